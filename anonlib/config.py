@@ -1,0 +1,193 @@
+"""The job file: read once from YAML and flags, checked, frozen, and hashed into every run key.
+
+Flags win over the file, the file wins over the defaults. What a run means is in the hash; where it
+runs (actors, GPUs, endpoints) is not, so that a laptop may finish what a cluster began. A secret is
+named here, never held.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+MethodName = Literal["k-diff", "k-same", "solid", "blur", "pixelate"]
+SYNTHESIS_METHODS = frozenset({"k-diff", "k-same"})
+
+
+class ConfigError(Exception):
+    """A sentence that says which key of the job is wrong and what to write instead."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputConfig(_Frozen):
+    """What to read. `uri` is a file, a folder, a glob or a brace range; `subject_field` names the person's label."""
+
+    uri: str
+    format: Literal["webdataset", "parquet", "folder"] | None = None
+    subject_field: str | None = None
+    image_field: str | None = None
+    key_field: str | None = None
+
+
+class PlaceConfig(_Frozen):
+    """A folder or an s3:// prefix."""
+
+    uri: str
+
+
+class OutputConfig(PlaceConfig):
+    """Where the release goes, and the name that draws and pseudonyms are bound to (else the URI's last part)."""
+
+    release: str | None = None
+
+
+class MethodConfig(_Frozen):
+    """What replaces a face, and the size of the crowd it hides in."""
+
+    name: MethodName = "k-diff"
+    k: int = Field(default=5, ge=2, le=1000)
+    texture: Literal["average"] = "average"
+
+
+class DetectorConfig(_Frozen):
+    """`side`: an image's longer side is shrunk to this many px before detection; `score`: least score of a face."""
+
+    name: str = "centerface"
+    side: int = Field(default=640, ge=128, le=4096)
+    score: float = Field(default=0.4, gt=0.0, lt=1.0)
+
+
+class LimitsConfig(_Frozen):
+    """What a single image may cost before it is quarantined unread."""
+
+    image_mpx: float = Field(default=100.0, gt=0)
+    image_mib: float = Field(default=128.0, gt=0)
+    chunk: int = Field(default=32, ge=1, le=512)
+
+
+class SecretConfig(_Frozen):
+    """Where the job's secret comes from; neither: it is made once and kept in the workspace."""
+
+    env: str | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SecretConfig:
+        if self.env and self.file:
+            raise ValueError("give secret.env or secret.file, not both")
+        return self
+
+
+class RayConfig(_Frozen):
+    """Where it runs. `actors: 0` is the serial twin in this process, `null` one actor a core."""
+
+    actors: int | None = Field(default=None, ge=0)
+    num_gpus: float = Field(default=0.0, ge=0)
+    address: str | None = None
+
+
+class StorageConfig(_Frozen):
+    """An S3 server that is not AWS."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+
+
+class JobConfig(_Frozen):
+    """One job. Every field has a flag of the same name (`--method k-diff --k 5`)."""
+
+    input: InputConfig
+    output: OutputConfig
+    workspace: PlaceConfig
+    method: MethodConfig = MethodConfig()
+    detector: DetectorConfig = DetectorConfig()
+    keep_fields: tuple[str, ...] = ()
+    rekey: bool = False
+    jpeg_quality: int = Field(default=92, ge=50, le=100)
+    limits: LimitsConfig = LimitsConfig()
+    secret: SecretConfig = SecretConfig()
+    ray: RayConfig = RayConfig()
+    storage: StorageConfig = StorageConfig()
+    accept_licences: tuple[str, ...] = ()
+
+    @field_validator("keep_fields")
+    @classmethod
+    def _sorted_unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _places_apart(self) -> JobConfig:
+        places = {"input": self.input.uri, "output": self.output.uri, "workspace": self.workspace.uri}
+        for first, second in (("output", "workspace"), ("output", "input"), ("workspace", "input")):
+            a, b = (_absolute(places[name]) for name in (first, second))
+            if a == b or a.startswith(b + "/") or (second != "input" and b.startswith(a + "/")):
+                raise ValueError(
+                    f"{first} ({places[first]}) and {second} ({places[second]}) must be separate places: "
+                    "the workspace holds personal data, the output leaves the building"
+                )
+        return self
+
+    def digest(self, *parts: str) -> str:
+        """Hex sha256 of the named top-level parts: what two runs must share to continue each other."""
+        chosen = {part: self.model_dump(mode="json")[part] for part in sorted(parts)}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The job as it would run, defaults filled in."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _absolute(uri: str) -> str:
+    if "://" in uri and not uri.startswith("file://"):
+        return uri.rstrip("/")
+    return str(Path(uri.removeprefix("file://")).absolute()).rstrip("/")
+
+
+def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> JobConfig:
+    """The job in `path` with `overrides` (dotted keys: `method.k`) on top; raises ConfigError."""
+    document: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = yaml.safe_load(path.read_text()) or {}
+        except OSError as error:
+            raise ConfigError(f"the job file {path} cannot be read: {error.strerror}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the job file {path} is not YAML: {error}") from None
+        if not isinstance(document, dict):
+            raise ConfigError(f"the job file {path} must be a mapping with the keys input, output, workspace")
+    for dotted, value in (overrides or {}).items():
+        if value is None:
+            continue
+        *parents, leaf = dotted.split(".")
+        node = document
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{parent} in the job file must be a mapping")
+        node[leaf] = value
+    try:
+        return JobConfig.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    """Every complaint of pydantic as `key: what is wrong`, joined."""
+    complaints = []
+    for item in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in item["loc"]) or "the job"
+        what = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing":
+            what = "is missing"
+        elif item["type"] == "extra_forbidden":
+            what = "is not a key of a job file"
+        complaints.append(f"{where}: {what}")
+    return "; ".join(complaints)

@@ -1,0 +1,256 @@
+"""The contract of every shard format, so that the pipeline is one loop.
+
+A shard is the unit of work and of commitment: it is read as a stream in bounded memory, and written to a
+local file that appears only when it is whole. A sample that has no image in the output is absent there; its
+row in the manifest says why.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image
+from anonlib.storage import Source, StorageOptions, expand, join_uri, open_storage
+
+Format = Literal["webdataset", "parquet", "folder"]
+
+# A larger tar member or image file is a problem of its sample, found without loading it.
+MAX_SAMPLE_BYTES = 256 << 20
+
+
+class DatasetError(Exception):
+    """The input is not a dataset that can be read as asked; the text says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One unit of work, as the inventory keeps it.
+
+    shard_id is unique in the dataset, stable, and safe as a file name. etag is that of the file, or a digest
+    over the files of a folder slice; reading raises storage.Changed when it no longer holds. start and stop
+    are Parquet row groups, or positions among a folder's images; None means the whole file. files are the
+    paths of a folder slice, below its root.
+    """
+
+    shard_id: str
+    uri: str
+    etag: str
+    bytes: int
+    format: Format
+    start: int | None = None
+    stop: int | None = None
+    files: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Sample:
+    """One photograph with its fields, or the reason why there is none.
+
+    key is the dataset's own and unique in its shard. image_field is the member extension (lower case,
+    without dot) or the column. fields are the other members (bytes) or columns (Python values), before any
+    allow-list. problem is None or says why the sample cannot be used; then image is None. position counts
+    from 0 in the shard.
+    """
+
+    key: str
+    image: bytes | None
+    image_field: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+    position: int = -1
+
+
+class ShardWriter(ABC):
+    """Writes a shard beside its final local path; `close` makes it appear there, an exception removes it."""
+
+    def __init__(self) -> None:
+        self._last = -1
+        self._closed = False
+
+    def write(self, sample: Sample, image: bytes | None, key: str | None = None) -> None:
+        """Add a sample with its new image bytes, under a new key if one is given; call in input order.
+
+        With image None the sample is left out. Raises ValueError if the order is broken, the key is not
+        [A-Za-z0-9_-]{1,128}, or a sample with a problem comes with an image.
+        """
+        if sample.position != -1:
+            if sample.position <= self._last:
+                raise ValueError(f"sample {sample.key!r} comes out of order")
+            self._last = sample.position
+        if image is None:
+            return
+        if sample.problem is not None:
+            raise ValueError(f"sample {sample.key!r} has a problem and may not be written: {sample.problem}")
+        self._add(sample, image, None if key is None else check_new_key(key))
+
+    def close(self) -> None:
+        """Finish the files; nothing exists at the final local path before."""
+        self._finish()
+        self._closed = True
+
+    def outputs(self) -> list[tuple[str, Path]]:
+        """(path in the release, local file) of all that was written; raises ValueError before close."""
+        if not self._closed:
+            raise ValueError("the shard is not closed yet")
+        return self._outputs()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and not self._closed:
+            self.close()
+        elif kind is not None:
+            self._abandon()
+
+    @abstractmethod
+    def _add(self, sample: Sample, image: bytes, key: str | None) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None: ...
+
+    @abstractmethod
+    def _abandon(self) -> None: ...
+
+    @abstractmethod
+    def _outputs(self) -> list[tuple[str, Path]]: ...
+
+
+class Dataset(ABC):
+    """The files of one format that a URI names. Picklable: a worker gets the location, not the list."""
+
+    format: ClassVar[Format]
+
+    def __init__(
+        self,
+        uri: str,
+        options: StorageOptions,
+        image_field: str | None = None,
+        key_field: str | None = None,
+        sources: list[Source] | None = None,
+    ) -> None:
+        self.uri, self.options = uri, options
+        self.image_field, self.key_field = image_field, key_field
+        found = expand(uri, options) if sources is None else sources
+        self._sources: list[Source] | None = found
+        self.base = found[0].base
+        self.storage = open_storage(self.base, options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_sources": None}
+
+    def sources(self) -> list[Source]:
+        """The files of this format, in the order of the URI; raises DatasetError if there is none."""
+        mine = [one for one in self._everything() if format_of(one.name) == self.format]
+        if not mine:
+            raise DatasetError(f"'{self.uri}' contains no {_NAMES[self.format]}.")
+        return mine
+
+    def _everything(self) -> list[Source]:
+        if self._sources is None:
+            self._sources = expand(self.uri, self.options)
+        return self._sources
+
+    def _distinct(self, shards: list[Shard]) -> list[Shard]:
+        if len({shard.shard_id for shard in shards}) != len(shards):
+            raise DatasetError(f"Two shards of '{self.uri}' would get the same id; rename one of them.")
+        return shards
+
+    def name_of(self, shard: Shard) -> str:
+        """The shard file's path below the dataset's base; raises DatasetError if it is not below it."""
+        name = shard.uri.removeprefix(join_uri(self.base, ""))
+        if name == shard.uri:
+            raise DatasetError(f"The shard {shard.uri} is not part of the dataset {self.base}.")
+        return name
+
+    @abstractmethod
+    def shards(self) -> list[Shard]:
+        """Every unit of work, always the same list in the same order for the same files."""
+
+    @abstractmethod
+    def read(self, shard: Shard) -> Iterator[Sample]:
+        """The samples of a shard in order; what cannot be read is a sample with a problem.
+
+        Raises StorageError if the storage fails, and Changed if the shard is not the one in the inventory.
+        """
+
+    @abstractmethod
+    def output_path(self, shard: Shard) -> str:
+        """Where the shard goes in the release: below data/, with the name and sub-folders of the input."""
+
+    @abstractmethod
+    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> ShardWriter:
+        """A writer of this shard's output to `local_path`, passing only the fields in the allow-list."""
+
+
+def format_of(name: str) -> Format | None:
+    """The format that a file belongs to by its name, or None."""
+    lower = name.lower()
+    if is_apple_double(name):
+        return None
+    if lower.endswith(TAR_SUFFIXES):
+        return "webdataset"
+    if lower.endswith(PARQUET_SUFFIXES):
+        return "parquet"
+    return "folder" if is_image(name) else None
+
+
+_NAMES = {"webdataset": "tar file", "parquet": "Parquet file", "folder": "image file"}
+
+
+def open_dataset(
+    uri: str,
+    *,
+    format: str | None = None,
+    options: StorageOptions | None = None,
+    image_field: str | None = None,
+    key_field: str | None = None,
+) -> Dataset:
+    """The dataset at a file, folder, glob or brace range; the format is guessed from the names if not given.
+
+    image_field names the member extension (alternatives as 'jpg;png') or the column of the image, key_field
+    the column of the key. Raises DatasetError (no format, several, or an unknown one) and StorageError.
+    """
+    options = options or StorageOptions()
+    if format is not None and format not in get_args(Format):
+        raise DatasetError(f"The format '{format}' is not known; it is one of {', '.join(get_args(Format))}.")
+    sources = expand(uri, options)
+    if format is None:
+        format = _guess(uri, sources)
+    dataset = _class_of(format)(uri, options, image_field, key_field, sources)
+    dataset.sources()
+    return dataset
+
+
+def _guess(uri: str, sources: list[Source]) -> Format:
+    first: dict[Format, str] = {}
+    for source in sources:
+        found = format_of(source.name)
+        if found is not None:
+            first.setdefault(found, source.name)
+    if not first:
+        raise DatasetError(f"'{uri}' contains no tar, Parquet or image file.")
+    if len(first) > 1:
+        seen = ", ".join(f"{_NAMES[one]}s ({name})" for one, name in first.items())
+        raise DatasetError(f"'{uri}' mixes {seen}; set the format, or give a pattern that names one kind.")
+    return next(iter(first))
+
+
+def _class_of(format: str) -> Callable[..., Dataset]:
+    # Each format brings its own libraries; a tar job does not load Arrow's readers.
+    if format == "webdataset":
+        from anonlib.datasets.webdataset import WebDataset
+
+        return WebDataset
+    if format == "parquet":
+        from anonlib.datasets.parquet import ParquetDataset
+
+        return ParquetDataset
+    from anonlib.datasets.folder import FolderDataset
+
+    return FolderDataset

@@ -1,0 +1,156 @@
+"""A folder of image files: no shards of its own, so it is cut into slices of a few hundred files.
+
+An image's key is its path with the ending, which is unique. Files with the same stem and the ending .txt or
+.json are its sidecars (a pattern must match them too). The etag of a slice is a digest over the etags of its
+files, and is compared again after reading: an image that changed between scan and render must not be released
+by what was found in the old one.
+"""
+
+import hashlib
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from anonlib.datasets import base
+from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
+from anonlib.datasets.fields import kept_members, key_spellings
+from anonlib.datasets.names import is_image, printable, suffix_of, why_unsafe
+from anonlib.storage import OURS, REFUSED_LINK, Changed, Entry, LinkRefused, NotFound
+
+SLICE_IMAGES = 256
+READ_AHEAD = 16
+SIDECARS = ("txt", "json")
+
+
+class FolderDataset(Dataset):
+    """Image files in a folder and its sub-folders, on disk or S3, with .txt and .json sidecars."""
+
+    format = "folder"
+
+    def shards(self) -> list[Shard]:
+        """See Dataset; slices of SLICE_IMAGES images in the order of their paths."""
+        sidecars: dict[str, list[Entry]] = defaultdict(list)
+        for one in self._everything():
+            if suffix_of(one.name) in SIDECARS:
+                sidecars[_stem(one.name)].append(Entry(one.name, one.size, one.etag))
+        images = sorted(
+            (Entry(one.name, one.size, one.etag) for one in self.sources()), key=lambda one: one.path
+        )
+        shards = []
+        for start in range(0, len(images), SLICE_IMAGES):
+            chosen = images[start : start + SLICE_IMAGES]
+            stems = dict.fromkeys(_stem(one.path) for one in chosen)
+            files = chosen + [sidecar for stem in stems for sidecar in sidecars.get(stem, ())]
+            shards.append(
+                Shard(
+                    f"files-{start:08d}",
+                    self.base,
+                    _digest(files),
+                    sum(one.size for one in files),
+                    self.format,
+                    start,
+                    start + len(chosen),
+                    tuple(one.path for one in files),
+                )
+            )
+        return shards
+
+    def read(self, shard: Shard) -> Iterator[Sample]:
+        """See Dataset; raises Changed at the end if a file is not the one in the inventory."""
+        sidecars: dict[str, list[str]] = defaultdict(list)
+        for path in shard.files:
+            if not is_image(path):
+                sidecars[_stem(path)].append(path)
+        images = [path for path in shard.files if is_image(path)]
+        seen: dict[str, Entry] = {}
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            waiting = iter(enumerate(images))
+            while chunk := list(islice(waiting, READ_AHEAD)):
+                loaded = pool.map(lambda one: self._load(one[0], one[1], sidecars[_stem(one[1])]), chunk)
+                for sample, entries in loaded:
+                    seen |= {entry.path: entry for entry in entries}
+                    yield sample
+        if _digest(seen[path] for path in shard.files if path in seen) != shard.etag:
+            raise Changed(f"Files of {shard.uri} have changed since they were listed; start a new run.")
+
+    def _load(self, position: int, path: str, sidecars: list[str]) -> tuple[Sample, list[Entry]]:
+        sample = Sample(printable(path), None, suffix_of(path), {}, None, position)
+        image, entry, sample.problem = self._bytes(path)
+        entries = [entry]
+        for sidecar in sidecars:
+            content, entry, _ = self._bytes(sidecar)
+            entries.append(entry)
+            if content is not None:
+                sample.fields[suffix_of(sidecar)] = content
+        if unsafe := why_unsafe(path):
+            sample.problem = f"the file name {unsafe}"
+        sample.image = None if sample.problem else image
+        return sample, entries
+
+    def _bytes(self, path: str) -> tuple[bytes | None, Entry, str | None]:
+        """(content, what was read, None), or (None, what is there, why it is not used)."""
+        try:
+            entry = self.storage.stat(path)
+            if entry.size > base.MAX_SAMPLE_BYTES:
+                return None, entry, f"the file is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
+            return self.storage.read(path, entry.etag), entry, None
+        except LinkRefused as error:
+            return None, Entry(path, 0, REFUSED_LINK), str(error)
+        except NotFound as error:
+            raise Changed(f"{path} is gone since it was listed; start a new run.") from error
+
+    def output_path(self, shard: Shard) -> str:
+        """The folder of the release that mirrors the input; each file has its own path in outputs()."""
+        return "data"
+
+    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> "FolderShardWriter":
+        """See Dataset; `local_path` becomes a folder of the slice's files."""
+        return FolderShardWriter(local_path, self.output_path(shard), keep_fields)
+
+
+def _stem(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _digest(entries: Iterable[Entry]) -> str:
+    digest = hashlib.sha256()
+    for one in entries:
+        digest.update(f"{one.path}\0{one.size}\0{one.etag}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+class FolderShardWriter(ShardWriter):
+    """A folder at `local_path` with the images and kept sidecars under their paths, or under new keys."""
+
+    def __init__(self, local_path: Path, release_path: str, keep_fields: frozenset[str]) -> None:
+        super().__init__()
+        self._path, self._release_path, self._keep = local_path, release_path, keep_fields
+        self._temporary = local_path.with_name(f"{OURS}{local_path.name}")
+        self._temporary.mkdir(parents=True)
+        self._names: dict[str, None] = {}
+
+    def _add(self, sample: Sample, image: bytes, key: str | None) -> None:
+        ending = sample.key.rpartition(".")[2]
+        stem = _stem(sample.key) if key is None else key
+        renamed = None if key is None else key_spellings(_stem(sample.key), ending, key)
+        self._put(f"{stem}.{ending}", image)
+        for extension, content in kept_members(sample.fields, self._keep, renamed).items():
+            self._put(f"{stem}.{extension}", content)
+
+    def _put(self, name: str, content: bytes) -> None:
+        path = self._temporary / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self._names[name] = None
+
+    def _finish(self) -> None:
+        self._temporary.replace(self._path)
+
+    def _abandon(self) -> None:
+        shutil.rmtree(self._path if self._closed else self._temporary)
+
+    def _outputs(self) -> list[tuple[str, Path]]:
+        return [(f"{self._release_path}/{name}", self._path / name) for name in self._names]

@@ -1,0 +1,165 @@
+"""Parquet files with an image column, as Hugging Face datasets and table exporters write them.
+
+A unit of work is a whole file, so that the release has the same files. Only a file above UNIT_BYTES is split
+into runs of row groups, because one worker would hold it for too long; its output is then a folder of parts.
+Columns are read in small pieces: a row group may be the whole file.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anonlib.datasets.base import Dataset, DatasetError, Sample, Shard
+from anonlib.datasets.names import PARQUET_SUFFIXES, printable, shard_id, unique_key, without_suffix
+from anonlib.datasets.parquet_layout import Layout, layout_of
+from anonlib.datasets.parquet_writer import ParquetShardWriter
+from anonlib.storage import Source
+
+UNIT_BYTES = 1 << 30
+ROWS_AT_ONCE = 16
+BUFFER_BYTES = 4 << 20
+
+
+class ParquetDataset(Dataset):
+    """Parquet files; keys come from a key column, or are the row's number in its file (9 digits)."""
+
+    format = "parquet"
+
+    def shards(self) -> list[Shard]:
+        """See Dataset; checks the columns of the first file, and raises DatasetError if they do not fit."""
+        sources = self.sources()
+        try:
+            with self._opened(sources[0].name, sources[0].etag) as file:
+                layout_of(file, self.image_field, self.key_field)
+        except (pa.ArrowInvalid, OSError):
+            # An unreadable file is a problem of its own shard, not of the data set.
+            pass
+        shards = [shard for source in sources for shard in self._units(source)]
+        return self._distinct(shards)
+
+    def _units(self, source: Source) -> list[Shard]:
+        name_id = shard_id(source.name, PARQUET_SUFFIXES, ".parquet")
+        whole = [Shard(name_id, source.uri, source.etag, source.size, self.format)]
+        if source.size <= UNIT_BYTES:
+            return whole
+        try:
+            with self._opened(source.name, source.etag) as file:
+                sizes = [_group_bytes(file.metadata.row_group(i)) for i in range(file.num_row_groups)]
+        except (pa.ArrowInvalid, OSError):
+            return whole
+        starts = _starts(sizes)
+        if len(starts) < 2:
+            return whole
+        return [
+            Shard(
+                f"{name_id}.rg{start:05d}",
+                source.uri,
+                source.etag,
+                sum(sizes[start:stop]),
+                self.format,
+                start,
+                stop,
+            )
+            for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True)
+        ]
+
+    @contextmanager
+    def _opened(self, name: str, etag: str) -> Iterator[pq.ParquetFile]:
+        with (
+            self.storage.open_read(name, etag, seekable=True) as stream,
+            pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file,
+        ):
+            yield file
+
+    def read(self, shard: Shard) -> Iterator[Sample]:
+        """See Dataset. After an unreadable page the rest of its row group is one sample with a problem."""
+        name = self.name_of(shard)
+        stem = without_suffix(name.rpartition("/")[2], PARQUET_SUFFIXES)
+        try:
+            with self._opened(name, shard.etag) as file:
+                layout = layout_of(file, self.image_field, self.key_field)
+                yield from _samples(file, layout, shard, stem)
+        except (pa.ArrowInvalid, OSError, DatasetError) as error:
+            problem = f"the Parquet file cannot be read ({printable(str(error))})"
+            yield Sample(f"{stem}#unreadable", None, self.image_field or "", {}, problem, 0)
+
+    def output_path(self, shard: Shard) -> str:
+        """data/NAME.parquet, or for a part of a file data/NAME/part-START.parquet (its first row group)."""
+        name = self.name_of(shard)
+        if shard.start is None:
+            return f"data/{name}"
+        return f"data/{without_suffix(name, PARQUET_SUFFIXES)}/part-{shard.start:05d}.parquet"
+
+    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> ParquetShardWriter:
+        """See Dataset; reads the input's footer, and raises DatasetError or ArrowInvalid if it cannot."""
+        with self._opened(self.name_of(shard), shard.etag) as file:
+            layout = layout_of(file, self.image_field, self.key_field)
+            first, last = _range(shard, file)
+            return ParquetShardWriter(
+                local_path,
+                self.output_path(shard),
+                layout,
+                file.schema_arrow,
+                file.metadata,
+                (first, last),
+                keep_fields,
+            )
+
+
+def _group_bytes(group: pq.RowGroupMetaData) -> int:
+    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+
+
+def _starts(sizes: list[int]) -> list[int]:
+    """The first row group of each unit: as many consecutive groups as fit into UNIT_BYTES, at least one."""
+    starts, filled = [], UNIT_BYTES
+    for number, size in enumerate(sizes):
+        if filled + size > UNIT_BYTES:
+            starts.append(number)
+            filled = 0
+        filled += size
+    return starts
+
+
+def _range(shard: Shard, file: pq.ParquetFile) -> tuple[int, int]:
+    if shard.start is None or shard.stop is None:
+        return 0, file.num_row_groups
+    return shard.start, shard.stop
+
+
+def _samples(file: pq.ParquetFile, layout: Layout, shard: Shard, stem: str) -> Iterator[Sample]:
+    first, last = _range(shard, file)
+    seen: set[str] = set()
+    # Row numbers count in the whole file, positions in the unit.
+    row = before = sum(file.metadata.row_group(number).num_rows for number in range(first))
+    for number in range(first, last):
+        end = row + file.metadata.row_group(number).num_rows
+        try:
+            for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[number], use_threads=False):
+                for values in batch.to_pylist():
+                    yield _as_sample(values, layout, row, row - before, seen)
+                    row += 1
+        except (pa.ArrowException, OSError) as error:
+            problem = f"rows {row} to {end - 1} of the Parquet file cannot be read ({printable(str(error))})"
+            key = unique_key(f"{stem}#rows-{row}", seen)
+            yield Sample(key, None, layout.image, {}, problem, row - before)
+        row = end
+
+
+def _as_sample(values: dict[str, Any], layout: Layout, row: int, position: int, seen: set[str]) -> Sample:
+    image, problem = layout.image_of(values.pop(layout.image))
+    own = f"{row:09d}"
+    if layout.key is not None:
+        if values[layout.key] is None:
+            problem = problem or "the key is empty"
+            own = f"{own}#no-key"
+        else:
+            own = str(values[layout.key])
+    key = unique_key(printable(own), seen)
+    if problem is None and key != own:
+        problem = f"the key {key!r} is in this shard already or has control characters"
+    return Sample(key, None if problem else image, layout.image, values, problem, position)

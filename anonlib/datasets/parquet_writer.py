@@ -1,0 +1,120 @@
+"""Parquet out: the input's columns, types, compression and row groups, less what the job does not allow.
+
+Samples that are left out make their row group shorter; they do not move the others. A row group has to be
+held in memory while it is filled (the format keeps columns together), so one that outgrows FLUSH_BYTES is
+closed early.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anonlib.datasets.base import DatasetError, Sample, ShardWriter
+from anonlib.datasets.fields import key_spellings, renamed_value
+from anonlib.datasets.parquet_layout import Layout, released_schema
+from anonlib.storage import OURS
+
+FLUSH_BYTES = 256 << 20
+
+
+class ParquetShardWriter(ShardWriter):
+    """One Parquet file at `local_path`; equal samples give equal bytes.
+
+    schema and metadata are the input file's; row_groups is the range of its groups that this shard covers.
+    """
+
+    def __init__(
+        self,
+        local_path: Path,
+        release_path: str,
+        layout: Layout,
+        schema: pa.Schema,
+        metadata: pq.FileMetaData,
+        row_groups: tuple[int, int],
+        keep_fields: frozenset[str],
+    ) -> None:
+        super().__init__()
+        self._path, self._release_path, self._layout = local_path, release_path, layout
+        self._schema = released_schema(schema, layout, keep_fields)
+        self._ends: list[int] = []
+        for number in range(*row_groups):
+            before = self._ends[-1] if self._ends else 0
+            self._ends.append(before + metadata.row_group(number).num_rows)
+        self._group, self._bytes = 0, 0
+        self._rows: list[dict[str, Any]] = []
+        local_path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = local_path.with_name(f"{OURS}{local_path.name}")
+        codecs, dictionaries = _encodings(metadata, set(self._schema.names))
+        self._file = pq.ParquetWriter(
+            self._temporary,
+            self._schema,
+            compression=codecs or "snappy",
+            use_dictionary=[path for path in dictionaries if path.partition(".")[0] != layout.image],
+        )
+
+    def _add(self, sample: Sample, image: bytes, key: str | None) -> None:
+        if sample.position < 0:
+            raise ValueError(f"sample {sample.key!r} has no position, so its row group is not known")
+        while sample.position >= self._ends[self._group]:
+            self._flush()
+            self._group += 1
+        if self._bytes + len(image) > FLUSH_BYTES:
+            self._flush()
+        self._rows.append(self._row(sample, image, key))
+        self._bytes += len(image)
+
+    def _row(self, sample: Sample, image: bytes, key: str | None) -> dict[str, Any]:
+        renamed = None if key is None else key_spellings(sample.key, "", key)
+        row: dict[str, Any] = {}
+        for field in self._schema:
+            if field.name == self._layout.image:
+                row[field.name] = {"bytes": image} if self._layout.in_struct else image
+            elif field.name == self._layout.key and key is not None:
+                if not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
+                    raise DatasetError(
+                        f"The key column '{field.name}' holds {field.type}, so samples cannot get new keys; "
+                        "choose a text column with key_field."
+                    )
+                row[field.name] = key
+            else:
+                row[field.name] = renamed_value(field.name, sample.fields.get(field.name), renamed)
+        return row
+
+    def _flush(self) -> None:
+        if self._rows:
+            table = pa.Table.from_pylist(self._rows, schema=self._schema)
+            self._file.write_table(table, row_group_size=len(self._rows))
+        self._rows, self._bytes = [], 0
+
+    def _finish(self) -> None:
+        self._flush()
+        self._file.close()
+        self._temporary.replace(self._path)
+
+    def _abandon(self) -> None:
+        # On a full disk closing fails as well, and what is closed here is thrown away.
+        with suppress(OSError):
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+        if self._closed:
+            self._path.unlink()
+
+    def _outputs(self) -> list[tuple[str, Path]]:
+        return [(self._release_path, self._path)]
+
+
+def _encodings(metadata: pq.FileMetaData, kept: set[str]) -> tuple[dict[str, str], list[str]]:
+    """({leaf path: codec}, leaf paths with a dictionary) of the kept columns, from the first row group."""
+    if metadata.num_row_groups == 0:
+        return {}, []
+    group = metadata.row_group(0)
+    leaves = [group.column(number) for number in range(group.num_columns)]
+    leaves = [leaf for leaf in leaves if leaf.path_in_schema.partition(".")[0] in kept]
+    codecs = {
+        leaf.path_in_schema: "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression
+        for leaf in leaves
+    }
+    return codecs, [leaf.path_in_schema for leaf in leaves if leaf.has_dictionary_page]

@@ -1,0 +1,240 @@
+"""Tar shards in the WebDataset convention: consecutive members with one base name are one sample.
+
+A tar is read as a stream and nothing is ever extracted to disk. Python's tarfile ends quietly at a damaged
+header or where a file was cut between two members; here every way to end but the proper one is a sample
+with a problem, since the rest of a shard must not vanish without a row. What is written depends only on the
+samples: no times, owners or modes of the input survive, and equal input gives equal bytes.
+"""
+
+import gzip
+import io
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Self, cast
+
+from anonlib.datasets import base
+from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
+from anonlib.datasets.fields import kept_members, key_spellings
+from anonlib.datasets.names import (
+    TAR_SUFFIXES,
+    is_apple_double,
+    is_image,
+    printable,
+    shard_id,
+    split_member,
+    unique_key,
+    why_unsafe,
+    without_suffix,
+)
+from anonlib.storage import OURS
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_LEVEL = 6
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
+
+
+class WebDataset(Dataset):
+    """Tar files, plain or gzipped (.tar, .tar.gz, .tgz); one file is one shard."""
+
+    format = "webdataset"
+
+    def shards(self) -> list[Shard]:
+        """See Dataset."""
+        return self._distinct(
+            [
+                Shard(shard_id(one.name, TAR_SUFFIXES, ".tar"), one.uri, one.etag, one.size, self.format)
+                for one in self.sources()
+            ]
+        )
+
+    def read(self, shard: Shard) -> Iterator[Sample]:
+        """See Dataset."""
+        name = self.name_of(shard)
+        stem = without_suffix(name.rpartition("/")[2], TAR_SUFFIXES)
+        with self.storage.open_read(name, shard.etag) as stream:
+            yield from read_tar(stream, stem, self.image_field)
+
+    def output_path(self, shard: Shard) -> str:
+        """See Dataset."""
+        return f"data/{self.name_of(shard)}"
+
+    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> "TarShardWriter":
+        """See Dataset."""
+        return TarShardWriter(local_path, self.output_path(shard), keep_fields)
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """Lets only a block of zeros end an archive; to tarfile a damaged or missing header is the end too."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+                raise
+            raise tarfile.ReadError(f"{error}") from error
+
+
+@dataclass
+class _Group:
+    key: str
+    members: dict[str, bytes] = field(default_factory=dict)
+    size: int = 0
+    problem: str | None = None
+
+
+def read_tar(stream: BinaryIO, name: str, image_field: str | None = None) -> Iterator[Sample]:
+    """The samples of a tar stream, gzipped or not; `name` is the shard's, for the key NAME#truncated.
+
+    image_field: the extension of the image, or alternatives as 'jpg;png'; None takes the only image member.
+    A damaged archive gives its whole samples, then one with a problem: the last sample is only whole once
+    the next begins. Members that belong to no sample (folders, no extension, macOS's ._NAME) are skipped.
+    """
+    seen: set[str] = set()
+    for position, group in enumerate(_groups(stream, name)):
+        key = unique_key(group.key, seen)
+        if key != group.key and group.problem is None:
+            group.problem = f"the key {group.key!r} is in this shard already"
+        yield _as_sample(group, key, position, image_field)
+
+
+def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
+    group: _Group | None = None
+    number, last = 0, ""
+    try:
+        with tarfile.open(
+            fileobj=_plain(stream), mode="r|", tarinfo=_StrictHeader, encoding="utf-8"
+        ) as archive:
+            for info in archive:
+                # tarfile remembers every header it has seen, which a long shard cannot afford.
+                archive.members = []  # type: ignore[attr-defined]
+                number, last = number + 1, info.name
+                split = split_member(info.name)
+                problem = _member_problem(info)
+                if info.isdir() or is_apple_double(info.name) or (problem is None and split is None):
+                    continue
+                key, extension = split or (info.name, "")
+                if group is None or key != group.key or extension in group.members:
+                    if group is not None:
+                        yield group
+                    group = _Group(printable(key))
+                group.size += info.size
+                if problem is None and group.size > base.MAX_SAMPLE_BYTES:
+                    problem = f"the sample is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
+                group.problem = group.problem or problem
+                if problem is None:
+                    group.members[extension] = cast("BinaryIO", archive.extractfile(info)).read()
+                else:
+                    group.members = {}
+            extra = _after_end(cast("BinaryIO", archive.fileobj))
+    except _BROKEN as error:
+        where = f"after member {number} ({printable(last)!r})" if number else "at its start"
+        lost = f"{group.key!r} and everything after it is" if group else "everything is"
+        yield _Group(
+            f"{name}#truncated", problem=f"the archive is truncated or damaged {where}: {lost} lost ({error})"
+        )
+        return
+    if group is not None:
+        yield group
+    if extra:
+        yield _Group(
+            f"{name}#after-end", problem="there is data after the end of the archive, which no reader sees"
+        )
+
+
+def _plain(stream: BinaryIO) -> BinaryIO:
+    if not isinstance(stream, io.BufferedReader):
+        stream = io.BufferedReader(cast("io.RawIOBase", stream))
+    if stream.peek(2)[:2] == _GZIP_MAGIC:
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
+    return stream
+
+
+def _member_problem(info: tarfile.TarInfo) -> str | None:
+    if unsafe := why_unsafe(info.name):
+        return f"the member {printable(info.name)!r} {unsafe}"
+    if not info.isreg() and not info.isdir():
+        return f"the member {info.name!r} is a link or a device, not a file"
+    if split_member(info.name) is None and is_image(info.name):
+        return f"the member {info.name!r} is an image with nothing before its first dot, so it has no key"
+    return None
+
+
+def _after_end(stream: BinaryIO) -> bool:
+    while block := stream.read(1 << 16):
+        if any(block):
+            return True
+    return False
+
+
+def _as_sample(group: _Group, key: str, position: int, image_field: str | None) -> Sample:
+    problem, image_name = group.problem, ""
+    if problem is None:
+        if image_field is None:
+            images = [extension for extension in group.members if is_image(f"x.{extension}")]
+        else:
+            images = [
+                extension for extension in image_field.lower().split(";") if extension in group.members
+            ][:1]
+        if len(images) == 1:
+            image_name = images[0]
+        elif images:
+            problem = f"there are several images ({', '.join(images)}); name one with image_field"
+        else:
+            problem = "there is no image"
+    fields = {extension: content for extension, content in group.members.items() if extension != image_name}
+    image = group.members[image_name] if problem is None else None
+    return Sample(key, image, image_name, fields, problem, position)
+
+
+class TarShardWriter(ShardWriter):
+    """A tar at `local_path`, gzipped if the release path says so: the image first, then the kept members."""
+
+    def __init__(self, local_path: Path, release_path: str, keep_fields: frozenset[str]) -> None:
+        super().__init__()
+        self._path, self._release_path, self._keep = local_path, release_path, keep_fields
+        local_path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = local_path.with_name(f"{OURS}{local_path.name}")
+        self._raw = self._temporary.open("wb")
+        self._gzip: gzip.GzipFile | None = None
+        if not release_path.lower().endswith(".tar"):
+            self._gzip = gzip.GzipFile(
+                filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=self._raw, mtime=0
+            )
+        # PAX_FORMAT writes plain ustar headers wherever the name fits one.
+        self._tar = tarfile.open(  # noqa: SIM115
+            fileobj=self._gzip or self._raw, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8"
+        )
+
+    def _add(self, sample: Sample, image: bytes, key: str | None) -> None:
+        renamed = None if key is None else key_spellings(sample.key, sample.image_field, key)
+        members = {sample.image_field: image} | kept_members(sample.fields, self._keep, renamed)
+        for extension, content in members.items():
+            header = tarfile.TarInfo(f"{sample.key if key is None else key}.{extension}")
+            header.size, header.mode = len(content), 0o644
+            self._tar.addfile(header, io.BytesIO(content))
+
+    def _finish(self) -> None:
+        self._tar.close()
+        if self._gzip is not None:
+            self._gzip.close()
+        self._raw.close()
+        self._temporary.replace(self._path)
+
+    def _abandon(self) -> None:
+        for part in (self._tar, self._gzip, self._raw):
+            # On a full disk closing fails as well, and what is closed here is thrown away.
+            with suppress(OSError):
+                if part is not None:
+                    part.close()
+        self._temporary.unlink(missing_ok=True)
+        if self._closed:
+            self._path.unlink()
+
+    def _outputs(self) -> list[tuple[str, Path]]:
+        return [(self._release_path, self._path)]

@@ -1,0 +1,1 @@
+"""Pixels in, arrays out: decoding, detection, mesh, embeddings, attributes, blending."""

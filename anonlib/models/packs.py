@@ -1,0 +1,114 @@
+"""Runs the detector and the recogniser of an InsightFace pack that the user owns.
+
+The packs (buffalo_l, antelopev2, ...) are the field's usual baseline, but their weights are for non-commercial
+research, so anonlib neither ships nor downloads them: the user gives a path, and insightface itself opens the
+file and knows its pre-processing. These two classes only put types around it and turn RGB into its BGR.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.models.runtime import BackendMissing
+
+_DETECTOR_SIZE = (640, 640)  # width, height; what the packs' own detectors were tuned at
+_RECOGNIZER_SIZE = 112
+
+
+class PackError(ValueError):
+    """A pack's file is missing or is of another kind than was asked for; the message names it."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The faces of one photo, best first, in its pixels.
+
+    boxes (N, 4) as x1 y1 x2 y2; scores (N,) in 0..1; landmarks (N, 5, 2) as x y: eyes, nose, corners of the mouth.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+
+class PackDetector:
+    """SCRFD from a pack, e.g. buffalo_l/det_10g.onnx. Raises PackError; BackendMissing without insightface."""
+
+    def __init__(
+        self, path: str | Path, *, threshold: float = 0.5, threads: int = 1, device: str = "cpu"
+    ) -> None:
+        if not 0 < threshold < 1:
+            raise ValueError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
+        self._model = _open(path, "detection", threads, device)
+        if not self._model.use_kps:
+            raise PackError(f"{path} finds boxes without landmarks; alignment needs the five points.")
+        self._model.det_thresh = threshold
+
+    def detect(self, rgb: NDArray[np.uint8]) -> Detections:
+        """RGB photo uint8 (H, W, 3) -> its faces; none is an empty result."""
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+            raise ValueError(f"A photo is uint8 of shape (H, W, 3), not {rgb.dtype} of shape {rgb.shape}.")
+        size = self._model.static_input_size or _DETECTOR_SIZE
+        found, points = self._model.detect(np.ascontiguousarray(rgb[..., ::-1]), input_size=size)
+        return Detections(
+            np.asarray(found[:, :4], dtype=np.float32),
+            np.asarray(found[:, 4], dtype=np.float32),
+            np.asarray(points, dtype=np.float32).reshape(-1, 5, 2),
+        )
+
+
+class PackRecognizer:
+    """ArcFace from a pack, e.g. buffalo_l/w600k_r50.onnx. Raises PackError; BackendMissing without insightface."""
+
+    def __init__(self, path: str | Path, *, threads: int = 1, device: str = "cpu") -> None:
+        self._model = _open(path, "recognition", threads, device)
+        if tuple(self._model.input_size) != (_RECOGNIZER_SIZE, _RECOGNIZER_SIZE):
+            raise PackError(f"{path} wants faces of {self._model.input_size} px; anonlib aligns to 112x112.")
+        # some exports fix the batch at 1
+        self._at_once = 1 if self._model.input_shape[0] == 1 else 64
+        self.dimensions = int(self._model.output_shape[-1])
+
+    def embed(self, aligned: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Faces aligned to ArcFace's points, RGB uint8 (N, 112, 112, 3) -> unit vectors float32 (N, D)."""
+        if aligned.dtype != np.uint8 or aligned.shape[1:] != (_RECOGNIZER_SIZE, _RECOGNIZER_SIZE, 3):
+            raise ValueError(
+                f"Aligned faces are uint8 (N, 112, 112, 3), not {aligned.dtype} {aligned.shape}."
+            )
+        bgr = list(np.ascontiguousarray(aligned[..., ::-1]))
+        step = self._at_once
+        parts = [self._model.get_feat(bgr[i : i + step]) for i in range(0, len(bgr), step)]
+        vectors = np.concatenate([np.zeros((0, self.dimensions), np.float32), *parts])
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
+
+
+def _open(path: str | Path, task: str, threads: int, device: str) -> Any:
+    if not importlib.util.find_spec("insightface"):
+        raise BackendMissing(
+            "Packs are opened by insightface, which is not installed. Run `pip install anonlib[insightface]`."
+        )
+    file = Path(path)
+    if not file.is_file() or file.suffix != ".onnx":
+        # insightface takes a bare name for one of its own packs and would look elsewhere
+        raise PackError(f"{file} is not an .onnx file. Give the path of one model inside the unpacked pack.")
+    import onnxruntime
+    from insightface.model_zoo import get_model
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.startswith("cuda"):
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.partition(":")[2] or "0"}))
+    model = get_model(str(file), providers=providers, sess_options=options)
+    if model is None or model.taskname != task:
+        kind = "a model that insightface does not know" if model is None else f"a {model.taskname} model"
+        raise PackError(f"{file} is {kind}; a {task} model was asked for.")
+    return model

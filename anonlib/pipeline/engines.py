@@ -1,0 +1,48 @@
+"""Which models a job needs, and the loaded set that a stage holds.
+
+Models travel as bytes: the driver reads them once, actors load them once, workers fetch nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from anonlib.config import SYNTHESIS_METHODS, ConfigError, JobConfig
+from anonlib.models.catalog import MODELS
+from anonlib.models.runtime import Engine, load_engine
+
+VERIFIERS = ("faceres",)
+"""Recognizers that no method uses, so that an output is judged by one it was not made with."""
+
+ModelBytes = Mapping[str, bytes]
+
+
+def scan_models(job: JobConfig) -> tuple[str, ...]:
+    """What `scan` runs: a redaction needs boxes alone."""
+    if job.method.name in SYNTHESIS_METHODS:
+        return ("centerface", "facemesh", "dlib-resnet", "age-gender", "expression")
+    return ("centerface",)
+
+
+def render_models(job: JobConfig) -> tuple[str, ...]:
+    """What `render` runs to check its own output."""
+    if job.method.name in SYNTHESIS_METHODS:
+        return ("centerface", *VERIFIERS)
+    return ()
+
+
+def check_licences(job: JobConfig) -> None:
+    """Raise ConfigError if a model's weights are non-commercial and the job does not accept them by name."""
+    for name in {*scan_models(job), *render_models(job)}:
+        model = MODELS[name]
+        if not model.commercial and name not in job.accept_licences:
+            raise ConfigError(
+                f"the weights of {name} are {model.licence}, not for commercial use; "
+                f"if that is allowed here, add {name} to accept_licences"
+            )
+
+
+def load(models: ModelBytes, name: str, job: JobConfig) -> Engine:
+    """The engine of one model, one thread, on a GPU if the job gives the actor one."""
+    device = "cuda" if job.ray.num_gpus > 0 else "cpu"
+    return load_engine(models[name], device=device)

@@ -1,0 +1,278 @@
+"""A whole run: inventory, scan, plan, surrogates, render, each a loop over what has no marker yet.
+
+A stage gets three rounds; what is left then is quarantined with its reason, so a job always ends in an answer. A second run
+of the same job does only what is missing. The run key holds the digest of the plan: a late face cannot meet a stale plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from anonlib import __version__
+from anonlib.config import SYNTHESIS_METHODS, JobConfig
+from anonlib.datasets import Dataset, Shard, open_dataset
+from anonlib.models.catalog import MODELS
+from anonlib.models.fetch import model_bytes
+from anonlib.pipeline import tables
+from anonlib.pipeline.engines import check_licences, render_models, scan_models
+from anonlib.pipeline.outcome import Outcome
+from anonlib.pipeline.places import (
+    INVENTORY,
+    INVENTORY_NOTE,
+    PURGED,
+    RUN_NOTE,
+    Places,
+    json_bytes,
+    open_places,
+    plan_room,
+    release_room,
+    scan_room,
+    sha256,
+    storage_options,
+)
+from anonlib.pipeline.plan import Plan, PlanStage
+from anonlib.pipeline.render import METHOD_VERSION, RenderStage
+from anonlib.pipeline.runner import MakeStage, Runner, open_runner
+from anonlib.pipeline.scan import ScanStage
+from anonlib.pipeline.secret import open_keyring
+from anonlib.pipeline.surrogates import SurrogateStage
+from anonlib.records import INVENTORY as INVENTORY_SCHEMA
+from anonlib.records import MANIFEST, QUARANTINED
+
+ROUNDS = 3
+
+Unit = TypeVar("Unit")
+Report = Callable[[str, Outcome, int], None]
+"""Called with the stage's name, an outcome and how many units the stage has in all."""
+
+
+class JobError(Exception):
+    """A sentence: why the job cannot go on."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts of a finished job; `code` is the exit code, 0 or 3."""
+
+    shards: int
+    committed: int
+    images: int
+    released: int
+    no_face: int
+    quarantined: int
+    faces: int
+    fallbacks: int
+
+    @property
+    def code(self) -> int:
+        return 0 if self.committed == self.shards and self.quarantined == 0 else 3
+
+
+class Job:
+    """One job, opened: its places, its dataset and its inventory. The verbs are the stages."""
+
+    def __init__(self, config: JobConfig, *, report: Report | None = None, runner: Runner | None = None) -> None:
+        self.config = config
+        self.report = report or (lambda stage, outcome, units: None)
+        check_licences(config)
+        self.places: Places = open_places(config)
+        if self.places.workspace.exists(PURGED):
+            raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
+        source = config.input
+        self.dataset: Dataset = open_dataset(
+            source.uri,
+            format=source.format,
+            options=storage_options(config),
+            image_field=source.image_field,
+            key_field=source.key_field,
+        )
+        self.shards, self._inventory_digest = self._inventory()
+        self.keyring = open_keyring(config, self.places, make=True)
+        self.runner = runner or open_runner(config.ray)
+
+    def run(self) -> Summary:
+        """All stages; raises JobError, ConfigError or StorageError where it cannot go on."""
+        self.scan()
+        plan = self.make_plan()
+        return self.render(plan)
+
+    def scan(self) -> None:
+        """faces/ and images/ of every shard; a shard that fails three times has its error raised."""
+        key = self.scan_key
+        models = {name: model_bytes(name) for name in scan_models(self.config)}
+        make = partial(ScanStage, self.config, self.dataset, self.places, key, models)
+        failed = self._rounds("scan", make, self.shards, scan_room(self.places, key).done, _shard_id)
+        if failed:
+            raise JobError(_first("scanning", failed))
+
+    def make_plan(self) -> Plan:
+        """Subjects, classes, assignments and surrogates; needs a finished scan."""
+        missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
+        if missing:
+            raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
+        plan = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key).run(self.shards)
+        make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key)
+        failed = self._rounds("surrogates", make, plan.blocks, self._blocks_done, str)
+        if failed:
+            raise JobError(_first("making surrogates", failed))
+        return plan
+
+    def render(self, plan: Plan | None = None) -> Summary:
+        """data/, manifest/ and markers of every shard; what fails three times is quarantined."""
+        plan = plan or self.make_plan()
+        run_key = self._run_key(plan)
+        room = release_room(self.places)
+        note = json_bytes(self._run_note(run_key))
+        if not self.places.release.claim(RUN_NOTE, note) and self.places.release.read(RUN_NOTE) != note:
+            raise JobError(
+                f"the output {self.config.output.uri} holds a release of another job (its {RUN_NOTE} differs); "
+                "give this one another output"
+            )
+        keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
+        models = {name: model_bytes(name) for name in render_models(self.config)}
+        make = partial(_make_render, self.config, self.dataset, self.places, keys, models)
+        failed = self._rounds("render", make, self.shards, room.done, _shard_id)
+        for shard in self.shards:
+            if shard.shard_id in failed:
+                self._quarantine(shard, run_key, failed[shard.shard_id])
+        return self.summary()
+
+    def summary(self) -> Summary:
+        """Counts from the release's markers."""
+        room = release_room(self.places)
+        markers = [room.committed(shard.shard_id) for shard in self.shards]
+        found = [marker for marker in markers if marker is not None]
+        counts = {
+            name: sum(int(marker[name]) for marker in found)
+            for name in ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
+        }
+        return Summary(len(self.shards), len(found), **counts)
+
+    @property
+    def scan_key(self) -> str:
+        models = {name: MODELS[name].sha256 for name in scan_models(self.config)}
+        parts = self.config.digest("detector", "limits", "input")
+        return _key("scan", self._inventory_digest, parts, json.dumps(models, sort_keys=True), __version__)
+
+    @property
+    def plan_key(self) -> str:
+        check = self.keyring.digest("plan-key").hex()
+        return _key("plan", self.scan_key, self.config.digest("method"), check, __version__)
+
+    def _run_key(self, plan: Plan) -> str:
+        room = plan_room(self.places, plan.key)
+        surrogates = [room.committed(f"surrogates/{block}") for block in plan.blocks]
+        parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
+        return _key("render", plan.digest, json.dumps(surrogates, sort_keys=True), parts, METHOD_VERSION, __version__)
+
+    def _run_note(self, run_key: str) -> dict[str, Any]:
+        """run.json of the release: which job this is, without a place, a person or a time."""
+        names = sorted({*scan_models(self.config), *render_models(self.config)})
+        return {
+            "anonlib": __version__,
+            "run": run_key,
+            "method": self.config.method.model_dump(mode="json"),
+            "synthesis": self.config.method.name in SYNTHESIS_METHODS,
+            "keep_fields": list(self.config.keep_fields),
+            "rekeyed": self.config.rekey,
+            "shards": [shard.shard_id for shard in self.shards],
+            "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names},
+        }
+
+    def _inventory(self) -> tuple[list[Shard], str]:
+        """The list of work: written once, then the only list there is. Raises JobError if the input changed."""
+        shards = self.dataset.shards()
+        rows = [asdict(shard) | {"files": list(shard.files)} for shard in shards]
+        data = tables.to_bytes(rows, INVENTORY_SCHEMA)
+        digest = sha256(data)
+        workspace = self.places.workspace
+        note = json_bytes({"inventory": digest, "shards": len(shards), "input": self.config.input.uri})
+        if workspace.claim(INVENTORY_NOTE, note):
+            workspace.publish(INVENTORY, data)
+        elif json.loads(workspace.read(INVENTORY_NOTE))["inventory"] != digest:
+            raise JobError(
+                f"the input {self.config.input.uri} is not the one that the workspace {self.config.workspace.uri} was "
+                "made for (files came, went or changed); give this run a new workspace and output"
+            )
+        return shards, digest
+
+    def _rounds(
+        self,
+        name: str,
+        make: MakeStage[Unit],
+        units: Sequence[Unit],
+        done: Callable[[], set[str]],
+        id_of: Callable[[Unit], str],
+    ) -> dict[str, str]:
+        """Run what has no marker, up to three times; returns the units still without one and why."""
+        failed: dict[str, str] = {}
+        for _ in range(ROUNDS):
+            finished = done()
+            todo = [unit for unit in units if id_of(unit) not in finished]
+            if not todo:
+                return {}
+            failed = {id_of(unit): "its worker died" for unit in todo}
+            for outcome in self.runner.run(make, todo):
+                self.report(name, outcome, len(units))
+                if outcome.error is not None:
+                    failed[outcome.unit] = outcome.error
+        finished = done()
+        return {unit: why for unit, why in failed.items() if unit not in finished}
+
+    def _blocks_done(self) -> set[str]:
+        return {unit.removeprefix("surrogates/") for unit in plan_room(self.places, self.plan_key).done()}
+
+    def _quarantine(self, shard: Shard, run_key: str, why: str) -> None:
+        """A manifest that says for every image of a lost shard why it is missing, and the marker."""
+        images = scan_room(self.places, self.scan_key)
+        known = tables.from_bytes(images.storage.read(images.path("images", f"{shard.shard_id}.parquet")), ["key"])
+        keys = known.column("key").to_pylist()
+        if self.config.rekey:
+            keys = [self.keyring.pseudonym("key", shard.shard_id, key) for key in keys]
+        rows = [{"key": key, "status": QUARANTINED, "reason": f"the shard failed: {why}", "faces": []} for key in keys]
+        manifest = tables.to_bytes(rows, MANIFEST)
+        room = release_room(self.places)
+        room.storage.publish(room.path("manifest", f"{shard.shard_id}.parquet"), manifest)
+        counts = {
+            "images": len(keys),
+            "faces": 0,
+            "released": 0,
+            "no_face": 0,
+            "quarantined": len(keys),
+            "fallbacks": 0,
+        }
+        room.commit(
+            shard.shard_id,
+            {
+                "shard": shard.shard_id,
+                "run": run_key,
+                "files": {},
+                "manifest_sha256": sha256(manifest),
+                **counts,
+            },
+        )
+
+
+def _make_render(
+    config: JobConfig, dataset: Dataset, places: Places, keys: dict[str, str], models: dict[str, bytes]
+) -> RenderStage:
+    """Made in the worker, which reads the secret itself."""
+    return RenderStage(config, dataset, places, open_keyring(config, places), keys, models)
+
+
+def _shard_id(shard: Shard) -> str:
+    return shard.shard_id
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _first(doing: str, failed: dict[str, str]) -> str:
+    unit = sorted(failed)[0]
+    return f"{doing} failed for {len(failed)} units after {ROUNDS} rounds; {unit}: {failed[unit]}"

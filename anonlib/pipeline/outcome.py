@@ -1,0 +1,71 @@
+"""What a stage says of a unit of work, and the few things that all stages share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FAILURES = (
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    cv2.error,
+)
+"""What one image may raise without ending its shard: everything but an interrupt, an exit and a storage's sentence."""
+
+_CHUNK_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker."""
+
+    unit: str
+    images: int = 0
+    faces: int = 0
+    released: int = 0
+    no_face: int = 0
+    quarantined: int = 0
+    fallbacks: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+    began: float = field(default_factory=time.time)
+
+
+class HasPixels(Protocol):
+    """Anything that holds a photo."""
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]: ...
+
+
+_T = TypeVar("_T", bound=HasPixels)
+
+
+def in_chunks(items: Iterable[_T], most: int) -> Iterator[list[_T]]:
+    """Lists of at most `most` items and about 64 megapixels, so that memory is bounded by both."""
+    chunk: list[_T] = []
+    pixels = 0
+    for item in items:
+        chunk.append(item)
+        pixels += item.rgb.shape[0] * item.rgb.shape[1]
+        if len(chunk) >= most or pixels >= _CHUNK_PIXELS:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
+
+
+def sentence(error: BaseException) -> str:
+    """An exception as one short line that names its kind."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,295 @@
+"""Render: every image once more. Replace each face, check the output, write the shard and its manifest.
+
+Fail closed. Per face: the method; then its output is embedded by recognizers that the method did not use, and if it still
+matches the source the next surrogate is tried, then a flat ellipse. Per image: whatever goes wrong ends in a row `quarantined` with the
+reason and no output. An original face px is never written because something went wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.config import SYNTHESIS_METHODS, JobConfig
+from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
+from anonlib.faces.image import ImageProblem, Picture, encode
+from anonlib.pipeline import surrogates, tables
+from anonlib.pipeline.check import Checker, Finding
+from anonlib.pipeline.engines import ModelBytes
+from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence
+from anonlib.pipeline.places import Places, Room, plan_room, release_room, scan_room, sha256
+from anonlib.pipeline.scan import read_image
+from anonlib.privacy.keys import Keyring
+from anonlib.records import MANIFEST, MESH_POINTS, NO_FACE, QUARANTINED, RELEASED
+from anonlib.synthesis.redact import redact
+from anonlib.synthesis.render import render
+
+METHOD_VERSION = "1"
+_SURROGATES_HELD = 64
+_LEAST_COVERAGE = 0.95
+
+
+@dataclass
+class Face:
+    """One face of the plan on its way through: what to do, what was done, what was found."""
+
+    planned: dict[str, Any]
+    method: str
+    tries: list[str]
+    digest: str | None = None
+    coverage: float | None = None
+    fallback: str | None = None
+    reason: str | None = None
+    findings: list[Finding] = field(default_factory=list)
+    detected_again: bool | None = None
+
+    @property
+    def box(self) -> NDArray[np.float32]:
+        return np.array(self.planned["box"], np.float32)
+
+    @property
+    def mesh(self) -> NDArray[np.float32]:
+        return np.array(self.planned["mesh"], np.float32).reshape(MESH_POINTS, 3)
+
+    def row(self, job: JobConfig) -> dict[str, Any]:
+        """The MANIFEST_FACE of this face."""
+        return {
+            "box": self.planned["box"],
+            "score": self.planned["score"],
+            "method": self.method,
+            "method_version": METHOD_VERSION,
+            "k": self.planned["k"] if self.method == job.method.name else None,
+            "epsilon": None,
+            "surrogate_digest": self.digest,
+            "mask_coverage": self.coverage,
+            "similarity": [
+                {"recognizer": one.recognizer, "to_source": one.similarity, "threshold": one.threshold}
+                for one in self.findings
+            ],
+            "detected_again": self.detected_again,
+            "fallback": self.fallback,
+            "reason": self.reason,
+        }
+
+
+@dataclass
+class Photo:
+    """One readable image on its way through; `out` becomes the release's pixels."""
+
+    sample: Sample
+    picture: Picture
+    faces: list[Face]
+    out: NDArray[np.uint8]
+    problem: str | None = None
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        return self.picture.rgb
+
+
+class RenderStage:
+    """Holds the checkers and a few surrogates; `run(shard)` writes data, manifest and marker of one shard."""
+
+    name = "render"
+
+    def __init__(
+        self,
+        job: JobConfig,
+        dataset: Dataset,
+        places: Places,
+        keyring: Keyring,
+        keys: dict[str, str],
+        models: ModelBytes,
+    ) -> None:
+        cv2.setNumThreads(1)
+        self.job, self.dataset, self.keyring, self.key = job, dataset, keyring, keys["render"]
+        self.scan: Room = scan_room(places, keys["scan"])
+        self.plan: Room = plan_room(places, keys["plan"])
+        self.release: Room = release_room(places)
+        self.checker = Checker(job, models) if models else None
+        self._held: OrderedDict[str, surrogates.Surrogate] = OrderedDict()
+
+    def run(self, shard: Shard) -> Outcome:
+        """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
+        with TemporaryDirectory(prefix="anonlib-") as folder:
+            rows: list[dict[str, Any]] = []
+            local = Path(folder) / "shard"
+            with self.dataset.writer(shard, local, frozenset(self.job.keep_fields)) as writer:
+                for chunk in in_chunks(self._photos(shard, rows), self.job.limits.chunk):
+                    self._render(chunk)
+                    self._finish(chunk, writer, rows, shard)
+            rows.sort(key=lambda row: row.pop("position"))
+            return self._publish(shard, writer, rows)
+
+    def _photos(self, shard: Shard, rows: list[dict[str, Any]]) -> Iterator[Photo]:
+        """Readable photos with their planned faces; unreadable ones get their row at once."""
+        scanned = {
+            row["key"]: row
+            for row in tables.from_bytes(
+                self.scan.storage.read(self.scan.path("images", f"{shard.shard_id}.parquet"))
+            ).to_pylist()
+        }
+        planned: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in tables.from_bytes(
+            self.plan.storage.read(self.plan.path("assignments", f"{shard.shard_id}.parquet"))
+        ).to_pylist():
+            planned[row["key"]].append(row)
+        for sample in self.dataset.read(shard):
+            known = scanned.get(sample.key)
+            problem = "the image was not there when the dataset was scanned" if known is None else known["problem"]
+            picture = None
+            if problem is None:
+                try:
+                    picture = read_image(sample, self.job)
+                except ImageProblem as error:
+                    problem = str(error)
+            if picture is not None and known is not None and picture.rgb.shape[:2] != (known["height"], known["width"]):
+                problem = "the image is not the one that was scanned"
+            if problem is not None or picture is None:
+                rows.append(self._row(sample, shard, QUARANTINED, problem))
+                continue
+            faces = [
+                Face(row, row["method"], list(row["surrogates"] or ()), reason=row["reason"])
+                for row in planned[sample.key]
+            ]
+            for face in faces:
+                face.fallback = "solid" if face.reason else None
+            yield Photo(sample, picture, faces, picture.rgb.copy())
+
+    def _render(self, chunk: list[Photo]) -> None:
+        """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""
+        open_faces = [(photo, face) for photo in chunk for face in photo.faces]
+        while open_faces:
+            for photo, face in open_faces:
+                self._replace(photo, face)
+            checkable = [
+                (p, f) for p, f in open_faces if p.problem is None and f.method == self.job.method.name and f.tries
+            ]
+            if self.checker is None or not checkable:
+                break
+            try:
+                failed = self.checker.check(checkable)
+            except FAILURES as error:
+                for photo, _ in checkable:
+                    photo.problem = f"checking the output failed: {sentence(error)}"
+                break
+            # A retry repaints the whole photo, so that no trace of the first try stays under the second.
+            again = {id(photo) for photo, _ in failed}
+            for photo in chunk:
+                if id(photo) in again:
+                    photo.out = photo.picture.rgb.copy()
+            for _, face in failed:
+                face.tries.pop(0)
+            open_faces = [(photo, face) for photo in chunk if id(photo) in again for face in photo.faces]
+
+    def _replace(self, photo: Photo, face: Face) -> None:
+        """Paint one face into `photo.out`, by its next surrogate if it has one left, else by the redaction."""
+        if photo.problem is not None:
+            return
+        try:
+            if self.job.method.name not in SYNTHESIS_METHODS:
+                redact(photo.out, face.box, self.job.method.name)
+                return
+            if face.method == self.job.method.name and face.tries:
+                surrogate = self._surrogate(face.tries[0])
+                rendered = render(photo.out, face.mesh, surrogate.texture)
+                if rendered.coverage >= _LEAST_COVERAGE:
+                    rendered.paste(photo.out)
+                    face.digest, face.coverage = surrogate.digest, rendered.coverage
+                    face.fallback = "next-surrogate" if face.tries[0] != face.planned["surrogates"][0] else None
+                    face.reason = "the first surrogate still matched the source" if face.fallback else None
+                    return
+                face.reason = f"the mask covers only {rendered.coverage:.0%} of the face"
+            elif face.reason is None or face.fallback == "next-surrogate":
+                face.reason = "every surrogate still matched the source"
+            face.method, face.tries, face.digest, face.coverage = "solid", [], None, 1.0
+            face.fallback, face.findings, face.detected_again = "solid", [], None
+            redact(photo.out, face.box, "solid")
+        except FAILURES as error:
+            photo.problem = f"replacing a face failed: {sentence(error)}"
+
+    def _finish(self, chunk: list[Photo], writer: ShardWriter, rows: list[dict[str, Any]], shard: Shard) -> None:
+        """Encode and write a chunk in order."""
+        for photo in chunk:
+            data = None
+            if photo.problem is None:
+                try:
+                    data = encode(photo.out, photo.picture, jpeg_quality=self.job.jpeg_quality)
+                except FAILURES as error:
+                    photo.problem = f"encoding failed: {sentence(error)}"
+            if data is None:
+                rows.append(self._row(photo.sample, shard, QUARANTINED, photo.problem, photo))
+                continue
+            writer.write(photo.sample, data, self._new_key(photo.sample, shard))
+            status = RELEASED if photo.faces else NO_FACE
+            rows.append(self._row(photo.sample, shard, status, None, photo) | {"output_sha256": sha256(data)})
+
+    def _row(
+        self, sample: Sample, shard: Shard, status: str, reason: str | None, photo: Photo | None = None
+    ) -> dict[str, Any]:
+        picture = photo.picture if photo else None
+        return {
+            "position": sample.position,
+            "key": self._new_key(sample, shard) or sample.key,
+            "status": status,
+            "reason": reason,
+            "path": None if status == QUARANTINED else self.dataset.output_path(shard),
+            "input_hmac": self.keyring.digest("input", sample.image).hex() if sample.image else None,
+            "height": picture.rgb.shape[0] if picture else None,
+            "width": picture.rgb.shape[1] if picture else None,
+            "format": picture.format if picture else None,
+            "metadata_stripped": list(picture.stripped) if picture else None,
+            "notes": list(picture.notes) if picture else None,
+            "faces": [face.row(self.job) for face in photo.faces] if photo else [],
+        }
+
+    def _new_key(self, sample: Sample, shard: Shard) -> str | None:
+        return self.keyring.pseudonym("key", shard.shard_id, sample.key) if self.job.rekey else None
+
+    def _publish(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]]) -> Outcome:
+        """Data, then manifest, then marker."""
+        files = {}
+        for path, local in writer.outputs():
+            data = local.read_bytes()
+            files[path] = sha256(data)
+            self.release.storage.publish(path, local)
+        manifest = tables.to_bytes(rows, MANIFEST)
+        self.release.storage.publish(self.release.path("manifest", f"{shard.shard_id}.parquet"), manifest)
+        counts = Counter(row["status"] for row in rows)
+        faces = [face for row in rows for face in row["faces"]]
+        summary = {
+            "images": len(rows),
+            "faces": len(faces),
+            "released": counts[RELEASED],
+            "no_face": counts[NO_FACE],
+            "quarantined": counts[QUARANTINED],
+            "fallbacks": sum(face["fallback"] == "solid" for face in faces),
+        }
+        self.release.commit(
+            shard.shard_id,
+            {
+                "shard": shard.shard_id,
+                "run": self.key,
+                "files": files,
+                "manifest_sha256": sha256(manifest),
+                **summary,
+            },
+        )
+        return Outcome(shard.shard_id, **summary)
+
+    def _surrogate(self, class_id: str) -> surrogates.Surrogate:
+        if class_id not in self._held:
+            path = self.plan.path("surrogates", f"{class_id}.npz")
+            self._held[class_id] = surrogates.from_bytes(self.plan.storage.read(path))
+            if len(self._held) > _SURROGATES_HELD:
+                self._held.popitem(last=False)
+        self._held.move_to_end(class_id)
+        return self._held[class_id]

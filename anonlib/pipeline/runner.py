@@ -1,0 +1,148 @@
+"""Runs a stage over its units: on Ray, or one after another in this process. The only file that imports Ray.
+
+Ray Data schedules and restarts; it neither reads nor writes photographs. One row is one unit of work and its outcome is a few
+numbers: pixels never enter the object store. Whether a unit is done is said by its marker alone, so Ray may lose, repeat or
+race units as it likes. Both twins build the same stage, single-threaded, and so end in the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Protocol, TypeVar
+
+from anonlib.config import ConfigError, RayConfig
+from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
+from anonlib.storage import StorageError
+
+Unit = TypeVar("Unit")
+
+_RESTARTS = 3
+
+
+class Stage(Protocol[Unit]):  # type: ignore[misc]
+    """One verb; a stage is made where it runs and holds its models."""
+
+    def run(self, unit: Unit) -> Outcome: ...
+
+
+MakeStage = Callable[[], Stage[Unit]]
+
+
+class Runner(Protocol):
+    """Outcomes of all units as they come, in any order; a unit that failed comes with its error."""
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]: ...
+
+
+def open_runner(ray: RayConfig) -> Runner:
+    """The serial twin for `actors: 0`, else Ray."""
+    return SerialRunner() if ray.actors == 0 else RayRunner(ray)
+
+
+class SerialRunner:
+    """One unit after another in this process."""
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
+        stage = make() if units else None
+        for unit in units:
+            if stage is not None:
+                yield attempt(stage, unit)
+
+
+class RayRunner:
+    """A pool of actors, each holding the stage; started on the cluster at `address`, or on this machine."""
+
+    def __init__(self, config: RayConfig) -> None:
+        self.config = config
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
+        if not units:
+            return
+        ray = start(self.config)
+        cpus, gpus = ray.cluster_resources().get("CPU", 0), ray.cluster_resources().get("GPU", 0)
+        actors = min(self.config.actors or int(cpus), len(units))
+        check_shape(actors, self.config.num_gpus, cpus, gpus)
+        rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
+        outcomes = rows.map_batches(
+            _Actor,
+            fn_constructor_args=(ray.put(make),),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=1,
+            num_gpus=self.config.num_gpus or None,
+            max_restarts=_RESTARTS,
+            max_task_retries=_RESTARTS,
+            batch_format="numpy",
+        )
+        try:
+            for row in outcomes.iter_rows():
+                yield Outcome(**row)
+        except ray.exceptions.RayError as error:
+            # The units without a marker are simply still to do; the caller's next round takes them.
+            logging.getLogger(__name__).warning("Ray gave up a round: %s", sentence(error))
+
+
+class _Actor:
+    """What Ray Data holds: the stage, made once, asked for one unit a batch."""
+
+    def __init__(self, make: Any) -> None:
+        import ray
+
+        self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        outcome = attempt(self.stage, batch["unit"][0])
+        return {name: [value] for name, value in asdict(outcome).items()}
+
+
+def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
+    """Run one unit; a failure is an Outcome with a sentence, so that the other units go on."""
+    began = time.time()
+    try:
+        outcome = stage.run(unit)
+    except StorageError as error:
+        outcome = Outcome(_name(unit), error=str(error))
+    except FAILURES as error:
+        outcome = Outcome(_name(unit), error=sentence(error))
+    return replace(outcome, began=began, seconds=time.time() - began)
+
+
+def check_shape(actors: int, num_gpus: float, cpus: float, gpus: float) -> None:
+    """Raise ConfigError for a shape on which Ray would wait for ever."""
+    if actors > cpus:
+        raise ConfigError(f"ray.actors is {actors}, but the cluster has {cpus:g} CPUs; give at most {int(cpus)}")
+    if actors * num_gpus > gpus:
+        raise ConfigError(
+            f"{actors} actors with {num_gpus:g} GPUs each need {actors * num_gpus:g}; the cluster has {gpus:g}"
+        )
+
+
+def start(config: RayConfig) -> Any:
+    """Ray, quiet, connected to the configured cluster or started here on loopback; idempotent."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    import ray
+    import ray.data
+
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not ray.is_initialized():
+        address = config.address or os.environ.get("RAY_ADDRESS")
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if not address:
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        ray.init(address=address, **options)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1
+    return ray
+
+
+def _name(unit: object) -> str:
+    return str(getattr(unit, "shard_id", unit))

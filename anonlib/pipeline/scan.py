@@ -1,0 +1,241 @@
+"""Scan: every image once, find its faces and describe them, into the workspace.
+
+A sample that cannot be read becomes a row with the reason. A redaction needs boxes alone, so for those the other
+networks do not run and the columns stay empty.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.config import JobConfig
+from anonlib.datasets import Dataset, Sample, Shard, label
+from anonlib.faces import align
+from anonlib.faces.attributes import AttributeReader
+from anonlib.faces.detect import CenterFaceDetector, Faces
+from anonlib.faces.embed import Recognizer
+from anonlib.faces.image import ImageProblem, Picture, decode
+from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
+from anonlib.pipeline import tables
+from anonlib.pipeline.engines import ModelBytes, load
+from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence
+from anonlib.pipeline.places import Places, Room, scan_room, sha256
+from anonlib.records import FACES, IMAGES
+from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
+
+CROP_SIDE = 384
+_CROP_QUALITY = 92
+_CROP_MARGIN = 0.04
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A readable photo of a chunk: its sample and upright RGB pixels (H, W, 3)."""
+
+    sample: Sample
+    rgb: NDArray[np.uint8]
+
+
+class ScanStage:
+    """Holds the models; `run(shard)` writes faces/SHARD and images/SHARD and claims the marker."""
+
+    name = "scan"
+
+    def __init__(self, job: JobConfig, dataset: Dataset, places: Places, key: str, models: ModelBytes) -> None:
+        cv2.setNumThreads(1)
+        self.job, self.dataset = job, dataset
+        self.room: Room = scan_room(places, key)
+        self.detector = CenterFaceDetector(
+            load(models, "centerface", job), side=job.detector.side, score=job.detector.score
+        )
+        self.describer = Describer(job, models) if "facemesh" in models else None
+
+    def run(self, shard: Shard) -> Outcome:
+        """Scan one shard; safe to repeat and to race."""
+        images: list[dict[str, Any]] = []
+        faces: list[dict[str, Any]] = []
+        for chunk in in_chunks(self._decoded(shard, images), self.job.limits.chunk):
+            for rows in self._describe(chunk, images):
+                faces += rows
+        images.sort(key=lambda row: row["position"])
+        order = {row["key"]: row["position"] for row in images}
+        faces.sort(key=lambda row: (order[row["key"]], row["index"]))
+        for face in faces:
+            face["face_id"] = f"{shard.shard_id}/{face['key']}#{face['index']}"
+        counts = Counter(face["key"] for face in faces)
+        for row in images:
+            row["faces"] = counts[row["key"]]
+        face_bytes, image_bytes = tables.to_bytes(faces, FACES), tables.to_bytes(images, IMAGES)
+        self.room.storage.publish(self.room.path("faces", f"{shard.shard_id}.parquet"), face_bytes)
+        self.room.storage.publish(self.room.path("images", f"{shard.shard_id}.parquet"), image_bytes)
+        self.room.commit(
+            shard.shard_id,
+            {
+                "shard": shard.shard_id,
+                "etag": shard.etag,
+                "images": len(images),
+                "faces": len(faces),
+                "unreadable": sum(row["problem"] is not None for row in images),
+                "faces_sha256": sha256(face_bytes),
+                "images_sha256": sha256(image_bytes),
+            },
+        )
+        return Outcome(shard.shard_id, images=len(images), faces=len(faces))
+
+    def _decoded(self, shard: Shard, images: list[dict[str, Any]]) -> Iterator[Decoded]:
+        """The readable photos; the others get their row at once."""
+        for position, sample in enumerate(self.dataset.read(shard)):
+            row: dict[str, Any] = {"key": sample.key, "position": position, "problem": None, "faces": 0}
+            images.append(row)
+            try:
+                rgb = read_image(sample, self.job).rgb
+            except ImageProblem as problem:
+                row["problem"] = str(problem)
+                continue
+            row["height"], row["width"] = rgb.shape[:2]
+            yield Decoded(sample, rgb)
+
+    def _describe(self, chunk: list[Decoded], images: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        """Face rows of a chunk; if the chunk fails as one, image by image, so that only the culprit is lost."""
+        try:
+            yield from self._rows(chunk)
+        except FAILURES as error:
+            if len(chunk) > 1:
+                for one in chunk:
+                    yield from self._describe([one], images)
+                return
+            row = next(row for row in reversed(images) if row["key"] == chunk[0].sample.key)
+            row["problem"] = f"scanning failed: {sentence(error)}"
+
+    def _rows(self, chunk: list[Decoded]) -> list[list[dict[str, Any]]]:
+        pixels = [one.rgb for one in chunk]
+        found = self.detector.detect(pixels)
+        described = self.describer.describe(pixels, found) if self.describer else [[{}] * len(f) for f in found]
+        rows = []
+        for one, faces, extras in zip(chunk, found, described, strict=True):
+            labelled = labelled_face(faces, one.rgb.shape[:2])
+            name = label(one.sample, self.job.input.subject_field) if self.job.input.subject_field else None
+            rows.append(
+                [
+                    {
+                        "key": one.sample.key,
+                        "index": index,
+                        "height": one.rgb.shape[0],
+                        "width": one.rgb.shape[1],
+                        "label": name if index == labelled else None,
+                        "score": float(faces.scores[index]),
+                        "box": faces.boxes[index],
+                        "landmarks": faces.landmarks[index].ravel(),
+                        **extras[index],
+                    }
+                    for index in range(len(faces))
+                ]
+            )
+        return rows
+
+
+class Describer:
+    """Mesh, embedding, attributes, pose and crop of detected faces."""
+
+    def __init__(self, job: JobConfig, models: ModelBytes) -> None:
+        self.mesh = FaceMesh(load(models, "facemesh", job))
+        self.recognizer = Recognizer("dlib-resnet", load(models, "dlib-resnet", job))
+        self.reader = AttributeReader(load(models, "age-gender", job), load(models, "expression", job))
+
+    def describe(self, pixels: list[NDArray[np.uint8]], found: list[Faces]) -> list[list[dict[str, Any]]]:
+        """For each image, one dict of FACES columns a face."""
+        fitted = self.mesh.fit(pixels, found)
+        owners = [image for image, meshes in zip(pixels, fitted, strict=True) for _ in range(len(meshes))]
+        points = [five_points(mesh) for meshes in fitted for mesh in meshes.points]
+        embeddings = self.recognizer.embed(owners, points)
+        attributes = self.reader.read(owners, points)
+        described: list[list[dict[str, Any]]] = []
+        face = 0
+        for image, meshes in zip(pixels, fitted, strict=True):
+            rows = []
+            for one in range(len(meshes)):
+                rows.append(
+                    _geometry(image, meshes, one)
+                    | {
+                        "embedding": embeddings[face],
+                        "age": float(attributes.age[face]),
+                        "female": float(attributes.female[face]),
+                        "expression": attributes.expression[face],
+                    }
+                )
+                face += 1
+            described.append(rows)
+        return described
+
+
+def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, Any]:
+    mesh = meshes.points[one]
+    pose = pose_of(mesh, shape_model().mean)
+    yaw, pitch, roll = pose.angles()
+    outline = pose.apply(with_rings(pose.undo(mesh)))[:, :2]
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    margin = _CROP_MARGIN * float((high - low).max())
+    x0, y0 = np.clip(np.floor(low - margin), 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(int)
+    x1, y1 = np.clip(np.ceil(high + margin), [x0 + 1, y0 + 1], [image.shape[1], image.shape[0]]).astype(int)
+    crop = image[y0:y1, x0:x1]
+    scale = min(1.0, CROP_SIDE / max(crop.shape[:2]))
+    size = max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale))
+    if scale < 1.0:
+        crop = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
+    sx, sy = size[0] / (x1 - x0), size[1] / (y1 - y0)
+    return {
+        "mesh": mesh.ravel(),
+        "presence": float(meshes.presence[one]),
+        "crop": encode_crop(crop),
+        "crop_from_image": np.array([sx, 0, -x0 * sx, 0, sy, -y0 * sy], np.float32),
+        "yaw": yaw,
+        "pitch": pitch,
+        "roll": roll,
+        "sharpness": sharpness(image, mesh),
+        "mouth_open": mouth_opening(mesh),
+        "eyes_open": eye_opening(mesh),
+    }
+
+
+def encode_crop(crop: NDArray[np.uint8]) -> bytes:
+    """A crop (H, W, 3) RGB as JPEG for the workspace."""
+    import simplejpeg
+
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(crop), quality=_CROP_QUALITY, colorsubsampling="444"))
+
+
+def sharpness(image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> float:
+    """Spread of the Laplacian of the face at 96 px, in grey levels: blur and smallness both lower it."""
+    side = 1.1 * float(np.ptp(mesh[:, :2], axis=0).max())
+    grey = cv2.cvtColor(
+        align.crop(image, align.square(mesh[:, :2].mean(axis=0), side, 0.0, 96), 96), cv2.COLOR_RGB2GRAY
+    )
+    return float(cv2.Laplacian(grey, cv2.CV_32F).std())
+
+
+def labelled_face(faces: Faces, size: tuple[int, ...]) -> int:
+    """Which face a photo's person label means: large and central; -1 where there is none."""
+    if len(faces) == 0:
+        return -1
+    centre = np.array([size[1] / 2, size[0] / 2])
+    extent = faces.boxes[:, 2:] - faces.boxes[:, :2]
+    distance = np.linalg.norm((faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 - centre, axis=1) / max(size[0], size[1])
+    return int(np.argmax(np.sqrt(np.prod(np.maximum(extent, 0), axis=1)) * np.exp(-((3 * distance) ** 2))))
+
+
+def read_image(sample: Sample, job: JobConfig) -> Picture:
+    """The decoded Picture of a sample; raises ImageProblem with the manifest's reason."""
+    if sample.problem is not None:
+        raise ImageProblem(sample.problem)
+    if sample.image is None:
+        raise ImageProblem("the sample has no image")
+    if len(sample.image) > job.limits.image_mib * (1 << 20):
+        raise ImageProblem(f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)")
+    return decode(sample.image, max_mpx=job.limits.image_mpx)

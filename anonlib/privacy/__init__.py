@@ -1,0 +1,1 @@
+"""The mathematics of who hides among whom: no images, no I/O, no Ray."""

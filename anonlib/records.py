@@ -1,0 +1,180 @@
+"""The schema of every table: names, types, shapes and units, and which tables may never leave the workspace.
+
+Restricted tables hold personal data and exist in the workspace alone; a test holds that no released schema
+shares a restricted column. Shapes of fixed-size lists are flattened row by row; coordinates are px of the
+upright image, x before y, unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+MESH_POINTS = 468
+EMBEDDING_DIM = 128
+EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
+
+RELEASED, NO_FACE, QUARANTINED = "released", "no_face", "quarantined"
+
+
+def _floats(count: int) -> pa.DataType:
+    return pa.list_(pa.float32(), count)
+
+
+INVENTORY = pa.schema(
+    [
+        ("shard_id", pa.string()),
+        ("uri", pa.string()),
+        ("etag", pa.string()),
+        ("bytes", pa.int64()),
+        ("format", pa.string()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("files", pa.list_(pa.string())),
+    ]
+)
+
+IMAGES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("position", pa.int64()),
+        ("problem", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("faces", pa.int32()),
+    ]
+)
+
+FACES = pa.schema(
+    [
+        ("face_id", pa.string()),
+        ("key", pa.string()),
+        ("index", pa.int32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("box", _floats(4)),
+        ("landmarks", _floats(10)),
+        ("mesh", _floats(MESH_POINTS * 3)),
+        ("embedding", _floats(EMBEDDING_DIM)),
+        ("crop", pa.binary()),
+        ("crop_from_image", _floats(6)),
+        ("yaw", pa.float32()),
+        ("pitch", pa.float32()),
+        ("roll", pa.float32()),
+        ("presence", pa.float32()),
+        ("sharpness", pa.float32()),
+        ("mouth_open", pa.float32()),
+        ("eyes_open", pa.float32()),
+        ("age", pa.float32()),
+        ("female", pa.float32()),
+        ("expression", _floats(len(EXPRESSIONS))),
+    ]
+)
+
+SUBJECTS = pa.schema(
+    [
+        ("subject_id", pa.string()),
+        ("formed_by", pa.string()),
+        ("donor", pa.bool_()),
+        ("faces", pa.list_(pa.string())),
+        ("template", _floats(EMBEDDING_DIM)),
+        ("female", pa.float32()),
+        ("age", pa.float32()),
+        ("stratum", pa.list_(pa.string())),
+        ("class_id", pa.string()),
+    ]
+)
+
+CLASSES = pa.schema(
+    [
+        ("class_id", pa.string()),
+        ("members", pa.list_(pa.string())),
+        ("donors", pa.list_(pa.string())),
+        ("portraits", pa.list_(pa.list_(pa.string()))),
+        ("k", pa.int32()),
+        ("effective_k", pa.int32()),
+        ("stratum", pa.list_(pa.string())),
+        ("surrogates", pa.list_(pa.string())),
+    ]
+)
+
+ASSIGNMENTS = pa.schema(
+    [
+        ("face_id", pa.string()),
+        ("key", pa.string()),
+        ("index", pa.int32()),
+        ("method", pa.string()),
+        ("class_id", pa.string()),
+        ("k", pa.int32()),
+        ("surrogates", pa.list_(pa.string())),
+        ("reason", pa.string()),
+        ("box", _floats(4)),
+        ("landmarks", _floats(10)),
+        ("mesh", _floats(MESH_POINTS * 3)),
+        ("expression", _floats(len(EXPRESSIONS))),
+        ("presence", pa.float32()),
+        ("yaw", pa.float32()),
+        ("score", pa.float32()),
+    ]
+)
+
+SIMILARITY = pa.struct([("recognizer", pa.string()), ("to_source", pa.float32()), ("threshold", pa.float32())])
+
+MANIFEST_FACE = pa.struct(
+    [
+        ("box", pa.list_(pa.float32())),
+        ("score", pa.float32()),
+        ("method", pa.string()),
+        ("method_version", pa.string()),
+        ("k", pa.int32()),
+        ("epsilon", pa.float32()),
+        ("surrogate_digest", pa.string()),
+        ("mask_coverage", pa.float32()),
+        ("similarity", pa.list_(SIMILARITY)),
+        ("detected_again", pa.bool_()),
+        ("fallback", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+MANIFEST = pa.schema(
+    [
+        ("key", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("path", pa.string()),
+        ("output_sha256", pa.string()),
+        ("input_hmac", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("format", pa.string()),
+        ("metadata_stripped", pa.list_(pa.string())),
+        ("notes", pa.list_(pa.string())),
+        ("faces", pa.list_(MANIFEST_FACE)),
+    ]
+)
+
+RESTRICTED = {
+    "inventory": INVENTORY,
+    "images": IMAGES,
+    "faces": FACES,
+    "subjects": SUBJECTS,
+    "classes": CLASSES,
+    "assignments": ASSIGNMENTS,
+}
+RELEASED_TABLES = {"manifest": MANIFEST}
+RESTRICTED_COLUMNS = frozenset(
+    {
+        "embedding",
+        "crop",
+        "template",
+        "mesh",
+        "landmarks",
+        "label",
+        "subject_id",
+        "class_id",
+        "members",
+        "face_id",
+    }
+)

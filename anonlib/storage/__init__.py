@@ -1,0 +1,44 @@
+"""Where files live: a folder or an S3 bucket behind one small set of verbs.
+
+A job must never leave half a file under a final name, and two workers must never both believe that they
+finished a shard. So there are two ways to write: `publish` (replace as a whole) and `claim` (create only if
+absent), each atomic on disk and on S3. Credentials come only from boto3's usual environment and are never
+held by our objects, so a pickled storage carries no secret to a worker.
+"""
+
+from anonlib.storage.base import (
+    OURS,
+    AccessDenied,
+    Changed,
+    Entry,
+    LinkRefused,
+    NotFound,
+    Probe,
+    Storage,
+    StorageError,
+    StorageOptions,
+    VersionsRemain,
+)
+from anonlib.storage.expand import Source, expand, expand_braces
+from anonlib.storage.local import REFUSED_LINK
+from anonlib.storage.uri import join_uri, open_storage
+
+__all__ = [
+    "OURS",
+    "REFUSED_LINK",
+    "AccessDenied",
+    "Changed",
+    "Entry",
+    "LinkRefused",
+    "NotFound",
+    "Probe",
+    "Source",
+    "Storage",
+    "StorageError",
+    "StorageOptions",
+    "VersionsRemain",
+    "expand",
+    "expand_braces",
+    "join_uri",
+    "open_storage",
+]

@@ -1,0 +1,208 @@
+"""The contract that a folder and a bucket both keep, so that no other file asks which of the two it has.
+
+Paths are '/'-separated and relative to the root, and can never leave it. Every failure is a `StorageError`
+whose text is one sentence for the person at the terminal and never repeats what a server said, because
+servers quote signatures and key ids.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+# Names that begin so are our own unfinished files: never listed, always removed by delete_tree.
+OURS = ".anonlib-"
+
+
+class StorageError(Exception):
+    """A place could not be read or written; the text says which, why, and what to do."""
+
+
+class NotFound(StorageError):
+    """There is nothing at this path."""
+
+
+class AccessDenied(StorageError):
+    """The place answered, and these credentials (or this user) may not do that."""
+
+
+class LinkRefused(AccessDenied):
+    """A link leads out of the root, or nowhere."""
+
+
+class Changed(StorageError):
+    """The file is no longer the one whose etag the inventory recorded."""
+
+
+class VersionsRemain(StorageError):
+    """delete_tree only hid the objects, because the bucket keeps their old versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """Where S3 answers; None means AWS itself, or what boto3's environment says. Holds no credentials.
+
+    Raises StorageError if the endpoint is not an http(s) URL or carries a password.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.endpoint_url is None:
+            return
+        parts = urlsplit(self.endpoint_url)
+        if parts.username is not None or parts.password is not None:
+            raise StorageError(
+                "The S3 endpoint URL contains a user name or password; give credentials by AWS_ACCESS_KEY_ID "
+                "and AWS_SECRET_ACCESS_KEY instead."
+            )
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise StorageError(
+                f"The S3 endpoint '{self.endpoint_url}' is not an address such as https://host:port."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file: path relative to the root, size in bytes, and an etag that changes when the content does."""
+
+    path: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was really possible at a place; `details` has one sentence for each thing that was not."""
+
+    readable: bool
+    writable: bool
+    conditional_put: bool
+    details: tuple[str, ...]
+
+
+def safe_path(path: str) -> str:
+    """The path itself if it stays inside a root; raises StorageError for '', '..', '/x', 'a//b' and NUL."""
+    parts = path.split("/")
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise StorageError(f"'{path!r}' is not a path inside the storage: write it as folder/name.")
+    return path
+
+
+def is_ours(path: str) -> bool:
+    """Whether a path is one of our unfinished temporary files."""
+    return path.rsplit("/", 1)[-1].startswith(OURS)
+
+
+def folder_prefix(prefix: str) -> str:
+    """'a/b' or 'a/b/' -> 'a/b/', and '' -> ''; raises StorageError if it leaves the root."""
+    trimmed = prefix.rstrip("/")
+    return safe_path(trimmed) + "/" if trimmed else ""
+
+
+class Storage(ABC):
+    """A root folder or prefix. Picklable, holds no secret, and safe to use from several threads."""
+
+    uri: str
+
+    @abstractmethod
+    def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
+        """A buffered stream of the file's bytes; with `seekable`, cheap to read at scattered offsets.
+
+        Raises NotFound, Changed (the file is not the one with this etag) or StorageError; reading from it
+        raises StorageError if the bytes stop coming.
+        """
+
+    @abstractmethod
+    def fetch(self, path: str, to: Path) -> None:
+        """Copy the file to the local path `to`, which appears only when it is whole. Raises as open_read."""
+
+    @abstractmethod
+    def stat(self, path: str) -> Entry:
+        """Size and etag of a file (folders do not count); raises NotFound or StorageError."""
+
+    @abstractmethod
+    def publish(self, path: str, source: Path | bytes) -> None:
+        """Put a finished local file, or bytes, at `path`: what was there is replaced whole or not at all."""
+
+    @abstractmethod
+    def claim(self, path: str, data: bytes) -> bool:
+        """Create `path` with `data` only if nothing is there; True for exactly one of all who try."""
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+
+    @abstractmethod
+    def delete_tree(self, prefix: str) -> int:
+        """Remove everything in the folder `prefix` ('' is the whole root), our unfinished files included.
+
+        Returns the number of files removed. Raises VersionsRemain if a bucket kept their old versions.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every file whose path starts with this text, sorted by path, without loading all of them."""
+
+    def read(self, path: str, etag: str | None = None) -> bytes:
+        """The whole file. Raises as open_read."""
+        with self.open_read(path, etag) as stream:
+            return stream.read()
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there; raises StorageError where that cannot be known."""
+        try:
+            self.stat(path)
+        except NotFound:
+            return False
+        return True
+
+    def probe(self) -> Probe:
+        """Try to list, write, read, claim twice and delete under a name of our own, and say what failed.
+
+        Raises StorageError where the place cannot be used at all (unreachable, wrong secret, no bucket).
+        """
+        details: list[str] = []
+        name = f"{OURS}probe-{uuid4().hex}"
+
+        readable = writable = conditional = False
+        try:
+            next(iter(self.list()), None)
+            readable = True
+        except (AccessDenied, NotFound) as error:
+            details.append(str(error))
+        try:
+            self.publish(name, b"1")
+            writable = True
+        except AccessDenied as error:
+            details.append(str(error))
+        if not writable:
+            return Probe(readable, writable, conditional, tuple(details))
+
+        try:
+            if self.read(name) != b"1":
+                raise StorageError(f"{self.uri} gave back other bytes than were written; it cannot be used.")
+        except AccessDenied as error:
+            readable = False
+            details.append(str(error))
+        left = [name]
+        try:
+            left.append(name + "-claim")
+            conditional = self.claim(left[1], b"1") and not self.claim(left[1], b"2")
+            if not conditional:
+                details.append(
+                    f"{self.uri} does not enforce create-if-absent (If-None-Match), so two workers could "
+                    "both commit a shard: run one worker, or use a store that enforces it."
+                )
+        except AccessDenied as error:
+            details.append(str(error))
+        try:
+            for one in left:
+                self.delete(one)
+        except AccessDenied as error:
+            details.append(f"{error} The small probe files {name}* stay there; everything else works.")
+        return Probe(readable, writable, conditional, tuple(details))

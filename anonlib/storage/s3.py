@@ -1,0 +1,267 @@
+"""An S3 bucket, or a prefix in one, as a Storage.
+
+A write is one PutObject or one multipart upload from a finished local file, so what is published is whole or
+absent; a claim is PutObject with If-None-Match. Clients are made where they are used and never pickled:
+credentials stay in the environment of the process (or the role of its machine).
+"""
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from anonlib.storage.base import (
+    OURS,
+    Entry,
+    NotFound,
+    Storage,
+    StorageError,
+    StorageOptions,
+    VersionsRemain,
+    folder_prefix,
+    is_ours,
+    safe_path,
+)
+from anonlib.storage.s3_errors import as_sentence, code_of
+from anonlib.storage.s3_reader import BUFFER_BYTES, S3Reader
+
+# A dead endpoint is given up after about 3 x 4 s of connecting and 2 s of pauses.
+CONNECT_TIMEOUT_S = 4
+READ_TIMEOUT_S = 20
+REQUEST_TRIES = 3
+# Smaller files go up in one request; S3 allows 10,000 parts of at least 5 MiB.
+MULTIPART_FROM_BYTES = 64 << 20
+PART_BYTES = 16 << 20
+PART_THREADS = 4
+CLAIM_TRIES = 6
+PAGE = 1000
+SEEK_BLOCK_BYTES = 256 << 10
+
+_making_client = threading.Lock()
+
+
+class S3Storage(Storage):
+    """Objects below s3://bucket/prefix. Needs s3:GetObject, PutObject, ListBucket; deleting: DeleteObject."""
+
+    def __init__(self, bucket: str, prefix: str, options: StorageOptions) -> None:
+        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._bucket, self._options = bucket, options
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._client: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_client": None}
+
+    def _s3(self) -> Any:
+        with _making_client:
+            if self._client is None:
+                self._client = self._new_client()
+        return self._client
+
+    def _new_client(self) -> Any:
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": REQUEST_TRIES},
+            max_pool_connections=32,
+        )
+        options = self._options
+        try:
+            # A session of our own: boto3's default one may not be shared by threads.
+            with as_sentence("s3:ListBucket", self._bucket, options.endpoint_url or "AWS"):
+                return boto3.session.Session().client(
+                    "s3", endpoint_url=options.endpoint_url, region_name=options.region, config=config
+                )
+        except ValueError as error:
+            raise StorageError(
+                "The S3 endpoint or region in the environment is not valid; check AWS_ENDPOINT_URL "
+                "and AWS_REGION."
+            ) from error
+
+    def _key(self, path: str) -> str:
+        return self._prefix + safe_path(path)
+
+    def _asking(self, action: str, key: str = "") -> AbstractContextManager[None]:
+        parts = urlsplit(self._s3().meta.endpoint_url)
+        endpoint = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return as_sentence(action, self._bucket, endpoint, key)
+
+    def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
+        """See Storage; resumes by Range after a cut, pinned to one etag."""
+        key, client = self._key(path), self._s3()
+
+        def get(start: int, stop: int | None, pinned: str | None) -> dict[str, Any]:
+            asked: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
+            if stop is not None:
+                asked["Range"] = f"bytes={start}-{stop - 1}"
+            if pinned is not None:
+                asked["IfMatch"] = f'"{pinned}"'
+            with self._asking("s3:GetObject", key):
+                return cast("dict[str, Any]", client.get_object(**asked))
+
+        if not seekable:
+            raw = S3Reader(get, f"{self.uri}/{path}", etag)
+        else:
+            found = self.stat(path)
+            raw = S3Reader(get, f"{self.uri}/{path}", etag or found.etag, found.size, SEEK_BLOCK_BYTES)
+        return io.BufferedReader(raw, BUFFER_BYTES)
+
+    def fetch(self, path: str, to: Path) -> None:
+        """See Storage."""
+        temporary = to.with_name(f"{OURS}fetch-{uuid4().hex}")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.open_read(path) as stream, temporary.open("wb") as copy:
+                while chunk := stream.read(BUFFER_BYTES):
+                    copy.write(chunk)
+            temporary.replace(to)
+        except OSError as error:
+            raise StorageError(
+                f"Cannot copy {self.uri}/{path} to {to}: {error.strerror or error}."
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def stat(self, path: str) -> Entry:
+        """See Storage."""
+        key, client = self._key(path), self._s3()
+        with self._asking("s3:GetObject", key):
+            try:
+                answer = client.head_object(Bucket=self._bucket, Key=key)
+            except ClientError as error:
+                if code_of(error) not in ("403", "404"):
+                    raise
+                # The answer to HEAD has no body, so it cannot tell a wrong secret from a forbidden object,
+                # nor a missing bucket from a missing object; the answer to GET can.
+                answer = client.get_object(Bucket=self._bucket, Key=key)
+                answer["Body"].close()
+        return Entry(path, int(answer["ContentLength"]), answer["ETag"].strip('"'))
+
+    def publish(self, path: str, source: Path | bytes) -> None:
+        """See Storage."""
+        key, client = self._key(path), self._s3()
+        with self._asking("s3:PutObject", key):
+            if isinstance(source, bytes):
+                client.put_object(Bucket=self._bucket, Key=key, Body=source)
+            elif source.stat().st_size < MULTIPART_FROM_BYTES:
+                with source.open("rb") as stream:
+                    client.put_object(Bucket=self._bucket, Key=key, Body=stream)
+            else:
+                self._put_in_parts(client, key, source)
+
+    def _put_in_parts(self, client: Any, key: str, source: Path) -> None:
+        size = source.stat().st_size
+        part_bytes = max(PART_BYTES, -(-size // 10_000))
+        where = {"Bucket": self._bucket, "Key": key}
+        where["UploadId"] = client.create_multipart_upload(**where)["UploadId"]
+
+        def put(number: int) -> dict[str, Any]:
+            with source.open("rb") as stream:
+                stream.seek((number - 1) * part_bytes)
+                answer = client.upload_part(**where, PartNumber=number, Body=stream.read(part_bytes))
+            return {"PartNumber": number, "ETag": answer["ETag"]}
+
+        done = False
+        pool = ThreadPoolExecutor(PART_THREADS)
+        try:
+            parts = list(pool.map(put, range(1, -(-size // part_bytes) + 1)))
+            client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+            done = True
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if not done:
+                # The error that is under way says more; a lifecycle rule or delete_tree clears what stays.
+                with suppress(ClientError, BotoCoreError):
+                    client.abort_multipart_upload(**where)
+
+    def claim(self, path: str, data: bytes) -> bool:
+        """See Storage; needs a server that enforces If-None-Match (probe says whether it does)."""
+        key, client, mine = self._key(path), self._s3(), uuid4().hex
+        asked = {"Bucket": self._bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}
+        with self._asking("s3:PutObject", key):
+            for attempt in range(CLAIM_TRIES):
+                try:
+                    client.put_object(**asked, Metadata={"anonlib-claim": mine})
+                except ClientError as error:
+                    code = code_of(error)
+                    if code in ("PreconditionFailed", "412"):
+                        retried = error.response["ResponseMetadata"].get("RetryAttempts", 0)
+                        return bool(retried) and self._is_mine(client, key, mine)
+                    if code not in ("ConditionalRequestConflict", "OperationAborted", "409"):
+                        raise
+                    time.sleep(0.1 * 2**attempt)
+                else:
+                    return True
+        raise StorageError(f"{self.uri}/{path} stayed locked by other writers; run again.")
+
+    def _is_mine(self, client: Any, key: str, mine: str) -> bool:
+        """Whether our own first attempt won, although its answer was lost and boto3 tried again."""
+        answer = client.head_object(Bucket=self._bucket, Key=key)
+        return bool(answer.get("Metadata", {}).get("anonlib-claim") == mine)
+
+    def delete(self, path: str) -> None:
+        """See Storage."""
+        key, client = self._key(path), self._s3()
+        with self._asking("s3:DeleteObject", key):
+            client.delete_object(Bucket=self._bucket, Key=key)
+
+    def delete_tree(self, prefix: str) -> int:
+        """See Storage; unfinished multipart uploads hold data too and are aborted."""
+        top = self._prefix + folder_prefix(prefix)
+        removed, hidden = 0, 0
+        keys = (str(one["Key"]) for one in self._objects(top))
+        while batch := [{"Key": key} for key in islice(keys, PAGE)]:
+            with self._asking("s3:DeleteObject", top):
+                answer = self._s3().delete_objects(Bucket=self._bucket, Delete={"Objects": batch})
+                if failed := answer.get("Errors"):
+                    raise ClientError({"Error": {"Code": failed[0].get("Code")}}, "DeleteObjects")
+            removed += len(batch)
+            hidden += sum("DeleteMarkerVersionId" in one for one in answer.get("Deleted", ()))
+        self._abort_uploads(top)
+        if hidden:
+            raise VersionsRemain(
+                f"The bucket '{self._bucket}' keeps old versions: {hidden} files below {self.uri}/{prefix} "
+                "are hidden, not destroyed; delete their versions, or let a lifecycle rule do it."
+            )
+        return removed
+
+    def _abort_uploads(self, top: str) -> None:
+        with self._asking("s3:ListBucketMultipartUploads", top):
+            pages = (
+                self._s3().get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=top)
+            )
+            uploads = [one for page in pages for one in page.get("Uploads", ())]
+        for one in uploads:
+            with suppress(NotFound), self._asking("s3:AbortMultipartUpload", one["Key"]):
+                self._s3().abort_multipart_upload(
+                    Bucket=self._bucket, Key=one["Key"], UploadId=one["UploadId"]
+                )
+
+    def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
+        paginator = self._s3().get_paginator("list_objects_v2")
+        asked = {"Bucket": self._bucket, "Prefix": prefix, "PaginationConfig": {"PageSize": PAGE}}
+        pages = iter(paginator.paginate(**asked))
+        while True:
+            with self._asking("s3:ListBucket"):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield from page.get("Contents", ())
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """See Storage. Keys that end in '/' are other tools' folder marks and are left out."""
+        for one in self._objects(self._prefix + prefix):
+            path = str(one["Key"])[len(self._prefix) :]
+            if not path.endswith("/") and path and not is_ours(path):
+                yield Entry(path, int(one["Size"]), one["ETag"].strip('"'))

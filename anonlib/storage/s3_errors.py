@@ -1,0 +1,117 @@
+"""What boto3 raises -> one sentence that says what to do, without anything the server said.
+
+Servers answer a wrong secret with the string they signed and the key id, so only the error's code is read,
+never its message.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore import exceptions as boto
+
+from anonlib.storage.base import AccessDenied, Changed, NotFound, StorageError
+
+_UNREACHABLE = (
+    boto.EndpointConnectionError,
+    boto.ConnectTimeoutError,
+    boto.ConnectionClosedError,
+    boto.ReadTimeoutError,
+    boto.ProxyConnectionError,
+    boto.SSLError,
+    boto.HTTPClientError,
+)
+_FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"}
+_BUSY = {"SlowDown", "ServiceUnavailable", "503", "InternalError", "500", "RequestTimeout", "Throttling"}
+_WRONG_REGION = {
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "301",
+    "IllegalLocationConstraintException",
+}
+_NO_CHECKSUMS = {
+    "NotImplemented",
+    "501",
+    "XAmzContentSHA256Mismatch",
+    "MissingContentLength",
+    "InvalidDigest",
+}
+
+
+def code_of(error: boto.ClientError) -> str:
+    """The short code of a server's answer, such as NoSuchKey or 403."""
+    return str(error.response.get("Error", {}).get("Code", "unknown"))
+
+
+@contextmanager
+def as_sentence(action: str, bucket: str, endpoint: str, path: str = "") -> Iterator[None]:
+    """Turn what boto3 raises in the block into a StorageError; `action` is the IAM name (s3:PutObject)."""
+    try:
+        yield
+    except boto.ClientError as error:
+        raise _refused(code_of(error), action, bucket, endpoint, path) from error
+    except boto.BotoCoreError as error:
+        raise _not_sent(error, action, bucket, endpoint) from error
+
+
+def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> StorageError:
+    place = f"s3://{bucket}/{path}" if path else f"s3://{bucket}"
+    if code in ("NoSuchKey", "NoSuchUpload", "404"):
+        return NotFound(f"{place} does not exist.")
+    if code in ("NoSuchBucket", "InvalidBucketName"):
+        return StorageError(f"There is no bucket '{bucket}' at {endpoint}; check its name, or create it.")
+    if code == "SignatureDoesNotMatch":
+        return StorageError(
+            f"The secret key does not belong to the access key id that was sent to {endpoint}; "
+            "check AWS_SECRET_ACCESS_KEY or the profile."
+        )
+    if code in ("InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken"):
+        return StorageError(
+            f"{endpoint} does not know this access key id; check AWS_ACCESS_KEY_ID or the profile."
+        )
+    if code in ("ExpiredToken", "TokenRefreshRequired", "RequestExpired"):
+        return StorageError("The temporary AWS credentials have expired; get new ones and run again.")
+    if code == "RequestTimeTooSkewed":
+        return StorageError(f"This machine's clock differs too much from the one at {endpoint}; set it.")
+    if code in ("AccessDenied", "403", "AllAccessDisabled"):
+        hint = " (S3 says the same of a missing file to whoever may not s3:ListBucket)"
+        return AccessDenied(
+            f"Access denied: these credentials may not do {action} on {place}"
+            f"{hint if action == 's3:GetObject' else ''}."
+        )
+    if code in ("PreconditionFailed", "412"):
+        return Changed(f"{place} has changed since it was listed; start a new run for the new data.")
+    if code in _WRONG_REGION:
+        return StorageError(f"The bucket '{bucket}' is in another region; set the region, or AWS_REGION.")
+    if code in _FULL:
+        return StorageError(f"The storage behind {endpoint} is full; {place} was not written.")
+    if code in _BUSY:
+        return StorageError(
+            f"{endpoint} is overloaded or failing ({code}) and did not do {action}; try again later."
+        )
+    if code in _NO_CHECKSUMS:
+        return StorageError(
+            f"{endpoint} refused {action} ({code}); servers that do not know checksums need "
+            "AWS_REQUEST_CHECKSUM_CALCULATION=when_required."
+        )
+    return StorageError(f"{endpoint} refused {action} on {place} ({code}).")
+
+
+def _not_sent(error: boto.BotoCoreError, action: str, bucket: str, endpoint: str) -> StorageError:
+    if isinstance(
+        error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError
+    ):
+        return StorageError(
+            f"No usable AWS credentials for s3://{bucket}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "a profile, or the role of this machine."
+        )
+    if isinstance(error, boto.ProfileNotFound):
+        return StorageError("The profile that AWS_PROFILE names is not in the AWS configuration files.")
+    if isinstance(error, boto.FlexibleChecksumError):
+        return StorageError(f"What {endpoint} sent does not match its checksum; try again.")
+    if isinstance(error, boto.SSLError):
+        return StorageError(f"The TLS certificate of {endpoint} is not trusted here; set AWS_CA_BUNDLE.")
+    if isinstance(error, _UNREACHABLE):
+        return StorageError(f"{endpoint} cannot be reached; check the address, the network and any proxy.")
+    if isinstance(error, boto.ParamValidationError):
+        return StorageError(f"'{bucket}' is not a possible bucket name, or the path below it is not valid.")
+    return StorageError(f"{action} on s3://{bucket} could not be sent ({type(error).__name__}).")

@@ -1,0 +1,259 @@
+"""The canonical frame: where textures live, and the two warps between it and a photograph.
+
+The frame is the mean shape of the 468-point mesh (Procrustes), mouth ajar so that its inside has room, plus two
+rings of points around the face oval, so that forehead, temples and jaw belong to the texture: what a mesh hull leaves
+outside gives people away. Warping in is one gather through a map made once; warping out draws the triangles back to
+front, so the far cheek of a turned head does not cover the near one. Inside a triangle both are affine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.faces import topology
+from anonlib.records import MESH_POINTS
+
+SIZE = 256
+"""Side of the canonical frame in px."""
+
+RINGS = ((1.12, 1.20, 1.06), (1.24, 1.42, 1.13))
+"""Factors of each ring over the oval: sideways, up, down (from METHODS: 1.22, 1.38, 1.12)."""
+_RING_DEPTH = (0.10, 0.28)
+_EYE_LINE, _EYE_SPAN = 0.445, 0.255
+_MOUTH_GAP = 0.22
+
+Vertices = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ShapeModel:
+    """What shapes are like: `mean` (468, 3) in eye distances, `expression` (1404, r) and `read` (r, 1404).
+
+    `expression @ (read @ (shape - mean).ravel())` is the part of a shape that varies within a person: expression and
+    what alignment leaves of pose. It is the posterior mean in a two-factor Gaussian, W (W + B)^-1 with W and B the
+    within- and between-person covariances, cut to its leading directions.
+    """
+
+    mean: NDArray[np.float32]
+    expression: NDArray[np.float32]
+    read: NDArray[np.float32]
+
+    def expression_of(self, shape: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The expression part (468, 3) of an aligned shape (468, 3), as an offset from the mean."""
+        codes = self.read @ (shape - self.mean).ravel()
+        return np.asarray((self.expression @ codes).reshape(-1, 3), np.float32)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Canonical shape -> image px: `points * scale @ rotation.T + offset`, third coordinate depth (small is near)."""
+
+    scale: float
+    rotation: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    def apply(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(self.scale * points @ self.rotation.T + self.offset, np.float32)
+
+    def undo(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray((points - self.offset) @ self.rotation / self.scale, np.float32)
+
+    def angles(self) -> tuple[float, float, float]:
+        """Yaw, pitch, roll in degrees; 0 looks into the camera."""
+        r = self.rotation
+        yaw = np.degrees(np.arcsin(np.clip(-r[2, 0], -1, 1)))
+        return (
+            float(yaw),
+            float(np.degrees(np.arctan2(r[2, 1], r[2, 2]))),
+            float(np.degrees(np.arctan2(r[1, 0], r[0, 0]))),
+        )
+
+
+@cache
+def shape_model() -> ShapeModel:
+    """The shipped shape model (see shape_model.md beside it)."""
+    with resources.files("anonlib.synthesis").joinpath("shape_model.npz").open("rb") as stream:
+        data = np.load(stream)
+        return ShapeModel(*(data[name].astype(np.float32) for name in ("mean", "expression", "read")))
+
+
+def pose_of(mesh: NDArray[np.float32], mean: NDArray[np.float32]) -> Pose:
+    """The similarity (Umeyama 1991, in 3-D) that takes `mean` (468, 3) onto a mesh (468, 3) in image px."""
+    source_mean, target_mean = mean.mean(axis=0), mesh.mean(axis=0)
+    a, b = mean - source_mean, mesh - target_mean
+    u, s, vt = np.linalg.svd(b.T @ a / len(a))
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt)) or 1.0])
+    rotation = u @ np.diag(sign) @ vt
+    scale = float((s * sign).sum() / max(float((a**2).sum() / len(a)), 1e-12))
+    offset = target_mean - scale * rotation @ source_mean
+    return Pose(scale, rotation.astype(np.float32), offset.astype(np.float32))
+
+
+def with_rings(shape: NDArray[np.float32]) -> Vertices:
+    """An upright shape (468, 3) with its two rings appended: (540, 3)."""
+    oval = shape[list(topology.OVAL)]
+    centre = (shape[topology.NOSE_TIP] + oval.mean(axis=0)) / 2
+    half_width = float(np.ptp(oval[:, 0])) / 2
+    rings = []
+    for (side, up, down), depth in zip(RINGS, _RING_DEPTH, strict=True):
+        delta = oval - oval.mean(axis=0)
+        factors = np.stack([np.full(len(oval), side), np.where(delta[:, 1] < 0, up, down)], axis=1)
+        ring = oval.copy()
+        ring[:, :2] = oval.mean(axis=0)[:2] + delta[:, :2] * factors
+        ring[:, 2] = oval[:, 2] + depth * half_width + 0 * centre[2]
+        rings.append(ring)
+    return np.concatenate([shape, *rings]).astype(np.float32)
+
+
+class CanonicalFrame:
+    """Both warps. Make it once per process: `canonical_frame()`."""
+
+    def __init__(self, mean: NDArray[np.float32]) -> None:
+        flat = _mouth_ajar(with_rings(mean)[:, :2], mean)
+        left = flat[list(topology.LEFT_EYE)].mean(axis=0)
+        right = flat[list(topology.RIGHT_EYE)].mean(axis=0)
+        scale = SIZE * _EYE_SPAN / float(np.linalg.norm(right - left))
+        centre = np.array([SIZE / 2, SIZE * _EYE_LINE])
+        self.points = ((flat - (left + right) / 2) * scale + centre).astype(np.float32)
+        self.triangles = _delaunay(self.points)
+        self._index = _raster(self.points, self.triangles, np.zeros(len(self.triangles)), SIZE, SIZE)
+        self._inside = self._index >= 0
+        corners = self.triangles[np.maximum(self._index, 0)]
+        rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+        self._weights = _barycentric(self.points[corners], np.stack([columns, rows], axis=-1))
+        self._corners = corners
+        self.hull = self.polygon(topology.OVAL)
+
+    def polygon(self, indices: tuple[int, ...], grow: float = 1.0) -> NDArray[np.bool_]:
+        """The canonical px (S, S) inside a ring of vertices, enlarged about its centre by `grow`."""
+        points = self.points[list(indices)]
+        points = points.mean(axis=0) + (points - points.mean(axis=0)) * grow
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        cv2.fillPoly(mask, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
+        return mask.astype(bool)
+
+    @property
+    def triangle_index(self) -> NDArray[np.int64]:
+        """(S, S): the triangle that covers each px (0 where none does)."""
+        return np.maximum(self._index, 0)
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """(S, S): px that the triangles cover."""
+        return self._inside
+
+    def warp_in(self, image: NDArray[np.uint8], vertices: Vertices) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Photo (H, W, 3) with `vertices` (540, 2+) in its px -> canonical texture (S, S, 3) and its valid px."""
+        source = vertices[:, :2]
+        grid = (self._weights[..., None] * source[self._corners]).sum(axis=2)
+        span = float(np.ptp(source[list(topology.OVAL), 0]))
+        canonical_span = float(np.ptp(self.points[list(topology.OVAL), 0]))
+        shrink = span / canonical_span
+        if shrink > 1.5:
+            factor = 1.0 / shrink
+            image = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+            grid = (grid + 0.5) * factor - 0.5
+        grid = grid.astype(np.float32)
+        texture = cv2.remap(image, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        height, width = image.shape[:2]
+        valid = self._inside & (grid >= -0.5).all(axis=2) & (grid[..., 0] < width) & (grid[..., 1] < height)
+        return texture.astype(np.float32), valid
+
+    def map_out(self, vertices: Vertices, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """For each px of a (height, width) view: canonical coordinates (h, w, 2) and whether a triangle covers it.
+
+        `vertices` (540, 3) in px of the view, third coordinate depth.
+        """
+        flat = vertices[:, :2]
+        depth = vertices[self.triangles, 2].mean(axis=1)
+        a, b, c = (flat[self.triangles[:, corner]] for corner in range(3))
+        area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
+        p, q, r = (self.points[self.triangles[:, corner]] for corner in range(3))
+        canonical = (q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0])
+        front = np.sign(area) == np.sign(canonical)
+        index = _raster(flat, self.triangles[front], depth[front], height, width)
+        covered = index >= 0
+        to_canonical = _affines(flat[self.triangles[front]], self.points[self.triangles[front]])
+        chosen = to_canonical[np.maximum(index, 0)]
+        rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+        x = chosen[..., 0, 0] * columns + chosen[..., 0, 1] * rows + chosen[..., 0, 2]
+        y = chosen[..., 1, 0] * columns + chosen[..., 1, 1] * rows + chosen[..., 1, 2]
+        grid = np.stack([x, y], axis=-1).astype(np.float32)
+        grid[~covered] = -1e4
+        return grid, covered
+
+
+@cache
+def canonical_frame() -> CanonicalFrame:
+    """The one frame of the shipped mean shape."""
+    return CanonicalFrame(shape_model().mean)
+
+
+def _mouth_ajar(flat: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lower the lower lip and the chin so that the inner lips stand `_MOUTH_GAP` of their width apart."""
+    opened = flat.copy()
+    left, right = flat[topology.LIPS_INNER[0]], flat[topology.LIPS_INNER[10]]
+    width = float(np.linalg.norm(right - left))
+    gap = float(flat[topology.LIP_BOTTOM, 1] - flat[topology.LIP_TOP, 1])
+    drop = max(0.0, _MOUTH_GAP * width - gap)
+    line = (flat[topology.LIP_TOP, 1] + flat[topology.LIP_BOTTOM, 1]) / 2
+    across = np.abs(flat[:, 0] - (left[0] + right[0]) / 2) / (width / 2)
+    near = np.clip(1.0 - 0.85 * across**2, 0.0, 1.0)
+    lower = np.zeros(len(flat))
+    below = flat[:, 1] > line
+    lower[below] = near[below] * np.clip(1.0 - (flat[below, 1] - line) / (1.6 * width), 0.0, 1.0)
+    lower[list(topology.LIPS_INNER[11:])] = near[list(topology.LIPS_INNER[11:])]
+    lower[list(topology.LIPS_INNER[:11])] = 0.0
+    opened[:, 1] += (drop * lower).astype(np.float32)
+    return opened
+
+
+def _delaunay(points: NDArray[np.float32]) -> NDArray[np.int64]:
+    from scipy.spatial import Delaunay
+
+    return np.asarray(Delaunay(points.astype(np.float64)).simplices, np.int64)
+
+
+def _raster(
+    points: NDArray[np.float32],
+    triangles: NDArray[np.int64],
+    depth: NDArray[np.float64],
+    height: int,
+    width: int,
+) -> NDArray[np.int32]:
+    """Index of the nearest triangle over each px (height, width), -1 where there is none."""
+    index = np.full((height, width), -1, np.int32)
+    corners = np.rint(points[triangles] * 16).astype(np.int32)
+    for number in np.argsort(-depth, kind="stable"):
+        cv2.fillConvexPoly(index, corners[number], int(number), lineType=cv2.LINE_8, shift=4)
+    return index
+
+
+def _barycentric(corners: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights (..., 3) of points `at` (..., 2) in triangles (..., 3, 2)."""
+    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
+    v0, v1, v2 = b - a, c - a, at - a
+    area = v0[..., 0] * v1[..., 1] - v0[..., 1] * v1[..., 0]
+    area = np.where(np.abs(area) < 1e-9, 1e-9, area)
+    second = (v2[..., 0] * v1[..., 1] - v2[..., 1] * v1[..., 0]) / area
+    third = (v0[..., 0] * v2[..., 1] - v0[..., 1] * v2[..., 0]) / area
+    return np.stack([1 - second - third, second, third], axis=-1).astype(np.float32)
+
+
+def _affines(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Affine maps (n, 2, 3) taking triangles (n, 3, 2) onto triangles (n, 3, 2); a degenerate one maps to its corner."""
+    homogeneous = np.concatenate([source, np.ones((*source.shape[:2], 1), np.float32)], axis=2).astype(np.float64)
+    flat = np.abs(np.linalg.det(homogeneous)) < 1e-3
+    homogeneous[flat] = np.eye(3)
+    solved = np.linalg.solve(homogeneous, target.astype(np.float64)).transpose(0, 2, 1)
+    solved[flat] = np.concatenate([np.zeros((int(flat.sum()), 2, 2)), target[flat][:, 0, :, None]], axis=2)
+    return np.asarray(solved, np.float64)
+
+
+assert MESH_POINTS == 468

@@ -1,0 +1,116 @@
+"""Skin tone and light as a smooth field, so that a texture can be taken out of one light and put into another.
+
+In log space a face is detail plus light. The light of each colour channel is a cubic polynomial over the canonical frame,
+fitted robustly (iteratively reweighted least squares, Tukey's biweight) to the skin inside the mesh: hair, glasses
+and beards are outliers and leave no ghost in it, and twenty numbers a channel carry no face. Outside the skin
+the field is read at the nearest place inside, since polynomials explode where they were not fitted.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from anonlib.faces import topology
+from anonlib.synthesis.canonical import SIZE, canonical_frame
+
+_STEP = 4
+_ROUNDS = 6
+_TUKEY = 2.5
+_RIDGE = 1e-3
+_FLOOR = 4.0
+"""Added to 0-255 values before the logarithm, so that black noise does not dominate."""
+
+
+def to_log(texture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """0-255 -> log space."""
+    return np.log(texture + _FLOOR).astype(np.float32)
+
+
+def from_log(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log space -> 0-255, clipped."""
+    return np.clip(np.exp(values) - _FLOOR, 0.0, 255.0).astype(np.float32)
+
+
+@cache
+def skin_region() -> NDArray[np.bool_]:
+    """Canonical px (S, S) that are skin on any face: inside the oval, without eyes, brows, nostrils and mouth."""
+    frame = canonical_frame()
+    region = frame.polygon(topology.OVAL, 0.94)
+    for part, grow in (
+        (topology.LEFT_EYE, 1.5),
+        (topology.RIGHT_EYE, 1.5),
+        (topology.LEFT_BROW, 1.3),
+        (topology.RIGHT_BROW, 1.3),
+        (topology.LIPS_OUTER, 1.15),
+    ):
+        region &= ~_hull_of(frame.points[list(part)], grow)
+    return region
+
+
+@cache
+def hair_zone() -> NDArray[np.float32]:
+    """Where hair may lie over a face, (S, S) 0-1: 0 on brows, eyes, nose, mouth, cheeks and jaw, 1 on forehead rim and beyond.
+
+    In this zone a px is asked whether it is skin; outside it every px is face.
+    """
+    frame = canonical_frame()
+    oval = frame.points[list(topology.OVAL)]
+    brows = frame.points[[*topology.LEFT_BROW, *topology.RIGHT_BROW]]
+    eye_line = float(frame.points[list(topology.LEFT_EYE), 1].mean())
+    lower = oval[oval[:, 1] > eye_line]
+    lower = lower.mean(axis=0) + (lower - lower.mean(axis=0)) * np.array([0.97, 1.0])
+    core = _hull_of(np.concatenate([lower, brows]).astype(np.float32), 1.0)
+    zone = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(np.clip(zone / (0.05 * SIZE), 0, 1), np.float32)
+
+
+def fit_light(log_texture: NDArray[np.float32], weight: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """The light (S, S, 3) of a log texture (S, S, 3) and the spread of skin about it; `weight` (S, S) >= 0."""
+    region = skin_region()[::_STEP, ::_STEP]
+    basis = _basis()[::_STEP, ::_STEP][region]
+    values = log_texture[::_STEP, ::_STEP][region].astype(np.float64)
+    base = weight[::_STEP, ::_STEP][region].astype(np.float64) + 1e-6
+    # Outliers are told by all channels together, from the median outwards: dark hair must not win the first round.
+    residual = np.abs(values - np.median(values, axis=0)).max(axis=1)
+    coefficients = np.zeros((basis.shape[1], 3))
+    spread = 0.1
+    for _ in range(_ROUNDS):
+        spread = max(0.03, 1.4826 * float(np.median(residual[base > 1e-3])) if (base > 1e-3).any() else 0.1)
+        robust = base * np.clip(1 - (residual / (_TUKEY * 2 * spread)) ** 2, 0, None) ** 2
+        weighted = basis * robust[:, None]
+        normal = basis.T @ weighted + _RIDGE * max(float(robust.sum()), 1.0) * _penalty()
+        coefficients = np.linalg.solve(normal, weighted.T @ values)
+        residual = np.abs(values - basis @ coefficients).max(axis=1)
+    return (_basis() @ coefficients).astype(np.float32), float(spread)
+
+
+@cache
+def _basis() -> NDArray[np.float64]:
+    """Monomials to degree 3 (S, S, 10), read at the nearest place of the skin."""
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
+    region = canonical_frame().polygon(topology.OVAL, 0.94)
+    nearest = distance_transform_edt(~region, return_distances=False, return_indices=True)
+    rows, columns = nearest[0], nearest[1]
+    smooth = [cv2.GaussianBlur(axis.astype(np.float64), (0, 0), 6) for axis in (columns, rows)]
+    x, y = (2.0 * axis / SIZE - 1.0 for axis in smooth)
+    return np.stack([x**i * y**j for i in range(4) for j in range(4 - i)], axis=-1)
+
+
+@cache
+def _penalty() -> NDArray[np.float64]:
+    """Ridge on everything but the constant, harder on higher degrees."""
+    degrees = np.array([i + j for i in range(4) for j in range(4 - i)], np.float64)
+    return np.diag(degrees**2)
+
+
+def _hull_of(points: NDArray[np.float32], grow: float) -> NDArray[np.bool_]:
+    centre = points.mean(axis=0)
+    hull = cv2.convexHull((centre + (points - centre) * grow).astype(np.float32))
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillConvexPoly(mask, np.rint(hull * 16).astype(np.int32), 1, shift=4)
+    return mask.astype(bool)

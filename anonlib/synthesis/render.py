@@ -1,0 +1,107 @@
+"""A surrogate into a photograph: pose and expression stay the photo's, shape and texture become the surrogate's.
+
+No px of the source's face is used. The photo gives its pose and expression (from the mesh), the light and tone of its skin (twenty
+numbers a channel) and, outside the oval, the question whether a px is skin: skin is repainted, hair, clothes and background stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
+from anonlib.synthesis.light import fit_light, from_log, hair_zone, to_log
+from anonlib.synthesis.textures.average import Texture, facing_weight
+
+_WHOLE = 0.98
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """`patch` (h, w, 3) uint8 to lie at `origin` (x, y) of the photo; `alpha` (h, w) 0-1: how much of it is new.
+
+    `coverage`: share of the source's face, brows to chin, whose px are wholly new.
+    """
+
+    patch: NDArray[np.uint8]
+    alpha: NDArray[np.float32]
+    origin: tuple[int, int]
+    coverage: float
+
+    def paste(self, image: NDArray[np.uint8]) -> None:
+        """Put the patch into `image` (H, W, 3) in place."""
+        (x, y), (height, width) = self.origin, self.alpha.shape
+        image[y : y + height, x : x + width] = self.patch
+
+
+def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], texture: Texture) -> Rendered:
+    """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3)."""
+    frame, model = canonical_frame(), shape_model()
+    pose = pose_of(mesh, model.mean)
+    own = pose.undo(mesh)
+    shape = texture.shape + model.expression_of(own)
+    x0, y0, x1, y1 = _bounds(pose, (own, shape), image.shape)
+    view = image[y0:y1, x0:x1]
+    origin = np.array([x0, y0, 0], np.float32)
+    own_vertices = pose.apply(with_rings(own)) - origin
+    vertices = pose.apply(with_rings(shape)) - origin
+    raw, valid = frame.warp_in(view, own_vertices)
+    light, spread = fit_light(to_log(raw), facing_weight(own_vertices) * valid)
+    grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
+    x, y = grid[..., 0], grid[..., 1]
+    light_out = cv2.remap(light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    detail_out = cv2.remap(texture.detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    synthetic = from_log(detail_out + light_out)
+    feather = cv2.remap(_feather(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    zone = cv2.remap(hair_zone(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    residual = np.abs(to_log(view.astype(np.float32)) - light_out).max(axis=2)
+    skin = np.exp(-0.5 * (residual / (3.0 * spread)) ** 2)
+    skin = cv2.GaussianBlur(skin.astype(np.float32), (0, 0), max(0.8, pose.scale * 0.03))
+    alpha = feather * (1 - zone * (1 - skin)) * covered
+    alpha = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012))
+    face = _own_face(own_vertices, y1 - y0, x1 - x0)
+    left = face & (alpha < _WHOLE)
+    coverage = 1.0 - float((left & (zone < 0.5)).sum()) / max(int(face.sum()), 1)
+    ground = _without(view, left & ~covered)
+    mixed = ground + alpha[..., None] * (synthetic - ground)
+    return Rendered(np.clip(np.rint(mixed), 0, 255).astype(np.uint8), alpha, (x0, y0), coverage)
+
+
+def _own_face(vertices: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
+    """The px (h, w) that the source's own mesh covers."""
+    grid, covered = canonical_frame().map_out(vertices, height, width)
+    hull = canonical_frame().hull.astype(np.float32)
+    return covered & (cv2.remap(hull, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR) > 0.5)
+
+
+def _without(view: NDArray[np.uint8], left: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The view with what sticks out of the surrogate's outline filled from the background around it."""
+    if not left.any():
+        return view
+    hole = cv2.dilate(left.astype(np.uint8), np.ones((3, 3), np.uint8))
+    return np.asarray(cv2.inpaint(view, hole, 3, cv2.INPAINT_TELEA), np.uint8)
+
+
+def _bounds(pose: Pose, shapes: tuple[NDArray[np.float32], ...], size: tuple[int, ...]) -> tuple[int, int, int, int]:
+    points = np.concatenate([pose.apply(with_rings(shape))[:, :2] for shape in shapes])
+    margin = 0.1 * float(np.ptp(points, axis=0).max())
+    low = np.maximum(np.floor(points.min(axis=0) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(points.max(axis=0) + margin), [size[1], size[0]]).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _feather() -> NDArray[np.float32]:
+    """(S, S): 1 up to the first ring, falling to 0 at the second."""
+    frame = canonical_frame()
+    rings = [frame.points[468 + 36 * ring : 504 + 36 * ring] for ring in range(2)]
+    inner = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillPoly(inner, [np.rint(rings[0] * 16).astype(np.int32)], 1, shift=4)
+    outer = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillPoly(outer, [np.rint(rings[1] * 16).astype(np.int32)], 1, shift=4)
+    to_inner = cv2.distanceTransform(1 - inner, cv2.DIST_L2, 5)
+    to_outside = cv2.distanceTransform(outer, cv2.DIST_L2, 5)
+    ramp = to_outside / np.maximum(to_outside + to_inner, 1e-6)
+    return np.where(inner > 0, 1.0, ramp).astype(np.float32)

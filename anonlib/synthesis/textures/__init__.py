@@ -1,0 +1,1 @@
+"""Where the texture of a surrogate comes from."""

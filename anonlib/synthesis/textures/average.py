@@ -1,0 +1,108 @@
+"""The mean of a class's members in the canonical frame (k-Same-M, Gross et al. 2006), every member weighing 1/|C|.
+
+What is averaged is detail: a face's log texture less its light, so that members photographed in different rooms do not
+print their shadows on the surrogate. A member's own photos are merged first, each px by how squarely it faces
+the camera, and what no photo shows is mirrored from the other half; only then do members meet, with exactly equal
+weights. Outside the oval, hair and background are not skin: there detail fades to none, which renders as plain skin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, with_rings
+from anonlib.synthesis.light import fit_light, hair_zone, to_log
+
+_RING_SPREADS = 2.5
+_SEEN = 0.25
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One photo of a member: `detail` (S, S, 3) log, `weight` (S, S) how well it is seen, `shape` (468, 3) neutral."""
+
+    detail: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    shape: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Texture:
+    """A face that is nobody's: `detail` (S, S, 3) in log space and `shape` (468, 3), expression removed."""
+
+    detail: NDArray[np.float32]
+    shape: NDArray[np.float32]
+
+
+def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> Portrait:
+    """A photo (H, W, 3) and its mesh (468, 3) in the photo's px, as detail in the canonical frame."""
+    frame, model = canonical_frame(), shape_model()
+    pose = pose_of(mesh, model.mean)
+    shape = pose.undo(mesh)
+    vertices = pose.apply(with_rings(shape))
+    raw, valid = frame.warp_in(image, vertices)
+    facing = facing_weight(vertices) * valid
+    log = to_log(raw)
+    light, spread = fit_light(log, facing)
+    detail = log - light
+    skin = np.exp(-0.5 * (np.abs(detail).max(axis=2) / (_RING_SPREADS * spread)) ** 2) * valid
+    skin = 1 - hair_zone() * (1 - cv2.GaussianBlur(skin.astype(np.float32), (0, 0), 3))
+    return Portrait(
+        (detail * skin[..., None]).astype(np.float32),
+        facing.astype(np.float32),
+        (shape - model.expression_of(shape)).astype(np.float32),
+    )
+
+
+def member_texture(photos: Sequence[Portrait]) -> Texture:
+    """One member from photos of him or her: seen px weigh more, unseen ones come from the mirror."""
+    weight = np.stack([photo.weight for photo in photos]) ** 2
+    weight = weight + 1e-6
+    detail = np.stack([photo.detail for photo in photos])
+    merged = (detail * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[..., None]
+    seen = np.clip(weight.max(axis=0) / _SEEN, 0, 1)
+    mirrored = cv2.remap(merged, *_mirror_map(), cv2.INTER_LINEAR)
+    seen_mirrored = cv2.remap(seen, *_mirror_map(), cv2.INTER_LINEAR)
+    trust = np.where(seen >= seen_mirrored, 1.0, seen / np.maximum(seen_mirrored, 1e-6)).astype(np.float32)
+    trust = cv2.GaussianBlur(trust, (0, 0), 4)[..., None]
+    detail = merged * trust + mirrored * (1 - trust)
+    shape = np.stack([photo.shape for photo in photos]).mean(axis=0)
+    return Texture(detail.astype(np.float32), shape.astype(np.float32))
+
+
+def average(members: Sequence[Texture]) -> Texture:
+    """The class's surrogate: the uniform mean, weights exactly 1/|C|."""
+    detail = np.stack([member.detail for member in members]).mean(axis=0)
+    shape = np.stack([member.shape for member in members]).mean(axis=0)
+    return Texture(detail.astype(np.float32), shape.astype(np.float32))
+
+
+def facing_weight(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How squarely each canonical px (S, S) faces the camera in a photo with these vertices (540, 3): 0 to 1.
+
+    The ratio of a triangle's area in the photo to the largest that its size allows, smoothed over px.
+    """
+    frame = canonical_frame()
+    corners = vertices[frame.triangles]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    cosine = normal[:, 2] / np.maximum(np.linalg.norm(normal, axis=1), 1e-9)
+    flat = frame.points[frame.triangles]
+    sign = np.sign(
+        (flat[:, 1, 0] - flat[:, 0, 0]) * (flat[:, 2, 1] - flat[:, 0, 1])
+        - (flat[:, 1, 1] - flat[:, 0, 1]) * (flat[:, 2, 0] - flat[:, 0, 0])
+    )
+    values = np.clip(cosine * sign, 0, 1)[frame.triangle_index]
+    return np.asarray(cv2.GaussianBlur(values.astype(np.float32), (0, 0), 4) * frame.inside, np.float32)
+
+
+@cache
+def _mirror_map() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where each canonical px lies in the mirrored face: the frame is symmetric about the eyes' middle."""
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    return SIZE - columns, rows

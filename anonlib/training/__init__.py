@@ -1,0 +1,1 @@
+"""How the shipped numbers were made; nothing else imports it."""

@@ -1,0 +1,13 @@
+"""Fixtures that every test may ask for."""
+
+from collections.abc import Iterator
+
+import pytest
+from s3server import S3Server, running
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server of this session's own. It changes nothing globally: `with s3.acting_as(): ...` does."""
+    with running(tmp_path_factory.mktemp("s3")) as server:
+        yield server

@@ -1,0 +1,127 @@
+"""Whatever the format and wherever it lies, the pipeline's one loop works on real images."""
+
+import io
+import pickle
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from s3server import S3Server
+
+from anonlib.datasets import Dataset, DatasetError, open_dataset
+from anonlib.storage import Changed, StorageError, StorageOptions, open_storage
+
+
+def photo(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "png")
+    return out.getvalue()
+
+
+def make_webdataset(root: Path) -> None:
+    for shard in range(2):
+        with tarfile.open(root / f"{shard:05d}.tar", "w") as archive:
+            for number in range(3):
+                for name, content in ((f"{number}.png", photo(number)), (f"{number}.txt", b"caption")):
+                    header = tarfile.TarInfo(name)
+                    header.size = len(content)
+                    archive.addfile(header, io.BytesIO(content))
+
+
+def make_parquet(root: Path) -> None:
+    for shard in range(2):
+        columns = {"png": [photo(i) for i in range(3)], "key": ["0", "1", "2"], "txt": ["caption"] * 3}
+        pq.write_table(pa.table(columns), root / f"{shard:05d}.parquet")
+
+
+def make_folder(root: Path) -> None:
+    for number in range(6):
+        (root / f"{number}.png").write_bytes(photo(number % 3))
+        (root / f"{number}.txt").write_bytes(b"caption")
+
+
+MAKERS = {"webdataset": make_webdataset, "parquet": make_parquet, "folder": make_folder}
+
+
+@pytest.fixture(params=[(kind, place) for kind in MAKERS for place in ("local", "s3")], ids="-".join)
+def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dataset]:
+    kind, place = request.param
+    (tmp_path / "input").mkdir()
+    MAKERS[kind](tmp_path / "input")
+    if place == "local":
+        yield open_dataset(str(tmp_path / "input"))
+        return
+    server: S3Server = request.getfixturevalue("s3")
+    with server.acting_as():
+        uri = f"s3://{server.bucket()}/photos"
+        storage = open_storage(uri, server.options)
+        for path in (tmp_path / "input").iterdir():
+            storage.publish(path.name, path)
+        yield open_dataset(uri, options=server.options)
+
+
+def test_one_loop_reads_writes_and_reads_again(dataset: Dataset, tmp_path: Path) -> None:
+    stored = pickle.dumps(dataset)
+    assert b"secret" not in stored.lower()
+    worker = pickle.loads(stored)
+    release = open_storage(str(tmp_path / "release"))
+    for shard in dataset.shards():
+        with worker.writer(shard, tmp_path / "scratch" / shard.shard_id, frozenset({"txt"})) as writer:
+            for sample in worker.read(shard):
+                assert sample.problem is None
+                pixels = np.asarray(Image.open(io.BytesIO(sample.image)))
+                out = io.BytesIO()
+                Image.fromarray(255 - pixels).save(out, "png")
+                writer.write(sample, out.getvalue())
+        for path, local in writer.outputs():
+            release.publish(path, local)
+    again = open_dataset(str(tmp_path / "release" / "data"))
+    assert again.format == dataset.format
+    before = [sample for shard in dataset.shards() for sample in dataset.read(shard)]
+    after = [sample for shard in again.shards() for sample in again.read(shard)]
+    assert len(before) == 6
+    for one, other in zip(before, after, strict=True):
+        assert (one.key, one.fields, one.image_field) == (other.key, other.fields, other.image_field)
+        originals = [np.asarray(Image.open(io.BytesIO(each.image or b""))) for each in (one, other)]
+        assert np.array_equal(originals[0], 255 - originals[1])
+
+
+def test_shards_are_deterministic_and_a_changed_one_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    shards = dataset.shards()
+    assert pickle.loads(pickle.dumps(dataset)).shards() == shards
+    assert len({shard.shard_id for shard in shards}) == len(shards)
+    name = shards[0].files[0] if shards[0].files else dataset.name_of(shards[0])
+    content = dataset.storage.read(name)
+    dataset.storage.publish(name, content + b"\0")
+    with pytest.raises(Changed):
+        list(dataset.read(shards[0]))
+
+
+def test_the_format_is_guessed_or_the_mixture_is_named(tmp_path: Path) -> None:
+    make_webdataset(tmp_path)
+    (tmp_path / "._0.png").write_bytes(b"what macOS leaves beside a file")
+    assert open_dataset(str(tmp_path)).format == "webdataset"
+    make_folder(tmp_path)
+    with pytest.raises(DatasetError, match=r"mixes image files \(0.png\), tar files \(00000.tar\)"):
+        open_dataset(str(tmp_path))
+    assert open_dataset(str(tmp_path), format="folder").format == "folder"
+    with pytest.raises(DatasetError, match="no Parquet file"):
+        open_dataset(str(tmp_path), format="parquet")
+    with pytest.raises(DatasetError, match="not known"):
+        open_dataset(str(tmp_path), format="zip")
+    with pytest.raises(DatasetError, match="no tar, Parquet or image"):
+        open_dataset(str(tmp_path / "0.txt"))
+    with pytest.raises(StorageError, match="names no file"):
+        open_dataset(str(tmp_path / "nothing"), options=StorageOptions())
+
+
+def test_a_brace_range_keeps_its_order(tmp_path: Path) -> None:
+    make_webdataset(tmp_path)
+    dataset = open_dataset(f"{tmp_path}/{{00001..00000}}.tar")
+    assert [shard.shard_id for shard in dataset.shards()] == ["00001", "00000"]

@@ -1,0 +1,115 @@
+"""A folder of images becomes slices, and its mirror."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from anonlib.datasets import open_dataset
+from anonlib.datasets.folder import SLICE_IMAGES
+from anonlib.storage import Changed
+
+
+def fill(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+PEOPLE = {
+    "ada/1.JPG": b"a1",
+    "ada/1.json": b'{"key": "ada/1", "caption": "x"}',
+    "ada/1.txt": b"Ada herself",
+    "ada/2.png": b"a2",
+    "bob/1.jpg": b"b1",
+    "notes.md": b"not an image",
+    "top.webp": b"t",
+}
+
+
+def test_every_image_below_the_folder_is_a_sample_with_its_sidecars(tmp_path: Path) -> None:
+    dataset = open_dataset(str(fill(tmp_path, PEOPLE)))
+    (shard,) = dataset.shards()
+    samples = list(dataset.read(shard))
+    assert [sample.key for sample in samples] == ["ada/1.JPG", "ada/2.png", "bob/1.jpg", "top.webp"]
+    assert [sample.image for sample in samples] == [b"a1", b"a2", b"b1", b"t"]
+    assert [sample.image_field for sample in samples] == ["jpg", "png", "jpg", "webp"]
+    assert set(samples[0].fields) == {"txt", "json"} and samples[1].fields == {}
+    assert [sample.position for sample in samples] == [0, 1, 2, 3]
+
+
+def test_the_output_mirrors_paths_and_passes_only_what_is_allowed(tmp_path: Path) -> None:
+    dataset = open_dataset(str(fill(tmp_path / "in", PEOPLE)))
+    (shard,) = dataset.shards()
+    with dataset.writer(shard, tmp_path / "out", frozenset({"caption", "key"})) as writer:
+        for sample in dataset.read(shard):
+            writer.write(sample, None if sample.key == "ada/2.png" else b"new")
+        with pytest.raises(ValueError, match="not closed"):
+            writer.outputs()
+    outputs = dict(writer.outputs())
+    assert list(outputs) == ["data/ada/1.JPG", "data/ada/1.json", "data/bob/1.jpg", "data/top.webp"]
+    assert outputs["data/ada/1.json"].read_bytes() == PEOPLE["ada/1.json"]
+    assert outputs["data/bob/1.jpg"].read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_a_new_key_replaces_the_path_and_its_copies(tmp_path: Path) -> None:
+    dataset = open_dataset(str(fill(tmp_path / "in", PEOPLE)))
+    (shard,) = dataset.shards()
+    with dataset.writer(shard, tmp_path / "out", frozenset({"key"})) as writer:
+        for number, sample in enumerate(dataset.read(shard)):
+            writer.write(sample, b"new", f"n{number}")
+    outputs = dict(writer.outputs())
+    assert list(outputs) == ["data/n0.JPG", "data/n0.json", "data/n1.png", "data/n2.jpg", "data/n3.webp"]
+    assert outputs["data/n0.json"].read_bytes() == b'{"key": "n0"}'
+
+
+def test_an_exception_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    dataset = open_dataset(str(fill(tmp_path / "in", PEOPLE)))
+    (shard,) = dataset.shards()
+    with pytest.raises(RuntimeError), dataset.writer(shard, tmp_path / "out", frozenset()) as writer:
+        writer.write(next(iter(dataset.read(shard))), b"new")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_slices_cover_every_image_once_in_order(tmp_path: Path) -> None:
+    names = [f"{number // 100}/{number:04d}.jpg" for number in range(2 * SLICE_IMAGES + 10)]
+    dataset = open_dataset(str(fill(tmp_path, dict.fromkeys(names, b"1") | {"0/0003.json": b"{}"})))
+    shards = dataset.shards()
+    assert [(shard.start, shard.stop) for shard in shards] == [(0, 256), (256, 512), (512, 522)]
+    assert shards[0].bytes == 258
+    assert [sample.key for shard in shards for sample in dataset.read(shard)] == names
+    assert dataset.shards() == shards and len({shard.shard_id for shard in shards}) == 3
+
+
+@pytest.mark.parametrize("change", ["content", "sidecar", "gone"])
+def test_a_file_that_changed_since_the_inventory_stops_the_slice(tmp_path: Path, change: str) -> None:
+    dataset = open_dataset(str(fill(tmp_path, PEOPLE)))
+    (shard,) = dataset.shards()
+    if change == "gone":
+        (tmp_path / "bob/1.jpg").unlink()
+    else:
+        fill(tmp_path, {"ada/1.JPG" if change == "content" else "ada/1.txt": b"something else"})
+    with pytest.raises(Changed):
+        list(dataset.read(shard))
+
+
+def test_links_out_of_the_folder_and_unsafe_names_are_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anonlib.datasets.base.MAX_SAMPLE_BYTES", 100)
+    fill(
+        tmp_path,
+        {"secret.jpg": b"s", "in/a.jpg": b"1", "in/line\nbreak.jpg": b"2", "in/large.jpg": bytes(101)},
+    )
+    (tmp_path / "in" / "b.jpg").symlink_to(tmp_path / "secret.jpg")
+    (tmp_path / "in" / "c.jpg").symlink_to("a.jpg")
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.jpg")).write_bytes(b"3")
+    dataset = open_dataset(str(tmp_path / "in"))
+    samples = {sample.key: sample for sample in dataset.read(dataset.shards()[0])}
+    assert {key for key, sample in samples.items() if sample.problem is None} == {"a.jpg", "c.jpg"}
+    assert samples["c.jpg"].image == b"1"
+    assert len(samples) == 6 and all(key.isprintable() for key in samples)
+    assert all(sample.image is None for sample in samples.values() if sample.problem)

@@ -1,0 +1,279 @@
+"""Parquet datasets keep their shape, and lose what is not allowed."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from s3server import Relay, S3Server
+
+from anonlib.datasets import DatasetError, Sample, open_dataset
+from anonlib.storage import StorageError, StorageOptions, open_storage
+
+
+def hugging_face(rows: int) -> pa.Table:
+    table = pa.table(
+        {
+            "image": pa.array(
+                [{"bytes": b"img%d" % i, "path": f"Ada_{i}.jpg"} for i in range(rows)],
+                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+            ),
+            "key": pa.array([f"k{i}" for i in range(rows)]),
+            "caption": pa.array([f"caption {i}" for i in range(rows)], pa.large_string()),
+            "person": pa.array([{"name": f"Ada {i}"} for i in range(rows)]),
+            "taken": pa.array([datetime(2026, 1, 1, 0, 0, i % 60) for i in range(rows)], pa.timestamp("ns")),
+            "kind": pa.array(["a", "b"] * (rows // 2)).dictionary_encode(),
+            "scores": pa.array([[0.5, float(i)] for i in range(rows)], pa.list_(pa.float32())),
+        }
+    )
+    features = {
+        "image": {"_type": "Image"},
+        "caption": {"dtype": "large_string", "_type": "Value"},
+        "person": {"name": {"dtype": "string", "_type": "Value"}},
+    }
+    secret = {"info": {"features": features, "description": "photos of Ada"}, "fingerprint": "abc"}
+    return table.replace_schema_metadata({"huggingface": json.dumps(secret), "pandas": "{}", "note": "Ada"})
+
+
+def write_input(path: Path, table: pa.Table, **options: Any) -> Path:
+    pq.write_table(table, path, **({"row_group_size": 4} | options))
+    return path
+
+
+def copy(
+    source: Path, target: Path, keep: Iterable[str] = (), leave_out: Iterable[int] = (), **keys: str
+) -> pq.ParquetFile:
+    dataset = open_dataset(str(source))
+    (shard,) = dataset.shards()
+    with dataset.writer(shard, target, frozenset(keep)) as writer:
+        for sample in dataset.read(shard):
+            image = None if sample.position in set(leave_out) else b"new-" + (sample.image or b"")
+            writer.write(sample, image, keys.get(sample.key))
+    assert writer.outputs() == [(f"data/{source.name}", target)]
+    return pq.ParquetFile(target)
+
+
+def test_samples_have_the_bytes_the_key_and_the_other_columns(tmp_path: Path) -> None:
+    path = write_input(tmp_path / "a.parquet", hugging_face(10))
+    dataset = open_dataset(str(path))
+    (shard,) = dataset.shards()
+    assert (shard.shard_id, shard.start, shard.stop, shard.bytes) == ("a", None, None, path.stat().st_size)
+    samples = list(dataset.read(shard))
+    assert [sample.key for sample in samples] == [f"k{i}" for i in range(10)]
+    assert [sample.image for sample in samples] == [b"img%d" % i for i in range(10)]
+    assert [sample.position for sample in samples] == list(range(10))
+    assert samples[3].image_field == "image" and samples[3].fields["person"] == {"name": "Ada 3"}
+
+
+def test_the_output_keeps_order_types_row_groups_and_compression_of_what_is_allowed(tmp_path: Path) -> None:
+    source = write_input(
+        tmp_path / "a.parquet", hugging_face(10), compression={"image.bytes": "NONE", "key": "ZSTD"}
+    )
+    keep = ("caption", "taken", "kind", "scores")
+    out = copy(source, tmp_path / "out.parquet", keep, leave_out=[1, 4, 5, 6, 7])
+    before, after = pq.read_table(source), out.read()
+    assert after.column_names == ["image", "key", *keep]
+    assert [out.metadata.row_group(i).num_rows for i in range(out.num_row_groups)] == [3, 2]
+    rows = [0, 2, 3, 8, 9]
+    for name in ("key", *keep):
+        assert after.column(name).type == before.column(name).type
+        assert after.column(name).to_pylist() == before.column(name).take(rows).to_pylist()
+    assert after.column("image").to_pylist() == [{"bytes": b"new-img%d" % i, "path": None} for i in rows]
+    codecs = {
+        out.metadata.row_group(0).column(i).path_in_schema: out.metadata.row_group(0).column(i).compression
+        for i in range(3)
+    }
+    assert codecs["image.bytes"] == "UNCOMPRESSED" and codecs["key"] == "ZSTD"
+
+
+def test_metadata_is_dropped_but_the_features_of_kept_columns(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "a.parquet", hugging_face(4))
+    out = copy(source, tmp_path / "out.parquet", ["caption"])
+    assert set(out.schema_arrow.metadata) == {b"huggingface"}
+    features = json.loads(out.schema_arrow.metadata[b"huggingface"])
+    assert list(features["info"]) == ["features"] and list(features["info"]["features"]) == [
+        "image",
+        "caption",
+    ]
+    content = (tmp_path / "out.parquet").read_bytes()
+    assert b"Ada" not in content and b"fingerprint" not in content
+
+
+def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "a.parquet", hugging_face(10))
+    copy(source, tmp_path / "one", ["caption", "kind"])
+    copy(source, tmp_path / "two", ["caption", "kind"])
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_new_key_replaces_the_key_column_and_copies_of_it(tmp_path: Path) -> None:
+    table = hugging_face(2).append_column("file_name", pa.array(["k0", "other"]))
+    out = copy(
+        write_input(tmp_path / "a.parquet", table), tmp_path / "out", ["file_name"], k0="new-0", k1="new-1"
+    )
+    assert out.read(["key", "file_name"]).to_pydict() == {
+        "key": ["new-0", "new-1"],
+        "file_name": ["new-0", "other"],
+    }
+
+
+def test_without_unique_text_keys_the_row_number_is_the_key(tmp_path: Path) -> None:
+    table = pa.table({"jpg": [b"1", b"2", b"3"], "id": ["x", "x", "y"], "key": [1, 2, 3]})
+    dataset = open_dataset(str(write_input(tmp_path / "a.parquet", table)))
+    assert [sample.key for sample in dataset.read(dataset.shards()[0])] == [
+        "000000000",
+        "000000001",
+        "000000002",
+    ]
+    named = open_dataset(str(tmp_path / "a.parquet"), key_field="id")
+    first, second, third = named.read(named.shards()[0])
+    assert (first.key, second.key, third.key) == ("x", "x#2", "y")
+    assert first.problem is None and second.problem is not None and second.image is None
+    numbers = open_dataset(str(tmp_path / "a.parquet"), key_field="key")
+    shard = numbers.shards()[0]
+    sample = next(iter(numbers.read(shard)))
+    assert sample.key == "1"
+    with (
+        pytest.raises(DatasetError, match="key_field"),
+        numbers.writer(shard, tmp_path / "o", frozenset()) as writer,
+    ):
+        writer.write(sample, b"new", "new-key")
+    assert not (tmp_path / "o").exists()
+
+
+def test_rows_without_bytes_or_key_are_problems(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array(
+        [None, {"bytes": None, "path": "x.jpg"}, {"bytes": b"1", "path": None}, {"bytes": b"2"}], kind
+    )
+    table = pa.table({"image": images, "name": ["a", "b", None, "d\n"]})
+    dataset = open_dataset(str(write_input(tmp_path / "a.parquet", table)), key_field="name")
+    samples = list(dataset.read(dataset.shards()[0]))
+    assert [sample.problem is not None and sample.image is None for sample in samples] == [True] * 4
+    assert "only a path" in str(samples[1].problem) and "key" in str(samples[2].problem)
+    assert all(sample.key.isprintable() for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "words"),
+    [
+        ({"a": [b"1"], "b": [b"2"]}, {}, "a, b"),
+        ({"a": ["text"]}, {}, "no column is binary"),
+        ({"a": [b"1"]}, {"image_field": "z"}, "no column 'z'"),
+        ({"a": [b"1"]}, {"key_field": "z"}, "no column 'z'"),
+        ({"a": [b"1"], "b": ["x"]}, {"image_field": "b"}, "not the bytes"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused_in_a_sentence(
+    tmp_path: Path, columns: dict[str, list[Any]], options: dict[str, str], words: str
+) -> None:
+    write_input(tmp_path / "a.parquet", pa.table(columns))
+    with pytest.raises(DatasetError, match=words):
+        open_dataset(str(tmp_path), **options).shards()  # type: ignore[arg-type]
+
+
+def test_an_unreadable_file_is_one_problem_and_a_damaged_page_costs_its_row_group(tmp_path: Path) -> None:
+    path = write_input(tmp_path / "a.parquet", hugging_face(12), compression="zstd", use_dictionary=False)
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    for offset in range(chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size):
+        data[offset] ^= 0x5A
+    path.write_bytes(data)
+    dataset = open_dataset(str(path))
+    samples = list(dataset.read(dataset.shards()[0]))
+    assert [sample.key for sample in samples] == [f"k{i}" for i in (0, 1, 2, 3)] + ["a#rows-4"] + [
+        f"k{i}" for i in (8, 9, 10, 11)
+    ]
+    assert "rows 4 to 7" in str(samples[4].problem)
+    path.write_bytes(data[:-20])
+    dataset = open_dataset(str(path))
+    (only,) = dataset.read(dataset.shards()[0])
+    assert only.key == "a#unreadable" and only.problem
+
+
+def test_a_file_above_the_limit_becomes_several_units_with_a_part_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_input(tmp_path / "big.parquet", hugging_face(20))
+    groups = pq.ParquetFile(path).metadata
+    one = sum(groups.row_group(0).column(i).total_compressed_size for i in range(groups.num_columns))
+    monkeypatch.setattr("anonlib.datasets.parquet.UNIT_BYTES", one * 2 + one // 2)
+    dataset = open_dataset(str(path))
+    shards = dataset.shards()
+    assert [(shard.start, shard.stop) for shard in shards] == [(0, 2), (2, 4), (4, 5)]
+    assert len({shard.shard_id for shard in shards}) == 3
+    assert dataset.output_path(shards[1]) == "data/big/part-00002.parquet"
+    seen: list[Sample] = []
+    for shard in shards:
+        with dataset.writer(shard, tmp_path / shard.shard_id, frozenset()) as writer:
+            samples = list(dataset.read(shard))
+            assert [sample.position for sample in samples] == list(range(len(samples)))
+            for sample in samples:
+                writer.write(sample, sample.image)
+            seen += samples
+        assert pq.ParquetFile(tmp_path / shard.shard_id).num_row_groups == (shard.stop or 0) - (
+            shard.start or 0
+        )
+    assert [sample.key for sample in seen] == [f"k{i}" for i in range(20)]
+
+
+def test_an_exception_while_writing_leaves_no_file(tmp_path: Path) -> None:
+    dataset = open_dataset(str(write_input(tmp_path / "a.parquet", hugging_face(4))))
+    (shard,) = dataset.shards()
+    with pytest.raises(RuntimeError), dataset.writer(shard, tmp_path / "out" / "x", frozenset()) as writer:
+        writer.write(next(iter(dataset.read(shard))), b"1")
+        raise RuntimeError
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_storage_that_fails_in_the_middle_is_an_error_and_no_problem_of_a_sample(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
+    table = pa.table({"image": [bytes([i]) * 300_000 for i in range(20)]})
+    path = write_input(
+        tmp_path / "a.parquet", table, row_group_size=5, compression="none", use_dictionary=False
+    )
+    bucket = s3.bucket()
+    with s3.acting_as(), Relay(s3.endpoint) as relay:
+        open_storage(f"s3://{bucket}", s3.options).publish("a.parquet", path)
+        dataset = open_dataset(f"s3://{bucket}/a.parquet", options=StorageOptions(relay.endpoint))
+        (shard,) = dataset.shards()
+        samples = dataset.read(shard)
+        assert next(samples).problem is None
+        relay.cut(times=1000, after=0)
+        with pytest.raises(StorageError):
+            list(samples)
+
+
+rows = st.lists(
+    st.tuples(st.binary(max_size=50), st.text(max_size=8), st.integers(-5, 5) | st.none(), st.booleans()),
+    max_size=12,
+)
+
+
+@given(rows, st.integers(1, 5))
+def test_order_keys_and_kept_fields_survive_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[bytes, str, int | None, bool]], group: int
+) -> None:
+    folder = tmp_path_factory.mktemp("parquet")
+    table = pa.table(
+        {
+            "img": pa.array([b"x" + row[0] for row in rows], pa.binary()),
+            "text": pa.array([row[1] for row in rows], pa.string()),
+            "number": pa.array([row[2] for row in rows], pa.int16()),
+        }
+    )
+    source = write_input(folder / "a.parquet", table, row_group_size=group)
+    out = copy(
+        source, folder / "out", ["text", "number"], leave_out=[i for i, row in enumerate(rows) if row[3]]
+    )
+    kept = [row for row in rows if not row[3]]
+    assert out.read().to_pylist() == [{"img": b"new-x" + a, "text": b, "number": c} for a, b, c, _ in kept]
+    assert out.schema_arrow == table.schema

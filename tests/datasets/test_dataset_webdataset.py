@@ -1,0 +1,297 @@
+"""Tar shards are read whatever their state, and written so that any WebDataset reader takes them."""
+
+import gzip
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import webdataset  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anonlib.datasets import Sample, open_dataset
+from anonlib.datasets.webdataset import TarShardWriter, read_tar
+
+Member = tuple[str, bytes]
+
+
+def tar_bytes(members: Iterable[Member | tarfile.TarInfo], **options: Any) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", **options) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+                continue
+            header = tarfile.TarInfo(member[0])
+            header.size, header.mtime, header.uid, header.uname = len(member[1]), 1_700_000_000, 1000, "alice"
+            archive.addfile(header, io.BytesIO(member[1]))
+    return out.getvalue()
+
+
+def link(name: str, kind: bytes, target: str = "/etc/passwd") -> tarfile.TarInfo:
+    header = tarfile.TarInfo(name)
+    header.type, header.linkname = kind, target
+    return header
+
+
+def read(data: bytes, **options: Any) -> list[Sample]:
+    return list(read_tar(io.BytesIO(data), "shard", **options))
+
+
+def pairs(count: int, size: int = 700) -> list[Member]:
+    return [
+        (f"{number:03d}.{extension}", bytes([number]) * size)
+        for number in range(count)
+        for extension in ("jpg", "txt")
+    ]
+
+
+def keys(samples: Iterable[Sample]) -> list[str]:
+    return [sample.key for sample in samples]
+
+
+def test_consecutive_members_with_one_base_name_are_one_sample() -> None:
+    members = [
+        ("a/x.1.JPG", b"1"),
+        ("a/x.seg.txt", b"2"),
+        ("./b.PNG", b"3"),
+        ("README", b"no sample"),
+        ("._b.png", b"no sample"),
+        ("b.c/y.webp", b"4"),
+        ("dir/.jpg", b"no key"),
+    ]
+    *samples, keyless = read(tar_bytes(members))
+    assert keyless.problem is not None and keyless.image is None
+    assert keys(samples) == ["a/x", "./b", "b.c/y"]
+    assert [sample.image_field for sample in samples] == ["1.jpg", "png", "webp"]
+    assert [sample.image for sample in samples] == [b"1", b"3", b"4"]
+    assert samples[0].fields == {"seg.txt": b"2"}
+    assert [sample.position for sample in samples] == [0, 1, 2]
+    assert all(sample.problem is None for sample in samples)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_truncated_tar_gives_its_good_samples_then_one_problem(compressed: bool) -> None:
+    # Random bytes, since a compressed half must hold about half of the members.
+    whole = tar_bytes([(name, os.urandom(700)) for name, _ in pairs(10)])
+    packed = gzip.compress(whole) if compressed else whole
+    samples = read(packed[: len(packed) // 2])
+    *good, bad = samples
+    assert 3 <= len(good) <= 6
+    assert keys(good) == [f"{number:03d}" for number in range(len(good))]
+    assert all(sample.problem is None and sample.image for sample in good)
+    assert bad.key == "shard#truncated" and bad.image is None
+    assert bad.problem is not None and "truncated" in bad.problem and "after member" in bad.problem
+
+
+@given(st.integers(0, 12_000))
+def test_wherever_a_tar_is_cut_no_sample_is_invented_and_the_loss_is_told(length: int) -> None:
+    members = pairs(4)
+    whole = tar_bytes(members, format=tarfile.USTAR_FORMAT)
+    samples = read(whole[:length])
+    end_of_members = len(members) * 1536
+    assert (samples[-1:] != [] and samples[-1].problem is not None) == (length < end_of_members + 512)
+    for sample in samples:
+        if sample.problem is None:
+            assert sample.image == sample.fields["txt"] == bytes([int(sample.key)]) * 700
+
+
+def test_a_damaged_header_in_the_middle_is_told_and_not_taken_for_the_end() -> None:
+    whole = bytearray(tar_bytes(pairs(6)))
+    whole[6 * 1536 + 20] ^= 0xFF
+    *good, bad = read(bytes(whole))
+    assert keys(good) == ["000", "001"]
+    assert bad.problem is not None and "'002' and everything after it is lost" in bad.problem
+
+
+def test_two_tars_joined_are_told() -> None:
+    samples = read(tar_bytes(pairs(2)) + tar_bytes(pairs(3)))
+    assert keys(samples) == ["000", "001", "shard#after-end"]
+    assert samples[-1].problem is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"not a tar " * 100, b"\x1f\x8bnot a gzip", tar_bytes(pairs(1))[:100]])
+def test_what_is_no_tar_is_one_problem(data: bytes) -> None:
+    samples = read(data)
+    assert keys(samples) == ["shard#truncated"]
+    assert samples[0].problem
+
+
+def test_an_empty_tar_has_no_samples() -> None:
+    assert read(tar_bytes([])) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/abs/x.jpg", "../up/x.jpg", "a/../x.jpg", "a\nb.jpg", "esc\x1b[31m.jpg", "bad\udcff.jpg", "../noext"],
+)
+def test_an_unsafe_name_is_a_problem_with_a_printable_key(name: str) -> None:
+    samples = read(tar_bytes([("ok.jpg", b"1"), (name, b"2"), ("ok2.jpg", b"3")]))
+    assert [sample.problem is None for sample in samples] == [True, False, True]
+    assert samples[1].key.isprintable() and samples[1].image is None
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_problems_of_their_sample(kind: bytes) -> None:
+    samples = read(tar_bytes([link("a.jpg", kind), ("a.json", b"{}"), ("b.jpg", b"1")]))
+    assert keys(samples) == ["a", "b"]
+    assert samples[0].problem is not None and "link or a device" in samples[0].problem
+    assert samples[1].problem is None
+
+
+def test_the_first_of_two_samples_with_one_key_wins() -> None:
+    members = [("a.jpg", b"1"), ("a.jpg", b"2"), ("b.jpg", b"3"), ("a.jpg", b"4")]
+    samples = read(tar_bytes(members))
+    assert keys(samples) == ["a", "a#2", "b", "a#3"]
+    assert [sample.problem is None for sample in samples] == [True, False, True, False]
+    assert samples[0].image == b"1"
+
+
+def test_no_image_and_several_images_are_problems_unless_the_field_is_named() -> None:
+    data = tar_bytes([("a.txt", b"1"), ("b.jpg", b"2"), ("b.seg.png", b"3"), ("c.jpg", b"4")])
+    none, several, one = read(data)
+    assert none.problem == "there is no image"
+    assert several.problem is not None and "jpg, seg.png" in several.problem
+    assert one.problem is None
+    _, named, one = read(data, image_field="webp;jpg")
+    assert (named.image, named.image_field, named.fields) == (b"2", "jpg", {"seg.png": b"3"})
+    assert one.image == b"4"
+
+
+def test_a_member_above_the_limit_is_a_problem_and_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonlib.datasets.base.MAX_SAMPLE_BYTES", 1 << 20)
+    samples = read(tar_bytes([("a.jpg", bytes(1 << 20) + b"1"), ("b.jpg", b"2")]))
+    assert samples[0].problem == "the sample is larger than 1 MiB"
+    assert samples[0].fields == {} and samples[1].image == b"2"
+
+
+def write(path: Path, samples: Iterable[Sample], keep: Iterable[str] = (), **options: Any) -> Path:
+    with TarShardWriter(path, f"data/{path.name}", frozenset(keep)) as writer:
+        for sample in samples:
+            writer.write(sample, sample.image, **options)
+    assert writer.outputs() == [(f"data/{path.name}", path)]
+    return path
+
+
+def test_nothing_of_the_input_headers_survives_and_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
+    samples = read(tar_bytes(pairs(3)))
+    for suffix in ("tar", "tar.gz", "tgz"):
+        one = write(tmp_path / f"one.{suffix}", samples, ["txt"])
+        two = write(tmp_path / f"two.{suffix}", samples, ["txt"])
+        assert one.read_bytes() == two.read_bytes()
+        assert (one.read_bytes()[:2] == b"\x1f\x8b") == (suffix != "tar")
+        with tarfile.open(one) as archive:
+            for info in archive:
+                assert (info.mtime, info.uid, info.gid, info.mode) == (0, 0, 0, 0o644)
+                assert (info.uname, info.gname, info.pax_headers) == ("", "", {})
+
+
+def test_only_allow_listed_members_and_json_keys_pass(tmp_path: Path) -> None:
+    sidecar = {"person": "Ada", "caption": "a cat", "gps": [1, 2], "n": 3}
+    members = [("a.jpg", b"1"), ("a.json", json.dumps(sidecar).encode()), ("a.txt", b"Ada"), ("a.cls", b"7")]
+    samples = read(tar_bytes(members))
+    (kept,) = read(write(tmp_path / "a.tar", samples, ["n", "json:caption", "cls"]).read_bytes())
+    assert list(kept.fields) == ["json", "cls"]
+    assert json.loads(kept.fields["json"]) == {"caption": "a cat", "n": 3}
+    (bare,) = read(write(tmp_path / "b.tar", samples).read_bytes())
+    assert bare.fields == {}
+    (whole,) = read(write(tmp_path / "c.tar", samples, ["json"]).read_bytes())
+    assert whole.fields == {"json": members[1][1]}
+
+
+def test_a_new_key_replaces_the_old_one_in_names_and_in_kept_key_fields(tmp_path: Path) -> None:
+    sidecar = {"key": "Ada_Lovelace/1", "file_name": "1.jpg", "caption": "1"}
+    samples = read(
+        tar_bytes([("Ada_Lovelace/1.jpg", b"1"), ("Ada_Lovelace/1.json", json.dumps(sidecar).encode())])
+    )
+    path = write(tmp_path / "a.tar", samples, sidecar, key="k-0007")
+    (renamed,) = read(path.read_bytes())
+    assert (renamed.key, renamed.image_field) == ("k-0007", "jpg")
+    assert json.loads(renamed.fields["json"]) == {"key": "k-0007", "file_name": "k-0007.jpg", "caption": "1"}
+    assert b"Ada" not in path.read_bytes()
+    for key in ("", "a/b", "a.b", "a b", "x" * 129, "..", "é"):
+        with pytest.raises(ValueError, match="new key"):
+            write(tmp_path / "b.tar", samples, key=key)
+    assert not (tmp_path / "b.tar").exists()
+
+
+def test_samples_without_an_image_are_absent_and_order_and_problems_are_checked(tmp_path: Path) -> None:
+    samples = read(tar_bytes([*pairs(3), ("z.txt", b"")]))
+    with TarShardWriter(tmp_path / "a.tar", "data/a.tar", frozenset()) as writer:
+        writer.write(samples[0], b"new")
+        writer.write(samples[1], None)
+        writer.write(samples[2], b"new")
+        with pytest.raises(ValueError, match="out of order"):
+            writer.write(samples[1], b"new")
+        with pytest.raises(ValueError, match="no image"):
+            writer.write(samples[3], b"new")
+    assert keys(read((tmp_path / "a.tar").read_bytes())) == ["000", "002"]
+
+
+def test_an_exception_while_writing_leaves_no_file(tmp_path: Path) -> None:
+    samples = read(tar_bytes(pairs(1)))
+    for name in ("a.tar", "a.tar.gz"):
+        with (
+            pytest.raises(RuntimeError),
+            TarShardWriter(tmp_path / name, f"data/{name}", frozenset()) as writer,
+        ):
+            writer.write(samples[0], b"new")
+            raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+# The library leaves the file that it opened to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stock_webdataset_reader_opens_our_output(tmp_path: Path) -> None:
+    long = "folder/" + "x" * 150
+    members = [(f"{long}.jpg", b"1"), (f"{long}.txt", b"one"), ("ünï.png", b"2"), ("ünï.txt", b"two")]
+    path = write(tmp_path / "a.tar", read(tar_bytes(members)), ["txt"])
+    loaded = list(webdataset.WebDataset(str(path), shardshuffle=False))
+    assert [(one["__key__"], one["txt"]) for one in loaded] == [(long, b"one"), ("ünï", b"two")]
+    assert (loaded[0]["jpg"], loaded[1]["png"]) == (b"1", b"2")
+
+
+components = st.text("abcXYZ019-_ é日", min_size=1, max_size=12)
+tar_keys = st.lists(
+    st.tuples(components, components).map(lambda pair: "/".join(pair)) | components, unique=True, max_size=6
+)
+
+
+@given(
+    tar_keys, st.dictionaries(st.sampled_from(["txt", "cls", "cap.txt"]), st.binary(max_size=600)), st.data()
+)
+def test_order_keys_and_kept_fields_survive_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], fields: dict[str, bytes], data: st.DataObject
+) -> None:
+    images = [data.draw(st.binary(max_size=600)) for _ in names]
+    samples = [
+        Sample(name, image, "jpg", fields, None, position)
+        for position, (name, image) in enumerate(zip(names, images, strict=True))
+    ]
+    path = write(tmp_path_factory.mktemp("tar") / "a.tar", samples, ["txt", "cap.txt"])
+    again = read(path.read_bytes())
+    kept = {name: content for name, content in fields.items() if name != "cls"}
+    assert [(one.key, one.image, one.fields, one.problem) for one in again] == [
+        (name, image, kept, None) for name, image in zip(names, images, strict=True)
+    ]
+
+
+def test_a_shard_keeps_its_name_and_folder_and_gets_a_safe_id(tmp_path: Path) -> None:
+    names = ["00000.tar", "sub/00000.tar", "x y.tar", "x_y.tar", "b.tar.gz", "b.tgz", "b.tar", "B.TAR"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(tar_bytes(pairs(1)))
+    dataset = open_dataset(str(tmp_path))
+    shards = dataset.shards()
+    assert [dataset.output_path(shard) for shard in shards] == [f"data/{name}" for name in sorted(names)]
+    ids = [shard.shard_id for shard in shards]
+    assert len(set(ids)) == len(ids)
+    assert {"00000", "x_y", "b"} <= set(ids)
+    assert all(one.isascii() and "/" not in one and " " not in one for one in ids)
+    assert dataset.shards() == shards

@@ -1,0 +1,208 @@
+"""A real S3 server on the loopback for the tests, and a TCP relay in front of it that can cut or hold.
+
+The server checks signatures and policies of IAM users; its root key is not checked, so whatever is claimed
+about secrets and permissions is tested as a user. The relay works with the root key only, because a user's
+signature covers the port.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+
+from anonlib.storage import StorageOptions
+
+START_TIMEOUT_S = 20
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    key_id: str
+    secret: str
+
+
+@dataclass
+class S3Server:
+    """Where the server answers, and its root user."""
+
+    endpoint: str
+    root: Credentials
+    process: subprocess.Popen[bytes] = field(repr=False)
+    clients: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def options(self) -> StorageOptions:
+        return StorageOptions(endpoint_url=self.endpoint, region=REGION)
+
+    def client(self, service: str = "s3") -> Any:
+        """A boto3 client of the root user."""
+        if service not in self.clients:
+            session = boto3.session.Session(self.root.key_id, self.root.secret, region_name=REGION)
+            self.clients[service] = session.client(service, endpoint_url=self.endpoint)
+        return self.clients[service]
+
+    def bucket(self) -> str:
+        """A new, empty bucket."""
+        name = f"bucket-{uuid4().hex[:12]}"
+        self.client().create_bucket(Bucket=name)
+        return name
+
+    def user(self, policy: dict[str, Any]) -> Credentials:
+        """A new IAM user with this policy document."""
+        iam, name = self.client("iam"), f"user-{uuid4().hex[:12]}"
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="test", PolicyDocument=json.dumps(policy))
+        made = iam.create_access_key(UserName=name)["AccessKey"]
+        return Credentials(made["AccessKeyId"], made["SecretAccessKey"])
+
+    @contextmanager
+    def acting_as(self, who: Credentials | None = None) -> Iterator[pytest.MonkeyPatch]:
+        """Set AWS_* in the environment for root or a user, and nothing else of the machine's, for a block."""
+        who = who or self.root
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
+                patch.delenv(name)
+            patch.setenv("AWS_ACCESS_KEY_ID", who.key_id)
+            patch.setenv("AWS_SECRET_ACCESS_KEY", who.secret)
+            patch.setenv("AWS_DEFAULT_REGION", REGION)
+            patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+            patch.setenv("AWS_CONFIG_FILE", os.devnull)
+            patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+            patch.setenv("NO_PROXY", "127.0.0.1")
+            yield patch
+
+
+def policy(bucket: str, *actions: str) -> dict[str, Any]:
+    """A policy that allows these actions on a bucket and its objects."""
+    resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    statement = {"Effect": "Allow", "Action": list(actions), "Resource": resources}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[S3Server]:
+    """Start the server with its data below `folder`, wait until it answers, and stop it at the end."""
+    port, root = free_port(), Credentials("root", uuid4().hex)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "AUTH": "true",
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(folder / "objects"),
+        "AWS_ACCESS_KEY_ID": root.key_id,
+        "AWS_SECRET_ACCESS_KEY": root.secret,
+        "TMPDIR": str(folder),
+    }
+    command = [str(Path(sys.executable).with_name("ministack"))]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+    try:
+        _wait_for(port, process, folder / "server.log")
+        yield S3Server(f"http://127.0.0.1:{port}", root, process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError), closing(socket.create_connection(("127.0.0.1", port), 1)) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            if connection.recv(1):
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"the S3 server did not answer within {START_TIMEOUT_S} s: {log.read_text()[-2000:]}")
+
+
+class Relay:
+    """A TCP relay: `cuts` answers end after `cut_after` bytes; uploads stop for ever after `hold_after`."""
+
+    def __init__(
+        self, target: str, *, cuts: int = 0, cut_after: int = 0, hold_after: int | None = None
+    ) -> None:
+        host, _, port = target.removeprefix("http://").partition(":")
+        self._target = (host, int(port))
+        self._cuts, self._cut_after, self._hold_after = cuts, cut_after, hold_after
+        self.connections, self.uploaded = 0, 0
+        self.held = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def cut(self, times: int, after: int) -> None:
+        """From now on end this many answers after this many bytes each."""
+        self._cuts, self._cut_after = times, after
+
+    def __enter__(self) -> "Relay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in [self._listener, *self._sockets]:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        for thread in list(self._threads):
+            thread.join(5)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._target)
+            self.connections += 1
+            self._sockets += [client, server]
+            for work in (self._upload, self._download):
+                thread = threading.Thread(target=work, args=(client, server), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _upload(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(1 << 16):
+                self.uploaded += len(data)
+                if self._hold_after is not None and self.uploaded > self._hold_after:
+                    self.held.set()
+                    return
+                server.sendall(data)
+
+    def _download(self, client: socket.socket, server: socket.socket) -> None:
+        sent = 0
+        with suppress(OSError):
+            while data := server.recv(1 << 16):
+                room = max(self._cut_after - sent, 0) if self._cuts else len(data)
+                client.sendall(data[:room])
+                sent += len(data)
+                if room < len(data):
+                    self._cuts -= 1
+                    client.shutdown(socket.SHUT_RDWR)
+                    server.shutdown(socket.SHUT_RDWR)
+                    return
