@@ -142,9 +142,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 class Relay:
     """A TCP relay: `cuts` answers end after `cut_after` bytes; uploads stop for ever after `hold_after`."""
 
-    def __init__(
-        self, target: str, *, cuts: int = 0, cut_after: int = 0, hold_after: int | None = None
-    ) -> None:
+    def __init__(self, target: str, *, cuts: int = 0, cut_after: int = 0, hold_after: int | None = None) -> None:
         host, _, port = target.removeprefix("http://").partition(":")
         self._target = (host, int(port))
         self._cuts, self._cut_after, self._hold_after = cuts, cut_after, hold_after

@@ -164,9 +164,7 @@ def test_a_location_that_makes_no_sense_is_a_sentence(uri: str) -> None:
     assert one_sentence(caught.value)
 
 
-def test_file_uris_and_relative_paths_mean_the_same_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_uris_and_relative_paths_mean_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert open_storage("a b").uri == open_storage(f"file://{tmp_path}/a%20b").uri == f"{tmp_path}/a b"
 
@@ -400,9 +398,7 @@ def test_a_claim_whose_answer_was_lost_is_still_known_to_be_ours(s3: S3Server) -
 
 
 @pytest.mark.parametrize("fault", [IncompleteReadError(actual_bytes=1, expected_bytes=2), None])
-def test_a_body_that_never_comes_is_given_up(
-    fault: Exception | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_body_that_never_comes_is_given_up(fault: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
     asked: list[tuple[int, int | None, str | None]] = []
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image
-from anonlib.storage import Source, StorageOptions, expand, join_uri, open_storage
+from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image, printable
+from anonlib.storage import OURS, Source, StorageOptions, expand, join_uri, open_storage
+from anonlib.storage.local import as_sentence
 
 Format = Literal["webdataset", "parquet", "folder"]
 
@@ -66,15 +67,19 @@ class Sample:
 class ShardWriter(ABC):
     """Writes a shard beside its final local path; `close` makes it appear there, an exception removes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, local_path: Path, release_path: str) -> None:
+        self._path, self._release_path = local_path, release_path
+        self._temporary = local_path.with_name(f"{OURS}{local_path.name}")
         self._last = -1
         self._closed = False
+        with as_sentence("write", local_path):
+            local_path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, sample: Sample, image: bytes | None, key: str | None = None) -> None:
         """Add a sample with its new image bytes, under a new key if one is given; call in input order.
 
         With image None the sample is left out. Raises ValueError if the order is broken, the key is not
-        [A-Za-z0-9_-]{1,128}, or a sample with a problem comes with an image.
+        [A-Za-z0-9_-]{1,128}, or a sample with a problem comes with an image; StorageError if the disk fails.
         """
         if sample.position != -1:
             if sample.position <= self._last:
@@ -84,11 +89,13 @@ class ShardWriter(ABC):
             return
         if sample.problem is not None:
             raise ValueError(f"sample {sample.key!r} has a problem and may not be written: {sample.problem}")
-        self._add(sample, image, None if key is None else check_new_key(key))
+        with as_sentence("write", self._path):
+            self._add(sample, image, None if key is None else check_new_key(key))
 
     def close(self) -> None:
-        """Finish the files; nothing exists at the final local path before."""
-        self._finish()
+        """Finish the files; nothing exists at the final local path before. Raises StorageError."""
+        with as_sentence("write", self._path):
+            self._finish()
         self._closed = True
 
     def outputs(self) -> list[tuple[str, Path]]:
@@ -96,6 +103,9 @@ class ShardWriter(ABC):
         if not self._closed:
             raise ValueError("the shard is not closed yet")
         return self._outputs()
+
+    def _outputs(self) -> list[tuple[str, Path]]:
+        return [(self._release_path, self._path)]
 
     def __enter__(self) -> Self:
         return self
@@ -116,9 +126,6 @@ class ShardWriter(ABC):
 
     @abstractmethod
     def _abandon(self) -> None: ...
-
-    @abstractmethod
-    def _outputs(self) -> list[tuple[str, Path]]: ...
 
 
 class Dataset(ABC):
@@ -149,6 +156,12 @@ class Dataset(ABC):
         mine = [one for one in self._everything() if format_of(one.name) == self.format]
         if not mine:
             raise DatasetError(f"'{self.uri}' contains no {_NAMES[self.format]}.")
+        for one in mine:
+            if not _is_utf8(one.name):
+                raise DatasetError(
+                    f"The file name {printable(one.name)!r} in '{self.base}' is not UTF-8, which no table can "
+                    "hold; rename the file."
+                )
         return mine
 
     def _everything(self) -> list[Source]:
@@ -198,6 +211,14 @@ def format_of(name: str) -> Format | None:
     if lower.endswith(PARQUET_SUFFIXES):
         return "parquet"
     return "folder" if is_image(name) else None
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _NAMES = {"webdataset": "tar file", "parquet": "Parquet file", "folder": "image file"}

@@ -18,7 +18,7 @@ from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
 from anonlib.datasets.fields import kept_members, key_spellings
 from anonlib.datasets.names import is_image, printable, suffix_of, why_unsafe
-from anonlib.storage import OURS, REFUSED_LINK, Changed, Entry, LinkRefused, NotFound
+from anonlib.storage import REFUSED_LINK, Changed, Entry, LinkRefused, NotFound
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16
@@ -36,9 +36,7 @@ class FolderDataset(Dataset):
         for one in self._everything():
             if suffix_of(one.name) in SIDECARS:
                 sidecars[_stem(one.name)].append(Entry(one.name, one.size, one.etag))
-        images = sorted(
-            (Entry(one.name, one.size, one.etag) for one in self.sources()), key=lambda one: one.path
-        )
+        images = sorted((Entry(one.name, one.size, one.etag) for one in self.sources()), key=lambda one: one.path)
         shards = []
         for start in range(0, len(images), SLICE_IMAGES):
             chosen = images[start : start + SLICE_IMAGES]
@@ -126,10 +124,11 @@ class FolderShardWriter(ShardWriter):
     """A folder at `local_path` with the images and kept sidecars under their paths, or under new keys."""
 
     def __init__(self, local_path: Path, release_path: str, keep_fields: frozenset[str]) -> None:
-        super().__init__()
-        self._path, self._release_path, self._keep = local_path, release_path, keep_fields
-        self._temporary = local_path.with_name(f"{OURS}{local_path.name}")
-        self._temporary.mkdir(parents=True)
+        super().__init__(local_path, release_path)
+        self._keep = keep_fields
+        # An attempt that was killed here may have left its folder.
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.mkdir()
         self._names: dict[str, None] = {}
 
     def _add(self, sample: Sample, image: bytes, key: str | None) -> None:
@@ -147,6 +146,7 @@ class FolderShardWriter(ShardWriter):
         self._names[name] = None
 
     def _finish(self) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
         self._temporary.replace(self._path)
 
     def _abandon(self) -> None:

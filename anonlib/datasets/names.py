@@ -28,7 +28,7 @@ def is_apple_double(name: str) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name ends as an image's does; for a member's extension ask is_image(f"x.{extension}")."""
+    """Whether a file name ends as an image's does; for an extension alone ask is_image(f"x.{extension}")."""
     return suffix_of(name) in IMAGE_EXTENSIONS
 
 
@@ -60,8 +60,7 @@ def why_unsafe(name: str) -> str | None:
 def printable(name: str) -> str:
     """The name with control characters, line separators and stray bytes written as \\x00 escapes."""
     return "".join(
-        sign if sign == " " or sign.isprintable() else sign.encode("unicode_escape").decode("ascii")
-        for sign in name
+        sign if sign == " " or sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in name
     )
 
 

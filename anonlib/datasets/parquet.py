@@ -13,15 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.datasets.base import Dataset, DatasetError, Sample, Shard
+from anonlib.datasets.base import Dataset, DatasetError, Sample, Shard, ShardWriter
 from anonlib.datasets.names import PARQUET_SUFFIXES, printable, shard_id, unique_key, without_suffix
 from anonlib.datasets.parquet_layout import Layout, layout_of
-from anonlib.datasets.parquet_writer import ParquetShardWriter
+from anonlib.datasets.parquet_writer import NoOutput, ParquetShardWriter
 from anonlib.storage import Source
 
 UNIT_BYTES = 1 << 30
 ROWS_AT_ONCE = 16
 BUFFER_BYTES = 4 << 20
+_UNREADABLE = (pa.ArrowException, OSError, DatasetError)
 
 
 class ParquetDataset(Dataset):
@@ -35,7 +36,7 @@ class ParquetDataset(Dataset):
         try:
             with self._opened(sources[0].name, sources[0].etag) as file:
                 layout_of(file, self.image_field, self.key_field)
-        except (pa.ArrowInvalid, OSError):
+        except (pa.ArrowException, OSError):
             # An unreadable file is a problem of its own shard, not of the data set.
             pass
         shards = [shard for source in sources for shard in self._units(source)]
@@ -49,7 +50,7 @@ class ParquetDataset(Dataset):
         try:
             with self._opened(source.name, source.etag) as file:
                 sizes = [_group_bytes(file.metadata.row_group(i)) for i in range(file.num_row_groups)]
-        except (pa.ArrowInvalid, OSError):
+        except (pa.ArrowException, OSError):
             return whole
         starts = _starts(sizes)
         if len(starts) < 2:
@@ -83,7 +84,7 @@ class ParquetDataset(Dataset):
             with self._opened(name, shard.etag) as file:
                 layout = layout_of(file, self.image_field, self.key_field)
                 yield from _samples(file, layout, shard, stem)
-        except (pa.ArrowInvalid, OSError, DatasetError) as error:
+        except _UNREADABLE as error:
             problem = f"the Parquet file cannot be read ({printable(str(error))})"
             yield Sample(f"{stem}#unreadable", None, self.image_field or "", {}, problem, 0)
 
@@ -94,20 +95,16 @@ class ParquetDataset(Dataset):
             return f"data/{name}"
         return f"data/{without_suffix(name, PARQUET_SUFFIXES)}/part-{shard.start:05d}.parquet"
 
-    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> ParquetShardWriter:
-        """See Dataset; reads the input's footer, and raises DatasetError or ArrowInvalid if it cannot."""
-        with self._opened(self.name_of(shard), shard.etag) as file:
-            layout = layout_of(file, self.image_field, self.key_field)
-            first, last = _range(shard, file)
-            return ParquetShardWriter(
-                local_path,
-                self.output_path(shard),
-                layout,
-                file.schema_arrow,
-                file.metadata,
-                (first, last),
-                keep_fields,
-            )
+    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> ShardWriter:
+        """See Dataset; takes the schema from the input. A file that cannot be read has no output."""
+        release_path = self.output_path(shard)
+        try:
+            with self._opened(self.name_of(shard), shard.etag) as file:
+                layout = layout_of(file, self.image_field, self.key_field)
+                schema, metadata, groups = file.schema_arrow, file.metadata, _range(shard, file)
+        except _UNREADABLE:
+            return NoOutput(local_path, release_path)
+        return ParquetShardWriter(local_path, release_path, layout, schema, metadata, groups, keep_fields)
 
 
 def _group_bytes(group: pq.RowGroupMetaData) -> int:
@@ -140,8 +137,8 @@ def _samples(file: pq.ParquetFile, layout: Layout, shard: Shard, stem: str) -> I
         end = row + file.metadata.row_group(number).num_rows
         try:
             for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[number], use_threads=False):
-                for values in batch.to_pylist():
-                    yield _as_sample(values, layout, row, row - before, seen)
+                for index in range(batch.num_rows):
+                    yield _as_sample(batch.slice(index, 1), layout, row, row - before, seen)
                     row += 1
         except (pa.ArrowException, OSError) as error:
             problem = f"rows {row} to {end - 1} of the Parquet file cannot be read ({printable(str(error))})"
@@ -150,7 +147,12 @@ def _samples(file: pq.ParquetFile, layout: Layout, shard: Shard, stem: str) -> I
         row = end
 
 
-def _as_sample(values: dict[str, Any], layout: Layout, row: int, position: int, seen: set[str]) -> Sample:
+def _as_sample(one: pa.RecordBatch, layout: Layout, row: int, position: int, seen: set[str]) -> Sample:
+    try:
+        values: dict[str, Any] = one.to_pylist()[0]
+    except (ValueError, OverflowError) as error:
+        key = unique_key(f"{row:09d}#unreadable", seen)
+        return Sample(key, None, layout.image, {}, f"a value of the row cannot be read ({error})", position)
     image, problem = layout.image_of(values.pop(layout.image))
     own = f"{row:09d}"
     if layout.key is not None:

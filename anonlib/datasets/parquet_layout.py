@@ -33,9 +33,7 @@ class Layout:
         if not self.in_struct:
             return value, None
         if value.get("bytes") is None:
-            return None, "the image is only a path to another file" if value.get(
-                "path"
-            ) else "there is no image"
+            return None, "the image is only a path to another file" if value.get("path") else "there is no image"
         return value["bytes"], None
 
 
@@ -47,14 +45,14 @@ def layout_of(file: pq.ParquetFile, image_field: str | None, key_field: str | No
     strings. Raises DatasetError.
     """
     schema = file.schema_arrow
+    if len(set(schema.names)) != len(schema.names):
+        raise DatasetError("Two columns of the Parquet file have the same name; rename one of them.")
     for name in (image_field, key_field):
         if name is not None and name not in schema.names:
             raise DatasetError(f"There is no column '{name}'; the columns are {', '.join(schema.names)}.")
     image = image_field or _guess_image(schema)
     if not _is_image(schema.field(image).type):
-        raise DatasetError(
-            f"The column '{image}' holds {schema.field(image).type}, not the bytes of an image."
-        )
+        raise DatasetError(f"The column '{image}' holds {schema.field(image).type}, not the bytes of an image.")
     key = key_field or next((name for name in KEY_COLUMNS if _is_key(file, name, image)), None)
     return Layout(image, pa.types.is_struct(schema.field(image).type), key)
 
@@ -70,11 +68,7 @@ def _guess_image(schema: pa.Schema) -> str:
     found = [str(field.name) for field in schema if _is_image(field.type)]
     candidates = [name for name in found if name in declared] or found
     if len(candidates) != 1:
-        what = (
-            f"several columns may be the image ({', '.join(candidates)})"
-            if candidates
-            else "no column is binary"
-        )
+        what = f"several columns may be the image ({', '.join(candidates)})" if candidates else "no column is binary"
         raise DatasetError(f"In the Parquet file {what}; name it with image_field.")
     return candidates[0]
 
@@ -93,9 +87,7 @@ def _is_key(file: pq.ParquetFile, name: str, image: str) -> bool:
 def released_schema(schema: pa.Schema, layout: Layout, keep: frozenset[str]) -> pa.Schema:
     """The image, key and allow-listed columns, in their order, without any metadata but their features."""
     kept = [field for field in schema if field.name in keep | {layout.image, layout.key}]
-    features = {
-        name: value for name, value in _features(schema).items() if name in {one.name for one in kept}
-    }
+    features = {name: value for name, value in _features(schema).items() if name in {one.name for one in kept}}
     metadata = None
     if features:
         metadata = {HUGGING_FACE: json.dumps({"info": {"features": features}}).encode()}

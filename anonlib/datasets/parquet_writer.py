@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from anonlib.datasets.base import DatasetError, Sample, ShardWriter
 from anonlib.datasets.fields import key_spellings, renamed_value
 from anonlib.datasets.parquet_layout import Layout, released_schema
-from anonlib.storage import OURS
 
 FLUSH_BYTES = 256 << 20
 
@@ -36,8 +35,8 @@ class ParquetShardWriter(ShardWriter):
         row_groups: tuple[int, int],
         keep_fields: frozenset[str],
     ) -> None:
-        super().__init__()
-        self._path, self._release_path, self._layout = local_path, release_path, layout
+        super().__init__(local_path, release_path)
+        self._layout = layout
         self._schema = released_schema(schema, layout, keep_fields)
         self._ends: list[int] = []
         for number in range(*row_groups):
@@ -45,8 +44,6 @@ class ParquetShardWriter(ShardWriter):
             self._ends.append(before + metadata.row_group(number).num_rows)
         self._group, self._bytes = 0, 0
         self._rows: list[dict[str, Any]] = []
-        local_path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = local_path.with_name(f"{OURS}{local_path.name}")
         codecs, dictionaries = _encodings(metadata, set(self._schema.names))
         self._file = pq.ParquetWriter(
             self._temporary,
@@ -102,8 +99,21 @@ class ParquetShardWriter(ShardWriter):
         if self._closed:
             self._path.unlink()
 
+
+class NoOutput(ShardWriter):
+    """The writer of a shard none of whose samples can be read: a file without a schema cannot be mirrored."""
+
+    def _add(self, sample: Sample, image: bytes, key: str | None) -> None:
+        raise ValueError(f"{self._release_path} has no schema, so sample {sample.key!r} cannot be written")
+
+    def _finish(self) -> None:
+        pass
+
+    def _abandon(self) -> None:
+        pass
+
     def _outputs(self) -> list[tuple[str, Path]]:
-        return [(self._release_path, self._path)]
+        return []
 
 
 def _encodings(metadata: pq.FileMetaData, kept: set[str]) -> tuple[dict[str, str], list[str]]:
@@ -114,7 +124,6 @@ def _encodings(metadata: pq.FileMetaData, kept: set[str]) -> tuple[dict[str, str
     leaves = [group.column(number) for number in range(group.num_columns)]
     leaves = [leaf for leaf in leaves if leaf.path_in_schema.partition(".")[0] in kept]
     codecs = {
-        leaf.path_in_schema: "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression
-        for leaf in leaves
+        leaf.path_in_schema: "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression for leaf in leaves
     }
     return codecs, [leaf.path_in_schema for leaf in leaves if leaf.has_dictionary_page]

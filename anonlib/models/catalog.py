@@ -50,9 +50,7 @@ _CARDS = (
         outputs=(
             Output("heatmap", (1, "H/4", "W/4"), "score 0..1 that a face's centre is in this cell of 4x4 px"),
             Output("scale", (2, "H/4", "W/4"), "natural log of the box's height and width, in cells"),
-            Output(
-                "offset", (2, "H/4", "W/4"), "y and x of the centre, in cells, from the middle of the cell"
-            ),
+            Output("offset", (2, "H/4", "W/4"), "y and x of the centre, in cells, from the middle of the cell"),
             Output("landmarks", (10, "H/4", "W/4"), "5 points (y, x), as parts of the box from its top left"),
         ),
     ),
@@ -245,9 +243,7 @@ _CARDS = (
         sha256="439c83f8a9be3bfc7d3f20b0f58287f28ee87b8632af72cdfe79ff47950b452a",
         input=Input((112, 112), Crop("box", 1.1), mean=_DLIB_MEAN, scale=1 / 255),
         outputs=(
-            Output(
-                "expression", (7,), "neutral, happy, sad, angry, fearful, disgusted, surprised: probabilities"
-            ),
+            Output("expression", (7,), "neutral, happy, sad, angry, fearful, disgusted, surprised: probabilities"),
         ),
     ),
     Model(
@@ -290,6 +286,5 @@ def names_of(selection: str) -> tuple[str, ...]:
     if selection in MODELS:
         return (selection,)
     raise ValueError(
-        f"There is no model or set called {selection!r}. Sets: {', '.join(SETS)}. "
-        f"Models: {', '.join(MODELS)}."
+        f"There is no model or set called {selection!r}. Sets: {', '.join(SETS)}. Models: {', '.join(MODELS)}."
     )

@@ -62,8 +62,7 @@ def model_bytes(name: str) -> bytes:
     model, path = MODELS[name], model_path(name)
     if not path.is_file():
         raise ModelMissing(
-            f"The model {name} is not in {cache_dir()}. Run `anonlib models pull`. "
-            f"{by_hand(model.source, _kept())}"
+            f"The model {name} is not in {cache_dir()}. Run `anonlib models pull`. {by_hand(model.source, _kept())}"
         )
     data = path.read_bytes()
     if sha256(data) != model.sha256:

@@ -1,8 +1,8 @@
 """Runs the detector and the recogniser of an InsightFace pack that the user owns.
 
-The packs (buffalo_l, antelopev2, ...) are the field's usual baseline, but their weights are for non-commercial
-research, so anonlib neither ships nor downloads them: the user gives a path, and insightface itself opens the
-file and knows its pre-processing. These two classes only put types around it and turn RGB into its BGR.
+The packs (buffalo_l, antelopev2, ...) are the field's usual baseline, but their weights are for
+non-commercial research, so anonlib neither ships nor downloads them: the user gives a path, and insightface
+itself opens the file and knows its pre-processing. These two classes put types around it and turn RGB to BGR.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PackError(ValueError):
 class Detections:
     """The faces of one photo, best first, in its pixels.
 
-    boxes (N, 4) as x1 y1 x2 y2; scores (N,) in 0..1; landmarks (N, 5, 2) as x y: eyes, nose, corners of the mouth.
+    boxes (N, 4) as x1 y1 x2 y2; scores (N,) in 0..1; landmarks (N, 5, 2) as x y: eyes, nose, mouth corners.
     """
 
     boxes: NDArray[np.float32]
@@ -38,16 +38,14 @@ class Detections:
 
 
 class PackDetector:
-    """SCRFD from a pack, e.g. buffalo_l/det_10g.onnx. Raises PackError; BackendMissing without insightface."""
+    """SCRFD from a pack, e.g. det_10g.onnx. Raises PackError; BackendMissing without insightface."""
 
-    def __init__(
-        self, path: str | Path, *, threshold: float = 0.5, threads: int = 1, device: str = "cpu"
-    ) -> None:
+    def __init__(self, path: str | Path, *, threshold: float = 0.5, threads: int = 1, device: str = "cpu") -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
         self._model = _open(path, "detection", threads, device)
         if not self._model.use_kps:
-            raise PackError(f"{path} finds boxes without landmarks; alignment needs the five points.")
+            raise PackError(f"{path} finds boxes without landmarks; alignment needs all five.")
         self._model.det_thresh = threshold
 
     def detect(self, rgb: NDArray[np.uint8]) -> Detections:
@@ -64,7 +62,7 @@ class PackDetector:
 
 
 class PackRecognizer:
-    """ArcFace from a pack, e.g. buffalo_l/w600k_r50.onnx. Raises PackError; BackendMissing without insightface."""
+    """ArcFace from a pack, e.g. w600k_r50.onnx. Raises PackError; BackendMissing without insightface."""
 
     def __init__(self, path: str | Path, *, threads: int = 1, device: str = "cpu") -> None:
         self._model = _open(path, "recognition", threads, device)
@@ -77,9 +75,7 @@ class PackRecognizer:
     def embed(self, aligned: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Faces aligned to ArcFace's points, RGB uint8 (N, 112, 112, 3) -> unit vectors float32 (N, D)."""
         if aligned.dtype != np.uint8 or aligned.shape[1:] != (_RECOGNIZER_SIZE, _RECOGNIZER_SIZE, 3):
-            raise ValueError(
-                f"Aligned faces are uint8 (N, 112, 112, 3), not {aligned.dtype} {aligned.shape}."
-            )
+            raise ValueError(f"Aligned faces are uint8 (N, 112, 112, 3), not {aligned.dtype} {aligned.shape}.")
         bgr = list(np.ascontiguousarray(aligned[..., ::-1]))
         step = self._at_once
         parts = [self._model.get_feat(bgr[i : i + step]) for i in range(0, len(bgr), step)]

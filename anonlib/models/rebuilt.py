@@ -34,9 +34,7 @@ def dlib_resnet(weights: Mapping[str, Array]) -> bytes:
         kernel = weights[f"{prefix}/conv/filters"].transpose(3, 2, 0, 1)
         names = [graph.const(np.ascontiguousarray(kernel)), graph.const(weights[f"{prefix}/conv/bias"])]
         size = kernel.shape[2]
-        out = graph.add(
-            "Conv", value, *names, kernel_shape=[size, size], strides=[stride] * 2, pads=[pad] * 4, group=1
-        )
+        out = graph.add("Conv", value, *names, kernel_shape=[size, size], strides=[stride] * 2, pads=[pad] * 4, group=1)
         out = graph.add("Mul", out, graph.const(weights[f"{prefix}/scale/weights"].reshape(-1, 1, 1)))
         return graph.add("Add", out, graph.const(weights[f"{prefix}/scale/biases"].reshape(-1, 1, 1)))
 
@@ -76,9 +74,7 @@ def expression(weights: Mapping[str, Array]) -> bytes:
         size = kernel.shape[2]
         # "SAME" with an even image: a stride of 2 pads only after, a stride of 1 pads both sides
         before, after = (0, 0) if size == 1 else (0, 1) if stride == 2 else (1, 1)
-        names = [graph.const(np.ascontiguousarray(kernel))] + (
-            [graph.const(bias)] if bias is not None else []
-        )
+        names = [graph.const(np.ascontiguousarray(kernel))] + ([graph.const(bias)] if bias is not None else [])
         return graph.add(
             "Conv", value, *names,
             kernel_shape=[size, size], strides=[stride] * 2, pads=[before, before, after, after], group=group,
@@ -129,9 +125,7 @@ def face_gan(checkpoint: bytes) -> bytes:
             break
         norm = f"main.{layer + 1}"
         parts = [f"{norm}.{k}" for k in ("weight", "bias", "running_mean", "running_var")]
-        value = graph.add(
-            "BatchNormalization", value, *(graph.const(weights[p]) for p in parts), epsilon=1e-5
-        )
+        value = graph.add("BatchNormalization", value, *(graph.const(weights[p]) for p in parts), epsilon=1e-5)
         value = graph.add("Relu", value)
     graph.outputs.append(Value(value, ("N", 3, 64, 64)))
     return simplify(graph).to_bytes()

@@ -14,9 +14,7 @@ from anonlib.models.fold import simplify
 from anonlib.models.graph import Dims, Graph, GraphError, Value, read_onnx
 
 
-def repair(
-    name: str, data: bytes, size: tuple[int | str, int | str], outputs: Mapping[str, tuple[str, Dims]]
-) -> Graph:
+def repair(name: str, data: bytes, size: tuple[int | str, int | str], outputs: Mapping[str, tuple[str, Dims]]) -> Graph:
     """ONNX bytes -> a repaired graph with input "image" (N, 3, *size).
 
     `outputs` maps each output of the file to its new name and its shape without the batch axis. Raises

@@ -48,9 +48,7 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(
-    model_bytes: bytes, *, backend: Backend = "auto", threads: int = 1, device: str = "cpu"
-) -> Engine:
+def load_engine(model_bytes: bytes, *, backend: Backend = "auto", threads: int = 1, device: str = "cpu") -> Engine:
     """ONNX bytes -> an engine. `device` is "cpu", "cuda" or "cuda:1"; `threads` counts for the CPU only.
 
     "auto" takes OpenVINO on a CPU if it is installed, else onnxruntime; on CUDA it takes onnxruntime's CUDA
@@ -130,9 +128,7 @@ def _choose(backend: Backend, on_gpu: bool) -> Literal["openvino", "onnxruntime"
         return "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
     if backend == "onnxruntime" and on_gpu:
         if not _has_cuda_provider():
-            raise BackendMissing(
-                "The installed onnxruntime has no CUDA provider. Install `anonlib[gpu]` or use torch."
-            )
+            raise BackendMissing("The installed onnxruntime has no CUDA provider. Install `anonlib[gpu]` or use torch.")
         return "cuda"
     if backend != "cuda" and not importlib.util.find_spec(backend):
         raise BackendMissing(f"The backend {backend} is not installed. Run `pip install {backend}`.")
@@ -226,9 +222,7 @@ def _torch(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], l
     module = TorchGraph(model_bytes).to(device)
 
     def run(piece: Batch) -> list[Batch]:
-        exact = torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        )
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
             outputs = module(torch.from_numpy(piece).to(device))
         return [o.cpu().numpy() for o in outputs]

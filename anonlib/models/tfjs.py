@@ -41,9 +41,7 @@ def read_weights(manifest: Sequence[Mapping[str, Any]], files: Mapping[str, byte
             count = math.prod(entry["shape"])
             end = offset + count * stored.itemsize
             if end > len(data):
-                raise GraphError(
-                    f"The weights file ends before the weight {entry['name']!r}: it is truncated."
-                )
+                raise GraphError(f"The weights file ends before the weight {entry['name']!r}: it is truncated.")
             values: Array = np.frombuffer(data, stored, count, offset)
             if stored.kind == "u":
                 values = values.astype(np.float64) * quantization["scale"] + quantization["min"]
@@ -126,16 +124,12 @@ class _Converter:
             "Softmax": self.softmax,
         }
         if op not in writers:
-            raise GraphError(
-                f"The TF.js model {self.graph.name} uses the operator {op}, which is not converted."
-            )
+            raise GraphError(f"The TF.js model {self.graph.name} uses the operator {op}, which is not converted.")
         return writers[op](node, inputs)
 
     def binary(self, op: str, inputs: list[str]) -> tuple[str, Shape]:
         shape = next(self.made[i][1] for i in inputs if i in self.made)
-        names = [
-            self.made[i][0] if i in self.made else self.channelwise(self.weights[i], shape) for i in inputs
-        ]
+        names = [self.made[i][0] if i in self.made else self.channelwise(self.weights[i], shape) for i in inputs]
         return self.graph.add(op, *names), shape
 
     def channelwise(self, weight: Array, shape: Shape) -> str:
@@ -151,15 +145,12 @@ class _Converter:
         kernel = self.weights[inputs[1]]  # (kh, kw, in, out); depthwise (kh, kw, in, multiplier)
         kh, kw = kernel.shape[:2]
         depthwise = node["op"] == "DepthwiseConv2dNative"
+        weight = kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(3, 2, 0, 1)
         if depthwise:
-            weight = kernel.transpose(2, 3, 0, 1).reshape(-1, 1, kh, kw)
-        else:
-            weight = kernel.transpose(3, 2, 0, 1)
+            weight = weight.reshape(-1, 1, kh, kw)
         strides = _ints(node, "strides")[1:3]
         if set(_ints(node, "dilations")) != {1} or _text(node, "data_format") != "NHWC":
-            raise GraphError(
-                f"{self.graph.name}: {node['name']} is dilated or not NHWC, which is not converted."
-            )
+            raise GraphError(f"{self.graph.name}: {node['name']} is dilated or not NHWC, which is not converted.")
         pads, height, width = _padding(_text(node, "padding"), (height, width), (kh, kw), strides)
         names = [value, self.graph.const(np.ascontiguousarray(weight))]
         fused = _fused(node)
@@ -181,18 +172,14 @@ class _Converter:
     def activate(self, node: dict[str, Any], value: str, fused: list[str]) -> str:
         unknown = set(fused) - {"BiasAdd", "Prelu", "Relu"}
         if unknown:
-            raise GraphError(
-                f"{self.graph.name}: {node['name']} fuses {sorted(unknown)}, which is not converted."
-            )
+            raise GraphError(f"{self.graph.name}: {node['name']} fuses {sorted(unknown)}, which is not converted.")
         return self.graph.add("Relu", value) if "Relu" in fused else value
 
     def product(self, node: dict[str, Any], inputs: list[str]) -> tuple[str, Shape]:
         value, _ = self.made[inputs[0]]
         weight = self.weights[inputs[1]]
         if node["attr"]["transpose_a"]["b"] or node["attr"]["transpose_b"]["b"]:
-            raise GraphError(
-                f"{self.graph.name}: {node['name']} transposes its factors, which is not converted."
-            )
+            raise GraphError(f"{self.graph.name}: {node['name']} transposes its factors, which is not converted.")
         if value in self.flattened:  # the rows are in H, W, C order; our activations are in C, H, W order
             c, h, w = self.flattened[value]
             weight = weight.reshape(h, w, c, -1).transpose(2, 0, 1, 3).reshape(c * h * w, -1)
@@ -206,9 +193,7 @@ class _Converter:
     def pool(self, node: dict[str, Any], inputs: list[str]) -> tuple[str, Shape]:
         value, (channels, height, width) = self.made[inputs[0]]
         kernel, strides = _ints(node, "ksize")[1:3], _ints(node, "strides")[1:3]
-        pads, height, width = _padding(
-            _text(node, "padding"), (height, width), (kernel[0], kernel[1]), strides
-        )
+        pads, height, width = _padding(_text(node, "padding"), (height, width), (kernel[0], kernel[1]), strides)
         out = self.graph.add("MaxPool", value, kernel_shape=kernel, strides=strides, pads=pads)
         return out, (channels, height, width)
 
@@ -272,8 +257,7 @@ def _padding(
         raise GraphError(f"The TensorFlow padding {mode!r} is not converted.")
     height, width = (-(-s // d) for s, d in zip(size, strides, strict=True))
     missing = [
-        max((out - 1) * d + k - s, 0)
-        for out, d, k, s in zip((height, width), strides, kernel, size, strict=True)
+        max((out - 1) * d + k - s, 0) for out, d, k, s in zip((height, width), strides, kernel, size, strict=True)
     ]
     before = [m // 2 for m in missing]
     return [*before, *(m - b for m, b in zip(missing, before, strict=True))], height, width

@@ -30,9 +30,7 @@ class TorchGraph(torch.nn.Module):  # type: ignore[misc]  # mypy is not shown to
         graph = read_onnx(model_bytes, "model")
         unknown = sorted({n.op for n in graph.nodes} - set(_OPERATORS))
         if unknown:
-            raise GraphError(
-                f"The torch backend does not know the operator {unknown[0]}; use openvino or onnxruntime."
-            )
+            raise GraphError(f"The torch backend does not know the operator {unknown[0]}; use openvino or onnxruntime.")
         self.nodes = graph.nodes
         self.input_name = graph.inputs[0].name
         self.output_names = tuple(v.name for v in graph.outputs)
@@ -83,9 +81,7 @@ def _conv(node: Node, x: list[Tensor], _: _Numbers) -> Tensor:
 def _conv_transpose(node: Node, x: list[Tensor], _: _Numbers) -> Tensor:
     top, left, bottom, right = node.attrs.get("pads", [0, 0, 0, 0])
     if (top, left) != (bottom, right) or "output_shape" in node.attrs:
-        raise GraphError(
-            "The torch backend runs only transposed convolutions that are padded alike at both ends."
-        )
+        raise GraphError("The torch backend runs only transposed convolutions that are padded alike at both ends.")
     attrs = node.attrs
     return F.conv_transpose2d(
         x[0],

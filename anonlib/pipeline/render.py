@@ -34,7 +34,7 @@ from anonlib.synthesis.render import render
 
 METHOD_VERSION = "1"
 _SURROGATES_HELD = 64
-_LEAST_COVERAGE = 0.95
+_LEAST_COVERAGE = 0.85
 
 
 @dataclass
@@ -58,6 +58,10 @@ class Face:
     @property
     def mesh(self) -> NDArray[np.float32]:
         return np.array(self.planned["mesh"], np.float32).reshape(MESH_POINTS, 3)
+
+    @property
+    def happy(self) -> float:
+        return surrogates.happiness(self.planned["expression"])
 
     def row(self, job: JobConfig) -> dict[str, Any]:
         """The MANIFEST_FACE of this face."""
@@ -200,7 +204,7 @@ class RenderStage:
                 return
             if face.method == self.job.method.name and face.tries:
                 surrogate = self._surrogate(face.tries[0])
-                rendered = render(photo.out, face.mesh, surrogate.texture)
+                rendered = render(photo.out, face.mesh, face.happy, surrogate.texture)
                 if rendered.coverage >= _LEAST_COVERAGE:
                     rendered.paste(photo.out)
                     face.digest, face.coverage = surrogate.digest, rendered.coverage

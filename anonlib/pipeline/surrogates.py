@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -21,10 +21,10 @@ from anonlib.faces import align
 from anonlib.pipeline import tables
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
-from anonlib.records import MESH_POINTS
+from anonlib.records import EXPRESSIONS, MESH_POINTS
 from anonlib.synthesis.textures.average import Portrait, Texture, average, member_texture, portrait
 
-_COLUMNS = ["face_id", "mesh", "crop", "crop_from_image"]
+_COLUMNS = ["face_id", "mesh", "crop", "crop_from_image", "expression"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,13 @@ class SurrogateStage:
                     continue
                 for row in file.read_row_group(group, columns=_COLUMNS).to_pylist():
                     if row["face_id"] in faces:
-                        portraits[row["face_id"]] = portrait(*_crop_and_mesh(row))
+                        portraits[row["face_id"]] = portrait(*_crop_and_mesh(row), happiness(row["expression"]))
         return portraits
+
+
+def happiness(expression: Sequence[float]) -> float:
+    """How much of a smile a face's expression probabilities (7,) hold."""
+    return float(expression[EXPRESSIONS.index("happy")])
 
 
 def _crop_and_mesh(row: dict[str, object]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -90,12 +95,14 @@ def _crop_and_mesh(row: dict[str, object]) -> tuple[NDArray[np.uint8], NDArray[n
 def to_bytes(texture: Texture) -> bytes:
     """A texture as npz: half precision, the same bytes for the same texture."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, detail=texture.detail.astype(np.float16), shape=texture.shape)
+    np.savez_compressed(
+        buffer, detail=texture.detail.astype(np.float16), shape=texture.shape, happy=np.float32(texture.happy)
+    )
     return buffer.getvalue()
 
 
 def from_bytes(data: bytes) -> Surrogate:
     """A surrogate as `to_bytes` wrote it."""
     with np.load(io.BytesIO(data)) as arrays:
-        texture = Texture(arrays["detail"].astype(np.float32), arrays["shape"].astype(np.float32))
+        texture = Texture(arrays["detail"].astype(np.float32), arrays["shape"].astype(np.float32), float(arrays["happy"]))
     return Surrogate(texture, hashlib.sha256(data).hexdigest())

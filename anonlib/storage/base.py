@@ -61,9 +61,7 @@ class StorageOptions:
                 "and AWS_SECRET_ACCESS_KEY instead."
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise StorageError(
-                f"The S3 endpoint '{self.endpoint_url}' is not an address such as https://host:port."
-            )
+            raise StorageError(f"The S3 endpoint '{self.endpoint_url}' is not an address such as https://host:port.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,9 +73,7 @@ def _split_at_magic(place: str) -> tuple[str, str]:
     first = min(place.find(sign) for sign in "{*?[" if sign in place)
     slash = place.rfind("/", 0, first)
     if place.startswith("s3://") and slash < len("s3://"):
-        raise StorageError(
-            f"'{place}' has a pattern in the bucket's name; a pattern can only be below a bucket."
-        )
+        raise StorageError(f"'{place}' has a pattern in the bucket's name; a pattern can only be below a bucket.")
     return place[:slash] or "/", place[slash + 1 :]
 
 
@@ -87,8 +85,7 @@ def _members(storage: Storage, pattern: str) -> list[Entry]:
     if missing and len(members) > 1:
         named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise StorageError(
-            f"{len(missing)} of the {len(members)} members of '{pattern}' do not exist in "
-            f"{storage.uri}: {named}."
+            f"{len(missing)} of the {len(members)} members of '{pattern}' do not exist in {storage.uri}: {named}."
         )
     return [entry for entries in found for entry in entries]
 
@@ -166,9 +163,7 @@ def _options(parts: list[str]) -> list[str]:
 def _numbers(first: str, last: str) -> Iterator[str]:
     low, high = int(first), int(last)
     if abs(high - low) >= BRACE_LIMIT:
-        raise StorageError(
-            f"'{{{first}..{last}}}' names more than {BRACE_LIMIT:,} files; use a folder or a glob."
-        )
+        raise StorageError(f"'{{{first}..{last}}}' names more than {BRACE_LIMIT:,} files; use a folder or a glob.")
     padded = any(limit.startswith("0") and len(limit) > 1 for limit in (first, last))
     width = max(len(first), len(last)) if padded else 0
     step = 1 if low <= high else -1

@@ -32,7 +32,8 @@ _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 @contextmanager
-def _as_sentence(verb: str, path: Path) -> Iterator[None]:
+def as_sentence(verb: str, path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError: 'Cannot {verb} {path}: ...'."""
     try:
         yield
     except _NO_FILE as error:
@@ -43,9 +44,7 @@ def _as_sentence(verb: str, path: Path) -> Iterator[None]:
         raise AccessDenied(f"Cannot {verb} {path}: this user may not; check the owner and mode.") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                f"Cannot {verb} {path}: the disk or quota is full; free some space."
-            ) from error
+            raise StorageError(f"Cannot {verb} {path}: the disk or quota is full; free some space.") from error
         if error.errno == errno.EROFS:
             raise AccessDenied(f"Cannot {verb} {path}: the file system is mounted read-only.") from error
         raise StorageError(f"Cannot {verb} {path}: {error.strerror or error}.") from error
@@ -87,7 +86,7 @@ class LocalStorage(Storage):
     def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
         """See Storage; local files are always seekable."""
         place = self._inside(self._place(path))
-        with _as_sentence("read", place):
+        with as_sentence("read", place):
             stream = place.open("rb")
         if etag is not None and _etag(os.fstat(stream.fileno())) != etag:
             stream.close()
@@ -97,7 +96,7 @@ class LocalStorage(Storage):
     def fetch(self, path: str, to: Path) -> None:
         """See Storage."""
         place = self._inside(self._place(path))
-        with _as_sentence("copy", place), self._beside(to, "fetch") as temporary:
+        with as_sentence("copy", place), self._beside(to, "fetch") as temporary:
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(place, temporary)
             temporary.replace(to)
@@ -105,7 +104,7 @@ class LocalStorage(Storage):
     def stat(self, path: str) -> Entry:
         """See Storage."""
         place = self._inside(self._place(path))
-        with _as_sentence("read", place):
+        with as_sentence("read", place):
             status = place.stat()
             if place.is_dir():
                 raise IsADirectoryError(place)
@@ -114,13 +113,13 @@ class LocalStorage(Storage):
     def publish(self, path: str, source: Path | bytes) -> None:
         """See Storage."""
         place = self._place(path)
-        with _as_sentence("write", place), self._written(place, source) as temporary:
+        with as_sentence("write", place), self._written(place, source) as temporary:
             temporary.replace(place)
 
     def claim(self, path: str, data: bytes) -> bool:
         """See Storage; needs a file system with hard links."""
         place = self._place(path)
-        with _as_sentence("write", place), self._written(place, data) as temporary:
+        with as_sentence("write", place), self._written(place, data) as temporary:
             try:
                 os.link(temporary, place)
             except FileExistsError:
@@ -163,7 +162,7 @@ class LocalStorage(Storage):
         """See Storage."""
         place = self._place(path)
         self._inside(place.parent)
-        with _as_sentence("delete", place):
+        with as_sentence("delete", place):
             place.unlink(missing_ok=True)
 
     def delete_tree(self, prefix: str) -> int:
@@ -171,7 +170,7 @@ class LocalStorage(Storage):
         top = self._root / folder_prefix(prefix)
         self._inside(top)
         removed = 0
-        with _as_sentence("delete", top):
+        with as_sentence("delete", top):
             for folder, folders, files in os.walk(top, topdown=False, onerror=_raise_unless_missing):
                 for name in files:
                     Path(folder, name).unlink(missing_ok=True)
@@ -194,7 +193,7 @@ class LocalStorage(Storage):
         folder, _, start = prefix.rpartition("/")
         top = self._root / safe_path(folder) if folder else self._root
         self._inside(top)
-        with _as_sentence("list", top):
+        with as_sentence("list", top):
             yield from self._walk(top, f"{folder}/" if folder else "", start)
 
     def _walk(self, folder: Path, prefix: str, start: str = "") -> Iterator[Entry]:

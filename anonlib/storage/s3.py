@@ -85,8 +85,7 @@ class S3Storage(Storage):
                 )
         except ValueError as error:
             raise StorageError(
-                "The S3 endpoint or region in the environment is not valid; check AWS_ENDPOINT_URL "
-                "and AWS_REGION."
+                "The S3 endpoint or region in the environment is not valid; check AWS_ENDPOINT_URL and AWS_REGION."
             ) from error
 
     def _key(self, path: str) -> str:
@@ -127,9 +126,7 @@ class S3Storage(Storage):
                     copy.write(chunk)
             temporary.replace(to)
         except OSError as error:
-            raise StorageError(
-                f"Cannot copy {self.uri}/{path} to {to}: {error.strerror or error}."
-            ) from error
+            raise StorageError(f"Cannot copy {self.uri}/{path} to {to}: {error.strerror or error}.") from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -238,15 +235,11 @@ class S3Storage(Storage):
 
     def _abort_uploads(self, top: str) -> None:
         with self._asking("s3:ListBucketMultipartUploads", top):
-            pages = (
-                self._s3().get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=top)
-            )
+            pages = self._s3().get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=top)
             uploads = [one for page in pages for one in page.get("Uploads", ())]
         for one in uploads:
             with suppress(NotFound), self._asking("s3:AbortMultipartUpload", one["Key"]):
-                self._s3().abort_multipart_upload(
-                    Bucket=self._bucket, Key=one["Key"], UploadId=one["UploadId"]
-                )
+                self._s3().abort_multipart_upload(Bucket=self._bucket, Key=one["Key"], UploadId=one["UploadId"])
 
     def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         paginator = self._s3().get_paginator("list_objects_v2")

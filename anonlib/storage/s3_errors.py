@@ -65,9 +65,7 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> S
             "check AWS_SECRET_ACCESS_KEY or the profile."
         )
     if code in ("InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken"):
-        return StorageError(
-            f"{endpoint} does not know this access key id; check AWS_ACCESS_KEY_ID or the profile."
-        )
+        return StorageError(f"{endpoint} does not know this access key id; check AWS_ACCESS_KEY_ID or the profile.")
     if code in ("ExpiredToken", "TokenRefreshRequired", "RequestExpired"):
         return StorageError("The temporary AWS credentials have expired; get new ones and run again.")
     if code == "RequestTimeTooSkewed":
@@ -85,9 +83,7 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> S
     if code in _FULL:
         return StorageError(f"The storage behind {endpoint} is full; {place} was not written.")
     if code in _BUSY:
-        return StorageError(
-            f"{endpoint} is overloaded or failing ({code}) and did not do {action}; try again later."
-        )
+        return StorageError(f"{endpoint} is overloaded or failing ({code}) and did not do {action}; try again later.")
     if code in _NO_CHECKSUMS:
         return StorageError(
             f"{endpoint} refused {action} ({code}); servers that do not know checksums need "
@@ -97,9 +93,7 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> S
 
 
 def _not_sent(error: boto.BotoCoreError, action: str, bucket: str, endpoint: str) -> StorageError:
-    if isinstance(
-        error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError
-    ):
+    if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
         return StorageError(
             f"No usable AWS credentials for s3://{bucket}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "a profile, or the role of this machine."

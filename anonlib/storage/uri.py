@@ -27,9 +27,7 @@ def normal_uri(uri: str) -> str:
             raise StorageError(f"'{uri}' is not a local file: write file:///folder/name.")
         return str(Path(unquote(parts.path)))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", uri):
-        raise StorageError(
-            f"'{uri}' has a scheme that is not known here: use a local path or s3://bucket/prefix."
-        )
+        raise StorageError(f"'{uri}' has a scheme that is not known here: use a local path or s3://bucket/prefix.")
     if not uri:
         raise StorageError("A location is empty: write a local path or s3://bucket/prefix.")
     return str(Path(uri).expanduser().absolute())

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.faces.mesh import mouth_opening
+from anonlib.synthesis.appearance import dress
 from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
 from anonlib.synthesis.light import fit_light, from_log, hair_zone, to_log
 from anonlib.synthesis.textures.average import Texture, facing_weight
@@ -23,7 +25,7 @@ _WHOLE = 0.98
 class Rendered:
     """`patch` (h, w, 3) uint8 to lie at `origin` (x, y) of the photo; `alpha` (h, w) 0-1: how much of it is new.
 
-    `coverage`: share of the source's face, brows to chin, whose px are wholly new.
+    `coverage`: share of the source's face, brows to chin, that the surrogate hides; the rest is inpainted.
     """
 
     patch: NDArray[np.uint8]
@@ -37,8 +39,8 @@ class Rendered:
         image[y : y + height, x : x + width] = self.patch
 
 
-def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], texture: Texture) -> Rendered:
-    """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3)."""
+def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: Texture) -> Rendered:
+    """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
     frame, model = canonical_frame(), shape_model()
     pose = pose_of(mesh, model.mean)
     own = pose.undo(mesh)
@@ -53,7 +55,8 @@ def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], texture: Texture
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     x, y = grid[..., 0], grid[..., 1]
     light_out = cv2.remap(light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    detail_out = cv2.remap(texture.detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    detail = dress(texture.detail, happy - texture.happy, mouth_opening(shape))
+    detail_out = cv2.remap(detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     synthetic = from_log(detail_out + light_out)
     feather = cv2.remap(_feather(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     zone = cv2.remap(hair_zone(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -62,10 +65,10 @@ def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], texture: Texture
     skin = cv2.GaussianBlur(skin.astype(np.float32), (0, 0), max(0.8, pose.scale * 0.03))
     alpha = feather * (1 - zone * (1 - skin)) * covered
     alpha = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012))
-    face = _own_face(own_vertices, y1 - y0, x1 - x0)
+    face = _own_face(own_vertices, y1 - y0, x1 - x0) & (zone < 0.5)
     left = face & (alpha < _WHOLE)
-    coverage = 1.0 - float((left & (zone < 0.5)).sum()) / max(int(face.sum()), 1)
-    ground = _without(view, left & ~covered)
+    coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
+    ground = _without(view, left)
     mixed = ground + alpha[..., None] * (synthetic - ground)
     return Rendered(np.clip(np.rint(mixed), 0, 255).astype(np.uint8), alpha, (x0, y0), coverage)
 

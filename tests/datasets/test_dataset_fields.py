@@ -11,9 +11,7 @@ from anonlib.datasets import Sample, label
 from anonlib.datasets.fields import kept_members, key_spellings
 
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
-sidecars = st.dictionaries(
-    st.text("abcd", min_size=1, max_size=2), values | st.lists(values, max_size=2), max_size=6
-)
+sidecars = st.dictionaries(st.text("abcd", min_size=1, max_size=2), values | st.lists(values, max_size=2), max_size=6)
 
 
 @given(sidecars, st.frozensets(st.text("abcd", min_size=1, max_size=2)), st.booleans())
@@ -73,9 +71,7 @@ def test_old_keys_are_replaced_only_in_fields_that_are_named_like_keys() -> None
         ({}, "person", None),
     ],
 )
-def test_the_label_is_found_where_the_dataset_keeps_it(
-    fields: dict[str, Any], name: str, found: str | None
-) -> None:
+def test_the_label_is_found_where_the_dataset_keeps_it(fields: dict[str, Any], name: str, found: str | None) -> None:
     assert label(Sample("a/b/key", None, "jpg", fields), name) == found
 
 

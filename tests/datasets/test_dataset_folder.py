@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from anonlib.datasets import open_dataset
+from anonlib.datasets import DatasetError, open_dataset
 from anonlib.datasets.folder import SLICE_IMAGES
-from anonlib.storage import Changed
+from anonlib.storage import Changed, StorageError
 
 
 def fill(root: Path, files: dict[str, bytes]) -> Path:
@@ -96,9 +96,7 @@ def test_a_file_that_changed_since_the_inventory_stops_the_slice(tmp_path: Path,
         list(dataset.read(shard))
 
 
-def test_links_out_of_the_folder_and_unsafe_names_are_problems(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_links_out_of_the_folder_and_unsafe_names_are_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anonlib.datasets.base.MAX_SAMPLE_BYTES", 100)
     fill(
         tmp_path,
@@ -106,10 +104,32 @@ def test_links_out_of_the_folder_and_unsafe_names_are_problems(
     )
     (tmp_path / "in" / "b.jpg").symlink_to(tmp_path / "secret.jpg")
     (tmp_path / "in" / "c.jpg").symlink_to("a.jpg")
-    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.jpg")).write_bytes(b"3")
     dataset = open_dataset(str(tmp_path / "in"))
     samples = {sample.key: sample for sample in dataset.read(dataset.shards()[0])}
     assert {key for key, sample in samples.items() if sample.problem is None} == {"a.jpg", "c.jpg"}
     assert samples["c.jpg"].image == b"1"
-    assert len(samples) == 6 and all(key.isprintable() for key in samples)
+    assert len(samples) == 5 and all(key.isprintable() for key in samples)
     assert all(sample.image is None for sample in samples.values() if sample.problem)
+
+
+def test_a_file_name_that_no_table_can_hold_is_refused_before_the_work_begins(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")).write_bytes(b"3")
+    with pytest.raises(DatasetError, match=r"xff.jpg|udcff.jpg"):
+        open_dataset(str(tmp_path))
+
+
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_dataset(str(fill(tmp_path / "in", PEOPLE)))
+    (shard,) = dataset.shards()
+    samples = list(dataset.read(shard))
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with (
+        pytest.raises(StorageError, match="is full"),
+        dataset.writer(shard, tmp_path / "out", frozenset()) as writer,
+    ):
+        writer.write(samples[0], b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -72,9 +72,7 @@ def test_samples_have_the_bytes_the_key_and_the_other_columns(tmp_path: Path) ->
 
 
 def test_the_output_keeps_order_types_row_groups_and_compression_of_what_is_allowed(tmp_path: Path) -> None:
-    source = write_input(
-        tmp_path / "a.parquet", hugging_face(10), compression={"image.bytes": "NONE", "key": "ZSTD"}
-    )
+    source = write_input(tmp_path / "a.parquet", hugging_face(10), compression={"image.bytes": "NONE", "key": "ZSTD"})
     keep = ("caption", "taken", "kind", "scores")
     out = copy(source, tmp_path / "out.parquet", keep, leave_out=[1, 4, 5, 6, 7])
     before, after = pq.read_table(source), out.read()
@@ -114,9 +112,7 @@ def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_a_new_key_replaces_the_key_column_and_copies_of_it(tmp_path: Path) -> None:
     table = hugging_face(2).append_column("file_name", pa.array(["k0", "other"]))
-    out = copy(
-        write_input(tmp_path / "a.parquet", table), tmp_path / "out", ["file_name"], k0="new-0", k1="new-1"
-    )
+    out = copy(write_input(tmp_path / "a.parquet", table), tmp_path / "out", ["file_name"], k0="new-0", k1="new-1")
     assert out.read(["key", "file_name"]).to_pydict() == {
         "key": ["new-0", "new-1"],
         "file_name": ["new-0", "other"],
@@ -149,9 +145,7 @@ def test_without_unique_text_keys_the_row_number_is_the_key(tmp_path: Path) -> N
 
 def test_rows_without_bytes_or_key_are_problems(tmp_path: Path) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = pa.array(
-        [None, {"bytes": None, "path": "x.jpg"}, {"bytes": b"1", "path": None}, {"bytes": b"2"}], kind
-    )
+    images = pa.array([None, {"bytes": None, "path": "x.jpg"}, {"bytes": b"1", "path": None}, {"bytes": b"2"}], kind)
     table = pa.table({"image": images, "name": ["a", "b", None, "d\n"]})
     dataset = open_dataset(str(write_input(tmp_path / "a.parquet", table)), key_field="name")
     samples = list(dataset.read(dataset.shards()[0]))
@@ -193,8 +187,20 @@ def test_an_unreadable_file_is_one_problem_and_a_damaged_page_costs_its_row_grou
     assert "rows 4 to 7" in str(samples[4].problem)
     path.write_bytes(data[:-20])
     dataset = open_dataset(str(path))
-    (only,) = dataset.read(dataset.shards()[0])
+    (shard,) = dataset.shards()
+    (only,) = dataset.read(shard)
     assert only.key == "a#unreadable" and only.problem
+    with dataset.writer(shard, tmp_path / "out", frozenset()) as writer:
+        writer.write(only, None)
+    assert writer.outputs() == []
+
+
+def test_a_value_that_python_cannot_hold_costs_only_its_row(tmp_path: Path) -> None:
+    taken = pa.array([0, 2**50, 1], pa.timestamp("ms"))
+    dataset = open_dataset(str(write_input(tmp_path / "a.parquet", pa.table({"jpg": [b"1"] * 3, "taken": taken}))))
+    samples = list(dataset.read(dataset.shards()[0]))
+    assert [sample.problem is None for sample in samples] == [True, False, True]
+    assert samples[1].key == "000000001#unreadable"
 
 
 def test_a_file_above_the_limit_becomes_several_units_with_a_part_each(
@@ -217,9 +223,7 @@ def test_a_file_above_the_limit_becomes_several_units_with_a_part_each(
             for sample in samples:
                 writer.write(sample, sample.image)
             seen += samples
-        assert pq.ParquetFile(tmp_path / shard.shard_id).num_row_groups == (shard.stop or 0) - (
-            shard.start or 0
-        )
+        assert pq.ParquetFile(tmp_path / shard.shard_id).num_row_groups == (shard.stop or 0) - (shard.start or 0)
     assert [sample.key for sample in seen] == [f"k{i}" for i in range(20)]
 
 
@@ -237,9 +241,7 @@ def test_a_storage_that_fails_in_the_middle_is_an_error_and_no_problem_of_a_samp
 ) -> None:
     monkeypatch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
     table = pa.table({"image": [bytes([i]) * 300_000 for i in range(20)]})
-    path = write_input(
-        tmp_path / "a.parquet", table, row_group_size=5, compression="none", use_dictionary=False
-    )
+    path = write_input(tmp_path / "a.parquet", table, row_group_size=5, compression="none", use_dictionary=False)
     bucket = s3.bucket()
     with s3.acting_as(), Relay(s3.endpoint) as relay:
         open_storage(f"s3://{bucket}", s3.options).publish("a.parquet", path)
@@ -271,9 +273,7 @@ def test_order_keys_and_kept_fields_survive_a_round_trip(
         }
     )
     source = write_input(folder / "a.parquet", table, row_group_size=group)
-    out = copy(
-        source, folder / "out", ["text", "number"], leave_out=[i for i, row in enumerate(rows) if row[3]]
-    )
+    out = copy(source, folder / "out", ["text", "number"], leave_out=[i for i, row in enumerate(rows) if row[3]])
     kept = [row for row in rows if not row[3]]
     assert out.read().to_pylist() == [{"img": b"new-x" + a, "text": b, "number": c} for a, b, c, _ in kept]
     assert out.schema_arrow == table.schema

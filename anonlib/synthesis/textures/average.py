@@ -25,22 +25,27 @@ _SEEN = 0.25
 
 @dataclass(frozen=True)
 class Portrait:
-    """One photo of a member: `detail` (S, S, 3) log, `weight` (S, S) how well it is seen, `shape` (468, 3) neutral."""
+    """One photo of a member: `detail` (S, S, 3) log, `weight` (S, S) how well it is seen, `shape` (468, 3) neutral.
+
+    `happy`: probability of a smile.
+    """
 
     detail: NDArray[np.float32]
     weight: NDArray[np.float32]
     shape: NDArray[np.float32]
+    happy: float
 
 
 @dataclass(frozen=True)
 class Texture:
-    """A face that is nobody's: `detail` (S, S, 3) in log space and `shape` (468, 3), expression removed."""
+    """A face that is nobody's: `detail` (S, S, 3) in log space, `shape` (468, 3) without expression, how `happy`."""
 
     detail: NDArray[np.float32]
     shape: NDArray[np.float32]
+    happy: float
 
 
-def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> Portrait:
+def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) -> Portrait:
     """A photo (H, W, 3) and its mesh (468, 3) in the photo's px, as detail in the canonical frame."""
     frame, model = canonical_frame(), shape_model()
     pose = pose_of(mesh, model.mean)
@@ -57,6 +62,7 @@ def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> Portrait:
         (detail * skin[..., None]).astype(np.float32),
         facing.astype(np.float32),
         (shape - model.expression_of(shape)).astype(np.float32),
+        happy,
     )
 
 
@@ -67,20 +73,24 @@ def member_texture(photos: Sequence[Portrait]) -> Texture:
     detail = np.stack([photo.detail for photo in photos])
     merged = (detail * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[..., None]
     seen = np.clip(weight.max(axis=0) / _SEEN, 0, 1)
-    mirrored = cv2.remap(merged, *_mirror_map(), cv2.INTER_LINEAR)
-    seen_mirrored = cv2.remap(seen, *_mirror_map(), cv2.INTER_LINEAR)
+    seen_mirrored = mirrored(seen)
     trust = np.where(seen >= seen_mirrored, 1.0, seen / np.maximum(seen_mirrored, 1e-6)).astype(np.float32)
     trust = cv2.GaussianBlur(trust, (0, 0), 4)[..., None]
-    detail = merged * trust + mirrored * (1 - trust)
+    detail = merged * trust + mirrored(merged) * (1 - trust)
     shape = np.stack([photo.shape for photo in photos]).mean(axis=0)
-    return Texture(detail.astype(np.float32), shape.astype(np.float32))
+    return Texture(detail.astype(np.float32), shape.astype(np.float32), _mean([photo.happy for photo in photos]))
 
 
 def average(members: Sequence[Texture]) -> Texture:
     """The class's surrogate: the uniform mean, weights exactly 1/|C|."""
     detail = np.stack([member.detail for member in members]).mean(axis=0)
     shape = np.stack([member.shape for member in members]).mean(axis=0)
-    return Texture(detail.astype(np.float32), shape.astype(np.float32))
+    return Texture(detail.astype(np.float32), shape.astype(np.float32), _mean([member.happy for member in members]))
+
+
+def mirrored(texture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A canonical texture (S, S, ...) with left and right exchanged."""
+    return np.asarray(cv2.remap(texture, *_mirror_map(), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
 def facing_weight(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -106,3 +116,7 @@ def _mirror_map() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Where each canonical px lies in the mirrored face: the frame is symmetric about the eyes' middle."""
     rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     return SIZE - columns, rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

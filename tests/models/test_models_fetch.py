@@ -1,0 +1,108 @@
+"""Claims about making models ready, with a toy model whose archive lies in the cache."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toy_model
+
+from anonlib.models import answers
+from anonlib.models.archives import FetchError, ModelCorrupt
+from anonlib.models.catalog import MODELS
+from anonlib.models.fetch import ModelMissing, cache_dir, check, ensure, model_bytes, model_path
+from anonlib.models.runtime import load_engine
+
+NAME = toy_model.NAME
+
+
+def test_the_cache_is_in_the_home_unless_the_environment_says_otherwise(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ANONLIB_MODELS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / ".cache" / "anonlib" / "models"
+    monkeypatch.setenv("ANONLIB_MODELS", "~/elsewhere")
+    assert cache_dir() == tmp_path / "elsewhere"
+
+
+def test_a_model_is_fetched_converted_checked_and_published(toy: Path) -> None:
+    said: list[str] = []
+    assert ensure([NAME], said.append) == {NAME: toy / f"{NAME}.onnx"}
+    assert said == ["getting anonlib-toy-model 1.0 from pip", f"{NAME} is ready"]
+    assert [r.state for r in check([NAME])] == ["ok"]
+    assert load_engine(model_bytes(NAME))(answers.probe(MODELS[NAME]))[0].shape == (2, 512)
+    assert sorted(p.name for p in toy.iterdir()) == ["archives", f"{NAME}.onnx"]
+
+
+def test_what_is_ready_is_not_fetched_again(toy: Path) -> None:
+    ensure([NAME])
+    next((toy / "archives").iterdir()).unlink()
+    said: list[str] = []
+    ensure([NAME], said.append)
+    assert said == []
+
+
+def test_a_missing_model_says_how_to_get_it_with_and_without_network(toy: Path) -> None:
+    wanted = r"Run `anonlib models pull`\. Without network, put the file anonlib_toy_model-1\.0-py3-none-any\.whl"
+    with pytest.raises(ModelMissing, match=wanted) as caught:
+        model_bytes(NAME)
+    assert str(toy / "archives") in str(caught.value)
+    (report,) = check([NAME])
+    assert report.state == "missing" and report.detail == str(caught.value)
+
+
+def test_a_damaged_file_is_reported_refused_and_replaced(toy: Path) -> None:
+    ensure([NAME])
+    path = model_path(NAME)
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ModelCorrupt, match="its sha256 differs"):
+        model_bytes(NAME)
+    assert [r.state for r in check([NAME])] == ["corrupt"]
+    ensure([NAME])
+    assert [r.state for r in check([NAME])] == ["ok"]
+
+
+def test_a_package_with_other_bytes_leaves_nothing_behind(toy: Path) -> None:
+    archive = next((toy / "archives").iterdir())
+    archive.write_bytes(archive.read_bytes().replace(b"kernel", b"kernal"))
+    with pytest.raises(ModelCorrupt):
+        ensure([NAME])
+    assert not model_path(NAME).exists()
+
+
+def test_a_model_with_a_wrong_answer_is_not_published(toy: Path, monkeypatch) -> None:
+    stored = [dict(o, first=[v + 1 for v in o["first"]]) for o in answers.stored()[NAME]]
+    monkeypatch.setitem(answers.stored(), NAME, stored)
+    with pytest.raises(ModelCorrupt, match=r"is off its stored answer.*not kept"):
+        ensure([NAME])
+    assert sorted(p.name for p in toy.iterdir()) == ["archives"]
+
+
+def test_without_archive_and_network_the_error_names_the_file(toy: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    next((toy / "archives").iterdir()).unlink()
+    with pytest.raises(FetchError, match=r"put the file anonlib_toy_model-1\.0-py3-none-any\.whl"):
+        ensure([NAME])
+
+
+def test_two_processes_may_fetch_at_once(toy: Path) -> None:
+    script = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import toy_model;"
+        "toy_model.install(pathlib.Path(sys.argv[2]) / 'archives');"
+        "from anonlib.models.fetch import ensure; print('go', flush=True); sys.stdin.readline();"
+        "ensure([toy_model.NAME])"
+    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(toy)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for racer in racers:
+        assert racer.stdout.readline() == "go\n"
+    for racer in racers:
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    for racer in racers:
+        _, errors = racer.communicate(timeout=60)
+        assert racer.returncode == 0, errors
+    assert [r.state for r in check([NAME])] == ["ok"]
+    assert sorted(p.name for p in toy.iterdir()) == ["archives", f"{NAME}.onnx"]

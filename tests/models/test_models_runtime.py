@@ -1,0 +1,123 @@
+"""Claims about running models: repeatable to the bit, whatever the batch around a face."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anonlib.models import runtime
+from anonlib.models.catalog import MODELS
+from anonlib.models.fetch import model_bytes
+from anonlib.models.runtime import BackendMissing, load_engine, prepare
+
+CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
+FACES = [n for n, m in MODELS.items() if m.input.size and m.input.channels == 3]
+
+
+def crops(name: str, count: int, seed: int = 0) -> np.ndarray:
+    """Smooth random pictures; white noise would make every activation alike."""
+    height, width = MODELS[name].input.size or (64, 96)
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return np.stack([np.kron(c, np.ones((29, 29, 1), dtype=np.uint8))[:height, :width] for c in coarse])
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("name", [*FACES, "centerface"])
+def test_a_row_has_the_same_bits_alone_in_any_batch_and_every_time(name: str, backend) -> None:
+    engine = load_engine(model_bytes(name), backend=backend)
+    batch = prepare(MODELS[name], crops(name, 11))
+    first = engine(batch)
+    # often enough that a shape gets compiled for itself, see runtime._OFTEN
+    for _ in range(runtime._OFTEN):
+        assert all(np.array_equal(a, b) for a, b in zip(engine(batch), first, strict=True))
+    for rows in (slice(0, 1), slice(7, 8), slice(2, 5), slice(3, 11)):
+        for part, whole in zip(engine(batch[rows]), first, strict=True):
+            assert np.array_equal(part, whole[rows])
+
+
+@pytest.mark.parametrize("name", [n for n in FACES if MODELS[n].role == "recognizer"])
+def test_backends_agree_on_an_embedding(name: str) -> None:
+    batch = prepare(MODELS[name], crops(name, 3))
+    vectors = [load_engine(model_bytes(name), backend=b)(batch)[0] for b in CPU_BACKENDS]
+    for other in vectors[1:]:
+        assert np.abs(other - vectors[0]).max() <= 1e-3 * np.abs(vectors[0]).max()
+        cosine = (other * vectors[0]).sum(1) / np.linalg.norm(other, axis=1) / np.linalg.norm(vectors[0], axis=1)
+        assert cosine.min() >= 0.9999
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_an_empty_batch_gives_empty_outputs_of_the_right_shape(backend) -> None:
+    engine = load_engine(model_bytes("faceres"), backend=backend)
+    assert engine.backend == backend
+    assert [o.shape for o in engine(np.zeros((0, 3, 224, 224), dtype=np.float32))] == [(0, 1024), (0, 100), (0, 1)]
+    detector = load_engine(model_bytes("centerface"), backend=backend)
+    assert detector(np.zeros((0, 3, 64, 96), dtype=np.float32))[3].shape == (0, 10, 16, 24)
+
+
+@pytest.mark.parametrize("shape", [(2, 112, 112, 3), (3, 112, 112), (1, 3, 150, 112)])
+def test_a_batch_of_the_wrong_shape_or_type_is_told(shape: tuple[int, ...]) -> None:
+    engine = load_engine(model_bytes("mobileface"))
+    with pytest.raises(ValueError, match=r"wants float32 \(N, 3, 112, 112\), not float32"):
+        engine(np.zeros(shape, dtype=np.float32))
+    with pytest.raises(ValueError, match="not float64"):
+        engine(np.zeros((1, 3, 112, 112)))
+
+
+def test_auto_on_a_cpu_is_openvino_and_onnxruntime_without_it(monkeypatch) -> None:
+    assert load_engine(model_bytes("mobileface")).backend == "openvino"
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name))
+    assert load_engine(model_bytes("mobileface")).backend == "onnxruntime"
+    with pytest.raises(BackendMissing, match="pip install openvino"):
+        load_engine(model_bytes("mobileface"), backend="openvino")
+
+
+def test_what_cannot_run_here_is_told_in_a_sentence() -> None:
+    data = model_bytes("mobileface")
+    with pytest.raises(BackendMissing, match="OpenVINO runs on the CPU"):
+        load_engine(data, backend="openvino", device="cuda")
+    with pytest.raises(ValueError, match="at least one thread"):
+        load_engine(data, threads=0)
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, so nothing is missing")
+    for backend in ("auto", "cuda", "torch"):
+        with pytest.raises(BackendMissing, match="torch sees no CUDA device"):
+            load_engine(data, backend=backend, device="cuda:0")
+    with pytest.raises(BackendMissing, match="has no CUDA provider"):
+        load_engine(data, backend="onnxruntime", device="cuda")
+
+
+def test_cuda_gives_what_the_cpu_gives() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    for name in ("centerface", *FACES):
+        batch = prepare(MODELS[name], crops(name, 3))
+        gpu = load_engine(model_bytes(name), backend="torch", device="cuda")(batch)
+        for a, b in zip(gpu, load_engine(model_bytes(name))(batch), strict=True):
+            assert np.abs(a - b).max() <= 1e-3 * np.abs(b).max()
+
+
+def test_prepare_follows_the_card() -> None:
+    pixels = crops("faceres", 2)
+    batch = prepare(MODELS["faceres"], pixels)
+    assert batch.shape == (2, 3, 224, 224) and batch.dtype == np.float32 and batch.flags.c_contiguous
+    blue = pixels[..., 2].astype(np.float32) - np.float32(103.939)
+    assert np.array_equal(batch[:, 0], blue)
+    mesh = prepare(MODELS["facemesh"], crops("facemesh", 1))
+    assert mesh.min() >= 0 and mesh.max() <= 1
+    assert prepare(MODELS["centerface"], pixels).max() == pixels.max()
+
+
+def test_prepare_refuses_crops_of_another_size() -> None:
+    with pytest.raises(ValueError, match=r"faceres wants crops of shape \(N, 224, 224, 3\), but got \(1, 112"):
+        prepare(MODELS["faceres"], np.zeros((1, 112, 112, 3), dtype=np.uint8))
+    gray = replace(MODELS["centerface"])
+    with pytest.raises(ValueError, match="but got"):
+        prepare(gray, np.zeros((1, 64, 64), dtype=np.uint8))

@@ -1,0 +1,122 @@
+"""Photographs for the tests: people who never lived, one astronaut (public domain), and files that are broken on purpose.
+
+The people come from jobs/demo_data.py and the catalogue's `face-gan`; nothing here needs a network or a research dataset.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import struct
+import sys
+import tarfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from anonlib.models.fetch import model_bytes
+
+Pixels = NDArray[np.uint8]
+
+DEMO = Path(__file__).parent.parent / "jobs" / "demo_data.py"
+
+
+def demo() -> ModuleType:
+    """jobs/demo_data.py, which is a script and in no package."""
+    if "demo_data" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("demo_data", DEMO)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["demo_data"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["demo_data"]
+
+
+def people(count: int, photos: int = 2, seed: int = 1) -> list[tuple[str, Pixels]]:
+    """(name, pixels) of `photos` photos each of the first `count` people of the demo; the names are made up."""
+    data = demo()
+    generate = data.generator_from_onnx(model_bytes("face-gan"))
+    rng = np.random.default_rng(seed)
+    scenes = sorted(data.SCENES)
+    made = []
+    for shot in range(photos):
+        for index in range(count):
+            identity = data.latent(data.PEOPLE[index]) * data.TRUNCATION
+            noise = rng.standard_normal(identity.shape).astype(np.float32) * data.NOISE
+            face = generate((identity + noise)[None])
+            photo = data.Photo((index,), scenes[(index + shot) % len(scenes)])
+            made.append((f"Person-{index:02d}-Zyx", data.compose(photo, face, rng)[0]))
+    return made
+
+
+def nobody(seed: int = 5) -> Pixels:
+    """A photo of a place without a person."""
+    data = demo()
+    return np.asarray(data.compose(data.Photo((), "wall"), [], np.random.default_rng(seed))[0], np.uint8)
+
+
+def astronaut() -> Pixels:
+    """Eileen Collins by NASA, from scikit-image's wheel: one large face at about (225, 115) of 512 x 512."""
+    from skimage import data
+
+    return np.asarray(data.astronaut(), np.uint8)
+
+
+def jpeg(pixels: Pixels, **options: object) -> bytes:
+    return encoded(pixels, "JPEG", quality=92, **options)
+
+
+def encoded(pixels: Pixels, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+def decoded(data: bytes) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """A tar with these members in this order, whatever their names are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+    return path
+
+
+def members(key: str, pixels: Pixels, sidecar: Mapping[str, object]) -> list[tuple[str, bytes]]:
+    """One WebDataset sample: a JPEG and a JSON sidecar."""
+    return [(f"{key}.jpg", jpeg(pixels)), (f"{key}.json", json.dumps(dict(sidecar)).encode())]
+
+
+def srgb() -> bytes:
+    """A real RGB colour profile."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def jpeg_segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+def with_segments(data: bytes, *segments: bytes) -> bytes:
+    """A JPEG with further segments right behind its SOI."""
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises this many px and has few: what a decompression bomb looks like."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(bytes(1000))) + png_chunk(b"IEND", b"")
