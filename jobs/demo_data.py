@@ -51,84 +51,86 @@ SCENES = {
     "wall": "in front of a wall",
 }
 CLOTH = {
-    "red": (0.58, 0.16, 0.16),
-    "navy": (0.11, 0.15, 0.27),
-    "cream": (0.80, 0.76, 0.68),
-    "green": (0.19, 0.32, 0.23),
-    "black": (0.09, 0.09, 0.10),
-    "ochre": (0.70, 0.50, 0.20),
-    "pale blue": (0.56, 0.66, 0.76),
-    "grey": (0.42, 0.43, 0.45),
-    "plum": (0.34, 0.17, 0.29),
-    "white": (0.86, 0.86, 0.86),
+    "red": (0.46, 0.15, 0.14),
+    "navy": (0.11, 0.14, 0.22),
+    "cream": (0.70, 0.66, 0.59),
+    "green": (0.19, 0.28, 0.22),
+    "black": (0.08, 0.08, 0.09),
+    "brown": (0.34, 0.25, 0.18),
+    "pale blue": (0.47, 0.54, 0.62),
+    "grey": (0.36, 0.37, 0.39),
+    "plum": (0.28, 0.16, 0.24),
+    "white": (0.78, 0.78, 0.77),
 }
-GARMENTS = ("T-shirt", "sweater", "shirt", "jacket")
+GARMENTS = ("T-shirt", "striped T-shirt", "sweater", "shirt", "jacket")
 
 _CODE = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
 _CENTRE = (32.0, 34.0)  # of every outline, in generator pixels
-_FACE_Y, _CHIN_Y = 34.0, 61.0  # the generator centres its faces: the same in all
+_FACE_Y = 34.0  # the row of every face's middle
+_SCALE, _ABOVE, _BELOW = 4, 6, 20  # a cut-out head: pixels per generator pixel; rows added above and below
 
 
 @dataclass(frozen=True)
 class Person:
-    """One identity: its latent's seed, "w" or "m" (as seen), and the head's radius at 40 angles, clockwise from the
-    top, one character each in steps of .75 generator pixels."""
+    """One identity: its latent's seed, "w" or "m" (as seen), "long" or "short" hair, and the head's radius at 40
+    angles, clockwise from the top, one character each in steps of .75 generator pixels."""
 
     seed: int
     looks: str
+    hair: str
     outline: str
 
 
 # Women and men alternate, so the first n people are balanced whatever n is.
 PEOPLE = (
-    Person(17248, "w", "ihgedbZXVVWXXZbejx-------tkgedbbcdfhijji"),
-    Person(13522, "m", "ihjjmlhbZZYYYWXZbi------xdcbaYYZcegjmlji"),
-    Person(29446, "w", "jjlkmhdbaYXYacmt---------wpjgeeeefijmlkj"),
-    Person(20978, "m", "ihilokfcYVUUUUWYbce----uifcbcdcZbefghiii"),
-    Person(5934, "w", "jjkmmlkifeedegju---------tdZZabdgknqpolk"),
-    Person(5164, "m", "dehgfedcaYVVVXadhq-------tmYWVVVXZbceeff"),
-    Person(12467, "w", "jjkiecbaZZabeinu--------vlfdgfeddehkklkj"),
-    Person(38324, "m", "efiijihfedccdcbel------jcaYWVVVVWYZbcdee"),
-    Person(33492, "w", "jjlmmjhfggefilpw---------vokhfefgdcceghh"),
-    Person(37707, "m", "jijmlfbYWVUUTTUWYbh----lcZYWVUUUWZcfikjj"),
-    Person(11741, "w", "jiigffeddddfhkpw---------unjgfeefghihiji"),
-    Person(9009, "m", "iijjkjgdbZXYZaZcgu-------wpkhedddffggghh"),
-    Person(20681, "w", "ijihiihhhgfggimpv--------wojgfffghjlnmlj"),
-    Person(22288, "m", "ffjopnjecddcdabfo------jeaXVUTSTUWYbbdef"),
-    Person(10765, "w", "iiloppnjecdcbZat-------iXVUVVVVUVXYadgji"),
-    Person(5128, "m", "fhjlkhedccefgjmv--------wmiihfdccdeegggg"),
-    Person(23971, "w", "iijjhfbaZXWYZbelv--------uligeeddfhjjkkj"),
-    Person(10598, "m", "hhiillbXVUVYYYZdjv-----gcZXWVVWXZZbcehji"),
-    Person(14711, "w", "ijknnmlkhgfdccbdhs-------skhedceegijkllj"),
-    Person(6053, "m", "jjiihfdbZZaabaact-------gZXVUTTTTWZcfgij"),
-    Person(6966, "w", "jjjmjdZXUUUXZddXw--------wpkhedeccfhjkkj"),
-    Person(32690, "m", "hhikmjgdddeegjnu-------sfcaZacdfgiijjihh"),
-    Person(33713, "w", "jjlnoliecaccbbdmw------gaYVUVVVVXaehkmkj"),
-    Person(24054, "m", "jjhfedcdccccedft---------ebfgfeccdfhjkkj"),
-    Person(24193, "w", "ihhgkmkgefefhlqy---------unigedegjmpnmkj"),
-    Person(27136, "m", "hiihhgecbaYZaabdz------jdcbYVTTUVXZbeghh"),
-    Person(19225, "w", "hjlllkigffffghfekx------odbYXXWabcdcdegg"),
-    Person(22361, "m", "hhhgfedcbabcfkpw--------lcYWTSSSSUWZacdf"),
-    Person(16846, "w", "jjjfdaYXWWWYZfiq---------ufdccdeegijkllk"),
-    Person(11443, "m", "fhiihgfedaccbabfv-------cYWVUTTSTWYacdef"),
-    Person(22498, "w", "iiilllkjgeefhgfho--------rkfcYXXXYbegijj"),
-    Person(27824, "m", "ihhggfdaZYZabaacfo-----jdZXVVVUUVYbdfgjj"),
-    Person(4234, "w", "jikmrtnjhecbckpw--------zpiecaZZadilkkkj"),
-    Person(39698, "m", "hgffedccbZabbbcikz----icXUSRQQQQSVYbdhih"),
-    Person(12118, "w", "ijlosrnkheefeabes-----ibYWUVXYYYYZcfilkj"),
-    Person(14116, "m", "ihhieYUQPNOOPRTVYh-------dbZZabddglpqmki"),
-    Person(33587, "w", "jjkmnnligfebaaceiu-------xoligfedfhjnmkj"),
-    Person(6989, "m", "ihhgeddcbbbbcfkr--------zbZZcbaZbdfhjlki"),
-    Person(24154, "w", "jjloqqplfcefefhw-------yeaXVTSRRQRTWbehi"),
-    Person(39889, "m", "iijjjigeccfeedfv---------umigcaZXWWZbdgh"),
-    Person(5992, "w", "jijmljfdcbcegjnu---------eaXVYcegikmoolj"),
-    Person(16779, "m", "ihjlmjdZXYcbWWYa---------rcYXYacgiklmlkj"),
-    Person(25747, "w", "jjlnpqokhgfggint------rbYWTQQXWWWWYgkmkj"),
-    Person(26375, "m", "ihhfcYTQRTUZcefjr--------wdabdfeejnppnkj"),
-    Person(13231, "w", "jjklkgcaZYZadgkr--------mebbeeebeiklmmlj"),
-    Person(38612, "m", "igecaYWVTRQQRSVajx-------dbcccdefhjlmlki"),
-    Person(18100, "w", "ihjlmonjgfffhjnppwz-----tjfheaZZacegikkj"),
-    Person(9274, "m", "jjlmnnkhdZWVWWXabfw----lfeecaZYYabdfhjkj"),
+    Person(29992, "w", "long", "jklmmjfcaZZZbfls--------vlfYYYXXWXYZbfji"),
+    Person(13522, "m", "short", "ihjjmlhbZZYYYWXZbi------xdcbaYYZcegjmlji"),
+    Person(34970, "w", "long", "jjkjihfcbabcdfilz--------ugffeeffgllkklj"),
+    Person(2526, "m", "short", "ecaZYXWWVVVWXZbdp-----zgdbYYYYXXYZacegih"),
+    Person(27003, "w", "short", "jjllllkebabcccdhp------gdaYXWVWWYZbcefgh"),
+    Person(35602, "m", "long", "jjkmljhfedeegjnr--------gccegeffhjmookjj"),
+    Person(6485, "w", "long", "jjkigdbZXXXYZbeZacp-----ymfigfdfegimmmlj"),
+    Person(19582, "m", "short", "fghhgedbaYZabacfn------bWVUUXZaZZYYZbcfg"),
+    Person(29727, "w", "short", "iilmkifdcaZYYYYbdl-------pcYcZYYYZbfijki"),
+    Person(1119, "m", "short", "hijkkihfdbbcehkt-------rfUSQPNNMNNQUXadf"),
+    Person(39100, "w", "long", "iklmmigedddehjow---------uniaZZcbbcgijih"),
+    Person(10186, "m", "long", "jjlmmkigebYXWYZoy------qdbcddddeegikmmkj"),
+    Person(35128, "w", "long", "jkkjigecaYZabaabeh-------wpjgeeeegiklmlj"),
+    Person(13750, "m", "short", "hecZXWVUTUUVZbbko-------daYZbbXXZabdfiji"),
+    Person(37256, "w", "long", "jjloosmjgfeffffccer-----rmgcZYYWVWYacgii"),
+    Person(5128, "m", "long", "fhjlkhedccefgjmv--------wmiihfdccdeegggg"),
+    Person(39852, "w", "long", "jklmrrokgdeeefeh-------omffifeedeghjllkj"),
+    Person(28877, "m", "short", "jkloqroieZWVVWYadz------vbaZXWXXZgimlllk"),
+    Person(15117, "w", "long", "jkigfdbYWVVWXZbadm-------wpjhfefggilmmlk"),
+    Person(3960, "m", "short", "eeddddccbbbbdcbelz------faWUSSRQSVYacdde"),
+    Person(11332, "w", "long", "jjlnplkieedefhju---------wpkfbbbZaegilkj"),
+    Person(11991, "m", "short", "jjkmlfbYWWVVUVWad--------bYWYdZZcdimqnlj"),
+    Person(19061, "w", "long", "jjkkgcZXVUTTUVYfn--------unigeeegilnpnlj"),
+    Person(22288, "m", "short", "ffjopnjecddcdabfo------jeaXVUTSTUWYbbdef"),
+    Person(24294, "w", "long", "iihggfcbZXZacecey------snknjhggggdZZabeg"),
+    Person(39012, "m", "short", "jklkgdbYWTRRRSVYceu----whegfdbbbdfghijkk"),
+    Person(1469, "w", "short", "jijnpmljfbcedacu-------xjbTRQQQRSTZkllkj"),
+    Person(7598, "m", "short", "jigcYWWVUUUVVWXZbet----shcXUTTTUWbfjlmlj"),
+    Person(23343, "w", "short", "ijjgbYWURPPOPQSVXan-----vjffffefghigiiji"),
+    Person(1929, "m", "long", "jklmmkigffffhjmu--------vldZXXXYacegjllk"),
+    Person(38997, "w", "short", "jjlmoopiedefeddu-------tXUTRQQQPRTXbfiij"),
+    Person(3140, "m", "short", "jjklligecaacbbcdiv-------rkYXXYZcfjlkkkj"),
+    Person(11653, "w", "long", "jihgeddddddegiku-------xkfdedcbcegjlmmkj"),
+    Person(39698, "m", "short", "hgffedccbZabbbcikz----icXUSRQQQQSVYbdhih"),
+    Person(20092, "w", "long", "hijjjigdaZYYYYZbfp------rihfeeeffgijmmkh"),
+    Person(27715, "m", "short", "hjlonlifbZcbaZat--------bYVSRQRSTVXZbceg"),
+    Person(23554, "w", "long", "jjlkhebZXXXYadipz--------wpkhfddefhkmolk"),
+    Person(8258, "m", "short", "jjjlmkhddccbabcgw-------pgZVTTTVWXYcdfjj"),
+    Person(4234, "w", "long", "jikmrtnjhecbckpw--------zpiecaZZadilkkkj"),
+    Person(2448, "m", "short", "jiijopjdZWUTTTVXq-------caYWVWXZcimmonkj"),
+    Person(5992, "w", "long", "jijmljfdcbcegjnu---------eaXVYcegikmoolj"),
+    Person(31166, "m", "short", "jjkmpmiecbZYXYZadq------xngWVVWYadhlookj"),
+    Person(11741, "w", "long", "jiigffeddddfhkpw---------unjgfeefghihiji"),
+    Person(26872, "m", "long", "jiihfdaYXUTUVYacjx-------rkgdbZZZabcfgii"),
+    Person(6966, "w", "long", "jjjmjdZXUUUXZddXw--------wpkhedeccfhjkkj"),
+    Person(12897, "m", "short", "ijjklkjhfffeeZblz------cYWTSSTTUUWZdfhii"),
+    Person(20681, "w", "long", "ijihiihhhgfggimpv--------wojgfffghjlnmlj"),
+    Person(27136, "m", "short", "hiihhgecbaYZaabdz------jdcbYVTTUVXZbeghh"),
 )
 
 
@@ -192,31 +194,49 @@ def outline_points(person: Person) -> Floats:
 
 
 def cut_out(person: Person, face: Pixels, mirrored: bool) -> tuple[Floats, Floats]:
-    """A face (FACE, FACE, 3) -> the head in colour (H, W, 3) and its matte (H, W), 0..1, at 4 px a generator pixel.
+    """A face (FACE, FACE, 3) -> the head in colour (H, W, 3) and its matte (H, W), 0..1, in steps of 1/SCALE of a
+    generator pixel, the face's first row _ABOVE rows down.
 
-    The generator's images end at the chin. The last rows are drawn out downwards, where hair goes on as strands and
-    skin as a neck, and fade there.
+    The generator's images end at the crown and the chin. Upwards the crown is rounded off. Downwards long hair goes
+    on as strands in its own colour and fades over the shoulders; a jaw without hair beside it ends in its own curve.
     """
-    below, scale = 20, 4
-    tall = cv2.copyMakeBorder(face, 0, below, 0, 0, cv2.BORDER_REPLICATE)
-    big = cv2.resize(tall, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    tall = cv2.copyMakeBorder(face, _ABOVE, _BELOW, 0, 0, cv2.BORDER_REPLICATE)
+    big = cv2.resize(tall, None, fx=_SCALE, fy=_SCALE, interpolation=cv2.INTER_CUBIC)
     big = cv2.bilateralFilter(big, 9, 16, 5)  # the checkerboard of transposed convolutions
-    sharp = _float(big) * 1.7 - _blur(_float(big), 2.4) * 0.7
-    matte = _polygon(sharp.shape[:2], _smooth(outline_points(person)) * scale, 1.6 * scale / 4)
-    floor = (FACE - 2) * scale
+    head = np.clip(_float(big) * 1.7 - _blur(_float(big), 2.4) * 0.7, 0, 1)
+
+    y, x = np.mgrid[: head.shape[0], : head.shape[1]].astype(np.float32) / _SCALE
+    y, x = y - _ABOVE, x - _CENTRE[0]
+    points = outline_points(person)
+    crown = np.clip(1 - ((points[:, 0] - 32) / 22) ** 2, 0, 1) * np.clip((5 - points[:, 1]) / 4, 0, 1)
+    points[:, 1] += _ABOVE - 3.5 * crown
+    matte = _polygon(head.shape[:2], _smooth(points) * _SCALE, 1.6)
+    floor = (_ABOVE + FACE - 2) * _SCALE
     matte[floor:] = matte[floor]
-    matte = _blur(np.clip(matte * 1.5 - 0.5, 0, 1), 0.9 * scale)  # a little inside: its rim is background
-    rows = np.arange(len(matte), dtype=np.float32)[:, None] / scale
-    matte *= _ramp((76 - rows) / 15)
-    if mirrored:
-        sharp, matte = sharp[:, ::-1], matte[:, ::-1]
-    return np.clip(sharp, 0, 1), matte
+    matte *= _ramp((1.06 - np.hypot(x / 30, (y - 32) / np.where(y < 32, 36, 99))) * 14)
+
+    jaw = _ramp((1.03 - np.hypot(x / 25, (y - 36) / 27)) * 16)
+    if person.hair == "long":
+        matte *= _ramp((77 - y) / 16) * np.maximum(jaw, _ramp((np.abs(x) - 10) / 6) + (y < 52))
+    else:
+        matte *= np.maximum(jaw, _ramp((50 - y) / 8))
+    matte = _blur(np.clip(matte * 1.5 - 0.5, 0, 1), 0.8 * _SCALE)  # a little inside: its rim is background
+
+    # Background shines through the rim of the hair: there, colour is drawn from further inside.
+    inside = _ramp((matte - 0.8) * 5)
+    drawn = _blur(head * inside[..., None], 1.5 * _SCALE) / (_blur(inside, 1.5 * _SCALE)[..., None] + 0.01)
+    _paint(head, (1 - inside) * 0.9 * (y < 50), drawn)
+    hair = np.median(_float(face)[3:9, 22:43].reshape(-1, 3), axis=0)
+    grain = (head.mean(axis=2) / (_blur(head.mean(axis=2), 6) + 0.02))[..., None]
+    strands = _ramp((y - 48) / 10) * (1 - jaw) * 0.85
+    _paint(head, np.maximum(strands, _ramp((4 - y) / 4) * 0.7), hair * (0.35 + 0.55 * grain))
+    return (head[:, ::-1], matte[:, ::-1]) if mirrored else (head, matte)
 
 
 def draw_head(photo: Floats, pose: Pose, head: Floats, matte: Floats) -> None:
     """Lay a cut-out head into the photo, in place."""
-    size, middle = photo.shape[1::-1], (_CENTRE[0] * 4, _FACE_Y * 4)
-    move = cv2.getRotationMatrix2D(middle, pose.angle, pose.unit / 4)
+    size, middle = photo.shape[1::-1], (_CENTRE[0] * _SCALE, (_ABOVE + _FACE_Y) * _SCALE)
+    move = cv2.getRotationMatrix2D(middle, pose.angle, pose.unit / _SCALE)
     move[:, 2] += (pose.x - middle[0], pose.y - middle[1])
     _paint(photo, cv2.warpAffine(matte, move, size), cv2.warpAffine(head, move, size, borderMode=cv2.BORDER_REPLICATE))
 
@@ -224,7 +244,9 @@ def draw_head(photo: Floats, pose: Pose, head: Floats, matte: Floats) -> None:
 # ---- the body -------------------------------------------------------------------------------------------------
 
 
-def draw_body(photo: Floats, pose: Pose, face: Pixels, woman: bool, outfit: tuple[str, str], rng: Random) -> None:
+def draw_body(
+    photo: Floats, pose: Pose, face: Pixels, woman: bool, outfit: tuple[str, str], ambient: Floats, rng: Random
+) -> None:
     """Neck, shoulders and clothes under the head, lit from the side that lights the face, in place."""
     garment, cloth = outfit
     shape = photo.shape[:2]
@@ -234,34 +256,43 @@ def draw_body(photo: Floats, pose: Pose, face: Pixels, woman: bool, outfit: tupl
     x, y = (x - pose.x) / pose.unit, (y - pose.y) / pose.unit + _FACE_Y
     side = np.clip(x / 60, -1, 1)
     light = 1 - side * float(np.clip(np.log((left + 0.05) / (right + 0.05)), -0.5, 0.5)) * 0.6
-    wide, neck = (0.84, 10.5) if woman else (0.98, 13.0)
+    wide, neck = (0.80, 10.5) if woman else (0.93, 13.0)
 
     trunk = _half([(neck, 62), (neck + 3, 68), (24 * wide, 72.5), (38 * wide, 76), (48 * wide, 81), (55 * wide, 91),
                    (59 * wide, 108), (62 * wide, 140), (63 * wide, 260)])  # fmt: skip
     torso = _polygon(shape, pose.place(trunk), 0.4 * pose.unit)
-    shade = light * (1 - 0.30 * np.abs(x / (62 * wide)).clip(0, 1.2) ** 2.5) * (1.08 - 0.0028 * (y - 70).clip(0, 90))
-    shade += _folds(rng, shape, pose) * 0.10
+    shade = light * (1 - 0.42 * np.abs(x / (62 * wide)).clip(0, 1.2) ** 2.5) * (1.08 - 0.0028 * (y - 70).clip(0, 90))
+    shade += _folds(rng, shape, pose) * 0.16
     arm = _strokes(shape, pose, [[(s * 42 * wide, 104), (s * 44 * wide, 125), (s * 45 * wide, 200)] for s in (-1, 1)])
     shade *= 1 - 0.5 * _blur(arm, 1.6 * pose.unit)
     weave = 1 + 0.035 * rng.standard_normal((*shape, 1)).astype(np.float32)
-    colour = np.array(CLOTH[cloth], np.float32)
+    colour = np.array(CLOTH[cloth], np.float32) * ambient
+    if garment == "striped T-shirt":
+        stripe = _ramp(np.sin(y * 0.8 + np.cos(x / 30) * 2) * 3 - 1)[..., None]
+        colour = (
+            colour * (1 - stripe)
+            + np.array(CLOTH["navy" if cloth in ("white", "cream") else "white"]) * ambient * stripe
+        )
     _paint(photo, torso, colour * shade[..., None] * weave)
 
-    low = {"T-shirt": 78.0, "sweater": 76.0, "shirt": 84.0, "jacket": 92.0}[garment]
+    low = {"T-shirt": 78.0, "striped T-shirt": 78.0, "sweater": 76.0, "shirt": 84.0, "jacket": 92.0}[garment]
     opening = _half([(neck, 40), (neck, 62), (neck + 2.5, 69), (neck - 1, 70 + (low - 70) * 0.45), (neck * 0.5, low - 2.2),
                      (0, low)])  # fmt: skip
     hole = _polygon(shape, pose.place(opening), 0.35 * pose.unit)
     under = np.array(CLOTH["white" if cloth != "white" else "navy"], np.float32)
     if garment == "jacket":  # a T-shirt shows under it
-        _paint(photo, hole, under * 0.85 * light[..., None] * (1 - 0.12 * np.abs(side))[..., None])
+        _paint(photo, hole, under * ambient * 0.85 * light[..., None] * (1 - 0.12 * np.abs(side))[..., None])
         hole = _polygon(shape, pose.place(_half([(neck, 40), (neck, 62), (neck + 1, 69), (neck - 3, 74), (0, 77)])),
                         0.35 * pose.unit)  # fmt: skip
     throat = 0.55 + 0.30 * _ramp((y - 62) / 13) - 0.22 * np.abs(x / neck).clip(0, 1.2) ** 3
-    _paint(photo, hole, skin * np.array((1.02, 0.97, 0.94)) * (throat * light)[..., None])
-    if garment in ("T-shirt", "sweater"):
+    _paint(photo, hole, skin * ambient * np.array((1.02, 0.97, 0.94)) * (throat * light)[..., None])
+    if garment in ("T-shirt", "striped T-shirt", "sweater"):
         rim = np.clip(_blur(hole, 1.5 * pose.unit) - hole, 0, 1) * torso * (y > 62)
         _paint(photo, rim * 0.9, colour * 0.5 * shade[..., None])
     else:
+        if garment == "shirt":
+            front = _strokes(shape, pose, [[(0, low), (0, 260)]]) * torso * 0.4
+            _paint(photo, _blur(front, 0.4 * pose.unit), np.zeros(3))
         _collar(photo, pose, neck, low, garment, colour * 1.12 * shade[..., None], torso)
 
 
@@ -271,7 +302,16 @@ def _collar(photo: Floats, pose: Pose, neck: float, low: float, garment: str, cl
         if garment == "shirt":
             flap = [(neck + 0.5, 63), (neck + 4, 69), (10.5, 88), (1.0, low), (neck * 0.62, 75)]
         else:
-            flap = [(neck + 1, 64), (neck + 5, 70), (20, 84), (15.5, 87), (18, 92), (3, 122), (0.5, low + 18), (neck, 74)]
+            flap = [
+                (neck + 1, 64),
+                (neck + 5, 70),
+                (20, 84),
+                (15.5, 87),
+                (18, 92),
+                (3, 122),
+                (0.5, low + 18),
+                (neck, 74),
+            ]
         points = pose.place([(s * px, py) for px, py in flap])
         shape = photo.shape[:2]
         mask = _polygon(shape, points, 0.25 * pose.unit)
@@ -287,8 +327,8 @@ def _folds(rng: Random, shape: tuple[int, ...], pose: Pose) -> Floats:
     coarse = cv2.GaussianBlur(cells, (0, 0), sigmaX=1.0, sigmaY=3.2)
     folds = cv2.resize(coarse / (coarse.std() + 1e-6), (width, height), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    slant = 0.35 * np.abs(x - pose.x)
-    return cv2.remap(folds, x, y + slant, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT).clip(-2, 2) / 2
+    slanted = y + np.float32(0.35) * np.abs(x - np.float32(pose.x))
+    return cv2.remap(folds, x, slanted, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101).clip(-2, 2) / 2
 
 
 # ---- the place ------------------------------------------------------------------------------------------------
@@ -378,19 +418,22 @@ def compose(photo: Photo, faces: Sequence[Pixels], rng: Random) -> tuple[Pixels,
     count = len(photo.people)
     width, height = (640, 420) if count > 1 else SIZES[int(rng.integers(len(SIZES)))]
     scene = draw_scene(width, height, photo.scene, rng)
+    average = scene.mean(axis=(0, 1))
+    ambient = (0.9 if photo.scene == "evening" else 1.0) * (1 + 0.18 * (average / average.mean() - 1))
     worn = []
     steps = (np.arange(count) + 0.5) / max(count, 1)
     for place, index, face in sorted(zip(steps, photo.people, faces, strict=True), key=lambda p: abs(p[0] - 0.5))[::-1]:
         person = PEOPLE[index]
-        unit = rng.uniform(1.9, 2.2) if count > 1 else rng.uniform(2.35, 3.0)
+        unit = rng.uniform(1.9, 2.2) if count > 1 else rng.uniform(2.5, 3.1)
         spread = 0.015 if count > 1 else 0.09
         at = width * (0.5 + (place - 0.5) * (0.92 if count > 1 else 1) + rng.uniform(-spread, spread))
-        pose = Pose(at, height * rng.uniform(0.30, 0.36) + unit * 10, unit, rng.uniform(-6, 6))
+        pose = Pose(float(at), height * rng.uniform(0.30, 0.36) + unit * 10, unit, rng.uniform(-6, 6))
         mirrored = bool(rng.integers(2))
         outfit = (GARMENTS[int(rng.integers(len(GARMENTS)))], tuple(CLOTH)[int(rng.integers(len(CLOTH)))])
         seen = face[:, ::-1] if mirrored else face
-        draw_body(scene, pose, seen, person.looks == "w", outfit, rng)
-        draw_head(scene, pose, *cut_out(person, face, mirrored))
+        draw_body(scene, pose, seen, person.looks == "w", outfit, ambient, rng)
+        head, matte = cut_out(person, face, mirrored)
+        draw_head(scene, pose, head * ambient, matte)
         worn.append(f"a {outfit[1]} {outfit[0]}")
     return develop(scene, photo.scene, rng), _caption(photo, worn)
 
@@ -477,3 +520,117 @@ def _strokes(shape: tuple[int, ...], pose: Pose, lines: Sequence[Sequence[tuple[
 
 def _paint(image: Floats, mask: Floats, colour: NDArray[np.floating]) -> None:
     image += mask[..., None] * (colour - image)
+
+
+# ---- the dataset ----------------------------------------------------------------------------------------------
+
+
+def make_dataset(
+    generator: Generator,
+    out: Path,
+    *,
+    people: int = len(PEOPLE),
+    photos_per_person: int = 5,
+    scenes: Sequence[str] = tuple(SCENES),
+    groups: int = GROUPS,
+    empty: int = EMPTY,
+    astronaut: bool = True,
+    shards: int = SHARDS,
+    seed: int = 0,
+) -> list[Path]:
+    """Write demo-000.tar, ... to `out`, WebDataset shards of KEY.jpg and KEY.json; returns their paths.
+
+    A sidecar holds `person` ("p007"; null on a group photo, whose `people` names them from left to right; absent
+    where nobody is), `caption`, and `device`, a serial number that no release should pass on.
+    Raises ValueError where more people are asked for than PEOPLE has.
+    """
+    if not 1 <= people <= len(PEOPLE):
+        raise ValueError(f"The demo has {len(PEOPLE)} people; {people} were asked for. Ask for 1 to {len(PEOPLE)}.")
+    if groups and people < 3:
+        raise ValueError(f"A group photo needs 3 people to choose from; there are {people}. Ask for groups=0.")
+    rng = np.random.default_rng(seed)
+    photos = [
+        Photo((i,), scenes[int(rng.integers(len(scenes)))]) for i in range(people) for _ in range(photos_per_person)
+    ]
+    for group in range(groups):
+        together = rng.choice(people, size=2 + group % 2, replace=False)
+        photos.append(Photo(tuple(int(i) for i in together), scenes[group % len(scenes)]))
+    photos += [Photo((), scenes[i % len(scenes)]) for i in range(empty)]
+    faces = _faces(generator, photos, rng)
+    samples = []
+    for number, (photo, seen) in enumerate(zip(photos, faces, strict=True)):
+        pixels, caption = compose(photo, seen, np.random.default_rng((seed, number)))
+        samples.append((_encode(pixels), {**_labels(photo), "caption": caption, "device": f"CAM-{number % 7:04d}"}))
+    if astronaut:
+        samples.append(_astronaut())
+    order = rng.permutation(len(samples))
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for shard, part in enumerate(np.array_split(order, shards)):
+        paths.append(out / f"demo-{shard:03d}.tar")
+        _write_shard(paths[-1], [(f"{shard:03d}{n:05d}", *samples[int(i)]) for n, i in enumerate(part)])
+    return paths
+
+
+def _faces(generator: Generator, photos: Sequence[Photo], rng: Random) -> list[list[Pixels]]:
+    """For each photo the faces of its people, each a fresh one of that person."""
+    owners = [index for photo in photos for index in photo.people]
+    identity = np.stack([latent(PEOPLE[index]) for index in owners])
+    latents = TRUNCATION * identity + NOISE * rng.standard_normal(identity.shape).astype(np.float32)
+    images = iter(generator(latents.astype(np.float32).reshape(-1, LATENT, 1, 1)))
+    return [[next(images) for _ in photo.people] for photo in photos]
+
+
+def _labels(photo: Photo) -> dict[str, object]:
+    names = [f"p{index:03d}" for index in photo.people]
+    if not names:
+        return {}
+    return {"person": names[0]} if len(names) == 1 else {"person": None, "people": names}
+
+
+def _astronaut() -> tuple[bytes, dict[str, object]]:
+    """One real face: NASA's portrait of an astronaut, in the public domain, as scikit-image ships it."""
+    from skimage.data import astronaut
+
+    return _encode(astronaut()), {"person": "astronaut", "caption": "A portrait of an astronaut.", "device": "CAM-0000"}
+
+
+def _encode(pixels: Pixels) -> bytes:
+    """JPEG with what cameras add: a maker, a model and a position, at sea where no one lives."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "anonlib", "demo camera"
+    position = exif.get_ifd(0x8825)
+    position[1], position[2], position[3], position[4] = "N", (0.0, 0.0, 0.0), "W", (0.0, 0.0, 0.0)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY, exif=exif)
+    return stream.getvalue()
+
+
+def _write_shard(path: Path, samples: Sequence[tuple[str, bytes, dict[str, object]]]) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, jpeg, fields in samples:
+            for name, data in ((f"{key}.jpg", jpeg), (f"{key}.json", json.dumps(fields).encode())):
+                member = tarfile.TarInfo(name)  # its defaults: mtime 0, owner 0, mode 644
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def main() -> None:
+    """`python jobs/demo_data.py OUT`"""
+    parser = argparse.ArgumentParser(description="Write the demo dataset: photos of people who never lived.")
+    parser.add_argument("out", type=Path, help="folder for demo-000.tar, ...")
+    parser.add_argument("--people", type=int, default=len(PEOPLE))
+    parser.add_argument("--photos-per-person", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    from anonlib.models.fetch import model_bytes
+
+    generator = generator_from_onnx(model_bytes("face-gan"))
+    for path in make_dataset(
+        generator, options.out, people=options.people, photos_per_person=options.photos_per_person, seed=options.seed
+    ):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,8 @@
 
 A unit of work is a whole file, so that the release has the same files. Only a file above UNIT_BYTES is split
 into runs of row groups, because one worker would hold it for too long; its output is then a folder of parts.
-Columns are read in small pieces: a row group may be the whole file.
+A column is read page by page, so memory is bounded by a page (at most 1,024 images in most files) even where a
+row group is the whole file.
 """
 
 from collections.abc import Iterator

@@ -16,7 +16,9 @@ from anonlib.datasets.base import DatasetError, Sample, ShardWriter
 from anonlib.datasets.fields import key_spellings, renamed_value
 from anonlib.datasets.parquet_layout import Layout, released_schema
 
-FLUSH_BYTES = 256 << 20
+FLUSH_BYTES = 128 << 20
+# Arrow closes a page only between batches; its 1,024 rows would make pages that readers must hold whole.
+ROWS_PER_PAGE_CHECK = 16
 
 
 class ParquetShardWriter(ShardWriter):
@@ -49,6 +51,7 @@ class ParquetShardWriter(ShardWriter):
             self._temporary,
             self._schema,
             compression=codecs or "snappy",
+            write_batch_size=ROWS_PER_PAGE_CHECK,
             use_dictionary=[path for path in dictionaries if path.partition(".")[0] != layout.image],
         )
 
@@ -83,8 +86,8 @@ class ParquetShardWriter(ShardWriter):
     def _flush(self) -> None:
         if self._rows:
             table = pa.Table.from_pylist(self._rows, schema=self._schema)
-            self._file.write_table(table, row_group_size=len(self._rows))
-        self._rows, self._bytes = [], 0
+            self._rows, self._bytes = [], 0
+            self._file.write_table(table, row_group_size=table.num_rows)
 
     def _finish(self) -> None:
         self._flush()

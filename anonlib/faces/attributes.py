@@ -1,7 +1,7 @@
 """Age, gender and expression of faces: for strata and for utility, never for identity.
 
-Gender and age are estimates of how a face looks to a network, used so that a replacement looks like the same kind of person;
-a stratum asks them to be sure and sends the unsure to a mixed one.
+Gender and age are estimates of how a face looks to a network, used so that a replacement looks like the same
+kind of person; a stratum asks them to be sure and sends the unsure to a mixed one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.faces import align
-from anonlib.faces.embed import Alignment
-from anonlib.models.catalog import MODELS
-from anonlib.models.runtime import Engine, prepare
+from anonlib.faces.embed import model_input
+from anonlib.models.runtime import Engine
 
-_AGE_GENDER = Alignment.arcface(1.2, -0.17)
-_EXPRESSION = Alignment.arcface(0.95, -0.08)
 _AGES = np.arange(81, dtype=np.float32)
 
 
@@ -44,23 +40,8 @@ class AttributeReader:
         age, female = (np.full(count, np.nan, np.float32) for _ in range(2))
         expression = np.full((count, 7), np.nan, np.float32)
         if count and self.age_gender is not None:
-            ages, genders = self.age_gender(_crops("age-gender", images, points, _AGE_GENDER))[:2]
+            ages, genders = self.age_gender(model_input("age-gender", images, points))[:2]
             age, female = ages.astype(np.float32) @ _AGES, genders[:, 0].astype(np.float32)
         if count and self.expression is not None:
-            expression = self.expression(_crops("expression", images, points, _EXPRESSION))[0].astype(np.float32)
+            expression = self.expression(model_input("expression", images, points))[0].astype(np.float32)
         return Attributes(age, female, expression)
-
-
-def _crops(
-    name: str,
-    images: Sequence[NDArray[np.uint8]],
-    points: Sequence[NDArray[np.float32]],
-    alignment: Alignment,
-) -> NDArray[np.float32]:
-    model = MODELS[name]
-    size = model.input.size[0] if model.input.size else 0
-    target = alignment.points * size
-    views = [
-        align.crop(image, align.similarity(five, target), size) for image, five in zip(images, points, strict=True)
-    ]
-    return prepare(model, np.stack(views))

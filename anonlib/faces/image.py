@@ -3,12 +3,15 @@
 The output is always encoded afresh from pixels, so EXIF (with its thumbnail and GPS), XMP, IPTC,
 comments, C2PA, trailing data and embedded previews have no way through; orientation is applied
 before it is dropped. Pixels that a fully transparent alpha hides are blanked, since a face may hide there.
+Of a phone's multi-picture JPEG (MPO: gain maps, previews) only the photograph itself is taken.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,8 +63,13 @@ def decode(data: bytes, *, max_mpx: float) -> Picture:
             SyntaxError,
             EOFError,
             MemoryError,
-            ZeroDivisionError,
-            IndexError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            struct.error,
+            zlib.error,
         ) as error:
             raise ImageProblem(f"the image is damaged: {_one_line(error)}") from None
 
@@ -72,14 +80,14 @@ def _decode(image: Image.Image, data: bytes, max_mpx: float) -> Picture:
         raise ImageProblem("the image has no pixels")
     if width * height > max_mpx * 1e6:
         raise ImageProblem(f"{width}x{height} px is over the limit of {max_mpx:g} megapixels (limits.image_mpx)")
-    frames = getattr(image, "n_frames", 1)
+    several = image.format == "MPO"
+    frames = 1 if several else getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageProblem(f"animated or many-paged ({frames} frames); only stills are anonymized")
-    image_format = next(name for name in _FORMATS if name == image.format)
+    image_format = "JPEG" if several else next(name for name in _FORMATS if name == image.format)
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     stripped = _metadata(image, data)
-    icc = image.info.get("icc_profile")
-    icc = icc if isinstance(icc, bytes) and 0 < len(icc) <= _ICC_LIMIT else None
+    icc = _rgb_profile(image.info.get("icc_profile"))
     if image_format == "JPEG" and image.mode in ("RGB", "L") and orientation in (0, 1):
         rgb = np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True))
         return Picture(rgb, None, image_format, icc, stripped, ())
@@ -102,6 +110,15 @@ def _decode(image: Image.Image, data: bytes, max_mpx: float) -> Picture:
     else:
         rgb = np.array(image.convert("RGB"))
     return Picture(rgb, alpha, image_format, icc, stripped, tuple(notes))
+
+
+def _rgb_profile(icc: object) -> bytes | None:
+    """A colour profile that fits RGB pixels (ICC.1:2022, 7.2), without what follows its end; else None."""
+    if not isinstance(icc, bytes) or not 128 < len(icc) <= _ICC_LIMIT:
+        return None
+    size = int.from_bytes(icc[:4], "big")
+    fits = icc[16:20] == b"RGB " and icc[36:40] == b"acsp" and 128 < size <= len(icc)
+    return icc[:size] if fits else None
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
@@ -127,6 +144,8 @@ def _metadata(image: Image.Image, data: bytes) -> tuple[str, ...]:
         found.add("xmp")
     if b"c2pa" in data[:200_000]:
         found.add("c2pa")
+    if image.format == "MPO":
+        found.add("further pictures")
     return tuple(sorted(found))
 
 

@@ -1,13 +1,14 @@
 """468 points of a face in image px, by the face-mesh network, from a box and 5 landmarks.
 
-The network wants the face upright in 1.5 times its box. Its own answer is a better box than the detector's, so it
-looks twice; the second look is what is kept.
+The network wants the face upright in 1.5 times its box. Its own answer is a better box than the detector's,
+so it looks twice; the second look is what is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,10 +57,7 @@ class FaceMesh:
             meshes = np.stack([_to_image(row, matrix) for row, (_, matrix) in zip(points, views, strict=True)])
             views = [(image, from_mesh(mesh)) for (image, _), mesh in zip(views, meshes, strict=True)]
         bounds = np.cumsum([0, *(len(found) for found in faces)])
-        return [
-            Meshes(meshes[start:stop], presence[start:stop])
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
-        ]
+        return [Meshes(meshes[start:stop], presence[start:stop]) for start, stop in pairwise(bounds)]
 
 
 def from_mesh(mesh: NDArray[np.float32]) -> align.Affine:
@@ -89,25 +87,27 @@ def five_points(mesh: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def mouth_opening(mesh: NDArray[np.float32]) -> float:
     """Gap between the inner lips over the mouth's width."""
-    gap = np.linalg.norm(mesh[topology.LIP_TOP] - mesh[topology.LIP_BOTTOM])
-    width = np.linalg.norm(mesh[topology.MOUTH_LEFT] - mesh[topology.MOUTH_RIGHT])
-    return float(gap / max(width, 1e-6))
+    gap = _distance(mesh, topology.LIP_TOP, topology.LIP_BOTTOM)
+    return gap / max(_distance(mesh, topology.MOUTH_LEFT, topology.MOUTH_RIGHT), 1e-6)
 
 
 def eye_opening(mesh: NDArray[np.float32]) -> float:
     """Mean gap between the lids over the eyes' width."""
-    ratios = [
-        np.linalg.norm(mesh[lids[0]] - mesh[lids[1]]) / max(float(np.linalg.norm(mesh[a] - mesh[b])), 1e-6)
-        for lids, a, b in (
-            (topology.LEFT_EYE_LIDS, topology.LEFT_EYE_OUTER, topology.LEFT_EYE_INNER),
-            (topology.RIGHT_EYE_LIDS, topology.RIGHT_EYE_OUTER, topology.RIGHT_EYE_INNER),
-        )
-    ]
-    return float(np.mean(ratios))
+    left = _distance(mesh, *topology.LEFT_EYE_LIDS) / max(
+        _distance(mesh, topology.LEFT_EYE_OUTER, topology.LEFT_EYE_INNER), 1e-6
+    )
+    right = _distance(mesh, *topology.RIGHT_EYE_LIDS) / max(
+        _distance(mesh, topology.RIGHT_EYE_OUTER, topology.RIGHT_EYE_INNER), 1e-6
+    )
+    return (left + right) / 2
+
+
+def _distance(mesh: NDArray[np.float32], one: int, two: int) -> float:
+    return float(np.linalg.norm(mesh[one] - mesh[two]))
 
 
 def _from_box(box: NDArray[np.float32], landmarks: NDArray[np.float32]) -> align.Affine:
-    centre = (box[:2] + box[2:]) / 2
+    centre = ((box[:2] + box[2:]) / 2).astype(np.float32)
     return align.square(centre, _FIRST_SIDE * float((box[2:] - box[:2]).max()), align.roll(landmarks), SIZE)
 
 

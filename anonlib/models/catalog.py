@@ -241,7 +241,7 @@ _CARDS = (
             ),
         ),
         sha256="439c83f8a9be3bfc7d3f20b0f58287f28ee87b8632af72cdfe79ff47950b452a",
-        input=Input((112, 112), Crop("box", 1.1), mean=_DLIB_MEAN, scale=1 / 255),
+        input=Input((112, 112), Crop("points", 0.95, -0.05), mean=_DLIB_MEAN, scale=1 / 255),
         outputs=(
             Output("expression", (7,), "neutral, happy, sad, angry, fearful, disgusted, surprised: probabilities"),
         ),

@@ -39,6 +39,7 @@ STABLE_SINCE_7 = frozenset(
         "Relu",
         "Reshape",
         "Sigmoid",
+        "Sub",
         "Tanh",
     )
 )

@@ -147,5 +147,6 @@ _OPERATORS: dict[str, Callable[[Node, list[Tensor], Any], Tensor]] = {
     "Reshape": lambda node, x, numbers: x[0].reshape(numbers[0]),
     "Sigmoid": _simple(torch.sigmoid),
     "Softmax": lambda node, x, numbers: torch.softmax(x[0], node.attrs.get("axis", -1)),
+    "Sub": _simple(torch.sub),
     "Tanh": _simple(torch.tanh),
 }

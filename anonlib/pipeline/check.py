@@ -1,7 +1,7 @@
 """The second look at an output: is a face still there, and is it still the source's?
 
-By recognizers that the method did not use, at cosine thresholds of FAR 1e-3. The source is embedded from the original pixels at the
-same five points, so that the two differ in the face alone.
+By recognizers that the method did not use, at cosine thresholds of FAR 1e-3. The source is embedded from the
+original pixels at the same five points, so that the two differ in the face alone.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class Checker:
         views = []
         for photo, face in faces:
             side = _VIEW_SIDES * float((face.box[2:] - face.box[:2]).max())
-            matrix = align.square((face.box[:2] + face.box[2:]) / 2, side, 0.0, _VIEW)
+            centre_of_box = ((face.box[:2] + face.box[2:]) / 2).astype(np.float32)
+            matrix = align.square(centre_of_box, side, 0.0, _VIEW)
             views.append(align.crop(photo.out, matrix, _VIEW))
         centre, reach = np.array([_VIEW / 2, _VIEW / 2]), _SAME_PLACE * _VIEW / _VIEW_SIDES
         return [

@@ -1,7 +1,8 @@
 """A whole run: inventory, scan, plan, surrogates, render, each a loop over what has no marker yet.
 
-A stage gets three rounds; what is left then is quarantined with its reason, so a job always ends in an answer. A second run
-of the same job does only what is missing. The run key holds the digest of the plan: a late face cannot meet a stale plan.
+A stage gets three rounds; what is left then is quarantined with its reason, so a job always ends in an
+answer. A second run of the same job does only what is missing. The run key holds the digest of the plan: a
+late face cannot meet a stale plan.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
 from anonlib.pipeline.engines import check_licences, render_models, scan_models
-from anonlib.pipeline.outcome import Outcome
+from anonlib.pipeline.outcome import Outcome, without_names
 from anonlib.pipeline.places import (
     INVENTORY,
     INVENTORY_NOTE,
@@ -192,13 +193,15 @@ class Job:
         digest = sha256(data)
         workspace = self.places.workspace
         note = json_bytes({"inventory": digest, "shards": len(shards), "input": self.config.input.uri})
-        if workspace.claim(INVENTORY_NOTE, note):
-            workspace.publish(INVENTORY, data)
-        elif json.loads(workspace.read(INVENTORY_NOTE))["inventory"] != digest:
+        if not workspace.claim(INVENTORY_NOTE, note) and (
+            json.loads(workspace.read(INVENTORY_NOTE))["inventory"] != digest
+        ):
             raise JobError(
                 f"the input {self.config.input.uri} is not the one that the workspace {self.config.workspace.uri} was "
                 "made for (files came, went or changed); give this run a new workspace and output"
             )
+        if not workspace.exists(INVENTORY):
+            workspace.publish(INVENTORY, data)
         return shards, digest
 
     def _rounds(
@@ -233,6 +236,7 @@ class Job:
         known = tables.from_bytes(images.storage.read(images.path("images", f"{shard.shard_id}.parquet")), ["key"])
         keys = known.column("key").to_pylist()
         if self.config.rekey:
+            why = without_names(why, keys)
             keys = [self.keyring.pseudonym("key", shard.shard_id, key) for key in keys]
         rows = [{"key": key, "status": QUARANTINED, "reason": f"the shard failed: {why}", "faces": []} for key in keys]
         manifest = tables.to_bytes(rows, MANIFEST)

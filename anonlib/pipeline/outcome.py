@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import time
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -13,6 +17,9 @@ from numpy.typing import NDArray
 
 FAILURES = (
     ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
     LookupError,
     MemoryError,
     OSError,
@@ -20,6 +27,9 @@ FAILURES = (
     TypeError,
     ValueError,
     cv2.error,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 """What one image may raise without ending its shard: everything but an interrupt, an exit and a storage's sentence."""
 
@@ -69,3 +79,11 @@ def in_chunks(items: Iterable[_T], most: int) -> Iterator[list[_T]]:
 def sentence(error: BaseException) -> str:
     """An exception as one short line that names its kind."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def without_names(reason: str, keys: Iterable[str]) -> str:
+    """A reason for a release with new keys: old keys, whole or in part, and everything quoted become "…"."""
+    parts = {part for key in keys for part in (key, *key.split("/"), key.rpartition(".")[0]) if part}
+    for part in sorted(parts, key=len, reverse=True):
+        reason = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "…", reason)
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason)

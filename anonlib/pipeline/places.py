@@ -1,7 +1,8 @@
-"""Where everything of a run lies: the workspace's rooms and the release's, and the markers that say a shard is done.
+"""Where everything of a run lies: the workspace's rooms and the release's, and the markers that say a shard is
+done.
 
-A marker is written last and claimed, never replaced: whether a shard is done has one answer. It names the digests of what it
-vouches for and carries no time, so a second run of the same job ends in the same bytes.
+A marker is written last and claimed, never replaced: whether a shard is done has one answer. It names the
+digests of what it vouches for and carries no time, so a second run of the same job ends in the same bytes.
 """
 
 from __future__ import annotations

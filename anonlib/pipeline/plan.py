@@ -1,8 +1,9 @@
 """Plan: all faces together. Who is who, who hides with whom, and who wears whose surrogate.
 
-One process over the feature columns; pixels stay where they are. Only subjects with a portrait worth averaging become
-donors, and classes are formed of donors, at least k each, all weighing the same; everyone else joins the nearest class as a
-wearer. A face without a usable mesh, and a subject without a class, are assigned to the solid redaction with the reason.
+One process over the feature columns; pixels stay where they are. Only subjects with a portrait worth
+averaging become donors, and classes are formed of donors, at least k each, all weighing the same; everyone
+else joins the nearest class as a wearer. A face without a usable mesh, and a subject without a class, are
+assigned to the solid redaction with the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from anonlib.privacy.subjects import by_label, cluster, normalized, templates
 from anonlib.records import ASSIGNMENTS, CLASSES, SUBJECTS
 
 SAME_PERSON = 0.945
-"""dlib cosine above which two photos show one person (FAR 1e-3 is 0.924; stricter, since merging two people is worse)."""
+"""dlib cosine of two photos of one person: stricter than FAR 1e-3 (0.927), since merging two people is worse."""
 MAYBE_SAME_PERSON = 0.96
 """Cosine of two templates above which they may be one person, for effective k."""
 
@@ -164,14 +165,17 @@ class PlanStage:
                 joined += 1
         subjects = len(ids)
         weight = np.bincount(of_face, minlength=subjects)
-        mean_of = lambda name: np.bincount(of_face, _column(faces, name), subjects) / np.maximum(weight, 1)  # noqa: E731
+
+        def mean_of(name: str) -> NDArray[np.float32]:
+            return np.asarray(np.bincount(of_face, _column(faces, name), subjects) / np.maximum(weight, 1), np.float32)
+
         return _People(
             of_face,
             ids,
             ["label"] * len(names) + ["clustering"] * joined,
             templates(embeddings, of_face, subjects),
-            mean_of("female").astype(np.float32),
-            mean_of("age").astype(np.float32),
+            mean_of("female"),
+            mean_of("age"),
         )
 
     def _wear(self, template: NDArray[np.float32], classes: list[EquivalenceClass]) -> list[tuple[int, ...]]:

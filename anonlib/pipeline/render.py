@@ -1,8 +1,9 @@
 """Render: every image once more. Replace each face, check the output, write the shard and its manifest.
 
-Fail closed. Per face: the method; then its output is embedded by recognizers that the method did not use, and if it still
-matches the source the next surrogate is tried, then a flat ellipse. Per image: whatever goes wrong ends in a row `quarantined` with the
-reason and no output. An original face px is never written because something went wrong.
+Fail closed. Per face: the method; then its output is embedded by recognizers that the method did not use, and
+if it still matches the source the next surrogate is tried, then a flat ellipse. Per image: whatever goes
+wrong ends in a row `quarantined` with the reason and no output. An original face px is never written because
+something went wrong.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from anonlib.faces.image import ImageProblem, Picture, encode
 from anonlib.pipeline import surrogates, tables
 from anonlib.pipeline.check import Checker, Finding
 from anonlib.pipeline.engines import ModelBytes
-from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence
+from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence, without_names
 from anonlib.pipeline.places import Places, Room, plan_room, release_room, scan_room, sha256
 from anonlib.pipeline.scan import read_image
 from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST, MESH_POINTS, NO_FACE, QUARANTINED, RELEASED
+from anonlib.storage import NotFound
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 
@@ -179,12 +181,7 @@ class RenderStage:
             ]
             if self.checker is None or not checkable:
                 break
-            try:
-                failed = self.checker.check(checkable)
-            except FAILURES as error:
-                for photo, _ in checkable:
-                    photo.problem = f"checking the output failed: {sentence(error)}"
-                break
+            failed = self._still_matching(self.checker, checkable)
             # A retry repaints the whole photo, so that no trace of the first try stays under the second.
             again = {id(photo) for photo, _ in failed}
             for photo in chunk:
@@ -193,6 +190,21 @@ class RenderStage:
             for _, face in failed:
                 face.tries.pop(0)
             open_faces = [(photo, face) for photo in chunk if id(photo) in again for face in photo.faces]
+
+    def _still_matching(self, checker: Checker, faces: list[tuple[Photo, Face]]) -> list[tuple[Photo, Face]]:
+        """Faces to try again; if the check of all fails, photo by photo, so that only the culprit is lost."""
+        photos = {id(photo): photo for photo, _ in faces}
+        try:
+            return checker.check(faces)
+        except FAILURES as error:
+            if len(photos) == 1:
+                faces[0][0].problem = f"checking the output failed: {sentence(error)}"
+                return []
+        return [
+            one
+            for photo in photos.values()
+            for one in self._still_matching(checker, [(owner, face) for owner, face in faces if owner is photo])
+        ]
 
     def _replace(self, photo: Photo, face: Face) -> None:
         """Paint one face into `photo.out`, by its next surrogate if it has one left, else by the redaction."""
@@ -240,6 +252,8 @@ class RenderStage:
         self, sample: Sample, shard: Shard, status: str, reason: str | None, photo: Photo | None = None
     ) -> dict[str, Any]:
         picture = photo.picture if photo else None
+        if reason is not None and self.job.rekey:
+            reason = without_names(reason, [sample.key])
         return {
             "position": sample.position,
             "key": self._new_key(sample, shard) or sample.key,
@@ -292,7 +306,10 @@ class RenderStage:
     def _surrogate(self, class_id: str) -> surrogates.Surrogate:
         if class_id not in self._held:
             path = self.plan.path("surrogates", f"{class_id}.npz")
-            self._held[class_id] = surrogates.from_bytes(self.plan.storage.read(path))
+            try:
+                self._held[class_id] = surrogates.from_bytes(self.plan.storage.read(path))
+            except NotFound:
+                raise LookupError("its surrogate is missing from the workspace") from None
             if len(self._held) > _SURROGATES_HELD:
                 self._held.popitem(last=False)
         self._held.move_to_end(class_id)

@@ -1,8 +1,9 @@
 """Runs a stage over its units: on Ray, or one after another in this process. The only file that imports Ray.
 
-Ray Data schedules and restarts; it neither reads nor writes photographs. One row is one unit of work and its outcome is a few
-numbers: pixels never enter the object store. Whether a unit is done is said by its marker alone, so Ray may lose, repeat or
-race units as it likes. Both twins build the same stage, single-threaded, and so end in the same bytes.
+Ray Data schedules and restarts; it neither reads nor writes photographs. One row is one unit of work and its
+outcome is a few numbers: pixels never enter the object store. Whether a unit is done is said by its marker
+alone, so Ray may lose, repeat or race units as it likes. Both twins build the same stage, single-threaded,
+and so end in the same bytes.
 """
 
 from __future__ import annotations

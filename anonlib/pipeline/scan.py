@@ -1,7 +1,7 @@
 """Scan: every image once, find its faces and describe them, into the workspace.
 
-A sample that cannot be read becomes a row with the reason. A redaction needs boxes alone, so for those the other
-networks do not run and the columns stay empty.
+A sample that cannot be read becomes a row with the reason. A redaction needs boxes alone, so for those the
+other networks do not run and the columns stay empty.
 """
 
 from __future__ import annotations

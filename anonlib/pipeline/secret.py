@@ -1,6 +1,7 @@
 """The job's secret: from the environment or a file, else made once and kept in the workspace.
 
-A worker reads it from the same place itself; it never travels in a config, a pickle, a log or on a command line.
+A worker reads it from the same place itself; it never travels in a config, a pickle, a log or on a command
+line.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.pipeline import tables
-from anonlib.pipeline.outcome import Outcome
+from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.records import EXPRESSIONS, MESH_POINTS
 from anonlib.synthesis.textures.average import Portrait, Texture, average, member_texture, portrait
@@ -102,7 +102,12 @@ def to_bytes(texture: Texture) -> bytes:
 
 
 def from_bytes(data: bytes) -> Surrogate:
-    """A surrogate as `to_bytes` wrote it."""
-    with np.load(io.BytesIO(data)) as arrays:
-        texture = Texture(arrays["detail"].astype(np.float32), arrays["shape"].astype(np.float32), float(arrays["happy"]))
+    """A surrogate as `to_bytes` wrote it; raises ValueError if the bytes are damaged."""
+    try:
+        with np.load(io.BytesIO(data)) as arrays:
+            texture = Texture(
+                arrays["detail"].astype(np.float32), arrays["shape"].astype(np.float32), float(arrays["happy"])
+            )
+    except FAILURES as error:
+        raise ValueError("a surrogate in the workspace is damaged") from error
     return Surrogate(texture, hashlib.sha256(data).hexdigest())

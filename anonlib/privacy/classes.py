@@ -2,12 +2,12 @@
 
 MDAV (Domingo-Ferrer and Mateo-Sanz 2002; Domingo-Ferrer and Torra 2005) takes the subject furthest from the
 mean and its k-1 nearest, then the subject furthest from that one and its k-1 nearest, until fewer than 2k are
-left, which form the last class. Classes partition the subjects, so hiding in one says no more than membership. A
-stratum (gender and age band) that cannot fill a class is merged with its neighbours; what still cannot is
-returned as left over, to be redacted.
+left, which form the last class. Classes partition the subjects, so hiding in one says no more than
+membership. A stratum (gender and age band) that cannot fill a class is merged with its neighbours; what still
+cannot is returned as left over, to be redacted.
 
-Effective k counts members closer than a lenient same-person threshold as one, since a person whom clustering split
-in two must not count twice; a class is only as large as its effective k, and short ones are merged.
+Effective k counts members closer than a lenient same-person threshold as one, since a person whom clustering
+split in two must not count twice; a class is only as large as its effective k, and short ones are merged.
 """
 
 from __future__ import annotations

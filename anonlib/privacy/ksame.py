@@ -1,10 +1,10 @@
 """Whose face a class gets: its own average (k-same) or another class's (k-diff).
 
-k-same is Newton, Sweeney and Malin 2005 with Gross et al. 2006: the surrogate is the uniform mean of the class, so
-recognition is bounded by 1/k only if nothing else of the photo helps; in practice the similar face in its own
-hair exceeds it. k-diff (Sun, Meng, Ariyaeeinia 2015) deals each class the surrogate of a class far from it. Every
-surrogate serves one class: the assignment is a derangement that maximizes the total distance, so who
-got what does not say who was near.
+k-same is Newton, Sweeney and Malin 2005 with Gross et al. 2006: the surrogate is the uniform mean of the
+class, so recognition is bounded by 1/k only if nothing else of the photo helps; in practice the similar face
+in its own hair exceeds it. k-diff (Sun, Meng, Ariyaeeinia 2015) deals each class the surrogate of a class far
+from it. Every surrogate serves one class: the assignment is a derangement that maximizes the total distance,
+so who got what does not say who was near.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _furthest(centres: NDArray[np.float32], number: int, excluded: set[int]) -> 
 
 
 def _derangement(centres: NDArray[np.float32]) -> NDArray[np.int64]:
-    """A permutation (c,) without fixed points that minimizes the total cosine; exact to 2,000 classes, then by blocks."""
+    """A permutation (c,) without fixed points of least total cosine; exact to 2,000 classes, then by blocks."""
     from scipy.optimize import linear_sum_assignment
 
     count = len(centres)

@@ -1,7 +1,8 @@
 """What expression does to a texture, the same for everyone: the inside of an open mouth, and a smile's folds.
 
-Averaging a class leaves it one expression. Geometry follows the photo, but teeth and folds are texture: they come from here, averaged
-over many people at fixed openings, so they carry nobody's identity and the same class digest serves every photo.
+Averaging a class leaves it one expression. Geometry follows the photo, but teeth and folds are texture: they
+come from here, averaged over many people at fixed openings, so they carry nobody's identity and the same
+class digest serves every photo.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ OPENINGS = (0.08, 0.22, 0.45)
 
 @dataclass(frozen=True)
 class Appearance:
-    """`mouths` (3, S, S, 3) log detail at OPENINGS, valid inside the lips; `smile` (S, S, 3) what happy adds to neutral."""
+    """`mouths` (3, S, S, 3): log detail at OPENINGS, valid inside the lips; `smile` (S, S, 3): happy less neutral."""
 
     mouths: NDArray[np.float32]
     smile: NDArray[np.float32]

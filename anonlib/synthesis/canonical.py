@@ -1,9 +1,10 @@
 """The canonical frame: where textures live, and the two warps between it and a photograph.
 
-The frame is the mean shape of the 468-point mesh (Procrustes), mouth ajar so that its inside has room, plus two
-rings of points around the face oval, so that forehead, temples and jaw belong to the texture: what a mesh hull leaves
-outside gives people away. Warping in is one gather through a map made once; warping out draws the triangles back to
-front, so the far cheek of a turned head does not cover the near one. Inside a triangle both are affine.
+The frame is the mean shape of the 468-point mesh (Procrustes), mouth ajar so that its inside has room, plus
+two rings of points around the face oval, so that forehead, temples and jaw belong to the texture: what a mesh
+hull leaves outside gives people away. Warping in is one gather through a map made once; warping out draws the
+triangles back to front, so the far cheek of a turned head does not cover the near one. Inside a triangle both
+are affine.
 """
 
 from __future__ import annotations
@@ -247,7 +248,7 @@ def _barycentric(corners: NDArray[np.float32], at: NDArray[np.float32]) -> NDArr
 
 
 def _affines(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Affine maps (n, 2, 3) taking triangles (n, 3, 2) onto triangles (n, 3, 2); a degenerate one maps to its corner."""
+    """Affine maps (n, 2, 3) from triangles (n, 3, 2) to others; a degenerate one maps to its corner."""
     homogeneous = np.concatenate([source, np.ones((*source.shape[:2], 1), np.float32)], axis=2).astype(np.float64)
     flat = np.abs(np.linalg.det(homogeneous)) < 1e-3
     homogeneous[flat] = np.eye(3)

@@ -1,9 +1,10 @@
 """Skin tone and light as a smooth field, so that a texture can be taken out of one light and put into another.
 
-In log space a face is detail plus light. The light of each colour channel is a cubic polynomial over the canonical frame,
-fitted robustly (iteratively reweighted least squares, Tukey's biweight) to the skin inside the mesh: hair, glasses
-and beards are outliers and leave no ghost in it, and twenty numbers a channel carry no face. Outside the skin
-the field is read at the nearest place inside, since polynomials explode where they were not fitted.
+In log space a face is detail plus light. The light of each colour channel is a cubic polynomial over the
+canonical frame, fitted robustly (iteratively reweighted least squares, Tukey's biweight) to the skin inside
+the mesh: hair, glasses and beards are outliers and leave no ghost in it, and twenty numbers a channel carry
+no face. Outside the skin the field is read at the nearest place inside, since polynomials explode where they
+were not fitted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _FLOOR = 4.0
 
 def to_log(texture: NDArray[np.float32]) -> NDArray[np.float32]:
     """0-255 -> log space."""
-    return np.log(texture + _FLOOR).astype(np.float32)
+    return np.asarray(np.log(texture + _FLOOR), np.float32)
 
 
 def from_log(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -54,7 +55,7 @@ def skin_region() -> NDArray[np.bool_]:
 
 @cache
 def hair_zone() -> NDArray[np.float32]:
-    """Where hair may lie over a face, (S, S) 0-1: 0 on brows, eyes, nose, mouth, cheeks and jaw, 1 on forehead rim and beyond.
+    """Where hair may lie over a face, (S, S) 0-1: 0 from brows to jaw, 1 on the rim of the forehead and beyond.
 
     In this zone a px is asked whether it is skin; outside it every px is face.
     """

@@ -1,7 +1,7 @@
 """Redactions: a flat ellipse, a blur, a mosaic. Only the flat one is a safe fallback.
 
-Blur and pixelation keep a function of the face, which a trained attacker inverts (arXiv 2506.12344, 2210.10651); they are here
-because users compare with them, and claim nothing.
+Blur and pixelation keep a function of the face, which a trained attacker inverts (arXiv 2506.12344,
+2210.10651); they are here because users compare with them, and claim nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A surrogate into a photograph: pose and expression stay the photo's, shape and texture become the surrogate's.
 
-No px of the source's face is used. The photo gives its pose and expression (from the mesh), the light and tone of its skin (twenty
-numbers a channel) and, outside the oval, the question whether a px is skin: skin is repainted, hair, clothes and background stay.
+No px of the source's face is used. The photo gives its pose and expression (from the mesh), the light and
+tone of its skin (twenty numbers a channel) and, outside the oval, the question whether a px is skin: skin is
+repainted, hair, clothes and background stay.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Average the insides of mouths and the folds of smiles over many people.
 
-Mouths are averaged at three openings; a smile is what the mean happy portrait has over the mean neutral one, made
-symmetric and smooth, since one is interested in what happiness does and not in who was happy.
+Mouths are averaged at three openings; a smile is what the mean happy portrait has over the mean neutral one,
+made symmetric and smooth, since one is interested in what happiness does and not in who was happy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _SMOOTH = 2.0
 
 
 def fit_appearance(
-    portraits: Sequence[Portrait], openings: NDArray[np.float64], happy: NDArray[np.float64], neutral: NDArray[np.float64]
+    portraits: Sequence[Portrait],
+    openings: NDArray[np.float64],
+    happy: NDArray[np.float64],
+    neutral: NDArray[np.float64],
 ) -> Appearance:
     """From portraits, each with its mouth's opening and its probabilities of happy and neutral, all (n,)."""
     detail = np.stack([portrait.detail for portrait in portraits])
@@ -32,9 +35,10 @@ def fit_appearance(
         weight = np.exp(-0.5 * ((openings - opening) / (_WIDTH * (0.4 + opening))) ** 2) * (openings > 0.04)
         if weight.sum() < _LEAST:
             raise ValueError(f"only {weight.sum():.0f} of {_LEAST} portraits have their mouth open by about {opening}")
-        mouths.append(np.tensordot(weight / weight.sum(), detail, 1))
+        mouths.append(np.tensordot(weight / weight.sum(), detail, 1).astype(np.float32))
     smiling = np.tensordot(happy / happy.sum(), detail, 1) - np.tensordot(neutral / neutral.sum(), detail, 1)
-    smiling = cv2.GaussianBlur(smiling.astype(np.float32), (0, 0), _SMOOTH)
+    smiling = np.asarray(cv2.GaussianBlur(smiling.astype(np.float32), (0, 0), _SMOOTH), np.float32)
     smiling = (smiling + mirrored(smiling)) / 2
     inside = canonical_frame().polygon(topology.LIPS_INNER, 1.3)[..., None]
-    return Appearance(np.stack([inside * (one + mirrored(one.astype(np.float32))) / 2 for one in mouths]), smiling)
+    halves = [inside * (one + mirrored(one)) / 2 for one in mouths]
+    return Appearance(np.stack(halves).astype(np.float32), smiling.astype(np.float32))

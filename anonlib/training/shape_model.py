@@ -1,8 +1,8 @@
 """Fit the shape model: the mean mesh and what of a mesh varies within a person.
 
-Meshes are aligned by similarity (Procrustes, 3 rounds). W is the covariance of a person's meshes about their mean, B that of
-the means; the expression part of a shape is W (W + B)^-1 of its offset, computed in the leading principal
-directions, where both are well determined. Same photographs in, same file out.
+Meshes are aligned by similarity (Procrustes, 3 rounds). W is the covariance of a person's meshes about their
+mean, B that of the means; the expression part of a shape is W (W + B)^-1 of its offset, computed in the
+leading principal directions, where both are well determined. Same photographs in, same file out.
 """
 
 from __future__ import annotations

@@ -90,6 +90,15 @@ def test_the_output_keeps_order_types_row_groups_and_compression_of_what_is_allo
     assert codecs["image.bytes"] == "UNCOMPRESSED" and codecs["key"] == "ZSTD"
 
 
+def test_a_row_group_that_outgrows_the_memory_is_closed_early_without_a_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anonlib.datasets.parquet_writer.FLUSH_BYTES", 20)
+    out = copy(write_input(tmp_path / "a.parquet", hugging_face(10)), tmp_path / "out.parquet")
+    assert [out.metadata.row_group(i).num_rows for i in range(out.num_row_groups)] == [2, 2, 2, 2, 2]
+    assert out.read(["key"]).to_pydict() == {"key": [f"k{i}" for i in range(10)]}
+
+
 def test_metadata_is_dropped_but_the_features_of_kept_columns(tmp_path: Path) -> None:
     source = write_input(tmp_path / "a.parquet", hugging_face(4))
     out = copy(source, tmp_path / "out.parquet", ["caption"])

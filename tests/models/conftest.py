@@ -44,7 +44,7 @@ class Face:
         """The crop that a model's card asks for."""
         size = spec.size[0]
         if spec.crop.kind == "points":
-            matrix, _ = cv2.estimateAffinePartial2D(self.points, np.array(spec.landmarks()), method=cv2.LMEDS)
+            matrix = similarity(self.points, np.array(spec.landmarks()))
         else:
             side = max(self.box[2:] - self.box[:2]) * spec.crop.zoom
             across = self.points[1] - self.points[0]
@@ -55,15 +55,24 @@ class Face:
         return cv2.warpAffine(self.photo, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
 
 
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The turn, scale and shift (2, 3) that brings points nearest to others, by least squares."""
+    rows = [[[x, -y, 1, 0], [y, x, 0, 1]] for x, y in source]
+    (a, b, c, d), *_ = np.linalg.lstsq(np.reshape(rows, (-1, 4)), target.reshape(-1), rcond=None)
+    return np.array([[a, -b, c], [b, a, d]])
+
+
 def best_face(photo: np.ndarray, person: str, detector) -> Face | None:
-    """The face that CenterFace is surest of, decoded as its card says."""
+    """The face in the middle of the photo, decoded from CenterFace as its card says."""
     height, width = (side // 32 * 32 for side in photo.shape[:2])
     photo = photo[:height, :width]
     maps = [m[0] for m in detector(prepare(MODELS["centerface"], photo[None]))]
     heat, scale, offset, landmarks = maps
-    y, x = np.unravel_index(heat[0].argmax(), heat[0].shape)
-    if heat[0, y, x] < 0.5:
+    rows, columns = np.nonzero(heat[0] > 0.5)
+    if len(rows) == 0:
         return None
+    away = np.maximum(np.abs(rows * 8 / height - 1), np.abs(columns * 8 / width - 1)) - heat[0, rows, columns]
+    y, x = rows[away.argmin()], columns[away.argmin()]
     h, w = np.exp(scale[:, y, x]) * 4
     top, left = (y + offset[0, y, x] + 0.5) * 4 - h / 2, (x + offset[1, y, x] + 0.5) * 4 - w / 2
     points = landmarks[:, y, x].reshape(5, 2)[:, ::-1] * [w, h] + [left, top]

@@ -38,8 +38,8 @@ class Wrong:
         (out,) = self.right(batch)
         if self.fault == "off":
             return (out * np.float32(1.01),)
-        if self.fault == "mixed" and len(batch) == 1:
-            return (out[:, ::-1],)
+        if self.fault == "mixed":
+            return (out if len(batch) == 2 else out[:, ::-1],)
         if self.fault == "nan":
             return (out * np.float32("nan"),)
         return (out[:, :100],) if self.fault == "short" else (out, out)

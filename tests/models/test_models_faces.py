@@ -44,18 +44,19 @@ def test_each_recognizer_tells_people_apart(name: str, least: float, people) -> 
     assert auc(unit(run(name, people)[0]), [f.person for f in people]) >= least
 
 
-@pytest.mark.parametrize("name", ["dlib-resnet", "faceres", "mobileface"])
-def test_the_crop_of_the_card_is_not_worse_than_another(name: str, people) -> None:
+@pytest.mark.parametrize("name", ["dlib-resnet", "mobileface"])
+def test_the_crop_of_the_card_is_better_than_a_plausible_other(name: str, people) -> None:
     spec = MODELS[name].input
     other = Crop("points") if spec.crop != Crop("points") else Crop("points", 0.85)
     labels = [f.person for f in people]
     own = auc(unit(run(name, people)[0]), labels)
-    assert own >= auc(unit(run(name, people, replace(spec, crop=other))[0]), labels) - 0.002
+    assert own >= auc(unit(run(name, people, replace(spec, crop=other))[0]), labels) + 0.005
 
 
 def test_the_mesh_lies_on_the_face(portraits) -> None:
     mesh, presence = run("facemesh", portraits)
     assert presence.min() > 0.9
+    sizes = []
     for face, points in zip(portraits, mesh, strict=True):
         spec = MODELS["facemesh"].input
         crop = face.crop(spec)
@@ -64,11 +65,12 @@ def test_the_mesh_lies_on_the_face(portraits) -> None:
         across = eyes[1] - eyes[0]
         side = max(face.box[2:] - face.box[:2]) * spec.crop.zoom
         expected = np.linalg.norm(face.points[1] - face.points[0]) / side * 192
-        assert abs(np.linalg.norm(across) / expected - 1) < 0.15
+        sizes.append(np.linalg.norm(across) / expected)
         assert abs(np.arctan2(across[1], across[0])) < 0.12  # the crop has its eyes level
         nose, mouth, chin = points[1, :2], points[[61, 291], :2].mean(0), points[152, :2]
         assert eyes[0][1] < nose[1] < mouth[1] < chin[1]
         assert points[1, 2] < points[[33, 263], 2].min()  # the nose is nearer than the eyes
+    assert np.abs(np.array(sizes) - 1).mean() < 0.12
 
 
 def test_a_mirrored_face_has_the_mirrored_mesh(portraits) -> None:

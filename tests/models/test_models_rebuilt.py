@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ def test_every_layer_of_an_expression_block_sees_the_sum_of_those_before() -> No
 def test_a_dcgan_checkpoint_draws_what_torch_draws() -> None:
     widths = (100, 512, 256, 128, 64, 3)
     layers: list[torch.nn.Module] = []
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(widths)):
         layers.append(torch.nn.ConvTranspose2d(a, b, 4, 1 if i == 0 else 2, 0 if i == 0 else 1, bias=False))
         layers += [torch.nn.BatchNorm2d(b), torch.nn.ReLU()] if b != 3 else [torch.nn.Tanh()]
     net = torch.nn.Sequential(*layers).eval()

@@ -104,9 +104,11 @@ def normal(*shape: int) -> np.ndarray:
 def network(image: np.ndarray) -> Writer:
     """Every operator and every padding that the catalogue's graphs hold, in one net of eight layers."""
     w = Writer(image)
+    w.weight("shift", normal(3))
+    w.node("Sub", "centred", ["x", "shift"], {}, w.values["x"] - w.values["shift"])
     kernel = w.weight("k1", RNG.integers(0, 255, (3, 3, 3, 6)), {"dtype": "uint8", "scale": 0.01, "min": -1.27})
     bias, slope = w.weight("b1", normal(6)), w.weight("s1", normal(1, 1, 6), {"dtype": "float16"})
-    w.window("_FusedConv2D", "one", "x", kernel, 2, "SAME", (("BiasAdd", bias), ("Prelu", slope)))
+    w.window("_FusedConv2D", "one", "centred", kernel, 2, "SAME", (("BiasAdd", bias), ("Prelu", slope)))
     w.window("DepthwiseConv2dNative", "two", "one", w.weight("k2", normal(3, 3, 6, 1)), 1, "SAME")
     w.weight("scale", normal(6))
     w.node("Mul", "three", ["two", "scale"], {}, w.values["two"] * w.values["scale"])
@@ -153,9 +155,11 @@ def test_a_converted_graph_says_what_the_graph_says() -> None:
 
 
 def test_the_input_may_be_a_value_after_the_graphs_own_normalisation() -> None:
-    image = normal(2, 12, 16, 3)
-    data = convert_graph("net", *network(image).files(), start="one", outputs={"four": ("sum", (6, 6, 8))})
-    assert read_onnx(data, "net").inputs[0].name == "image"
+    writer = network(normal(2, 12, 16, 3))
+    data = convert_graph("net", *writer.files(), start="centred", outputs={"mean": ("mean", (8,))})
+    centred = writer.values["centred"].transpose(0, 3, 1, 2).astype(np.float32)
+    (got,) = load_engine(data, backend="onnxruntime")(np.ascontiguousarray(centred))
+    assert np.allclose(got, writer.values["mean"], atol=2e-5)
 
 
 def test_an_unknown_operator_or_output_is_named() -> None:

@@ -1,9 +1,11 @@
-"""The mean of a class's members in the canonical frame (k-Same-M, Gross et al. 2006), every member weighing 1/|C|.
+"""The mean of a class's members in the canonical frame (k-Same-M, Gross et al. 2006), every member weighing
+1/|C|.
 
-What is averaged is detail: a face's log texture less its light, so that members photographed in different rooms do not
-print their shadows on the surrogate. A member's own photos are merged first, each px by how squarely it faces
-the camera, and what no photo shows is mirrored from the other half; only then do members meet, with exactly equal
-weights. Outside the oval, hair and background are not skin: there detail fades to none, which renders as plain skin.
+What is averaged is detail: a face's log texture less its light, so that members photographed in different
+rooms do not print their shadows on the surrogate. A member's own photos are merged first, each px by how
+squarely it faces the camera, and what no photo shows is mirrored from the other half; only then do members
+meet, with exactly equal weights. Outside the oval, hair and background are not skin: there detail fades to
+none, which renders as plain skin.
 """
 
 from __future__ import annotations

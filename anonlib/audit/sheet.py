@@ -1,0 +1,243 @@
+"""The contact sheet: faces before and after, side by side, drawn by lot, so that a person can judge a release by eye.
+
+It shows originals, so it is written into the workspace alone and goes when that is purged. The n-th row of a manifest is the
+n-th sample of its shard, which leads to the original without the secret; the output's sha256 leads to the released image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from anonlib.config import JobConfig
+from anonlib.datasets import Dataset, Shard, open_dataset
+from anonlib.faces import align
+from anonlib.faces.image import ImageProblem, decode
+from anonlib.pipeline import tables
+from anonlib.pipeline.job import JobError
+from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Places, Room, open_places, storage_options
+from anonlib.pipeline.secret import release_name
+from anonlib.pipeline.status import committed
+from anonlib.records import QUARANTINED
+from anonlib.storage import NotFound, join_uri
+
+SHEET = "sheet.jpg"
+ZOOM = 2.4
+"""Sides of the view around a face, in the longer side of its box."""
+
+_SHARDS = 8  # at most so many are read: a shard may be a gigabyte
+_TILE = 176  # px; a cell is two tiles wide
+_SEAM, _GAP, _MARGIN = 2, 20, 28
+_LABEL, _TITLE = 40, 58
+_INK, _SOFT, _ALARM, _EMPTY = (25, 25, 28), (110, 110, 116), (176, 42, 30), (236, 236, 238)
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One face of one image: `position` counts samples of the shard, `row` is the image's, `face` the face's."""
+
+    shard: str
+    position: int
+    row: dict[str, Any]
+    face: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Two square views (side, side, 3), None where there is nothing to show, and what is written under them."""
+
+    before: Pixels | None
+    after: Pixels | None
+    label: str
+    note: str
+    alarming: bool = False
+
+
+def make_sheet(job: JobConfig, *, faces: int = 40, seed: int = 0) -> str:
+    """Write sheet.jpg into the workspace and return its URI; the same faces for the same seed and release.
+
+    Raises JobError if nothing is rendered or the workspace is purged.
+    """
+    places = open_places(job)
+    if places.workspace.exists(PURGED):
+        raise JobError(f"the workspace {job.workspace.uri} was purged; a sheet of originals has no place any more")
+    picks, total = draw(places, faces, seed)
+    cells = list(_cells(job, places, picks))
+    title = f"{release_name(job)}: {len(cells)} of {total:,} faces, before and after"
+    buffer = io.BytesIO()
+    arrange(cells, title, f"drawn by lot, seed {seed}. Shows originals: keep it in the workspace").save(
+        buffer, "JPEG", quality=92
+    )
+    places.workspace.publish(SHEET, buffer.getvalue())
+    return join_uri(job.workspace.uri, SHEET)
+
+
+# ---- which faces ----------------------------------------------------------------------------------------------
+
+
+def draw(places: Places, faces: int, seed: int) -> tuple[list[Pick], int]:
+    """Faces by lot from at most 8 shards, in the order of the dataset, and how many faces the release has in all.
+
+    Shards are drawn by the number of their faces; up to 8 shards, every face has the same chance.
+    """
+    try:
+        run = json.loads(places.release.read(RUN_NOTE))
+    except NotFound:
+        raise JobError(f"the output {places.release.uri} holds no release yet; run the job first") from None
+    counts = {str(one["shard"]): int(one["faces"]) for one in committed(places.release, run["shards"])}
+    lot = np.random.default_rng(seed)
+    chosen = [shard for shard, count in counts.items() if count]
+    if len(chosen) > _SHARDS:
+        weight = np.array([counts[shard] for shard in chosen], float)
+        numbers = lot.choice(len(chosen), _SHARDS, replace=False, p=weight / weight.sum())
+        chosen = [chosen[number] for number in sorted(numbers)]
+    there = [pick for shard in chosen for pick in _faces_of(places, shard)]
+    if not there:
+        raise JobError(f"the release {places.release.uri} has no face to show yet")
+    numbers = lot.choice(len(there), min(faces, len(there)), replace=False)
+    return [there[number] for number in sorted(numbers)], sum(counts.values())
+
+
+def _faces_of(places: Places, shard: str) -> Iterator[Pick]:
+    room = Room(places.release, "")
+    rows = tables.from_bytes(room.storage.read(room.path("manifest", f"{shard}.parquet"))).to_pylist()
+    for position, row in enumerate(rows):
+        for face in row["faces"]:
+            yield Pick(shard, position, row, face)
+
+
+# ---- their pixels ---------------------------------------------------------------------------------------------
+
+
+def _cells(job: JobConfig, places: Places, picks: Sequence[Pick]) -> Iterator[Cell]:
+    by_shard: dict[str, list[Pick]] = defaultdict(list)
+    for pick in picks:
+        by_shard[pick.shard].append(pick)
+    shards = {one.shard_id: one for one in _inventory(places)}
+    source = job.input
+    options = storage_options(job)
+    fields = {"image_field": source.image_field, "key_field": source.key_field}
+    format = shards[picks[0].shard].format
+    dataset = open_dataset(source.uri, format=format, options=options, **fields)
+    released = None
+    if any(pick.row["status"] != QUARANTINED for pick in picks):
+        released = open_dataset(join_uri(job.output.uri, "data"), format=format, options=options, **fields)
+    for name, wanted in by_shard.items():
+        before = _originals(dataset, shards[name], {pick.position for pick in wanted})
+        paths = {str(pick.row["path"]) for pick in wanted if pick.row["path"] is not None}
+        digests = {str(pick.row["output_sha256"]) for pick in wanted}
+        after = _outputs(released, {join_uri(job.output.uri, path) for path in paths}, digests) if released else {}
+        for pick in wanted:
+            yield _cell(job, pick, before.get(pick.position), after.get(pick.row["output_sha256"]))
+
+
+def _inventory(places: Places) -> list[Shard]:
+    try:
+        rows = tables.from_bytes(places.workspace.read(INVENTORY)).to_pylist()
+    except NotFound:
+        raise JobError(f"the workspace {places.workspace.uri} has no inventory; is this the job's own?") from None
+    return [Shard(**(row | {"files": tuple(row["files"] or ())})) for row in rows]
+
+
+def _originals(dataset: Dataset, shard: Shard, wanted: set[int]) -> dict[int, bytes]:
+    """Image bytes by position, reading no further than the last wanted one."""
+    found: dict[int, bytes] = {}
+    for position, sample in enumerate(dataset.read(shard)):
+        if position in wanted and sample.image is not None:
+            found[position] = sample.image
+        if position >= max(wanted):
+            break
+    return found
+
+
+def _outputs(released: Dataset, uris: set[str], digests: set[str]) -> dict[str, bytes]:
+    """Released image bytes by sha256, out of the files that the manifest names (a folder's slices share one)."""
+    found: dict[str, bytes] = {}
+    for shard in released.shards():
+        if shard.uri not in uris:
+            continue
+        for sample in released.read(shard):
+            digest = hashlib.sha256(sample.image or b"").hexdigest()
+            if digest in digests:
+                found[digest] = sample.image or b""
+            if len(found) == len(digests):
+                return found
+    return found
+
+
+def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None) -> Cell:
+    face, row = pick.face, pick.row
+    method = f"{face['method']}, k={face['k']}" if face["k"] else str(face["method"])
+    nearest = max((one["to_source"] / one["threshold"] for one in face["similarity"] or ()), default=None)
+    note = "" if nearest is None else f"{nearest:.0%} of the way to a match"
+    if row["status"] == QUARANTINED:
+        return Cell(_view(job, before, face["box"]), None, "quarantined", str(row["reason"]), True)
+    if face["fallback"]:
+        method, note = f"{method} (fallback: {face['fallback']})", str(face["reason"])
+    return Cell(
+        _view(job, before, face["box"]), _view(job, after, face["box"]), method, note, face["fallback"] == "solid"
+    )
+
+
+def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | None:
+    """The square around a box (x0, y0, x1, y1; px), white where the photo ends."""
+    if data is None:
+        return None
+    try:
+        rgb = decode(data, max_mpx=job.limits.image_mpx).rgb
+    except ImageProblem:
+        return None
+    x0, y0, x1, y1 = box
+    side = ZOOM * max(x1 - x0, y1 - y0, 1.0)
+    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2], np.float32)
+    matrix = align.square(centre, side, 0.0, _TILE)
+    view = align.crop(rgb, matrix, _TILE)
+    inside = align.crop(np.full_like(rgb, 255), matrix, _TILE)
+    return np.where(inside > 127, view, np.uint8(255)).astype(np.uint8)
+
+
+# ---- the page -------------------------------------------------------------------------------------------------
+
+
+def arrange(cells: Sequence[Cell], title: str, subtitle: str) -> Image.Image:
+    """The page: cells in rows, as wide as it is high or a little wider."""
+    wide, high = 2 * _TILE + _SEAM + _GAP, _TILE + _LABEL + _GAP
+    columns = max(1, min(len(cells), round((1.25 * len(cells) * high / wide) ** 0.5)))
+    rows = -(-len(cells) // columns)
+    page = Image.new("RGB", (2 * _MARGIN + columns * wide - _GAP, 2 * _MARGIN + _TITLE + rows * high - _GAP), "white")
+    pen = ImageDraw.Draw(page)
+    width = page.width - 2 * _MARGIN
+    _write(pen, (_MARGIN, _MARGIN - 8), title, 22, _INK, width)
+    _write(pen, (_MARGIN, _MARGIN + 22), subtitle, 14, _SOFT, width)
+    for number, cell in enumerate(cells):
+        x, y = _MARGIN + number % columns * wide, _MARGIN + _TITLE + number // columns * high
+        for view, left in ((cell.before, x), (cell.after, x + _TILE + _SEAM)):
+            if view is None:
+                pen.rectangle((left, y, left + _TILE - 1, y + _TILE - 1), fill=_EMPTY)
+                _write(pen, (left + 10, y + 8), "no image", 13, _SOFT, _TILE - 20)
+            else:
+                page.paste(Image.fromarray(view), (left, y))
+        _write(pen, (x, y + _TILE + 4), cell.label, 15, _ALARM if cell.alarming else _INK, wide - _GAP)
+        _write(pen, (x, y + _TILE + 22), cell.note, 13, _SOFT, wide - _GAP)
+    return page
+
+
+def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, ink: Iterable[int], width: int) -> None:
+    """One line, cut with dots where it is longer than `width` px."""
+    font = ImageFont.load_default(size)
+    if pen.textlength(text, font=font) > width:
+        while text and pen.textlength(f"{text}...", font=font) > width:
+            text = text[:-1]
+        text += "..."
+    pen.text(at, text, fill=tuple(ink), font=font)

@@ -1,0 +1,232 @@
+"""The doctor: everything that a job needs and that can be known before it costs hours, each with what to do about it.
+
+It really tries: Ray is started, models are hashed, files are written, claimed twice and deleted under a name of our own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from anonlib.config import ConfigError, JobConfig
+from anonlib.datasets import Dataset, DatasetError, Shard, label, open_dataset
+from anonlib.models.archives import ModelCorrupt
+from anonlib.models.catalog import SETS
+from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
+from anonlib.pipeline.engines import check_licences, render_models, scan_models
+from anonlib.pipeline.places import PURGED, SECRET, open_places, storage_options
+from anonlib.pipeline.runner import check_shape, start
+from anonlib.pipeline.secret import open_keyring
+from anonlib.storage import Storage, StorageError
+
+_OLDEST_PYTHON = (3, 11)
+_LIBRARIES = ("onnxruntime", "openvino", "torch", "pyarrow", "opencv-python-headless", "simplejpeg")
+_OPTIONAL = ("openvino",)
+_LITTLE_DISK = 4 << 30  # bytes
+
+Level = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: how it stands, what it is about, what was found, and what to do."""
+
+    level: Level
+    what: str
+    said: str
+    advice: str = ""
+
+
+def examine(job: JobConfig | None = None) -> Iterator[Finding]:
+    """Findings as they come, of the machine and, if one is given, of the job."""
+    yield from _python()
+    yield from _libraries()
+    yield from _models(job)
+    if job is None:
+        yield from _disk(0, 1)
+        return
+    yield from _licences(job)
+    shards: list[Shard] = []
+    try:
+        dataset, shards = _open_input(job)
+        yield Finding("ok", "input", f"{len(shards):,} shards, {sum(one.bytes for one in shards) / 1e9:,.2f} GB")
+        yield from _first_sample(job, dataset, shards[0])
+    except (DatasetError, StorageError) as error:
+        yield Finding("problem", "input", str(error))
+    yield from _places(job)
+    actors = 1
+    if job.ray.actors == 0:
+        yield Finding("ok", "ray", "not used: ray.actors is 0, so everything runs in one process")
+    else:
+        cpus, gpus, finding = _ray(job)
+        yield finding
+        if finding.level == "ok":
+            actors = min(job.ray.actors or int(cpus), max(len(shards), 1))
+            yield _shape(job, actors, cpus, gpus)
+    yield from _disk(max((one.bytes for one in shards), default=0), actors)
+
+
+def _python() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < _OLDEST_PYTHON:
+        yield Finding("problem", "python", version, "anonlib needs Python 3.11 or newer")
+    else:
+        cores = len(os.sched_getaffinity(0))
+        yield Finding("ok", "python", f"{version} on {cores} cores")
+
+
+def _libraries() -> Iterator[Finding]:
+    for name in ("ray", *_LIBRARIES):
+        try:
+            yield Finding("ok", name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            if name in _OPTIONAL:
+                yield Finding("warning", name, "not installed", "models run on onnxruntime, which is slower here")
+            else:
+                yield Finding("problem", name, "not installed", f"pip install {name}")
+    gpus = _gpus()
+    yield Finding("ok", "gpu", f"torch sees {gpus}" if gpus else "none that torch sees; everything runs on the CPU")
+
+
+def _gpus() -> int:
+    try:
+        import torch
+    except ImportError:
+        return 0
+    return int(torch.cuda.device_count())
+
+
+def _models(job: JobConfig | None) -> Iterator[Finding]:
+    names = SETS["core"] if job is None else tuple(sorted({*scan_models(job), *render_models(job)}))
+    bad = []
+    for name in names:
+        try:
+            model_bytes(name)
+        except ModelMissing:
+            bad.append(f"{name} is missing")
+        except ModelCorrupt:
+            bad.append(f"{name} is damaged")
+    if bad:
+        yield Finding("problem", "models", ", ".join(bad), "anonlib models pull")
+    else:
+        yield Finding("ok", "models", f"{len(names)} of {len(names)} in {cache_dir()}")
+
+
+def _licences(job: JobConfig) -> Iterator[Finding]:
+    try:
+        check_licences(job)
+    except ConfigError as error:
+        yield Finding("problem", "licences", str(error))
+    else:
+        yield Finding("ok", "licences", "nothing has to be accepted that is not")
+
+
+def _open_input(job: JobConfig) -> tuple[Dataset, list[Shard]]:
+    source = job.input
+    dataset = open_dataset(
+        source.uri,
+        format=source.format,
+        options=storage_options(job),
+        image_field=source.image_field,
+        key_field=source.key_field,
+    )
+    return dataset, dataset.shards()
+
+
+def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[Finding]:
+    """Whether a sample can be read and carries the label that the job names; one sample proves little, so it warns."""
+    sample = next(iter(dataset.read(shard)), None)
+    field = job.input.subject_field
+    if sample is None:
+        yield Finding("warning", "input", f"the first shard, {shard.shard_id}, is empty")
+    elif sample.problem is not None:
+        yield Finding("warning", "input", f"the first sample cannot be used: {sample.problem}")
+    elif field is not None and label(sample, field) is None:
+        yield Finding(
+            "warning",
+            "input",
+            f"the first sample has no field {field!r} (it has {', '.join(sorted(sample.fields)) or 'none'})",
+            "check input.subject_field; faces without a label are clustered by likeness",
+        )
+
+
+def _places(job: JobConfig) -> Iterator[Finding]:
+    places = open_places(job)
+    yield from _probe("output", places.release)
+    usable = True
+    for finding in _probe("workspace", places.workspace):
+        usable = usable and finding.level != "problem"
+        yield finding
+    if not usable:
+        return
+    if places.workspace.exists(PURGED):
+        yield Finding("problem", "workspace", "it was purged", "give the job a new workspace and output")
+        return
+    if job.secret.env is None and job.secret.file is None and not places.workspace.exists(SECRET):
+        yield Finding("ok", "secret", "none yet; the first run makes one and keeps it in the workspace")
+        return
+    try:
+        open_keyring(job, places)
+    except ConfigError as error:
+        yield Finding("problem", "secret", str(error))
+    else:
+        where = job.secret.env and f"in the environment variable {job.secret.env}"
+        where = where or (job.secret.file and f"in the file {job.secret.file}") or "in the workspace"
+        yield Finding("ok", "secret", f"present, {where}")
+
+
+def _probe(what: str, storage: Storage) -> Iterator[Finding]:
+    try:
+        probe = storage.probe()
+    except StorageError as error:
+        yield Finding("problem", what, str(error))
+        return
+    if not (probe.readable and probe.writable):
+        yield Finding("problem", what, " ".join(probe.details))
+    elif not probe.conditional_put:
+        yield Finding("problem", what, " ".join(probe.details), "or run with --actors 0")
+    elif probe.details:
+        yield Finding("warning", what, " ".join(probe.details))
+    else:
+        yield Finding("ok", what, f"{storage.uri} can be read, written and claimed")
+
+
+def _ray(job: JobConfig) -> tuple[float, float, Finding]:
+    """CPUs, GPUs and whether Ray came up."""
+    try:
+        ray = start(job.ray)
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        return 0, 0, Finding("problem", "ray", f"it did not start: {why}", "check ray.address, or run with --actors 0")
+    found = ray.cluster_resources()
+    cpus, gpus = float(found.get("CPU", 0)), float(found.get("GPU", 0))
+    return cpus, gpus, Finding("ok", "ray", f"up, with {cpus:g} CPUs and {gpus:g} GPUs")
+
+
+def _shape(job: JobConfig, actors: int, cpus: float, gpus: float) -> Finding:
+    try:
+        check_shape(actors, job.ray.num_gpus, cpus, gpus)
+    except ConfigError as error:
+        return Finding("problem", "shape", str(error))
+    each = f" with {job.ray.num_gpus:g} GPUs each" if job.ray.num_gpus else ""
+    return Finding("ok", "shape", f"{actors} actors{each}")
+
+
+def _disk(largest_shard: int, actors: int) -> Iterator[Finding]:
+    """Each actor writes its shard to the temporary folder before it is published."""
+    folder = tempfile.gettempdir()
+    free, need = shutil.disk_usage(folder).free, 2 * largest_shard * actors
+    said = f"{free / 1e9:.1f} GB free in {folder}"
+    if free < need:
+        advice = "point TMPDIR at a larger disk"
+        yield Finding("problem", "disk", f"{said}; {actors} actors may need {need / 1e9:.1f} GB", advice)
+    elif free < _LITTLE_DISK:
+        yield Finding("warning", "disk", said, "that is little; point TMPDIR at a larger disk")
+    else:
+        yield Finding("ok", "disk", said)

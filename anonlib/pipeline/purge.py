@@ -1,0 +1,113 @@
+"""Purge: the end of a workspace. Embeddings, crops, the mapping and the secret go; a record of that stays.
+
+Without the secret nobody can redraw a pseudonym or a class, so the release can no longer be joined to a person, not even by
+its makers. The record is written first, as a mark that refuses new runs, and finished last.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from anonlib import __version__
+from anonlib.config import JobConfig
+from anonlib.pipeline.job import JobError
+from anonlib.pipeline.places import INVENTORY_NOTE, PURGED, RUN_NOTE, SECRET, Places, json_bytes, open_places
+from anonlib.pipeline.status import committed
+from anonlib.storage import NotFound, Storage, VersionsRemain
+
+
+@dataclass(frozen=True)
+class Purged:
+    """The record; nothing in it is personal. `remains` is None, or what could not be destroyed here."""
+
+    at: str
+    anonlib: str
+    run: str | None
+    files: int
+    bytes: int
+    secret: str
+    remains: str | None = None
+
+
+def purge(job: JobConfig, *, force: bool = False) -> Purged:
+    """Destroy the job's workspace; with `force` even if its release is not complete. Raises JobError, StorageError.
+
+    A purge that was cut off is continued by the next one. One that is done is not repeated: its record comes back.
+    """
+    places = open_places(job)
+    workspace = places.workspace
+    begun = _begun(workspace)
+    if begun is not None and begun.pop("finished"):
+        return Purged(**begun)
+    if begun is None and not workspace.exists(INVENTORY_NOTE):
+        raise JobError(f"{job.workspace.uri} holds no workspace of anonlib, so nothing there was touched")
+    if begun is None:
+        run = _finished_run(job, places, force)
+        entries = list(workspace.list())
+        record = Purged(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            anonlib=__version__,
+            run=run,
+            files=len(entries),
+            bytes=sum(entry.size for entry in entries),
+            secret=_fate_of_secret(job, workspace),
+        )
+    else:
+        record = Purged(**begun)
+    _write(workspace, record, finished=False)
+    remains = _destroy(workspace)
+    record = Purged(**(asdict(record) | {"remains": remains}))
+    _write(workspace, record, finished=True)
+    return record
+
+
+def _begun(workspace: Storage) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(workspace.read(PURGED)))
+    except NotFound:
+        return None
+
+
+def _write(workspace: Storage, record: Purged, *, finished: bool) -> None:
+    workspace.publish(PURGED, json_bytes(asdict(record) | {"finished": finished}))
+
+
+def _finished_run(job: JobConfig, places: Places, force: bool) -> str | None:
+    """The run whose release this workspace made; raises JobError if that is not complete and `force` is not given."""
+    hint = "finish the job first, or purge with --force and lose what is not released"
+    try:
+        run = json.loads(places.release.read(RUN_NOTE))
+    except NotFound:
+        if force:
+            return None
+        raise JobError(f"the output {job.output.uri} holds no release yet; {hint}") from None
+    done, shards = len(committed(places.release, run["shards"])), len(run["shards"])
+    ours = int(json.loads(places.workspace.read(INVENTORY_NOTE))["shards"])
+    if ours != shards and not force:
+        raise JobError(f"the release {job.output.uri} has {shards} shards, the workspace {ours}: not one job; {hint}")
+    if done < shards and not force:
+        raise JobError(f"the release {job.output.uri} has {done} of {shards} shards; {hint}")
+    return str(run["run"])
+
+
+def _fate_of_secret(job: JobConfig, workspace: Storage) -> str:
+    if job.secret.env is not None:
+        return "came from an environment variable, so it was not ours to destroy"
+    if job.secret.file is not None:
+        return "came from a file, so it was not ours to destroy"
+    return "destroyed with the workspace" if workspace.exists(SECRET) else "there was none in the workspace"
+
+
+def _destroy(workspace: Storage) -> str | None:
+    """Remove everything, the mark last; returns what stays, in the storage's words."""
+    tops = {entry.path.partition("/")[0] for entry in workspace.list() if "/" in entry.path}
+    remains = None
+    for top in (*sorted(tops), ""):
+        try:
+            workspace.delete_tree(top)
+        except VersionsRemain as error:
+            remains = str(error)
+    return remains

@@ -1,0 +1,178 @@
+"""How far a job is, by its markers and manifests alone: nothing is opened, computed or written.
+
+So it can be asked of a job that runs elsewhere, and of a release without its input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anonlib.config import ConfigError, load_config
+from anonlib.pipeline import tables
+from anonlib.pipeline.job import JobError
+from anonlib.pipeline.places import INVENTORY_NOTE, PURGED, RUN_NOTE, Places, Room, open_places, plan_room
+from anonlib.records import QUARANTINED
+from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
+
+_READERS = 16
+_COUNTS = ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
+
+
+class Reason(NamedTuple):
+    """What happened (`quarantined`, or the fallback's name) and the manifest's sentence why."""
+
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan room; a workspace has more than one if its job's detector was changed."""
+
+    room: str
+    done: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One plan room; `blocks` is None until the plan is decided, `done` counts surrogate blocks."""
+
+    room: str
+    blocks: int | None
+    done: int
+    subjects: int = 0
+    classes: int = 0
+    redacted: int = 0
+
+
+@dataclass(frozen=True)
+class Release:
+    """Counts of the committed shards, out of `shards`."""
+
+    shards: int
+    committed: int
+    images: int
+    released: int
+    no_face: int
+    quarantined: int
+    faces: int
+    fallbacks: int
+    reasons: Counter[Reason] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Status:
+    """A job as its markers tell it."""
+
+    shards: int
+    purged: bool
+    scans: tuple[Scan, ...]
+    plans: tuple[Planned, ...]
+    release: Release | None
+
+
+def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, Storage | None]:
+    """Workspace and release of a job, or of `workspace.uri` and `output.uri` alone; raises ConfigError."""
+    if file is not None or "input.uri" in overrides:
+        places = open_places(load_config(file, overrides))
+        return places.workspace, places.release
+    if "workspace.uri" not in overrides:
+        raise ConfigError("name a job file, or the workspace by --workspace (and the release by --output)")
+    options = StorageOptions(overrides.get("storage.endpoint_url"), overrides.get("storage.region"))
+    output = overrides.get("output.uri")
+    release = open_storage(output, options) if output is not None else None
+    return open_storage(overrides["workspace.uri"], options), release
+
+
+def require_plan(places: Places, plan_key: str) -> None:
+    """Raise JobError if this job's plan is not decided yet."""
+    if plan_room(places, plan_key).committed("plan") is None:
+        raise JobError("this job has no plan yet; run `anonlib plan` first (or `anonlib run` for everything)")
+
+
+def status(workspace: Storage, release: Storage | None) -> Status:
+    """The state of a workspace, and of the release if one is given and begun."""
+    note = _json(workspace, INVENTORY_NOTE) or {}
+    return Status(
+        shards=int(note.get("shards", 0)),
+        purged=workspace.exists(PURGED),
+        scans=tuple(Scan(room, len(units)) for room, units in _rooms(workspace, "scan").items()),
+        plans=tuple(_planned(workspace, room, units) for room, units in _rooms(workspace, "plan").items()),
+        release=read_release(release) if release is not None else None,
+    )
+
+
+def read_release(release: Storage) -> Release | None:
+    """What the release's markers and manifests say; None if nothing was rendered yet."""
+    run = _json(release, RUN_NOTE)
+    if run is None:
+        return None
+    markers = committed(release, run["shards"])
+    counts = {name: sum(int(marker[name]) for marker in markers) for name in _COUNTS}
+    return Release(len(run["shards"]), len(markers), **counts, reasons=reasons(release, markers))
+
+
+def committed(release: Storage, shards: Iterable[str]) -> list[dict[str, Any]]:
+    """The markers of those of the shards that have one, in the order given."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [marker for marker in pool.map(Room(release, "").committed, shards) if marker is not None]
+
+
+def exceptions(release: Storage) -> Counter[Reason]:
+    """Why images were quarantined and faces fell back, over the whole release."""
+    run = _json(release, RUN_NOTE)
+    return reasons(release, committed(release, run["shards"])) if run else Counter()
+
+
+def reasons(release: Storage, markers: Iterable[dict[str, Any]]) -> Counter[Reason]:
+    """The same of some shards; a manifest is read only if its marker counts an exception."""
+    wanted = [str(marker["shard"]) for marker in markers if marker["quarantined"] or marker["fallbacks"]]
+    found: Counter[Reason] = Counter()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for one in pool.map(lambda shard: Counter(_reasons(release, shard)), wanted):
+            found.update(one)
+    return found
+
+
+def _reasons(release: Storage, shard: str) -> Iterator[Reason]:
+    data = release.read(Room(release, "").path("manifest", f"{shard}.parquet"))
+    for row in tables.from_bytes(data, ["status", "reason", "faces"]).to_pylist():
+        if row["status"] == QUARANTINED:
+            yield Reason(QUARANTINED, row["reason"] or "no reason given")
+            continue
+        for face in row["faces"]:
+            if face["fallback"] == "solid":
+                yield Reason("solid", face["reason"] or "no reason given")
+
+
+def _rooms(workspace: Storage, stage: str) -> dict[str, set[str]]:
+    """Committed units of every room of a stage; a room without a marker yet is there, empty."""
+    rooms: dict[str, set[str]] = defaultdict(set)
+    for entry in workspace.list(f"{stage}/"):
+        room, _, rest = entry.path.removeprefix(f"{stage}/").partition("/")
+        units = rooms[room]
+        if rest.startswith("commits/") and rest.endswith(".json"):
+            units.add(rest.removeprefix("commits/").removesuffix(".json"))
+    return dict(rooms)
+
+
+def _planned(workspace: Storage, room: str, units: set[str]) -> Planned:
+    done = sum(unit.startswith("surrogates/") for unit in units)
+    plan = Room(workspace, f"plan/{room}").committed("plan")
+    if plan is None:
+        return Planned(room, None, done)
+    counts = {name: int(plan[name]) for name in ("subjects", "classes", "redacted")}
+    return Planned(room, len(plan["blocks"]), done, **counts)
+
+
+def _json(storage: Storage, path: str) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(storage.read(path)))
+    except NotFound:
+        return None
