@@ -1,7 +1,7 @@
 """The command `anonlib`: parses, calls, prints. What it calls is imported inside each command, so that help is instant.
 
-Every key of a job file has a flag, listed once in FLAGS; a flag wins over the file. Exit codes: 0 all done, 3 something is
-quarantined, 1 it could not go on, 2 wrong usage, 130 interrupted.
+Every key of a job file has a flag, listed once in FLAGS; a flag wins over the file. Exit codes: 0 all done, 3 something
+is quarantined, 1 it could not go on, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class Given:
 
 def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument JOB and all FLAGS; it gets them as `given`, and ends in a sentence if it fails."""
-    own = [one for name, one in inspect.signature(command, eval_str=True).parameters.items() if name != "given"]
+    asked = inspect.signature(command, eval_str=True).parameters.values()
+    own = [_parameter(one.name, one.annotation, one.default) for one in asked if one.name != "given"]
 
     def wrapped(**values: Any) -> None:
         from anonlib.console import guarded
@@ -111,7 +112,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
             else:
                 command(given=given, **values)
 
-    job = Annotated[Path | None, typer.Argument(metavar="[JOB.yaml]", help="The job file.", show_default=False)]
+    job = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
     print_config = Annotated[bool, typer.Option("--print-config", help="Print the job as it would run, and stop.")]
     parameters = [_parameter("job", job), *map(_of_flag, FLAGS), *own, _parameter("print_config", print_config, False)]
     wrapped.__name__, wrapped.__doc__, wrapped.__annotations__ = command.__name__, command.__doc__, {}
@@ -136,7 +137,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def anonlib(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Anonymize the faces of large image datasets before release, and keep the record that proves it."""
 
@@ -280,12 +283,12 @@ def list_models() -> None:
     from anonlib.models.catalog import MODELS
     from anonlib.models.fetch import model_path
 
+    rows = []
     for card in MODELS.values():
         here = "here" if model_path(card.name).is_file() else "not here"
         terms = card.licence if card.commercial else f"{card.licence}; not for commercial use"
-        print_rows(
-            [(card.name, f"{card.role}, {card.use}, {here}"), ("", terms), ("", f"trained on {card.trained_on}")]
-        )
+        rows += [(card.name, f"{card.role}, {card.use}, {here}"), ("", terms), ("", f"trained on {card.trained_on}")]
+    print_rows(rows)
 
 
 @models.command("pull")

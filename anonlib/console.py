@@ -1,7 +1,8 @@
 """What a person or a log sees of a job: progress while it runs, counts at its end, one sentence where it cannot go on.
 
-On a terminal each stage is one line that moves. Elsewhere every finished unit is one line of JSON, since a cluster's log is
-read by programs. Both go to stderr; stdout holds the result alone. Heavy modules are imported only once a command runs.
+On a terminal each stage is one line that moves. Elsewhere every finished unit is one line of JSON, since a cluster's
+log is read by programs. Both go to stderr; stdout holds the result alone. Heavy modules are imported only once a
+command runs.
 """
 
 from __future__ import annotations
@@ -292,5 +293,6 @@ def _exceptions(reasons: Counter[Reason]) -> list[tuple[str, str]]:
 
 def print_rows(rows: list[tuple[str, str]]) -> None:
     """Name and value, a line each, aligned."""
+    width = max(10, *(len(name) for name, _ in rows))
     for name, value in rows:
-        print(f"{name:<10} {value}")
+        print(f"{name:<{width}} {value}")

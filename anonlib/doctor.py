@@ -1,6 +1,6 @@
 """The doctor: everything that a job needs and that can be known before it costs hours, each with what to do about it.
 
-It really tries: Ray is started, models are hashed, files are written, claimed twice and deleted under a name of our own.
+It really tries: Ray is started, models are hashed, files are written, claimed twice and deleted under a name of ours.
 """
 
 from __future__ import annotations

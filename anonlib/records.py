@@ -64,6 +64,7 @@ FACES = pa.schema(
         ("roll", pa.float32()),
         ("presence", pa.float32()),
         ("sharpness", pa.float32()),
+        ("clarity", pa.float32()),
         ("mouth_open", pa.float32()),
         ("eyes_open", pa.float32()),
         ("age", pa.float32()),

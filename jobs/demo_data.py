@@ -41,7 +41,7 @@ SHARDS = 4
 GROUPS = 12  # photos of two or three people
 EMPTY = 6  # photos of nobody
 JPEG_QUALITY = 92
-SIZES = ((512, 384), (512, 384), (448, 448), (400, 500))  # px, width and height
+SIZES = ((512, 384), (480, 384), (400, 400), (400, 460))  # px, width and height
 SCENES = {
     "park": "in a park",
     "sea": "by the sea",
@@ -62,7 +62,7 @@ CLOTH = {
     "plum": (0.28, 0.16, 0.24),
     "white": (0.78, 0.78, 0.77),
 }
-GARMENTS = ("T-shirt", "striped T-shirt", "sweater", "shirt", "jacket")
+GARMENTS = {"T-shirt": 0.2, "striped T-shirt": 0.1, "sweater": 0.2, "shirt": 0.25, "jacket": 0.25}  # and how often
 
 _CODE = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
 _CENTRE = (32.0, 34.0)  # of every outline, in generator pixels
@@ -86,7 +86,7 @@ PEOPLE = (
     Person(29992, "w", "long", "jklmmjfcaZZZbfls--------vlfYYYXXWXYZbfji"),
     Person(13522, "m", "short", "ihjjmlhbZZYYYWXZbi------xdcbaYYZcegjmlji"),
     Person(34970, "w", "long", "jjkjihfcbabcdfilz--------ugffeeffgllkklj"),
-    Person(2526, "m", "short", "ecaZYXWWVVVWXZbdp-----zgdbYYYYXXYZacegih"),
+    Person(14116, "m", "short", "ihhieYUQPNOOPRTVYh-------dbZZabddglpqmki"),
     Person(27003, "w", "short", "jjllllkebabcccdhp------gdaYXWVWWYZbcefgh"),
     Person(35602, "m", "long", "jjkmljhfedeegjnr--------gccegeffhjmookjj"),
     Person(6485, "w", "long", "jjkigdbZXXXYZbeZacp-----ymfigfdfegimmmlj"),
@@ -95,8 +95,8 @@ PEOPLE = (
     Person(1119, "m", "short", "hijkkihfdbbcehkt-------rfUSQPNNMNNQUXadf"),
     Person(39100, "w", "long", "iklmmigedddehjow---------uniaZZcbbcgijih"),
     Person(10186, "m", "long", "jjlmmkigebYXWYZoy------qdbcddddeegikmmkj"),
-    Person(35128, "w", "long", "jkkjigecaYZabaabeh-------wpjgeeeegiklmlj"),
-    Person(13750, "m", "short", "hecZXWVUTUUVZbbko-------daYZbbXXZabdfiji"),
+    Person(13231, "w", "long", "jjklkgcaZYZadgkr--------mebbeeebeiklmmlj"),
+    Person(11443, "m", "short", "fhiihgfedaccbabfv-------cYWVUTTSTWYacdef"),
     Person(37256, "w", "long", "jjloosmjgfeffffccer-----rmgcZYYWVWYacgii"),
     Person(5128, "m", "long", "fhjlkhedccefgjmv--------wmiihfdccdeegggg"),
     Person(39852, "w", "long", "jklmrrokgdeeefeh-------omffifeedeghjllkj"),
@@ -105,7 +105,7 @@ PEOPLE = (
     Person(3960, "m", "short", "eeddddccbbbbdcbelz------faWUSSRQSVYacdde"),
     Person(11332, "w", "long", "jjlnplkieedefhju---------wpkfbbbZaegilkj"),
     Person(11991, "m", "short", "jjkmlfbYWWVVUVWad--------bYWYdZZcdimqnlj"),
-    Person(19061, "w", "long", "jjkkgcZXVUTTUVYfn--------unigeeegilnpnlj"),
+    Person(10765, "w", "short", "iiloppnjecdcbZat-------iXVUVVVVUVXYadgji"),
     Person(22288, "m", "short", "ffjopnjecddcdabfo------jeaXVUTSTUWYbbdef"),
     Person(24294, "w", "long", "iihggfcbZXZacecey------snknjhggggdZZabeg"),
     Person(39012, "m", "short", "jklkgdbYWTRRRSVYceu----whegfdbbbdfghijkk"),
@@ -424,12 +424,12 @@ def compose(photo: Photo, faces: Sequence[Pixels], rng: Random) -> tuple[Pixels,
     steps = (np.arange(count) + 0.5) / max(count, 1)
     for place, index, face in sorted(zip(steps, photo.people, faces, strict=True), key=lambda p: abs(p[0] - 0.5))[::-1]:
         person = PEOPLE[index]
-        unit = rng.uniform(1.9, 2.2) if count > 1 else rng.uniform(2.5, 3.1)
+        unit = rng.uniform(1.9, 2.2) if count > 1 else rng.uniform(2.6, 3.2)
         spread = 0.015 if count > 1 else 0.09
         at = width * (0.5 + (place - 0.5) * (0.92 if count > 1 else 1) + rng.uniform(-spread, spread))
-        pose = Pose(float(at), height * rng.uniform(0.30, 0.36) + unit * 10, unit, rng.uniform(-6, 6))
+        pose = Pose(float(at), height * rng.uniform(0.27, 0.33) + unit * 10, unit, rng.uniform(-6, 6))
         mirrored = bool(rng.integers(2))
-        outfit = (GARMENTS[int(rng.integers(len(GARMENTS)))], tuple(CLOTH)[int(rng.integers(len(CLOTH)))])
+        outfit = (str(rng.choice(list(GARMENTS), p=list(GARMENTS.values()))), str(rng.choice(list(CLOTH))))
         seen = face[:, ::-1] if mirrored else face
         draw_body(scene, pose, seen, person.looks == "w", outfit, ambient, rng)
         head, matte = cut_out(person, face, mirrored)

@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+from runs import finished, people_tars
 from s3server import S3Server, running
+
+__all__ = ["finished", "people_tars", "s3"]
 
 
 @pytest.fixture(scope="session")

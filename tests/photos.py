@@ -13,6 +13,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -98,8 +99,9 @@ def members(key: str, pixels: Pixels, sidecar: Mapping[str, object]) -> list[tup
     return [(f"{key}.jpg", jpeg(pixels)), (f"{key}.json", json.dumps(dict(sidecar)).encode())]
 
 
+@cache
 def srgb() -> bytes:
-    """A real RGB colour profile."""
+    """A real RGB colour profile (it holds the time when it was made, so there is one a session)."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

@@ -1,7 +1,8 @@
 """The contact sheet: faces before and after, side by side, drawn by lot, so that a person can judge a release by eye.
 
-It shows originals, so it is written into the workspace alone and goes when that is purged. The n-th row of a manifest is the
-n-th sample of its shard, which leads to the original without the secret; the output's sha256 leads to the released image.
+It shows originals, so it is written into the workspace alone and goes when that is purged. The n-th row of a manifest
+is the n-th sample of its shard, which leads to the original without the secret; the output's sha256 leads to the
+released image.
 """
 
 from __future__ import annotations
@@ -184,14 +185,14 @@ def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None)
     if row["status"] == QUARANTINED:
         return Cell(_view(job, before, face["box"]), None, "quarantined", str(row["reason"]), True)
     if face["fallback"]:
-        method, note = f"{method} (fallback: {face['fallback']})", str(face["reason"])
-    return Cell(
-        _view(job, before, face["box"]), _view(job, after, face["box"]), method, note, face["fallback"] == "solid"
-    )
+        method = method if face["fallback"] == face["method"] else f"{method}, {face['fallback']}"
+        note = str(face["reason"])
+    alarming = face["fallback"] == "solid"
+    return Cell(_view(job, before, face["box"]), _view(job, after, face["box"]), method, note, alarming)
 
 
 def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | None:
-    """The square around a box (x0, y0, x1, y1; px), white where the photo ends."""
+    """A square around a box (x0, y0, x1, y1; px), moved into the photo if it can be, else white where that ends."""
     if data is None:
         return None
     try:
@@ -200,11 +201,16 @@ def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | 
         return None
     x0, y0, x1, y1 = box
     side = ZOOM * max(x1 - x0, y1 - y0, 1.0)
-    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2], np.float32)
-    matrix = align.square(centre, side, 0.0, _TILE)
+    centre = np.array([_inside((x0 + x1) / 2, side, rgb.shape[1]), _inside((y0 + y1) / 2, side, rgb.shape[0])])
+    matrix = align.square(centre.astype(np.float32), side, 0.0, _TILE)
     view = align.crop(rgb, matrix, _TILE)
     inside = align.crop(np.full_like(rgb, 255), matrix, _TILE)
     return np.where(inside > 127, view, np.uint8(255)).astype(np.uint8)
+
+
+def _inside(centre: float, side: float, length: int) -> float:
+    """The centre nearest to `centre` whose view of `side` lies within 0..length, or the middle if none does."""
+    return length / 2 if side >= length else min(max(centre, side / 2), length - side / 2)
 
 
 # ---- the page -------------------------------------------------------------------------------------------------
@@ -213,7 +219,9 @@ def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | 
 def arrange(cells: Sequence[Cell], title: str, subtitle: str) -> Image.Image:
     """The page: cells in rows, as wide as it is high or a little wider."""
     wide, high = 2 * _TILE + _SEAM + _GAP, _TILE + _LABEL + _GAP
-    columns = max(1, min(len(cells), round((1.25 * len(cells) * high / wide) ** 0.5)))
+    ideal = (1.1 * len(cells) * high / wide) ** 0.5
+    # Near the ideal, the number of columns that leaves the fewest empty places.
+    columns = min(range(max(1, round(ideal) - 1), round(ideal) + 2), key=lambda n: (-len(cells) % n, abs(n - ideal)))
     rows = -(-len(cells) // columns)
     page = Image.new("RGB", (2 * _MARGIN + columns * wide - _GAP, 2 * _MARGIN + _TITLE + rows * high - _GAP), "white")
     pen = ImageDraw.Draw(page)

@@ -49,7 +49,7 @@ ROUNDS = 3
 
 Unit = TypeVar("Unit")
 Report = Callable[[str, Outcome, int], None]
-"""Called with the stage's name, an outcome and how many units the stage has in all."""
+"""Called with the stage's name, an outcome and how many units the stage has to do in this run."""
 
 
 class JobError(Exception):
@@ -214,14 +214,16 @@ class Job:
     ) -> dict[str, str]:
         """Run what has no marker, up to three times; returns the units still without one and why."""
         failed: dict[str, str] = {}
+        wanted = 0
         for _ in range(ROUNDS):
             finished = done()
             todo = [unit for unit in units if id_of(unit) not in finished]
             if not todo:
                 return {}
+            wanted = wanted or len(todo)
             failed = {id_of(unit): "its worker died" for unit in todo}
             for outcome in self.runner.run(make, todo):
-                self.report(name, outcome, len(units))
+                self.report(name, outcome, wanted)
                 if outcome.error is not None:
                     failed[outcome.unit] = outcome.error
         finished = done()

@@ -1,7 +1,7 @@
 """Purge: the end of a workspace. Embeddings, crops, the mapping and the secret go; a record of that stays.
 
-Without the secret nobody can redraw a pseudonym or a class, so the release can no longer be joined to a person, not even by
-its makers. The record is written first, as a mark that refuses new runs, and finished last.
+Without the secret nobody can redraw a pseudonym or a class, so the release can no longer be joined to a person, not
+even by its makers. The record is written first, as a mark that refuses new runs, and finished last.
 """
 
 from __future__ import annotations

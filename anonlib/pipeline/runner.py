@@ -75,8 +75,7 @@ class RayRunner:
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=1,
             num_gpus=self.config.num_gpus or None,
-            max_restarts=_RESTARTS,
-            max_task_retries=_RESTARTS,
+            ray_remote_args_fn=_restarts,
             batch_format="numpy",
         )
         try:
@@ -85,6 +84,11 @@ class RayRunner:
         except ray.exceptions.RayError as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
             logging.getLogger(__name__).warning("Ray gave up a round: %s", sentence(error))
+
+
+def _restarts() -> dict[str, Any]:
+    """How often Ray revives a dead actor; its own default is for ever."""
+    return {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
 
 
 class _Actor:
@@ -127,6 +131,8 @@ def start(config: RayConfig) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Ray's C++ core writes past Python's loggers, straight to stderr: here, that arguments are in its store.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
     import ray.data
 

@@ -29,6 +29,7 @@ from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
 from anonlib.records import FACES, IMAGES
 from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
+from anonlib.synthesis.textures.average import light_of
 
 CROP_SIDE = 384
 _CROP_QUALITY = 92
@@ -179,8 +180,8 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, A
     mesh = meshes.points[one]
     pose = pose_of(mesh, shape_model().mean)
     yaw, pitch, roll = pose.angles()
-    outline = pose.apply(with_rings(pose.undo(mesh)))[:, :2]
-    low, high = outline.min(axis=0), outline.max(axis=0)
+    vertices = pose.apply(with_rings(pose.undo(mesh)))
+    low, high = vertices[:, :2].min(axis=0), vertices[:, :2].max(axis=0)
     margin = _CROP_MARGIN * float((high - low).max())
     x0, y0 = np.clip(np.floor(low - margin), 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(int)
     x1, y1 = np.clip(np.ceil(high + margin), [x0 + 1, y0 + 1], [image.shape[1], image.shape[0]]).astype(int)
@@ -199,6 +200,7 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, A
         "pitch": pitch,
         "roll": roll,
         "sharpness": sharpness(image, mesh),
+        "clarity": light_of(image[y0:y1, x0:x1], vertices - np.array([x0, y0, 0], np.float32)).clarity,
         "mouth_open": mouth_opening(mesh),
         "eyes_open": eye_opening(mesh),
     }

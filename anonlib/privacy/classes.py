@@ -146,3 +146,41 @@ def _made(
 
 def _mean(templates: NDArray[np.float32], members: Sequence[int]) -> NDArray[np.float32]:
     return np.asarray(templates[list(members)].mean(axis=0), np.float32)
+
+
+def with_guests(
+    templates: NDArray[np.float32],
+    strata: Sequence[Stratum],
+    is_donor: NDArray[np.bool_],
+    *,
+    k: int,
+    same_person: float,
+) -> tuple[list[EquivalenceClass], list[list[int]]]:
+    """Classes formed of the donors alone, and all members of each: the others join the nearest one as guests.
+
+    A guest wears a surrogate and hides in the crowd, but is not averaged. Members are subject numbers. Without a
+    class there are no guests.
+    """
+    donors = np.flatnonzero(is_donor)
+    formed, _ = form_classes(templates[donors], [strata[int(donor)] for donor in donors], k=k, same_person=same_person)
+    classes = [
+        EquivalenceClass(tuple(int(donors[m]) for m in one.members), one.stratum, one.effective_k) for one in formed
+    ]
+    wearers = [list(one.members) for one in classes]
+    centres = np.stack([_mean(templates, one.members) for one in classes]) if classes else templates[:0]
+    guests = np.flatnonzero(~is_donor)
+    for guest in guests if classes else ():
+        similarity = centres @ templates[guest]
+        kin = [_kinship(one.stratum, strata[int(guest)]) for one in classes]
+        wearers[int(np.argmax(similarity + 2.0 * np.array(kin)))].append(int(guest))
+    return classes, [sorted(members) for members in wearers]
+
+
+def _kinship(stratum: Stratum, other: Stratum) -> int:
+    """How many leading parts two strata share, -1 where they name different genders."""
+    shared = 0
+    for one, two in zip(stratum, other, strict=False):
+        if one != two:
+            break
+        shared += 1
+    return shared

@@ -99,7 +99,6 @@ def pose_of(mesh: NDArray[np.float32], mean: NDArray[np.float32]) -> Pose:
 def with_rings(shape: NDArray[np.float32]) -> Vertices:
     """An upright shape (468, 3) with its two rings appended: (540, 3)."""
     oval = shape[list(topology.OVAL)]
-    centre = (shape[topology.NOSE_TIP] + oval.mean(axis=0)) / 2
     half_width = float(np.ptp(oval[:, 0])) / 2
     rings = []
     for (side, up, down), depth in zip(RINGS, _RING_DEPTH, strict=True):
@@ -107,7 +106,7 @@ def with_rings(shape: NDArray[np.float32]) -> Vertices:
         factors = np.stack([np.full(len(oval), side), np.where(delta[:, 1] < 0, up, down)], axis=1)
         ring = oval.copy()
         ring[:, :2] = oval.mean(axis=0)[:2] + delta[:, :2] * factors
-        ring[:, 2] = oval[:, 2] + depth * half_width + 0 * centre[2]
+        ring[:, 2] = oval[:, 2] + depth * half_width
         rings.append(ring)
     return np.concatenate([shape, *rings]).astype(np.float32)
 
@@ -149,12 +148,17 @@ class CanonicalFrame:
         """(S, S): px that the triangles cover."""
         return self._inside
 
-    def warp_in(self, image: NDArray[np.uint8], vertices: Vertices) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Photo (H, W, 3) with `vertices` (540, 2+) in its px -> canonical texture (S, S, 3) and its valid px."""
+    def warp_in(
+        self, image: NDArray[np.uint8], vertices: Vertices, step: int = 1
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Every step-th px of the canonical texture of a photo (H, W, 3) with `vertices` (540, 2+) in its px.
+
+        Returns the texture (S/step, S/step, 3), 0-255, and which of its px the photo shows.
+        """
         source = vertices[:, :2]
-        grid = (self._weights[..., None] * source[self._corners]).sum(axis=2)
+        grid = (self._weights[::step, ::step, :, None] * source[self._corners[::step, ::step]]).sum(axis=2)
         span = float(np.ptp(source[list(topology.OVAL), 0]))
-        canonical_span = float(np.ptp(self.points[list(topology.OVAL), 0]))
+        canonical_span = float(np.ptp(self.points[list(topology.OVAL), 0])) / step
         shrink = span / canonical_span
         if shrink > 1.5:
             factor = 1.0 / shrink
@@ -163,7 +167,9 @@ class CanonicalFrame:
         grid = grid.astype(np.float32)
         texture = cv2.remap(image, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         height, width = image.shape[:2]
-        valid = self._inside & (grid >= -0.5).all(axis=2) & (grid[..., 0] < width) & (grid[..., 1] < height)
+        valid = (
+            self._inside[::step, ::step] & (grid >= -0.5).all(axis=2) & (grid[..., 0] < width) & (grid[..., 1] < height)
+        )
         return texture.astype(np.float32), valid
 
     def map_out(self, vertices: Vertices, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

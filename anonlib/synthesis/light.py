@@ -9,6 +9,7 @@ were not fitted.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -19,10 +20,14 @@ from scipy.ndimage import distance_transform_edt
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 
-_STEP = 4
+REPLACED = (1.10, 1.28, 1.06)
+"""How far past the oval every px is replaced: sideways, up, down."""
+STEP = 4
+"""The light is fitted on every fourth px, each way: it is smooth."""
 _ROUNDS = 6
 _TUKEY = 2.5
 _RIDGE = 1e-3
+_CLEAR = 0.35
 _FLOOR = 4.0
 """Added to 0-255 values before the logarithm, so that black noise does not dominate."""
 
@@ -70,24 +75,57 @@ def hair_zone() -> NDArray[np.float32]:
     return np.asarray(np.clip(zone / (0.05 * SIZE), 0, 1), np.float32)
 
 
-def fit_light(log_texture: NDArray[np.float32], weight: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """The light (S, S, 3) of a log texture (S, S, 3) and the spread of skin about it; `weight` (S, S) >= 0."""
-    region = skin_region()[::_STEP, ::_STEP]
-    basis = _basis()[::_STEP, ::_STEP][region]
-    values = log_texture[::_STEP, ::_STEP][region].astype(np.float64)
-    base = weight[::_STEP, ::_STEP][region].astype(np.float64) + 1e-6
+@cache
+def kept_zone() -> NDArray[np.float32]:
+    """Where a photo may keep its hair, clothes and background, (S, S) 0-1: outside the oval enlarged by REPLACED.
+
+    Inside, every px is the surrogate's. The further it reaches the less of hairline and outline is left to recognize
+    a person by, and the more a stranger sees of it: far up the forehead, hardly past the jaw.
+    """
+    oval = canonical_frame().points[list(topology.OVAL)]
+    delta = oval - oval.mean(axis=0)
+    side, up, down = REPLACED
+    grown = oval.mean(axis=0) + delta * np.stack(
+        [np.full(len(oval), side), np.where(delta[:, 1] < 0, up, down)], axis=1
+    )
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillPoly(mask, [np.rint(grown * 16).astype(np.int32)], 1, shift=4)
+    return np.asarray(hair_zone() * (1 - cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 3)), np.float32)
+
+
+@dataclass(frozen=True)
+class Light:
+    """`coefficients` (10, 3) of the field; `spread` of skin about it, log units; `clarity`: share of skin that fits."""
+
+    coefficients: NDArray[np.float64]
+    spread: float
+    clarity: float
+
+    def field(self) -> NDArray[np.float32]:
+        """The light (S, S, 3), log."""
+        return np.asarray(_basis() @ self.coefficients, np.float32)
+
+
+def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light:
+    """The light of a log texture taken at every STEP-th px, (s, s, 3), where `weight` (s, s) >= 0 says what is seen."""
+    region = skin_region()[::STEP, ::STEP]
+    basis = _basis()[::STEP, ::STEP][region]
+    values = coarse[region].astype(np.float64)
+    base = weight[region].astype(np.float64) + 1e-6
+    seen = base > 1e-3
     # Outliers are told by all channels together, from the median outwards: dark hair must not win the first round.
     residual = np.abs(values - np.median(values, axis=0)).max(axis=1)
     coefficients = np.zeros((basis.shape[1], 3))
     spread = 0.1
     for _ in range(_ROUNDS):
-        spread = max(0.03, 1.4826 * float(np.median(residual[base > 1e-3])) if (base > 1e-3).any() else 0.1)
-        robust = base * np.clip(1 - (residual / (_TUKEY * 2 * spread)) ** 2, 0, None) ** 2
+        spread = max(0.03, 1.4826 * float(np.median(residual[seen]))) if seen.any() else 0.1
+        robust = base * np.clip(1 - (residual / (2 * _TUKEY * spread)) ** 2, 0, None) ** 2
         weighted = basis * robust[:, None]
         normal = basis.T @ weighted + _RIDGE * max(float(robust.sum()), 1.0) * _penalty()
         coefficients = np.linalg.solve(normal, weighted.T @ values)
         residual = np.abs(values - basis @ coefficients).max(axis=1)
-    return (_basis() @ coefficients).astype(np.float32), float(spread)
+    clarity = float((residual[seen] < _CLEAR).mean()) if seen.any() else 0.0
+    return Light(coefficients, float(spread), clarity)
 
 
 @cache

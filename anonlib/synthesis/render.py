@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from anonlib.faces.mesh import mouth_opening
 from anonlib.synthesis.appearance import dress
 from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
-from anonlib.synthesis.light import fit_light, from_log, hair_zone, to_log
-from anonlib.synthesis.textures.average import Texture, facing_weight
+from anonlib.synthesis.light import from_log, kept_zone, to_log
+from anonlib.synthesis.textures.average import Texture, light_of
 
 _WHOLE = 0.98
 
@@ -51,18 +51,17 @@ def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, te
     origin = np.array([x0, y0, 0], np.float32)
     own_vertices = pose.apply(with_rings(own)) - origin
     vertices = pose.apply(with_rings(shape)) - origin
-    raw, valid = frame.warp_in(view, own_vertices)
-    light, spread = fit_light(to_log(raw), facing_weight(own_vertices) * valid)
+    light = light_of(view, own_vertices)
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     x, y = grid[..., 0], grid[..., 1]
-    light_out = cv2.remap(light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    light_out = cv2.remap(light.field(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     detail = dress(texture.detail, happy - texture.happy, mouth_opening(shape))
     detail_out = cv2.remap(detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     synthetic = from_log(detail_out + light_out)
     feather = cv2.remap(_feather(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    zone = cv2.remap(hair_zone(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    zone = cv2.remap(kept_zone(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     residual = np.abs(to_log(view.astype(np.float32)) - light_out).max(axis=2)
-    skin = np.exp(-0.5 * (residual / (3.0 * spread)) ** 2)
+    skin = np.exp(-0.5 * (residual / (3.0 * light.spread)) ** 2)
     skin = cv2.GaussianBlur(skin.astype(np.float32), (0, 0), max(0.8, pose.scale * 0.03))
     alpha = feather * (1 - zone * (1 - skin)) * covered
     alpha = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012))

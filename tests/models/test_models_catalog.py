@@ -52,7 +52,7 @@ def test_a_smaller_zoom_brings_the_points_together_and_a_drop_moves_them_down() 
 
 
 def test_only_a_crop_by_points_has_a_place_for_them() -> None:
-    with pytest.raises(ValueError, match="crop by photo has no place"):
+    with pytest.raises(ValueError, match="crop by box has no place"):
         MODELS["facemesh"].input.landmarks()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, with_rings
-from anonlib.synthesis.light import fit_light, hair_zone, to_log
+from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, to_log
 
 _RING_SPREADS = 2.5
 _SEEN = 0.25
@@ -54,31 +54,31 @@ def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) 
     shape = pose.undo(mesh)
     vertices = pose.apply(with_rings(shape))
     raw, valid = frame.warp_in(image, vertices)
-    facing = facing_weight(vertices) * valid
-    log = to_log(raw)
-    light, spread = fit_light(log, facing)
-    detail = log - light
-    skin = np.exp(-0.5 * (np.abs(detail).max(axis=2) / (_RING_SPREADS * spread)) ** 2) * valid
+    log, facing = to_log(raw), facing_weight(vertices) * valid
+    light = fit_light(log[::STEP, ::STEP], facing[::STEP, ::STEP])
+    detail = log - light.field()
+    skin = np.exp(-0.5 * (np.abs(detail).max(axis=2) / (_RING_SPREADS * light.spread)) ** 2) * valid
     skin = 1 - hair_zone() * (1 - cv2.GaussianBlur(skin.astype(np.float32), (0, 0), 3))
-    return Portrait(
-        (detail * skin[..., None]).astype(np.float32),
-        facing.astype(np.float32),
-        (shape - model.expression_of(shape)).astype(np.float32),
-        happy,
-    )
+    return Portrait((detail * skin[..., None]).astype(np.float32), facing, (shape - model.expression_of(shape)), happy)
+
+
+def light_of(image: NDArray[np.uint8], vertices: NDArray[np.float32]) -> Light:
+    """The light on a face with these vertices (540, 3) px in a photo (H, W, 3)."""
+    raw, valid = canonical_frame().warp_in(image, vertices, STEP)
+    return fit_light(to_log(raw), facing_weight(vertices, STEP) * valid)
 
 
 def member_texture(photos: Sequence[Portrait]) -> Texture:
     """One member from photos of him or her: seen px weigh more, unseen ones come from the mirror."""
     weight = np.stack([photo.weight for photo in photos]) ** 2
     weight = weight + 1e-6
-    detail = np.stack([photo.detail for photo in photos])
-    merged = (detail * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[..., None]
+    stack = np.stack([photo.detail for photo in photos])
+    merged = (stack * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[..., None]
     seen = np.clip(weight.max(axis=0) / _SEEN, 0, 1)
     seen_mirrored = mirrored(seen)
     trust = np.where(seen >= seen_mirrored, 1.0, seen / np.maximum(seen_mirrored, 1e-6)).astype(np.float32)
-    trust = cv2.GaussianBlur(trust, (0, 0), 4)[..., None]
-    detail = merged * trust + mirrored(merged) * (1 - trust)
+    trust = np.asarray(cv2.GaussianBlur(trust, (0, 0), 4), np.float32)[..., None]
+    detail = merged * trust + mirrored(np.asarray(merged, np.float32)) * (1 - trust)
     shape = np.stack([photo.shape for photo in photos]).mean(axis=0)
     return Texture(detail.astype(np.float32), shape.astype(np.float32), _mean([photo.happy for photo in photos]))
 
@@ -95,8 +95,8 @@ def mirrored(texture: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(cv2.remap(texture, *_mirror_map(), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
-def facing_weight(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How squarely each canonical px (S, S) faces the camera in a photo with these vertices (540, 3): 0 to 1.
+def facing_weight(vertices: NDArray[np.float32], step: int = 1) -> NDArray[np.float32]:
+    """How squarely every step-th canonical px faces the camera in a photo with these vertices (540, 3): 0 to 1.
 
     The ratio of a triangle's area in the photo to the largest that its size allows, smoothed over px.
     """
@@ -109,8 +109,10 @@ def facing_weight(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
         (flat[:, 1, 0] - flat[:, 0, 0]) * (flat[:, 2, 1] - flat[:, 0, 1])
         - (flat[:, 1, 1] - flat[:, 0, 1]) * (flat[:, 2, 0] - flat[:, 0, 0])
     )
-    values = np.clip(cosine * sign, 0, 1)[frame.triangle_index]
-    return np.asarray(cv2.GaussianBlur(values.astype(np.float32), (0, 0), 4) * frame.inside, np.float32)
+    values = np.clip(cosine * sign, 0, 1)[frame.triangle_index[::step, ::step]]
+    return np.asarray(
+        cv2.GaussianBlur(values.astype(np.float32), (0, 0), 4 / step) * frame.inside[::step, ::step], np.float32
+    )
 
 
 @cache

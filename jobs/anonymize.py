@@ -1,0 +1,57 @@
+"""One whole job, to be started by a scheduler: `ray job submit --working-dir . -- python jobs/anonymize.py`.
+
+The script is the config: copy it, change the constants, and keep it with the release. Run again, it does what is
+missing. Only the secret comes from outside, by the environment variable that SECRET_ENV names.
+"""
+
+from __future__ import annotations
+
+from anonlib.config import JobConfig, load_config
+from anonlib.console import guarded, open_progress, print_summary
+
+INPUT = "s3://photos/2026/{00000..00099}.tar"
+OUTPUT = "s3://release/2026-11"
+WORKSPACE = "s3://restricted/2026-11"  # personal data; `anonlib purge` destroys it after the release
+SUBJECT_FIELD = "person"
+KEEP_FIELDS = ("caption",)  # everything else in the sidecars is dropped
+METHOD = "k-diff"
+K = 5
+SECRET_ENV = "ANONLIB_SECRET"
+ACTORS = None  # one a core
+GPUS_PER_ACTOR = 0.0
+
+
+def config() -> JobConfig:
+    """The constants as a job; the keys are those of a job file."""
+    return load_config(
+        overrides={
+            "input.uri": INPUT,
+            "input.subject_field": SUBJECT_FIELD,
+            "output.uri": OUTPUT,
+            "workspace.uri": WORKSPACE,
+            "method.name": METHOD,
+            "method.k": K,
+            "keep_fields": KEEP_FIELDS,
+            "secret.env": SECRET_ENV,
+            "ray.actors": ACTORS,
+            "ray.num_gpus": GPUS_PER_ACTOR,
+        }
+    )
+
+
+def main() -> int:
+    """Exit code 0 all done, 3 something is quarantined, 1 it could not go on."""
+    from anonlib.pipeline.job import Job
+    from anonlib.pipeline.status import exceptions
+
+    with guarded():
+        job_config = config()
+        with open_progress() as progress:
+            job = Job(job_config, report=progress)
+            summary = job.run()
+        print_summary(job_config, summary, exceptions(job.places.release))
+    return summary.code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

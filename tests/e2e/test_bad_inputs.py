@@ -1,0 +1,287 @@
+"""Whatever is in a dataset, every input has one row, no bad one is released, and no metadata comes through."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import photos
+import pytest
+from PIL import Image, PngImagePlugin
+from runs import Run, by_key, every_byte, images, job, manifest, run_job
+
+
+GPS = "GPS-52.516275-13.377704-HERE"
+COMMENT = b"COMMENT-from-the-camera-of-Ada"
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">XMP-serial-4711-Quill</x:xmpmeta>'
+C2PA = b"c2pa-MANIFEST-signed-by-Ada-Quill"
+TRAILING = b"TRAILING-after-the-end-of-the-image"
+PNG_TEXT = "PNG-TEXT-written-by-Ada"
+SECRETS = (GPS.encode(), COMMENT, b"XMP-serial-4711-Quill", C2PA, TRAILING, PNG_TEXT.encode())
+
+
+@dataclass(frozen=True)
+class Case:
+    """One file and what must become of it: a status, and a part of the reason where it is quarantined."""
+
+    name: str
+    data: bytes
+    status: str
+    reason: str = ""
+
+
+def exif(orientation: int, thumbnail: bytes) -> bytes:
+    """EXIF with an orientation, a position and a thumbnail, as a camera writes it (TIFF 6.0, Exif 2.32)."""
+    text = GPS.encode() + b"\0"
+    first = struct.pack("<HHHII", 3, 0x0112, 3, 1, orientation)
+    at = 8 + 2 + 3 * 12 + 4
+    first += struct.pack("<HHII", 0x010E, 2, len(text), at) + struct.pack("<HHII", 0x8825, 4, 1, at + len(text))
+    gps_at = at + len(text)
+    gps = struct.pack("<HHHI4sI", 1, 0x0001, 2, 2, b"N\0\0\0", 0)
+    second_at = gps_at + len(gps)
+    data_at = second_at + 2 + 2 * 12 + 4
+    second = struct.pack("<HHHII", 2, 0x0201, 4, 1, data_at) + struct.pack("<HHII", 0x0202, 4, 1, len(thumbnail))
+    body = b"II*\0" + struct.pack("<I", 8) + first + struct.pack("<I", second_at) + text + gps
+    return b"Exif\0\0" + body + second + struct.pack("<I", 0) + thumbnail
+
+
+def loaded_jpeg(pixels: photos.Pixels, orientation: int) -> bytes:
+    """A JPEG with all that a camera, an editor and a signer put into one."""
+    plain = photos.jpeg(pixels, icc_profile=photos.srgb())
+    segments = (
+        photos.jpeg_segment(0xE1, exif(orientation, THUMBNAIL)),
+        photos.jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP),
+        photos.jpeg_segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x04" + b"IPTC"),
+        photos.jpeg_segment(0xEB, b"JP\0\0" + C2PA),
+        photos.jpeg_segment(0xFE, COMMENT),
+    )
+    return photos.with_segments(plain, *segments)
+
+
+def animated(kind: str) -> bytes:
+    frames = [Image.fromarray(np.full((32, 32, 3), value, np.uint8)) for value in (0, 120, 240)]
+    out = io.BytesIO()
+    frames[0].save(out, kind, save_all=True, append_images=frames[1:], duration=50)
+    return out.getvalue()
+
+
+def multi_picture(pixels: photos.Pixels, hidden: photos.Pixels) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "MPO", save_all=True, append_images=[Image.fromarray(hidden)])
+    return out.getvalue()
+
+
+ASTRONAUT = photos.astronaut()
+THUMBNAIL = photos.jpeg(ASTRONAUT[::8, ::8])
+
+
+def with_alpha(hidden_face: bool) -> bytes:
+    """A PNG of the astronaut; with `hidden_face` the face is there, under an alpha of 0."""
+    alpha = np.full(ASTRONAUT.shape[:2], 200, np.uint8)
+    if hidden_face:
+        alpha[:300, 100:400] = 0
+    return photos.encoded(np.dstack([ASTRONAUT, alpha]), "PNG")
+
+
+def cases() -> list[Case]:
+    pixels = photos.people(1, 1)[0][1]
+    good = photos.jpeg(pixels)
+    noted = PngImagePlugin.PngInfo()
+    noted.add_text("Author", PNG_TEXT)
+    deep = (np.asarray(Image.fromarray(ASTRONAUT).convert("L")).astype(np.uint16) * 257)[:256, 100:356]
+    return [
+        Case("a-good.jpg", good, "released"),
+        Case("b-cut.jpg", good[: len(good) // 2], "quarantined", "damaged"),
+        Case("c-empty.jpg", b"", "quarantined", "empty"),
+        Case("d-cmyk.jpg", cmyk(), "released"),
+        Case("e-deep.png", photos.encoded(deep, "PNG"), "released"),
+        Case("f-alpha.png", with_alpha(False), "released"),
+        Case("g-hidden.png", with_alpha(True), "no_face"),
+        Case("h-moving.gif", animated("GIF"), "quarantined", "animated"),
+        Case("i-moving.webp", animated("WEBP"), "quarantined", "animated"),
+        Case("j-moving.png", animated("PNG"), "quarantined", "animated"),
+        Case("k-loaded.jpg", loaded_jpeg(np.rot90(ASTRONAUT[:400]).copy(), 6), "released"),
+        Case("l-tiny.png", photos.encoded(np.zeros((1, 1, 3), np.uint8), "PNG"), "no_face"),
+        Case("m-huge.png", photos.png_header(30000, 30000), "quarantined", "limits.image_mpx"),
+        Case("n-text.jpg", b"dear diary, this is no photograph", "quarantined", "not an image"),
+        Case("o-after.jpg", good + TRAILING + photos.jpeg(ASTRONAUT), "released"),
+        Case("p-noted.png", photos.encoded(photos.nobody()[:200, :200], "PNG", pnginfo=noted), "no_face"),
+        Case("q-phone.jpg", multi_picture(pixels, ASTRONAUT), "released"),
+        Case("r-still.webp", photos.encoded(pixels, "WEBP", xmp=XMP, exif=exif(1, THUMBNAIL)[6:]), "released"),
+    ]
+
+
+def cmyk() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(ASTRONAUT).convert("CMYK").save(out, "JPEG", quality=92)
+    return out.getvalue()
+
+
+CASES = cases()
+
+
+@pytest.fixture(scope="module")
+def folder_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("folder")
+    (root / "input").mkdir()
+    for case in CASES:
+        (root / "input" / case.name).write_bytes(case.data)
+    return run_job(root / "input", root, method={"name": "solid"})
+
+
+@pytest.fixture(scope="module")
+def tar_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same files in a tar, with the names that only a tar can have, and half a tar beside it."""
+    root = tmp_path_factory.mktemp("tar")
+    good = CASES[0].data
+    strange = [
+        ("twice.jpg", good),
+        ("between.jpg", good),
+        ("twice.jpg", photos.jpeg(ASTRONAUT)),
+        ("../evil.jpg", good),
+        ("/tmp/absolute.jpg", good),
+        ("words.txt", b"a sample without an image"),
+        ("both.jpg", good),
+        ("both.png", b"which one is it?"),
+    ]
+    photos.tar(root / "input" / "whole.tar", [*((case.name, case.data) for case in CASES), *strange])
+    half = photos.tar(root / "half.tar", [(f"h{number}.jpg", good) for number in range(6)]).read_bytes()
+    (root / "input" / "half.tar").write_bytes(half[: len(half) // 2])
+    return run_job(root / "input", root, method={"name": "solid"})
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_file_of_a_folder_has_one_row_with_its_fate(folder_run: Run, case: Case) -> None:
+    row = by_key(folder_run.output)[case.name]
+    assert row["status"] == case.status, row
+    assert (row["output_sha256"] is None) == (case.status == "quarantined")
+    assert (folder_run.output / "data" / case.name).exists() == (case.status != "quarantined")
+    if case.status == "quarantined":
+        assert case.reason in row["reason"], row["reason"]
+        assert row["reason"].isprintable() and "Error" not in row["reason"] and " at 0x" not in row["reason"]
+    else:
+        assert row["reason"] is None
+
+
+def test_a_tar_gives_the_same_answers_as_a_folder(tar_run: Run) -> None:
+    rows = by_key(tar_run.output)
+    for case in CASES:
+        assert rows[case.name.partition(".")[0]]["status"] == case.status, case.name
+
+
+def test_strange_members_of_a_tar_are_quarantined_with_a_reason(tar_run: Run) -> None:
+    rows = by_key(tar_run.output)
+    assert rows["twice"]["status"] == "released"
+    expected = {
+        "twice#2": "in this shard already",
+        "../evil": "'..'",
+        "/tmp/absolute": "absolute path",
+        "words": "no image",
+        "both": "several images",
+        "half#truncated": "truncated",
+    }
+    for key, part in expected.items():
+        assert rows[key]["status"] == "quarantined", key
+        assert part in rows[key]["reason"], rows[key]["reason"]
+    assert {name for name in images(tar_run.output / "data" / "whole.tar") if name.startswith(("..", "/"))} == set()
+
+
+def test_what_came_before_the_cut_of_half_a_tar_is_released(tar_run: Run) -> None:
+    rows = [row for row in manifest(tar_run.output) if row["key"].startswith("h") and "-" not in row["key"]]
+    assert [row["status"] for row in rows] == ["released"] * (len(rows) - 1) + ["quarantined"]
+    assert len(rows) >= 2
+
+
+@pytest.mark.parametrize("which", ["folder_run", "tar_run"])
+def test_no_image_is_counted_twice_or_not_at_all(which: str, request: pytest.FixtureRequest) -> None:
+    run: Run = request.getfixturevalue(which)
+    summary = run.summary
+    assert summary.images == summary.released + summary.no_face + summary.quarantined == len(manifest(run.output))
+    assert summary.code == 3
+    if which == "folder_run":
+        assert [row["key"] for row in manifest(run.output)] == [case.name for case in CASES]
+
+
+@pytest.mark.parametrize("which", ["folder_run", "tar_run"])
+def test_no_byte_of_metadata_is_in_the_release(which: str, request: pytest.FixtureRequest) -> None:
+    run: Run = request.getfixturevalue(which)
+    source = every_byte(run.input)
+    release = every_byte(run.output)
+    for secret in SECRETS:
+        assert secret in source, secret
+        assert secret not in release, secret
+    # What comes before the scan are tables that every JPEG of this quality shares.
+    for start in range(THUMBNAIL.index(b"\xff\xda") + 14, len(THUMBNAIL) - 32, 37):
+        assert THUMBNAIL[start : start + 32] not in release
+    for name in ("o-after", "q-phone"):
+        suffix = ".jpg"
+        data = (
+            (run.output / "data" / (name + suffix)).read_bytes()
+            if which == "folder_run"
+            else images(run.output / "data" / "whole.tar")[name + suffix]
+        )
+        assert data.count(b"\xff\xd8\xff") == 1, "a second image is in the file"
+        assert data.endswith(b"\xff\xd9")
+
+
+def test_what_was_stripped_is_named(folder_run: Run) -> None:
+    rows = by_key(folder_run.output)
+    assert set(rows["k-loaded.jpg"]["metadata_stripped"]) >= {"exif", "xmp", "iptc", "comment", "c2pa"}
+    assert "further pictures" in rows["q-phone.jpg"]["metadata_stripped"]
+
+
+def test_the_profile_stays_and_the_orientation_is_applied(folder_run: Run) -> None:
+    with Image.open(folder_run.output / "data" / "k-loaded.jpg") as image:
+        assert image.info["icc_profile"] == photos.srgb()
+        assert not image.getexif()
+        assert image.size == (512, 400)
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    expected = np.asarray(ASTRONAUT[:400]).astype(int)
+    lower = slice(300, 400)
+    assert np.abs(pixels[lower] - expected[lower]).mean() < 6
+    row = by_key(folder_run.output)["k-loaded.jpg"]
+    assert (row["height"], row["width"]) == (400, 512)
+
+
+def test_a_face_hidden_under_alpha_is_not_in_the_output(folder_run: Run) -> None:
+    with Image.open(folder_run.output / "data" / "g-hidden.png") as image:
+        rgba = np.asarray(image)
+    assert rgba.shape[2] == 4
+    assert (rgba[:300, 100:400, :] == 0).all()
+
+
+def test_a_promise_of_900_megapixels_costs_no_memory(tmp_path: Path) -> None:
+    """The job runs in a process of its own that may not have more than 1.5 GiB resident."""
+    (tmp_path / "input").mkdir()
+    for number in range(3):
+        (tmp_path / "input" / f"{number}.png").write_bytes(photos.png_header(30000, 30000))
+    config = job(tmp_path / "input", tmp_path, method={"name": "solid"})
+    (tmp_path / "job.yaml").write_text(config.to_yaml())
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from anonlib.config import load_config; from anonlib.pipeline.job import Job\n"
+        "summary = Job(load_config(Path(sys.argv[1]))).run()\n"
+        "print(summary.quarantined, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "job.yaml")], capture_output=True, text=True, check=True
+    )
+    quarantined, kibibytes = map(int, done.stdout.split())
+    assert quarantined == 3
+    assert kibibytes < 1.5 * (1 << 20)
+
+
+def test_an_image_over_the_limits_is_quarantined_unread(tmp_path: Path) -> None:
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "large.jpg").write_bytes(CASES[0].data)
+    small: dict[str, Any] = {"image_mpx": 0.01}
+    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, limits=small)
+    assert "limits.image_mpx" in manifest(run.output)[0]["reason"]
+    again = run_job(tmp_path / "input", tmp_path / "2", method={"name": "solid"}, limits={"image_mib": 0.001})
+    assert "limits.image_mib" in manifest(again.output)[0]["reason"]

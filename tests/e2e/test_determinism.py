@@ -1,0 +1,73 @@
+"""The same job gives the same bytes: on Ray or not, once or twice, on a disk or on S3."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from runs import SECRET, Run, contents, finish, job, kill_session, start
+
+from anonlib.pipeline.job import Job
+
+
+@pytest.fixture(scope="module")
+def on_ray(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of the same job run by two actors, its secret in the environment."""
+    root = tmp_path_factory.mktemp("ray")
+    config = job(finished.input, root, ray={"actors": 2}, secret={"env": "ANONLIB_TEST_SECRET"})
+    process = start(config, root / "process", ANONLIB_TEST_SECRET=SECRET)
+    try:
+        code, out = finish(process)
+    finally:
+        kill_session(process.pid)
+    assert code == 0, (root / "process" / "stderr").read_text()[-2000:]
+    assert json.loads(out.splitlines()[-1])["committed"] == finished.summary.shards
+    return root
+
+
+def test_two_actors_on_ray_end_in_the_bytes_of_a_serial_run(finished: Run, on_ray: Path) -> None:
+    assert finished.summary.released > 20 and finished.summary.faces > 20
+    assert contents(on_ray / "release") == contents(finished.output)
+
+
+def test_scan_and_plan_are_the_same_bytes_too(finished: Run, on_ray: Path) -> None:
+    assert contents(on_ray / "workspace") == contents(finished.workspace)
+    kinds = {path.split("/")[0] for path in contents(finished.workspace)}
+    assert kinds >= {"scan", "plan"}
+
+
+def test_a_second_run_does_nothing(finished: Run) -> None:
+    def stamps() -> dict[str, int]:
+        places = (finished.output, finished.workspace)
+        return {str(path): path.stat().st_mtime_ns for place in places for path in place.rglob("*")}
+
+    before, bytes_before, reports = stamps(), contents(finished.output), []
+    again = Job(finished.config, report=lambda stage, outcome, units: reports.append(stage)).run()
+    assert again == finished.summary
+    assert reports == []
+    assert contents(finished.output) == bytes_before
+    assert stamps() == before
+
+
+def test_another_secret_gives_other_pseudonyms(finished: Run, tmp_path: Path) -> None:
+    config = job(finished.input, tmp_path, secret={"env": "ANONLIB_TEST_SECRET"}, method={"name": "solid"}, rekey=True)
+    keys = []
+    with pytest.MonkeyPatch.context() as patch:
+        for secret in (SECRET, SECRET + "!"):
+            patch.setenv("ANONLIB_TEST_SECRET", secret)
+            root = tmp_path / str(len(secret))
+            places = {"output": {"uri": f"{root}/release", "release": "tests"}, "workspace": {"uri": f"{root}/work"}}
+            Job(config.model_copy(update=config.model_validate(config.model_dump() | places).__dict__)).run()
+            keys.append({name for name in contents(root / "release") if "data" in name})
+    assert keys[0] == keys[1], "a tar keeps its name"
+    first, second = (contents(tmp_path / str(len(SECRET) + one) / "release") for one in (0, 1))
+    assert all(first[name] != second[name] for name in keys[0])
+
+
+def test_nothing_in_the_workspace_is_named_by_a_clock_or_a_worker(finished: Run, on_ray: Path) -> None:
+    """No time, host or process id is in a file name or a marker."""
+    for folder in (finished.workspace, finished.output, on_ray / "release"):
+        for path in folder.rglob("*.json"):
+            keys = set(json.loads(path.read_text()))
+            assert not keys & {"time", "host", "pid", "worker", "seconds", "began", "date"}

@@ -1,0 +1,227 @@
+"""Whole jobs for the tests: a small dataset of people, one finished run of it, and what to look at afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import photos
+import pyarrow.parquet as pq
+import pytest
+
+from anonlib.config import JobConfig
+from anonlib.pipeline.job import Job, Summary
+
+SECRET = "a secret for the tests only"
+PEOPLE, SHOTS, SHARDS = 12, 2, 3
+
+_DRIVER = """
+import json, os, sys
+from dataclasses import asdict
+from pathlib import Path
+from anonlib.config import load_config
+from anonlib.pipeline.job import Job
+from anonlib.pipeline.runner import start
+config = load_config(Path(sys.argv[1]))
+if config.ray.actors != 0:
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    import ray
+    ray.init(num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
+             _node_ip_address="127.0.0.1")
+def report(stage, outcome, units):
+    print(stage, outcome.unit, outcome.error or "", flush=True)
+summary = Job(config, report=report).run()
+print(json.dumps(asdict(summary)), flush=True)
+sys.exit(summary.code)
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished job and its three places."""
+
+    config: JobConfig
+    summary: Summary
+    input: Path
+    workspace: Path
+    output: Path
+
+
+@pytest.fixture(scope="session")
+def people_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tars with two photos each of twelve labelled people, and a photo of nobody in each."""
+    folder = tmp_path_factory.mktemp("input")
+    shots = photos.people(PEOPLE, SHOTS)
+    for shard in range(SHARDS):
+        content = photos.members(f"empty-{shard}", photos.nobody(shard), {"caption": "nobody"})
+        for number, (name, pixels) in list(enumerate(shots))[shard::SHARDS]:
+            sidecar = {"person": name, "caption": f"photo {number}", "gps": "52.5163,13.3777"}
+            content += photos.members(f"holiday-{number:03d}", pixels, sidecar)
+        photos.tar(folder / f"{shard:05d}.tar", content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One clean serial run of `people_tars`; look, do not touch."""
+    return run_job(people_tars, tmp_path_factory.mktemp("finished"))
+
+
+def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
+    """k-diff with k=2, serial, with output and workspace below `root`; `changes` are top-level keys."""
+    document: dict[str, Any] = {
+        "input": {"uri": str(source), "subject_field": "person"},
+        "output": {"uri": f"{root}/release", "release": "tests"},
+        "workspace": {"uri": f"{root}/workspace"},
+        "method": {"name": "k-diff", "k": 2},
+        "keep_fields": ["caption"],
+        "ray": {"actors": 0},
+    }
+    if "secret" not in changes and "://" not in str(root):
+        Path(root).mkdir(parents=True, exist_ok=True)
+        secret = Path(root) / "secret"
+        secret.write_text(SECRET)
+        changes["secret"] = {"file": str(secret)}
+    return JobConfig.model_validate(document | changes)
+
+
+def run_job(source: Path, root: Path, **changes: Any) -> Run:
+    config = job(source, root, **changes)
+    return Run(config, Job(config).run(), source, root / "workspace", root / "release")
+
+
+def planned_copy(run: Run, root: Path, **changes: Any) -> JobConfig:
+    """The job of `run` with its scan and plan, and an output of its own that is still empty."""
+    config = job(run.input, root, **changes)
+    shutil.copytree(run.workspace, root / "workspace")
+    return config
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Path -> sha256 of every file below a folder, unfinished ones and hidden ones too."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def every_byte(folder: Path) -> bytes:
+    """Everything in a release, with what is inside its tables and compressed files laid open beside it."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found += [str(path.relative_to(folder)).encode(), path.read_bytes()]
+            if path.suffix == ".parquet":
+                found.append(json.dumps(pq.read_table(path).to_pylist(), default=repr, ensure_ascii=False).encode())
+    return b"\n".join(found)
+
+
+def manifest(output: Path) -> list[dict[str, Any]]:
+    """The rows of every shard, in order."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted((output / "manifest").glob("*.parquet")):
+        rows += pq.read_table(path).to_pylist()
+    return rows
+
+
+def by_key(output: Path) -> dict[str, dict[str, Any]]:
+    """The manifest by key; fails if a key has two rows."""
+    rows = manifest(output)
+    found = {row["key"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def images(tar: Path) -> dict[str, bytes]:
+    """Member name -> bytes of everything in a tar."""
+    with tarfile.open(tar) as archive:
+        return {info.name: archive.extractfile(info).read() for info in archive}  # type: ignore[union-attr]
+
+
+def released(output: Path) -> dict[str, bytes]:
+    """Key -> image bytes of all tars of a release."""
+    found: dict[str, bytes] = {}
+    for path in sorted((output / "data").glob("*.tar")):
+        for name, content in images(path).items():
+            key, _, extension = name.partition(".")
+            if extension != "json":
+                found[key] = content
+    return found
+
+
+def start(config: JobConfig, folder: Path, **environment: str) -> subprocess.Popen[str]:
+    """The job in a process and session of its own, its progress on stdout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.yaml").write_text(config.to_yaml())
+    return subprocess.Popen(
+        [sys.executable, "-c", _DRIVER, str(folder / "job.yaml")],
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=(folder / "stderr").open("w"),
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
+    """(exit code, stdout) of a started job."""
+    out, _ = process.communicate(timeout=timeout)
+    return process.returncode, out
+
+
+def in_session(session: int) -> list[tuple[int, str]]:
+    """(pid, command line) of every process that belongs to a session that we started."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session and fields[0] != "Z":
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found.append((int(folder.name), command))
+    return found
+
+
+def kill_session(session: int) -> None:
+    """End everything in a session that we started, by pid, and wait until it is gone."""
+    for _ in range(100):
+        left = in_session(session)
+        if not left:
+            return
+        for pid, _ in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    raise AssertionError(f"still running: {in_session(session)}")
+
+
+def wait_for(what: Callable[[], Any], seconds: float, process: subprocess.Popen[str]) -> Any:
+    """The first true answer of `what`, None if the process ended or time ran out before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := what():
+            return answer
+        if process.poll() is not None:
+            return None
+        time.sleep(0.02)
+    return None
+
+
+def tables(folder: Path) -> Iterator[tuple[str, pq.ParquetFile]]:
+    """Every Parquet file below a folder."""
+    for path in sorted(folder.rglob("*.parquet")):
+        yield str(path.relative_to(folder)), pq.ParquetFile(io.BytesIO(path.read_bytes()))
