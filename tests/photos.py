@@ -11,11 +11,13 @@ import json
 import struct
 import sys
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,27 +41,28 @@ def demo() -> ModuleType:
     return sys.modules["demo_data"]
 
 
-def people(count: int, photos: int = 2, seed: int = 1) -> list[tuple[str, Pixels]]:
+def people(count: int, photos: int = 2) -> list[tuple[str, Pixels]]:
     """(name, pixels) of `photos` photos each of the first `count` people of the demo; the names are made up."""
-    data = demo()
-    generate = data.generator_from_onnx(model_bytes("face-gan"))
-    rng = np.random.default_rng(seed)
-    scenes = sorted(data.SCENES)
-    made = []
-    for shot in range(photos):
-        for index in range(count):
-            identity = data.latent(data.PEOPLE[index]) * data.TRUNCATION
-            noise = rng.standard_normal(identity.shape).astype(np.float32) * data.NOISE
-            face = generate((identity + noise)[None])
-            photo = data.Photo((index,), scenes[(index + shot) % len(scenes)])
-            made.append((f"Person-{index:02d}-Zyx", data.compose(photo, face, rng)[0]))
-    return made
+    made = _demo(people=count, photos_per_person=photos)
+    return [(f"Ada-Quill-{sidecar['person']}", pixels) for pixels, sidecar in made]
 
 
-def nobody(seed: int = 5) -> Pixels:
+@cache
+def nobody() -> Pixels:
     """A photo of a place without a person."""
+    return _demo(people=1, photos_per_person=0, empty=1)[0][0]
+
+
+def _demo(**counts: int) -> list[tuple[Pixels, dict[str, Any]]]:
     data = demo()
-    return np.asarray(data.compose(data.Photo((), "wall"), [], np.random.default_rng(seed))[0], np.uint8)
+    generator = data.generator_from_onnx(model_bytes("face-gan"))
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = data.make_dataset(
+            generator, Path(folder), shards=1, **({"groups": 0, "empty": 0, "astronaut": False} | counts)
+        )
+        with tarfile.open(path) as archive:
+            content = [archive.extractfile(info).read() for info in archive]  # type: ignore[union-attr]
+    return [(decoded(image), json.loads(sidecar)) for image, sidecar in zip(content[::2], content[1::2], strict=True)]
 
 
 def astronaut() -> Pixels:

@@ -13,7 +13,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,13 @@ SECRET = "a secret for the tests only"
 PEOPLE, SHOTS, SHARDS = 12, 2, 3
 
 _DRIVER = """
-import json, os, sys
+import json, sys
 from dataclasses import asdict
 from pathlib import Path
 from anonlib.config import load_config
 from anonlib.pipeline.job import Job
-from anonlib.pipeline.runner import start
 config = load_config(Path(sys.argv[1]))
 if config.ray.actors != 0:
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     import ray
     ray.init(num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
              _node_ip_address="127.0.0.1")
@@ -66,7 +64,7 @@ def people_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("input")
     shots = photos.people(PEOPLE, SHOTS)
     for shard in range(SHARDS):
-        content = photos.members(f"empty-{shard}", photos.nobody(shard), {"caption": "nobody"})
+        content = photos.members(f"empty-{shard}", photos.nobody(), {"caption": "nobody"})
         for number, (name, pixels) in list(enumerate(shots))[shard::SHARDS]:
             sidecar = {"person": name, "caption": f"photo {number}", "gps": "52.5163,13.3777"}
             content += photos.members(f"holiday-{number:03d}", pixels, sidecar)
@@ -163,24 +161,53 @@ def released(output: Path) -> dict[str, bytes]:
     return found
 
 
-def start(config: JobConfig, folder: Path, **environment: str) -> subprocess.Popen[str]:
-    """The job in a process and session of its own, its progress on stdout."""
+@dataclass
+class Started:
+    """A job in a process and session of its own; `lines` is its progress so far."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def lines(self) -> list[str]:
+        return (self.folder / "stdout").read_text().splitlines()
+
+    @property
+    def complaints(self) -> str:
+        return (self.folder / "stderr").read_text()[-3000:]
+
+    def finish(self, timeout: float = 300) -> int:
+        """The exit code, once it is over."""
+        return self.process.wait(timeout)
+
+    def wait_for(self, what: Callable[[], Any], seconds: float = 120) -> Any:
+        """The first true answer of `what`; None if the job ended or time ran out before."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if answer := what():
+                return answer
+            time.sleep(0.02)
+        return None
+
+
+@contextmanager
+def started(config: JobConfig, folder: Path, **environment: str) -> Iterator[Started]:
+    """Run a job beside the test; whatever is left of it afterwards is ended, by pid."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(config.to_yaml())
-    return subprocess.Popen(
-        [sys.executable, "-c", _DRIVER, str(folder / "job.yaml")],
-        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=(folder / "stderr").open("w"),
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
-    """(exit code, stdout) of a started job."""
-    out, _ = process.communicate(timeout=timeout)
-    return process.returncode, out
+    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _DRIVER, str(folder / "job.yaml")],
+            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+    try:
+        yield Started(process, folder)
+    finally:
+        kill_session(process.pid)
+        process.wait()
 
 
 def in_session(session: int) -> list[tuple[int, str]]:
@@ -207,18 +234,6 @@ def kill_session(session: int) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
     raise AssertionError(f"still running: {in_session(session)}")
-
-
-def wait_for(what: Callable[[], Any], seconds: float, process: subprocess.Popen[str]) -> Any:
-    """The first true answer of `what`, None if the process ended or time ran out before."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := what():
-            return answer
-        if process.poll() is not None:
-            return None
-        time.sleep(0.02)
-    return None
 
 
 def tables(folder: Path) -> Iterator[tuple[str, pq.ParquetFile]]:

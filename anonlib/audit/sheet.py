@@ -136,9 +136,9 @@ def _cells(job: JobConfig, places: Places, picks: Sequence[Pick]) -> Iterator[Ce
         released = open_dataset(join_uri(job.output.uri, "data"), format=format, options=options, **fields)
     for name, wanted in by_shard.items():
         before = _originals(dataset, shards[name], {pick.position for pick in wanted})
-        paths = {str(pick.row["path"]) for pick in wanted if pick.row["path"] is not None}
-        digests = {str(pick.row["output_sha256"]) for pick in wanted}
-        after = _outputs(released, {join_uri(job.output.uri, path) for path in paths}, digests) if released else {}
+        shown = [pick.row for pick in wanted if pick.row["status"] != QUARANTINED]
+        digests = {str(row["output_sha256"]) for row in shown}
+        after = _outputs(released, {str(row["path"]) for row in shown}, digests) if released else {}
         for pick in wanted:
             yield _cell(job, pick, before.get(pick.position), after.get(pick.row["output_sha256"]))
 
@@ -162,8 +162,9 @@ def _originals(dataset: Dataset, shard: Shard, wanted: set[int]) -> dict[int, by
     return found
 
 
-def _outputs(released: Dataset, uris: set[str], digests: set[str]) -> dict[str, bytes]:
-    """Released image bytes by sha256, out of the files that the manifest names (a folder's slices share one)."""
+def _outputs(released: Dataset, paths: set[str], digests: set[str]) -> dict[str, bytes]:
+    """Released image bytes by sha256, out of the files that the manifest names: data/NAME, or data for a folder."""
+    uris = {join_uri(released.base, path.removeprefix("data").lstrip("/")).rstrip("/") for path in paths}
     found: dict[str, bytes] = {}
     for shard in released.shards():
         if shard.uri not in uris:
@@ -181,9 +182,11 @@ def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None)
     face, row = pick.face, pick.row
     method = f"{face['method']}, k={face['k']}" if face["k"] else str(face["method"])
     nearest = max((one["to_source"] / one["threshold"] for one in face["similarity"] or ()), default=None)
-    note = "" if nearest is None else f"{nearest:.0%} of the way to a match"
+    note = "" if nearest is None else f"similarity at {nearest:.0%} of the limit"
     if row["status"] == QUARANTINED:
-        return Cell(_view(job, before, face["box"]), None, "quarantined", str(row["reason"]), True)
+        return Cell(_view(job, before, face["box"]), None, QUARANTINED, str(row["reason"]), True)
+    if after is None:
+        return Cell(_view(job, before, face["box"]), None, method, "its released image is not where it should be", True)
     if face["fallback"]:
         method = method if face["fallback"] == face["method"] else f"{method}, {face['fallback']}"
         note = str(face["reason"])

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,7 +75,7 @@ class SurrogateStage:
                     continue
                 for row in file.read_row_group(group, columns=_COLUMNS).to_pylist():
                     if row["face_id"] in faces:
-                        portraits[row["face_id"]] = portrait(*_crop_and_mesh(row), happiness(row["expression"]))
+                        portraits[row["face_id"]] = portrait(*crop_and_mesh(row), happiness(row["expression"]))
         return portraits
 
 
@@ -83,7 +84,8 @@ def happiness(expression: Sequence[float]) -> float:
     return float(expression[EXPRESSIONS.index("happy")])
 
 
-def _crop_and_mesh(row: dict[str, object]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def crop_and_mesh(row: Mapping[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The crop (h, w, 3) of a FACES row and its mesh (468, 3) in the crop's px."""
     matrix = np.array(row["crop_from_image"], np.float32).reshape(2, 3)
     mesh = np.array(row["mesh"], np.float32).reshape(MESH_POINTS, 3)
     flat = align.apply(matrix, mesh[:, :2])

@@ -7,12 +7,16 @@ leading principal directions, where both are well determined. Same photographs i
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
+from anonlib.records import MESH_POINTS
 from anonlib.synthesis.canonical import ShapeModel, pose_of
 
 _ROUNDS = 3
@@ -72,3 +76,27 @@ def _upright(shape: NDArray[np.float64]) -> NDArray[np.float64]:
     y /= np.linalg.norm(y)
     axes = np.stack([x, y, np.cross(x, y)])
     return np.asarray((shape - shape.mean(axis=0)) @ axes.T / np.linalg.norm(right - left))
+
+
+def main() -> None:
+    """From the faces tables of a scan of labelled photos: every other person by name, so that the rest can judge."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("faces", type=Path, nargs="+", help="scan/KEY/faces/*.parquet of a workspace")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    rows = [row for path in arguments.faces for row in pq.read_table(path, columns=["label", "mesh"]).to_pylist()]
+    chosen = set(sorted({row["label"] for row in rows if row["label"] is not None})[::2])
+    rows = [row for row in rows if row["label"] in chosen]
+    meshes = np.array([row["mesh"] for row in rows], np.float32).reshape(-1, MESH_POINTS, 3)
+    model = fit_shape_model(meshes, [row["label"] for row in rows])
+    np.savez_compressed(
+        arguments.out,
+        mean=model.mean,
+        expression=model.expression.astype(np.float16),
+        read=model.read.astype(np.float16),
+    )
+    print(f"{len(rows)} photos of {len(chosen)} people -> {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

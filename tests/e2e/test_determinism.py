@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from runs import SECRET, Run, contents, finish, job, kill_session, start
+from runs import SECRET, Run, contents, job, manifest, run_job, started
 
 from anonlib.pipeline.job import Job
 
@@ -16,13 +16,9 @@ def on_ray(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of the same job run by two actors, its secret in the environment."""
     root = tmp_path_factory.mktemp("ray")
     config = job(finished.input, root, ray={"actors": 2}, secret={"env": "ANONLIB_TEST_SECRET"})
-    process = start(config, root / "process", ANONLIB_TEST_SECRET=SECRET)
-    try:
-        code, out = finish(process)
-    finally:
-        kill_session(process.pid)
-    assert code == 0, (root / "process" / "stderr").read_text()[-2000:]
-    assert json.loads(out.splitlines()[-1])["committed"] == finished.summary.shards
+    with started(config, root / "process", ANONLIB_TEST_SECRET=SECRET) as run:
+        assert run.finish() == 0, run.complaints
+        assert json.loads(run.lines[-1])["committed"] == finished.summary.shards
     return root
 
 
@@ -50,19 +46,18 @@ def test_a_second_run_does_nothing(finished: Run) -> None:
     assert stamps() == before
 
 
-def test_another_secret_gives_other_pseudonyms(finished: Run, tmp_path: Path) -> None:
-    config = job(finished.input, tmp_path, secret={"env": "ANONLIB_TEST_SECRET"}, method={"name": "solid"}, rekey=True)
-    keys = []
-    with pytest.MonkeyPatch.context() as patch:
-        for secret in (SECRET, SECRET + "!"):
+def test_only_the_secret_and_the_name_of_the_release_make_new_keys(finished: Run, tmp_path: Path) -> None:
+    def keys(root: str, secret: str, release: str) -> list[str]:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ANONLIB_TEST_SECRET", secret)
-            root = tmp_path / str(len(secret))
-            places = {"output": {"uri": f"{root}/release", "release": "tests"}, "workspace": {"uri": f"{root}/work"}}
-            Job(config.model_copy(update=config.model_validate(config.model_dump() | places).__dict__)).run()
-            keys.append({name for name in contents(root / "release") if "data" in name})
-    assert keys[0] == keys[1], "a tar keeps its name"
-    first, second = (contents(tmp_path / str(len(SECRET) + one) / "release") for one in (0, 1))
-    assert all(first[name] != second[name] for name in keys[0])
+            places = {"output": {"uri": str(tmp_path / root / "release"), "release": release}}
+            changes = places | {"secret": {"env": "ANONLIB_TEST_SECRET"}, "method": {"name": "solid"}, "rekey": True}
+            return [row["key"] for row in manifest(run_job(finished.input, tmp_path / root, **changes).output)]
+
+    first = keys("first", SECRET, "one")
+    assert keys("again", SECRET, "one") == first
+    assert not set(keys("secret", SECRET + "!", "one")) & set(first)
+    assert not set(keys("release", SECRET, "two")) & set(first)
 
 
 def test_nothing_in_the_workspace_is_named_by_a_clock_or_a_worker(finished: Run, on_ray: Path) -> None:

@@ -1,0 +1,101 @@
+"""The contact sheet shows the faces that it says, before and after, and leaves the workspace nowhere."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import photos
+import pytest
+from PIL import Image
+from runs import Run, contents, job, run_job
+
+from anonlib.audit import sheet
+from anonlib.audit.sheet import Cell, arrange, draw, make_sheet
+from anonlib.config import JobConfig
+from anonlib.pipeline.job import JobError
+from anonlib.pipeline.places import open_places
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> JobConfig:
+    shutil.copytree(finished.workspace, tmp_path / "workspace")
+    shutil.copytree(finished.output, tmp_path / "release")
+    return job(finished.input, tmp_path)
+
+
+def cells_of(config: JobConfig, faces: int = 100, seed: int = 0) -> list[Cell]:
+    places = open_places(config)
+    return list(sheet._cells(config, places, draw(places, faces, seed)[0]))
+
+
+def test_it_is_written_into_the_workspace_alone(copied: JobConfig, tmp_path: Path) -> None:
+    before = contents(tmp_path)
+    assert make_sheet(copied, faces=4) == str(tmp_path / "workspace" / "sheet.jpg")
+    assert set(contents(tmp_path)) - set(before) == {"workspace/sheet.jpg"}
+    assert contents(tmp_path / "release") == {
+        name.removeprefix("release/"): digest for name, digest in before.items() if name.startswith("release/")
+    }
+
+
+def test_the_same_seed_draws_the_same_sheet_and_another_seed_another(copied: JobConfig, tmp_path: Path) -> None:
+    def drawn(seed: int) -> bytes:
+        make_sheet(copied, faces=4, seed=seed)
+        return (tmp_path / "workspace" / "sheet.jpg").read_bytes()
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_every_face_has_its_original_and_its_release_beside_it(copied: JobConfig) -> None:
+    cells = cells_of(copied)
+    assert len(cells) == 24
+    for cell in cells:
+        assert cell.before is not None and cell.after is not None
+        difference = np.abs(cell.before.astype(int) - cell.after.astype(int)).mean(axis=2)
+        middle = difference[len(difference) // 3 : -len(difference) // 3, len(difference) // 3 : -len(difference) // 3]
+        rim = np.concatenate([difference[:8].ravel(), difference[-8:].ravel()])
+        assert middle.mean() > 3 * rim.mean()
+
+
+@pytest.mark.parametrize("rekey", [False, True])
+@pytest.mark.parametrize("relative", [False, True])
+def test_keys_and_places_may_change_their_spelling(
+    rekey: bool, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "input"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(photos.jpeg(photos.astronaut()))
+    (folder / "b.jpg").write_bytes(b"not an image")
+    (folder / "c.png").write_bytes(photos.encoded(photos.astronaut()[:, ::-1], "PNG"))
+    run_job(folder, tmp_path, method={"name": "solid"}, rekey=rekey)
+    root = "." if relative else str(tmp_path)
+    config = job(f"{root}/input", root, method={"name": "solid"}, rekey=rekey)
+    cells = cells_of(config)
+    assert [cell.label for cell in cells] == ["solid", "solid"]
+    assert all(cell.before is not None and cell.after is not None for cell in cells)
+
+
+def test_the_lot_never_asks_for_more_faces_than_there_are(copied: JobConfig) -> None:
+    picks, total = draw(open_places(copied), 400, 0)
+    assert len(picks) == total == 24
+
+
+def test_a_purged_workspace_gets_no_sheet(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "workspace" / "purged.json").write_text("{}")
+    with pytest.raises(JobError, match="was purged"):
+        make_sheet(copied)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_the_page_holds_every_cell_on_white(count: int) -> None:
+    view = np.full((sheet._TILE, sheet._TILE, 3), 90, np.uint8)
+    page = arrange([Cell(view, None if one % 2 else view, "k-diff, k=5", "x" * 200) for one in range(count)], "t", "s")
+    pixels = np.asarray(page)
+    assert (pixels[0] == 255).all() and (pixels[-1] == 255).all()
+    assert (pixels == 90).all(axis=2).sum() == (count + (count + 1) // 2) * sheet._TILE**2
+    page.save(io.BytesIO(), "JPEG")
+    assert Image.MAX_IMAGE_PIXELS is None or page.width * page.height < 50e6

@@ -1,0 +1,80 @@
+"""A job that is killed at any moment is finished by the next run, in the bytes of a run that nobody disturbed.
+
+By hand, on a larger dataset and at more moments: python tests/e2e/test_kill.py INPUT MOMENTS
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from runs import Run, Started, contents, in_session, job, run_job, started  # noqa: E402
+
+from anonlib.pipeline.job import Job  # noqa: E402
+from anonlib.storage import OURS  # noqa: E402
+
+VICTIMS = ("driver", "actor")
+MOMENTS = 2
+_LONGEST_PAUSE_S = 1.5
+
+
+def kill_and_resume(clean: Run, victim: str, moment: int, root: Path) -> str:
+    """Kill `victim` at a random moment that `moment` seeds, run the job again, compare; says when it struck."""
+    config = job(clean.input, root, ray={"actors": 2})
+    draw = random.Random(f"{victim} {moment}")
+    after = draw.randrange(2 * clean.summary.shards)
+    pause = draw.uniform(0, _LONGEST_PAUSE_S)
+    with started(config, root / "process") as run:
+        run.wait_for(lambda: len(run.lines) >= after)
+        pid = run.process.pid if victim == "driver" else run.wait_for(lambda: an_actor(run, draw))
+        if victim == "driver" and after == 0:
+            # Before the first outcome lies Ray's own start, which leaves nothing to resume.
+            run.wait_for(lambda: an_actor(run, draw))
+        time.sleep(pause)
+        struck = f"{victim} killed after {len(run.lines)} outcomes and {pause:.2f} s"
+        if pid is not None and run.process.poll() is None:
+            os.kill(pid, signal.SIGKILL)
+        code = run.finish()
+        assert code == (-signal.SIGKILL if victim == "driver" else 0), (struck, code, run.complaints)
+    # A laptop finishes what the cluster began.
+    summary = Job(job(clean.input, root)).run()
+    assert summary == clean.summary, struck
+    for place, expected in ((root / "release", clean.output), (root / "workspace", clean.workspace)):
+        found = {path: digest for path, digest in contents(place).items() if not Path(path).name.startswith(OURS)}
+        assert found == contents(expected), struck
+    return struck
+
+
+def an_actor(run: Started, draw: random.Random) -> int | None:
+    """The pid of one of the job's actors that is at work."""
+    actors = [pid for pid, command in in_session(run.process.pid) if command.startswith("ray::") and "Worker" in command]
+    return draw.choice(sorted(actors)) if actors else None
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_killed_job_is_finished_in_the_same_bytes(finished: Run, victim: str, moment: int, tmp_path: Path) -> None:
+    kill_and_resume(finished, victim, moment, tmp_path)
+
+
+def main(source: Path, moments: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="anonlib-kill-") as folder:
+        clean = run_job(source, Path(folder) / "clean")
+        print(f"clean: {clean.summary}", flush=True)
+        for victim in VICTIMS:
+            for moment in range(moments):
+                struck = kill_and_resume(clean, victim, moment, Path(folder) / f"{victim}-{moment}")
+                print(f"{struck}: resumed to the same bytes", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

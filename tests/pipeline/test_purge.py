@@ -1,0 +1,122 @@
+"""Purge destroys what is personal, keeps a record of it, and does neither to what it should not touch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import Run, contents, job
+
+from anonlib.config import JobConfig
+from anonlib.pipeline.job import Job, JobError
+from anonlib.pipeline.purge import Purged, purge
+from anonlib.storage import StorageError, VersionsRemain
+from anonlib.storage.local import LocalStorage
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> JobConfig:
+    """A finished job of its own, to be destroyed."""
+    shutil.copytree(finished.workspace, tmp_path / "workspace")
+    shutil.copytree(finished.output, tmp_path / "release")
+    return job(finished.input, tmp_path)
+
+
+def record(root: Path) -> dict[str, Any]:
+    return dict(json.loads((root / "workspace" / "purged.json").read_text()))
+
+
+def test_nothing_but_the_record_is_left_and_the_release_stays_as_it_was(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "workspace" / ".anonlib-write-1").write_bytes(b"left by a killed worker")
+    files, release = contents(tmp_path / "workspace"), contents(tmp_path / "release")
+    purged = purge(copied)
+    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
+    assert contents(tmp_path / "release") == release
+    assert purged.files == len(files) - 1
+    run = json.loads((tmp_path / "release" / "run.json").read_text())["run"]
+    assert (purged.run, record(tmp_path)["run"], record(tmp_path)["finished"]) == (run, run, True)
+
+
+def test_the_record_holds_nothing_personal(copied: JobConfig, tmp_path: Path) -> None:
+    purge(copied)
+    assert set(record(tmp_path)) == {"at", "anonlib", "run", "files", "bytes", "secret", "remains", "finished"}
+    assert "Person" not in json.dumps(record(tmp_path))
+
+
+def test_a_secret_from_outside_is_said_not_to_be_ours(copied: JobConfig, tmp_path: Path) -> None:
+    assert "not ours to destroy" in purge(copied).secret
+    assert (tmp_path / "secret").exists()
+
+
+def test_a_secret_of_the_workspace_goes_with_it(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "workspace" / "secret").write_text("0" * 64)
+    config = JobConfig.model_validate(copied.model_dump() | {"secret": {}})
+    assert purge(config).secret == "destroyed with the workspace"
+    assert not (tmp_path / "workspace" / "secret").exists()
+
+
+def test_a_purged_workspace_refuses_a_new_run(copied: JobConfig) -> None:
+    purge(copied)
+    with pytest.raises(JobError, match="was purged"):
+        Job(copied)
+
+
+def test_a_second_purge_gives_back_the_first_record(copied: JobConfig) -> None:
+    assert purge(copied) == purge(copied)
+
+
+def test_an_unfinished_release_is_refused_unless_forced(copied: JobConfig, tmp_path: Path) -> None:
+    next((tmp_path / "release" / "commits").iterdir()).unlink()
+    with pytest.raises(JobError, match="2 of 3 shards"):
+        purge(copied)
+    assert (tmp_path / "workspace" / "inventory.parquet").exists()
+    assert purge(copied, force=True).run is not None
+
+
+def test_no_release_is_refused_unless_forced(copied: JobConfig, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "release")
+    with pytest.raises(JobError, match="holds no release yet"):
+        purge(copied)
+    assert purge(copied, force=True).run is None
+
+
+def test_a_folder_that_is_no_workspace_is_never_touched(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "workspace" / "inventory.json").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(JobError, match="no workspace of anonlib"):
+        purge(copied, force=True)
+    assert contents(tmp_path) == before
+
+
+def test_a_purge_that_was_cut_off_refuses_runs_and_is_continued(
+    copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = len(contents(tmp_path / "workspace"))
+
+    def fail(self: object, prefix: str) -> int:
+        raise StorageError("the disk went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "delete_tree", fail)
+        with pytest.raises(StorageError):
+            purge(copied)
+    with pytest.raises(JobError, match="was purged"):
+        Job(copied)
+    assert purge(copied).files == files
+    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
+
+
+def test_versions_that_a_bucket_keeps_are_reported(copied: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    destroy = LocalStorage.delete_tree
+
+    def hide(self: LocalStorage, prefix: str) -> int:
+        destroy(self, prefix)
+        raise VersionsRemain("The bucket keeps old versions.")
+
+    monkeypatch.setattr(LocalStorage, "delete_tree", hide)
+    purged = purge(copied)
+    assert purged.remains == "The bucket keeps old versions."
+    assert isinstance(purged, Purged)

@@ -1,0 +1,45 @@
+import cv2
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anonlib.synthesis.canonical import SIZE
+from anonlib.synthesis.light import STEP, fit_light, from_log, hair_zone, kept_zone, skin_region, to_log
+
+ONES = np.ones((SIZE // STEP, SIZE // STEP), np.float32)
+
+
+def shaded(tone: tuple[float, float, float], slope: float) -> np.ndarray:
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE] / SIZE - 0.5
+    return (np.log(np.array(tone)) + slope * columns[..., None] - 0.3 * rows[..., None] ** 2).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(30, 230), st.floats(-1, 1))
+def test_a_smooth_light_is_recovered(tone: float, slope: float) -> None:
+    texture = shaded((tone, tone * 0.8, tone * 0.6), slope)
+    light = fit_light(texture[::STEP, ::STEP], ONES)
+    assert np.abs(light.field() - texture)[skin_region()].max() < 0.05
+    assert light.clarity > 0.99
+
+
+def test_glasses_leave_no_ghost_in_the_light() -> None:
+    texture = shaded((180, 140, 120), 0.5)
+    plain = fit_light(texture[::STEP, ::STEP], ONES).field()
+    worn = texture.copy()
+    cv2.rectangle(worn, (60, 100), (195, 130), (1.0, 1.0, 1.0), -1)
+    light = fit_light(worn[::STEP, ::STEP], ONES)
+    assert np.abs(light.field() - plain)[skin_region()].max() < 0.06
+    assert light.clarity < 0.97
+
+
+def test_log_and_back_is_the_identity() -> None:
+    values = np.linspace(0, 255, 64, dtype=np.float32)
+    assert np.allclose(from_log(to_log(values)), values, atol=1e-2)
+
+
+def test_no_photo_may_keep_a_px_between_brows_and_chin() -> None:
+    kept, hair = kept_zone(), hair_zone()
+    assert (kept <= hair + 1e-6).all()
+    assert kept[skin_region()].max() < 0.02
+    assert kept[0].min() == 1.0

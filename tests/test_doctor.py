@@ -1,0 +1,103 @@
+"""The doctor tries what a job will do, and says what to mend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import photos
+import pytest
+from runs import job
+from typer.testing import CliRunner
+
+from anonlib.cli import app
+from anonlib.config import JobConfig
+from anonlib.doctor import Finding, examine
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> JobConfig:
+    folder = tmp_path / "input"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(photos.jpeg(photos.nobody()))
+    return job(folder, tmp_path, input={"uri": str(folder)})
+
+
+def about(what: str, config: JobConfig | None) -> list[Finding]:
+    return [one for one in examine(config) if one.what == what]
+
+
+def changed(config: JobConfig, **changes: object) -> JobConfig:
+    return JobConfig.model_validate(config.model_dump() | changes)
+
+
+def test_a_job_that_can_run_has_no_problem(ready: JobConfig, tmp_path: Path) -> None:
+    findings = list(examine(ready))
+    assert [one for one in findings if one.level == "problem"] == []
+    assert {"python", "ray", "onnxruntime", "models", "licences", "input", "output", "workspace", "secret", "disk"} <= {
+        one.what for one in findings
+    }
+    path = tmp_path / "job.yaml"
+    path.write_text(ready.to_yaml())
+    assert CliRunner().invoke(app, ["doctor", str(path)]).exit_code == 0
+
+
+def test_a_missing_model_is_named_with_the_command_that_gets_it(
+    ready: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANONLIB_MODELS", str(tmp_path / "none"))
+    (finding,) = about("models", ready)
+    assert (finding.level, finding.advice) == ("problem", "anonlib models pull")
+    assert "centerface is missing" in finding.said
+    assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
+
+
+def test_an_input_that_is_not_there_is_a_problem_and_the_rest_is_still_examined(
+    ready: JobConfig, tmp_path: Path
+) -> None:
+    config = changed(ready, input={"uri": str(tmp_path / "nowhere")})
+    assert [one.level for one in about("input", config)] == ["problem"]
+    assert [one.level for one in about("workspace", config)] == ["ok"]
+
+
+def test_a_label_that_the_first_sample_lacks_is_a_warning(ready: JobConfig) -> None:
+    config = changed(ready, input=ready.input.model_dump() | {"subject_field": "persona"})
+    assert [one.level for one in about("input", config)] == ["ok", "warning"]
+
+
+def test_a_place_that_cannot_be_written_is_a_problem(ready: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    config = changed(ready, output={"uri": str(tmp_path / "file" / "release")})
+    (finding,) = about("output", config)
+    assert finding.level == "problem"
+
+
+def test_a_secret_is_found_but_never_shown(ready: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(ready, secret={"env": "ANONLIB_TEST_SECRET"})
+    assert [one.level for one in about("secret", config)] == ["problem"]
+    monkeypatch.setenv("ANONLIB_TEST_SECRET", "hush-hush-hush-hush")
+    (finding,) = about("secret", config)
+    assert finding.level == "ok"
+    assert not any("hush" in one.said + one.advice for one in examine(config))
+
+
+def test_a_job_that_makes_its_own_secret_is_told_so(ready: JobConfig) -> None:
+    (finding,) = about("secret", changed(ready, secret={}))
+    assert "makes one" in finding.said
+
+
+def test_a_purged_workspace_is_a_problem(ready: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "purged.json").write_text("{}")
+    assert [one.level for one in about("workspace", ready)] == ["ok", "problem"]
+
+
+def test_a_shape_that_ray_would_wait_on_for_ever_is_a_problem(ready: JobConfig, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(changed(ready, ray={"actors": 1, "num_gpus": 99}).to_yaml())
+    command = [sys.executable, "-c", "from anonlib.cli import main; main()", "doctor", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "problem    shape: 1 actors with 99 GPUs each" in done.stdout
+    assert done.stderr == ""
