@@ -65,6 +65,7 @@ FACES = pa.schema(
         ("presence", pa.float32()),
         ("sharpness", pa.float32()),
         ("clarity", pa.float32()),
+        ("glasses", pa.float32()),
         ("mouth_open", pa.float32()),
         ("eyes_open", pa.float32()),
         ("age", pa.float32()),

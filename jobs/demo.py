@@ -60,11 +60,11 @@ def demo(folder: Path, people: int, photos_per_person: int, actors: int | None) 
     with open_progress() as progress:
         job = Job(config, report=progress)
         summary = job.run()
-    print("3. Drawing faces by lot for the contact sheet", flush=True)
-    sheet = make_sheet(config, faces=SHEET_FACES)
-    print(f"\nDone in {clock(time.monotonic() - began)}:")
-    print_rows([("input", f"{len(shards)} tar files in {folder / 'input'}"), ("look at", sheet)])
+    print_rows([("input", f"{len(shards)} tar files in {folder / 'input'}")])
     print_summary(config, summary, exceptions(job.places.release))
+    print("3. Drawing faces by lot, to show them before and after", flush=True)
+    print_rows([("look at", make_sheet(config, faces=SHEET_FACES))])
+    print(f"Done in {clock(time.monotonic() - began)}")
     return summary.code
 
 

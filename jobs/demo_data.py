@@ -99,54 +99,54 @@ class Person:
 
 # Women and men alternate, so the first n people are balanced whatever n is.
 PEOPLE = (
-    Person(29992, "w", "short", "jklmmjfcaZZZbfls--------vlfYYYXXWXYZbfji"),
-    Person(13522, "m", "short", "ihjjmlhbZZYYYWXZbi------xdcbaYYZcegjmlji"),
-    Person(34970, "w", "long", "jjkjihfcbabcdfilz--------ugffeeffgllkklj"),
+    Person(33587, "w", "short", "jjkmnnligfebaaceiu-------xoligfedfhjnmkj"),
     Person(14116, "m", "short", "ihhieYUQPNOOPRTVYh-------dbZZabddglpqmki"),
-    Person(27003, "w", "short", "jjllllkebabcccdhp------gdaYXWVWWYZbcefgh"),
-    Person(35602, "m", "long", "jjkmljhfedeegjnr--------gccegeffhjmookjj"),
+    Person(13231, "w", "long", "jjklkgcaZYZadgkr--------mebbeeebeiklmmlj"),
+    Person(12897, "m", "short", "ijjklkjhfffeeZblz------cYWTSSTTUUWZdfhii"),
+    Person(10765, "w", "short", "iiloppnjecdcbZat-------iXVUVVVVUVXYadgji"),
+    Person(27715, "m", "short", "hjlonlifbZcbaZat--------bYVSRQRSTVXZbceg"),
     Person(6485, "w", "short", "jjkigdbZXXXYZbeZacp-----ymfigfdfegimmmlj"),
-    Person(19582, "m", "short", "fghhgedbaYZabacfn------bWVUUXZaZZYYZbcfg"),
+    Person(22288, "m", "short", "ffjopnjecddcdabfo------jeaXVUTSTUWYbbdef"),
     Person(29727, "w", "short", "iilmkifdcaZYYYYbdl-------pcYcZYYYZbfijki"),
+    Person(13522, "m", "short", "ihjjmlhbZZYYYWXZbi------xdcbaYYZcegjmlji"),
+    Person(33492, "w", "long", "jjlmmjhfggefilpw---------vokhfefgdcceghh"),
+    Person(11443, "m", "short", "fhiihgfedaccbabfv-------cYWVUTTSTWYacdef"),
+    Person(5992, "w", "long", "jijmljfdcbcegjnu---------eaXVYcegikmoolj"),
+    Person(3960, "m", "short", "eeddddccbbbbdcbelz------faWUSSRQSVYacdde"),
+    Person(4234, "w", "long", "jikmrtnjhecbckpw--------zpiecaZZadilkkkj"),
+    Person(39698, "m", "short", "hgffedccbZabbbcikz----icXUSRQQQQSVYbdhih"),
+    Person(39852, "w", "long", "jklmrrokgdeeefeh-------omffifeedeghjllkj"),
+    Person(7598, "m", "short", "jigcYWWVUUUVVWXZbet----shcXUTTTUWbfjlmlj"),
+    Person(24154, "w", "long", "jjloqqplfcefefhw-------yeaXVTSRRQRTWbehi"),
+    Person(31166, "m", "short", "jjkmpmiecbZYXYZadq------xngWVVWYadhlookj"),
+    Person(25747, "w", "long", "jjlnpqokhgfggint------rbYWTQQXWWWWYgkmkj"),
+    Person(27136, "m", "short", "hiihhgecbaYZaabdz------jdcbYVTTUVXZbeghh"),
+    Person(11332, "w", "long", "jjlnplkieedefhju---------wpkfbbbZaegilkj"),
+    Person(39012, "m", "short", "jklkgdbYWTRRRSVYceu----whegfdbbbdfghijkk"),
+    Person(29446, "w", "long", "jjlkmhdbaYXYacmt---------wpjgeeeefijmlkj"),
+    Person(28877, "m", "short", "jkloqroieZWVVWYadz------vbaZXWXXZgimlllk"),
+    Person(27003, "w", "short", "jjllllkebabcccdhp------gdaYXWVWWYZbcefgh"),
     Person(1119, "m", "short", "hijkkihfdbbcehkt-------rfUSQPNNMNNQUXadf"),
+    Person(20681, "w", "long", "ijihiihhhgfggimpv--------wojgfffghjlnmlj"),
+    Person(3140, "m", "short", "jjklligecaacbbcdiv-------rkYXXYZcfjlkkkj"),
+    Person(34970, "w", "long", "jjkjihfcbabcdfilz--------ugffeeffgllkklj"),
+    Person(19582, "m", "short", "fghhgedbaYZabacfn------bWVUUXZaZZYYZbcfg"),
+    Person(38997, "w", "short", "jjlmoopiedefeddu-------tXUTRQQQPRTXbfiij"),
+    Person(8258, "m", "short", "jjjlmkhddccbabcgw-------pgZVTTTVWXYcdfjj"),
+    Person(6966, "w", "long", "jjjmjdZXUUUXZddXw--------wpkhedeccfhjkkj"),
+    Person(1929, "m", "long", "jklmmkigffffhjmu--------vldZXXXYacegjllk"),
+    Person(11741, "w", "long", "jiigffeddddfhkpw---------unjgfeefghihiji"),
+    Person(2448, "m", "short", "jiijopjdZWUTTTVXq-------caYWVWXZcimmonkj"),
     Person(39100, "w", "long", "iklmmigedddehjow---------uniaZZcbbcgijih"),
     Person(10186, "m", "short", "jjlmmkigebYXWYZoy------qdbcddddeegikmmkj"),
-    Person(13231, "w", "long", "jjklkgcaZYZadgkr--------mebbeeebeiklmmlj"),
-    Person(11443, "m", "short", "fhiihgfedaccbabfv-------cYWVUTTSTWYacdef"),
-    Person(37256, "w", "long", "jjloosmjgfeffffccer-----rmgcZYYWVWYacgii"),
-    Person(5128, "m", "long", "fhjlkhedccefgjmv--------wmiihfdccdeegggg"),
-    Person(39852, "w", "long", "jklmrrokgdeeefeh-------omffifeedeghjllkj"),
-    Person(28877, "m", "short", "jkloqroieZWVVWYadz------vbaZXWXXZgimlllk"),
     Person(15117, "w", "long", "jkigfdbYWVVWXZbadm-------wpjhfefggilmmlk"),
-    Person(3960, "m", "short", "eeddddccbbbbdcbelz------faWUSSRQSVYacdde"),
-    Person(11332, "w", "long", "jjlnplkieedefhju---------wpkfbbbZaegilkj"),
     Person(11991, "m", "short", "jjkmlfbYWWVVUVWad--------bYWYdZZcdimqnlj"),
-    Person(10765, "w", "short", "iiloppnjecdcbZat-------iXVUVVVVUVXYadgji"),
-    Person(22288, "m", "short", "ffjopnjecddcdabfo------jeaXVUTSTUWYbbdef"),
-    Person(24294, "w", "long", "iihggfcbZXZacecey------snknjhggggdZZabeg"),
-    Person(39012, "m", "short", "jklkgdbYWTRRRSVYceu----whegfdbbbdfghijkk"),
-    Person(1469, "w", "short", "jijnpmljfbcedacu-------xjbTRQQQRSTZkllkj"),
-    Person(7598, "m", "short", "jigcYWWVUUUVVWXZbet----shcXUTTTUWbfjlmlj"),
     Person(23343, "w", "short", "ijjgbYWURPPOPQSVXan-----vjffffefghigiiji"),
-    Person(1929, "m", "long", "jklmmkigffffhjmu--------vldZXXXYacegjllk"),
-    Person(38997, "w", "short", "jjlmoopiedefeddu-------tXUTRQQQPRTXbfiij"),
-    Person(3140, "m", "short", "jjklligecaacbbcdiv-------rkYXXYZcfjlkkkj"),
-    Person(11653, "w", "long", "jihgeddddddegiku-------xkfdedcbcegjlmmkj"),
-    Person(39698, "m", "short", "hgffedccbZabbbcikz----icXUSRQQQQSVYbdhih"),
-    Person(20092, "w", "long", "hijjjigdaZYYYYZbfp------rihfeeeffgijmmkh"),
-    Person(27715, "m", "short", "hjlonlifbZcbaZat--------bYVSRQRSTVXZbceg"),
-    Person(23554, "w", "long", "jjlkhebZXXXYadipz--------wpkhfddefhkmolk"),
-    Person(8258, "m", "short", "jjjlmkhddccbabcgw-------pgZVTTTVWXYcdfjj"),
-    Person(4234, "w", "long", "jikmrtnjhecbckpw--------zpiecaZZadilkkkj"),
-    Person(2448, "m", "short", "jiijopjdZWUTTTVXq-------caYWVWXZcimmonkj"),
-    Person(5992, "w", "long", "jijmljfdcbcegjnu---------eaXVYcegikmoolj"),
-    Person(31166, "m", "short", "jjkmpmiecbZYXYZadq------xngWVVWYadhlookj"),
-    Person(11741, "w", "long", "jiigffeddddfhkpw---------unjgfeefghihiji"),
+    Person(5128, "m", "long", "fhjlkhedccefgjmv--------wmiihfdccdeegggg"),
+    Person(37256, "w", "long", "jjloosmjgfeffffccer-----rmgcZYYWVWYacgii"),
+    Person(35602, "m", "long", "jjkmljhfedeegjnr--------gccegeffhjmookjj"),
+    Person(29992, "w", "short", "jklmmjfcaZZZbfls--------vlfYYYXXWXYZbfji"),
     Person(26872, "m", "long", "jiihfdaYXUTUVYacjx-------rkgdbZZZabcfgii"),
-    Person(6966, "w", "long", "jjjmjdZXUUUXZddXw--------wpkhedeccfhjkkj"),
-    Person(12897, "m", "short", "ijjklkjhfffeeZblz------cYWTSSTTUUWZdfhii"),
-    Person(20681, "w", "long", "ijihiihhhgfggimpv--------wojgfffghjlnmlj"),
-    Person(27136, "m", "short", "hiihhgecbaYZaabdz------jdcbYVTTUVXZbeghh"),
 )
 
 
@@ -301,7 +301,7 @@ def compose(photo: Photo, faces: Sequence[Pixels], rng: Random) -> tuple[Pixels,
     width, height = GROUP_SIZE if count > 1 else _one_of(SIZES, rng)
     image = draw_scene(width, height, photo.scene, rng)
     average = image.mean(axis=(0, 1))  # the place colours what light falls on the people
-    ambient = _f32((0.9 if photo.scene == "evening" else 1.0) * (1 + 0.18 * (average / average.mean() - 1)))
+    ambient = _f32(1 + 0.18 * (average / average.mean() - 1))
     worn = []
     for number, (index, face) in enumerate(zip(photo.people, faces, strict=True)):
         person, mirrored = PEOPLE[index], bool(rng.integers(2))
@@ -315,13 +315,13 @@ def compose(photo: Photo, faces: Sequence[Pixels], rng: Random) -> tuple[Pixels,
         draw_head(image, pose, head * ambient, matte)
         worn.append(f"a {cloth} {garment}")
     who = {0: "Nobody", 1: f"A person in {worn[0]}" if worn else ""}.get(count, f"{count} people")
-    return develop(image, photo.scene, rng), f"{who} {SCENES[photo.scene]}."
+    return develop(image, rng), f"{who} {SCENES[photo.scene]}."
 
 
-def develop(image: Floats, scene: str, rng: Random) -> Pixels:
+def develop(image: Floats, rng: Random) -> Pixels:
     """Exposure, colour temperature, vignette and grain."""
     height, width = image.shape[:2]
-    gamma = rng.uniform(0.82, 1.12) + (0.08 if scene == "evening" else 0)
+    gamma = rng.uniform(0.76, 1.0)
     warm = rng.uniform(-0.05, 0.05)
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
     tone = np.clip(image, 0, 1) ** np.float32(gamma) * _f32((1 + warm, 1, 1 - warm))

@@ -90,11 +90,12 @@ def stratum_of(female: float, age: float) -> Stratum:
 
 
 def donor_faces_of(faces: pa.Table) -> NDArray[np.int64]:
-    """Faces good enough to be averaged: nearly frontal, large, sharp, eyes open."""
+    """Faces good enough to be averaged: nearly frontal, large, sharp, without glasses."""
     landmarks = matrix(faces, "landmarks").reshape(-1, 5, 2)
     eyes = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
     good = (
         (column(faces, "presence") >= MIN_PRESENCE)
+        & (column(faces, "glasses") <= 0)
         & (np.abs(column(faces, "yaw")) <= _DONOR_YAW)
         & (np.abs(column(faces, "pitch")) <= _DONOR_PITCH)
         & (eyes >= _DONOR_EYES)

@@ -34,7 +34,8 @@ BLOCK = 16
 
 _MAX_YAW = 60.0
 _FEATURES = (
-    "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "age", "female", "landmarks",
+    "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "glasses", "age", "female",
+    "landmarks",
 )  # fmt: skip
 _ASSIGNED = ("face_id", "key", "index", "box", "landmarks", "mesh", "expression", "presence", "yaw", "score")
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, Protocol, TypeVar
 
@@ -68,27 +70,26 @@ class RayRunner:
         actors = min(self.config.actors or int(cpus), len(units))
         check_shape(actors, self.config.num_gpus, cpus, gpus)
         rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
-        outcomes = rows.map_batches(
-            _Actor,
-            fn_constructor_args=(ray.put(make),),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=1,
-            num_gpus=self.config.num_gpus or None,
-            ray_remote_args_fn=_restarts,
-            batch_format="numpy",
-        )
+        with warnings.catch_warnings():
+            # Ray 2.60 deprecates the only two ways to bound retries before there is a third; its default is for ever.
+            warnings.filterwarnings("ignore", message="`ray_remote_args`")
+            outcomes = rows.map_batches(
+                _Actor,
+                fn_constructor_args=(ray.put(make),),
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(size=actors),
+                num_cpus=1,
+                num_gpus=self.config.num_gpus or None,
+                max_restarts=_RESTARTS,
+                max_task_retries=_RESTARTS,
+                batch_format="numpy",
+            )
         try:
             for row in outcomes.iter_rows():
                 yield Outcome(**row)
         except ray.exceptions.RayError as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
             logging.getLogger(__name__).warning("Ray gave up a round: %s", sentence(error))
-
-
-def _restarts() -> dict[str, Any]:
-    """How often Ray revives a dead actor; its own default is for ever."""
-    return {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
 
 
 class _Actor:
@@ -131,8 +132,6 @@ def start(config: RayConfig) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    # Ray's C++ core writes past Python's loggers, straight to stderr: here, that arguments are in its store.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
     import ray.data
 
@@ -143,12 +142,33 @@ def start(config: RayConfig) -> Any:
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(address=address, **options)
+        with _silent_core():
+            ray.init(address=address, **options)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1
     return ray
+
+
+@contextmanager
+def _silent_core() -> Iterator[None]:
+    """Ray's C++ core writes to file descriptor 2, past Python: that it has a log level, and warnings nobody can act on.
+
+    What goes wrong in here is raised. Whoever sets RAY_BACKEND_LOG_LEVEL hears everything.
+    """
+    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def _name(unit: object) -> str:

@@ -28,8 +28,10 @@ from anonlib.pipeline.engines import ModelBytes, load
 from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
 from anonlib.records import FACES, IMAGES
-from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
-from anonlib.synthesis.textures.average import light_of
+from anonlib.synthesis.canonical import pose_of, shape_model, vertices_of
+from anonlib.synthesis.glasses import STEP as GLASSES_STEP
+from anonlib.synthesis.glasses import glasses
+from anonlib.synthesis.textures.average import detail_of
 
 CROP_SIDE = 384
 _CROP_QUALITY = 92
@@ -180,7 +182,7 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, A
     mesh = meshes.points[one]
     pose = pose_of(mesh, shape_model().mean)
     yaw, pitch, roll = pose.angles()
-    vertices = pose.apply(with_rings(pose.undo(mesh)))
+    vertices = vertices_of(mesh)
     low, high = vertices[:, :2].min(axis=0), vertices[:, :2].max(axis=0)
     margin = _CROP_MARGIN * float((high - low).max())
     x0, y0 = np.clip(np.floor(low - margin), 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(int)
@@ -191,6 +193,7 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, A
     if scale < 1.0:
         crop = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
     sx, sy = size[0] / (x1 - x0), size[1] / (y1 - y0)
+    detail, light = detail_of(image[y0:y1, x0:x1], vertices - np.array([x0, y0, 0], np.float32), GLASSES_STEP)
     return {
         "mesh": mesh.ravel(),
         "presence": float(meshes.presence[one]),
@@ -200,7 +203,8 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, A
         "pitch": pitch,
         "roll": roll,
         "sharpness": sharpness(image, mesh),
-        "clarity": light_of(image[y0:y1, x0:x1], vertices - np.array([x0, y0, 0], np.float32)).clarity,
+        "clarity": light.clarity,
+        "glasses": glasses(detail),
         "mouth_open": mouth_opening(mesh),
         "eyes_open": eye_opening(mesh),
     }

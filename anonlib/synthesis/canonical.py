@@ -111,6 +111,12 @@ def with_rings(shape: NDArray[np.float32]) -> Vertices:
     return np.concatenate([shape, *rings]).astype(np.float32)
 
 
+def vertices_of(mesh: NDArray[np.float32]) -> Vertices:
+    """A mesh (468, 3) in image px with its rings (540, 3)."""
+    pose = pose_of(mesh, shape_model().mean)
+    return pose.apply(with_rings(pose.undo(mesh)))
+
+
 class CanonicalFrame:
     """Both warps. Make it once per process: `canonical_frame()`."""
 

@@ -101,9 +101,9 @@ class Light:
     spread: float
     clarity: float
 
-    def field(self) -> NDArray[np.float32]:
-        """The light (S, S, 3), log."""
-        return np.asarray(_basis() @ self.coefficients, np.float32)
+    def field(self, step: int = 1) -> NDArray[np.float32]:
+        """The light at every step-th px (S/step, S/step, 3), log."""
+        return np.asarray(_basis()[::step, ::step] @ self.coefficients, np.float32)
 
 
 def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light:

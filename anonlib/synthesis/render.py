@@ -8,6 +8,7 @@ repainted, hair, clothes and background stay.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -96,6 +97,7 @@ def _bounds(pose: Pose, shapes: tuple[NDArray[np.float32], ...], size: tuple[int
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
+@cache
 def _feather() -> NDArray[np.float32]:
     """(S, S): 1 up to the first ring, falling to 0 at the second."""
     frame = canonical_frame()

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, with_rings
+from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, vertices_of
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, to_log
 
 _RING_SPREADS = 2.5
@@ -49,17 +49,31 @@ class Texture:
 
 def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) -> Portrait:
     """A photo (H, W, 3) and its mesh (468, 3) in the photo's px, as detail in the canonical frame."""
-    frame, model = canonical_frame(), shape_model()
-    pose = pose_of(mesh, model.mean)
-    shape = pose.undo(mesh)
-    vertices = pose.apply(with_rings(shape))
-    raw, valid = frame.warp_in(image, vertices)
-    log, facing = to_log(raw), facing_weight(vertices) * valid
-    light = fit_light(log[::STEP, ::STEP], facing[::STEP, ::STEP])
-    detail = log - light.field()
-    skin = np.exp(-0.5 * (np.abs(detail).max(axis=2) / (_RING_SPREADS * light.spread)) ** 2) * valid
+    model = shape_model()
+    shape = pose_of(mesh, model.mean).undo(mesh)
+    vertices = vertices_of(mesh)
+    detail, light = detail_of(image, vertices, 1)
+    skin = np.exp(-0.5 * (np.abs(detail).max(axis=2) / (_RING_SPREADS * light.spread)) ** 2)
     skin = 1 - hair_zone() * (1 - cv2.GaussianBlur(skin.astype(np.float32), (0, 0), 3))
-    return Portrait((detail * skin[..., None]).astype(np.float32), facing, (shape - model.expression_of(shape)), happy)
+    return Portrait(
+        (detail * skin[..., None]).astype(np.float32),
+        facing_weight(vertices) * detail.any(axis=2),
+        (shape - model.expression_of(shape)),
+        happy,
+    )
+
+
+def detail_of(image: NDArray[np.uint8], vertices: NDArray[np.float32], step: int) -> tuple[NDArray[np.float32], Light]:
+    """A face's log texture less its light at every step-th canonical px, zero where the photo ends, and that light.
+
+    `image` (H, W, 3) with `vertices` (540, 3) in its px; `step` 1 or 2; detail (S/step, S/step, 3).
+    """
+    raw, valid = canonical_frame().warp_in(image, vertices, step)
+    log = to_log(raw)
+    coarse = STEP // step
+    seen = facing_weight(vertices, STEP) * valid[::coarse, ::coarse]
+    light = fit_light(log[::coarse, ::coarse], seen)
+    return (log - light.field(step)) * valid[..., None], light
 
 
 def light_of(image: NDArray[np.uint8], vertices: NDArray[np.float32]) -> Light:

@@ -1,0 +1,460 @@
+"""The evidence of an evaluation: each labelled face before and after, as embeddings, attributes and meshes.
+
+It runs inside the trust boundary, since it reads originals, the plan and the release together. The n-th row of a
+manifest is the n-th sample of its shard, and the output's sha256 leads to the released image, so new keys need no
+secret. A released face is looked for as an attacker would, by detector and mesh on the released image; where the
+detector finds none the original's points are used, so that a hidden face is not counted as a safe one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.audit.utility import mesh_error
+from anonlib.config import JobConfig, RayConfig
+from anonlib.datasets import Dataset, Sample, Shard, open_dataset
+from anonlib.faces.attributes import AttributeReader
+from anonlib.faces.detect import CenterFaceDetector, Faces
+from anonlib.faces.embed import Recognizer
+from anonlib.faces.image import ImageProblem, decode
+from anonlib.faces.mesh import FaceMesh, five_points
+from anonlib.models.fetch import model_bytes
+from anonlib.pipeline import tables
+from anonlib.pipeline.engines import VERIFIERS, load
+from anonlib.pipeline.job import Job, JobError
+from anonlib.pipeline.outcome import Outcome, in_chunks
+from anonlib.pipeline.people import MIN_PRESENCE
+from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Room, open_places, plan_room, scan_room, sha256
+from anonlib.pipeline.places import storage_options as options_of
+from anonlib.pipeline.scan import read_image
+from anonlib.pipeline.status import committed, require_plan
+from anonlib.records import EXPRESSIONS, MESH_POINTS, QUARANTINED
+from anonlib.storage import join_uri
+from anonlib.synthesis.redact import redact
+
+RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)
+SAME_PLACE = 0.35
+"""How far a detection's centre may lie from the original's, in longer sides of the original's box."""
+
+_MODELS = (*RECOGNIZERS, "centerface", "facemesh", "age-gender", "expression")
+_COLUMNS = ("face_id", "key", "index", "label", "box", "landmarks", "score", "mesh")
+
+Pixels = NDArray[np.uint8]
+Report = Callable[[str, Outcome, int], None]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """n labelled faces whose photo was released, in the order of the dataset, and m portraits of donors.
+
+    `subjects` (n,) number the labels; `people` (n,), `classes` (n,) and `worn` (n,) number the plan's subjects and
+    classes, -1 for none; `replaced` (n,): not a flat ellipse; `found` (n,): by the detector. `clear`, `released` and
+    `context` (the face under the ellipse): recognizer -> unit vectors (n, d). Attributes (n,) and (n, 7) are those of
+    the attribute networks and `mesh_error` is in eye distances; NaN where the face was not found again. `donors`:
+    recognizer -> (m, d), of the person `donor_people` (m,) in the class `donor_classes` (m,). The fallbacks hold, for
+    each face, why it fell back, or None.
+    """
+
+    subjects: NDArray[np.int64]
+    people: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    worn: NDArray[np.int64]
+    replaced: NDArray[np.bool_]
+    found: NDArray[np.bool_]
+    clear: Mapping[str, NDArray[np.float32]]
+    released: Mapping[str, NDArray[np.float32]]
+    context: Mapping[str, NDArray[np.float32]] | None
+    female_before: NDArray[np.float32]
+    female_after: NDArray[np.float32]
+    expression_before: NDArray[np.float32]
+    expression_after: NDArray[np.float32]
+    mesh_error: NDArray[np.float64]
+    donors: Mapping[str, NDArray[np.float32]]
+    donor_people: NDArray[np.int64]
+    donor_classes: NDArray[np.int64]
+    labelled_fallbacks: Sequence[str | None]
+    fallbacks: Sequence[str | None]
+    images: int
+    quarantined: int
+
+
+def gather(
+    config: JobConfig, *, context: bool = False, report: Report = lambda stage, outcome, units: None
+) -> Evidence:
+    """Look at every labelled face of a finished job; raises JobError if it is not finished or does not fit."""
+    places = open_places(config)
+    if places.workspace.exists(PURGED):
+        raise JobError(f"the workspace {config.workspace.uri} was purged; without it nothing can be compared")
+    if not places.workspace.exists(INVENTORY) or not places.release.exists(RUN_NOTE):
+        raise JobError("there is no release of this job to evaluate yet; run it first (`anonlib run`)")
+    # The evaluation is one process; no cluster is started for it.
+    job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
+    require_plan(job.places, job.plan_key)
+    names = json.loads(job.places.release.read(RUN_NOTE))["shards"]
+    done = committed(job.places.release, names)
+    if len(done) < len(job.shards):
+        raise JobError(f"{len(done)} of {len(job.shards)} shards are rendered; finish the job first (`anonlib run`)")
+    return _Gathering(job, context).run(report)
+
+
+# ---- what the plan says ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """Who a face is and where it hides, by face id; who was averaged, by face id; which class has a digest."""
+
+    person: dict[str, int]
+    class_of: dict[str, int]
+    donor_class: dict[str, int]
+    by_digest: dict[str, int]
+
+
+def _planned(room: Room) -> _Planned:
+    """The plan of a synthesis; a redaction has no people and no classes, so everything is empty."""
+    blocks = (room.committed("plan") or {})["blocks"]
+    if not blocks:
+        return _Planned({}, {}, {}, {})
+    rows = [
+        row
+        for block in blocks
+        for row in tables.from_bytes(
+            room.storage.read(room.path("classes", f"{block}.parquet")), ["class_id", "portraits"]
+        ).to_pylist()
+    ]
+    number = {row["class_id"]: index for index, row in enumerate(rows)}
+    donor_class = {
+        face: number[row["class_id"]] for row in rows for portraits in row["portraits"] for face in portraits
+    }
+    digests = {
+        digest: number[class_id]
+        for block in blocks
+        for class_id, digest in (room.committed(f"surrogates/{block}") or {"digests": {}})["digests"].items()
+    }
+    subjects = tables.from_bytes(room.storage.read(room.path("subjects.parquet")), ["faces", "class_id"]).to_pylist()
+    person = {face: index for index, row in enumerate(subjects) for face in row["faces"]}
+    class_of = {face: number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
+    return _Planned(person, class_of, donor_class, digests)
+
+
+# ---- the released images --------------------------------------------------------------------------------------
+
+
+class _Released:
+    """Released images by sha256, read once and in order; what comes too early is kept until it is asked for."""
+
+    def __init__(self, job: JobConfig, format: str) -> None:
+        self.job, self.format = job, format
+        self._dataset: Dataset | None = None
+        self._path: str | None = None
+        self._stream: Iterator[Sample] = iter(())
+        self._early: dict[str, bytes] = {}
+        self._count: Counter[str] = Counter()
+
+    def image(self, path: str, digest: str) -> bytes:
+        """The bytes with this sha256 out of the file or folder `path` of the release; raises JobError."""
+        if path != self._path:
+            self._path, self._stream = path, self._samples(path)
+            self._early.clear()
+            self._count.clear()
+        if not self._count[digest]:
+            for sample in self._stream:
+                found = sha256(sample.image or b"")
+                if found == digest:
+                    return sample.image or b""
+                self._early[found] = sample.image or b""
+                self._count[found] += 1
+            raise JobError(
+                f"an image in {join_uri(self.job.output.uri, path)} is missing or not the one in its manifest"
+            )
+        self._count[digest] -= 1
+        return self._early[digest] if self._count[digest] else self._early.pop(digest)
+
+    def _samples(self, path: str) -> Iterator[Sample]:
+        if self._dataset is None:
+            source = self.job.input
+            self._dataset = open_dataset(
+                join_uri(self.job.output.uri, "data"),
+                format=self.format,
+                options=options_of(self.job),
+                image_field=source.image_field,
+                key_field=source.key_field,
+            )
+        uri = join_uri(self._dataset.base, path.removeprefix("data").lstrip("/")).rstrip("/")
+        for shard in self._dataset.shards():
+            if shard.uri.rstrip("/") == uri:
+                yield from self._dataset.read(shard)
+
+
+# ---- looking --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A photo with a labelled face, or a donor's, or both: FACES rows, and the MANIFEST_FACE of the labelled one."""
+
+    rgb: Pixels
+    out: Pixels | None
+    labelled: Mapping[str, Any] | None
+    outcome: Mapping[str, Any] | None
+    portraits: Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class _Columns:
+    """What grows chunk by chunk; joined at the end."""
+
+    parts: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, **arrays: NDArray[Any]) -> None:
+        for name, array in arrays.items():
+            self.parts[name].append(array)
+
+    def joined(self, name: str, empty: tuple[int, ...] = (0,)) -> NDArray[Any]:
+        parts = self.parts.get(name)
+        return np.concatenate(parts) if parts else np.zeros(empty, np.float32)
+
+
+class _Gathering:
+    """Holds the models; one pass over the shards."""
+
+    def __init__(self, job: Job, context: bool) -> None:
+        cv2.setNumThreads(1)
+        config = job.config
+        models = {name: model_bytes(name) for name in _MODELS}
+        self.job, self.config, self.context = job, config, context
+        self.scan: Room = scan_room(job.places, job.scan_key)
+        self.manifests = Room(job.places.release, "")
+        self.plan = _planned(plan_room(job.places, job.plan_key))
+        self.released = _Released(config, job.dataset.format)
+        self.detector = CenterFaceDetector(
+            load(models, "centerface", config), side=config.detector.side, score=config.detector.score
+        )
+        self.mesh = FaceMesh(load(models, "facemesh", config))
+        self.recognizers = [Recognizer(name, load(models, name, config)) for name in RECOGNIZERS]
+        self.reader = AttributeReader(load(models, "age-gender", config), load(models, "expression", config))
+        self.labels: dict[str, int] = {}
+        self.columns = _Columns()
+        self.fallbacks: list[str | None] = []
+        self.labelled_fallbacks: list[str | None] = []
+        self.images = self.quarantined = 0
+
+    def run(self, report: Report) -> Evidence:
+        """Every shard, then the columns as they are."""
+        for shard in self.job.shards:
+            began = time.monotonic()
+            before = self.images
+            faces = 0
+            for chunk in in_chunks(self._photos(shard), self.config.limits.chunk):
+                faces += self._look(chunk)
+            seconds = time.monotonic() - began
+            report(
+                "evaluate",
+                Outcome(shard.shard_id, images=self.images - before, faces=faces, seconds=seconds),
+                len(self.job.shards),
+            )
+        return self._evidence()
+
+    def _photos(self, shard: Shard) -> Iterator[_Photo]:
+        """The photos of a shard that matter, decoded; all faces are counted on the way."""
+        data = self.scan.storage.read(self.scan.path("faces", f"{shard.shard_id}.parquet"))
+        faces: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in tables.from_bytes(data, _COLUMNS).to_pylist():
+            faces[row["key"]].append(row)
+        data = self.manifests.storage.read(self.manifests.path("manifest", f"{shard.shard_id}.parquet"))
+        manifest = tables.from_bytes(data).to_pylist()
+        for position, sample in enumerate(self.job.dataset.read(shard)):
+            if position >= len(manifest):
+                raise JobError(f"the manifest of {shard.shard_id} has fewer rows than its shard has images")
+            photo = self._photo(sample, manifest[position], faces[sample.key], shard)
+            if photo is not None:
+                yield photo
+
+    def _photo(
+        self, sample: Sample, row: Mapping[str, Any], faces: Sequence[dict[str, Any]], shard: Shard
+    ) -> _Photo | None:
+        self.images += 1
+        lost = row["status"] == QUARANTINED
+        self.quarantined += lost
+        if not lost and len(row["faces"]) != len(faces):
+            raise JobError(f"the manifest of {shard.shard_id} and its scan do not hold the same faces")
+        labelled = next((face for face in faces if face["label"] is not None and not lost), None)
+        outcome = None if labelled is None else row["faces"][labelled["index"]]
+        portraits = [face for face in faces if face["face_id"] in self.plan.donor_class]
+        if not lost:
+            self.fallbacks += [_fell_back(face) for face in row["faces"]]
+        if outcome is not None:
+            self.labelled_fallbacks.append(_fell_back(outcome))
+        if labelled is None and not portraits:
+            return None
+        rgb = read_image(sample, self.config).rgb
+        out = None
+        if labelled is not None:
+            out = self._decoded(self.released.image(row["path"], row["output_sha256"]), row["path"])
+            if out.shape != rgb.shape:
+                raise JobError(f"an image in {row['path']} of the release has another size than its original")
+        return _Photo(rgb, out, labelled, outcome, portraits)
+
+    def _decoded(self, data: bytes, path: str) -> Pixels:
+        try:
+            return decode(data, max_mpx=self.config.limits.image_mpx).rgb
+        except ImageProblem as problem:
+            raise JobError(f"an image in {path} of the release cannot be read: {problem}") from None
+
+    def _look(self, chunk: Sequence[_Photo]) -> int:
+        """All columns of a chunk; returns how many labelled faces it has."""
+        self._look_at_donors([(photo, face) for photo in chunk for face in photo.portraits])
+        pairs = [
+            (photo.rgb, photo.out, photo.labelled, photo.outcome)
+            for photo in chunk
+            if photo.out is not None and photo.labelled is not None and photo.outcome is not None
+        ]
+        if not pairs:
+            return 0
+        images, outs, rows, outcomes = ([pair[part] for pair in pairs] for part in range(4))
+        before = self._meshes(images, rows)
+        after, found, fits = self._again(outs, rows, before)
+        points, seen = [five_points(mesh) for mesh in before], [five_points(mesh) for mesh in after]
+        for recognizer in self.recognizers:
+            self.columns.add(
+                **{
+                    f"clear {recognizer.name}": recognizer.embed(images, points),
+                    f"released {recognizer.name}": recognizer.embed(outs, seen),
+                }
+            )
+            if self.context:
+                hidden = [_hidden(image, row) for image, row in zip(images, rows, strict=True)]
+                self.columns.add(**{f"context {recognizer.name}": recognizer.embed(hidden, points)})
+        first, second = self.reader.read(images, points), self.reader.read(outs, seen)
+        unseen = np.where(fits, 0.0, np.nan).astype(np.float32)
+        ids = [row["face_id"] for row in rows]
+        self.columns.add(
+            subjects=np.array([self.labels.setdefault(row["label"], len(self.labels)) for row in rows], np.int64),
+            people=np.array([self.plan.person.get(face, -1) for face in ids], np.int64),
+            classes=np.array([self.plan.class_of.get(face, -1) for face in ids], np.int64),
+            worn=np.array([self._worn(outcome) for outcome in outcomes], np.int64),
+            replaced=np.array([_fell_back(outcome) is None for outcome in outcomes], bool),
+            found=found,
+            female_before=first.female,
+            female_after=second.female + unseen,
+            expression_before=first.expression,
+            expression_after=second.expression + unseen[:, None],
+            mesh_error=mesh_error(before, after) + unseen,
+        )
+        return len(pairs)
+
+    def _look_at_donors(self, portraits: Sequence[tuple[_Photo, Mapping[str, Any]]]) -> None:
+        if not portraits:
+            return
+        images, rows = [photo.rgb for photo, _ in portraits], [face for _, face in portraits]
+        points = [five_points(mesh) for mesh in self._meshes(images, rows)]
+        ids = [face["face_id"] for face in rows]
+        self.columns.add(
+            donor_people=np.array([self.plan.person[face] for face in ids], np.int64),
+            donor_classes=np.array([self.plan.donor_class[face] for face in ids], np.int64),
+            **{f"donors {one.name}": one.embed(images, points) for one in self.recognizers},
+        )
+
+    def _meshes(self, images: Sequence[Pixels], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
+        """Meshes (n, 468, 3) of originals, out of the scan; fitted here where the job was a redaction."""
+        if all(row["mesh"] is not None for row in rows):
+            return np.array([row["mesh"] for row in rows], np.float32).reshape(-1, MESH_POINTS, 3)
+        faces = [
+            Faces(
+                np.array([row["box"]], np.float32),
+                np.array([row["score"]], np.float32),
+                np.array([row["landmarks"]], np.float32).reshape(1, 5, 2),
+            )
+            for row in rows
+        ]
+        return np.concatenate([one.points for one in self.mesh.fit(images, faces)])
+
+    def _again(
+        self, outs: Sequence[Pixels], rows: Sequence[Mapping[str, Any]], before: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Meshes in the released images, the original's where there is none; whether a face was found; and fitted."""
+        chosen = [
+            nearest(faces, np.array(row["box"], np.float32))
+            for faces, row in zip(self.detector.detect(outs), rows, strict=True)
+        ]
+        found = np.array([len(faces) > 0 for faces in chosen], bool)
+        after, fits = before.copy(), np.zeros(len(outs), bool)
+        for index, meshes in enumerate(self.mesh.fit(outs, chosen)):
+            if len(meshes) and meshes.presence[0] >= MIN_PRESENCE:
+                after[index], fits[index] = meshes.points[0], True
+        return after, found, fits
+
+    def _worn(self, outcome: Mapping[str, Any]) -> int:
+        digest = outcome["surrogate_digest"]
+        if digest is None:
+            return -1
+        if digest not in self.plan.by_digest:
+            raise JobError(
+                "the release wears a surrogate that is not of this job's plan; was it made with other settings?"
+            )
+        return self.plan.by_digest[digest]
+
+    def _evidence(self) -> Evidence:
+        columns = self.columns
+
+        def numbers(name: str) -> NDArray[np.int64]:
+            return columns.joined(name).astype(np.int64)
+
+        def vectors(kind: str) -> dict[str, NDArray[np.float32]]:
+            return {name: columns.joined(f"{kind} {name}", (0, 1)) for name in RECOGNIZERS}
+
+        return Evidence(
+            subjects=numbers("subjects"),
+            people=numbers("people"),
+            classes=numbers("classes"),
+            worn=numbers("worn"),
+            replaced=columns.joined("replaced").astype(bool),
+            found=columns.joined("found").astype(bool),
+            clear=vectors("clear"),
+            released=vectors("released"),
+            context=vectors("context") if self.context else None,
+            female_before=columns.joined("female_before"),
+            female_after=columns.joined("female_after"),
+            expression_before=columns.joined("expression_before", (0, len(EXPRESSIONS))),
+            expression_after=columns.joined("expression_after", (0, len(EXPRESSIONS))),
+            mesh_error=columns.joined("mesh_error").astype(np.float64),
+            donors=vectors("donors"),
+            donor_people=numbers("donor_people"),
+            donor_classes=numbers("donor_classes"),
+            labelled_fallbacks=self.labelled_fallbacks,
+            fallbacks=self.fallbacks,
+            images=self.images,
+            quarantined=self.quarantined,
+        )
+
+
+def nearest(faces: Faces, box: NDArray[np.float32]) -> Faces:
+    """The one of `faces` whose centre is nearest to that of `box` (4,) px and within SAME_PLACE of it, or none."""
+    if len(faces) == 0:
+        return faces
+    centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+    away = np.linalg.norm(centres - (box[:2] + box[2:]) / 2, axis=1)
+    best = int(away.argmin())
+    kept = [best] if away[best] <= SAME_PLACE * float((box[2:] - box[:2]).max()) else []
+    return Faces(faces.boxes[kept], faces.scores[kept], faces.landmarks[kept])
+
+
+def _fell_back(face: Mapping[str, Any]) -> str | None:
+    """Why a MANIFEST_FACE is a flat ellipse although the job's method is another, or None."""
+    return (face["reason"] or "no reason given") if face["fallback"] == "solid" else None
+
+
+def _hidden(image: Pixels, row: Mapping[str, Any]) -> Pixels:
+    """The photo with the face under the flat ellipse."""
+    hidden = image.copy()
+    redact(hidden, np.array(row["box"], np.float32), "solid")
+    return hidden

@@ -1,0 +1,261 @@
+"""An original face is never released because something went wrong: faults injected into a real run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import photos
+import pyarrow.parquet as pq
+import pytest
+from runs import Run, by_key, images, manifest, planned_copy, released
+
+from anonlib.config import JobConfig
+from anonlib.pipeline import job as job_module
+from anonlib.pipeline import render as render_module
+from anonlib.pipeline import scan as scan_module
+from anonlib.pipeline.check import Checker
+from anonlib.pipeline.job import Job, Summary
+from anonlib.records import NO_FACE, QUARANTINED, RELEASED
+from anonlib.synthesis.redact import GREY
+from anonlib.synthesis.render import Rendered
+
+VICTIM = "holiday-003"
+
+
+@pytest.fixture
+def planned(finished: Run, tmp_path: Path) -> JobConfig:
+    return planned_copy(finished, tmp_path)
+
+
+def originals(run: Run) -> dict[str, bytes]:
+    found = {}
+    for path in run.input.glob("*.tar"):
+        found |= {name.partition(".")[0]: data for name, data in images(path).items() if name.endswith(".jpg")}
+    return found
+
+
+def run(config: JobConfig) -> tuple[Summary, Path]:
+    return Job(config).run(), Path(config.output.uri)
+
+
+def pixels_of(run: Run, key: str) -> photos.Pixels:
+    return photos.decoded(originals(run)[key])
+
+
+def only_the_victim_is_lost(summary: Summary, output: Path, clean: Run, part: str) -> None:
+    """The victim's row says why, every other image is as in a clean run."""
+    rows, expected = by_key(output), by_key(clean.output)
+    assert rows[VICTIM]["status"] == QUARANTINED and part in rows[VICTIM]["reason"], rows[VICTIM]
+    assert rows[VICTIM]["path"] is None and rows[VICTIM]["output_sha256"] is None
+    assert VICTIM not in released(output)
+    assert {key: row for key, row in rows.items() if key != VICTIM} == {
+        key: row for key, row in expected.items() if key != VICTIM
+    }
+    assert summary.quarantined == 1 and summary.code == 3
+
+
+def fails_on(victim: photos.Pixels, method: Callable[..., Any], pick: Callable[..., Any]) -> Callable[..., Any]:
+    """`method`, raising whenever `pick` finds the victim among its arguments."""
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        for seen in pick(*arguments, **named):
+            if seen.shape == victim.shape and np.array_equal(seen[:20], victim[:20]):
+                raise RuntimeError("injected")
+        return method(*arguments, **named)
+
+    return wrapped
+
+
+def test_a_detector_that_fails_on_one_image_loses_that_image(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a workspace of its own, since the fault is in the scan; solid, so that the others do not depend on it."""
+    victim = pixels_of(finished, VICTIM)
+    detector = scan_module.CenterFaceDetector
+    monkeypatch.setattr(detector, "detect", fails_on(victim, detector.detect, lambda _self, images: images))
+    changes: dict[str, Any] = {
+        "method": planned.method.model_copy(update={"name": "solid"}),
+        "workspace": planned.workspace.model_copy(update={"uri": planned.workspace.uri + "-2"}),
+    }
+    summary, output = run(planned.model_copy(update=changes))
+    rows = by_key(output)
+    assert rows[VICTIM]["status"] == QUARANTINED and "injected" in rows[VICTIM]["reason"]
+    assert VICTIM not in released(output)
+    others = {key: row["status"] for key, row in rows.items() if key != VICTIM}
+    assert others == {key: row["status"] for key, row in by_key(finished.output).items() if key != VICTIM}
+    assert summary.code == 3
+
+
+def test_a_renderer_that_fails_on_one_image_loses_that_image(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = pixels_of(finished, VICTIM)
+    broken = fails_on(victim, render_module.render, lambda image, *_: [image])
+    monkeypatch.setattr(render_module, "render", broken)
+    only_the_victim_is_lost(*run(planned), finished, "injected")
+
+
+def test_a_checker_that_fails_on_one_image_loses_that_image(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check runs over all faces of a chunk at once: the others must not be lost with the one."""
+    victim = pixels_of(finished, VICTIM)
+    broken = fails_on(victim, Checker.check, lambda _self, faces: [photo.rgb for photo, _ in faces])
+    monkeypatch.setattr(Checker, "check", broken)
+    only_the_victim_is_lost(*run(planned), finished, "checking the output failed")
+
+
+def test_an_encoder_that_fails_on_one_image_loses_that_image(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = pixels_of(finished, VICTIM)
+    broken = fails_on(victim, render_module.encode, lambda _rgb, like, **_: [like.rgb])
+    monkeypatch.setattr(render_module, "encode", broken)
+    only_the_victim_is_lost(*run(planned), finished, "encoding failed")
+
+
+def test_a_renderer_that_changes_nothing_is_caught_and_the_face_is_covered(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check sees the source itself, every surrogate is tried, and a grey ellipse is what remains."""
+    tried: list[float] = []
+
+    def unchanged(image: photos.Pixels, *arguments: Any) -> Rendered:
+        tried.append(1.0)
+        return Rendered(image.copy(), np.ones(image.shape[:2], np.float32), (0, 0), 1.0)
+
+    monkeypatch.setattr(render_module, "render", unchanged)
+    summary, output = run(planned)
+    sources, outputs = originals(finished), released(output)
+    before = by_key(finished.output)
+    covered = 0
+    for key, row in by_key(output).items():
+        assert row["status"] == (RELEASED if row["faces"] else NO_FACE)
+        for face in row["faces"]:
+            covered += 1
+            assert face["method"] == "solid" and face["fallback"] == "solid" and face["k"] is None
+            assert face["surrogate_digest"] is None and face["similarity"] == []
+            x0, y0, x1, y1 = (int(round(side)) for side in face["box"])
+            new, old = photos.decoded(outputs[key]), photos.decoded(sources[key])
+            inner = np.s_[max(y0 + (y1 - y0) // 8, 0) : y1 - (y1 - y0) // 8, max(x0 + (x1 - x0) // 8, 0) : x1]
+            middle = new[inner][:, : -(x1 - x0) // 8 or None]
+            assert np.abs(middle.astype(int) - GREY).max() <= 12, key
+            assert np.abs(old[inner].astype(int) - GREY).mean() > 12
+            if before[key]["faces"][face_number(row, face)]["method"] != "solid":
+                assert face["reason"] == "every surrogate still matched the source"
+    assert covered == finished.summary.faces
+    assert summary.fallbacks == covered and summary.code == 0
+    assert len(tried) > finished.summary.faces, "the next surrogate was tried"
+
+
+def face_number(row: dict[str, Any], face: dict[str, Any]) -> int:
+    return int(row["faces"].index(face))
+
+
+def test_the_check_says_that_an_unchanged_face_is_the_source(finished: Run) -> None:
+    """Similarity of a face to itself is about 1, and far from it after a real run."""
+    findings = [one for row in manifest(finished.output) for face in row["faces"] for one in face["similarity"]]
+    assert findings
+    assert all(one["to_source"] < one["threshold"] for one in findings)
+
+
+def test_the_next_surrogate_is_named_as_a_fallback(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check is made to refuse every first try: what has a second surrogate wears it."""
+    seen: set[int] = set()
+    kept: list[Any] = []
+    check = Checker.check
+
+    def first_refused(self: Checker, faces: Any) -> Any:
+        failed = check(self, faces)
+        new = [(photo, face) for photo, face in faces if id(face) not in seen]
+        seen.update(id(face) for _, face in new)
+        kept.extend(face for _, face in new)  # alive, so that no id comes back
+        return [*failed, *(one for one in new if one not in failed)] if new else failed
+
+    monkeypatch.setattr(Checker, "check", first_refused)
+    _, output = run(planned)
+    before, refused = by_key(finished.output), 0
+    for key, row in by_key(output).items():
+        for face, earlier in zip(row["faces"], before[key]["faces"], strict=True):
+            if earlier["method"] != "k-diff" or earlier["fallback"] is not None:
+                continue
+            refused += 1
+            assert face["fallback"] in ("next-surrogate", "solid")
+            assert face["surrogate_digest"] != earlier["surrogate_digest"]
+            if face["fallback"] == "next-surrogate":
+                assert face["reason"] == "the first surrogate still matched the source"
+                assert face["method"] == "k-diff" and face["similarity"]
+    assert refused
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "text"])
+def test_a_lost_surrogate_loses_its_images_and_no_others(finished: Run, planned: JobConfig, damage: str) -> None:
+    worn = [row for row in assignments(finished) if row["surrogates"]]
+    class_id = worn[0]["surrogates"][0]
+    (path,) = Path(planned.workspace.uri).glob(f"plan/*/surrogates/{class_id}.npz")
+    first = {row["key"] for row in worn if row["surrogates"][0] == class_id}
+    never = {row["key"] for row in by_key(finished.output).values()} - {
+        row["key"] for row in worn if class_id in row["surrogates"]
+    }
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"no zip" if damage == "text" else path.read_bytes()[:-2000])
+    summary, output = run(planned)
+    rows, before = by_key(output), by_key(finished.output)
+    lost = {key for key, row in rows.items() if row["status"] == QUARANTINED}
+    assert first <= lost and not lost & never and never
+    assert all("surrogate" in rows[key]["reason"] for key in lost)
+    assert all(rows[key] == before[key] for key in never)
+    assert not lost & set(released(output))
+    assert summary.code == 3
+
+
+def assignments(run: Run) -> list[dict[str, Any]]:
+    return [row for path in run.workspace.glob("plan/*/assignments/*") for row in pq.read_table(path).to_pylist()]
+
+
+def test_an_image_that_is_not_the_scanned_one_is_quarantined(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = render_module.read_image
+    victim = originals(finished)[VICTIM]
+
+    def another(sample: Any, config: JobConfig) -> Any:
+        picture = read(sample, config)
+        if sample.image == victim:
+            return replace(picture, rgb=picture.rgb[:-1])
+        return picture
+
+    monkeypatch.setattr(render_module, "read_image", another)
+    only_the_victim_is_lost(*run(planned), finished, "not the one that was scanned")
+
+
+def test_a_shard_that_always_fails_has_a_row_for_every_image(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[str] = []
+    publish = render_module.RenderStage._publish
+
+    def never(self: Any, shard: Any, *rest: Any) -> Any:
+        if shard.shard_id == "00001":
+            rounds.append(shard.shard_id)
+            raise OSError("injected")
+        return publish(self, shard, *rest)
+
+    monkeypatch.setattr(render_module.RenderStage, "_publish", never)
+    summary, output = run(planned)
+    assert len(rounds) == job_module.ROUNDS
+    assert summary.code == 3 and summary.committed == summary.shards
+    expected = by_key(finished.output)
+    assert list(by_key(output)) == list(expected)
+    lost = [row for row in manifest(output) if row["status"] == QUARANTINED]
+    assert len(lost) == summary.quarantined == 9
+    assert all("the shard failed" in row["reason"] and "injected" in row["reason"] for row in lost)
+    assert not (output / "data" / "00001.tar").exists()

@@ -1,0 +1,81 @@
+"""Imports point one way, as DESIGN.md draws it, and heavy ones happen where they are used."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "anonlib"
+LAYERS = (
+    ("records", "config", "storage"),
+    ("datasets", "models"),
+    ("faces", "privacy"),
+    ("synthesis",),
+    ("pipeline",),
+    ("audit",),
+    ("cli", "console", "doctor", "sheet", "purge"),
+)
+RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+STRANGERS = ({"faces", "privacy"}, {"datasets", "models"})
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> dict[str, bool]:
+    """Dotted names that a module imports -> whether that happens as soon as the module is imported."""
+    tree = ast.parse(path.read_text())
+    inside = {id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+              for node in ast.walk(function)}  # fmt: skip
+    found: dict[str, bool] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            found[name] = found.get(name, False) or id(node) not in inside
+    return found
+
+
+def rooms(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.startswith("anonlib.") and name.count(".") > 0}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_from_below_alone(path: Path) -> None:
+    mine = room_of(path)
+    if mine in ("__init__", "__main__", "training"):
+        return
+    assert mine in RANK, f"{mine} has no place in DESIGN.md's order"
+    for other in rooms(path) - {mine, "__version__"}:
+        assert other != "training", "training is imported by nobody"
+        assert RANK[other] <= RANK[mine], f"{mine} may not import {other}"
+        assert not any({mine, other} == pair for pair in STRANGERS), f"{mine} and {other} do not know each other"
+
+
+def test_only_the_runner_imports_ray() -> None:
+    users = [path for path in MODULES if any(name.split(".")[0] == "ray" for name in imported(path))]
+    assert users == [ROOT / "pipeline" / "runner.py"]
+
+
+def test_mathematics_knows_no_files_and_no_images() -> None:
+    forbidden = {"cv2", "PIL", "ray", "pyarrow", "boto3", "simplejpeg", "skimage"}
+    for path in MODULES:
+        if room_of(path) == "privacy":
+            assert not {name.split(".")[0] for name in imported(path)} & forbidden, path
+
+
+def test_torch_ray_and_faiss_wait_until_they_are_used() -> None:
+    heavy = {"torch", "ray", "faiss", "openvino", "onnxruntime"}
+    for path in MODULES:
+        early = {name.split(".")[0] for name, at_once in imported(path).items() if at_once} & heavy
+        if path.name not in ("torch_graph.py",):
+            assert not early, f"{path} imports {early} at once"
