@@ -85,9 +85,11 @@ class Tally:
     images: int = 0
     faces: int = 0
     quarantined: int = 0
+    latest: float = 0.0
 
     def add(self, outcome: Outcome) -> None:
         """Count one outcome; a failed unit comes again in the next round."""
+        self.latest = time.monotonic()
         if outcome.error is not None:
             self.failed += 1
             return
@@ -97,7 +99,8 @@ class Tally:
         self.quarantined += int(outcome.quarantined)
 
     def seconds(self) -> float:
-        return max(time.monotonic() - self.began, 1e-6)
+        """From the first unit's beginning to the latest one's end."""
+        return max(self.latest - self.began, 1e-6)
 
     def rate(self) -> float:
         """Images a second."""

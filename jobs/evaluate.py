@@ -73,15 +73,15 @@ def show(evidence: Evidence, attacks: dict[str, Attacks], utility: Utility) -> N
     """The table."""
     people, photos = len(set(evidence.subjects.tolist())), len(evidence.subjects)
     print(f"{photos:,} photos of {people:,} people; 95 % intervals by person\n")
-    print(f"{'attack':<26}" + "".join(f"{name:<24}" for name in attacks) + "chance")
+    print(f"{'attack':<28}" + "".join(f"{name:<24}" for name in attacks) + "chance")
     for name in next(iter(attacks.values())).rates:
         rates = [one.rates[name] for one in attacks.values()]
         chance = rates[0].chance
         said = f"{chance:.1%}" if chance is not None else ""
-        print(f"{name:<26}" + "".join(f"{percent(one):<24}" for one in rates) + said)
+        print(f"{name:<28}" + "".join(f"{percent(one):<24}" for one in rates) + said)
     told = [f"{one.threshold:.3f} {'measured' if one.measured_here else 'catalogue'}" for one in attacks.values()]
-    print(f"{f'cosine at FAR {FAR:g}':<26}" + "".join(f"{one:<24}" for one in told))
-    print(f"{'impostor pairs':<26}" + "".join(f"{one.impostors:<24,}" for one in attacks.values()) + "\n")
+    print(f"{f'cosine at FAR {FAR:g}':<28}" + "".join(f"{one:<24}" for one in told))
+    print(f"{'impostor pairs':<28}" + "".join(f"{one.impostors:<24,}" for one in attacks.values()) + "\n")
     rows = [(name, percent(one)) for name, one in utility.rates.items() if name != "landmark error"]
     error = utility.rates["landmark error"]
     rows.append(("landmark error", f"{error.value:.3f} [{error.low:.3f} {error.high:.3f}] eye distances"))

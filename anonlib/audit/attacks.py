@@ -234,15 +234,13 @@ def attack(evidence: Evidence, recognizer: str, *, seed: int = 0) -> Attacks:
         )
         return of(hits, float(np.nanmean(chance)) if not np.isnan(chance).all() else None)
 
-    def framed(vectors: Vectors) -> Rate:
-        nearest = nearest_donor(
-            vectors,
-            evidence.people,
-            evidence.worn,
-            evidence.donors[recognizer],
-            evidence.donor_people,
-            evidence.donor_classes,
-        )
+    # Whoever was averaged may be recognized by the photo that went in, or by another one, which is the worse.
+    donors = evidence.donors[recognizer], evidence.donor_people, evidence.donor_classes
+    other = np.isin(evidence.people, evidence.donor_people) & ~evidence.averaged
+    others = clear[other], evidence.people[other], evidence.classes[other]
+
+    def framed(vectors: Vectors, those: tuple[Vectors, Numbers, Numbers]) -> Rate:
+        nearest = nearest_donor(vectors, evidence.people, evidence.worn, *those)
         return rate(accepted_at(nearest, threshold), evidence.subjects, seed=seed)
 
     naive, parrot = identified(released, clear), identified(released, released)
@@ -257,8 +255,10 @@ def attack(evidence: Evidence, recognizer: str, *, seed: int = 0) -> Attacks:
         "within class parrot": within(released, released),
         "TAR clear": of(verified(clear), FAR),
         "TAR naive": of(verified(released), FAR),
-        "donors clear": framed(clear),
-        "donors": framed(released),
+        "donors' portraits, clear": framed(clear, donors),
+        "donors' portraits": framed(released, donors),
+        "donors' other photos, clear": framed(clear, others),
+        "donors' other photos": framed(released, others),
     }
     if evidence.context is not None:
         hidden = evidence.context[recognizer]

@@ -57,7 +57,8 @@ class Evidence:
     """n labelled faces whose photo was released, in the order of the dataset, and m portraits of donors.
 
     `subjects` (n,) number the labels; `people` (n,), `classes` (n,) and `worn` (n,) number the plan's subjects and
-    classes, -1 for none; `replaced` (n,): not a flat ellipse; `found` (n,): by the detector. `clear`, `released` and
+    classes, -1 for none. `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse;
+    `found` (n,): by the detector. `clear`, `released` and
     `context` (the face under the ellipse): recognizer -> unit vectors (n, d). Attributes (n,) and (n, 7) are those of
     the attribute networks and `mesh_error` is in eye distances; NaN where the face was not found again. `donors`:
     recognizer -> (m, d), of the person `donor_people` (m,) in the class `donor_classes` (m,). The fallbacks hold, for
@@ -68,6 +69,7 @@ class Evidence:
     people: NDArray[np.int64]
     classes: NDArray[np.int64]
     worn: NDArray[np.int64]
+    averaged: NDArray[np.bool_]
     replaced: NDArray[np.bool_]
     found: NDArray[np.bool_]
     clear: Mapping[str, NDArray[np.float32]]
@@ -199,13 +201,21 @@ class _Released:
 
 
 @dataclass(frozen=True)
-class _Photo:
-    """A photo with a labelled face, or a donor's, or both: FACES rows, and the MANIFEST_FACE of the labelled one."""
+class _Pair:
+    """A labelled face: its photo before and after, its FACES row and its MANIFEST_FACE."""
 
     rgb: Pixels
-    out: Pixels | None
-    labelled: Mapping[str, Any] | None
-    outcome: Mapping[str, Any] | None
+    out: Pixels
+    face: Mapping[str, Any]
+    outcome: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A photo with a labelled face, or with portraits of donors (FACES rows), or both."""
+
+    rgb: Pixels
+    pair: _Pair | None
     portraits: Sequence[Mapping[str, Any]]
 
 
@@ -252,8 +262,7 @@ class _Gathering:
         """Every shard, then the columns as they are."""
         for shard in self.job.shards:
             began = time.monotonic()
-            before = self.images
-            faces = 0
+            before, faces = self.images, 0
             for chunk in in_chunks(self._photos(shard), self.config.limits.chunk):
                 faces += self._look(chunk)
             seconds = time.monotonic() - began
@@ -297,12 +306,12 @@ class _Gathering:
         if labelled is None and not portraits:
             return None
         rgb = read_image(sample, self.config).rgb
-        out = None
-        if labelled is not None:
-            out = self._decoded(self.released.image(row["path"], row["output_sha256"]), row["path"])
-            if out.shape != rgb.shape:
-                raise JobError(f"an image in {row['path']} of the release has another size than its original")
-        return _Photo(rgb, out, labelled, outcome, portraits)
+        if labelled is None or outcome is None:
+            return _Photo(rgb, None, portraits)
+        out = self._decoded(self.released.image(row["path"], row["output_sha256"]), row["path"])
+        if out.shape != rgb.shape:
+            raise JobError(f"an image in {row['path']} of the release has another size than its original")
+        return _Photo(rgb, _Pair(rgb, out, labelled, outcome), portraits)
 
     def _decoded(self, data: bytes, path: str) -> Pixels:
         try:
@@ -313,14 +322,11 @@ class _Gathering:
     def _look(self, chunk: Sequence[_Photo]) -> int:
         """All columns of a chunk; returns how many labelled faces it has."""
         self._look_at_donors([(photo, face) for photo in chunk for face in photo.portraits])
-        pairs = [
-            (photo.rgb, photo.out, photo.labelled, photo.outcome)
-            for photo in chunk
-            if photo.out is not None and photo.labelled is not None and photo.outcome is not None
-        ]
+        pairs = [photo.pair for photo in chunk if photo.pair is not None]
         if not pairs:
             return 0
-        images, outs, rows, outcomes = ([pair[part] for pair in pairs] for part in range(4))
+        images, outs = [one.rgb for one in pairs], [one.out for one in pairs]
+        rows, outcomes = [one.face for one in pairs], [one.outcome for one in pairs]
         before = self._meshes(images, rows)
         after, found, fits = self._again(outs, rows, before)
         points, seen = [five_points(mesh) for mesh in before], [five_points(mesh) for mesh in after]
@@ -342,6 +348,7 @@ class _Gathering:
             people=np.array([self.plan.person.get(face, -1) for face in ids], np.int64),
             classes=np.array([self.plan.class_of.get(face, -1) for face in ids], np.int64),
             worn=np.array([self._worn(outcome) for outcome in outcomes], np.int64),
+            averaged=np.array([face in self.plan.donor_class for face in ids], bool),
             replaced=np.array([_fell_back(outcome) is None for outcome in outcomes], bool),
             found=found,
             female_before=first.female,
@@ -398,9 +405,7 @@ class _Gathering:
         if digest is None:
             return -1
         if digest not in self.plan.by_digest:
-            raise JobError(
-                "the release wears a surrogate that is not of this job's plan; was it made with other settings?"
-            )
+            raise JobError("the release wears a surrogate of another plan; evaluate it with the settings that made it")
         return self.plan.by_digest[digest]
 
     def _evidence(self) -> Evidence:
@@ -417,6 +422,7 @@ class _Gathering:
             people=numbers("people"),
             classes=numbers("classes"),
             worn=numbers("worn"),
+            averaged=columns.joined("averaged").astype(bool),
             replaced=columns.joined("replaced").astype(bool),
             found=columns.joined("found").astype(bool),
             clear=vectors("clear"),

@@ -50,10 +50,16 @@ class CenterFaceDetector:
         self.side = side
         self.score = score
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Faces]:
-        """RGB images (H, W, 3) of any sizes -> their faces, best first, in each image's own px."""
-        scales = [min(1.0, self.side / max(image.shape[:2])) for image in images]
-        sizes = [_shrunk(image.shape[:2], scale) for image, scale in zip(images, scales, strict=True)]
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], full_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[Faces]:
+        """RGB images (H, W, 3) of any sizes -> their faces, best first, in each image's own px.
+
+        `full_sizes` are the (H, W) of the photos where the images are smaller views of them, with longer sides of
+        at least `side`: faces are then in the photos' px.
+        """
+        full = [(image.shape[0], image.shape[1]) for image in images] if full_sizes is None else list(full_sizes)
+        sizes = [_shrunk(size, min(1.0, self.side / max(size))) for size in full]
         by_shape: dict[tuple[int, int], list[int]] = {}
         for index, (height, width) in enumerate(sizes):
             by_shape.setdefault((_padded(height), _padded(width)), []).append(index)
@@ -69,7 +75,7 @@ class CenterFaceDetector:
                 heat, scale, offset, points = outputs[:4]
                 for row, index in enumerate(part):
                     faces = decode(heat[row, 0], scale[row], offset[row], points[row], self.score)
-                    found[index] = _to_image(faces, images[index].shape[:2], sizes[index])
+                    found[index] = _to_image(faces, full[index], sizes[index])
         return [faces for faces in found if faces is not None]
 
 

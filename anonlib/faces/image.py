@@ -36,7 +36,10 @@ class ImageProblem(Exception):
 
 @dataclass(frozen=True)
 class Picture:
-    """`rgb` (H, W, 3) uint8, upright; `alpha` (H, W) uint8 or None; `notes` say what conversion changed."""
+    """`rgb` (H, W, 3) uint8, upright; `alpha` (H, W) uint8 or None; `notes` say what conversion changed.
+
+    `size` (H, W) is the photo's own, which `rgb` has too unless it was decoded smaller.
+    """
 
     rgb: NDArray[np.uint8]
     alpha: NDArray[np.uint8] | None
@@ -44,17 +47,22 @@ class Picture:
     icc: bytes | None
     stripped: tuple[str, ...]
     notes: tuple[str, ...]
+    size: tuple[int, int]
 
 
-def decode(data: bytes, *, max_mpx: float) -> Picture:
-    """Decode one still image; raises ImageProblem for anything that is not one, before spending memory on it."""
+def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Picture:
+    """Decode one still image; raises ImageProblem for anything that is not one, before spending memory on it.
+
+    With `least_side` a JPEG may come at 1/2, 1/4 or 1/8 of its size, its longer side no less than that: libjpeg
+    then leaves out the higher DCT terms, which is faster than to decode all of it and shrink that.
+    """
     if not data:
         raise ImageProblem("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is dropped anyway
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _decode(image, data, max_mpx)
+                return _decode(image, data, max_mpx, least_side)
         except UnidentifiedImageError:
             raise ImageProblem("not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)") from None
         except (
@@ -74,7 +82,7 @@ def decode(data: bytes, *, max_mpx: float) -> Picture:
             raise ImageProblem(f"the image is damaged: {_one_line(error)}") from None
 
 
-def _decode(image: Image.Image, data: bytes, max_mpx: float) -> Picture:
+def _decode(image: Image.Image, data: bytes, max_mpx: float, least_side: int | None) -> Picture:
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageProblem("the image has no pixels")
@@ -89,8 +97,14 @@ def _decode(image: Image.Image, data: bytes, max_mpx: float) -> Picture:
     stripped = _metadata(image, data)
     icc = _rgb_profile(image.info.get("icc_profile"))
     if image_format == "JPEG" and image.mode in ("RGB", "L") and orientation in (0, 1):
-        rgb = np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True))
-        return Picture(rgb, None, image_format, icc, stripped, ())
+        part = _part(max(width, height), least_side)
+        rows, columns = -(-height // part), -(-width // part)
+        rgb = np.asarray(
+            simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=rows, min_width=columns, strict=True)
+        )
+        if rgb.shape[:2] != (rows, columns):
+            raise ValueError("it has pixels of another size than its header says")
+        return Picture(rgb, None, image_format, icc, stripped, (), (height, width))
     notes: list[str] = []
     mode = image.mode
     if mode.startswith("I") or mode == "F":
@@ -109,7 +123,12 @@ def _decode(image: Image.Image, data: bytes, max_mpx: float) -> Picture:
             alpha = None
     else:
         rgb = np.array(image.convert("RGB"))
-    return Picture(rgb, alpha, image_format, icc, stripped, tuple(notes))
+    return Picture(rgb, alpha, image_format, icc, stripped, tuple(notes), (rgb.shape[0], rgb.shape[1]))
+
+
+def _part(side: int, least_side: int | None) -> int:
+    """The greatest of 1, 2, 4, 8 that `side` can be divided by and stay at least `least_side`."""
+    return next((part for part in (8, 4, 2) if least_side is not None and side >= part * least_side), 1)
 
 
 def _rgb_profile(icc: object) -> bytes | None:

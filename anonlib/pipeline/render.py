@@ -129,7 +129,8 @@ class RenderStage:
             rows: list[dict[str, Any]] = []
             local = Path(folder) / "shard"
             with self.dataset.writer(shard, local, frozenset(self.job.keep_fields)) as writer:
-                for chunk in in_chunks(self._photos(shard, rows), self.job.limits.chunk):
+                # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
+                for chunk in in_chunks(self._photos(shard, rows), self.job.limits.chunk if self.checker else 1):
                     self._render(chunk)
                     self._finish(chunk, writer, rows, shard)
             rows.sort(key=lambda row: row.pop("position"))
@@ -168,7 +169,8 @@ class RenderStage:
             ]
             for face in faces:
                 face.fallback = "solid" if face.reason else None
-            yield Photo(sample, picture, faces, picture.rgb.copy())
+            # A redaction never looks back at the original, so it paints straight into it.
+            yield Photo(sample, picture, faces, picture.rgb.copy() if self.checker and faces else picture.rgb)
 
     def _render(self, chunk: list[Photo]) -> None:
         """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""

@@ -40,10 +40,14 @@ _CROP_MARGIN = 0.04
 
 @dataclass(frozen=True)
 class Decoded:
-    """A readable photo of a chunk: its sample and upright RGB pixels (H, W, 3)."""
+    """A readable photo of a chunk: its sample, upright RGB pixels (h, w, 3) and the photo's own (H, W).
+
+    The two sizes differ where boxes are all that is wanted, for which a smaller decoding will do.
+    """
 
     sample: Sample
     rgb: NDArray[np.uint8]
+    size: tuple[int, int]
 
 
 class ScanStage:
@@ -59,6 +63,7 @@ class ScanStage:
             load(models, "centerface", job), side=job.detector.side, score=job.detector.score
         )
         self.describer = Describer(job, models) if "facemesh" in models else None
+        self.least_side = None if self.describer else job.detector.side
 
     def run(self, shard: Shard) -> Outcome:
         """Scan one shard; safe to repeat and to race."""
@@ -98,12 +103,12 @@ class ScanStage:
             row: dict[str, Any] = {"key": sample.key, "position": position, "problem": None, "faces": 0}
             images.append(row)
             try:
-                rgb = read_image(sample, self.job).rgb
+                picture = read_image(sample, self.job, self.least_side)
             except ImageProblem as problem:
                 row["problem"] = str(problem)
                 continue
-            row["height"], row["width"] = rgb.shape[:2]
-            yield Decoded(sample, rgb)
+            row["height"], row["width"] = picture.size
+            yield Decoded(sample, picture.rgb, picture.size)
 
     def _describe(self, chunk: list[Decoded], images: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         """Face rows of a chunk; if the chunk fails as one, image by image, so that only the culprit is lost."""
@@ -119,19 +124,19 @@ class ScanStage:
 
     def _rows(self, chunk: list[Decoded]) -> list[list[dict[str, Any]]]:
         pixels = [one.rgb for one in chunk]
-        found = self.detector.detect(pixels)
+        found = self.detector.detect(pixels, [one.size for one in chunk])
         described = self.describer.describe(pixels, found) if self.describer else [[{}] * len(f) for f in found]
         rows = []
         for one, faces, extras in zip(chunk, found, described, strict=True):
-            labelled = labelled_face(faces, one.rgb.shape[:2])
+            labelled = labelled_face(faces, one.size)
             name = label(one.sample, self.job.input.subject_field) if self.job.input.subject_field else None
             rows.append(
                 [
                     {
                         "key": one.sample.key,
                         "index": index,
-                        "height": one.rgb.shape[0],
-                        "width": one.rgb.shape[1],
+                        "height": one.size[0],
+                        "width": one.size[1],
                         "label": name if index == labelled else None,
                         "score": float(faces.scores[index]),
                         "box": faces.boxes[index],
@@ -236,12 +241,12 @@ def labelled_face(faces: Faces, size: tuple[int, ...]) -> int:
     return int(np.argmax(np.sqrt(np.prod(np.maximum(extent, 0), axis=1)) * np.exp(-((3 * distance) ** 2))))
 
 
-def read_image(sample: Sample, job: JobConfig) -> Picture:
-    """The decoded Picture of a sample; raises ImageProblem with the manifest's reason."""
+def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture:
+    """The decoded Picture of a sample (see `decode`); raises ImageProblem with the manifest's reason."""
     if sample.problem is not None:
         raise ImageProblem(sample.problem)
     if sample.image is None:
         raise ImageProblem("the sample has no image")
     if len(sample.image) > job.limits.image_mib * (1 << 20):
         raise ImageProblem(f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)")
-    return decode(sample.image, max_mpx=job.limits.image_mpx)
+    return decode(sample.image, max_mpx=job.limits.image_mpx, least_side=least_side)

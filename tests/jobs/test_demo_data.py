@@ -23,6 +23,8 @@ _SCRIPT = Path(__file__).parents[2] / "jobs" / "demo_data.py"
 
 
 def _load() -> ModuleType:
+    if "demo_data" in sys.modules:
+        return sys.modules["demo_data"]
     spec = importlib.util.spec_from_file_location("demo_data", _SCRIPT)
     assert spec is not None
     assert spec.loader is not None

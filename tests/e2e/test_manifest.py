@@ -1,0 +1,172 @@
+"""The release says what was done to every image, and nothing by which a person could be found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import photos
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from runs import Run, by_key, contents, every_byte, images, manifest, released, run_job, tables
+
+from anonlib.pipeline.job import Job
+from anonlib.pipeline.places import json_bytes
+from anonlib.records import MANIFEST, RELEASED_TABLES, RESTRICTED_COLUMNS
+from anonlib.storage import StorageError
+
+
+def columns(schema: pa.Schema | pa.DataType) -> set[str]:
+    """Every field's name, nested ones too."""
+    found = set()
+    fields = [schema.field(index) for index in range(len(schema.names))] if isinstance(schema, pa.Schema) else []
+    if isinstance(schema, pa.DataType) and pa.types.is_struct(schema):
+        fields = [schema.field(index) for index in range(schema.num_fields)]
+    if isinstance(schema, pa.DataType) and (pa.types.is_list(schema) or pa.types.is_fixed_size_list(schema)):
+        return columns(schema.value_type)
+    for field in fields:
+        found |= {field.name} | columns(field.type)
+    return found
+
+
+def test_the_walk_sees_nested_columns() -> None:
+    assert {"to_source", "recognizer", "surrogate_digest"} <= columns(MANIFEST)
+
+
+def test_the_schema_is_the_documented_one(finished: Run) -> None:
+    for path, file in tables(finished.output):
+        assert path.startswith("manifest/")
+        assert file.schema_arrow.equals(MANIFEST), path
+
+
+def test_no_restricted_column_is_in_a_released_schema(finished: Run) -> None:
+    for schema in RELEASED_TABLES.values():
+        assert not columns(schema) & RESTRICTED_COLUMNS
+    for path, file in tables(finished.output):
+        assert not columns(file.schema_arrow) & RESTRICTED_COLUMNS, path
+
+
+def test_keys_and_order_are_the_inputs(finished: Run) -> None:
+    for path in sorted(finished.input.glob("*.tar")):
+        keys = [name.partition(".")[0] for name in images(path) if name.endswith(".jpg")]
+        rows = pq.read_table(finished.output / "manifest" / f"{path.stem}.parquet").to_pylist()
+        assert [row["key"] for row in rows] == keys
+        out = [name for name in images(finished.output / "data" / path.name) if name.endswith(".jpg")]
+        assert out == [f"{key}.jpg" for key in keys]
+
+
+def test_digests_are_those_of_the_files(finished: Run) -> None:
+    data = released(finished.output)
+    for row in manifest(finished.output):
+        assert hashlib.sha256(data[row["key"]]).hexdigest() == row["output_sha256"]
+        size = photos.decoded(data[row["key"]]).shape[:2]
+        assert size == (row["height"], row["width"])
+    for path in (finished.output / "commits").glob("*.json"):
+        marker = json.loads(path.read_text())
+        found = contents(finished.output)
+        assert all(found[name] == digest for name, digest in marker["files"].items())
+        assert found[f"manifest/{marker['shard']}.parquet"] == marker["manifest_sha256"]
+
+
+def test_every_replaced_face_names_what_was_done_and_measured(finished: Run) -> None:
+    faces = [face for row in manifest(finished.output) for face in row["faces"]]
+    replaced = [face for face in faces if face["method"] == "k-diff"]
+    assert len(replaced) > len(faces) // 4
+    for face in faces:
+        assert (face["method"] == "k-diff") == (face["surrogate_digest"] is not None)
+        assert face["method"] == "k-diff" or face["reason"]
+    for face in replaced:
+        assert face["k"] >= 2 and face["method_version"] and face["mask_coverage"] >= 0.95
+        assert face["detected_again"] is not None
+        assert {one["recognizer"] for one in face["similarity"]} == {"faceres"}
+        assert all(one["to_source"] < one["threshold"] for one in face["similarity"])
+
+
+def test_no_plain_digest_of_an_original_is_in_the_release(finished: Run) -> None:
+    release = every_byte(finished.output)
+    for path in finished.input.glob("*.tar"):
+        for name, data in [*images(path).items(), (path.name, path.read_bytes())]:
+            for algorithm in ("sha256", "md5", "sha1"):
+                digest = hashlib.new(algorithm, data)
+                assert digest.hexdigest().encode() not in release, name
+                assert digest.digest() not in release, name
+
+
+def test_no_label_and_no_field_that_was_not_asked_for_is_in_the_release(finished: Run) -> None:
+    source, release = every_byte(finished.input), every_byte(finished.output)
+    for secret in (b"Ada-Quill", b"52.5163", b'"person"'):
+        assert secret in source and secret not in release
+    sidecar = images(finished.output / "data" / "00000.tar")["holiday-000.json"]
+    assert json.loads(sidecar) == {"caption": "photo 0"}
+
+
+def test_the_run_note_names_no_place(finished: Run) -> None:
+    note = (finished.output / "run.json").read_text()
+    assert json.loads(note)["shards"] == ["00000", "00001", "00002"]
+    for place in (finished.input, finished.workspace, finished.output, Path.home()):
+        assert str(place) not in note
+
+
+@pytest.fixture(scope="module")
+def rekeyed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A release with new keys, of inputs whose names are people's and whose troubles quote them."""
+    root = tmp_path_factory.mktemp("rekeyed")
+    good = photos.jpeg(photos.people(1, 1)[0][1])
+    members: list[tuple[str, bytes]] = [
+        ("Ada Quill/at sea.jpg", good),
+        ("Ada Quill/at sea.json", json.dumps({"id": "at sea", "file_name": "Ada Quill/at sea.jpg"}).encode()),
+        ("Ada Quill/cut.jpg", good[:3000]),
+        ("Bruno's/twice.jpg", good),
+        ("other.jpg", good),
+        ("Bruno's/twice.jpg", good),
+        ("../Carla.jpg", good),
+        ("Dora.jpg", good),
+        ("Dora.png", good),
+    ]
+    photos.tar(root / "input" / "00000.tar", members)
+    half = photos.tar(root / "half.tar", [(f"Emil/{number}.jpg", good) for number in range(4)]).read_bytes()
+    (root / "input" / "00001.tar").write_bytes(half[: len(half) // 2])
+    return run_job(root / "input", root, method={"name": "solid"}, rekey=True, keep_fields=["id", "file_name"])
+
+
+def test_with_new_keys_the_old_ones_are_nowhere(rekeyed: Run) -> None:
+    release = every_byte(rekeyed.output)
+    for part in (b"Ada", b"Quill", b"at sea", b"Bruno", b"twice", b"Carla", b"Dora", b"Emil", b"other"):
+        assert part in every_byte(rekeyed.input)
+        assert part not in release, part
+
+
+def test_with_new_keys_a_reason_still_says_what_is_wrong(rekeyed: Run) -> None:
+    reasons = " | ".join(row["reason"] for row in manifest(rekeyed.output) if row["reason"])
+    for part in ("damaged", "in this shard already", "'..'", "several images", "truncated"):
+        assert part in reasons or part == "'..'", reasons
+    assert len(by_key(rekeyed.output)) == rekeyed.summary.images
+
+
+def test_with_new_keys_a_lost_shard_does_not_name_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anonlib.pipeline import render
+
+    photos.tar(tmp_path / "input" / "0.tar", [("Ada Quill.jpg", photos.jpeg(photos.nobody()))])
+
+    def never(*_: Any) -> Any:
+        raise StorageError("Cannot read /photos/Ada Quill.jpg: injected.")
+
+    monkeypatch.setattr(render.RenderStage, "_publish", never)
+    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, rekey=True)
+    (row,) = manifest(run.output)
+    assert "injected" in row["reason"]
+    assert b"Ada" not in every_byte(run.output) and b"Quill" not in every_byte(run.output)
+
+
+def test_a_marker_says_no_more_than_it_should(finished: Run) -> None:
+    for path in (finished.output / "commits").glob("*.json"):
+        marker = json.loads(path.read_text())
+        assert path.read_bytes() == json_bytes(marker)
+        assert set(marker) == {
+            "shard", "run", "files", "manifest_sha256", "images", "faces", "released", "no_face", "quarantined",
+            "fallbacks",
+        }  # fmt: skip
+    assert Job(finished.config).summary() == finished.summary

@@ -1,0 +1,110 @@
+"""The same job from s3:// to s3://, by users who may do no more than they must."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import Run, contents, job
+from s3server import Credentials, S3Server
+
+from anonlib.config import JobConfig
+from anonlib.pipeline.job import Job
+from anonlib.storage import AccessDenied, StorageError, open_storage
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Three buckets, and the user of the job."""
+
+    server: S3Server
+    input: str
+    workspace: str
+    release: str
+    user: Credentials
+
+
+def least_privilege(source: str, workspace: str, release: str) -> dict[str, Any]:
+    """What infra/aws grants the job: read the input, write both places, delete in the workspace alone."""
+
+    def allow(bucket: str, *actions: str) -> list[dict[str, Any]]:
+        return [
+            {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]},
+            {"Effect": "Allow", "Action": list(actions), "Resource": [f"arn:aws:s3:::{bucket}/*"]},
+        ]
+
+    statements = [
+        *allow(source, "s3:GetObject"),
+        *allow(workspace, "s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
+        *allow(release, "s3:GetObject", "s3:PutObject"),
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+@pytest.fixture(scope="module")
+def cloud(s3: S3Server, finished: Run) -> Cloud:
+    with s3.acting_as():
+        buckets = [s3.bucket() for _ in range(3)]
+        source = open_storage(f"s3://{buckets[0]}/photos", s3.options)
+        for path in sorted(finished.input.iterdir()):
+            source.publish(path.name, path)
+        return Cloud(s3, *buckets, s3.user(least_privilege(*buckets)))
+
+
+def on_s3(cloud: Cloud, root: Path, finished: Run, **changes: Any) -> JobConfig:
+    return job(
+        f"s3://{cloud.input}/photos",
+        root,
+        output={"uri": f"s3://{cloud.release}/november", "release": "tests"},
+        workspace={"uri": f"s3://{cloud.workspace}/november"},
+        storage={"endpoint_url": cloud.server.endpoint, "region": "us-east-1"},
+        secret=finished.config.secret.model_dump(),
+        **changes,
+    )
+
+
+def downloaded(uri: str, cloud: Cloud, to: Path) -> Path:
+    storage = open_storage(uri, cloud.server.options)
+    for entry in storage.list():
+        storage.fetch(entry.path, to / entry.path)
+    return to
+
+
+def test_s3_to_s3_with_the_least_rights_gives_the_bytes_of_a_disk(
+    cloud: Cloud, finished: Run, tmp_path: Path
+) -> None:
+    config = on_s3(cloud, tmp_path, finished)
+    with cloud.server.acting_as(cloud.user):
+        summary = Job(config).run()
+        assert summary == finished.summary
+        release = downloaded(config.output.uri, cloud, tmp_path / "release")
+        assert contents(release) == contents(finished.output)
+        reports: list[str] = []
+        again = Job(config, report=lambda stage, outcome, units: reports.append(stage)).run()
+        assert again == summary and reports == []
+
+
+def test_the_job_may_not_delete_from_its_release(cloud: Cloud) -> None:
+    with cloud.server.acting_as(cloud.user):
+        storage = open_storage(f"s3://{cloud.release}/november", cloud.server.options)
+        with pytest.raises(AccessDenied):
+            storage.delete("run.json")
+
+
+def test_a_wrong_secret_is_one_sentence(cloud: Cloud, finished: Run, tmp_path: Path) -> None:
+    wrong = Credentials(cloud.user.key_id, "x" * 40)
+    with cloud.server.acting_as(wrong), pytest.raises(StorageError) as problem:
+        Job(on_s3(cloud, tmp_path, finished)).run()
+    said = str(problem.value)
+    assert "secret" in said and "\n" not in said and "Traceback" not in said
+    assert cloud.user.secret not in said and "x" * 40 not in said
+
+
+def test_a_user_who_may_not_read_the_input_is_told_which_right_is_missing(
+    cloud: Cloud, finished: Run, tmp_path: Path
+) -> None:
+    nobody = cloud.server.user(least_privilege("another", cloud.workspace, cloud.release))
+    with cloud.server.acting_as(nobody), pytest.raises(StorageError, match=cloud.input):
+        Job(on_s3(cloud, tmp_path, finished)).run()
