@@ -1,6 +1,7 @@
-"""Photographs for the tests: people who never lived, one astronaut (public domain), and files that are broken on purpose.
+"""Photographs for the tests: people who never lived, an astronaut, and files that are broken on purpose.
 
-The people come from jobs/demo_data.py and the catalogue's `face-gan`; nothing here needs a network or a research dataset.
+The people come from jobs/demo_data.py and the catalogue's `face-gan`, the astronaut (public domain) from
+scikit-image's wheel: nothing here needs a network or a research dataset.
 """
 
 from __future__ import annotations

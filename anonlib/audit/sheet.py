@@ -195,7 +195,7 @@ def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None)
 
 
 def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | None:
-    """A square around a box (x0, y0, x1, y1; px), moved into the photo if it can be, else white where that ends."""
+    """A square around a box (x0, y0, x1, y1; px), smaller or moved to lie in the photo, else white where that ends."""
     if data is None:
         return None
     try:
@@ -203,7 +203,8 @@ def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | 
     except ImageProblem:
         return None
     x0, y0, x1, y1 = box
-    side = ZOOM * max(x1 - x0, y1 - y0, 1.0)
+    longer = max(x1 - x0, y1 - y0, 1.0)
+    side = min(ZOOM * longer, max(longer, float(min(rgb.shape[:2]))))
     centre = np.array([_inside((x0 + x1) / 2, side, rgb.shape[1]), _inside((y0 + y1) / 2, side, rgb.shape[0])])
     matrix = align.square(centre.astype(np.float32), side, 0.0, _TILE)
     view = align.crop(rgb, matrix, _TILE)

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image, PngImagePlugin
 from runs import Run, by_key, every_byte, images, job, manifest, run_job
 
-
 GPS = "GPS-52.516275-13.377704-HERE"
 COMMENT = b"COMMENT-from-the-camera-of-Ada"
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">XMP-serial-4711-Quill</x:xmpmeta>'

@@ -17,10 +17,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from runs import Run, Started, contents, in_session, job, run_job, started  # noqa: E402
+from runs import Run, Started, contents, in_session, job, run_job, started
 
-from anonlib.pipeline.job import Job  # noqa: E402
-from anonlib.storage import OURS  # noqa: E402
+from anonlib.pipeline.job import Job
+from anonlib.storage import OURS
 
 VICTIMS = ("driver", "actor")
 MOMENTS = 2
@@ -56,7 +56,9 @@ def kill_and_resume(clean: Run, victim: str, moment: int, root: Path) -> str:
 
 def an_actor(run: Started, draw: random.Random) -> int | None:
     """The pid of one of the job's actors that is at work."""
-    actors = [pid for pid, command in in_session(run.process.pid) if command.startswith("ray::") and "Worker" in command]
+    actors = [
+        pid for pid, command in in_session(run.process.pid) if command.startswith("ray::") and "Worker" in command
+    ]
     return draw.choice(sorted(actors)) if actors else None
 
 

@@ -72,9 +72,7 @@ def downloaded(uri: str, cloud: Cloud, to: Path) -> Path:
     return to
 
 
-def test_s3_to_s3_with_the_least_rights_gives_the_bytes_of_a_disk(
-    cloud: Cloud, finished: Run, tmp_path: Path
-) -> None:
+def test_s3_to_s3_with_the_least_rights_gives_the_bytes_of_a_disk(cloud: Cloud, finished: Run, tmp_path: Path) -> None:
     config = on_s3(cloud, tmp_path, finished)
     with cloud.server.acting_as(cloud.user):
         summary = Job(config).run()

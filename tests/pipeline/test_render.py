@@ -76,7 +76,7 @@ def test_a_detector_that_fails_on_one_image_loses_that_image(
     """In a workspace of its own, since the fault is in the scan; solid, so that the others do not depend on it."""
     victim = pixels_of(finished, VICTIM)
     detector = scan_module.CenterFaceDetector
-    monkeypatch.setattr(detector, "detect", fails_on(victim, detector.detect, lambda _self, images: images))
+    monkeypatch.setattr(detector, "detect", fails_on(victim, detector.detect, lambda _self, images, *_: images))
     changes: dict[str, Any] = {
         "method": planned.method.model_copy(update={"name": "solid"}),
         "workspace": planned.workspace.model_copy(update={"uri": planned.workspace.uri + "-2"}),
@@ -139,7 +139,7 @@ def test_a_renderer_that_changes_nothing_is_caught_and_the_face_is_covered(
             covered += 1
             assert face["method"] == "solid" and face["fallback"] == "solid" and face["k"] is None
             assert face["surrogate_digest"] is None and face["similarity"] == []
-            x0, y0, x1, y1 = (int(round(side)) for side in face["box"])
+            x0, y0, x1, y1 = (round(side) for side in face["box"])
             new, old = photos.decoded(outputs[key]), photos.decoded(sources[key])
             inner = np.s_[max(y0 + (y1 - y0) // 8, 0) : y1 - (y1 - y0) // 8, max(x0 + (x1 - x0) // 8, 0) : x1]
             middle = new[inner][:, : -(x1 - x0) // 8 or None]
@@ -259,3 +259,28 @@ def test_a_shard_that_always_fails_has_a_row_for_every_image(
     assert len(lost) == summary.quarantined == 9
     assert all("the shard failed" in row["reason"] and "injected" in row["reason"] for row in lost)
     assert not (output / "data" / "00001.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("away", "size", "fits"), [(0.0, 1.0, True), (0.2, 1.2, True), (0.45, 1.0, False), (0, 3, False)]
+)
+def test_a_mesh_that_drifted_off_its_face_is_seen(away: float, size: float, fits: bool) -> None:
+    mesh = np.zeros((468, 3), np.float32)
+    mesh[:, 0] = 100 + 50 * size * np.linspace(-1, 1, 468) + 100 * away
+    mesh[:, 1] = 200 + 60 * size * np.linspace(-1, 1, 468)
+    assert render_module.lies_on(mesh, np.array([50, 140, 150, 260], np.float32)) == fits
+
+
+def test_a_face_whose_mesh_drifted_off_is_covered_where_it_was_detected(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the edge of a photo, where the mesh slips onto the neighbour."""
+    face_class = render_module.Face
+    mesh = face_class.mesh.fget
+    assert mesh is not None
+    drifted = property(lambda self: mesh(self) + np.float32([0.6 * (self.box[2] - self.box[0]), 0, 0]))
+    monkeypatch.setattr(face_class, "mesh", drifted)
+    _, output = run(planned)
+    faces = [face for row in manifest(output) for face in row["faces"]]
+    assert {face["method"] for face in faces} == {"solid"} and len(faces) == finished.summary.faces
+    assert any(face["reason"] == "the mesh does not lie on the detected face" for face in faces)

@@ -1,0 +1,41 @@
+"""Surrogates are averages of several people, stored once, and damage to one is noticed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from runs import Run, contents, manifest
+
+from anonlib.pipeline.surrogates import from_bytes, to_bytes
+
+
+def test_every_class_has_the_surrogate_that_its_marker_vouches_for(finished: Run) -> None:
+    markers = list(finished.workspace.glob("plan/*/commits/surrogates/*.json"))
+    assert markers
+    for path in markers:
+        digests = json.loads(path.read_text())["digests"]
+        found = contents(path.parents[2] / "surrogates")
+        assert digests and all(found[f"{class_id}.npz"] == digest for class_id, digest in digests.items())
+
+
+def test_the_manifest_names_surrogates_by_digest_alone(finished: Run) -> None:
+    stored = {digest for folder in finished.workspace.glob("plan/*/surrogates") for digest in contents(folder).values()}
+    shown = {face["surrogate_digest"] for row in manifest(finished.output) for face in row["faces"]} - {None}
+    assert shown and shown <= stored
+
+
+def test_a_surrogate_comes_back_as_it_was_stored(finished: Run) -> None:
+    path = sorted(finished.workspace.glob("plan/*/surrogates/*.npz"))[0]
+    surrogate = from_bytes(path.read_bytes())
+    assert to_bytes(surrogate.texture) == path.read_bytes()
+    assert np.isfinite(surrogate.texture.detail).all() and np.isfinite(surrogate.texture.shape).all()
+
+
+@pytest.mark.parametrize("damage", [lambda d: b"", lambda d: d[:-100], lambda d: b"text", lambda d: d[:400] + d[500:]])
+def test_damage_is_a_sentence(finished: Run, damage: object) -> None:
+    data = sorted(finished.workspace.glob("plan/*/surrogates/*.npz"))[0].read_bytes()
+    assert callable(damage)
+    with pytest.raises(ValueError, match="a surrogate in the workspace is damaged"):
+        from_bytes(damage(data))
