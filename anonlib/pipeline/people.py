@@ -25,7 +25,8 @@ PORTRAITS_A_DONOR = 3
 _SURE = 0.7
 _AGE_BANDS = (35.0, 50.0)
 _DONOR_YAW, _DONOR_PITCH, _DONOR_EYES = 35.0, 30.0, 24.0
-_DONOR_SHARPNESS = 6.0
+_DONOR_SHARPNESS = 9.0
+_DONOR_CLARITY = 0.55
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def donor_faces_of(faces: pa.Table) -> NDArray[np.int64]:
     good = (
         (column(faces, "presence") >= MIN_PRESENCE)
         & (column(faces, "glasses") <= 0)
+        & (column(faces, "clarity") >= _DONOR_CLARITY)
         & (np.abs(column(faces, "yaw")) <= _DONOR_YAW)
         & (np.abs(column(faces, "pitch")) <= _DONOR_PITCH)
         & (eyes >= _DONOR_EYES)

@@ -21,6 +21,7 @@ from anonlib.synthesis.light import from_log, kept_zone, to_log
 from anonlib.synthesis.textures.average import Texture, light_of
 
 _WHOLE = 0.98
+_GREY_SPREAD = 6.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, te
     detail = dress(texture.detail, happy - texture.happy, mouth_opening(shape))
     detail_out = cv2.remap(detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     synthetic = from_log(detail_out + light_out)
+    if _is_grey(view):
+        synthetic = np.repeat(synthetic.mean(axis=2, keepdims=True), 3, axis=2)
     feather = cv2.remap(_feather(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     zone = cv2.remap(kept_zone(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     residual = np.abs(to_log(view.astype(np.float32)) - light_out).max(axis=2)
@@ -72,6 +75,12 @@ def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, te
     ground = _without(view, left)
     mixed = ground + alpha[..., None] * (synthetic - ground)
     return Rendered(np.clip(np.rint(mixed), 0, 255).astype(np.uint8), alpha, (x0, y0), coverage)
+
+
+def _is_grey(view: NDArray[np.uint8]) -> bool:
+    """Whether a view (h, w, 3) comes from a photo without colour."""
+    spread = view.max(axis=2).astype(np.int16) - view.min(axis=2)
+    return float(np.percentile(spread, 95)) <= _GREY_SPREAD
 
 
 def _own_face(vertices: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:

@@ -67,6 +67,15 @@ def test_the_surrogate_wears_the_photos_skin_tone(
     assert np.abs(np.median(out[face], axis=0) - np.median(photo[face], axis=0)).max() < 14
 
 
+def test_a_photo_without_colour_gets_a_face_without_colour(
+    photo: NDArray[np.uint8], mesh: NDArray[np.float32], surrogate: Texture
+) -> None:
+    grey = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    coloured = Texture(surrogate.detail + np.array([0.3, 0.0, -0.3], np.float32), surrogate.shape, 0.5)
+    out = pasted(grey, render(grey, mesh, 0.5, coloured))
+    assert np.ptp(out.astype(int), axis=2).max() <= 2
+
+
 def test_the_mask_covers_the_face(photo: NDArray[np.uint8], mesh: NDArray[np.float32], surrogate: Texture) -> None:
     rendered = render(photo, mesh, 0.5, surrogate)
     assert rendered.coverage > 0.9

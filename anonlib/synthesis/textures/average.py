@@ -19,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, vertices_of
-from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, to_log
+from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
 
 _RING_SPREADS = 2.5
 _SEEN = 0.25
+_BLACK = float(np.log(12.0))
+_RIM = 7
+_FROM_MEDIAN = 0.3
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,18 @@ def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) 
     skin = 1 - hair_zone() * (1 - cv2.GaussianBlur(skin.astype(np.float32), (0, 0), 3))
     return Portrait(
         (detail * skin[..., None]).astype(np.float32),
-        facing_weight(vertices) * detail.any(axis=2),
+        facing_weight(vertices) * _shown(detail, light),
         (shape - model.expression_of(shape)),
         happy,
     )
+
+
+def _shown(detail: NDArray[np.float32], light: Light) -> NDArray[np.float32]:
+    """1 where the photo shows something (S, S), 0 beyond its border and in what is as black as a border."""
+    black = (detail + light.field()).max(axis=2) < _BLACK
+    hidden = ~detail.any(axis=2) | (black & (skin_region() | ~canonical_frame().hull))
+    hidden = cv2.dilate(hidden.astype(np.uint8), np.ones((_RIM, _RIM), np.uint8))
+    return np.asarray(1.0 - cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), _RIM / 3), np.float32)
 
 
 def detail_of(image: NDArray[np.uint8], vertices: NDArray[np.float32], step: int) -> tuple[NDArray[np.float32], Light]:
@@ -98,8 +109,13 @@ def member_texture(photos: Sequence[Portrait]) -> Texture:
 
 
 def average(members: Sequence[Texture]) -> Texture:
-    """The class's surrogate: the uniform mean, weights exactly 1/|C|."""
-    detail = np.stack([member.detail for member in members]).mean(axis=0)
+    """The class's surrogate: the uniform mean, weights exactly 1/|C|, of details held near the class's median.
+
+    What one member alone has, a hand, a microphone, a shadow, would stay visible as its 1/|C| ghost.
+    """
+    stack = np.stack([member.detail for member in members])
+    median = np.median(stack, axis=0)
+    detail = (median + np.clip(stack - median, -_FROM_MEDIAN, _FROM_MEDIAN)).mean(axis=0)
     shape = np.stack([member.shape for member in members]).mean(axis=0)
     return Texture(detail.astype(np.float32), shape.astype(np.float32), _mean([member.happy for member in members]))
 
