@@ -24,7 +24,7 @@ from anonlib.pipeline.people import MIN_PRESENCE, People, best_portraits, column
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.privacy.classes import EquivalenceClass, Stratum, with_guests
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.ksame import class_centres, k_diff
+from anonlib.privacy.ksame import ALTERNATIVES, class_centres, k_diff
 from anonlib.records import ASSIGNMENTS, CLASSES, SUBJECTS
 
 MAYBE_SAME_PERSON = 0.96
@@ -138,7 +138,7 @@ class PlanStage:
         """For each class whose surrogates it wears: the method's, then the one to try next."""
         dealt = k_diff(class_centres(people.template, classes), [one.stratum for one in classes])
         if self.job.method.name == "k-same":
-            return [(number, *others[:1]) for number, others in enumerate(dealt)]
+            return [(number, *others[:ALTERNATIVES]) for number, others in enumerate(dealt)]
         return dealt
 
     def _write_classes(self, plan: _Decision) -> list[str]:

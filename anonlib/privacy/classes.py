@@ -171,13 +171,13 @@ def with_guests(
     guests = np.flatnonzero(~is_donor)
     for guest in guests if classes else ():
         similarity = centres @ templates[guest]
-        kin = [_kinship(one.stratum, strata[int(guest)]) for one in classes]
+        kin = [kinship(one.stratum, strata[int(guest)]) for one in classes]
         wearers[int(np.argmax(similarity + 2.0 * np.array(kin)))].append(int(guest))
     return classes, [sorted(members) for members in wearers]
 
 
-def _kinship(stratum: Stratum, other: Stratum) -> int:
-    """How many leading parts two strata share, -1 where they name different genders."""
+def kinship(stratum: Stratum, other: Stratum) -> int:
+    """How many leading parts two strata share."""
     shared = 0
     for one, two in zip(stratum, other, strict=False):
         if one != two:

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.classes import EquivalenceClass, Stratum
+from anonlib.privacy.classes import EquivalenceClass, Stratum, kinship
 from anonlib.privacy.subjects import normalized
 
+ALTERNATIVES = 3
+"""Surrogates that a face may try after the dealt one still matched it."""
 _EXACT_LIMIT = 2000
 _FORBIDDEN = 1e3
 
@@ -29,7 +31,7 @@ def class_centres(templates: NDArray[np.float32], classes: Sequence[EquivalenceC
 
 
 def k_diff(centres: NDArray[np.float32], strata: Sequence[Stratum]) -> list[tuple[int, ...]]:
-    """For each class the classes whose surrogates it may wear: the dealt one, then the one to try next.
+    """For each class the classes whose surrogates it may wear: the dealt one, then those to try next.
 
     Within a stratum where that has two classes or more, else among its coarser relatives; an empty tuple where there
     is no other class at all. `centres` (c, d) unit, `strata[i]` of each class.
@@ -52,17 +54,18 @@ def k_diff(centres: NDArray[np.float32], strata: Sequence[Stratum]) -> list[tupl
                 number = int(members[0])
                 first[number] = _furthest(centres, number, {number})
     return [
-        () if dealt is None else (dealt, *_second(centres, strata, number, dealt)) for number, dealt in enumerate(first)
+        () if dealt is None else (dealt, *_alternatives(centres, strata, number, dealt))
+        for number, dealt in enumerate(first)
     ]
 
 
-def _second(centres: NDArray[np.float32], strata: Sequence[Stratum], number: int, dealt: int) -> tuple[int, ...]:
-    """The furthest third class, of the same stratum if there is one."""
-    same = {other for other, stratum in enumerate(strata) if stratum != strata[number]}
-    for excluded in ({number, dealt} | same, {number, dealt}):
-        if len(excluded) < len(centres):
-            return (_furthest(centres, number, excluded),)
-    return ()
+def _alternatives(centres: NDArray[np.float32], strata: Sequence[Stratum], number: int, dealt: int) -> tuple[int, ...]:
+    """The furthest other classes, of the same stratum first, then of one that begins alike; of many, every n-th."""
+    stride = -(-len(centres) // _EXACT_LIMIT)
+    others = [other for other in range(number % stride, len(centres), stride) if other not in (number, dealt)]
+    similarity = centres[others] @ centres[number]
+    kin = np.array([kinship(strata[number], strata[other]) for other in others])
+    return tuple(others[row] for row in np.lexsort((similarity, -kin))[:ALTERNATIVES])
 
 
 def _furthest(centres: NDArray[np.float32], number: int, excluded: set[int]) -> int:
