@@ -29,6 +29,7 @@ demo: setup
 	$(BIN)/python jobs/demo.py
 
 bench: setup
+	$(BIN)/anonlib models pull --set demo
 	$(BIN)/python jobs/benchmark.py
 
 clean:

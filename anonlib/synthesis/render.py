@@ -21,7 +21,7 @@ from anonlib.synthesis.light import from_log, kept_zone, to_log
 from anonlib.synthesis.textures.average import Texture, light_of
 
 _WHOLE = 0.98
-_GREY_SPREAD = 6.0
+_GREY_SPREAD = 16.0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The demo dataset: labels that hold, shards that open, bytes that repeat."""
 
-import importlib.util
+import importlib
 import io
 import json
 import sys
@@ -8,7 +8,6 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,22 +18,9 @@ from PIL import Image
 from anonlib.models.fetch import ModelMissing, model_bytes
 
 Sample = tuple[str, bytes, dict[str, Any]]
-_SCRIPT = Path(__file__).parents[2] / "jobs" / "demo_data.py"
 
-
-def _load() -> ModuleType:
-    if "demo_data" in sys.modules:
-        return sys.modules["demo_data"]
-    spec = importlib.util.spec_from_file_location("demo_data", _SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their annotations up
-    spec.loader.exec_module(module)
-    return module
-
-
-demo_data = _load()
+sys.path.append(str(Path(__file__).parents[2] / "jobs"))
+demo_data = importlib.import_module("demo_data")
 SMALL = {"people": 4, "photos_per_person": 2, "groups": 2, "empty": 2, "shards": 3}
 
 
