@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +19,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.audit.planned import planned_faces
+from anonlib.audit.released import ReleasedImages
 from anonlib.audit.utility import mesh_error
 from anonlib.config import JobConfig, RayConfig
-from anonlib.datasets import Dataset, Sample, Shard, open_dataset
+from anonlib.datasets import Sample, Shard
 from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.embed import Recognizer
@@ -33,12 +35,10 @@ from anonlib.pipeline.engines import VERIFIERS, load
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome, in_chunks
 from anonlib.pipeline.people import MIN_PRESENCE
-from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Room, open_places, plan_room, scan_room, sha256
-from anonlib.pipeline.places import storage_options as options_of
+from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Room, open_places, plan_room, scan_room
 from anonlib.pipeline.scan import read_image
 from anonlib.pipeline.status import committed, require_plan
 from anonlib.records import EXPRESSIONS, MESH_POINTS, QUARANTINED
-from anonlib.storage import join_uri
 from anonlib.synthesis.redact import redact
 
 RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)
@@ -108,98 +108,6 @@ def gather(
     return _Gathering(job, context).run(report)
 
 
-# ---- what the plan says ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Planned:
-    """Who a face is and where it hides, by face id; who was averaged, by face id; which class has a digest."""
-
-    person: dict[str, int]
-    class_of: dict[str, int]
-    donor_class: dict[str, int]
-    by_digest: dict[str, int]
-
-
-def _planned(room: Room) -> _Planned:
-    """The plan of a synthesis; a redaction has no people and no classes, so everything is empty."""
-    blocks = (room.committed("plan") or {})["blocks"]
-    if not blocks:
-        return _Planned({}, {}, {}, {})
-    rows = [
-        row
-        for block in blocks
-        for row in tables.from_bytes(
-            room.storage.read(room.path("classes", f"{block}.parquet")), ["class_id", "portraits"]
-        ).to_pylist()
-    ]
-    number = {row["class_id"]: index for index, row in enumerate(rows)}
-    donor_class = {
-        face: number[row["class_id"]] for row in rows for portraits in row["portraits"] for face in portraits
-    }
-    digests = {
-        digest: number[class_id]
-        for block in blocks
-        for class_id, digest in (room.committed(f"surrogates/{block}") or {"digests": {}})["digests"].items()
-    }
-    subjects = tables.from_bytes(room.storage.read(room.path("subjects.parquet")), ["faces", "class_id"]).to_pylist()
-    person = {face: index for index, row in enumerate(subjects) for face in row["faces"]}
-    class_of = {face: number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
-    return _Planned(person, class_of, donor_class, digests)
-
-
-# ---- the released images --------------------------------------------------------------------------------------
-
-
-class _Released:
-    """Released images by sha256, read once and in order; what comes too early is kept until it is asked for."""
-
-    def __init__(self, job: JobConfig, format: str) -> None:
-        self.job, self.format = job, format
-        self._dataset: Dataset | None = None
-        self._path: str | None = None
-        self._stream: Iterator[Sample] = iter(())
-        self._early: dict[str, bytes] = {}
-        self._count: Counter[str] = Counter()
-
-    def image(self, path: str, digest: str) -> bytes:
-        """The bytes with this sha256 out of the file or folder `path` of the release; raises JobError."""
-        if path != self._path:
-            self._path, self._stream = path, self._samples(path)
-            self._early.clear()
-            self._count.clear()
-        if not self._count[digest]:
-            for sample in self._stream:
-                found = sha256(sample.image or b"")
-                if found == digest:
-                    return sample.image or b""
-                self._early[found] = sample.image or b""
-                self._count[found] += 1
-            raise JobError(
-                f"an image in {join_uri(self.job.output.uri, path)} is missing or not the one in its manifest"
-            )
-        self._count[digest] -= 1
-        return self._early[digest] if self._count[digest] else self._early.pop(digest)
-
-    def _samples(self, path: str) -> Iterator[Sample]:
-        if self._dataset is None:
-            source = self.job.input
-            self._dataset = open_dataset(
-                join_uri(self.job.output.uri, "data"),
-                format=self.format,
-                options=options_of(self.job),
-                image_field=source.image_field,
-                key_field=source.key_field,
-            )
-        uri = join_uri(self._dataset.base, path.removeprefix("data").lstrip("/")).rstrip("/")
-        for shard in self._dataset.shards():
-            if shard.uri.rstrip("/") == uri:
-                yield from self._dataset.read(shard)
-
-
-# ---- looking --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Pair:
     """A labelled face: its photo before and after, its FACES row and its MANIFEST_FACE."""
@@ -244,8 +152,8 @@ class _Gathering:
         self.job, self.config, self.context = job, config, context
         self.scan: Room = scan_room(job.places, job.scan_key)
         self.manifests = Room(job.places.release, "")
-        self.plan = _planned(plan_room(job.places, job.plan_key))
-        self.released = _Released(config, job.dataset.format)
+        self.plan = planned_faces(plan_room(job.places, job.plan_key))
+        self.released = ReleasedImages(config, job.dataset.format)
         self.detector = CenterFaceDetector(
             load(models, "centerface", config), side=config.detector.side, score=config.detector.score
         )

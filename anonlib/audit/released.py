@@ -1,0 +1,59 @@
+"""Released images found by the sha256 that their manifest row vouches for, so that no secret and no key is needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from anonlib.config import JobConfig
+from anonlib.datasets import Dataset, Sample, open_dataset
+from anonlib.pipeline.job import JobError
+from anonlib.pipeline.places import sha256
+from anonlib.pipeline.places import storage_options as options_of
+from anonlib.storage import join_uri
+
+
+class ReleasedImages:
+    """Released images by sha256, read once and in order; what comes too early is kept until it is asked for."""
+
+    def __init__(self, job: JobConfig, format: str) -> None:
+        self.job, self.format = job, format
+        self._dataset: Dataset | None = None
+        self._path: str | None = None
+        self._stream: Iterator[Sample] = iter(())
+        self._early: dict[str, bytes] = {}
+        self._count: Counter[str] = Counter()
+
+    def image(self, path: str, digest: str) -> bytes:
+        """The bytes with this sha256 out of the file or folder `path` of the release; raises JobError."""
+        if path != self._path:
+            self._path, self._stream = path, self._samples(path)
+            self._early.clear()
+            self._count.clear()
+        if not self._count[digest]:
+            for sample in self._stream:
+                found = sha256(sample.image or b"")
+                if found == digest:
+                    return sample.image or b""
+                self._early[found] = sample.image or b""
+                self._count[found] += 1
+            raise JobError(
+                f"an image in {join_uri(self.job.output.uri, path)} is missing or not the one in its manifest"
+            )
+        self._count[digest] -= 1
+        return self._early[digest] if self._count[digest] else self._early.pop(digest)
+
+    def _samples(self, path: str) -> Iterator[Sample]:
+        if self._dataset is None:
+            source = self.job.input
+            self._dataset = open_dataset(
+                join_uri(self.job.output.uri, "data"),
+                format=self.format,
+                options=options_of(self.job),
+                image_field=source.image_field,
+                key_field=source.key_field,
+            )
+        uri = join_uri(self._dataset.base, path.removeprefix("data").lstrip("/")).rstrip("/")
+        for shard in self._dataset.shards():
+            if shard.uri.rstrip("/") == uri:
+                yield from self._dataset.read(shard)
