@@ -26,9 +26,7 @@ class Recognizer:
         self.name = name
         self.engine = engine
 
-    def embed(
-        self, images: Sequence[NDArray[np.uint8]], points: Sequence[NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def embed(self, images: Sequence[NDArray[np.uint8]], points: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Unit vectors (n, d) of faces, one for each RGB image and its five points (5, 2) px."""
         vectors = self.engine(model_input(self.name, images, points))[0]
         return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)

@@ -22,11 +22,16 @@ from anonlib.records import MESH_POINTS
 SIZE = 192
 _FIRST_SIDE = 1.5
 _SECOND_SIDE = 1.5
+_MESH_AWAY, _MESH_RATIO = 0.3, 2.0
+"""How far, in sides of its box, and how much larger or smaller a mesh may be than its face."""
 
 
 @dataclass(frozen=True)
 class Meshes:
-    """`points` (n, 468, 3) px of the image, z in the same unit, small is near; `presence` (n,): 0-1, is it a face."""
+    """`points` (n, 468, 3) px of the image, z in the same unit, small is near; `presence` (n,): 0-1, is it a face.
+
+    A mesh that drifted off the box it was sought in has presence 0.
+    """
 
     points: NDArray[np.float32]
     presence: NDArray[np.float32]
@@ -56,6 +61,9 @@ class FaceMesh:
             points, presence = outputs[0].reshape(len(views), MESH_POINTS, 3), outputs[1].reshape(-1)
             meshes = np.stack([_to_image(row, matrix) for row, (_, matrix) in zip(points, views, strict=True)])
             views = [(image, from_mesh(mesh)) for (image, _), mesh in zip(views, meshes, strict=True)]
+        boxes = [box for found in faces for box in found.boxes]
+        fits = [lies_on(mesh, box) for mesh, box in zip(meshes, boxes, strict=True)]
+        presence = np.where(np.array(fits, bool), presence, 0).astype(np.float32)
         bounds = np.cumsum([0, *(len(found) for found in faces)])
         return [Meshes(meshes[start:stop], presence[start:stop]) for start, stop in pairwise(bounds)]
 
@@ -70,6 +78,19 @@ def from_mesh(mesh: NDArray[np.float32]) -> align.Affine:
     low, high = turned.min(axis=0), turned.max(axis=0)
     centre = (low + high) / 2 @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     return align.square(centre.astype(np.float32), _SECOND_SIDE * float((high - low).max()), angle, SIZE)
+
+
+def lies_on(mesh: NDArray[np.float32], box: NDArray[np.float32]) -> bool:
+    """Whether a mesh (468, 3) px fits the box (4,) that it was sought in.
+
+    At a photo's edge, or beside another face, it may drift off by half a face (1 % of the faces of LFW); then
+    something else would be painted over, and the face would stay.
+    """
+    low, high = mesh[:, :2].min(axis=0), mesh[:, :2].max(axis=0)
+    side = np.maximum(box[2:] - box[:2], 1e-6)
+    away = np.abs((low + high - box[:2] - box[2:]) / 2) / side
+    ratio = float((high - low).max() / side.max())
+    return bool(away.max() <= _MESH_AWAY and 1 / _MESH_RATIO <= ratio <= _MESH_RATIO)
 
 
 def five_points(mesh: NDArray[np.float32]) -> NDArray[np.float32]:

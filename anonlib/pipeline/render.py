@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from anonlib.config import SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.faces.image import ImageProblem, Picture, encode
+from anonlib.faces.mesh import lies_on
 from anonlib.pipeline import surrogates, tables
 from anonlib.pipeline.check import Checker, Finding
 from anonlib.pipeline.engines import ModelBytes
@@ -37,8 +38,6 @@ from anonlib.synthesis.render import render
 METHOD_VERSION = "1"
 _SURROGATES_HELD = 64
 _LEAST_COVERAGE = 0.85
-_MESH_AWAY, _MESH_RATIO = 0.3, 2.0
-"""How far, in sides of its box, and how much larger or smaller a mesh may be than its face."""
 
 
 @dataclass
@@ -320,16 +319,3 @@ class RenderStage:
                 self._held.popitem(last=False)
         self._held.move_to_end(class_id)
         return self._held[class_id]
-
-
-def lies_on(mesh: NDArray[np.float32], box: NDArray[np.float32]) -> bool:
-    """Whether a mesh (468, 3) px fits the box (4,) that it was sought in.
-
-    At a photo's edge, or beside another face, it may drift off by half a face (1 % of the faces of LFW); then
-    something else would be painted over, and the face would stay.
-    """
-    low, high = mesh[:, :2].min(axis=0), mesh[:, :2].max(axis=0)
-    side = np.maximum(box[2:] - box[:2], 1e-6)
-    away = np.abs((low + high - box[:2] - box[2:]) / 2) / side
-    ratio = float((high - low).max() / side.max())
-    return bool(away.max() <= _MESH_AWAY and 1 / _MESH_RATIO <= ratio <= _MESH_RATIO)

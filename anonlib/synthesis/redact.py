@@ -42,7 +42,7 @@ def redact(image: NDArray[np.uint8], box: NDArray[np.float32], how: str) -> None
     mask, (x0, y0, x1, y1) = ellipse(box, image.shape)
     view = image[y0:y1, x0:x1]
     if how == "solid":
-        view[mask > 0] = GREY
+        cv2.copyTo(np.full_like(view, GREY), mask, view)
         return
     if how == "blur":
         sigma = max(1.0, _BLUR_SHARE * max(mask.shape))

@@ -3,7 +3,7 @@ import pytest
 from skimage import data
 
 from anonlib.faces.detect import CenterFaceDetector, Faces
-from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, from_mesh, mouth_opening
+from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, from_mesh, lies_on, mouth_opening
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 
@@ -44,3 +44,14 @@ def test_images_without_faces_have_no_meshes() -> None:
     none = Faces(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
     fitted = FaceMesh(load_engine(model_bytes("facemesh"))).fit([np.zeros((50, 50, 3), np.uint8)] * 2, [none, none])
     assert [len(one) for one in fitted] == [0, 0]
+
+
+def test_a_mesh_that_drifts_off_its_box_is_no_face(found: Faces, mesh: Meshes) -> None:
+    box = found.boxes[0]
+    side = box[2:] - box[:2]
+    assert lies_on(mesh.points[0], box)
+    assert not lies_on(mesh.points[0], box + 0.5 * np.tile(side, 2))
+    beside = Faces(found.boxes + 0.4 * np.tile(side, 2), found.scores, found.landmarks)
+    drifted = FaceMesh(load_engine(model_bytes("facemesh"))).fit([data.astronaut()], [beside])[0]
+    assert not lies_on(drifted.points[0], beside.boxes[0])
+    assert drifted.presence[0] == 0
