@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from anonlib.audit.attacks import FAR, Attacks, Rate, attack
-from anonlib.audit.gather import RECOGNIZERS, Evidence, gather
+from anonlib.audit.evidence import Evidence
+from anonlib.audit.gather import RECOGNIZERS, gather
 from anonlib.audit.utility import Fallbacks, Utility, measure
 from anonlib.cli import Given, takes_job
 from anonlib.config import JobConfig

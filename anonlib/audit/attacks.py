@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anonlib.faces.embed import THRESHOLDS
 
 if TYPE_CHECKING:
-    from anonlib.audit.gather import Evidence
+    from anonlib.audit.evidence import Evidence
 
 FAR = 1e-3
 RESAMPLES = 500

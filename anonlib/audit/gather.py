@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.audit.evidence import Evidence
 from anonlib.audit.planned import planned_faces
 from anonlib.audit.released import ReleasedImages
 from anonlib.audit.utility import mesh_error
@@ -50,43 +51,6 @@ _COLUMNS = ("face_id", "key", "index", "label", "box", "landmarks", "score", "me
 
 Pixels = NDArray[np.uint8]
 Report = Callable[[str, Outcome, int], None]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """n labelled faces whose photo was released, in the order of the dataset, and m portraits of donors.
-
-    `subjects` (n,) number the labels; `people` (n,), `classes` (n,) and `worn` (n,) number the plan's subjects and
-    classes, -1 for none. `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse;
-    `found` (n,): by the detector. `clear`, `released` and
-    `context` (the face under the ellipse): recognizer -> unit vectors (n, d). Attributes (n,) and (n, 7) are those of
-    the attribute networks and `mesh_error` is in eye distances; NaN where the face was not found again. `donors`:
-    recognizer -> (m, d), of the person `donor_people` (m,) in the class `donor_classes` (m,). The fallbacks hold, for
-    each face, why it fell back, or None.
-    """
-
-    subjects: NDArray[np.int64]
-    people: NDArray[np.int64]
-    classes: NDArray[np.int64]
-    worn: NDArray[np.int64]
-    averaged: NDArray[np.bool_]
-    replaced: NDArray[np.bool_]
-    found: NDArray[np.bool_]
-    clear: Mapping[str, NDArray[np.float32]]
-    released: Mapping[str, NDArray[np.float32]]
-    context: Mapping[str, NDArray[np.float32]] | None
-    female_before: NDArray[np.float32]
-    female_after: NDArray[np.float32]
-    expression_before: NDArray[np.float32]
-    expression_after: NDArray[np.float32]
-    mesh_error: NDArray[np.float64]
-    donors: Mapping[str, NDArray[np.float32]]
-    donor_people: NDArray[np.int64]
-    donor_classes: NDArray[np.int64]
-    labelled_fallbacks: Sequence[str | None]
-    fallbacks: Sequence[str | None]
-    images: int
-    quarantined: int
 
 
 def gather(

@@ -20,7 +20,7 @@ from anonlib.faces import topology
 from anonlib.records import EXPRESSIONS
 
 if TYPE_CHECKING:
-    from anonlib.audit.gather import Evidence
+    from anonlib.audit.evidence import Evidence
 
 SURE = 0.7
 """Probability of a gender from which an original counts, and one minus it for the other."""

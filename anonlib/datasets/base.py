@@ -6,11 +6,11 @@ row in the manifest says why.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image, printable
 from anonlib.storage import OURS, Source, StorageOptions, expand, join_uri, open_storage
@@ -155,7 +155,7 @@ class Dataset(ABC):
         """The files of this format, in the order of the URI; raises DatasetError if there is none."""
         mine = [one for one in self._everything() if format_of(one.name) == self.format]
         if not mine:
-            raise DatasetError(f"'{self.uri}' contains no {_NAMES[self.format]}.")
+            raise DatasetError(f"'{self.uri}' contains no {FORMAT_NAMES[self.format]}.")
         for one in mine:
             if not _is_utf8(one.name):
                 raise DatasetError(
@@ -221,57 +221,4 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-_NAMES = {"webdataset": "tar file", "parquet": "Parquet file", "folder": "image file"}
-
-
-def open_dataset(
-    uri: str,
-    *,
-    format: str | None = None,
-    options: StorageOptions | None = None,
-    image_field: str | None = None,
-    key_field: str | None = None,
-) -> Dataset:
-    """The dataset at a file, folder, glob or brace range; the format is guessed from the names if not given.
-
-    image_field names the member extension (alternatives as 'jpg;png') or the column of the image, key_field
-    the column of the key. Raises DatasetError (no format, several, or an unknown one) and StorageError.
-    """
-    options = options or StorageOptions()
-    if format is not None and format not in get_args(Format):
-        raise DatasetError(f"The format '{format}' is not known; it is one of {', '.join(get_args(Format))}.")
-    sources = expand(uri, options)
-    if format is None:
-        format = _guess(uri, sources)
-    dataset = _class_of(format)(uri, options, image_field, key_field, sources)
-    dataset.sources()
-    return dataset
-
-
-def _guess(uri: str, sources: list[Source]) -> Format:
-    first: dict[Format, str] = {}
-    for source in sources:
-        found = format_of(source.name)
-        if found is not None:
-            first.setdefault(found, source.name)
-    if not first:
-        raise DatasetError(f"'{uri}' contains no tar, Parquet or image file.")
-    if len(first) > 1:
-        seen = ", ".join(f"{_NAMES[one]}s ({name})" for one, name in first.items())
-        raise DatasetError(f"'{uri}' mixes {seen}; set the format, or give a pattern that names one kind.")
-    return next(iter(first))
-
-
-def _class_of(format: str) -> Callable[..., Dataset]:
-    # Each format brings its own libraries; a tar job does not load Arrow's readers.
-    if format == "webdataset":
-        from anonlib.datasets.webdataset import WebDataset
-
-        return WebDataset
-    if format == "parquet":
-        from anonlib.datasets.parquet import ParquetDataset
-
-        return ParquetDataset
-    from anonlib.datasets.folder import FolderDataset
-
-    return FolderDataset
+FORMAT_NAMES = {"webdataset": "tar file", "parquet": "Parquet file", "folder": "image file"}

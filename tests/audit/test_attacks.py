@@ -26,7 +26,7 @@ from anonlib.audit.attacks import (
     threshold_at_far,
     within_class_rank_one,
 )
-from anonlib.audit.gather import Evidence
+from anonlib.audit.evidence import Evidence
 
 NAME = "fr-feature"
 AXES = np.eye(4, dtype=np.float32)

@@ -15,7 +15,8 @@ import pytest
 from runs import Run, contents, images, job, run_job
 
 from anonlib.audit.attacks import attack
-from anonlib.audit.gather import RECOGNIZERS, Evidence, gather, nearest
+from anonlib.audit.evidence import Evidence
+from anonlib.audit.gather import RECOGNIZERS, gather, nearest
 from anonlib.audit.utility import measure
 from anonlib.config import JobConfig
 from anonlib.faces.detect import Faces

@@ -7,6 +7,7 @@ import io
 import numpy as np
 import photos
 import pytest
+import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -170,3 +171,15 @@ def test_a_damaged_file_is_a_picture_or_a_sentence_and_never_a_crash(kind: str, 
     height, width = picture.rgb.shape[:2]
     assert picture.rgb.dtype == np.uint8 and picture.rgb.shape[2] == 3 and height * width <= 1e6
     assert encode(picture.rgb, picture, jpeg_quality=92)
+
+
+def test_a_reduced_decode_keeps_the_true_size_and_at_least_the_side_asked_for() -> None:
+    pixels = np.zeros((721, 1281, 3), np.uint8)
+    pixels[:, 640:] = 200
+    data = simplejpeg.encode_jpeg(pixels, quality=95)
+    reduced = decode(data, max_mpx=10, least_side=640)
+    assert reduced.size == (721, 1281)
+    assert reduced.rgb.shape == (361, 641, 3)
+    assert decode(data, max_mpx=10, least_side=700).rgb.shape == (721, 1281, 3)
+    with pytest.raises(ImageProblem, match="damaged"):
+        decode(data[: len(data) // 2], max_mpx=10, least_side=640)
