@@ -62,10 +62,12 @@ def main() -> None:
     columns = ["label", "mesh", "crop", "crop_from_image", "expression", "mouth_open", "presence"]
     rows = [row for path in arguments.faces for row in pq.read_table(path, columns=columns).to_pylist()]
     wide = [row for path in arguments.wide for row in pq.read_table(path, columns=columns).to_pylist()]
+    # Every other person by name, as in the shape model, so that the rest can judge.
+    chosen = set(sorted({row["label"] for row in wide if row["label"] is not None})[::2])
     used: Counter[str] = Counter()
     expressive = len(rows)
     for row in wide:
-        if row["label"] is not None and row["mouth_open"] > _WIDE and used[row["label"]] < _PHOTOS_A_PERSON:
+        if row["label"] in chosen and row["mouth_open"] > _WIDE and used[row["label"]] < _PHOTOS_A_PERSON:
             used[row["label"]] += 1
             rows.append(row)
     portraits = [portrait(*crop_and_mesh(row), happiness(row["expression"])) for row in rows]
