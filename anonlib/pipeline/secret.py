@@ -40,7 +40,7 @@ def _read(job: JobConfig, places: Places, make: bool) -> bytes:
         except OSError as error:
             raise ConfigError(f"the secret file {job.secret.file} cannot be read: {error.strerror}") from None
     if make:
-        places.workspace.claim(SECRET, secrets.token_hex(_BYTES).encode())
+        places.workspace.claim(SECRET, secrets.token_hex(_BYTES).encode(), private=True)
     try:
         return _long_enough(places.workspace.read(SECRET), "the workspace's secret")
     except NotFound:

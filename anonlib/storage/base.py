@@ -128,8 +128,11 @@ class Storage(ABC):
         """Put a finished local file, or bytes, at `path`: what was there is replaced whole or not at all."""
 
     @abstractmethod
-    def claim(self, path: str, data: bytes) -> bool:
-        """Create `path` with `data` only if nothing is there; True for exactly one of all who try."""
+    def claim(self, path: str, data: bytes, *, private: bool = False) -> bool:
+        """Create `path` with `data` only if nothing is there; True for exactly one of all who try.
+
+        `private`: on a disk only its owner may read it; a bucket has its own policies.
+        """
 
     @abstractmethod
     def delete(self, path: str) -> None:

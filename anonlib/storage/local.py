@@ -116,10 +116,12 @@ class LocalStorage(Storage):
         with as_sentence("write", place), self._written(place, source) as temporary:
             temporary.replace(place)
 
-    def claim(self, path: str, data: bytes) -> bool:
+    def claim(self, path: str, data: bytes, *, private: bool = False) -> bool:
         """See Storage; needs a file system with hard links."""
         place = self._place(path)
         with as_sentence("write", place), self._written(place, data) as temporary:
+            if private:
+                temporary.chmod(0o600)
             try:
                 os.link(temporary, place)
             except FileExistsError:

@@ -182,7 +182,7 @@ class S3Storage(Storage):
                 with suppress(ClientError, BotoCoreError):
                     client.abort_multipart_upload(**where)
 
-    def claim(self, path: str, data: bytes) -> bool:
+    def claim(self, path: str, data: bytes, *, private: bool = False) -> bool:
         """See Storage; needs a server that enforces If-None-Match (probe says whether it does)."""
         key, client, mine = self._key(path), self._s3(), uuid4().hex
         asked = {"Bucket": self._bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}

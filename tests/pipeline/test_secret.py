@@ -34,6 +34,8 @@ def test_a_secret_is_made_only_when_asked_for(tmp_path: Path) -> None:
         open_keyring(config, open_places(config))
     made = open_keyring(config, open_places(config), make=True)
     assert open_keyring(config, open_places(config), make=True).digest("x") == made.digest("x")
+    kept = [path for path in tmp_path.rglob("secret") if path.is_file()]
+    assert [path.stat().st_mode & 0o777 for path in kept] == [0o600]
 
 
 def test_what_travels_to_a_worker_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
