@@ -36,9 +36,9 @@ from anonlib.pipeline.engines import VERIFIERS, load
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome, in_chunks
 from anonlib.pipeline.people import MIN_PRESENCE
-from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Room, open_places, plan_room, scan_room
+from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Room, open_places, plan_room, release_room, scan_room
 from anonlib.pipeline.scan import read_image
-from anonlib.pipeline.status import committed, require_plan
+from anonlib.pipeline.status import require_plan
 from anonlib.records import EXPRESSIONS, MESH_POINTS, QUARANTINED
 from anonlib.synthesis.redact import redact
 
@@ -66,7 +66,7 @@ def gather(
     job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
     require_plan(job.places, job.plan_key)
     names = json.loads(job.places.release.read(RUN_NOTE))["shards"]
-    done = committed(job.places.release, names)
+    done = release_room(job.places).markers(names)
     if len(done) < len(job.shards):
         raise JobError(f"{len(done)} of {len(job.shards)} shards are rendered; finish the job first (`anonlib run`)")
     return _Gathering(job, context).run(report)

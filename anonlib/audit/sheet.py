@@ -27,7 +27,6 @@ from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Places, Room, open_places, storage_options
 from anonlib.pipeline.secret import release_name
-from anonlib.pipeline.status import committed
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound, join_uri
 
@@ -96,7 +95,7 @@ def draw(places: Places, faces: int, seed: int) -> tuple[list[Pick], int]:
         run = json.loads(places.release.read(RUN_NOTE))
     except NotFound:
         raise JobError(f"the output {places.release.uri} holds no release yet; run the job first") from None
-    counts = {str(one["shard"]): int(one["faces"]) for one in committed(places.release, run["shards"])}
+    counts = {str(one["shard"]): int(one["faces"]) for one in Room(places.release, "").markers(run["shards"])}
     lot = np.random.default_rng(seed)
     chosen = [shard for shard, count in counts.items() if count]
     if len(chosen) > _SHARDS:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from anonlib import __version__
 from anonlib.config import SYNTHESIS_METHODS, JobConfig
@@ -68,6 +68,13 @@ class Summary:
     quarantined: int
     faces: int
     fallbacks: int
+
+    @classmethod
+    def of(cls, shards: int, markers: Sequence[Mapping[str, Any]], **more: Any) -> Self:
+        """Add up the release's markers, of so many shards in all."""
+        names = ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
+        counts = {name: sum(int(marker[name]) for marker in markers) for name in names}
+        return cls(shards, len(markers), **counts, **more)
 
     @property
     def code(self) -> int:
@@ -145,14 +152,8 @@ class Job:
 
     def summary(self) -> Summary:
         """Counts from the release's markers."""
-        room = release_room(self.places)
-        markers = [room.committed(shard.shard_id) for shard in self.shards]
-        found = [marker for marker in markers if marker is not None]
-        counts = {
-            name: sum(int(marker[name]) for marker in found)
-            for name in ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
-        }
-        return Summary(len(self.shards), len(found), **counts)
+        markers = release_room(self.places).markers(shard.shard_id for shard in self.shards)
+        return Summary.of(len(self.shards), markers)
 
     @property
     def scan_key(self) -> str:
@@ -167,7 +168,7 @@ class Job:
 
     def _run_key(self, plan: Plan) -> str:
         room = plan_room(self.places, plan.key)
-        surrogates = [room.committed(f"surrogates/{block}") for block in plan.blocks]
+        surrogates = room.markers(f"surrogates/{block}" for block in plan.blocks)
         parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
         return _key("render", plan.digest, json.dumps(surrogates, sort_keys=True), parts, METHOD_VERSION, __version__)
 

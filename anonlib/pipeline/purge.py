@@ -14,8 +14,16 @@ from typing import Any
 from anonlib import __version__
 from anonlib.config import JobConfig
 from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import INVENTORY_NOTE, PURGED, RUN_NOTE, SECRET, Places, json_bytes, open_places
-from anonlib.pipeline.status import committed
+from anonlib.pipeline.places import (
+    INVENTORY_NOTE,
+    PURGED,
+    RUN_NOTE,
+    SECRET,
+    Places,
+    json_bytes,
+    open_places,
+    release_room,
+)
 from anonlib.storage import NotFound, Storage, VersionsRemain
 
 
@@ -84,7 +92,7 @@ def _finished_run(job: JobConfig, places: Places, force: bool) -> str | None:
         if force:
             return None
         raise JobError(f"the output {job.output.uri} holds no release yet; {hint}") from None
-    done, shards = len(committed(places.release, run["shards"])), len(run["shards"])
+    done, shards = len(release_room(places).markers(run["shards"])), len(run["shards"])
     ours = int(json.loads(places.workspace.read(INVENTORY_NOTE))["shards"])
     if ours != shards and not force:
         raise JobError(f"the release {job.output.uri} has {shards} shards, the workspace {ours}: not one job; {hint}")

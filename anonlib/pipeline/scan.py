@@ -28,7 +28,7 @@ from anonlib.pipeline.engines import ModelBytes, load
 from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
 from anonlib.records import FACES, IMAGES
-from anonlib.synthesis.canonical import pose_of, shape_model, vertices_of
+from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
 from anonlib.synthesis.glasses import STEP as GLASSES_STEP
 from anonlib.synthesis.glasses import glasses
 from anonlib.synthesis.textures.average import detail_of
@@ -187,7 +187,7 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, A
     mesh = meshes.points[one]
     pose = pose_of(mesh, shape_model().mean)
     yaw, pitch, roll = pose.angles()
-    vertices = vertices_of(mesh)
+    vertices = pose.apply(with_rings(pose.undo(mesh)))
     low, high = vertices[:, :2].min(axis=0), vertices[:, :2].max(axis=0)
     margin = _CROP_MARGIN * float((high - low).max())
     x0, y0 = np.clip(np.floor(low - margin), 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(int)

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 from anonlib.config import ConfigError, load_config
 from anonlib.pipeline import tables
-from anonlib.pipeline.job import JobError
+from anonlib.pipeline.job import JobError, Summary
 from anonlib.pipeline.places import INVENTORY_NOTE, PURGED, RUN_NOTE, Places, Room, open_places, plan_room
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 
 _READERS = 16
-_COUNTS = ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
 
 
 class Reason(NamedTuple):
@@ -52,17 +51,9 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Release:
-    """Counts of the committed shards, out of `shards`."""
+class Release(Summary):
+    """Counts of the committed shards, and why images and faces are exceptions."""
 
-    shards: int
-    committed: int
-    images: int
-    released: int
-    no_face: int
-    quarantined: int
-    faces: int
-    fallbacks: int
     reasons: Counter[Reason] = field(default_factory=Counter)
 
 
@@ -113,21 +104,14 @@ def read_release(release: Storage) -> Release | None:
     run = _json(release, RUN_NOTE)
     if run is None:
         return None
-    markers = committed(release, run["shards"])
-    counts = {name: sum(int(marker[name]) for marker in markers) for name in _COUNTS}
-    return Release(len(run["shards"]), len(markers), **counts, reasons=reasons(release, markers))
-
-
-def committed(release: Storage, shards: Iterable[str]) -> list[dict[str, Any]]:
-    """The markers of those of the shards that have one, in the order given."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        return [marker for marker in pool.map(Room(release, "").committed, shards) if marker is not None]
+    markers = Room(release, "").markers(run["shards"])
+    return Release.of(len(run["shards"]), markers, reasons=reasons(release, markers))
 
 
 def exceptions(release: Storage) -> Counter[Reason]:
     """Why images were quarantined and faces fell back, over the whole release."""
     run = _json(release, RUN_NOTE)
-    return reasons(release, committed(release, run["shards"])) if run else Counter()
+    return reasons(release, Room(release, "").markers(run["shards"])) if run else Counter()
 
 
 def reasons(release: Storage, markers: Iterable[dict[str, Any]]) -> Counter[Reason]:

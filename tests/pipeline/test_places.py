@@ -38,3 +38,10 @@ def test_rooms_do_not_see_each_other(tmp_path: Path) -> None:
 
 def test_json_has_one_spelling() -> None:
     assert json_bytes({"b": 1, "a": "é"}) == json_bytes({"a": "é", "b": 1}) == '{"a": "é", "b": 1}\n'.encode()
+
+
+def test_markers_come_in_the_order_asked_for_and_the_missing_are_left_out(tmp_path: Path) -> None:
+    room = Room(open_storage(str(tmp_path)), "")
+    for unit in ("b", "a", "c"):
+        room.commit(unit, {"unit": unit})
+    assert [marker["unit"] for marker in room.markers(["c", "nobody", "a", "b"])] == ["c", "a", "b"]

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, vertices_of
+from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, with_rings
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
 
 _RING_SPREADS = 2.5
@@ -53,8 +53,9 @@ class Texture:
 def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) -> Portrait:
     """A photo (H, W, 3) and its mesh (468, 3) in the photo's px, as detail in the canonical frame."""
     model = shape_model()
-    shape = pose_of(mesh, model.mean).undo(mesh)
-    vertices = vertices_of(mesh)
+    pose = pose_of(mesh, model.mean)
+    shape = pose.undo(mesh)
+    vertices = pose.apply(with_rings(shape))
     detail, light = detail_of(image, vertices, 1)
     skin = np.exp(-0.5 * (np.abs(detail).max(axis=2) / (_RING_SPREADS * light.spread)) ** 2)
     skin = 1 - hair_zone() * (1 - cv2.GaussianBlur(skin.astype(np.float32), (0, 0), 3))
