@@ -41,7 +41,7 @@ def test_json_has_one_spelling() -> None:
 
 
 def test_markers_come_in_the_order_asked_for_and_the_missing_are_left_out(tmp_path: Path) -> None:
-    room = Room(open_storage(str(tmp_path)), "")
+    room = release_room(places(tmp_path))
     for unit in ("b", "a", "c"):
         room.commit(unit, {"unit": unit})
     assert [marker["unit"] for marker in room.markers(["c", "nobody", "a", "b"])] == ["c", "a", "b"]
