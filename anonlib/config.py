@@ -15,8 +15,24 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-MethodName = Literal["k-diff", "k-same", "solid", "blur", "pixelate"]
-SYNTHESIS_METHODS = frozenset({"k-diff", "k-same"})
+MethodName = Literal[
+    "k-diff",
+    "k-same",
+    "dp-laplace",
+    "dp-vmf",
+    "dp-purkayastha",
+    "dp-uniform",
+    "sampling",
+    "surrogate",
+    "solid",
+    "blur",
+    "pixelate",
+]
+CLASS_METHODS = frozenset({"k-diff", "k-same"})
+"""A class of k subjects wears one face."""
+VECTOR_METHODS = frozenset({"dp-laplace", "dp-vmf", "dp-purkayastha", "dp-uniform", "sampling", "surrogate"})
+"""Every subject gets an identity vector of its own, which a decoder turns into a face."""
+SYNTHESIS_METHODS = CLASS_METHODS | VECTOR_METHODS
 
 
 class ConfigError(Exception):
@@ -50,11 +66,42 @@ class OutputConfig(PlaceConfig):
 
 
 class MethodConfig(_Frozen):
-    """What replaces a face, and the size of the crowd it hides in."""
+    """What replaces a face, and what it may cost the person's privacy.
+
+    `k`: the crowd of a class method, and how many bank faces `bank` and `surrogate` mix. `epsilon`: of dp-laplace (a
+    release) and dp-purkayastha (a radian); `kappa`: of dp-vmf (a unit of Euclidean distance). `own_angle`,
+    `other_angle`: degrees that a sampled identity keeps from its subject and from everybody else. `decoder`: the file
+    that `anonlib fit-decoder` wrote. `draw`: whether a person known from an earlier release keeps that face.
+    """
 
     name: MethodName = "k-diff"
     k: int = Field(default=5, ge=2, le=1000)
-    texture: Literal["average"] = "average"
+    texture: Literal["average", "linear", "bank"] | None = None
+    decoder: str | None = None
+    epsilon: float | None = Field(default=None, gt=0)
+    kappa: float | None = Field(default=None, gt=0)
+    own_angle: float = Field(default=75.0, gt=0, lt=180)
+    other_angle: float = Field(default=50.0, gt=0, lt=180)
+    draw: Literal["fresh", "reuse"] = "fresh"
+
+    @model_validator(mode="after")
+    def _fits(self) -> MethodConfig:
+        for field, methods in (("epsilon", ("dp-laplace", "dp-purkayastha")), ("kappa", ("dp-vmf",))):
+            given = getattr(self, field) is not None
+            if given != (self.name in methods):
+                raise ValueError(
+                    f"{field} belongs to {' and '.join(methods)}, which need it; the method is {self.name}"
+                )
+        if self.name in VECTOR_METHODS and self.texture == "average":
+            raise ValueError(f"{self.name} draws an identity vector; its texture is linear or bank, not average")
+        if self.needs_decoder and not self.decoder:
+            raise ValueError(f"{self.name} with this texture needs a decoder; make one with `anonlib fit-decoder`")
+        return self
+
+    @property
+    def needs_decoder(self) -> bool:
+        """Whether faces are decoded from vectors."""
+        return self.name in VECTOR_METHODS or self.texture in ("linear", "bank")
 
 
 class DetectorConfig(_Frozen):
