@@ -29,13 +29,12 @@ from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.image import ImageProblem, decode
-from anonlib.faces.mesh import FaceMesh, five_points
+from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
 from anonlib.pipeline.engines import VERIFIERS, load
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome, in_chunks
-from anonlib.pipeline.people import MIN_PRESENCE
 from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Room, open_places, plan_room, release_room, scan_room
 from anonlib.pipeline.scan import read_image
 from anonlib.pipeline.status import require_plan

@@ -12,14 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.privacy.classes import Stratum
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.subjects import by_label, cluster, normalized, templates
 
 SAME_PERSON = 0.945
 """dlib cosine of two photos of one person: stricter than FAR 1e-3 (0.927), since merging two people is worse."""
-MIN_PRESENCE = 0.5
-"""Below this the mesh network says that its crop holds no face it can fit."""
 PORTRAITS_A_DONOR = 3
 
 _SURE = 0.7

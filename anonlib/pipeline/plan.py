@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from anonlib.config import SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Shard
+from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline import tables
-from anonlib.pipeline.people import MIN_PRESENCE, People, best_portraits, column, donor_faces_of, people_of, stratum_of
+from anonlib.pipeline.people import People, best_portraits, column, donor_faces_of, people_of, stratum_of
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.privacy.classes import EquivalenceClass, Stratum, with_guests
 from anonlib.privacy.keys import Keyring

@@ -63,6 +63,10 @@ class Face:
         return np.array(self.planned["mesh"], np.float32).reshape(MESH_POINTS, 3)
 
     @property
+    def landmarks(self) -> NDArray[np.float32]:
+        return np.array(self.planned["landmarks"], np.float32).reshape(5, 2)
+
+    @property
     def happy(self) -> float:
         return surrogates.happiness(self.planned["expression"])
 
@@ -169,7 +173,7 @@ class RenderStage:
                 for row in planned[sample.key]
             ]
             for face in faces:
-                if face.method in SYNTHESIS_METHODS and not lies_on(face.mesh, face.box):
+                if face.method in SYNTHESIS_METHODS and not lies_on(face.mesh, face.box, face.landmarks):
                     face.method, face.tries, face.reason = "solid", [], "the mesh does not lie on the detected face"
                 face.fallback = "solid" if face.reason else None
             # A redaction never looks back at the original, so it paints straight into it.

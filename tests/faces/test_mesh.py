@@ -1,11 +1,14 @@
+from typing import cast
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from skimage import data
 
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, from_mesh, lies_on, mouth_opening
 from anonlib.models.fetch import model_bytes
-from anonlib.models.runtime import load_engine
+from anonlib.models.runtime import Engine, load_engine
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +49,31 @@ def test_images_without_faces_have_no_meshes() -> None:
     assert [len(one) for one in fitted] == [0, 0]
 
 
-def test_a_mesh_that_drifts_off_its_box_is_no_face(found: Faces, mesh: Meshes) -> None:
-    box = found.boxes[0]
+def test_a_mesh_lies_on_its_face_only_where_box_and_landmarks_agree(found: Faces, mesh: Meshes) -> None:
+    box, landmarks = found.boxes[0], found.landmarks[0]
     side = box[2:] - box[:2]
-    assert lies_on(mesh.points[0], box)
-    assert not lies_on(mesh.points[0], box + 0.5 * np.tile(side, 2))
-    beside = Faces(found.boxes + 0.4 * np.tile(side, 2), found.scores, found.landmarks)
+    assert lies_on(mesh.points[0], box, landmarks)
+    assert not lies_on(mesh.points[0], box + 0.5 * np.tile(side, 2), landmarks)
+    assert not lies_on(mesh.points[0], box, landmarks + 0.2 * side)
+
+
+def test_a_mesh_that_the_network_finds_beside_its_box_is_no_face(found: Faces) -> None:
+    aside = 0.9 * (found.boxes[0, 2:] - found.boxes[0, :2])
+    beside = Faces(found.boxes + np.tile(aside, 2), found.scores, found.landmarks + aside)
     drifted = FaceMesh(load_engine(model_bytes("facemesh"))).fit([data.astronaut()], [beside])[0]
-    assert not lies_on(drifted.points[0], beside.boxes[0])
     assert drifted.presence[0] == 0
+
+
+def test_other_views_are_tried_where_the_first_shows_no_face(found: Faces, mesh: Meshes) -> None:
+    engine = load_engine(model_bytes("facemesh"))
+    calls = 0
+
+    def blind_at_first(batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        nonlocal calls
+        calls += 1
+        points, presence, *rest = engine(batch)
+        return [points, presence * (calls > 2), *rest]
+
+    fitted = FaceMesh(cast(Engine, blind_at_first)).fit([data.astronaut()], [found])[0]
+    assert calls == 4 and fitted.presence[0] > 0.9
+    assert np.abs(five_points(fitted.points[0]) - five_points(mesh.points[0])).max() < 3

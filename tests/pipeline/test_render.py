@@ -14,6 +14,7 @@ import pytest
 from runs import Run, by_key, images, manifest, planned_copy, released
 
 from anonlib.config import JobConfig
+from anonlib.faces.mesh import five_points
 from anonlib.pipeline import job as job_module
 from anonlib.pipeline import render as render_module
 from anonlib.pipeline import scan as scan_module
@@ -268,7 +269,8 @@ def test_a_mesh_that_drifted_off_its_face_is_seen(away: float, size: float, fits
     mesh = np.zeros((468, 3), np.float32)
     mesh[:, 0] = 100 + 50 * size * np.linspace(-1, 1, 468) + 100 * away
     mesh[:, 1] = 200 + 60 * size * np.linspace(-1, 1, 468)
-    assert render_module.lies_on(mesh, np.array([50, 140, 150, 260], np.float32)) == fits
+    box, landmarks = np.array([50, 140, 150, 260], np.float32), five_points(mesh)
+    assert render_module.lies_on(mesh, box, landmarks) == fits
 
 
 def test_a_face_whose_mesh_drifted_off_is_covered_where_it_was_detected(
