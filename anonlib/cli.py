@@ -70,6 +70,7 @@ FLAGS = (
     Flag("detector.name", "--detector", str, "Which network finds faces: centerface."),
     Flag("detector.side", "--detector-side", int, "The longer side of an image during detection, in px."),
     Flag("detector.score", "--detector-score", float, "The least score of a face, between 0 and 1."),
+    Flag("detector.precision", "--detector-precision", str, "f32, or bf16: twice as fast on a CPU that has it."),
     Flag("keep_fields", "--keep-field", list[str], "A field of the sidecars to keep; repeat it. All others go."),
     Flag("rekey", "--rekey/--no-rekey", bool, "Give every image a new key."),
     Flag("jpeg_quality", "--jpeg-quality", int, "Quality of written JPEGs, 50 to 100."),

@@ -105,11 +105,15 @@ class MethodConfig(_Frozen):
 
 
 class DetectorConfig(_Frozen):
-    """`side`: an image's longer side is shrunk to this many px before detection; `score`: least score of a face."""
+    """`side`: an image's longer side is shrunk to this many px before detection; `score`: least score of a face.
+
+    `precision`: bf16 finds faces about twice as fast on a CPU that computes in it; borderline faces may differ.
+    """
 
     name: str = "centerface"
     side: int = Field(default=640, ge=128, le=4096)
     score: float = Field(default=0.4, gt=0.0, lt=1.0)
+    precision: Literal["f32", "bf16"] = "f32"
 
 
 class LimitsConfig(_Frozen):

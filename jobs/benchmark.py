@@ -32,6 +32,7 @@ from benchmark_photos import Photos, drawn_photos, given_photos, link_files, wri
 from benchmark_process import run_process
 
 from anonlib.config import JobConfig, load_config
+from anonlib.models.runtime import has_bf16
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.runner import MakeStage, Runner, Unit, open_runner, start
 
@@ -46,6 +47,7 @@ MEMORY = (500, 4000)  # photos
 ACTORS = 2
 K = 5
 SAME_FACE = 0.5  # IoU
+PRECISIONS = ("f32", "bf16")  # of anonlib's detector; the second only where the CPU has it
 
 VERSIONS = ("anonlib", "numpy", "opencv-python-headless", "openvino", "onnxruntime", "ray", "simplejpeg")
 ROOT = Path(__file__).resolve().parent.parent / ".bench"
@@ -124,8 +126,10 @@ def speed(photos: Photos, settings: Settings, deface: Deface) -> dict[str, Any]:
     for backend in BACKENDS:
         flags = ["--scale", f"{scale[0]}x{scale[1]}", "--thresh", str(SCORE), "--backend", backend]
         runs[f"deface, {backend}"] = partial(deface_job, photos, settings.job, deface, flags)
-    runs["anonlib, Ray"] = partial(anonlib_job, photos, settings.job, "solid", settings.actors)
-    runs["anonlib, serial"] = partial(anonlib_job, photos, settings.job, "solid", 0)
+    for precision in PRECISIONS if has_bf16() else PRECISIONS[:1]:
+        called = "" if precision == PRECISIONS[0] else f", {precision}"
+        runs[f"anonlib, Ray{called}"] = partial(anonlib_job, photos, settings.job, "solid", settings.actors, precision)
+        runs[f"anonlib, serial{called}"] = partial(anonlib_job, photos, settings.job, "solid", 0, precision)
     # What deface's own dependencies give, at its own settings.
     runs["deface as installed"] = partial(deface_job, photos, settings.as_installed, deface, ["--backend", "opencv"])
     rounds: list[dict[str, dict[str, Any]]] = []
@@ -151,8 +155,11 @@ def ratios(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, float
         for name in found
         if name.startswith("anonlib")
     }
-    running = [one["anonlib, Ray"]["images_s_ray_running"] / one[best]["images_s"] for one in rounds]
-    return result | {f"anonlib, Ray already running / {best}": median(running)}
+    for name in found:
+        if name.startswith("anonlib, Ray"):
+            running = [one[name]["images_s_ray_running"] / one[best]["images_s"] for one in rounds]
+            result[f"{name.replace('Ray', 'Ray already running')} / {best}"] = median(running)
+    return result
 
 
 def detector_size(photos: Photos) -> tuple[int, int]:
@@ -171,11 +178,13 @@ def deface_job(photos: Photos, many: int, deface: Deface, flags: Sequence[str]) 
     return {"images": many, "images_s": many / ran.seconds, "seconds": ran.seconds}
 
 
-def anonlib_job(photos: Photos, many: int, method: str, actors: int, *, look: bool = False) -> dict[str, Any]:
+def anonlib_job(
+    photos: Photos, many: int, method: str, actors: int, precision: str = PRECISIONS[0], *, look: bool = False
+) -> dict[str, Any]:
     """A whole job of anonlib in a process of its own; its places stay in .bench/work until the next."""
     work = fresh(ROOT / "work")
     write_tars(photos, many, work / "input")
-    config = job_config(work, method, actors)
+    config = job_config(work, method, actors, precision)
     (work / "job.yaml").write_text(config.to_yaml())
     ran = run_process(
         [sys.executable, __file__, "--run", str(work / "job.yaml"), str(work / "result.json")], LOG, look=look
@@ -187,7 +196,7 @@ def anonlib_job(photos: Photos, many: int, method: str, actors: int, *, look: bo
     return told | asdict(ran) | {"images_s": many / ran.seconds, "images_s_ray_running": many / working}
 
 
-def job_config(work: Path, method: str, actors: int) -> JobConfig:
+def job_config(work: Path, method: str, actors: int, precision: str) -> JobConfig:
     """The defaults of anonlib, with both programs' detector settings."""
     return load_config(
         overrides={
@@ -198,6 +207,7 @@ def job_config(work: Path, method: str, actors: int) -> JobConfig:
             "method.k": K,
             "detector.side": SIDE,
             "detector.score": SCORE,
+            "detector.precision": precision,
             "ray.actors": actors,
         }
     )
@@ -256,23 +266,28 @@ def run_job(job_file: Path, out: Path) -> None:
 
 
 def equal_faces(photos: Photos, deface: Deface) -> dict[str, int]:
-    """How many faces of the different photos deface's detector finds, anonlib finds, and both."""
+    """How many faces of the different photos deface finds, anonlib finds in each precision, and both."""
+    say("the same faces?")
+    found = {precision: our_faces(photos, precision) for precision in (PRECISIONS if has_bf16() else PRECISIONS[:1])}
+    folder = fresh(ROOT / "work") / "photos"
+    link_files(photos, len(photos.files), folder)
+    theirs = deface.boxes(folder, detector_size(photos), SCORE)
+    counts = {"deface": sum(map(len, theirs.values()))}
+    for precision, ours in found.items():
+        counts[f"anonlib, {precision}"] = sum(map(len, ours.values()))
+        counts[f"deface and anonlib, {precision}"] = in_both(ours, theirs)
+    return counts
+
+
+def our_faces(photos: Photos, precision: str) -> dict[str, list[Box]]:
+    """The boxes that anonlib finds in each of the different photos, by key."""
     import pyarrow.parquet as pq
 
-    say("the same faces?")
-    many = len(photos.files)
-    anonlib_job(photos, many, "solid", 0)
-    ours: dict[str, list[Box]] = {}
-    for path in sorted((ROOT / "work" / "release" / "manifest").glob("*.parquet")):
-        for row in pq.read_table(path, columns=["key", "faces"]).to_pylist():
-            ours[row["key"]] = [face["box"] for face in row["faces"]]
-    folder = fresh(ROOT / "work") / "photos"
-    link_files(photos, many, folder)
-    theirs = deface.boxes(folder, detector_size(photos), SCORE)
+    anonlib_job(photos, len(photos.files), "solid", 0, precision)
     return {
-        "anonlib": sum(map(len, ours.values())),
-        "deface": sum(map(len, theirs.values())),
-        "both": in_both(ours, theirs),
+        row["key"]: [face["box"] for face in row["faces"]]
+        for path in sorted((ROOT / "work" / "release" / "manifest").glob("*.parquet"))
+        for row in pq.read_table(path, columns=["key", "faces"]).to_pylist()
     }
 
 

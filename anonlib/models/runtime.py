@@ -2,10 +2,10 @@
 
 On a CPU that is OpenVINO: with one thread it needs a quarter to a half of onnxruntime's time for the
 networks with PReLU (facemesh, fr-feature, mobileface) and about the same for the others. A run must be
-repeatable to the bit, so threads and streams are fixed and the precision is float32 (OpenVINO would else
-use bfloat16 where the CPU has it, and CUDA would use TF32). Measured on these models, a row's output does
-not depend on the batch around it, neither with OpenVINO nor with onnxruntime; tests/models hold that.
-Batches are still cut into pieces that fit the CPU's cache, which is faster than running them whole.
+repeatable to the bit, so threads and streams are fixed and the precision is float32 unless asked otherwise
+(OpenVINO would else use bfloat16 where the CPU has it, and CUDA would use TF32). Measured on these models, a
+row's output does not depend on the batch around it, neither with OpenVINO nor with onnxruntime; tests/models
+hold that. Batches are still cut into pieces that fit the CPU's cache, which is faster than running them whole.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from anonlib.models.catalog import Model
 
+Precision = Literal["f32", "bf16"]
 Backend = Literal["auto", "openvino", "onnxruntime", "cuda", "torch"]
 Batch = NDArray[np.float32]
 
@@ -48,11 +49,19 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(model_bytes: bytes, *, backend: Backend = "auto", threads: int = 1, device: str = "cpu") -> Engine:
+def load_engine(
+    model_bytes: bytes,
+    *,
+    backend: Backend = "auto",
+    threads: int = 1,
+    device: str = "cpu",
+    precision: Precision = "f32",
+) -> Engine:
     """ONNX bytes -> an engine. `device` is "cpu", "cuda" or "cuda:1"; `threads` counts for the CPU only.
 
     "auto" takes OpenVINO on a CPU if it is installed, else onnxruntime; on CUDA it takes onnxruntime's CUDA
-    provider if that is there, else torch. Raises BackendMissing if a named backend cannot run here.
+    provider if that is there, else torch. `precision` "bf16" is OpenVINO's alone, and for a CPU that computes in it.
+    Raises BackendMissing if a named backend or precision cannot run here.
     """
     if threads < 1:
         raise ValueError(f"An engine needs at least one thread, not {threads}.")
@@ -60,10 +69,12 @@ def load_engine(model_bytes: bytes, *, backend: Backend = "auto", threads: int =
         device = "cuda"
     on_gpu = device.startswith("cuda")
     chosen = _choose(backend, on_gpu)
+    if precision == "bf16" and (chosen != "openvino" or not has_bf16()):
+        raise BackendMissing("bf16 needs OpenVINO on a CPU that computes in bfloat16; ask for f32 here.")
     if chosen == "openvino":
         if on_gpu:
             raise BackendMissing(f"OpenVINO runs on the CPU here; ask for another backend on {device}.")
-        run = _openvino(model_bytes, threads)
+        run = _openvino(model_bytes, threads, precision)
     elif chosen == "torch":
         run = _torch(model_bytes, threads, device)
     else:
@@ -135,6 +146,15 @@ def _choose(backend: Backend, on_gpu: bool) -> Literal["openvino", "onnxruntime"
     return backend
 
 
+def has_bf16() -> bool:
+    """Whether OpenVINO is here and this CPU computes in bfloat16."""
+    if not importlib.util.find_spec("openvino"):
+        return False
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _has_cuda_provider() -> bool:
     if not importlib.util.find_spec("onnxruntime"):
         return False
@@ -151,12 +171,12 @@ def _read_ends(model_bytes: bytes) -> tuple[int | None, ...]:
     return tuple(d.dim_value or None for d in shape.dim[1:])
 
 
-def _openvino(model_bytes: bytes, threads: int) -> Callable[[Batch], list[Batch]]:
+def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callable[[Batch], list[Batch]]:
     import openvino
 
     core = openvino.Core()
     settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(threads),
         # pinned, every one-thread process of a machine sits on the same first core

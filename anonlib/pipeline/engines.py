@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from anonlib.config import SYNTHESIS_METHODS, ConfigError, JobConfig
 from anonlib.models.catalog import MODELS
-from anonlib.models.runtime import Engine, load_engine
+from anonlib.models.runtime import Engine, Precision, has_bf16, load_engine
 
 VERIFIERS = ("faceres",)
 """Recognizers that no method uses, so that an output is judged by one it was not made with."""
@@ -42,7 +42,13 @@ def check_licences(job: JobConfig) -> None:
             )
 
 
-def load(models: ModelBytes, name: str, job: JobConfig) -> Engine:
+def check_precision(job: JobConfig) -> None:
+    """Raise ConfigError if this machine cannot compute in the detector's precision."""
+    if job.detector.precision == "bf16" and not has_bf16():
+        raise ConfigError("detector.precision is bf16, but this machine's CPU or OpenVINO has none; use f32")
+
+
+def load(models: ModelBytes, name: str, job: JobConfig, precision: Precision = "f32") -> Engine:
     """The engine of one model, one thread, on a GPU if the job gives the actor one."""
     device = "cuda" if job.ray.num_gpus > 0 else "cpu"
-    return load_engine(models[name], device=device)
+    return load_engine(models[name], device=device, precision=precision)

@@ -20,7 +20,7 @@ from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
-from anonlib.pipeline.engines import check_licences, render_models, scan_models
+from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.outcome import Outcome, without_names
 from anonlib.pipeline.places import (
     INVENTORY,
@@ -88,6 +88,7 @@ class Job:
         self.config = config
         self.report = report or (lambda stage, outcome, units: None)
         check_licences(config)
+        check_precision(config)
         self.places: Places = open_places(config)
         if self.places.workspace.exists(PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")

@@ -60,7 +60,9 @@ class ScanStage:
         self.job, self.dataset = job, dataset
         self.room: Room = scan_room(places, key)
         self.detector = CenterFaceDetector(
-            load(models, "centerface", job), side=job.detector.side, score=job.detector.score
+            load(models, "centerface", job, job.detector.precision),
+            side=job.detector.side,
+            score=job.detector.score,
         )
         self.describer = Describer(job, models) if "facemesh" in models else None
         self.least_side = None if self.describer else job.detector.side

@@ -1,10 +1,11 @@
+import cv2
 import numpy as np
 import pytest
 from skimage import data
 
 from anonlib.faces.detect import CenterFaceDetector, Faces, decode, non_maximum
 from anonlib.models.fetch import model_bytes
-from anonlib.models.runtime import load_engine
+from anonlib.models.runtime import BackendMissing, has_bf16, load_engine
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,18 @@ def test_of_two_overlapping_boxes_the_better_stays() -> None:
 def test_faces_of_the_wrong_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="boxes"):
         Faces(np.zeros((1, 4), np.float32), np.zeros(2, np.float32), np.zeros((1, 5, 2), np.float32))
+
+
+def test_bf16_finds_the_faces_that_f32_finds(detector: CenterFaceDetector) -> None:
+    model = model_bytes("centerface")
+    if not has_bf16():
+        with pytest.raises(BackendMissing, match="bf16"):
+            load_engine(model, precision="bf16")
+        pytest.skip("this CPU does not compute in bfloat16")
+    photos = [data.astronaut(), data.astronaut()[:, ::-1].copy(), cv2.resize(data.astronaut(), (300, 300))]
+    short = CenterFaceDetector(load_engine(model, precision="bf16"), side=640, score=0.4).detect(photos)
+    exact = detector.detect(photos)
+    assert [len(one) for one in short] == [len(one) for one in exact] == [1, 1, 1]
+    for one, other in zip(short, exact, strict=True):
+        assert np.abs(one.boxes - other.boxes).max() < 0.05 * np.ptp(other.boxes[0])
+        assert 0 < np.abs(one.scores - other.scores).max() < 0.03

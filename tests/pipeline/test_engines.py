@@ -10,7 +10,8 @@ from runs import job
 
 from anonlib.config import ConfigError
 from anonlib.models.catalog import MODELS
-from anonlib.pipeline.engines import VERIFIERS, check_licences, render_models, scan_models
+from anonlib.pipeline import engines
+from anonlib.pipeline.engines import VERIFIERS, check_licences, check_precision, render_models, scan_models
 
 
 def test_a_redaction_needs_boxes_alone(tmp_path: Path) -> None:
@@ -36,3 +37,13 @@ def test_non_commercial_weights_must_be_accepted_by_name(tmp_path: Path, monkeyp
         check_licences(job("in", tmp_path))
     check_licences(job("in", tmp_path, accept_licences=["faceres"]))
     check_licences(job("in", tmp_path, method={"name": "solid"}))
+
+
+def test_a_precision_that_this_machine_lacks_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = job("in", tmp_path, detector={"precision": "bf16"})
+    monkeypatch.setattr(engines, "has_bf16", lambda: False)
+    with pytest.raises(ConfigError, match="use f32"):
+        check_precision(short)
+    check_precision(job("in", tmp_path))
