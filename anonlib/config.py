@@ -99,9 +99,14 @@ class MethodConfig(_Frozen):
         return self
 
     @property
+    def texture_name(self) -> str:
+        """The texture, or the method's own: a class averages its members, a vector is decoded."""
+        return self.texture or ("linear" if self.name in VECTOR_METHODS else "average")
+
+    @property
     def needs_decoder(self) -> bool:
         """Whether faces are decoded from vectors."""
-        return self.name in VECTOR_METHODS or self.texture in ("linear", "bank")
+        return self.name in VECTOR_METHODS or (self.name in CLASS_METHODS and self.texture_name != "average")
 
 
 class DetectorConfig(_Frozen):
@@ -187,8 +192,12 @@ class JobConfig(_Frozen):
         return self
 
     def digest(self, *parts: str) -> str:
-        """Hex sha256 of the named top-level parts: what two runs must share to continue each other."""
-        chosen = {part: self.model_dump(mode="json")[part] for part in sorted(parts)}
+        """Hex sha256 of the named top-level parts: what two runs must share to continue each other.
+
+        Where the decoder's file lies is not in it; what is in the file counts, and the plan's key holds that.
+        """
+        everything = self.model_dump(mode="json", exclude={"method": {"decoder"}})
+        chosen = {part: everything[part] for part in sorted(parts)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:

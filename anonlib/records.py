@@ -85,8 +85,21 @@ SUBJECTS = pa.schema(
         ("age", pa.float32()),
         ("stratum", pa.list_(pa.string())),
         ("class_id", pa.string()),
+        ("surrogates", pa.list_(pa.string())),
     ]
 )
+
+DRAW = pa.struct(
+    [
+        ("vector", _floats(EMBEDDING_DIM)),
+        ("female", pa.float32()),
+        ("age", pa.float32()),
+        ("rows", pa.list_(pa.int32())),
+        ("weights", pa.list_(pa.float32())),
+    ]
+)
+
+DRAWS = pa.schema([("surrogate", pa.string()), ("draw", DRAW)])
 
 CLASSES = pa.schema(
     [
@@ -98,6 +111,7 @@ CLASSES = pa.schema(
         ("effective_k", pa.int32()),
         ("stratum", pa.list_(pa.string())),
         ("surrogates", pa.list_(pa.string())),
+        ("draw", DRAW),
     ]
 )
 
@@ -163,6 +177,7 @@ RESTRICTED = {
     "faces": FACES,
     "subjects": SUBJECTS,
     "classes": CLASSES,
+    "draws": DRAWS,
     "assignments": ASSIGNMENTS,
 }
 RELEASED_TABLES = {"manifest": MANIFEST}

@@ -20,6 +20,7 @@ from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
+from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.outcome import Outcome, without_names
 from anonlib.pipeline.places import (
@@ -89,6 +90,8 @@ class Job:
         self.report = report or (lambda stage, outcome, units: None)
         check_licences(config)
         check_precision(config)
+        decoder = read_decoder(config)
+        self.decoder: dict[str, bytes] = {} if decoder is None else {DECODER: decoder}
         self.places: Places = open_places(config)
         if self.places.workspace.exists(PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
@@ -124,8 +127,10 @@ class Job:
         missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
-        plan = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key).run(self.shards)
-        make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key)
+        plan = PlanStage(
+            self.config, self.places, self.keyring, self.scan_key, self.plan_key, self.decoder
+        ).run(self.shards)
+        make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key, self.decoder)
         failed = self._rounds("surrogates", make, plan.blocks, self._blocks_done, str)
         if failed:
             raise JobError(_first("making surrogates", failed))
@@ -143,7 +148,7 @@ class Job:
                 "give this one another output"
             )
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
-        models = {name: model_bytes(name) for name in render_models(self.config)}
+        models = {name: model_bytes(name) for name in render_models(self.config)} | self.decoder
         make = partial(_make_render, self.config, self.dataset, self.places, keys, models)
         failed = self._rounds("render", make, self.shards, room.done, _shard_id)
         for shard in self.shards:
@@ -165,7 +170,8 @@ class Job:
     @property
     def plan_key(self) -> str:
         check = self.keyring.digest("plan-key").hex()
-        return _key("plan", self.scan_key, self.config.digest("method"), check, __version__)
+        decoder = [sha256(data) for data in self.decoder.values()]
+        return _key("plan", self.scan_key, self.config.digest("method"), check, *decoder, __version__)
 
     def _run_key(self, plan: Plan) -> str:
         room = plan_room(self.places, plan.key)
@@ -179,12 +185,13 @@ class Job:
         return {
             "anonlib": __version__,
             "run": run_key,
-            "method": self.config.method.model_dump(mode="json"),
+            "method": self.config.method.model_dump(mode="json", exclude={"decoder"}),
             "synthesis": self.config.method.name in SYNTHESIS_METHODS,
             "keep_fields": list(self.config.keep_fields),
             "rekeyed": self.config.rekey,
             "shards": [shard.shard_id for shard in self.shards],
-            "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names},
+            "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names}
+            | {name: {"sha256": sha256(data), "licence": terms_of(data)} for name, data in self.decoder.items()},
         }
 
     def _inventory(self) -> tuple[list[Shard], str]:

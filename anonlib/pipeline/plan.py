@@ -1,35 +1,32 @@
 """Plan: all faces together. Who is who, who hides with whom, and who wears whose surrogate.
 
-One process over the feature columns; pixels stay where they are. Only subjects with a portrait worth
-averaging become donors, and classes are formed of donors, at least k each, all weighing the same; everyone
-else joins the nearest class as a guest. A face without a usable mesh, and a subject without a class, are
-assigned to the solid redaction with the reason.
+One process over the feature columns; pixels stay where they are. `outfits` decides; this file reads what the scan
+left and writes the tables. Only subjects with a portrait worth averaging become donors, and classes are formed of
+donors, at least k each, all weighing the same; everyone else joins the nearest class as a guest. A face without a
+usable mesh, and a subject without a surrogate, are assigned to the solid redaction with the reason.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from anonlib.config import SYNTHESIS_METHODS, JobConfig
+from anonlib.config import CLASS_METHODS, SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Shard
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline import tables
-from anonlib.pipeline.people import People, best_portraits, column, donor_faces_of, people_of, stratum_of
+from anonlib.pipeline.decoding import Draw, Painter, painter_of
+from anonlib.pipeline.outfits import Outfit, Wardrobe, crowds_of, draws_of, portraits_of
+from anonlib.pipeline.people import People, column, people_of
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
-from anonlib.privacy.classes import EquivalenceClass, Stratum, with_guests
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.ksame import ALTERNATIVES, class_centres, k_diff
-from anonlib.records import ASSIGNMENTS, CLASSES, SUBJECTS
+from anonlib.records import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS
 
-MAYBE_SAME_PERSON = 0.96
-"""dlib cosine of two templates above which they may be one person, for effective k."""
 BLOCK = 16
 """Classes whose surrogates are made as one unit of work."""
 
@@ -53,29 +50,16 @@ class Plan:
     redacted: int
 
 
-@dataclass(frozen=True)
-class _Decision:
-    """Everything decided, by number: `wearers[c]` and `wears[c]` of class c, `class_of[s]` of subject s or -1."""
-
-    faces: pa.Table
-    people: People
-    is_donor: NDArray[np.bool_]
-    portraits: dict[int, list[int]]
-    strata: list[Stratum]
-    classes: list[EquivalenceClass]
-    class_ids: list[str]
-    wearers: list[list[int]]
-    wears: list[tuple[int, ...]]
-    class_of: NDArray[np.int64]
-
-
 class PlanStage:
-    """`run(shards)` writes subjects, classes and assignments of a job, and claims the plan's marker last."""
+    """`run(shards)` writes subjects, classes, draws and assignments of a job, and claims the plan's marker last."""
 
-    def __init__(self, job: JobConfig, places: Places, keyring: Keyring, scan_key: str, key: str) -> None:
+    def __init__(
+        self, job: JobConfig, places: Places, keyring: Keyring, scan_key: str, key: str, models: Mapping[str, bytes]
+    ) -> None:
         self.job, self.keyring, self.key = job, keyring, key
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
+        self.painter: Painter | None = painter_of(models, job.method)
         self._digest = hashlib.sha256()
 
     def run(self, shards: Sequence[Shard]) -> Plan:
@@ -90,17 +74,27 @@ class PlanStage:
         return Plan(self.key, known["digest"], tuple(known["blocks"]), *counts)
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        decision = self._decide(shards)
-        blocks = self._write_classes(decision)
-        self._write_subjects(decision)
-        redacted = self._write_assignments(shards, decision)
+        faces = pa.concat_tables([self._faces(shard, _FEATURES) for shard in shards])
+        people = people_of(faces, self.keyring)
+        wardrobe = self._dress(faces, people)
+        face_ids = faces.column("face_id").to_pylist()
+        blocks = self._write_classes(people, wardrobe, face_ids)
+        self._write_subjects(people, wardrobe, face_ids)
+        redacted = self._write_assignments(shards, faces, people, wardrobe)
         return {
             "digest": self._digest.hexdigest(),
             "blocks": blocks,
-            "subjects": len(decision.people.ids),
-            "classes": len(decision.classes),
+            "subjects": len(people.ids),
+            "classes": len(wardrobe.crowds),
             "redacted": redacted,
         }
+
+    def _dress(self, faces: pa.Table, people: People) -> Wardrobe:
+        if self.job.method.name in CLASS_METHODS:
+            return crowds_of(self.job, faces, people, self.keyring, self.painter)
+        if self.painter is None:
+            raise ValueError(f"{self.job.method.name} draws identities, and no decoder came with the job")
+        return draws_of(self.job, people, self.keyring, self.painter)
 
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
         """A redaction needs no subjects: every face gets the job's method."""
@@ -109,119 +103,75 @@ class PlanStage:
             self._publish(f"assignments/{shard.shard_id}", rows, ASSIGNMENTS)
         return {"digest": self._digest.hexdigest(), "blocks": [], "subjects": 0, "classes": 0, "redacted": 0}
 
-    def _decide(self, shards: Sequence[Shard]) -> _Decision:
-        faces = pa.concat_tables([self._faces(shard, _FEATURES) for shard in shards])
-        people = people_of(faces, self.keyring)
-        donor_faces = donor_faces_of(faces)
-        is_donor = np.zeros(len(people.ids), bool)
-        is_donor[people.of_face[donor_faces]] = True
-        strata = [stratum_of(*one) for one in zip(people.female, people.age, strict=True)]
-        classes, wearers = with_guests(
-            people.template, strata, is_donor, k=self.job.method.k, same_person=MAYBE_SAME_PERSON
-        )
-        class_of = np.full(len(people.ids), -1)
-        for number, members in enumerate(wearers):
-            class_of[members] = number
-        return _Decision(
-            faces,
-            people,
-            is_donor,
-            best_portraits(faces, people.of_face, donor_faces),
-            strata,
-            classes,
-            [self.keyring.pseudonym("class", *(people.ids[member] for member in one.members)) for one in classes],
-            wearers,
-            self._deal(people, classes),
-            class_of,
-        )
-
-    def _deal(self, people: People, classes: list[EquivalenceClass]) -> list[tuple[int, ...]]:
-        """For each class whose surrogates it wears: the method's, then the one to try next."""
-        dealt = k_diff(class_centres(people.template, classes), [one.stratum for one in classes])
-        if self.job.method.name == "k-same":
-            return [(number, *others[:ALTERNATIVES]) for number, others in enumerate(dealt)]
-        return dealt
-
-    def _write_classes(self, plan: _Decision) -> list[str]:
+    def _write_classes(self, people: People, wardrobe: Wardrobe, face_ids: Sequence[str]) -> list[str]:
         """classes/BLOCK, one row a class with the portraits of its donors; returns the blocks."""
-        face_ids = plan.faces.column("face_id").to_pylist()
         blocks = []
-        for start in range(0, len(plan.classes), BLOCK):
+        for start in range(0, len(wardrobe.crowds), BLOCK):
             rows = [
                 {
-                    "class_id": plan.class_ids[number],
-                    "members": [plan.people.ids[member] for member in plan.wearers[number]],
-                    "donors": [plan.people.ids[member] for member in plan.classes[number].members],
-                    "portraits": [
-                        [face_ids[face] for face in plan.portraits[member]] for member in plan.classes[number].members
-                    ],
-                    "k": len(plan.wearers[number]),
-                    "effective_k": plan.classes[number].effective_k,
-                    "stratum": list(plan.classes[number].stratum),
-                    "surrogates": [plan.class_ids[other] for other in plan.wears[number]],
+                    "class_id": crowd.class_id,
+                    "members": [people.ids[member] for member in crowd.wearers],
+                    "donors": [people.ids[member] for member in crowd.formed.members],
+                    "portraits": portraits_of(crowd, face_ids),
+                    "k": len(crowd.wearers),
+                    "effective_k": crowd.formed.effective_k,
+                    "stratum": list(crowd.formed.stratum),
+                    "surrogates": list(crowd.surrogates),
+                    "draw": crowd.draw and asdict(crowd.draw),
                 }
-                for number in range(start, min(start + BLOCK, len(plan.classes)))
+                for crowd in wardrobe.crowds[start : start + BLOCK]
             ]
             blocks.append(f"block-{start // BLOCK:05d}")
             self._publish(f"classes/{blocks[-1]}", rows, CLASSES)
         return blocks
 
-    def _write_subjects(self, plan: _Decision) -> None:
-        face_ids = plan.faces.column("face_id").to_pylist()
-        people = plan.people
+    def _write_subjects(self, people: People, wardrobe: Wardrobe, face_ids: Sequence[str]) -> None:
         order = np.argsort(people.of_face, kind="stable")
         bounds = np.searchsorted(people.of_face[order], np.arange(len(people.ids) + 1))
         rows = [
             {
                 "subject_id": subject_id,
                 "formed_by": people.formed_by[number],
-                "donor": bool(plan.is_donor[number]),
+                "donor": bool(wardrobe.is_donor[number]),
                 "faces": [face_ids[face] for face in order[bounds[number] : bounds[number + 1]]],
                 "template": people.template[number],
                 "female": float(people.female[number]),
                 "age": float(people.age[number]),
-                "stratum": list(plan.strata[number]),
-                "class_id": plan.class_ids[plan.class_of[number]] if plan.class_of[number] >= 0 else None,
+                "stratum": list(wardrobe.strata[number]),
+                "class_id": wardrobe.outfits[number].class_id,
+                "surrogates": list(wardrobe.outfits[number].surrogates),
             }
             for number, subject_id in enumerate(people.ids)
         ]
         self._publish("subjects", rows, SUBJECTS)
 
-    def _write_assignments(self, shards: Sequence[Shard], plan: _Decision) -> int:
-        """assignments/SHARD for every shard, an empty one too; returns how many faces are redacted by plan."""
-        row_of = {face_id: row for row, face_id in enumerate(plan.faces.column("face_id").to_pylist())}
-        presence, yaw = column(plan.faces, "presence"), np.abs(column(plan.faces, "yaw"))
+    def _write_assignments(
+        self, shards: Sequence[Shard], faces: pa.Table, people: People, wardrobe: Wardrobe
+    ) -> int:
+        """assignments/SHARD for every shard, an empty one too, and the draws it needs; returns the faces redacted."""
+        row_of = {face_id: row for row, face_id in enumerate(faces.column("face_id").to_pylist())}
+        presence, yaw = column(faces, "presence"), np.abs(column(faces, "yaw"))
         redacted = 0
         for shard in shards:
             rows = []
+            draws: dict[str, Draw] = {}
             for face in self._faces(shard, _ASSIGNED).to_pylist():
                 row = row_of[face["face_id"]]
-                number = int(plan.class_of[plan.people.of_face[row]])
-                reason = self._why_redacted(plan, number, float(presence[row]), float(yaw[row]))
+                outfit = wardrobe.outfits[int(people.of_face[row])]
+                reason = _why_redacted(outfit, float(presence[row]), float(yaw[row]))
                 if reason is None:
-                    face |= {
-                        "method": self.job.method.name,
-                        "class_id": plan.class_ids[number],
-                        "k": len(plan.wearers[number]),
-                        "surrogates": [plan.class_ids[other] for other in plan.wears[number]],
-                    }
+                    worn = {"class_id": outfit.class_id, "k": outfit.k, "surrogates": list(outfit.surrogates)}
+                    face |= {"method": self.job.method.name, **worn}
+                    draws |= {name: wardrobe.draws[name] for name in outfit.surrogates if name in wardrobe.draws}
                 else:
                     redacted += 1
                     face |= {"method": "solid", "reason": reason}
                 rows.append(face)
             self._publish(f"assignments/{shard.shard_id}", rows, ASSIGNMENTS)
+            if wardrobe.draws:
+                drawn = [{"surrogate": name, "draw": asdict(draw)} for name, draw in sorted(draws.items())]
+                self._publish(f"draws/{shard.shard_id}", drawn, DRAWS)
         return redacted
-
-    def _why_redacted(self, plan: _Decision, number: int, presence: float, yaw: float) -> str | None:
-        if presence < MIN_PRESENCE:
-            return "the mesh does not fit: hidden, cut off, too small or no face"
-        if yaw > _MAX_YAW:
-            return f"turned away by more than {_MAX_YAW:g} degrees"
-        if number < 0:
-            return f"fewer than {self.job.method.k} subjects could hide together"
-        if not plan.wears[number]:
-            return "there is no other class whose surrogate it could wear"
-        return None
 
     def _faces(self, shard: Shard, columns: Sequence[str]) -> pa.Table:
         return tables.from_bytes(self.scan.storage.read(self.scan.path("faces", f"{shard.shard_id}.parquet")), columns)
@@ -230,3 +180,11 @@ class PlanStage:
         data = tables.to_bytes(rows, schema)
         self._digest.update(f"{name} {sha256(data)}\n".encode())
         self.room.storage.publish(self.room.path(f"{name}.parquet"), data)
+
+
+def _why_redacted(outfit: Outfit, presence: float, yaw: float) -> str | None:
+    if presence < MIN_PRESENCE:
+        return "the mesh does not fit: hidden, cut off, too small or no face"
+    if yaw > _MAX_YAW:
+        return f"turned away by more than {_MAX_YAW:g} degrees"
+    return outfit.reason

@@ -8,7 +8,7 @@ something went wrong.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,20 +23,21 @@ from anonlib.config import SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.faces.image import ImageProblem, Picture, encode
 from anonlib.faces.mesh import lies_on
-from anonlib.pipeline import surrogates, tables
+from anonlib.pipeline import tables
 from anonlib.pipeline.check import Checker, Finding
+from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.engines import ModelBytes
 from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence, without_names
 from anonlib.pipeline.places import Places, Room, plan_room, release_room, scan_room, sha256
 from anonlib.pipeline.scan import read_image
+from anonlib.pipeline.surrogates import Surrogates, happiness
+from anonlib.privacy.claims import claim_of
 from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST, MESH_POINTS, NO_FACE, QUARANTINED, RELEASED
-from anonlib.storage import NotFound
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 
 METHOD_VERSION = "1"
-_SURROGATES_HELD = 64
 _LEAST_COVERAGE = 0.85
 
 
@@ -68,7 +69,7 @@ class Face:
 
     @property
     def happy(self) -> float:
-        return surrogates.happiness(self.planned["expression"])
+        return happiness(self.planned["expression"])
 
     def row(self, job: JobConfig) -> dict[str, Any]:
         """The MANIFEST_FACE of this face."""
@@ -78,7 +79,7 @@ class Face:
             "method": self.method,
             "method_version": METHOD_VERSION,
             "k": self.planned["k"] if self.method == job.method.name else None,
-            "epsilon": None,
+            "epsilon": claim_of(job.method).epsilon if self.method == job.method.name else None,
             "surrogate_digest": self.digest,
             "mask_coverage": self.coverage,
             "similarity": [
@@ -126,7 +127,7 @@ class RenderStage:
         self.plan: Room = plan_room(places, keys["plan"])
         self.release: Room = release_room(places)
         self.checker = Checker(job, models) if models else None
-        self._held: OrderedDict[str, surrogates.Surrogate] = OrderedDict()
+        self.surrogates = Surrogates(self.plan, painter_of(models, job.method))
 
     def run(self, shard: Shard) -> Outcome:
         """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
@@ -154,6 +155,7 @@ class RenderStage:
             self.plan.storage.read(self.plan.path("assignments", f"{shard.shard_id}.parquet"))
         ).to_pylist():
             planned[row["key"]].append(row)
+        self.surrogates.open(shard.shard_id)
         for sample in self.dataset.read(shard):
             known = scanned.get(sample.key)
             problem = "the image was not there when the dataset was scanned" if known is None else known["problem"]
@@ -224,7 +226,7 @@ class RenderStage:
                 redact(photo.out, face.box, self.job.method.name)
                 return
             if face.method == self.job.method.name and face.tries:
-                surrogate = self._surrogate(face.tries[0])
+                surrogate = self.surrogates[face.tries[0]]
                 rendered = render(photo.out, face.mesh, face.happy, surrogate.texture)
                 if rendered.coverage >= _LEAST_COVERAGE:
                     rendered.paste(photo.out)
@@ -311,15 +313,3 @@ class RenderStage:
             },
         )
         return Outcome(shard.shard_id, **summary)
-
-    def _surrogate(self, class_id: str) -> surrogates.Surrogate:
-        if class_id not in self._held:
-            path = self.plan.path("surrogates", f"{class_id}.npz")
-            try:
-                self._held[class_id] = surrogates.from_bytes(self.plan.storage.read(path))
-            except NotFound:
-                raise LookupError("its surrogate is missing from the workspace") from None
-            if len(self._held) > _SURROGATES_HELD:
-                self._held.popitem(last=False)
-        self._held.move_to_end(class_id)
-        return self._held[class_id]

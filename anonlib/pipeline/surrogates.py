@@ -1,12 +1,15 @@
-"""Surrogates: the texture of every class, a block of classes at a time, from the crops that scan kept.
+"""Surrogates: the texture of every class, a block of classes at a time, and where a renderer finds them.
 
-Part of planning, but it touches pixels, so it is a unit of work like a shard: run anywhere, committed once.
+A class's texture is averaged from the crops that scan kept, or decoded from the class's centre. Part of planning, but it
+touches pixels, so it is a unit of work like a shard: run anywhere, committed once. A single subject's draw is not stored
+as a texture, which would be larger than the photos: the renderer decodes it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +23,14 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.pipeline import tables
+from anonlib.pipeline.decoding import Draw, Painter, painter_of
 from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.records import EXPRESSIONS, MESH_POINTS
+from anonlib.storage import NotFound
 from anonlib.synthesis.textures.average import Portrait, Texture, average, member_texture, portrait
 
+_HELD = 64
 _COLUMNS = ["face_id", "mesh", "crop", "crop_from_image", "expression"]
 
 
@@ -41,24 +47,32 @@ class SurrogateStage:
 
     name = "surrogates"
 
-    def __init__(self, job: JobConfig, places: Places, scan_key: str, key: str) -> None:
+    def __init__(
+        self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes]
+    ) -> None:
         cv2.setNumThreads(1)
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
+        self.painter = painter_of(models, job.method)
 
     def run(self, block: str) -> Outcome:
         """Make one block's surrogates."""
         classes = tables.from_bytes(self.room.storage.read(self.room.path("classes", f"{block}.parquet"))).to_pylist()
         wanted = {face for row in classes for faces in row["portraits"] for face in faces}
-        portraits = self._portraits(wanted)
+        portraits = {} if self.painter else self._portraits(wanted)
         digests = {}
         for row in classes:
-            members = [member_texture([portraits[face] for face in faces]) for faces in row["portraits"]]
-            data = to_bytes(average(members))
+            data = to_bytes(self._texture(row, portraits))
             digests[row["class_id"]] = sha256(data)
             self.room.storage.publish(self.room.path("surrogates", f"{row['class_id']}.npz"), data)
         self.room.commit(f"surrogates/{block}", {"block": block, "digests": digests})
         return Outcome(block, faces=len(wanted))
+
+    def _texture(self, row: Mapping[str, Any], portraits: Mapping[str, Portrait]) -> Texture:
+        """The face of a CLASSES row."""
+        if self.painter:
+            return self.painter.texture(draw_of(row["draw"]))
+        return average([member_texture([portraits[face] for face in faces]) for faces in row["portraits"]])
 
     def _portraits(self, wanted: Iterable[str]) -> dict[str, Portrait]:
         """Canonical portraits of the wanted faces, read shard by shard, only the row groups that hold one."""
@@ -77,6 +91,45 @@ class SurrogateStage:
                     if row["face_id"] in faces:
                         portraits[row["face_id"]] = portrait(*crop_and_mesh(row), happiness(row["expression"]))
         return portraits
+
+
+class Surrogates:
+    """What a renderer wears: the plan's textures by class, the last few held, and the draws of the open shard."""
+
+    def __init__(self, plan: Room, painter: Painter | None) -> None:
+        self.plan, self.painter = plan, painter
+        self._draws: dict[str, Draw] = {}
+        self._held: OrderedDict[str, Surrogate] = OrderedDict()
+
+    def open(self, shard_id: str) -> None:
+        """Read the draws of a shard."""
+        self._draws = {}
+        if self.painter and self.plan.storage.exists(path := self.plan.path("draws", f"{shard_id}.parquet")):
+            rows = tables.from_bytes(self.plan.storage.read(path)).to_pylist()
+            self._draws = {row["surrogate"]: draw_of(row["draw"]) for row in rows}
+
+    def __getitem__(self, name: str) -> Surrogate:
+        """By class id or draw; raises LookupError if the workspace has none."""
+        if name not in self._held:
+            self._held[name] = self._get(name)
+            if len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        self._held.move_to_end(name)
+        return self._held[name]
+
+    def _get(self, name: str) -> Surrogate:
+        if self.painter and name in self._draws:
+            return Surrogate(self.painter.texture(self._draws[name]), name)
+        try:
+            return from_bytes(self.plan.storage.read(self.plan.path("surrogates", f"{name}.npz")))
+        except NotFound:
+            raise LookupError("its surrogate is missing from the workspace") from None
+
+
+def draw_of(row: Mapping[str, Any]) -> Draw:
+    """A draw as the tables hold it."""
+    rows, weights = row["rows"] or (), row["weights"] or ()
+    return Draw(np.array(row["vector"], np.float32), row["female"], row["age"], tuple(rows), tuple(weights))
 
 
 def happiness(expression: Sequence[float]) -> float:

@@ -1,0 +1,89 @@
+"""The decoder file of a job: the driver reads it once, it travels as bytes like a model, a worker opens it once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.config import ConfigError, JobConfig, MethodConfig
+from anonlib.pipeline.places import storage_options
+from anonlib.storage import StorageError, open_storage
+from anonlib.synthesis.textures.average import Texture
+from anonlib.synthesis.textures.linear import Decoder, DecoderError
+
+DECODER = "decoder"
+"""Its name among a job's models."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A face to be decoded: `vector` (d,) unit in the identity space, as `female` (0-1) and as old (years) as asked.
+
+    `rows` and `weights` name faces of the decoder's bank instead, where the mechanism chose them itself.
+    """
+
+    vector: NDArray[np.float32]
+    female: float
+    age: float
+    rows: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+def read_decoder(job: JobConfig) -> bytes | None:
+    """The bytes of the job's decoder file, None if its method needs none; raises ConfigError."""
+    method = job.method
+    if not method.needs_decoder or method.decoder is None:
+        return None
+    folder, _, name = method.decoder.rpartition("/")
+    try:
+        data = open_storage(folder or ("/" if method.decoder.startswith("/") else "."), storage_options(job)).read(name)
+        decoder = Decoder.from_bytes(data)
+    except (StorageError, DecoderError) as error:
+        raise ConfigError(f"the decoder {method.decoder} cannot be used: {error}") from None
+    if decoder.about.needs_acceptance and DECODER not in job.accept_licences:
+        raise ConfigError(
+            f"the decoder {method.decoder} was fitted on photos whose terms are: {decoder.about.terms}; "
+            f"if that is allowed here, add {DECODER} to accept_licences"
+        )
+    return data
+
+
+def terms_of(data: bytes) -> str:
+    """The terms of the photos that a decoder was fitted on."""
+    return Decoder.from_bytes(data).about.terms
+
+
+class Painter:
+    """Draws into textures, by the texture that the method names."""
+
+    def __init__(self, data: bytes, method: MethodConfig) -> None:
+        self.decoder = Decoder.from_bytes(data)
+        self.method = method
+
+    def texture(self, draw: Draw) -> Texture:
+        """The face of a draw; the same draw gives the same face."""
+        if draw.rows:
+            return self.decoder.bank.mix(draw.rows, draw.weights)
+        if self.method.texture_name == "bank":
+            bank = self.decoder.bank
+            return bank.mix(bank.nearest(draw.vector, self.method.k, draw.female, draw.age))
+        return self.decoder.decode(draw.vector, draw.female, draw.age)
+
+    def digest(self, draw: Draw) -> str:
+        """Names the face of a draw: 64 hex digits of decoder, texture and draw."""
+        mac = hashlib.sha256()
+        for part in (self.decoder.digest.encode(), self.method.texture_name.encode(), str(self.method.k).encode()):
+            mac.update(len(part).to_bytes(8, "big") + part)
+        for numbers in (draw.vector, [draw.female, draw.age], draw.rows, draw.weights):
+            raw = np.asarray(numbers, "<f4").tobytes()
+            mac.update(len(raw).to_bytes(8, "big") + raw)
+        return mac.hexdigest()
+
+
+def painter_of(models: Mapping[str, bytes], method: MethodConfig) -> Painter | None:
+    """The painter of a stage that got the decoder among its models."""
+    return Painter(models[DECODER], method) if DECODER in models else None

@@ -1,0 +1,123 @@
+"""Who wears whose face, subject by subject: what the two families of methods answer to the plan.
+
+A class method forms crowds and deals each crowd a face; a vector method draws for every subject alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from anonlib.config import JobConfig
+from anonlib.pipeline.decoding import Draw, Painter
+from anonlib.pipeline.people import People, best_portraits, donor_faces_of, stratum_of
+from anonlib.privacy.classes import EquivalenceClass, Stratum, with_guests
+from anonlib.privacy.dp import identities, mechanism_of
+from anonlib.privacy.keys import Keyring
+from anonlib.privacy.ksame import ALTERNATIVES, class_centres, k_diff
+
+MAYBE_SAME_PERSON = 0.96
+"""dlib cosine of two templates above which they may be one person, for effective k."""
+
+_FEMALE = {"female": 1.0, "male": 0.0}
+_AGES = (27.0, 42.0, 60.0)
+"""Years that a drawn face of each age band shows."""
+
+
+@dataclass(frozen=True)
+class Outfit:
+    """What a subject's faces wear: surrogates in the order they are tried; none and a `reason` if there is no face."""
+
+    surrogates: tuple[str, ...] = ()
+    class_id: str | None = None
+    k: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A class as the plan writes it: member and donor subject numbers, and the faces that its texture averages."""
+
+    class_id: str
+    wearers: list[int]
+    formed: EquivalenceClass
+    portraits: list[list[int]]
+    surrogates: tuple[str, ...]
+    draw: Draw | None = None
+
+
+@dataclass(frozen=True)
+class Wardrobe:
+    """An outfit a subject, and the crowds or draws behind them; `draws` by surrogate."""
+
+    outfits: list[Outfit]
+    strata: list[Stratum]
+    is_donor: NDArray[np.bool_]
+    crowds: list[Crowd] = field(default_factory=list)
+    draws: dict[str, Draw] = field(default_factory=dict)
+
+
+def crowds_of(job: JobConfig, faces: pa.Table, people: People, keyring: Keyring, painter: Painter | None) -> Wardrobe:
+    """Classes of at least k donors, everyone else a guest, and the face that each class is dealt."""
+    donor_faces = donor_faces_of(faces)
+    is_donor = np.zeros(len(people.ids), bool)
+    is_donor[people.of_face[donor_faces]] = True
+    strata = _strata(people)
+    classes, wearers = with_guests(people.template, strata, is_donor, k=job.method.k, same_person=MAYBE_SAME_PERSON)
+    ids = [keyring.pseudonym("class", *(people.ids[member] for member in one.members)) for one in classes]
+    centres = class_centres(people.template, classes)
+    dealt = k_diff(centres, [one.stratum for one in classes])
+    if job.method.name == "k-same":
+        dealt = [(number, *others[:ALTERNATIVES]) for number, others in enumerate(dealt)]
+    portraits = best_portraits(faces, people.of_face, donor_faces)
+    crowds = [
+        Crowd(
+            ids[number],
+            wearers[number],
+            one,
+            [portraits[member] for member in one.members],
+            tuple(ids[other] for other in dealt[number]),
+            painter and Draw(painter.decoder.identity(centres[number : number + 1])[0], *appearance(one.stratum)),
+        )
+        for number, one in enumerate(classes)
+    ]
+    outfits = [Outfit(reason=f"fewer than {job.method.k} subjects could hide together")] * len(people.ids)
+    for crowd in crowds:
+        alone = None if crowd.surrogates else "there is no other class whose surrogate it could wear"
+        for member in crowd.wearers:
+            outfits[member] = Outfit(crowd.surrogates, crowd.class_id, len(crowd.wearers), alone)
+    return Wardrobe(outfits, strata, is_donor, crowds)
+
+
+def draws_of(job: JobConfig, people: People, keyring: Keyring, painter: Painter) -> Wardrobe:
+    """One identity a subject and release, which all of the person's faces wear."""
+    strata = _strata(people)
+    vectors = identities(mechanism_of(job.method), painter.decoder.identity(people.template), people.ids, keyring)
+    chosen = [[Draw(z, *appearance(stratum))] for z, stratum in zip(vectors, strata, strict=True)]
+    named = [{painter.digest(draw): draw for draw in draws} for draws in chosen]
+    return Wardrobe(
+        [Outfit(tuple(draws)) for draws in named],
+        strata,
+        np.zeros(len(people.ids), bool),
+        draws={surrogate: draw for draws in named for surrogate, draw in draws.items()},
+    )
+
+
+def appearance(stratum: Stratum) -> tuple[float, float]:
+    """(female 0-1, age in years) that a stratum's new faces show: its band and no more, half and 42 where it is mixed."""
+    gender = stratum[0] if stratum else ""
+    band = int(stratum[1].removeprefix("age-")) if len(stratum) > 1 else 1
+    return _FEMALE.get(gender, 0.5), _AGES[band]
+
+
+def _strata(people: People) -> list[Stratum]:
+    return [stratum_of(*one) for one in zip(people.female, people.age, strict=True)]
+
+
+def portraits_of(crowd: Crowd, face_ids: Sequence[str]) -> list[list[str]]:
+    """The face ids that each donor of a crowd is averaged from."""
+    return [[face_ids[face] for face in faces] for faces in crowd.portraits]
