@@ -7,11 +7,11 @@ about who is in the photo either.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from anonlib.config import MethodConfig
+from anonlib.privacy.dp import epsilon_of, mechanism_of
 
 Kind = Literal["k-anonymity of the identity channel", "epsilon metric privacy of the identity channel", "none"]
 K_ANONYMITY: Kind = "k-anonymity of the identity channel"
@@ -35,22 +35,8 @@ def claim_of(method: MethodConfig) -> Claim:
     match method.name:
         case "k-diff" | "k-same":
             return Claim(K_ANONYMITY, k=method.k)
-        case "dp-laplace":
-            epsilon = _given(method.epsilon)
-            return Claim(METRIC_PRIVACY, epsilon=epsilon, metric="release", pure_epsilon=epsilon)
-        case "dp-vmf":
-            kappa = _given(method.kappa)
-            return Claim(METRIC_PRIVACY, epsilon=kappa, metric="Euclidean distance", pure_epsilon=2 * kappa)
-        case "dp-purkayastha":
-            epsilon = _given(method.epsilon)
-            return Claim(METRIC_PRIVACY, epsilon=epsilon, metric="radian", pure_epsilon=math.pi * epsilon)
-        case "dp-uniform":
-            return Claim(METRIC_PRIVACY, epsilon=0.0, metric="release", pure_epsilon=0.0)
+        case "dp-laplace" | "dp-vmf" | "dp-purkayastha" | "dp-uniform":
+            cost = epsilon_of(mechanism_of(method))
+            return Claim(METRIC_PRIVACY, epsilon=cost.metric, metric=cost.unit, pure_epsilon=cost.pure)
         case _:
             return Claim(NONE)
-
-
-def _given(value: float | None) -> float:
-    if value is None:
-        raise ValueError("the method's epsilon or kappa is missing")
-    return value

@@ -1,0 +1,309 @@
+"""Every bound is tested on densities, then on draws alone; each known defect is injected and must be caught."""
+
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import ive
+
+from anonlib.config import MethodConfig
+from anonlib.privacy.claims import claim_of
+from anonlib.privacy.dp import Cost, Mechanism, draw, draw_id, epsilon_of, identities, log_density, mechanism_of
+from anonlib.privacy.keys import Keyring
+
+KEYRING = Keyring(b"0123456789abcdef", "2026-11")
+NOISY = ("laplace", "vmf", "purkayastha")
+DIMENSIONS = (3, 8, 128, 512)
+
+
+def units(count: int, size: int, seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(count, size))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def corner(size: int) -> np.ndarray:
+    """The direction in which two unit vectors are furthest apart in L1: 2 sqrt(d)."""
+    return np.full(size, 1 / math.sqrt(size), np.float32)
+
+
+def many(sampler: Callable[[np.random.Generator], np.ndarray], count: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return np.array([sampler(generator) for _ in range(count)])
+
+
+def shown_epsilon(here: np.ndarray, there: np.ndarray) -> float:
+    """The epsilon that two samples of one statistic prove, wrong at most once in 10,000 times.
+
+    The largest log ratio over the ten bins of a histogram and over both orders, each share at its unfavourable end of
+    a Clopper-Pearson interval at a level that is shared among all of them.
+    """
+    edges = np.quantile(np.concatenate([here, there]), np.linspace(0, 1, 11)[1:-1])
+    counts = [np.bincount(np.searchsorted(edges, sample), minlength=10) for sample in (here, there)]
+    level = 1e-4 / 40
+    low = [stats.beta.ppf(level, count, len(here) - count + 1) for count in counts]
+    high = [stats.beta.ppf(1 - level, count + 1, len(here) - count) for count in counts]
+    return float(max(np.log(np.nan_to_num(low[a]) / np.nan_to_num(high[1 - a], nan=1.0)).max() for a in (0, 1)))
+
+
+def shown_by(mechanism: Mechanism, draws: int = 1, count: int = 12_000) -> float:
+    """The epsilon shown for the two templates furthest apart, by the sum of `draws` draws' cosines to one of them."""
+    template = corner(3)
+
+    def statistic(centre: np.ndarray, seed: int) -> np.ndarray:
+        cosine = many(lambda generator: draw(mechanism, centre, generator), count * draws, seed) @ template
+        return cosine.reshape(count, draws).sum(axis=1)
+
+    with np.errstate(divide="ignore"):
+        return shown_epsilon(statistic(template, 1), statistic(-template, 2))
+
+
+# --- what is promised -------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    st.sampled_from((*NOISY, "uniform")),
+    st.sampled_from(DIMENSIONS),
+    st.floats(0.01, 500),
+    st.integers(0, 10**6),
+    st.floats(0, 1),
+)
+def test_no_density_ratio_exceeds_the_metric_or_the_pure_bound(
+    name: str, size: int, parameter: float, seed: int, closeness: float
+) -> None:
+    mechanism = Mechanism(name, 0.0 if name == "uniform" else parameter)  # type: ignore[arg-type]
+    one, other, z = units(3, size, seed).astype(float)
+    other = closeness * one + (1 - closeness) * other
+    other /= np.linalg.norm(other)
+    rows = np.stack([z, one, other, -one])
+    ratio = np.abs(log_density(mechanism, one, rows) - log_density(mechanism, other, rows))
+    cost = epsilon_of(mechanism)
+    chord = np.linalg.norm(one - other)
+    apart = {"release": 1.0, "Euclidean distance": chord, "radian": 2 * math.asin(min(1.0, chord / 2))}
+    slack = 1e-4 + 1e-6 * cost.pure
+    assert ratio.max() <= cost.metric * apart[cost.unit] + slack
+    assert ratio.max() <= cost.per_radian * apart["radian"] + slack
+    assert ratio.max() <= cost.pure + slack
+
+
+@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("size", DIMENSIONS)
+def test_the_pure_bound_is_met_by_the_two_people_furthest_apart(name: str, size: int) -> None:
+    mechanism, template = Mechanism(name, 2.0), corner(size)  # type: ignore[arg-type]
+    ratio = log_density(mechanism, template, template[None]) - log_density(mechanism, -template, template[None])
+    assert ratio[0] <= epsilon_of(mechanism).pure + 1e-4
+    assert ratio[0] >= epsilon_of(mechanism).pure * (0.75 if size == 3 else 0.95)
+
+
+@pytest.mark.parametrize(
+    ("method", "cost"),
+    [
+        (MethodConfig(name="dp-laplace", epsilon=3.0, decoder="d"), Cost(3.0, "release", 1.5, 3.0)),
+        (MethodConfig(name="dp-vmf", kappa=3.0, decoder="d"), Cost(3.0, "Euclidean distance", 3.0, 6.0)),
+        (MethodConfig(name="dp-purkayastha", epsilon=3.0, decoder="d"), Cost(3.0, "radian", 3.0, 3 * math.pi)),
+        (MethodConfig(name="dp-uniform", decoder="d"), Cost(0.0, "release", 0.0, 0.0)),
+    ],
+)
+def test_costs_are_those_that_are_claimed(method: MethodConfig, cost: Cost) -> None:
+    assert epsilon_of(mechanism_of(method)) == cost
+    claim = claim_of(method)
+    assert (claim.epsilon, claim.metric, claim.pure_epsilon) == (cost.metric, cost.unit, cost.pure)
+
+
+def test_a_method_without_noise_has_no_epsilon() -> None:
+    with pytest.raises(ValueError, match="sampling draws no noise"):
+        mechanism_of(MethodConfig(name="sampling", decoder="d"))
+    assert claim_of(MethodConfig(name="sampling", decoder="d")).kind == "none"
+
+
+# --- what is drawn ----------------------------------------------------------------------------------------------
+
+
+def angle_distribution(mechanism: Mechanism, size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The angle's distribution function, by quadrature of its density on a fine grid."""
+    angles = np.linspace(0, math.pi, 200_002)[1:-1]
+    pull = np.cos(angles) if mechanism.name == "vmf" else -angles
+    heights = (size - 2) * np.log(np.sin(angles)) + mechanism.parameter * pull
+    mass = np.cumsum(np.exp(heights - heights.max()))
+    return lambda angle: np.interp(angle, angles, mass / mass[-1])
+
+
+@pytest.mark.parametrize("name", ["vmf", "purkayastha"])
+@pytest.mark.parametrize(("size", "parameter"), [(3, 0.5), (3, 40.0), (8, 5.0), (128, 30.0), (512, 200.0)])
+def test_angles_follow_the_density_and_not_one_that_is_twice_as_sharp(name: str, size: int, parameter: float) -> None:
+    mechanism = Mechanism(name, parameter)  # type: ignore[arg-type]
+    template = units(1, size, 7)[0].astype(float)
+    cosine = many(lambda generator: draw(mechanism, template, generator), 3000) @ template
+    angles = np.arccos(np.clip(cosine, -1, 1))
+    assert stats.kstest(angles, angle_distribution(mechanism, size)).pvalue > 1e-3
+    doubled = Mechanism(mechanism.name, 2 * parameter)
+    assert stats.kstest(angles, angle_distribution(doubled, size)).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("name", ["vmf", "purkayastha"])
+def test_directions_round_the_template_are_uniform(name: str) -> None:
+    template = np.array([0.0, 0.6, 0.8], np.float32)
+    z = many(lambda generator: draw(Mechanism(name, 2.0), template, generator), 3000)  # type: ignore[arg-type]
+    across = np.array([[1.0, 0.0, 0.0], [0.0, 0.8, -0.6]])
+    turn = np.arctan2(*(across @ z.T))
+    assert stats.kstest(turn, stats.uniform(-math.pi, 2 * math.pi).cdf).pvalue > 1e-3
+
+
+def test_vmf_means_are_the_ratio_of_bessel_functions_and_scipys() -> None:
+    for size, kappa in ((8, 3.0), (128, 100.0)):
+        template = units(1, size, 1)[0].astype(float)
+        template /= np.linalg.norm(template)
+        ours = many(lambda generator: draw(Mechanism("vmf", kappa), template, generator), 3000) @ template  # noqa: B023
+        scipys = stats.vonmises_fisher(template, kappa, seed=3).rvs(3000) @ template
+        assert abs(ours.mean() - ive(size / 2, kappa) / ive(size / 2 - 1, kappa)) < 4 * ours.std() / math.sqrt(3000)
+        assert stats.ks_2samp(ours, scipys).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "cosines"), [("laplace", (0.05, 0.10, 0.20, 0.46)), ("vmf", (0.10, 0.19, 0.34, 0.61))]
+)
+def test_mean_cosines_at_512_dimensions_are_the_known_ones(name: str, cosines: tuple[float, ...]) -> None:
+    # The known figures of laplace are for noise scaled by 30.27 / eps, not by the true 2 sqrt(512).
+    rescale = 2 * math.sqrt(512) / 30.27 if name == "laplace" else 1.0
+    template = units(1, 512, 3)[0]
+    for parameter, expected in zip((50, 100, 200, 500), cosines, strict=True):
+        mechanism = Mechanism(name, parameter * rescale)  # type: ignore[arg-type]
+        cosine = many(lambda generator: draw(mechanism, template, generator), 1000) @ template  # noqa: B023
+        assert cosine.mean() == pytest.approx(expected, abs=0.005 + 3 * float(cosine.std()) / math.sqrt(1000))
+
+
+@pytest.mark.parametrize("mechanism", [Mechanism("vmf", 1e-6), Mechanism("vmf", 1e7), Mechanism("laplace", 1e-6),
+                                       Mechanism("purkayastha", 1e-6), Mechanism("purkayastha", 1e4)])  # fmt: skip
+@pytest.mark.parametrize("size", [3, 512])
+def test_extreme_parameters_still_give_unit_vectors(mechanism: Mechanism, size: int) -> None:
+    z = many(lambda generator: draw(mechanism, units(1, size, 5)[0], generator), 20)
+    assert z.dtype == np.float32
+    assert np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-6)
+
+
+def test_uniform_draws_are_independent_of_the_template() -> None:
+    one, other = units(2, 16, 9)
+    for seed in range(5):
+        z = draw(Mechanism("uniform"), one, np.random.default_rng(seed))
+        assert (z == draw(Mechanism("uniform"), other, np.random.default_rng(seed))).all()
+    assert (
+        identities(Mechanism("uniform"), one[None], ["a"], KEYRING)
+        == identities(Mechanism("uniform"), other[None], ["a"], KEYRING)
+    ).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "said"),
+    [("vmf", 0.0, "positive"), ("laplace", math.nan, "positive"), ("purkayastha", math.inf, "positive"),
+     ("uniform", 1.0, "no parameter")],
+)  # fmt: skip
+def test_a_parameter_that_bounds_nothing_is_refused(name: str, parameter: float, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Mechanism(name, parameter)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("template", [np.zeros(8), np.full(8, 1.0), np.full(8, np.nan), np.array([1.0, 0.0])])
+def test_a_template_off_the_sphere_is_refused(template: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="a template"):
+        draw(Mechanism("laplace", 1.0), template, np.random.default_rng(0))
+
+
+# --- one draw a subject and a release ---------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from((*NOISY, "uniform")), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_a_draw_depends_on_its_subject_alone_and_not_on_who_else_is_there(
+    name: str, count: int, order: random.Random
+) -> None:
+    mechanism = Mechanism(name, 0.0 if name == "uniform" else 20.0)  # type: ignore[arg-type]
+    templates, subjects = units(count, 16, count), [f"subject {number}" for number in range(count)]
+    drawn = identities(mechanism, templates, subjects, KEYRING)
+    chosen = [number for number in range(count) if order.random() < 0.5]
+    order.shuffle(chosen)
+    again = identities(mechanism, templates[chosen], [subjects[number] for number in chosen], KEYRING)
+    assert (again == drawn[chosen]).all()
+
+
+@pytest.mark.parametrize("name", [*NOISY, "uniform"])
+def test_other_releases_subjects_secrets_and_parameters_share_no_noise(name: str) -> None:
+    parameter = 0.0 if name == "uniform" else 1.0
+    mechanism, template = Mechanism(name, parameter), units(1, 512, 2)  # type: ignore[arg-type]
+    drawn = [
+        identities(mechanism, template, [subject], Keyring(secret, release))[0]
+        for secret in (b"0123456789abcdef", b"0123456789abcdeg")
+        for release in ("2026-11", "2026-12")
+        for subject in ("a", "b")
+    ]
+    if name != "uniform":
+        drawn.append(identities(Mechanism(mechanism.name, 1.1), template, ["a"], KEYRING)[0])
+        moved = template + 1e-4 * units(1, 512, 3)
+        drawn.append(identities(mechanism, moved / np.linalg.norm(moved), ["a"], KEYRING)[0])
+    cosine = np.array(drawn) @ np.array(drawn).T - np.eye(len(drawn))
+    # Chance keeps independent directions of 512 dimensions within 5 / sqrt(512) of a right angle.
+    assert np.abs(cosine).max() < 0.23
+    assert len({draw_id(z) for z in drawn}) == len(drawn)
+    assert draw_id(drawn[0]) == draw_id(identities(mechanism, template, ["a"], KEYRING)[0])
+
+
+def test_a_subject_is_drawn_once() -> None:
+    with pytest.raises(ValueError, match="listed twice"):
+        identities(Mechanism("vmf", 1.0), units(2, 8, 0), ["a", "a"], KEYRING)
+    with pytest.raises(ValueError, match="2 templates cannot belong to 1 subjects"):
+        identities(Mechanism("vmf", 1.0), units(2, 8, 0), ["a"], KEYRING)
+
+
+# --- the same bounds from draws alone, and the known defects ------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("laplace", 1.0), ("vmf", 1.0), ("purkayastha", 0.6)])
+def test_two_templates_are_told_apart_within_the_bound_and_beyond_it_when_the_parameter_is_doubled(
+    name: str, parameter: float
+) -> None:
+    bound = epsilon_of(Mechanism(name, parameter)).pure  # type: ignore[arg-type]
+    assert 0.5 * bound < shown_by(Mechanism(name, parameter)) <= bound  # type: ignore[arg-type]
+    assert shown_by(Mechanism(name, 2 * parameter)) > bound  # type: ignore[arg-type]
+
+
+def test_the_defect_of_a_draw_for_each_image_exceeds_the_bound_and_averages_to_the_person() -> None:
+    mechanism = Mechanism("vmf", 1.0)
+    assert shown_by(mechanism, draws=4, count=6_000) > epsilon_of(mechanism).pure
+    template, images = units(1, 128, 4)[0], 400
+    each = many(lambda generator: draw(Mechanism("vmf", 20.0), template, generator), images)
+    once = np.repeat(identities(Mechanism("vmf", 20.0), template[None], ["a"], KEYRING), images, axis=0)
+    for worn, least, most in ((each, 0.9, 1.0), (once, -0.5, 0.5)):
+        mean = worn.mean(axis=0)
+        assert least < mean @ template / np.linalg.norm(mean) < most
+
+
+def test_the_defect_of_a_distance_seen_on_a_dataset_exceeds_the_bound() -> None:
+    # The L1 diameter of a dataset that lacks the two people furthest apart is short of 2 sqrt(d).
+    dataset, size, epsilon = units(50, 128, 6), 128, 4.0
+    seen = max(np.abs(dataset - one).sum(axis=1).max() for one in dataset)
+    template = corner(size)
+
+    def ratio(reach: float) -> float:
+        used = Mechanism("laplace", epsilon * 2 * math.sqrt(size) / reach)
+        return float(log_density(used, template, template[None])[0] - log_density(used, -template, template[None])[0])
+
+    assert ratio(2 * math.sqrt(size)) <= epsilon
+    assert ratio(seen) > epsilon
+
+
+def test_the_defect_of_clamping_by_the_data_makes_a_draw_depend_on_others() -> None:
+    templates, subjects = units(30, 16, 8), [str(number) for number in range(30)]
+
+    def clamped(rows: np.ndarray) -> np.ndarray:
+        z = identities(Mechanism("laplace", 9.0), rows, subjects[: len(rows)], KEYRING)
+        return np.clip(z, rows.min(axis=0), rows.max(axis=0))
+
+    def depends(drawn: Callable[[np.ndarray], np.ndarray]) -> bool:
+        return bool((drawn(templates)[:15] != drawn(templates[:15])).any())
+
+    assert depends(clamped)
+    assert not depends(lambda rows: identities(Mechanism("laplace", 9.0), rows, subjects[: len(rows)], KEYRING))

@@ -1,0 +1,212 @@
+import math
+import random
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anonlib.privacy.classes import effective_k
+from anonlib.privacy.dp import Mechanism, draw_id, epsilon_of, identities
+from anonlib.privacy.keys import Keyring
+from anonlib.privacy.ledger import Budget, Entry, Spent, entry, refusal, spent, suspected_people
+from anonlib.privacy.subjects import normalized
+
+costs = st.sampled_from([0.0, 0.1, 0.5, 1.0, 7.0])
+rows = st.builds(
+    lambda subject, release, draw, pure: Entry(subject, release, "vmf", draw, pure, pure / 2),
+    st.sampled_from("abcd"), st.sampled_from(["r1", "r2", "r3"]), st.sampled_from(["z1", "z2", "z3"]), costs,
+)  # fmt: skip
+entries = st.lists(rows, max_size=12)
+groups = st.none() | st.fixed_dictionaries(dict.fromkeys("abcd", st.integers(0, 2)))
+
+
+def counted(rows: Iterable[Entry], subjects: Iterable[str]) -> float:
+    """What one who sees all `subjects` as one person has seen: every different draw, at its dearest."""
+    dearest: dict[tuple[str, str], float] = {}
+    for row in rows:
+        if row.subject in subjects:
+            dearest[row.subject, row.draw] = max(row.pure, dearest.get((row.subject, row.draw), 0.0))
+    return sum(dearest.values())
+
+
+def shown(subject: str, release: str, draw: str, pure: float = 2.0) -> Entry:
+    return Entry(subject, release, "vmf", draw, pure, pure / 2)
+
+
+# --- sums ---------------------------------------------------------------------------------------------------------
+
+
+@given(entries, groups)
+def test_no_account_is_under_counted(booked: list[Entry], people: dict[str, int] | None) -> None:
+    sums = spent(booked, people)
+    assert set(sums) == {row.subject for row in booked}
+    for subject, total in sums.items():
+        same = [other for other in "abcd" if other == subject or (people and people[other] == people[subject])]
+        assert total.pure == pytest.approx(counted(booked, same))
+        assert total.pure >= max(row.pure for row in booked if row.subject in same)
+        assert total.per_radian == pytest.approx(total.pure / 2)
+
+
+@given(entries, st.randoms(use_true_random=False), groups)
+def test_neither_order_nor_repetition_matters(
+    booked: list[Entry], order: random.Random, people: dict[str, int] | None
+) -> None:
+    again = booked + [order.choice(booked) for _ in booked]
+    order.shuffle(again)
+    assert spent(again, people) == spent(booked, people)
+
+
+@given(entries, entries, groups)
+def test_a_further_row_never_lowers_a_sum(
+    booked: list[Entry], further: list[Entry], people: dict[str, int] | None
+) -> None:
+    before, after = spent(booked, people), spent(booked + further, people)
+    assert all(after[subject].pure >= total.pure for subject, total in before.items())
+
+
+def test_independent_draws_of_two_releases_add_up() -> None:
+    assert spent([shown("a", "r1", "z1"), shown("a", "r2", "z2")]) == {"a": Spent(4.0, 2.0, 2)}
+
+
+def test_an_earlier_draw_that_is_reused_costs_nothing_new() -> None:
+    assert spent([shown("a", "r1", "z1"), shown("a", "r2", "z1")]) == {"a": Spent(2.0, 1.0, 1)}
+
+
+def test_a_rerun_of_a_release_counts_once_unless_it_drew_anew() -> None:
+    assert spent([shown("a", "r1", "z1")] * 3)["a"].pure == 2.0
+    assert spent([shown("a", "r1", "z1"), shown("a", "r1", "z2")])["a"].pure == 4.0
+
+
+def test_draws_that_the_mechanisms_made_are_known_again() -> None:
+    template, mechanism = normalized(np.ones((1, 8), np.float32)), Mechanism("vmf", 3.0)
+    booked = []
+    for release in ("r1", "r1", "r2"):
+        z = identities(mechanism, template, ["a"], Keyring(b"0123456789abcdef", release))[0]
+        booked.append(entry("a", release, "vmf", draw_id(z), epsilon_of(mechanism)))
+    assert spent(booked) == {"a": Spent(12.0, 6.0, 2)}
+
+
+def test_a_person_split_in_m_subjects_costs_m_times_as_much() -> None:
+    booked = [shown(subject, "r1", "z" + subject) for subject in "abc"]
+    sums = spent(booked, {"a": 0, "b": 0, "c": 1})
+    assert {subject: total.pure for subject, total in sums.items()} == {"a": 4.0, "b": 4.0, "c": 2.0}
+
+
+def test_a_method_that_promises_nothing_has_spent_everything() -> None:
+    assert spent([entry("a", "r1", "sampling", "z1", None)])["a"].pure == math.inf
+
+
+@pytest.mark.parametrize("epsilon", [-1.0, math.nan])
+def test_an_epsilon_that_would_hide_others_is_refused(epsilon: float) -> None:
+    with pytest.raises(ValueError, match="0 or more"):
+        Entry("a", "r", "vmf", "z", epsilon, 0.0)
+    with pytest.raises(ValueError, match="0 or more"):
+        Budget(epsilon)
+
+
+# --- budget -------------------------------------------------------------------------------------------------------
+
+
+@given(entries, entries, groups, st.sampled_from([0.0, 0.5, 1.0, 3.0, 10.0]))
+def test_a_run_starts_only_if_nobody_whom_it_costs_ends_over_budget(
+    booked: list[Entry], planned: list[Entry], people: dict[str, int] | None, most: float
+) -> None:
+    refused = refusal(booked, planned, Budget(most), people)
+    before, after = spent(booked, people), spent(booked + planned, people)
+    over = {row.subject for row in planned if after[row.subject].pure > most + 1e-6}
+    if people is None:
+        over = {subject for subject in over if subject not in before or after[subject].pure > before[subject].pure}
+        assert set(refused.subjects if refused else ()) == over
+    assert set(refused.subjects if refused else ()) <= over
+    if refused is None:
+        for subject in over:
+            same = [other for other in "abcd" if people and people[other] == people[subject]] or [subject]
+            assert counted(booked + planned, same) == pytest.approx(counted(booked, same))
+    else:
+        assert refused.excess == pytest.approx(max(after[subject].pure for subject in refused.subjects) - most)
+
+
+def test_a_run_over_budget_is_refused_in_a_sentence_of_counts() -> None:
+    booked = [shown("Ann", "r1", "z1"), shown("Bob", "r1", "z2", 0.5)]
+    planned = [shown("Ann", "r2", "z3"), shown("Bob", "r2", "z4")]
+    refused = refusal(booked, planned, Budget(3.0))
+    assert refused is not None
+    assert refused.subjects == ("Ann",)
+    assert refused.sentence.startswith(
+        "1 of the 2 subjects of this run would exceed the budget of epsilon 3 over all releases, the worst of them, "
+        "at 4, by 1;"
+    )
+    assert "Ann" not in refused.sentence + repr(refused)
+    assert refusal(booked, planned, Budget(4.0)) is None
+
+
+def test_three_tenths_fill_a_budget_of_point_three() -> None:
+    planned = [shown("a", f"r{n}", f"z{n}", 0.1) for n in range(3)]
+    assert refusal([], planned, Budget(0.3)) is None
+    assert refusal([], [*planned, shown("a", "r4", "z4", 0.1)], Budget(0.3)) is not None
+
+
+def test_reuse_and_uniform_draws_may_run_on_an_overdrawn_account() -> None:
+    booked = [shown("a", "r1", "z1", 9.0)]
+    assert refusal(booked, [shown("a", "r2", "z1", 9.0)], Budget(1.0)) is None
+    assert refusal(booked, [shown("a", "r2", "z2", 0.0)], Budget(1.0)) is None
+    assert refusal(booked, [shown("a", "r2", "z2", 0.1)], Budget(1.0)) is not None
+
+
+def test_no_budget_outlives_a_method_without_an_epsilon() -> None:
+    booked = [entry("a", "r1", "sampling", "z1", None)]
+    refused = refusal(booked, [shown("a", "r2", "z2")], Budget(1000.0))
+    assert refused is not None
+    assert "without any bound" in refused.sentence
+
+
+# --- known defects ------------------------------------------------------------------------------------------------
+
+
+def last_release_only(booked: Iterable[Entry]) -> dict[str, float]:
+    return {row.subject: row.pure for row in booked}
+
+
+def by_release_name(booked: Iterable[Entry]) -> dict[str, float]:
+    once = {(row.subject, row.release): row.pure for row in booked}
+    return {s: sum(pure for (subject, _), pure in once.items() if subject == s) for s, _ in once}
+
+
+def by_subject_alone(booked: Iterable[Entry]) -> dict[str, float]:
+    return {subject: total.pure for subject, total in spent(booked).items()}
+
+
+@pytest.mark.parametrize("defect", [last_release_only, by_release_name, by_subject_alone])
+def test_a_ledger_that_forgets_releases_draws_or_split_people_is_caught(
+    defect: Callable[[Iterable[Entry]], dict[str, float]],
+) -> None:
+    booked = [shown("a", "r1", "z1"), shown("a", "r1", "z2"), shown("a", "r2", "z3"), shown("b", "r2", "z4")]
+    seen = counted(booked, "ab")
+    assert spent(booked, {"a": 0, "b": 0})["a"].pure == seen
+    assert defect(booked)["a"] < seen
+
+
+# --- who may be one person ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [2, 3, 4096])
+def test_suspected_people_are_the_components_that_effective_k_counts(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anonlib.privacy.ledger._BLOCK", block)
+    templates = normalized(np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32))
+    for threshold in (0.5, 0.9, 0.97, 1.1):
+        people = suspected_people(templates, threshold)
+        assert len(set(people)) == effective_k(templates, threshold)
+        linked = templates @ templates.T >= threshold
+        assert all(people[one] == people[other] for one, other in zip(*np.nonzero(linked), strict=True))
+    assert suspected_people(templates[:0], 0.9).shape == (0,)
+
+
+def test_a_chain_of_lookalikes_shares_one_account() -> None:
+    angles = np.radians([0, 10, 20, 90])
+    templates = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    people = suspected_people(templates, math.cos(math.radians(11)))
+    assert people[0] == people[1] == people[2] != people[3]
