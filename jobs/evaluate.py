@@ -80,6 +80,8 @@ def show(evidence: Evidence, attacks: dict[str, Attacks], utility: Utility) -> N
         chance = rates[0].chance
         said = f"{chance:.1%}" if chance is not None else ""
         print(f"{name:<28}" + "".join(f"{percent(one):<24}" for one in rates) + said)
+    alike = [one.same_surrogate for one in attacks.values()]
+    print(f"{'cosine, same surrogate':<28}" + "".join(f"{cosine(one):<24}" for one in alike))
     told = [f"{one.threshold:.3f} {'measured' if one.measured_here else 'catalogue'}" for one in attacks.values()]
     print(f"{f'cosine at FAR {FAR:g}':<28}" + "".join(f"{one:<24}" for one in told))
     print(f"{'impostor pairs':<28}" + "".join(f"{one.impostors:<24,}" for one in attacks.values()) + "\n")
@@ -94,6 +96,11 @@ def show(evidence: Evidence, attacks: dict[str, Attacks], utility: Utility) -> N
 def percent(rate: Rate) -> str:
     """`12.3% [10.1 14.0]`, or a dash where nothing was counted."""
     return f"{rate.value:.1%} [{100 * rate.low:.1f} {100 * rate.high:.1f}]" if rate.count else "-"
+
+
+def cosine(one: Rate) -> str:
+    """`.670 [.650 .690]`, or a dash where nothing was counted."""
+    return f"{one.value:.3f} [{one.low:.3f} {one.high:.3f}]" if one.count else "-"
 
 
 def redacted(name: str, fallbacks: Fallbacks) -> list[tuple[str, str]]:

@@ -44,12 +44,16 @@ class Rate:
 
 @dataclass(frozen=True)
 class Attacks:
-    """One recognizer's: `rates` by attack, and the cosine that verification and donors were judged by."""
+    """One recognizer's: `rates` by attack, and the cosine that verification and donors were judged by.
+
+    `same_surrogate`: mean cosine of two released photos of one person that wear one surrogate.
+    """
 
     threshold: float
     measured_here: bool
     impostors: int
     rates: dict[str, Rate]
+    same_surrogate: Rate
 
 
 # ---- identification -------------------------------------------------------------------------------------------
@@ -263,4 +267,10 @@ def attack(evidence: Evidence, recognizer: str, *, seed: int = 0) -> Attacks:
     if evidence.context is not None:
         hidden = evidence.context[recognizer]
         rates["rank-1 context"] = of(identified(hidden, hidden), guess)
-    return Attacks(threshold, measured_here, len(impostors), rates)
+    alike = genuine_similarities(released[probe], who, released[gallery], enrolled)
+    worn = dict(zip(enrolled.tolist(), evidence.worn[gallery].tolist(), strict=True))
+    same = np.array(
+        [worn[one] == own >= 0 for one, own in zip(who.tolist(), evidence.worn[probe].tolist(), strict=True)]
+    )
+    consistent = of(np.where(same, alike, np.nan))
+    return Attacks(threshold, measured_here, len(impostors), rates, consistent)

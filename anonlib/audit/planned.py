@@ -1,4 +1,7 @@
-"""What the plan says of each face, by face id: who it is, where it hides, whose surrogate it helped to make."""
+"""What the plan says of each face, by face id: who it is, where it hides, whose surrogate it helped to make.
+
+A vector method has no classes: its surrogates are numbered by the subjects that were drawn for, and nobody is averaged.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from anonlib.pipeline.places import Room
 
 @dataclass(frozen=True)
 class Planned:
-    """Who a face is and where it hides, by face id; who was averaged, by face id; which class has a digest."""
+    """Who a face is and where it hides, by face id; who was averaged, by face id; whose surrogate has a digest."""
 
     person: dict[str, int]
     class_of: dict[str, int]
@@ -20,9 +23,16 @@ class Planned:
 
 def planned_faces(room: Room) -> Planned:
     """The plan of a synthesis; a redaction has no people and no classes, so everything is empty."""
-    blocks = (room.committed("plan") or {})["blocks"]
-    if not blocks:
+    plan = room.committed("plan") or {}
+    if not plan["subjects"]:
         return Planned({}, {}, {}, {})
+    columns = ["faces", "class_id", "surrogates"]
+    subjects = tables.from_bytes(room.storage.read(room.path("subjects.parquet")), columns).to_pylist()
+    person = {face: index for index, row in enumerate(subjects) for face in row["faces"]}
+    blocks = plan["blocks"]
+    if not blocks:
+        drawn = {digest: index for index, row in enumerate(subjects) for digest in row["surrogates"]}
+        return Planned(person, {}, {}, drawn)
     rows = [
         row
         for block in blocks
@@ -39,7 +49,5 @@ def planned_faces(room: Room) -> Planned:
         for block in blocks
         for class_id, digest in (room.committed(f"surrogates/{block}") or {"digests": {}})["digests"].items()
     }
-    subjects = tables.from_bytes(room.storage.read(room.path("subjects.parquet")), ["faces", "class_id"]).to_pylist()
-    person = {face: index for index, row in enumerate(subjects) for face in row["faces"]}
     class_of = {face: number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
     return Planned(person, class_of, donor_class, digests)

@@ -64,6 +64,10 @@ class Painter:
         self.decoder = Decoder.from_bytes(data)
         self.method = method
 
+    def identity(self, template: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A unit template (d,) as a point of the decoder's identity space (d,)."""
+        return self.decoder.identity(template[None])[0]
+
     def texture(self, draw: Draw) -> Texture:
         """The face of a draw; the same draw gives the same face."""
         if draw.rows:

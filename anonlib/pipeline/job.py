@@ -127,9 +127,9 @@ class Job:
         missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
-        plan = PlanStage(
-            self.config, self.places, self.keyring, self.scan_key, self.plan_key, self.decoder
-        ).run(self.shards)
+        plan = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self.decoder).run(
+            self.shards
+        )
         make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key, self.decoder)
         failed = self._rounds("surrogates", make, plan.blocks, self._blocks_done, str)
         if failed:

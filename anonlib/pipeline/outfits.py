@@ -81,7 +81,7 @@ def crowds_of(job: JobConfig, faces: pa.Table, people: People, keyring: Keyring,
             one,
             [portraits[member] for member in one.members],
             tuple(ids[other] for other in dealt[number]),
-            painter and Draw(painter.decoder.identity(centres[number : number + 1])[0], *appearance(one.stratum)),
+            None if painter is None else Draw(painter.identity(centres[number]), *appearance(one.stratum)),
         )
         for number, one in enumerate(classes)
     ]
@@ -108,7 +108,7 @@ def draws_of(job: JobConfig, people: People, keyring: Keyring, painter: Painter)
 
 
 def appearance(stratum: Stratum) -> tuple[float, float]:
-    """(female 0-1, age in years) that a stratum's new faces show: its band and no more, half and 42 where it is mixed."""
+    """(female 0-1, age in years) that a stratum's new faces show: the band and no more; half and 42 where mixed."""
     gender = stratum[0] if stratum else ""
     band = int(stratum[1].removeprefix("age-")) if len(stratum) > 1 else 1
     return _FEMALE.get(gender, 0.5), _AGES[band]

@@ -145,9 +145,7 @@ class PlanStage:
         ]
         self._publish("subjects", rows, SUBJECTS)
 
-    def _write_assignments(
-        self, shards: Sequence[Shard], faces: pa.Table, people: People, wardrobe: Wardrobe
-    ) -> int:
+    def _write_assignments(self, shards: Sequence[Shard], faces: pa.Table, people: People, wardrobe: Wardrobe) -> int:
         """assignments/SHARD for every shard, an empty one too, and the draws it needs; returns the faces redacted."""
         row_of = {face_id: row for row, face_id in enumerate(faces.column("face_id").to_pylist())}
         presence, yaw = column(faces, "presence"), np.abs(column(faces, "yaw"))

@@ -1,8 +1,8 @@
 """Surrogates: the texture of every class, a block of classes at a time, and where a renderer finds them.
 
-A class's texture is averaged from the crops that scan kept, or decoded from the class's centre. Part of planning, but it
-touches pixels, so it is a unit of work like a shard: run anywhere, committed once. A single subject's draw is not stored
-as a texture, which would be larger than the photos: the renderer decodes it.
+A class's texture is averaged from the crops that scan kept, or decoded from the class's centre. Part of planning, but
+it touches pixels, so it is a unit of work like a shard: run anywhere, committed once. A single subject's draw is not
+stored as a texture, which would be larger than the photos: the renderer decodes it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ class SurrogateStage:
 
     name = "surrogates"
 
-    def __init__(
-        self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes]
-    ) -> None:
+    def __init__(self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes]) -> None:
         cv2.setNumThreads(1)
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
