@@ -79,6 +79,8 @@ FLAGS = (
     Flag("limits.chunk", "--chunk", int, "Images that are held and worked on together."),
     Flag("secret.env", "--secret-env", str, "The environment variable that holds the job's secret."),
     Flag("secret.file", "--secret-file", str, "The file that holds the job's secret."),
+    Flag("ledger.uri", "--ledger", str, "The place that remembers people over releases; not in the workspace."),
+    Flag("ledger.budget", "--budget", float, "The most epsilon that one person may spend over all releases."),
     Flag("ray.actors", "--actors", int, "Workers; 0 runs in this process without Ray, default one a core."),
     Flag("ray.num_gpus", "--num-gpus", float, "GPUs for each worker; a part of one is allowed."),
     Flag("ray.address", "--ray-address", str, "The Ray cluster to use; started on this machine if not given."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,6 +143,13 @@ class SecretConfig(_Frozen):
         return self
 
 
+class LedgerConfig(_Frozen):
+    """The place that remembers people over releases, and the `budget`: the most epsilon that one of them may spend."""
+
+    uri: str
+    budget: float | None = Field(default=None, ge=0)
+
+
 class RayConfig(_Frozen):
     """Where it runs. `actors: 0` is the serial twin in this process, `null` one actor a core."""
 
@@ -170,6 +178,7 @@ class JobConfig(_Frozen):
     jpeg_quality: int = Field(default=92, ge=50, le=100)
     limits: LimitsConfig = LimitsConfig()
     secret: SecretConfig = SecretConfig()
+    ledger: LedgerConfig | None = None
     ray: RayConfig = RayConfig()
     storage: StorageConfig = StorageConfig()
     accept_licences: tuple[str, ...] = ()
@@ -182,13 +191,25 @@ class JobConfig(_Frozen):
     @model_validator(mode="after")
     def _places_apart(self) -> JobConfig:
         places = {"input": self.input.uri, "output": self.output.uri, "workspace": self.workspace.uri}
-        for first, second in (("output", "workspace"), ("output", "input"), ("workspace", "input")):
+        if self.ledger:
+            places["ledger"] = self.ledger.uri
+        for first, second in combinations(("ledger", "output", "workspace", "input"), 2):
+            if first not in places:
+                continue
             a, b = (_absolute(places[name]) for name in (first, second))
             if a == b or a.startswith(b + "/") or (second != "input" and b.startswith(a + "/")):
                 raise ValueError(
-                    f"{first} ({places[first]}) and {second} ({places[second]}) must be separate places: "
-                    "the workspace holds personal data, the output leaves the building"
+                    f"{first} ({places[first]}) and {second} ({places[second]}) must be separate places: workspace "
+                    "and ledger hold personal data, the output leaves the building, and a purge keeps the ledger"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _remembers(self) -> JobConfig:
+        if self.ledger and not (self.secret.env or self.secret.file):
+            raise ValueError("a ledger recognizes people over releases by the secret; name one by secret.env or .file")
+        if self.method.draw == "reuse" and (self.ledger is None or self.method.name not in VECTOR_METHODS):
+            raise ValueError("method.draw: reuse needs a ledger that remembers the draws, and a method that draws")
         return self
 
     def digest(self, *parts: str) -> str:

@@ -135,6 +135,21 @@ ASSIGNMENTS = pa.schema(
     ]
 )
 
+ACCOUNTS = pa.schema(
+    [
+        ("person", pa.string()),
+        ("template", _floats(EMBEDDING_DIM)),
+        ("faces", pa.int64()),
+        ("release", pa.string()),
+        ("kind", pa.string()),
+        ("method", pa.string()),
+        ("draw_id", pa.string()),
+        ("pure", pa.float64()),
+        ("per_radian", pa.float64()),
+        ("draw", DRAW),
+    ]
+)
+
 SIMILARITY = pa.struct([("recognizer", pa.string()), ("to_source", pa.float32()), ("threshold", pa.float32())])
 
 MANIFEST_FACE = pa.struct(
@@ -179,6 +194,7 @@ RESTRICTED = {
     "classes": CLASSES,
     "draws": DRAWS,
     "assignments": ASSIGNMENTS,
+    "accounts": ACCOUNTS,
 }
 RELEASED_TABLES = {"manifest": MANIFEST}
 RESTRICTED_COLUMNS = frozenset(

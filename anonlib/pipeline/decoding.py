@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,12 @@ class Draw:
     age: float
     rows: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+
+
+def draw_of(row: Mapping[str, Any]) -> Draw:
+    """A draw as the tables hold it."""
+    rows, weights = row["rows"] or (), row["weights"] or ()
+    return Draw(np.array(row["vector"], np.float32), row["female"], row["age"], tuple(rows), tuple(weights))
 
 
 def read_decoder(job: JobConfig) -> bytes | None:

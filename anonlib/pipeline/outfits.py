@@ -5,7 +5,7 @@ A class method forms crowds and deals each crowd a face; a vector method draws f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from anonlib.privacy.classes import EquivalenceClass, Stratum, with_guests
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ksame import ALTERNATIVES, class_centres, k_diff
+from anonlib.privacy.sampling import fit_prior, sample
 
 MAYBE_SAME_PERSON = 0.96
 """dlib cosine of two templates above which they may be one person, for effective k."""
@@ -93,18 +94,42 @@ def crowds_of(job: JobConfig, faces: pa.Table, people: People, keyring: Keyring,
     return Wardrobe(outfits, strata, is_donor, crowds)
 
 
-def draws_of(job: JobConfig, people: People, keyring: Keyring, painter: Painter) -> Wardrobe:
-    """One identity a subject and release, which all of the person's faces wear."""
+def draws_of(job: JobConfig, people: People, keyring: Keyring, painter: Painter, known: Mapping[int, Draw]) -> Wardrobe:
+    """One identity a subject and release, which all of the person's faces wear; `known`: draws to wear again."""
     strata = _strata(people)
-    vectors = identities(mechanism_of(job.method), painter.decoder.identity(people.template), people.ids, keyring)
-    chosen = [[Draw(z, *appearance(stratum))] for z, stratum in zip(vectors, strata, strict=True)]
-    named = [{painter.digest(draw): draw for draw in draws} for draws in chosen]
+    looks = [appearance(stratum) for stratum in strata]
+    drawn = _drawn(job, painter.decoder.identity(people.template), people.ids, looks, keyring, painter)
+    named = [
+        {painter.digest(draw): draw for draw in ([known[number]] if number in known else draws)}
+        for number, draws in enumerate(drawn)
+    ]
     return Wardrobe(
         [Outfit(tuple(draws)) for draws in named],
         strata,
         np.zeros(len(people.ids), bool),
         draws={surrogate: draw for draws in named for surrogate, draw in draws.items()},
     )
+
+
+def _drawn(
+    job: JobConfig,
+    identities_of: NDArray[np.float32],
+    ids: list[str],
+    looks: list[tuple[float, float]],
+    keyring: Keyring,
+    painter: Painter,
+) -> list[list[Draw]]:
+    """The method's draws for each subject, a point of the identity space (n, d), in the order they are tried."""
+    method, bank = job.method, painter.decoder.bank
+    if method.name == "sampling":
+        own, other = method.own_angle, method.other_angle
+        prior = fit_prior(bank.vectors)
+        sampled = sample(prior, bank.vectors, identities_of, ids, keyring, own_angle=own, other_angle=other)
+        return [[Draw(z, *look) for z in one.points] for one, look in zip(sampled, looks, strict=True)]
+    if method.name == "surrogate":
+        raise NotImplementedError
+    vectors = identities(mechanism_of(method), identities_of, ids, keyring)
+    return [[Draw(z, *look)] for z, look in zip(vectors, looks, strict=True)]
 
 
 def appearance(stratum: Stratum) -> tuple[float, float]:

@@ -30,11 +30,14 @@ _DONOR_CLARITY = 0.55
 
 @dataclass(frozen=True)
 class People:
-    """Subjects as columns: `of_face` (n,) subject numbers, `ids`, `formed_by`, `template` (s, d), attributes (s,)."""
+    """Subjects as columns: `of_face` (n,) subject numbers, `ids`, `labels`, `template` (s, d), attributes (s,).
+
+    `labels`: the dataset's name for the person, None if a cluster was formed.
+    """
 
     of_face: NDArray[np.int64]
     ids: list[str]
-    formed_by: list[str]
+    labels: list[str | None]
     template: NDArray[np.float32]
     female: NDArray[np.float32]
     age: NDArray[np.float32]
@@ -76,7 +79,7 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
     return People(
         of_face,
         ids,
-        ["label"] * len(names) + ["clustering"] * joined,
+        [*names, *[None] * joined],
         templates(embeddings, of_face, subjects),
         mean_of("female"),
         mean_of("age"),

@@ -20,6 +20,7 @@ from anonlib.config import CLASS_METHODS, SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Shard
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline import tables
+from anonlib.pipeline.accounts import Accounts, kind_of
 from anonlib.pipeline.decoding import Draw, Painter, painter_of
 from anonlib.pipeline.outfits import Outfit, Wardrobe, crowds_of, draws_of, portraits_of
 from anonlib.pipeline.people import People, column, people_of
@@ -76,7 +77,14 @@ class PlanStage:
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
         faces = pa.concat_tables([self._faces(shard, _FEATURES) for shard in shards])
         people = people_of(faces, self.keyring)
-        wardrobe = self._dress(faces, people)
+        accounts = Accounts.open(self.job, self.key)
+        persons = accounts.persons(people, self.keyring) if accounts else []
+        earlier = accounts.drawn(kind_of(self.job)) if accounts and self.job.method.draw == "reuse" else {}
+        again = {number: earlier[person] for number, person in enumerate(persons) if person in earlier}
+        wardrobe = self._dress(faces, people, again)
+        if accounts:
+            worn = [wardrobe.draws[outfit.surrogates[0]] for outfit in wardrobe.outfits] if wardrobe.draws else []
+            accounts.book(self.job, self.keyring.release, persons, people, worn)
         face_ids = faces.column("face_id").to_pylist()
         blocks = self._write_classes(people, wardrobe, face_ids)
         self._write_subjects(people, wardrobe, face_ids)
@@ -89,12 +97,12 @@ class PlanStage:
             "redacted": redacted,
         }
 
-    def _dress(self, faces: pa.Table, people: People) -> Wardrobe:
+    def _dress(self, faces: pa.Table, people: People, again: Mapping[int, Draw]) -> Wardrobe:
         if self.job.method.name in CLASS_METHODS:
             return crowds_of(self.job, faces, people, self.keyring, self.painter)
         if self.painter is None:
             raise ValueError(f"{self.job.method.name} draws identities, and no decoder came with the job")
-        return draws_of(self.job, people, self.keyring, self.painter)
+        return draws_of(self.job, people, self.keyring, self.painter, again)
 
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
         """A redaction needs no subjects: every face gets the job's method."""
@@ -131,7 +139,7 @@ class PlanStage:
         rows = [
             {
                 "subject_id": subject_id,
-                "formed_by": people.formed_by[number],
+                "formed_by": "clustering" if people.labels[number] is None else "label",
                 "donor": bool(wardrobe.is_donor[number]),
                 "faces": [face_ids[face] for face in order[bounds[number] : bounds[number + 1]]],
                 "template": people.template[number],

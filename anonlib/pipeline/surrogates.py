@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.pipeline import tables
-from anonlib.pipeline.decoding import Draw, Painter, painter_of
+from anonlib.pipeline.decoding import Draw, Painter, draw_of, painter_of
 from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.records import EXPRESSIONS, MESH_POINTS
@@ -122,12 +122,6 @@ class Surrogates:
             return from_bytes(self.plan.storage.read(self.plan.path("surrogates", f"{name}.npz")))
         except NotFound:
             raise LookupError("its surrogate is missing from the workspace") from None
-
-
-def draw_of(row: Mapping[str, Any]) -> Draw:
-    """A draw as the tables hold it."""
-    rows, weights = row["rows"] or (), row["weights"] or ()
-    return Draw(np.array(row["vector"], np.float32), row["female"], row["age"], tuple(rows), tuple(weights))
 
 
 def happiness(expression: Sequence[float]) -> float:

@@ -39,6 +39,10 @@ class Keyring:
         """A random stream of its own for this purpose and these parts."""
         return np.random.Generator(np.random.PCG64(int.from_bytes(self.digest(purpose, *parts), "big")))
 
+    def lasting(self) -> Keyring:
+        """The same secret bound to no release: for names that must hold in all of them and never leave."""
+        return Keyring(self.secret, "")
+
     def pseudonym(self, purpose: str, *parts: str | bytes) -> str:
         """24 hex digits standing for `parts` in this release alone."""
         return self.digest(purpose, *parts).hex()[:24]

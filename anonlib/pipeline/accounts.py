@@ -1,0 +1,152 @@
+"""The ledger of a job: who was released before, as whom, and what that has cost them.
+
+It outlives the workspace, because a person's losses add up over releases, and it holds what recognizes a person again:
+templates and drawn identities. So it is a third place, as restricted as the workspace, with one file a plan.
+
+A run is booked before its first face is drawn and then held against the budget, together with whatever else was booked
+meanwhile: of two runs that would break it together at least one is refused, and a refused run takes its booking back.
+A plan that is made again books the same file again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from anonlib.config import ConfigError, JobConfig
+from anonlib.pipeline import tables
+from anonlib.pipeline.decoding import Draw, draw_of
+from anonlib.pipeline.people import SAME_PERSON, People, matrix
+from anonlib.pipeline.places import Room, storage_options
+from anonlib.privacy.dp import Cost, draw_id, epsilon_of, mechanism_of
+from anonlib.privacy.keys import Keyring
+from anonlib.privacy.ledger import Budget, Entry, entry, refusal, suspected_people
+from anonlib.privacy.subjects import normalized
+from anonlib.records import ACCOUNTS
+from anonlib.storage import open_storage
+
+_DP = "dp-"
+_BLOCK = 4096
+
+
+class OverBudget(ConfigError):
+    """The run would spend more than the ledger's budget allows; counts alone, no name."""
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """The ledger's rows of all plans but `plan`, and the persons of this job's subjects."""
+
+    room: Room
+    plan: str
+    rows: pa.Table
+
+    @classmethod
+    def open(cls, job: JobConfig, plan_key: str) -> Accounts | None:
+        """The ledger that a job names, read; None if it names none."""
+        if job.ledger is None:
+            return None
+        room = Room(open_storage(job.ledger.uri, storage_options(job)), "plans")
+        parts = [ACCOUNTS.empty_table()]
+        for one in room.storage.list(f"{room.prefix}/"):
+            if one.path != room.path(f"{plan_key[:16]}.parquet"):
+                parts.append(tables.from_bytes(room.storage.read(one.path)))
+        return cls(room, plan_key[:16], pa.concat_tables(parts))
+
+    def persons(self, people: People, keyring: Keyring) -> list[str]:
+        """A name for each subject's person that holds in every release: by label, else by likeness, else new."""
+        lasting = keyring.lasting()
+        known = self.rows.column("person").to_pylist()
+        nearest = _nearest(people.template, matrix(self.rows, "template"))
+        found = []
+        for number, label in enumerate(people.labels):
+            if label is not None:
+                found.append(lasting.pseudonym("person", "label", label))
+            elif nearest[number] >= 0:
+                found.append(known[nearest[number]])
+            else:
+                found.append(lasting.pseudonym("person", "subject", people.ids[number]))
+        return found
+
+    def drawn(self, kind: str) -> dict[str, Draw]:
+        """The latest known draw of each person whom a method of this kind (see `kind_of`) drew before."""
+        rows = zip(*(self.rows.column(name).to_pylist() for name in ("person", "kind", "draw")), strict=True)
+        return {person: draw_of(draw) for person, of, draw in rows if of == kind and draw is not None}
+
+    def book(self, job: JobConfig, release: str, persons: Sequence[str], people: People, draws: Sequence[Draw]) -> None:
+        """Write this run's rows; raises OverBudget, and takes them back, if a budget is set that they break.
+
+        `draws`: one a subject, or none at all for a method that does not draw.
+        """
+        cost = _cost(job)
+        weight = np.bincount(people.of_face, minlength=len(people.ids))
+        rows: list[dict[str, Any]] = [
+            {
+                "person": person,
+                "template": people.template[number],
+                "faces": int(weight[number]),
+                "release": release,
+                "kind": kind_of(job),
+                "method": job.method.name,
+                "draw_id": draw_id(draws[number].vector) if draws else f"{release}/{people.ids[number]}",
+                "pure": None if cost is None else cost.pure,
+                "per_radian": None if cost is None else cost.per_radian,
+                "draw": asdict(draws[number]) if draws else None,
+            }
+            for number, person in enumerate(persons)
+        ]
+        path = self.room.path(f"{self.plan}.parquet")
+        data = tables.to_bytes(rows, ACCOUNTS)
+        self.room.storage.publish(path, data)
+        if job.ledger is None or job.ledger.budget is None:
+            return
+        others = Accounts.open(job, self.plan)
+        booked = self.rows if others is None else others.rows
+        mine = tables.from_bytes(data)
+        everybody = pa.concat_tables([booked, mine])
+        groups = suspected_people(matrix(everybody, "template"), SAME_PERSON)
+        number_of: dict[str, int] = {}
+        for person, group in zip(everybody.column("person").to_pylist(), groups.tolist(), strict=True):
+            number_of.setdefault(person, group)
+        refused = refusal(_entries(booked), _entries(mine), Budget(job.ledger.budget), number_of)
+        if refused is not None:
+            self.room.storage.delete(path)
+            raise OverBudget(refused.sentence)
+
+
+def kind_of(job: JobConfig) -> str:
+    """What must agree for an earlier draw to be worn again: method and parameters, less what only decodes it."""
+    return job.method.model_dump_json(exclude={"decoder", "draw", "texture", "k"}, exclude_none=True)
+
+
+def _cost(job: JobConfig) -> Cost | None:
+    return epsilon_of(mechanism_of(job.method)) if job.method.name.startswith(_DP) else None
+
+
+def _entries(rows: pa.Table) -> list[Entry]:
+    return [
+        entry(
+            row["person"],
+            row["release"],
+            row["method"],
+            row["draw_id"],
+            None if row["pure"] is None else Cost(row["pure"], "release", row["pure"], row["per_radian"]),
+        )
+        for row in rows.select(["person", "release", "method", "draw_id", "pure", "per_radian"]).to_pylist()
+    ]
+
+
+def _nearest(templates: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.int64]:
+    """For each unit template (n, d) the row of `known` (m, d) that is surely the same person, -1 if none is."""
+    found = np.full(len(templates), -1, np.int64)
+    for start in range(0, len(templates) if len(known) else 0, _BLOCK):
+        similarity = normalized(templates[start : start + _BLOCK]) @ known.T
+        best = similarity.argmax(axis=1)
+        sure = similarity[np.arange(len(best)), best] >= SAME_PERSON
+        found[start : start + _BLOCK] = np.where(sure, best, -1)
+    return found
