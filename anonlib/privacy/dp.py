@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 
 from anonlib.config import MethodConfig
 from anonlib.privacy.keys import Keyring
+from anonlib.privacy.sphere import require_unit
 
 Name = Literal["laplace", "vmf", "purkayastha", "uniform"]
 Vector = NDArray[np.float32]
-_UNIT_TOLERANCE = 1e-3
 _GRID = 8001
 
 
@@ -165,10 +165,8 @@ def _unit(template: NDArray[np.floating]) -> NDArray[np.float64]:
     centre = np.asarray(template, np.float64)
     if centre.ndim != 1 or len(centre) < 3:
         raise ValueError(f"a template is one vector of 3 numbers or more, not an array of shape {centre.shape}")
-    length = float(np.linalg.norm(centre))
-    if not abs(length - 1) < _UNIT_TOLERANCE:
-        raise ValueError(f"a template must have length 1, not {length:.6g}; the bounds hold on the unit sphere alone")
-    return centre / length
+    require_unit(centre[None], "templates")
+    return np.asarray(centre / np.linalg.norm(centre), np.float64)
 
 
 def _turned(centre: NDArray[np.float64], angle: float, generator: np.random.Generator) -> NDArray[np.float64]:
