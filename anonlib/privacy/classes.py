@@ -1,10 +1,8 @@
-"""Equivalence classes of at least k subjects: MDAV microaggregation inside strata.
+"""Equivalence classes of at least k subjects: microaggregation inside strata.
 
-MDAV (Domingo-Ferrer and Mateo-Sanz 2002; Domingo-Ferrer and Torra 2005) takes the subject furthest from the
-mean and its k-1 nearest, then the subject furthest from that one and its k-1 nearest, until fewer than 2k are
-left, which form the last class. Classes partition the subjects, so hiding in one says no more than
-membership. A stratum (gender and age band) that cannot fill a class is merged with its neighbours; what still
-cannot is returned as left over, to be redacted.
+Classes partition the subjects, so hiding in one says no more than membership. A stratum (gender and age band)
+that cannot fill a class joins the classes of its closest kin; only if the whole set cannot reach k are subjects left
+over, to be redacted.
 
 Effective k counts members closer than a lenient same-person threshold as one, since a person whom clustering
 split in two must not count twice; a class is only as large as its effective k, and short ones are merged.
@@ -12,140 +10,117 @@ split in two must not count twice; a class is only as large as its effective k, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Stratum = tuple[str, ...]
+from anonlib.privacy.effective import effective_ks
+from anonlib.privacy.exchange import Group
+from anonlib.privacy.microaggregation import group_means, microaggregate
+from anonlib.privacy.settle import settled
+from anonlib.privacy.strata import Stratum, common, kinship, nearest_kin
+
+__all__ = ["EquivalenceClass", "Stratum", "form_classes", "kinship", "made_classes", "stratified", "with_guests"]
 
 
 @dataclass(frozen=True)
 class EquivalenceClass:
-    """`members`: subject numbers, ascending; `stratum`: most specific first, () where all are mixed."""
+    """`members`: subject numbers, ascending; `stratum`: what all of them share, () where they are mixed."""
 
     members: tuple[int, ...]
     stratum: Stratum
     effective_k: int
 
 
-def mdav(templates: NDArray[np.float32], k: int) -> list[NDArray[np.int64]]:
-    """Partition unit templates (n, d) into groups of k to 2k-1; one group if n < 2k. n must be >= k."""
-    if len(templates) < k:
-        raise ValueError(f"{len(templates)} subjects cannot form a class of {k}")
-    left = np.arange(len(templates))
-    groups: list[NDArray[np.int64]] = []
-
-    def take(centre: NDArray[np.float32]) -> None:
-        nonlocal left
-        nearest = np.argsort(-(templates[left] @ centre), kind="stable")[:k]
-        groups.append(np.sort(left[nearest]))
-        left = np.delete(left, nearest)
-
-    while len(left) >= 3 * k:
-        mean = templates[left].mean(axis=0)
-        first = templates[left[np.argmin(templates[left] @ mean)]]
-        take(first)
-        take(templates[left[np.argmin(templates[left] @ first)]])
-    if len(left) >= 2 * k:
-        mean = templates[left].mean(axis=0)
-        take(templates[left[np.argmin(templates[left] @ mean)]])
-    groups.append(np.sort(left))
-    return groups
-
-
-def effective_k(templates: NDArray[np.float32], threshold: float) -> int:
-    """How many people unit templates (m, d) surely are: components of the graph `cosine >= threshold`."""
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    adjacency = csr_matrix(templates @ templates.T >= threshold)
-    return int(connected_components(adjacency, directed=False)[0])
-
-
 def form_classes(
     templates: NDArray[np.float32], strata: Sequence[Stratum], *, k: int, same_person: float
 ) -> tuple[list[EquivalenceClass], list[int]]:
-    """Classes and the subjects left over (all of them, or none: only if the whole set cannot reach k).
+    """Classes of k to 2k-1 people and the subjects left over (all, or none: only if the whole set cannot reach k).
 
     `templates` (n, d) unit; `strata[i]` from coarse to fine, e.g. ("female", "adult"); `same_person`: the lenient
     cosine at which two subjects might be one person.
     """
-    groups: dict[Stratum, list[int]] = {}
-    for subject, stratum in enumerate(strata):
-        groups.setdefault(stratum, []).append(subject)
-    depth = max((len(stratum) for stratum in groups), default=0)
-    classes: list[EquivalenceClass] = []
-    for level in range(depth, -1, -1):
-        short: dict[Stratum, list[int]] = {}
-        for stratum in sorted(groups):
-            members = np.array(sorted(groups[stratum]), np.int64)
-            formed, rest = _classes_of(templates, members, stratum, k, same_person)
-            classes += formed
-            if rest:
-                short.setdefault(stratum[: max(0, level - 1)], []).extend(rest)
-        groups = short
-    leftover = sorted(subject for members in groups.values() for subject in members)
-    if leftover and classes:
-        classes = _absorb(templates, classes, leftover, same_person)
-        leftover = []
-    classes, lost = _merge_short(templates, classes, k, same_person)
-    return sorted(classes, key=lambda one: one.members), sorted(leftover + lost)
+    everyone = np.arange(len(templates))
+    groups, left = stratified(templates, strata, everyone, [], k=k, same_person=same_person)
+    groups, lost = settled(templates, groups, strata, k=k, same_person=same_person)
+    return made_classes(templates, groups, strata, same_person), sorted(left + lost)
 
 
-def _classes_of(
-    templates: NDArray[np.float32], members: NDArray[np.int64], stratum: Stratum, k: int, same_person: float
-) -> tuple[list[EquivalenceClass], list[int]]:
-    """The valid classes of one stratum and, where it can form none, all its members."""
+def stratified(
+    templates: NDArray[np.float32],
+    strata: Sequence[Stratum],
+    subjects: NDArray[np.int64],
+    existing: Sequence[Group],
+    *,
+    k: int,
+    same_person: float,
+) -> tuple[list[Group], list[int]]:
+    """Groups of `subjects`, stratum by stratum, beside the `existing` ones; and who is left, where there is no group.
+
+    From the finest strata up: one that can fill classes forms them, one that cannot joins groups of its kin, existing
+    ones too, and where there are none either it waits for the next coarser stratum.
+    """
+    groups = list(existing)
+    kinds = [common(strata[int(member)] for member in group) for group in groups]
+    waiting = subjects.tolist()
+    for level in range(max((len(strata[subject]) for subject in waiting), default=0), -1, -1):
+        inside: dict[Stratum, list[int]] = {}
+        for subject in waiting:
+            inside.setdefault(strata[subject][:level], []).append(subject)
+        waiting, joining = [], []
+        for stratum in sorted(inside):
+            members = np.array(inside[stratum], np.int64)
+            formed = _formed(templates, members, strata, k, same_person)
+            groups += formed
+            kinds += [stratum] * len(formed)
+            joining += [] if formed else [stratum]
+        homes = {kind[:level] for kind in kinds}
+        for stratum in joining:
+            if stratum in homes:
+                _join(templates, strata, np.array(inside[stratum], np.int64), groups, kinds)
+            else:
+                waiting += inside[stratum]
+    return groups, sorted(waiting)
+
+
+def _formed(
+    templates: NDArray[np.float32], members: NDArray[np.int64], strata: Sequence[Stratum], k: int, same_person: float
+) -> list[Group]:
+    """The valid groups of one stratum; none where it cannot form any."""
     if len(members) < k:
-        return [], members.tolist()
-    made = [_made(templates, members[group], stratum, same_person) for group in mdav(templates[members], k)]
-    return _merge_short(templates, made, k, same_person)
+        return []
+    groups = [members[group] for group in microaggregate(templates[members], k)]
+    return settled(templates, groups, strata, k=k, same_person=same_person)[0]
 
 
-def _merge_short(
-    templates: NDArray[np.float32], classes: list[EquivalenceClass], k: int, same_person: float
-) -> tuple[list[EquivalenceClass], list[int]]:
-    """Join every class whose effective k is short with its nearest one until none is; the last alone is given up."""
-    classes = list(classes)
-    while True:
-        short = next((one for one in classes if one.effective_k < k), None)
-        if short is None:
-            return classes, []
-        others = [one for one in classes if one is not short]
-        if not others:
-            return [], list(short.members)
-        mean = _mean(templates, short.members)
-        nearest = max(others, key=lambda one: (float(_mean(templates, one.members) @ mean), one.members))
-        stratum = short.stratum if short.stratum == nearest.stratum else ()
-        others.remove(nearest)
-        classes = [*others, _made(templates, (*short.members, *nearest.members), stratum, same_person)]
+def _join(
+    templates: NDArray[np.float32],
+    strata: Sequence[Stratum],
+    subjects: NDArray[np.int64],
+    groups: list[Group],
+    kinds: list[Stratum],
+) -> None:
+    """Every subject joins the nearest of the groups that are most kin to it."""
+    means = group_means(templates, groups).astype(np.float32)
+    goals = nearest_kin(templates[subjects], [strata[subject] for subject in subjects], means, kinds)
+    for goal in np.unique(goals):
+        newcomers = subjects[goals == goal]
+        groups[goal] = np.sort(np.concatenate([groups[goal], newcomers]))
+        kinds[goal] = common([kinds[goal], *(strata[subject] for subject in newcomers)])
 
 
-def _absorb(
-    templates: NDArray[np.float32], classes: list[EquivalenceClass], leftover: list[int], same_person: float
+def made_classes(
+    templates: NDArray[np.float32], groups: Sequence[Group], strata: Sequence[Stratum], same_person: float
 ) -> list[EquivalenceClass]:
-    """Leftover subjects join the nearest class, which is mixed from then on; classes only grow."""
-    grown = [list(one.members) for one in classes]
-    means = np.stack([_mean(templates, one.members) for one in classes])
-    for subject in leftover:
-        grown[int(np.argmax(means @ templates[subject]))].append(subject)
-    return [
-        one if len(members) == len(one.members) else _made(templates, members, (), same_person)
-        for one, members in zip(classes, grown, strict=True)
+    """The groups as classes in the order of their first members."""
+    people = effective_ks(templates, groups, same_person)
+    classes = [
+        EquivalenceClass(tuple(sorted(members)), common(strata[member] for member in members), int(count))
+        for members, count in zip((group.tolist() for group in groups), people, strict=True)
     ]
-
-
-def _made(
-    templates: NDArray[np.float32], members: Iterable[int], stratum: Stratum, same_person: float
-) -> EquivalenceClass:
-    ordered = tuple(sorted(int(member) for member in members))
-    return EquivalenceClass(ordered, stratum, effective_k(templates[list(ordered)], same_person))
-
-
-def _mean(templates: NDArray[np.float32], members: Sequence[int]) -> NDArray[np.float32]:
-    return np.asarray(templates[list(members)].mean(axis=0), np.float32)
+    return sorted(classes, key=lambda one: one.members)
 
 
 def with_guests(
@@ -164,23 +139,14 @@ def with_guests(
     donors = np.flatnonzero(is_donor)
     formed, _ = form_classes(templates[donors], [strata[int(donor)] for donor in donors], k=k, same_person=same_person)
     classes = [
-        EquivalenceClass(tuple(int(donors[m]) for m in one.members), one.stratum, one.effective_k) for one in formed
+        EquivalenceClass(tuple(donors[list(one.members)].tolist()), one.stratum, one.effective_k) for one in formed
     ]
     wearers = [list(one.members) for one in classes]
-    centres = np.stack([_mean(templates, one.members) for one in classes]) if classes else templates[:0]
     guests = np.flatnonzero(~is_donor)
-    for guest in guests if classes else ():
-        similarity = centres @ templates[guest]
-        kin = [kinship(one.stratum, strata[int(guest)]) for one in classes]
-        wearers[int(np.argmax(similarity + 2.0 * np.array(kin)))].append(int(guest))
+    if classes and len(guests):
+        centres = group_means(templates, wearers).astype(np.float32)
+        kin = [strata[int(guest)] for guest in guests]
+        homes = nearest_kin(templates[guests], kin, centres, [one.stratum for one in classes])
+        for guest, home in zip(guests.tolist(), homes, strict=True):
+            wearers[home].append(guest)
     return classes, [sorted(members) for members in wearers]
-
-
-def kinship(stratum: Stratum, other: Stratum) -> int:
-    """How many leading parts two strata share."""
-    shared = 0
-    for one, two in zip(stratum, other, strict=False):
-        if one != two:
-            break
-        shared += 1
-    return shared

@@ -2,31 +2,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_people import lookalikes, people, strata
 from numpy.typing import NDArray
 
-from anonlib.privacy.classes import effective_k, form_classes, mdav
-from anonlib.privacy.subjects import normalized
-
-
-def people(count: int, seed: int, dim: int = 8) -> NDArray[np.float32]:
-    return normalized(np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32))
-
+from anonlib.privacy.classes import form_classes, with_guests
+from anonlib.privacy.partition import faults, order_faults
 
 cases = st.tuples(st.integers(2, 6), st.integers(0, 60), st.integers(0, 10_000))
 
 
 @settings(deadline=None, max_examples=80)
-@given(cases)
-def test_classes_partition_the_subjects_and_each_has_k_distinct_ones(case: tuple[int, int, int]) -> None:
+@given(cases, st.floats(0.4, 0.999), st.booleans())
+def test_classes_of_any_subjects_have_no_fault(case: tuple[int, int, int], same_person: float, ties: bool) -> None:
     k, count, seed = case
-    rng = np.random.default_rng(seed)
-    strata = [(str(rng.integers(3)), str(rng.integers(3))) for _ in range(count)]
-    classes, left = form_classes(people(count, seed), strata, k=k, same_person=0.99)
-    everyone = sorted([member for one in classes for member in one.members] + left)
-    assert everyone == list(range(count))
-    assert all(len(set(one.members)) >= k and one.effective_k >= k for one in classes)
+    templates = (lookalikes if ties else people)(count, seed)
+    classes, left = form_classes(templates, strata(count, seed), k=k, same_person=same_person)
+    members = [one.members for one in classes]
+    assert not faults(members, count, k=k, left=left, templates=templates, same_person=same_person)
+    assert all(one.effective_k >= k for one in classes)
     assert len(left) in (0, count)
-    assert (count < k) <= bool(left) or count == 0
 
 
 @settings(deadline=None, max_examples=40)
@@ -40,44 +34,66 @@ def test_a_person_split_in_two_never_counts_twice(k: int, seed: int) -> None:
     assert not left
 
 
-@given(st.integers(2, 6), st.integers(2, 80), st.integers(0, 1000))
-@settings(deadline=None, max_examples=60)
-def test_mdav_groups_have_k_to_2k_minus_1_members(k: int, count: int, seed: int) -> None:
-    if count < k:
-        with pytest.raises(ValueError, match="cannot form a class"):
-            mdav(people(count, seed), k)
-        return
-    groups = mdav(people(count, seed), k)
-    assert sorted(np.concatenate(groups).tolist()) == list(range(count))
-    assert all(k <= len(group) <= 2 * k - 1 for group in groups)
-
-
-def test_mdav_keeps_neighbours_together_better_than_list_order() -> None:
-    templates = people(300, 3)
-
-    def loss(groups: list[NDArray[np.int64]]) -> float:
-        return float(sum(((templates[g] - templates[g].mean(axis=0)) ** 2).sum() for g in groups))
-
-    by_order = [np.arange(start, start + 5) for start in range(0, 300, 5)]
-    assert loss(mdav(templates, 5)) < 0.8 * loss(by_order)
-
-
 def test_strata_stay_apart_where_they_can_fill_a_class() -> None:
-    strata = [("female", "young")] * 7 + [("male", "young")] * 9
-    classes, left = form_classes(people(16, 1), strata, k=3, same_person=0.999)
+    kinds = [("female", "young")] * 7 + [("male", "young")] * 9
+    classes, left = form_classes(people(16, 1), kinds, k=3, same_person=0.999)
     assert not left
     for one in classes:
-        assert len({strata[member] for member in one.members}) == 1
+        assert len({kinds[member] for member in one.members}) == 1
 
 
 def test_a_small_stratum_joins_its_gender_before_the_other() -> None:
-    strata = [("female", "young")] * 2 + [("female", "old")] * 2 + [("male", "young")] * 6
-    classes, _ = form_classes(people(10, 2), strata, k=4, same_person=0.999)
+    kinds = [("female", "young")] * 2 + [("female", "old")] * 2 + [("male", "young")] * 6
+    classes, _ = form_classes(people(10, 2), kinds, k=4, same_person=0.999)
     women = next(one for one in classes if 0 in one.members)
     assert women.members == (0, 1, 2, 3)
     assert women.stratum == ("female",)
 
 
-def test_effective_k_counts_components_not_members() -> None:
-    one, two = people(2, 5)
-    assert effective_k(np.stack([one, one, two, two]), 0.999) == 2
+def test_a_small_stratum_without_kin_in_waiting_joins_a_class_of_its_gender() -> None:
+    kinds = [("female", "young")] * 2 + [("female", "old")] * 10 + [("male", "young")] * 2 + [("male", "old")] * 10
+    classes, left = form_classes(people(24, 4), kinds, k=4, same_person=0.999)
+    assert not left
+    for one in classes:
+        assert one.stratum[:1] == kinds[one.members[0]][:1]
+        assert len({kinds[member][0] for member in one.members}) == 1
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_the_order_of_the_list_changes_no_class(k: int) -> None:
+    assert not order_faults(lambda some: _members(some, k), people(300, 9))
+
+
+def test_fewer_people_than_k_are_left_over_whatever_their_subjects() -> None:
+    templates = np.repeat(people(3, 6), 5, axis=0)
+    assert form_classes(templates, [()] * 15, k=4, same_person=0.99) == ([], list(range(15)))
+    assert form_classes(templates[:0], [], k=4, same_person=0.99) == ([], [])
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases, st.integers(0, 100))
+def test_guests_join_the_most_similar_class_of_their_closest_kin(case: tuple[int, int, int], share: int) -> None:
+    k, count, seed = case
+    templates, kinds = people(count, seed), strata(count, seed)
+    donor = np.random.default_rng(seed).integers(0, 100, size=count) < share
+    classes, wearers = with_guests(templates, kinds, donor, k=k, same_person=0.99)
+    assert all(donor[list(one.members)].all() for one in classes)
+    worn = sorted(member for members in wearers for member in members)
+    assert worn == (list(range(count)) if classes else [])
+    for one, members in zip(classes, wearers, strict=True):
+        assert members == sorted(members) and set(one.members) <= set(members)
+        for guest in set(members) - set(one.members):
+            closest = max(_kin(kinds[guest], other.stratum) for other in classes)
+            assert _kin(kinds[guest], one.stratum) == closest
+            rivals = [other for other in classes if _kin(kinds[guest], other.stratum) == closest]
+            similarity = [float(templates[list(other.members)].mean(axis=0) @ templates[guest]) for other in rivals]
+            assert similarity[rivals.index(one)] >= max(similarity) - 1e-6
+
+
+def _kin(stratum: tuple[str, ...], other: tuple[str, ...]) -> int:
+    return next((part for part in (2, 1) if stratum[:part] == other[:part] and len(stratum[:part]) == part), 0)
+
+
+def _members(templates: NDArray[np.float32], k: int) -> list[tuple[int, ...]]:
+    classes, _ = form_classes(templates, [()] * len(templates), k=k, same_person=0.999)
+    return [one.members for one in classes]
