@@ -278,6 +278,25 @@ def doctor(given: Given) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
+@app.command()
+def verify(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The release: a folder or s3:// prefix.")],
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="HEX", help="The public key that must have signed it.")
+    ] = None,
+    endpoint_url: Annotated[str | None, typer.Option("--endpoint-url", help="An S3 server that is not AWS.")] = None,
+    region: Annotated[str | None, typer.Option("--region", help="The region of the bucket.")] = None,
+) -> None:
+    """Check a release against its certificate, with nothing but the release; exit code 1 names the first lie."""
+    from anonlib.audit.verify import verify as check
+    from anonlib.console import guarded, print_verified
+    from anonlib.storage import StorageOptions, open_storage
+
+    with guarded():
+        found = check(open_storage(output, StorageOptions(endpoint_url=endpoint_url, region=region)), key)
+    print_verified(found)
+
+
 Selection = Annotated[str, typer.Option("--set", help="core, evaluation, demo, or the name of one model.")]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from anonlib.audit.verify import Verified
     from anonlib.config import JobConfig
     from anonlib.doctor import Finding
     from anonlib.pipeline.job import Summary
@@ -39,12 +40,15 @@ def guarded() -> Iterator[None]:
     from anonlib.models.archives import FetchError, ModelCorrupt
     from anonlib.models.runtime import BackendMissing
     from anonlib.pipeline.job import JobError
+    from anonlib.privacy.certificate import Untrue
     from anonlib.storage import StorageError
 
     try:
         yield
     except (ConfigError, JobError, StorageError, DatasetError, FetchError, ModelCorrupt, BackendMissing) as error:
         _stop(str(error))
+    except Untrue as error:
+        _stop(f"not as it says: {error}")
     except OSError as error:
         # ModelMissing and a cluster that does not answer among them.
         _stop(str(error) or type(error).__name__)
@@ -254,6 +258,28 @@ def print_status(status: Status) -> None:
             *_exceptions(release.reasons),
         ]
     )
+
+
+def print_verified(found: Verified) -> None:
+    """What a release proves of itself, and what it cannot."""
+    from anonlib.audit.verify import unproved
+
+    certificate, counts = found.certificate, found.certificate.counts
+    images = {"released": counts.released, "without a face": counts.no_face, "quarantined": counts.quarantined}
+    claim = certificate.claim
+    numbers = {"k": claim.k, "epsilon": claim.epsilon, "a": claim.metric}
+    said = " ".join([claim.kind, *(f"{name} {value}" for name, value in numbers.items() if value is not None)])
+    rows = [
+        ("release", f"{certificate.release}, made by anonlib {certificate.anonlib}; all is as its certificate says"),
+        ("claim", f"{said}, by {certificate.method['name']}, of {counts.replaced:,} faces of {counts.faces:,}"),
+        ("images", _sum(counts.images, images)),
+        ("files", f"{found.files:,}, each as signed, and no other"),
+    ]
+    if found.classes:
+        rows.append(("classes", f"{found.people:,} people, each in one of {found.classes:,} classes"))
+    rows += [("signed by", certificate.public_key + (", as it should be" if found.pinned else ""))]
+    rows += [("not proved" if number == 0 else "", line) for number, line in enumerate(unproved(found))]
+    print_rows(rows)
 
 
 def print_purged(config: JobConfig, record: Purged) -> None:

@@ -186,6 +186,20 @@ MANIFEST = pa.schema(
     ]
 )
 
+CERTIFIED_CLASSES = pa.schema(
+    [
+        ("class", pa.string()),
+        ("people", pa.list_(pa.string())),
+        ("weights", pa.list_(pa.float64())),
+        ("k", pa.int32()),
+        ("effective_k", pa.int32()),
+        ("made", pa.string()),
+        ("wears", pa.string()),
+    ]
+)
+
+CERTIFIED_DRAWS = pa.schema([("digest", pa.string()), ("epsilon", pa.float64())])
+
 RESTRICTED = {
     "inventory": INVENTORY,
     "images": IMAGES,
@@ -196,7 +210,7 @@ RESTRICTED = {
     "assignments": ASSIGNMENTS,
     "accounts": ACCOUNTS,
 }
-RELEASED_TABLES = {"manifest": MANIFEST}
+RELEASED_TABLES = {"manifest": MANIFEST, "classes": CERTIFIED_CLASSES, "draws": CERTIFIED_DRAWS}
 RESTRICTED_COLUMNS = frozenset(
     {
         "embedding",

@@ -20,6 +20,7 @@ from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
+from anonlib.pipeline.certify import certify
 from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.outcome import Outcome, without_names
@@ -43,6 +44,7 @@ from anonlib.pipeline.runner import MakeStage, Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
 from anonlib.pipeline.secret import open_keyring
 from anonlib.pipeline.surrogates import SurrogateStage
+from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 from anonlib.records import MANIFEST, QUARANTINED
 
@@ -137,7 +139,7 @@ class Job:
         return plan
 
     def render(self, plan: Plan | None = None) -> Summary:
-        """data/, manifest/ and markers of every shard; what fails three times is quarantined."""
+        """data/, manifest/ and markers of every shard, then the certificate; what fails three times is quarantined."""
         plan = plan or self.make_plan()
         run_key = self._run_key(plan)
         room = release_room(self.places)
@@ -154,6 +156,10 @@ class Job:
         for shard in self.shards:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id])
+        try:
+            certify(self.config, self.places, self.keyring, plan.key, plan.blocks)
+        except Untrue as error:
+            raise JobError(f"the release gets no certificate, and must not leave: {error}") from None
         return self.summary()
 
     def summary(self) -> Summary:
@@ -185,7 +191,8 @@ class Job:
         return {
             "anonlib": __version__,
             "run": run_key,
-            "method": self.config.method.model_dump(mode="json", exclude={"decoder"}),
+            "method": self.config.method.model_dump(mode="json")
+            | {"decoder": sha256(self.decoder[DECODER]) if self.decoder else None},
             "synthesis": self.config.method.name in SYNTHESIS_METHODS,
             "keep_fields": list(self.config.keep_fields),
             "rekeyed": self.config.rekey,

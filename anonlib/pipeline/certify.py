@@ -1,0 +1,182 @@
+"""The end of a job: what the plan decided and the markers vouch for, as a certificate that needs neither to be checked.
+
+It is claimed once, after the last marker, and holds nothing but what the job's inputs and secret determine, so a rerun
+would end in the same bytes. The conditions are checked here before anything is signed, on what the manifests really
+say: a false certificate is not written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from anonlib import __version__
+from anonlib.config import JobConfig
+from anonlib.pipeline import tables
+from anonlib.pipeline.places import RUN_NOTE, Places, Room, plan_room, release_room, sha256
+from anonlib.pipeline.secret import release_name
+from anonlib.privacy.certificate import VERSION, Certificate, Table, Untrue, merkle_root, shard_leaf, signed
+from anonlib.privacy.claims import claim_of
+from anonlib.privacy.conditions import Classes, ClassRow, DrawRow, Draws, Face, Nothing, Tally, wardrobe_of
+from anonlib.privacy.keys import Keyring
+from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS
+
+CERTIFICATE = "certificate.json"
+CLASSES_TABLE = "classes.parquet"
+DRAWS_TABLE = "draws.parquet"
+
+_AT_ONCE = 16
+_CLASS_COLUMNS = ["class_id", "members", "donors", "portraits", "k", "effective_k", "surrogates"]
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What one shard's marker vouches for, with the marker's own digest; `manifest` are the bytes in the release."""
+
+    shard: str
+    marker: Mapping[str, Any]
+    marker_sha256: str
+    manifest: bytes
+
+    def leaf(self) -> bytes:
+        """The shard in the certificate's Merkle tree."""
+        return shard_leaf(self.shard, self.marker_sha256, self.marker["manifest_sha256"], self.marker["files"])
+
+
+def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blocks: Sequence[str]) -> bool:
+    """Write the certificate of a finished release; False if it was there or shards are missing.
+
+    Raises Untrue, and writes nothing, if the plan or a manifest breaks a condition of the claim.
+    """
+    if places.release.exists(CERTIFICATE):
+        return False
+    note = places.release.read(RUN_NOTE)
+    run = json.loads(note)
+    room = release_room(places)
+    if not room.done().issuperset(run["shards"]):
+        return False
+    wardrobe = wardrobe_of(job.method)
+    table = _write_table(job, places, plan_room(places, plan_key), blocks, wardrobe, keyring)
+    leaves, tally = [], Tally(job.method, wardrobe)
+    for one in committed(room, run["shards"]):
+        if sha256(one.manifest) != one.marker["manifest_sha256"]:
+            raise Untrue(f"the manifest of shard {one.shard} is not the one that its marker names")
+        leaves.append(one.leaf())
+        tally.add_shard()
+        for image in tables.from_bytes(one.manifest, ["status", "faces"]).to_pylist():
+            tally.add_image(image["status"], map(face_of, image["faces"] or ()))
+    certificate = Certificate(
+        version=VERSION,
+        anonlib=__version__,
+        release=release_name(job),
+        run=run["run"],
+        run_sha256=sha256(note),
+        method=run["method"],
+        claim=claim_of(job.method),
+        counts=tally.counts,
+        models=run["models"],
+        merkle_root=merkle_root(leaves),
+        table=table,
+    )
+    return places.release.claim(CERTIFICATE, signed(certificate, keyring.secret).to_bytes())
+
+
+def committed(room: Room, shards: Iterable[str]) -> Iterator[Committed]:
+    """Marker and manifest of each shard in order, a few read at a time; raises NotFound."""
+
+    def read(shard: str) -> Committed:
+        marker = room.storage.read(room.marker(shard))
+        manifest = room.storage.read(room.path("manifest", f"{shard}.parquet"))
+        return Committed(shard, json.loads(marker), sha256(marker), manifest)
+
+    todo = list(shards)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for start in range(0, len(todo), _AT_ONCE):
+            yield from pool.map(read, todo[start : start + _AT_ONCE])
+
+
+def face_of(row: Mapping[str, Any]) -> Face:
+    """What a MANIFEST_FACE says, as far as the claim goes."""
+    return Face(row["method"], row["k"], row["epsilon"], row["surrogate_digest"], row["fallback"])
+
+
+def class_rows(classes: Iterable[Mapping[str, Any]], made: Mapping[str, str], keyring: Keyring) -> list[ClassRow]:
+    """The plan's CLASSES rows under new names and in their order; `made`: class_id -> digest of its surrogate."""
+    rows = []
+    for row in classes:
+        donors = set(row["donors"])
+        if len(donors) != len(row["portraits"]):
+            raise Untrue(f"the plan averages {len(row['portraits'])} people where {len(donors)} are donors")
+        people = sorted(
+            (keyring.pseudonym("certificate-person", member), 1 / len(donors) if member in donors else 0.0)
+            for member in row["members"]
+        )
+        rows.append(
+            ClassRow(
+                keyring.pseudonym("certificate-class", row["class_id"]),
+                tuple(name for name, _ in people),
+                tuple(weight for _, weight in people),
+                row["k"],
+                row["effective_k"],
+                made[row["class_id"]],
+                made[row["surrogates"][0]] if row["surrogates"] else None,
+            )
+        )
+    return sorted(rows, key=lambda row: row.name)
+
+
+def _write_table(
+    job: JobConfig,
+    places: Places,
+    plan: Room,
+    blocks: Sequence[str],
+    wardrobe: Classes | Draws | Nothing,
+    keyring: Keyring,
+) -> Table | None:
+    """Publish what the claim rests on, once every row of it was checked; None for a redaction."""
+    made: dict[str, str] = {}
+    for marker in plan.markers(f"surrogates/{block}" for block in blocks):
+        made |= marker["digests"]
+    path: str
+    schema: pa.Schema
+    found: list[dict[str, Any]] = []
+    if isinstance(wardrobe, Classes):
+        path, schema = CLASSES_TABLE, CERTIFIED_CLASSES
+        planned = (
+            row
+            for block in blocks
+            for row in tables.from_bytes(
+                plan.storage.read(plan.path("classes", f"{block}.parquet")), _CLASS_COLUMNS
+            ).to_pylist()
+        )
+        for row in class_rows(planned, made, keyring):
+            wardrobe.add(row)
+            found.append(
+                {
+                    "class": row.name,
+                    "people": row.people,
+                    "weights": row.weights,
+                    "k": row.k,
+                    "effective_k": row.effective_k,
+                    "made": row.made,
+                    "wears": row.wears,
+                }
+            )
+    elif isinstance(wardrobe, Draws):
+        path, schema = DRAWS_TABLE, CERTIFIED_DRAWS
+        subjects = tables.from_bytes(plan.storage.read(plan.path("subjects.parquet")), ["surrogates"]).to_pylist()
+        for digest in sorted({digest for row in subjects for digest in row["surrogates"]}):
+            draw = DrawRow(digest, claim_of(job.method).epsilon)
+            wardrobe.add(draw)
+            found.append({"digest": draw.digest, "epsilon": draw.epsilon})
+    else:
+        return None
+    wardrobe.close()
+    data = tables.to_bytes(found, schema)
+    places.release.publish(path, data)
+    return Table(path, sha256(data), len(found))
