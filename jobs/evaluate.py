@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,9 +16,10 @@ import typer
 from anonlib.audit.attacks import FAR, Attacks, Rate, attack
 from anonlib.audit.evidence import Evidence
 from anonlib.audit.gather import RECOGNIZERS, gather
+from anonlib.audit.linkage import Linkage, link
 from anonlib.audit.utility import Fallbacks, Utility, measure
 from anonlib.cli import Given, takes_job
-from anonlib.config import JobConfig
+from anonlib.config import JobConfig, load_config
 from anonlib.console import open_progress, print_rows
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.places import json_bytes, open_places
@@ -34,6 +36,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def evaluate(
     given: Given,
     context: Annotated[bool, typer.Option("--context", help="Also attack with every face hidden.")] = False,
+    link_with: Annotated[
+        Path | None, typer.Option(help="The job file of another release of these people: can the two be linked?")
+    ] = None,
 ) -> None:
     """Attack the release of a finished job and measure its utility; writes evaluation.json into the workspace."""
     config = given.config()
@@ -43,12 +48,21 @@ def evaluate(
         evidence = gather(config, context=context, report=progress)
     attacks = {name: attack(evidence, name, seed=SEED) for name in RECOGNIZERS}
     utility = measure(evidence, seed=SEED)
-    open_places(config).workspace.publish(EVALUATION, json_bytes(document(config, evidence, attacks, utility)))
+    linked: dict[str, Linkage] = {}
+    if link_with is not None:
+        with open_progress() as progress:
+            other = gather(load_config(link_with), context=context, report=progress)
+        linked = {name: link(evidence, other, name) for name in RECOGNIZERS}
+    written = document(config, evidence, attacks, utility, linked)
+    open_places(config).workspace.publish(EVALUATION, json_bytes(written))
     show(evidence, attacks, utility)
+    show_linkage(linked)
     print_rows([("written", join_uri(config.workspace.uri, EVALUATION))])
 
 
-def document(config: JobConfig, evidence: Evidence, attacks: dict[str, Attacks], utility: Utility) -> dict[str, Any]:
+def document(
+    config: JobConfig, evidence: Evidence, attacks: dict[str, Attacks], utility: Utility, linked: dict[str, Linkage]
+) -> dict[str, Any]:
     """Everything as JSON; a rate of no photos is null."""
     written: dict[str, Any] = without_nan(
         {
@@ -58,6 +72,7 @@ def document(config: JobConfig, evidence: Evidence, attacks: dict[str, Attacks],
             "far": FAR,
             "attacks": {name: asdict(one) for name, one in attacks.items()},
             "utility": asdict(utility),
+            "linkage": {name: asdict(one) for name, one in linked.items()},
         }
     )
     return written

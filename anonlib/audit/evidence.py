@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class Evidence:
     """n labelled faces whose photo was released, in the order of the dataset, and m portraits of donors.
 
-    `subjects` (n,) number the labels; `people` (n,), `classes` (n,) and `worn` (n,) number the plan's subjects and
+    `subjects` (n,) number the labels, which are `names` (n,); `people` (n,), `classes` (n,) and `worn` (n,) number the plan's subjects and
     classes, -1 for none. `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse;
     `found` (n,): by the detector. `clear`, `released` and
     `context` (the face under the ellipse): recognizer -> unit vectors (n, d). Attributes (n,) and (n, 7) are those of
@@ -23,6 +23,7 @@ class Evidence:
     """
 
     subjects: NDArray[np.int64]
+    names: NDArray[np.str_]
     people: NDArray[np.int64]
     classes: NDArray[np.int64]
     worn: NDArray[np.int64]

@@ -216,6 +216,7 @@ class _Gathering:
         ids = [row["face_id"] for row in rows]
         self.columns.add(
             subjects=np.array([self.labels.setdefault(row["label"], len(self.labels)) for row in rows], np.int64),
+            names=np.array([row["label"] for row in rows], np.str_),
             people=np.array([self.plan.person.get(face, -1) for face in ids], np.int64),
             classes=np.array([self.plan.class_of.get(face, -1) for face in ids], np.int64),
             worn=np.array([self._worn(outcome) for outcome in outcomes], np.int64),
@@ -290,6 +291,7 @@ class _Gathering:
 
         return Evidence(
             subjects=numbers("subjects"),
+            names=columns.joined("names").astype(np.str_),
             people=numbers("people"),
             classes=numbers("classes"),
             worn=numbers("worn"),

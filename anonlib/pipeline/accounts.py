@@ -135,7 +135,7 @@ def _entries(rows: pa.Table) -> list[Entry]:
             row["release"],
             row["method"],
             row["draw_id"],
-            None if row["pure"] is None else Cost(row["pure"], "release", row["pure"], row["per_radian"]),
+            None if row["pure"] is None else Cost(row["pure"], "release", row["per_radian"], row["pure"]),
         )
         for row in rows.select(["person", "release", "method", "draw_id", "pure", "per_radian"]).to_pylist()
     ]

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from evidence import evidence
 
 from anonlib.audit.utility import expression_kept, fallbacks, gender_kept, measure, mesh_error
 from anonlib.faces.mesh import five_points
 from anonlib.records import EXPRESSIONS, MESH_POINTS
-from audit.test_attacks import evidence
 
 NAN = float("nan")
 
