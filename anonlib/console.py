@@ -262,16 +262,14 @@ def print_status(status: Status) -> None:
 
 def print_verified(found: Verified) -> None:
     """What a release proves of itself, and what it cannot."""
-    from anonlib.audit.verify import unproved
+    from anonlib.audit.verify import in_words, unproved
 
     certificate, counts = found.certificate, found.certificate.counts
     images = {"released": counts.released, "without a face": counts.no_face, "quarantined": counts.quarantined}
-    claim = certificate.claim
-    numbers = {"k": claim.k, "epsilon": claim.epsilon, "a": claim.metric}
-    said = " ".join([claim.kind, *(f"{name} {value}" for name, value in numbers.items() if value is not None)])
+    claim, method = in_words(certificate.claim), certificate.method["name"]
     rows = [
         ("release", f"{certificate.release}, made by anonlib {certificate.anonlib}; all is as its certificate says"),
-        ("claim", f"{said}, by {certificate.method['name']}, of {counts.replaced:,} faces of {counts.faces:,}"),
+        ("claim", f"{claim}; by {method}, of {counts.replaced:,} of {counts.faces:,} faces"),
         ("images", _sum(counts.images, images)),
         ("files", f"{found.files:,}, each as signed, and no other"),
     ]

@@ -23,7 +23,7 @@ from anonlib.datasets.base import format_of
 from anonlib.pipeline.certify import CERTIFICATE, CLASSES_TABLE, DRAWS_TABLE, Committed, face_of
 from anonlib.pipeline.places import RUN_NOTE, Room, sha256
 from anonlib.privacy.certificate import Certificate, Untrue, check_signature, merkle_root
-from anonlib.privacy.claims import claim_of
+from anonlib.privacy.claims import Claim, claim_of
 from anonlib.privacy.conditions import Classes, ClassRow, DrawRow, Draws, Nothing, Tally, wardrobe_of
 from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS, MANIFEST, QUARANTINED, RESTRICTED_COLUMNS
 from anonlib.storage import NotFound, Storage
@@ -108,6 +108,13 @@ def verify(release: Storage, key: str | None = None) -> Verified:
     return Verified(certificate, key is not None, len(vouched), classes, people, tuple(note.keep_fields))
 
 
+def in_words(claim: Claim) -> str:
+    """`k-anonymity of the identity channel, k = 5`."""
+    epsilon = None if claim.epsilon is None else f"{claim.epsilon:g} a {claim.metric}"
+    numbers = {"k": claim.k, "epsilon": epsilon}
+    return ", ".join([claim.kind, *(f"{name} = {value}" for name, value in numbers.items() if value is not None)])
+
+
 def unproved(found: Verified) -> list[str]:
     """What a release cannot prove of itself, in sentences."""
     counts, method = found.certificate.counts, found.certificate.method["name"]
@@ -154,14 +161,13 @@ def _check_note(release: Storage, certificate: Certificate) -> tuple[_Note, Meth
     except ValidationError:
         raise Untrue("the certificate's method is none that this anonlib knows") from None
     if certificate.claim != claim_of(method):
-        raise Untrue(f"the certificate claims {_words(certificate)}; {method.name} allows no more or less than its own")
+        raise Untrue(
+            f"the certificate claims {in_words(certificate.claim)}; its method allows {in_words(claim_of(method))}"
+        )
+    expected = {Classes: CLASSES_TABLE, Draws: DRAWS_TABLE, Nothing: None}[type(wardrobe_of(method))]
+    if (certificate.table.path if certificate.table else None) != expected:
+        raise Untrue(f"the certificate of {method.name} must name {expected or 'no table'}")
     return note, method
-
-
-def _words(certificate: Certificate) -> str:
-    claim = certificate.claim
-    numbers = (("k", claim.k), ("epsilon", claim.epsilon))
-    return " ".join([claim.kind, *(f"with {name} = {value}" for name, value in numbers if value is not None)])
 
 
 def _committed(room: Room, shard: str) -> tuple[Committed, _Marker]:
@@ -179,6 +185,7 @@ def _committed(room: Room, shard: str) -> tuple[Committed, _Marker]:
 
 
 def _check_no_strays(release: Storage, vouched: set[str]) -> None:
+    """Every file that the storage lists; it lists none of those that its own unfinished writes left behind."""
     for entry in release.list():
         if entry.path not in vouched:
             raise Untrue(f"{entry.path} is in the release, and nobody vouches for it")
@@ -186,11 +193,7 @@ def _check_no_strays(release: Storage, vouched: set[str]) -> None:
 
 def _check_table(release: Storage, certificate: Certificate, method: MethodConfig) -> Classes | Draws | Nothing:
     """The rows that the claim rests on, every one of them against the conditions."""
-    wardrobe = wardrobe_of(method)
-    expected = {Classes: CLASSES_TABLE, Draws: DRAWS_TABLE, Nothing: None}[type(wardrobe)]
-    table = certificate.table
-    if (table.path if table else None) != expected:
-        raise Untrue(f"the certificate of {method.name} must name {expected or 'no table'}")
+    wardrobe, table = wardrobe_of(method), certificate.table
     if table is None or isinstance(wardrobe, Nothing):
         return wardrobe
     data = _read(release, table.path)
@@ -277,8 +280,8 @@ def _rows(data: bytes, schema: pa.Schema, what: str) -> Iterator[dict[str, Any]]
                 if name not in schema.names:
                     kind = "restricted" if name in RESTRICTED_COLUMNS else "unknown"
                     raise Untrue(f"{what} has the {kind} column {name!r}")
-            if not found.equals(schema, check_metadata=True):
-                raise Untrue(f"{what} does not have the columns that it should")
+            if not found.equals(schema) or set(file.metadata.metadata or {}) - {b"ARROW:schema"} or found.metadata:
+                raise Untrue(f"{what} does not have the columns that it should, or more beside them")
             for batch in file.iter_batches(1024, use_threads=False):
                 yield from batch.to_pylist()
     except BROKEN as error:

@@ -1,0 +1,282 @@
+"""The certificate comes last and once, says only what the plan and the manifests bear out, and gives nobody away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import photos
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import SECRET, Run, contents, every_byte, job, run_job
+
+from anonlib import __version__
+from anonlib.audit.verify import verify
+from anonlib.config import JobConfig, MethodConfig
+from anonlib.pipeline import tables
+from anonlib.pipeline.certify import certify, class_rows
+from anonlib.pipeline.job import Job, JobError
+from anonlib.pipeline.places import Places, json_bytes, open_places, plan_room, release_room, sha256
+from anonlib.privacy.certificate import Certificate, Untrue, public_key
+from anonlib.privacy.classes import with_guests
+from anonlib.privacy.conditions import Classes
+from anonlib.privacy.keys import Keyring
+from anonlib.privacy.ksame import class_centres, k_diff
+from anonlib.privacy.subjects import normalized
+from anonlib.records import MANIFEST
+
+TABLE, CERTIFICATE = "classes.parquet", "certificate.json"
+KEYRING = Keyring(SECRET.encode(), "tests")
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> JobConfig:
+    """The finished job with places of its own."""
+    shutil.copytree(finished.workspace, tmp_path / "workspace")
+    shutil.copytree(finished.output, tmp_path / "release")
+    return job(finished.input, tmp_path)
+
+
+def read(output: Path) -> Certificate:
+    return Certificate.from_bytes((output / CERTIFICATE).read_bytes())
+
+
+def test_a_finished_job_is_certified(finished: Run) -> None:
+    found = verify(open_places(finished.config).release, public_key(SECRET.encode()))
+    assert found.certificate.release == "tests"
+    assert found.certificate.counts.solid == finished.summary.fallbacks
+
+
+def test_a_rerun_writes_the_same_bytes(copied: JobConfig, finished: Run, tmp_path: Path) -> None:
+    for name in (TABLE, CERTIFICATE):
+        (tmp_path / "release" / name).unlink()
+    Job(copied).run()
+    assert contents(tmp_path / "release") == contents(finished.output)
+
+
+def test_a_certificate_that_is_there_stays(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "release" / CERTIFICATE).write_text("what an earlier run signed")
+    Job(copied).run()
+    assert (tmp_path / "release" / CERTIFICATE).read_text() == "what an earlier run signed"
+
+
+def plan_of(config: JobConfig) -> tuple[Job, str, list[str]]:
+    opened = Job(config)
+    marker = plan_room(opened.places, opened.plan_key).committed("plan")
+    assert marker is not None
+    return opened, opened.plan_key, marker["blocks"]
+
+
+def test_none_is_written_while_a_shard_is_missing(copied: JobConfig, tmp_path: Path) -> None:
+    for name in (TABLE, CERTIFICATE, "commits/00001.json"):
+        (tmp_path / "release" / name).unlink()
+    opened, key, blocks = plan_of(copied)
+    assert not certify(copied, opened.places, opened.keyring, key, blocks)
+    assert not (tmp_path / "release" / CERTIFICATE).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"effective_k": 1}, "effective k of 1"),
+        ({"k": 9}, "says that it has 9 people"),
+        ({"donors": ["someone"]}, "1 are donors"),
+        ({"surrogates": []}, "no surrogate to wear"),
+    ],
+)
+def test_a_plan_that_breaks_the_claim_is_not_signed(
+    change: dict[str, Any], sentence: str, copied: JobConfig, tmp_path: Path
+) -> None:
+    for name in (TABLE, CERTIFICATE):
+        (tmp_path / "release" / name).unlink()
+    (path,) = (tmp_path / "workspace").glob("plan/*/classes/block-00000.parquet")
+    found = pq.read_table(path)
+    rows = found.to_pylist()
+    rows[0] |= change
+    path.write_bytes(tables.to_bytes(rows, found.schema))
+    with pytest.raises(JobError, match="gets no certificate, and must not leave") as problem:
+        Job(copied).run()
+    assert sentence in str(problem.value)
+    assert not (tmp_path / "release" / CERTIFICATE).exists()
+
+
+def test_a_manifest_that_its_marker_does_not_name_is_not_signed(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "release" / CERTIFICATE).unlink()
+    path = tmp_path / "release" / "manifest" / "00000.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(JobError, match="not the one that its marker names"):
+        Job(copied).run()
+
+
+def test_quarantined_images_are_counted_and_do_not_stop_it(tmp_path: Path) -> None:
+    members = [("a.jpg", photos.jpeg(photos.nobody())), ("b.jpg", b"broken")]
+    source = photos.tar(tmp_path / "input" / "00000.tar", members).parent
+    run = run_job(source, tmp_path, method={"name": "solid"})
+    counts = read(run.output).counts
+    assert (counts.images, counts.no_face, counts.quarantined) == (2, 1, 1)
+    assert read(run.output).claim.kind == "none" and not (run.output / TABLE).exists()
+
+
+def everything(cell: Any) -> set[str]:
+    """Every text in a table's row, nested ones too."""
+    if isinstance(cell, dict):
+        return {text for one in cell.values() for text in everything(one)}
+    if isinstance(cell, list | tuple):
+        return {text for one in cell for text in everything(one)}
+    return {cell} if isinstance(cell, str) else set()
+
+
+def test_nothing_in_it_joins_the_workspace(finished: Run) -> None:
+    shown = everything(pq.read_table(finished.output / TABLE).to_pylist())
+    restricted = set()
+    for pattern in ("subjects", "classes/*", "assignments/*"):
+        for path in finished.workspace.glob(f"plan/*/{pattern}.parquet"):
+            columns = {"class_id", "subject_id", "members", "donors", "face_id"} & set(pq.read_schema(path).names)
+            restricted |= everything(pq.read_table(path, columns=sorted(columns)).to_pylist())
+    assert restricted and not shown & restricted
+    assert not any(one.encode() in every_byte(finished.output) for one in restricted if len(one) == 24)
+
+
+def test_its_names_are_of_this_release_alone(finished: Run) -> None:
+    classes = [row for path in finished.workspace.glob("plan/*/classes/*") for row in pq.read_table(path).to_pylist()]
+    made = {row["class_id"]: sha256(row["class_id"].encode()) for row in classes}
+    here, there = (class_rows(classes, made, Keyring(SECRET.encode(), name)) for name in ("tests", "december"))
+    assert not everything([asdict(row)["people"] for row in here]) & everything(
+        [asdict(row)["people"] for row in there]
+    )
+    assert not {row.name for row in here} & {row.name for row in there}
+
+
+def test_the_order_of_its_rows_is_not_the_plans(finished: Run) -> None:
+    rows = pq.read_table(finished.output / TABLE).to_pylist()
+    assert [row["class"] for row in rows] == sorted(row["class"] for row in rows)
+    assert all(row["people"] == sorted(row["people"]) for row in rows)
+
+
+def test_a_face_of_the_manifest_leads_to_a_class_and_to_nobody_in_it(finished: Run) -> None:
+    people = everything([row["people"] for row in pq.read_table(finished.output / TABLE).to_pylist()])
+    rows = [row for path in (finished.output / "manifest").iterdir() for row in pq.read_table(path).to_pylist()]
+    assert people and not people & everything(rows)
+
+
+def test_the_secret_and_the_key_made_of_it_are_written_nowhere(finished: Run) -> None:
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    from anonlib.privacy import certificate
+
+    seed = HKDF(SHA256(), length=32, salt=None, info=certificate._KEY_PURPOSE).derive(SECRET.encode())
+    everywhere = every_byte(finished.output) + every_byte(finished.workspace)
+    for secret in (SECRET.encode(), seed, seed.hex().encode()):
+        assert secret not in everywhere
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(("k-diff", "k-same")), st.integers(2, 5), st.integers(0, 60), st.integers(0, 10_000), st.booleans()
+)
+def test_the_conditions_hold_for_every_plan_that_the_mathematics_makes(
+    name: str, k: int, count: int, seed: int, twins: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    templates = normalized(rng.normal(size=(count, 8)).astype(np.float32))
+    if twins:
+        templates = np.concatenate([templates, templates[: count // 3]])
+    strata = [(str(rng.integers(2)), str(rng.integers(3))) for _ in templates]
+    donors = rng.random(len(templates)) < 0.7
+    classes, wearers = with_guests(templates, strata, donors, k=k, same_person=0.99)
+    dealt = k_diff(class_centres(templates, classes), [one.stratum for one in classes])
+    if name == "k-same":
+        dealt = [(number, *others) for number, others in enumerate(dealt)]
+    planned = [
+        {
+            "class_id": f"class {number}",
+            "members": [f"person {member}" for member in members],
+            "donors": [f"person {member}" for member in one.members],
+            "portraits": [["face"] for _ in one.members],
+            "k": len(members),
+            "effective_k": one.effective_k,
+            "surrogates": [f"class {other}" for other in dealt[number]],
+        }
+        for number, (one, members) in enumerate(zip(classes, wearers, strict=True))
+    ]
+    made = {row["class_id"]: sha256(str(row["class_id"]).encode()) for row in planned}
+    table = Classes(MethodConfig.model_validate({"name": name, "k": k}))
+    for row in class_rows(planned, made, KEYRING):
+        table.add(row)
+    table.close()
+    assert table.people == sum(len(members) for members in wearers)
+
+
+# ---- vector methods: a release of one photo, put together by hand ----------------------------------------------
+
+FACE = {"box": [0, 0, 1, 1], "score": 0.9, "method": "dp-vmf", "method_version": "1", "k": None, "fallback": None}
+
+
+def vector_release(root: Path, epsilon: float | None, digest: str) -> tuple[JobConfig, Places]:
+    config = job("in", root, method={"name": "dp-vmf", "kappa": 0.3, "decoder": "decoder.npz"})
+    places = open_places(config)
+    room, plan = release_room(places), plan_room(places, "plan")
+    photo = photos.jpeg(photos.nobody()[:32, :32])
+    tar = photos.tar(root / "release" / "data" / "a.tar", [("one.jpg", photo)])
+    face = FACE | {"surrogate_digest": digest, "epsilon": epsilon}
+    row = {"key": "one", "status": "released", "path": "data/a.tar", "output_sha256": sha256(photo), "faces": [face]}
+    manifest = tables.to_bytes([row], MANIFEST)
+    places.release.publish("manifest/a.parquet", manifest)
+    note = {
+        "anonlib": __version__,
+        "run": "r",
+        "method": config.method.model_dump(mode="json"),
+        "keep_fields": [],
+        "rekeyed": False,
+        "shards": ["a"],
+        "models": {},
+    }
+    places.release.publish("run.json", json_bytes(note))
+    counts = {"images": 1, "faces": 1, "released": 1, "no_face": 0, "quarantined": 0, "fallbacks": 0}
+    files = {"data/a.tar": sha256(tar.read_bytes())}
+    room.commit("a", {"shard": "a", "run": "r", "files": files, "manifest_sha256": sha256(manifest), **counts})
+    digests = {name: sha256(name.encode()) for name in ("one", "two")}
+    plan.commit("surrogates/block", {"block": "block", "digests": digests})
+    return config, places
+
+
+def test_a_vector_method_is_certified_by_its_draws_and_their_epsilon(tmp_path: Path) -> None:
+    config, places = vector_release(tmp_path, 0.3, sha256(b"one"))
+    assert certify(config, places, KEYRING, "plan", ["block"])
+    found = verify(places.release)
+    assert found.certificate.claim.epsilon == 0.3 and found.certificate.claim.metric == "Euclidean distance"
+    rows = pq.read_table(tmp_path / "release" / "draws.parquet").to_pylist()
+    assert rows == [{"digest": one, "epsilon": 0.3} for one in sorted((sha256(b"one"), sha256(b"two")))]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "digest", "sentence"),
+    [
+        (0.3, sha256(b"three"), "which nobody was dealt"),
+        (0.6, sha256(b"one"), "claims epsilon"),
+        (None, sha256(b"one"), "claims epsilon None"),
+    ],
+)
+def test_a_face_without_a_draw_or_with_another_epsilon_is_not_signed(
+    epsilon: float | None, digest: str, sentence: str, tmp_path: Path
+) -> None:
+    config, places = vector_release(tmp_path, epsilon, digest)
+    with pytest.raises(Untrue, match=sentence):
+        certify(config, places, KEYRING, "plan", ["block"])
+    assert not places.release.exists(CERTIFICATE)
+
+
+def test_certificates_of_one_secret_have_one_key(tmp_path: Path) -> None:
+    keys = []
+    for name in ("november", "december"):
+        config, places = vector_release(tmp_path / name, 0.3, sha256(b"one"))
+        certify(config, places, Keyring(SECRET.encode(), name), "plan", ["block"])
+        keys.append(json.loads(places.release.read(CERTIFICATE))["public_key"])
+    assert keys[0] == keys[1] == public_key(SECRET.encode())
