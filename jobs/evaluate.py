@@ -108,14 +108,24 @@ def show(evidence: Evidence, attacks: dict[str, Attacks], utility: Utility) -> N
     print_rows(rows)
 
 
+def show_linkage(linked: dict[str, Linkage]) -> None:
+    """AUCs of the two releases, if there are two."""
+    for name, one in linked.items():
+        hidden = "" if one.hidden is None else f", face hidden {one.hidden:.3f}"
+        print(
+            f"AUC between the releases, {name:<14}{one.all_pairs:.3f}, same gender {one.same_gender:.3f}, "
+            f"clear photos {one.clear:.3f}{hidden}"
+        )
+
+
 def percent(rate: Rate) -> str:
     """`12.3% [10.1 14.0]`, or a dash where nothing was counted."""
     return f"{rate.value:.1%} [{100 * rate.low:.1f} {100 * rate.high:.1f}]" if rate.count else "-"
 
 
-def cosine(one: Rate) -> str:
+def cosine(rate: Rate) -> str:
     """`.670 [.650 .690]`, or a dash where nothing was counted."""
-    return f"{one.value:.3f} [{one.low:.3f} {one.high:.3f}]" if one.count else "-"
+    return f"{rate.value:.3f} [{rate.low:.3f} {rate.high:.3f}]" if rate.count else "-"
 
 
 def redacted(name: str, fallbacks: Fallbacks) -> list[tuple[str, str]]:
