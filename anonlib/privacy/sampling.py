@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.sphere import require_unit
+from anonlib.privacy.sphere import cosine_beyond, require_unit
 from anonlib.privacy.subjects import normalized
 
 Vectors = NDArray[np.float32]
@@ -39,8 +39,6 @@ _ROUND = 32
 _SUBJECTS = 1024
 _PEOPLE = 8192
 _GLANCE_FROM = 20_000
-_ROUNDING = 1e-5
-"""More than a 32-bit cosine is off; every limit is kept with this much to spare."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def sample(
         return np.asarray(index.search(points, neighbours)[0], np.float32)
 
     glance = _glance(templates) if len(templates) >= _GLANCE_FROM else None
-    search = _Search(prior, nearest_in_bank, glance, templates, _limit(own_angle), _limit(other_angle))
+    search = _Search(prior, nearest_in_bank, glance, templates, cosine_beyond(own_angle), cosine_beyond(other_angle))
     found: list[Sampled] = []
     for start in range(0, len(subjects), _SUBJECTS):
         generators = [keyring.generator("sampling", subject) for subject in subjects[start : start + _SUBJECTS]]
@@ -126,11 +124,6 @@ def sample(
                 f"among {len(subjects):,} subjects and {len(bank):,} public faces; lower one of them"
             )
     return found
-
-
-def _limit(angle: float) -> float:
-    """The largest 32-bit cosine that is surely `angle` degrees away."""
-    return math.cos(math.radians(angle)) - _ROUNDING
 
 
 @dataclass(frozen=True)
@@ -219,7 +212,7 @@ class _Found:
 
 
 def _glance(people: Vectors) -> Callable[[Vectors], Vectors]:
-    """A look at the 16 clusters of people next to a point: whom it finds is there, so only who passes needs the rest."""
+    """Somebody near each point, of the 16 clusters next to it: where that is too near, nobody else is asked."""
     import faiss
 
     size = people.shape[1]
