@@ -34,8 +34,8 @@ def nearest(
 ) -> NDArray[np.int32]:
     """Rows of unit `base` (n, d) most similar to each of unit `queries` (q, d): (q, count), -1 where none is left.
 
-    Only cosines of `floor` or more count. No order within a row; a query that is itself in `base` finds itself. Exact up
-    to `exact_below` rows.
+    Only cosines of `floor` or more count. No order within a row; a query that is itself in `base` finds itself. Exact
+    up to `exact_below` rows.
     """
     found = np.full((len(queries), count), -1, np.int32)
     if len(queries) == 0 or len(base) == 0:

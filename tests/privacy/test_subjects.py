@@ -46,7 +46,7 @@ def same(numbers: np.ndarray) -> np.ndarray:
 
 
 def by_hand(embeddings: np.ndarray, threshold: float) -> np.ndarray:
-    """Average linkage one pair at a time, from the definition: the mean over all pairs of faces, the best pair first."""
+    """Average linkage by definition: the mean over all pairs of faces, and the best pair joins first."""
     cosine = embeddings.astype(np.float64) @ embeddings.T.astype(np.float64)
     groups = [[face] for face in range(len(embeddings))]
     while True:
@@ -70,7 +70,7 @@ def by_hand(embeddings: np.ndarray, threshold: float) -> np.ndarray:
 @given(st.integers(2, 24), st.floats(0.2, 0.9), st.integers(0, 10_000))
 def test_rounds_of_mutual_partners_join_as_the_best_pair_first_does(faces: int, threshold: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    embeddings = normalized((rng.normal(size=(faces, 4)) + [2, 0, 0, 0]).astype(np.float32))
+    embeddings = normalized((rng.normal(size=(faces, 4)) + np.array([2, 0, 0, 0])).astype(np.float32))
     assert (same(cluster(embeddings, threshold=threshold)) == same(by_hand(embeddings, threshold))).all()
 
 
