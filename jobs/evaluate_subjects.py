@@ -1,0 +1,144 @@
+"""How well people are found without their names: `python jobs/evaluate_subjects.py WORKSPACE`.
+
+Clusters the faces of a scanned workspace as if no dataset had labelled them, background faces among them, and holds the
+result against the labels: BCubed, pairs merged and split, and the share of equivalence classes that hide as many people
+as their effective k says. Only labelled faces count. The labelled people are drawn in two halves; a table of thresholds
+on the first shows what the shipped one was chosen from, and the second half, which had no say, is reported with it.
+Writes subjects.json into the workspace, since it reads personal data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import typer
+
+from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_classes
+from anonlib.console import guarded, print_rows
+from anonlib.pipeline import tables
+from anonlib.pipeline.job import JobError
+from anonlib.pipeline.people import column, matrix, same_person, stratum_of
+from anonlib.pipeline.places import json_bytes
+from anonlib.pipeline.plan import MAYBE_SAME_PERSON
+from anonlib.privacy.classes import form_classes
+from anonlib.privacy.neighbours import Numbers, Vectors
+from anonlib.privacy.subjects import by_label, cluster, templates
+from anonlib.storage import Storage, open_storage
+
+WRITTEN = "subjects.json"
+STEPS = (-0.015, -0.01, -0.005, 0.0, 0.005, 0.01, 0.015)  # of the threshold, around the shipped one
+SEED = 0
+HALVES = (("the other half", "report"), ("everyone", "all"))
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A workspace's faces: unit `embeddings` (n, d), `truth` (n,) of labels or -1, `female` and `age` (n,)."""
+
+    embeddings: Vectors
+    truth: Numbers
+    female: np.ndarray[Any, np.dtype[np.float64]]
+    age: np.ndarray[Any, np.dtype[np.float64]]
+
+
+@app.command()
+def evaluate(
+    workspace: Annotated[str, typer.Argument(help="Folder or S3 URI of a scanned job's workspace.")],
+    k: Annotated[int, typer.Option(help="Subjects in an equivalence class.", min=2)] = 5,
+    scan: Annotated[str | None, typer.Option(help="Which scan, where the workspace has several.")] = None,
+) -> None:
+    """Cluster without labels, compare with the labels, and write subjects.json."""
+    with guarded():
+        storage = open_storage(workspace)
+        scanned = read(storage, scan)
+        document = measured(scanned, k)
+        storage.publish(WRITTEN, json_bytes(document))
+        show(document)
+        print_rows([("written", f"{workspace.rstrip('/')}/{WRITTEN}")])
+
+
+def read(storage: Storage, scan: str | None) -> Scanned:
+    """The faces of a workspace's one scan, or of the one named."""
+    paths = sorted(entry.path for entry in storage.list("scan/") if entry.path.endswith(".parquet"))
+    paths = [path for path in paths if path.split("/")[2:3] == ["faces"] and scan in (None, path.split("/")[1])]
+    scans = sorted({path.split("/")[1] for path in paths})
+    if not scans:
+        raise JobError("there is no scan in this workspace; run `anonlib scan` or a job first")
+    if len(scans) > 1:
+        raise JobError(f"this workspace has several scans; name one by --scan: {', '.join(scans)}")
+    columns = ("embedding", "label", "female", "age")
+    faces = pa.concat_tables([tables.from_bytes(storage.read(path), columns) for path in paths])
+    labels = faces.column("label").to_pylist()
+    known = np.array([label is not None for label in labels], bool)
+    if not known.any():
+        raise JobError("no face of this scan has a label; a truth is needed to compare with")
+    truth = np.full(len(labels), -1, np.int64)
+    truth[known] = by_label([label for label in labels if label is not None])[0]
+    return Scanned(matrix(faces, "embedding"), truth, column(faces, "female"), column(faces, "age"))
+
+
+def measured(scanned: Scanned, k: int) -> dict[str, Any]:
+    """`calibration` by threshold on half of the people; at the shipped one `report` on the others, `all`, `classes`."""
+    truth = scanned.truth
+    people = np.random.default_rng(SEED).permutation(int(truth.max()) + 1)
+    first = np.isin(truth, people[: len(people) // 2])
+    second = (truth >= 0) & ~first
+    shipped = same_person(len(truth))
+    calibration = []
+    subject = np.zeros(0, np.int64)
+    for step in STEPS:
+        found = cluster(scanned.embeddings, threshold=shipped + step)
+        calibration.append({"threshold": shipped + step, **said(bcubed(truth[first], found[first]))})
+        if step == 0.0:
+            subject = found
+    return {
+        "faces": len(truth),
+        "labelled": int(np.count_nonzero(truth >= 0)),
+        "threshold": shipped,
+        "calibration": calibration,
+        "report": said(bcubed(truth[second], subject[second])),
+        "all": said(bcubed(truth[truth >= 0], subject[truth >= 0])),
+        "classes": said(classes_of(scanned, subject, k)),
+    }
+
+
+def classes_of(scanned: Scanned, subject: Numbers, k: int) -> RealClasses:
+    """Equivalence classes of those of the subjects that show a labelled face, against the true names."""
+    known = scanned.truth >= 0
+    subjects, number = np.unique(subject[known], return_inverse=True)
+    faces = np.bincount(number)
+    female, age = (np.bincount(number, values[known]) / faces for values in (scanned.female, scanned.age))
+    strata = [stratum_of(*one) for one in zip(female.tolist(), age.tolist(), strict=True)]
+    means = templates(scanned.embeddings[known], number, len(subjects))
+    classes, _ = form_classes(means, strata, k=k, same_person=MAYBE_SAME_PERSON)
+    members = [one.members for one in classes]
+    return real_classes(members, [one.effective_k for one in classes], number, scanned.truth[known], k)
+
+
+def said(found: Clustering | RealClasses) -> dict[str, Any]:
+    """As JSON, with what is derived."""
+    return asdict(found) | ({"f": found.f} if isinstance(found, Clustering) else {"share": found.share})
+
+
+def show(document: dict[str, Any]) -> None:
+    """The table."""
+    print(f"{document['labelled']:,} labelled faces among {document['faces']:,}; clustered without their labels\n")
+    print(f"{'':<26}{'people':>8}{'found':>8}{'precision':>11}{'recall':>8}{'F':>8}{'merged':>9}{'split':>8}")
+    rows = [(f"one half, at {one['threshold']:.4f}", one) for one in document["calibration"]]
+    rows += [(f"{name}, at {document['threshold']:.4f}", document[key]) for name, key in HALVES]
+    for name, one in rows:
+        rates = f"{one['precision']:>11.4f}{one['recall']:>8.4f}{one['f']:>8.4f}"
+        print(f"{name:<26}{one['people']:>8,}{one['clusters']:>8,}{rates}{one['merged']:>9,}{one['split']:>8,}")
+    classes = document["classes"]
+    told = f"{classes['effective_real']:,} of {classes['classes']:,} ({classes['share']:.1%}); "
+    print()
+    print_rows([("effective k is real in", told + f"k people or more in {classes['k_real']:,}")])
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,64 @@
+"""The evaluation of subjects reads one scan, measures against its labels, and says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anonlib.privacy.subjects import normalized
+
+JOB = Path(__file__).parents[2] / "jobs" / "evaluate_subjects.py"
+
+
+def write_scan(workspace: Path, name: str, of: list[int], *, labelled: bool = True) -> None:
+    """A scan of photos of the people numbered in `of`, -1 for a stranger in the background."""
+    rng = np.random.default_rng(8)
+    axis = np.zeros(128)
+    axis[0] = 0.8**0.5
+    people = rng.normal(size=(max(of) + 1, 128)) * (0.17 / 128) ** 0.5
+    rows = [people[one] if one >= 0 else rng.normal(size=128) * (0.17 / 128) ** 0.5 for one in of]
+    faces = normalized((axis + np.array(rows) + rng.normal(size=(len(of), 128)) * (0.03 / 128) ** 0.5).astype("f4"))
+    columns = {
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(faces.ravel()), 128),
+        "label": pa.array([f"p{one}" if labelled and one >= 0 else None for one in of], pa.string()),
+        "female": pa.array([0.9] * len(of), pa.float32()),
+        "age": pa.array([30.0] * len(of), pa.float32()),
+    }
+    folder = workspace / "scan" / name / "faces"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table(columns), folder / "shard-000.parquet")
+
+
+def evaluate(workspace: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(JOB), str(workspace), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_people_far_apart_are_all_found(tmp_path: Path) -> None:
+    write_scan(tmp_path, "one", [person for person in range(24) for _ in range(3)] + [-1] * 10)
+    done = evaluate(tmp_path, "--k", "4")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "subjects.json").read_text())
+    assert (found["faces"], found["labelled"]) == (82, 72)
+    assert (found["all"]["f"], found["all"]["people"], found["all"]["merged"]) == (1.0, 24, 0)
+    assert found["report"]["people"] == 12
+    assert len(found["calibration"]) == 7
+    assert found["classes"]["share"] == 1.0
+    assert found["classes"]["classes"] == 6
+    assert "the other half" in done.stdout
+
+
+def test_several_scans_are_asked_about_and_labels_are_needed(tmp_path: Path) -> None:
+    write_scan(tmp_path, "one", [0, 0, 1, 1])
+    write_scan(tmp_path, "two", [0, 0, 1, 1], labelled=False)
+    asked, nameless = evaluate(tmp_path), evaluate(tmp_path, "--scan", "two")
+    assert asked.returncode == nameless.returncode == 1
+    assert "name one by --scan: one, two" in asked.stderr
+    assert "no face of this scan has a label" in nameless.stderr
+    assert "there is no scan" in evaluate(tmp_path / "scan").stderr
