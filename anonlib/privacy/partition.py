@@ -55,7 +55,7 @@ def order_faults(form: Callable[[NDArray[np.float32]], Members], templates: NDAr
     moved: set[int] = set()
     for order in (numbers[::-1], np.roll(numbers, len(numbers) // 3), np.argsort(numbers % 3, kind="stable")):
         seen = _companions(form(templates[order]), order)
-        moved |= {int(subject) for subject in numbers if expected.get(subject) != seen.get(subject)}
+        moved |= {one for one in range(len(templates)) if expected.get(one) != seen.get(one)}
     return [f"subject {one} hides with others when the subjects are listed in another order" for one in sorted(moved)]
 
 

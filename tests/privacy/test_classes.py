@@ -51,8 +51,9 @@ def test_a_small_stratum_joins_its_gender_before_the_other() -> None:
 
 
 def test_a_small_stratum_without_kin_in_waiting_joins_a_class_of_its_gender() -> None:
-    kinds = [("female", "young")] * 2 + [("female", "old")] * 10 + [("male", "young")] * 2 + [("male", "old")] * 10
-    classes, left = form_classes(people(24, 4), kinds, k=4, same_person=0.999)
+    genders = ("female", "male", "unsure")
+    kinds = [(gender, age) for gender in genders for age, many in (("young", 2), ("old", 10)) for _ in range(many)]
+    classes, left = form_classes(people(36, 4), kinds, k=4, same_person=0.999)
     assert not left
     for one in classes:
         assert one.stratum[:1] == kinds[one.members[0]][:1]

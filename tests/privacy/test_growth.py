@@ -4,15 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_people import people, strata
 
-from anonlib.privacy.classes import form_classes
+from anonlib.privacy.classes import EquivalenceClass, form_classes
 from anonlib.privacy.growth import extend, intersections
 from anonlib.privacy.partition import faults
+from anonlib.privacy.subjects import normalized
 
 K = 5
 SAME = 0.999
 
 
-def members_of(classes: list) -> list[tuple[int, ...]]:
+def members_of(classes: list[EquivalenceClass]) -> list[tuple[int, ...]]:
     return [one.members for one in classes]
 
 
@@ -83,6 +84,14 @@ def test_a_lone_newcomer_is_told_apart_by_who_knows_that_it_is_new() -> None:
     assert found == ["subject 5 is one of 1 in release 1, fewer than k = 5"]
     waiting, left = extend([range(5)], templates, [()] * 6, k=K, same_person=SAME, join=False)
     assert (members_of(waiting), left) == ([(0, 1, 2, 3, 4)], [5])
+
+
+def test_old_classes_that_are_short_grow_without_newcomers_who_have_to_be_told_apart() -> None:
+    centres = np.eye(3, dtype=np.float32)[[0] * 5 + [1] * 5 + [2] * 8]
+    centres[10:, :2] = 1
+    templates = normalized(centres + 0.1 * people(18, 8, 3))
+    classes, _ = extend([range(5), range(5, 10)], templates, [()] * 18, k=7, same_person=0.99999, join=False)
+    assert members_of(classes) == [tuple(range(10)), tuple(range(10, 18))]
 
 
 def test_candidates_who_may_be_one_person_count_once() -> None:

@@ -78,6 +78,15 @@ def test_twins_of_one_template_fill_many_cells(monkeypatch: pytest.MonkeyPatch) 
     assert all(5 <= len(group) <= 9 for group in groups)
 
 
+def test_a_cell_too_small_for_a_group_joins_its_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(microaggregation, "_CELL", 60)
+    templates = people(600, 4)
+    templates[:3] = 100 * templates[:3]
+    groups = microaggregate(templates, 5)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(600))
+    assert all(5 <= len(group) <= 9 for group in groups)
+
+
 @pytest.mark.parametrize("dim", [8, 128])
 def test_cells_lose_at_most_three_percent_more_than_mdav(monkeypatch: pytest.MonkeyPatch, dim: int) -> None:
     monkeypatch.setattr(microaggregation, "_CELL", 256)
