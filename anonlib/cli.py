@@ -297,6 +297,30 @@ def verify(
     print_verified(found)
 
 
+@app.command("fit-decoder")
+def fit_decoder(
+    input: Annotated[str, typer.Option(help="Photos of people who agreed: a file, folder, glob or brace range.")],
+    output: Annotated[Path, typer.Option(help="The decoder's file, ending in .npz; a job names it by --decoder.")],
+    terms: Annotated[str, typer.Option(help="A sentence: the terms under which the photos may be used.")],
+    about: Annotated[
+        str | None, typer.Option(help="What the photos are, in words; else the input's last part.")
+    ] = None,
+    non_commercial: Annotated[
+        bool, typer.Option("--non-commercial", help="The terms rule out commercial use.")
+    ] = False,
+    faces: Annotated[int, typer.Option(min=1, help="Stop at so many faces.")] = 8000,
+) -> None:
+    """Learn to draw faces from identity vectors, from photos of people who agreed; minutes on a CPU."""
+    from anonlib.console import guarded, open_progress, print_rows
+    from anonlib.training.fit_decoder import fit_decoder as fit
+
+    with guarded(), open_progress() as progress:
+        fitted = fit(
+            input, output, terms=terms, about=about, commercial=not non_commercial, faces=faces, report=progress
+        )
+    print_rows(fitted.rows())
+
+
 Selection = Annotated[str, typer.Option("--set", help="core, evaluation, demo, or the name of one model.")]
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from decoders import fitted
 from runs import finished, people_tars
 from s3server import S3Server, running
 
-__all__ = ["finished", "people_tars", "s3"]
+__all__ = ["finished", "fitted", "people_tars", "s3"]
 
 
 @pytest.fixture(scope="session")

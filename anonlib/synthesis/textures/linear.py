@@ -1,0 +1,176 @@
+"""An identity vector decoded into a face: ridge regression from the vector to codes of textures and shapes.
+
+Recognizers keep so much of a face that a linear map back draws one that they take for the same person, and the map is
+fitted in seconds. Regression answers with the mean of all faces that share a vector, which is fainter than any of them;
+`stretch` makes up for that. Gender and age come from their own inputs: what the vector says about them is projected
+out, so a vector drawn at random puts no man's face on a woman.
+
+Vectors of faces fill an ellipsoid, not the sphere: dlib's 128 numbers vary in about 75 directions, and not alike. A
+vector drawn at random is therefore read along those directions only (`axes`), in standard deviations of real faces, and
+none counts for more than about BOUND of them; read plainly it drew white eyes and hardly an identity.
+
+The file also carries the centre of the identity space: dlib's unit vectors fill a narrow cone, and mechanisms work on
+normalize(vector - centre). It is fitted on the decoder's own faces, so it does not depend on the data under release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.records import MESH_POINTS
+from anonlib.synthesis.textures.average import Texture
+from anonlib.synthesis.textures.bank import Bank
+from anonlib.synthesis.textures.space import FaceSpace, region
+
+VERSION = 1
+NEUTRAL = 0.0
+"""How happy decoded faces look; the renderer adds the photo's smile."""
+
+BOUND = 1.5
+
+_HALF = ("detail_mean", "detail", "shape_mean", "shape", "bank_vectors", "bank_codes")
+_SINGLE = ("centre", "axes", "offset", "weights", "intercept", "stretch", "bank_female", "bank_age", "bank_happy")
+
+_DAMAGED = "the decoder is damaged or no decoder at all; make it again with `anonlib fit-decoder`"
+
+
+class DecoderError(ValueError):
+    """The decoder file cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class About:
+    """Where a decoder comes from: `fitted_on` in words, the `terms` of those photos, how many `faces`.
+
+    `commercial`: whether the terms allow commercial use; if not, a job must accept them first.
+    """
+
+    fitted_on: str
+    terms: str
+    faces: int
+    commercial: bool
+
+    @property
+    def needs_acceptance(self) -> bool:
+        """Whether a job may use this decoder only if its owner accepts the terms."""
+        return not self.commercial
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """`centre` (d,) of the identity space; `axes` (r, d) and `offset` (r,) read a vector of it in standard deviations.
+
+    code = `weights` (r + 2, c) of [what is read, female, age] + `intercept` (c,), where the identity's part is brought
+    to the length `stretch`. `digest`: sha256 of the file, hex.
+    """
+
+    about: About
+    space: FaceSpace
+    centre: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    intercept: NDArray[np.float32]
+    stretch: float
+    bank: Bank
+    digest: str
+
+    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
+        offset = vectors - self.centre
+        return np.asarray(offset / np.maximum(np.linalg.norm(offset, axis=1, keepdims=True), 1e-12), np.float32)
+
+    def decode(self, z: NDArray[np.float32], female: float, age: float) -> Texture:
+        """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
+        if z.shape != self.centre.shape or not np.isfinite(z).all():
+            raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
+        own = read(z[None], self.axes, self.offset)[0] @ self.weights[:-2]
+        own = own * np.float32(self.stretch / max(float(np.linalg.norm(own)), 1e-12))
+        looks = np.array([female, age], np.float32) @ self.weights[-2:]
+        return self.space.texture((own + looks + self.intercept).astype(np.float32), NEUTRAL)
+
+    @classmethod
+    def load(cls, path: Path) -> Decoder:
+        """The decoder in a file; raises DecoderError."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DecoderError(f"the decoder {path} cannot be read: {error.strerror}") from None
+        return cls.from_bytes(data)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Decoder:
+        """The decoder in a file's bytes; raises DecoderError if they are damaged or of another version."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                notes = json.loads(file["about"].tobytes())
+                version = notes.pop("version")
+                if version != VERSION:
+                    raise DecoderError(
+                        f"the decoder is of version {version} and this anonlib reads {VERSION}; "
+                        "make it again with `anonlib fit-decoder`"
+                    )
+                about = About(**notes)
+                arrays = {name: file[name].astype(np.float32) for name in (*_HALF, *_SINGLE)}
+        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            if isinstance(error, DecoderError):
+                raise
+            raise DecoderError(_DAMAGED) from error
+        if not _fit_together(arrays):
+            raise DecoderError(_DAMAGED)
+        space = FaceSpace(*(arrays[name] for name in ("detail_mean", "detail", "shape_mean", "shape")))
+        bank = Bank(space, *(arrays[f"bank_{name}"] for name in ("vectors", "codes", "female", "age", "happy")))
+        own = {name: arrays[name] for name in ("centre", "axes", "offset", "weights", "intercept")}
+        stretch = float(arrays["stretch"][0])
+        return cls(about, space, **own, stretch=stretch, bank=bank, digest=hashlib.sha256(data).hexdigest())
+
+
+def read(points: NDArray[np.float32], axes: NDArray[np.float32], offset: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a Decoder uses (n, r) of points (n, d) of the identity space: about normal for faces, within BOUND."""
+    return np.asarray(BOUND * np.tanh((points @ axes.T - offset) / BOUND), np.float32)
+
+
+def to_bytes(about: About, arrays: Mapping[str, NDArray[np.floating]]) -> bytes:
+    """A decoder's file: `arrays` are those of Decoder, its FaceSpace and, as bank_*, its Bank; no pickle, no clock.
+
+    `stretch` comes as (1,). Raises ValueError if the arrays are not these or do not fit together.
+    """
+    if set(arrays) != {*_HALF, *_SINGLE} or not _fit_together(arrays):
+        raise ValueError(f"a decoder is made of {', '.join((*_HALF, *_SINGLE))}, of shapes that fit together")
+    text = json.dumps({"version": VERSION, **asdict(about)}, sort_keys=True).encode()
+    stored: dict[str, Any] = {name: arrays[name].astype(np.float16) for name in _HALF}
+    stored |= {name: arrays[name].astype(np.float32) for name in _SINGLE}
+    buffer = io.BytesIO()
+    np.savez(buffer, about=np.frombuffer(text, np.uint8), **stored)
+    return buffer.getvalue()
+
+
+def _fit_together(arrays: Mapping[str, NDArray[np.floating]]) -> bool:
+    """Whether the shapes are those of one decoder."""
+    (dimension,), count = arrays["centre"].shape, len(arrays["detail"]) + len(arrays["shape"])
+    directions = len(arrays["axes"])
+    pixels, faces = 3 * int(region().sum()), len(arrays["bank_vectors"])
+    wanted = {
+        "detail_mean": (pixels,),
+        "detail": (len(arrays["detail"]), pixels),
+        "shape_mean": (3 * MESH_POINTS,),
+        "shape": (len(arrays["shape"]), 3 * MESH_POINTS),
+        "axes": (directions, dimension),
+        "offset": (directions,),
+        "weights": (directions + 2, count),
+        "intercept": (count,),
+        "stretch": (1,),
+        "bank_vectors": (faces, dimension),
+        "bank_codes": (faces, count),
+    } | {f"bank_{name}": (faces,) for name in ("female", "age", "happy")}
+    return faces > 0 and all(arrays[name].shape == shape for name, shape in wanted.items())

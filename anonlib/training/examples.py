@@ -1,0 +1,150 @@
+"""From a dataset of consented photos to the faces that a decoder learns from, as a scan sees them.
+
+Of each photo the large and central face is taken, since whoever stands behind was not asked. It must be as good as the
+donors of a class are. Nothing is written: pixels and vectors stay in memory until the decoder is fitted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from anonlib.config import JobConfig
+from anonlib.datasets import Dataset, Shard
+from anonlib.faces.detect import CenterFaceDetector, Faces
+from anonlib.faces.image import ImageProblem
+from anonlib.pipeline.engines import ModelBytes, load
+from anonlib.pipeline.outcome import Outcome, in_chunks
+from anonlib.pipeline.people import donor_faces_of
+from anonlib.pipeline.scan import Describer, labelled_face, read_image
+from anonlib.pipeline.surrogates import happiness
+from anonlib.records import MESH_POINTS
+from anonlib.synthesis.textures.average import portrait
+from anonlib.training.decoder import Example, example
+
+MODELS = ("centerface", "facemesh", "dlib-resnet", "age-gender", "expression")
+UNREADABLE, NO_FACE = "cannot be read", "no face was found"
+
+_CHUNK = 32
+_EYES = "landmarks"
+_PERFECT: dict[str, Any] = {
+    "presence": 1.0,
+    "glasses": -1.0,
+    "clarity": 1.0,
+    "yaw": 0.0,
+    "pitch": 0.0,
+    "sharpness": 100.0,
+    _EYES: [0.0, 0.0, 1000.0, *[0.0] * 7],
+}
+_FAULTS = {
+    "the mesh does not fit": ("presence",),
+    "glasses": ("glasses",),
+    "turned away": ("yaw", "pitch"),
+    "too small": (_EYES,),
+    "blurred": ("sharpness",),
+    "covered or in hard light": ("clarity",),
+}
+
+Report = Callable[[str, Outcome, int], None]
+
+
+@dataclass
+class Gathered:
+    """The `examples`, of how many `photos`, and why the other photos gave none (reason -> photos)."""
+
+    examples: list[Example] = field(default_factory=list)
+    photos: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Photo:
+    rgb: NDArray[np.uint8]
+
+
+class Gatherer:
+    """Holds the models; `gather` reads a dataset until it has `most` examples."""
+
+    def __init__(self, job: JobConfig, models: ModelBytes) -> None:
+        cv2.setNumThreads(1)
+        self.job = job
+        self.detector = CenterFaceDetector(
+            load(models, "centerface", job), side=job.detector.side, score=job.detector.score
+        )
+        self.describer = Describer(job, models)
+
+    def gather(self, dataset: Dataset, most: int, report: Report = lambda stage, outcome, units: None) -> Gathered:
+        """Examples in the dataset's order; `report` hears of every shard."""
+        gathered = Gathered()
+        shards = dataset.shards()
+        for shard in shards:
+            began, photos, faces = time.monotonic(), gathered.photos, len(gathered.examples)
+            for chunk in in_chunks(self._photos(dataset, shard, gathered), _CHUNK):
+                self._learn([photo.rgb for photo in chunk], gathered)
+                if len(gathered.examples) >= most:
+                    break
+            seconds = time.monotonic() - began
+            found = min(len(gathered.examples), most) - faces
+            report("faces", Outcome(shard.shard_id, gathered.photos - photos, found, seconds=seconds), len(shards))
+            if len(gathered.examples) >= most:
+                break
+        surplus = len(gathered.examples) - most
+        if surplus > 0:
+            del gathered.examples[most:]
+            gathered.left_out["not needed any more"] += surplus
+        return gathered
+
+    def _photos(self, dataset: Dataset, shard: Shard, gathered: Gathered) -> Iterator[_Photo]:
+        for sample in dataset.read(shard):
+            gathered.photos += 1
+            try:
+                yield _Photo(read_image(sample, self.job).rgb)
+            except ImageProblem:
+                gathered.left_out[UNREADABLE] += 1
+
+    def _learn(self, pixels: list[NDArray[np.uint8]], gathered: Gathered) -> None:
+        found = [_largest(faces, image) for faces, image in zip(self.detector.detect(pixels), pixels, strict=True)]
+        described = self.describer.describe(pixels, found)
+        for image, faces, rows in zip(pixels, found, described, strict=True):
+            if not rows:
+                gathered.left_out[NO_FACE] += 1
+                continue
+            row = rows[0] | {_EYES: faces.landmarks[0].ravel()}
+            fault = fault_of(row)
+            if fault is not None:
+                gathered.left_out[fault] += 1
+                continue
+            photo = portrait(image, row["mesh"].reshape(MESH_POINTS, 3), happiness(row["expression"]))
+            gathered.examples.append(example(photo, row["embedding"], row["female"], row["age"]))
+
+
+def fault_of(row: dict[str, Any]) -> str | None:
+    """Why a FACES row is not good enough to learn from, or None.
+
+    What is good enough is said in one place, for donors; here each property is put to it with all others perfect.
+    """
+    for fault, columns in _FAULTS.items():
+        tried = _PERFECT | {name: row[name] for name in columns}
+        if len(donor_faces_of(_table(tried))) == 0:
+            return fault
+    return None
+
+
+def _table(row: dict[str, Any]) -> pa.Table:
+    schema = pa.schema([(name, pa.list_(pa.float32(), 10) if name == _EYES else pa.float32()) for name in row])
+    return pa.Table.from_pylist([row], schema=schema)
+
+
+def _largest(faces: Faces, image: NDArray[np.uint8]) -> Faces:
+    """The face that a photo is of, or none."""
+    row = labelled_face(faces, image.shape)
+    chosen = slice(row, row + 1) if row >= 0 else slice(0, 0)
+    return Faces(faces.boxes[chosen], faces.scores[chosen], faces.landmarks[chosen])
