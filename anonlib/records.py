@@ -186,6 +186,8 @@ MANIFEST = pa.schema(
     ]
 )
 
+# What a certificate's claim rests on. Names of classes and people are pseudonyms of this table alone; `made` and
+# `wears` are digests of surrogates, as a manifest's surrogate_digest is.
 CERTIFIED_CLASSES = pa.schema(
     [
         ("class", pa.string()),

@@ -8,16 +8,13 @@ and a pseudonym a person.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from anonlib.audit.contents import BROKEN, Expected, check_folder, check_parquet, check_tar
+from anonlib.audit.contents import Expected, check_folder, check_parquet, check_tar
+from anonlib.audit.untrusted import Marker, Note, parsed, read, rows_of, shards_of
 from anonlib.config import MethodConfig
 from anonlib.datasets.base import format_of
 from anonlib.pipeline.certify import CERTIFICATE, CLASSES_TABLE, DRAWS_TABLE, Committed, face_of
@@ -25,43 +22,10 @@ from anonlib.pipeline.places import RUN_NOTE, Room, sha256
 from anonlib.privacy.certificate import Certificate, Untrue, check_signature, merkle_root
 from anonlib.privacy.claims import Claim, claim_of
 from anonlib.privacy.conditions import Classes, ClassRow, DrawRow, Draws, Nothing, Tally, wardrobe_of
-from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS, MANIFEST, QUARANTINED, RESTRICTED_COLUMNS
+from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS, MANIFEST, QUARANTINED
 from anonlib.storage import NotFound, Storage
 
 _SUMMED = ("images", "faces", "released", "no_face", "quarantined")
-
-Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-class _Note(BaseModel):
-    """run.json, as far as it is checked."""
-
-    model_config = ConfigDict(strict=True)
-
-    anonlib: str
-    run: str
-    method: dict[str, Any]
-    keep_fields: list[str]
-    rekeyed: bool
-    shards: list[str]
-    models: dict[str, dict[str, str]]
-
-
-class _Marker(BaseModel):
-    """commits/SHARD.json."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    shard: str
-    run: str
-    files: dict[str, str]
-    manifest_sha256: str
-    images: int
-    faces: int
-    released: int
-    no_face: int
-    quarantined: int
-    fallbacks: int
 
 
 @dataclass(frozen=True)
@@ -81,25 +45,23 @@ def verify(release: Storage, key: str | None = None) -> Verified:
 
     Raises Untrue at the first thing that is not so, and StorageError where the release cannot be read.
     """
-    certificate = Certificate.from_bytes(_read(release, CERTIFICATE))
+    certificate = Certificate.from_bytes(read(release, CERTIFICATE))
     check_signature(certificate, key)
     note, method = _check_note(release, certificate)
     room = Room(release, "")
     leaves = []
     vouched = {CERTIFICATE, RUN_NOTE, *([certificate.table.path] if certificate.table else [])}
-    for shard in note.shards:
-        one, marker = _committed(room, shard)
-        leaves.append(one.leaf())
-        vouched |= {room.marker(shard), room.path("manifest", f"{shard}.parquet"), *marker.files}
+    for one, marker in shards_of(release, note.shards):
+        leaves.append(one.leaf(marker.files))
+        vouched |= {room.marker(one.shard), room.path("manifest", f"{one.shard}.parquet"), *marker.files}
     if merkle_root(leaves) != certificate.merkle_root:
         raise Untrue("the markers and manifests are not those that were signed: their Merkle root differs")
     _check_no_strays(release, vouched)
     wardrobe = _check_table(release, certificate, method)
     tally = Tally(method, wardrobe)
-    for shard, leaf in zip(note.shards, leaves, strict=True):
-        one, marker = _committed(room, shard)
-        if one.leaf() != leaf or marker.run != note.run:
-            raise Untrue(f"the marker of shard {shard} is of another run, or changed while it was read")
+    for (one, marker), leaf in zip(shards_of(release, note.shards), leaves, strict=True):
+        if one.leaf(marker.files) != leaf or marker.run != note.run:
+            raise Untrue(f"the marker of shard {one.shard} is of another run, or changed while it was read")
         _check_shard(release, one, marker, note, tally)
     if tally.counts != certificate.counts:
         raise Untrue(f"the certificate counts {certificate.counts}, the manifests {tally.counts}")
@@ -138,19 +100,12 @@ def unproved(found: Verified) -> list[str]:
     return said
 
 
-def _read(release: Storage, path: str) -> bytes:
-    try:
-        return release.read(path)
-    except NotFound:
-        raise Untrue(f"{path} is missing") from None
-
-
-def _check_note(release: Storage, certificate: Certificate) -> tuple[_Note, MethodConfig]:
+def _check_note(release: Storage, certificate: Certificate) -> tuple[Note, MethodConfig]:
     """run.json and the method, both as signed, and the claim as the method allows."""
-    data = _read(release, RUN_NOTE)
+    data = read(release, RUN_NOTE)
     if sha256(data) != certificate.run_sha256:
         raise Untrue(f"{RUN_NOTE} is not the one that was signed")
-    note = _parsed(_Note, data, RUN_NOTE)
+    note = parsed(Note, data, RUN_NOTE)
     for name in ("run", "anonlib", "method", "models"):
         if getattr(note, name) != getattr(certificate, name):
             raise Untrue(f"the certificate and {RUN_NOTE} differ in {name}")
@@ -170,20 +125,6 @@ def _check_note(release: Storage, certificate: Certificate) -> tuple[_Note, Meth
     return note, method
 
 
-def _committed(room: Room, shard: str) -> tuple[Committed, _Marker]:
-    """Marker and manifest of a shard, the manifest as the marker names it."""
-    data = _read(room.storage, room.marker(shard))
-    marker = _parsed(_Marker, data, room.marker(shard))
-    manifest = _read(room.storage, room.path("manifest", f"{shard}.parquet"))
-    if marker.shard != shard:
-        raise Untrue(f"the marker of shard {shard} speaks of shard {marker.shard}")
-    if sha256(manifest) != marker.manifest_sha256:
-        raise Untrue(f"the manifest of shard {shard} is not the one that its marker names")
-    if any(not path.startswith("data/") for path in marker.files):
-        raise Untrue(f"the marker of shard {shard} vouches for files outside data/")
-    return Committed(shard, marker.model_dump(), sha256(data), manifest), marker
-
-
 def _check_no_strays(release: Storage, vouched: set[str]) -> None:
     """Every file that the storage lists; it lists none of those that its own unfinished writes left behind."""
     for entry in release.list():
@@ -196,11 +137,11 @@ def _check_table(release: Storage, certificate: Certificate, method: MethodConfi
     wardrobe, table = wardrobe_of(method), certificate.table
     if table is None or isinstance(wardrobe, Nothing):
         return wardrobe
-    data = _read(release, table.path)
+    data = read(release, table.path)
     if sha256(data) != table.sha256:
         raise Untrue(f"{table.path} is not the one that was signed")
     count = 0
-    for row in _rows(data, CERTIFIED_CLASSES if isinstance(wardrobe, Classes) else CERTIFIED_DRAWS, table.path):
+    for row in rows_of(data, CERTIFIED_CLASSES if isinstance(wardrobe, Classes) else CERTIFIED_DRAWS, table.path):
         count += 1
         if any(value is None for name, value in row.items() if name not in ("wears", "epsilon")) or (
             None in row.get("people", ())
@@ -217,7 +158,7 @@ def _check_table(release: Storage, certificate: Certificate, method: MethodConfi
     return wardrobe
 
 
-def _check_shard(release: Storage, one: Committed, marker: _Marker, note: _Note, tally: Tally) -> None:
+def _check_shard(release: Storage, one: Committed, marker: Marker, note: Note, tally: Tally) -> None:
     """A shard's manifest against the conditions, its marker's counts, and its data."""
     before = tally.counts
     tally.add_shard()
@@ -225,7 +166,7 @@ def _check_shard(release: Storage, one: Committed, marker: _Marker, note: _Note,
     keys: set[str] = set()
     paths: set[str] = set()
     fallbacks = 0
-    for row in _rows(one.manifest, MANIFEST, f"the manifest of shard {one.shard}"):
+    for row in rows_of(one.manifest, MANIFEST, f"the manifest of shard {one.shard}"):
         key, status, faces = row["key"], row["status"], row["faces"] or []
         if key is None or None in faces:
             raise Untrue(f"the manifest of shard {one.shard} has a row with an empty key or face")
@@ -269,27 +210,3 @@ def _check_data(release: Storage, shard: str, files: Mapping[str, str], paths: s
         check(release, path, digest, expected)
     except NotFound as error:
         raise Untrue(f"a file of shard {shard} is missing: {error}") from None
-
-
-def _rows(data: bytes, schema: pa.Schema, what: str) -> Iterator[dict[str, Any]]:
-    """The rows of a table of ours, which has exactly this schema and nothing beside it."""
-    try:
-        with pq.ParquetFile(io.BytesIO(data)) as file:
-            found = file.schema_arrow
-            for name in found.names:
-                if name not in schema.names:
-                    kind = "restricted" if name in RESTRICTED_COLUMNS else "unknown"
-                    raise Untrue(f"{what} has the {kind} column {name!r}")
-            if not found.equals(schema) or set(file.metadata.metadata or {}) - {b"ARROW:schema"} or found.metadata:
-                raise Untrue(f"{what} does not have the columns that it should, or more beside them")
-            for batch in file.iter_batches(1024, use_threads=False):
-                yield from batch.to_pylist()
-    except BROKEN as error:
-        raise Untrue(f"{what} cannot be read ({type(error).__name__})") from None
-
-
-def _parsed(model: type[Parsed], data: bytes, what: str) -> Parsed:
-    try:
-        return model.model_validate_json(data)
-    except (ValueError, RecursionError):
-        raise Untrue(f"{what} cannot be read") from None

@@ -36,16 +36,15 @@ _CLASS_COLUMNS = ["class_id", "members", "donors", "portraits", "k", "effective_
 
 @dataclass(frozen=True)
 class Committed:
-    """What one shard's marker vouches for, with the marker's own digest; `manifest` are the bytes in the release."""
+    """One shard's marker and manifest, as they lie in the release."""
 
     shard: str
-    marker: Mapping[str, Any]
-    marker_sha256: str
+    marker: bytes
     manifest: bytes
 
-    def leaf(self) -> bytes:
-        """The shard in the certificate's Merkle tree."""
-        return shard_leaf(self.shard, self.marker_sha256, self.marker["manifest_sha256"], self.marker["files"])
+    def leaf(self, files: Mapping[str, str]) -> bytes:
+        """The shard in the certificate's Merkle tree; `files` are those that the marker names."""
+        return shard_leaf(self.shard, sha256(self.marker), sha256(self.manifest), files)
 
 
 def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blocks: Sequence[str]) -> bool:
@@ -64,9 +63,10 @@ def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blo
     table = _write_table(job, places, plan_room(places, plan_key), blocks, wardrobe, keyring)
     leaves, tally = [], Tally(job.method, wardrobe)
     for one in committed(room, run["shards"]):
-        if sha256(one.manifest) != one.marker["manifest_sha256"]:
+        marker = json.loads(one.marker)
+        if sha256(one.manifest) != marker["manifest_sha256"]:
             raise Untrue(f"the manifest of shard {one.shard} is not the one that its marker names")
-        leaves.append(one.leaf())
+        leaves.append(one.leaf(marker["files"]))
         tally.add_shard()
         for image in tables.from_bytes(one.manifest, ["status", "faces"]).to_pylist():
             tally.add_image(image["status"], map(face_of, image["faces"] or ()))
@@ -91,8 +91,7 @@ def committed(room: Room, shards: Iterable[str]) -> Iterator[Committed]:
 
     def read(shard: str) -> Committed:
         marker = room.storage.read(room.marker(shard))
-        manifest = room.storage.read(room.path("manifest", f"{shard}.parquet"))
-        return Committed(shard, json.loads(marker), sha256(marker), manifest)
+        return Committed(shard, marker, room.storage.read(room.path("manifest", f"{shard}.parquet")))
 
     todo = list(shards)
     with ThreadPoolExecutor(_AT_ONCE) as pool:

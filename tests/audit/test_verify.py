@@ -174,8 +174,8 @@ SEEN: dict[str, tuple[Tampering, str]] = {
         lambda r: r.column(MANIFEST, "embedding", [0.1] * 128),
         f"the manifest of shard {SHARD} is not the one",
     ),
-    "a marker removed": (lambda r: r.path(MARKER).unlink(), f"{MARKER} is missing"),
-    "a manifest removed": (lambda r: r.path(MANIFEST).unlink(), f"{MANIFEST} is missing"),
+    "a marker removed": (lambda r: r.path(MARKER).unlink(), f"{MARKER}: there is no such file"),
+    "a manifest removed": (lambda r: r.path(MANIFEST).unlink(), f"{MANIFEST}: there is no such file"),
     "a tar removed": (lambda r: r.path(TAR).unlink(), f"a file of shard {SHARD} is missing"),
     "a marker's hash edited": (
         lambda r: r.json(MARKER, lambda marker: marker["files"].update({TAR: "0" * 64})),

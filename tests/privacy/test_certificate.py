@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from dataclasses import asdict, replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,6 +148,14 @@ def test_signing_again_gives_the_same_bytes() -> None:
 def test_the_key_is_one_for_every_release_of_a_secret_and_another_for_another() -> None:
     assert signed(ONE, SECRET).public_key == signed(replace(ONE, release="december"), SECRET).public_key
     assert public_key(SECRET) != public_key(SECRET + b"!")
+
+
+def test_the_key_is_rfc_5869_of_the_secret_for_this_purpose_alone() -> None:
+    """By hand, since whoever pinned a key relies on its never changing."""
+    extracted = hmac.digest(bytes(32), SECRET, "sha256")
+    seed = hmac.digest(extracted, b"anonlib: Ed25519 key that signs certificates, version 1" + b"\x01", "sha256")
+    by_hand = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    assert public_key(SECRET) == by_hand.hex()
 
 
 def test_the_secret_shows_nowhere() -> None:
