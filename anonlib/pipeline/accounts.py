@@ -30,6 +30,8 @@ from anonlib.privacy.subjects import normalized
 from anonlib.records import ACCOUNTS
 from anonlib.storage import open_storage
 
+KNOWN_AGAIN = 0.945
+"""dlib cosine from which two templates are surely one person's: a wrong one would wear somebody's face."""
 _DP = "dp-"
 _BLOCK = 4096
 
@@ -147,6 +149,6 @@ def _nearest(templates: NDArray[np.float32], known: NDArray[np.float32]) -> NDAr
     for start in range(0, len(templates) if len(known) else 0, _BLOCK):
         similarity = normalized(templates[start : start + _BLOCK]) @ known.T
         best = similarity.argmax(axis=1)
-        sure = similarity[np.arange(len(best)), best] >= SAME_PERSON
+        sure = similarity[np.arange(len(best)), best] >= KNOWN_AGAIN
         found[start : start + _BLOCK] = np.where(sure, best, -1)
     return found

@@ -73,7 +73,7 @@ class Painter:
 
     def identity(self, template: NDArray[np.float32]) -> NDArray[np.float32]:
         """A unit template (d,) as a point of the decoder's identity space (d,)."""
-        return self.decoder.identity(template[None])[0]
+        return np.asarray(self.decoder.identity(template[None])[0], np.float32)
 
     def texture(self, draw: Draw) -> Texture:
         """The face of a draw; the same draw gives the same face."""

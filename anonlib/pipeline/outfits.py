@@ -16,6 +16,7 @@ from anonlib.config import JobConfig
 from anonlib.pipeline.decoding import Draw, Painter
 from anonlib.pipeline.people import People, best_portraits, donor_faces_of, stratum_of
 from anonlib.privacy.classes import EquivalenceClass, Stratum, with_guests
+from anonlib.privacy.donor import Gallery, mixture, surrogate
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ksame import ALTERNATIVES, class_centres, k_diff
@@ -97,8 +98,7 @@ def crowds_of(job: JobConfig, faces: pa.Table, people: People, keyring: Keyring,
 def draws_of(job: JobConfig, people: People, keyring: Keyring, painter: Painter, known: Mapping[int, Draw]) -> Wardrobe:
     """One identity a subject and release, which all of the person's faces wear; `known`: draws to wear again."""
     strata = _strata(people)
-    looks = [appearance(stratum) for stratum in strata]
-    drawn = _drawn(job, painter.decoder.identity(people.template), people.ids, looks, keyring, painter)
+    drawn = _drawn(job, painter.decoder.identity(people.template), people.ids, strata, keyring, painter)
     named = [
         {painter.digest(draw): draw for draw in ([known[number]] if number in known else draws)}
         for number, draws in enumerate(drawn)
@@ -115,19 +115,24 @@ def _drawn(
     job: JobConfig,
     identities_of: NDArray[np.float32],
     ids: list[str],
-    looks: list[tuple[float, float]],
+    strata: list[Stratum],
     keyring: Keyring,
     painter: Painter,
 ) -> list[list[Draw]]:
     """The method's draws for each subject, a point of the identity space (n, d), in the order they are tried."""
     method, bank = job.method, painter.decoder.bank
+    looks = [appearance(stratum) for stratum in strata]
     if method.name == "sampling":
         own, other = method.own_angle, method.other_angle
         prior = fit_prior(bank.vectors)
         sampled = sample(prior, bank.vectors, identities_of, ids, keyring, own_angle=own, other_angle=other)
         return [[Draw(z, *look) for z in one.points] for one, look in zip(sampled, looks, strict=True)]
     if method.name == "surrogate":
-        raise NotImplementedError
+        public = [stratum_of(*one) for one in zip(bank.female, bank.age, strict=True)]
+        gallery = Gallery(bank.vectors, public)
+        choice = surrogate(identities_of, gallery, method.k, strata=strata, own_angle=method.own_angle)
+        mixed = zip(mixture(gallery, choice), looks, choice.rows.tolist(), choice.weights.tolist(), strict=True)
+        return [[Draw(z, *look, tuple(rows), tuple(weights))] for z, look, rows, weights in mixed]
     vectors = identities(mechanism_of(method), identities_of, ids, keyring)
     return [[Draw(z, *look)] for z, look in zip(vectors, looks, strict=True)]
 
