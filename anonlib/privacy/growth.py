@@ -125,6 +125,8 @@ def _homes(releases: Sequence[Members]) -> NDArray[np.int64]:
     home = np.full((count, len(releases)), -1, np.int64)
     for number, classes in enumerate(releases):
         for label, members in enumerate(classes):
+            if min(members, default=0) < 0:
+                raise ValueError(f"class {label} of release {number} names subject {min(members)}; numbers begin at 0")
             home[np.asarray(members, np.int64), number] = label
     return home
 

@@ -140,3 +140,8 @@ def test_a_subject_in_two_classes_of_a_release_has_no_candidates_to_count() -> N
 def test_an_earlier_release_that_is_no_partition_is_refused(old: list[list[int]], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         extend(old, people(10, 1), [()] * 10, k=K, same_person=SAME)
+
+
+def test_a_subject_without_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="class 0 of release 1 names subject -1"):
+        intersections([[range(5)], [[-1, 2, 3, 4, 5]]], k=K)
