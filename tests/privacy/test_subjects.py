@@ -87,6 +87,13 @@ def test_a_person_with_more_photos_than_neighbours_stays_one() -> None:
     assert (same(cluster(faces, threshold=0.92, neighbours=8)) == same(owner)).all()
 
 
+def test_bursts_that_crowd_their_own_neighbourhood_find_each_other() -> None:
+    """Forty photos of one second are each other's nearest; only their mean sees the person's other burst."""
+    faces, owner = cone(3, 2, seed=6)
+    found = cluster(np.repeat(faces, 40, axis=0), threshold=0.92, neighbours=8)
+    assert (same(found) == same(np.repeat(owner, 40))).all()
+
+
 def test_means_are_compared_with_their_scatter() -> None:
     """Two wide groups whose scaled means are near: over all pairs of faces they are not."""
     rng = np.random.default_rng(5)
