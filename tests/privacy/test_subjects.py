@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anonlib.privacy import subjects
 from anonlib.privacy.subjects import RISE, bar, by_label, cluster, normalized, templates
 
 
@@ -164,3 +165,14 @@ def test_labels_number_people_by_name() -> None:
     numbers, names = by_label(["b", "a", "b"])
     assert names == ["a", "b"]
     assert numbers.tolist() == [1, 0, 1]
+
+
+def test_thousands_of_copies_are_one_face_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces, owner = cone(3, 2, seed=9)
+    copies = np.random.default_rng(1).integers(6, size=4000)
+    seen = []
+    asked = subjects.close_pairs
+    monkeypatch.setattr(subjects, "close_pairs", lambda *a, **k: seen.append(len(a[0])) or asked(*a, **k))
+    found = cluster(faces[copies], threshold=0.92)
+    assert (same(found) == same(owner[copies])).all()
+    assert seen[0] == 6
