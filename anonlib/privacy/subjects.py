@@ -29,6 +29,7 @@ RISE = 0.01
 
 _NEIGHBOURS = 32
 _ROWS = 32_768
+_SEED = 20
 
 
 def normalized(vectors: Vectors) -> Vectors:
@@ -50,10 +51,12 @@ def cluster(
     `threshold`: cosine from which two faces alone are one person. `exact_below`: faces up to which the graph of
     neighbours is exact.
     """
-    count = len(embeddings)
-    number = np.arange(count)
-    sums, sizes = np.array(embeddings, np.float32, order="C"), np.ones(count)
-    means, asking = np.ascontiguousarray(embeddings, np.float32), None
+    means = np.ascontiguousarray(embeddings, np.float32)
+    first, number = np.unique(_first_copies(means), return_inverse=True)
+    sizes = np.bincount(number).astype(np.float64)
+    if len(first) < len(means):
+        means = means[first]
+    sums, asking = means * sizes[:, None].astype(np.float32), None
     while True:
         pairs = close_pairs(means, asking, count=neighbours, floor=threshold, exact_below=exact_below)
         root = _joined(sums, sizes, *pairs, threshold)
@@ -64,6 +67,21 @@ def cluster(
         grown = np.bincount(joined, minlength=len(alive)) > 1
         sums, sizes = sums[alive], sizes[alive]
         means, asking = normalized(sums), np.flatnonzero(grown)
+
+
+def _first_copies(rows: Vectors) -> Numbers:
+    """(n,) The first row equal to each: copies of a photo are one face many times, and would all tie."""
+    own = np.arange(len(rows))
+    weights = np.random.default_rng(_SEED).integers(1 << 63, size=rows.shape[1], dtype=np.uint64) | np.uint64(1)
+    hashed = np.zeros(len(rows), np.uint64)
+    for start in range(0, len(rows), _ROWS):
+        hashed[start : start + _ROWS] = rows[start : start + _ROWS].view(np.uint32).astype(np.uint64) @ weights
+    _, first, group = np.unique(hashed, return_index=True, return_inverse=True)
+    candidate = first[group]
+    repeated = np.flatnonzero(candidate != own)
+    equal = repeated[(rows[repeated] == rows[candidate[repeated]]).all(axis=1)]
+    own[equal] = candidate[equal]
+    return own
 
 
 def _joined(sums: Vectors, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float) -> Numbers:

@@ -12,6 +12,7 @@ from anonlib.privacy.keys import Keyring
 from anonlib.privacy.subjects import normalized
 
 KEYRING = Keyring(b"a secret for the tests only", "r1")
+FIRST = ("cluster", "s/5#0")
 
 
 def photos(of: list[int], seed: int = 0) -> np.ndarray:
@@ -39,7 +40,7 @@ def test_labelled_faces_are_their_label_and_the_others_whoever_they_look_like() 
     found = people([0, 0, 1, 1, 0, 2, 2, 1], ["b", "b", "a", "a", None, None, None, None])
     assert found.of_face.tolist() == [1, 1, 0, 0, 1, 2, 2, 0]
     assert found.formed_by == ["label", "label", "clustering"]
-    assert len(set(found.ids)) == 3
+    assert found.ids == [KEYRING.pseudonym("subject", *parts) for parts in (("label", "a"), ("label", "b"), FIRST)]
     assert found.age.tolist() == [21.0, 20.0, 22.0]
     assert np.allclose(np.linalg.norm(found.template, axis=1), 1)
 

@@ -43,6 +43,15 @@ def test_a_known_person_joins_and_a_stranger_is_new() -> None:
     assert joined.tolist() == [4, 6, 0, 6, 7]
 
 
+def test_a_subject_of_unlike_faces_is_as_far_as_its_faces_are() -> None:
+    """Its scaled mean is the new face itself; over the pairs of faces they are .906 alike."""
+    angles = np.radians([-25, 25, 0])
+    faces = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    bank = bank_of(faces[:2], np.array([0, 0]), 1)
+    assert join(bank, faces[2:], threshold=0.92).tolist() == [1]
+    assert join(bank, faces[2:], threshold=0.88).tolist() == [0]
+
+
 def test_someone_like_two_old_subjects_does_not_unite_them() -> None:
     angles = np.radians([0, 20, 8])
     faces = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)

@@ -42,6 +42,11 @@ def test_a_face_is_not_compared_with_itself() -> None:
     assert abs(found.misplaced[0].own) < 0.4
 
 
+def test_a_face_is_not_like_another_because_it_is_like_itself() -> None:
+    two = np.array([[1, 0], [0.5, 0.75**0.5]], np.float32)
+    assert not disagreements(two, np.array([0, 0]), near=0.6, apart=0.6).misplaced
+
+
 def test_one_person_under_two_names_is_found() -> None:
     found = check([0, 0, 1, 1, 0, 0], [0, 0, 1, 1, 2, 2])
     assert [(one.first, one.second) for one in found.one_person] == [(0, 2)]

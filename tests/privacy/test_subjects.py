@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anonlib.privacy import subjects
 from anonlib.privacy.subjects import RISE, bar, by_label, cluster, normalized, templates
 
 
@@ -87,6 +88,13 @@ def test_a_person_with_more_photos_than_neighbours_stays_one() -> None:
     assert (same(cluster(faces, threshold=0.92, neighbours=8)) == same(owner)).all()
 
 
+def test_bursts_that_crowd_their_own_neighbourhood_find_each_other() -> None:
+    """Forty photos of one second are each other's nearest; only their mean sees the person's other burst."""
+    faces, owner = cone(3, 2, seed=6)
+    found = cluster(np.repeat(faces, 40, axis=0), threshold=0.92, neighbours=8)
+    assert (same(found) == same(np.repeat(owner, 40))).all()
+
+
 def test_means_are_compared_with_their_scatter() -> None:
     """Two wide groups whose scaled means are near: over all pairs of faces they are not."""
     rng = np.random.default_rng(5)
@@ -157,3 +165,14 @@ def test_labels_number_people_by_name() -> None:
     numbers, names = by_label(["b", "a", "b"])
     assert names == ["a", "b"]
     assert numbers.tolist() == [1, 0, 1]
+
+
+def test_thousands_of_copies_are_one_face_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces, owner = cone(3, 2, seed=9)
+    copies = np.random.default_rng(1).integers(6, size=4000)
+    seen = []
+    asked = subjects.close_pairs
+    monkeypatch.setattr(subjects, "close_pairs", lambda *a, **k: seen.append(len(a[0])) or asked(*a, **k))
+    found = cluster(faces[copies], threshold=0.92)
+    assert (same(found) == same(owner[copies])).all()
+    assert seen[0] == 6
