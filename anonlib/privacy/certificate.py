@@ -162,7 +162,10 @@ def check_signature(certificate: Certificate, pinned: str | None = None) -> None
         raise Untrue(f"the certificate is signed by the key {certificate.public_key}, not by the one that was given")
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(certificate.public_key))
-        key.verify(bytes.fromhex(certificate.signature), certificate.signed_bytes())
+        signature = bytes.fromhex(certificate.signature)
+        if signature.hex() != certificate.signature:
+            raise ValueError("another spelling of the signature")
+        key.verify(signature, certificate.signed_bytes())
     except (InvalidSignature, ValueError):
         raise Untrue("the certificate's signature does not fit: it was changed after it was signed") from None
 

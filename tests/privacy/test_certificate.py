@@ -208,13 +208,15 @@ def test_what_is_no_certificate_is_a_sentence(data: bytes) -> None:
         Certificate.from_bytes(data)
 
 
-@given(st.data())
-def test_a_certificate_with_a_byte_changed_is_never_believed(data: st.DataObject) -> None:
-    good = bytearray(signed(ONE, SECRET).to_bytes())
-    at = data.draw(st.integers(0, len(good) - 1))
-    good[at] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(Untrue):
-        check_signature(Certificate.from_bytes(bytes(good)))
+@pytest.mark.parametrize("bit", [0x01, 0x20])
+def test_a_certificate_with_any_byte_changed_is_not_believed(bit: int) -> None:
+    """0x20 is the difference between a small letter and a capital, which hex does not care about."""
+    good = signed(ONE, SECRET).to_bytes()
+    for at in range(len(good)):
+        bad = bytearray(good)
+        bad[at] ^= bit
+        with pytest.raises(Untrue):
+            check_signature(Certificate.from_bytes(bytes(bad)))
 
 
 def test_a_key_given_twice_is_not_read_one_way_and_signed_another() -> None:
