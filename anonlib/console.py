@@ -244,8 +244,12 @@ def print_status(status: Status) -> None:
             print_rows([("planned", "not finished")])
         else:
             surrogates = f", surrogates {plan.done} of {plan.blocks} blocks" if plan.blocks else ""
-            people = f"{plan.subjects} people in {plan.classes} classes, " if plan.classes else ""
+            classes = f" in {plan.classes} classes" if plan.classes else ""
+            people = f"{plan.subjects} people{classes}, " if plan.subjects else ""
             print_rows([("planned", f"{people}{plan.redacted} faces redacted by plan{surrogates}")])
+            if plan.disagreements:
+                where = f"plan/{plan.room}/labels.txt in the workspace"
+                print_rows([("labels", f"{plan.disagreements} do not fit their faces: {where}")])
     release = status.release
     if release is None:
         return

@@ -16,8 +16,8 @@ class Evidence:
     `subjects` (n,) number the labels, which are `names` (n,); `people` (n,), `classes` (n,) and `worn` (n,) number the
     plan's subjects and classes, -1 for none; `worn` numbers subjects where each was drawn for. `averaged` (n,): the
     original is part of a surrogate; `replaced` (n,): not a flat ellipse; `found` (n,): by the detector. `clear`,
-    `released` and `context` (the face under the ellipse): recognizer -> unit vectors (n, d). Attributes (n,) and (n, 7) are those of
-    the attribute networks and `mesh_error` is in eye distances; NaN where the face was not found again. `donors`:
+    `released` and `context` (the face under the ellipse): recognizer -> unit vectors (n, d). Attributes (n,) and (n, 7)
+    are those of the attribute networks and `mesh_error` is in eye distances; NaN where no face was found. `donors`:
     recognizer -> (m, d), of the person `donor_people` (m,) in the class `donor_classes` (m,). The fallbacks hold, for
     each face, why it fell back, or None.
     """

@@ -28,6 +28,8 @@ from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.privacy.keys import Keyring
 from anonlib.records import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS
 
+LABELS = "labels.txt"
+COUNTS = ("subjects", "classes", "redacted", "disagreements")
 BLOCK = 16
 """Classes whose surrogates are made as one unit of work."""
 
@@ -41,7 +43,10 @@ _ASSIGNED = ("face_id", "key", "index", "box", "landmarks", "mesh", "expression"
 
 @dataclass(frozen=True)
 class Plan:
-    """What `plan` decided: `blocks` of class ids to make surrogates for, and the digest of it all."""
+    """What `plan` decided: `blocks` of class ids to make surrogates for, and the digest of it all.
+
+    `disagreements`: sentences in labels.txt of the plan's room about labels that do not fit their faces.
+    """
 
     key: str
     digest: str
@@ -49,6 +54,7 @@ class Plan:
     subjects: int
     classes: int
     redacted: int
+    disagreements: int
 
 
 class PlanStage:
@@ -71,7 +77,7 @@ class PlanStage:
             synthesis = self.job.method.name in SYNTHESIS_METHODS
             self.room.commit("plan", self._write(shards) if synthesis else self._redact_all(shards))
             known = self.room.committed("plan") or {}
-        counts = (known[name] for name in ("subjects", "classes", "redacted"))
+        counts = (known[name] for name in COUNTS)
         return Plan(self.key, known["digest"], tuple(known["blocks"]), *counts)
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
@@ -89,12 +95,15 @@ class PlanStage:
         blocks = self._write_classes(people, wardrobe, face_ids)
         self._write_subjects(people, wardrobe, face_ids)
         redacted = self._write_assignments(shards, faces, people, wardrobe)
+        disagreements = people.label_check.sentences()
+        self.room.storage.publish(self.room.path(LABELS), "".join(f"{one}\n" for one in disagreements).encode())
         return {
             "digest": self._digest.hexdigest(),
             "blocks": blocks,
             "subjects": len(people.ids),
             "classes": len(wardrobe.crowds),
             "redacted": redacted,
+            "disagreements": len(disagreements),
         }
 
     def _dress(self, faces: pa.Table, people: People, again: Mapping[int, Draw]) -> Wardrobe:
@@ -109,7 +118,7 @@ class PlanStage:
         for shard in shards:
             rows = [face | {"method": self.job.method.name} for face in self._faces(shard, _ASSIGNED).to_pylist()]
             self._publish(f"assignments/{shard.shard_id}", rows, ASSIGNMENTS)
-        return {"digest": self._digest.hexdigest(), "blocks": [], "subjects": 0, "classes": 0, "redacted": 0}
+        return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(COUNTS, 0)
 
     def _write_classes(self, people: People, wardrobe: Wardrobe, face_ids: Sequence[str]) -> list[str]:
         """classes/BLOCK, one row a class with the portraits of its donors; returns the blocks."""

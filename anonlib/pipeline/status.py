@@ -17,6 +17,7 @@ from anonlib.config import ConfigError, load_config
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError, Summary
 from anonlib.pipeline.places import INVENTORY_NOTE, PURGED, RUN_NOTE, Places, Room, open_places, plan_room
+from anonlib.pipeline.plan import COUNTS
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 
@@ -48,6 +49,7 @@ class Planned:
     subjects: int = 0
     classes: int = 0
     redacted: int = 0
+    disagreements: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _planned(workspace: Storage, room: str, units: set[str]) -> Planned:
     plan = Room(workspace, f"plan/{room}").committed("plan")
     if plan is None:
         return Planned(room, None, done)
-    counts = {name: int(plan[name]) for name in ("subjects", "classes", "redacted")}
+    counts = {name: int(plan[name]) for name in COUNTS}
     return Planned(room, len(plan["blocks"]), done, **counts)
 
 

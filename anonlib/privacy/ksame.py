@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.classes import EquivalenceClass, Stratum, kinship
+from anonlib.privacy.classes import EquivalenceClass, Stratum
 from anonlib.privacy.subjects import normalized
 
 ALTERNATIVES = 3
@@ -53,19 +53,34 @@ def k_diff(centres: NDArray[np.float32], strata: Sequence[Stratum]) -> list[tupl
             elif len(centres) > 1:
                 number = int(members[0])
                 first[number] = _furthest(centres, number, {number})
+    codes = _codes(strata)
     return [
-        () if dealt is None else (dealt, *_alternatives(centres, strata, number, dealt))
+        () if dealt is None else (dealt, *_alternatives(centres, codes, number, dealt))
         for number, dealt in enumerate(first)
     ]
 
 
-def _alternatives(centres: NDArray[np.float32], strata: Sequence[Stratum], number: int, dealt: int) -> tuple[int, ...]:
+def _alternatives(centres: NDArray[np.float32], codes: NDArray[np.int64], number: int, dealt: int) -> tuple[int, ...]:
     """The furthest other classes, of the same stratum first, then of one that begins alike; of many, every n-th."""
     stride = -(-len(centres) // _EXACT_LIMIT)
-    others = [other for other in range(number % stride, len(centres), stride) if other not in (number, dealt)]
+    others = np.arange(number % stride, len(centres), stride)
+    others = others[(others != number) & (others != dealt)]
     similarity = centres[others] @ centres[number]
-    kin = np.array([kinship(strata[number], strata[other]) for other in others])
-    return tuple(others[row] for row in np.lexsort((similarity, -kin))[:ALTERNATIVES])
+    kin = np.cumprod(codes[others] == codes[number], axis=1).sum(axis=1)
+    return tuple(int(others[row]) for row in np.lexsort((similarity, -kin))[:ALTERNATIVES])
+
+
+def _codes(strata: Sequence[Stratum]) -> NDArray[np.int64]:
+    """(c, depth) Numbers that stand for the parts of each stratum; a part that is not there is like none."""
+    depth = max((len(stratum) for stratum in strata), default=0)
+    codes = np.empty((len(strata), depth), np.int64)
+    for level in range(depth):
+        parts = sorted({stratum[level] for stratum in strata if len(stratum) > level})
+        code_of = {part: code for code, part in enumerate(parts)}
+        codes[:, level] = [
+            code_of[stratum[level]] if len(stratum) > level else -1 - row for row, stratum in enumerate(strata)
+        ]
+    return codes
 
 
 def _furthest(centres: NDArray[np.float32], number: int, excluded: set[int]) -> int:
