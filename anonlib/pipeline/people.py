@@ -33,6 +33,8 @@ PORTRAITS_A_DONOR = 3
 
 _CROWD, _LEAST_CROWD, _STRICTER_A_DECADE = 5000, 50, 0.01
 _LABEL_MARGIN = 0.01
+"""Above `same_person`, where labels are doubted: of LFW's labels set wrong on purpose, 66 % of the faces, 76 % of the
+people under two names and 84 % of the pairs under one name were found; of 840 right names 15 pairs were doubted."""
 _SURE = 0.7
 _AGE_BANDS = (35.0, 50.0)
 _DONOR_YAW, _DONOR_PITCH, _DONOR_EYES = 35.0, 30.0, 24.0
