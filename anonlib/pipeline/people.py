@@ -23,7 +23,7 @@ from anonlib.privacy.subjects import by_label, templates
 SAME_PERSON = 0.925
 """dlib cosine from which two faces among `_CROWD` are one person: fewer than half as many pairs are merged as split.
 
-Calibrated on half of 840 people of LFW (jobs/evaluate_subjects.py reports the other half).
+From half of 840 people of LFW (jobs/evaluate_subjects.py); how the bar rises was chosen on all of them.
 """
 APART = 0.88
 """dlib mean cosine below which faces are not one person's; a thousandth of pairs of one person's photos lie below."""
