@@ -178,7 +178,7 @@ def _regress(
     From points (n, d), `looks` (n, 3) female, age and happy, and codes (n, c). Decoded faces are NEUTRAL, so happy goes
     into the intercept.
     """
-    axes = _axes(points, looks)
+    axes = directions(points, looks)
     offset = axes @ points.mean(axis=0)
     own = read(points, axes, offset)
     spread = np.maximum(looks.std(axis=0), 1e-6)
@@ -200,7 +200,7 @@ def _regress(
     return {name: array.astype(np.float32) for name, array in found.items()}
 
 
-def _axes(points: NDArray[np.float32], looks: NDArray[np.float32]) -> NDArray[np.float32]:
+def directions(points: NDArray[np.float32], looks: NDArray[np.float32]) -> NDArray[np.float32]:
     """Directions (r, d) in which points (n, d) vary beyond what female and age tell, in their standard deviations."""
     offsets = (points - points.mean(axis=0)).astype(np.float64)
     told = np.linalg.lstsq(looks - looks.mean(axis=0), offsets, rcond=None)[0][:2]

@@ -20,9 +20,11 @@ from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
+from anonlib.pipeline.people import SAME_PERSON
 from anonlib.synthesis.render import render
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.linear import Decoder
+from anonlib.training.decoder import directions
 from anonlib.training.examples import fault_of
 
 CLI = CliRunner()
@@ -119,10 +121,34 @@ def test_the_command_says_what_was_used_and_what_was_not(fitted: Fit) -> None:
 
 
 def test_the_bank_holds_each_person_once(fitted: Fit) -> None:
-    bank = fitted.decoder.bank
-    raw = bank.vectors  # in the identity space, where one person's photos are at .9 and more
-    similar = raw @ raw.T - 2 * np.eye(len(raw))
-    assert len(bank) <= 48 and similar.max() < 0.95
+    bank, centre = fitted.decoder.bank, fitted.decoder.centre
+    assert 10 <= len(bank) <= 48
+    # Back from the identity space: the unit vector whose offset from the centre points that way.
+    along = bank.vectors @ centre
+    length = -along + np.sqrt(along**2 + 1 - centre @ centre)
+    raw = centre + length[:, None] * bank.vectors
+    assert np.allclose(np.linalg.norm(raw, axis=1), 1, atol=1e-3)
+    assert (raw @ raw.T - 2 * np.eye(len(raw))).max() < SAME_PERSON + 1e-3
+
+
+def test_what_a_vector_says_of_gender_is_not_heard() -> None:
+    rng = np.random.default_rng(0)
+    looks = np.stack([rng.random(400), rng.uniform(20, 80, 400), rng.random(400)], axis=1).astype(np.float32)
+    points = rng.standard_normal((400, 12)).astype(np.float32)
+    points[:, 3] += 4 * looks[:, 0]
+    axes = directions(points / np.linalg.norm(points, axis=1, keepdims=True), looks)
+    told = axes[:, 3] / np.linalg.norm(axes, axis=1)
+    assert len(axes) == 10
+    assert np.abs(told).max() < 0.3
+
+
+def test_directions_in_which_no_face_varies_are_not_read() -> None:
+    rng = np.random.default_rng(0)
+    looks = rng.random((400, 3)).astype(np.float32)
+    points = (rng.standard_normal((400, 12)) * np.array([1.0] * 8 + [1e-3] * 4)).astype(np.float32)
+    axes = directions(points, looks)
+    assert len(axes) <= 8
+    assert np.allclose((points @ axes.T).std(axis=0), 1, atol=0.05)
 
 
 def test_too_few_faces_are_refused_with_the_reasons(tmp_path: Path) -> None:
