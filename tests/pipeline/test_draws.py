@@ -17,7 +17,6 @@ from anonlib.config import ConfigError, JobConfig
 from anonlib.pipeline.decoding import Draw, Painter
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.outfits import appearance
-from anonlib.privacy.claims import METRIC_PRIVACY, NONE
 from anonlib.records import RELEASED
 from anonlib.storage import open_storage
 
@@ -98,9 +97,7 @@ def test_the_release_wears_the_draws_and_its_certificate_holds(
     assert all(face["surrogate_digest"] for face in faces)
     assert all(row["status"] == RELEASED for row in rows if row["faces"])
     claim = verify(open_storage(config.output.uri), None).certificate.claim
-    assert claim.kind == (
-        "none" if epsilon is None else "epsilon metric privacy of the identity channel"
-    )
+    assert claim.kind == ("none" if epsilon is None else "epsilon metric privacy of the identity channel")
     note = json.loads((Path(config.output.uri) / "run.json").read_text())
     assert note["method"]["decoder"] == note["models"]["decoder"]["sha256"] == fitted.decoder.digest
     everything = b"".join(path.read_bytes() for path in Path(config.output.uri).rglob("*") if path.is_file())
