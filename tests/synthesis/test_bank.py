@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from decoders import Fit
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.records import MESH_POINTS
@@ -40,6 +40,7 @@ def test_one_row_of_weight_one_is_that_face(bank: Bank) -> None:
         assert mixed.happy == own.happy
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, FACES - 1), min_size=1, max_size=6), st.floats(0.1, 10))
 def test_a_mix_is_the_mean_face_whatever_the_weights_add_up_to(bank: Bank, rows: list[int], scale: float) -> None:
     mixed = bank.mix(rows, [scale] * len(rows))
@@ -54,12 +55,14 @@ def test_weights_are_kept(bank: Bank) -> None:
     assert np.allclose(mixed, 0.75 * bank.mix([3]).shape + 0.25 * bank.mix([4]).shape, atol=1e-4)
 
 
+@settings(deadline=None)
 @given(st.integers(0, FACES - 1), st.integers(1, 5))
 def test_a_bank_face_is_nearest_to_itself(bank: Bank, row: int, k: int) -> None:
     rows = bank.nearest(bank.vectors[row], k, float(bank.female[row]), float(bank.age[row]))
     assert rows[0] == row and len(set(rows.tolist())) == k
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0]), st.floats(20, 80), st.integers(1, FACES))
 def test_gender_and_age_are_kept_as_long_as_enough_faces_have_them(
     bank: Bank, seed: int, female: float, age: float, k: int

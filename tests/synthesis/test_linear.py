@@ -95,6 +95,7 @@ def test_every_vector_gives_an_identity_of_equal_strength() -> None:
         assert np.linalg.norm(own) == pytest.approx(decoder.stretch, rel=0.01)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.01, 1e4))
 def test_no_direction_counts_for_more_than_the_bound(seed: int, size: float) -> None:
     rng = np.random.default_rng(seed)
