@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -88,11 +88,11 @@ class Certificate:
         """What the signature is over: the canonical JSON of everything but the signature."""
         return canonical({name: value for name, value in asdict(self).items() if name != "signature"})
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
+    @staticmethod
+    def from_bytes(data: bytes) -> Certificate:
         """Read the file; raises Untrue if it is not a certificate, or not in its one spelling."""
         try:
-            read = TypeAdapter(cls).validate_json(data)
+            read = _READER.validate_json(data)
             same = read.to_bytes() == data
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "its JSON"
@@ -104,6 +104,9 @@ class Certificate:
         if read.version != VERSION:
             raise Untrue(f"the certificate is of version {read.version}; this anonlib knows version {VERSION}")
         return read
+
+
+_READER = TypeAdapter(Certificate)
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:

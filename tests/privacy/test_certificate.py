@@ -61,6 +61,7 @@ def encodable(document: object) -> bool:
     return True
 
 
+@settings(deadline=None)
 @given(documents.filter(encodable))
 def test_canonical_json_round_trips_and_forgets_the_order_of_keys(document: dict[str, object]) -> None:
     spelled = canonical(document)
@@ -69,6 +70,7 @@ def test_canonical_json_round_trips_and_forgets_the_order_of_keys(document: dict
     assert canonical(dict(reversed(list(document.items())))) == spelled
 
 
+@settings(deadline=None)
 @given(documents.filter(encodable), documents.filter(encodable))
 def test_two_documents_never_share_a_spelling(one: dict[str, object], two: dict[str, object]) -> None:
     assert one == two or canonical(one) != canonical(two)
@@ -96,6 +98,7 @@ def test_the_tree_is_that_of_rfc_6962(count: int) -> None:
     assert merkle_root([merkle_leaf(bytes.fromhex(one)) for one in CT_LEAVES[:count]]) == CT_ROOTS[count]
 
 
+@settings(deadline=None)
 @given(leaf_lists, st.data())
 def test_the_root_changes_with_any_leaf(leaves: list[bytes], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(leaves) - 1))
@@ -103,6 +106,7 @@ def test_the_root_changes_with_any_leaf(leaves: list[bytes], data: st.DataObject
     assert merkle_root(other) != merkle_root(leaves)
 
 
+@settings(deadline=None)
 @given(leaf_lists, st.data())
 def test_the_root_changes_with_the_order_and_the_number_of_leaves(leaves: list[bytes], data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(leaves))
@@ -201,8 +205,8 @@ def test_a_pinned_key_is_held_to() -> None:
         check_signature(stranger, public_key(SECRET))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | json_values.filter(encodable).map(lambda one: json.dumps(one).encode()))
-@settings(max_examples=200)
 def test_what_is_no_certificate_is_a_sentence(data: bytes) -> None:
     with pytest.raises(Untrue, match="cannot be read"):
         Certificate.from_bytes(data)

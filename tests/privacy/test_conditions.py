@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.config import MethodConfig
@@ -68,6 +68,7 @@ def table(method: MethodConfig, rows: list[ClassRow]) -> Classes:
     return classes
 
 
+@settings(deadline=None)
 @given(plans())
 def test_every_sound_plan_passes(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
@@ -123,6 +124,7 @@ DEFECTS: dict[str, tuple[Callable[[ClassRow, int], ClassRow], str]] = {
 
 
 @pytest.mark.parametrize("what", DEFECTS)
+@settings(deadline=None)
 @given(plans(most=3), st.data())
 def test_a_defect_in_any_class_of_any_plan_is_seen(
     what: str, plan: tuple[MethodConfig, list[ClassRow]], data: st.DataObject
@@ -134,6 +136,7 @@ def test_a_defect_in_any_class_of_any_plan_is_seen(
         table(method, [*rows[:at], spoil(rows[at], method.k), *rows[at + 1 :]])
 
 
+@settings(deadline=None)
 @given(plans())
 def test_normalizing_inside_the_averaging_loop_is_seen(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
@@ -143,6 +146,7 @@ def test_normalizing_inside_the_averaging_loop_is_seen(plan: tuple[MethodConfig,
             table(method, [spoiled, *rows[1:]])
 
 
+@settings(deadline=None)
 @given(plans())
 def test_overlapping_groups_are_seen(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     """Each query's own k nearest neighbours, instead of a partition."""
@@ -154,6 +158,7 @@ def test_overlapping_groups_are_seen(plan: tuple[MethodConfig, list[ClassRow]]) 
         table(method, [*rows[:-1], shared])
 
 
+@settings(deadline=None)
 @given(plans())
 def test_two_surrogates_of_one_class_are_seen(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
@@ -161,6 +166,7 @@ def test_two_surrogates_of_one_class_are_seen(plan: tuple[MethodConfig, list[Cla
         table(method, [rows[0], replace(rows[0], wears=digest("other")), *rows[1:]])
 
 
+@settings(deadline=None)
 @given(plans())
 def test_two_classes_with_one_average_are_seen(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
@@ -169,6 +175,7 @@ def test_two_classes_with_one_average_are_seen(plan: tuple[MethodConfig, list[Cl
         table(method, [rows[0], twin, *rows[2:]])
 
 
+@settings(deadline=None)
 @given(plans())
 def test_whose_surrogate_is_worn_is_the_methods(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
@@ -185,6 +192,7 @@ def test_a_class_may_go_bare_only_where_it_is_alone() -> None:
         table(method, [bare, other])
 
 
+@settings(deadline=None)
 @given(plans())
 def test_a_face_must_wear_what_a_class_of_its_size_was_dealt(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
