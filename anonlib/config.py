@@ -208,6 +208,11 @@ class JobConfig(_Frozen):
     def _remembers(self) -> JobConfig:
         if self.ledger and not (self.secret.env or self.secret.file):
             raise ValueError("a ledger recognizes people over releases by the secret; name one by secret.env or .file")
+        if self.ledger and self.method.name in CLASS_METHODS and self.method.texture_name == "average":
+            raise ValueError(
+                "with a ledger classes grow over releases, and who is absent has no photos to average; "
+                "k-diff and k-same need the texture linear or bank there"
+            )
         if self.method.draw == "reuse" and (self.ledger is None or self.method.name not in VECTOR_METHODS):
             raise ValueError("method.draw: reuse needs a ledger that remembers the draws, and a method that draws")
         return self

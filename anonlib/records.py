@@ -139,7 +139,6 @@ ACCOUNTS = pa.schema(
     [
         ("person", pa.string()),
         ("template", _floats(EMBEDDING_DIM)),
-        ("faces", pa.int64()),
         ("release", pa.string()),
         ("kind", pa.string()),
         ("method", pa.string()),
@@ -147,6 +146,8 @@ ACCOUNTS = pa.schema(
         ("pure", pa.float64()),
         ("per_radian", pa.float64()),
         ("draw", DRAW),
+        ("stratum", pa.list_(pa.string())),
+        ("crowd", pa.string()),
     ]
 )
 

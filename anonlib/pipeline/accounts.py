@@ -1,7 +1,7 @@
-"""The ledger of a job: who was released before, as whom, and what that has cost them.
+"""The ledger of a job: who was released before, as whom, beside whom, and what that has cost them.
 
 It outlives the workspace, because a person's losses add up over releases, and it holds what recognizes a person again:
-templates and drawn identities. So it is a third place, as restricted as the workspace, with one file a plan.
+templates, drawn identities and classes. So it is a third place, as restricted as the workspace, with one file a plan.
 
 A run is booked before its first face is drawn and then held against the budget, together with whatever else was booked
 meanwhile: of two runs that would break it together at least one is refused, and a refused run takes its booking back.
@@ -23,6 +23,7 @@ from anonlib.pipeline import tables
 from anonlib.pipeline.decoding import Draw, draw_of
 from anonlib.pipeline.people import SAME_PERSON, People, matrix
 from anonlib.pipeline.places import Room, storage_options
+from anonlib.privacy.classes import Stratum
 from anonlib.privacy.dp import Cost, draw_id, epsilon_of, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ledger import Budget, Entry, entry, refusal, suspected_people
@@ -41,12 +42,23 @@ class OverBudget(ConfigError):
 
 
 @dataclass(frozen=True)
+class Booking:
+    """A person of a release: `template` (d,) unit, the `draw` they wear or the `crowd` (a class id) they hide in."""
+
+    person: str
+    template: NDArray[np.float32]
+    stratum: Stratum
+    draw: Draw | None = None
+    crowd: str | None = None
+
+
+@dataclass(frozen=True)
 class Accounts:
-    """The ledger's rows of all plans but `plan`, and the persons of this job's subjects."""
+    """The ledger's tables of all plans but `plan`, by file name."""
 
     room: Room
     plan: str
-    rows: pa.Table
+    plans: list[pa.Table]
 
     @classmethod
     def open(cls, job: JobConfig, plan_key: str) -> Accounts | None:
@@ -54,17 +66,25 @@ class Accounts:
         if job.ledger is None:
             return None
         room = Room(open_storage(job.ledger.uri, storage_options(job)), "plans")
-        parts = [ACCOUNTS.empty_table()]
-        for one in room.storage.list(f"{room.prefix}/"):
-            if one.path != room.path(f"{plan_key[:16]}.parquet"):
-                parts.append(tables.from_bytes(room.storage.read(one.path)))
-        return cls(room, plan_key[:16], pa.concat_tables(parts))
+        plan = plan_key[:16]
+        paths = sorted(one.path for one in room.storage.list(f"{room.prefix}/"))
+        return cls(
+            room,
+            plan,
+            [tables.from_bytes(room.storage.read(path)) for path in paths if path != room.path(f"{plan}.parquet")],
+        )
+
+    @property
+    def rows(self) -> pa.Table:
+        """All bookings."""
+        return pa.concat_tables([ACCOUNTS.empty_table(), *self.plans])
 
     def persons(self, people: People, keyring: Keyring) -> list[str]:
         """A name for each subject's person that holds in every release: by label, else by likeness, else new."""
         lasting = keyring.lasting()
-        known = self.rows.column("person").to_pylist()
-        nearest = _nearest(people.template, matrix(self.rows, "template"))
+        rows = self.rows
+        known = rows.column("person").to_pylist()
+        nearest = _nearest(people.template, matrix(rows, "template"))
         found = []
         for number, label in enumerate(people.labels):
             if label is not None:
@@ -76,31 +96,67 @@ class Accounts:
         return found
 
     def drawn(self, kind: str) -> dict[str, Draw]:
-        """The latest known draw of each person whom a method of this kind (see `kind_of`) drew before."""
-        rows = zip(*(self.rows.column(name).to_pylist() for name in ("person", "kind", "draw")), strict=True)
-        return {person: draw_of(draw) for person, of, draw in rows if of == kind and draw is not None}
+        """A known draw of each person whom a method of this kind (see `kind_of`) drew before."""
+        rows = self.rows
+        known = zip(*(rows.column(name).to_pylist() for name in ("person", "kind", "draw")), strict=True)
+        return {person: draw_of(draw) for person, of, draw in known if of == kind and draw is not None}
 
-    def book(self, job: JobConfig, release: str, persons: Sequence[str], people: People, draws: Sequence[Draw]) -> None:
-        """Write this run's rows; raises OverBudget, and takes them back, if a budget is set that they break.
+    def releases(self) -> list[list[list[str]]]:
+        """The classes of each earlier release, as the persons in them, the absent ones too."""
+        found = []
+        for plan in self.plans:
+            crowds: dict[str, list[str]] = {}
+            for crowd, person in zip(*(plan.column(name).to_pylist() for name in ("crowd", "person")), strict=True):
+                if crowd is not None:
+                    crowds.setdefault(crowd, []).append(person)
+            found.append(list(crowds.values()))
+        return [crowds for crowds in found if crowds]
 
-        `draws`: one a subject, or none at all for a method that does not draw.
-        """
+    def crowds(self) -> list[list[str]]:
+        """Who hid together in any release, through others too: no person is in two."""
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+
+        groups = [crowd for release in self.releases() for crowd in release]
+        names = sorted({person for crowd in groups for person in crowd})
+        number = {name: index for index, name in enumerate(names)}
+        links = [(number[crowd[0]], number[person]) for crowd in groups for person in crowd]
+        first, second = (np.array([link[end] for link in links], np.int64) for end in (0, 1))
+        graph = coo_matrix((np.ones(len(links), np.bool_), (first, second)), shape=(len(names), len(names)))
+        together: dict[int, list[str]] = {}
+        for name, label in zip(names, connected_components(graph, directed=False)[1].tolist(), strict=True):
+            together.setdefault(label, []).append(name)
+        return list(together.values())
+
+    def hidden(self) -> list[Booking]:
+        """Everybody who ever hid in a class, once, as last read."""
+        columns = ("person", "template", "stratum", "crowd")
+        rows = zip(*(self.rows.column(name).to_pylist() for name in columns), strict=True)
+        found = {
+            person: Booking(person, np.array(template, np.float32), tuple(stratum), crowd=crowd)
+            for person, template, stratum, crowd in rows
+            if crowd is not None
+        }
+        return list(found.values())
+
+    def book(self, job: JobConfig, release: str, bookings: Sequence[Booking]) -> None:
+        """Write this run's rows; raises OverBudget, and takes them back, if a budget is set that they break."""
         cost = _cost(job)
-        weight = np.bincount(people.of_face, minlength=len(people.ids))
         rows: list[dict[str, Any]] = [
             {
-                "person": person,
-                "template": people.template[number],
-                "faces": int(weight[number]),
+                "person": one.person,
+                "template": one.template,
                 "release": release,
                 "kind": kind_of(job),
                 "method": job.method.name,
-                "draw_id": draw_id(draws[number].vector) if draws else f"{release}/{people.ids[number]}",
+                "draw_id": draw_id(one.draw.vector) if one.draw else f"{release}/{one.crowd}",
                 "pure": None if cost is None else cost.pure,
                 "per_radian": None if cost is None else cost.per_radian,
-                "draw": asdict(draws[number]) if draws else None,
+                "draw": one.draw and asdict(one.draw),
+                "stratum": list(one.stratum),
+                "crowd": one.crowd,
             }
-            for number, person in enumerate(persons)
+            for one in bookings
         ]
         path = self.room.path(f"{self.plan}.parquet")
         data = tables.to_bytes(rows, ACCOUNTS)

@@ -169,7 +169,8 @@ def _write_table(
     elif isinstance(wardrobe, Draws):
         path, schema = DRAWS_TABLE, CERTIFIED_DRAWS
         subjects = tables.from_bytes(plan.storage.read(plan.path("subjects.parquet")), ["surrogates"]).to_pylist()
-        for digest in sorted({digest for row in subjects for digest in row["surrogates"]}):
+        # The first is what a person was dealt; the others depend on the face that still matched it.
+        for digest in sorted({row["surrogates"][0] for row in subjects}):
             draw = DrawRow(digest, claim_of(job.method).epsilon)
             wardrobe.add(draw)
             found.append({"digest": draw.digest, "epsilon": draw.epsilon})

@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
+from anonlib.pipeline.accounts import Booking
 from anonlib.pipeline.decoding import Draw, Painter
 from anonlib.pipeline.people import People, best_portraits, donor_faces_of, stratum_of
-from anonlib.privacy.classes import EquivalenceClass, Stratum, with_guests
+from anonlib.privacy.classes import Stratum, with_guests
 from anonlib.privacy.donor import Gallery, mixture, surrogate
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
@@ -42,11 +43,17 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Crowd:
-    """A class as the plan writes it: member and donor subject numbers, and the faces that its texture averages."""
+    """A class as the plan writes it: ids of `members` and `donors`, subject numbers of its `wearers` in this job.
+
+    `portraits`: of each donor the faces that are averaged, or `draw`: what is decoded instead.
+    """
 
     class_id: str
+    members: list[str]
+    donors: list[str]
     wearers: list[int]
-    formed: EquivalenceClass
+    stratum: Stratum
+    effective_k: int
     portraits: list[list[int]]
     surrogates: tuple[str, ...]
     draw: Draw | None = None
@@ -54,50 +61,74 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Wardrobe:
-    """An outfit a subject, and the crowds or draws behind them; `draws` by surrogate."""
+    """An outfit a subject, and the crowds or draws behind them; `draws` by surrogate; `booked` for a ledger."""
 
     outfits: list[Outfit]
     strata: list[Stratum]
     is_donor: NDArray[np.bool_]
     crowds: list[Crowd] = field(default_factory=list)
     draws: dict[str, Draw] = field(default_factory=dict)
+    booked: list[Booking] = field(default_factory=list)
 
 
-def crowds_of(job: JobConfig, faces: pa.Table, people: People, keyring: Keyring, painter: Painter | None) -> Wardrobe:
+def averaged_crowds(job: JobConfig, faces: pa.Table, people: People, keyring: Keyring) -> Wardrobe:
     """Classes of at least k donors, everyone else a guest, and the face that each class is dealt."""
     donor_faces = donor_faces_of(faces)
     is_donor = np.zeros(len(people.ids), bool)
     is_donor[people.of_face[donor_faces]] = True
-    strata = _strata(people)
+    strata = strata_of(people)
     classes, wearers = with_guests(people.template, strata, is_donor, k=job.method.k, same_person=MAYBE_SAME_PERSON)
     ids = [keyring.pseudonym("class", *(people.ids[member] for member in one.members)) for one in classes]
-    centres = class_centres(people.template, classes)
-    dealt = k_diff(centres, [one.stratum for one in classes])
-    if job.method.name == "k-same":
-        dealt = [(number, *others[:ALTERNATIVES]) for number, others in enumerate(dealt)]
     portraits = best_portraits(faces, people.of_face, donor_faces)
+    dealt = deal(job, class_centres(people.template, classes), [one.stratum for one in classes])
     crowds = [
         Crowd(
             ids[number],
+            [people.ids[member] for member in wearers[number]],
+            [people.ids[member] for member in one.members],
             wearers[number],
-            one,
+            one.stratum,
+            one.effective_k,
             [portraits[member] for member in one.members],
             tuple(ids[other] for other in dealt[number]),
-            None if painter is None else Draw(painter.identity(centres[number]), *appearance(one.stratum)),
         )
         for number, one in enumerate(classes)
     ]
-    outfits = [Outfit(reason=f"fewer than {job.method.k} subjects could hide together")] * len(people.ids)
+    return Wardrobe(crowd_outfits(job, crowds, len(people.ids)), strata, is_donor, crowds)
+
+
+def deal(job: JobConfig, centres: NDArray[np.float32], strata: Sequence[Stratum]) -> list[tuple[int, ...]]:
+    """For each class, centre (c, d) and stratum, whose surrogates it wears: the method's, then those to try next."""
+    dealt = k_diff(centres, strata)
+    if job.method.name == "k-same":
+        return [(number, *others[:ALTERNATIVES]) for number, others in enumerate(dealt)]
+    return dealt
+
+
+def crowd_outfits(job: JobConfig, crowds: Sequence[Crowd], subjects: int) -> list[Outfit]:
+    """Of every subject: its class's, or why it has none."""
+    outfits = [Outfit(reason=f"fewer than {job.method.k} subjects could hide together")] * subjects
     for crowd in crowds:
         alone = None if crowd.surrogates else "there is no other class whose surrogate it could wear"
-        for member in crowd.wearers:
-            outfits[member] = Outfit(crowd.surrogates, crowd.class_id, len(crowd.wearers), alone)
-    return Wardrobe(outfits, strata, is_donor, crowds)
+        for subject in crowd.wearers:
+            outfits[subject] = Outfit(crowd.surrogates, crowd.class_id, len(crowd.members), alone)
+    return outfits
 
 
-def draws_of(job: JobConfig, people: People, keyring: Keyring, painter: Painter, known: Mapping[int, Draw]) -> Wardrobe:
-    """One identity a subject and release, which all of the person's faces wear; `known`: draws to wear again."""
-    strata = _strata(people)
+def draws_of(
+    job: JobConfig,
+    people: People,
+    keyring: Keyring,
+    painter: Painter,
+    persons: Sequence[str],
+    earlier: Mapping[str, Draw],
+) -> Wardrobe:
+    """One identity a subject and release, which all of the person's faces wear.
+
+    `persons`: each subject's lasting name, where there is a ledger; `earlier`: the draws to be worn again, by person.
+    """
+    known = {number: earlier[person] for number, person in enumerate(persons) if person in earlier}
+    strata = strata_of(people)
     drawn = _drawn(job, painter.decoder.identity(people.template), people.ids, strata, keyring, painter)
     named = [
         {painter.digest(draw): draw for draw in ([known[number]] if number in known else draws)}
@@ -108,6 +139,10 @@ def draws_of(job: JobConfig, people: People, keyring: Keyring, painter: Painter,
         strata,
         np.zeros(len(people.ids), bool),
         draws={surrogate: draw for draws in named for surrogate, draw in draws.items()},
+        booked=[
+            Booking(person, people.template[number], strata[number], draw=next(iter(named[number].values())))
+            for number, person in enumerate(persons)
+        ],
     )
 
 
@@ -144,10 +179,6 @@ def appearance(stratum: Stratum) -> tuple[float, float]:
     return _FEMALE.get(gender, 0.5), _AGES[band]
 
 
-def _strata(people: People) -> list[Stratum]:
+def strata_of(people: People) -> list[Stratum]:
+    """Gender and age band of every subject."""
     return [stratum_of(*one) for one in zip(people.female, people.age, strict=True)]
-
-
-def portraits_of(crowd: Crowd, face_ids: Sequence[str]) -> list[list[str]]:
-    """The face ids that each donor of a crowd is averaged from."""
-    return [[face_ids[face] for face in faces] for faces in crowd.portraits]

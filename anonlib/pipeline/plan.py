@@ -22,7 +22,8 @@ from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline import tables
 from anonlib.pipeline.accounts import Accounts, kind_of
 from anonlib.pipeline.decoding import Draw, Painter, painter_of
-from anonlib.pipeline.outfits import Outfit, Wardrobe, crowds_of, draws_of, portraits_of
+from anonlib.pipeline.growing import decoded_crowds
+from anonlib.pipeline.outfits import Outfit, Wardrobe, averaged_crowds, draws_of
 from anonlib.pipeline.people import People, column, people_of
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.privacy.keys import Keyring
@@ -85,14 +86,11 @@ class PlanStage:
         people = people_of(faces, self.keyring)
         accounts = Accounts.open(self.job, self.key)
         persons = accounts.persons(people, self.keyring) if accounts else []
-        earlier = accounts.drawn(kind_of(self.job)) if accounts and self.job.method.draw == "reuse" else {}
-        again = {number: earlier[person] for number, person in enumerate(persons) if person in earlier}
-        wardrobe = self._dress(faces, people, again)
+        wardrobe = self._dress(faces, people, accounts, persons)
         if accounts:
-            worn = [wardrobe.draws[outfit.surrogates[0]] for outfit in wardrobe.outfits] if wardrobe.draws else []
-            accounts.book(self.job, self.keyring.release, persons, people, worn)
+            accounts.book(self.job, self.keyring.release, wardrobe.booked)
         face_ids = faces.column("face_id").to_pylist()
-        blocks = self._write_classes(people, wardrobe, face_ids)
+        blocks = self._write_classes(wardrobe, face_ids)
         self._write_subjects(people, wardrobe, face_ids)
         redacted = self._write_assignments(shards, faces, people, wardrobe)
         disagreements = people.label_check.sentences()
@@ -106,12 +104,16 @@ class PlanStage:
             "disagreements": len(disagreements),
         }
 
-    def _dress(self, faces: pa.Table, people: People, again: Mapping[int, Draw]) -> Wardrobe:
-        if self.job.method.name in CLASS_METHODS:
-            return crowds_of(self.job, faces, people, self.keyring, self.painter)
-        if self.painter is None:
-            raise ValueError(f"{self.job.method.name} draws identities, and no decoder came with the job")
-        return draws_of(self.job, people, self.keyring, self.painter, again)
+    def _dress(self, faces: pa.Table, people: People, accounts: Accounts | None, persons: list[str]) -> Wardrobe:
+        job, painter = self.job, self.painter
+        if job.method.name in CLASS_METHODS:
+            if painter is None:
+                return averaged_crowds(job, faces, people, self.keyring)
+            return decoded_crowds(job, people, self.keyring, painter, accounts, persons)
+        if painter is None:
+            raise ValueError(f"{job.method.name} draws identities, and no decoder came with the job")
+        earlier = accounts.drawn(kind_of(job)) if accounts and job.method.draw == "reuse" else {}
+        return draws_of(job, people, self.keyring, painter, persons, earlier)
 
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
         """A redaction needs no subjects: every face gets the job's method."""
@@ -120,19 +122,19 @@ class PlanStage:
             self._publish(f"assignments/{shard.shard_id}", rows, ASSIGNMENTS)
         return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(COUNTS, 0)
 
-    def _write_classes(self, people: People, wardrobe: Wardrobe, face_ids: Sequence[str]) -> list[str]:
+    def _write_classes(self, wardrobe: Wardrobe, face_ids: Sequence[str]) -> list[str]:
         """classes/BLOCK, one row a class with the portraits of its donors; returns the blocks."""
         blocks = []
         for start in range(0, len(wardrobe.crowds), BLOCK):
             rows = [
                 {
                     "class_id": crowd.class_id,
-                    "members": [people.ids[member] for member in crowd.wearers],
-                    "donors": [people.ids[member] for member in crowd.formed.members],
-                    "portraits": portraits_of(crowd, face_ids),
-                    "k": len(crowd.wearers),
-                    "effective_k": crowd.formed.effective_k,
-                    "stratum": list(crowd.formed.stratum),
+                    "members": crowd.members,
+                    "donors": crowd.donors,
+                    "portraits": [[face_ids[face] for face in faces] for faces in crowd.portraits],
+                    "k": len(crowd.members),
+                    "effective_k": crowd.effective_k,
+                    "stratum": list(crowd.stratum),
                     "surrogates": list(crowd.surrogates),
                     "draw": crowd.draw and asdict(crowd.draw),
                 }

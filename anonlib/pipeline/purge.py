@@ -13,6 +13,7 @@ from typing import Any
 
 from anonlib import __version__
 from anonlib.config import JobConfig
+from anonlib.pipeline.certify import CERTIFICATE
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.places import (
     INVENTORY_NOTE,
@@ -98,6 +99,8 @@ def _finished_run(job: JobConfig, places: Places, force: bool) -> str | None:
         raise JobError(f"the release {job.output.uri} has {shards} shards, the workspace {ours}: not one job; {hint}")
     if done < shards and not force:
         raise JobError(f"the release {job.output.uri} has {done} of {shards} shards; {hint}")
+    if not places.release.exists(CERTIFICATE) and not force:
+        raise JobError(f"the release {job.output.uri} has no certificate yet; {hint}")
     return str(run["run"])
 
 

@@ -79,7 +79,7 @@ class Face:
             "method": self.method,
             "method_version": METHOD_VERSION,
             "k": self.planned["k"] if self.method == job.method.name else None,
-            "epsilon": claim_of(job.method).epsilon if self.method == job.method.name else None,
+            "epsilon": None if self.fallback else claim_of(job.method).epsilon,
             "surrogate_digest": self.digest,
             "mask_coverage": self.coverage,
             "similarity": [

@@ -83,7 +83,7 @@ class Classes:
         self.rows = 0
         self._people: set[str] = set()
         self._made: set[str] = set()
-        self._worn: dict[str, set[int]] = {}
+        self._worn: dict[str, int] = {}
         self._sizes: set[int] = set()
         self._bare: str | None = None
         self._last = ""
@@ -105,7 +105,7 @@ class Classes:
         if row.wears is None:
             self._bare = row.name
         else:
-            self._worn.setdefault(row.wears, set()).add(row.k)
+            self._worn[row.wears] = row.k
 
     def close(self) -> None:
         """What only the whole table can show: that whatever is worn was made of one of its classes."""
@@ -116,11 +116,11 @@ class Classes:
                 raise Untrue(f"the surrogate {digest[:16]} is worn, but no class of the table is averaged into it")
 
     def check_dealt(self, face: Face) -> None:
-        """See Wardrobe; the manifest's k must be that of a class that wears the face's surrogate."""
-        sizes = self._worn.get(face.digest or "")
-        if sizes is None:
+        """See Wardrobe; the manifest's k must be that of the class that wears the face's surrogate."""
+        size = self._worn.get(face.digest or "")
+        if size is None:
             raise Untrue(f"a face wears the surrogate {_short(face.digest)}, which no class was dealt")
-        if face.k not in sizes:
+        if face.k != size:
             raise Untrue(
                 f"a face counts {face.k} people behind the surrogate {_short(face.digest)}, its class does not"
             )
@@ -166,6 +166,8 @@ class Classes:
             raise Untrue(f"class {row.name} names a surrogate by something that is no digest")
         if row.made in self._made:
             raise Untrue(f"two classes, {row.name} and one before it, are said to have one average")
+        if row.wears in self._worn:
+            raise Untrue(f"two classes, {row.name} and one before it, were dealt one surrogate")
         if self.method.name == "k-same" and row.wears != row.made:
             raise Untrue(f"class {row.name} does not wear its own average, as k-same has it")
         if self.method.name == "k-diff" and row.wears == row.made:

@@ -33,10 +33,12 @@ def class_centres(templates: NDArray[np.float32], classes: Sequence[EquivalenceC
 def k_diff(centres: NDArray[np.float32], strata: Sequence[Stratum]) -> list[tuple[int, ...]]:
     """For each class the classes whose surrogates it may wear: the dealt one, then those to try next.
 
-    Within a stratum where that has two classes or more, else among its coarser relatives; an empty tuple where there
-    is no other class at all. `centres` (c, d) unit, `strata[i]` of each class.
+    Within a stratum where that has two classes or more, else among its coarser relatives; a class that has none there
+    enters the cycle of its nearest kin. An empty tuple where there is no other class at all. `centres` (c, d) unit,
+    `strata[i]` of each class.
     """
     first: list[int | None] = [None] * len(centres)
+    codes = _codes(strata)
     depth = max((len(stratum) for stratum in strata), default=0)
     for level in range(depth, -1, -1):
         groups: dict[Stratum, list[int]] = {}
@@ -51,9 +53,10 @@ def k_diff(centres: NDArray[np.float32], strata: Sequence[Stratum]) -> list[tupl
                 for number, other in zip(members, members[_derangement(centres[members])], strict=True):
                     first[int(number)] = int(other)
             elif len(centres) > 1:
+                # The last one alone enters the cycle of its kin, so that still no two classes wear one surrogate.
                 number = int(members[0])
-                first[number] = _furthest(centres, number, {number})
-    codes = _codes(strata)
+                other = _alternatives(centres, codes, number, number)[0]
+                first[number], first[other] = first[other], number
     return [
         () if dealt is None else (dealt, *_alternatives(centres, codes, number, dealt))
         for number, dealt in enumerate(first)
@@ -81,12 +84,6 @@ def _codes(strata: Sequence[Stratum]) -> NDArray[np.int64]:
             code_of[stratum[level]] if len(stratum) > level else -1 - row for row, stratum in enumerate(strata)
         ]
     return codes
-
-
-def _furthest(centres: NDArray[np.float32], number: int, excluded: set[int]) -> int:
-    similarity = centres @ centres[number]
-    similarity[list(excluded)] = np.inf
-    return int(np.argmin(similarity))
 
 
 def _derangement(centres: NDArray[np.float32]) -> NDArray[np.int64]:

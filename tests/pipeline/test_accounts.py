@@ -11,8 +11,9 @@ import pytest
 from runs import job
 
 from anonlib.config import ConfigError, JobConfig, load_config
-from anonlib.pipeline.accounts import Accounts, OverBudget, kind_of
+from anonlib.pipeline.accounts import Accounts, Booking, OverBudget, kind_of
 from anonlib.pipeline.decoding import Draw
+from anonlib.pipeline.label_check import check_labels
 from anonlib.pipeline.people import People
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
@@ -20,6 +21,8 @@ from anonlib.privacy.subjects import normalized
 
 SECRET = b"sixteen bytes or more"
 PLAN = "0123456789abcdef"
+DRAWN = {"method.name": "dp-uniform", "method.decoder": "decoder.npz"}
+DECODED = {"method.texture": "linear", "method.decoder": "decoder.npz"}
 
 
 def vectors(count: int, seed: int = 0) -> np.ndarray:
@@ -29,7 +32,9 @@ def vectors(count: int, seed: int = 0) -> np.ndarray:
 def people(labels: list[str | None], template: np.ndarray, release: str) -> People:
     names = [f"{release}-{number}" for number in range(len(labels))]
     faces = np.arange(len(labels), dtype=np.int64)
-    return People(faces, names, labels, template, np.zeros(len(labels), np.float32), np.full(len(labels), 40.0))
+    zeros, ages = np.zeros(len(labels), np.float32), np.full(len(labels), 40.0, np.float32)
+    check = check_labels(template[:0], [], [], near=0.9, apart=0.8)
+    return People(faces, names, labels, template, zeros, ages, check)
 
 
 def noisy(root: Path, **ledger: Any) -> JobConfig:
@@ -43,7 +48,8 @@ def book(config: JobConfig, release: str, who: People, plan: str = PLAN) -> list
     assert accounts is not None
     persons = accounts.persons(who, keyring)
     drawn = identities(mechanism_of(config.method), who.template, who.ids, keyring)
-    accounts.book(config, release, persons, who, [Draw(z, 1.0, 40.0) for z in drawn])
+    found = zip(persons, who.template, drawn, strict=True)
+    accounts.book(config, release, [Booking(name, face, ("male",), Draw(z, 1.0, 40.0)) for name, face, z in found])
     return persons
 
 
@@ -88,7 +94,7 @@ def test_an_earlier_draw_that_is_worn_again_costs_nothing(tmp_path: Path) -> Non
     accounts = Accounts.open(config, "b" * 64)
     assert accounts is not None
     again = accounts.drawn(kind_of(config))
-    accounts.book(config, "two", [person], who, [again[person]])
+    accounts.book(config, "two", [Booking(person, who.template[0], ("male",), again[person])])
     dearer = config.model_copy(update={"method": config.method.model_copy(update={"epsilon": 4.0})})
     assert accounts.drawn(kind_of(dearer)) == {}
 
@@ -103,12 +109,12 @@ def test_subjects_that_may_be_one_person_share_one_account(tmp_path: Path) -> No
 
 
 def test_a_method_that_promises_no_epsilon_fits_no_budget(tmp_path: Path) -> None:
-    config = job("in", tmp_path, ledger={"uri": str(tmp_path / "ledger"), "budget": 100})
-    who, keyring = people(["ann"], vectors(1), "one"), Keyring(SECRET, "one")
+    method = {"name": "sampling", "decoder": "decoder.npz"}
+    config = job("in", tmp_path, method=method, ledger={"uri": str(tmp_path / "ledger"), "budget": 100})
     accounts = Accounts.open(config, PLAN)
     assert accounts is not None
     with pytest.raises(OverBudget, match="promises no epsilon"):
-        accounts.book(config, "one", accounts.persons(who, keyring), who, [])
+        accounts.book(config, "one", [Booking("ann", vectors(1)[0], ("female",), Draw(vectors(1, 9)[0], 1.0, 40.0))])
 
 
 def test_the_ledger_holds_no_name(tmp_path: Path) -> None:
@@ -121,10 +127,11 @@ def test_the_ledger_holds_no_name(tmp_path: Path) -> None:
     ("changes", "complaint"),
     [
         ({"ledger.uri": "ws/ledger", "secret.env": "S"}, "separate places"),
-        ({"ledger.uri": "ledger"}, "name one by secret.env"),
-        ({"method.draw": "reuse", "secret.env": "S"}, "needs a ledger"),
-        ({"method.draw": "reuse", "ledger.uri": "ledger", "secret.env": "S"}, "a method that draws"),
-        ({"ledger.uri": "ledger", "ledger.budget": -1, "secret.env": "S"}, "ledger.budget"),
+        ({"ledger.uri": "ledger", **DRAWN}, "name one by secret.env"),
+        ({"method.draw": "reuse", "secret.env": "S", **DRAWN}, "needs a ledger"),
+        ({"method.draw": "reuse", "ledger.uri": "l", "secret.env": "S", **DECODED}, "a method that draws"),
+        ({"ledger.uri": "ledger", "secret.env": "S"}, "no photos to average"),
+        ({"ledger.uri": "ledger", "ledger.budget": -1, "secret.env": "S", **DRAWN}, "ledger.budget"),
     ],
 )
 def test_a_ledger_that_cannot_work_is_refused_in_a_sentence(changes: dict[str, Any], complaint: str) -> None:

@@ -21,11 +21,11 @@ def test_no_class_wears_its_own_surrogate_and_every_dealt_one_serves_one_class(c
     assert all(number not in dealt for number, dealt in enumerate(wears))
     assert all(len(set(dealt)) == len(dealt) for dealt in wears)
     if count >= 2:
-        assert all(wears)
+        assert sorted(dealt[0] for dealt in wears) == list(range(count))
     for stratum in set(strata):
         members = [n for n in range(count) if strata[n] == stratum]
         if len(members) >= 2:
-            assert sorted(wears[n][0] for n in members) == members
+            assert sum(wears[n][0] not in members for n in members) <= 1
 
 
 def test_a_lone_class_has_nothing_to_wear() -> None:
