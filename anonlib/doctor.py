@@ -19,6 +19,7 @@ from anonlib.datasets import Dataset, DatasetError, Shard, label, open_dataset
 from anonlib.models.archives import ModelCorrupt
 from anonlib.models.catalog import SETS
 from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
+from anonlib.pipeline.decoding import read_decoder
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.places import PURGED, SECRET, open_places, storage_options
 from anonlib.pipeline.runner import check_shape, start
@@ -122,6 +123,7 @@ def _licences(job: JobConfig) -> Iterator[Finding]:
     try:
         check_licences(job)
         check_precision(job)
+        read_decoder(job)
     except ConfigError as error:
         yield Finding("problem", "models", str(error))
     else:

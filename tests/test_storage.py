@@ -96,6 +96,15 @@ def test_listing_takes_a_prefix_of_text_and_never_shows_our_temporary_files(plac
     assert list(place.list("nothing/")) == []
 
 
+def test_what_interrupted_writes_left_is_shown_on_request_and_swept(place: Storage) -> None:
+    for path in ("data/1", "data/.anonlib-publish-9", ".anonlib-probe-1"):
+        place.publish(path, b"1")
+    assert [entry.path for entry in place.list()] == ["data/1"]
+    assert len(list(place.list(unfinished=True))) == 3
+    assert place.sweep() == 2
+    assert [entry.path for entry in place.list(unfinished=True)] == ["data/1"]
+
+
 def test_a_file_that_changed_is_refused_by_its_etag(place: Storage) -> None:
     place.publish("x", b"first")
     before = place.stat("x").etag

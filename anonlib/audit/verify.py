@@ -126,8 +126,8 @@ def _check_note(release: Storage, certificate: Certificate) -> tuple[Note, Metho
 
 
 def _check_no_strays(release: Storage, vouched: set[str]) -> None:
-    """Every file that the storage lists; it lists none of those that its own unfinished writes left behind."""
-    for entry in release.list():
+    """Every file, and those too whose names say that a write was interrupted."""
+    for entry in release.list(unfinished=True):
         if entry.path not in vouched:
             raise Untrue(f"{entry.path} is in the release, and nobody vouches for it")
 

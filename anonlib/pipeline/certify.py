@@ -59,6 +59,7 @@ def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blo
     room = release_room(places)
     if not room.done().issuperset(run["shards"]):
         return False
+    places.release.sweep()
     wardrobe = wardrobe_of(job.method)
     table = _write_table(job, places, plan_room(places, plan_key), blocks, wardrobe, keyring)
     leaves, tally = [], Tally(job.method, wardrobe)

@@ -146,13 +146,23 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Every file whose path starts with this text, sorted by path, without loading all of them."""
+    def list(self, prefix: str = "", *, unfinished: bool = False) -> Iterator[Entry]:
+        """Every file whose path starts with this text, sorted by path, without loading all of them.
+
+        With `unfinished` also what our own interrupted writes left behind.
+        """
 
     def read(self, path: str, etag: str | None = None) -> bytes:
         """The whole file. Raises as open_read."""
         with self.open_read(path, etag) as stream:
             return stream.read()
+
+    def sweep(self) -> int:
+        """Remove what our own interrupted writes left behind; returns how many files. For when no one writes here."""
+        left = [entry.path for entry in self.list(unfinished=True) if is_ours(entry.path)]
+        for path in left:
+            self.delete(path)
+        return len(left)
 
     def exists(self, path: str) -> bool:
         """Whether a file is there; raises StorageError where that cannot be known."""

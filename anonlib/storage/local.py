@@ -187,7 +187,7 @@ class LocalStorage(Storage):
                 top.rmdir()
         return removed
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, unfinished: bool = False) -> Iterator[Entry]:
         """See Storage. A link out of the root is listed with the etag REFUSED_LINK, and refused when read.
 
         A link to a folder out of the root raises LinkRefused.
@@ -196,7 +196,9 @@ class LocalStorage(Storage):
         top = self._root / safe_path(folder) if folder else self._root
         self._inside(top)
         with as_sentence("list", top):
-            yield from self._walk(top, f"{folder}/" if folder else "", start)
+            for entry in self._walk(top, f"{folder}/" if folder else "", start):
+                if unfinished or not is_ours(entry.path):
+                    yield entry
 
     def _walk(self, folder: Path, prefix: str, start: str = "") -> Iterator[Entry]:
         try:
@@ -212,7 +214,7 @@ class LocalStorage(Storage):
             elif one.is_dir():
                 # Inside the root its files are listed at their real place already.
                 self._inside(Path(one.path))
-            elif not is_ours(path):
+            else:
                 try:
                     status = self._inside(Path(one.path)).stat() if one.is_symlink() else one.stat()
                     yield Entry(path, status.st_size, _etag(status))

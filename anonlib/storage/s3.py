@@ -252,9 +252,9 @@ class S3Storage(Storage):
                 return
             yield from page.get("Contents", ())
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, unfinished: bool = False) -> Iterator[Entry]:
         """See Storage. Keys that end in '/' are other tools' folder marks and are left out."""
         for one in self._objects(self._prefix + prefix):
             path = str(one["Key"])[len(self._prefix) :]
-            if not path.endswith("/") and path and not is_ours(path):
+            if not path.endswith("/") and path and (unfinished or not is_ours(path)):
                 yield Entry(path, int(one["Size"]), one["ETag"].strip('"'))

@@ -186,6 +186,10 @@ SEEN: dict[str, tuple[Tampering, str]] = {
         "Merkle root differs",
     ),
     "a file added": (lambda r: r.path("data/more.tar").write_bytes(b""), "data/more.tar is in the release"),
+    "a file added under the name of an unfinished one": (
+        lambda r: r.path("data/.anonlib-publish-1").write_bytes(b""),
+        "data/.anonlib-publish-1 is in the release",
+    ),
     "a shard added": (
         lambda r: shutil.copy(r.path(MARKER), r.path("commits/more.json")),
         "commits/more.json is in the release, and nobody vouches for it",
