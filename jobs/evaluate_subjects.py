@@ -21,9 +21,9 @@ from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_class
 from anonlib.console import guarded, print_rows
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
+from anonlib.pipeline.outfits import MAYBE_SAME_PERSON
 from anonlib.pipeline.people import column, matrix, same_person, stratum_of
 from anonlib.pipeline.places import json_bytes
-from anonlib.pipeline.plan import MAYBE_SAME_PERSON
 from anonlib.privacy.classes import form_classes
 from anonlib.privacy.neighbours import Numbers, Vectors
 from anonlib.privacy.subjects import by_label, cluster, templates

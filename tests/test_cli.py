@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import photos
 import pytest
@@ -61,11 +62,9 @@ def test_every_key_of_a_job_file_has_a_flag() -> None:
     def keys(model: type[BaseModel], prefix: str = "") -> set[str]:
         found = set()
         for name, field in model.model_fields.items():
-            inner = field.annotation
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                found |= keys(inner, f"{prefix}{name}.")
-            else:
-                found.add(prefix + name)
+            parts = [one for one in (field.annotation, *get_args(field.annotation)) if isinstance(one, type)]
+            inner = next((one for one in parts if issubclass(one, BaseModel)), None)
+            found |= {prefix + name} if inner is None else keys(inner, f"{prefix}{name}.")
         return found
 
     assert {flag.key for flag in FLAGS} == keys(JobConfig)

@@ -29,7 +29,7 @@ from anonlib.privacy.conditions import Classes
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ksame import class_centres, k_diff
 from anonlib.privacy.subjects import normalized
-from anonlib.records import MANIFEST
+from anonlib.records import MANIFEST, SUBJECTS
 
 TABLE, CERTIFICATE = "classes.parquet", "certificate.json"
 KEYRING = Keyring(SECRET.encode(), "tests")
@@ -242,14 +242,14 @@ def vector_release(root: Path, epsilon: float | None, digest: str) -> tuple[JobC
     counts = {"images": 1, "faces": 1, "released": 1, "no_face": 0, "quarantined": 0, "fallbacks": 0}
     files = {"data/a.tar": sha256(tar.read_bytes())}
     room.commit("a", {"shard": "a", "run": "r", "files": files, "manifest_sha256": sha256(manifest), **counts})
-    digests = {name: sha256(name.encode()) for name in ("one", "two")}
-    plan.commit("surrogates/block", {"block": "block", "digests": digests})
+    subjects = [{"subject_id": name, "surrogates": [sha256(name.encode()), "tried next"]} for name in ("one", "two")]
+    plan.storage.publish(plan.path("subjects.parquet"), tables.to_bytes(subjects, SUBJECTS))
     return config, places
 
 
 def test_a_vector_method_is_certified_by_its_draws_and_their_epsilon(tmp_path: Path) -> None:
     config, places = vector_release(tmp_path, 0.3, sha256(b"one"))
-    assert certify(config, places, KEYRING, "plan", ["block"])
+    assert certify(config, places, KEYRING, "plan", [])
     found = verify(places.release)
     assert found.certificate.claim.epsilon == 0.3 and found.certificate.claim.metric == "Euclidean distance"
     rows = pq.read_table(tmp_path / "release" / "draws.parquet").to_pylist()
@@ -269,7 +269,7 @@ def test_a_face_without_a_draw_or_with_another_epsilon_is_not_signed(
 ) -> None:
     config, places = vector_release(tmp_path, epsilon, digest)
     with pytest.raises(Untrue, match=sentence):
-        certify(config, places, KEYRING, "plan", ["block"])
+        certify(config, places, KEYRING, "plan", [])
     assert not places.release.exists(CERTIFICATE)
 
 
@@ -277,6 +277,6 @@ def test_certificates_of_one_secret_have_one_key(tmp_path: Path) -> None:
     keys = []
     for name in ("november", "december"):
         config, places = vector_release(tmp_path / name, 0.3, sha256(b"one"))
-        certify(config, places, Keyring(SECRET.encode(), name), "plan", ["block"])
+        certify(config, places, Keyring(SECRET.encode(), name), "plan", [])
         keys.append(json.loads(places.release.read(CERTIFICATE))["public_key"])
     assert keys[0] == keys[1] == public_key(SECRET.encode())

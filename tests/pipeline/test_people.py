@@ -39,7 +39,7 @@ def people(of: list[int], labels: list[str | None]) -> People:
 def test_labelled_faces_are_their_label_and_the_others_whoever_they_look_like() -> None:
     found = people([0, 0, 1, 1, 0, 2, 2, 1], ["b", "b", "a", "a", None, None, None, None])
     assert found.of_face.tolist() == [1, 1, 0, 0, 1, 2, 2, 0]
-    assert found.formed_by == ["label", "label", "clustering"]
+    assert found.labels == ["a", "b", None]
     assert found.ids == [KEYRING.pseudonym("subject", *parts) for parts in (("label", "a"), ("label", "b"), FIRST)]
     assert found.age.tolist() == [21.0, 20.0, 22.0]
     assert np.allclose(np.linalg.norm(found.template, axis=1), 1)
