@@ -26,7 +26,7 @@ def planned_faces(room: Room) -> Planned:
     plan = room.committed("plan") or {}
     if not plan["subjects"]:
         return Planned({}, {}, {}, {})
-    columns = ["faces", "class_id", "surrogates"]
+    columns = ["subject_id", "faces", "class_id", "surrogates"]
     subjects = tables.from_bytes(room.storage.read(room.path("subjects.parquet")), columns).to_pylist()
     person = {face: index for index, row in enumerate(subjects) for face in row["faces"]}
     blocks = plan["blocks"]
@@ -37,12 +37,17 @@ def planned_faces(room: Room) -> Planned:
         row
         for block in blocks
         for row in tables.from_bytes(
-            room.storage.read(room.path("classes", f"{block}.parquet")), ["class_id", "portraits"]
+            room.storage.read(room.path("classes", f"{block}.parquet")), ["class_id", "donors", "portraits"]
         ).to_pylist()
     ]
+    # A decoded class has no portraits; one photo of each member stands for what its centre was made of.
+    shown = {row["subject_id"]: row["faces"][:1] for row in subjects}
     number = {row["class_id"]: index for index, row in enumerate(rows)}
     donor_class = {
-        face: number[row["class_id"]] for row in rows for portraits in row["portraits"] for face in portraits
+        face: number[row["class_id"]]
+        for row in rows
+        for donor, portraits in zip(row["donors"], row["portraits"], strict=True)
+        for face in portraits or shown.get(donor, ())
     }
     digests = {
         digest: number[class_id]

@@ -14,6 +14,7 @@ from runs import Run, contents, manifest, planned_copy
 
 from anonlib.audit.verify import verify
 from anonlib.config import ConfigError, JobConfig
+from anonlib.pipeline.accounts import OverBudget
 from anonlib.pipeline.decoding import Draw, Painter
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.outfits import appearance
@@ -120,6 +121,31 @@ def test_a_class_may_wear_the_face_of_its_decoded_centre(finished: Run, fitted: 
     assert all(textures[1].get(name) != data for name, data in textures[0].items())
     job.render(plan)
     verify(open_storage(config.output.uri), None)
+
+
+def test_a_second_release_is_refused_over_budget_or_wears_the_first_ones_draws(
+    finished: Run, fitted: Fit, tmp_path: Path
+) -> None:
+    # The generated people are so alike that most share one account: 30 after the first release.
+    ledger = {"uri": str(tmp_path / "ledger"), "budget": 50}
+
+    def release(name: str, **method: Any) -> JobConfig:
+        output = {"uri": str(tmp_path / name / "release"), "release": name}
+        method = {"epsilon": 3, **method}
+        return drawing(finished, fitted, tmp_path / name, "dp-laplace", method=method, ledger=ledger, output=output)
+
+    def worn(config: JobConfig) -> set[str]:
+        Job(config).make_plan()
+        return {digest for row in planned(config, "plan/*/subjects.parquet") for digest in row["surrogates"]}
+
+    first = worn(release("one"))
+    over = release("two")
+    with pytest.raises(OverBudget, match="would exceed the budget of epsilon 50 over all releases"):
+        Job(over).make_plan()
+    with pytest.raises(OverBudget):
+        Job(over).make_plan()
+    assert not list((Path(over.workspace.uri) / "plan").glob(f"{Job(over).plan_key[:16]}/commits/*"))
+    assert worn(release("three", draw="reuse")) >= first
 
 
 def test_a_decoder_is_used_only_if_it_is_there_whole_and_its_terms_are_accepted(
