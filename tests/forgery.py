@@ -16,13 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import photos
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from anonlib.audit.verify import verify
 from anonlib.privacy.certificate import Certificate, merkle_root, shard_leaf, signed
+from anonlib.storage import open_storage
 
+SHARD, OTHER = "00000", "00001"
+TAR, MANIFEST, MARKER = f"data/{SHARD}.tar", f"manifest/{SHARD}.parquet", f"commits/{SHARD}.json"
+CLASSES = "classes.parquet"
 SECRET = b"a secret of the forger's own"
 Rows = list[dict[str, Any]]
+PHOTO = photos.jpeg(photos.nobody()[:64, :64])
 
 
 class Forger:
@@ -125,3 +132,39 @@ def _counts(rows: Rows) -> dict[str, int]:
         "solid": sum(face["fallback"] == "solid" for face in shown),
         "withheld": len(faces) - len(shown),
     }
+
+
+Tampering = Callable[[Forger], object]
+
+
+def check(release: Path, key: str | None = None) -> Any:
+    """What `anonlib verify` finds."""
+    return verify(open_storage(str(release)), key)
+
+
+def swap(release: Forger, first: str, second: str) -> None:
+    one, two = (release.path(name).read_bytes() for name in (first, second))
+    release.path(first).write_bytes(two)
+    release.path(second).write_bytes(one)
+
+
+def faces(rows: Rows, fallback: str | None) -> list[dict[str, Any]]:
+    return [face for row in rows for face in row["faces"] if face["fallback"] == fallback]
+
+
+def face_says(fallback: str | None, /, **changes: Any) -> Tampering:
+    """One face with this fallback, in whatever shard there is one, with another word."""
+
+    def tamper(release: Forger) -> None:
+        def change(rows: Rows) -> None:
+            found = faces(rows, fallback)
+            if found and not done:
+                done.append(True)
+                found[0].update(changes)
+
+        done: list[bool] = []
+        for path in sorted(release.path("manifest").iterdir()):
+            release.rows(f"manifest/{path.name}", change)
+        assert done
+
+    return tamper
