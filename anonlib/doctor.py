@@ -24,7 +24,7 @@ from anonlib.pipeline.engines import check_licences, check_precision, render_mod
 from anonlib.pipeline.places import PURGED, SECRET, open_places, storage_options
 from anonlib.pipeline.runner import check_shape, start
 from anonlib.pipeline.secret import open_keyring
-from anonlib.storage import Storage, StorageError
+from anonlib.storage import Storage, StorageError, open_storage
 
 _OLDEST_PYTHON = (3, 11)
 _LIBRARIES = ("onnxruntime", "openvino", "torch", "pyarrow", "opencv-python-headless", "simplejpeg")
@@ -162,6 +162,8 @@ def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[Fi
 def _places(job: JobConfig) -> Iterator[Finding]:
     places = open_places(job)
     yield from _probe("output", places.release)
+    if job.ledger:
+        yield from _probe("ledger", open_storage(job.ledger.uri, storage_options(job)))
     usable = True
     for finding in _probe("workspace", places.workspace):
         usable = usable and finding.level != "problem"
