@@ -11,6 +11,8 @@ from anonlib.config import SYNTHESIS_METHODS, ConfigError, JobConfig
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, Precision, has_bf16, load_engine
 
+PIPELINE_RECOGNIZER = "dlib-resnet"
+"""The one that describes faces; what is decoded from its vectors is not judged by it alone."""
 VERIFIERS = ("faceres",)
 """Recognizers that no method uses, so that an output is judged by one it was not made with."""
 
@@ -20,14 +22,15 @@ ModelBytes = Mapping[str, bytes]
 def scan_models(job: JobConfig) -> tuple[str, ...]:
     """What `scan` runs: a redaction needs boxes alone."""
     if job.method.name in SYNTHESIS_METHODS:
-        return ("centerface", "facemesh", "dlib-resnet", "age-gender", "expression")
+        return ("centerface", "facemesh", PIPELINE_RECOGNIZER, "age-gender", "expression")
     return ("centerface",)
 
 
 def render_models(job: JobConfig) -> tuple[str, ...]:
     """What `render` runs to check its own output."""
     if job.method.name in SYNTHESIS_METHODS:
-        return ("centerface", *VERIFIERS)
+        again = (PIPELINE_RECOGNIZER,) if job.method.name == "sampling" else ()
+        return ("centerface", *VERIFIERS, *again)
     return ()
 
 

@@ -24,6 +24,7 @@ from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.faces.image import ImageProblem, Picture, encode
 from anonlib.faces.mesh import lies_on
 from anonlib.pipeline import tables
+from anonlib.pipeline.bystanders import Bystanders
 from anonlib.pipeline.check import Checker, Finding
 from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.engines import ModelBytes
@@ -37,8 +38,9 @@ from anonlib.records import MANIFEST, MESH_POINTS, NO_FACE, QUARANTINED, RELEASE
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 
-METHOD_VERSION = "1"
+METHOD_VERSION = "2"
 _LEAST_COVERAGE = 0.85
+_MATCHED = "still matched the source"
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Face:
     coverage: float | None = None
     fallback: str | None = None
     reason: str | None = None
+    why: str = _MATCHED
     findings: list[Finding] = field(default_factory=list)
     detected_again: bool | None = None
 
@@ -127,7 +130,11 @@ class RenderStage:
         self.plan: Room = plan_room(places, keys["plan"])
         self.release: Room = release_room(places)
         self.checker = Checker(job, models) if models else None
-        self.surrogates = Surrogates(self.plan, painter_of(models, job.method))
+        painter = painter_of(models, job.method)
+        self.surrogates = Surrogates(self.plan, painter)
+        self.bystanders = (
+            Bystanders(job, models, painter, self.plan) if painter and job.method.name == "sampling" else None
+        )
 
     def run(self, shard: Shard) -> Outcome:
         """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
@@ -203,10 +210,20 @@ class RenderStage:
             open_faces = [(photo, face) for photo in chunk if id(photo) in again for face in photo.faces]
 
     def _still_matching(self, checker: Checker, faces: list[tuple[Photo, Face]]) -> list[tuple[Photo, Face]]:
-        """Faces to try again; if the check of all fails, photo by photo, so that only the culprit is lost."""
+        """Faces to try again, and why; if the check of all fails, photo by photo, so that only the culprit is lost."""
         photos = {id(photo): photo for photo, _ in faces}
         try:
-            return checker.check(faces)
+            failed = checker.check(faces)
+            matching = {id(face) for _, face in failed}
+            for _, face in failed:
+                face.why = _MATCHED
+            left = [one for one in faces if id(one[1]) not in matching]
+            if self.bystanders and left:
+                near = [one for one, close in zip(left, self.bystanders.near(left), strict=True) if close]
+                for _, face in near:
+                    face.why = "came near somebody of the dataset"
+                failed += near
+            return failed
         except FAILURES as error:
             if len(photos) == 1:
                 faces[0][0].problem = f"checking the output failed: {sentence(error)}"
@@ -232,11 +249,11 @@ class RenderStage:
                     rendered.paste(photo.out)
                     face.digest, face.coverage = surrogate.digest, rendered.coverage
                     face.fallback = "next-surrogate" if face.tries[0] != face.planned["surrogates"][0] else None
-                    face.reason = "the first surrogate still matched the source" if face.fallback else None
+                    face.reason = f"the first surrogate {face.why}" if face.fallback else None
                     return
                 face.reason = f"the mask covers only {rendered.coverage:.0%} of the face"
             elif face.reason is None or face.fallback == "next-surrogate":
-                face.reason = "every surrogate still matched the source"
+                face.reason = f"every surrogate was tried, and the last {face.why}"
             face.method, face.tries, face.digest, face.coverage = "solid", [], None, 1.0
             face.fallback, face.findings, face.detected_again = "solid", [], None
             redact(photo.out, face.box, "solid")

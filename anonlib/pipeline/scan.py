@@ -24,7 +24,7 @@ from anonlib.faces.embed import Recognizer
 from anonlib.faces.image import ImageProblem, Picture, decode
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
 from anonlib.pipeline import tables
-from anonlib.pipeline.engines import ModelBytes, load
+from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
 from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
 from anonlib.records import FACES, IMAGES
@@ -156,7 +156,7 @@ class Describer:
 
     def __init__(self, job: JobConfig, models: ModelBytes) -> None:
         self.mesh = FaceMesh(load(models, "facemesh", job))
-        self.recognizer = Recognizer("dlib-resnet", load(models, "dlib-resnet", job))
+        self.recognizer = Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
         self.reader = AttributeReader(load(models, "age-gender", job), load(models, "expression", job))
 
     def describe(self, pixels: list[NDArray[np.uint8]], found: list[Faces]) -> list[list[dict[str, Any]]]:
