@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.pipeline.outfits import MAYBE_SAME_PERSON
+from anonlib.pipeline.people import same_person
 from anonlib.privacy.classes import form_classes
 from anonlib.privacy.microaggregation import information_loss, mdav, microaggregate
 from anonlib.privacy.partition import faults
@@ -33,8 +35,6 @@ REFERENCE = 20_000  # people whose classes MDAV forms too
 K = 5
 PEOPLE = 0.8  # cosine of two people
 PHOTOS_ALIKE = 0.96  # cosine of two photos of one person
-SAME_PERSON = 0.945  # thresholds as the pipeline's
-MAYBE_SAME_PERSON = 0.96
 DECAY = 0.0  # 0: people differ in every direction alike; 1.2: as the variances of dlib's embeddings of LFW fall
 DIM = 128
 SEED = 1
@@ -85,7 +85,7 @@ def one_size(asked: argparse.Namespace) -> dict[str, Any]:
     if "subjects" in asked.parts:
         embeddings = drawn_faces(person, asked.decay)
         watch.start()
-        subject = cluster(embeddings, threshold=SAME_PERSON)
+        subject = cluster(embeddings, threshold=same_person(len(embeddings)))
         watch.stop("cluster")
         template = templates(embeddings, subject, int(subject.max()) + 1)
         watch.stop("templates")
