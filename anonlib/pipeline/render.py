@@ -28,9 +28,9 @@ from anonlib.pipeline.bystanders import Bystanders
 from anonlib.pipeline.check import Checker, Finding
 from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.engines import ModelBytes
-from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence, without_names
+from anonlib.pipeline.outcome import FAILURES, Outcome, ahead, in_chunks, sentence, without_names
 from anonlib.pipeline.places import Places, Room, plan_room, release_room, scan_room, sha256
-from anonlib.pipeline.scan import read_image
+from anonlib.pipeline.scan import try_to_read
 from anonlib.pipeline.surrogates import Surrogates, happiness
 from anonlib.privacy.claims import claim_of
 from anonlib.privacy.keys import Keyring
@@ -163,19 +163,21 @@ class RenderStage:
         ).to_pylist():
             planned[row["key"]].append(row)
         self.surrogates.open(shard.shard_id)
-        for sample in self.dataset.read(shard):
+
+        def read(sample: Sample) -> Picture | ImageProblem:
             known = scanned.get(sample.key)
-            problem = "the image was not there when the dataset was scanned" if known is None else known["problem"]
-            picture = None
-            if problem is None:
-                try:
-                    picture = read_image(sample, self.job)
-                except ImageProblem as error:
-                    problem = str(error)
-            if picture is not None and known is not None and picture.rgb.shape[:2] != (known["height"], known["width"]):
-                problem = "the image is not the one that was scanned"
-            if problem is not None or picture is None:
-                rows.append(self._row(sample, shard, QUARANTINED, problem))
+            if known is None:
+                return ImageProblem("the image was not there when the dataset was scanned")
+            if known["problem"] is not None:
+                return ImageProblem(known["problem"])
+            picture = try_to_read(sample, self.job)
+            if isinstance(picture, Picture) and picture.rgb.shape[:2] != (known["height"], known["width"]):
+                return ImageProblem("the image is not the one that was scanned")
+            return picture
+
+        for sample, picture in ahead(read, self.dataset.read(shard)):
+            if isinstance(picture, ImageProblem):
+                rows.append(self._row(sample, shard, QUARANTINED, str(picture)))
                 continue
             faces = [
                 Face(row, row["method"], list(row["surrogates"] or ()), reason=row["reason"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -25,7 +26,7 @@ from anonlib.faces.image import ImageProblem, Picture, decode
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
 from anonlib.pipeline import tables
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
-from anonlib.pipeline.outcome import FAILURES, Outcome, in_chunks, sentence
+from anonlib.pipeline.outcome import FAILURES, Outcome, ahead, in_chunks, sentence
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
 from anonlib.records import FACES, IMAGES
 from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
@@ -101,13 +102,12 @@ class ScanStage:
 
     def _decoded(self, shard: Shard, images: list[dict[str, Any]]) -> Iterator[Decoded]:
         """The readable photos; the others get their row at once."""
-        for position, sample in enumerate(self.dataset.read(shard)):
+        read = partial(try_to_read, job=self.job, least_side=self.least_side)
+        for position, (sample, picture) in enumerate(ahead(read, self.dataset.read(shard))):
             row: dict[str, Any] = {"key": sample.key, "position": position, "problem": None, "faces": 0}
             images.append(row)
-            try:
-                picture = read_image(sample, self.job, self.least_side)
-            except ImageProblem as problem:
-                row["problem"] = str(problem)
+            if isinstance(picture, ImageProblem):
+                row["problem"] = str(picture)
                 continue
             row["height"], row["width"] = picture.size
             yield Decoded(sample, picture.rgb, picture.size)
@@ -252,3 +252,11 @@ def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) ->
     if len(sample.image) > job.limits.image_mib * (1 << 20):
         raise ImageProblem(f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)")
     return decode(sample.image, max_mpx=job.limits.image_mpx, least_side=least_side)
+
+
+def try_to_read(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture | ImageProblem:
+    """`read_image`, its problem as an answer."""
+    try:
+        return read_image(sample, job, least_side)
+    except ImageProblem as problem:
+        return problem

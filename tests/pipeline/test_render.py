@@ -225,7 +225,7 @@ def assignments(run: Run) -> list[dict[str, Any]]:
 def test_an_image_that_is_not_the_scanned_one_is_quarantined(
     finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = render_module.read_image
+    read = render_module.try_to_read
     victim = originals(finished)[VICTIM]
 
     def another(sample: Any, config: JobConfig) -> Any:
@@ -234,7 +234,7 @@ def test_an_image_that_is_not_the_scanned_one_is_quarantined(
             return replace(picture, rgb=picture.rgb[:-1])
         return picture
 
-    monkeypatch.setattr(render_module, "read_image", another)
+    monkeypatch.setattr(render_module, "try_to_read", another)
     only_the_victim_is_lost(*run(planned), finished, "not the one that was scanned")
 
 
