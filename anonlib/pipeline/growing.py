@@ -22,6 +22,7 @@ from anonlib.privacy.classes import EquivalenceClass, Stratum
 from anonlib.privacy.growth import extend, intersections
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ksame import class_centres
+from anonlib.privacy.strata import prevailing
 from anonlib.privacy.subjects import normalized
 
 
@@ -86,7 +87,8 @@ def _crowds(
     members = [[member_id(member) for member in one.members] for one in classes]
     ids = [keyring.pseudonym("class", *some) for some in members]
     centres = class_centres(everybody.template, classes)
-    dealt = deal(job, centres, [one.stratum for one in classes])
+    kinds = [prevailing([everybody.strata[member] for member in one.members]) for one in classes]
+    dealt = deal(job, centres, kinds)
     return [
         Crowd(
             ids[index],
@@ -97,7 +99,7 @@ def _crowds(
             one.effective_k,
             [[] for _ in one.members],
             tuple(ids[other] for other in dealt[index]),
-            Draw(painter.identity(centres[index]), *appearance(one.stratum)),
+            Draw(painter.identity(centres[index]), *appearance(kinds[index])),
         )
         for index, one in enumerate(classes)
     ]

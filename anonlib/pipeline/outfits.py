@@ -22,6 +22,7 @@ from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ksame import ALTERNATIVES, class_centres, k_diff
 from anonlib.privacy.sampling import fit_prior, sample
+from anonlib.privacy.strata import prevailing
 
 MAYBE_SAME_PERSON = 0.96
 """dlib cosine of two templates above which they may be one person, for effective k."""
@@ -80,7 +81,8 @@ def averaged_crowds(job: JobConfig, faces: pa.Table, people: People, keyring: Ke
     classes, wearers = with_guests(people.template, strata, is_donor, k=job.method.k, same_person=MAYBE_SAME_PERSON)
     ids = [keyring.pseudonym("class", *(people.ids[member] for member in one.members)) for one in classes]
     portraits = best_portraits(faces, people.of_face, donor_faces)
-    dealt = deal(job, class_centres(people.template, classes), [one.stratum for one in classes])
+    kinds = [prevailing([strata[member] for member in one.members]) for one in classes]
+    dealt = deal(job, class_centres(people.template, classes), kinds)
     crowds = [
         Crowd(
             ids[number],

@@ -6,6 +6,7 @@ similarity whenever something has to join something else.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -30,6 +31,20 @@ def common(strata: Iterable[Stratum]) -> Stratum:
     """The leading parts that all share; () of none."""
     kinds = sorted(set(strata))
     return kinds[0][: kinship(kinds[0], kinds[-1])] if kinds else ()
+
+
+def prevailing(strata: Sequence[Stratum]) -> Stratum:
+    """The leading parts that more than half of all members share.
+
+    One member of unsure gender does not make a class of women wear a man's face.
+    """
+    found: Stratum = ()
+    while True:
+        parts = Counter(one[len(found)] for one in strata if one[: len(found)] == found and len(one) > len(found))
+        part, count = max(parts.items(), key=lambda one: (one[1], one[0]), default=("", 0))
+        if 2 * count <= len(strata):
+            return found
+        found = (*found, part)
 
 
 def nearest_kin(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from anonlib.privacy.strata import common, kinship, nearest_kin
+from anonlib.privacy.strata import common, kinship, nearest_kin, prevailing
 
 
 def test_kinship_counts_the_leading_parts_that_agree() -> None:
@@ -31,3 +31,12 @@ def test_the_only_one_of_a_kind_finds_the_next_of_kin() -> None:
     strata = [("female", "old"), ("female", "young"), ("male", "old")]
     assert nearest_kin(bank[:1], strata[:1], bank, strata, np.array([0])).tolist() == [1]
     assert nearest_kin(bank[2:], strata[2:], bank, strata, np.array([2])).tolist() == [0]
+
+
+def test_what_prevails_is_shared_by_more_than_half_of_all() -> None:
+    women = [("female", "age-0")] * 4
+    assert prevailing([*women, ("unsure", "age-0")]) == ("female", "age-0")
+    assert prevailing([*women, *[("female", "age-1")] * 3, ("male", "age-0")]) == ("female",)
+    assert prevailing([*women, *[("male", "age-0")] * 4]) == ()
+    assert prevailing([("female",), ("female", "age-0")]) == ("female",)
+    assert prevailing([]) == ()
