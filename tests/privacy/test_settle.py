@@ -22,7 +22,8 @@ def test_whatever_the_lookalikes_a_group_holds_k_to_2k_minus_1_people_or_none_do
     assert len(given_up) in (0, len(templates))
     found = effective_ks(templates, groups, same_person)
     assert ((found >= k) & (found < 2 * k)).all()
-    assert bool(given_up) == (effective_ks(templates, [np.arange(len(templates))], same_person)[0] < k)
+    # The other way round it need not be: two subjects of a group may be alike through somebody outside it only.
+    assert not given_up or effective_ks(templates, [np.arange(len(templates))], same_person)[0] < k
 
 
 def test_a_group_that_parts_leaves_no_person_in_two_parts() -> None:
