@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError, JobConfig
+from anonlib.config import ConfigError, JobConfig, MethodConfig
 from anonlib.pipeline import tables
 from anonlib.pipeline.decoding import Draw, draw_of
 from anonlib.pipeline.people import SAME_PERSON, People, matrix
@@ -139,7 +139,7 @@ class Accounts:
         }
         return list(found.values())
 
-    def book(self, job: JobConfig, release: str, bookings: Sequence[Booking]) -> None:
+    def book(self, job: JobConfig, release: str, kind: str, bookings: Sequence[Booking]) -> None:
         """Write this run's rows; raises OverBudget, and takes them back, if a budget is set that they break."""
         cost = _cost(job)
         rows: list[dict[str, Any]] = [
@@ -147,7 +147,7 @@ class Accounts:
                 "person": one.person,
                 "template": one.template,
                 "release": release,
-                "kind": kind_of(job),
+                "kind": kind,
                 "method": job.method.name,
                 "draw_id": draw_id(one.draw.vector) if one.draw else f"{release}/{one.crowd}",
                 "pure": None if cost is None else cost.pure,
@@ -177,9 +177,10 @@ class Accounts:
             raise OverBudget(refused.sentence)
 
 
-def kind_of(job: JobConfig) -> str:
-    """What must agree for an earlier draw to be worn again: method and parameters, less what only decodes it."""
-    return job.method.model_dump_json(exclude={"decoder", "draw", "texture", "k"}, exclude_none=True)
+def kind_of(method: MethodConfig, decoder: str) -> str:
+    """What must agree for an earlier draw to be worn again: method, parameters and the digest of the decoder's file."""
+    parameters = method.model_dump_json(exclude={"decoder", "draw", "texture", "k"}, exclude_none=True)
+    return f"{parameters} {decoder}"
 
 
 def _cost(job: JobConfig) -> Cost | None:

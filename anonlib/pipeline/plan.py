@@ -68,6 +68,7 @@ class PlanStage:
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
         self.painter: Painter | None = painter_of(models, job.method)
+        self._kind = kind_of(job.method, self.painter.decoder.digest if self.painter else "")
         self._digest = hashlib.sha256()
 
     def run(self, shards: Sequence[Shard]) -> Plan:
@@ -88,7 +89,7 @@ class PlanStage:
         persons = accounts.persons(people, self.keyring) if accounts else []
         wardrobe = self._dress(faces, people, accounts, persons)
         if accounts:
-            accounts.book(self.job, self.keyring.release, wardrobe.booked)
+            accounts.book(self.job, self.keyring.release, self._kind, wardrobe.booked)
         face_ids = faces.column("face_id").to_pylist()
         blocks = self._write_classes(wardrobe, face_ids)
         self._write_subjects(people, wardrobe, face_ids)
@@ -112,7 +113,7 @@ class PlanStage:
             return decoded_crowds(job, people, self.keyring, painter, accounts, persons)
         if painter is None:
             raise ValueError(f"{job.method.name} draws identities, and no decoder came with the job")
-        earlier = accounts.drawn(kind_of(job)) if accounts and job.method.draw == "reuse" else {}
+        earlier = accounts.drawn(self._kind) if accounts and job.method.draw == "reuse" else {}
         return draws_of(job, people, self.keyring, painter, persons, earlier)
 
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from anonlib.privacy.subjects import normalized
 
 SECRET = b"sixteen bytes or more"
 PLAN = "0123456789abcdef"
+KIND = "dp-laplace by some decoder"
 DRAWN = {"method.name": "dp-uniform", "method.decoder": "decoder.npz"}
 DECODED = {"method.texture": "linear", "method.decoder": "decoder.npz"}
 
@@ -49,7 +50,9 @@ def book(config: JobConfig, release: str, who: People, plan: str = PLAN) -> list
     persons = accounts.persons(who, keyring)
     drawn = identities(mechanism_of(config.method), who.template, who.ids, keyring)
     found = zip(persons, who.template, drawn, strict=True)
-    accounts.book(config, release, [Booking(name, face, ("male",), Draw(z, 1.0, 40.0)) for name, face, z in found])
+    accounts.book(
+        config, release, KIND, [Booking(name, face, ("male",), Draw(z, 1.0, 40.0)) for name, face, z in found]
+    )
     return persons
 
 
@@ -93,10 +96,17 @@ def test_an_earlier_draw_that_is_worn_again_costs_nothing(tmp_path: Path) -> Non
     (person,) = book(config, "one", who, plan="a" * 64)
     accounts = Accounts.open(config, "b" * 64)
     assert accounts is not None
-    again = accounts.drawn(kind_of(config))
-    accounts.book(config, "two", [Booking(person, who.template[0], ("male",), again[person])])
-    dearer = config.model_copy(update={"method": config.method.model_copy(update={"epsilon": 4.0})})
-    assert accounts.drawn(kind_of(dearer)) == {}
+    again = accounts.drawn(KIND)
+    accounts.book(config, "two", KIND, [Booking(person, who.template[0], ("male",), again[person])])
+    assert accounts.drawn("another") == {}
+
+
+def test_a_draw_is_of_its_method_parameters_and_decoder_whatever_decodes_it_by_which_texture(tmp_path: Path) -> None:
+    method = noisy(tmp_path).method
+    kind = kind_of(method, "digest")
+    assert kind_of(method.model_copy(update={"texture": "bank", "k": 9, "decoder": "moved.npz"}), "digest") == kind
+    assert kind_of(method.model_copy(update={"epsilon": 4.0}), "digest") != kind
+    assert kind_of(method, "another decoder's") != kind
 
 
 def test_subjects_that_may_be_one_person_share_one_account(tmp_path: Path) -> None:
@@ -114,7 +124,9 @@ def test_a_method_that_promises_no_epsilon_fits_no_budget(tmp_path: Path) -> Non
     accounts = Accounts.open(config, PLAN)
     assert accounts is not None
     with pytest.raises(OverBudget, match="promises no epsilon"):
-        accounts.book(config, "one", [Booking("ann", vectors(1)[0], ("female",), Draw(vectors(1, 9)[0], 1.0, 40.0))])
+        accounts.book(
+            config, "one", KIND, [Booking("ann", vectors(1)[0], ("female",), Draw(vectors(1, 9)[0], 1.0, 40.0))]
+        )
 
 
 def test_the_ledger_holds_no_name(tmp_path: Path) -> None:

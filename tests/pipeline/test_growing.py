@@ -58,7 +58,7 @@ def released(config: JobConfig, fitted: Fit, numbers: list[int], release: str) -
     persons = accounts.persons(people, keyring) if accounts else []
     wardrobe = decoded_crowds(config, people, keyring, painter, accounts, persons)
     if accounts:
-        accounts.book(config, release, wardrobe.booked)
+        accounts.book(config, release, "k-diff", wardrobe.booked)
     everyone = [Keyring(SECRET, "").pseudonym("person", "label", f"person {number}") for number in range(60)]
     if not accounts:
         return wardrobe, [[numbers[wearer] for wearer in crowd.wearers] for crowd in wardrobe.crowds]
