@@ -120,13 +120,14 @@ def _models(job: JobConfig | None) -> Iterator[Finding]:
 
 
 def _licences(job: JobConfig) -> Iterator[Finding]:
-    try:
-        check_licences(job)
-        check_precision(job)
-        read_decoder(job)
-    except ConfigError as error:
-        yield Finding("problem", "models", str(error))
-    else:
+    whole = True
+    for what, check in (("licences", check_licences), ("models", check_precision), ("models", read_decoder)):
+        try:
+            check(job)
+        except ConfigError as error:
+            whole = False
+            yield Finding("problem", what, str(error))
+    if whole:
         yield Finding("ok", "licences", "nothing has to be accepted that is not")
 
 

@@ -23,18 +23,17 @@ from anonlib.pipeline import tables
 from anonlib.pipeline.decoding import Draw, draw_of
 from anonlib.pipeline.people import SAME_PERSON, People, matrix
 from anonlib.pipeline.places import Room, storage_options
+from anonlib.privacy.claims import METRIC_PRIVACY, claim_of
 from anonlib.privacy.classes import Stratum
 from anonlib.privacy.dp import Cost, draw_id, epsilon_of, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ledger import Budget, Entry, entry, refusal, suspected_people
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.nearest import nearest
 from anonlib.records import ACCOUNTS
 from anonlib.storage import open_storage
 
 KNOWN_AGAIN = 0.945
 """dlib cosine from which two templates are surely one person's: a wrong one would wear somebody's face."""
-_DP = "dp-"
-_BLOCK = 4096
 
 
 class OverBudget(ConfigError):
@@ -84,13 +83,13 @@ class Accounts:
         lasting = keyring.lasting()
         rows = self.rows
         known = rows.column("person").to_pylist()
-        nearest = _nearest(people.template, matrix(rows, "template"))
+        like = _known_again(people.template, matrix(rows, "template"))
         found = []
         for number, label in enumerate(people.labels):
             if label is not None:
                 found.append(lasting.pseudonym("person", "label", label))
-            elif nearest[number] >= 0:
-                found.append(known[nearest[number]])
+            elif like[number] >= 0:
+                found.append(known[like[number]])
             else:
                 found.append(lasting.pseudonym("person", "subject", people.ids[number]))
         return found
@@ -184,7 +183,7 @@ def kind_of(method: MethodConfig, decoder: str) -> str:
 
 
 def _cost(job: JobConfig) -> Cost | None:
-    return epsilon_of(mechanism_of(job.method)) if job.method.name.startswith(_DP) else None
+    return epsilon_of(mechanism_of(job.method)) if claim_of(job.method).kind == METRIC_PRIVACY else None
 
 
 def _entries(rows: pa.Table) -> list[Entry]:
@@ -200,12 +199,10 @@ def _entries(rows: pa.Table) -> list[Entry]:
     ]
 
 
-def _nearest(templates: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.int64]:
+def _known_again(templates: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.int64]:
     """For each unit template (n, d) the row of `known` (m, d) that is surely the same person, -1 if none is."""
-    found = np.full(len(templates), -1, np.int64)
-    for start in range(0, len(templates) if len(known) else 0, _BLOCK):
-        similarity = normalized(templates[start : start + _BLOCK]) @ known.T
-        best = similarity.argmax(axis=1)
-        sure = similarity[np.arange(len(best)), best] >= KNOWN_AGAIN
-        found[start : start + _BLOCK] = np.where(sure, best, -1)
-    return found
+    if len(known) == 0:
+        return np.full(len(templates), -1, np.int64)
+    row = nearest(templates, known)
+    cosine = np.einsum("ij,ij->i", templates, known[row])
+    return np.where(cosine >= KNOWN_AGAIN, row, -1)

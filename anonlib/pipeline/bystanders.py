@@ -7,7 +7,6 @@ vector itself kept clear of. So the output is embedded again and held against ev
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from anonlib.pipeline.decoding import Painter
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
 from anonlib.pipeline.people import matrix
 from anonlib.pipeline.places import Room
+from anonlib.privacy.sphere import cosine_beyond
 
 
 class Bystanders:
@@ -31,12 +31,12 @@ class Bystanders:
         subjects = tables.from_bytes(plan.storage.read(plan.path("subjects.parquet")), ["template"])
         self.painter = painter
         self.people = painter.decoder.identity(matrix(subjects, "template"))
-        self.limit = math.cos(math.radians(job.method.other_angle))
+        self.limit = cosine_beyond(job.method.other_angle)
         self.recognizer = Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
 
     def near(self, faces: Sequence[tuple[CheckedPhoto, CheckedFace]]) -> NDArray[np.bool_]:
         """(n,) Whether an output lies within the method's `other_angle` of anybody, its own person included."""
         outs = [photo.out for photo, _ in faces]
         embedded = self.recognizer.embed(outs, [five_points(face.mesh) for _, face in faces])
-        nearest = [(self.people @ one).max() for one in self.painter.decoder.identity(embedded)]
-        return np.array(nearest) > self.limit
+        cosine = self.painter.decoder.identity(embedded) @ self.people.T
+        return np.asarray(cosine.max(axis=1) > self.limit, np.bool_)

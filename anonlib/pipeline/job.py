@@ -94,6 +94,7 @@ class Job:
         check_precision(config)
         decoder = read_decoder(config)
         self.decoder: dict[str, bytes] = {} if decoder is None else {DECODER: decoder}
+        self._decoder_digest = None if decoder is None else sha256(decoder)
         self.places: Places = open_places(config)
         if self.places.workspace.exists(PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
@@ -176,7 +177,7 @@ class Job:
     @property
     def plan_key(self) -> str:
         check = self.keyring.digest("plan-key").hex()
-        decoder = [sha256(data) for data in self.decoder.values()]
+        decoder = [self._decoder_digest] if self._decoder_digest else []
         return _key("plan", self.scan_key, self.config.digest("method"), check, *decoder, __version__)
 
     def _run_key(self, plan: Plan) -> str:
@@ -191,14 +192,15 @@ class Job:
         return {
             "anonlib": __version__,
             "run": run_key,
-            "method": self.config.method.model_dump(mode="json")
-            | {"decoder": sha256(self.decoder[DECODER]) if self.decoder else None},
+            "method": self.config.method.model_dump(mode="json") | {"decoder": self._decoder_digest},
             "synthesis": self.config.method.name in SYNTHESIS_METHODS,
             "keep_fields": list(self.config.keep_fields),
             "rekeyed": self.config.rekey,
             "shards": [shard.shard_id for shard in self.shards],
             "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names}
-            | {name: {"sha256": sha256(data), "licence": terms_of(data)} for name, data in self.decoder.items()},
+            | {
+                name: {"sha256": self._decoder_digest, "licence": terms_of(data)} for name, data in self.decoder.items()
+            },
         }
 
     def _inventory(self) -> tuple[list[Shard], str]:

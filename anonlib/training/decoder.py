@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from anonlib.faces import topology
 from anonlib.pipeline.people import SAME_PERSON
+from anonlib.privacy.subjects import normalized
 from anonlib.synthesis.canonical import canonical_frame
 from anonlib.synthesis.textures.average import Portrait, member_texture, mirrored
 from anonlib.synthesis.textures.linear import NEUTRAL, About, read, to_bytes
@@ -88,7 +89,7 @@ def fit(examples: Sequence[Example], about: About) -> bytes:
         np.array([getattr(one, name) for one in examples], np.float32) for name in ("female", "age", "happy")
     )
     centre = vectors.mean(axis=0)
-    points = _unit(vectors - centre)
+    points = normalized(vectors - centre)
     rows = _bank_rows(vectors, codes[:, :count])
     return to_bytes(
         about,
@@ -237,7 +238,3 @@ def _bank_rows(vectors: NDArray[np.float32], codes: NDArray[np.float32]) -> NDAr
 
 def _blocks(count: int) -> list[slice]:
     return [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)

@@ -30,7 +30,6 @@ from anonlib.records import MESH_POINTS
 from anonlib.synthesis.textures.average import portrait
 from anonlib.training.decoder import Example, example
 
-MODELS = ("centerface", "facemesh", "dlib-resnet", "age-gender", "expression")
 UNREADABLE, NO_FACE = "cannot be read", "no face was found"
 
 _CHUNK = 32

@@ -10,11 +10,12 @@ from pathlib import Path
 from anonlib.config import ConfigError, InputConfig, JobConfig, OutputConfig, PlaceConfig
 from anonlib.datasets import open_dataset
 from anonlib.models.fetch import model_bytes
+from anonlib.pipeline.engines import scan_models
 from anonlib.pipeline.outcome import Outcome
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.textures.linear import About, Decoder
 from anonlib.training.decoder import LEAST_FACES, fit
-from anonlib.training.examples import MODELS, Gatherer, Report
+from anonlib.training.examples import Gatherer, Report
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def fit_decoder(
         output=OutputConfig(uri=str(output)),
         workspace=PlaceConfig(uri=f"{output}.none"),
     )
-    gatherer = Gatherer(job, {name: model_bytes(name) for name in MODELS})
+    gatherer = Gatherer(job, {name: model_bytes(name) for name in scan_models(job)})
     gathered = gatherer.gather(open_dataset(uri), faces, report)
     used = len(gathered.examples)
     if used < LEAST_FACES:

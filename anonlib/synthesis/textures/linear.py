@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.privacy.subjects import normalized
 from anonlib.records import MESH_POINTS
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.bank import Bank
@@ -87,8 +88,7 @@ class Decoder:
 
     def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
-        offset = vectors - self.centre
-        return np.asarray(offset / np.maximum(np.linalg.norm(offset, axis=1, keepdims=True), 1e-12), np.float32)
+        return normalized(vectors - self.centre)
 
     def decode(self, z: NDArray[np.float32], female: float, age: float) -> Texture:
         """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
