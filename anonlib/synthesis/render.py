@@ -42,12 +42,48 @@ class Rendered:
         image[y : y + height, x : x + width] = self.patch
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a surrogate of one shape goes in a photo, before it has a texture.
+
+    `view` (h, w, 3) uint8: the part of the photo at `origin` (x, y), `ground` the same without what would stick out;
+    `grid` (h, w, 2): canonical px of each px; `light` (h, w, 3) log; `alpha` (h, w): how much of the px is new.
+    `opening`: of the mouth, over its width. `coverage`: as in Rendered.
+    """
+
+    view: NDArray[np.uint8]
+    ground: NDArray[np.uint8]
+    grid: NDArray[np.float32]
+    light: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+    opening: float
+    origin: tuple[int, int]
+    coverage: float
+
+    def paint(self, detail: NDArray[np.float32]) -> Rendered:
+        """A dressed detail (S, S, 3), log, put there."""
+        x, y = self.grid[..., 0], self.grid[..., 1]
+        detail_out = cv2.remap(detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        synthetic = from_log(detail_out + self.light)
+        if _is_grey(self.view):
+            synthetic = np.repeat(synthetic.mean(axis=2, keepdims=True), 3, axis=2)
+        mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
+        patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+        return Rendered(patch, self.alpha, self.origin, self.coverage)
+
+
 def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: Texture) -> Rendered:
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
+    there = place(image, mesh, texture.shape)
+    return there.paint(dress(texture.detail, happy - texture.happy, there.opening))
+
+
+def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[np.float32]) -> Place:
+    """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px."""
     frame, model = canonical_frame(), shape_model()
     pose = pose_of(mesh, model.mean)
     own = pose.undo(mesh)
-    shape = texture.shape + model.expression_of(own)
+    shape = neutral + model.expression_of(own)
     x0, y0, x1, y1 = _bounds(pose, (own, shape), image.shape)
     view = image[y0:y1, x0:x1]
     origin = np.array([x0, y0, 0], np.float32)
@@ -57,24 +93,17 @@ def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, te
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     x, y = grid[..., 0], grid[..., 1]
     light_out = cv2.remap(light.field(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    detail = dress(texture.detail, happy - texture.happy, mouth_opening(shape))
-    detail_out = cv2.remap(detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    synthetic = from_log(detail_out + light_out)
-    if _is_grey(view):
-        synthetic = np.repeat(synthetic.mean(axis=2, keepdims=True), 3, axis=2)
     feather = cv2.remap(_feather(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     zone = cv2.remap(kept_zone(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     residual = np.abs(to_log(view.astype(np.float32)) - light_out).max(axis=2)
     skin = np.exp(-0.5 * (residual / (3.0 * light.spread)) ** 2)
     skin = cv2.GaussianBlur(skin.astype(np.float32), (0, 0), max(0.8, pose.scale * 0.03))
     alpha = feather * (1 - zone * (1 - skin)) * covered
-    alpha = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012))
+    alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012)), np.float32)
     face = _own_face(own_vertices, y1 - y0, x1 - x0) & (zone < 0.5)
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
-    ground = _without(view, left)
-    mixed = ground + alpha[..., None] * (synthetic - ground)
-    return Rendered(np.clip(np.rint(mixed), 0, 255).astype(np.uint8), alpha, (x0, y0), coverage)
+    return Place(view, _without(view, left), grid, light_out, alpha, mouth_opening(shape), (x0, y0), coverage)
 
 
 def _is_grey(view: NDArray[np.uint8]) -> bool:
