@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces.mesh import mouth_opening
-from anonlib.synthesis.appearance import dress
+from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
 from anonlib.synthesis.light import STEP, from_log, kept_zone, toned
 from anonlib.synthesis.occlusion import bare, mended, over_forehead, skin_of
-from anonlib.synthesis.textures.average import Texture, detail_of
+from anonlib.synthesis.textures.average import detail_of
 
 _WHOLE = 0.98
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
@@ -78,10 +78,10 @@ class Place:
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
 
 
-def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: Texture) -> Rendered:
+def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: Wearable) -> Rendered:
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
     there = place(image, mesh, texture.shape)
-    return there.paint(dress(texture.detail, happy - texture.happy, there.opening))
+    return there.paint(texture.dressed(happy, there.opening))
 
 
 def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[np.float32]) -> Place:
