@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from anonlib.faces.mesh import mouth_opening
 from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
+from anonlib.synthesis.glasses import STEP as GLASSES_STEP
+from anonlib.synthesis.glasses import glasses, without_rims
 from anonlib.synthesis.light import STEP, from_log, kept_zone, toned
 from anonlib.synthesis.occlusion import bare, mended, over_forehead, skin_of
 from anonlib.synthesis.textures.average import detail_of
@@ -95,7 +97,8 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
     origin = np.array([x0, y0, 0], np.float32)
     own_vertices = pose.apply(with_rings(own)) - origin
     vertices = pose.apply(with_rings(shape)) - origin
-    residual, light = detail_of(view, own_vertices, STEP)
+    detail, light = detail_of(view, own_vertices, GLASSES_STEP)
+    residual = np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP])
     own_grid, own_covered = frame.map_out(own_vertices, y1 - y0, x1 - x0)
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     light_out = _out(light.field(STEP), grid, STEP)
@@ -103,6 +106,8 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
     skin = skin_of(view, light_out, light.spread, pose.scale)
     worn = over_forehead(residual, light.spread)
     ground, hat = mended(view, skin, _out(worn, own_grid, STEP), pose.scale)
+    if glasses(detail) > 0:
+        ground = without_rims(ground, own_vertices, pose.scale)
     zone = _out(kept_zone(), grid)
     feather = cv2.remap(_feather(), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     alpha = feather * np.minimum(1 - zone * (1 - skin), 1 - hat) * covered
