@@ -24,8 +24,7 @@ REPLACED = (1.10, 1.28, 1.06)
 """How far past the oval every px is replaced: sideways, up, down."""
 STEP = 4
 """The light is fitted on every fourth px, each way: it is smooth."""
-_DEGREES = (1, 1, 2, 3, 3, 3, 3)
-"""Of the polynomial, round by round."""
+_ROUNDS = 7
 _TUKEY = 2.5
 _SPREADS = (0.03, 0.25)
 """Bounds of what is believed of the spread of skin, log units: past the upper one half the face is not skin."""
@@ -138,8 +137,8 @@ class Light:
 def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light:
     """The light of a log texture taken at every STEP-th px, (s, s, 3), where `weight` (s, s) >= 0 says what is seen.
 
-    From the middle of the face outwards and from a plane to a cubic: a cap, a fringe or a hand at the rim is far from
-    what the middle foretells, and stays an outlier where a cubic fitted at once would bend to it.
+    The middle of the face says what skin is and how far it spreads: a cap, a fringe or a scarf at the rim stays an
+    outlier, where a fit that believed all of the oval alike would bend to it.
     """
     region = skin_region()[::STEP, ::STEP]
     basis = _basis()[::STEP, ::STEP][region]
@@ -152,13 +151,12 @@ def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light
     residual = np.abs(values - np.median(values[told], axis=0)).max(axis=1) if told.any() else np.zeros(len(values))
     coefficients = np.zeros((basis.shape[1], 3))
     spread = 0.1
-    for degree in _DEGREES:
+    for _ in range(_ROUNDS):
         spread = float(np.clip(1.4826 * np.median(residual[told]), *_SPREADS)) if told.any() else 0.1
         robust = base * np.clip(1 - (residual / (2 * _TUKEY * spread)) ** 2, 0, None) ** 2
-        used = _MONOMIALS.sum(axis=1) <= degree
-        weighted = basis[:, used] * robust[:, None]
-        normal = basis[:, used].T @ weighted + _RIDGE * max(float(robust.sum()), 1.0) * _penalty()[np.ix_(used, used)]
-        coefficients[used] = np.linalg.solve(normal, weighted.T @ values)
+        weighted = basis * robust[:, None]
+        normal = basis.T @ weighted + _RIDGE * max(float(robust.sum()), 1.0) * _penalty()
+        coefficients[:] = np.linalg.solve(normal, weighted.T @ values)
         residual = np.abs(values - basis @ coefficients).max(axis=1)
     clarity = float((residual[seen] < _CLEAR).mean()) if seen.any() else 0.0
     return Light(coefficients, spread, clarity)

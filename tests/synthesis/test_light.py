@@ -60,9 +60,19 @@ def test_a_cap_over_the_forehead_does_not_darken_the_light_on_the_face() -> None
     texture = shaded((180, 140, 120), 0.5)
     worn = texture.copy()
     worn[: SIZE // 3] = np.log(12.0)
+    worn += np.random.default_rng(0).normal(0, 0.35, worn.shape).astype(np.float32)
     light = fit_light(worn[::STEP, ::STEP], ONES)
-    assert np.abs(light.field() - texture)[middle()].max() < 0.03
-    assert light.spread < 0.1
+    assert np.abs(light.field() - texture)[middle()].max() < 0.15
+
+
+def test_the_middle_is_believed_where_most_of_the_face_is_wrapped_up() -> None:
+    texture = shaded((180, 140, 120), 0.5)
+    wrapped = np.full_like(texture, np.log(12.0))
+    seen = cv2.dilate(middle().astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    wrapped[seen] = texture[seen]
+    wrapped[: SIZE // 2 - 10] = np.log(12.0)
+    light = fit_light(wrapped[::STEP, ::STEP], ONES)
+    assert np.abs(light.field() - texture)[middle()][:, 0].mean() < 0.2
 
 
 def test_the_rim_takes_the_tone_of_the_neck_and_the_middle_does_not() -> None:
