@@ -1,0 +1,53 @@
+"""Were people of an evaluation among those a generator learned from? By likeness, since training faces have no names.
+
+A person is left out of the evaluation where any photo of the person resembles any face of the training. The bar is far
+below certainty, so it leaves out some strangers too, and misses people whose two photos look less alike than that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.pipeline.job import JobError
+from anonlib.privacy.subjects import normalized
+from anonlib.synthesis.textures.linear import Decoder
+
+RESEMBLES = 0.945
+"""dlib cosine: above it lie half of the pairs of photos of one person of LFW, and one in 11,000 pairs of strangers."""
+
+_ROWS = 1024
+
+Vectors = NDArray[np.float32]
+
+
+def resembling(photos: Vectors, faces: Vectors) -> NDArray[np.bool_]:
+    """(n,) Whether each of `photos` (n, d) resembles any of `faces` (m, d), unit rows."""
+    if len(faces) == 0:
+        return np.zeros(len(photos), bool)
+    nearest = [(photos[start : start + _ROWS] @ faces.T).max(axis=1) for start in range(0, len(photos), _ROWS)]
+    return np.asarray(np.concatenate([np.zeros(0, np.float32), *nearest]) >= RESEMBLES, np.bool_)
+
+
+def bank_faces(decoder: Decoder) -> Vectors:
+    """The recognizer's unit vectors (m, d) of the faces in a decoder's bank, out of its identity space.
+
+    A point u of that space is normalize(v - c), so v = c + s u with the s > 0 that makes v a unit vector.
+    """
+    points, centre = decoder.bank.vectors, decoder.centre
+    along = points @ centre
+    reach = np.sqrt(np.maximum(along**2 + 1 - float(centre @ centre), 0)) - along
+    return normalized(centre + reach[:, None] * points)
+
+
+def prepared_faces(folder: Path) -> Vectors:
+    """The unit vectors (m, d) of the faces that were prepared in a folder for training; raises JobError if none is."""
+    found = []
+    for path in sorted(folder.glob("part-*.npz")):
+        with np.load(path, allow_pickle=False) as part:
+            found.append(np.asarray(part["vector"], np.float32))
+    if not found:
+        raise JobError(f"{folder} holds no faces prepared for training (part-*.npz)")
+    return normalized(np.concatenate(found))
