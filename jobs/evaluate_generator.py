@@ -1,4 +1,4 @@
-"""What a generator of faces is worth: `python jobs/evaluate_generator.py FOLDER --workspace SCANNED --source linear:FILE`.
+"""What a generator of faces is worth: `python jobs/evaluate_generator.py FOLDER --workspace SCANNED --source ...`.
 
 Paints the faces of labelled people into photos of others, by every source that is named, on the same photos, and has
 them judged: is it the identity that was asked for, is the person of the photo still found, is it a face, of that
@@ -13,12 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from anonlib.audit.cast import COLUMNS, Cast, assemble, usable
 from anonlib.audit.control import compared, control
-from anonlib.audit.disjoint import RESEMBLES, bank_faces, prepared_faces, resembling
+from anonlib.audit.disjoint import learned_from
 from anonlib.audit.figures import cosine, percent, without_nan
 from anonlib.audit.generator import Evaluation, Measured
 from anonlib.audit.judges import REALISM, STANDING, Judges
@@ -30,9 +29,9 @@ from anonlib.config import InputConfig, JobConfig, OutputConfig, PlaceConfig, Ra
 from anonlib.console import Progress, guarded, open_progress, print_rows
 from anonlib.datasets import open_dataset
 from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.people import matrix
 from anonlib.pipeline.places import json_bytes
 from anonlib.storage import open_storage
+from anonlib.storage.local import LocalStorage
 
 FIGURES = "generator.json"
 STRANGERS = 1000
@@ -71,7 +70,11 @@ def evaluate(
             )
             sources = open_sources(specs, cast, k)
             evaluation = Evaluation(cast, Judges(), progress)
-            measured = {one.name: evaluation.measure(one) for one in sources.values()}
+            measured: dict[str, Measured] = {}
+            for one in sources.values():
+                measured[one.name] = evaluation.measure(one)
+                # A long run that is interrupted leaves the figures it has.
+                write(folder, document(cast, checks, measured, {}))
         timed = {
             one.name: speeds(cast, spec, k) for spec, one in sources.items() if speed and isinstance(one, DecodedSource)
         }
@@ -82,7 +85,7 @@ def evaluate(
             if isinstance(one, DecodedSource):
                 control(cast, one).save(folder / f"control-{one.name}.png")
         written = document(cast, checks, measured, timed)
-        (folder / FIGURES).write_bytes(json_bytes(written))
+        write(folder, written)
         show(written, measured, timed)
         print_rows([("written", f"{folder / FIGURES}, faces-*.png, control-*.png")])
 
@@ -106,23 +109,11 @@ def assembled(
         workspace = scanned(input, subject_field, folder / "workspace", progress)
     storage = open_storage(workspace)
     rows = usable(scan_faces(storage, scan, COLUMNS))
-    embeddings, labels = matrix(rows, "embedding"), np.array(rows.column("label").to_pylist())
-    learned = {f"{len(found):,} faces in {one}": found for one in trained_on for found in [prepared_faces(one)]}
-    checks = []
-    for spec in specs:
-        decoder = read_decoder(spec)
-        if decoder is not None:
-            bank = bank_faces(decoder)
-            learned[f"{len(bank):,} of the {decoder.about.faces:,} faces of {spec}"] = bank
-            checks.append(f"{spec} says that it was fitted on {decoder.about.fitted_on}")
-    without: set[str] = set()
-    for what, found in learned.items():
-        alike = set(labels[resembling(embeddings, found)].tolist())
-        checks.append(f"{len(alike)} people left out who resemble any of {what} (dlib cosine {RESEMBLES:g})")
-        without |= alike
+    decoders = {decoder.digest: decoder for spec in specs if (decoder := read_decoder(spec))}
+    without, said = learned_from(rows, list(decoders.values()), trained_on)
     dataset = open_dataset(input or scanned_dataset(storage))
-    cast = assemble(rows, dataset, people=people, strangers=STRANGERS, without=frozenset(without), seed=seed)
-    return cast, checks or ["nothing was trained"]
+    cast = assemble(rows, dataset, people=people, strangers=STRANGERS, without=without, seed=seed)
+    return cast, said
 
 
 def scanned(input: str, subject_field: str, workspace: Path, progress: Progress) -> str:
@@ -152,6 +143,11 @@ def document(
         }
     )
     return written
+
+
+def write(folder: Path, document: dict[str, Any]) -> None:
+    """The figures, appearing whole."""
+    LocalStorage(folder).publish(FIGURES, json_bytes(document))
 
 
 def show(written: dict[str, Any], measured: dict[str, Measured], timed: dict[str, list[Speed]]) -> None:

@@ -31,7 +31,7 @@ COLUMNS = (
     "clarity", "glasses", "female", "age", "expression", "crop", "crop_from_image",
 )  # fmt: skip
 YAWS = (-45.0, -22.0, 0.0, 22.0, 45.0)
-_FRONTAL = 20.0
+_FRONTAL, _SURE, _ADULT = 20.0, 0.1, 25.0
 _LEAST_A_GENDER = 3  # a face is painted into two other people
 
 Numbers = NDArray[np.int64]
@@ -180,9 +180,9 @@ def _staged(faces: pa.Table, female: NDArray[Any], gender: bool) -> list[int]:
     yaw, expression = column(faces, "yaw"), matrix(faces, "expression")
     good = np.zeros(len(yaw), bool)
     good[donor_faces_of(faces)] = True
-    fault = 10.0 * ((female >= 0.5) != gender)
+    fault = 10.0 * (np.abs(female - gender) > _SURE) + 3.0 * (column(faces, "age") < _ADULT)
     frontal = fault + 2.0 * (np.abs(yaw) > _FRONTAL) + 1.0 * ~good
-    clear = fault + (1 - column(faces, "clarity"))
+    clear = fault + (1 - column(faces, "clarity")) + 2.0 * (column(faces, "glasses") > 0)
     rows = [int(np.argmin(frontal - expression[:, number])) for number in range(len(EXPRESSIONS))]
     rows += [int(np.argmin(10 * clear + np.abs(yaw - wanted))) for wanted in YAWS]
     plain = frontal - expression[:, EXPRESSIONS.index("neutral")] + np.abs(yaw) / _FRONTAL

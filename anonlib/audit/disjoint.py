@@ -6,12 +6,15 @@ below certainty, so it leaves out some strangers too, and misses people whose tw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.pipeline.job import JobError
+from anonlib.pipeline.people import matrix
 from anonlib.privacy.subjects import normalized
 from anonlib.synthesis.textures.linear import Decoder
 
@@ -21,6 +24,26 @@ RESEMBLES = 0.945
 _ROWS = 1024
 
 Vectors = NDArray[np.float32]
+
+
+def learned_from(
+    faces: pa.Table, decoders: Sequence[Decoder], folders: Sequence[Path]
+) -> tuple[frozenset[str], list[str]]:
+    """Labels of FACES rows whose people may have been learned from, and in words what was checked.
+
+    Checked are the banks of `decoders`, which hold part of what they were fitted on, and `folders` of faces that were
+    prepared for training; raises JobError.
+    """
+    said = [f"a decoder says that it was fitted on {one.about.fitted_on}" for one in decoders]
+    learned = {f"{len(one.bank):,} of a decoder's {one.about.faces:,} faces": bank_faces(one) for one in decoders}
+    learned |= {f"the faces prepared in {folder}": prepared_faces(folder) for folder in folders}
+    embeddings, labels = matrix(faces, "embedding"), np.array(faces.column("label").to_pylist())
+    without: set[str] = set()
+    for what, vectors in learned.items():
+        alike = set(labels[resembling(embeddings, vectors)].tolist())
+        said.append(f"{len(alike)} people who resemble any of {what} take no part (dlib cosine {RESEMBLES:g} or more)")
+        without |= alike
+    return frozenset(without), said or ["no source says what it was trained on, and no faces of a training were given"]
 
 
 def resembling(photos: Vectors, faces: Vectors) -> NDArray[np.bool_]:

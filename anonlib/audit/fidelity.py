@@ -71,33 +71,33 @@ class Paintings:
 def identity(
     first: Paintings,
     second: Paintings,
+    again: Numbers,
     vectors: tuple[Vectors, Vectors],
     gallery: tuple[Vectors, Numbers],
     clear: Vectors,
 ) -> Identity:
     """By one recognizer, whose unit `vectors` of the first (m, d) and second (p, d) paintings are given.
 
-    `gallery`: vectors (g, d) among which targets are sought, and the target (g,) that each is part of. `clear` (n, d):
-    a photo of each person that may stand behind a painting. The p second paintings are of the first p donors.
+    `again` (p,): which first painting each second one repeats in another photo. `gallery`: vectors (g, d) among which
+    targets are sought, and the target (g,) that each is part of. `clear` (n, d): a photo of each person.
     """
     one, two = vectors
-    wanted, count = first.target >= 0, len(second.target)
+    wanted = first.target >= 0
     own = first.target[:, None] == gallery[1][None, :]
     similarity = (one @ gallery[0].T).astype(np.float64)
     targets = len(np.unique(gallery[1][gallery[1] >= 0]))
     hits = rank_one(one, first.target, *gallery)
     naive = rank_one(one, first.host, clear, np.arange(len(clear)))
-    paired = (one[:count] * two).sum(axis=1).astype(np.float64)
-    same = (first.target[:count] == second.target) & wanted[:count]
-    apart = first.target[:count, None] != second.target[None, :]
-    apart &= (first.host[:count, None] != second.host[None, :]) & wanted[:count, None]
+    paired = (one[again] * two).sum(axis=1).astype(np.float64)
+    apart = first.target[again, None] != second.target[None, :]
+    apart &= first.host[again, None] != second.host[None, :]
     return Identity(
         rate(_mean_of(similarity, own), first.target),
         _whole(similarity[wanted[:, None] & ~own]),
         rate(np.where(wanted, hits, np.nan), first.target, chance=1 / max(targets, 1)),
         rate(naive, first.host, chance=1 / max(len(clear), 1)),
-        rate(np.where(same, paired, np.nan), second.target),
-        _whole((one[:count] @ two.T)[apart]),
+        rate(paired, second.target),
+        _whole((one[again] @ two.T)[apart]),
     )
 
 

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from anonlib.audit.cast import Cast
 from anonlib.audit.fidelity import Identity, Looks, Paintings, identity, looks
-from anonlib.audit.judges import REALISM, STANDING, Judges, Seen, joined
+from anonlib.audit.judges import REALISM, STANDING, Judges, joined
 from anonlib.audit.scanned import Photo
-from anonlib.audit.sources import Source
+from anonlib.audit.sources import NOBODY, Source
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
 from anonlib.pipeline.outcome import Outcome
 from anonlib.records import MESH_POINTS
 
-PAIRS = 200
-"""Donors whose face is painted a second time, into another photo."""
+PAIRS = 150
+"""Donors whose face is painted a second time, into another photo, if a source gives it the same identity there."""
 
 _CHUNK = 32
 
@@ -39,15 +39,19 @@ class Evaluation:
 
     def __init__(self, cast: Cast, judges: Judges, report: Report = lambda stage, outcome, units: None) -> None:
         self.cast, self.judges, self.report = cast, judges, report
-        self.gallery = self._known("people", cast.gallery).vectors
-        self.real = self._known("others", cast.strangers).vectors[REALISM] if cast.strangers else _nothing()
+        self.gallery = self._known("people", cast.gallery, tuple(STANDING))
+        self.real = self._known("others", cast.strangers, (REALISM,))[REALISM]
 
     def measure(self, source: Source) -> Measured:
-        """Everybody's face into another person's photo, and the first PAIRS into a third person's too."""
-        cast, pairs = self.cast, min(PAIRS, len(self.cast))
-        hosts = np.concatenate([cast.first, cast.second[:pairs]])
-        donors = np.concatenate([np.arange(len(cast)), np.arange(pairs)])
-        wishes = [source.wish(*one) for one in zip(donors.tolist(), hosts.tolist(), strict=True)]
+        """Everybody's face into another person's photo, and those of the first PAIRS into a third person's too."""
+        cast, count = self.cast, len(self.cast)
+        wishes = [source.wish(*one) for one in enumerate(cast.first.tolist())]
+        more = [source.wish(*one) for one in enumerate(cast.second[:PAIRS].tolist())]
+        again = np.array(
+            [row for row, wish in enumerate(more) if wish.target == wishes[row].target != NOBODY], np.int64
+        )
+        wishes += [more[row] for row in again]
+        hosts = np.concatenate([cast.first, cast.second[again]])
         photos = [cast.scenes[host] for host in hosts]
         parts, meant = [], np.full((len(hosts), MESH_POINTS, 3), np.nan, np.float32)
         for start in range(0, len(hosts), _CHUNK):
@@ -60,11 +64,11 @@ class Evaluation:
             parts.append(self.judges.look([photos[row] for row in rows], [one.image for one in painted]))
             self._say(source.name, start, len(rows), len(hosts), began)
         targets = np.array([wish.target for wish in wishes], np.int64)
-        seen, count = joined(parts), len(cast)
+        seen = joined(parts)
         first = Paintings(targets[:count], hosts[:count], seen.rows(slice(0, count)))
         second = Paintings(targets[count:], hosts[count:], seen.rows(slice(count, None)))
         return Measured(
-            {name: self._identity(source, name, first, second) for name in STANDING},
+            {name: self._identity(source, name, first, second, again) for name in STANDING},
             looks(
                 first,
                 [wish.look for wish in wishes[:count]],
@@ -75,31 +79,30 @@ class Evaluation:
             ),
         )
 
-    def _identity(self, source: Source, name: str, first: Paintings, second: Paintings) -> Identity:
+    def _identity(
+        self, source: Source, name: str, first: Paintings, second: Paintings, again: NDArray[np.int64]
+    ) -> Identity:
         """By one recognizer: against the vectors that were decoded where they are its own, else against photos."""
         vectors = first.seen.vectors[name], second.seen.vectors[name]
         clear, targets = self.gallery[name], source.targets
         if targets is None:
-            return identity(first, second, vectors, (clear[:0], np.zeros(0, np.int64)), clear)
+            return identity(first, second, again, vectors, (clear[:0], np.zeros(0, np.int64)), clear)
         gallery = clear, targets.of_person
         if name == PIPELINE_RECOGNIZER:
             vectors = source.identity(vectors[0]), source.identity(vectors[1])
             clear = source.identity(clear)
             gallery = targets.vectors, np.arange(len(targets.vectors))
-        return identity(first, second, vectors, gallery, clear)
+        return identity(first, second, again, vectors, gallery, clear)
 
-    def _known(self, what: str, photos: Sequence[Photo]) -> Seen:
-        parts = []
+    def _known(self, what: str, photos: Sequence[Photo], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The vectors of photos as they are, by the recognizers named."""
+        parts = [self.judges.know([], names)]
         for start in range(0, len(photos), _CHUNK):
             began = time.monotonic()
-            parts.append(self.judges.know(photos[start : start + _CHUNK]))
+            parts.append(self.judges.know(photos[start : start + _CHUNK], names))
             self._say(what, start, len(photos[start : start + _CHUNK]), len(photos), began)
-        return joined(parts)
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
     def _say(self, stage: str, start: int, done: int, of: int, began: float) -> None:
         outcome = Outcome(str(start), images=done, faces=done, seconds=time.monotonic() - began)
         self.report(stage, outcome, -(-of // _CHUNK))
-
-
-def _nothing() -> NDArray[np.float32]:
-    return np.zeros((0, 1), np.float32)

@@ -76,31 +76,16 @@ class Judges:
         usual = DetectorConfig()
         self.detector = CenterFaceDetector(engine["centerface"], side=usual.side, score=usual.score)
         self.mesh = FaceMesh(engine["facemesh"])
-        self.recognizers = [Recognizer(name, engine[name]) for name in STANDING if name != TWO_TASKS]
-        self.two_tasks = engine[TWO_TASKS]
+        self.recognizers = {name: Recognizer(name, engine[name]) for name in STANDING}
         self.reader = AttributeReader(engine["age-gender"], engine["expression"])
 
     def look(self, photos: Sequence[Photo], images: Sequence[NDArray[np.uint8]]) -> Seen:
         """At `images` that were made of `photos`: where is the face now, and whose does it look like?"""
         before = np.stack([photo.mesh for photo in photos])
         meshes, found, fits = look_again(self.detector, self.mesh, images, [photo.box for photo in photos], before)
-        return self._read(images, meshes, found, fits)
-
-    def know(self, photos: Sequence[Photo]) -> Seen:
-        """Photos as they are, with the faces where the scan found them."""
-        sure = np.ones(len(photos), bool)
-        return self._read([photo.rgb for photo in photos], np.stack([photo.mesh for photo in photos]), sure, sure)
-
-    def _read(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        meshes: NDArray[np.float32],
-        found: NDArray[np.bool_],
-        fits: NDArray[np.bool_],
-    ) -> Seen:
         points = [five_points(mesh) for mesh in meshes]
-        vectors = {one.name: one.embed(images, points) for one in self.recognizers}
-        held, ages, male = self.two_tasks(model_input(TWO_TASKS, images, points))
+        vectors = {name: one.embed(images, points) for name, one in self.recognizers.items() if name != TWO_TASKS}
+        held, ages, male = self.recognizers[TWO_TASKS].engine(model_input(TWO_TASKS, images, points))
         vectors[TWO_TASKS] = normalized(held)
         read = self.reader.read(images, points)
         unseen = np.where(fits, 0.0, np.nan).astype(np.float32)
@@ -114,6 +99,11 @@ class Judges:
             ages @ _AGES + unseen,
             read.expression + unseen[:, None],
         )
+
+    def know(self, photos: Sequence[Photo], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Unit vectors (n, d) of photos as they are, the faces where the scan found them, by the recognizers named."""
+        images, points = [photo.rgb for photo in photos], [photo.points for photo in photos]
+        return {name: self.recognizers[name].embed(images, points) for name in names}
 
 
 def joined(parts: Sequence[Seen]) -> Seen:
