@@ -44,7 +44,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Where figures and pages go; not into a release.")],
     source: Annotated[
-        list[str], typer.Option(help="average, linear:FILE, bank:FILE, pixelate, blur or solid; repeat it to compare.")
+        list[str],
+        typer.Option(help="average, linear:FILE, bank:FILE, ksame-net[:FILE], pixelate, blur, solid; repeat it."),
     ],
     workspace: Annotated[str | None, typer.Option(help="Folder or S3 URI of a finished scan; it is only read.")] = None,
     input: Annotated[str | None, typer.Option(help="The dataset, if not the one that the workspace names.")] = None,
@@ -190,7 +191,9 @@ def show(written: dict[str, Any], measured: dict[str, Measured], timed: dict[str
     )
     for name, each in timed.items():
         for one in each:
-            print(f"{name}, {one.threads} thread(s): decode {one.decode:.1f} ms, render {one.render:.1f} ms a face")
+            on = f"{one.threads} thread(s)" if one.device == "cpu" else one.device
+            batched = "" if one.batched is None else f", the network in batches of {one.faces} {one.batched:.1f} ms"
+            print(f"{name}, {on}: decode {one.decode:.1f} ms, render {one.render:.1f} ms a face{batched}")
 
 
 def number(value: float) -> str:

@@ -55,7 +55,7 @@ def control(cast: Cast, source: DecodedSource, *, donor: int = 0) -> Image.Image
     """
     own = cast.looks[donor]
     stage = cast.stages[own.female >= 0.5]
-    face = source.texture(donor, own)
+    face = source.face(donor, own)
 
     def told(photos: Sequence[Photo], captions: list[str]) -> list[Strip]:
         before = Strip([_view(photo.rgb, photo) for photo in photos], captions)
@@ -64,7 +64,7 @@ def control(cast: Cast, source: DecodedSource, *, donor: int = 0) -> Image.Image
 
     strips = told(stage.expressions, list(EXPRESSIONS))
     for female, word in ((1.0, "woman"), (0.0, "man")):
-        faces = [worn(stage.plain, source.texture(donor, Asked(female, age))).image for age in AGES]
+        faces = [worn(stage.plain, source.face(donor, Asked(female, age))).image for age in AGES]
         strips.append(Strip([_view(one, stage.plain) for one in faces], [f"{word}, {age:g} years" for age in AGES]))
     strips += told(
         stage.turns, [f"yaw {photo.yaw:+.0f} (wanted {wanted:+.0f})" for photo, wanted in _turned(stage.turns)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.people import matrix
 from anonlib.privacy.subjects import normalized
+from anonlib.synthesis.base import FaceDecoder
 from anonlib.synthesis.textures.linear import Decoder
 
 RESEMBLES = 0.945
@@ -27,15 +28,16 @@ Vectors = NDArray[np.float32]
 
 
 def learned_from(
-    faces: pa.Table, decoders: Sequence[Decoder], folders: Sequence[Path]
+    faces: pa.Table, decoders: Sequence[FaceDecoder], folders: Sequence[Path]
 ) -> tuple[frozenset[str], list[str]]:
     """Labels of FACES rows whose people may have been learned from, and in words what was checked.
 
-    Checked are the banks of `decoders`, which hold part of what they were fitted on, and `folders` of faces that were
-    prepared for training; raises JobError.
+    Checked are the banks of linear `decoders`, which hold part of what those were fitted on, and `folders` of faces
+    that were prepared for training; raises JobError. A network holds nobody that it learned from.
     """
     said = [f"a decoder says that it was fitted on {one.about.fitted_on}" for one in decoders]
-    learned = {f"{len(one.bank):,} of a decoder's {one.about.faces:,} faces": bank_faces(one) for one in decoders}
+    fitted = [one for one in decoders if isinstance(one, Decoder)]
+    learned = {f"{len(one.bank):,} of a decoder's {one.about.faces:,} faces": bank_faces(one) for one in fitted}
     learned |= {f"the faces prepared in {folder}": prepared_faces(folder) for folder in folders}
     embeddings, labels = matrix(faces, "embedding"), np.array(faces.column("label").to_pylist())
     without: set[str] = set()

@@ -18,9 +18,9 @@ from anonlib.audit.cast import Asked, Cast
 from anonlib.audit.scanned import Photo
 from anonlib.pipeline.surrogates import happiness
 from anonlib.privacy.subjects import normalized
+from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.canonical import pose_of, shape_model
 from anonlib.synthesis.render import render
-from anonlib.synthesis.textures.average import Texture
 
 CLEAR = "clear"
 NOBODY = -1
@@ -64,7 +64,7 @@ class TextureDecoder(Protocol):
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
         ...
 
-    def decode(self, z: NDArray[np.float32], female: float, age: float) -> Texture:
+    def decode(self, z: NDArray[np.float32], female: float, age: float) -> Wearable:
         """The face of a point z (d,), as `female` (0-1) and as old (years) as asked."""
         ...
 
@@ -134,19 +134,19 @@ class DecodedSource:
     def wish(self, donor: int, host: int) -> Wish:
         return Wish(donor, self.cast.looks[donor])
 
-    def texture(self, donor: int, look: Asked) -> Texture:
+    def face(self, donor: int, look: Asked) -> Wearable:
         """The face of a person's template as anybody may ask for it."""
         assert self.targets is not None
         return self.decoder.decode(self.targets.vectors[donor], look.female, look.age)
 
     def paint(self, photo: Photo, wish: Wish) -> Painted:
-        return worn(photo, self.texture(wish.target, wish.look))
+        return worn(photo, self.face(wish.target, wish.look))
 
 
-def worn(photo: Photo, texture: Texture) -> Painted:
-    """A texture in a photo, in the photo's pose and expression."""
+def worn(photo: Photo, face: Wearable) -> Painted:
+    """A face in a photo, in the photo's pose and expression."""
     image = photo.rgb.copy()
-    render(image, photo.mesh, happiness(photo.expression.tolist()), texture).paste(image)
+    render(image, photo.mesh, happiness(photo.expression.tolist()), face).paste(image)
     model = shape_model()
     pose = pose_of(photo.mesh, model.mean)
-    return Painted(image, pose.apply(texture.shape + model.expression_of(pose.undo(photo.mesh))))
+    return Painted(image, pose.apply(face.shape + model.expression_of(pose.undo(photo.mesh))))

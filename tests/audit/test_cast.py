@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from runs import Run
 
-from anonlib.audit.cast import YAWS, Cast, assemble, usable
 from anonlib.audit.cast import COLUMNS as CAST_COLUMNS
+from anonlib.audit.cast import YAWS, Cast, assemble, usable
 from anonlib.audit.scanned import VIEW_PX, scan_faces, scanned_dataset, view_of
 from anonlib.datasets import Dataset, open_dataset
 from anonlib.pipeline.job import JobError
