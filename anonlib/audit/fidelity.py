@@ -20,6 +20,8 @@ from anonlib.audit.judges import REALISM, Seen
 from anonlib.audit.utility import expression_kept, mesh_error
 from anonlib.pipeline.people import stratum_of
 
+FRONTAL = 20.0
+
 Vectors = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
@@ -28,13 +30,15 @@ Numbers = NDArray[np.int64]
 class Identity:
     """One recognizer's word. `to_target`: cosine of a painted face to what it should be; `to_others`: mean to others.
 
-    `rank_one`: the target is nearest of all; `naive`: the person of the photo is nearest of all; `consistency`: cosine
-    of one identity in two people's photos; `different`: mean cosine of two identities in two people's photos.
+    `rank_one`: the target is nearest of all, and `rank_one_frontal` in photos of faces turned FRONTAL degrees or less;
+    `naive`: the person of the photo is nearest of all; `consistency`: cosine of one identity in two people's photos;
+    `different`: mean cosine of two identities in two people's photos.
     """
 
     to_target: Rate
     to_others: float
     rank_one: Rate
+    rank_one_frontal: Rate
     naive: Rate
     consistency: Rate
     different: float
@@ -61,10 +65,14 @@ class Looks:
 
 @dataclass(frozen=True)
 class Paintings:
-    """m painted faces: numbers of the `target` (m,), -1 for none, and of the person in the photo, the `host` (m,)."""
+    """m painted faces: numbers of the `target` (m,), -1 for none, and of the person in the photo, the `host` (m,).
+
+    `yaw` (m,) degrees, of the photos.
+    """
 
     target: Numbers
     host: Numbers
+    yaw: NDArray[np.float32]
     seen: Seen
 
 
@@ -86,7 +94,9 @@ def identity(
     own = first.target[:, None] == gallery[1][None, :]
     similarity = (one @ gallery[0].T).astype(np.float64)
     targets = len(np.unique(gallery[1][gallery[1] >= 0]))
-    hits = rank_one(one, first.target, *gallery)
+    hits = np.where(wanted, rank_one(one, first.target, *gallery), np.nan)
+    frontal = np.where(np.abs(first.yaw) <= FRONTAL, hits, np.nan)
+    chance = 1 / max(targets, 1)
     naive = rank_one(one, first.host, clear, np.arange(len(clear)))
     paired = (one[again] * two).sum(axis=1).astype(np.float64)
     apart = first.target[again, None] != second.target[None, :]
@@ -94,7 +104,8 @@ def identity(
     return Identity(
         rate(_mean_of(similarity, own), first.target),
         _whole(similarity[wanted[:, None] & ~own]),
-        rate(np.where(wanted, hits, np.nan), first.target, chance=1 / max(targets, 1)),
+        rate(hits, first.target, chance=chance),
+        rate(frontal, first.target, chance=chance),
         rate(naive, first.host, chance=1 / max(len(clear), 1)),
         rate(paired, second.target),
         _whole((one[again] @ two.T)[apart]),

@@ -65,8 +65,11 @@ class Evaluation:
             self._say(source.name, start, len(rows), len(hosts), began)
         targets = np.array([wish.target for wish in wishes], np.int64)
         seen = joined(parts)
-        first = Paintings(targets[:count], hosts[:count], seen.rows(slice(0, count)))
-        second = Paintings(targets[count:], hosts[count:], seen.rows(slice(count, None)))
+        yaws = np.array([photo.yaw for photo in photos], np.float32)
+        first, second = (
+            Paintings(targets[rows], hosts[rows], yaws[rows], seen.rows(rows))
+            for rows in (slice(0, count), slice(count, None))
+        )
         return Measured(
             {name: self._identity(source, name, first, second, again) for name in STANDING},
             looks(
