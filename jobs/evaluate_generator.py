@@ -18,6 +18,7 @@ import typer
 from anonlib.audit.cast import COLUMNS, Cast, assemble, usable
 from anonlib.audit.control import compared, control
 from anonlib.audit.disjoint import learned_from
+from anonlib.audit.fidelity import FRONTAL
 from anonlib.audit.figures import cosine, percent, without_nan
 from anonlib.audit.generator import Evaluation, Measured
 from anonlib.audit.judges import REALISM, STANDING, Judges
@@ -167,6 +168,7 @@ def show(written: dict[str, Any], measured: dict[str, Measured], timed: dict[str
         row("cosine to the target", [cosine(one.to_target) for one in each])
         row("cosine to other targets", [number(one.to_others) for one in each])
         row("target at rank 1", [percent(one.rank_one) for one in each])
+        row(f"  faces turned {FRONTAL:g} degrees at most", [percent(one.rank_one_frontal) for one in each])
         row(
             "  chance",
             [f"{one.rank_one.chance:.1%}" if one.rank_one.count and one.rank_one.chance else "-" for one in each],

@@ -19,6 +19,7 @@ PEOPLE, PAIRS, SIZE = 40, 20, 16
 TARGET = np.arange(PEOPLE)
 HOST, OTHER_HOST = np.roll(TARGET, -1), np.roll(TARGET, -2)
 AGAIN = 2 * np.arange(PAIRS)  # which are painted into a second photo
+YAW = np.where(TARGET % 4 == 0, -40, 10).astype(np.float32)
 
 Vectors = NDArray[np.float32]
 
@@ -43,8 +44,8 @@ def seen(count: int, **changes: object) -> Seen:
 def judged(first: Vectors, second: Vectors, people: Vectors, targets: NDArray[np.int64] = TARGET) -> Identity:
     """Paintings that look as `first` and `second` say, by a recognizer that knows the people by `people`."""
     return identity(
-        Paintings(targets, HOST, seen(PEOPLE)),
-        Paintings(targets[AGAIN], OTHER_HOST[AGAIN], seen(PAIRS)),
+        Paintings(targets, HOST, YAW, seen(PEOPLE)),
+        Paintings(targets[AGAIN], OTHER_HOST[AGAIN], YAW[AGAIN], seen(PAIRS)),
         AGAIN,
         (first, second),
         (people, TARGET),
@@ -69,6 +70,14 @@ def test_one_face_for_everybody_is_consistent_and_its_target_is_found_by_chance(
     assert found.to_target.value == pytest.approx(found.to_others, abs=0.1)
 
 
+def test_photos_of_turned_faces_are_told_apart() -> None:
+    people = units(PEOPLE, 1, SIZE)
+    shown = np.where((YAW == 10)[:, None], people, -people)
+    found = judged(shown, shown[AGAIN], people)
+    assert found.rank_one.value == 0.75
+    assert (found.rank_one_frontal.value, found.rank_one_frontal.count) == (1.0, 30)
+
+
 def test_a_copy_of_the_photo_gives_its_person_away() -> None:
     people = units(PEOPLE, 1, SIZE)
     found = judged(people[HOST], people[OTHER_HOST[AGAIN]], people)
@@ -86,8 +95,8 @@ def test_a_redaction_has_no_target_and_may_still_give_its_person_away() -> None:
     people = units(PEOPLE, 1, SIZE)
     nobody = np.full(PEOPLE, -1)
     found = identity(
-        Paintings(nobody, HOST, seen(PEOPLE)),
-        Paintings(nobody[:0], nobody[:0], seen(0)),
+        Paintings(nobody, HOST, YAW, seen(PEOPLE)),
+        Paintings(nobody[:0], nobody[:0], YAW[:0], seen(0)),
         AGAIN[:0],
         (people[HOST], people[:0]),
         (people[:0], np.zeros(0, np.int64)),
@@ -104,8 +113,8 @@ def test_the_face_of_a_class_is_found_if_a_member_is_nearest() -> None:
     worn = TARGET % 6
     members = people[worn * 5 + 2]
     found = identity(
-        Paintings(worn, HOST, seen(PEOPLE)),
-        Paintings(worn[AGAIN], OTHER_HOST[AGAIN], seen(PAIRS)),
+        Paintings(worn, HOST, YAW, seen(PEOPLE)),
+        Paintings(worn[AGAIN], OTHER_HOST[AGAIN], YAW[AGAIN], seen(PAIRS)),
         AGAIN,
         (members, members[AGAIN]),
         (people, classes),
@@ -133,7 +142,7 @@ def test_looks_are_counted_where_a_face_was_found() -> None:
     happy = np.roll(neutral, 1, axis=1)
     asked = [Asked(0.9, 30.0)] * PEOPLE
     real = units(50, 8, SIZE)
-    paintings = Paintings(TARGET, HOST, there)
+    paintings = Paintings(TARGET, HOST, YAW, there)
     found = looks(paintings, asked, neutral, there.meshes, source, real)
     assert found.found.value == 0.75
     assert (found.age_band.value, found.age_band.count) == (1.0, 30)
