@@ -1,4 +1,4 @@
-"""Generators that a test knows everything about: one face for all, and a decoder's file of random directions."""
+"""Generators that a test knows everything about: one face for all, and files of decoders that learned nothing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from anonlib.privacy.subjects import normalized
 from anonlib.records import EMBEDDING_DIM, MESH_POINTS
+from anonlib.synthesis.base import About
 from anonlib.synthesis.canonical import SIZE, shape_model
 from anonlib.synthesis.textures.average import Texture
-from anonlib.synthesis.textures.linear import About, to_bytes
+from anonlib.synthesis.textures.linear import Decoder, to_bytes
+from anonlib.synthesis.textures.network import LOOKS
 from anonlib.synthesis.textures.space import region
 
 
@@ -57,4 +59,15 @@ def decoder_file(path: Path, faces: NDArray[np.float32]) -> Path:
         **{f"bank_{name}": np.zeros(len(faces)) for name in ("female", "age", "happy")},
     }
     path.write_bytes(to_bytes(About("faces drawn by a program", "free", len(faces), True), arrays))
+    return path
+
+
+def network_file(path: Path, decoder: Path) -> Path:
+    """A network that was never trained, over the decoder in a file."""
+    from anonlib.training.generator.export import to_onnx
+    from anonlib.training.generator.network import Generator, Linear
+
+    linear = Decoder.load(decoder)
+    looks = np.ones(len(LOOKS), np.float32)
+    path.write_bytes(to_onnx(Generator(Linear.of(linear), 0 * looks, looks, 128).eval(), linear.about, linear))
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generators import OneFace, decoder_file, plain_skin
+from generators import OneFace, decoder_file, network_file, plain_skin
 from PIL import Image
 from runs import Run
 
@@ -22,7 +22,7 @@ from anonlib.audit.judges import STANDING, Judges
 from anonlib.audit.opened import open_sources, read_decoder
 from anonlib.audit.scanned import scan_faces, scanned_dataset
 from anonlib.audit.sources import NOBODY, ClearSource, CropSource, DecodedSource, Source
-from anonlib.audit.speed import Work, speeds
+from anonlib.audit.speed import Work, speeds, timed
 from anonlib.config import ConfigError
 from anonlib.datasets import open_dataset
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
@@ -133,6 +133,12 @@ def test_sources_are_called_by_kind_and_by_file_where_there_are_two(cast: Cast, 
     assert [source.name for source in open_sources(specs, cast, 2).values()] == ["linear", "bank", "blur"]
     opened = open_sources([f"linear:{one}", f"linear:{two}"], cast, 2)
     assert [source.name for source in opened.values()] == ["linear one", "linear two"]
+    network = network_file(tmp_path / "net.onnx", one)
+    (opened_network,) = open_sources([f"ksame-net:{network}"], cast, 2).values()
+    assert (opened_network.name, opened_network.targets is not None) == ("ksame-net", True)
+    for kind, path in (("linear", network), ("ksame-net", one)):
+        with pytest.raises(ConfigError, match="not of the kind"):
+            open_sources([f"{kind}:{path}"], cast, 2)
     for spec, said in (("linear", "name its file"), ("linear:nowhere.npz", "cannot be read"), ("magic", "no source")):
         with pytest.raises(ConfigError, match=said):
             open_sources([spec], cast, 2)
@@ -186,7 +192,16 @@ def test_speed_is_measured_with_one_and_two_threads(cast: Cast, tmp_path: Path) 
     found = speeds(cast, spec, 2)
     assert [one.threads for one in found] == [1, 2]
     assert all(one.faces == len(cast) and one.decode > 0 and one.render > 0 for one in found)
-    assert Work(cast.templates, cast.looks, cast.scenes).photos
+    assert all(one.batched is None for one in found)
+
+
+def test_a_network_is_timed_alone_too(cast: Cast, tmp_path: Path) -> None:
+    path = network_file(tmp_path / "net.onnx", decoder_file(tmp_path / "d.npz", cast.templates))
+    found = timed(f"ksame-net:{path}", 2, 1, Work(cast.templates[:4], cast.looks[:4], cast.scenes[:4]))
+    assert found.batched is not None and found.batched > 0
+    assert (found.device, found.faces) == ("cpu", 4)
+    with pytest.raises(ConfigError, match="decodes nothing"):
+        timed("solid", 2, 1, Work(cast.templates[:4], cast.looks[:4], cast.scenes[:4]))
 
 
 # ---- the command ----------------------------------------------------------------------------------------------
@@ -203,7 +218,8 @@ def test_the_command_writes_figures_and_pages(finished: Run, cast: Cast, tmp_pat
     assert written["sources"]["linear"]["looks"]["frechet"] > 0
     assert "target at rank 1" in done.stdout and "drawn by a program" in done.stdout
     assert {one.name for one in (tmp_path / "out").glob("*.png")} == {"faces-1.png", "control-linear.png"}
-    assert Image.open(tmp_path / "out" / "faces-1.png").height > 3 * 240
+    with Image.open(tmp_path / "out" / "faces-1.png") as page:
+        assert page.height > 3 * 240
 
 
 def test_the_command_asks_for_people(tmp_path: Path) -> None:
