@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from anonlib.audit.attacks import Rate
 from anonlib.audit.cast import COLUMNS, Cast, assemble, usable
 from anonlib.audit.control import compared, control
 from anonlib.audit.disjoint import learned_from
@@ -185,6 +186,8 @@ def show(written: dict[str, Any], measured: dict[str, Measured], timed: dict[str
     row("gender as asked, held-out judge", [percent(one.gender_held_out) for one in looks])
     row("age band as asked", [percent(one.age_band) for one in looks])
     row("age band as asked, held-out judge", [percent(one.age_band_held_out) for one in looks])
+    row("years older than asked", [signed(one.age_off) for one in looks])
+    row("years older, held-out judge", [signed(one.age_off_held_out) for one in looks])
     row("mesh, from what was meant", [cosine(one.mesh_meant) for one in looks])
     row("mesh, from the photo's own", [cosine(one.mesh_source) for one in looks])
     row(f"Frechet distance ({REALISM})", [number(one.frechet) for one in looks])
@@ -196,6 +199,11 @@ def show(written: dict[str, Any], measured: dict[str, Measured], timed: dict[str
             on = f"{one.threads} thread(s)" if one.device == "cpu" else one.device
             batched = "" if one.batched is None else f", the network in batches of {one.faces} {one.batched:.1f} ms"
             print(f"{name}, {on}: decode {one.decode:.1f} ms, render {one.render:.1f} ms a face{batched}")
+
+
+def signed(rate: Rate) -> str:
+    """`-3.1 [-3.9 -2.3]`, or a dash where nothing was counted."""
+    return f"{rate.value:+.1f} [{rate.low:+.1f} {rate.high:+.1f}]" if rate.count else "-"
 
 
 def number(value: float) -> str:

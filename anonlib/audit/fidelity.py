@@ -48,6 +48,7 @@ class Identity:
 class Looks:
     """What a painted face keeps of the photo and gets of what was asked; mesh errors in distances of the eyes.
 
+    `age_off`: years that it looks older than was asked, negative if younger.
     `mesh_meant`: to the mesh it was meant to have; `mesh_source`: to that of the photo's own face; `frechet`: to real
     faces of other people.
     """
@@ -58,6 +59,8 @@ class Looks:
     gender_held_out: Rate
     age_band: Rate
     age_band_held_out: Rate
+    age_off: Rate
+    age_off_held_out: Rate
     mesh_meant: Rate
     mesh_source: Rate
     frechet: float
@@ -126,6 +129,7 @@ def looks(
     """
     seen, host = paintings.seen, paintings.host
     fitted = np.where(np.isnan(seen.age), np.nan, 0.0)
+    years = np.array([one.age for one in asked], np.float64)
 
     def of(values: Shares) -> Rate:
         return rate(values, host)
@@ -137,6 +141,8 @@ def looks(
         of(gender_as_asked(asked, seen.held_female)),
         of(band_as_asked(asked, seen.age)),
         of(band_as_asked(asked, seen.held_age)),
+        of(seen.age - years),
+        of(seen.held_age - years),
         of(mesh_error(meant, seen.meshes) + fitted),
         of(mesh_error(source, seen.meshes) + fitted),
         frechet(seen.vectors[REALISM], real),

@@ -147,6 +147,8 @@ def test_looks_are_counted_where_a_face_was_found() -> None:
     assert found.found.value == 0.75
     assert (found.age_band.value, found.age_band.count) == (1.0, 30)
     assert found.age_band_held_out.value == 0.0
+    assert (found.age_off.value, found.age_off.count) == (0.0, 30)
+    assert found.age_off_held_out.value == 15.0
     assert (found.gender.value, found.gender_held_out.value, found.expression.value) == (1.0, 1.0, 1.0)
     assert found.mesh_meant.value == 0.0 < found.mesh_source.value
     assert found.mesh_source.count == 30
