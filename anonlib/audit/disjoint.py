@@ -30,8 +30,8 @@ def learned_from(
 ) -> tuple[frozenset[str], list[str]]:
     """Labels of FACES rows whose people may have been learned from, and in words what was checked.
 
-    Checked are the banks of linear `decoders`, which hold part of what those were fitted on, and the unit vectors (m, d)
-    of faces `prepared` for training, by where they lie. A network holds nobody that it learned from.
+    Checked are the banks of linear `decoders`, which hold part of what those were fitted on, and the unit vectors
+    (m, d) of faces `prepared` for training, by where they lie. A network holds nobody that it learned from.
     """
     said = [f"a decoder says that it was fitted on {one.about.fitted_on}" for one in decoders]
     fitted = [one for one in decoders if isinstance(one, Decoder)]

@@ -26,7 +26,6 @@ from anonlib.audit.speed import Work, speeds, timed
 from anonlib.config import ConfigError
 from anonlib.datasets import open_dataset
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
-from anonlib.pipeline.job import JobError
 from anonlib.pipeline.people import matrix
 from anonlib.records import EXPRESSIONS
 from anonlib.storage import open_storage
