@@ -34,7 +34,8 @@ COUNTS = ("subjects", "classes", "redacted", "disagreements")
 BLOCK = 16
 """Classes whose surrogates are made as one unit of work."""
 
-_MAX_YAW = 60.0
+MAX_YAW = 60.0
+"""Degrees beyond which a face is redacted, not replaced."""
 _FEATURES = (
     "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "glasses", "age", "female",
     "landmarks",
@@ -203,6 +204,6 @@ class PlanStage:
 def _why_redacted(outfit: Outfit, presence: float, yaw: float) -> str | None:
     if presence < MIN_PRESENCE:
         return "the mesh does not fit: hidden, cut off, too small or no face"
-    if yaw > _MAX_YAW:
-        return f"turned away by more than {_MAX_YAW:g} degrees"
+    if yaw > MAX_YAW:
+        return f"turned away by more than {MAX_YAW:g} degrees"
     return outfit.reason
