@@ -43,7 +43,7 @@ STABLE_SINCE_7 = frozenset(
         "Tanh",
     )
 )
-STABLE_SINCE_13 = frozenset(("Clip", "Max", "Min", "Pad", "Softmax"))
+STABLE_SINCE_13 = frozenset(("Cast", "Clip", "Div", "Max", "Min", "Pad", "Slice", "Softmax", "Sqrt"))
 
 Array = NDArray[Any]
 Dims = tuple[int | str, ...]
@@ -73,13 +73,14 @@ class Node:
 
 @dataclass
 class Graph:
-    """Nodes in topological order, constants by name, and the typed ends."""
+    """Nodes in topological order, constants by name, the typed ends, and what the file says about itself."""
 
     name: str
     inputs: list[Value]
     outputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def const(self, array: Array, name: str | None = None) -> str:
         """Keep an array as a constant; its name is counted when none is given."""
@@ -146,6 +147,7 @@ class Graph:
             ir_version=IR_VERSION,
             producer_name="anonlib",
         )
+        helper.set_model_props(model, self.metadata)
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))
 
@@ -173,6 +175,7 @@ def read_onnx(data: bytes, name: str) -> Graph:
         [Value(v.name, _dims(v)) for v in graph.output],
         nodes,
         constants,
+        {one.key: one.value for one in model.metadata_props},
     )
 
 

@@ -1,0 +1,100 @@
+"""A U-Net that moves and tints a face a little, so that recognizers read another person's features in it.
+
+After Hanawa et al. 2024 (10.1186/s13640-024-00646-z), who embed the features of another person into an image while its
+appearance is kept. Two changes to a residual on the px: the donor's vector modulates the bottleneck and every stage of
+the decoder (FiLM, Perez et al. 2018), and next to the residual stands a coarse field of shifts, since every recognizer
+reads the distances in a face, while many do not mind each other's noise.
+
+There is no normalization: a face's output must not depend on its batch, and the exported graph stays plain.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anonlib.records import EMBEDDING_DIM
+from anonlib.synthesis.embedding import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
+
+WIDTHS = (24, 48, 96, 160)
+"""Channels at 64, 32, 16 and 8 px."""
+SLOPE = 0.1
+_STYLE = 256
+_QUIET = 0.1
+
+
+class Block(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+    """Residual convolutions, modulated by a style where one is given."""
+
+    def __init__(self, width: int, styled: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.film = nn.Linear(_STYLE, 2 * width) if styled else None
+        with torch.no_grad():
+            self.second.weight.mul_(_QUIET)
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        inner = self.first(F.leaky_relu(x, SLOPE))
+        if self.film is not None and style is not None:
+            scale, shift = self.film(style)[..., None, None].chunk(2, dim=1)
+            inner = inner * (1 + scale) + shift
+        return x + self.second(F.leaky_relu(inner, SLOPE))
+
+
+class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+    """Crops (n, 3, SIDE, SIDE) in 0-1 and donors (n, 128) unit -> residual like the crops, shifts (n, 2, 16, 16) px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTHS[0], 4, 2, 1)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(WIDTHS))
+        self.seen = nn.ModuleList(Block(width, False) for width in WIDTHS[1:3])
+        self.middle = nn.ModuleList(Block(WIDTHS[3], True) for _ in range(2))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in reversed(list(pairwise(WIDTHS))))
+        self.made = nn.ModuleList(Block(width, True) for width in reversed(WIDTHS[:3]))
+        self.style = nn.Linear(EMBEDDING_DIM, _STYLE)
+        self.flow = nn.Conv2d(WIDTHS[2], 2, 3, padding=1)
+        self.out = nn.ConvTranspose2d(WIDTHS[0], 3, 4, 2, 1)
+        with torch.no_grad():
+            self.flow.weight.mul_(_QUIET)
+            self.out.weight.mul_(_QUIET)
+
+    def forward(self, crop: Tensor, donor: Tensor) -> tuple[Tensor, Tensor]:
+        # A unit vector's numbers are about 1/sqrt(128) each.
+        style = F.leaky_relu(self.style(donor * EMBEDDING_DIM**0.5), SLOPE)
+        x = self.stem(2 * crop - 1)
+        skips = [x]
+        for number, down in enumerate(self.down):
+            x = down(F.leaky_relu(x, SLOPE))
+            if number < len(self.seen):
+                x = self.seen[number](x)
+                skips.append(x)
+        for block in self.middle:
+            x = block(x, style)
+        shifts = x
+        for up, block in zip(self.up, self.made, strict=True):
+            x = block(up(F.leaky_relu(x, SLOPE)) + skips.pop(), style)
+            if x.shape[-1] == FLOW_SIDE:
+                shifts = MOST_SHIFT * torch.tanh(self.flow(F.leaky_relu(x, SLOPE)))
+        return MOST_CHANGE * torch.tanh(self.out(F.leaky_relu(x, SLOPE))), shifts
+
+
+def applied(crop: Tensor, alpha: Tensor, residual: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
+    """What a change makes of crops (n, 3, s, s) where alpha (n, 1, s, s) lets it: the px, and the shifts (n, 2, s, s).
+
+    The same as anonlib.synthesis.crops does to a photo.
+    """
+    side = crop.shape[-1]
+    moved = alpha * F.interpolate(shifts, size=(side, side), mode="bilinear", align_corners=False)
+    centres = (torch.arange(side, device=crop.device, dtype=crop.dtype) + 0.5) * 2 / side - 1
+    rows, columns = torch.meshgrid(centres, centres, indexing="ij")
+    grid = torch.stack([columns + moved[:, 0] * 2 / side, rows + moved[:, 1] * 2 / side], dim=-1)
+    warped = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return (warped + alpha * residual).clamp(0, 1), moved
+
+
+assert SIDE == 128
