@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -15,9 +17,11 @@ _FLOAT = 1
 """ONNX's number for float32."""
 
 
-def to_onnx(net: EmbeddingNet) -> bytes:
-    """What anonlib.synthesis.embedding.Embedding calls `network`."""
-    return _Writer(net).graph.to_bytes()
+def to_onnx(net: EmbeddingNet, notes: Mapping[str, str]) -> bytes:
+    """The file of an Embedding: the network, and `notes` (see anonlib.synthesis.embedding.notes_of)."""
+    graph = _Writer(net).graph
+    graph.metadata = dict(notes)
+    return graph.to_bytes()
 
 
 class _Writer:

@@ -23,6 +23,7 @@ READERS = ("dlib-resnet", "mobileface")
 LOOKS = "expression"
 _HARD = 10.0
 """How much faster than in proportion a tint costs."""
+_LOOKS_SHARE = 0.25
 _LAYERS = ("t16", "t31")
 """Of the expression network, the ends of its first two stages."""
 
@@ -53,7 +54,8 @@ class Session:
         self.optimizers: dict[str, torch.optim.Optimizer] = {"net": self.optimizer}
         centres = faces.centres()
         self.readers = [
-            Reader(name, _frozen(TorchGraph(models[name])), torch.from_numpy(centres[name])) for name in READERS
+            Reader(name, _frozen(TorchGraph(models[name])), torch.from_numpy(centres[name]), name == READERS[0])
+            for name in READERS
         ]
         self.looks = _frozen(TorchGraph(_up_to(models[LOOKS], _LAYERS)))
 
@@ -65,7 +67,7 @@ class Session:
                 batch.crop.contiguous(memory_format=torch.channels_last), batch.donor[READERS[0]]
             )
         out, moved = applied(batch.crop, batch.alpha, residual.float(), shifts.float())
-        parts = self._image_loss(batch, out, moved, residual.float())
+        parts = self._image_loss(batch, out, moved, residual.float(), rng.random() < _LOOKS_SHARE)
         metrics = {name: float(value.detach()) for name, value in parts.items()}
         loss = sum(getattr(self.weights, name) * value for name, value in parts.items())
         points = moved_points(batch.points, moved)
@@ -84,24 +86,29 @@ class Session:
         self.optimizer.step()
         return metrics | {"loss": float(loss)}
 
-    def _image_loss(self, batch: Batch, out: Tensor, moved: Tensor, residual: Tensor) -> dict[str, Tensor]:
+    def _image_loss(
+        self, batch: Batch, out: Tensor, moved: Tensor, residual: Tensor, looked_at: bool
+    ) -> dict[str, Tensor]:
         share = batch.alpha.mean()
         change = batch.alpha * residual
+        parts = {
+            "change": (change.abs() + _HARD * change.square()).mean() / share,
+            "tint": F.avg_pool2d(change, 16).abs().mean() / share,
+            "shift": moved.square().sum(dim=1).mean() / share,
+        }
+        if not looked_at:
+            return parts
         target = torch.tensor(MODELS[LOOKS].input.landmarks())
         before, after = (
             self.looks(view(image, batch.points, target, 112, None) * 255 * MODELS[LOOKS].input.scale)
             for image in (batch.crop, out)
         )
-        return {
-            "change": (change.abs() + _HARD * change.square()).mean() / share,
-            "tint": F.avg_pool2d(change, 16).abs().mean() / share,
-            "shift": moved.square().sum(dim=1).mean() / share,
-            "looks": sum((a - b).abs().mean() / b.abs().mean() for a, b in zip(after, before, strict=True)),
-        }
+        looks = sum((a - b).abs().mean() / b.abs().mean() for a, b in zip(after, before, strict=True))
+        return parts | {"looks": looks / _LOOKS_SHARE}
 
 
 def _frozen(module: nn.Module) -> nn.Module:
-    return module.eval().requires_grad_(False)
+    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _up_to(model: bytes, layers: tuple[str, ...]) -> bytes:
