@@ -61,7 +61,7 @@ FLAGS = (
         "solid, blur, pixelate.",
     ),
     Flag("method.k", "--k", int, "The least number of people that share one new face."),
-    Flag("method.texture", "--texture", str, "How a new face is made: average, linear or bank."),
+    Flag("method.texture", "--texture", str, "How a new face is made: average, linear, bank or ksame-net."),
     Flag("method.decoder", "--decoder", str, "The decoder file that `anonlib fit-decoder` wrote."),
     Flag("method.epsilon", "--epsilon", float, "Of dp-laplace (a release) and dp-purkayastha (a radian)."),
     Flag("method.kappa", "--kappa", float, "Of dp-vmf, a unit of Euclidean distance."),

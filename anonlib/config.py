@@ -80,14 +80,14 @@ class MethodConfig(_Frozen):
     `k`: the crowd of a class method, and how many bank faces `bank` and `surrogate` mix. `epsilon`: of dp-laplace (a
     release) and dp-purkayastha (a radian); `kappa`: of dp-vmf (a unit of Euclidean distance). `own_angle`,
     `other_angle`: degrees that a sampled identity keeps from its subject and from everybody else. `decoder`: the file
-    that `anonlib fit-decoder` wrote. `draw`: whether a person known from an earlier release keeps that face. `accept`:
-    of embedding, STILL_RECOGNIZED. `swapper`, `recognizer`: of inswapper, a user's ONNX files; `donors`: photos of
-    people who agreed to lend it their faces.
+    that `anonlib fit-decoder` wrote; ksame-net brings its own. `draw`: whether a person known from an earlier release
+    keeps that face. `accept`: of embedding, STILL_RECOGNIZED. `swapper`, `recognizer`: of inswapper, a user's ONNX
+    files; `donors`: photos of people who agreed to lend it their faces.
     """
 
     name: MethodName = "k-diff"
     k: int = Field(default=5, ge=2, le=1000)
-    texture: Literal["average", "linear", "bank"] | None = None
+    texture: Literal["average", "linear", "bank", "ksame-net"] | None = None
     decoder: str | None = None
     epsilon: float | None = Field(default=None, gt=0)
     kappa: float | None = Field(default=None, gt=0)
@@ -108,8 +108,8 @@ class MethodConfig(_Frozen):
                     f"{field} belongs to {' and '.join(methods)}, which need it; the method is {self.name}"
                 )
         if self.name in VECTOR_METHODS and self.texture == "average":
-            raise ValueError(f"{self.name} draws an identity vector; its texture is linear or bank, not average")
-        if self.needs_decoder and not self.decoder:
+            raise ValueError(f"{self.name} draws an identity vector; its texture is not average")
+        if self.needs_decoder and not self.decoder and self.texture_name != "ksame-net":
             raise ValueError(f"{self.name} with this texture needs a decoder; make one with `anonlib fit-decoder`")
         self._fits_crops()
         return self

@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from anonlib.config import ConfigError, JobConfig, MethodConfig
 from anonlib.pipeline.places import storage_options
 from anonlib.storage import StorageError, open_storage
-from anonlib.synthesis.textures.average import Texture
-from anonlib.synthesis.textures.linear import Decoder, DecoderError
+from anonlib.synthesis.base import DecoderError, FaceDecoder, Wearable
+from anonlib.synthesis.textures.bank import Bank
+from anonlib.synthesis.textures.linear import Decoder
+from anonlib.synthesis.textures.network import NetworkDecoder, shipped
 
 DECODER = "decoder"
 """Its name among a job's models."""
+SHIPPED = "ksame-net"
+"""The texture and the licence of the network that comes with anonlib."""
 
 
 @dataclass(frozen=True)
@@ -41,46 +45,63 @@ def draw_of(row: Mapping[str, Any]) -> Draw:
 
 
 def read_decoder(job: JobConfig) -> bytes | None:
-    """The bytes of the job's decoder file, None if its method needs none; raises ConfigError."""
+    """The bytes of the job's decoder file, None if its method needs none; raises ConfigError.
+
+    Without a file of the user's own, ksame-net is the network that comes with anonlib.
+    """
     method = job.method
-    if not method.needs_decoder or method.decoder is None:
+    if not method.needs_decoder:
         return None
-    folder, _, name = method.decoder.rpartition("/")
+    where, accepted = method.decoder or SHIPPED, DECODER if method.decoder else SHIPPED
     try:
-        data = open_storage(folder or ("/" if method.decoder.startswith("/") else "."), storage_options(job)).read(name)
-        decoder = Decoder.from_bytes(data)
+        data = shipped() if method.decoder is None else _read(method.decoder, job)
+        decoder = open_decoder(data)
     except (StorageError, DecoderError) as error:
-        raise ConfigError(f"the decoder {method.decoder} cannot be used: {error}") from None
-    if decoder.about.needs_acceptance and DECODER not in job.accept_licences:
+        raise ConfigError(f"the decoder {where} cannot be used: {error}") from None
+    if isinstance(decoder, NetworkDecoder) != (method.texture_name == SHIPPED):
+        kind = "a network, whose texture is ksame-net" if isinstance(decoder, NetworkDecoder) else "no network"
+        raise ConfigError(f"the decoder {where} is {kind}; method.texture is {method.texture_name}")
+    if decoder.about.needs_acceptance and accepted not in job.accept_licences:
         raise ConfigError(
-            f"the decoder {method.decoder} was fitted on photos whose terms are: {decoder.about.terms}; "
-            f"if that is allowed here, add {DECODER} to accept_licences"
+            f"the decoder {where} was fitted on photos whose terms are: {decoder.about.terms}; "
+            f"if that is allowed here, add {accepted} to accept_licences; else use the texture average, or a decoder "
+            "fitted on your own consented photos (`anonlib fit-decoder`)"
         )
     return data
 
 
+def open_decoder(data: bytes) -> FaceDecoder:
+    """The linear decoder or the network in a file's bytes; raises DecoderError."""
+    return Decoder.from_bytes(data) if data[:2] == b"PK" else NetworkDecoder.from_bytes(data)
+
+
 def terms_of(data: bytes) -> str:
     """The terms of the photos that a decoder was fitted on."""
-    return Decoder.from_bytes(data).about.terms
+    return open_decoder(data).about.terms
+
+
+def _read(uri: str, job: JobConfig) -> bytes:
+    folder, _, name = uri.rpartition("/")
+    return open_storage(folder or ("/" if uri.startswith("/") else "."), storage_options(job)).read(name)
 
 
 class Painter:
     """Draws into textures, by the texture that the method names."""
 
     def __init__(self, data: bytes, method: MethodConfig) -> None:
-        self.decoder = Decoder.from_bytes(data)
+        self.decoder = open_decoder(data)
         self.method = method
 
     def identity(self, template: NDArray[np.float32]) -> NDArray[np.float32]:
         """A unit template (d,) as a point of the decoder's identity space (d,)."""
         return np.asarray(self.decoder.identity(template[None])[0], np.float32)
 
-    def texture(self, draw: Draw) -> Texture:
+    def texture(self, draw: Draw) -> Wearable:
         """The face of a draw; the same draw gives the same face."""
-        if draw.rows:
-            return self.decoder.bank.mix(draw.rows, draw.weights)
-        if self.method.texture_name == "bank":
-            bank = self.decoder.bank
+        bank = self.decoder.bank
+        if isinstance(bank, Bank) and draw.rows:
+            return bank.mix(draw.rows, draw.weights)
+        if isinstance(bank, Bank) and self.method.texture_name == "bank":
             return bank.mix(bank.nearest(draw.vector, self.method.k, draw.female, draw.age))
         return self.decoder.decode(draw.vector, draw.female, draw.age)
 

@@ -29,7 +29,9 @@ from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.records import EXPRESSIONS, MESH_POINTS
 from anonlib.storage import NotFound
+from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.textures.average import Portrait, Texture, average, member_texture, portrait
+from anonlib.synthesis.textures.network import MOODS, MoodTexture
 
 _HELD = 64
 _COLUMNS = ["face_id", "mesh", "crop", "crop_from_image", "expression"]
@@ -39,7 +41,7 @@ _COLUMNS = ["face_id", "mesh", "crop", "crop_from_image", "expression"]
 class Surrogate:
     """A class's texture and the digest that the manifest shows for it."""
 
-    texture: Texture
+    texture: Wearable
     digest: str
 
 
@@ -67,7 +69,7 @@ class SurrogateStage:
         self.room.commit(f"surrogates/{block}", {"block": block, "digests": digests})
         return Outcome(block, faces=len(wanted))
 
-    def _texture(self, row: Mapping[str, Any], portraits: Mapping[str, Portrait]) -> Texture:
+    def _texture(self, row: Mapping[str, Any], portraits: Mapping[str, Portrait]) -> Wearable:
         """The face of a CLASSES row."""
         if self.painter:
             return self.painter.texture(draw_of(row["draw"]))
@@ -143,12 +145,17 @@ def crop_and_mesh(row: Mapping[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np
     return crop, np.concatenate([flat, depth], axis=1).astype(np.float32)
 
 
-def to_bytes(texture: Texture) -> bytes:
-    """A texture as npz: half precision, the same bytes for the same texture."""
+def to_bytes(texture: Wearable) -> bytes:
+    """A texture as npz, with all its moods: half precision, the same bytes for the same texture."""
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, detail=texture.detail.astype(np.float16), shape=texture.shape, happy=np.float32(texture.happy)
-    )
+    arrays: dict[str, Any] = {"shape": texture.shape}
+    if isinstance(texture, MoodTexture):
+        arrays["moods"] = np.stack([texture.of(mood) for mood in MOODS]).astype(np.float16)
+    elif isinstance(texture, Texture):
+        arrays |= {"detail": texture.detail.astype(np.float16), "happy": np.array(texture.happy, np.float32)}
+    else:
+        raise TypeError(f"a {type(texture).__name__} cannot be kept")
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -156,9 +163,13 @@ def from_bytes(data: bytes) -> Surrogate:
     """A surrogate as `to_bytes` wrote it; raises ValueError if the bytes are damaged."""
     try:
         with np.load(io.BytesIO(data)) as arrays:
-            texture = Texture(
-                arrays["detail"].astype(np.float32), arrays["shape"].astype(np.float32), float(arrays["happy"])
-            )
+            shape = arrays["shape"].astype(np.float32)
+            texture: Wearable
+            if "moods" in arrays:
+                drawn = dict(zip(MOODS, arrays["moods"].astype(np.float32), strict=True))
+                texture = MoodTexture(shape, drawn.__getitem__)
+            else:
+                texture = Texture(arrays["detail"].astype(np.float32), shape, float(arrays["happy"]))
     except FAILURES as error:
         raise ValueError("a surrogate in the workspace is damaged") from error
     return Surrogate(texture, hashlib.sha256(data).hexdigest())

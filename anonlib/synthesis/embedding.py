@@ -25,8 +25,8 @@ from anonlib.models.runtime import Engine, load_engine
 from anonlib.privacy.subjects import normalized
 from anonlib.records import EMBEDDING_DIM
 from anonlib.synthesis import crops
+from anonlib.synthesis.base import About
 from anonlib.synthesis.render import Rendered
-from anonlib.synthesis.textures.linear import About
 
 VERSION = 1
 SIDE, FLOW_SIDE = crops.SIDE, 16

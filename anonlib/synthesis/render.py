@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces.mesh import mouth_opening
-from anonlib.synthesis.appearance import dress
+from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
 from anonlib.synthesis.light import from_log, kept_zone, to_log
-from anonlib.synthesis.textures.average import Texture, light_of
+from anonlib.synthesis.textures.average import light_of
 
 _WHOLE = 0.98
 _GREY_SPREAD = 16.0
@@ -72,10 +72,10 @@ class Place:
         return Rendered(patch, self.alpha, self.origin, self.coverage)
 
 
-def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: Texture) -> Rendered:
+def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: Wearable) -> Rendered:
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
     there = place(image, mesh, texture.shape)
-    return there.paint(dress(texture.detail, happy - texture.happy, there.opening))
+    return there.paint(texture.dressed(happy, there.opening))
 
 
 def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[np.float32]) -> Place:
@@ -92,7 +92,9 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
     light = light_of(view, own_vertices)
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     x, y = grid[..., 0], grid[..., 1]
-    light_out = cv2.remap(light.field(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    light_out = np.asarray(
+        cv2.remap(light.field(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
+    )
     feather = cv2.remap(_feather(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     zone = cv2.remap(kept_zone(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     residual = np.abs(to_log(view.astype(np.float32)) - light_out).max(axis=2)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from anonlib.faces import topology
 from anonlib.pipeline.people import SAME_PERSON
 from anonlib.privacy.subjects import normalized
+from anonlib.synthesis.base import About
 from anonlib.synthesis.canonical import canonical_frame
 from anonlib.synthesis.textures.average import Portrait, member_texture, mirrored
-from anonlib.synthesis.textures.linear import NEUTRAL, About, read, to_bytes
+from anonlib.synthesis.textures.linear import NEUTRAL, read, to_bytes
 from anonlib.synthesis.textures.space import SIDE, packed, region
 
 LEAST_FACES = 60
@@ -76,8 +77,8 @@ def fit(examples: Sequence[Example], about: About) -> bytes:
     """The decoder's file, of at least LEAST_FACES examples; the same ones in the same order give the same bytes."""
     details = np.stack([one.detail for one in examples])
     detail_mean = _fill(details, np.stack([one.seen for one in examples]))
-    details *= _zone()
-    mean = (detail_mean * _zone()).astype(np.float32)
+    details *= face_zone()
+    mean = (detail_mean * face_zone()).astype(np.float32)
     count = min(COMPONENTS, len(examples) // 4)
     basis, codes = _principal(details, mean, count)
     shapes = np.stack([one.shape for one in examples])
@@ -115,7 +116,7 @@ def _evenly_lit(detail: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(detail - cv2.GaussianBlur(odd, (0, 0), _SIDE_LIGHT), np.float32)
 
 
-def _zone() -> NDArray[np.float16]:
+def face_zone() -> NDArray[np.float16]:
     """Of each of the (p,) values, how much of a face's own it keeps: 1 inside the oval, none at the rings."""
     oval = canonical_frame().polygon(topology.OVAL, 0.96).astype(np.float32)
     return packed(np.repeat(cv2.GaussianBlur(oval, (0, 0), 8)[..., None], 3, axis=2)).astype(np.float16)

@@ -1,4 +1,4 @@
-"""From a dataset of consented photos to the faces that a decoder learns from, as a scan sees them.
+"""From a dataset of consented photos to the faces that a decoder or a network learns from, as a scan sees them.
 
 Of each photo the large and central face is taken, since whoever stands behind was not asked. It must be as good as the
 donors of a class are. Nothing is written: pixels and vectors stay in memory until the decoder is fitted.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -53,13 +53,16 @@ _FAULTS = {
 }
 
 Report = Callable[[str, Outcome, int], None]
+Learned = TypeVar("Learned")
+Learn = Callable[[NDArray[np.uint8], dict[str, Any]], Learned]
+"""What is kept of a photo (H, W, 3) and its face's FACES columns."""
 
 
 @dataclass
-class Gathered:
+class Gathered(Generic[Learned]):
     """The `examples`, of how many `photos`, and why the other photos gave none (reason -> photos)."""
 
-    examples: list[Example] = field(default_factory=list)
+    examples: list[Learned] = field(default_factory=list)
     photos: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -69,21 +72,36 @@ class _Photo:
     rgb: NDArray[np.uint8]
 
 
-class Gatherer:
-    """Holds the models; `gather` reads a dataset until it has `most` examples."""
+def example_of(image: NDArray[np.uint8], row: dict[str, Any]) -> Example:
+    """What a linear decoder learns from a photo."""
+    photo = portrait(image, row["mesh"].reshape(MESH_POINTS, 3), happiness(row["expression"]))
+    return example(photo, row["embedding"], row["female"], row["age"])
 
-    def __init__(self, job: JobConfig, models: ModelBytes) -> None:
+
+class Gatherer(Generic[Learned]):
+    """Holds the models; `gather` reads a dataset until it has `most` examples, each what `learn` makes of a face.
+
+    If it is not `choosy`, faces that are turned, covered or blurred count too.
+    """
+
+    def __init__(self, job: JobConfig, models: ModelBytes, learn: Learn[Learned], *, choosy: bool = True) -> None:
         cv2.setNumThreads(1)
-        self.job = job
+        self.job, self.learn, self.choosy = job, learn, choosy
         self.detector = CenterFaceDetector(
             load(models, "centerface", job), side=job.detector.side, score=job.detector.score
         )
         self.describer = Describer(job, models)
 
-    def gather(self, dataset: Dataset, most: int, report: Report = lambda stage, outcome, units: None) -> Gathered:
-        """Examples in the dataset's order; `report` hears of every shard."""
-        gathered = Gathered()
-        shards = dataset.shards()
+    def gather(
+        self,
+        dataset: Dataset,
+        most: int,
+        report: Report = lambda stage, outcome, units: None,
+        shards: Sequence[Shard] | None = None,
+    ) -> Gathered[Learned]:
+        """Examples in the dataset's order, of some of its shards or all; `report` hears of every shard."""
+        gathered: Gathered[Learned] = Gathered()
+        shards = dataset.shards() if shards is None else shards
         for shard in shards:
             began, photos, faces = time.monotonic(), gathered.photos, len(gathered.examples)
             for chunk in in_chunks(self._photos(dataset, shard, gathered), _CHUNK):
@@ -101,7 +119,7 @@ class Gatherer:
             gathered.left_out["not needed any more"] += surplus
         return gathered
 
-    def _photos(self, dataset: Dataset, shard: Shard, gathered: Gathered) -> Iterator[_Photo]:
+    def _photos(self, dataset: Dataset, shard: Shard, gathered: Gathered[Learned]) -> Iterator[_Photo]:
         for sample in dataset.read(shard):
             gathered.photos += 1
             try:
@@ -109,7 +127,7 @@ class Gatherer:
             except ImageProblem:
                 gathered.left_out[UNREADABLE] += 1
 
-    def _learn(self, pixels: list[NDArray[np.uint8]], gathered: Gathered) -> None:
+    def _learn(self, pixels: list[NDArray[np.uint8]], gathered: Gathered[Learned]) -> None:
         found = [_largest(faces, image) for faces, image in zip(self.detector.detect(pixels), pixels, strict=True)]
         described = self.describer.describe(pixels, found)
         for image, faces, rows in zip(pixels, found, described, strict=True):
@@ -118,11 +136,10 @@ class Gatherer:
                 continue
             row = rows[0] | {_EYES: faces.landmarks[0].ravel()}
             fault = fault_of(row)
-            if fault is not None:
+            if fault is not None and self.choosy:
                 gathered.left_out[fault] += 1
                 continue
-            photo = portrait(image, row["mesh"].reshape(MESH_POINTS, 3), happiness(row["expression"]))
-            gathered.examples.append(example(photo, row["embedding"], row["female"], row["age"]))
+            gathered.examples.append(self.learn(image, row))
 
 
 def fault_of(row: dict[str, Any]) -> str | None:

@@ -13,9 +13,10 @@ from anonlib.models.fetch import model_bytes
 from anonlib.pipeline.engines import scan_models
 from anonlib.pipeline.outcome import Outcome
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis.textures.linear import About, Decoder
+from anonlib.synthesis.base import About
+from anonlib.synthesis.textures.linear import Decoder
 from anonlib.training.decoder import LEAST_FACES, fit
-from anonlib.training.examples import Gatherer, Report
+from anonlib.training.examples import Gatherer, Report, example_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def fit_decoder(
         output=OutputConfig(uri=str(output)),
         workspace=PlaceConfig(uri=f"{output}.none"),
     )
-    gatherer = Gatherer(job, {name: model_bytes(name) for name in scan_models(job)})
+    gatherer = Gatherer(job, {name: model_bytes(name) for name in scan_models(job)}, example_of)
     gathered = gatherer.gather(open_dataset(uri), faces, report)
     used = len(gathered.examples)
     if used < LEAST_FACES:

@@ -23,8 +23,8 @@ from anonlib.pipeline.job import Job
 from anonlib.pipeline.lending import EmbeddingLender, digest_of, lender_of, lent_draws, read_lent
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
+from anonlib.synthesis.base import About
 from anonlib.synthesis.embedding import Embedding, notes_of
-from anonlib.synthesis.textures.linear import About
 
 KEYS = Keyring(b"sixteen bytes at least", "a release")
 installed = pytest.mark.skipif(
@@ -80,7 +80,7 @@ def test_embedding_must_be_asked_for_in_words() -> None:
 
 
 def test_inswapper_needs_three_things_of_the_users() -> None:
-    with pytest.raises(ValueError, match="swapper and recognizer, the .onnx files.*and donors"):
+    with pytest.raises(ValueError, match=r"swapper and recognizer, the .onnx files.*and donors"):
         MethodConfig(name="inswapper", swapper="swap.onnx", recognizer="arc.onnx")
     with pytest.raises(ValueError, match="swapper and donors belong to inswapper; the method is solid"):
         MethodConfig(name="solid", swapper="swap.onnx", donors="people/")

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from anonlib.synthesis.base import About, DecoderError
 from anonlib.synthesis.canonical import SIZE
-from anonlib.synthesis.textures.linear import BOUND, About, Decoder, DecoderError, read, to_bytes
+from anonlib.synthesis.textures.linear import BOUND, Decoder, read, to_bytes
 from anonlib.synthesis.textures.space import packed, region, unpacked
 
 ABOUT = About("faces that were drawn by lot", "nobody's", 20, commercial=False)

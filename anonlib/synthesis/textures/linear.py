@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from anonlib.privacy.subjects import normalized
 from anonlib.records import MESH_POINTS
+from anonlib.synthesis.base import About, DecoderError
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.bank import Bank
 from anonlib.synthesis.textures.space import FaceSpace, region
@@ -43,28 +44,6 @@ _HALF = ("detail_mean", "detail", "shape_mean", "shape", "bank_vectors", "bank_c
 _SINGLE = ("centre", "axes", "offset", "weights", "intercept", "stretch", "bank_female", "bank_age", "bank_happy")
 
 _DAMAGED = "the decoder is damaged or no decoder at all; make it again with `anonlib fit-decoder`"
-
-
-class DecoderError(ValueError):
-    """The decoder file cannot be used; the text says why and what to do."""
-
-
-@dataclass(frozen=True)
-class About:
-    """Where a decoder comes from: `fitted_on` in words, the `terms` of those photos, how many `faces`.
-
-    `commercial`: whether the terms allow commercial use; if not, a job must accept them first.
-    """
-
-    fitted_on: str
-    terms: str
-    faces: int
-    commercial: bool
-
-    @property
-    def needs_acceptance(self) -> bool:
-        """Whether a job may use this decoder only if its owner accepts the terms."""
-        return not self.commercial
 
 
 @dataclass(frozen=True)

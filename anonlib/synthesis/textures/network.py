@@ -1,0 +1,157 @@
+"""ksame-net: an identity vector and a wanted look decoded into a face by the trained network (see ksame-net.md).
+
+After Meden et al. 2018. It stands where the linear decoder stands, and draws expressions itself: a texture is drawn
+anew for a smile or an open mouth. So that one face stays one face, looks come from a small set of MOODS, and nothing
+else of the photo reaches the network. What a release claims holds for the identity together with its moods.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+
+import cv2
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from anonlib.models.runtime import Engine, load_engine
+from anonlib.privacy.subjects import normalized
+from anonlib.records import EXPRESSIONS, MESH_POINTS
+from anonlib.synthesis.base import About, DecoderError, PublicFaces
+from anonlib.synthesis.canonical import SIZE
+
+VERSION = 1
+ASKED, DETAIL, SHAPE = "asked", "detail", "shape"
+LOOKS = ("female", "age", *EXPRESSIONS, "mouth", "eyes", "yaw")
+"""What is asked beside the identity: 0-1, years, probabilities, openings, degrees."""
+MOUTHS = (0.0, 0.15, 0.35)
+"""How open the mouths are that are drawn; the geometry does the rest."""
+Mood = tuple[bool, float]
+MOODS: tuple[Mood, ...] = tuple((happy, mouth) for happy in (False, True) for mouth in MOUTHS)
+"""What of a photo reaches the network: whether the face smiles, and which of MOUTHS is nearest."""
+
+_SHIPPED = "ksame-net.onnx"
+_DAMAGED = "the network is damaged or no ksame-net at all; make it again with `python jobs/train_generator.py export`"
+
+
+class MoodTexture:
+    """A face whose detail is drawn for each mood when it is first worn; `shape` (468, 3) is neutral."""
+
+    def __init__(self, shape: NDArray[np.float32], draw: Callable[[Mood], NDArray[np.float32]]) -> None:
+        self.shape = shape
+        self._draw = draw
+        self._drawn: dict[Mood, NDArray[np.float32]] = {}
+
+    def of(self, mood: Mood) -> NDArray[np.float32]:
+        """The detail (S, S, 3), log, of one of MOODS."""
+        if mood not in self._drawn:
+            self._drawn[mood] = self._draw(mood)
+        return self._drawn[mood]
+
+    def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
+        """The detail (S, S, 3), log, of the nearest mood."""
+        return self.of((happy >= 0.5, min(MOUTHS, key=lambda one: abs(one - opening))))
+
+
+@dataclass(frozen=True)
+class BankVectors:
+    """Public people without their faces: `vectors` (b, d) unit rows of the identity space, `female`, `age` (b,)."""
+
+    vectors: NDArray[np.float32]
+    female: NDArray[np.float32]
+    age: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NetworkDecoder:
+    """The network in a file: `centre` (d,) of the identity space, `eyes`: how open they are drawn, `digest`: sha256.
+
+    `bank`: who of its own faces may lend an identity.
+    """
+
+    about: About
+    centre: NDArray[np.float32]
+    bank: BankVectors
+    eyes: float
+    digest: str
+    data: bytes = field(repr=False)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The network, loaded where it is first used."""
+        return load_engine(self.data)
+
+    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
+        return normalized(vectors - self.centre)
+
+    def decode(self, z: NDArray[np.float32], female: float, age: float) -> MoodTexture:
+        """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
+        if z.shape != self.centre.shape or not np.isfinite(z).all():
+            raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
+
+        def answer(mood: Mood) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            return self.answer(z, self.look(female, age, "happy" if mood[0] else "neutral", mood[1]))
+
+        return MoodTexture(answer(MOODS[0])[1], lambda mood: answer(mood)[0])
+
+    def look(self, female: float, age: float, expression: str, mouth: float, yaw: float = 0.0) -> NDArray[np.float32]:
+        """(LOOKS,) of an expression of EXPRESSIONS with the mouth `mouth` open."""
+        mood = np.zeros(len(EXPRESSIONS))
+        mood[EXPRESSIONS.index(expression)] = 1.0
+        return np.array([female, age, *mood, mouth, self.eyes, yaw], np.float32)
+
+    def answer(
+        self, z: NDArray[np.float32], look: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Detail (S, S, 3), log, and neutral shape (468, 3) of z (d,) with a look (LOOKS,)."""
+        detail, shape = self.engine(np.concatenate([z, look])[None].astype(np.float32))
+        square = np.ascontiguousarray(detail[0].transpose(1, 2, 0))
+        if len(square) != SIZE:
+            square = np.asarray(cv2.resize(square, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC), np.float32)
+        return square, shape.reshape(MESH_POINTS, 3)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> NetworkDecoder:
+        """The network in a file's bytes; raises DecoderError if they are damaged or of another version."""
+        try:
+            model = onnx.load_model_from_string(data)
+            notes = {one.key: one.value for one in model.metadata_props}
+            about = json.loads(notes["about"])
+            version = about.pop("version")
+            if version != VERSION:
+                raise DecoderError(f"the network is of version {version} and this anonlib reads {VERSION}")
+            with np.load(io.BytesIO(base64.b64decode(notes["arrays"])), allow_pickle=False) as arrays:
+                centre, eyes = arrays["centre"], float(arrays["eyes"])
+                people = {name: arrays[name].astype(np.float32) for name in ("vectors", "female", "age")}
+            (width,) = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
+            if [one.name for one in model.graph.output] != [DETAIL, SHAPE] or width != len(centre) + len(LOOKS):
+                raise DecoderError(_DAMAGED)
+            bank = BankVectors(**people | {"vectors": normalized(people["vectors"])})
+            return cls(About(**about), centre, bank, eyes, hashlib.sha256(data).hexdigest(), data)
+        except (ValueError, KeyError, TypeError, DecodeError, OSError, zipfile.BadZipFile) as error:
+            if isinstance(error, DecoderError):
+                raise
+            raise DecoderError(_DAMAGED) from error
+
+
+def arrays_of(centre: NDArray[np.float32], bank: PublicFaces, eyes: float) -> str:
+    """What a network's file holds beside the network, as the text of its metadata."""
+    buffer = io.BytesIO()
+    people = {name: getattr(bank, name).astype(np.float16) for name in ("vectors", "female", "age")}
+    np.savez_compressed(buffer, centre=centre.astype(np.float32), eyes=np.float32(eyes), **people)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def shipped() -> bytes:
+    """The network that comes with anonlib; its terms are in it."""
+    return resources.files("anonlib.synthesis").joinpath(_SHIPPED).read_bytes()
