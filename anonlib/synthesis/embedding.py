@@ -17,7 +17,7 @@ from importlib import resources
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from anonlib.models.card import Crop, Input

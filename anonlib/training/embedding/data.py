@@ -56,6 +56,12 @@ class Batch:
     own: dict[str, Tensor]
     donor: dict[str, Tensor]
 
+    @property
+    def direction(self) -> Tensor:
+        """(n, d) From each face to its donor, as the pipeline's recognizer sees them."""
+        first = next(iter(self.own))
+        return self.donor[first] - self.own[first]
+
 
 class Batches:
     """Draws batches of faces with donors of the same gender, far enough away."""

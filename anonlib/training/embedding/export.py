@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from anonlib.models.graph import Graph, Value
 from anonlib.records import EMBEDDING_DIM
 from anonlib.synthesis.embedding import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
-from anonlib.training.embedding.network import SLOPE, Block, EmbeddingNet
+from anonlib.training.embedding.network import DRAWN_SIDE, SLOPE, Block, EmbeddingNet
 
 _FLOAT = 1
 """ONNX's number for float32."""
@@ -28,13 +28,22 @@ class _Writer:
     def __init__(self, net: EmbeddingNet) -> None:
         self.graph = Graph("embedding", [Value("face", ("n", 3, SIDE + 1, SIDE))])
         self.slope = self.graph.const(np.array([SLOPE], np.float32))
-        crop = self._cut([0], [SIDE], [2])
-        donor = self.graph.add("Reshape", self._cut([0, SIDE], [1, SIDE + 1], [1, 2]), self._shape(-1, EMBEDDING_DIM))
-        style = self._bent(self._linear(net.style, self._scaled(donor, EMBEDDING_DIM**0.5)))
-        x = self._conv(net.stem, self.graph.add("Add", self._scaled(crop, 2.0), self._number(-1.0)))
+        crop = self._cut("face", [0], [SIDE], [2])
+        row = self._cut("face", [0, SIDE], [1, SIDE + 1], [1, 2])
+        direction = self.graph.add("Reshape", row, self._shape(-1, EMBEDDING_DIM))
+        drawn = self._gemm(net.draw.weight, None, self._gemm(net.wish.weight, None, direction))
+        drawn = self.graph.add("Reshape", drawn, self._shape(-1, 3, DRAWN_SIDE, DRAWN_SIDE))
+        proposed = self._conv("ConvTranspose", drawn, net.enlarge, None, stride=2, group=3)
+        scaled = self._scaled(direction, (EMBEDDING_DIM / 2) ** 0.5)
+        style = self._bent(self._gemm(net.style.weight, net.style.bias, scaled))
+        # the stem looks at both together; a sum of two convolutions needs no joining
+        weight, bias = net.stem.weight, net.stem.bias
+        centred = self.graph.add("Add", self._scaled(crop, 2.0), self._number(-1.0))
+        seen = self._conv("Conv", centred, weight[:, :3], bias, stride=2)
+        x = self.graph.add("Add", seen, self._conv("Conv", self._scaled(proposed, 4.0), weight[:, 3:], None, stride=2))
         skips = [x]
         for number, down in enumerate(net.down):
-            x = self._conv(down, self._bent(x))
+            x = self._layer(down, self._bent(x))
             if number < len(net.seen):
                 x = self._block(net.seen[number], x)
                 skips.append(x)
@@ -43,18 +52,22 @@ class _Writer:
         side = SIDE >> len(net.down) + 1
         for up, block in zip(net.up, net.made, strict=True):
             side *= 2
-            x = self._block(block, self.graph.add("Add", self._conv(up, self._bent(x)), skips.pop()), style)
+            x = self._block(block, self.graph.add("Add", self._layer(up, self._bent(x)), skips.pop()), style)
             if side == FLOW_SIDE:
-                shifts = self.graph.add("Tanh", self._conv(net.flow, self._bent(x)))
-        self._answer("tint", self.graph.add("Tanh", self._conv(net.out, self._bent(x))), MOST_CHANGE, 3, SIDE)
+                shifts = self._layer(net.flow, self._bent(x))
+        out = self._layer(net.out, self._bent(x))
+        kept = self.graph.add("Sigmoid", self._cut(out, [3], [6], [1]))
+        tint = self.graph.add("Mul", self._scaled(kept, 2.0 / MOST_CHANGE), proposed)
+        tint = self.graph.add("Add", tint, self._cut(out, [0], [3], [1]))
+        self._answer("tint", tint, MOST_CHANGE, 3, SIDE)
         self._answer("shift", shifts, MOST_SHIFT, 2, FLOW_SIDE)
 
     def _answer(self, name: str, value: str, most: float, channels: int, side: int) -> None:
-        self.graph.add("Mul", value, self._number(most), name=name)
+        self.graph.add("Mul", self.graph.add("Tanh", value), self._number(most), name=name)
         self.graph.outputs.append(Value(name, ("n", channels, side, side)))
 
     def _block(self, block: Block, x: str, style: str | None = None) -> str:
-        inner = self._conv(block.first, self._bent(x))
+        inner = self._layer(block.first, self._bent(x))
         if style is not None and block.film is not None:
             width = block.first.out_channels
             weight, bias = block.film.weight, block.film.bias
@@ -63,25 +76,22 @@ class _Writer:
             per_channel = self._shape(-1, width, 1, 1)
             inner = self.graph.add("Mul", inner, self.graph.add("Reshape", scale, per_channel))
             inner = self.graph.add("Add", inner, self.graph.add("Reshape", shift, per_channel))
-        return self.graph.add("Add", x, self._conv(block.second, self._bent(inner)))
+        return self.graph.add("Add", x, self._layer(block.second, self._bent(inner)))
 
-    def _conv(self, layer: nn.Module, x: str) -> str:
+    def _layer(self, layer: nn.Module, x: str) -> str:
         op = "ConvTranspose" if isinstance(layer, nn.ConvTranspose2d) else "Conv"
-        return self.graph.add(
-            op,
-            x,
-            self._weight(layer.weight),
-            self._weight(layer.bias),
-            kernel_shape=list(layer.kernel_size),
-            strides=list(layer.stride),
-            pads=[*layer.padding, *layer.padding],
-        )
+        return self._conv(op, x, layer.weight, layer.bias, stride=layer.stride[0])
 
-    def _linear(self, layer: nn.Linear, x: str) -> str:
-        return self._gemm(layer.weight, layer.bias, x)
+    def _conv(self, op: str, x: str, weight: Tensor, bias: Tensor | None, stride: int = 1, group: int = 1) -> str:
+        """All are padded by one."""
+        weights = [self._weight(weight), *([] if bias is None else [self._weight(bias)])]
+        side = int(weight.shape[-1])
+        window = {"kernel_shape": [side, side], "strides": [stride, stride], "pads": [1, 1, 1, 1], "group": group}
+        return self.graph.add(op, x, *weights, **window)
 
-    def _gemm(self, weight: Tensor, bias: Tensor, x: str) -> str:
-        return self.graph.add("Gemm", x, self._weight(weight), self._weight(bias), transB=1)
+    def _gemm(self, weight: Tensor, bias: Tensor | None, x: str) -> str:
+        weights = [self._weight(weight), *([] if bias is None else [self._weight(bias)])]
+        return self.graph.add("Gemm", x, *weights, transB=1)
 
     def _weight(self, tensor: Tensor) -> str:
         half = self.graph.const(tensor.detach().cpu().numpy().astype(np.float16))
@@ -99,6 +109,6 @@ class _Writer:
     def _shape(self, *sides: int) -> str:
         return self.graph.const(np.array(sides, np.int64))
 
-    def _cut(self, starts: list[int], stops: list[int], axes: list[int]) -> str:
+    def _cut(self, x: str, starts: list[int], stops: list[int], axes: list[int]) -> str:
         constants: list[NDArray[np.int64]] = [np.array(one, np.int64) for one in (starts, stops, axes)]
-        return self.graph.add("Slice", "face", *(self.graph.const(one) for one in constants))
+        return self.graph.add("Slice", x, *(self.graph.const(one) for one in constants))

@@ -1,9 +1,11 @@
-"""A U-Net that moves and tints a face a little, so that recognizers read another person's features in it.
+"""A U-Net that tints and moves a face a little, so that recognizers read another person's features in it.
 
 After Hanawa et al. 2024 (10.1186/s13640-024-00646-z), who embed the features of another person into an image while its
-appearance is kept. Two changes to a residual on the px: the donor's vector modulates the bottleneck and every stage of
-the decoder (FiLM, Perez et al. 2018), and next to the residual stands a coarse field of shifts, since every recognizer
-reads the distances in a face, while many do not mind each other's noise.
+appearance is kept. Three things are added to a residual on the px. Crops are aligned, so what the donor has and the
+person has not is mostly a fixed picture for each direction of the identity space: a linear map proposes it, fitted by
+ridge regression before training (see start.py), and the U-Net sees face and proposal and corrects it. The direction
+modulates the bottleneck and every stage of the decoder (FiLM, Perez et al. 2018). And next to the tint stands a coarse
+field of shifts, since every recognizer reads the distances in a face.
 
 There is no normalization: a face's output must not depend on its batch, and the exported graph stays plain.
 """
@@ -19,10 +21,12 @@ from torch import Tensor, nn
 from anonlib.records import EMBEDDING_DIM
 from anonlib.synthesis.embedding import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
 
-WIDTHS = (24, 48, 96, 160)
+WIDTHS = (16, 40, 80, 128)
 """Channels at 64, 32, 16 and 8 px."""
+RANK, DRAWN_SIDE = 80, SIDE // 2
+"""Of the linear map, and the side of what it draws."""
 SLOPE = 0.1
-_STYLE = 256
+_STYLE = 128
 _QUIET = 0.1
 
 
@@ -46,11 +50,17 @@ class Block(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
 
 
 class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
-    """Crops (n, 3, SIDE, SIDE) in 0-1 and donors (n, 128) unit -> residual like the crops, shifts (n, 2, 16, 16) px."""
+    """Crops (n, 3, SIDE, SIDE) in 0-1 and directions (n, 128) -> tints like the crops, shifts (n, 2, 16, 16) px.
+
+    A direction leads from the person to the donor, in the identity space.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, WIDTHS[0], 4, 2, 1)
+        self.wish = nn.Linear(EMBEDDING_DIM, RANK, bias=False)
+        self.draw = nn.Linear(RANK, 3 * DRAWN_SIDE**2, bias=False)
+        self.register_buffer("enlarge", _bilinear())
+        self.stem = nn.Conv2d(6, WIDTHS[0], 4, 2, 1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(WIDTHS))
         self.seen = nn.ModuleList(Block(width, False) for width in WIDTHS[1:3])
         self.middle = nn.ModuleList(Block(WIDTHS[3], True) for _ in range(2))
@@ -58,15 +68,18 @@ class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         self.made = nn.ModuleList(Block(width, True) for width in reversed(WIDTHS[:3]))
         self.style = nn.Linear(EMBEDDING_DIM, _STYLE)
         self.flow = nn.Conv2d(WIDTHS[2], 2, 3, padding=1)
-        self.out = nn.ConvTranspose2d(WIDTHS[0], 3, 4, 2, 1)
+        self.out = nn.ConvTranspose2d(WIDTHS[0], 6, 4, 2, 1)
         with torch.no_grad():
-            self.flow.weight.mul_(_QUIET)
-            self.out.weight.mul_(_QUIET)
+            for layer in (self.flow, self.out):
+                layer.weight.mul_(_QUIET)
+                layer.bias.zero_()
 
-    def forward(self, crop: Tensor, donor: Tensor) -> tuple[Tensor, Tensor]:
-        # A unit vector's numbers are about 1/sqrt(128) each.
-        style = F.leaky_relu(self.style(donor * EMBEDDING_DIM**0.5), SLOPE)
-        x = self.stem(2 * crop - 1)
+    def forward(self, crop: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        drawn = self.draw(self.wish(direction)).reshape(-1, 3, DRAWN_SIDE, DRAWN_SIDE)
+        proposed = F.conv_transpose2d(drawn, self.enlarge, stride=2, padding=1, groups=3)
+        # A direction's numbers are about 1/sqrt(64) each.
+        style = F.leaky_relu(self.style(direction * (EMBEDDING_DIM / 2) ** 0.5), SLOPE)
+        x = self.stem(torch.cat([2 * crop - 1, 4 * proposed], dim=1))
         skips = [x]
         for number, down in enumerate(self.down):
             x = down(F.leaky_relu(x, SLOPE))
@@ -80,10 +93,18 @@ class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
             x = block(up(F.leaky_relu(x, SLOPE)) + skips.pop(), style)
             if x.shape[-1] == FLOW_SIDE:
                 shifts = MOST_SHIFT * torch.tanh(self.flow(F.leaky_relu(x, SLOPE)))
-        return MOST_CHANGE * torch.tanh(self.out(F.leaky_relu(x, SLOPE))), shifts
+        added, kept = self.out(F.leaky_relu(x, SLOPE)).chunk(2, dim=1)
+        tint = 2 * torch.sigmoid(kept) * proposed + MOST_CHANGE * added
+        return MOST_CHANGE * torch.tanh(tint / MOST_CHANGE), shifts
 
 
-def applied(crop: Tensor, alpha: Tensor, residual: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
+def _bilinear() -> Tensor:
+    """The kernel (3, 1, 4, 4) of a transposed convolution that doubles a picture's side."""
+    line = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    return torch.outer(line, line).expand(3, 1, 4, 4).clone()
+
+
+def applied(crop: Tensor, alpha: Tensor, tints: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
     """What a change makes of crops (n, 3, s, s) where alpha (n, 1, s, s) lets it: the px, and the shifts (n, 2, s, s).
 
     The same as anonlib.synthesis.crops does to a photo.
@@ -94,7 +115,4 @@ def applied(crop: Tensor, alpha: Tensor, residual: Tensor, shifts: Tensor) -> tu
     rows, columns = torch.meshgrid(centres, centres, indexing="ij")
     grid = torch.stack([columns + moved[:, 0] * 2 / side, rows + moved[:, 1] * 2 / side], dim=-1)
     warped = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return (warped + alpha * residual).clamp(0, 1), moved
-
-
-assert SIDE == 128
+    return (warped + alpha * tints).clamp(0, 1), moved

@@ -17,10 +17,13 @@ from anonlib.models.torch_graph import TorchGraph
 from anonlib.training.embedding.data import Batch, Batches, Faces
 from anonlib.training.embedding.losses import Reader, moved_points, view
 from anonlib.training.embedding.network import EmbeddingNet, applied
+from anonlib.training.embedding.start import begin
 
 READERS = ("dlib-resnet", "mobileface")
 """Recognizers that the network learns to deceive; those that judge it are never among them."""
 LOOKS = "expression"
+_LINEAR_RATE = 0.1
+"""How fast the linear map learns, which begins where it may stay, beside the rest."""
 _HARD = 10.0
 """How much faster than in proportion a tint costs."""
 _LOOKS_SHARE = 0.25
@@ -49,7 +52,12 @@ class Session:
         self.batches = Batches(faces, batch)
         self.weights = weights
         self.net = EmbeddingNet().to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, betas=(0.9, 0.99))
+        begin(self.net, faces)
+        linear = [*self.net.wish.parameters(), *self.net.draw.parameters()]
+        rest = [one for one in self.net.parameters() if all(one is not other for other in linear)]
+        self.optimizer = torch.optim.Adam(
+            [{"params": rest}, {"params": linear, "scale": _LINEAR_RATE}], lr=1e-3, betas=(0.9, 0.99)
+        )
         self.modules: dict[str, nn.Module] = {"net": self.net}
         self.optimizers: dict[str, torch.optim.Optimizer] = {"net": self.optimizer}
         centres = faces.centres()
@@ -63,9 +71,7 @@ class Session:
         """One batch; returns the parts of the loss and how near the outputs are to donor and source."""
         batch = self.batches.draw(rng)
         with torch.autocast("cpu", torch.bfloat16):
-            residual, shifts = self.net(
-                batch.crop.contiguous(memory_format=torch.channels_last), batch.donor[READERS[0]]
-            )
+            residual, shifts = self.net(batch.crop.contiguous(memory_format=torch.channels_last), batch.direction)
         out, moved = applied(batch.crop, batch.alpha, residual.float(), shifts.float())
         parts = self._image_loss(batch, out, moved, residual.float(), rng.random() < _LOOKS_SHARE)
         metrics = {name: float(value.detach()) for name, value in parts.items()}
