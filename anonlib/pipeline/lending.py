@@ -22,7 +22,7 @@ from anonlib.models.packs import PackError
 from anonlib.models.runtime import BackendMissing
 from anonlib.pipeline.decoding import Draw
 from anonlib.pipeline.donor_photos import embed_donors, recognizer_of
-from anonlib.pipeline.people import APART, stratum_of
+from anonlib.pipeline.people import SAME_PERSON, stratum_of
 from anonlib.pipeline.places import storage_options
 from anonlib.privacy.classes import Stratum
 from anonlib.privacy.donor import Gallery, donor
@@ -73,6 +73,10 @@ class Lender(Protocol):
         """Degrees that a donor keeps from the person, there."""
         ...
 
+    def vector(self, person: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+        """What a draw of donor `row` for a person (d,) holds, (d,)."""
+        ...
+
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: Draw) -> Rendered:
         """The face with `mesh` (468, 3) px of a photo (H, W, 3), with a donor's features."""
         ...
@@ -97,6 +101,9 @@ class EmbeddingLender:
 
     def own_angle(self, method: MethodConfig) -> float:
         return method.own_angle
+
+    def vector(self, person: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+        return np.asarray(self.embedding.donors[row] - person, np.float32)
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: Draw) -> Rendered:
         return self.embedding.render(image, mesh, draw.vector)
@@ -124,7 +131,10 @@ class SwapLender:
         return templates
 
     def own_angle(self, method: MethodConfig) -> float:
-        return math.degrees(math.acos(APART))
+        return math.degrees(math.acos(SAME_PERSON))
+
+    def vector(self, person: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+        return np.asarray(self.gallery.vectors[row], np.float32)
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: Draw) -> Rendered:
         return self.swapper.render(image, mesh, self._lent[draw.rows[0]])
@@ -153,13 +163,16 @@ def lent_draws(
     keyring: Keyring,
 ) -> list[list[Draw]]:
     """The donor of each subject, as draws; raises ConfigError if there is nobody unlike enough."""
-    own_angle = lender.own_angle(job.method)
+    own_angle, points = lender.own_angle(job.method), lender.identity(templates)
     try:
-        chosen = donor(lender.identity(templates), lender.gallery, ids, keyring, strata=strata, own_angle=own_angle)
+        chosen = donor(points, lender.gallery, ids, keyring, strata=strata, own_angle=own_angle)
     except ValueError as error:
         raise ConfigError(f"{job.method.name} finds no donor: {error}") from None
     rows = chosen.rows[:, 0].tolist()
-    return [[Draw(lender.gallery.vectors[row], *look, (row,), (1.0,))] for row, look in zip(rows, looks, strict=True)]
+    return [
+        [Draw(lender.vector(point, row), *look, (row,), (1.0,))]
+        for point, row, look in zip(points, rows, looks, strict=True)
+    ]
 
 
 def digest_of(lender: Lender, draw: Draw) -> str:

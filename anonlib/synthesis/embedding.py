@@ -1,7 +1,7 @@
 """Another person's features, put into a face that keeps its looks: machine evasion after Hanawa et al. 2024.
 
-A small network (anonlib.training.embedding.network) sees the aligned crop and a donor's identity vector and answers
-with a tint for every px and a coarse field of shifts. Recognizers then read less of the person and more of the donor;
+A small network (anonlib.training.embedding.network) sees the aligned crop and what leads from the person's identity
+vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers then read less of the person and more of the donor;
 people still recognize the face, so the method claims nothing. Network, donors and terms are one file, which ships with
 anonlib (embedding.onnx; see embedding.md beside it).
 """
@@ -49,8 +49,8 @@ class Embedding:
     """The network in a file, its donors and their terms.
 
     `donors` (b, d) unit rows of the identity space about `centre` (d,), their `female` (0-1) and `age` (b,). The
-    network takes float32 (n, 3, SIDE + 1, SIDE), the crop in 0-1 and under it a row whose first channel is the donor;
-    it answers with tints (n, 3, SIDE, SIDE) and shifts (n, 2, FLOW_SIDE, FLOW_SIDE). `digest`: sha256 of the file, hex.
+    network takes float32 (n, 3, SIDE + 1, SIDE), the crop in 0-1 and under it a row whose first channel is the donor
+    less the person; it answers with tints (n, 3, SIDE, SIDE) and shifts (n, 2, FLOW_SIDE, FLOW_SIDE). `digest`: sha256 of the file, hex.
     """
 
     about: About
@@ -70,10 +70,10 @@ class Embedding:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
         return normalized(vectors - self.centre)
 
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], donor: NDArray[np.float32]) -> Rendered:
-        """A face of a photo (H, W, 3) with `mesh` (468, 3) px, changed towards a donor (d,) of the identity space."""
+    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], way: NDArray[np.float32]) -> Rendered:
+        """A face of a photo (H, W, 3) with `mesh` (468, 3) px, changed along a `way` (d,): donor less person."""
         crop = crops.take(image, mesh, POINTS)
-        tints, shifts = self.engine(network_input(crop.pixels, donor)[None])
+        tints, shifts = self.engine(network_input(crop.pixels, way)[None])
         return crops.change(image, mesh, crop, 255 * tints[0].transpose(1, 2, 0), shifts[0].transpose(1, 2, 0))
 
     @classmethod
@@ -121,11 +121,11 @@ def notes_of(
     return {"about": text, **coded}
 
 
-def network_input(crop: NDArray[np.uint8], donor: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(3, SIDE + 1, SIDE): a crop (SIDE, SIDE, 3) in 0-1 and, under it, a donor (SIDE,)."""
+def network_input(crop: NDArray[np.uint8], way: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(3, SIDE + 1, SIDE): a crop (SIDE, SIDE, 3) in 0-1 and, under it, a way (SIDE,)."""
     packed = np.zeros((3, SIDE + 1, SIDE), np.float32)
     packed[:, :SIDE] = crop.transpose(2, 0, 1) / np.float32(255)
-    packed[0, SIDE] = donor
+    packed[0, SIDE] = way
     return packed
 
 
