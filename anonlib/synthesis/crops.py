@@ -86,6 +86,12 @@ def replace(image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: Crop, pix
     return place.rendered(old + place.alpha[..., None] * (recoloured - old))
 
 
+def alpha_in_crop(mesh: NDArray[np.float32], side: int = SIDE) -> NDArray[np.float32]:
+    """How far each px of a crop (side, side) may change, 0-1; `mesh` (468, 3) in px of the crop."""
+    blank = np.zeros((side, side, 3), np.uint8)
+    return _Place.of(blank, mesh, Crop(blank, np.eye(2, 3, dtype=np.float32))).alpha
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a crop lies in its photo: the `view` (h, w, 3) at `origin`, the crop's px at each of its px, and alpha."""

@@ -1,9 +1,9 @@
 """Another person's features, put into a face that keeps its looks: machine evasion after Hanawa et al. 2024.
 
 A small network (anonlib.training.embedding.network) sees the aligned crop and what leads from the person's identity
-vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers then read less of the person and more of the donor;
-people still recognize the face, so the method claims nothing. Network, donors and terms are one file, which ships with
-anonlib (embedding.onnx; see embedding.md beside it).
+vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers then read less of
+the person and more of the donor; people still recognize the face, so the method claims nothing. Network, donors and
+terms are one file, which ships with anonlib (embedding.onnx; see embedding.md beside it).
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Embedding:
 
     `donors` (b, d) unit rows of the identity space about `centre` (d,), their `female` (0-1) and `age` (b,). The
     network takes float32 (n, 3, SIDE + 1, SIDE), the crop in 0-1 and under it a row whose first channel is the donor
-    less the person; it answers with tints (n, 3, SIDE, SIDE) and shifts (n, 2, FLOW_SIDE, FLOW_SIDE). `digest`: sha256 of the file, hex.
+    less the person; it answers with tints (n, 3, SIDE, SIDE) and shifts (n, 2, FLOW_SIDE, FLOW_SIDE). `digest`: sha256
+    of the file, hex.
     """
 
     about: About

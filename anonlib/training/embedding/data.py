@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anonlib.faces import align
+from anonlib.faces.mesh import five_points
+from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
 from anonlib.privacy.sphere import cosine_beyond
 from anonlib.privacy.subjects import normalized
+from anonlib.synthesis.crops import alpha_in_crop
+from anonlib.synthesis.embedding import POINTS, SIDE
+from anonlib.training.generator.faces import SECOND_RECOGNIZER, VIEW
+from anonlib.training.generator.faces import Faces as Prepared
 
 OTHER_ANGLE = 75.0
 """Degrees that a donor keeps from the face, as in a job."""
 _TRIES = 8
+_MASK = 64
 _MIRRORED = (1, 0, 2, 4, 3)
 
 
@@ -37,6 +46,24 @@ class Faces:
     def __len__(self) -> int:
         return len(self.crops)
 
+    @classmethod
+    def of(cls, prepared: Prepared) -> Faces:
+        """Prepared faces, cut as the method cuts them."""
+        matrix = align.similarity(np.array(VIEW.landmarks(), np.float32), POINTS)
+        depth = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+        meshes = [
+            np.concatenate([align.apply(matrix, one[:, :2]), depth * one[:, 2:]], axis=1) for one in prepared.mesh
+        ]
+        masks = [cv2.resize(alpha_in_crop(mesh), (_MASK, _MASK), interpolation=cv2.INTER_AREA) for mesh in meshes]
+        return cls(
+            np.stack([align.crop(view, matrix, SIDE) for view in prepared.view]),
+            np.rint(255 * np.stack(masks)).astype(np.uint8),
+            np.stack([five_points(mesh) for mesh in meshes]),
+            {PIPELINE_RECOGNIZER: prepared.vector, SECOND_RECOGNIZER: prepared.second},
+            prepared.female,
+            prepared.age,
+        )
+
     def centres(self) -> dict[str, NDArray[np.float32]]:
         """The mean of each recognizer's vectors (d,)."""
         return {name: vectors.mean(axis=0) for name, vectors in self.vectors.items()}
@@ -56,6 +83,11 @@ class Batch:
     own: dict[str, Tensor]
     donor: dict[str, Tensor]
 
+    def part(self, rows: slice) -> Batch:
+        """Some of the faces."""
+        own, donor = ({name: one[rows] for name, one in ends.items()} for ends in (self.own, self.donor))
+        return Batch(self.crop[rows], self.alpha[rows], self.points[rows], own, donor)
+
     @property
     def direction(self) -> Tensor:
         """(n, d) From each face to its donor, as the pipeline's recognizer sees them."""
@@ -64,19 +96,22 @@ class Batch:
 
 
 class Batches:
-    """Draws batches of faces with donors of the same gender, far enough away."""
+    """Draws batches of `size` of the first `among` faces, with donors of the same gender."""
 
-    def __init__(self, faces: Faces, size: int, device: str = "cpu") -> None:
-        self.faces, self.size, self.device = faces, size, device
+    def __init__(self, faces: Faces, size: int, among: int, device: str = "cpu") -> None:
+        self.faces, self.size, self.among, self.device = faces, size, among, device
         self.centred = faces.centred()
         self.first = next(iter(self.centred.values()))
         self.of_gender = [np.flatnonzero((faces.female >= 0.5) == gender) for gender in (False, True)]
 
     def draw(self, rng: np.random.Generator) -> Batch:
         """Random faces and donors."""
-        rows = rng.integers(0, len(self.faces), self.size)
-        donors = np.array([self._donor(row, rng) for row in rows])
-        return self.of(rows, donors, rng.random(self.size) < 0.5)
+        rows = rng.integers(0, self.among, self.size)
+        return self.of(rows, self.donors(rows, rng), rng.random(self.size) < 0.5)
+
+    def donors(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """A random donor for each face: of its gender, and far enough away where a few tries find one."""
+        return np.array([self._donor(row, rng) for row in rows], np.int64)
 
     def of(self, rows: NDArray[np.int64], donors: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Batch:
         """These rows with these donors, mirrored where `flipped`."""

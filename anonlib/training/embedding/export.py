@@ -33,14 +33,16 @@ class _Writer:
         direction = self.graph.add("Reshape", row, self._shape(-1, EMBEDDING_DIM))
         drawn = self._gemm(net.draw.weight, None, self._gemm(net.wish.weight, None, direction))
         drawn = self.graph.add("Reshape", drawn, self._shape(-1, 3, DRAWN_SIDE, DRAWN_SIDE))
-        proposed = self._conv("ConvTranspose", drawn, net.enlarge, None, stride=2, group=3)
+        self.enlarge = self._weight(net.enlarge)
         scaled = self._scaled(direction, (EMBEDDING_DIM / 2) ** 0.5)
         style = self._bent(self._gemm(net.style.weight, net.style.bias, scaled))
         # the stem looks at both together; a sum of two convolutions needs no joining
         weight, bias = net.stem.weight, net.stem.bias
         centred = self.graph.add("Add", self._scaled(crop, 2.0), self._number(-1.0))
         seen = self._conv("Conv", centred, weight[:, :3], bias, stride=2)
-        x = self.graph.add("Add", seen, self._conv("Conv", self._scaled(proposed, 4.0), weight[:, 3:], None, stride=2))
+        x = self.graph.add(
+            "Add", seen, self._conv("Conv", self._scaled(self._enlarged(drawn), 4.0), weight[:, 3:], None, stride=2)
+        )
         skips = [x]
         for number, down in enumerate(net.down):
             x = self._layer(down, self._bent(x))
@@ -57,14 +59,18 @@ class _Writer:
                 shifts = self._layer(net.flow, self._bent(x))
         out = self._layer(net.out, self._bent(x))
         kept = self.graph.add("Sigmoid", self._cut(out, [3], [6], [1]))
-        tint = self.graph.add("Mul", self._scaled(kept, 2.0 / MOST_CHANGE), proposed)
-        tint = self.graph.add("Add", tint, self._cut(out, [0], [3], [1]))
-        self._answer("tint", tint, MOST_CHANGE, 3, SIDE)
-        self._answer("shift", shifts, MOST_SHIFT, 2, FLOW_SIDE)
+        tint = self.graph.add("Mul", self._scaled(kept, 2.0 / MOST_CHANGE), drawn)
+        tint = self._bounded(self.graph.add("Add", tint, self._cut(out, [0], [3], [1])), MOST_CHANGE)
+        self._enlarged(tint, "tint")
+        self._bounded(shifts, MOST_SHIFT, "shift")
+        self.graph.outputs += [Value("tint", ("n", 3, SIDE, SIDE)), Value("shift", ("n", 2, FLOW_SIDE, FLOW_SIDE))]
 
-    def _answer(self, name: str, value: str, most: float, channels: int, side: int) -> None:
-        self.graph.add("Mul", self.graph.add("Tanh", value), self._number(most), name=name)
-        self.graph.outputs.append(Value(name, ("n", channels, side, side)))
+    def _bounded(self, x: str, most: float, name: str | None = None) -> str:
+        return self.graph.add("Mul", self.graph.add("Tanh", x), self._number(most), name=name)
+
+    def _enlarged(self, x: str, name: str | None = None) -> str:
+        window = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1, 1, 1, 1], "group": 3}
+        return self.graph.add("ConvTranspose", x, self.enlarge, name=name, **window)
 
     def _block(self, block: Block, x: str, style: str | None = None) -> str:
         inner = self._layer(block.first, self._bent(x))
@@ -82,11 +88,11 @@ class _Writer:
         op = "ConvTranspose" if isinstance(layer, nn.ConvTranspose2d) else "Conv"
         return self._conv(op, x, layer.weight, layer.bias, stride=layer.stride[0])
 
-    def _conv(self, op: str, x: str, weight: Tensor, bias: Tensor | None, stride: int = 1, group: int = 1) -> str:
+    def _conv(self, op: str, x: str, weight: Tensor, bias: Tensor | None, stride: int = 1) -> str:
         """All are padded by one."""
         weights = [self._weight(weight), *([] if bias is None else [self._weight(bias)])]
         side = int(weight.shape[-1])
-        window = {"kernel_shape": [side, side], "strides": [stride, stride], "pads": [1, 1, 1, 1], "group": group}
+        window = {"kernel_shape": [side, side], "strides": [stride, stride], "pads": [1, 1, 1, 1]}
         return self.graph.add(op, x, *weights, **window)
 
     def _gemm(self, weight: Tensor, bias: Tensor | None, x: str) -> str:

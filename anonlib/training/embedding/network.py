@@ -7,6 +7,7 @@ ridge regression before training (see start.py), and the U-Net sees face and pro
 modulates the bottleneck and every stage of the decoder (FiLM, Perez et al. 2018). And next to the tint stands a coarse
 field of shifts, since every recognizer reads the distances in a face.
 
+Tints are drawn at half the crop's side and enlarged smoothly: finer ones show as a grid and persuade nobody.
 There is no normalization: a face's output must not depend on its batch, and the exported graph stays plain.
 """
 
@@ -68,7 +69,7 @@ class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         self.made = nn.ModuleList(Block(width, True) for width in reversed(WIDTHS[:3]))
         self.style = nn.Linear(EMBEDDING_DIM, _STYLE)
         self.flow = nn.Conv2d(WIDTHS[2], 2, 3, padding=1)
-        self.out = nn.ConvTranspose2d(WIDTHS[0], 6, 4, 2, 1)
+        self.out = nn.Conv2d(WIDTHS[0], 6, 3, padding=1)
         with torch.no_grad():
             for layer in (self.flow, self.out):
                 layer.weight.mul_(_QUIET)
@@ -76,10 +77,9 @@ class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
 
     def forward(self, crop: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         drawn = self.draw(self.wish(direction)).reshape(-1, 3, DRAWN_SIDE, DRAWN_SIDE)
-        proposed = F.conv_transpose2d(drawn, self.enlarge, stride=2, padding=1, groups=3)
         # A direction's numbers are about 1/sqrt(64) each.
         style = F.leaky_relu(self.style(direction * (EMBEDDING_DIM / 2) ** 0.5), SLOPE)
-        x = self.stem(torch.cat([2 * crop - 1, 4 * proposed], dim=1))
+        x = self.stem(torch.cat([2 * crop - 1, 4 * self._enlarged(drawn)], dim=1))
         skips = [x]
         for number, down in enumerate(self.down):
             x = down(F.leaky_relu(x, SLOPE))
@@ -94,8 +94,11 @@ class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
             if x.shape[-1] == FLOW_SIDE:
                 shifts = MOST_SHIFT * torch.tanh(self.flow(F.leaky_relu(x, SLOPE)))
         added, kept = self.out(F.leaky_relu(x, SLOPE)).chunk(2, dim=1)
-        tint = 2 * torch.sigmoid(kept) * proposed + MOST_CHANGE * added
-        return MOST_CHANGE * torch.tanh(tint / MOST_CHANGE), shifts
+        tint = MOST_CHANGE * torch.tanh(2 / MOST_CHANGE * torch.sigmoid(kept) * drawn + added)
+        return self._enlarged(tint), shifts
+
+    def _enlarged(self, pictures: Tensor) -> Tensor:
+        return F.conv_transpose2d(pictures, self.enlarge, stride=2, padding=1, groups=3)
 
 
 def _bilinear() -> Tensor:

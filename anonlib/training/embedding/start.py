@@ -18,6 +18,8 @@ from anonlib.training.embedding.network import DRAWN_SIDE, RANK, EmbeddingNet
 RIDGE = 30.0
 FINEST = 5.0
 """Standard deviation in px, of DRAWN_SIDE, of what is too smooth to be a feature."""
+COLOUR = 0.3
+"""How much of its colours is kept: a face is told by shades, and blue ones are seen at once."""
 STRETCH = 1.6
 """Regression answers fainter than faces are; more is stronger and shows more."""
 _BLOCK = 1000
@@ -49,4 +51,6 @@ def regression(faces: Faces) -> NDArray[np.float32]:
         told += points[start : start + _BLOCK].T @ alike
     normal = points.T.astype(np.float64) @ points + RIDGE * np.eye(points.shape[1])
     drawn = np.linalg.solve(normal, told).astype(np.float32).reshape(-1, DRAWN_SIDE, DRAWN_SIDE, 3)
-    return np.stack([one - cv2.GaussianBlur(one, (0, 0), FINEST) for one in drawn]).astype(np.float32)
+    fine = np.stack([one - cv2.GaussianBlur(one, (0, 0), FINEST) for one in drawn]).astype(np.float32)
+    grey = fine.mean(axis=3, keepdims=True)
+    return np.asarray(grey + COLOUR * (fine - grey), np.float32)

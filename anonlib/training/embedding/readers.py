@@ -1,4 +1,4 @@
-"""What the network is told: be read as the donor by recognizers, and look as before.
+"""How recognizers look at a changed face, with gradients: the worse their view, the less they can be gamed.
 
 One recognizer is easily deceived by noise that no other minds, so two are asked, each through a view of its own:
 turned, scaled and moved a little, sharp or coarse, brighter or darker, noisy, quantized as by a JPEG. A view is aligned
@@ -24,12 +24,11 @@ _NOISE, _BRIGHTER, _CONTRAST, _QUANTUM = 0.02, 0.06, 0.12, 0.04
 
 @dataclass(frozen=True)
 class Reader:
-    """A recognizer that gradients pass through, in bfloat16 if `half`; `centre` (d,) is taken off its unit vectors."""
+    """A recognizer that gradients pass through; `centre` (d,) is taken off its unit vectors."""
 
     name: str
     graph: nn.Module
     centre: Tensor
-    half: bool = False
 
     def embed(self, images: Tensor, points: Tensor, rng: np.random.Generator | None) -> Tensor:
         """Unit vectors (n, d) of crops (n, 3, s, s), 0-1, with five points (n, 5, 2) px; seen as jittered by `rng`."""
@@ -40,9 +39,7 @@ class Reader:
         if rng is not None:
             seen = worsened(seen, rng)
         mean = torch.tensor(card.mean, device=images.device).reshape(1, 3, 1, 1)
-        seen = ((255 * seen - mean) * card.scale).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self.half):
-            vectors = self.graph(seen)[0]
+        vectors = self.graph(((255 * seen - mean) * card.scale).contiguous(memory_format=torch.channels_last))[0]
         return F.normalize(F.normalize(vectors.float(), dim=1) - self.centre, dim=1)
 
 
