@@ -63,7 +63,7 @@ def ksame_net(
     compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile, for a GPU.")] = False,
     full: Annotated[bool, typer.Option("--full", help="float32 throughout, where bf16 is slow.")] = False,
     threads: Annotated[int, typer.Option(min=1)] = 2,
-    rate: Annotated[float, typer.Option(help="Of learning, at the start.")] = 1e-3,
+    rate: Annotated[float, typer.Option(help="Of learning, at the start.")] = 6e-4,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Train ksame-net, or go on with it."""

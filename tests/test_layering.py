@@ -78,5 +78,18 @@ def test_torch_ray_and_faiss_wait_until_they_are_used() -> None:
     heavy = {"torch", "ray", "faiss", "openvino", "onnxruntime"}
     for path in MODULES:
         early = {name.split(".")[0] for name, at_once in imported(path).items() if at_once} & heavy
-        if path.name not in ("torch_graph.py",):
-            assert not early, f"{path} imports {early} at once"
+        # Networks are made of torch; who trains them waits for it, and nobody else imports these.
+        networks = path.name == "torch_graph.py" or "training" in path.parts
+        assert early <= ({"torch"} if networks else set()), f"{path} imports {early} at once"
+
+
+def test_what_is_made_of_torch_waits_until_it_is_used() -> None:
+    made_of_torch = {
+        f"anonlib.{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}"
+        for path in MODULES
+        if any(name.split(".")[0] == "torch" and at_once for name, at_once in imported(path).items())
+    }
+    for path in MODULES:
+        if "training" not in path.parts:
+            early = {name for name, at_once in imported(path).items() if at_once}
+            assert not early & made_of_torch, path

@@ -8,6 +8,7 @@ any moment, it goes on from its last checkpoint.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
 
-_EMA_WARM = 10.0
+_EMA_WARM, _WARM = 10.0, 200
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Settings:
     """
 
     seconds: float
-    rate: float = 1e-3
+    rate: float = 6e-4
     average: float = 0.999
     pictures: float = 300.0
     save: float = 120.0
@@ -102,9 +103,10 @@ class Run:
         counted = 0
         while self.seconds < settings.seconds:
             progress = min(1.0, self.seconds / settings.seconds)
+            rate = settings.rate * min(1.0, self.steps / _WARM) * 0.5 * (1 + math.cos(math.pi * progress))
             for optimizer in self.task.optimizers.values():
                 for group in optimizer.param_groups:
-                    group["lr"] = settings.rate * group.get("scale", 1.0) * 0.5 * (1 + np.cos(np.pi * progress))
+                    group["lr"] = rate
             for name, value in self.task.step(self.random, progress).items():
                 sums[name] = sums.get(name, 0.0) + value
             counted += 1

@@ -64,7 +64,7 @@ class MoodTexture:
 
 @dataclass(frozen=True)
 class BankVectors:
-    """Public people without their faces: `vectors` (b, d) unit rows of the identity space, `female`, `age` (b,)."""
+    """Identities without faces: `vectors` (b, d) unit rows of the identity space, `female`, `age` (b,)."""
 
     vectors: NDArray[np.float32]
     female: NDArray[np.float32]
@@ -75,7 +75,7 @@ class BankVectors:
 class NetworkDecoder:
     """The network in a file: `centre` (d,) of the identity space, `eyes`: how open they are drawn, `digest`: sha256.
 
-    `bank`: who of its own faces may lend an identity.
+    `bank`: people who do not exist and may lend an identity.
     """
 
     about: About

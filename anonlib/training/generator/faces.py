@@ -126,7 +126,7 @@ def load(folder: Path) -> Faces:
             rows = np.flatnonzero(part["stranger"] < APART)
             for name, arrays in columns.items():
                 arrays.append(_views(part, rows) if name == "view" else part[name][rows])
-    if not columns["view"]:
+    if not any(len(rows) for rows in columns["view"]):
         raise ValueError(f"{folder} holds no prepared faces; run `python jobs/train_generator.py prepare` first")
     return Faces(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 

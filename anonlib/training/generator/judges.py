@@ -65,6 +65,10 @@ class Judges(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         }
         return Opinion(vectors, features, gender.float(), ages.float() @ years, (mood.float() + 1e-4).log())
 
+    def features(self, views: Tensor) -> list[Tensor]:
+        """What an Opinion has of them, alone."""
+        return list(self._of(PIPELINE_RECOGNIZER, views)[1:])
+
     def _of(self, name: str, views: Tensor) -> tuple[Tensor, ...]:
         wanted = MODELS[name].input
         crops = F.grid_sample(views, cut(wanted, views), mode="bilinear", padding_mode="border", align_corners=False)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from anonlib.synthesis.textures.linear import BOUND, Decoder
 from anonlib.synthesis.textures.network import LOOKS
 from anonlib.synthesis.textures.space import unpacked
+from anonlib.training.decoder import face_zone
 
 BASE = 128
 """Side in px at which the linear face is kept."""
@@ -81,6 +82,7 @@ class Generator(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(getattr(linear, name))))
         self.register_buffer("look_mean", torch.from_numpy(look_mean))
         self.register_buffer("look_spread", torch.from_numpy(look_spread))
+        self.register_buffer("zone", torch.from_numpy(zone_of(size))[None, None])
         inputs = len(linear.axes) + len(LOOKS)
         self.mapping = nn.ModuleList([nn.Linear(inputs, STYLE), nn.Linear(STYLE, STYLE)])
         self.start = nn.Linear(STYLE, WIDTHS[4] * 16)
@@ -111,7 +113,7 @@ class Generator(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
             x, more = block(x, style, shown)
             drawn = more if drawn is None else doubled(drawn) + more
         assert drawn is not None
-        return (base if self.size <= BASE else doubled(base)) + drawn.float()
+        return (base if self.size <= BASE else doubled(base)) + self.zone * drawn.float()
 
 
 class Block(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
@@ -158,6 +160,12 @@ class Critic(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
         return self.answer(x)
+
+
+def zone_of(side: int) -> NDArray[np.float32]:
+    """Where a face may differ from the mean (side, side), 0-1: beyond, a pattern could please a recognizer unseen."""
+    packed = face_zone().astype(np.float32)
+    return np.asarray(cv2.resize(unpacked(packed), (side, side), interpolation=cv2.INTER_AREA)[..., 0], np.float32)
 
 
 def doubled(picture: Tensor) -> Tensor:

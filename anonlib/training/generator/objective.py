@@ -24,19 +24,19 @@ from anonlib.synthesis.canonical import canonical_frame
 from anonlib.synthesis.textures.linear import Decoder
 from anonlib.synthesis.textures.space import SIDE as STORED
 from anonlib.synthesis.textures.space import region
-from anonlib.training.decoder import face_zone
 from anonlib.training.generator.faces import SECOND_RECOGNIZER, Faces
 from anonlib.training.generator.judges import Glance, Judges, Opinion, painted
-from anonlib.training.generator.network import Critic, Generator, Linear
+from anonlib.training.generator.network import Critic, Generator, Linear, zone_of
 from anonlib.training.generator.scenes import NOBODY, Scenes, looks_of, make_scenes
 from anonlib.training.loop import Settings, autocast, grid_of
 
 JUDGED = 200
-"""Faces that are kept from training, to measure on."""
+"""Faces that are kept from training, to measure on; of few faces a fifth."""
 
 _OPEN = 0.12
 """How open a mouth must be to show an inside that can be learned."""
 _CRITIC_FROM = 0.04
+_MARKED = 2.5
 _SHOWN = 8
 _PIECE = 20
 
@@ -46,13 +46,13 @@ class Weights:
     """How much each part of the objective counts."""
 
     texture: float = 4.0
-    features: float = 0.5
+    features: float = 1.0
     identity: float = 1.5
     second: float = 1.0
     gender: float = 0.1
     age: float = 0.01
     mood: float = 0.05
-    critic: float = 0.15
+    critic: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,11 @@ class Training:
     ) -> None:
         self.faces, self.settings, self.batch, self.weights = faces, settings, batch, weights
         order = np.random.default_rng(0).permutation(len(faces))
+        judged = min(JUDGED, len(faces) // 5)
         self.z = decoder.identity(faces.vector)
         linear = Linear.of(decoder)
-        self.judged = make_scenes(faces, np.sort(order[:JUDGED]), self.z, linear, 1, workers)
-        self.scenes = make_scenes(faces, np.sort(order[JUDGED:]), self.z, linear, settings.seed + 2, workers)
+        self.judged = make_scenes(faces, np.sort(order[:judged]), self.z, linear, 1, workers)
+        self.scenes = make_scenes(faces, np.sort(order[judged:]), self.z, linear, settings.seed + 2, workers)
         look = looks_of(faces)
         self.centre = torch.from_numpy(decoder.centre)
         generator = Generator(linear, look.mean(axis=0), look.std(axis=0) + 1e-3, size)
@@ -107,7 +108,8 @@ class Training:
         self.size = size
         self._draw = torch.compile(generator) if settings.compiled else generator
         self._mean = self._spread_out(torch.from_numpy(decoder.space.detail_mean)[None])
-        self._zone = self._spread_out(torch.from_numpy(face_zone().astype(np.float32))[None])[:, :1]
+        self._zone = torch.from_numpy(zone_of(size))[None, None].to(settings.device)
+        self._telling = torch.from_numpy(_telling(size))[None, None].to(settings.device)
         lips = cv2.GaussianBlur(canonical_frame().polygon(topology.LIPS_INNER, 1.1).astype(np.float32), (0, 0), 1.5)
         lips = cv2.resize(lips, (size, size), interpolation=cv2.INTER_AREA)
         self._lips = torch.from_numpy(np.asarray(lips))[None, None].to(settings.device)
@@ -150,14 +152,14 @@ class Training:
         with torch.no_grad():
             true = painted(real, batch.grid, batch.alpha, batch.light, batch.ground)
             with autocast(self.settings):
-                wanted = self.judges(glance(true))
+                wanted = self.judges.features(glance(true))
         with autocast(self.settings):
             seen = self.judges(glance(view))
         weight = batch.weight * known[:, None, None, None]
         texture = (weight * (fake - real).abs()).sum() / (3 * weight.sum()).clamp(min=1)
         features = sum(
             (a.float() - b.float()).abs().mean(dim=(1, 2, 3)) / b.float().abs().mean(dim=(1, 2, 3)).clamp(min=1e-3)
-            for a, b in zip(seen.features, wanted.features, strict=True)
+            for a, b in zip(seen.features, wanted, strict=True)
         )
         losses = {
             "texture": texture,
@@ -208,7 +210,8 @@ class Training:
 
     def sheet(self, generator: nn.Module) -> NDArray[np.uint8]:
         """Judged people: their texture, the linear one, ours; then where ours goes, before and after; and nobodies."""
-        known = np.flatnonzero(self.judged.face != NOBODY)[:: JUDGED // _SHOWN][:_SHOWN]
+        known = np.flatnonzero(self.judged.face != NOBODY)
+        known = known[:: max(1, len(known) // _SHOWN)][:_SHOWN]
         free = np.flatnonzero(self.judged.face == NOBODY)[: _SHOWN // 2]
         batch = self._batch(self.judged, np.concatenate([known, free]))
         own, _ = generator.condition(batch.z, batch.look)
@@ -235,7 +238,7 @@ class Training:
         seen = F.interpolate(seen, size=(self.size, self.size), mode="bilinear", align_corners=False)
         real = self._mean + self._zone * seen * (own - self._mean)
         mouth = torch.from_numpy((faces.mouth[face] / _OPEN).clip(0, 1).astype(np.float32)).to(device)
-        weight = self._zone * seen * (1 - self._lips * (1 - mouth[:, None, None, None]))
+        weight = self._telling * seen * (1 - self._lips * (1 - mouth[:, None, None, None]))
 
         def pixels(array: NDArray[np.generic]) -> Tensor:
             return torch.from_numpy(array[rows]).to(device).float().permute(0, 3, 1, 2)
@@ -271,6 +274,15 @@ class Training:
 
 
 _SHOWN_SIDE = 80
+
+
+def _telling(side: int) -> NDArray[np.float32]:
+    """How much a texture's px (side, side) count: eyes, brows and lips more than skin."""
+    frame = canonical_frame()
+    parts = (topology.LEFT_EYE, topology.RIGHT_EYE, topology.LEFT_BROW, topology.RIGHT_BROW, topology.LIPS_OUTER)
+    marked = np.max([frame.polygon(part, 1.3) for part in parts], axis=0).astype(np.float32)
+    marked = np.asarray(cv2.GaussianBlur(marked, (0, 0), 2), np.float32)
+    return zone_of(side) * (1 + (_MARKED - 1) * cv2.resize(marked, (side, side), interpolation=cv2.INTER_AREA))
 
 
 def _visible(detail: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from anonlib.synthesis.textures.network import NetworkDecoder
 from anonlib.training.decoder import fit
 from anonlib.training.generator.card import card_of
 from anonlib.training.generator.export import to_onnx
-from anonlib.training.generator.faces import load
+from anonlib.training.generator.faces import APART, load
 from anonlib.training.generator.network import Generator, Linear
 from anonlib.training.generator.objective import Training, Weights
 from anonlib.training.generator.scenes import looks_of
@@ -85,7 +85,7 @@ def export(folder: Path, output: Path) -> NetworkDecoder:
     storage = LocalStorage(output.parent)
     storage.publish(output.name, data)
     made = NetworkDecoder.from_bytes(data)
-    storage.publish(f"{output.stem}.md", card_of(notes, made, len(data)).encode())
+    storage.publish(f"{output.stem}.md", card_of(notes, made, len(data), APART).encode())
     return made
 
 
