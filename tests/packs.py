@@ -42,21 +42,23 @@ def arcface(path: Path, batch: int | str) -> Path:
 
 
 def swapper(path: Path, emap: bool = True) -> Path:
-    """inswapper's interface; the answer is one colour that the mapped identity decides, and a fifth of the face."""
+    """inswapper's interface; the answer is a colour that the mapped identity decides, speckles, and 5 % of the face."""
     nodes = [
         helper.make_node("MatMul", ["source", "w"], ["raw"]),
         helper.make_node("Sigmoid", ["raw"], ["bounded"]),
         helper.make_node("Reshape", ["bounded", "plane"], ["colour"]),
         helper.make_node("Mul", ["colour", "most"], ["new"]),
         helper.make_node("Mul", ["input.1", "rest"], ["old"]),
-        helper.make_node("Add", ["new", "old"], ["output"]),
+        helper.make_node("Add", ["new", "old"], ["both"]),
+        helper.make_node("Add", ["both", "speckles"], ["output"]),
     ]
     random = np.random.default_rng(1)
     weights: dict[str, np.ndarray] = {
         "w": 20 * random.standard_normal((512, 3)).astype(np.float32),
         "plane": np.array([1, 3, 1, 1], np.int64),
-        "most": np.array([0.8], np.float32),
-        "rest": np.array([0.2], np.float32),
+        "most": np.array([0.5], np.float32),
+        "rest": np.array([0.05], np.float32),
+        "speckles": random.uniform(0, 0.45, (1, 3, 8, 8)).repeat(16, axis=2).repeat(16, axis=3).astype(np.float32),
     }
     if emap:
         weights["emap"] = random.standard_normal((512, 512)).astype(np.float32)

@@ -34,6 +34,8 @@ from anonlib.synthesis.render import Rendered
 
 EMBEDDING, SWAPPER, RECOGNIZER, DONORS = "embedding", "swapper", "recognizer", "donors"
 """Names of the files among a job's models."""
+_STRENGTHS = (1.0, 1.5, 2.0)
+"""Of the way from person to donor; what is tried after the first is seen more."""
 _Opened = TypeVar("_Opened")
 _OWN = "the user's own; unknown to anonlib"
 
@@ -73,7 +75,12 @@ class Lender(Protocol):
         """Degrees that a donor keeps from the person, there."""
         ...
 
-    def vector(self, person: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """How strongly the donor is put in: at first, and where the output still matches the person."""
+        ...
+
+    def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
         """What a draw of donor `row` for a person (d,) holds, (d,)."""
         ...
 
@@ -102,8 +109,12 @@ class EmbeddingLender:
     def own_angle(self, method: MethodConfig) -> float:
         return method.own_angle
 
-    def vector(self, person: NDArray[np.float32], row: int) -> NDArray[np.float32]:
-        return np.asarray(self.embedding.donors[row] - person, np.float32)
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        return _STRENGTHS
+
+    def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
+        return np.asarray(strength * (self.embedding.donors[row] - person), np.float32)
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: Draw) -> Rendered:
         return self.embedding.render(image, mesh, draw.vector)
@@ -133,7 +144,11 @@ class SwapLender:
     def own_angle(self, method: MethodConfig) -> float:
         return math.degrees(math.acos(SAME_PERSON))
 
-    def vector(self, person: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        return (1.0,)
+
+    def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
         return np.asarray(self.gallery.vectors[row], np.float32)
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: Draw) -> Rendered:
@@ -162,7 +177,7 @@ def lent_draws(
     looks: Sequence[tuple[float, float]],
     keyring: Keyring,
 ) -> list[list[Draw]]:
-    """The donor of each subject, as draws; raises ConfigError if there is nobody unlike enough."""
+    """The donor of each subject, as draws in the order they are tried; raises ConfigError if there is nobody unlike enough."""
     own_angle, points = lender.own_angle(job.method), lender.identity(templates)
     try:
         chosen = donor(points, lender.gallery, ids, keyring, strata=strata, own_angle=own_angle)
@@ -170,14 +185,14 @@ def lent_draws(
         raise ConfigError(f"{job.method.name} finds no donor: {error}") from None
     rows = chosen.rows[:, 0].tolist()
     return [
-        [Draw(lender.vector(point, row), *look, (row,), (1.0,))]
+        [Draw(lender.vector(point, row, strength), *look, (row,), (strength,)) for strength in lender.strengths]
         for point, row, look in zip(points, rows, looks, strict=True)
     ]
 
 
 def digest_of(lender: Lender, draw: Draw) -> str:
-    """Names what a draw's face wears: 64 hex digits of network, donors and donor."""
-    return hashlib.sha256(f"{lender.digest} {draw.rows[0]}".encode()).hexdigest()
+    """Names what a draw's face wears: 64 hex digits of network, donors, donor and strength."""
+    return hashlib.sha256(f"{lender.digest} {draw.rows[0]} {draw.weights[0]:g}".encode()).hexdigest()
 
 
 def lender_of(models: Mapping[str, bytes]) -> Lender | None:
