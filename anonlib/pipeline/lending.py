@@ -177,7 +177,10 @@ def lent_draws(
     looks: Sequence[tuple[float, float]],
     keyring: Keyring,
 ) -> list[list[Draw]]:
-    """The donor of each subject, as draws in the order they are tried; raises ConfigError if there is nobody unlike enough."""
+    """The donor of each subject, as draws in the order they are tried.
+
+    Raises ConfigError if nobody is unlike enough.
+    """
     own_angle, points = lender.own_angle(job.method), lender.identity(templates)
     try:
         chosen = donor(points, lender.gallery, ids, keyring, strata=strata, own_angle=own_angle)
