@@ -47,13 +47,13 @@ _SHEET_SEED = 5
 class Weights:
     """How much each part of the loss counts."""
 
-    donor: float = 0.7
-    source: float = 1.0
-    change: float = 3.0
-    tint: float = 4.0
+    donor: float = 0.5
+    source: float = 1.5
+    change: float = 2.0
+    tint: float = 3.0
     colour: float = 10.0
-    shift: float = 0.02
-    looks: float = 0.2
+    shift: float = 0.015
+    looks: float = 0.3
 
 
 class Training:

@@ -20,7 +20,7 @@ FINEST = 5.0
 """Standard deviation in px, of DRAWN_SIDE, of what is too smooth to be a feature."""
 COLOUR = 0.3
 """How much of its colours is kept: a face is told by shades, and blue ones are seen at once."""
-STRETCH = 1.6
+STRETCH = 2.0
 """Regression answers fainter than faces are; more is stronger and shows more."""
 _BLOCK = 1000
 
