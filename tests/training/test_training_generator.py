@@ -181,7 +181,7 @@ def test_a_step_teaches_the_texture(fitted: Fit, faces: Faces) -> None:
     with torch.no_grad():
         before = task.measure(task.networks["generator"])
     losses = [task.step(np.random.default_rng(0), 0.0)["texture"] for _ in range(12)]
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.97 * losses[0]
     with torch.no_grad():
         after = task.measure(task.networks["generator"])
     assert before["cosine"] == pytest.approx(before["linear_cosine"], abs=0.02)

@@ -17,7 +17,7 @@ from anonlib.records import MESH_POINTS
 from anonlib.synthesis.base import About, PublicFaces
 from anonlib.synthesis.textures.linear import BOUND, Decoder
 from anonlib.synthesis.textures.network import ASKED, DETAIL, LOOKS, SHAPE, VERSION, BankVectors, arrays_of
-from anonlib.training.generator.network import BASE, SLOPE, WIDTHS, Block, Generator
+from anonlib.training.generator.network import BASE, SLOPE, WIDTHS, Block, Generator, zone_of
 
 NOBODIES = 3000
 """How many people who do not exist a file brings."""
@@ -45,7 +45,7 @@ def to_onnx(generator: Generator, about: About, decoder: Decoder) -> bytes:
         x, more = writer.block(f"blocks.{number}", block, x, style, writer.shown(base, block.side))
         drawn = graph.add("Add", writer.doubled(drawn, 3), more) if drawn else more
     whole = base if generator.size <= BASE else writer.doubled(base, 3)
-    zone = graph.const(weights["zone"].astype(np.float32))
+    zone = graph.const(zone_of(generator.size)[None, None])
     detail = graph.add("Add", whole, graph.add("Mul", drawn, zone))
     shape = writer.linear("shape", own, kind)
     graph.outputs = [

@@ -82,7 +82,7 @@ class Generator(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(getattr(linear, name))))
         self.register_buffer("look_mean", torch.from_numpy(look_mean))
         self.register_buffer("look_spread", torch.from_numpy(look_spread))
-        self.register_buffer("zone", torch.from_numpy(zone_of(size))[None, None])
+        self.register_buffer("zone", torch.from_numpy(zone_of(size))[None, None], persistent=False)
         inputs = len(linear.axes) + len(LOOKS)
         self.mapping = nn.ModuleList([nn.Linear(inputs, STYLE), nn.Linear(STYLE, STYLE)])
         self.start = nn.Linear(STYLE, WIDTHS[4] * 16)
