@@ -57,7 +57,8 @@ FLAGS = (
         "method.name",
         "--method",
         str,
-        "k-diff, k-same, dp-laplace, dp-vmf, dp-purkayastha, dp-uniform, sampling, surrogate, solid, blur, pixelate.",
+        "k-diff, k-same, dp-laplace, dp-vmf, dp-purkayastha, dp-uniform, sampling, surrogate, embedding, inswapper, "
+        "solid, blur, pixelate.",
     ),
     Flag("method.k", "--k", int, "The least number of people that share one new face."),
     Flag("method.texture", "--texture", str, "How a new face is made: average, linear, bank or ksame-net."),
@@ -67,6 +68,12 @@ FLAGS = (
     Flag("method.own_angle", "--own-angle", float, "Degrees between a sampled identity and its subject."),
     Flag("method.other_angle", "--other-angle", float, "Degrees between a sampled identity and everybody else."),
     Flag("method.draw", "--draw", str, "fresh, or reuse: a person keeps the face of an earlier release."),
+    Flag(
+        "method.accept", "--accept", str, "Of embedding: that people can still recognize these faces, in these words."
+    ),
+    Flag("method.swapper", "--swapper", str, "Of inswapper: your swapper's .onnx file."),
+    Flag("method.recognizer", "--recognizer", str, "Of inswapper: the ArcFace .onnx that the swapper was made for."),
+    Flag("method.donors", "--donors", str, "Of inswapper: photos of people who agreed to lend their faces."),
     Flag("detector.name", "--detector", str, "Which network finds faces: centerface."),
     Flag("detector.side", "--detector-side", int, "The longer side of an image during detection, in px."),
     Flag("detector.score", "--detector-score", float, "The least score of a face, between 0 and 1."),

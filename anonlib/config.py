@@ -25,6 +25,8 @@ MethodName = Literal[
     "dp-uniform",
     "sampling",
     "surrogate",
+    "embedding",
+    "inswapper",
     "solid",
     "blur",
     "pixelate",
@@ -33,7 +35,13 @@ CLASS_METHODS = frozenset({"k-diff", "k-same"})
 """A class of k subjects wears one face."""
 VECTOR_METHODS = frozenset({"dp-laplace", "dp-vmf", "dp-purkayastha", "dp-uniform", "sampling", "surrogate"})
 """Every subject gets an identity vector of its own, which a decoder turns into a face."""
-SYNTHESIS_METHODS = CLASS_METHODS | VECTOR_METHODS
+CROP_METHODS = frozenset({"embedding", "inswapper"})
+"""Every subject gets a donor, whose features a network puts into the face's own crop."""
+SYNTHESIS_METHODS = CLASS_METHODS | VECTOR_METHODS | CROP_METHODS
+METHOD_FILES = ("decoder", "swapper", "recognizer", "donors")
+"""Keys of a method that say where something lies: what is in it counts, and releases name its sha256 instead."""
+STILL_RECOGNIZED = "people can still recognize these faces"
+"""What a job must say for `embedding`, which deceives machines alone."""
 
 
 class ConfigError(Exception):
@@ -73,7 +81,8 @@ class MethodConfig(_Frozen):
     release) and dp-purkayastha (a radian); `kappa`: of dp-vmf (a unit of Euclidean distance). `own_angle`,
     `other_angle`: degrees that a sampled identity keeps from its subject and from everybody else. `decoder`: the file
     that `anonlib fit-decoder` wrote; ksame-net brings its own. `draw`: whether a person known from an earlier release
-    keeps that face.
+    keeps that face. `accept`: of embedding, STILL_RECOGNIZED. `swapper`, `recognizer`: of inswapper, a user's ONNX
+    files; `donors`: photos of people who agreed to lend it their faces.
     """
 
     name: MethodName = "k-diff"
@@ -85,6 +94,10 @@ class MethodConfig(_Frozen):
     own_angle: float = Field(default=75.0, gt=0, lt=180)
     other_angle: float = Field(default=50.0, gt=0, lt=180)
     draw: Literal["fresh", "reuse"] = "fresh"
+    accept: str | None = None
+    swapper: str | None = None
+    recognizer: str | None = None
+    donors: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> MethodConfig:
@@ -98,7 +111,27 @@ class MethodConfig(_Frozen):
             raise ValueError(f"{self.name} draws an identity vector; its texture is not average")
         if self.needs_decoder and not self.decoder and self.texture_name != "ksame-net":
             raise ValueError(f"{self.name} with this texture needs a decoder; make one with `anonlib fit-decoder`")
+        self._fits_crops()
         return self
+
+    def _fits_crops(self) -> None:
+        if self.name == "embedding" and self.accept != STILL_RECOGNIZED:
+            raise ValueError(
+                "embedding deceives recognizers and not people, so it anonymizes nobody; "
+                f'if that is what you want, say so by accept: "{STILL_RECOGNIZED}"'
+            )
+        if self.name != "embedding" and self.accept is not None:
+            raise ValueError(f"accept belongs to embedding; the method is {self.name}")
+        given = [name for name in ("swapper", "recognizer", "donors") if getattr(self, name) is not None]
+        if self.name == "inswapper" and len(given) < 3:
+            raise ValueError(
+                "inswapper needs three things of yours: swapper and recognizer, the .onnx files of a swapper and of "
+                "the ArcFace that it was made for, and donors, photos of people who agreed to lend it their faces"
+            )
+        if self.name != "inswapper" and given:
+            raise ValueError(f"{' and '.join(given)} belong to inswapper; the method is {self.name}")
+        if self.name in CROP_METHODS and self.texture is not None:
+            raise ValueError(f"{self.name} changes the face's own px and has no texture")
 
     @property
     def texture_name(self) -> str:
@@ -214,16 +247,17 @@ class JobConfig(_Frozen):
                 "with a ledger classes grow over releases, and who is absent has no photos to average; "
                 "k-diff and k-same need the texture linear or bank there"
             )
-        if self.method.draw == "reuse" and (self.ledger is None or self.method.name not in VECTOR_METHODS):
+        draws = self.method.name in VECTOR_METHODS | CROP_METHODS
+        if self.method.draw == "reuse" and (self.ledger is None or not draws):
             raise ValueError("method.draw: reuse needs a ledger that remembers the draws, and a method that draws")
         return self
 
     def digest(self, *parts: str) -> str:
         """Hex sha256 of the named top-level parts: what two runs must share to continue each other.
 
-        Where the decoder's file lies is not in it; what is in the file counts, and the plan's key holds that.
+        Where the method's files lie is not in it; what is in them counts, and the plan's key holds that.
         """
-        everything = self.model_dump(mode="json", exclude={"method": {"decoder"}})
+        everything = self.model_dump(mode="json", exclude={"method": set(METHOD_FILES)})
         chosen = {part: everything[part] for part in sorted(parts)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 

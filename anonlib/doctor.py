@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ from anonlib.models.catalog import SETS
 from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
 from anonlib.pipeline.decoding import read_decoder
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
+from anonlib.pipeline.lending import read_lent
 from anonlib.pipeline.places import PURGED, SECRET, open_places, storage_options
 from anonlib.pipeline.runner import check_shape, start
 from anonlib.pipeline.secret import open_keyring
@@ -121,7 +122,13 @@ def _models(job: JobConfig | None) -> Iterator[Finding]:
 
 def _licences(job: JobConfig) -> Iterator[Finding]:
     whole = True
-    for what, check in (("licences", check_licences), ("models", check_precision), ("models", read_decoder)):
+    checks: tuple[tuple[str, Callable[[JobConfig], object]], ...] = (
+        ("licences", check_licences),
+        ("models", check_precision),
+        ("models", read_decoder),
+        ("models", read_lent),
+    )
+    for what, check in checks:
         try:
             check(job)
         except ConfigError as error:

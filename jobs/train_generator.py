@@ -93,6 +93,48 @@ def export(
     print_rows([("network", str(output)), ("sha256", decoder.digest), ("terms", decoder.about.terms)])
 
 
+@app.command()
+def embedding(
+    faces: Folder,
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    minutes: Annotated[float, typer.Option(help="How long the run may take, all its pieces together.")],
+    terms: Annotated[str, typer.Option(help="Under which terms the photos may be used.")],
+    about: Annotated[str, typer.Option(help="What the photos are.")] = "photos of the user",
+    commercial: Annotated[bool, typer.Option(help="Whether the terms allow commercial use.")] = False,
+    batch: Annotated[int, typer.Option(min=2)] = 8,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    full: Annotated[bool, typer.Option("--full", help="float32 throughout, where bf16 is slow.")] = False,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    rate: Annotated[float, typer.Option(help="Of learning, at the start.")] = 6e-4,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Train the network of the method embedding, or go on with it."""
+    from anonlib.synthesis.base import About
+    from anonlib.training.embedding.trainer import train
+    from anonlib.training.loop import Settings
+
+    settings = Settings(60 * minutes, rate, device=device, bf16=not full, threads=threads, seed=seed)
+    record = train(faces, run, settings, About(about, terms, 0, commercial), batch)
+    print_rows(
+        [
+            ("steps", f"{record.steps:,} in {record.seconds / 60:.0f} minutes on {record.machine}"),
+            *((name, f"{value:.3f}") for name, value in record.figures.items()),
+        ]
+    )
+
+
+@app.command(name="export-embedding")
+def export_embedding(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    output: Annotated[Path, typer.Argument(help="The .onnx file to write; its card goes beside it.")],
+) -> None:
+    """Write the network of the method embedding as ONNX with its donors and its model card."""
+    from anonlib.training.embedding.trainer import export as write
+
+    made = write(run, output)
+    print_rows([("network", str(output)), ("sha256", made.digest), ("terms", made.about.terms)])
+
+
 if __name__ == "__main__":
     with guarded():
         app()

@@ -25,6 +25,10 @@ from anonlib.privacy.conditions import Classes, ClassRow, DrawRow, Draws, Nothin
 from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS, MANIFEST, QUARANTINED
 from anonlib.storage import NotFound, Storage
 
+_WITHOUT_PROOF = {
+    "embedding": "that the people are not recognized: this method deceives recognizers, not people",
+    "inswapper": "that the donors agreed, and how much of a face the swapper kept: its maker brought both",
+}
 _SUMMED = ("images", "faces", "released", "no_face", "quarantined")
 
 
@@ -89,6 +93,8 @@ def unproved(found: Verified) -> list[str]:
         said.append("who the people are, and that no two are one: their templates stay with the maker")
         said.append("that each picture shows the surrogate which its row names: surrogates stay with the maker")
     said.append("that every face was found, and that hair, clothes and background give nobody away")
+    if method in _WITHOUT_PROOF:
+        said.append(_WITHOUT_PROOF[method])
     outside = counts.next_surrogate + counts.solid
     if outside and method != "solid":
         said.append(

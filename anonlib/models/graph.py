@@ -43,7 +43,7 @@ STABLE_SINCE_7 = frozenset(
         "Tanh",
     )
 )
-STABLE_SINCE_13 = frozenset(("Cast", "Clip", "Div", "Max", "Min", "Pad", "Softmax", "Sqrt"))
+STABLE_SINCE_13 = frozenset(("Cast", "Clip", "Div", "Max", "Min", "Pad", "Slice", "Softmax", "Sqrt"))
 
 Array = NDArray[Any]
 Dims = tuple[int | str, ...]

@@ -1,24 +1,31 @@
-"""Runs the detector and the recogniser of an InsightFace pack that the user owns.
+"""Runs the detector and the recogniser of an InsightFace pack that the user owns, and a swapper made for it.
 
 The packs (buffalo_l, antelopev2, ...) are the field's usual baseline, but their weights are for
 non-commercial research, so anonlib neither ships nor downloads them: the user gives a path, and insightface
-itself opens the file and knows its pre-processing. These two classes put types around it and turn RGB to BGR.
+itself opens the file and knows its pre-processing. These classes put types around it and turn RGB to BGR.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from anonlib.models.runtime import BackendMissing
 
 _DETECTOR_SIZE = (640, 640)  # width, height; what the packs' own detectors were tuned at
-_RECOGNIZER_SIZE = 112
+RECOGNIZER_SIZE = 112
+SWAPPER_SIZE, SWAPPER_DIMENSIONS = 128, 512
+SWAPPER_SHIFT = 8.0
+"""ArcFace's points lie so many px further right in a swapper's crop of 128 px than in one of 112."""
 
 
 class PackError(ValueError):
@@ -66,7 +73,7 @@ class PackRecognizer:
 
     def __init__(self, path: str | Path, *, threads: int = 1, device: str = "cpu") -> None:
         self._model = _open(path, "recognition", threads, device)
-        if tuple(self._model.input_size) != (_RECOGNIZER_SIZE, _RECOGNIZER_SIZE):
+        if tuple(self._model.input_size) != (RECOGNIZER_SIZE, RECOGNIZER_SIZE):
             raise PackError(f"{path} wants faces of {self._model.input_size} px; anonlib aligns to 112x112.")
         # some exports fix the batch at 1
         self._at_once = 1 if self._model.input_shape[0] == 1 else 64
@@ -74,7 +81,7 @@ class PackRecognizer:
 
     def embed(self, aligned: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Faces aligned to ArcFace's points, RGB uint8 (N, 112, 112, 3) -> unit vectors float32 (N, D)."""
-        if aligned.dtype != np.uint8 or aligned.shape[1:] != (_RECOGNIZER_SIZE, _RECOGNIZER_SIZE, 3):
+        if aligned.dtype != np.uint8 or aligned.shape[1:] != (RECOGNIZER_SIZE, RECOGNIZER_SIZE, 3):
             raise ValueError(f"Aligned faces are uint8 (N, 112, 112, 3), not {aligned.dtype} {aligned.shape}.")
         bgr = list(np.ascontiguousarray(aligned[..., ::-1]))
         step = self._at_once
@@ -82,6 +89,54 @@ class PackRecognizer:
         vectors = np.concatenate([np.zeros((0, self.dimensions), np.float32), *parts])
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
+
+
+class PackSwapper:
+    """A swapper with inswapper's interface, e.g. inswapper_128.onnx. Raises PackError; BackendMissing.
+
+    Two inputs, target (1, 3, 128, 128) and source (1, 512), and the map from ArcFace's vectors to the source's, (512,
+    512), as the last initializer.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 1, device: str = "cpu") -> None:
+        _check_swapper(Path(path))
+        # it tells its shape to whoever reads the terminal
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._model = _open(path, "swapping", threads, device)
+
+    def swap(self, aligned: NDArray[np.uint8], source: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """A face aligned at 128 px, RGB (128, 128, 3), with the identity of an ArcFace vector (512,) of length one."""
+        if aligned.shape != (SWAPPER_SIZE, SWAPPER_SIZE, 3) or source.shape != (SWAPPER_DIMENSIONS,):
+            raise ValueError(
+                f"A swap takes a face of {SWAPPER_SIZE} px and {SWAPPER_DIMENSIONS} numbers, "
+                f"not {aligned.shape} and {source.shape}."
+            )
+        latent = source @ self._model.emap
+        latent = latent / max(float(np.linalg.norm(latent)), float(np.finfo(np.float32).tiny))
+        face = np.ascontiguousarray(aligned.transpose(2, 0, 1)[None], dtype=np.float32)
+        swapped = self._model.forward(face, latent[None].astype(np.float32))[0]
+        return np.asarray(np.clip(np.rint(255 * swapped.transpose(1, 2, 0)), 0, 255), np.uint8)
+
+
+def _check_swapper(file: Path) -> None:
+    """Raise PackError if an .onnx is no swapper; a missing one is found by whoever opens it."""
+    if not file.is_file():
+        return
+    try:
+        graph = onnx.load(file).graph
+    except (DecodeError, ValueError, OSError) as error:
+        raise PackError(f"{file} cannot be read as ONNX: {error}") from None
+    known = {one.name for one in graph.initializer}
+    shapes = [
+        [d.dim_value or None for d in one.type.tensor_type.shape.dim] for one in graph.input if one.name not in known
+    ]
+    wanted = [[3, SWAPPER_SIZE, SWAPPER_SIZE], [SWAPPER_DIMENSIONS]]
+    if [shape[1:] for shape in shapes] != wanted or any(shape[0] not in (1, None) for shape in shapes):
+        raise PackError(
+            f"{file} is no swapper: its inputs must be a face (1, 3, 128, 128) and an identity (1, 512), not {shapes}"
+        )
+    if not graph.initializer or list(graph.initializer[-1].dims) != [SWAPPER_DIMENSIONS] * 2:
+        raise PackError(f"{file} is no swapper: its last initializer must be the map of identities (512, 512)")
 
 
 def _open(path: str | Path, task: str, threads: int, device: str) -> Any:
@@ -104,7 +159,9 @@ def _open(path: str | Path, task: str, threads: int, device: str) -> Any:
     if device.startswith("cuda"):
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.partition(":")[2] or "0"}))
     model = get_model(str(file), providers=providers, sess_options=options)
-    if model is None or model.taskname != task:
-        kind = "a model that insightface does not know" if model is None else f"a {model.taskname} model"
+    # insightface gives its swapper no task
+    found = None if model is None else getattr(model, "taskname", "swapping")
+    if found != task:
+        kind = "a model that insightface does not know" if model is None else f"a {found} model"
         raise PackError(f"{file} is {kind}; a {task} model was asked for.")
     return model

@@ -125,6 +125,13 @@ def _prelu(node: Node, x: list[Tensor], _: _Numbers) -> Tensor:
     return F.prelu(x[0], x[1].reshape(-1))
 
 
+def _slice(node: Node, x: list[Tensor], numbers: _Numbers) -> Tensor:
+    value = x[0]
+    for start, stop, axis in zip(*numbers, strict=True):
+        value = value.narrow(axis, start, stop - start)
+    return value
+
+
 def _simple(function: Callable[..., Tensor]) -> Callable[[Node, list[Tensor], _Numbers], Tensor]:
     return lambda node, x, numbers: function(*x)
 
@@ -148,6 +155,7 @@ _OPERATORS: dict[str, Callable[[Node, list[Tensor], Any], Tensor]] = {
     "Relu": _simple(torch.relu),
     "Reshape": lambda node, x, numbers: x[0].reshape(numbers[0]),
     "Sigmoid": _simple(torch.sigmoid),
+    "Slice": _slice,
     "Sqrt": _simple(torch.sqrt),
     "Softmax": lambda node, x, numbers: torch.softmax(x[0], node.attrs.get("axis", -1)),
     "Sub": _simple(torch.sub),

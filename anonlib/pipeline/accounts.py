@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError, JobConfig, MethodConfig
+from anonlib.config import METHOD_FILES, ConfigError, JobConfig, MethodConfig
 from anonlib.pipeline import tables
 from anonlib.pipeline.decoding import Draw, draw_of
 from anonlib.pipeline.people import SAME_PERSON, People, matrix
@@ -177,8 +177,8 @@ class Accounts:
 
 
 def kind_of(method: MethodConfig, decoder: str) -> str:
-    """What must agree for an earlier draw to be worn again: method, parameters and the digest of the decoder's file."""
-    parameters = method.model_dump_json(exclude={"decoder", "draw", "texture", "k"}, exclude_none=True)
+    """What must agree for an earlier draw to be worn again: method, parameters and the digest of the method's files."""
+    parameters = method.model_dump_json(exclude={*METHOD_FILES, "accept", "draw", "texture", "k"}, exclude_none=True)
     return f"{parameters} {decoder}"
 
 

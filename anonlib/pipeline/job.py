@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from anonlib import __version__
-from anonlib.config import SYNTHESIS_METHODS, JobConfig
+from anonlib.config import METHOD_FILES, SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
@@ -23,6 +23,7 @@ from anonlib.pipeline import tables
 from anonlib.pipeline.certify import certify
 from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
+from anonlib.pipeline.lending import MethodFile, read_lent
 from anonlib.pipeline.outcome import Outcome, without_names
 from anonlib.pipeline.places import (
     INVENTORY,
@@ -93,8 +94,9 @@ class Job:
         check_licences(config)
         check_precision(config)
         decoder = read_decoder(config)
-        self.decoder: dict[str, bytes] = {} if decoder is None else {DECODER: decoder}
-        self._decoder_digest = None if decoder is None else sha256(decoder)
+        self.files = {} if decoder is None else {DECODER: MethodFile(decoder, terms_of(decoder))}
+        self.files |= read_lent(config)
+        self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
         self.places: Places = open_places(config)
         if self.places.workspace.exists(PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
@@ -130,10 +132,10 @@ class Job:
         missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
-        plan = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self.decoder).run(
+        plan = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self._travelling).run(
             self.shards
         )
-        make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key, self.decoder)
+        make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key, self._travelling)
         failed = self._rounds("surrogates", make, plan.blocks, self._blocks_done, str)
         if failed:
             raise JobError(_first("making surrogates", failed))
@@ -151,7 +153,7 @@ class Job:
                 "give this one another output"
             )
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
-        models = {name: model_bytes(name) for name in render_models(self.config)} | self.decoder
+        models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         make = partial(_make_render, self.config, self.dataset, self.places, keys, models)
         failed = self._rounds("render", make, self.shards, room.done, _shard_id)
         for shard in self.shards:
@@ -177,8 +179,8 @@ class Job:
     @property
     def plan_key(self) -> str:
         check = self.keyring.digest("plan-key").hex()
-        decoder = [self._decoder_digest] if self._decoder_digest else []
-        return _key("plan", self.scan_key, self.config.digest("method"), check, *decoder, __version__)
+        files = [self.files[name].digest for name in sorted(self.files)]
+        return _key("plan", self.scan_key, self.config.digest("method"), check, *files, __version__)
 
     def _run_key(self, plan: Plan) -> str:
         room = plan_room(self.places, plan.key)
@@ -192,15 +194,14 @@ class Job:
         return {
             "anonlib": __version__,
             "run": run_key,
-            "method": self.config.method.model_dump(mode="json") | {"decoder": self._decoder_digest},
+            "method": self.config.method.model_dump(mode="json")
+            | {name: self.files[name].digest if name in self.files else None for name in METHOD_FILES},
             "synthesis": self.config.method.name in SYNTHESIS_METHODS,
             "keep_fields": list(self.config.keep_fields),
             "rekeyed": self.config.rekey,
             "shards": [shard.shard_id for shard in self.shards],
             "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names}
-            | {
-                name: {"sha256": self._decoder_digest, "licence": terms_of(data)} for name, data in self.decoder.items()
-            },
+            | {name: {"sha256": file.digest, "licence": file.terms} for name, file in self.files.items()},
         }
 
     def _inventory(self) -> tuple[list[Shard], str]:

@@ -5,7 +5,7 @@ A class method forms crowds and deals each crowd a face; a vector method draws f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.pipeline.accounts import Booking
 from anonlib.pipeline.decoding import Draw, Painter
+from anonlib.pipeline.lending import Lender, digest_of, lent_draws
 from anonlib.pipeline.people import People, best_portraits, donor_faces_of, stratum_of
 from anonlib.privacy.classes import Stratum, with_guests
 from anonlib.privacy.donor import Gallery, mixture, surrogate
@@ -129,11 +130,38 @@ def draws_of(
 
     `persons`: each subject's lasting name, where there is a ledger; `earlier`: the draws to be worn again, by person.
     """
-    known = {number: earlier[person] for number, person in enumerate(persons) if person in earlier}
     strata = strata_of(people)
     drawn = _drawn(job, painter.decoder.identity(people.template), people.ids, strata, keyring, painter)
+    return _worn(people, strata, drawn, painter.digest, persons, earlier)
+
+
+def donors_of(
+    job: JobConfig,
+    people: People,
+    keyring: Keyring,
+    lender: Lender,
+    persons: Sequence[str],
+    earlier: Mapping[str, Draw],
+) -> Wardrobe:
+    """One donor a subject and release, who lends all of the person's faces; the rest as in `draws_of`."""
+    strata = strata_of(people)
+    looks = [appearance(stratum) for stratum in strata]
+    drawn = lent_draws(job, lender, people.template, people.ids, strata, looks, keyring)
+    return _worn(people, strata, drawn, lambda draw: digest_of(lender, draw), persons, earlier)
+
+
+def _worn(
+    people: People,
+    strata: list[Stratum],
+    drawn: list[list[Draw]],
+    digest: Callable[[Draw], str],
+    persons: Sequence[str],
+    earlier: Mapping[str, Draw],
+) -> Wardrobe:
+    """What each subject's draws come to: those of an earlier release where there are any."""
+    known = {number: earlier[person] for number, person in enumerate(persons) if person in earlier}
     named = [
-        {painter.digest(draw): draw for draw in ([known[number]] if number in known else draws)}
+        {digest(draw): draw for draw in ([known[number]] if number in known else draws)}
         for number, draws in enumerate(drawn)
     ]
     return Wardrobe(

@@ -114,18 +114,22 @@ def stratum_of(female: float, age: float) -> Stratum:
 
 def donor_faces_of(faces: pa.Table) -> NDArray[np.int64]:
     """Faces good enough to be averaged: nearly frontal, large, sharp, without glasses."""
-    landmarks = matrix(faces, "landmarks").reshape(-1, 5, 2)
-    eyes = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
     good = (
         (column(faces, "presence") >= MIN_PRESENCE)
         & (column(faces, "glasses") <= 0)
         & (column(faces, "clarity") >= _DONOR_CLARITY)
         & (np.abs(column(faces, "yaw")) <= _DONOR_YAW)
         & (np.abs(column(faces, "pitch")) <= _DONOR_PITCH)
-        & (eyes >= _DONOR_EYES)
+        & (eye_distance(faces) >= _DONOR_EYES)
         & (column(faces, "sharpness") >= _DONOR_SHARPNESS)
     )
     return np.flatnonzero(good)
+
+
+def eye_distance(faces: pa.Table) -> NDArray[np.float32]:
+    """Px between the eyes of each face (n,), as the detector saw them."""
+    landmarks = matrix(faces, "landmarks").reshape(-1, 5, 2)
+    return np.asarray(np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1), np.float32)
 
 
 def best_portraits(faces: pa.Table, of_face: NDArray[np.int64], donor_faces: NDArray[np.int64]) -> dict[int, list[int]]:

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from anonlib.config import CLASS_METHODS, SYNTHESIS_METHODS, JobConfig
+from anonlib.config import CLASS_METHODS, CROP_METHODS, SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Shard
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline import tables
 from anonlib.pipeline.accounts import Accounts, kind_of
 from anonlib.pipeline.decoding import Draw, Painter, painter_of
 from anonlib.pipeline.growing import decoded_crowds
-from anonlib.pipeline.outfits import Outfit, Wardrobe, averaged_crowds, draws_of
-from anonlib.pipeline.people import People, column, people_of
+from anonlib.pipeline.lending import Lender, lender_of
+from anonlib.pipeline.outfits import Outfit, Wardrobe, averaged_crowds, donors_of, draws_of
+from anonlib.pipeline.people import People, column, eye_distance, people_of
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.privacy.keys import Keyring
 from anonlib.records import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS
@@ -36,6 +37,7 @@ BLOCK = 16
 
 MAX_YAW = 60.0
 """Degrees beyond which a face is redacted, not replaced."""
+_LEAST_EYES = 16.0
 _FEATURES = (
     "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "glasses", "age", "female",
     "landmarks",
@@ -69,7 +71,9 @@ class PlanStage:
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
         self.painter: Painter | None = painter_of(models, job.method)
-        self._kind = kind_of(job.method, self.painter.decoder.digest if self.painter else "")
+        self.lender: Lender | None = lender_of(models)
+        file = self.painter.decoder if self.painter else self.lender
+        self._kind = kind_of(job.method, file.digest if file else "")
         self._digest = hashlib.sha256()
 
     def run(self, shards: Sequence[Shard]) -> Plan:
@@ -107,14 +111,16 @@ class PlanStage:
         }
 
     def _dress(self, faces: pa.Table, people: People, accounts: Accounts | None, persons: list[str]) -> Wardrobe:
-        job, painter = self.job, self.painter
+        job, painter, lender = self.job, self.painter, self.lender
+        earlier = accounts.drawn(self._kind) if accounts and job.method.draw == "reuse" else {}
+        if lender is not None:
+            return donors_of(job, people, self.keyring, lender, persons, earlier)
         if job.method.name in CLASS_METHODS:
             if painter is None:
                 return averaged_crowds(job, faces, people, self.keyring)
             return decoded_crowds(job, people, self.keyring, painter, accounts, persons)
         if painter is None:
-            raise ValueError(f"{job.method.name} draws identities, and no decoder came with the job")
-        earlier = accounts.drawn(self._kind) if accounts and job.method.draw == "reuse" else {}
+            raise ValueError(f"{job.method.name} draws identities, and no file to draw them by came with the job")
         return draws_of(job, people, self.keyring, painter, persons, earlier)
 
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
@@ -170,6 +176,7 @@ class PlanStage:
         """assignments/SHARD for every shard, an empty one too, and the draws it needs; returns the faces redacted."""
         row_of = {face_id: row for row, face_id in enumerate(faces.column("face_id").to_pylist())}
         presence, yaw = column(faces, "presence"), np.abs(column(faces, "yaw"))
+        eyes = eye_distance(faces) if self.job.method.name in CROP_METHODS else np.full(len(yaw), np.inf)
         redacted = 0
         for shard in shards:
             rows = []
@@ -177,7 +184,7 @@ class PlanStage:
             for face in self._faces(shard, _ASSIGNED).to_pylist():
                 row = row_of[face["face_id"]]
                 outfit = wardrobe.outfits[int(people.of_face[row])]
-                reason = _why_redacted(outfit, float(presence[row]), float(yaw[row]))
+                reason = _why_redacted(outfit, float(presence[row]), float(yaw[row]), float(eyes[row]))
                 if reason is None:
                     worn = {"class_id": outfit.class_id, "k": outfit.k, "surrogates": list(outfit.surrogates)}
                     face |= {"method": self.job.method.name, **worn}
@@ -201,9 +208,11 @@ class PlanStage:
         self.room.storage.publish(self.room.path(f"{name}.parquet"), data)
 
 
-def _why_redacted(outfit: Outfit, presence: float, yaw: float) -> str | None:
+def _why_redacted(outfit: Outfit, presence: float, yaw: float, eyes: float) -> str | None:
     if presence < MIN_PRESENCE:
         return "the mesh does not fit: hidden, cut off, too small or no face"
     if yaw > MAX_YAW:
         return f"turned away by more than {MAX_YAW:g} degrees"
+    if eyes < _LEAST_EYES:
+        return f"fewer than {_LEAST_EYES:g} px between the eyes, too few to change"
     return outfit.reason

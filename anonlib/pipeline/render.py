@@ -28,6 +28,7 @@ from anonlib.pipeline.bystanders import Bystanders
 from anonlib.pipeline.check import Checker, Finding
 from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.engines import ModelBytes
+from anonlib.pipeline.lending import Lent, lender_of
 from anonlib.pipeline.outcome import FAILURES, Outcome, ahead, in_chunks, sentence, without_names
 from anonlib.pipeline.places import Places, Room, plan_room, release_room, scan_room, sha256
 from anonlib.pipeline.scan import try_to_read
@@ -132,7 +133,7 @@ class RenderStage:
         self.release: Room = release_room(places)
         self.checker = Checker(job, models) if models else None
         painter = painter_of(models, job.method)
-        self.surrogates = Surrogates(self.plan, painter)
+        self.surrogates = Surrogates(self.plan, painter, lender_of(models))
         self.bystanders = (
             Bystanders(job, models, painter, self.plan) if painter and job.method.name == "sampling" else None
         )
@@ -247,7 +248,10 @@ class RenderStage:
                 return
             if face.method == self.job.method.name and face.tries:
                 surrogate = self.surrogates[face.tries[0]]
-                rendered = render(photo.out, face.mesh, face.happy, surrogate.texture)
+                if isinstance(surrogate, Lent):
+                    rendered = surrogate.render(photo.out, face.mesh)
+                else:
+                    rendered = render(photo.out, face.mesh, face.happy, surrogate.texture)
                 if rendered.coverage >= _LEAST_COVERAGE and rendered.bare >= _LEAST_BARE:
                     rendered.paste(photo.out)
                     face.digest, face.coverage = surrogate.digest, rendered.coverage

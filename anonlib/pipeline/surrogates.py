@@ -24,6 +24,7 @@ from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.pipeline import tables
 from anonlib.pipeline.decoding import Draw, Painter, draw_of, painter_of
+from anonlib.pipeline.lending import Lender, Lent
 from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.records import EXPRESSIONS, MESH_POINTS
@@ -96,19 +97,20 @@ class SurrogateStage:
 class Surrogates:
     """What a renderer wears: the plan's textures by class, the last few held, and the draws of the open shard."""
 
-    def __init__(self, plan: Room, painter: Painter | None) -> None:
-        self.plan, self.painter = plan, painter
+    def __init__(self, plan: Room, painter: Painter | None, lender: Lender | None = None) -> None:
+        self.plan, self.painter, self.lender = plan, painter, lender
         self._draws: dict[str, Draw] = {}
-        self._held: OrderedDict[str, Surrogate] = OrderedDict()
+        self._held: OrderedDict[str, Surrogate | Lent] = OrderedDict()
 
     def open(self, shard_id: str) -> None:
         """Read the draws of a shard."""
         self._draws = {}
-        if self.painter and self.plan.storage.exists(path := self.plan.path("draws", f"{shard_id}.parquet")):
+        drawn = self.painter is not None or self.lender is not None
+        if drawn and self.plan.storage.exists(path := self.plan.path("draws", f"{shard_id}.parquet")):
             rows = tables.from_bytes(self.plan.storage.read(path)).to_pylist()
             self._draws = {row["surrogate"]: draw_of(row["draw"]) for row in rows}
 
-    def __getitem__(self, name: str) -> Surrogate:
+    def __getitem__(self, name: str) -> Surrogate | Lent:
         """By class id or draw; raises LookupError if the workspace has none."""
         if name not in self._held:
             self._held[name] = self._get(name)
@@ -117,7 +119,9 @@ class Surrogates:
         self._held.move_to_end(name)
         return self._held[name]
 
-    def _get(self, name: str) -> Surrogate:
+    def _get(self, name: str) -> Surrogate | Lent:
+        if self.lender and name in self._draws:
+            return Lent(self.lender, self._draws[name], name)
         if self.painter and name in self._draws:
             return Surrogate(self.painter.texture(self._draws[name]), name)
         try:

@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from anonlib.config import CLASS_METHODS, VECTOR_METHODS, MethodConfig
+from anonlib.config import CLASS_METHODS, CROP_METHODS, VECTOR_METHODS, MethodConfig
 from anonlib.privacy.certificate import Counts, Untrue
 from anonlib.privacy.claims import claim_of
 
@@ -175,7 +175,7 @@ class Classes:
 
 
 class Draws:
-    """The draw table of a vector method, one row a person; `add` raises Untrue."""
+    """The draw table, one row a person of a vector method or a donor of a crop method; `add` raises Untrue."""
 
     def __init__(self, method: MethodConfig) -> None:
         self._epsilon = claim_of(method).epsilon
@@ -272,7 +272,7 @@ def wardrobe_of(method: MethodConfig) -> Classes | Draws | Nothing:
     """The empty table that a method fills."""
     if method.name in CLASS_METHODS:
         return Classes(method)
-    return Draws(method) if method.name in VECTOR_METHODS else Nothing()
+    return Draws(method) if method.name in VECTOR_METHODS | CROP_METHODS else Nothing()
 
 
 def _no_epsilon(face: Face) -> None:

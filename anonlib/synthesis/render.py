@@ -73,7 +73,7 @@ class Place:
         x, y = self.grid[..., 0], self.grid[..., 1]
         detail_out = cv2.remap(detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         synthetic = from_log(detail_out + self.light)
-        if _is_grey(self.view):
+        if is_grey(self.view):
             synthetic = np.repeat(synthetic.mean(axis=2, keepdims=True), 3, axis=2)
         mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
         patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
@@ -121,7 +121,7 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
     return Place(view, ground, grid, light_out + tone, alpha, mouth_opening(shape), (x0, y0), coverage, shown)
 
 
-def _is_grey(view: NDArray[np.uint8]) -> bool:
+def is_grey(view: NDArray[np.uint8]) -> bool:
     """Whether a view (h, w, 3) comes from a photo without colour."""
     red, green, blue = cv2.split(view)
     spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)

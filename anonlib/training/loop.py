@@ -106,7 +106,7 @@ class Run:
             rate = settings.rate * min(1.0, self.steps / _WARM) * 0.5 * (1 + math.cos(math.pi * progress))
             for optimizer in self.task.optimizers.values():
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get("scale", 1.0)
             for name, value in self.task.step(self.random, progress).items():
                 sums[name] = sums.get(name, 0.0) + value
             counted += 1

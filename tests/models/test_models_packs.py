@@ -1,4 +1,4 @@
-"""Claims about a user's own pack, with two small ONNX files that have the packs' interfaces."""
+"""Claims about a user's own pack, with small ONNX files that have the packs' interfaces."""
 
 from __future__ import annotations
 
@@ -8,39 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+from packs import arcface, save, swapper
 
-from anonlib.models.packs import PackDetector, PackError, PackRecognizer
+from anonlib.models.packs import PackDetector, PackError, PackRecognizer, PackSwapper
 from anonlib.models.runtime import BackendMissing
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("insightface") is None, reason="insightface is not installed; it is an optional extra"
 )
-
-
-def save(path: Path, nodes: list, outputs: dict[str, list], weights: dict[str, np.ndarray], shape: list) -> Path:
-    graph = helper.make_graph(
-        nodes,
-        "pack",
-        [helper.make_tensor_value_info("input.1", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()],
-        [numpy_helper.from_array(a, n) for n, a in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def arcface(path: Path, batch: int | str) -> Path:
-    """ArcFace's interface: (batch, 3, 112, 112) -> (batch, 512); here the mean colours times a matrix."""
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["input.1"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "w"], ["683"]),
-    ]
-    weights = {"w": np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)}
-    return save(path, nodes, {"683": [batch, 512]}, weights, [batch, 3, 112, 112])
 
 
 def scrfd(path: Path, landmarks: bool = True) -> Path:
@@ -147,3 +123,36 @@ def test_without_insightface_the_sentence_says_what_to_install(monkeypatch, tmp_
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendMissing, match=r"pip install anonlib\[insightface\]"):
         PackRecognizer(tmp_path / "any.onnx")
+
+
+@installed
+def test_a_swapper_gets_rgb_and_the_mapped_identity_and_answers_with_a_face(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = swapper(tmp_path / "swap.onnx")
+    weights = {one.name: numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
+    random = np.random.default_rng(2)
+    face = random.integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    source = random.standard_normal(512).astype(np.float32)
+    source /= np.linalg.norm(source)
+    latent = source @ weights["emap"]
+    colour = 1 / (1 + np.exp(-(latent / np.linalg.norm(latent)) @ weights["w"]))
+    speckles = weights["speckles"][0].transpose(1, 2, 0)
+    expected = 255 * (0.5 * colour + 0.05 * face / 255 + speckles)
+    assert np.abs(PackSwapper(path).swap(face, source) - expected).max() <= 0.51
+    assert capsys.readouterr().out == "", "insightface's own chatter stays off the terminal"
+
+
+@installed
+def test_what_is_no_swapper_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match=r"inputs must be a face \(1, 3, 128, 128\) and an identity \(1, 512\)"):
+        PackSwapper(arcface(tmp_path / "r.onnx", 1))
+    with pytest.raises(PackError, match=r"its last initializer must be the map of identities \(512, 512\)"):
+        PackSwapper(swapper(tmp_path / "s.onnx", emap=False))
+    with pytest.raises(PackError, match=r"none\.onnx is not an \.onnx file"):
+        PackSwapper(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(PackError, match=r"cannot be read as ONNX"):
+        PackSwapper(tmp_path / "text.onnx")
+    with pytest.raises(ValueError, match="face of 128 px and 512 numbers"):
+        PackSwapper(swapper(tmp_path / "t.onnx")).swap(np.zeros((112, 112, 3), np.uint8), np.zeros(512, np.float32))

@@ -1,0 +1,141 @@
+"""A face's aligned crop, what a network makes of it, and the way back: for methods that look at the face they change.
+
+Two ways back. A change (tints and shifts) is applied to the photo itself, so that everything finer than the crop stays
+as sharp as it was; new px are blended over the photo in its own colours. Both act inside the oval of the mesh, enlarged
+by its first ring, and fade at its edge and at the crop's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.faces import align, topology
+from anonlib.faces.mesh import five_points
+from anonlib.records import MESH_POINTS
+from anonlib.synthesis.canonical import vertices_of
+from anonlib.synthesis.render import Rendered, is_grey
+
+FEATHER = 3.0
+"""Standard deviation in px of a crop of SIDE px by which the oval's edge is softened."""
+SIDE = 128
+_WHOLE = 0.9
+_LEAST_SPREAD = 4.0
+
+
+@dataclass(frozen=True)
+class Crop:
+    """`pixels` (s, s, 3) RGB of a face, and the `matrix` (2, 3) from the photo's px to the crop's."""
+
+    pixels: NDArray[np.uint8]
+    matrix: align.Affine
+
+    @property
+    def side(self) -> int:
+        return len(self.pixels)
+
+
+def take(image: NDArray[np.uint8], mesh: NDArray[np.float32], points: NDArray[np.float32], side: int = SIDE) -> Crop:
+    """The crop of a photo (H, W, 3) in which the five points of `mesh` (468, 3) fall on `points` (5, 2)."""
+    matrix = align.similarity(five_points(mesh), points)
+    return Crop(align.crop(image, matrix, side), matrix)
+
+
+def change(
+    image: NDArray[np.uint8],
+    mesh: NDArray[np.float32],
+    crop: Crop,
+    tints: NDArray[np.float32],
+    shifts: NDArray[np.float32],
+) -> Rendered:
+    """The photo with a face's px moved and tinted.
+
+    `tints` (s, s, 3) grey levels are added; a px of the crop is fetched from `shifts` (any, any, 2) crop px beside it.
+    """
+    place = _Place.of(image, mesh, crop)
+    back = np.linalg.inv(crop.matrix[:, :2].astype(np.float64)).astype(np.float32)
+    full = np.asarray(cv2.resize(shifts, (crop.side, crop.side), interpolation=cv2.INTER_LINEAR), np.float32)
+    moved = (place.fetch(full) * place.alpha[..., None]) @ back.T
+    rows, columns = np.mgrid[0 : place.view.shape[0], 0 : place.view.shape[1]].astype(np.float32)
+    x, y = columns + moved[..., 0], rows + moved[..., 1]
+    fetched = cv2.remap(place.view, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    added = place.fetch(tints)
+    if is_grey(place.view):
+        added = np.repeat(added.mean(axis=2, keepdims=True), 3, axis=2)
+    return place.rendered(fetched + place.alpha[..., None] * added)
+
+
+def replace(image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: Crop, pixels: NDArray[np.uint8]) -> Rendered:
+    """The photo with a face's px replaced by `pixels` (s, s, 3), in the mean and spread of the colours they replace.
+
+    Colours after Reinhard et al. 2001, channel by channel in RGB, over what is replaced.
+    """
+    place = _Place.of(image, mesh, crop)
+    laid = place.fetch(pixels.astype(np.float32))
+    weight = place.alpha[..., None] / max(float(place.alpha.sum()), 1e-6)
+    old = place.view.astype(np.float32)
+    means, spreads = [], []
+    for one in (old, laid):
+        means.append((weight * one).sum(axis=(0, 1)))
+        spreads.append(np.sqrt((weight * (one - means[-1]) ** 2).sum(axis=(0, 1))))
+    gain = spreads[0] / np.maximum(spreads[1], _LEAST_SPREAD)
+    recoloured = (laid - means[1]) * np.clip(gain, 0.5, 2.0) + means[0]
+    return place.rendered(old + place.alpha[..., None] * (recoloured - old))
+
+
+def alpha_in_crop(mesh: NDArray[np.float32], side: int = SIDE) -> NDArray[np.float32]:
+    """How far each px of a crop (side, side) may change, 0-1; `mesh` (468, 3) in px of the crop."""
+    blank = np.zeros((side, side, 3), np.uint8)
+    return _Place.of(blank, mesh, Crop(blank, np.eye(2, 3, dtype=np.float32))).alpha
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a crop lies in its photo: the `view` (h, w, 3) at `origin`, the crop's px at each of its px, and alpha."""
+
+    view: NDArray[np.uint8]
+    origin: tuple[int, int]
+    grid: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+    face: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: Crop) -> _Place:
+        corners = np.array([[0, 0], [crop.side, 0], [crop.side, crop.side], [0, crop.side]], np.float32)
+        corners = align.apply(align.inverse(crop.matrix), corners)
+        size = [image.shape[1], image.shape[0]]
+        x0, y0 = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, [size[0] - 1, size[1] - 1])
+        x1, y1 = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, [x0 + 1, y0 + 1], size)
+        view = image[y0:y1, x0:x1]
+        rows, columns = np.mgrid[y0:y1, x0:x1].astype(np.float32)
+        grid = align.apply(crop.matrix, np.stack([columns, rows], axis=-1))
+        vertices = vertices_of(mesh)[:, :2] - np.array([x0, y0], np.float32)
+        ring = vertices[MESH_POINTS : MESH_POINTS + len(topology.OVAL)]
+        scale = float(np.sqrt(abs(np.linalg.det(crop.matrix[:, :2]))))
+        feather = FEATHER * crop.side / SIDE / max(scale, 1e-6)
+        alpha = cv2.GaussianBlur(_filled(ring, view).astype(np.float32), (0, 0), max(feather, 0.5))
+        edge = np.minimum(grid, crop.side - 1 - grid).min(axis=-1)
+        alpha = alpha * np.clip(edge / FEATHER, 0, 1)
+        return cls(
+            view, (int(x0), int(y0)), grid, alpha.astype(np.float32), _filled(vertices[list(topology.OVAL)], view)
+        )
+
+    def fetch(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values (s, s, c) of the crop at the px of the view (h, w, c)."""
+        x, y = self.grid[..., 0], self.grid[..., 1]
+        return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+    def rendered(self, pixels: NDArray[np.float32]) -> Rendered:
+        """New px (h, w, 3) of the view, and how much of the face they reach."""
+        reached = float((self.alpha[self.face] >= _WHOLE).sum()) / max(int(self.face.sum()), 1)
+        return Rendered(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), self.alpha, self.origin, reached)
+
+
+def _filled(ring: NDArray[np.float32], view: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The px (h, w) of a view inside a ring of points (n, 2)."""
+    mask = np.zeros(view.shape[:2], np.uint8)
+    cv2.fillPoly(mask, [np.rint(ring * 16).astype(np.int32)], 1, shift=4)
+    return mask > 0

@@ -1,0 +1,137 @@
+"""Another person's features, put into a face that keeps its looks: machine evasion after Hanawa et al. 2024.
+
+A small network (anonlib.training.embedding.network) sees the aligned crop and what leads from the person's identity
+vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers then read less of
+the person and more of the donor; people still recognize the face, so the method claims nothing. Network, donors and
+terms are one file, which ships with anonlib (embedding.onnx; see embedding.md beside it).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib import resources
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from anonlib.models.card import Crop, Input
+from anonlib.models.runtime import Engine, load_engine
+from anonlib.privacy.subjects import normalized
+from anonlib.records import EMBEDDING_DIM
+from anonlib.synthesis import crops
+from anonlib.synthesis.base import About
+from anonlib.synthesis.render import Rendered
+
+VERSION = 1
+SIDE, FLOW_SIDE = crops.SIDE, 16
+MOST_CHANGE, MOST_SHIFT = 0.4, 6.0
+"""The most that a px may be tinted, of 0-1, and fetched from beside it, in px of the crop."""
+POINTS = np.array(Input((SIDE, SIDE), Crop("points", 1.115, -0.142)).landmarks(), np.float32)
+"""Where the five points lie in the crop: as in dlib's, which shows brows to chin and little else."""
+
+_STORED = {"centre": "<f4", "donors": "<f2", "female": "<f2", "age": "<f2"}
+_SHIPPED = "embedding.onnx"
+_DAMAGED = "the network is damaged or none of embedding; make it again with `python jobs/train_generator.py embedding`"
+
+
+class EmbeddingError(ValueError):
+    """The network of `embedding` cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The network in a file, its donors and their terms.
+
+    `donors` (b, d) unit rows of the identity space about `centre` (d,), their `female` (0-1) and `age` (b,). The
+    network takes float32 (n, 3, SIDE + 1, SIDE), the crop in 0-1 and under it a row whose first channel is the donor
+    less the person; it answers with tints (n, 3, SIDE, SIDE) and shifts (n, 2, FLOW_SIDE, FLOW_SIDE). `digest`: sha256
+    of the file, hex.
+    """
+
+    about: About
+    centre: NDArray[np.float32]
+    donors: NDArray[np.float32]
+    female: NDArray[np.float32]
+    age: NDArray[np.float32]
+    digest: str
+    data: bytes = field(repr=False)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The network, loaded where it is first used."""
+        return load_engine(self.data)
+
+    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
+        return normalized(vectors - self.centre)
+
+    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], way: NDArray[np.float32]) -> Rendered:
+        """A face of a photo (H, W, 3) with `mesh` (468, 3) px, changed along a `way` (d,): donor less person."""
+        crop = crops.take(image, mesh, POINTS)
+        tints, shifts = self.engine(network_input(crop.pixels, way)[None])
+        return crops.change(image, mesh, crop, 255 * tints[0].transpose(1, 2, 0), shifts[0].transpose(1, 2, 0))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Embedding:
+        """The network in a file's bytes; raises EmbeddingError if they are damaged or of another version."""
+        try:
+            model = onnx.load_model_from_string(data)
+            notes = {one.key: one.value for one in model.metadata_props}
+            about = json.loads(notes["about"])
+            version = about.pop("version")
+            if version != VERSION:
+                raise EmbeddingError(f"the network is of version {version} and this anonlib reads {VERSION}")
+            arrays = {name: _numbers(notes[name], kind) for name, kind in _STORED.items()}
+            arrays["donors"] = normalized(arrays["donors"].reshape(-1, len(arrays["centre"])))
+            sides = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+            counts = {len(arrays[name]) for name in ("donors", "female", "age")}
+            if sides != [3, SIDE + 1, SIDE] or len(model.graph.output) != 2 or len(counts) != 1:
+                raise EmbeddingError(_DAMAGED)
+            return cls(About(**about), **arrays, digest=hashlib.sha256(data).hexdigest(), data=data)
+        except (ValueError, KeyError, TypeError, DecodeError) as error:
+            if isinstance(error, EmbeddingError):
+                raise
+            raise EmbeddingError(_DAMAGED) from error
+
+
+def shipped() -> bytes:
+    """The network that comes with anonlib; its terms are in it."""
+    return resources.files("anonlib.synthesis").joinpath(_SHIPPED).read_bytes()
+
+
+def notes_of(
+    about: About,
+    *,
+    centre: NDArray[np.float32],
+    donors: NDArray[np.float32],
+    female: NDArray[np.float32],
+    age: NDArray[np.float32],
+) -> dict[str, str]:
+    """What an Embedding's file says beside its network, as metadata of the ONNX."""
+    arrays = {"centre": centre, "donors": donors, "female": female, "age": age}
+    text = json.dumps({"version": VERSION, **asdict(about)}, sort_keys=True)
+    coded = {
+        name: base64.b64encode(np.asarray(arrays[name], kind).tobytes()).decode() for name, kind in _STORED.items()
+    }
+    return {"about": text, **coded}
+
+
+def network_input(crop: NDArray[np.uint8], way: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(3, SIDE + 1, SIDE): a crop (SIDE, SIDE, 3) in 0-1 and, under it, a way (SIDE,)."""
+    packed = np.zeros((3, SIDE + 1, SIDE), np.float32)
+    packed[:, :SIDE] = crop.transpose(2, 0, 1) / np.float32(255)
+    packed[0, SIDE] = way
+    return packed
+
+
+def _numbers(text: str, kind: str) -> NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(text), kind).astype(np.float32)
+
+
+assert SIDE == EMBEDDING_DIM
