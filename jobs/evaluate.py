@@ -6,15 +6,15 @@ models of the evaluation set (`anonlib models pull --set evaluation`) and a fiel
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from anonlib.audit.attacks import FAR, Attacks, Rate, attack
+from anonlib.audit.attacks import FAR, Attacks, attack
 from anonlib.audit.evidence import Evidence
+from anonlib.audit.figures import cosine, percent, without_nan
 from anonlib.audit.gather import RECOGNIZERS, gather
 from anonlib.audit.linkage import Linkage, link
 from anonlib.audit.utility import Fallbacks, Utility, measure
@@ -78,13 +78,6 @@ def document(
     return written
 
 
-def without_nan(value: Any) -> Any:
-    """The same with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: without_nan(one) for name, one in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def show(evidence: Evidence, attacks: dict[str, Attacks], utility: Utility) -> None:
     """The table."""
     people, photos = len(set(evidence.subjects.tolist())), len(evidence.subjects)
@@ -116,16 +109,6 @@ def show_linkage(linked: dict[str, Linkage]) -> None:
             f"AUC between the releases, {name:<14}{one.all_pairs:.3f}, same gender {one.same_gender:.3f}, "
             f"clear photos {one.clear:.3f}{hidden}"
         )
-
-
-def percent(rate: Rate) -> str:
-    """`12.3% [10.1 14.0]`, or a dash where nothing was counted."""
-    return f"{rate.value:.1%} [{100 * rate.low:.1f} {100 * rate.high:.1f}]" if rate.count else "-"
-
-
-def cosine(rate: Rate) -> str:
-    """`.670 [.650 .690]`, or a dash where nothing was counted."""
-    return f"{rate.value:.3f} [{rate.low:.3f} {rate.high:.3f}]" if rate.count else "-"
 
 
 def redacted(name: str, fallbacks: Fallbacks) -> list[tuple[str, str]]:

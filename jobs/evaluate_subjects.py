@@ -14,12 +14,11 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
 import typer
 
 from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_classes
+from anonlib.audit.scanned import scan_faces
 from anonlib.console import guarded, print_rows
-from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.outfits import MAYBE_SAME_PERSON
 from anonlib.pipeline.people import column, matrix, same_person, stratum_of
@@ -65,15 +64,7 @@ def evaluate(
 
 def read(storage: Storage, scan: str | None) -> Scanned:
     """The faces of a workspace's one scan, or of the one named."""
-    paths = sorted(entry.path for entry in storage.list("scan/") if entry.path.endswith(".parquet"))
-    paths = [path for path in paths if path.split("/")[2:3] == ["faces"] and scan in (None, path.split("/")[1])]
-    scans = sorted({path.split("/")[1] for path in paths})
-    if not scans:
-        raise JobError("there is no scan in this workspace; run `anonlib scan` or a job first")
-    if len(scans) > 1:
-        raise JobError(f"this workspace has several scans; name one by --scan: {', '.join(scans)}")
-    columns = ("embedding", "label", "female", "age")
-    faces = pa.concat_tables([tables.from_bytes(storage.read(path), columns) for path in paths])
+    faces = scan_faces(storage, scan, ("embedding", "label", "female", "age"))
     labels = faces.column("label").to_pylist()
     known = np.array([label is not None for label in labels], bool)
     if not known.any():

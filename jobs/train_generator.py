@@ -85,11 +85,12 @@ def ksame_net(
 def export(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     output: Annotated[Path, typer.Argument(help="The .onnx file to write; its card goes beside it.")],
+    note: Annotated[str, typer.Option(help="What else the card should say of the run.")] = "",
 ) -> None:
     """Write a trained network as ONNX with its model card."""
     from anonlib.training.generator.trainer import export as write
 
-    decoder = write(run, output)
+    decoder = write(run, output, note)
     print_rows([("network", str(output)), ("sha256", decoder.digest), ("terms", decoder.about.terms)])
 
 

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.audit.again import look_again
 from anonlib.audit.evidence import Evidence
 from anonlib.audit.planned import planned_faces
 from anonlib.audit.released import ReleasedImages
@@ -29,7 +30,7 @@ from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.image import ImageProblem, decode
-from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points
+from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
 from anonlib.pipeline.engines import VERIFIERS, load
@@ -42,8 +43,6 @@ from anonlib.records import EXPRESSIONS, MESH_POINTS, QUARANTINED
 from anonlib.synthesis.redact import redact
 
 RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)
-SAME_PLACE = 0.35
-"""How far a detection's centre may lie from the original's, in longer sides of the original's box."""
 
 _MODELS = (*RECOGNIZERS, "centerface", "facemesh", "age-gender", "expression")
 _COLUMNS = ("face_id", "key", "index", "label", "box", "landmarks", "score", "mesh")
@@ -199,7 +198,8 @@ class _Gathering:
         images, outs = [one.rgb for one in pairs], [one.out for one in pairs]
         rows, outcomes = [one.face for one in pairs], [one.outcome for one in pairs]
         before = self._meshes(images, rows)
-        after, found, fits = self._again(outs, rows, before)
+        boxes = [np.array(row["box"], np.float32) for row in rows]
+        after, found, fits = look_again(self.detector, self.mesh, outs, boxes, before)
         points, seen = [five_points(mesh) for mesh in before], [five_points(mesh) for mesh in after]
         for recognizer in self.recognizers:
             self.columns.add(
@@ -257,21 +257,6 @@ class _Gathering:
         ]
         return np.concatenate([one.points for one in self.mesh.fit(images, faces)])
 
-    def _again(
-        self, outs: Sequence[Pixels], rows: Sequence[Mapping[str, Any]], before: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Meshes in the released images, the original's where there is none; whether a face was found; and fitted."""
-        chosen = [
-            nearest(faces, np.array(row["box"], np.float32))
-            for faces, row in zip(self.detector.detect(outs), rows, strict=True)
-        ]
-        found = np.array([len(faces) > 0 for faces in chosen], bool)
-        after, fits = before.copy(), np.zeros(len(outs), bool)
-        for index, meshes in enumerate(self.mesh.fit(outs, chosen)):
-            if len(meshes) and meshes.presence[0] >= MIN_PRESENCE:
-                after[index], fits[index] = meshes.points[0], True
-        return after, found, fits
-
     def _worn(self, outcome: Mapping[str, Any]) -> int:
         digest = outcome["surrogate_digest"]
         if digest is None:
@@ -314,17 +299,6 @@ class _Gathering:
             images=self.images,
             quarantined=self.quarantined,
         )
-
-
-def nearest(faces: Faces, box: NDArray[np.float32]) -> Faces:
-    """The one of `faces` whose centre is nearest to that of `box` (4,) px and within SAME_PLACE of it, or none."""
-    if len(faces) == 0:
-        return faces
-    centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
-    away = np.linalg.norm(centres - (box[:2] + box[2:]) / 2, axis=1)
-    best = int(away.argmin())
-    kept = [best] if away[best] <= SAME_PLACE * float((box[2:] - box[:2]).max()) else []
-    return Faces(faces.boxes[kept], faces.scores[kept], faces.landmarks[kept])
 
 
 def _fell_back(face: Mapping[str, Any]) -> str | None:

@@ -194,20 +194,28 @@ def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None)
 
 
 def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | None:
-    """A square around a box (x0, y0, x1, y1; px), smaller or moved to lie in the photo, else white where that ends."""
+    """A square around a box, None where there is no image to show."""
     if data is None:
         return None
     try:
         rgb = decode(data, max_mpx=job.limits.image_mpx).rgb
     except ImageProblem:
         return None
+    return square_view(rgb, box, _TILE)
+
+
+def square_view(rgb: Pixels, box: Sequence[float], tile: int, zoom: float = ZOOM) -> Pixels:
+    """A square (tile, tile, 3) `zoom` times the longer side of a box (x0, y0, x1, y1; px) of an image (H, W, 3).
+
+    Smaller or moved to lie in the photo, else white where that ends.
+    """
     x0, y0, x1, y1 = box
     longer = max(x1 - x0, y1 - y0, 1.0)
-    side = min(ZOOM * longer, max(longer, float(min(rgb.shape[:2]))))
+    side = min(zoom * longer, max(longer, float(min(rgb.shape[:2]))))
     centre = np.array([_inside((x0 + x1) / 2, side, rgb.shape[1]), _inside((y0 + y1) / 2, side, rgb.shape[0])])
-    matrix = align.square(centre.astype(np.float32), side, 0.0, _TILE)
-    view = align.crop(rgb, matrix, _TILE)
-    inside = align.crop(np.full_like(rgb, 255), matrix, _TILE)
+    matrix = align.square(centre.astype(np.float32), side, 0.0, tile)
+    view = align.crop(rgb, matrix, tile)
+    inside = align.crop(np.full_like(rgb, 255), matrix, tile)
     return np.where(inside > 127, view, np.uint8(255)).astype(np.uint8)
 
 
@@ -229,22 +237,22 @@ def arrange(cells: Sequence[Cell], title: str, subtitle: str) -> Image.Image:
     page = Image.new("RGB", (2 * _MARGIN + columns * wide - _GAP, 2 * _MARGIN + _TITLE + rows * high - _GAP), "white")
     pen = ImageDraw.Draw(page)
     width = page.width - 2 * _MARGIN
-    _write(pen, (_MARGIN, _MARGIN - 8), title, 22, _INK, width)
-    _write(pen, (_MARGIN, _MARGIN + 22), subtitle, 14, _SOFT, width)
+    write(pen, (_MARGIN, _MARGIN - 8), title, 22, _INK, width)
+    write(pen, (_MARGIN, _MARGIN + 22), subtitle, 14, _SOFT, width)
     for number, cell in enumerate(cells):
         x, y = _MARGIN + number % columns * wide, _MARGIN + _TITLE + number // columns * high
         for view, left in ((cell.before, x), (cell.after, x + _TILE + _SEAM)):
             if view is None:
                 pen.rectangle((left, y, left + _TILE - 1, y + _TILE - 1), fill=_EMPTY)
-                _write(pen, (left + 10, y + 8), "no image", 13, _SOFT, _TILE - 20)
+                write(pen, (left + 10, y + 8), "no image", 13, _SOFT, _TILE - 20)
             else:
                 page.paste(Image.fromarray(view), (left, y))
-        _write(pen, (x, y + _TILE + 4), cell.label, 15, _ALARM if cell.alarming else _INK, wide - _GAP)
-        _write(pen, (x, y + _TILE + 22), cell.note, 13, _SOFT, wide - _GAP)
+        write(pen, (x, y + _TILE + 4), cell.label, 15, _ALARM if cell.alarming else _INK, wide - _GAP)
+        write(pen, (x, y + _TILE + 22), cell.note, 13, _SOFT, wide - _GAP)
     return page
 
 
-def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, ink: Iterable[int], width: int) -> None:
+def write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, ink: Iterable[int], width: int) -> None:
     """One line, cut with dots where it is longer than `width` px."""
     font = ImageFont.load_default(size)
     if pen.textlength(text, font=font) > width:

@@ -35,7 +35,8 @@ COUNTS = ("subjects", "classes", "redacted", "disagreements")
 BLOCK = 16
 """Classes whose surrogates are made as one unit of work."""
 
-_MAX_YAW = 60.0
+MAX_YAW = 60.0
+"""Degrees beyond which a face is redacted, not replaced."""
 _LEAST_EYES = 16.0
 _FEATURES = (
     "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "glasses", "age", "female",
@@ -210,8 +211,8 @@ class PlanStage:
 def _why_redacted(outfit: Outfit, presence: float, yaw: float, eyes: float) -> str | None:
     if presence < MIN_PRESENCE:
         return "the mesh does not fit: hidden, cut off, too small or no face"
-    if yaw > _MAX_YAW:
-        return f"turned away by more than {_MAX_YAW:g} degrees"
+    if yaw > MAX_YAW:
+        return f"turned away by more than {MAX_YAW:g} degrees"
     if eyes < _LEAST_EYES:
         return f"fewer than {_LEAST_EYES:g} px between the eyes, too few to change"
     return outfit.reason

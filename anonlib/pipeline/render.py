@@ -39,8 +39,9 @@ from anonlib.records import MANIFEST, MESH_POINTS, NO_FACE, QUARANTINED, RELEASE
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 
-METHOD_VERSION = "2"
+METHOD_VERSION = "3"
 _LEAST_COVERAGE = 0.85
+_LEAST_BARE = 0.5
 _MATCHED = "still matched the source"
 
 
@@ -251,13 +252,15 @@ class RenderStage:
                     rendered = surrogate.render(photo.out, face.mesh)
                 else:
                     rendered = render(photo.out, face.mesh, face.happy, surrogate.texture)
-                if rendered.coverage >= _LEAST_COVERAGE:
+                if rendered.coverage >= _LEAST_COVERAGE and rendered.bare >= _LEAST_BARE:
                     rendered.paste(photo.out)
                     face.digest, face.coverage = surrogate.digest, rendered.coverage
                     face.fallback = "next-surrogate" if face.tries[0] != face.planned["surrogates"][0] else None
                     face.reason = f"the first surrogate {face.why}" if face.fallback else None
                     return
                 face.reason = f"the mask covers only {rendered.coverage:.0%} of the face"
+                if rendered.bare < _LEAST_BARE:
+                    face.reason = f"something covers the face: only {rendered.bare:.0%} of it is bare skin"
             elif face.reason is None or face.fallback == "next-surrogate":
                 face.reason = f"every surrogate was tried, and the last {face.why}"
             face.method, face.tries, face.digest, face.coverage = "solid", [], None, 1.0

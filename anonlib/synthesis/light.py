@@ -2,8 +2,8 @@
 
 In log space a face is detail plus light. The light of each colour channel is a cubic polynomial over the
 canonical frame, fitted robustly (iteratively reweighted least squares, Tukey's biweight) to the skin inside
-the mesh: hair, glasses and beards are outliers and leave no ghost in it, and twenty numbers a channel carry
-no face. Outside the skin the field is read at the nearest place inside, since polynomials explode where they
+the mesh: hair, glasses and beards are outliers and leave no ghost in it, and ten numbers a channel carry no
+face. Outside the skin the field is read at the nearest place inside, since polynomials explode where they
 were not fitted.
 """
 
@@ -24,12 +24,22 @@ REPLACED = (1.10, 1.28, 1.06)
 """How far past the oval every px is replaced: sideways, up, down."""
 STEP = 4
 """The light is fitted on every fourth px, each way: it is smooth."""
-_ROUNDS = 6
+_ROUNDS = 7
 _TUKEY = 2.5
+_SPREADS = (0.03, 0.25)
+"""Bounds of what is believed of the spread of skin, log units: past the upper one half the face is not skin."""
+_LEAST = 20
+"""So many px of the middle must be seen for it to be the start."""
 _RIDGE = 1e-3
 _CLEAR = 0.35
+_MIDDLE_UP, _MIDDLE_SIDE = 6, 0.75
+"""The middle of the face: so many px above the brows, so far across."""
+_REACH, _SILENCE = 3.0, 0.25
+"""How far the rim is heard, coarse px, and how much of it must speak to be heard."""
 _FLOOR = 4.0
 """Added to 0-255 values before the logarithm, so that black noise does not dominate."""
+_MONOMIALS = np.array([(i, j) for i in range(4) for j in range(4 - i)])
+"""Powers of x and y."""
 
 
 def to_log(texture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -40,6 +50,12 @@ def to_log(texture: NDArray[np.float32]) -> NDArray[np.float32]:
 def from_log(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log space -> 0-255, clipped."""
     return np.clip(np.exp(values) - _FLOOR, 0.0, 255.0).astype(np.float32)
+
+
+def furthest(residual: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest distance of any channel, (h, w, 3) -> (h, w); channel by channel, which is much the fastest."""
+    red, green, blue = (np.abs(residual[..., channel]) for channel in range(3))
+    return np.asarray(np.maximum(np.maximum(red, green), blue), np.float32)
 
 
 @cache
@@ -56,6 +72,18 @@ def skin_region() -> NDArray[np.bool_]:
     ):
         region &= ~_hull_of(frame.points[list(part)], grow)
     return region
+
+
+@cache
+def middle() -> NDArray[np.bool_]:
+    """The skin (S, S) from the brows to the upper lip, without the rim: what no hair, cap or scarf reaches."""
+    points = canonical_frame().points
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
+    top = float(points[[*topology.LEFT_BROW, *topology.RIGHT_BROW], 1].mean()) - _MIDDLE_UP
+    bottom = float(points[list(topology.LIPS_OUTER), 1].mean())
+    half_width = float(np.ptp(points[list(topology.OVAL), 0])) / 2
+    inside = (rows > top) & (rows < bottom) & (np.abs(columns - SIZE / 2) < _MIDDLE_SIDE * half_width)
+    return np.asarray(skin_region() & inside, np.bool_)
 
 
 @cache
@@ -107,25 +135,45 @@ class Light:
 
 
 def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light:
-    """The light of a log texture taken at every STEP-th px, (s, s, 3), where `weight` (s, s) >= 0 says what is seen."""
+    """The light of a log texture taken at every STEP-th px, (s, s, 3), where `weight` (s, s) >= 0 says what is seen.
+
+    The middle of the face says what skin is and how far it spreads: a cap, a fringe or a scarf at the rim stays an
+    outlier, where a fit that believed all of the oval alike would bend to it.
+    """
     region = skin_region()[::STEP, ::STEP]
     basis = _basis()[::STEP, ::STEP][region]
     values = coarse[region].astype(np.float64)
     base = weight[region].astype(np.float64) + 1e-6
     seen = base > 1e-3
+    told = seen & middle()[::STEP, ::STEP][region]
+    told = told if int(told.sum()) >= _LEAST else seen
     # Outliers are told by all channels together, from the median outwards: dark hair must not win the first round.
-    residual = np.abs(values - np.median(values, axis=0)).max(axis=1)
+    residual = np.abs(values - np.median(values[told], axis=0)).max(axis=1) if told.any() else np.zeros(len(values))
     coefficients = np.zeros((basis.shape[1], 3))
     spread = 0.1
     for _ in range(_ROUNDS):
-        spread = max(0.03, 1.4826 * float(np.median(residual[seen]))) if seen.any() else 0.1
+        spread = float(np.clip(1.4826 * np.median(residual[told]), *_SPREADS)) if told.any() else 0.1
         robust = base * np.clip(1 - (residual / (2 * _TUKEY * spread)) ** 2, 0, None) ** 2
         weighted = basis * robust[:, None]
         normal = basis.T @ weighted + _RIDGE * max(float(robust.sum()), 1.0) * _penalty()
-        coefficients = np.linalg.solve(normal, weighted.T @ values)
+        coefficients[:] = np.linalg.solve(normal, weighted.T @ values)
         residual = np.abs(values - basis @ coefficients).max(axis=1)
     clarity = float((residual[seen] < _CLEAR).mean()) if seen.any() else 0.0
-    return Light(coefficients, float(spread), clarity)
+    return Light(coefficients, spread, clarity)
+
+
+def toned(residual: NDArray[np.float32], spread: float) -> NDArray[np.float32]:
+    """What to add to the field, log (s, s, 3), so that it meets neck, ears and scalp in their own tone at the rim.
+
+    `residual` (s, s, 3) of skin of this `spread`. Only px outside the replaced region speak, as far as they may be
+    skin, and they are heard a little way inside.
+    """
+    off = furthest(residual)
+    voice = np.exp(-0.5 * (off / (2.0 * spread)) ** 2) * (kept_zone()[::STEP, ::STEP] > 0.5)
+    voice = (voice * residual.any(axis=2)).astype(np.float32)
+    heard = cv2.GaussianBlur(voice, (0, 0), _REACH) + _SILENCE
+    said = cv2.GaussianBlur((residual * voice[..., None]).astype(np.float32), (0, 0), _REACH)
+    return np.asarray(said / heard[..., None], np.float32)
 
 
 @cache
@@ -137,14 +185,13 @@ def _basis() -> NDArray[np.float64]:
     rows, columns = nearest[0], nearest[1]
     smooth = [cv2.GaussianBlur(axis.astype(np.float64), (0, 0), 6) for axis in (columns, rows)]
     x, y = (2.0 * axis / SIZE - 1.0 for axis in smooth)
-    return np.stack([x**i * y**j for i in range(4) for j in range(4 - i)], axis=-1)
+    return np.stack([x**i * y**j for i, j in _MONOMIALS], axis=-1)
 
 
 @cache
 def _penalty() -> NDArray[np.float64]:
     """Ridge on everything but the constant, harder on higher degrees."""
-    degrees = np.array([i + j for i in range(4) for j in range(4 - i)], np.float64)
-    return np.diag(degrees**2)
+    return np.diag(_MONOMIALS.sum(axis=1).astype(np.float64) ** 2)
 
 
 def _hull_of(points: NDArray[np.float32], grow: float) -> NDArray[np.bool_]:

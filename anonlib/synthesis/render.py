@@ -1,8 +1,10 @@
 """A surrogate into a photograph: pose and expression stay the photo's, shape and texture become the surrogate's.
 
 No px of the source's face is used. The photo gives its pose and expression (from the mesh), the light and
-tone of its skin (twenty numbers a channel) and, outside the oval, the question whether a px is skin: skin is
-repainted, hair, clothes and background stay.
+tone of its skin (ten numbers a channel, and at the rim the tone of neck and ears) and, outside the oval, the
+question whether a px is skin: skin is repainted, hair, clothes and background stay, and so does a cap or a
+fringe that hides much of the forehead. Whatever else lies over the face, glasses, a hand, a microphone, is
+painted over with it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from numpy.typing import NDArray
 from anonlib.faces.mesh import mouth_opening
 from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
-from anonlib.synthesis.light import from_log, kept_zone, to_log
-from anonlib.synthesis.textures.average import light_of
+from anonlib.synthesis.glasses import STEP as GLASSES_STEP
+from anonlib.synthesis.glasses import glasses, without_rims
+from anonlib.synthesis.light import STEP, from_log, kept_zone, toned
+from anonlib.synthesis.occlusion import bare, mended, over_forehead, skin_of
+from anonlib.synthesis.textures.average import detail_of
 
 _WHOLE = 0.98
-_GREY_SPREAD = 16.0
+_GREY_SPREAD, _GREY_SHARE = 16, 0.05
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,14 @@ class Rendered:
     """`patch` (h, w, 3) uint8 to lie at `origin` (x, y) of the photo; `alpha` (h, w) 0-1: how much of it is new.
 
     `coverage`: share of the source's face, brows to chin, that the surrogate hides; the rest is inpainted.
+    `bare`: share of its skin that nothing covers, as far as its colour tells.
     """
 
     patch: NDArray[np.uint8]
     alpha: NDArray[np.float32]
     origin: tuple[int, int]
     coverage: float
+    bare: float = 1.0
 
     def paste(self, image: NDArray[np.uint8]) -> None:
         """Put the patch into `image` (H, W, 3) in place."""
@@ -48,7 +55,7 @@ class Place:
 
     `view` (h, w, 3) uint8: the part of the photo at `origin` (x, y), `ground` the same without what would stick out;
     `grid` (h, w, 2): canonical px of each px; `light` (h, w, 3) log; `alpha` (h, w): how much of the px is new.
-    `opening`: of the mouth, over its width. `coverage`: as in Rendered.
+    `opening`: of the mouth, over its width. `coverage`, `bare`: as in Rendered.
     """
 
     view: NDArray[np.uint8]
@@ -59,6 +66,7 @@ class Place:
     opening: float
     origin: tuple[int, int]
     coverage: float
+    bare: float
 
     def paint(self, detail: NDArray[np.float32]) -> Rendered:
         """A dressed detail (S, S, 3), log, put there."""
@@ -69,7 +77,7 @@ class Place:
             synthetic = np.repeat(synthetic.mean(axis=2, keepdims=True), 3, axis=2)
         mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
         patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
-        return Rendered(patch, self.alpha, self.origin, self.coverage)
+        return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
 
 
 def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: Wearable) -> Rendered:
@@ -89,36 +97,42 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
     origin = np.array([x0, y0, 0], np.float32)
     own_vertices = pose.apply(with_rings(own)) - origin
     vertices = pose.apply(with_rings(shape)) - origin
-    light = light_of(view, own_vertices)
+    detail, light = detail_of(view, own_vertices, GLASSES_STEP)
+    residual = np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP])
+    own_grid, own_covered = frame.map_out(own_vertices, y1 - y0, x1 - x0)
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
-    x, y = grid[..., 0], grid[..., 1]
-    light_out = np.asarray(
-        cv2.remap(light.field(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
-    )
-    feather = cv2.remap(_feather(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    zone = cv2.remap(kept_zone(), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    residual = np.abs(to_log(view.astype(np.float32)) - light_out).max(axis=2)
-    skin = np.exp(-0.5 * (residual / (3.0 * light.spread)) ** 2)
-    skin = cv2.GaussianBlur(skin.astype(np.float32), (0, 0), max(0.8, pose.scale * 0.03))
-    alpha = feather * (1 - zone * (1 - skin)) * covered
+    light_out = _out(light.field(STEP), grid, STEP)
+    tone = _out(toned(residual, light.spread), grid, STEP)
+    skin = skin_of(view, light_out, light.spread, pose.scale)
+    worn = over_forehead(residual, light.spread)
+    ground, hat = mended(view, skin, _out(worn, own_grid, STEP), pose.scale)
+    if glasses(detail) > 0:
+        ground = without_rims(ground, own_vertices, pose.scale)
+    zone = _out(kept_zone(), grid)
+    feather = cv2.remap(_feather(), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    alpha = feather * np.minimum(1 - zone * (1 - skin), 1 - hat) * covered
     alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012)), np.float32)
-    face = _own_face(own_vertices, y1 - y0, x1 - x0) & (zone < 0.5)
+    inside = own_covered & (_out(frame.hull.astype(np.float32), own_grid) > 0.5)
+    face = inside & (np.maximum(zone, hat) < 0.5)
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
-    return Place(view, _without(view, left), grid, light_out, alpha, mouth_opening(shape), (x0, y0), coverage)
+    ground = _without(ground, left)
+    shown = bare(residual, light.spread)
+    return Place(view, ground, grid, light_out + tone, alpha, mouth_opening(shape), (x0, y0), coverage, shown)
 
 
 def is_grey(view: NDArray[np.uint8]) -> bool:
     """Whether a view (h, w, 3) comes from a photo without colour."""
-    spread = view.max(axis=2).astype(np.int16) - view.min(axis=2)
-    return float(np.percentile(spread, 95)) <= _GREY_SPREAD
+    red, green, blue = cv2.split(view)
+    spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
+    return float((spread > _GREY_SPREAD).mean()) <= _GREY_SHARE
 
 
-def _own_face(vertices: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-    """The px (h, w) that the source's own mesh covers."""
-    grid, covered = canonical_frame().map_out(vertices, height, width)
-    hull = canonical_frame().hull.astype(np.float32)
-    return covered & (cv2.remap(hull, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR) > 0.5)
+def _out(values: NDArray[np.float32], grid: NDArray[np.float32], step: int = 1) -> NDArray[np.float32]:
+    """A canonical map, given at every step-th px, read at each px of a grid (h, w, 2)."""
+    x, y = (grid[..., axis] / np.float32(step) for axis in range(2))
+    read = cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(read, np.float32)
 
 
 def _without(view: NDArray[np.uint8], left: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -77,8 +77,8 @@ def fit(examples: Sequence[Example], about: About) -> bytes:
     """The decoder's file, of at least LEAST_FACES examples; the same ones in the same order give the same bytes."""
     details = np.stack([one.detail for one in examples])
     detail_mean = _fill(details, np.stack([one.seen for one in examples]))
-    details *= face_zone()
-    mean = (detail_mean * face_zone()).astype(np.float32)
+    details *= _zone()
+    mean = (detail_mean * _zone()).astype(np.float32)
     count = min(COMPONENTS, len(examples) // 4)
     basis, codes = _principal(details, mean, count)
     shapes = np.stack([one.shape for one in examples])
@@ -116,7 +116,7 @@ def _evenly_lit(detail: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(detail - cv2.GaussianBlur(odd, (0, 0), _SIDE_LIGHT), np.float32)
 
 
-def face_zone() -> NDArray[np.float16]:
+def _zone() -> NDArray[np.float16]:
     """Of each of the (p,) values, how much of a face's own it keeps: 1 inside the oval, none at the rings."""
     oval = canonical_frame().polygon(topology.OVAL, 0.96).astype(np.float32)
     return packed(np.repeat(cv2.GaussianBlur(oval, (0, 0), 8)[..., None], 3, axis=2)).astype(np.float16)

@@ -51,8 +51,10 @@ class Settings:
 class Task(Protocol):
     """What is trained: its networks by name, of which `generator` is averaged and shown."""
 
-    networks: Mapping[str, torch.nn.Module]
-    optimizers: Mapping[str, torch.optim.Optimizer]
+    @property
+    def networks(self) -> Mapping[str, torch.nn.Module]: ...
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]: ...
 
     def step(self, random: np.random.Generator, progress: float) -> dict[str, float]:
         """One step of every optimizer, `progress` 0-1 of the run; returns what to record."""

@@ -14,9 +14,10 @@ import photos
 import pytest
 from runs import Run, contents, images, job, run_job
 
+from anonlib.audit.again import nearest
 from anonlib.audit.attacks import attack
 from anonlib.audit.evidence import Evidence
-from anonlib.audit.gather import RECOGNIZERS, gather, nearest
+from anonlib.audit.gather import RECOGNIZERS, gather
 from anonlib.audit.utility import measure
 from anonlib.config import JobConfig
 from anonlib.faces.detect import Faces

@@ -119,6 +119,26 @@ def test_an_encoder_that_fails_on_one_image_loses_that_image(
     only_the_victim_is_lost(*run(planned), finished, "encoding failed")
 
 
+def test_a_face_that_something_covers_becomes_an_ellipse_by_rule(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def covered(image: photos.Pixels, *arguments: Any) -> Rendered:
+        return Rendered(image.copy(), np.ones(image.shape[:2], np.float32), (0, 0), 1.0, bare=0.3)
+
+    monkeypatch.setattr(render_module, "render", covered)
+    before, after = by_key(finished.output), by_key(run(planned)[1])
+    replaced = [
+        face
+        for key, row in after.items()
+        for face in row["faces"]
+        if before[key]["faces"][face_number(row, face)]["method"] != "solid"
+    ]
+    assert replaced
+    for face in replaced:
+        assert face["method"] == "solid" and face["fallback"] == "solid" and face["surrogate_digest"] is None
+        assert face["reason"] == "something covers the face: only 30% of it is bare skin"
+
+
 def test_a_renderer_that_changes_nothing_is_caught_and_the_face_is_covered(
     finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,12 +3,12 @@ import pytest
 from numpy.typing import NDArray
 
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, with_rings
-from anonlib.synthesis.light import hair_zone, skin_region, to_log
+from anonlib.synthesis.light import STEP, hair_zone, skin_region, to_log
 from anonlib.synthesis.textures.average import (
     Portrait,
     Texture,
     average,
-    light_of,
+    detail_of,
     member_texture,
     mirrored,
     portrait,
@@ -73,6 +73,6 @@ def test_hair_and_background_become_plain_skin_outside_the_face(
     frame = canonical_frame()
     pose = pose_of(mesh, shape_model().mean)
     vertices = pose.apply(with_rings(pose.undo(mesh)))
-    raw = to_log(frame.warp_in(photo, vertices)[0]) - light_of(photo, vertices).field()
+    raw = to_log(frame.warp_in(photo, vertices)[0]) - detail_of(photo, vertices, STEP)[1].field()
     outside = frame.inside & (hair_zone() == 1)
     assert np.abs(portrait(photo, mesh, 1.0).detail[outside]).mean() < 0.5 * np.abs(raw[outside]).mean()

@@ -1,9 +1,11 @@
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from anonlib.faces import topology
 from anonlib.synthesis.canonical import canonical_frame, vertices_of
-from anonlib.synthesis.glasses import STEP, features, glasses, readout
+from anonlib.synthesis.glasses import STEP, features, glasses, readout, without_rims
 from anonlib.synthesis.textures.average import detail_of
 
 
@@ -23,3 +25,52 @@ def test_drawing_glasses_on_a_face_raises_its_score(photo: NDArray[np.uint8], me
 def test_the_readout_fits_its_features() -> None:
     size = canonical_frame().inside.shape[0] // STEP
     assert features(np.zeros((size, size, 3), np.float32)).shape == readout().weight.shape
+
+
+def drawn(mesh: NDArray[np.float32], eyes: float, thickness: float, colour: int) -> NDArray[np.uint8]:
+    """A grey view with a bar that runs upright beside the left eye."""
+    view = np.full((300, 300, 3), 120, np.uint8)
+    x, y = np.rint(mesh[topology.LEFT_EYE_OUTER, :2] - [0.35 * eyes, 0]).astype(int).tolist()
+    half = int(0.3 * eyes)
+    cv2.line(view, (x, y - half), (x, y + half), (colour,) * 3, max(1, round(thickness * eyes)))
+    return view
+
+
+@pytest.fixture
+def eyes_apart() -> tuple[NDArray[np.float32], float]:
+    """Points of which only the eyes matter, and the eye distance."""
+    points = np.zeros((468, 3), np.float32)
+    points[topology.LEFT_EYE_OUTER, :2], points[topology.RIGHT_EYE_OUTER, :2] = (120, 150), (190, 150)
+    return points, 50.0
+
+
+@pytest.mark.parametrize("colour", [10, 240])
+def test_a_rim_beside_the_eye_gives_way_to_its_surroundings(
+    eyes_apart: tuple[NDArray[np.float32], float], colour: int
+) -> None:
+    points, eyes = eyes_apart
+    view = drawn(points, eyes, 0.08, colour)
+    assert np.abs(without_rims(view, points, eyes).astype(int) - 120).max() == 0
+    assert np.abs(view.astype(int) - 120).max() > 100
+
+
+def test_what_is_broader_than_a_rim_stays(eyes_apart: tuple[NDArray[np.float32], float]) -> None:
+    points, eyes = eyes_apart
+    view = drawn(points, eyes, 0.6, 10)
+    x, y = np.rint(points[topology.LEFT_EYE_OUTER, :2] - [0.35 * eyes, 0]).astype(int)
+    assert without_rims(view, points, eyes)[y, x].max() == 10
+
+
+def test_nothing_away_from_the_eyes_changes(eyes_apart: tuple[NDArray[np.float32], float]) -> None:
+    points, eyes = eyes_apart
+    view = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    out = without_rims(view, points, eyes)
+    assert (out[:100] == view[:100]).all() and (out[200:] == view[200:]).all()
+    assert (out[:, 130:180] == view[:, 130:180]).all()
+    assert (out != view).any()
+
+
+def test_eyes_outside_the_view_change_nothing(eyes_apart: tuple[NDArray[np.float32], float]) -> None:
+    points, eyes = eyes_apart
+    view = np.zeros((40, 40, 3), np.uint8)
+    assert without_rims(view, points, eyes) is view

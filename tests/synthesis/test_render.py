@@ -26,6 +26,13 @@ def face_px(photo: NDArray[np.uint8], mesh: NDArray[np.float32]) -> NDArray[np.b
     return covered & (inside > 0.9)
 
 
+def inside_oval(photo: NDArray[np.uint8], mesh: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The px of the photo inside the oval of the mesh."""
+    mask = np.zeros(photo.shape[:2], np.uint8)
+    cv2.fillPoly(mask, [np.rint(mesh[list(topology.OVAL), :2]).astype(np.int32)], 1)
+    return mask.astype(bool)
+
+
 def pasted(photo: NDArray[np.uint8], rendered: Rendered) -> NDArray[np.uint8]:
     out = photo.copy()
     rendered.paste(out)
@@ -92,3 +99,68 @@ def test_a_face_at_the_border_of_the_photo_is_rendered_too(
     moved = mesh - np.array([cut, 0, 0], np.float32)
     part = np.ascontiguousarray(photo[:, cut:])
     assert pasted(part, render(part, moved, 0.5, surrogate)).shape == part.shape
+
+
+def worn(photo: NDArray[np.uint8], mesh: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The photo with a blue cap down to the middle of the forehead, and the cap's px."""
+    oval, brows = mesh[list(topology.OVAL), :2], mesh[[*topology.LEFT_BROW, *topology.RIGHT_BROW], :2]
+    brim = (oval[:, 1].min() + brows[:, 1].min()) / 2
+    cap = np.zeros(photo.shape[:2], np.uint8)
+    centre, half = oval.mean(axis=0), 1.2 * np.ptp(oval, axis=0) / 2
+    cv2.ellipse(cap, (tuple(map(float, centre)), tuple(map(float, 2.4 * half)), 0.0), 1, -1)
+    cap[int(brim) :] = 0
+    out = photo.copy()
+    out[cap > 0] = (40, 60, 200)
+    return out, cap > 0
+
+
+def test_a_cap_stays_over_the_new_forehead(
+    photo: NDArray[np.uint8], mesh: NDArray[np.float32], surrogate: Texture
+) -> None:
+    capped, cap = worn(photo, mesh)
+    inner = cv2.erode(cap.astype(np.uint8), np.ones((11, 11))).astype(bool)
+    out = pasted(capped, render(capped, mesh, 0.5, surrogate))
+    assert (np.abs(out[inner].astype(int) - (40, 60, 200)).max(axis=1) < 40).mean() > 0.9
+
+
+def test_skin_that_shows_through_a_cap_does_not_survive(
+    photo: NDArray[np.uint8], mesh: NDArray[np.float32], surrogate: Texture
+) -> None:
+    capped, cap = worn(photo, mesh)
+    rows, columns = np.mgrid[0 : photo.shape[0], 0 : photo.shape[1]]
+    hole = cap & inside_oval(photo, mesh) & (columns % 24 < 6)
+    skin = np.median(photo[face_px(photo, mesh)], axis=0)
+    marks = np.where((rows + columns) % 4 < 2, 12, -12)
+    for sign in (1, -1):
+        capped[hole] = np.clip(skin + sign * marks[hole][:, None], 0, 255)
+        out = pasted(capped, render(capped, mesh, 0.5, surrogate)).astype(float)
+        inner = cv2.erode(hole.astype(np.uint8), np.ones((3, 3))).astype(bool)
+        seen = out[inner].mean(axis=1)
+        assert abs(np.corrcoef(seen, marks[inner])[0, 1]) < 0.2
+        assert np.abs(out[inner] - skin).max(axis=1).mean() > 40
+
+
+def test_arms_of_glasses_leave_nothing_beside_the_face(
+    photo: NDArray[np.uint8], mesh: NDArray[np.float32], surrogate: Texture
+) -> None:
+    bare = pasted(photo, render(photo, mesh, 0.5, surrogate)).astype(int)
+    glasses = photo.copy()
+    for eye, rim in ((topology.LEFT_EYE_OUTER, 127), (topology.RIGHT_EYE_OUTER, 356)):
+        start, end = mesh[eye, :2], mesh[eye, :2] + 1.15 * (mesh[rim, :2] - mesh[eye, :2])
+        cv2.line(glasses, tuple(np.rint(start).astype(int)), tuple(np.rint(end).astype(int)), (15, 15, 15), 3)
+    drawn = np.abs(glasses.astype(int) - photo).max(axis=2) > 30
+    out = pasted(glasses, render(glasses, mesh, 0.5, surrogate)).astype(int)
+    assert np.abs(out - bare)[drawn].max(axis=1).mean() < 15
+
+
+def test_nothing_of_what_covers_the_mouth_is_left_inside_the_face(
+    photo: NDArray[np.uint8], mesh: NDArray[np.float32], surrogate: Texture
+) -> None:
+    plain = pasted(photo, render(photo, mesh, 0.5, surrogate)).astype(float)
+    covered = photo.copy()
+    mouth = mesh[list(topology.LIPS_OUTER), :2].mean(axis=0)
+    cv2.circle(covered, tuple(np.rint(mouth).astype(int)), int(np.ptp(mesh[:, 0]) / 5), (20, 200, 30), -1)
+    rendered = render(covered, mesh, 0.5, surrogate)
+    face = face_px(photo, mesh)
+    assert np.abs(pasted(covered, rendered) - plain)[face].mean() < 8
+    assert rendered.bare < render(photo, mesh, 0.5, surrogate).bare - 0.1

@@ -20,7 +20,7 @@ from anonlib.synthesis.textures.linear import Decoder
 from anonlib.synthesis.textures.network import LOOKS, MOODS, NetworkDecoder
 from anonlib.training.generator import faces as prepared
 from anonlib.training.generator.export import to_onnx
-from anonlib.training.generator.faces import VIEW, Faces, load, prepare, tally
+from anonlib.training.generator.faces import VIEW, Faces, learned_vectors, load, prepare, tally
 from anonlib.training.generator.judges import Glance, cut
 from anonlib.training.generator.network import BASE, Generator, Linear
 from anonlib.training.generator.objective import Training
@@ -79,6 +79,7 @@ def test_a_part_holds_what_the_photos_show(folder: Path, faces: Faces) -> None:
     photos, left_out = tally(folder)
     assert len(faces) == photos - left_out.total() > 60
     assert np.allclose(np.linalg.norm(faces.vector, axis=1), 1, atol=1e-4)
+    assert np.array_equal(learned_vectors(folder), faces.vector)
     assert faces.view.shape[1:] == (160, 160, 3)
     eyes = np.array(VIEW.landmarks())[:2].mean(axis=0)
     assert np.abs(faces.mesh[:, [33, 263], :2].mean(axis=1) - eyes).mean() < 4
@@ -94,8 +95,9 @@ def test_who_resembles_the_judging_dataset_is_left_out(tmp_path: Path) -> None:
     prepare(source, tmp_path / "faces", apart_from=[source])
     photos, left_out = tally(tmp_path / "faces")
     assert left_out.total() == photos
-    with pytest.raises(ValueError, match="prepare"):
-        load(tmp_path / "faces")
+    for read in (load, learned_vectors):
+        with pytest.raises(ConfigError, match="prepare"):
+            read(tmp_path / "faces")
 
 
 def test_untrained_it_is_the_linear_decoder(generator: Generator, fitted: Fit, faces: Faces) -> None:

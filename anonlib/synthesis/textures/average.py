@@ -83,7 +83,7 @@ def _shown(detail: NDArray[np.float32], light: Light) -> NDArray[np.float32]:
 def detail_of(image: NDArray[np.uint8], vertices: NDArray[np.float32], step: int) -> tuple[NDArray[np.float32], Light]:
     """A face's log texture less its light at every step-th canonical px, zero where the photo ends, and that light.
 
-    `image` (H, W, 3) with `vertices` (540, 3) in its px; `step` 1 or 2; detail (S/step, S/step, 3).
+    `image` (H, W, 3) with `vertices` (540, 3) in its px; `step` 1, 2 or STEP; detail (S/step, S/step, 3).
     """
     raw, valid = canonical_frame().warp_in(image, vertices, step)
     log = to_log(raw)
@@ -91,12 +91,6 @@ def detail_of(image: NDArray[np.uint8], vertices: NDArray[np.float32], step: int
     seen = facing_weight(vertices, STEP) * valid[::coarse, ::coarse]
     light = fit_light(log[::coarse, ::coarse], seen)
     return (log - light.field(step)) * valid[..., None], light
-
-
-def light_of(image: NDArray[np.uint8], vertices: NDArray[np.float32]) -> Light:
-    """The light on a face with these vertices (540, 3) px in a photo (H, W, 3)."""
-    raw, valid = canonical_frame().warp_in(image, vertices, STEP)
-    return fit_light(to_log(raw), facing_weight(vertices, STEP) * valid)
 
 
 def member_texture(photos: Sequence[Portrait]) -> Texture:

@@ -84,11 +84,13 @@ class NetworkDecoder:
     eyes: float
     digest: str
     data: bytes = field(repr=False)
+    threads: int = 1
+    device: str = "cpu"
 
     @cached_property
     def engine(self) -> Engine:
         """The network, loaded where it is first used."""
-        return load_engine(self.data)
+        return load_engine(self.data, threads=self.threads, device=self.device)
 
     def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""

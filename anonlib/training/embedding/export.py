@@ -92,8 +92,7 @@ class _Writer:
         """All are padded by one."""
         weights = [self._weight(weight), *([] if bias is None else [self._weight(bias)])]
         side = int(weight.shape[-1])
-        window: dict[str, Any] = {"kernel_shape": [side, side], "strides": [stride, stride], "pads": [1, 1, 1, 1]}
-        return self.graph.add(op, x, *weights, **window)
+        return self.graph.add(op, x, *weights, kernel_shape=[side] * 2, strides=[stride] * 2, pads=[1] * 4)
 
     def _gemm(self, weight: Tensor, bias: Tensor | None, x: str) -> str:
         weights = [self._weight(weight), *([] if bias is None else [self._weight(bias)])]

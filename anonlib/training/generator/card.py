@@ -20,14 +20,14 @@ et al. 2018), as a residual on a linear decoder. Written by `python jobs/train_g
   resembles somebody it was trained on.
 
 ## Network
-- In: a unit vector of the identity space ({dimension} numbers) and a look ({looks}).
+- In: a unit vector of the identity space ({dimension} numbers) and a look: {looks}.
 - Out: log detail of the canonical frame, {size} x {size} px, and a neutral shape of 468 points.
 - A job asks for two expressions (neutral, happy) at mouth openings {mouths}; nothing else of a photo reaches it.
 - {megabytes:.1f} MB in half precision. sha256 `{digest}`.
 
 ## Training
-- {steps:,} steps of {batch} scenes in {minutes:.0f} minutes on {machine}, seed {seed}, learning rate {rate:g} falling
-  to none, Adam; what ships is the exponential moving average.{grown}
+- {steps:,} steps of {batch} scenes in {minutes:.0f} minutes on {machine}, seed {seed}, learning rate {rate:g} falling to
+  none, Adam; what ships is the exponential moving average.{grown}{note}
 - Objective: {weights}.
 - Judges while training: dlib-resnet and mobileface (identity), age-gender, expression, and a critic trained along. They
   can be pleased more than they deserve; fr-feature and faceres never took part.
@@ -51,8 +51,11 @@ FAILURES = (
 """What a stranger sees on sheets of the shipped weights."""
 
 
-def card_of(notes: dict[str, Any], made: NetworkDecoder, size: int, apart: float) -> str:
-    """The card (Markdown) of a run's notes (`run.json`) and the `size` bytes of network that it made."""
+def card_of(notes: dict[str, Any], made: NetworkDecoder, size: int, apart: float, note: str = "") -> str:
+    """The card (Markdown) of a run's notes (`run.json`) and the `size` bytes of network that it made.
+
+    `note`: what else there is to say of the run.
+    """
     record, settings, about = notes["record"], notes["settings"], made.about
     before = notes["grown_from"]
     grown = ""
@@ -79,6 +82,7 @@ def card_of(notes: dict[str, Any], made: NetworkDecoder, size: int, apart: float
         seed=settings["seed"],
         rate=settings["rate"],
         grown=grown,
+        note=f" {note}" if note else "",
         weights=", ".join(f"{name} {value:g}" for name, value in notes["weights"].items()),
         figures="\n".join(f"- {name}: {value:.3f}" for name, value in record["figures"].items()),
         failures="\n".join(f"- {failure}" for failure in FAILURES),

@@ -23,7 +23,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from anonlib.config import InputConfig, JobConfig, OutputConfig, PlaceConfig
+from anonlib.config import ConfigError, InputConfig, JobConfig, OutputConfig, PlaceConfig
 from anonlib.datasets import open_dataset
 from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
@@ -49,6 +49,7 @@ APART = 0.94
 thousands (SAME_PERSON) would call six in ten faces somebody of 4,000 photos."""
 
 _ALIKE = "resembles somebody of a dataset to stay apart from"
+_NOTHING = "{} holds no prepared faces; run `python jobs/train_generator.py prepare` first"
 _PART = 256
 _BORDER = 96
 _QUALITY = 95
@@ -119,7 +120,7 @@ def prepare(
 
 
 def load(folder: Path) -> Faces:
-    """The faces of a folder that are APART, in the order of its parts; raises ValueError if it holds none."""
+    """The faces of a folder that are APART, in the order of its parts; raises ConfigError if it holds none."""
     columns: dict[str, list[NDArray[Any]]] = {field.name: [] for field in fields(Faces)}
     for path in sorted(folder.glob("part-*.npz")):
         with np.load(path, allow_pickle=False) as part:
@@ -127,8 +128,19 @@ def load(folder: Path) -> Faces:
             for name, arrays in columns.items():
                 arrays.append(_views(part, rows) if name == "view" else part[name][rows])
     if not any(len(rows) for rows in columns["view"]):
-        raise ValueError(f"{folder} holds no prepared faces; run `python jobs/train_generator.py prepare` first")
+        raise ConfigError(_NOTHING.format(folder))
     return Faces(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
+
+
+def learned_vectors(folder: Path) -> NDArray[np.float32]:
+    """The unit vectors (n, 128) of the faces that `load` gives; raises ConfigError if there are none."""
+    vectors = []
+    for path in sorted(folder.glob("part-*.npz")):
+        with np.load(path, allow_pickle=False) as part:
+            vectors.append(part["vector"][part["stranger"] < APART])
+    if not any(len(rows) for rows in vectors):
+        raise ConfigError(_NOTHING.format(folder))
+    return np.concatenate(vectors)
 
 
 def tally(folder: Path) -> tuple[int, Counter[str]]:

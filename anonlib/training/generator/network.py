@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from anonlib.faces import topology
+from anonlib.synthesis.canonical import canonical_frame
 from anonlib.synthesis.textures.linear import BOUND, Decoder
 from anonlib.synthesis.textures.network import LOOKS
 from anonlib.synthesis.textures.space import unpacked
-from anonlib.training.decoder import face_zone
 
 BASE = 128
 """Side in px at which the linear face is kept."""
@@ -29,6 +30,8 @@ WIDTHS = {4: 256, 8: 256, 16: 192, 32: 96, 64: 48, 128: 24, 256: 12}
 """Channels of the blocks by side."""
 STYLE = 192
 SLOPE = 0.2
+
+_REACH, _FADE = 0.84, 8.0
 
 
 @dataclass(frozen=True)
@@ -163,9 +166,12 @@ class Critic(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
 
 
 def zone_of(side: int) -> NDArray[np.float32]:
-    """Where a face may differ from the mean (side, side), 0-1: beyond, a pattern could please a recognizer unseen."""
-    packed = face_zone().astype(np.float32)
-    return np.asarray(cv2.resize(unpacked(packed), (side, side), interpolation=cv2.INTER_AREA)[..., 0], np.float32)
+    """Where the network may add to the linear face (side, side), 0-1: from brows to chin.
+
+    Further out a pattern could please a recognizer unseen, and a critic teaches it the strands of hair of its photos.
+    """
+    inside = cv2.GaussianBlur(canonical_frame().polygon(topology.OVAL, _REACH).astype(np.float32), (0, 0), _FADE)
+    return np.asarray(cv2.resize(inside, (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def doubled(picture: Tensor) -> Tensor:

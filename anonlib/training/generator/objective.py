@@ -52,7 +52,7 @@ class Weights:
     gender: float = 0.1
     age: float = 0.01
     mood: float = 0.05
-    critic: float = 0.3
+    critic: float = 0.2
 
 
 @dataclass(frozen=True)

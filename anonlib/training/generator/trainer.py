@@ -71,8 +71,11 @@ def train(
     return record
 
 
-def export(folder: Path, output: Path) -> NetworkDecoder:
-    """Write a run's averaged network as ONNX to `output` and its card beside it; raises ConfigError without a run."""
+def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder:
+    """Write a run's averaged network as ONNX to `output` and its card beside it, with a `note` on the run.
+
+    Raises ConfigError without a run.
+    """
     notes = _notes(folder)
     decoder = Decoder.load(folder / BASE)
     look = notes["look"]
@@ -85,7 +88,7 @@ def export(folder: Path, output: Path) -> NetworkDecoder:
     storage = LocalStorage(output.parent)
     storage.publish(output.name, data)
     made = NetworkDecoder.from_bytes(data)
-    storage.publish(f"{output.stem}.md", card_of(notes, made, len(data), APART).encode())
+    storage.publish(f"{output.stem}.md", card_of(notes, made, len(data), APART, note).encode())
     return made
 
 

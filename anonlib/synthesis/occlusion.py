@@ -1,0 +1,130 @@
+"""What lies over a face and is not face: a cap, a fringe, a hand, a microphone.
+
+Everything is read from the residual: the photo's log texture less the light fitted to its skin, at every STEP-th px
+of the canonical frame, so that it costs nothing that the renderer does not compute anyway.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.faces import topology
+from anonlib.synthesis.canonical import SIZE, canonical_frame
+from anonlib.synthesis.light import STEP, furthest, hair_zone, kept_zone, skin_region, to_log
+
+_SPREADS = 2.5
+_LEAST = 0.35
+"""Log units: what differs less from the skin may be skin."""
+_ABOVE_BROWS = 2
+"""Coarse px above the brows at which the forehead begins."""
+_RUN = 2
+"""So many coarse px of something else, one above the other, end the forehead."""
+_ACROSS, _MOSTLY = (7, 1), 0.6
+_DEEP = (0.16, 0.26)
+"""Shares of the forehead inside the oval: covered less than the first it counts as bare, past the second as covered."""
+_SKIN_SPREADS = 2.0
+_LINE = 0.07
+"""Half of the thickest line that counts as the skin it crosses, eye distances."""
+_NEAR, _ENOUGH = 0.12, 0.15
+
+
+def foreign(residual: NDArray[np.float32], spread: float) -> NDArray[np.bool_]:
+    """Which coarse px (s, s) of a residual (s, s, 3) cannot be skin, whose residuals have this spread."""
+    off = cv2.GaussianBlur(furthest(residual), (0, 0), 0.7)
+    return np.asarray(off > max(_LEAST, _SPREADS * spread), np.bool_)
+
+
+def over_forehead(residual: NDArray[np.float32], spread: float) -> NDArray[np.float32]:
+    """How surely each coarse px (s, s), 0-1, lies above the end of the bare forehead: cap, fringe, hair, background.
+
+    Going up from the brows, the forehead ends at the first run of px that cannot be skin. Only what covers much of it,
+    a cap or a fringe, is worth keeping: an ordinary hairline helps to recognize its owner more than it helps the
+    picture, and nothing is said of it.
+    """
+    other = foreign(residual, spread)
+    run = cv2.erode((other & _forehead()).astype(np.uint8), np.ones((_RUN, 1), np.uint8), anchor=(0, _RUN - 1))
+    above = np.maximum.accumulate(run[::-1], axis=0)[::-1].astype(np.float32)
+    # A shadow or a brim as pale as skin is painted over like skin: what is kept must be something else throughout.
+    painted = above * _painted()
+    share = cv2.blur((painted * other).sum(axis=0)[None], _ACROSS) / np.maximum(
+        cv2.blur(painted.sum(axis=0)[None], _ACROSS), 1e-3
+    )
+    smooth = cv2.GaussianBlur(above * (share > _MOSTLY), (0, 0), sigmaX=2.0, sigmaY=0.8)
+    worn = smooth * hair_zone()[::STEP, ::STEP]
+    low, high = _DEEP
+    return np.asarray(worn * np.clip((worn[_forehead_inside()].mean() - low) / (high - low), 0, 1), np.float32)
+
+
+def bare(residual: NDArray[np.float32], spread: float) -> float:
+    """Share of the skin from brows to jaw that nothing covers, of what the photo shows of it; 0 if it shows none."""
+    seen = _below_brows() & residual.any(axis=2)
+    return float(1.0 - foreign(residual, spread)[seen].mean()) if seen.any() else 0.0
+
+
+def skin_of(
+    view: NDArray[np.uint8], light: NDArray[np.float32], spread: float, eye_distance: float
+) -> NDArray[np.float32]:
+    """How surely each px (h, w) of a view (h, w, 3) is skin, 0-1, under a `light` (h, w, 3), log.
+
+    A thin line across skin, an arm of glasses or a strand of hair, counts as the skin that it crosses.
+    """
+    off = furthest(to_log(view.astype(np.float32)) - light)
+    skin = np.clip(2 * np.exp(-0.5 * (off / (_SKIN_SPREADS * spread)) ** 2), 0, 1).astype(np.float32)
+    skin = cv2.GaussianBlur(skin, (0, 0), max(0.8, eye_distance * 0.03))
+    line = np.ones((2 * round(_LINE * eye_distance) + 1, 1), np.uint8)
+    return np.asarray(cv2.morphologyEx(skin, cv2.MORPH_CLOSE, line), np.float32)
+
+
+def mended(
+    view: NDArray[np.uint8], skin: NDArray[np.float32], hat: NDArray[np.float32], eye_distance: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The view (h, w, 3) with skin that shows through `hat` (h, w) filled from the hat around it.
+
+    And the hat (h, w) as far as there was anything to fill from. So no px that may be the source's skin stays.
+    """
+    if not hat.any():
+        return view, hat
+    sure = hat * (1 - skin)
+    near = max(1.0, _NEAR * eye_distance)
+    around = cv2.GaussianBlur(sure, (0, 0), near)
+    filling = cv2.GaussianBlur(view * sure[..., None], (0, 0), near) / np.maximum(around, 1e-3)[..., None]
+    hat = hat * np.clip(around / _ENOUGH, 0, 1)
+    through = (np.minimum(hat, skin) / np.maximum(hat, 1e-3))[..., None]
+    mixed = np.where(hat[..., None] > 0, view + through * (filling - view), view)
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), np.asarray(hat, np.float32)
+
+
+@cache
+def _painted() -> NDArray[np.float32]:
+    """The coarse px (s, s) of the forehead that would be the surrogate's if nothing lay there, 0-1."""
+    return np.asarray((1 - kept_zone()[::STEP, ::STEP]) * _forehead(), np.float32)
+
+
+@cache
+def _forehead() -> NDArray[np.bool_]:
+    """The coarse px (s, s) above the brows."""
+    points = canonical_frame().points
+    brows = float(points[[*topology.LEFT_BROW, *topology.RIGHT_BROW], 1].min()) / STEP
+    return np.asarray(_rows() < brows - _ABOVE_BROWS, np.bool_)
+
+
+@cache
+def _forehead_inside() -> NDArray[np.bool_]:
+    """The coarse px (s, s) of the forehead inside the oval."""
+    return np.asarray(canonical_frame().polygon(topology.OVAL, 0.97)[::STEP, ::STEP] & _forehead(), np.bool_)
+
+
+@cache
+def _below_brows() -> NDArray[np.bool_]:
+    """The coarse px (s, s) of the skin below the tops of the brows."""
+    points = canonical_frame().points
+    brows = float(points[[*topology.LEFT_BROW, *topology.RIGHT_BROW], 1].min()) / STEP
+    return np.asarray(skin_region()[::STEP, ::STEP] & (_rows() > brows), np.bool_)
+
+
+def _rows() -> NDArray[np.int64]:
+    return np.asarray(np.mgrid[0 : SIZE // STEP, 0 : SIZE // STEP][0], np.int64)
