@@ -72,3 +72,18 @@ def test_uneven_padding_is_done_or_refused(op: str, attrs: dict, said: str | Non
         return
     (wanted,) = load_engine(model.SerializeToString(), backend="onnxruntime")(x)
     assert np.array_equal(TorchGraph(model.SerializeToString())(torch.from_numpy(x))[0].numpy(), wanted)
+
+
+def test_a_slice_is_cut_as_onnx_has_it() -> None:
+    cuts = {"starts": [1, 0], "stops": [3, 4], "axes": [2, 3]}
+    graph = helper.make_graph(
+        [helper.make_node("Slice", ["x", *cuts], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 5, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2, 2, 4])],
+        [helper.make_tensor(name, TensorProto.INT64, [2], values) for name, values in cuts.items()],
+    )
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    x = np.random.default_rng(0).random((2, 2, 5, 6)).astype(np.float32)
+    assert np.array_equal(TorchGraph(data)(torch.from_numpy(x))[0].numpy(), x[:, :, 1:3, 0:4])
+    assert np.array_equal(load_engine(data, backend="onnxruntime")(x)[0], x[:, :, 1:3, 0:4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class _Writer:
         return self.graph.add("Mul", self.graph.add("Tanh", x), self._number(most), name=name)
 
     def _enlarged(self, x: str, name: str | None = None) -> str:
-        window = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1, 1, 1, 1], "group": 3}
+        window: dict[str, Any] = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1, 1, 1, 1], "group": 3}
         return self.graph.add("ConvTranspose", x, self.enlarge, name=name, **window)
 
     def _block(self, block: Block, x: str, style: str | None = None) -> str:

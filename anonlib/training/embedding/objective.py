@@ -76,8 +76,8 @@ class Training:
         self.net = net.to(settings.device, memory_format=torch.channels_last)
         linear = [*net.wish.parameters(), *net.draw.parameters()]
         rest = [one for one in net.parameters() if all(one is not other for other in linear)]
-        self.networks: dict[str, nn.Module] = {"generator": self.net}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
+        self.networks: Mapping[str, nn.Module] = {"generator": self.net}
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
             "generator": torch.optim.Adam(
                 [{"params": rest}, {"params": linear, "scale": _LINEAR_RATE}], betas=(0.9, 0.99)
             )
