@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,9 @@ def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(unt
     apart = np.degrees(np.arccos((templates * lender.gallery.vectors[rows]).sum(axis=1)))
     assert apart.min() >= job.method.own_angle
     first = lent_draws(job, lender, templates[:1], ids[:1], strata[:1], looks[:1], KEYS)[0][0]
+    assert digest_of(lender, replace(first, vector=first.vector / 2)) != digest_of(lender, first), (
+        "people who share a donor do not share the way to it"
+    )
     other = EmbeddingLender(untrained)
     other.embedding = Embedding.from_bytes(untrained.replace(b"for tests only", b"for texts only"))
     assert digest_of(lender, first) != digest_of(other, first), "the digest names network and donors"
