@@ -16,12 +16,13 @@ from onnx import numpy_helper
 from packs import arcface, swapper
 from runs import Run, manifest, planned_copy
 
-from anonlib.audit.verify import verify
+from anonlib.audit.verify import unproved, verify
 from anonlib.config import STILL_RECOGNIZED, ConfigError, JobConfig, MethodConfig
 from anonlib.pipeline import lending
 from anonlib.pipeline import render as render_module
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.lending import EmbeddingLender, digest_of, lender_of, lent_draws, read_lent
+from anonlib.privacy.claims import claim_of
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 from anonlib.synthesis.base import About
@@ -75,7 +76,7 @@ def test_embedding_must_be_asked_for_in_words() -> None:
         MethodConfig(name="embedding")
     with pytest.raises(ValueError, match=f'accept: "{STILL_RECOGNIZED}"'):
         MethodConfig(name="embedding", accept="yes")
-    assert MethodConfig(name="embedding", accept=STILL_RECOGNIZED).name == "embedding"
+    assert claim_of(MethodConfig(name="embedding", accept=STILL_RECOGNIZED)).kind == "none"
     with pytest.raises(ValueError, match="accept belongs to embedding; the method is k-diff"):
         MethodConfig(accept=STILL_RECOGNIZED)
 
@@ -149,6 +150,7 @@ def test_a_swap_goes_all_the_way_and_its_certificate_holds(
     assert {face["k"] for face in worn} == {face["epsilon"] for face in worn} == {None}
     found = verify(open_storage(config.output.uri))
     assert found.certificate.claim.kind == "none" and found.certificate.table is not None
+    assert any("that the donors agreed" in line for line in unproved(found))
     method = found.certificate.method
     for name in ("swapper", "recognizer", "donors"):
         assert method[name] == found.certificate.models[name]["sha256"], "a release names digests, not places"
