@@ -16,7 +16,9 @@ from anonlib.audit.cast import YAWS, Asked, Cast
 from anonlib.audit.scanned import Photo
 from anonlib.audit.sheet import square_view, write
 from anonlib.audit.sources import DecodedSource, Source, worn
+from anonlib.faces.mesh import mouth_opening
 from anonlib.records import EXPRESSIONS
+from anonlib.synthesis.textures.network import MOODS, MoodTexture, NetworkDecoder
 
 AGES = (22.0, 38.0, 54.0, 70.0)
 ROWS_A_PAGE = 10
@@ -51,7 +53,7 @@ def control(cast: Cast, source: DecodedSource, *, donor: int = 0) -> Image.Image
     """One person's identity in seven expressions, four ages of two genders, and five yaw angles.
 
     Expression and yaw are those of photos of people of the identity's gender, which stand above; age and gender are
-    asked of the decoder, in one photo.
+    asked of the decoder, in one photo, and so are the expressions of a network, which a job would not ask for.
     """
     own = cast.looks[donor]
     stage = cast.stages[own.female >= 0.5]
@@ -63,6 +65,8 @@ def control(cast: Cast, source: DecodedSource, *, donor: int = 0) -> Image.Image
         return [before, Strip(after, [f"{source.name}, {caption}" for caption in captions])]
 
     strips = told(stage.expressions, list(EXPRESSIONS))
+    if isinstance(source.decoder, NetworkDecoder):
+        strips.append(_asked_for(stage.plain, source, source.decoder, donor, own))
     for female, word in ((1.0, "woman"), (0.0, "man")):
         faces = [worn(stage.plain, source.face(donor, Asked(female, age))).image for age in AGES]
         strips.append(Strip([_view(one, stage.plain) for one in faces], [f"{word}, {age:g} years" for age in AGES]))
@@ -70,6 +74,18 @@ def control(cast: Cast, source: DecodedSource, *, donor: int = 0) -> Image.Image
         stage.turns, [f"yaw {photo.yaw:+.0f} (wanted {wanted:+.0f})" for photo, wanted in _turned(stage.turns)]
     )
     return page(strips, f"{source.name}: one identity, told what to look like")
+
+
+def _asked_for(photo: Photo, source: DecodedSource, network: NetworkDecoder, donor: int, own: Asked) -> Strip:
+    """One photo, whose geometry stays as it is, with the texture of every expression."""
+    assert source.targets is not None
+    views = []
+    for expression in EXPRESSIONS:
+        look = network.look(own.female, own.age, expression, mouth_opening(photo.mesh))
+        detail, shape = network.answer(source.targets.vectors[donor], look)
+        face = MoodTexture(shape, dict.fromkeys(MOODS, detail).__getitem__)
+        views.append(_view(worn(photo, face).image, photo))
+    return Strip(views, [f"asked for: {expression}" for expression in EXPRESSIONS])
 
 
 def page(strips: Sequence[Strip], title: str) -> Image.Image:

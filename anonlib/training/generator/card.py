@@ -26,8 +26,8 @@ et al. 2018), as a residual on a linear decoder. Written by `python jobs/train_g
 - {megabytes:.1f} MB in half precision. sha256 `{digest}`.
 
 ## Training
-- {steps:,} steps of {batch} scenes in {minutes:.0f} minutes on {machine}, seed {seed}, learning rate {rate:g} falling to
-  none, Adam; what ships is the exponential moving average.{grown}{note}
+- {steps:,} steps of {batch} scenes in {minutes:.0f} minutes on {machine}, seed {seed}, learning rate {rate:g}
+  falling to none, Adam; what ships is the exponential moving average.{grown}{note}
 - Objective: {weights}.
 - Judges while training: dlib-resnet and mobileface (identity), age-gender, expression, and a critic trained along. They
   can be pleased more than they deserve; fr-feature and faceres never took part.
