@@ -199,8 +199,9 @@ def lent_draws(
 
 
 def digest_of(lender: Lender, draw: Draw) -> str:
-    """Names what a draw's face wears: 64 hex digits of network, donors, donor and strength."""
-    return hashlib.sha256(f"{lender.digest} {draw.rows[0]} {draw.weights[0]:g}".encode()).hexdigest()
+    """Names what a draw's face wears: 64 hex digits of network, donors, donor and the way to it."""
+    way = np.asarray(draw.vector, "<f4").tobytes()
+    return hashlib.sha256(f"{lender.digest} {draw.rows[0]} {draw.weights[0]:g} ".encode() + way).hexdigest()
 
 
 def lender_of(models: Mapping[str, bytes]) -> Lender | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from onnx import numpy_helper
 from packs import arcface, swapper
 from runs import Run, manifest, planned_copy
 
-from anonlib.audit.verify import verify
+from anonlib.audit.verify import unproved, verify
 from anonlib.config import STILL_RECOGNIZED, ConfigError, JobConfig, MethodConfig
 from anonlib.pipeline import lending
 from anonlib.pipeline import render as render_module
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.lending import EmbeddingLender, digest_of, lender_of, lent_draws, read_lent
+from anonlib.privacy.claims import claim_of
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 from anonlib.synthesis.base import About
@@ -74,7 +76,7 @@ def test_embedding_must_be_asked_for_in_words() -> None:
         MethodConfig(name="embedding")
     with pytest.raises(ValueError, match=f'accept: "{STILL_RECOGNIZED}"'):
         MethodConfig(name="embedding", accept="yes")
-    assert MethodConfig(name="embedding", accept=STILL_RECOGNIZED).name == "embedding"
+    assert claim_of(MethodConfig(name="embedding", accept=STILL_RECOGNIZED)).kind == "none"
     with pytest.raises(ValueError, match="accept belongs to embedding; the method is k-diff"):
         MethodConfig(accept=STILL_RECOGNIZED)
 
@@ -125,6 +127,9 @@ def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(unt
     apart = np.degrees(np.arccos((templates * lender.gallery.vectors[rows]).sum(axis=1)))
     assert apart.min() >= job.method.own_angle
     first = lent_draws(job, lender, templates[:1], ids[:1], strata[:1], looks[:1], KEYS)[0][0]
+    assert digest_of(lender, replace(first, vector=first.vector / 2)) != digest_of(lender, first), (
+        "people who share a donor do not share the way to it"
+    )
     other = EmbeddingLender(untrained)
     other.embedding = Embedding.from_bytes(untrained.replace(b"for tests only", b"for texts only"))
     assert digest_of(lender, first) != digest_of(other, first), "the digest names network and donors"
@@ -145,6 +150,7 @@ def test_a_swap_goes_all_the_way_and_its_certificate_holds(
     assert {face["k"] for face in worn} == {face["epsilon"] for face in worn} == {None}
     found = verify(open_storage(config.output.uri))
     assert found.certificate.claim.kind == "none" and found.certificate.table is not None
+    assert any("that the donors agreed" in line for line in unproved(found))
     method = found.certificate.method
     for name in ("swapper", "recognizer", "donors"):
         assert method[name] == found.certificate.models[name]["sha256"], "a release names digests, not places"

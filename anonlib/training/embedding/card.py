@@ -8,8 +8,8 @@ from anonlib.synthesis.embedding import Embedding
 
 FAILURES = (
     "People recognize the face: it is the same person with altered features. The method claims nothing.",
-    "Up close it shows: shaded lids and lips, doubled brows, a second edge beside glasses.",
-    "The donor's skin is not taken over, but darker and lighter patches of it are.",
+    "Up close it shows: shaded lids and lips, doubled brows, the shadow of a donor's moustache or glasses.",
+    "Skin gets darker and lighter patches, most of all where the re-check asked for more of the donor.",
     "Recognizers that nobody tried may see through it, and so may one that is trained on its outputs.",
     "Turned heads change less than frontal ones, so more of them fall back to the flat ellipse.",
 )
@@ -39,7 +39,8 @@ def card_of(notes: dict[str, Any], made: Embedding, size: int) -> str:
             "",
             "On faces that it was not trained on, cosines about each recognizer's centre:",
             "",
-            *(f"- {name}: {value:.2f}" for name, value in figures),
+            *(f"- {name}: {value:.2f}" for name, value in figures if name != "dB"),
+            f"- the photo is kept to {record['figures'].get('dB', 0):.1f} dB inside the face",
             "",
             "Known failures:",
             "",
