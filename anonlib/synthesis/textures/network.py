@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from anonlib.models.runtime import Engine, load_engine
 from anonlib.privacy.subjects import normalized
 from anonlib.records import EXPRESSIONS, MESH_POINTS
+from anonlib.synthesis.appearance import dress
 from anonlib.synthesis.base import About, DecoderError, PublicFaces
 from anonlib.synthesis.canonical import SIZE
 from anonlib.synthesis.network_file import NetworkFileError, metadata_of, read_network
@@ -53,8 +54,11 @@ class MoodTexture:
         return self._drawn[mood]
 
     def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
-        """The detail (S, S, 3), log, of the nearest mood."""
-        return self.of((happy >= 0.5, min(MOUTHS, key=lambda one: abs(one - opening))))
+        """The detail (S, S, 3), log, of the nearest mood, with everybody's inside of a mouth.
+
+        The network's own teeth shine where the mouth is wide open, and its throats are pale.
+        """
+        return dress(self.of((happy >= 0.5, min(MOUTHS, key=lambda one: abs(one - opening)))), 0.0, opening)
 
 
 @dataclass(frozen=True)
