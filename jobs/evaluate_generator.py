@@ -48,7 +48,9 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="Where figures and pages go; not into a release.")],
     source: Annotated[
         list[str],
-        typer.Option(help="average, linear:FILE, bank:FILE, ksame-net[:FILE], pixelate, blur, solid; repeat it."),
+        typer.Option(
+            help="average, linear:FILE, bank:FILE, ksame-net[:FILE], embedding, pixelate, blur, solid; repeat it."
+        ),
     ],
     workspace: Annotated[str | None, typer.Option(help="Folder or S3 URI of a finished scan; it is only read.")] = None,
     input: Annotated[str | None, typer.Option(help="The dataset, if not the one that the workspace names.")] = None,

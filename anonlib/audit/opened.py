@@ -13,16 +13,28 @@ from numpy.typing import NDArray
 from anonlib.audit.averaged import AverageSource
 from anonlib.audit.cast import Cast
 from anonlib.audit.scanned import Photo
-from anonlib.audit.sources import CLEAR, ClearSource, CropSource, DecodedSource, Pixels, Source, TextureDecoder
+from anonlib.audit.sources import (
+    CLEAR,
+    ClearSource,
+    CropSource,
+    DecodedSource,
+    EmbeddingSource,
+    Pixels,
+    Source,
+    TextureDecoder,
+)
 from anonlib.config import ConfigError
 from anonlib.pipeline.decoding import SHIPPED, open_decoder
+from anonlib.synthesis import embedding
 from anonlib.synthesis.base import DecoderError, FaceDecoder
+from anonlib.synthesis.embedding import Embedding
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.linear import Decoder
 from anonlib.synthesis.textures.network import NetworkDecoder, shipped
 
 AVERAGE = "average"
+EMBEDDING = "embedding"
 REDACTIONS = ("pixelate", "blur", "solid")
 DECODED = ("linear", "bank", SHIPPED)
 
@@ -105,7 +117,9 @@ def _open(spec: str, cast: Cast, k: int, ambiguous: bool) -> Source:
         return ClearSource(cast)
     if spec == AVERAGE:
         return AverageSource(cast, k)
+    if spec == EMBEDDING:
+        return EmbeddingSource(cast, Embedding.from_bytes(embedding.shipped()))
     if spec in REDACTIONS:
         return redaction(spec, cast)
-    known = ", ".join((AVERAGE, *(f"{kind}:FILE" for kind in DECODED), SHIPPED, *REDACTIONS))
+    known = ", ".join((AVERAGE, *(f"{kind}:FILE" for kind in DECODED), SHIPPED, EMBEDDING, *REDACTIONS))
     raise ConfigError(f"{spec} is no source of faces; it is one of {known}")

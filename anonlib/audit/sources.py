@@ -20,6 +20,7 @@ from anonlib.pipeline.surrogates import happiness
 from anonlib.privacy.subjects import normalized
 from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.canonical import pose_of, shape_model
+from anonlib.synthesis.embedding import Embedding
 from anonlib.synthesis.render import render
 
 CLEAR = "clear"
@@ -106,6 +107,25 @@ class CropSource:
 
     def paint(self, photo: Photo, wish: Wish) -> Painted:
         return Painted(self.change(photo, wish.target), None)
+
+
+class EmbeddingSource(CropSource):
+    """Puts the donor's features into the face that is there, whose looks stay: of the method `embedding`."""
+
+    def __init__(self, cast: Cast, network: Embedding) -> None:
+        self.network = network
+        self._points = network.identity(cast.templates)
+        self._owner = {photo.face_id: person for person, photo in enumerate(cast.scenes)}
+        super().__init__("embedding", cast, self._changed, gives=True)
+
+    def identity(self, vectors: Vectors) -> Vectors:
+        return self.network.identity(vectors)
+
+    def _changed(self, photo: Photo, donor: int) -> Pixels:
+        way = self._points[donor] - self._points[self._owner[photo.face_id]]
+        image = photo.rgb.copy()
+        self.network.render(photo.rgb, photo.mesh, way).paste(image)
+        return image
 
 
 class ClearSource(CropSource):

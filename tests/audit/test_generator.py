@@ -106,6 +106,18 @@ def test_what_a_function_paints_is_told_the_photo_and_the_donor(cast: Cast) -> N
     assert CropSource("crop", cast, change).wish(2, 3).target == NOBODY
 
 
+def test_embedding_turns_the_photo_towards_its_donor_and_keeps_its_look(cast: Cast, evaluation: Evaluation) -> None:
+    source = open_sources(["embedding"], cast, 5)["embedding"]
+    photo = cast.scenes[0]
+    changed = np.abs(source.paint(photo, source.wish(1, 0)).image.astype(int) - photo.rgb)
+    assert 0.5 < changed.mean() < 20
+    found = evaluation.measure(source)
+    kept = evaluation.measure(CropSource("copy", cast, lambda photo, donor: photo.rgb.copy(), gives=True))
+    own = found.identity["dlib-resnet"]
+    assert own.to_target.value > kept.identity["dlib-resnet"].to_target.value + 0.1
+    assert own.naive.value < kept.identity["dlib-resnet"].naive.value
+
+
 def test_nobody_wears_the_average_of_his_own_class(cast: Cast) -> None:
     source = AverageSource(cast, 2)
     assert sorted(one for members in source.members for one in members) == [
