@@ -8,16 +8,11 @@ terms are one file, which ships with anonlib (embedding.onnx; see embedding.md b
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from anonlib.models.card import Crop, Input
@@ -26,6 +21,7 @@ from anonlib.privacy.subjects import normalized
 from anonlib.records import EMBEDDING_DIM
 from anonlib.synthesis import crops
 from anonlib.synthesis.base import About
+from anonlib.synthesis.network_file import NetworkFileError, metadata_of, read_network
 from anonlib.synthesis.render import Rendered
 
 VERSION = 1
@@ -35,9 +31,10 @@ MOST_CHANGE, MOST_SHIFT = 0.4, 6.0
 POINTS = np.array(Input((SIDE, SIDE), Crop("points", 1.115, -0.142)).landmarks(), np.float32)
 """Where the five points lie in the crop: as in dlib's, which shows brows to chin and little else."""
 
-_STORED = {"centre": "<f4", "donors": "<f2", "female": "<f2", "age": "<f2"}
+_STORED = ("centre", "donors", "female", "age")
 _SHIPPED = "embedding.onnx"
-_DAMAGED = "the network is damaged or none of embedding; make it again with `python jobs/train_generator.py embedding`"
+_AGAIN = "{}; make it again with `python jobs/train_generator.py embedding`"
+_OTHER = "the network is none of embedding"
 
 
 class EmbeddingError(ValueError):
@@ -81,23 +78,14 @@ class Embedding:
     def from_bytes(cls, data: bytes) -> Embedding:
         """The network in a file's bytes; raises EmbeddingError if they are damaged or of another version."""
         try:
-            model = onnx.load_model_from_string(data)
-            notes = {one.key: one.value for one in model.metadata_props}
-            about = json.loads(notes["about"])
-            version = about.pop("version")
-            if version != VERSION:
-                raise EmbeddingError(f"the network is of version {version} and this anonlib reads {VERSION}")
-            arrays = {name: _numbers(notes[name], kind) for name, kind in _STORED.items()}
-            arrays["donors"] = normalized(arrays["donors"].reshape(-1, len(arrays["centre"])))
-            sides = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]]
-            counts = {len(arrays[name]) for name in ("donors", "female", "age")}
-            if sides != [3, SIDE + 1, SIDE] or len(model.graph.output) != 2 or len(counts) != 1:
-                raise EmbeddingError(_DAMAGED)
-            return cls(About(**about), **arrays, digest=hashlib.sha256(data).hexdigest(), data=data)
-        except (ValueError, KeyError, TypeError, DecodeError) as error:
-            if isinstance(error, EmbeddingError):
-                raise
-            raise EmbeddingError(_DAMAGED) from error
+            file = read_network(data, VERSION)
+            centre, donors, female, age = (file.arrays[name] for name in _STORED)
+        except (NetworkFileError, KeyError) as error:
+            raise EmbeddingError(_AGAIN.format(error if isinstance(error, NetworkFileError) else _OTHER)) from error
+        counts = {len(donors), len(female), len(age)}
+        if file.shape != (3, SIDE + 1, SIDE) or len(file.outputs) != 2 or len(counts) != 1:
+            raise EmbeddingError(_AGAIN.format(_OTHER))
+        return cls(file.about, centre, normalized(donors), female, age, digest=file.digest, data=data)
 
 
 def shipped() -> bytes:
@@ -114,12 +102,8 @@ def notes_of(
     age: NDArray[np.float32],
 ) -> dict[str, str]:
     """What an Embedding's file says beside its network, as metadata of the ONNX."""
-    arrays = {"centre": centre, "donors": donors, "female": female, "age": age}
-    text = json.dumps({"version": VERSION, **asdict(about)}, sort_keys=True)
-    coded = {
-        name: base64.b64encode(np.asarray(arrays[name], kind).tobytes()).decode() for name, kind in _STORED.items()
-    }
-    return {"about": text, **coded}
+    half = [one.astype(np.float16) for one in (donors, female, age)]
+    return metadata_of(VERSION, about, dict(zip(_STORED, (centre, *half), strict=True)))
 
 
 def network_input(crop: NDArray[np.uint8], way: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -128,10 +112,6 @@ def network_input(crop: NDArray[np.uint8], way: NDArray[np.float32]) -> NDArray[
     packed[:, :SIDE] = crop.transpose(2, 0, 1) / np.float32(255)
     packed[0, SIDE] = way
     return packed
-
-
-def _numbers(text: str, kind: str) -> NDArray[np.float32]:
-    return np.frombuffer(base64.b64decode(text), kind).astype(np.float32)
 
 
 assert SIDE == EMBEDDING_DIM

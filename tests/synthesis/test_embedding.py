@@ -15,6 +15,7 @@ from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis.embedding import Embedding, shipped
+from anonlib.training.nobodies import NOBODIES
 
 OUTSIDERS = ("fr-feature", "faceres")
 
@@ -52,7 +53,7 @@ def changed(network: Embedding) -> list[Changed]:
 
 
 def test_it_ships_small_with_many_donors_and_terms_that_must_be_accepted(network: Embedding) -> None:
-    assert len(network.data) < 6_000_000 and len(network.donors) == 2000
+    assert len(network.data) < 6_000_000 and len(network.donors) == NOBODIES
     assert network.about.needs_acceptance and "non-commercial" in network.about.terms
     assert 0.3 < (network.female >= 0.5).mean() < 0.7
 

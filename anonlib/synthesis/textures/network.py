@@ -7,11 +7,6 @@ else of the photo reaches the network. What a release claims holds for the ident
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,15 +14,15 @@ from importlib import resources
 
 import cv2
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from anonlib.models.runtime import Engine, load_engine
 from anonlib.privacy.subjects import normalized
 from anonlib.records import EXPRESSIONS, MESH_POINTS
+from anonlib.synthesis.appearance import dress
 from anonlib.synthesis.base import About, DecoderError, PublicFaces
 from anonlib.synthesis.canonical import SIZE
+from anonlib.synthesis.network_file import NetworkFileError, metadata_of, read_network
 
 VERSION = 1
 ASKED, DETAIL, SHAPE = "asked", "detail", "shape"
@@ -40,7 +35,8 @@ MOODS: tuple[Mood, ...] = tuple((happy, mouth) for happy in (False, True) for mo
 """What of a photo reaches the network: whether the face smiles, and which of MOUTHS is nearest."""
 
 _SHIPPED = "ksame-net.onnx"
-_DAMAGED = "the network is damaged or no ksame-net at all; make it again with `python jobs/train_generator.py export`"
+_STORED = ("centre", "eyes", "vectors", "female", "age")
+_AGAIN, _OTHER = "{}; make it again with `python jobs/train_generator.py export`", "the network is no ksame-net"
 
 
 class MoodTexture:
@@ -58,8 +54,11 @@ class MoodTexture:
         return self._drawn[mood]
 
     def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
-        """The detail (S, S, 3), log, of the nearest mood."""
-        return self.of((happy >= 0.5, min(MOUTHS, key=lambda one: abs(one - opening))))
+        """The detail (S, S, 3), log, of the nearest mood, with everybody's inside of a mouth.
+
+        The network's own teeth shine where the mouth is wide open, and its throats are pale.
+        """
+        return dress(self.of((happy >= 0.5, min(MOUTHS, key=lambda one: abs(one - opening)))), 0.0, opening)
 
 
 @dataclass(frozen=True)
@@ -126,32 +125,20 @@ class NetworkDecoder:
     def from_bytes(cls, data: bytes) -> NetworkDecoder:
         """The network in a file's bytes; raises DecoderError if they are damaged or of another version."""
         try:
-            model = onnx.load_model_from_string(data)
-            notes = {one.key: one.value for one in model.metadata_props}
-            about = json.loads(notes["about"])
-            version = about.pop("version")
-            if version != VERSION:
-                raise DecoderError(f"the network is of version {version} and this anonlib reads {VERSION}")
-            with np.load(io.BytesIO(base64.b64decode(notes["arrays"])), allow_pickle=False) as arrays:
-                centre, eyes = arrays["centre"], float(arrays["eyes"])
-                people = {name: arrays[name].astype(np.float32) for name in ("vectors", "female", "age")}
-            (width,) = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
-            if [one.name for one in model.graph.output] != [DETAIL, SHAPE] or width != len(centre) + len(LOOKS):
-                raise DecoderError(_DAMAGED)
-            bank = BankVectors(**people | {"vectors": normalized(people["vectors"])})
-            return cls(About(**about), centre, bank, eyes, hashlib.sha256(data).hexdigest(), data)
-        except (ValueError, KeyError, TypeError, DecodeError, OSError, zipfile.BadZipFile) as error:
-            if isinstance(error, DecoderError):
-                raise
-            raise DecoderError(_DAMAGED) from error
+            file = read_network(data, VERSION)
+            centre, eyes, *bank = (file.arrays[name] for name in _STORED)
+        except (NetworkFileError, KeyError) as error:
+            raise DecoderError(_AGAIN.format(error if isinstance(error, NetworkFileError) else _OTHER)) from error
+        if file.outputs != (DETAIL, SHAPE) or file.shape != (len(centre) + len(LOOKS),):
+            raise DecoderError(_AGAIN.format(_OTHER))
+        vectors, female, age = bank
+        return cls(file.about, centre, BankVectors(normalized(vectors), female, age), float(eyes), file.digest, data)
 
 
-def arrays_of(centre: NDArray[np.float32], bank: PublicFaces, eyes: float) -> str:
-    """What a network's file holds beside the network, as the text of its metadata."""
-    buffer = io.BytesIO()
-    people = {name: getattr(bank, name).astype(np.float16) for name in ("vectors", "female", "age")}
-    np.savez_compressed(buffer, centre=centre.astype(np.float32), eyes=np.float32(eyes), **people)
-    return base64.b64encode(buffer.getvalue()).decode()
+def metadata(about: About, centre: NDArray[np.float32], bank: PublicFaces, eyes: float) -> dict[str, str]:
+    """What a network's file holds beside the network."""
+    half = [getattr(bank, name).astype(np.float16) for name in _STORED[2:]]
+    return metadata_of(VERSION, about, dict(zip(_STORED, (centre, np.array(eyes, np.float32), *half), strict=True)))
 
 
 def shipped() -> bytes:

@@ -27,7 +27,7 @@ def card_of(notes: dict[str, Any], made: Embedding, size: int) -> str:
             "",
             "A U-Net that tints and moves the px of an aligned face crop (128 px) along the way from a person to a",
             "donor, so that recognizers read the donor's features (after Hanawa et al. 2024). It ships with",
-            f"{len(made.donors):,} donors: identity vectors of faces of the training data, with gender and age.",
+            f"{len(made.donors):,} donors who do not exist: vectors as wide as the training data's.",
             "",
             f"- Trained on: {about.fitted_on}; {about.faces:,} faces.",
             f"- Terms: {about.terms}" + ("" if about.commercial else " (a job must accept them: `embedding`)") + ".",

@@ -16,6 +16,7 @@ from anonlib.models.fetch import model_bytes
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import About
 from anonlib.synthesis.embedding import Embedding, notes_of
+from anonlib.synthesis.textures.network import BankVectors
 from anonlib.training.embedding.card import card_of
 from anonlib.training.embedding.data import Faces
 from anonlib.training.embedding.export import to_onnx
@@ -23,6 +24,7 @@ from anonlib.training.embedding.network import EmbeddingNet
 from anonlib.training.embedding.objective import LOOKS, READERS, Training, Weights
 from anonlib.training.generator.faces import load
 from anonlib.training.loop import CHECKPOINT, Record, Run, Settings
+from anonlib.training.nobodies import nobodies
 
 NOTES, BANK = "run.json", "bank.npz"
 DONORS = 2000
@@ -72,7 +74,9 @@ def export(folder: Path, output: Path) -> Embedding:
     net = EmbeddingNet()
     net.load_state_dict(torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["average"])
     with np.load(folder / BANK, allow_pickle=False) as bank:
-        data = to_onnx(net, notes_of(About(**notes["about"]), **bank))
+        donors = nobodies(BankVectors(bank["donors"], bank["female"], bank["age"]))
+        own = {"centre": bank["centre"], "donors": donors.vectors, "female": donors.female, "age": donors.age}
+    data = to_onnx(net, notes_of(About(**notes["about"]), **own))
     storage = LocalStorage(output.parent)
     storage.publish(output.name, data)
     made = Embedding.from_bytes(data)

@@ -45,6 +45,8 @@ FAILURES = (
     "Skin is smoother than skin: pores, freckles and fine wrinkles are averages.",
     "Foreheads end plain at the edge of the oval; hair that falls into a face is not drawn.",
     "Glasses are never drawn.",
+    "Teeth and throats of its own shine or are pale; the renderer puts the mean inside of many mouths there instead.",
+    "Skin is lit as the photo's is only in the large: in hard light the face looks softer than its neck.",
     "Seven expressions were asked for in training, but only neutral and happy were common; the others are faint.",
     "Ages are those of the photos' estimates: 20 to 70 are believable, the very old are too smooth.",
 )

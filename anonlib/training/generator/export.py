@@ -6,24 +6,17 @@ give the same bytes.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import numpy as np
 
 from anonlib.models.graph import Array, Graph, Value
-from anonlib.privacy.subjects import normalized
 from anonlib.records import MESH_POINTS
-from anonlib.synthesis.base import About, PublicFaces
+from anonlib.synthesis.base import About
 from anonlib.synthesis.textures.linear import BOUND, Decoder
-from anonlib.synthesis.textures.network import ASKED, DETAIL, LOOKS, SHAPE, VERSION, BankVectors, arrays_of
+from anonlib.synthesis.textures.network import ASKED, DETAIL, LOOKS, SHAPE, metadata
 from anonlib.training.generator.network import BASE, SLOPE, WIDTHS, Block, Generator, zone_of
-
-NOBODIES = 3000
-"""How many people who do not exist a file brings."""
+from anonlib.training.nobodies import nobodies
 
 _LARGE = 1024
-_AGE_UNIT, _AGES = 100.0, (18.0, 80.0)
 
 
 def to_onnx(generator: Generator, about: About, decoder: Decoder) -> bytes:
@@ -53,30 +46,10 @@ def to_onnx(generator: Generator, about: About, decoder: Decoder) -> bytes:
         Value(shape, ("N", 3 * MESH_POINTS)),
     ]
     graph.rename_outputs({detail: DETAIL, shape: SHAPE})
-    graph.metadata = {
-        "about": json.dumps({"version": VERSION, **asdict(about)}, sort_keys=True),
-        "arrays": arrays_of(decoder.centre, nobodies(decoder.bank), float(weights["look_mean"][LOOKS.index("eyes")])),
-    }
+    eyes = float(weights["look_mean"][LOOKS.index("eyes")])
+    graph.metadata = metadata(about, decoder.centre, nobodies(decoder.bank), eyes)
     graph.prune()
     return graph.to_bytes()
-
-
-def nobodies(bank: PublicFaces) -> BankVectors:
-    """A bank of people who do not exist, so that nobody's vector ships: vector and age drawn together, by gender.
-
-    Normal, as wide as the faces of `bank` are.
-    """
-    random = np.random.default_rng(0)
-    women = bank.female >= 0.5
-    drawn = []
-    for group in (women, ~women):
-        if group.sum() > 1:  # else there is no spread to draw from
-            known = np.concatenate([bank.vectors, bank.age[:, None] / _AGE_UNIT], axis=1)[group].astype(np.float64)
-            one = random.multivariate_normal(known.mean(axis=0), np.cov(known.T), NOBODIES // 2, method="eigh")
-            drawn.append((one, np.full(len(one), float(group is women))))
-    points = np.concatenate([one for one, _ in drawn]).astype(np.float32)
-    female = np.concatenate([one for _, one in drawn]).astype(np.float32)
-    return BankVectors(normalized(points[:, :-1]), female, np.clip(points[:, -1] * _AGE_UNIT, *_AGES))
 
 
 class _Writer:
