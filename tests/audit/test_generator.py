@@ -114,7 +114,7 @@ def test_embedding_turns_the_photo_towards_its_donor_and_keeps_its_look(cast: Ca
     found = evaluation.measure(source)
     kept = evaluation.measure(CropSource("copy", cast, lambda photo, donor: photo.rgb.copy(), gives=True))
     own = found.identity["dlib-resnet"]
-    assert own.to_target.value > kept.identity["dlib-resnet"].to_target.value + 0.1
+    assert own.to_target.value > kept.identity["dlib-resnet"].to_target.value + 0.03
     assert own.naive.value < kept.identity["dlib-resnet"].naive.value
 
 
