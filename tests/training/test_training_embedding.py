@@ -62,11 +62,11 @@ def mesh() -> NDArray[np.float32]:
     return (shape * 45 + np.array([SIDE / 2, 0.45 * SIDE, 0])).astype(np.float32)
 
 
-def notes(count: int = 5) -> dict[str, str]:
+def notes(count: int = 5, ages: int = 5) -> dict[str, str]:
     random = np.random.default_rng(0)
     donors = random.standard_normal((count, 128)).astype(np.float32)
     donors /= np.linalg.norm(donors, axis=1, keepdims=True)
-    female, age = np.arange(count, dtype=np.float32) % 2, np.full(count, 41, np.float32)
+    female, age = np.arange(count, dtype=np.float32) % 2, np.full(ages, 41, np.float32)
     return notes_of(
         About("noise", "none", 9, True), centre=np.ones(128, np.float32), donors=donors, female=female, age=age
     )
@@ -92,9 +92,11 @@ def test_the_file_holds_donors_and_terms_and_is_refused_when_damaged(net: Embedd
     assert made.about == About("noise", "none", 9, True) and len(made.data) < 6_000_000
     assert made.donors.shape == (5, 128) and np.allclose(np.linalg.norm(made.donors, axis=1), 1, atol=1e-6)
     assert made.female.tolist() == [0, 1, 0, 1, 0] and made.age[0] == 41 and (made.centre == 1).all()
-    for broken in (data[:-100], b"nothing", to_onnx(net, {}), to_onnx(net, {**notes(), "age": notes(4)["age"]})):
+    for broken in (data[:-100], b"nothing", to_onnx(net, {})):
         with pytest.raises(EmbeddingError, match="damaged"):
             Embedding.from_bytes(broken)
+    with pytest.raises(EmbeddingError, match="none of embedding"):
+        Embedding.from_bytes(to_onnx(net, notes(ages=4)))
     later = {**notes(), "about": notes()["about"].replace('"version": 1', '"version": 2')}
     with pytest.raises(EmbeddingError, match="of version 2 and this anonlib reads 1"):
         Embedding.from_bytes(to_onnx(net, later))
