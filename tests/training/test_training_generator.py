@@ -178,13 +178,13 @@ def test_one_glance_at_two_pictures_is_the_same_glance() -> None:
     assert (glance(views) - views).abs().mean() > 1
 
 
-def test_a_step_teaches_the_texture(fitted: Fit, faces: Faces) -> None:
+def test_steps_teach_texture_and_identity(fitted: Fit, faces: Faces) -> None:
     torch.manual_seed(0)
     task = Training(faces, fitted.decoder, Settings(1.0, rate=1e-3, bf16=False), 128, batch=4)
     with torch.no_grad():
         before = task.measure(task.networks["generator"])
-    losses = [task.step(np.random.default_rng(0), 0.0)["texture"] for _ in range(12)]
-    assert losses[-1] < 0.97 * losses[0]
+    steps = [task.step(np.random.default_rng(0), 0.0) for _ in range(12)]
+    assert steps[-1]["texture"] < steps[0]["texture"] and steps[-1]["identity"] < 0.97 * steps[0]["identity"]
     with torch.no_grad():
         after = task.measure(task.networks["generator"])
     assert before["cosine"] == pytest.approx(before["linear_cosine"], abs=0.02)
