@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 Row = Mapping[str, Any]
 
 _ROWS_A_GROUP = 256
+_LARGE = 8 << 20
 
 
 def to_bytes(rows: Sequence[Row], schema: pa.Schema) -> bytes:
@@ -28,4 +29,6 @@ def to_bytes(rows: Sequence[Row], schema: pa.Schema) -> bytes:
 
 def from_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """The table in `data`, with only `columns` if given."""
-    return pq.read_table(io.BytesIO(data), columns=list(columns) if columns else None)
+    # A process that ends right after reading a small table can die of Arrow's threads, which it did not need.
+    wanted, large = list(columns) if columns else None, len(data) > _LARGE
+    return pq.read_table(io.BytesIO(data), columns=wanted, use_threads=large, pre_buffer=large)
