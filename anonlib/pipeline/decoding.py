@@ -54,7 +54,7 @@ def read_decoder(job: JobConfig) -> bytes | None:
         return None
     where, accepted = method.decoder or SHIPPED, DECODER if method.decoder else SHIPPED
     try:
-        data = shipped() if method.decoder is None else _read(method.decoder, job)
+        data = shipped() if method.decoder is None else read_file(method.decoder, job)
         decoder = open_decoder(data)
     except (StorageError, DecoderError) as error:
         raise ConfigError(f"the decoder {where} cannot be used: {error}") from None
@@ -80,7 +80,8 @@ def terms_of(data: bytes) -> str:
     return open_decoder(data).about.terms
 
 
-def _read(uri: str, job: JobConfig) -> bytes:
+def read_file(uri: str, job: JobConfig) -> bytes:
+    """The bytes of a file that the job names, on disk or S3; raises StorageError."""
     folder, _, name = uri.rpartition("/")
     return open_storage(folder or ("/" if uri.startswith("/") else "."), storage_options(job)).read(name)
 

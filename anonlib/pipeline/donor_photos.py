@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from anonlib.config import ConfigError, JobConfig
 from anonlib.datasets import DatasetError, open_dataset
 from anonlib.faces import align
-from anonlib.faces.detect import CenterFaceDetector, Faces
+from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.image import ImageProblem
 from anonlib.faces.mesh import MIN_PRESENCE, five_points
 from anonlib.models.card import ARCFACE_POINTS
@@ -24,7 +24,7 @@ from anonlib.models.fetch import model_bytes
 from anonlib.models.packs import RECOGNIZER_SIZE, SWAPPER_DIMENSIONS, PackError, PackRecognizer
 from anonlib.pipeline.engines import load, scan_models
 from anonlib.pipeline.places import storage_options
-from anonlib.pipeline.scan import Describer, labelled_face, try_to_read
+from anonlib.pipeline.scan import Describer, main_face, try_to_read
 from anonlib.records import MESH_POINTS
 from anonlib.storage import StorageError
 
@@ -80,11 +80,9 @@ def _lent(
 ) -> list[dict[str, Any]]:
     """The face that a photo (H, W, 3) is of, or none."""
     (found,) = detector.detect([image])
-    row = labelled_face(found, image.shape)
-    if row < 0:
+    chosen = main_face(found, image.shape)
+    if not len(chosen):
         return []
-    one = slice(row, row + 1)
-    chosen = Faces(found.boxes[one], found.scores[one], found.landmarks[one])
     ((face,),) = describer.describe([image], [chosen])
     five = five_points(face["mesh"].reshape(MESH_POINTS, 3))
     eyes = float(np.linalg.norm(five[1] - five[0]))

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from anonlib.config import ConfigError, JobConfig, MethodConfig
 from anonlib.models.packs import PackError
 from anonlib.models.runtime import BackendMissing
-from anonlib.pipeline.decoding import Draw
+from anonlib.pipeline.decoding import Draw, read_file
 from anonlib.pipeline.donor_photos import embed_donors, recognizer_of
 from anonlib.pipeline.people import SAME_PERSON, stratum_of
-from anonlib.pipeline.places import storage_options
 from anonlib.privacy.classes import Stratum
 from anonlib.privacy.donor import Gallery, donor
 from anonlib.privacy.keys import Keyring
-from anonlib.storage import StorageError, open_storage
+from anonlib.storage import StorageError
 from anonlib.synthesis.embedding import Embedding, EmbeddingError, shipped
 from anonlib.synthesis.inswapper import Swapper
 from anonlib.synthesis.render import Rendered
@@ -244,9 +243,8 @@ def _embedding(job: JobConfig) -> MethodFile:
 
 def _opened(job: JobConfig, name: str, uri: str, opened: Callable[[bytes], _Opened]) -> tuple[bytes, _Opened]:
     """A user's file and what was made of it."""
-    folder, _, file = uri.rpartition("/")
     try:
-        data = open_storage(folder or ("/" if uri.startswith("/") else "."), storage_options(job)).read(file)
+        data = read_file(uri, job)
         return data, opened(data)
     except (StorageError, PackError, BackendMissing) as error:
         raise ConfigError(f"the {name} {uri} cannot be used: {error}") from None

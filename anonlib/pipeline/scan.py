@@ -243,6 +243,13 @@ def labelled_face(faces: Faces, size: tuple[int, ...]) -> int:
     return int(np.argmax(np.sqrt(np.prod(np.maximum(extent, 0), axis=1)) * np.exp(-((3 * distance) ** 2))))
 
 
+def main_face(faces: Faces, size: tuple[int, ...]) -> Faces:
+    """The face that a photo is of, or none."""
+    row = labelled_face(faces, size)
+    chosen = slice(row, row + 1) if row >= 0 else slice(0, 0)
+    return Faces(faces.boxes[chosen], faces.scores[chosen], faces.landmarks[chosen])
+
+
 def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture:
     """The decoded Picture of a sample (see `decode`); raises ImageProblem with the manifest's reason."""
     if sample.problem is not None:

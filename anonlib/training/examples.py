@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Shard
-from anonlib.faces.detect import CenterFaceDetector, Faces
+from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.image import ImageProblem
 from anonlib.pipeline.engines import ModelBytes, load
 from anonlib.pipeline.outcome import Outcome, in_chunks
 from anonlib.pipeline.people import donor_faces_of
-from anonlib.pipeline.scan import Describer, labelled_face, read_image
+from anonlib.pipeline.scan import Describer, main_face, read_image
 from anonlib.pipeline.surrogates import happiness
 from anonlib.records import MESH_POINTS
 from anonlib.synthesis.textures.average import portrait
@@ -128,7 +128,9 @@ class Gatherer(Generic[Learned]):
                 gathered.left_out[UNREADABLE] += 1
 
     def _learn(self, pixels: list[NDArray[np.uint8]], gathered: Gathered[Learned]) -> None:
-        found = [_largest(faces, image) for faces, image in zip(self.detector.detect(pixels), pixels, strict=True)]
+        found = [
+            main_face(faces, image.shape) for faces, image in zip(self.detector.detect(pixels), pixels, strict=True)
+        ]
         described = self.describer.describe(pixels, found)
         for image, faces, rows in zip(pixels, found, described, strict=True):
             if not rows:
@@ -157,10 +159,3 @@ def fault_of(row: dict[str, Any]) -> str | None:
 def _table(row: dict[str, Any]) -> pa.Table:
     schema = pa.schema([(name, pa.list_(pa.float32(), 10) if name == _EYES else pa.float32()) for name in row])
     return pa.Table.from_pylist([row], schema=schema)
-
-
-def _largest(faces: Faces, image: NDArray[np.uint8]) -> Faces:
-    """The face that a photo is of, or none."""
-    row = labelled_face(faces, image.shape)
-    chosen = slice(row, row + 1) if row >= 0 else slice(0, 0)
-    return Faces(faces.boxes[chosen], faces.scores[chosen], faces.landmarks[chosen])

@@ -23,7 +23,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
+from anonlib.config import ConfigError
+
+CHECKPOINT, METRICS, NOTES = "checkpoint.pt", "metrics.jsonl", "run.json"
+"""What lies in a run's folder; the notes are the network's own, written when a piece is done."""
 
 _EMA_WARM, _WARM = 10.0, 200
 
@@ -175,6 +178,15 @@ class Run:
         self.random.bit_generator.state = json.loads(state["random"])
         self.steps, self.seconds = state["steps"], state["seconds"]
         self.machines, self.figures = state["machines"], state["figures"]
+
+
+def read_notes(folder: Path) -> dict[str, Any]:
+    """The notes of a run; raises ConfigError if no piece of it is done."""
+    try:
+        notes: dict[str, Any] = json.loads((folder / NOTES).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} holds no finished piece of a training run; train there first") from None
+    return notes
 
 
 def autocast(settings: Settings) -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 
 import cv2
@@ -39,19 +39,15 @@ _STORED = ("centre", "eyes", "vectors", "female", "age")
 _AGAIN, _OTHER = "{}; make it again with `python jobs/train_generator.py export`", "the network is no ksame-net"
 
 
+@dataclass(frozen=True)
 class MoodTexture:
-    """A face whose detail is drawn for each mood when it is first worn; `shape` (468, 3) is neutral."""
+    """A face with a detail for each mood: `of` gives the detail (S, S, 3), log, of one of MOODS.
 
-    def __init__(self, shape: NDArray[np.float32], draw: Callable[[Mood], NDArray[np.float32]]) -> None:
-        self.shape = shape
-        self._draw = draw
-        self._drawn: dict[Mood, NDArray[np.float32]] = {}
+    `shape` (468, 3) is neutral.
+    """
 
-    def of(self, mood: Mood) -> NDArray[np.float32]:
-        """The detail (S, S, 3), log, of one of MOODS."""
-        if mood not in self._drawn:
-            self._drawn[mood] = self._draw(mood)
-        return self._drawn[mood]
+    shape: NDArray[np.float32]
+    of: Callable[[Mood], NDArray[np.float32]]
 
     def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
         """The detail (S, S, 3), log, of the nearest mood, with everybody's inside of a mouth.
@@ -100,6 +96,7 @@ class NetworkDecoder:
         if z.shape != self.centre.shape or not np.isfinite(z).all():
             raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
 
+        @cache
         def answer(mood: Mood) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             return self.answer(z, self.look(female, age, "happy" if mood[0] else "neutral", mood[1]))
 

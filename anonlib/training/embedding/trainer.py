@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError
 from anonlib.models.fetch import model_bytes
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import About
@@ -23,10 +21,10 @@ from anonlib.training.embedding.export import to_onnx
 from anonlib.training.embedding.network import EmbeddingNet
 from anonlib.training.embedding.objective import LOOKS, READERS, Training, Weights
 from anonlib.training.generator.faces import load
-from anonlib.training.loop import CHECKPOINT, Record, Run, Settings
+from anonlib.training.loop import CHECKPOINT, NOTES, Record, Run, Settings, read_notes
 from anonlib.training.nobodies import nobodies
 
-NOTES, BANK = "run.json", "bank.npz"
+BANK = "bank.npz"
 DONORS = 2000
 
 
@@ -67,10 +65,7 @@ def bank_of(faces: Faces) -> dict[str, NDArray[np.float32]]:
 
 def export(folder: Path, output: Path) -> Embedding:
     """Write a run's averaged network to `output` and its card beside it; raises ConfigError without a run."""
-    try:
-        notes: dict[str, Any] = json.loads((folder / NOTES).read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{folder} holds no finished piece of a training run; train there first") from None
+    notes = read_notes(folder)
     net = EmbeddingNet()
     net.load_state_dict(torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["average"])
     with np.load(folder / BANK, allow_pickle=False) as bank:

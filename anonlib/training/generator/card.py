@@ -6,7 +6,7 @@ from typing import Any
 
 from anonlib.synthesis.textures.network import LOOKS, MOUTHS, NetworkDecoder
 
-_CARD = """# {name}
+_CARD = """# ksame-net
 
 A convolutional decoder from an identity vector and a wanted look to a canonical face texture, after k-Same-Net (Meden
 et al. 2018), as a residual on a linear decoder. Written by `python jobs/train_generator.py export`.
@@ -64,7 +64,6 @@ def card_of(notes: dict[str, Any], made: NetworkDecoder, size: int, apart: float
     if before is not None:
         grown = f" Grown from {before['steps']:,} steps at half the size, {before['seconds'] / 60:.0f} minutes."
     return _CARD.format(
-        name="ksame-net",
         fitted_on=about.fitted_on,
         faces=about.faces,
         apart=apart,

@@ -31,7 +31,7 @@ from anonlib.faces.mesh import five_points
 from anonlib.models.card import Crop, Input
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, scan_models
+from anonlib.pipeline.engines import scan_models
 from anonlib.pipeline.surrogates import happiness
 from anonlib.records import MESH_POINTS
 from anonlib.storage.local import LocalStorage
@@ -246,7 +246,7 @@ def _vector(image: NDArray[np.uint8], row: dict[str, Any]) -> NDArray[np.float32
 
 
 def _models() -> dict[str, bytes]:
-    return {name: model_bytes(name) for name in (*scan_models(_job("none")), PIPELINE_RECOGNIZER)}
+    return {name: model_bytes(name) for name in scan_models(_job("none"))}
 
 
 def _job(uri: str) -> JobConfig:

@@ -37,7 +37,7 @@ _OPEN = 0.12
 """How open a mouth must be to show an inside that can be learned."""
 _CRITIC_FROM = 0.04
 _MARKED = 2.5
-_SHOWN = 8
+_SHOWN, _TILE = 8, 160
 _PIECE = 20
 
 
@@ -222,9 +222,8 @@ class Training:
         true = torch.from_numpy(self.faces.view[np.maximum(self.judged.face[batch.rows], 0)]).permute(0, 3, 1, 2)
         true[len(known) :] = 0
         columns = [true, *(_visible(one) for one in (batch.real, base, ours)), after, before]
-        side = 2 * _SHOWN_SIDE
         pictures = [
-            F.interpolate(one.float().cpu(), size=(side, side), mode="bilinear", align_corners=False).clamp(0, 255)
+            F.interpolate(one.float().cpu(), size=(_TILE, _TILE), mode="bilinear", align_corners=False).clamp(0, 255)
             for one in columns
         ]
         cells = [one.permute(0, 2, 3, 1).byte().numpy() for one in pictures]
@@ -271,9 +270,6 @@ class Training:
         return F.interpolate(square, size=(self.size, self.size), mode="bilinear", antialias=True).to(
             self.settings.device
         )
-
-
-_SHOWN_SIDE = 80
 
 
 def _telling(side: int) -> NDArray[np.float32]:

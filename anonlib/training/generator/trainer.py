@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +22,9 @@ from anonlib.training.generator.faces import APART, load
 from anonlib.training.generator.network import Generator, Linear
 from anonlib.training.generator.objective import Training, Weights
 from anonlib.training.generator.scenes import looks_of
-from anonlib.training.loop import CHECKPOINT, Record, Run, Settings
+from anonlib.training.loop import CHECKPOINT, NOTES, Record, Run, Settings, read_notes
 
-BASE, NOTES = "linear.npz", "run.json"
+BASE = "linear.npz"
 
 
 def train(
@@ -64,7 +63,7 @@ def train(
         "weights": asdict(Weights()),
         "settings": asdict(settings),
         "look": {"mean": look.mean(axis=0).tolist(), "spread": (look.std(axis=0) + 1e-3).tolist()},
-        "grown_from": _notes(grown_from)["record"] if grown_from is not None else None,
+        "grown_from": read_notes(grown_from)["record"] if grown_from is not None else None,
     }
     record = run.go()
     LocalStorage(folder).publish(NOTES, json.dumps({**notes, "record": asdict(record)}, indent=1).encode())
@@ -76,7 +75,7 @@ def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder:
 
     Raises ConfigError without a run.
     """
-    notes = _notes(folder)
+    notes = read_notes(folder)
     decoder = Decoder.load(folder / BASE)
     look = notes["look"]
     generator = Generator(
@@ -99,11 +98,3 @@ def _grow(task: Training, smaller: Path) -> None:
     if lacking.unexpected_keys:
         raise ConfigError(f"{smaller} holds a network that does not fit: {', '.join(lacking.unexpected_keys[:3])}")
     task.networks["critic"].load_state_dict(state["networks"]["critic"])
-
-
-def _notes(folder: Path) -> dict[str, Any]:
-    try:
-        notes: dict[str, Any] = json.loads((folder / NOTES).read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{folder} holds no finished piece of a training run; train there first") from None
-    return notes
