@@ -1,0 +1,196 @@
+"""What an audit found, as it is written to report.json: the one document that gate, report and reader share.
+
+Every figure is a mean with its 95 % interval by people. Nothing here names a person, a key or an original: groups are
+named by what they have in common, the worst person and class by a rate alone. Where nothing could be measured a value
+is None and the reason stands beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = 1
+
+
+class Finding(BaseModel):
+    """Frozen, and closed: an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Figure(Finding):
+    """A mean over `count` photos (or pairs) with its 95 % interval; `chance` is what guessing gives."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int
+    chance: float | None = None
+
+
+class Group(Finding):
+    """The same attack on a part of the photos: `by` is gender, age, pose or size."""
+
+    by: Literal["gender", "age", "pose", "size"]
+    name: str
+    figure: Figure
+
+
+class Attack(Finding):
+    """One attack by one recognizer, or by an attacker trained here.
+
+    `name`: naive, parrot, trained, inversion, linkage, averaging, context, donors. `target` is what is counted: rank-1,
+    rank-5, TAR, EER, AUC. `held_out`: the method never used this recognizer. `baselines`: the same attack on clear
+    photos, and on the same photos blurred, pixelated and hidden under a flat ellipse. `excess`: the release minus
+    solid, paired by photo: what the face adds to hair, clothes and place. `curve`: identification at ranks 1, 2, ...
+    """
+
+    name: str
+    target: str
+    recognizer: str
+    held_out: bool
+    released: Figure
+    baselines: dict[str, Figure]
+    excess: Figure | None = None
+    groups: tuple[Group, ...] = ()
+    worst_class: Figure | None = None
+    worst_person: Figure | None = None
+    curve: tuple[float, ...] = ()
+    note: str = ""
+
+
+class Threshold(Finding):
+    """The cosine at which `recognizer` accepts a share `far` of clear pairs of `people` who are not reported on."""
+
+    recognizer: str
+    cosine: float
+    far: float
+    pairs: int
+    people: int
+    measured_here: bool
+
+
+class Histogram(Finding):
+    """Shares of cosines between `edges` (n + 1): clear pairs of one person, of two, and released against clear."""
+
+    recognizer: str
+    edges: tuple[float, ...]
+    genuine: tuple[float, ...]
+    impostor: tuple[float, ...]
+    released: tuple[float, ...]
+    threshold: float
+
+
+class LeakCheck(Finding):
+    """One thing that must not be in a release: `found` of `checked` things have it; `where` names a few by path."""
+
+    name: str
+    checked: int
+    found: int
+    where: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Measure(Finding):
+    """What is left of use: `released` beside the same measure on `baselines`; `better` says which way is good."""
+
+    name: str
+    released: Figure
+    baselines: dict[str, Figure] = Field(default_factory=dict)
+    unit: str = "share"
+    better: Literal["higher", "lower"] = "higher"
+    note: str = ""
+
+
+class Missed(Finding):
+    """Faces that may have been overlooked.
+
+    `second`: of the images that a second look covered, the share with a face that the job had not found. `sampled`,
+    `wrong`, `upper`: images that a person judged, those with a face left as it was, and the Clopper-Pearson bound.
+    """
+
+    second: Figure
+    second_by: str
+    sampled: int = 0
+    wrong: int = 0
+    upper: float = 1.0
+    confidence: float = 0.95
+
+
+class Counts(Finding):
+    """The reconciliation: images in = released + no_face + quarantined; faces by what became of them."""
+
+    shards: int
+    images: int
+    released: int
+    no_face: int
+    quarantined: int
+    faces: int
+    methods: dict[str, int]
+    fallbacks: dict[str, int]
+    quarantine_reasons: dict[str, int]
+
+
+class Claim(Finding):
+    """What the certificate proves, in its own words, and the sizes behind it."""
+
+    kind: str
+    text: str
+    k: int | None = None
+    class_sizes: dict[int, int] = Field(default_factory=dict)
+    effective_sizes: dict[int, int] = Field(default_factory=dict)
+    epsilon: float | None = None
+    epsilon_unit: str = ""
+
+
+class GateLine(Finding):
+    """One line of the policy: the bound that counts, the limit, and whether it holds."""
+
+    name: str
+    limit: float | None
+    bound: float | None
+    passed: bool
+    why: str
+
+
+class Gate(Finding):
+    """The policy, line by line; `passed` if every line is."""
+
+    passed: bool
+    lines: tuple[GateLine, ...]
+
+
+class Model(Finding):
+    """A model or file that made the release or judged it."""
+
+    name: str
+    role: str
+    licence: str
+    commercial: bool
+    sha256: str
+    used_for: Literal["release", "audit"]
+
+
+class Report(Finding):
+    """The whole of report.json."""
+
+    version: int = VERSION
+    release: str
+    method: str
+    settings: dict[str, str | int | float | bool | None]
+    certificate_sha256: str
+    claim: Claim
+    people: int
+    photos: int
+    counts: Counts
+    gate: Gate
+    thresholds: tuple[Threshold, ...]
+    attacks: tuple[Attack, ...]
+    histograms: tuple[Histogram, ...]
+    leaks: tuple[LeakCheck, ...]
+    utility: tuple[Measure, ...]
+    missed: Missed
+    models: tuple[Model, ...]
+    software: dict[str, str]
