@@ -174,7 +174,10 @@ class Model(Finding):
 
 
 class Report(Finding):
-    """The whole of report.json."""
+    """The whole of report.json.
+
+    `people` and `photos` that were attacked; `labelled`: the dataset said who they are, and not a clustering.
+    """
 
     version: int = VERSION
     release: str
@@ -184,6 +187,7 @@ class Report(Finding):
     claim: Claim
     people: int
     photos: int
+    labelled: bool
     counts: Counts
     gate: Gate
     thresholds: tuple[Threshold, ...]
