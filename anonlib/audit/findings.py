@@ -163,12 +163,12 @@ class Gate(Finding):
 
 
 class Model(Finding):
-    """A model or file that made the release or judged it."""
+    """A model or file that made the release or judged it; `commercial` None where only its own terms can say."""
 
     name: str
     role: str
     licence: str
-    commercial: bool
+    commercial: bool | None
     sha256: str
     used_for: Literal["release", "audit"]
 

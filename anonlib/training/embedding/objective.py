@@ -57,7 +57,7 @@ class Weights:
     colour: float = 10.0
     shift: float = 0.015
     looks: float = 0.3
-    critic: float = 0.3
+    critic: float = 0.8
 
 
 class Training:
