@@ -218,7 +218,8 @@ def _between(data: bytes, parts: list[tuple[int, int]]) -> bool:
 
 def _ppm(data: bytes) -> set[str]:
     found: set[str] = set()
-    at, numbers = 2, []
+    at = 2
+    numbers: list[int] = []
     while len(numbers) < 3:
         while data[at : at + 1].isspace():
             at += 1
