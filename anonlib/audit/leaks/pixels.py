@@ -24,9 +24,13 @@ from anonlib.faces.image import Picture, decode, encode
 from anonlib.synthesis.canonical import vertices_of
 from anonlib.synthesis.redact import ellipse
 
-SAME = 0.9
-"""Share of a window's detail from which its px are the original's. Of 13,881 faces replaced in three releases of 4,054
-photos none came above .0; an original pasted back came to at least .0 at JPEG quality 92."""
+SAME = 0.93
+"""Share of a window's detail from which its px are the original's.
+
+Of 9,303 faces replaced in two releases of 4,054 LFW photos (k-diff average, dp-uniform ksame-net) the greatest was .916
+and one in a thousand came above .87; of 654 originals pasted back and encoded again the middle was 1.00 at JPEG quality
+92 and .99 at 60, and 98 % came above .93.
+"""
 EQUAL = 0.5
 """Share of a window's px that are equal to the bit, from which they are the original's."""
 LEAST_PX = 100

@@ -1,0 +1,173 @@
+"""A second look at what was released: is there a face that the job did not find?
+
+The same detector looks at every released image enlarged, so that faces too small for its first look show, and the face
+mesh is asked of each candidate, so that what only resembles a face to one network is left out. What the job found
+before, replaced or hidden, is no new face; nor is what lies in a region that it painted. Both networks are the job's
+own, so a face that both overlook stays overlooked: the sample that a person judges (`audit.sample`) is what bounds it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.audit.attacks import rate
+from anonlib.audit.findings import Figure, Missed
+from anonlib.audit.released import ReleasedImages
+from anonlib.audit.sample import CONFIDENCE, clopper_pearson
+from anonlib.faces.detect import CenterFaceDetector, Faces
+from anonlib.faces.image import ImageProblem, decode
+from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh
+from anonlib.models.fetch import model_bytes
+from anonlib.pipeline import tables
+from anonlib.pipeline.engines import load
+from anonlib.pipeline.job import Job, JobError
+from anonlib.pipeline.outcome import Outcome, in_chunks
+from anonlib.pipeline.places import Room
+from anonlib.records import QUARANTINED
+from anonlib.synthesis.redact import GROW
+
+SECOND_BY = "centerface at twice the scale, each candidate confirmed by facemesh"
+SCALE, LARGEST = 2.0, 2560
+"""How much larger the second look is than the job's, and the longest side in px that is looked at."""
+LEAST_SIDE = 12.0
+"""Longer side in px of the smallest face that counts; a smaller one is recognized by nobody."""
+
+_COVERED = 0.3
+"""Share of a candidate's box inside what the job painted, from which it is nothing new."""
+
+Report = Callable[[str, Outcome, int], None]
+
+
+@dataclass(frozen=True)
+class Overlooked:
+    """A face that the job had not found, in the photo `key` of `shard`: `box` (4,) px, score, and the mesh's presence."""
+
+    shard: str
+    key: str
+    box: tuple[float, float, float, float]
+    score: float
+    presence: float
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """`images` (n,) 1 where a released image has an overlooked face, else 0; and those `faces`."""
+
+    images: NDArray[np.float64]
+    faces: tuple[Overlooked, ...]
+
+    def missed(self, sampled: int = 0, wrong: int = 0, confidence: float = CONFIDENCE, *, seed: int = 0) -> Missed:
+        """The finding, with what a person judged: `wrong` of `sampled` images."""
+        share = rate(self.images, np.arange(len(self.images)), seed=seed)
+        counted = share.count > 0
+        second = Figure(
+            value=share.value if counted else None,
+            low=share.low if counted else None,
+            high=share.high if counted else None,
+            count=share.count,
+        )
+        upper = clopper_pearson(wrong, sampled, confidence)
+        return Missed(
+            second=second, second_by=SECOND_BY, sampled=sampled, wrong=wrong, upper=upper, confidence=confidence
+        )
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A released image, enlarged for the look; `boxes` (n, 4) px of the image itself are the job's faces."""
+
+    shard: str
+    key: str
+    rgb: NDArray[np.uint8]
+    scale: float
+    boxes: NDArray[np.float32]
+
+
+def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None) -> SecondLook:
+    """Look at every image of a finished release; raises JobError if one is missing or cannot be read."""
+    cv2.setNumThreads(1)
+    config = job.config
+    side = min(round(SCALE * config.detector.side), LARGEST)
+    models = {name: model_bytes(name) for name in ("centerface", "facemesh")}
+    detector = CenterFaceDetector(load(models, "centerface", config), side=side, score=config.detector.score)
+    mesh = FaceMesh(load(models, "facemesh", config))
+    released = ReleasedImages(config, job.dataset.format)
+    seen: list[float] = []
+    found: list[Overlooked] = []
+    for shard in job.shards:
+        began, before = time.monotonic(), len(seen)
+        for chunk in in_chunks(_images(job, released, shard.shard_id, side), config.limits.chunk):
+            faces = overlooked(chunk, detector, mesh)
+            found += [face for some in faces for face in some]
+            seen += [float(bool(some)) for some in faces]
+        outcome = Outcome(shard.shard_id, images=len(seen) - before, seconds=time.monotonic() - began)
+        report("second look", outcome, len(job.shards))
+    return SecondLook(np.array(seen, np.float64), tuple(found))
+
+
+def overlooked(images: Sequence[_Image], detector: CenterFaceDetector, mesh: FaceMesh) -> list[list[Overlooked]]:
+    """For each image the confirmed faces that none of the job's boxes covers."""
+    pixels = [image.rgb for image in images]
+    fresh = [_fresh(faces, image) for faces, image in zip(detector.detect(pixels), images, strict=True)]
+    confirmed = mesh.fit(pixels, fresh)
+    return [
+        [
+            Overlooked(
+                image.shard,
+                image.key,
+                (float(x0), float(y0), float(x1), float(y1)),
+                float(faces.scores[row]),
+                float(meshes.presence[row]),
+            )
+            for row, (x0, y0, x1, y1) in enumerate(faces.boxes / image.scale)
+            if meshes.presence[row] >= MIN_PRESENCE
+        ]
+        for image, faces, meshes in zip(images, fresh, confirmed, strict=True)
+    ]
+
+
+def _fresh(faces: Faces, image: _Image) -> Faces:
+    """Those large enough and not covered by what was painted for the job's own faces."""
+    boxes = faces.boxes / image.scale
+    keep = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= LEAST_SIDE
+    keep &= covered(boxes, image.boxes) < _COVERED
+    return Faces(faces.boxes[keep], faces.scores[keep], faces.landmarks[keep])
+
+
+def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n,) The greatest share of each box (n, 4) inside one of `painted` (m, 4), enlarged as a redaction enlarges it."""
+    if len(boxes) == 0 or len(painted) == 0:
+        return np.zeros(len(boxes))
+    centre, half = (painted[:, :2] + painted[:, 2:]) / 2, (painted[:, 2:] - painted[:, :2]) / 2 * np.array(GROW)
+    low = np.maximum(boxes[:, None, :2], (centre - half)[None])
+    high = np.minimum(boxes[:, None, 2:], (centre + half)[None])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-6)
+    return np.asarray((common / area[:, None]).max(axis=1), np.float64)
+
+
+def _images(job: Job, released: ReleasedImages, shard: str, side: int) -> Iterator[_Image]:
+    """The shard's images with an output, enlarged up to `side`."""
+    release = job.places.release
+    data = release.read(Room(release, "").path("manifest", f"{shard}.parquet"))
+    rows: list[Mapping[str, Any]] = tables.from_bytes(data).to_pylist()
+    for row in rows:
+        if row["status"] == QUARANTINED:
+            continue
+        try:
+            image = decode(released.image(row["path"], row["output_sha256"]), max_mpx=job.config.limits.image_mpx).rgb
+        except ImageProblem as problem:
+            raise JobError(f"an image in {row['path']} of the release cannot be read: {problem}") from None
+        # The job saw an image at its own size at most; the detector shrinks what is still larger than `side`.
+        scale = min(SCALE, max(1.0, side / max(image.shape[:2])))
+        if scale > 1.0:
+            image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+        boxes = np.array([face["box"] for face in row["faces"]], np.float32).reshape(-1, 4)
+        yield _Image(shard, row["key"], image, scale, boxes)
