@@ -47,7 +47,7 @@ Report = Callable[[str, Outcome, int], None]
 
 @dataclass(frozen=True)
 class Overlooked:
-    """A face that the job had not found, in the photo `key` of `shard`: `box` (4,) px, score, and the mesh's presence."""
+    """A face that the job had not found, in a photo: its `box` (4,) px, detector's score and mesh's presence."""
 
     shard: str
     key: str
@@ -142,7 +142,7 @@ def _fresh(faces: Faces, image: _Image) -> Faces:
 
 
 def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n,) The greatest share of each box (n, 4) inside one of `painted` (m, 4), enlarged as a redaction enlarges it."""
+    """(n,) The greatest share of each box (n, 4) inside one of `painted` (m, 4), enlarged as redactions are."""
     if len(boxes) == 0 or len(painted) == 0:
         return np.zeros(len(boxes))
     centre, half = (painted[:, :2] + painted[:, 2:]) / 2, (painted[:, 2:] - painted[:, :2]) / 2 * np.array(GROW)

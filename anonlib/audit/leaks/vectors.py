@@ -82,7 +82,8 @@ def are_floats(content: bytes) -> bool:
         size = np.dtype(kind).itemsize
         if len(content) % size or len(content) < LEAST * size:
             continue
-        values = np.frombuffer(content, kind).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            values = np.frombuffer(content, kind).astype(np.float64)
         sizes = np.abs(values[values != 0])
         if (
             np.isfinite(values).all()
