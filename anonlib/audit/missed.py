@@ -1,9 +1,11 @@
 """A second look at what was released: is there a face that the job did not find?
 
-The same detector looks at every released image enlarged, so that faces too small for its first look show, and the face
-mesh is asked of each candidate, so that what only resembles a face to one network is left out. What the job found
-before, replaced or hidden, is no new face; nor is what lies in a region that it painted. Both networks are the job's
-own, so a face that both overlook stays overlooked: the sample that a person judges (`audit.sample`) is what bounds it.
+The job's detector looks at every released image once more, twice as large, so that faces show which were too small,
+cut off or half hidden at the first look. What the job found before, replaced or hidden, is no new face; nor is what
+lies in a region that it painted. Nothing is asked to confirm a candidate: on LFW all six that reached the job's own
+score in 227 photos were people, in profile or half hidden, and the face mesh took none of them for a face. It is one
+network still, and a face that it overlooks twice stays overlooked: the sample that a person judges (`audit.sample`) is
+what bounds those.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from anonlib.audit.released import ReleasedImages
 from anonlib.audit.sample import CONFIDENCE, clopper_pearson
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.image import ImageProblem, decode
-from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
 from anonlib.pipeline.engines import load
@@ -33,7 +34,7 @@ from anonlib.pipeline.places import Room
 from anonlib.records import QUARANTINED
 from anonlib.synthesis.redact import GROW
 
-SECOND_BY = "centerface at twice the scale, each candidate confirmed by facemesh"
+SECOND_BY = "the same detector (centerface) at twice the scale"
 SCALE, LARGEST = 2.0, 2560
 """How much larger the second look is than the job's, and the longest side in px that is looked at."""
 LEAST_SIDE = 12.0
@@ -47,13 +48,12 @@ Report = Callable[[str, Outcome, int], None]
 
 @dataclass(frozen=True)
 class Overlooked:
-    """A face that the job had not found, in a photo: its `box` (4,) px, detector's score and mesh's presence."""
+    """A face that the job had not found, in a photo of the release: its `box` (4,) px and the detector's `score`."""
 
     shard: str
     key: str
     box: tuple[float, float, float, float]
     score: float
-    presence: float
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,15 @@ def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None)
     cv2.setNumThreads(1)
     config = job.config
     side = min(round(SCALE * config.detector.side), LARGEST)
-    models = {name: model_bytes(name) for name in ("centerface", "facemesh")}
-    detector = CenterFaceDetector(load(models, "centerface", config), side=side, score=config.detector.score)
-    mesh = FaceMesh(load(models, "facemesh", config))
+    engine = load({"centerface": model_bytes("centerface")}, "centerface", config)
+    detector = CenterFaceDetector(engine, side=side, score=config.detector.score)
     released = ReleasedImages(config, job.dataset.format)
     seen: list[float] = []
     found: list[Overlooked] = []
     for shard in job.shards:
         began, before = time.monotonic(), len(seen)
         for chunk in in_chunks(_images(job, released, shard.shard_id, side), config.limits.chunk):
-            faces = overlooked(chunk, detector, mesh)
+            faces = overlooked(chunk, detector)
             found += [face for some in faces for face in some]
             seen += [float(bool(some)) for some in faces]
         outcome = Outcome(shard.shard_id, images=len(seen) - before, seconds=time.monotonic() - began)
@@ -112,33 +111,24 @@ def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None)
     return SecondLook(np.array(seen, np.float64), tuple(found))
 
 
-def overlooked(images: Sequence[_Image], detector: CenterFaceDetector, mesh: FaceMesh) -> list[list[Overlooked]]:
-    """For each image the confirmed faces that none of the job's boxes covers."""
-    pixels = [image.rgb for image in images]
-    fresh = [_fresh(faces, image) for faces, image in zip(detector.detect(pixels), images, strict=True)]
-    confirmed = mesh.fit(pixels, fresh)
+def overlooked(images: Sequence[_Image], detector: CenterFaceDetector) -> list[list[Overlooked]]:
+    """For each image the faces that none of the job's boxes covers."""
+    looked = zip(images, detector.detect([image.rgb for image in images]), strict=True)
     return [
         [
-            Overlooked(
-                image.shard,
-                image.key,
-                (float(x0), float(y0), float(x1), float(y1)),
-                float(faces.scores[row]),
-                float(meshes.presence[row]),
-            )
-            for row, (x0, y0, x1, y1) in enumerate(faces.boxes / image.scale)
-            if meshes.presence[row] >= MIN_PRESENCE
+            Overlooked(image.shard, image.key, (float(x0), float(y0), float(x1), float(y1)), float(score))
+            for (x0, y0, x1, y1), score in _fresh(faces, image)
         ]
-        for image, faces, meshes in zip(images, fresh, confirmed, strict=True)
+        for image, faces in looked
     ]
 
 
-def _fresh(faces: Faces, image: _Image) -> Faces:
-    """Those large enough and not covered by what was painted for the job's own faces."""
-    boxes = faces.boxes / image.scale
+def _fresh(faces: Faces, image: _Image) -> Iterator[tuple[NDArray[np.float32], float]]:
+    """(box (4,) px of the image, score) of those large enough and not covered by what the job painted."""
+    boxes = faces.boxes / np.float32(image.scale)
     keep = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= LEAST_SIDE
     keep &= covered(boxes, image.boxes) < _COVERED
-    return Faces(faces.boxes[keep], faces.scores[keep], faces.landmarks[keep])
+    return zip(boxes[keep], faces.scores[keep], strict=True)
 
 
 def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray[np.float64]:
