@@ -75,7 +75,7 @@ def _similarity(one: Histogram) -> Drawing:
         f"Histogram of cosine similarities by {one.recognizer}. At or above the threshold of {one.threshold:.3f} lie, "
         f"by whole bins, {share(above['genuine'])} of the clear pairs of one person, {share(above['impostor'])} of the "
         f"pairs of two people and {share(above['released'])} of the released faces against their originals.",
-        drawn(lines + rule + label, 230),
+        drawn(lines + rule + label, 195),
     )
 
 
@@ -140,7 +140,7 @@ def _forest(rows: Sequence[dict[str, Any]], kinds: Sequence[str], chance: float 
     )
     lanes = len({row["row"] for row in rows}) * len(kinds)
     layers = [*_guessing(chance), bars, dots]
-    return drawn(alt.layer(*layers), 62 + 12 * lanes + 16 * -(-len(kinds) // 3))
+    return drawn(alt.layer(*layers), 62 + 10 * lanes + 16 * -(-len(kinds) // 3))
 
 
 def _guessing(chance: float | None) -> list[Any]:
@@ -191,7 +191,7 @@ def _cmc(report: Report) -> Iterator[Drawing]:
             recognizer,
             "Share of released photos whose person is among the first r of the gallery (cumulative match curve).",
             f"Cumulative match curves by {recognizer}: {ends}.",
-            drawn(chart, 230 + 18 * ((len(titles) + 1) // 2)),
+            drawn(chart, 180 + 18 * ((len(titles) + 1) // 2)),
         )
 
 
@@ -235,7 +235,7 @@ def _groups(title: str, by: str, whole: Figure, groups: Sequence[Group]) -> Draw
         title,
         f"{by} Dashed: all photos, {said(whole)}." + (f" Not measured: {absent}." if absent else ""),
         f"{title}: " + listed(f"{one.by} {one.name} {said(one.figure)}" for one in there) + ".",
-        drawn(alt.layer(line.encode(x=alt.X("value:Q", **x)), bars, dots), 60 + 20 * len(rows)),
+        drawn(alt.layer(line.encode(x=alt.X("value:Q", **x)), bars, dots), 56 + 18 * len(rows)),
     )
 
 
@@ -264,7 +264,7 @@ def _classes(report: Report) -> Iterator[Drawing]:
     bars = base.mark_bar().encode(
         color=alt.Color("kind:N", scale=scale, sort=None),
         fillOpacity=alt.FillOpacity("kind:N", scale=alt.Scale(domain=list(kinds), range=[1, 0.35]), legend=None),
-        stroke=alt.Stroke("kind:N", scale=scale, legend=None),
+        stroke=alt.Stroke("kind:N", scale=scale),
     )
     numbers = base.mark_text(dy=-6, fontSize=10).encode(text="classes:Q")
     each = listed(f"{counted(classes, 'class', 'classes')} of {size}" for size, classes in sorted(claim.class_sizes.items()))
@@ -276,7 +276,7 @@ def _classes(report: Report) -> Iterator[Drawing]:
         (f"No class may be smaller than k = {claim.k}. " if claim.k is not None else "")
         + "Effective: people who may be one person count once.",
         f"People: {each}. Effective: {effective or 'not measured'}.",
-        drawn(bars + numbers if len(sizes) <= 8 else bars, 230),
+        drawn(bars + numbers if len(sizes) <= 8 else bars, 215),
     )
 
 

@@ -52,7 +52,7 @@ def failed_lines(report: Report) -> list[GateLine]:
 def was_done(report: Report) -> list[str]:
     """What the job did with images and faces, and what the audit looked at."""
     counts = report.counts
-    methods = listed(f"{name} {of(faces, counts.faces)}" for name, faces in by_size(counts.methods))
+    methods = listed(f"{name} {faces:,}{_part(faces, counts.faces)}" for name, faces in by_size(counts.methods))
     sentences = [
         f"{counted(counts.images, 'image')} in {counted(counts.shards, 'shard')} went in. "
         f"{counts.released:,} were released with their faces replaced, in {counts.no_face:,} no face was found, and "
@@ -71,6 +71,10 @@ def was_done(report: Report) -> list[str]:
         "whose names are known."
     )
     return sentences
+
+
+def _part(some: int, whole: int) -> str:
+    return f" ({share(some / whole)})" if whole else ""
 
 
 def _withheld(report: Report) -> str:
@@ -125,7 +129,7 @@ def risks(report: Report) -> list[Risk]:
         Risk(
             glossary.SINGLING_OUT,
             "Can a person be picked out of the release?",
-            (*_lead(report, glossary.SINGLING_OUT), *_leaks(report), *missed(report)),
+            (*_lead(report, glossary.SINGLING_OUT), _leaks(report), " ".join(missed(report))),
             _rows(report, glossary.SINGLING_OUT),
         ),
         Risk(
@@ -201,16 +205,17 @@ def _outcome(attack: Attack) -> list[str]:
     compared = [
         f"{words} {value}"
         for words, value in (
-            ("guessing gives", _bare(figure.chance)),
-            ("the same photos with the face under a flat ellipse give", _value(attack.baselines.get("solid"))),
-            ("the photos before give", _value(attack.baselines.get("clear"))),
+            ("guessing", _bare(figure.chance)),
+            ("face under a flat ellipse", _value(attack.baselines.get("solid"))),
+            ("photos before", _value(attack.baselines.get("clear"))),
         )
         if value
     ]
     ending = "" if meaning.does.endswith("?") else "."
     return [
         f"The strongest attack is the {meaning.title}: {meaning.does}{ending} With {attack.recognizer} ({judge}), "
-        f"{counts}: {said(figure)}. For comparison, {listed(compared)}." + _against_chance(figure)
+        f"{counts}: {said(figure)}. For comparison: {', '.join(compared)}."
+        + _against_chance(figure)
     ]
 
 
@@ -243,14 +248,14 @@ def _worst(attack: Attack) -> list[str]:
     return [f"The same {listed(worst)}."] if worst else ["The worst-off person and class were not measured."]
 
 
-def _leaks(report: Report) -> list[str]:
+def _leaks(report: Report) -> str:
     if not report.leaks:
-        return ["The release was not scanned for leaks."]
+        return "The release was not scanned for leaks."
     found = [check for check in report.leaks if check.found]
     if not found:
-        return [f"{counted(len(report.leaks), 'check')} for leaks found nothing."]
+        return f"{counted(len(report.leaks), 'check')} for leaks found nothing."
     each = listed(f"{check.name} ({check.found:,} of {check.checked:,})" for check in found)
-    return [f"{len(found)} of {counted(len(report.leaks), 'check')} for leaks found something: {each}."]
+    return f"{len(found)} of {counted(len(report.leaks), 'check')} for leaks found something: {each}."
 
 
 def missed(report: Report) -> list[str]:
@@ -266,7 +271,7 @@ def missed(report: Report) -> list[str]:
     return [
         second,
         f"A person looked at {counted(one.sampled, 'image')} and saw a face left as it was in {one.wrong:,}: with "
-        f"{share(one.confidence)} confidence at most {share(one.upper)} of the images have one.",
+        f"{number(100 * one.confidence)}{NBSP}% confidence at most {share(one.upper)} of the images have one.",
     ]
 
 
@@ -312,8 +317,11 @@ def framework(report: Report) -> list[tuple[str, list[str]]]:
             [
                 f"{counted(report.counts.images, 'image')}, {counted(report.counts.faces, 'face')}; attacks on "
                 f"{counted(report.photos, 'photo')} of {counted(report.people, 'named person', 'named people')}. "
-                "What a photo shows beside faces, and what its captions say, is not looked at by any attack but the "
-                "context one."
+                + (
+                    "Hair, clothes and place were attacked by themselves (context)."
+                    if "context" in attacks
+                    else "Hair, clothes and place were not attacked by themselves."
+                )
             ],
         ),
         (

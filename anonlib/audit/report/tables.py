@@ -43,7 +43,7 @@ class Table:
 
 def all_of(report: Report) -> list[Table]:
     """Every table of the report, in order."""
-    return [_reconciliation(report), _gate(report), _attacks(report), _thresholds(report), _leaks(report),
+    return [_gate(report), _reconciliation(report), _attacks(report), _thresholds(report), _leaks(report),
             _utility(report), _missed(report), _models(report), _software(report)]  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def _missed(report: Report) -> Table:
         [
             (Cell("images that a person judged"), _count(one.sampled)),
             (Cell("of these with a face left as it was"), _count(one.wrong)),
-            (Cell(f"upper bound, {share(one.confidence)} (Clopper-Pearson)"), Cell(share(one.upper), number=True)),
+            (Cell(f"upper bound, {number(100 * one.confidence)} % (Clopper-Pearson)"), Cell(share(one.upper), number=True)),
         ]
         if one.sampled
         else [(Cell("images that a person judged"), Cell("none, so there is no bound", number=True))]
