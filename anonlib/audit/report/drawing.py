@@ -6,7 +6,6 @@ A drawing is as wide as a phone's column and is set beside others where there is
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +71,5 @@ def drawn(chart: alt.LayerChart | alt.Chart, height: int) -> str:
     sized = chart.properties(width=WIDTH, height=height, autosize={"type": "fit", "contains": "padding"})
     buffer = io.StringIO()
     sized.configure(**config()).save(buffer, format="svg", engine="vl-convert")
-    return buffer.getvalue()
-
-
-def inlined(svg: str, prefix: str) -> str:
-    """For a page that holds many: ids of its own, numbered anew, and hidden from readers that get the text instead."""
-    found = list(dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg)))
-    for place, name in enumerate(found):
-        svg = re.sub(rf'(id="|url\(#|href="#){re.escape(name)}(?=["\)])', rf"\g<1>{prefix}-{place}", svg)
-    head = '<svg aria-hidden="true" focusable="false" '
-    return re.sub(r"^.*?<svg (?=xmlns)", head, svg, count=1, flags=re.DOTALL)
+    # Readers get the drawing's text instead.
+    return buffer.getvalue().replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)

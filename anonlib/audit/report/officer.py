@@ -50,7 +50,7 @@ def failed_lines(report: Report) -> list[GateLine]:
 
 
 def was_done(report: Report) -> list[str]:
-    """What the job did with images and faces, and what the audit looked at."""
+    """What the job did with images and faces."""
     counts = report.counts
     methods = listed(f"{name} {faces:,}{_part(faces, counts.faces)}" for name, faces in by_size(counts.methods))
     sentences = [
@@ -66,11 +66,13 @@ def was_done(report: Report) -> list[str]:
             f"{of(total, counts.faces)} fell back to another surrogate or to the flat ellipse, most often since "
             f"\u201c{reason}\u201d ({most:,})."
         )
-    sentences.append(
-        f"The attacks were run on {counted(report.photos, 'photo')} of {counted(report.people, 'person', 'people')} "
-        "whose names are known."
-    )
     return sentences
+
+
+def looked_at(report: Report) -> str:
+    """What the audit could attack."""
+    people = counted(report.people, "person", "people")
+    return f"The attacks were run on {counted(report.photos, 'photo')} of {people} whose names are known."
 
 
 def _part(some: int, whole: int) -> str:

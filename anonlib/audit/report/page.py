@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 
 from anonlib.audit.findings import Report
 from anonlib.audit.report import charts, officer, palette, tables
-from anonlib.audit.report.drawing import inlined
 from anonlib.audit.report.extra import need
 
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
@@ -36,13 +35,6 @@ def write_html(report: Report, examples: Sequence[Example] = ()) -> str:
     for name in ("altair", "vl_convert"):
         need(name)
     jinja2 = need("jinja2")
-    drawings = [
-        (
-            heading,
-            [replace(one, svg=inlined(one.svg, f"d{part}-{place}")) for place, one in enumerate(some)],
-        )
-        for part, (heading, some) in enumerate(charts.all_of(report))
-    ]
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
@@ -59,12 +51,12 @@ def write_html(report: Report, examples: Sequence[Example] = ()) -> str:
         footer=_css_text(f"anonlib audit \u00b7 {report.release}"),
         verdict=officer.verdict(report),
         failed=officer.failed_lines(report),
-        done=officer.was_done(report),
+        done=[*officer.was_done(report), officer.looked_at(report)],
         claimed=officer.claimed(report),
         settings=officer.settings(report),
         risks=officer.risks(report),
         framework=officer.framework(report),
-        charts=drawings,
+        charts=charts.all_of(report),
         tables=tables.all_of(report),
     )
     return page
