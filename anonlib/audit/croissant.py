@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 CROISSANT = "croissant.json"
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"]
 
-_TERMS = (
-    "citeAs column conformsTo data dataType equivalentProperty examples extract field fileProperty fileObject fileSet "
-    "format includes isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace "
-    "samplingRate separator source subField transform"
-).split()
+_TERMS = """
+    citeAs column conformsTo data dataType equivalentProperty examples extract field fileProperty fileObject fileSet
+    format includes isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace
+    samplingRate separator source subField transform
+"""
 _MIME = {
     "jpg": "image/jpeg",
     "jpeg": "image/jpeg",
@@ -114,7 +114,7 @@ def describe(report: Report, config: JobConfig, files: ReleaseFiles, about: Abou
 
 
 def _context() -> dict[str, Any]:
-    plain = {term: f"cr:{term}" for term in _TERMS}
+    plain = {term: f"cr:{term}" for term in _TERMS.split()}
     return {
         "@language": "en",
         "@vocab": "https://schema.org/",
@@ -204,7 +204,11 @@ def _images(files: ReleaseFiles) -> dict[str, Any]:
             _field(
                 "images/key",
                 "sc:Text",
-                {"fileSet": {"@id": "image-files"}, "extract": {"fileProperty": "fullpath"}, "transform": {"regex": key}},
+                {
+                    "fileSet": {"@id": "image-files"},
+                    "extract": {"fileProperty": "fullpath"},
+                    "transform": {"regex": key},
+                },
             ),
             _field(
                 "images/image",
@@ -236,9 +240,7 @@ def _column(file_set: str, record_set: str, name: str, kind: pa.DataType) -> dic
     inner = kind.value_type if is_list else kind
     if pa.types.is_struct(inner) and is_list:
         below = [
-            _field(
-                f"{own}/{one.name}", _data_type(one.type), source | {"transform": {"jsonPath": f"$.{one.name}"}}
-            )
+            _field(f"{own}/{one.name}", _data_type(one.type), source | {"transform": {"jsonPath": f"$.{one.name}"}})
             for one in inner
             if one.name not in _LEFT_OUT
         ]

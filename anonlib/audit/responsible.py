@@ -11,6 +11,7 @@ from typing import Any
 
 from anonlib.audit.findings import Figure, Group, Report
 from anonlib.audit.report import glossary, officer
+from anonlib.audit.report.risks import missed, risks
 from anonlib.audit.report.words import NOT_MEASURED, counted, listed, said
 from anonlib.config import JobConfig
 
@@ -41,9 +42,7 @@ def responsible_ai(
         "rai:dataBiases": _biases(report),
         "rai:dataLimitations": _limitations(report),
         "rai:dataUseCases": _uses(report),
-        "rai:personalSensitiveInformation": [
-            f"{risk.title}: {' '.join(risk.sentences)}" for risk in officer.risks(report)
-        ],
+        "rai:personalSensitiveInformation": [f"{risk.title}: {' '.join(risk.sentences)}" for risk in risks(report)],
         "rai:dataReleaseMaintenancePlan": maintenance,
     }
 
@@ -60,7 +59,9 @@ def _preprocessing(report: Report, config: JobConfig) -> list[str]:
     return [
         f"Faces were replaced by {report.method} ({officer.settings(report)}).",
         "Metadata of the images was removed, but for colour profiles.",
-        f"Of the other fields {kept} were kept, and all the rest dropped." if kept else "All other fields were dropped.",
+        f"Of the other fields {kept} were kept, and all the rest dropped."
+        if kept
+        else "All other fields were dropped.",
         "Keys were replaced by pseudonyms." if config.rekey else "Keys are those of the input.",
     ]
 
@@ -98,7 +99,7 @@ def _limitations(report: Report) -> list[str]:
     failed = [f"The policy does not hold: {line.name}, {line.why}." for line in officer.failed_lines(report)]
     return [
         *failed,
-        *officer.missed(report),
+        *missed(report),
         "Hair, clothes, background and body are as they were, and outside every claim.",
     ]
 

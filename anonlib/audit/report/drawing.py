@@ -66,7 +66,14 @@ def config() -> dict[str, Any]:
     }
 
 
-def drawn(chart: alt.LayerChart | alt.Chart, height: int) -> str:
+def percent_axis(title: str) -> alt.Axis:
+    """An axis of shares."""
+    import altair as alt
+
+    return alt.Axis(title=title, format=".0%", tickCount=5)
+
+
+def drawn(chart: alt.LayerChart | alt.Chart | alt.FacetChart, height: int) -> str:
     """The SVG of a chart `height` px high."""
     sized = chart.properties(width=WIDTH, height=height, autosize={"type": "fit", "contains": "padding"})
     buffer = io.StringIO()

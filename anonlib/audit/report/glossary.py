@@ -26,16 +26,24 @@ class Meaning:
 MEANINGS = {
     "naive": Meaning(SINGLING_OUT, "look-up", "a released photo is looked up among clear photos"),
     "trained": Meaning(
-        SINGLING_OUT, "trained look-up", "a recognizer trained on anonymized photos of other people looks a released photo up among clear ones"
+        SINGLING_OUT,
+        "trained look-up",
+        "a recognizer trained on anonymized photos of other people looks a released photo up among clear ones",
     ),
     "inversion": Meaning(
         SINGLING_OUT, "restored look-up", "a network trained on other people restores the face before it is looked up"
     ),
-    "averaging": Meaning(SINGLING_OUT, "averaged look-up", "all released photos of a person are averaged before they are looked up"),
-    "context": Meaning(SINGLING_OUT, "context look-up", "the face is hidden, and hair, clothes and place are looked up"),
+    "averaging": Meaning(
+        SINGLING_OUT, "averaged look-up", "all released photos of a person are averaged before they are looked up"
+    ),
+    "context": Meaning(
+        SINGLING_OUT, "context look-up", "the face is hidden, and hair, clothes and place are looked up"
+    ),
     "parrot": Meaning(LINKABILITY, "look-up among released", "a released photo is looked up among released photos"),
     "linkage": Meaning(LINKABILITY, "comparison of pairs", "two released photos: are they of one person?"),
-    "donors": Meaning(INFERENCE, "comparison with donors", "a released face is compared with the people that it was made from"),
+    "donors": Meaning(
+        INFERENCE, "comparison with donors", "a released face is compared with the people that it was made from"
+    ),
 }
 TARGETS = {
     "rank-1": "the right person comes first",

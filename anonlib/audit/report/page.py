@@ -10,6 +10,7 @@ from importlib import resources
 from anonlib.audit.findings import Report
 from anonlib.audit.report import charts, officer, palette, tables
 from anonlib.audit.report.extra import need
+from anonlib.audit.report.risks import risks
 
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
@@ -54,7 +55,7 @@ def write_html(report: Report, examples: Sequence[Example] = ()) -> str:
         done=[*officer.was_done(report), officer.looked_at(report)],
         claimed=officer.claimed(report),
         settings=officer.settings(report),
-        risks=officer.risks(report),
+        risks=risks(report),
         framework=officer.framework(report),
         charts=charts.all_of(report),
         tables=tables.all_of(report),

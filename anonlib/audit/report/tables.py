@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from anonlib.audit.findings import Attack, Figure, Report
 from anonlib.audit.report import glossary
 from anonlib.audit.report.officer import by_size
-from anonlib.audit.report.words import DASH, NOT_MEASURED, amount, interval, number, said, share, signed, signed_interval
+from anonlib.audit.report.words import (
+    DASH,
+    NOT_MEASURED,
+    amount,
+    interval,
+    number,
+    said,
+    share,
+    signed,
+    signed_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,12 @@ def _reconciliation(report: Report) -> Table:
         (Cell("quarantined"), _count(counts.quarantined)),
         (
             Cell("released + no face + quarantined"),
-            Cell(f"{out:,}", "equals images in" if agree else "does NOT equal images in", "pass" if agree else "fail", True),
+            Cell(
+                f"{out:,}",
+                "equals images in" if agree else "does NOT equal images in",
+                "pass" if agree else "fail",
+                True,
+            ),
         ),
     ]
     faces = [(Cell("faces found"), _count(counts.faces))]
@@ -130,9 +145,9 @@ def _attacks(report: Report) -> Table:
         bodies.append(Body(heading, tuple(_attack(one, kinds) for one in mine), notes))
     return Table(
         "Attacks",
-        "Shares with 95 % intervals bootstrapped by person; * a recognizer that the method never used. Baselines are the "
-        "same photos blurred, pixelated, and with the face under a flat ellipse (solid). Face adds: released minus solid, "
-        "paired by photo, in percentage points.",
+        "Shares with 95 % intervals bootstrapped by person; * a recognizer that the method never used. Baselines are "
+        "the same photos blurred, pixelated, and with the face under a flat ellipse (solid). Face adds: released minus "
+        "solid, paired by photo, in percentage points.",
         ("target, recognizer", "n", "released", "face adds", "guessing", *kinds, "worst class", "worst person"),
         tuple(bodies),
         wide=True,
@@ -172,7 +187,8 @@ def _thresholds(report: Report) -> Table:
     )
     return Table(
         "Thresholds",
-        "The cosine from which a recognizer takes two photos for one person, fixed on clear pairs of people who are not reported on.",
+        "The cosine from which a recognizer takes two photos for one person, fixed on clear pairs of people who are "
+        "not reported on.",
         ("recognizer", "cosine", "false accepts", "pairs", "people", "measured"),
         _one(rows),
     )
@@ -220,12 +236,18 @@ def _missed(report: Report) -> Table:
         [
             (Cell("images that a person judged"), _count(one.sampled)),
             (Cell("of these with a face left as it was"), _count(one.wrong)),
-            (Cell(f"upper bound, {number(100 * one.confidence)} % (Clopper-Pearson)"), Cell(share(one.upper), number=True)),
+            (
+                Cell(f"upper bound, {number(100 * one.confidence)} % (Clopper-Pearson)"),
+                Cell(share(one.upper), number=True),
+            ),
         ]
         if one.sampled
         else [(Cell("images that a person judged"), Cell("none, so there is no bound", number=True))]
     )
-    second = (Cell(f"images with a face that {one.second_by} sees and the job had not found"), Cell(said(one.second), number=True))
+    second = (
+        Cell(f"images with a face that {one.second_by} sees and the job had not found"),
+        Cell(said(one.second), number=True),
+    )
     return Table("Missed faces", "Faces that may have been overlooked.", ("what", "figure"), _one([second, *judged]))
 
 
@@ -240,9 +262,16 @@ def _models(report: Report) -> Table:
         )
         for one in report.models
     )
-    return Table("Models and licences", "report.json has the whole hashes.", ("model", "role", "use", "licence", "commercial use"), _one(rows))
+    return Table(
+        "Models and licences",
+        "report.json has the whole hashes.",
+        ("model", "role", "use", "licence", "commercial use"),
+        _one(rows),
+    )
 
 
 def _software(report: Report) -> Table:
-    rows = ((Cell(name), Cell(version)) for name, version in sorted(report.software.items(), key=lambda one: one[0].lower()))
+    rows = (
+        (Cell(name), Cell(version)) for name, version in sorted(report.software.items(), key=lambda one: one[0].lower())
+    )
     return Table("Software", "Versions that the audit ran with.", ("package", "version"), _one(rows))

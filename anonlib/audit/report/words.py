@@ -84,6 +84,14 @@ def listed(parts: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def span(sizes: dict[int, int]) -> str:
+    """`5 to 9` of size -> how many there are; `no` where there is none."""
+    there = [size for size, many in sizes.items() if many]
+    if not there:
+        return "no"
+    return f"{min(there)}" if min(there) == max(there) else f"{min(there)} to {max(there)}"
+
+
 def of(part: int, whole: int) -> str:
     """`439 of 5,138 (8.5 %)`."""
     return f"{part:,} of {whole:,} ({share(part / whole)})" if whole else f"{part:,} of {whole:,}"

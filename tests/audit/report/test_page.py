@@ -12,6 +12,7 @@ import pytest
 from anonlib.audit.findings import Attack, Figure, LeakCheck, Report
 from anonlib.audit.report import Example, write_html
 from anonlib.audit.report import officer as sentences
+from anonlib.audit.report.risks import risks
 from anonlib.audit.report.words import NBSP
 from anonlib.pipeline.job import JobError
 
@@ -39,10 +40,10 @@ def page(failing: str) -> Page:
 
 def officer(report: Report) -> str:
     """What the first page says."""
-    risks = [sentence for risk in sentences.risks(report) for sentence in risk.sentences]
+    left = [sentence for risk in risks(report) for sentence in risk.sentences]
     parts = [sentence for _, some in sentences.framework(report) for sentence in some]
     done = [*sentences.was_done(report), sentences.looked_at(report), *sentences.claimed(report)]
-    return " ".join([sentences.verdict(report), *done, *risks, *parts]).replace(NBSP, " ")
+    return " ".join([sentences.verdict(report), *done, *left, *parts]).replace(NBSP, " ")
 
 
 # ---- one file -------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ def test_the_page_says_every_sentence(page: Page) -> None:
     text = re.sub(r"\s+", " ", page.of("officer").text + page.of("behind").text)
     for sentence in [*sentences.was_done(report), sentences.looked_at(report), *sentences.claimed(report)]:
         assert re.sub(r"\s+", " ", sentence) in text
-    for risk in sentences.risks(report):
+    for risk in risks(report):
         assert all(re.sub(r"\s+", " ", sentence) in text for sentence in risk.sentences)
         assert all(re.sub(r"\s+", " ", row.released) in text for row in risk.rows)
 
@@ -198,7 +199,13 @@ def test_what_was_found_and_what_was_not_measured_is_said(change: dict[str, Any]
 
 def _attack(released: Figure, excess: Figure | None = None) -> Attack:
     return Attack(
-        name="naive", target="rank-1", recognizer="faceres", held_out=True, released=released, baselines={}, excess=excess
+        name="naive",
+        target="rank-1",
+        recognizer="faceres",
+        held_out=True,
+        released=released,
+        baselines={},
+        excess=excess,
     )
 
 
@@ -219,7 +226,9 @@ def test_what_the_face_adds_is_told_from_nothing_by_its_interval() -> None:
     figure = Figure(value=0.03, low=0.02, high=0.04, count=900, chance=0.01)
     more = Figure(value=0.02, low=0.01, high=0.03, count=900)
     none = Figure(value=-0.001, low=-0.01, high=0.008, count=900)
-    assert "The face adds +2.0 points (+1.0 to +3.0, n = 900)" in officer(findings.report(attacks=(_attack(figure, more),)))
+    assert "The face adds +2.0 points (+1.0 to +3.0, n = 900)" in officer(
+        findings.report(attacks=(_attack(figure, more),))
+    )
     text = officer(findings.report(attacks=(_attack(figure, none),)))
     assert "cannot be told from nothing: \u22120.1 points (\u22121.0 to +0.8, n = 900)" in text
 
@@ -266,7 +275,13 @@ def test_hostile_strings_are_text_and_nothing_else() -> None:
 
 def test_a_report_of_nothing_is_a_page_too() -> None:
     nothing = findings.report(
-        attacks=(_attack(findings.unmeasured()),), histograms=(), thresholds=(), leaks=(), utility=(), models=(), software={}
+        attacks=(_attack(findings.unmeasured()),),
+        histograms=(),
+        thresholds=(),
+        leaks=(),
+        utility=(),
+        models=(),
+        software={},
     )
     text = Page(write_html(nothing)).of("tables").text
     assert "not measured" in text

@@ -37,7 +37,12 @@ def test_differences_are_points_with_their_sign() -> None:
 
 def test_counts_and_lists() -> None:
     assert [words.counted(number, "face") for number in (0, 1, 1200)] == ["no face", "1 face", "1,200 faces"]
-    assert [words.listed(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+    assert [words.listed(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
     assert words.of(0, 0) == "0 of 0"
 
 
