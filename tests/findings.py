@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 from anonlib.audit import findings as f
+from anonlib.audit.gate import judge
+from anonlib.config import PolicyConfig
 
 RECOGNIZERS = ("fr-feature", "mobileface", "faceres")
 PEOPLE, PHOTOS = 420, 3214
@@ -66,7 +68,7 @@ def attack(
         released=figure(own, chance=chance),
         baselines={kind: figure(share, chance=chance) for kind, share in zip(_KINDS, others, strict=True)},
         excess=f.Figure(value=own - solid, low=own - solid - 0.006, high=own - solid + 0.006, count=PHOTOS)
-        if ranks
+        if ranks or target == "TAR"
         else None,
         groups=tuple(
             f.Group(by=by, name=part, figure=figure(min(1.0, own * factor), PHOTOS // len(parts), chance))  # type: ignore[arg-type]
@@ -107,34 +109,27 @@ def histogram(recognizer: str, threshold: float) -> f.Histogram:
     )
 
 
-def gate(passed: bool = True) -> f.Gate:
-    """Five lines; where the gate does not pass, two of them fail."""
-    lines = (
-        f.GateLine(
-            name="naive rank-1, any recognizer", limit=0.05, bound=0.0172, passed=True, why="at most 1.7 % are named"
-        ),
-        f.GateLine(
-            name="trained rank-1 above solid",
-            limit=0.03,
-            bound=0.025 if passed else 0.0838,
-            passed=passed,
-            why="a trained recognizer names at most 2.5 points more than the flat ellipse leaves"
-            if passed
-            else "a trained recognizer may name 8.4 points more people than the flat ellipse leaves; 3 are allowed",
-        ),
-        f.GateLine(name="leaks", limit=0, bound=0, passed=True, why="no check found anything"),
-        f.GateLine(
-            name="missed faces",
-            limit=0.02,
-            bound=0.0149 if passed else 1.0,
-            passed=passed,
-            why="at most 1.5 % of the images show a face that was left as it was"
-            if passed
-            else "nobody has looked at a sample, so there is no bound on missed faces; run `anonlib review`",
-        ),
-        f.GateLine(name="k, effective", limit=5, bound=5, passed=True, why="the smallest class counts as 5 people"),
+def leaks() -> tuple[f.LeakCheck, ...]:
+    return (
+        f.LeakCheck(name="EXIF, XMP, IPTC, comments", checked=4042, found=0),
+        f.LeakCheck(name="thumbnails", checked=4042, found=0),
+        f.LeakCheck(name="plain hashes of originals", checked=4054, found=0),
+        f.LeakCheck(name="identical px inside masks", checked=5126, found=0),
     )
-    return f.Gate(passed=passed, lines=lines)
+
+
+def missed(passed: bool = True) -> f.Missed:
+    """A second look, and where all passes a person's too."""
+    second = figure(0.0121, 4054)
+    if not passed:
+        return f.Missed(second=second, second_by="centerface at 1280 px")
+    return f.Missed(second=second, second_by="centerface at 1280 px", sampled=400, wrong=2, upper=0.0149)
+
+
+def gate(passed: bool = True) -> f.Gate:
+    """What the policy says of all this; where it does not pass, it asks for more than there is."""
+    policy = PolicyConfig(excess=0.05 if passed else 0.024, reviewed=400, reviewed_upper=0.015)
+    return judge(policy, None, attacks(), leaks(), missed(passed), utility())
 
 
 def utility() -> tuple[f.Measure, ...]:
@@ -170,7 +165,7 @@ def report(passed: bool = True, **changes: Any) -> f.Report:
     whole: dict[str, Any] = {
         "release": "street-2026-11",
         "method": "k-diff",
-        "settings": {"k": 5, "texture": "average", "draw": "fresh", "epsilon": None},
+        "settings": {"name": "k-diff", "k": 5, "texture": "average", "draw": "fresh", "epsilon": None},
         "certificate_sha256": "9f2b6c" + 58 * "0",
         "claim": f.Claim(
             kind="k-anonymity of the identity channel",
@@ -181,19 +176,20 @@ def report(passed: bool = True, **changes: Any) -> f.Report:
         ),
         "people": PEOPLE,
         "photos": PHOTOS,
+        "labelled": True,
         "counts": f.Counts(
             shards=7,
             images=4054,
             released=4021,
             no_face=21,
             quarantined=12,
-            faces=5138,
-            methods={"k-diff": 4699, "solid": 427, "withheld": 12},
+            faces=5126,
+            methods={"k-diff": 4699, "solid": 427},
             fallbacks={
-                "the output still matches its source": 204,
-                "profile beyond 60 degrees": 131,
-                "face of fewer than 16 px between the eyes": 98,
-                "cut off by the border": 67,
+                "next-surrogate: the output still matches its source": 73,
+                "solid: profile beyond N degrees": 231,
+                "solid: face of fewer than N px between the eyes": 129,
+                "solid: cut off by the border": 67,
             },
             quarantine_reasons={"not an image that can be read": 9, "larger than 100 Mpx": 3},
         ),
@@ -206,18 +202,9 @@ def report(passed: bool = True, **changes: Any) -> f.Report:
         "histograms": tuple(
             histogram(one, cosine) for one, cosine in zip(RECOGNIZERS, (0.412, 0.531, 0.467), strict=True)
         ),
-        "leaks": (
-            f.LeakCheck(name="EXIF, XMP, IPTC, comments", checked=4042, found=0),
-            f.LeakCheck(name="thumbnails", checked=4042, found=0),
-            f.LeakCheck(name="plain hashes of originals", checked=4054, found=0),
-            f.LeakCheck(name="identical px inside masks", checked=5126, found=0),
-        ),
+        "leaks": leaks(),
         "utility": utility(),
-        "missed": f.Missed(
-            second=figure(0.0121, 4054), second_by="centerface at 1280 px", sampled=400, wrong=2, upper=0.0149
-        )
-        if passed
-        else f.Missed(second=figure(0.0121, 4054), second_by="centerface at 1280 px"),
+        "missed": missed(passed),
         "models": (
             f.Model(
                 name="centerface",
@@ -249,5 +236,5 @@ def private_report(**changes: Any) -> f.Report:
         epsilon=20.0,
         epsilon_unit="Euclidean distance",
     )
-    settings = {"kappa": 20.0, "texture": "linear"}
+    settings = {"name": "dp-vmf", "kappa": 20.0, "texture": "linear"}
     return report(**({"release": "drawn", "method": "dp-vmf", "settings": settings, "claim": claim} | changes))

@@ -176,7 +176,9 @@ def test_responsible_ai_fields_are_said_from_the_figures() -> None:
     assert any("faces found again by gender: from male" in bias for bias in one["rai:dataBiases"])
     assert one["rai:machineAnnotationTools"] == ["centerface (detector; MIT)"]
     failing = simple(findings.report(passed=False))
-    assert failing["rai:dataLimitations"][0].startswith("The policy does not hold: trained rank-1 above solid, ")
+    assert failing["rai:dataLimitations"][0].startswith(
+        "The policy does not hold: trained attack, rank-1 by fr-feature, "
+    )
     assert "does NOT hold" in failing["description"]
 
 

@@ -40,7 +40,7 @@ def was_done(report: Report) -> list[str]:
         reason, most = by_size(counts.fallbacks)[0]
         total = sum(counts.fallbacks.values())
         sentences.append(
-            f"{of(total, counts.faces)} fell back to another surrogate or to the flat ellipse, most often since "
+            f"{of(total, counts.faces)} fell back to another surrogate or to the flat ellipse, most often "
             f"\u201c{reason}\u201d ({most:,})."
         )
     return sentences
@@ -48,8 +48,12 @@ def was_done(report: Report) -> list[str]:
 
 def looked_at(report: Report) -> str:
     """What the audit could attack."""
+    return f"The attacks were run on {counted(report.photos, 'photo')} of {_people(report)}."
+
+
+def _people(report: Report) -> str:
     people = counted(report.people, "person", "people")
-    return f"The attacks were run on {counted(report.photos, 'photo')} of {people} whose names are known."
+    return f"{people} that the dataset tells apart" if report.labelled else f"{people} as a clustering tells them apart"
 
 
 def _part(some: int, whole: int) -> str:
@@ -99,7 +103,6 @@ def framework(report: Report) -> list[tuple[str, list[str]]]:
     """The four parts of ISO/IEC 27559: what this report holds of each, and what it leaves to the officer."""
     attacks = list(dict.fromkeys(one.name for one in report.attacks))
     recognizers = list(dict.fromkeys(one.recognizer for one in report.attacks))
-    outside = [one for one in report.models if not one.commercial]
     return [
         (
             "Context assessment",
@@ -113,7 +116,7 @@ def framework(report: Report) -> list[tuple[str, list[str]]]:
             "Data assessment",
             [
                 f"{counted(report.counts.images, 'image')}, {counted(report.counts.faces, 'face')}; attacks on "
-                f"{counted(report.photos, 'photo')} of {counted(report.people, 'named person', 'named people')}. "
+                f"{counted(report.photos, 'photo')} of {_people(report)}. "
                 + (
                     "Hair, clothes and place were attacked by themselves (context)."
                     if "context" in attacks
@@ -134,20 +137,28 @@ def framework(report: Report) -> list[tuple[str, list[str]]]:
             [
                 f"Certificate sha256{NBSP}{report.certificate_sha256[:16]}\u2026; "
                 f"{counted(len(report.models), 'model')}, "
-                + (
-                    f"of which {listed(one.name for one in outside)} may not be used commercially."
-                    if outside
-                    else "all of which may be used commercially."
-                )
-                + " Keep this report with its signature; repeat the audit before another release of the same people."
+                f"{_commercial(report)} "
+                "Keep this report with its signature; repeat the audit before another release of the same people."
             ],
         ),
     ]
 
 
+def _commercial(report: Report) -> str:
+    refused = listed(one.name for one in report.models if one.commercial is False)
+    unknown = listed(one.name for one in report.models if one.commercial is None)
+    said_of = [
+        *([f"{refused} may not be used commercially"] if refused else []),
+        *([f"only the terms of {unknown} can say whether that may be"] if unknown else []),
+    ]
+    return f"of which {' and '.join(said_of)}." if said_of else "all of which may be used commercially."
+
+
 def settings(report: Report) -> str:
     """What the method was told, without what it was not."""
-    said_of = (f"{name} {_setting(value)}" for name, value in report.settings.items() if value is not None)
+    said_of = (
+        f"{name} {_setting(value)}" for name, value in report.settings.items() if name != "name" and value is not None
+    )
     return ", ".join(said_of) or "no settings"
 
 

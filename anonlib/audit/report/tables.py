@@ -258,7 +258,7 @@ def _models(report: Report) -> Table:
             Cell(one.role),
             Cell("made the release" if one.used_for == "release" else "judged it"),
             Cell(one.licence),
-            Cell("yes" if one.commercial else "NO", tone="" if one.commercial else "fail"),
+            _commercial(one.commercial),
         )
         for one in report.models
     )
@@ -268,6 +268,12 @@ def _models(report: Report) -> Table:
         ("model", "role", "use", "licence", "commercial use"),
         _one(rows),
     )
+
+
+def _commercial(allowed: bool | None) -> Cell:
+    if allowed is None:
+        return Cell("as its own terms say")
+    return Cell("yes") if allowed else Cell("NO", tone="fail")
 
 
 def _software(report: Report) -> Table:
