@@ -61,7 +61,7 @@ def points(figure: Figure) -> str:
 
 def signed(value: float) -> str:
     """A share in percentage points with its sign."""
-    return f"{100 * value:+.1f}".replace("-", MINUS)
+    return f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", MINUS)
 
 
 def signed_interval(figure: Figure) -> str:

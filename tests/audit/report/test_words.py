@@ -35,6 +35,10 @@ def test_differences_are_points_with_their_sign() -> None:
     assert words.points(less).replace(words.NBSP, " ") == "\u22120.1 points (\u22121.0 to +0.8, n = 9)"
 
 
+def test_nothing_has_no_minus() -> None:
+    assert [words.signed(value) for value in (-0.0001, 0.0, 0.0001, -0.001)] == ["+0.0", "+0.0", "+0.0", "\u22120.1"]
+
+
 def test_counts_and_lists() -> None:
     assert [words.counted(number, "face") for number in (0, 1, 1200)] == ["no face", "1 face", "1,200 faces"]
     assert [words.listed(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
