@@ -35,7 +35,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @takes_job
 def evaluate(
     given: Given,
-    context: Annotated[bool, typer.Option("--context", help="Also attack with every face hidden.")] = False,
     link_with: Annotated[
         Path | None, typer.Option(help="The job file of another release of these people: can the two be linked?")
     ] = None,
@@ -45,13 +44,13 @@ def evaluate(
     if config.input.subject_field is None:
         raise JobError("an evaluation must know who is in a photo; name the field by --subject-field")
     with open_progress() as progress:
-        evidence = gather(config, context=context, report=progress)
+        evidence = gather(config, report=progress)
     attacks = {name: attack(evidence, name, seed=SEED) for name in RECOGNIZERS}
     utility = measure(evidence, seed=SEED)
     linked: dict[str, Linkage] = {}
     if link_with is not None:
         with open_progress() as progress:
-            other = gather(load_config(link_with), context=context, report=progress)
+            other = gather(load_config(link_with), report=progress)
         linked = {name: link(evidence, other, name) for name in RECOGNIZERS}
     written = document(config, evidence, attacks, utility, linked)
     open_places(config).workspace.publish(EVALUATION, json_bytes(written))
@@ -104,10 +103,9 @@ def show(evidence: Evidence, attacks: dict[str, Attacks], utility: Utility) -> N
 def show_linkage(linked: dict[str, Linkage]) -> None:
     """AUCs of the two releases, if there are two."""
     for name, one in linked.items():
-        hidden = "" if one.hidden is None else f", face hidden {one.hidden:.3f}"
         print(
             f"AUC between the releases, {name:<14}{one.all_pairs:.3f}, same gender {one.same_gender:.3f}, "
-            f"clear photos {one.clear:.3f}{hidden}"
+            f"clear photos {one.clear:.3f}, face hidden {one.hidden:.3f}"
         )
 
 

@@ -215,7 +215,7 @@ def attack(evidence: Evidence, recognizer: str, *, seed: int = 0) -> Attacks:
     gallery = first_of_each(evidence.subjects)
     probe = ~gallery
     who, enrolled = evidence.subjects[probe], evidence.subjects[gallery]
-    clear, released = evidence.clear[recognizer], evidence.released[recognizer]
+    clear, released = evidence.clear.vectors[recognizer], evidence.released.vectors[recognizer]
     impostors = impostor_similarities(clear[probe], who, clear[gallery], enrolled)
     measured_here = len(impostors) >= ENOUGH_IMPOSTORS
     threshold = threshold_at_far(impostors, FAR) if measured_here else THRESHOLDS[recognizer]
@@ -264,9 +264,8 @@ def attack(evidence: Evidence, recognizer: str, *, seed: int = 0) -> Attacks:
         "donors' other photos, clear": framed(clear, others),
         "donors' other photos": framed(released, others),
     }
-    if evidence.context is not None:
-        hidden = evidence.context[recognizer]
-        rates["rank-1 context"] = of(identified(hidden, hidden), guess)
+    hidden = evidence.looks["solid"].vectors[recognizer]
+    rates["rank-1 context"] = of(identified(hidden, hidden), guess)
     alike = genuine_similarities(released[probe], who, released[gallery], enrolled)
     worn = dict(zip(enrolled.tolist(), evidence.worn[gallery].tolist(), strict=True))
     same = np.array(

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.evidence import Evidence
+from anonlib.audit.evidence import CLEAR, RELEASED, Evidence
 
 _ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Linkage:
-    """AUCs of one recognizer over `people` who are in both releases; `hidden` None if the context was not gathered."""
+    """AUCs of one recognizer over `people` who are in both releases; `hidden`: of the photos with the faces hidden."""
 
     people: int
     all_pairs: float
     same_gender: float
     clear: float
-    hidden: float | None
+    hidden: float
 
 
 def link(first: Evidence, second: Evidence, recognizer: str) -> Linkage:
@@ -36,19 +36,11 @@ def link(first: Evidence, second: Evidence, recognizer: str) -> Linkage:
     person = [np.searchsorted(both, one.names[rows]) for one, rows in zip((first, second), kept, strict=True)]
     gender = [_gender_of(one, rows) for one, rows in zip((first, second), kept, strict=True)]
 
-    def judged(one: NDArray[np.float32], other: NDArray[np.float32], genders: bool = False) -> float:
-        return auc(*pairs(one[kept[0]], other[kept[1]], person[0], person[1], *(gender if genders else ())))
+    def judged(look: str, genders: bool = False) -> float:
+        vectors = [one.looks[look].vectors[recognizer][rows] for one, rows in zip((first, second), kept, strict=True)]
+        return auc(*pairs(vectors[0], vectors[1], person[0], person[1], *(gender if genders else ())))
 
-    released = first.released[recognizer], second.released[recognizer]
-    return Linkage(
-        len(both),
-        judged(*released),
-        judged(*released, genders=True),
-        judged(first.clear[recognizer], second.clear[recognizer]),
-        None
-        if first.context is None or second.context is None
-        else judged(first.context[recognizer], second.context[recognizer]),
-    )
+    return Linkage(len(both), judged(RELEASED), judged(RELEASED, genders=True), judged(CLEAR), judged("solid"))
 
 
 def pairs(
@@ -83,4 +75,4 @@ def auc(genuine: NDArray[np.float32], impostor: NDArray[np.float32]) -> float:
 
 
 def _gender_of(evidence: Evidence, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.asarray(evidence.female_before[rows] > 0.5, np.int64)
+    return np.asarray(evidence.clear.female[rows] > 0.5, np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence import NAME, blurred, evidence, units
+from evidence import NAME, blurred, evidence, looking, units
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from anonlib.audit.attacks import (
     threshold_at_far,
     within_class_rank_one,
 )
+from anonlib.audit.evidence import RELEASED
 
 AXES = np.eye(4, dtype=np.float32)
 
@@ -209,7 +210,7 @@ def test_a_release_of_the_originals_is_as_bad_as_the_originals() -> None:
 
 
 def test_a_release_of_noise_gives_chance() -> None:
-    rates = attack(evidence(released={NAME: units(300, 13)}), NAME).rates
+    rates = attack(looking(evidence(), RELEASED, vectors=units(300, 13)), NAME).rates
     for name in ("rank-1 naive", "rank-1 parrot", "within class naive", "within class parrot"):
         chance = rates[name].chance
         assert chance is not None
@@ -219,15 +220,15 @@ def test_a_release_of_noise_gives_chance() -> None:
 
 def test_a_pseudonym_for_each_person_hides_the_name_but_links_the_photos() -> None:
     worn = blurred(units(60, 14), 5, 0.05, 15)
-    rates = attack(evidence(released={NAME: worn}), NAME).rates
+    rates = attack(looking(evidence(), RELEASED, vectors=worn), NAME).rates
     assert rates["rank-1 naive"].high < 0.1
     assert rates["rank-1 parrot"].value > 0.99
 
 
 def test_a_surrogate_that_is_its_donor_frames_them() -> None:
-    clear = evidence().clear[NAME]
+    clear = evidence().clear.vectors[NAME]
     framing = np.roll(clear, -25, axis=0)
-    rates = attack(evidence(released={NAME: framing}), NAME).rates
+    rates = attack(looking(evidence(), RELEASED, vectors=framing), NAME).rates
     assert rates["donors' portraits"].value > 0.99
     assert rates["donors' other photos"].value > 0.99
     assert rates["donors' portraits, clear"].value < 0.1
@@ -238,8 +239,8 @@ def test_faces_under_an_ellipse_do_not_flatter_the_others() -> None:
     found = evidence()
     noise = units(300, 16)
     solid = np.arange(300) % 2 == 0
-    mixed = np.where(solid[:, None], noise, found.clear[NAME]).astype(np.float32)
-    rates = attack(evidence(released={NAME: mixed}, replaced=~solid), NAME).rates
+    mixed = np.where(solid[:, None], noise, found.clear.vectors[NAME]).astype(np.float32)
+    rates = attack(looking(evidence(replaced=~solid), RELEASED, vectors=mixed), NAME).rates
     assert rates["rank-1 naive"].value < 0.6
     assert rates["rank-1 naive, replaced"].value > 0.99
     assert rates["rank-1 naive, replaced"].count == int((~solid & ~first_of_each(found.subjects)).sum())

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence import NAME, blurred, evidence, units
+from evidence import NAME, blurred, evidence, looking, units
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anonlib.audit.evidence import CLEAR, RELEASED
 from anonlib.audit.linkage import auc, link
 
 
@@ -23,7 +24,7 @@ def test_the_same_faces_in_both_releases_are_linked_and_fresh_ones_are_not() -> 
     worn = evidence()
     reused = link(worn, worn, NAME)
     assert reused.people == 60 and reused.all_pairs > 0.99
-    fresh = [replace(worn, released={NAME: blurred(units(60, seed), 5, 0.05, seed + 1)}) for seed in (50, 60)]
+    fresh = [looking(worn, RELEASED, vectors=blurred(units(60, seed), 5, 0.05, seed + 1)) for seed in (50, 60)]
     assert 0.4 < link(*fresh, NAME).all_pairs < 0.6
     assert link(*fresh, NAME).clear > 0.99
 
@@ -41,8 +42,8 @@ def test_what_gender_alone_links_is_not_counted_among_pairs_of_one_gender() -> N
     female = (np.arange(60) % 2).repeat(5).astype(np.float32)
     gendered = units(300, 70) + 4 * np.where(female[:, None] > 0.5, 1, -1) * units(1, 71)
     faces = np.asarray(gendered / np.linalg.norm(gendered, axis=1, keepdims=True), np.float32)
-    telling = replace(worn, female_before=female, released={NAME: faces})
-    other = replace(telling, released={NAME: np.roll(faces, 10, axis=0)})
+    telling = looking(looking(worn, CLEAR, female=female), RELEASED, vectors=faces)
+    other = looking(telling, RELEASED, vectors=np.roll(faces, 10, axis=0))
     found = link(telling, other, NAME)
     assert found.all_pairs > 0.7
     assert 0.4 < found.same_gender < 0.6
