@@ -131,7 +131,7 @@ class Attacker:
         return [
             self._attack(
                 "donors",
-                f"accepted as one of the {name}" if name == "portraits" else f"accepted by {name} of a donor",
+                f"accepted by {name}",
                 {
                     look: accepted_at(nearest_donor(vectors, whole.people, whole.worn, *those), self.threshold.cosine)
                     for look, vectors in self.vectors.items()
@@ -242,7 +242,7 @@ class Attacker:
         curve: tuple[float, ...] = (),
         note: str = "",
     ) -> Attack:
-        """Values (n,) by look, of the probes unless `subjects` says whose they are; `detailed`: groups and the worst."""
+        """Values (n,) by look, of the probes unless `subjects` says whose; `detailed`: by groups, and the worst."""
         who = self.who if subjects is None else subjects
         rates = {
             look: figure(rate(values[look], who, chance=chance, seed=self.seed))

@@ -1,8 +1,8 @@
 """Linkage: do two photos show one person? Within one release, and between two releases of the same people.
 
-The area under the ROC curve of a recognizer over pairs of photos: .5 is unlinkable, 1 linked without fail. Hair, clothes
-and the gender that a release keeps tell people apart whatever the face, so the same is said of the photos with every
-face hidden, and of pairs that agree in gender: what is left above those two is the face's.
+The area under the ROC curve of a recognizer over pairs of photos: .5 is unlinkable, 1 linked without fail. Hair,
+clothes and the gender that a release keeps tell people apart whatever the face, so the same is said of photos with
+every face hidden, and of pairs that agree in gender: what is left above those two is the face's.
 """
 
 from __future__ import annotations

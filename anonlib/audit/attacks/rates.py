@@ -50,13 +50,21 @@ def rate(values: Shares, subjects: Numbers, *, chance: float | None = None, seed
 
 
 def difference(values: Shares, others: Shares, subjects: Numbers, *, seed: int = 0) -> Rate:
-    """The mean of `values` - `others`, both (n,) and of the same photos, with its interval; pairs with a NaN go."""
+    """The mean of `values` - `others`, both (n,) and of the same photos, with its interval; pairs with a NaN go.
+
+    Where no photo differs, the interval reaches as far both ways as that of as many trials as there are people.
+    """
     apart = values - others
     counted = ~np.isnan(apart)
     if not counted.any():
         return Rate(math.nan, math.nan, math.nan, 0)
-    low, high = bootstrap_interval(apart[counted], subjects[counted], seed=seed)
-    return Rate(float(apart[counted].mean()), low, high, int(counted.sum()))
+    apart, subjects = apart[counted], subjects[counted]
+    if not apart.any():
+        _, high = binomial_interval(0, np.unique(subjects).size)
+        low = -high
+    else:
+        low, high = bootstrap_interval(apart, subjects, seed=seed)
+    return Rate(float(apart.mean()), low, high, len(apart))
 
 
 def worst(values: Shares, groups: Numbers) -> Rate:

@@ -1,7 +1,7 @@
 """Which recognizers a method has used: what it is judged by must not be what it was made with.
 
-A method that was trained against a recognizer deceives that one best, and a re-check that throws out what one recognizer
-still knows leaves what only others know. Model cards say who took part in training.
+A method that was trained against a recognizer deceives that one best, and a re-check that throws out what one still
+knows leaves what only others know. Model cards say who took part in training.
 """
 
 from __future__ import annotations
