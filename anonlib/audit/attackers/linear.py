@@ -21,8 +21,6 @@ COARSE, FINE = 24, 48
 """Sides of the pictures that are read and drawn; nothing finer survives a redaction."""
 PENALTIES = tuple(10.0**power for power in range(-8, 1))
 
-_ROWS = 4096
-
 Floats = NDArray[np.float32]
 
 
@@ -42,18 +40,16 @@ class Ridge:
 def ridge(x: Floats, y: Floats, score: Callable[[Ridge], float]) -> Ridge:
     """The regression of y (n, b) on x (n, a) with the penalty, per row, of the highest `score`."""
     x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
-    square = np.zeros((x.shape[1], x.shape[1]), np.float64)
-    cross = np.zeros((x.shape[1], y.shape[1]), np.float64)
-    for start in range(0, len(x), _ROWS):
-        a, b = x[start : start + _ROWS] - x_mean, y[start : start + _ROWS] - y_mean
-        square += a.T @ a
-        cross += a.T @ b
-    values, vectors = np.linalg.eigh(square)
-    turned = vectors.T @ cross
+    # In single precision the directions that a blur nearly wipes out drown in rounding.
+    a, b = (x - x_mean).astype(np.float64), y - y_mean
+    wide = x.shape[1] > len(x)
+    # Of both ways to write it down, the smaller system.
+    values, vectors = np.linalg.eigh(a @ a.T if wide else a.T @ a)
+    turned = vectors.T @ (b if wide else a.T @ b)
 
     def at(penalty: float) -> Ridge:
-        shrunk = turned / (np.maximum(values, 0) + penalty * len(x))[:, None]
-        return Ridge(x_mean, y_mean, (vectors @ shrunk).astype(np.float32), penalty)
+        weights = vectors @ (turned / (np.maximum(values, 0) + penalty * len(x))[:, None])
+        return Ridge(x_mean, y_mean, (a.T @ weights if wide else weights).astype(np.float32), penalty)
 
     return max(map(at, PENALTIES), key=score)
 
