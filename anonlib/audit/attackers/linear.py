@@ -37,8 +37,11 @@ class Ridge:
         return np.asarray((x - self.x_mean) @ self.weights + self.y_mean, np.float32)
 
 
-def ridge(x: Floats, y: Floats, score: Callable[[Ridge], float]) -> Ridge:
-    """The regression of y (n, b) on x (n, a) with the penalty, per row, of the highest `score`."""
+def ridge(x: Floats, y: Floats, asked: Floats, score: Callable[[Floats], float]) -> Ridge:
+    """The regression of y (n, b) on x (n, a) with the penalty, per row, whose answers to `asked` (m, a) score highest.
+
+    `score` is given the answers (m, b).
+    """
     x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
     # In single precision the directions that a blur nearly wipes out drown in rounding.
     a, b = (x - x_mean).astype(np.float64), y - y_mean
@@ -46,12 +49,17 @@ def ridge(x: Floats, y: Floats, score: Callable[[Ridge], float]) -> Ridge:
     # Of both ways to write it down, the smaller system.
     values, vectors = np.linalg.eigh(a @ a.T if wide else a.T @ a)
     turned = vectors.T @ (b if wide else a.T @ b)
+    basis = a.T @ vectors if wide else vectors
+    seen = (asked - x_mean) @ basis
 
-    def at(penalty: float) -> Ridge:
-        weights = vectors @ (turned / (np.maximum(values, 0) + penalty * len(x))[:, None])
-        return Ridge(x_mean, y_mean, (a.T @ weights if wide else weights).astype(np.float32), penalty)
+    def shrunk(penalty: float) -> NDArray[np.float64]:
+        return np.asarray(turned / (np.maximum(values, 0) + penalty * len(x))[:, None], np.float64)
 
-    return max(map(at, PENALTIES), key=score)
+    def scored(penalty: float) -> float:
+        return score((seen @ shrunk(penalty) + y_mean).astype(np.float32))
+
+    best = max(PENALTIES, key=scored)
+    return Ridge(x_mean, y_mean, (basis @ shrunk(best)).astype(np.float32), best)
 
 
 def stretch(boxes: Points) -> list[align.Affine]:
@@ -117,7 +125,7 @@ def fit_restorer(pairs: Pairs, parts: Parts, times: int, random: np.random.Gener
         return np.array(moved, np.float32).reshape(len(moved), -1)
 
     def fitted(x: Floats, y: Floats, own_x: Floats, own_y: Floats) -> Ridge:
-        return ridge(x, y, lambda one: -float(np.square(one(own_x) - own_y).mean()))
+        return ridge(x, y, own_x, lambda answers: -float(np.square(answers - own_y).mean()))
 
     pixels = fitted(planes(coarse), lost(learn), planes(own), lost(choose))
     return Restorer(pixels, fitted(_grey(coarse), places(learn), _grey(own), places(choose)))

@@ -137,8 +137,7 @@ def _begin(student: Student, views: Pixels, clear: Floats, own: Pixels, own_clea
             parts = [student.read(_input(some[i : i + 64], device)).cpu().numpy() for i in range(0, len(some), 64)]
         return np.concatenate(parts)
 
-    features = read(own)
-    found = ridge(read(views), clear, lambda one: -float(np.square(one(features) - own_clear).mean()))
+    found = ridge(read(views), clear, read(own), lambda answers: -float(np.square(answers - own_clear).mean()))
     with torch.no_grad():
         student.head.weight.copy_(torch.from_numpy(found.weights.T))
         student.head.bias.copy_(torch.from_numpy(found.y_mean - found.x_mean @ found.weights))

@@ -95,12 +95,12 @@ def _pixel_ridge(pairs: Pairs, parts: Parts, clear: Floats, random: np.random.Ge
     held, learn = pairs.held, pairs.many(parts.learn, MOVED, random)
     own = flat(small(held.released[parts.choose], held.boxes[parts.choose], COARSE))
 
-    def score(one: Ridge) -> float:
+    def score(answers: Floats) -> float:
         probes = np.zeros_like(clear)
-        probes[parts.choose] = one(own)
+        probes[parts.choose] = answers
         return _score(probes, clear, held, parts)
 
-    return ridge(flat(small(learn.released, learn.boxes, COARSE)), clear[learn.rows], score)
+    return ridge(flat(small(learn.released, learn.boxes, COARSE)), clear[learn.rows], own, score)
 
 
 def _score(probes: Floats, clear: Floats, held: Held, parts: Parts) -> float:

@@ -58,12 +58,12 @@ def test_points_go_with_the_picture_that_is_moved_or_mirrored() -> None:
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
     for picture, points in zip(marked, one.points, strict=True):
         for point, colour in zip(points, colours, strict=True):
-            cv2.circle(picture, tuple(int(round(float(c))) for c in point), 2, colour, -1)
+            cv2.circle(picture, tuple(round(float(c)) for c in point), 2, colour, -1)
     drawn = Pairs(replace(one, clear=marked, released=marked), None).draw(np.arange(60), np.random.default_rng(1))
     assert np.array_equal(drawn.clear, drawn.released)
     mirrored = 0
     for picture, points in zip(drawn.clear, drawn.points, strict=True):
-        seen = [picture[int(round(float(y))), int(round(float(x)))] > 60 for x, y in points]
+        seen = [picture[round(float(y)), round(float(x))] > 60 for x, y in points]
         assert points[0, 0] < points[1, 0] and points[3, 0] < points[4, 0]
         mirrored += bool(seen[0][1])  # the right eye's green on the left
         assert seen[2].tolist() == [False, False, True]

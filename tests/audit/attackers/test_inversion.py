@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from anonlib.audit.attackers.held import Held, split
-from anonlib.audit.attackers.inversion import Inversion, _views, invert
+from anonlib.audit.attackers.inversion import Inversion, invert
+from anonlib.audit.attackers.painter import judged
 from anonlib.audit.attackers.student import NETWORK
 from anonlib.faces.embed import model_input
 from anonlib.models.fetch import model_bytes
@@ -51,6 +52,6 @@ def test_the_network_that_helps_to_paint_may_not_judge() -> None:
 def test_the_painter_is_paid_by_the_crop_that_the_recognizer_reads() -> None:
     one = held("blur", people=8)
     frames = torch.from_numpy(one.clear[:6].transpose(0, 3, 1, 2).astype(np.float32) / 255)
-    seen = _views(frames, one.points[:6]).numpy()
+    seen = judged(frames, one.points[:6]).numpy()
     wanted = model_input(NETWORK, list(one.clear[:6]), list(one.points[:6]))
     assert np.abs(seen - wanted).mean() < 0.01

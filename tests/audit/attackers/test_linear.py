@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anonlib.audit.attackers.held import Pairs, split
-from anonlib.audit.attackers.linear import FINE, Restorer, fit_restorer, ridge, small
+from anonlib.audit.attackers.linear import FINE, PENALTIES, Restorer, fit_restorer, ridge, small
 from anonlib.synthesis.redact import redact
 from audit.attackers.made import held
 
@@ -20,13 +20,14 @@ def test_a_ridge_finds_a_linear_map_be_there_more_rows_than_columns_or_fewer(row
     x = (random.normal(size=(rows, 8)) @ basis).astype(np.float32)
     true = random.normal(size=(60, 3)).astype(np.float32)
     fresh = (random.normal(size=(50, 8)) @ basis).astype(np.float32)
-    found = ridge(x, x @ true + 5, lambda one: -one.penalty)
+    found = ridge(x, x @ true + 5, fresh, lambda answers: -float(np.abs(answers - fresh @ true - 5).max()))
     assert np.allclose(found(fresh), fresh @ true + 5, atol=0.05)
 
 
 def test_the_penalty_is_that_of_the_highest_score() -> None:
     x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
-    assert ridge(x, x, lambda one: -abs(np.log10(one.penalty) + 3)).penalty == pytest.approx(1e-3)
+    gentle, harsh = ridge(x, x, x, lambda answers: float(answers.std())), ridge(x, x, x, lambda answers: -answers.std())
+    assert (gentle.penalty, harsh.penalty) == (PENALTIES[0], PENALTIES[-1])
 
 
 def test_however_long_a_box_is_its_ellipse_lies_at_one_place() -> None:
