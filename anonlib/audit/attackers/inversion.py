@@ -66,9 +66,12 @@ def invert(
     painter = trained_painter(network, learn, restorer, random, steps, device)
     painted = paint(painter, restorer, held.released, held.boxes, device)
     torch.set_num_threads(before)
-    points = restorer.find(held.released, held.boxes)
-    recovered = {
-        name: recover(embed(list(painted), list(points)), held.vectors[name], held.people, parts)
-        for name, embed in recognizers.items()
-    }
+    rows = np.concatenate([parts.choose, parts.attack])
+    points = restorer.find(held.released[rows], held.boxes[rows])
+    recovered = {}
+    for name, embed in recognizers.items():
+        clear = held.vectors[name]
+        seen = np.zeros_like(clear)
+        seen[rows] = embed(list(painted[rows]), list(points))
+        recovered[name] = recover(seen, clear, held.people, parts)
     return Inversion(recovered, painted, steps, time.monotonic() - began)
