@@ -116,7 +116,8 @@ class Attacker:
             [of_gallery[one] == own >= 0 for one, own in zip(self.who, worn[self.probe], strict=True)], bool
         )
         cosines = {
-            name: np.where(same, self._genuine(vectors, vectors), np.nan) for name, vectors in self.vectors.items()
+            name: np.where(same, self._genuine(self.vectors[name], self.vectors[name]), np.nan)
+            for name in (RELEASED, CLEAR)
         }
         return self._attack("linkage", "cosine of one surrogate", cosines, None)
 
