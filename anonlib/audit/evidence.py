@@ -25,7 +25,8 @@ class Look:
     face is not counted as a safe one; `found` (n,): the detector finds the face again. The others belong to faces that
     a mesh fits: `female` (n,) probability, `age` (n,) years, `expression` (n, 7) in the order of EXPRESSIONS, `pose`
     (n, 3) yaw, pitch and roll in degrees, `mesh` (n, 468, 2) px of the photo, `sharpness` (n,) grey levels. `crops`
-    (n, 112, 112, 3) RGB, aligned by the five points that the vectors were taken at.
+    (n, 112, 112, 3) RGB, aligned by the five points that the vectors were taken at; `frames` (n, 96, 96, 3) RGB around
+    the original's box (attackers.held.frame).
     """
 
     vectors: Mapping[str, NDArray[np.float32]]
@@ -37,6 +38,7 @@ class Look:
     mesh: NDArray[np.float32]
     sharpness: NDArray[np.float32]
     crops: NDArray[np.uint8]
+    frames: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.again import look_again
+from anonlib.audit.attackers.held import SIDE, framed
 from anonlib.audit.evidence import CROP, Look
 from anonlib.config import JobConfig
 from anonlib.faces import align
@@ -67,19 +68,24 @@ class Observer:
     def original(self, images: Sequence[Pixels], rows: Sequence[Row]) -> Look:
         """The faces of FACES rows on their own photos."""
         meshes = self.meshes(images, rows)
-        return self._look(images, meshes, *(np.ones(len(images), bool),) * 2)
+        return self._look(images, rows, meshes, *(np.ones(len(images), bool),) * 2)
 
     def changed(self, images: Sequence[Pixels], rows: Sequence[Row], before: Meshes) -> Look:
         """The same faces on photos that were changed, whose meshes were `before` (n, 468, 2)."""
-        boxes = [np.array(row["box"], np.float32) for row in rows]
-        return self._look(images, *look_again(self.detector, self.mesh, images, boxes, _deep(before)))
+        boxes = [box_of(row) for row in rows]
+        return self._look(images, rows, *look_again(self.detector, self.mesh, images, boxes, _deep(before)))
 
-    def hidden(self, images: Sequence[Pixels], before: Meshes) -> Look:
+    def hidden(self, images: Sequence[Pixels], rows: Sequence[Row], before: Meshes) -> Look:
         """The same places on photos where nothing of the faces is left."""
-        return self._look(images, _deep(before), *(np.zeros(len(images), bool),) * 2)
+        return self._look(images, rows, _deep(before), *(np.zeros(len(images), bool),) * 2)
 
     def _look(
-        self, images: Sequence[Pixels], meshes: Meshes, found: NDArray[np.bool_], fits: NDArray[np.bool_]
+        self,
+        images: Sequence[Pixels],
+        rows: Sequence[Row],
+        meshes: Meshes,
+        found: NDArray[np.bool_],
+        fits: NDArray[np.bool_],
     ) -> Look:
         count, seen = len(images), np.flatnonzero(fits).tolist()
         points = [five_points(mesh) for mesh in meshes]
@@ -103,12 +109,18 @@ class Observer:
             mesh=whole(meshes[seen, :, :2], MESH_POINTS, 2),
             sharpness=whole(sharp),
             crops=np.array([crop_of(*one) for one in zip(images, points, strict=True)], np.uint8),
+            frames=np.array([framed(image, box_of(row)) for image, row in zip(images, rows, strict=True)], np.uint8),
         )
 
 
 def crop_of(image: Pixels, points: NDArray[np.float32]) -> Pixels:
     """The face (112, 112, 3) with its five points (5, 2) px where ArcFace wants them."""
     return align.crop(image, align.similarity(points, np.array(ARCFACE_POINTS, np.float32)), CROP)
+
+
+def box_of(row: Row) -> NDArray[np.float32]:
+    """The detector's box (4,) px of a FACES row."""
+    return np.array(row["box"], np.float32)
 
 
 def faces_of(rows: Sequence[Row]) -> Faces:
@@ -141,6 +153,7 @@ def nothing_seen() -> Look:
         mesh=np.zeros((0, MESH_POINTS, 2), np.float32),
         sharpness=none,
         crops=np.zeros((0, CROP, CROP, 3), np.uint8),
+        frames=np.zeros((0, SIDE, SIDE, 3), np.uint8),
     )
 
 

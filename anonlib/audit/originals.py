@@ -116,7 +116,7 @@ class Originals:
         for how in BASELINES:
             redacted = [_redacted(photo, how) for photo in photos]
             if how == "solid":
-                yield how, self.observer.hidden(redacted, clear.mesh)
+                yield how, self.observer.hidden(redacted, mains, clear.mesh)
             else:
                 yield how, self.observer.changed(redacted, mains, clear.mesh)
 
