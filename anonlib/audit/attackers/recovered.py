@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.attackers.held import Parts, Rows
-from anonlib.audit.attacks import (
+from anonlib.audit.attacks.identify import first_of_each
+from anonlib.audit.attacks.verify import (
     FAR,
     accepted_at,
-    first_of_each,
     genuine_similarities,
     impostor_similarities,
     threshold_at_far,
