@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.audit.attackers.held import SIDE
 from anonlib.audit.attacks import first_of_each
 from anonlib.audit.evidence import BASELINES, CLEAR, CROP, RELEASED, Evidence, Look
 from anonlib.records import EXPRESSIONS, MESH_POINTS
@@ -44,6 +45,7 @@ def look(vectors: NDArray[np.float32], **changes: Any) -> Look:
         mesh=nothing(MESH_POINTS, 2),
         sharpness=nothing(),
         crops=np.zeros((count, CROP, CROP, 3), np.uint8),
+        frames=np.zeros((count, SIDE, SIDE, 3), np.uint8),
     )
     return replace(whole, **changes)
 
@@ -75,6 +77,7 @@ def evidence(**changes: Any) -> Evidence:
         averaged=first_of_each(subjects),
         replaced=np.ones(count, bool),
         eye_distance=np.full(count, 40, np.float32),
+        boxes=np.tile(np.array([10, 10, 90, 90], np.float32), (count, 1)),
         looks=seen | {"solid": hidden},
         donors={NAME: clear[::5]},
         donor_people=np.arange(60),

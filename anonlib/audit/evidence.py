@@ -49,9 +49,9 @@ class Evidence:
     subjects that the plan formed by clustering, which are no ground truth. `people` (n,), `classes` (n,) and `worn`
     (n,) number the plan's subjects and classes, -1 for none; `worn` numbers subjects where each was drawn for.
     `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse in the place of another
-    method. `eye_distance` (n,) px of the original. `looks`: CLEAR, RELEASED and BASELINES -> Look. `donors`:
-    recognizer -> (m, d), of the person `donor_people` (m,) in the class `donor_classes` (m,). The fallbacks hold, for
-    each face (of all, and of the n), why it fell back, or None.
+    method. `eye_distance` (n,) px of the original, `boxes` (n, 4) px where the job found it. `looks`: CLEAR, RELEASED
+    and BASELINES -> Look. `donors`: recognizer -> (m, d), of the person `donor_people` (m,) in the class
+    `donor_classes` (m,). The fallbacks hold, for each face (of all, and of the n), why it fell back, or None.
     """
 
     subjects: NDArray[np.int64]
@@ -63,6 +63,7 @@ class Evidence:
     averaged: NDArray[np.bool_]
     replaced: NDArray[np.bool_]
     eye_distance: NDArray[np.float32]
+    boxes: NDArray[np.float32]
     looks: Mapping[str, Look]
     donors: Mapping[str, NDArray[np.float32]]
     donor_people: NDArray[np.int64]

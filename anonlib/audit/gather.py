@@ -197,6 +197,7 @@ class _Gathering:
             averaged=np.array([face in plan.donor_class for face in lists.faces], bool),
             replaced=np.array([_fell_back(outcome) is None for outcome in lists.outcomes], bool),
             eye_distance=np.array([np.linalg.norm(five[1] - five[0]) for five in points], np.float32),
+            boxes=np.array([outcome["box"] for outcome in lists.outcomes], np.float32).reshape(-1, 4),
             looks=looks,
             donors={name: _rows([one[name] for _, one in lists.donors]) for name in RECOGNIZERS},
             donor_people=np.array([plan.person[face] for face in donors], np.int64),

@@ -82,6 +82,15 @@ def genuine_similarities(probes: Vectors, probe_subjects: Numbers, gallery: Vect
     return np.where(subjects[mate] == probe_subjects, similarity, np.nan)
 
 
+def impostor_similarities(probes: Vectors, probe_subjects: Numbers, gallery: Vectors, subjects: Numbers) -> Vectors:
+    """(pairs,) Cosines of every probe to every gallery photo of another person."""
+    parts = [
+        (probes[start : start + _ROWS] @ gallery.T)[probe_subjects[start : start + _ROWS, None] != subjects[None, :]]
+        for start in range(0, len(probes), _ROWS)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
 def accepted_at(similarities: Shares, threshold: float) -> Shares:
     """(n,) 1 where the cosine reaches the threshold, 0 where not, NaN where there is none."""
     return np.where(np.isnan(similarities), np.nan, (similarities >= threshold).astype(np.float64))

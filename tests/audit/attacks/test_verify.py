@@ -14,6 +14,7 @@ from anonlib.audit.attacks.verify import (
     accepted_at,
     genuine_similarities,
     impostor_pairs,
+    impostor_similarities,
     nearest_donor,
     reported,
     threshold_at_far,
@@ -80,10 +81,12 @@ def test_every_two_photos_of_two_people_are_one_pair(monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(sorted(impostor_pairs(vectors, subjects)), sorted(expected), rtol=1e-5)
 
 
-def test_a_genuine_pair_is_of_one_person_or_there_is_none() -> None:
-    genuine = genuine_similarities(AXES[[0, 1, 3]], of(5, 6, 9), AXES[[1, 0]], of(6, 5))
+def test_genuine_and_impostor_pairs_are_told_apart_by_name() -> None:
+    probes, gallery = AXES[[0, 1, 3]], AXES[[1, 0]]
+    genuine = genuine_similarities(probes, of(5, 6, 9), gallery, of(6, 5))
     assert genuine[:2].tolist() == [1.0, 1.0]
     assert np.isnan(genuine[2])
+    assert sorted(impostor_similarities(probes, of(5, 6, 9), gallery, of(6, 5)).tolist()) == [0.0] * 4
 
 
 def test_the_threshold_of_a_thousand_impostors_lets_one_pass() -> None:
