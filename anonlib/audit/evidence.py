@@ -13,6 +13,8 @@ from anonlib.synthesis.redact import Redaction
 CLEAR, RELEASED = "clear", "released"
 BASELINES: tuple[Redaction, ...] = ("blur", "pixelate", "solid")
 """Redactions that a release is compared with, on all faces of the same originals."""
+HIDDEN: Redaction = "solid"
+"""The one of them that leaves nothing of a face."""
 CROP = 112
 """Side of `Look.crops` in px."""
 

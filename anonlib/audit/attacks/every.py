@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks.groups import groups_of
 from anonlib.audit.attacks.identify import Vectors, first_of_each, found_within, places, within_class_rank_one
-from anonlib.audit.attacks.linkage import HIDDEN, within
+from anonlib.audit.attacks.linkage import within
+from anonlib.audit.attacks.made import ByLook, made
 from anonlib.audit.attacks.pairs import equal_error, excess, pairs, rated
-from anonlib.audit.attacks.rates import FEWEST, Numbers, Shares, difference, figure, rate, worst
+from anonlib.audit.attacks.rates import Numbers, Shares, figure
 from anonlib.audit.attacks.verify import (
     FAR,
     accepted_at,
@@ -21,14 +22,12 @@ from anonlib.audit.attacks.verify import (
     reported,
     threshold_of,
 )
-from anonlib.audit.evidence import BASELINES, CLEAR, RELEASED, Evidence
-from anonlib.audit.findings import Attack, Group, Histogram, Threshold
+from anonlib.audit.evidence import CLEAR, HIDDEN, RELEASED, Evidence
+from anonlib.audit.findings import Attack, Histogram, Threshold
 
 RANKS = 20
 """How far a curve of identification goes."""
 _STEPS = 80
-
-ByLook = Mapping[str, Shares]
 
 
 def attack_all(
@@ -244,31 +243,17 @@ class Attacker:
         note: str = "",
     ) -> Attack:
         """Values (n,) by look, of the probes unless `subjects` says whose; `detailed`: by groups, and the worst."""
-        who = self.who if subjects is None else subjects
-        rates = {
-            look: figure(rate(values[look], who, chance=chance, seed=self.seed))
-            for look in (RELEASED, CLEAR, *BASELINES)
-            if look in values
-        }
-        released = values[RELEASED]
-        hidden = values.get(HIDDEN)
-        groups = [
-            Group(by=by, name=part, figure=figure(rate(released[rows], who[rows], chance=chance, seed=self.seed)))
-            for by, part, rows in (self.groups if detailed else ())
-            if np.count_nonzero(~np.isnan(released[rows])) >= FEWEST
-        ]
-        classes = self.evidence.classes[self.probe]
-        return Attack(
-            name=name,
-            target=target,
+        return made(
+            name,
+            target,
+            values,
+            self.who if subjects is None else subjects,
             recognizer=self.recognizer,
             held_out=self.held_out,
-            released=rates.pop(RELEASED),
-            baselines=rates,
-            excess=None if hidden is None else figure(difference(released, hidden, who, seed=self.seed)),
-            groups=tuple(groups),
-            worst_class=figure(worst(released, classes)) if detailed and (classes >= 0).any() else None,
-            worst_person=figure(worst(released, who)) if detailed else None,
+            chance=chance,
+            groups=self.groups if detailed else (),
+            classes=self.evidence.classes[self.probe] if detailed else None,
             curve=curve,
             note=note,
+            seed=self.seed,
         )

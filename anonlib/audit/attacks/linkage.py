@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks.pairs import Pairs, auc, excess, pairs, rated
 from anonlib.audit.attacks.rates import figure
-from anonlib.audit.evidence import CLEAR, RELEASED, Evidence
+from anonlib.audit.evidence import CLEAR, HIDDEN, RELEASED, Evidence
 from anonlib.audit.findings import Attack
 from anonlib.audit.gather import Report, gather
 from anonlib.audit.looks import RECOGNIZERS
@@ -22,7 +22,6 @@ from anonlib.config import JobConfig
 from anonlib.pipeline.job import JobError
 
 UNLINKABLE = 0.5
-HIDDEN = "solid"
 
 
 def within(evidence: Evidence, recognizer: str, *, held_out: bool, seed: int = 0) -> Attack:
