@@ -30,7 +30,7 @@ def inverted(one: Held, how: str, steps: int) -> Inversion:
 
 def test_who_is_painted_anew_out_of_a_blur_is_recognized_by_a_stranger() -> None:
     one = held("blur")
-    found = inverted(one, "blur", 25)
+    found = inverted(one, "blur", 10)
     rows = split(one.people, 0).attack
 
     def error(frames: NDArray[np.uint8]) -> float:
