@@ -50,7 +50,8 @@ class Judged:
     """Of the sample, in its order: `judged` images, of which `wrong` still showed a face or had to be withheld.
 
     Whoever judges a lot in its order has judged a fair sample at any point, and whoever leaves some out has not: so
-    `judged` ends at the first image without a verdict, and `skipped` counts verdicts after it. `upper`: Clopper-Pearson.
+    `judged` ends at the first image without a verdict, and `skipped` counts verdicts after it. `upper` bounds the share
+    of wrong images in the whole release (Clopper-Pearson).
     """
 
     judged: int
@@ -91,25 +92,35 @@ def images_of(job: Job, shard: str, columns: Sequence[str] | None = None) -> lis
     ]
 
 
-def sample_of(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int) -> list[Place]:
-    """`n` images by lot of those that the job let out, in the order of their lots."""
+@dataclass(frozen=True)
+class Chosen:
+    """What a review shows: the sample in the order of its lots, and the first of `quarantined` that were held back."""
+
+    sample: list[Place]
+    held: list[Place]
+    quarantined: int
+
+
+def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most_held: int = 0) -> Chosen:
+    """`n` images by lot of those that the job let out, and at most `most_held` of those that it did not."""
+    held: list[Place] = []
+    quarantined = 0
 
     def let_out() -> Iterator[Drawn]:
+        nonlocal quarantined
         for shard in job.shards:
             for image in images_of(job, shard.shard_id, NAMED):
                 decision = decisions.get((image.shard, image.key))
-                if not image.held_back and (decision is None or decision.verdict != "release_masked"):
-                    row = image.row
-                    yield Drawn(
-                        image.shard,
-                        image.position,
-                        row["key"],
-                        row["status"],
-                        row["path"] or "",
-                        row["output_sha256"] or "",
-                    )
+                if image.held_back or (decision is not None and decision.verdict == "release_masked"):
+                    quarantined += 1
+                    if len(held) < most_held:
+                        held.append((image.shard, image.position))
+                else:
+                    row = {name: image.row[name] or "" for name in NAMED if name != "reason"}
+                    yield Drawn(image.shard, image.position, **row)
 
-    return [(one.shard, one.row) for one in draw_sample(let_out(), n, job.keyring)]
+    sample = [(one.shard, one.row) for one in draw_sample(let_out(), n, job.keyring)]
+    return Chosen(sample, held, quarantined)
 
 
 def judge(verdicts: Sequence[str | None]) -> Judged:
@@ -123,7 +134,7 @@ def judge(verdicts: Sequence[str | None]) -> Judged:
 def judged_so_far(job: Job) -> Judged:
     """The same of a job's release, from the decisions in its workspace alone; raises JobError."""
     decisions = open_log(job).latest()
-    sample = sample_of(job, decisions, len(decisions) + 1)
+    sample = choose(job, decisions, len(decisions) + 1).sample
     keys = {shard: [image.key for image in images_of(job, shard, NAMED)] for shard in {shard for shard, _ in sample}}
     found = [decisions.get((shard, keys[shard][row])) for shard, row in sample]
     return judge([one.verdict if one else None for one in found])

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
-from anonlib.audit.review.chosen import NAMED, SAMPLE, Image, Judged, Place, images_of, judge, open_log, sample_of
+from anonlib.audit.review.chosen import SAMPLE, Image, Judged, Place, choose, images_of, judge, open_log
 from anonlib.audit.review.pictures import Pictures
 from anonlib.config import JobConfig
 from anonlib.pipeline.decisions import Box, Decision, Verdict
@@ -58,18 +58,18 @@ class Session:
         self.log = open_log(self.job)
         self._lock = Lock()
         self.decisions = self.log.latest()
-        drawn = sample_of(self.job, self.decisions, sample)
-        held, self.quarantined = self._held_back()
+        chosen = choose(self.job, self.decisions, sample, MOST_QUARANTINED)
+        self.quarantined = chosen.quarantined
         self.images: list[Image] = []
         numbers: dict[Place, int] = {}
-        for place, image in self._read((*drawn, *held, *second)).items():
+        for place, image in self._read((*chosen.sample, *chosen.held, *second)).items():
             numbers[place] = len(self.images)
             self.images.append(image)
         self.lists = {
             name: [numbers[place] for place in dict.fromkeys(places)]
-            for name, places in (("sample", drawn), ("quarantined", held), ("second", second))
+            for name, places in (("sample", chosen.sample), ("quarantined", chosen.held), ("second", second))
         }
-        self._held = {numbers[place] for place in held}
+        self._held = {numbers[place] for place in chosen.held}
         self.pictures = Pictures(self.job, self.images)
 
     # ---- what is known ----------------------------------------------------------------------------------------
@@ -112,25 +112,22 @@ class Session:
         inside = tuple(self._inside(image, box) for box in boxes)
         if verdict in ("mask", "release_masked") and not inside:
             raise Refused("draw a box around each face that is to be hidden")
-        return self._add(Decision(shard=image.shard, key=image.key, verdict=verdict, boxes=inside, **self._signed()))
+        return self._add(image, verdict, inside)
 
     def undo(self, number: int) -> None:
         """Take back what stands on an image; nothing happens if nothing does."""
-        image = self.images[number]
         if self.decision(number) is not None:
-            self._add(Decision(shard=image.shard, key=image.key, verdict="undone", **self._signed()))
+            self._add(self.images[number], "undone")
 
-    def _signed(self) -> dict[str, str]:
-        return {"who": self.who, "when": datetime.now(UTC).isoformat(timespec="seconds")}
-
-    def _add(self, decision: Decision) -> Decision:
+    def _add(self, image: Image, verdict: Verdict, boxes: tuple[Box, ...] = ()) -> Decision:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        decision = Decision(shard=image.shard, key=image.key, verdict=verdict, boxes=boxes, who=self.who, when=when)
         with self._lock:
             self.log.add(decision)
-            image = (decision.shard, decision.key)
-            if decision.verdict == "undone":
-                self.decisions.pop(image, None)
+            if verdict == "undone":
+                self.decisions.pop((image.shard, image.key), None)
             else:
-                self.decisions[image] = decision
+                self.decisions[image.shard, image.key] = decision
         return decision
 
     def _inside(self, image: Image, box: Sequence[float]) -> Box:
@@ -175,27 +172,17 @@ class Session:
         changes = [_change(old, new) for old, new in zip(before, self.images, strict=True) if old.row != new.row]
         return Applied(tuple(shards), tuple(changes))
 
-    def _held_back(self) -> tuple[list[Place], int]:
-        """The first images that the job quarantined, and how many there are."""
-        held = [
-            (image.shard, image.position)
-            for shard in self.job.shards
-            for image in images_of(self.job, shard.shard_id, NAMED)
-            if image.held_back or self._let_out(image)
-        ]
-        return held[:MOST_QUARANTINED], len(held)
-
-    def _let_out(self, image: Image) -> bool:
-        decision = self.decisions.get((image.shard, image.key))
-        return decision is not None and decision.verdict == "release_masked"
-
     def _read(self, places: Sequence[Place]) -> dict[Place, Image]:
         """Images as manifest and scan have them, in the order of their places; raises JobError for one that is not."""
-        tables = {shard: images_of(self.job, shard) for shard in dict.fromkeys(shard for shard, _ in places)}
-        for shard, position in places:
-            if not 0 <= position < len(tables[shard]):
-                raise JobError(f"shard {shard} has no image {position} to review")
-        return {(shard, position): tables[shard][position] for shard, position in places}
+        found: dict[Place, Image] = {}
+        for shard in dict.fromkeys(shard for shard, _ in places):
+            images = images_of(self.job, shard)
+            for place in places:
+                if place[0] == shard and not 0 <= place[1] < len(images):
+                    raise JobError(f"shard {shard} has no image {place[1]} to review")
+                if place[0] == shard:
+                    found[place] = images[place[1]]
+        return {place: found[place] for place in places}
 
 
 def _change(old: Image, new: Image) -> Change:
