@@ -36,6 +36,7 @@ def review(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, port))
+            listening.listen()
         except OSError as error:
             raise JobError(f"port {port} of {HOST} cannot be used: {error.strerror}") from None
         chosen, key = listening.getsockname()[1], secrets.token_urlsafe(16)

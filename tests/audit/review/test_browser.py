@@ -38,12 +38,13 @@ def served(reviewed: JobConfig, tmp_path: Path) -> Iterator[tuple[str, subproces
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         yield process.stdout.readline().strip(), process
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def drag(page: webdriver.Chrome, box: tuple[int, int, int, int]) -> None:

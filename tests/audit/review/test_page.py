@@ -76,6 +76,7 @@ def stranger(session: Session) -> Iterator[Client]:
     """The page, served at a port of its own."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()
         port = listening.getsockname()[1]
         app = Guard(make_app(session), port, KEY)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))

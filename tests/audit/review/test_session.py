@@ -8,7 +8,7 @@ import numpy as np
 import photos
 import pytest
 from forgery import check
-from runs import Run, by_key, contents, released
+from runs import by_key, contents, released
 
 from anonlib.audit.review.chosen import judge, judged_so_far
 from anonlib.audit.review.session import Refused, Session
@@ -123,7 +123,7 @@ def test_a_box_is_cut_to_the_image(session: Session) -> None:
     assert decision.boxes == ((0, 31, 512, 120),)
 
 
-def test_a_release_that_is_not_finished_is_not_reviewed(reviewed: JobConfig, finished: Run) -> None:
+def test_a_release_that_is_not_finished_is_not_reviewed(reviewed: JobConfig) -> None:
     (Path(reviewed.output.uri) / "commits" / "00001.json").unlink()
     with pytest.raises(JobError, match="not complete"):
         Session(reviewed)
