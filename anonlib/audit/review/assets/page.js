@@ -4,19 +4,19 @@ import { clear, drop, fit, forget, overlay, show, showPictures, view, whenDrawn 
 const at = (id) => document.getElementById(id);
 const LISTS = { sample: "Sample", quarantined: "Quarantined", second: "Second look" };
 const VERDICTS = {
-  confirmed: { label: "No face left", key: "C" },
+  confirmed: { label: "No real face left", key: "C" },
   mask: { label: "Hide what I drew", key: "M" },
   withhold: { label: "Withhold this photo", key: "W" },
   release_masked: { label: "Release with faces hidden", key: "M" },
 };
 const SAID = {
-  confirmed: "Confirmed: no face left",
+  confirmed: "Confirmed: no real face left",
   mask: "To be hidden: what is drawn",
   withhold: "To be withheld",
   release_masked: "To be released with every face hidden",
 };
 const DONE = {
-  confirmed: "Confirmed: no face left",
+  confirmed: "Confirmed: no real face left",
   mask: "Hidden and released",
   withhold: "Withheld",
   release_masked: "Released with every face hidden",
@@ -49,7 +49,7 @@ function showTotals() {
   at("progress").value = judged.judged;
   let said = `${judged.judged} of ${drawnByLot} judged`;
   if (judged.judged) {
-    said += `, ${judged.wrong || "none"} with a face left or withheld. So at most ${percent(judged.upper)} of the whole `
+    said += `, ${judged.wrong || "none"} with a real face left or withheld. So at most ${percent(judged.upper)} of the whole `
       + `release can be like that, with ${percent(confidence)} confidence.`;
   } else said += ". How much of the whole release can be wrong is known once some are judged.";
   if (judged.skipped) said += ` ${plural(judged.skipped, "verdict", "verdicts")} after a skipped image not counted yet.`;
@@ -88,7 +88,7 @@ function showWords() {
     : one.allowed.includes("confirmed") ? "Not judged yet" : "Quarantined by the job, not judged yet";
   at("reason").textContent = one.status === "quarantined" ? `The manifest says: ${one.reason}.` : "";
   at("hint").textContent = one.allowed.includes("mask")
-    ? "Is a face left as it was? Draw a box around it; the grey ellipse is what will be hidden."
+    ? "Is a real face left as it was? Draw a box around it; the grey ellipse is what will be hidden."
     : one.allowed.includes("release_masked")
       ? "It stays withheld unless you draw a box around every face in it. Those the job knew are hidden too."
       : "Its file cannot be decoded, so it can only stay withheld.";
@@ -119,6 +119,7 @@ function showWords() {
 }
 
 function refresh() {
+  if (review === null) return; // a key before the page is ready
   showTotals();
   showLists();
   if (review.lists[list].length === 0) return;
@@ -130,7 +131,7 @@ function refresh() {
 // ---- what the person does ---------------------------------------------------------------------------------------
 
 function go(to) {
-  if (to < 0 || to >= review.lists[list].length) return;
+  if (review === null || to < 0 || to >= review.lists[list].length) return;
   place[list] = to;
   view.drawn = image().boxes.map((box) => [...box]);
   at("problem").textContent = "";
@@ -159,6 +160,7 @@ async function decide(verdict) {
 }
 
 async function undo() {
+  if (review === null) return;
   let which = number();
   if (image().verdict === null) {
     which = history.pop();
