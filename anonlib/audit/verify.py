@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from anonlib.audit.contents import Expected, check_folder, check_parquet, check_tar
-from anonlib.audit.statement import STATEMENT, Statement, read_statement
+from anonlib.audit.statement import Statement, read_statement
 from anonlib.audit.untrusted import Marker, Note, parsed, read, rows_of, shards_of
 from anonlib.config import MethodConfig
 from anonlib.datasets.base import format_of
 from anonlib.pipeline.certify import CERTIFICATE, CLASSES_TABLE, DRAWS_TABLE, Committed, face_of
-from anonlib.pipeline.places import RUN_NOTE, Room, sha256
+from anonlib.pipeline.places import RUN_NOTE, STATEMENT, Room, sha256
 from anonlib.privacy.certificate import Certificate, Untrue, check_signature, merkle_root
 from anonlib.privacy.claims import Claim, claim_of
 from anonlib.privacy.conditions import Classes, ClassRow, DrawRow, Draws, Nothing, Tally, wardrobe_of

@@ -1,9 +1,9 @@
 """Taking back what was committed before a reviewer decided otherwise.
 
-The certificate goes first: what is being changed must not look finished. A copy of a shard's marker is laid aside, the
-marker is deleted, which makes the shard undone, and only then what it vouched for. The copies stay until every shard is
-committed again, so whoever comes after a kill knows what was begun. Where only words of the manifest change, the data
-stays and the manifest alone is written again.
+The certificate goes first, and an audit with it: what is being changed must not look finished. A copy of a shard's
+marker is laid aside, the marker is deleted, which makes the shard undone, and only then what it vouched for. The copies
+stay until every shard is committed again, so whoever comes after a kill knows what was begun. Where only words of the
+manifest change, the data stays and the manifest alone is written again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from typing import Any
 from anonlib.datasets import Shard
 from anonlib.pipeline import tables
 from anonlib.pipeline.certify import CERTIFICATE
-from anonlib.pipeline.places import Places, Room, json_bytes, release_room, scan_room, sha256
+from anonlib.pipeline.places import (
+    AUDIT_FILES,
+    STATEMENT,
+    Places,
+    Room,
+    json_bytes,
+    release_room,
+    scan_room,
+    sha256,
+)
 from anonlib.pipeline.reviewed import Standing
 from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST
@@ -37,7 +46,8 @@ def withdraw(
     stale = {name for name, marker in markers.items() if vouched_by(marker) != standing.vouched(name, keyring)}
     cut_off = {name for name in begun - stale if markers.get(name) in (None, _laid_aside(room, name))}
     if begun or stale:
-        room.storage.delete(CERTIFICATE)
+        for path in (CERTIFICATE, STATEMENT, *AUDIT_FILES):
+            room.storage.delete(path)
     for name in sorted(stale):
         room.storage.claim(_aside(name), json_bytes(markers[name]))
     for name in sorted(stale | cut_off):

@@ -20,7 +20,7 @@ from anonlib.config import JobConfig
 from anonlib.pipeline import render as render_module
 from anonlib.pipeline.decisions import Decision, DecisionLog
 from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import open_places
+from anonlib.pipeline.places import AUDIT_FILES, STATEMENT, open_places
 from anonlib.pipeline.reviewed import FOUND, HIDDEN, TAKEN_BACK
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.redact import GREY
@@ -142,6 +142,16 @@ def test_the_same_decisions_give_the_same_bytes_whoever_made_them_when(copied: J
     log.add(Decision(shard=SHARD, key=key, verdict="mask", boxes=(BOX,), who="AB", when="2031-01-01T00:00:00Z"))
     Job(copied).run()
     assert contents(output(copied)) == reached
+
+
+def test_an_audit_of_the_release_before_goes_with_its_certificate(copied: JobConfig) -> None:
+    for path in (STATEMENT, *AUDIT_FILES):
+        (output(copied) / path).write_text("of the release before")
+    Job(copied).run()
+    assert (output(copied) / STATEMENT).exists(), "nothing was decided"
+    decide(copied, EMPTY, "confirmed")
+    Job(copied).run()
+    check(output(copied))
 
 
 def test_a_job_that_is_done_and_decided_does_nothing_more(copied: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:

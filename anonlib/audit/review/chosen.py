@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from anonlib.audit.sample import Drawn, clopper_pearson, draw_sample
 from anonlib.pipeline import tables
@@ -27,6 +27,19 @@ NAMED = ("key", "status", "reason", "path", "output_sha256")
 
 Place = tuple[str, int]
 """A shard and a row of its manifest."""
+
+
+class Candidate(Protocol):
+    """A face that a second look found in a released image: the manifest's `key`, and its `box` in px."""
+
+    @property
+    def shard(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def box(self) -> Sequence[float]: ...
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,20 @@ def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most
 
     sample = [(one.shard, one.row) for one in draw_sample(let_out(), n, job.keyring)]
     return Chosen(sample, held, quarantined)
+
+
+def places_of(job: Job, candidates: Sequence[Candidate]) -> dict[Place, list[list[float]]]:
+    """The images of the candidates, in their order, with the boxes found in each; raises JobError for no image."""
+    rows = {
+        shard: {image.row["key"]: image.position for image in images_of(job, shard, NAMED)}
+        for shard in {one.shard for one in candidates}
+    }
+    found: dict[Place, list[list[float]]] = {}
+    for one in candidates:
+        if one.key not in rows[one.shard]:
+            raise JobError(f"shard {one.shard} has no image {one.key!r} to look at again")
+        found.setdefault((one.shard, rows[one.shard][one.key]), []).append([float(side) for side in one.box])
+    return found
 
 
 def judge(verdicts: Sequence[str | None]) -> Judged:

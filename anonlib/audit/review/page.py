@@ -160,6 +160,6 @@ def describe(session: Session, number: int) -> dict[str, Any]:
         "faces": [{name: face[name] for name in ("box", "method", "fallback", "reason")} for face in row["faces"]],
         "allowed": session.allowed(number),
         "verdict": decision.verdict if decision else None,
-        "boxes": decision.boxes if decision else [],
+        "boxes": decision.boxes if decision else session.suggested.get(number, []),
         "carried_out": session.carried_out(number),
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from anonlib.audit.review.chosen import SAMPLE
+from anonlib.audit.review.chosen import SAMPLE, Candidate
 from anonlib.config import JobConfig
 from anonlib.pipeline.job import JobError
 
@@ -15,10 +15,17 @@ HOST = "127.0.0.1"
 
 
 def review(
-    config: JobConfig, say: Callable[[str], None], *, sample: int = SAMPLE, port: int = 0, who: str = ""
+    config: JobConfig,
+    say: Callable[[str], None],
+    *,
+    sample: int = SAMPLE,
+    second: Sequence[Candidate] = (),
+    port: int = 0,
+    who: str = "",
 ) -> None:
     """Serve the review of a job's release at a free port, or at `port`; `say` is told the address. Blocks.
 
+    `second`: what a second look found, a list of its own on the page.
     Raises JobError where there is nothing to review, the port is taken, or what serves pages is not installed.
     """
     try:
@@ -31,7 +38,7 @@ def review(
         raise JobError(
             f"the review page needs {error.name}, which is not here; install it by `pip install 'anonlib[review]'`"
         ) from None
-    session = Session(config, sample=sample, who=who)
+    session = Session(config, sample=sample, second=second, who=who)
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

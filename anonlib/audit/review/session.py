@@ -12,11 +12,22 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
-from anonlib.audit.review.chosen import SAMPLE, Image, Judged, Place, choose, images_of, judge, open_log
+from anonlib.audit.review.chosen import (
+    SAMPLE,
+    Candidate,
+    Image,
+    Judged,
+    Place,
+    choose,
+    images_of,
+    judge,
+    open_log,
+    places_of,
+)
 from anonlib.audit.review.pictures import Pictures
 from anonlib.config import JobConfig
 from anonlib.pipeline.decisions import Box, Decision, Verdict
-from anonlib.pipeline.job import Job, JobError
+from anonlib.pipeline.job import Job
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.places import release_room
 from anonlib.pipeline.reviewed import FOUND, Standing
@@ -51,25 +62,32 @@ class Applied:
 
 
 class Session:
-    """`lists` name images by their numbers in `images`: sample, quarantined, second look."""
+    """`lists` name images by their numbers in `images`: sample, quarantined, second look.
 
-    def __init__(self, config: JobConfig, *, sample: int = SAMPLE, second: Sequence[Place] = (), who: str = "") -> None:
+    `suggested`: boxes that the second look found in an image, for the person to accept or clear.
+    """
+
+    def __init__(
+        self, config: JobConfig, *, sample: int = SAMPLE, second: Sequence[Candidate] = (), who: str = ""
+    ) -> None:
         self.job, self.who = Job(config), who
         self.log = open_log(self.job)
         self._lock = Lock()
         self.decisions = self.log.latest()
+        suggested = places_of(self.job, second)
         chosen = choose(self.job, self.decisions, sample, MOST_QUARANTINED)
         self.quarantined = chosen.quarantined
         self.images: list[Image] = []
         numbers: dict[Place, int] = {}
-        for place, image in self._read((*chosen.sample, *chosen.held, *second)).items():
+        for place, image in self._read((*chosen.sample, *chosen.held, *suggested)).items():
             numbers[place] = len(self.images)
             self.images.append(image)
         self.lists = {
-            name: [numbers[place] for place in dict.fromkeys(places)]
-            for name, places in (("sample", chosen.sample), ("quarantined", chosen.held), ("second", second))
+            name: [numbers[place] for place in places]
+            for name, places in (("sample", chosen.sample), ("quarantined", chosen.held), ("second", suggested))
         }
         self._held = {numbers[place] for place in chosen.held}
+        self.suggested = {numbers[place]: boxes for place, boxes in suggested.items()}
         self.pictures = Pictures(self.job, self.images)
 
     # ---- what is known ----------------------------------------------------------------------------------------
@@ -173,15 +191,11 @@ class Session:
         return Applied(tuple(shards), tuple(changes))
 
     def _read(self, places: Sequence[Place]) -> dict[Place, Image]:
-        """Images as manifest and scan have them, in the order of their places; raises JobError for one that is not."""
+        """Images as manifest and scan have them, in the order of their places; raises JobError."""
         found: dict[Place, Image] = {}
         for shard in dict.fromkeys(shard for shard, _ in places):
             images = images_of(self.job, shard)
-            for place in places:
-                if place[0] == shard and not 0 <= place[1] < len(images):
-                    raise JobError(f"shard {shard} has no image {place[1]} to review")
-                if place[0] == shard:
-                    found[place] = images[place[1]]
+            found |= {place: images[place[1]] for place in places if place[0] == shard}
         return {place: found[place] for place in places}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,25 @@ def test_the_sample_is_what_was_released_and_the_rest_is_what_was_not(session: S
     assert names["quarantined"] == ["failing", "broken"] and names["second"] == []
 
 
+@dataclass(frozen=True)
+class Found:
+    shard: str
+    key: str
+    box: tuple[float, ...] = FACE
+
+
 def test_candidates_of_a_second_look_are_a_list_of_their_own(reviewed: JobConfig) -> None:
-    session = Session(reviewed, sample=2, second=[("00001", 2), ("00000", 0)])
+    second = [
+        Found("00001", "nobody-5"),
+        Found("00000", "astronaut"),
+        Found("00000", "astronaut", (1.0, 2.0, 9.0, 9.0)),
+    ]
+    session = Session(reviewed, sample=2, second=second)
     assert [session.images[one].key for one in session.lists["second"]] == ["nobody-5", "astronaut"]
+    assert session.suggested[number(session, "astronaut")] == [list(FACE), [1.0, 2.0, 9.0, 9.0]]
     assert len(session.lists["sample"]) == 2
-    with pytest.raises(JobError, match="has no image 9"):
-        Session(reviewed, second=[("00001", 9)])
+    with pytest.raises(JobError, match="has no image 'Ada'"):
+        Session(reviewed, second=[Found("00001", "Ada")])
 
 
 def test_decisions_are_there_when_the_session_is_opened_again(session: Session, reviewed: JobConfig) -> None:
