@@ -250,6 +250,17 @@ def test_a_kill_at_any_point_is_repaired_by_the_next_run(small: JobConfig, monke
     assert third in rows(small) and contents(output(small)) == decided
 
 
+def test_what_an_earlier_attempt_left_behind_goes_before_the_release_is_signed(small: JobConfig) -> None:
+    """A photo published by a run that was killed, and withheld before the next one, is named by no marker."""
+    clean = contents(output(small))
+    (commit,) = (output(small) / "commits").iterdir()
+    (output(small) / "withdrawn").mkdir()
+    shutil.copy(commit, output(small) / "withdrawn" / commit.name)
+    (output(small) / "data" / "left.jpg").write_bytes(photos.jpeg(photos.nobody()))
+    Job(small).run()
+    assert contents(output(small)) == clean
+
+
 def broken_scan(patch: pytest.MonkeyPatch, victim: str) -> None:
     """A detector that fails on the photo whose first row is all white."""
     from anonlib.pipeline import scan as scan_module
