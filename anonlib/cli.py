@@ -257,6 +257,22 @@ def sheet(
 
 @app.command()
 @takes_job
+def review(
+    given: Given,
+    sample: Annotated[
+        int, typer.Option(min=1, help="How many images are drawn by lot; settle it before the first.")
+    ] = 300,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port on 127.0.0.1; 0 takes a free one.")] = 0,
+    who: Annotated[str, typer.Option(help="Your initials, kept with each decision.")] = "",
+) -> None:
+    """Look at a sample and at quarantined images in the browser, and decide; Ctrl-C ends it. It shows originals."""
+    from anonlib.audit.review.serve import review as serve
+
+    serve(given.config(), typer.echo, sample=sample, port=port, who=who)
+
+
+@app.command()
+@takes_job
 def purge(
     given: Given,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

@@ -14,6 +14,8 @@ EMBEDDING_DIM = 128
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 
 RELEASED, NO_FACE, QUARANTINED = "released", "no_face", "quarantined"
+CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
+"""What a manifest's `review` says that a person decided on an image; null: nobody did."""
 
 
 def _floats(count: int) -> pa.DataType:
@@ -184,6 +186,7 @@ MANIFEST = pa.schema(
         ("metadata_stripped", pa.list_(pa.string())),
         ("notes", pa.list_(pa.string())),
         ("faces", pa.list_(MANIFEST_FACE)),
+        ("review", pa.string()),
     ]
 )
 

@@ -7,7 +7,6 @@ released image.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections import defaultdict
@@ -19,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from anonlib.audit.pairs import Both, inventory
 from anonlib.config import JobConfig
-from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.faces import align
 from anonlib.faces.image import ImageProblem, decode
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Places, Room, open_places, storage_options
+from anonlib.pipeline.places import PURGED, RUN_NOTE, Places, Room, open_places
 from anonlib.pipeline.secret import release_name
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound, join_uri
@@ -124,57 +123,13 @@ def _cells(job: JobConfig, places: Places, picks: Sequence[Pick]) -> Iterator[Ce
     by_shard: dict[str, list[Pick]] = defaultdict(list)
     for pick in picks:
         by_shard[pick.shard].append(pick)
-    shards = {one.shard_id: one for one in _inventory(places)}
-    source = job.input
-    options = storage_options(job)
-    fields = {"image_field": source.image_field, "key_field": source.key_field}
-    format = shards[picks[0].shard].format
-    dataset = open_dataset(source.uri, format=format, options=options, **fields)
-    released = None
-    if any(pick.row["status"] != QUARANTINED for pick in picks):
-        released = open_dataset(join_uri(job.output.uri, "data"), format=format, options=options, **fields)
+    shards = {one.shard_id: one for one in inventory(places)}
+    both = Both(job, shards[picks[0].shard].format)
     for name, wanted in by_shard.items():
-        before = _originals(dataset, shards[name], {pick.position for pick in wanted})
-        shown = [pick.row for pick in wanted if pick.row["status"] != QUARANTINED]
-        digests = {str(row["output_sha256"]) for row in shown}
-        after = _outputs(released, {str(row["path"]) for row in shown}, digests) if released else {}
+        before = both.originals(shards[name], {pick.position for pick in wanted})
+        after = both.outputs([pick.row for pick in wanted if pick.row["status"] != QUARANTINED])
         for pick in wanted:
             yield _cell(job, pick, before.get(pick.position), after.get(pick.row["output_sha256"]))
-
-
-def _inventory(places: Places) -> list[Shard]:
-    try:
-        rows = tables.from_bytes(places.workspace.read(INVENTORY)).to_pylist()
-    except NotFound:
-        raise JobError(f"the workspace {places.workspace.uri} has no inventory; is this the job's own?") from None
-    return [Shard(**(row | {"files": tuple(row["files"] or ())})) for row in rows]
-
-
-def _originals(dataset: Dataset, shard: Shard, wanted: set[int]) -> dict[int, bytes]:
-    """Image bytes by position, reading no further than the last wanted one."""
-    found: dict[int, bytes] = {}
-    for position, sample in enumerate(dataset.read(shard)):
-        if position in wanted and sample.image is not None:
-            found[position] = sample.image
-        if position >= max(wanted):
-            break
-    return found
-
-
-def _outputs(released: Dataset, paths: set[str], digests: set[str]) -> dict[str, bytes]:
-    """Released image bytes by sha256, out of the files that the manifest names: data/NAME, or data for a folder."""
-    uris = {join_uri(released.base, path.removeprefix("data").lstrip("/")).rstrip("/") for path in paths}
-    found: dict[str, bytes] = {}
-    for shard in released.shards():
-        if shard.uri not in uris:
-            continue
-        for sample in released.read(shard):
-            digest = hashlib.sha256(sample.image or b"").hexdigest()
-            if digest in digests:
-                found[digest] = sample.image or b""
-            if len(found) == len(digests):
-                return found
-    return found
 
 
 def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None) -> Cell:

@@ -13,14 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from anonlib.pipeline.certify import CERTIFICATE
-from anonlib.pipeline.places import sha256
+from anonlib.pipeline.places import AUDIT_FILES, STATEMENT, sha256
 from anonlib.privacy.certificate import Certificate, Untrue, canonical, check_signature_of, public_key, signature_of
 from anonlib.storage import NotFound, Storage
 
-STATEMENT = "audit.json"
 VERSION = 1
-FILES = ("report.json", "report.html", "report.pdf", "croissant.json")
-"""What an audit may leave in a release."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def publish(release: Storage, secret: bytes, files: Mapping[str, bytes], failed:
     """Write the files, then the statement that vouches for them; what an earlier audit left is replaced."""
     withdraw(release)
     for path, data in files.items():
-        if path not in FILES:
+        if path not in AUDIT_FILES:
             raise ValueError(f"{path} is none of the files of an audit")
         release.publish(path, data)
     digests = {path: sha256(data) for path, data in sorted(files.items())}
@@ -65,7 +62,7 @@ def publish(release: Storage, secret: bytes, files: Mapping[str, bytes], failed:
 
 def withdraw(release: Storage) -> bool:
     """Take an audit back, statement first, as whoever changes a release must; False if there was none."""
-    there = [path for path in (STATEMENT, *FILES) if release.exists(path)]
+    there = [path for path in (STATEMENT, *AUDIT_FILES) if release.exists(path)]
     for path in there:
         release.delete(path)
     return bool(there)
@@ -89,7 +86,7 @@ def read_statement(release: Storage, certificate: Certificate) -> Statement | No
     check_signature_of(found.signed_bytes(), found.signature, found.public_key, STATEMENT)
     if found.certificate_sha256 != sha256(certificate.to_bytes()):
         raise Untrue(f"{STATEMENT} is the audit of another release, or of this one before it was rendered anew")
-    if found.passed == bool(found.failed) or not set(found.files) <= set(FILES):
+    if found.passed == bool(found.failed) or not set(found.files) <= set(AUDIT_FILES):
         raise Untrue(f"{STATEMENT} contradicts itself")
     for path, digest in found.files.items():
         try:

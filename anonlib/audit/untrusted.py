@@ -35,7 +35,7 @@ class Note(BaseModel):
 
 
 class Marker(BaseModel):
-    """commits/SHARD.json."""
+    """commits/SHARD.json; `decisions` and `painted` where a reviewer decided on images of the shard."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -49,6 +49,8 @@ class Marker(BaseModel):
     no_face: int
     quarantined: int
     fallbacks: int
+    decisions: str | None = None
+    painted: str | None = None
 
 
 def read(release: Storage, path: str) -> bytes:
@@ -76,8 +78,11 @@ def shards_of(release: Storage, shards: Iterable[str]) -> Iterator[tuple[Committ
         raise Untrue(f"a marker or manifest is missing: {error}") from None
 
 
-def rows_of(data: bytes, schema: pa.Schema, what: str) -> Iterator[dict[str, Any]]:
-    """The rows of a table of ours, which has exactly this schema and nothing beside it."""
+def rows_of(data: bytes, schema: pa.Schema, what: str, *, later: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a table of ours, which has exactly this schema and nothing beside it.
+
+    `later` is a column that came after the first releases were made, and may be missing.
+    """
     try:
         with pq.ParquetFile(io.BytesIO(data)) as file:
             found = file.schema_arrow
@@ -85,7 +90,12 @@ def rows_of(data: bytes, schema: pa.Schema, what: str) -> Iterator[dict[str, Any
                 if name not in schema.names:
                     kind = "restricted" if name in RESTRICTED_COLUMNS else "unknown"
                     raise Untrue(f"{what} has the {kind} column {name!r}")
-            if not found.equals(schema) or set(file.metadata.metadata or {}) - {b"ARROW:schema"} or found.metadata:
+            known = [schema] if later is None else [schema, schema.remove(schema.get_field_index(later))]
+            if (
+                not any(map(found.equals, known))
+                or set(file.metadata.metadata or {}) - {b"ARROW:schema"}
+                or found.metadata
+            ):
                 raise Untrue(f"{what} does not have the columns that it should, or more beside them")
             for batch in file.iter_batches(1024, use_threads=False):
                 yield from batch.to_pylist()

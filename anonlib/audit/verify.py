@@ -14,16 +14,26 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from anonlib.audit.contents import Expected, check_folder, check_parquet, check_tar
-from anonlib.audit.statement import STATEMENT, Statement, read_statement
+from anonlib.audit.statement import Statement, read_statement
 from anonlib.audit.untrusted import Marker, Note, parsed, read, rows_of, shards_of
 from anonlib.config import MethodConfig
 from anonlib.datasets.base import format_of
 from anonlib.pipeline.certify import CERTIFICATE, CLASSES_TABLE, DRAWS_TABLE, Committed, face_of
-from anonlib.pipeline.places import RUN_NOTE, Room, sha256
+from anonlib.pipeline.places import RUN_NOTE, STATEMENT, Room, sha256
 from anonlib.privacy.certificate import Certificate, Untrue, check_signature, merkle_root
 from anonlib.privacy.claims import Claim, claim_of
 from anonlib.privacy.conditions import Classes, ClassRow, DrawRow, Draws, Nothing, Tally, wardrobe_of
-from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS, MANIFEST, QUARANTINED
+from anonlib.records import (
+    CERTIFIED_CLASSES,
+    CERTIFIED_DRAWS,
+    CONFIRMED,
+    MANIFEST,
+    MASKED,
+    NO_FACE,
+    QUARANTINED,
+    RELEASED,
+    WITHHELD,
+)
 from anonlib.storage import NotFound, Storage
 
 _WITHOUT_PROOF = {
@@ -181,7 +191,7 @@ def _check_shard(release: Storage, one: Committed, marker: Marker, note: Note, t
     keys: set[str] = set()
     paths: set[str] = set()
     fallbacks = 0
-    for row in rows_of(one.manifest, MANIFEST, f"the manifest of shard {one.shard}"):
+    for row in rows_of(one.manifest, MANIFEST, f"the manifest of shard {one.shard}", later="review"):
         key, status, faces = row["key"], row["status"], row["faces"] or []
         if key is None or None in faces:
             raise Untrue(f"the manifest of shard {one.shard} has a row with an empty key or face")
@@ -193,6 +203,8 @@ def _check_shard(release: Storage, one: Committed, marker: Marker, note: Note, t
         if key in keys:
             raise Untrue(f"the manifest of shard {one.shard} has two rows for {key!r}")
         keys.add(key)
+        if not _fits_review(row.get("review"), status):
+            raise Untrue(f"the manifest of shard {one.shard} says that {key!r} is {status}, and a reviewer otherwise")
         if (status == QUARANTINED) != (row["output_sha256"] is None) or (status == QUARANTINED) != (
             row["path"] is None
         ):
@@ -207,6 +219,12 @@ def _check_shard(release: Storage, one: Committed, marker: Marker, note: Note, t
                 f"the marker of shard {one.shard} counts {getattr(marker, name)} {name}, its manifest {counted}"
             )
     _check_data(release, one.shard, marker.files, paths, Expected(images, frozenset(note.keep_fields), note.rekeyed))
+
+
+def _fits_review(word: str | None, status: str) -> bool:
+    """Whether an image may be `status` after this review; what could not be rendered is quarantined after any."""
+    allowed = {None: (RELEASED, NO_FACE), CONFIRMED: (RELEASED, NO_FACE), MASKED: (RELEASED,), WITHHELD: ()}
+    return word in allowed and (status == QUARANTINED or status in allowed[word])
 
 
 def _check_data(release: Storage, shard: str, files: Mapping[str, str], paths: set[str], expected: Expected) -> None:

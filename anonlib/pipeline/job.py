@@ -21,10 +21,12 @@ from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
 from anonlib.pipeline.certify import certify
+from anonlib.pipeline.decisions import DecisionLog
 from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import MethodFile, read_lent
 from anonlib.pipeline.outcome import Outcome, without_names
+from anonlib.pipeline.photo import METHOD_VERSION
 from anonlib.pipeline.places import (
     INVENTORY,
     INVENTORY_NOTE,
@@ -40,11 +42,13 @@ from anonlib.pipeline.places import (
     storage_options,
 )
 from anonlib.pipeline.plan import Plan, PlanStage
-from anonlib.pipeline.render import METHOD_VERSION, RenderStage
+from anonlib.pipeline.render import RenderStage
+from anonlib.pipeline.reviewed import Standing
 from anonlib.pipeline.runner import MakeStage, Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
 from anonlib.pipeline.secret import open_keyring
 from anonlib.pipeline.surrogates import SurrogateStage
+from anonlib.pipeline.withdraw import settle, withdraw
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 from anonlib.records import MANIFEST, QUARANTINED
@@ -142,7 +146,10 @@ class Job:
         return plan
 
     def render(self, plan: Plan | None = None) -> Summary:
-        """data/, manifest/ and markers of every shard, then the certificate; what fails three times is quarantined."""
+        """data/, manifest/ and markers of every shard, then the certificate; what fails three times is quarantined.
+
+        Shards that were rendered before a reviewer decided on one of their images are rendered again.
+        """
         plan = plan or self.make_plan()
         run_key = self._run_key(plan)
         room = release_room(self.places)
@@ -152,13 +159,16 @@ class Job:
                 f"the output {self.config.output.uri} holds a release of another job (its {RUN_NOTE} differs); "
                 "give this one another output"
             )
+        standing = Standing.of_all(DecisionLog(self.places.workspace, run_key).latest().values())
+        withdraw(self.places, self.shards, self.scan_key, standing, self.keyring)
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
-        make = partial(_make_render, self.config, self.dataset, self.places, keys, models)
+        make = partial(_make_render, self.config, self.dataset, self.places, keys, models, standing)
         failed = self._rounds("render", make, self.shards, room.done, _shard_id)
         for shard in self.shards:
             if shard.shard_id in failed:
-                self._quarantine(shard, run_key, failed[shard.shard_id])
+                self._quarantine(shard, run_key, failed[shard.shard_id], standing)
+        settle(self.places, self.shards)
         try:
             certify(self.config, self.places, self.keyring, plan.key, plan.blocks)
         except Untrue as error:
@@ -251,15 +261,17 @@ class Job:
     def _blocks_done(self) -> set[str]:
         return {unit.removeprefix("surrogates/") for unit in plan_room(self.places, self.plan_key).done()}
 
-    def _quarantine(self, shard: Shard, run_key: str, why: str) -> None:
+    def _quarantine(self, shard: Shard, run_key: str, why: str, standing: Standing) -> None:
         """A manifest that says for every image of a lost shard why it is missing, and the marker."""
         images = scan_room(self.places, self.scan_key)
         known = tables.from_bytes(images.storage.read(images.path("images", f"{shard.shard_id}.parquet")), ["key"])
         keys = known.column("key").to_pylist()
+        words = [standing.word(shard.shard_id, key) for key in keys]
         if self.config.rekey:
             why = without_names(why, keys)
             keys = [self.keyring.pseudonym("key", shard.shard_id, key) for key in keys]
-        rows = [{"key": key, "status": QUARANTINED, "reason": f"the shard failed: {why}", "faces": []} for key in keys]
+        lost = {"status": QUARANTINED, "reason": f"the shard failed: {why}", "faces": []}
+        rows = [{"key": key, "review": word} | lost for key, word in zip(keys, words, strict=True)]
         manifest = tables.to_bytes(rows, MANIFEST)
         room = release_room(self.places)
         room.storage.publish(room.path("manifest", f"{shard.shard_id}.parquet"), manifest)
@@ -278,16 +290,22 @@ class Job:
                 "run": run_key,
                 "files": {},
                 "manifest_sha256": sha256(manifest),
+                **standing.vouched(shard.shard_id, self.keyring),
                 **counts,
             },
         )
 
 
 def _make_render(
-    config: JobConfig, dataset: Dataset, places: Places, keys: dict[str, str], models: dict[str, bytes]
+    config: JobConfig,
+    dataset: Dataset,
+    places: Places,
+    keys: dict[str, str],
+    models: dict[str, bytes],
+    standing: Standing,
 ) -> RenderStage:
     """Made in the worker, which reads the secret itself."""
-    return RenderStage(config, dataset, places, open_keyring(config, places), keys, models)
+    return RenderStage(config, dataset, places, open_keyring(config, places), keys, models, standing)
 
 
 def _shard_id(shard: Shard) -> str:

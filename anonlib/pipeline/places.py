@@ -22,6 +22,9 @@ INVENTORY = "inventory.parquet"
 INVENTORY_NOTE = "inventory.json"
 RUN_NOTE = "run.json"
 PURGED = "purged.json"
+STATEMENT = "audit.json"
+AUDIT_FILES = ("report.json", "report.html", "report.pdf", "croissant.json")
+"""What an audit may leave in a release, and the statement that vouches for it."""
 
 _READERS = 16
 

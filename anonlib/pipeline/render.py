@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from anonlib.config import SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
@@ -25,91 +22,23 @@ from anonlib.faces.image import ImageProblem, Picture, encode
 from anonlib.faces.mesh import lies_on
 from anonlib.pipeline import tables
 from anonlib.pipeline.bystanders import Bystanders
-from anonlib.pipeline.check import Checker, Finding
+from anonlib.pipeline.check import Checker
 from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.engines import ModelBytes
 from anonlib.pipeline.lending import Lent, lender_of
 from anonlib.pipeline.outcome import FAILURES, Outcome, ahead, in_chunks, sentence, without_names
+from anonlib.pipeline.photo import MATCHED, Face, Photo
 from anonlib.pipeline.places import Places, Room, plan_room, release_room, scan_room, sha256
+from anonlib.pipeline.reviewed import Standing, carry_out
 from anonlib.pipeline.scan import try_to_read
-from anonlib.pipeline.surrogates import Surrogates, happiness
-from anonlib.privacy.claims import claim_of
+from anonlib.pipeline.surrogates import Surrogates
 from anonlib.privacy.keys import Keyring
-from anonlib.records import MANIFEST, MESH_POINTS, NO_FACE, QUARANTINED, RELEASED
+from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, RELEASED
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 
-METHOD_VERSION = "3"
 _LEAST_COVERAGE = 0.85
 _LEAST_BARE = 0.5
-_MATCHED = "still matched the source"
-
-
-@dataclass
-class Face:
-    """One face of the plan on its way through: what to do, what was done, what was found."""
-
-    planned: dict[str, Any]
-    method: str
-    tries: list[str]
-    digest: str | None = None
-    coverage: float | None = None
-    fallback: str | None = None
-    reason: str | None = None
-    why: str = _MATCHED
-    findings: list[Finding] = field(default_factory=list)
-    detected_again: bool | None = None
-
-    @property
-    def box(self) -> NDArray[np.float32]:
-        return np.array(self.planned["box"], np.float32)
-
-    @property
-    def mesh(self) -> NDArray[np.float32]:
-        return np.array(self.planned["mesh"], np.float32).reshape(MESH_POINTS, 3)
-
-    @property
-    def landmarks(self) -> NDArray[np.float32]:
-        return np.array(self.planned["landmarks"], np.float32).reshape(5, 2)
-
-    @property
-    def happy(self) -> float:
-        return happiness(self.planned["expression"])
-
-    def row(self, job: JobConfig) -> dict[str, Any]:
-        """The MANIFEST_FACE of this face."""
-        return {
-            "box": self.planned["box"],
-            "score": self.planned["score"],
-            "method": self.method,
-            "method_version": METHOD_VERSION,
-            "k": self.planned["k"] if self.method == job.method.name else None,
-            "epsilon": None if self.fallback else claim_of(job.method).epsilon,
-            "surrogate_digest": self.digest,
-            "mask_coverage": self.coverage,
-            "similarity": [
-                {"recognizer": one.recognizer, "to_source": one.similarity, "threshold": one.threshold}
-                for one in self.findings
-            ],
-            "detected_again": self.detected_again,
-            "fallback": self.fallback,
-            "reason": self.reason,
-        }
-
-
-@dataclass
-class Photo:
-    """One readable image on its way through; `out` becomes the release's pixels."""
-
-    sample: Sample
-    picture: Picture
-    faces: list[Face]
-    out: NDArray[np.uint8]
-    problem: str | None = None
-
-    @property
-    def rgb(self) -> NDArray[np.uint8]:
-        return self.picture.rgb
 
 
 class RenderStage:
@@ -125,9 +54,11 @@ class RenderStage:
         keyring: Keyring,
         keys: dict[str, str],
         models: ModelBytes,
+        standing: Standing,
     ) -> None:
         cv2.setNumThreads(1)
         self.job, self.dataset, self.keyring, self.key = job, dataset, keyring, keys["render"]
+        self.standing = standing
         self.scan: Room = scan_room(places, keys["scan"])
         self.plan: Room = plan_room(places, keys["plan"])
         self.release: Room = release_room(places)
@@ -170,7 +101,7 @@ class RenderStage:
             known = scanned.get(sample.key)
             if known is None:
                 return ImageProblem("the image was not there when the dataset was scanned")
-            if known["problem"] is not None:
+            if known["problem"] is not None and not self.standing.released(shard.shard_id, sample.key):
                 return ImageProblem(known["problem"])
             picture = try_to_read(sample, self.job)
             if isinstance(picture, Picture) and picture.rgb.shape[:2] != (known["height"], known["width"]):
@@ -190,7 +121,9 @@ class RenderStage:
                     face.method, face.tries, face.reason = "solid", [], "the mesh does not lie on the detected face"
                 face.fallback = "solid" if face.reason else None
             # A redaction never looks back at the original, so it paints straight into it.
-            yield Photo(sample, picture, faces, picture.rgb.copy() if self.checker and faces else picture.rgb)
+            photo = Photo(sample, picture, faces, picture.rgb.copy() if self.checker and faces else picture.rgb)
+            carry_out(self.standing.of(shard.shard_id, sample.key), photo)
+            yield photo
 
     def _render(self, chunk: list[Photo]) -> None:
         """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""
@@ -220,7 +153,7 @@ class RenderStage:
             failed = checker.check(faces)
             matching = {id(face) for _, face in failed}
             for _, face in failed:
-                face.why = _MATCHED
+                face.why = MATCHED
             left = [one for one in faces if id(one[1]) not in matching]
             if self.bystanders and left:
                 near = [one for one, close in zip(left, self.bystanders.near(left), strict=True) if close]
@@ -244,7 +177,7 @@ class RenderStage:
             return
         try:
             if self.job.method.name not in SYNTHESIS_METHODS:
-                redact(photo.out, face.box, self.job.method.name)
+                redact(photo.out, face.box, face.method)
                 return
             if face.method == self.job.method.name and face.tries:
                 surrogate = self.surrogates[face.tries[0]]
@@ -304,6 +237,7 @@ class RenderStage:
             "metadata_stripped": list(picture.stripped) if picture else None,
             "notes": list(picture.notes) if picture else None,
             "faces": [face.row(self.job) for face in photo.faces] if photo else [],
+            "review": self.standing.word(shard.shard_id, sample.key),
         }
 
     def _new_key(self, sample: Sample, shard: Shard) -> str | None:
@@ -335,6 +269,7 @@ class RenderStage:
                 "run": self.key,
                 "files": files,
                 "manifest_sha256": sha256(manifest),
+                **self.standing.vouched(shard.shard_id, self.keyring),
                 **summary,
             },
         )

@@ -13,9 +13,10 @@ from forgery import Forger, check
 from runs import SECRET, Run
 from typer.testing import CliRunner
 
-from anonlib.audit.statement import FILES, STATEMENT, Statement, publish, withdraw
+from anonlib.audit.statement import Statement, publish, withdraw
 from anonlib.audit.verify import unproved
 from anonlib.cli import app
+from anonlib.pipeline.places import AUDIT_FILES, STATEMENT
 from anonlib.privacy.certificate import Untrue, canonical, signature_of
 from anonlib.storage import Storage, open_storage
 
@@ -71,7 +72,7 @@ def test_withdrawn_it_leaves_nothing(forger: Forger, finished: Run, release: Sto
 def test_only_an_audits_own_files_are_vouched_for(release: Storage) -> None:
     with pytest.raises(ValueError, match=r"notes\.txt is none of"):
         publish(release, SECRET.encode(), {"notes.txt": b"Ada"}, [])
-    assert "notes.txt" not in FILES
+    assert "notes.txt" not in AUDIT_FILES
 
 
 @pytest.mark.parametrize("name", REPORT)

@@ -153,6 +153,12 @@ UNDONE: dict[str, tuple[Tampering, str]] = {
     "rows in another order": (manifest(lambda rows: rows[::-1]), "where its manifest has"),
     "a status that is none": (row_says(status="fine"), "has the status 'fine'"),
     "a photo with faces that has none": (row_says(status="no_face"), "is no_face with 1 faces"),
+    "a photo that was withheld and is there": (row_says(review="withheld"), "and a reviewer otherwise"),
+    "a face that was hidden in a photo without any": (
+        manifest(lambda rows: rows[0].update(review="masked")),  # type: ignore[func-returns-value]
+        "and a reviewer otherwise",
+    ),
+    "a review in words of one's own": (row_says(review="fine"), "and a reviewer otherwise"),
     "a quarantined photo with data": (row_says(status="quarantined"), "and names data that is not"),
     "two manifests swapped": (
         lambda r: swap(r, MANIFEST, f"manifest/{OTHER}.parquet"),
@@ -291,3 +297,10 @@ def test_an_original_that_is_put_back_is_caught(forger: Forger, finished: Run) -
     check(forger.root)
     with pytest.raises(Untrue, match="is signed by the key"):
         check(forger.root, OURS)
+
+
+def test_a_release_from_before_there_were_reviews_is_still_checked(forger: Forger) -> None:
+    for path in forger.path("manifest").iterdir():
+        pq.write_table(pq.read_table(path).drop_columns(["review"]), path)
+    forger.reseal()
+    check(forger.root)

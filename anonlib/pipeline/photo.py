@@ -1,0 +1,87 @@
+"""A photo and its faces on their way through `render`: what to do, what was done, what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.config import JobConfig
+from anonlib.datasets import Sample
+from anonlib.faces.image import Picture
+from anonlib.pipeline.check import Finding
+from anonlib.pipeline.surrogates import happiness
+from anonlib.privacy.claims import claim_of
+from anonlib.records import MESH_POINTS
+
+METHOD_VERSION = "3"
+MATCHED = "still matched the source"
+
+
+@dataclass
+class Face:
+    """One face of the plan on its way through: what to do, what was done, what was found."""
+
+    planned: dict[str, Any]
+    method: str
+    tries: list[str]
+    digest: str | None = None
+    coverage: float | None = None
+    fallback: str | None = None
+    reason: str | None = None
+    why: str = MATCHED
+    findings: list[Finding] = field(default_factory=list)
+    detected_again: bool | None = None
+
+    @property
+    def box(self) -> NDArray[np.float32]:
+        return np.array(self.planned["box"], np.float32)
+
+    @property
+    def mesh(self) -> NDArray[np.float32]:
+        return np.array(self.planned["mesh"], np.float32).reshape(MESH_POINTS, 3)
+
+    @property
+    def landmarks(self) -> NDArray[np.float32]:
+        return np.array(self.planned["landmarks"], np.float32).reshape(5, 2)
+
+    @property
+    def happy(self) -> float:
+        return happiness(self.planned["expression"])
+
+    def row(self, job: JobConfig) -> dict[str, Any]:
+        """The MANIFEST_FACE of this face."""
+        return {
+            "box": self.planned["box"],
+            "score": self.planned["score"],
+            "method": self.method,
+            "method_version": METHOD_VERSION,
+            "k": self.planned["k"] if self.method == job.method.name else None,
+            "epsilon": None if self.fallback else claim_of(job.method).epsilon,
+            "surrogate_digest": self.digest,
+            "mask_coverage": self.coverage,
+            "similarity": [
+                {"recognizer": one.recognizer, "to_source": one.similarity, "threshold": one.threshold}
+                for one in self.findings
+            ],
+            "detected_again": self.detected_again,
+            "fallback": self.fallback,
+            "reason": self.reason,
+        }
+
+
+@dataclass
+class Photo:
+    """One readable image on its way through; `out` becomes the release's pixels."""
+
+    sample: Sample
+    picture: Picture
+    faces: list[Face]
+    out: NDArray[np.uint8]
+    problem: str | None = None
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        return self.picture.rgb
