@@ -199,6 +199,23 @@ class StorageConfig(_Frozen):
     region: str | None = None
 
 
+class PolicyConfig(_Frozen):
+    """What an audit must find for a release to pass; it is always the bound of the 95 % interval that counts.
+
+    `excess`: how much more often any attacker may name or verify people than if every face were a flat ellipse, since
+    what hair, clothes and place give away is no method's. `missed`: the share of images in which a second look may
+    find a face that was left as it was. `reviewed`: how many images a person must have judged, and `reviewed_upper`
+    the Clopper-Pearson bound that they must reach. `kept`: the least value of measures of utility, by name. Nothing
+    here asks whether leaks are allowed, or a certificate that does not hold.
+    """
+
+    excess: float = Field(default=0.05, ge=0, le=1)
+    missed: float = Field(default=0.05, ge=0, le=1)
+    reviewed: int = Field(default=0, ge=0)
+    reviewed_upper: float = Field(default=0.01, gt=0, le=1)
+    kept: dict[str, float] = Field(default_factory=dict)
+
+
 class JobConfig(_Frozen):
     """One job. Every field has a flag of the same name (`--method k-diff --k 5`)."""
 
@@ -215,6 +232,7 @@ class JobConfig(_Frozen):
     ledger: LedgerConfig | None = None
     ray: RayConfig = RayConfig()
     storage: StorageConfig = StorageConfig()
+    policy: PolicyConfig = PolicyConfig()
     accept_licences: tuple[str, ...] = ()
 
     @field_validator("keep_fields")

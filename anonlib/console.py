@@ -279,6 +279,9 @@ def print_verified(found: Verified) -> None:
     ]
     if found.classes:
         rows.append(("classes", f"{found.people:,} people, each in one of {found.classes:,} classes"))
+    if found.audit is not None:
+        failed = f"FAILED its policy: {'; '.join(found.audit.failed)}"
+        rows.append(("audit", "passed its policy; see report.html" if found.audit.passed else failed))
     rows += [("signed by", certificate.public_key + (", as it should be" if found.pinned else ""))]
     rows += [("not proved" if number == 0 else "", line) for number, line in enumerate(unproved(found))]
     print_rows(rows)

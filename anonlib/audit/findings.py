@@ -163,18 +163,21 @@ class Gate(Finding):
 
 
 class Model(Finding):
-    """A model or file that made the release or judged it."""
+    """A model or file that made the release or judged it; `commercial` None where only its own terms can say."""
 
     name: str
     role: str
     licence: str
-    commercial: bool
+    commercial: bool | None
     sha256: str
     used_for: Literal["release", "audit"]
 
 
 class Report(Finding):
-    """The whole of report.json."""
+    """The whole of report.json.
+
+    `people` and `photos` that were attacked; `labelled`: the dataset said who they are, and not a clustering.
+    """
 
     version: int = VERSION
     release: str
@@ -184,6 +187,7 @@ class Report(Finding):
     claim: Claim
     people: int
     photos: int
+    labelled: bool
     counts: Counts
     gate: Gate
     thresholds: tuple[Threshold, ...]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from anonlib.audit.contents import Expected, check_folder, check_parquet, check_tar
+from anonlib.audit.statement import STATEMENT, Statement, read_statement
 from anonlib.audit.untrusted import Marker, Note, parsed, read, rows_of, shards_of
 from anonlib.config import MethodConfig
 from anonlib.datasets.base import format_of
@@ -34,7 +35,10 @@ _SUMMED = ("images", "faces", "released", "no_face", "quarantined")
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found to be so. `pinned`: the key was given; `classes` and `people` of a class method, else 0."""
+    """What was found to be so. `pinned`: the key was given; `classes` and `people` of a class method, else 0.
+
+    `audit` is None for a release that nobody audited.
+    """
 
     certificate: Certificate
     pinned: bool
@@ -42,6 +46,7 @@ class Verified:
     classes: int
     people: int
     keep_fields: tuple[str, ...]
+    audit: Statement | None = None
 
 
 def verify(release: Storage, key: str | None = None) -> Verified:
@@ -60,6 +65,8 @@ def verify(release: Storage, key: str | None = None) -> Verified:
         vouched |= {room.marker(one.shard), room.path("manifest", f"{one.shard}.parquet"), *marker.files}
     if merkle_root(leaves) != certificate.merkle_root:
         raise Untrue("the markers and manifests are not those that were signed: their Merkle root differs")
+    audit = read_statement(release, certificate)
+    vouched |= {STATEMENT, *audit.files} if audit is not None else set()
     _check_no_strays(release, vouched)
     wardrobe = _check_table(release, certificate, method)
     tally = Tally(method, wardrobe)
@@ -71,7 +78,7 @@ def verify(release: Storage, key: str | None = None) -> Verified:
         raise Untrue(f"the certificate counts {certificate.counts}, the manifests {tally.counts}")
     people = wardrobe.people if isinstance(wardrobe, Classes) else 0
     classes = wardrobe.rows if isinstance(wardrobe, Classes) else 0
-    return Verified(certificate, key is not None, len(vouched), classes, people, tuple(note.keep_fields))
+    return Verified(certificate, key is not None, len(vouched), classes, people, tuple(note.keep_fields), audit)
 
 
 def in_words(claim: Claim) -> str:
@@ -92,6 +99,8 @@ def unproved(found: Verified) -> list[str]:
     if found.certificate.table is not None:
         said.append("who the people are, and that no two are one: their templates stay with the maker")
         said.append("that each picture shows the surrogate which its row names: surrogates stay with the maker")
+    if found.audit is None:
+        said.append("how it stands up to attacks: nobody has audited it (`anonlib audit`)")
     said.append("that every face was found, and that hair, clothes and background give nobody away")
     if method in _WITHOUT_PROOF:
         said.append(_WITHOUT_PROOF[method])

@@ -153,24 +153,33 @@ def public_key(secret: bytes) -> str:
 def signed(certificate: Certificate, secret: bytes) -> Certificate:
     """The certificate with key and signature; the same bytes every time."""
     ready = replace(certificate, public_key=public_key(secret))
-    return replace(ready, signature=_signing_key(secret).sign(ready.signed_bytes()).hex())
+    return replace(ready, signature=signature_of(ready.signed_bytes(), secret))
+
+
+def signature_of(data: bytes, secret: bytes) -> str:
+    """The hex signature of other bytes by the key of all certificates of this secret."""
+    return _signing_key(secret).sign(data).hex()
 
 
 def check_signature(certificate: Certificate, pinned: str | None = None) -> None:
     """Raise Untrue unless the certificate's own key signed it, and that is the `pinned` hex key if one is given."""
+    if pinned is not None and pinned.strip().lower() != certificate.public_key:
+        raise Untrue(f"the certificate is signed by the key {certificate.public_key}, not by the one that was given")
+    check_signature_of(certificate.signed_bytes(), certificate.signature, certificate.public_key, "the certificate")
+
+
+def check_signature_of(data: bytes, signature: str, key: str, what: str) -> None:
+    """Raise Untrue, about `what`, unless the hex `signature` of `data` is by the hex public `key`."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    if pinned is not None and pinned.strip().lower() != certificate.public_key:
-        raise Untrue(f"the certificate is signed by the key {certificate.public_key}, not by the one that was given")
     try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(certificate.public_key))
-        signature = bytes.fromhex(certificate.signature)
-        if signature.hex() != certificate.signature:
+        read = bytes.fromhex(signature)
+        if read.hex() != signature:
             raise ValueError("another spelling of the signature")
-        key.verify(signature, certificate.signed_bytes())
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(read, data)
     except (InvalidSignature, ValueError):
-        raise Untrue("the certificate's signature does not fit: it was changed after it was signed") from None
+        raise Untrue(f"{what}'s signature does not fit: it was changed after it was signed") from None
 
 
 def _signing_key(secret: bytes) -> Ed25519PrivateKey:

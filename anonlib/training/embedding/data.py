@@ -75,18 +75,22 @@ class Faces:
 
 @dataclass(frozen=True)
 class Batch:
-    """`crop` (n, 3, s, s) 0-1, `alpha` (n, 1, s, s), `points` (n, 5, 2) px; `own` and `donor`: (n, d) a recognizer."""
+    """`crop` (n, 3, s, s) 0-1, `alpha` (n, 1, s, s), `points` (n, 5, 2) px, `female` (n, 1) -1 to 1.
+
+    `own` and `donor`: (n, d) a recognizer.
+    """
 
     crop: Tensor
     alpha: Tensor
     points: Tensor
+    female: Tensor
     own: dict[str, Tensor]
     donor: dict[str, Tensor]
 
     def part(self, rows: slice) -> Batch:
         """Some of the faces."""
         own, donor = ({name: one[rows] for name, one in ends.items()} for ends in (self.own, self.donor))
-        return Batch(self.crop[rows], self.alpha[rows], self.points[rows], own, donor)
+        return Batch(self.crop[rows], self.alpha[rows], self.points[rows], self.female[rows], own, donor)
 
     @property
     def direction(self) -> Tensor:
@@ -126,6 +130,7 @@ class Batches:
             torch.where(turn, crops.flip(3), crops),
             torch.where(turn, alpha.flip(3), alpha),
             torch.from_numpy(points.astype(np.float32)).to(self.device),
+            torch.from_numpy(2 * self.faces.female[rows, None] - 1).to(self.device),
             {name: torch.from_numpy(vectors[rows]).to(self.device) for name, vectors in self.centred.items()},
             {name: torch.from_numpy(vectors[donors]).to(self.device) for name, vectors in self.centred.items()},
         )

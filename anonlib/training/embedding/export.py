@@ -44,7 +44,7 @@ class _Writer:
         x = self.graph.add(
             "Add", seen, self._conv("Conv", self._scaled(self._enlarged(drawn), 4.0), weight[:, 3:], None, stride=2)
         )
-        skips = []
+        skips = [x]
         for down, block in zip(net.down, net.seen, strict=False):
             x = self._block(block, self._layer(down, self._bent(x)))
             skips.append(x)
@@ -58,9 +58,9 @@ class _Writer:
             if side == FLOW_SIDE:
                 shifts = self._layer(net.flow, self._bent(x))
         out = self._layer(net.out, self._bent(x))
-        kept = self.graph.add("Sigmoid", self._enlarged(self._cut(out, [3], [6], [1])))
+        kept = self.graph.add("Sigmoid", self._cut(out, [3], [6], [1]))
         tint = self.graph.add("Mul", self._scaled(kept, 2.0 / MOST_CHANGE), drawn)
-        tint = self._bounded(self.graph.add("Add", tint, self._enlarged(self._cut(out, [0], [3], [1]))), MOST_CHANGE)
+        tint = self._bounded(self.graph.add("Add", tint, self._cut(out, [0], [3], [1])), MOST_CHANGE)
         self._enlarged(tint, "tint")
         self._bounded(shifts, MOST_SHIFT, "shift")
         self.graph.outputs += [Value("tint", ("n", 3, SIDE, SIDE)), Value("shift", ("n", 2, FLOW_SIDE, FLOW_SIDE))]

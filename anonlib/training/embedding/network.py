@@ -8,7 +8,8 @@ modulates the bottleneck and every stage of the decoder (FiLM, Perez et al. 2018
 field of shifts, since every recognizer reads the distances in a face.
 
 What is fine in a tint comes from the linear map, which learnt it from faces; the U-Net keeps more or less of it and
-adds what is coarse. Left to draw finely it finds specks and grids, which deceive its own recognizers and nobody else.
+draws what is missing. Left alone it finds specks and grids, which deceive its own recognizers and nobody else, and two
+faces that shine through each other; a critic (see objective.py) takes those out of it.
 There is no normalization: a face's output must not depend on its batch, and the exported graph stays plain.
 """
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from anonlib.records import EMBEDDING_DIM
 from anonlib.synthesis.embedding import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
 
-WIDTHS = (16, 40, 80, 128)
+WIDTHS = (24, 40, 80, 128)
 """Channels at 64, 32, 16 and 8 px."""
 RANK, DRAWN_SIDE = 80, SIDE // 2
 """Of the linear map, and the side of what it draws."""
@@ -66,11 +67,11 @@ class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(WIDTHS))
         self.seen = nn.ModuleList(Block(width, False) for width in WIDTHS[1:3])
         self.middle = nn.ModuleList(Block(WIDTHS[3], True) for _ in range(2))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in reversed(list(pairwise(WIDTHS[1:]))))
-        self.made = nn.ModuleList(Block(width, True) for width in reversed(WIDTHS[1:3]))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in reversed(list(pairwise(WIDTHS))))
+        self.made = nn.ModuleList(Block(width, True) for width in reversed(WIDTHS[:3]))
         self.style = nn.Linear(EMBEDDING_DIM, _STYLE)
         self.flow = nn.Conv2d(WIDTHS[2], 2, 3, padding=1)
-        self.out = nn.Conv2d(WIDTHS[1], 6, 3, padding=1)
+        self.out = nn.Conv2d(WIDTHS[0], 6, 3, padding=1)
         with torch.no_grad():
             for layer in (self.flow, self.out):
                 layer.weight.mul_(_QUIET)
@@ -81,7 +82,7 @@ class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         # A direction's numbers are about 1/sqrt(64) each.
         style = F.leaky_relu(self.style(direction * (EMBEDDING_DIM / 2) ** 0.5), SLOPE)
         x = self.stem(torch.cat([2 * crop - 1, 4 * self._enlarged(drawn)], dim=1))
-        skips = []
+        skips = [x]
         for down, block in zip(self.down, self.seen, strict=False):
             x = block(down(F.leaky_relu(x, SLOPE)))
             skips.append(x)
@@ -93,7 +94,7 @@ class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
             x = block(up(F.leaky_relu(x, SLOPE)) + skips.pop(), style)
             if x.shape[-1] == FLOW_SIDE:
                 shifts = MOST_SHIFT * torch.tanh(self.flow(F.leaky_relu(x, SLOPE)))
-        added, kept = (self._enlarged(one) for one in self.out(F.leaky_relu(x, SLOPE)).chunk(2, dim=1))
+        added, kept = self.out(F.leaky_relu(x, SLOPE)).chunk(2, dim=1)
         tint = MOST_CHANGE * torch.tanh(2 / MOST_CHANGE * torch.sigmoid(kept) * drawn + added)
         return self._enlarged(tint), shifts
 

@@ -21,6 +21,7 @@ from anonlib.training.embedding.network import EmbeddingNet, applied
 from anonlib.training.embedding.readers import Reader, moved_points, view
 from anonlib.training.embedding.start import begin
 from anonlib.training.generator.faces import SECOND_RECOGNIZER
+from anonlib.training.generator.network import Critic
 from anonlib.training.loop import Settings, autocast, grid_of
 
 READERS = (PIPELINE_RECOGNIZER, SECOND_RECOGNIZER)
@@ -39,6 +40,8 @@ _LINEAR_RATE = 0.1
 """How fast the linear map learns, which begins where it may stay, beside the rest."""
 _HARD = 10.0
 """How much faster than in proportion a tint costs."""
+_CRITIC_FROM = 0.02
+"""Share of the run after which the critic is heard: before, the outputs are the photos."""
 _SHOWN = 8
 _SHEET_SEED = 5
 
@@ -54,6 +57,7 @@ class Weights:
     colour: float = 10.0
     shift: float = 0.015
     looks: float = 0.3
+    critic: float = 0.8
 
 
 class Training:
@@ -76,11 +80,13 @@ class Training:
         self.net = net.to(settings.device, memory_format=torch.channels_last)
         linear = [*net.wish.parameters(), *net.draw.parameters()]
         rest = [one for one in net.parameters() if all(one is not other for other in linear)]
-        self.networks: Mapping[str, nn.Module] = {"generator": self.net}
+        self.critic = Critic(told=1).to(settings.device, memory_format=torch.channels_last)
+        self.networks: Mapping[str, nn.Module] = {"generator": self.net, "critic": self.critic}
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
             "generator": torch.optim.Adam(
                 [{"params": rest}, {"params": linear, "scale": _LINEAR_RATE}], betas=(0.9, 0.99)
-            )
+            ),
+            "critic": torch.optim.Adam(self.critic.parameters(), betas=(0.5, 0.99)),
         }
         centres = faces.centres()
         self.readers = [
@@ -94,6 +100,10 @@ class Training:
         batch = self.batches.draw(random)
         out, moved, tints = self._changed(self.net, batch)
         parts = self._price(batch, out, moved, tints, random.random() < _LOOKS_SHARE)
+        if progress >= _CRITIC_FROM:
+            self.critic.requires_grad_(False)
+            parts["critic"] = -self._believed(out, batch).mean()
+            self.critic.requires_grad_(True)
         figures = {name: float(value.detach()) for name, value in parts.items()}
         counts = asdict(self.weights)
         loss = torch.stack([counts[name] * value for name, value in parts.items()]).sum()
@@ -111,7 +121,22 @@ class Training:
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         optimizer.step()
-        return figures
+        return figures | {"hinge": self._taught(out.detach(), batch)}
+
+    def _taught(self, out: Tensor, batch: Batch) -> float:
+        """A step of the critic, which tells outputs from photos; its loss, 2 for one that is lost."""
+        optimizer = self.optimizers["critic"]
+        hinge = F.relu(1 - self._believed(batch.crop, batch)).mean() + F.relu(1 + self._believed(out, batch)).mean()
+        optimizer.zero_grad(set_to_none=True)
+        hinge.backward()
+        optimizer.step()
+        return float(hinge.detach())
+
+    def _believed(self, crops: Tensor, batch: Batch) -> Tensor:
+        """How far the critic takes patches for a photo of somebody of that gender."""
+        with autocast(self.settings):
+            answer = self.critic((crops - 0.5).contiguous(memory_format=torch.channels_last), batch.female)
+        return answer.float()
 
     def measure(self, generator: nn.Module) -> dict[str, float]:
         """Cosines to source and donor, each about the recognizer's centre, and how much of the photo is kept."""

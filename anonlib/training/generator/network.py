@@ -144,25 +144,30 @@ class Block(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
 class Critic(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
     """Says of patches whether they come from a photo: detail (n, 3, s, s) -> (n, 1, s / 16, s / 16).
 
-    It knows where it looks, since textures are aligned.
+    It knows where it looks, since faces are aligned, and with `told` numbers (n, told) whose patches they claim to be
+    (projection, Miyato and Koyama 2018).
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, told: int = 0) -> None:
         super().__init__()
         widths = (5, width, 2 * width, 4 * width, 4 * width)
         self.layers = nn.ModuleList(
             [nn.utils.parametrizations.spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise(widths)]
         )
         self.answer = nn.utils.parametrizations.spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
+        self.claimed = nn.utils.parametrizations.spectral_norm(nn.Linear(told, widths[-1])) if told else None
 
-    def forward(self, detail: Tensor) -> Tensor:
+    def forward(self, detail: Tensor, told: Tensor | None = None) -> Tensor:
         count, _, side, _ = detail.shape
         line = torch.linspace(-1, 1, side, device=detail.device, dtype=detail.dtype)
         where = torch.stack(torch.meshgrid(line, line, indexing="xy")).expand(count, 2, side, side)
         x = torch.cat([4 * detail, where], dim=1)
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
-        return self.answer(x)
+        answer = self.answer(x)
+        if self.claimed is not None and told is not None:
+            answer = answer + (self.claimed(told)[:, :, None, None] * x).sum(dim=1, keepdim=True)
+        return answer
 
 
 def zone_of(side: int) -> NDArray[np.float32]:

@@ -1,0 +1,123 @@
+"""What a report says of a release before anything is attacked: counts, claim, models, software; from its own files."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+from anonlib import __version__
+from anonlib.audit.findings import Claim, Counts, Model
+from anonlib.audit.untrusted import rows_of
+from anonlib.audit.verify import in_words
+from anonlib.models.catalog import MODELS
+from anonlib.pipeline import tables
+from anonlib.pipeline.certify import CLASSES_TABLE, committed
+from anonlib.pipeline.places import Room
+from anonlib.privacy.certificate import Certificate
+from anonlib.records import CERTIFIED_CLASSES, QUARANTINED
+from anonlib.storage import Storage
+
+LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
+"""Whose versions a figure may depend on."""
+_TELLING = ("name", "k", "texture", "epsilon", "kappa", "own_angle", "other_angle", "draw", "accept")
+
+
+def counts_of(release: Storage, shards: Iterable[str]) -> Counts:
+    """Images and faces of the manifests, and why any of them is an exception."""
+    images: Counter[str] = Counter()
+    methods: Counter[str] = Counter()
+    fallbacks: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    number = 0
+    for one in committed(Room(release, ""), shards):
+        number += 1
+        for row in tables.from_bytes(one.manifest, ["status", "reason", "faces"]).to_pylist():
+            images[row["status"]] += 1
+            if row["status"] == QUARANTINED:
+                reasons[without_numbers(row["reason"])] += 1
+                continue
+            for face in row["faces"]:
+                methods[face["method"]] += 1
+                if face["fallback"] is not None:
+                    fallbacks[f"{face['fallback']}: {without_numbers(face['reason'])}"] += 1
+    return Counts(
+        shards=number,
+        images=images.total(),
+        released=images["released"],
+        no_face=images["no_face"],
+        quarantined=images[QUARANTINED],
+        faces=methods.total(),
+        methods=dict(methods.most_common()),
+        fallbacks=dict(fallbacks.most_common()),
+        quarantine_reasons=dict(reasons.most_common()),
+    )
+
+
+def claim_of(release: Storage, certificate: Certificate) -> Claim:
+    """The certificate's claim and, for classes, how many have how many people."""
+    claim = certificate.claim
+    sizes: Counter[int] = Counter()
+    effective: Counter[int] = Counter()
+    if certificate.table is not None and certificate.table.path == CLASSES_TABLE:
+        for row in rows_of(release.read(CLASSES_TABLE), CERTIFIED_CLASSES, CLASSES_TABLE):
+            sizes[row["k"]] += 1
+            effective[row["effective_k"]] += 1
+    return Claim(
+        kind=claim.kind,
+        text=in_words(claim),
+        k=claim.k,
+        class_sizes=dict(sorted(sizes.items())),
+        effective_sizes=dict(sorted(effective.items())),
+        epsilon=claim.epsilon,
+        epsilon_unit=claim.metric or "",
+    )
+
+
+def models_of(certificate: Certificate, judges: Collection[str]) -> tuple[Model, ...]:
+    """What made the release, as its certificate has it, and what judged it."""
+    made = [
+        Model(
+            name=name,
+            role=str(MODELS[name].role) if name in MODELS else name,
+            licence=told["licence"],
+            commercial=MODELS[name].commercial if name in MODELS else None,
+            sha256=told["sha256"],
+            used_for="release",
+        )
+        for name, told in sorted(certificate.models.items())
+    ]
+    judged = [
+        Model(
+            name=name,
+            role=str(MODELS[name].role),
+            licence=MODELS[name].licence,
+            commercial=MODELS[name].commercial,
+            sha256=MODELS[name].sha256,
+            used_for="audit",
+        )
+        for name in sorted(judges)
+    ]
+    return (*made, *judged)
+
+
+def settings_of(certificate: Certificate) -> dict[str, str | int | float | bool | None]:
+    """The method's settings that mean something to a reader."""
+    return {name: certificate.method[name] for name in _TELLING if certificate.method.get(name) is not None}
+
+
+def software() -> dict[str, str]:
+    """anonlib and the libraries that are installed here, with their versions."""
+    found = {"anonlib": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def without_numbers(reason: str | None) -> str:
+    """A reason as a kind of reason: its numbers do not make it another one."""
+    return re.sub(r"\d+(\.\d+)?", "N", reason or "no reason given")

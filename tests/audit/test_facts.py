@@ -1,0 +1,73 @@
+"""A report's counts are the release's own: they add up, and every exception has its reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from forgery import CLASSES, MANIFEST, Forger
+from runs import Run
+
+from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software, without_numbers
+from anonlib.pipeline.certify import CERTIFICATE
+from anonlib.privacy.certificate import Certificate
+from anonlib.storage import open_storage
+
+
+def certificate(root: Path) -> Certificate:
+    return Certificate.from_bytes((root / CERTIFICATE).read_bytes())
+
+
+def shards(root: Path) -> list[str]:
+    return list(json.loads((root / "run.json").read_text())["shards"])
+
+
+def test_counts_are_those_of_the_job(finished: Run) -> None:
+    counts = counts_of(open_storage(str(finished.output)), shards(finished.output))
+    summary = finished.summary
+    assert (counts.shards, counts.images, counts.faces) == (summary.shards, summary.images, summary.faces)
+    assert counts.images == counts.released + counts.no_face + counts.quarantined
+    assert sum(counts.methods.values()) == counts.faces > 0
+    assert sum(counts.fallbacks.values()) >= summary.fallbacks
+
+
+def test_an_exception_is_counted_by_its_reason(forger: Forger) -> None:
+    def two(rows: list[dict[str, Any]]) -> None:
+        rows[0] |= {"status": "quarantined", "reason": "17 px is too small"}
+        rows[1] |= {"status": "quarantined", "reason": "18 px is too small"}
+
+    forger.rows(MANIFEST, two)
+    counts = counts_of(open_storage(str(forger.root)), shards(forger.root))
+    assert counts.quarantined == 2 and counts.quarantine_reasons == {"N px is too small": 2}
+
+
+def test_a_claim_tells_how_many_classes_have_how_many_people(finished: Run, forger: Forger) -> None:
+    claim = claim_of(open_storage(str(finished.output)), certificate(finished.output))
+    assert claim.k == 2 and claim.text == "k-anonymity of the identity channel, k = 2"
+    before = sum(claim.class_sizes.values())
+    assert before > 1 and min(claim.class_sizes) >= 2 and sum(claim.effective_sizes.values()) == before
+
+    forger.rows(CLASSES, lambda rows: rows[:-1])
+    assert sum(claim_of(open_storage(str(forger.root)), certificate(forger.root)).class_sizes.values()) == before - 1
+
+
+def test_models_name_what_made_the_release_and_what_judged_it(finished: Run) -> None:
+    made = certificate(finished.output)
+    models = models_of(made, ["fr-feature"])
+    assert {one.name for one in models if one.used_for == "release"} == set(made.models)
+    (judge,) = [one for one in models if one.used_for == "audit"]
+    assert judge.name == "fr-feature" and judge.licence and len(judge.sha256) == 64
+
+
+def test_settings_are_those_that_were_given(finished: Run) -> None:
+    settings = settings_of(certificate(finished.output))
+    assert settings["name"] == "k-diff" and settings["k"] == 2 and "epsilon" not in settings
+
+
+def test_software_names_this_anonlib_and_its_libraries() -> None:
+    assert {"anonlib", "numpy", "torch"} <= set(software())
+
+
+def test_numbers_do_not_make_another_reason() -> None:
+    assert without_numbers("17.5 px of 20") == "N px of N" and without_numbers(None) == "no reason given"
