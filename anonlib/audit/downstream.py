@@ -34,7 +34,7 @@ NAME = "expression learned from the release"
 
 _SIDE = 64
 _LEARNED = 1200
-_ROUNDS = 12
+_ROUNDS = 8
 _BATCH = 32
 _SPOKEN = {"happiness": "happy", "smiling": "happy", "neutral": "neutral", "happy": "happy"}
 
