@@ -15,8 +15,9 @@ import typer
 from anonlib.audit.attacks import FAR, Attacks, attack
 from anonlib.audit.evidence import Evidence
 from anonlib.audit.figures import cosine, percent, without_nan
-from anonlib.audit.gather import RECOGNIZERS, gather
+from anonlib.audit.gather import gather
 from anonlib.audit.linkage import Linkage, link
+from anonlib.audit.looks import RECOGNIZERS
 from anonlib.audit.utility import Fallbacks, Utility, measure
 from anonlib.cli import Given, takes_job
 from anonlib.config import JobConfig, load_config

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import photos
+import pyarrow.parquet as pq
 import pytest
 from runs import Run, contents, images, job, run_job
 
 from anonlib.audit.again import nearest
 from anonlib.audit.attacks import attack
 from anonlib.audit.evidence import Evidence
-from anonlib.audit.gather import RECOGNIZERS, gather
-from anonlib.audit.utility import measure
+from anonlib.audit.gather import gather
+from anonlib.audit.looks import RECOGNIZERS, Observer, to_arrays
+from anonlib.audit.utility import measure, mesh_error
 from anonlib.config import JobConfig
 from anonlib.faces.detect import Faces
 from anonlib.pipeline.job import JobError
@@ -29,7 +31,7 @@ SCRIPT = Path(__file__).parents[2] / "jobs" / "evaluate.py"
 
 @pytest.fixture(scope="module")
 def gathered(finished: Run) -> Evidence:
-    return gather(finished.config, context=True)
+    return gather(finished.config)
 
 
 @pytest.fixture
@@ -46,21 +48,54 @@ def boxes(*rows: tuple[float, float, float, float]) -> Faces:
     )
 
 
+def landmark_error(looked: Evidence) -> float:
+    used = looked.replaced & looked.released.found
+    assert used.sum() >= 6
+    return float(np.nanmedian(mesh_error(looked.clear.mesh[used], looked.released.mesh[used])))
+
+
 def test_every_labelled_face_is_there_once(gathered: Evidence) -> None:
+    assert gathered.labelled
     assert Counter(Counter(gathered.subjects.tolist()).values()) == {2: 12}
     assert (gathered.images, gathered.quarantined) == (27, 0)
     assert len(gathered.labelled_fallbacks) == 24
-    for vectors in (gathered.clear, gathered.released, gathered.context):
-        assert vectors is not None
+    assert set(gathered.looks) == {"clear", "released", "blur", "pixelate", "solid"}
+    for look in gathered.looks.values():
         for name in RECOGNIZERS:
-            assert len(vectors[name]) == 24
-            np.testing.assert_allclose(np.linalg.norm(vectors[name], axis=1), 1.0, atol=1e-4)
+            assert len(look.vectors[name]) == 24
+            np.testing.assert_allclose(np.linalg.norm(look.vectors[name], axis=1), 1.0, atol=1e-4)
+        assert look.mesh.shape == (24, 468, 2) and look.pose.shape == (24, 3) and look.crops.shape == (24, 112, 112, 3)
 
 
 def test_a_face_is_compared_with_itself_and_not_with_its_neighbour(gathered: Evidence) -> None:
-    used = gathered.replaced & gathered.found
-    assert used.sum() >= 6
-    assert np.nanmedian(gathered.mesh_error[used]) < 0.15
+    assert landmark_error(gathered) < 0.15
+
+
+def test_an_original_shows_what_its_scan_saw_and_a_flat_ellipse_nothing(gathered: Evidence, finished: Run) -> None:
+    (faces,) = (finished.workspace / "scan").glob("*/faces")
+    scanned = pq.ParquetDataset(faces).read(columns=["label", "female", "age", "yaw", "sharpness"]).to_pylist()
+    rows = sorted((row for row in scanned if row["label"]), key=lambda row: row["age"])
+    order = np.argsort(gathered.clear.age)
+    for name, seen in {
+        "age": gathered.clear.age,
+        "female": gathered.clear.female,
+        "yaw": gathered.clear.pose[:, 0],
+        "sharpness": gathered.clear.sharpness,
+    }.items():
+        np.testing.assert_allclose(seen[order], [row[name] for row in rows], rtol=1e-2, atol=1e-2)
+    hidden = gathered.looks["solid"]
+    assert not hidden.found.any()
+    for nothing in (hidden.female, hidden.age, hidden.expression, hidden.pose, hidden.mesh, hidden.sharpness):
+        assert np.isnan(nothing).all()
+
+
+def test_redactions_hide_the_face_in_the_middle_of_its_crop_and_leave_the_rest(gathered: Evidence) -> None:
+    clear = gathered.clear.crops.astype(int)
+    for name in ("blur", "pixelate", "solid"):
+        off = np.abs(gathered.looks[name].crops.astype(int) - clear).mean(axis=(0, 3))
+        assert off[40:80, 40:80].mean() > 8 * off[:4, :4].mean()
+    assert (gathered.looks["solid"].crops[:, 50:70, 50:70] == 127).all()
+    assert np.abs(gathered.released.crops.astype(int) - clear)[:, 40:80, 40:80].mean() > 5
 
 
 def test_people_and_classes_are_those_of_the_plan(gathered: Evidence) -> None:
@@ -79,10 +114,45 @@ def test_a_donor_is_in_the_class_that_averages_it(gathered: Evidence) -> None:
     assert gathered.averaged.sum() == np.isin(gathered.donor_people, gathered.people).sum()
 
 
-def test_a_hidden_face_is_another_picture(gathered: Evidence) -> None:
-    assert gathered.context is not None
+def test_a_donors_portrait_is_the_clear_look_at_it(gathered: Evidence) -> None:
+    assert len(gathered.donor_people) >= 4
+    portraits = gathered.donors["fr-feature"]
+    assert (portraits @ gathered.clear.vectors["fr-feature"].T).max(axis=1).min() > 0.999
+
+
+def test_a_second_audit_looks_at_the_release_alone(copied: JobConfig, tmp_path: Path) -> None:
+    first = gather(copied)
+    kept = sorted((tmp_path / "workspace" / "audit").rglob("*.npz"))
+    assert [path.name for path in kept] == ["00000.npz", "00001.npz", "00002.npz"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Observer, "original", None)
+        patch.setattr(Observer, "hidden", None)
+        again = gather(copied)
+    for kind in ("clear", "released", "blur", "pixelate", "solid"):
+        for name, array in to_arrays(first.looks[kind]).items():
+            np.testing.assert_array_equal(array, to_arrays(again.looks[kind])[name])
     for name in RECOGNIZERS:
-        assert (gathered.clear[name] * gathered.context[name]).sum(axis=1).max() < 0.95
+        np.testing.assert_array_equal(first.donors[name], again.donors[name])
+
+
+def test_looks_that_are_not_this_scans_are_not_believed(copied: JobConfig, tmp_path: Path) -> None:
+    gather(copied)
+    first, second, _ = sorted((tmp_path / "workspace" / "audit").rglob("*.npz"))
+    shutil.copy(first, second)
+    with pytest.raises(JobError, match="does not fit its scan"):
+        gather(copied)
+
+
+def test_without_labels_people_are_the_plans_and_it_says_so(people_tars: Path, tmp_path: Path) -> None:
+    run = run_job(people_tars, tmp_path, input={"uri": str(people_tars)})
+    looked = gather(run.config)
+    assert not looked.labelled
+    assert len(looked.subjects) == 24
+    known = looked.people >= 0
+    assert known.any()
+    groups = zip(looked.people[known].tolist(), looked.subjects[known].tolist(), strict=True)
+    assert len(set(groups)) == len(set(looked.people[known].tolist()))
+    assert not any("Ada" in name for name in looked.names)
 
 
 def test_clear_people_are_known_again_and_replaced_ones_less(gathered: Evidence) -> None:
@@ -109,23 +179,21 @@ def test_a_folder_under_new_keys_is_paired_like_a_tar(finished: Run, gathered: E
     looked = gather(run.config)
     assert len(looked.subjects) == 24
     assert looked.images == 27
-    used = looked.replaced & looked.found
-    assert used.sum() >= 6
-    assert np.nanmedian(looked.mesh_error[used]) < 0.15
-    assert sorted(looked.clear["faceres"][:, 0].tolist()) == sorted(gathered.clear["faceres"][:, 0].tolist())
+    assert landmark_error(looked) < 0.15
+    ours, theirs = (one.clear.vectors["faceres"][:, 0] for one in (looked, gathered))
+    assert sorted(ours.tolist()) == sorted(theirs.tolist())
 
 
 def test_a_redaction_has_no_classes_and_a_lost_face_is_judged_where_it_was(people_tars: Path, tmp_path: Path) -> None:
     run = run_job(people_tars, tmp_path, method={"name": "solid"})
-    looked = gather(run.config, context=True)
-    assert not looked.found.any()
+    looked = gather(run.config)
+    assert not looked.released.found.any()
     assert (looked.classes == -1).all()
     assert len(looked.donor_people) == 0
-    assert looked.context is not None
-    for name in RECOGNIZERS:  # a solid release is what the context attack looks at, but for the JPEG
-        assert np.median((looked.released[name] * looked.context[name]).sum(axis=1)) > 0.95
-    rates = attack(looked, "faceres").rates
-    assert rates["within class naive"].count == rates["donors' portraits"].count == 0
+    hidden = looked.looks["solid"]
+    for name in RECOGNIZERS:  # a solid release is what its baseline is, but for the JPEG
+        assert np.median((looked.released.vectors[name] * hidden.vectors[name]).sum(axis=1)) > 0.95
+        assert (looked.clear.vectors[name] * hidden.vectors[name]).sum(axis=1).max() < 0.95
     assert measure(looked).rates["found again"].value == 0.0
 
 
