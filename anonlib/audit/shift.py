@@ -55,8 +55,9 @@ def total_variation(before: Kinds, after: Kinds, subjects: Numbers, *, seed: int
     def distance(sums: NDArray[np.float64]) -> Shares:
         counts = sums.reshape(len(sums), 2, len(names))
         totals = counts.sum(axis=2, keepdims=True)
-        shares = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
-        return np.asarray(np.abs(shares[:, 0] - shares[:, 1]).sum(axis=1) / 2, np.float64)
+        shares = counts / np.maximum(totals, 1)
+        apart = np.abs(shares[:, 0] - shares[:, 1]).sum(axis=1) / 2
+        return np.where((totals > 0).all(axis=(1, 2)), apart, np.nan)
 
     read = sum(one is not None for one in after)
     return figure_of_sums(columns, subjects, distance, count=read, seed=seed)
