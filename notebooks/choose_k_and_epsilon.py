@@ -55,7 +55,7 @@ strata = list(zip(genders.tolist(), ages.tolist(), strict=True))
 # ## k
 #
 # Who knows that a person is in the dataset, and has the class's face before them, is left with the class: 1/k of a
-# chance. What is paid is variety. `loss` is the share of what tells people apart that is gone once each became the
+# chance. What is paid is variety. `lost` is the share of what tells people apart that is gone once each became the
 # mean of their class; `mixed` the share of people whose class had to mix genders or age bands, so that a woman may
 # get a man's face.
 
@@ -71,25 +71,22 @@ for k in ks:
     rows.append(
         {
             "k": k,
-            "chance of the right person": 1 / k,
-            "information lost": information_loss(templates, groups),
-            "cosine to the own class": float(own.mean()),
+            "chance": 1 / k,
+            "lost": information_loss(templates, groups),
+            "likeness": float(own.mean()),
             "classes": len(classes),
-            "largest class": max(sizes, default=0),
+            "largest": max(sizes, default=0),
             "mixed": sum(len(one.members) for one in classes if len(one.stratum) < 2) / PEOPLE,
             "hidden": len(left),
         }
     )
+print("".join(f"{name:>10}" for name in rows[0]))
 for row in rows:
-    print("  ".join(f"{name} {value:.3g}" for name, value in row.items()))
+    print("".join(f"{value:>10.3g}" for value in row.values()))
 
 # %%
 told = pa.Table.from_pylist(
-    [
-        {"k": row["k"], "what": what, "share": row[what]}
-        for row in rows
-        for what in ("chance of the right person", "information lost", "mixed")
-    ]
+    [{"k": row["k"], "what": what, "share": row[what]} for row in rows for what in ("chance", "lost", "mixed")]
 )
 alt.Chart(told, width=420, height=220).mark_line(point=True).encode(
     x=alt.X("k:Q"),
@@ -128,8 +125,9 @@ for name in ("laplace", "vmf", "purkayastha"):
                 "cosine to the person": float((noisy * templates[asked]).sum(axis=1).mean()),
             }
         )
+print("".join(f"{name:>22}" for name in rows[0]))
 for row in rows:
-    print("  ".join(f"{name} {value:.3g}" if not isinstance(value, str) else value for name, value in row.items()))
+    print("".join(f"{value:>22}" if isinstance(value, str) else f"{value:>22.3g}" for value in row.values()))
 
 # %%
 drawn_rows = pa.Table.from_pylist(rows)

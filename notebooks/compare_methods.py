@@ -94,8 +94,10 @@ def beside(rows: list[dict[str, str | float | None]], columns: int) -> alt.TopLe
             base.mark_tick(color="grey", thickness=2, size=26).encode(y=alt.Y(f"{kind}:Q"))
             for kind in ("clear", "solid")
         ),
-        base.mark_rule(strokeWidth=3).encode(y=alt.Y("low:Q", title=None), y2="high:Q", color="release:N"),
-        base.mark_point(filled=True, size=70).encode(y="value:Q", color=alt.Color("release:N", legend=None)),
+        base.mark_rule(strokeWidth=3).encode(
+            y=alt.Y("low:Q", title=None), y2="high:Q", color=alt.Color("release:N", title=None)
+        ),
+        base.mark_point(filled=True, size=70).encode(y="value:Q", color=alt.Color("release:N", title=None)),
     )
     table = pa.Table.from_pylist([one for one in rows if one["value"] is not None])
     panels = alt.layer(*marks, data=table).properties(width=130, height=130)
