@@ -19,9 +19,9 @@ from anonlib.faces import topology
 from anonlib.pipeline.people import SAME_PERSON
 from anonlib.privacy.subjects import normalized
 from anonlib.synthesis.base import About
-from anonlib.synthesis.canonical import canonical_frame
+from anonlib.synthesis.canonical import canonical_frame, shape_model
 from anonlib.synthesis.textures.average import Portrait, member_texture, mirrored
-from anonlib.synthesis.textures.linear import NEUTRAL, read, to_bytes
+from anonlib.synthesis.textures.linear import NEUTRAL, Decoder, read, to_bytes
 from anonlib.synthesis.textures.space import SIDE, packed, region
 
 LEAST_FACES = 60
@@ -34,6 +34,8 @@ _SIDE_LIGHT = 16.0
 _ROUNDS, _SPARE, _BLOCK = 2, 20, 256
 _RIDGES = tuple(float(3.0**power) for power in range(1, 10))
 _LEAST_VARIANCE = 0.01
+_CENTRED = 300
+"""Faces of the bank that the mean shape is centred on."""
 _BANK_SHARE = 0.5
 
 # Both undo what regression shrinks. Measured on faces rendered into photos of strangers: a stretch of 1.2 or 2 costs a
@@ -82,8 +84,7 @@ def fit(examples: Sequence[Example], about: About) -> bytes:
     count = min(COMPONENTS, len(examples) // 4)
     basis, codes = _principal(details, mean, count)
     shapes = np.stack([one.shape for one in examples])
-    shape_mean = shapes.mean(axis=0)
-    shape_basis, shape_codes = _principal(shapes, shape_mean, min(SHAPES, count))
+    shape_basis, shape_codes = _principal(shapes, shapes.mean(axis=0), min(SHAPES, count))
     codes = np.concatenate([codes, shape_codes], axis=1)
     vectors = np.stack([one.vector for one in examples])
     female, age, happy = (
@@ -92,22 +93,35 @@ def fit(examples: Sequence[Example], about: About) -> bytes:
     centre = vectors.mean(axis=0)
     points = normalized(vectors - centre)
     rows = _bank_rows(vectors, codes[:, :count])
-    return to_bytes(
-        about,
-        {
-            "detail_mean": detail_mean,
-            "detail": basis,
-            "shape_mean": shape_mean,
-            "shape": shape_basis,
-            "centre": centre,
-            "bank_vectors": points[rows],
-            "bank_codes": codes[rows],
-            "bank_female": female[rows],
-            "bank_age": age[rows],
-            "bank_happy": happy[rows],
-            **_regress(points, np.stack([female, age, happy], axis=1), codes),
-        },
-    )
+    arrays = {
+        "detail_mean": detail_mean,
+        "detail": basis,
+        "shape_mean": shape_model().mean.ravel(),
+        "shape": shape_basis,
+        "centre": centre,
+        "bank_vectors": points[rows],
+        "bank_codes": codes[rows],
+        "bank_female": female[rows],
+        "bank_age": age[rows],
+        "bank_happy": happy[rows],
+        **_regress(points, np.stack([female, age, happy], axis=1), codes),
+    }
+    return to_bytes(about, arrays | {"shape_mean": _centred(to_bytes(about, arrays))})
+
+
+def _centred(decoder: bytes) -> NDArray[np.float32]:
+    """The mean shape (1404,) with which a decoder's faces have the shipped mean shape on average.
+
+    The mean of the fitted shapes says how their photos were cut (in a tight crop the mesh puts the jaw elsewhere) and
+    how much they smiled, and a face that is meant otherwise than the mesh sees it is a face with a shifted outline.
+    """
+    made = Decoder.from_bytes(decoder)
+    bank = made.bank
+    shapes = [
+        made.decode(*one).shape
+        for one in zip(bank.vectors[:_CENTRED], bank.female[:_CENTRED], bank.age[:_CENTRED], strict=True)
+    ]
+    return np.asarray(made.space.shape_mean + (shape_model().mean - np.mean(shapes, axis=0)).ravel(), np.float32)
 
 
 def _evenly_lit(detail: NDArray[np.float32]) -> NDArray[np.float32]:

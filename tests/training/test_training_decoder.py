@@ -21,6 +21,7 @@ from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.pipeline.people import SAME_PERSON
+from anonlib.synthesis.canonical import shape_model
 from anonlib.synthesis.render import render
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.linear import Decoder
@@ -149,6 +150,14 @@ def test_directions_in_which_no_face_varies_are_not_read() -> None:
     axes = directions(points, looks)
     assert len(axes) <= 8
     assert np.allclose((points @ axes.T).std(axis=0), 1, atol=0.05)
+
+
+def test_faces_have_the_shipped_mean_shape_on_average(fitted: Fit) -> None:
+    """However the photos were cut that it was fitted on."""
+    bank = fitted.decoder.bank
+    drawn = [fitted.decoder.decode(*one).shape for one in zip(bank.vectors, bank.female, bank.age, strict=True)]
+    assert np.abs(np.mean(drawn, axis=0) - shape_model().mean).max() < 2e-3
+    assert np.std(drawn, axis=0).max() > 1e-2
 
 
 def test_too_few_faces_are_refused_with_the_reasons(tmp_path: Path) -> None:

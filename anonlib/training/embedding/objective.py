@@ -50,8 +50,8 @@ _SHEET_SEED = 5
 class Weights:
     """How much each part of the loss counts."""
 
-    donor: float = 0.5
-    source: float = 1.5
+    donor: float = 0.8
+    source: float = 3.0
     change: float = 2.0
     tint: float = 3.0
     colour: float = 10.0
