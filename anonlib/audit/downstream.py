@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks import Numbers
+from anonlib.audit.attacks.rates import Numbers
 from anonlib.audit.findings import Figure, Measure
 from anonlib.audit.intervals import figure_of_sums
 from anonlib.datasets.fields import label

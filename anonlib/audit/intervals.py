@@ -1,4 +1,4 @@
-"""Figures for the document: a mean as it is, or any function of sums with its interval by people."""
+"""Figures that are no means but functions of sums, with their intervals by people."""
 
 from __future__ import annotations
 
@@ -7,15 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks import RESAMPLES, Numbers, Rate, Shares
+from anonlib.audit.attacks.rates import RESAMPLES, Numbers, Shares
 from anonlib.audit.findings import Figure
-
-
-def figure(rate: Rate) -> Figure:
-    """The same; None where nothing was counted."""
-    if not rate.count:
-        return Figure(value=None, low=None, high=None, count=0, chance=rate.chance)
-    return Figure(value=rate.value, low=rate.low, high=rate.high, count=rate.count, chance=rate.chance)
 
 
 def figure_of_sums(

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks import Numbers, Shares
+from anonlib.audit.attacks.rates import Numbers, Shares
 
 FEATURES = 36
 LEAST = 5 * FEATURES

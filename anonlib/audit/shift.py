@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks import Numbers, Shares
+from anonlib.audit.attacks.rates import Numbers, Shares
 from anonlib.audit.evidence import BASELINES, RELEASED
 from anonlib.audit.findings import Figure, Measure
 from anonlib.audit.intervals import figure_of_sums

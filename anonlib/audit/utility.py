@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks import Numbers, Rate, Shares, rate
+from anonlib.audit.attacks.rates import Numbers, Shares, figure, rate
 from anonlib.audit.evidence import BASELINES, CLEAR, RELEASED
 from anonlib.audit.findings import Measure
-from anonlib.audit.intervals import figure
 from anonlib.audit.naturalness import features, strangeness
 from anonlib.audit.shift import age_bands, expressions, genders, shifts
 from anonlib.faces import topology
@@ -44,17 +43,6 @@ class Fallbacks:
     @property
     def share(self) -> float:
         return self.solid / self.faces if self.faces else float("nan")
-
-
-@dataclass(frozen=True)
-class Utility:
-    """`rates` by measure over replaced labelled faces; what fell back; images that were not released."""
-
-    rates: dict[str, Rate]
-    labelled: Fallbacks
-    all_faces: Fallbacks
-    images: int
-    quarantined: int
 
 
 def gender_kept(before: NDArray[np.float32], after: NDArray[np.float32]) -> Shares:
@@ -95,25 +83,6 @@ def fallbacks(reasons: Iterable[str | None]) -> Fallbacks:
     seen = list(reasons)
     why = Counter(re.sub(r"\d+(\.\d+)?", "N", reason) for reason in seen if reason is not None)
     return Fallbacks(len(seen), sum(why.values()), dict(why.most_common()))
-
-
-def measure(evidence: Evidence, *, seed: int = 0) -> Utility:
-    """Everything that is measured of utility."""
-    replaced = np.where(evidence.replaced, 0.0, np.nan)
-    before, after = evidence.clear, evidence.released
-    values = {
-        "found again": after.found.astype(np.float64),
-        "gender kept": gender_kept(before.female, after.female),
-        "expression kept": expression_kept(before.expression, after.expression),
-        "landmark error": mesh_error(before.mesh, after.mesh),
-    }
-    return Utility(
-        {name: rate(one + replaced, evidence.subjects, seed=seed) for name, one in values.items()},
-        fallbacks(evidence.labelled_fallbacks),
-        fallbacks(evidence.fallbacks),
-        evidence.images,
-        evidence.quarantined,
-    )
 
 
 def another_photo(look: Look, subjects: Numbers) -> Look:

@@ -15,7 +15,6 @@ from anonlib.audit.utility import (
     expression_kept,
     fallbacks,
     gender_kept,
-    measure,
     measures,
     mesh_error,
     turned,
@@ -166,15 +165,3 @@ def test_fallbacks_are_counted_by_reason_whatever_their_numbers() -> None:
     assert (found.faces, found.solid, found.share) == (5, 3, 0.6)
     assert found.reasons == {"covers only N% of it": 2, "hidden": 1}
     assert np.isnan(fallbacks([]).share)
-
-
-def test_what_was_not_replaced_is_not_of_use() -> None:
-    replaced = np.arange(300) % 3 > 0
-    before = np.repeat(meshes(1)[:, :, :2], 300, axis=0)
-    eyes = float(np.linalg.norm(np.subtract(*five_points(np.pad(before[0], ((0, 0), (0, 1))))[:2])))
-    after = before + np.where(replaced, 0.05, 9.0)[:, None, None] * eyes * np.array([1, 0])
-    whole = looking(evidence(replaced=replaced), CLEAR, mesh=before)
-    rates = measure(looking(whole, RELEASED, mesh=after.astype(np.float32), found=replaced)).rates
-    assert (rates["found again"].value, rates["found again"].count) == (1.0, 200)
-    assert rates["landmark error"].value == pytest.approx(0.05, rel=1e-3)
-    assert rates["gender kept"].count == 0

@@ -15,10 +15,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from runs import Run
 
-from anonlib.audit.attacks import first_of_each, rank_one, rate
+from anonlib.audit.attacks import figure, first_of_each, rank_one, rate
 from anonlib.audit.evidence import RELEASED, Evidence
 from anonlib.audit.findings import Attack, Claim, Counts, Figure, Gate, GateLine, Missed, Report
-from anonlib.audit.intervals import figure
 from anonlib.audit.utility import measures
 
 ROOT = Path(__file__).parents[2]
