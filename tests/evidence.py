@@ -68,6 +68,7 @@ def evidence(**changes: Any) -> Evidence:
     hidden = look(np.repeat(units(1, 3), count, axis=0), found=np.zeros(count, bool))
     seen = {name: look(clear) for name in (CLEAR, RELEASED, *BASELINES)}
     whole = Evidence(
+        faces=[f"shard/{number}#0" for number in range(count)],
         subjects=subjects,
         names=np.array([f"p{number:02d}" for number in subjects]),
         labelled=True,

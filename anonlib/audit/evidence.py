@@ -47,15 +47,16 @@ class Look:
 class Evidence:
     """n faces whose photo was released, at most one a photo, in the order of the dataset, and m portraits of donors.
 
-    `subjects` (n,) number the people, who are `names` (n,): the dataset's labels, or, where `labelled` is False, the
-    subjects that the plan formed by clustering, which are no ground truth. `people` (n,), `classes` (n,) and `worn`
-    (n,) number the plan's subjects and classes, -1 for none; `worn` numbers subjects where each was drawn for.
-    `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse in the place of another
-    method. `eye_distance` (n,) px of the original, `boxes` (n, 4) px where the job found it. `looks`: CLEAR, RELEASED
-    and BASELINES -> Look. `donors`: recognizer -> (m, d), of the person `donor_people` (m,) in the class
-    `donor_classes` (m,). The fallbacks hold, for each face (of all, and of the n), why it fell back, or None.
+    `faces` (n,) are the scan's ids. `subjects` (n,) number the people, who are `names` (n,): the dataset's labels, or,
+    where `labelled` is False, the subjects that the plan formed by clustering, which are no ground truth. `people`
+    (n,), `classes` (n,) and `worn` (n,) number the plan's subjects and classes, -1 for none; `worn` numbers subjects
+    where each was drawn for. `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse
+    in the place of another method. `eye_distance` (n,) px of the original, `boxes` (n, 4) px where the job found it.
+    `looks`: CLEAR, RELEASED and BASELINES -> Look. `donors`: recognizer -> (m, d), of the person `donor_people` (m,) in
+    the class `donor_classes` (m,). The fallbacks hold, for each face (of all, and of the n), why it fell back, or None.
     """
 
+    faces: Sequence[str]
     subjects: NDArray[np.int64]
     names: NDArray[np.str_]
     labelled: bool

@@ -188,6 +188,7 @@ class _Gathering:
         points = [five_points(mesh) for mesh in looks[CLEAR].mesh]
         donors = [face for face, _ in lists.donors]
         return Evidence(
+            faces=lists.faces,
             subjects=np.array([number.setdefault(name, len(number)) for name in names], np.int64),
             names=np.array(names, np.str_),
             labelled=labelled,
