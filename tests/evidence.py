@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.audit.attackers.held import SIDE
 from anonlib.audit.attacks import first_of_each
-from anonlib.audit.evidence import Evidence
+from anonlib.audit.evidence import BASELINES, CLEAR, CROP, RELEASED, Evidence, Look
+from anonlib.records import EXPRESSIONS, MESH_POINTS
 
 NAME = "fr-feature"
 
@@ -26,29 +28,57 @@ def blurred(centres: NDArray[np.float32], photos: int, noise: float, seed: int) 
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
 
 
+def look(vectors: NDArray[np.float32], **changes: Any) -> Look:
+    """Faces that are found again, of which nothing but the vectors (n, d) of NAME is known."""
+    count = len(vectors)
+
+    def nothing(*shape: int) -> NDArray[np.float32]:
+        return np.full((count, *shape), np.nan, np.float32)
+
+    whole = Look(
+        vectors={NAME: vectors},
+        found=np.ones(count, bool),
+        female=nothing(),
+        age=nothing(),
+        expression=nothing(len(EXPRESSIONS)),
+        pose=nothing(3),
+        mesh=nothing(MESH_POINTS, 2),
+        sharpness=nothing(),
+        crops=np.zeros((count, CROP, CROP, 3), np.uint8),
+        frames=np.zeros((count, SIDE, SIDE, 3), np.uint8),
+    )
+    return replace(whole, **changes)
+
+
+def looking(whole: Evidence, kind: str, **changes: Any) -> Evidence:
+    """`whole` with another look of one kind; `vectors` may be given as an array, which is NAME's."""
+    if isinstance(changes.get("vectors"), np.ndarray):
+        changes["vectors"] = {NAME: changes["vectors"]}
+    return replace(whole, looks={**whole.looks, kind: replace(whole.looks[kind], **changes)})
+
+
 def evidence(**changes: Any) -> Evidence:
-    """60 people with 5 photos each in classes of 5, released as they are, wearing the next class's surrogate."""
+    """60 people with 5 photos each in classes of 5, released as they are, wearing the next class's surrogate.
+
+    Blurred and pixelated faces are as clear; under the solid ellipse all photos look alike, with nothing found.
+    """
     subjects = np.repeat(np.arange(60), 5)
     clear = blurred(units(60, 1), 5, 0.05, 2)
     count = len(subjects)
-    nothing = np.full(count, np.nan)
+    hidden = look(np.repeat(units(1, 3), count, axis=0), found=np.zeros(count, bool))
+    seen = {name: look(clear) for name in (CLEAR, RELEASED, *BASELINES)}
     whole = Evidence(
         subjects=subjects,
         names=np.array([f"p{number:02d}" for number in subjects]),
+        labelled=True,
         people=subjects,
         classes=subjects // 5,
         worn=(subjects // 5 + 1) % 12,
         averaged=first_of_each(subjects),
         replaced=np.ones(count, bool),
-        found=np.ones(count, bool),
-        clear={NAME: clear},
-        released={NAME: clear},
-        context=None,
-        female_before=nothing.astype(np.float32),
-        female_after=nothing.astype(np.float32),
-        expression_before=np.full((count, 7), np.nan, np.float32),
-        expression_after=np.full((count, 7), np.nan, np.float32),
-        mesh_error=nothing,
+        eye_distance=np.full(count, 40, np.float32),
+        boxes=np.tile(np.array([10, 10, 90, 90], np.float32), (count, 1)),
+        looks=seen | {"solid": hidden},
         donors={NAME: clear[::5]},
         donor_people=np.arange(60),
         donor_classes=np.arange(60) // 5,

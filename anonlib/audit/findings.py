@@ -31,7 +31,7 @@ class Figure(Finding):
 
 
 class Group(Finding):
-    """The same attack on a part of the photos: `by` is gender, age, pose or size."""
+    """The same attack or measure on a part of the photos: `by` is gender, age, pose or size."""
 
     by: Literal["gender", "age", "pose", "size"]
     name: str
@@ -101,6 +101,7 @@ class Measure(Finding):
     baselines: dict[str, Figure] = Field(default_factory=dict)
     unit: str = "share"
     better: Literal["higher", "lower"] = "higher"
+    groups: tuple[Group, ...] = ()
     note: str = ""
 
 

@@ -1,4 +1,4 @@
-"""The evidence of an evaluation: each labelled face before and after, as embeddings, attributes and meshes.
+"""The evidence of an audit: the face that each photo is of, as it was, as it was released, and as others would hide it.
 
 It runs inside the trust boundary, since it reads originals, the plan and the release together. The n-th row of a
 manifest is the n-th sample of its shard, and the output's sha256 leads to the released image, so new keys need no
@@ -15,173 +15,149 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.again import look_again
-from anonlib.audit.evidence import Evidence
-from anonlib.audit.planned import planned_faces
+from anonlib.audit.evidence import CLEAR, RELEASED, Evidence, Look
+from anonlib.audit.looks import RECOGNIZERS, Observer, Pixels, Row, Vectors, joined, taken
+from anonlib.audit.originals import KINDS, Originals, Seen
+from anonlib.audit.planned import Planned, planned_faces
 from anonlib.audit.released import ReleasedImages
-from anonlib.audit.utility import mesh_error
 from anonlib.config import JobConfig, RayConfig
-from anonlib.datasets import Sample, Shard
-from anonlib.faces.attributes import AttributeReader
-from anonlib.faces.detect import CenterFaceDetector, Faces
-from anonlib.faces.embed import Recognizer
+from anonlib.datasets import Shard
 from anonlib.faces.image import ImageProblem, decode
-from anonlib.faces.mesh import FaceMesh, five_points
-from anonlib.models.fetch import model_bytes
+from anonlib.faces.mesh import five_points
 from anonlib.pipeline import tables
-from anonlib.pipeline.engines import VERIFIERS, load
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome, in_chunks
 from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Room, open_places, plan_room, release_room, scan_room
-from anonlib.pipeline.scan import read_image
 from anonlib.pipeline.status import require_plan
-from anonlib.records import EXPRESSIONS, MESH_POINTS, QUARANTINED
-from anonlib.synthesis.redact import redact
+from anonlib.records import QUARANTINED
 
-RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)
+_COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "mesh")
 
-_MODELS = (*RECOGNIZERS, "centerface", "facemesh", "age-gender", "expression")
-_COLUMNS = ("face_id", "key", "index", "label", "box", "landmarks", "score", "mesh")
-
-Pixels = NDArray[np.uint8]
 Report = Callable[[str, Outcome, int], None]
 
 
-def gather(
-    config: JobConfig, *, context: bool = False, report: Report = lambda stage, outcome, units: None
-) -> Evidence:
-    """Look at every labelled face of a finished job; raises JobError if it is not finished or does not fit."""
+def gather(config: JobConfig, *, report: Report = lambda stage, outcome, units: None) -> Evidence:
+    """Look at the main face of every photo of a finished job; raises JobError if it is not finished or does not fit.
+
+    What depends on the originals alone is kept in the workspace, so that it is looked at once for all releases.
+    """
     places = open_places(config)
     if places.workspace.exists(PURGED):
         raise JobError(f"the workspace {config.workspace.uri} was purged; without it nothing can be compared")
     if not places.workspace.exists(INVENTORY) or not places.release.exists(RUN_NOTE):
         raise JobError("there is no release of this job to evaluate yet; run it first (`anonlib run`)")
-    # The evaluation is one process; no cluster is started for it.
+    # An audit is one process; no cluster is started for it.
     job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
     require_plan(job.places, job.plan_key)
     names = json.loads(job.places.release.read(RUN_NOTE))["shards"]
     done = release_room(job.places).markers(names)
     if len(done) < len(job.shards):
         raise JobError(f"{len(done)} of {len(job.shards)} shards are rendered; finish the job first (`anonlib run`)")
-    return _Gathering(job, context).run(report)
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A labelled face: its photo before and after, its FACES row and its MANIFEST_FACE."""
-
-    rgb: Pixels
-    out: Pixels
-    face: Mapping[str, Any]
-    outcome: Mapping[str, Any]
+    gathering = _Gathering(job)
+    for shard in job.shards:
+        began = time.monotonic()
+        images, faces = gathering.add(shard)
+        seconds = time.monotonic() - began
+        report("evaluate", Outcome(shard.shard_id, images=images, faces=faces, seconds=seconds), len(job.shards))
+    return gathering.evidence()
 
 
 @dataclass(frozen=True)
 class _Photo:
-    """A photo with a labelled face, or with portraits of donors (FACES rows), or both."""
+    """A released photo, with the FACES row and the MANIFEST_FACE of the face it is of, and that one's number."""
 
     rgb: Pixels
-    pair: _Pair | None
-    portraits: Sequence[Mapping[str, Any]]
+    face: Row
+    outcome: Mapping[str, Any]
+    number: int
 
 
 @dataclass
-class _Columns:
-    """What grows chunk by chunk; joined at the end."""
+class _Lists:
+    """What grows shard by shard."""
 
-    parts: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, **arrays: NDArray[Any]) -> None:
-        for name, array in arrays.items():
-            self.parts[name].append(array)
-
-    def joined(self, name: str, empty: tuple[int, ...] = (0,)) -> NDArray[Any]:
-        parts = self.parts.get(name)
-        return np.concatenate(parts) if parts else np.zeros(empty, np.float32)
+    faces: list[str] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    outcomes: list[Mapping[str, Any]] = field(default_factory=list)
+    looks: dict[str, list[Look]] = field(default_factory=lambda: defaultdict(list))
+    donors: list[tuple[str, Vectors]] = field(default_factory=list)
+    fallbacks: list[str | None] = field(default_factory=list)
+    images: int = 0
+    quarantined: int = 0
 
 
 class _Gathering:
-    """Holds the models; one pass over the shards."""
+    """One shard after another, then the whole."""
 
-    def __init__(self, job: Job, context: bool) -> None:
-        cv2.setNumThreads(1)
-        config = job.config
-        models = {name: model_bytes(name) for name in _MODELS}
-        self.job, self.config, self.context = job, config, context
+    def __init__(self, job: Job) -> None:
+        self.job, self.config = job, job.config
         self.scan: Room = scan_room(job.places, job.scan_key)
-        self.manifests = Room(job.places.release, "")
-        self.plan = planned_faces(plan_room(job.places, job.plan_key))
-        self.released = ReleasedImages(config, job.dataset.format)
-        self.detector = CenterFaceDetector(
-            load(models, "centerface", config), side=config.detector.side, score=config.detector.score
-        )
-        self.mesh = FaceMesh(load(models, "facemesh", config))
-        self.recognizers = [Recognizer(name, load(models, name, config)) for name in RECOGNIZERS]
-        self.reader = AttributeReader(load(models, "age-gender", config), load(models, "expression", config))
-        self.labels: dict[str, int] = {}
-        self.columns = _Columns()
-        self.fallbacks: list[str | None] = []
-        self.labelled_fallbacks: list[str | None] = []
-        self.images = self.quarantined = 0
+        self.plan: Planned = planned_faces(plan_room(job.places, job.plan_key))
+        self.observer = Observer(job.config)
+        self.originals = Originals(job, self.observer)
+        self.released = ReleasedImages(job.config, job.dataset.format)
+        self.lists = _Lists()
 
-    def run(self, report: Report) -> Evidence:
-        """Every shard, then the columns as they are."""
-        for shard in self.job.shards:
-            began = time.monotonic()
-            before, faces = self.images, 0
-            for chunk in in_chunks(self._photos(shard), self.config.limits.chunk):
-                faces += self._look(chunk)
-            seconds = time.monotonic() - began
-            report(
-                "evaluate",
-                Outcome(shard.shard_id, images=self.images - before, faces=faces, seconds=seconds),
-                len(self.job.shards),
-            )
-        return self._evidence()
-
-    def _photos(self, shard: Shard) -> Iterator[_Photo]:
-        """The photos of a shard that matter, decoded; all faces are counted on the way."""
-        data = self.scan.storage.read(self.scan.path("faces", f"{shard.shard_id}.parquet"))
+    def add(self, shard: Shard) -> tuple[int, int]:
+        """Look at a shard; returns how many images it has, and how many faces were looked at."""
         faces: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in tables.from_bytes(data, _COLUMNS).to_pylist():
+        for row in self._table("faces", shard, _COLUMNS):
             faces[row["key"]].append(row)
-        data = self.manifests.storage.read(self.manifests.path("manifest", f"{shard.shard_id}.parquet"))
-        manifest = tables.from_bytes(data).to_pylist()
-        for position, sample in enumerate(self.job.dataset.read(shard)):
-            if position >= len(manifest):
-                raise JobError(f"the manifest of {shard.shard_id} has fewer rows than its shard has images")
-            photo = self._photo(sample, manifest[position], faces[sample.key], shard)
-            if photo is not None:
-                yield photo
+        manifest = self._manifest(shard, faces)
+        donors = {row["face_id"] for rows in faces.values() for row in rows} & self.plan.donor_class.keys()
+        seen = self.originals.see(shard, faces, donors)
+        self.lists.donors += sorted(seen.portraits.items())
+        kept = np.zeros(len(seen.faces), bool)
+        photos = self._photos(shard, manifest, {row["face_id"]: row for rows in faces.values() for row in rows}, seen)
+        for chunk in in_chunks(photos, self.config.limits.chunk):
+            numbers = [photo.number for photo in chunk]
+            kept[numbers] = True
+            before = seen.looks[CLEAR].mesh[numbers]
+            images, rows = [photo.rgb for photo in chunk], [photo.face for photo in chunk]
+            self.lists.looks[RELEASED].append(self.observer.changed(images, rows, before))
+            self.lists.faces += [row["face_id"] for row in rows]
+            self.lists.labels += [row["label"] for row in rows]
+            self.lists.outcomes += [photo.outcome for photo in chunk]
+        for kind in KINDS:
+            self.lists.looks[kind].append(taken(seen.looks[kind], kept))
+        return len(manifest), int(kept.sum())
 
-    def _photo(
-        self, sample: Sample, row: Mapping[str, Any], faces: Sequence[dict[str, Any]], shard: Shard
-    ) -> _Photo | None:
-        self.images += 1
-        lost = row["status"] == QUARANTINED
-        self.quarantined += lost
-        if not lost and len(row["faces"]) != len(faces):
-            raise JobError(f"the manifest of {shard.shard_id} and its scan do not hold the same faces")
-        labelled = next((face for face in faces if face["label"] is not None and not lost), None)
-        outcome = None if labelled is None else row["faces"][labelled["index"]]
-        portraits = [face for face in faces if face["face_id"] in self.plan.donor_class]
-        if not lost:
-            self.fallbacks += [_fell_back(face) for face in row["faces"]]
-        if outcome is not None:
-            self.labelled_fallbacks.append(_fell_back(outcome))
-        if labelled is None and not portraits:
-            return None
-        rgb = read_image(sample, self.config).rgb
-        if labelled is None or outcome is None:
-            return _Photo(rgb, None, portraits)
-        out = self._decoded(self.released.image(row["path"], row["output_sha256"]), row["path"])
-        if out.shape != rgb.shape:
-            raise JobError(f"an image in {row['path']} of the release has another size than its original")
-        return _Photo(rgb, _Pair(rgb, out, labelled, outcome), portraits)
+    def _table(self, name: str, shard: Shard, columns: Sequence[str]) -> list[dict[str, Any]]:
+        data = self.scan.storage.read(self.scan.path(name, f"{shard.shard_id}.parquet"))
+        return list(tables.from_bytes(data, columns).to_pylist())
+
+    def _manifest(self, shard: Shard, faces: Mapping[str, Sequence[Row]]) -> list[tuple[str, dict[str, Any]]]:
+        """The manifest's rows with the keys of their originals; all images and faces are counted on the way."""
+        room = Room(self.job.places.release, "")
+        rows = tables.from_bytes(room.storage.read(room.path("manifest", f"{shard.shard_id}.parquet"))).to_pylist()
+        keys = {row["position"]: row["key"] for row in self._table("images", shard, ("key", "position"))}
+        if len(rows) != len(keys):
+            raise JobError(f"the manifest of {shard.shard_id} has {len(rows)} rows for {len(keys)} images")
+        for position, row in enumerate(rows):
+            lost = row["status"] == QUARANTINED
+            if not lost and len(row["faces"]) != len(faces.get(keys[position], ())):
+                raise JobError(f"the manifest of {shard.shard_id} and its scan do not hold the same faces")
+            self.lists.images += 1
+            self.lists.quarantined += lost
+            self.lists.fallbacks += [] if lost else [_fell_back(face) for face in row["faces"]]
+        return [(keys[position], row) for position, row in enumerate(rows)]
+
+    def _photos(
+        self, shard: Shard, manifest: Sequence[tuple[str, dict[str, Any]]], rows: Mapping[str, Row], seen: Seen
+    ) -> Iterator[_Photo]:
+        """The released photos of the faces that were seen, decoded."""
+        main = {rows[face]["key"]: number for number, face in enumerate(seen.faces)}
+        for key, row in manifest:
+            if row["status"] == QUARANTINED or key not in main:
+                continue
+            face = rows[seen.faces[main[key]]]
+            rgb = self._decoded(self.released.image(row["path"], row["output_sha256"]), row["path"])
+            if rgb.shape[:2] != (face["height"], face["width"]):
+                raise JobError(f"an image in {row['path']} of the release has another size than its original")
+            yield _Photo(rgb, face, row["faces"][face["index"]], main[key])
 
     def _decoded(self, data: bytes, path: str) -> Pixels:
         try:
@@ -189,125 +165,54 @@ class _Gathering:
         except ImageProblem as problem:
             raise JobError(f"an image in {path} of the release cannot be read: {problem}") from None
 
-    def _look(self, chunk: Sequence[_Photo]) -> int:
-        """All columns of a chunk; returns how many labelled faces it has."""
-        self._look_at_donors([(photo, face) for photo in chunk for face in photo.portraits])
-        pairs = [photo.pair for photo in chunk if photo.pair is not None]
-        if not pairs:
-            return 0
-        images, outs = [one.rgb for one in pairs], [one.out for one in pairs]
-        rows, outcomes = [one.face for one in pairs], [one.outcome for one in pairs]
-        before = self._meshes(images, rows)
-        boxes = [np.array(row["box"], np.float32) for row in rows]
-        after, found, fits = look_again(self.detector, self.mesh, outs, boxes, before)
-        points, seen = [five_points(mesh) for mesh in before], [five_points(mesh) for mesh in after]
-        for recognizer in self.recognizers:
-            self.columns.add(
-                **{
-                    f"clear {recognizer.name}": recognizer.embed(images, points),
-                    f"released {recognizer.name}": recognizer.embed(outs, seen),
-                }
-            )
-            if self.context:
-                hidden = [_hidden(image, row) for image, row in zip(images, rows, strict=True)]
-                self.columns.add(**{f"context {recognizer.name}": recognizer.embed(hidden, points)})
-        first, second = self.reader.read(images, points), self.reader.read(outs, seen)
-        unseen = np.where(fits, 0.0, np.nan).astype(np.float32)
-        ids = [row["face_id"] for row in rows]
-        self.columns.add(
-            subjects=np.array([self.labels.setdefault(row["label"], len(self.labels)) for row in rows], np.int64),
-            names=np.array([row["label"] for row in rows], np.str_),
-            people=np.array([self.plan.person.get(face, -1) for face in ids], np.int64),
-            classes=np.array([self.plan.class_of.get(face, -1) for face in ids], np.int64),
-            worn=np.array([self._worn(outcome) for outcome in outcomes], np.int64),
-            averaged=np.array([face in self.plan.donor_class for face in ids], bool),
-            replaced=np.array([_fell_back(outcome) is None for outcome in outcomes], bool),
-            found=found,
-            female_before=first.female,
-            female_after=second.female + unseen,
-            expression_before=first.expression,
-            expression_after=second.expression + unseen[:, None],
-            mesh_error=mesh_error(before, after) + unseen,
-        )
-        return len(pairs)
-
-    def _look_at_donors(self, portraits: Sequence[tuple[_Photo, Mapping[str, Any]]]) -> None:
-        if not portraits:
-            return
-        images, rows = [photo.rgb for photo, _ in portraits], [face for _, face in portraits]
-        points = [five_points(mesh) for mesh in self._meshes(images, rows)]
-        ids = [face["face_id"] for face in rows]
-        self.columns.add(
-            donor_people=np.array([self.plan.person[face] for face in ids], np.int64),
-            donor_classes=np.array([self.plan.donor_class[face] for face in ids], np.int64),
-            **{f"donors {one.name}": one.embed(images, points) for one in self.recognizers},
-        )
-
-    def _meshes(self, images: Sequence[Pixels], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
-        """Meshes (n, 468, 3) of originals, out of the scan; fitted here where the job was a redaction."""
-        if all(row["mesh"] is not None for row in rows):
-            return np.array([row["mesh"] for row in rows], np.float32).reshape(-1, MESH_POINTS, 3)
-        faces = [
-            Faces(
-                np.array([row["box"]], np.float32),
-                np.array([row["score"]], np.float32),
-                np.array([row["landmarks"]], np.float32).reshape(1, 5, 2),
-            )
-            for row in rows
-        ]
-        return np.concatenate([one.points for one in self.mesh.fit(images, faces)])
-
     def _worn(self, outcome: Mapping[str, Any]) -> int:
         digest = outcome["surrogate_digest"]
         if digest is None:
             return -1
         if digest not in self.plan.by_digest:
-            raise JobError("the release wears a surrogate of another plan; evaluate it with the settings that made it")
+            raise JobError("the release wears a surrogate of another plan; audit it with the settings that made it")
         return self.plan.by_digest[digest]
 
-    def _evidence(self) -> Evidence:
-        columns = self.columns
-
-        def numbers(name: str) -> NDArray[np.int64]:
-            return columns.joined(name).astype(np.int64)
-
-        def vectors(kind: str) -> dict[str, NDArray[np.float32]]:
-            return {name: columns.joined(f"{kind} {name}", (0, 1)) for name in RECOGNIZERS}
-
-        return Evidence(
-            subjects=numbers("subjects"),
-            names=columns.joined("names").astype(np.str_),
-            people=numbers("people"),
-            classes=numbers("classes"),
-            worn=numbers("worn"),
-            averaged=columns.joined("averaged").astype(bool),
-            replaced=columns.joined("replaced").astype(bool),
-            found=columns.joined("found").astype(bool),
-            clear=vectors("clear"),
-            released=vectors("released"),
-            context=vectors("context") if self.context else None,
-            female_before=columns.joined("female_before"),
-            female_after=columns.joined("female_after"),
-            expression_before=columns.joined("expression_before", (0, len(EXPRESSIONS))),
-            expression_after=columns.joined("expression_after", (0, len(EXPRESSIONS))),
-            mesh_error=columns.joined("mesh_error").astype(np.float64),
-            donors=vectors("donors"),
-            donor_people=numbers("donor_people"),
-            donor_classes=numbers("donor_classes"),
-            labelled_fallbacks=self.labelled_fallbacks,
-            fallbacks=self.fallbacks,
-            images=self.images,
-            quarantined=self.quarantined,
+    def evidence(self) -> Evidence:
+        """Everything that was added."""
+        lists, plan = self.lists, self.plan
+        people = np.array([plan.person.get(face, -1) for face in lists.faces], np.int64)
+        labelled = self.config.input.subject_field is not None
+        names = (
+            [str(label) for label in lists.labels]
+            if labelled
+            else [f"subject {one}" if one >= 0 else face for one, face in zip(people, lists.faces, strict=True)]
         )
+        number: dict[str, int] = {}
+        looks = {kind: joined(lists.looks.pop(kind, [])) for kind in (*KINDS, RELEASED)}
+        points = [five_points(mesh) for mesh in looks[CLEAR].mesh]
+        donors = [face for face, _ in lists.donors]
+        return Evidence(
+            subjects=np.array([number.setdefault(name, len(number)) for name in names], np.int64),
+            names=np.array(names, np.str_),
+            labelled=labelled,
+            people=people,
+            classes=np.array([plan.class_of.get(face, -1) for face in lists.faces], np.int64),
+            worn=np.array([self._worn(outcome) for outcome in lists.outcomes], np.int64),
+            averaged=np.array([face in plan.donor_class for face in lists.faces], bool),
+            replaced=np.array([_fell_back(outcome) is None for outcome in lists.outcomes], bool),
+            eye_distance=np.array([np.linalg.norm(five[1] - five[0]) for five in points], np.float32),
+            boxes=np.array([outcome["box"] for outcome in lists.outcomes], np.float32).reshape(-1, 4),
+            looks=looks,
+            donors={name: _rows([one[name] for _, one in lists.donors]) for name in RECOGNIZERS},
+            donor_people=np.array([plan.person[face] for face in donors], np.int64),
+            donor_classes=np.array([plan.donor_class[face] for face in donors], np.int64),
+            labelled_fallbacks=[_fell_back(outcome) for outcome in lists.outcomes],
+            fallbacks=lists.fallbacks,
+            images=lists.images,
+            quarantined=lists.quarantined,
+        )
+
+
+def _rows(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
 def _fell_back(face: Mapping[str, Any]) -> str | None:
     """Why a MANIFEST_FACE is a flat ellipse although the job's method is another, or None."""
     return (face["reason"] or "no reason given") if face["fallback"] == "solid" else None
-
-
-def _hidden(image: Pixels, row: Mapping[str, Any]) -> Pixels:
-    """The photo with the face under the flat ellipse."""
-    hidden = image.copy()
-    redact(hidden, np.array(row["box"], np.float32), "solid")
-    return hidden

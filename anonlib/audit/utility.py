@@ -66,7 +66,7 @@ def expression_kept(before: NDArray[np.float32], after: NDArray[np.float32]) -> 
 
 
 def mesh_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> Shares:
-    """(n,) Mean distance in the image of the points of meshes (n, 468, 3), over the original's distance of the eyes."""
+    """(n,) Mean distance of the points of meshes (n, 468, 2 or 3) in the image, over the original's eye distance."""
     left, right = (before[:, list(eye), :2].mean(axis=1) for eye in (topology.LEFT_EYE, topology.RIGHT_EYE))
     eyes = np.linalg.norm(right - left, axis=1)
     moved = np.linalg.norm(after[:, :, :2] - before[:, :, :2], axis=2).mean(axis=1)
@@ -83,11 +83,12 @@ def fallbacks(reasons: Iterable[str | None]) -> Fallbacks:
 def measure(evidence: Evidence, *, seed: int = 0) -> Utility:
     """Everything that is measured of utility."""
     replaced = np.where(evidence.replaced, 0.0, np.nan)
+    before, after = evidence.clear, evidence.released
     values = {
-        "found again": evidence.found.astype(np.float64),
-        "gender kept": gender_kept(evidence.female_before, evidence.female_after),
-        "expression kept": expression_kept(evidence.expression_before, evidence.expression_after),
-        "landmark error": evidence.mesh_error,
+        "found again": after.found.astype(np.float64),
+        "gender kept": gender_kept(before.female, after.female),
+        "expression kept": expression_kept(before.expression, after.expression),
+        "landmark error": mesh_error(before.mesh, after.mesh),
     }
     return Utility(
         {name: rate(one + replaced, evidence.subjects, seed=seed) for name, one in values.items()},

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.config import ConfigError, JobConfig, MethodConfig
+from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.places import storage_options
 from anonlib.storage import StorageError, open_storage
 from anonlib.synthesis.base import DecoderError, FaceDecoder, Wearable
@@ -70,9 +71,9 @@ def read_decoder(job: JobConfig) -> bytes | None:
     return data
 
 
-def open_decoder(data: bytes) -> FaceDecoder:
-    """The linear decoder or the network in a file's bytes; raises DecoderError."""
-    return Decoder.from_bytes(data) if data[:2] == b"PK" else NetworkDecoder.from_bytes(data)
+def open_decoder(data: bytes, device: str = "cpu") -> FaceDecoder:
+    """The linear decoder or the network, to run on `device`, in a file's bytes; raises DecoderError."""
+    return Decoder.from_bytes(data) if data[:2] == b"PK" else NetworkDecoder.from_bytes(data, device)
 
 
 def terms_of(data: bytes) -> str:
@@ -89,8 +90,8 @@ def read_file(uri: str, job: JobConfig) -> bytes:
 class Painter:
     """Draws into textures, by the texture that the method names."""
 
-    def __init__(self, data: bytes, method: MethodConfig) -> None:
-        self.decoder = open_decoder(data)
+    def __init__(self, data: bytes, method: MethodConfig, device: str = "cpu") -> None:
+        self.decoder = open_decoder(data, device)
         self.method = method
 
     def identity(self, template: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -117,6 +118,6 @@ class Painter:
         return mac.hexdigest()
 
 
-def painter_of(models: Mapping[str, bytes], method: MethodConfig) -> Painter | None:
+def painter_of(models: Mapping[str, bytes], job: JobConfig) -> Painter | None:
     """The painter of a stage that got the decoder among its models."""
-    return Painter(models[DECODER], method) if DECODER in models else None
+    return Painter(models[DECODER], job.method, device_of(job)) if DECODER in models else None

@@ -53,5 +53,9 @@ def check_precision(job: JobConfig) -> None:
 
 def load(models: ModelBytes, name: str, job: JobConfig, precision: Precision = "f32") -> Engine:
     """The engine of one model, one thread, on a GPU if the job gives the actor one."""
-    device = "cuda" if job.ray.num_gpus > 0 else "cpu"
-    return load_engine(models[name], device=device, precision=precision)
+    return load_engine(models[name], device=device_of(job), precision=precision)
+
+
+def device_of(job: JobConfig) -> str:
+    """Where the networks of a job's actors run."""
+    return "cuda" if job.ray.num_gpus > 0 else "cpu"

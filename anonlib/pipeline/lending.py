@@ -22,6 +22,7 @@ from anonlib.models.packs import PackError
 from anonlib.models.runtime import BackendMissing
 from anonlib.pipeline.decoding import Draw, read_file
 from anonlib.pipeline.donor_photos import embed_donors, recognizer_of
+from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.people import SAME_PERSON, stratum_of
 from anonlib.privacy.classes import Stratum
 from anonlib.privacy.donor import Gallery, donor
@@ -91,8 +92,8 @@ class Lender(Protocol):
 class EmbeddingLender:
     """Donors of the shipped public bank, whose features recognizers read in the face."""
 
-    def __init__(self, data: bytes) -> None:
-        self.embedding = Embedding.from_bytes(data)
+    def __init__(self, data: bytes, device: str = "cpu") -> None:
+        self.embedding = Embedding.from_bytes(data, device)
 
     @property
     def digest(self) -> str:
@@ -203,10 +204,10 @@ def digest_of(lender: Lender, draw: Draw) -> str:
     return hashlib.sha256(f"{lender.digest} {draw.rows[0]} {draw.weights[0]:g} ".encode() + way).hexdigest()
 
 
-def lender_of(models: Mapping[str, bytes]) -> Lender | None:
+def lender_of(models: Mapping[str, bytes], job: JobConfig) -> Lender | None:
     """The lender of a stage that got its files among its models."""
     if EMBEDDING in models:
-        return EmbeddingLender(models[EMBEDDING])
+        return EmbeddingLender(models[EMBEDDING], device_of(job))
     return SwapLender(models[SWAPPER], models[DONORS]) if SWAPPER in models else None
 
 

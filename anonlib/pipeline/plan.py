@@ -70,8 +70,8 @@ class PlanStage:
         self.job, self.keyring, self.key = job, keyring, key
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
-        self.painter: Painter | None = painter_of(models, job.method)
-        self.lender: Lender | None = lender_of(models)
+        self.painter: Painter | None = painter_of(models, job)
+        self.lender: Lender | None = lender_of(models, job)
         file = self.painter.decoder if self.painter else self.lender
         self._kind = kind_of(job.method, file.digest if file else "")
         self._digest = hashlib.sha256()

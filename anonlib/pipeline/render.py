@@ -63,8 +63,8 @@ class RenderStage:
         self.plan: Room = plan_room(places, keys["plan"])
         self.release: Room = release_room(places)
         self.checker = Checker(job, models) if models else None
-        painter = painter_of(models, job.method)
-        self.surrogates = Surrogates(self.plan, painter, lender_of(models))
+        painter = painter_of(models, job)
+        self.surrogates = Surrogates(self.plan, painter, lender_of(models, job))
         self.bystanders = (
             Bystanders(job, models, painter, self.plan) if painter and job.method.name == "sampling" else None
         )

@@ -54,7 +54,7 @@ class SurrogateStage:
         cv2.setNumThreads(1)
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
-        self.painter = painter_of(models, job.method)
+        self.painter = painter_of(models, job)
 
     def run(self, block: str) -> Outcome:
         """Make one block's surrogates."""

@@ -58,11 +58,12 @@ class Embedding:
     age: NDArray[np.float32]
     digest: str
     data: bytes = field(repr=False)
+    device: str = "cpu"
 
     @cached_property
     def engine(self) -> Engine:
         """The network, loaded where it is first used."""
-        return load_engine(self.data)
+        return load_engine(self.data, device=self.device)
 
     def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
@@ -75,8 +76,8 @@ class Embedding:
         return crops.change(image, mesh, crop, 255 * tints[0].transpose(1, 2, 0), shifts[0].transpose(1, 2, 0))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Embedding:
-        """The network in a file's bytes; raises EmbeddingError if they are damaged or of another version."""
+    def from_bytes(cls, data: bytes, device: str = "cpu") -> Embedding:
+        """The network in a file's bytes, to run on `device`; raises EmbeddingError if they are damaged or another's."""
         try:
             file = read_network(data, VERSION)
             centre, donors, female, age = (file.arrays[name] for name in _STORED)
@@ -85,7 +86,7 @@ class Embedding:
         counts = {len(donors), len(female), len(age)}
         if file.shape != (3, SIDE + 1, SIDE) or len(file.outputs) != 2 or len(counts) != 1:
             raise EmbeddingError(_AGAIN.format(_OTHER))
-        return cls(file.about, centre, normalized(donors), female, age, digest=file.digest, data=data)
+        return cls(file.about, centre, normalized(donors), female, age, digest=file.digest, data=data, device=device)
 
 
 def shipped() -> bytes:

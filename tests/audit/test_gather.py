@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import photos
+import pyarrow.parquet as pq
 import pytest
-from runs import Run, contents, images, job, run_job
+from runs import Run, contents, images, job, planned_copy, run_job
 
 from anonlib.audit.again import nearest
-from anonlib.audit.attacks import attack
+from anonlib.audit.attacks.every import Attacker
 from anonlib.audit.evidence import Evidence
-from anonlib.audit.gather import RECOGNIZERS, gather
-from anonlib.audit.utility import measure
+from anonlib.audit.gather import gather
+from anonlib.audit.looks import RECOGNIZERS, Observer, to_arrays
+from anonlib.audit.utility import measure, mesh_error
 from anonlib.config import JobConfig
 from anonlib.faces.detect import Faces
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.outcome import Outcome
 
-SCRIPT = Path(__file__).parents[2] / "jobs" / "evaluate.py"
+
+@pytest.fixture(scope="module")
+def audited(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The finished run in a place of its own, where an audit may keep things."""
+    root = tmp_path_factory.mktemp("audited")
+    shutil.copytree(finished.output, root / "release")
+    config = planned_copy(finished, root)
+    return Run(config, finished.summary, finished.input, root / "workspace", root / "release")
 
 
 @pytest.fixture(scope="module")
-def gathered(finished: Run) -> Evidence:
-    return gather(finished.config, context=True)
+def gathered(audited: Run) -> Evidence:
+    return gather(audited.config)
 
 
 @pytest.fixture
-def copied(finished: Run, tmp_path: Path) -> JobConfig:
-    shutil.copytree(finished.workspace, tmp_path / "workspace")
-    shutil.copytree(finished.output, tmp_path / "release")
-    return job(finished.input, tmp_path)
+def copied(audited: Run, gathered: Evidence, tmp_path: Path) -> JobConfig:
+    """An audited job, to be changed."""
+    shutil.copytree(audited.output, tmp_path / "release")
+    return planned_copy(audited, tmp_path)
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> Faces:
@@ -46,21 +52,54 @@ def boxes(*rows: tuple[float, float, float, float]) -> Faces:
     )
 
 
+def landmark_error(looked: Evidence) -> float:
+    used = looked.replaced & looked.released.found
+    assert used.sum() >= 6
+    return float(np.nanmedian(mesh_error(looked.clear.mesh[used], looked.released.mesh[used])))
+
+
 def test_every_labelled_face_is_there_once(gathered: Evidence) -> None:
+    assert gathered.labelled
     assert Counter(Counter(gathered.subjects.tolist()).values()) == {2: 12}
     assert (gathered.images, gathered.quarantined) == (27, 0)
     assert len(gathered.labelled_fallbacks) == 24
-    for vectors in (gathered.clear, gathered.released, gathered.context):
-        assert vectors is not None
+    assert set(gathered.looks) == {"clear", "released", "blur", "pixelate", "solid"}
+    for look in gathered.looks.values():
         for name in RECOGNIZERS:
-            assert len(vectors[name]) == 24
-            np.testing.assert_allclose(np.linalg.norm(vectors[name], axis=1), 1.0, atol=1e-4)
+            assert len(look.vectors[name]) == 24
+            np.testing.assert_allclose(np.linalg.norm(look.vectors[name], axis=1), 1.0, atol=1e-4)
+        assert look.mesh.shape == (24, 468, 2) and look.pose.shape == (24, 3) and look.crops.shape == (24, 112, 112, 3)
 
 
 def test_a_face_is_compared_with_itself_and_not_with_its_neighbour(gathered: Evidence) -> None:
-    used = gathered.replaced & gathered.found
-    assert used.sum() >= 6
-    assert np.nanmedian(gathered.mesh_error[used]) < 0.15
+    assert landmark_error(gathered) < 0.15
+
+
+def test_an_original_shows_what_its_scan_saw_and_a_flat_ellipse_nothing(gathered: Evidence, finished: Run) -> None:
+    (faces,) = (finished.workspace / "scan").glob("*/faces")
+    scanned = pq.ParquetDataset(faces).read(columns=["label", "female", "age", "yaw", "sharpness"]).to_pylist()
+    rows = sorted((row for row in scanned if row["label"]), key=lambda row: row["age"])
+    order = np.argsort(gathered.clear.age)
+    for name, seen in {
+        "age": gathered.clear.age,
+        "female": gathered.clear.female,
+        "yaw": gathered.clear.pose[:, 0],
+        "sharpness": gathered.clear.sharpness,
+    }.items():
+        np.testing.assert_allclose(seen[order], [row[name] for row in rows], rtol=1e-2, atol=1e-2)
+    hidden = gathered.looks["solid"]
+    assert not hidden.found.any()
+    for nothing in (hidden.female, hidden.age, hidden.expression, hidden.pose, hidden.mesh, hidden.sharpness):
+        assert np.isnan(nothing).all()
+
+
+def test_redactions_hide_the_face_in_the_middle_of_its_crop_and_leave_the_rest(gathered: Evidence) -> None:
+    clear = gathered.clear.crops.astype(int)
+    for name in ("blur", "pixelate", "solid"):
+        off = np.abs(gathered.looks[name].crops.astype(int) - clear).mean(axis=(0, 3))
+        assert off[40:80, 40:80].mean() > 8 * off[:4, :4].mean()
+    assert (gathered.looks["solid"].crops[:, 50:70, 50:70] == 127).all()
+    assert np.abs(gathered.released.crops.astype(int) - clear)[:, 40:80, 40:80].mean() > 5
 
 
 def test_people_and_classes_are_those_of_the_plan(gathered: Evidence) -> None:
@@ -79,53 +118,76 @@ def test_a_donor_is_in_the_class_that_averages_it(gathered: Evidence) -> None:
     assert gathered.averaged.sum() == np.isin(gathered.donor_people, gathered.people).sum()
 
 
-def test_a_hidden_face_is_another_picture(gathered: Evidence) -> None:
-    assert gathered.context is not None
+def test_a_donors_portrait_is_the_clear_look_at_it(gathered: Evidence) -> None:
+    assert len(gathered.donor_people) >= 4
+    portraits = gathered.donors["fr-feature"]
+    assert (portraits @ gathered.clear.vectors["fr-feature"].T).max(axis=1).min() > 0.999
+
+
+def test_a_second_audit_looks_at_the_release_alone(
+    gathered: Evidence, copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(tmp_path)
+    kept = [name.rpartition("/")[2] for name in before if name.startswith("workspace/audit/")]
+    assert kept == ["00000.npz", "00001.npz", "00002.npz"]
+    monkeypatch.setattr(Observer, "original", None)
+    monkeypatch.setattr(Observer, "hidden", None)
+    again = gather(copied)
+    for kind, look in gathered.looks.items():
+        for name, array in to_arrays(look).items():
+            np.testing.assert_array_equal(array, to_arrays(again.looks[kind])[name])
     for name in RECOGNIZERS:
-        assert (gathered.clear[name] * gathered.context[name]).sum(axis=1).max() < 0.95
+        np.testing.assert_array_equal(gathered.donors[name], again.donors[name])
+    assert contents(tmp_path) == before
+
+
+def test_looks_that_are_not_this_scans_are_not_believed(copied: JobConfig, tmp_path: Path) -> None:
+    first, second, _ = sorted((tmp_path / "workspace" / "audit").rglob("*.npz"))
+    shutil.copy(first, second)
+    with pytest.raises(JobError, match="does not fit its scan"):
+        gather(copied)
 
 
 def test_clear_people_are_known_again_and_replaced_ones_less(gathered: Evidence) -> None:
-    rates = attack(gathered, "fr-feature").rates
-    assert rates["rank-1 clear"].value > 0.8
-    assert rates["rank-1 naive"].value < rates["rank-1 clear"].value
+    found = {one.target: one for one in Attacker(gathered, "fr-feature", held_out=True).naive()}["rank-1"]
+    clear, released = found.baselines["clear"].value, found.released.value
+    assert clear is not None and released is not None
+    assert clear > 0.8 > released
     assert measure(gathered).rates["found again"].value > 0.9
 
 
-def test_shards_are_reported_as_they_are_done(finished: Run) -> None:
+def test_shards_are_reported_as_they_are_done(copied: JobConfig) -> None:
     said: list[tuple[str, Outcome, int]] = []
-    gather(finished.config, report=lambda *one: said.append(one))
+    gather(copied, report=lambda *one: said.append(one))
     assert [(stage, one.unit, one.images, one.faces, of) for stage, one, of in said] == [
         ("evaluate", f"0000{shard}", 9, 8, 3) for shard in range(3)
     ]
 
 
 def test_a_folder_under_new_keys_is_paired_like_a_tar(finished: Run, gathered: Evidence, tmp_path: Path) -> None:
+    folder = tmp_path / "input"
+    folder.mkdir()
     for tar in sorted(finished.input.glob("*.tar")):
         for name, content in images(tar).items():
-            (tmp_path / "input").mkdir(exist_ok=True)
-            (tmp_path / "input" / name).write_bytes(content)
-    run = run_job(tmp_path / "input", tmp_path, rekey=True)
-    looked = gather(run.config)
-    assert len(looked.subjects) == 24
-    assert looked.images == 27
-    used = looked.replaced & looked.found
-    assert used.sum() >= 6
-    assert np.nanmedian(looked.mesh_error[used]) < 0.15
-    assert sorted(looked.clear["faceres"][:, 0].tolist()) == sorted(gathered.clear["faceres"][:, 0].tolist())
+            (folder / name).write_bytes(content)
+    looked = gather(run_job(folder, tmp_path, rekey=True).config)
+    assert (len(looked.subjects), looked.images) == (24, 27)
+    assert landmark_error(looked) < 0.15
+    ours, theirs = (one.clear.vectors["faceres"][:, 0] for one in (looked, gathered))
+    assert sorted(ours.tolist()) == sorted(theirs.tolist())
 
 
 def test_a_redaction_has_no_classes_and_a_lost_face_is_judged_where_it_was(people_tars: Path, tmp_path: Path) -> None:
-    run = run_job(people_tars, tmp_path, method={"name": "solid"})
-    looked = gather(run.config, context=True)
-    assert not looked.found.any()
-    assert (looked.classes == -1).all()
+    looked = gather(run_job(people_tars, tmp_path, method={"name": "solid"}, input={"uri": str(people_tars)}).config)
+    assert len(looked.subjects) == len(set(looked.names.tolist())) == 24
+    assert not looked.labelled  # and a redaction asks nobody who he is, so everybody is his own
+    assert not looked.released.found.any()
+    assert (looked.classes == -1).all() and (looked.people == -1).all()
     assert len(looked.donor_people) == 0
-    assert looked.context is not None
-    for name in RECOGNIZERS:  # a solid release is what the context attack looks at, but for the JPEG
-        assert np.median((looked.released[name] * looked.context[name]).sum(axis=1)) > 0.95
-    rates = attack(looked, "faceres").rates
-    assert rates["within class naive"].count == rates["donors' portraits"].count == 0
+    hidden = looked.looks["solid"]
+    for name in RECOGNIZERS:  # a solid release is what its baseline is, but for the JPEG
+        assert np.median((looked.released.vectors[name] * hidden.vectors[name]).sum(axis=1)) > 0.95
+        assert (looked.clear.vectors[name] * hidden.vectors[name]).sum(axis=1).max() < 0.95
     assert measure(looked).rates["found again"].value == 0.0
 
 
@@ -160,31 +222,3 @@ def test_a_face_is_found_again_only_where_it_was() -> None:
     assert len(nearest(boxes(), box)) == 0
     assert len(nearest(boxes((136, 100, 236, 200)), box)) == 0
     assert nearest(boxes((134, 100, 234, 200), (90, 100, 190, 200)), box).boxes.tolist() == [[90, 100, 190, 200]]
-
-
-def test_the_script_writes_into_the_workspace_alone(copied: JobConfig, tmp_path: Path) -> None:
-    file = tmp_path / "job.yaml"
-    file.write_text(copied.to_yaml())
-    before = contents(tmp_path)
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(file), "--context"], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    after = contents(tmp_path)
-    assert set(after) - set(before) == {"workspace/evaluation.json"}
-    assert {name: digest for name, digest in after.items() if name in before} == before
-    said = json.loads((tmp_path / "workspace" / "evaluation.json").read_bytes())
-    assert (said["people"], said["photos"]) == (12, 24)
-    assert set(said["attacks"]) == set(RECOGNIZERS)
-    assert said["attacks"]["faceres"]["rates"]["rank-1 context"]["count"] == 12
-    for line in ("rank-1 naive", "within class parrot", "gender kept", "quarantined", "evaluation.json"):
-        assert line in done.stdout
-
-
-def test_the_script_asks_for_the_field_that_names_people(copied: JobConfig) -> None:
-    places = ["--input", copied.input.uri, "--output", copied.output.uri, "--workspace", copied.workspace.uri]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *places], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 1
-    assert "--subject-field" in done.stderr

@@ -12,8 +12,8 @@ from decoders import Fit
 from runs import Run, manifest, planned_copy
 
 from anonlib.audit.verify import verify
-from anonlib.config import ConfigError, JobConfig
-from anonlib.pipeline.decoding import SHIPPED, Painter, open_decoder, read_decoder
+from anonlib.config import ConfigError, JobConfig, RayConfig
+from anonlib.pipeline.decoding import DECODER, SHIPPED, Painter, open_decoder, painter_of, read_decoder
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.surrogates import from_bytes
 from anonlib.records import RELEASED
@@ -107,3 +107,11 @@ def test_surrogate_and_sampling_find_identities_in_the_shipped_bank(finished: Ru
     for name in ("sampling", "surrogate"):
         plan = Job(wearing(finished, tmp_path / name, name=name, own_angle=60)).make_plan()
         assert plan.classes == 0
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0.0, "cpu"), (0.5, "cuda")])
+def test_faces_are_drawn_where_the_actors_other_networks_run(finished: Run, gpus: float, device: str) -> None:
+    job = finished.config.model_copy(update={"ray": RayConfig(num_gpus=gpus)})
+    painter = painter_of({DECODER: shipped()}, job)
+    assert painter is not None and isinstance(painter.decoder, NetworkDecoder)
+    assert painter.decoder.device == device

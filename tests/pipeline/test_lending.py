@@ -159,7 +159,7 @@ def test_a_swap_goes_all_the_way_and_its_certificate_holds(
 
 def digests(job: Job) -> set[str]:
     """Of every donor that the job's files hold."""
-    lender = lender_of({name: file.data for name, file in job.files.items()})
+    lender = lender_of({name: file.data for name, file in job.files.items()}, job.config)
     assert lender is not None
     return {
         digest_of(lender, lending.Draw(vector, 0.5, 30.0, (row,), (1.0,)))

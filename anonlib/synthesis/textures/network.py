@@ -119,8 +119,8 @@ class NetworkDecoder:
         return square, shape.reshape(MESH_POINTS, 3)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> NetworkDecoder:
-        """The network in a file's bytes; raises DecoderError if they are damaged or of another version."""
+    def from_bytes(cls, data: bytes, device: str = "cpu") -> NetworkDecoder:
+        """The network in a file's bytes, to run on `device`; raises DecoderError if they are damaged or another's."""
         try:
             file = read_network(data, VERSION)
             centre, eyes, *bank = (file.arrays[name] for name in _STORED)
@@ -129,7 +129,8 @@ class NetworkDecoder:
         if file.outputs != (DETAIL, SHAPE) or file.shape != (len(centre) + len(LOOKS),):
             raise DecoderError(_AGAIN.format(_OTHER))
         vectors, female, age = bank
-        return cls(file.about, centre, BankVectors(normalized(vectors), female, age), float(eyes), file.digest, data)
+        faces = BankVectors(normalized(vectors), female, age)
+        return cls(file.about, centre, faces, float(eyes), file.digest, data, device=device)
 
 
 def metadata(about: About, centre: NDArray[np.float32], bank: PublicFaces, eyes: float) -> dict[str, str]:

@@ -1,0 +1,283 @@
+"""The report's tables as cells of text, so that the template lays out and decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from anonlib.audit.findings import Attack, Figure, Report
+from anonlib.audit.report import glossary
+from anonlib.audit.report.officer import by_size
+from anonlib.audit.report.words import (
+    DASH,
+    NOT_MEASURED,
+    amount,
+    interval,
+    number,
+    said,
+    share,
+    signed,
+    signed_interval,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`under` is set small below; `tone` pass or fail marks a cell, beside its words; `number` aligns to the right."""
+
+    text: str
+    under: str = ""
+    tone: str = ""
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Body:
+    """Rows under a heading of their own, or under none; the first cell of a row names it."""
+
+    heading: str
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """`wide` ones get a page on its side."""
+
+    title: str
+    caption: str
+    heads: tuple[str, ...]
+    bodies: tuple[Body, ...]
+    wide: bool = False
+
+
+def all_of(report: Report) -> list[Table]:
+    """Every table of the report, in order."""
+    return [_gate(report), _reconciliation(report), _attacks(report), _thresholds(report), _leaks(report),
+            _utility(report), _missed(report), _models(report), _software(report)]  # fmt: skip
+
+
+def _count(value: int) -> Cell:
+    return Cell(f"{value:,}", number=True)
+
+
+def _figure(figure: Figure | None, unit: str = "share") -> Cell:
+    if figure is None or figure.value is None:
+        return Cell(NOT_MEASURED if figure is not None else DASH, number=True)
+    plain = "" if unit != "share" else unit  # another unit has a column of its own
+    return Cell(amount(figure.value, plain), interval(figure, plain), number=True)
+
+
+def _one(rows: Iterable[tuple[Cell, ...]]) -> tuple[Body, ...]:
+    return (Body("", tuple(rows)),)
+
+
+def _reconciliation(report: Report) -> Table:
+    counts = report.counts
+    out = counts.released + counts.no_face + counts.quarantined
+    agree = out == counts.images
+    images = [
+        (Cell("images in"), _count(counts.images)),
+        (Cell("released, faces replaced"), _count(counts.released)),
+        (Cell("no face found"), _count(counts.no_face)),
+        (Cell("quarantined"), _count(counts.quarantined)),
+        (
+            Cell("released + no face + quarantined"),
+            Cell(
+                f"{out:,}",
+                "equals images in" if agree else "does NOT equal images in",
+                "pass" if agree else "fail",
+                True,
+            ),
+        ),
+    ]
+    faces = [(Cell("faces found"), _count(counts.faces))]
+    faces += [(Cell(name), _count(value)) for name, value in by_size(counts.methods)]
+    return Table(
+        "Reconciliation of counts",
+        f"{counts.shards:,} shards. Every image that went in is accounted for, or the line says that it is not.",
+        ("what", "count"),
+        tuple(
+            body
+            for body in (
+                Body("Images", tuple(images)),
+                Body("Faces, by what became of them", tuple(faces)),
+                Body("Why faces fell back", _counts(counts.fallbacks)),
+                Body("Why images were quarantined", _counts(counts.quarantine_reasons)),
+            )
+            if body.rows
+        ),
+    )
+
+
+def _counts(counts: dict[str, int]) -> tuple[tuple[Cell, ...], ...]:
+    return tuple((Cell(name), _count(value)) for name, value in by_size(counts))
+
+
+def _gate(report: Report) -> Table:
+    rows = (
+        (
+            Cell(line.name),
+            Cell("\u2713 holds" if line.passed else "\u2717 FAILS", tone="pass" if line.passed else "fail"),
+            Cell(NOT_MEASURED if line.bound is None else number(line.bound), number=True),
+            Cell(DASH if line.limit is None else number(line.limit), number=True),
+            Cell(line.why),
+        )
+        for line in report.gate.lines
+    )
+    return Table(
+        "Policy gate",
+        "The bound counts, not the mean: the bad end of the interval.",
+        ("line", "", "bound", "limit", "why"),
+        _one(rows),
+    )
+
+
+def _attacks(report: Report) -> Table:
+    kinds = glossary.baseline_order({kind for one in report.attacks for kind in one.baselines})
+    names = dict.fromkeys(one.name for one in report.attacks)
+    bodies = []
+    for name in names:
+        mine = [one for one in report.attacks if one.name == name]
+        notes = " ".join(dict.fromkeys(one.note for one in mine if one.note))
+        meaning = glossary.meaning(name)
+        heading = f"{meaning.title} ({name}): {meaning.does}" if meaning.does != name else name
+        bodies.append(Body(heading, tuple(_attack(one, kinds) for one in mine), notes))
+    return Table(
+        "Attacks",
+        "Shares with 95 % intervals bootstrapped by person; * a recognizer that the method never used. Baselines are "
+        "the same photos blurred, pixelated, and with the face under a flat ellipse (solid). Face adds: released minus "
+        "solid, paired by photo, in percentage points.",
+        ("target, recognizer", "n", "released", "face adds", "guessing", *kinds, "worst class", "worst person"),
+        tuple(bodies),
+        wide=True,
+    )
+
+
+def _attack(one: Attack, kinds: Iterable[str]) -> tuple[Cell, ...]:
+    return (
+        Cell(f"{one.target}, {one.recognizer}{' *' if one.held_out else ''}"),
+        _count(one.released.count),
+        _figure(one.released),
+        _points(one.excess),
+        Cell(DASH if one.released.chance is None else share(one.released.chance), number=True),
+        *(_figure(one.baselines.get(kind)) for kind in kinds),
+        _figure(one.worst_class),
+        _figure(one.worst_person),
+    )
+
+
+def _points(figure: Figure | None) -> Cell:
+    if figure is None or figure.value is None:
+        return Cell(DASH, number=True)
+    return Cell(signed(figure.value), signed_interval(figure), number=True)
+
+
+def _thresholds(report: Report) -> Table:
+    rows = (
+        (
+            Cell(one.recognizer),
+            Cell(f"{one.cosine:.3f}", number=True),
+            Cell(share(one.far), number=True),
+            _count(one.pairs),
+            _count(one.people),
+            Cell("on this dataset" if one.measured_here else "elsewhere: too few pairs here"),
+        )
+        for one in report.thresholds
+    )
+    return Table(
+        "Thresholds",
+        "The cosine from which a recognizer takes two photos for one person, fixed on clear pairs of people who are "
+        "not reported on.",
+        ("recognizer", "cosine", "false accepts", "pairs", "people", "measured"),
+        _one(rows),
+    )
+
+
+def _leaks(report: Report) -> Table:
+    rows = (
+        (
+            Cell(one.name),
+            Cell("\u2717 found" if one.found else "\u2713 none", tone="fail" if one.found else "pass"),
+            _count(one.found),
+            _count(one.checked),
+            Cell("; ".join(part for part in (", ".join(one.where), one.note) if part) or DASH),
+        )
+        for one in report.leaks
+    )
+    return Table("Leaks", "What must not be in a release.", ("check", "", "found", "checked", "where"), _one(rows))
+
+
+def _utility(report: Report) -> Table:
+    kinds = glossary.baseline_order({kind for one in report.utility for kind in one.baselines})
+    rows = (
+        (
+            Cell(one.name, one.note),
+            Cell(one.unit),
+            Cell(f"{one.better} is better"),
+            _count(one.released.count),
+            _figure(one.released, one.unit),
+            *(_figure(one.baselines.get(kind), one.unit) for kind in kinds),
+        )
+        for one in report.utility
+    )
+    return Table(
+        "Utility",
+        "What is left of use, with 95 % intervals by person, beside the same measure on the baselines.",
+        ("measure", "unit", "", "n", "released", *kinds),
+        _one(rows),
+        wide=True,
+    )
+
+
+def _missed(report: Report) -> Table:
+    one = report.missed
+    judged = (
+        [
+            (Cell("images that a person judged"), _count(one.sampled)),
+            (Cell("of these with a face left as it was"), _count(one.wrong)),
+            (
+                Cell(f"upper bound, {number(100 * one.confidence)} % (Clopper-Pearson)"),
+                Cell(share(one.upper), number=True),
+            ),
+        ]
+        if one.sampled
+        else [(Cell("images that a person judged"), Cell("none, so there is no bound", number=True))]
+    )
+    second = (
+        Cell(f"images with a face that {one.second_by} sees and the job had not found"),
+        Cell(said(one.second), number=True),
+    )
+    return Table("Missed faces", "Faces that may have been overlooked.", ("what", "figure"), _one([second, *judged]))
+
+
+def _models(report: Report) -> Table:
+    rows = (
+        (
+            Cell(one.name, f"sha256 {one.sha256[:16]}\u2026" if one.sha256 else ""),
+            Cell(one.role),
+            Cell("made the release" if one.used_for == "release" else "judged it"),
+            Cell(one.licence),
+            _commercial(one.commercial),
+        )
+        for one in report.models
+    )
+    return Table(
+        "Models and licences",
+        "report.json has the whole hashes.",
+        ("model", "role", "use", "licence", "commercial use"),
+        _one(rows),
+    )
+
+
+def _commercial(allowed: bool | None) -> Cell:
+    if allowed is None:
+        return Cell("as its own terms say")
+    return Cell("yes") if allowed else Cell("NO", tone="fail")
+
+
+def _software(report: Report) -> Table:
+    rows = (
+        (Cell(name), Cell(version)) for name, version in sorted(report.software.items(), key=lambda one: one[0].lower())
+    )
+    return Table("Software", "Versions that the audit ran with.", ("package", "version"), _one(rows))

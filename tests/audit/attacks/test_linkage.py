@@ -1,0 +1,88 @@
+"""Linkage says .5 where there is nothing to link, 1 where all is, and what hair and gender alone would give."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from evidence import NAME, blurred, evidence, looking, units
+from runs import job
+
+from anonlib.audit.attacks import linkage
+from anonlib.audit.attacks.linkage import between, linked, within
+from anonlib.audit.evidence import CLEAR, RELEASED, Evidence
+from anonlib.audit.findings import Attack
+from anonlib.pipeline.job import JobError
+
+
+def fresh(seed: int) -> Evidence:
+    """Everybody wears a new face, on all photos the same."""
+    return looking(evidence(), RELEASED, vectors=blurred(units(60, seed), 5, 0.05, seed + 1))
+
+
+def of(first: Evidence, second: Evidence) -> tuple[Attack, Attack]:
+    return between(first, second, NAME, held_out=True)
+
+
+def value(attack: Attack) -> float:
+    assert attack.released.value is not None
+    return attack.released.value
+
+
+def test_one_face_on_all_photos_links_them_within_a_release_and_a_flat_ellipse_does_not() -> None:
+    found = within(fresh(50), NAME, held_out=True)
+    assert value(found) > 0.99
+    assert found.baselines["solid"].value == pytest.approx(0.5)
+    assert set(found.baselines) == {"clear", "blur", "pixelate", "solid"}
+    assert found.excess is not None and found.excess.low is not None and found.excess.low > 0.45
+    drawn = looking(evidence(), RELEASED, vectors=units(300, 9))
+    assert 0.4 < value(within(drawn, NAME, held_out=True)) < 0.6
+
+
+def test_the_same_faces_in_both_releases_are_linked_and_fresh_ones_are_not() -> None:
+    worn = evidence()
+    assert value(of(worn, worn)[0]) > 0.99
+    everyone, _ = of(fresh(50), fresh(60))
+    assert 0.4 < value(everyone) < 0.6
+    clear = everyone.baselines["clear"].value
+    assert clear is not None and clear > 0.99
+
+
+def test_only_people_of_both_releases_count_and_no_ellipse() -> None:
+    worn = evidence()
+    others = replace(worn, names=np.array([f"other {name}" if name < "p20" else name for name in worn.names]))
+    found, _ = of(worn, others)
+    assert found.note == "40 people are in both" and found.released.count == 40 * 25
+    gone = replace(worn, replaced=np.zeros(len(worn.names), bool))
+    assert of(worn, gone)[0].released.value is None
+
+
+def test_what_gender_alone_links_is_not_counted_among_pairs_of_one_gender() -> None:
+    female = (np.arange(60) % 2).repeat(5).astype(np.float32)
+    gendered = units(300, 70) + 4 * np.where(female[:, None] > 0.5, 1, -1) * units(1, 71)
+    faces = np.asarray(gendered / np.linalg.norm(gendered, axis=1, keepdims=True), np.float32)
+    telling = looking(looking(evidence(), CLEAR, female=female), RELEASED, vectors=faces)
+    other = looking(telling, RELEASED, vectors=np.roll(faces, 10, axis=0))
+    everyone, alike = of(telling, other)
+    assert value(everyone) > 0.7
+    assert 0.4 < value(alike) < 0.6
+
+
+def test_another_release_is_gathered_and_judged_by_every_recognizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linkage, "gather", lambda config, report: evidence())
+    monkeypatch.setattr(linkage, "RECOGNIZERS", (NAME,))
+    other = job("in", "s3://bucket/tests", secret={"env": "SECRET"})
+    found = linked(evidence(), other, used={NAME})
+    assert [one.target for one in found] == ["AUC", "AUC, same gender"]
+    assert not any(one.held_out for one in found)
+    assert linked(evidence(), other, used=())[0].held_out
+
+
+def test_people_without_names_cannot_be_put_side_by_side() -> None:
+    other = job("in", "s3://bucket/tests", secret={"env": "SECRET"})
+    with pytest.raises(JobError, match="subject_field"):
+        linked(replace(evidence(), labelled=False), other, used=())
+    nameless = job("in", "s3://bucket/tests", secret={"env": "SECRET"}, input={"uri": "in"})
+    with pytest.raises(JobError, match="subject_field"):
+        linked(evidence(), nameless, used=())

@@ -1,0 +1,204 @@
+"""croissant.json: mlcroissant finds no fault in it and reads the release by it, in every format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import findings
+import photos
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from anonlib.audit.croissant import CROISSANT, About, ReleaseFiles, describe, read_files
+from anonlib.config import JobConfig
+from anonlib.datasets.base import Format
+from anonlib.records import MANIFEST, RESTRICTED_COLUMNS
+from anonlib.storage import open_storage
+
+# rdflib and pandas warn of what mlcroissant asks of them, and mlcroissant leaves files to be closed by chance.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+KEYS = ("holiday-000", "holiday-001")
+FORMATS: tuple[Format, ...] = ("webdataset", "parquet", "folder")
+ABOUT = About(
+    licence="https://spdx.org/licenses/CC-BY-4.0",
+    url="https://example.org/street",
+    published="2026-11-21",
+    version="1.0.0",
+    cite_as="The street data set",
+    creators=("The street people",),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """mlcroissant unpacks into a folder that it settles when it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROISSANT_CACHE", str(tmp_path_factory.mktemp("croissant")))
+        import mlcroissant  # noqa: F401
+
+        yield
+
+
+def job(**changes: Any) -> JobConfig:
+    places = {name: {"uri": f"/nowhere/{name}"} for name in ("input", "output", "workspace")}
+    return JobConfig.model_validate(places | changes)
+
+
+def face(**changes: Any) -> dict[str, Any]:
+    kind = MANIFEST.field("faces").type.value_type
+    empty: dict[str, Any] = dict.fromkeys(kind.field(number).name for number in range(kind.num_fields))
+    return empty | {"box": [1.0, 2.0, 30.0, 40.0], "score": 0.9, "method": "k-diff", "k": 5, "similarity": []} | changes
+
+
+def row(key: str, faces: list[dict[str, Any]]) -> dict[str, Any]:
+    empty: dict[str, Any] = dict.fromkeys(MANIFEST.names)
+    found = {"key": key, "status": "released", "height": 64, "width": 64, "metadata_stripped": ["EXIF"], "notes": []}
+    return empty | found | {"faces": faces}
+
+
+def release(folder: Path, format: Format) -> Path:
+    """Two photos, one of them without a face, as a finished release keeps them."""
+    pixels = photos.nobody()
+    folder.mkdir(parents=True)
+    (folder / "manifest").mkdir()
+    (folder / "commits").mkdir()
+    (folder / "data").mkdir()
+    if format == "webdataset":
+        photos.tar(
+            folder / "data" / "a.tar",
+            [one for key in KEYS for one in photos.members(key, pixels, {"caption": f"of {key}"})],
+        )
+    elif format == "parquet":
+        image = pa.array([{"bytes": photos.jpeg(pixels), "path": None} for _ in KEYS])
+        table = pa.table({"key": list(KEYS), "image": image, "caption": [f"of {key}" for key in KEYS], "stars": [3, 4]})
+        pq.write_table(table, folder / "data" / "a.parquet")
+    else:
+        for key in KEYS:
+            (folder / "data" / f"{key}.jpg").write_bytes(photos.jpeg(pixels))
+    ending = ".jpg" if format == "folder" else ""
+    rows = [row(KEYS[0] + ending, [face(), face(k=None, method="solid")]), row(KEYS[1] + ending, [])]
+    pq.write_table(pa.Table.from_pylist(rows, MANIFEST), folder / "manifest" / "a.parquet")
+
+    def digests(sub: str) -> dict[str, str]:
+        return {
+            f"{sub}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / sub).iterdir()
+        }
+
+    marker = {"shard": "a", "files": digests("data"), "manifest_sha256": digests("manifest")["manifest/a.parquet"]}
+    (folder / "commits" / "a.json").write_text(json.dumps(marker))
+    (folder / "run.json").write_text("{}")
+    return folder
+
+
+def described(folder: Path, format: Format) -> dict[str, Any]:
+    files = read_files(open_storage(str(folder)), ["a"], format)
+    document = describe(findings.report(), job(keep_fields=["caption"]), files, ABOUT)
+    (folder / CROISSANT).write_text(json.dumps(document))
+    return document
+
+
+def records(folder: Path, of: str) -> list[dict[str, Any]]:
+    import mlcroissant
+
+    dataset = mlcroissant.Dataset(jsonld=str(folder / CROISSANT))
+    assert not dataset.metadata.ctx.issues.errors
+    assert not dataset.metadata.ctx.issues.warnings
+    return list(dataset.records(of))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_mlcroissant_reads_photos_and_manifest_by_the_same_key(tmp_path: Path, format: Format) -> None:
+    folder = release(tmp_path / "release", format)
+    described(folder, format)
+    images, manifest = records(folder, "images"), records(folder, "manifest")
+    keys = [one["images/key"] for one in images]
+    assert keys == [one["manifest/key"] for one in manifest]
+    assert all(one["images/image"].size == photos.nobody().shape[1::-1] for one in images)
+    assert [[face["manifest/faces/method"] for face in one["manifest/faces"]] for one in manifest] == [
+        [b"k-diff", b"solid"],
+        [],
+    ]
+    assert [face["manifest/faces/k"] for face in manifest[0]["manifest/faces"]] == [5, None]
+    assert manifest[0]["manifest/faces"][0]["manifest/faces/box"] == [1.0, 2.0, 30.0, 40.0]
+    assert manifest[0]["manifest/metadata_stripped"] == [b"EXIF"]
+
+
+def test_kept_columns_of_parquet_are_fields(tmp_path: Path) -> None:
+    folder = release(tmp_path / "release", "parquet")
+    described(folder, "parquet")
+    first = records(folder, "images")[0]
+    assert (first["images/caption"], first["images/stars"]) == (b"of holiday-000", 3)
+
+
+def test_a_changed_shard_is_noticed(tmp_path: Path) -> None:
+    folder = release(tmp_path / "release", "webdataset")
+    described(folder, "webdataset")
+    with (folder / "data" / "a.tar").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(Exception, match="Download") as raised:
+        records(folder, "images")
+    assert "is not identical with the reference" in str(raised.value.__cause__)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_file_has_its_hash_and_no_restricted_column_a_field(tmp_path: Path, format: Format) -> None:
+    folder = release(tmp_path / "release", format)
+    document = described(folder, format)
+    hashed = {one["@id"]: one["sha256"] for one in document["distribution"] if one["@type"] == "cr:FileObject"}
+    for path, digest in hashed.items():
+        assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == digest
+    data = set() if format == "folder" else {f"data/a.{'tar' if format == 'webdataset' else 'parquet'}"}
+    assert set(hashed) == data | {"manifest/a.parquet", "run.json"}
+    named = json.dumps(document["recordSet"])
+    assert not [one for one in RESTRICTED_COLUMNS if f'/{one}"' in named]
+
+
+def simple(report: Any = None, about: About | None = None, **changes: Any) -> dict[str, Any]:
+    files = ReleaseFiles("webdataset", {"data/a.tar": "0" * 64}, {"manifest/a.parquet": "1" * 64}, {})
+    return describe(report or findings.report(), job(**changes), files, about)
+
+
+def test_responsible_ai_fields_are_said_from_the_figures() -> None:
+    one = simple()
+    assert one["rai:dataCollectionMissingData"].startswith("12 of 4,054 images are left out")
+    assert "Singling out: The strongest attack is the trained look-up" in one["rai:personalSensitiveInformation"][0]
+    assert any("faces found again by gender: from male" in bias for bias in one["rai:dataBiases"])
+    assert one["rai:machineAnnotationTools"] == ["centerface (detector; MIT)"]
+    failing = simple(findings.report(passed=False))
+    assert failing["rai:dataLimitations"][0].startswith(
+        "The policy does not hold: trained attack, rank-1 by fr-feature, "
+    )
+    assert "does NOT hold" in failing["description"]
+
+
+def test_what_was_not_measured_or_is_not_known_is_said_so() -> None:
+    bare = simple(findings.report(attacks=(), utility=()))
+    assert bare["rai:dataBiases"] == ["How groups differ was not measured."]
+    assert bare["rai:dataUseCases"] == ["What the photos are still good for was not measured."]
+    assert "not known to anonlib" in bare["rai:dataCollection"]
+    assert simple(about=About(collection="Taken in June."))["rai:dataCollection"] == "Taken in June."
+
+
+def test_what_nobody_told_is_left_out_and_no_date_is_made_up() -> None:
+    document = simple()
+    assert not {"license", "datePublished", "url", "creator", "rai:dataReleaseMaintenancePlan"} & set(document)
+    assert document == simple()
+
+
+def test_what_passed_is_named() -> None:
+    assert (
+        "Of the other fields caption and stars were kept, and all the rest dropped."
+        in simple(keep_fields=["stars", "caption"])["rai:dataPreprocessingProtocol"]
+    )
+    assert "Keys were replaced by pseudonyms." in simple(rekey=True)["rai:dataPreprocessingProtocol"]
