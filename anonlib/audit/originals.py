@@ -29,8 +29,8 @@ from anonlib.datasets import Shard
 from anonlib.models.catalog import MODELS
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import in_chunks
-from anonlib.pipeline.places import Room
 from anonlib.pipeline.photo import METHOD_VERSION
+from anonlib.pipeline.places import Room
 from anonlib.pipeline.scan import labelled_face, read_image
 from anonlib.storage import NotFound
 from anonlib.synthesis.redact import redact

@@ -260,7 +260,7 @@ async function apply() {
 function became(one) {
   if (one.after === "quarantined") return `not released, ${one.reason}`;
   if (one.hidden) return `released, ${plural(one.hidden, "drawn face", "drawn faces")} hidden`;
-  return one.before === "quarantined" ? "released" : "its row of the manifest says so";
+  return one.before === "quarantined" ? "released" : "what you decided is in its row of the manifest";
 }
 
 async function load() {
