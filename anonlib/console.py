@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from anonlib.audit.run import Audited
     from anonlib.audit.verify import Verified
     from anonlib.config import JobConfig
     from anonlib.doctor import Finding
@@ -285,6 +286,16 @@ def print_verified(found: Verified) -> None:
     rows += [("signed by", certificate.public_key + (", as it should be" if found.pinned else ""))]
     rows += [("not proved" if number == 0 else "", line) for number, line in enumerate(unproved(found))]
     print_rows(rows)
+
+
+def print_audited(audited: Audited, output: str) -> None:
+    """What a terminal shows of an audit; the whole is in the release `output`."""
+    from anonlib.audit.terminal import outcome, table
+
+    for line in table(audited.report):
+        print(line)
+    report = f"{output.rstrip('/')}/report.html, .pdf and .json, signed in audit.json"
+    print_rows([*outcome(audited.report), ("report", report)])
 
 
 def print_purged(config: JobConfig, record: Purged) -> None:

@@ -17,8 +17,9 @@ from pydantic import BaseModel
 from runs import Run, contents, job
 from typer.testing import CliRunner
 
-from anonlib.cli import FLAGS, app
+from anonlib.cli import app
 from anonlib.config import JobConfig
+from anonlib.flags import FLAGS
 
 HEAVY = ("torch", "ray", "cv2", "pyarrow", "faiss", "numpy", "openvino", "onnxruntime", "boto3")
 CLI = CliRunner()

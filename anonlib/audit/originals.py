@@ -62,9 +62,7 @@ class Originals:
 
     def __init__(self, job: Job, observer: Observer) -> None:
         self.job, self.observer = job, observer
-        parts = [job.scan_key, METHOD_VERSION, *(MODELS[name].sha256 for name in LOOKED_WITH)]
-        key = hashlib.sha256("\n".join(["looks", *parts]).encode()).hexdigest()
-        self.room = Room(job.places.workspace, f"audit/{key[:16]}")
+        self.room = looks_room(job)
 
     def see(self, shard: Shard, faces: Mapping[str, Sequence[Row]], donors: Collection[str]) -> Seen:
         """The main faces of a shard whose FACES rows by key are `faces`, and its faces that are `donors`."""
@@ -128,6 +126,13 @@ class Originals:
         vectors = self.observer.vectors(images, self.observer.meshes(images, rows))
         for number, row in enumerate(rows):
             portraits[row["face_id"]] = {name: array[[number]] for name, array in vectors.items()}
+
+
+def looks_room(job: Job) -> Room:
+    """Where in the workspace lies what depends on scan, redactions and judges, and on no release."""
+    parts = [job.scan_key, METHOD_VERSION, *(MODELS[name].sha256 for name in LOOKED_WITH)]
+    key = hashlib.sha256("\n".join(["looks", *parts]).encode()).hexdigest()
+    return Room(job.places.workspace, f"audit/{key[:16]}")
 
 
 def main_of(rows: Sequence[Row], labelled: bool) -> Row | None:

@@ -1,0 +1,146 @@
+"""`anonlib audit`: a release attacked, measured, judged by its policy, and the report signed into it.
+
+It runs inside the trust boundary, before the purge. Whatever an earlier audit left in the release is taken back first,
+so a release never carries the report of another state of itself; cut off, it carries none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from anonlib.audit.attackers.learned import learned
+from anonlib.audit.attackers.student import NETWORK
+from anonlib.audit.attacks.every import attack_all
+from anonlib.audit.attacks.linkage import linked
+from anonlib.audit.attacks.used import used_by
+from anonlib.audit.croissant import CROISSANT, describe, read_files
+from anonlib.audit.downstream import expression_task, labels_of
+from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software
+from anonlib.audit.findings import Report
+from anonlib.audit.gate import judge
+from anonlib.audit.gather import gather
+from anonlib.audit.leaks.scan import scan_leaks
+from anonlib.audit.looks import LOOKED_WITH
+from anonlib.audit.missed import look_twice
+from anonlib.audit.originals import looks_room
+from anonlib.audit.report import write_html, write_json, write_pdf
+from anonlib.audit.report.examples import draw_examples
+from anonlib.audit.report.extra import need
+from anonlib.audit.review.chosen import judged_so_far
+from anonlib.audit.statement import Statement, publish, withdraw
+from anonlib.audit.utility import measures
+from anonlib.audit.verify import verify
+from anonlib.config import JobConfig, RayConfig
+from anonlib.pipeline.certify import CERTIFICATE
+from anonlib.pipeline.engines import device_of
+from anonlib.pipeline.job import Job, JobError
+from anonlib.pipeline.outcome import Outcome
+from anonlib.pipeline.places import RUN_NOTE, json_bytes, open_places, sha256
+from anonlib.pipeline.secret import open_keyring
+from anonlib.privacy.certificate import Certificate, Untrue
+from anonlib.storage import NotFound
+
+SEED = 0
+
+Progress = Callable[[str, Outcome, int], None]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The report as it lies in the release, and what was signed."""
+
+    report: Report
+    statement: Statement
+
+
+def audit(
+    config: JobConfig,
+    *,
+    link_with: JobConfig | None = None,
+    seed: int = SEED,
+    progress: Progress = lambda stage, outcome, units: None,
+) -> Audited:
+    """Audit the release of a finished job; `link_with`: another release of the same people, to be linked with it.
+
+    Raises JobError where there is nothing to audit or an extra is not installed, StorageError, ConfigError.
+    """
+    for module in ("jinja2", "altair", "vl_convert", "weasyprint"):
+        need(module)
+    release = open_places(config).release
+    withdraw(release)
+    evidence = gather(config, report=progress)
+    # An audit is one process; no cluster is started for it.
+    job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
+    certificate = _certificate(job)
+    shards = json.loads(release.read(RUN_NOTE))["shards"]
+    used = used_by(config)
+    attacks, thresholds, histograms = attack_all(evidence, used=used, seed=seed)
+    attacks += learned(
+        evidence,
+        config.method.name,
+        looks_room(job),
+        used=used,
+        device=device_of(config),
+        seed=seed,
+        report=progress,
+    )
+    if link_with is not None:
+        attacks += linked(evidence, link_with, used=used | used_by(link_with), seed=seed, report=progress)
+    leaks = scan_leaks(job, report=progress)
+    judged = judged_so_far(job)
+    missed = look_twice(job, report=progress).missed(judged.judged, judged.wrong, seed=seed)
+    crops = {kind: look.crops for kind, look in evidence.looks.items()}
+    task = expression_task(crops, labels_of(job, evidence), evidence.subjects, seed=seed)
+    utility = [*measures(evidence, seed=seed), task]
+    report = Report(
+        release=certificate.release,
+        method=config.method.name,
+        settings=settings_of(certificate),
+        certificate_sha256=sha256(release.read(CERTIFICATE)),
+        claim=claim_of(release, certificate),
+        people=len(set(evidence.subjects.tolist())),
+        photos=len(evidence.subjects),
+        labelled=evidence.labelled,
+        counts=counts_of(release, shards),
+        gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility),
+        thresholds=tuple(thresholds),
+        attacks=tuple(attacks),
+        histograms=tuple(histograms),
+        leaks=tuple(leaks),
+        utility=tuple(utility),
+        missed=missed,
+        models=models_of(certificate, {*LOOKED_WITH, NETWORK}),
+        software=software(),
+    )
+    return Audited(report, _published(job, report, shards, seed))
+
+
+def _published(job: Job, report: Report, shards: list[str], seed: int) -> Statement:
+    page = write_html(report, draw_examples(job.config, job.dataset.format, seed=seed))
+    described = describe(report, job.config, read_files(job.places.release, shards, job.dataset.format, [CERTIFICATE]))
+    files = {
+        "report.json": write_json(report),
+        "report.html": page.encode(),
+        "report.pdf": write_pdf(page),
+        CROISSANT: json_bytes(described),
+    }
+    failed = [line.name for line in report.gate.lines if not line.passed]
+    return publish(job.places.release, open_keyring(job.config, job.places).secret, files, failed)
+
+
+def _certificate(job: Job) -> Certificate:
+    try:
+        return Certificate.from_bytes(job.places.release.read(CERTIFICATE))
+    except NotFound:
+        raise JobError("the release has no certificate; finish the job first (`anonlib run`)") from None
+
+
+def _untrue(job: Job) -> str | None:
+    """Why the release is not as its certificate says, None if it is."""
+    try:
+        verify(job.places.release)
+    except Untrue as error:
+        return str(error)
+    return None

@@ -1,0 +1,33 @@
+"""What a terminal shows of an audit: who is named how often, and every line of the policy that failed."""
+
+from __future__ import annotations
+
+from anonlib.audit.findings import Report
+from anonlib.audit.report.words import said
+
+_NAME, _FIGURE = 44, 30
+
+
+def table(report: Report) -> list[str]:
+    """The attacks that name people, a line each: the release, then each baseline."""
+    shown = [one for one in report.attacks if one.target == "rank-1"]
+    kinds = list(dict.fromkeys(kind for one in shown for kind in one.baselines))
+    known = "people" if report.labelled else "clusters of faces"
+    lines = [
+        f"{report.photos:,} photos of {report.people:,} {known}: how often the right one comes first, 95 % intervals",
+        "",
+        " " * _NAME + "".join(f"{kind:<{_FIGURE}}" for kind in ("released", *kinds)),
+    ]
+    for one in shown:
+        figures = [one.released, *(one.baselines.get(kind) for kind in kinds)]
+        name = f"{one.name}, {one.recognizer}"
+        lines.append(f"{name:<{_NAME}}" + "".join(f"{said(figure):<{_FIGURE}}" for figure in figures))
+    return [*lines, ""]
+
+
+def outcome(report: Report) -> list[tuple[str, str]]:
+    """Whether the policy holds, and what does not."""
+    failed = [line for line in report.gate.lines if not line.passed]
+    lines = f"{len(report.gate.lines)} lines"
+    verdict = f"passed, all {lines}" if report.gate.passed else f"FAILED, {len(failed)} of {lines}"
+    return [("policy", verdict), *(("", f"{line.name}: {line.why}") for line in failed)]
