@@ -128,11 +128,12 @@ def embedding(
 def export_embedding(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     output: Annotated[Path, typer.Argument(help="The .onnx file to write; its card goes beside it.")],
+    note: Annotated[str, typer.Option(help="What else the card should say of the run.")] = "",
 ) -> None:
     """Write the network of the method embedding as ONNX with its donors and its model card."""
     from anonlib.training.embedding.trainer import export as write
 
-    made = write(run, output)
+    made = write(run, output, note)
     print_rows([("network", str(output)), ("sha256", made.digest), ("terms", made.about.terms)])
 
 

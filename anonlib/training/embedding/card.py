@@ -8,16 +8,16 @@ from anonlib.synthesis.embedding import Embedding
 
 FAILURES = (
     "People recognize the face: it is the same person with altered features. The method claims nothing.",
-    "Up close it shows: shaded lids and lips, doubled brows, the shadow of a donor's moustache or glasses.",
-    "Skin gets darker and lighter patches, most of all where the re-check asked for more of the donor.",
+    "Up close it shows here and there: the shadow of a donor's moustache, brows too heavy, lids and noses too hard.",
+    "What is left of rims of glasses, and lips of an open mouth that were moved, look drawn.",
     "Recognizers that nobody tried may see through it, and so may one that is trained on its outputs.",
     "Turned heads change less than frontal ones, so more of them fall back to the flat ellipse.",
 )
 """What a stranger sees at once on sheets of the shipped weights, and what was not measured."""
 
 
-def card_of(notes: dict[str, Any], made: Embedding, size: int) -> str:
-    """The card (Markdown) of a run's notes (`run.json`) and the `size` bytes of file that it made."""
+def card_of(notes: dict[str, Any], made: Embedding, size: int, note: str = "") -> str:
+    """The card (Markdown) of a run's notes (`run.json`) and the `size` bytes of file it made, with a `note` on the run."""
     record, settings, weights = notes["record"], notes["settings"], notes["weights"]
     about = made.about
     figures = record["figures"].items()
@@ -33,7 +33,8 @@ def card_of(notes: dict[str, Any], made: Embedding, size: int) -> str:
             f"- Terms: {about.terms}" + ("" if about.commercial else " (a job must accept them: `embedding`)") + ".",
             f"- Run: {record['steps']:,} steps of the loop in {record['seconds'] / 60:.0f} minutes on "
             f"{record['machine']}; seed {settings['seed']}, rate {settings['rate']:g}.",
-            f"- Loss: {', '.join(f'{name} {value:g}' for name, value in weights.items())}.",
+            f"- Loss: {', '.join(f'{name} {value:g}' for name, value in weights.items())}."
+            + (f" {note}" if note else ""),
             "- Identity by dlib-resnet and mobileface, looks by expression; fr-feature and faceres took no part.",
             f"- File: {size / 1e6:.1f} MB, half precision, sha256 {made.digest}.",
             "",

@@ -63,8 +63,11 @@ def bank_of(faces: Faces) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def export(folder: Path, output: Path) -> Embedding:
-    """Write a run's averaged network to `output` and its card beside it; raises ConfigError without a run."""
+def export(folder: Path, output: Path, note: str = "") -> Embedding:
+    """Write a run's averaged network to `output` and its card beside it, with a `note` on the run.
+
+    Raises ConfigError without a run.
+    """
     notes = read_notes(folder)
     net = EmbeddingNet()
     net.load_state_dict(torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["average"])
@@ -75,5 +78,5 @@ def export(folder: Path, output: Path) -> Embedding:
     storage = LocalStorage(output.parent)
     storage.publish(output.name, data)
     made = Embedding.from_bytes(data)
-    storage.publish(f"{output.stem}.md", card_of(notes, made, len(data)).encode())
+    storage.publish(f"{output.stem}.md", card_of(notes, made, len(data), note).encode())
     return made
