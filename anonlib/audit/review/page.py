@@ -120,6 +120,8 @@ def make_app(session: Session) -> Starlette:
         number, kind = request.path_params["number"], request.path_params["kind"]
         if not 0 <= number < len(session.images) or kind not in ("original", "released"):
             return Response(status_code=404)
+        if applying.busy:
+            raise Refused("the release is being made again; its images come back when that is done")
         show: Callable[..., bytes] = getattr(session.pictures, kind)
         try:
             return Response(show(session.images[number]), media_type="image/jpeg")

@@ -37,7 +37,6 @@ class Pictures:
     def __init__(self, job: Job, images: Iterable[Image]) -> None:
         self.job = job
         self._shards = {shard.shard_id: shard for shard in job.shards}
-        self._both = Both(job.config, job.shards[0].format)
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._lock = Lock()
         self._wanted: dict[str, dict[int, Image]] = defaultdict(dict)
@@ -46,6 +45,8 @@ class Pictures:
     def update(self, images: Iterable[Image]) -> None:
         """These images as they are now; whatever was read of them goes."""
         with self._lock:
+            # Opened anew: a dataset remembers which files it listed, and takes another one for a change.
+            self._both = Both(self.job.config, self.job.shards[0].format)
             for image in images:
                 self._wanted[image.shard][image.position] = image
                 self._loaded.pop(image.shard, None)

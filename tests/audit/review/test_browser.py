@@ -97,6 +97,7 @@ def test_a_face_that_a_person_finds_is_hidden_and_counted(
         else:
             press("mask")
         wait.until(lambda _: f"{judged + 1} of 7 judged, 1 with a real face left" in text("bound"))
+        wait.until(lambda _: page.find_elements(By.CSS_SELECTOR, "#verdicts .confirmed:enabled"))  # it is on the screen
         page.find_element(By.ID, "open-apply").click()
         page.find_element(By.ID, "apply-go").click()
         wait.until(lambda _: text("apply-title") == "Applied")

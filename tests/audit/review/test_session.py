@@ -70,6 +70,7 @@ def test_decisions_are_there_when_the_session_is_opened_again(session: Session, 
 
 def test_carrying_them_out_hides_the_face_and_says_what_changed(session: Session, reviewed: JobConfig) -> None:
     before = contents(Path(reviewed.output.uri))
+    session.pictures.released(session.images[number(session, "astronaut")])
     session.decide(number(session, "astronaut"), "mask", [FACE])
     session.decide(number(session, "nobody-1"), "confirmed")
     session.decide(number(session, "nobody-2"), "withhold")
