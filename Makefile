@@ -1,9 +1,10 @@
-# `make demo` and `make test` need Python 3.11, the package registries and nothing else.
+# `make demo` and `make test` need Python 3.11, the package registries and nothing else. Where they may, the tests bring
+# a browser and the library that sets PDFs; without, the browser's test is skipped and says so.
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup system demo test lint bench clean
 
 setup: $(VENV)/.ready
 
@@ -20,7 +21,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict anonlib
 
-test: setup
+system:
+	@command -v chromium chromedriver >/dev/null && ldconfig -p | grep -q libpangoft2-1.0 \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	          chromium chromium-driver libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 >/dev/null; } \
+	  || echo "no chromium here: the browser's test will be skipped"
+
+test: setup system
 	$(BIN)/anonlib models pull --set demo
 	$(BIN)/pytest
 

@@ -17,7 +17,7 @@ FAILURES = (
 
 
 def card_of(notes: dict[str, Any], made: Embedding, size: int, note: str = "") -> str:
-    """The card (Markdown) of a run's notes (`run.json`) and the `size` bytes of file it made, with a `note` on the run."""
+    """The card (Markdown) of a run's notes (`run.json`), the `size` bytes of file it made, and a `note` on the run."""
     record, settings, weights = notes["record"], notes["settings"], notes["weights"]
     about = made.about
     figures = record["figures"].items()
