@@ -65,7 +65,7 @@ class Cloud:
 Call = Callable[[dict[str, Any], dict[str, str]], Any]
 SERVICES = ("s3", "kms", "secretsmanager", "iam")
 SHARD = ("november/data/00000.tar", "november/manifest/00000.parquet", "november/commits/00000.json")
-NOTES = ("november/inventory.json", "november/purged.json", "november/secret")
+NOTES = ("november/inventory.json", "november/purged.json")
 KEYS = {
     "input": ("november/00000.tar",),
     "workspace": ("november/scan/1/faces/00000.parquet", *NOTES),
@@ -79,10 +79,9 @@ def _calls() -> dict[str, Call]:
     calls: dict[str, Call] = {}
 
     def s3(verb: str, method: str, bucket: str, **asked: Any) -> None:
-        where = asked["Key"] if "Key" in asked else ""
-        calls[f"{verb} {bucket} {where}".strip()] = lambda clients, names: getattr(clients["s3"], method)(
-            Bucket=names[f"{bucket}_bucket"], **asked
-        )
+        calls[f"{verb} {bucket} {asked.get('Key', '')}".strip()] = lambda clients, names: getattr(
+            clients["s3"], method
+        )(Bucket=names[f"{bucket}_bucket"], **asked)
 
     for bucket, keys in KEYS.items():
         s3("list", "list_objects_v2", bucket)
