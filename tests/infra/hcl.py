@@ -90,7 +90,7 @@ def _policy(path: Path, reader: str, given: set[str]) -> Iterator[str]:
     if wanted - given or (given - wanted and path.name.endswith("bucket.json")):
         yield f"{path.name} wants {sorted(wanted)}, {reader} gives {sorted(given)}"
     try:
-        document = json.loads(Template(text).safe_substitute({name: "x" for name in wanted} | {"principals": LIST}))
+        document = json.loads(Template(text).safe_substitute(dict.fromkeys(wanted, "x") | {"principals": LIST}))
     except ValueError as error:
         yield f"{path.name} is not JSON: {error}"
         return
