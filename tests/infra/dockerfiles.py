@@ -29,7 +29,7 @@ def instructions(text: str) -> list[str]:
 
 
 def _hadolint(file: Path) -> Iterator[str]:
-    done = subprocess.run([HADOLINT, str(file)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([HADOLINT, "--no-color", str(file)], capture_output=True, text=True, timeout=60, check=False)
     yield from (line.removeprefix(f"{file}:") for line in (done.stdout + done.stderr).splitlines())
 
 
@@ -56,6 +56,8 @@ def _final(lines: list[str]) -> Iterator[str]:
         yield "the image has no health check"
     if "RAY_USAGE_STATS_ENABLED=0" not in everything:
         yield "Ray would report its use"
+    if not any("PATH=/opt/venv/bin" in line and "/etc/profile.d/" in line for line in last):
+        yield "a login shell would not find anonlib"
     for wanted in ("models pull --set core", "models check --set core", "pip check"):
         if wanted not in everything:
             yield f"the build does not run {wanted}"

@@ -24,6 +24,7 @@ PLANTED = {
     "a password": ("Dockerfile", "RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=0 PIP_TOKEN=1", "in a layer"),
     "statistics": ("Dockerfile", "RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=1", "report"),
     "models that nobody checked": ("Dockerfile", "models check --set core", "models list", "models check"),
+    "a login shell": ("Dockerfile", "/etc/profile.d/", "/etc/", "login shell"),
     "a cache in a layer": ("Dockerfile", "--no-cache-dir --no-deps .", "--no-deps .", "DL3042"),
     "a package list in a layer": ("Dockerfile", " && rm -rf /var/lib/apt/lists/*", "", "DL3009"),
     "the whole folder": ("Dockerfile", "COPY anonlib anonlib", "COPY . .", ". is copied and not let through"),
