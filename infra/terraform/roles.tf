@@ -2,7 +2,7 @@
 locals {
   stages = toset(["scan", "render", "audit", "verify", "purge"])
   # A job that is started as one script scans and renders in one process, so it holds both documents and no more.
-  roles = {
+  documents = {
     scan   = ["scan"]
     render = ["render"]
     audit  = ["audit"]
@@ -10,9 +10,14 @@ locals {
     purge  = ["purge"]
     job    = ["scan", "render"]
   }
-  by_people            = toset(["audit", "verify", "purge"])
+  by_people = length(var.trusted_arns) == 0 ? toset([]) : toset(["audit", "verify", "purge"])
+  # A role that nobody could take is not made.
+  roles = {
+    for name, stages in local.documents : name => stages
+    if name == "job" || var.oidc_provider != null || contains(local.by_people, name)
+  }
   workspace_principals = concat(
-    [for name in ["scan", "render", "audit", "purge", "job"] : aws_iam_role.role[name].arn], [aws_iam_role.head.arn]
+    [for name, role in aws_iam_role.role : role.arn if name != "verify"], [aws_iam_role.head.arn]
   )
   grants = merge([
     for role, stages in local.roles : { for stage in stages : "${role}/${stage}" => { role = role, stage = stage } }
@@ -57,7 +62,7 @@ data "aws_iam_policy_document" "trust" {
   }
 
   dynamic "statement" {
-    for_each = contains(local.by_people, each.key) && length(var.trusted_arns) > 0 ? [var.trusted_arns] : []
+    for_each = contains(local.by_people, each.key) ? [var.trusted_arns] : []
     content {
       sid     = "Person"
       actions = ["sts:AssumeRole"]
@@ -84,6 +89,7 @@ resource "aws_iam_policy" "stage" {
     release_bucket   = aws_s3_bucket.place["release"].id
     workspace_key    = aws_kms_key.workspace.arn
     secret           = aws_secretsmanager_secret.job.arn
+    secret_key       = aws_kms_key.secret.arn
   })
 }
 
@@ -91,6 +97,31 @@ resource "aws_iam_role_policy_attachment" "stage" {
   for_each   = local.grants
   role       = aws_iam_role.role[each.value.role].name
   policy_arn = aws_iam_policy.stage[each.value.stage].arn
+}
+
+# Photographs that are sealed by a key of the user's are opened by who reads them, through S3 alone.
+data "aws_iam_policy_document" "input_key" {
+  count = var.input_key == null ? 0 : 1
+  statement {
+    sid       = "OpenTheInput"
+    actions   = ["kms:Decrypt"]
+    resources = [var.input_key]
+    condition {
+      test     = "StringEquals"
+      variable = "kms:ViaService"
+      values   = ["s3.${var.region}.amazonaws.com"]
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "input_key" {
+  for_each = var.input_key == null ? {} : {
+    for name, role in merge(aws_iam_role.role, { head = aws_iam_role.head }) : name => role.id
+    if !contains(["verify", "purge"], name)
+  }
+  name   = "input-key"
+  role   = each.value
+  policy = data.aws_iam_policy_document.input_key[0].json
 }
 
 # Machines of infra/aws/cluster.yaml: workers are the job; the head is the job and starts workers.

@@ -19,6 +19,12 @@ variable "input_bucket" {
   type        = string
 }
 
+variable "input_key" {
+  description = "The ARN of the KMS key that seals the input bucket, if one of yours does."
+  type        = string
+  default     = null
+}
+
 variable "workspace_days" {
   description = "After so many days personal data in the workspace is deleted, whether or not anybody purged it."
   type        = number

@@ -23,7 +23,6 @@ SPEC = {
     "activeDeadlineSeconds": int,
     "backoffLimit": int,
     "entrypoint": str,
-    "preRunningDeadlineSeconds": int,
     "rayClusterSpec": dict,
     "shutdownAfterJobFinishes": bool,
     "submissionMode": str,

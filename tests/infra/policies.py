@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -31,7 +33,11 @@ class Cloud:
     def made(cls, server: S3Server) -> Cloud:
         names = {f"{one}_bucket": server.bucket() for one in ("input", "workspace", "release")}
         names["other_bucket"] = server.bucket()
-        names["workspace_key"] = server.client("kms").create_key()["KeyMetadata"]["Arn"]
+        kms = server.client("kms")
+        for key in ("workspace_key", "secret_key"):
+            names[key] = kms.create_key()["KeyMetadata"]["Arn"]
+            sealed = kms.encrypt(KeyId=names[key], Plaintext=b"1")["CiphertextBlob"]
+            names[f"sealed_by_{key}"] = b64encode(sealed).decode()
         secret = server.client("secretsmanager").create_secret(
             Name=f"{SECRET_NAME}-{names['input_bucket']}", SecretString="x" * 40
         )
@@ -66,10 +72,11 @@ Call = Callable[[dict[str, Any], dict[str, str]], Any]
 SERVICES = ("s3", "kms", "secretsmanager", "iam")
 SHARD = ("november/data/00000.tar", "november/manifest/00000.parquet", "november/commits/00000.json")
 NOTES = ("november/inventory.json", "november/purged.json")
+PROBE = "november/.anonlib-probe-1"
 KEYS = {
     "input": ("november/00000.tar",),
-    "workspace": ("november/scan/1/faces/00000.parquet", *NOTES),
-    "release": (*SHARD, "november/certificate.json", *(f"november/{name}" for name in REPORT)),
+    "workspace": ("november/scan/1/faces/00000.parquet", PROBE, *NOTES),
+    "release": (*SHARD, PROBE, "november/certificate.json", *(f"november/{name}" for name in REPORT)),
     "other": ("november/00000.tar",),
 }
 
@@ -100,12 +107,24 @@ def _calls() -> dict[str, Call]:
     calls["secret write"] = lambda clients, names: clients["secretsmanager"].put_secret_value(
         SecretId=names["secret"], SecretString="y" * 40
     )
-    calls["key seal"] = lambda clients, names: clients["kms"].generate_data_key(
-        KeyId=names["workspace_key"], KeySpec="AES_256"
-    )
-    calls["key drop"] = lambda clients, names: clients["kms"].schedule_key_deletion(KeyId=names["workspace_key"])
+    for key in ("workspace_key", "secret_key"):
+        calls[f"seal {key}"] = partial(_seal, key)
+        calls[f"open {key}"] = partial(_open, key)
+        calls[f"drop {key}"] = partial(_drop, key)
     calls["users"] = lambda clients, names: clients["iam"].list_users()
     return calls
+
+
+def _seal(key: str, clients: dict[str, Any], names: dict[str, str]) -> None:
+    clients["kms"].generate_data_key(KeyId=names[key], KeySpec="AES_256")
+
+
+def _open(key: str, clients: dict[str, Any], names: dict[str, str]) -> None:
+    clients["kms"].decrypt(KeyId=names[key], CiphertextBlob=b64decode(names[f"sealed_by_{key}"]))
+
+
+def _drop(key: str, clients: dict[str, Any], names: dict[str, str]) -> None:
+    clients["kms"].schedule_key_deletion(KeyId=names[key])
 
 
 CALLS = _calls()

@@ -8,7 +8,7 @@ from string import Template
 from typing import Any
 
 import pytest
-from policies import KEYS, POLICIES, REPORT, ROLES, Cloud, named
+from policies import KEYS, POLICIES, PROBE, REPORT, ROLES, Cloud, named
 from runs import SECRET, job
 from s3server import Credentials, S3Server, policy
 
@@ -26,9 +26,11 @@ ALLOWED = {
         "list input",
         "list workspace",
         "secret read",
-        "key seal",
+        "seal workspace_key",
+        "open workspace_key",
         *named(("get",), "input", KEYS["input"]),
         *named(("get", *WRITE), "workspace", KEYS["workspace"]),
+        *named(("delete",), "workspace", (PROBE,)),
     },
     "render": {
         "list input",
@@ -37,7 +39,9 @@ ALLOWED = {
         "secret read",
         *named(("get",), "input", KEYS["input"]),
         *named(("get",), "workspace", KEYS["workspace"]),
+        "open workspace_key",
         *named(("get", *WRITE), "release", KEYS["release"]),
+        *named(("delete",), "release", (PROBE,)),
     },
     "audit": {
         "list input",
@@ -47,6 +51,7 @@ ALLOWED = {
         *named(("get",), "input", KEYS["input"]),
         *named(("get",), "workspace", KEYS["workspace"]),
         *named(("get",), "release", KEYS["release"]),
+        "open workspace_key",
         *named((*WRITE, "delete"), "release", REPORTS),
     },
     "verify": {"list release", *named(("get",), "release", KEYS["release"])},
@@ -54,7 +59,8 @@ ALLOWED = {
         "list workspace",
         "uploads workspace",
         "list release",
-        "key seal",
+        "seal workspace_key",
+        "open workspace_key",
         *named(("get",), "release", KEYS["release"]),
         *named(("delete",), "workspace", KEYS["workspace"]),
         *named(("get",), "workspace", ("november/inventory.json", "november/purged.json")),
@@ -121,12 +127,14 @@ def test_a_whole_release_passes_from_role_to_role(s3: S3Server, people_tars: Pat
         for path in sorted(people_tars.iterdir()):
             source.publish(path.name, path)
     with s3.acting_as(cloud.user("scan")):
+        assert open_storage(config.workspace.uri, s3.options).probe().details == ()
         job_of_scan = Job(config)
         job_of_scan.scan()
         job_of_scan.make_plan()
         with pytest.raises(AccessDenied):
             job_of_scan.render()
     with s3.acting_as(cloud.user("render")):
+        assert open_storage(config.output.uri, s3.options).probe().details == ()
         assert Job(config).render().code == 0
     options = StorageOptions(config.storage.endpoint_url, config.storage.region)
     with s3.acting_as(cloud.user("audit")):
@@ -174,7 +182,7 @@ def test_rights_of_ones_own_do_not_open_the_workspace(
 def test_nobody_reaches_a_bucket_in_clear(guarded_workspace: tuple[Cloud, Credentials, Credentials]) -> None:
     cloud, role, outsider = guarded_workspace
     for who in (role, outsider):
-        assert not any("workspace" in name for name in cloud.outcomes(who))
+        assert not {name for name in cloud.outcomes(who) if "workspace" in name and "_key" not in name}
 
 
 def test_the_release_is_reached_encrypted_alone_too() -> None:
