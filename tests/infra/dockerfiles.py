@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 HADOLINT = shutil.which("hadolint", path=f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}") or "hadolint"
 PINNED = re.compile(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}")
 SECRET = re.compile(r"\b(?:ARG|ENV)\b.*?\b\w*(?:SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY)\w*", re.IGNORECASE)
@@ -26,6 +28,22 @@ def instructions(text: str) -> list[str]:
     """Each instruction on one line, without comments."""
     kept = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return [" ".join(one.split()) for one in re.sub(r"\\\n", " ", kept).splitlines() if one.strip()]
+
+
+def locked(folder: Path) -> dict[str, str]:
+    """Package -> version in the images, torch among them."""
+    docker = folder / "infra" / "docker"
+    lines = (docker / "requirements.txt").read_text().splitlines()
+    torch = set(re.findall(r"torch==([\d.]+)", (docker / "Dockerfile").read_text()))
+    assert len(torch) == 1, "both images have one torch"
+    return dict(line.split("==") for line in lines if not line.startswith("#")) | {"torch": torch.pop()}
+
+
+def unmet(folder: Path, needs: list[str]) -> list[str]:
+    """Those of the project's dependencies that the images do not hold, or hold in another version."""
+    versions = locked(folder)
+    wanted = [Requirement(text) for text in needs]
+    return [str(one) for one in wanted if not one.specifier.contains(versions.get(one.name, "0"))]
 
 
 def _hadolint(file: Path) -> Iterator[str]:

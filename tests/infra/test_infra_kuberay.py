@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import dockerfiles
 import jsonschema
 import manifests
 import pytest
 import yaml
-from test_infra_docker import locked
 
 from anonlib import __version__
 
@@ -82,7 +82,7 @@ PLANTED = {
 
 
 def found(folder: Path) -> list[str]:
-    return manifests.problems(folder, locked()["ray"], __version__)
+    return manifests.problems(folder, dockerfiles.locked(ROOT)["ray"], __version__)
 
 
 def test_the_manifests_are_sound() -> None:
