@@ -71,7 +71,8 @@ resource "aws_s3_bucket_lifecycle_configuration" "workspace" {
   }
 }
 
-# The release keeps what was overwritten for a while: what left the building can be compared with what is there.
+# The release keeps what was overwritten or taken back for a week, for who must know what had left the building. No role
+# reads it; a photo that a reviewer withheld is gone for good after that.
 resource "aws_s3_bucket_versioning" "release" {
   bucket = aws_s3_bucket.place["release"].id
   versioning_configuration {
@@ -86,7 +87,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "release" {
     status = "Enabled"
     filter {}
     noncurrent_version_expiration {
-      noncurrent_days = 30
+      noncurrent_days = 7
     }
     abort_incomplete_multipart_upload {
       days_after_initiation = 1

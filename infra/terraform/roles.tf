@@ -1,16 +1,17 @@
 # One role a stage. The documents lie in policies/ and are exercised call by call in tests/infra.
 locals {
-  stages = toset(["scan", "render", "audit", "verify", "purge"])
+  stages = toset(["scan", "render", "review", "audit", "verify", "purge"])
   # A job that is started as one script scans and renders in one process, so it holds both documents and no more.
   documents = {
     scan   = ["scan"]
     render = ["render"]
+    review = ["review"]
     audit  = ["audit"]
     verify = ["verify"]
     purge  = ["purge"]
     job    = ["scan", "render"]
   }
-  by_people = length(var.trusted_arns) == 0 ? toset([]) : toset(["audit", "verify", "purge"])
+  by_people = length(var.trusted_arns) == 0 ? toset([]) : toset(["review", "audit", "verify", "purge"])
   # A role that nobody could take is not made.
   roles = {
     for name, stages in local.documents : name => stages

@@ -44,7 +44,7 @@ variable "namespace" {
 }
 
 variable "trusted_arns" {
-  description = "IAM principals of people who may take the roles audit, verify and purge."
+  description = "IAM principals of people who may take the roles review, audit, verify and purge."
   type        = list(string)
   default     = []
 }

@@ -15,9 +15,11 @@ import boto3
 from botocore.exceptions import ClientError
 from s3server import REGION, Credentials, S3Server
 
+from anonlib.pipeline.certify import CERTIFICATE
+from anonlib.pipeline.places import AUDIT_FILES, STATEMENT
+
 POLICIES = Path(__file__).parents[2] / "infra" / "terraform" / "policies"
-ROLES = ("scan", "render", "audit", "verify", "purge")
-REPORT = ("audit.json", "report.json", "report.html", "report.pdf", "croissant.json")
+ROLES = ("scan", "render", "review", "audit", "verify", "purge")
 SECRET_NAME = "anonlib/job"
 REFUSED = {"AccessDenied", "AccessDeniedException", "403"}
 
@@ -72,11 +74,15 @@ Call = Callable[[dict[str, Any], dict[str, str]], Any]
 SERVICES = ("s3", "kms", "secretsmanager", "iam")
 SHARD = ("november/data/00000.tar", "november/manifest/00000.parquet", "november/commits/00000.json")
 NOTES = ("november/inventory.json", "november/purged.json")
+FACES, LOOKS = "november/scan/1/faces/00000.parquet", "november/audit/1/00000.npz"
+DECISION, ASIDE = "november/review/1/decisions/00000001.json", "november/withdrawn/00000.json"
+CERTIFIED = f"november/{CERTIFICATE}"
+REPORTS = tuple(f"november/{name}" for name in (STATEMENT, *AUDIT_FILES))
 PROBE = "november/.anonlib-probe-1"
 KEYS = {
     "input": ("november/00000.tar",),
-    "workspace": ("november/scan/1/faces/00000.parquet", PROBE, *NOTES),
-    "release": (*SHARD, PROBE, "november/certificate.json", *(f"november/{name}" for name in REPORT)),
+    "workspace": (FACES, LOOKS, DECISION, PROBE, *NOTES),
+    "release": (*SHARD, "november/run.json", PROBE, ASIDE, CERTIFIED, *REPORTS),
     "other": ("november/00000.tar",),
 }
 

@@ -26,6 +26,7 @@ PLANTED = {
     "outputs.tf": ("aws_secretsmanager_secret.job.arn", "aws_secretsmanager_secret.jobs.arn", "jobs"),
     "policies/scan.json": ('"s3:PutObject", ', '"s3:*", ', "whatever"),
     "policies/render.json": ("${workspace_key}", "${workspace_kee}", "workspace_kee"),
+    "policies/review.json": ("${secret_key}", "${secret_kee}", "secret_kee"),
     "policies/audit.json": ('"Effect": "Deny",', '"Effect": "Deny"', "not JSON"),
     "policies/verify.json": ("s3:GetObject", "*", "whatever"),
     "policies/purge.json": ("${release_bucket}", "${relase_bucket}", "relase_bucket"),
