@@ -1,10 +1,15 @@
-"""One whole job, to be started by a scheduler: `ray job submit --working-dir . -- python jobs/anonymize.py`.
+"""One whole job, to be started by a scheduler: `ray job submit --working-dir . -- python jobs/anonymize.py [JOB.yaml]`.
 
-The script is the config: copy it, change the constants, and keep it with the release. Run again, it does what is
-missing. Only the secret comes from outside, by the environment variable that SECRET_ENV names.
+The script is the config: copy it, change the constants, and keep it with the release. Or give it a job file, in which
+`{month}` of a URI becomes the month of the run (UTC), so that a schedule makes a release a month. Run again, it does
+what is missing. Only the secret comes from outside, by the environment variable that SECRET_ENV names.
 """
 
 from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 from anonlib.config import JobConfig, load_config
 from anonlib.console import guarded, open_progress, print_summary
@@ -39,13 +44,20 @@ def config() -> JobConfig:
     )
 
 
-def main() -> int:
+def config_of(path: Path, month: str) -> JobConfig:
+    """The job in a file, its places those of a month such as 2026-11."""
+    job = load_config(path)
+    uris = {f"{place}.uri": getattr(job, place).uri for place in ("input", "output", "workspace")}
+    return load_config(path, {key: uri.replace("{month}", month) for key, uri in uris.items()})
+
+
+def main(arguments: list[str]) -> int:
     """Exit code 0 all done, 3 something is quarantined, 1 it could not go on."""
     from anonlib.pipeline.job import Job
     from anonlib.pipeline.status import exceptions
 
     with guarded():
-        job_config = config()
+        job_config = config_of(Path(arguments[0]), f"{datetime.now(UTC):%Y-%m}") if arguments else config()
         with open_progress() as progress:
             job = Job(job_config, report=progress)
             summary = job.run()
@@ -54,4 +66,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

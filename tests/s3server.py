@@ -61,9 +61,9 @@ class S3Server:
         self.client().create_bucket(Bucket=name)
         return name
 
-    def user(self, policy: dict[str, Any]) -> Credentials:
+    def user(self, policy: dict[str, Any], name: str | None = None) -> Credentials:
         """A new IAM user with this policy document."""
-        iam, name = self.client("iam"), f"user-{uuid4().hex[:12]}"
+        iam, name = self.client("iam"), name or f"user-{uuid4().hex[:12]}"
         iam.create_user(UserName=name)
         iam.put_user_policy(UserName=name, PolicyName="test", PolicyDocument=json.dumps(policy))
         made = iam.create_access_key(UserName=name)["AccessKey"]

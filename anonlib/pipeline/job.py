@@ -222,9 +222,9 @@ class Job:
         digest = sha256(data)
         workspace = self.places.workspace
         note = json_bytes({"inventory": digest, "shards": len(shards), "input": self.config.input.uri})
-        if not workspace.claim(INVENTORY_NOTE, note) and (
-            json.loads(workspace.read(INVENTORY_NOTE))["inventory"] != digest
-        ):
+        # Asked first, so that a role which may only read the workspace can render from it.
+        there = workspace.exists(INVENTORY_NOTE) or not workspace.claim(INVENTORY_NOTE, note)
+        if there and json.loads(workspace.read(INVENTORY_NOTE))["inventory"] != digest:
             raise JobError(
                 f"the input {self.config.input.uri} is not the one that the workspace {self.config.workspace.uri} was "
                 "made for (files came, went or changed); give this run a new workspace and output"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from s3server import Credentials, S3Server
 from anonlib.config import JobConfig
 from anonlib.pipeline.job import Job
 from anonlib.storage import AccessDenied, StorageError, open_storage
+
+POLICIES = Path(__file__).parents[2] / "infra" / "terraform" / "policies"
 
 
 @dataclass(frozen=True)
@@ -27,20 +31,11 @@ class Cloud:
 
 
 def least_privilege(source: str, workspace: str, release: str) -> dict[str, Any]:
-    """What infra/aws grants the job: read the input, write both places, delete in the workspace alone."""
-
-    def allow(bucket: str, *actions: str) -> list[dict[str, Any]]:
-        return [
-            {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]},
-            {"Effect": "Allow", "Action": list(actions), "Resource": [f"arn:aws:s3:::{bucket}/*"]},
-        ]
-
-    statements = [
-        *allow(source, "s3:GetObject"),
-        *allow(workspace, "s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
-        *allow(release, "s3:GetObject", "s3:PutObject"),
-    ]
-    return {"Version": "2012-10-17", "Statement": statements}
+    """What infra/terraform grants a job that scans and renders."""
+    names = {"input_bucket": source, "workspace_bucket": workspace, "release_bucket": release}
+    names |= dict.fromkeys(("workspace_key", "secret_key", "secret"), "arn:aws:kms:us-east-1:000000000000:key/none")
+    texts = [Template((POLICIES / f"{stage}.json").read_text()).substitute(names) for stage in ("scan", "render")]
+    return {"Version": "2012-10-17", "Statement": [one for text in texts for one in json.loads(text)["Statement"]]}
 
 
 @pytest.fixture(scope="module")

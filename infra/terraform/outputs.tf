@@ -1,0 +1,19 @@
+output "buckets" {
+  description = "For output.uri and workspace.uri of a job file."
+  value       = { for place, bucket in aws_s3_bucket.place : place => bucket.id }
+}
+
+output "roles" {
+  description = "For the annotation eks.amazonaws.com/role-arn of the service accounts."
+  value       = { for name, role in aws_iam_role.role : name => role.arn }
+}
+
+output "instance_profiles" {
+  description = "For infra/aws/cluster.yaml."
+  value       = { head = aws_iam_instance_profile.head.arn, worker = aws_iam_instance_profile.worker.arn }
+}
+
+output "secret" {
+  description = "Where the job's secret is to be put."
+  value       = aws_secretsmanager_secret.job.arn
+}

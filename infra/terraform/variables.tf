@@ -1,0 +1,56 @@
+variable "region" {
+  description = "Where everything is made."
+  type        = string
+}
+
+variable "name" {
+  description = "Begins the name of everything that is made; buckets need it to be yours alone."
+  type        = string
+  default     = "anonlib"
+
+  validation {
+    condition     = can(regex("^[a-z0-9][a-z0-9-]{2,30}$", var.name))
+    error_message = "A name has 3 to 31 lower-case letters, digits and hyphens."
+  }
+}
+
+variable "input_bucket" {
+  description = "The bucket of the photographs. It is yours: nothing here makes, changes or empties it."
+  type        = string
+}
+
+variable "input_key" {
+  description = "The ARN of the KMS key that seals the input bucket, if one of yours does."
+  type        = string
+  default     = null
+}
+
+variable "workspace_days" {
+  description = "After so many days personal data in the workspace is deleted, whether or not anybody purged it."
+  type        = number
+  default     = 30
+}
+
+variable "oidc_provider" {
+  description = "The OIDC provider of an EKS cluster, without https://, whose service accounts may take the roles."
+  type        = string
+  default     = null
+}
+
+variable "namespace" {
+  description = "The Kubernetes namespace of those service accounts."
+  type        = string
+  default     = "anonlib"
+}
+
+variable "trusted_arns" {
+  description = "IAM principals of people who may take the roles review, audit, verify and purge."
+  type        = list(string)
+  default     = []
+}
+
+variable "alarm_email" {
+  description = "Who is told of alarms; nobody if null."
+  type        = string
+  default     = null
+}

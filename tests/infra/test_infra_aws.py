@@ -1,0 +1,125 @@
+"""infra/aws/cluster.yaml is what Ray takes, on machines that hold no key, keep no disk and may vanish."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from anonlib import __version__
+
+ROOT = Path(__file__).parents[2]
+PROFILE = re.compile(r"arn:aws:iam::\d{12}:instance-profile/(\S+)")
+KEYS = re.compile(
+    r"AKIA[0-9A-Z]{16}|aws_(?:access|secret|session)|ssh_private_key|ANONLIB_SECRET=(?!\"\$\()", re.IGNORECASE
+)
+OURS = "registry.example.com/anonlib:"
+
+
+def problems(root: Path) -> list[str]:
+    """Sentences about infra/aws of the repository in `root`; none if it is sound."""
+    text = (root / "infra" / "aws" / "cluster.yaml").read_text()
+    try:
+        given = yaml.safe_load(text)
+        cluster = prepare_config(given)
+        validate_config(cluster)
+    except (yaml.YAMLError, jsonschema.ValidationError, ValueError) as error:
+        return [f"Ray refuses it: {' '.join(str(error).split())[:200]}"]
+    terraform = "\n".join(path.read_text() for path in (root / "infra" / "terraform").glob("*.tf"))
+    found = [
+        f"{kind}: {one}"
+        for kind, type_ in given["available_node_types"].items()
+        for one in _machine(kind, type_, terraform)
+    ]
+    return [*found, *_docker(given["docker"]), *_whole(root, text, given, terraform)]
+
+
+def _machine(kind: str, given: dict[str, Any], terraform: str) -> Iterator[str]:
+    node = given["node_config"]
+    spot = node.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
+    if spot != (kind != "head"):
+        yield "the head must stay and workers may vanish, so workers alone are spot"
+    if node.get("MetadataOptions") != {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}:
+        yield "anything that can be made to ask a URL gets the machine's role"
+    if not all(
+        disk["Ebs"].get("Encrypted") and disk["Ebs"].get("DeleteOnTermination") for disk in node["BlockDeviceMappings"]
+    ):
+        yield "a disk is in clear, or stays"
+    profile = PROFILE.fullmatch(node.get("IamInstanceProfile", {}).get("Arn", ""))
+    wanted = "head" if kind == "head" else "worker"
+    if profile is None or profile[1] != f"anonlib-{wanted}" or f'"${{var.name}}-{wanted}"' not in terraform:
+        yield f"its instance profile is not the one that Terraform makes for a {wanted}"
+
+
+def _docker(docker: dict[str, Any]) -> Iterator[str]:
+    images = {docker["head_image"], docker["worker_image"]}
+    if images != {f"{OURS}{__version__}-cpu", f"{OURS}{__version__}-gpu"}:
+        yield f"the images are not this version's: {sorted(images)}"
+    if "--env=RAY_USAGE_STATS_ENABLED=0" not in docker["run_options"]:
+        yield "Ray would report its use"
+    if "--security-opt=no-new-privileges" not in docker["run_options"]:
+        yield "the container may gain privileges"
+
+
+def _whole(root: Path, text: str, given: dict[str, Any], terraform: str) -> Iterator[str]:
+    yield from (f"{line.strip()} holds a key" for line in text.splitlines() if KEYS.search(line))
+    yield from (f"{one} does not exist" for one in given["file_mounts"].values() if not (root / one).exists())
+    if f'cluster     = "{given["cluster_name"]}"' not in terraform:
+        yield "the head may not end workers of a cluster of this name"
+    for kind in ("head", "worker"):
+        commands = " ".join(given[f"{kind}_start_ray_commands"])
+        if 'SecretId="anonlib-job"' not in commands or f'"{given["provider"]["region"]}"' not in commands:
+            yield f"the {kind} does not ask for the job's secret where it lies"
+    if "--dashboard-host=127.0.0.1" not in " ".join(given["head_start_ray_commands"]):
+        yield "whoever reaches the head's dashboard runs code on it"
+    if given["provider"].get("cache_stopped_nodes") is not False:
+        yield "machines are stopped and not ended, with what is on their disks"
+
+
+PLANTED = {
+    "a field that Ray has not": ("idle_timeout_minutes", "idle_timeout_hours", "Ray refuses"),
+    "a type that Ray does not take": ("max_workers: 16\nidle", "max_workers: many\nidle", "Ray refuses"),
+    "no such head": ("head_node_type: head", "head_node_type: haed", "Ray refuses"),
+    "a head that vanishes": (
+        "InstanceType: r7i.xlarge",
+        "InstanceType: r7i.xlarge\n      InstanceMarketOptions: {MarketType: spot}",
+        "head must stay",
+    ),
+    "workers at full price": ("MarketType: spot", "MarketType: capacity-block", "may vanish"),
+    "metadata for anybody": ("HttpTokens: required", "HttpTokens: optional", "machine's role"),
+    "a disk in clear": ("Encrypted: true", "Encrypted: false", "in clear"),
+    "a disk that stays": ("DeleteOnTermination: true", "DeleteOnTermination: false", "stays"),
+    "another role": ("instance-profile/anonlib-worker", "instance-profile/admin", "for a worker"),
+    "no role": ("IamInstanceProfile: {Arn", "KeyName: {Arn", "for a head"),
+    "a loose image": ("0.1.0-gpu", "latest", "not this version's"),
+    "statistics": ("RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=1", "report"),
+    "privileges": ("    - --security-opt=no-new-privileges\n", "", "gain"),
+    "a key": ("  ssh_user: ubuntu", "  ssh_user: ubuntu\n  ssh_private_key: ~/.ssh/id", "holds a key"),
+    "a secret in clear": ('ANONLIB_SECRET="$(python', 'ANONLIB_SECRET="abc$(python', "holds a key"),
+    "no such file": (": infra/kuberay", ": infra/kuberai", "does not exist"),
+    "another cluster": ("cluster_name: anonlib", "cluster_name: other", "of this name"),
+    "another region": ("region: eu-central-1", "region: us-east-1", "where it lies"),
+    "an open dashboard": ("dashboard-host=127.0.0.1", "dashboard-host=0.0.0.0", "runs code"),
+    "stopped machines": ("cache_stopped_nodes: false", "cache_stopped_nodes: true", "not ended"),
+}
+
+
+def test_ray_takes_the_cluster_file() -> None:
+    assert problems(ROOT) == []
+
+
+@pytest.mark.parametrize("mistake", PLANTED)
+def test_a_planted_mistake_is_found(mistake: str, tmp_path: Path) -> None:
+    old, new, said = PLANTED[mistake]
+    shutil.copytree(ROOT / "infra", tmp_path / "infra")
+    file = tmp_path / "infra" / "aws" / "cluster.yaml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    assert any(said in one for one in problems(tmp_path)), problems(tmp_path)
