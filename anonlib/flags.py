@@ -1,4 +1,4 @@
-"""Every key of a job file as a flag of the command line, and what turns a function into a command that takes a job."""
+"""Every key of a job file as a flag of the command line (but policy.kept, a mapping), and what turns a function into a command that takes a job."""
 
 from __future__ import annotations
 
@@ -77,6 +77,10 @@ FLAGS = (
     Flag("ray.address", "--ray-address", str, "The Ray cluster to use; started on this machine if not given."),
     Flag("storage.endpoint_url", "--endpoint-url", str, "An S3 server that is not AWS."),
     Flag("storage.region", "--region", str, "The region of the buckets."),
+    Flag("policy.excess", "--policy-excess", float, "How much more than a flat ellipse a face may give away, 0 to 1."),
+    Flag("policy.missed", "--policy-missed", float, "The share of images that may have an overlooked face, 0 to 1."),
+    Flag("policy.reviewed", "--policy-reviewed", int, "How many images a person must have judged."),
+    Flag("policy.reviewed_upper", "--policy-reviewed-upper", float, "The bound that those must reach, 0 to 1."),
     Flag(
         "accept_licences", "--accept-licence", list[str], "A model whose non-commercial licence you accept; repeat it."
     ),

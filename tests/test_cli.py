@@ -68,7 +68,7 @@ def test_every_key_of_a_job_file_has_a_flag() -> None:
             found |= {prefix + name} if inner is None else keys(inner, f"{prefix}{name}.")
         return found
 
-    assert {flag.key for flag in FLAGS} == keys(JobConfig)
+    assert {flag.key for flag in FLAGS} == keys(JobConfig) - {"policy.kept"}
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
