@@ -1,4 +1,4 @@
-"""Every key of a job file as a flag (but policy.kept, a mapping), and what makes a function a command that takes a job."""
+"""Every key of a job file as a flag (policy.kept alone has none), and what makes a function take a job."""
 
 from __future__ import annotations
 

@@ -117,10 +117,12 @@ def held_of(evidence: Evidence, kind: str, rows: NDArray[np.int64]) -> Held:
 
 
 def _attacked(held: Held, again: Again | None, device: str, seed: int) -> Results:
-    network = model_bytes(NETWORK)
-    taught = train(held, network, again=again, steps=STEPS, device=device, seed=seed)
+    import torch
+
+    network, threads = model_bytes(NETWORK), torch.get_num_threads()
+    taught = train(held, network, again=again, steps=STEPS, threads=threads, device=device, seed=seed)
     judges = {name: Recognizer(name, load_engine(model_bytes(name))).embed for name in held.vectors if name != NETWORK}
-    restored = invert(held, network, judges, again=again, steps=PAINTED, device=device, seed=seed)
+    restored = invert(held, network, judges, again=again, steps=PAINTED, threads=threads, device=device, seed=seed)
     inverted = {f"{INVERSION} by {name}": one for name, one in restored.recovered.items()}
     return {TRAINED: taught.trained, BOTH_RELEASED: taught.parrot, **inverted}
 
