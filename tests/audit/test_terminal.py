@@ -1,0 +1,32 @@
+"""What a terminal shows of an audit: every attack that names people beside its baselines, and what failed."""
+
+from __future__ import annotations
+
+from findings import report
+
+from anonlib.audit.report.words import said
+from anonlib.audit.terminal import outcome, table
+
+
+def test_each_attack_that_names_people_is_a_line_beside_its_baselines() -> None:
+    whole = report()
+    lines = table(whole)
+    shown = [one for one in whole.attacks if one.target == "rank-1"]
+    assert shown and len(lines) == len(shown) + 4
+    for one in shown:
+        (line,) = [line for line in lines if line.startswith(f"{one.name}, {one.recognizer} ")]
+        assert said(one.released) in line and all(said(figure) in line for figure in one.baselines.values())
+
+
+def test_people_that_were_only_clustered_are_not_called_people() -> None:
+    assert " people:" in table(report())[0]
+    assert "clusters of faces" in table(report(labelled=False))[0]
+
+
+def test_failed_lines_are_named_with_their_reason() -> None:
+    assert outcome(report())[0][1].startswith("passed, all ")
+    failing = report(passed=False)
+    rows = outcome(failing)
+    failed = [line for line in failing.gate.lines if not line.passed]
+    assert rows[0][1] == f"FAILED, {len(failed)} of {len(failing.gate.lines)} lines"
+    assert [value for _, value in rows[1:]] == [f"{line.name}: {line.why}" for line in failed]
