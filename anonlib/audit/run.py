@@ -28,7 +28,7 @@ from anonlib.audit.originals import looks_room
 from anonlib.audit.report import write_html, write_json, write_pdf
 from anonlib.audit.report.examples import draw_examples
 from anonlib.audit.report.extra import need
-from anonlib.audit.review.chosen import judged_so_far
+from anonlib.audit.review.chosen import judged_so_far, open_log, waiting
 from anonlib.audit.statement import Statement, publish, withdraw
 from anonlib.audit.utility import measures
 from anonlib.audit.verify import verify
@@ -37,7 +37,7 @@ from anonlib.pipeline.certify import CERTIFICATE
 from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.places import RUN_NOTE, json_bytes, open_places, sha256
+from anonlib.pipeline.places import RUN_NOTE, json_bytes, sha256
 from anonlib.pipeline.secret import open_keyring
 from anonlib.privacy.certificate import Certificate, Untrue
 from anonlib.storage import NotFound
@@ -68,11 +68,13 @@ def audit(
     """
     for module in ("jinja2", "altair", "vl_convert", "weasyprint"):
         need(module)
-    release = open_places(config).release
-    withdraw(release)
-    evidence = gather(config, report=progress)
     # An audit is one process; no cluster is started for it.
     job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
+    if late := waiting(job, open_log(job)):
+        raise JobError(f"{len(late)} shards wait for what a reviewer decided; bring it in by `anonlib render` first")
+    release = job.places.release
+    withdraw(release)
+    evidence = gather(config, report=progress)
     certificate = _certificate(job)
     shards = json.loads(release.read(RUN_NOTE))["shards"]
     used = used_by(config)

@@ -16,7 +16,8 @@ from anonlib.pipeline import tables
 from anonlib.pipeline.decisions import Decision, DecisionLog
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.places import RUN_NOTE, release_room, scan_room
-from anonlib.pipeline.reviewed import TAKEN_BACK
+from anonlib.pipeline.reviewed import TAKEN_BACK, Standing
+from anonlib.pipeline.withdraw import vouched_by
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound
 
@@ -79,6 +80,15 @@ def open_log(job: Job) -> DecisionLog:
     if summary.committed < summary.shards:
         raise JobError(f"the release {job.config.output.uri} is not complete; finish it with `anonlib run` first")
     return DecisionLog(job.places.workspace, json.loads(job.places.release.read(RUN_NOTE))["run"])
+
+
+def waiting(job: Job, log: DecisionLog) -> list[str]:
+    """The shards of a job whose markers do not vouch for the decisions that stand."""
+    standing = Standing.of_all(log.latest().values())
+    names = [shard.shard_id for shard in job.shards]
+    markers = {marker["shard"]: marker for marker in release_room(job.places).markers(names)}
+    carried = {name: vouched_by(marker) for name, marker in markers.items()}
+    return [name for name in names if carried.get(name) != standing.vouched(name, job.keyring)]
 
 
 def images_of(job: Job, shard: str, columns: Sequence[str] | None = None) -> list[Image]:

@@ -23,15 +23,14 @@ from anonlib.audit.review.chosen import (
     judge,
     open_log,
     places_of,
+    waiting,
 )
 from anonlib.audit.review.pictures import Pictures
 from anonlib.config import JobConfig
 from anonlib.pipeline.decisions import Box, Decision, Verdict
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.places import release_room
 from anonlib.pipeline.reviewed import FOUND, Standing
-from anonlib.pipeline.withdraw import vouched_by
 
 MOST_QUARANTINED = 1000
 LEAST_SIDE = 4
@@ -162,15 +161,7 @@ class Session:
 
     def waiting(self) -> list[str]:
         """The shards whose markers do not vouch for the decisions that stand."""
-        standing = Standing.of_all(self.log.latest().values())
-        room = release_room(self.job.places)
-        markers = {marker["shard"]: marker for marker in room.markers(shard.shard_id for shard in self.job.shards)}
-        names = [shard.shard_id for shard in self.job.shards]
-        return [
-            name
-            for name in names
-            if name not in markers or vouched_by(markers[name]) != standing.vouched(name, self.job.keyring)
-        ]
+        return waiting(self.job, self.log)
 
     def apply(self, report: Any = None) -> Applied:
         """Render every waiting shard again and sign the release anew; raises what `Job.render` raises.

@@ -13,6 +13,7 @@ from runs import by_key, contents, released
 
 from anonlib.audit.review.chosen import judge, judged_so_far
 from anonlib.audit.review.session import Refused, Session
+from anonlib.audit.run import audit
 from anonlib.audit.sample import clopper_pearson
 from anonlib.config import JobConfig
 from anonlib.pipeline.job import Job, JobError
@@ -66,6 +67,12 @@ def test_decisions_are_there_when_the_session_is_opened_again(session: Session, 
     assert found is not None and found.verdict == "mask" and found.boxes == (FACE,) and found.who == "AB"
     assert again.decision(number(again, "nobody-1")) is None
     assert not again.carried_out(number(again, "astronaut")) and again.waiting() == ["00000"]
+
+
+def test_no_audit_is_made_while_decisions_wait(session: Session, reviewed: JobConfig) -> None:
+    session.decide(number(session, "nobody-1"), "withhold")
+    with pytest.raises(JobError, match="1 shards wait for what a reviewer decided"):
+        audit(reviewed)
 
 
 def test_carrying_them_out_hides_the_face_and_says_what_changed(session: Session, reviewed: JobConfig) -> None:
