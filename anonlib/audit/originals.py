@@ -30,12 +30,15 @@ from anonlib.models.catalog import MODELS
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import in_chunks
 from anonlib.pipeline.photo import METHOD_VERSION
-from anonlib.pipeline.places import Room
+from anonlib.pipeline.places import Room, scan_room
 from anonlib.pipeline.scan import labelled_face, read_image
 from anonlib.storage import NotFound
 from anonlib.synthesis.redact import redact
 
 KINDS = (CLEAR, *BASELINES)
+MOST = 8000
+"""Photos, about, that an audit looks at closely, each a third of a MiB of memory; of a larger dataset people are drawn
+by lot, with all of their photos."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ class Originals:
     def __init__(self, job: Job, observer: Observer) -> None:
         self.job, self.observer = job, observer
         self.room = looks_room(job)
+        self.share = share_of(job)
 
     def see(self, shard: Shard, faces: Mapping[str, Sequence[Row]], donors: Collection[str]) -> Seen:
         """The main faces of a shard whose FACES rows by key are `faces`, and its faces that are `donors`."""
         labelled = self.job.config.input.subject_field is not None
-        mains = {key: row for key, rows in faces.items() if (row := main_of(rows, labelled)) is not None}
+        found = {key: main_of(rows, labelled) for key, rows in faces.items()}
+        mains = {key: row for key, row in found.items() if row is not None and drawn(row, self.share)}
         path = self.room.path(f"{shard.shard_id}.npz")
         try:
             known, looks = from_bytes(self.room.storage.read(path), KINDS)
@@ -131,8 +136,22 @@ class Originals:
 def looks_room(job: Job) -> Room:
     """Where in the workspace lies what depends on scan, redactions and judges, and on no release."""
     parts = [job.scan_key, METHOD_VERSION, *(MODELS[name].sha256 for name in LOOKED_WITH)]
+    if (share := share_of(job)) < 1:
+        parts.append(f"{share:.9f}")
     key = hashlib.sha256("\n".join(["looks", *parts]).encode()).hexdigest()
     return Room(job.places.workspace, f"audit/{key[:16]}")
+
+
+def share_of(job: Job) -> float:
+    """The share of the people who are looked at closely, 0 to 1."""
+    markers = scan_room(job.places, job.scan_key).markers(shard.shard_id for shard in job.shards)
+    return min(1.0, MOST / max(1, sum(int(marker["images"]) for marker in markers)))
+
+
+def drawn(row: Row, share: float) -> bool:
+    """Whether the lot falls on the person of a FACES row, with all of their photos, or on a face without a label."""
+    who = hashlib.sha256(f"audited: {row['label'] or row['face_id']}".encode()).digest()
+    return int.from_bytes(who[:8], "big") < share * 2**64
 
 
 def main_of(rows: Sequence[Row], labelled: bool) -> Row | None:
