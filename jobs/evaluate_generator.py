@@ -16,17 +16,17 @@ from typing import Annotated, Any
 import typer
 
 from anonlib.audit.attacks import Rate
-from anonlib.audit.cast import COLUMNS, Cast, assemble, usable
-from anonlib.audit.control import compared, control
-from anonlib.audit.disjoint import learned_from
-from anonlib.audit.fidelity import FRONTAL
-from anonlib.audit.figures import cosine, percent, without_nan
-from anonlib.audit.generator import Evaluation, Measured
-from anonlib.audit.judges import REALISM, STANDING, Judges
-from anonlib.audit.opened import open_sources, read_decoder
-from anonlib.audit.scanned import scan_faces, scanned_dataset
-from anonlib.audit.sources import CLEAR, DecodedSource
-from anonlib.audit.speed import Speed, speeds
+from anonlib.audit.generators.cast import COLUMNS, Cast, assemble, usable
+from anonlib.audit.generators.control import compared, control
+from anonlib.audit.generators.disjoint import learned_from
+from anonlib.audit.generators.evaluation import Evaluation, Measured
+from anonlib.audit.generators.fidelity import FRONTAL
+from anonlib.audit.generators.figures import cosine, percent, without_nan
+from anonlib.audit.generators.judges import REALISM, STANDING, Judges
+from anonlib.audit.generators.opened import open_sources, read_decoder
+from anonlib.audit.generators.scanned import scan_faces, scanned_dataset
+from anonlib.audit.generators.sources import CLEAR, DecodedSource
+from anonlib.audit.generators.speed import Speed, speeds
 from anonlib.config import InputConfig, JobConfig, OutputConfig, PlaceConfig, RayConfig
 from anonlib.console import Progress, guarded, open_progress, print_rows
 from anonlib.datasets import open_dataset

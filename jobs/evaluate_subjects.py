@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_classes
-from anonlib.audit.scanned import scan_faces
+from anonlib.audit.generators.scanned import scan_faces
 from anonlib.console import guarded, print_rows
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.outfits import MAYBE_SAME_PERSON

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.audit.scanned import Photo, read_photos
+from anonlib.audit.generators.scanned import Photo, read_photos
 from anonlib.datasets import Dataset
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline.job import JobError

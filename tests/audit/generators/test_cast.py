@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from runs import Run
 
-from anonlib.audit.cast import COLUMNS as CAST_COLUMNS
-from anonlib.audit.cast import YAWS, Cast, assemble, usable
-from anonlib.audit.scanned import VIEW_PX, scan_faces, scanned_dataset, view_of
+from anonlib.audit.generators.cast import COLUMNS as CAST_COLUMNS
+from anonlib.audit.generators.cast import YAWS, Cast, assemble, usable
+from anonlib.audit.generators.scanned import VIEW_PX, scan_faces, scanned_dataset, view_of
 from anonlib.datasets import Dataset, open_dataset
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.people import MIN_PRESENCE, matrix

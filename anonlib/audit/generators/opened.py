@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.averaged import AverageSource
-from anonlib.audit.cast import Cast
-from anonlib.audit.scanned import Photo
-from anonlib.audit.sources import (
+from anonlib.audit.generators.averaged import AverageSource
+from anonlib.audit.generators.cast import Cast
+from anonlib.audit.generators.scanned import Photo
+from anonlib.audit.generators.sources import (
     CLEAR,
     ClearSource,
     CropSource,

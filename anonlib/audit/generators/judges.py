@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.again import look_again
-from anonlib.audit.scanned import Photo
+from anonlib.audit.generators.scanned import Photo
 from anonlib.config import DetectorConfig
 from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import CenterFaceDetector

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks import Rate, Shares, rank_one, rate
-from anonlib.audit.cast import Asked
-from anonlib.audit.judges import REALISM, Seen
+from anonlib.audit.generators.cast import Asked
+from anonlib.audit.generators.judges import REALISM, Seen
 from anonlib.audit.utility import expression_kept, mesh_error
 from anonlib.pipeline.people import stratum_of
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from anonlib.audit.cast import YAWS, Asked, Cast
-from anonlib.audit.scanned import Photo
+from anonlib.audit.generators.cast import YAWS, Asked, Cast
+from anonlib.audit.generators.scanned import Photo
+from anonlib.audit.generators.sources import DecodedSource, Source, worn
 from anonlib.audit.sheet import square_view, write
-from anonlib.audit.sources import DecodedSource, Source, worn
 from anonlib.faces.mesh import mouth_opening
 from anonlib.records import EXPRESSIONS
 from anonlib.synthesis.textures.network import MOODS, MoodTexture, NetworkDecoder

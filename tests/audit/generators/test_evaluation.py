@@ -13,16 +13,16 @@ from generators import OneFace, decoder_file, network_file, plain_skin
 from PIL import Image
 from runs import Run
 
-from anonlib.audit.averaged import AverageSource
-from anonlib.audit.cast import COLUMNS, Cast, assemble, usable
-from anonlib.audit.control import AGES, ROWS_A_PAGE, compared, control
-from anonlib.audit.disjoint import RESEMBLES, bank_faces, learned_from, resembling
-from anonlib.audit.generator import Evaluation
-from anonlib.audit.judges import STANDING, Judges
-from anonlib.audit.opened import open_sources, read_decoder
-from anonlib.audit.scanned import scan_faces, scanned_dataset
-from anonlib.audit.sources import NOBODY, ClearSource, CropSource, DecodedSource, Source
-from anonlib.audit.speed import Work, speeds, timed
+from anonlib.audit.generators.averaged import AverageSource
+from anonlib.audit.generators.cast import COLUMNS, Cast, assemble, usable
+from anonlib.audit.generators.control import AGES, ROWS_A_PAGE, compared, control
+from anonlib.audit.generators.disjoint import RESEMBLES, bank_faces, learned_from, resembling
+from anonlib.audit.generators.evaluation import Evaluation
+from anonlib.audit.generators.judges import STANDING, Judges
+from anonlib.audit.generators.opened import open_sources, read_decoder
+from anonlib.audit.generators.scanned import scan_faces, scanned_dataset
+from anonlib.audit.generators.sources import NOBODY, ClearSource, CropSource, DecodedSource, Source
+from anonlib.audit.generators.speed import Work, speeds, timed
 from anonlib.config import ConfigError
 from anonlib.datasets import open_dataset
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER

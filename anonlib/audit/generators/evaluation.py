@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.cast import Cast
-from anonlib.audit.fidelity import Identity, Looks, Paintings, identity, looks
-from anonlib.audit.judges import REALISM, STANDING, Judges, joined
-from anonlib.audit.scanned import Photo
-from anonlib.audit.sources import NOBODY, Source
+from anonlib.audit.generators.cast import Cast
+from anonlib.audit.generators.fidelity import Identity, Looks, Paintings, identity, looks
+from anonlib.audit.generators.judges import REALISM, STANDING, Judges, joined
+from anonlib.audit.generators.scanned import Photo
+from anonlib.audit.generators.sources import NOBODY, Source
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
 from anonlib.pipeline.outcome import Outcome
 from anonlib.records import MESH_POINTS

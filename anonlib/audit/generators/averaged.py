@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.cast import Asked, Cast
-from anonlib.audit.scanned import Photo
-from anonlib.audit.sources import NOBODY, Painted, Targets, Wish, worn
+from anonlib.audit.generators.cast import Asked, Cast
+from anonlib.audit.generators.scanned import Photo
+from anonlib.audit.generators.sources import NOBODY, Painted, Targets, Wish, worn
 from anonlib.config import ConfigError
 from anonlib.pipeline.outfits import MAYBE_SAME_PERSON
 from anonlib.pipeline.surrogates import crop_and_mesh, happiness

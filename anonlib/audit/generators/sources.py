@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.cast import Asked, Cast
-from anonlib.audit.scanned import Photo
+from anonlib.audit.generators.cast import Asked, Cast
+from anonlib.audit.generators.scanned import Photo
 from anonlib.pipeline.surrogates import happiness
 from anonlib.privacy.subjects import normalized
 from anonlib.synthesis.base import Wearable

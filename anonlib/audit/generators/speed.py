@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.cast import Asked, Cast
-from anonlib.audit.opened import read_decoder, texture_decoder
-from anonlib.audit.scanned import Photo
-from anonlib.audit.sources import worn
+from anonlib.audit.generators.cast import Asked, Cast
+from anonlib.audit.generators.opened import read_decoder, texture_decoder
+from anonlib.audit.generators.scanned import Photo
+from anonlib.audit.generators.sources import worn
 from anonlib.config import ConfigError
 from anonlib.faces.mesh import mouth_opening
 from anonlib.models.runtime import BackendMissing

@@ -10,9 +10,17 @@ from evidence import units
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 
-from anonlib.audit.cast import Asked
-from anonlib.audit.fidelity import Identity, Paintings, band_as_asked, frechet, gender_as_asked, identity, looks
-from anonlib.audit.judges import REALISM, Seen
+from anonlib.audit.generators.cast import Asked
+from anonlib.audit.generators.fidelity import (
+    Identity,
+    Paintings,
+    band_as_asked,
+    frechet,
+    gender_as_asked,
+    identity,
+    looks,
+)
+from anonlib.audit.generators.judges import REALISM, Seen
 from anonlib.records import MESH_POINTS
 
 PEOPLE, PAIRS, SIZE = 40, 20, 16
