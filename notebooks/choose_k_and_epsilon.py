@@ -122,12 +122,12 @@ for name in ("laplace", "vmf", "purkayastha"):
                 "pure epsilon": cost.pure,
                 "bound": odds / (odds + PEOPLE - 1),
                 "rank-1": float(((noisy @ templates.T).argmax(axis=1) == asked).mean()),
-                "cosine to the person": float((noisy * templates[asked]).sum(axis=1).mean()),
+                "cosine": float((noisy * templates[asked]).sum(axis=1).mean()),
             }
         )
-print("".join(f"{name:>22}" for name in rows[0]))
+print("".join(f"{name:>14}" for name in rows[0]))
 for row in rows:
-    print("".join(f"{value:>22}" if isinstance(value, str) else f"{value:>22.3g}" for value in row.values()))
+    print("".join(f"{value:>14}" if isinstance(value, str) else f"{value:>14.3g}" for value in row.values()))
 
 # %%
 drawn_rows = pa.Table.from_pylist(rows)
@@ -136,7 +136,7 @@ base = alt.Chart(drawn_rows, width=300, height=220).encode(
 )
 picked = base.mark_line(point=True).encode(y=alt.Y("rank-1:Q", title="the right person is picked"))
 bound = base.mark_line(strokeDash=[4, 3]).encode(y=alt.Y("bound:Q"))
-alike = base.mark_line(point=True).encode(y=alt.Y("cosine to the person:Q"))
+alike = base.mark_line(point=True).encode(y=alt.Y("cosine:Q", title="cosine to the person"))
 (picked + bound).properties(title="picked (dashed: what is proved)") | alike.properties(title="likeness")
 
 # %% [markdown]
