@@ -209,7 +209,7 @@ class PolicyConfig(_Frozen):
     here asks whether leaks are allowed, or a certificate that does not hold.
     """
 
-    excess: float = Field(default=0.05, ge=0, le=1)
+    excess: float = Field(default=0.03, ge=0, le=1)
     missed: float = Field(default=0.05, ge=0, le=1)
     reviewed: int = Field(default=0, ge=0)
     reviewed_upper: float = Field(default=0.01, gt=0, le=1)

@@ -58,10 +58,10 @@ def test_a_harmless_release_passes() -> None:
 
 @pytest.mark.parametrize("name", NAMING)
 def test_the_upper_bound_refuses_where_the_mean_would_pass(name: str) -> None:
-    worse = [one for one in HARMLESS if one.name != name] + [attack(name, figure(0.03, 0.01, 0.051))]
+    worse = [one for one in HARMLESS if one.name != name] + [attack(name, figure(0.02, 0.01, 0.031))]
     (line,) = failed(gate(worse))
-    assert line.name == f"{name} attack, rank-1 by fr-feature" and line.bound == 0.051 and "5.1% more" in line.why
-    assert gate(worse, policy=PolicyConfig(excess=0.06)).passed
+    assert line.name == f"{name} attack, rank-1 by fr-feature" and line.bound == 0.031 and "3.1% more" in line.why
+    assert gate(worse, policy=PolicyConfig(excess=0.04)).passed
 
 
 @pytest.mark.parametrize("name", NAMING)
