@@ -11,6 +11,7 @@ from anonlib import __version__
 from anonlib.audit.findings import Claim, Counts, Model
 from anonlib.audit.untrusted import rows_of
 from anonlib.audit.verify import in_words
+from anonlib.config import CLASS_METHODS, CROP_METHODS, VECTOR_METHODS
 from anonlib.models.catalog import MODELS
 from anonlib.pipeline import tables
 from anonlib.pipeline.certify import CLASSES_TABLE, committed
@@ -21,7 +22,17 @@ from anonlib.storage import Storage
 
 LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
 """Whose versions a figure may depend on."""
-_TELLING = ("name", "k", "texture", "epsilon", "kappa", "own_angle", "other_angle", "draw", "accept")
+_TELLING = {
+    "k": CLASS_METHODS | {"surrogate"},
+    "texture": CLASS_METHODS | VECTOR_METHODS,
+    "epsilon": VECTOR_METHODS,
+    "kappa": VECTOR_METHODS,
+    "own_angle": {"sampling", "surrogate"} | CROP_METHODS,
+    "other_angle": {"sampling"},
+    "draw": VECTOR_METHODS | CROP_METHODS,
+    "accept": CROP_METHODS,
+}
+"""Settings, and the methods that they mean something to."""
 
 
 def counts_of(release: Storage, shards: Iterable[str]) -> Counts:
@@ -104,7 +115,13 @@ def models_of(certificate: Certificate, judges: Collection[str]) -> tuple[Model,
 
 def settings_of(certificate: Certificate) -> dict[str, str | int | float | bool | None]:
     """The method's settings that mean something to a reader."""
-    return {name: certificate.method[name] for name in _TELLING if certificate.method.get(name) is not None}
+    method = certificate.method
+    told = {
+        name: method[name]
+        for name, methods in _TELLING.items()
+        if method["name"] in methods and method.get(name) is not None
+    }
+    return {"name": method["name"], **told}
 
 
 def software() -> dict[str, str]:

@@ -40,6 +40,11 @@ MEANINGS = {
         SINGLING_OUT, "context look-up", "the face is hidden, and hair, clothes and place are looked up"
     ),
     "parrot": Meaning(LINKABILITY, "look-up among released", "a released photo is looked up among released photos"),
+    "trained, both released": Meaning(
+        LINKABILITY,
+        "trained look-up among released",
+        "a recognizer trained on anonymized photos of other people looks a released photo up among released ones",
+    ),
     "linkage": Meaning(LINKABILITY, "comparison of pairs", "two released photos: are they of one person?"),
     "donors": Meaning(
         INFERENCE, "comparison with donors", "a released face is compared with the people that it was made from"
@@ -51,6 +56,12 @@ TARGETS = {
     "TAR": "accepted as the same person",
     "EER": "errors where both kinds are as frequent",
     "AUC": "a pair of one person is more alike than a pair of two",
+    "AUC, same gender": "a pair of one person is more alike than a pair of two of one gender",
+    "rank-1 within the class": "the right person comes first, among those of the class alone",
+    "rank-1 of replaced faces": "the right person comes first, flat ellipses left out",
+    "cosine of one surrogate": "cosine of two photos of one person that wear one surrogate",
+    "accepted by portraits": "accepted as somebody whose portrait was averaged into the face",
+    "accepted by other photos": "accepted as somebody who was averaged into the face, by another photo",
 }
 LOWER_IS_STRONGER = frozenset({"EER"})
 BASELINES = ("clear", "blur", "pixelate", "solid")
