@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from anonlib.audit.findings import Report
-from anonlib.audit.report.words import said
+from anonlib.audit.findings import Figure, Report
 
-_NAME, _FIGURE = 44, 30
+_NAME, _FIGURE = 50, 20
 
 
 def table(report: Report) -> list[str]:
@@ -21,8 +20,15 @@ def table(report: Report) -> list[str]:
     for one in shown:
         figures = [one.released, *(one.baselines.get(kind) for kind in kinds)]
         name = f"{one.name}, {one.recognizer}"
-        lines.append(f"{name:<{_NAME}}" + "".join(f"{said(figure):<{_FIGURE}}" for figure in figures))
+        lines.append(f"{name:<{_NAME}}" + "".join(f"{short(figure):<{_FIGURE}}" for figure in figures))
     return [*lines, ""]
+
+
+def short(figure: Figure | None) -> str:
+    """`5.5% [3.9 7.4]`, or a dash where nothing was measured."""
+    if figure is None or figure.value is None or figure.low is None or figure.high is None:
+        return "-"
+    return f"{figure.value:.1%} [{100 * figure.low:.1f} {100 * figure.high:.1f}]"
 
 
 def outcome(report: Report) -> list[tuple[str, str]]:

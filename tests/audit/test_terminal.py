@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from findings import report
+from findings import figure, report, unmeasured
 
-from anonlib.audit.report.words import said
-from anonlib.audit.terminal import outcome, table
+from anonlib.audit.terminal import outcome, short, table
 
 
 def test_each_attack_that_names_people_is_a_line_beside_its_baselines() -> None:
@@ -15,7 +14,7 @@ def test_each_attack_that_names_people_is_a_line_beside_its_baselines() -> None:
     assert shown and len(lines) == len(shown) + 4
     for one in shown:
         (line,) = [line for line in lines if line.startswith(f"{one.name}, {one.recognizer} ")]
-        assert said(one.released) in line and all(said(figure) in line for figure in one.baselines.values())
+        assert short(one.released) in line and all(short(figure) in line for figure in one.baselines.values())
 
 
 def test_people_that_were_only_clustered_are_not_called_people() -> None:
@@ -30,3 +29,8 @@ def test_failed_lines_are_named_with_their_reason() -> None:
     failed = [line for line in failing.gate.lines if not line.passed]
     assert rows[0][1] == f"FAILED, {len(failed)} of {len(failing.gate.lines)} lines"
     assert [value for _, value in rows[1:]] == [f"{line.name}: {line.why}" for line in failed]
+
+
+def test_a_figure_is_short_and_nothing_measured_is_a_dash() -> None:
+    assert short(figure(0.055, 0.0394, 0.0736)) == "5.5% [3.9 7.4]"
+    assert short(unmeasured()) == short(None) == "-"
