@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from findings import figure, report, unmeasured
+from findings import report, unmeasured
 
+from anonlib.audit.findings import Figure
 from anonlib.audit.terminal import outcome, short, table
 
 
@@ -32,5 +33,5 @@ def test_failed_lines_are_named_with_their_reason() -> None:
 
 
 def test_a_figure_is_short_and_nothing_measured_is_a_dash() -> None:
-    assert short(figure(0.055, 0.0394, 0.0736)) == "5.5% [3.9 7.4]"
+    assert short(Figure(value=0.055, low=0.0394, high=0.0736, count=9)) == "5.5% [3.9 7.4]"
     assert short(unmeasured()) == short(None) == "-"
