@@ -24,8 +24,13 @@ def judge(
     leaks: Iterable[LeakCheck],
     missed: Missed,
     utility: Iterable[Measure],
+    k: int | None = None,
 ) -> Gate:
-    """Every line of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds."""
+    """Every line of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds.
+
+    `k` of the claim: classes are of people who look alike, so who learns where a face comes from learns the class, and
+    is right once in k. That much the claim allows, and the policy may not.
+    """
     lines = [
         GateLine(
             name="certificate",
@@ -34,7 +39,7 @@ def judge(
             passed=untrue is None,
             why=untrue or "every file is as signed, and the claim's conditions hold",
         ),
-        *_named(policy, attacks),
+        *_named(policy, attacks, k),
         *map(_leak, leaks),
         *_missed(policy, missed),
         *_kept(policy, list(utility)),
@@ -42,7 +47,7 @@ def judge(
     return Gate(passed=all(line.passed for line in lines), lines=tuple(lines))
 
 
-def _named(policy: PolicyConfig, attacks: Sequence[Attack]) -> Iterator[GateLine]:
+def _named(policy: PolicyConfig, attacks: Sequence[Attack], k: int | None) -> Iterator[GateLine]:
     judged = [one for one in attacks if one.name in NAMING and one.target in TARGETS]
     for name in NAMING:
         if not any(one.name == name for one in judged):
@@ -56,17 +61,17 @@ def _named(policy: PolicyConfig, attacks: Sequence[Attack]) -> Iterator[GateLine
             limit=policy.excess,
             bound=bound,
             passed=bound is not None and bound <= policy.excess,
-            why=_of_attack(one, bound),
+            why=_of_attack(one, bound, k if bound is not None and bound > policy.excess else None),
         )
 
 
-def _of_attack(one: Attack, bound: float | None) -> str:
+def _of_attack(one: Attack, bound: float | None, k: int | None) -> str:
     solid = one.baselines.get("solid")
     if bound is None or solid is None:
         return "it could not be measured: too few photos of people who can be told apart"
     return (
         f"{_share(one.released)} of the released photos against {_share(solid)} behind a flat ellipse; "
-        f"at most {bound:.1%} more"
+        f"at most {bound:.1%} more" + (f" (k = {k} allows {1 / k:.1%} to whoever knows the class)" if k else "")
     )
 
 

@@ -106,7 +106,7 @@ def audit(
         photos=len(evidence.subjects),
         labelled=evidence.labelled,
         counts=counts_of(release, shards),
-        gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility),
+        gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility, certificate.claim.k),
         thresholds=tuple(thresholds),
         attacks=tuple(attacks),
         histograms=tuple(histograms),

@@ -64,6 +64,14 @@ def test_the_upper_bound_refuses_where_the_mean_would_pass(name: str) -> None:
     assert gate(worse, policy=PolicyConfig(excess=0.04)).passed
 
 
+def test_what_a_claim_of_k_allows_is_said_where_the_policy_allows_less() -> None:
+    worse = [*HARMLESS, attack("trained", figure(0.1, 0.08, 0.15), "TAR")]
+    made = judge(POLICY, None, worse, [], SEEN, [], 5)
+    (line,) = failed(made)
+    assert line.why.endswith("at most 15.0% more (k = 5 allows 20.0% to whoever knows the class)")
+    assert not any("allows" in line.why for line in made.lines if line.passed)
+
+
 @pytest.mark.parametrize("name", NAMING)
 def test_an_attack_that_was_not_made_does_not_pass(name: str) -> None:
     (line,) = failed(gate([one for one in HARMLESS if one.name != name]))
