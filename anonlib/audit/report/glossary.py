@@ -65,7 +65,7 @@ TARGETS = {
 }
 LOWER_IS_STRONGER = frozenset({"EER"})
 BASELINES = ("clear", "blur", "pixelate", "solid")
-KEPT_ATTRIBUTES = ("gender", "age", "expression")
+KEPT_ATTRIBUTES = ("gender kept", "age band kept", "expression kept")
 
 
 def meaning(name: str) -> Meaning:

@@ -195,7 +195,7 @@ def _sizes(report: Report) -> list[str]:
 
 def _kept(report: Report) -> list[str]:
     """What stays readable of a person by design, and what the claim bounds."""
-    kept = [one for one in report.utility if any(word in one.name.lower() for word in glossary.KEPT_ATTRIBUTES)]
+    kept = [one for one in report.utility if one.name in glossary.KEPT_ATTRIBUTES]
     each = listed(f"{one.name} {said(one.released, one.unit)}" for one in kept)
     readable = f"Readable in a released face: {each}." if kept else "Which attributes stay readable was not measured."
     if report.claim.epsilon is None:
