@@ -37,7 +37,7 @@ def network() -> Embedding:
 
 @pytest.fixture(scope="module")
 def changed(network: Embedding) -> list[Changed]:
-    """The astronaut, towards eight donors who are unlike her, as far as a job's second try goes."""
+    """The astronaut, towards eight donors who are unlike her, as far as a job goes."""
     image = photos.astronaut()
     found = CenterFaceDetector(load_engine(model_bytes("centerface")), side=640, score=0.5).detect([image])
     mesh = FaceMesh(load_engine(model_bytes("facemesh"))).fit([image], found)[0].points[0]
@@ -46,7 +46,7 @@ def changed(network: Embedding) -> list[Changed]:
     unlike = np.flatnonzero((network.donors @ person < 0.2) & (network.female > 0.7))
     made = []
     for row in unlike[:: len(unlike) // 8][:8]:
-        way, after = 1.5 * (network.donors[row] - person), image.copy()
+        way, after = network.donors[row] - person, image.copy()
         network.render(image, mesh, way).paste(after)
         made.append(Changed(image, mesh, way, after))
     return made
