@@ -114,11 +114,11 @@ def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(unt
     def drawn(keys: Keyring) -> list[int]:
         draws = lent_draws(job, lender, templates, ids, strata, looks, keys)
         for person, tries in zip(templates, draws, strict=True):
-            assert len({one.rows for one in tries[:2]}) == 1 and tries[0].weights < tries[1].weights
+            assert {one.weights for one in tries} == {(1.0,)}, "the network learnt no longer ways"
             for one in tries:
                 way = lender.gallery.vectors[one.rows[0]] - person
                 assert np.allclose(one.vector, one.weights[0] * way, atol=1e-6)
-        assert any(len({one.rows for one in tries}) == 3 for tries in draws), "then others"
+        assert any(len({one.rows for one in tries}) >= 3 for tries in draws), "one donor after another"
         return [tries[0].rows[0] for tries in draws]
 
     rows = drawn(KEYS)
