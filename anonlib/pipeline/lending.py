@@ -35,7 +35,7 @@ from anonlib.synthesis.render import Rendered
 EMBEDDING, SWAPPER, RECOGNIZER, DONORS = "embedding", "swapper", "recognizer", "donors"
 """Names of the files among a job's models."""
 _TRIES = tuple((donor, 1.0) for donor in range(5))
-"""The way to one donor after another, once each: the network learnt no longer ways, and beyond its end faces go dark."""
+"""The way to one donor after another, once each: the network learnt no longer ways, and beyond them faces go dark."""
 _Opened = TypeVar("_Opened")
 _OWN = "the user's own; unknown to anonlib"
 
