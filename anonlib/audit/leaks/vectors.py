@@ -45,7 +45,8 @@ def in_member(content: bytes, kept: Collection[str] = ()) -> bool:
 def in_value(value: Any, kept: Collection[str] = ()) -> bool:
     """Whether a cell or a JSON value holds one."""
     if isinstance(value, Mapping):
-        named = (RESTRICTED_COLUMNS - frozenset(kept)) & value.keys()
+        # The method `embedding` names its network, with hash and terms, by that word.
+        named = [name for name in RESTRICTED_COLUMNS - frozenset(kept) if not isinstance(value.get(name, {}), Mapping)]
         return bool(named) or any(in_value(one, kept) for one in value.values())
     if isinstance(value, bytes):
         return in_member(value, kept)

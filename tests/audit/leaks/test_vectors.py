@@ -50,3 +50,10 @@ def test_columns_of_the_workspace_are_known_and_the_releases_own_are_not() -> No
     assert restricted_columns(more, MANIFEST) == ["v"]
     nested = pa.schema([("a", pa.struct([("template", pa.string())]))])
     assert restricted_columns(nested) == ["a"] and restricted_columns(nested, kept=("a",)) == []
+
+
+def test_a_model_of_that_name_is_none_and_what_hides_below_it_is() -> None:
+    models = {"models": {"embedding": {"sha256": "ab" * 32, "licence": "research only"}}}
+    assert not in_value(models)
+    assert in_value({"embedding": [0.5, 0.25]}) and in_value({"embedding": "AAAA"})
+    assert in_value({"embedding": {"values": [number / 7 for number in range(128)]}})
