@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 _FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -56,6 +56,8 @@ def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Pic
     With `least_side` a JPEG may come at 1/2, 1/4 or 1/8 of its size, its longer side no less than that: libjpeg
     then leaves out the higher DCT terms, which is faster than to decode all of it and shrink that.
     """
+    # Libraries that share the process may have told Pillow to fill up what is cut off.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     if not data:
         raise ImageProblem("the file is empty")
     with warnings.catch_warnings():

@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from anonlib.faces.image import ImageProblem, decode, encode
 
@@ -150,6 +150,12 @@ def test_what_cannot_be_read_is_a_sentence(data: bytes, reason: str) -> None:
     with pytest.raises(ImageProblem, match=reason) as problem:
         decode(data, max_mpx=100)
     assert str(problem.value).isprintable()
+
+
+def test_a_cut_image_is_refused_whatever_another_library_told_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ImageProblem, match="damaged"):
+        decode(photos.png_header(100, 100), max_mpx=100)
 
 
 @pytest.mark.parametrize("kind", VALID)

@@ -30,7 +30,7 @@ from anonlib.pipeline.people import matrix
 from anonlib.records import EXPRESSIONS
 from anonlib.storage import open_storage
 
-SCRIPT = Path(__file__).parents[2] / "jobs" / "evaluate_generator.py"
+SCRIPT = Path(__file__).parents[3] / "jobs" / "evaluate_generator.py"
 JUDGE = "fr-feature"
 
 
