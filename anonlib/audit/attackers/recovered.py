@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from anonlib.audit.attackers.held import Parts, Rows
 from anonlib.audit.attacks import first_of_each
 from anonlib.audit.attacks.verify import FAR, accepted_at, genuine_similarities, threshold_at_far
+from anonlib.privacy.subjects import normalized
 
 Vectors = NDArray[np.float32]
 Shares = NDArray[np.float64]
@@ -54,7 +55,7 @@ def placed(probes: Vectors, gallery: Vectors, people: Rows, rows: Rows) -> Share
     """Places of the right person for each photo in `rows` that is no gallery photo; in a tie the middle place."""
     enrolled = rows[first_of_each(people[rows])]
     asked = rows[~first_of_each(people[rows])]
-    similarity = _unit(probes[asked]) @ _unit(gallery[enrolled]).T
+    similarity = normalized(probes[asked]) @ normalized(gallery[enrolled]).T
     own = people[asked, None] == people[None, enrolled]
     right = similarity[own][:, None]
     above, tied = (similarity > right).sum(axis=1), ((similarity == right) & ~own).sum(axis=1)
@@ -65,10 +66,6 @@ def _compared(probes: Vectors, gallery: Vectors, people: Rows, rows: Rows) -> tu
     """The rows asked, their cosines to their own gallery photo, and all cosines of two people."""
     first = first_of_each(people[rows])
     enrolled, asked = rows[first], rows[~first]
-    pair = _unit(probes[asked]), people[asked], _unit(gallery[enrolled]), people[enrolled]
+    pair = normalized(probes[asked]), people[asked], normalized(gallery[enrolled]), people[enrolled]
     strangers = people[asked, None] != people[None, enrolled]
     return asked, genuine_similarities(*pair), (pair[0] @ pair[2].T)[strangers]
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)

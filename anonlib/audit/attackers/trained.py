@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from anonlib.audit.attackers.held import Again, Held, Pairs, Parts, split
 from anonlib.audit.attackers.linear import COARSE, Ridge, fit_restorer, flat, ridge, small
 from anonlib.audit.attackers.recovered import Recovered, placed, recover
+from anonlib.privacy.subjects import normalized
 
 Floats = NDArray[np.float32]
 
@@ -68,9 +69,9 @@ def train(
     restorer = fit_restorer(pairs, parts, MOVED, random)
     schooling = Schooling(steps=steps, device=device, seed=seed)
     student = school(network, held, pairs, parts, restorer, clear, schooling)
-    pixels = _unit(_pixel_ridge(pairs, parts, clear, random)(flat(small(held.released, held.boxes, COARSE))))
+    pixels = normalized(_pixel_ridge(pairs, parts, clear, random)(flat(small(held.released, held.boxes, COARSE))))
     views = restored_crops(restorer, held.released, held.boxes)
-    taught = _unit(answers(student, views, device))
+    taught = normalized(answers(student, views, device))
     torch.set_num_threads(before)
     members = {"pixels": pixels, "network": taught, "both": pixels + taught}
     chosen_by = {name: _score(one, clear, held, parts) for name, one in members.items()}
@@ -87,8 +88,8 @@ def train(
 
 def teachers(held: Held, parts: Parts) -> Floats:
     """The recognizers' vectors of the clear photos side by side (n, d), of unit length, each about its known mean."""
-    centred = [_unit(one - one[parts.learn].mean(axis=0)) for one in held.vectors.values()]
-    return _unit(np.concatenate(centred, axis=1))
+    centred = [normalized(one - one[parts.learn].mean(axis=0)) for one in held.vectors.values()]
+    return normalized(np.concatenate(centred, axis=1))
 
 
 def _pixel_ridge(pairs: Pairs, parts: Parts, clear: Floats, random: np.random.Generator) -> Ridge:
@@ -105,7 +106,3 @@ def _pixel_ridge(pairs: Pairs, parts: Parts, clear: Floats, random: np.random.Ge
 
 def _score(probes: Floats, clear: Floats, held: Held, parts: Parts) -> float:
     return float((1 / placed(probes, clear, held.people, parts.choose)).mean())
-
-
-def _unit(vectors: Floats) -> Floats:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
