@@ -5,10 +5,8 @@ By hand, at every gap from the beginning, on a disk and on S3: python tests/faul
 
 from __future__ import annotations
 
-import json
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,16 +14,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import photos
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import photos
 from runs import job
 from s3server import S3Server, running
 
 from anonlib.storage import OURS, Storage, StorageOptions, open_storage
-from faults import gaps
+from faults.drivers import Driver, gaps_of, killed
+from faults.told import made, told
 
 SEED = 6
 STAGES = ("workspace/scan/", "workspace/plan/", "release/")
@@ -48,44 +47,23 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_people(tmp_path_factory.mktemp("six"))
 
 
-def in_order(source: Path, root: Path, *killed_at: str) -> list[tuple[int, list[str]]]:
-    """The job, killed at these gaps one after the other, and then left alone: how each run ended and its writes."""
-    root.mkdir()
-    (root / "job.yaml").write_text(job(source, root, secret={}).to_yaml())
-    command = [sys.executable, gaps.__file__, str(root / "job.yaml"), *killed_at]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    return [(code, writes) for code, writes in map(json.loads, done.stdout.splitlines())]
-
-
-def made(root: Storage) -> dict[str, bytes]:
-    """Everything in a job's two places; of the workspace without what was left unfinished."""
-    kept = [
-        entry.path
-        for entry in root.list(unfinished=True)
-        if entry.path.startswith("release/") or (entry.path.startswith("workspace/") and OURS not in entry.path)
-    ]
-    return {path: root.read(path) for path in kept}
-
-
 def test_a_job_that_is_killed_in_every_stage_ends_in_the_same_bytes(six: Path, tmp_path: Path) -> None:
-    ((code, writes),) = in_order(six, tmp_path / "clean")
-    clean = made(open_storage(str(tmp_path / "clean")))
-    assert code == 0
+    (run,) = told("kill", job(six, tmp_path / "clean", secret={}))
+    clean, writes = made(open_storage(str(tmp_path / "clean"))), run.writes
+    assert run.code == 0
     # So no file comes into being past the gaps.
     assert sorted(write.partition(" ")[2] for write in writes) == sorted(clean)
     assert {"workspace/secret", "release/run.json", "release/classes.parquet", "release/certificate.json"} < set(clean)
 
     draw = random.Random(SEED)
-    every = gaps.gaps_of(writes)
+    every = gaps_of(writes)
     assert len(every) == 2 * len(writes) + 1
     chosen = [
         draw.choice([gap for gap in every if f" {stage}" in gap and gap.startswith("middle")]) for stage in STAGES
     ]
-    *struck, (last, _) = in_order(six, tmp_path / "killed", *chosen)
-    assert [code for code, _ in struck] == [KILLED] * len(STAGES), chosen
-    assert last == 0
+    *struck, last = told("kill", job(six, tmp_path / "killed", secret={}), *chosen)
+    assert [one.code for one in struck] == [KILLED] * len(STAGES), chosen
+    assert last.code == 0
     assert made(open_storage(str(tmp_path / "killed"))) == clean, chosen
 
 
@@ -96,16 +74,15 @@ def everywhere(source: Path, place: str, options: StorageOptions, changes: dict[
         return job(source, f"{place}/{name}", secret={}, **changes), open_storage(f"{place}/{name}", options)
 
     config, root = at("clean")
-    code, writes = gaps.run(config, None)
+    run = Driver(config).run()
     clean = made(root)
-    assert code == 0
-    for number, gap in enumerate(gaps.gaps_of(writes)):
+    assert run.code == 0
+    for number, gap in enumerate(gaps_of(run.writes)):
         config, root = at(str(number))
-        code, _ = gaps.run(config, gap)
-        assert code == KILLED, gap
+        assert killed(config, gap).code == KILLED, gap
         left = {path: data for path, data in made(root).items() if OURS not in path}
         assert left.items() <= clean.items(), f"{gap}: a file under its final name is not the one it will be"
-        assert gaps.run(config, None)[0] == 0, gap
+        assert Driver(config).run().code == 0, gap
         assert made(root) == clean, gap
         yield gap
 
