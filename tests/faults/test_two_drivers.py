@@ -21,7 +21,7 @@ from s3server import running
 from anonlib.config import JobConfig
 from anonlib.storage import Storage, StorageOptions, open_storage
 from faults.drivers import Driver, race
-from faults.told import Told, made, told
+from faults.told import Told, apart, made, told
 
 ASLEEP = "before claim release/commits/00001.json"
 
@@ -84,7 +84,7 @@ def main(seeds: int) -> None:
 
     with tempfile.TemporaryDirectory(prefix="anonlib-drivers-") as text:
         folder = Path(text)
-        source = make_tiny(folder / "input")
+        source = apart(make_tiny, folder / "input")
         with running(folder) as server, server.acting_as():
             there = {"storage": {"endpoint_url": server.endpoint, "region": "us-east-1"}}
             for name, place, options, changes in (
