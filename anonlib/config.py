@@ -157,10 +157,11 @@ class DetectorConfig(_Frozen):
 
 
 class LimitsConfig(_Frozen):
-    """What a single image may cost before it is quarantined unread."""
+    """What a single image may cost before it is quarantined unread; `image_seconds` is what decoding it may take."""
 
     image_mpx: float = Field(default=100.0, gt=0)
     image_mib: float = Field(default=128.0, gt=0)
+    image_seconds: float = Field(default=60.0, gt=0)
     chunk: int = Field(default=32, ge=1, le=512)
 
 
