@@ -24,6 +24,8 @@ ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 _FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _ORIENTATION_TAG = 0x0112
 ICC_LIMIT = 1 << 20
+_NO_MEMORY = "decoding it needs more memory than there is"
+_PILLOWS_MEMORY_ERRORS = ("decoder error -9", "out of memory")  # ImageFile.ERRORS
 _ICC_CHUNK = 65519  # 64 KiB less the marker's length field and the ICC_PROFILE header
 
 # The limit on pixels is checked by probe() before anything is decoded; Pillow's own would only warn.
@@ -72,7 +74,7 @@ def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Pic
         except UnidentifiedImageError:
             raise ImageProblem("not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)") from None
         except MemoryError:
-            raise OutOfMemory("decoding it needs more memory than there is") from None
+            raise OutOfMemory(_NO_MEMORY) from None
         except (
             OSError,
             ValueError,
@@ -86,6 +88,8 @@ def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Pic
             struct.error,
             zlib.error,
         ) as error:
+            if str(error).startswith(_PILLOWS_MEMORY_ERRORS):
+                raise OutOfMemory(_NO_MEMORY) from None
             raise ImageProblem(f"the image is damaged: {_one_line(error)}") from None
 
 

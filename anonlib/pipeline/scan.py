@@ -260,9 +260,7 @@ def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) ->
     if len(sample.image) > job.limits.image_mib * (1 << 20):
         raise ImageProblem(f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)")
     limits = job.limits
-    return decode_apart(
-        sample.image, max_mpx=limits.image_mpx, seconds=limits.image_seconds, least_side=least_side
-    )
+    return decode_apart(sample.image, max_mpx=limits.image_mpx, seconds=limits.image_seconds, least_side=least_side)
 
 
 def try_to_read(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture | ImageProblem:

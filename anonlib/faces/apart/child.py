@@ -63,9 +63,7 @@ def main(read: Callable[..., Picture] = decode) -> None:
         _bound_memory(in_use + size * 2 + round(max_mpx * 1e6 * _PX_BYTES) + _SPARE_BYTES)
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
         try:
-            picture = read(
-                _received(channel, size), max_mpx=max_mpx, least_side=None if least_side < 0 else least_side
-            )
+            picture = read(_received(channel, size), max_mpx=max_mpx, least_side=None if least_side < 0 else least_side)
             head, icc = _described(picture), picture.icc or b""
             _put(picture, shared)
             del picture

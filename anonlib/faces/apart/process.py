@@ -29,9 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from anonlib.faces.apart.child import ANSWER, OUT_OF_MEMORY, READY, REQUEST, shared_bytes
 from anonlib.faces.image import ICC_LIMIT, ImageFormat, ImageProblem, Picture
 
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.faces.apart.child import main; main()"
-)
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.faces.apart.child import main; main()"
 _START_SECONDS = 120.0
 _MOST_JSON = 1 << 14
 _KEPT_BYTES = 32 << 20
