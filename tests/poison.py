@@ -1,4 +1,4 @@
-"""Files that are poison to a decoder, and jobs that decode them: memory or time without end, and deeds of `poisoned`."""
+"""Files that are poison to a decoder (memory or time without end, deeds of `poisoned`), and jobs that decode them."""
 
 from __future__ import annotations
 

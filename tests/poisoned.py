@@ -41,7 +41,7 @@ def _kill_the_next() -> None:
 
 
 def _tell_all() -> None:
-    files = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    files = list(Path("/proc/self/fd").iterdir())
     limits = [getattr(resource, f"RLIMIT_{name}") for name in ("CORE", "FSIZE", "NPROC", "NOFILE", "AS")]
     told = {
         "environment": sorted(os.environ),
@@ -52,9 +52,13 @@ def _tell_all() -> None:
     raise ImageProblem(json.dumps(told))
 
 
-def _answer(head: bytes, body: bytes = b"", *, sizes: tuple[int, int] | None = None) -> None:
-    os.write(0, (ANSWER.pack(*(sizes or (len(body), 0))) if not head else head) + body)
+def _say(answer: bytes) -> None:
+    os.write(0, answer)
     time.sleep(600)
+
+
+def _answer(body: bytes) -> None:
+    _say(ANSWER.pack(len(body), 0) + body)
 
 
 def _lie(**wrong: object) -> None:
@@ -68,7 +72,7 @@ def _lie(**wrong: object) -> None:
         "height": 8,
         "width": 8,
     }
-    _answer(b"", json.dumps(told | wrong).encode())
+    _answer(json.dumps(told | wrong).encode())
 
 
 _DEEDS: dict[str, Callable[[], object]] = {
@@ -78,16 +82,16 @@ _DEEDS: dict[str, Callable[[], object]] = {
     "exit": lambda: os._exit(1),
     "sleep": lambda: time.sleep(600),
     "hoard": _hoard,
-    "rubbish": lambda: _answer(b"rubbish!" * 100),
+    "rubbish": lambda: _say(b"rubbish!" * 100),
     "half": lambda: (os.write(0, b"\1"), os._exit(0)),
     "hang up": lambda: (socket.socket(fileno=0).shutdown(socket.SHUT_RDWR), time.sleep(600)),
-    "huge json": lambda: _answer(b"", b"{", sizes=(1 << 31, 0)),
-    "huge profile": lambda: _answer(b"", b"{", sizes=(1, 1 << 31)),
-    "no json": lambda: _answer(b"", b"{'rows': __import__('os')}"),
+    "huge json": lambda: _say(ANSWER.pack(1 << 31, 0) + b"{"),
+    "huge profile": lambda: _say(ANSWER.pack(1, 1 << 31) + b"{"),
+    "no json": lambda: _answer(b"{'rows': __import__('os')}"),
     "beyond": lambda: _lie(rows=1 << 20, height=1 << 20),
-    "larger than it is": lambda: _lie(rows=16),
+    "larger": lambda: _lie(rows=16),
     "negative": lambda: _lie(rows=-8),
-    "another format": lambda: _lie(format="EXE"),
+    "format": lambda: _lie(format="EXE"),
     "escapes": lambda: _lie(notes=["\x1b[2J"]),
     "the next": _kill_the_next,
     "tell": _tell_all,

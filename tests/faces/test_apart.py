@@ -27,6 +27,7 @@ from anonlib.faces.image import ImageProblem, Picture, decode
 RNG = np.random.default_rng(3)
 SMALL = RNG.integers(0, 255, (6, 5, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
 GOOD = photos.jpeg(SMALL)
+LIES = ["rubbish", "huge json", "huge profile", "no json", "beyond", "larger", "negative", "format", "escapes"]
 SEPARATE: dict[str, Any] = {"max_mpx": 1, "seconds": 60}
 
 
@@ -117,11 +118,7 @@ def test_poison_is_a_sentence_and_the_next_photo_is_decoded(decoders: Decoders, 
     assert said(decoders.decode, GOOD, **SEPARATE) == said(decode, GOOD, max_mpx=1)
 
 
-@pytest.mark.parametrize(
-    "lie",
-    ["rubbish", "huge json", "huge profile", "no json", "beyond", "larger than it is", "negative", "another format"]
-    + ["escapes"],
-)
+@pytest.mark.parametrize("lie", LIES)
 def test_what_the_process_says_is_believed_only_where_it_can_be(lie: str) -> None:
     decoders = Decoders(poison.PROGRAM)
     assert "answer with what is no photo" in str(said(decoders.decode, poison.poison(lie), **SEPARATE))

@@ -64,15 +64,14 @@ def main(read: Callable[..., Picture] = decode) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
         try:
             picture = read(_received(channel, size), max_mpx=max_mpx, least_side=None if least_side < 0 else least_side)
-            head, icc = _described(picture), picture.icc or b""
+            body, icc = json.dumps(_described(picture)).encode(), picture.icc or b""
             _put(picture, shared)
             del picture
         except (MemoryError, OutOfMemory):
             os._exit(OUT_OF_MEMORY)
         except ImageProblem as problem:
-            head, icc = str(problem), b""
+            body, icc = json.dumps(str(problem)).encode(), b""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        body = json.dumps(head).encode()
         channel.sendall(ANSWER.pack(len(body), len(icc)) + body + icc)
 
 

@@ -24,7 +24,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from anonlib.faces.apart.child import ANSWER, OUT_OF_MEMORY, READY, REQUEST, shared_bytes
 from anonlib.faces.image import ICC_LIMIT, ImageFormat, ImageProblem, Picture
@@ -34,7 +34,6 @@ _START_SECONDS = 120.0
 _MOST_JSON = 1 << 14
 _KEPT_BYTES = 32 << 20
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-_ENVIRONMENT = ("LD_LIBRARY_PATH",)
 
 
 class NoDecoder(OSError):
@@ -92,13 +91,12 @@ class DecoderProcess:
             self._shared = mmap.mmap(shared, size)
             self._process = subprocess.Popen(
                 [*program, str(shared), repr(self.max_mpx), repr(self.seconds)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(shared,),
                 cwd="/",
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-                | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env=_environment(),
                 process_group=0,  # Ctrl-C at the terminal is not meant for it
             )
         except BaseException:
@@ -141,12 +139,12 @@ class DecoderProcess:
                 raise ValueError(f"{size} and {profile} bytes")
             answer = _ANSWERS.validate_json(self._received(size, deadline))
             icc = self._received(profile, deadline)
-            picture = answer if isinstance(answer, str) else self._picture(answer, icc or None)
+            picture = _shown(answer) if isinstance(answer, str) else self._picture(answer, icc or None)
         except TimeoutError:
             raise ImageProblem(self._too_long) from None
         except OSError:
             raise self._death() from None
-        except (ValidationError, ValueError):
+        except ValueError:  # pydantic's ValidationError is one
             raise Died("decoding it made the decoder answer with what is no photo") from None
         self._busy, self.used = False, True
         if isinstance(picture, str):
@@ -171,9 +169,8 @@ class DecoderProcess:
         pixels = told.rows * told.columns
         if told.rows > told.height or told.columns > told.width or told.height * told.width > self.max_mpx * 1e6:
             raise ValueError("a size that cannot be")
-        words = (*told.stripped, *told.notes)
-        if not all(word.isprintable() for word in words):
-            raise ValueError("words that cannot be shown")
+        for word in (*told.stripped, *told.notes):
+            _shown(word)
         rgb = self._copied(0, (told.rows, told.columns, 3))
         alpha = self._copied(3 * pixels, (told.rows, told.columns)) if told.alpha else None
         if 3 * pixels > _KEPT_BYTES:
@@ -211,6 +208,19 @@ class DecoderProcess:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
             return Died(f"decoding it crashed the decoder (signal {name})", from_outside=-code in _FROM_OUTSIDE)
         return Died(f"decoding it ended the decoder (exit code {code})")
+
+
+def _shown(words: str) -> str:
+    """Words that may stand in a manifest and on a terminal; raises ValueError."""
+    if not words.isprintable():
+        raise ValueError("words that cannot be shown")
+    return words
+
+
+def _environment() -> dict[str, str]:
+    """As good as none: where libraries lie, and that numpy starts no threads."""
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _import_path() -> list[str]:
