@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -138,7 +140,12 @@ class Cluster:
         port, dashboard = free_port(), free_port()
         address = self._next_address()
         self.gcs, self.server = f"{address}:{port}", f"http://127.0.0.1:{dashboard}"
-        options = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+        options = [
+            "--head",
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={free_port()}",
+        ]
         return self._start("head", address, cpus, options)
 
     def start_node(self, cpus: int = 1) -> Node:
@@ -149,6 +156,11 @@ class Cluster:
         """The machine vanishes."""
         node.kill()
         del self.nodes[node.name]
+
+    def signal(self, pid: int, what: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a process of a node of this cluster; raises AssertionError for any other."""
+        assert pid in {mine for node in self.nodes.values() for mine, _ in node.processes()}, pid
+        os.kill(pid, what)
 
     def close(self) -> None:
         for node in reversed(list(self.nodes.values())):
@@ -164,10 +176,15 @@ class Cluster:
         """Address of a node -> calls of stages that ended there, over all jobs of this cluster."""
         addresses = {str(row["node_id"]): str(row["node_ip"]) for row in self._state("nodes")}
         counts: dict[str, int] = {}
-        for row in self._state("tasks"):
-            if row["state"] == "FINISHED" and "_Actor" in row["name"] and row["type"] == "ACTOR_TASK":
+        for row in self._calls():
+            if row["state"] == "FINISHED":
                 counts[addresses[row["node_id"]]] = counts.get(addresses[row["node_id"]], 0) + 1
         return counts
+
+    def lost_units(self, address: str) -> int:
+        """Calls of stages that the node at this address took with it."""
+        ids = {str(row["node_id"]) for row in self._state("nodes") if row["node_ip"] == address}
+        return sum(row["state"] == "FAILED" and row["node_id"] in ids for row in self._calls())
 
     def submit(self, job: Path, name: str | None = None) -> Submitted:
         """Start jobs/anonymize.py with a job file by the job server's HTTP, which is what `ray job submit` speaks."""
@@ -194,6 +211,9 @@ class Cluster:
     def _state(self, what: str) -> list[dict[str, Any]]:
         answer = self.ask(f"/api/v0/{what}?limit=10000&detail=true")
         return list(answer["data"]["result"]["result"])
+
+    def _calls(self) -> list[dict[str, Any]]:
+        return [row for row in self._state("tasks") if "_Actor" in row["name"] and row["name"].endswith(".submit")]
 
     def _next_address(self) -> str:
         self._made += 1
@@ -225,7 +245,13 @@ class Cluster:
         del environment["RAY_ADDRESS"]
         with (folder / "start.log").open("wb") as log:
             process = subprocess.Popen(
-                command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         node = self.nodes[name] = Node(name, address, process, folder)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -240,11 +266,12 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, *, nodes: int = 1, head_cpus: int = 0, **environment: str) -> Iterator[Cluster]:
-    """A head and so many workers of one CPU; all of it is ended afterwards."""
+def cluster(*, nodes: int = 1, head_cpus: int = 0, **environment: str) -> Iterator[Cluster]:
+    """A head and so many workers of one CPU, in a temporary folder; all of it is ended afterwards."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_"))}
-    with ExitStack() as stack:
-        made = Cluster(folder, mine | environment)
+    # Not below a test's folder: the path of a socket may have 107 bytes.
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
+        made = Cluster(Path(folder), mine | environment)
         stack.callback(made.close)
         made.start_head(head_cpus)
         for _ in range(nodes):

@@ -50,9 +50,7 @@ def watched(
         enough.set()
 
 
-def _pull(
-    rows: Iterator[Row], came: SimpleQueue[tuple[Row] | BaseException | None], enough: Event
-) -> None:
+def _pull(rows: Iterator[Row], came: SimpleQueue[tuple[Row] | BaseException | None], enough: Event) -> None:
     try:
         for row in rows:
             came.put((row,))

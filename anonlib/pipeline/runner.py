@@ -26,8 +26,8 @@ from anonlib.storage import StorageError
 Unit = TypeVar("Unit")
 
 _RETRIES = 3
-"""Of a unit whose worker died. Actors are brought back without end: on machines that vanish each of them dies often, and
-for a pool whose actors may live no more Ray waits for ever."""
+"""Of a unit whose worker died. Actors are brought back without end: where machines vanish each of them dies often, and
+once no actor of a pool may come back Ray waits for ever."""
 _STILL_S = 24 * 3600
 """A shard may take hours in which nothing moves for Ray; only then is a round given up."""
 
@@ -96,9 +96,8 @@ class RayRunner:
             # The units without a marker are simply still to do; the caller's next round takes them.
             _warn(f"Ray gave up a round: {sentence(error)}")
 
-
     def _actors(self, ray: Any, units: int) -> int:
-        """How many to start. A shape that never fitted is refused; one that lost machines since begins with the rest."""
+        """How many to start. A shape that never fitted is refused; one that has lost machines begins with the rest."""
         wanted = min(self.config.actors or int(ray.cluster_resources().get("CPU", 0)), units)
         if not self._fitted:
             total = ray.cluster_resources()
@@ -156,6 +155,8 @@ def start(config: RayConfig) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Whatever is still asked after the end of a job must not begin a cluster of its own.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
     import ray.data
 
