@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 from anonlib.config import ConfigError, RayConfig
 from anonlib.pipeline.deserted import watched
 from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
+from anonlib.pipeline.patience import is_of_the_place, patiently, said
 from anonlib.storage import StorageError
 
 Unit = TypeVar("Unit")
@@ -117,23 +118,36 @@ class _Actor:
     def __init__(self, make: Any) -> None:
         import ray
 
-        self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+        try:
+            self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+        except (ConfigError, StorageError) as error:
+            # An actor that cannot begin would be started again for ever, and say nothing.
+            self.stage = _Halted(str(error))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         outcome = attempt(self.stage, batch["unit"][0])
         return {name: [value] for name, value in asdict(outcome).items()}
 
 
+class _Halted:
+    """A stage that could not be made on this machine: says so of every unit."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def run(self, unit: object) -> Outcome:
+        return Outcome(_name(unit), error=self.why, halts=True)
+
+
 def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
     """Run one unit; a failure is an Outcome with a sentence, so that the other units go on."""
-    began = time.time()
+    began, start = time.time(), time.monotonic()
     try:
-        outcome = stage.run(unit)
-    except StorageError as error:
-        outcome = Outcome(_name(unit), error=str(error))
-    except FAILURES as error:
-        outcome = Outcome(_name(unit), error=sentence(error))
-    return replace(outcome, began=began, seconds=time.time() - began)
+        outcome = patiently(lambda: stage.run(unit))
+    except (StorageError, *FAILURES) as error:
+        outcome = Outcome(_name(unit), error=said(error), halts=is_of_the_place(error))
+    # Wall clocks are set back; how long it took is of the monotonic one.
+    return replace(outcome, began=began, seconds=time.monotonic() - start)
 
 
 def check_shape(actors: int, num_gpus: float, cpus: float, gpus: float) -> None:

@@ -66,6 +66,16 @@ class _Rule:
     left: int
 
 
+@dataclass(frozen=True)
+class _Schedule:
+    seed: int
+    rate: float
+    faults: tuple[str, ...]
+    match: str
+    most: int
+    once: bool
+
+
 class FaultProxy:
     """Answers at `endpoint` while it is entered; `log` is what it injected, `asked` counts requests by method.
 
@@ -81,7 +91,7 @@ class FaultProxy:
         self.asked: Counter[str] = Counter()
         self.claims: Counter[str] = Counter()
         self._rules: list[_Rule] = []
-        self._drawn: tuple[int, float, tuple[str, ...], str, int] | None = None
+        self._drawn: _Schedule | None = None
         self._times: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
         self._server = _Server((host, port), _Handler)
@@ -96,14 +106,22 @@ class FaultProxy:
             self._rules.append(_Rule(fault, match, times))
 
     def schedule(
-        self, seed: int, rate: float, *, faults: Sequence[str] = TRANSIENT, match: str = "*", most: int = sys.maxsize
+        self,
+        seed: int,
+        rate: float,
+        *,
+        faults: Sequence[str] = TRANSIENT,
+        match: str = "*",
+        most: int = sys.maxsize,
+        once: bool = False,
     ) -> None:
         """Fail this share of the matching requests, at most so many, each by a fault drawn for it.
 
         The draw is of the seed, the key without its bucket and how often it was asked: no thread's pace changes it.
+        `once`: what is asked again is let through.
         """
         with self._lock:
-            self._drawn = (seed, rate, tuple(faults), match, most)
+            self._drawn = _Schedule(seed, rate, tuple(faults), match, most, once)
 
     def heal(self) -> None:
         """No more faults from now on."""
@@ -127,15 +145,15 @@ class FaultProxy:
         return None
 
     def _by_schedule(self, method: str, key: str) -> str | None:
-        if self._drawn is None or len(self.log) >= self._drawn[4]:
+        drawn, below = self._drawn, key.partition("/")[2]
+        if drawn is None or len(self.log) >= drawn.most or not fnmatchcase(f"{method} {key}", drawn.match):
             return None
-        seed, rate, faults, match, _ = self._drawn
-        below = key.partition("/")[2]
         self._times[method, below] += 1
-        draw = random.Random(f"{seed} {method} {below} {self._times[method, below]}")
-        if not fnmatchcase(f"{method} {key}", match) or draw.random() >= rate:
+        draw = random.Random(f"{drawn.seed} {method} {below} {self._times[method, below]}")
+        if draw.random() >= drawn.rate or (drawn.once and self._times[method, below] > 1):
             return None
-        return draw.choice([one for one in faults if fits(one, method)])
+        possible = [one for one in drawn.faults if fits(one, method)]
+        return draw.choice(possible) if possible else None
 
     def __enter__(self) -> FaultProxy:
         self._thread.start()
