@@ -79,6 +79,8 @@ class _Schedule:
 class FaultProxy:
     """Answers at `endpoint` while it is entered; `log` is what it injected, `asked` counts requests by method.
 
+    `claims` counts by bucket/key the conditional writes that the server accepted.
+
     slow_s: until the first byte of a slow answer; its body takes as long again.
     """
 
@@ -87,6 +89,7 @@ class FaultProxy:
         self.target, self.slow_s = (str(parts.hostname), int(parts.port or 80)), slow_s
         self.log: list[Injected] = []
         self.asked: Counter[str] = Counter()
+        self.claims: Counter[str] = Counter()
         self._rules: list[_Rule] = []
         self._drawn: _Schedule | None = None
         self._times: Counter[tuple[str, str]] = Counter()
@@ -240,6 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
             except (OSError, HTTPException):
                 self._reset()
                 return
+            if answer.status == 200 and self.headers.get("If-None-Match") == "*":
+                self.server.proxy.claims[unquote(self.path.lstrip("/"))] += 1
             if fault == "reset-after":
                 answer.read()
                 self._reset()
