@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
@@ -14,7 +13,6 @@ import pytest
 from runs import Run, job
 
 from anonlib.config import JobConfig
-from anonlib.pipeline.patience import is_of_the_place, said
 from faults import full_disk
 from faults.full_disk import finished
 
@@ -62,9 +60,3 @@ def test_no_room_for_temporary_files(redacted: Run, tmp_path: Path) -> None:
     assert "render stage" in sentence and "full; free some space." in sentence
     assert not [path for path in left if path.startswith("release/commits")]
     assert code == "3" and made_at_last == finished(redacted.output.parent)
-
-
-def test_what_the_system_refuses_is_no_fault_of_a_shard() -> None:
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
-    assert is_of_the_place(full) and said(full) == "No space left on device on this machine, at /tmp/x"
-    assert not is_of_the_place(OSError("Corrupt snappy compressed data.")) and not is_of_the_place(ValueError("x"))
