@@ -1,8 +1,7 @@
 """A real S3 server on the loopback for the tests, and a TCP relay in front of it that can cut or hold.
 
 The server checks signatures and policies of IAM users; its root key is not checked, so whatever is claimed
-about secrets and permissions is tested as a user. The relay works with the root key only, because a user's
-signature covers the port.
+about secrets and permissions is tested as a user. Faults of more kinds, and by request, come from faults/proxy.py.
 """
 
 import json
