@@ -40,7 +40,10 @@ _CHUNK_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker."""
+    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
+
+    `stop`: the failure is the job's and not the unit's, so the run ends with its sentence.
+    """
 
     unit: str
     images: int = 0
@@ -51,6 +54,7 @@ class Outcome:
     fallbacks: int = 0
     seconds: float = 0.0
     error: str | None = None
+    stop: bool = False
     began: float = field(default_factory=time.time)
 
 

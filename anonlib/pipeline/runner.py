@@ -86,7 +86,10 @@ class RayRunner:
             )
         try:
             for row in outcomes.iter_rows():
-                yield Outcome(**row)
+                outcome = Outcome(**row)
+                if outcome.stop:
+                    raise ConfigError(outcome.error or "a worker could not start")
+                yield outcome
         except ray.exceptions.RayError as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
             logging.getLogger(__name__).warning("Ray gave up a round: %s", sentence(error))
@@ -98,10 +101,17 @@ class _Actor:
     def __init__(self, make: Any) -> None:
         import ray
 
-        self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+        self.refusal: str | None = None
+        try:
+            self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+        except (ConfigError, StorageError) as error:
+            # Raised in here it would be a dead actor, and then three rounds and a quarantine for every unit.
+            self.refusal = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        outcome = attempt(self.stage, batch["unit"][0])
+        unit = batch["unit"][0]
+        refused = self.refusal is not None
+        outcome = Outcome(_name(unit), error=self.refusal, stop=True) if refused else attempt(self.stage, unit)
         return {name: [value] for name, value in asdict(outcome).items()}
 
 

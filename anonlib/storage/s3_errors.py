@@ -50,7 +50,7 @@ def as_sentence(action: str, bucket: str, endpoint: str, path: str = "") -> Iter
     except boto.ClientError as error:
         raise _refused(code_of(error), action, bucket, endpoint, path) from error
     except boto.BotoCoreError as error:
-        raise _not_sent(error, action, bucket, endpoint) from error
+        raise StorageError(not_sent(error, action, f"s3://{bucket}", endpoint)) from error
 
 
 def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> StorageError:
@@ -92,20 +92,21 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> S
     return StorageError(f"{endpoint} refused {action} on {place} ({code}).")
 
 
-def _not_sent(error: boto.BotoCoreError, action: str, bucket: str, endpoint: str) -> StorageError:
+def not_sent(error: boto.BotoCoreError, action: str, what: str, endpoint: str) -> str:
+    """Why no service of AWS was asked for the IAM `action` on `what` at all, as a sentence."""
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
-        return StorageError(
-            f"No usable AWS credentials for s3://{bucket}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+        return (
+            f"No usable AWS credentials for {what}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "a profile, or the role of this machine."
         )
     if isinstance(error, boto.ProfileNotFound):
-        return StorageError("The profile that AWS_PROFILE names is not in the AWS configuration files.")
+        return "The profile that AWS_PROFILE or the job names is not in the AWS configuration files."
     if isinstance(error, boto.FlexibleChecksumError):
-        return StorageError(f"What {endpoint} sent does not match its checksum; try again.")
+        return f"What {endpoint} sent does not match its checksum; try again."
     if isinstance(error, boto.SSLError):
-        return StorageError(f"The TLS certificate of {endpoint} is not trusted here; set AWS_CA_BUNDLE.")
+        return f"The TLS certificate of {endpoint} is not trusted here; set AWS_CA_BUNDLE."
     if isinstance(error, _UNREACHABLE):
-        return StorageError(f"{endpoint} cannot be reached; check the address, the network and any proxy.")
+        return f"{endpoint} cannot be reached; check the address, the network and any proxy."
     if isinstance(error, boto.ParamValidationError):
-        return StorageError(f"'{bucket}' is not a possible bucket name, or the path below it is not valid.")
-    return StorageError(f"{action} on s3://{bucket} could not be sent ({type(error).__name__}).")
+        return f"'{what}' has no possible bucket name, or the path below it is not valid."
+    return f"{action} on {what} could not be sent ({type(error).__name__})."
