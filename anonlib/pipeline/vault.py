@@ -56,7 +56,8 @@ def from_manager(job: JobConfig) -> tuple[bytes, str]:
     asked = {"SecretId": name} | ({"VersionId": job.secret.version} if job.secret.version else {})
     with _asking("secretsmanager", _GET, what, job, region) as client:
         answer = client.get_secret_value(**asked)
-    value = answer["SecretString"].encode() if "SecretString" in answer else bytes(answer["SecretBinary"])
+    text = answer.get("SecretString")
+    value = bytes(answer.get("SecretBinary", b"")) if text is None else str(text).encode()
     return _entry(value, job.secret.field, what), str(answer["VersionId"])
 
 
@@ -66,7 +67,7 @@ def from_kms(job: JobConfig) -> bytes:
     try:
         blob = read_file(uri, job)
     except StorageError as error:
-        raise ConfigError(f"the sealed secret {uri} (secret.kms) cannot be read: {str(error).rstrip('.')}") from None
+        raise ConfigError(f"secret.kms: {str(error).rstrip('.')}") from None
     with suppress(binascii.Error):  # raw, as `base64 -d` leaves it
         blob = b64decode(b"".join(blob.split()), validate=True)
     if not 0 < len(blob) <= _LARGEST_BLOB:
