@@ -46,7 +46,7 @@ from anonlib.pipeline.render import RenderStage
 from anonlib.pipeline.reviewed import Standing
 from anonlib.pipeline.runner import MakeStage, Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
-from anonlib.pipeline.secret import bind, open_keyring, open_pinned
+from anonlib.pipeline.secret import bind, open_in_worker, open_pinned
 from anonlib.pipeline.surrogates import SurrogateStage
 from anonlib.pipeline.withdraw import settle, withdraw
 from anonlib.privacy.certificate import Untrue
@@ -310,8 +310,7 @@ def _make_render(
     check: str,
 ) -> RenderStage:
     """Made in the worker, which reads the secret itself and refuses another than the driver's."""
-    keyring = open_keyring(config, places, check=check)
-    return RenderStage(config, dataset, places, keyring, keys, models, standing)
+    return RenderStage(config, dataset, places, open_in_worker(config, places, check), keys, models, standing)
 
 
 def _shard_id(shard: Shard) -> str:

@@ -36,40 +36,40 @@ def source_of(job: JobConfig) -> str:
         return f"the secret {job.secret.manager} of AWS Secrets Manager"
     if job.secret.kms is not None:
         return f"the file {job.secret.kms}, which AWS KMS opens"
-    return "the workspace"
+    return "the workspace's own file"
 
 
-def open_keyring(job: JobConfig, places: Places, *, make: bool = False, check: str | None = None) -> Keyring:
-    """The keyring of this job; with `make` a missing workspace secret is created. Raises ConfigError.
+def open_keyring(job: JobConfig, places: Places, *, make: bool = False) -> Keyring:
+    """The keyring of this job; with `make` a missing workspace secret is created.
 
-    `check` is Keyring.check of who sent this worker; any other secret is refused.
+    Raises ConfigError, also for another secret than the one that this workspace was planned with.
     """
-    keyring = open_pinned(job, places, make=make)[1]
-    if check is not None and not hmac.compare_digest(check, keyring.check()):
-        raise ConfigError(
-            f"the secret of the worker on {socket.gethostname()}, from {source_of(job)}, is not the one that this job "
-            "was started with; give every worker the same, and run the job again"
-        )
-    return keyring
+    return open_pinned(job, places, make=make)[1]
 
 
 def open_pinned(job: JobConfig, places: Places, *, make: bool = False) -> tuple[JobConfig, Keyring]:
-    """The keyring, and the job for its workers: it names the version that Secrets Manager gave.
+    """As open_keyring, and the job for its workers: it names the version that Secrets Manager gave.
 
-    A rotation in the middle of a run is so the next run's. Raises ConfigError, also for another secret than the one
-    that this workspace was planned with.
+    So a rotation in the middle of a run waits for the next.
     """
     known = _known(places)
-    value, version = _read(job, places, make and known is None)
-    secret = value.strip()
-    if len(secret) < MIN_SECRET_BYTES:
-        raise ConfigError(f"{source_of(job)} has {len(secret)} bytes; a secret needs at least {MIN_SECRET_BYTES}")
-    keyring = Keyring(secret, release_name(job))
+    keyring, version = _opened(job, places, make and known is None)
     if known is not None:
         _same(keyring, known, job)
     if version is None:
         return job, keyring
     return job.model_copy(update={"secret": job.secret.model_copy(update={"version": version})}), keyring
+
+
+def open_in_worker(job: JobConfig, places: Places, check: str) -> Keyring:
+    """The keyring as this worker reads it; raises ConfigError if it is not the one with this Keyring.check."""
+    keyring, _ = _opened(job, places, make=False)
+    if not hmac.compare_digest(check, keyring.check()):
+        raise ConfigError(
+            f"{source_of(job)} holds another secret for the worker on {socket.gethostname()} than the one that this "
+            "job was started with; give every worker the same, and run the job again"
+        )
+    return keyring
 
 
 def bind(job: JobConfig, places: Places, keyring: Keyring) -> None:
@@ -95,6 +95,14 @@ def _same(keyring: Keyring, known: str, job: JobConfig) -> None:
             f"{source_of(job)} holds another secret than the one that the workspace {job.workspace.uri} was planned "
             f"with; give that one{hint}, or give this job a new workspace and output"
         )
+
+
+def _opened(job: JobConfig, places: Places, make: bool) -> tuple[Keyring, str | None]:
+    value, version = _read(job, places, make)
+    secret = value.strip()
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ConfigError(f"{source_of(job)} has {len(secret)} bytes; a secret needs at least {MIN_SECRET_BYTES}")
+    return Keyring(secret, release_name(job)), version
 
 
 def _read(job: JobConfig, places: Places, make: bool) -> tuple[bytes, str | None]:

@@ -11,7 +11,7 @@ from runs import SECRET, job
 
 from anonlib.config import ConfigError, SecretConfig
 from anonlib.pipeline.places import open_places
-from anonlib.pipeline.secret import bind, open_keyring, release_name
+from anonlib.pipeline.secret import bind, open_in_worker, open_keyring, release_name
 from anonlib.privacy.keys import Keyring
 
 
@@ -69,10 +69,10 @@ def test_a_worker_with_another_secret_is_refused(tmp_path: Path) -> None:
     config = job(tmp_path / "in", tmp_path)
     places = open_places(config)
     check = open_keyring(config, places).check()
-    assert open_keyring(config, places, check=check).check() == check
+    assert open_in_worker(config, places, check).check() == check
     (tmp_path / "secret").write_text(f"not {SECRET}")
-    with pytest.raises(ConfigError, match="is not the one that this job was started with") as problem:
-        open_keyring(config, places, check=check)
+    with pytest.raises(ConfigError, match="than the one that this job was started with") as problem:
+        open_in_worker(config, places, check)
     assert str(tmp_path / "secret") in str(problem.value) and check not in str(problem.value)
 
 
