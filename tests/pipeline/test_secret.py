@@ -36,6 +36,9 @@ def test_a_secret_is_made_only_when_asked_for(tmp_path: Path) -> None:
         open_keyring(config, open_places(config))
     made = open_keyring(config, open_places(config), make=True)
     assert open_keyring(config, open_places(config), make=True).digest("x") == made.digest("x")
+    bind(config, open_places(config), made)
+    holding = [path.name for path in tmp_path.rglob("*") if path.is_file() and made.secret in path.read_bytes()]
+    assert holding == ["secret"]
     kept = [path for path in tmp_path.rglob("secret") if path.is_file()]
     assert [path.stat().st_mode & 0o777 for path in kept] == [0o600]
 
