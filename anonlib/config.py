@@ -278,7 +278,9 @@ class JobConfig(_Frozen):
     @model_validator(mode="after")
     def _remembers(self) -> JobConfig:
         if self.ledger and not self.secret.named:
-            raise ValueError("a ledger recognizes people over releases by the secret; name one, such as by secret.env")
+            raise ValueError(
+                "a ledger recognizes people over releases by the secret; name one by secret.env, .file, .manager or .kms"
+            )
         if self.ledger and self.method.name in CLASS_METHODS and self.method.texture_name == "average":
             raise ValueError(
                 "with a ledger classes grow over releases, and who is absent has no photos to average; "
