@@ -42,7 +42,7 @@ _CHUNK_PIXELS = 64_000_000
 class Outcome:
     """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
 
-    `stop`: the failure is the job's and not the unit's, so the run ends with its sentence.
+    `halts`: the place failed and not the unit, so the job stops and leaves the unit undone.
     """
 
     unit: str
@@ -54,7 +54,7 @@ class Outcome:
     fallbacks: int = 0
     seconds: float = 0.0
     error: str | None = None
-    stop: bool = False
+    halts: bool = False
     began: float = field(default_factory=time.time)
 
 

@@ -122,7 +122,7 @@ def _asking(service: str, action: str, what: str, job: JobConfig, region: str | 
     except ClientError as error:
         raise ConfigError(_refused(code_of(error), action, what, where)) from None
     except BotoCoreError as error:
-        raise ConfigError(not_sent(error, action, what, where).rstrip(".")) from None
+        raise ConfigError(str(not_sent(error, action, what, where)).rstrip(".")) from None
     except ValueError:
         raise ConfigError(
             f"the endpoint or region for {what} is not valid; check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION"

@@ -28,8 +28,8 @@ import json, os, sys, time
 from pathlib import Path
 import ray
 from ray import cloudpickle
-from anonlib.config import ConfigError, JobConfig, load_config
-from anonlib.pipeline.job import Job
+from anonlib.config import JobConfig, load_config
+from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.runner import RayRunner
 
 here = Path(sys.argv[1]).parent
@@ -53,7 +53,7 @@ while not (here / "go").exists():
 for name, job in jobs.items():
     try:
         print(name, job.run().code, flush=True)
-    except ConfigError as error:
+    except JobError as error:
         print(name, error, flush=True)
 """
 
