@@ -186,10 +186,14 @@ class LedgerConfig(_Frozen):
 
 
 class RayConfig(_Frozen):
-    """Where it runs. `actors: 0` is the serial twin in this process, `null` one actor a core."""
+    """Where it runs. `actors: 0` is the serial twin in this process, `null` one actor a core.
+
+    `wait_s`: how long a job waits for a machine when its cluster has none, before it ends with a sentence.
+    """
 
     actors: int | None = Field(default=None, ge=0)
     num_gpus: float = Field(default=0.0, ge=0)
+    wait_s: float = Field(default=300.0, ge=0)
     address: str | None = None
 
 
