@@ -163,9 +163,8 @@ def main(way: str) -> None:
         if where.interface != "lo":
             print(f"{count:8,} packets by {where.protocol} to {where.address} {where.port or ''}")
     own = {where.port for where in seen if where.interface == "lo"}
-    print(
-        f"{sum(count for where, count in seen.items() if where.interface == 'lo'):8,} packets to itself, on {len(own)} ports"
-    )
+    inner = sum(count for where, count in seen.items() if where.interface == "lo")
+    print(f"{inner:8,} packets to itself, on {len(own)} ports")
 
 
 if __name__ == "__main__":
