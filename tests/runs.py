@@ -189,13 +189,13 @@ class Started:
 
 
 @contextmanager
-def started(config: JobConfig, folder: Path, **environment: str) -> Iterator[Started]:
+def started(config: JobConfig, folder: Path, driver: str = _DRIVER, **environment: str) -> Iterator[Started]:
     """Run a job beside the test; whatever is left of it afterwards is ended, by pid."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(config.to_yaml())
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-c", _DRIVER, str(folder / "job.yaml")],
+            [sys.executable, "-c", driver, str(folder / "job.yaml")],
             env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
             stdout=out,
             stderr=err,

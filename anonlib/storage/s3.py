@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -51,6 +53,12 @@ SEEK_BLOCK_BYTES = 256 << 10
 _making_client = threading.Lock()
 
 
+@cache
+def _descriptions() -> Any:
+    """boto3's files about AWS; they take longer to parse than all else in making a client, so once a process."""
+    return botocore.session.get_session().get_component("data_loader")
+
+
 class S3Storage(Storage):
     """Objects below s3://bucket/prefix. Needs s3:GetObject, PutObject, ListBucket; deleting: DeleteObject."""
 
@@ -80,7 +88,9 @@ class S3Storage(Storage):
         try:
             # A session of our own: boto3's default one may not be shared by threads.
             with as_sentence("s3:ListBucket", self._bucket, options.endpoint_url or "AWS"):
-                return boto3.session.Session().client(
+                core = botocore.session.Session()
+                core.register_component("data_loader", _descriptions())
+                return boto3.session.Session(botocore_session=core).client(
                     "s3", endpoint_url=options.endpoint_url, region_name=options.region, config=config
                 )
         except ValueError as error:
