@@ -37,12 +37,13 @@ _BUFFER = 64 << 20
 
 @dataclass(frozen=True, order=True)
 class Destination:
-    """Where packets went; the port is 0 where the protocol has none."""
+    """Where packets went; the port is 0 where the protocol has none. `asked`: the name, if it was a name server."""
 
     interface: str
     protocol: str
     address: str
     port: int
+    asked: str = ""
 
 
 def refused() -> str | None:
@@ -138,7 +139,7 @@ def watch() -> None:
     _take(sockets, seen)
     missed = sum(struct.unpack("II", one.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1] for one in sockets)
     for where, count in [*sorted(seen.items()), (Destination("", "missed", "", 0), missed)]:
-        print(json.dumps([where.interface, where.protocol, where.address, where.port, count]))
+        print(json.dumps([*vars(where).values(), count]))
 
 
 def _take(sockets: Sequence[socket.socket], seen: Counter[Destination]) -> None:
@@ -165,7 +166,17 @@ def destination(interface: str, kind: int, packet: bytes) -> Destination:
         return Destination(interface, f"ethertype {kind:#06x}", "", 0)
     name = _PROTOCOLS.get(protocol, str(protocol))
     port = struct.unpack_from(">H", packet, start + 2)[0] if name in ("tcp", "udp") else 0
-    return Destination(interface, name, address, port)
+    asked = _name(packet[start + 20 :]) if (name, port) == ("udp", 53) else ""
+    return Destination(interface, name, address, port, asked)
+
+
+def _name(question: bytes) -> str:
+    """The first name in a question to a name server (RFC 1035, 4.1.2), as far as the packet was kept."""
+    labels = []
+    while question and question[0]:
+        labels.append(question[1 : 1 + question[0]].decode("ascii", "replace"))
+        question = question[1 + question[0] :]
+    return ".".join(labels)
 
 
 if __name__ == "__main__":
