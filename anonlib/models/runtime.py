@@ -11,6 +11,7 @@ hold that. Batches are still cut into pieces that fit the CPU's cache, which is 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,9 +151,15 @@ def has_bf16() -> bool:
     """Whether OpenVINO is here and this CPU computes in bfloat16."""
     if not importlib.util.find_spec("openvino"):
         return False
+    return "BF16" in _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _import_openvino() -> Any:
+    """OpenVINO without openvino_telemetry, by which its import would report itself to Google Analytics."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino
 
 
 def _has_cuda_provider() -> bool:
@@ -172,9 +179,7 @@ def _read_ends(model_bytes: bytes) -> tuple[int | None, ...]:
 
 
 def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callable[[Batch], list[Batch]]:
-    import openvino
-
-    core = openvino.Core()
+    core = _import_openvino().Core()
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "NUM_STREAMS": "1",
