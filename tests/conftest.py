@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for."""
 
+import gc
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -19,6 +20,12 @@ settings.load_profile("any machine")
 runtime._compiled = lru_cache(maxsize=64)(runtime._compiled)
 
 __all__ = ["finished", "fitted", "one_shard", "people_tars", "s3"]
+
+
+def pytest_collection_finish() -> None:
+    """What every import made stays, so the collector need not look through it all again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
