@@ -21,7 +21,7 @@ from anonlib.cli import app
 from anonlib.config import JobConfig
 from anonlib.flags import FLAGS
 
-HEAVY = ("torch", "ray", "cv2", "pyarrow", "faiss", "numpy", "openvino", "onnxruntime", "botocore")
+HEAVY = ("torch", "ray", "cv2", "pyarrow", "faiss", "numpy", "openvino", "onnxruntime", "boto3")
 CLI = CliRunner()
 
 

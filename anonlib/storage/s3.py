@@ -11,16 +11,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.loaders import create_loader
-from botocore.session import Session
 
 from anonlib.storage.base import (
     OURS,
@@ -50,8 +51,12 @@ PAGE = 1000
 SEEK_BLOCK_BYTES = 256 << 10
 
 _making_client = threading.Lock()
-# What botocore knows of S3 is a megabyte of JSON; read once a process, a client costs 8 ms and not 50.
-_api = create_loader()
+
+
+@cache
+def _descriptions() -> Any:
+    """boto3's files about AWS; they take longer to parse than all else in making a client, so once a process."""
+    return botocore.session.get_session().get_component("data_loader")
 
 
 class S3Storage(Storage):
@@ -81,11 +86,11 @@ class S3Storage(Storage):
         )
         options = self._options
         try:
-            # A session of our own, since one may not be shared by threads; it looks for credentials as boto3 does.
-            session = Session()
-            session.register_component("data_loader", _api)
+            # A session of our own: boto3's default one may not be shared by threads.
             with as_sentence("s3:ListBucket", self._bucket, options.endpoint_url or "AWS"):
-                return session.create_client(
+                core = botocore.session.Session()
+                core.register_component("data_loader", _descriptions())
+                return boto3.session.Session(botocore_session=core).client(
                     "s3", endpoint_url=options.endpoint_url, region_name=options.region, config=config
                 )
         except ValueError as error:
