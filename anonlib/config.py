@@ -310,6 +310,13 @@ class JobConfig(_Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+def no_job() -> JobConfig:
+    """A job that never runs, for whoever reads photos as one does: its limits and its detector are the defaults."""
+    return JobConfig(
+        input=InputConfig(uri="none"), output=OutputConfig(uri="nowhere"), workspace=PlaceConfig(uri="no-workspace")
+    )
+
+
 def _absolute(uri: str) -> str:
     if "://" in uri and not uri.startswith("file://"):
         return uri.rstrip("/")

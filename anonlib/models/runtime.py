@@ -179,7 +179,31 @@ def _read_ends(model_bytes: bytes) -> tuple[int | None, ...]:
 
 
 def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callable[[Batch], list[Batch]]:
+    flexible = _compiled(model_bytes, threads, precision, None)
+    count = len(flexible.outputs)
+    anything = flexible.create_infer_request()
+    seen: Counter[tuple[int, ...]] = Counter()
+    fixed: dict[tuple[int, ...], Any] = {}
+
+    def run(piece: Batch) -> list[Batch]:
+        shape = piece.shape
+        seen[shape] += 1
+        if shape not in fixed and seen[shape] >= _OFTEN and len(fixed) < _SHAPES:
+            fixed[shape] = _compiled(model_bytes, threads, precision, shape).create_infer_request()
+        request = fixed.get(shape, anything)
+        request.infer([piece], share_inputs=True)
+        # copied, because the next call writes into the same memory
+        return [np.array(request.get_output_tensor(i).data) for i in range(count)]
+
+    return run
+
+
+def _compiled(model_bytes: bytes, threads: int, precision: Precision, shape: tuple[int, ...] | None) -> Any:
+    """OpenVINO's CompiledModel for inputs of one shape (N, C, H, W), or of any."""
     core = _import_openvino().Core()
+    graph = core.read_model(model_bytes)
+    if shape is not None:
+        graph.reshape(list(shape))
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "NUM_STREAMS": "1",
@@ -187,25 +211,7 @@ def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callabl
         # pinned, every one-thread process of a machine sits on the same first core
         "ENABLE_CPU_PINNING": False,
     }
-    graph = core.read_model(model_bytes)
-    count = len(graph.outputs)
-    flexible = core.compile_model(graph, "CPU", settings).create_infer_request()
-    seen: Counter[tuple[int, ...]] = Counter()
-    compiled: dict[tuple[int, ...], Any] = {}
-
-    def run(piece: Batch) -> list[Batch]:
-        shape = piece.shape
-        seen[shape] += 1
-        if shape not in compiled and seen[shape] >= _OFTEN and len(compiled) < _SHAPES:
-            fixed = core.read_model(model_bytes)
-            fixed.reshape(list(shape))
-            compiled[shape] = core.compile_model(fixed, "CPU", settings).create_infer_request()
-        request = compiled.get(shape, flexible)
-        request.infer([piece], share_inputs=True)
-        # copied, because the next call writes into the same memory
-        return [np.array(request.get_output_tensor(i).data) for i in range(count)]
-
-    return run
+    return core.compile_model(graph, "CPU", settings)
 
 
 def _onnxruntime(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], list[Batch]]:

@@ -46,13 +46,13 @@ def test_a_second_run_does_nothing(finished: Run) -> None:
     assert stamps() == before
 
 
-def test_only_the_secret_and_the_name_of_the_release_make_new_keys(finished: Run, tmp_path: Path) -> None:
+def test_only_the_secret_and_the_name_of_the_release_make_new_keys(one_shard: Run, tmp_path: Path) -> None:
     def keys(root: str, secret: str, release: str) -> list[str]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ANONLIB_TEST_SECRET", secret)
             places = {"output": {"uri": str(tmp_path / root / "release"), "release": release}}
             changes = places | {"secret": {"env": "ANONLIB_TEST_SECRET"}, "method": {"name": "solid"}, "rekey": True}
-            return [row["key"] for row in manifest(run_job(finished.input, tmp_path / root, **changes).output)]
+            return [row["key"] for row in manifest(run_job(one_shard.input, tmp_path / root, **changes).output)]
 
     first = keys("first", SECRET, "one")
     assert keys("again", SECRET, "one") == first
