@@ -103,5 +103,5 @@ def test_a_shape_that_ray_would_wait_on_for_ever_is_a_problem(ready: JobConfig, 
     command = [sys.executable, "-c", "from anonlib.cli import main; main()", "doctor", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert "problem    shape: 1 actors with 99 GPUs each" in done.stdout
+    assert "problem    shape: ray.actors is 1, each with 1 CPU and 99 GPUs of one machine, but" in done.stdout
     assert done.stderr == ""

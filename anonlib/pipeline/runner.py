@@ -2,8 +2,8 @@
 
 Ray Data schedules and restarts; it neither reads nor writes photographs. One row is one unit of work and its
 outcome is a few numbers: pixels never enter the object store. Whether a unit is done is said by its marker
-alone, so Ray may lose, repeat or race units as it likes. Both twins build the same stage, single-threaded,
-and so end in the same bytes.
+alone, so Ray may lose, repeat or race units as it likes. Both twins build the same stage and so end in the same
+bytes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, Protocol, TypeVar
 
-from anonlib.config import ConfigError, RayConfig
+from anonlib.config import RayConfig
+from anonlib.models.runtime import DeviceLost
 from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
+from anonlib.pipeline.shape import Machine, check_shape, room, wait_for_room
 from anonlib.storage import StorageError
 
 Unit = TypeVar("Unit")
 
 _RESTARTS = 3
+_STILL_S = 24 * 3600
+"""A shard may take hours, in which Ray sees nothing move; a cluster without an actor for a day is given up."""
 
 
 class Stage(Protocol[Unit]):  # type: ignore[misc]
-    """One verb; a stage is made where it runs and holds its models."""
+    """One verb, which several threads may use at once; a stage is made where it runs and holds its models."""
 
     def run(self, unit: Unit) -> Outcome: ...
 
@@ -66,9 +70,7 @@ class RayRunner:
         if not units:
             return
         ray = start(self.config)
-        cpus, gpus = ray.cluster_resources().get("CPU", 0), ray.cluster_resources().get("GPU", 0)
-        actors = min(self.config.actors or int(cpus), len(units))
-        check_shape(actors, self.config.num_gpus, cpus, gpus)
+        pool = self._pool(ray, len(units))
         rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
         with warnings.catch_warnings():
             # Ray 2.60 deprecates the only two ways to bound retries before there is a third; its default is for ever.
@@ -77,7 +79,7 @@ class RayRunner:
                 _Actor,
                 fn_constructor_args=(ray.put(make),),
                 batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=actors),
+                compute=pool,
                 num_cpus=1,
                 num_gpus=self.config.num_gpus or None,
                 max_restarts=_RESTARTS,
@@ -87,13 +89,32 @@ class RayRunner:
         try:
             for row in outcomes.iter_rows():
                 yield Outcome(**row)
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
-            logging.getLogger(__name__).warning("Ray gave up a round: %s", sentence(error))
+            _warn(f"Ray gave up a round: {sentence(error)}")
+
+    def _pool(self, ray: Any, units: int) -> Any:
+        """The actors to start; raises ConfigError if none would find room.
+
+        On a cluster that was joined machines come and go, so there a number that is not given grows with them.
+        """
+        config, joined = self.config, joins(self.config)
+        wanted = None if config.actors is None else min(config.actors, units)
+        if joined:
+            if room(machines(ray), config.num_gpus) < (wanted or 1):
+                _ask_for_machines(wanted or 1, config.num_gpus)
+            fit = wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
+        else:
+            check_shape(wanted, config.num_gpus, machines(ray))
+            fit = room(machines(ray), config.num_gpus)
+        at_once = {"max_concurrent_calls_per_actor": config.shards_at_once, "enable_true_multi_threading": True}
+        if joined and wanted is None:
+            return ray.data.ActorPoolStrategy(min_size=min(fit, units), max_size=units, **at_once)
+        return ray.data.ActorPoolStrategy(size=wanted or min(fit, units), **at_once)
 
 
 class _Actor:
-    """What Ray Data holds: the stage, made once, asked for one unit a batch."""
+    """What Ray Data holds: the stage, made once, asked for one unit a batch, in several threads at once."""
 
     def __init__(self, make: Any) -> None:
         import ray
@@ -101,7 +122,12 @@ class _Actor:
         self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        outcome = attempt(self.stage, batch["unit"][0])
+        try:
+            outcome = attempt(self.stage, batch["unit"][0])
+        except DeviceLost as error:
+            # Nothing that this process still computes can be trusted to end; Ray starts another.
+            _warn(str(error))
+            os._exit(1)
         return {name: [value] for name, value in asdict(outcome).items()}
 
 
@@ -117,14 +143,26 @@ def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
     return replace(outcome, began=began, seconds=time.time() - began)
 
 
-def check_shape(actors: int, num_gpus: float, cpus: float, gpus: float) -> None:
-    """Raise ConfigError for a shape on which Ray would wait for ever."""
-    if actors > cpus:
-        raise ConfigError(f"ray.actors is {actors}, but the cluster has {cpus:g} CPUs; give at most {int(cpus)}")
-    if actors * num_gpus > gpus:
-        raise ConfigError(
-            f"{actors} actors with {num_gpus:g} GPUs each need {actors * num_gpus:g}; the cluster has {gpus:g}"
-        )
+def joins(config: RayConfig) -> str | None:
+    """The address of the cluster that the job joins; None if Ray is started here."""
+    return config.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def machines(ray: Any) -> list[Machine]:
+    """The nodes of the cluster that are up."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(*(one.get(name, 0.0) for name in ("CPU", "GPU", "object_store_memory"))) for one in found]
+
+
+def _ask_for_machines(actors: int, num_gpus: float) -> None:
+    """Tell the cluster's autoscaler, if it has one, what will be needed; actors that wait tell it the rest."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[{"CPU": 1, **({"GPU": num_gpus} if num_gpus else {})}] * actors)
+
+
+def _warn(said: str) -> None:
+    logging.getLogger(__name__).warning("%s", said)
 
 
 def start(config: RayConfig) -> Any:
@@ -138,7 +176,7 @@ def start(config: RayConfig) -> Any:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
-        address = config.address or os.environ.get("RAY_ADDRESS")
+        address = joins(config)
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -148,6 +186,7 @@ def start(config: RayConfig) -> Any:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1
+    context.execution_no_progress_timeout_s = _STILL_S
     return ray
 
 
