@@ -29,18 +29,17 @@ _T = TypeVar("_T")
 
 @dataclass(eq=False)
 class _Request:
-    """One thread's rows; `alone`: they were in a call that failed, so nobody else's may be with them."""
+    """One thread's rows."""
 
     batch: Batch
     answer: Answer | None = None
-    alone: bool = False
 
 
 class Together:
     """Calls `run`, which need not be thread-safe, with the rows of all threads that wait, and gives each its own.
 
     If a joined call fails, everybody in it asks again alone: an error reaches the one whose rows cause it, in its own
-    thread, and nobody else. A leader that is interrupted leaves the others as they were.
+    thread, and nobody else. So does a leader's interrupt.
     """
 
     def __init__(self, run: Callable[[Batch], Answer], most_bytes: int = MOST_BYTES) -> None:
@@ -65,17 +64,16 @@ class Together:
             finally:
                 with self._turn:
                     self._busy = False
-                    for one in led:
-                        one.alone = one.answer is None
-                    self._waiting = [one for one in led if one.alone and one is not mine] + self._waiting
                     self._turn.notify_all()
 
     def _take(self, mine: _Request) -> list[_Request]:
         """`mine`, and in the order they came the others that may join it; they wait no longer."""
+        if mine not in self._waiting:
+            return [mine]  # somebody has led it, and got no answer
         led, held = [mine], mine.batch.nbytes
         for one in self._waiting:
             fits = one.batch.shape[1:] == mine.batch.shape[1:] and held + one.batch.nbytes <= self._most_bytes
-            if one is not mine and fits and not (one.alone or mine.alone):
+            if one is not mine and fits:
                 led.append(one)
                 held += one.batch.nbytes
         self._waiting = [one for one in self._waiting if one not in led]
