@@ -13,7 +13,7 @@ class RayConfig(BaseModel):
 
     `num_gpus`: of each actor, a part of one GPU or whole ones. `shards`: that an actor works on at once, in threads
     which share its networks; `null` is 1, with a GPU SHARDS_OF_A_GPU. `wait_s`: how long a cluster at an address may
-    take until it has room for all actors; then those begin that it has room for.
+    take until it has room for all actors, then those begin that it has room for; and how long it may have no machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

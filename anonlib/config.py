@@ -163,12 +163,13 @@ class DetectorConfig(_Frozen):
 class LimitsConfig(_Frozen):
     """What a single image may cost before it is quarantined unread, and what a worker may hold at once.
 
-    `chunk`: images that a shard works on together; `memory_mib`: photos that a worker holds, as files and as pixels,
-    over all its shards. A photo that needs more is worked on alone.
+    `image_seconds` is what decoding it may take. `chunk`: images that a shard works on together; `memory_mib`: photos
+    that a worker holds, as files and as pixels, over all its shards; one that needs more is worked on alone.
     """
 
     image_mpx: float = Field(default=100.0, gt=0)
     image_mib: float = Field(default=128.0, gt=0)
+    image_seconds: float = Field(default=60.0, gt=0)
     chunk: int = Field(default=32, ge=1, le=512)
     memory_mib: float = Field(default=512.0, gt=0)
 

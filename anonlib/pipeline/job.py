@@ -26,6 +26,7 @@ from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import MethodFile, read_lent
 from anonlib.pipeline.outcome import Outcome, without_names
+from anonlib.pipeline.patience import patiently
 from anonlib.pipeline.photo import METHOD_VERSION
 from anonlib.pipeline.places import (
     INVENTORY,
@@ -136,9 +137,8 @@ class Job:
         missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
-        plan = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self._travelling).run(
-            self.shards
-        )
+        stage = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self._travelling)
+        plan = patiently(lambda: stage.run(self.shards))
         make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key, self._travelling)
         failed = self._rounds("surrogates", make, plan.blocks, self._blocks_done, str)
         if failed:
@@ -160,7 +160,7 @@ class Job:
                 "give this one another output"
             )
         standing = Standing.of_all(DecisionLog(self.places.workspace, run_key).latest().values())
-        withdraw(self.places, self.shards, self.scan_key, standing, self.keyring)
+        patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.keyring))
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         make = partial(_make_render, self.config, self.dataset, self.places, keys, models, standing)
@@ -168,9 +168,9 @@ class Job:
         for shard in self.shards:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id], standing)
-        settle(self.places, self.shards)
+        patiently(lambda: settle(self.places, self.shards))
         try:
-            certify(self.config, self.places, self.keyring, plan.key, plan.blocks)
+            patiently(lambda: certify(self.config, self.places, self.keyring, plan.key, plan.blocks))
         except Untrue as error:
             raise JobError(f"the release gets no certificate, and must not leave: {error}") from None
         return self.summary()
@@ -245,7 +245,7 @@ class Job:
         failed: dict[str, str] = {}
         wanted = 0
         for _ in range(ROUNDS):
-            finished = done()
+            finished = patiently(done)
             todo = [unit for unit in units if id_of(unit) not in finished]
             if not todo:
                 return {}
@@ -253,9 +253,14 @@ class Job:
             failed = {id_of(unit): "its worker died" for unit in todo}
             for outcome in self.runner.run(make, todo):
                 self.report(name, outcome, wanted)
+                if outcome.halts:
+                    raise JobError(
+                        f"the job stopped in shard or block {outcome.unit} of its {name} stage, and the same command "
+                        f"goes on there: {outcome.error}"
+                    )
                 if outcome.error is not None:
                     failed[outcome.unit] = outcome.error
-        finished = done()
+        finished = patiently(done)
         return {unit: why for unit, why in failed.items() if unit not in finished}
 
     def _blocks_done(self) -> set[str]:

@@ -38,7 +38,10 @@ _CHUNK_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker."""
+    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
+
+    `halts`: the place failed and not the unit, so the job stops and leaves the unit undone.
+    """
 
     unit: str
     images: int = 0
@@ -49,6 +52,7 @@ class Outcome:
     fallbacks: int = 0
     seconds: float = 0.0
     error: str | None = None
+    halts: bool = False
     began: float = field(default_factory=time.time)
 
 

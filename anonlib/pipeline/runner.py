@@ -17,17 +17,21 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, Protocol, TypeVar
 
-from anonlib.config import RayConfig
+from anonlib.config import ConfigError, RayConfig
 from anonlib.models.runtime import DeviceLost
+from anonlib.pipeline.deserted import watched
 from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
+from anonlib.pipeline.patience import is_of_the_place, patiently, said
 from anonlib.pipeline.shape import Machine, check_shape, room, wait_for_room
 from anonlib.storage import StorageError
 
 Unit = TypeVar("Unit")
 
-_RESTARTS = 3
+_RETRIES = 3
+"""Of a unit whose worker died. Actors are brought back without end: where machines vanish each of them dies often, and
+once no actor of a pool may come back Ray waits for ever."""
 _STILL_S = 24 * 3600
-"""A shard may take hours, in which Ray sees nothing move; a cluster without an actor for a day is given up."""
+"""A shard may take hours in which nothing moves for Ray; only then is a round given up."""
 
 
 class Stage(Protocol[Unit]):  # type: ignore[misc]
@@ -65,6 +69,7 @@ class RayRunner:
 
     def __init__(self, config: RayConfig) -> None:
         self.config = config
+        self._fitted = False
 
     def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
         if not units:
@@ -82,35 +87,40 @@ class RayRunner:
                 compute=pool,
                 num_cpus=1,
                 num_gpus=self.config.num_gpus or None,
-                max_restarts=_RESTARTS,
-                max_task_retries=_RESTARTS,
+                max_restarts=-1,
+                max_task_retries=_RETRIES,
                 batch_format="numpy",
             )
         try:
-            for row in outcomes.iter_rows():
+            for row in watched(iter(outcomes.iter_rows()), lambda: self._room(ray), self.config.wait_s, _warn):
                 yield Outcome(**row)
         except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
             _warn(f"Ray gave up a round: {sentence(error)}")
 
     def _pool(self, ray: Any, units: int) -> Any:
-        """The actors to start; raises ConfigError if none would find room.
+        """The actors to start. A shape that never fitted is refused; one that has lost machines begins with the rest.
 
         On a cluster that was joined machines come and go, so there a number that is not given grows with them.
         """
         config, joined = self.config, joins(self.config)
         wanted = None if config.actors is None else min(config.actors, units)
-        if joined:
-            if room(machines(ray), config.num_gpus) < (wanted or 1):
+        if joined and not self._fitted:
+            if self._room(ray) < (wanted or 1):
                 _ask_for_machines(wanted or 1, config.num_gpus)
-            fit = wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
-        else:
+            wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
+        elif not self._fitted:
             check_shape(wanted, config.num_gpus, machines(ray))
-            fit = room(machines(ray), config.num_gpus)
+        self._fitted = True
+        fit = max(1, min(self._room(ray), units))
         at_once = {"max_concurrent_calls_per_actor": config.shards_at_once, "enable_true_multi_threading": True}
         if joined and wanted is None:
-            return ray.data.ActorPoolStrategy(min_size=min(fit, units), max_size=units, **at_once)
-        return ray.data.ActorPoolStrategy(size=wanted or min(fit, units), **at_once)
+            return ray.data.ActorPoolStrategy(min_size=fit, max_size=units, **at_once)
+        return ray.data.ActorPoolStrategy(size=wanted or fit, **at_once)
+
+    def _room(self, ray: Any) -> int:
+        """How many actors fit on what the cluster has now."""
+        return room(machines(ray), self.config.num_gpus)
 
 
 class _Actor:
@@ -119,7 +129,11 @@ class _Actor:
     def __init__(self, make: Any) -> None:
         import ray
 
-        self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+        try:
+            self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+        except (ConfigError, StorageError) as error:
+            # An actor that cannot begin would be started again for ever, and say nothing.
+            self.stage = _Halted(str(error))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         try:
@@ -131,16 +145,25 @@ class _Actor:
         return {name: [value] for name, value in asdict(outcome).items()}
 
 
+class _Halted:
+    """A stage that could not be made on this machine: says so of every unit."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def run(self, unit: object) -> Outcome:
+        return Outcome(_name(unit), error=self.why, halts=True)
+
+
 def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
     """Run one unit; a failure is an Outcome with a sentence, so that the other units go on."""
-    began = time.time()
+    began, start = time.time(), time.monotonic()
     try:
-        outcome = stage.run(unit)
-    except StorageError as error:
-        outcome = Outcome(_name(unit), error=str(error))
-    except FAILURES as error:
-        outcome = Outcome(_name(unit), error=sentence(error))
-    return replace(outcome, began=began, seconds=time.time() - began)
+        outcome = patiently(lambda: stage.run(unit))
+    except (StorageError, *FAILURES) as error:
+        outcome = Outcome(_name(unit), error=said(error), halts=is_of_the_place(error))
+    # Wall clocks are set back; how long it took is of the monotonic one.
+    return replace(outcome, began=began, seconds=time.monotonic() - start)
 
 
 def joins(config: RayConfig) -> str | None:
@@ -170,6 +193,8 @@ def start(config: RayConfig) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Whatever is still asked after the end of a job must not begin a cluster of its own.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
     import ray.data
 
