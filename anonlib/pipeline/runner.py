@@ -174,7 +174,7 @@ def joins(config: RayConfig) -> str | None:
 def machines(ray: Any) -> list[Machine]:
     """The nodes of the cluster that are up."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(*(one.get(name, 0.0) for name in ("CPU", "GPU", "object_store_memory"))) for one in found]
+    return [Machine(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in found]
 
 
 def _ask_for_machines(actors: int, num_gpus: float) -> None:

@@ -19,11 +19,10 @@ _PAUSE_S = 2.0
 
 @dataclass(frozen=True)
 class Machine:
-    """One node of a cluster: what it gives to actors, and bytes of its object store."""
+    """One node of a cluster: what it gives to actors."""
 
     cpus: float
     gpus: float = 0.0
-    store: float = 0.0
 
     def room(self, num_gpus: float) -> int:
         """How many actors fit, of one CPU and so many GPUs each."""

@@ -75,6 +75,16 @@ def test_gpus_that_ray_cannot_give_are_refused_with_the_job(num_gpus: float, sai
         JobConfig.model_validate(places | {"ray": {"num_gpus": num_gpus}})
 
 
+def test_the_shards_of_an_actor_share_its_memory() -> None:
+    places = {"input": {"uri": "in"}, "output": {"uri": "out"}, "workspace": {"uri": "work"}}
+
+    def shard_mib(**ray: float) -> float:
+        return JobConfig.model_validate(places | {"ray": ray, "limits": {"memory_mib": 512}}).shard_bytes / (1 << 20)
+
+    assert (shard_mib(actors=1), shard_mib(actors=0, shards=4), shard_mib(shards=2)) == (512, 512, 256)
+    assert (shard_mib(num_gpus=0.5), shard_mib(num_gpus=1, shards=8), shard_mib(actors=0, num_gpus=1)) == (128, 64, 512)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that runs while the code sleeps; holds the time."""
