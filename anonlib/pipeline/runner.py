@@ -106,9 +106,8 @@ class RayRunner:
         config, joined = self.config, joins(self.config)
         wanted = None if config.actors is None else min(config.actors, units)
         if joined and not self._fitted:
-            if self._room(ray) < (wanted or 1):
-                _ask_for_machines(wanted or 1, config.num_gpus)
-            wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
+            with _machines_asked_for(wanted or 1, config.num_gpus):
+                wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
         elif not self._fitted:
             check_shape(wanted, config.num_gpus, machines(ray))
         self._fitted = True
@@ -177,11 +176,18 @@ def machines(ray: Any) -> list[Machine]:
     return [Machine(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in found]
 
 
-def _ask_for_machines(actors: int, num_gpus: float) -> None:
-    """Tell the cluster's autoscaler, if it has one, what will be needed; actors that wait tell it the rest."""
+@contextmanager
+def _machines_asked_for(actors: int, num_gpus: float) -> Iterator[None]:
+    """Tell the cluster's autoscaler, if it has one, what is needed; once there is a pool, actors that wait tell it."""
     from ray.autoscaler.sdk import request_resources
 
-    request_resources(bundles=[{"CPU": 1, **({"GPU": num_gpus} if num_gpus else {})}] * actors)
+    one = {"CPU": 1.0} | ({"GPU": num_gpus} if num_gpus else {})
+    request_resources(bundles=[one] * actors)
+    try:
+        yield
+    finally:
+        # What is asked for would be kept up for ever, also after the job.
+        request_resources(bundles=[])
 
 
 def _warn(said: str) -> None:
@@ -206,7 +212,8 @@ def start(config: RayConfig) -> Any:
         if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         with _silent_core():
-            ray.init(address=address, **options)
+            # Without a word Ray joins whatever cluster was last started on this machine, or waits for one that is gone.
+            ray.init(address=address or "local", **options)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
