@@ -13,16 +13,17 @@ from anonlib.pipeline.job import Job
 
 @pytest.fixture(scope="module")
 def on_ray(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of the same job run by two actors, its secret in the environment."""
+    """The root of the same job run by two actors on two shards each, in small chunks, its secret in the environment."""
     root = tmp_path_factory.mktemp("ray")
-    config = job(finished.input, root, ray={"actors": 2}, secret={"env": "ANONLIB_TEST_SECRET"})
+    how = {"ray": {"actors": 2, "shards": 2}, "limits": {"chunk": 5, "memory_mib": 4}}
+    config = job(finished.input, root, **how, secret={"env": "ANONLIB_TEST_SECRET"})
     with started(config, root / "process", ANONLIB_TEST_SECRET=SECRET) as run:
         assert run.finish() == 0, run.complaints
         assert json.loads(run.lines[-1])["committed"] == finished.summary.shards
     return root
 
 
-def test_two_actors_on_ray_end_in_the_bytes_of_a_serial_run(finished: Run, on_ray: Path) -> None:
+def test_two_actors_on_two_shards_each_end_in_the_bytes_of_a_serial_run(finished: Run, on_ray: Path) -> None:
     assert finished.summary.released > 20 and finished.summary.faces > 20
     assert contents(on_ray / "release") == contents(finished.output)
 

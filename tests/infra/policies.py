@@ -13,7 +13,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from runs import SECRET
-from s3server import REGION, Credentials, S3Server
+from s3server import Credentials, S3Server
 
 from anonlib.pipeline.certify import CERTIFICATE
 from anonlib.pipeline.places import AUDIT_FILES, STATEMENT
