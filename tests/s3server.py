@@ -1,8 +1,7 @@
 """A real S3 server on the loopback for the tests, and a TCP relay in front of it that can cut or hold.
 
 The server checks signatures and policies of IAM users; its root key is not checked, so whatever is claimed
-about secrets and permissions is tested as a user. The relay works with the root key only, because a user's
-signature covers the port.
+about secrets and permissions is tested as a user. Faults of more kinds, and by request, come from faults/proxy.py.
 """
 
 import json
@@ -102,11 +101,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[S3Server]:
+def running(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """Start the server with its data below `folder`, wait until it answers, and stop it at the end."""
     port, root = free_port(), Credentials("root", uuid4().hex)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
-        "BIND_HOST": "127.0.0.1",
+        "BIND_HOST": host,
         "GATEWAY_PORT": str(port),
         "AUTH": "true",
         "S3_PERSIST": "1",
@@ -119,8 +118,8 @@ def running(folder: Path) -> Iterator[S3Server]:
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
     try:
-        _wait_for(port, process, folder / "server.log")
-        yield S3Server(f"http://127.0.0.1:{port}", root, process)
+        _wait_for((host, port), process, folder / "server.log")
+        yield S3Server(f"http://{host}:{port}", root, process)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -130,10 +129,10 @@ def running(folder: Path) -> Iterator[S3Server]:
             process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(address: tuple[str, int], process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), closing(socket.create_connection(("127.0.0.1", port), 1)) as connection:
+        with suppress(OSError), closing(socket.create_connection(address, 1)) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             if connection.recv(1):
                 return

@@ -216,6 +216,27 @@ def test_a_failed_local_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["x"]
 
 
+def test_a_write_whose_unfinished_file_another_job_swept_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, swept, fsync = open_storage(str(tmp_path)), [], os.fsync
+
+    def sweep_once(handle: int) -> None:
+        fsync(handle)
+        if len(swept) < 1:
+            swept.append(place.sweep())
+
+    monkeypatch.setattr("anonlib.storage.local.os.fsync", sweep_once)
+    place.publish("a", b"1")
+    swept.clear()
+    assert place.claim("b", b"2")
+    assert swept == [1] and contents_of(place) == {"a": b"1", "b": b"2"}
+
+
+def contents_of(place: Storage) -> dict[str, bytes]:
+    return {entry.path: place.read(entry.path) for entry in place.list(unfinished=True)}
+
+
 def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")

@@ -15,6 +15,7 @@ who else was asked about, and nothing is tuned twice.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -197,9 +198,15 @@ def has_bf16() -> bool:
     """Whether OpenVINO is here and this CPU computes in bfloat16."""
     if not importlib.util.find_spec("openvino"):
         return False
+    return "BF16" in _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _import_openvino() -> Any:
+    """OpenVINO without openvino_telemetry, by which its import would report itself to Google Analytics."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino
 
 
 def _has_cuda_provider() -> bool:
@@ -219,9 +226,7 @@ def _read_ends(model_bytes: bytes) -> tuple[int | None, ...]:
 
 
 def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callable[[Batch], list[Batch]]:
-    import openvino
-
-    core = openvino.Core()
+    core = _import_openvino().Core()
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "NUM_STREAMS": "1",

@@ -308,15 +308,18 @@ class RenderStage:
             "quarantined": counts[QUARANTINED],
             "fallbacks": sum(face["fallback"] == "solid" for face in faces),
         }
-        self.release.commit(
-            shard.shard_id,
-            {
-                "shard": shard.shard_id,
-                "run": self.key,
-                "files": files,
-                "manifest_sha256": sha256(manifest),
-                **self.standing.vouched(shard.shard_id, self.keyring),
-                **summary,
-            },
-        )
+        marker = {
+            "shard": shard.shard_id,
+            "run": self.key,
+            "files": files,
+            "manifest_sha256": sha256(manifest),
+            **self.standing.vouched(shard.shard_id, self.keyring),
+            **summary,
+        }
+        if not self.release.commit(shard.shard_id, marker) and self.release.committed(shard.shard_id) != marker:
+            raise StorageError(
+                f"Another job, or this one with other decisions, committed shard {shard.shard_id} while this one wrote "
+                f"it; delete {self.release.marker(shard.shard_id)} and certificate.json in "
+                f"{self.release.storage.uri}, and run the job again that the release is to be of."
+            )
         return Outcome(shard.shard_id, **summary)

@@ -13,7 +13,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any, Protocol, TypeVar
 
@@ -211,7 +211,7 @@ def start(config: RayConfig) -> Any:
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        with _silent_core():
+        with _silent_core(), nullcontext() if address else _without_usage_reports():
             # Without a word Ray joins whatever cluster was last started on this machine, or waits for one that is gone.
             ray.init(address=address or "local", **options)
     context = ray.data.DataContext.get_current()
@@ -220,6 +220,23 @@ def start(config: RayConfig) -> Any:
     context.max_errored_blocks = -1
     context.execution_no_progress_timeout_s = _STILL_S
     return ray
+
+
+@contextmanager
+def _without_usage_reports() -> Iterator[None]:
+    """A Ray of our own gets no dashboard at all.
+
+    Ray 2.60 starts one even where none is wanted, for usage reports, and where these are off too it still asks the
+    network, by name and by address, for the metadata services of three clouds.
+    """
+    from ray._private.node import Node
+
+    usual = Node.start_api_server
+    Node.start_api_server = lambda self, **_: None
+    try:
+        yield
+    finally:
+        Node.start_api_server = usual
 
 
 @contextmanager
