@@ -227,6 +227,8 @@ class Cluster:
             "RAY_AUTH_TOKEN": self.token,
             "RAY_ADDRESS": self.server,
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray 2.60 reports to its makers even that it may not report.
+            "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
             # A node that is gone is noticed after seconds; by default after a quarter of a minute and more.
             "RAY_health_check_initial_delay_ms": "2000",
             "RAY_health_check_period_ms": "1000",

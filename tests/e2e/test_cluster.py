@@ -205,7 +205,7 @@ def main(times: int) -> None:
     with tempfile.TemporaryDirectory(prefix="anonlib-cluster-") as name, ExitStack() as stack:
         folder = Path(name)
         clean = clean_run(folder)
-        cloud = stack.enter_context(cloud_of(stack.enter_context(contextmanager(running)(folder)), clean, folder))
+        cloud = stack.enter_context(cloud_of(stack.enter_context(running(folder)), clean, folder))
         for number in range(times):
             draw = random.Random(number)
             began = time.monotonic()

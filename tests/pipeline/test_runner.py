@@ -1,4 +1,4 @@
-"""Every unit has an outcome, a failure is a sentence, and a shape that would hang is refused."""
+"""Every unit has an outcome, and a failure is a sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from anonlib.config import ConfigError, RayConfig
 from anonlib.pipeline import patience
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, attempt, check_shape, open_runner
+from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, attempt, open_runner
 from anonlib.storage import Changed, StorageError, Unavailable
 
 
@@ -95,12 +95,3 @@ def test_an_interrupt_is_not_swallowed() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         attempt(Interrupted(), "a")
-
-
-def test_a_shape_that_would_wait_for_ever_is_refused() -> None:
-    check_shape(2, 0, 2, 0)
-    check_shape(2, 0.5, 4, 1)
-    with pytest.raises(ConfigError, match="the cluster has 2 CPUs"):
-        check_shape(3, 0, 2, 0)
-    with pytest.raises(ConfigError, match="the cluster has 1"):
-        check_shape(2, 1, 4, 1)
