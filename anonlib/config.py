@@ -16,6 +16,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from anonlib.cluster import RayConfig as RayConfig
+
 MethodName = Literal[
     "k-diff",
     "k-same",
@@ -42,6 +44,8 @@ METHOD_FILES = ("decoder", "swapper", "recognizer", "donors")
 """Keys of a method that say where something lies: what is in it counts, and releases name its sha256 instead."""
 STILL_RECOGNIZED = "people can still recognize these faces"
 """What a job must say for `embedding`, which deceives machines alone."""
+MACHINE_LIMITS = ("chunk", "memory_mib")
+"""Limits that say how much is held at once; results do not depend on them, so runs may differ in them."""
 
 
 class ConfigError(Exception):
@@ -157,12 +161,17 @@ class DetectorConfig(_Frozen):
 
 
 class LimitsConfig(_Frozen):
-    """What a single image may cost before it is quarantined unread; `image_seconds` is what decoding it may take."""
+    """What a single image may cost before it is quarantined unread, and what a worker may hold at once.
+
+    `image_seconds` is what decoding it may take. `chunk`: images that a shard works on together; `memory_mib`: photos
+    that a worker holds, as files and as pixels, over all its shards; one that needs more is worked on alone.
+    """
 
     image_mpx: float = Field(default=100.0, gt=0)
     image_mib: float = Field(default=128.0, gt=0)
     image_seconds: float = Field(default=60.0, gt=0)
     chunk: int = Field(default=32, ge=1, le=512)
+    memory_mib: float = Field(default=512.0, gt=0)
 
 
 class SecretConfig(_Frozen):
@@ -202,18 +211,6 @@ class LedgerConfig(_Frozen):
 
     uri: str
     budget: float | None = Field(default=None, ge=0)
-
-
-class RayConfig(_Frozen):
-    """Where it runs. `actors: 0` is the serial twin in this process, `null` one actor a core.
-
-    `wait_s`: how long a job waits for a machine when its cluster has none, before it ends with a sentence.
-    """
-
-    actors: int | None = Field(default=None, ge=0)
-    num_gpus: float = Field(default=0.0, ge=0)
-    wait_s: float = Field(default=300.0, ge=0)
-    address: str | None = None
 
 
 class StorageConfig(_Frozen):
@@ -299,15 +296,28 @@ class JobConfig(_Frozen):
     def digest(self, *parts: str) -> str:
         """Hex sha256 of the named top-level parts: what two runs must share to continue each other.
 
-        Where the method's files lie is not in it; what is in them counts, and the plan's key holds that.
+        Where the method's files lie is not in it; what is in them counts, and the plan's key holds that. Nor are
+        MACHINE_LIMITS.
         """
-        everything = self.model_dump(mode="json", exclude={"method": set(METHOD_FILES)})
+        everything = self.model_dump(mode="json", exclude={"method": set(METHOD_FILES), "limits": set(MACHINE_LIMITS)})
         chosen = {part: everything[part] for part in sorted(parts)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of photos that one shard may hold at once: its share of limits.memory_mib."""
+        return int(self.limits.memory_mib * (1 << 20) / self.ray.shards_at_once)
 
     def to_yaml(self) -> str:
         """The job as it would run, defaults filled in."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def no_job() -> JobConfig:
+    """A job that never runs, for whoever reads photos as one does: its limits and its detector are the defaults."""
+    return JobConfig(
+        input=InputConfig(uri="none"), output=OutputConfig(uri="nowhere"), workspace=PlaceConfig(uri="no-workspace")
+    )
 
 
 def _absolute(uri: str) -> str:

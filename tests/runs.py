@@ -36,7 +36,7 @@ from anonlib.pipeline.job import Job
 config = load_config(Path(sys.argv[1]))
 if config.ray.actors != 0:
     import ray
-    ray.init(num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
+    ray.init(address="local", num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
              _node_ip_address="127.0.0.1")
 def report(stage, outcome, units):
     print(stage, outcome.unit, outcome.error or "", flush=True)
@@ -77,6 +77,15 @@ def finished(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     return run_job(people_tars, tmp_path_factory.mktemp("finished"))
 
 
+@pytest.fixture(scope="session")
+def one_shard(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One clean serial run of the first tar alone: a photo each of eight people, and of nobody."""
+    root = tmp_path_factory.mktemp("one-shard")
+    (root / "input").mkdir()
+    shutil.copy(people_tars / "00000.tar", root / "input")
+    return run_job(root / "input", root)
+
+
 def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
     """k-diff with k=2, serial, with output and workspace below `root`; `changes` are top-level keys."""
     document: dict[str, Any] = {
@@ -104,6 +113,17 @@ def planned_copy(run: Run, root: Path, **changes: Any) -> JobConfig:
     """The job of `run` with its scan and plan, and an output of its own that is still empty."""
     config = job(run.input, root, **changes)
     shutil.copytree(run.workspace, root / "workspace")
+    return config
+
+
+def rendered_but(run: Run, root: Path, *shards: str) -> JobConfig:
+    """The job of `run` below `root`, these shards of it still to be rendered: as a kill leaves it."""
+    config, release = planned_copy(run, root), root / "release"
+    shutil.copytree(run.output, release)
+    (release / "certificate.json").unlink()
+    for shard in shards:
+        for path in (f"commits/{shard}.json", f"manifest/{shard}.parquet", f"data/{shard}.tar"):
+            (release / path).unlink()
     return config
 
 

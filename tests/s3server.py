@@ -1,8 +1,7 @@
 """A real S3 server on the loopback for the tests, and a TCP relay in front of it that can cut or hold.
 
 The server checks signatures and policies of IAM users; its root key is not checked, so whatever is claimed
-about secrets and permissions is tested as a user. The relay works with the root key only, because a user's
-signature covers the port.
+about secrets and permissions is tested as a user. Faults of more kinds, and by request, come from faults/proxy.py.
 """
 
 import json
@@ -20,13 +19,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import pytest
+from botocore.loaders import create_loader
+from botocore.session import Session
 
 from anonlib.storage import StorageOptions
 
 START_TIMEOUT_S = 20
 REGION = "us-east-1"
+# What botocore knows of the services, read once and not for every client.
+_api = create_loader()
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,22 @@ class S3Server:
         return StorageOptions(endpoint_url=self.endpoint, region=REGION)
 
     def client(self, service: str = "s3") -> Any:
-        """A boto3 client of the root user."""
+        """A client of the root user."""
         if service not in self.clients:
-            session = boto3.session.Session(self.root.key_id, self.root.secret, region_name=REGION)
-            self.clients[service] = session.client(service, endpoint_url=self.endpoint)
+            self.clients[service] = self.client_of(self.root, service)
         return self.clients[service]
+
+    def client_of(self, who: Credentials, service: str) -> Any:
+        """A client of one user."""
+        session = Session()
+        session.register_component("data_loader", _api)
+        return session.create_client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.endpoint,
+            aws_access_key_id=who.key_id,
+            aws_secret_access_key=who.secret,
+        )
 
     def bucket(self) -> str:
         """A new, empty bucket."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from anonlib.faces.apart.process import NoDecoder
 from anonlib.pipeline.outcome import sentence
 from anonlib.storage import StorageError, Unavailable
 
@@ -41,7 +42,7 @@ def patiently(work: Callable[[], _Done]) -> _Done:
 
 def said(error: Exception) -> str:
     """The sentence of a failure: a storage's own, the system's with what it was about, or a short line of any other."""
-    if isinstance(error, StorageError):
+    if isinstance(error, StorageError | NoDecoder):
         return str(error)
     if is_of_the_place(error) and isinstance(error, OSError):
         return f"{error.strerror or error} on this machine" + (f", at {error.filename}" if error.filename else "")
@@ -52,4 +53,4 @@ def is_of_the_place(error: Exception) -> bool:
     """Whether a storage or this machine failed, and not the shard: every other shard would fail in the same way."""
     if isinstance(error, StorageError):
         return not error.of_the_file
-    return isinstance(error, OSError) and error.errno in _OF_THE_MACHINE
+    return isinstance(error, NoDecoder) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE)

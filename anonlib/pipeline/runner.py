@@ -2,14 +2,13 @@
 
 Ray Data schedules and restarts; it neither reads nor writes photographs. One row is one unit of work and its
 outcome is a few numbers: pixels never enter the object store. Whether a unit is done is said by its marker
-alone, so Ray may lose, repeat or race units as it likes. Both twins build the same stage, single-threaded,
-and so end in the same bytes.
+alone, so Ray may lose, repeat or race units as it likes. Both twins build the same stage and so end in the same
+bytes.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 import warnings
@@ -19,9 +18,11 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol, TypeVar
 
 from anonlib.config import ConfigError, RayConfig
+from anonlib.models.runtime import DeviceLost
 from anonlib.pipeline.deserted import watched
 from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
 from anonlib.pipeline.patience import is_of_the_place, patiently, said
+from anonlib.pipeline.shape import Machine, check_shape, room, wait_for_room
 from anonlib.storage import StorageError
 
 Unit = TypeVar("Unit")
@@ -34,7 +35,7 @@ _STILL_S = 24 * 3600
 
 
 class Stage(Protocol[Unit]):  # type: ignore[misc]
-    """One verb; a stage is made where it runs and holds its models."""
+    """One verb, which several threads may use at once; a stage is made where it runs and holds its models."""
 
     def run(self, unit: Unit) -> Outcome: ...
 
@@ -74,7 +75,7 @@ class RayRunner:
         if not units:
             return
         ray = start(self.config)
-        actors = self._actors(ray, len(units))
+        pool = self._pool(ray, len(units))
         rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
         with warnings.catch_warnings():
             # Ray 2.60 deprecates the only two ways to bound retries before there is a third; its default is for ever.
@@ -83,7 +84,7 @@ class RayRunner:
                 _Actor,
                 fn_constructor_args=(ray.put(make),),
                 batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=actors),
+                compute=pool,
                 num_cpus=1,
                 num_gpus=self.config.num_gpus or None,
                 max_restarts=-1,
@@ -97,23 +98,32 @@ class RayRunner:
             # The units without a marker are simply still to do; the caller's next round takes them.
             _warn(f"Ray gave up a round: {sentence(error)}")
 
-    def _actors(self, ray: Any, units: int) -> int:
-        """How many to start. A shape that never fitted is refused; one that has lost machines begins with the rest."""
-        wanted = min(self.config.actors or int(ray.cluster_resources().get("CPU", 0)), units)
-        if not self._fitted:
-            total = ray.cluster_resources()
-            check_shape(wanted, self.config.num_gpus, total.get("CPU", 0), total.get("GPU", 0))
+    def _pool(self, ray: Any, units: int) -> Any:
+        """The actors to start. A shape that never fitted is refused; one that has lost machines begins with the rest.
+
+        On a cluster that was joined machines come and go, so there a number that is not given grows with them.
+        """
+        config, joined = self.config, joins(self.config)
+        wanted = None if config.actors is None else min(config.actors, units)
+        if joined and not self._fitted:
+            with _machines_asked_for(wanted or 1, config.num_gpus):
+                wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
+        elif not self._fitted:
+            check_shape(wanted, config.num_gpus, machines(ray))
         self._fitted = True
-        return max(wanted, 1)
+        fit = max(1, min(self._room(ray), units))
+        at_once = {"max_concurrent_calls_per_actor": config.shards_at_once, "enable_true_multi_threading": True}
+        if joined and wanted is None:
+            return ray.data.ActorPoolStrategy(min_size=fit, max_size=units, **at_once)
+        return ray.data.ActorPoolStrategy(size=wanted or fit, **at_once)
 
     def _room(self, ray: Any) -> int:
         """How many actors fit on what the cluster has now."""
-        total, gpus = ray.cluster_resources(), self.config.num_gpus
-        return int(min(total.get("CPU", 0), total.get("GPU", 0) / gpus if gpus else math.inf))
+        return room(machines(ray), self.config.num_gpus)
 
 
 class _Actor:
-    """What Ray Data holds: the stage, made once, asked for one unit a batch."""
+    """What Ray Data holds: the stage, made once, asked for one unit a batch, in several threads at once."""
 
     def __init__(self, make: Any) -> None:
         import ray
@@ -125,7 +135,12 @@ class _Actor:
             self.stage = _Halted(str(error))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        outcome = attempt(self.stage, batch["unit"][0])
+        try:
+            outcome = attempt(self.stage, batch["unit"][0])
+        except DeviceLost as error:
+            # Nothing that this process still computes can be trusted to end; Ray starts another.
+            _warn(str(error))
+            os._exit(1)
         return {name: [value] for name, value in asdict(outcome).items()}
 
 
@@ -150,14 +165,29 @@ def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
     return replace(outcome, began=began, seconds=time.monotonic() - start)
 
 
-def check_shape(actors: int, num_gpus: float, cpus: float, gpus: float) -> None:
-    """Raise ConfigError for a shape on which Ray would wait for ever."""
-    if actors > cpus:
-        raise ConfigError(f"ray.actors is {actors}, but the cluster has {cpus:g} CPUs; give at most {int(cpus)}")
-    if actors * num_gpus > gpus:
-        raise ConfigError(
-            f"{actors} actors with {num_gpus:g} GPUs each need {actors * num_gpus:g}; the cluster has {gpus:g}"
-        )
+def joins(config: RayConfig) -> str | None:
+    """The address of the cluster that the job joins; None if Ray is started here."""
+    return config.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def machines(ray: Any) -> list[Machine]:
+    """The nodes of the cluster that are up."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in found]
+
+
+@contextmanager
+def _machines_asked_for(actors: int, num_gpus: float) -> Iterator[None]:
+    """Tell the cluster's autoscaler, if it has one, what is needed; once there is a pool, actors that wait tell it."""
+    from ray.autoscaler.sdk import request_resources
+
+    one = {"CPU": 1.0} | ({"GPU": num_gpus} if num_gpus else {})
+    request_resources(bundles=[one] * actors)
+    try:
+        yield
+    finally:
+        # What is asked for would be kept up for ever, also after the job.
+        request_resources(bundles=[])
 
 
 def _warn(said: str) -> None:
@@ -177,7 +207,7 @@ def start(config: RayConfig) -> Any:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
-        address = config.address or os.environ.get("RAY_ADDRESS")
+        address = joins(config)
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}

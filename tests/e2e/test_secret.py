@@ -40,7 +40,7 @@ class Keeping(RayRunner):
         (here / f"{number}.pickle").write_bytes(cloudpickle.dumps((self.config, make, list(units))))
         yield from super().run(make, units)
 
-ray.init(num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
+ray.init(address="local", num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
          _node_ip_address="127.0.0.1")
 base, jobs = load_config(Path(sys.argv[1])).model_dump(), {}
 for name, secret in json.loads(os.environ["SOURCES"]).items():

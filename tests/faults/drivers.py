@@ -7,7 +7,8 @@ prints a line of JSON for each run:
 
     python drivers.py kill JOB.yaml GAP...       one run a gap, killed there, and a last one that is left alone
     python drivers.py race JOB.yaml SEED         two runs at once, whose writes are let through in an order drawn by lot
-    python drivers.py orphan JOB.yaml GAP MORE.yaml...   one is stopped at a gap, the others run, and it wakes up
+    python drivers.py orphan JOB.yaml GAP THEN...   one is stopped at a gap, and wakes up when all else is done: THEN is
+                                                    another job to run, or a folder that is cleared
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -171,11 +173,16 @@ def race(config: JobConfig, seed: int) -> list[Driver]:
     return both
 
 
-def orphan(config: JobConfig, gap: str, others: Sequence[JobConfig]) -> list[Driver]:
-    """One run is stopped at a gap, the others begin and end, and it wakes up and goes on."""
+def orphan(config: JobConfig, gap: str, then: Sequence[Path]) -> list[Driver]:
+    """One run is stopped at a gap; folders are cleared, other jobs begin and end, and it wakes up and goes on."""
     asleep = Driver(config).run(until=gap)
     os.kill(asleep.pid, signal.SIGSTOP)
-    awake = [Driver(other).run() for other in others]
+    awake = []
+    for one in then:
+        if one.is_dir():
+            shutil.rmtree(one)
+        else:
+            awake.append(Driver(load_config(one)).run())
     os.kill(asleep.pid, signal.SIGCONT)
     return [asleep.run(), *awake]
 
@@ -189,7 +196,7 @@ def main() -> None:
     elif sys.argv[1] == "race":
         found = race(config, int(more[0]))
     else:
-        found = orphan(config, more[0], [load_config(Path(one)) for one in more[1:]])
+        found = orphan(config, more[0], [Path(one) for one in more[1:]])
     for one in found:
         print(one.told(), flush=True)
 

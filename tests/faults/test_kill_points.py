@@ -24,7 +24,7 @@ from s3server import S3Server, running
 
 from anonlib.storage import OURS, Storage, StorageOptions, open_storage
 from faults.drivers import Driver, gaps_of, killed
-from faults.told import made, told
+from faults.told import apart, made, told
 
 SEED = 6
 STAGES = ("workspace/scan/", "workspace/plan/", "release/")
@@ -90,7 +90,7 @@ def everywhere(source: Path, place: str, options: StorageOptions, changes: dict[
 def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anonlib-gaps-")))
-        source = make_people(folder / "input")
+        source = apart(make_people, folder / "input")
         for count, gap in enumerate(everywhere(source, str(folder / "disk"), StorageOptions(), {}), 1):
             print(f"disk {count}: {gap}", flush=True)
         server: S3Server = stack.enter_context(running(folder))

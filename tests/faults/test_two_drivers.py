@@ -6,6 +6,7 @@ By hand, with more races, on a disk and on S3: python tests/faults/test_two_driv
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from runs import job
+from s3server import running
 
 from anonlib.config import JobConfig
-from anonlib.storage import open_storage
-from faults.drivers import Driver
-from faults.told import Told, made, told
+from anonlib.storage import Storage, StorageOptions, open_storage
+from faults.drivers import Driver, race
+from faults.told import Told, apart, made, told
 
 ASLEEP = "before claim release/commits/00001.json"
 
@@ -63,11 +65,49 @@ def test_a_driver_that_slept_while_another_finished_changes_nothing(
     assert made(open_storage(str(tmp_path))) == clean
 
 
-def test_a_driver_of_another_job_that_wakes_up_writes_nothing_more(tiny: Path, tmp_path: Path) -> None:
-    """The first job's output was cleared while it slept, and another was begun there."""
-    first = redaction(tiny, tmp_path / "first")
-    other = redaction(tiny, tmp_path / "second", output=first.output.model_dump(), jpeg_quality=80)
-    refused, _ = told("kill", first, "before publish release/data/00001.tar"), None
-    (late,) = told("kill", other)
-    assert refused[-1].code == 3
-    assert late.code == 1 and "holds a release of another job" in late.said
+def test_a_driver_of_another_job_that_wakes_up_is_refused(tiny: Path, tmp_path: Path, clean: dict[str, bytes]) -> None:
+    """Its output was cleared while it slept, and another job was done there."""
+    first = redaction(tiny, tmp_path / "first", jpeg_quality=80)
+    second = redaction(tiny, tmp_path / "second", output=first.output.model_dump())
+    asleep, awake = told("orphan", first, "before claim release/commits/00000.json", first.output.uri, second)
+    assert (asleep.code, awake.code) == (1, 3)
+    assert "Another job" in asleep.said and "\n" not in asleep.said
+    assert asleep.writes[-1] == "claim release/commits/00000.json"
+    release = made(open_storage(str(tmp_path / "first")))
+    assert {path: data for path, data in release.items() if path.startswith("release/")} == {
+        path: data for path, data in clean.items() if path.startswith("release/")
+    }
+
+
+def main(seeds: int) -> None:
+    from faults.conftest import make_tiny
+
+    with tempfile.TemporaryDirectory(prefix="anonlib-drivers-") as text:
+        folder = Path(text)
+        source = apart(make_tiny, folder / "input")
+        with running(folder) as server, server.acting_as():
+            there = {"storage": {"endpoint_url": server.endpoint, "region": "us-east-1"}}
+            for name, place, options, changes in (
+                ("disk", str(folder / "disk"), StorageOptions(), {}),
+                ("s3", f"s3://{server.bucket()}", server.options, there),
+            ):
+                races(name, source, place, options, changes, seeds)
+
+
+def races(name: str, source: Path, place: str, options: StorageOptions, changes: dict[str, Any], seeds: int) -> None:
+    def root(seed: int | str) -> Storage:
+        return open_storage(f"{place}/{seed}", options)
+
+    Driver(redaction(source, f"{place}/clean", **changes)).run()
+    clean = made(root("clean"))
+    shares = []
+    for seed in range(seeds):
+        both = race(redaction(source, f"{place}/{seed}", **changes), seed)
+        assert [one.code for one in both] == [3, 3], [one.said for one in both]
+        assert set(shards_won(both).values()) == {1} and made(root(seed)) == clean, seed
+        shares.append(tuple(sum("release/commits" in claim for claim in one.won) for one in both))
+    print(f"{name}: {seeds} races, each shard committed once, same bytes; who committed how many: {Counter(shares)}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,15 @@ def told(verb: str, config: JobConfig, *more: str | JobConfig) -> list[Told]:
         command = [sys.executable, drivers.__file__, verb, *given]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return [Told(**json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def apart(make: Callable[[Path], Path], folder: Path) -> Path:
+    """What `make` makes in `folder`, by a process of its own, so that no model is loaded in one that forks."""
+    process = multiprocessing.get_context("spawn").Process(target=make, args=(folder,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return folder
 
 
 def made(root: Storage) -> dict[str, bytes]:

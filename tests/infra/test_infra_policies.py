@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from policies import ASIDE, CERTIFIED, DECISION, KEYS, LOOKS, POLICIES, PROBE, REPORTS, ROLES, SHARD, Cloud, named
-from runs import SECRET, job
+from runs import SECRET, Run, job
 from s3server import Credentials, S3Server, policy
 
 from anonlib.audit.statement import publish
@@ -130,12 +130,12 @@ def on_cloud(cloud: Cloud, root: Path, **changes: Any) -> JobConfig:
     )
 
 
-def test_a_whole_release_passes_from_role_to_role(s3: S3Server, people_tars: Path, tmp_path: Path) -> None:
+def test_a_whole_release_passes_from_role_to_role(s3: S3Server, one_shard: Run, tmp_path: Path) -> None:
     cloud = Cloud.made(s3)
     config = on_cloud(cloud, tmp_path)
     with s3.acting_as():
         source = open_storage(config.input.uri, s3.options)
-        for path in sorted(people_tars.iterdir()):
+        for path in sorted(one_shard.input.iterdir()):
             source.publish(path.name, path)
     with s3.acting_as(cloud.user("scan")):
         assert open_storage(config.workspace.uri, s3.options).probe().details == ()
