@@ -184,12 +184,24 @@ class LedgerConfig(_Frozen):
     budget: float | None = Field(default=None, ge=0)
 
 
+class PriceConfig(_Frozen):
+    """What an hour of one CPU and of one GPU costs you, in a currency of yours; both 0: costs are not estimated."""
+
+    cpu_hour: float = Field(default=0.0, ge=0)
+    gpu_hour: float = Field(default=0.0, ge=0)
+
+    @property
+    def known(self) -> bool:
+        return self.cpu_hour > 0 or self.gpu_hour > 0
+
+
 class RayConfig(_Frozen):
     """Where it runs. `actors: 0` is the serial twin in this process, `null` one actor a core."""
 
     actors: int | None = Field(default=None, ge=0)
     num_gpus: float = Field(default=0.0, ge=0)
     address: str | None = None
+    price: PriceConfig = PriceConfig()
 
 
 class StorageConfig(_Frozen):

@@ -1,4 +1,4 @@
-"""A whole run: inventory, scan, plan, surrogates, render, each a loop over what has no marker yet.
+"""A whole run: inventory, scan, plan, surrogates, render, each a loop over what has no marker yet (rounds.py).
 
 A stage gets three rounds; what is left then is quarantined with its reason, so a job always ends in an
 answer. A second run of the same job does only what is missing. The run key holds the digest of the plan: a
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from anonlib import __version__
 from anonlib.config import METHOD_FILES, SYNTHESIS_METHODS, JobConfig
@@ -44,20 +45,17 @@ from anonlib.pipeline.places import (
 from anonlib.pipeline.plan import Plan, PlanStage
 from anonlib.pipeline.render import RenderStage
 from anonlib.pipeline.reviewed import Standing
+from anonlib.pipeline.rounds import ROUNDS, Report, Round, Rounds, Unit
 from anonlib.pipeline.runner import MakeStage, Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
 from anonlib.pipeline.secret import open_keyring
+from anonlib.pipeline.spending import Spending
 from anonlib.pipeline.surrogates import SurrogateStage
+from anonlib.pipeline.unit_log import Work
 from anonlib.pipeline.withdraw import settle, withdraw
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 from anonlib.records import MANIFEST, QUARANTINED
-
-ROUNDS = 3
-
-Unit = TypeVar("Unit")
-Report = Callable[[str, Outcome, int], None]
-"""Called with the stage's name, an outcome and how many units the stage has to do in this run."""
 
 
 class JobError(Exception):
@@ -90,11 +88,22 @@ class Summary:
 
 
 class Job:
-    """One job, opened: its places, its dataset and its inventory. The verbs are the stages."""
+    """One job, opened: its places, its dataset and its inventory. The verbs are the stages.
 
-    def __init__(self, config: JobConfig, *, report: Report | None = None, runner: Runner | None = None) -> None:
+    `report` hears of every outcome, `ended` of every round of a stage.
+    """
+
+    def __init__(
+        self,
+        config: JobConfig,
+        *,
+        report: Report | None = None,
+        ended: Callable[[Round], None] | None = None,
+        runner: Runner | None = None,
+    ) -> None:
         self.config = config
         self.report = report or (lambda stage, outcome, units: None)
+        self.ended = ended or (lambda one: None)
         check_licences(config)
         check_precision(config)
         decoder = read_decoder(config)
@@ -115,6 +124,7 @@ class Job:
         self.shards, self._inventory_digest = self._inventory()
         self.keyring = open_keyring(config, self.places, make=True)
         self.runner = runner or open_runner(config.ray)
+        self.spending = Spending(config.ray, self.places.workspace)
 
     def run(self) -> Summary:
         """All stages; raises JobError, ConfigError or StorageError where it cannot go on."""
@@ -127,7 +137,7 @@ class Job:
         key = self.scan_key
         models = {name: model_bytes(name) for name in scan_models(self.config)}
         make = partial(ScanStage, self.config, self.dataset, self.places, key, models)
-        failed = self._rounds("scan", make, self.shards, scan_room(self.places, key).done, _shard_id)
+        failed = self._rounds("scan", key, make, self.shards, scan_room(self.places, key).done, _shard_id)
         if failed:
             raise JobError(_first("scanning", failed))
 
@@ -136,11 +146,15 @@ class Job:
         missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
+        began, planned = time.monotonic(), plan_room(self.places, self.plan_key).committed("plan") is not None
         plan = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self._travelling).run(
             self.shards
         )
+        if not planned:
+            seconds = time.monotonic() - began
+            self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
         make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key, self._travelling)
-        failed = self._rounds("surrogates", make, plan.blocks, self._blocks_done, str)
+        failed = self._rounds("surrogates", self.plan_key, make, plan.blocks, self._blocks_done, str)
         if failed:
             raise JobError(_first("making surrogates", failed))
         return plan
@@ -164,7 +178,7 @@ class Job:
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         make = partial(_make_render, self.config, self.dataset, self.places, keys, models, standing)
-        failed = self._rounds("render", make, self.shards, room.done, _shard_id)
+        failed = self._rounds("render", run_key, make, self.shards, room.done, _shard_id)
         for shard in self.shards:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id], standing)
@@ -236,27 +250,22 @@ class Job:
     def _rounds(
         self,
         name: str,
+        key: str,
         make: MakeStage[Unit],
         units: Sequence[Unit],
         done: Callable[[], set[str]],
         id_of: Callable[[Unit], str],
     ) -> dict[str, str]:
         """Run what has no marker, up to three times; returns the units still without one and why."""
-        failed: dict[str, str] = {}
-        wanted = 0
-        for _ in range(ROUNDS):
-            finished = done()
-            todo = [unit for unit in units if id_of(unit) not in finished]
-            if not todo:
-                return {}
-            wanted = wanted or len(todo)
-            failed = {id_of(unit): "its worker died" for unit in todo}
-            for outcome in self.runner.run(make, todo):
-                self.report(name, outcome, wanted)
-                if outcome.error is not None:
-                    failed[outcome.unit] = outcome.error
-        finished = done()
-        return {unit: why for unit, why in failed.items() if unit not in finished}
+
+        def ended(one: Round) -> None:
+            self.spending.add(name, images=one.images, busy=one.busy, paid=one.paid, gpus=self.config.ray.num_gpus)
+            self.ended(one)
+
+        return Rounds(self.runner, self.report, ended).run(self._work(name, key), make, units, done, id_of)
+
+    def _work(self, stage: str, key: str) -> Work:
+        return Work(stage, key, round=1, method=self.config.method.name)
 
     def _blocks_done(self) -> set[str]:
         return {unit.removeprefix("surrogates/") for unit in plan_room(self.places, self.plan_key).done()}
@@ -283,7 +292,7 @@ class Job:
             "quarantined": len(keys),
             "fallbacks": 0,
         }
-        room.commit(
+        claimed = room.commit(
             shard.shard_id,
             {
                 "shard": shard.shard_id,
@@ -294,6 +303,8 @@ class Job:
                 **counts,
             },
         )
+        if claimed:
+            self.runner.meter.count(self._work("render", run_key), Outcome(shard.shard_id, **counts), lost=True)
 
 
 def _make_render(

@@ -8,7 +8,7 @@ import time
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -16,6 +16,8 @@ from typing import Protocol, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from anonlib.pipeline.stopwatch import current
 
 FAILURES = (
     ArithmeticError,
@@ -40,7 +42,10 @@ _CHUNK_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker."""
+    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
+
+    `parts`, `read` and `written` say where the seconds went and how many bytes came and went (see stopwatch.py).
+    """
 
     unit: str
     images: int = 0
@@ -52,6 +57,14 @@ class Outcome:
     seconds: float = 0.0
     error: str | None = None
     began: float = field(default_factory=time.time)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    read: int = 0
+    written: int = 0
+
+    @property
+    def busy(self) -> float:
+        """Seconds of the worker, the making of its stage included."""
+        return float(self.seconds) + float(self.parts.get("start", 0.0))
 
 
 class HasPixels(Protocol):
@@ -86,14 +99,24 @@ def ahead(make: Callable[[_Item], _Made], items: Iterable[_Item], most: int = 2)
     What `make` raises is raised where its item's turn comes.
     """
     waiting: deque[tuple[_Item, Future[_Made]]] = deque()
+    watch = current()
+
+    def timed(item: _Item) -> _Made:
+        with watch.timed("decode"):
+            return make(item)
+
+    def result(made: Future[_Made]) -> _Made:
+        with watch.timed("wait"):
+            return made.result()
+
     with ThreadPoolExecutor(1) as pool:
-        for item in items:
-            waiting.append((item, pool.submit(make, item)))
+        for item in watch.each("read", items):
+            waiting.append((item, pool.submit(timed, item)))
             if len(waiting) > most:
                 first, made = waiting.popleft()
-                yield first, made.result()
+                yield first, result(made)
         for first, made in waiting:
-            yield first, made.result()
+            yield first, result(made)
 
 
 def sentence(error: BaseException) -> str:

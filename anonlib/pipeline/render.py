@@ -31,6 +31,7 @@ from anonlib.pipeline.photo import MATCHED, Face, Photo
 from anonlib.pipeline.places import Places, Room, plan_room, release_room, scan_room, sha256
 from anonlib.pipeline.reviewed import Standing, carry_out
 from anonlib.pipeline.scan import try_to_read
+from anonlib.pipeline.stopwatch import current
 from anonlib.pipeline.surrogates import Surrogates
 from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, RELEASED
@@ -71,6 +72,8 @@ class RenderStage:
 
     def run(self, shard: Shard) -> Outcome:
         """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
+        watch = current()
+        watch.read += shard.bytes
         with TemporaryDirectory(prefix="anonlib-") as folder:
             rows: list[dict[str, Any]] = []
             local = Path(folder) / "shard"
@@ -78,24 +81,23 @@ class RenderStage:
                 # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
                 for chunk in in_chunks(self._photos(shard, rows), self.job.limits.chunk if self.checker else 1):
                     self._render(chunk)
-                    self._finish(chunk, writer, rows, shard)
+                    with watch.timed("encode"):
+                        self._finish(chunk, writer, rows, shard)
             rows.sort(key=lambda row: row.pop("position"))
-            return self._publish(shard, writer, rows)
+            with watch.timed("publish"):
+                return self._publish(shard, writer, rows)
 
     def _photos(self, shard: Shard, rows: list[dict[str, Any]]) -> Iterator[Photo]:
         """Readable photos with their planned faces; unreadable ones get their row at once."""
-        scanned = {
-            row["key"]: row
-            for row in tables.from_bytes(
-                self.scan.storage.read(self.scan.path("images", f"{shard.shard_id}.parquet"))
-            ).to_pylist()
-        }
         planned: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in tables.from_bytes(
-            self.plan.storage.read(self.plan.path("assignments", f"{shard.shard_id}.parquet"))
-        ).to_pylist():
-            planned[row["key"]].append(row)
-        self.surrogates.open(shard.shard_id)
+        with current().timed("read"):
+            images = self.scan.storage.read(self.scan.path("images", f"{shard.shard_id}.parquet"))
+            scanned = {row["key"]: row for row in tables.from_bytes(images).to_pylist()}
+            assigned = self.plan.storage.read(self.plan.path("assignments", f"{shard.shard_id}.parquet"))
+            for row in tables.from_bytes(assigned).to_pylist():
+                planned[row["key"]].append(row)
+            current().read += len(images) + len(assigned)
+            self.surrogates.open(shard.shard_id)
 
         def read(sample: Sample) -> Picture | ImageProblem:
             known = scanned.get(sample.key)
@@ -129,8 +131,9 @@ class RenderStage:
         """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""
         open_faces = [(photo, face) for photo in chunk for face in photo.faces]
         while open_faces:
-            for photo, face in open_faces:
-                self._replace(photo, face)
+            with current().timed("replace"):
+                for photo, face in open_faces:
+                    self._replace(photo, face)
             checkable = [
                 (p, f) for p, f in open_faces if p.problem is None and f.method == self.job.method.name and f.tries
             ]
@@ -150,13 +153,15 @@ class RenderStage:
         """Faces to try again, and why; if the check of all fails, photo by photo, so that only the culprit is lost."""
         photos = {id(photo): photo for photo, _ in faces}
         try:
-            failed = checker.check(faces)
+            with current().timed("check"):
+                failed = checker.check(faces)
             matching = {id(face) for _, face in failed}
             for _, face in failed:
                 face.why = MATCHED
             left = [one for one in faces if id(one[1]) not in matching]
             if self.bystanders and left:
-                near = [one for one, close in zip(left, self.bystanders.near(left), strict=True) if close]
+                with current().timed("check"):
+                    near = [one for one, close in zip(left, self.bystanders.near(left), strict=True) if close]
                 for _, face in near:
                     face.why = "came near somebody of the dataset"
                 failed += near
@@ -250,7 +255,9 @@ class RenderStage:
             data = local.read_bytes()
             files[path] = sha256(data)
             self.release.storage.publish(path, local)
+            current().written += len(data)
         manifest = tables.to_bytes(rows, MANIFEST)
+        current().written += len(manifest)
         self.release.storage.publish(self.release.path("manifest", f"{shard.shard_id}.parquet"), manifest)
         counts = Counter(row["status"] for row in rows)
         faces = [face for row in rows for face in row["faces"]]

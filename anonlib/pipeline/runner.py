@@ -18,7 +18,10 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol, TypeVar
 
 from anonlib.config import ConfigError, RayConfig
+from anonlib.pipeline.metrics import METRICS, Labels, Meter, Unmetered, readings
 from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
+from anonlib.pipeline.stopwatch import watching
+from anonlib.pipeline.unit_log import Work, Worker, log_to_stdout, log_unit
 from anonlib.storage import StorageError
 
 Unit = TypeVar("Unit")
@@ -36,9 +39,16 @@ MakeStage = Callable[[], Stage[Unit]]
 
 
 class Runner(Protocol):
-    """Outcomes of all units as they come, in any order; a unit that failed comes with its error."""
+    """Runs a stage over its units; `meter` takes what is counted of them."""
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]: ...
+    @property
+    def meter(self) -> Meter: ...
+
+    def actors(self, units: int) -> int:
+        """How many workers share so many units."""
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
+        """Outcomes of all units as they come, in any order; a unit that failed comes with its error."""
 
 
 def open_runner(ray: RayConfig) -> Runner:
@@ -49,11 +59,16 @@ def open_runner(ray: RayConfig) -> Runner:
 class SerialRunner:
     """One unit after another in this process."""
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
-        stage = make() if units else None
+    meter: Meter = Unmetered()
+
+    def actors(self, units: int) -> int:
+        return 1
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
+        desk = Desk(make, work, Worker()) if units else None
         for unit in units:
-            if stage is not None:
-                yield attempt(stage, unit)
+            if desk is not None:
+                yield desk.attempt(unit)
 
 
 class RayRunner:
@@ -61,13 +76,18 @@ class RayRunner:
 
     def __init__(self, config: RayConfig) -> None:
         self.config = config
+        self.meter: Meter = _RayMeter(config)
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
+    def actors(self, units: int) -> int:
+        cpus = start(self.config).cluster_resources().get("CPU", 0)
+        return min(self.config.actors or int(cpus), units)
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
         if not units:
             return
         ray = start(self.config)
         cpus, gpus = ray.cluster_resources().get("CPU", 0), ray.cluster_resources().get("GPU", 0)
-        actors = min(self.config.actors or int(cpus), len(units))
+        actors = self.actors(len(units))
         check_shape(actors, self.config.num_gpus, cpus, gpus)
         rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
         with warnings.catch_warnings():
@@ -75,7 +95,7 @@ class RayRunner:
             warnings.filterwarnings("ignore", message="`ray_remote_args`")
             outcomes = rows.map_batches(
                 _Actor,
-                fn_constructor_args=(ray.put(make),),
+                fn_constructor_args=(ray.put(make), work),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(size=actors),
                 num_cpus=1,
@@ -95,26 +115,96 @@ class RayRunner:
 class _Actor:
     """What Ray Data holds: the stage, made once, asked for one unit a batch."""
 
-    def __init__(self, make: Any) -> None:
+    def __init__(self, make: Any, work: Work) -> None:
         import ray
 
-        self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+        log_to_stdout()
+        self.running, self.work = _Exported(), work
+        context = ray.get_runtime_context()
+        gpus = tuple(map(str, context.get_accelerator_ids().get("GPU", ())))
+        worker = Worker(context.get_node_id(), os.getpid(), gpus)
+        self.desk = Desk(ray.get(make) if isinstance(make, ray.ObjectRef) else make, work, worker)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        outcome = attempt(self.stage, batch["unit"][0])
+        labels = {"stage": self.work.stage, "method": self.work.method}
+        self.running.take("anonlib_units_running", 1, labels)
+        try:
+            outcome = self.desk.attempt(batch["unit"][0])
+        finally:
+            self.running.take("anonlib_units_running", 0, labels)
         return {name: [value] for name, value in asdict(outcome).items()}
+
+
+class Desk:
+    """A stage where it runs: made once, then asked for one unit after another, each of which leaves a line of log."""
+
+    def __init__(self, make: MakeStage[Any], work: Work, worker: Worker) -> None:
+        began = time.perf_counter()
+        self.stage, self.work, self.worker = make(), work, worker
+        self._start = time.perf_counter() - began
+
+    def attempt(self, unit: Any) -> Outcome:
+        """The outcome of one unit; the first one's tells what the start took."""
+        outcome = attempt(self.stage, unit)
+        outcome = replace(outcome, parts={**outcome.parts, "start": self._start})
+        self._start = 0.0
+        log_unit(self.work, self.worker, outcome)
+        return outcome
 
 
 def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
     """Run one unit; a failure is an Outcome with a sentence, so that the other units go on."""
-    began = time.time()
-    try:
-        outcome = stage.run(unit)
-    except StorageError as error:
-        outcome = Outcome(_name(unit), error=str(error))
-    except FAILURES as error:
-        outcome = Outcome(_name(unit), error=sentence(error))
-    return replace(outcome, began=began, seconds=time.time() - began)
+    began, clock = time.time(), time.perf_counter()
+    with watching() as watch:
+        try:
+            outcome = stage.run(unit)
+        except StorageError as error:
+            outcome = Outcome(_name(unit), error=str(error))
+        except FAILURES as error:
+            outcome = Outcome(_name(unit), error=sentence(error))
+    seconds = time.perf_counter() - clock
+    return replace(outcome, began=began, seconds=seconds, parts=watch.parts, read=watch.read, written=watch.written)
+
+
+class _RayMeter:
+    """Counts in the driver, for Ray's exporter on the driver's node."""
+
+    def __init__(self, config: RayConfig) -> None:
+        self.config, self.exported = config, _Exported()
+
+    def count(self, work: Work, outcome: Outcome, lost: bool = False) -> None:
+        for one in readings(work, outcome, gpus=self.config.num_gpus, lost=lost):
+            self.exported.take(one.name, one.value, one.labels)
+
+    def left(self, work: Work, units: int) -> None:
+        self.exported.take("anonlib_units_left", units, {"stage": work.stage, "method": work.method})
+
+
+class _Exported:
+    """Ray's own objects for METRICS, made in the process that uses them, when they are first used."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def take(self, name: str, value: float, labels: Labels) -> None:
+        """Add to a counter (nothing where there is nothing to add), set a gauge, or observe."""
+        from ray.util import metrics
+
+        declared = METRICS[name]
+        if name not in self._made:
+            keys = ("stage", "method", *declared.labels)
+            if declared.kind == "histogram":
+                self._made[name] = metrics.Histogram(name, declared.help, list(declared.bounds), keys)
+            else:
+                kind = metrics.Counter if declared.kind == "counter" else metrics.Gauge
+                self._made[name] = kind(name, declared.help, keys)
+        metric = self._made[name]
+        if declared.kind == "gauge":
+            metric.set(value, labels)
+        elif declared.kind == "histogram":
+            metric.observe(value, labels)
+        elif value > 0:
+            metric.inc(value, labels)
 
 
 def check_shape(actors: int, num_gpus: float, cpus: float, gpus: float) -> None:

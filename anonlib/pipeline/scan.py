@@ -28,6 +28,7 @@ from anonlib.pipeline import tables
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
 from anonlib.pipeline.outcome import FAILURES, Outcome, ahead, in_chunks, sentence
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
+from anonlib.pipeline.stopwatch import current
 from anonlib.records import FACES, IMAGES
 from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
 from anonlib.synthesis.glasses import STEP as GLASSES_STEP
@@ -72,6 +73,7 @@ class ScanStage:
         """Scan one shard; safe to repeat and to race."""
         images: list[dict[str, Any]] = []
         faces: list[dict[str, Any]] = []
+        current().read += shard.bytes
         for chunk in in_chunks(self._decoded(shard, images), self.job.limits.chunk):
             for rows in self._describe(chunk, images):
                 faces += rows
@@ -83,9 +85,16 @@ class ScanStage:
         counts = Counter(face["key"] for face in faces)
         for row in images:
             row["faces"] = counts[row["key"]]
+        with current().timed("publish"):
+            self._publish(shard, faces, images)
+        return Outcome(shard.shard_id, images=len(images), faces=len(faces))
+
+    def _publish(self, shard: Shard, faces: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:
+        """Both tables, then the marker."""
         face_bytes, image_bytes = tables.to_bytes(faces, FACES), tables.to_bytes(images, IMAGES)
         self.room.storage.publish(self.room.path("faces", f"{shard.shard_id}.parquet"), face_bytes)
         self.room.storage.publish(self.room.path("images", f"{shard.shard_id}.parquet"), image_bytes)
+        current().written += len(face_bytes) + len(image_bytes)
         self.room.commit(
             shard.shard_id,
             {
@@ -98,7 +107,6 @@ class ScanStage:
                 "images_sha256": sha256(image_bytes),
             },
         )
-        return Outcome(shard.shard_id, images=len(images), faces=len(faces))
 
     def _decoded(self, shard: Shard, images: list[dict[str, Any]]) -> Iterator[Decoded]:
         """The readable photos; the others get their row at once."""
@@ -126,8 +134,10 @@ class ScanStage:
 
     def _rows(self, chunk: list[Decoded]) -> list[list[dict[str, Any]]]:
         pixels = [one.rgb for one in chunk]
-        found = self.detector.detect(pixels, [one.size for one in chunk])
-        described = self.describer.describe(pixels, found) if self.describer else [[{}] * len(f) for f in found]
+        with current().timed("detect"):
+            found = self.detector.detect(pixels, [one.size for one in chunk])
+        with current().timed("describe"):
+            described = self.describer.describe(pixels, found) if self.describer else [[{}] * len(f) for f in found]
         rows = []
         for one, faces, extras in zip(chunk, found, described, strict=True):
             labelled = labelled_face(faces, one.size)
