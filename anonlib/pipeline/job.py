@@ -304,7 +304,8 @@ class Job:
             },
         )
         if claimed:
-            self.runner.meter.count(self._work("render", run_key), Outcome(shard.shard_id, **counts), lost=True)
+            outcome = Outcome(shard.shard_id, images=len(keys), quarantined=len(keys))
+            self.runner.meter.count(self._work("render", run_key), outcome, lost=True)
 
 
 def _make_render(

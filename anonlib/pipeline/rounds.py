@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -77,7 +77,7 @@ class Rounds:
             if not todo:
                 break
             failed = {id_of(unit): "its worker died" for unit in todo}
-            began, sums = time.monotonic(), Counter[str]()
+            began, sums = time.monotonic(), defaultdict[str, float](float)
             for outcome in self._outcomes(replace(work, round=number), make, todo):
                 self.report(work.stage, outcome, wanted)
                 if outcome.error is not None:
@@ -126,7 +126,7 @@ class Rounds:
         )
 
 
-def _add(sums: Counter[str], outcome: Outcome) -> None:
+def _add(sums: MutableMapping[str, float], outcome: Outcome) -> None:
     """Images and faces of what went well, seconds of all."""
     sums["busy"] += outcome.busy
     if outcome.error is not None:

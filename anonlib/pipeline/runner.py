@@ -173,10 +173,12 @@ class _RayMeter:
         self.config, self.exported = config, _Exported()
 
     def count(self, work: Work, outcome: Outcome, lost: bool = False) -> None:
+        start(self.config)
         for one in readings(work, outcome, gpus=self.config.num_gpus, lost=lost):
             self.exported.take(one.name, one.value, one.labels)
 
     def left(self, work: Work, units: int) -> None:
+        start(self.config)
         self.exported.take("anonlib_units_left", units, {"stage": work.stage, "method": work.method})
 
 

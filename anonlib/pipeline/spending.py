@@ -73,6 +73,24 @@ class Bill:
         return cls(stages, sum(bill.runs for bill in bills))
 
 
+def rows_of(bill: Bill) -> list[tuple[str, str]]:
+    """A bill as lines for a terminal: the sum, then each stage."""
+    total = bill.total
+    runs = "" if bill.runs == 1 else f"{bill.runs} runs, "
+    rows = [("spent", f"{runs}{_said(total)}, {total.busy / 3600:.3g} h of it busy")]
+    return rows + [("", f"{name}: {_said(one)}") for name, one in bill.stages.items()]
+
+
+def _said(spent: Spent) -> str:
+    """`1.4 actor hours, 0.31 a thousand images`: money where prices are known, else hours."""
+    what = spent.hours if spent.cost is None else spent.cost
+    said = f"{spent.hours:.3g} actor hours"
+    if spent.cost is not None:
+        said += f" at {spent.cost:.3g}"
+    each = spent.per_thousand(what)
+    return said if each is None else f"{said}, {each:.3g}{' hours' if spent.cost is None else ''} a thousand images"
+
+
 class Spending:
     """This run's own sums, kept in the workspace after every round."""
 

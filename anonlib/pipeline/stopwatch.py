@@ -1,9 +1,8 @@
 """Where the seconds and bytes of a unit of work go.
 
 Like a tracing span, the stopwatch of the unit at hand is found through a context variable (PEP 567), so that no
-signature has to carry it; where no unit runs, what is timed is forgotten. A part costs about a microsecond. Parts do
-not nest. `decode` runs in a thread beside the others, so parts can add up to more than the unit took; `wait` is how long
-the networks stood still for it.
+signature has to carry it; where no unit runs, what is timed is forgotten. Parts do not nest. `decode` runs in a thread
+beside the others, so parts can add up to more than the unit took; `wait` is how long the networks stood still for it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Literal, TypeVar, get_args
 
 Part = Literal["start", "read", "decode", "wait", "detect", "describe", "replace", "check", "encode", "publish"]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""`start` is the making of the stage, models and all, told with a worker's first unit; it is not in the unit's seconds."""
+"""`start` is the making of the stage, models and all: told with a worker's first unit, not in its seconds."""
 
 _Item = TypeVar("_Item")
 

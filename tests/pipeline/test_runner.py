@@ -9,7 +9,10 @@ import pytest
 from anonlib.config import ConfigError, RayConfig
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.runner import RayRunner, SerialRunner, attempt, check_shape, open_runner
+from anonlib.pipeline.unit_log import Work
 from anonlib.storage import StorageError
+
+WORK = Work("scan", "0" * 64, 1, "solid")
 
 
 class Stage:
@@ -38,7 +41,7 @@ def test_no_actors_is_the_serial_twin() -> None:
 
 
 def test_every_unit_has_an_outcome_and_the_others_go_on() -> None:
-    outcomes = {one.unit: one for one in SerialRunner().run(Stage, ["a", "value", "b", "storage", "eof"])}
+    outcomes = {one.unit: one for one in SerialRunner().run(Stage, ["a", "value", "b", "storage", "eof"], WORK)}
     assert outcomes["a"].error is None and outcomes["b"].images == 3
     assert outcomes["value"].error == "ValueError: bad thing"
     assert outcomes["storage"].error == "The disk is full."
@@ -47,9 +50,9 @@ def test_every_unit_has_an_outcome_and_the_others_go_on() -> None:
 
 def test_a_stage_is_made_once_and_only_for_work() -> None:
     before = Stage.made
-    assert list(SerialRunner().run(Stage, [])) == []
+    assert list(SerialRunner().run(Stage, [], WORK)) == []
     assert Stage.made == before
-    list(SerialRunner().run(Stage, ["a", "b"]))
+    list(SerialRunner().run(Stage, ["a", "b"], WORK))
     assert Stage.made == before + 1
 
 

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from anonlib.console import JsonLines, MovingLines, Tally, clock, open_progress, pace
 from anonlib.pipeline.outcome import Outcome
+from anonlib.progress import JsonLines, MovingLines, Tally, clock, open_progress, pace
 
 
 class Terminal(io.StringIO):
