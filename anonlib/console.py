@@ -57,7 +57,7 @@ def _stop(sentence: str) -> None:
 
 
 def print_summary(config: JobConfig, summary: Summary, reasons: Counter[Reason], spending: Spending) -> None:
-    """Counts, why anything is missing or redacted, where everything lies, and what this run spent."""
+    """Counts, why anything is missing or redacted, where everything lies, and what the job has spent so far."""
     from anonlib.pipeline.spending import rows_of
 
     images = {"released": summary.released, "without a face": summary.no_face, "quarantined": summary.quarantined}
@@ -70,8 +70,9 @@ def print_summary(config: JobConfig, summary: Summary, reasons: Counter[Reason],
         ("manifest", f"{config.output.uri.rstrip('/')}/manifest"),
         ("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"),
     ]
-    if spending.bill.stages:
-        rows += rows_of(spending.bill)
+    bill = spending.so_far()
+    if bill is not None:
+        rows += rows_of(bill)
     if spending.not_kept is not None:
         rows.append(("", f"`anonlib status` will not know of this run: {spending.not_kept}"))
     print_rows(rows)

@@ -98,6 +98,7 @@ class Spending:
         self.ray, self.workspace = ray, workspace
         self.bill = Bill()
         self.not_kept: str | None = None
+        """Why `anonlib status` will not know of this run."""
         self._path = f"{FOLDER}/{uuid4().hex}.json"
 
     def add(self, stage: str, *, images: int, busy: float, paid: float, gpus: float) -> None:
@@ -116,6 +117,12 @@ class Spending:
             self.not_kept = None
         except StorageError as error:
             self.not_kept = str(error)
+
+    def so_far(self) -> Bill | None:
+        """All runs of this job, this one among them."""
+        kept = read_bill(self.workspace)
+        mine = [self.bill] if self.not_kept is not None else []
+        return Bill.sum([*([kept] if kept else []), *mine]) if kept or mine else None
 
 
 def read_bill(workspace: Storage) -> Bill | None:
