@@ -230,9 +230,10 @@ def start(config: RayConfig) -> Any:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
-        address = config.address or os.environ.get("RAY_ADDRESS")
+        # Without "local" Ray would join whatever cluster it finds on this machine.
+        address = config.address or os.environ.get("RAY_ADDRESS") or "local"
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if not address:
+        if address == "local":
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         with _silent_core():
             ray.init(address=address, **options)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from anonlib.pipeline import unit_log
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.runner import SerialRunner
 from anonlib.pipeline.unit_log import Work, Worker, line_of, log_to_stdout, unnamed
@@ -18,11 +17,10 @@ NAMES = "'john smith.jpg'", '"john smith.jpg"', "'john smith.jpg"
 
 
 @pytest.fixture
-def listening() -> Iterator[None]:
-    """The process logs its units, as a worker does, and stops afterwards."""
+def quiet_again() -> Iterator[None]:
+    """What a worker switches on is off again after the test."""
     logger = logging.getLogger("anonlib.units")
     level, propagate = logger.level, logger.propagate
-    log_to_stdout()
     yield
     logger.handlers.clear()
     logger.setLevel(level)
@@ -46,7 +44,8 @@ def test_a_line_says_what_was_done_where_and_for_how_long() -> None:
     assert "error" not in line and "gpus" not in line_of(WORK, Worker("node", 17), outcome)
 
 
-def test_every_unit_leaves_one_line_and_no_name(listening: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_unit_leaves_one_line_and_no_name(quiet_again: None, capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stdout()
     list(SerialRunner().run(Stage, ["a", "bad"], WORK))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["unit"] for line in lines] == ["a", "bad"]
@@ -58,7 +57,6 @@ def test_every_unit_leaves_one_line_and_no_name(listening: None, capsys: pytest.
 def test_without_a_listener_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     list(SerialRunner().run(Stage, ["a"], WORK))
     assert capsys.readouterr().out == ""
-    assert not logging.getLogger(unit_log._logger.name).handlers
 
 
 @pytest.mark.parametrize("name", NAMES)
