@@ -77,6 +77,8 @@ def _whole(root: Path, text: str, given: dict[str, Any], terraform: str) -> Iter
         commands = " ".join(given[f"{kind}_start_ray_commands"])
         if 'SecretId="anonlib-job"' not in commands or f'"{given["provider"]["region"]}"' not in commands:
             yield f"the {kind} does not ask for the job's secret where it lies"
+        if "--metrics-export-port=8080" not in commands:
+            yield f"the {kind} exports its metrics at a port that nobody knows"
     if "--dashboard-host=127.0.0.1" not in " ".join(given["head_start_ray_commands"]):
         yield "whoever reaches the head's dashboard runs code on it"
     if given["provider"].get("cache_stopped_nodes") is not False:
@@ -107,6 +109,7 @@ PLANTED = {
     "another cluster": ("cluster_name: anonlib", "cluster_name: other", "of this name"),
     "another region": ("region: eu-central-1", "region: us-east-1", "where it lies"),
     "an open dashboard": ("dashboard-host=127.0.0.1", "dashboard-host=0.0.0.0", "runs code"),
+    "metrics anywhere": (" --metrics-export-port=8080", "", "nobody knows"),
     "stopped machines": ("cache_stopped_nodes: false", "cache_stopped_nodes: true", "not ended"),
 }
 
