@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from runs import SECRET, Run, contents, job, manifest, run_job, started
+from runs import SECRET, Run, contents, job, lasting, manifest, run_job, started
 
 from anonlib.pipeline.job import Job
 
@@ -28,11 +28,7 @@ def test_two_actors_on_ray_end_in_the_bytes_of_a_serial_run(finished: Run, on_ra
 
 
 def test_scan_and_plan_are_the_same_bytes_too(finished: Run, on_ray: Path) -> None:
-    def kept(workspace: Path) -> dict[str, str]:
-        """All but what each run spent, which is never the same twice."""
-        return {path: digest for path, digest in contents(workspace).items() if not path.startswith("spending/")}
-
-    assert kept(on_ray / "workspace") == kept(finished.workspace)
+    assert lasting(on_ray / "workspace") == lasting(finished.workspace)
     kinds = {path.split("/")[0] for path in contents(finished.workspace)}
     assert kinds >= {"scan", "plan"}
 
