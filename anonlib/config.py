@@ -157,10 +157,11 @@ class DetectorConfig(_Frozen):
 
 
 class LimitsConfig(_Frozen):
-    """What a single image may cost before it is quarantined unread."""
+    """What a single image may cost before it is quarantined unread; `image_seconds` is what decoding it may take."""
 
     image_mpx: float = Field(default=100.0, gt=0)
     image_mib: float = Field(default=128.0, gt=0)
+    image_seconds: float = Field(default=60.0, gt=0)
     chunk: int = Field(default=32, ge=1, le=512)
 
 
@@ -196,10 +197,14 @@ class PriceConfig(_Frozen):
 
 
 class RayConfig(_Frozen):
-    """Where it runs. `actors: 0` is the serial twin in this process, `null` one actor a core."""
+    """Where it runs. `actors: 0` is the serial twin in this process, `null` one actor a core.
+
+    `wait_s`: how long a job waits for a machine when its cluster has none, before it ends with a sentence.
+    """
 
     actors: int | None = Field(default=None, ge=0)
     num_gpus: float = Field(default=0.0, ge=0)
+    wait_s: float = Field(default=300.0, ge=0)
     address: str | None = None
     price: PriceConfig = PriceConfig()
 

@@ -199,13 +199,13 @@ class Started:
 
 
 @contextmanager
-def started(config: JobConfig, folder: Path, **environment: str) -> Iterator[Started]:
+def started(config: JobConfig, folder: Path, driver: str = _DRIVER, **environment: str) -> Iterator[Started]:
     """Run a job beside the test; whatever is left of it afterwards is ended, by pid."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(config.to_yaml())
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-c", _DRIVER, str(folder / "job.yaml")],
+            [sys.executable, "-c", driver, str(folder / "job.yaml")],
             env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
             stdout=out,
             stderr=err,
@@ -220,14 +220,29 @@ def started(config: JobConfig, folder: Path, **environment: str) -> Iterator[Sta
 
 def in_session(session: int) -> list[tuple[int, str]]:
     """(pid, command line) of every process that belongs to a session that we started."""
+    return [(pid, command) for pid, _, theirs, command in _processes() if theirs == session]
+
+
+def under(session: int) -> list[tuple[int, int, str]]:
+    """(pid, session, command line) of a session that we started, and of all sessions that its processes began."""
+    everything, sessions, found = _processes(), {session}, 0
+    while found < len(sessions):
+        found = len(sessions)
+        members = {pid for pid, _, theirs, _ in everything if theirs in sessions}
+        sessions |= {theirs for _, parent, theirs, _ in everything if parent in members}
+    return [(pid, theirs, command) for pid, _, theirs, command in everything if theirs in sessions]
+
+
+def _processes() -> list[tuple[int, int, int, str]]:
+    """(pid, parent, session, command line) of everything that runs on this machine."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with suppress(OSError):
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == session and fields[0] != "Z":
+                if fields[0] != "Z":
                     command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    found.append((int(folder.name), command))
+                    found.append((int(folder.name), int(fields[1]), int(fields[3]), command))
     return found
 
 

@@ -23,7 +23,9 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 _FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _ORIENTATION_TAG = 0x0112
-_ICC_LIMIT = 1 << 20
+ICC_LIMIT = 1 << 20
+_NO_MEMORY = "decoding it needs more memory than there is"
+_PILLOWS_MEMORY_ERRORS = ("decoder error -9", "out of memory")  # ImageFile.ERRORS
 _ICC_CHUNK = 65519  # 64 KiB less the marker's length field and the ICC_PROFILE header
 
 # The limit on pixels is checked by probe() before anything is decoded; Pillow's own would only warn.
@@ -32,6 +34,10 @@ Image.MAX_IMAGE_PIXELS = None
 
 class ImageProblem(Exception):
     """Why an image cannot be anonymized, as a sentence for the manifest."""
+
+
+class OutOfMemory(ImageProblem):
+    """There was no memory left to decode it."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,13 @@ def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Pic
                 return _decode(image, data, max_mpx, least_side)
         except UnidentifiedImageError:
             raise ImageProblem("not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)") from None
+        except MemoryError:
+            raise OutOfMemory(_NO_MEMORY) from None
         except (
             OSError,
             ValueError,
             SyntaxError,
             EOFError,
-            MemoryError,
             ArithmeticError,
             LookupError,
             TypeError,
@@ -81,6 +88,8 @@ def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Pic
             struct.error,
             zlib.error,
         ) as error:
+            if str(error).startswith(_PILLOWS_MEMORY_ERRORS):
+                raise OutOfMemory(_NO_MEMORY) from None
             raise ImageProblem(f"the image is damaged: {_one_line(error)}") from None
 
 
@@ -135,7 +144,7 @@ def _part(side: int, least_side: int | None) -> int:
 
 def _rgb_profile(icc: object) -> bytes | None:
     """A colour profile that fits RGB pixels (ICC.1:2022, 7.2), without what follows its end; else None."""
-    if not isinstance(icc, bytes) or not 128 < len(icc) <= _ICC_LIMIT:
+    if not isinstance(icc, bytes) or not 128 < len(icc) <= ICC_LIMIT:
         return None
     size = int.from_bytes(icc[:4], "big")
     fits = icc[16:20] == b"RGB " and icc[36:40] == b"acsp" and 128 < size <= len(icc)

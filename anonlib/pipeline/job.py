@@ -27,6 +27,7 @@ from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import MethodFile, read_lent
 from anonlib.pipeline.outcome import Outcome, without_names
+from anonlib.pipeline.patience import patiently
 from anonlib.pipeline.photo import METHOD_VERSION
 from anonlib.pipeline.places import (
     INVENTORY,
@@ -147,9 +148,8 @@ class Job:
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
         began, planned = time.monotonic(), plan_room(self.places, self.plan_key).committed("plan") is not None
-        plan = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self._travelling).run(
-            self.shards
-        )
+        stage = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self._travelling)
+        plan = patiently(lambda: stage.run(self.shards))
         if not planned:
             seconds = time.monotonic() - began
             self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
@@ -174,7 +174,7 @@ class Job:
                 "give this one another output"
             )
         standing = Standing.of_all(DecisionLog(self.places.workspace, run_key).latest().values())
-        withdraw(self.places, self.shards, self.scan_key, standing, self.keyring)
+        patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.keyring))
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         make = partial(_make_render, self.config, self.dataset, self.places, keys, models, standing)
@@ -182,9 +182,9 @@ class Job:
         for shard in self.shards:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id], standing)
-        settle(self.places, self.shards)
+        patiently(lambda: settle(self.places, self.shards))
         try:
-            certify(self.config, self.places, self.keyring, plan.key, plan.blocks)
+            patiently(lambda: certify(self.config, self.places, self.keyring, plan.key, plan.blocks))
         except Untrue as error:
             raise JobError(f"the release gets no certificate, and must not leave: {error}") from None
         return self.summary()
@@ -258,11 +258,19 @@ class Job:
     ) -> dict[str, str]:
         """Run what has no marker, up to three times; returns the units still without one and why."""
 
+        def report(stage: str, outcome: Outcome, wanted: int) -> None:
+            self.report(stage, outcome, wanted)
+            if outcome.halts:
+                raise JobError(
+                    f"the job stopped in shard or block {outcome.unit} of its {name} stage, and the same command "
+                    f"goes on there: {outcome.error}"
+                )
+
         def ended(one: Round) -> None:
             self.spending.add(name, images=one.images, busy=one.busy, paid=one.paid, gpus=self.config.ray.num_gpus)
             self.ended(one)
 
-        return Rounds(self.runner, self.report, ended).run(self._work(name, key), make, units, done, id_of)
+        return Rounds(self.runner, report, ended).run(self._work(name, key), make, units, done, id_of)
 
     def _work(self, stage: str, key: str) -> Work:
         return Work(stage, key, round=1, method=self.config.method.name)

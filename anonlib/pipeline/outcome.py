@@ -45,6 +45,7 @@ class Outcome:
     """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
 
     `parts`, `read` and `written` say where the seconds went and how many bytes came and went (see stopwatch.py).
+    `halts`: the place failed and not the unit, so the job stops and leaves the unit undone.
     """
 
     unit: str
@@ -56,6 +57,7 @@ class Outcome:
     fallbacks: int = 0
     seconds: float = 0.0
     error: str | None = None
+    halts: bool = False
     began: float = field(default_factory=time.time)
     parts: Mapping[str, float] = field(default_factory=dict)
     read: int = 0

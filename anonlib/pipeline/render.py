@@ -8,6 +8,7 @@ something went wrong.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,16 +29,18 @@ from anonlib.pipeline.engines import ModelBytes
 from anonlib.pipeline.lending import Lent, lender_of
 from anonlib.pipeline.outcome import FAILURES, Outcome, ahead, in_chunks, sentence, without_names
 from anonlib.pipeline.photo import MATCHED, Face, Photo
-from anonlib.pipeline.places import Places, Room, plan_room, release_room, scan_room, sha256
+from anonlib.pipeline.places import RUN_NOTE, Places, Room, plan_room, release_room, scan_room, sha256
 from anonlib.pipeline.reviewed import Standing, carry_out
 from anonlib.pipeline.scan import try_to_read
 from anonlib.pipeline.stopwatch import current
 from anonlib.pipeline.surrogates import Surrogates
 from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, RELEASED
+from anonlib.storage import StorageError
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 
+_COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
 _LEAST_COVERAGE = 0.85
 _LEAST_BARE = 0.5
 
@@ -72,6 +75,8 @@ class RenderStage:
 
     def run(self, shard: Shard) -> Outcome:
         """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
+        if finished := self._finished(shard):
+            return finished
         watch = current()
         watch.read += shard.bytes
         with TemporaryDirectory(prefix="anonlib-") as folder:
@@ -86,6 +91,21 @@ class RenderStage:
             rows.sort(key=lambda row: row.pop("position"))
             with watch.timed("publish"):
                 return self._publish(shard, writer, rows)
+
+    def _finished(self, shard: Shard) -> Outcome | None:
+        """What the marker says, if another job was faster. Raises StorageError if the output is not this job's.
+
+        Asked before the work and again before the first byte is written, because a worker that was asleep, or whose
+        driver died, may wake up when decisions were made that it does not know, or another job began here.
+        """
+        note = json.loads(self.release.storage.read(RUN_NOTE))
+        if note["run"] != self.key:
+            raise StorageError(
+                f"The output {self.release.storage.uri} now holds a release of another job (its {RUN_NOTE} differs), "
+                "so this one writes nothing more there."
+            )
+        marker = self.release.committed(shard.shard_id)
+        return None if marker is None else Outcome(shard.shard_id, **{name: marker[name] for name in _COUNTS})
 
     def _photos(self, shard: Shard, rows: list[dict[str, Any]]) -> Iterator[Photo]:
         """Readable photos with their planned faces; unreadable ones get their row at once."""
@@ -249,7 +269,9 @@ class RenderStage:
         return self.keyring.pseudonym("key", shard.shard_id, sample.key) if self.job.rekey else None
 
     def _publish(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]]) -> Outcome:
-        """Data, then manifest, then marker."""
+        """Data, then manifest, then marker; nothing if another job has committed the shard meanwhile."""
+        if finished := self._finished(shard):
+            return finished
         files = {}
         for path, local in writer.outputs():
             data = local.read_bytes()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from anonlib.pipeline.outcome import Outcome
+from anonlib.pipeline.patience import patiently
 from anonlib.pipeline.runner import MakeStage, Runner
 from anonlib.pipeline.unit_log import Work
 
@@ -69,7 +70,7 @@ class Rounds:
         id_of: Callable[[Unit], str],
     ) -> dict[str, str]:
         """The units that have no marker after the last round, and why."""
-        finished = done()
+        finished = patiently(done)
         todo = [unit for unit in units if id_of(unit) not in finished]
         wanted = len(todo)
         failed: dict[str, str] = {}
@@ -77,15 +78,20 @@ class Rounds:
             if not todo:
                 break
             failed = {id_of(unit): "its worker died" for unit in todo}
-            began, sums = time.monotonic(), defaultdict[str, float](float)
-            for outcome in self._outcomes(replace(work, round=number), make, todo):
-                self.report(work.stage, outcome, wanted)
-                if outcome.error is not None:
-                    failed[outcome.unit] = outcome.error
-                _add(sums, outcome)
-            finished = done()
-            failed = {unit: why for unit, why in failed.items() if unit not in finished}
-            self.ended(self._round(work.stage, number, todo, failed, sums, time.monotonic() - began))
+            began, sums, finished = time.monotonic(), defaultdict[str, float](float), set()
+            try:
+                for outcome in self._outcomes(replace(work, round=number), make, todo):
+                    _add(sums, outcome)
+                    if outcome.error is None:
+                        finished.add(outcome.unit)
+                    else:
+                        failed[outcome.unit] = outcome.error
+                    self.report(work.stage, outcome, wanted)
+                finished = patiently(done)
+            finally:
+                # A round that is cut short has cost its time too.
+                failed = {unit: why for unit, why in failed.items() if unit not in finished}
+                self.ended(self._round(work.stage, number, todo, failed, sums, time.monotonic() - began))
             todo = [unit for unit in todo if id_of(unit) in failed]
         return failed
 

@@ -9,6 +9,7 @@ and so end in the same bytes.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 import warnings
@@ -18,15 +19,21 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol, TypeVar
 
 from anonlib.config import ConfigError, RayConfig
+from anonlib.pipeline.deserted import watched
 from anonlib.pipeline.metrics import METRICS, Labels, Meter, Unmetered, readings
 from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
+from anonlib.pipeline.patience import is_of_the_place, patiently, said
 from anonlib.pipeline.stopwatch import watching
 from anonlib.pipeline.unit_log import Work, Worker, log_to_stdout, log_unit
 from anonlib.storage import StorageError
 
 Unit = TypeVar("Unit")
 
-_RESTARTS = 3
+_RETRIES = 3
+"""Of a unit whose worker died. Actors are brought back without end: where machines vanish each of them dies often, and
+once no actor of a pool may come back Ray waits for ever."""
+_STILL_S = 24 * 3600
+"""A shard may take hours in which nothing moves for Ray; only then is a round given up."""
 
 
 class Stage(Protocol[Unit]):  # type: ignore[misc]
@@ -76,19 +83,14 @@ class RayRunner:
 
     def __init__(self, config: RayConfig) -> None:
         self.config = config
+        self._fitted = False
         self.meter: Meter = _RayMeter(config)
-
-    def actors(self, units: int) -> int:
-        cpus = start(self.config).cluster_resources().get("CPU", 0)
-        return min(self.config.actors or int(cpus), units)
 
     def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
         if not units:
             return
         ray = start(self.config)
-        cpus, gpus = ray.cluster_resources().get("CPU", 0), ray.cluster_resources().get("GPU", 0)
         actors = self.actors(len(units))
-        check_shape(actors, self.config.num_gpus, cpus, gpus)
         rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
         with warnings.catch_warnings():
             # Ray 2.60 deprecates the only two ways to bound retries before there is a third; its default is for ever.
@@ -100,16 +102,30 @@ class RayRunner:
                 compute=ray.data.ActorPoolStrategy(size=actors),
                 num_cpus=1,
                 num_gpus=self.config.num_gpus or None,
-                max_restarts=_RESTARTS,
-                max_task_retries=_RESTARTS,
+                max_restarts=-1,
+                max_task_retries=_RETRIES,
                 batch_format="numpy",
             )
         try:
-            for row in outcomes.iter_rows():
+            for row in watched(iter(outcomes.iter_rows()), lambda: self._room(ray), self.config.wait_s, _warn):
                 yield Outcome(**row)
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
-            logging.getLogger(__name__).warning("Ray gave up a round: %s", sentence(error))
+            _warn(f"Ray gave up a round: {sentence(error)}")
+
+    def actors(self, units: int) -> int:
+        """How many to start. A shape that never fitted is refused; one that has lost machines begins with the rest."""
+        total = start(self.config).cluster_resources()
+        wanted = min(self.config.actors or int(total.get("CPU", 0)), units)
+        if not self._fitted:
+            check_shape(wanted, self.config.num_gpus, total.get("CPU", 0), total.get("GPU", 0))
+        self._fitted = True
+        return max(wanted, 1)
+
+    def _room(self, ray: Any) -> int:
+        """How many actors fit on what the cluster has now."""
+        total, gpus = ray.cluster_resources(), self.config.num_gpus
+        return int(min(total.get("CPU", 0), total.get("GPU", 0) / gpus if gpus else math.inf))
 
 
 class _Actor:
@@ -123,7 +139,8 @@ class _Actor:
         context = ray.get_runtime_context()
         gpus = tuple(map(str, context.get_accelerator_ids().get("GPU", ())))
         worker = Worker(context.get_node_id(), os.getpid(), gpus)
-        self.desk = Desk(ray.get(make) if isinstance(make, ray.ObjectRef) else make, work, worker)
+        made = ray.get(make) if isinstance(make, ray.ObjectRef) else make
+        self.desk = Desk(lambda: _begun(made), work, worker)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         labels = {"stage": self.work.stage, "method": self.work.method}
@@ -152,17 +169,34 @@ class Desk:
         return outcome
 
 
+def _begun(make: MakeStage[Any]) -> Stage[Any]:
+    """The stage, or one that says why there is none: an actor that cannot begin would be started again for ever."""
+    try:
+        return make()
+    except (ConfigError, StorageError) as error:
+        return _Halted(str(error))
+
+
+class _Halted:
+    """A stage that could not be made on this machine: says so of every unit."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def run(self, unit: object) -> Outcome:
+        return Outcome(_name(unit), error=self.why, halts=True)
+
+
 def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
     """Run one unit; a failure is an Outcome with a sentence, so that the other units go on."""
-    began, clock = time.time(), time.perf_counter()
+    # Wall clocks are set back; how long it took is of the monotonic one.
+    began, start = time.time(), time.monotonic()
     with watching() as watch:
         try:
-            outcome = stage.run(unit)
-        except StorageError as error:
-            outcome = Outcome(_name(unit), error=str(error))
-        except FAILURES as error:
-            outcome = Outcome(_name(unit), error=sentence(error))
-    seconds = time.perf_counter() - clock
+            outcome = patiently(lambda: stage.run(unit))
+        except (StorageError, *FAILURES) as error:
+            outcome = Outcome(_name(unit), error=said(error), halts=is_of_the_place(error))
+    seconds = time.monotonic() - start
     return replace(outcome, began=began, seconds=seconds, parts=watch.parts, read=watch.read, written=watch.written)
 
 
@@ -219,11 +253,17 @@ def check_shape(actors: int, num_gpus: float, cpus: float, gpus: float) -> None:
         )
 
 
+def _warn(said: str) -> None:
+    logging.getLogger(__name__).warning("%s", said)
+
+
 def start(config: RayConfig) -> Any:
     """Ray, quiet, connected to the configured cluster or started here on loopback; idempotent."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Whatever is still asked after the end of a job must not begin a cluster of its own.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
     import ray.data
 
@@ -241,6 +281,7 @@ def start(config: RayConfig) -> Any:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1
+    context.execution_no_progress_timeout_s = _STILL_S
     return ray
 
 

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, label
 from anonlib.faces import align
+from anonlib.faces.apart import decode_apart
 from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.embed import Recognizer
-from anonlib.faces.image import ImageProblem, Picture, decode
+from anonlib.faces.image import ImageProblem, Picture
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
 from anonlib.pipeline import tables
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
@@ -268,7 +269,8 @@ def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) ->
         raise ImageProblem("the sample has no image")
     if len(sample.image) > job.limits.image_mib * (1 << 20):
         raise ImageProblem(f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)")
-    return decode(sample.image, max_mpx=job.limits.image_mpx, least_side=least_side)
+    limits = job.limits
+    return decode_apart(sample.image, max_mpx=limits.image_mpx, seconds=limits.image_seconds, least_side=least_side)
 
 
 def try_to_read(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture | ImageProblem:

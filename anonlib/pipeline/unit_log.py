@@ -78,5 +78,6 @@ def details(outcome: Outcome) -> dict[str, Any]:
 
 
 def unnamed(error: str) -> str:
-    """An error without what it quotes, also where its end was cut off inside a quotation."""
-    return re.sub(r"(?<!\w)(?:'[^']*|\"[^\"]*)$", "…", without_names(error, ()))
+    """An error without what it quotes, even if it was cut off within a quotation, and without a file of this machine."""
+    unquoted = re.sub(r"(?<!\w)(?:'[^']*|\"[^\"]*)$", "…", without_names(error, ()))
+    return re.sub(r"(on this machine, at ).*", r"\1…", unquoted)

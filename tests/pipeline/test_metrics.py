@@ -24,7 +24,7 @@ from anonlib.pipeline.unit_log import Work
 
 WORK = Work("render", "0" * 64, 1, "solid")
 _DRIVER = """
-import json, os, shutil, signal, sys
+import json, os, signal, sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,12 +50,12 @@ def report(stage, outcome, wanted):
         os.kill(mishaps[0], signal.SIGKILL)
 
 def ended(one):
-    # What stood in the way of the first round of the scan goes.
-    shutil.rmtree(blocked) if blocked.is_dir() else None
+    # The tar that the first round of the scan missed is there again.
+    gone.rename(tar) if gone.exists() else None
 
 job = Job(load_config(Path(sys.argv[1])), report=report, ended=ended)
-blocked = Path(job.config.workspace.uri) / "scan" / job.scan_key[:16] / "faces" / "00001.parquet"
-(blocked / "in the way").mkdir(parents=True)
+tar = Path(job.config.input.uri) / "00001.tar"
+gone = tar.rename(tar.with_suffix(".gone"))
 summary = job.run()
 print(json.dumps({"summary": asdict(summary), "units": units(), "mishaps": mishaps}), flush=True)
 sys.stdin.read()

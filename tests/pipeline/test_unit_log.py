@@ -62,4 +62,5 @@ def test_without_a_listener_nothing_is_printed(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("name", NAMES)
 def test_what_an_error_quotes_is_left_out_even_if_it_was_cut(name: str) -> None:
     assert "john" not in unnamed(f"KeyError: {name}")
+    assert "john" not in unnamed("Permission denied on this machine, at holiday/john smith.jpg")
     assert unnamed("OSError: it doesn't open") == "OSError: it doesn't open"
