@@ -78,6 +78,6 @@ def details(outcome: Outcome) -> dict[str, Any]:
 
 
 def unnamed(error: str) -> str:
-    """An error without what it quotes, even if it was cut off within a quotation, and without a file of this machine."""
+    """An error without what it quotes, even if it was cut off within a quotation, and without a file's path."""
     unquoted = re.sub(r"(?<!\w)(?:'[^']*|\"[^\"]*)$", "…", without_names(error, ()))
     return re.sub(r"(on this machine, at ).*", r"\1…", unquoted)
