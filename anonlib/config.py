@@ -166,15 +166,34 @@ class LimitsConfig(_Frozen):
 
 
 class SecretConfig(_Frozen):
-    """Where the job's secret comes from; neither: it is made once and kept in the workspace."""
+    """Where the job's secret comes from, one of four; none: it is made once and kept in the workspace.
+
+    `env`: an environment variable. `file`: a local file. `manager`: the name or ARN of a secret of AWS Secrets Manager,
+    of which `field` picks an entry if it holds JSON and `version` (an id) one that is not the current. `kms`: a file,
+    local or s3://, that AWS KMS opens. `profile`: whose AWS credentials the last two use, where the store needs others.
+    """
 
     env: str | None = None
     file: str | None = None
+    manager: str | None = None
+    kms: str | None = None
+    field: str | None = None
+    version: str | None = None
+    profile: str | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether the secret is somebody's, and not the workspace's own."""
+        return any((self.env, self.file, self.manager, self.kms))
 
     @model_validator(mode="after")
     def _one_source(self) -> SecretConfig:
-        if self.env and self.file:
-            raise ValueError("give secret.env or secret.file, not both")
+        if sum(map(bool, (self.env, self.file, self.manager, self.kms))) > 1:
+            raise ValueError("give one of secret.env, secret.file, secret.manager and secret.kms")
+        if (self.field or self.version) and not self.manager:
+            raise ValueError("secret.field and secret.version belong to secret.manager")
+        if self.profile and not (self.manager or self.kms):
+            raise ValueError("secret.profile belongs to secret.manager and secret.kms")
         return self
 
 
@@ -275,8 +294,10 @@ class JobConfig(_Frozen):
 
     @model_validator(mode="after")
     def _remembers(self) -> JobConfig:
-        if self.ledger and not (self.secret.env or self.secret.file):
-            raise ValueError("a ledger recognizes people over releases by the secret; name one by secret.env or .file")
+        if self.ledger and not self.secret.named:
+            raise ValueError(
+                "a ledger knows people over releases by the secret; name one by secret.env, .file, .manager or .kms"
+            )
         if self.ledger and self.method.name in CLASS_METHODS and self.method.texture_name == "average":
             raise ValueError(
                 "with a ledger classes grow over releases, and who is absent has no photos to average; "

@@ -24,7 +24,7 @@ from anonlib.pipeline.engines import check_licences, check_precision, render_mod
 from anonlib.pipeline.lending import read_lent
 from anonlib.pipeline.places import PURGED, SECRET, open_places, storage_options
 from anonlib.pipeline.runner import check_shape, start
-from anonlib.pipeline.secret import open_keyring
+from anonlib.pipeline.secret import open_keyring, source_of
 from anonlib.storage import Storage, StorageError, open_storage
 
 _OLDEST_PYTHON = (3, 11)
@@ -181,17 +181,15 @@ def _places(job: JobConfig) -> Iterator[Finding]:
     if places.workspace.exists(PURGED):
         yield Finding("problem", "workspace", "it was purged", "give the job a new workspace and output")
         return
-    if job.secret.env is None and job.secret.file is None and not places.workspace.exists(SECRET):
+    if not job.secret.named and not places.workspace.exists(SECRET):
         yield Finding("ok", "secret", "none yet; the first run makes one and keeps it in the workspace")
         return
     try:
-        open_keyring(job, places)
+        keyring = open_keyring(job, places)
     except ConfigError as error:
         yield Finding("problem", "secret", str(error))
     else:
-        where = job.secret.env and f"in the environment variable {job.secret.env}"
-        where = where or (job.secret.file and f"in the file {job.secret.file}") or "in the workspace"
-        yield Finding("ok", "secret", f"present, {where}")
+        yield Finding("ok", "secret", f"{len(keyring.secret)} bytes, from {source_of(job)}")
 
 
 def _probe(what: str, storage: Storage) -> Iterator[Finding]:

@@ -57,11 +57,11 @@ def _say(answer: bytes) -> None:
     time.sleep(600)
 
 
-def _answer(body: bytes) -> None:
-    _say(ANSWER.pack(len(body), 0) + body)
+def _answer(body: bytes, more: bytes = b"") -> None:
+    _say(ANSWER.pack(len(body), 0) + body + more)
 
 
-def _lie(**wrong: object) -> None:
+def _lie(more: bytes = b"", **wrong: object) -> None:
     told: dict[str, object] = {
         "rows": 8,
         "columns": 8,
@@ -72,7 +72,7 @@ def _lie(**wrong: object) -> None:
         "height": 8,
         "width": 8,
     }
-    _answer(json.dumps(told | wrong).encode())
+    _answer(json.dumps(told | wrong).encode(), more)
 
 
 _DEEDS: dict[str, Callable[[], object]] = {
@@ -92,6 +92,7 @@ _DEEDS: dict[str, Callable[[], object]] = {
     "larger": lambda: _lie(rows=16),
     "negative": lambda: _lie(rows=-8),
     "format": lambda: _lie(format="EXE"),
+    "more": lambda: _lie(b"x"),
     "escapes": lambda: _lie(notes=["\x1b[2J"]),
     "the next": _kill_the_next,
     "tell": _tell_all,

@@ -37,7 +37,7 @@ from anonlib.pipeline.job import Job
 config = load_config(Path(sys.argv[1]))
 if config.ray.actors != 0:
     import ray
-    ray.init(num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
+    ray.init(address="local", num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
              _node_ip_address="127.0.0.1")
 def report(stage, outcome, units):
     print(stage, outcome.unit, outcome.error or "", flush=True)

@@ -83,6 +83,8 @@ class S3Server:
             patch.setenv("AWS_CONFIG_FILE", os.devnull)
             patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
             patch.setenv("NO_PROXY", "127.0.0.1")
+            for service in ("SECRETS_MANAGER", "KMS"):
+                patch.setenv(f"AWS_ENDPOINT_URL_{service}", self.endpoint)
             yield patch
 
 

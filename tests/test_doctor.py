@@ -9,6 +9,7 @@ from pathlib import Path
 import photos
 import pytest
 from runs import job
+from s3server import S3Server
 from typer.testing import CliRunner
 
 from anonlib.cli import app
@@ -84,6 +85,17 @@ def test_a_secret_is_found_but_never_shown(ready: JobConfig, monkeypatch: pytest
     (finding,) = about("secret", config)
     assert finding.level == "ok"
     assert not any("hush" in one.said + one.advice for one in examine(config))
+
+
+def test_a_secret_in_aws_is_tried_and_its_source_named(ready: JobConfig, s3: S3Server) -> None:
+    s3.client("secretsmanager").create_secret(Name="anonlib/doctor", SecretString="hush-hush-hush-hush")
+    config = changed(ready, secret={"manager": "anonlib/doctor"}, ray={"actors": 0})
+    with s3.acting_as():
+        (finding,) = about("secret", config)
+        assert finding.level == "ok"
+        assert finding.said == "19 bytes, from the secret anonlib/doctor of AWS Secrets Manager"
+        (finding,) = about("secret", changed(config, secret={"manager": "anonlib/nowhere"}))
+        assert finding.level == "problem" and "has not the secret anonlib/nowhere" in finding.said
 
 
 def test_a_job_that_makes_its_own_secret_is_told_so(ready: JobConfig) -> None:

@@ -56,11 +56,14 @@ class Picture:
     size: tuple[int, int]
 
 
-def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Picture:
+def decode(
+    data: bytes, *, max_mpx: float, least_side: int | None = None, into: NDArray[np.uint8] | None = None
+) -> Picture:
     """Decode one still image; raises ImageProblem for anything that is not one, before spending memory on it.
 
     With `least_side` a JPEG may come at 1/2, 1/4 or 1/8 of its size, its longer side no less than that: libjpeg
-    then leaves out the higher DCT terms, which is faster than to decode all of it and shrink that.
+    then leaves out the higher DCT terms, which is faster than to decode all of it and shrink that. `rgb` may lie at the
+    start of `into`, (n,) with room for it.
     """
     # Libraries that share the process may have told Pillow to fill up what is cut off.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -70,7 +73,7 @@ def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Pic
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is dropped anyway
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _decode(image, data, max_mpx, least_side)
+                return _decode(image, data, max_mpx, least_side, into)
         except UnidentifiedImageError:
             raise ImageProblem("not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)") from None
         except MemoryError:
@@ -93,7 +96,9 @@ def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Pic
             raise ImageProblem(f"the image is damaged: {_one_line(error)}") from None
 
 
-def _decode(image: Image.Image, data: bytes, max_mpx: float, least_side: int | None) -> Picture:
+def _decode(
+    image: Image.Image, data: bytes, max_mpx: float, least_side: int | None, into: NDArray[np.uint8] | None
+) -> Picture:
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageProblem("the image has no pixels")
@@ -111,7 +116,7 @@ def _decode(image: Image.Image, data: bytes, max_mpx: float, least_side: int | N
         part = _part(max(width, height), least_side)
         rows, columns = -(-height // part), -(-width // part)
         rgb = np.asarray(
-            simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=rows, min_width=columns, strict=True)
+            simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=rows, min_width=columns, buffer=into, strict=True)
         )
         if rgb.shape[:2] != (rows, columns):
             raise ValueError("it has pixels of another size than its header says")

@@ -49,7 +49,7 @@ from anonlib.pipeline.reviewed import Standing
 from anonlib.pipeline.rounds import ROUNDS, Report, Round, Rounds, Unit
 from anonlib.pipeline.runner import MakeStage, Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
-from anonlib.pipeline.secret import open_keyring
+from anonlib.pipeline.secret import bind, open_in_worker, open_pinned
 from anonlib.pipeline.spending import Spending
 from anonlib.pipeline.surrogates import SurrogateStage
 from anonlib.pipeline.unit_log import Work
@@ -123,7 +123,7 @@ class Job:
             key_field=source.key_field,
         )
         self.shards, self._inventory_digest = self._inventory()
-        self.keyring = open_keyring(config, self.places, make=True)
+        self._for_workers, self.keyring = open_pinned(config, self.places, make=True)
         self.runner = runner or open_runner(config.ray)
         self.spending = Spending(config.ray, self.places.workspace)
 
@@ -147,6 +147,7 @@ class Job:
         missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
+        patiently(lambda: bind(self.config, self.places, self.keyring))
         began, planned = time.monotonic(), plan_room(self.places, self.plan_key).committed("plan") is not None
         stage = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self._travelling)
         plan = patiently(lambda: stage.run(self.shards))
@@ -177,7 +178,8 @@ class Job:
         patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.keyring))
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
-        make = partial(_make_render, self.config, self.dataset, self.places, keys, models, standing)
+        check = self.keyring.check()
+        make = partial(_make_render, self._for_workers, self.dataset, self.places, keys, models, standing, check)
         failed = self._rounds("render", run_key, make, self.shards, room.done, _shard_id)
         for shard in self.shards:
             if shard.shard_id in failed:
@@ -210,7 +212,9 @@ class Job:
         room = plan_room(self.places, plan.key)
         surrogates = room.markers(f"surrogates/{block}" for block in plan.blocks)
         parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
-        return _key("render", plan.digest, json.dumps(surrogates, sort_keys=True), parts, METHOD_VERSION, __version__)
+        # A redaction's plan is the same under every secret; its pseudonyms are not.
+        drawn = [plan.digest, self.keyring.check(), json.dumps(surrogates, sort_keys=True)]
+        return _key("render", *drawn, parts, METHOD_VERSION, __version__)
 
     def _run_note(self, run_key: str) -> dict[str, Any]:
         """run.json of the release: which job this is, without a place, a person or a time."""
@@ -323,9 +327,10 @@ def _make_render(
     keys: dict[str, str],
     models: dict[str, bytes],
     standing: Standing,
+    check: str,
 ) -> RenderStage:
-    """Made in the worker, which reads the secret itself."""
-    return RenderStage(config, dataset, places, open_keyring(config, places), keys, models, standing)
+    """Made in the worker, which reads the secret itself and refuses another than the driver's."""
+    return RenderStage(config, dataset, places, open_in_worker(config, places, check), keys, models, standing)
 
 
 def _shard_id(shard: Shard) -> str:

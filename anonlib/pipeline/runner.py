@@ -276,7 +276,8 @@ def start(config: RayConfig) -> Any:
         if address == "local":
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         with _silent_core():
-            ray.init(address=address, **options)
+            # Without a word Ray joins whatever cluster was last started on this machine, or waits for one that is gone.
+            ray.init(address=address or "local", **options)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -54,7 +54,7 @@ def as_sentence(action: str, bucket: str, endpoint: str, path: str = "") -> Iter
     except boto.ClientError as error:
         raise _refused(code_of(error), action, bucket, endpoint, path) from error
     except boto.BotoCoreError as error:
-        raise _not_sent(error, action, bucket, endpoint) from error
+        raise not_sent(error, action, f"s3://{bucket}", endpoint) from error
     except HTTPError as error:
         # botocore reads the body of a refusal outside its own handler, so one that is cut comes raw from urllib3.
         raise Unavailable(f"The answer of {endpoint} to {action} was cut off; try again.") from error
@@ -102,14 +102,15 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> S
     return StorageError(f"{endpoint} refused {action} on {place} ({code}).")
 
 
-def _not_sent(error: boto.BotoCoreError, action: str, bucket: str, endpoint: str) -> StorageError:
+def not_sent(error: boto.BotoCoreError, action: str, what: str, endpoint: str) -> StorageError:
+    """Why no service of AWS was asked for the IAM `action` on `what` at all."""
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
         return StorageError(
-            f"No usable AWS credentials for s3://{bucket}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            f"No usable AWS credentials for {what}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "a profile, or the role of this machine."
         )
     if isinstance(error, boto.ProfileNotFound):
-        return StorageError("The profile that AWS_PROFILE names is not in the AWS configuration files.")
+        return StorageError("The profile that AWS_PROFILE or the job names is not in the AWS configuration files.")
     if isinstance(error, boto.FlexibleChecksumError):
         return Unavailable(f"What {endpoint} sent does not match its checksum; try again.")
     if isinstance(error, boto.SSLError):
@@ -117,5 +118,5 @@ def _not_sent(error: boto.BotoCoreError, action: str, bucket: str, endpoint: str
     if isinstance(error, _UNREACHABLE):
         return Unavailable(f"{endpoint} cannot be reached; check the address, the network and any proxy.")
     if isinstance(error, boto.ParamValidationError):
-        return StorageError(f"'{bucket}' is not a possible bucket name, or the path below it is not valid.")
-    return StorageError(f"{action} on s3://{bucket} could not be sent ({type(error).__name__}).")
+        return StorageError(f"'{what}' has no possible bucket name, or the path below it is not valid.")
+    return StorageError(f"{action} on {what} could not be sent ({type(error).__name__}).")

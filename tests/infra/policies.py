@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
+from runs import SECRET
 from s3server import REGION, Credentials, S3Server
 
 from anonlib.pipeline.certify import CERTIFICATE
@@ -41,7 +42,7 @@ class Cloud:
             sealed = kms.encrypt(KeyId=names[key], Plaintext=b"1")["CiphertextBlob"]
             names[f"sealed_by_{key}"] = b64encode(sealed).decode()
         secret = server.client("secretsmanager").create_secret(
-            Name=f"{SECRET_NAME}-{names['input_bucket']}", SecretString="x" * 40
+            Name=f"{SECRET_NAME}-{names['input_bucket']}", SecretString=SECRET, KmsKeyId=names["secret_key"]
         )
         return cls(server, names | {"secret": secret["ARN"]})
 

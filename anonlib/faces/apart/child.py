@@ -63,7 +63,8 @@ def main(read: Callable[..., Picture] = decode) -> None:
         _bound_memory(in_use + size * 2 + round(max_mpx * 1e6 * _PX_BYTES) + _SPARE_BYTES)
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
         try:
-            picture = read(_received(channel, size), max_mpx=max_mpx, least_side=None if least_side < 0 else least_side)
+            wanted = None if least_side < 0 else least_side
+            picture = read(_received(channel, size), max_mpx=max_mpx, least_side=wanted, into=shared)
             body, icc = json.dumps(_described(picture)).encode(), picture.icc or b""
             _put(picture, shared)
             del picture
@@ -91,7 +92,8 @@ def _described(picture: Picture) -> dict[str, Any]:
 
 def _put(picture: Picture, shared: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
     pixels = picture.rgb.size
-    shared[:pixels].reshape(picture.rgb.shape)[:] = picture.rgb
+    if not np.may_share_memory(picture.rgb, shared):
+        shared[:pixels].reshape(picture.rgb.shape)[:] = picture.rgb
     if picture.alpha is not None:
         shared[pixels : pixels + picture.alpha.size].reshape(picture.alpha.shape)[:] = picture.alpha
 

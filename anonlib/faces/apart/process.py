@@ -75,6 +75,7 @@ class DecoderProcess:
     def __init__(self, max_mpx: float, seconds: float, program: Sequence[str] | None = None) -> None:
         self.max_mpx, self.seconds = max_mpx, seconds
         self.used = self._busy = False
+        self._unread = b""
         try:
             self._start(program or (sys.executable, "-I", "-S", "-c", _START, json.dumps(_import_path())))
         except (OSError, OverflowError) as error:
@@ -132,13 +133,14 @@ class DecoderProcess:
         request = REQUEST.pack(len(data), -1 if least_side is None else least_side)
         try:
             self._channel.settimeout(self.seconds)
-            self._channel.sendall(request)
-            self._channel.sendall(data)
+            self._channel.sendall(request + data)
             size, profile = ANSWER.unpack(self._received(ANSWER.size, deadline))
             if size > _MOST_JSON or profile > ICC_LIMIT:
                 raise ValueError(f"{size} and {profile} bytes")
             answer = _ANSWERS.validate_json(self._received(size, deadline))
             icc = self._received(profile, deadline)
+            if self._unread:
+                raise ValueError("more than an answer")
             picture = _shown(answer) if isinstance(answer, str) else self._picture(answer, icc or None)
         except TimeoutError:
             raise ImageProblem(self._too_long) from None
@@ -183,15 +185,14 @@ class DecoderProcess:
 
     def _received(self, size: int, deadline: float) -> bytes:
         """Exactly `size` bytes; raises TimeoutError, and another OSError where it is dead."""
-        parts = []
-        while size:
+        while len(self._unread) < size:
             self._channel.settimeout(max(deadline - time.monotonic(), 1e-3))
-            part = self._channel.recv(min(size, 1 << 16))
+            part = self._channel.recv(1 << 16)
             if not part:
                 raise ConnectionResetError
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+            self._unread += part
+        taken, self._unread = self._unread[:size], self._unread[size:]
+        return taken
 
     def _death(self) -> Died:
         """Why it ended; it has closed its end of the socket, so it is dead or about to be."""
