@@ -29,6 +29,19 @@ class LimitsConfig(BaseModel):
     memory_mib: float = Field(default=512.0, gt=0)
 
 
+class PriceConfig(BaseModel):
+    """What an hour of one CPU and of one GPU costs you, in a currency of yours; both 0: costs are not estimated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu_hour: float = Field(default=0.0, ge=0)
+    gpu_hour: float = Field(default=0.0, ge=0)
+
+    @property
+    def known(self) -> bool:
+        return self.cpu_hour > 0 or self.gpu_hour > 0
+
+
 class RayConfig(BaseModel):
     """Where it runs. `actors: 0` is the serial twin in this process, `null` as many as the cluster has room for.
 
@@ -44,6 +57,7 @@ class RayConfig(BaseModel):
     shards: int | None = Field(default=None, ge=1, le=64)
     wait_s: float = Field(default=300.0, ge=0)
     address: str | None = None
+    price: PriceConfig = PriceConfig()
 
     @field_validator("num_gpus")
     @classmethod
