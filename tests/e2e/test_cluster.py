@@ -141,6 +141,7 @@ def lose_a_node(cloud: Cloud, name: str, victim: Node) -> None:
     both_work(cloud, run, before)
     survivor = next(node for node in cloud.workers() if node is not victim)
     then = cloud.cluster.units_by_node()
+    assert victim.actors(), "no actor lives on the node that is to vanish"
     cloud.cluster.kill(victim)
     went_on = run.wait_for(lambda: units_of(cloud, then).get(survivor.address, 0) > 1)
     assert went_on, run.logs[-2000:]
@@ -151,16 +152,19 @@ def lose_a_node(cloud: Cloud, name: str, victim: Node) -> None:
     cloud.is_finished(name)
 
 
-def lose_the_driver(cloud: Cloud, name: str) -> None:
-    """The script is killed while its actors write, and submitted again at once."""
+def lose_the_driver(cloud: Cloud, name: str, *, politely: bool = False) -> None:
+    """The script is killed (or stopped as `ray job stop` does) while its actors write, and submitted again at once."""
     before = cloud.cluster.units_by_node()
     path = cloud.job(name, method={"name": "solid"})
     first = cloud.cluster.submit(path)
     both_work(cloud, first, before)
     (driver,) = cloud.cluster.nodes["head"].drivers()
-    cloud.cluster.signal(driver)
+    if politely:
+        first.stop()
+    else:
+        cloud.cluster.signal(driver)
     second = cloud.cluster.submit(path)
-    assert first.wait() == "FAILED"
+    assert first.wait() == ("STOPPED" if politely else "FAILED")
     assert second.wait() == "SUCCEEDED" and second.code == 0, second.logs[-3000:]
     cloud.is_finished(name, "solid")
 
@@ -216,8 +220,12 @@ def main(times: int) -> None:
             cloud.is_finished(f"twice-{number}")
             lose_a_node(cloud, f"vanish-{number}", draw.choice(cloud.workers()))
             lose_the_driver(cloud, f"driver-{number}")
+            lose_the_driver(cloud, f"stopped-{number}", politely=True)
             took = time.monotonic() - began
-            print(f"{number}: two at once, a node lost, a driver lost: the same bytes, {took:.0f} s", flush=True)
+            print(
+                f"{number}: two at once, a node lost, a driver killed, one stopped: the same bytes, {took:.0f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
