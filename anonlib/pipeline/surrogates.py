@@ -28,6 +28,7 @@ from anonlib.pipeline.decoding import Draw, Painter, draw_of, painter_of
 from anonlib.pipeline.lending import Lender, Lent
 from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
+from anonlib.pipeline.stopwatch import current
 from anonlib.records import EXPRESSIONS, MESH_POINTS
 from anonlib.storage import NotFound
 from anonlib.synthesis.base import Wearable
@@ -61,12 +62,17 @@ class SurrogateStage:
         """Make one block's surrogates."""
         classes = tables.from_bytes(self.room.storage.read(self.room.path("classes", f"{block}.parquet"))).to_pylist()
         wanted = {face for row in classes for faces in row["portraits"] for face in faces}
-        portraits = {} if self.painter else self._portraits(wanted)
+        watch = current()
+        with watch.timed("read"):
+            portraits = {} if self.painter else self._portraits(wanted)
         digests = {}
         for row in classes:
-            data = to_bytes(self._texture(row, portraits))
+            with watch.timed("replace"):
+                data = to_bytes(self._texture(row, portraits))
             digests[row["class_id"]] = sha256(data)
-            self.room.storage.publish(self.room.path("surrogates", f"{row['class_id']}.npz"), data)
+            with watch.timed("publish"):
+                self.room.storage.publish(self.room.path("surrogates", f"{row['class_id']}.npz"), data)
+            watch.written += len(data)
         self.room.commit(f"surrogates/{block}", {"block": block, "digests": digests})
         return Outcome(block, faces=len(wanted))
 
@@ -84,6 +90,7 @@ class SurrogateStage:
         portraits: dict[str, Portrait] = {}
         for shard, faces in sorted(by_shard.items()):
             data = self.scan.storage.read(self.scan.path("faces", f"{shard}.parquet"))
+            current().read += len(data)
             file = pq.ParquetFile(io.BytesIO(data))
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=["face_id"]).column(0).to_pylist()

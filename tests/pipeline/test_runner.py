@@ -8,9 +8,13 @@ import pytest
 
 from anonlib.config import ConfigError, RayConfig
 from anonlib.pipeline import patience
+from anonlib.pipeline.desk import attempt
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, attempt, open_runner
+from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, open_runner
+from anonlib.pipeline.unit_log import Work
 from anonlib.storage import Changed, StorageError, Unavailable
+
+WORK = Work("scan", "0" * 64, 1, "solid")
 
 
 class Stage:
@@ -40,7 +44,7 @@ def test_no_actors_is_the_serial_twin() -> None:
 
 
 def test_every_unit_has_an_outcome_and_the_others_go_on() -> None:
-    outcomes = {one.unit: one for one in SerialRunner().run(Stage, ["a", "value", "b", "storage", "eof"])}
+    outcomes = {one.unit: one for one in SerialRunner().run(Stage, ["a", "value", "b", "storage", "eof"], WORK)}
     assert outcomes["a"].error is None and outcomes["b"].images == 3
     assert outcomes["value"].error == "ValueError: bad thing"
     assert outcomes["storage"].error == "The disk is full."
@@ -82,9 +86,9 @@ def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit() -> None:
 
 def test_a_stage_is_made_once_and_only_for_work() -> None:
     before = Stage.made
-    assert list(SerialRunner().run(Stage, [])) == []
+    assert list(SerialRunner().run(Stage, [], WORK)) == []
     assert Stage.made == before
-    list(SerialRunner().run(Stage, ["a", "b"]))
+    list(SerialRunner().run(Stage, ["a", "b"], WORK))
     assert Stage.made == before + 1
 
 
