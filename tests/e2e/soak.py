@@ -159,9 +159,9 @@ class Soak:
             if not Path(path).name.startswith(OURS):
                 assert self._etags[path] == etag, f"{path} is not what an undisturbed run writes"
 
-    def fetched(self, place: str, to: Path) -> Path:
-        """All of a place, on this disk."""
-        storage = open_storage(self.places[place], self.s3.options)
+    def fetched(self, to: Path) -> Path:
+        """The release, on this disk."""
+        storage = open_storage(self.places["release"], self.s3.options)
         for entry in storage.list():
             storage.fetch(entry.path, to / entry.path)
         return to
