@@ -1,8 +1,9 @@
 """Where the seconds and bytes of a unit of work go.
 
 Like a tracing span, the stopwatch of the unit at hand is found through a context variable (PEP 567), so that no
-signature has to carry it; where no unit runs, what is timed is forgotten. Parts do not nest. `decode` runs in a thread
-beside the others, so parts can add up to more than the unit took; `wait` is how long the networks stood still for it.
+signature has to carry it; where no unit runs, what is timed is forgotten. Parts do not nest. `read` and `decode` run in
+a thread beside the others, so parts can add up to more than the unit took; `wait` is how long the networks stood still
+for it.
 """
 
 from __future__ import annotations
