@@ -75,6 +75,7 @@ FLAGS = (
     Flag("ray.actors", "--actors", int, "Workers; 0 runs in this process without Ray, default one a core."),
     Flag("ray.num_gpus", "--num-gpus", float, "GPUs for each worker; a part of one is allowed."),
     Flag("ray.address", "--ray-address", str, "The Ray cluster to use; started on this machine if not given."),
+    Flag("plan.cells", "--plan-cells", int, "Cells in which the plan is made; default by the number of faces."),
     Flag("storage.endpoint_url", "--endpoint-url", str, "An S3 server that is not AWS."),
     Flag("storage.region", "--region", str, "The region of the buckets."),
     Flag("policy.excess", "--policy-excess", float, "How much more than a flat ellipse a face may give away, 0 to 1."),

@@ -20,6 +20,8 @@ from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
+from anonlib.pipeline.cells.layout import cells_of
+from anonlib.pipeline.cells.making import CellPlan
 from anonlib.pipeline.certify import certify
 from anonlib.pipeline.decisions import DecisionLog
 from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
@@ -115,6 +117,7 @@ class Job:
         self.shards, self._inventory_digest = self._inventory()
         self.keyring = open_keyring(config, self.places, make=True)
         self.runner = runner or open_runner(config.ray)
+        self._cells = config.plan.cells
 
     def run(self) -> Summary:
         """All stages; raises JobError, ConfigError or StorageError where it cannot go on."""
@@ -136,10 +139,14 @@ class Job:
         missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
-        plan = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self._travelling).run(
-            self.shards
-        )
-        make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key, self._travelling)
+        where = (self.places, self.scan_key, self.plan_key, self._travelling)
+        if self.cells > 1:
+            plan = CellPlan(self.config, *where, self.cells, self._plan_units).run(
+                [one.shard_id for one in self.shards]
+            )
+        else:
+            plan = PlanStage(self.config, self.places, self.keyring, *where[1:]).run(self.shards)
+        make = partial(SurrogateStage, self.config, *where, sent=self.cells > 1)
         failed = self._rounds("surrogates", make, plan.blocks, self._blocks_done, str)
         if failed:
             raise JobError(_first("making surrogates", failed))
@@ -190,7 +197,24 @@ class Job:
     def plan_key(self) -> str:
         check = self.keyring.digest("plan-key").hex()
         files = [self.files[name].digest for name in sorted(self.files)]
-        return _key("plan", self.scan_key, self.config.digest("method"), check, *files, __version__)
+        cells = [f"{self.cells} cells"] if self.cells > 1 else []
+        return _key("plan", self.scan_key, self.config.digest("method"), check, *files, *cells, __version__)
+
+    @property
+    def cells(self) -> int:
+        """In how many cells the plan is made; needs a finished scan where the job does not say it."""
+        if self._cells is None:
+            scanned = scan_room(self.places, self.scan_key).markers(shard.shard_id for shard in self.shards)
+            self._cells = cells_of(self.config, sum(int(marker["faces"]) for marker in scanned))
+            if len(scanned) < len(self.shards):
+                found, self._cells = self._cells, None
+                return found
+        return self._cells
+
+    def _plan_units(self, make: MakeStage[str], units: Sequence[str], done: Callable[[], set[str]]) -> None:
+        failed = self._rounds("plan", make, units, done, str)
+        if failed:
+            raise JobError(_first("planning", failed))
 
     def _run_key(self, plan: Plan) -> str:
         room = plan_room(self.places, plan.key)

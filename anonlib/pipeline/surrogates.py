@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 from numpy.typing import NDArray
@@ -23,18 +24,19 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.pipeline import tables
+from anonlib.pipeline.cells.parcels import PORTRAITS, Parcels
 from anonlib.pipeline.decoding import Draw, Painter, draw_of, painter_of
 from anonlib.pipeline.lending import Lender, Lent
 from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.records import EXPRESSIONS, MESH_POINTS
+from anonlib.records import PORTRAITS as PORTRAIT_ROWS
 from anonlib.storage import NotFound
 from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.textures.average import Portrait, Texture, average, member_texture, portrait
 from anonlib.synthesis.textures.network import MOODS, MoodTexture
 
 _HELD = 64
-_COLUMNS = ["face_id", "mesh", "crop", "crop_from_image", "expression"]
 
 
 @dataclass(frozen=True)
@@ -46,21 +48,24 @@ class Surrogate:
 
 
 class SurrogateStage:
-    """`run(block)` makes surrogates/CLASS.npz for the classes of a block."""
+    """`run(block)` makes surrogates/CLASS.npz for the classes of a block; `sent`: a plan in cells left it portraits."""
 
     name = "surrogates"
 
-    def __init__(self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes], sent: bool = False
+    ) -> None:
         cv2.setNumThreads(1)
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
         self.painter = painter_of(models, job)
+        self.sent = sent
 
     def run(self, block: str) -> Outcome:
         """Make one block's surrogates."""
         classes = tables.from_bytes(self.room.storage.read(self.room.path("classes", f"{block}.parquet"))).to_pylist()
         wanted = {face for row in classes for faces in row["portraits"] for face in faces}
-        portraits = {} if self.painter else self._portraits(wanted)
+        portraits = {} if self.painter else self._portraits(block, wanted)
         digests = {}
         for row in classes:
             data = to_bytes(self._texture(row, portraits))
@@ -75,23 +80,27 @@ class SurrogateStage:
             return self.painter.texture(draw_of(row["draw"]))
         return average([member_texture([portraits[face] for face in faces]) for faces in row["portraits"]])
 
-    def _portraits(self, wanted: Iterable[str]) -> dict[str, Portrait]:
-        """Canonical portraits of the wanted faces, read shard by shard, only the row groups that hold one."""
+    def _portraits(self, block: str, wanted: set[str]) -> dict[str, Portrait]:
+        """Canonical portraits of the wanted faces: as the plan's cells left them, else from the scan, by shard."""
+        if self.sent:
+            rows = Parcels(self.room, PORTRAITS).received("crops", int(block), PORTRAIT_ROWS).to_pylist()
+        else:
+            rows = self._scanned(wanted)
+        return {row["face_id"]: portrait(*crop_and_mesh(row), happiness(row["expression"])) for row in rows}
+
+    def _scanned(self, wanted: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Read shard by shard, only the row groups that hold one."""
         by_shard: dict[str, set[str]] = {}
         for face in wanted:
             by_shard.setdefault(face.partition("/")[0], set()).add(face)
-        portraits: dict[str, Portrait] = {}
         for shard, faces in sorted(by_shard.items()):
             data = self.scan.storage.read(self.scan.path("faces", f"{shard}.parquet"))
             file = pq.ParquetFile(io.BytesIO(data))
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=["face_id"]).column(0).to_pylist()
-                if faces.isdisjoint(ids):
-                    continue
-                for row in file.read_row_group(group, columns=_COLUMNS).to_pylist():
-                    if row["face_id"] in faces:
-                        portraits[row["face_id"]] = portrait(*crop_and_mesh(row), happiness(row["expression"]))
-        return portraits
+                if not faces.isdisjoint(ids):
+                    rows = file.read_row_group(group, columns=PORTRAIT_ROWS.names)
+                    yield from rows.filter(pa.array([one in faces for one in ids])).to_pylist()
 
 
 class Surrogates:
