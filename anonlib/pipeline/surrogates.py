@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,34 +65,35 @@ class SurrogateStage:
         """Make one block's surrogates."""
         classes = tables.from_bytes(self.room.storage.read(self.room.path("classes", f"{block}.parquet"))).to_pylist()
         wanted = {face for row in classes for faces in row["portraits"] for face in faces}
-        portraits = {} if self.painter else self._portraits(block, wanted)
+        photos = PORTRAIT_ROWS.empty_table() if self.painter else self._photos(block, wanted)
+        row_of = {face: row for row, face in enumerate(photos.column("face_id").to_pylist())}
         digests = {}
         for row in classes:
-            data = to_bytes(self._texture(row, portraits))
+            # Portraits are large, a hundred times a crop: those of one class at a time.
+            mine = [[_portrait(photos, row_of[face]) for face in faces] for faces in row["portraits"]]
+            data = to_bytes(self._texture(row, mine))
             digests[row["class_id"]] = sha256(data)
             self.room.storage.publish(self.room.path("surrogates", f"{row['class_id']}.npz"), data)
         self.room.commit(f"surrogates/{block}", {"block": block, "digests": digests})
         return Outcome(block, faces=len(wanted))
 
-    def _texture(self, row: Mapping[str, Any], portraits: Mapping[str, Portrait]) -> Wearable:
-        """The face of a CLASSES row."""
+    def _texture(self, row: Mapping[str, Any], portraits: Sequence[Sequence[Portrait]]) -> Wearable:
+        """The face of a CLASSES row, of which these are its donors' portraits."""
         if self.painter:
             return self.painter.texture(draw_of(row["draw"]))
-        return average([member_texture([portraits[face] for face in faces]) for faces in row["portraits"]])
+        return average([member_texture(one) for one in portraits])
 
-    def _portraits(self, block: str, wanted: set[str]) -> dict[str, Portrait]:
-        """Canonical portraits of the wanted faces: as the plan's cells left them, else from the scan, by shard."""
+    def _photos(self, block: str, wanted: set[str]) -> pa.Table:
+        """Crops and meshes of the wanted faces: as the plan's cells sent them, else from the scan.
+
+        Of the scan only the row groups are opened that hold one, shard by shard.
+        """
         if self.sent:
-            rows = Parcels(self.room, PORTRAITS).received("crops", int(block), PORTRAIT_ROWS).to_pylist()
-        else:
-            rows = self._scanned(wanted)
-        return {row["face_id"]: portrait(*crop_and_mesh(row), happiness(row["expression"])) for row in rows}
-
-    def _scanned(self, wanted: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Read shard by shard, only the row groups that hold one."""
+            return Parcels(self.room, PORTRAITS).received("crops", int(block), PORTRAIT_ROWS)
         by_shard: dict[str, set[str]] = {}
         for face in wanted:
             by_shard.setdefault(face.partition("/")[0], set()).add(face)
+        found = [PORTRAIT_ROWS.empty_table()]
         for shard, faces in sorted(by_shard.items()):
             data = self.scan.storage.read(self.scan.path("faces", f"{shard}.parquet"))
             file = pq.ParquetFile(io.BytesIO(data))
@@ -100,7 +101,13 @@ class SurrogateStage:
                 ids = file.read_row_group(group, columns=["face_id"]).column(0).to_pylist()
                 if not faces.isdisjoint(ids):
                     rows = file.read_row_group(group, columns=PORTRAIT_ROWS.names)
-                    yield from rows.filter(pa.array([one in faces for one in ids])).to_pylist()
+                    found.append(rows.filter(pa.array([one in faces for one in ids])))
+        return pa.concat_tables(found).combine_chunks()
+
+
+def _portrait(photos: pa.Table, row: int) -> Portrait:
+    photo = photos.slice(row, 1).to_pylist()[0]
+    return portrait(*crop_and_mesh(photo), happiness(photo["expression"]))
 
 
 class Surrogates:

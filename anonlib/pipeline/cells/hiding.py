@@ -36,7 +36,7 @@ from anonlib.pipeline.tables import of_rows
 from anonlib.privacy.subjects import by_label
 from anonlib.records import CLASSES, DEALT, DECK, DRAWS, FRAGMENTS, OUTFITS, SUBJECTS, WANTED
 
-BLOCK = 256
+BLOCK = 1024
 """Classes whose surrogates are made as one unit of work: so many that their portraits make parcels of some size."""
 _BLOCKS_A_ROOM = 100_000
 

@@ -15,7 +15,7 @@ from anonlib.pipeline.places import Room, json_bytes
 FACES_A_CELL = 250_000
 """Faces of a cell on average, where the job does not say how many cells there are."""
 WHOLE_UP_TO = 1_000_000
-"""Faces up to which one process makes the plan: 1.7 GiB and some minutes."""
+"""Faces up to which one process makes the plan: 3.4 GiB and four minutes of a core."""
 CLASSES_A_DECK = 4000
 DONORS_A_ROOM = 40
 """Times k: donors that a room should have; cells with fewer share one."""

@@ -51,7 +51,7 @@ class CellPlan:
         if known is None:
             self.room.commit("plan", self._made(shards))
             known = self.room.committed("plan") or {}
-        self.room.storage.delete_tree(self.room.path(PARCELS))
+            self.room.storage.delete_tree(self.room.path(PARCELS))
         return plan_of(self.key, known)
 
     def _made(self, shards: Sequence[str]) -> dict[str, Any]:
@@ -60,7 +60,6 @@ class CellPlan:
         Layout.of(self.cells, faces_of).save(self.room)
         layout = Layout.load(self.room)
         batches, cells = range(len(layout.batches)), range(layout.cells)
-        said: list[dict[str, Any]] = []
         people: list[dict[str, Any]] = []
         doubts = 0
         if self.job.method.name in SYNTHESIS_METHODS and layout.faces:

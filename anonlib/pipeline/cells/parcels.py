@@ -30,15 +30,14 @@ class Parcels:
     def send(self, kind: str, sender: str, table: pa.Table, to: NDArray[np.int64]) -> None:
         """The rows of `table` to the units numbered in `to` (rows,), in their order; nothing goes where no row does."""
         order = np.argsort(to, kind="stable")
-        sorted_, receivers = table.take(pa.array(order)), np.unique(to)
-        bounds = np.searchsorted(to[order], [*receivers, np.iinfo(np.int64).max])
+        receivers, starts = np.unique(to[order], return_index=True)
 
-        def put(number: int) -> None:
-            part = sorted_.slice(bounds[number], bounds[number + 1] - bounds[number])
-            self.room.storage.publish(self._path(kind, int(receivers[number]), sender), tables.table_bytes(part))
+        def put(receiver: int, rows: NDArray[np.int64]) -> None:
+            data = tables.table_bytes(table.take(pa.array(rows)))
+            self.room.storage.publish(self._path(kind, receiver, sender), data)
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(put, range(len(receivers))))
+            list(pool.map(put, receivers.tolist(), np.split(order, starts[1:])))
 
     def received(self, kind: str, number: int, schema: pa.Schema) -> pa.Table:
         """Everything that was sent to a unit."""
