@@ -169,13 +169,6 @@ def test_every_portrait_reaches_its_block(planned: DrawnScan) -> None:
         assert all(row["crop"] == b"a crop" for row in sent)
 
 
-def test_nothing_but_the_plan_is_left(planned: DrawnScan) -> None:
-    (room,) = planned.root.glob("workspace/plan/*")
-    assert {path.name for path in room.iterdir()} == {
-        "assignments", "cells", "classes", "commits", "doubts", "labels.txt", "portraits", "subjects",
-    }  # fmt: skip
-
-
 def test_a_plan_killed_again_and_again_goes_on_and_ends_in_the_same_bytes(planned: DrawnScan, tmp_path: Path) -> None:
     here, job_file = again(planned, tmp_path), config(tmp_path)
     for lost in ("scatter/00001", "labels/00002", "cut-0/00000", "cut-5/00003", "deal/00001", "dress/00001"):

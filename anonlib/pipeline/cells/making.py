@@ -15,7 +15,6 @@ from anonlib.config import CLASS_METHODS, SYNTHESIS_METHODS, JobConfig
 from anonlib.pipeline import tables
 from anonlib.pipeline.cells.desk import BARS, CUTS, load_cuts, name, save_cuts
 from anonlib.pipeline.cells.layout import Layout, Rooms, rooms_of
-from anonlib.pipeline.cells.parcels import PARCELS
 from anonlib.pipeline.cells.stage import CellStage
 from anonlib.pipeline.people import matrix
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room
@@ -51,7 +50,6 @@ class CellPlan:
         if known is None:
             self.room.commit("plan", self._made(shards))
             known = self.room.committed("plan") or {}
-            self.room.storage.delete_tree(self.room.path(PARCELS))
         return plan_of(self.key, known)
 
     def _made(self, shards: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What units of one step leave for units of the next: a file for each receiver and sender.
 
 A unit that is run again, or raced, writes the same files again. Who receives reads them in the order of their senders.
+They stay until the workspace is purged: who makes a plan has no right to delete there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from anonlib.pipeline import tables
 from anonlib.pipeline.places import Room
 
-PARCELS = "parcels"
 PORTRAITS = "portraits"
 _AT_ONCE = 16
 
@@ -25,7 +25,7 @@ class Parcels:
     """The parcels of a plan's room; `kind` says from which step they come and what is in them."""
 
     room: Room
-    folder: str = PARCELS
+    folder: str = "parcels"
 
     def send(self, kind: str, sender: str, table: pa.Table, to: NDArray[np.int64]) -> None:
         """The rows of `table` to the units numbered in `to` (rows,), in their order; nothing goes where no row does."""
