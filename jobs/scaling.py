@@ -13,21 +13,31 @@ from math import ceil
 
 from anonlib.pipeline.cells.desk import BARS
 from anonlib.pipeline.cells.hiding import BLOCK
-from anonlib.pipeline.cells.layout import CLASSES_A_DECK, FACES_A_CELL
+from anonlib.pipeline.cells.layout import FACES_A_CELL
+from anonlib.pipeline.cells.stage import HELD_BYTES
+from anonlib.pipeline.job import WAVE
+from anonlib.pipeline.people import PORTRAITS_A_DONOR
 
-MIB, GIB, TIB = 2**20, 2**30, 2**40
+GIB, TIB = 2**30, 2**40
 ACTORS = (64, 256, 1024)
+LENDING, DONORS_A_CLASS = 0.6, 6
+"""Share of people with a portrait worth averaging, and how many of them a class of k = 5 has."""
+LARGEST = 1.6
+"""Times the mean that the largest cell holds."""
+WORN = 0.9
+"""Faces that are replaced; the others are redacted."""
 FACES = (100_000, 1_000_000, 10_000_000, 130_000_000)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Photos of `megapixels`, `image_bytes` each, with `faces` on average; `photos` of a person, `a_shard` of photos."""
+    """Photos of `megapixels`, `image_bytes` and `faces` each, a share `with_faces`; `photos` of a person, `a_shard`."""
 
     images: int = 100_000_000
     megapixels: float = 1.0
     image_bytes: int = 250_000
     faces: float = 1.3
+    with_faces: float = 0.75
     photos: float = 5.0
     a_shard: int = 1000
 
@@ -43,6 +53,10 @@ class Dataset:
     def people(self) -> int:
         return round(self.total_faces / self.photos)
 
+    @property
+    def classes(self) -> int:
+        return round(LENDING * self.people / DONORS_A_CLASS)
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -50,23 +64,26 @@ class Costs:
 
     decode_a_megapixel: float = 4.8
     encode_a_megapixel: float = 2.8
-    detect_a_photo: float = 33.0
-    describe_a_face: float = 40.0
-    render_a_photo: float = 2.0
-    render_a_face: float = 80.0
+    detect_a_photo: float = 62.0
+    describe_a_face: float = 33.0
+    render_a_photo: float = 5.0
+    render_a_face: float = 45.0
     whole_plan_a_face: float = 0.27
-    cells_plan_a_face: float = 0.45
+    cells_plan_a_face: float = 1.0
     surrogate_a_portrait: float = 25.0
-    scanned_bytes_a_face: int = 15_100
+    scanned_bytes_a_face: int = 31_300
     plan_bytes_a_face: int = 8_200
-    portrait_bytes: int = 14_200
+    portrait_bytes: int = 30_000
+    surrogate_bytes: int = 195_600
     fragment_bytes: int = 800
-    manifest_bytes_a_photo: int = 900
-    whole_plan_memory_a_face: int = 3_300
-    cell_memory_a_face: int = 3_300
-    actor_memory: int = 1_100 * MIB
+    manifest_bytes_a_photo: int = 320
+    whole_plan_memory_a_face: int = 3_600
+    cell_memory_a_face: int = 6_500
     driver_ms_a_unit: float = 5.2
-    driver_bytes_a_unit: int = 9_500
+    driver_bytes_a_unit: int = 9_000
+    certificate_bytes_a_person: int = 280
+    run_key_bytes_a_class: int = 362
+    request_ms: float = 25.0
 
 
 @dataclass(frozen=True)
@@ -97,17 +114,17 @@ def stages(data: Dataset, costs: Costs) -> list[Stage]:
     hour = 3_600_000.0
     photos, faces = data.images, data.total_faces
     cells = batches = max(1, ceil(faces / FACES_A_CELL))
-    donors = 0.6 * data.people
-    portraits = min(3.0, 0.6 * data.photos) * donors
-    classes = donors / 6
+    portraits = PORTRAITS_A_DONOR * LENDING * data.people
+    classes = data.classes
     blocks = ceil(classes / BLOCK)
+    sent = min(portraits, blocks * ceil(portraits * costs.portrait_bytes / HELD_BYTES))
     passed = faces * costs.fragment_bytes * (1 + 0.5 * len(BARS))
     originals = photos * data.image_bytes
     scan = photos * (costs.decode_a_megapixel * data.megapixels + costs.detect_a_photo) + faces * costs.describe_a_face
     render = photos * (
         (costs.decode_a_megapixel + costs.encode_a_megapixel) * data.megapixels
-        + costs.detect_a_photo
         + costs.render_a_photo
+        + costs.detect_a_photo * data.with_faces
     )
     render += faces * costs.render_a_face
     crossings = cells * batches * 3 + cells * cells * (len(BARS) + 1)
@@ -125,24 +142,24 @@ def stages(data: Dataset, costs: Costs) -> list[Stage]:
             faces * costs.cells_plan_a_face / hour,
             2 * faces * costs.scanned_bytes_a_face + passed,
             passed + faces * costs.plan_bytes_a_face + portraits * costs.portrait_bytes,
-            crossings + blocks * batches + data.shards,
+            crossings + sent + data.shards,
             crossings + 3 * data.shards,
         ),
         Stage(
             "surrogates",
             portraits * costs.surrogate_a_portrait / hour,
             portraits * costs.portrait_bytes,
-            classes * 400_000,
-            classes + 2 * blocks,
-            blocks * batches,
+            classes * costs.surrogate_bytes,
+            classes + blocks,
+            sent,
         ),
         Stage(
             "render",
             render / hour,
-            originals + faces * costs.plan_bytes_a_face + faces * 400_000 * 0.9,
+            originals + faces * costs.plan_bytes_a_face + WORN * faces * costs.surrogate_bytes,
             originals + photos * costs.manifest_bytes_a_photo,
             3 * data.shards,
-            3 * data.shards + 0.9 * faces,
+            7 * data.shards + WORN * faces,
         ),
     ]
 
@@ -176,7 +193,7 @@ def plan_table(costs: Costs) -> list[str]:
     ]
     for faces in FACES:
         cells = ceil(faces / FACES_A_CELL)
-        unit = costs.cell_memory_a_face * min(faces, 1.5 * FACES_A_CELL) / GIB
+        unit = costs.cell_memory_a_face * min(faces, LARGEST * FACES_A_CELL) / GIB
         whole, parts = (faces * ms / 3.6e6 for ms in (costs.whole_plan_a_face, costs.cells_plan_a_face))
         lines.append(
             f"| {faces:,} | {faces * costs.whole_plan_memory_a_face / GIB:,.1f} | {whole:,.2f} | {cells:,} | {unit:,.1f} "
@@ -187,18 +204,27 @@ def plan_table(costs: Costs) -> list[str]:
 
 def limits_table(data: Dataset, costs: Costs) -> list[str]:
     """Markdown: what else grows with the dataset in one process."""
-    classes = 0.6 * data.people / 6
-    decks = ceil(classes / CLASSES_A_DECK)
+    shards, classes, people, worn = data.shards, data.classes, data.people, WORN * data.total_faces
+    seconds = costs.request_ms / 1000
     rows = [
-        ("units of scan in one Ray dataset", f"{data.shards:,}", f"{data.shards * costs.driver_bytes_a_unit / GIB:.1f} GiB"),
-        ("driver's CPU for them", f"{data.shards:,}", f"{data.shards * costs.driver_ms_a_unit / 3.6e6:.2f} h"),
-        ("listing their markers, 1,000 a request", f"{ceil(data.shards / 1000):,} LIST", f"{ceil(data.shards / 1000) * 0.1:.0f} s"),
-        ("reading them, 16 at a time", f"{data.shards:,} GET", f"{data.shards * 0.03 / 16:.0f} s"),
-        ("digests of surrogates in the run key", f"{classes:,.0f}", f"{classes * 450 / GIB:.1f} GiB"),
-        ("the certificate's class table", f"{data.people:,} people", f"{data.people * 300 / GIB:.1f} GiB"),
-        ("decks of classes", f"{decks:,}", "one unit each"),
+        (
+            f"units of a stage, {WAVE:,} at once",
+            f"{shards:,}",
+            f"{min(shards, WAVE) * costs.driver_bytes_a_unit / GIB:.2f} GiB, "
+            f"{shards * costs.driver_ms_a_unit / 1000:,.0f} s",
+        ),
+        ("markers of a stage, listed 1,000 a request", f"{shards:,}", f"{ceil(shards / 1000) * seconds:.0f} s"),
+        ("markers of a stage, read 16 at a time", f"{shards:,}", f"{shards * seconds / 16:.0f} s"),
+        (
+            "digests of surrogates in the run key",
+            f"{classes:,}",
+            f"{classes * costs.run_key_bytes_a_class / GIB:.1f} GiB",
+        ),
+        ("people in the certificate", f"{people:,}", f"{people * costs.certificate_bytes_a_person / GIB:.1f} GiB"),
+        ("surrogates that renderers wait for", f"{worn:,.0f}", f"{worn * seconds / 3600:,.0f} core-hours"),
     ]
-    return ["| in the driver | how many | what that takes |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
+    lines = ["| what else grows | how many | what it takes |", "|---|---:|---:|"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from scans import SCAN, DrawnScan, drawn_scan
 
 from anonlib.audit.verify import verify
 from anonlib.config import ConfigError, JobConfig, load_config
-from anonlib.pipeline.cells import hiding, layout
+from anonlib.pipeline.cells import hiding, layout, stage
 from anonlib.pipeline.cells.layout import FACES_A_CELL, WHOLE_UP_TO, Layout, cells_of, rooms_of
 from anonlib.pipeline.cells.making import CellPlan
 from anonlib.pipeline.decoding import DECODER
@@ -74,6 +74,7 @@ def small() -> Iterator[None]:
         patch.setattr(layout, "CLASSES_A_DECK", 20)
         patch.setattr(layout, "DONORS_A_ROOM", 5)
         patch.setattr(hiding, "BLOCK", 8)
+        patch.setattr(stage, "HELD_BYTES", 1 << 19)
         yield
 
 
@@ -167,6 +168,7 @@ def test_every_portrait_reaches_its_block(planned: DrawnScan) -> None:
         sent = [row for part in sorted(folder.glob("*.parquet")) for row in pq.read_table(part).to_pylist()]
         assert sorted(row["face_id"] for row in sent) == sorted(wanted)
         assert all(row["crop"] == b"a crop" for row in sent)
+    assert list(planned.root.glob("workspace/plan/*/portraits/crops/*/*-00001.parquet")), "all were sent at once"
 
 
 def test_a_plan_killed_again_and_again_goes_on_and_ends_in_the_same_bytes(planned: DrawnScan, tmp_path: Path) -> None:

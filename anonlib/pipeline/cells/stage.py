@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from anonlib.config import SYNTHESIS_METHODS, JobConfig
 from anonlib.pipeline.assignments import ASSIGNED, assignments
 from anonlib.pipeline.cells import hiding, joining
-from anonlib.pipeline.cells.desk import Desk
+from anonlib.pipeline.cells.desk import Desk, name
 from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.lending import lender_of
 from anonlib.pipeline.outcome import Outcome
@@ -20,6 +20,9 @@ from anonlib.pipeline.outfits import Outfit
 from anonlib.pipeline.places import Places, plan_room, scan_room
 from anonlib.pipeline.secret import open_keyring
 from anonlib.records import DRAWS, OUTFITS, PORTRAITS, WANTED
+
+HELD_BYTES = 1 << 30
+"""Portraits that a unit holds before it sends them: fewer bytes make more and smaller files."""
 
 
 class CellStage:
@@ -75,7 +78,7 @@ def assign(desk: Desk, batch: int) -> dict[str, Any]:
     draws = desk.parcels.received("draws-of", batch, DRAWS)
     row_of = {one: row for row, one in enumerate(draws.column("surrogate").to_pylist())}
     faces = redacted = 0
-    portraits = [PORTRAITS.empty_table()]
+    portraits = _Portraits(desk, batch, wanted)
     for shard in desk.layout.batches[batch]:
         table = desk.faces(shard, [*ASSIGNED, "crop", "crop_from_image"])
         ids = table.column("face_id").to_pylist()
@@ -84,15 +87,36 @@ def assign(desk: Desk, batch: int) -> dict[str, Any]:
         if row_of:
             drawn = draws.take(pa.array([row_of[one] for one in assigned.worn], pa.int64()))
             desk.publish(f"draws/{shard}", drawn)
-        portraits.append(
-            table.select(PORTRAITS.names).filter(pc.is_in(table.column("face_id"), wanted.column("face_id")))
-        )
+        portraits.add(table)
         faces, redacted = faces + len(ids), redacted + assigned.redacted
-    crops = pa.concat_tables(portraits).combine_chunks()
-    block_of = dict(zip(wanted.column("face_id").to_pylist(), wanted.column("block").to_pylist(), strict=True))
-    to = np.array([block_of[one] for one in crops.column("face_id").to_pylist()], np.int64)
-    desk.crops.send("crops", f"{batch:05d}", crops, to)
+    portraits.send()
     return {"faces": faces, "redacted": redacted}
+
+
+class _Portraits:
+    """The portraits of a batch on their way to their blocks: they are large, so a part of them at a time."""
+
+    def __init__(self, desk: Desk, batch: int, wanted: pa.Table) -> None:
+        self.desk, self.batch = desk, batch
+        self.wanted = wanted.column("face_id").combine_chunks()
+        blocks = wanted.column("block").to_pylist()
+        self.block_of = dict(zip(self.wanted.to_pylist(), blocks, strict=True))
+        self.held: list[pa.Table] = []
+        self.sent = 0
+
+    def add(self, faces: pa.Table) -> None:
+        """Those among a shard's faces."""
+        self.held.append(faces.select(PORTRAITS.names).filter(pc.is_in(faces.column("face_id"), self.wanted)))
+        if sum(table.nbytes for table in self.held) >= HELD_BYTES:
+            self.send()
+
+    def send(self) -> None:
+        """What is held."""
+        crops = pa.concat_tables([PORTRAITS.empty_table(), *self.held]).combine_chunks()
+        self.held.clear()
+        to = np.array([self.block_of[one] for one in crops.column("face_id").to_pylist()], np.int64)
+        self.desk.crops.send("crops", f"{name(self.batch)}-{name(self.sent)}", crops, to)
+        self.sent += 1
 
 
 def _outfits(desk: Desk, batch: int) -> dict[str, Outfit] | None:
