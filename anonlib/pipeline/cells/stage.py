@@ -21,7 +21,7 @@ from anonlib.pipeline.places import Places, plan_room, scan_room
 from anonlib.pipeline.secret import open_keyring
 from anonlib.records import DRAWS, OUTFITS, PORTRAITS, WANTED
 
-HELD_BYTES = 1 << 30
+HELD_BYTES = 1 << 29
 """Portraits that a unit holds before it sends them: fewer bytes make more and smaller files."""
 
 
