@@ -16,6 +16,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from anonlib.cluster import RayConfig as RayConfig
+
 MethodName = Literal[
     "k-diff",
     "k-same",
@@ -42,6 +44,8 @@ METHOD_FILES = ("decoder", "swapper", "recognizer", "donors")
 """Keys of a method that say where something lies: what is in it counts, and releases name its sha256 instead."""
 STILL_RECOGNIZED = "people can still recognize these faces"
 """What a job must say for `embedding`, which deceives machines alone."""
+MACHINE_LIMITS = ("chunk", "memory_mib")
+"""Limits that say how much is held at once; results do not depend on them, so runs may differ in them."""
 
 
 class ConfigError(Exception):
@@ -157,23 +161,48 @@ class DetectorConfig(_Frozen):
 
 
 class LimitsConfig(_Frozen):
-    """What a single image may cost before it is quarantined unread."""
+    """What a single image may cost before it is quarantined unread, and what a worker may hold at once.
+
+    `image_seconds` is what decoding it may take. `chunk`: images that a shard works on together; `memory_mib`: photos
+    that a worker holds, as files and as pixels, over all its shards; one that needs more is worked on alone.
+    """
 
     image_mpx: float = Field(default=100.0, gt=0)
     image_mib: float = Field(default=128.0, gt=0)
+    image_seconds: float = Field(default=60.0, gt=0)
     chunk: int = Field(default=32, ge=1, le=512)
+    memory_mib: float = Field(default=512.0, gt=0)
 
 
 class SecretConfig(_Frozen):
-    """Where the job's secret comes from; neither: it is made once and kept in the workspace."""
+    """Where the job's secret comes from, one of four; none: it is made once and kept in the workspace.
+
+    `env`: an environment variable. `file`: a local file. `manager`: the name or ARN of a secret of AWS Secrets Manager,
+    of which `field` picks an entry if it holds JSON and `version` (an id) one that is not the current. `kms`: a file,
+    local or s3://, that AWS KMS opens. `profile`: whose AWS credentials the last two use, where the store needs others.
+    """
 
     env: str | None = None
     file: str | None = None
+    manager: str | None = None
+    kms: str | None = None
+    field: str | None = None
+    version: str | None = None
+    profile: str | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether the secret is somebody's, and not the workspace's own."""
+        return any((self.env, self.file, self.manager, self.kms))
 
     @model_validator(mode="after")
     def _one_source(self) -> SecretConfig:
-        if self.env and self.file:
-            raise ValueError("give secret.env or secret.file, not both")
+        if sum(map(bool, (self.env, self.file, self.manager, self.kms))) > 1:
+            raise ValueError("give one of secret.env, secret.file, secret.manager and secret.kms")
+        if (self.field or self.version) and not self.manager:
+            raise ValueError("secret.field and secret.version belong to secret.manager")
+        if self.profile and not (self.manager or self.kms):
+            raise ValueError("secret.profile belongs to secret.manager and secret.kms")
         return self
 
 
@@ -182,14 +211,6 @@ class LedgerConfig(_Frozen):
 
     uri: str
     budget: float | None = Field(default=None, ge=0)
-
-
-class RayConfig(_Frozen):
-    """Where it runs. `actors: 0` is the serial twin in this process, `null` one actor a core."""
-
-    actors: int | None = Field(default=None, ge=0)
-    num_gpus: float = Field(default=0.0, ge=0)
-    address: str | None = None
 
 
 class PlanConfig(_Frozen):
@@ -265,8 +286,10 @@ class JobConfig(_Frozen):
 
     @model_validator(mode="after")
     def _remembers(self) -> JobConfig:
-        if self.ledger and not (self.secret.env or self.secret.file):
-            raise ValueError("a ledger recognizes people over releases by the secret; name one by secret.env or .file")
+        if self.ledger and not self.secret.named:
+            raise ValueError(
+                "a ledger knows people over releases by the secret; name one by secret.env, .file, .manager or .kms"
+            )
         if self.ledger and self.method.name in CLASS_METHODS and self.method.texture_name == "average":
             raise ValueError(
                 "with a ledger classes grow over releases, and who is absent has no photos to average; "
@@ -293,15 +316,28 @@ class JobConfig(_Frozen):
     def digest(self, *parts: str) -> str:
         """Hex sha256 of the named top-level parts: what two runs must share to continue each other.
 
-        Where the method's files lie is not in it; what is in them counts, and the plan's key holds that.
+        Where the method's files lie is not in it; what is in them counts, and the plan's key holds that. Nor are
+        MACHINE_LIMITS.
         """
-        everything = self.model_dump(mode="json", exclude={"method": set(METHOD_FILES)})
+        everything = self.model_dump(mode="json", exclude={"method": set(METHOD_FILES), "limits": set(MACHINE_LIMITS)})
         chosen = {part: everything[part] for part in sorted(parts)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of photos that one shard may hold at once: its share of limits.memory_mib."""
+        return int(self.limits.memory_mib * (1 << 20) / self.ray.shards_at_once)
 
     def to_yaml(self) -> str:
         """The job as it would run, defaults filled in."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def no_job() -> JobConfig:
+    """A job that never runs, for whoever reads photos as one does: its limits and its detector are the defaults."""
+    return JobConfig(
+        input=InputConfig(uri="none"), output=OutputConfig(uri="nowhere"), workspace=PlaceConfig(uri="no-workspace")
+    )
 
 
 def _absolute(uri: str) -> str:

@@ -39,7 +39,7 @@ def guarded() -> Iterator[None]:
     from anonlib.config import ConfigError
     from anonlib.datasets import DatasetError
     from anonlib.models.archives import FetchError, ModelCorrupt
-    from anonlib.models.runtime import BackendMissing
+    from anonlib.models.runtime import BackendMissing, DeviceLost
     from anonlib.pipeline.job import JobError
     from anonlib.privacy.certificate import Untrue
     from anonlib.storage import StorageError
@@ -48,6 +48,8 @@ def guarded() -> Iterator[None]:
         yield
     except (ConfigError, JobError, StorageError, DatasetError, FetchError, ModelCorrupt, BackendMissing) as error:
         _stop(str(error))
+    except DeviceLost as error:
+        _stop(f"{error} What is finished is kept, and the same command continues.")
     except Untrue as error:
         _stop(f"not as it says: {error}")
     except OSError as error:

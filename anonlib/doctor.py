@@ -23,8 +23,9 @@ from anonlib.pipeline.decoding import read_decoder
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import read_lent
 from anonlib.pipeline.places import PURGED, SECRET, open_places, storage_options
-from anonlib.pipeline.runner import check_shape, start
-from anonlib.pipeline.secret import open_keyring
+from anonlib.pipeline.runner import joins, machines, start
+from anonlib.pipeline.secret import open_keyring, source_of
+from anonlib.pipeline.shape import Machine, check_shape, room
 from anonlib.storage import Storage, StorageError, open_storage
 
 _OLDEST_PYTHON = (3, 11)
@@ -66,12 +67,13 @@ def examine(job: JobConfig | None = None) -> Iterator[Finding]:
     if job.ray.actors == 0:
         yield Finding("ok", "ray", "not used: ray.actors is 0, so everything runs in one process")
     else:
-        cpus, gpus, finding = _ray(job)
+        there, finding = _ray(job)
         yield finding
         if finding.level == "ok":
-            actors = min(job.ray.actors or int(cpus), max(len(shards), 1))
-            yield _shape(job, actors, cpus, gpus)
-    yield from _disk(max((one.bytes for one in shards), default=0), actors)
+            actors = min(job.ray.actors or room(there, job.ray.num_gpus), max(len(shards), 1))
+            yield _shape(job, actors, there)
+    at_once = actors * job.ray.shards_at_once
+    yield from _disk(max((one.bytes for one in shards), default=0), at_once)
 
 
 def _python() -> Iterator[Finding]:
@@ -181,17 +183,15 @@ def _places(job: JobConfig) -> Iterator[Finding]:
     if places.workspace.exists(PURGED):
         yield Finding("problem", "workspace", "it was purged", "give the job a new workspace and output")
         return
-    if job.secret.env is None and job.secret.file is None and not places.workspace.exists(SECRET):
+    if not job.secret.named and not places.workspace.exists(SECRET):
         yield Finding("ok", "secret", "none yet; the first run makes one and keeps it in the workspace")
         return
     try:
-        open_keyring(job, places)
+        keyring = open_keyring(job, places)
     except ConfigError as error:
         yield Finding("problem", "secret", str(error))
     else:
-        where = job.secret.env and f"in the environment variable {job.secret.env}"
-        where = where or (job.secret.file and f"in the file {job.secret.file}") or "in the workspace"
-        yield Finding("ok", "secret", f"present, {where}")
+        yield Finding("ok", "secret", f"{len(keyring.secret)} bytes, from {source_of(job)}")
 
 
 def _probe(what: str, storage: Storage) -> Iterator[Finding]:
@@ -210,35 +210,39 @@ def _probe(what: str, storage: Storage) -> Iterator[Finding]:
         yield Finding("ok", what, f"{storage.uri} can be read, written and claimed")
 
 
-def _ray(job: JobConfig) -> tuple[float, float, Finding]:
-    """CPUs, GPUs and whether Ray came up."""
+def _ray(job: JobConfig) -> tuple[list[Machine], Finding]:
+    """The machines there, and whether Ray came up."""
     try:
         ray = start(job.ray)
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
-        return 0, 0, Finding("problem", "ray", f"it did not start: {why}", "check ray.address, or run with --actors 0")
-    found = ray.cluster_resources()
-    cpus, gpus = float(found.get("CPU", 0)), float(found.get("GPU", 0))
-    return cpus, gpus, Finding("ok", "ray", f"up, with {cpus:g} CPUs and {gpus:g} GPUs")
+        return [], Finding("problem", "ray", f"it did not start: {why}", "check ray.address, or run with --actors 0")
+    there = machines(ray)
+    cpus, gpus = sum(one.cpus for one in there), sum(one.gpus for one in there)
+    return there, Finding("ok", "ray", f"up, with {cpus:g} CPUs and {gpus:g} GPUs on {len(there)} machines")
 
 
-def _shape(job: JobConfig, actors: int, cpus: float, gpus: float) -> Finding:
+def _shape(job: JobConfig, actors: int, there: list[Machine]) -> Finding:
     try:
-        check_shape(actors, job.ray.num_gpus, cpus, gpus)
+        check_shape(actors, job.ray.num_gpus, there)
     except ConfigError as error:
+        if joins(job.ray):
+            advice = f"a run waits up to {job.ray.wait_s:g} s (ray.wait_s) for more machines"
+            return Finding("warning", "shape", str(error), advice)
         return Finding("problem", "shape", str(error))
     each = f" with {job.ray.num_gpus:g} GPUs each" if job.ray.num_gpus else ""
-    return Finding("ok", "shape", f"{actors} actors{each}")
+    at_once = f", {job.ray.shards_at_once} shards at once in each" if job.ray.shards_at_once > 1 else ""
+    return Finding("ok", "shape", f"{actors} actors{each}{at_once}")
 
 
-def _disk(largest_shard: int, actors: int) -> Iterator[Finding]:
-    """Each actor writes its shard to the temporary folder before it is published."""
+def _disk(largest_shard: int, at_once: int) -> Iterator[Finding]:
+    """Every shard is written to the temporary folder before it is published."""
     folder = tempfile.gettempdir()
-    free, need = shutil.disk_usage(folder).free, 2 * largest_shard * actors
+    free, need = shutil.disk_usage(folder).free, 2 * largest_shard * at_once
     said = f"{free / 1e9:.1f} GB free in {folder}"
     if free < need:
         advice = "point TMPDIR at a larger disk"
-        yield Finding("problem", "disk", f"{said}; {actors} actors may need {need / 1e9:.1f} GB", advice)
+        yield Finding("problem", "disk", f"{said}; {at_once} shards at once may need {need / 1e9:.1f} GB", advice)
     elif free < _LITTLE_DISK:
         yield Finding("warning", "disk", said, "that is little; point TMPDIR at a larger disk")
     else:

@@ -15,8 +15,8 @@ from anonlib.pipeline.cells.desk import BARS
 from anonlib.pipeline.cells.hiding import BLOCK
 from anonlib.pipeline.cells.layout import FACES_A_CELL
 from anonlib.pipeline.cells.stage import HELD_BYTES
-from anonlib.pipeline.job import WAVE
 from anonlib.pipeline.people import PORTRAITS_A_DONOR
+from anonlib.pipeline.runner import WAVE
 
 GIB, TIB = 2**30, 2**40
 ACTORS = (64, 256, 1024)
@@ -195,8 +195,9 @@ def plan_table(costs: Costs) -> list[str]:
         cells = ceil(faces / FACES_A_CELL)
         unit = costs.cell_memory_a_face * min(faces, LARGEST * FACES_A_CELL) / GIB
         whole, parts = (faces * ms / 3.6e6 for ms in (costs.whole_plan_a_face, costs.cells_plan_a_face))
+        memory = faces * costs.whole_plan_memory_a_face / GIB
         lines.append(
-            f"| {faces:,} | {faces * costs.whole_plan_memory_a_face / GIB:,.1f} | {whole:,.2f} | {cells:,} | {unit:,.1f} "
+            f"| {faces:,} | {memory:,.1f} | {whole:,.2f} | {cells:,} | {unit:,.1f} "
             f"| {parts:,.2f} | {parts / min(256, cells):,.2f} |"
         )
     return lines

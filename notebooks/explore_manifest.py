@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from anonlib.audit.utility import fallbacks
+from anonlib.audit.facts import without_numbers
 from anonlib.audit.verify import in_words, unproved, verify
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import MANIFEST
@@ -112,8 +112,8 @@ def counted(values: pa.ChunkedArray, kinds: pa.ChunkedArray, title: str) -> alt.
 counted(faces["height"], faces["became"], "height of the face (px)")
 
 # %%
-reasons = fallbacks(faces["reason"].to_pylist()).reasons
-for reason, count in reasons.items():
+reasons = Counter(without_numbers(reason) for reason in faces["reason"].to_pylist() if reason)
+for reason, count in reasons.most_common():
     print(f"{count:>6,}  {reason}")
 if not reasons:
     print("No face fell back.")

@@ -1,18 +1,31 @@
 """Fixtures that every test may ask for."""
 
+import gc
 from collections.abc import Iterator
+from functools import lru_cache
 
 import pytest
 from decoders import fitted
 from hypothesis import HealthCheck, settings
-from runs import finished, people_tars
+from runs import finished, one_shard, people_tars
 from s3server import S3Server, running
+
+from anonlib.models import runtime
 
 # How fast an example is says how busy the machine is, not whether the code is right.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-__all__ = ["finished", "fitted", "people_tars", "s3"]
+# Every engine is a real one of its own. Compiled networks are kept for the next one, which is a fifth of a job.
+runtime._compiled = lru_cache(maxsize=64)(runtime._compiled)
+
+__all__ = ["finished", "fitted", "one_shard", "people_tars", "s3"]
+
+
+def pytest_collection_finish() -> None:
+    """What every import made stays, so the collector need not look through it all again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

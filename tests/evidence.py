@@ -83,8 +83,6 @@ def evidence(**changes: Any) -> Evidence:
         donors={NAME: clear[::5]},
         donor_people=np.arange(60),
         donor_classes=np.arange(60) // 5,
-        labelled_fallbacks=(None,) * count,
-        fallbacks=(None,) * count,
         images=count,
         quarantined=0,
     )

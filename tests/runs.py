@@ -36,7 +36,7 @@ from anonlib.pipeline.job import Job
 config = load_config(Path(sys.argv[1]))
 if config.ray.actors != 0:
     import ray
-    ray.init(num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
+    ray.init(address="local", num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
              _node_ip_address="127.0.0.1")
 def report(stage, outcome, units):
     print(stage, outcome.unit, outcome.error or "", flush=True)
@@ -77,6 +77,15 @@ def finished(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     return run_job(people_tars, tmp_path_factory.mktemp("finished"))
 
 
+@pytest.fixture(scope="session")
+def one_shard(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One clean serial run of the first tar alone: a photo each of eight people, and of nobody."""
+    root = tmp_path_factory.mktemp("one-shard")
+    (root / "input").mkdir()
+    shutil.copy(people_tars / "00000.tar", root / "input")
+    return run_job(root / "input", root)
+
+
 def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
     """k-diff with k=2, serial, with output and workspace below `root`; `changes` are top-level keys."""
     document: dict[str, Any] = {
@@ -104,6 +113,17 @@ def planned_copy(run: Run, root: Path, **changes: Any) -> JobConfig:
     """The job of `run` with its scan and plan, and an output of its own that is still empty."""
     config = job(run.input, root, **changes)
     shutil.copytree(run.workspace, root / "workspace")
+    return config
+
+
+def rendered_but(run: Run, root: Path, *shards: str) -> JobConfig:
+    """The job of `run` below `root`, these shards of it still to be rendered: as a kill leaves it."""
+    config, release = planned_copy(run, root), root / "release"
+    shutil.copytree(run.output, release)
+    (release / "certificate.json").unlink()
+    for shard in shards:
+        for path in (f"commits/{shard}.json", f"manifest/{shard}.parquet", f"data/{shard}.tar"):
+            (release / path).unlink()
     return config
 
 
@@ -189,13 +209,13 @@ class Started:
 
 
 @contextmanager
-def started(config: JobConfig, folder: Path, **environment: str) -> Iterator[Started]:
+def started(config: JobConfig, folder: Path, driver: str = _DRIVER, **environment: str) -> Iterator[Started]:
     """Run a job beside the test; whatever is left of it afterwards is ended, by pid."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(config.to_yaml())
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-c", _DRIVER, str(folder / "job.yaml")],
+            [sys.executable, "-c", driver, str(folder / "job.yaml")],
             env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
             stdout=out,
             stderr=err,
@@ -210,14 +230,29 @@ def started(config: JobConfig, folder: Path, **environment: str) -> Iterator[Sta
 
 def in_session(session: int) -> list[tuple[int, str]]:
     """(pid, command line) of every process that belongs to a session that we started."""
+    return [(pid, command) for pid, _, theirs, command in _processes() if theirs == session]
+
+
+def under(session: int) -> list[tuple[int, int, str]]:
+    """(pid, session, command line) of a session that we started, and of all sessions that its processes began."""
+    everything, sessions, found = _processes(), {session}, 0
+    while found < len(sessions):
+        found = len(sessions)
+        members = {pid for pid, _, theirs, _ in everything if theirs in sessions}
+        sessions |= {theirs for _, parent, theirs, _ in everything if parent in members}
+    return [(pid, theirs, command) for pid, _, theirs, command in everything if theirs in sessions]
+
+
+def _processes() -> list[tuple[int, int, int, str]]:
+    """(pid, parent, session, command line) of everything that runs on this machine."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with suppress(OSError):
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == session and fields[0] != "Z":
+                if fields[0] != "Z":
                     command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    found.append((int(folder.name), command))
+                    found.append((int(folder.name), int(fields[1]), int(fields[3]), command))
     return found
 
 

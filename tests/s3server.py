@@ -1,8 +1,7 @@
 """A real S3 server on the loopback for the tests, and a TCP relay in front of it that can cut or hold.
 
 The server checks signatures and policies of IAM users; its root key is not checked, so whatever is claimed
-about secrets and permissions is tested as a user. The relay works with the root key only, because a user's
-signature covers the port.
+about secrets and permissions is tested as a user. Faults of more kinds, and by request, come from faults/proxy.py.
 """
 
 import json
@@ -20,13 +19,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import pytest
+from botocore.loaders import create_loader
+from botocore.session import Session
 
 from anonlib.storage import StorageOptions
 
 START_TIMEOUT_S = 20
 REGION = "us-east-1"
+# What botocore knows of the services, read once and not for every client.
+_api = create_loader()
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,22 @@ class S3Server:
         return StorageOptions(endpoint_url=self.endpoint, region=REGION)
 
     def client(self, service: str = "s3") -> Any:
-        """A boto3 client of the root user."""
+        """A client of the root user."""
         if service not in self.clients:
-            session = boto3.session.Session(self.root.key_id, self.root.secret, region_name=REGION)
-            self.clients[service] = session.client(service, endpoint_url=self.endpoint)
+            self.clients[service] = self.client_of(self.root, service)
         return self.clients[service]
+
+    def client_of(self, who: Credentials, service: str) -> Any:
+        """A client of one user."""
+        session = Session()
+        session.register_component("data_loader", _api)
+        return session.create_client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.endpoint,
+            aws_access_key_id=who.key_id,
+            aws_secret_access_key=who.secret,
+        )
 
     def bucket(self) -> str:
         """A new, empty bucket."""
@@ -83,6 +96,8 @@ class S3Server:
             patch.setenv("AWS_CONFIG_FILE", os.devnull)
             patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
             patch.setenv("NO_PROXY", "127.0.0.1")
+            for service in ("SECRETS_MANAGER", "KMS"):
+                patch.setenv(f"AWS_ENDPOINT_URL_{service}", self.endpoint)
             yield patch
 
 
@@ -100,11 +115,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[S3Server]:
+def running(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """Start the server with its data below `folder`, wait until it answers, and stop it at the end."""
     port, root = free_port(), Credentials("root", uuid4().hex)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
-        "BIND_HOST": "127.0.0.1",
+        "BIND_HOST": host,
         "GATEWAY_PORT": str(port),
         "AUTH": "true",
         "S3_PERSIST": "1",
@@ -117,8 +132,8 @@ def running(folder: Path) -> Iterator[S3Server]:
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
     try:
-        _wait_for(port, process, folder / "server.log")
-        yield S3Server(f"http://127.0.0.1:{port}", root, process)
+        _wait_for((host, port), process, folder / "server.log")
+        yield S3Server(f"http://{host}:{port}", root, process)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -128,10 +143,10 @@ def running(folder: Path) -> Iterator[S3Server]:
             process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(address: tuple[str, int], process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), closing(socket.create_connection(("127.0.0.1", port), 1)) as connection:
+        with suppress(OSError), closing(socket.create_connection(address, 1)) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             if connection.recv(1):
                 return

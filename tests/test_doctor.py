@@ -9,11 +9,13 @@ from pathlib import Path
 import photos
 import pytest
 from runs import job
+from s3server import S3Server
 from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.config import JobConfig
-from anonlib.doctor import Finding, examine
+from anonlib.doctor import Finding, _shape, examine
+from anonlib.pipeline.shape import Machine
 
 
 @pytest.fixture
@@ -86,6 +88,17 @@ def test_a_secret_is_found_but_never_shown(ready: JobConfig, monkeypatch: pytest
     assert not any("hush" in one.said + one.advice for one in examine(config))
 
 
+def test_a_secret_in_aws_is_tried_and_its_source_named(ready: JobConfig, s3: S3Server) -> None:
+    s3.client("secretsmanager").create_secret(Name="anonlib/doctor", SecretString="hush-hush-hush-hush")
+    config = changed(ready, secret={"manager": "anonlib/doctor"}, ray={"actors": 0})
+    with s3.acting_as():
+        (finding,) = about("secret", config)
+        assert finding.level == "ok"
+        assert finding.said == "19 bytes, from the secret anonlib/doctor of AWS Secrets Manager"
+        (finding,) = about("secret", changed(config, secret={"manager": "anonlib/nowhere"}))
+        assert finding.level == "problem" and "has not the secret anonlib/nowhere" in finding.said
+
+
 def test_a_job_that_makes_its_own_secret_is_told_so(ready: JobConfig) -> None:
     (finding,) = about("secret", changed(ready, secret={}))
     assert "makes one" in finding.said
@@ -103,5 +116,13 @@ def test_a_shape_that_ray_would_wait_on_for_ever_is_a_problem(ready: JobConfig, 
     command = [sys.executable, "-c", "from anonlib.cli import main; main()", "doctor", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert "problem    shape: 1 actors with 99 GPUs each" in done.stdout
+    assert "problem    shape: ray.actors is 1, each with 1 CPU and 99 GPUs of one machine, but" in done.stdout
     assert done.stderr == ""
+
+
+def test_on_a_cluster_that_is_joined_machines_may_still_come(ready: JobConfig) -> None:
+    there = [Machine(cpus=0), Machine(cpus=4, gpus=1)]
+    short = _shape(changed(ready, ray={"actors": 8, "address": "here:1"}), 8, there)
+    assert (short.level, "waits up to 300 s" in short.advice) == ("warning", True)
+    gpu = changed(ready, ray={"actors": 2, "num_gpus": 0.5})
+    assert _shape(gpu, 2, there) == Finding("ok", "shape", "2 actors with 0.5 GPUs each, 4 shards at once in each")

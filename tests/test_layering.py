@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "anonlib"
 LAYERS = (
-    ("records", "config", "storage"),
+    ("records", "config", "cluster", "storage"),
     ("datasets", "models"),
     ("faces", "privacy"),
     ("synthesis",),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import FlexibleChecksumError, IncompleteReadError
+from botocore.loaders import JSONFileLoader
 from s3server import Credentials, Relay, S3Server, free_port, policy
 
 from anonlib.storage import (
@@ -216,6 +217,27 @@ def test_a_failed_local_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["x"]
 
 
+def test_a_write_whose_unfinished_file_another_job_swept_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, swept, fsync = open_storage(str(tmp_path)), [], os.fsync
+
+    def sweep_once(handle: int) -> None:
+        fsync(handle)
+        if len(swept) < 1:
+            swept.append(place.sweep())
+
+    monkeypatch.setattr("anonlib.storage.local.os.fsync", sweep_once)
+    place.publish("a", b"1")
+    swept.clear()
+    assert place.claim("b", b"2")
+    assert swept == [1] and contents_of(place) == {"a": b"1", "b": b"2"}
+
+
+def contents_of(place: Storage) -> dict[str, bytes]:
+    return {entry.path: place.read(entry.path) for entry in place.list(unfinished=True)}
+
+
 def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
@@ -320,6 +342,18 @@ def test_a_pickled_storage_has_no_secret_in_it_and_still_works(s3: S3Server) -> 
         stored = pickle.dumps(place)
         assert s3.root.secret.encode() not in stored and s3.root.key_id.encode() + b"\x94" not in stored
         assert pickle.loads(stored).read("x") == b"1"
+
+
+def test_what_s3_is_like_is_read_from_disk_once_a_process(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job opens three places in every actor, and the description of S3's API is a megabyte of JSON."""
+    stranger = s3.user(policy("another", "s3:GetObject"))
+    with s3.acting_as():
+        uri = f"s3://{s3.bucket()}/one"
+        open_storage(uri, s3.options).publish("a", b"1")
+        monkeypatch.setattr(JSONFileLoader, "load_file", lambda *_: pytest.fail("read again"))
+        assert open_storage(uri, s3.options).read("a") == b"1"
+    with s3.acting_as(stranger), pytest.raises(AccessDenied):
+        open_storage(uri, s3.options).read("a")  # what is shared holds nobody's rights
 
 
 def test_a_large_file_goes_up_in_parts_and_comes_back_whole(

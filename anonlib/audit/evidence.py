@@ -53,7 +53,7 @@ class Evidence:
     where each was drawn for. `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse
     in the place of another method. `eye_distance` (n,) px of the original, `boxes` (n, 4) px where the job found it.
     `looks`: CLEAR, RELEASED and BASELINES -> Look. `donors`: recognizer -> (m, d), of the person `donor_people` (m,) in
-    the class `donor_classes` (m,). The fallbacks hold, for each face (of all, and of the n), why it fell back, or None.
+    the class `donor_classes` (m,).
     """
 
     faces: Sequence[str]
@@ -71,8 +71,6 @@ class Evidence:
     donors: Mapping[str, NDArray[np.float32]]
     donor_people: NDArray[np.int64]
     donor_classes: NDArray[np.int64]
-    labelled_fallbacks: Sequence[str | None]
-    fallbacks: Sequence[str | None]
     images: int
     quarantined: int
 

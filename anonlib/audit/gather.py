@@ -84,7 +84,6 @@ class _Lists:
     outcomes: list[Mapping[str, Any]] = field(default_factory=list)
     looks: dict[str, list[Look]] = field(default_factory=lambda: defaultdict(list))
     donors: list[tuple[str, Vectors]] = field(default_factory=list)
-    fallbacks: list[str | None] = field(default_factory=list)
     images: int = 0
     quarantined: int = 0
 
@@ -142,7 +141,6 @@ class _Gathering:
                 raise JobError(f"the manifest of {shard.shard_id} and its scan do not hold the same faces")
             self.lists.images += 1
             self.lists.quarantined += lost
-            self.lists.fallbacks += [] if lost else [_fell_back(face) for face in row["faces"]]
         return [(keys[position], row) for position, row in enumerate(rows)]
 
     def _photos(
@@ -196,15 +194,13 @@ class _Gathering:
             classes=np.array([plan.class_of.get(face, -1) for face in lists.faces], np.int64),
             worn=np.array([self._worn(outcome) for outcome in lists.outcomes], np.int64),
             averaged=np.array([face in plan.donor_class for face in lists.faces], bool),
-            replaced=np.array([_fell_back(outcome) is None for outcome in lists.outcomes], bool),
+            replaced=np.array([outcome["fallback"] != "solid" for outcome in lists.outcomes], bool),
             eye_distance=np.array([np.linalg.norm(five[1] - five[0]) for five in points], np.float32),
             boxes=np.array([outcome["box"] for outcome in lists.outcomes], np.float32).reshape(-1, 4),
             looks=looks,
             donors={name: _rows([one[name] for _, one in lists.donors]) for name in RECOGNIZERS},
             donor_people=np.array([plan.person[face] for face in donors], np.int64),
             donor_classes=np.array([plan.donor_class[face] for face in donors], np.int64),
-            labelled_fallbacks=[_fell_back(outcome) for outcome in lists.outcomes],
-            fallbacks=lists.fallbacks,
             images=lists.images,
             quarantined=lists.quarantined,
         )
@@ -212,8 +208,3 @@ class _Gathering:
 
 def _rows(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
-
-
-def _fell_back(face: Mapping[str, Any]) -> str | None:
-    """Why a MANIFEST_FACE is a flat ellipse although the job's method is another, or None."""
-    return (face["reason"] or "no reason given") if face["fallback"] == "solid" else None

@@ -38,7 +38,6 @@ from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.places import RUN_NOTE, json_bytes, sha256
-from anonlib.pipeline.secret import open_keyring
 from anonlib.privacy.certificate import Certificate, Untrue
 from anonlib.storage import NotFound
 
@@ -129,7 +128,7 @@ def _published(job: Job, report: Report, shards: list[str], seed: int) -> Statem
         CROISSANT: json_bytes(described),
     }
     failed = [line.name for line in report.gate.lines if not line.passed]
-    return publish(job.places.release, open_keyring(job.config, job.places).secret, files, failed)
+    return publish(job.places.release, job.keyring.secret, files, failed)
 
 
 def _certificate(job: Job) -> Certificate:

@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 from anonlib.audit.pairs import Both, inventory
 from anonlib.config import JobConfig
 from anonlib.faces import align
-from anonlib.faces.image import ImageProblem, decode
+from anonlib.faces.apart import decode_apart
+from anonlib.faces.image import ImageProblem
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.places import PURGED, RUN_NOTE, Places, Room, open_places
@@ -153,7 +154,7 @@ def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | 
     if data is None:
         return None
     try:
-        rgb = decode(data, max_mpx=job.limits.image_mpx).rgb
+        rgb = decode_apart(data, max_mpx=job.limits.image_mpx, seconds=job.limits.image_seconds).rgb
     except ImageProblem:
         return None
     return square_view(rgb, box, _TILE)

@@ -7,10 +7,9 @@ degrees and years are those of the faces that can be read, and how many these ar
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,19 +29,6 @@ if TYPE_CHECKING:
 SURE = 0.7
 """Probability of a gender from which an original counts, and one minus it for the other."""
 _KEPT = ("neutral", "happy")
-
-
-@dataclass(frozen=True)
-class Fallbacks:
-    """Of `faces`, how many became a flat ellipse, and why."""
-
-    faces: int
-    solid: int
-    reasons: dict[str, int]
-
-    @property
-    def share(self) -> float:
-        return self.solid / self.faces if self.faces else float("nan")
 
 
 def gender_kept(before: NDArray[np.float32], after: NDArray[np.float32]) -> Shares:
@@ -76,13 +62,6 @@ def mesh_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> Share
     eyes = np.linalg.norm(right - left, axis=1)
     moved = np.linalg.norm(after[:, :, :2] - before[:, :, :2], axis=2).mean(axis=1)
     return np.asarray(moved / np.maximum(eyes, 1e-6), np.float64)
-
-
-def fallbacks(reasons: Iterable[str | None]) -> Fallbacks:
-    """Counts of faces by why they fell back, None if they did not; numbers in a reason do not make it another one."""
-    seen = list(reasons)
-    why = Counter(re.sub(r"\d+(\.\d+)?", "N", reason) for reason in seen if reason is not None)
-    return Fallbacks(len(seen), sum(why.values()), dict(why.most_common()))
 
 
 def another_photo(look: Look, subjects: Numbers) -> Look:

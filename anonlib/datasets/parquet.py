@@ -37,9 +37,9 @@ class ParquetDataset(Dataset):
         try:
             with self._opened(sources[0].name, sources[0].etag) as file:
                 layout_of(file, self.image_field, self.key_field)
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError) as error:
+            _raise_if_of_the_disk(error)
             # An unreadable file is a problem of its own shard, not of the data set.
-            pass
         shards = [shard for source in sources for shard in self._units(source)]
         return self._distinct(shards)
 
@@ -51,7 +51,8 @@ class ParquetDataset(Dataset):
         try:
             with self._opened(source.name, source.etag) as file:
                 sizes = [_group_bytes(file.metadata.row_group(i)) for i in range(file.num_row_groups)]
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError) as error:
+            _raise_if_of_the_disk(error)
             return whole
         starts = _starts(sizes)
         if len(starts) < 2:
@@ -86,6 +87,7 @@ class ParquetDataset(Dataset):
                 layout = layout_of(file, self.image_field, self.key_field)
                 yield from _samples(file, layout, shard, stem)
         except _UNREADABLE as error:
+            _raise_if_of_the_disk(error)
             problem = f"the Parquet file cannot be read ({printable(str(error))})"
             yield Sample(f"{stem}#unreadable", None, self.image_field or "", {}, problem, 0)
 
@@ -103,9 +105,16 @@ class ParquetDataset(Dataset):
             with self._opened(self.name_of(shard), shard.etag) as file:
                 layout = layout_of(file, self.image_field, self.key_field)
                 schema, metadata, groups = file.schema_arrow, file.metadata, _range(shard, file)
-        except _UNREADABLE:
+        except _UNREADABLE as error:
+            _raise_if_of_the_disk(error)
             return NoOutput(local_path, release_path)
         return ParquetShardWriter(local_path, release_path, layout, schema, metadata, groups, keep_fields)
+
+
+def _raise_if_of_the_disk(error: Exception) -> None:
+    """Arrow calls damaged content an OSError too, but without a number; with one it is the system's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def _group_bytes(group: pq.RowGroupMetaData) -> int:
@@ -142,6 +151,7 @@ def _samples(file: pq.ParquetFile, layout: Layout, shard: Shard, stem: str) -> I
                     yield _as_sample(batch.slice(index, 1), layout, row, row - before, seen)
                     row += 1
         except (pa.ArrowException, OSError) as error:
+            _raise_if_of_the_disk(error)
             problem = f"rows {row} to {end - 1} of the Parquet file cannot be read ({printable(str(error))})"
             key = unique_key(f"{stem}#rows-{row}", seen)
             yield Sample(key, None, layout.image, {}, problem, row - before)

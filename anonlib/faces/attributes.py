@@ -41,7 +41,8 @@ class AttributeReader:
         expression = np.full((count, 7), np.nan, np.float32)
         if count and self.age_gender is not None:
             ages, genders = self.age_gender(model_input("age-gender", images, points))[:2]
-            age, female = ages.astype(np.float32) @ _AGES, genders[:, 0].astype(np.float32)
+            # Not a product of matrices, whose rounding depends on how many faces are read together.
+            age, female = (ages.astype(np.float32) * _AGES).sum(axis=1), genders[:, 0].astype(np.float32)
         if count and self.expression is not None:
             expression = self.expression(model_input("expression", images, points))[0].astype(np.float32)
         return Attributes(age, female, expression)

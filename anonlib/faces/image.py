@@ -23,7 +23,23 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 _FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _ORIENTATION_TAG = 0x0112
-_ICC_LIMIT = 1 << 20
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+ICC_LIMIT = 1 << 20
+_NO_MEMORY = "decoding it needs more memory than there is"
+_PILLOWS_MEMORY_ERRORS = ("decoder error -9", "out of memory")  # ImageFile.ERRORS
 _ICC_CHUNK = 65519  # 64 KiB less the marker's length field and the ICC_PROFILE header
 
 # The limit on pixels is checked by probe() before anything is decoded; Pillow's own would only warn.
@@ -32,6 +48,10 @@ Image.MAX_IMAGE_PIXELS = None
 
 class ImageProblem(Exception):
     """Why an image cannot be anonymized, as a sentence for the manifest."""
+
+
+class OutOfMemory(ImageProblem):
+    """There was no memory left to decode it."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +70,14 @@ class Picture:
     size: tuple[int, int]
 
 
-def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Picture:
+def decode(
+    data: bytes, *, max_mpx: float, least_side: int | None = None, into: NDArray[np.uint8] | None = None
+) -> Picture:
     """Decode one still image; raises ImageProblem for anything that is not one, before spending memory on it.
 
     With `least_side` a JPEG may come at 1/2, 1/4 or 1/8 of its size, its longer side no less than that: libjpeg
-    then leaves out the higher DCT terms, which is faster than to decode all of it and shrink that.
+    then leaves out the higher DCT terms, which is faster than to decode all of it and shrink that. `rgb` may lie at the
+    start of `into`, (n,) with room for it.
     """
     # Libraries that share the process may have told Pillow to fill up what is cut off.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -64,27 +87,20 @@ def decode(data: bytes, *, max_mpx: float, least_side: int | None = None) -> Pic
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is dropped anyway
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _decode(image, data, max_mpx, least_side)
+                return _decode(image, data, max_mpx, least_side, into)
         except UnidentifiedImageError:
             raise ImageProblem("not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)") from None
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            EOFError,
-            MemoryError,
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            RuntimeError,
-            struct.error,
-            zlib.error,
-        ) as error:
+        except MemoryError:
+            raise OutOfMemory(_NO_MEMORY) from None
+        except _UNREADABLE as error:
+            if str(error).startswith(_PILLOWS_MEMORY_ERRORS):
+                raise OutOfMemory(_NO_MEMORY) from None
             raise ImageProblem(f"the image is damaged: {_one_line(error)}") from None
 
 
-def _decode(image: Image.Image, data: bytes, max_mpx: float, least_side: int | None) -> Picture:
+def _decode(
+    image: Image.Image, data: bytes, max_mpx: float, least_side: int | None, into: NDArray[np.uint8] | None
+) -> Picture:
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageProblem("the image has no pixels")
@@ -102,7 +118,7 @@ def _decode(image: Image.Image, data: bytes, max_mpx: float, least_side: int | N
         part = _part(max(width, height), least_side)
         rows, columns = -(-height // part), -(-width // part)
         rgb = np.asarray(
-            simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=rows, min_width=columns, strict=True)
+            simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=rows, min_width=columns, buffer=into, strict=True)
         )
         if rgb.shape[:2] != (rows, columns):
             raise ValueError("it has pixels of another size than its header says")
@@ -128,6 +144,35 @@ def _decode(image: Image.Image, data: bytes, max_mpx: float, least_side: int | N
     return Picture(rgb, alpha, image_format, icc, stripped, tuple(notes), (rgb.shape[0], rgb.shape[1]))
 
 
+def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:
+    """About how many bytes the pixels have that `decode` would give, by the header alone; 0 if it cannot be read."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return 4 * _webp_pixels(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name != "WEBP"]) as image:
+                width, height = image.size
+                if image.format != "JPEG":
+                    return 4 * width * height
+                plain = image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION_TAG, 1) in (0, 1)
+        except _UNREADABLE:
+            return 0
+    part = _part(max(width, height), least_side) if plain else 1
+    return 3 * -(-width // part) * -(-height // part)
+
+
+def _webp_pixels(data: bytes) -> int:
+    """Width times height of a WebP (RFC 9649); Pillow would begin to decode it to know them."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return (1 + int.from_bytes(data[24:27], "little")) * (1 + int.from_bytes(data[27:30], "little"))
+    if kind == b"VP8L":
+        both = int.from_bytes(data[21:25], "little")
+        return (1 + (both & 0x3FFF)) * (1 + (both >> 14 & 0x3FFF))
+    return (int.from_bytes(data[26:28], "little") & 0x3FFF) * (int.from_bytes(data[28:30], "little") & 0x3FFF)
+
+
 def _part(side: int, least_side: int | None) -> int:
     """The greatest of 1, 2, 4, 8 that `side` can be divided by and stay at least `least_side`."""
     return next((part for part in (8, 4, 2) if least_side is not None and side >= part * least_side), 1)
@@ -135,7 +180,7 @@ def _part(side: int, least_side: int | None) -> int:
 
 def _rgb_profile(icc: object) -> bytes | None:
     """A colour profile that fits RGB pixels (ICC.1:2022, 7.2), without what follows its end; else None."""
-    if not isinstance(icc, bytes) or not 128 < len(icc) <= _ICC_LIMIT:
+    if not isinstance(icc, bytes) or not 128 < len(icc) <= ICC_LIMIT:
         return None
     size = int.from_bytes(icc[:4], "big")
     fits = icc[16:20] == b"RGB " and icc[36:40] == b"acsp" and 128 < size <= len(icc)

@@ -6,20 +6,28 @@ repeatable to the bit, so threads and streams are fixed and the precision is flo
 (OpenVINO would else use bfloat16 where the CPU has it, and CUDA would use TF32). Measured on these models, a
 row's output does not depend on the batch around it, neither with OpenVINO nor with onnxruntime; tests/models
 hold that. Batches are still cut into pieces that fit the CPU's cache, which is faster than running them whole.
+
+A GPU's libraries choose another algorithm for another number of rows. So there every piece has the same number, which
+follows from the size of a row alone, and what is missing is filled up with zeros: a row's answer then cannot depend on
+who else was asked about, and nothing is tuned twice.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.models.catalog import Model
+from anonlib.models.together import Together
 
 Precision = Literal["f32", "bf16"]
 Backend = Literal["auto", "openvino", "onnxruntime", "cuda", "torch"]
@@ -27,17 +35,25 @@ Batch = NDArray[np.float32]
 
 _PIECE_BYTES = 3 << 20  # of input; larger pieces fall out of a core's cache and get slower
 _PIECE_ROWS = 8
-_GPU_ROWS = 256
+_GPU_BYTES = 16 << 20  # of input: what fits, as a power of two from 8 to 32 rows, keeps a GPU busy in under 2 GiB
+_GPU_LEAST, _GPU_MOST = 8, 32
 _OFTEN = 8  # after so many calls a shape is worth compiling for itself: 10-15 % faster, 0.3 s once
 _SHAPES = 4  # compiled shapes kept per model, because each holds its own copy of the weights
+
+
+_torch_flags = threading.Lock()
 
 
 class BackendMissing(RuntimeError):
     """A backend was asked for that is not installed or has no device; the message says which."""
 
 
+class DeviceLost(Exception):
+    """A GPU that computes nothing any more. No image is to blame, so no shard goes on with it."""
+
+
 class Engine(Protocol):
-    """A loaded model. Not thread-safe: one engine per thread."""
+    """A loaded model, which several threads may ask at once."""
 
     @property
     def backend(self) -> str:
@@ -111,6 +127,10 @@ class _Pieces:
     run: Callable[[Batch], list[Batch]]
     row_shape: tuple[int | None, ...]
     on_gpu: bool
+    together: Together = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.together = Together(self._in_pieces)
 
     def __call__(self, batch: Batch) -> tuple[Batch, ...]:
         fits = batch.ndim == len(self.row_shape) + 1 and all(
@@ -123,13 +143,41 @@ class _Pieces:
             )
         if len(batch) == 0:  # the shapes of an empty answer are those of a full one
             sizes = [d or 32 for d in self.row_shape] if 0 in batch.shape[1:] else batch.shape[1:]
-            return tuple(o[:0] for o in self.run(np.zeros((1, *sizes), dtype=np.float32)))
-        batch = np.ascontiguousarray(batch)
-        rows = min(max(_PIECE_BYTES // batch[0].nbytes, 1), _PIECE_ROWS)
-        if self.on_gpu:
-            rows = _GPU_ROWS
-        pieces = [self.run(batch[i : i + rows]) for i in range(0, len(batch), rows)]
+            return tuple(o[:0] for o in self.together(np.zeros((1, *sizes), dtype=np.float32)))
+        return self.together(np.ascontiguousarray(batch))
+
+    def _in_pieces(self, batch: Batch) -> tuple[Batch, ...]:
+        """Every row answered; `batch` is contiguous and not empty."""
+        one = self._on_gpu if self.on_gpu else self.run
+        rows = rows_at_once(batch[0].nbytes, self.on_gpu)
+        pieces = [one(batch[start : start + rows]) for start in range(0, len(batch), rows)]
         return tuple(np.concatenate(column) for column in zip(*pieces, strict=True))
+
+    def _on_gpu(self, piece: Batch) -> list[Batch]:
+        """A piece of the one size that this network is ever asked for; raises DeviceLost."""
+        full = np.zeros((rows_at_once(piece[0].nbytes, True), *piece.shape[1:]), np.float32)
+        full[: len(piece)] = piece
+        try:
+            outputs = self.run(full)
+        except Exception as error:
+            if not self._computes(full.shape):
+                raise DeviceLost(f"The GPU computes nothing any more: {error}") from error
+            raise
+        return [output[: len(piece)] for output in outputs]
+
+    def _computes(self, shape: tuple[int, ...]) -> bool:
+        with suppress(Exception):
+            self.run(np.zeros(shape, np.float32))
+            return True
+        return False
+
+
+def rows_at_once(row_bytes: int, on_gpu: bool) -> int:
+    """How many rows of so many bytes a network is asked about in one call: at most, or on a GPU always."""
+    if on_gpu:
+        fit = 1 << (max(_GPU_BYTES // max(row_bytes, 1), 1).bit_length() - 1)
+        return min(max(fit, _GPU_LEAST), _GPU_MOST)
+    return min(max(_PIECE_BYTES // max(row_bytes, 1), 1), _PIECE_ROWS)
 
 
 def _choose(backend: Backend, on_gpu: bool) -> Literal["openvino", "onnxruntime", "cuda", "torch"]:
@@ -150,9 +198,15 @@ def has_bf16() -> bool:
     """Whether OpenVINO is here and this CPU computes in bfloat16."""
     if not importlib.util.find_spec("openvino"):
         return False
+    return "BF16" in _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _import_openvino() -> Any:
+    """OpenVINO without openvino_telemetry, by which its import would report itself to Google Analytics."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino
 
 
 def _has_cuda_provider() -> bool:
@@ -172,9 +226,31 @@ def _read_ends(model_bytes: bytes) -> tuple[int | None, ...]:
 
 
 def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callable[[Batch], list[Batch]]:
-    import openvino
+    flexible = _compiled(model_bytes, threads, precision, None)
+    count = len(flexible.outputs)
+    anything = flexible.create_infer_request()
+    seen: Counter[tuple[int, ...]] = Counter()
+    fixed: dict[tuple[int, ...], Any] = {}
 
-    core = openvino.Core()
+    def run(piece: Batch) -> list[Batch]:
+        shape = piece.shape
+        seen[shape] += 1
+        if shape not in fixed and seen[shape] >= _OFTEN and len(fixed) < _SHAPES:
+            fixed[shape] = _compiled(model_bytes, threads, precision, shape).create_infer_request()
+        request = fixed.get(shape, anything)
+        request.infer([piece], share_inputs=True)
+        # copied, because the next call writes into the same memory
+        return [np.array(request.get_output_tensor(i).data) for i in range(count)]
+
+    return run
+
+
+def _compiled(model_bytes: bytes, threads: int, precision: Precision, shape: tuple[int, ...] | None) -> Any:
+    """OpenVINO's CompiledModel for inputs of one shape (N, C, H, W), or of any."""
+    core = _import_openvino().Core()
+    graph = core.read_model(model_bytes)
+    if shape is not None:
+        graph.reshape(list(shape))
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "NUM_STREAMS": "1",
@@ -182,25 +258,7 @@ def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callabl
         # pinned, every one-thread process of a machine sits on the same first core
         "ENABLE_CPU_PINNING": False,
     }
-    graph = core.read_model(model_bytes)
-    count = len(graph.outputs)
-    flexible = core.compile_model(graph, "CPU", settings).create_infer_request()
-    seen: Counter[tuple[int, ...]] = Counter()
-    compiled: dict[tuple[int, ...], Any] = {}
-
-    def run(piece: Batch) -> list[Batch]:
-        shape = piece.shape
-        seen[shape] += 1
-        if shape not in compiled and seen[shape] >= _OFTEN and len(compiled) < _SHAPES:
-            fixed = core.read_model(model_bytes)
-            fixed.reshape(list(shape))
-            compiled[shape] = core.compile_model(fixed, "CPU", settings).create_infer_request()
-        request = compiled.get(shape, flexible)
-        request.infer([piece], share_inputs=True)
-        # copied, because the next call writes into the same memory
-        return [np.array(request.get_output_tensor(i).data) for i in range(count)]
-
-    return run
+    return core.compile_model(graph, "CPU", settings)
 
 
 def _onnxruntime(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], list[Batch]]:
@@ -243,7 +301,8 @@ def _torch(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], l
 
     def run(piece: Batch) -> list[Batch]:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
+        # The flags are the process's: whoever leaves first would take them from the others.
+        with _torch_flags, torch.inference_mode(), exact:
             outputs = module(torch.from_numpy(piece).to(device))
         return [o.cpu().numpy() for o in outputs]
 

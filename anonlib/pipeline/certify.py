@@ -54,6 +54,7 @@ def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blo
     Raises Untrue, and writes nothing, if the plan or a manifest breaks a condition of the claim.
     """
     if places.release.exists(CERTIFICATE):
+        places.release.sweep()
         return False
     note = places.release.read(RUN_NOTE)
     run = json.loads(note)
@@ -68,6 +69,8 @@ def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blo
         marker = json.loads(one.marker)
         if sha256(one.manifest) != marker["manifest_sha256"]:
             raise Untrue(f"the manifest of shard {one.shard} is not the one that its marker names")
+        if marker["run"] != run["run"]:
+            raise Untrue(f"shard {one.shard} is of another job that wrote here, too; give this one a new output")
         leaves.append(one.leaf(marker["files"]))
         tally.add_shard()
         for image in tables.from_bytes(one.manifest, ["status", "faces"]).to_pylist():

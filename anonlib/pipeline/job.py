@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
 from anonlib import __version__
@@ -28,6 +28,7 @@ from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import MethodFile, read_lent
 from anonlib.pipeline.outcome import Outcome, without_names
+from anonlib.pipeline.patience import patiently
 from anonlib.pipeline.photo import METHOD_VERSION
 from anonlib.pipeline.places import (
     INVENTORY,
@@ -46,9 +47,9 @@ from anonlib.pipeline.places import (
 from anonlib.pipeline.plan import Plan, PlanStage
 from anonlib.pipeline.render import RenderStage
 from anonlib.pipeline.reviewed import Standing
-from anonlib.pipeline.runner import MakeStage, Runner, open_runner
+from anonlib.pipeline.runner import MakeStage, Runner, in_waves, open_runner
 from anonlib.pipeline.scan import ScanStage
-from anonlib.pipeline.secret import open_keyring
+from anonlib.pipeline.secret import bind, open_in_worker, open_pinned
 from anonlib.pipeline.surrogates import SurrogateStage
 from anonlib.pipeline.withdraw import settle, withdraw
 from anonlib.privacy.certificate import Untrue
@@ -56,8 +57,6 @@ from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 from anonlib.records import MANIFEST, QUARANTINED
 
 ROUNDS = 3
-WAVE = 20_000
-"""Units handed to the runner at once: to Ray each is a block, for which the driver holds 9 KB and spends 5 ms."""
 
 Unit = TypeVar("Unit")
 Report = Callable[[str, Outcome, int], None]
@@ -117,9 +116,8 @@ class Job:
             key_field=source.key_field,
         )
         self.shards, self._inventory_digest = self._inventory()
-        self.keyring = open_keyring(config, self.places, make=True)
+        self._for_workers, self.keyring = open_pinned(config, self.places, make=True)
         self.runner = runner or open_runner(config.ray)
-        self._cells = config.plan.cells
 
     def run(self) -> Summary:
         """All stages; raises JobError, ConfigError or StorageError where it cannot go on."""
@@ -141,13 +139,14 @@ class Job:
         missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
-        where = (self.places, self.scan_key, self.plan_key, self._travelling)
+        patiently(lambda: bind(self.config, self.places, self.keyring))
+        ids, where = [*map(_shard_id, self.shards)], (self.places, self.scan_key, self.plan_key, self._travelling)
         if self.cells > 1:
-            plan = CellPlan(self.config, *where, self.cells, self._plan_units).run(
-                [one.shard_id for one in self.shards]
-            )
+            in_cells = CellPlan(self._for_workers, *where, self.cells, self._plan_units)
+            plan = patiently(lambda: in_cells.run(ids))
         else:
-            plan = PlanStage(self.config, self.places, self.keyring, *where[1:]).run(self.shards)
+            stage = PlanStage(self.config, self.places, self.keyring, *where[1:])
+            plan = patiently(lambda: stage.run(self.shards))
         make = partial(SurrogateStage, self.config, *where, sent=self.cells > 1)
         failed = self._rounds("surrogates", make, plan.blocks, self._blocks_done, str)
         if failed:
@@ -169,17 +168,18 @@ class Job:
                 "give this one another output"
             )
         standing = Standing.of_all(DecisionLog(self.places.workspace, run_key).latest().values())
-        withdraw(self.places, self.shards, self.scan_key, standing, self.keyring)
+        patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.keyring))
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
-        make = partial(_make_render, self.config, self.dataset, self.places, keys, models, standing)
+        check = self.keyring.check()
+        make = partial(_make_render, self._for_workers, self.dataset, self.places, keys, models, standing, check)
         failed = self._rounds("render", make, self.shards, room.done, _shard_id)
         for shard in self.shards:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id], standing)
-        settle(self.places, self.shards)
+        patiently(lambda: settle(self.places, self.shards))
         try:
-            certify(self.config, self.places, self.keyring, plan.key, plan.blocks)
+            patiently(lambda: certify(self.config, self.places, self.keyring, plan.key, plan.blocks))
         except Untrue as error:
             raise JobError(f"the release gets no certificate, and must not leave: {error}") from None
         return self.summary()
@@ -202,16 +202,12 @@ class Job:
         cells = [f"{self.cells} cells"] if self.cells > 1 else []
         return _key("plan", self.scan_key, self.config.digest("method"), check, *files, *cells, __version__)
 
-    @property
+    @cached_property
     def cells(self) -> int:
         """In how many cells the plan is made; needs a finished scan where the job does not say it."""
-        if self._cells is None:
-            scanned = scan_room(self.places, self.scan_key).markers(shard.shard_id for shard in self.shards)
-            self._cells = cells_of(self.config, sum(int(marker["faces"]) for marker in scanned))
-            if len(scanned) < len(self.shards):
-                found, self._cells = self._cells, None
-                return found
-        return self._cells
+        return self.config.plan.cells or cells_of(
+            self.config, scan_room(self.places, self.scan_key), [*map(_shard_id, self.shards)]
+        )
 
     def _plan_units(self, make: MakeStage[str], units: Sequence[str], done: Callable[[], set[str]]) -> None:
         failed = self._rounds("plan", make, units, done, str)
@@ -222,7 +218,9 @@ class Job:
         room = plan_room(self.places, plan.key)
         surrogates = room.markers(f"surrogates/{block}" for block in plan.blocks)
         parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
-        return _key("render", plan.digest, json.dumps(surrogates, sort_keys=True), parts, METHOD_VERSION, __version__)
+        # A redaction's plan is the same under every secret; its pseudonyms are not.
+        drawn = [plan.digest, self.keyring.check(), json.dumps(surrogates, sort_keys=True)]
+        return _key("render", *drawn, parts, METHOD_VERSION, __version__)
 
     def _run_note(self, run_key: str) -> dict[str, Any]:
         """run.json of the release: which job this is, without a place, a person or a time."""
@@ -271,18 +269,22 @@ class Job:
         failed: dict[str, str] = {}
         wanted = 0
         for _ in range(ROUNDS):
-            finished = done()
+            finished = patiently(done)
             todo = [unit for unit in units if id_of(unit) not in finished]
             if not todo:
                 return {}
             wanted = wanted or len(todo)
             failed = {id_of(unit): "its worker died" for unit in todo}
-            for start in range(0, len(todo), WAVE):
-                for outcome in self.runner.run(make, todo[start : start + WAVE]):
-                    self.report(name, outcome, wanted)
-                    if outcome.error is not None:
-                        failed[outcome.unit] = outcome.error
-        finished = done()
+            for outcome in in_waves(self.runner, make, todo):
+                self.report(name, outcome, wanted)
+                if outcome.halts:
+                    raise JobError(
+                        f"the job stopped in shard or block {outcome.unit} of its {name} stage, and the same command "
+                        f"goes on there: {outcome.error}"
+                    )
+                if outcome.error is not None:
+                    failed[outcome.unit] = outcome.error
+        finished = patiently(done)
         return {unit: why for unit, why in failed.items() if unit not in finished}
 
     def _blocks_done(self) -> set[str]:
@@ -330,9 +332,10 @@ def _make_render(
     keys: dict[str, str],
     models: dict[str, bytes],
     standing: Standing,
+    check: str,
 ) -> RenderStage:
-    """Made in the worker, which reads the secret itself."""
-    return RenderStage(config, dataset, places, open_keyring(config, places), keys, models, standing)
+    """Made in the worker, which reads the secret itself and refuses another than the driver's."""
+    return RenderStage(config, dataset, places, open_in_worker(config, places, check), keys, models, standing)
 
 
 def _shard_id(shard: Shard) -> str:

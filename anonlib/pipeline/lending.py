@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from anonlib.config import ConfigError, JobConfig, MethodConfig
 from anonlib.models.packs import PackError
 from anonlib.models.runtime import BackendMissing
+from anonlib.models.together import once
 from anonlib.pipeline.decoding import Draw, read_file
 from anonlib.pipeline.donor_photos import embed_donors, recognizer_of
 from anonlib.pipeline.engines import device_of
@@ -133,7 +134,7 @@ class SwapLender:
             self.gallery = Gallery(arrays["vectors"], _strata(arrays["female"], arrays["age"]))
             self._lent = arrays["lent"]
 
-    @cached_property
+    @once
     def swapper(self) -> Swapper:
         """Opened where it is first used."""
         return Swapper(self._swapper)

@@ -7,9 +7,7 @@ import struct
 import time
 import zipfile
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -40,7 +38,10 @@ _CHUNK_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker."""
+    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
+
+    `halts`: the place failed and not the unit, so the job stops and leaves the unit undone.
+    """
 
     unit: str
     images: int = 0
@@ -51,6 +52,7 @@ class Outcome:
     fallbacks: int = 0
     seconds: float = 0.0
     error: str | None = None
+    halts: bool = False
     began: float = field(default_factory=time.time)
 
 
@@ -62,8 +64,6 @@ class HasPixels(Protocol):
 
 
 _T = TypeVar("_T", bound=HasPixels)
-_Item = TypeVar("_Item")
-_Made = TypeVar("_Made")
 
 
 def in_chunks(items: Iterable[_T], most: int) -> Iterator[list[_T]]:
@@ -78,22 +78,6 @@ def in_chunks(items: Iterable[_T], most: int) -> Iterator[list[_T]]:
             chunk, pixels = [], 0
     if chunk:
         yield chunk
-
-
-def ahead(make: Callable[[_Item], _Made], items: Iterable[_Item], most: int = 2) -> Iterator[tuple[_Item, _Made]]:
-    """Each item with what `make` makes of it, in order, made in a thread while the caller works, `most` items ahead.
-
-    What `make` raises is raised where its item's turn comes.
-    """
-    waiting: deque[tuple[_Item, Future[_Made]]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-        for item in items:
-            waiting.append((item, pool.submit(make, item)))
-            if len(waiting) > most:
-                first, made = waiting.popleft()
-                yield first, made.result()
-        for first, made in waiting:
-            yield first, made.result()
 
 
 def sentence(error: BaseException) -> str:

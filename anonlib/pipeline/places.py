@@ -18,6 +18,7 @@ from anonlib.config import JobConfig
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 
 SECRET = "secret"
+SECRET_CHECK = "secret-check"
 INVENTORY = "inventory.parquet"
 INVENTORY_NOTE = "inventory.json"
 RUN_NOTE = "run.json"

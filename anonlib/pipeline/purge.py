@@ -109,6 +109,10 @@ def _fate_of_secret(job: JobConfig, workspace: Storage) -> str:
         return "came from an environment variable, so it was not ours to destroy"
     if job.secret.file is not None:
         return "came from a file, so it was not ours to destroy"
+    if job.secret.manager is not None:
+        return "came from AWS Secrets Manager, so it was not ours to destroy"
+    if job.secret.kms is not None:
+        return "came from a file that AWS KMS opens, so it was not ours to destroy"
     return "destroyed with the workspace" if workspace.exists(SECRET) else "there was none in the workspace"
 
 

@@ -8,8 +8,11 @@ something went wrong.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,23 +29,29 @@ from anonlib.pipeline.check import Checker
 from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.engines import ModelBytes
 from anonlib.pipeline.lending import Lent, lender_of
-from anonlib.pipeline.outcome import FAILURES, Outcome, ahead, in_chunks, sentence, without_names
+from anonlib.pipeline.outcome import FAILURES, Outcome, sentence, without_names
 from anonlib.pipeline.photo import MATCHED, Face, Photo
-from anonlib.pipeline.places import Places, Room, plan_room, release_room, scan_room, sha256
+from anonlib.pipeline.places import RUN_NOTE, Places, Room, plan_room, release_room, scan_room, sha256
+from anonlib.pipeline.reading import chunks_ahead, sample_bytes
 from anonlib.pipeline.reviewed import Standing, carry_out
 from anonlib.pipeline.scan import try_to_read
-from anonlib.pipeline.surrogates import Surrogates
+from anonlib.pipeline.surrogates import Surrogates, Worn
 from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, RELEASED
+from anonlib.storage import StorageError
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 
+_COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
 _LEAST_COVERAGE = 0.85
 _LEAST_BARE = 0.5
 
 
 class RenderStage:
-    """Holds the checkers and a few surrogates; `run(shard)` writes data, manifest and marker of one shard."""
+    """Holds the checkers and a few surrogates; `run(shard)` writes data, manifest and marker of one shard.
+
+    Several threads may run shards at once.
+    """
 
     name = "render"
 
@@ -71,19 +80,33 @@ class RenderStage:
 
     def run(self, shard: Shard) -> Outcome:
         """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
+        if finished := self._finished(shard):
+            return finished
         with TemporaryDirectory(prefix="anonlib-") as folder:
             rows: list[dict[str, Any]] = []
             local = Path(folder) / "shard"
             with self.dataset.writer(shard, local, frozenset(self.job.keep_fields)) as writer:
-                # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
-                for chunk in in_chunks(self._photos(shard, rows), self.job.limits.chunk if self.checker else 1):
-                    self._render(chunk)
-                    self._finish(chunk, writer, rows, shard)
+                self._write(shard, writer, rows)
             rows.sort(key=lambda row: row.pop("position"))
             return self._publish(shard, writer, rows)
 
-    def _photos(self, shard: Shard, rows: list[dict[str, Any]]) -> Iterator[Photo]:
-        """Readable photos with their planned faces; unreadable ones get their row at once."""
+    def _finished(self, shard: Shard) -> Outcome | None:
+        """What the marker says, if another job was faster. Raises StorageError if the output is not this job's.
+
+        Asked before the work and again before the first byte is written, because a worker that was asleep, or whose
+        driver died, may wake up when decisions were made that it does not know, or another job began here.
+        """
+        note = json.loads(self.release.storage.read(RUN_NOTE))
+        if note["run"] != self.key:
+            raise StorageError(
+                f"The output {self.release.storage.uri} now holds a release of another job (its {RUN_NOTE} differs), "
+                "so this one writes nothing more there."
+            )
+        marker = self.release.committed(shard.shard_id)
+        return None if marker is None else Outcome(shard.shard_id, **{name: marker[name] for name in _COUNTS})
+
+    def _write(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]]) -> None:
+        """Every photo of a shard, chunk by chunk, in order."""
         scanned = {
             row["key"]: row
             for row in tables.from_bytes(
@@ -95,7 +118,7 @@ class RenderStage:
             self.plan.storage.read(self.plan.path("assignments", f"{shard.shard_id}.parquet"))
         ).to_pylist():
             planned[row["key"]].append(row)
-        self.surrogates.open(shard.shard_id)
+        worn = self.surrogates.of(shard.shard_id)
 
         def read(sample: Sample) -> Picture | ImageProblem:
             known = scanned.get(sample.key)
@@ -108,7 +131,27 @@ class RenderStage:
                 return ImageProblem("the image is not the one that was scanned")
             return picture
 
-        for sample, picture in ahead(read, self.dataset.read(shard)):
+        # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
+        most, cost = (
+            self.job.limits.chunk if self.checker else 1,
+            partial(sample_bytes, copies=2 if self.checker else 1),
+        )
+        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, most=most, budget=self.job.shard_bytes):
+            photos = self._photos(shard, chunk, planned, rows)
+            self._render(photos, worn)
+            self._finish(photos, writer, rows, shard)
+            del photos
+
+    def _photos(
+        self,
+        shard: Shard,
+        chunk: list[tuple[Sample, Picture | ImageProblem]],
+        planned: Mapping[str, list[dict[str, Any]]],
+        rows: list[dict[str, Any]],
+    ) -> list[Photo]:
+        """Readable photos with their planned faces; unreadable ones get their row at once."""
+        photos = []
+        for sample, picture in chunk:
             if isinstance(picture, ImageProblem):
                 rows.append(self._row(sample, shard, QUARANTINED, str(picture)))
                 continue
@@ -123,14 +166,15 @@ class RenderStage:
             # A redaction never looks back at the original, so it paints straight into it.
             photo = Photo(sample, picture, faces, picture.rgb.copy() if self.checker and faces else picture.rgb)
             carry_out(self.standing.of(shard.shard_id, sample.key), photo)
-            yield photo
+            photos.append(photo)
+        return photos
 
-    def _render(self, chunk: list[Photo]) -> None:
+    def _render(self, chunk: list[Photo], worn: Worn) -> None:
         """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""
         open_faces = [(photo, face) for photo in chunk for face in photo.faces]
         while open_faces:
             for photo, face in open_faces:
-                self._replace(photo, face)
+                self._replace(photo, face, worn)
             checkable = [
                 (p, f) for p, f in open_faces if p.problem is None and f.method == self.job.method.name and f.tries
             ]
@@ -171,7 +215,7 @@ class RenderStage:
             for one in self._still_matching(checker, [(owner, face) for owner, face in faces if owner is photo])
         ]
 
-    def _replace(self, photo: Photo, face: Face) -> None:
+    def _replace(self, photo: Photo, face: Face, worn: Worn) -> None:
         """Paint one face into `photo.out`, by its next surrogate if it has one left, else by the redaction."""
         if photo.problem is not None:
             return
@@ -180,7 +224,7 @@ class RenderStage:
                 redact(photo.out, face.box, face.method)
                 return
             if face.method == self.job.method.name and face.tries:
-                surrogate = self.surrogates[face.tries[0]]
+                surrogate = worn[face.tries[0]]
                 if isinstance(surrogate, Lent):
                     rendered = surrogate.render(photo.out, face.mesh)
                 else:
@@ -244,11 +288,13 @@ class RenderStage:
         return self.keyring.pseudonym("key", shard.shard_id, sample.key) if self.job.rekey else None
 
     def _publish(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]]) -> Outcome:
-        """Data, then manifest, then marker."""
+        """Data, then manifest, then marker; nothing if another job has committed the shard meanwhile."""
+        if finished := self._finished(shard):
+            return finished
         files = {}
         for path, local in writer.outputs():
-            data = local.read_bytes()
-            files[path] = sha256(data)
+            with local.open("rb") as stream:
+                files[path] = hashlib.file_digest(stream, "sha256").hexdigest()
             self.release.storage.publish(path, local)
         manifest = tables.to_bytes(rows, MANIFEST)
         self.release.storage.publish(self.release.path("manifest", f"{shard.shard_id}.parquet"), manifest)
@@ -262,15 +308,18 @@ class RenderStage:
             "quarantined": counts[QUARANTINED],
             "fallbacks": sum(face["fallback"] == "solid" for face in faces),
         }
-        self.release.commit(
-            shard.shard_id,
-            {
-                "shard": shard.shard_id,
-                "run": self.key,
-                "files": files,
-                "manifest_sha256": sha256(manifest),
-                **self.standing.vouched(shard.shard_id, self.keyring),
-                **summary,
-            },
-        )
+        marker = {
+            "shard": shard.shard_id,
+            "run": self.key,
+            "files": files,
+            "manifest_sha256": sha256(manifest),
+            **self.standing.vouched(shard.shard_id, self.keyring),
+            **summary,
+        }
+        if not self.release.commit(shard.shard_id, marker) and self.release.committed(shard.shard_id) != marker:
+            raise StorageError(
+                f"Another job, or this one with other decisions, committed shard {shard.shard_id} while this one wrote "
+                f"it; delete {self.release.marker(shard.shard_id)} and certificate.json in "
+                f"{self.release.storage.uri}, and run the job again that the release is to be of."
+            )
         return Outcome(shard.shard_id, **summary)

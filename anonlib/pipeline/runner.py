@@ -2,8 +2,8 @@
 
 Ray Data schedules and restarts; it neither reads nor writes photographs. One row is one unit of work and its
 outcome is a few numbers: pixels never enter the object store. Whether a unit is done is said by its marker
-alone, so Ray may lose, repeat or race units as it likes. Both twins build the same stage, single-threaded,
-and so end in the same bytes.
+alone, so Ray may lose, repeat or race units as it likes. Both twins build the same stage and so end in the same
+bytes.
 """
 
 from __future__ import annotations
@@ -13,21 +13,33 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any, Protocol, TypeVar
 
 from anonlib.config import ConfigError, RayConfig
+from anonlib.models.runtime import DeviceLost
+from anonlib.pipeline.deserted import watched
 from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
+from anonlib.pipeline.patience import is_of_the_place, patiently, said
+from anonlib.pipeline.shape import Machine, check_shape, room, wait_for_room
 from anonlib.storage import StorageError
 
 Unit = TypeVar("Unit")
 
-_RESTARTS = 3
+_RETRIES = 3
+"""Of a unit whose worker died. Actors are brought back without end: where machines vanish each of them dies often, and
+once no actor of a pool may come back Ray waits for ever."""
+_STILL_S = 24 * 3600
+"""A shard may take hours in which nothing moves for Ray; only then is a round given up."""
+
+
+WAVE = 20_000
+"""Units of one Ray dataset: each is a block, for which the driver holds 9 KB and spends 5 ms."""
 
 
 class Stage(Protocol[Unit]):  # type: ignore[misc]
-    """One verb; a stage is made where it runs and holds its models."""
+    """One verb, which several threads may use at once; a stage is made where it runs and holds its models."""
 
     def run(self, unit: Unit) -> Outcome: ...
 
@@ -46,6 +58,12 @@ def open_runner(ray: RayConfig) -> Runner:
     return SerialRunner() if ray.actors == 0 else RayRunner(ray)
 
 
+def in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
+    """Outcomes of all units, of which the runner has no more than WAVE at once."""
+    for start in range(0, len(units), WAVE):
+        yield from runner.run(make, units[start : start + WAVE])
+
+
 class SerialRunner:
     """One unit after another in this process."""
 
@@ -61,14 +79,13 @@ class RayRunner:
 
     def __init__(self, config: RayConfig) -> None:
         self.config = config
+        self._fitted = False
 
     def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
         if not units:
             return
         ray = start(self.config)
-        cpus, gpus = ray.cluster_resources().get("CPU", 0), ray.cluster_resources().get("GPU", 0)
-        actors = min(self.config.actors or int(cpus), len(units))
-        check_shape(actors, self.config.num_gpus, cpus, gpus)
+        pool = self._pool(ray, len(units))
         rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
         with warnings.catch_warnings():
             # Ray 2.60 deprecates the only two ways to bound retries before there is a third; its default is for ever.
@@ -77,54 +94,114 @@ class RayRunner:
                 _Actor,
                 fn_constructor_args=(ray.put(make),),
                 batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=actors),
+                compute=pool,
                 num_cpus=1,
                 num_gpus=self.config.num_gpus or None,
-                max_restarts=_RESTARTS,
-                max_task_retries=_RESTARTS,
+                max_restarts=-1,
+                max_task_retries=_RETRIES,
                 batch_format="numpy",
             )
         try:
-            for row in outcomes.iter_rows():
+            for row in watched(iter(outcomes.iter_rows()), lambda: self._room(ray), self.config.wait_s, _warn):
                 yield Outcome(**row)
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
-            logging.getLogger(__name__).warning("Ray gave up a round: %s", sentence(error))
+            _warn(f"Ray gave up a round: {sentence(error)}")
+
+    def _pool(self, ray: Any, units: int) -> Any:
+        """The actors to start. A shape that never fitted is refused; one that has lost machines begins with the rest.
+
+        On a cluster that was joined machines come and go, so there a number that is not given grows with them.
+        """
+        config, joined = self.config, joins(self.config)
+        wanted = None if config.actors is None else min(config.actors, units)
+        if joined and not self._fitted:
+            with _machines_asked_for(wanted or 1, config.num_gpus):
+                wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
+        elif not self._fitted:
+            check_shape(wanted, config.num_gpus, machines(ray))
+        self._fitted = True
+        fit = max(1, min(self._room(ray), units))
+        at_once = {"max_concurrent_calls_per_actor": config.shards_at_once, "enable_true_multi_threading": True}
+        if joined and wanted is None:
+            return ray.data.ActorPoolStrategy(min_size=fit, max_size=units, **at_once)
+        return ray.data.ActorPoolStrategy(size=wanted or fit, **at_once)
+
+    def _room(self, ray: Any) -> int:
+        """How many actors fit on what the cluster has now."""
+        return room(machines(ray), self.config.num_gpus)
 
 
 class _Actor:
-    """What Ray Data holds: the stage, made once, asked for one unit a batch."""
+    """What Ray Data holds: the stage, made once, asked for one unit a batch, in several threads at once."""
 
     def __init__(self, make: Any) -> None:
         import ray
 
-        self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+        try:
+            self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
+        except (ConfigError, StorageError) as error:
+            # An actor that cannot begin would be started again for ever, and say nothing.
+            self.stage = _Halted(str(error))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        outcome = attempt(self.stage, batch["unit"][0])
+        try:
+            outcome = attempt(self.stage, batch["unit"][0])
+        except DeviceLost as error:
+            # Nothing that this process still computes can be trusted to end; Ray starts another.
+            _warn(str(error))
+            os._exit(1)
         return {name: [value] for name, value in asdict(outcome).items()}
+
+
+class _Halted:
+    """A stage that could not be made on this machine: says so of every unit."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def run(self, unit: object) -> Outcome:
+        return Outcome(_name(unit), error=self.why, halts=True)
 
 
 def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
     """Run one unit; a failure is an Outcome with a sentence, so that the other units go on."""
-    began = time.time()
+    began, start = time.time(), time.monotonic()
     try:
-        outcome = stage.run(unit)
-    except StorageError as error:
-        outcome = Outcome(_name(unit), error=str(error))
-    except FAILURES as error:
-        outcome = Outcome(_name(unit), error=sentence(error))
-    return replace(outcome, began=began, seconds=time.time() - began)
+        outcome = patiently(lambda: stage.run(unit))
+    except (StorageError, *FAILURES) as error:
+        outcome = Outcome(_name(unit), error=said(error), halts=is_of_the_place(error))
+    # Wall clocks are set back; how long it took is of the monotonic one.
+    return replace(outcome, began=began, seconds=time.monotonic() - start)
 
 
-def check_shape(actors: int, num_gpus: float, cpus: float, gpus: float) -> None:
-    """Raise ConfigError for a shape on which Ray would wait for ever."""
-    if actors > cpus:
-        raise ConfigError(f"ray.actors is {actors}, but the cluster has {cpus:g} CPUs; give at most {int(cpus)}")
-    if actors * num_gpus > gpus:
-        raise ConfigError(
-            f"{actors} actors with {num_gpus:g} GPUs each need {actors * num_gpus:g}; the cluster has {gpus:g}"
-        )
+def joins(config: RayConfig) -> str | None:
+    """The address of the cluster that the job joins; None if Ray is started here."""
+    return config.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def machines(ray: Any) -> list[Machine]:
+    """The nodes of the cluster that are up."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in found]
+
+
+@contextmanager
+def _machines_asked_for(actors: int, num_gpus: float) -> Iterator[None]:
+    """Tell the cluster's autoscaler, if it has one, what is needed; once there is a pool, actors that wait tell it."""
+    from ray.autoscaler.sdk import request_resources
+
+    one = {"CPU": 1.0} | ({"GPU": num_gpus} if num_gpus else {})
+    request_resources(bundles=[one] * actors)
+    try:
+        yield
+    finally:
+        # What is asked for would be kept up for ever, also after the job.
+        request_resources(bundles=[])
+
+
+def _warn(said: str) -> None:
+    logging.getLogger(__name__).warning("%s", said)
 
 
 def start(config: RayConfig) -> Any:
@@ -132,23 +209,44 @@ def start(config: RayConfig) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Whatever is still asked after the end of a job must not begin a cluster of its own.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
     import ray.data
 
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
-        address = config.address or os.environ.get("RAY_ADDRESS")
+        address = joins(config)
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        with _silent_core():
-            ray.init(address=address, **options)
+        with _silent_core(), nullcontext() if address else _without_usage_reports():
+            # Without a word Ray joins whatever cluster was last started on this machine, or waits for one that is gone.
+            ray.init(address=address or "local", **options)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1
+    context.execution_no_progress_timeout_s = _STILL_S
     return ray
+
+
+@contextmanager
+def _without_usage_reports() -> Iterator[None]:
+    """A Ray of our own gets no dashboard at all.
+
+    Ray 2.60 starts one even where none is wanted, for usage reports, and where these are off too it still asks the
+    network, by name and by address, for the metadata services of three clouds.
+    """
+    from ray._private.node import Node
+
+    usual = Node.start_api_server
+    Node.start_api_server = lambda self, **_: None
+    try:
+        yield
+    finally:
+        Node.start_api_server = usual
 
 
 @contextmanager

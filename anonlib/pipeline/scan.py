@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, label
 from anonlib.faces import align
+from anonlib.faces.apart import decode_apart
 from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.embed import Recognizer
-from anonlib.faces.image import ImageProblem, Picture, decode
+from anonlib.faces.image import ImageProblem, Picture
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
 from anonlib.pipeline import tables
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
-from anonlib.pipeline.outcome import FAILURES, Outcome, ahead, in_chunks, sentence
+from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
+from anonlib.pipeline.reading import chunks_ahead, sample_bytes
 from anonlib.records import FACES, IMAGES
 from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
 from anonlib.synthesis.glasses import STEP as GLASSES_STEP
@@ -72,8 +74,11 @@ class ScanStage:
         """Scan one shard; safe to repeat and to race."""
         images: list[dict[str, Any]] = []
         faces: list[dict[str, Any]] = []
-        for chunk in in_chunks(self._decoded(shard, images), self.job.limits.chunk):
-            for rows in self._describe(chunk, images):
+        read = partial(try_to_read, job=self.job, least_side=self.least_side)
+        cost = partial(sample_bytes, least_side=self.least_side)
+        bounds = {"most": self.job.limits.chunk, "budget": self.job.shard_bytes}
+        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, **bounds):
+            for rows in self._describe(self._readable(chunk, images), images):
                 faces += rows
         images.sort(key=lambda row: row["position"])
         order = {row["key"]: row["position"] for row in images}
@@ -100,17 +105,20 @@ class ScanStage:
         )
         return Outcome(shard.shard_id, images=len(images), faces=len(faces))
 
-    def _decoded(self, shard: Shard, images: list[dict[str, Any]]) -> Iterator[Decoded]:
-        """The readable photos; the others get their row at once."""
-        read = partial(try_to_read, job=self.job, least_side=self.least_side)
-        for position, (sample, picture) in enumerate(ahead(read, self.dataset.read(shard))):
-            row: dict[str, Any] = {"key": sample.key, "position": position, "problem": None, "faces": 0}
+    def _readable(
+        self, chunk: list[tuple[Sample, Picture | ImageProblem]], images: list[dict[str, Any]]
+    ) -> list[Decoded]:
+        """The readable photos of a chunk; every sample gets its row."""
+        readable = []
+        for sample, picture in chunk:
+            row: dict[str, Any] = {"key": sample.key, "position": len(images), "problem": None, "faces": 0}
             images.append(row)
             if isinstance(picture, ImageProblem):
                 row["problem"] = str(picture)
                 continue
             row["height"], row["width"] = picture.size
-            yield Decoded(sample, picture.rgb, picture.size)
+            readable.append(Decoded(sample, picture.rgb, picture.size))
+        return readable
 
     def _describe(self, chunk: list[Decoded], images: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         """Face rows of a chunk; if the chunk fails as one, image by image, so that only the culprit is lost."""
@@ -258,7 +266,8 @@ def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) ->
         raise ImageProblem("the sample has no image")
     if len(sample.image) > job.limits.image_mib * (1 << 20):
         raise ImageProblem(f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)")
-    return decode(sample.image, max_mpx=job.limits.image_mpx, least_side=least_side)
+    limits = job.limits
+    return decode_apart(sample.image, max_mpx=limits.image_mpx, seconds=limits.image_seconds, least_side=least_side)
 
 
 def try_to_read(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture | ImageProblem:

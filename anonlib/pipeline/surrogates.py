@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,39 +112,55 @@ def _portrait(photos: pa.Table, row: int) -> Portrait:
 
 
 class Surrogates:
-    """What a renderer wears: the plan's textures by class, the last few held, and the draws of the open shard."""
+    """What a renderer wears: the plan's textures by class, the last few held for all its threads, and shards' draws."""
 
     def __init__(self, plan: Room, painter: Painter | None, lender: Lender | None = None) -> None:
         self.plan, self.painter, self.lender = plan, painter, lender
-        self._draws: dict[str, Draw] = {}
         self._held: OrderedDict[str, Surrogate | Lent] = OrderedDict()
+        self._holding = threading.Lock()
 
-    def open(self, shard_id: str) -> None:
-        """Read the draws of a shard."""
-        self._draws = {}
+    def of(self, shard_id: str) -> Worn:
+        """What the faces of a shard wear."""
         drawn = self.painter is not None or self.lender is not None
-        if drawn and self.plan.storage.exists(path := self.plan.path("draws", f"{shard_id}.parquet")):
-            rows = tables.from_bytes(self.plan.storage.read(path)).to_pylist()
-            self._draws = {row["surrogate"]: draw_of(row["draw"]) for row in rows}
+        if not (drawn and self.plan.storage.exists(path := self.plan.path("draws", f"{shard_id}.parquet"))):
+            return Worn(self, {})
+        rows = tables.from_bytes(self.plan.storage.read(path)).to_pylist()
+        return Worn(self, {row["surrogate"]: draw_of(row["draw"]) for row in rows})
 
-    def __getitem__(self, name: str) -> Surrogate | Lent:
-        """By class id or draw; raises LookupError if the workspace has none."""
-        if name not in self._held:
-            self._held[name] = self._get(name)
+    def get(self, name: str, draw: Draw | None) -> Surrogate | Lent:
+        """By class id, or a draw's name and the draw; raises LookupError if the workspace has none."""
+        with self._holding:
+            if name in self._held:
+                self._held.move_to_end(name)
+                return self._held[name]
+        found = self._read(name, draw)
+        with self._holding:
+            self._held[name] = found
             if len(self._held) > _HELD:
                 self._held.popitem(last=False)
-        self._held.move_to_end(name)
-        return self._held[name]
+        return found
 
-    def _get(self, name: str) -> Surrogate | Lent:
-        if self.lender and name in self._draws:
-            return Lent(self.lender, self._draws[name], name)
-        if self.painter and name in self._draws:
-            return Surrogate(self.painter.texture(self._draws[name]), name)
+    def _read(self, name: str, draw: Draw | None) -> Surrogate | Lent:
+        if self.lender and draw:
+            return Lent(self.lender, draw, name)
+        if self.painter and draw:
+            return Surrogate(self.painter.texture(draw), name)
         try:
             return from_bytes(self.plan.storage.read(self.plan.path("surrogates", f"{name}.npz")))
         except NotFound:
             raise LookupError("its surrogate is missing from the workspace") from None
+
+
+@dataclass(frozen=True)
+class Worn:
+    """Surrogates as one shard wears them, its `draws` by name."""
+
+    surrogates: Surrogates
+    draws: Mapping[str, Draw]
+
+    def __getitem__(self, name: str) -> Surrogate | Lent:
+        """By class id or draw; raises LookupError if the workspace has none."""
+        return self.surrogates.get(name, self.draws.get(name))
 
 
 def happiness(expression: Sequence[float]) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 
@@ -18,7 +19,7 @@ MIN_SECRET_BYTES = 16
 
 @dataclass(frozen=True)
 class Keyring:
-    """The job's secret (bytes, at least 16) bound to one release's name. Its repr never shows the secret."""
+    """The job's secret (bytes, at least 16) bound to one release's name. No repr and no pickle shows the secret."""
 
     secret: bytes = field(repr=False)
     release: str
@@ -26,6 +27,13 @@ class Keyring:
     def __post_init__(self) -> None:
         if len(self.secret) < MIN_SECRET_BYTES:
             raise ValueError(f"the secret has {len(self.secret)} bytes; at least {MIN_SECRET_BYTES} are needed")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a keyring holds the secret and is never pickled: a worker opens its own")
+
+    def check(self) -> str:
+        """64 hex digits that are the same wherever the secret is, and from which nobody learns it."""
+        return self.lasting().digest("check").hex()
 
     def digest(self, purpose: str, *parts: str | bytes) -> bytes:
         """32 bytes that depend on the secret, the release, the purpose and every part."""

@@ -17,6 +17,7 @@ from anonlib.storage.base import (
     Storage,
     StorageError,
     StorageOptions,
+    Unavailable,
     VersionsRemain,
 )
 from anonlib.storage.expand import Source, expand, expand_braces
@@ -36,6 +37,7 @@ __all__ = [
     "Storage",
     "StorageError",
     "StorageOptions",
+    "Unavailable",
     "VersionsRemain",
     "expand",
     "expand_braces",

@@ -20,9 +20,18 @@ OURS = ".anonlib-"
 class StorageError(Exception):
     """A place could not be read or written; the text says which, why, and what to do."""
 
+    of_the_file = False
+    """Whether this file is the reason, and not the place: other files may be well, and waiting does not help."""
+
+
+class Unavailable(StorageError):
+    """The place is busy, failing or out of reach: the same request may be answered in a moment."""
+
 
 class NotFound(StorageError):
     """There is nothing at this path."""
+
+    of_the_file = True
 
 
 class AccessDenied(StorageError):
@@ -32,9 +41,13 @@ class AccessDenied(StorageError):
 class LinkRefused(AccessDenied):
     """A link leads out of the root, or nowhere."""
 
+    of_the_file = True
+
 
 class Changed(StorageError):
     """The file is no longer the one whose etag the inventory recorded."""
+
+    of_the_file = True
 
 
 class VersionsRemain(StorageError):

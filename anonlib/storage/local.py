@@ -7,10 +7,10 @@ A file is written under a name of ours beside its final name, flushed to the dis
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 from anonlib.storage.base import (
@@ -28,6 +28,8 @@ from anonlib.storage.base import (
 )
 
 REFUSED_LINK = "link"
+WRITE_TRIES = 3
+_T = TypeVar("_T")
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -113,13 +115,21 @@ class LocalStorage(Storage):
     def publish(self, path: str, source: Path | bytes) -> None:
         """See Storage."""
         place = self._place(path)
-        with as_sentence("write", place), self._written(place, source) as temporary:
+        with as_sentence("write", place):
+            _unless_swept(lambda: self._publish(place, source))
+
+    def _publish(self, place: Path, source: Path | bytes) -> None:
+        with self._written(place, source) as temporary:
             temporary.replace(place)
 
     def claim(self, path: str, data: bytes, *, private: bool = False) -> bool:
         """See Storage; needs a file system with hard links."""
         place = self._place(path)
-        with as_sentence("write", place), self._written(place, data) as temporary:
+        with as_sentence("write", place):
+            return _unless_swept(lambda: self._claim(place, data, private))
+
+    def _claim(self, place: Path, data: bytes, private: bool) -> bool:
+        with self._written(place, data) as temporary:
             if private:
                 temporary.chmod(0o600)
             try:
@@ -222,6 +232,17 @@ class LocalStorage(Storage):
                     yield Entry(path, 0, REFUSED_LINK)
                 except FileNotFoundError:
                     continue
+
+
+def _unless_swept(write: Callable[[], _T]) -> _T:
+    """`write` again if its own unfinished file was gone: another job on this place had ended, and swept it."""
+    for _ in range(WRITE_TRIES - 1):
+        try:
+            return write()
+        except FileNotFoundError as error:
+            if not is_ours(str(error.filename)):
+                raise
+    return write()
 
 
 def _raise_unless_missing(error: OSError) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -18,16 +19,17 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from anonlib.storage.base import (
     OURS,
     Entry,
-    NotFound,
     Storage,
     StorageError,
     StorageOptions,
+    Unavailable,
     VersionsRemain,
     folder_prefix,
     is_ours,
@@ -49,6 +51,12 @@ PAGE = 1000
 SEEK_BLOCK_BYTES = 256 << 10
 
 _making_client = threading.Lock()
+
+
+@cache
+def _descriptions() -> Any:
+    """boto3's files about AWS; they take longer to parse than all else in making a client, so once a process."""
+    return botocore.session.get_session().get_component("data_loader")
 
 
 class S3Storage(Storage):
@@ -80,7 +88,9 @@ class S3Storage(Storage):
         try:
             # A session of our own: boto3's default one may not be shared by threads.
             with as_sentence("s3:ListBucket", self._bucket, options.endpoint_url or "AWS"):
-                return boto3.session.Session().client(
+                core = botocore.session.Session()
+                core.register_component("data_loader", _descriptions())
+                return boto3.session.Session(botocore_session=core).client(
                     "s3", endpoint_url=options.endpoint_url, region_name=options.region, config=config
                 )
         except ValueError as error:
@@ -137,7 +147,7 @@ class S3Storage(Storage):
             try:
                 answer = client.head_object(Bucket=self._bucket, Key=key)
             except ClientError as error:
-                if code_of(error) not in ("403", "404"):
+                if code_of(error) not in ("400", "403", "404"):
                     raise
                 # The answer to HEAD has no body, so it cannot tell a wrong secret from a forbidden object,
                 # nor a missing bucket from a missing object; the answer to GET can.
@@ -194,13 +204,13 @@ class S3Storage(Storage):
                     code = code_of(error)
                     if code in ("PreconditionFailed", "412"):
                         retried = error.response["ResponseMetadata"].get("RetryAttempts", 0)
-                        return bool(retried) and self._is_mine(client, key, mine)
+                        return bool(retried or attempt) and self._is_mine(client, key, mine)
                     if code not in ("ConditionalRequestConflict", "OperationAborted", "409"):
                         raise
                     time.sleep(0.1 * 2**attempt)
                 else:
                     return True
-        raise StorageError(f"{self.uri}/{path} stayed locked by other writers; run again.")
+        raise Unavailable(f"{self.uri}/{path} stayed locked by other writers; run again.")
 
     def _is_mine(self, client: Any, key: str, mine: str) -> bool:
         """Whether our own first attempt won, although its answer was lost and boto3 tried again."""
@@ -238,7 +248,7 @@ class S3Storage(Storage):
             pages = self._s3().get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=top)
             uploads = [one for page in pages for one in page.get("Uploads", ())]
         for one in uploads:
-            with suppress(NotFound), self._asking("s3:AbortMultipartUpload", one["Key"]):
+            with suppress(Unavailable), self._asking("s3:AbortMultipartUpload", one["Key"]):
                 self._s3().abort_multipart_upload(Bucket=self._bucket, Key=one["Key"], UploadId=one["UploadId"])
 
     def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:

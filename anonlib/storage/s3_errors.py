@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from botocore import exceptions as boto
+from urllib3.exceptions import HTTPError
 
-from anonlib.storage.base import AccessDenied, Changed, NotFound, StorageError
+from anonlib.storage.base import AccessDenied, Changed, NotFound, StorageError, Unavailable
 
 _UNREACHABLE = (
     boto.EndpointConnectionError,
@@ -21,7 +22,10 @@ _UNREACHABLE = (
     boto.HTTPClientError,
 )
 _FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"}
-_BUSY = {"SlowDown", "ServiceUnavailable", "503", "InternalError", "500", "RequestTimeout", "Throttling"}
+_BUSY = {
+    *("500", "502", "503", "504", "429", "InternalError", "ServiceUnavailable", "RequestTimeout"),
+    *("SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException", "TooManyRequests"),
+}
 _WRONG_REGION = {
     "PermanentRedirect",
     "AuthorizationHeaderMalformed",
@@ -50,13 +54,19 @@ def as_sentence(action: str, bucket: str, endpoint: str, path: str = "") -> Iter
     except boto.ClientError as error:
         raise _refused(code_of(error), action, bucket, endpoint, path) from error
     except boto.BotoCoreError as error:
-        raise _not_sent(error, action, bucket, endpoint) from error
+        raise not_sent(error, action, f"s3://{bucket}", endpoint) from error
+    except HTTPError as error:
+        # botocore reads the body of a refusal outside its own handler, so one that is cut comes raw from urllib3.
+        raise Unavailable(f"The answer of {endpoint} to {action} was cut off; try again.") from error
 
 
 def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> StorageError:
     place = f"s3://{bucket}/{path}" if path else f"s3://{bucket}"
-    if code in ("NoSuchKey", "NoSuchUpload", "404"):
+    if code in ("NoSuchKey", "404"):
         return NotFound(f"{place} does not exist.")
+    if code == "NoSuchUpload":
+        # So says a server, too, that did complete an upload whose answer was lost.
+        return Unavailable(f"The upload of {place} was ended at the server; run again.")
     if code in ("NoSuchBucket", "InvalidBucketName"):
         return StorageError(f"There is no bucket '{bucket}' at {endpoint}; check its name, or create it.")
     if code == "SignatureDoesNotMatch":
@@ -83,7 +93,7 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> S
     if code in _FULL:
         return StorageError(f"The storage behind {endpoint} is full; {place} was not written.")
     if code in _BUSY:
-        return StorageError(f"{endpoint} is overloaded or failing ({code}) and did not do {action}; try again later.")
+        return Unavailable(f"{endpoint} is overloaded or failing ({code}) and did not do {action}; try again later.")
     if code in _NO_CHECKSUMS:
         return StorageError(
             f"{endpoint} refused {action} ({code}); servers that do not know checksums need "
@@ -92,20 +102,21 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> S
     return StorageError(f"{endpoint} refused {action} on {place} ({code}).")
 
 
-def _not_sent(error: boto.BotoCoreError, action: str, bucket: str, endpoint: str) -> StorageError:
+def not_sent(error: boto.BotoCoreError, action: str, what: str, endpoint: str) -> StorageError:
+    """Why no service of AWS was asked for the IAM `action` on `what` at all."""
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
         return StorageError(
-            f"No usable AWS credentials for s3://{bucket}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            f"No usable AWS credentials for {what}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "a profile, or the role of this machine."
         )
     if isinstance(error, boto.ProfileNotFound):
-        return StorageError("The profile that AWS_PROFILE names is not in the AWS configuration files.")
+        return StorageError("The profile that AWS_PROFILE or the job names is not in the AWS configuration files.")
     if isinstance(error, boto.FlexibleChecksumError):
-        return StorageError(f"What {endpoint} sent does not match its checksum; try again.")
+        return Unavailable(f"What {endpoint} sent does not match its checksum; try again.")
     if isinstance(error, boto.SSLError):
         return StorageError(f"The TLS certificate of {endpoint} is not trusted here; set AWS_CA_BUNDLE.")
     if isinstance(error, _UNREACHABLE):
-        return StorageError(f"{endpoint} cannot be reached; check the address, the network and any proxy.")
+        return Unavailable(f"{endpoint} cannot be reached; check the address, the network and any proxy.")
     if isinstance(error, boto.ParamValidationError):
-        return StorageError(f"'{bucket}' is not a possible bucket name, or the path below it is not valid.")
-    return StorageError(f"{action} on s3://{bucket} could not be sent ({type(error).__name__}).")
+        return StorageError(f"'{what}' has no possible bucket name, or the path below it is not valid.")
+    return StorageError(f"{action} on {what} could not be sent ({type(error).__name__}).")

@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore import exceptions as boto
 
-from anonlib.storage.base import StorageError
+from anonlib.storage.base import Unavailable
 
 TRIES = 5
 FIRST_PAUSE_S = 0.1
@@ -24,6 +24,7 @@ _CUT = (
     boto.IncompleteReadError,
     boto.ConnectionClosedError,
     OSError,
+    Unavailable,
 )
 
 # (first byte, byte after the last or None for the end, etag or None) -> the answer of GetObject.
@@ -93,7 +94,7 @@ class S3Reader(io.RawIOBase):
             try:
                 count = self._read_some(view)
             except boto.FlexibleChecksumError as error:
-                raise StorageError(f"{self._name} does not match its checksum; try again.") from error
+                raise Unavailable(f"{self._name} does not match its checksum; try again.") from error
             except _CUT as error:
                 cause = error
                 self._drop()
@@ -104,7 +105,9 @@ class S3Reader(io.RawIOBase):
                     self._drop()
                 return count
             self._drop()
-        raise StorageError(
+        if isinstance(cause, Unavailable):
+            raise cause
+        raise Unavailable(
             f"{self._name} stopped after {self._offset} of {self._size} bytes, {TRIES} times; "
             "check the network and run again."
         ) from cause

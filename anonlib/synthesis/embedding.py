@@ -9,7 +9,6 @@ terms are one file, which ships with anonlib (embedding.onnx; see embedding.md b
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib import resources
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from anonlib.models.card import Crop, Input
 from anonlib.models.runtime import Engine, load_engine
+from anonlib.models.together import once
 from anonlib.privacy.subjects import normalized
 from anonlib.records import EMBEDDING_DIM
 from anonlib.synthesis import crops
@@ -60,7 +60,7 @@ class Embedding:
     data: bytes = field(repr=False)
     device: str = "cpu"
 
-    @cached_property
+    @once
     def engine(self) -> Engine:
         """The network, loaded where it is first used."""
         return load_engine(self.data, device=self.device)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from anonlib.config import ConfigError, InputConfig, JobConfig, OutputConfig, PlaceConfig
+from anonlib.config import ConfigError, no_job
 from anonlib.datasets import open_dataset
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline.engines import scan_models
@@ -59,12 +59,7 @@ def fit_decoder(
         raise ConfigError("a decoder says under which terms its photos may be used; give them by --terms")
     if faces < LEAST_FACES:
         raise ConfigError(f"a decoder needs at least {LEAST_FACES} faces; --faces is {faces}")
-    # A scan without a job: what it takes from one are its limits and the detector.
-    job = JobConfig(
-        input=InputConfig(uri=uri),
-        output=OutputConfig(uri=str(output)),
-        workspace=PlaceConfig(uri=f"{output}.none"),
-    )
+    job = no_job()
     gatherer = Gatherer(job, {name: model_bytes(name) for name in scan_models(job)}, example_of)
     gathered = gatherer.gather(open_dataset(uri), faces, report)
     used = len(gathered.examples)

@@ -25,6 +25,8 @@ from anonlib.faces.detect import Faces
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.outcome import Outcome
 
+SHARD = "00000"
+
 
 @pytest.fixture(scope="module")
 def audited(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -54,9 +56,9 @@ def boxes(*rows: tuple[float, float, float, float]) -> Faces:
     )
 
 
-def landmark_error(looked: Evidence) -> float:
+def landmark_error(looked: Evidence, least: int = 6) -> float:
     used = looked.replaced & looked.released.found
-    assert used.sum() >= 6
+    assert used.sum() >= least
     return float(np.nanmedian(mesh_error(looked.clear.mesh[used], looked.released.mesh[used])))
 
 
@@ -64,7 +66,6 @@ def test_every_labelled_face_is_there_once(gathered: Evidence) -> None:
     assert gathered.labelled
     assert Counter(Counter(gathered.subjects.tolist()).values()) == {2: 12}
     assert (gathered.images, gathered.quarantined) == (27, 0)
-    assert len(gathered.labelled_fallbacks) == 24
     assert set(gathered.looks) == {"clear", "released", "blur", "pixelate", "solid"}
     for look in gathered.looks.values():
         for name in RECOGNIZERS:
@@ -185,22 +186,23 @@ def test_shards_are_reported_as_they_are_done(copied: JobConfig) -> None:
     ]
 
 
-def test_a_folder_under_new_keys_is_paired_like_a_tar(finished: Run, gathered: Evidence, tmp_path: Path) -> None:
+def test_a_folder_under_new_keys_is_paired_like_a_tar(people_tars: Path, gathered: Evidence, tmp_path: Path) -> None:
     folder = tmp_path / "input"
     folder.mkdir()
-    for tar in sorted(finished.input.glob("*.tar")):
-        for name, content in images(tar).items():
-            (folder / name).write_bytes(content)
+    for name, content in images(people_tars / f"{SHARD}.tar").items():
+        (folder / name).write_bytes(content)
     looked = gather(run_job(folder, tmp_path, rekey=True).config)
-    assert (len(looked.subjects), looked.images) == (24, 27)
-    assert landmark_error(looked) < 0.15
+    assert (len(looked.subjects), looked.images) == (8, 9)
+    assert landmark_error(looked, least=4) < 0.15
     ours, theirs = (one.clear.vectors["faceres"][:, 0] for one in (looked, gathered))
-    assert sorted(ours.tolist()) == sorted(theirs.tolist())
+    tarred = [face.startswith(f"{SHARD}/") for face in gathered.faces]
+    assert sorted(ours.tolist()) == sorted(theirs[tarred].tolist())
 
 
-def test_a_redaction_has_no_classes_and_a_lost_face_is_judged_where_it_was(people_tars: Path, tmp_path: Path) -> None:
-    looked = gather(run_job(people_tars, tmp_path, method={"name": "solid"}, input={"uri": str(people_tars)}).config)
-    assert len(looked.subjects) == len(set(looked.names.tolist())) == 24
+def test_a_redaction_has_no_classes_and_a_lost_face_is_judged_where_it_was(one_shard: Run, tmp_path: Path) -> None:
+    source = one_shard.input
+    looked = gather(run_job(source, tmp_path, method={"name": "solid"}, input={"uri": str(source)}).config)
+    assert len(looked.subjects) == len(set(looked.names.tolist())) == 8
     assert not looked.labelled  # and a redaction asks nobody who he is, so everybody is his own
     assert not looked.released.found.any()
     assert (looked.classes == -1).all() and (looked.people == -1).all()

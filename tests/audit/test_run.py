@@ -13,6 +13,7 @@ from click.testing import Result
 from runs import SECRET, Run
 from typer.testing import CliRunner
 
+from anonlib.audit import run
 from anonlib.audit.attackers import learned
 from anonlib.audit.downstream import NAME as TASK
 from anonlib.audit.findings import Report
@@ -100,7 +101,10 @@ def test_no_original_key_or_person_is_in_the_report(audited: Audit, finished: Ru
         assert not [person for person in people if person in text], name
 
 
-def test_a_leak_that_comes_after_is_found_and_the_old_audit_is_gone(audited: Audit, tmp_path: Path) -> None:
+def test_a_leak_that_comes_after_is_found_and_the_old_audit_is_gone(
+    audited: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "write_pdf", lambda page: b"not set again")
     shutil.copytree(audited.job.parent, tmp_path / "copy")
     job = tmp_path / "copy" / "job.yaml"
     job.write_text(job.read_text().replace(str(audited.job.parent), str(tmp_path / "copy")))
@@ -110,6 +114,7 @@ def test_a_leak_that_comes_after_is_found_and_the_old_audit_is_gone(audited: Aud
     failed = {line.name for line in report.gate.lines if not line.passed}
     assert done.exit_code == 4 and "certificate" in failed
     assert any(one.found and one.name == "file of nobody's" for one in report.leaks)
+    assert (tmp_path / "copy" / "release" / "report.pdf").read_bytes() == b"not set again"
 
 
 def _sidecars(folder: Path) -> list[str]:

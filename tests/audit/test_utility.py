@@ -13,7 +13,6 @@ from anonlib.audit.findings import Measure
 from anonlib.audit.utility import (
     another_photo,
     expression_kept,
-    fallbacks,
     gender_kept,
     measures,
     mesh_error,
@@ -158,10 +157,3 @@ def test_judges_are_held_against_themselves_on_two_photos_of_one_person(seen: Ev
     first = {name: SEEN[name][:6] for name in ("female", "age")} | {"age": floats(1, 2, 3, 4, 5, 6)}
     other = another_photo(replace(look, **first), subjects)
     np.testing.assert_array_equal(other.age, floats(3, 4, 5, 2, 1, NAN))
-
-
-def test_fallbacks_are_counted_by_reason_whatever_their_numbers() -> None:
-    found = fallbacks([None, "covers only 95% of it", "covers only 9.5% of it", "hidden", None])
-    assert (found.faces, found.solid, found.share) == (5, 3, 0.6)
-    assert found.reasons == {"covers only N% of it": 2, "hidden": 1}
-    assert np.isnan(fallbacks([]).share)

@@ -13,16 +13,17 @@ from anonlib.pipeline.job import Job
 
 @pytest.fixture(scope="module")
 def on_ray(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of the same job run by two actors, its secret in the environment."""
+    """The root of the same job run by two actors on two shards each, in small chunks, its secret in the environment."""
     root = tmp_path_factory.mktemp("ray")
-    config = job(finished.input, root, ray={"actors": 2}, secret={"env": "ANONLIB_TEST_SECRET"})
+    how = {"ray": {"actors": 2, "shards": 2}, "limits": {"chunk": 5, "memory_mib": 4}}
+    config = job(finished.input, root, **how, secret={"env": "ANONLIB_TEST_SECRET"})
     with started(config, root / "process", ANONLIB_TEST_SECRET=SECRET) as run:
         assert run.finish() == 0, run.complaints
         assert json.loads(run.lines[-1])["committed"] == finished.summary.shards
     return root
 
 
-def test_two_actors_on_ray_end_in_the_bytes_of_a_serial_run(finished: Run, on_ray: Path) -> None:
+def test_two_actors_on_two_shards_each_end_in_the_bytes_of_a_serial_run(finished: Run, on_ray: Path) -> None:
     assert finished.summary.released > 20 and finished.summary.faces > 20
     assert contents(on_ray / "release") == contents(finished.output)
 
@@ -46,13 +47,13 @@ def test_a_second_run_does_nothing(finished: Run) -> None:
     assert stamps() == before
 
 
-def test_only_the_secret_and_the_name_of_the_release_make_new_keys(finished: Run, tmp_path: Path) -> None:
+def test_only_the_secret_and_the_name_of_the_release_make_new_keys(one_shard: Run, tmp_path: Path) -> None:
     def keys(root: str, secret: str, release: str) -> list[str]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ANONLIB_TEST_SECRET", secret)
             places = {"output": {"uri": str(tmp_path / root / "release"), "release": release}}
             changes = places | {"secret": {"env": "ANONLIB_TEST_SECRET"}, "method": {"name": "solid"}, "rekey": True}
-            return [row["key"] for row in manifest(run_job(finished.input, tmp_path / root, **changes).output)]
+            return [row["key"] for row in manifest(run_job(one_shard.input, tmp_path / root, **changes).output)]
 
     first = keys("first", SECRET, "one")
     assert keys("again", SECRET, "one") == first

@@ -107,6 +107,25 @@ def test_a_missing_or_short_secret_is_a_sentence(source: Path, tmp_path: Path, m
         Job(job(source, tmp_path, secret={"file": str(tmp_path / "nowhere")}, **SOLID))
 
 
+def test_what_was_planned_with_one_secret_is_not_rendered_with_another(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANONLIB_TEST_SECRET", f"not {SECRET}")
+    other = {"secret": {"env": "ANONLIB_TEST_SECRET"}}
+    planned = Job(job(source, tmp_path, **SOLID))
+    planned.scan()
+    plan = planned.make_plan()
+    with pytest.raises(ConfigError, match="holds another secret than the one that the workspace"):
+        Job(job(source, tmp_path, **SOLID, **other))
+    planned.render(plan)
+    before = contents(tmp_path / "release")
+    # Nor is a release gone on with, from a workspace that knows nothing of the first secret.
+    elsewhere = {"workspace": {"uri": str(tmp_path / "another")}}
+    with pytest.raises(JobError, match="holds a release of another job"):
+        Job(job(source, tmp_path, **SOLID, **other, **elsewhere)).run()
+    assert contents(tmp_path / "release") == before
+
+
 def test_a_secret_that_nobody_gave_is_made_once_and_stays_in_the_workspace(source: Path, tmp_path: Path) -> None:
     run_job(source, tmp_path, secret={}, **SOLID)
     made = (tmp_path / "workspace" / "secret").read_bytes()

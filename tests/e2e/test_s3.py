@@ -39,23 +39,23 @@ def least_privilege(source: str, workspace: str, release: str) -> dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def cloud(s3: S3Server, finished: Run) -> Cloud:
+def cloud(s3: S3Server, one_shard: Run) -> Cloud:
     with s3.acting_as():
         buckets = [s3.bucket() for _ in range(3)]
         source = open_storage(f"s3://{buckets[0]}/photos", s3.options)
-        for path in sorted(finished.input.iterdir()):
+        for path in sorted(one_shard.input.iterdir()):
             source.publish(path.name, path)
         return Cloud(s3, *buckets, s3.user(least_privilege(*buckets)))
 
 
-def on_s3(cloud: Cloud, root: Path, finished: Run, **changes: Any) -> JobConfig:
+def on_s3(cloud: Cloud, root: Path, one_shard: Run, **changes: Any) -> JobConfig:
     return job(
         f"s3://{cloud.input}/photos",
         root,
         output={"uri": f"s3://{cloud.release}/november", "release": "tests"},
         workspace={"uri": f"s3://{cloud.workspace}/november"},
         storage={"endpoint_url": cloud.server.endpoint, "region": "us-east-1"},
-        secret=finished.config.secret.model_dump(),
+        secret=one_shard.config.secret.model_dump(),
         **changes,
     )
 
@@ -67,13 +67,13 @@ def downloaded(uri: str, cloud: Cloud, to: Path) -> Path:
     return to
 
 
-def test_s3_to_s3_with_the_least_rights_gives_the_bytes_of_a_disk(cloud: Cloud, finished: Run, tmp_path: Path) -> None:
-    config = on_s3(cloud, tmp_path, finished)
+def test_s3_to_s3_with_the_least_rights_gives_the_bytes_of_a_disk(cloud: Cloud, one_shard: Run, tmp_path: Path) -> None:
+    config = on_s3(cloud, tmp_path, one_shard)
     with cloud.server.acting_as(cloud.user):
         summary = Job(config).run()
-        assert summary == finished.summary
+        assert summary == one_shard.summary
         release = downloaded(config.output.uri, cloud, tmp_path / "release")
-        assert contents(release) == contents(finished.output)
+        assert contents(release) == contents(one_shard.output)
         reports: list[str] = []
         again = Job(config, report=lambda stage, outcome, units: reports.append(stage)).run()
         assert again == summary and reports == []
@@ -86,18 +86,18 @@ def test_the_job_may_not_delete_from_its_release(cloud: Cloud) -> None:
             storage.delete("run.json")
 
 
-def test_a_wrong_secret_is_one_sentence(cloud: Cloud, finished: Run, tmp_path: Path) -> None:
+def test_a_wrong_secret_is_one_sentence(cloud: Cloud, one_shard: Run, tmp_path: Path) -> None:
     wrong = Credentials(cloud.user.key_id, "x" * 40)
     with cloud.server.acting_as(wrong), pytest.raises(StorageError) as problem:
-        Job(on_s3(cloud, tmp_path, finished)).run()
+        Job(on_s3(cloud, tmp_path, one_shard)).run()
     said = str(problem.value)
     assert "secret" in said and "\n" not in said and "Traceback" not in said
     assert cloud.user.secret not in said and "x" * 40 not in said
 
 
 def test_a_user_who_may_not_read_the_input_is_told_which_right_is_missing(
-    cloud: Cloud, finished: Run, tmp_path: Path
+    cloud: Cloud, one_shard: Run, tmp_path: Path
 ) -> None:
     nobody = cloud.server.user(least_privilege("another", cloud.workspace, cloud.release))
     with cloud.server.acting_as(nobody), pytest.raises(StorageError, match=cloud.input):
-        Job(on_s3(cloud, tmp_path, finished)).run()
+        Job(on_s3(cloud, tmp_path, one_shard)).run()

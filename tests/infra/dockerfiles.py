@@ -72,7 +72,7 @@ def _final(lines: list[str]) -> Iterator[str]:
         yield "the image does not run as a user with a number other than 0, which runAsNonRoot needs"
     if not any(line.startswith("HEALTHCHECK") and "doctor" in line for line in last):
         yield "the image has no health check"
-    if "RAY_USAGE_STATS_ENABLED=0" not in everything:
+    if "RAY_USAGE_STATS_ENABLED=0" not in everything or "RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1" not in everything:
         yield "Ray would report its use"
     if not any("PATH=/opt/venv/bin" in line and "/etc/profile.d/" in line for line in last):
         yield "a login shell would not find anonlib"

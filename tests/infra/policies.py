@@ -11,9 +11,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import boto3
 from botocore.exceptions import ClientError
-from s3server import REGION, Credentials, S3Server
+from runs import SECRET
+from s3server import Credentials, S3Server
 
 from anonlib.pipeline.certify import CERTIFICATE
 from anonlib.pipeline.places import AUDIT_FILES, STATEMENT
@@ -41,7 +41,7 @@ class Cloud:
             sealed = kms.encrypt(KeyId=names[key], Plaintext=b"1")["CiphertextBlob"]
             names[f"sealed_by_{key}"] = b64encode(sealed).decode()
         secret = server.client("secretsmanager").create_secret(
-            Name=f"{SECRET_NAME}-{names['input_bucket']}", SecretString="x" * 40
+            Name=f"{SECRET_NAME}-{names['input_bucket']}", SecretString=SECRET, KmsKeyId=names["secret_key"]
         )
         return cls(server, names | {"secret": secret["ARN"]})
 
@@ -55,8 +55,7 @@ class Cloud:
         for bucket, keys in KEYS.items():
             for key in keys:
                 self.server.client().put_object(Bucket=self.names[f"{bucket}_bucket"], Key=key, Body=b"1")
-        session = boto3.session.Session(who.key_id, who.secret, region_name=REGION)
-        clients = {name: session.client(name, endpoint_url=self.server.endpoint) for name in SERVICES}
+        clients = {name: self.server.client_of(who, name) for name in SERVICES}
         return {name for name, call in CALLS.items() if self._may(name, call, clients)}
 
     def _may(self, name: str, call: Call, clients: dict[str, Any]) -> bool:

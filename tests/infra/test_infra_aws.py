@@ -17,9 +17,7 @@ from anonlib import __version__
 
 ROOT = Path(__file__).parents[2]
 PROFILE = re.compile(r"arn:aws:iam::\d{12}:instance-profile/(\S+)")
-KEYS = re.compile(
-    r"AKIA[0-9A-Z]{16}|aws_(?:access|secret|session)|ssh_private_key|ANONLIB_SECRET=(?!\"\$\()", re.IGNORECASE
-)
+KEYS = re.compile(r"AKIA[0-9A-Z]{16}|aws_(?:access|secret|session)|ssh_private_key|ANONLIB_SECRET", re.IGNORECASE)
 OURS = "registry.example.com/anonlib:"
 
 
@@ -73,10 +71,10 @@ def _whole(root: Path, text: str, given: dict[str, Any], terraform: str) -> Iter
     yield from (f"{one} does not exist" for one in given["file_mounts"].values() if not (root / one).exists())
     if f'cluster     = "{given["cluster_name"]}"' not in terraform:
         yield "the head may not end workers of a cluster of this name"
-    for kind in ("head", "worker"):
-        commands = " ".join(given[f"{kind}_start_ray_commands"])
-        if 'SecretId="anonlib-job"' not in commands or f'"{given["provider"]["region"]}"' not in commands:
-            yield f"the {kind} does not ask for the job's secret where it lies"
+    if f"--env=AWS_DEFAULT_REGION={given['provider']['region']}" not in given["docker"]["run_options"]:
+        yield "machines do not ask for the job's secret where it lies"
+    if yaml.safe_load((root / "infra" / "kuberay" / "job.yaml").read_text())["secret"] != {"manager": "anonlib-job"}:
+        yield "machines have no secret but the one in Secrets Manager, and the job takes another"
     if "--dashboard-host=127.0.0.1" not in " ".join(given["head_start_ray_commands"]):
         yield "whoever reaches the head's dashboard runs code on it"
     if given["provider"].get("cache_stopped_nodes") is not False:
@@ -102,7 +100,7 @@ PLANTED = {
     "statistics": ("RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=1", "report"),
     "privileges": ("    - --security-opt=no-new-privileges\n", "", "gain"),
     "a key": ("  ssh_user: ubuntu", "  ssh_user: ubuntu\n  ssh_private_key: ~/.ssh/id", "holds a key"),
-    "a secret in clear": ('ANONLIB_SECRET="$(python', 'ANONLIB_SECRET="abc$(python', "holds a key"),
+    "a secret in clear": ("--env=RAY_USAGE", "--env=ANONLIB_SECRET=abc\n    - --env=RAY_USAGE", "holds a key"),
     "no such file": (": infra/kuberay", ": infra/kuberai", "does not exist"),
     "another cluster": ("cluster_name: anonlib", "cluster_name: other", "of this name"),
     "another region": ("region: eu-central-1", "region: us-east-1", "where it lies"),

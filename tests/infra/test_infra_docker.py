@@ -22,6 +22,7 @@ PLANTED = {
     "a secret": ("Dockerfile", "ARG TORCH_INDEX", "ARG ANONLIB_SECRET\nARG TORCH_INDEX", "in a layer"),
     "a password": ("Dockerfile", "RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=0 PIP_TOKEN=1", "in a layer"),
     "statistics": ("Dockerfile", "RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=1", "report"),
+    "statistics on statistics": ("Dockerfile", "http://127.0.0.1:9", "https://usage.example.com", "report"),
     "models that nobody checked": ("Dockerfile", "models check --set core", "models list", "models check"),
     "a login shell": ("Dockerfile", "/etc/profile.d/", "/etc/", "login shell"),
     "a cache in a layer": ("Dockerfile", "--no-cache-dir --no-deps .", "--no-deps .", "DL3042"),

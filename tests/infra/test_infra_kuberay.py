@@ -50,8 +50,8 @@ PLANTED = {
     ),
     "a secret in clear": (
         "rayjob.yaml",
-        "valueFrom:\n                    secretKeyRef: {name: anonlib, key: secret}",
-        "value: abc",
+        "# - name: ANONLIB_SECRET",
+        "- {name: ANONLIB_SECRET, value: abc}",
         "stands in the manifest",
     ),
     "a secret for the submitter": (
@@ -76,7 +76,8 @@ PLANTED = {
     "an open head": ("namespace.yaml", "kind: NetworkPolicy", "kind: NetworkPolice", "no NetworkPolice"),
     "no such file": ("kustomization.yaml", "files: [job.yaml]", "files: [jobs.yaml]", "does not exist"),
     "no such map": ("kustomization.yaml", "name: anonlib-job", "name: anonlib-jobs", "ConfigMap anonlib-job "),
-    "another secret": ("job.yaml", "env: ANONLIB_SECRET", "file: /etc/secret", "does not take its secret"),
+    "another secret": ("job.yaml", "manager: anonlib-job", "file: /etc/secret", "does not take its secret"),
+    "a secret that nobody gets": ("job.yaml", "manager: anonlib-job", "env: ANONLIB_SECRET", "not where it is"),
     "no YAML": ("rayjob.yaml", "spec:\n", "spec\n", "not YAML"),
 }
 
@@ -102,6 +103,19 @@ def test_a_planted_mistake_is_found(mistake: str, tmp_path: Path) -> None:
     assert any(said in one for one in found(folder)), found(folder)
 
 
+def test_without_secrets_manager_pods_take_the_secret_of_kubernetes(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(KUBERAY, tmp_path / "kuberay"))
+    text = (folder / "job.yaml").read_text()
+    (folder / "job.yaml").write_text(text.replace("manager: anonlib-job", "env: ANONLIB_SECRET", 1))
+    for name in ("rayjob.yaml", "raycronjob.yaml"):
+        text = (folder / name).read_text()
+        for line in ("- name: ANONLIB_SECRET", "  valueFrom:", "    secretKeyRef:"):
+            assert text.count(f"# {line}") == 1
+            text = text.replace(f"# {line}", line)
+        (folder / name).write_text(text)
+    assert found(folder) == []
+
+
 def test_every_file_has_a_planted_mistake() -> None:
     assert {path.name for path in KUBERAY.iterdir()} == {name for name, *_ in PLANTED.values()}
 
@@ -113,7 +127,10 @@ def test_the_job_file_is_a_job_for_every_month() -> None:
     spec.loader.exec_module(script)
     job = script.config_of(KUBERAY / "job.yaml", "2026-11")
     assert (job.input.uri, job.output.uri) == ("s3://photos/2026-11/*.tar", "s3://anonlib-release/2026-11")
-    assert job.ray.address is None and job.secret.env == "ANONLIB_SECRET"
+    assert job.ray.address is None and job.secret.manager == "anonlib-job"
+    terraform = ROOT / "infra" / "terraform"
+    assert '"${var.name}-job"' in (terraform / "secret.tf").read_text()
+    assert 'default     = "anonlib"' in (terraform / "variables.tf").read_text()
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:

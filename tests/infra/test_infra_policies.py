@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 from policies import ASIDE, CERTIFIED, DECISION, KEYS, LOOKS, POLICIES, PROBE, REPORTS, ROLES, SHARD, Cloud, named
-from runs import SECRET, job
+from runs import SECRET, Run, job
 from s3server import Credentials, S3Server, policy
 
 from anonlib.audit.statement import publish
 from anonlib.audit.verify import verify
-from anonlib.config import JobConfig
+from anonlib.config import ConfigError, JobConfig
 from anonlib.pipeline.job import Job
+from anonlib.pipeline.places import open_places
 from anonlib.pipeline.purge import purge
+from anonlib.pipeline.secret import open_keyring
+from anonlib.pipeline.vault import from_manager
 from anonlib.storage import AccessDenied, StorageOptions, open_storage
 
 WRITE = ("put", "upload")
@@ -115,8 +118,6 @@ def test_no_role_may_read_what_another_alone_needs() -> None:
 
 
 def on_cloud(cloud: Cloud, root: Path, **changes: Any) -> JobConfig:
-    secret = root / "secret"
-    secret.write_text(SECRET)
     names = cloud.names
     return job(
         f"s3://{names['input_bucket']}/photos",
@@ -124,17 +125,17 @@ def on_cloud(cloud: Cloud, root: Path, **changes: Any) -> JobConfig:
         output={"uri": f"s3://{names['release_bucket']}/2026-11"},
         workspace={"uri": f"s3://{names['workspace_bucket']}/2026-11"},
         storage={"endpoint_url": cloud.server.endpoint, "region": "us-east-1"},
-        secret={"file": str(secret)},
+        secret={"manager": names["secret"]},
         **changes,
     )
 
 
-def test_a_whole_release_passes_from_role_to_role(s3: S3Server, people_tars: Path, tmp_path: Path) -> None:
+def test_a_whole_release_passes_from_role_to_role(s3: S3Server, one_shard: Run, tmp_path: Path) -> None:
     cloud = Cloud.made(s3)
     config = on_cloud(cloud, tmp_path)
     with s3.acting_as():
         source = open_storage(config.input.uri, s3.options)
-        for path in sorted(people_tars.iterdir()):
+        for path in sorted(one_shard.input.iterdir()):
             source.publish(path.name, path)
     with s3.acting_as(cloud.user("scan")):
         assert open_storage(config.workspace.uri, s3.options).probe().details == ()
@@ -150,7 +151,7 @@ def test_a_whole_release_passes_from_role_to_role(s3: S3Server, people_tars: Pat
     with s3.acting_as(cloud.user("audit")):
         release = open_storage(config.output.uri, options)
         for _ in range(2):
-            publish(release, SECRET.encode(), {"report.json": b"{}\n"}, [])
+            publish(release, open_keyring(config, open_places(config)).secret, {"report.json": b"{}\n"}, [])
     with s3.acting_as(cloud.user("verify")):
         assert verify(open_storage(config.output.uri, options)).audit is not None
         with pytest.raises(AccessDenied):
@@ -161,6 +162,17 @@ def test_a_whole_release_passes_from_role_to_role(s3: S3Server, people_tars: Pat
     with s3.acting_as():
         left = [entry.path for entry in open_storage(config.workspace.uri, options).list()]
     assert left == ["purged.json"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_needs_the_secret_reads_it_and_nobody_else(cloud: Cloud, tmp_path: Path, role: str) -> None:
+    config = on_cloud(cloud, tmp_path)
+    with cloud.server.acting_as(cloud.user(role)):
+        if "secret read" in ALLOWED[role]:
+            assert from_manager(config)[0] == SECRET.encode()
+        else:
+            with pytest.raises(ConfigError, match="may not do secretsmanager:GetSecretValue on the secret arn:"):
+                from_manager(config)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -121,3 +123,12 @@ def test_prepare_refuses_crops_of_another_size() -> None:
     gray = replace(MODELS["centerface"])
     with pytest.raises(ValueError, match="but got"):
         prepare(gray, np.zeros((1, 64, 64), dtype=np.uint8))
+
+
+def test_openvino_reports_to_nobody() -> None:
+    """Its import would send an event to Google Analytics, in a thread, from every process of a job."""
+    code = (
+        "import sys; from anonlib.models import runtime; runtime.has_bf16(); print(sys.modules['openvino_telemetry'])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "None\n"

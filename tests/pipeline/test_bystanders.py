@@ -15,16 +15,16 @@ from anonlib.pipeline.bystanders import Bystanders
 from anonlib.pipeline.job import Job
 
 
-def sampling(finished: Run, fitted: Fit, root: Path, other_angle: float) -> JobConfig:
+def sampling(one_shard: Run, fitted: Fit, root: Path, other_angle: float) -> JobConfig:
     method = {"name": "sampling", "decoder": str(fitted.path), "own_angle": 60, "other_angle": other_angle}
-    return planned_copy(finished, root, method=method)
+    return planned_copy(one_shard, root, method=method)
 
 
 def test_a_face_that_comes_near_anybody_gets_the_next_identity_and_in_the_end_none(
-    finished: Run, fitted: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_shard: Run, fitted: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Bystanders, "near", lambda self, faces: np.ones(len(faces), bool))
-    config = sampling(finished, fitted, tmp_path, 30)
+    config = sampling(one_shard, fitted, tmp_path, 30)
     summary = Job(config).run()
     rows = by_key(Path(config.output.uri))
     reasons = {face["reason"] for row in rows.values() for face in row["faces"]}
@@ -32,7 +32,7 @@ def test_a_face_that_comes_near_anybody_gets_the_next_identity_and_in_the_end_no
     assert "every surrogate was tried, and the last came near somebody of the dataset" in reasons
 
 
-def test_everybody_is_a_bystander_and_the_angle_is_the_methods(finished: Run, fitted: Fit, tmp_path: Path) -> None:
+def test_everybody_is_a_bystander_and_the_angle_is_the_methods(one_shard: Run, fitted: Fit, tmp_path: Path) -> None:
     seen: list[tuple[int, float, bool]] = []
     real = Bystanders.near
 
@@ -47,6 +47,6 @@ def test_everybody_is_a_bystander_and_the_angle_is_the_methods(finished: Run, fi
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Bystanders, "near", watched)
-        Job(sampling(finished, fitted, tmp_path, 30)).run()
-    assert {people for people, _, _ in seen} == {12}
+        Job(sampling(one_shard, fitted, tmp_path, 30)).run()
+    assert {people for people, _, _ in seen} == {8}
     assert seen and all(close == (angle < 30) for _, angle, close in seen)

@@ -19,12 +19,12 @@ from scans import SCAN, DrawnScan, drawn_scan
 from anonlib.audit.verify import verify
 from anonlib.config import ConfigError, JobConfig, load_config
 from anonlib.pipeline.cells import hiding, layout, stage
-from anonlib.pipeline.cells.layout import FACES_A_CELL, WHOLE_UP_TO, Layout, cells_of, rooms_of
+from anonlib.pipeline.cells.layout import Layout, cells_of, rooms_of
 from anonlib.pipeline.cells.making import CellPlan
 from anonlib.pipeline.decoding import DECODER
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.outfits import MAYBE_SAME_PERSON
-from anonlib.pipeline.places import open_places
+from anonlib.pipeline.places import open_places, scan_room
 from anonlib.pipeline.plan import Plan
 from anonlib.pipeline.runner import MakeStage, SerialRunner
 from anonlib.privacy.partition import faults
@@ -236,11 +236,14 @@ def test_cells_with_few_donors_share_a_room_with_the_nearest() -> None:
     assert rooms_of([0, 0, 0, 4000], means, 4).decks == 1000 / layout.CLASSES_A_DECK
 
 
-def test_the_number_of_faces_decides_unless_the_job_does() -> None:
-    whole = JobConfig.model_validate({"input": {"uri": "a"}, "output": {"uri": "b"}, "workspace": {"uri": "c"}})
-    assert cells_of(whole, WHOLE_UP_TO) == 1
-    assert cells_of(whole, WHOLE_UP_TO + 1) == -(-(WHOLE_UP_TO + 1) // FACES_A_CELL)
-    assert cells_of(whole.model_copy(update={"plan": whole.plan.model_copy(update={"cells": 7})}), 10) == 7
+def test_the_number_of_faces_decides_unless_the_job_does(scan: DrawnScan, tmp_path: Path) -> None:
+    room = scan_room(open_places(config(scan.root)), SCAN)
+    assert cells_of(config(tmp_path), room, scan.shards) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "WHOLE_UP_TO", PEOPLE * PHOTOS - 1)
+        patch.setattr(layout, "FACES_A_CELL", 500)
+        assert cells_of(config(tmp_path), room, scan.shards) == 3
+        assert cells_of(config(tmp_path, 1, name="sampling", texture="ksame-net"), room, scan.shards) == 1
 
 
 def test_what_looks_at_everybody_at_once_is_refused_cells() -> None:

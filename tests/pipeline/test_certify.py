@@ -30,6 +30,7 @@ from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ksame import class_centres, k_diff
 from anonlib.privacy.subjects import normalized
 from anonlib.records import MANIFEST, SUBJECTS
+from anonlib.storage import OURS
 
 TABLE, CERTIFICATE = "classes.parquet", "certificate.json"
 KEYRING = Keyring(SECRET.encode(), "tests")
@@ -112,6 +113,24 @@ def test_a_manifest_that_its_marker_does_not_name_is_not_signed(copied: JobConfi
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(JobError, match="not the one that its marker names"):
         Job(copied).run()
+
+
+def test_a_shard_that_another_job_wrote_is_not_signed(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "release" / CERTIFICATE).unlink()
+    marker = tmp_path / "release" / "commits" / "00001.json"
+    marker.write_bytes(json_bytes(json.loads(marker.read_bytes()) | {"run": "0" * 64}))
+    opened, key, blocks = plan_of(copied)
+    with pytest.raises(Untrue, match="00001 is of another job"):
+        certify(copied, opened.places, opened.keyring, key, blocks)
+
+
+def test_what_a_late_worker_left_unfinished_goes_with_the_next_run(
+    copied: JobConfig, finished: Run, tmp_path: Path
+) -> None:
+    """It died after the certificate was written, and `verify` takes no file that nobody vouches for."""
+    (tmp_path / "release" / "data" / f"{OURS}write-late").write_text("half a shard")
+    Job(copied).run()
+    assert contents(tmp_path / "release") == contents(finished.output)
 
 
 def test_quarantined_images_are_counted_and_do_not_stop_it(tmp_path: Path) -> None:

@@ -73,12 +73,12 @@ def test_no_person_of_the_training_set_is_in_the_shipped_bank() -> None:
     assert {0.0, 1.0} == set(bank.female.tolist()) and 18 <= bank.age.min() < 25 < 60 < bank.age.max() <= 80
 
 
-def test_every_person_wears_one_face_of_the_network(finished: Run, tmp_path: Path) -> None:
-    config = wearing(finished, tmp_path, name="dp-uniform")
+def test_every_person_wears_one_face_of_the_network(one_shard: Run, tmp_path: Path) -> None:
+    config = wearing(one_shard, tmp_path, name="dp-uniform")
     assert Job(config).run().code == 0
     rows = manifest(Path(config.output.uri))
     faces = [face for row in rows for face in row["faces"] if face["method"] == "dp-uniform"]
-    assert len(faces) >= 10 and len({face["surrogate_digest"] for face in faces}) <= 12
+    assert len(faces) >= 4 and len({face["surrogate_digest"] for face in faces}) <= 12
     assert all(row["status"] == RELEASED for row in rows if row["faces"])
     verify(open_storage(config.output.uri), None)
     note = json.loads((Path(config.output.uri) / "run.json").read_text())
@@ -86,8 +86,8 @@ def test_every_person_wears_one_face_of_the_network(finished: Run, tmp_path: Pat
     assert note["models"]["decoder"] == {"sha256": network.digest, "licence": network.about.terms}
 
 
-def test_a_class_keeps_all_moods_of_its_face(finished: Run, tmp_path: Path) -> None:
-    config = wearing(finished, tmp_path, name="k-diff", k=2)
+def test_a_class_keeps_all_moods_of_its_face(one_shard: Run, tmp_path: Path) -> None:
+    config = wearing(one_shard, tmp_path, name="k-diff", k=2)
     job = Job(config)
     plan = job.make_plan()
     room = Path(config.workspace.uri) / "plan" / plan.key[:16]

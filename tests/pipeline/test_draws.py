@@ -86,14 +86,14 @@ def test_a_draw_is_tied_to_release_and_secret_and_to_nothing_else(finished: Run,
     ("name", "texture", "epsilon"), [("dp-purkayastha", "linear", 20.0), ("sampling", "bank", None)]
 )
 def test_the_release_wears_the_draws_and_its_certificate_holds(
-    finished: Run, fitted: Fit, tmp_path: Path, name: str, texture: str, epsilon: float | None
+    one_shard: Run, fitted: Fit, tmp_path: Path, name: str, texture: str, epsilon: float | None
 ) -> None:
-    config = drawing(finished, fitted, tmp_path, name, method={"texture": texture})
+    config = drawing(one_shard, fitted, tmp_path, name, method={"texture": texture})
     summary = Job(config).run()
     assert summary.code == 0
     rows = manifest(Path(config.output.uri))
     faces = [face for row in rows for face in row["faces"] if face["method"] == name]
-    assert len(faces) >= 10
+    assert len(faces) >= 4
     assert {face["epsilon"] for face in faces} == {epsilon} and {face["k"] for face in faces} == {None}
     assert all(face["surrogate_digest"] for face in faces)
     assert all(row["status"] == RELEASED for row in rows if row["faces"])

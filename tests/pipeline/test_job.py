@@ -14,6 +14,8 @@ from runs import Run, job
 from anonlib.pipeline.job import ROUNDS, Job, JobError, Summary
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.runner import SerialRunner
+from anonlib.pipeline.scan import ScanStage
+from anonlib.storage import Changed, StorageError
 
 CLEAN = Summary(shards=2, committed=2, images=5, released=4, no_face=1, quarantined=0, faces=4, fallbacks=0)
 
@@ -52,6 +54,37 @@ def test_a_scan_that_fails_three_times_ends_the_job_with_a_sentence(source: Path
     with pytest.raises(JobError, match="scanning failed for 1 units after 3 rounds; 00000: its worker died"):
         Job(job(source, tmp_path, method={"name": "solid"}), runner=Flaky(ROUNDS)).run()
     assert not (tmp_path / "release" / "data").exists()
+
+
+class Renderless(SerialRunner):
+    """Scans, and fails to render for a reason."""
+
+    def __init__(self, why: Exception) -> None:
+        self.why, self.asked = why, 0
+
+    def run(self, make: Any, units: Sequence[Any]) -> Iterator[Outcome]:
+        yield from super().run(make if make.func is ScanStage else lambda: Failing(self), units)
+
+
+class Failing:
+    def __init__(self, runner: Renderless) -> None:
+        self.runner = runner
+
+    def run(self, unit: Any) -> Outcome:
+        self.runner.asked += 1
+        raise self.runner.why
+
+
+def test_a_shard_is_quarantined_for_its_data_and_not_for_its_storage(source: Path, tmp_path: Path) -> None:
+    photos.tar(source / "00001.tar", [("b.jpg", photos.jpeg(photos.nobody()))])
+    config = job(source, tmp_path, method={"name": "solid"})
+    storage = Renderless(StorageError("The disk is full."))
+    with pytest.raises(JobError, match=r"the same command goes on there: The disk is full\."):
+        Job(config, runner=storage).run()
+    assert storage.asked == 1 and not (tmp_path / "release" / "commits").exists()
+    data = Renderless(Changed("It has changed."))
+    assert Job(config, runner=data).run().quarantined == 2
+    assert data.asked == 2 * ROUNDS
 
 
 def test_every_outcome_is_reported(source: Path, tmp_path: Path) -> None:

@@ -137,15 +137,15 @@ def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(unt
 
 @installed
 def test_a_swap_goes_all_the_way_and_its_certificate_holds(
-    finished: Run, tmp_path: Path, swapping: dict[str, str]
+    one_shard: Run, tmp_path: Path, swapping: dict[str, str]
 ) -> None:
-    config = planned_copy(finished, tmp_path, method=swapping)
+    config = planned_copy(one_shard, tmp_path, method=swapping)
     job = Job(config)
     summary = job.run()
     assert summary.code == 0
     faces = [face for row in manifest(Path(config.output.uri)) for face in row["faces"]]
     worn = [face for face in faces if face["method"] == "inswapper"]
-    assert len(worn) >= 15 and all(face["mask_coverage"] > 0.85 and face["similarity"] for face in worn)
+    assert len(worn) >= 6 and all(face["mask_coverage"] > 0.85 and face["similarity"] for face in worn)
     assert all(face["fallback"] == "solid" and face["reason"] for face in faces if face["method"] == "solid")
     assert {face["k"] for face in worn} == {face["epsilon"] for face in worn} == {None}
     found = verify(open_storage(config.output.uri))
@@ -213,7 +213,7 @@ def narrowed(path: Path) -> Path:
 
 
 def test_a_change_that_leaves_the_person_recognizable_is_covered(
-    finished: Run, tmp_path: Path, untrained: bytes, monkeypatch: pytest.MonkeyPatch
+    one_shard: Run, tmp_path: Path, untrained: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The untrained network changes next to nothing, so the re-check refuses all that it does."""
     monkeypatch.setattr(lending, "shipped", lambda: untrained)
@@ -225,10 +225,10 @@ def test_a_change_that_leaves_the_person_recognizable_is_covered(
         return rendered(self, *arguments)
 
     monkeypatch.setattr(render_module.Lent, "render", noted)
-    config = embedding(tmp_path, finished)
+    config = embedding(tmp_path, one_shard)
     assert Job(config).run().code == 0
     faces = [face for row in manifest(Path(config.output.uri)) for face in row["faces"]]
-    assert {face["method"] for face in faces} == {"solid"} and len(seen) >= 15
+    assert {face["method"] for face in faces} == {"solid"} and len(seen) >= 6
     assert any(face["reason"] == "every surrogate was tried, and the last still matched the source" for face in faces)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anonlib.pipeline.outcome import FAILURES, ahead, in_chunks, sentence, without_names
+from anonlib.pipeline.outcome import FAILURES, in_chunks, sentence, without_names
 from anonlib.storage import StorageError
 
 
@@ -78,28 +78,3 @@ def test_a_reason_without_a_name_stays_as_it_is() -> None:
 def test_a_key_of_any_signs_is_no_pattern(key: str, before: str, after: str) -> None:
     without_names(f"{before} {key} {after}", [key])
     assert "…" in without_names(f"the file {key} is lost", [key])
-
-
-def test_what_is_made_ahead_comes_in_order_and_no_further_ahead_than_allowed() -> None:
-    begun: list[int] = []
-
-    def make(item: int) -> int:
-        begun.append(item)
-        return item * item
-
-    out = []
-    for item, made in ahead(make, iter(range(20)), most=3):
-        out.append((item, made))
-        assert len(begun) <= len(out) + 3
-    assert out == [(item, item * item) for item in range(20)]
-    assert list(ahead(make, [])) == []
-
-
-def test_what_making_raises_is_raised_at_its_turn() -> None:
-    def make(item: int) -> int:
-        return 6 // item
-
-    made = ahead(make, [3, 2, 0, 1])
-    assert [next(made), next(made)] == [(3, 2), (2, 3)]
-    with pytest.raises(ZeroDivisionError):
-        next(made)

@@ -51,6 +51,14 @@ def test_a_secret_from_outside_is_said_not_to_be_ours(copied: JobConfig, tmp_pat
     assert (tmp_path / "secret").exists()
 
 
+@pytest.mark.parametrize("source", [{"env": "A"}, {"file": "a"}, {"manager": "a"}, {"kms": "a"}])
+def test_whose_the_secret_was_is_recorded_and_not_asked_for(
+    copied: JobConfig, tmp_path: Path, source: dict[str, str]
+) -> None:
+    shutil.rmtree(tmp_path / "workspace" / "scan")
+    assert "not ours to destroy" in purge(JobConfig.model_validate(copied.model_dump() | {"secret": source})).secret
+
+
 def test_a_secret_of_the_workspace_goes_with_it(copied: JobConfig, tmp_path: Path) -> None:
     (tmp_path / "workspace" / "secret").write_text("0" * 64)
     config = JobConfig.model_validate(copied.model_dump() | {"secret": {}})

@@ -1,4 +1,4 @@
-"""Every unit has an outcome, a failure is a sentence, and a shape that would hang is refused."""
+"""Every unit has an outcome, and a failure is a sentence."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from anonlib.config import ConfigError, RayConfig
+from anonlib.pipeline import patience
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import RayRunner, SerialRunner, attempt, check_shape, open_runner
-from anonlib.storage import StorageError
+from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, attempt, open_runner
+from anonlib.storage import Changed, StorageError, Unavailable
 
 
 class Stage:
@@ -24,6 +25,7 @@ class Stage:
         errors: dict[str, Callable[[], Exception]] = {
             "value": lambda: ValueError("bad\nthing"),
             "storage": lambda: StorageError("The disk is full."),
+            "changed": lambda: Changed("It has changed."),
             "eof": lambda: EOFError("cut"),
         }
         if unit in errors:
@@ -45,6 +47,39 @@ def test_every_unit_has_an_outcome_and_the_others_go_on() -> None:
     assert outcomes["eof"].error == "EOFError: cut"
 
 
+def test_only_what_failed_outside_of_the_unit_halts_the_job() -> None:
+    halts = {one.unit: one.halts for one in SerialRunner().run(Stage, ["a", "value", "storage", "changed"])}
+    assert halts == {"a": False, "value": False, "storage": True, "changed": False}
+
+
+def test_a_unit_is_repeated_until_its_storage_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late:
+        asked = 0
+
+        def run(self, unit: str) -> Outcome:
+            self.asked += 1
+            if self.asked <= 3:
+                raise Unavailable("Nobody there.")
+            return Outcome(unit)
+
+    monkeypatch.setattr(patience, "PAUSES_S", (0.0,) * 3)
+    assert attempt(Late(), "a").error is None
+    monkeypatch.setattr(patience, "PAUSES_S", (0.0,) * 2)
+    given_up = attempt(Late(), "a")
+    assert (given_up.error, given_up.halts) == ("Nobody there.", True)
+
+
+def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit() -> None:
+    def make() -> Stage:
+        raise ConfigError("the environment variable SECRET is not set on this machine")
+
+    actor = _Actor(make)
+    for unit in ("a", "b"):
+        (row,) = zip(*actor({"unit": [unit]}).values(), strict=True)
+        found = Outcome(*row)
+        assert found.unit == unit and found.halts and "SECRET" in str(found.error)
+
+
 def test_a_stage_is_made_once_and_only_for_work() -> None:
     before = Stage.made
     assert list(SerialRunner().run(Stage, [])) == []
@@ -60,12 +95,3 @@ def test_an_interrupt_is_not_swallowed() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         attempt(Interrupted(), "a")
-
-
-def test_a_shape_that_would_wait_for_ever_is_refused() -> None:
-    check_shape(2, 0, 2, 0)
-    check_shape(2, 0.5, 4, 1)
-    with pytest.raises(ConfigError, match="the cluster has 2 CPUs"):
-        check_shape(3, 0, 2, 0)
-    with pytest.raises(ConfigError, match="the cluster has 1"):
-        check_shape(2, 1, 4, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 from runs import Run, images, run_job
 
-from anonlib.faces.detect import Faces
+from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.pipeline.scan import CROP_SIDE, encode_crop, labelled_face
 from anonlib.records import EMBEDDING_DIM, FACES, IMAGES, MESH_POINTS
 
@@ -64,9 +64,29 @@ def test_a_crop_is_the_part_of_the_photo_that_its_matrix_says(finished: Run) -> 
         assert np.abs(expected.astype(int) - crop).mean() < 4
 
 
-def test_a_redaction_keeps_no_biometrics(finished: Run, tmp_path: Path) -> None:
-    run = run_job(finished.input, tmp_path, method={"name": "solid"})
-    for path in run.workspace.glob("scan/*/faces/*.parquet"):
+@pytest.fixture(scope="module")
+def redacted(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[int]]:
+    """A redaction by a worker that may hold 1 MiB, and how many photos were detected in at once."""
+    together: list[int] = []
+    detect = CenterFaceDetector.detect
+
+    def counted(detector: CenterFaceDetector, images: Any, *more: Any) -> list[Faces]:
+        together.append(len(images))
+        return detect(detector, images, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CenterFaceDetector, "detect", counted)
+        how = {"method": {"name": "solid"}, "limits": {"memory_mib": 1}}
+        return run_job(finished.input, tmp_path_factory.mktemp("redacted"), **how), together
+
+
+def test_a_worker_with_little_memory_takes_photos_one_by_one(redacted: tuple[Run, list[int]]) -> None:
+    run, together = redacted
+    assert set(together) == {1} and len(together) == run.summary.images
+
+
+def test_a_redaction_keeps_no_biometrics(redacted: tuple[Run, list[int]]) -> None:
+    for path in redacted[0].workspace.glob("scan/*/faces/*.parquet"):
         table = pq.read_table(path)
         for column in ("embedding", "crop", "mesh", "age", "female"):
             assert table.column(column).null_count == table.num_rows > 0

@@ -14,7 +14,7 @@ import photos
 import pytest
 from forgery import check
 from PIL import Image
-from runs import Run, by_key, contents, job, manifest, released, run_job
+from runs import Run, by_key, contents, manifest, planned_copy, released, run_job
 
 from anonlib.config import JobConfig
 from anonlib.pipeline import render as render_module
@@ -31,11 +31,20 @@ EMPTY = "empty-0"
 BOX = (40, 30, 120, 130)
 
 
+def copy_of(run: Run, root: Path) -> JobConfig:
+    shutil.copytree(run.output, root / "release")
+    return planned_copy(run, root)
+
+
 @pytest.fixture
 def copied(finished: Run, tmp_path: Path) -> JobConfig:
-    shutil.copytree(finished.workspace, tmp_path / "workspace")
-    shutil.copytree(finished.output, tmp_path / "release")
-    return job(finished.input, tmp_path)
+    return copy_of(finished, tmp_path)
+
+
+@pytest.fixture
+def alone(one_shard: Run, tmp_path: Path) -> JobConfig:
+    """Where everything is rendered again."""
+    return copy_of(one_shard, tmp_path)
 
 
 def log_of(config: JobConfig) -> DecisionLog:
@@ -131,17 +140,17 @@ def test_the_last_word_counts_and_undoing_it_gives_the_first_bytes_back(copied: 
     assert contents(output(copied)) == before
 
 
-def test_the_same_decisions_give_the_same_bytes_whoever_made_them_when(copied: JobConfig) -> None:
-    key = a_face(copied)
-    decide(copied, key, "mask", BOX)
-    Job(copied).run()
-    decide(copied, EMPTY, "confirmed")  # words alone: the manifest is written again without rendering
-    Job(copied).run()
-    reached, log = contents(output(copied)), log_of(copied)
-    shutil.rmtree(output(copied))
+def test_the_same_decisions_give_the_same_bytes_whoever_made_them_when(alone: JobConfig) -> None:
+    key = a_face(alone)
+    decide(alone, key, "mask", BOX)
+    Job(alone).run()
+    decide(alone, EMPTY, "confirmed")  # words alone: the manifest is written again without rendering
+    Job(alone).run()
+    reached, log = contents(output(alone)), log_of(alone)
+    shutil.rmtree(output(alone))
     log.add(Decision(shard=SHARD, key=key, verdict="mask", boxes=(BOX,), who="AB", when="2031-01-01T00:00:00Z"))
-    Job(copied).run()
-    assert contents(output(copied)) == reached
+    Job(alone).run()
+    assert contents(output(alone)) == reached
 
 
 def test_an_audit_of_the_release_before_goes_with_its_certificate(copied: JobConfig) -> None:
@@ -303,26 +312,25 @@ def test_a_quarantined_photo_is_released_with_every_face_hidden(
 
 
 def test_a_photo_that_failed_to_render_is_released_with_its_known_faces_hidden_too(
-    copied: JobConfig, monkeypatch: pytest.MonkeyPatch
+    alone: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = a_face(copied)
-    shutil.rmtree(output(copied))
+    key = a_face(alone)
+    shutil.rmtree(output(alone))
     with monkeypatch.context() as patch:
         patch.setattr(render_module, "render", lambda *_: (_ for _ in ()).throw(RuntimeError("injected")))
-        Job(copied).run()
-    assert rows(copied)[key]["status"] == "quarantined"
-    decide(copied, key, "release_masked", BOX)
-    Job(copied).run()
-    row = rows(copied)[key]
+        Job(alone).run()
+    assert rows(alone)[key]["status"] == "quarantined"
+    decide(alone, key, "release_masked", BOX)
+    Job(alone).run()
+    row = rows(alone)[key]
     assert [face["reason"] for face in row["faces"]] == [HIDDEN] * (len(row["faces"]) - 1) + [FOUND]
     assert {face["method"] for face in row["faces"]} == {"solid"} and row["status"] == "released"
     assert len(row["faces"]) >= 2
-    check(output(copied))
+    check(output(alone))
 
 
-def test_new_keys_do_not_tell_the_old_ones(finished: Run, tmp_path: Path) -> None:
-    config = job(finished.input, tmp_path, rekey=True)
-    shutil.copytree(finished.workspace, tmp_path / "workspace")
+def test_new_keys_do_not_tell_the_old_ones(one_shard: Run, tmp_path: Path) -> None:
+    config = planned_copy(one_shard, tmp_path, rekey=True)
     Job(config).run()
     decide(config, EMPTY, "mask", BOX)
     Job(config).run()

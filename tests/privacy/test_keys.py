@@ -1,6 +1,9 @@
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray import cloudpickle
 
 from anonlib.privacy.keys import Keyring
 
@@ -15,6 +18,18 @@ def test_a_secret_shorter_than_16_bytes_is_refused() -> None:
 
 def test_the_repr_never_shows_the_secret() -> None:
     assert "0123456789abcdef" not in repr(Keyring(SECRET, "r"))
+
+
+def test_a_keyring_is_never_pickled() -> None:
+    for pickler in (pickle, cloudpickle):
+        with pytest.raises(TypeError, match="never pickled"):
+            pickler.dumps({"inside": Keyring(SECRET, "r")})
+
+
+def test_the_check_is_of_the_secret_alone() -> None:
+    check = Keyring(SECRET, "r").check()
+    assert check == Keyring(SECRET, "another").check() != Keyring(SECRET + b"x", "r").check()
+    assert SECRET.hex() not in check and len(check) == 64
 
 
 @given(st.lists(text, max_size=4), st.lists(text, max_size=4))

@@ -55,7 +55,7 @@ def generator(fitted: Fit, faces: Faces) -> Generator:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run of a few seconds in two pieces, and its file."""
+    """A run of two seconds in two pieces, and its file."""
 
     folder: Path
     first: int
@@ -68,8 +68,8 @@ class Trained:
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     root = tmp_path_factory.mktemp("run")
     threads = torch.get_num_threads()
-    first = train(folder, root / "run", Settings(4.0, threads=1), ABOUT, 128, batch=4)
-    last = train(folder, root / "run", Settings(8.0, threads=1), ABOUT, 128, batch=4)
+    first = train(folder, root / "run", Settings(1.0, threads=1), ABOUT, 128, batch=4)
+    last = train(folder, root / "run", Settings(first.seconds + 1.0, threads=1), ABOUT, 128, batch=4)
     torch.set_num_threads(threads)
     network = export(root / "run", root / "out" / "net.onnx")
     card = (root / "out" / "net.md").read_text()

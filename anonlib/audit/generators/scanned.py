@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.config import InputConfig, JobConfig, OutputConfig, PlaceConfig
+from anonlib.config import no_job
 from anonlib.datasets import Dataset
 from anonlib.faces.image import ImageProblem
 from anonlib.faces.mesh import five_points
@@ -82,16 +82,13 @@ def read_photos(dataset: Dataset, rows: Iterable[Mapping[str, Any]]) -> dict[str
         ids.add(row["face_id"])
         wanted[row["face_id"].partition("/")[0]][row["key"]].append(row)
     found: dict[str, Photo] = {}
-    # What reading takes from a job are its limits.
-    limits = JobConfig(
-        input=InputConfig(uri="none"), output=OutputConfig(uri="nowhere"), workspace=PlaceConfig(uri="no-workspace")
-    )
+    job = no_job()
     for shard in dataset.shards():
         keys = wanted.pop(shard.shard_id, {})
         for sample in dataset.read(shard) if keys else ():
             if sample.key not in keys:
                 continue
-            picture = try_to_read(sample, limits)
+            picture = try_to_read(sample, job)
             if not isinstance(picture, ImageProblem):
                 found |= {row["face_id"]: view_of(picture.rgb, row) for row in keys[sample.key]}
     missing = ids - found.keys()

@@ -12,7 +12,8 @@ from threading import Lock
 
 from anonlib.audit.pairs import Both
 from anonlib.audit.review.chosen import Image
-from anonlib.faces.image import ImageProblem, decode, encode
+from anonlib.faces.apart import decode_apart
+from anonlib.faces.image import ImageProblem, encode
 from anonlib.pipeline.job import Job
 
 _QUALITY = 95
@@ -74,5 +75,6 @@ class Pictures:
     def _shown(self, data: bytes | None) -> bytes:
         if data is None:
             raise ImageProblem("there is no image where it should be")
-        picture = decode(data, max_mpx=self.job.config.limits.image_mpx)
+        limits = self.job.config.limits
+        picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
         return encode(picture.rgb, replace(picture, format="JPEG", alpha=None), jpeg_quality=_QUALITY)

@@ -23,11 +23,12 @@ _FILE = "cells/layout.json"
 _ROOMS = "cells/rooms.json"
 
 
-def cells_of(job: JobConfig, faces: int) -> int:
-    """In how many cells a dataset of so many faces is planned; 1: whole."""
-    if job.plan.cells is not None:
-        return job.plan.cells
-    return 1 if faces <= WHOLE_UP_TO or not job.may_have_cells else -(-faces // FACES_A_CELL)
+def cells_of(job: JobConfig, scan: Room, shards: Sequence[str]) -> int:
+    """In how many cells the faces of these scanned shards are planned, where the job does not say it; 1: whole."""
+    if not job.may_have_cells:
+        return 1
+    faces = sum(int(marker["faces"]) for marker in scan.markers(shards))
+    return 1 if faces <= WHOLE_UP_TO else -(-faces // FACES_A_CELL)
 
 
 @dataclass(frozen=True)

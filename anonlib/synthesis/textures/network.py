@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from importlib import resources
 
 import cv2
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.models.runtime import Engine, load_engine
+from anonlib.models.together import once
 from anonlib.privacy.subjects import normalized
 from anonlib.records import EXPRESSIONS, MESH_POINTS
 from anonlib.synthesis.appearance import dress
@@ -82,7 +83,7 @@ class NetworkDecoder:
     threads: int = 1
     device: str = "cpu"
 
-    @cached_property
+    @once
     def engine(self) -> Engine:
         """The network, loaded where it is first used."""
         return load_engine(self.data, threads=self.threads, device=self.device)

@@ -23,7 +23,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError, InputConfig, JobConfig, OutputConfig, PlaceConfig
+from anonlib.config import ConfigError, no_job
 from anonlib.datasets import open_dataset
 from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
@@ -190,7 +190,7 @@ class _Learner:
 
 def _prepare_shard(uri: str, folder: Path, strangers: NDArray[np.float32], report: Report | None, number: int) -> None:
     second = Recognizer(SECOND_RECOGNIZER, load_engine(model_bytes(SECOND_RECOGNIZER)))
-    gatherer = Gatherer(_job(uri), _models(), _Learner(second, strangers))
+    gatherer = Gatherer(no_job(), _models(), _Learner(second, strangers))
     dataset = open_dataset(uri)
     heard = {} if report is None else {"report": report}
     gathered = gatherer.gather(dataset, _EVERYTHING, shards=[dataset.shards()[number]], **heard)
@@ -232,7 +232,7 @@ def _strangers(uris: Sequence[str], folder: Path, report: Report) -> NDArray[np.
         return np.asarray(np.load(path, allow_pickle=False), np.float32)
     vectors: list[NDArray[np.float32]] = []
     for uri in uris:
-        gatherer = Gatherer(_job(uri), _models(), _vector, choosy=False)
+        gatherer = Gatherer(no_job(), _models(), _vector, choosy=False)
         vectors += gatherer.gather(open_dataset(uri), _EVERYTHING, report).examples
     found = np.stack(vectors) if vectors else np.zeros((0, 128), np.float32)
     buffer = io.BytesIO()
@@ -246,11 +246,4 @@ def _vector(image: NDArray[np.uint8], row: dict[str, Any]) -> NDArray[np.float32
 
 
 def _models() -> dict[str, bytes]:
-    return {name: model_bytes(name) for name in scan_models(_job("none"))}
-
-
-def _job(uri: str) -> JobConfig:
-    """A scan without a job: what it takes from one are its limits and the detector."""
-    return JobConfig(
-        input=InputConfig(uri=uri), output=OutputConfig(uri=f"{uri}.out"), workspace=PlaceConfig(uri=f"{uri}.none")
-    )
+    return {name: model_bytes(name) for name in scan_models(no_job())}

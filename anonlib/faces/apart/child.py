@@ -1,0 +1,132 @@
+"""The program of a decoder process: it decodes photos of strangers and may die of one.
+
+It sits at one end of a socket, its stdin: a request is a file, an answer is a line of JSON and a colour profile;
+pixels go through shared memory. Once its libraries are loaded it gives up what a decoder does not need: files to
+write, further processes, core dumps and memory without end (setrlimit(2)). When whoever started it is gone, the
+socket ends and so does this; while it decodes, alarm(2) sees to that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+from anonlib.faces.image import ImageProblem, OutOfMemory, Picture, decode
+
+READY = b"ready"
+REQUEST = struct.Struct("<Qi")
+"""Bytes of the file that follows, and the least side, -1 for none."""
+ANSWER = struct.Struct("<II")
+"""Bytes of JSON and of the colour profile that follow."""
+OUT_OF_MEMORY = 3
+"""The exit code of a child that could not get the memory which a photo asked for."""
+
+_PX_BYTES = 48  # 32-bit pixels pass through three arrays of float64 on their way to 8 bits
+_SPARE_BYTES = 128 << 20
+_OPEN_FILES = 16
+_GRACE = 2.0  # it is for who waits to say that it takes too long; the alarm is for when nobody waits any more
+_PLUGINS = (MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)  # loaded before limits are set
+
+
+def shared_bytes(max_mpx: float) -> int:
+    """What three channels and an alpha of the largest photo take."""
+    return 4 * math.ceil(max_mpx * 1e6)
+
+
+def main(read: Callable[..., Picture] = decode) -> None:
+    """Serve photo after photo until the socket ends; the last three arguments are its `DecoderProcess`'s."""
+    shared_fd, max_mpx, seconds = int(sys.argv[-3]), float(sys.argv[-2]), float(sys.argv[-1])
+    channel = socket.socket(fileno=os.dup(0))
+    shared = np.frombuffer(mmap.mmap(shared_fd, shared_bytes(max_mpx)), np.uint8)
+    os.close(shared_fd)
+    Image.preinit()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 2)  # libraries complain there of damaged files
+    in_use = _address_space()
+    _give_up_rights()
+    channel.sendall(READY)
+    while request := _received(channel, REQUEST.size):
+        size, least_side = REQUEST.unpack(request)
+        _bound_memory(in_use + size * 2 + round(max_mpx * 1e6 * _PX_BYTES) + _SPARE_BYTES)
+        signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
+        try:
+            wanted = None if least_side < 0 else least_side
+            picture = read(_received(channel, size), max_mpx=max_mpx, least_side=wanted, into=shared)
+            body, icc = json.dumps(_described(picture)).encode(), picture.icc or b""
+            _put(picture, shared)
+            del picture
+        except (MemoryError, OutOfMemory):
+            os._exit(OUT_OF_MEMORY)
+        except ImageProblem as problem:
+            body, icc = json.dumps(str(problem)).encode(), b""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        channel.sendall(ANSWER.pack(len(body), len(icc)) + body + icc)
+
+
+def _described(picture: Picture) -> dict[str, Any]:
+    rows, columns = picture.rgb.shape[:2]
+    return {
+        "rows": rows,
+        "columns": columns,
+        "alpha": picture.alpha is not None,
+        "format": picture.format,
+        "stripped": picture.stripped,
+        "notes": picture.notes,
+        "height": picture.size[0],
+        "width": picture.size[1],
+    }
+
+
+def _put(picture: Picture, shared: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    pixels = picture.rgb.size
+    if not np.may_share_memory(picture.rgb, shared):
+        shared[:pixels].reshape(picture.rgb.shape)[:] = picture.rgb
+    if picture.alpha is not None:
+        shared[pixels : pixels + picture.alpha.size].reshape(picture.alpha.shape)[:] = picture.alpha
+
+
+def _received(channel: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes; none if the other end is gone."""
+    if size == 0:
+        return b""
+    buffer = bytearray(size)
+    rest = memoryview(buffer)
+    while rest:
+        count = channel.recv_into(rest)
+        if count == 0:
+            return b""
+        rest = rest[count:]
+    return bytes(buffer)
+
+
+def _give_up_rights() -> None:
+    for what, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+    ):
+        resource.setrlimit(what, (most, most))
+
+
+def _bound_memory(most: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()

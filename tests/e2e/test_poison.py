@@ -1,0 +1,91 @@
+"""Photos that kill, starve or stall a decoder cost a row each; every other photo of the job is released."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import photos
+import poison
+import pytest
+from runs import Run, by_key, contents, job, run_job, started
+
+from anonlib.audit.verify import verify
+from anonlib.faces.apart import Decoders, pool
+from anonlib.faces.image import Picture
+from anonlib.storage import open_storage
+
+LIMITS = {"image_mpx": 1, "image_seconds": 3}
+SETTINGS: dict[str, Any] = {"method": {"name": "solid"}, "limits": LIMITS}
+POISON = {
+    "segfault": (poison.poison("segfault"), "decoding it crashed the decoder (signal SIGSEGV)"),
+    "sleep": (poison.poison("sleep"), "decoding it took longer than 3 s (limits.image_seconds)"),
+    "thirst": (poison.thirsty_tiff(0.3), "decoding it needs more memory than a photo of limits.image_mpx may take"),
+    "lie": (poison.poison("beyond"), "decoding it made the decoder answer with what is no photo"),
+}
+_TESTS = str(Path(poison.__file__).parent)
+
+
+class Counting(Decoders):
+    """Poisoned, and remembers how often each file came."""
+
+    def __init__(self) -> None:
+        super().__init__(poison.PROGRAM)
+        self.asked: Counter[bytes] = Counter()
+
+    def decode(self, data: bytes, **limits: Any) -> Picture:
+        self.asked[data] += 1
+        return super().decode(data, **limits)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tars, with two poisoned photos and three good ones each."""
+    folder = tmp_path_factory.mktemp("poison")
+    face = photos.jpeg(photos.astronaut()[:256, 100:356])
+    names = sorted(POISON)
+    for shard in range(2):
+        content = [(f"good-{shard}-0.jpg", face)]
+        for number, name in enumerate(names[shard::2], start=1):
+            content += [(f"{name}.jpg", POISON[name][0]), (f"good-{shard}-{number}.jpg", face)]
+        photos.tar(folder / f"{shard}.tar", content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def serial(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Counter[bytes]]:
+    """A serial run, and how often each file was decoded."""
+    with pytest.MonkeyPatch.context() as patch:
+        decoders = Counting()
+        patch.setattr(pool, "_OURS", decoders)
+        run = run_job(source, tmp_path_factory.mktemp("serial"), **SETTINGS)
+        decoders.close()
+    return run, decoders.asked
+
+
+def test_poison_is_quarantined_with_its_reason_and_all_else_is_released(serial: tuple[Run, Counter[bytes]]) -> None:
+    run, _ = serial
+    rows = by_key(run.output)
+    assert {key: rows[key]["reason"] for key in POISON} == {key: reason for key, (_, reason) in POISON.items()}
+    assert {row["status"] for key, row in rows.items() if key in POISON} == {"quarantined"}
+    assert {row["status"] for key, row in rows.items() if key not in POISON} == {"released"}
+    assert len(rows) == 10 == run.summary.images
+    assert (run.summary.committed, run.summary.quarantined, run.summary.code) == (2, 4, 3)
+    verify(open_storage(str(run.output)), None)
+
+
+def test_poison_is_touched_once(serial: tuple[Run, Counter[bytes]]) -> None:
+    _, asked = serial
+    assert {asked[data] for data, _ in POISON.values()} == {1}
+
+
+def test_poison_on_ray_ends_in_the_same_bytes(source: Path, serial: tuple[Run, Counter[bytes]], tmp_path: Path) -> None:
+    run, _ = serial
+    config = job(source, tmp_path, ray={"actors": 1}, **SETTINGS)
+    driver, path = "import sys, poison; poison.run(sys.argv[1])", os.environ.get("PYTHONPATH", "")
+    with started(config, tmp_path / "process", driver, PYTHONPATH=f"{_TESTS}{os.pathsep}{path}") as on_ray:
+        assert on_ray.finish() == 3, on_ray.complaints
+    assert contents(tmp_path / "release") == contents(run.output)
+    assert contents(tmp_path / "workspace") == contents(run.workspace)

@@ -1,0 +1,205 @@
+"""Jobs that ask before every write, so that a test may kill, stop or interleave them exactly there.
+
+A gap is before a write, in the middle of it (half of its bytes are in the unfinished file, or at the server) or after
+the last one; "before" the next write is after this one. This process imports what a job needs and then forks for every
+run, so a run costs its work and no imports; nothing is loaded before a fork that would not survive it. By itself it
+prints a line of JSON for each run:
+
+    python drivers.py kill JOB.yaml GAP...       one run a gap, killed there, and a last one that is left alone
+    python drivers.py race JOB.yaml SEED         two runs at once, whose writes are let through in an order drawn by lot
+    python drivers.py orphan JOB.yaml GAP THEN...   one is stopped at a gap, and wakes up when all else is done: THEN is
+                                                    another job to run, or a folder that is cleared
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from anonlib.config import JobConfig, load_config
+from anonlib.pipeline.job import Job
+from anonlib.storage import local
+from anonlib.storage.local import LocalStorage
+from anonlib.storage.s3 import S3Storage
+
+WRITES = ("publish", "claim", "delete")
+END = "before the end"
+_GO, _HALF = b"g", b"h"
+
+
+def gaps_of(writes: Sequence[str]) -> list[str]:
+    """Every gap of a run that began these writes."""
+    return [*(f"{when} {write}" for write in writes for when in ("before", "middle")), END]
+
+
+class Driver:
+    """A job in a child. `asks` is the write that it waits to begin, END at its end, None once it is over.
+
+    `writes`: what it began; `won`: the claims that it won; `code`: how it ended; `said`: why it stopped.
+    """
+
+    def __init__(self, config: JobConfig) -> None:
+        self.writes: list[str] = []
+        self.won: list[str] = []
+        self.asks: str | None = None
+        self.code: int | None = None
+        self.said = ""
+        mine, its = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            mine.close()
+            _Child(its).work(config)
+        its.close()
+        self._socket, self._lines = mine, mine.makefile("r")
+        self._listen()
+
+    def go(self, how: bytes = _GO) -> None:
+        """Let it begin the write that it asks for, and wait until it asks for the next."""
+        if self.asks != END:
+            self.writes.append(str(self.asks))
+        self._socket.sendall(how)
+        self._listen()
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self._listen()
+
+    def run(self, until: str | None = None) -> Driver:
+        """Go on to this gap, or to the end; not in the middle of a write, where there is only death."""
+        while self.asks is not None and until not in (f"before {self.asks}", self.asks):
+            self.go(_HALF if until == f"middle {self.asks}" else _GO)
+        return self
+
+    def _listen(self) -> None:
+        for line in self._lines:
+            kind, _, text = line.rstrip("\n").partition(" ")
+            if kind == "asks":
+                self.asks = text
+                return
+            if kind == "won":
+                self.won.append(text)
+            else:
+                self.said = text
+        self.asks = None
+        self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self._lines.close()
+        self._socket.close()
+
+    def told(self) -> str:
+        return json.dumps({"code": self.code, "writes": self.writes, "won": self.won, "said": self.said})
+
+
+class _Child:
+    def __init__(self, parent: socket.socket) -> None:
+        self.parent = parent
+
+    def tell(self, text: str) -> None:
+        self.parent.sendall(f"{text}\n".encode())
+
+    def ask(self, what: str) -> None:
+        self.tell(f"asks {what}")
+        if self.parent.recv(1) == _HALF:
+            _die_in_the_middle()
+
+    def work(self, config: JobConfig) -> NoReturn:
+        # The secret of a job that has none is drawn; here every job draws the same.
+        secrets.token_hex = lambda size: "5e" * size
+        for kind in (LocalStorage, S3Storage):
+            for name in WRITES:
+                setattr(kind, name, self.watched(name, getattr(kind, name)))
+        code = 1
+        try:
+            code = Job(config).run().code
+        except Exception as error:  # noqa: BLE001
+            self.tell(f"said {error}")
+        finally:
+            self.ask(END)
+            os._exit(code)
+
+    def watched(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(storage: Any, path: str, *rest: Any, **named: Any) -> Any:
+            write = f"{name} {storage.uri.rpartition('/')[2]}/{path}"
+            self.ask(write)
+            answer = method(storage, path, *rest, **named)
+            if name == "claim" and answer:
+                self.tell(f"won {write}")
+            return answer
+
+        return call
+
+
+def _die_in_the_middle() -> None:
+    """The next file that is flushed keeps half of its bytes; of the next body that is sent, half is."""
+
+    def half_a_file(handle: int) -> None:
+        os.truncate(f"/proc/self/fd/{handle}", os.fstat(handle).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def half_a_body(self: socket.socket, data: Any, *flags: int) -> None:
+        if bytes(data[:4]) == b"PUT ":
+            send(self, data, *flags)
+            return
+        send(self, data[: len(data) // 2], *flags)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    send = socket.socket.sendall
+    socket.socket.sendall = half_a_body  # type: ignore[assignment, method-assign]
+    local.os.fsync = half_a_file  # type: ignore[assignment]
+
+
+def killed(config: JobConfig, gap: str) -> Driver:
+    """A run that was killed at a gap."""
+    driver = Driver(config).run(until=gap)
+    if driver.code is None:
+        driver.kill()
+    return driver
+
+
+def race(config: JobConfig, seed: int) -> list[Driver]:
+    """Two runs at once, whose writes are let through in an order drawn by lot."""
+    both = [Driver(config), Driver(config)]
+    draw = random.Random(seed)
+    while waiting := [one for one in both if one.asks is not None]:
+        draw.choice(waiting).go()
+    return both
+
+
+def orphan(config: JobConfig, gap: str, then: Sequence[Path]) -> list[Driver]:
+    """One run is stopped at a gap; folders are cleared, other jobs begin and end, and it wakes up and goes on."""
+    asleep = Driver(config).run(until=gap)
+    os.kill(asleep.pid, signal.SIGSTOP)
+    awake = []
+    for one in then:
+        if one.is_dir():
+            shutil.rmtree(one)
+        else:
+            awake.append(Driver(load_config(one)).run())
+    os.kill(asleep.pid, signal.SIGCONT)
+    return [asleep.run(), *awake]
+
+
+def main() -> None:
+    config, more = load_config(Path(sys.argv[2])), sys.argv[3:]
+    if sys.argv[1] == "kill":
+        for gap in more:
+            print(killed(config, gap).told(), flush=True)
+        found = [Driver(config).run()]
+    elif sys.argv[1] == "race":
+        found = race(config, int(more[0]))
+    else:
+        found = orphan(config, more[0], [Path(one) for one in more[1:]])
+    for one in found:
+        print(one.told(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

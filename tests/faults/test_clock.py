@@ -1,0 +1,41 @@
+"""A clock that is set back in the middle of a job changes no byte, and nothing takes less than no time."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+from runs import Run, contents, job
+
+from anonlib.console import open_progress
+from anonlib.pipeline.job import Job
+from anonlib.pipeline.outcome import Outcome
+
+HOUR_S = 3600.0
+
+
+def test_a_clock_that_jumps_back_an_hour_changes_nothing(
+    redacted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours, outcomes, shown = count(), [], io.StringIO()
+    seconds, nanoseconds = time.time, time.time_ns
+    # Each time it is asked it is an hour earlier, so whoever asks twice sees a negative time.
+    monkeypatch.setattr(time, "time", lambda: seconds() - HOUR_S * next(hours))
+    monkeypatch.setattr(time, "time_ns", lambda: nanoseconds() - int(HOUR_S * 1e9) * next(hours))
+    with open_progress(shown) as progress:
+
+        def report(stage: str, outcome: Outcome, units: int) -> None:
+            outcomes.append(outcome)
+            progress(stage, outcome, units)
+
+        config = job(redacted.input, tmp_path, method={"name": "solid"}, secret=redacted.config.secret.model_dump())
+        assert Job(config, report=report).run() == redacted.summary
+    assert next(hours) > 2 and all(0 <= one.seconds < HOUR_S for one in outcomes)
+    for line in shown.getvalue().splitlines():
+        assert all(value >= 0 for value in json.loads(line).values() if isinstance(value, int | float)), line
+    for place, clean in (("release", redacted.output), ("workspace", redacted.workspace)):
+        assert contents(tmp_path / place) == contents(clean)

@@ -1,0 +1,207 @@
+"""Whatever a storage does to a job, it ends in the bytes of a run that nobody disturbed, or stops with a sentence.
+
+Never in a quarantine: that is for good, and a storage that fails is no fault of a shard. By hand, with more schedules:
+
+    python tests/faults/test_s3_jobs.py SEEDS
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from runs import Run, job
+from s3server import Credentials, S3Server, policy, running
+
+from anonlib.config import JobConfig
+from anonlib.console import guarded
+from anonlib.pipeline import patience
+from anonlib.pipeline.job import Job, JobError
+from anonlib.storage import StorageError, open_storage
+from anonlib.storage.s3 import REQUEST_TRIES
+from faults.proxy import FAULTS, TRANSIENT, FaultProxy
+
+SEEDS = 1
+RATE = 0.25
+RIGHTS = ("s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject")
+LASTING = (
+    ("/scan/*/commits/00000.json", "expired", "have expired"),
+    ("/assignments/*", "skewed", "clock differs"),
+    ("/release/data/*", "full", "is full"),
+    ("/manifest/*", "503", "overloaded or failing"),
+    ("/release/commits/*", "denied", "Access denied"),
+)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+
+
+def hurry(patch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for real, neither boto3 nor we."""
+    patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
+    patch.setattr(patience, "PAUSES_S", (0.001,) * 3)
+    patch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A server with the input in a bucket, a job's user, and what an undisturbed run made."""
+
+    server: S3Server
+    bucket: str
+    user: Credentials
+    secret: dict[str, Any]
+    clean: dict[str, bytes]
+
+    def job(self, endpoint: str) -> JobConfig:
+        """A job with places of its own."""
+        place = f"s3://{self.bucket}/{uuid4().hex}"
+        return job(
+            f"s3://{self.bucket}/photos",
+            place,
+            method={"name": "solid"},
+            storage={"endpoint_url": endpoint, "region": "us-east-1"},
+            secret=self.secret,
+        )
+
+    def made(self, config: JobConfig) -> dict[str, bytes]:
+        """Every object of the job's two places, as the server has them."""
+        storage = open_storage(config.output.uri.removesuffix("/release"), self.server.options)
+        return {entry.path: storage.read(entry.path) for entry in storage.list(unfinished=True)}
+
+
+def a_cloud(server: S3Server, tiny: Path, secret: dict[str, Any]) -> Cloud:
+    bucket = server.bucket()
+    source = open_storage(f"s3://{bucket}/photos", server.options)
+    for path in sorted(tiny.iterdir()):
+        source.publish(path.name, path)
+    first = Cloud(server, bucket, server.user(policy(bucket, *RIGHTS)), secret, {})
+    config = first.job(server.endpoint)
+    assert Job(config).run().committed == 3
+    return Cloud(server, bucket, first.user, secret, first.made(config))
+
+
+@pytest.fixture(scope="module")
+def cloud(s3: S3Server, redacted: Run) -> Cloud:
+    with s3.acting_as():
+        return a_cloud(s3, redacted.input, redacted.config.secret.model_dump())
+
+
+@pytest.fixture
+def proxy(cloud: Cloud) -> Iterator[FaultProxy]:
+    with cloud.server.acting_as(cloud.user), FaultProxy(cloud.server.endpoint, slow_s=0.01) as one:
+        yield one
+
+
+def test_without_a_fault_the_bytes_are_those_of_a_disk(cloud: Cloud, redacted: Run) -> None:
+    release = {path.removeprefix("release/") for path in cloud.clean if path.startswith("release/")}
+    assert all((redacted.output / path).read_bytes() == cloud.clean[f"release/{path}"] for path in release)
+
+
+def disturbed(cloud: Cloud, proxy: FaultProxy, seed: int) -> Counter[str]:
+    """Run a job whose requests fail by a schedule, as often as it takes; compare, and count the faults."""
+    proxy.schedule(seed, RATE, most=60)
+    config = cloud.job(proxy.endpoint)
+    for _ in range(10):
+        try:
+            summary = Job(config).run()
+            break
+        except (JobError, StorageError) as error:
+            assert "\n" not in str(error)
+    assert (summary.committed, summary.quarantined) == (3, 1), "the file that is no image"
+    assert cloud.made(config) == cloud.clean
+    return Counter(one.fault for one in proxy.log)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_storage_that_fails_every_fourth_time_changes_nothing(cloud: Cloud, proxy: FaultProxy, seed: int) -> None:
+    found = disturbed(cloud, proxy, seed)
+    assert found.total() >= 12 and len(found) >= 5, found
+
+
+def test_a_write_whose_answer_is_lost_is_done_once(cloud: Cloud, proxy: FaultProxy) -> None:
+    proxy.schedule(0, 1.0, faults=("reset-after",), match="PUT *", once=True)
+    config = cloud.job(proxy.endpoint)
+    assert Job(config).run().quarantined == 1
+    assert cloud.made(config) == cloud.clean
+    assert {one.key.rpartition("/release/")[2] for one in proxy.log} >= {"certificate.json", "commits/00000.json"}
+
+
+def test_what_lasts_stops_the_job_at_once_and_the_next_run_goes_on(
+    cloud: Cloud, proxy: FaultProxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One job that is stopped by everything there is, each time a little further on."""
+    config = cloud.job(proxy.endpoint)
+    for where, fault, sentence in LASTING:
+        before = len(proxy.log)
+        proxy.inject(fault, f"PUT *{where}", times=-1)
+        with pytest.raises(SystemExit) as stopped, guarded():
+            Job(config).run()
+        said = capsys.readouterr().err
+        assert stopped.value.code == 1 and said.count("\n") == 1 and sentence in said, said
+        injected = proxy.log[before:]
+        assert len({one.key for one in injected}) == 1, "the other shards were left alone"
+        assert len(injected) == 1 or fault == "503", "what lasts is not asked twice"
+        proxy.heal()
+    with cloud.server.acting_as():
+        assert not list(open_storage(config.output.uri, cloud.server.options).list("commits/")), "a quarantine"
+    assert Job(config).run().quarantined == 1
+    assert cloud.made(config) == cloud.clean
+
+
+def test_a_storage_that_is_down_for_a_while_is_waited_for(cloud: Cloud, proxy: FaultProxy) -> None:
+    for match in ("GET *.tar", "PUT */commits/*", "GET *list-type*commits*", "PUT */certificate.json"):
+        proxy.inject("503", match, times=REQUEST_TRIES + 1)
+    config = cloud.job(proxy.endpoint)
+    assert Job(config).run().quarantined == 1
+    assert cloud.made(config) == cloud.clean and len(proxy.log) == 4 * (REQUEST_TRIES + 1)
+
+
+def test_credentials_that_are_taken_away_in_the_middle_stop_it_and_new_ones_go_on(cloud: Cloud) -> None:
+    server = cloud.server
+    short = server.user(policy(cloud.bucket, *RIGHTS), name := f"short-{uuid4().hex}")
+    config = cloud.job(server.endpoint)
+    left = [short.key_id]
+
+    def take_away(stage: str, *_: object) -> None:
+        if stage == "render" and left:
+            server.client("iam").delete_access_key(UserName=name, AccessKeyId=left.pop())
+
+    with server.acting_as(short), pytest.raises(JobError, match="does not know this access key id"):
+        Job(config, report=take_away).run()
+    with server.acting_as(cloud.user):
+        assert "release/commits/00000.json" in cloud.made(config) != cloud.clean
+        assert Job(config).run().quarantined == 1
+        assert cloud.made(config) == cloud.clean
+
+
+def main(seeds: int) -> None:
+    from faults.conftest import make_tiny
+
+    found: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="anonlib-faults-") as folder, pytest.MonkeyPatch.context() as patch:
+        hurry(patch)
+        (secret := Path(folder) / "secret").write_text("a secret for the tests only")
+        with running(Path(folder)) as server, server.acting_as():
+            cloud = a_cloud(server, make_tiny(Path(folder) / "input"), {"file": str(secret)})
+            for seed in range(seeds):
+                with server.acting_as(cloud.user), FaultProxy(server.endpoint, slow_s=0.01) as proxy:
+                    found += disturbed(cloud, proxy, seed)
+    print(f"{seeds} jobs, each in the bytes of the first; faults: {dict(sorted(found.items()))}")
+    assert set(found) == set(TRANSIENT) <= set(FAULTS)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,113 @@
+"""Two jobs at once on one output, awake or asleep: each shard is committed once, and the bytes are those of one job.
+
+By hand, with more races, on a disk and on S3: python tests/faults/test_two_drivers.py SEEDS
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from runs import job
+from s3server import running
+
+from anonlib.config import JobConfig
+from anonlib.storage import Storage, StorageOptions, open_storage
+from faults.drivers import Driver, race
+from faults.told import Told, apart, made, told
+
+ASLEEP = "before claim release/commits/00001.json"
+
+
+def redaction(source: Path | str, place: Path | str, **changes: Any) -> JobConfig:
+    return job(source, place, **({"method": {"name": "solid"}, "secret": {}} | changes))
+
+
+def shards_won(drivers: list[Told] | list[Driver]) -> Counter[str]:
+    """How often each marker and note was claimed with success, whoever did."""
+    return Counter(claim for one in drivers for claim in one.won)
+
+
+@pytest.fixture(scope="module")
+def clean(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("clean")
+    told("kill", redaction(tiny, root))
+    return made(open_storage(str(root)))
+
+
+def test_two_drivers_whose_writes_alternate_commit_each_shard_once(
+    tiny: Path, tmp_path: Path, clean: dict[str, bytes]
+) -> None:
+    both = told("race", redaction(tiny, tmp_path), "3")
+    assert [one.code for one in both] == [3, 3], both
+    won = shards_won(both)
+    assert set(won.values()) == {1}
+    assert {claim.partition(" ")[2] for claim in won} >= {path for path in clean if "/commits/" in path}
+    assert all(len(one.won) > 3 for one in both), "both had work"
+    assert made(open_storage(str(tmp_path))) == clean
+
+
+def test_a_driver_that_slept_while_another_finished_changes_nothing(
+    tiny: Path, tmp_path: Path, clean: dict[str, bytes]
+) -> None:
+    config = redaction(tiny, tmp_path)
+    asleep, awake = told("orphan", config, ASLEEP, config)
+    assert (asleep.code, awake.code) == (3, 3)
+    assert asleep.writes.count(ASLEEP.partition(" ")[2]) == 1 and ASLEEP.partition(" ")[2] not in asleep.won
+    assert not [write for write in asleep.writes if "00002" in write and "release" in write], "what is done stays"
+    assert made(open_storage(str(tmp_path))) == clean
+
+
+def test_a_driver_of_another_job_that_wakes_up_is_refused(tiny: Path, tmp_path: Path, clean: dict[str, bytes]) -> None:
+    """Its output was cleared while it slept, and another job was done there."""
+    first = redaction(tiny, tmp_path / "first", jpeg_quality=80)
+    second = redaction(tiny, tmp_path / "second", output=first.output.model_dump())
+    asleep, awake = told("orphan", first, "before claim release/commits/00000.json", first.output.uri, second)
+    assert (asleep.code, awake.code) == (1, 3)
+    assert "Another job" in asleep.said and "\n" not in asleep.said
+    assert asleep.writes[-1] == "claim release/commits/00000.json"
+    release = made(open_storage(str(tmp_path / "first")))
+    assert {path: data for path, data in release.items() if path.startswith("release/")} == {
+        path: data for path, data in clean.items() if path.startswith("release/")
+    }
+
+
+def main(seeds: int) -> None:
+    from faults.conftest import make_tiny
+
+    with tempfile.TemporaryDirectory(prefix="anonlib-drivers-") as text:
+        folder = Path(text)
+        source = apart(make_tiny, folder / "input")
+        with running(folder) as server, server.acting_as():
+            there = {"storage": {"endpoint_url": server.endpoint, "region": "us-east-1"}}
+            for name, place, options, changes in (
+                ("disk", str(folder / "disk"), StorageOptions(), {}),
+                ("s3", f"s3://{server.bucket()}", server.options, there),
+            ):
+                races(name, source, place, options, changes, seeds)
+
+
+def races(name: str, source: Path, place: str, options: StorageOptions, changes: dict[str, Any], seeds: int) -> None:
+    def root(seed: int | str) -> Storage:
+        return open_storage(f"{place}/{seed}", options)
+
+    Driver(redaction(source, f"{place}/clean", **changes)).run()
+    clean = made(root("clean"))
+    shares = []
+    for seed in range(seeds):
+        both = race(redaction(source, f"{place}/{seed}", **changes), seed)
+        assert [one.code for one in both] == [3, 3], [one.said for one in both]
+        assert set(shards_won(both).values()) == {1} and made(root(seed)) == clean, seed
+        shares.append(tuple(sum("release/commits" in claim for claim in one.won) for one in both))
+    print(f"{name}: {seeds} races, each shard committed once, same bytes; who committed how many: {Counter(shares)}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
