@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from anonlib.pipeline import tables
 from anonlib.pipeline.places import Room
+from anonlib.pipeline.plan import subjects_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def planned_faces(room: Room) -> Planned:
     if not plan["subjects"]:
         return Planned({}, {}, {}, {})
     columns = ["subject_id", "faces", "class_id", "surrogates"]
-    subjects = tables.from_bytes(room.storage.read(room.path("subjects.parquet")), columns).to_pylist()
+    subjects = subjects_of(room, columns).to_pylist()
     person = {face: index for index, row in enumerate(subjects) for face in row["faces"]}
     blocks = plan["blocks"]
     if not blocks:

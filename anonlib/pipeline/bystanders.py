@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
-from anonlib.pipeline import tables
 from anonlib.pipeline.check import CheckedFace, CheckedPhoto
 from anonlib.pipeline.decoding import Painter
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
 from anonlib.pipeline.people import matrix
 from anonlib.pipeline.places import Room
+from anonlib.pipeline.plan import subjects_of
 from anonlib.privacy.sphere import cosine_beyond
 
 
@@ -28,9 +28,8 @@ class Bystanders:
     """Everybody of a plan as points of the identity space (n, d), and the recognizer that put them there."""
 
     def __init__(self, job: JobConfig, models: ModelBytes, painter: Painter, plan: Room) -> None:
-        subjects = tables.from_bytes(plan.storage.read(plan.path("subjects.parquet")), ["template"])
         self.painter = painter
-        self.people = painter.decoder.identity(matrix(subjects, "template"))
+        self.people = painter.decoder.identity(matrix(subjects_of(plan, ["template"]), "template"))
         self.limit = cosine_beyond(job.method.other_angle)
         self.recognizer = Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
 

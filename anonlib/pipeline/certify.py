@@ -19,6 +19,7 @@ from anonlib import __version__
 from anonlib.config import JobConfig
 from anonlib.pipeline import tables
 from anonlib.pipeline.places import RUN_NOTE, Places, Room, plan_room, release_room, sha256
+from anonlib.pipeline.plan import subjects_of
 from anonlib.pipeline.secret import release_name
 from anonlib.privacy.certificate import VERSION, Certificate, Table, Untrue, merkle_root, shard_leaf, signed
 from anonlib.privacy.claims import claim_of
@@ -172,9 +173,9 @@ def _write_table(
             )
     elif isinstance(wardrobe, Draws):
         path, schema = DRAWS_TABLE, CERTIFIED_DRAWS
-        subjects = tables.from_bytes(plan.storage.read(plan.path("subjects.parquet")), ["surrogates"]).to_pylist()
         # The first is what a person was dealt; the others depend on the face that still matched it.
-        for digest in sorted({row["surrogates"][0] for row in subjects}):
+        dealt = {one[0] for one in subjects_of(plan, ["surrogates"]).column("surrogates").to_pylist()}
+        for digest in sorted(dealt):
             draw = DrawRow(digest, claim_of(job.method).epsilon)
             wardrobe.add(draw)
             found.append({"digest": draw.digest, "epsilon": draw.epsilon})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from anonlib.config import ConfigError, JobConfig
 from anonlib.pipeline.accounts import Accounts, Booking
 from anonlib.pipeline.decoding import Draw, Painter
-from anonlib.pipeline.outfits import MAYBE_SAME_PERSON, Crowd, Wardrobe, appearance, crowd_outfits, deal, strata_of
+from anonlib.pipeline.outfits import MAYBE_SAME_PERSON, Crowd, Hidden, Wardrobe, appearance, strata_of
 from anonlib.pipeline.people import People
 from anonlib.privacy.classes import EquivalenceClass, Stratum
 from anonlib.privacy.growth import extend, intersections
@@ -39,7 +39,20 @@ class _Everybody:
 def decoded_crowds(
     job: JobConfig, people: People, keyring: Keyring, painter: Painter, accounts: Accounts | None, persons: list[str]
 ) -> Wardrobe:
-    """Classes of at least k persons, the ledger's kept together, and the face that each is dealt.
+    """Classes of at least k persons, the ledger's kept together, and the face that each is dealt."""
+    hidden, booked = hidden_persons(job, people, keyring, painter, accounts, persons)
+    return hidden.wardrobe(job, booked)
+
+
+def hidden_persons(
+    job: JobConfig,
+    people: People,
+    keyring: Keyring,
+    painter: Painter,
+    accounts: Accounts | None = None,
+    persons: Sequence[str] = (),
+) -> tuple[Hidden, list[Booking]]:
+    """Classes of at least k persons, the ledger's kept together, and what is booked.
 
     `persons`: each subject's lasting name, where there is a ledger. Raises ConfigError if a person would not be hidden
     once all releases are put together.
@@ -62,50 +75,48 @@ def decoded_crowds(
             "together; an earlier release had a smaller k"
         )
     shown = [one for one in classes if any(everybody.subjects[member] for member in one.members)]
-    crowds = _crowds(job, shown, everybody, people, keyring, painter)
+    hidden = _hidden(shown, everybody, people, strata, keyring, painter)
     booked = [
         Booking(everybody.names[member], everybody.template[member], everybody.strata[member], crowd=crowd.class_id)
-        for one, crowd in zip(shown, crowds, strict=True)
+        for one, crowd in zip(shown, hidden.crowds, strict=True)
         for member in one.members
     ]
-    outfits = crowd_outfits(job, crowds, len(people.ids))
-    return Wardrobe(outfits, strata, np.ones(len(people.ids), bool), crowds, booked=booked)
+    return hidden, booked
 
 
-def _crowds(
-    job: JobConfig,
+def _hidden(
     classes: Sequence[EquivalenceClass],
     everybody: _Everybody,
     people: People,
+    strata: list[Stratum],
     keyring: Keyring,
     painter: Painter,
-) -> list[Crowd]:
+) -> Hidden:
     def member_id(member: int) -> str:
         mine = everybody.subjects[member]
         return people.ids[mine[0]] if mine else keyring.pseudonym("subject", "absent", everybody.names[member])
 
     members = [[member_id(member) for member in one.members] for one in classes]
-    ids = [keyring.pseudonym("class", *some) for some in members]
     centres = class_centres(everybody.template, classes)
     kinds = [prevailing([everybody.strata[member] for member in one.members]) for one in classes]
-    dealt = deal(job, centres, kinds)
-    return [
+    crowds = [
         Crowd(
-            ids[index],
+            keyring.pseudonym("class", *members[index]),
             members[index],
             members[index],
             sorted(subject for member in one.members for subject in everybody.subjects[member]),
             one.stratum,
             one.effective_k,
             [[] for _ in one.members],
-            tuple(ids[other] for other in dealt[index]),
+            (),
             Draw(painter.identity(centres[index]), *appearance(kinds[index])),
         )
         for index, one in enumerate(classes)
     ]
+    return Hidden(strata, np.ones(len(people.ids), bool), crowds, centres, kinds)
 
 
-def _everybody(people: People, strata: list[Stratum], persons: list[str], accounts: Accounts | None) -> _Everybody:
+def _everybody(people: People, strata: list[Stratum], persons: Sequence[str], accounts: Accounts | None) -> _Everybody:
     subjects: dict[str, list[int]] = {}
     for subject, person in enumerate(persons):
         subjects.setdefault(person, []).append(subject)

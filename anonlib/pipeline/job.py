@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self
 
 from anonlib import __version__
@@ -21,13 +21,16 @@ from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
+from anonlib.pipeline.cells.layout import cells_of
+from anonlib.pipeline.cells.making import CellPlan
 from anonlib.pipeline.certify import certify
 from anonlib.pipeline.decisions import DecisionLog
 from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.desk import MakeStage
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import MethodFile, read_lent
-from anonlib.pipeline.outcome import Outcome, without_names
+from anonlib.pipeline.lost import give_up
+from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.patience import patiently
 from anonlib.pipeline.photo import METHOD_VERSION
 from anonlib.pipeline.places import (
@@ -57,7 +60,6 @@ from anonlib.pipeline.unit_log import Work
 from anonlib.pipeline.withdraw import settle, withdraw
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
-from anonlib.records import MANIFEST, QUARANTINED
 
 
 class JobError(Exception):
@@ -150,12 +152,17 @@ class Job:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
         patiently(lambda: bind(self.config, self.places, self.keyring))
         began, planned = time.monotonic(), plan_room(self.places, self.plan_key).committed("plan") is not None
-        stage = PlanStage(self.config, self.places, self.keyring, self.scan_key, self.plan_key, self._travelling)
-        plan = patiently(lambda: stage.run(self.shards))
-        if not planned:
-            seconds = time.monotonic() - began
-            self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
-        make = partial(SurrogateStage, self.config, self.places, self.scan_key, self.plan_key, self._travelling)
+        ids, where = [*map(_shard_id, self.shards)], (self.places, self.scan_key, self.plan_key, self._travelling)
+        if self.cells > 1:
+            in_cells = CellPlan(self._for_workers, *where, self.cells, self._plan_units)
+            plan = patiently(lambda: in_cells.run(ids))
+        else:
+            stage = PlanStage(self.config, self.places, self.keyring, *where[1:])
+            plan = patiently(lambda: stage.run(self.shards))
+            if not planned:
+                seconds = time.monotonic() - began
+                self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
+        make = partial(SurrogateStage, self.config, *where, sent=self.cells > 1)
         failed = self._rounds("surrogates", self.plan_key, make, plan.blocks, self._blocks_done, str)
         if failed:
             raise JobError(_first("making surrogates", failed))
@@ -207,7 +214,20 @@ class Job:
     def plan_key(self) -> str:
         check = self.keyring.digest("plan-key").hex()
         files = [self.files[name].digest for name in sorted(self.files)]
-        return _key("plan", self.scan_key, self.config.digest("method"), check, *files, __version__)
+        cells = [f"{self.cells} cells"] if self.cells > 1 else []
+        return _key("plan", self.scan_key, self.config.digest("method"), check, *files, *cells, __version__)
+
+    @cached_property
+    def cells(self) -> int:
+        """In how many cells the plan is made; needs a finished scan where the job does not say it."""
+        return self.config.plan.cells or cells_of(
+            self.config, scan_room(self.places, self.scan_key), [*map(_shard_id, self.shards)]
+        )
+
+    def _plan_units(self, make: MakeStage[str], units: Sequence[str], done: Callable[[], set[str]]) -> None:
+        failed = self._rounds("plan", self.plan_key, make, units, done, str)
+        if failed:
+            raise JobError(_first("planning", failed))
 
     def _run_key(self, plan: Plan) -> str:
         room = plan_room(self.places, plan.key)
@@ -284,41 +304,10 @@ class Job:
         return {unit.removeprefix("surrogates/") for unit in plan_room(self.places, self.plan_key).done()}
 
     def _quarantine(self, shard: Shard, run_key: str, why: str, standing: Standing) -> None:
-        """A manifest that says for every image of a lost shard why it is missing, and the marker."""
-        images = scan_room(self.places, self.scan_key)
-        known = tables.from_bytes(images.storage.read(images.path("images", f"{shard.shard_id}.parquet")), ["key"])
-        keys = known.column("key").to_pylist()
-        words = [standing.word(shard.shard_id, key) for key in keys]
-        if self.config.rekey:
-            why = without_names(why, keys)
-            keys = [self.keyring.pseudonym("key", shard.shard_id, key) for key in keys]
-        lost = {"status": QUARANTINED, "reason": f"the shard failed: {why}", "faces": []}
-        rows = [{"key": key, "review": word} | lost for key, word in zip(keys, words, strict=True)]
-        manifest = tables.to_bytes(rows, MANIFEST)
-        room = release_room(self.places)
-        room.storage.publish(room.path("manifest", f"{shard.shard_id}.parquet"), manifest)
-        counts = {
-            "images": len(keys),
-            "faces": 0,
-            "released": 0,
-            "no_face": 0,
-            "quarantined": len(keys),
-            "fallbacks": 0,
-        }
-        claimed = room.commit(
-            shard.shard_id,
-            {
-                "shard": shard.shard_id,
-                "run": run_key,
-                "files": {},
-                "manifest_sha256": sha256(manifest),
-                **standing.vouched(shard.shard_id, self.keyring),
-                **counts,
-            },
-        )
-        if claimed:
-            outcome = Outcome(shard.shard_id, images=len(keys), quarantined=len(keys))
-            self.runner.meter.count(self._work("render", run_key), outcome, lost=True)
+        scanned = scan_room(self.places, self.scan_key)
+        lost = give_up(shard, why, self.config, scanned, release_room(self.places), run_key, self.keyring, standing)
+        if lost is not None:
+            self.runner.meter.count(self._work("render", run_key), lost, lost=True)
 
 
 def _make_render(

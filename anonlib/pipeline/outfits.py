@@ -6,7 +6,7 @@ A class method forms crowds and deals each crowd a face; a vector method draws f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -73,31 +73,59 @@ class Wardrobe:
     booked: list[Booking] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """Crowds before they are dealt a face (their `surrogates` are empty); `centres` (c, d) and `kinds` of each."""
+
+    strata: list[Stratum]
+    is_donor: NDArray[np.bool_]
+    crowds: list[Crowd]
+    centres: NDArray[np.float32]
+    kinds: list[Stratum]
+
+    def dealt(self, job: JobConfig) -> list[Crowd]:
+        """Each crowd with whose faces it wears."""
+        dealt = deal(job, self.centres, self.kinds)
+        return [
+            replace(crowd, surrogates=tuple(self.crowds[other].class_id for other in others))
+            for crowd, others in zip(self.crowds, dealt, strict=True)
+        ]
+
+    def wardrobe(self, job: JobConfig, booked: Sequence[Booking] = ()) -> Wardrobe:
+        """Everybody dressed."""
+        crowds = self.dealt(job)
+        outfits = crowd_outfits(job, crowds, len(self.strata))
+        return Wardrobe(outfits, self.strata, self.is_donor, crowds, booked=list(booked))
+
+
 def averaged_crowds(job: JobConfig, faces: pa.Table, people: People, keyring: Keyring) -> Wardrobe:
     """Classes of at least k donors, everyone else a guest, and the face that each class is dealt."""
     donor_faces = donor_faces_of(faces)
+    portraits = best_portraits(faces, people.of_face, donor_faces)
+    return hidden_crowds(job, people, portraits, keyring).wardrobe(job)
+
+
+def hidden_crowds(job: JobConfig, people: People, portraits: Mapping[int, list[int]], keyring: Keyring) -> Hidden:
+    """Who hides with whom; `portraits` of each donor, by subject number."""
     is_donor = np.zeros(len(people.ids), bool)
-    is_donor[people.of_face[donor_faces]] = True
+    is_donor[list(portraits)] = True
     strata = strata_of(people)
     classes, wearers = with_guests(people.template, strata, is_donor, k=job.method.k, same_person=MAYBE_SAME_PERSON)
-    ids = [keyring.pseudonym("class", *(people.ids[member] for member in one.members)) for one in classes]
-    portraits = best_portraits(faces, people.of_face, donor_faces)
-    kinds = [prevailing([strata[member] for member in one.members]) for one in classes]
-    dealt = deal(job, class_centres(people.template, classes), kinds)
     crowds = [
         Crowd(
-            ids[number],
+            keyring.pseudonym("class", *(people.ids[member] for member in one.members)),
             [people.ids[member] for member in wearers[number]],
             [people.ids[member] for member in one.members],
             wearers[number],
             one.stratum,
             one.effective_k,
             [portraits[member] for member in one.members],
-            tuple(ids[other] for other in dealt[number]),
+            (),
         )
         for number, one in enumerate(classes)
     ]
-    return Wardrobe(crowd_outfits(job, crowds, len(people.ids)), strata, is_donor, crowds)
+    kinds = [prevailing([strata[member] for member in one.members]) for one in classes]
+    return Hidden(strata, is_donor, crowds, class_centres(people.template, classes), kinds)
 
 
 def deal(job: JobConfig, centres: NDArray[np.float32], strata: Sequence[Stratum]) -> list[tuple[int, ...]]:
@@ -110,12 +138,22 @@ def deal(job: JobConfig, centres: NDArray[np.float32], strata: Sequence[Stratum]
 
 def crowd_outfits(job: JobConfig, crowds: Sequence[Crowd], subjects: int) -> list[Outfit]:
     """Of every subject: its class's, or why it has none."""
-    outfits = [Outfit(reason=f"fewer than {job.method.k} subjects could hide together")] * subjects
+    outfits = [hidden_nowhere(job)] * subjects
     for crowd in crowds:
-        alone = None if crowd.surrogates else "there is no other class whose surrogate it could wear"
         for subject in crowd.wearers:
-            outfits[subject] = Outfit(crowd.surrogates, crowd.class_id, len(crowd.members), alone)
+            outfits[subject] = crowd_outfit(crowd.class_id, crowd.surrogates, len(crowd.members))
     return outfits
+
+
+def crowd_outfit(class_id: str, surrogates: Sequence[str], k: int) -> Outfit:
+    """What every member of a class of k wears."""
+    alone = None if surrogates else "there is no other class whose surrogate it could wear"
+    return Outfit(tuple(surrogates), class_id, k, alone)
+
+
+def hidden_nowhere(job: JobConfig) -> Outfit:
+    """Of a subject without a class."""
+    return Outfit(reason=f"fewer than {job.method.k} subjects could hide together")
 
 
 def draws_of(

@@ -30,8 +30,14 @@ APART = 0.88
 """dlib mean cosine below which faces are not one person's; a thousandth of pairs of one person's photos lie below."""
 PORTRAITS_A_DONOR = 3
 
+FEATURES = (
+    "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "glasses", "age", "female",
+    "landmarks",
+)  # fmt: skip
+"""Columns of FACES from which a plan decides who is who and who may be averaged."""
+
 _CROWD, _LEAST_CROWD, _STRICTER_A_DECADE = 5000, 50, 0.01
-_LABEL_MARGIN = 0.01
+LABEL_MARGIN = 0.01
 """Above `same_person`, where labels are doubted: of LFW's labels set wrong on purpose, 66 % of the faces, 76 % of the
 people under two names and 84 % of the pairs under one name were found; of 840 right names 15 pairs were doubted."""
 _SURE = 0.7
@@ -100,7 +106,7 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
             embeddings[labelled],
             [name for name in labels if name is not None],
             [face for face, known in zip(face_ids, labelled, strict=True) if known],
-            near=threshold + _LABEL_MARGIN,
+            near=threshold + LABEL_MARGIN,
             apart=APART,
         ),
     )
@@ -133,20 +139,25 @@ def eye_distance(faces: pa.Table) -> NDArray[np.float32]:
 
 
 def best_portraits(faces: pa.Table, of_face: NDArray[np.int64], donor_faces: NDArray[np.int64]) -> dict[int, list[int]]:
-    """Each donor's best faces: frontal, sharp, and with nothing (a hat, glasses, hair) between skin and camera."""
-    badness = (
-        np.abs(column(faces, "yaw"))
-        + 0.5 * np.abs(column(faces, "pitch"))
-        - 0.3 * np.minimum(column(faces, "sharpness"), 40.0)
-        - 60.0 * column(faces, "clarity")
-    )
-    order = donor_faces[np.argsort(badness[donor_faces], kind="stable")]
+    """Each donor's best faces."""
+    order = donor_faces[np.argsort(badness(faces)[donor_faces], kind="stable")]
     best: dict[int, list[int]] = {}
     for face in order:
         chosen = best.setdefault(int(of_face[face]), [])
         if len(chosen) < PORTRAITS_A_DONOR:
             chosen.append(int(face))
     return best
+
+
+def badness(faces: pa.Table) -> NDArray[np.float64]:
+    """What speaks against each face (n,) as a portrait: turned, blurred, a hat, glasses or hair before the skin."""
+    return np.asarray(
+        np.abs(column(faces, "yaw"))
+        + 0.5 * np.abs(column(faces, "pitch"))
+        - 0.3 * np.minimum(column(faces, "sharpness"), 40.0)
+        - 60.0 * column(faces, "clarity"),
+        np.float64,
+    )
 
 
 def column(table: pa.Table, name: str) -> NDArray[np.float64]:

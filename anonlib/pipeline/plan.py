@@ -16,33 +16,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from anonlib.config import CLASS_METHODS, CROP_METHODS, SYNTHESIS_METHODS, JobConfig
+from anonlib.config import CLASS_METHODS, SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Shard
-from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline import tables
 from anonlib.pipeline.accounts import Accounts, kind_of
-from anonlib.pipeline.decoding import Draw, Painter, painter_of
+from anonlib.pipeline.assignments import ASSIGNED, assignments
+from anonlib.pipeline.decoding import Painter, painter_of
 from anonlib.pipeline.growing import decoded_crowds
 from anonlib.pipeline.lending import Lender, lender_of
-from anonlib.pipeline.outfits import Outfit, Wardrobe, averaged_crowds, donors_of, draws_of
-from anonlib.pipeline.people import People, column, eye_distance, people_of
+from anonlib.pipeline.outfits import Wardrobe, averaged_crowds, donors_of, draws_of
+from anonlib.pipeline.people import FEATURES, People, people_of
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
+from anonlib.pipeline.plan_rows import crowd_row, subject_row
 from anonlib.privacy.keys import Keyring
-from anonlib.records import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS
+from anonlib.records import CLASSES, DRAWS, SUBJECTS
 
 LABELS = "labels.txt"
 COUNTS = ("subjects", "classes", "redacted", "disagreements")
 BLOCK = 16
 """Classes whose surrogates are made as one unit of work."""
-
-MAX_YAW = 60.0
-"""Degrees beyond which a face is redacted, not replaced."""
-_LEAST_EYES = 16.0
-_FEATURES = (
-    "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "glasses", "age", "female",
-    "landmarks",
-)  # fmt: skip
-_ASSIGNED = ("face_id", "key", "index", "box", "landmarks", "mesh", "expression", "presence", "yaw", "score")
 
 
 @dataclass(frozen=True)
@@ -59,6 +51,20 @@ class Plan:
     classes: int
     redacted: int
     disagreements: int
+
+
+def plan_of(key: str, marker: Mapping[str, Any]) -> Plan:
+    """The plan that a marker vouches for."""
+    return Plan(key, marker["digest"], tuple(marker["blocks"]), *(marker[name] for name in COUNTS))
+
+
+def subjects_of(room: Room, columns: Sequence[str]) -> pa.Table:
+    """Columns of all subjects of a plan, which a plan in cells keeps in a file for each room."""
+    paths = [room.path("subjects.parquet")]
+    if not room.storage.exists(paths[0]):
+        paths = [entry.path for entry in room.storage.list(room.path("subjects", ""))]
+    found = [tables.from_bytes(room.storage.read(path), columns) for path in paths]
+    return pa.concat_tables([SUBJECTS.empty_table().select(columns), *found])
 
 
 class PlanStage:
@@ -84,11 +90,10 @@ class PlanStage:
             synthesis = self.job.method.name in SYNTHESIS_METHODS
             self.room.commit("plan", self._write(shards) if synthesis else self._redact_all(shards))
             known = self.room.committed("plan") or {}
-        counts = (known[name] for name in COUNTS)
-        return Plan(self.key, known["digest"], tuple(known["blocks"]), *counts)
+        return plan_of(self.key, known)
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        faces = pa.concat_tables([self._faces(shard, _FEATURES) for shard in shards])
+        faces = pa.concat_tables([self._faces(shard, FEATURES) for shard in shards])
         people = people_of(faces, self.keyring)
         accounts = Accounts.open(self.job, self.key)
         persons = accounts.persons(people, self.keyring) if accounts else []
@@ -98,7 +103,7 @@ class PlanStage:
         face_ids = faces.column("face_id").to_pylist()
         blocks = self._write_classes(wardrobe, face_ids)
         self._write_subjects(people, wardrobe, face_ids)
-        redacted = self._write_assignments(shards, faces, people, wardrobe)
+        redacted = self._write_assignments(shards, people, wardrobe)
         disagreements = people.label_check.sentences()
         self.room.storage.publish(self.room.path(LABELS), "".join(f"{one}\n" for one in disagreements).encode())
         return {
@@ -126,28 +131,15 @@ class PlanStage:
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
         """A redaction needs no subjects: every face gets the job's method."""
         for shard in shards:
-            rows = [face | {"method": self.job.method.name} for face in self._faces(shard, _ASSIGNED).to_pylist()]
-            self._publish(f"assignments/{shard.shard_id}", rows, ASSIGNMENTS)
+            table = assignments(self.job, self._faces(shard, ASSIGNED)).table
+            self._publish_table(f"assignments/{shard.shard_id}", table)
         return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(COUNTS, 0)
 
     def _write_classes(self, wardrobe: Wardrobe, face_ids: Sequence[str]) -> list[str]:
         """classes/BLOCK, one row a class with the portraits of its donors; returns the blocks."""
         blocks = []
         for start in range(0, len(wardrobe.crowds), BLOCK):
-            rows = [
-                {
-                    "class_id": crowd.class_id,
-                    "members": crowd.members,
-                    "donors": crowd.donors,
-                    "portraits": [[face_ids[face] for face in faces] for faces in crowd.portraits],
-                    "k": len(crowd.members),
-                    "effective_k": crowd.effective_k,
-                    "stratum": list(crowd.stratum),
-                    "surrogates": list(crowd.surrogates),
-                    "draw": crowd.draw and asdict(crowd.draw),
-                }
-                for crowd in wardrobe.crowds[start : start + BLOCK]
-            ]
+            rows = [crowd_row(crowd, face_ids) for crowd in wardrobe.crowds[start : start + BLOCK]]
             blocks.append(f"block-{start // BLOCK:05d}")
             self._publish(f"classes/{blocks[-1]}", rows, CLASSES)
         return blocks
@@ -155,47 +147,25 @@ class PlanStage:
     def _write_subjects(self, people: People, wardrobe: Wardrobe, face_ids: Sequence[str]) -> None:
         order = np.argsort(people.of_face, kind="stable")
         bounds = np.searchsorted(people.of_face[order], np.arange(len(people.ids) + 1))
-        rows = [
-            {
-                "subject_id": subject_id,
-                "formed_by": "clustering" if people.labels[number] is None else "label",
-                "donor": bool(wardrobe.is_donor[number]),
-                "faces": [face_ids[face] for face in order[bounds[number] : bounds[number + 1]]],
-                "template": people.template[number],
-                "female": float(people.female[number]),
-                "age": float(people.age[number]),
-                "stratum": list(wardrobe.strata[number]),
-                "class_id": wardrobe.outfits[number].class_id,
-                "surrogates": list(wardrobe.outfits[number].surrogates),
-            }
-            for number, subject_id in enumerate(people.ids)
-        ]
+        rows = []
+        for number, outfit in enumerate(wardrobe.outfits):
+            faces = [face_ids[face] for face in order[bounds[number] : bounds[number + 1]]]
+            row = subject_row(people, number, faces, bool(wardrobe.is_donor[number]), wardrobe.strata[number])
+            rows.append(row | {"class_id": outfit.class_id, "surrogates": list(outfit.surrogates)})
         self._publish("subjects", rows, SUBJECTS)
 
-    def _write_assignments(self, shards: Sequence[Shard], faces: pa.Table, people: People, wardrobe: Wardrobe) -> int:
+    def _write_assignments(self, shards: Sequence[Shard], people: People, wardrobe: Wardrobe) -> int:
         """assignments/SHARD for every shard, an empty one too, and the draws it needs; returns the faces redacted."""
-        row_of = {face_id: row for row, face_id in enumerate(faces.column("face_id").to_pylist())}
-        presence, yaw = column(faces, "presence"), np.abs(column(faces, "yaw"))
-        eyes = eye_distance(faces) if self.job.method.name in CROP_METHODS else np.full(len(yaw), np.inf)
-        redacted = 0
+        first = redacted = 0
         for shard in shards:
-            rows = []
-            draws: dict[str, Draw] = {}
-            for face in self._faces(shard, _ASSIGNED).to_pylist():
-                row = row_of[face["face_id"]]
-                outfit = wardrobe.outfits[int(people.of_face[row])]
-                reason = _why_redacted(outfit, float(presence[row]), float(yaw[row]), float(eyes[row]))
-                if reason is None:
-                    worn = {"class_id": outfit.class_id, "k": outfit.k, "surrogates": list(outfit.surrogates)}
-                    face |= {"method": self.job.method.name, **worn}
-                    draws |= {name: wardrobe.draws[name] for name in outfit.surrogates if name in wardrobe.draws}
-                else:
-                    redacted += 1
-                    face |= {"method": "solid", "reason": reason}
-                rows.append(face)
-            self._publish(f"assignments/{shard.shard_id}", rows, ASSIGNMENTS)
+            faces = self._faces(shard, ASSIGNED)
+            outfits = [wardrobe.outfits[subject] for subject in people.of_face[first : first + faces.num_rows]]
+            first += faces.num_rows
+            assigned = assignments(self.job, faces, outfits)
+            redacted += assigned.redacted
+            self._publish_table(f"assignments/{shard.shard_id}", assigned.table)
             if wardrobe.draws:
-                drawn = [{"surrogate": name, "draw": asdict(draw)} for name, draw in sorted(draws.items())]
+                drawn = [{"surrogate": one, "draw": asdict(wardrobe.draws[one])} for one in assigned.worn]
                 self._publish(f"draws/{shard.shard_id}", drawn, DRAWS)
         return redacted
 
@@ -203,16 +173,9 @@ class PlanStage:
         return tables.from_bytes(self.scan.storage.read(self.scan.path("faces", f"{shard.shard_id}.parquet")), columns)
 
     def _publish(self, name: str, rows: Sequence[tables.Row], schema: pa.Schema) -> None:
-        data = tables.to_bytes(rows, schema)
+        self._publish_table(name, tables.of_rows(rows, schema))
+
+    def _publish_table(self, name: str, table: pa.Table) -> None:
+        data = tables.table_bytes(table)
         self._digest.update(f"{name} {sha256(data)}\n".encode())
         self.room.storage.publish(self.room.path(f"{name}.parquet"), data)
-
-
-def _why_redacted(outfit: Outfit, presence: float, yaw: float, eyes: float) -> str | None:
-    if presence < MIN_PRESENCE:
-        return "the mesh does not fit: hidden, cut off, too small or no face"
-    if yaw > MAX_YAW:
-        return f"turned away by more than {MAX_YAW:g} degrees"
-    if eyes < _LEAST_EYES:
-        return f"fewer than {_LEAST_EYES:g} px between the eyes, too few to change"
-    return outfit.reason

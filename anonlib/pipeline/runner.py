@@ -33,6 +33,8 @@ _RETRIES = 3
 once no actor of a pool may come back Ray waits for ever."""
 _STILL_S = 24 * 3600
 """A shard may take hours in which nothing moves for Ray; only then is a round given up."""
+WAVE = 20_000
+"""Units of one Ray dataset: each is a block, for which the driver holds 9 KB and spends 5 ms."""
 
 
 class Runner(Protocol):
@@ -51,6 +53,12 @@ class Runner(Protocol):
 def open_runner(ray: RayConfig) -> Runner:
     """The serial twin for `actors: 0`, else Ray."""
     return SerialRunner() if ray.actors == 0 else RayRunner(ray)
+
+
+def in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
+    """Outcomes of all units, of which the runner has no more than WAVE at once."""
+    for start in range(0, len(units), WAVE):
+        yield from runner.run(make, units[start : start + WAVE], work)
 
 
 class SerialRunner:

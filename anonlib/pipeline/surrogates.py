@@ -11,12 +11,13 @@ import hashlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 from numpy.typing import NDArray
@@ -24,19 +25,20 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.pipeline import tables
+from anonlib.pipeline.cells.parcels import PORTRAITS, Parcels
 from anonlib.pipeline.decoding import Draw, Painter, draw_of, painter_of
 from anonlib.pipeline.lending import Lender, Lent
 from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.pipeline.stopwatch import current
 from anonlib.records import EXPRESSIONS, MESH_POINTS
+from anonlib.records import PORTRAITS as PORTRAIT_ROWS
 from anonlib.storage import NotFound
 from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.textures.average import Portrait, Texture, average, member_texture, portrait
 from anonlib.synthesis.textures.network import MOODS, MoodTexture
 
 _HELD = 64
-_COLUMNS = ["face_id", "mesh", "crop", "crop_from_image", "expression"]
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,18 @@ class Surrogate:
 
 
 class SurrogateStage:
-    """`run(block)` makes surrogates/CLASS.npz for the classes of a block."""
+    """`run(block)` makes surrogates/CLASS.npz for the classes of a block; `sent`: a plan in cells left it portraits."""
 
     name = "surrogates"
 
-    def __init__(self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes], sent: bool = False
+    ) -> None:
         cv2.setNumThreads(1)
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
         self.painter = painter_of(models, job)
+        self.sent = sent
 
     def run(self, block: str) -> Outcome:
         """Make one block's surrogates."""
@@ -64,11 +69,14 @@ class SurrogateStage:
         wanted = {face for row in classes for faces in row["portraits"] for face in faces}
         watch = current()
         with watch.timed("read"):
-            portraits = {} if self.painter else self._portraits(wanted)
+            photos = PORTRAIT_ROWS.empty_table() if self.painter else self._photos(block, wanted)
+        row_of = {face: row for row, face in enumerate(photos.column("face_id").to_pylist())}
         digests = {}
         for row in classes:
             with watch.timed("replace"):
-                data = to_bytes(self._texture(row, portraits))
+                # Portraits are large, a hundred times a crop: those of one class at a time.
+                mine = [[_portrait(photos, row_of[face]) for face in faces] for faces in row["portraits"]]
+                data = to_bytes(self._texture(row, mine))
             digests[row["class_id"]] = sha256(data)
             with watch.timed("publish"):
                 self.room.storage.publish(self.room.path("surrogates", f"{row['class_id']}.npz"), data)
@@ -76,30 +84,38 @@ class SurrogateStage:
         self.room.commit(f"surrogates/{block}", {"block": block, "digests": digests})
         return Outcome(block, faces=len(wanted))
 
-    def _texture(self, row: Mapping[str, Any], portraits: Mapping[str, Portrait]) -> Wearable:
-        """The face of a CLASSES row."""
+    def _texture(self, row: Mapping[str, Any], portraits: Sequence[Sequence[Portrait]]) -> Wearable:
+        """The face of a CLASSES row, of which these are its donors' portraits."""
         if self.painter:
             return self.painter.texture(draw_of(row["draw"]))
-        return average([member_texture([portraits[face] for face in faces]) for faces in row["portraits"]])
+        return average([member_texture(one) for one in portraits])
 
-    def _portraits(self, wanted: Iterable[str]) -> dict[str, Portrait]:
-        """Canonical portraits of the wanted faces, read shard by shard, only the row groups that hold one."""
+    def _photos(self, block: str, wanted: set[str]) -> pa.Table:
+        """Crops and meshes of the wanted faces: as the plan's cells sent them, else from the scan.
+
+        Of the scan only the row groups are opened that hold one, shard by shard.
+        """
+        if self.sent:
+            return Parcels(self.room, PORTRAITS).received("crops", int(block), PORTRAIT_ROWS)
         by_shard: dict[str, set[str]] = {}
         for face in wanted:
             by_shard.setdefault(face.partition("/")[0], set()).add(face)
-        portraits: dict[str, Portrait] = {}
+        found = [PORTRAIT_ROWS.empty_table()]
         for shard, faces in sorted(by_shard.items()):
             data = self.scan.storage.read(self.scan.path("faces", f"{shard}.parquet"))
             current().read += len(data)
             file = pq.ParquetFile(io.BytesIO(data))
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=["face_id"]).column(0).to_pylist()
-                if faces.isdisjoint(ids):
-                    continue
-                for row in file.read_row_group(group, columns=_COLUMNS).to_pylist():
-                    if row["face_id"] in faces:
-                        portraits[row["face_id"]] = portrait(*crop_and_mesh(row), happiness(row["expression"]))
-        return portraits
+                if not faces.isdisjoint(ids):
+                    rows = file.read_row_group(group, columns=PORTRAIT_ROWS.names)
+                    found.append(rows.filter(pa.array([one in faces for one in ids])))
+        return pa.concat_tables(found).combine_chunks()
+
+
+def _portrait(photos: pa.Table, row: int) -> Portrait:
+    photo = photos.slice(row, 1).to_pylist()[0]
+    return portrait(*crop_and_mesh(photo), happiness(photo["expression"]))
 
 
 class Surrogates:

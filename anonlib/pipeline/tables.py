@@ -20,10 +20,21 @@ _LARGE = 8 << 20
 
 
 def to_bytes(rows: Sequence[Row], schema: pa.Schema) -> bytes:
-    """Parquet bytes of `rows` in `schema`; small row groups, so that a crop can be read without its neighbours."""
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    """Parquet bytes of `rows` in `schema`."""
+    return table_bytes(of_rows(rows, schema))
+
+
+def of_rows(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    """The rows as a table; what a row does not name is null."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Parquet bytes of a table; small row groups, so that a crop can be read without its neighbours."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=_ROWS_A_GROUP, write_page_index=False)
+    pq.write_table(
+        table.combine_chunks(), sink, compression="zstd", row_group_size=_ROWS_A_GROUP, write_page_index=False
+    )
     return sink.getvalue()
 
 

@@ -1,0 +1,71 @@
+"""What each face of a shard wears, as a table: column by column, since a mesh as Python numbers costs 40 KiB a face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from anonlib.config import CROP_METHODS, JobConfig
+from anonlib.faces.mesh import MIN_PRESENCE
+from anonlib.pipeline.outfits import Outfit
+from anonlib.pipeline.people import column, eye_distance
+from anonlib.records import ASSIGNMENTS
+
+MAX_YAW = 60.0
+"""Degrees beyond which a face is redacted, not replaced."""
+ASSIGNED = ("face_id", "key", "index", "box", "landmarks", "mesh", "expression", "presence", "yaw", "score")
+"""Columns of FACES that an assignment keeps."""
+_LEAST_EYES = 16.0
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """ASSIGNMENTS of a shard, how many faces are redacted in it, and the surrogates that the others wear, sorted."""
+
+    table: pa.Table
+    redacted: int
+    worn: list[str]
+
+
+def assignments(job: JobConfig, faces: pa.Table, outfits: Sequence[Outfit] | None = None) -> Assigned:
+    """Assign the faces of a shard (its ASSIGNED columns) their `outfits`, one each; None: the job's redaction."""
+    if outfits is None:
+        return Assigned(_table(faces, [job.method.name] * faces.num_rows, [Outfit()] * faces.num_rows), 0, [])
+    presence, yaw = column(faces, "presence"), np.abs(column(faces, "yaw"))
+    eyes = eye_distance(faces) if job.method.name in CROP_METHODS else np.full(len(yaw), np.inf)
+    rows = zip(outfits, presence.tolist(), yaw.tolist(), eyes.tolist(), strict=True)
+    reasons = [_why_redacted(*row) for row in rows]
+    worn = [
+        outfit if reason is None else Outfit(reason=reason) for outfit, reason in zip(outfits, reasons, strict=True)
+    ]
+    methods = [job.method.name if reason is None else "solid" for reason in reasons]
+    names = sorted({name for outfit in worn for name in outfit.surrogates})
+    return Assigned(_table(faces, methods, worn), sum(reason is not None for reason in reasons), names)
+
+
+def _table(faces: pa.Table, methods: Sequence[str], outfits: Sequence[Outfit]) -> pa.Table:
+    decided = {
+        "method": methods,
+        "class_id": [one.class_id for one in outfits],
+        "k": [one.k for one in outfits],
+        "surrogates": [list(one.surrogates) or None for one in outfits],
+        "reason": [one.reason for one in outfits],
+    }
+    columns = [
+        pa.array(decided[field.name], field.type) if field.name in decided else faces.column(field.name)
+        for field in ASSIGNMENTS
+    ]
+    return pa.table(columns, schema=ASSIGNMENTS)
+
+
+def _why_redacted(outfit: Outfit, presence: float, yaw: float, eyes: float) -> str | None:
+    if presence < MIN_PRESENCE:
+        return "the mesh does not fit: hidden, cut off, too small or no face"
+    if yaw > MAX_YAW:
+        return f"turned away by more than {MAX_YAW:g} degrees"
+    if eyes < _LEAST_EYES:
+        return f"fewer than {_LEAST_EYES:g} px between the eyes, too few to change"
+    return outfit.reason

@@ -1,0 +1,246 @@
+"""What a dataset of a given size costs to anonymize: `python jobs/scaling.py`, or with other figures as flags.
+
+Every figure in `Costs` was measured (docs/scaling.md says how, and on what); every figure in `Prices` is an assumption
+to be replaced by your own. The tables of docs/scaling.md are what this prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import ceil
+
+from anonlib.pipeline.cells.desk import BARS
+from anonlib.pipeline.cells.hiding import BLOCK
+from anonlib.pipeline.cells.layout import FACES_A_CELL
+from anonlib.pipeline.cells.stage import HELD_BYTES
+from anonlib.pipeline.people import PORTRAITS_A_DONOR
+from anonlib.pipeline.runner import WAVE
+
+GIB, TIB = 2**30, 2**40
+ACTORS = (64, 256, 1024)
+LENDING, DONORS_A_CLASS = 0.6, 6
+"""Share of people with a portrait worth averaging, and how many of them a class of k = 5 has."""
+LARGEST = 1.6
+"""Times the mean that the largest cell holds."""
+WORN = 0.9
+"""Faces that are replaced; the others are redacted."""
+FACES = (100_000, 1_000_000, 10_000_000, 130_000_000)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Photos of `megapixels`, `image_bytes` and `faces` each, a share `with_faces`; `photos` of a person, `a_shard`."""
+
+    images: int = 100_000_000
+    megapixels: float = 1.0
+    image_bytes: int = 250_000
+    faces: float = 1.3
+    with_faces: float = 0.75
+    photos: float = 5.0
+    a_shard: int = 1000
+
+    @property
+    def total_faces(self) -> int:
+        return round(self.images * self.faces)
+
+    @property
+    def shards(self) -> int:
+        return ceil(self.images / self.a_shard)
+
+    @property
+    def people(self) -> int:
+        return round(self.total_faces / self.photos)
+
+    @property
+    def classes(self) -> int:
+        return round(LENDING * self.people / DONORS_A_CLASS)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """CPU milliseconds of one thread, bytes a face, and what the driver needs; measured."""
+
+    decode_a_megapixel: float = 4.8
+    encode_a_megapixel: float = 2.8
+    detect_a_photo: float = 62.0
+    describe_a_face: float = 33.0
+    render_a_photo: float = 5.0
+    render_a_face: float = 45.0
+    whole_plan_a_face: float = 0.27
+    cells_plan_a_face: float = 1.0
+    surrogate_a_portrait: float = 25.0
+    scanned_bytes_a_face: int = 31_300
+    plan_bytes_a_face: int = 8_200
+    portrait_bytes: int = 30_000
+    surrogate_bytes: int = 195_600
+    fragment_bytes: int = 800
+    manifest_bytes_a_photo: int = 320
+    whole_plan_memory_a_face: int = 3_600
+    cell_memory_a_face: int = 6_500
+    driver_ms_a_unit: float = 5.2
+    driver_bytes_a_unit: int = 9_000
+    certificate_bytes_a_person: int = 280
+    run_key_bytes_a_class: int = 362
+    request_ms: float = 25.0
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Dollars; assumptions."""
+
+    vcpu_hour: float = 0.045
+    spot_vcpu_hour: float = 0.016
+    put: float = 5e-6
+    get: float = 4e-7
+    gib_month: float = 0.023
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's core-hours, bytes read and written, and requests."""
+
+    name: str
+    hours: float
+    read: float
+    written: float
+    puts: float
+    gets: float
+
+
+def stages(data: Dataset, costs: Costs) -> list[Stage]:
+    """The stages of k-diff with averaged faces, the plan in cells."""
+    hour = 3_600_000.0
+    photos, faces = data.images, data.total_faces
+    cells = batches = max(1, ceil(faces / FACES_A_CELL))
+    portraits = PORTRAITS_A_DONOR * LENDING * data.people
+    classes = data.classes
+    blocks = ceil(classes / BLOCK)
+    sent = min(portraits, blocks * ceil(portraits * costs.portrait_bytes / HELD_BYTES))
+    passed = faces * costs.fragment_bytes * (1 + 0.5 * len(BARS))
+    originals = photos * data.image_bytes
+    scan = photos * (costs.decode_a_megapixel * data.megapixels + costs.detect_a_photo) + faces * costs.describe_a_face
+    render = photos * (
+        (costs.decode_a_megapixel + costs.encode_a_megapixel) * data.megapixels
+        + costs.render_a_photo
+        + costs.detect_a_photo * data.with_faces
+    )
+    render += faces * costs.render_a_face
+    crossings = cells * batches * 3 + cells * cells * (len(BARS) + 1)
+    return [
+        Stage(
+            "scan",
+            scan / hour,
+            originals,
+            faces * costs.scanned_bytes_a_face,
+            3 * data.shards,
+            data.shards,
+        ),
+        Stage(
+            "plan",
+            faces * costs.cells_plan_a_face / hour,
+            2 * faces * costs.scanned_bytes_a_face + passed,
+            passed + faces * costs.plan_bytes_a_face + portraits * costs.portrait_bytes,
+            crossings + sent + data.shards,
+            crossings + 3 * data.shards,
+        ),
+        Stage(
+            "surrogates",
+            portraits * costs.surrogate_a_portrait / hour,
+            portraits * costs.portrait_bytes,
+            classes * costs.surrogate_bytes,
+            classes + blocks,
+            sent,
+        ),
+        Stage(
+            "render",
+            render / hour,
+            originals + faces * costs.plan_bytes_a_face + WORN * faces * costs.surrogate_bytes,
+            originals + photos * costs.manifest_bytes_a_photo,
+            3 * data.shards,
+            7 * data.shards + WORN * faces,
+        ),
+    ]
+
+
+def cost_table(data: Dataset, costs: Costs, prices: Prices) -> list[str]:
+    """Markdown: a row for each stage, and the sum."""
+    rows = stages(data, costs)
+    total = Stage("all", *(sum(getattr(row, field.name) for row in rows) for field in fields(Stage)[1:]))
+    lines = [
+        "| stage | core-hours | " + " | ".join(f"h at {actors}" for actors in ACTORS),
+        "|---|---:|" + "---:|" * (len(ACTORS) + 5),
+    ]
+    lines[0] += " | read, TiB | written, TiB | PUT, M | GET, M | $ spot (on demand) |"
+    for row in [*rows, total]:
+        requests = row.puts * prices.put + row.gets * prices.get
+        spot, demand = (row.hours * price + requests for price in (prices.spot_vcpu_hour, prices.vcpu_hour))
+        hours = " | ".join(f"{row.hours / actors:,.1f}" for actors in ACTORS)
+        lines.append(
+            f"| {row.name} | {row.hours:,.0f} | {hours} | {row.read / TIB:,.1f} | {row.written / TIB:,.1f} "
+            f"| {row.puts / 1e6:,.1f} | {row.gets / 1e6:,.1f} | {spot:,.0f} ({demand:,.0f}) |"
+        )
+    kept = sum(row.written for row in rows) / GIB
+    return [*lines, "", f"Kept for a month, workspace and release: ${kept * prices.gib_month:,.0f}."]
+
+
+def plan_table(costs: Costs) -> list[str]:
+    """Markdown: a plan's memory and time by faces, whole and in cells."""
+    lines = [
+        "| faces | whole: GiB | whole: h of one core | cells | GiB a unit | h of one core | h of 256 cores |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for faces in FACES:
+        cells = ceil(faces / FACES_A_CELL)
+        unit = costs.cell_memory_a_face * min(faces, LARGEST * FACES_A_CELL) / GIB
+        whole, parts = (faces * ms / 3.6e6 for ms in (costs.whole_plan_a_face, costs.cells_plan_a_face))
+        memory = faces * costs.whole_plan_memory_a_face / GIB
+        lines.append(
+            f"| {faces:,} | {memory:,.1f} | {whole:,.2f} | {cells:,} | {unit:,.1f} "
+            f"| {parts:,.2f} | {parts / min(256, cells):,.2f} |"
+        )
+    return lines
+
+
+def limits_table(data: Dataset, costs: Costs) -> list[str]:
+    """Markdown: what else grows with the dataset in one process."""
+    shards, classes, people, worn = data.shards, data.classes, data.people, WORN * data.total_faces
+    seconds = costs.request_ms / 1000
+    rows = [
+        (
+            f"units of a stage, {WAVE:,} at once",
+            f"{shards:,}",
+            f"{min(shards, WAVE) * costs.driver_bytes_a_unit / GIB:.2f} GiB, "
+            f"{shards * costs.driver_ms_a_unit / 1000:,.0f} s",
+        ),
+        ("markers of a stage, listed 1,000 a request", f"{shards:,}", f"{ceil(shards / 1000) * seconds:.0f} s"),
+        ("markers of a stage, read 16 at a time", f"{shards:,}", f"{shards * seconds / 16:.0f} s"),
+        (
+            "digests of surrogates in the run key",
+            f"{classes:,}",
+            f"{classes * costs.run_key_bytes_a_class / GIB:.1f} GiB",
+        ),
+        ("people in the certificate", f"{people:,}", f"{people * costs.certificate_bytes_a_person / GIB:.1f} GiB"),
+        ("surrogates that renderers wait for", f"{worn:,.0f}", f"{worn * seconds / 3600:,.0f} core-hours"),
+    ]
+    lines = ["| what else grows | how many | what it takes |", "|---|---:|---:|"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    groups = (Dataset, Costs, Prices)
+    for group in groups:
+        for field in fields(group):
+            kind = int if isinstance(field.default, int) else float
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+    asked = vars(parser.parse_args(arguments))
+    data, costs, prices = (group(**{field.name: asked[field.name] for field in fields(group)}) for group in groups)
+    print("\n".join([*cost_table(data, costs, prices), "", *plan_table(costs), "", *limits_table(data, costs)]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
