@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from anonlib.config import ConfigError, RayConfig
 from anonlib.pipeline import patience
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, attempt, open_runner
+from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, attempt, in_waves, open_runner
 from anonlib.storage import Changed, StorageError, Unavailable
 
 
@@ -95,3 +96,17 @@ def test_an_interrupt_is_not_swallowed() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         attempt(Interrupted(), "a")
+
+
+def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+
+    class Counted(SerialRunner):
+        def run(self, make: Any, units: Any) -> Any:
+            held.append(len(units))
+            return super().run(make, units)
+
+    monkeypatch.setattr("anonlib.pipeline.runner.WAVE", 3)
+    outcomes = list(in_waves(Counted(), Stage, [f"u{one}" for one in range(8)]))
+    assert [one.unit for one in outcomes] == [f"u{one}" for one in range(8)]
+    assert held == [3, 3, 2]
