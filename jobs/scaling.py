@@ -159,7 +159,7 @@ def stages(data: Dataset, costs: Costs) -> list[Stage]:
             originals + faces * costs.plan_bytes_a_face + WORN * faces * costs.surrogate_bytes,
             originals + photos * costs.manifest_bytes_a_photo,
             3 * data.shards,
-            7 * data.shards + WORN * faces,
+            11 * data.shards + WORN * faces,
         ),
     ]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from anonlib.config import ConfigError, RayConfig
 from anonlib.pipeline import patience
-from anonlib.pipeline.desk import attempt
+from anonlib.pipeline.desk import attempt, begun
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, open_runner
+from anonlib.pipeline.runner import RayRunner, SerialRunner, in_waves, open_runner
 from anonlib.pipeline.unit_log import Work
 from anonlib.storage import Changed, StorageError, Unavailable
 
@@ -52,7 +53,7 @@ def test_every_unit_has_an_outcome_and_the_others_go_on() -> None:
 
 
 def test_only_what_failed_outside_of_the_unit_halts_the_job() -> None:
-    halts = {one.unit: one.halts for one in SerialRunner().run(Stage, ["a", "value", "storage", "changed"])}
+    halts = {one.unit: one.halts for one in SerialRunner().run(Stage, ["a", "value", "storage", "changed"], WORK)}
     assert halts == {"a": False, "value": False, "storage": True, "changed": False}
 
 
@@ -77,10 +78,9 @@ def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit() -> None:
     def make() -> Stage:
         raise ConfigError("the environment variable SECRET is not set on this machine")
 
-    actor = _Actor(make)
+    stage = begun(make)
     for unit in ("a", "b"):
-        (row,) = zip(*actor({"unit": [unit]}).values(), strict=True)
-        found = Outcome(*row)
+        found = attempt(stage, unit)
         assert found.unit == unit and found.halts and "SECRET" in str(found.error)
 
 
@@ -99,3 +99,17 @@ def test_an_interrupt_is_not_swallowed() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         attempt(Interrupted(), "a")
+
+
+def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+
+    class Counted(SerialRunner):
+        def run(self, make: Any, units: Any, work: Work) -> Any:
+            held.append(len(units))
+            return super().run(make, units, work)
+
+    monkeypatch.setattr("anonlib.pipeline.runner.WAVE", 3)
+    outcomes = list(in_waves(Counted(), Stage, [f"u{one}" for one in range(8)], WORK))
+    assert [one.unit for one in outcomes] == [f"u{one}" for one in range(8)]
+    assert held == [3, 3, 2]
