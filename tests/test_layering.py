@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "anonlib"
 LAYERS = (
-    ("records", "config", "cluster", "storage"),
+    ("records", "config", "cluster", "methods", "storage"),
     ("datasets", "models"),
     ("faces", "privacy"),
     ("synthesis",),
