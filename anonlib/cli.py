@@ -44,16 +44,17 @@ def anonlib(
 @takes_job
 def run(given: Given) -> None:
     """Scan, plan and render: the whole job. Run it again and it does only what is missing."""
-    from anonlib.console import open_progress, print_summary
+    from anonlib.console import print_summary
     from anonlib.pipeline.job import Job
     from anonlib.pipeline.status import exceptions
+    from anonlib.progress import open_progress
 
     config = given.config()
 
     with open_progress() as progress:
-        job = Job(config, report=progress)
+        job = Job(config, report=progress, ended=progress.ended)
         summary = job.run()
-    print_summary(config, summary, exceptions(job.places.release))
+    print_summary(config, summary, exceptions(job.places.release), job.spending)
     raise typer.Exit(summary.code)
 
 
@@ -61,14 +62,15 @@ def run(given: Given) -> None:
 @takes_job
 def scan(given: Given) -> None:
     """Find and describe every face, into the workspace."""
-    from anonlib.console import open_progress, print_status
+    from anonlib.console import print_status
     from anonlib.pipeline.job import Job
     from anonlib.pipeline.status import status
+    from anonlib.progress import open_progress
 
     config = given.config()
 
     with open_progress() as progress:
-        job = Job(config, report=progress)
+        job = Job(config, report=progress, ended=progress.ended)
         job.scan()
     print_status(status(job.places.workspace, None))
 
@@ -77,14 +79,15 @@ def scan(given: Given) -> None:
 @takes_job
 def plan(given: Given) -> None:
     """Decide who becomes whom, and make the new faces; needs a finished scan."""
-    from anonlib.console import open_progress, print_status
+    from anonlib.console import print_status
     from anonlib.pipeline.job import Job
     from anonlib.pipeline.status import status
+    from anonlib.progress import open_progress
 
     config = given.config()
 
     with open_progress() as progress:
-        job = Job(config, report=progress)
+        job = Job(config, report=progress, ended=progress.ended)
         job.make_plan()
     print_status(status(job.places.workspace, None))
 
@@ -93,17 +96,18 @@ def plan(given: Given) -> None:
 @takes_job
 def render(given: Given) -> None:
     """Replace every face and write the release; needs the plan."""
-    from anonlib.console import open_progress, print_summary
+    from anonlib.console import print_summary
     from anonlib.pipeline.job import Job
     from anonlib.pipeline.status import exceptions, require_plan
+    from anonlib.progress import open_progress
 
     config = given.config()
 
     with open_progress() as progress:
-        job = Job(config, report=progress)
+        job = Job(config, report=progress, ended=progress.ended)
         require_plan(job.places, job.plan_key)
         summary = job.render()
-    print_summary(config, summary, exceptions(job.places.release))
+    print_summary(config, summary, exceptions(job.places.release), job.spending)
     raise typer.Exit(summary.code)
 
 
@@ -142,7 +146,8 @@ def audit(
     """Attack the release, measure its use, judge it by the job's policy, and sign the report into it."""
     from anonlib.audit.run import audit as run_audit
     from anonlib.config import load_config
-    from anonlib.console import open_progress, print_audited
+    from anonlib.console import print_audited
+    from anonlib.progress import open_progress
 
     config, other = given.config(), load_config(link_with) if link_with else None
     with open_progress() as progress:
@@ -167,8 +172,8 @@ def review(
     """Look at a sample and at quarantined images in the browser, and decide; Ctrl-C ends it. It shows originals."""
     from anonlib.audit.missed import look_twice
     from anonlib.audit.review.serve import review as serve
-    from anonlib.console import open_progress
     from anonlib.pipeline.job import Job
+    from anonlib.progress import open_progress
 
     config = given.config()
     with open_progress() as progress:
@@ -239,7 +244,8 @@ def fit_decoder(
     faces: Annotated[int, typer.Option(min=1, help="Stop at so many faces.")] = 8000,
 ) -> None:
     """Learn to draw faces from identity vectors, from photos of people who agreed; minutes on a CPU."""
-    from anonlib.console import guarded, open_progress, print_rows
+    from anonlib.console import guarded, print_rows
+    from anonlib.progress import open_progress
     from anonlib.training.fit_decoder import fit_decoder as fit
 
     with guarded(), open_progress() as progress:

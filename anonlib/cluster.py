@@ -1,4 +1,7 @@
-"""Where a job runs and on how much of it: the job file's `ray`. What a run means does not depend on it."""
+"""Where a job runs, and what it may hold and spend: the job file's `ray` and `limits`.
+
+What a run means depends on no more of it than the limits of a single image.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,37 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SHARDS_OF_A_GPU = 4
 """Shards that an actor with a GPU works on at once, so that the GPU computes while others decode and paste."""
+MACHINE_LIMITS = ("chunk", "memory_mib")
+"""Limits that say how much is held at once; results do not depend on them, so runs may differ in them."""
+
+
+class LimitsConfig(BaseModel):
+    """What a single image may cost before it is quarantined unread, and what a worker may hold at once.
+
+    `image_seconds` is what decoding it may take. `chunk`: images that a shard works on together; `memory_mib`: photos
+    that a worker holds, as files and as pixels, over all its shards; one that needs more is worked on alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_mpx: float = Field(default=100.0, gt=0)
+    image_mib: float = Field(default=128.0, gt=0)
+    image_seconds: float = Field(default=60.0, gt=0)
+    chunk: int = Field(default=32, ge=1, le=512)
+    memory_mib: float = Field(default=512.0, gt=0)
+
+
+class PriceConfig(BaseModel):
+    """What an hour of one CPU and of one GPU costs you, in a currency of yours; both 0: costs are not estimated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu_hour: float = Field(default=0.0, ge=0)
+    gpu_hour: float = Field(default=0.0, ge=0)
+
+    @property
+    def known(self) -> bool:
+        return self.cpu_hour > 0 or self.gpu_hour > 0
 
 
 class RayConfig(BaseModel):
@@ -23,6 +57,7 @@ class RayConfig(BaseModel):
     shards: int | None = Field(default=None, ge=1, le=64)
     wait_s: float = Field(default=300.0, ge=0)
     address: str | None = None
+    price: PriceConfig = PriceConfig()
 
     @field_validator("num_gpus")
     @classmethod

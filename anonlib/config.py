@@ -16,6 +16,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from anonlib.cluster import MACHINE_LIMITS
+from anonlib.cluster import LimitsConfig as LimitsConfig
 from anonlib.cluster import RayConfig as RayConfig
 
 MethodName = Literal[
@@ -44,8 +46,6 @@ METHOD_FILES = ("decoder", "swapper", "recognizer", "donors")
 """Keys of a method that say where something lies: what is in it counts, and releases name its sha256 instead."""
 STILL_RECOGNIZED = "people can still recognize these faces"
 """What a job must say for `embedding`, which deceives machines alone."""
-MACHINE_LIMITS = ("chunk", "memory_mib")
-"""Limits that say how much is held at once; results do not depend on them, so runs may differ in them."""
 
 
 class ConfigError(Exception):
@@ -158,20 +158,6 @@ class DetectorConfig(_Frozen):
     side: int = Field(default=640, ge=128, le=4096)
     score: float = Field(default=0.4, gt=0.0, lt=1.0)
     precision: Literal["f32", "bf16"] = "f32"
-
-
-class LimitsConfig(_Frozen):
-    """What a single image may cost before it is quarantined unread, and what a worker may hold at once.
-
-    `image_seconds` is what decoding it may take. `chunk`: images that a shard works on together; `memory_mib`: photos
-    that a worker holds, as files and as pixels, over all its shards; one that needs more is worked on alone.
-    """
-
-    image_mpx: float = Field(default=100.0, gt=0)
-    image_mib: float = Field(default=128.0, gt=0)
-    image_seconds: float = Field(default=60.0, gt=0)
-    chunk: int = Field(default=32, ge=1, le=512)
-    memory_mib: float = Field(default=512.0, gt=0)
 
 
 class SecretConfig(_Frozen):

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from anonlib.config import JobConfig, load_config
-from anonlib.console import guarded, open_progress, print_summary
+from anonlib.console import guarded, print_summary
+from anonlib.progress import open_progress
 
 INPUT = "s3://photos/2026/{00000..00099}.tar"
 OUTPUT = "s3://release/2026-11"
@@ -59,9 +60,9 @@ def main(arguments: list[str]) -> int:
     with guarded():
         job_config = config_of(Path(arguments[0]), f"{datetime.now(UTC):%Y-%m}") if arguments else config()
         with open_progress() as progress:
-            job = Job(job_config, report=progress)
+            job = Job(job_config, report=progress, ended=progress.ended)
             summary = job.run()
-        print_summary(job_config, summary, exceptions(job.places.release))
+        print_summary(job_config, summary, exceptions(job.places.release), job.spending)
     return summary.code
 
 

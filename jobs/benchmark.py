@@ -33,8 +33,10 @@ from benchmark_process import run_process
 
 from anonlib.config import JobConfig, load_config
 from anonlib.models.runtime import has_bf16
+from anonlib.pipeline.desk import MakeStage, Unit
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import MakeStage, Runner, Unit, open_runner, start
+from anonlib.pipeline.runner import Runner, open_runner, start
+from anonlib.pipeline.unit_log import Work
 
 SIDE = 640  # px, the longer side that both detectors see
 SCORE = 0.4  # threshold of both detectors
@@ -221,10 +223,11 @@ class Stopwatch:
 
     def __init__(self, inner: Runner) -> None:
         self.inner, self.seconds = inner, 0.0
+        self.meter, self.actors = inner.meter, inner.actors
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
         began = time.monotonic()
-        yield from self.inner.run(make, units)
+        yield from self.inner.run(make, units, work)
         self.seconds += time.monotonic() - began
 
 

@@ -28,10 +28,11 @@ from anonlib.audit.generators.scanned import scan_faces, scanned_dataset
 from anonlib.audit.generators.sources import CLEAR, DecodedSource
 from anonlib.audit.generators.speed import Speed, speeds
 from anonlib.config import InputConfig, JobConfig, OutputConfig, PlaceConfig, RayConfig
-from anonlib.console import Progress, guarded, open_progress, print_rows
+from anonlib.console import guarded, print_rows
 from anonlib.datasets import open_dataset
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.places import json_bytes
+from anonlib.progress import Progress, open_progress
 from anonlib.storage import open_storage
 from anonlib.storage.local import LocalStorage
 from anonlib.training.generator.faces import learned_vectors
@@ -130,7 +131,7 @@ def scanned(input: str, subject_field: str, workspace: Path, progress: Progress)
         workspace=PlaceConfig(uri=str(workspace)),
         ray=RayConfig(actors=0),
     )
-    Job(config, report=progress).scan()
+    Job(config, report=progress, ended=progress.ended).scan()
     return str(workspace)
 
 

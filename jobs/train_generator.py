@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from anonlib.console import guarded, open_progress, print_rows
+from anonlib.console import guarded, print_rows
+from anonlib.progress import open_progress
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

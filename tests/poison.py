@@ -13,8 +13,10 @@ from typing import Any
 import poisoned
 
 from anonlib.faces.apart import Decoders, pool
+from anonlib.pipeline.desk import MakeStage
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import MakeStage, Runner
+from anonlib.pipeline.runner import Runner
+from anonlib.pipeline.unit_log import Work
 
 PROGRAM = (sys.executable, str(Path(poisoned.__file__).resolve()))
 
@@ -64,9 +66,10 @@ class Poisoned:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
+        self.meter, self.actors = runner.meter, runner.actors
 
-    def run(self, make: MakeStage[Any], units: Sequence[Any]) -> Iterator[Outcome]:
-        return self.runner.run(partial(_make, make), units)
+    def run(self, make: MakeStage[Any], units: Sequence[Any], work: Work) -> Iterator[Outcome]:
+        return self.runner.run(partial(_make, make), units, work)
 
 
 def _make(make: MakeStage[Any]) -> Any:

@@ -23,6 +23,7 @@ import pytest
 
 from anonlib.config import JobConfig
 from anonlib.pipeline.job import Job, Summary
+from anonlib.storage import OURS
 
 SECRET = "a secret for the tests only"
 PEOPLE, SHOTS, SHARDS = 12, 2, 3
@@ -133,6 +134,15 @@ def contents(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
+    }
+
+
+def lasting(folder: Path) -> dict[str, str]:
+    """Those contents of a workspace or release that any two runs share: all but what each spent and left unfinished."""
+    return {
+        path: digest
+        for path, digest in contents(folder).items()
+        if not path.startswith("spending/") and not Path(path).name.startswith(OURS)
     }
 
 

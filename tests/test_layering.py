@@ -16,7 +16,7 @@ LAYERS = (
     ("pipeline",),
     ("audit",),
     ("training",),
-    ("cli", "console", "doctor", "flags", "sheet", "purge"),
+    ("cli", "console", "doctor", "flags", "progress", "sheet", "purge"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 STRANGERS = ({"faces", "privacy"}, {"datasets", "models"})

@@ -93,7 +93,8 @@ class Inside:
 def outside() -> Iterator[Inside]:
     """Called in a fresh namespace: makes another one inside, joined to it by one link, and ends it afterwards."""
     _run("ip", "link", "set", "lo", "up")
-    holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+    # It ends with its input, and so with this process, however this one ends.
+    holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
     try:
         while Path(f"/proc/{holder.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
             time.sleep(0.01)
@@ -110,7 +111,7 @@ def outside() -> Iterator[Inside]:
         yield inside
     finally:
         holder.kill()
-        holder.wait()
+        holder.communicate()
 
 
 def _run(*command: str) -> None:

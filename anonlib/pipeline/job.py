@@ -1,4 +1,4 @@
-"""A whole run: inventory, scan, plan, surrogates, render, each a loop over what has no marker yet.
+"""A whole run: inventory, scan, plan, surrogates, render, each a loop over what has no marker yet (rounds.py).
 
 A stage gets three rounds; what is left then is quarantined with its reason, so a job always ends in an
 answer. A second run of the same job does only what is missing. The run key holds the digest of the plan: a
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any, Self, TypeVar
+from typing import Any
 
 from anonlib import __version__
 from anonlib.config import METHOD_FILES, SYNTHESIS_METHODS, JobConfig
@@ -25,6 +26,7 @@ from anonlib.pipeline.cells.making import CellPlan
 from anonlib.pipeline.certify import certify
 from anonlib.pipeline.decisions import DecisionLog
 from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
+from anonlib.pipeline.desk import MakeStage
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import MethodFile, read_lent
 from anonlib.pipeline.outcome import Outcome, without_names
@@ -47,57 +49,41 @@ from anonlib.pipeline.places import (
 from anonlib.pipeline.plan import Plan, PlanStage
 from anonlib.pipeline.render import RenderStage
 from anonlib.pipeline.reviewed import Standing
-from anonlib.pipeline.runner import MakeStage, Runner, in_waves, open_runner
+from anonlib.pipeline.rounds import ROUNDS, Report, Round, Rounds, Unit
+from anonlib.pipeline.runner import Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
 from anonlib.pipeline.secret import bind, open_in_worker, open_pinned
+from anonlib.pipeline.spending import Spending
+from anonlib.pipeline.summary import Summary
 from anonlib.pipeline.surrogates import SurrogateStage
+from anonlib.pipeline.unit_log import Work
 from anonlib.pipeline.withdraw import settle, withdraw
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 from anonlib.records import MANIFEST, QUARANTINED
-
-ROUNDS = 3
-
-Unit = TypeVar("Unit")
-Report = Callable[[str, Outcome, int], None]
-"""Called with the stage's name, an outcome and how many units the stage has to do in this run."""
 
 
 class JobError(Exception):
     """A sentence: why the job cannot go on."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Counts of a finished job; `code` is the exit code, 0 or 3."""
-
-    shards: int
-    committed: int
-    images: int
-    released: int
-    no_face: int
-    quarantined: int
-    faces: int
-    fallbacks: int
-
-    @classmethod
-    def of(cls, shards: int, markers: Sequence[Mapping[str, Any]], **more: Any) -> Self:
-        """Add up the release's markers, of so many shards in all."""
-        names = ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
-        counts = {name: sum(int(marker[name]) for marker in markers) for name in names}
-        return cls(shards, len(markers), **counts, **more)
-
-    @property
-    def code(self) -> int:
-        return 0 if self.committed == self.shards and self.quarantined == 0 else 3
-
-
 class Job:
-    """One job, opened: its places, its dataset and its inventory. The verbs are the stages."""
+    """One job, opened: its places, its dataset and its inventory. The verbs are the stages.
 
-    def __init__(self, config: JobConfig, *, report: Report | None = None, runner: Runner | None = None) -> None:
+    `report` hears of every outcome, `ended` of every round of a stage.
+    """
+
+    def __init__(
+        self,
+        config: JobConfig,
+        *,
+        report: Report | None = None,
+        ended: Callable[[Round], None] | None = None,
+        runner: Runner | None = None,
+    ) -> None:
         self.config = config
         self.report = report or (lambda stage, outcome, units: None)
+        self.ended = ended or (lambda one: None)
         check_licences(config)
         check_precision(config)
         decoder = read_decoder(config)
@@ -118,6 +104,7 @@ class Job:
         self.shards, self._inventory_digest = self._inventory()
         self._for_workers, self.keyring = open_pinned(config, self.places, make=True)
         self.runner = runner or open_runner(config.ray)
+        self.spending = Spending(config.ray, self.places.workspace)
 
     def run(self) -> Summary:
         """All stages; raises JobError, ConfigError or StorageError where it cannot go on."""
@@ -130,7 +117,7 @@ class Job:
         key = self.scan_key
         models = {name: model_bytes(name) for name in scan_models(self.config)}
         make = partial(ScanStage, self.config, self.dataset, self.places, key, models)
-        failed = self._rounds("scan", make, self.shards, scan_room(self.places, key).done, _shard_id)
+        failed = self._rounds("scan", key, make, self.shards, scan_room(self.places, key).done, _shard_id)
         if failed:
             raise JobError(_first("scanning", failed))
 
@@ -140,15 +127,19 @@ class Job:
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
         patiently(lambda: bind(self.config, self.places, self.keyring))
-        ids, where = [*map(_shard_id, self.shards)], (self.places, self.scan_key, self.plan_key, self._travelling)
+        where = (self.places, self.scan_key, self.plan_key, self._travelling)
+        began, planned = time.monotonic(), plan_room(self.places, self.plan_key).committed("plan") is not None
         if self.cells > 1:
-            in_cells = CellPlan(self._for_workers, *where, self.cells, self._plan_units)
-            plan = patiently(lambda: in_cells.run(ids))
+            in_cells = CellPlan(self._for_workers, *where, self.keyring.check(), self.cells, self._plan_units)
+            plan = patiently(lambda: in_cells.run([*map(_shard_id, self.shards)]))
         else:
             stage = PlanStage(self.config, self.places, self.keyring, *where[1:])
             plan = patiently(lambda: stage.run(self.shards))
+        if not planned and self.cells == 1:
+            seconds = time.monotonic() - began
+            self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
         make = partial(SurrogateStage, self.config, *where, sent=self.cells > 1)
-        failed = self._rounds("surrogates", make, plan.blocks, self._blocks_done, str)
+        failed = self._rounds("surrogates", self.plan_key, make, plan.blocks, self._blocks_done, str)
         if failed:
             raise JobError(_first("making surrogates", failed))
         return plan
@@ -173,7 +164,7 @@ class Job:
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         check = self.keyring.check()
         make = partial(_make_render, self._for_workers, self.dataset, self.places, keys, models, standing, check)
-        failed = self._rounds("render", make, self.shards, room.done, _shard_id)
+        failed = self._rounds("render", run_key, make, self.shards, room.done, _shard_id)
         for shard in self.shards:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id], standing)
@@ -205,13 +196,11 @@ class Job:
     @cached_property
     def cells(self) -> int:
         """In how many cells the plan is made; needs a finished scan where the job does not say it."""
-        return self.config.plan.cells or cells_of(
-            self.config, scan_room(self.places, self.scan_key), [*map(_shard_id, self.shards)]
-        )
+        scan, shards = scan_room(self.places, self.scan_key), map(_shard_id, self.shards)
+        return self.config.plan.cells or cells_of(self.config, scan, shards)
 
     def _plan_units(self, make: MakeStage[str], units: Sequence[str], done: Callable[[], set[str]]) -> None:
-        failed = self._rounds("plan", make, units, done, str)
-        if failed:
+        if failed := self._rounds("plan", self.plan_key, make, units, done, str):
             raise JobError(_first("planning", failed))
 
     def _run_key(self, plan: Plan) -> str:
@@ -260,32 +249,30 @@ class Job:
     def _rounds(
         self,
         name: str,
+        key: str,
         make: MakeStage[Unit],
         units: Sequence[Unit],
         done: Callable[[], set[str]],
         id_of: Callable[[Unit], str],
     ) -> dict[str, str]:
         """Run what has no marker, up to three times; returns the units still without one and why."""
-        failed: dict[str, str] = {}
-        wanted = 0
-        for _ in range(ROUNDS):
-            finished = patiently(done)
-            todo = [unit for unit in units if id_of(unit) not in finished]
-            if not todo:
-                return {}
-            wanted = wanted or len(todo)
-            failed = {id_of(unit): "its worker died" for unit in todo}
-            for outcome in in_waves(self.runner, make, todo):
-                self.report(name, outcome, wanted)
-                if outcome.halts:
-                    raise JobError(
-                        f"the job stopped in shard or block {outcome.unit} of its {name} stage, and the same command "
-                        f"goes on there: {outcome.error}"
-                    )
-                if outcome.error is not None:
-                    failed[outcome.unit] = outcome.error
-        finished = patiently(done)
-        return {unit: why for unit, why in failed.items() if unit not in finished}
+
+        def report(stage: str, outcome: Outcome, wanted: int) -> None:
+            self.report(stage, outcome, wanted)
+            if outcome.halts:
+                raise JobError(
+                    f"the job stopped in shard or block {outcome.unit} of its {name} stage, and the same command "
+                    f"goes on there: {outcome.error}"
+                )
+
+        def ended(one: Round) -> None:
+            self.spending.add(name, images=one.images, busy=one.busy, paid=one.paid, gpus=self.config.ray.num_gpus)
+            self.ended(one)
+
+        return Rounds(self.runner, report, ended).run(self._work(name, key), make, units, done, id_of)
+
+    def _work(self, stage: str, key: str) -> Work:
+        return Work(stage, key, round=1, method=self.config.method.name)
 
     def _blocks_done(self) -> set[str]:
         return {unit.removeprefix("surrogates/") for unit in plan_room(self.places, self.plan_key).done()}
@@ -312,7 +299,7 @@ class Job:
             "quarantined": len(keys),
             "fallbacks": 0,
         }
-        room.commit(
+        claimed = room.commit(
             shard.shard_id,
             {
                 "shard": shard.shard_id,
@@ -323,6 +310,9 @@ class Job:
                 **counts,
             },
         )
+        if claimed:
+            outcome = Outcome(shard.shard_id, images=len(keys), quarantined=len(keys))
+            self.runner.meter.count(self._work("render", run_key), outcome, lost=True)
 
 
 def _make_render(

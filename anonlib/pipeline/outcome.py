@@ -7,7 +7,7 @@ import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -40,6 +40,7 @@ _CHUNK_PIXELS = 64_000_000
 class Outcome:
     """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
 
+    `parts`, `read` and `written` say where the seconds went and how many bytes came and went (see stopwatch.py).
     `halts`: the place failed and not the unit, so the job stops and leaves the unit undone.
     """
 
@@ -54,6 +55,14 @@ class Outcome:
     error: str | None = None
     halts: bool = False
     began: float = field(default_factory=time.time)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    read: int = 0
+    written: int = 0
+
+    @property
+    def busy(self) -> float:
+        """Seconds of the worker, the making of its stage included."""
+        return float(self.seconds) + float(self.parts.get("start", 0.0))
 
 
 class HasPixels(Protocol):

@@ -7,12 +7,13 @@ beforehand, however large photos are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from anonlib.datasets import Sample
 from anonlib.faces.image import decoded_bytes
+from anonlib.pipeline.stopwatch import current
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
@@ -42,10 +43,13 @@ def chunks_ahead(
     is asked for. Which items share one depends on them, `most` and `budget` alone. What `items` and `make` raise is
     raised where their chunk's turn comes.
     """
-    groups: Iterator[_Group[_Item, _Made]] = _groups(items, cost, most, budget // 2)
+    # Taken here, because the thread has no unit at hand.
+    watch = current()
+    groups: Iterator[_Group[_Item, _Made]] = _groups(watch.each("read", items), cost, most, budget // 2)
 
     def fill(group: _Group[_Item, _Made]) -> list[tuple[_Item, _Made]]:
-        return [(item, make(item)) for item in group.items]
+        with watch.timed("decode"):
+            return [(item, make(item)) for item in group.items]
 
     def fetch(held: int) -> _Group[_Item, _Made] | None:
         group = next(groups, None)
@@ -53,9 +57,13 @@ def chunks_ahead(
             group.chunk = fill(group)
         return group
 
+    def waited(coming: Future[_Group[_Item, _Made] | None]) -> _Group[_Item, _Made] | None:
+        with watch.timed("wait"):
+            return coming.result()
+
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(fetch, 0)
-        while (group := coming.result()) is not None:
+        while (group := waited(coming)) is not None:
             chunk = fill(group) if group.chunk is None else group.chunk
             coming = pool.submit(fetch, group.cost)
             del group

@@ -35,6 +35,7 @@ from anonlib.pipeline.places import RUN_NOTE, Places, Room, plan_room, release_r
 from anonlib.pipeline.reading import chunks_ahead, sample_bytes
 from anonlib.pipeline.reviewed import Standing, carry_out
 from anonlib.pipeline.scan import try_to_read
+from anonlib.pipeline.stopwatch import current
 from anonlib.pipeline.surrogates import Surrogates, Worn
 from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, RELEASED
@@ -82,13 +83,16 @@ class RenderStage:
         """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
         if finished := self._finished(shard):
             return finished
+        watch = current()
+        watch.read += shard.bytes
         with TemporaryDirectory(prefix="anonlib-") as folder:
             rows: list[dict[str, Any]] = []
             local = Path(folder) / "shard"
             with self.dataset.writer(shard, local, frozenset(self.job.keep_fields)) as writer:
                 self._write(shard, writer, rows)
             rows.sort(key=lambda row: row.pop("position"))
-            return self._publish(shard, writer, rows)
+            with watch.timed("publish"):
+                return self._publish(shard, writer, rows)
 
     def _finished(self, shard: Shard) -> Outcome | None:
         """What the marker says, if another job was faster. Raises StorageError if the output is not this job's.
@@ -107,18 +111,15 @@ class RenderStage:
 
     def _write(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]]) -> None:
         """Every photo of a shard, chunk by chunk, in order."""
-        scanned = {
-            row["key"]: row
-            for row in tables.from_bytes(
-                self.scan.storage.read(self.scan.path("images", f"{shard.shard_id}.parquet"))
-            ).to_pylist()
-        }
         planned: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in tables.from_bytes(
-            self.plan.storage.read(self.plan.path("assignments", f"{shard.shard_id}.parquet"))
-        ).to_pylist():
-            planned[row["key"]].append(row)
-        worn = self.surrogates.of(shard.shard_id)
+        with current().timed("read"):
+            images = self.scan.storage.read(self.scan.path("images", f"{shard.shard_id}.parquet"))
+            scanned = {row["key"]: row for row in tables.from_bytes(images).to_pylist()}
+            assigned = self.plan.storage.read(self.plan.path("assignments", f"{shard.shard_id}.parquet"))
+            for row in tables.from_bytes(assigned).to_pylist():
+                planned[row["key"]].append(row)
+            current().read += len(images) + len(assigned)
+            worn = self.surrogates.of(shard.shard_id)
 
         def read(sample: Sample) -> Picture | ImageProblem:
             known = scanned.get(sample.key)
@@ -139,7 +140,8 @@ class RenderStage:
         for chunk in chunks_ahead(read, self.dataset.read(shard), cost, most=most, budget=self.job.shard_bytes):
             photos = self._photos(shard, chunk, planned, rows)
             self._render(photos, worn)
-            self._finish(photos, writer, rows, shard)
+            with current().timed("encode"):
+                self._finish(photos, writer, rows, shard)
             del photos
 
     def _photos(
@@ -173,8 +175,9 @@ class RenderStage:
         """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""
         open_faces = [(photo, face) for photo in chunk for face in photo.faces]
         while open_faces:
-            for photo, face in open_faces:
-                self._replace(photo, face, worn)
+            with current().timed("replace"):
+                for photo, face in open_faces:
+                    self._replace(photo, face, worn)
             checkable = [
                 (p, f) for p, f in open_faces if p.problem is None and f.method == self.job.method.name and f.tries
             ]
@@ -194,13 +197,15 @@ class RenderStage:
         """Faces to try again, and why; if the check of all fails, photo by photo, so that only the culprit is lost."""
         photos = {id(photo): photo for photo, _ in faces}
         try:
-            failed = checker.check(faces)
+            with current().timed("check"):
+                failed = checker.check(faces)
             matching = {id(face) for _, face in failed}
             for _, face in failed:
                 face.why = MATCHED
             left = [one for one in faces if id(one[1]) not in matching]
             if self.bystanders and left:
-                near = [one for one, close in zip(left, self.bystanders.near(left), strict=True) if close]
+                with current().timed("check"):
+                    near = [one for one, close in zip(left, self.bystanders.near(left), strict=True) if close]
                 for _, face in near:
                     face.why = "came near somebody of the dataset"
                 failed += near
@@ -295,8 +300,10 @@ class RenderStage:
         for path, local in writer.outputs():
             with local.open("rb") as stream:
                 files[path] = hashlib.file_digest(stream, "sha256").hexdigest()
+            current().written += local.stat().st_size
             self.release.storage.publish(path, local)
         manifest = tables.to_bytes(rows, MANIFEST)
+        current().written += len(manifest)
         self.release.storage.publish(self.release.path("manifest", f"{shard.shard_id}.parquet"), manifest)
         counts = Counter(row["status"] for row in rows)
         faces = [face for row in rows for face in row["faces"]]

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from threading import Lock
 from typing import Any, Protocol, TypeVar
 
-from anonlib.config import ConfigError, RayConfig
+from anonlib.config import RayConfig
 from anonlib.models.runtime import DeviceLost
 from anonlib.pipeline.deserted import watched
-from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
-from anonlib.pipeline.patience import is_of_the_place, patiently, said
+from anonlib.pipeline.desk import Desk, MakeStage, begun
+from anonlib.pipeline.metrics import METRICS, Labels, Meter, Unmetered, readings
+from anonlib.pipeline.outcome import Outcome, sentence
 from anonlib.pipeline.shape import Machine, check_shape, room, wait_for_room
-from anonlib.storage import StorageError
+from anonlib.pipeline.unit_log import Work, Worker, log_to_stdout
 
 Unit = TypeVar("Unit")
 
@@ -38,19 +39,17 @@ WAVE = 20_000
 """Units of one Ray dataset: each is a block, for which the driver holds 9 KB and spends 5 ms."""
 
 
-class Stage(Protocol[Unit]):  # type: ignore[misc]
-    """One verb, which several threads may use at once; a stage is made where it runs and holds its models."""
-
-    def run(self, unit: Unit) -> Outcome: ...
-
-
-MakeStage = Callable[[], Stage[Unit]]
-
-
 class Runner(Protocol):
-    """Outcomes of all units as they come, in any order; a unit that failed comes with its error."""
+    """Runs a stage over its units; `meter` takes what is counted of them."""
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]: ...
+    @property
+    def meter(self) -> Meter: ...
+
+    def actors(self, units: int) -> int:
+        """How many workers share so many units."""
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
+        """Outcomes of all units as they come, in any order; a unit that failed comes with its error."""
 
 
 def open_runner(ray: RayConfig) -> Runner:
@@ -58,20 +57,25 @@ def open_runner(ray: RayConfig) -> Runner:
     return SerialRunner() if ray.actors == 0 else RayRunner(ray)
 
 
-def in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
+def in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
     """Outcomes of all units, of which the runner has no more than WAVE at once."""
     for start in range(0, len(units), WAVE):
-        yield from runner.run(make, units[start : start + WAVE])
+        yield from runner.run(make, units[start : start + WAVE], work)
 
 
 class SerialRunner:
     """One unit after another in this process."""
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
-        stage = make() if units else None
+    meter: Meter = Unmetered()
+
+    def actors(self, units: int) -> int:
+        return 1
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
+        desk = Desk(make, work, Worker()) if units else None
         for unit in units:
-            if stage is not None:
-                yield attempt(stage, unit)
+            if desk is not None:
+                yield desk.attempt(unit)
 
 
 class RayRunner:
@@ -80,8 +84,9 @@ class RayRunner:
     def __init__(self, config: RayConfig) -> None:
         self.config = config
         self._fitted = False
+        self.meter: Meter = _RayMeter(config)
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[Outcome]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
         if not units:
             return
         ray = start(self.config)
@@ -92,7 +97,7 @@ class RayRunner:
             warnings.filterwarnings("ignore", message="`ray_remote_args`")
             outcomes = rows.map_batches(
                 _Actor,
-                fn_constructor_args=(ray.put(make),),
+                fn_constructor_args=(ray.put(make), work),
                 batch_size=1,
                 compute=pool,
                 num_cpus=1,
@@ -107,6 +112,11 @@ class RayRunner:
         except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
             _warn(f"Ray gave up a round: {sentence(error)}")
+
+    def actors(self, units: int) -> int:
+        """How many actors so many units begin with: what was asked for, else what the cluster has room for now."""
+        wanted = self.config.actors or self._room(start(self.config))
+        return max(1, min(wanted, units))
 
     def _pool(self, ray: Any, units: int) -> Any:
         """The actors to start. A shape that never fitted is refused; one that has lost machines begins with the rest.
@@ -135,44 +145,78 @@ class RayRunner:
 class _Actor:
     """What Ray Data holds: the stage, made once, asked for one unit a batch, in several threads at once."""
 
-    def __init__(self, make: Any) -> None:
+    def __init__(self, make: Any, work: Work) -> None:
         import ray
 
-        try:
-            self.stage = (ray.get(make) if isinstance(make, ray.ObjectRef) else make)()
-        except (ConfigError, StorageError) as error:
-            # An actor that cannot begin would be started again for ever, and say nothing.
-            self.stage = _Halted(str(error))
+        log_to_stdout()
+        self.running, self.work = _Exported(), work
+        self.counting, self.units = Lock(), 0
+        context = ray.get_runtime_context()
+        gpus = tuple(map(str, context.get_accelerator_ids().get("GPU", ())))
+        worker = Worker(context.get_node_id(), os.getpid(), gpus)
+        made = ray.get(make) if isinstance(make, ray.ObjectRef) else make
+        self.desk = Desk(lambda: begun(made), work, worker)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        self._at_hand(1)
         try:
-            outcome = attempt(self.stage, batch["unit"][0])
+            outcome = self.desk.attempt(batch["unit"][0])
         except DeviceLost as error:
             # Nothing that this process still computes can be trusted to end; Ray starts another.
             _warn(str(error))
             os._exit(1)
+        finally:
+            self._at_hand(-1)
         return {name: [value] for name, value in asdict(outcome).items()}
 
-
-class _Halted:
-    """A stage that could not be made on this machine: says so of every unit."""
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-
-    def run(self, unit: object) -> Outcome:
-        return Outcome(_name(unit), error=self.why, halts=True)
+    def _at_hand(self, more: int) -> None:
+        with self.counting:
+            self.units += more
+            labels = {"stage": self.work.stage, "method": self.work.method}
+            self.running.take("anonlib_units_running", self.units, labels)
 
 
-def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
-    """Run one unit; a failure is an Outcome with a sentence, so that the other units go on."""
-    began, start = time.time(), time.monotonic()
-    try:
-        outcome = patiently(lambda: stage.run(unit))
-    except (StorageError, *FAILURES) as error:
-        outcome = Outcome(_name(unit), error=said(error), halts=is_of_the_place(error))
-    # Wall clocks are set back; how long it took is of the monotonic one.
-    return replace(outcome, began=began, seconds=time.monotonic() - start)
+class _RayMeter:
+    """Counts in the driver, for Ray's exporter on the driver's node."""
+
+    def __init__(self, config: RayConfig) -> None:
+        self.config, self.exported = config, _Exported()
+
+    def count(self, work: Work, outcome: Outcome, lost: bool = False) -> None:
+        start(self.config)
+        for one in readings(work, outcome, gpus=self.config.num_gpus, lost=lost):
+            self.exported.take(one.name, one.value, one.labels)
+
+    def left(self, work: Work, units: int) -> None:
+        start(self.config)
+        self.exported.take("anonlib_units_left", units, {"stage": work.stage, "method": work.method})
+
+
+class _Exported:
+    """Ray's own objects for METRICS, made in the process that uses them, when they are first used."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def take(self, name: str, value: float, labels: Labels) -> None:
+        """Add to a counter (nothing where there is nothing to add), set a gauge, or observe."""
+        from ray.util import metrics
+
+        declared = METRICS[name]
+        if name not in self._made:
+            keys = ("stage", "method", *declared.labels)
+            if declared.kind == "histogram":
+                self._made[name] = metrics.Histogram(name, declared.help, list(declared.bounds), keys)
+            else:
+                kind = metrics.Counter if declared.kind == "counter" else metrics.Gauge
+                self._made[name] = kind(name, declared.help, keys)
+        metric = self._made[name]
+        if declared.kind == "gauge":
+            metric.set(value, labels)
+        elif declared.kind == "histogram":
+            metric.observe(value, labels)
+        elif value > 0:
+            metric.inc(value, labels)
 
 
 def joins(config: RayConfig) -> str | None:
@@ -219,7 +263,7 @@ def start(config: RayConfig) -> Any:
     if not ray.is_initialized():
         address = joins(config)
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if not address:
+        if address == "local":
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         with _silent_core(), nullcontext() if address else _without_usage_reports():
             # Without a word Ray joins whatever cluster was last started on this machine, or waits for one that is gone.
@@ -267,7 +311,3 @@ def _silent_core() -> Iterator[None]:
         os.dup2(terminal, 2)
         os.close(terminal)
         os.close(nowhere)
-
-
-def _name(unit: object) -> str:
-    return str(getattr(unit, "shard_id", unit))

@@ -30,6 +30,7 @@ from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
 from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
 from anonlib.pipeline.reading import chunks_ahead, sample_bytes
+from anonlib.pipeline.stopwatch import current
 from anonlib.records import FACES, IMAGES
 from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
 from anonlib.synthesis.glasses import STEP as GLASSES_STEP
@@ -74,6 +75,7 @@ class ScanStage:
         """Scan one shard; safe to repeat and to race."""
         images: list[dict[str, Any]] = []
         faces: list[dict[str, Any]] = []
+        current().read += shard.bytes
         read = partial(try_to_read, job=self.job, least_side=self.least_side)
         cost = partial(sample_bytes, least_side=self.least_side)
         bounds = {"most": self.job.limits.chunk, "budget": self.job.shard_bytes}
@@ -88,9 +90,16 @@ class ScanStage:
         counts = Counter(face["key"] for face in faces)
         for row in images:
             row["faces"] = counts[row["key"]]
+        with current().timed("publish"):
+            self._publish(shard, faces, images)
+        return Outcome(shard.shard_id, images=len(images), faces=len(faces))
+
+    def _publish(self, shard: Shard, faces: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:
+        """Both tables, then the marker."""
         face_bytes, image_bytes = tables.to_bytes(faces, FACES), tables.to_bytes(images, IMAGES)
         self.room.storage.publish(self.room.path("faces", f"{shard.shard_id}.parquet"), face_bytes)
         self.room.storage.publish(self.room.path("images", f"{shard.shard_id}.parquet"), image_bytes)
+        current().written += len(face_bytes) + len(image_bytes)
         self.room.commit(
             shard.shard_id,
             {
@@ -103,7 +112,6 @@ class ScanStage:
                 "images_sha256": sha256(image_bytes),
             },
         )
-        return Outcome(shard.shard_id, images=len(images), faces=len(faces))
 
     def _readable(
         self, chunk: list[tuple[Sample, Picture | ImageProblem]], images: list[dict[str, Any]]
@@ -134,8 +142,10 @@ class ScanStage:
 
     def _rows(self, chunk: list[Decoded]) -> list[list[dict[str, Any]]]:
         pixels = [one.rgb for one in chunk]
-        found = self.detector.detect(pixels, [one.size for one in chunk])
-        described = self.describer.describe(pixels, found) if self.describer else [[{}] * len(f) for f in found]
+        with current().timed("detect"):
+            found = self.detector.detect(pixels, [one.size for one in chunk])
+        with current().timed("describe"):
+            described = self.describer.describe(pixels, found) if self.describer else [[{}] * len(f) for f in found]
         rows = []
         for one, faces, extras in zip(chunk, found, described, strict=True):
             labelled = labelled_face(faces, one.size)

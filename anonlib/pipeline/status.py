@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 from anonlib.config import ConfigError, load_config
 from anonlib.pipeline import tables
-from anonlib.pipeline.job import JobError, Summary
+from anonlib.pipeline.job import JobError
 from anonlib.pipeline.places import INVENTORY_NOTE, PURGED, RUN_NOTE, Places, Room, open_places, plan_room
 from anonlib.pipeline.plan import COUNTS
+from anonlib.pipeline.spending import Bill, read_bill
+from anonlib.pipeline.summary import Summary
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 
@@ -61,13 +63,14 @@ class Release(Summary):
 
 @dataclass(frozen=True)
 class Status:
-    """A job as its markers tell it."""
+    """A job as its markers tell it, and what its runs wrote down that they spent."""
 
     shards: int
     purged: bool
     scans: tuple[Scan, ...]
     plans: tuple[Planned, ...]
     release: Release | None
+    spent: Bill | None
 
 
 def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, Storage | None]:
@@ -98,6 +101,7 @@ def status(workspace: Storage, release: Storage | None) -> Status:
         scans=tuple(Scan(room, len(units)) for room, units in _rooms(workspace, "scan").items()),
         plans=tuple(_planned(workspace, room, units) for room, units in _rooms(workspace, "plan").items()),
         release=read_release(release) if release is not None else None,
+        spent=read_bill(workspace),
     )
 
 

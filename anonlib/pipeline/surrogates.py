@@ -30,6 +30,7 @@ from anonlib.pipeline.decoding import Draw, Painter, draw_of, painter_of
 from anonlib.pipeline.lending import Lender, Lent
 from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
+from anonlib.pipeline.stopwatch import current
 from anonlib.records import EXPRESSIONS, MESH_POINTS
 from anonlib.records import PORTRAITS as PORTRAIT_ROWS
 from anonlib.storage import NotFound
@@ -66,15 +67,20 @@ class SurrogateStage:
         """Make one block's surrogates."""
         classes = tables.from_bytes(self.room.storage.read(self.room.path("classes", f"{block}.parquet"))).to_pylist()
         wanted = {face for row in classes for faces in row["portraits"] for face in faces}
-        photos = PORTRAIT_ROWS.empty_table() if self.painter else self._photos(block, wanted)
+        watch = current()
+        with watch.timed("read"):
+            photos = PORTRAIT_ROWS.empty_table() if self.painter else self._photos(block, wanted)
         row_of = {face: row for row, face in enumerate(photos.column("face_id").to_pylist())}
         digests = {}
         for row in classes:
-            # Portraits are large, a hundred times a crop: those of one class at a time.
-            mine = [[_portrait(photos, row_of[face]) for face in faces] for faces in row["portraits"]]
-            data = to_bytes(self._texture(row, mine))
+            with watch.timed("replace"):
+                # Portraits are large, a hundred times a crop: those of one class at a time.
+                mine = [[_portrait(photos, row_of[face]) for face in faces] for faces in row["portraits"]]
+                data = to_bytes(self._texture(row, mine))
             digests[row["class_id"]] = sha256(data)
-            self.room.storage.publish(self.room.path("surrogates", f"{row['class_id']}.npz"), data)
+            with watch.timed("publish"):
+                self.room.storage.publish(self.room.path("surrogates", f"{row['class_id']}.npz"), data)
+            watch.written += len(data)
         self.room.commit(f"surrogates/{block}", {"block": block, "digests": digests})
         return Outcome(block, faces=len(wanted))
 
@@ -97,6 +103,7 @@ class SurrogateStage:
         found = [PORTRAIT_ROWS.empty_table()]
         for shard, faces in sorted(by_shard.items()):
             data = self.scan.storage.read(self.scan.path("faces", f"{shard}.parquet"))
+            current().read += len(data)
             file = pq.ParquetFile(io.BytesIO(data))
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=["face_id"]).column(0).to_pylist()

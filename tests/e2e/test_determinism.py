@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from runs import SECRET, Run, contents, job, manifest, run_job, started
+from runs import SECRET, Run, contents, job, lasting, manifest, run_job, started
 
 from anonlib.pipeline.job import Job
 
@@ -29,7 +29,7 @@ def test_two_actors_on_two_shards_each_end_in_the_bytes_of_a_serial_run(finished
 
 
 def test_scan_and_plan_are_the_same_bytes_too(finished: Run, on_ray: Path) -> None:
-    assert contents(on_ray / "workspace") == contents(finished.workspace)
+    assert lasting(on_ray / "workspace") == lasting(finished.workspace)
     kinds = {path.split("/")[0] for path in contents(finished.workspace)}
     assert kinds >= {"scan", "plan"}
 

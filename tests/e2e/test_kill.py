@@ -17,10 +17,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from runs import Run, Started, contents, in_session, job, run_job, started
+from runs import Run, Started, in_session, job, lasting, run_job, started
 
 from anonlib.pipeline.job import Job
-from anonlib.storage import OURS
 
 VICTIMS = ("driver", "actor")
 _LONGEST_PAUSE_S = 1.5
@@ -50,8 +49,7 @@ def kill_and_resume(clean: Run, victim: str, moment: int, root: Path) -> str:
     summary = Job(job(clean.input, root)).run()
     assert summary == clean.summary, struck
     for place, expected in ((root / "release", clean.output), (root / "workspace", clean.workspace)):
-        found = {path: digest for path, digest in contents(place).items() if not Path(path).name.startswith(OURS)}
-        assert found == contents(expected), struck
+        assert lasting(place) == lasting(expected), struck
     return struck
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import photos
 import poison
 import pytest
-from runs import Run, by_key, contents, job, run_job, started
+from runs import Run, by_key, contents, job, lasting, run_job, started
 
 from anonlib.audit.verify import verify
 from anonlib.faces.apart import Decoders, pool
@@ -88,4 +88,4 @@ def test_poison_on_ray_ends_in_the_same_bytes(source: Path, serial: tuple[Run, C
     with started(config, tmp_path / "process", driver, PYTHONPATH=f"{_TESTS}{os.pathsep}{path}") as on_ray:
         assert on_ray.finish() == 3, on_ray.complaints
     assert contents(tmp_path / "release") == contents(run.output)
-    assert contents(tmp_path / "workspace") == contents(run.workspace)
+    assert lasting(tmp_path / "workspace") == lasting(run.workspace)

@@ -25,25 +25,15 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-ANSWERS = {
-    "500": (500, "InternalError"),
-    "503": (503, "SlowDown"),
-    "expired": (400, "ExpiredToken"),
-    "skewed": (403, "RequestTimeTooSkewed"),
-    "denied": (403, "AccessDenied"),
-    "full": (507, "InsufficientStorage"),
-}
-"""Faults that are an answer instead of the request being carried out: status and S3's code."""
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-BROKEN = ("slow", "reset-before", "reset-after", "torn-body", "torn-upload")
-"""Faults of the connection. Only after `reset-after` was the request carried out."""
+from faults.kinds import ANSWERS, FAULTS, TRANSIENT, fits
 
-FAULTS = (*ANSWERS, *BROKEN)
-TRANSIENT = ("500", "503", *BROKEN)
-"""Faults that pass; the others last until a person does something."""
+__all__ = ["ANSWERS", "FAULTS", "TRANSIENT", "FaultProxy", "Injected"]
 
 _PIECE = 1 << 16
 _NOT_SENT_ON = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "expect"}
@@ -164,12 +154,6 @@ class FaultProxy:
         self._server.server_close()
         self._thread.join()
         self._server.end_connections()
-
-
-def fits(fault: str, method: str) -> bool:
-    """Whether a fault can befall such a request: only a GET has a body to tear, only a PUT or POST uploads one."""
-    wanted = {"torn-body": ("GET",), "torn-upload": ("PUT", "POST"), "full": ("PUT", "POST")}
-    return method in wanted.get(fault, (method,))
 
 
 class _Server(ThreadingHTTPServer):

@@ -9,11 +9,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from runs import Run, contents, job
+from runs import Run, job, lasting
 
-from anonlib.console import open_progress
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.outcome import Outcome
+from anonlib.progress import open_progress
 
 HOUR_S = 3600.0
 
@@ -38,4 +38,4 @@ def test_a_clock_that_jumps_back_an_hour_changes_nothing(
     for line in shown.getvalue().splitlines():
         assert all(value >= 0 for value in json.loads(line).values() if isinstance(value, int | float)), line
     for place, clean in (("release", redacted.output), ("workspace", redacted.workspace)):
-        assert contents(tmp_path / place) == contents(clean)
+        assert lasting(tmp_path / place) == lasting(clean)

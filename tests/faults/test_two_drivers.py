@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from runs import job
+from runs import Run, job
 from s3server import running
 
 from anonlib.config import JobConfig
@@ -27,7 +27,7 @@ ASLEEP = "before claim release/commits/00001.json"
 
 
 def redaction(source: Path | str, place: Path | str, **changes: Any) -> JobConfig:
-    return job(source, place, **({"method": {"name": "solid"}, "secret": {}} | changes))
+    return job(source, place, **({"method": {"name": "solid"}} | changes))
 
 
 def shards_won(drivers: list[Told] | list[Driver]) -> Counter[str]:
@@ -36,10 +36,8 @@ def shards_won(drivers: list[Told] | list[Driver]) -> Counter[str]:
 
 
 @pytest.fixture(scope="module")
-def clean(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    root = tmp_path_factory.mktemp("clean")
-    told("kill", redaction(tiny, root))
-    return made(open_storage(str(root)))
+def clean(redacted: Run) -> dict[str, bytes]:
+    return made(open_storage(str(redacted.output.parent)))
 
 
 def test_two_drivers_whose_writes_alternate_commit_each_shard_once(
@@ -50,7 +48,7 @@ def test_two_drivers_whose_writes_alternate_commit_each_shard_once(
     won = shards_won(both)
     assert set(won.values()) == {1}
     assert {claim.partition(" ")[2] for claim in won} >= {path for path in clean if "/commits/" in path}
-    assert all(len(one.won) > 3 for one in both), "both had work"
+    assert all(len(one.won) > 1 for one in both), "both had work"
     assert made(open_storage(str(tmp_path))) == clean
 
 

@@ -51,7 +51,8 @@ def apart(make: Callable[[Path], Path], folder: Path) -> Path:
 
 
 def made(root: Storage) -> dict[str, bytes]:
-    """Everything in a job's two places; of the workspace without what was left unfinished."""
+    """Everything in a job's two places; of the workspace without what was left unfinished and what runs spent."""
     found = [entry.path for entry in root.list(unfinished=True)]
     kept = [path for path in found if path.startswith("release/") or OURS not in path]
+    kept = [path for path in kept if not path.startswith("workspace/spending/")]
     return {path: root.read(path) for path in kept if path.startswith(("release/", "workspace/"))}

@@ -45,6 +45,8 @@ FIELDS: dict[str, dict[str, type]] = {
 }
 CONFIDENTIAL = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY")
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+METRICS = "8080"
+"""The port that Ray exports at, and all that Prometheus may reach."""
 OURS = "registry.example.com/anonlib:"
 BY_ENV, BY_MANAGER = {"env": "ANONLIB_SECRET"}, {"manager": "anonlib-job"}
 
@@ -118,6 +120,9 @@ def _rayjobs(documents: list[dict[str, Any]], ray: str) -> Iterator[str]:
         yield from _fields(spec, SPEC, f"{kind} job")
         yield from _fields(cluster, FIELDS["cluster"], f"{kind} cluster")
         yield from _fields(cluster["headGroupSpec"], FIELDS["head"], f"{kind} head")
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            if group["rayStartParams"].get("metrics-export-port") != METRICS:
+                yield f"{kind}: Ray exports its metrics at another port than {METRICS}"
         for group in cluster["workerGroupSpecs"]:
             yield from _fields(group, FIELDS["worker"], f"{kind} worker")
             if not group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]:
@@ -156,8 +161,22 @@ def _pod(group: str, template: dict[str, Any], version: str, by_env: bool) -> It
         tolerated = {one["key"] for one in spec.get("tolerations", ())}
         wanted = {"spot"} | ({"nvidia.com/gpu"} if group == "gpu" else set())
         yield from (f"does not tolerate {one}" for one in sorted(wanted - tolerated))
+    if group in ("head", "cpu", "gpu"):
+        yield from _watched(template)
     for container in spec["containers"]:
         yield from _container(group, container, version, by_env)
+
+
+def _watched(template: dict[str, Any]) -> Iterator[str]:
+    """Prometheus finds the metrics of a Ray pod, and its workers' lines are in the pod's log."""
+    container = template["spec"]["containers"][0]
+    port = {"prometheus.io/scrape": "true", "prometheus.io/port": METRICS, "prometheus.io/path": "/metrics"}
+    if template["metadata"].get("annotations") != port:
+        yield "Prometheus is not told where its metrics are"
+    if {"name": "metrics", "containerPort": int(METRICS)} not in container.get("ports", ()):
+        yield f"its port {METRICS} is not declared"
+    if {"name": "RAY_LOG_TO_STDERR", "value": "1"} not in container["env"]:
+        yield "its workers' lines stay in files that vanish with it"
 
 
 def _container(group: str, container: dict[str, Any], version: str, by_env: bool) -> Iterator[str]:
@@ -192,8 +211,13 @@ def _accounts(documents: list[dict[str, Any]]) -> Iterator[str]:
             {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}
         ]:
             yield "the scheduler may do more than create a RayJob"
-    if not any(one["kind"] == "NetworkPolicy" for one in documents):
+    policies = [one for one in documents if one["kind"] == "NetworkPolicy"]
+    if not policies:
         yield "anybody in the cluster could run code on the Ray head"
+    for rule in (rule for one in policies for rule in one["spec"]["ingress"]):
+        others = [peer for peer in rule["from"] if "kuberay-operator" not in str(peer) and "namespaceSelector" in peer]
+        if others and rule.get("ports") != [{"port": int(METRICS), "protocol": "TCP"}]:
+            yield "who may read the metrics may do more"
 
 
 def _maps(folder: Path, kustomization: dict[str, Any], documents: list[dict[str, Any]], job: Any) -> Iterator[str]:

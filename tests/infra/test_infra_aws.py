@@ -71,6 +71,9 @@ def _whole(root: Path, text: str, given: dict[str, Any], terraform: str) -> Iter
     yield from (f"{one} does not exist" for one in given["file_mounts"].values() if not (root / one).exists())
     if f'cluster     = "{given["cluster_name"]}"' not in terraform:
         yield "the head may not end workers of a cluster of this name"
+    for kind in ("head", "worker"):
+        if "--metrics-export-port=8080" not in " ".join(given[f"{kind}_start_ray_commands"]):
+            yield f"the {kind} exports its metrics at a port that nobody knows"
     if f"--env=AWS_DEFAULT_REGION={given['provider']['region']}" not in given["docker"]["run_options"]:
         yield "machines do not ask for the job's secret where it lies"
     if yaml.safe_load((root / "infra" / "kuberay" / "job.yaml").read_text())["secret"] != {"manager": "anonlib-job"}:
@@ -105,6 +108,7 @@ PLANTED = {
     "another cluster": ("cluster_name: anonlib", "cluster_name: other", "of this name"),
     "another region": ("region: eu-central-1", "region: us-east-1", "where it lies"),
     "an open dashboard": ("dashboard-host=127.0.0.1", "dashboard-host=0.0.0.0", "runs code"),
+    "metrics anywhere": (" --metrics-export-port=8080", "", "nobody knows"),
     "stopped machines": ("cache_stopped_nodes: false", "cache_stopped_nodes: true", "not ended"),
 }
 

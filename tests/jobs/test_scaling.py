@@ -34,7 +34,7 @@ def scaling() -> ModuleType:
 def test_the_page_says_what_the_script_prints(scaling: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert scaling.main([]) == 0
     page = (ROOT / "docs/scaling.md").read_text()
-    tables = [table for table in capsys.readouterr().out.strip().split("\n\n")]
+    tables = capsys.readouterr().out.strip().split("\n\n")
     assert len(tables) == 4
     assert all(table in page for table in tables), "run jobs/scaling.py and put its tables into docs/scaling.md"
     assert f"Above {WHOLE_UP_TO:,} faces" in page and f"{FACES_A_CELL:,} faces a cell" in page

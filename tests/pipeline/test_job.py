@@ -15,6 +15,7 @@ from anonlib.pipeline.job import ROUNDS, Job, JobError, Summary
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.runner import SerialRunner
 from anonlib.pipeline.scan import ScanStage
+from anonlib.pipeline.unit_log import Work
 from anonlib.storage import Changed, StorageError
 
 CLEAN = Summary(shards=2, committed=2, images=5, released=4, no_face=1, quarantined=0, faces=4, fallbacks=0)
@@ -33,10 +34,10 @@ class Flaky(SerialRunner):
     def __init__(self, lost: int) -> None:
         self.lost, self.rounds = lost, 0
 
-    def run(self, make: Any, units: Sequence[Any]) -> Iterator[Outcome]:
+    def run(self, make: Any, units: Sequence[Any], work: Work) -> Iterator[Outcome]:
         self.rounds += 1
         if self.rounds > self.lost:
-            yield from super().run(make, units)
+            yield from super().run(make, units, work)
 
 
 @pytest.fixture

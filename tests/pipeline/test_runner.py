@@ -9,9 +9,13 @@ import pytest
 
 from anonlib.config import ConfigError, RayConfig
 from anonlib.pipeline import patience
+from anonlib.pipeline.desk import attempt
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, attempt, in_waves, open_runner
+from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, in_waves, open_runner
+from anonlib.pipeline.unit_log import Work
 from anonlib.storage import Changed, StorageError, Unavailable
+
+WORK = Work("scan", "0" * 64, 1, "solid")
 
 
 class Stage:
@@ -41,7 +45,7 @@ def test_no_actors_is_the_serial_twin() -> None:
 
 
 def test_every_unit_has_an_outcome_and_the_others_go_on() -> None:
-    outcomes = {one.unit: one for one in SerialRunner().run(Stage, ["a", "value", "b", "storage", "eof"])}
+    outcomes = {one.unit: one for one in SerialRunner().run(Stage, ["a", "value", "b", "storage", "eof"], WORK)}
     assert outcomes["a"].error is None and outcomes["b"].images == 3
     assert outcomes["value"].error == "ValueError: bad thing"
     assert outcomes["storage"].error == "The disk is full."
@@ -83,9 +87,9 @@ def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit() -> None:
 
 def test_a_stage_is_made_once_and_only_for_work() -> None:
     before = Stage.made
-    assert list(SerialRunner().run(Stage, [])) == []
+    assert list(SerialRunner().run(Stage, [], WORK)) == []
     assert Stage.made == before
-    list(SerialRunner().run(Stage, ["a", "b"]))
+    list(SerialRunner().run(Stage, ["a", "b"], WORK))
     assert Stage.made == before + 1
 
 
@@ -102,11 +106,11 @@ def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyP
     held: list[int] = []
 
     class Counted(SerialRunner):
-        def run(self, make: Any, units: Any) -> Any:
+        def run(self, make: Any, units: Any, work: Work) -> Any:
             held.append(len(units))
-            return super().run(make, units)
+            return super().run(make, units, work)
 
     monkeypatch.setattr("anonlib.pipeline.runner.WAVE", 3)
-    outcomes = list(in_waves(Counted(), Stage, [f"u{one}" for one in range(8)]))
+    outcomes = list(in_waves(Counted(), Stage, [f"u{one}" for one in range(8)], WORK))
     assert [one.unit for one in outcomes] == [f"u{one}" for one in range(8)]
     assert held == [3, 3, 2]

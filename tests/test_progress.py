@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import pytest
 
-from anonlib.console import JsonLines, MovingLines, Tally, clock, open_progress, pace
 from anonlib.pipeline.outcome import Outcome
+from anonlib.pipeline.rounds import Round
+from anonlib.progress import JsonLines, MovingLines, Tally, clock, open_progress, pace, said_of
 
 
 class Terminal(io.StringIO):
@@ -49,6 +51,38 @@ def test_a_log_gets_a_line_for_every_unit_and_one_for_every_stage() -> None:
         "finished": True,
     }
     assert (lines[5]["finished"], lines[5]["quarantined"]) == (False, 1)
+
+
+def a_round(**changes: Any) -> Round:
+    counts = {"wanted": 4, "done": 3, "failed": 0, "left": 1, "images": 30, "faces": 40, "quarantined": 2}
+    rest = {"number": 2, "seconds": 12.0, "actors": 2, "busy": 18.0, "why": "KeyError: 'john smith'"}
+    return Round(**({"stage": "scan"} | counts | rest | changes))
+
+
+def test_a_log_gets_a_line_for_every_round() -> None:
+    stream = io.StringIO()
+    with open_progress(stream) as progress:
+        progress.ended(a_round())
+        progress.ended(a_round(why=None))
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first["round"] == 2 and (first["wanted"], first["done"], first["left"]) == (4, 3, 1)
+    assert (first["seconds"], first["images_per_s"], first["busy"], first["paid"]) == (12.0, 2.5, 18.0, 24.0)
+    assert first["why"] == "KeyError: …" and "why" not in second
+
+
+def test_a_terminal_gets_a_short_line_for_every_round() -> None:
+    stream = Terminal()
+    with open_progress(stream) as progress:
+        progress.ended(a_round(why="its worker died"))
+    assert said_of(a_round(why=None)) == "scan, round 2: 3 of 4 done in 0:12"
+    assert "1 to do again, most often because: its worker died" in " ".join(stream.getvalue().split())
+
+
+def test_no_name_that_an_error_quotes_is_logged() -> None:
+    stream = io.StringIO()
+    with open_progress(stream) as progress:
+        progress("scan", Outcome("a", error="FileNotFoundError: 'john smith.jpg'"), 1)
+    assert "john" not in stream.getvalue()
 
 
 def test_a_terminal_gets_one_line_for_every_stage() -> None:
