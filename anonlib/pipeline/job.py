@@ -29,7 +29,8 @@ from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.desk import MakeStage
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import MethodFile, read_lent
-from anonlib.pipeline.outcome import Outcome, without_names
+from anonlib.pipeline.lost import give_up
+from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.patience import patiently
 from anonlib.pipeline.photo import METHOD_VERSION
 from anonlib.pipeline.places import (
@@ -60,7 +61,6 @@ from anonlib.pipeline.unit_log import Work
 from anonlib.pipeline.withdraw import settle, withdraw
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
-from anonlib.records import MANIFEST, QUARANTINED
 
 
 class JobError(Exception):
@@ -278,41 +278,10 @@ class Job:
         return {unit.removeprefix("surrogates/") for unit in plan_room(self.places, self.plan_key).done()}
 
     def _quarantine(self, shard: Shard, run_key: str, why: str, standing: Standing) -> None:
-        """A manifest that says for every image of a lost shard why it is missing, and the marker."""
-        images = scan_room(self.places, self.scan_key)
-        known = tables.from_bytes(images.storage.read(images.path("images", f"{shard.shard_id}.parquet")), ["key"])
-        keys = known.column("key").to_pylist()
-        words = [standing.word(shard.shard_id, key) for key in keys]
-        if self.config.rekey:
-            why = without_names(why, keys)
-            keys = [self.keyring.pseudonym("key", shard.shard_id, key) for key in keys]
-        lost = {"status": QUARANTINED, "reason": f"the shard failed: {why}", "faces": []}
-        rows = [{"key": key, "review": word} | lost for key, word in zip(keys, words, strict=True)]
-        manifest = tables.to_bytes(rows, MANIFEST)
-        room = release_room(self.places)
-        room.storage.publish(room.path("manifest", f"{shard.shard_id}.parquet"), manifest)
-        counts = {
-            "images": len(keys),
-            "faces": 0,
-            "released": 0,
-            "no_face": 0,
-            "quarantined": len(keys),
-            "fallbacks": 0,
-        }
-        claimed = room.commit(
-            shard.shard_id,
-            {
-                "shard": shard.shard_id,
-                "run": run_key,
-                "files": {},
-                "manifest_sha256": sha256(manifest),
-                **standing.vouched(shard.shard_id, self.keyring),
-                **counts,
-            },
-        )
-        if claimed:
-            outcome = Outcome(shard.shard_id, images=len(keys), quarantined=len(keys))
-            self.runner.meter.count(self._work("render", run_key), outcome, lost=True)
+        scanned = scan_room(self.places, self.scan_key)
+        lost = give_up(shard, why, self.config, scanned, release_room(self.places), run_key, self.keyring, standing)
+        if lost is not None:
+            self.runner.meter.count(self._work("render", run_key), lost, lost=True)
 
 
 def _make_render(

@@ -1,4 +1,8 @@
-"""A stage's rounds: run what has no marker yet, up to three times, and say after each round how it went."""
+"""A stage's rounds: run what has no marker yet, try each unit up to three times, and say after each round how it went.
+
+A unit that came back with an error has been tried. One whose worker died has not, as long as others get done: machines
+that vanish take healthy units with them, again and again where they are cheap.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TypeVar
 
 from anonlib.pipeline.desk import MakeStage
@@ -15,6 +20,8 @@ from anonlib.pipeline.runner import Runner, in_waves
 from anonlib.pipeline.unit_log import Work
 
 ROUNDS = 3
+"""How often a unit is tried."""
+DIED = "its worker died"
 
 Unit = TypeVar("Unit")
 Report = Callable[[str, Outcome, int], None]
@@ -70,15 +77,17 @@ class Rounds:
         done: Callable[[], set[str]],
         id_of: Callable[[Unit], str],
     ) -> dict[str, str]:
-        """The units that have no marker after the last round, and why."""
+        """The units that have no marker in the end, and why."""
         finished = patiently(done)
         todo = [unit for unit in units if id_of(unit) not in finished]
         wanted = len(todo)
         failed: dict[str, str] = {}
-        for number in range(1, ROUNDS + 1):
+        given_up: dict[str, str] = {}
+        tries: Counter[str] = Counter()
+        for number in count(1):
             if not todo:
                 break
-            failed = {id_of(unit): "its worker died" for unit in todo}
+            failed = {id_of(unit): DIED for unit in todo}
             began, sums, finished = time.monotonic(), defaultdict[str, float](float), set()
             try:
                 for outcome in self._outcomes(replace(work, round=number), make, todo):
@@ -93,8 +102,11 @@ class Rounds:
                 # A round that is cut short has cost its time too.
                 failed = {unit: why for unit, why in failed.items() if unit not in finished}
                 self.ended(self._round(work.stage, number, todo, failed, sums, time.monotonic() - began))
-            todo = [unit for unit in todo if id_of(unit) in failed]
-        return failed
+            fruitless = len(failed) == len(todo)
+            tries.update(unit for unit, why in failed.items() if why != DIED or fruitless)
+            given_up |= {unit: why for unit, why in failed.items() if tries[unit] == ROUNDS}
+            todo = [unit for unit in todo if id_of(unit) in failed and id_of(unit) not in given_up]
+        return given_up
 
     def _outcomes(self, work: Work, make: MakeStage[Unit], todo: Sequence[Unit]) -> Iterator[Outcome]:
         """Those of the runner, counted as they come."""

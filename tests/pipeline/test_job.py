@@ -63,8 +63,8 @@ class Renderless(SerialRunner):
     def __init__(self, why: Exception) -> None:
         self.why, self.asked = why, 0
 
-    def run(self, make: Any, units: Sequence[Any]) -> Iterator[Outcome]:
-        yield from super().run(make if make.func is ScanStage else lambda: Failing(self), units)
+    def run(self, make: Any, units: Sequence[Any], work: Work) -> Iterator[Outcome]:
+        yield from super().run(make if make.func is ScanStage else lambda: Failing(self), units, work)
 
 
 class Failing:

@@ -7,7 +7,7 @@ from typing import Any
 
 from anonlib.pipeline.metrics import Unmetered
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.rounds import ROUNDS, Round, Rounds
+from anonlib.pipeline.rounds import DIED, ROUNDS, Round, Rounds
 from anonlib.pipeline.unit_log import Work
 
 WORK = Work("scan", "0" * 64, 1, "solid")
@@ -67,9 +67,26 @@ def test_a_round_adds_up_what_came_back() -> None:
 def test_what_never_comes_back_is_told_after_the_last_round() -> None:
     pool = Pool(lost=frozenset("x"))
     failed, ended = ran(pool, ["a", "x"])
-    assert failed == {"x": "its worker died"}
-    assert [(one.wanted, one.left) for one in ended] == [(2, 1), (1, 1), (1, 1)] and len(ended) == ROUNDS
+    assert failed == {"x": DIED}
+    assert [(one.wanted, one.left) for one in ended] == [(2, 1)] + [(1, 1)] * ROUNDS
     assert pool.meter.seen[:3] == [2, 1, 0]
+
+
+def test_a_unit_that_fails_is_tried_three_times_whatever_becomes_of_others() -> None:
+    pool = Pool(fails={"x": 9})
+    assert ran(pool, ["a", "x"])[0] == {"x": "The disk is full."} and pool.rounds == [1, 2, 3]
+
+
+def test_machines_that_vanish_are_not_held_against_their_units_while_others_get_done() -> None:
+    class Vanishing(Pool):
+        """Gets one unit done a round; whoever else was at hand is lost."""
+
+        def run(self, make: Any, units: Sequence[str], work: Work) -> Iterator[Outcome]:
+            yield from super().run(make, units[-1:], work)
+
+    pool = Vanishing()
+    failed, ended = ran(pool, ["a", "b", "c", "d", "e", "f"])
+    assert failed == {} and len(ended) == 6 > ROUNDS
 
 
 def test_a_finished_stage_has_no_round() -> None:
