@@ -53,7 +53,7 @@ def test_every_unit_has_an_outcome_and_the_others_go_on() -> None:
 
 
 def test_only_what_failed_outside_of_the_unit_halts_the_job() -> None:
-    halts = {one.unit: one.halts for one in SerialRunner().run(Stage, ["a", "value", "storage", "changed"])}
+    halts = {one.unit: one.halts for one in SerialRunner().run(Stage, ["a", "value", "storage", "changed"], WORK)}
     assert halts == {"a": False, "value": False, "storage": True, "changed": False}
 
 
@@ -78,7 +78,7 @@ def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit() -> None:
     def make() -> Stage:
         raise ConfigError("the environment variable SECRET is not set on this machine")
 
-    actor = _Actor(make)
+    actor = _Actor(make, WORK)
     for unit in ("a", "b"):
         (row,) = zip(*actor({"unit": [unit]}).values(), strict=True)
         found = Outcome(*row)
