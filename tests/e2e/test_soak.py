@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +132,10 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=100, help="photos a shard")
     parser.add_argument("--k", type=int, default=5)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="anonlib-soak-") as folder, running(Path(folder) / "s3") as s3:
+    with tempfile.TemporaryDirectory(prefix="anonlib-soak-") as folder, ExitStack() as stack:
         root = Path(folder)
+        (root / "s3").mkdir()
+        s3 = stack.enter_context(running(root / "s3"))
         source = reshard(given.input, root / "input", given.photos)
         began = time.monotonic()
         clean = run_job(source, root / "clean", method={"name": "k-diff", "k": given.k})

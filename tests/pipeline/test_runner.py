@@ -9,9 +9,9 @@ import pytest
 
 from anonlib.config import ConfigError, RayConfig
 from anonlib.pipeline import patience
-from anonlib.pipeline.desk import attempt
+from anonlib.pipeline.desk import attempt, begun
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import RayRunner, SerialRunner, _Actor, in_waves, open_runner
+from anonlib.pipeline.runner import RayRunner, SerialRunner, in_waves, open_runner
 from anonlib.pipeline.unit_log import Work
 from anonlib.storage import Changed, StorageError, Unavailable
 
@@ -78,10 +78,9 @@ def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit() -> None:
     def make() -> Stage:
         raise ConfigError("the environment variable SECRET is not set on this machine")
 
-    actor = _Actor(make, WORK)
+    stage = begun(make)
     for unit in ("a", "b"):
-        (row,) = zip(*actor({"unit": [unit]}).values(), strict=True)
-        found = Outcome(*row)
+        found = attempt(stage, unit)
         assert found.unit == unit and found.halts and "SECRET" in str(found.error)
 
 
