@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from anonlib.audit.verify import Verified
     from anonlib.config import JobConfig
     from anonlib.doctor import Finding
-    from anonlib.pipeline.job import Summary
     from anonlib.pipeline.purge import Purged
     from anonlib.pipeline.spending import Spending
     from anonlib.pipeline.status import Reason, Status
+    from anonlib.pipeline.summary import Summary
 
 STOPPED = 1
 INTERRUPTED = 130

@@ -94,21 +94,22 @@ def one_plan(folder: Path, cells: int, method: str) -> dict[str, Any]:
         }
     )
     places, steps = open_places(job), {}
+    keyring = open_keyring(job, places)
     shards = sorted(path.stem for path in (folder / f"workspace/scan/{SCAN[:16]}/faces").glob("*.parquet"))
     began, cpu = time.perf_counter(), time.process_time()
 
     def rounds(make: MakeStage[str], units: Sequence[str], done: Callable[[], set[str]]) -> None:
         before = time.process_time()
-        for outcome in SerialRunner().run(make, units, Work("plan", SCAN, 1, "k-diff")):
+        for outcome in SerialRunner().run(make, units, Work("plan", key(cells), 1, method)):
             if outcome.error:
                 raise SystemExit(f"{outcome.unit}: {outcome.error}")
         steps[units[0].partition("/")[0]] = time.process_time() - before, peak()
 
     if cells > 1:
-        plan = CellPlan(job, places, SCAN, key(cells), {}, cells, rounds).run(shards)
+        plan = CellPlan(job, places, SCAN, key(cells), {}, keyring.check(), cells, rounds).run(shards)
     else:
         whole = [Shard(shard, "", "", 0, "webdataset") for shard in shards]
-        plan = PlanStage(job, places, open_keyring(job, places), SCAN, key(cells), {}).run(whole)
+        plan = PlanStage(job, places, keyring, SCAN, key(cells), {}).run(whole)
     return {
         "cells": cells,
         "steps": steps,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import ceil
 
-from anonlib.pipeline.cells.desk import BARS
+from anonlib.pipeline.cells.bench import BARS
 from anonlib.pipeline.cells.hiding import BLOCK
 from anonlib.pipeline.cells.layout import FACES_A_CELL
 from anonlib.pipeline.cells.stage import HELD_BYTES

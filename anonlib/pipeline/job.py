@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any, Self
+from typing import Any
 
 from anonlib import __version__
 from anonlib.config import METHOD_FILES, SYNTHESIS_METHODS, JobConfig
@@ -55,6 +55,7 @@ from anonlib.pipeline.runner import Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
 from anonlib.pipeline.secret import bind, open_in_worker, open_pinned
 from anonlib.pipeline.spending import Spending
+from anonlib.pipeline.summary import Summary
 from anonlib.pipeline.surrogates import SurrogateStage
 from anonlib.pipeline.unit_log import Work
 from anonlib.pipeline.withdraw import settle, withdraw
@@ -64,31 +65,6 @@ from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 
 class JobError(Exception):
     """A sentence: why the job cannot go on."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Counts of a finished job; `code` is the exit code, 0 or 3."""
-
-    shards: int
-    committed: int
-    images: int
-    released: int
-    no_face: int
-    quarantined: int
-    faces: int
-    fallbacks: int
-
-    @classmethod
-    def of(cls, shards: int, markers: Sequence[Mapping[str, Any]], **more: Any) -> Self:
-        """Add up the release's markers, of so many shards in all."""
-        names = ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
-        counts = {name: sum(int(marker[name]) for marker in markers) for name in names}
-        return cls(shards, len(markers), **counts, **more)
-
-    @property
-    def code(self) -> int:
-        return 0 if self.committed == self.shards and self.quarantined == 0 else 3
 
 
 class Job:
@@ -151,17 +127,17 @@ class Job:
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
         patiently(lambda: bind(self.config, self.places, self.keyring))
+        where = (self.places, self.scan_key, self.plan_key, self._travelling)
         began, planned = time.monotonic(), plan_room(self.places, self.plan_key).committed("plan") is not None
-        ids, where = [*map(_shard_id, self.shards)], (self.places, self.scan_key, self.plan_key, self._travelling)
         if self.cells > 1:
-            in_cells = CellPlan(self._for_workers, *where, self.cells, self._plan_units)
-            plan = patiently(lambda: in_cells.run(ids))
+            in_cells = CellPlan(self._for_workers, *where, self.keyring.check(), self.cells, self._plan_units)
+            plan = patiently(lambda: in_cells.run([*map(_shard_id, self.shards)]))
         else:
             stage = PlanStage(self.config, self.places, self.keyring, *where[1:])
             plan = patiently(lambda: stage.run(self.shards))
-            if not planned:
-                seconds = time.monotonic() - began
-                self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
+        if not planned and self.cells == 1:
+            seconds = time.monotonic() - began
+            self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
         make = partial(SurrogateStage, self.config, *where, sent=self.cells > 1)
         failed = self._rounds("surrogates", self.plan_key, make, plan.blocks, self._blocks_done, str)
         if failed:
@@ -220,13 +196,11 @@ class Job:
     @cached_property
     def cells(self) -> int:
         """In how many cells the plan is made; needs a finished scan where the job does not say it."""
-        return self.config.plan.cells or cells_of(
-            self.config, scan_room(self.places, self.scan_key), [*map(_shard_id, self.shards)]
-        )
+        scan, shards = scan_room(self.places, self.scan_key), map(_shard_id, self.shards)
+        return self.config.plan.cells or cells_of(self.config, scan, shards)
 
     def _plan_units(self, make: MakeStage[str], units: Sequence[str], done: Callable[[], set[str]]) -> None:
-        failed = self._rounds("plan", self.plan_key, make, units, done, str)
-        if failed:
+        if failed := self._rounds("plan", self.plan_key, make, units, done, str):
             raise JobError(_first("planning", failed))
 
     def _run_key(self, plan: Plan) -> str:

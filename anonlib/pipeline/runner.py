@@ -33,6 +33,8 @@ _RETRIES = 3
 once no actor of a pool may come back Ray waits for ever."""
 _STILL_S = 24 * 3600
 """A shard may take hours in which nothing moves for Ray; only then is a round given up."""
+
+
 WAVE = 20_000
 """Units of one Ray dataset: each is a block, for which the driver holds 9 KB and spends 5 ms."""
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from anonlib.config import ConfigError, load_config
 from anonlib.pipeline import tables
-from anonlib.pipeline.job import JobError, Summary
+from anonlib.pipeline.job import JobError
 from anonlib.pipeline.places import INVENTORY_NOTE, PURGED, RUN_NOTE, Places, Room, open_places, plan_room
 from anonlib.pipeline.plan import COUNTS
 from anonlib.pipeline.spending import Bill, read_bill
+from anonlib.pipeline.summary import Summary
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 

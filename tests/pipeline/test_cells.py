@@ -28,12 +28,14 @@ from anonlib.pipeline.outfits import MAYBE_SAME_PERSON
 from anonlib.pipeline.places import open_places, scan_room
 from anonlib.pipeline.plan import Plan
 from anonlib.pipeline.runner import SerialRunner
+from anonlib.pipeline.secret import open_keyring
 from anonlib.pipeline.unit_log import Work
 from anonlib.privacy.partition import faults
 from anonlib.storage import open_storage
 
 PEOPLE, PHOTOS, CELLS, K = 260, 4, 4, 3
 KEY = "f" * 64
+WORK = Work("plan", KEY, 1, "k-diff")
 LABELLED = range(40)
 Rows = list[dict[str, Any]]
 
@@ -55,14 +57,16 @@ def plan(
         todo = [unit for unit in units if unit not in done()]
         groups = [[unit] for unit in reversed(todo)] if backwards else [todo]
         for group in groups:
-            for outcome in SerialRunner().run(make, group, Work("plan", "0" * 64, 1, "k-diff")):
+            for outcome in SerialRunner().run(make, group, WORK):
                 assert outcome.error is None, outcome
                 if outcome.unit == kill_at:
                     raise Killed
 
     places = open_places(config)
     models = {DECODER: decoder} if decoder else {}
-    return CellPlan(config, places, SCAN, KEY, models, config.plan.cells or 1, rounds).run(scan.shards)
+    return CellPlan(
+        config, places, SCAN, KEY, models, open_keyring(config, places).check(), config.plan.cells or 1, rounds
+    ).run(scan.shards)
 
 
 def rows(root: Path, pattern: str) -> Rows:

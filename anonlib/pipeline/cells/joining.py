@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from anonlib.config import CLASS_METHODS
 from anonlib.pipeline.cells import fragments as pieces
-from anonlib.pipeline.cells.desk import BARS, Desk, name
+from anonlib.pipeline.cells.bench import BARS, Bench, name
 from anonlib.pipeline.label_check import check_labels
 from anonlib.pipeline.people import APART, FEATURES, LABEL_MARGIN, column, matrix, same_person
 from anonlib.privacy.joining import Bank, most_like
@@ -23,72 +23,72 @@ nearest of 32 (LFW)."""
 _LABELLED = pa.schema([FACES.field(one) for one in FEATURES])
 
 
-def scatter(desk: Desk, batch: int) -> dict[str, Any]:
+def scatter(bench: Bench, batch: int) -> dict[str, Any]:
     """The faces of a batch, each on its own: to the first cut, or to the bucket of its label."""
     loose, named = [FRAGMENTS.empty_table()], [_LABELLED.empty_table()]
-    for shard in desk.layout.batches[batch]:
-        faces = desk.faces(shard, FEATURES).select(FEATURES)
+    for shard in bench.layout.batches[batch]:
+        faces = bench.faces(shard, FEATURES).select(FEATURES)
         labelled = np.array([one is not None for one in faces.column("label").to_pylist()], bool)
         named.append(faces.filter(pa.array(labelled)))
         loose.append(pieces.of_faces(faces.filter(pa.array(~labelled))))
     others, known = pa.concat_tables(loose).combine_chunks(), pa.concat_tables(named).combine_chunks()
-    desk.parcels.send("cut-0", name(batch), others, desk.cuts[0].of(pieces.sums(others)))
+    bench.parcels.send("cut-0", name(batch), others, bench.cuts[0].of(pieces.sums(others)))
     of_face = known.column("label").to_pylist()
-    bucket = {label: _bucket(desk, label) for label in set(of_face)}
-    desk.parcels.send("labels", name(batch), known, np.array([bucket[label] for label in of_face], np.int64))
+    bucket = {label: _bucket(bench, label) for label in set(of_face)}
+    bench.parcels.send("labels", name(batch), known, np.array([bucket[label] for label in of_face], np.int64))
     return {"faces": others.num_rows + known.num_rows, "labelled": known.num_rows}
 
 
-def labels(desk: Desk, bucket: int) -> dict[str, Any]:
+def labels(bench: Bench, bucket: int) -> dict[str, Any]:
     """The labelled subjects of a bucket: to their room, and to the cells in which others may join them."""
-    faces = desk.parcels.received("labels", bucket, _LABELLED)
+    faces = bench.parcels.received("labels", bucket, _LABELLED)
     names, ids = faces.column("label").to_pylist(), faces.column("face_id").to_pylist()
     known = pieces.merged(pieces.of_faces(faces), by_label(names)[0])
     template = pieces.template(known)
-    home = desk.cuts[-1].of(template)
-    desk.parcels.send("subjects", f"label-{name(bucket)}", known, home)
-    nearest = desk.cuts[len(BARS) - 1].nearest(template, _CELLS_ASKED)
+    home = bench.cuts[-1].of(template)
+    bench.parcels.send("subjects", f"label-{name(bucket)}", known, home)
+    nearest = bench.cuts[len(BARS) - 1].nearest(template, _CELLS_ASKED)
     row, place = np.nonzero(nearest >= 0)
     columns = [known.column("label"), known.column("sum"), pa.array(pieces.sizes(known)), pa.array(home)]
-    desk.parcels.send("bank", name(bucket), pa.table(columns, schema=BANKED).take(pa.array(row)), nearest[row, place])
-    near = same_person(desk.layout.faces) + LABEL_MARGIN
+    bench.parcels.send("bank", name(bucket), pa.table(columns, schema=BANKED).take(pa.array(row)), nearest[row, place])
+    near = same_person(bench.layout.faces) + LABEL_MARGIN
     doubts = check_labels(matrix(faces, "embedding"), names, ids, near=near, apart=APART).sentences() if names else []
     text = "".join(f"{one}\n" for one in doubts)
-    desk.room.storage.publish(desk.room.path("doubts", f"{name(bucket)}.txt"), text.encode())
-    return {"disagreements": len(doubts), "donors": _donors(desk, known, home)}
+    bench.room.storage.publish(bench.room.path("doubts", f"{name(bucket)}.txt"), text.encode())
+    return {"disagreements": len(doubts), "donors": _donors(bench, known, home)}
 
 
-def cut(desk: Desk, number: int, cell: int) -> dict[str, Any]:
+def cut(bench: Bench, number: int, cell: int) -> dict[str, Any]:
     """The fragments of a cell, joined: to the next cut, or as subjects to their rooms."""
-    found = desk.parcels.received(f"cut-{number}", cell, FRAGMENTS)
-    threshold = same_person(desk.layout.faces)
+    found = bench.parcels.received(f"cut-{number}", cell, FRAGMENTS)
+    threshold = same_person(bench.layout.faces)
     bar, sums = threshold + BARS[number], pieces.sums(found)
     # Faces that are still alone may be copies of one another, which would all tie.
     joined = agglomerate(sums, pieces.sizes(found), threshold=bar) if number else cluster(sums, threshold=bar)
     found = pieces.merged(found, joined)
     if number + 1 < len(BARS):
-        desk.parcels.send(f"cut-{number + 1}", name(cell), found, desk.cuts[number + 1].of(pieces.template(found)))
+        bench.parcels.send(f"cut-{number + 1}", name(cell), found, bench.cuts[number + 1].of(pieces.template(found)))
         return {"fragments": found.num_rows}
-    bank = desk.parcels.received("bank", cell, BANKED)
+    bank = bench.parcels.received("bank", cell, BANKED)
     like = most_like(_bank(found, pieces.sizes(found)), _bank(bank, column(bank, "faces").astype(np.int64)), threshold)
-    home, known = desk.cuts[-1].of(pieces.template(found)), like >= 0
+    home, known = bench.cuts[-1].of(pieces.template(found)), like >= 0
     home[known] = column(bank, "home")[like[known]].astype(np.int64)
     label = bank.column("label").take(pa.array(np.where(known, like, 0), mask=~known))
     found = found.set_column(0, FRAGMENTS.field("label"), label)
-    desk.parcels.send("subjects", f"cut-{name(cell)}", found, home)
-    return {"fragments": found.num_rows, "donors": _donors(desk, found, home)}
+    bench.parcels.send("subjects", f"cut-{name(cell)}", found, home)
+    return {"fragments": found.num_rows, "donors": _donors(bench, found, home)}
 
 
-def _bucket(desk: Desk, label: str) -> int:
-    return int.from_bytes(desk.keyring.digest("bucket", label)[:8], "big") % desk.layout.cells
+def _bucket(bench: Bench, label: str) -> int:
+    return int.from_bytes(bench.keyring.digest("bucket", label)[:8], "big") % bench.layout.cells
 
 
 def _bank(rows: pa.Table, faces: NDArray[np.int64]) -> Bank:
     return Bank(np.asarray(pieces.sums(rows) / np.maximum(faces, 1)[:, None], np.float32), faces)
 
 
-def _donors(desk: Desk, found: pa.Table, home: NDArray[np.int64]) -> list[int]:
+def _donors(bench: Bench, found: pa.Table, home: NDArray[np.int64]) -> list[int]:
     """How many of those who are sent to each cell can be members of a class."""
-    averaged = desk.job.method.name in CLASS_METHODS and desk.painter is None
+    averaged = bench.job.method.name in CLASS_METHODS and bench.painter is None
     lending = pieces.can_lend(found) if averaged else np.ones(found.num_rows, bool)
-    return [int(count) for count in np.bincount(home[lending], minlength=desk.layout.cells)]
+    return [int(count) for count in np.bincount(home[lending], minlength=bench.layout.cells)]

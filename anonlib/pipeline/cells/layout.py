@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ _FILE = "cells/layout.json"
 _ROOMS = "cells/rooms.json"
 
 
-def cells_of(job: JobConfig, scan: Room, shards: Sequence[str]) -> int:
+def cells_of(job: JobConfig, scan: Room, shards: Iterable[str]) -> int:
     """In how many cells the faces of these scanned shards are planned, where the job does not say it; 1: whole."""
     if not job.may_have_cells:
         return 1

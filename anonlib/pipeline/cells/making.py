@@ -13,7 +13,7 @@ import numpy as np
 
 from anonlib.config import CLASS_METHODS, SYNTHESIS_METHODS, JobConfig
 from anonlib.pipeline import tables
-from anonlib.pipeline.cells.desk import BARS, CUTS, load_cuts, name, save_cuts
+from anonlib.pipeline.cells.bench import BARS, CUTS, load_cuts, name, save_cuts
 from anonlib.pipeline.cells.layout import Layout, Rooms, rooms_of
 from anonlib.pipeline.cells.stage import CellStage
 from anonlib.pipeline.desk import MakeStage
@@ -37,6 +37,7 @@ class CellPlan:
     scan_key: str
     key: str
     models: Mapping[str, bytes]
+    check: str
     cells: int
     rounds: Rounds
 
@@ -90,7 +91,7 @@ class CellPlan:
     def _step(self, step: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Run a step's units; what their markers say."""
         units = [f"{step}/{name(number)}" for number in numbers]
-        make = partial(CellStage, self.job, self.places, self.scan_key, self.key, self.models)
+        make = partial(CellStage, self.job, self.places, self.scan_key, self.key, self.models, self.check)
         self.rounds(make, units, self.room.done)
         return self.room.markers(units)
 

@@ -38,7 +38,7 @@ def name(number: int) -> str:
 
 
 @dataclass
-class Desk:
+class Bench:
     """One job's; `published` is the digest of what the unit at work added to the plan."""
 
     job: JobConfig
