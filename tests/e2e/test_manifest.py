@@ -17,7 +17,6 @@ from anonlib.pipeline import render
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.places import json_bytes
 from anonlib.records import MANIFEST, RELEASED_TABLES, RESTRICTED_COLUMNS
-from anonlib.storage import StorageError
 
 
 def columns(schema: pa.Schema | pa.DataType) -> set[str]:
@@ -151,7 +150,7 @@ def test_with_new_keys_a_lost_shard_does_not_name_its_images(tmp_path: Path, mon
     photos.tar(tmp_path / "input" / "0.tar", [("Ada Quill.jpg", photos.jpeg(photos.nobody()))])
 
     def never(*_: Any) -> Any:
-        raise StorageError("Cannot read /photos/Ada Quill.jpg: injected.")
+        raise ValueError("Cannot read /photos/Ada Quill.jpg: injected.")
 
     monkeypatch.setattr(render.RenderStage, "_publish", never)
     run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, rekey=True)

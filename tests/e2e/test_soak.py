@@ -34,7 +34,7 @@ from soak import Soak, drawn
 from anonlib.audit.verify import verify
 from anonlib.storage import open_storage
 
-_ANOTHER_PX, _LEAST_CHANGED = 12, 0.2
+_FORGOTTEN = 0.97
 
 
 def accounted(source: Path, release: Path) -> tuple[int, int]:
@@ -48,23 +48,24 @@ def accounted(source: Path, release: Path) -> tuple[int, int]:
     return lost, (stated - keys).total() + (written - wanted).total()
 
 
-def least_changed(source: Path, release: Path) -> tuple[int, float]:
-    """Faces of the release, and of the one that changed least the share of px in its middle that is another px now."""
+def most_alike(source: Path, release: Path) -> tuple[int, float]:
+    """Faces of the release, and the greatest correlation of grey levels in the middle of a face before and after.
+
+    Of 5,138 faces of LFW that were replaced the greatest is .915; re-encoded, as if forgotten, the least is .993.
+    """
     before = {key: photo for tar in source.glob("*.tar") for key, photo in photos_of(tar).items()}
     after = {key: photo for tar in (release / "data").glob("*.tar") for key, photo in photos_of(tar).items()}
-    shares = []
+    alike = []
     for row in manifest(release):
         if row["status"] == "released":
-            old, new = (
-                np.asarray(cv2.imdecode(np.frombuffer(one[row["key"]], np.uint8), 1), int) for one in (before, after)
-            )
-            differs = np.abs(old - new).max(axis=2) > _ANOTHER_PX
+            old, new = (cv2.imdecode(np.frombuffer(one[row["key"]], np.uint8), 0) for one in (before, after))
             for face in row["faces"]:
                 x0, y0, x1, y1 = face["box"]
                 across, down = (x1 - x0) / 4, (y1 - y0) / 4
-                middle = differs[max(0, int(y0 + down)) : int(y1 - down), max(0, int(x0 + across)) : int(x1 - across)]
-                shares.append(float(middle.mean()) if middle.size else 1.0)
-    return len(shares), min(shares)
+                middle = np.s_[max(0, int(y0 + down)) : int(y1 - down), max(0, int(x0 + across)) : int(x1 - across)]
+                flat = min(old[middle].size, old[middle].std(), new[middle].std()) == 0
+                alike.append(0.0 if flat else float(np.corrcoef(old[middle].ravel(), new[middle].ravel())[0, 1]))
+    return len(alike), max(alike)
 
 
 def photos_of(tar: Path) -> dict[str, bytes]:
@@ -78,9 +79,9 @@ def judge(soak: Soak, root: Path) -> dict[str, Any]:
     assert lasting(release) == contents(soak.clean.output)
     verify(open_storage(str(release)))
     lost, doubled = accounted(soak.clean.input, release)
-    faces, changed = least_changed(soak.clean.input, release)
-    assert (lost, doubled) == (0, 0) and changed > _LEAST_CHANGED, (lost, doubled, changed)
-    return {"lost": lost, "doubled": doubled, "faces": faces, "least changed": changed, "files": len(contents(release))}
+    faces, alike = most_alike(soak.clean.input, release)
+    assert (lost, doubled) == (0, 0) and alike < _FORGOTTEN, (lost, doubled, alike)
+    return {"lost": lost, "doubled": doubled, "faces": faces, "most alike": alike, "files": len(contents(release))}
 
 
 @contextmanager

@@ -14,22 +14,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runs import contents
+from runs import contents, lasting
 
 from anonlib.config import load_config
 from anonlib.pipeline.job import Job, JobError
-from anonlib.storage import OURS, StorageError
+from anonlib.storage import StorageError
 
 ROOM = "4m"
 
 
 def finished(root: Path) -> dict[str, str]:
-    """What lies in the job's two places under a final name, and in the release all else, too."""
-    return {
-        path: digest
-        for path, digest in contents(root).items()
-        if path.startswith("release/") or (path.startswith("workspace/") and OURS not in path)
-    }
+    """What lies in the job's two places under a final name, but what was spent, and in the release all else, too."""
+    kept = {f"workspace/{path}": digest for path, digest in lasting(root / "workspace").items()}
+    return kept | {f"release/{path}": digest for path, digest in contents(root / "release").items()}
 
 
 def fill(mount: Path, kibibytes: int) -> Path:
