@@ -330,14 +330,14 @@ def main() -> None:
     parser.add_argument("--fault", action="append", choices=FAULTS, help="may be given again; else all that pass")
     parser.add_argument("--match", default="*", help='as in "PUT */commits/*"')
     given = parser.parse_args()
-    stop = threading.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *_: stop.set())
+    # Waited for, not handled: a handler that sets an Event can interrupt the wait for it, and both then wait for ever.
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     with FaultProxy(given.target, host=given.host, port=given.port) as proxy:
         proxy.schedule(given.seed, given.rate, faults=given.fault or TRANSIENT, match=given.match, most=given.most)
         print(proxy.endpoint, flush=True)
         shown = 0
-        while not stop.wait(0.1):
+        while signal.sigtimedwait(ends, 0.1) is None:
             for injected in proxy.log[shown:]:
                 print(json.dumps(asdict(injected)), flush=True)
                 shown += 1
