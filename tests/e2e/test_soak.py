@@ -29,7 +29,7 @@ from cluster import cluster, missing
 from faults.proxy import FaultProxy
 from runs import SECRET, Run, contents, images, lasting, manifest, run_job
 from s3server import S3Server, running
-from soak import Soak, drawn
+from soak import Fault, Soak, drawn
 
 from anonlib.audit.verify import verify
 from anonlib.storage import open_storage
@@ -86,12 +86,11 @@ def judge(soak: Soak, root: Path) -> dict[str, Any]:
 
 @contextmanager
 def soaked(
-    clean: Run, root: Path, s3: S3Server, seed: int, faults: int, say: Callable[[str], object]
+    clean: Run, root: Path, s3: S3Server, faults: list[Fault], seed: int, say: Callable[[str], object]
 ) -> Iterator[Soak]:
     """The soak, done; its S3 answers until the block ends."""
-    markers = sum(len(list(place.rglob("commits/**/*.json"))) for place in (clean.workspace, clean.output))
     with FaultProxy(s3.endpoint) as proxy, s3.acting_as():
-        one = Soak(clean, root, s3, drawn(seed, faults, markers), seed, proxy)
+        one = Soak(clean, root, s3, faults, seed, proxy)
         rights = {"AWS_ACCESS_KEY_ID": s3.root.key_id, "AWS_SECRET_ACCESS_KEY": s3.root.secret}
         with cluster(nodes=2, ANONLIB_SECRET=SECRET, **rights) as nodes:
             one.run(nodes, say)
@@ -100,8 +99,9 @@ def soaked(
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_random_faults_leave_the_bytes_of_an_undisturbed_run(finished: Run, s3: S3Server, tmp_path: Path) -> None:
-    with soaked(finished, tmp_path, s3, seed=3, faults=6, say=lambda line: None) as soak:
-        assert len(soak.struck) == 6 and not soak.coming
+    faults = [Fault("S3", 0), Fault("actor killed", 1), Fault("decoder killed", 1), Fault("S3", 4)]
+    with soaked(finished, tmp_path, s3, list(faults), 3, lambda line: None) as soak:
+        assert [one.kind for one in soak.struck] == [one.kind for one in faults]
         judge(soak, tmp_path)
 
 
@@ -142,7 +142,9 @@ def main() -> None:
         clean = run_job(source, root / "clean", method={"name": "k-diff", "k": given.k})
         print(f"undisturbed: {clean.summary}, {time.monotonic() - began:.0f} s", flush=True)
         began = time.monotonic()
-        with soaked(clean, root, s3, given.seed, given.faults, lambda line: print(line, flush=True)) as soak:
+        markers = sum(len(list(place.rglob("commits/**/*.json"))) for place in (clean.workspace, clean.output))
+        faults = drawn(given.seed, given.faults, markers)
+        with soaked(clean, root, s3, faults, given.seed, lambda line: print(line, flush=True)) as soak:
             print(f"soaked in {time.monotonic() - began:.0f} s by {soak.started} drivers", flush=True)
             print("| | s | markers | fault | met |\n|---:|---:|---:|---|---|")
             for number, one in enumerate(soak.struck, 1):

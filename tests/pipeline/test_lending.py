@@ -235,10 +235,10 @@ def test_a_change_that_leaves_the_person_recognizable_is_covered(
 def test_faces_too_small_for_a_crop_are_covered(
     finished: Run, tmp_path: Path, untrained: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anonlib.pipeline import plan as plan_module
+    from anonlib.pipeline import assignments
 
     monkeypatch.setattr(lending, "shipped", lambda: untrained)
-    monkeypatch.setattr(plan_module, "_LEAST_EYES", 1000.0)
+    monkeypatch.setattr(assignments, "_LEAST_EYES", 1000.0)
     config = embedding(tmp_path, finished)
     plan = Job(config).make_plan()
     assert plan.redacted == finished.summary.faces

@@ -184,7 +184,9 @@ def test_steps_teach_texture_and_identity(fitted: Fit, faces: Faces) -> None:
     with torch.no_grad():
         before = task.measure(task.networks["generator"])
     steps = [task.step(np.random.default_rng(0), 0.0) for _ in range(12)]
-    assert steps[-1]["texture"] < steps[0]["texture"] and steps[-1]["identity"] < 0.97 * steps[0]["identity"]
+    early, late = ([one["texture"] for one in half] for half in (steps[:6], steps[6:]))
+    assert sum(late) < sum(early), "a single batch says little"
+    assert steps[-1]["identity"] < 0.97 * steps[0]["identity"]
     with torch.no_grad():
         after = task.measure(task.networks["generator"])
     assert before["cosine"] == pytest.approx(before["linear_cosine"], abs=0.02)
