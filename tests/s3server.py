@@ -154,6 +154,12 @@ def _wait_for(address: tuple[str, int], process: subprocess.Popen[bytes], log: P
     raise RuntimeError(f"the S3 server did not answer within {START_TIMEOUT_S} s: {log.read_text()[-2000:]}")
 
 
+def one_sentence(error: BaseException) -> bool:
+    """Whether an error's text is what a person at the terminal is told."""
+    text = str(error)
+    return text.endswith(".") and "\n" not in text and len(text) < 300
+
+
 class Relay:
     """A TCP relay: `cuts` answers end after `cut_after` bytes; uploads stop for ever after `hold_after`."""
 
