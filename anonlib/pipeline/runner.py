@@ -263,7 +263,7 @@ def start(config: RayConfig) -> Any:
     if not ray.is_initialized():
         address = joins(config)
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if address == "local":
+        if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         with _silent_core(), nullcontext() if address else _without_usage_reports():
             # Without a word Ray joins whatever cluster was last started on this machine, or waits for one that is gone.
