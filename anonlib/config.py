@@ -109,12 +109,6 @@ class LedgerConfig(_Frozen):
     budget: float | None = Field(default=None, ge=0)
 
 
-class PlanConfig(_Frozen):
-    """How the plan is made: whole in one process, or in so many `cells`; `null` decides by the number of faces."""
-
-    cells: int | None = Field(default=None, ge=1, le=10_000)
-
-
 class StorageConfig(_Frozen):
     """An S3 server that is not AWS."""
 
@@ -154,7 +148,6 @@ class JobConfig(_Frozen):
     secret: SecretConfig = SecretConfig()
     ledger: LedgerConfig | None = None
     ray: RayConfig = RayConfig()
-    plan: PlanConfig = PlanConfig()
     storage: StorageConfig = StorageConfig()
     policy: PolicyConfig = PolicyConfig()
     accept_licences: tuple[str, ...] = ()
@@ -195,19 +188,6 @@ class JobConfig(_Frozen):
         if self.method.draw == "reuse" and (self.ledger is None or not draws):
             raise ValueError("method.draw: reuse needs a ledger that remembers the draws, and a method that draws")
         return self
-
-    @model_validator(mode="after")
-    def _fits_cells(self) -> JobConfig:
-        if (self.plan.cells or 1) > 1 and not self.may_have_cells:
-            raise ValueError(
-                "plan.cells: a plan with a ledger, and sampling, look at everybody at once; leave it out or write 1"
-            )
-        return self
-
-    @property
-    def may_have_cells(self) -> bool:
-        """Whether the plan can be made in cells: nothing in it has to see everybody at once."""
-        return self.ledger is None and self.method.name != "sampling"
 
     def digest(self, *parts: str) -> str:
         """Hex sha256 of the named top-level parts: what two runs must share to continue each other.

@@ -84,7 +84,6 @@ FLAGS = (
     Flag("ray.shards", "--shards", int, "Shards that a worker works on at once; default 1, with a GPU 4."),
     Flag("ray.wait_s", "--ray-wait", float, "Seconds that a cluster may take until it has room for all workers."),
     Flag("ray.address", "--ray-address", str, "The Ray cluster to use; started on this machine if not given."),
-    Flag("plan.cells", "--plan-cells", int, "Cells in which the plan is made; default by the number of faces."),
     Flag("ray.price.cpu_hour", "--cpu-hour", float, "What an hour of one CPU costs, to estimate what a run does."),
     Flag("ray.price.gpu_hour", "--gpu-hour", float, "What an hour of one GPU costs."),
     Flag("storage.endpoint_url", "--endpoint-url", str, "An S3 server that is not AWS."),

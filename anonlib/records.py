@@ -117,47 +117,6 @@ CLASSES = pa.schema(
     ]
 )
 
-# What the units of a plan in cells pass on. A fragment is some faces of one person: the sum of their unit embeddings
-# and of their attributes, and its best portraits with what speaks against each.
-FRAGMENTS = pa.schema(
-    [
-        ("label", pa.string()),
-        ("faces", pa.list_(pa.string())),
-        ("sum", _floats(EMBEDDING_DIM)),
-        ("female", pa.float64()),
-        ("age", pa.float64()),
-        ("portraits", pa.list_(pa.string())),
-        ("badness", pa.list_(pa.float64())),
-    ]
-)
-
-BANKED = pa.schema(
-    [("label", pa.string()), ("sum", _floats(EMBEDDING_DIM)), ("faces", pa.int64()), ("home", pa.int64())]
-)
-
-DECK = pa.schema(
-    [
-        ("class_id", pa.string()),
-        ("centre", _floats(EMBEDDING_DIM)),
-        ("kind", pa.list_(pa.string())),
-        ("room", pa.int64()),
-    ]
-)
-
-DEALT = pa.schema([("class_id", pa.string()), ("surrogates", pa.list_(pa.string()))])
-
-OUTFITS = pa.schema(
-    [
-        ("face_id", pa.string()),
-        ("class_id", pa.string()),
-        ("k", pa.int32()),
-        ("surrogates", pa.list_(pa.string())),
-        ("reason", pa.string()),
-    ]
-)
-
-WANTED = pa.schema([("face_id", pa.string()), ("block", pa.int64())])
-
 PORTRAITS = pa.schema([FACES.field(name) for name in ("face_id", "mesh", "crop", "crop_from_image", "expression")])
 
 ASSIGNMENTS = pa.schema(
@@ -256,12 +215,6 @@ RESTRICTED = {
     "subjects": SUBJECTS,
     "classes": CLASSES,
     "draws": DRAWS,
-    "fragments": FRAGMENTS,
-    "banked": BANKED,
-    "deck": DECK,
-    "dealt": DEALT,
-    "outfits": OUTFITS,
-    "wanted": WANTED,
     "portraits": PORTRAITS,
     "assignments": ASSIGNMENTS,
     "accounts": ACCOUNTS,

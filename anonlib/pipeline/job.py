@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from anonlib import __version__
@@ -21,8 +21,6 @@ from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.pipeline import tables
-from anonlib.pipeline.cells.layout import cells_of
-from anonlib.pipeline.cells.making import CellPlan
 from anonlib.pipeline.certify import certify
 from anonlib.pipeline.decisions import DecisionLog
 from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
@@ -129,16 +127,12 @@ class Job:
         patiently(lambda: bind(self.config, self.places, self.keyring))
         where = (self.places, self.scan_key, self.plan_key, self._travelling)
         began, planned = time.monotonic(), plan_room(self.places, self.plan_key).committed("plan") is not None
-        if self.cells > 1:
-            in_cells = CellPlan(self._for_workers, *where, self.keyring.check(), self.cells, self._plan_units)
-            plan = patiently(lambda: in_cells.run([*map(_shard_id, self.shards)]))
-        else:
-            stage = PlanStage(self.config, self.places, self.keyring, *where[1:])
-            plan = patiently(lambda: stage.run(self.shards))
-        if not planned and self.cells == 1:
+        stage = PlanStage(self.config, self.places, self.keyring, *where[1:])
+        plan = patiently(lambda: stage.run(self.shards))
+        if not planned:
             seconds = time.monotonic() - began
             self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
-        make = partial(SurrogateStage, self.config, *where, sent=self.cells > 1)
+        make = partial(SurrogateStage, self.config, *where)
         failed = self._rounds("surrogates", self.plan_key, make, plan.blocks, self._blocks_done, str)
         if failed:
             raise JobError(_first("making surrogates", failed))
@@ -190,18 +184,7 @@ class Job:
     def plan_key(self) -> str:
         check = self.keyring.digest("plan-key").hex()
         files = [self.files[name].digest for name in sorted(self.files)]
-        cells = [f"{self.cells} cells"] if self.cells > 1 else []
-        return _key("plan", self.scan_key, self.config.digest("method"), check, *files, *cells, __version__)
-
-    @cached_property
-    def cells(self) -> int:
-        """In how many cells the plan is made; needs a finished scan where the job does not say it."""
-        scan, shards = scan_room(self.places, self.scan_key), map(_shard_id, self.shards)
-        return self.config.plan.cells or cells_of(self.config, scan, shards)
-
-    def _plan_units(self, make: MakeStage[str], units: Sequence[str], done: Callable[[], set[str]]) -> None:
-        if failed := self._rounds("plan", self.plan_key, make, units, done, str):
-            raise JobError(_first("planning", failed))
+        return _key("plan", self.scan_key, self.config.digest("method"), check, *files, __version__)
 
     def _run_key(self, plan: Plan) -> str:
         room = plan_room(self.places, plan.key)

@@ -59,12 +59,8 @@ def plan_of(key: str, marker: Mapping[str, Any]) -> Plan:
 
 
 def subjects_of(room: Room, columns: Sequence[str]) -> pa.Table:
-    """Columns of all subjects of a plan, which a plan in cells keeps in a file for each room."""
-    paths = [room.path("subjects.parquet")]
-    if not room.storage.exists(paths[0]):
-        paths = [entry.path for entry in room.storage.list(room.path("subjects", ""))]
-    found = [tables.from_bytes(room.storage.read(path), columns) for path in paths]
-    return pa.concat_tables([SUBJECTS.empty_table().select(columns), *found])
+    """Columns of all subjects of a plan."""
+    return tables.from_bytes(room.storage.read(room.path("subjects.parquet")), columns)
 
 
 class PlanStage:

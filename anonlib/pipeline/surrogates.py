@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.pipeline import tables
-from anonlib.pipeline.cells.parcels import PORTRAITS, Parcels
 from anonlib.pipeline.decoding import Draw, Painter, draw_of, painter_of
 from anonlib.pipeline.lending import Lender, Lent
 from anonlib.pipeline.outcome import FAILURES, Outcome
@@ -50,18 +49,15 @@ class Surrogate:
 
 
 class SurrogateStage:
-    """`run(block)` makes surrogates/CLASS.npz for the classes of a block; `sent`: a plan in cells left it portraits."""
+    """`run(block)` makes surrogates/CLASS.npz for the classes of a block."""
 
     name = "surrogates"
 
-    def __init__(
-        self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes], sent: bool = False
-    ) -> None:
+    def __init__(self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes]) -> None:
         cv2.setNumThreads(1)
         self.scan: Room = scan_room(places, scan_key)
         self.room: Room = plan_room(places, key)
         self.painter = painter_of(models, job)
-        self.sent = sent
 
     def run(self, block: str) -> Outcome:
         """Make one block's surrogates."""
@@ -69,7 +65,7 @@ class SurrogateStage:
         wanted = {face for row in classes for faces in row["portraits"] for face in faces}
         watch = current()
         with watch.timed("read"):
-            photos = PORTRAIT_ROWS.empty_table() if self.painter else self._photos(block, wanted)
+            photos = PORTRAIT_ROWS.empty_table() if self.painter else self._photos(wanted)
         row_of = {face: row for row, face in enumerate(photos.column("face_id").to_pylist())}
         digests = {}
         for row in classes:
@@ -90,13 +86,8 @@ class SurrogateStage:
             return self.painter.texture(draw_of(row["draw"]))
         return average([member_texture(one) for one in portraits])
 
-    def _photos(self, block: str, wanted: set[str]) -> pa.Table:
-        """Crops and meshes of the wanted faces: as the plan's cells sent them, else from the scan.
-
-        Of the scan only the row groups are opened that hold one, shard by shard.
-        """
-        if self.sent:
-            return Parcels(self.room, PORTRAITS).received("crops", int(block), PORTRAIT_ROWS)
+    def _photos(self, wanted: set[str]) -> pa.Table:
+        """Crops and meshes of the wanted faces; only the row groups of the scan that hold one are opened."""
         by_shard: dict[str, set[str]] = {}
         for face in wanted:
             by_shard.setdefault(face.partition("/")[0], set()).add(face)
