@@ -54,7 +54,7 @@ def run(given: Given) -> None:
     with open_progress() as progress:
         job = Job(config, report=progress, ended=progress.ended)
         summary = job.run()
-    print_summary(config, summary, exceptions(job.places.release), job.spending)
+    print_summary(config, summary, exceptions(job.places), job.spending)
     raise typer.Exit(summary.code)
 
 
@@ -107,7 +107,7 @@ def render(given: Given) -> None:
         job = Job(config, report=progress, ended=progress.ended)
         require_plan(job.places, job.plan_key)
         summary = job.render()
-    print_summary(config, summary, exceptions(job.places.release), job.spending)
+    print_summary(config, summary, exceptions(job.places), job.spending)
     raise typer.Exit(summary.code)
 
 

@@ -103,9 +103,14 @@ class SecretConfig(_Frozen):
 
 
 class LedgerConfig(_Frozen):
-    """The place that remembers people over releases, and the `budget`: the most epsilon that one of them may spend."""
+    """The place that remembers people over releases, and the `budget`: the most epsilon that one of them may spend.
+
+    `absences: unknown` says that an attacker cannot know who is missing from a release; then a class of an earlier
+    release is shown again although few of its persons are in this one.
+    """
 
     uri: str
+    absences: Literal["known", "unknown"] = "known"
     budget: float | None = Field(default=None, ge=0)
 
 
@@ -178,11 +183,6 @@ class JobConfig(_Frozen):
         if self.ledger and not self.secret.named:
             raise ValueError(
                 "a ledger knows people over releases by the secret; name one by secret.env, .file, .manager or .kms"
-            )
-        if self.ledger and self.method.name in CLASS_METHODS and self.method.texture_name == "average":
-            raise ValueError(
-                "with a ledger classes grow over releases, and who is absent has no photos to average; "
-                "k-diff and k-same need the texture linear or bank there"
             )
         draws = self.method.name in VECTOR_METHODS | CROP_METHODS
         if self.method.draw == "reuse" and (self.ledger is None or not draws):

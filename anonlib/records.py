@@ -14,6 +14,8 @@ EMBEDDING_DIM = 128
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 
 RELEASED, NO_FACE, QUARANTINED = "released", "no_face", "quarantined"
+SOLID = ("solid", "review")
+"""Fallbacks that are the flat ellipse: the job's own, and a reviewer's."""
 CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
 """What a manifest's `review` says that a person decided on an image; null: nobody did."""
 
@@ -67,6 +69,7 @@ FACES = pa.schema(
         ("presence", pa.float32()),
         ("sharpness", pa.float32()),
         ("clarity", pa.float32()),
+        ("bare", pa.float32()),
         ("glasses", pa.float32()),
         ("mouth_open", pa.float32()),
         ("eyes_open", pa.float32()),
@@ -79,8 +82,8 @@ FACES = pa.schema(
 SUBJECTS = pa.schema(
     [
         ("subject_id", pa.string()),
+        ("person_id", pa.string()),
         ("formed_by", pa.string()),
-        ("donor", pa.bool_()),
         ("faces", pa.list_(pa.string())),
         ("template", _floats(EMBEDDING_DIM)),
         ("female", pa.float32()),
@@ -107,12 +110,18 @@ CLASSES = pa.schema(
     [
         ("class_id", pa.string()),
         ("members", pa.list_(pa.string())),
-        ("donors", pa.list_(pa.string())),
-        ("portraits", pa.list_(pa.list_(pa.string()))),
-        ("k", pa.int32()),
         ("effective_k", pa.int32()),
         ("stratum", pa.list_(pa.string())),
-        ("surrogates", pa.list_(pa.string())),
+        ("surrogate", pa.string()),
+    ]
+)
+
+SURROGATES = pa.schema(
+    [
+        ("surrogate_id", pa.string()),
+        ("donors", pa.list_(pa.string())),
+        ("portraits", pa.list_(pa.list_(pa.string()))),
+        ("stratum", pa.list_(pa.string())),
         ("draw", DRAW),
     ]
 )
@@ -126,16 +135,11 @@ ASSIGNMENTS = pa.schema(
         ("index", pa.int32()),
         ("method", pa.string()),
         ("class_id", pa.string()),
-        ("k", pa.int32()),
         ("surrogates", pa.list_(pa.string())),
         ("reason", pa.string()),
         ("box", _floats(4)),
-        ("landmarks", _floats(10)),
         ("mesh", _floats(MESH_POINTS * 3)),
         ("expression", _floats(len(EXPRESSIONS))),
-        ("presence", pa.float32()),
-        ("yaw", pa.float32()),
-        ("score", pa.float32()),
     ]
 )
 
@@ -157,20 +161,18 @@ ACCOUNTS = pa.schema(
 
 SIMILARITY = pa.struct([("recognizer", pa.string()), ("to_source", pa.float32()), ("threshold", pa.float32())])
 
+# What a manifest says of a face is the same for all faces of its surrogate, but for its place in the picture: a figure
+# or a reason that depends on the face would tell whose it was. Those stay in the workspace (RENDERED).
 MANIFEST_FACE = pa.struct(
     [
-        ("box", pa.list_(pa.float32())),
-        ("score", pa.float32()),
+        ("box", pa.list_(pa.int32())),
         ("method", pa.string()),
         ("method_version", pa.string()),
         ("k", pa.int32()),
         ("epsilon", pa.float32()),
         ("surrogate_digest", pa.string()),
-        ("mask_coverage", pa.float32()),
-        ("similarity", pa.list_(SIMILARITY)),
         ("detected_again", pa.bool_()),
         ("fallback", pa.string()),
-        ("reason", pa.string()),
     ]
 )
 
@@ -192,19 +194,33 @@ MANIFEST = pa.schema(
     ]
 )
 
-# What a certificate's claim rests on. Names of classes and people are pseudonyms of this table alone; `made` and
-# `wears` are digests of surrogates, as a manifest's surrogate_digest is.
+RENDERED = pa.schema(
+    [
+        ("face_id", pa.string()),
+        ("key", pa.string()),
+        ("box", _floats(4)),
+        ("method", pa.string()),
+        ("fallback", pa.string()),
+        ("reason", pa.string()),
+        ("coverage", pa.float32()),
+        ("similarity", pa.list_(SIMILARITY)),
+        ("detected_again", pa.bool_()),
+    ]
+)
+
+# What a certificate's claim rests on. Names of classes and people are pseudonyms of these tables alone; digests are a
+# manifest's surrogate_digest. No table says of which class a surrogate was made.
 CERTIFIED_CLASSES = pa.schema(
     [
         ("class", pa.string()),
         ("people", pa.list_(pa.string())),
-        ("weights", pa.list_(pa.float64())),
         ("k", pa.int32()),
         ("effective_k", pa.int32()),
-        ("made", pa.string()),
         ("wears", pa.string()),
     ]
 )
+
+CERTIFIED_SURROGATES = pa.schema([("digest", pa.string()), ("donors", pa.int32())])
 
 CERTIFIED_DRAWS = pa.schema([("digest", pa.string()), ("epsilon", pa.float64())])
 
@@ -214,12 +230,19 @@ RESTRICTED = {
     "faces": FACES,
     "subjects": SUBJECTS,
     "classes": CLASSES,
+    "surrogates": SURROGATES,
     "draws": DRAWS,
     "portraits": PORTRAITS,
     "assignments": ASSIGNMENTS,
+    "rendered": RENDERED,
     "accounts": ACCOUNTS,
 }
-RELEASED_TABLES = {"manifest": MANIFEST, "classes": CERTIFIED_CLASSES, "draws": CERTIFIED_DRAWS}
+RELEASED_TABLES = {
+    "manifest": MANIFEST,
+    "classes": CERTIFIED_CLASSES,
+    "surrogates": CERTIFIED_SURROGATES,
+    "draws": CERTIFIED_DRAWS,
+}
 RESTRICTED_COLUMNS = frozenset(
     {
         "embedding",
@@ -229,8 +252,12 @@ RESTRICTED_COLUMNS = frozenset(
         "landmarks",
         "label",
         "subject_id",
+        "person_id",
         "class_id",
         "members",
         "face_id",
+        "score",
+        "similarity",
+        "coverage",
     }
 )

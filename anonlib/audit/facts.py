@@ -15,7 +15,7 @@ from anonlib.config import CLASS_METHODS, CROP_METHODS, VECTOR_METHODS
 from anonlib.models.catalog import MODELS
 from anonlib.pipeline import tables
 from anonlib.pipeline.certify import CLASSES_TABLE, committed
-from anonlib.pipeline.places import Room
+from anonlib.pipeline.places import Places, release_room, rendered_rows
 from anonlib.privacy.certificate import Certificate
 from anonlib.records import CERTIFIED_CLASSES, QUARANTINED
 from anonlib.storage import Storage
@@ -35,21 +35,22 @@ _TELLING = {
 """Settings, and the methods that they mean something to."""
 
 
-def counts_of(release: Storage, shards: Iterable[str]) -> Counts:
-    """Images and faces of the manifests, and why any of them is an exception."""
+def counts_of(places: Places, run: str, shards: Iterable[str]) -> Counts:
+    """Images and faces of the manifests, and why any is an exception, as the workspace says; `run` of run.json."""
     images: Counter[str] = Counter()
     methods: Counter[str] = Counter()
     fallbacks: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     number = 0
-    for one in committed(Room(release, ""), shards):
+    for one in committed(release_room(places), shards):
         number += 1
-        for row in tables.from_bytes(one.manifest, ["status", "reason", "faces"]).to_pylist():
+        rendered = rendered_rows(places, run, one.shard)
+        for row in tables.from_bytes(one.manifest, ["key", "status", "reason", "faces"]).to_pylist():
             images[row["status"]] += 1
             if row["status"] == QUARANTINED:
                 reasons[without_numbers(row["reason"])] += 1
                 continue
-            for face in row["faces"]:
+            for face in rendered.get(row["key"], ()):
                 methods[face["method"]] += 1
                 if face["fallback"] is not None:
                     fallbacks[f"{face['fallback']}: {without_numbers(face['reason'])}"] += 1
@@ -71,7 +72,7 @@ def claim_of(release: Storage, certificate: Certificate) -> Claim:
     claim = certificate.claim
     sizes: Counter[int] = Counter()
     effective: Counter[int] = Counter()
-    if certificate.table is not None and certificate.table.path == CLASSES_TABLE:
+    if CLASSES_TABLE in (table.path for table in certificate.tables):
         for row in rows_of(release.read(CLASSES_TABLE), CERTIFIED_CLASSES, CLASSES_TABLE):
             sizes[row["k"]] += 1
             effective[row["effective_k"]] += 1

@@ -32,7 +32,7 @@ from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome, in_chunks
 from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Room, open_places, plan_room, release_room, scan_room
 from anonlib.pipeline.status import require_plan
-from anonlib.records import QUARANTINED
+from anonlib.records import QUARANTINED, SOLID
 
 _COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "mesh")
 
@@ -94,7 +94,7 @@ class _Gathering:
     def __init__(self, job: Job) -> None:
         self.job, self.config = job, job.config
         self.scan: Room = scan_room(job.places, job.scan_key)
-        self.plan: Planned = planned_faces(plan_room(job.places, job.plan_key))
+        self.plan: Planned = planned_faces(plan_room(job.places, job.plan_key), job.keyring)
         self.observer = Observer(job.config)
         self.originals = Originals(job, self.observer)
         self.released = ReleasedImages(job.config, job.dataset.format)
@@ -106,7 +106,7 @@ class _Gathering:
         for row in self._table("faces", shard, _COLUMNS):
             faces[row["key"]].append(row)
         manifest = self._manifest(shard, faces)
-        donors = {row["face_id"] for rows in faces.values() for row in rows} & self.plan.donor_class.keys()
+        donors = {row["face_id"] for rows in faces.values() for row in rows} & self.plan.donated.keys()
         seen = self.originals.see(shard, faces, donors)
         self.lists.donors += sorted(seen.portraits.items())
         kept = np.zeros(len(seen.faces), bool)
@@ -193,14 +193,14 @@ class _Gathering:
             people=people,
             classes=np.array([plan.class_of.get(face, -1) for face in lists.faces], np.int64),
             worn=np.array([self._worn(outcome) for outcome in lists.outcomes], np.int64),
-            averaged=np.array([face in plan.donor_class for face in lists.faces], bool),
-            replaced=np.array([outcome["fallback"] != "solid" for outcome in lists.outcomes], bool),
+            averaged=np.array([face in plan.donated for face in lists.faces], bool),
+            replaced=np.array([outcome["fallback"] not in SOLID for outcome in lists.outcomes], bool),
             eye_distance=np.array([np.linalg.norm(five[1] - five[0]) for five in points], np.float32),
             boxes=np.array([outcome["box"] for outcome in lists.outcomes], np.float32).reshape(-1, 4),
             looks=looks,
             donors={name: _rows([one[name] for _, one in lists.donors]) for name in RECOGNIZERS},
             donor_people=np.array([plan.person[face] for face in donors], np.int64),
-            donor_classes=np.array([plan.donor_class[face] for face in donors], np.int64),
+            donor_classes=np.array([plan.donated[face] for face in donors], np.int64),
             images=lists.images,
             quarantined=lists.quarantined,
         )

@@ -1,4 +1,4 @@
-"""What the plan says of each face, by face id: who it is, where it hides, whose surrogate it helped to make.
+"""What the plan says of each face, by face id: its person, its class, and the surrogate that it helped to make.
 
 A vector method has no classes: its surrogates are numbered by the subjects that were drawn for, and nobody is averaged.
 """
@@ -10,50 +10,53 @@ from dataclasses import dataclass
 from anonlib.pipeline import tables
 from anonlib.pipeline.places import Room
 from anonlib.pipeline.plan import subjects_of
+from anonlib.pipeline.surrogates import released_digest, surrogate_plans
+from anonlib.privacy.keys import Keyring
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Who a face is and where it hides, by face id; who was averaged, by face id; whose surrogate has a digest."""
+    """Numbers of each face's `person` and `class_of`, of the surrogate it was averaged into, and of each digest's.
+
+    A surrogate's number is that of the subject it was drawn for where each person has one.
+    """
 
     person: dict[str, int]
     class_of: dict[str, int]
-    donor_class: dict[str, int]
+    donated: dict[str, int]
     by_digest: dict[str, int]
 
 
-def planned_faces(room: Room) -> Planned:
+def planned_faces(room: Room, keyring: Keyring) -> Planned:
     """The plan of a synthesis; a redaction has no people and no classes, so everything is empty."""
     plan = room.committed("plan") or {}
     if not plan["subjects"]:
         return Planned({}, {}, {}, {})
-    columns = ["subject_id", "faces", "class_id", "surrogates"]
-    subjects = subjects_of(room, columns).to_pylist()
-    person = {face: index for index, row in enumerate(subjects) for face in row["faces"]}
+    subjects = subjects_of(room, ["person_id", "faces", "class_id", "surrogates"]).to_pylist()
+    persons: dict[str, int] = {}
+    person = {face: persons.setdefault(row["person_id"], len(persons)) for row in subjects for face in row["faces"]}
     blocks = plan["blocks"]
     if not blocks:
-        drawn = {digest: index for index, row in enumerate(subjects) for digest in row["surrogates"]}
+        drawn = {
+            released_digest(keyring, name): persons[row["person_id"]] for row in subjects for name in row["surrogates"]
+        }
         return Planned(person, {}, {}, drawn)
-    rows = [
-        row
-        for block in blocks
-        for row in tables.from_bytes(
-            room.storage.read(room.path("classes", f"{block}.parquet")), ["class_id", "donors", "portraits"]
-        ).to_pylist()
-    ]
-    # A decoded class has no portraits; one photo of each member stands for what its centre was made of.
-    shown = {row["subject_id"]: row["faces"][:1] for row in subjects}
-    number = {row["class_id"]: index for index, row in enumerate(rows)}
-    donor_class = {
-        face: number[row["class_id"]]
-        for row in rows
+    classes = tables.from_bytes(room.storage.read(room.path("classes.parquet")), ["class_id"]).to_pylist()
+    class_number = {row["class_id"]: number for number, row in enumerate(classes)}
+    class_of = {face: class_number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
+    made = surrogate_plans(room, blocks, ["surrogate_id", "donors", "portraits"])
+    number = {row["surrogate_id"]: index for index, row in enumerate(made)}
+    # A decoded surrogate has no portraits; one photo of each donor stands for what its mean was made of.
+    shown = {row["person_id"]: row["faces"][:1] for row in reversed(subjects)}
+    donated = {
+        face: number[row["surrogate_id"]]
+        for row in made
         for donor, portraits in zip(row["donors"], row["portraits"], strict=True)
         for face in portraits or shown.get(donor, ())
     }
     digests = {
-        digest: number[class_id]
+        released_digest(keyring, digest): number[name]
         for block in blocks
-        for class_id, digest in (room.committed(f"surrogates/{block}") or {"digests": {}})["digests"].items()
+        for name, digest in (room.committed(f"surrogates/{block}") or {"digests": {}})["digests"].items()
     }
-    class_of = {face: number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
-    return Planned(person, class_of, donor_class, digests)
+    return Planned(person, class_of, donated, digests)

@@ -104,7 +104,7 @@ def audit(
         people=len(set(evidence.subjects.tolist())),
         photos=len(evidence.subjects),
         labelled=evidence.labelled,
-        counts=counts_of(release, shards),
+        counts=counts_of(job.places, certificate.run, shards),
         gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility, certificate.claim.k),
         thresholds=tuple(thresholds),
         attacks=tuple(attacks),

@@ -25,9 +25,9 @@ from anonlib.faces.apart import decode_apart
 from anonlib.faces.image import ImageProblem
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import PURGED, RUN_NOTE, Places, Room, open_places
+from anonlib.pipeline.places import PURGED, RUN_NOTE, Places, Room, open_places, rendered_rows
 from anonlib.pipeline.secret import release_name
-from anonlib.records import QUARANTINED
+from anonlib.records import QUARANTINED, SOLID
 from anonlib.storage import NotFound, join_uri
 
 SHEET = "sheet.jpg"
@@ -45,12 +45,16 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pick:
-    """One face of one image: `position` counts samples of the shard, `row` is the image's, `face` the face's."""
+    """One face of one image: `position` counts samples of the shard, `row` is the image's, `face` the face's.
+
+    `figures`: what the workspace knows of the face (RENDERED).
+    """
 
     shard: str
     position: int
     row: dict[str, Any]
     face: dict[str, Any]
+    figures: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,19 +106,20 @@ def draw(places: Places, faces: int, seed: int) -> tuple[list[Pick], int]:
         weight = np.array([counts[shard] for shard in chosen], float)
         numbers = lot.choice(len(chosen), _SHARDS, replace=False, p=weight / weight.sum())
         chosen = [chosen[number] for number in sorted(numbers)]
-    there = [pick for shard in chosen for pick in _faces_of(places, shard)]
+    there = [pick for shard in chosen for pick in _faces_of(places, run["run"], shard)]
     if not there:
         raise JobError(f"the release {places.release.uri} has no face to show yet")
     numbers = lot.choice(len(there), min(faces, len(there)), replace=False)
     return [there[number] for number in sorted(numbers)], sum(counts.values())
 
 
-def _faces_of(places: Places, shard: str) -> Iterator[Pick]:
+def _faces_of(places: Places, run: str, shard: str) -> Iterator[Pick]:
     room = Room(places.release, "")
     rows = tables.from_bytes(room.storage.read(room.path("manifest", f"{shard}.parquet"))).to_pylist()
+    rendered = rendered_rows(places, run, shard)
     for position, row in enumerate(rows):
-        for face in row["faces"]:
-            yield Pick(shard, position, row, face)
+        for face, figures in zip(row["faces"], rendered.get(row["key"], ()), strict=True):
+            yield Pick(shard, position, row, face, figures)
 
 
 # ---- their pixels ---------------------------------------------------------------------------------------------
@@ -136,7 +141,7 @@ def _cells(job: JobConfig, places: Places, picks: Sequence[Pick]) -> Iterator[Ce
 def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None) -> Cell:
     face, row = pick.face, pick.row
     method = f"{face['method']}, k={face['k']}" if face["k"] else str(face["method"])
-    nearest = max((one["to_source"] / one["threshold"] for one in face["similarity"] or ()), default=None)
+    nearest = max((one["to_source"] / one["threshold"] for one in pick.figures["similarity"] or ()), default=None)
     note = "" if nearest is None else f"similarity at {nearest:.0%} of the limit"
     if row["status"] == QUARANTINED:
         return Cell(_view(job, before, face["box"]), None, QUARANTINED, str(row["reason"]), True)
@@ -144,8 +149,8 @@ def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None)
         return Cell(_view(job, before, face["box"]), None, method, "its released image is not where it should be", True)
     if face["fallback"]:
         method = method if face["fallback"] == face["method"] else f"{method}, {face['fallback']}"
-        note = str(face["reason"])
-    alarming = face["fallback"] == "solid"
+        note = str(pick.figures["reason"])
+    alarming = face["fallback"] in SOLID
     return Cell(_view(job, before, face["box"]), _view(job, after, face["box"]), method, note, alarming)
 
 

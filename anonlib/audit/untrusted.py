@@ -27,6 +27,7 @@ class Note(BaseModel):
 
     anonlib: str
     run: str
+    schema_version: int = 1
     method: dict[str, Any]
     keep_fields: list[str]
     rekeyed: bool

@@ -8,9 +8,11 @@ and a pseudonym a person.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from anonlib.audit.contents import Expected, check_folder, check_parquet, check_tar
@@ -18,13 +20,31 @@ from anonlib.audit.statement import Statement, read_statement
 from anonlib.audit.untrusted import Marker, Note, parsed, read, rows_of, shards_of
 from anonlib.config import MethodConfig
 from anonlib.datasets.base import format_of
-from anonlib.pipeline.certify import CERTIFICATE, CLASSES_TABLE, DRAWS_TABLE, Committed, face_of
+from anonlib.pipeline.certify import (
+    CERTIFICATE,
+    CERTIFIED,
+    CLASSES_TABLE,
+    DRAWS_TABLE,
+    SURROGATES_TABLE,
+    Committed,
+    face_of,
+    tables_of,
+)
 from anonlib.pipeline.places import RUN_NOTE, STATEMENT, Room, sha256
 from anonlib.privacy.certificate import Certificate, Untrue, check_signature, merkle_root
 from anonlib.privacy.claims import Claim, claim_of
-from anonlib.privacy.conditions import Classes, ClassRow, DrawRow, Draws, Nothing, Tally, wardrobe_of
+from anonlib.privacy.conditions import (
+    Classes,
+    ClassRow,
+    DrawRow,
+    Draws,
+    Nothing,
+    SurrogateRow,
+    Tally,
+    wardrobe_of,
+)
+from anonlib.privacy.conditions_v1 import TELLS_MORE, PairedClasses, PairedRow
 from anonlib.records import (
-    CERTIFIED_CLASSES,
     CERTIFIED_DRAWS,
     CONFIRMED,
     MANIFEST,
@@ -32,8 +52,10 @@ from anonlib.records import (
     NO_FACE,
     QUARANTINED,
     RELEASED,
+    SOLID,
     WITHHELD,
 )
+from anonlib.records_v1 import CLASSES_1, MANIFEST_1
 from anonlib.storage import NotFound, Storage
 
 _WITHOUT_PROOF = {
@@ -69,7 +91,7 @@ def verify(release: Storage, key: str | None = None) -> Verified:
     note, method = _check_note(release, certificate)
     room = Room(release, "")
     leaves = []
-    vouched = {CERTIFICATE, RUN_NOTE, *([certificate.table.path] if certificate.table else [])}
+    vouched = {CERTIFICATE, RUN_NOTE, *(table.path for table in certificate.tables)}
     for one, marker in shards_of(release, note.shards):
         leaves.append(one.leaf(marker.files))
         vouched |= {room.marker(one.shard), room.path("manifest", f"{one.shard}.parquet"), *marker.files}
@@ -78,7 +100,7 @@ def verify(release: Storage, key: str | None = None) -> Verified:
     audit = read_statement(release, certificate)
     vouched |= {STATEMENT, *audit.files} if audit is not None else set()
     _check_no_strays(release, vouched)
-    wardrobe = _check_table(release, certificate, method)
+    wardrobe = _check_tables(release, certificate, method)
     tally = Tally(method, wardrobe)
     for (one, marker), leaf in zip(shards_of(release, note.shards), leaves, strict=True):
         if one.leaf(marker.files) != leaf or marker.run != note.run:
@@ -86,8 +108,8 @@ def verify(release: Storage, key: str | None = None) -> Verified:
         _check_shard(release, one, marker, note, tally)
     if tally.counts != certificate.counts:
         raise Untrue(f"the certificate counts {certificate.counts}, the manifests {tally.counts}")
-    people = wardrobe.people if isinstance(wardrobe, Classes) else 0
-    classes = wardrobe.rows if isinstance(wardrobe, Classes) else 0
+    people = wardrobe.people if isinstance(wardrobe, Classes | PairedClasses) else 0
+    classes = wardrobe.rows if isinstance(wardrobe, Classes | PairedClasses) else 0
     return Verified(certificate, key is not None, len(vouched), classes, people, tuple(note.keep_fields), audit)
 
 
@@ -106,7 +128,9 @@ def unproved(found: Verified) -> list[str]:
         said.append(
             "who signed: anybody can sign. Compare the key with the one that its owner publishes, or give it as --key"
         )
-    if found.certificate.table is not None:
+    if found.certificate.version == 1:
+        said.append(TELLS_MORE)
+    if found.certificate.tables:
         said.append("who the people are, and that no two are one: their templates stay with the maker")
         said.append("that each picture shows the surrogate which its row names: surrogates stay with the maker")
     if found.audit is None:
@@ -144,9 +168,13 @@ def _check_note(release: Storage, certificate: Certificate) -> tuple[Note, Metho
         raise Untrue(
             f"the certificate claims {in_words(certificate.claim)}; its method allows {in_words(claim_of(method))}"
         )
-    expected = {Classes: CLASSES_TABLE, Draws: DRAWS_TABLE, Nothing: None}[type(wardrobe_of(method))]
-    if (certificate.table.path if certificate.table else None) != expected:
-        raise Untrue(f"the certificate of {method.name} must name {expected or 'no table'}")
+    if note.schema_version != certificate.version:
+        raise Untrue(f"{RUN_NOTE} is of schema version {note.schema_version}, the certificate {certificate.version}")
+    expected = tables_of(method)
+    if certificate.version == 1:
+        expected = [path for path in expected if path != SURROGATES_TABLE]
+    if [table.path for table in certificate.tables] != expected:
+        raise Untrue(f"the certificate of {method.name} must name {' and '.join(expected) or 'no table'}")
     return note, method
 
 
@@ -157,30 +185,59 @@ def _check_no_strays(release: Storage, vouched: set[str]) -> None:
             raise Untrue(f"{entry.path} is in the release, and nobody vouches for it")
 
 
-def _check_table(release: Storage, certificate: Certificate, method: MethodConfig) -> Classes | Draws | Nothing:
+def _check_tables(
+    release: Storage, certificate: Certificate, method: MethodConfig
+) -> Classes | PairedClasses | Draws | Nothing:
     """The rows that the claim rests on, every one of them against the conditions."""
-    wardrobe, table = wardrobe_of(method), certificate.table
-    if table is None or isinstance(wardrobe, Nothing):
-        return wardrobe
-    data = read(release, table.path)
-    if sha256(data) != table.sha256:
-        raise Untrue(f"{table.path} is not the one that was signed")
-    count = 0
-    for row in rows_of(data, CERTIFIED_CLASSES if isinstance(wardrobe, Classes) else CERTIFIED_DRAWS, table.path):
-        count += 1
-        if any(value is None for name, value in row.items() if name not in ("wears", "epsilon")) or (
-            None in row.get("people", ())
-        ):
-            raise Untrue(f"row {count} of {table.path} has an empty field")
-        if isinstance(wardrobe, Classes):
-            lists = {"people": tuple(row["people"]), "weights": tuple(row["weights"])}
-            wardrobe.add(ClassRow(name=row.pop("class"), **(row | lists)))
-        else:
+    if certificate.version == 1:
+        first = _first_version_of(method)
+        for row in _signed_rows(release, certificate, {CLASSES_TABLE: CLASSES_1, DRAWS_TABLE: CERTIFIED_DRAWS}):
+            if isinstance(first, PairedClasses):
+                lists = {"people": tuple(row["people"]), "weights": tuple(row["weights"])}
+                first.add(PairedRow(name=row.pop("class"), **(row | lists)))
+            elif isinstance(first, Draws):
+                first.add(DrawRow(**row))
+        first.close()
+        return first
+    wardrobe = wardrobe_of(method)
+    for row in _signed_rows(release, certificate, CERTIFIED):
+        if isinstance(wardrobe, Draws):
             wardrobe.add(DrawRow(**row))
-    if count != table.rows:
-        raise Untrue(f"{table.path} has {count} rows, the certificate says {table.rows}")
+        elif isinstance(wardrobe, Classes) and "class" in row:
+            wardrobe.add(ClassRow(name=row.pop("class"), **(row | {"people": tuple(row["people"])})))
+        elif isinstance(wardrobe, Classes):
+            wardrobe.add_surrogate(SurrogateRow(**row))
     wardrobe.close()
     return wardrobe
+
+
+def _first_version_of(method: MethodConfig) -> PairedClasses | Draws | Nothing:
+    """The tables as releases of schema version 1 have them."""
+    wardrobe = wardrobe_of(method)
+    if isinstance(wardrobe, Classes):
+        return PairedClasses(method)
+    return Draws(method, chosen_again=True) if isinstance(wardrobe, Draws) else wardrobe
+
+
+def _signed_rows(
+    release: Storage, certificate: Certificate, schemas: Mapping[str, pa.Schema]
+) -> Iterator[dict[str, Any]]:
+    """The rows of every table that the certificate names, in its order; raises Untrue."""
+    for table in certificate.tables:
+        data = read(release, table.path)
+        if sha256(data) != table.sha256:
+            raise Untrue(f"{table.path} is not the one that was signed")
+        count = 0
+        for row in rows_of(data, schemas[table.path], table.path):
+            count += 1
+            optional = ("epsilon", "wears") if certificate.version == 1 else ("epsilon",)
+            if any(value is None for name, value in row.items() if name not in optional) or (
+                None in row.get("people", ())
+            ):
+                raise Untrue(f"row {count} of {table.path} has an empty field")
+            yield row
+        if count != table.rows:
+            raise Untrue(f"{table.path} has {count} rows, the certificate says {table.rows}")
 
 
 def _check_shard(release: Storage, one: Committed, marker: Marker, note: Note, tally: Tally) -> None:
@@ -191,11 +248,12 @@ def _check_shard(release: Storage, one: Committed, marker: Marker, note: Note, t
     keys: set[str] = set()
     paths: set[str] = set()
     fallbacks = 0
-    for row in rows_of(one.manifest, MANIFEST, f"the manifest of shard {one.shard}", later="review"):
+    schema = MANIFEST if note.schema_version > 1 else MANIFEST_1
+    for row in rows_of(one.manifest, schema, f"the manifest of shard {one.shard}", later="review"):
         key, status, faces = row["key"], row["status"], row["faces"] or []
         if key is None or None in faces:
             raise Untrue(f"the manifest of shard {one.shard} has a row with an empty key or face")
-        fallbacks += sum(face["fallback"] == "solid" for face in faces)
+        fallbacks += sum(face["fallback"] in SOLID for face in faces)
         try:
             tally.add_image(status, map(face_of, faces))
         except Untrue as error:

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from anonlib.config import METHOD_FILES, ConfigError, JobConfig, MethodConfig
 from anonlib.pipeline import tables
 from anonlib.pipeline.decoding import Draw, draw_of
-from anonlib.pipeline.people import SAME_PERSON, People, matrix
+from anonlib.pipeline.people import SAME_PERSON, Persons, matrix
 from anonlib.pipeline.places import Room, storage_options
 from anonlib.privacy.claims import METRIC_PRIVACY, claim_of
-from anonlib.privacy.classes import Stratum
 from anonlib.privacy.dp import Cost, draw_id, epsilon_of, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ledger import Budget, Entry, entry, refusal, suspected_people
 from anonlib.privacy.nearest import nearest
+from anonlib.privacy.strata import Stratum
 from anonlib.records import ACCOUNTS
 from anonlib.storage import open_storage
 
@@ -78,7 +78,7 @@ class Accounts:
         """All bookings."""
         return pa.concat_tables([ACCOUNTS.empty_table(), *self.plans])
 
-    def persons(self, people: People, keyring: Keyring) -> list[str]:
+    def persons(self, people: Persons, keyring: Keyring) -> list[str]:
         """A name for each subject's person that holds in every release: by label, else by likeness, else new."""
         lasting = keyring.lasting()
         rows = self.rows

@@ -8,31 +8,57 @@ say: a false certificate is not written.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from anonlib import __version__
-from anonlib.config import JobConfig
+from anonlib.config import JobConfig, MethodConfig
 from anonlib.pipeline import tables
 from anonlib.pipeline.places import RUN_NOTE, Places, Room, plan_room, release_room, sha256
 from anonlib.pipeline.plan import subjects_of
 from anonlib.pipeline.secret import release_name
-from anonlib.privacy.certificate import VERSION, Certificate, Table, Untrue, merkle_root, shard_leaf, signed
+from anonlib.pipeline.surrogates import released_digest, surrogate_plans
+from anonlib.privacy.certificate import VERSION, Certificate, Scope, Table, Untrue, merkle_root, shard_leaf, signed
 from anonlib.privacy.claims import claim_of
-from anonlib.privacy.conditions import Classes, ClassRow, DrawRow, Draws, Face, Nothing, Tally, wardrobe_of
+from anonlib.privacy.conditions import (
+    Classes,
+    ClassRow,
+    DrawRow,
+    Draws,
+    Face,
+    Nothing,
+    SurrogateRow,
+    Tally,
+    wardrobe_of,
+)
 from anonlib.privacy.keys import Keyring
-from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS
+from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS, CERTIFIED_SURROGATES
 
 CERTIFICATE = "certificate.json"
 CLASSES_TABLE = "classes.parquet"
+SURROGATES_TABLE = "surrogates.parquet"
 DRAWS_TABLE = "draws.parquet"
+CERTIFIED: dict[str, pa.Schema] = {
+    CLASSES_TABLE: CERTIFIED_CLASSES,
+    SURROGATES_TABLE: CERTIFIED_SURROGATES,
+    DRAWS_TABLE: CERTIFIED_DRAWS,
+}
+"""The schema of each table that a certificate may rest on."""
 
 _AT_ONCE = 16
-_CLASS_COLUMNS = ["class_id", "members", "donors", "portraits", "k", "effective_k", "surrogates"]
+
+
+def tables_of(method: MethodConfig) -> list[str]:
+    """The tables that a certificate of this method rests on, in their order."""
+    wardrobe = wardrobe_of(method)
+    if isinstance(wardrobe, Classes):
+        return [CLASSES_TABLE, SURROGATES_TABLE]
+    return [DRAWS_TABLE] if isinstance(wardrobe, Draws) else []
 
 
 @dataclass(frozen=True)
@@ -63,7 +89,8 @@ def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blo
         return False
     places.release.sweep()
     wardrobe = wardrobe_of(job.method)
-    table = _write_table(job, places, plan_room(places, plan_key), blocks, wardrobe, keyring)
+    plan = plan_room(places, plan_key)
+    written = _write_tables(places, plan, blocks, wardrobe, keyring)
     leaves, tally = [], Tally(job.method, wardrobe)
     for one in committed(room, run["shards"]):
         marker = json.loads(one.marker)
@@ -86,7 +113,8 @@ def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blo
         counts=tally.counts,
         models=run["models"],
         merkle_root=merkle_root(leaves),
-        table=table,
+        tables=written,
+        scope=_scope(plan) if written else None,
     )
     return places.release.claim(CERTIFICATE, signed(certificate, keyring.secret).to_bytes())
 
@@ -109,79 +137,68 @@ def face_of(row: Mapping[str, Any]) -> Face:
     return Face(row["method"], row["k"], row["epsilon"], row["surrogate_digest"], row["fallback"])
 
 
-def class_rows(classes: Iterable[Mapping[str, Any]], made: Mapping[str, str], keyring: Keyring) -> list[ClassRow]:
-    """The plan's CLASSES rows under new names and in their order; `made`: class_id -> digest of its surrogate."""
-    rows = []
-    for row in classes:
-        donors = set(row["donors"])
-        if len(donors) != len(row["portraits"]):
-            raise Untrue(f"the plan averages {len(row['portraits'])} people where {len(donors)} are donors")
-        people = sorted(
-            (keyring.pseudonym("certificate-person", member), 1 / len(donors) if member in donors else 0.0)
-            for member in row["members"]
+def class_rows(classes: Iterable[Mapping[str, Any]], digests: Mapping[str, str], keyring: Keyring) -> list[ClassRow]:
+    """The plan's CLASSES rows under new names and in their order; `digests`: each surrogate's in the release."""
+    rows = [
+        ClassRow(
+            keyring.pseudonym("certificate-class", row["class_id"]),
+            tuple(sorted(keyring.pseudonym("certificate-person", member) for member in row["members"])),
+            len(row["members"]),
+            row["effective_k"],
+            digests[row["surrogate"]],
         )
-        rows.append(
-            ClassRow(
-                keyring.pseudonym("certificate-class", row["class_id"]),
-                tuple(name for name, _ in people),
-                tuple(weight for _, weight in people),
-                row["k"],
-                row["effective_k"],
-                made[row["class_id"]],
-                made[row["surrogates"][0]] if row["surrogates"] else None,
-            )
-        )
+        for row in classes
+    ]
     return sorted(rows, key=lambda row: row.name)
 
 
-def _write_table(
-    job: JobConfig,
-    places: Places,
-    plan: Room,
-    blocks: Sequence[str],
-    wardrobe: Classes | Draws | Nothing,
-    keyring: Keyring,
-) -> Table | None:
-    """Publish what the claim rests on, once every row of it was checked; None for a redaction."""
-    made: dict[str, str] = {}
-    for marker in plan.markers(f"surrogates/{block}" for block in blocks):
-        made |= marker["digests"]
-    path: str
-    schema: pa.Schema
-    found: list[dict[str, Any]] = []
+def _write_tables(
+    places: Places, plan: Room, blocks: Sequence[str], wardrobe: Classes | Draws | Nothing, keyring: Keyring
+) -> tuple[Table, ...]:
+    """Publish what the claim rests on, once every row of it was checked; nothing for a redaction."""
+    found: dict[str, list[dict[str, Any]]] = {}
     if isinstance(wardrobe, Classes):
-        path, schema = CLASSES_TABLE, CERTIFIED_CLASSES
-        planned = (
-            row
-            for block in blocks
-            for row in tables.from_bytes(
-                plan.storage.read(plan.path("classes", f"{block}.parquet")), _CLASS_COLUMNS
-            ).to_pylist()
-        )
+        made: dict[str, str] = {}
+        for marker in plan.markers(f"surrogates/{block}" for block in blocks):
+            made |= {one: released_digest(keyring, digest) for one, digest in marker["digests"].items()}
+        donors = {
+            made[row["surrogate_id"]]: len(row["donors"])
+            for row in surrogate_plans(plan, blocks, ["surrogate_id", "donors"])
+        }
+        planned = tables.from_bytes(plan.storage.read(plan.path("classes.parquet"))).to_pylist()
+        found = {CLASSES_TABLE: [], SURROGATES_TABLE: []}
         for row in class_rows(planned, made, keyring):
             wardrobe.add(row)
-            found.append(
-                {
-                    "class": row.name,
-                    "people": row.people,
-                    "weights": row.weights,
-                    "k": row.k,
-                    "effective_k": row.effective_k,
-                    "made": row.made,
-                    "wears": row.wears,
-                }
-            )
+            found[CLASSES_TABLE].append({"class" if name == "name" else name: of for name, of in asdict(row).items()})
+        for digest in sorted(donors):
+            one = SurrogateRow(digest, donors[digest])
+            wardrobe.add_surrogate(one)
+            found[SURROGATES_TABLE].append(asdict(one))
     elif isinstance(wardrobe, Draws):
-        path, schema = DRAWS_TABLE, CERTIFIED_DRAWS
         # The first is what a person was dealt; the others depend on the face that still matched it.
-        dealt = {one[0] for one in subjects_of(plan, ["surrogates"]).column("surrogates").to_pylist()}
-        for digest in sorted(dealt):
-            draw = DrawRow(digest, claim_of(job.method).epsilon)
+        subjects = subjects_of(plan, ["surrogates"]).column("surrogates").to_pylist()
+        found = {DRAWS_TABLE: []}
+        for digest in sorted({released_digest(keyring, one[0]) for one in subjects}):
+            draw = DrawRow(digest, wardrobe.epsilon)
             wardrobe.add(draw)
-            found.append({"digest": draw.digest, "epsilon": draw.epsilon})
-    else:
-        return None
+            found[DRAWS_TABLE].append(asdict(draw))
     wardrobe.close()
-    data = tables.to_bytes(found, schema)
-    places.release.publish(path, data)
-    return Table(path, sha256(data), len(found))
+    written = []
+    for path, rows in found.items():
+        data = tables.to_bytes(rows, CERTIFIED[path])
+        places.release.publish(path, data)
+        written.append(Table(path, sha256(data), len(rows)))
+    return tuple(written)
+
+
+def _scope(plan: Room) -> Scope:
+    """How many persons wear a surrogate, of which kinds, and how they were told apart."""
+    rows = subjects_of(plan, ["person_id", "formed_by", "stratum", "surrogates"]).to_pylist()
+    worn = [row for row in rows if row["surrogates"]]
+    strata = {row["person_id"]: ", ".join(row["stratum"]) for row in worn}
+    return Scope(
+        len(strata),
+        len(worn),
+        sum(row["formed_by"] == "label" for row in worn),
+        dict(sorted(Counter(strata.values()).items())),
+    )

@@ -2,6 +2,9 @@
 
 By recognizers that the method did not use, at cosine thresholds of FAR 1e-3. The source is embedded from the
 original pixels at the same five points, so that the two differ in the face alone.
+
+For a method that claims k or epsilon the answer is written down in the workspace and changes nothing: a face that is
+refused because it looks like its surrogate would tell, by being refused, that it does.
 """
 
 from __future__ import annotations

@@ -1,131 +1,104 @@
-"""Classes whose faces are decoded: everybody is a member, and so is who is only known from earlier releases.
-
-A decoded face needs no photo, only the class's centre, so nobody has to be a guest, and a class may keep members who
-are absent from this dataset. With a ledger classes therefore only grow: whoever hid together once stays together, since
-who sees two releases intersects their classes. `intersections` proves it for all releases before one is written.
-"""
+"""The classes of a release beside those of earlier ones: a ledger's classes stay, newcomers form new ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
-from anonlib.config import ConfigError, JobConfig
+from anonlib.config import JobConfig
 from anonlib.pipeline.accounts import Accounts, Booking
 from anonlib.pipeline.decoding import Draw, Painter
-from anonlib.pipeline.outfits import MAYBE_SAME_PERSON, Crowd, Hidden, Wardrobe, appearance, strata_of
-from anonlib.pipeline.people import People
-from anonlib.privacy.classes import EquivalenceClass, Stratum
-from anonlib.privacy.growth import extend, intersections
+from anonlib.pipeline.outfits import (
+    Outfit,
+    SurrogatePlan,
+    Wardrobe,
+    appearance,
+    dressed,
+    new_classes,
+    surrogate_id,
+)
+from anonlib.pipeline.people import Persons, best_portraits, donor_faces_of
+from anonlib.privacy.classes import EquivalenceClass, effective_k
+from anonlib.privacy.growth import may_be_shown
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.ksame import class_centres
-from anonlib.privacy.strata import prevailing
+from anonlib.privacy.ksame import Average
+from anonlib.privacy.strata import common
 from anonlib.privacy.subjects import normalized
 
-
-@dataclass(frozen=True)
-class _Everybody:
-    """All persons as columns: this job's first, then the ledger's others. `subjects[i]` of this job are person i."""
-
-    names: list[str]
-    template: NDArray[np.float32]
-    strata: list[Stratum]
-    subjects: list[list[int]]
+TOO_FEW_AGAIN = "too few of the persons it hid with in earlier releases are in this one"
 
 
-def decoded_crowds(
-    job: JobConfig, people: People, keyring: Keyring, painter: Painter, accounts: Accounts | None, persons: list[str]
-) -> Wardrobe:
-    """Classes of at least k persons, the ledger's kept together, and the face that each is dealt."""
-    hidden, booked = hidden_persons(job, people, keyring, painter, accounts, persons)
-    return hidden.wardrobe(job, booked)
-
-
-def hidden_persons(
+def class_wardrobe(
     job: JobConfig,
-    people: People,
+    faces: pa.Table,
+    persons: Persons,
     keyring: Keyring,
-    painter: Painter,
-    accounts: Accounts | None = None,
-    persons: Sequence[str] = (),
-) -> tuple[Hidden, list[Booking]]:
-    """Classes of at least k persons, the ledger's kept together, and what is booked.
+    painter: Painter | None,
+    accounts: Accounts | None,
+    names: Sequence[str],
+) -> Wardrobe:
+    """Classes of at least k persons, and surrogates of at least k donors: averaged portraits, or decoded means.
 
-    `persons`: each subject's lasting name, where there is a ledger. Raises ConfigError if a person would not be hidden
-    once all releases are put together.
+    `names`: each person's lasting name, where there is a ledger.
     """
-    strata = strata_of(people)
-    everybody = _everybody(people, strata, persons or people.ids, accounts)
-    number = {name: index for index, name in enumerate(everybody.names)}
-    earlier = (
-        [[[number[name] for name in crowd] for crowd in crowds] for crowds in accounts.releases()] if accounts else []
-    )
-    old = [[number[name] for name in crowd] for crowd in accounts.crowds()] if accounts else []
-    k = job.method.k
-    classes, _ = extend(old, everybody.template, everybody.strata, k=k, same_person=MAYBE_SAME_PERSON)
-    weak = intersections(
-        [*earlier, [one.members for one in classes]], k=k, templates=everybody.template, same_person=MAYBE_SAME_PERSON
-    )
-    if weak:
-        raise ConfigError(
-            f"{len(weak):,} people would be one of fewer than k = {k} once all releases of this ledger are put "
-            "together; an earlier release had a smaller k"
+    portraits = {} if painter else best_portraits(faces, persons.of_face, donor_faces_of(faces))
+    is_donor = np.full(len(persons.ids), painter is not None)
+    is_donor[list(portraits)] = True
+    is_donor &= persons.sure & (persons.photos > 0)
+
+    def planned(one: Average) -> SurrogatePlan:
+        draw = None
+        if painter:
+            mean = normalized(persons.template[list(one.donors)].mean(axis=0)[None])[0]
+            draw = Draw(painter.identity(mean), *appearance(one.kind))
+        return SurrogatePlan(
+            surrogate_id(one, persons, keyring),
+            [persons.ids[donor] for donor in one.donors],
+            one.kind,
+            [portraits.get(donor, []) for donor in one.donors],
+            draw,
         )
-    shown = [one for one in classes if any(everybody.subjects[member] for member in one.members)]
-    hidden = _hidden(shown, everybody, people, strata, keyring, painter)
+
+    old, barred = _old_classes(job, persons, accounts, names)
+    taken = [member for one in old for member in one.members]
+    photos = persons.photos.copy()
+    photos[[*taken, *barred]] = 0
+    classes = [*old, *new_classes(job, replace(persons, photos=photos), keyring, is_donor)]
+    wardrobe = dressed(job, persons, keyring, classes, is_donor, planned)
+    for person in barred:
+        wardrobe.outfits[person] = Outfit(reason=TOO_FEW_AGAIN)
     booked = [
-        Booking(everybody.names[member], everybody.template[member], everybody.strata[member], crowd=crowd.class_id)
-        for one, crowd in zip(shown, hidden.crowds, strict=True)
-        for member in one.members
+        Booking(name, persons.template[person], persons.strata[person], crowd=wardrobe.outfits[person].class_id)
+        for person, name in enumerate(names)
+        if persons.photos[person] and wardrobe.outfits[person].class_id is not None
     ]
-    return hidden, booked
+    return replace(wardrobe, booked=booked)
 
 
-def _hidden(
-    classes: Sequence[EquivalenceClass],
-    everybody: _Everybody,
-    people: People,
-    strata: list[Stratum],
-    keyring: Keyring,
-    painter: Painter,
-) -> Hidden:
-    def member_id(member: int) -> str:
-        mine = everybody.subjects[member]
-        return people.ids[mine[0]] if mine else keyring.pseudonym("subject", "absent", everybody.names[member])
-
-    members = [[member_id(member) for member in one.members] for one in classes]
-    centres = class_centres(everybody.template, classes)
-    kinds = [prevailing([everybody.strata[member] for member in one.members]) for one in classes]
-    crowds = [
-        Crowd(
-            keyring.pseudonym("class", *members[index]),
-            members[index],
-            members[index],
-            sorted(subject for member in one.members for subject in everybody.subjects[member]),
-            one.stratum,
-            one.effective_k,
-            [[] for _ in one.members],
-            (),
-            Draw(painter.identity(centres[index]), *appearance(kinds[index])),
-        )
-        for index, one in enumerate(classes)
-    ]
-    return Hidden(strata, np.ones(len(people.ids), bool), crowds, centres, kinds)
-
-
-def _everybody(people: People, strata: list[Stratum], persons: Sequence[str], accounts: Accounts | None) -> _Everybody:
-    subjects: dict[str, list[int]] = {}
-    for subject, person in enumerate(persons):
-        subjects.setdefault(person, []).append(subject)
-    absent = {one.person: one for one in accounts.hidden()} if accounts else {}
-    others = [one for person, one in absent.items() if person not in subjects]
-    mine = [people.template[some].mean(axis=0) for some in subjects.values()]
-    return _Everybody(
-        [*subjects, *(one.person for one in others)],
-        normalized(np.stack([*mine, *(one.template for one in others)]).astype(np.float32)),
-        [*(strata[some[0]] for some in subjects.values()), *(one.stratum for one in others)],
-        [*subjects.values(), *([] for _ in others)],
-    )
+def _old_classes(
+    job: JobConfig, persons: Persons, accounts: Accounts | None, names: Sequence[str]
+) -> tuple[list[EquivalenceClass], list[int]]:
+    """The ledger's classes that are shown again, as their present members, and the persons that may not be shown."""
+    if accounts is None or job.ledger is None:
+        return [], []
+    number = {name: person for person, name in enumerate(names)}
+    releases = [{name for crowd in crowds for name in crowd} for crowds in accounts.releases()]
+    kept: list[EquivalenceClass] = []
+    barred: list[int] = []
+    for crowd in accounts.crowds():
+        absent = {name: len(names) + place for place, name in enumerate(sorted(set(crowd) - set(number)))}
+        of = number | absent
+        photos = np.concatenate([persons.photos, np.zeros(len(absent), np.int64)])
+        shown = [{of[name] for name in release if name in of} for release in releases]
+        members = [of[name] for name in crowd]
+        present = tuple(sorted(member for member in members if photos[member]))
+        if may_be_shown(members, shown, photos, k=job.method.k, absences_known=job.ledger.absences == "known"):
+            stratum = common(persons.strata[member] for member in present)
+            hidden = effective_k(persons.photos[list(present)]) if job.ledger.absences == "known" else len(members)
+            kept.append(EquivalenceClass(present, stratum, hidden))
+        else:
+            barred += present
+    return kept, barred

@@ -57,6 +57,7 @@ from anonlib.pipeline.summary import Summary
 from anonlib.pipeline.surrogates import SurrogateStage
 from anonlib.pipeline.unit_log import Work
 from anonlib.pipeline.withdraw import settle, withdraw
+from anonlib.privacy.certificate import VERSION as SCHEMA_VERSION
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 
@@ -199,6 +200,7 @@ class Job:
         names = sorted({*scan_models(self.config), *render_models(self.config)})
         return {
             "anonlib": __version__,
+            "schema_version": SCHEMA_VERSION,
             "run": run_key,
             "method": self.config.method.model_dump(mode="json")
             | {name: self.files[name].digest if name in self.files else None for name in METHOD_FILES},

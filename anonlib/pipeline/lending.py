@@ -25,9 +25,9 @@ from anonlib.pipeline.decoding import Draw, read_file
 from anonlib.pipeline.donor_photos import embed_donors, recognizer_of
 from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.people import SAME_PERSON, stratum_of
-from anonlib.privacy.classes import Stratum
 from anonlib.privacy.donor import Gallery, donor
 from anonlib.privacy.keys import Keyring
+from anonlib.privacy.strata import Stratum
 from anonlib.storage import StorageError
 from anonlib.synthesis.embedding import Embedding, EmbeddingError, shipped
 from anonlib.synthesis.inswapper import Swapper

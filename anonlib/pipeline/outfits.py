@@ -1,32 +1,28 @@
-"""Who wears whose face, subject by subject: what the two families of methods answer to the plan.
+"""Which surrogate each person gets: what the two families of methods answer to the plan.
 
-A class method forms crowds and deals each crowd a face; a vector method draws for every subject alone.
+A class method forms classes and deals each class a surrogate; a vector method draws for every person alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.pipeline.accounts import Booking
 from anonlib.pipeline.decoding import Draw, Painter
 from anonlib.pipeline.lending import Lender, digest_of, lent_draws
-from anonlib.pipeline.people import People, best_portraits, donor_faces_of, stratum_of
-from anonlib.privacy.classes import Stratum, with_guests
+from anonlib.pipeline.people import Persons, stratum_of
+from anonlib.privacy.classes import EquivalenceClass, Order, form_classes
 from anonlib.privacy.donor import Gallery, mixture, surrogate
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.ksame import ALTERNATIVES, class_centres, k_diff
+from anonlib.privacy.ksame import Average, alike, averages, deal, shuffled
 from anonlib.privacy.sampling import fit_prior, sample
-from anonlib.privacy.strata import prevailing
-
-MAYBE_SAME_PERSON = 0.96
-"""dlib cosine of two templates above which they may be one person, for effective k."""
+from anonlib.privacy.strata import Stratum, prevailing
 
 _FEMALE = {"female": 1.0, "male": 0.0}
 _AGES = (27.0, 42.0, 60.0)
@@ -35,181 +31,152 @@ _AGES = (27.0, 42.0, 60.0)
 
 @dataclass(frozen=True)
 class Outfit:
-    """What a subject's faces wear: surrogates in the order they are tried; none and a `reason` if there is no face."""
+    """What a person's faces wear: surrogates in the order they are tried; none and a `reason` if there is no face."""
 
     surrogates: tuple[str, ...] = ()
     class_id: str | None = None
-    k: int | None = None
     reason: str | None = None
 
 
 @dataclass(frozen=True)
-class Crowd:
-    """A class as the plan writes it: ids of `members` and `donors`, subject numbers of its `wearers` in this job.
-
-    `portraits`: of each donor the faces that are averaged, or `draw`: what is decoded instead.
-    """
+class ClassPlan:
+    """A class as the plan writes it: `members` are person ids, `surrogate` the id of what they all wear."""
 
     class_id: str
     members: list[str]
-    donors: list[str]
-    wearers: list[int]
-    stratum: Stratum
     effective_k: int
+    stratum: Stratum
+    surrogate: str | None
+
+
+@dataclass(frozen=True)
+class SurrogatePlan:
+    """A surrogate that is to be made of `donors` (person ids): of the faces in `portraits`, or of the `draw`."""
+
+    surrogate_id: str
+    donors: list[str]
+    stratum: Stratum
     portraits: list[list[int]]
-    surrogates: tuple[str, ...]
     draw: Draw | None = None
 
 
 @dataclass(frozen=True)
 class Wardrobe:
-    """An outfit a subject, and the crowds or draws behind them; `draws` by surrogate; `booked` for a ledger."""
+    """An outfit a person, and what is behind them; `draws` by surrogate; `booked` for a ledger."""
 
     outfits: list[Outfit]
-    strata: list[Stratum]
-    is_donor: NDArray[np.bool_]
-    crowds: list[Crowd] = field(default_factory=list)
+    classes: list[ClassPlan] = field(default_factory=list)
+    surrogates: list[SurrogatePlan] = field(default_factory=list)
     draws: dict[str, Draw] = field(default_factory=dict)
     booked: list[Booking] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Hidden:
-    """Crowds before they are dealt a face (their `surrogates` are empty); `centres` (c, d) and `kinds` of each."""
-
-    strata: list[Stratum]
-    is_donor: NDArray[np.bool_]
-    crowds: list[Crowd]
-    centres: NDArray[np.float32]
-    kinds: list[Stratum]
-
-    def dealt(self, job: JobConfig) -> list[Crowd]:
-        """Each crowd with whose faces it wears."""
-        dealt = deal(job, self.centres, self.kinds)
-        return [
-            replace(crowd, surrogates=tuple(self.crowds[other].class_id for other in others))
-            for crowd, others in zip(self.crowds, dealt, strict=True)
-        ]
-
-    def wardrobe(self, job: JobConfig, booked: Sequence[Booking] = ()) -> Wardrobe:
-        """Everybody dressed."""
-        crowds = self.dealt(job)
-        outfits = crowd_outfits(job, crowds, len(self.strata))
-        return Wardrobe(outfits, self.strata, self.is_donor, crowds, booked=list(booked))
+def new_classes(
+    job: JobConfig, persons: Persons, keyring: Keyring, is_donor: NDArray[np.bool_]
+) -> list[EquivalenceClass]:
+    """The classes of these persons; by lot for k-diff, of look-alikes for k-same, which also wears its own average."""
+    k, same = job.method.k, job.method.name == "k-same"
+    order: Order = alike(persons.template, k) if same else shuffled(persons.ids, keyring)
+    return form_classes(persons.photos, persons.strata, order, k=k, donors=is_donor if same else None)[0]
 
 
-def averaged_crowds(job: JobConfig, faces: pa.Table, people: People, keyring: Keyring) -> Wardrobe:
-    """Classes of at least k donors, everyone else a guest, and the face that each class is dealt."""
-    donor_faces = donor_faces_of(faces)
-    portraits = best_portraits(faces, people.of_face, donor_faces)
-    return hidden_crowds(job, people, portraits, keyring).wardrobe(job)
-
-
-def hidden_crowds(job: JobConfig, people: People, portraits: Mapping[int, list[int]], keyring: Keyring) -> Hidden:
-    """Who hides with whom; `portraits` of each donor, by subject number."""
-    is_donor = np.zeros(len(people.ids), bool)
-    is_donor[list(portraits)] = True
-    strata = strata_of(people)
-    classes, wearers = with_guests(people.template, strata, is_donor, k=job.method.k, same_person=MAYBE_SAME_PERSON)
-    crowds = [
-        Crowd(
-            keyring.pseudonym("class", *(people.ids[member] for member in one.members)),
-            [people.ids[member] for member in wearers[number]],
-            [people.ids[member] for member in one.members],
-            wearers[number],
-            one.stratum,
-            one.effective_k,
-            [portraits[member] for member in one.members],
-            (),
-        )
-        for number, one in enumerate(classes)
+def dressed(
+    job: JobConfig,
+    persons: Persons,
+    keyring: Keyring,
+    classes: Sequence[EquivalenceClass],
+    is_donor: NDArray[np.bool_],
+    planned: Callable[[Average], SurrogatePlan],
+) -> Wardrobe:
+    """The surrogate that each class wears, and everybody's outfit; only surrogates that are worn are made."""
+    kinds = [prevailing([persons.strata[member] for member in one.members]) for one in classes]
+    donors = [
+        [one for one in members if is_donor[one] and persons.strata[one][: len(kind)] == kind]
+        for members, kind in zip((one.members for one in classes), kinds, strict=True)
     ]
-    kinds = [prevailing([strata[member] for member in one.members]) for one in classes]
-    return Hidden(strata, is_donor, crowds, class_centres(people.template, classes), kinds)
-
-
-def deal(job: JobConfig, centres: NDArray[np.float32], strata: Sequence[Stratum]) -> list[tuple[int, ...]]:
-    """For each class, centre (c, d) and stratum, whose surrogates it wears: the method's, then those to try next."""
-    dealt = k_diff(centres, strata)
+    ids = [keyring.pseudonym("class", *(persons.ids[member] for member in one.members)) for one in classes]
     if job.method.name == "k-same":
-        return [(number, *others[:ALTERNATIVES]) for number, others in enumerate(dealt)]
-    return dealt
+        made = [
+            Average(tuple(of), kind, frozenset({row})) for row, (of, kind) in enumerate(zip(donors, kinds, strict=True))
+        ]
+        worn = [row if len(of) >= job.method.k else None for row, of in enumerate(donors)]
+    else:
+        made = averages(kinds, donors, job.method.k)
+        worn = deal(made, kinds, ids, keyring)
+    surrogates = {number: planned(made[number]) for number in sorted({one for one in worn if one is not None})}
+    plans = [
+        ClassPlan(
+            class_id,
+            [persons.ids[member] for member in one.members],
+            one.effective_k,
+            one.stratum,
+            None if number is None else surrogates[number].surrogate_id,
+        )
+        for class_id, one, number in zip(ids, classes, worn, strict=True)
+    ]
+    outfits = [Outfit(reason=f"fewer than {job.method.k} persons could hide together")] * len(persons.ids)
+    for one, plan in zip(classes, plans, strict=True):
+        alone = None if plan.surrogate else "there is no surrogate of other persons that it could wear"
+        outfit = Outfit((plan.surrogate,) if plan.surrogate else (), plan.class_id, alone)
+        for member in one.members:
+            outfits[member] = outfit
+    return Wardrobe(outfits, [one for one in plans if one.surrogate], list(surrogates.values()))
 
 
-def crowd_outfits(job: JobConfig, crowds: Sequence[Crowd], subjects: int) -> list[Outfit]:
-    """Of every subject: its class's, or why it has none."""
-    outfits = [hidden_nowhere(job)] * subjects
-    for crowd in crowds:
-        for subject in crowd.wearers:
-            outfits[subject] = crowd_outfit(crowd.class_id, crowd.surrogates, len(crowd.members))
-    return outfits
-
-
-def crowd_outfit(class_id: str, surrogates: Sequence[str], k: int) -> Outfit:
-    """What every member of a class of k wears."""
-    alone = None if surrogates else "there is no other class whose surrogate it could wear"
-    return Outfit(tuple(surrogates), class_id, k, alone)
-
-
-def hidden_nowhere(job: JobConfig) -> Outfit:
-    """Of a subject without a class."""
-    return Outfit(reason=f"fewer than {job.method.k} subjects could hide together")
+def surrogate_id(one: Average, persons: Persons, keyring: Keyring) -> str:
+    """The name of a surrogate in this job's workspace."""
+    return keyring.pseudonym("surrogate", *(persons.ids[donor] for donor in one.donors))
 
 
 def draws_of(
     job: JobConfig,
-    people: People,
+    persons: Persons,
     keyring: Keyring,
     painter: Painter,
-    persons: Sequence[str],
+    names: Sequence[str],
     earlier: Mapping[str, Draw],
 ) -> Wardrobe:
-    """One identity a subject and release, which all of the person's faces wear.
+    """One identity a person and release, which all of the person's faces wear.
 
-    `persons`: each subject's lasting name, where there is a ledger; `earlier`: the draws to be worn again, by person.
+    `names`: each person's lasting name, where there is a ledger; `earlier`: the draws to be worn again, by name.
     """
-    strata = strata_of(people)
-    drawn = _drawn(job, painter.decoder.identity(people.template), people.ids, strata, keyring, painter)
-    return _worn(people, strata, drawn, painter.digest, persons, earlier)
+    drawn = _drawn(job, painter.decoder.identity(persons.template), persons.ids, persons.strata, keyring, painter)
+    return _worn(persons, drawn, painter.digest, names, earlier)
 
 
 def donors_of(
     job: JobConfig,
-    people: People,
+    persons: Persons,
     keyring: Keyring,
     lender: Lender,
-    persons: Sequence[str],
+    names: Sequence[str],
     earlier: Mapping[str, Draw],
 ) -> Wardrobe:
-    """One donor a subject and release, who lends all of the person's faces; the rest as in `draws_of`."""
-    strata = strata_of(people)
-    looks = [appearance(stratum) for stratum in strata]
-    drawn = lent_draws(job, lender, people.template, people.ids, strata, looks, keyring)
-    return _worn(people, strata, drawn, lambda draw: digest_of(lender, draw), persons, earlier)
+    """One donor a person and release, who lends all of the person's faces; the rest as in `draws_of`."""
+    looks = [appearance(stratum) for stratum in persons.strata]
+    drawn = lent_draws(job, lender, persons.template, persons.ids, persons.strata, looks, keyring)
+    return _worn(persons, drawn, lambda draw: digest_of(lender, draw), names, earlier)
 
 
 def _worn(
-    people: People,
-    strata: list[Stratum],
+    persons: Persons,
     drawn: list[list[Draw]],
     digest: Callable[[Draw], str],
-    persons: Sequence[str],
+    names: Sequence[str],
     earlier: Mapping[str, Draw],
 ) -> Wardrobe:
-    """What each subject's draws come to: those of an earlier release where there are any."""
-    known = {number: earlier[person] for number, person in enumerate(persons) if person in earlier}
+    """What each person's draws come to: those of an earlier release where there are any."""
+    known = {number: earlier[name] for number, name in enumerate(names) if name in earlier}
     named = [
         {digest(draw): draw for draw in ([known[number]] if number in known else draws)}
         for number, draws in enumerate(drawn)
     ]
     return Wardrobe(
         [Outfit(tuple(draws)) for draws in named],
-        strata,
-        np.zeros(len(people.ids), bool),
         draws={surrogate: draw for draws in named for surrogate, draw in draws.items()},
         booked=[
-            Booking(person, people.template[number], strata[number], draw=next(iter(named[number].values())))
-            for number, person in enumerate(persons)
+            Booking(name, persons.template[number], persons.strata[number], draw=next(iter(named[number].values())))
+            for number, name in enumerate(names)
         ],
     )
 
@@ -222,7 +189,7 @@ def _drawn(
     keyring: Keyring,
     painter: Painter,
 ) -> list[list[Draw]]:
-    """The method's draws for each subject, a point of the identity space (n, d), in the order they are tried."""
+    """The method's draws for each person, a point of the identity space (n, d), in the order they are tried."""
     method, bank = job.method, painter.decoder.bank
     looks = [appearance(stratum) for stratum in strata]
     if method.name == "sampling":
@@ -245,8 +212,3 @@ def appearance(stratum: Stratum) -> tuple[float, float]:
     gender = stratum[0] if stratum else ""
     band = int(stratum[1].removeprefix("age-")) if len(stratum) > 1 else 1
     return _FEMALE.get(gender, 0.5), _AGES[band]
-
-
-def strata_of(people: People) -> list[Stratum]:
-    """Gender and age band of every subject."""
-    return [stratum_of(*one) for one in zip(people.female, people.age, strict=True)]

@@ -1,13 +1,15 @@
-"""Who is in a dataset, as columns: subjects from labels and clusters, and which of their faces may be averaged.
+"""Who is in a dataset, as columns: subjects from labels and clusters, persons, and which faces may be averaged.
 
 A labelled face belongs to its label, even where it looks like someone else: the labels are checked, not corrected. The
 others are clustered, and a cluster that looks like a labelled subject joins that one, so that a person keeps one
-replacement in photos with and without a label.
+replacement in photos with and without a label. Subjects that may be one person are tied into one `person`, and what a
+method promises, it promises for persons.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +18,11 @@ from numpy.typing import NDArray
 
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline.label_check import LabelCheck, check_labels
-from anonlib.privacy.classes import Stratum
 from anonlib.privacy.joining import bank_of, join
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.subjects import by_label, templates
+from anonlib.privacy.strata import Stratum
+from anonlib.privacy.subjects import by_label, normalized, templates
+from anonlib.privacy.ties import tied
 
 SAME_PERSON = 0.925
 """dlib cosine from which two faces among `_CROWD` are one person: fewer than half as many pairs are merged as split.
@@ -31,8 +34,8 @@ APART = 0.88
 PORTRAITS_A_DONOR = 3
 
 FEATURES = (
-    "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "glasses", "age", "female",
-    "landmarks",
+    "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses", "age",
+    "female", "landmarks",
 )  # fmt: skip
 """Columns of FACES from which a plan decides who is who and who may be averaged."""
 
@@ -51,16 +54,34 @@ _DONOR_CLARITY = 0.55
 class People:
     """Subjects as columns: `of_face` (n,) subject numbers, `ids`, `labels`, `template` (s, d), attributes (s,).
 
-    `labels`: the dataset's name for the person, None if a cluster was formed.
+    `labels`: the dataset's name for the person, None if a cluster was formed. `person` (s,): of each subject.
     """
 
     of_face: NDArray[np.int64]
+    person: NDArray[np.int64]
     ids: list[str]
     labels: list[str | None]
     template: NDArray[np.float32]
     female: NDArray[np.float32]
     age: NDArray[np.float32]
     label_check: LabelCheck
+
+
+@dataclass(frozen=True)
+class Persons:
+    """Persons as columns: `of_face` (n,) person numbers, `ids`, `labels`, `template` (p, d) unit, `strata`, `photos`.
+
+    `labels`: of the labelled subject in a person, None without one. `photos` (p,): faces that will show a surrogate.
+    `sure` (p,): whether the estimate of gender is clear enough to average the person with others of it.
+    """
+
+    of_face: NDArray[np.int64]
+    ids: list[str]
+    labels: list[str | None]
+    template: NDArray[np.float32]
+    strata: list[Stratum]
+    photos: NDArray[np.int64]
+    sure: NDArray[np.bool_]
 
 
 def same_person(faces: int) -> float:
@@ -87,6 +108,8 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
         bank_of(embeddings[labelled], named, len(names)), embeddings[~labelled], threshold=threshold
     )
     subjects = int(of_face.max(initial=-1)) + 1
+    known = np.arange(subjects) < len(names)
+    bank = bank_of(embeddings, of_face, subjects)
     first = np.unique(of_face, return_index=True)[1]
     ids = [keyring.pseudonym("subject", "label", name) for name in names]
     ids += [keyring.pseudonym("subject", "cluster", face_ids[row]) for row in first[len(names) :]]
@@ -97,6 +120,7 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
 
     return People(
         of_face,
+        tied(bank.means, bank.faces, known, threshold=threshold),
         ids,
         [*names, *[None] * (subjects - len(names))],
         templates(embeddings, of_face, subjects),
@@ -112,10 +136,41 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
     )
 
 
+def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[object] | None = None) -> Persons:
+    """The persons of a dataset; `replaced` (n,): the faces that will show a surrogate.
+
+    `names` of each person, where those of one name are known from elsewhere to be one.
+    """
+    person = people.person
+    if names is not None:
+        number: dict[object, int] = {}
+        person = np.array([number.setdefault(names[one], len(number)) for one in person], np.int64)
+    count = int(person.max(initial=-1)) + 1
+    faces = np.bincount(people.of_face, minlength=len(person)).astype(np.float64)
+    weight = np.maximum(np.bincount(person, faces, count), 1)
+    female, age = (np.bincount(person, faces * of, count) / weight for of in (people.female, people.age))
+    sums = np.zeros((count, people.template.shape[1]))
+    np.add.at(sums, person, people.template * faces[:, None])
+    first = np.unique(person, return_index=True)[1]
+    labels: list[str | None] = [None] * count
+    for subject, label in enumerate(people.labels):
+        if label is not None:
+            labels[person[subject]] = label
+    of_face = person[people.of_face]
+    return Persons(
+        of_face,
+        [people.ids[subject] for subject in first],
+        labels,
+        normalized(sums.astype(np.float32)),
+        [stratum_of(*one) for one in zip(female.tolist(), age.tolist(), strict=True)],
+        np.bincount(of_face[replaced], minlength=count),
+        np.abs(female - 0.5) >= _SURE - 0.5,
+    )
+
+
 def stratum_of(female: float, age: float) -> Stratum:
-    """Gender and age band; an estimate of gender that is not sure is a band of its own."""
-    gender = "female" if female >= _SURE else "male" if female <= 1 - _SURE else "unsure"
-    return gender, f"age-{sum(age >= limit for limit in _AGE_BANDS)}"
+    """Gender and age band, each as the estimate says."""
+    return "female" if female >= 0.5 else "male", f"age-{sum(age >= limit for limit in _AGE_BANDS)}"
 
 
 def donor_faces_of(faces: pa.Table) -> NDArray[np.int64]:

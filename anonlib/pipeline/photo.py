@@ -13,10 +13,10 @@ from anonlib.datasets import Sample
 from anonlib.faces.image import Picture
 from anonlib.pipeline.check import Finding
 from anonlib.pipeline.surrogates import happiness
-from anonlib.privacy.claims import claim_of
+from anonlib.privacy.claims import NONE, Claim, claim_of
 from anonlib.records import MESH_POINTS
 
-METHOD_VERSION = "3"
+METHOD_VERSION = "4"
 MATCHED = "still matched the source"
 
 
@@ -44,31 +44,38 @@ class Face:
         return np.array(self.planned["mesh"], np.float32).reshape(MESH_POINTS, 3)
 
     @property
-    def landmarks(self) -> NDArray[np.float32]:
-        return np.array(self.planned["landmarks"], np.float32).reshape(5, 2)
-
-    @property
     def happy(self) -> float:
         return happiness(self.planned["expression"])
 
     def row(self, job: JobConfig) -> dict[str, Any]:
-        """The MANIFEST_FACE of this face."""
+        """The MANIFEST_FACE of this face: what all faces of its surrogate share, and where it lies."""
+        claim = claim_of(job.method) if self.fallback is None else Claim(NONE)
         return {
-            "box": self.planned["box"],
-            "score": self.planned["score"],
+            "box": [round(side) for side in self.planned["box"]],
             "method": self.method,
             "method_version": METHOD_VERSION,
-            "k": self.planned["k"] if self.method == job.method.name else None,
-            "epsilon": None if self.fallback else claim_of(job.method).epsilon,
+            "k": claim.k,
+            "epsilon": claim.epsilon,
             "surrogate_digest": self.digest,
-            "mask_coverage": self.coverage,
+            "detected_again": self.detected_again,
+            "fallback": self.fallback,
+        }
+
+    def figures(self, key: str) -> dict[str, Any]:
+        """The RENDERED row of this face in the released image `key`: what was measured and why, for the workspace."""
+        return {
+            "face_id": self.planned.get("face_id"),
+            "key": key,
+            "box": self.planned["box"],
+            "method": self.method,
+            "fallback": self.fallback,
+            "reason": self.reason,
+            "coverage": self.coverage,
             "similarity": [
                 {"recognizer": one.recognizer, "to_source": one.similarity, "threshold": one.threshold}
                 for one in self.findings
             ],
             "detected_again": self.detected_again,
-            "fallback": self.fallback,
-            "reason": self.reason,
         }
 
 

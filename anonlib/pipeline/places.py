@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anonlib.config import JobConfig
+from anonlib.pipeline import tables
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 
 SECRET = "secret"
@@ -94,6 +95,26 @@ def scan_room(places: Places, key: str) -> Room:
 
 def plan_room(places: Places, key: str) -> Room:
     return Room(places.workspace, f"plan/{key[:16]}")
+
+
+def render_room(places: Places, key: str) -> Room:
+    return Room(places.workspace, f"render/{key[:16]}")
+
+
+def rendered_rows(places: Places, run: str, shard: str) -> dict[str, list[dict[str, Any]]]:
+    """RENDERED rows of a shard by released key, each key's in the order of its manifest's faces; `run` of run.json.
+
+    None of a shard that was given up.
+    """
+    room = render_room(places, run)
+    found: dict[str, list[dict[str, Any]]] = {}
+    try:
+        data = room.storage.read(room.path("faces", f"{shard}.parquet"))
+    except NotFound:
+        return found
+    for row in tables.from_bytes(data).to_pylist():
+        found.setdefault(row["key"], []).append(row)
+    return found
 
 
 def release_room(places: Places) -> Room:

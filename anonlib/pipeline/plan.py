@@ -1,9 +1,9 @@
-"""Plan: all faces together. Who is who, who hides with whom, and who wears whose surrogate.
+"""Plan: all faces together. Which person each face shows, the classes, and the surrogate of each face.
 
 One process over the feature columns; pixels stay where they are. `outfits` decides; this file reads what the scan
-left and writes the tables. Only subjects with a portrait worth averaging become donors, and classes are formed of
-donors, at least k each, all weighing the same; everyone else joins the nearest class as a guest. A face without a
-usable mesh, and a subject without a surrogate, are assigned to the solid redaction with the reason.
+left and writes the tables. A face without a usable mesh, and a person without a surrogate, are assigned to the solid
+redaction with the reason. All refusals are made here and by the person's class, none while rendering, so that none of
+them says how alike a face and its surrogate are.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from anonlib.config import CLASS_METHODS, SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Shard
 from anonlib.pipeline import tables
 from anonlib.pipeline.accounts import Accounts, kind_of
-from anonlib.pipeline.assignments import ASSIGNED, assignments
+from anonlib.pipeline.assignments import ASSIGNED, assignments, why_redacted
 from anonlib.pipeline.decoding import Painter, painter_of
-from anonlib.pipeline.growing import decoded_crowds
+from anonlib.pipeline.growing import class_wardrobe
 from anonlib.pipeline.lending import Lender, lender_of
-from anonlib.pipeline.outfits import Wardrobe, averaged_crowds, donors_of, draws_of
-from anonlib.pipeline.people import FEATURES, People, people_of
+from anonlib.pipeline.outfits import Wardrobe, donors_of, draws_of
+from anonlib.pipeline.people import FEATURES, People, Persons, people_of, persons_of
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
-from anonlib.pipeline.plan_rows import crowd_row, subject_row
+from anonlib.pipeline.plan_rows import class_row, subject_row, surrogate_row
 from anonlib.privacy.keys import Keyring
-from anonlib.records import CLASSES, DRAWS, SUBJECTS
+from anonlib.records import CLASSES, DRAWS, SUBJECTS, SURROGATES
 
 LABELS = "labels.txt"
-COUNTS = ("subjects", "classes", "redacted", "disagreements")
+COUNTS = ("subjects", "persons", "classes", "redacted", "disagreements")
 BLOCK = 16
-"""Classes whose surrogates are made as one unit of work."""
+"""Surrogates that are made as one unit of work."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `plan` decided: `blocks` of class ids to make surrogates for, and the digest of it all.
+    """What `plan` decided: `blocks` of surrogates to make, and the digest of it all.
 
     `disagreements`: sentences in labels.txt of the plan's room about labels that do not fit their faces.
     """
@@ -48,6 +48,7 @@ class Plan:
     digest: str
     blocks: tuple[str, ...]
     subjects: int
+    persons: int
     classes: int
     redacted: int
     disagreements: int
@@ -91,38 +92,44 @@ class PlanStage:
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
         faces = pa.concat_tables([self._faces(shard, FEATURES) for shard in shards])
         people = people_of(faces, self.keyring)
+        replaced = np.array([reason is None for reason in why_redacted(faces, self.job.method.name)], bool)
+        persons = persons_of(people, replaced)
         accounts = Accounts.open(self.job, self.key)
-        persons = accounts.persons(people, self.keyring) if accounts else []
-        wardrobe = self._dress(faces, people, accounts, persons)
+        names: list[str] = []
+        if accounts:
+            names = accounts.persons(persons, self.keyring)
+            if len(set(names)) < len(names):
+                persons = persons_of(people, replaced, names)
+                names = list(dict.fromkeys(names))
+        wardrobe = self._dress(faces, persons, accounts, names)
         if accounts:
             accounts.book(self.job, self.keyring.release, self._kind, wardrobe.booked)
         face_ids = faces.column("face_id").to_pylist()
         blocks = self._write_classes(wardrobe, face_ids)
-        self._write_subjects(people, wardrobe, face_ids)
-        redacted = self._write_assignments(shards, people, wardrobe)
+        self._write_subjects(people, persons, wardrobe, face_ids)
+        redacted = self._write_assignments(shards, persons, wardrobe)
         disagreements = people.label_check.sentences()
         self.room.storage.publish(self.room.path(LABELS), "".join(f"{one}\n" for one in disagreements).encode())
         return {
             "digest": self._digest.hexdigest(),
             "blocks": blocks,
             "subjects": len(people.ids),
-            "classes": len(wardrobe.crowds),
+            "persons": len(persons.ids),
+            "classes": len(wardrobe.classes),
             "redacted": redacted,
             "disagreements": len(disagreements),
         }
 
-    def _dress(self, faces: pa.Table, people: People, accounts: Accounts | None, persons: list[str]) -> Wardrobe:
+    def _dress(self, faces: pa.Table, persons: Persons, accounts: Accounts | None, names: list[str]) -> Wardrobe:
         job, painter, lender = self.job, self.painter, self.lender
         earlier = accounts.drawn(self._kind) if accounts and job.method.draw == "reuse" else {}
         if lender is not None:
-            return donors_of(job, people, self.keyring, lender, persons, earlier)
+            return donors_of(job, persons, self.keyring, lender, names, earlier)
         if job.method.name in CLASS_METHODS:
-            if painter is None:
-                return averaged_crowds(job, faces, people, self.keyring)
-            return decoded_crowds(job, people, self.keyring, painter, accounts, persons)
+            return class_wardrobe(job, faces, persons, self.keyring, painter, accounts, names)
         if painter is None:
             raise ValueError(f"{job.method.name} draws identities, and no file to draw them by came with the job")
-        return draws_of(job, people, self.keyring, painter, persons, earlier)
+        return draws_of(job, persons, self.keyring, painter, names, earlier)
 
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
         """A redaction needs no subjects: every face gets the job's method."""
@@ -132,30 +139,31 @@ class PlanStage:
         return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(COUNTS, 0)
 
     def _write_classes(self, wardrobe: Wardrobe, face_ids: Sequence[str]) -> list[str]:
-        """classes/BLOCK, one row a class with the portraits of its donors; returns the blocks."""
+        """classes.parquet, and surrogate_plans/BLOCK with the portraits of their donors; returns the blocks."""
+        self._publish("classes", [class_row(one) for one in wardrobe.classes], CLASSES)
         blocks = []
-        for start in range(0, len(wardrobe.crowds), BLOCK):
-            rows = [crowd_row(crowd, face_ids) for crowd in wardrobe.crowds[start : start + BLOCK]]
+        for start in range(0, len(wardrobe.surrogates), BLOCK):
+            rows = [surrogate_row(one, face_ids) for one in wardrobe.surrogates[start : start + BLOCK]]
             blocks.append(f"block-{start // BLOCK:05d}")
-            self._publish(f"classes/{blocks[-1]}", rows, CLASSES)
+            self._publish(f"surrogate_plans/{blocks[-1]}", rows, SURROGATES)
         return blocks
 
-    def _write_subjects(self, people: People, wardrobe: Wardrobe, face_ids: Sequence[str]) -> None:
+    def _write_subjects(self, people: People, persons: Persons, wardrobe: Wardrobe, face_ids: Sequence[str]) -> None:
         order = np.argsort(people.of_face, kind="stable")
         bounds = np.searchsorted(people.of_face[order], np.arange(len(people.ids) + 1))
         rows = []
-        for number, outfit in enumerate(wardrobe.outfits):
-            faces = [face_ids[face] for face in order[bounds[number] : bounds[number + 1]]]
-            row = subject_row(people, number, faces, bool(wardrobe.is_donor[number]), wardrobe.strata[number])
-            rows.append(row | {"class_id": outfit.class_id, "surrogates": list(outfit.surrogates)})
+        for number in range(len(people.ids)):
+            faces = order[bounds[number] : bounds[number + 1]].tolist()
+            outfit = wardrobe.outfits[persons.of_face[faces[0]]]
+            rows.append(subject_row(people, persons, number, faces, outfit, face_ids))
         self._publish("subjects", rows, SUBJECTS)
 
-    def _write_assignments(self, shards: Sequence[Shard], people: People, wardrobe: Wardrobe) -> int:
+    def _write_assignments(self, shards: Sequence[Shard], persons: Persons, wardrobe: Wardrobe) -> int:
         """assignments/SHARD for every shard, an empty one too, and the draws it needs; returns the faces redacted."""
         first = redacted = 0
         for shard in shards:
             faces = self._faces(shard, ASSIGNED)
-            outfits = [wardrobe.outfits[subject] for subject in people.of_face[first : first + faces.num_rows]]
+            outfits = [wardrobe.outfits[person] for person in persons.of_face[first : first + faces.num_rows]]
             first += faces.num_rows
             assigned = assignments(self.job, faces, outfits)
             redacted += assigned.redacted

@@ -1,9 +1,10 @@
 """Render: every image once more. Replace each face, check the output, write the shard and its manifest.
 
-Fail closed. Per face: the method; then its output is embedded by recognizers that the method did not use, and
-if it still matches the source the next surrogate is tried, then a flat ellipse. Per image: whatever goes
-wrong ends in a row `quarantined` with the reason and no output. An original face px is never written because
-something went wrong.
+Fail closed. Per face: the method, or the flat ellipse that the plan decided on. The output is embedded by recognizers
+that the method did not use; of a method that claims nothing, a face that still matches its source gets the next
+surrogate, then a flat ellipse. A method that claims k or epsilon refuses no face for its looks, because the refusal
+would tell them (see `check`). Per image: whatever goes wrong ends in a row `quarantined` with the reason and no output.
+An original face px is never written because something went wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import cv2
 from anonlib.config import SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.faces.image import ImageProblem, Picture, encode
-from anonlib.faces.mesh import lies_on
 from anonlib.pipeline import tables
 from anonlib.pipeline.bystanders import Bystanders
 from anonlib.pipeline.check import Checker
@@ -31,21 +31,29 @@ from anonlib.pipeline.engines import ModelBytes
 from anonlib.pipeline.lending import Lent, lender_of
 from anonlib.pipeline.outcome import FAILURES, Outcome, sentence, without_names
 from anonlib.pipeline.photo import MATCHED, Face, Photo
-from anonlib.pipeline.places import RUN_NOTE, Places, Room, plan_room, release_room, scan_room, sha256
+from anonlib.pipeline.places import (
+    RUN_NOTE,
+    Places,
+    Room,
+    plan_room,
+    release_room,
+    render_room,
+    scan_room,
+    sha256,
+)
 from anonlib.pipeline.reading import chunks_ahead, sample_bytes
 from anonlib.pipeline.reviewed import Standing, carry_out
 from anonlib.pipeline.scan import try_to_read
 from anonlib.pipeline.stopwatch import current
 from anonlib.pipeline.surrogates import Surrogates, Worn
+from anonlib.privacy.claims import NONE, claim_of
 from anonlib.privacy.keys import Keyring
-from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, RELEASED
+from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, RELEASED, RENDERED, SOLID
 from anonlib.storage import StorageError
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 
 _COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
-_LEAST_COVERAGE = 0.85
-_LEAST_BARE = 0.5
 
 
 class RenderStage:
@@ -72,9 +80,11 @@ class RenderStage:
         self.scan: Room = scan_room(places, keys["scan"])
         self.plan: Room = plan_room(places, keys["plan"])
         self.release: Room = release_room(places)
+        self.figures: Room = render_room(places, keys["render"])
+        self.chooses_again = claim_of(job.method).kind == NONE
         self.checker = Checker(job, models) if models else None
         painter = painter_of(models, job)
-        self.surrogates = Surrogates(self.plan, painter, lender_of(models, job))
+        self.surrogates = Surrogates(self.plan, keyring, painter, lender_of(models, job))
         self.bystanders = (
             Bystanders(job, models, painter, self.plan) if painter and job.method.name == "sampling" else None
         )
@@ -87,12 +97,13 @@ class RenderStage:
         watch.read += shard.bytes
         with TemporaryDirectory(prefix="anonlib-") as folder:
             rows: list[dict[str, Any]] = []
+            figures: list[dict[str, Any]] = []
             local = Path(folder) / "shard"
             with self.dataset.writer(shard, local, frozenset(self.job.keep_fields)) as writer:
-                self._write(shard, writer, rows)
+                self._write(shard, writer, rows, figures)
             rows.sort(key=lambda row: row.pop("position"))
             with watch.timed("publish"):
-                return self._publish(shard, writer, rows)
+                return self._publish(shard, writer, rows, figures)
 
     def _finished(self, shard: Shard) -> Outcome | None:
         """What the marker says, if another job was faster. Raises StorageError if the output is not this job's.
@@ -109,7 +120,9 @@ class RenderStage:
         marker = self.release.committed(shard.shard_id)
         return None if marker is None else Outcome(shard.shard_id, **{name: marker[name] for name in _COUNTS})
 
-    def _write(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]]) -> None:
+    def _write(
+        self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], figures: list[dict[str, Any]]
+    ) -> None:
         """Every photo of a shard, chunk by chunk, in order."""
         planned: dict[str, list[dict[str, Any]]] = defaultdict(list)
         with current().timed("read"):
@@ -142,6 +155,9 @@ class RenderStage:
             self._render(photos, worn)
             with current().timed("encode"):
                 self._finish(photos, writer, rows, shard)
+            for photo in photos:
+                key = self._new_key(photo.sample, shard) or photo.sample.key
+                figures += [face.figures(key) for face in photo.faces]
             del photos
 
     def _photos(
@@ -162,8 +178,6 @@ class RenderStage:
                 for row in planned[sample.key]
             ]
             for face in faces:
-                if face.method in SYNTHESIS_METHODS and not lies_on(face.mesh, face.box, face.landmarks):
-                    face.method, face.tries, face.reason = "solid", [], "the mesh does not lie on the detected face"
                 face.fallback = "solid" if face.reason else None
             # A redaction never looks back at the original, so it paints straight into it.
             photo = Photo(sample, picture, faces, picture.rgb.copy() if self.checker and faces else picture.rgb)
@@ -184,6 +198,8 @@ class RenderStage:
             if self.checker is None or not checkable:
                 break
             failed = self._still_matching(self.checker, checkable)
+            if not self.chooses_again:
+                break
             # A retry repaints the whole photo, so that no trace of the first try stays under the second.
             again = {id(photo) for photo, _ in failed}
             for photo in chunk:
@@ -234,16 +250,12 @@ class RenderStage:
                     rendered = surrogate.render(photo.out, face.mesh)
                 else:
                     rendered = render(photo.out, face.mesh, face.happy, surrogate.texture)
-                if rendered.coverage >= _LEAST_COVERAGE and rendered.bare >= _LEAST_BARE:
-                    rendered.paste(photo.out)
-                    face.digest, face.coverage = surrogate.digest, rendered.coverage
-                    face.fallback = "next-surrogate" if face.tries[0] != face.planned["surrogates"][0] else None
-                    face.reason = f"the first surrogate {face.why}" if face.fallback else None
-                    return
-                face.reason = f"the mask covers only {rendered.coverage:.0%} of the face"
-                if rendered.bare < _LEAST_BARE:
-                    face.reason = f"something covers the face: only {rendered.bare:.0%} of it is bare skin"
-            elif face.reason is None or face.fallback == "next-surrogate":
+                rendered.paste(photo.out)
+                face.digest, face.coverage = surrogate.digest, rendered.coverage
+                face.fallback = "next-surrogate" if face.tries[0] != face.planned["surrogates"][0] else None
+                face.reason = f"the first surrogate {face.why}" if face.fallback else None
+                return
+            if face.reason is None or face.fallback == "next-surrogate":
                 face.reason = f"every surrogate was tried, and the last {face.why}"
             face.method, face.tries, face.digest, face.coverage = "solid", [], None, 1.0
             face.fallback, face.findings, face.detected_again = "solid", [], None
@@ -292,10 +304,14 @@ class RenderStage:
     def _new_key(self, sample: Sample, shard: Shard) -> str | None:
         return self.keyring.pseudonym("key", shard.shard_id, sample.key) if self.job.rekey else None
 
-    def _publish(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]]) -> Outcome:
+    def _publish(
+        self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], figures: list[dict[str, Any]]
+    ) -> Outcome:
         """Data, then manifest, then marker; nothing if another job has committed the shard meanwhile."""
         if finished := self._finished(shard):
             return finished
+        measured = tables.to_bytes(figures, RENDERED)
+        self.figures.storage.publish(self.figures.path("faces", f"{shard.shard_id}.parquet"), measured)
         files = {}
         for path, local in writer.outputs():
             with local.open("rb") as stream:
@@ -307,13 +323,13 @@ class RenderStage:
         self.release.storage.publish(self.release.path("manifest", f"{shard.shard_id}.parquet"), manifest)
         counts = Counter(row["status"] for row in rows)
         faces = [face for row in rows for face in row["faces"]]
-        summary = {
+        summary: dict[str, Any] = {
             "images": len(rows),
             "faces": len(faces),
             "released": counts[RELEASED],
             "no_face": counts[NO_FACE],
             "quarantined": counts[QUARANTINED],
-            "fallbacks": sum(face["fallback"] == "solid" for face in faces),
+            "fallbacks": sum(face["fallback"] in SOLID for face in faces),
         }
         marker = {
             "shard": shard.shard_id,

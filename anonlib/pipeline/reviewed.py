@@ -77,10 +77,10 @@ def carry_out(decision: Decision | None, photo: Photo) -> None:
         photo.problem = TAKEN_BACK
     if decision.verdict == "release_masked":
         for face in photo.faces:
-            face.method, face.tries, face.reason, face.fallback, face.coverage = "solid", [], HIDDEN, "solid", 1.0
+            face.method, face.tries, face.reason, face.fallback, face.coverage = "solid", [], HIDDEN, "review", 1.0
     photo.faces.extend(_found(box) for box in decision.boxes)
 
 
 def _found(box: tuple[int, ...]) -> Face:
-    planned = {"box": [float(side) for side in box], "score": None, "k": None}
-    return Face(planned, "solid", [], coverage=1.0, fallback="solid", reason=FOUND)
+    planned = {"box": [float(side) for side in box]}
+    return Face(planned, "solid", [], coverage=1.0, fallback="review", reason=FOUND)

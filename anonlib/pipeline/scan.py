@@ -35,6 +35,8 @@ from anonlib.records import FACES, IMAGES
 from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
 from anonlib.synthesis.glasses import STEP as GLASSES_STEP
 from anonlib.synthesis.glasses import glasses
+from anonlib.synthesis.light import STEP
+from anonlib.synthesis.occlusion import bare
 from anonlib.synthesis.textures.average import detail_of
 
 CROP_SIDE = 384
@@ -229,6 +231,7 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, A
         "roll": roll,
         "sharpness": sharpness(image, mesh),
         "clarity": light.clarity,
+        "bare": bare(np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP]), light.spread),
         "glasses": glasses(detail),
         "mouth_open": mouth_opening(mesh),
         "eyes_open": eye_opening(mesh),

@@ -16,11 +16,21 @@ from typing import Any, NamedTuple
 from anonlib.config import ConfigError, load_config
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import INVENTORY_NOTE, PURGED, RUN_NOTE, Places, Room, open_places, plan_room
+from anonlib.pipeline.places import (
+    INVENTORY_NOTE,
+    PURGED,
+    RUN_NOTE,
+    Places,
+    Room,
+    open_places,
+    plan_room,
+    release_room,
+    rendered_rows,
+)
 from anonlib.pipeline.plan import COUNTS
 from anonlib.pipeline.spending import Bill, read_bill
 from anonlib.pipeline.summary import Summary
-from anonlib.records import QUARANTINED
+from anonlib.records import QUARANTINED, SOLID
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 
 _READERS = 16
@@ -49,6 +59,7 @@ class Planned:
     blocks: int | None
     done: int
     subjects: int = 0
+    persons: int = 0
     classes: int = 0
     redacted: int = 0
     disagreements: int = 0
@@ -100,44 +111,47 @@ def status(workspace: Storage, release: Storage | None) -> Status:
         purged=workspace.exists(PURGED),
         scans=tuple(Scan(room, len(units)) for room, units in _rooms(workspace, "scan").items()),
         plans=tuple(_planned(workspace, room, units) for room, units in _rooms(workspace, "plan").items()),
-        release=read_release(release) if release is not None else None,
+        release=None if release is None else read_release(Places(release, workspace)),
         spent=read_bill(workspace),
     )
 
 
-def read_release(release: Storage) -> Release | None:
-    """What the release's markers and manifests say; None if nothing was rendered yet."""
-    run = _json(release, RUN_NOTE)
+def read_release(places: Places) -> Release | None:
+    """What the release's markers say, and the workspace of its exceptions; None if nothing was rendered yet."""
+    run = _json(places.release, RUN_NOTE)
     if run is None:
         return None
-    markers = Room(release, "").markers(run["shards"])
-    return Release.of(len(run["shards"]), markers, reasons=reasons(release, markers))
+    markers = release_room(places).markers(run["shards"])
+    return Release.of(len(run["shards"]), markers, reasons=_reasons(places, run["run"], markers))
 
 
-def exceptions(release: Storage) -> Counter[Reason]:
+def exceptions(places: Places) -> Counter[Reason]:
     """Why images were quarantined and faces fell back, over the whole release."""
-    run = _json(release, RUN_NOTE)
-    return reasons(release, Room(release, "").markers(run["shards"])) if run else Counter()
+    release = read_release(places)
+    return Counter() if release is None else release.reasons
 
 
-def reasons(release: Storage, markers: Iterable[dict[str, Any]]) -> Counter[Reason]:
-    """The same of some shards; a manifest is read only if its marker counts an exception."""
+def _reasons(places: Places, run: str, markers: Iterable[dict[str, Any]]) -> Counter[Reason]:
+    """Tables are read only of shards whose marker counts an exception."""
     wanted = [str(marker["shard"]) for marker in markers if marker["quarantined"] or marker["fallbacks"]]
     found: Counter[Reason] = Counter()
     with ThreadPoolExecutor(_READERS) as pool:
-        for one in pool.map(lambda shard: Counter(_reasons(release, shard)), wanted):
+        for one in pool.map(lambda shard: Counter(_reasons_of(places, run, shard)), wanted):
             found.update(one)
     return found
 
 
-def _reasons(release: Storage, shard: str) -> Iterator[Reason]:
-    data = release.read(Room(release, "").path("manifest", f"{shard}.parquet"))
-    for row in tables.from_bytes(data, ["status", "reason", "faces"]).to_pylist():
+def _reasons_of(places: Places, run: str, shard: str) -> Iterator[Reason]:
+    room = release_room(places)
+    data = room.storage.read(room.path("manifest", f"{shard}.parquet"))
+    quarantined = set()
+    for row in tables.from_bytes(data, ["key", "status", "reason"]).to_pylist():
         if row["status"] == QUARANTINED:
+            quarantined.add(row["key"])
             yield Reason(QUARANTINED, row["reason"] or "no reason given")
-            continue
-        for face in row["faces"]:
-            if face["fallback"] == "solid":
+    for key, faces in rendered_rows(places, run, shard).items():
+        for face in faces if key not in quarantined else ():
+            if face["fallback"] in SOLID:
                 yield Reason("solid", face["reason"] or "no reason given")
 
 

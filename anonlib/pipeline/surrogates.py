@@ -1,17 +1,16 @@
-"""Surrogates: the texture of every class, a block of classes at a time, and where a renderer finds them.
+"""Surrogates: the textures that classes wear, a block at a time, and where a renderer finds them.
 
-A class's texture is averaged from the crops that scan kept, or decoded from the class's centre. Part of planning, but
-it touches pixels, so it is a unit of work like a shard: run anywhere, committed once. A single subject's draw is not
-stored as a texture, which would be larger than the photos: the renderer decodes it.
+A texture is averaged from the crops that scan kept, or decoded from the mean of its donors. Part of planning, but it
+touches pixels, so it is a unit of work like a shard: run anywhere, committed once. A single person's draw is not stored
+as a texture, which would be larger than the photos: the renderer decodes it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +29,7 @@ from anonlib.pipeline.lending import Lender, Lent
 from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.pipeline.stopwatch import current
+from anonlib.privacy.keys import Keyring
 from anonlib.records import EXPRESSIONS, MESH_POINTS
 from anonlib.records import PORTRAITS as PORTRAIT_ROWS
 from anonlib.storage import NotFound
@@ -42,14 +42,14 @@ _HELD = 64
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A class's texture and the digest that the manifest shows for it."""
+    """A texture and the digest that the manifest shows for it (see `released_digest`)."""
 
     texture: Wearable
     digest: str
 
 
 class SurrogateStage:
-    """`run(block)` makes surrogates/CLASS.npz for the classes of a block."""
+    """`run(block)` makes surrogates/SURROGATE.npz for the surrogates of a block."""
 
     name = "surrogates"
 
@@ -61,27 +61,27 @@ class SurrogateStage:
 
     def run(self, block: str) -> Outcome:
         """Make one block's surrogates."""
-        classes = tables.from_bytes(self.room.storage.read(self.room.path("classes", f"{block}.parquet"))).to_pylist()
-        wanted = {face for row in classes for faces in row["portraits"] for face in faces}
+        planned = surrogate_plans(self.room, [block])
+        wanted = {face for row in planned for faces in row["portraits"] for face in faces}
         watch = current()
         with watch.timed("read"):
             photos = PORTRAIT_ROWS.empty_table() if self.painter else self._photos(wanted)
         row_of = {face: row for row, face in enumerate(photos.column("face_id").to_pylist())}
         digests = {}
-        for row in classes:
+        for row in planned:
             with watch.timed("replace"):
-                # Portraits are large, a hundred times a crop: those of one class at a time.
+                # Portraits are large, a hundred times a crop: those of one surrogate at a time.
                 mine = [[_portrait(photos, row_of[face]) for face in faces] for faces in row["portraits"]]
                 data = to_bytes(self._texture(row, mine))
-            digests[row["class_id"]] = sha256(data)
+            digests[row["surrogate_id"]] = sha256(data)
             with watch.timed("publish"):
-                self.room.storage.publish(self.room.path("surrogates", f"{row['class_id']}.npz"), data)
+                self.room.storage.publish(self.room.path("surrogates", f"{row['surrogate_id']}.npz"), data)
             watch.written += len(data)
         self.room.commit(f"surrogates/{block}", {"block": block, "digests": digests})
         return Outcome(block, faces=len(wanted))
 
     def _texture(self, row: Mapping[str, Any], portraits: Sequence[Sequence[Portrait]]) -> Wearable:
-        """The face of a CLASSES row, of which these are its donors' portraits."""
+        """The face of a SURROGATES row, of which these are its donors' portraits."""
         if self.painter:
             return self.painter.texture(draw_of(row["draw"]))
         return average([member_texture(one) for one in portraits])
@@ -109,11 +109,30 @@ def _portrait(photos: pa.Table, row: int) -> Portrait:
     return portrait(*crop_and_mesh(photo), happiness(photo["expression"]))
 
 
-class Surrogates:
-    """What a renderer wears: the plan's textures by class, the last few held for all its threads, and shards' draws."""
+def surrogate_plans(plan: Room, blocks: Iterable[str], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The SURROGATES rows of a plan's blocks."""
+    return [
+        row
+        for block in blocks
+        for row in tables.from_bytes(
+            plan.storage.read(plan.path("surrogate_plans", f"{block}.parquet")), columns
+        ).to_pylist()
+    ]
 
-    def __init__(self, plan: Room, painter: Painter | None, lender: Lender | None = None) -> None:
-        self.plan, self.painter, self.lender = plan, painter, lender
+
+def released_digest(keyring: Keyring, name: str) -> str:
+    """64 hex digits that stand for a surrogate in a release; `name`: of its draw, or sha256 of its texture.
+
+    Keyed, because a plain hash of a vector or a texture would let anybody with the photos test a guess.
+    """
+    return keyring.digest("surrogate-digest", name).hex()
+
+
+class Surrogates:
+    """What a renderer wears: the plan's textures by id, the last few held for all its threads, and shards' draws."""
+
+    def __init__(self, plan: Room, keyring: Keyring, painter: Painter | None, lender: Lender | None = None) -> None:
+        self.plan, self.keyring, self.painter, self.lender = plan, keyring, painter, lender
         self._held: OrderedDict[str, Surrogate | Lent] = OrderedDict()
         self._holding = threading.Lock()
 
@@ -126,7 +145,7 @@ class Surrogates:
         return Worn(self, {row["surrogate"]: draw_of(row["draw"]) for row in rows})
 
     def get(self, name: str, draw: Draw | None) -> Surrogate | Lent:
-        """By class id, or a draw's name and the draw; raises LookupError if the workspace has none."""
+        """By surrogate id, or a draw's name and the draw; raises LookupError if the workspace has none."""
         with self._holding:
             if name in self._held:
                 self._held.move_to_end(name)
@@ -140,13 +159,14 @@ class Surrogates:
 
     def _read(self, name: str, draw: Draw | None) -> Surrogate | Lent:
         if self.lender and draw:
-            return Lent(self.lender, draw, name)
+            return Lent(self.lender, draw, released_digest(self.keyring, name))
         if self.painter and draw:
-            return Surrogate(self.painter.texture(draw), name)
+            return Surrogate(self.painter.texture(draw), released_digest(self.keyring, name))
         try:
-            return from_bytes(self.plan.storage.read(self.plan.path("surrogates", f"{name}.npz")))
+            data = self.plan.storage.read(self.plan.path("surrogates", f"{name}.npz"))
         except NotFound:
             raise LookupError("its surrogate is missing from the workspace") from None
+        return Surrogate(from_bytes(data), released_digest(self.keyring, sha256(data)))
 
 
 @dataclass(frozen=True)
@@ -157,7 +177,7 @@ class Worn:
     draws: Mapping[str, Draw]
 
     def __getitem__(self, name: str) -> Surrogate | Lent:
-        """By class id or draw; raises LookupError if the workspace has none."""
+        """By surrogate id or draw; raises LookupError if the workspace has none."""
         return self.surrogates.get(name, self.draws.get(name))
 
 
@@ -190,17 +210,14 @@ def to_bytes(texture: Wearable) -> bytes:
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes) -> Surrogate:
-    """A surrogate as `to_bytes` wrote it; raises ValueError if the bytes are damaged."""
+def from_bytes(data: bytes) -> Wearable:
+    """A texture as `to_bytes` wrote it; raises ValueError if the bytes are damaged."""
     try:
         with np.load(io.BytesIO(data)) as arrays:
             shape = arrays["shape"].astype(np.float32)
-            texture: Wearable
             if "moods" in arrays:
                 drawn = dict(zip(MOODS, arrays["moods"].astype(np.float32), strict=True))
-                texture = MoodTexture(shape, drawn.__getitem__)
-            else:
-                texture = Texture(arrays["detail"].astype(np.float32), shape, float(arrays["happy"]))
+                return MoodTexture(shape, drawn.__getitem__)
+            return Texture(arrays["detail"].astype(np.float32), shape, float(arrays["happy"]))
     except FAILURES as error:
         raise ValueError("a surrogate in the workspace is damaged") from error
-    return Surrogate(texture, hashlib.sha256(data).hexdigest())

@@ -21,7 +21,8 @@ from anonlib.privacy.claims import Claim
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-VERSION = 1
+VERSION = 2
+"""Of the certificate and of all released tables: `schema_version` in run.json."""
 _KEY_PURPOSE = b"anonlib: Ed25519 key that signs certificates, version 1"
 _LEAF, _NODE = b"\x00", b"\x01"
 
@@ -53,7 +54,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Table:
-    """The file of the release whose rows the claim rests on: classes or draws."""
+    """A file of the release whose rows the claim rests on: classes and surrogates, or draws."""
 
     path: str
     sha256: str
@@ -61,8 +62,25 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """Among whom the claim holds: `persons` that wear a surrogate, formed of `subjects`, `labelled` of them by label.
+
+    A face keeps the gender and age band of its person, so persons are compared within one of the `strata` (persons of
+    each, by name). Persons that are formed by clustering may be several that are one, or one that is several.
+    """
+
+    persons: int
+    subjects: int
+    labelled: int
+    strata: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Certificate:
-    """certificate.json. Digests and the key are hex; `method` is the job's, `run_sha256` that of run.json."""
+    """certificate.json. Digests and the key are hex; `method` is the job's, `run_sha256` that of run.json.
+
+    Version 1 had one table at most and no scope; it is read, and written again by `to_bytes`, in its own form.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
@@ -76,23 +94,32 @@ class Certificate:
     counts: Counts
     models: dict[str, dict[str, str]]
     merkle_root: str
-    table: Table | None
+    tables: tuple[Table, ...]
+    scope: Scope | None
     public_key: str = ""
     signature: str = ""
 
     def to_bytes(self) -> bytes:
         """The file: canonical JSON and a line's end."""
-        return canonical(asdict(self)) + b"\n"
+        return canonical(self._document()) + b"\n"
 
     def signed_bytes(self) -> bytes:
         """What the signature is over: the canonical JSON of everything but the signature."""
-        return canonical({name: value for name, value in asdict(self).items() if name != "signature"})
+        return canonical({name: value for name, value in self._document().items() if name != "signature"})
+
+    def _document(self) -> dict[str, Any]:
+        document = asdict(self)
+        if self.version == 1:
+            tables = document.pop("tables")
+            del document["scope"]
+            document["table"] = tables[0] if tables else None
+        return document
 
     @staticmethod
     def from_bytes(data: bytes) -> Certificate:
         """Read the file; raises Untrue if it is not a certificate, or not in its one spelling."""
         try:
-            read = _READER.validate_json(data)
+            read = _READER.validate_json(_lifted(data))
             same = read.to_bytes() == data
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "its JSON"
@@ -101,12 +128,22 @@ class Certificate:
             raise Untrue("the certificate cannot be read") from None
         if not same:
             raise Untrue("the certificate is not in canonical form, so what was signed and what is read may differ")
-        if read.version != VERSION:
+        if not 1 <= read.version <= VERSION:
             raise Untrue(f"the certificate is of version {read.version}; this anonlib knows version {VERSION}")
         return read
 
 
 _READER = TypeAdapter(Certificate)
+
+
+def _lifted(data: bytes) -> bytes:
+    """A certificate of version 1 with the fields of today; anything else as it is."""
+    document = json.loads(data)
+    if isinstance(document, dict) and document.get("version") == 1 and "table" in document:
+        table = document.pop("table")
+        document |= {"tables": [] if table is None else [table], "scope": None}
+        return json.dumps(document).encode()
+    return data
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:

@@ -1,152 +1,175 @@
-"""Equivalence classes of at least k subjects: microaggregation inside strata.
+"""Equivalence classes: who shares a surrogate, so that nobody can tell by it which of them a face belongs to.
 
-Classes partition the subjects, so hiding in one says no more than membership. A stratum (gender and age band)
-that cannot fill a class joins the classes of its closest kin; only if the whole set cannot reach k are subjects left
-over, to be redacted.
+Classes partition the persons. A class is valid if it has at least k persons and no person has more than 1/k of its
+photos: whoever guesses the most photographed person of a class is right for exactly that share, so its effective k is
+min(persons, photos / photos of the most photographed one), rounded down.
 
-Effective k counts members closer than a lenient same-person threshold as one, since a person whom clustering
-split in two must not count twice; a class is only as large as its effective k, and short ones are merged.
+Classes are cut inside a stratum (gender and age band) and from persons with similar numbers of photos: bands of a
+factor of two, where 2k-1 persons are always enough. Inside a band the order is a keyed random permutation (k-diff), or
+groups of look-alikes (k-same). A stratum that cannot fill a class waits for its coarser relatives, or joins their
+classes. A person with too many photos for every class is left over, and so are all where the dataset has no class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.effective import effective_ks
-from anonlib.privacy.exchange import Group
-from anonlib.privacy.microaggregation import group_means, microaggregate
-from anonlib.privacy.settle import settled
-from anonlib.privacy.strata import Stratum, common, kinship, nearest_kin
+from anonlib.privacy.strata import Stratum, common
 
-__all__ = ["EquivalenceClass", "Stratum", "form_classes", "kinship", "made_classes", "stratified", "with_guests"]
+LARGEST = 20
+"""Classes are at most this many times k large; a person whose photos would need a larger one is taken out."""
+
+Order = Callable[[Sequence[int]], Sequence[Sequence[int]]]
+"""The persons of one band in the order in which classes are cut from them, as pieces that stay together."""
 
 
 @dataclass(frozen=True)
 class EquivalenceClass:
-    """`members`: subject numbers, ascending; `stratum`: what all of them share, () where they are mixed."""
+    """`members`: person numbers, ascending; `stratum`: what all of them share, () where they are mixed."""
 
     members: tuple[int, ...]
     stratum: Stratum
     effective_k: int
 
 
+def effective_k(photos: Sequence[int] | NDArray[np.int64]) -> int:
+    """How many persons a face of a class hides among, given the photos (m,) of each of its persons."""
+    counts = [int(count) for count in photos]
+    return min(len(counts), sum(counts) // max(counts)) if counts and max(counts) > 0 else 0
+
+
 def form_classes(
-    templates: NDArray[np.float32], strata: Sequence[Stratum], *, k: int, same_person: float
+    photos: NDArray[np.int64],
+    strata: Sequence[Stratum],
+    order: Order,
+    *,
+    k: int,
+    donors: NDArray[np.bool_] | None = None,
 ) -> tuple[list[EquivalenceClass], list[int]]:
-    """Classes of k to 2k-1 people and the subjects left over (all, or none: only if the whole set cannot reach k).
+    """Classes of all persons with a photo, and the persons left over.
 
-    `templates` (n, d) unit; `strata[i]` from coarse to fine, e.g. ("female", "adult"); `same_person`: the lenient
-    cosine at which two subjects might be one person.
+    `photos` (n,): of each person the faces that will show the surrogate; persons without one take no part. `strata[i]`
+    from coarse to fine, e.g. ("female", "age-1"). `donors` (n,): a class also needs k persons of these, whose faces
+    its own surrogate is made of.
     """
-    everyone = np.arange(len(templates))
-    groups, left = stratified(templates, strata, everyone, [], k=k, same_person=same_person)
-    groups, lost = settled(templates, groups, strata, k=k, same_person=same_person)
-    return made_classes(templates, groups, strata, same_person), sorted(left + lost)
+    cutter = _Cutter(photos, strata, order, k, np.ones(len(photos), bool) if donors is None else donors, donors is None)
+    waiting = np.flatnonzero(photos > 0).tolist()
+    for level in range(max((len(strata[person]) for person in waiting), default=0), -1, -1):
+        cells: dict[Stratum, list[int]] = {}
+        for person in waiting:
+            cells.setdefault(strata[person][:level], []).append(person)
+        waiting = []
+        formed = {stratum: cutter.cut(cells[stratum]) for stratum in sorted(cells)}
+        for stratum, (blocks, _) in formed.items():
+            cutter.add(blocks, stratum)
+        for stratum, (_, left) in formed.items():
+            waiting += cutter.spread(left, cutter.kin(stratum))
+    classes = [
+        EquivalenceClass(
+            tuple(sorted(block.members)),
+            common(strata[person] for person in block.members),
+            effective_k(photos[block.members]),
+        )
+        for block in cutter.blocks
+    ]
+    return sorted(classes, key=lambda one: one.members), sorted(waiting)
 
 
-def stratified(
-    templates: NDArray[np.float32],
-    strata: Sequence[Stratum],
-    subjects: NDArray[np.int64],
-    existing: Sequence[Group],
-    *,
-    k: int,
-    same_person: float,
-) -> tuple[list[Group], list[int]]:
-    """Groups of `subjects`, stratum by stratum, beside the `existing` ones; and who is left, where there is no group.
+@dataclass
+class _Block:
+    """Persons of a class that is being cut, with the sums that its validity needs."""
 
-    From the finest strata up: one that can fill classes forms them, one that cannot joins groups of its kin, existing
-    ones too, and where there are none either it waits for the next coarser stratum.
-    """
-    groups = list(existing)
-    kinds = [common(strata[int(member)] for member in group) for group in groups]
-    waiting = subjects.tolist()
-    for level in range(max((len(strata[subject]) for subject in waiting), default=0), -1, -1):
-        inside: dict[Stratum, list[int]] = {}
-        for subject in waiting:
-            inside.setdefault(strata[subject][:level], []).append(subject)
-        waiting, joining = [], []
-        for stratum in sorted(inside):
-            members = np.array(inside[stratum], np.int64)
-            formed = _formed(templates, members, strata, k, same_person)
-            groups += formed
-            kinds += [stratum] * len(formed)
-            joining += [] if formed else [stratum]
-        homes = {kind[:level] for kind in kinds}
-        for stratum in joining:
-            if stratum in homes:
-                _join(templates, strata, np.array(inside[stratum], np.int64), groups, kinds)
+    members: list[int] = field(default_factory=list)
+    photos: int = 0
+    most: int = 0
+    donors: int = 0
+
+
+@dataclass
+class _Cutter:
+    """The classes cut so far, and the strata in which they were cut."""
+
+    photos: NDArray[np.int64]
+    strata: Sequence[Stratum]
+    order: Order
+    k: int
+    donors: NDArray[np.bool_]
+    all_give: bool
+    blocks: list[_Block] = field(default_factory=list)
+    _kinds: list[Stratum] = field(default_factory=list)
+
+    def add(self, blocks: Sequence[_Block], stratum: Stratum) -> None:
+        """Keep classes that were cut in a stratum."""
+        self.blocks += blocks
+        self._kinds += [stratum] * len(blocks)
+
+    def kin(self, stratum: Stratum) -> list[_Block]:
+        """The classes cut in a stratum or in a finer part of it."""
+        level = len(stratum)
+        return [block for block, kind in zip(self.blocks, self._kinds, strict=True) if kind[:level] == stratum]
+
+    def cut(self, persons: Sequence[int]) -> tuple[list[_Block], list[int]]:
+        """Classes of one stratum, and the persons that found no place in them."""
+        bands: dict[int, list[int]] = {}
+        for person in persons:
+            bands.setdefault(int(self.photos[person]).bit_length(), []).append(person)
+        blocks, block, heavy = [], _Block(), list[int]()
+        for band in sorted(bands, reverse=True):
+            for piece in self.order(bands[band]):
+                for person in piece:
+                    self._put(person, block)
+                if len(block.members) > LARGEST * self.k:
+                    heavy += self._lighten(block)
+                if self._valid(block):
+                    blocks.append(block)
+                    block = _Block()
+        heavy += self._lighten(block)
+        if self._valid(block):
+            blocks.append(block)
+            block = _Block()
+        return blocks, self.spread(heavy + block.members, blocks)
+
+    def _lighten(self, block: _Block) -> list[int]:
+        """Take out the persons whose photos are more than 1/k of the class, while k persons are left."""
+        out = []
+        while len(block.members) > self.k and block.photos < self.k * block.most:
+            heaviest = max(block.members, key=lambda person: (self.photos[person], -person))
+            block.members.remove(heaviest)
+            block.photos -= int(self.photos[heaviest])
+            block.donors -= bool(self.donors[heaviest])
+            block.most = max(int(self.photos[person]) for person in block.members)
+            out.append(heaviest)
+        return out
+
+    def spread(self, persons: Sequence[int], blocks: Sequence[_Block]) -> list[int]:
+        """Put each person into a class that stays valid, the last ones first; returns those that fit none."""
+        left = []
+        turn = 0
+        for person in persons:
+            count = int(self.photos[person])
+            for step in range(len(blocks)):
+                block = blocks[-1 - (turn + step) % len(blocks)]
+                if max(block.most, count) * self.k <= block.photos + count:
+                    self._put(person, block)
+                    turn += step + 1
+                    break
             else:
-                waiting += inside[stratum]
-    return groups, sorted(waiting)
+                left.append(person)
+        return left
 
+    def _put(self, person: int, block: _Block) -> None:
+        block.members.append(person)
+        block.photos += int(self.photos[person])
+        block.most = max(block.most, int(self.photos[person]))
+        block.donors += bool(self.donors[person])
 
-def _formed(
-    templates: NDArray[np.float32], members: NDArray[np.int64], strata: Sequence[Stratum], k: int, same_person: float
-) -> list[Group]:
-    """The valid groups of one stratum; none where it cannot form any."""
-    if len(members) < k:
-        return []
-    groups = [members[group] for group in microaggregate(templates[members], k)]
-    return settled(templates, groups, strata, k=k, same_person=same_person)[0]
-
-
-def _join(
-    templates: NDArray[np.float32],
-    strata: Sequence[Stratum],
-    subjects: NDArray[np.int64],
-    groups: list[Group],
-    kinds: list[Stratum],
-) -> None:
-    """Every subject joins the nearest of the groups that are most kin to it."""
-    means = group_means(templates, groups).astype(np.float32)
-    goals = nearest_kin(templates[subjects], [strata[subject] for subject in subjects], means, kinds)
-    for goal in np.unique(goals):
-        newcomers = subjects[goals == goal]
-        groups[goal] = np.sort(np.concatenate([groups[goal], newcomers]))
-        kinds[goal] = common([kinds[goal], *(strata[subject] for subject in newcomers)])
-
-
-def made_classes(
-    templates: NDArray[np.float32], groups: Sequence[Group], strata: Sequence[Stratum], same_person: float
-) -> list[EquivalenceClass]:
-    """The groups as classes in the order of their first members."""
-    people = effective_ks(templates, groups, same_person)
-    classes = [
-        EquivalenceClass(tuple(sorted(members)), common(strata[member] for member in members), int(count))
-        for members, count in zip((group.tolist() for group in groups), people, strict=True)
-    ]
-    return sorted(classes, key=lambda one: one.members)
-
-
-def with_guests(
-    templates: NDArray[np.float32],
-    strata: Sequence[Stratum],
-    is_donor: NDArray[np.bool_],
-    *,
-    k: int,
-    same_person: float,
-) -> tuple[list[EquivalenceClass], list[list[int]]]:
-    """Classes formed of the donors alone, and all members of each: the others join the nearest one as guests.
-
-    A guest wears a surrogate and hides in the crowd, but is not averaged. Members are subject numbers. Without a
-    class there are no guests.
-    """
-    donors = np.flatnonzero(is_donor)
-    formed, _ = form_classes(templates[donors], [strata[int(donor)] for donor in donors], k=k, same_person=same_person)
-    classes = [
-        EquivalenceClass(tuple(donors[list(one.members)].tolist()), one.stratum, one.effective_k) for one in formed
-    ]
-    wearers = [list(one.members) for one in classes]
-    guests = np.flatnonzero(~is_donor)
-    if classes and len(guests):
-        centres = group_means(templates, wearers).astype(np.float32)
-        kin = [strata[int(guest)] for guest in guests]
-        homes = nearest_kin(templates[guests], kin, centres, [one.stratum for one in classes])
-        for guest, home in zip(guests.tolist(), homes, strict=True):
-            wearers[home].append(guest)
-    return classes, [sorted(members) for members in wearers]
+    def _valid(self, block: _Block) -> bool:
+        return (
+            len(block.members) >= self.k
+            and block.photos >= self.k * block.most
+            and (self.all_give or block.donors >= self.k)
+        )

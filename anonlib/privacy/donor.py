@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.classes import Stratum
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.sphere import cosine_beyond, require_unit
+from anonlib.privacy.strata import Stratum
 from anonlib.privacy.subjects import normalized
 
 Vectors = NDArray[np.float32]

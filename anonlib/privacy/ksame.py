@@ -1,106 +1,103 @@
-"""Whose face a class gets: its own average (k-same) or another class's (k-diff).
+"""Which surrogate a class wears: the average of its own persons (k-same), or of others of its kind (k-diff).
 
-k-same is Newton, Sweeney and Malin 2005 with Gross et al. 2006: the surrogate is the uniform mean of the
-class, so recognition is bounded by 1/k only if nothing else of the photo helps; in practice the similar face
-in its own hair exceeds it. k-diff (Sun, Meng, Ariyaeeinia 2015) deals each class the surrogate of a class far
-from it. Every surrogate serves one class: the assignment is a derangement that maximizes the total distance,
-so who got what does not say who was near.
+k-same is Newton, Sweeney and Malin 2005 with Gross et al. 2006. Its surrogate is the uniform mean of the class, which
+bounds recognition by 1/k only if nothing else of the photo helps; in practice the similar face in its own hair exceeds
+it. k-diff (after Sun, Meng and Ariyaeeinia 2015) shows each class a face that was made of other persons. Which one is
+drawn with the job's key and depends on nobody's looks: inside a kind (gender and age band) every surrogate that was
+not made of the class itself is equally likely. How alike a person and the surrogate are is then chance, and neither
+likeness nor distance tells who is behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.classes import EquivalenceClass, Stratum
-from anonlib.privacy.subjects import normalized
-
-ALTERNATIVES = 3
-"""Surrogates that a face may try after the dealt one still matched it."""
-_EXACT_LIMIT = 2000
-_FORBIDDEN = 1e3
+from anonlib.privacy.keys import Keyring
+from anonlib.privacy.microaggregation import microaggregate
+from anonlib.privacy.strata import Stratum
 
 
-def class_centres(templates: NDArray[np.float32], classes: Sequence[EquivalenceClass]) -> NDArray[np.float32]:
-    """Unit mean (c, d) of each class's member templates, every member weighing 1/|C|."""
-    if not classes:
-        return np.zeros((0, templates.shape[1]), np.float32)
-    return normalized(np.stack([templates[list(one.members)].mean(axis=0) for one in classes]).astype(np.float32))
+@dataclass(frozen=True)
+class Average:
+    """A surrogate to be made: `donors` (person numbers, at least k), all of one `kind`; the `classes` they are in."""
+
+    donors: tuple[int, ...]
+    kind: Stratum
+    classes: frozenset[int]
 
 
-def k_diff(centres: NDArray[np.float32], strata: Sequence[Stratum]) -> list[tuple[int, ...]]:
-    """For each class the classes whose surrogates it may wear: the dealt one, then those to try next.
+def shuffled(ids: Sequence[str], keyring: Keyring) -> Callable[[Sequence[int]], list[list[int]]]:
+    """The order of k-diff: persons by a keyed random permutation. `ids[i]` is person i's lasting name in this job."""
+    return lambda persons: [[one] for one in sorted(persons, key=lambda one: keyring.digest("lot", ids[one]))]
 
-    Within a stratum where that has two classes or more, else among its coarser relatives; a class that has none there
-    enters the cycle of its nearest kin. An empty tuple where there is no other class at all. `centres` (c, d) unit,
-    `strata[i]` of each class.
+
+def alike(templates: NDArray[np.float32], k: int) -> Callable[[Sequence[int]], list[list[int]]]:
+    """The order of k-same: groups of k to 2k-1 look-alikes, neighbouring groups one after the other.
+
+    `templates` (n, d) unit, of every person.
     """
-    first: list[int | None] = [None] * len(centres)
-    codes = _codes(strata)
-    depth = max((len(stratum) for stratum in strata), default=0)
-    for level in range(depth, -1, -1):
-        groups: dict[Stratum, list[int]] = {}
-        for number, stratum in enumerate(strata):
-            if first[number] is None:
-                groups.setdefault(stratum[:level], []).append(number)
-        for stratum in sorted(groups):
-            members = np.array(groups[stratum])
-            if len(members) < 2 and level > 0:
-                continue
-            if len(members) >= 2:
-                for number, other in zip(members, members[_derangement(centres[members])], strict=True):
-                    first[int(number)] = int(other)
-            elif len(centres) > 1:
-                # The last one alone enters the cycle of its kin, so that still no two classes wear one surrogate.
-                number = int(members[0])
-                other = _alternatives(centres, codes, number, number)[0]
-                first[number], first[other] = first[other], number
-    return [
-        () if dealt is None else (dealt, *_alternatives(centres, codes, number, dealt))
-        for number, dealt in enumerate(first)
-    ]
+
+    def order(persons: Sequence[int]) -> list[list[int]]:
+        if len(persons) < 2 * k:
+            return [list(persons)]
+        points = templates[list(persons)]
+        axis = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][0]
+        groups = sorted(microaggregate(points, k), key=lambda group: float((points[group] @ axis).mean()))
+        return [[persons[row] for row in group] for group in groups]
+
+    return order
 
 
-def _alternatives(centres: NDArray[np.float32], codes: NDArray[np.int64], number: int, dealt: int) -> tuple[int, ...]:
-    """The furthest other classes, of the same stratum first, then of one that begins alike; of many, every n-th."""
-    stride = -(-len(centres) // _EXACT_LIMIT)
-    others = np.arange(number % stride, len(centres), stride)
-    others = others[(others != number) & (others != dealt)]
-    similarity = centres[others] @ centres[number]
-    kin = np.cumprod(codes[others] == codes[number], axis=1).sum(axis=1)
-    return tuple(int(others[row]) for row in np.lexsort((similarity, -kin))[:ALTERNATIVES])
+def averages(kinds: Sequence[Stratum], donors: Sequence[Sequence[int]], k: int) -> list[Average]:
+    """Surrogates of at least k donors each: the donors of one class, or of several of a kind that have too few alone.
+
+    `kinds` and `donors` of each class. Classes whose kind has fewer than k donors give none.
+    """
+    made: list[Average] = []
+    for kind in sorted(set(kinds)):
+        found: list[Average] = []
+        people: list[int] = []
+        numbers: set[int] = set()
+        for number in [number for number, one in enumerate(kinds) if one == kind]:
+            people += donors[number]
+            numbers.add(number)
+            if len(people) >= k:
+                found.append(Average(tuple(sorted(people)), kind, frozenset(numbers)))
+                people, numbers = [], set()
+        if found and numbers:
+            last = found.pop()
+            found.append(Average(tuple(sorted({*last.donors, *people})), kind, last.classes | numbers))
+        made += found
+    return made
 
 
-def _codes(strata: Sequence[Stratum]) -> NDArray[np.int64]:
-    """(c, depth) Numbers that stand for the parts of each stratum; a part that is not there is like none."""
-    depth = max((len(stratum) for stratum in strata), default=0)
-    codes = np.empty((len(strata), depth), np.int64)
-    for level in range(depth):
-        parts = sorted({stratum[level] for stratum in strata if len(stratum) > level})
-        code_of = {part: code for code, part in enumerate(parts)}
-        codes[:, level] = [
-            code_of[stratum[level]] if len(stratum) > level else -1 - row for row, stratum in enumerate(strata)
-        ]
-    return codes
+def deal(made: Sequence[Average], kinds: Sequence[Stratum], ids: Sequence[str], keyring: Keyring) -> list[int | None]:
+    """Which of the surrogates each class wears: a uniform keyed draw among those of its kind that it has no part in.
 
-
-def _derangement(centres: NDArray[np.float32]) -> NDArray[np.int64]:
-    """A permutation (c,) without fixed points of least total cosine; exact to 2,000 classes, then by blocks."""
-    from scipy.optimize import linear_sum_assignment
-
-    count = len(centres)
-    if count > _EXACT_LIMIT:
-        # Blocks of distant classes: the sort along the main axis is cut in interleaved pieces, each dealt within.
-        axis = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)[2][0]
-        order = np.argsort(centres @ axis, kind="stable")
-        pieces = -(-count // _EXACT_LIMIT)
-        dealt = np.empty(count, np.int64)
-        for piece in range(pieces):
-            block = order[piece::pieces]
-            dealt[block] = block[_derangement(centres[block])]
-        return dealt
-    cost = centres @ centres.T
-    np.fill_diagonal(cost, _FORBIDDEN)
-    return np.asarray(linear_sum_assignment(cost)[1], np.int64)
+    Of a coarser kind where its own has no other; None where there is no other at all. `kinds` and `ids` of each class.
+    """
+    by_kind: dict[Stratum, list[int]] = {}
+    place: dict[tuple[Stratum, int], int] = {}
+    own = {number: index for index, one in enumerate(made) for number in one.classes}
+    for index, one in enumerate(made):
+        for level in range(len(one.kind) + 1):
+            listed = by_kind.setdefault(one.kind[:level], [])
+            place[one.kind[:level], index] = len(listed)
+            listed.append(index)
+    worn: list[int | None] = []
+    for number, kind in enumerate(kinds):
+        draw = int.from_bytes(keyring.digest("deal", ids[number]), "big")
+        worn.append(None)
+        for level in range(len(kind), -1, -1):
+            listed = by_kind.get(kind[:level], [])
+            skipped = place.get((kind[:level], own.get(number, -1)), len(listed))
+            others = len(listed) - (skipped < len(listed))
+            if others:
+                chosen = draw % others
+                worn[-1] = listed[chosen + (chosen >= skipped)]
+                break
+    return worn

@@ -1,18 +1,9 @@
-"""Strata (a gender, an age band) as tuples from coarse to fine, and who is nearest among the closest kin.
-
-Faces of one surrogate should be of one gender and age where that is possible; kinship therefore comes before
-similarity whenever something has to join something else.
-"""
+"""Strata (a gender, an age band) as tuples from coarse to fine: what several of them share."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
-
-from anonlib.privacy.nearest import nearest
 
 Stratum = tuple[str, ...]
 
@@ -45,30 +36,3 @@ def prevailing(strata: Sequence[Stratum]) -> Stratum:
         if 2 * count <= len(strata):
             return found
         found = (*found, part)
-
-
-def nearest_kin(
-    vectors: NDArray[np.float32],
-    strata: Sequence[Stratum],
-    bank: NDArray[np.float32],
-    bank_strata: Sequence[Stratum],
-    own: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:
-    """For each vector (q, d) the most similar row of `bank` (b, d) among those whose stratum is most kin to its own.
-
-    `own` (q,): the row of the bank that a vector is itself, and may not have.
-    """
-    found = np.empty(len(vectors), np.int64)
-    kinds = {stratum: number for number, stratum in enumerate(dict.fromkeys(bank_strata))}
-    kind = np.array([kinds[stratum] for stratum in bank_strata], np.int64)
-    asking: dict[Stratum, list[int]] = {}
-    for row, stratum in enumerate(strata):
-        asking.setdefault(stratum, []).append(row)
-    for stratum, rows in asking.items():
-        kin = np.array([kinship(stratum, other) for other in kinds])[kind]
-        # The closest kinship that leaves a choice beside the row itself.
-        closest = np.sort(kin)[-1 if own is None else -2]
-        candidates = np.flatnonzero(kin >= closest)
-        mine = None if own is None else np.searchsorted(candidates, own[rows])
-        found[rows] = candidates[nearest(vectors[rows], bank[candidates], mine)]
-    return found

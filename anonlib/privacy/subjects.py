@@ -106,7 +106,7 @@ def _joined(sums: Vectors, sizes: NDArray[np.float64], first: Numbers, second: N
     parent = np.arange(len(sums))
     best = np.empty(len(sums))
     partner = np.empty(len(sums), np.int64)
-    margin = _margins(sums, sizes, first, second, threshold)
+    margin = margins(sums, sizes, first, second, threshold)
     while True:
         near = margin >= 0
         first, second, margin = first[near], second[near], margin[near]
@@ -131,14 +131,14 @@ def _joined(sums: Vectors, sizes: NDArray[np.float64], first: Numbers, second: N
         moved = parent[first[touched]], parent[second[touched]]
         keys = np.minimum(*moved) * len(sums) + np.maximum(*moved)
         low, high = np.divmod(np.unique(keys[moved[0] != moved[1]]), len(sums))
-        margin = np.concatenate([margin[~touched], _margins(sums, sizes, low, high, threshold)])
+        margin = np.concatenate([margin[~touched], margins(sums, sizes, low, high, threshold)])
         first, second = np.concatenate([first[~touched], low]), np.concatenate([second[~touched], high])
     while (parent != parent[parent]).any():
         parent = parent[parent]
     return parent
 
 
-def _margins(
+def margins(
     sums: Vectors, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float
 ) -> NDArray[np.float64]:
     """(m,) How far the mean cosine of each pair of clusters lies above its bar."""

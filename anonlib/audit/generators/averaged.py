@@ -12,10 +12,10 @@ from anonlib.audit.generators.cast import Asked, Cast
 from anonlib.audit.generators.scanned import Photo
 from anonlib.audit.generators.sources import NOBODY, Painted, Targets, Wish, worn
 from anonlib.config import ConfigError
-from anonlib.pipeline.outfits import MAYBE_SAME_PERSON
 from anonlib.pipeline.surrogates import crop_and_mesh, happiness
 from anonlib.privacy.classes import form_classes
-from anonlib.privacy.ksame import class_centres
+from anonlib.privacy.ksame import alike
+from anonlib.privacy.microaggregation import group_means
 from anonlib.privacy.subjects import normalized
 from anonlib.synthesis.textures.average import Portrait, average, member_texture, portrait
 
@@ -32,14 +32,15 @@ class AverageSource:
             )
         points = cast.templates[known]
         strata = [cast.looks[number].stratum for number in known]
-        classes, _ = form_classes(points, strata, k=k, same_person=MAYBE_SAME_PERSON)
+        classes, _ = form_classes(np.ones(len(known), np.int64), strata, alike(points, k), k=k)
         self.members = [[known[member] for member in one.members] for one in classes]
         if len(self.members) < 2:
             raise ConfigError("the people form one class only, so nobody can wear another's; ask for a smaller --k")
+        means = group_means(self.identity(points), [one.members for one in classes])
         of_person = np.full(len(cast), NOBODY, np.int64)
         for number, members in enumerate(self.members):
             of_person[members] = number
-        self.targets: Targets | None = Targets(class_centres(self.identity(points), classes), of_person)
+        self.targets: Targets | None = Targets(normalized(means.astype(np.float32)), of_person)
         own = [member_texture([_portrait(row) for row in rows]) if rows else None for rows in cast.portraits]
         self.textures = [average([face for one in members if (face := own[one])]) for members in self.members]
         self.looks = [

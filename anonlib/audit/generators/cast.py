@@ -22,7 +22,7 @@ from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline.assignments import MAX_YAW
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.people import best_portraits, column, donor_faces_of, matrix, stratum_of
-from anonlib.privacy.classes import Stratum
+from anonlib.privacy.strata import Stratum
 from anonlib.privacy.subjects import by_label, templates
 from anonlib.records import EXPRESSIONS
 

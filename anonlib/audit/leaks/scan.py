@@ -34,12 +34,12 @@ from anonlib.config import SYNTHESIS_METHODS
 from anonlib.datasets import Sample, Shard, label
 from anonlib.faces.image import ImageProblem, Picture, decode
 from anonlib.pipeline import tables
-from anonlib.pipeline.certify import CERTIFICATE, CLASSES_TABLE, DRAWS_TABLE
+from anonlib.pipeline.certify import CERTIFICATE, CERTIFIED
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.places import RUN_NOTE, Room, scan_room
 from anonlib.pipeline.scan import try_to_read
-from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS, MANIFEST, MESH_POINTS, QUARANTINED
+from anonlib.records import MANIFEST, MESH_POINTS, QUARANTINED
 
 NO_ROW, QUARANTINED_OUT, WHOLE = "image without a row", "quarantined image", "whole original"
 HASH, KEY, PERSON, NAMED_KEY = "hash of an original", "original key", "person's label", "person's label in a key"
@@ -47,8 +47,7 @@ EMBEDDING, LEFT, OUTSIDE, ODD = "embedding", "original px in a face", "changed p
 STRAY = "file of nobody's"
 CHECKS = (*KINDS, STRAY, NO_ROW, QUARANTINED_OUT, WHOLE, HASH, KEY, PERSON, NAMED_KEY, EMBEDDING, ODD, LEFT, OUTSIDE)
 
-_TABLES = {CLASSES_TABLE: CERTIFIED_CLASSES, DRAWS_TABLE: CERTIFIED_DRAWS}
-_WELL_KNOWN = frozenset({RUN_NOTE, CERTIFICATE, *_TABLES})
+_WELL_KNOWN = frozenset({RUN_NOTE, CERTIFICATE, *CERTIFIED})
 
 Report = Callable[[str, Outcome, int], None]
 
@@ -105,9 +104,9 @@ class _Scan:
     def _shared_file(self, path: str, where: str) -> None:
         """A file that belongs to no shard: ours by name, or one that nobody vouches for."""
         self.tally.count(STRAY, where, path not in _WELL_KNOWN)
-        if path in _TABLES:
+        if path in CERTIFIED:
             data = self.release.read(path)
-            self._columns(data, where, _TABLES[path])
+            self._columns(data, where, CERTIFIED[path])
             self.shared.add(where, json.dumps(tables.from_bytes(data).to_pylist(), ensure_ascii=False, default=str))
             return
         if path not in _WELL_KNOWN and self.config.rekey:

@@ -159,7 +159,7 @@ def describe(session: Session, number: int) -> dict[str, Any]:
         "reason": row["reason"],
         "size": image.size,
         "released": row["output_sha256"] is not None,
-        "faces": [{name: face[name] for name in ("box", "method", "fallback", "reason")} for face in row["faces"]],
+        "faces": [{name: face[name] for name in ("box", "method", "fallback")} for face in row["faces"]],
         "allowed": session.allowed(number),
         "verdict": decision.verdict if decision else None,
         "boxes": decision.boxes if decision else session.suggested.get(number, []),

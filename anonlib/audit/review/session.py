@@ -30,7 +30,7 @@ from anonlib.config import JobConfig
 from anonlib.pipeline.decisions import Box, Decision, Verdict
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.reviewed import FOUND, Standing
+from anonlib.pipeline.reviewed import Standing
 
 MOST_QUARANTINED = 1000
 LEAST_SIDE = 4
@@ -110,7 +110,7 @@ class Session:
         """Whether the manifest says what was decided, or nothing where nothing was."""
         image, decision = self.images[number], self.decision(number)
         word = Standing.of_all([decision] if decision else []).word(image.shard, image.key)
-        hidden = {tuple(map(round, face["box"])) for face in image.row["faces"] if face["reason"] == FOUND}
+        hidden = {tuple(map(round, face["box"])) for face in image.row["faces"] if face["fallback"] == "review"}
         wanted = set(decision.boxes) if decision else set()
         return bool(image.row["review"] == word and (hidden == wanted or image.held_back))
 
@@ -191,7 +191,7 @@ class Session:
 
 
 def _change(old: Image, new: Image) -> Change:
-    hidden = sum(face["reason"] == FOUND for face in new.row["faces"])
+    hidden = sum(face["fallback"] == "review" for face in new.row["faces"])
     return Change(new.key, old.row["status"], new.row["status"], hidden, new.row["reason"])
 
 
