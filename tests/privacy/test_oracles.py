@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from made_people import people
 from numpy.typing import NDArray
+from oracles import faults, order_faults
 
 from anonlib.privacy.classes import form_classes
 from anonlib.privacy.microaggregation import group_means
-from anonlib.privacy.partition import faults, order_faults
 
 K = 5
 SAME = 0.999
