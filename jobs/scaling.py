@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import ceil
 
-from anonlib.pipeline.cells.bench import BARS
-from anonlib.pipeline.cells.hiding import BLOCK
-from anonlib.pipeline.cells.layout import FACES_A_CELL
-from anonlib.pipeline.cells.stage import HELD_BYTES
 from anonlib.pipeline.people import PORTRAITS_A_DONOR
+from anonlib.pipeline.plan import BLOCK
 from anonlib.pipeline.runner import WAVE
 
 GIB, TIB = 2**30, 2**40
 ACTORS = (64, 256, 1024)
 LENDING, DONORS_A_CLASS = 0.6, 6
 """Share of people with a portrait worth averaging, and how many of them a class of k = 5 has."""
-LARGEST = 1.6
-"""Times the mean that the largest cell holds."""
 WORN = 0.9
 """Faces that are replaced; the others are redacted."""
-FACES = (100_000, 1_000_000, 10_000_000, 130_000_000)
+FACES = (100_000, 1_000_000, 5_000_000, 10_000_000, 130_000_000)
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,22 @@ class Dataset:
     def classes(self) -> int:
         return round(LENDING * self.people / DONORS_A_CLASS)
 
+    @property
+    def portraits(self) -> int:
+        """Portraits that the surrogates of all classes are averaged from."""
+        return self.classes * DONORS_A_CLASS * PORTRAITS_A_DONOR
+
+    @property
+    def tables_read(self) -> float:
+        """Shard tables that the blocks of surrogates read: of each block's portraits, in shards at random."""
+        portraits = min(self.classes, BLOCK) * DONORS_A_CLASS * PORTRAITS_A_DONOR
+        return self.classes / BLOCK * shards_hit(portraits, self.shards)
+
+
+def shards_hit(portraits: int, shards: int) -> float:
+    """The expected number of shards in which so many portraits lie, each in a shard drawn at random."""
+    return shards * (1 - (1 - 1 / shards) ** portraits)
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -68,17 +79,14 @@ class Costs:
     describe_a_face: float = 33.0
     render_a_photo: float = 5.0
     render_a_face: float = 45.0
-    whole_plan_a_face: float = 0.27
-    cells_plan_a_face: float = 1.0
+    plan_a_face: float = 0.27
+    table_searched: float = 7.5
     surrogate_a_portrait: float = 25.0
     scanned_bytes_a_face: int = 31_300
     plan_bytes_a_face: int = 8_200
-    portrait_bytes: int = 30_000
     surrogate_bytes: int = 195_600
-    fragment_bytes: int = 800
     manifest_bytes_a_photo: int = 320
-    whole_plan_memory_a_face: int = 3_600
-    cell_memory_a_face: int = 6_500
+    plan_memory_a_face: int = 3_600
     driver_ms_a_unit: float = 5.2
     driver_bytes_a_unit: int = 9_000
     certificate_bytes_a_person: int = 280
@@ -99,7 +107,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's core-hours, bytes read and written, and requests."""
+    """A stage's core-hours, bytes read and written, and requests; a `whole` stage runs in one process."""
 
     name: str
     hours: float
@@ -107,59 +115,53 @@ class Stage:
     written: float
     puts: float
     gets: float
+    whole: bool = False
+
+    def hours_at(self, actors: int) -> float:
+        """Hours from its begin to its end with so many actors."""
+        return self.hours if self.whole else self.hours / actors
 
 
 def stages(data: Dataset, costs: Costs) -> list[Stage]:
-    """The stages of k-diff with averaged faces, the plan in cells."""
+    """The stages of k-diff with averaged faces."""
     hour = 3_600_000.0
-    photos, faces = data.images, data.total_faces
-    cells = batches = max(1, ceil(faces / FACES_A_CELL))
-    portraits = PORTRAITS_A_DONOR * LENDING * data.people
-    classes = data.classes
-    blocks = ceil(classes / BLOCK)
-    sent = min(portraits, blocks * ceil(portraits * costs.portrait_bytes / HELD_BYTES))
-    passed = faces * costs.fragment_bytes * (1 + 0.5 * len(BARS))
-    originals = photos * data.image_bytes
+    photos, faces, shards = data.images, data.total_faces, data.shards
+    blocks = ceil(data.classes / BLOCK)
+    originals, scanned = photos * data.image_bytes, faces * costs.scanned_bytes_a_face
     scan = photos * (costs.decode_a_megapixel * data.megapixels + costs.detect_a_photo) + faces * costs.describe_a_face
+    surrogates = data.tables_read * costs.table_searched + data.portraits * costs.surrogate_a_portrait
     render = photos * (
         (costs.decode_a_megapixel + costs.encode_a_megapixel) * data.megapixels
         + costs.render_a_photo
         + costs.detect_a_photo * data.with_faces
     )
     render += faces * costs.render_a_face
-    crossings = cells * batches * 3 + cells * cells * (len(BARS) + 1)
     return [
-        Stage(
-            "scan",
-            scan / hour,
-            originals,
-            faces * costs.scanned_bytes_a_face,
-            3 * data.shards,
-            data.shards,
-        ),
+        Stage("scan", scan / hour, originals, scanned, 3 * shards, shards),
         Stage(
             "plan",
-            faces * costs.cells_plan_a_face / hour,
-            2 * faces * costs.scanned_bytes_a_face + passed,
-            passed + faces * costs.plan_bytes_a_face + portraits * costs.portrait_bytes,
-            crossings + sent + data.shards,
-            crossings + 3 * data.shards,
+            faces * costs.plan_a_face / hour,
+            2 * scanned,
+            faces * costs.plan_bytes_a_face,
+            shards + blocks,
+            2 * shards,
+            whole=True,
         ),
         Stage(
             "surrogates",
-            portraits * costs.surrogate_a_portrait / hour,
-            portraits * costs.portrait_bytes,
-            classes * costs.surrogate_bytes,
-            classes + blocks,
-            sent,
+            surrogates / hour,
+            data.tables_read * scanned / shards,
+            data.classes * costs.surrogate_bytes,
+            data.classes + blocks,
+            data.tables_read + blocks,
         ),
         Stage(
             "render",
             render / hour,
             originals + faces * costs.plan_bytes_a_face + WORN * faces * costs.surrogate_bytes,
             originals + photos * costs.manifest_bytes_a_photo,
-            3 * data.shards,
-            11 * data.shards + WORN * faces,
+            3 * shards,
+            11 * shards + WORN * faces,
         ),
     ]
 
@@ -167,39 +169,34 @@ def stages(data: Dataset, costs: Costs) -> list[Stage]:
 def cost_table(data: Dataset, costs: Costs, prices: Prices) -> list[str]:
     """Markdown: a row for each stage, and the sum."""
     rows = stages(data, costs)
-    total = Stage("all", *(sum(getattr(row, field.name) for row in rows) for field in fields(Stage)[1:]))
     lines = [
         "| stage | core-hours | " + " | ".join(f"h at {actors}" for actors in ACTORS),
         "|---|---:|" + "---:|" * (len(ACTORS) + 5),
     ]
     lines[0] += " | read, TiB | written, TiB | PUT, M | GET, M | $ spot (on demand) |"
-    for row in [*rows, total]:
-        requests = row.puts * prices.put + row.gets * prices.get
-        spot, demand = (row.hours * price + requests for price in (prices.spot_vcpu_hour, prices.vcpu_hour))
-        hours = " | ".join(f"{row.hours / actors:,.1f}" for actors in ACTORS)
+    for name, group in [*((row.name, [row]) for row in rows), ("all", rows)]:
+        core_hours, read, written, puts, gets = (
+            sum(getattr(row, field) for row in group) for field in ("hours", "read", "written", "puts", "gets")
+        )
+        requests = puts * prices.put + gets * prices.get
+        spot, demand = (core_hours * price + requests for price in (prices.spot_vcpu_hour, prices.vcpu_hour))
+        hours = " | ".join(f"{sum(row.hours_at(actors) for row in group):,.1f}" for actors in ACTORS)
         lines.append(
-            f"| {row.name} | {row.hours:,.0f} | {hours} | {row.read / TIB:,.1f} | {row.written / TIB:,.1f} "
-            f"| {row.puts / 1e6:,.1f} | {row.gets / 1e6:,.1f} | {spot:,.0f} ({demand:,.0f}) |"
+            f"| {name} | {core_hours:,.0f} | {hours} | {read / TIB:,.1f} | {written / TIB:,.1f} "
+            f"| {puts / 1e6:,.1f} | {gets / 1e6:,.1f} | {spot:,.0f} ({demand:,.0f}) |"
         )
     kept = sum(row.written for row in rows) / GIB
     return [*lines, "", f"Kept for a month, workspace and release: ${kept * prices.gib_month:,.0f}."]
 
 
-def plan_table(costs: Costs) -> list[str]:
-    """Markdown: a plan's memory and time by faces, whole and in cells."""
-    lines = [
-        "| faces | whole: GiB | whole: h of one core | cells | GiB a unit | h of one core | h of 256 cores |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+def plan_table(data: Dataset, costs: Costs) -> list[str]:
+    """Markdown: what the plan of so many faces takes, in one process, and what surrogates read after it."""
+    lines = ["| faces | plan: GiB | plan: h of one core | surrogates read, TiB |", "|---:|---:|---:|---:|"]
     for faces in FACES:
-        cells = ceil(faces / FACES_A_CELL)
-        unit = costs.cell_memory_a_face * min(faces, LARGEST * FACES_A_CELL) / GIB
-        whole, parts = (faces * ms / 3.6e6 for ms in (costs.whole_plan_a_face, costs.cells_plan_a_face))
-        memory = faces * costs.whole_plan_memory_a_face / GIB
-        lines.append(
-            f"| {faces:,} | {memory:,.1f} | {whole:,.2f} | {cells:,} | {unit:,.1f} "
-            f"| {parts:,.2f} | {parts / min(256, cells):,.2f} |"
-        )
+        part = replace(data, images=round(faces / data.faces))
+        plan, surrogates = stages(part, costs)[1:3]
+        memory = faces * costs.plan_memory_a_face / GIB
+        lines.append(f"| {faces:,} | {memory:,.1f} | {plan.hours:,.2f} | {surrogates.read / TIB:,.1f} |")
     return lines
 
 
@@ -238,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
     asked = vars(parser.parse_args(arguments))
     data, costs, prices = (group(**{field.name: asked[field.name] for field in fields(group)}) for group in groups)
-    print("\n".join([*cost_table(data, costs, prices), "", *plan_table(costs), "", *limits_table(data, costs)]))
+    print("\n".join([*cost_table(data, costs, prices), "", *plan_table(data, costs), "", *limits_table(data, costs)]))
     return 0
 
 

@@ -50,13 +50,13 @@ def join(bank: Bank, embeddings: Vectors, *, threshold: float) -> Numbers:
     group = cluster(embeddings, threshold=threshold)
     groups = int(group.max(initial=-1)) + 1
     arrived = bank_of(embeddings, group, groups)
-    like = most_like(arrived, bank, threshold)
+    like = _most_like(arrived, bank, threshold)
     fresh = like < 0
     like[fresh] = len(bank) + np.arange(np.count_nonzero(fresh))
     return like[group]
 
 
-def most_like(arrived: Bank, bank: Bank, threshold: float) -> Numbers:
+def _most_like(arrived: Bank, bank: Bank, threshold: float) -> Numbers:
     """(groups,) The subject of `bank` that each group looks like most, the lower number in a tie; -1 if like none."""
     if len(bank) == 0:
         return np.full(len(arrived), -1)

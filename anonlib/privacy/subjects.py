@@ -56,24 +56,7 @@ def cluster(
     sizes = np.bincount(number).astype(np.float64)
     if len(first) < len(means):
         means = means[first]
-    sums = means * sizes[:, None].astype(np.float32)
-    return _agglomerated(means, sums, sizes, threshold, neighbours, exact_below)[number]
-
-
-def agglomerate(sums: Vectors, sizes: Numbers, *, threshold: float) -> Numbers:
-    """Cluster numbers (N,) of clusters that were begun elsewhere: `sums` (N, d) of their unit embeddings, `sizes` (N,).
-
-    The mean cosine of two clusters comes from sums and sizes alone, so what was joined goes on as if it never stopped.
-    """
-    grown = np.array(sums, np.float32)
-    return _agglomerated(normalized(grown), grown, sizes.astype(np.float64), threshold, _NEIGHBOURS, EXACT_BELOW)
-
-
-def _agglomerated(
-    means: Vectors, sums: Vectors, sizes: NDArray[np.float64], threshold: float, neighbours: int, exact_below: int
-) -> Numbers:
-    """Cluster numbers (n,) in order of the first of each; `sums` and `sizes` are used up."""
-    number, asking = np.arange(len(means)), None
+    sums, asking = means * sizes[:, None].astype(np.float32), None
     while True:
         pairs = close_pairs(means, asking, count=neighbours, floor=threshold, exact_below=exact_below)
         root = _joined(sums, sizes, *pairs, threshold)

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_people import lookalikes, people, strata
 from numpy.typing import NDArray
+from oracles import faults, order_faults
 
 from anonlib.privacy.classes import form_classes, with_guests
-from anonlib.privacy.partition import faults, order_faults
 
 cases = st.tuples(st.integers(2, 6), st.integers(0, 60), st.integers(0, 10_000))
 

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_people import people, strata
+from oracles import faults
 
 from anonlib.privacy.classes import EquivalenceClass, form_classes
 from anonlib.privacy.growth import extend, intersections
-from anonlib.privacy.partition import faults
 from anonlib.privacy.subjects import normalized
 
 K = 5
