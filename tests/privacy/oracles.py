@@ -1,4 +1,4 @@
-"""What is wrong with classes that should hide every person among k: a checker that knows nothing of how they were made."""
+"""What is wrong with classes that should hide every person among k, judged apart from how they were made."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -42,7 +42,9 @@ def order_faults(form: Callable[[NDArray[np.float32]], Members], templates: NDAr
     for order in (numbers[::-1], np.roll(numbers, len(numbers) // 3), np.argsort(numbers % 3, kind="stable")):
         seen = _companions(form(templates[order]), order)
         moved |= {one for one in range(len(templates)) if expected.get(one) != seen.get(one)}
-    return [f"subject {one} is grouped otherwise when the subjects are listed in another order" for one in sorted(moved)]
+    return [
+        f"subject {one} is grouped otherwise when the subjects are listed in another order" for one in sorted(moved)
+    ]
 
 
 def _companions(groups: Members, subject_of: NDArray[np.int64]) -> dict[int, frozenset[int]]:

@@ -15,6 +15,7 @@ from anonlib.privacy.certificate import (
     VERSION,
     Certificate,
     Counts,
+    Scope,
     Table,
     Untrue,
     canonical,
@@ -39,7 +40,8 @@ ONE = Certificate(
     counts=Counts(shards=1, images=2, released=2, faces=3, replaced=2, solid=1),
     models={"centerface": {"sha256": "ef" * 32, "licence": "MIT"}},
     merkle_root="01" * 32,
-    table=Table("classes.parquet", "23" * 32, 4),
+    tables=(Table("classes.parquet", "23" * 32, 4), Table("surrogates.parquet", "45" * 32, 3)),
+    scope=Scope(20, 24, 18, {"female, age-0": 12, "male, age-1": 8}),
 )
 
 json_values = st.recursive(
@@ -178,7 +180,8 @@ CHANGES = {
     "counts": Counts(),
     "models": {},
     "merkle_root": "00" * 32,
-    "table": None,
+    "tables": (),
+    "scope": None,
     "public_key": public_key(b"another secret of sixteen"),
     "signature": "00" * 64,
 }
@@ -227,3 +230,15 @@ def test_a_key_given_twice_is_not_read_one_way_and_signed_another() -> None:
     data = signed(ONE, SECRET).to_bytes().replace(b'"anonlib":"0.1.0"', b'"anonlib":"0.1.0","anonlib":"0.1.0"')
     with pytest.raises(Untrue, match="canonical form"):
         Certificate.from_bytes(data)
+
+
+def test_a_certificate_of_version_1_is_read_and_written_in_its_own_form() -> None:
+    """It had one table at most, and no scope; its signature is over that form."""
+    first = signed(replace(ONE, version=1, tables=ONE.tables[:1], scope=None), SECRET)
+    document = json.loads(first.to_bytes())
+    assert document["table"]["path"] == "classes.parquet" and not {"tables", "scope"} & set(document)
+    read = Certificate.from_bytes(first.to_bytes())
+    assert read == first
+    check_signature(read)
+    bare = signed(replace(ONE, version=1, tables=(), scope=None), SECRET)
+    assert json.loads(bare.to_bytes())["table"] is None and Certificate.from_bytes(bare.to_bytes()) == bare

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
+from anonlib.privacy.effective import effective_k
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.privacy.dp import Mechanism, draw_id, epsilon_of, identities
-from anonlib.privacy.effective import effective_k
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ledger import Budget, Entry, Spent, entry, refusal, spent, suspected_people
 from anonlib.privacy.subjects import normalized
