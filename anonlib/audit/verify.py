@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from anonlib.audit.contents import Expected, check_folder, check_parquet, check_tar
+from anonlib.audit.first_version import CLASSES_1, MANIFEST_1, TELLS_MORE, PairedClasses, PairedRow
 from anonlib.audit.statement import Statement, read_statement
 from anonlib.audit.untrusted import Marker, Note, parsed, read, rows_of, shards_of
 from anonlib.config import MethodConfig
@@ -43,7 +44,6 @@ from anonlib.privacy.conditions import (
     Tally,
     wardrobe_of,
 )
-from anonlib.privacy.conditions_v1 import TELLS_MORE, PairedClasses, PairedRow
 from anonlib.records import (
     CERTIFIED_DRAWS,
     CONFIRMED,
@@ -55,7 +55,6 @@ from anonlib.records import (
     SOLID,
     WITHHELD,
 )
-from anonlib.records_v1 import CLASSES_1, MANIFEST_1
 from anonlib.storage import NotFound, Storage
 
 _WITHOUT_PROOF = {

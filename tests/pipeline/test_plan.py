@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from runs import Run, contents, run_job
 
 from anonlib.config import JobConfig
 from anonlib.pipeline.job import Job, JobError
-from anonlib.records import ASSIGNMENTS, CLASSES, SUBJECTS
+from anonlib.records import ASSIGNMENTS, CLASSES, SUBJECTS, SURROGATES
 
 Rows = list[dict[str, Any]]
 
@@ -34,7 +34,7 @@ def subjects(finished: Run) -> Rows:
 
 @pytest.fixture(scope="module")
 def classes(finished: Run) -> Rows:
-    return rows(finished, "plan/*/classes/*.parquet")
+    return rows(finished, "plan/*/classes.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -59,28 +59,53 @@ def test_faces_of_one_label_are_one_subject(faces: Rows, subjects: Rows) -> None
     assert len({next(iter(found)) for found in of_label.values()}) == 12
 
 
-def test_every_class_has_k_distinct_donors(classes: Rows, finished: Run) -> None:
-    assert classes
+@pytest.fixture(scope="module")
+def surrogates(finished: Run) -> Rows:
+    return rows(finished, "plan/*/surrogate_plans/*.parquet")
+
+
+def test_every_class_hides_k_persons_and_every_surrogate_has_k_donors(
+    classes: Rows, surrogates: Rows, finished: Run
+) -> None:
+    k = finished.config.method.k
+    assert classes and surrogates
     for one in classes:
-        assert len(set(one["donors"])) == len(one["donors"]) >= finished.config.method.k
-        assert set(one["donors"]) <= set(one["members"])
-        assert one["k"] == len(one["members"]) >= one["effective_k"]
+        assert len(one["members"]) >= one["effective_k"] >= k
+    for one in surrogates:
+        assert len(set(one["donors"])) == len(one["donors"]) >= k
         assert len(one["portraits"]) == len(one["donors"]) and all(one["portraits"])
+    assert {one["surrogate_id"] for one in surrogates} == {one["surrogate"] for one in classes}
 
 
-def test_no_subject_is_in_two_classes(classes: Rows, subjects: Rows) -> None:
+def test_no_person_is_in_two_classes(classes: Rows, subjects: Rows) -> None:
     members = [member for one in classes for member in one["members"]]
     assert len(members) == len(set(members))
-    of_subject = {subject["subject_id"]: subject["class_id"] for subject in subjects if subject["class_id"]}
-    assert of_subject == {member: one["class_id"] for one in classes for member in one["members"]}
+    of_person = {subject["person_id"]: subject["class_id"] for subject in subjects if subject["class_id"]}
+    assert of_person == {member: one["class_id"] for one in classes for member in one["members"]}
 
 
-def test_nobody_wears_the_surrogate_of_a_class_they_gave_to(classes: Rows, subjects: Rows, assignments: Rows) -> None:
-    owner = {face: subject["subject_id"] for subject in subjects for face in subject["faces"]}
-    gave = {one["class_id"]: set(one["donors"]) for one in classes}
-    worn = [(owner[row["face_id"]], other) for row in assignments for other in row["surrogates"] or ()]
-    assert worn
-    assert all(subject not in gave[other] for subject, other in worn)
+def test_effective_k_counts_the_photos_that_show_the_surrogate(
+    classes: Rows, subjects: Rows, assignments: Rows
+) -> None:
+    person = {face: subject["person_id"] for subject in subjects for face in subject["faces"]}
+    shown = Counter(person[row["face_id"]] for row in assignments if row["surrogates"])
+    for one in classes:
+        photos = [shown[member] for member in one["members"]]
+        assert min(photos) > 0
+        assert one["effective_k"] == min(len(photos), sum(photos) // max(photos))
+
+
+def test_all_faces_of_a_class_wear_one_surrogate(classes: Rows, assignments: Rows) -> None:
+    worn = {one["class_id"]: one["surrogate"] for one in classes}
+    replaced = [row for row in assignments if row["method"] == "k-diff"]
+    assert replaced and all(row["surrogates"] == [worn[row["class_id"]]] for row in replaced)
+
+
+def test_nobody_wears_a_surrogate_that_they_gave_to(subjects: Rows, surrogates: Rows, assignments: Rows) -> None:
+    person = {face: subject["person_id"] for subject in subjects for face in subject["faces"]}
+    gave = {one["surrogate_id"]: set(one["donors"]) for one in surrogates}
+    worn = [(person[row["face_id"]], other) for row in assignments for other in row["surrogates"] or ()]
+    assert worn and all(who not in gave[other] for who, other in worn)
 
 
 def test_what_is_not_replaced_is_redacted_with_a_reason(assignments: Rows) -> None:
@@ -90,7 +115,12 @@ def test_what_is_not_replaced_is_redacted_with_a_reason(assignments: Rows) -> No
 
 
 def test_tables_have_their_schemas(finished: Run) -> None:
-    for pattern, schema in (("subjects", SUBJECTS), ("classes/*", CLASSES), ("assignments/*", ASSIGNMENTS)):
+    for pattern, schema in (
+        ("subjects", SUBJECTS),
+        ("classes", CLASSES),
+        ("surrogate_plans/*", SURROGATES),
+        ("assignments/*", ASSIGNMENTS),
+    ):
         for path in finished.workspace.glob(f"plan/*/{pattern}.parquet"):
             assert pq.read_schema(path).equals(schema)
 
@@ -99,7 +129,7 @@ def test_the_plans_digest_covers_its_tables(finished: Run) -> None:
     (marker,) = finished.workspace.glob("plan/*/commits/plan.json")
     plan = json.loads(marker.read_text())
     assert len(plan["digest"]) == 64
-    assert all((marker.parent.parent / "classes" / f"{block}.parquet").exists() for block in plan["blocks"])
+    assert all((marker.parent.parent / "surrogate_plans" / f"{block}.parquet").exists() for block in plan["blocks"])
 
 
 def test_labels_stay_in_the_scan(finished: Run) -> None:
@@ -112,7 +142,7 @@ def test_too_few_people_are_all_redacted(finished: Run, tmp_path: Path) -> None:
     run = run_job(finished.input, tmp_path, method={"name": "k-diff", "k": 50})
     planned = rows(run, "plan/*/assignments/*.parquet")
     assert {row["method"] for row in planned} == {"solid"}
-    assert any("fewer than 50 subjects" in row["reason"] for row in planned)
+    assert any("fewer than 50 persons" in row["reason"] for row in planned)
     assert run.summary.fallbacks == run.summary.faces and run.summary.code == 0
 
 

@@ -1,4 +1,4 @@
-"""The class table of releases before schema version 2, and its conditions.
+"""Releases of schema version 1: their tables, and the conditions on their class table.
 
 A row of it pairs the surrogate that a class wears with the one that was made of the class, so it leads from a released
 face to the average of its own class (a re-identification of 12 % of people where the faces alone give .2 %). Such
@@ -9,14 +9,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from anonlib.config import MethodConfig
 from anonlib.privacy.certificate import Untrue
 from anonlib.privacy.conditions import DIGEST, Face, Persons, no_epsilon, short
+from anonlib.records import MANIFEST, SIMILARITY
 
 TELLS_MORE = (
     "that it keeps its people: this release was made before schema version 2, and its tables tell more than they "
     "should. classes.parquet leads from a released face to the average of its own class, and the manifest's figures "
     "depend on the original faces; make the release again"
+)
+
+
+_FACE = pa.struct(
+    [
+        ("box", pa.list_(pa.float32())),
+        ("score", pa.float32()),
+        ("method", pa.string()),
+        ("method_version", pa.string()),
+        ("k", pa.int32()),
+        ("epsilon", pa.float32()),
+        ("surrogate_digest", pa.string()),
+        ("mask_coverage", pa.float32()),
+        ("similarity", pa.list_(SIMILARITY)),
+        ("detected_again", pa.bool_()),
+        ("fallback", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+MANIFEST_1 = pa.schema([pa.field("faces", pa.list_(_FACE)) if field.name == "faces" else field for field in MANIFEST])
+
+CLASSES_1 = pa.schema(
+    [
+        ("class", pa.string()),
+        ("people", pa.list_(pa.string())),
+        ("weights", pa.list_(pa.float64())),
+        ("k", pa.int32()),
+        ("effective_k", pa.int32()),
+        ("made", pa.string()),
+        ("wears", pa.string()),
+    ]
 )
 
 

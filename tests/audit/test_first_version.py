@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anonlib.audit.first_version import PairedClasses, PairedRow
 from anonlib.config import MethodConfig
 from anonlib.privacy.certificate import Untrue
 from anonlib.privacy.conditions import Face
-from anonlib.privacy.conditions_v1 import PairedClasses, PairedRow
 
 
 def name(*parts: object) -> str:
