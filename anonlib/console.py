@@ -120,7 +120,7 @@ def print_status(status: Status) -> None:
 
 def print_verified(found: Verified) -> None:
     """What a release proves of itself, and what it cannot."""
-    from anonlib.audit.verify import in_words, unproved
+    from anonlib.audit.verify import in_words, scope_in_words, unproved
 
     certificate, counts = found.certificate, found.certificate.counts
     images = {"released": counts.released, "without a face": counts.no_face, "quarantined": counts.quarantined}
@@ -128,6 +128,7 @@ def print_verified(found: Verified) -> None:
     rows = [
         ("release", f"{certificate.release}, made by anonlib {certificate.anonlib}; all is as its certificate says"),
         ("claim", f"{claim}; by {method}, of {counts.replaced:,} of {counts.faces:,} faces"),
+        *([("", scope_in_words(certificate.scope))] if certificate.scope and certificate.claim.kind != "none" else []),
         ("images", _sum(counts.images, images)),
         ("files", f"{found.files:,}, each as signed, and no other"),
     ]

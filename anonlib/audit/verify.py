@@ -32,7 +32,7 @@ from anonlib.pipeline.certify import (
     tables_of,
 )
 from anonlib.pipeline.places import RUN_NOTE, STATEMENT, Room, sha256
-from anonlib.privacy.certificate import Certificate, Untrue, check_signature, merkle_root
+from anonlib.privacy.certificate import Certificate, Scope, Untrue, check_signature, merkle_root
 from anonlib.privacy.claims import Claim, claim_of
 from anonlib.privacy.conditions import (
     Classes,
@@ -119,6 +119,18 @@ def in_words(claim: Claim) -> str:
     return ", ".join([claim.kind, *(f"{name} = {value}" for name, value in numbers.items() if value is not None)])
 
 
+def scope_in_words(scope: Scope) -> str:
+    """`among 49 persons (48 by label) of 6 kinds of gender and age, 5 to 12 a kind`: whom a claim compares."""
+    kinds = scope.strata.values()
+    formed = (
+        "all by label" if scope.labelled == scope.subjects else f"{scope.labelled} of {scope.subjects} parts by label"
+    )
+    return (
+        f"among {scope.persons} persons ({formed}), each within one of {len(kinds)} kinds of gender and age, "
+        f"of {min(kinds, default=0)} to {max(kinds, default=0)} persons"
+    )
+
+
 def unproved(found: Verified) -> list[str]:
     """What a release cannot prove of itself, in sentences."""
     counts, method = found.certificate.counts, found.certificate.method["name"]
@@ -129,9 +141,17 @@ def unproved(found: Verified) -> list[str]:
         )
     if found.certificate.version == 1:
         said.append(TELLS_MORE)
-    if found.certificate.tables:
-        said.append("who the people are, and that no two are one: their templates stay with the maker")
-        said.append("that each picture shows the surrogate which its row names: surrogates stay with the maker")
+    paths = {table.path for table in found.certificate.tables}
+    if paths:
+        said.append(
+            "who the people are, that no two are one, and that each has a face here: templates stay with the maker"
+        )
+    if CLASSES_TABLE in paths:
+        said.append("the effective k of a class: how many photos each person has stays with the maker")
+    if DRAWS_TABLE in paths:
+        said.append("that identities were drawn at random, and one for each person: the key stays with the maker")
+    said.append("that each picture shows what its row says: originals and surrogates stay with the maker")
+    said.append("that no image is missing, and what other releases of the same people add to this one")
     if found.audit is None:
         said.append("how it stands up to attacks: nobody has audited it (`anonlib audit`)")
     said.append("that every face was found, and that hair, clothes and background give nobody away")
