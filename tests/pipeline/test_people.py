@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from anonlib.config import MethodConfig
 from anonlib.pipeline.label_check import check_labels
-from anonlib.pipeline.people import SAME_PERSON, People, people_of, same_person
+from anonlib.pipeline.people import SAME_PERSON, People, people_of, persons_of, same_person
+from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.subjects import normalized
 
@@ -79,3 +81,52 @@ def test_a_larger_crowd_takes_more_likeness() -> None:
     heights = [same_person(faces) for faces in (0, 10, 50, 100, 10_000)]
     assert heights == sorted(heights)
     assert heights[0] > 0.9
+
+
+def split(labels: list[str | None]) -> People:
+    """Two parts of one person that clustering leaves apart (mean cosine .9), and two strangers."""
+    axes = np.eye(4, 128)
+    angle = np.arccos(0.9) / 2
+    parts = [np.cos(angle) * axes[0] + sign * np.sin(angle) * axes[1] for sign in (1, 1, -1, -1)]
+    embedding = np.array([*parts, axes[2], axes[3]], np.float32)
+    columns = {
+        "face_id": pa.array([f"s/{row}#0" for row in range(6)], pa.string()),
+        "label": pa.array(labels, pa.string()),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embedding.ravel()), 128),
+        "female": pa.array([0.9, 0.9, 0.4, 0.4, 0.9, 0.1], pa.float32()),
+        "age": pa.array([30.0, 30.0, 40.0, 40.0, 30.0, 30.0], pa.float32()),
+    }
+    return people_of(pa.table(columns), KEYRING)
+
+
+def test_subjects_that_may_be_one_person_are_one_person_with_one_stratum() -> None:
+    found = split([None] * 6)
+    assert found.of_face.tolist() == [0, 0, 1, 1, 2, 3]
+    persons = persons_of(found, np.array([True, True, True, False, False, True]))
+    assert persons.of_face.tolist() == [0, 0, 0, 0, 1, 2]
+    assert persons.strata == [("female", "age-1"), ("female", "age-0"), ("male", "age-0")]
+    assert persons.photos.tolist() == [3, 0, 1]
+    assert persons.sure.tolist() == [False, True, True]
+    assert np.allclose(persons.template[0], np.eye(1, 128)[0], atol=1e-6)
+
+
+def test_tied_subjects_share_one_draw() -> None:
+    """m draws of one person would cost m times epsilon (REVIEW-claims, finding 4)."""
+    found = split([None] * 6)
+    persons = persons_of(found, np.ones(6, bool))
+    drawn = identities(
+        mechanism_of(MethodConfig(name="dp-uniform", texture="ksame-net")), persons.template, persons.ids, KEYRING
+    )
+    assert len({drawn[person].tobytes() for person in persons.of_face[:4]}) == 1
+    assert len({drawn[person].tobytes() for person in persons.of_face}) == 3
+
+
+def test_two_labels_are_two_persons_however_alike() -> None:
+    assert persons_of(split(["a", "a", "b", "b", None, None]), np.ones(6, bool)).labels == ["a", "b", None, None]
+
+
+def test_persons_that_a_ledger_knows_as_one_are_one() -> None:
+    found = split([None] * 6)
+    persons = persons_of(found, np.ones(6, bool), ["x", "y", "x"])
+    assert persons.of_face.tolist() == [0, 0, 0, 0, 1, 0]
+    assert persons.photos.tolist() == [5, 1]
