@@ -39,6 +39,7 @@ IMAGES = pa.schema(
     [
         ("key", pa.string()),
         ("position", pa.int64()),
+        ("reason", pa.string()),
         ("problem", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
@@ -196,6 +197,8 @@ ACCOUNTS = pa.schema(
     ]
 )
 
+REASONS = pa.schema([("key", pa.string()), ("reason", pa.string()), ("sentence", pa.string())])
+
 SIMILARITY = pa.struct([("recognizer", pa.string()), ("to_source", pa.float32()), ("threshold", pa.float32())])
 
 MANIFEST_FACE = pa.struct(
@@ -252,6 +255,7 @@ CERTIFIED_DRAWS = pa.schema([("digest", pa.string()), ("epsilon", pa.float64())]
 RESTRICTED = {
     "inventory": INVENTORY,
     "images": IMAGES,
+    "reasons": REASONS,
     "faces": FACES,
     "subjects": SUBJECTS,
     "classes": CLASSES,

@@ -138,11 +138,11 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def lasting(folder: Path) -> dict[str, str]:
-    """Those contents of a workspace or release that any two runs share: all but what each spent and left unfinished."""
+    """Those contents of a workspace or release that any two runs share: not what each spent, met and left unfinished."""
     return {
         path: digest
         for path, digest in contents(folder).items()
-        if not path.startswith("spending/") and not Path(path).name.startswith(OURS)
+        if not path.startswith(("spending/", "failures/")) and not Path(path).name.startswith(OURS)
     }
 
 

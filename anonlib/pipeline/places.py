@@ -96,6 +96,11 @@ def plan_room(places: Places, key: str) -> Room:
     return Room(places.workspace, f"plan/{key[:16]}")
 
 
+def render_room(places: Places, key: str) -> Room:
+    """What a render notes in the workspace: reasons/SHARD, in sentences that must not leave it."""
+    return Room(places.workspace, f"render/{key[:16]}")
+
+
 def release_room(places: Places) -> Room:
     return Room(places.release, "")
 

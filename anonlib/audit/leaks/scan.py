@@ -26,7 +26,7 @@ from anonlib.audit.leaks import vectors
 from anonlib.audit.leaks.containers import carried, is_picture
 from anonlib.audit.leaks.haystack import Haystack, contains, spellings, tells, text_of, without
 from anonlib.audit.leaks.items import Item, items_of
-from anonlib.audit.leaks.kinds import KINDS, PART
+from anonlib.audit.leaks.kinds import KINDS, PART, PROFILE
 from anonlib.audit.leaks.pixels import changed_outside, face_core, left_of, may_change
 from anonlib.audit.leaks.tally import Tally
 from anonlib.audit.released import ReleasedImages
@@ -283,8 +283,7 @@ class _Scan:
                 continue
             self.tally.count(LEFT, where, left.original)
         self.tally.count(OUTSIDE, where, changed_outside(before, after, allowed, self.config.jpeg_quality) > 0)
-        if after.icc is not None and after.icc != before.icc:
-            self.tally.count(PART, where, True)
+        self.tally.count(PROFILE, where, after.space not in (None, before.space))
 
     def _faces(self, shard: Shard) -> dict[str, list[dict[str, Any]]]:
         data = self.scan.storage.read(self.scan.path("faces", f"{shard.shard_id}.parquet"))

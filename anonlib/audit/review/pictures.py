@@ -15,6 +15,7 @@ from anonlib.audit.review.chosen import Image
 from anonlib.faces.apart import decode_apart
 from anonlib.faces.image import ImageProblem, encode
 from anonlib.pipeline.job import Job
+from anonlib.vocabulary import Reason
 
 _QUALITY = 95
 _MOST_BYTES = 1 << 29
@@ -74,7 +75,7 @@ class Pictures:
 
     def _shown(self, data: bytes | None) -> bytes:
         if data is None:
-            raise ImageProblem("there is no image where it should be")
+            raise ImageProblem(Reason.NO_IMAGE, "there is no image where it should be")
         limits = self.job.config.limits
         picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
         return encode(picture.rgb, replace(picture, format="JPEG", alpha=None), jpeg_quality=_QUALITY)
