@@ -23,6 +23,14 @@ class _Code(StrEnum):
         member.meaning = meaning
         return member
 
+    @classmethod
+    def of(cls, code: str) -> Self:
+        """The member with this code; raises ValueError."""
+        for one in cls:
+            if one == code:
+                return one
+        raise ValueError(f"there is no such {cls.__name__}")
+
 
 class Reason(_Code):
     """Why an image is quarantined."""
@@ -113,7 +121,7 @@ def meaning_of(code: str | None) -> str:
     """The sentence of a manifest's reason; releases of before there were codes hold a sentence, which stays."""
     if code is None:
         return "no reason given"
-    return Reason(code).meaning if code in _REASONS else code
+    return Reason.of(code).meaning if code in _REASONS else code
 
 
 def foreign_words(row: Mapping[str, Any]) -> list[str]:

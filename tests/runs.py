@@ -138,7 +138,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def lasting(folder: Path) -> dict[str, str]:
-    """Those contents of a workspace or release that any two runs share: not what each spent, met and left unfinished."""
+    """Those contents of a workspace or release that any two runs share: not what each spent, met or left unfinished."""
     return {
         path: digest
         for path, digest in contents(folder).items()

@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Literal, Self, cast
 
-from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image, printable
+from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image
 from anonlib.storage import OURS, Source, StorageOptions, expand, join_uri, open_storage
 from anonlib.storage.local import as_sentence
 from anonlib.vocabulary import Problem
@@ -140,7 +140,7 @@ class ShardWriter(ABC):
     def _put_by(self, key: str, entry: Any) -> None:
         """Keep an entry on disk until all are there, in a file without a name, which no kill leaves behind."""
         if self._spool is None:
-            self._spool = cast("BinaryIO", TemporaryFile(dir=self._path.parent))
+            self._spool = cast("BinaryIO", TemporaryFile(dir=self._path.parent))  # noqa: SIM115
         self._waiting[key] = self._spool.tell()
         pickle.dump(entry, self._spool)
 

@@ -172,8 +172,8 @@ def _as_sample(one: pa.RecordBatch, layout: Layout, row: int, position: int, see
         values: dict[str, Any] = one.to_pylist()[0]
     except (ValueError, OverflowError) as error:
         key = unique_key(f"{row:09d}#unreadable", seen)
-        problem = Problem(Reason.UNREADABLE, f"a value of the row cannot be read ({error})")
-        return Sample(key, None, layout.image, {}, problem, position)
+        said = f"a value of the row cannot be read ({error})"
+        return Sample(key, None, layout.image, {}, Problem(Reason.UNREADABLE, said), position)
     image, problem = layout.image_of(values.pop(layout.image))
     own = f"{row:09d}"
     if layout.key is not None:

@@ -36,9 +36,12 @@ _SRGB_CURVE: Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _NUMBERS: dict[ColourSpace, tuple[tuple[float, ...], Curve]] = {
     "sRGB": ((0.43607, 0.22249, 0.01392, 0.38515, 0.71687, 0.09708, 0.14307, 0.06061, 0.71410), _SRGB_CURVE),
     "Display P3": ((0.51512, 0.24120, -0.00105, 0.29198, 0.69225, 0.04189, 0.15710, 0.06657, 0.78407), _SRGB_CURVE),
-    "Adobe RGB (1998)": ((0.60974, 0.31111, 0.01947, 0.20528, 0.62567, 0.06087, 0.14919, 0.06322, 0.74457), (563 / 256,)),
+    "Adobe RGB (1998)": (
+        (0.60974, 0.31111, 0.01947, 0.20528, 0.62567, 0.06087, 0.14919, 0.06322, 0.74457),
+        (563 / 256,),
+    ),
     "ProPhoto RGB": ((0.79767, 0.28804, 0.0, 0.13519, 0.71188, 0.0, 0.03134, 0.00009, 0.82491), (461 / 256,)),
-}  # fmt: skip
+}
 _D50 = (0.9642, 1.0, 0.8249)
 _D65_TO_D50 = (1.04788, 0.02292, -0.05022, 0.02959, 0.99048, -0.01708, -0.00925, 0.01508, 0.75168)
 
@@ -88,7 +91,9 @@ def is_ours(profile: bytes) -> bool:
     return any(profile == profile_of(space) for space in SPACES)
 
 
-def in_named_space(rgb: Pixels, profile: object, *, grey: bool = False) -> tuple[Pixels, ColourSpace | None, list[Note]]:
+def in_named_space(
+    rgb: Pixels, profile: object, *, grey: bool = False
+) -> tuple[Pixels, ColourSpace | None, list[Note]]:
     """Pixels (H, W, 3) of a file with this profile, the space they are in then, and what was done to them.
 
     `grey`: the file has one channel, which all three repeat. Without a profile, or under one that cannot be used, the
@@ -158,9 +163,7 @@ def _opened(profile: bytes) -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(io.BytesIO(profile))
 
 
-def _transformed(
-    image: Image.Image, source: ImageCms.ImageCmsProfile, target: ImageCms.ImageCmsProfile
-) -> Image.Image:
+def _transformed(image: Image.Image, source: ImageCms.ImageCmsProfile, target: ImageCms.ImageCmsProfile) -> Image.Image:
     transform = ImageCms.buildTransform(source, target, image.mode, "RGB", _HOW[0], _HOW[1])
     found = ImageCms.applyTransform(image, transform)
     if found is None:  # it is only for transforms in place

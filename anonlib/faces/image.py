@@ -1,9 +1,10 @@
 """Bytes to upright RGB pixels and back, keeping nothing of the file but its pixels and the name of its colour space.
 
 The output is always encoded afresh from pixels, so EXIF (with its thumbnail and GPS), XMP, IPTC,
-comments, C2PA, trailing data, embedded previews and colour profiles have no way through (colour.py writes the
-profile anew); orientation is applied before it is dropped. Pixels that a fully transparent alpha hides are blanked, since a face may hide there.
-Of a phone's multi-picture JPEG (MPO: gain maps, previews) only the photograph itself is taken.
+comments, C2PA, trailing data, embedded previews and colour profiles have no way through (colour.py writes
+the profile anew); orientation is applied before it is dropped. Pixels that a fully transparent alpha hides
+are blanked, since a face may hide there. Of a phone's multi-picture JPEG (MPO: gain maps, previews) only the
+photograph itself is taken.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ def _metadata(image: Image.Image, data: bytes) -> tuple[Stripped, ...]:
 
 
 def encode(rgb: NDArray[np.uint8], like: Picture, *, jpeg_quality: int) -> bytes:
-    """Encode `rgb` (H, W, 3) in the format of `like`, with the profile of its colour space and its alpha; deterministic."""
+    """Encode `rgb` (H, W, 3) in the format of `like`, with the profile of its space and its alpha; deterministic."""
     if like.format == "JPEG":
         jpeg: bytes = simplejpeg.encode_jpeg(
             np.ascontiguousarray(rgb), quality=jpeg_quality, colorspace="RGB", colorsubsampling="420"

@@ -324,4 +324,5 @@ def _key(*parts: str) -> str:
 
 def _first(doing: str, failed: dict[str, str]) -> str:
     unit = sorted(failed)[0]
-    return f"{doing} failed for {len(failed)} units after {ROUNDS} rounds; {unit}: {failed[unit]} (more in failures/ of the workspace)"
+    more = "failures/ in the workspace has the details"
+    return f"{doing} failed for {len(failed)} units after {ROUNDS} rounds; {unit}: {failed[unit]}; {more}"

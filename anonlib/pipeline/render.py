@@ -133,7 +133,7 @@ class RenderStage:
             if known is None:
                 return ImageProblem(Reason.NOT_SCANNED)
             if known["problem"] is not None and not self.standing.released(shard.shard_id, sample.key):
-                return ImageProblem(Reason(known["reason"]), known["problem"])
+                return ImageProblem(Reason.of(known["reason"]), known["problem"])
             picture = try_to_read(sample, self.job)
             if isinstance(picture, Picture) and picture.rgb.shape[:2] != (known["height"], known["width"]):
                 return ImageProblem(Reason.CHANGED)

@@ -22,12 +22,13 @@ from anonlib.pipeline.spending import Bill, read_bill
 from anonlib.pipeline.summary import Summary
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
+from anonlib.vocabulary import meaning_of
 
 _READERS = 16
 
 
 class Reason(NamedTuple):
-    """What happened (`quarantined`, or the fallback's name) and the manifest's sentence why."""
+    """What happened (`quarantined`, or the fallback's name) and why, in a sentence that names nothing."""
 
     kind: str
     why: str
@@ -134,7 +135,7 @@ def _reasons(release: Storage, shard: str) -> Iterator[Reason]:
     data = release.read(Room(release, "").path("manifest", f"{shard}.parquet"))
     for row in tables.from_bytes(data, ["status", "reason", "faces"]).to_pylist():
         if row["status"] == QUARANTINED:
-            yield Reason(QUARANTINED, row["reason"] or "no reason given")
+            yield Reason(QUARANTINED, meaning_of(row["reason"]))
             continue
         for face in row["faces"]:
             if face["fallback"] == "solid":

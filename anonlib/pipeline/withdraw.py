@@ -15,6 +15,7 @@ from typing import Any
 from anonlib.datasets import Shard
 from anonlib.pipeline import tables
 from anonlib.pipeline.certify import CERTIFICATE
+from anonlib.pipeline.naming import Naming
 from anonlib.pipeline.places import (
     AUDIT_FILES,
     STATEMENT,
@@ -25,7 +26,6 @@ from anonlib.pipeline.places import (
     scan_room,
     sha256,
 )
-from anonlib.pipeline.naming import Naming
 from anonlib.pipeline.reviewed import Standing
 from anonlib.records import MANIFEST
 
@@ -108,9 +108,7 @@ def _remove(room: Room, shard: str, marker: dict[str, Any]) -> None:
         room.storage.delete(path)
 
 
-def _reword(
-    room: Room, marker: dict[str, Any], words: Mapping[str, str | None], vouched: Mapping[str, str]
-) -> None:
+def _reword(room: Room, marker: dict[str, Any], words: Mapping[str, str | None], vouched: Mapping[str, str]) -> None:
     """Write the manifest's `review` again, in the bytes that a render would give it, and commit."""
     shard = marker["shard"]
     rows = tables.from_bytes(room.storage.read(_manifest(room, shard))).to_pylist()
@@ -120,7 +118,7 @@ def _reword(
     unchanged = {name: value for name, value in marker.items() if name not in ("decisions", "painted")}
     room.storage.delete(room.marker(shard))
     room.storage.publish(_manifest(room, shard), manifest)
-    room.commit(shard, unchanged | {"manifest_sha256": sha256(manifest)} | vouched)
+    room.commit(shard, unchanged | {"manifest_sha256": sha256(manifest), **vouched})
 
 
 def _keys(places: Places, scan_key: str, shard: str) -> list[str]:

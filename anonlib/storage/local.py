@@ -30,6 +30,7 @@ from anonlib.storage.base import (
 
 REFUSED_LINK = "link"
 WRITE_TRIES = 3
+_FIND = "it is not followed (`find -type l` lists links)."
 _T = TypeVar("_T")
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -84,9 +85,9 @@ class LocalStorage(Storage):
         target = Path(os.path.realpath(place))
         path = str(place.relative_to(self._root)) if place != self._root else ""
         if not target.is_relative_to(self._root):
-            raise LinkRefused(f"{shown(self.uri, path)} is a link that leads out of it, and is not followed.", path=path)
+            raise LinkRefused(f"{shown(self.uri, path)} is a link that leads out of {self.uri}; {_FIND}", path=path)
         if place.is_symlink() and not target.exists():
-            raise LinkRefused(f"{shown(self.uri, path)} is a link that leads nowhere.", path=path)
+            raise LinkRefused(f"{shown(self.uri, path)} is a link that leads nowhere; {_FIND}", path=path)
         return place
 
     def _doing(self, verb: str, path: str) -> AbstractContextManager[None]:

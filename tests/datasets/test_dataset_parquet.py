@@ -117,12 +117,12 @@ def strange_table() -> pa.Table:
         {
             "image": pa.array(
                 [{"bytes": b"1", "path": "Quill.jpg", "Quill": "x"}],
-                pa.struct([pa.field("bytes", pa.binary(), metadata=named), ("path", pa.string()), ("Quill", pa.string())]),
+                pa.struct([("bytes", pa.binary()), ("path", pa.string()), ("Quill", pa.string())]),
             ),
             "key": ["k0"],
             "kind": pa.DictionaryArray.from_arrays(pa.array([1], pa.int8()), pa.array(["Quill", "cat"])),
             "berlin": pa.array([0], pa.timestamp("us", "Europe/Berlin")),
-            "deep": pa.array([[{"n": 1}]], pa.list_(pa.field("item", pa.struct([pa.field("n", pa.int8(), metadata=named)])))),
+            "deep": pa.array([[{"n": 1}]], pa.list_(pa.struct([pa.field("n", pa.int8(), metadata=named)]))),
             "tensor": pa.ExtensionArray.from_storage(
                 pa.fixed_shape_tensor(pa.int8(), [2], dim_names=["Quill"]), pa.array([[1, 2]], pa.list_(pa.int8(), 2))
             ),

@@ -21,7 +21,7 @@ from anonlib.pipeline import render as render_module
 from anonlib.pipeline.decisions import Decision, DecisionLog
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.places import AUDIT_FILES, STATEMENT, open_places
-from anonlib.pipeline.reviewed import FOUND, HIDDEN, TAKEN_BACK
+from anonlib.pipeline.reviewed import FOUND, HIDDEN
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.redact import GREY
 
@@ -123,7 +123,7 @@ def test_a_withheld_photo_is_in_no_file_of_the_release(copied: JobConfig) -> Non
     decide(copied, key, "withhold")
     summary = Job(copied).run()
     row = rows(copied)[key]
-    assert (row["status"], row["reason"], row["review"]) == ("quarantined", TAKEN_BACK, "withheld")
+    assert (row["status"], row["reason"], row["review"]) == ("quarantined", "withheld", "withheld")
     assert row["output_sha256"] is None and key not in released(output(copied))
     assert summary.quarantined == 1 and summary.code == 3
     assert files_of(copied, OTHERS) == others

@@ -1,8 +1,9 @@
 """The program of a decoder process: it decodes photos of strangers and may die of one.
 
-It sits at one end of a socket, its stdin: a request is a file, an answer is a line of JSON; pixels go through shared memory. Once its libraries are loaded it gives up what a decoder does not need: files to
-write, further processes, core dumps and memory without end (setrlimit(2)). When whoever started it is gone, the
-socket ends and so does this; while it decodes, alarm(2) sees to that.
+It sits at one end of a socket, its stdin: a request is a file, an answer is a line of JSON; pixels go through shared
+memory. Once its libraries are loaded it gives up what a decoder does not need: files to write, further processes, core
+dumps and memory without end (setrlimit(2)). When whoever started it is gone, the socket ends and so does this; while it
+decodes, alarm(2) sees to that.
 """
 
 from __future__ import annotations
