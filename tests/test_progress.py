@@ -78,11 +78,12 @@ def test_a_terminal_gets_a_short_line_for_every_round() -> None:
     assert "1 to do again, most often because: its worker died" in " ".join(stream.getvalue().split())
 
 
-def test_no_name_that_an_error_quotes_is_logged() -> None:
-    stream = io.StringIO()
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_what_an_error_says_in_full_is_not_shown(kind: type[io.StringIO]) -> None:
+    stream = kind()
     with open_progress(stream) as progress:
-        progress("scan", Outcome("a", error="FileNotFoundError: 'john smith.jpg'"), 1)
-    assert "john" not in stream.getvalue()
+        progress("scan", Outcome("a", error="KeyError at scan.py:1", details="KeyError: 'john smith.jpg'"), 1)
+    assert "KeyError at scan.py:1" in stream.getvalue() and "john" not in stream.getvalue()
 
 
 def test_a_terminal_gets_one_line_for_every_stage() -> None:

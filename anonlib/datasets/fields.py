@@ -60,12 +60,13 @@ def under_new_key(members: Mapping[str, bytes], listed: Collection[str]) -> dict
 
 def renamed_value(name: str, value: Any, renamed: Mapping[str, str] | None) -> Any:
     """The value of a kept field, with the sample's old key replaced where the field's name says it is one."""
-    if renamed and name in KEY_NAMES and isinstance(value, str):
-        stem, _, ending = value.rpartition(".")
-        if stem in renamed and value not in renamed and is_image(value):
-            return f"{renamed[stem]}.{ending.lower()}"
-        return renamed.get(value, value)
-    return value
+    if not renamed or name not in KEY_NAMES or not isinstance(value, str):
+        return value
+    # With more behind its dot it may be in other letters, or have another ending, than the sample's own.
+    known = next((old for old in renamed if value.startswith(f"{old}.")), value)
+    if value not in renamed and known in renamed:
+        return f"{renamed[known]}.{suffix_of(value)}" if is_image(value) else renamed[known]
+    return renamed.get(value, value)
 
 
 def key_spellings(stem: str, extension: str, new: str, new_extension: str = "") -> dict[str, str]:
