@@ -173,6 +173,14 @@ def by_key(output: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def reasons(workspace: Path) -> dict[str, str]:
+    """Key of the input -> the workspace's sentence why it was quarantined."""
+    found: dict[str, str] = {}
+    for path in sorted(workspace.glob("render/*/reasons/*.parquet")):
+        found |= {row["key"]: row["sentence"] for row in pq.read_table(path).to_pylist()}
+    return found
+
+
 def images(tar: Path) -> dict[str, bytes]:
     """Member name -> bytes of everything in a tar."""
     return photos.content_of(tar)

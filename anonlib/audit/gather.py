@@ -129,7 +129,7 @@ class _Gathering:
         return list(tables.from_bytes(data, columns).to_pylist())
 
     def _manifest(self, shard: Shard, faces: Mapping[str, Sequence[Row]]) -> list[tuple[str, dict[str, Any]]]:
-        """The manifest's rows with the keys of their originals; all images and faces are counted on the way."""
+        """The manifest's rows by the keys of their originals, in the input's order; images and faces are counted."""
         room, naming = Room(self.job.places.release, ""), self.job.naming
         data = room.storage.read(room.path("manifest", f"{naming.shard(shard.shard_id)}.parquet"))
         rows = tables.from_bytes(data).to_pylist()
@@ -144,7 +144,8 @@ class _Gathering:
                 raise JobError(f"the manifest of {shard.shard_id} and its scan do not hold the same faces")
             self.lists.images += 1
             self.lists.quarantined += lost
-        return list(zip(keys, rows, strict=True))
+        found = dict(zip(keys, rows, strict=True))
+        return [(row["key"], found[row["key"]]) for row in images]
 
     def _photos(
         self, shard: Shard, manifest: Sequence[tuple[str, dict[str, Any]]], rows: Mapping[str, Row], seen: Seen

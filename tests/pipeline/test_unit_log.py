@@ -48,7 +48,7 @@ def test_every_unit_leaves_one_line_and_no_name(quiet_again: None, capsys: pytes
     list(SerialRunner().run(Stage, ["a", "bad"], WORK))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["unit"] for line in lines] == ["a", "bad"]
-    assert lines[1]["error"].startswith("FileNotFoundError at test_unit_log.py:") and "images" not in lines[1]
+    assert lines[1]["error"].startswith("FileNotFoundError at desk.py:") and "images" not in lines[1]
     assert "john" not in json.dumps(lines)
     assert lines[0]["parts"]["start"] >= 0 and "start" not in lines[1]["parts"], "a start is told once"
 
