@@ -159,7 +159,7 @@ def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[Fi
     if sample is None:
         yield Finding("warning", "input", f"the first shard, {shard.shard_id}, is empty")
     elif sample.problem is not None:
-        yield Finding("warning", "input", f"the first sample cannot be used: {sample.problem}")
+        yield Finding("warning", "input", f"the first sample cannot be used: {sample.problem.reason.meaning}")
     elif field is not None and label(sample, field) is None:
         yield Finding(
             "warning",

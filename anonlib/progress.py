@@ -78,7 +78,7 @@ def _open_tally(stage: str, outcome: Outcome, units: int) -> Tally:
 
 
 class JsonLines:
-    """One line a unit, one a round and one a stage; what an error quotes may name a person, and is left out."""
+    """One line a unit, one a round and one a stage; an outcome's `error` names nobody, and its details stay out."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -94,24 +94,22 @@ class JsonLines:
         if self._tally is None or self._tally.stage != stage:
             self._close()
             self._tally = _open_tally(stage, outcome, units)
-        from anonlib.pipeline.unit_log import details, unnamed
+        from anonlib.pipeline.unit_log import details
 
         self._tally.add(outcome)
         line: dict[str, Any] = {"stage": stage, "unit": outcome.unit, "done": self._tally.done, "of": units}
         if outcome.error is not None:
-            self._say(line | {"error": unnamed(outcome.error)} | details(outcome))
+            self._say(line | {"error": outcome.error} | details(outcome))
             return
         counts = {name: int(getattr(outcome, name)) for name in ("images", "faces", "quarantined", "fallbacks")}
         self._say(line | counts | {"seconds": round(float(outcome.seconds), 2)} | details(outcome))
 
     def ended(self, one: Round) -> None:
-        from anonlib.pipeline.unit_log import unnamed
-
         names = ("wanted", "done", "failed", "left", "images", "faces", "quarantined", "actors")
         seconds = {"seconds": one.seconds, "images_per_s": one.rate, "busy": one.busy, "paid": one.paid}
         line = {"stage": one.stage, "round": one.number} | {name: getattr(one, name) for name in names}
         line |= {name: round(value, 2) for name, value in seconds.items()}
-        self._say(line | ({} if one.why is None else {"why": unnamed(one.why)}))
+        self._say(line | ({} if one.why is None else {"why": one.why}))
 
     def _close(self) -> None:
         tally, self._tally = self._tally, None

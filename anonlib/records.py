@@ -41,6 +41,7 @@ IMAGES = pa.schema(
     [
         ("key", pa.string()),
         ("position", pa.int64()),
+        ("reason", pa.string()),
         ("problem", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
@@ -159,6 +160,8 @@ ACCOUNTS = pa.schema(
     ]
 )
 
+REASONS = pa.schema([("key", pa.string()), ("reason", pa.string()), ("sentence", pa.string())])
+
 SIMILARITY = pa.struct([("recognizer", pa.string()), ("to_source", pa.float32()), ("threshold", pa.float32())])
 
 # What a manifest says of a face is the same for all faces of its surrogate, but for its place in the picture: a figure
@@ -227,6 +230,7 @@ CERTIFIED_DRAWS = pa.schema([("digest", pa.string()), ("epsilon", pa.float64())]
 RESTRICTED = {
     "inventory": INVENTORY,
     "images": IMAGES,
+    "reasons": REASONS,
     "faces": FACES,
     "subjects": SUBJECTS,
     "classes": CLASSES,

@@ -24,6 +24,7 @@ import numpy as np
 
 from anonlib.faces.apart.child import ANSWER, main
 from anonlib.faces.image import ImageProblem, Picture, decode
+from anonlib.vocabulary import Reason
 
 MARK = b"POISON "
 
@@ -49,7 +50,7 @@ def _tell_all() -> None:
         "files": sorted({str(file.readlink()).partition("[")[0] for file in files if file.is_symlink()}),
         "limits": [resource.getrlimit(limit)[0] for limit in limits],
     }
-    raise ImageProblem(json.dumps(told))
+    raise ImageProblem(Reason.DAMAGED, json.dumps(told))
 
 
 def _say(answer: bytes) -> None:
@@ -58,7 +59,7 @@ def _say(answer: bytes) -> None:
 
 
 def _answer(body: bytes, more: bytes = b"") -> None:
-    _say(ANSWER.pack(len(body), 0) + body + more)
+    _say(ANSWER.pack(len(body)) + body + more)
 
 
 def _lie(more: bytes = b"", **wrong: object) -> None:
@@ -67,6 +68,7 @@ def _lie(more: bytes = b"", **wrong: object) -> None:
         "columns": 8,
         "alpha": False,
         "format": "JPEG",
+        "space": None,
         "stripped": [],
         "notes": [],
         "height": 8,
@@ -85,8 +87,8 @@ _DEEDS: dict[str, Callable[[], object]] = {
     "rubbish": lambda: _say(b"rubbish!" * 100),
     "half": lambda: (os.write(0, b"\1"), os._exit(0)),
     "hang up": lambda: (socket.socket(fileno=0).shutdown(socket.SHUT_RDWR), time.sleep(600)),
-    "huge json": lambda: _say(ANSWER.pack(1 << 31, 0) + b"{"),
-    "huge profile": lambda: _say(ANSWER.pack(1, 1 << 31) + b"{"),
+    "huge json": lambda: _say(ANSWER.pack(1 << 31) + b"{"),
+    "a profile": lambda: _lie(space="Ada Quill's iMac"),
     "no json": lambda: _answer(b"{'rows': __import__('os')}"),
     "beyond": lambda: _lie(rows=1 << 20, height=1 << 20),
     "larger": lambda: _lie(rows=16),
@@ -104,7 +106,7 @@ def _read(data: bytes, **options: Any) -> Picture:
         _DEEDS["segfault"]()
     if data.startswith(MARK):
         _DEEDS[data.removeprefix(MARK).decode()]()
-        raise ImageProblem("nothing happened")
+        raise ImageProblem(Reason.DAMAGED, "nothing happened")
     return decode(data, **options)
 
 

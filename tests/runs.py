@@ -138,11 +138,11 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def lasting(folder: Path) -> dict[str, str]:
-    """Those contents of a workspace or release that any two runs share: all but what each spent and left unfinished."""
+    """Those contents of a workspace or release that any two runs share: not what each spent, met or left unfinished."""
     return {
         path: digest
         for path, digest in contents(folder).items()
-        if not path.startswith("spending/") and not Path(path).name.startswith(OURS)
+        if not path.startswith(("spending/", "failures/")) and not Path(path).name.startswith(OURS)
     }
 
 
@@ -170,6 +170,14 @@ def by_key(output: Path) -> dict[str, dict[str, Any]]:
     rows = manifest(output)
     found = {row["key"]: row for row in rows}
     assert len(found) == len(rows)
+    return found
+
+
+def reasons(workspace: Path) -> dict[str, str]:
+    """Key of the input -> the workspace's sentence why it was quarantined."""
+    found: dict[str, str] = {}
+    for path in sorted(workspace.glob("render/*/reasons/*.parquet")):
+        found |= {row["key"]: row["sentence"] for row in pq.read_table(path).to_pylist()}
     return found
 
 

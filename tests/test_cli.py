@@ -140,7 +140,7 @@ def test_the_stages_alone_make_a_job_and_each_refuses_what_it_lacks(small: JobCo
     code, said = verb("render")
     assert code == 3
     assert "2 = 1 released + 0 without a face + 1 quarantined" in said
-    assert "1 quarantined: not an image in a known format" in said
+    assert "1 quarantined: the file is not an image in a known format" in said
 
 
 def test_a_quarantined_image_is_exit_code_3_and_a_second_run_says_the_same(small: JobConfig, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_status_reads_markers_and_writes_nothing(small: JobConfig, tmp_path: Pat
     said = CLI.invoke(app, ["status", path]).stdout
     assert "scanned    1 of 1 shards" in said
     assert "rendered   1 of 1 shards" in said
-    assert "1 quarantined: not an image" in said
+    assert "1 quarantined: the file is not an image" in said
     places = ["--workspace", small.workspace.uri, "--output", small.output.uri]
     assert CLI.invoke(app, ["status", *places]).stdout == said
     assert contents(tmp_path) == before

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "anonlib"
 LAYERS = (
-    ("records", "config", "cluster", "methods", "storage"),
+    ("records", "vocabulary", "config", "cluster", "methods", "storage"),
     ("datasets", "models"),
     ("faces", "privacy"),
     ("synthesis",),

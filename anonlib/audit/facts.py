@@ -19,6 +19,7 @@ from anonlib.pipeline.places import Places, release_room, rendered_rows
 from anonlib.privacy.certificate import Certificate
 from anonlib.records import CERTIFIED_CLASSES, QUARANTINED
 from anonlib.storage import Storage
+from anonlib.vocabulary import meaning_of
 
 LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
 """Whose versions a figure may depend on."""
@@ -48,7 +49,7 @@ def counts_of(places: Places, run: str, shards: Iterable[str]) -> Counts:
         for row in tables.from_bytes(one.manifest, ["key", "status", "reason", "faces"]).to_pylist():
             images[row["status"]] += 1
             if row["status"] == QUARANTINED:
-                reasons[without_numbers(row["reason"])] += 1
+                reasons[without_numbers(meaning_of(row["reason"]))] += 1
                 continue
             for face in rendered.get(row["key"], ()):
                 methods[face["method"]] += 1

@@ -129,19 +129,23 @@ class _Gathering:
         return list(tables.from_bytes(data, columns).to_pylist())
 
     def _manifest(self, shard: Shard, faces: Mapping[str, Sequence[Row]]) -> list[tuple[str, dict[str, Any]]]:
-        """The manifest's rows with the keys of their originals; all images and faces are counted on the way."""
-        room = Room(self.job.places.release, "")
-        rows = tables.from_bytes(room.storage.read(room.path("manifest", f"{shard.shard_id}.parquet"))).to_pylist()
-        keys = {row["position"]: row["key"] for row in self._table("images", shard, ("key", "position"))}
-        if len(rows) != len(keys):
-            raise JobError(f"the manifest of {shard.shard_id} has {len(rows)} rows for {len(keys)} images")
-        for position, row in enumerate(rows):
+        """The manifest's rows by the keys of their originals, in the input's order; images and faces are counted."""
+        room, naming = Room(self.job.places.release, ""), self.job.naming
+        data = room.storage.read(room.path("manifest", f"{naming.shard(shard.shard_id)}.parquet"))
+        rows = tables.from_bytes(data).to_pylist()
+        images = sorted(self._table("images", shard, ("key", "position")), key=lambda row: int(row["position"]))
+        try:
+            keys = naming.keys_of(rows, shard.shard_id, [row["key"] for row in images])
+        except ValueError as error:
+            raise JobError(str(error)) from None
+        for key, row in zip(keys, rows, strict=True):
             lost = row["status"] == QUARANTINED
-            if not lost and len(row["faces"]) != len(faces.get(keys[position], ())):
+            if not lost and len(row["faces"]) != len(faces.get(key, ())):
                 raise JobError(f"the manifest of {shard.shard_id} and its scan do not hold the same faces")
             self.lists.images += 1
             self.lists.quarantined += lost
-        return [(keys[position], row) for position, row in enumerate(rows)]
+        found = dict(zip(keys, rows, strict=True))
+        return [(row["key"], found[row["key"]]) for row in images]
 
     def _photos(
         self, shard: Shard, manifest: Sequence[tuple[str, dict[str, Any]]], rows: Mapping[str, Row], seen: Seen

@@ -146,7 +146,7 @@ def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray
 def _images(job: Job, released: ReleasedImages, shard: str, side: int) -> Iterator[_Image]:
     """The shard's images with an output, enlarged up to `side`."""
     release = job.places.release
-    data = release.read(Room(release, "").path("manifest", f"{shard}.parquet"))
+    data = release.read(Room(release, "").path("manifest", f"{job.naming.shard(shard)}.parquet"))
     rows: list[Mapping[str, Any]] = tables.from_bytes(data).to_pylist()
     for row in rows:
         if row["status"] == QUARANTINED:
@@ -154,7 +154,7 @@ def _images(job: Job, released: ReleasedImages, shard: str, side: int) -> Iterat
         try:
             image = decode(released.image(row["path"], row["output_sha256"]), max_mpx=job.config.limits.image_mpx).rgb
         except ImageProblem as problem:
-            raise JobError(f"an image in {row['path']} of the release cannot be read: {problem}") from None
+            raise JobError(f"an image of shard {shard} in the release cannot be read: {problem}") from None
         # The job saw an image at its own size at most; the detector shrinks what is still larger than `side`.
         scale = min(SCALE, max(1.0, side / max(image.shape[:2])))
         if scale > 1.0:

@@ -1,12 +1,11 @@
 """Originals and what became of them, picked out of their shards.
 
-The n-th row of a manifest is the n-th sample of its shard, which leads to the original without the secret; the output's
-sha256 leads to the released image.
+A sample's key leads to its original, under new keys by the secret; the output's sha256 leads to the released image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from anonlib.config import JobConfig
@@ -39,13 +38,16 @@ class Both:
         fields = {"image_field": source.image_field, "key_field": source.key_field}
         return open_dataset(uri, format=self.format, options=options, **fields)
 
-    def originals(self, shard: Shard, wanted: set[int]) -> dict[int, bytes]:
-        """Image bytes by position in the shard, reading no further than the last wanted one."""
-        found: dict[int, bytes] = {}
-        for position, sample in enumerate(self._input.read(shard)):
-            if position in wanted and sample.image is not None:
-                found[position] = sample.image
-            if position >= max(wanted):
+    def originals(self, shard: Shard, wanted: Collection[str], named: Callable[[str], str] = str) -> dict[str, bytes]:
+        """Image bytes by what `named` makes of their keys, reading no further than the last wanted one."""
+        found: dict[str, bytes] = {}
+        left = set(wanted)
+        for sample in self._input.read(shard):
+            name = named(sample.key)
+            if name in left and sample.image is not None:
+                found[name] = sample.image
+            left.discard(name)
+            if not left:
                 break
         return found
 

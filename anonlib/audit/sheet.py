@@ -1,8 +1,6 @@
 """The contact sheet: faces before and after, side by side, drawn by lot, so that a person can judge a release by eye.
 
-It shows originals, so it is written into the workspace alone and goes when that is purged. The n-th row of a manifest
-is the n-th sample of its shard, which leads to the original without the secret; the output's sha256 leads to the
-released image.
+It shows originals, so it is written into the workspace alone and goes when that is purged.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,12 @@ from anonlib.faces.apart import decode_apart
 from anonlib.faces.image import ImageProblem
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
+from anonlib.pipeline.naming import Naming
 from anonlib.pipeline.places import PURGED, RUN_NOTE, Places, Room, open_places, rendered_rows
-from anonlib.pipeline.secret import release_name
+from anonlib.pipeline.secret import open_keyring, release_name
 from anonlib.records import QUARANTINED, SOLID
 from anonlib.storage import NotFound, join_uri
+from anonlib.vocabulary import meaning_of
 
 SHEET = "sheet.jpg"
 ZOOM = 2.4
@@ -129,13 +130,15 @@ def _cells(job: JobConfig, places: Places, picks: Sequence[Pick]) -> Iterator[Ce
     by_shard: dict[str, list[Pick]] = defaultdict(list)
     for pick in picks:
         by_shard[pick.shard].append(pick)
-    shards = {one.shard_id: one for one in inventory(places)}
+    naming = Naming(open_keyring(job, places), job.rekey)
+    shards = {naming.shard(one.shard_id): one for one in inventory(places)}
     both = Both(job, shards[picks[0].shard].format)
     for name, wanted in by_shard.items():
-        before = both.originals(shards[name], {pick.position for pick in wanted})
+        key = partial(naming.key, shards[name].shard_id)
+        before = both.originals(shards[name], {pick.row["key"] for pick in wanted}, key)
         after = both.outputs([pick.row for pick in wanted if pick.row["status"] != QUARANTINED])
         for pick in wanted:
-            yield _cell(job, pick, before.get(pick.position), after.get(pick.row["output_sha256"]))
+            yield _cell(job, pick, before.get(pick.row["key"]), after.get(pick.row["output_sha256"]))
 
 
 def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None) -> Cell:
@@ -144,7 +147,7 @@ def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None)
     nearest = max((one["to_source"] / one["threshold"] for one in pick.figures["similarity"] or ()), default=None)
     note = "" if nearest is None else f"similarity at {nearest:.0%} of the limit"
     if row["status"] == QUARANTINED:
-        return Cell(_view(job, before, face["box"]), None, QUARANTINED, str(row["reason"]), True)
+        return Cell(_view(job, before, face["box"]), None, QUARANTINED, meaning_of(row["reason"]), True)
     if after is None:
         return Cell(_view(job, before, face["box"]), None, method, "its released image is not where it should be", True)
     if face["fallback"]:

@@ -2,24 +2,29 @@
 
 A shard is the unit of work and of commitment: it is read as a stream in bounded memory, and written to a
 local file that appears only when it is whole. A sample that has no image in the output is absent there; its
-row in the manifest says why.
+row in the manifest says why. Under new keys nothing of the input's names is written, and samples come in the
+order of their new keys, since the order of names tells names.
 """
 
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, BinaryIO, ClassVar, Literal, Self, cast
 
-from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image, printable
+from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image
 from anonlib.storage import OURS, Source, StorageOptions, expand, join_uri, open_storage
 from anonlib.storage.local import as_sentence
+from anonlib.vocabulary import Problem
 
 Format = Literal["webdataset", "parquet", "folder"]
 
 # A larger tar member or image file is a problem of its sample, found without loading it.
 MAX_SAMPLE_BYTES = 256 << 20
+_HERE = "the shard in the temporary folder of this machine"
 
 
 class DatasetError(Exception):
@@ -60,7 +65,7 @@ class Sample:
     image: bytes | None
     image_field: str
     fields: dict[str, Any] = field(default_factory=dict)
-    problem: str | None = None
+    problem: Problem | None = None
     position: int = -1
 
 
@@ -72,14 +77,17 @@ class ShardWriter(ABC):
         self._temporary = local_path.with_name(f"{OURS}{local_path.name}")
         self._last = -1
         self._closed = False
-        with as_sentence("write", local_path):
+        self._waiting: dict[str, int] = {}
+        self._spool: BinaryIO | None = None
+        with as_sentence("write", _HERE):
             local_path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, sample: Sample, image: bytes | None, key: str | None = None) -> None:
         """Add a sample with its new image bytes, under a new key if one is given; call in input order.
 
-        With image None the sample is left out. Raises ValueError if the order is broken, the key is not
-        [A-Za-z0-9_-]{1,128}, or a sample with a problem comes with an image; StorageError if the disk fails.
+        What has a new key is written by `close`, sorted by it. With image None the sample is left out. Raises
+        ValueError if the order is broken, the key is not [A-Za-z0-9_-]{1,128}, or a sample with a problem comes with
+        an image; StorageError if the disk fails.
         """
         if sample.position != -1:
             if sample.position <= self._last:
@@ -89,12 +97,21 @@ class ShardWriter(ABC):
             return
         if sample.problem is not None:
             raise ValueError(f"sample {sample.key!r} has a problem and may not be written: {sample.problem}")
-        with as_sentence("write", self._path):
-            self._add(sample, image, None if key is None else check_new_key(key))
+        with as_sentence("write", _HERE):
+            entry = self._entry(sample, image, None if key is None else check_new_key(key))
+            if key is None:
+                self._add(sample.position, entry)
+            else:
+                self._put_by(key, entry)
 
     def close(self) -> None:
         """Finish the files; nothing exists at the final local path before. Raises StorageError."""
-        with as_sentence("write", self._path):
+        with as_sentence("write", _HERE):
+            if self._spool is not None:
+                for number, key in enumerate(sorted(self._waiting)):
+                    self._spool.seek(self._waiting[key])
+                    self._add(number, pickle.load(self._spool))
+                self._spool.close()
             self._finish()
         self._closed = True
 
@@ -116,10 +133,24 @@ class ShardWriter(ABC):
         if kind is None and not self._closed:
             self.close()
         elif kind is not None:
+            if self._spool is not None:
+                self._spool.close()
             self._abandon()
 
+    def _put_by(self, key: str, entry: Any) -> None:
+        """Keep an entry on disk until all are there, in a file without a name, which no kill leaves behind."""
+        if self._spool is None:
+            self._spool = cast("BinaryIO", TemporaryFile(dir=self._path.parent))  # noqa: SIM115
+        self._waiting[key] = self._spool.tell()
+        pickle.dump(entry, self._spool)
+
     @abstractmethod
-    def _add(self, sample: Sample, image: bytes, key: str | None) -> None: ...
+    def _entry(self, sample: Sample, image: bytes, key: str | None) -> Any:
+        """What is to be written of a sample and nothing more, under its own names or under the new key."""
+
+    @abstractmethod
+    def _add(self, position: int, entry: Any) -> None:
+        """Write an entry; positions count in the input, or where keys are new in the output, and grow."""
 
     @abstractmethod
     def _finish(self) -> None: ...
@@ -156,12 +187,11 @@ class Dataset(ABC):
         mine = [one for one in self._everything() if format_of(one.name) == self.format]
         if not mine:
             raise DatasetError(f"'{self.uri}' contains no {FORMAT_NAMES[self.format]}.")
-        for one in mine:
-            if not _is_utf8(one.name):
-                raise DatasetError(
-                    f"The file name {printable(one.name)!r} in '{self.base}' is not UTF-8, which no table can "
-                    "hold; rename the file."
-                )
+        strange = sum(not _is_utf8(one.name) for one in mine)
+        if strange:
+            raise DatasetError(
+                f"The names of {strange} files in '{self.base}' are not UTF-8, which no table can hold; rename them."
+            )
         return mine
 
     def _everything(self) -> list[Source]:
@@ -193,12 +223,21 @@ class Dataset(ABC):
         """
 
     @abstractmethod
-    def output_path(self, shard: Shard) -> str:
-        """Where the shard goes in the release: below data/, with the name and sub-folders of the input."""
+    def output_path(self, shard: Shard, name: str | None = None) -> str:
+        """Where the shard goes in the release: below data/, with the name and sub-folders of the input.
+
+        Under another `name` only the format's ending stays.
+        """
 
     @abstractmethod
-    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> ShardWriter:
+    def writer(
+        self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
+    ) -> ShardWriter:
         """A writer of this shard's output to `local_path`, passing only the fields in the allow-list."""
+
+    def _image_fields(self) -> frozenset[str]:
+        """The names that the job itself gives to members or columns of images."""
+        return frozenset((self.image_field or "").lower().split(";")) - {""}
 
 
 def format_of(name: str) -> Format | None:

@@ -6,11 +6,11 @@ plain `caption`). A name passes its value whole: naming an image member promises
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from anonlib.datasets.base import Sample
-from anonlib.datasets.names import suffix_of
+from anonlib.datasets.names import is_image, new_extension, suffix_of
 
 FOLDER_PARENT = "folder:parent"
 
@@ -39,18 +39,41 @@ def kept_members(
     return kept
 
 
+def under_new_key(members: Mapping[str, bytes], listed: Collection[str]) -> dict[str, bytes]:
+    """Kept members by the names that they have under a new key (see new_extension).
+
+    JSON sidecars that are not listed themselves become one `json`, of two values for a key the first; where the job
+    lists `json`, that member stays as it is, and what other sidecars say is left out.
+    """
+    kept: dict[str, bytes] = {}
+    merged: dict[str, Any] = {}
+    for extension, content in members.items():
+        if extension in listed:
+            kept[extension] = content
+        else:
+            new_extension(extension, listed)
+            merged = _parsed(content) | merged
+    if merged:
+        kept.setdefault("json", json.dumps(merged).encode("ascii"))
+    return kept
+
+
 def renamed_value(name: str, value: Any, renamed: Mapping[str, str] | None) -> Any:
     """The value of a kept field, with the sample's old key replaced where the field's name says it is one."""
-    if renamed and name in KEY_NAMES and isinstance(value, str):
-        return renamed.get(value, value)
-    return value
+    if not renamed or name not in KEY_NAMES or not isinstance(value, str):
+        return value
+    # With more behind its dot it may be in other letters, or have another ending, than the sample's own.
+    known = next((old for old in renamed if value.startswith(f"{old}.")), value)
+    if value not in renamed and known in renamed:
+        return f"{renamed[known]}.{suffix_of(value)}" if is_image(value) else renamed[known]
+    return renamed.get(value, value)
 
 
-def key_spellings(stem: str, extension: str, new: str) -> dict[str, str]:
+def key_spellings(stem: str, extension: str, new: str, new_extension: str = "") -> dict[str, str]:
     """How a sample's fields may repeat its old key (with or without folder, ending) -> what that becomes."""
     base = stem.rpartition("/")[2]
-    dot = f".{extension}" if extension else ""
-    return {stem: new, base: new, stem + dot: new + dot, base + dot: new + dot}
+    spellings = {stem: new, base: new}
+    return spellings | {f"{one}.{extension}": f"{new}.{new_extension}" for one in (stem, base) if extension}
 
 
 def label(sample: Sample, subject_field: str) -> str | None:

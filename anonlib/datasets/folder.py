@@ -16,9 +16,10 @@ from pathlib import Path
 
 from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
-from anonlib.datasets.fields import kept_members, key_spellings
-from anonlib.datasets.names import is_image, printable, suffix_of, why_unsafe
+from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
+from anonlib.datasets.names import is_image, new_extension, printable, suffix_of, why_unsafe
 from anonlib.storage import REFUSED_LINK, Changed, Entry, LinkRefused, NotFound
+from anonlib.vocabulary import Problem, Reason
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16
@@ -84,27 +85,31 @@ class FolderDataset(Dataset):
             if content is not None:
                 sample.fields[suffix_of(sidecar)] = content
         if unsafe := why_unsafe(path):
-            sample.problem = f"the file name {unsafe}"
+            sample.problem = Problem(Reason.UNSAFE_NAME, f"the file name {unsafe}")
         sample.image = None if sample.problem else image
         return sample, entries
 
-    def _bytes(self, path: str) -> tuple[bytes | None, Entry, str | None]:
+    def _bytes(self, path: str) -> tuple[bytes | None, Entry, Problem | None]:
         """(content, what was read, None), or (None, what is there, why it is not used)."""
         try:
             entry = self.storage.stat(path)
             if entry.size > base.MAX_SAMPLE_BYTES:
-                return None, entry, f"the file is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
+                over = f"the file is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
+                return None, entry, Problem(Reason.TOO_LARGE, over)
             return self.storage.read(path, entry.etag), entry, None
         except LinkRefused as error:
-            return None, Entry(path, 0, REFUSED_LINK), str(error)
+            return None, Entry(path, 0, REFUSED_LINK), Problem(Reason.LINK, str(error))
         except NotFound as error:
-            raise Changed(f"{path} is gone since it was listed; start a new run.") from error
+            gone = "a file of the shard is gone since it was listed; start a new run for the new data."
+            raise Changed(f"In {self.storage.uri} {gone}", path=path) from error
 
-    def output_path(self, shard: Shard) -> str:
+    def output_path(self, shard: Shard, name: str | None = None) -> str:
         """The folder of the release that mirrors the input; each file has its own path in outputs()."""
         return "data"
 
-    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> "FolderShardWriter":
+    def writer(
+        self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
+    ) -> "FolderShardWriter":
         """See Dataset; `local_path` becomes a folder of the slice's files."""
         return FolderShardWriter(local_path, self.output_path(shard), keep_fields)
 
@@ -131,19 +136,22 @@ class FolderShardWriter(ShardWriter):
         self._temporary.mkdir()
         self._names: dict[str, None] = {}
 
-    def _add(self, sample: Sample, image: bytes, key: str | None) -> None:
-        ending = sample.key.rpartition(".")[2]
-        stem = _stem(sample.key) if key is None else key
-        renamed = None if key is None else key_spellings(_stem(sample.key), ending, key)
-        self._put(f"{stem}.{ending}", image)
-        for extension, content in kept_members(sample.fields, self._keep, renamed).items():
-            self._put(f"{stem}.{extension}", content)
+    def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, bytes]:
+        stem, ending = _stem(sample.key), sample.key.rpartition(".")[2]
+        if key is None:
+            members = {ending: image} | kept_members(sample.fields, self._keep)
+        else:
+            new = new_extension(ending.lower(), ())
+            kept = kept_members(sample.fields, self._keep, key_spellings(stem, ending, key, new))
+            members = {new: image} | under_new_key(kept, self._keep)
+        return {f"{stem if key is None else key}.{extension}": content for extension, content in members.items()}
 
-    def _put(self, name: str, content: bytes) -> None:
-        path = self._temporary / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        self._names[name] = None
+    def _add(self, position: int, entry: dict[str, bytes]) -> None:
+        for name, content in entry.items():
+            path = self._temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            self._names[name] = None
 
     def _finish(self) -> None:
         shutil.rmtree(self._path, ignore_errors=True)

@@ -7,6 +7,7 @@ input's.
 
 import hashlib
 import re
+from collections.abc import Collection
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm"})
 TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
@@ -84,6 +85,22 @@ def shard_id(name: str, suffixes: tuple[str, ...], usual: str) -> str:
         return stem
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[-80:].lstrip("-") + "-" + digest
+
+
+def new_extension(extension: str, listed: Collection[str]) -> str:
+    """What a new key's member is called: by its extension as the job lists it, or by the last part of that.
+
+    'angela.b.jpg' -> 'jpg'. Raises ValueError unless that is one of images or `json`.
+    """
+    last = suffix_of(f"x.{extension}")
+    if extension not in listed and last not in IMAGE_EXTENSIONS | {"json"}:
+        raise ValueError("a member under a new key must have an extension that the job lists or of an image or JSON")
+    return extension if extension in listed else last
+
+
+def suffix_in(name: str, suffixes: tuple[str, ...]) -> str:
+    """The first of the suffixes that a name has (in any case); raises StopIteration where there is none."""
+    return next(suffix for suffix in suffixes if name.lower().endswith(suffix))
 
 
 def check_new_key(key: str) -> str:

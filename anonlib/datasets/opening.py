@@ -1,5 +1,6 @@
 """From a URI to a dataset: which format the names speak of, and the class that reads it."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import get_args
 
@@ -32,17 +33,13 @@ def open_dataset(
 
 
 def _guess(uri: str, sources: list[Source]) -> Format:
-    first: dict[Format, str] = {}
-    for source in sources:
-        found = format_of(source.name)
-        if found is not None:
-            first.setdefault(found, source.name)
-    if not first:
+    found = Counter(kind for source in sources if (kind := format_of(source.name)) is not None)
+    if not found:
         raise DatasetError(f"'{uri}' contains no tar, Parquet or image file.")
-    if len(first) > 1:
-        seen = ", ".join(f"{FORMAT_NAMES[one]}s ({name})" for one, name in first.items())
+    if len(found) > 1:
+        seen = ", ".join(f"{FORMAT_NAMES[kind]}s ({count})" for kind, count in found.items())
         raise DatasetError(f"'{uri}' mixes {seen}; set the format, or give a pattern that names one kind.")
-    return next(iter(first))
+    return next(iter(found))
 
 
 def _class_of(format: str) -> Callable[..., Dataset]:

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from anonlib.datasets.base import Dataset, DatasetError, Sample, Shard, ShardWriter
 from anonlib.datasets.names import PARQUET_SUFFIXES, printable, shard_id, unique_key, without_suffix
-from anonlib.datasets.parquet_layout import Layout, layout_of
+from anonlib.datasets.parquet_layout import NEW_IMAGE, Layout, layout_of
 from anonlib.datasets.parquet_writer import NoOutput, ParquetShardWriter
 from anonlib.storage import Source
+from anonlib.vocabulary import Problem, Reason
 
 UNIT_BYTES = 1 << 30
 ROWS_AT_ONCE = 16
@@ -88,19 +89,26 @@ class ParquetDataset(Dataset):
                 yield from _samples(file, layout, shard, stem)
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
-            problem = f"the Parquet file cannot be read ({printable(str(error))})"
+            problem = Problem(Reason.UNREADABLE, f"the Parquet file cannot be read ({printable(str(error))})")
             yield Sample(f"{stem}#unreadable", None, self.image_field or "", {}, problem, 0)
 
-    def output_path(self, shard: Shard) -> str:
-        """data/NAME.parquet, or for a part of a file data/NAME/part-START.parquet (its first row group)."""
-        name = self.name_of(shard)
-        if shard.start is None:
-            return f"data/{name}"
-        return f"data/{without_suffix(name, PARQUET_SUFFIXES)}/part-{shard.start:05d}.parquet"
+    def output_path(self, shard: Shard, name: str | None = None) -> str:
+        """data/NAME.parquet, or for a part of a file data/NAME/part-START.parquet (its first row group).
 
-    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> ShardWriter:
+        Under another name a part is a file like any other.
+        """
+        if name is not None:
+            return f"data/{name}.parquet"
+        own = self.name_of(shard)
+        if shard.start is None:
+            return f"data/{own}"
+        return f"data/{without_suffix(own, PARQUET_SUFFIXES)}/part-{shard.start:05d}.parquet"
+
+    def writer(
+        self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
+    ) -> ShardWriter:
         """See Dataset; takes the schema from the input. A file that cannot be read has no output."""
-        release_path = self.output_path(shard)
+        release_path = self.output_path(shard, name)
         try:
             with self._opened(self.name_of(shard), shard.etag) as file:
                 layout = layout_of(file, self.image_field, self.key_field)
@@ -108,7 +116,8 @@ class ParquetDataset(Dataset):
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             return NoOutput(local_path, release_path)
-        return ParquetShardWriter(local_path, release_path, layout, schema, metadata, groups, keep_fields)
+        image = layout.image if name is None or self.image_field else NEW_IMAGE
+        return ParquetShardWriter(local_path, release_path, layout, schema, metadata, groups, keep_fields, image)
 
 
 def _raise_if_of_the_disk(error: Exception) -> None:
@@ -152,9 +161,9 @@ def _samples(file: pq.ParquetFile, layout: Layout, shard: Shard, stem: str) -> I
                     row += 1
         except (pa.ArrowException, OSError) as error:
             _raise_if_of_the_disk(error)
-            problem = f"rows {row} to {end - 1} of the Parquet file cannot be read ({printable(str(error))})"
+            said = f"rows {row} to {end - 1} of the Parquet file cannot be read ({printable(str(error))})"
             key = unique_key(f"{stem}#rows-{row}", seen)
-            yield Sample(key, None, layout.image, {}, problem, row - before)
+            yield Sample(key, None, layout.image, {}, Problem(Reason.UNREADABLE, said), row - before)
         row = end
 
 
@@ -163,16 +172,18 @@ def _as_sample(one: pa.RecordBatch, layout: Layout, row: int, position: int, see
         values: dict[str, Any] = one.to_pylist()[0]
     except (ValueError, OverflowError) as error:
         key = unique_key(f"{row:09d}#unreadable", seen)
-        return Sample(key, None, layout.image, {}, f"a value of the row cannot be read ({error})", position)
+        said = f"a value of the row cannot be read ({error})"
+        return Sample(key, None, layout.image, {}, Problem(Reason.UNREADABLE, said), position)
     image, problem = layout.image_of(values.pop(layout.image))
     own = f"{row:09d}"
     if layout.key is not None:
         if values[layout.key] is None:
-            problem = problem or "the key is empty"
+            problem = problem or Problem(Reason.NO_KEY, "the key is empty")
             own = f"{own}#no-key"
         else:
             own = str(values[layout.key])
     key = unique_key(printable(own), seen)
     if problem is None and key != own:
-        problem = f"the key {key!r} is in this shard already or has control characters"
+        said = f"the key {key!r} is in this shard already or has control characters"
+        problem = Problem(Reason.DUPLICATE_KEY, said)
     return Sample(key, None if problem else image, layout.image, values, problem, position)

@@ -1,21 +1,30 @@
 """Which columns of a Parquet file are what, and what of its schema may leave the building.
 
-A file's metadata is free text that travels unseen (pandas indexes, a data set's description, the paths that
-Hugging Face keeps beside the bytes), so only the types of the kept columns and, for Hugging Face readers,
-their features pass.
+A file's metadata is free text that travels unseen (pandas indexes, a data set's description, names of classes, the
+paths that Hugging Face keeps beside the bytes), so only the types of the kept columns pass, made anew, and for Hugging
+Face readers that one column is an Image.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import available_timezones
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anonlib.datasets.base import DatasetError
+from anonlib.vocabulary import Problem, Reason
 
 KEY_COLUMNS = ("key", "__key__", "id")
 HUGGING_FACE = b"huggingface"
+NEW_IMAGE = "image"
+"""The image column's name in a release with new keys whose job does not name it."""
+
+_EXTENSIONS = {"arrow.uuid", "arrow.bool8"}
+"""Arrow's extension types without a word of their own; others become what they are stored as."""
+_OFFSET = re.compile(r"[+-]\d\d:\d\d")
 
 
 @dataclass(frozen=True)
@@ -26,14 +35,14 @@ class Layout:
     in_struct: bool
     key: str | None
 
-    def image_of(self, value: Any) -> tuple[bytes | None, str | None]:
+    def image_of(self, value: Any) -> tuple[bytes | None, Problem | None]:
         """(bytes, None) of a cell, or (None, why there are none)."""
         if value is None:
-            return None, "there is no image"
+            return None, Problem(Reason.NO_IMAGE, "there is no image")
         if not self.in_struct:
             return value, None
         if value.get("bytes") is None:
-            return None, "the image is only a path to another file" if value.get("path") else "there is no image"
+            return None, Problem(Reason.ONLY_A_PATH if value.get("path") else Reason.NO_IMAGE)
         return value["bytes"], None
 
 
@@ -84,14 +93,57 @@ def _is_key(file: pq.ParquetFile, name: str, image: str) -> bool:
     return bool(column.null_count == 0 and len(column.unique()) == len(column))
 
 
-def released_schema(schema: pa.Schema, layout: Layout, keep: frozenset[str]) -> pa.Schema:
-    """The image, key and allow-listed columns, in their order, without any metadata but their features."""
-    kept = [field for field in schema if field.name in keep | {layout.image, layout.key}]
-    features = {name: value for name, value in _features(schema).items() if name in {one.name for one in kept}}
-    metadata = None
-    if features:
-        metadata = {HUGGING_FACE: json.dumps({"info": {"features": features}}).encode()}
-    return pa.schema([field.remove_metadata() for field in kept], metadata=metadata)
+def released_schema(schema: pa.Schema, layout: Layout, keep: frozenset[str], image: str) -> pa.Schema:
+    """The image, key and allow-listed columns, in their order and with types made anew; the image's is named `image`.
+
+    Raises DatasetError if a kept column has that name.
+    """
+    fields = []
+    for field in schema:
+        if field.name == layout.image:
+            fields.append(pa.field(image, _image_type(field.type), field.nullable))
+        elif field.name in keep | {layout.key}:
+            fields.append(pa.field(field.name, plain_type(field.type), field.nullable))
+    if len({field.name for field in fields}) != len(fields):
+        raise DatasetError(f"A kept column is called '{image}' as the image will be; name the image's by image_field.")
+    declared = _features(schema).get(layout.image, {}).get("_type") == "Image"
+    features = {"info": {"features": {image: {"_type": "Image"}}}}
+    return pa.schema(fields, metadata={HUGGING_FACE: json.dumps(features)} if declared else None)
+
+
+def _image_type(kind: pa.DataType) -> pa.DataType:
+    """Of a struct only the bytes, and for Hugging Face readers a path that is always null."""
+    if not pa.types.is_struct(kind):
+        return plain_type(kind)
+    names = [name for name in ("bytes", "path") if kind.get_field_index(name) >= 0]
+    return pa.struct([pa.field(name, plain_type(kind.field(name).type)) for name in names])
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """An Arrow type made anew, without metadata and without words that a stranger chose, but for nested names."""
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind if kind.extension_name in _EXTENSIONS else plain_type(kind.storage_type)
+    if types.is_struct(kind):
+        return pa.struct([_plain_field(kind.field(number)) for number in range(kind.num_fields)])
+    if types.is_map(kind):
+        return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type), kind.keys_sorted)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_plain_field(kind.value_field), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(_plain_field(kind.value_field))
+    if types.is_large_list(kind):
+        return pa.large_list(_plain_field(kind.value_field))
+    if types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, plain_type(kind.value_type), kind.ordered)
+    if types.is_timestamp(kind) and kind.tz is not None:
+        known = _OFFSET.fullmatch(kind.tz) or kind.tz in available_timezones()
+        return pa.timestamp(kind.unit, kind.tz if known else "UTC")
+    return kind
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return pa.field(field.name, plain_type(field.type), field.nullable)
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:

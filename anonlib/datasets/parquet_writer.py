@@ -5,6 +5,7 @@ held in memory while it is filled (the format keeps columns together), so one th
 closed early.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ ROWS_PER_PAGE_CHECK = 16
 class ParquetShardWriter(ShardWriter):
     """One Parquet file at `local_path`; equal samples give equal bytes.
 
-    schema and metadata are the input file's; row_groups is the range of its groups that this shard covers.
+    schema and metadata are the input file's; row_groups is the range of its groups that this shard covers. The image
+    column is called `image`, by its own name if that is None.
     """
 
     def __init__(
@@ -36,41 +38,44 @@ class ParquetShardWriter(ShardWriter):
         metadata: pq.FileMetaData,
         row_groups: tuple[int, int],
         keep_fields: frozenset[str],
+        image: str | None = None,
     ) -> None:
         super().__init__(local_path, release_path)
-        self._layout = layout
-        self._schema = released_schema(schema, layout, keep_fields)
+        self._layout, self._image = layout, image or layout.image
+        self._schema = released_schema(schema, layout, keep_fields, self._image)
         self._ends: list[int] = []
         for number in range(*row_groups):
             before = self._ends[-1] if self._ends else 0
             self._ends.append(before + metadata.row_group(number).num_rows)
         self._group, self._bytes = 0, 0
         self._rows: list[dict[str, Any]] = []
-        codecs, dictionaries = _encodings(metadata, set(self._schema.names))
+        codecs, dictionaries = _encodings(metadata, set(self._schema.names), {layout.image: self._image})
         self._file = pq.ParquetWriter(
             self._temporary,
             self._schema,
             compression=codecs or "snappy",
             write_batch_size=ROWS_PER_PAGE_CHECK,
-            use_dictionary=[path for path in dictionaries if path.partition(".")[0] != layout.image],
+            use_dictionary=[path for path in dictionaries if path.partition(".")[0] != self._image],
         )
 
-    def _add(self, sample: Sample, image: bytes, key: str | None) -> None:
-        if sample.position < 0:
-            raise ValueError(f"sample {sample.key!r} has no position, so its row group is not known")
-        while sample.position >= self._ends[self._group]:
+    def _add(self, position: int, entry: dict[str, Any]) -> None:
+        if position < 0:
+            raise ValueError("a sample has no position, so its row group is not known")
+        while position >= self._ends[self._group]:
             self._flush()
             self._group += 1
-        if self._bytes + len(image) > FLUSH_BYTES:
+        cell = entry[self._image]
+        size = len(cell["bytes"] if self._layout.in_struct else cell)
+        if self._bytes + size > FLUSH_BYTES:
             self._flush()
-        self._rows.append(self._row(sample, image, key))
-        self._bytes += len(image)
+        self._rows.append(entry)
+        self._bytes += size
 
-    def _row(self, sample: Sample, image: bytes, key: str | None) -> dict[str, Any]:
+    def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, Any]:
         renamed = None if key is None else key_spellings(sample.key, "", key)
         row: dict[str, Any] = {}
         for field in self._schema:
-            if field.name == self._layout.image:
+            if field.name == self._image:
                 row[field.name] = {"bytes": image} if self._layout.in_struct else image
             elif field.name == self._layout.key and key is not None:
                 if not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
@@ -106,8 +111,11 @@ class ParquetShardWriter(ShardWriter):
 class NoOutput(ShardWriter):
     """The writer of a shard none of whose samples can be read: a file without a schema cannot be mirrored."""
 
-    def _add(self, sample: Sample, image: bytes, key: str | None) -> None:
-        raise ValueError(f"{self._release_path} has no schema, so sample {sample.key!r} cannot be written")
+    def _entry(self, sample: Sample, image: bytes, key: str | None) -> None:
+        raise ValueError("a file without a schema has no output, so no sample of it can be written")
+
+    def _add(self, position: int, entry: None) -> None:
+        """Nothing is ever added."""
 
     def _finish(self) -> None:
         pass
@@ -119,14 +127,19 @@ class NoOutput(ShardWriter):
         return []
 
 
-def _encodings(metadata: pq.FileMetaData, kept: set[str]) -> tuple[dict[str, str], list[str]]:
+def _encodings(
+    metadata: pq.FileMetaData, kept: set[str], renamed: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
     """({leaf path: codec}, leaf paths with a dictionary) of the kept columns, from the first row group."""
     if metadata.num_row_groups == 0:
         return {}, []
     group = metadata.row_group(0)
-    leaves = [group.column(number) for number in range(group.num_columns)]
-    leaves = [leaf for leaf in leaves if leaf.path_in_schema.partition(".")[0] in kept]
-    codecs = {
-        leaf.path_in_schema: "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression for leaf in leaves
-    }
-    return codecs, [leaf.path_in_schema for leaf in leaves if leaf.has_dictionary_page]
+    codecs: dict[str, str] = {}
+    dictionaries = []
+    for leaf in (group.column(number) for number in range(group.num_columns)):
+        top, dot, below = leaf.path_in_schema.partition(".")
+        name = renamed.get(top, top)
+        if name in kept:
+            codecs[f"{name}{dot}{below}"] = "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression
+            dictionaries += [f"{name}{dot}{below}"] if leaf.has_dictionary_page else []
+    return codecs, dictionaries

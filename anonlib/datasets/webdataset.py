@@ -18,18 +18,21 @@ from typing import BinaryIO, Self, cast
 
 from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
-from anonlib.datasets.fields import kept_members, key_spellings
+from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
 from anonlib.datasets.names import (
     TAR_SUFFIXES,
     is_apple_double,
     is_image,
+    new_extension,
     printable,
     shard_id,
     split_member,
+    suffix_in,
     unique_key,
     why_unsafe,
     without_suffix,
 )
+from anonlib.vocabulary import Problem, Reason
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 6
@@ -57,13 +60,16 @@ class WebDataset(Dataset):
         with self.storage.open_read(name, shard.etag) as stream:
             yield from read_tar(stream, stem, self.image_field)
 
-    def output_path(self, shard: Shard) -> str:
+    def output_path(self, shard: Shard, name: str | None = None) -> str:
         """See Dataset."""
-        return f"data/{self.name_of(shard)}"
+        own = self.name_of(shard)
+        return f"data/{own}" if name is None else f"data/{name}{suffix_in(own, TAR_SUFFIXES)}"
 
-    def writer(self, shard: Shard, local_path: Path, keep_fields: frozenset[str]) -> "TarShardWriter":
+    def writer(
+        self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
+    ) -> "TarShardWriter":
         """See Dataset."""
-        return TarShardWriter(local_path, self.output_path(shard), keep_fields)
+        return TarShardWriter(local_path, self.output_path(shard, name), keep_fields, self._image_fields())
 
 
 class _StrictHeader(tarfile.TarInfo):
@@ -84,7 +90,7 @@ class _Group:
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
     size: int = 0
-    problem: str | None = None
+    problem: Problem | None = None
 
 
 def read_tar(stream: BinaryIO, name: str, image_field: str | None = None) -> Iterator[Sample]:
@@ -98,7 +104,7 @@ def read_tar(stream: BinaryIO, name: str, image_field: str | None = None) -> Ite
     for position, group in enumerate(_groups(stream, name)):
         key = unique_key(group.key, seen)
         if key != group.key and group.problem is None:
-            group.problem = f"the key {group.key!r} is in this shard already"
+            group.problem = Problem(Reason.DUPLICATE_KEY, f"the key {group.key!r} is in this shard already")
         yield _as_sample(group, key, position, image_field)
 
 
@@ -123,7 +129,8 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
                     group = _Group(key)
                 group.size += info.size
                 if problem is None and group.size > base.MAX_SAMPLE_BYTES:
-                    problem = f"the sample is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
+                    over = f"the sample is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
+                    problem = Problem(Reason.TOO_LARGE, over)
                 group.problem = group.problem or problem
                 if problem is None:
                     group.members[extension] = cast("BinaryIO", archive.extractfile(info)).read()
@@ -133,12 +140,13 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
     except _BROKEN as error:
         where = f"after member {number} ({printable(last)!r})" if number else "at its start"
         lost = f"{group.key!r} and everything after it is" if group else "everything is"
-        yield _Group(f"{name}#truncated", problem=f"the archive is truncated or damaged {where}: {lost} lost ({error})")
+        said = f"the archive is truncated or damaged {where}: {lost} lost ({error})"
+        yield _Group(f"{name}#truncated", problem=Problem(Reason.TRUNCATED, said))
         return
     if group is not None:
         yield group
     if extra:
-        yield _Group(f"{name}#after-end", problem="there is data after the end of the archive, which no reader sees")
+        yield _Group(f"{name}#after-end", problem=Problem(Reason.AFTER_END))
 
 
 def _plain(stream: BinaryIO) -> BinaryIO:
@@ -149,13 +157,14 @@ def _plain(stream: BinaryIO) -> BinaryIO:
     return stream
 
 
-def _member_problem(info: tarfile.TarInfo) -> str | None:
+def _member_problem(info: tarfile.TarInfo) -> Problem | None:
     if unsafe := why_unsafe(info.name):
-        return f"the member {printable(info.name)!r} {unsafe}"
+        return Problem(Reason.UNSAFE_NAME, f"the member {printable(info.name)!r} {unsafe}")
     if not info.isreg() and not info.isdir():
-        return f"the member {info.name!r} is a link or a device, not a file"
+        return Problem(Reason.NOT_A_FILE, f"the member {info.name!r} is a link or a device, not a file")
     if split_member(info.name) is None and is_image(info.name):
-        return f"the member {info.name!r} is an image with nothing before its first dot, so it has no key"
+        said = f"the member {info.name!r} is an image with nothing before its first dot, so it has no key"
+        return Problem(Reason.NO_KEY, said)
     return None
 
 
@@ -176,9 +185,10 @@ def _as_sample(group: _Group, key: str, position: int, image_field: str | None) 
         if len(images) == 1:
             image_name = images[0]
         elif images:
-            problem = f"there are several images ({', '.join(images)}); name one with image_field"
+            said = f"there are several images ({', '.join(images)}); name one with image_field"
+            problem = Problem(Reason.SEVERAL_IMAGES, said)
         else:
-            problem = "there is no image"
+            problem = Problem(Reason.NO_IMAGE, "there is no image")
     fields = {extension: content for extension, content in group.members.items() if extension != image_name}
     image = group.members[image_name] if problem is None else None
     return Sample(key, image, image_name, fields, problem, position)
@@ -187,9 +197,15 @@ def _as_sample(group: _Group, key: str, position: int, image_field: str | None) 
 class TarShardWriter(ShardWriter):
     """A tar at `local_path`, gzipped if the release path says so: the image first, then the kept members."""
 
-    def __init__(self, local_path: Path, release_path: str, keep_fields: frozenset[str]) -> None:
+    def __init__(
+        self,
+        local_path: Path,
+        release_path: str,
+        keep_fields: frozenset[str],
+        image_fields: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(local_path, release_path)
-        self._keep = keep_fields
+        self._keep, self._image_fields = keep_fields, image_fields
         self._raw = self._temporary.open("wb")
         self._gzip: gzip.GzipFile | None = None
         if not release_path.lower().endswith(".tar"):
@@ -199,11 +215,18 @@ class TarShardWriter(ShardWriter):
             fileobj=self._gzip or self._raw, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8"
         )
 
-    def _add(self, sample: Sample, image: bytes, key: str | None) -> None:
-        renamed = None if key is None else key_spellings(sample.key, sample.image_field, key)
-        members = {sample.image_field: image} | kept_members(sample.fields, self._keep, renamed)
-        for extension, content in members.items():
-            header = tarfile.TarInfo(f"{sample.key if key is None else key}.{extension}")
+    def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, bytes]:
+        if key is None:
+            members = {sample.image_field: image} | kept_members(sample.fields, self._keep)
+        else:
+            new = new_extension(sample.image_field, self._image_fields)
+            kept = kept_members(sample.fields, self._keep, key_spellings(sample.key, sample.image_field, key, new))
+            members = {new: image} | under_new_key(kept, self._keep)
+        return {f"{sample.key if key is None else key}.{extension}": data for extension, data in members.items()}
+
+    def _add(self, position: int, entry: dict[str, bytes]) -> None:
+        for name, content in entry.items():
+            header = tarfile.TarInfo(name)
             header.size, header.mode = len(content), 0o644
             self._tar.addfile(header, io.BytesIO(content))
 

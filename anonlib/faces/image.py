@@ -1,9 +1,10 @@
-"""Bytes to upright RGB pixels and back, keeping nothing of the file but its pixels and colour profile.
+"""Bytes to upright RGB pixels and back, keeping nothing of the file but its pixels and the name of its colour space.
 
 The output is always encoded afresh from pixels, so EXIF (with its thumbnail and GPS), XMP, IPTC,
-comments, C2PA, trailing data and embedded previews have no way through; orientation is applied
-before it is dropped. Pixels that a fully transparent alpha hides are blanked, since a face may hide there.
-Of a phone's multi-picture JPEG (MPO: gain maps, previews) only the photograph itself is taken.
+comments, C2PA, trailing data, embedded previews and colour profiles have no way through (colour.py writes
+the profile anew); orientation is applied before it is dropped. Pixels that a fully transparent alpha hides
+are blanked, since a face may hide there. Of a phone's multi-picture JPEG (MPO: gain maps, previews) only the
+photograph itself is taken.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from anonlib.faces.colour import ColourSpace, from_cmyk, in_named_space, profile_of
+from anonlib.vocabulary import Note, Reason, Stripped
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 _FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -37,36 +41,42 @@ _UNREADABLE = (
     struct.error,
     zlib.error,
 )
-ICC_LIMIT = 1 << 20
-_NO_MEMORY = "decoding it needs more memory than there is"
 _PILLOWS_MEMORY_ERRORS = ("decoder error -9", "out of memory")  # ImageFile.ERRORS
-_ICC_CHUNK = 65519  # 64 KiB less the marker's length field and the ICC_PROFILE header
+_TO_RGB = {"CMYK": Note.CMYK, "YCbCr": Note.YCBCR, "LAB": Note.LAB, "HSV": Note.HSV}
 
 # The limit on pixels is checked by probe() before anything is decoded; Pillow's own would only warn.
 Image.MAX_IMAGE_PIXELS = None
 
 
 class ImageProblem(Exception):
-    """Why an image cannot be anonymized, as a sentence for the manifest."""
+    """Why an image cannot be anonymized: `reason` for the manifest, and as text a sentence for the workspace."""
+
+    def __init__(self, reason: Reason, details: str = "") -> None:
+        super().__init__(details or reason.meaning)
+        self.reason = reason
 
 
 class OutOfMemory(ImageProblem):
     """There was no memory left to decode it."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.MEMORY, "decoding it needs more memory than there is")
 
 
 @dataclass(frozen=True)
 class Picture:
     """`rgb` (H, W, 3) uint8, upright; `alpha` (H, W) uint8 or None; `notes` say what conversion changed.
 
+    `space` is what the numbers of `rgb` mean, None where the file does not say it (then most readers take sRGB).
     `size` (H, W) is the photo's own, which `rgb` has too unless it was decoded smaller.
     """
 
     rgb: NDArray[np.uint8]
     alpha: NDArray[np.uint8] | None
     format: ImageFormat
-    icc: bytes | None
-    stripped: tuple[str, ...]
-    notes: tuple[str, ...]
+    space: ColourSpace | None
+    stripped: tuple[Stripped, ...]
+    notes: tuple[Note, ...]
     size: tuple[int, int]
 
 
@@ -82,20 +92,20 @@ def decode(
     # Libraries that share the process may have told Pillow to fill up what is cut off.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     if not data:
-        raise ImageProblem("the file is empty")
+        raise ImageProblem(Reason.EMPTY)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is dropped anyway
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 return _decode(image, data, max_mpx, least_side, into)
         except UnidentifiedImageError:
-            raise ImageProblem("not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)") from None
+            raise ImageProblem(Reason.NOT_AN_IMAGE) from None
         except MemoryError:
-            raise OutOfMemory(_NO_MEMORY) from None
+            raise OutOfMemory from None
         except _UNREADABLE as error:
             if str(error).startswith(_PILLOWS_MEMORY_ERRORS):
-                raise OutOfMemory(_NO_MEMORY) from None
-            raise ImageProblem(f"the image is damaged: {_one_line(error)}") from None
+                raise OutOfMemory from None
+            raise ImageProblem(Reason.DAMAGED, f"the image is damaged: {_one_line(error)}") from None
 
 
 def _decode(
@@ -103,17 +113,18 @@ def _decode(
 ) -> Picture:
     width, height = image.size
     if width < 1 or height < 1:
-        raise ImageProblem("the image has no pixels")
+        raise ImageProblem(Reason.NO_PIXELS)
     if width * height > max_mpx * 1e6:
-        raise ImageProblem(f"{width}x{height} px is over the limit of {max_mpx:g} megapixels (limits.image_mpx)")
+        over = f"{width}x{height} px is over the limit of {max_mpx:g} megapixels (limits.image_mpx)"
+        raise ImageProblem(Reason.TOO_MANY_PIXELS, over)
     several = image.format == "MPO"
     frames = 1 if several else getattr(image, "n_frames", 1)
     if frames > 1:
-        raise ImageProblem(f"animated or many-paged ({frames} frames); only stills are anonymized")
+        raise ImageProblem(Reason.ANIMATED, f"animated or many-paged ({frames} frames); only stills are anonymized")
     image_format = "JPEG" if several else next(name for name in _FORMATS if name == image.format)
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     stripped = _metadata(image, data)
-    icc = _rgb_profile(image.info.get("icc_profile"))
+    profile = image.info.get("icc_profile")
     if image_format == "JPEG" and image.mode in ("RGB", "L") and orientation in (0, 1):
         part = _part(max(width, height), least_side)
         rows, columns = -(-height // part), -(-width // part)
@@ -122,26 +133,36 @@ def _decode(
         )
         if rgb.shape[:2] != (rows, columns):
             raise ValueError("it has pixels of another size than its header says")
-        return Picture(rgb, None, image_format, icc, stripped, (), (height, width))
-    notes: list[str] = []
+        converted, space, notes = in_named_space(rgb, profile, grey=image.mode == "L")
+        return Picture(converted, None, image_format, space, stripped, tuple(notes), (height, width))
+    notes, space = [], None
     mode = image.mode
     if mode.startswith("I") or mode == "F":
-        image, notes = _to_eight_bits(image), ["converted from 16 or 32 bits to 8 bits a channel"]
-    elif mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        notes, icc = [f"converted from {mode} to RGB"], None
+        image, notes = _to_eight_bits(image), [Note.EIGHT_BITS]
+    elif mode in _TO_RGB:
+        notes = [_TO_RGB[mode]]
     image.load()
     image = ImageOps.exif_transpose(image)
+    grey = image.mode in ("1", "L", "LA")
+    if mode == "CMYK":
+        image, space, more = from_cmyk(image, profile)
+        notes, profile = notes + more, None
+    elif mode in _TO_RGB:
+        profile = None
     alpha = None
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = np.array(image.convert("RGBA"))
         alpha = rgba[:, :, 3].copy()
         rgb = rgba[:, :, :3].copy()
-        rgb[alpha == 0] = 0
-        if (alpha == 255).all():
-            alpha = None
     else:
         rgb = np.array(image.convert("RGB"))
-    return Picture(rgb, alpha, image_format, icc, stripped, tuple(notes), (rgb.shape[0], rgb.shape[1]))
+    if profile is not None:
+        converted, space, more = in_named_space(rgb, profile, grey=grey)
+        rgb, notes = np.array(converted), notes + more
+    if alpha is not None:
+        rgb[alpha == 0] = 0
+        alpha = None if (alpha == 255).all() else alpha
+    return Picture(rgb, alpha, image_format, space, stripped, tuple(notes), (rgb.shape[0], rgb.shape[1]))
 
 
 def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:
@@ -178,15 +199,6 @@ def _part(side: int, least_side: int | None) -> int:
     return next((part for part in (8, 4, 2) if least_side is not None and side >= part * least_side), 1)
 
 
-def _rgb_profile(icc: object) -> bytes | None:
-    """A colour profile that fits RGB pixels (ICC.1:2022, 7.2), without what follows its end; else None."""
-    if not isinstance(icc, bytes) or not 128 < len(icc) <= ICC_LIMIT:
-        return None
-    size = int.from_bytes(icc[:4], "big")
-    fits = icc[16:20] == b"RGB " and icc[36:40] == b"acsp" and 128 < size <= len(icc)
-    return icc[:size] if fits else None
-
-
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     low, high = (0.0, 65535.0) if values.min() >= 0 and values.max() > 255 else (values.min(), values.max())
@@ -194,40 +206,40 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
 
 
-def _metadata(image: Image.Image, data: bytes) -> tuple[str, ...]:
+def _metadata(image: Image.Image, data: bytes) -> tuple[Stripped, ...]:
     """The kinds of metadata that the file carried and the output will not."""
     found = set()
     if len(image.getexif()):
-        found.add("exif")
+        found.add(Stripped.EXIF)
     for kind, keys in {
-        "xmp": ("xmp", "XML:com.adobe.xmp"),
-        "iptc": ("photoshop",),
-        "comment": ("comment", "Comment", "parameters"),
+        Stripped.XMP: ("xmp", "XML:com.adobe.xmp"),
+        Stripped.IPTC: ("photoshop",),
+        Stripped.COMMENT: ("comment", "Comment", "parameters"),
     }.items():
         if any(key in image.info for key in keys):
             found.add(kind)
     if b"http://ns.adobe.com/xap" in data[:200_000]:
-        found.add("xmp")
+        found.add(Stripped.XMP)
     if b"c2pa" in data[:200_000]:
-        found.add("c2pa")
+        found.add(Stripped.C2PA)
     if image.format == "MPO":
-        found.add("further pictures")
+        found.add(Stripped.PICTURES)
     return tuple(sorted(found))
 
 
 def encode(rgb: NDArray[np.uint8], like: Picture, *, jpeg_quality: int) -> bytes:
-    """Encode `rgb` (H, W, 3) in the format of `like`, with its colour profile and alpha; deterministic."""
+    """Encode `rgb` (H, W, 3) in the format of `like`, with the profile of its space and its alpha; deterministic."""
     if like.format == "JPEG":
         jpeg: bytes = simplejpeg.encode_jpeg(
             np.ascontiguousarray(rgb), quality=jpeg_quality, colorspace="RGB", colorsubsampling="420"
         )
-        return _with_icc(jpeg, like.icc) if like.icc else jpeg
+        return _with_profile(jpeg, profile_of(like.space)) if like.space else jpeg
     pixels = rgb if like.alpha is None else np.dstack([rgb, like.alpha])
     image = Image.fromarray(pixels)
     if like.format in ("BMP", "PPM"):
         image = image.convert("RGB")
     buffer = io.BytesIO()
-    options: dict[str, object] = {"icc_profile": like.icc} if like.icc else {}
+    options: dict[str, object] = {"icc_profile": profile_of(like.space)} if like.space else {}
     if like.format == "WEBP":
         options |= {"quality": jpeg_quality, "method": 4}
     elif like.format == "TIFF":
@@ -238,17 +250,13 @@ def encode(rgb: NDArray[np.uint8], like: Picture, *, jpeg_quality: int) -> bytes
     return buffer.getvalue()
 
 
-def _with_icc(jpeg: bytes, icc: bytes) -> bytes:
-    """Insert APP2 ICC_PROFILE segments behind the first marker segment (ICC.1:2022, annex B.4)."""
+def _with_profile(jpeg: bytes, profile: bytes) -> bytes:
+    """Insert an APP2 ICC_PROFILE segment, the first of one, behind the first marker segment (ICC.1:2022, annex B.4)."""
     position = 2
     if jpeg[2:4] == b"\xff\xe0":
         position = 4 + int.from_bytes(jpeg[4:6], "big")
-    chunks = [icc[start : start + _ICC_CHUNK] for start in range(0, len(icc), _ICC_CHUNK)]
-    segments = b""
-    for number, chunk in enumerate(chunks, start=1):
-        body = b"ICC_PROFILE\x00" + bytes([number, len(chunks)]) + chunk
-        segments += b"\xff\xe2" + (len(body) + 2).to_bytes(2, "big") + body
-    return jpeg[:position] + segments + jpeg[position:]
+    body = b"ICC_PROFILE\x00\x01\x01" + profile
+    return jpeg[:position] + b"\xff\xe2" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[position:]
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from anonlib.config import ConfigError
-from anonlib.pipeline.outcome import FAILURES, Outcome
+from anonlib.pipeline.outcome import FAILURES, Outcome, traced
 from anonlib.pipeline.patience import is_of_the_place, patiently, said
 from anonlib.pipeline.stopwatch import watching
 from anonlib.pipeline.unit_log import Work, Worker, log_unit
@@ -72,7 +72,7 @@ def attempt(stage: Stage[Unit], unit: Unit) -> Outcome:
         try:
             outcome = patiently(lambda: stage.run(unit))
         except (StorageError, *FAILURES) as error:
-            outcome = Outcome(_name(unit), error=said(error), halts=is_of_the_place(error))
+            outcome = Outcome(_name(unit), error=said(error), details=traced(error), halts=is_of_the_place(error))
     seconds = time.monotonic() - start
     return replace(outcome, began=began, seconds=seconds, parts=watch.parts, read=watch.read, written=watch.written)
 

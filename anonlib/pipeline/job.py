@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -28,6 +29,7 @@ from anonlib.pipeline.desk import MakeStage
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import MethodFile, read_lent
 from anonlib.pipeline.lost import give_up
+from anonlib.pipeline.naming import Naming
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.patience import patiently
 from anonlib.pipeline.photo import METHOD_VERSION
@@ -60,6 +62,7 @@ from anonlib.pipeline.withdraw import settle, withdraw
 from anonlib.privacy.certificate import VERSION as SCHEMA_VERSION
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
+from anonlib.storage import StorageError
 
 
 class JobError(Exception):
@@ -102,6 +105,7 @@ class Job:
         )
         self.shards, self._inventory_digest = self._inventory()
         self._for_workers, self.keyring = open_pinned(config, self.places, make=True)
+        self.naming = Naming(self.keyring, config.rekey)
         self.runner = runner or open_runner(config.ray)
         self.spending = Spending(config.ray, self.places.workspace)
 
@@ -146,7 +150,6 @@ class Job:
         """
         plan = plan or self.make_plan()
         run_key = self._run_key(plan)
-        room = release_room(self.places)
         note = json_bytes(self._run_note(run_key))
         if not self.places.release.claim(RUN_NOTE, note) and self.places.release.read(RUN_NOTE) != note:
             raise JobError(
@@ -154,16 +157,16 @@ class Job:
                 "give this one another output"
             )
         standing = Standing.of_all(DecisionLog(self.places.workspace, run_key).latest().values())
-        patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.keyring))
+        patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.naming))
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         check = self.keyring.check()
         make = partial(_make_render, self._for_workers, self.dataset, self.places, keys, models, standing, check)
-        failed = self._rounds("render", run_key, make, self.shards, room.done, _shard_id)
+        failed = self._rounds("render", run_key, make, self.shards, self._rendered, _shard_id)
         for shard in self.shards:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id], standing)
-        patiently(lambda: settle(self.places, self.shards))
+        patiently(lambda: settle(self.places, self.shards, self.naming))
         try:
             patiently(lambda: certify(self.config, self.places, self.keyring, plan.key, plan.blocks))
         except Untrue as error:
@@ -172,7 +175,7 @@ class Job:
 
     def summary(self) -> Summary:
         """Counts from the release's markers."""
-        markers = release_room(self.places).markers(shard.shard_id for shard in self.shards)
+        markers = release_room(self.places).markers(self.naming.shards(self.shards))
         return Summary.of(len(self.shards), markers)
 
     @property
@@ -207,7 +210,7 @@ class Job:
             "synthesis": self.config.method.name in SYNTHESIS_METHODS,
             "keep_fields": list(self.config.keep_fields),
             "rekeyed": self.config.rekey,
-            "shards": [shard.shard_id for shard in self.shards],
+            "shards": list(self.naming.shards(self.shards)),
             "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names}
             | {name: {"sha256": file.digest, "licence": file.terms} for name, file in self.files.items()},
         }
@@ -244,6 +247,8 @@ class Job:
 
         def report(stage: str, outcome: Outcome, wanted: int) -> None:
             self.report(stage, outcome, wanted)
+            if outcome.details is not None:
+                self._keep_details(stage, outcome)
             if outcome.halts:
                 raise JobError(
                     f"the job stopped in shard or block {outcome.unit} of its {name} stage, and the same command "
@@ -262,9 +267,21 @@ class Job:
     def _blocks_done(self) -> set[str]:
         return {unit.removeprefix("surrogates/") for unit in plan_room(self.places, self.plan_key).done()}
 
+    def _rendered(self) -> set[str]:
+        done = release_room(self.places).done()
+        return {shard for name, shard in self.naming.shards(self.shards).items() if name in done}
+
+    def _keep_details(self, stage: str, outcome: Outcome) -> None:
+        """What went wrong in full, into the workspace, since no log may hold it."""
+        path = f"failures/{stage}/{outcome.unit}.txt"
+        try:
+            self.places.workspace.publish(path, (outcome.details or "").encode(errors="backslashreplace"))
+        except StorageError as error:
+            logging.getLogger(__name__).warning("%s is not kept: %s", path, error)
+
     def _quarantine(self, shard: Shard, run_key: str, why: str, standing: Standing) -> None:
         scanned = scan_room(self.places, self.scan_key)
-        lost = give_up(shard, why, self.config, scanned, release_room(self.places), run_key, self.keyring, standing)
+        lost = give_up(shard, why, self.places, scanned, run_key, self.naming, standing)
         if lost is not None:
             self.runner.meter.count(self._work("render", run_key), lost, lost=True)
 
@@ -292,4 +309,5 @@ def _key(*parts: str) -> str:
 
 def _first(doing: str, failed: dict[str, str]) -> str:
     unit = sorted(failed)[0]
-    return f"{doing} failed for {len(failed)} units after {ROUNDS} rounds; {unit}: {failed[unit]}"
+    more = "failures/ in the workspace has the details"
+    return f"{doing} failed for {len(failed)} units after {ROUNDS} rounds; {unit}: {failed[unit]}; {more}"

@@ -2,47 +2,48 @@
 
 from __future__ import annotations
 
-from anonlib.config import JobConfig
 from anonlib.datasets import Shard
 from anonlib.pipeline import tables
-from anonlib.pipeline.outcome import Outcome, without_names
-from anonlib.pipeline.places import Room, sha256
+from anonlib.pipeline.naming import Naming
+from anonlib.pipeline.outcome import Outcome
+from anonlib.pipeline.places import Places, Room, release_room, render_room, sha256
+from anonlib.pipeline.render import publish_reasons
 from anonlib.pipeline.reviewed import Standing
-from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST, QUARANTINED
+from anonlib.vocabulary import Problem, Reason
 
 
 def give_up(
-    shard: Shard,
-    why: str,
-    job: JobConfig,
-    scan: Room,
-    release: Room,
-    run_key: str,
-    keyring: Keyring,
-    standing: Standing,
+    shard: Shard, why: str, places: Places, scan: Room, run_key: str, naming: Naming, standing: Standing
 ) -> Outcome | None:
     """Write the manifest and the marker of a lost shard; None if another driver has written a marker before."""
     known = tables.from_bytes(scan.storage.read(scan.path("images", f"{shard.shard_id}.parquet")), ["key"])
-    keys = known.column("key").to_pylist()
-    words = [standing.word(shard.shard_id, key) for key in keys]
-    if job.rekey:
-        why = without_names(why, keys)
-        keys = [keyring.pseudonym("key", shard.shard_id, key) for key in keys]
-    lost = {"status": QUARANTINED, "reason": f"the shard failed: {why}", "faces": []}
-    rows = [{"key": key, "review": word} | lost for key, word in zip(keys, words, strict=True)]
-    manifest = tables.to_bytes(rows, MANIFEST)
-    release.storage.publish(release.path("manifest", f"{shard.shard_id}.parquet"), manifest)
-    counts = {"images": len(keys), "faces": 0, "released": 0, "no_face": 0, "quarantined": len(keys), "fallbacks": 0}
-    claimed = release.commit(
-        shard.shard_id,
+    release, problem = release_room(places), Problem(Reason.SHARD_FAILED, f"the shard failed: {why}")
+    rows = [
         {
-            "shard": shard.shard_id,
+            "own_key": key,
+            "problem": problem,
+            "key": naming.key(shard.shard_id, key),
+            "review": standing.word(shard.shard_id, key),
+            "status": QUARANTINED,
+            "reason": problem.reason,
+            "faces": [],
+        }
+        for key in known.column("key").to_pylist()
+    ]
+    publish_reasons(render_room(places, run_key), shard.shard_id, rows)
+    manifest, name = tables.to_bytes(naming.sorted(rows), MANIFEST), naming.shard(shard.shard_id)
+    release.storage.publish(release.path("manifest", f"{name}.parquet"), manifest)
+    counts = {"images": len(rows), "faces": 0, "released": 0, "no_face": 0, "quarantined": len(rows), "fallbacks": 0}
+    claimed = release.commit(
+        name,
+        {
+            "shard": name,
             "run": run_key,
             "files": {},
             "manifest_sha256": sha256(manifest),
-            **standing.vouched(shard.shard_id, keyring),
+            **standing.vouched(shard.shard_id, naming.keyring),
             **counts,
         },
     )
-    return Outcome(shard.shard_id, images=len(keys), quarantined=len(keys)) if claimed else None
+    return Outcome(shard.shard_id, images=len(rows), quarantined=len(rows)) if claimed else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import time
+import traceback
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import cv2
@@ -34,11 +35,16 @@ FAILURES = (
 """What one image may raise without ending its shard: everything but an interrupt, an exit and a storage's sentence."""
 
 _CHUNK_PIXELS = 64_000_000
+_PACKAGE = Path(__file__).resolve().parents[1]
+_TRACE = 8000
+"""Characters of a traceback that are kept, its end."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
+
+    `error` goes to logs and names no photo; `details` may, and go to the workspace alone.
 
     `parts`, `read` and `written` say where the seconds went and how many bytes came and went (see stopwatch.py).
     `halts`: the place failed and not the unit, so the job stops and leaves the unit undone.
@@ -53,6 +59,7 @@ class Outcome:
     fallbacks: int = 0
     seconds: float = 0.0
     error: str | None = None
+    details: str | None = None
     halts: bool = False
     began: float = field(default_factory=time.time)
     parts: Mapping[str, float] = field(default_factory=dict)
@@ -90,13 +97,18 @@ def in_chunks(items: Iterable[_T], most: int) -> Iterator[list[_T]]:
 
 
 def sentence(error: BaseException) -> str:
-    """An exception as one short line that names its kind."""
+    """An exception as its kind and its place in the code, for logs: what it says may quote a photo or its name."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if _PACKAGE in Path(one.filename).parents] or frames
+    return f"{type(error).__name__} at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else type(error).__name__
+
+
+def in_full(error: BaseException) -> str:
+    """An exception as one short line with what it says, for the workspace alone."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def without_names(reason: str, keys: Iterable[str]) -> str:
-    """A reason for a release with new keys: old keys, whole or in part, and everything quoted become "…"."""
-    parts = {part for key in keys for part in (key, *key.split("/"), key.rpartition(".")[0]) if part}
-    for part in sorted(parts, key=len, reverse=True):
-        reason = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "…", reason)
-    return re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason)
+def traced(error: BaseException) -> str:
+    """Everything that is known of an exception, for the workspace alone."""
+    path = getattr(error, "path", None)
+    return "".join(traceback.format_exception(error))[-_TRACE:] + (f"path: {path}\n" if path else "")

@@ -41,11 +41,11 @@ def patiently(work: Callable[[], _Done]) -> _Done:
 
 
 def said(error: Exception) -> str:
-    """The sentence of a failure: a storage's own, the system's with what it was about, or a short line of any other."""
+    """The sentence of a failure, which names no file: a storage's own, the system's, or kind and place of any other."""
     if isinstance(error, StorageError | NoDecoder):
         return str(error)
     if is_of_the_place(error) and isinstance(error, OSError):
-        return f"{error.strerror or error} on this machine" + (f", at {error.filename}" if error.filename else "")
+        return f"{error.strerror or type(error).__name__} on this machine"
     return sentence(error)
 
 

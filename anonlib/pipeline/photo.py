@@ -15,6 +15,7 @@ from anonlib.pipeline.check import Finding
 from anonlib.pipeline.surrogates import happiness
 from anonlib.privacy.claims import NONE, Claim, claim_of
 from anonlib.records import MESH_POINTS
+from anonlib.vocabulary import Problem
 
 METHOD_VERSION = "4"
 MATCHED = "still matched the source"
@@ -87,7 +88,7 @@ class Photo:
     picture: Picture
     faces: list[Face]
     out: NDArray[np.uint8]
-    problem: str | None = None
+    problem: Problem | None = None
 
     @property
     def rgb(self) -> NDArray[np.uint8]:

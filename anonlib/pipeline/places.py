@@ -98,11 +98,12 @@ def plan_room(places: Places, key: str) -> Room:
 
 
 def render_room(places: Places, key: str) -> Room:
+    """What a render notes in the workspace and must not leave it: faces/SHARD, and reasons/SHARD in sentences."""
     return Room(places.workspace, f"render/{key[:16]}")
 
 
 def rendered_rows(places: Places, run: str, shard: str) -> dict[str, list[dict[str, Any]]]:
-    """RENDERED rows of a shard by released key, each key's in the order of its manifest's faces; `run` of run.json.
+    """RENDERED rows of a released shard by key, in the order of the manifest's faces; `run` of run.json.
 
     None of a shard that was given up.
     """

@@ -29,7 +29,8 @@ from anonlib.pipeline.check import Checker
 from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.engines import ModelBytes
 from anonlib.pipeline.lending import Lent, lender_of
-from anonlib.pipeline.outcome import FAILURES, Outcome, sentence, without_names
+from anonlib.pipeline.naming import Naming
+from anonlib.pipeline.outcome import FAILURES, Outcome, in_full
 from anonlib.pipeline.photo import MATCHED, Face, Photo
 from anonlib.pipeline.places import (
     RUN_NOTE,
@@ -48,10 +49,11 @@ from anonlib.pipeline.stopwatch import current
 from anonlib.pipeline.surrogates import Surrogates, Worn
 from anonlib.privacy.claims import NONE, claim_of
 from anonlib.privacy.keys import Keyring
-from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, RELEASED, RENDERED, SOLID
+from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, REASONS, RELEASED, RENDERED, SOLID
 from anonlib.storage import StorageError
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
+from anonlib.vocabulary import Problem, Reason
 
 _COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
 
@@ -80,8 +82,9 @@ class RenderStage:
         self.scan: Room = scan_room(places, keys["scan"])
         self.plan: Room = plan_room(places, keys["plan"])
         self.release: Room = release_room(places)
-        self.figures: Room = render_room(places, keys["render"])
         self.chooses_again = claim_of(job.method).kind == NONE
+        self.notes: Room = render_room(places, keys["render"])
+        self.naming = Naming(keyring, job.rekey)
         self.checker = Checker(job, models) if models else None
         painter = painter_of(models, job)
         self.surrogates = Surrogates(self.plan, keyring, painter, lender_of(models, job))
@@ -99,9 +102,12 @@ class RenderStage:
             rows: list[dict[str, Any]] = []
             figures: list[dict[str, Any]] = []
             local = Path(folder) / "shard"
-            with self.dataset.writer(shard, local, frozenset(self.job.keep_fields)) as writer:
+            name, keep = self.naming.new_shard(shard.shard_id), frozenset(self.job.keep_fields)
+            with self.dataset.writer(shard, local, keep, name) as writer:
                 self._write(shard, writer, rows, figures)
             rows.sort(key=lambda row: row.pop("position"))
+            publish_reasons(self.notes, shard.shard_id, rows)
+            rows = self.naming.sorted(rows)
             with watch.timed("publish"):
                 return self._publish(shard, writer, rows, figures)
 
@@ -117,7 +123,7 @@ class RenderStage:
                 f"The output {self.release.storage.uri} now holds a release of another job (its {RUN_NOTE} differs), "
                 "so this one writes nothing more there."
             )
-        marker = self.release.committed(shard.shard_id)
+        marker = self.release.committed(self.naming.shard(shard.shard_id))
         return None if marker is None else Outcome(shard.shard_id, **{name: marker[name] for name in _COUNTS})
 
     def _write(
@@ -137,12 +143,12 @@ class RenderStage:
         def read(sample: Sample) -> Picture | ImageProblem:
             known = scanned.get(sample.key)
             if known is None:
-                return ImageProblem("the image was not there when the dataset was scanned")
+                return ImageProblem(Reason.NOT_SCANNED)
             if known["problem"] is not None and not self.standing.released(shard.shard_id, sample.key):
-                return ImageProblem(known["problem"])
+                return ImageProblem(Reason.of(known["reason"]), known["problem"])
             picture = try_to_read(sample, self.job)
             if isinstance(picture, Picture) and picture.rgb.shape[:2] != (known["height"], known["width"]):
-                return ImageProblem("the image is not the one that was scanned")
+                return ImageProblem(Reason.CHANGED)
             return picture
 
         # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
@@ -156,7 +162,7 @@ class RenderStage:
             with current().timed("encode"):
                 self._finish(photos, writer, rows, shard)
             for photo in photos:
-                key = self._new_key(photo.sample, shard) or photo.sample.key
+                key = self.naming.key(shard.shard_id, photo.sample.key)
                 figures += [face.figures(key) for face in photo.faces]
             del photos
 
@@ -171,7 +177,7 @@ class RenderStage:
         photos = []
         for sample, picture in chunk:
             if isinstance(picture, ImageProblem):
-                rows.append(self._row(sample, shard, QUARANTINED, str(picture)))
+                rows.append(self._row(sample, shard, QUARANTINED, Problem(picture.reason, str(picture))))
                 continue
             faces = [
                 Face(row, row["method"], list(row["surrogates"] or ()), reason=row["reason"])
@@ -228,7 +234,8 @@ class RenderStage:
             return failed
         except FAILURES as error:
             if len(photos) == 1:
-                faces[0][0].problem = f"checking the output failed: {sentence(error)}"
+                said = f"checking the output failed: {in_full(error)}"
+                faces[0][0].problem = Problem(Reason.CHECK_FAILED, said)
                 return []
         return [
             one
@@ -261,7 +268,7 @@ class RenderStage:
             face.fallback, face.findings, face.detected_again = "solid", [], None
             redact(photo.out, face.box, "solid")
         except FAILURES as error:
-            photo.problem = f"replacing a face failed: {sentence(error)}"
+            photo.problem = Problem(Reason.REPLACE_FAILED, f"replacing a face failed: {in_full(error)}")
 
     def _finish(self, chunk: list[Photo], writer: ShardWriter, rows: list[dict[str, Any]], shard: Shard) -> None:
         """Encode and write a chunk in order."""
@@ -271,26 +278,28 @@ class RenderStage:
                 try:
                     data = encode(photo.out, photo.picture, jpeg_quality=self.job.jpeg_quality)
                 except FAILURES as error:
-                    photo.problem = f"encoding failed: {sentence(error)}"
+                    photo.problem = Problem(Reason.ENCODE_FAILED, f"encoding failed: {in_full(error)}")
             if data is None:
                 rows.append(self._row(photo.sample, shard, QUARANTINED, photo.problem, photo))
                 continue
-            writer.write(photo.sample, data, self._new_key(photo.sample, shard))
+            new = self.naming.key(shard.shard_id, photo.sample.key) if self.job.rekey else None
+            writer.write(photo.sample, data, new)
             status = RELEASED if photo.faces else NO_FACE
             rows.append(self._row(photo.sample, shard, status, None, photo) | {"output_sha256": sha256(data)})
 
     def _row(
-        self, sample: Sample, shard: Shard, status: str, reason: str | None, photo: Photo | None = None
+        self, sample: Sample, shard: Shard, status: str, problem: Problem | None, photo: Photo | None = None
     ) -> dict[str, Any]:
+        """A MANIFEST row, with the sample's own key, its position and its problem beside it until it is written."""
         picture = photo.picture if photo else None
-        if reason is not None and self.job.rekey:
-            reason = without_names(reason, [sample.key])
         return {
             "position": sample.position,
-            "key": self._new_key(sample, shard) or sample.key,
+            "own_key": sample.key,
+            "problem": problem,
+            "key": self.naming.key(shard.shard_id, sample.key),
             "status": status,
-            "reason": reason,
-            "path": None if status == QUARANTINED else self.dataset.output_path(shard),
+            "reason": None if problem is None else problem.reason,
+            "path": None if status == QUARANTINED else self.naming.path(self.dataset, shard),
             "input_hmac": self.keyring.digest("input", sample.image).hex() if sample.image else None,
             "height": picture.rgb.shape[0] if picture else None,
             "width": picture.rgb.shape[1] if picture else None,
@@ -301,9 +310,6 @@ class RenderStage:
             "review": self.standing.word(shard.shard_id, sample.key),
         }
 
-    def _new_key(self, sample: Sample, shard: Shard) -> str | None:
-        return self.keyring.pseudonym("key", shard.shard_id, sample.key) if self.job.rekey else None
-
     def _publish(
         self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], figures: list[dict[str, Any]]
     ) -> Outcome:
@@ -311,7 +317,7 @@ class RenderStage:
         if finished := self._finished(shard):
             return finished
         measured = tables.to_bytes(figures, RENDERED)
-        self.figures.storage.publish(self.figures.path("faces", f"{shard.shard_id}.parquet"), measured)
+        self.notes.storage.publish(self.notes.path("faces", f"{self.naming.shard(shard.shard_id)}.parquet"), measured)
         files = {}
         for path, local in writer.outputs():
             with local.open("rb") as stream:
@@ -320,7 +326,8 @@ class RenderStage:
             self.release.storage.publish(path, local)
         manifest = tables.to_bytes(rows, MANIFEST)
         current().written += len(manifest)
-        self.release.storage.publish(self.release.path("manifest", f"{shard.shard_id}.parquet"), manifest)
+        name = self.naming.shard(shard.shard_id)
+        self.release.storage.publish(self.release.path("manifest", f"{name}.parquet"), manifest)
         counts = Counter(row["status"] for row in rows)
         faces = [face for row in rows for face in row["faces"]]
         summary: dict[str, Any] = {
@@ -332,17 +339,27 @@ class RenderStage:
             "fallbacks": sum(face["fallback"] in SOLID for face in faces),
         }
         marker = {
-            "shard": shard.shard_id,
+            "shard": name,
             "run": self.key,
             "files": files,
             "manifest_sha256": sha256(manifest),
             **self.standing.vouched(shard.shard_id, self.keyring),
             **summary,
         }
-        if not self.release.commit(shard.shard_id, marker) and self.release.committed(shard.shard_id) != marker:
+        if not self.release.commit(name, marker) and self.release.committed(name) != marker:
             raise StorageError(
                 f"Another job, or this one with other decisions, committed shard {shard.shard_id} while this one wrote "
-                f"it; delete {self.release.marker(shard.shard_id)} and certificate.json in "
+                f"it; delete {self.release.marker(name)} and certificate.json in "
                 f"{self.release.storage.uri}, and run the job again that the release is to be of."
             )
         return Outcome(shard.shard_id, **summary)
+
+
+def publish_reasons(notes: Room, shard_id: str, rows: list[dict[str, Any]]) -> None:
+    """Take each row's `own_key` and `problem` out of it, and write what was quarantined and why into the workspace."""
+    told = [(row.pop("own_key"), row.pop("problem")) for row in rows]
+    found = [
+        {"key": key, "reason": problem.reason, "sentence": str(problem)} for key, problem in told if problem is not None
+    ]
+    if found:
+        notes.storage.publish(notes.path("reasons", f"{shard_id}.parquet"), tables.to_bytes(found, REASONS))

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from anonlib.pipeline.decisions import WORDS, Decision
 from anonlib.pipeline.photo import Face, Photo
 from anonlib.privacy.keys import Keyring
+from anonlib.vocabulary import FaceReason, Problem, Reason
 
-FOUND = "a reviewer found this face"
-HIDDEN = "a reviewer released this photo with every face hidden"
-TAKEN_BACK = "withheld by a reviewer"
+FOUND = FaceReason.REVIEWER_FOUND.meaning
+HIDDEN = FaceReason.REVIEWER_HID.meaning
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def carry_out(decision: Decision | None, photo: Photo) -> None:
     if decision is None:
         return
     if decision.verdict == "withhold":
-        photo.problem = TAKEN_BACK
+        photo.problem = Problem(Reason.WITHHELD)
     if decision.verdict == "release_masked":
         for face in photo.faces:
             face.method, face.tries, face.reason, face.fallback, face.coverage = "solid", [], HIDDEN, "review", 1.0

@@ -27,7 +27,7 @@ from anonlib.faces.image import ImageProblem, Picture
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
 from anonlib.pipeline import tables
 from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
-from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
+from anonlib.pipeline.outcome import FAILURES, Outcome, in_full
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
 from anonlib.pipeline.reading import chunks_ahead, sample_bytes
 from anonlib.pipeline.stopwatch import current
@@ -38,6 +38,7 @@ from anonlib.synthesis.glasses import glasses
 from anonlib.synthesis.light import STEP
 from anonlib.synthesis.occlusion import bare
 from anonlib.synthesis.textures.average import detail_of
+from anonlib.vocabulary import Reason
 
 CROP_SIDE = 384
 _CROP_QUALITY = 92
@@ -109,7 +110,7 @@ class ScanStage:
                 "etag": shard.etag,
                 "images": len(images),
                 "faces": len(faces),
-                "unreadable": sum(row["problem"] is not None for row in images),
+                "unreadable": sum("reason" in row for row in images),
                 "faces_sha256": sha256(face_bytes),
                 "images_sha256": sha256(image_bytes),
             },
@@ -121,10 +122,10 @@ class ScanStage:
         """The readable photos of a chunk; every sample gets its row."""
         readable = []
         for sample, picture in chunk:
-            row: dict[str, Any] = {"key": sample.key, "position": len(images), "problem": None, "faces": 0}
+            row: dict[str, Any] = {"key": sample.key, "position": len(images), "faces": 0}
             images.append(row)
             if isinstance(picture, ImageProblem):
-                row["problem"] = str(picture)
+                row |= {"reason": picture.reason, "problem": str(picture)}
                 continue
             row["height"], row["width"] = picture.size
             readable.append(Decoded(sample, picture.rgb, picture.size))
@@ -140,7 +141,7 @@ class ScanStage:
                     yield from self._describe([one], images)
                 return
             row = next(row for row in reversed(images) if row["key"] == chunk[0].sample.key)
-            row["problem"] = f"scanning failed: {sentence(error)}"
+            row |= {"reason": Reason.SCAN_FAILED, "problem": f"scanning failed: {in_full(error)}"}
 
     def _rows(self, chunk: list[Decoded]) -> list[list[dict[str, Any]]]:
         pixels = [one.rgb for one in chunk]
@@ -272,13 +273,14 @@ def main_face(faces: Faces, size: tuple[int, ...]) -> Faces:
 
 
 def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture:
-    """The decoded Picture of a sample (see `decode`); raises ImageProblem with the manifest's reason."""
+    """The decoded Picture of a sample (see `decode`); raises ImageProblem."""
     if sample.problem is not None:
-        raise ImageProblem(sample.problem)
+        raise ImageProblem(sample.problem.reason, str(sample.problem))
     if sample.image is None:
-        raise ImageProblem("the sample has no image")
+        raise ImageProblem(Reason.NO_IMAGE)
     if len(sample.image) > job.limits.image_mib * (1 << 20):
-        raise ImageProblem(f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)")
+        over = f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)"
+        raise ImageProblem(Reason.TOO_LARGE, over)
     limits = job.limits
     return decode_apart(sample.image, max_mpx=limits.image_mpx, seconds=limits.image_seconds, least_side=least_side)
 

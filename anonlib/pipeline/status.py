@@ -32,12 +32,13 @@ from anonlib.pipeline.spending import Bill, read_bill
 from anonlib.pipeline.summary import Summary
 from anonlib.records import QUARANTINED, SOLID
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
+from anonlib.vocabulary import meaning_of
 
 _READERS = 16
 
 
 class Reason(NamedTuple):
-    """What happened (`quarantined`, or the fallback's name) and the manifest's sentence why."""
+    """What happened (`quarantined`, or the fallback's name) and why, in a sentence that names nothing."""
 
     kind: str
     why: str
@@ -148,7 +149,7 @@ def _reasons_of(places: Places, run: str, shard: str) -> Iterator[Reason]:
     for row in tables.from_bytes(data, ["key", "status", "reason"]).to_pylist():
         if row["status"] == QUARANTINED:
             quarantined.add(row["key"])
-            yield Reason(QUARANTINED, row["reason"] or "no reason given")
+            yield Reason(QUARANTINED, meaning_of(row["reason"]))
     for key, faces in rendered_rows(places, run, shard).items():
         for face in faces if key not in quarantined else ():
             if face["fallback"] in SOLID:

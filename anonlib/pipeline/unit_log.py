@@ -1,20 +1,19 @@
 """What is said of a unit of work where it ran: one line of JSON, for whoever collects a cluster's logs.
 
 A worker's stdout gets it, through the logger `anonlib.units`. Shard ids stand in it and sample keys never do: a file
-name may be a person's. So whatever an error quotes is left out.
+name may be a person's. An Outcome's `error` is made without them; its `details` are no part of a line.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from anonlib.pipeline.outcome import Outcome, without_names
+from anonlib.pipeline.outcome import Outcome
 
 COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
 _logger = logging.getLogger("anonlib.units")
@@ -65,7 +64,7 @@ def line_of(work: Work, worker: Worker, outcome: Outcome) -> dict[str, Any]:
         "node": worker.node,
         "pid": worker.pid,
         **({"gpus": list(worker.gpus)} if worker.gpus else {}),
-        **({"error": unnamed(outcome.error)} if outcome.error else {name: getattr(outcome, name) for name in COUNTS}),
+        **({"error": outcome.error} if outcome.error else {name: getattr(outcome, name) for name in COUNTS}),
         "seconds": round(outcome.seconds, 3),
         **details(outcome),
     }
@@ -75,9 +74,3 @@ def details(outcome: Outcome) -> dict[str, Any]:
     """Where a unit's time and bytes went; parts that took no time are left out."""
     parts = {part: round(float(seconds), 3) for part, seconds in outcome.parts.items() if seconds}
     return {"parts": parts, "read": int(outcome.read), "written": int(outcome.written)}
-
-
-def unnamed(error: str) -> str:
-    """An error without what it quotes, even if it was cut off within a quotation, and without a file's path."""
-    unquoted = re.sub(r"(?<!\w)(?:'[^']*|\"[^\"]*)$", "…", without_names(error, ()))
-    return re.sub(r"(on this machine, at ).*", r"\1…", unquoted)

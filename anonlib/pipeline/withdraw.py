@@ -9,12 +9,13 @@ manifest change, the data stays and the manifest alone is written again.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anonlib.datasets import Shard
 from anonlib.pipeline import tables
 from anonlib.pipeline.certify import CERTIFICATE
+from anonlib.pipeline.naming import Naming
 from anonlib.pipeline.places import (
     AUDIT_FILES,
     STATEMENT,
@@ -26,24 +27,26 @@ from anonlib.pipeline.places import (
     sha256,
 )
 from anonlib.pipeline.reviewed import Standing
-from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST
 
 _ASIDE = "withdrawn/"
 
 
 def withdraw(
-    places: Places, shards: Sequence[Shard], scan_key: str, standing: Standing, keyring: Keyring
+    places: Places, shards: Sequence[Shard], scan_key: str, standing: Standing, naming: Naming
 ) -> frozenset[str]:
-    """Take back every committed shard that was made by other decisions than those that stand; returns their ids.
+    """Take back every committed shard that was made by other decisions than those that stand.
+
+    Returns their ids in the release.
 
     Safe to kill and to repeat. What is taken back is to be rendered again, and then `settle` ends it; a shard that
     differs in words alone is committed again here.
     """
     room = release_room(places)
-    begun = _begun(room)
-    markers = {marker["shard"]: marker for marker in room.markers(shard.shard_id for shard in shards)}
-    stale = {name for name, marker in markers.items() if vouched_by(marker) != standing.vouched(name, keyring)}
+    begun, names = _begun(room), naming.shards(shards)
+    markers = {marker["shard"]: marker for marker in room.markers(names)}
+    vouched = {name: standing.vouched(shard, naming.keyring) for name, shard in names.items()}
+    stale = {name for name, marker in markers.items() if vouched_by(marker) != vouched[name]}
     cut_off = {name for name in begun - stale if markers.get(name) in (None, _laid_aside(room, name))}
     if begun or stale:
         for path in (CERTIFICATE, STATEMENT, *AUDIT_FILES):
@@ -51,21 +54,23 @@ def withdraw(
     for name in sorted(stale):
         room.storage.claim(_aside(name), json_bytes(markers[name]))
     for name in sorted(stale | cut_off):
-        marker, wanted = markers.get(name), standing.vouched(name, keyring)
-        if name in cut_off or marker is None or vouched_by(marker).get("painted") != wanted.get("painted"):
+        marker = markers.get(name)
+        if name in cut_off or marker is None or vouched_by(marker).get("painted") != vouched[name].get("painted"):
             _remove(room, name, marker or _laid_aside(room, name))
         else:
-            _reword(room, marker, _keys(places, scan_key, name), standing, keyring)
+            keys = _keys(places, scan_key, names[name])
+            words = {naming.key(names[name], key): standing.word(names[name], key) for key in keys}
+            _reword(room, marker, words, vouched[name])
     return frozenset(begun | stale)
 
 
-def settle(places: Places, shards: Sequence[Shard]) -> None:
+def settle(places: Places, shards: Sequence[Shard], naming: Naming) -> None:
     """End a withdrawal once every shard is committed again: what no marker names goes, then the copies."""
     room = release_room(places)
     begun = _begun(room)
     if not begun:
         return
-    markers = room.markers(shard.shard_id for shard in shards)
+    markers = room.markers(naming.shards(shards))
     if len(markers) < len(shards):
         return
     named = {path for marker in markers for path in marker["files"]}
@@ -103,21 +108,21 @@ def _remove(room: Room, shard: str, marker: dict[str, Any]) -> None:
         room.storage.delete(path)
 
 
-def _reword(room: Room, marker: dict[str, Any], keys: list[str], standing: Standing, keyring: Keyring) -> None:
+def _reword(room: Room, marker: dict[str, Any], words: Mapping[str, str | None], vouched: Mapping[str, str]) -> None:
     """Write the manifest's `review` again, in the bytes that a render would give it, and commit."""
     shard = marker["shard"]
     rows = tables.from_bytes(room.storage.read(_manifest(room, shard))).to_pylist()
-    for row, key in zip(rows, keys, strict=True):
-        row["review"] = standing.word(shard, key)
+    for row in rows:
+        row["review"] = words[row["key"]]
     manifest = tables.to_bytes(rows, MANIFEST)
     unchanged = {name: value for name, value in marker.items() if name not in ("decisions", "painted")}
     room.storage.delete(room.marker(shard))
     room.storage.publish(_manifest(room, shard), manifest)
-    room.commit(shard, unchanged | {"manifest_sha256": sha256(manifest)} | standing.vouched(shard, keyring))
+    room.commit(shard, unchanged | {"manifest_sha256": sha256(manifest), **vouched})
 
 
 def _keys(places: Places, scan_key: str, shard: str) -> list[str]:
-    """The images of a shard as the input names them, in the order of its manifest."""
+    """The images of a shard as the input names them."""
     room = scan_room(places, scan_key)
     names = tables.from_bytes(room.storage.read(room.path("images", f"{shard}.parquet")), ["key"])
     return [str(key) for key in names.column("key").to_pylist()]

@@ -1,8 +1,9 @@
 """The contract that a folder and a bucket both keep, so that no other file asks which of the two it has.
 
 Paths are '/'-separated and relative to the root, and can never leave it. Every failure is a `StorageError`
-whose text is one sentence for the person at the terminal and never repeats what a server said, because
-servers quote signatures and key ids.
+whose text is one sentence for the person at the terminal. It never repeats what a server said, because
+servers quote signatures and key ids, nor the path of a file that anonlib did not name, because it may be a
+person's and the sentence goes to logs: that path is in `path` alone.
 """
 
 from abc import ABC, abstractmethod
@@ -15,10 +16,26 @@ from uuid import uuid4
 
 # Names that begin so are our own unfinished files: never listed, always removed by delete_tree.
 OURS = ".anonlib-"
+OUR_NAMES = frozenset(
+    {
+        *("audit", "commits", "data", "failures", "manifest", "plan", "render", "review", "scan", "spending"),
+        *("withdrawn", "run.json", "inventory.json", "inventory.parquet", "purged.json", "secret", "secret-check"),
+        *("certificate.json", "classes.parquet", "draws.parquet", "surrogates.parquet", "audit.json", "sheet.jpg"),
+        *("report.json", "report.html", "report.pdf", "croissant.json", "people", "plans"),
+    }
+)
+"""The files and folders at the top of a workspace, a release and a ledger, which are named after nobody."""
 
 
 class StorageError(Exception):
-    """A place could not be read or written; the text says which, why, and what to do."""
+    """A place could not be read or written; the text says which, why, and what to do.
+
+    `path` is the file below the place's root, None where it is about the place; no sentence may repeat it.
+    """
+
+    def __init__(self, sentence: str, *, path: str | None = None) -> None:
+        super().__init__(sentence)
+        self.path = path
 
     of_the_file = False
     """Whether this file is the reason, and not the place: other files may be well, and waiting does not help."""
@@ -100,8 +117,16 @@ def safe_path(path: str) -> str:
     """The path itself if it stays inside a root; raises StorageError for '', '..', '/x', 'a//b' and NUL."""
     parts = path.split("/")
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise StorageError(f"'{path!r}' is not a path inside the storage: write it as folder/name.")
+        raise StorageError("A path is not one inside the storage: write it as folder/name.", path=path)
     return path
+
+
+def shown(root: str, path: str) -> str:
+    """A file below `root` as a sentence may name it: in full only as far as anonlib itself gave the names."""
+    top, slash, _ = path.partition("/")
+    if top not in OUR_NAMES:
+        return f"a file in {root}" if path else root
+    return f"{root.rstrip('/')}/{top}{slash and '/...'}"
 
 
 def is_ours(path: str) -> bool:

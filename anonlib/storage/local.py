@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
@@ -25,31 +25,35 @@ from anonlib.storage.base import (
     folder_prefix,
     is_ours,
     safe_path,
+    shown,
 )
 
 REFUSED_LINK = "link"
 WRITE_TRIES = 3
+_FIND = "it is not followed (`find -type l` lists links)."
 _T = TypeVar("_T")
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 @contextmanager
-def as_sentence(verb: str, path: Path) -> Iterator[None]:
-    """Turn an OSError inside the block into a StorageError: 'Cannot {verb} {path}: ...'."""
+def as_sentence(verb: str, where: str, path: str | None = None) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError: 'Cannot {verb} {where}: ...', of the file at `path`."""
     try:
         yield
     except _NO_FILE as error:
         if verb == "write":
-            raise StorageError(f"Cannot write {path}: {error.strerror} ({error.filename}).") from error
-        raise NotFound(f"Cannot {verb} {path}: there is no such file.") from error
+            raise StorageError(f"Cannot write {where}: {error.strerror}.", path=path) from error
+        raise NotFound(f"Cannot {verb} {where}: there is no such file.", path=path) from error
     except PermissionError as error:
-        raise AccessDenied(f"Cannot {verb} {path}: this user may not; check the owner and mode.") from error
+        said = f"Cannot {verb} {where}: this user may not; check the owner and mode."
+        raise AccessDenied(said, path=path) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"Cannot {verb} {path}: the disk or quota is full; free some space.") from error
+            said = f"Cannot {verb} {where}: the disk or quota is full; free some space."
+            raise StorageError(said, path=path) from error
         if error.errno == errno.EROFS:
-            raise AccessDenied(f"Cannot {verb} {path}: the file system is mounted read-only.") from error
-        raise StorageError(f"Cannot {verb} {path}: {error.strerror or error}.") from error
+            raise AccessDenied(f"Cannot {verb} {where}: the file system is mounted read-only.", path=path) from error
+        raise StorageError(f"Cannot {verb} {where}: {error.strerror or type(error).__name__}.", path=path) from error
 
 
 def _flush_folder(folder: Path) -> None:
@@ -79,26 +83,31 @@ class LocalStorage(Storage):
 
     def _inside(self, place: Path) -> Path:
         target = Path(os.path.realpath(place))
+        path = str(place.relative_to(self._root)) if place != self._root else ""
         if not target.is_relative_to(self._root):
-            raise LinkRefused(f"{place} is a link that leads out of {self._root}; it is not followed.")
+            raise LinkRefused(f"{shown(self.uri, path)} is a link that leads out of {self.uri}; {_FIND}", path=path)
         if place.is_symlink() and not target.exists():
-            raise LinkRefused(f"{place} is a link that leads nowhere.")
+            raise LinkRefused(f"{shown(self.uri, path)} is a link that leads nowhere; {_FIND}", path=path)
         return place
+
+    def _doing(self, verb: str, path: str) -> AbstractContextManager[None]:
+        return as_sentence(verb, shown(self.uri, path), path)
 
     def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
         """See Storage; local files are always seekable."""
         place = self._inside(self._place(path))
-        with as_sentence("read", place):
+        with self._doing("read", path):
             stream = place.open("rb")
         if etag is not None and _etag(os.fstat(stream.fileno())) != etag:
             stream.close()
-            raise Changed(f"{place} has changed since it was listed; start a new run for the new data.")
+            said = f"{shown(self.uri, path)} has changed since it was listed; start a new run for the new data."
+            raise Changed(said, path=path)
         return stream
 
     def fetch(self, path: str, to: Path) -> None:
         """See Storage."""
         place = self._inside(self._place(path))
-        with as_sentence("copy", place), self._beside(to, "fetch") as temporary:
+        with self._doing("copy", path), self._beside(to, "fetch") as temporary:
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(place, temporary)
             temporary.replace(to)
@@ -106,7 +115,7 @@ class LocalStorage(Storage):
     def stat(self, path: str) -> Entry:
         """See Storage."""
         place = self._inside(self._place(path))
-        with as_sentence("read", place):
+        with self._doing("read", path):
             status = place.stat()
             if place.is_dir():
                 raise IsADirectoryError(place)
@@ -115,7 +124,7 @@ class LocalStorage(Storage):
     def publish(self, path: str, source: Path | bytes) -> None:
         """See Storage."""
         place = self._place(path)
-        with as_sentence("write", place):
+        with self._doing("write", path):
             _unless_swept(lambda: self._publish(place, source))
 
     def _publish(self, place: Path, source: Path | bytes) -> None:
@@ -125,7 +134,7 @@ class LocalStorage(Storage):
     def claim(self, path: str, data: bytes, *, private: bool = False) -> bool:
         """See Storage; needs a file system with hard links."""
         place = self._place(path)
-        with as_sentence("write", place):
+        with self._doing("write", path):
             return _unless_swept(lambda: self._claim(place, data, private))
 
     def _claim(self, place: Path, data: bytes, private: bool) -> bool:
@@ -174,7 +183,7 @@ class LocalStorage(Storage):
         """See Storage."""
         place = self._place(path)
         self._inside(place.parent)
-        with as_sentence("delete", place):
+        with self._doing("delete", path):
             place.unlink(missing_ok=True)
 
     def delete_tree(self, prefix: str) -> int:
@@ -182,7 +191,7 @@ class LocalStorage(Storage):
         top = self._root / folder_prefix(prefix)
         self._inside(top)
         removed = 0
-        with as_sentence("delete", top):
+        with self._doing("delete", prefix):
             for folder, folders, files in os.walk(top, topdown=False, onerror=_raise_unless_missing):
                 for name in files:
                     Path(folder, name).unlink(missing_ok=True)
@@ -205,7 +214,7 @@ class LocalStorage(Storage):
         folder, _, start = prefix.rpartition("/")
         top = self._root / safe_path(folder) if folder else self._root
         self._inside(top)
-        with as_sentence("list", top):
+        with self._doing("list", folder):
             for entry in self._walk(top, f"{folder}/" if folder else "", start):
                 if unfinished or not is_ours(entry.path):
                     yield entry

@@ -34,6 +34,7 @@ from anonlib.storage.base import (
     folder_prefix,
     is_ours,
     safe_path,
+    shown,
 )
 from anonlib.storage.s3_errors import as_sentence, code_of
 from anonlib.storage.s3_reader import BUFFER_BYTES, S3Reader
@@ -104,7 +105,8 @@ class S3Storage(Storage):
     def _asking(self, action: str, key: str = "") -> AbstractContextManager[None]:
         parts = urlsplit(self._s3().meta.endpoint_url)
         endpoint = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        return as_sentence(action, self._bucket, endpoint, key)
+        path = key.removeprefix(self._prefix)
+        return as_sentence(action, self._bucket, endpoint, shown(self.uri, path) if key else None, path or None)
 
     def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
         """See Storage; resumes by Range after a cut, pinned to one etag."""
@@ -120,10 +122,10 @@ class S3Storage(Storage):
                 return cast("dict[str, Any]", client.get_object(**asked))
 
         if not seekable:
-            raw = S3Reader(get, f"{self.uri}/{path}", etag)
+            raw = S3Reader(get, shown(self.uri, path), etag)
         else:
             found = self.stat(path)
-            raw = S3Reader(get, f"{self.uri}/{path}", etag or found.etag, found.size, SEEK_BLOCK_BYTES)
+            raw = S3Reader(get, shown(self.uri, path), etag or found.etag, found.size, SEEK_BLOCK_BYTES)
         return io.BufferedReader(raw, BUFFER_BYTES)
 
     def fetch(self, path: str, to: Path) -> None:
@@ -136,7 +138,8 @@ class S3Storage(Storage):
                     copy.write(chunk)
             temporary.replace(to)
         except OSError as error:
-            raise StorageError(f"Cannot copy {self.uri}/{path} to {to}: {error.strerror or error}.") from error
+            said = f"Cannot copy {shown(self.uri, path)} to this machine: {error.strerror or type(error).__name__}."
+            raise StorageError(said, path=path) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -210,7 +213,7 @@ class S3Storage(Storage):
                     time.sleep(0.1 * 2**attempt)
                 else:
                     return True
-        raise Unavailable(f"{self.uri}/{path} stayed locked by other writers; run again.")
+        raise Unavailable(f"{shown(self.uri, path)} stayed locked by other writers; run again.", path=path)
 
     def _is_mine(self, client: Any, key: str, mine: str) -> bool:
         """Whether our own first attempt won, although its answer was lost and boto3 tried again."""

@@ -47,12 +47,19 @@ def code_of(error: boto.ClientError) -> str:
 
 
 @contextmanager
-def as_sentence(action: str, bucket: str, endpoint: str, path: str = "") -> Iterator[None]:
-    """Turn what boto3 raises in the block into a StorageError; `action` is the IAM name (s3:PutObject)."""
+def as_sentence(
+    action: str, bucket: str, endpoint: str, where: str | None = None, path: str | None = None
+) -> Iterator[None]:
+    """Turn what boto3 raises in the block into a StorageError; `action` is the IAM name (s3:PutObject).
+
+    `where` is what the sentence says of the file at `path`, the bucket if it is None.
+    """
     try:
         yield
     except boto.ClientError as error:
-        raise _refused(code_of(error), action, bucket, endpoint, path) from error
+        refused = _refused(code_of(error), action, bucket, endpoint, where or f"s3://{bucket}")
+        refused.path = path
+        raise refused from error
     except boto.BotoCoreError as error:
         raise not_sent(error, action, f"s3://{bucket}", endpoint) from error
     except HTTPError as error:
@@ -60,10 +67,9 @@ def as_sentence(action: str, bucket: str, endpoint: str, path: str = "") -> Iter
         raise Unavailable(f"The answer of {endpoint} to {action} was cut off; try again.") from error
 
 
-def _refused(code: str, action: str, bucket: str, endpoint: str, path: str) -> StorageError:
-    place = f"s3://{bucket}/{path}" if path else f"s3://{bucket}"
+def _refused(code: str, action: str, bucket: str, endpoint: str, place: str) -> StorageError:
     if code in ("NoSuchKey", "404"):
-        return NotFound(f"{place} does not exist.")
+        return NotFound(f"There is no such file: {place}.")
     if code == "NoSuchUpload":
         # So says a server, too, that did complete an upload whose answer was lost.
         return Unavailable(f"The upload of {place} was ended at the server; run again.")

@@ -40,7 +40,7 @@ def test_text_that_no_encoding_holds_survives_in_json() -> None:
 
 
 def test_old_keys_are_replaced_only_in_fields_that_are_named_like_keys() -> None:
-    renamed = key_spellings("dir/7", "jpg", "new")
+    renamed = key_spellings("dir/7", "jpg", "new", "jpg")
     sidecar = {"id": "7", "filename": "dir/7.jpg", "path": "elsewhere/7.jpg", "count": "7", "key": 7}
     kept = kept_members({"json": json.dumps(sidecar).encode()}, frozenset(sidecar), renamed)
     expected = {"id": "new", "filename": "new.jpg", "path": "elsewhere/7.jpg", "count": "7", "key": 7}

@@ -61,7 +61,7 @@ def test_a_new_key_replaces_the_path_and_its_copies(tmp_path: Path) -> None:
         for number, sample in enumerate(dataset.read(shard)):
             writer.write(sample, b"new", f"n{number}")
     outputs = dict(writer.outputs())
-    assert list(outputs) == ["data/n0.JPG", "data/n0.json", "data/n1.png", "data/n2.jpg", "data/n3.webp"]
+    assert list(outputs) == ["data/n0.jpg", "data/n0.json", "data/n1.png", "data/n2.jpg", "data/n3.webp"]
     assert outputs["data/n0.json"].read_bytes() == b'{"key": "n0"}'
 
 
@@ -114,8 +114,9 @@ def test_links_out_of_the_folder_and_unsafe_names_are_problems(tmp_path: Path, m
 
 def test_a_file_name_that_no_table_can_hold_is_refused_before_the_work_begins(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")).write_bytes(b"3")
-    with pytest.raises(DatasetError, match=r"xff.jpg|udcff.jpg"):
+    with pytest.raises(DatasetError, match="names of 1 files") as refused:
         open_dataset(str(tmp_path))
+    assert "jpg" not in str(refused.value)
 
 
 def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import photos
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import Run, by_key, contents, every_byte, images, manifest, released, run_job, tables
+from runs import Run, by_key, contents, every_byte, images, manifest, reasons, released, run_job, tables
 
 from anonlib.pipeline import render
 from anonlib.pipeline.job import Job
@@ -162,9 +162,11 @@ def test_with_new_keys_the_old_ones_are_nowhere(rekeyed: Run) -> None:
 
 
 def test_with_new_keys_a_reason_still_says_what_is_wrong(rekeyed: Run) -> None:
-    reasons = " | ".join(row["reason"] for row in manifest(rekeyed.output) if row["reason"])
+    found = {row["reason"] for row in manifest(rekeyed.output) if row["reason"]}
+    assert found == {"damaged", "duplicate-key", "unsafe-name", "several-images", "truncated"}
+    told = " | ".join(reasons(rekeyed.workspace).values())
     for part in ("damaged", "in this shard already", "leads out of its folder", "several images", "truncated"):
-        assert part in reasons, reasons
+        assert part in told, told
     assert len(by_key(rekeyed.output)) == rekeyed.summary.images
 
 
@@ -177,7 +179,8 @@ def test_with_new_keys_a_lost_shard_does_not_name_its_images(tmp_path: Path, mon
     monkeypatch.setattr(render.RenderStage, "_publish", never)
     run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, rekey=True)
     (row,) = manifest(run.output)
-    assert "injected" in row["reason"]
+    assert row["reason"] == "shard-failed"
+    assert "Ada Quill.jpg: injected" in (tmp_path / "workspace" / "failures" / "render" / "0.txt").read_text()
     assert b"Ada" not in every_byte(run.output) and b"Quill" not in every_byte(run.output)
 
 

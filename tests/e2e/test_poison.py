@@ -10,7 +10,7 @@ from typing import Any
 import photos
 import poison
 import pytest
-from runs import Run, by_key, contents, job, lasting, run_job, started
+from runs import Run, by_key, contents, job, lasting, reasons, run_job, started
 
 from anonlib.audit.verify import verify
 from anonlib.faces.apart import Decoders, pool
@@ -68,7 +68,9 @@ def serial(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run,
 def test_poison_is_quarantined_with_its_reason_and_all_else_is_released(serial: tuple[Run, Counter[bytes]]) -> None:
     run, _ = serial
     rows = by_key(run.output)
-    assert {key: rows[key]["reason"] for key in POISON} == {key: reason for key, (_, reason) in POISON.items()}
+    told = reasons(run.workspace)
+    assert {key: told[key] for key in POISON} == {key: reason for key, (_, reason) in POISON.items()}
+    assert {rows[key]["reason"] for key in POISON} == {"crashed", "memory", "time"}
     assert {row["status"] for key, row in rows.items() if key in POISON} == {"quarantined"}
     assert {row["status"] for key, row in rows.items() if key not in POISON} == {"released"}
     assert len(rows) == 10 == run.summary.images

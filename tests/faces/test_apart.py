@@ -27,7 +27,7 @@ from anonlib.faces.image import ImageProblem, Picture, decode
 RNG = np.random.default_rng(3)
 SMALL = RNG.integers(0, 255, (6, 5, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
 GOOD = photos.jpeg(SMALL)
-LIES = ["rubbish", "huge json", "huge profile", "no json", "beyond", "larger", "negative", "format", "more", "escapes"]
+LIES = ["rubbish", "huge json", "a profile", "no json", "beyond", "larger", "negative", "format", "more", "escapes"]
 SEPARATE: dict[str, Any] = {"max_mpx": 1, "seconds": 60}
 
 

@@ -74,13 +74,14 @@ SERVICES = ("s3", "kms", "secretsmanager", "iam")
 SHARD = ("november/data/00000.tar", "november/manifest/00000.parquet", "november/commits/00000.json")
 NOTES = ("november/inventory.json", "november/purged.json")
 FACES, LOOKS = "november/scan/1/faces/00000.parquet", "november/audit/1/00000.npz"
+WHY, FAILURE = "november/render/1/reasons/00000.parquet", "november/failures/render/00000.txt"
 DECISION, ASIDE = "november/review/1/decisions/00000001.json", "november/withdrawn/00000.json"
 CERTIFIED = f"november/{CERTIFICATE}"
 REPORTS = tuple(f"november/{name}" for name in (STATEMENT, *AUDIT_FILES))
 PROBE = "november/.anonlib-probe-1"
 KEYS = {
     "input": ("november/00000.tar",),
-    "workspace": (FACES, LOOKS, DECISION, PROBE, *NOTES),
+    "workspace": (FACES, LOOKS, DECISION, WHY, FAILURE, PROBE, *NOTES),
     "release": (*SHARD, "november/run.json", PROBE, ASIDE, CERTIFIED, *REPORTS),
     "other": ("november/00000.tar",),
 }

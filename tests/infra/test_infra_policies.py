@@ -8,7 +8,22 @@ from string import Template
 from typing import Any
 
 import pytest
-from policies import ASIDE, CERTIFIED, DECISION, KEYS, LOOKS, POLICIES, PROBE, REPORTS, ROLES, SHARD, Cloud, named
+from policies import (
+    ASIDE,
+    CERTIFIED,
+    DECISION,
+    FAILURE,
+    KEYS,
+    LOOKS,
+    POLICIES,
+    PROBE,
+    REPORTS,
+    ROLES,
+    SHARD,
+    WHY,
+    Cloud,
+    named,
+)
 from runs import SECRET, Run, job
 from s3server import Credentials, S3Server, policy
 
@@ -41,6 +56,8 @@ ALLOWED = {
         "secret read",
         *named(("get",), "input", KEYS["input"]),
         *named(("get",), "workspace", KEYS["workspace"]),
+        *named(WRITE, "workspace", (WHY, FAILURE)),
+        "seal workspace_key",
         "open workspace_key",
         *named(("get", *WRITE), "release", KEYS["release"]),
         *named(("delete",), "release", (*SHARD, *REPORTS, CERTIFIED, ASIDE, PROBE)),

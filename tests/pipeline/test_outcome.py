@@ -1,4 +1,4 @@
-"""Chunks are bounded, and reasons are sentences that give no name away."""
+"""Chunks are bounded, and what a log is told of an error names nobody."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anonlib.pipeline.outcome import FAILURES, in_chunks, sentence, without_names
-from anonlib.storage import StorageError
+from anonlib.pipeline.outcome import FAILURES, in_chunks, in_full, sentence, traced
+from anonlib.storage import StorageError, open_storage
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,33 @@ def test_chunks_hold_everything_in_order_and_are_bounded_by_count_and_px(sizes: 
         assert sum(one.rgb.shape[0] * one.rgb.shape[1] for one in chunk[:-1]) < 64_000_000
 
 
-def test_a_sentence_is_one_short_line() -> None:
-    said = sentence(ValueError("first line\n  second\tline " + "x" * 500))
+def raised(error: Exception) -> Exception:
+    """The error with a traceback."""
+    try:
+        raise error
+    except type(error) as caught:
+        return caught
+
+
+@given(st.text(), st.sampled_from([ValueError, KeyError, OSError, RuntimeError]))
+def test_a_sentence_for_logs_is_kind_and_place_and_no_word_of_the_error(words: str, kind: type[Exception]) -> None:
+    line = raised.__code__.co_firstlineno + 3
+    assert sentence(raised(kind(words))) == f"{kind.__name__} at test_outcome.py:{line}"
+    assert sentence(kind(words)) == kind.__name__
+
+
+def test_the_place_is_that_of_our_code_and_not_of_a_library() -> None:
+    with pytest.raises(StorageError) as caught:
+        open_storage("no-such-folder").read("Ada_Quill/at_sea.jpg")
+    assert sentence(caught.value).startswith("NotFound at local.py:")
+
+
+def test_the_workspace_is_told_everything_in_one_line_and_in_a_trace() -> None:
+    error = raised(ValueError("first line\n  second\tline " + "x" * 500))
+    said = in_full(error)
     assert said.startswith("ValueError: first line second line x") and said.isprintable() and len(said) < 230
+    assert "second" in traced(error) and "test_outcome.py" in traced(error)
+    assert traced(raised(StorageError("gone", path="Ada/1.jpg"))).endswith("path: Ada/1.jpg\n")
 
 
 @pytest.mark.parametrize(
@@ -53,28 +77,3 @@ def test_what_a_library_raises_on_one_image_ends_that_image_alone(error: type[Ex
 def test_an_interrupt_and_a_storages_sentence_are_no_failure_of_an_image() -> None:
     for error in (KeyboardInterrupt, SystemExit, StorageError):
         assert not issubclass(error, FAILURES)
-
-
-@pytest.mark.parametrize(
-    ("reason", "key"),
-    [
-        ("the member 'Ada Quill.jpg' is a link", "Ada Quill"),
-        ("/photos/Ada Quill/1.jpg is a link that leads out of /photos", "Ada Quill/1.jpg"),
-        ("damaged after member 3 (\"Ada's Quill\"): 'Ada' and everything after it is lost", "00000#truncated"),
-        ("the key 'Ada' is in this shard already", "Ada#2"),
-    ],
-)
-def test_names_go_from_a_reason(reason: str, key: str) -> None:
-    said = without_names(reason, [key])
-    assert "Ada" not in said and "Quill" not in said and "…" in said
-
-
-def test_a_reason_without_a_name_stays_as_it_is() -> None:
-    reason = "30000x30000 px is over the limit of 100 megapixels (limits.image_mpx)"
-    assert without_names(reason, ["img-000", "a/b.jpg"]) == reason
-
-
-@given(st.text(min_size=1).filter(str.strip), st.text(), st.text())
-def test_a_key_of_any_signs_is_no_pattern(key: str, before: str, after: str) -> None:
-    without_names(f"{before} {key} {after}", [key])
-    assert "…" in without_names(f"the file {key} is lost", [key])

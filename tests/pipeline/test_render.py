@@ -11,7 +11,7 @@ import numpy as np
 import photos
 import pyarrow.parquet as pq
 import pytest
-from runs import Run, by_key, images, manifest, planned_copy, released, rendered_but
+from runs import Run, by_key, images, manifest, planned_copy, reasons, released, rendered_but
 
 from anonlib.config import JobConfig
 from anonlib.faces.mesh import five_points
@@ -23,6 +23,7 @@ from anonlib.pipeline.job import Job, Summary
 from anonlib.records import NO_FACE, QUARANTINED, RELEASED
 from anonlib.synthesis.redact import GREY
 from anonlib.synthesis.render import Rendered
+from anonlib.vocabulary import Reason
 
 SHARD, VICTIM = "00000", "holiday-003"
 
@@ -58,10 +59,11 @@ def pixels_of(run: Run, key: str) -> photos.Pixels:
     return photos.decoded(originals(run)[key])
 
 
-def only_the_victim_is_lost(summary: Summary, output: Path, clean: Run, part: str) -> None:
-    """The victim's row says why, every other image is as in a clean run."""
+def only_the_victim_is_lost(summary: Summary, output: Path, clean: Run, reason: Reason, part: str = "injected") -> None:
+    """The victim's row says why, the workspace in full, and every other image is as in a clean run."""
     rows, expected = by_key(output), by_key(clean.output)
-    assert rows[VICTIM]["status"] == QUARANTINED and part in rows[VICTIM]["reason"], rows[VICTIM]
+    assert rows[VICTIM]["status"] == QUARANTINED and rows[VICTIM]["reason"] == reason, rows[VICTIM]
+    assert part in reasons(output.parent / "workspace")[VICTIM]
     assert rows[VICTIM]["path"] is None and rows[VICTIM]["output_sha256"] is None
     assert VICTIM not in released(output)
     assert {key: row for key, row in rows.items() if key != VICTIM} == {
@@ -95,7 +97,8 @@ def test_a_detector_that_fails_on_one_image_loses_that_image(
     }
     summary, output = run(planned.model_copy(update=changes))
     rows = by_key(output)
-    assert rows[VICTIM]["status"] == QUARANTINED and "injected" in rows[VICTIM]["reason"]
+    assert rows[VICTIM]["status"] == QUARANTINED and rows[VICTIM]["reason"] == Reason.SCAN_FAILED
+    assert "injected" in reasons(Path(changes["workspace"].uri))[VICTIM]
     assert VICTIM not in released(output)
     others = {key: row["status"] for key, row in rows.items() if key != VICTIM}
     assert others == {key: row["status"] for key, row in by_key(finished.output).items() if key != VICTIM}
@@ -108,7 +111,7 @@ def test_a_renderer_that_fails_on_one_image_loses_that_image(
     victim = pixels_of(finished, VICTIM)
     broken = fails_on(victim, render_module.render, lambda image, *_: [image])
     monkeypatch.setattr(render_module, "render", broken)
-    only_the_victim_is_lost(*run(resumed), finished, "injected")
+    only_the_victim_is_lost(*run(resumed), finished, Reason.REPLACE_FAILED)
 
 
 def test_a_checker_that_fails_on_one_image_loses_that_image(
@@ -118,7 +121,7 @@ def test_a_checker_that_fails_on_one_image_loses_that_image(
     victim = pixels_of(finished, VICTIM)
     broken = fails_on(victim, Checker.check, lambda _self, faces: [photo.rgb for photo, _ in faces])
     monkeypatch.setattr(Checker, "check", broken)
-    only_the_victim_is_lost(*run(resumed), finished, "checking the output failed")
+    only_the_victim_is_lost(*run(resumed), finished, Reason.CHECK_FAILED)
 
 
 def test_an_encoder_that_fails_on_one_image_loses_that_image(
@@ -127,7 +130,7 @@ def test_an_encoder_that_fails_on_one_image_loses_that_image(
     victim = pixels_of(finished, VICTIM)
     broken = fails_on(victim, render_module.encode, lambda _rgb, like, **_: [like.rgb])
     monkeypatch.setattr(render_module, "encode", broken)
-    only_the_victim_is_lost(*run(resumed), finished, "encoding failed")
+    only_the_victim_is_lost(*run(resumed), finished, Reason.ENCODE_FAILED)
 
 
 def test_a_face_that_something_covers_becomes_an_ellipse_by_rule(
@@ -245,7 +248,8 @@ def test_a_lost_surrogate_loses_its_images_and_no_others(finished: Run, resumed:
     rows, before = in_shard(output), in_shard(finished.output)
     lost = {key for key, row in rows.items() if row["status"] == QUARANTINED}
     assert first <= lost and not lost & never and never
-    assert all("surrogate" in rows[key]["reason"] for key in lost)
+    told = reasons(output.parent / "workspace")
+    assert all(rows[key]["reason"] == Reason.REPLACE_FAILED and "surrogate" in told[key] for key in lost)
     assert all(rows[key] == before[key] for key in never)
     assert not lost & set(released(output))
     assert summary.code == 3
@@ -269,7 +273,7 @@ def test_an_image_that_is_not_the_scanned_one_is_quarantined(
         return picture
 
     monkeypatch.setattr(render_module, "try_to_read", another)
-    only_the_victim_is_lost(*run(resumed), finished, "not the one that was scanned")
+    only_the_victim_is_lost(*run(resumed), finished, Reason.CHANGED, "not the one that was scanned")
 
 
 def test_a_shard_that_always_fails_has_a_row_for_every_image(
@@ -292,7 +296,10 @@ def test_a_shard_that_always_fails_has_a_row_for_every_image(
     assert list(by_key(output)) == list(expected)
     lost = [row for row in manifest(output) if row["status"] == QUARANTINED]
     assert len(lost) == summary.quarantined == 9
-    assert all("the shard failed" in row["reason"] and "injected" in row["reason"] for row in lost)
+    assert all(row["reason"] == Reason.SHARD_FAILED for row in lost)
+    told = reasons(tmp_path / "workspace")
+    assert all(told[row["key"]].startswith("the shard failed: OSError at ") for row in lost)
+    assert "OSError: injected" in (tmp_path / "workspace" / "failures" / "render" / "00001.txt").read_text()
     assert not (output / "data" / "00001.tar").exists()
 
 

@@ -93,7 +93,7 @@ def read_photos(dataset: Dataset, rows: Iterable[Mapping[str, Any]]) -> dict[str
                 found |= {row["face_id"]: view_of(picture.rgb, row) for row in keys[sample.key]}
     missing = ids - found.keys()
     if missing:
-        raise JobError(f"the dataset does not hold {min(missing)}; give the one that was scanned by --input")
+        raise JobError(f"the dataset lacks {len(missing)} of the faces; give the one that was scanned by --input")
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 LEAST_LETTERS, LEAST_DIGITS = 3, 6
 """A name with fewer letters and fewer digits would be found everywhere."""
 
-_WORD = re.compile(r"[^\W_]+")
+WORD = re.compile(r"[^\W_]+")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64})(?![0-9A-Za-z])")
 _BASE64 = re.compile(r"(?<![0-9A-Za-z+/_-])[0-9A-Za-z+/_-]{22,43}={0,2}(?![0-9A-Za-z+/_=-])")
 _DIGEST_BYTES = (16, 20, 32)
@@ -40,7 +40,7 @@ class Haystack:
             raw = _unbased(token)
             if len(raw) in _DIGEST_BYTES:
                 self.add_digest(where, raw)
-        words = _WORD.findall(_HEX.sub(" ", text).lower())
+        words = WORD.findall(_HEX.sub(" ", text).lower())
         for position, word in enumerate(words):
             self._places[word].append((len(self._texts), position))
         self._texts.append((where, words))
@@ -51,7 +51,7 @@ class Haystack:
 
     def find(self, phrase: str) -> str | None:
         """Where the words of a phrase stand one after another, whatever is between them; None if it says too little."""
-        words = _WORD.findall(phrase.lower())
+        words = WORD.findall(phrase.lower())
         if not tells(phrase):
             return None
         for text, position in self._places.get(words[0], ()):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from anonlib.faces.colour import is_ours
+
 EXIF, GPS, THUMBNAIL, XMP, IPTC = "EXIF", "GPS position", "thumbnail", "XMP", "IPTC"
-COMMENT, C2PA, PICTURE = "comment", "C2PA manifest", "further picture"
+COMMENT, C2PA, PICTURE, PROFILE = "comment", "C2PA manifest", "further picture", "foreign colour profile"
 PART, TRAILING = "unknown part", "bytes after the end"
-KINDS = (EXIF, GPS, THUMBNAIL, XMP, IPTC, COMMENT, C2PA, PICTURE, PART, TRAILING)
+KINDS = (EXIF, GPS, THUMBNAIL, XMP, IPTC, COMMENT, C2PA, PICTURE, PROFILE, PART, TRAILING)
 
 _GPS_TAG = 0x8825
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -84,7 +86,5 @@ def in_photoshop(block: bytes) -> set[str]:
 
 
 def in_profile(profile: bytes) -> set[str]:
-    """What a colour profile has beside itself: its header says how long it is (ICC.1:2022, 7.2.2)."""
-    if len(profile) < 128 or profile[36:40] != b"acsp":
-        return {PART}
-    return {TRAILING} if int.from_bytes(profile[:4], "big") != len(profile) else set()
+    """A colour profile is one that anonlib writes, byte for byte, or may hold anything."""
+    return set() if is_ours(profile) else {PROFILE}

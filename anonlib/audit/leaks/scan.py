@@ -13,6 +13,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
@@ -24,14 +25,17 @@ from numpy.typing import NDArray
 from anonlib.audit.findings import LeakCheck
 from anonlib.audit.leaks import vectors
 from anonlib.audit.leaks.containers import carried, is_picture
-from anonlib.audit.leaks.haystack import Haystack, contains, spellings, tells, text_of, without
-from anonlib.audit.leaks.items import Item, items_of
-from anonlib.audit.leaks.kinds import KINDS, PART
+from anonlib.audit.leaks.haystack import WORD, Haystack, contains, spellings, tells, text_of, without
+from anonlib.audit.leaks.items import Footer, Item, items_of
+from anonlib.audit.leaks.kinds import KINDS, PART, PROFILE
 from anonlib.audit.leaks.pixels import changed_outside, face_core, left_of, may_change
 from anonlib.audit.leaks.tally import Tally
 from anonlib.audit.released import ReleasedImages
 from anonlib.config import SYNTHESIS_METHODS
 from anonlib.datasets import Sample, Shard, label
+from anonlib.datasets.base import format_of
+from anonlib.datasets.folder import SIDECARS
+from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
 from anonlib.faces.image import ImageProblem, Picture, decode
 from anonlib.pipeline import tables
 from anonlib.pipeline.certify import CERTIFICATE, CERTIFIED
@@ -40,12 +44,16 @@ from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.places import RUN_NOTE, Room, scan_room
 from anonlib.pipeline.scan import try_to_read
 from anonlib.records import MANIFEST, MESH_POINTS, QUARANTINED
+from anonlib.vocabulary import foreign_words
 
 NO_ROW, QUARANTINED_OUT, WHOLE = "image without a row", "quarantined image", "whole original"
 HASH, KEY, PERSON, NAMED_KEY = "hash of an original", "original key", "person's label", "person's label in a key"
 EMBEDDING, LEFT, OUTSIDE, ODD = "embedding", "original px in a face", "changed px outside faces", "odd thing in a file"
-STRAY = "file of nobody's"
-CHECKS = (*KINDS, STRAY, NO_ROW, QUARANTINED_OUT, WHOLE, HASH, KEY, PERSON, NAMED_KEY, EMBEDDING, ODD, LEFT, OUTSIDE)
+STRAY, NAME, WORDS = "file of nobody's", "foreign name", "foreign word in a manifest"
+CHECKS = (
+    *(*KINDS, STRAY, NO_ROW, QUARANTINED_OUT, WHOLE, HASH, KEY, PERSON, NAMED_KEY, NAME, WORDS, EMBEDDING, ODD, LEFT),
+    OUTSIDE,
+)
 
 _WELL_KNOWN = frozenset({RUN_NOTE, CERTIFICATE, *CERTIFIED})
 
@@ -71,6 +79,7 @@ class _Scan:
         self.release = job.places.release
         self.room = Room(self.release, "")
         self.scan = scan_room(job.places, job.scan_key)
+        self.naming = job.naming
         self.images = ReleasedImages(job.config, job.dataset.format)
         self.tally = Tally(CHECKS)
         self.shared = Haystack()
@@ -81,8 +90,9 @@ class _Scan:
         self.subject_kept = subject is not None and any(".".join(path[:end]) in kept for end in range(1, len(path) + 1))
 
     def run(self, ignore: frozenset[str], report: Report) -> list[LeakCheck]:
-        markers = {shard.shard_id: self.room.committed(shard.shard_id) for shard in self.job.shards}
-        missing = [shard for shard, marker in markers.items() if marker is None]
+        names = self.naming.shards(self.job.shards)
+        markers = {name: self.room.committed(name) for name in names}
+        missing = [names[name] for name, marker in markers.items() if marker is None]
         if missing:
             raise JobError(f"{len(missing)} shards are not rendered, {missing[0]} for one; finish the job first")
         own = {path for marker in markers.values() if marker for path in marker["files"]}
@@ -91,9 +101,11 @@ class _Scan:
         for number, path in enumerate(others):
             where = path if path in _WELL_KNOWN or not self.config.rekey else f"file {number} that no shard names"
             self._shared_file(path, where)
+        shown = json.loads(self.release.read(RUN_NOTE))["shards"]
+        self.tally.count(NAME, RUN_NOTE, shown != list(names))
         for shard in self.job.shards:
             began = time.monotonic()
-            images = self._shard(shard, markers[shard.shard_id] or {})
+            images = self._shard(shard, markers[self.naming.shard(shard.shard_id)] or {})
             outcome = Outcome(shard.shard_id, images=images, seconds=time.monotonic() - began)
             report("leaks", outcome, len(self.job.shards))
         return self.tally.checks(self._notes())
@@ -118,44 +130,72 @@ class _Scan:
 
     def _shard(self, shard: Shard, marker: Mapping[str, Any]) -> int:
         """One shard; returns how many images it has."""
-        data = self.release.read(self._manifest(shard.shard_id))
+        name = self.naming.shard(shard.shard_id)
+        data = self.release.read(self._manifest(name))
         rows = tables.from_bytes(data).to_pylist()
         vouched = {row["output_sha256"]: row for row in rows if row["output_sha256"] is not None}
         lost = {row["key"] for row in rows if row["status"] == QUARANTINED}
         haystack = Haystack()
         contents: dict[bytes, str] = {}
-        self._columns(data, f"manifest of {shard.shard_id}", MANIFEST)
+        self._columns(data, f"manifest of {name}", MANIFEST)
         for row in rows:
+            strange = foreign_words(row)
+            self.tally.count(WORDS, f"{self._where(shard, row)}, {', '.join(strange)}", bool(strange))
             text = json.dumps(row, ensure_ascii=False, default=str)
             # A hash of what was written is no hash of an original, unless a face-less one came out as it was.
             haystack.add(self._where(shard, row), text if self.config.rekey else without(text, row["key"]))
             outputless = row["path"] is None and row["output_sha256"] is None
             if row["status"] == QUARANTINED:
                 self.tally.count(QUARANTINED_OUT, self._where(shard, row), not outputless)
-        haystack.add(f"marker of {shard.shard_id}", json.dumps(marker, ensure_ascii=False))
+        haystack.add(f"marker of {name}", json.dumps(marker, ensure_ascii=False))
         seen: dict[str, str] = {}
         by_key = {row["key"]: row for row in rows}
         for path in marker["files"]:
+            if self.config.rekey:
+                haystack.add(f"files of {name}", path)
+                self.tally.count(NAME, f"name of a file of {name}", not self._is_new_name(path, shard, by_key))
             for number, item in enumerate(items_of(self.release, path)):
                 row = by_key.get(item.key) or by_key.get((item.key or "").rpartition(".")[0])
                 if row is not None:
                     where = self._where(shard, row)
                 else:
                     where = f"{path}, item {number}" if self.config.rekey else item.where
+                if self.config.rekey and format_of(path) == "webdataset" and item.key is not None:
+                    self.tally.count(NAME, f"{where}, its name", not self._is_new_member(item, by_key))
                 if row is not None and row["key"] in lost:
                     self.tally.count(QUARANTINED_OUT, where, True)
                 self._item(item, where, haystack, contents, seen, vouched, by_key)
         images = 0
         faces = self._faces(shard)
-        originals = self.job.dataset.read(shard)
-        for position, sample in enumerate(originals):
-            if position >= len(rows):
-                raise JobError(f"the manifest of {shard.shard_id} has fewer rows than its shard has images")
-            self._original(sample, rows[position], faces.get(sample.key, []), shard, haystack, contents, seen)
+        self._shard_name(shard, haystack)
+        for sample in self.job.dataset.read(shard):
+            row = by_key.get(self.naming.key(shard.shard_id, sample.key))
+            if row is None:
+                raise JobError(f"the manifest of {shard.shard_id} has no row for an image of its shard")
+            self._original(sample, row, faces.get(sample.key, []), shard, haystack, contents, seen)
             images += 1
         if images < len(rows):
             raise JobError(f"the manifest of {shard.shard_id} has more rows than its shard has images")
         return images
+
+    def _is_new_name(self, path: str, shard: Shard, by_key: Mapping[str, Any]) -> bool:
+        """Whether a file with new keys is called as it should be: after its shard, or in a folder after its sample."""
+        if format_of(path) != "folder" and suffix_of(path) not in SIDECARS:
+            return path == self.naming.path(self.job.dataset, shard)
+        stem, _, ending = path.removeprefix("data/").rpartition(".")
+        return stem in by_key and (ending in IMAGE_EXTENSIONS or ending in SIDECARS)
+
+    def _is_new_member(self, item: Item, by_key: Mapping[str, Any]) -> bool:
+        """Whether a member of a tar with new keys has one, and an extension that the job lists or that is usual."""
+        listed = (self.config.input.image_field or "").lower().split(";") + list(self.config.keep_fields)
+        return item.key in by_key and (item.name in IMAGE_EXTENSIONS or item.name == "json" or item.name in listed)
+
+    def _shard_name(self, shard: Shard, haystack: Haystack) -> None:
+        """Look for the name of an original shard's file, where it is more than a word."""
+        name = PurePosixPath(shard.uri).name.partition(".")[0]
+        if self.config.rekey and not shard.files and len(WORD.findall(name)) > 1:
+            said = _first(one.find(name) for one in (haystack, self.shared))
+            self.tally.count(KEY, said or f"shard {self.naming.shard(shard.shard_id)}", said is not None)
 
     def _item(
         self,
@@ -170,6 +210,11 @@ class _Scan:
         """Look at one thing, and index what it says."""
         self.tally.count(ODD, where, item.odd)
         kept = frozenset(one.removeprefix("json:") for one in self.config.keep_fields)
+        if isinstance(item.content, Footer):
+            # Without new keys it repeats the least and the greatest key, which the manifest shows.
+            if self.config.rekey:
+                haystack.add(where, item.content.text)
+            return
         if isinstance(item.content, pa.Schema):
             self._columns(item.content, where, None, kept)
             return
@@ -249,7 +294,7 @@ class _Scan:
             return
         before = try_to_read(sample, self.config)
         if isinstance(before, ImageProblem):
-            raise JobError(f"an original of {shard.shard_id} cannot be read any more: {before}")
+            raise JobError(f"an original of {shard.shard_id} cannot be read any more: {before.reason.meaning}")
         try:
             after = decode(self.images.image(row["path"], row["output_sha256"]), max_mpx=self.config.limits.image_mpx)
         except ImageProblem:
@@ -266,7 +311,7 @@ class _Scan:
         where: str,
     ) -> None:
         if len(outcomes) != len(faces):
-            raise JobError(f"{where}: the manifest and the scan do not hold the same faces")
+            raise JobError(f"{where.partition('/')[0]}: the manifest and the scan do not hold the same faces")
         size = before.rgb.shape[0], before.rgb.shape[1]
         if after.rgb.shape != before.rgb.shape or after.format != before.format:
             self.tally.count(OUTSIDE, where, True)
@@ -282,8 +327,7 @@ class _Scan:
                 continue
             self.tally.count(LEFT, where, left.original)
         self.tally.count(OUTSIDE, where, changed_outside(before, after, allowed, self.config.jpeg_quality) > 0)
-        if after.icc is not None and after.icc != before.icc:
-            self.tally.count(PART, where, True)
+        self.tally.count(PROFILE, where, after.space not in (None, before.space))
 
     def _faces(self, shard: Shard) -> dict[str, list[dict[str, Any]]]:
         data = self.scan.storage.read(self.scan.path("faces", f"{shard.shard_id}.parquet"))
@@ -293,7 +337,7 @@ class _Scan:
         return faces
 
     def _where(self, shard: Shard, row: Mapping[str, Any]) -> str:
-        return f"{shard.shard_id}/{row['key']}"
+        return f"{self.naming.shard(shard.shard_id)}/{row['key']}"
 
     def _notes(self) -> dict[str, str]:
         """What a reader must know of a check."""
@@ -307,7 +351,7 @@ class _Scan:
         if self.config.rekey:
             notes[NAMED_KEY] = "the release has new keys"
         else:
-            notes[KEY] = "the release keeps its keys"
+            notes[KEY] = notes[NAME] = "the release keeps its keys"
         return notes
 
 

@@ -15,11 +15,12 @@ from anonlib.audit.sample import Drawn, clopper_pearson, draw_sample
 from anonlib.pipeline import tables
 from anonlib.pipeline.decisions import Decision, DecisionLog
 from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.places import RUN_NOTE, release_room, scan_room
-from anonlib.pipeline.reviewed import TAKEN_BACK, Standing
+from anonlib.pipeline.places import RUN_NOTE, release_room, render_room, scan_room
+from anonlib.pipeline.reviewed import Standing
 from anonlib.pipeline.withdraw import vouched_by
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound
+from anonlib.vocabulary import Reason
 
 SAMPLE = 300
 """With nothing wrong among so many, at most 1 % of the release is, at 95 % confidence."""
@@ -45,18 +46,24 @@ class Candidate(Protocol):
 
 @dataclass(frozen=True)
 class Image:
-    """One image as manifest and scan know it: `size` (H, W) of its upright original, None if that has no pixels."""
+    """One image as manifest and scan know it: `size` (H, W) of its upright original, None if that has no pixels.
+
+    `position` and `key` are the input's; `faces` were found in the original; `why` is the workspace's sentence of what
+    was quarantined.
+    """
 
     shard: str
     position: int
     key: str
     size: tuple[int, int] | None
     row: Mapping[str, Any]
+    faces: int = 0
+    why: str | None = None
 
     @property
     def held_back(self) -> bool:
         """Whether the job itself quarantined it."""
-        return bool(self.row["status"] == QUARANTINED and self.row["reason"] != TAKEN_BACK)
+        return bool(self.row["status"] == QUARANTINED and self.row["reason"] != Reason.WITHHELD)
 
 
 @dataclass(frozen=True)
@@ -85,34 +92,49 @@ def open_log(job: Job) -> DecisionLog:
 def waiting(job: Job, log: DecisionLog) -> list[str]:
     """The shards of a job whose markers do not vouch for the decisions that stand."""
     standing = Standing.of_all(log.latest().values())
-    names = [shard.shard_id for shard in job.shards]
-    markers = {marker["shard"]: marker for marker in release_room(job.places).markers(names)}
-    carried = {name: vouched_by(marker) for name, marker in markers.items()}
-    return [name for name in names if carried.get(name) != standing.vouched(name, job.keyring)]
+    names = job.naming.shards(job.shards)
+    markers = {names[marker["shard"]]: marker for marker in release_room(job.places).markers(names)}
+    carried = {shard: vouched_by(marker) for shard, marker in markers.items()}
+    shards = [shard.shard_id for shard in job.shards]
+    return [shard for shard in shards if carried.get(shard) != standing.vouched(shard, job.keyring)]
 
 
 def images_of(job: Job, shard: str, columns: Sequence[str] | None = None) -> list[Image]:
     """Every image of a shard, in order, with these columns of its manifest or all; raises JobError."""
-    room, scan = release_room(job.places), scan_room(job.places, job.scan_key)
+    room, scan, name = release_room(job.places), scan_room(job.places, job.scan_key), job.naming.shard(shard)
     try:
-        rows = tables.from_bytes(room.storage.read(room.path("manifest", f"{shard}.parquet")), columns).to_pylist()
+        rows = tables.from_bytes(room.storage.read(room.path("manifest", f"{name}.parquet")), columns).to_pylist()
         known = tables.from_bytes(
-            scan.storage.read(scan.path("images", f"{shard}.parquet")), ["key", "height", "width"]
+            scan.storage.read(scan.path("images", f"{shard}.parquet")), ["key", "height", "width", "faces"]
         ).to_pylist()
+        found = dict(zip(job.naming.keys_of(rows, shard, [one["key"] for one in known]), rows, strict=True))
     except NotFound as error:
         raise JobError(f"shard {shard} cannot be reviewed, a table of it is missing: {error}") from None
-    if len(rows) != len(known):
-        raise JobError(f"the manifest of shard {shard} has {len(rows)} images, its scan {len(known)}: not one job")
+    except ValueError as error:
+        raise JobError(f"{error}: not one job") from None
+    why = _reasons(job, shard)
     return [
         Image(
             shard,
             position,
             str(one["key"]),
             (int(one["height"]), int(one["width"])) if one["height"] else None,
-            {"review": None} | row,
+            {"review": None} | found[one["key"]],
+            int(one["faces"]),
+            why.get(str(one["key"])),
         )
-        for position, (row, one) in enumerate(zip(rows, known, strict=True))
+        for position, one in enumerate(known)
     ]
+
+
+def _reasons(job: Job, shard: str) -> dict[str, str]:
+    """key -> why an image of a shard was quarantined, as the render noted it in the workspace."""
+    room = render_room(job.places, json.loads(job.places.release.read(RUN_NOTE))["run"])
+    try:
+        data = room.storage.read(room.path("reasons", f"{shard}.parquet"))
+    except NotFound:
+        return {}
+    return {row["key"]: row["sentence"] for row in tables.from_bytes(data).to_pylist()}
 
 
 @dataclass(frozen=True)
@@ -155,7 +177,7 @@ def places_of(job: Job, candidates: Sequence[Candidate]) -> dict[Place, list[lis
     found: dict[Place, list[list[float]]] = {}
     for one in candidates:
         if one.key not in rows[one.shard]:
-            raise JobError(f"shard {one.shard} has no image {one.key!r} to look at again")
+            raise JobError(f"shard {one.shard} lacks an image that is to be looked at again")
         found.setdefault((one.shard, rows[one.shard][one.key]), []).append([float(side) for side in one.box])
     return found
 

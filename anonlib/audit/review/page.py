@@ -20,12 +20,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from anonlib.audit.review.session import Refused, Session
+from anonlib.audit.review.session import Refused, Session, why_not
 from anonlib.audit.sample import CONFIDENCE
 from anonlib.faces.image import ImageProblem
 from anonlib.pipeline.decisions import Verdict
 from anonlib.pipeline.job import JobError
-from anonlib.pipeline.outcome import FAILURES, Outcome, sentence
+from anonlib.pipeline.outcome import FAILURES, Outcome, in_full
 from anonlib.pipeline.secret import release_name
 from anonlib.storage import StorageError
 from anonlib.synthesis.redact import GROW
@@ -69,7 +69,7 @@ class Applying:
         except (JobError, StorageError) as error:
             self.state["problem"] = str(error)
         except FAILURES as error:
-            self.state["problem"] = sentence(error)
+            self.state["problem"] = in_full(error)
 
     def _report(self, stage: str, outcome: Outcome, units: int) -> None:
         assert self.state is not None
@@ -156,7 +156,7 @@ def describe(session: Session, number: int) -> dict[str, Any]:
         "name": image.key,
         "shard": image.shard,
         "status": row["status"],
-        "reason": row["reason"],
+        "reason": why_not(image),
         "size": image.size,
         "released": row["output_sha256"] is not None,
         "faces": [{name: face[name] for name in ("box", "method", "fallback")} for face in row["faces"]],

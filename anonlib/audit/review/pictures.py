@@ -15,6 +15,7 @@ from anonlib.audit.review.chosen import Image
 from anonlib.faces.apart import decode_apart
 from anonlib.faces.image import ImageProblem, encode
 from anonlib.pipeline.job import Job
+from anonlib.vocabulary import Reason
 
 _QUALITY = 95
 _MOST_BYTES = 1 << 29
@@ -22,9 +23,9 @@ _MOST_BYTES = 1 << 29
 
 @dataclass(frozen=True)
 class _Loaded:
-    """Files of one shard: originals by position, outputs by sha256."""
+    """Files of one shard: originals by key, outputs by sha256."""
 
-    originals: dict[int, bytes]
+    originals: dict[str, bytes]
     outputs: dict[str, bytes]
 
     @property
@@ -40,7 +41,7 @@ class Pictures:
         self._shards = {shard.shard_id: shard for shard in job.shards}
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._lock = Lock()
-        self._wanted: dict[str, dict[int, Image]] = defaultdict(dict)
+        self._wanted: dict[str, dict[str, Image]] = defaultdict(dict)
         self.update(images)
 
     def update(self, images: Iterable[Image]) -> None:
@@ -49,12 +50,12 @@ class Pictures:
             # Opened anew: a dataset remembers which files it listed, and takes another one for a change.
             self._both = Both(self.job.config, self.job.shards[0].format)
             for image in images:
-                self._wanted[image.shard][image.position] = image
+                self._wanted[image.shard][image.key] = image
                 self._loaded.pop(image.shard, None)
 
     def original(self, image: Image) -> bytes:
         """A JPEG of the upright original; raises ImageProblem, StorageError."""
-        return self._shown(self._of(image.shard).originals.get(image.position))
+        return self._shown(self._of(image.shard).originals.get(image.key))
 
     def released(self, image: Image) -> bytes:
         """A JPEG of what the release holds; raises ImageProblem, StorageError."""
@@ -66,7 +67,7 @@ class Pictures:
             if loaded is None:
                 wanted = self._wanted[shard]
                 rows = [image.row for image in wanted.values() if image.row["output_sha256"]]
-                loaded = _Loaded(self._both.originals(self._shards[shard], set(wanted)), self._both.outputs(rows))
+                loaded = _Loaded(self._both.originals(self._shards[shard], wanted), self._both.outputs(rows))
             self._loaded[shard] = loaded
             while len(self._loaded) > 1 and sum(one.size for one in self._loaded.values()) > _MOST_BYTES:
                 self._loaded.popitem(last=False)
@@ -74,7 +75,7 @@ class Pictures:
 
     def _shown(self, data: bytes | None) -> bytes:
         if data is None:
-            raise ImageProblem("there is no image where it should be")
+            raise ImageProblem(Reason.NO_IMAGE, "there is no image where it should be")
         limits = self.job.config.limits
         picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
         return encode(picture.rgb, replace(picture, format="JPEG", alpha=None), jpeg_quality=_QUALITY)

@@ -31,6 +31,7 @@ from anonlib.pipeline.decisions import Box, Decision, Verdict
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.reviewed import Standing
+from anonlib.vocabulary import meaning_of
 
 MOST_QUARANTINED = 1000
 LEAST_SIDE = 4
@@ -110,7 +111,7 @@ class Session:
         """Whether the manifest says what was decided, or nothing where nothing was."""
         image, decision = self.images[number], self.decision(number)
         word = Standing.of_all([decision] if decision else []).word(image.shard, image.key)
-        hidden = {tuple(map(round, face["box"])) for face in image.row["faces"] if face["fallback"] == "review"}
+        hidden = {tuple(map(round, face["box"])) for face in image.row["faces"][image.faces :]}
         wanted = set(decision.boxes) if decision else set()
         return bool(image.row["review"] == word and (hidden == wanted or image.held_back))
 
@@ -191,8 +192,14 @@ class Session:
 
 
 def _change(old: Image, new: Image) -> Change:
-    hidden = sum(face["fallback"] == "review" for face in new.row["faces"])
-    return Change(new.key, old.row["status"], new.row["status"], hidden, new.row["reason"])
+    # What a reviewer found comes after what the scan did.
+    hidden = len(new.row["faces"][new.faces :])
+    return Change(new.key, old.row["status"], new.row["status"], hidden, why_not(new))
+
+
+def why_not(image: Image) -> str | None:
+    """Why an image is not released, in a sentence."""
+    return None if image.row["reason"] is None else image.why or meaning_of(image.row["reason"])
 
 
 def _silent(stage: str, outcome: Outcome, units: int) -> None:

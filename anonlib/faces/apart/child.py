@@ -1,9 +1,9 @@
 """The program of a decoder process: it decodes photos of strangers and may die of one.
 
-It sits at one end of a socket, its stdin: a request is a file, an answer is a line of JSON and a colour profile;
-pixels go through shared memory. Once its libraries are loaded it gives up what a decoder does not need: files to
-write, further processes, core dumps and memory without end (setrlimit(2)). When whoever started it is gone, the
-socket ends and so does this; while it decodes, alarm(2) sees to that.
+It sits at one end of a socket, its stdin: a request is a file, an answer is a line of JSON; pixels go through shared
+memory. Once its libraries are loaded it gives up what a decoder does not need: files to write, further processes, core
+dumps and memory without end (setrlimit(2)). When whoever started it is gone, the socket ends and so does this; while it
+decodes, alarm(2) sees to that.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from anonlib.faces.image import ImageProblem, OutOfMemory, Picture, decode
 READY = b"ready"
 REQUEST = struct.Struct("<Qi")
 """Bytes of the file that follows, and the least side, -1 for none."""
-ANSWER = struct.Struct("<II")
-"""Bytes of JSON and of the colour profile that follow."""
+ANSWER = struct.Struct("<I")
+"""Bytes of JSON that follow."""
 OUT_OF_MEMORY = 3
 """The exit code of a child that could not get the memory which a photo asked for."""
 
@@ -65,15 +65,15 @@ def main(read: Callable[..., Picture] = decode) -> None:
         try:
             wanted = None if least_side < 0 else least_side
             picture = read(_received(channel, size), max_mpx=max_mpx, least_side=wanted, into=shared)
-            body, icc = json.dumps(_described(picture)).encode(), picture.icc or b""
+            body = json.dumps(_described(picture)).encode()
             _put(picture, shared)
             del picture
         except (MemoryError, OutOfMemory):
             os._exit(OUT_OF_MEMORY)
         except ImageProblem as problem:
-            body, icc = json.dumps(str(problem)).encode(), b""
+            body = json.dumps({"reason": problem.reason, "details": str(problem)}).encode()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        channel.sendall(ANSWER.pack(len(body), len(icc)) + body + icc)
+        channel.sendall(ANSWER.pack(len(body)) + body)
 
 
 def _described(picture: Picture) -> dict[str, Any]:
@@ -83,6 +83,7 @@ def _described(picture: Picture) -> dict[str, Any]:
         "columns": columns,
         "alpha": picture.alpha is not None,
         "format": picture.format,
+        "space": picture.space,
         "stripped": picture.stripped,
         "notes": picture.notes,
         "height": picture.size[0],

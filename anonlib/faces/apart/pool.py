@@ -33,11 +33,11 @@ class Decoders:
             return self._lent(process, data, least_side)
         except Died as death:
             if fresh and not death.from_outside:
-                raise ImageProblem(str(death)) from None
+                raise ImageProblem(death.reason, str(death)) from None
         try:
             return self._lent(DecoderProcess(max_mpx, seconds, self.program), data, least_side)
         except Died as death:
-            raise ImageProblem(str(death)) from None
+            raise ImageProblem(death.reason, str(death)) from None
 
     def close(self) -> None:
         """End the processes that nobody uses now; a later photo starts new ones."""

@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from anonlib.faces.apart.child import ANSWER, OUT_OF_MEMORY, READY, REQUEST, shared_bytes
-from anonlib.faces.image import ICC_LIMIT, ImageFormat, ImageProblem, Picture
+from anonlib.faces.colour import ColourSpace
+from anonlib.faces.image import ImageFormat, ImageProblem, Picture
+from anonlib.vocabulary import Note, Reason, Stripped
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.faces.apart.child import main; main()"
 _START_SECONDS = 120.0
@@ -43,16 +45,14 @@ class NoDecoder(OSError):
 class Died(Exception):
     """The process did not answer as it should, and why; `from_outside` if somebody else ended it."""
 
-    def __init__(self, why: str, *, from_outside: bool = False) -> None:
+    def __init__(self, why: str, reason: Reason = Reason.CRASHED, *, from_outside: bool = False) -> None:
         super().__init__(why)
+        self.reason = reason
         self.from_outside = from_outside
 
 
-_Word = Annotated[str, Field(max_length=80)]
-
-
 class _Described(BaseModel):
-    """A Picture without its pixels and profile."""
+    """A Picture without its pixels."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -60,13 +60,23 @@ class _Described(BaseModel):
     columns: int = Field(ge=1)
     alpha: bool
     format: ImageFormat
-    stripped: Annotated[tuple[_Word, ...], Field(max_length=8)]
-    notes: Annotated[tuple[_Word, ...], Field(max_length=8)]
+    space: ColourSpace | None
+    stripped: Annotated[tuple[Stripped, ...], Field(max_length=8)]
+    notes: Annotated[tuple[Note, ...], Field(max_length=8)]
     height: int = Field(ge=1)
     width: int = Field(ge=1)
 
 
-_ANSWERS: TypeAdapter[str | _Described] = TypeAdapter(Annotated[str, Field(max_length=300)] | _Described)
+class _Refused(BaseModel):
+    """An ImageProblem."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    reason: Reason
+    details: str = Field(max_length=300)
+
+
+_ANSWERS: TypeAdapter[_Refused | _Described] = TypeAdapter(_Refused | _Described)
 
 
 class DecoderProcess:
@@ -134,23 +144,22 @@ class DecoderProcess:
         try:
             self._channel.settimeout(self.seconds)
             self._channel.sendall(request + data)
-            size, profile = ANSWER.unpack(self._received(ANSWER.size, deadline))
-            if size > _MOST_JSON or profile > ICC_LIMIT:
-                raise ValueError(f"{size} and {profile} bytes")
+            (size,) = ANSWER.unpack(self._received(ANSWER.size, deadline))
+            if size > _MOST_JSON:
+                raise ValueError(f"{size} bytes")
             answer = _ANSWERS.validate_json(self._received(size, deadline))
-            icc = self._received(profile, deadline)
             if self._unread:
                 raise ValueError("more than an answer")
-            picture = _shown(answer) if isinstance(answer, str) else self._picture(answer, icc or None)
+            picture = _problem(answer) if isinstance(answer, _Refused) else self._picture(answer)
         except TimeoutError:
-            raise ImageProblem(self._too_long) from None
+            raise ImageProblem(Reason.TIME, self._too_long) from None
         except OSError:
             raise self._death() from None
         except ValueError:  # pydantic's ValidationError is one
             raise Died("decoding it made the decoder answer with what is no photo") from None
         self._busy, self.used = False, True
-        if isinstance(picture, str):
-            raise ImageProblem(picture)
+        if isinstance(picture, ImageProblem):
+            raise picture
         return picture
 
     def close(self) -> None:
@@ -166,18 +175,16 @@ class DecoderProcess:
     def _too_long(self) -> str:
         return f"decoding it took longer than {self.seconds:g} s (limits.image_seconds)"
 
-    def _picture(self, told: _Described, icc: bytes | None) -> Picture:
+    def _picture(self, told: _Described) -> Picture:
         """Checked against what was asked for, and copied; raises ValueError."""
         pixels = told.rows * told.columns
         if told.rows > told.height or told.columns > told.width or told.height * told.width > self.max_mpx * 1e6:
             raise ValueError("a size that cannot be")
-        for word in (*told.stripped, *told.notes):
-            _shown(word)
         rgb = self._copied(0, (told.rows, told.columns, 3))
         alpha = self._copied(3 * pixels, (told.rows, told.columns)) if told.alpha else None
         if 3 * pixels > _KEPT_BYTES:
             self._shared.madvise(mmap.MADV_REMOVE)
-        return Picture(rgb, alpha, told.format, icc, told.stripped, told.notes, (told.height, told.width))
+        return Picture(rgb, alpha, told.format, told.space, told.stripped, told.notes, (told.height, told.width))
 
     def _copied(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         count = int(np.prod(shape))
@@ -202,20 +209,20 @@ class DecoderProcess:
         if code is None:
             return Died("decoding it made the decoder hang up")
         if code == OUT_OF_MEMORY:
-            return Died("decoding it needs more memory than a photo of limits.image_mpx may take")
+            return Died("decoding it needs more memory than a photo of limits.image_mpx may take", Reason.MEMORY)
         if code == -signal.SIGALRM:
-            return Died(self._too_long)
+            return Died(self._too_long, Reason.TIME)
         if code < 0:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
             return Died(f"decoding it crashed the decoder (signal {name})", from_outside=-code in _FROM_OUTSIDE)
         return Died(f"decoding it ended the decoder (exit code {code})")
 
 
-def _shown(words: str) -> str:
-    """Words that may stand in a manifest and on a terminal; raises ValueError."""
-    if not words.isprintable():
+def _problem(told: _Refused) -> ImageProblem:
+    """With details that may be shown on a terminal; raises ValueError."""
+    if not told.details.isprintable():
         raise ValueError("words that cannot be shown")
-    return words
+    return ImageProblem(told.reason, told.details)
 
 
 def _environment() -> dict[str, str]:

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import photos
@@ -16,12 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 from forgery import Forger
 from PIL import Image
-from runs import Run, by_key, run_job
+from runs import Run, by_key, images, run_job
 
 from anonlib.audit.findings import LeakCheck
 from anonlib.audit.leaks import CHECKS, scan_leaks
+from anonlib.faces.colour import profile_of
 from anonlib.faces.image import decode, encode
 from anonlib.pipeline.job import Job
+from anonlib.pipeline.places import sha256
 
 Members = list[tuple[str, bytes]]
 Change = Callable[[bytes], bytes]
@@ -168,11 +172,23 @@ def test_a_change_far_from_any_face_is_found(finished: Run, forger: Forger) -> N
 def rewritten(run: Run, root: Path, change: Callable[[Members, list[dict[str, object]]], Members]) -> Path:
     """A copy of a release whose tar is changed by a function of its members and its manifest's rows."""
     forger = Forger(run.output, root)
-    rows = pq.read_table(forger.path("manifest/00000.parquet")).to_pylist()
-    forger.tar("data/00000.tar", lambda members: change(members, rows))
-    forger.rows("manifest/00000.parquet", lambda _: rows)
+    shard = shard_of(run)
+    rows = pq.read_table(forger.path(f"manifest/{shard}.parquet")).to_pylist()
+    forger.tar(f"data/{shard}.tar", lambda members: change(members, rows))
+    forger.rows(f"manifest/{shard}.parquet", lambda _: rows)
     forger.reseal()
     return root
+
+
+def shard_of(run: Run) -> str:
+    """The name of a release's only shard."""
+    (shard,) = json.loads((run.output / "run.json").read_text())["shards"]
+    return str(shard)
+
+
+def place(run: Run, key: str | None = None) -> str:
+    """Where a finding is, of the first photo if no key is given."""
+    return f"{shard_of(run)}/{key or first_key(run)}"
 
 
 def first_key(run: Run) -> str:
@@ -190,6 +206,8 @@ def test_a_clean_lossless_release_with_new_keys_leaks_nothing(new_keys: Run) -> 
     checks = findings(new_keys, new_keys.output)
     assert {name: one.where for name, one in checks.items() if one.found} == {}
     assert (checks["original key"].checked, checks["quarantined image"].checked) == (4, 1)
+    # The list of shards, the tar, and a picture and a caption of each released photo.
+    assert (checks["foreign name"].checked, checks["foreign word in a manifest"].checked) == (8, 4)
     assert checks["changed px outside faces"].checked == 3
     assert checks["original px in a face"].checked == 2
 
@@ -213,14 +231,14 @@ def test_one_changed_px_of_a_png_is_found(where: str, new_keys: Run, tmp_path: P
         return new
 
     check = "original px in a face" if where == "face" else "changed px outside faces"
-    assert found(new_keys, rewritten(new_keys, tmp_path / "forged", change)) == {check: (f"00000/{key}",)}
+    assert found(new_keys, rewritten(new_keys, tmp_path / "forged", change)) == {check: (place(new_keys, key),)}
 
 
 def test_an_original_name_is_found_and_not_repeated(new_keys: Run, tmp_path: Path) -> None:
     places = found(new_keys, with_caption(new_keys, tmp_path / "one", "was holiday-001.png"))
-    assert places == {"original key": (f"00000/{first_key(new_keys)}",)}
+    assert places == {"original key": (place(new_keys),)}
     places = found(new_keys, with_caption(new_keys, tmp_path / "two", "by ada_quill, 2"))
-    assert places == {"person's label": (f"00000/{first_key(new_keys)}",)}
+    assert places == {"person's label": (place(new_keys),)}
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5", "sha1"])
@@ -230,7 +248,7 @@ def test_a_plain_hash_of_an_original_is_found(algorithm: str, spelling: str, new
     digest = hashlib.new(algorithm, original).digest()
     said = digest.hex() if spelling == "hex" else base64.b64encode(digest).decode()
     places = found(new_keys, with_caption(new_keys, tmp_path / "forged", f"see {said}"))
-    assert places == {"hash of an original": (f"00000/{first_key(new_keys)}",)}
+    assert places == {"hash of an original": (place(new_keys),)}
 
 
 VECTOR = np.random.default_rng(0).normal(size=128).astype(np.float32)
@@ -246,7 +264,7 @@ SIDECARS: dict[str, object] = {
 @pytest.mark.parametrize("what", SIDECARS)
 def test_an_embedding_in_a_sidecar_is_found(what: str, new_keys: Run, tmp_path: Path) -> None:
     places = found(new_keys, with_caption(new_keys, tmp_path / "forged", SIDECARS[what]))
-    assert places == {"embedding": (f"00000/{first_key(new_keys)}",)}
+    assert places == {"embedding": (place(new_keys),)}
 
 
 def test_boxes_and_outlines_are_no_embeddings(new_keys: Run, tmp_path: Path) -> None:
@@ -259,9 +277,10 @@ def test_an_embedding_beside_the_photos_is_found(new_keys: Run, tmp_path: Path) 
     np.save(out, VECTOR)
     key = first_key(new_keys)
     whole = rewritten(new_keys, tmp_path / "one", lambda members, _: [*members, (f"{key}.npy", out.getvalue())])
-    assert found(new_keys, whole) == {"embedding": (f"00000/{key}",)}
+    at = place(new_keys, key)
+    assert found(new_keys, whole) == {"embedding": (at,), "foreign name": (f"{at}, its name",)}
     forger = Forger(new_keys.output, tmp_path / "two")
-    forger.column("manifest/00000.parquet", "template", VECTOR.tolist())
+    forger.column(f"manifest/{shard_of(new_keys)}.parquet", "template", VECTOR.tolist())
     assert set(found(new_keys, forger.root)) == {"embedding"}
 
 
@@ -269,7 +288,9 @@ def test_whole_originals_are_found_wherever_they_lie(new_keys: Run, tmp_path: Pa
     original = photos.content_of(new_keys.input / "00000.tar")["holiday-002.png"]
     key = first_key(new_keys)
     extra = rewritten(new_keys, tmp_path / "one", lambda members, _: [*members, (f"{key}.bak", original)])
-    assert found(new_keys, extra) == dict.fromkeys(("whole original", "image without a row"), (f"00000/{key}",))
+    places = found(new_keys, extra)
+    assert places.pop("foreign name") == (f"{place(new_keys, key)}, its name",)
+    assert places == dict.fromkeys(("whole original", "image without a row"), (place(new_keys, key),))
     forger = Forger(new_keys.output, tmp_path / "two")
     (forger.root / "holiday-002.png").write_bytes(original)
     places = found(new_keys, forger.root)
@@ -281,7 +302,111 @@ def test_a_quarantined_photo_with_an_output_is_found(new_keys: Run, tmp_path: Pa
     lost = next(row["key"] for row in by_key(new_keys.output).values() if row["status"] == "quarantined")
     data = photos.encoded(photos.nobody(), "PNG")
     whole = rewritten(new_keys, tmp_path / "one", lambda members, _: [*members, (f"{lost}.png", data)])
-    assert found(new_keys, whole)["quarantined image"] == (f"00000/{lost}",)
+    assert found(new_keys, whole)["quarantined image"] == (place(new_keys, lost),)
+
+
+# ---- names and words beside the photos ------------------------------------------------------------------------
+
+
+HEADERS: list[dict[str, Any]] = [
+    *({"uname": "quill"}, {"gname": "quill"}, {"mtime": 1}, {"uid": 7}, {"mode": 0o600}),
+    {"pax_headers": {"comment": "x"}},
+]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: str(next(iter(header))))
+def test_a_header_of_a_tar_that_says_more_is_found(header: dict[str, Any], new_keys: Run, tmp_path: Path) -> None:
+    forger = Forger(new_keys.output, tmp_path / "forged")
+    path = forger.path(f"data/{shard_of(new_keys)}.tar")
+    content = photos.content_of(path)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for number, (name, data) in enumerate(content.items()):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for field, value in header.items() if number == 0 else ():
+                setattr(info, field, value)
+            archive.addfile(info, io.BytesIO(data))
+    forger.reseal()
+    assert set(found(new_keys, forger.root)) == {"odd thing in a file"}
+
+
+def test_a_name_of_the_input_in_a_members_name_is_found(new_keys: Run, tmp_path: Path) -> None:
+    key = first_key(new_keys)
+
+    def change(members: Members, rows: list[dict[str, object]]) -> Members:
+        return [(f"{key}.ada quill-0.png" if name == f"{key}.png" else name, data) for name, data in members]
+
+    places = found(new_keys, rewritten(new_keys, tmp_path / "forged", change))
+    assert set(places) == {"foreign name", "person's label"}
+    assert not any("quill" in where for one in places.values() for where in one)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("reason", "quill.png is a link"), ("notes", ["by Quill"]), ("metadata_stripped", ["serial C02XK"])],
+)
+def test_a_word_of_no_list_in_a_manifest_is_found(column: str, value: object, new_keys: Run, tmp_path: Path) -> None:
+    forger, shard = Forger(new_keys.output, tmp_path / "forged"), shard_of(new_keys)
+
+    def change(rows: list[dict[str, object]]) -> None:
+        next(row for row in rows if row["status"] == "quarantined")[column] = value
+
+    forger.rows(f"manifest/{shard}.parquet", change)
+    forger.reseal()
+    ((check, (where,)),) = found(new_keys, forger.root).items()
+    assert check == "foreign word in a manifest" and where.endswith(f", {column}")
+
+
+def test_a_name_in_run_json_is_found(new_keys: Run, tmp_path: Path) -> None:
+    forger = Forger(new_keys.output, tmp_path / "forged")
+    forger.json("run.json", lambda note: note.update(note="photos of Ada Quill-1"))
+    forger.reseal()
+    assert found(new_keys, forger.root) == {"person's label": ("run.json",)}
+
+
+def test_another_order_of_shards_than_that_of_new_names_is_found(tmp_path: Path) -> None:
+    for number in range(6):
+        photos.tar(tmp_path / "input" / f"{number}.tar", photos.members(f"k{number}", photos.nobody(), {}))
+    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, rekey=True)
+    assert found(run, run.output) == {}
+    forger = Forger(run.output, tmp_path / "forged")
+    forger.json("run.json", lambda note: note["shards"].reverse())
+    forger.reseal()
+    assert found(run, forger.root) == {"foreign name": ("run.json",)}
+
+
+def test_the_name_of_a_shard_is_found_and_not_repeated(tmp_path: Path) -> None:
+    photos.tar(tmp_path / "input" / "Patient John Doe.tar", photos.members("k", photos.nobody(), {"caption": "x"}))
+    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, rekey=True)
+    assert found(run, run.output) == {}
+    forger = Forger(run.output, tmp_path / "forged")
+    forger.json("run.json", lambda note: note.update(note="from patient_john-doe.tar"))
+    forger.reseal()
+    assert found(run, forger.root) == {"original key": ("run.json",)}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_profile_that_is_not_ours_is_found(kind: str, tmp_path: Path) -> None:
+    ending = kind.lower()
+    photo = photos.encoded(photos.nobody()[:96, :96], kind, icc_profile=photos.srgb())
+    photos.tar(tmp_path / "input" / "0.tar", [(f"k.{ending}", photo)])
+    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"})
+    assert found(run, run.output) == {}
+    name = f"k.{ending}"
+
+    def change(data: bytes) -> bytes:
+        return data.replace(profile_of("sRGB"), profile_of("sRGB")[:-8] + b"Ada Quil")
+
+    if kind == "PNG":
+        pixels = photos.decoded(images(run.output / "data" / "0.tar")[name])
+        other = photos.encoded(pixels, kind, icc_profile=photos.srgb())
+    else:
+        other = change(images(run.output / "data" / "0.tar")[name])
+    forger = Forger(run.output, tmp_path / "forged")
+    forger.tar("data/0.tar", lambda members: [(one, other) for one, _ in members])
+    forger.rows("manifest/0.parquet", lambda rows: [row | {"output_sha256": sha256(other)} for row in rows])
+    forger.reseal()
+    assert set(found(run, forger.root)) >= {"foreign colour profile"}
 
 
 # ---- Parquet --------------------------------------------------------------------------------------------------
@@ -300,6 +425,44 @@ def test_an_embedding_column_is_found(tmp_path: Path) -> None:
     forger.column("data/photos.parquet", "features", VECTOR.tolist())
     forger.reseal()
     assert set(found(run, forger.root)) == {"embedding"}
+
+
+@pytest.fixture(scope="module")
+def rekeyed_table(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A Parquet file for Hugging Face readers, with new keys."""
+    root = tmp_path_factory.mktemp("table")
+    (root / "input").mkdir()
+    rows = [{"id": f"photo-{number}", "image": {"bytes": photos.jpeg(photos.nobody()), "path": "x"}, "caption": "x",
+             "person": f"Ada Quill-{number}"} for number in range(2)]  # fmt: skip
+    features = {"info": {"features": {"image": {"_type": "Image"}}, "description": "photos of Ada Quill-1"}}
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps(features)})
+    pq.write_table(table, root / "input" / "photos.parquet")
+    return run_job(root / "input", root, method={"name": "solid"}, rekey=True)
+
+
+def retold(run: Run, root: Path, change: Callable[[pa.Table], pa.Table]) -> Path:
+    """A copy of a release whose data file says more than its rows."""
+    forger = Forger(run.output, root)
+    path = forger.path(f"data/{shard_of(run)}.parquet")
+    pq.write_table(change(pq.read_table(path)), path)
+    forger.reseal()
+    return root
+
+
+@pytest.mark.parametrize("key", ["pandas", "huggingface", "quill"])
+def test_words_in_the_footer_of_a_parquet_file_are_found(key: str, rekeyed_table: Run, tmp_path: Path) -> None:
+    assert found(rekeyed_table, rekeyed_table.output) == {}
+    said = json.dumps({"info": {"features": {"image": {"_type": "Image"}}, "description": "by ada_quill 1"}})
+    forged = retold(rekeyed_table, tmp_path / "forged", lambda table: table.replace_schema_metadata({key: said}))
+    assert set(found(rekeyed_table, forged)) == {"odd thing in a file", "person's label"}
+
+
+def test_metadata_of_a_column_is_found(rekeyed_table: Run, tmp_path: Path) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        fields = [field.with_metadata({"by": "Quill"}) if field.name == "caption" else field for field in table.schema]
+        return table.cast(pa.schema(fields, metadata=table.schema.metadata))
+
+    assert set(found(rekeyed_table, retold(rekeyed_table, tmp_path / "forged", change))) == {"odd thing in a file"}
 
 
 def test_keys_that_name_people_are_found(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_candidates_of_a_second_look_are_a_list_of_their_own(reviewed: JobConfig
     assert [session.images[one].key for one in session.lists["second"]] == ["nobody-5", "astronaut"]
     assert session.suggested[number(session, "astronaut")] == [list(FACE), [1.0, 2.0, 9.0, 9.0]]
     assert len(session.lists["sample"]) == 2
-    with pytest.raises(JobError, match="has no image 'Ada'"):
+    with pytest.raises(JobError, match="shard 00001 lacks an image"):
         Session(reviewed, second=[Found("00001", "Ada")])
 
 

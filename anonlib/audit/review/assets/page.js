@@ -86,7 +86,7 @@ function showWords() {
   at("state").className = one.verdict || "";
   at("state").textContent = one.verdict ? wording[one.verdict] + (one.carried_out ? "" : " (not applied yet)")
     : one.allowed.includes("confirmed") ? "Not judged yet" : "Quarantined by the job, not judged yet";
-  at("reason").textContent = one.status === "quarantined" ? `The manifest says: ${one.reason}.` : "";
+  at("reason").textContent = one.status === "quarantined" ? `The reason: ${one.reason}.` : "";
   at("hint").textContent = one.allowed.includes("mask")
     ? "Is a real face left as it was? Draw a box around it; the grey ellipse is what will be hidden."
     : one.allowed.includes("release_masked")

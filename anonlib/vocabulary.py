@@ -1,0 +1,134 @@
+"""The closed lists of words that a manifest may hold beside numbers and digests.
+
+A sentence about one photo may quote its name, its neighbour's or a piece of a file, so a manifest holds codes and a
+workspace the sentences. Each code has one sentence here that is true of every photo which has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+
+class _Code(StrEnum):
+    """A code and its `meaning`, a sentence that names nothing of any photo."""
+
+    meaning: str
+
+    def __new__(cls, code: str, meaning: str) -> Self:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    @classmethod
+    def of(cls, code: str) -> Self:
+        """The member with this code; raises ValueError."""
+        for one in cls:
+            if one == code:
+                return one
+        raise ValueError(f"there is no such {cls.__name__}")
+
+
+class Reason(_Code):
+    """Why an image is quarantined."""
+
+    DUPLICATE_KEY = "duplicate-key", "another sample of the shard has the same key"
+    NO_KEY = "no-key", "the sample has no key"
+    UNSAFE_NAME = "unsafe-name", "the name is absolute, leads out of its folder or has signs that cannot be printed"
+    NOT_A_FILE = "not-a-file", "the name leads to a link, a folder or a device, not to a file"
+    LINK = "link", "the file is a link that leads out of the input or nowhere, and links are not followed"
+    NO_IMAGE = "no-image", "the sample has no image"
+    SEVERAL_IMAGES = "several-images", "the sample has several images; name one with input.image_field"
+    ONLY_A_PATH = "only-a-path", "the image is only a path to another file"
+    TRUNCATED = "truncated", "the shard is truncated or damaged here, and what follows is lost"
+    AFTER_END = "after-end", "there is data after the end of the archive, which no reader sees"
+    UNREADABLE = "unreadable", "this part of the shard cannot be read"
+    TOO_LARGE = "too-large", "the file is over the limit of bytes (limits.image_mib, at most 256)"
+    EMPTY = "empty", "the file is empty"
+    NOT_AN_IMAGE = "not-an-image", "the file is not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)"
+    DAMAGED = "damaged", "the image is damaged"
+    NO_PIXELS = "no-pixels", "the image has no pixels"
+    TOO_MANY_PIXELS = "too-many-pixels", "the image is over the limit of megapixels (limits.image_mpx)"
+    ANIMATED = "animated", "the file is animated or has many pages; only stills are anonymized"
+    MEMORY = "memory", "decoding the image needs more memory than a photo may take"
+    TIME = "time", "decoding the image took longer than a photo may take (limits.image_seconds)"
+    CRASHED = "crashed", "decoding the image ended the process that decodes photos"
+    SCAN_FAILED = "scan-failed", "the scan of the image failed"
+    NOT_SCANNED = "not-scanned", "the image was not there when the dataset was scanned"
+    CHANGED = "changed", "the image is not the one that was scanned"
+    REPLACE_FAILED = "replace-failed", "replacing a face failed"
+    CHECK_FAILED = "check-failed", "checking the output failed"
+    ENCODE_FAILED = "encode-failed", "encoding the output failed"
+    SHARD_FAILED = "shard-failed", "the shard failed as a whole"
+    WITHHELD = "withheld", "a reviewer withheld the image"
+
+
+class FaceReason(_Code):
+    """Why a face is hidden by a flat fill where the job's method replaces faces."""
+
+    HIDDEN = "hidden", "the mesh does not fit: hidden, cut off, too small or no face"
+    MISPLACED = "misplaced", "the mesh does not lie on the detected face"
+    TURNED = "turned", "the face is turned away too far"
+    SMALL = "small", "there are too few px between the eyes to change the face"
+    NO_CLASS = "no-class", "the plan has no class for the person"
+    NO_SURROGATE = "no-surrogate", "the plan has no surrogate for the person"
+    COVERAGE = "coverage", "the mask covers too little of the face"
+    COVERED = "covered", "something covers the face: too little of it is bare skin"
+    MATCHED = "matched", "every surrogate still matched the source"
+    NEAR_SOMEBODY = "near-somebody", "every surrogate came near somebody of the dataset"
+    REVIEWER_FOUND = "reviewer-found", "a reviewer found this face"
+    REVIEWER_HID = "reviewer-hid", "a reviewer released the photo with every face hidden"
+
+
+class Stripped(StrEnum):
+    """What a file carried beside its picture, and the output does not."""
+
+    EXIF = "exif"
+    XMP = "xmp"
+    IPTC = "iptc"
+    COMMENT = "comment"
+    C2PA = "c2pa"
+    PICTURES = "further pictures"
+
+
+class Note(StrEnum):
+    """What the conversion of a picture changed."""
+
+    EIGHT_BITS = "converted from 16 or 32 bits to 8 bits a channel"
+    CMYK = "converted from CMYK to RGB"
+    YCBCR = "converted from YCbCr to RGB"
+    LAB = "converted from LAB to RGB"
+    HSV = "converted from HSV to RGB"
+    TO_SRGB = "converted to sRGB, since its colour profile is not kept"
+    NO_PROFILE = "a colour profile that cannot be used was left out"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a sample cannot be used: a code, and a sentence about this sample for the workspace alone."""
+
+    reason: Reason
+    details: str = ""
+
+    def __str__(self) -> str:
+        return self.details or self.reason.meaning
+
+
+def meaning_of(code: str | None) -> str:
+    """The sentence of a manifest's reason; releases of before there were codes hold a sentence, which stays."""
+    if code is None:
+        return "no reason given"
+    return Reason.of(code).meaning if code in _REASONS else code
+
+
+def foreign_words(row: Mapping[str, Any]) -> list[str]:
+    """The columns of a MANIFEST row that hold another word than these lists have."""
+    found = [] if row["reason"] is None or row["reason"] in _REASONS else ["reason"]
+    found += [] if _STRIPPED.issuperset(row["metadata_stripped"] or ()) else ["metadata_stripped"]
+    return found + ([] if _NOTES.issuperset(row["notes"] or ()) else ["notes"])
+
+
+_REASONS, _STRIPPED, _NOTES = (frozenset(map(str, words)) for words in (Reason, Stripped, Note))

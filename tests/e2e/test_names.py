@@ -1,0 +1,207 @@
+"""A photo's name is in the workspace and nowhere that a log goes; under new keys it is in no release either."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import photos
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from forgery import check
+from runs import Run, every_byte, job, manifest, run_job, started
+
+from anonlib.pipeline.job import Job
+from anonlib.pipeline.places import open_places
+from anonlib.storage import NotFound, open_storage
+from anonlib.vocabulary import Reason, foreign_words
+
+_DRIVER = """
+import os, sys
+from pathlib import Path
+from anonlib.config import load_config
+from anonlib.console import guarded
+from anonlib.pipeline.job import Job
+from anonlib.pipeline.unit_log import log_to_stdout
+from anonlib.progress import open_progress
+config = load_config(Path(sys.argv[1]))
+log_to_stdout()
+if config.ray.actors != 0:
+    import ray
+    ray.init(address="local", num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
+             _node_ip_address="127.0.0.1", _temp_dir=os.environ["RAY_LOGS"])
+with open_progress() as progress, guarded():
+    job = Job(config, report=progress, ended=progress.ended)
+    Path(config.input.uri, "Ada_Quill", "at_sea.jpg").unlink()
+    job.run()
+"""
+
+
+@pytest.mark.parametrize("actors", [0, 1])
+def test_a_photo_that_vanishes_is_named_in_no_log(actors: int, tmp_path: Path) -> None:
+    folder = tmp_path / "input" / "Ada_Quill"
+    folder.mkdir(parents=True)
+    for name in ("at_sea", "at_home"):
+        (folder / f"{name}.jpg").write_bytes(photos.jpeg(photos.nobody()))
+    config = job(tmp_path / "input", tmp_path, method={"name": "solid"}, ray={"actors": actors})
+    # The path of a socket has room for about a hundred signs.
+    with TemporaryDirectory(prefix="r") as logs, started(config, tmp_path / "told", _DRIVER, RAY_LOGS=logs) as run:
+        run.finish()
+        places = [path for folder in (logs, tmp_path / "told") for path in Path(folder).rglob("*") if path.is_file()]
+        told = {path: path.read_bytes() for path in places}
+    assert "gone since it was listed" in run.complaints
+    assert actors == 0 or any("worker-" in path.name for path in places)
+    for path, content in told.items():
+        for name in (b"Ada_Quill", b"at_sea", b"at_home"):
+            assert name not in content, path
+    details = (tmp_path / "workspace" / "failures" / "scan" / "files-00000000.txt").read_text()
+    assert "path: Ada_Quill/at_sea.jpg" in details
+
+
+def test_what_the_storage_says_names_no_file_and_its_error_does(tmp_path: Path) -> None:
+    place = open_storage(str(tmp_path))
+    (tmp_path / "link.jpg").symlink_to("/nowhere/Ada_Quill.jpg")
+    for path in ("Ada_Quill/at_sea.jpg", "link.jpg"):
+        with pytest.raises(Exception, match=r"a file in .*") as caught:
+            place.read(path)
+        assert caught.value.path == path  # type: ignore[attr-defined]
+        assert "Ada" not in str(caught.value) and "link.jpg" not in str(caught.value)
+    with pytest.raises(NotFound, match=f"{tmp_path}/commits/..."):
+        place.read("commits/00000.json")
+    with pytest.raises(NotFound, match=f"{tmp_path}/run.json"):
+        place.read("run.json")
+
+
+# ---- new keys -------------------------------------------------------------------------------------------------
+
+NAMES = (b"Merkel", b"merkel", b"Mustermann", b"mustermann", b"John", b"john", b"Doe", b"doe", b"Patient", b"Quill")
+
+
+@pytest.fixture(scope="module")
+def rekeyed_tars(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Tars whose members', sidecars' and own names are people's, with dots, links, twins and a broken photo."""
+    root = tmp_path_factory.mktemp("names")
+    good = photos.jpeg(photos.nobody()[:96, :96])
+    rosa = photos.encoded(photos.nobody()[:96, :96], "PNG")
+    members: list[tuple[str, bytes]] = [
+        ("0001.Angela Merkel.jpg", good),
+        ("0001.angela merkel.json", json.dumps({"caption": "a place", "file_name": "0001.Angela Merkel.jpg"}).encode()),
+        ("Dr. Erika Mustermann.jpg", good),
+        ("0002.jpg", good),
+        ("0002.john.doe.json", json.dumps({"caption": "another place"}).encode()),
+        ("0003.john doe.jpg", good),
+        ("0003.png", rosa),
+        ("John Doe.jpg", good[:400]),
+        ("John Doe.jpg", good),
+    ]
+    photos.tar(root / "input" / "Patient John Doe.tar", members)
+    photos.tar(root / "input" / "Quill.tar", [(f"Quill {number}.png", rosa) for number in range(20)])
+    return run_job(root / "input", root, method={"name": "solid"}, rekey=True, keep_fields=["caption", "file_name"])
+
+
+def test_no_part_of_a_name_is_anywhere_in_a_release_with_new_keys(rekeyed_tars: Run) -> None:
+    release, source = every_byte(rekeyed_tars.output), every_byte(rekeyed_tars.input)
+    for name in NAMES:
+        assert name in source or name.title() in source
+        assert name not in release, name
+    check(rekeyed_tars.output)
+
+
+def test_members_have_new_keys_and_usual_endings(rekeyed_tars: Run) -> None:
+    found: list[tuple[str, str]] = []
+    for path in sorted((rekeyed_tars.output / "data").iterdir()):
+        assert path.stem in json.loads((rekeyed_tars.output / "run.json").read_text())["shards"]
+        with tarfile.open(path) as archive:
+            found += [tuple(name.split(".", 1)) for name in archive.getnames()]  # type: ignore[misc]
+    rows = {row["key"]: row for row in manifest(rekeyed_tars.output)}
+    assert {ending for _, ending in found} == {"jpg", "png", "json"}
+    assert all(len(key) == 24 and int(key, 16) >= 0 and rows[key]["status"] == "no_face" for key, _ in found)
+    sidecars = list(released_json(rekeyed_tars))
+    assert {"caption": "another place"} in sidecars
+    assert any(one.get("caption") == "a place" and one["file_name"].endswith(".jpg") for one in sidecars)
+
+
+def released_json(run: Run) -> Iterator[dict[str, Any]]:
+    """The sidecars of a release's tars."""
+    for path in (run.output / "data").iterdir():
+        for name, content in photos.content_of(path).items():
+            if name.endswith(".json"):
+                yield json.loads(content)
+
+
+def test_no_order_of_names_is_left(rekeyed_tars: Run) -> None:
+    note = json.loads((rekeyed_tars.output / "run.json").read_text())
+    assert note["shards"] == sorted(note["shards"])
+    naming = Job(rekeyed_tars.config).naming
+    for shard in note["shards"]:
+        rows = pq.read_table(rekeyed_tars.output / "manifest" / f"{shard}.parquet").to_pylist()
+        assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
+    quill = naming.shard("Quill")
+    keys = [naming.key("Quill", f"Quill {number}") for number in range(20)]
+    rows = pq.read_table(rekeyed_tars.output / "manifest" / f"{quill}.parquet").to_pylist()
+    assert {row["key"] for row in rows} == set(keys) and [row["key"] for row in rows] != keys
+    with tarfile.open(rekeyed_tars.output / "data" / f"{quill}.tar") as archive:
+        assert [name.split(".")[0] for name in archive.getnames()] == [row["key"] for row in rows]
+
+
+def test_reasons_are_codes_and_their_sentences_lie_in_the_workspace(rekeyed_tars: Run) -> None:
+    lost = [row for row in manifest(rekeyed_tars.output) if row["status"] == "quarantined"]
+    assert sorted(row["reason"] for row in lost) == ["damaged", "duplicate-key", "several-images"]
+    assert all(not foreign_words(row) for row in manifest(rekeyed_tars.output))
+    (path,) = (rekeyed_tars.workspace / "render").rglob("*.parquet")
+    told = {row["key"]: row for row in pq.read_table(path).to_pylist()}
+    assert told["0003"]["sentence"] == "there are several images (john doe.jpg, png); name one with image_field"
+    assert told["John Doe#2"]["sentence"] == "the key 'John Doe' is in this shard already"
+    assert {row["reason"] for row in told.values()} == {row["reason"] for row in lost}
+
+
+def test_a_link_that_leads_out_is_a_code(tmp_path: Path) -> None:
+    (tmp_path / "home_of_ada").mkdir()
+    (tmp_path / "home_of_ada" / "x.jpg").write_bytes(photos.jpeg(photos.nobody()))
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "good.jpg").write_bytes(photos.jpeg(photos.nobody()))
+    (tmp_path / "input" / "link.jpg").symlink_to(tmp_path / "home_of_ada" / "x.jpg")
+    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"})
+    reasons = {row["key"]: row["reason"] for row in manifest(run.output)}
+    assert reasons == {"good.jpg": None, "link.jpg": "link"}
+    assert str(tmp_path).encode() not in every_byte(run.output)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_other_formats_lose_names_and_order_too(kind: str, tmp_path: Path) -> None:
+    source = tmp_path / "input"
+    source.mkdir()
+    names = [f"Ada Quill.{number}" for number in range(8)]
+    content = [photos.jpeg(photos.nobody()[number : 96 + number, :96]) for number in range(8)]
+    if kind == "folder":
+        for name, data in zip(names, content, strict=True):
+            (source / f"{name}.JPG").write_bytes(data)
+    else:
+        pq.write_table(pa.table({"Quill's photos": content, "key": names}), source / "Ada Quill.parquet")
+    run = run_job(source, tmp_path, method={"name": "solid"}, rekey=True)
+    release = every_byte(run.output)
+    assert b"Quill" in every_byte(source) and b"Quill" not in release and b"files-00000000" not in release
+    rows = manifest(run.output)
+    assert [row["key"] for row in rows] == sorted(row["key"] for row in rows) and len(rows) == 8
+    check(run.output)
+    naming = Job(run.config).naming
+    shard = "files-00000000" if kind == "folder" else next(iter(Job(run.config).shards)).shard_id
+    keys = [naming.key(shard, f"{name}.JPG" if kind == "folder" else name) for name in names]
+    assert keys != sorted(keys) and set(keys) == {row["key"] for row in rows}
+
+
+def test_every_reason_has_a_sentence_of_its_own_that_names_nothing() -> None:
+    meanings = [one.meaning for one in Reason]
+    assert len(set(meanings)) == len(meanings)
+    assert all(one.isprintable() and not any(sign in one for sign in "'\"{}") for one in meanings)
+
+
+def test_the_workspaces_table_of_reasons_goes_with_the_workspace(rekeyed_tars: Run) -> None:
+    kept = [entry.path for entry in open_places(rekeyed_tars.config).workspace.list("render/")]
+    assert kept and all("/reasons/" in path for path in kept)
+    assert not any(entry.path.startswith("render/") for entry in open_places(rekeyed_tars.config).release.list())
