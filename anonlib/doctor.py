@@ -22,10 +22,11 @@ from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
 from anonlib.pipeline.decoding import read_decoder
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import read_lent
-from anonlib.pipeline.places import PURGED, SECRET, open_places, storage_options
+from anonlib.pipeline.places import SECRET, open_places, storage_options
 from anonlib.pipeline.runner import joins, machines, start
 from anonlib.pipeline.secret import open_keyring, source_of
 from anonlib.pipeline.shape import Machine, check_shape, room
+from anonlib.pipeline.workspace import PURGED
 from anonlib.storage import Storage, StorageError, open_storage
 
 _OLDEST_PYTHON = (3, 11)
@@ -173,7 +174,7 @@ def _places(job: JobConfig) -> Iterator[Finding]:
     places = open_places(job)
     yield from _probe("output", places.release)
     if job.ledger:
-        yield from _probe("ledger", open_storage(job.ledger.uri, storage_options(job)))
+        yield from _probe("ledger", open_storage(job.ledger.uri, storage_options(job), private=True))
     usable = True
     for finding in _probe("workspace", places.workspace):
         usable = usable and finding.level != "problem"
@@ -195,6 +196,8 @@ def _places(job: JobConfig) -> Iterator[Finding]:
 
 
 def _probe(what: str, storage: Storage) -> Iterator[Finding]:
+    if said := storage.exposed():
+        yield Finding("warning", what, said, "the first write closes it, but what was in it may have been read")
     try:
         probe = storage.probe()
     except StorageError as error:

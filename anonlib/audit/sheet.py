@@ -25,8 +25,9 @@ from anonlib.faces.apart import decode_apart
 from anonlib.faces.image import ImageProblem
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import PURGED, RUN_NOTE, Places, Room, open_places
+from anonlib.pipeline.places import RUN_NOTE, Places, Room, open_places
 from anonlib.pipeline.secret import release_name
+from anonlib.pipeline.workspace import PURGED
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound, join_uri
 

@@ -22,7 +22,12 @@ def give_up(
     keyring: Keyring,
     standing: Standing,
 ) -> Outcome | None:
-    """Write the manifest and the marker of a lost shard; None if another driver has written a marker before."""
+    """Write the manifest and the marker of a lost shard; None if another driver has written a marker before.
+
+    Raises Differs if an attempt that was cut off has left another manifest.
+    """
+    if release.committed(shard.shard_id) is not None:
+        return None
     known = tables.from_bytes(scan.storage.read(scan.path("images", f"{shard.shard_id}.parquet")), ["key"])
     keys = known.column("key").to_pylist()
     words = [standing.word(shard.shard_id, key) for key in keys]
@@ -32,7 +37,7 @@ def give_up(
     lost = {"status": QUARANTINED, "reason": f"the shard failed: {why}", "faces": []}
     rows = [{"key": key, "review": word} | lost for key, word in zip(keys, words, strict=True)]
     manifest = tables.to_bytes(rows, MANIFEST)
-    release.storage.publish(release.path("manifest", f"{shard.shard_id}.parquet"), manifest)
+    release.storage.create(release.path("manifest", f"{shard.shard_id}.parquet"), manifest)
     counts = {"images": len(keys), "faces": 0, "released": 0, "no_face": 0, "quarantined": len(keys), "fallbacks": 0}
     claimed = release.commit(
         shard.shard_id,

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 from anonlib.config import ConfigError, load_config
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import INVENTORY_NOTE, PURGED, RUN_NOTE, Places, Room, open_places, plan_room
+from anonlib.pipeline.places import INVENTORY_NOTE, RUN_NOTE, Places, Room, open_places, plan_room
 from anonlib.pipeline.plan import COUNTS
 from anonlib.pipeline.spending import Bill, read_bill
 from anonlib.pipeline.summary import Summary
+from anonlib.pipeline.workspace import PURGED
 from anonlib.records import QUARANTINED
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 
@@ -66,7 +67,6 @@ class Status:
     """A job as its markers tell it, and what its runs wrote down that they spent."""
 
     shards: int
-    purged: bool
     scans: tuple[Scan, ...]
     plans: tuple[Planned, ...]
     release: Release | None
@@ -93,11 +93,15 @@ def require_plan(places: Places, plan_key: str) -> None:
 
 
 def status(workspace: Storage, release: Storage | None) -> Status:
-    """The state of a workspace, and of the release if one is given and begun."""
+    """The state of a workspace, and of the release if one is given and begun; raises JobError if it was purged."""
+    if workspace.exists(PURGED):
+        raise JobError(
+            f"the workspace {workspace.uri} was purged, and nothing of the job is left there; `anonlib verify` says "
+            "what the release is"
+        )
     note = _json(workspace, INVENTORY_NOTE) or {}
     return Status(
         shards=int(note.get("shards", 0)),
-        purged=workspace.exists(PURGED),
         scans=tuple(Scan(room, len(units)) for room, units in _rooms(workspace, "scan").items()),
         plans=tuple(_planned(workspace, room, units) for room, units in _rooms(workspace, "plan").items()),
         release=read_release(release) if release is not None else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_nothing_but_the_record_is_left_and_the_release_stays_as_it_was(copied: 
 
 def test_the_record_holds_nothing_personal(copied: JobConfig, tmp_path: Path) -> None:
     purge(copied)
-    assert set(record(tmp_path)) == {"at", "anonlib", "run", "files", "bytes", "secret", "remains", "finished"}
+    assert set(record(tmp_path)) == {"at", "anonlib", "run", "files", "bytes", "secret", "remains", "late", "finished"}
     assert "Person" not in json.dumps(record(tmp_path))
 
 
@@ -104,7 +105,7 @@ def test_a_purge_that_was_cut_off_refuses_runs_and_is_continued(
 ) -> None:
     files = len(contents(tmp_path / "workspace"))
 
-    def fail(self: object, prefix: str) -> int:
+    def fail(self: object, prefix: str, *, keep: object) -> int:
         raise StorageError("the disk went away")
 
     with monkeypatch.context() as patch:
@@ -120,8 +121,8 @@ def test_a_purge_that_was_cut_off_refuses_runs_and_is_continued(
 def test_versions_that_a_bucket_keeps_are_reported(copied: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     destroy = LocalStorage.delete_tree
 
-    def hide(self: LocalStorage, prefix: str) -> int:
-        destroy(self, prefix)
+    def hide(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
+        destroy(self, prefix, keep=keep)
         raise VersionsRemain("The bucket keeps old versions.")
 
     monkeypatch.setattr(LocalStorage, "delete_tree", hide)
