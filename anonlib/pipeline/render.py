@@ -13,8 +13,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -42,6 +40,7 @@ from anonlib.pipeline.withdraw import take_back
 from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, RELEASED
 from anonlib.storage import StorageError
+from anonlib.storage.scratch import scratch
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 
@@ -87,9 +86,9 @@ class RenderStage:
             return finished
         watch = current()
         watch.read += shard.bytes
-        with TemporaryDirectory(prefix="anonlib-") as folder:
+        with scratch() as folder:
             rows: list[dict[str, Any]] = []
-            local = Path(folder) / "shard"
+            local = folder / "shard"
             with self.dataset.writer(shard, local, frozenset(self.job.keep_fields)) as writer:
                 self._write(shard, writer, rows)
             rows.sort(key=lambda row: row.pop("position"))

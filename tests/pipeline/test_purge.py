@@ -77,6 +77,56 @@ def test_a_second_purge_gives_back_the_first_record(copied: JobConfig) -> None:
     assert purge(copied) == purge(copied)
 
 
+def test_a_second_purge_removes_what_came_in_since_and_counts_it(copied: JobConfig, tmp_path: Path) -> None:
+    """As a worker leaves it that is killed between its write and its look for the mark."""
+    first = purge(copied)
+    for name in ("scan/a/faces/00000.parquet", ".anonlib-write-1"):
+        (tmp_path / "workspace" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "workspace" / name).write_bytes(b"embeddings")
+    second = purge(copied)
+    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
+    assert (second.late, second.files, second.at) == (2, first.files, first.at)
+    assert purge(copied) == second and record(tmp_path)["late"] == 2
+
+
+def test_what_comes_in_while_a_purge_goes_on_is_removed_too(
+    copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the mark that refuses writers is there all the time."""
+    destroy, calls = LocalStorage.delete_tree, []
+
+    def late(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
+        removed = destroy(self, prefix, keep=keep)
+        calls.append((tmp_path / "workspace" / "purged.json").exists())
+        if len(calls) == 1:
+            self.publish("plan/a/subjects.parquet", b"who is who")
+        return removed
+
+    monkeypatch.setattr(LocalStorage, "delete_tree", late)
+    purge(copied)
+    assert calls == [True, True]
+    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
+
+
+def test_a_run_that_goes_on_writing_is_said_to(
+    copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destroy = LocalStorage.delete_tree
+
+    def late(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
+        removed = destroy(self, prefix, keep=keep)
+        self.publish("plan/a/subjects.parquet", b"who is who")
+        return removed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "delete_tree", late)
+        with pytest.raises(JobError, match="goes on writing"):
+            purge(copied)
+    assert not record(tmp_path)["finished"]
+    purge(copied)
+    assert record(tmp_path)["finished"]
+
+
 def test_an_unfinished_release_is_refused_unless_forced(copied: JobConfig, tmp_path: Path) -> None:
     next((tmp_path / "release" / "commits").iterdir()).unlink()
     with pytest.raises(JobError, match="2 of 3 shards"):
