@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
@@ -285,7 +286,7 @@ def _session_folder(ray: Any) -> str:
     It is removed at the end, unless RAY_TMPDIR names a place where sessions are to be kept, such as for their logs.
     """
     if kept := os.environ.get("RAY_TMPDIR"):
-        return os.path.join(tempfile.mkdtemp(prefix="anonlib-", dir=kept), "ray")
+        return str(Path(tempfile.mkdtemp(prefix="anonlib-", dir=kept)) / "ray")
     ending = ExitStack()
     folder = ending.enter_context(scratch())
 
