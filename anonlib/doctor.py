@@ -26,7 +26,6 @@ from anonlib.pipeline.places import SECRET, open_places, storage_options
 from anonlib.pipeline.runner import joins, machines, start
 from anonlib.pipeline.secret import open_keyring, source_of
 from anonlib.pipeline.shape import Machine, check_shape, room
-from anonlib.pipeline.workspace import PURGED
 from anonlib.storage import Storage, StorageError, open_storage
 
 _OLDEST_PYTHON = (3, 11)
@@ -180,9 +179,6 @@ def _places(job: JobConfig) -> Iterator[Finding]:
         usable = usable and finding.level != "problem"
         yield finding
     if not usable:
-        return
-    if places.workspace.exists(PURGED):
-        yield Finding("problem", "workspace", "it was purged", "give the job a new workspace and output")
         return
     if not job.secret.named and not places.workspace.exists(SECRET):
         yield Finding("ok", "secret", "none yet; the first run makes one and keeps it in the workspace")
