@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
+from anonlib.pipeline.patience import patiently
 from anonlib.pipeline.workspace import WorkspacePurged
 from anonlib.storage import OURS, AccessDenied, Storage, StorageError
 
@@ -46,7 +47,7 @@ class Lease:
             yield
             return
         try:
-            self.workspace.publish(self._path, b"0\n")
+            patiently(lambda: self.workspace.publish(self._path, b"0\n"))
         except AccessDenied:
             yield
             return
