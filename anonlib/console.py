@@ -84,10 +84,7 @@ def print_status(status: Status) -> None:
     """How far a job is, and what it has cost."""
     from anonlib.pipeline.spending import rows_of
 
-    if status.purged:
-        print_rows([("workspace", "purged; nothing personal is left there")])
-    else:
-        print_rows([("inventory", f"{status.shards} shards" if status.shards else "none yet: nothing has run here")])
+    print_rows([("inventory", f"{status.shards} shards" if status.shards else "none yet: nothing has run here")])
     # More than one where the job's settings have changed since its first run.
     for scan in status.scans:
         print_rows([("scanned", f"{scan.done} of {status.shards} shards")])

@@ -22,7 +22,7 @@ from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
 from anonlib.pipeline.decoding import read_decoder
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import read_lent
-from anonlib.pipeline.places import PURGED, SECRET, open_places, storage_options
+from anonlib.pipeline.places import SECRET, open_places, storage_options
 from anonlib.pipeline.runner import joins, machines, start
 from anonlib.pipeline.secret import open_keyring, source_of
 from anonlib.pipeline.shape import Machine, check_shape, room
@@ -173,15 +173,12 @@ def _places(job: JobConfig) -> Iterator[Finding]:
     places = open_places(job)
     yield from _probe("output", places.release)
     if job.ledger:
-        yield from _probe("ledger", open_storage(job.ledger.uri, storage_options(job)))
+        yield from _probe("ledger", open_storage(job.ledger.uri, storage_options(job), private=True))
     usable = True
     for finding in _probe("workspace", places.workspace):
         usable = usable and finding.level != "problem"
         yield finding
     if not usable:
-        return
-    if places.workspace.exists(PURGED):
-        yield Finding("problem", "workspace", "it was purged", "give the job a new workspace and output")
         return
     if not job.secret.named and not places.workspace.exists(SECRET):
         yield Finding("ok", "secret", "none yet; the first run makes one and keeps it in the workspace")
@@ -195,6 +192,8 @@ def _places(job: JobConfig) -> Iterator[Finding]:
 
 
 def _probe(what: str, storage: Storage) -> Iterator[Finding]:
+    if said := storage.exposed():
+        yield Finding("warning", what, said, "the first write closes it, but what was in it may have been read")
     try:
         probe = storage.probe()
     except StorageError as error:

@@ -188,9 +188,9 @@ def test_a_purge_asks_first(finished: Run, tmp_path: Path) -> None:
     assert (workspace / "inventory.parquet").exists()
     assert CLI.invoke(app, ["purge", path, "--yes"]).exit_code == 0
     assert [one.name for one in workspace.iterdir()] == ["purged.json"]
-    assert "purged" in CLI.invoke(app, ["status", path]).stdout
-    again = CLI.invoke(app, ["run", path])
-    assert (again.exit_code, "was purged" in again.stderr) == (1, True)
+    for verb in ("status", "run", "audit", "sheet", "review"):
+        refused = CLI.invoke(app, [verb, path])
+        assert (refused.exit_code, "was purged" in refused.stderr) == (1, True), verb
 
 
 def test_nothing_of_ray_reaches_the_terminal(small: JobConfig, tmp_path: Path) -> None:

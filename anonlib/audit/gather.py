@@ -30,8 +30,9 @@ from anonlib.faces.mesh import five_points
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome, in_chunks
-from anonlib.pipeline.places import INVENTORY, PURGED, RUN_NOTE, Room, open_places, plan_room, release_room, scan_room
+from anonlib.pipeline.places import INVENTORY, RUN_NOTE, Room, open_places, plan_room, release_room, scan_room
 from anonlib.pipeline.status import require_plan
+from anonlib.pipeline.workspace import PURGED
 from anonlib.records import QUARANTINED, SOLID
 
 _COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "mesh")

@@ -29,7 +29,7 @@ from anonlib.audit.report import write_html, write_json, write_pdf
 from anonlib.audit.report.examples import draw_examples
 from anonlib.audit.report.extra import need
 from anonlib.audit.review.chosen import judged_so_far, open_log, waiting
-from anonlib.audit.statement import Statement, publish, withdraw
+from anonlib.audit.statement import Statement, publish
 from anonlib.audit.utility import measures
 from anonlib.audit.verify import verify
 from anonlib.config import JobConfig, RayConfig
@@ -38,6 +38,7 @@ from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.places import RUN_NOTE, json_bytes, sha256
+from anonlib.pipeline.withdraw import withdraw_audit
 from anonlib.privacy.certificate import Certificate, Untrue
 from anonlib.storage import NotFound
 
@@ -71,8 +72,13 @@ def audit(
     job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
     if late := waiting(job, open_log(job)):
         raise JobError(f"{len(late)} shards wait for what a reviewer decided; bring it in by `anonlib render` first")
-    release = job.places.release
-    withdraw(release)
+    with job.lease.held():
+        return _audit(job, link_with, seed, progress)
+
+
+def _audit(job: Job, link_with: JobConfig | None, seed: int, progress: Progress) -> Audited:
+    config, release = job.config, job.places.release
+    withdraw_audit(release)
     evidence = gather(config, report=progress)
     certificate = _certificate(job)
     shards = json.loads(release.read(RUN_NOTE))["shards"]

@@ -25,8 +25,9 @@ from anonlib.faces.image import ImageProblem
 from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.naming import Naming
-from anonlib.pipeline.places import PURGED, RUN_NOTE, Places, Room, open_places, rendered_rows
+from anonlib.pipeline.places import RUN_NOTE, Places, Room, open_places, rendered_rows
 from anonlib.pipeline.secret import open_keyring, release_name
+from anonlib.pipeline.workspace import PURGED
 from anonlib.records import QUARANTINED, SOLID
 from anonlib.storage import NotFound, join_uri
 from anonlib.vocabulary import meaning_of

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from anonlib.pipeline.certify import CERTIFICATE
 from anonlib.pipeline.places import AUDIT_FILES, STATEMENT, sha256
+from anonlib.pipeline.withdraw import withdraw_audit
 from anonlib.privacy.certificate import Certificate, Untrue, canonical, check_signature_of, public_key, signature_of
 from anonlib.storage import NotFound, Storage
 
@@ -47,25 +48,17 @@ _READER = TypeAdapter(Statement)
 
 
 def publish(release: Storage, secret: bytes, files: Mapping[str, bytes], failed: list[str]) -> Statement:
-    """Write the files, then the statement that vouches for them; what an earlier audit left is replaced."""
-    withdraw(release)
+    """Write the files, then the statement that vouches for them; what an earlier audit left is removed first."""
+    withdraw_audit(release)
     for path, data in files.items():
         if path not in AUDIT_FILES:
             raise ValueError(f"{path} is none of the files of an audit")
-        release.publish(path, data)
+        release.create(path, data)
     digests = {path: sha256(data) for path, data in sorted(files.items())}
     made = Statement(VERSION, sha256(release.read(CERTIFICATE)), digests, not failed, failed, public_key(secret))
     made = replace(made, signature=signature_of(made.signed_bytes(), secret))
-    release.publish(STATEMENT, made.to_bytes())
+    release.create(STATEMENT, made.to_bytes())
     return made
-
-
-def withdraw(release: Storage) -> bool:
-    """Take an audit back, statement first, as whoever changes a release must; False if there was none."""
-    there = [path for path in (STATEMENT, *AUDIT_FILES) if release.exists(path)]
-    for path in there:
-        release.delete(path)
-    return bool(there)
 
 
 def read_statement(release: Storage, certificate: Certificate) -> Statement | None:

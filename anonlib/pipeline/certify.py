@@ -186,7 +186,7 @@ def _write_tables(
     written = []
     for path, rows in found.items():
         data = tables.to_bytes(rows, CERTIFIED[path])
-        places.release.publish(path, data)
+        places.release.create(path, data)
         written.append(Table(path, sha256(data), len(rows)))
     return tuple(written)
 

@@ -7,6 +7,7 @@ part of the plan, and go with the workspace when that is purged.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Literal
 
@@ -64,13 +65,14 @@ class DecisionLog:
         while not self.workspace.claim(f"{self.prefix}{number:08d}.json", data):
             number += 1
 
-    def latest(self) -> dict[tuple[str, str], Decision]:
-        """(shard, key) -> what stands; raises StorageError where an entry cannot be read."""
-        standing: dict[tuple[str, str], Decision] = {}
+    def entries(self, start: int = 0) -> list[Decision]:
+        """All decisions in their order, but for the first `start`; raises StorageError where one cannot be read."""
         with ThreadPoolExecutor(_READERS) as pool:
-            for one in pool.map(self._read, self._paths()):
-                standing[one.shard, one.key] = one
-        return {image: one for image, one in standing.items() if one.verdict != "undone"}
+            return list(pool.map(self._read, self._paths()[start:]))
+
+    def latest(self) -> dict[tuple[str, str], Decision]:
+        """(shard, key) -> what stands; raises as entries."""
+        return latest(self.entries())
 
     def _paths(self) -> list[str]:
         return [entry.path for entry in self.workspace.list(self.prefix)]
@@ -80,3 +82,9 @@ class DecisionLog:
             return Decision.model_validate_json(self.workspace.read(path))
         except ValidationError:
             raise StorageError(f"the review decision {path} in {self.workspace.uri} cannot be read") from None
+
+
+def latest(decisions: Iterable[Decision]) -> dict[tuple[str, str], Decision]:
+    """(shard, key) -> what stands of decisions in their order."""
+    standing = {(one.shard, one.key): one for one in decisions}
+    return {image: one for image, one in standing.items() if one.verdict != "undone"}

@@ -6,8 +6,6 @@ Of each photo the large and central face is taken. Small, turned or hidden ones 
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from anonlib.pipeline.places import storage_options
 from anonlib.pipeline.scan import Describer, main_face, try_to_read
 from anonlib.records import MESH_POINTS
 from anonlib.storage import StorageError
+from anonlib.storage.scratch import scratch
 
 _MAX_YAW, _LEAST_EYES = 35.0, 24.0
 
@@ -34,8 +33,8 @@ _MAX_YAW, _LEAST_EYES = 35.0, 24.0
 def recognizer_of(data: bytes) -> PackRecognizer:
     """The ArcFace in an .onnx file's bytes; raises PackError if it is none that a swapper was made for."""
     # insightface reads files; it holds what it read
-    with TemporaryDirectory(prefix="anonlib-") as folder:
-        path = Path(folder) / "recognizer.onnx"
+    with scratch() as folder:
+        path = folder / "recognizer.onnx"
         path.write_bytes(data)
         recognizer = PackRecognizer(path)
     if recognizer.dimensions != SWAPPER_DIMENSIONS:

@@ -13,8 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from anonlib import __version__
 from anonlib.config import METHOD_FILES, SYNTHESIS_METHODS, JobConfig
@@ -27,6 +27,7 @@ from anonlib.pipeline.decisions import DecisionLog
 from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.desk import MakeStage
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
+from anonlib.pipeline.lease import Lease
 from anonlib.pipeline.lending import MethodFile, read_lent
 from anonlib.pipeline.lost import give_up
 from anonlib.pipeline.naming import Naming
@@ -36,7 +37,6 @@ from anonlib.pipeline.photo import METHOD_VERSION
 from anonlib.pipeline.places import (
     INVENTORY,
     INVENTORY_NOTE,
-    PURGED,
     RUN_NOTE,
     Places,
     json_bytes,
@@ -58,15 +58,30 @@ from anonlib.pipeline.spending import Spending
 from anonlib.pipeline.summary import Summary
 from anonlib.pipeline.surrogates import SurrogateStage
 from anonlib.pipeline.unit_log import Work
-from anonlib.pipeline.withdraw import settle, withdraw
+from anonlib.pipeline.withdraw import check_against_markers, settle, withdraw
+from anonlib.pipeline.workspace import PURGED
 from anonlib.privacy.certificate import VERSION as SCHEMA_VERSION
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 from anonlib.storage import StorageError
 
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
+
 
 class JobError(Exception):
     """A sentence: why the job cannot go on."""
+
+
+def _leased(verb: Callable[Concatenate[Job, _Given], _Answer]) -> Callable[Concatenate[Job, _Given], _Answer]:
+    """A verb of a job that holds the job's lease of the workspace while it is at work."""
+
+    @wraps(verb)
+    def held(job: Job, /, *given: _Given.args, **named: _Given.kwargs) -> _Answer:
+        with job.lease.held():
+            return verb(job, *given, **named)
+
+    return held
 
 
 class Job:
@@ -95,6 +110,7 @@ class Job:
         self.places: Places = open_places(config)
         if self.places.workspace.exists(PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
+        self.lease = Lease(self.places.workspace)
         source = config.input
         self.dataset: Dataset = open_dataset(
             source.uri,
@@ -109,12 +125,14 @@ class Job:
         self.runner = runner or open_runner(config.ray)
         self.spending = Spending(config.ray, self.places.workspace)
 
+    @_leased
     def run(self) -> Summary:
         """All stages; raises JobError, ConfigError or StorageError where it cannot go on."""
         self.scan()
         plan = self.make_plan()
         return self.render(plan)
 
+    @_leased
     def scan(self) -> None:
         """faces/ and images/ of every shard; a shard that fails three times has its error raised."""
         key = self.scan_key
@@ -124,6 +142,7 @@ class Job:
         if failed:
             raise JobError(_first("scanning", failed))
 
+    @_leased
     def make_plan(self) -> Plan:
         """Subjects, classes, assignments and surrogates; needs a finished scan."""
         missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
@@ -143,6 +162,7 @@ class Job:
             raise JobError(_first("making surrogates", failed))
         return plan
 
+    @_leased
     def render(self, plan: Plan | None = None) -> Summary:
         """data/, manifest/ and markers of every shard, then the certificate; what fails three times is quarantined.
 
@@ -156,8 +176,9 @@ class Job:
                 f"the output {self.config.output.uri} holds a release of another job (its {RUN_NOTE} differs); "
                 "give this one another output"
             )
-        standing = Standing.of_all(DecisionLog(self.places.workspace, run_key).latest().values())
-        patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.naming))
+        log = DecisionLog(self.places.workspace, run_key)
+        standing = Standing.of_log(log)
+        again = patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.naming, self.lease))
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         check = self.keyring.check()
@@ -167,6 +188,11 @@ class Job:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id], standing)
         patiently(lambda: settle(self.places, self.shards, self.naming))
+        try:
+            # The decisions as they are now: this run may have slept while a reviewer decided.
+            patiently(lambda: check_against_markers(self.places, self.shards, Standing.of_log(log), self.naming, again))
+        except Untrue as error:
+            raise JobError(f"the release must not leave: {error}") from None
         try:
             patiently(lambda: certify(self.config, self.places, self.keyring, plan.key, plan.blocks))
         except Untrue as error:

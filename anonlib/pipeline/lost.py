@@ -16,9 +16,15 @@ from anonlib.vocabulary import Problem, Reason
 def give_up(
     shard: Shard, why: str, places: Places, scan: Room, run_key: str, naming: Naming, standing: Standing
 ) -> Outcome | None:
-    """Write the manifest and the marker of a lost shard; None if another driver has written a marker before."""
+    """Write the manifest and the marker of a lost shard; None if another driver has written a marker before.
+
+    Raises Differs if an attempt that was cut off has left another manifest.
+    """
+    release, name = release_room(places), naming.shard(shard.shard_id)
+    if release.committed(name) is not None:
+        return None
     known = tables.from_bytes(scan.storage.read(scan.path("images", f"{shard.shard_id}.parquet")), ["key"])
-    release, problem = release_room(places), Problem(Reason.SHARD_FAILED, f"the shard failed: {why}")
+    problem = Problem(Reason.SHARD_FAILED, f"the shard failed: {why}")
     rows = [
         {
             "own_key": key,
@@ -32,8 +38,8 @@ def give_up(
         for key in known.column("key").to_pylist()
     ]
     publish_reasons(render_room(places, run_key), shard.shard_id, rows)
-    manifest, name = tables.to_bytes(naming.sorted(rows), MANIFEST), naming.shard(shard.shard_id)
-    release.storage.publish(release.path("manifest", f"{name}.parquet"), manifest)
+    manifest = tables.to_bytes(naming.sorted(rows), MANIFEST)
+    release.storage.create(release.path("manifest", f"{name}.parquet"), manifest)
     counts = {"images": len(rows), "faces": 0, "released": 0, "no_face": 0, "quarantined": len(rows), "fallbacks": 0}
     claimed = release.commit(
         name,

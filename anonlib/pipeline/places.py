@@ -16,6 +16,7 @@ from typing import Any
 
 from anonlib.config import JobConfig
 from anonlib.pipeline import tables
+from anonlib.pipeline.workspace import Workspace
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 
 SECRET = "secret"
@@ -23,7 +24,6 @@ SECRET_CHECK = "secret-check"
 INVENTORY = "inventory.parquet"
 INVENTORY_NOTE = "inventory.json"
 RUN_NOTE = "run.json"
-PURGED = "purged.json"
 STATEMENT = "audit.json"
 AUDIT_FILES = ("report.json", "report.html", "report.pdf", "croissant.json")
 """What an audit may leave in a release, and the statement that vouches for it."""
@@ -45,9 +45,10 @@ def storage_options(job: JobConfig) -> StorageOptions:
 
 
 def open_places(job: JobConfig) -> Places:
-    """The workspace and the release of a job."""
+    """The workspace of a job, which takes no writes once it is purged, and its release."""
     options = storage_options(job)
-    return Places(open_storage(job.workspace.uri, options), open_storage(job.output.uri, options))
+    workspace = open_storage(job.workspace.uri, options, private=True)
+    return Places(Workspace(workspace), open_storage(job.output.uri, options))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Purge: the end of a workspace. Embeddings, crops, the mapping and the secret go; a record of that stays.
 
 Without the secret nobody can redraw a pseudonym or a class, so the release can no longer be joined to a person, not
-even by its makers. The record is written first, as a mark that refuses new runs, and finished last.
+even by its makers. The record is written first, as a mark that refuses new runs and the writes of those at work (see
+workspace.py), it stays while all else goes, and it is finished last. A run that is known to be at work must end first.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,22 +16,29 @@ from anonlib import __version__
 from anonlib.config import JobConfig
 from anonlib.pipeline.certify import CERTIFICATE
 from anonlib.pipeline.job import JobError
+from anonlib.pipeline.lease import at_work
 from anonlib.pipeline.places import (
     INVENTORY_NOTE,
-    PURGED,
     RUN_NOTE,
     SECRET,
     Places,
     json_bytes,
     open_places,
     release_room,
+    storage_options,
 )
-from anonlib.storage import NotFound, Storage, VersionsRemain
+from anonlib.pipeline.workspace import PURGED
+from anonlib.storage import NotFound, Storage, VersionsRemain, open_storage
+
+_SWEEPS = 5
 
 
 @dataclass(frozen=True)
 class Purged:
-    """The record; nothing in it is personal. `remains` is None, or what could not be destroyed here."""
+    """The record; nothing in it is personal. `remains` is None, or what could not be destroyed here.
+
+    `late` files came after the purge was finished, and a later one removed them.
+    """
 
     at: str
     anonlib: str
@@ -39,18 +47,22 @@ class Purged:
     bytes: int
     secret: str
     remains: str | None = None
+    late: int = 0
 
 
 def purge(job: JobConfig, *, force: bool = False) -> Purged:
     """Destroy the job's workspace; with `force` even if its release is not complete. Raises JobError, StorageError.
 
-    A purge that was cut off is continued by the next one. One that is done is not repeated: its record comes back.
+    A purge that was cut off is continued by the next one. One that is done gives its record back, once it has removed
+    what came in since.
     """
-    places = open_places(job)
-    workspace = places.workspace
+    workspace = open_storage(job.workspace.uri, storage_options(job), private=True)
+    places = Places(workspace, open_places(job).release)
     begun = _begun(workspace)
     if begun is not None and begun.pop("finished"):
-        return Purged(**begun)
+        return _purge_again(workspace, Purged(**begun))
+    if other := at_work(workspace):
+        raise JobError(f"a run ({other}) is at work on {job.workspace.uri}; end it first, then purge")
     if begun is None and not workspace.exists(INVENTORY_NOTE):
         raise JobError(f"{job.workspace.uri} holds no workspace of anonlib, so nothing there was touched")
     if begun is None:
@@ -68,7 +80,18 @@ def purge(job: JobConfig, *, force: bool = False) -> Purged:
         record = Purged(**begun)
     _write(workspace, record, finished=False)
     remains = _destroy(workspace)
-    record = Purged(**(asdict(record) | {"remains": remains}))
+    record = replace(record, remains=remains)
+    _write(workspace, record, finished=True)
+    return record
+
+
+def _purge_again(workspace: Storage, record: Purged) -> Purged:
+    """Remove what a writer left that was killed before it could look for the mark again."""
+    late = len(_left(workspace))
+    if late == 0:
+        return record
+    remains = _destroy(workspace) or record.remains
+    record = replace(record, remains=remains, late=record.late + late)
     _write(workspace, record, finished=True)
     return record
 
@@ -117,12 +140,21 @@ def _fate_of_secret(job: JobConfig, workspace: Storage) -> str:
 
 
 def _destroy(workspace: Storage) -> str | None:
-    """Remove everything, the mark last; returns what stays, in the storage's words."""
-    tops = {entry.path.partition("/")[0] for entry in workspace.list() if "/" in entry.path}
+    """Remove everything but the mark, and what comes in meanwhile; returns what stays, in the storage's words.
+
+    Raises JobError if files keep coming in.
+    """
     remains = None
-    for top in (*sorted(tops), ""):
+    for _ in range(_SWEEPS):
         try:
-            workspace.delete_tree(top)
+            workspace.delete_tree("", keep=(PURGED,))
         except VersionsRemain as error:
             remains = str(error)
-    return remains
+        if not _left(workspace):
+            return remains
+    raise JobError(f"a run goes on writing to {workspace.uri}, which is being purged; end it, then purge again")
+
+
+def _left(workspace: Storage) -> list[str]:
+    """Everything that is there beside the mark, unfinished files too."""
+    return [entry.path for entry in workspace.list(unfinished=True) if entry.path != PURGED]

@@ -14,8 +14,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -26,6 +24,7 @@ from anonlib.faces.image import ImageProblem, Picture, encode
 from anonlib.pipeline import tables
 from anonlib.pipeline.bystanders import Bystanders
 from anonlib.pipeline.check import Checker
+from anonlib.pipeline.decisions import DecisionLog
 from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.engines import ModelBytes
 from anonlib.pipeline.lending import Lent, lender_of
@@ -47,10 +46,12 @@ from anonlib.pipeline.reviewed import Standing, carry_out
 from anonlib.pipeline.scan import try_to_read
 from anonlib.pipeline.stopwatch import current
 from anonlib.pipeline.surrogates import Surrogates, Worn
+from anonlib.pipeline.withdraw import take_back
 from anonlib.privacy.claims import NONE, claim_of
 from anonlib.privacy.keys import Keyring
 from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, REASONS, RELEASED, RENDERED, SOLID
 from anonlib.storage import StorageError
+from anonlib.storage.scratch import scratch
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.render import render
 from anonlib.vocabulary import Problem, Reason
@@ -78,7 +79,7 @@ class RenderStage:
     ) -> None:
         cv2.setNumThreads(1)
         self.job, self.dataset, self.keyring, self.key = job, dataset, keyring, keys["render"]
-        self.standing = standing
+        self.standing, self.log = standing, DecisionLog(places.workspace, self.key)
         self.scan: Room = scan_room(places, keys["scan"])
         self.plan: Room = plan_room(places, keys["plan"])
         self.release: Room = release_room(places)
@@ -98,10 +99,10 @@ class RenderStage:
             return finished
         watch = current()
         watch.read += shard.bytes
-        with TemporaryDirectory(prefix="anonlib-") as folder:
+        with scratch() as folder:
             rows: list[dict[str, Any]] = []
             figures: list[dict[str, Any]] = []
-            local = Path(folder) / "shard"
+            local = folder / "shard"
             name, keep = self.naming.new_shard(shard.shard_id), frozenset(self.job.keep_fields)
             with self.dataset.writer(shard, local, keep, name) as writer:
                 self._write(shard, writer, rows, figures)
@@ -112,16 +113,21 @@ class RenderStage:
                 return self._publish(shard, writer, rows, figures)
 
     def _finished(self, shard: Shard) -> Outcome | None:
-        """What the marker says, if another job was faster. Raises StorageError if the output is not this job's.
+        """What the marker says, if another job was faster. Raises StorageError if this attempt must not go on.
 
-        Asked before the work and again before the first byte is written, because a worker that was asleep, or whose
-        driver died, may wake up when decisions were made that it does not know, or another job began here.
+        Asked before the work and again before every file is written, because a worker that was asleep, or whose driver
+        died, may wake up when decisions were made that it does not know, or another job began here.
         """
         note = json.loads(self.release.storage.read(RUN_NOTE))
         if note["run"] != self.key:
             raise StorageError(
                 f"The output {self.release.storage.uri} now holds a release of another job (its {RUN_NOTE} differs), "
                 "so this one writes nothing more there."
+            )
+        if any(one.shard == shard.shard_id for one in self.log.entries(self.standing.logged)):
+            raise StorageError(
+                f"A reviewer has decided on shard {shard.shard_id} since this run began; run it again, so that the "
+                "decision is carried out."
             )
         marker = self.release.committed(self.naming.shard(shard.shard_id))
         return None if marker is None else Outcome(shard.shard_id, **{name: marker[name] for name in _COUNTS})
@@ -313,21 +319,33 @@ class RenderStage:
     def _publish(
         self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], figures: list[dict[str, Any]]
     ) -> Outcome:
-        """Data, then manifest, then marker; nothing if another job has committed the shard meanwhile."""
-        if finished := self._finished(shard):
-            return finished
-        measured = tables.to_bytes(figures, RENDERED)
-        self.notes.storage.publish(self.notes.path("faces", f"{self.naming.shard(shard.shard_id)}.parquet"), measured)
-        files = {}
+        """Data, then manifest, then marker, none of which replaces anything; see withdraw.py for workers that are late.
+
+        Nothing of this attempt stays if another job has committed the shard meanwhile without it.
+        """
+        name, created = self.naming.shard(shard.shard_id), list[str]()
+        self.notes.storage.publish(self.notes.path("faces", f"{name}.parquet"), tables.to_bytes(figures, RENDERED))
+        try:
+            return self._create(shard, writer, rows, created)
+        finally:
+            take_back(self.release, name, created)
+
+    def _create(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], created: list[str]) -> Outcome:
+        """As _publish; `created` gets the paths of data that was not there before, until the marker vouches for it."""
+        files, manifest = {}, tables.to_bytes(rows, MANIFEST)
         for path, local in writer.outputs():
             with local.open("rb") as stream:
                 files[path] = hashlib.file_digest(stream, "sha256").hexdigest()
             current().written += local.stat().st_size
-            self.release.storage.publish(path, local)
-        manifest = tables.to_bytes(rows, MANIFEST)
+            if finished := self._finished(shard):
+                return finished
+            if self.release.storage.create(path, local):
+                created.append(path)
+        if finished := self._finished(shard):
+            return finished
         current().written += len(manifest)
         name = self.naming.shard(shard.shard_id)
-        self.release.storage.publish(self.release.path("manifest", f"{name}.parquet"), manifest)
+        self.release.storage.create(self.release.path("manifest", f"{name}.parquet"), manifest)
         counts = Counter(row["status"] for row in rows)
         faces = [face for row in rows for face in row["faces"]]
         summary: dict[str, Any] = {
@@ -352,6 +370,7 @@ class RenderStage:
                 f"it; delete {self.release.marker(name)} and certificate.json in "
                 f"{self.release.storage.uri}, and run the job again that the release is to be of."
             )
+        created.clear()
         return Outcome(shard.shard_id, **summary)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from anonlib.pipeline.decisions import WORDS, Decision
+from anonlib.pipeline.decisions import WORDS, Decision, DecisionLog, latest
 from anonlib.pipeline.photo import Face, Photo
 from anonlib.privacy.keys import Keyring
 from anonlib.vocabulary import FaceReason, Problem, Reason
@@ -22,9 +22,19 @@ HIDDEN = FaceReason.REVIEWER_HID.meaning
 
 @dataclass(frozen=True)
 class Standing:
-    """The decisions that stand: shard -> key -> decision. Picklable; `Standing()` is a job that nobody reviewed."""
+    """The decisions that stand: shard -> key -> decision. Picklable; `Standing()` is a job that nobody reviewed.
+
+    `logged`: how many entries the log had when it was read.
+    """
 
     shards: Mapping[str, Mapping[str, Decision]] = field(default_factory=dict)
+    logged: int = 0
+
+    @classmethod
+    def of_log(cls, log: DecisionLog) -> Standing:
+        """What stands now; raises StorageError."""
+        entries = log.entries()
+        return replace(cls.of_all(latest(entries).values()), logged=len(entries))
 
     @classmethod
     def of_all(cls, decisions: Iterable[Decision]) -> Standing:

@@ -8,12 +8,15 @@ bytes.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +28,7 @@ from anonlib.pipeline.metrics import METRICS, Labels, Meter, Unmetered, readings
 from anonlib.pipeline.outcome import Outcome, sentence
 from anonlib.pipeline.shape import Machine, check_shape, room, wait_for_room
 from anonlib.pipeline.unit_log import Work, Worker, log_to_stdout
+from anonlib.storage.scratch import scratch
 
 Unit = TypeVar("Unit")
 
@@ -264,7 +268,7 @@ def start(config: RayConfig) -> Any:
         address = joins(config)
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if not address:
-            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": _session_folder(ray)}
         with _silent_core(), nullcontext() if address else _without_usage_reports():
             # Without a word Ray joins whatever cluster was last started on this machine, or waits for one that is gone.
             ray.init(address=address or "local", **options)
@@ -274,6 +278,25 @@ def start(config: RayConfig) -> Any:
     context.max_errored_blocks = -1
     context.execution_no_progress_timeout_s = _STILL_S
     return ray
+
+
+def _session_folder(ray: Any) -> str:
+    """Where a Ray of our own keeps its session: below a folder of this user alone, since Ray opens its own to all.
+
+    It is removed at the end, unless RAY_TMPDIR names a place where sessions are to be kept, such as for their logs.
+    """
+    if kept := os.environ.get("RAY_TMPDIR"):
+        return str(Path(tempfile.mkdtemp(prefix="anonlib-", dir=kept)) / "ray")
+    ending = ExitStack()
+    folder = ending.enter_context(scratch())
+
+    def end() -> None:
+        # Ray shuts down at exit, too, but perhaps only after this.
+        ray.shutdown()
+        ending.close()
+
+    atexit.register(end)
+    return str(folder / "ray")
 
 
 @contextmanager

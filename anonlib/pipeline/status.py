@@ -18,7 +18,6 @@ from anonlib.pipeline import tables
 from anonlib.pipeline.job import JobError
 from anonlib.pipeline.places import (
     INVENTORY_NOTE,
-    PURGED,
     RUN_NOTE,
     Places,
     Room,
@@ -30,6 +29,7 @@ from anonlib.pipeline.places import (
 from anonlib.pipeline.plan import COUNTS
 from anonlib.pipeline.spending import Bill, read_bill
 from anonlib.pipeline.summary import Summary
+from anonlib.pipeline.workspace import PURGED
 from anonlib.records import QUARANTINED, SOLID
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 from anonlib.vocabulary import meaning_of
@@ -78,7 +78,6 @@ class Status:
     """A job as its markers tell it, and what its runs wrote down that they spent."""
 
     shards: int
-    purged: bool
     scans: tuple[Scan, ...]
     plans: tuple[Planned, ...]
     release: Release | None
@@ -105,11 +104,15 @@ def require_plan(places: Places, plan_key: str) -> None:
 
 
 def status(workspace: Storage, release: Storage | None) -> Status:
-    """The state of a workspace, and of the release if one is given and begun."""
+    """The state of a workspace, and of the release if one is given and begun; raises JobError if it was purged."""
+    if workspace.exists(PURGED):
+        raise JobError(
+            f"the workspace {workspace.uri} was purged, and nothing of the job is left there; `anonlib verify` says "
+            "what the release is"
+        )
     note = _json(workspace, INVENTORY_NOTE) or {}
     return Status(
         shards=int(note.get("shards", 0)),
-        purged=workspace.exists(PURGED),
         scans=tuple(Scan(room, len(units)) for room, units in _rooms(workspace, "scan").items()),
         plans=tuple(_planned(workspace, room, units) for room, units in _rooms(workspace, "plan").items()),
         release=None if release is None else read_release(Places(release, workspace)),

@@ -6,8 +6,9 @@ servers quote signatures and key ids, nor the path of a file that anonlib did no
 person's and the sentence goes to logs: that path is in `path` alone.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +26,7 @@ OUR_NAMES = frozenset(
     }
 )
 """The files and folders at the top of a workspace, a release and a ledger, which are named after nobody."""
+_CHUNK_BYTES = 1 << 20
 
 
 class StorageError(Exception):
@@ -65,6 +67,10 @@ class Changed(StorageError):
     """The file is no longer the one whose etag the inventory recorded."""
 
     of_the_file = True
+
+
+class Differs(StorageError):
+    """Other bytes than those that were to be created are at this path; they were left as they are."""
 
 
 class VersionsRemain(StorageError):
@@ -166,8 +172,8 @@ class Storage(ABC):
         """Put a finished local file, or bytes, at `path`: what was there is replaced whole or not at all."""
 
     @abstractmethod
-    def claim(self, path: str, data: bytes, *, private: bool = False) -> bool:
-        """Create `path` with `data` only if nothing is there; True for exactly one of all who try.
+    def claim(self, path: str, source: Path | bytes, *, private: bool = False) -> bool:
+        """Put a finished local file, or bytes, at `path` only if nothing is there; True for exactly one of all who try.
 
         `private`: on a disk only its owner may read it; a bucket has its own policies.
         """
@@ -177,10 +183,11 @@ class Storage(ABC):
         """Remove a file; nothing happens if it is not there."""
 
     @abstractmethod
-    def delete_tree(self, prefix: str) -> int:
+    def delete_tree(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         """Remove everything in the folder `prefix` ('' is the whole root), our unfinished files included.
 
-        Returns the number of files removed. Raises VersionsRemain if a bucket kept their old versions.
+        The paths in `keep` stay. Returns the number of files removed. Raises VersionsRemain if a bucket kept their old
+        versions.
         """
 
     @abstractmethod
@@ -194,6 +201,31 @@ class Storage(ABC):
         """The whole file. Raises as open_read."""
         with self.open_read(path, etag) as stream:
             return stream.read()
+
+    def create(self, path: str, source: Path | bytes) -> bool:
+        """Claim `path`, or find the same bytes there: True if this call put them, False if they were there before.
+
+        For files that are never replaced: a writer that was asleep while others went on cannot undo what they did.
+        Raises Differs, and changes nothing, if other bytes are there.
+        """
+        if self.claim(path, source):
+            return True
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        if self.stat(path).size != size or self.sha256(path) != _sha256(source):
+            raise Differs(
+                f"{self.uri}/{path} holds other bytes than this run made for it, and stays as it is: another run wrote "
+                "it, or one that was cut off on another kind of machine. If no other run is at work, delete it."
+            )
+        return False
+
+    def sha256(self, path: str) -> str:
+        """The digest of a file, in hex; its bytes are read but not held. Raises as open_read."""
+        with self.open_read(path) as stream:
+            return _digest_of(stream)
+
+    def exposed(self) -> str | None:
+        """A sentence if the root is to be private and other users of this machine may look into it, else None."""
+        return None
 
     def sweep(self) -> int:
         """Remove what our own interrupted writes left behind; returns how many files. For when no one writes here."""
@@ -255,3 +287,17 @@ class Storage(ABC):
         except AccessDenied as error:
             details.append(f"{error} The small probe files {name}* stay there; everything else works.")
         return Probe(readable, writable, conditional, tuple(details))
+
+
+def _sha256(source: Path | bytes) -> str:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as stream:
+        return _digest_of(stream)
+
+
+def _digest_of(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := stream.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()

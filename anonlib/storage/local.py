@@ -2,12 +2,15 @@
 
 A file is written under a name of ours beside its final name, flushed to the disk, and only then renamed
 (publish) or linked (claim); then the folder itself is flushed, or a power cut could forget the name.
+
+A private folder is for its owner alone, whatever the umask: folders of mode 0700, files of 0600, unfinished ones too.
 """
 
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -31,6 +34,7 @@ from anonlib.storage.base import (
 REFUSED_LINK = "link"
 WRITE_TRIES = 3
 _FIND = "it is not followed (`find -type l` lists links)."
+_COPY_BYTES = 1 << 20
 _T = TypeVar("_T")
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -71,11 +75,13 @@ def _etag(status: os.stat_result) -> str:
 class LocalStorage(Storage):
     """Files below a folder, which need not exist yet. Links that lead out of it are never followed.
 
-    An etag is the modification time in nanoseconds and the size: it costs no reading.
+    An etag is the modification time in nanoseconds and the size: it costs no reading. `private`: no other user of this
+    machine may look into it; a root that others may look into is closed to them by the first write.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, private: bool = False) -> None:
         self._root = Path(os.path.realpath(root))
+        self._private = private
         self.uri = str(root)
 
     def _place(self, path: str) -> Path:
@@ -131,16 +137,16 @@ class LocalStorage(Storage):
         with self._written(place, source) as temporary:
             temporary.replace(place)
 
-    def claim(self, path: str, data: bytes, *, private: bool = False) -> bool:
+    def claim(self, path: str, source: Path | bytes, *, private: bool = False) -> bool:
         """See Storage; needs a file system with hard links."""
         place = self._place(path)
         with self._doing("write", path):
-            return _unless_swept(lambda: self._claim(place, data, private))
+            if place.is_file():
+                return False
+            return _unless_swept(lambda: self._claim(place, source, private))
 
-    def _claim(self, place: Path, data: bytes, private: bool) -> bool:
-        with self._written(place, data) as temporary:
-            if private:
-                temporary.chmod(0o600)
+    def _claim(self, place: Path, source: Path | bytes, private: bool) -> bool:
+        with self._written(place, source, private=private) as temporary:
             try:
                 os.link(temporary, place)
             except FileExistsError:
@@ -163,21 +169,48 @@ class LocalStorage(Storage):
             temporary.unlink(missing_ok=True)
 
     @contextmanager
-    def _written(self, place: Path, source: Path | bytes) -> Iterator[Path]:
+    def _written(self, place: Path, source: Path | bytes, *, private: bool = False) -> Iterator[Path]:
         """A flushed copy of the source beside `place`; after the body, the folder is flushed too."""
-        missing = [folder for folder in place.parents if not folder.exists()]
-        self._inside(place.parent).mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            _flush_folder(folder.parent)
+        self._make_folder(self._inside(place.parent))
+        mode = 0o600 if private or self._private else 0o666
         with self._beside(place, "write") as temporary:
-            if isinstance(source, bytes):
-                temporary.write_bytes(source)
-            else:
-                shutil.copyfile(source, temporary)
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
+            with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as copy:
+                if isinstance(source, bytes):
+                    copy.write(source)
+                else:
+                    with source.open("rb") as stream:
+                        shutil.copyfileobj(stream, copy, _COPY_BYTES)
+                copy.flush()
+                os.fsync(copy.fileno())
             yield temporary
             _flush_folder(place.parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make the folder and what is missing above it, flushed; those of a private root are its owner's alone."""
+        if self._private:
+            self._close()
+        for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+            mode = 0o700 if self._private and missing.is_relative_to(self._root) else 0o777
+            missing.mkdir(mode=mode, exist_ok=True)
+            _flush_folder(missing.parent)
+
+    def _close(self) -> None:
+        """Take the root from the other users of this machine; raises AccessDenied where that is not ours to do."""
+        if (said := self.exposed()) is None:
+            return
+        status = self._root.stat()
+        if os.geteuid() not in (0, status.st_uid) or status.st_mode & stat.S_ISVTX:
+            raise AccessDenied(f"{said} It belongs to others, too: name a folder of its own.")
+        self._root.chmod(0o700)
+
+    def exposed(self) -> str | None:
+        """See Storage."""
+        if not (self._private and self._root.is_dir()):
+            return None
+        mode = stat.S_IMODE(self._root.stat().st_mode)
+        if mode & 0o077 == 0:
+            return None
+        return f"{self._root} is to hold personal data, and its mode {mode:o} lets other users of this machine in."
 
     def delete(self, path: str) -> None:
         """See Storage."""
@@ -186,24 +219,24 @@ class LocalStorage(Storage):
         with self._doing("delete", path):
             place.unlink(missing_ok=True)
 
-    def delete_tree(self, prefix: str) -> int:
-        """See Storage; links are removed, what they point to is not."""
-        top = self._root / folder_prefix(prefix)
+    def delete_tree(self, prefix: str, *, keep: Collection[str] = ()) -> int:
+        """See Storage; links are removed, what they point to is not. A folder that still holds something stays."""
+        top, kept = self._root / folder_prefix(prefix), {self._place(path) for path in keep}
         self._inside(top)
         removed = 0
         with self._doing("delete", prefix):
             for folder, folders, files in os.walk(top, topdown=False, onerror=_raise_unless_missing):
-                for name in files:
-                    Path(folder, name).unlink(missing_ok=True)
-                    removed += 1
-                for name in folders:
-                    below = Path(folder, name)
+                for below in (Path(folder, name) for name in files):
+                    if below not in kept:
+                        below.unlink(missing_ok=True)
+                        removed += 1
+                for below in (Path(folder, name) for name in folders):
                     if below.is_symlink():
                         below.unlink()
                     else:
-                        below.rmdir()
-            if prefix and top.is_dir():
-                top.rmdir()
+                        _remove_if_empty(below)
+            if prefix:
+                _remove_if_empty(top)
         return removed
 
     def list(self, prefix: str = "", *, unfinished: bool = False) -> Iterator[Entry]:
@@ -252,6 +285,15 @@ def _unless_swept(write: Callable[[], _T]) -> _T:
             if not is_ours(str(error.filename)):
                 raise
     return write()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """What is kept, or came in meanwhile, keeps its folder."""
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise
 
 
 def _raise_unless_missing(error: OSError) -> None:

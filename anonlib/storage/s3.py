@@ -8,7 +8,7 @@ credentials stay in the environment of the process (or the role of its machine).
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import cache
@@ -49,6 +49,7 @@ PART_BYTES = 16 << 20
 PART_THREADS = 4
 CLAIM_TRIES = 6
 PAGE = 1000
+_CLAIM = "anonlib-claim"
 SEEK_BLOCK_BYTES = 256 << 10
 
 _making_client = threading.Lock()
@@ -160,21 +161,27 @@ class S3Storage(Storage):
 
     def publish(self, path: str, source: Path | bytes) -> None:
         """See Storage."""
-        key, client = self._key(path), self._s3()
+        key = self._key(path)
         with self._asking("s3:PutObject", key):
-            if isinstance(source, bytes):
-                client.put_object(Bucket=self._bucket, Key=key, Body=source)
-            elif source.stat().st_size < MULTIPART_FROM_BYTES:
-                with source.open("rb") as stream:
-                    client.put_object(Bucket=self._bucket, Key=key, Body=stream)
-            else:
-                self._put_in_parts(client, key, source)
+            self._put(self._s3(), key, source)
 
-    def _put_in_parts(self, client: Any, key: str, source: Path) -> None:
+    def _put(self, client: Any, key: str, source: Path | bytes, claim: str | None = None) -> None:
+        """Upload; with a `claim`, which the object then names, only if nothing is there."""
+        named = {"Metadata": {_CLAIM: claim}} if claim else {}
+        once = {"IfNoneMatch": "*"} if claim else {}
+        if isinstance(source, bytes):
+            client.put_object(Bucket=self._bucket, Key=key, Body=source, **named, **once)
+        elif source.stat().st_size < MULTIPART_FROM_BYTES:
+            with source.open("rb") as stream:
+                client.put_object(Bucket=self._bucket, Key=key, Body=stream, **named, **once)
+        else:
+            self._put_in_parts(client, key, source, named, once)
+
+    def _put_in_parts(self, client: Any, key: str, source: Path, named: Any, once: Any) -> None:
         size = source.stat().st_size
         part_bytes = max(PART_BYTES, -(-size // 10_000))
         where = {"Bucket": self._bucket, "Key": key}
-        where["UploadId"] = client.create_multipart_upload(**where)["UploadId"]
+        where["UploadId"] = client.create_multipart_upload(**where, **named)["UploadId"]
 
         def put(number: int) -> dict[str, Any]:
             with source.open("rb") as stream:
@@ -186,7 +193,7 @@ class S3Storage(Storage):
         pool = ThreadPoolExecutor(PART_THREADS)
         try:
             parts = list(pool.map(put, range(1, -(-size // part_bytes) + 1)))
-            client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+            client.complete_multipart_upload(**where, **once, MultipartUpload={"Parts": parts})
             done = True
         finally:
             pool.shutdown(cancel_futures=True)
@@ -195,14 +202,15 @@ class S3Storage(Storage):
                 with suppress(ClientError, BotoCoreError):
                     client.abort_multipart_upload(**where)
 
-    def claim(self, path: str, data: bytes, *, private: bool = False) -> bool:
+    def claim(self, path: str, source: Path | bytes, *, private: bool = False) -> bool:
         """See Storage; needs a server that enforces If-None-Match (probe says whether it does)."""
+        if isinstance(source, Path) and self.exists(path):
+            return False  # A large file is not sent to be refused.
         key, client, mine = self._key(path), self._s3(), uuid4().hex
-        asked = {"Bucket": self._bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}
         with self._asking("s3:PutObject", key):
             for attempt in range(CLAIM_TRIES):
                 try:
-                    client.put_object(**asked, Metadata={"anonlib-claim": mine})
+                    self._put(client, key, source, mine)
                 except ClientError as error:
                     code = code_of(error)
                     if code in ("PreconditionFailed", "412"):
@@ -218,7 +226,7 @@ class S3Storage(Storage):
     def _is_mine(self, client: Any, key: str, mine: str) -> bool:
         """Whether our own first attempt won, although its answer was lost and boto3 tried again."""
         answer = client.head_object(Bucket=self._bucket, Key=key)
-        return bool(answer.get("Metadata", {}).get("anonlib-claim") == mine)
+        return bool(answer.get("Metadata", {}).get(_CLAIM) == mine)
 
     def delete(self, path: str) -> None:
         """See Storage."""
@@ -226,11 +234,11 @@ class S3Storage(Storage):
         with self._asking("s3:DeleteObject", key):
             client.delete_object(Bucket=self._bucket, Key=key)
 
-    def delete_tree(self, prefix: str) -> int:
+    def delete_tree(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         """See Storage; unfinished multipart uploads hold data too and are aborted."""
-        top = self._prefix + folder_prefix(prefix)
+        top, kept = self._prefix + folder_prefix(prefix), set(map(self._key, keep))
         removed, hidden = 0, 0
-        keys = (str(one["Key"]) for one in self._objects(top))
+        keys = (key for one in self._objects(top) if (key := str(one["Key"])) not in kept)
         while batch := [{"Key": key} for key in islice(keys, PAGE)]:
             with self._asking("s3:DeleteObject", top):
                 answer = self._s3().delete_objects(Bucket=self._bucket, Delete={"Objects": batch})

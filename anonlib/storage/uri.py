@@ -46,10 +46,11 @@ def split_uri(uri: str) -> tuple[str, str]:
     return folder or "/", name
 
 
-def open_storage(uri: str, options: StorageOptions = NO_OPTIONS) -> Storage:
+def open_storage(uri: str, options: StorageOptions = NO_OPTIONS, *, private: bool = False) -> Storage:
     """The storage whose root is this local path, file:// URI or s3://bucket/prefix.
 
-    Nothing is contacted yet, and the root need not exist. Raises StorageError if the URI makes no sense.
+    `private`: a local folder is for its owner alone; a bucket has its own policies. Nothing is contacted yet, and the
+    root need not exist. Raises StorageError if the URI makes no sense.
     """
     place = normal_uri(uri)
     if place.startswith("s3://"):
@@ -58,4 +59,4 @@ def open_storage(uri: str, options: StorageOptions = NO_OPTIONS) -> Storage:
 
         bucket, _, prefix = place.removeprefix("s3://").partition("/")
         return S3Storage(bucket, prefix, options)
-    return LocalStorage(Path(place))
+    return LocalStorage(Path(place), private=private)

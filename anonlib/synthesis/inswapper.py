@@ -6,14 +6,12 @@ replaces, so the method claims nothing.
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.models.card import ARCFACE_POINTS
 from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, PackSwapper
+from anonlib.storage.scratch import scratch
 from anonlib.synthesis import crops
 from anonlib.synthesis.render import Rendered
 
@@ -25,8 +23,8 @@ class Swapper:
 
     def __init__(self, data: bytes) -> None:
         # insightface reads files; it holds what it read
-        with TemporaryDirectory(prefix="anonlib-") as folder:
-            path = Path(folder) / "swapper.onnx"
+        with scratch() as folder:
+            path = folder / "swapper.onnx"
             path.write_bytes(data)
             self._swapper = PackSwapper(path)
 

@@ -12,7 +12,7 @@ from runs import SECRET, contents, job, run_job
 
 from anonlib.config import ConfigError, load_config
 from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.places import PURGED
+from anonlib.pipeline.workspace import PURGED
 
 SOLID: dict[str, Any] = {"method": {"name": "solid"}}
 

@@ -8,7 +8,8 @@ prints a line of JSON for each run:
     python drivers.py kill JOB.yaml GAP...       one run a gap, killed there, and a last one that is left alone
     python drivers.py race JOB.yaml SEED         two runs at once, whose writes are let through in an order drawn by lot
     python drivers.py orphan JOB.yaml GAP THEN...   one is stopped at a gap, and wakes up when all else is done: THEN is
-                                                    another job to run, or a folder that is cleared
+                                                    another job to run, a folder that is cleared, a decision on the
+                                                    release, or a gap at which one more run of the job waits for it
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from anonlib.config import JobConfig, load_config
+from anonlib.pipeline import lease
+from anonlib.pipeline.decisions import Decision, DecisionLog
 from anonlib.pipeline.job import Job
-from anonlib.storage import local
+from anonlib.pipeline.places import RUN_NOTE, open_places
+from anonlib.storage import OURS, local
 from anonlib.storage.local import LocalStorage
 from anonlib.storage.s3 import S3Storage
 
 WRITES = ("publish", "claim", "delete")
 END = "before the end"
+# A run that is stopped is known to be so after two seconds, not after twenty.
+lease.BEAT_S, lease.WATCH_S = 0.2, 2.0
 _GO, _HALF = b"g", b"h"
 
 
@@ -127,8 +133,8 @@ class _Child:
 
     def watched(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(storage: Any, path: str, *rest: Any, **named: Any) -> Any:
-            # What a run spent has another name each time, and nothing rests on it.
-            if path.startswith("spending/"):
+            # What a run spent, and its lease, have other names each time, and nothing in a release rests on them.
+            if path.startswith(("spending/", f"{OURS}run-")):
                 return method(storage, path, *rest, **named)
             write = f"{name} {storage.uri.rpartition('/')[2]}/{path}"
             self.ask(write)
@@ -176,18 +182,31 @@ def race(config: JobConfig, seed: int) -> list[Driver]:
     return both
 
 
-def orphan(config: JobConfig, gap: str, then: Sequence[Path]) -> list[Driver]:
-    """One run is stopped at a gap; folders are cleared, other jobs begin and end, and it wakes up and goes on."""
+def orphan(config: JobConfig, gap: str, then: Sequence[str]) -> list[Driver]:
+    """One run is stopped at a gap; folders are cleared, other jobs begin and end, and it wakes up and goes on.
+
+    A run that waits at a gap of its own goes on after that.
+    """
     asleep = Driver(config).run(until=gap)
     os.kill(asleep.pid, signal.SIGSTOP)
     awake = []
     for one in then:
-        if one.is_dir():
+        if Path(one).is_dir():
             shutil.rmtree(one)
+        elif one.endswith(".yaml"):
+            awake.append(Driver(load_config(Path(one))).run())
+        elif one.startswith("{"):
+            decide(config, Decision.model_validate_json(one))
         else:
-            awake.append(Driver(load_config(one)).run())
+            awake.append(Driver(config).run(until=one))
     os.kill(asleep.pid, signal.SIGCONT)
-    return [asleep.run(), *awake]
+    return [asleep.run(), *(one.run() for one in awake)]
+
+
+def decide(config: JobConfig, decision: Decision) -> None:
+    """Log a decision on the release as it is now."""
+    places = open_places(config)
+    DecisionLog(places.workspace, json.loads(places.release.read(RUN_NOTE))["run"]).add(decision)
 
 
 def main() -> None:
@@ -199,7 +218,7 @@ def main() -> None:
     elif sys.argv[1] == "race":
         found = race(config, int(more[0]))
     else:
-        found = orphan(config, more[0], [Path(one) for one in more[1:]])
+        found = orphan(config, more[0], more[1:])
     for one in found:
         print(one.told(), flush=True)
 

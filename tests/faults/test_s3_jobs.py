@@ -27,7 +27,7 @@ from anonlib.config import JobConfig
 from anonlib.console import guarded
 from anonlib.pipeline import patience
 from anonlib.pipeline.job import Job, JobError
-from anonlib.storage import StorageError, open_storage
+from anonlib.storage import OURS, StorageError, open_storage
 from anonlib.storage.s3 import REQUEST_TRIES
 from faults.proxy import FAULTS, TRANSIENT, FaultProxy
 
@@ -77,10 +77,11 @@ class Cloud:
         )
 
     def made(self, config: JobConfig) -> dict[str, bytes]:
-        """Every object of the job's two places, as the server has them."""
+        """Every object of the job's two places but what runs spent and their leases, as the server has them."""
         storage = open_storage(config.output.uri.removesuffix("/release"), self.server.options)
         paths = [entry.path for entry in storage.list(unfinished=True)]
-        return {path: storage.read(path) for path in paths if not path.startswith("workspace/spending/")}
+        passing = ("workspace/spending/", f"workspace/{OURS}run-")
+        return {path: storage.read(path) for path in paths if not path.startswith(passing)}
 
 
 def a_cloud(server: S3Server, tiny: Path, secret: dict[str, Any]) -> Cloud:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_nothing_but_the_record_is_left_and_the_release_stays_as_it_was(copied: 
 
 def test_the_record_holds_nothing_personal(copied: JobConfig, tmp_path: Path) -> None:
     purge(copied)
-    assert set(record(tmp_path)) == {"at", "anonlib", "run", "files", "bytes", "secret", "remains", "finished"}
+    assert set(record(tmp_path)) == {"at", "anonlib", "run", "files", "bytes", "secret", "remains", "late", "finished"}
     assert "Person" not in json.dumps(record(tmp_path))
 
 
@@ -76,6 +77,56 @@ def test_a_second_purge_gives_back_the_first_record(copied: JobConfig) -> None:
     assert purge(copied) == purge(copied)
 
 
+def test_a_second_purge_removes_what_came_in_since_and_counts_it(copied: JobConfig, tmp_path: Path) -> None:
+    """As a worker leaves it that is killed between its write and its look for the mark."""
+    first = purge(copied)
+    for name in ("scan/a/faces/00000.parquet", ".anonlib-write-1"):
+        (tmp_path / "workspace" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "workspace" / name).write_bytes(b"embeddings")
+    second = purge(copied)
+    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
+    assert (second.late, second.files, second.at) == (2, first.files, first.at)
+    assert purge(copied) == second and record(tmp_path)["late"] == 2
+
+
+def test_what_comes_in_while_a_purge_goes_on_is_removed_too(
+    copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the mark that refuses writers is there all the time."""
+    destroy, calls = LocalStorage.delete_tree, []
+
+    def late(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
+        removed = destroy(self, prefix, keep=keep)
+        calls.append((tmp_path / "workspace" / "purged.json").exists())
+        if len(calls) == 1:
+            self.publish("plan/a/subjects.parquet", b"who is who")
+        return removed
+
+    monkeypatch.setattr(LocalStorage, "delete_tree", late)
+    purge(copied)
+    assert calls == [True, True]
+    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
+
+
+def test_a_run_that_goes_on_writing_is_said_to(
+    copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destroy = LocalStorage.delete_tree
+
+    def late(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
+        removed = destroy(self, prefix, keep=keep)
+        self.publish("plan/a/subjects.parquet", b"who is who")
+        return removed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "delete_tree", late)
+        with pytest.raises(JobError, match="goes on writing"):
+            purge(copied)
+    assert not record(tmp_path)["finished"]
+    purge(copied)
+    assert record(tmp_path)["finished"]
+
+
 def test_an_unfinished_release_is_refused_unless_forced(copied: JobConfig, tmp_path: Path) -> None:
     next((tmp_path / "release" / "commits").iterdir()).unlink()
     with pytest.raises(JobError, match="2 of 3 shards"):
@@ -104,7 +155,7 @@ def test_a_purge_that_was_cut_off_refuses_runs_and_is_continued(
 ) -> None:
     files = len(contents(tmp_path / "workspace"))
 
-    def fail(self: object, prefix: str) -> int:
+    def fail(self: object, prefix: str, *, keep: object) -> int:
         raise StorageError("the disk went away")
 
     with monkeypatch.context() as patch:
@@ -120,8 +171,8 @@ def test_a_purge_that_was_cut_off_refuses_runs_and_is_continued(
 def test_versions_that_a_bucket_keeps_are_reported(copied: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     destroy = LocalStorage.delete_tree
 
-    def hide(self: LocalStorage, prefix: str) -> int:
-        destroy(self, prefix)
+    def hide(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
+        destroy(self, prefix, keep=keep)
         raise VersionsRemain("The bucket keeps old versions.")
 
     monkeypatch.setattr(LocalStorage, "delete_tree", hide)

@@ -85,4 +85,4 @@ def test_a_resumed_job_knows_its_total_and_its_purge_forgets_it(tmp_path: Path) 
     assert bill.total.cost is not None and bill.total.cost > 0
     assert not [entry.path for entry in places.release.list() if "spending" in entry.path]
     purge(config)
-    assert status(places.workspace, None).spent is None
+    assert read_bill(places.workspace) is None

@@ -1,23 +1,26 @@
 """Who may talk to the review page, which shows originals: the person who was given its address, and nobody else.
 
 Bound to 127.0.0.1 it is still open to every user of the machine and to every page in the browser. So the address holds
-a key, which becomes a cookie; Host must be the page's own, else a foreign name could be made to point here (DNS
-rebinding); and whatever changes something must come from the page itself. The browser is told to fetch nothing from
-elsewhere and to store nothing.
+a key, behind a #, which browsers send to nobody. The page exchanges it for a token, once, and sends that in a header
+with every request. A cookie would not do: browsers send it to every port of 127.0.0.1, and so to other users' servers.
+Host must be the page's own, else a foreign name could be made to point here (DNS rebinding), and whatever changes
+something must come from the page itself. The browser is told to fetch nothing from elsewhere and to store nothing.
 """
 
 from __future__ import annotations
 
 import hmac
+import secrets
+from threading import Lock
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -26,13 +29,22 @@ HEADERS = {
 }
 
 
+OPEN = frozenset({"/", "/page.css", "/page.js", "/token.js", "/views.js"})
+"""The page itself, which holds nothing of a release: a browser asks for it before it has a token."""
+EXCHANGE = "/session"
+
+
 class Guard:
-    """Lets through what comes from this page at 127.0.0.1:`port` with the `key`."""
+    """Lets through what comes from this page at 127.0.0.1:`port` with the token that the `key` was exchanged for.
+
+    Key and token are of one run of the page: what an earlier one gave out is worth nothing.
+    """
 
     def __init__(self, app: ASGIApp, port: int, key: str) -> None:
         self.app, self.key = app, key
         self.hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
-        self.cookie = f"anonlib-review-{port}"
+        self._token: str | None = None
+        self._exchanging = Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,20 +62,39 @@ class Guard:
         """What to say instead of the page, None if the page may answer."""
         if self._foreign(request.headers, request.method):
             return PlainTextResponse("This page answers only to itself.\n", 403)
-        given = request.query_params.get("key")
-        if request.method == "GET" and request.url.path == "/" and given is not None and self._fits(given):
-            response = RedirectResponse("/", 303)
-            response.set_cookie(self.cookie, self.key, httponly=True, samesite="strict")
-            return response
-        if not self._fits(request.cookies.get(self.cookie, "")):
-            return PlainTextResponse("Open the address that `anonlib review` printed, with its key.\n", 403)
+        if request.method == "GET" and request.url.path in OPEN:
+            return None
+        if request.method == "POST" and request.url.path == EXCHANGE:
+            return self._exchange(_bearer(request.headers))
+        if self._token is None or not _same(_bearer(request.headers), self._token):
+            return _refusal("open the address that `anonlib review` printed, with its key")
         return None
 
-    def _fits(self, key: str) -> bool:
-        return hmac.compare_digest(key.encode(), self.key.encode())
+    def _exchange(self, key: str) -> Response:
+        """A token for the key, the first time."""
+        if not _same(key, self.key):
+            return _refusal("this is not the key that `anonlib review` printed")
+        with self._exchanging:
+            if self._token is not None:
+                return _refusal("this address was opened before; end the review by Ctrl-C and start it again")
+            self._token = secrets.token_urlsafe(32)
+            return JSONResponse({"token": self._token})
 
     def _foreign(self, headers: Headers, method: str) -> bool:
         host, origin = headers.get("host", ""), headers.get("origin")
         if host not in self.hosts or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return True
         return origin != f"http://{host}" if origin is not None else method not in ("GET", "HEAD")
+
+
+def _bearer(headers: Headers) -> str:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given if scheme == "Bearer" else ""
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _refusal(why: str) -> Response:
+    return JSONResponse({"problem": why}, 403)

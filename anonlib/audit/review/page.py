@@ -137,6 +137,7 @@ def make_app(session: Session) -> Starlette:
             Route("/", lambda request: FileResponse(_ASSETS / "page.html")),
             Route("/page.css", lambda request: FileResponse(_ASSETS / "page.css")),
             Route("/page.js", lambda request: FileResponse(_ASSETS / "page.js")),
+            Route("/token.js", lambda request: FileResponse(_ASSETS / "token.js")),
             Route("/views.js", lambda request: FileResponse(_ASSETS / "views.js")),
             Route("/state", everything),
             Route("/totals", lambda request: JSONResponse(totals())),

@@ -25,6 +25,8 @@ def review(
 ) -> None:
     """Serve the review of a job's release at a free port, or at `port`; `say` is told the address. Blocks.
 
+    The address opens the page in one browser, once.
+
     `second`: what a second look found, a list of its own on the page.
     Raises JobError where there is nothing to review, the port is taken, or what serves pages is not installed.
     """
@@ -51,6 +53,6 @@ def review(
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
         )
-        say(f"http://{HOST}:{chosen}/?key={key}")
+        say(f"http://{HOST}:{chosen}/#{key}")
         with suppress(KeyboardInterrupt):
             uvicorn.Server(settings).run(sockets=[listening])

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import photos
 import pytest
@@ -59,6 +62,51 @@ def drag(page: webdriver.Chrome, box: tuple[int, int, int, int]) -> None:
     ).release().perform()
 
 
+class Other(BaseHTTPRequestHandler):
+    """Another user's server on this machine: it keeps what browsers send it."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(f"{self.path} {self.headers}")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><link rel=icon href='data:,'><title>other</title>")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+def gets_nothing_at_another_port(page: webdriver.Chrome) -> None:
+    """The same browser visits a page at another port of 127.0.0.1, which asks for the state and for an original."""
+    review, ours = page.current_window_handle, page.current_url
+    token = page.execute_script("return sessionStorage.getItem('token')")
+    assert len(token) > 30
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        page.switch_to.new_window("tab")
+        page.get(f"http://127.0.0.1:{server.server_port}/")
+        assert page.execute_script("return [document.cookie, sessionStorage.length, document.referrer]") == ["", 0, ""]
+        asked = """
+            const [url, mode, done] = arguments;
+            fetch(url, { mode, credentials: "include" }).then((answer) => answer.text(), () => "refused").then(done);
+        """
+        for path in ("state", "image/0/original"):
+            assert page.execute_async_script(asked, f"{ours}{path}", "cors") == "refused"
+            assert page.execute_async_script(asked, f"{ours}{path}", "no-cors") in ("", "refused")
+    finally:
+        server.shutdown()
+        server.server_close()
+        page.close()
+        page.switch_to.window(review)
+        page.get_log("browser")  # what was refused is no fault of the page's
+    assert Other.seen
+    for one in Other.seen:
+        assert token not in one and "cookie" not in one.lower() and "authorization" not in one.lower()
+
+
 def test_a_face_that_a_person_finds_is_hidden_and_counted(
     reviewed: JobConfig, served: tuple[str, subprocess.Popen[str]]
 ) -> None:
@@ -66,7 +114,7 @@ def test_a_face_that_a_person_finds_is_hidden_and_counted(
     with browser() as page:
         wait = WebDriverWait(page, 30, poll_frequency=0.05)
         page.get(address)
-        assert "key" not in page.current_url
+        assert "#" in address and page.get_cookies() == []
 
         def text(element: str) -> str:
             return page.find_element(By.ID, element).text
@@ -83,6 +131,10 @@ def test_a_face_that_a_person_finds_is_hidden_and_counted(
             button.click()
             wait.until(lambda _: text("place") != place)
 
+        wait.until(lambda _: text("place"))
+        assert "#" not in page.current_url
+        gets_nothing_at_another_port(page)
+        page.refresh()
         wait.until(lambda _: text("place"))
         judged = 0
         while text("name") != "astronaut":

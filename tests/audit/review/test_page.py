@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 import uvicorn
 from runs import by_key
 
-from anonlib.audit.review.guard import Guard
+from anonlib.audit.review.guard import OPEN, Guard
 from anonlib.audit.review.page import make_app
 from anonlib.audit.review.session import Session
 from anonlib.config import JobConfig
@@ -44,7 +45,7 @@ class Answer:
 
 
 class Client:
-    """A browser's part of a conversation: its headers, and the cookie once it has one."""
+    """A browser's part of a conversation: its headers, and the token once it has one."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -73,12 +74,18 @@ def session(reviewed: JobConfig) -> Session:
 
 @pytest.fixture
 def stranger(session: Session) -> Iterator[Client]:
+    with page_of(session, KEY) as client:
+        yield client
+
+
+@contextmanager
+def page_of(session: Session, key: str) -> Iterator[Client]:
     """The page, served at a port of its own."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         port = listening.getsockname()[1]
-        app = Guard(make_app(session), port, KEY)
+        app = Guard(make_app(session), port, key)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
         thread = Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -91,11 +98,14 @@ def stranger(session: Session) -> Iterator[Client]:
 
 @pytest.fixture
 def client(stranger: Client) -> Client:
-    answer = stranger.get(f"/?key={quote(KEY)}")
-    assert answer.status == 303 and answer.headers["Location"] == "/"
-    stranger.headers["Cookie"] = answer.headers["Set-Cookie"].partition(";")[0]
-    assert "HttpOnly" in answer.headers["Set-Cookie"] and "SameSite=strict" in answer.headers["Set-Cookie"]
+    answer = exchange(stranger, KEY)
+    assert answer.status == 200 and "Set-Cookie" not in answer.headers
+    stranger.headers["Authorization"] = f"Bearer {answer.json()['token']}"
     return stranger
+
+
+def exchange(client: Client, key: str) -> Answer:
+    return client.post("/session", Authorization=f"Bearer {key}")
 
 
 def state(client: Client) -> dict[str, Any]:
@@ -110,14 +120,50 @@ def decide(client: Client, key: str, verdict: str | None, *boxes: tuple[int, ...
     return client.post("/decide", {"image": number(client, key), "verdict": verdict, "boxes": boxes})
 
 
-PATHS = ("/", "/state", "/totals", "/page.js", "/image/0/original", "/image/0/released")
+CLOSED = ("/state", "/totals", "/image/0/original", "/image/0/released")
+PATHS = (*OPEN, *CLOSED)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_nobody_sees_anything_without_the_key(stranger: Client, path: str) -> None:
-    for query in ("", "?key=guessed"):
-        answer = stranger.get(path + query)
-        assert answer.status == 403 and "with its key" in answer.text
+@pytest.mark.parametrize("path", CLOSED)
+def test_nobody_sees_anything_without_the_token(stranger: Client, path: str) -> None:
+    """Not with the key itself, either, nor with a token as a cookie or in the address."""
+    token = exchange(stranger, KEY).json()["token"]
+    for query, headers in (
+        ("", {}),
+        (f"?key={quote(KEY)}", {}),
+        (f"?token={token}", {}),
+        ("", {"Cookie": f"token={token}"}),
+        ("", {"Authorization": f"Bearer {KEY}"}),
+        ("", {"Authorization": f"Basic {token}"}),
+        ("", {"Authorization": f"Bearer {token}x"}),
+    ):
+        answer = stranger.get(path + query, **headers)
+        assert answer.status == 403 and "with its key" in answer.json()["problem"]
+    assert stranger.post("/apply").status == stranger.post("/decide").status == 403
+    assert stranger.get(path, Authorization=f"Bearer {token}").status == 200
+
+
+def test_the_key_can_be_exchanged_once(stranger: Client) -> None:
+    for guess in ("", "guessed", KEY[:-1]):
+        assert exchange(stranger, guess).status == 403
+    assert exchange(stranger, KEY).status == 200
+    again = exchange(stranger, KEY)
+    assert again.status == 403 and "start it again" in again.json()["problem"]
+
+
+def test_a_page_that_is_started_again_takes_no_token_of_the_one_before(session: Session) -> None:
+    with page_of(session, KEY) as before:
+        token = exchange(before, KEY).json()["token"]
+        assert before.get("/state", Authorization=f"Bearer {token}").status == 200
+    with page_of(session, KEY) as after:
+        assert after.get("/state", Authorization=f"Bearer {token}").status == 403
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_is_open_holds_nothing_of_the_release(stranger: Client, session: Session, path: str) -> None:
+    answer = stranger.get(path)
+    assert answer.status == 200
+    assert KEY not in answer.text and "astronaut" not in answer.text
 
 
 @pytest.mark.parametrize(
@@ -133,7 +179,7 @@ def test_nobody_sees_anything_without_the_key(stranger: Client, path: str) -> No
         ("Sec-Fetch-Site", "same-site"),
     ],
 )
-def test_a_foreign_page_gets_nothing_even_with_the_cookie(client: Client, header: str, value: str) -> None:
+def test_a_foreign_page_gets_nothing_even_with_the_token(client: Client, header: str, value: str) -> None:
     foreign = {header: value.replace("PORT", str(client.port))}
     for path in PATHS:
         assert client.get(path, **foreign).status == 403

@@ -1,4 +1,5 @@
 // The review page: shows one image of a list at a time, takes verdicts, and asks the server to carry them out.
+import { enter, send } from "/token.js";
 import { clear, drop, fit, forget, overlay, show, showPictures, view, whenDrawn } from "/views.js";
 
 const at = (id) => document.getElementById(id);
@@ -34,7 +35,7 @@ const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 async function ask(path, body) {
   const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
-  const answer = await fetch(path, options).catch(() => null);
+  const answer = await send(path, options).catch(() => null);
   if (answer === null) throw new Error("the review has ended; start it again in the terminal");
   const said = await answer.json();
   if (!answer.ok) throw new Error(said.problem);
@@ -294,4 +295,4 @@ at("open-apply").addEventListener("click", openApply);
 at("apply-cancel").addEventListener("click", () => at("apply").close());
 at("apply-go").addEventListener("click", apply);
 at("apply").addEventListener("cancel", (event) => { if (at("apply-cancel").hidden) event.preventDefault(); });
-load().catch((error) => { at("bound").textContent = `Not loaded: ${error.message}.`; });
+enter().then(load).catch((error) => { at("bound").textContent = `Not loaded: ${error.message}.`; });

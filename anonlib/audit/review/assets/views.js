@@ -1,4 +1,5 @@
 // The image that is shown, released and original: fetched ahead, fitted to its pane, with boxes over it to draw.
+import { send } from "/token.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const LEAST = 4; // px; a smaller box is a slip of the hand
@@ -15,7 +16,7 @@ const kept = new Map(); // "number/kind" -> promise of a blob's URL, or of a pro
 function picture(which, kind) {
   const name = `${which}/${kind}`;
   if (!kept.has(name)) {
-    kept.set(name, fetch(`/image/${name}`).then(async (answer) =>
+    kept.set(name, send(`/image/${name}`).then(async (answer) =>
       answer.ok ? { url: URL.createObjectURL(await answer.blob()) } : { problem: (await answer.json()).problem }));
   }
   const found = kept.get(name);

@@ -1,0 +1,65 @@
+"""Temporary folders of a run: for their owner alone, and removed by the next run where a killed one could not.
+
+In each lies a file that its process keeps locked. The kernel unlocks it when the process ends, however it ends, so a
+folder whose file can be locked is nobody's any more, also where several containers share the temporary folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+_PREFIX = "anonlib-"
+_LOCK = ".lock"
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A new folder of mode 0700 in the system's temporary folder, gone after the block.
+
+    The first call of a process also removes those that killed processes of this user have left there.
+    """
+    _sweep(tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    # It gets its name once it is locked, or a sweep could come in between.
+    lock = os.open(folder / f"{_LOCK}-new", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / f"{_LOCK}-new").rename(folder / _LOCK)
+        yield folder
+    finally:
+        _remove(folder)
+        os.close(lock)
+
+
+@cache
+def _sweep(place: str) -> None:
+    """Remove the folders in `place` whose process has ended; others' folders and what cannot be removed stay."""
+    for folder in Path(place).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if folder.lstat().st_uid != os.geteuid() or folder.is_symlink():
+                continue
+            lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(folder)
+            finally:
+                os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """Everything in it, its lock last: what cannot be removed now is swept by a later run."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != _LOCK:
+            entry.unlink(missing_ok=True)
+    if {entry.name for entry in folder.iterdir()} <= {_LOCK}:
+        (folder / _LOCK).unlink(missing_ok=True)
+        folder.rmdir()
