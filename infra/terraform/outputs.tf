@@ -17,3 +17,8 @@ output "secret" {
   description = "Where the job's secret is to be put."
   value       = aws_secretsmanager_secret.job.arn
 }
+
+output "security_group" {
+  description = "For SecurityGroupIds in infra/aws/cluster.yaml; null without var.vpc."
+  value       = one(aws_security_group.cluster[*].id)
+}

@@ -54,3 +54,20 @@ variable "alarm_email" {
   type        = string
   default     = null
 }
+
+variable "vpc" {
+  description = "The id of the VPC of infra/aws/cluster.yaml's machines; without it no security group is made."
+  type        = string
+  default     = null
+}
+
+variable "ssh_from" {
+  description = "The addresses (CIDR) of the machines that run `ray up`, which reaches the head by ssh."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for one in var.ssh_from : can(regex("/(1[6-9]|2[0-9]|3[0-2])$", one))])
+    error_message = "Give networks of at most 65,536 addresses, such as 203.0.113.7/32."
+  }
+}

@@ -23,7 +23,7 @@ def problems(folder: Path) -> list[str]:
         tree = Tree(folder)
     except Exception as error:  # noqa: BLE001 - whatever a parser raises, the file is not HCL
         return [f"not HCL: {str(error).splitlines()[0]}"]
-    return [*_references(tree), *_policies(tree), *_buckets(tree), *_secrets(tree)]
+    return [*_references(tree), *_policies(tree), *_buckets(tree), *_secrets(tree), *_network(tree)]
 
 
 class Tree:
@@ -125,3 +125,26 @@ def _secrets(tree: Tree) -> Iterator[str]:
         yield "Terraform's state would hold the secret"
     if re.search(r"AKIA[0-9A-Z]{16}|(?:secret|password|token)\w*\s*=\s*\"[^\"$]{20,}\"", tree.text, re.IGNORECASE):
         yield "something that looks like a secret"
+
+
+def _network(tree: Tree) -> Iterator[str]:
+    """Machines are reached by themselves and by ssh from given addresses, and reach themselves and HTTPS."""
+    groups = tree.of("aws_security_group")
+    if set(groups) != {"cluster"}:
+        yield "the machines of the cluster have no security group of their own"
+        return
+    if {"ingress", "egress"} & set(groups["cluster"]):
+        yield "the security group has rules that are not looked at here"
+    for direction, port in (("ingress", 22), ("egress", 443)):
+        for name, body in tree.of(f"aws_vpc_security_group_{direction}_rule").items():
+            within = _bare(body.get("referenced_security_group_id", "")) == "${aws_security_group.cluster[0].id}"
+            if within == any(key.startswith(("cidr", "prefix")) for key in body):
+                yield f"the {direction} rule {name} names no peer, or two"
+            if not within and (body.get("from_port"), body.get("to_port")) != (port, port):
+                yield f"the {direction} rule {name} opens another port than {port}"
+            given = "var.ssh_from" in str(body.get("for_each")) and _bare(body.get("cidr_ipv4", "")) == "${each.value}"
+            if direction == "ingress" and not within and not given:
+                yield f"the {direction} rule {name} lets in addresses that nobody gave"
+    accepted = re.search(r'regex\(\\?"([^"\\]+)\\?", one\)', str(tree.named.get("var.ssh_from")))
+    if accepted is None or re.search(accepted[1], "0.0.0.0/0") or not re.search(accepted[1], "203.0.113.7/32"):
+        yield "everyone may be let in by ssh"

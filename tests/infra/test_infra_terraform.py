@@ -23,6 +23,7 @@ PLANTED = {
     ),
     "trail.tf": ("trail   = local.trail_arn", "trail   = local.trial_arn", "local.trial_arn"),
     "alarms.tf": ("for_each       = local.alarms", "for_each       = local.alarm", "local.alarm "),
+    "network.tf": ('resource "aws_security_group" "cluster"', 'resource "aws_security_group" "other"', "of their own"),
     "outputs.tf": ("aws_secretsmanager_secret.job.arn", "aws_secretsmanager_secret.jobs.arn", "jobs"),
     "policies/scan.json": ('"s3:PutObject", ', '"s3:*", ', "whatever"),
     "policies/render.json": ("${workspace_key}", "${workspace_kee}", "workspace_kee"),
@@ -63,6 +64,21 @@ def test_a_planted_mistake_is_found(name: str, tmp_path: Path) -> None:
 )
 def test_a_workspace_that_would_keep_personal_data_is_found(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert any(said in one for one in hcl.problems(planted(tmp_path, "buckets.tf", old, new)))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("network.tf", "cidr_ipv4         = each.value", 'cidr_ipv4         = "0.0.0.0/0"\n  x = 1', "nobody gave"),
+        ("network.tf", "  from_port         = 22\n", "  from_port         = 0\n", "another port than 22"),
+        ("network.tf", "  from_port         = 443\n", "  from_port         = 0\n", "another port than 443"),
+        ("network.tf", "referenced_security_group_id = aws_security_group.cluster[0].id", "", "names no peer"),
+        ("network.tf", "  vpc_id      = var.vpc\n", "  vpc_id      = var.vpc\n  egress {}\n", "not looked at"),
+        ("variables.tf", 'can(regex("/(1[6-9]', 'can(regex("/(0|1[6-9]', "everyone may be let in"),
+    ],
+)
+def test_a_network_that_lets_strangers_in_is_found(tmp_path: Path, name: str, old: str, new: str, said: str) -> None:
+    assert any(said in one for one in hcl.problems(planted(tmp_path, name, old, new)))
 
 
 def planted(folder: Path, name: str, old: str, new: str) -> Path:
