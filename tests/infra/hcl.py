@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -14,7 +15,27 @@ import hcl2
 REFERENCE = re.compile(r"(?<![\w.\"/-])((?:data\.)?aws_\w+\.\w+|var\.\w+|local\.\w+)")
 TEMPLATE = re.compile(r"templatefile\(\"\$\{path\.module\}/(policies/[\w$.{}-]+)\", (\{.*\})\)", re.DOTALL)
 PUBLIC = ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
-LIST = '["arn:aws:iam::1:role/a"]'
+LISTS = dict.fromkeys(("principals", "principals_and_admins", "admins"), '["arn:aws:iam::1:role/a"]')
+PLACES = ("input", "workspace", "release")
+GUARDED = (
+    "GetObject",
+    "GetObjectVersion",
+    "PutObject",
+    "PutObjectAcl",
+    "DeleteObject",
+    "DeleteObjectVersion",
+    "ListBucket",
+    "ListBucketVersions",
+    "ListBucketMultipartUploads",
+    "PutBucketPolicy",
+    "DeleteBucketPolicy",
+    "PutBucketVersioning",
+    "PutReplicationConfiguration",
+    "PutLifecycleConfiguration",
+    "DeleteBucket",
+)
+"""What the workspace's bucket refuses to others than the roles and the admins."""
+TAG = "aws:{}Tag/ray-cluster-name"
 
 
 def problems(folder: Path) -> list[str]:
@@ -90,7 +111,7 @@ def _policy(path: Path, reader: str, given: set[str]) -> Iterator[str]:
     if wanted - given or (given - wanted and path.name.endswith("bucket.json")):
         yield f"{path.name} wants {sorted(wanted)}, {reader} gives {sorted(given)}"
     try:
-        document = json.loads(Template(text).safe_substitute(dict.fromkeys(wanted, "x") | {"principals": LIST}))
+        document = json.loads(Template(text).safe_substitute({name: f"${{{name}}}" for name in wanted} | LISTS))
     except ValueError as error:
         yield f"{path.name} is not JSON: {error}"
         return
@@ -98,8 +119,47 @@ def _policy(path: Path, reader: str, given: set[str]) -> Iterator[str]:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         if statement["Effect"] == "Allow" and any(one == "*" or one.endswith(":*") for one in actions):
             yield f"{path.name}, {statement['Sid']}: allows whatever there is"
+        if statement["Effect"] == "Allow" and "Principal" not in statement:
+            yield from (f"{path.name}, {statement['Sid']}: {one}" for one in _wide(statement, actions))
     if path.name.endswith("bucket.json") and document["Statement"][0]["Sid"] != "EncryptedConnectionsOnly":
         yield f"{path.name} lets connections in clear through"
+    if path.name == "workspace-bucket.json":
+        yield from _guard(document["Statement"][1:])
+
+
+def _wide(statement: dict[str, Any], actions: list[str]) -> Iterator[str]:
+    """A role reaches one release's folders, and the head machines of its own cluster."""
+    given = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+    conditions = statement.get("Condition", {})
+    prefixes = conditions.get("StringLike", {}).get("s3:prefix", "*")
+    for resource in (one for one in given if one.startswith("arn:aws:s3:")):
+        place = next((one for one in PLACES if resource.startswith(f"arn:aws:s3:::${{{one}_bucket}}")), "no")
+        prefix, (_, _, path) = f"${{{place}_prefix}}", resource.partition("/")
+        if (path and path != prefix and not path.startswith(f"{prefix}/")) or place == "no":
+            yield "reaches other releases"
+        if not path and not set([prefixes] if isinstance(prefixes, str) else prefixes) <= {prefix, f"{prefix}/*"}:
+            yield from ["lists other releases"] * ("s3:ListBucket" in actions)
+    equal, machines = conditions.get("StringEquals", {}), any("instance/*" in one or one == "*" for one in given)
+    own = {TAG.format("Resource"): "${cluster}"}
+    if "ec2:CreateTags" in actions and equal not in ({"ec2:CreateAction": "RunInstances"}, own):
+        yield "takes over machines by their tags"
+    if "ec2:RunInstances" in actions and machines and equal != {TAG.format("Request"): "${cluster}"}:
+        yield "starts machines that nothing marks as its own"
+    if {"ec2:TerminateInstances", "ec2:StopInstances", "ec2:StartInstances"} & set(actions) and equal != own:
+        yield "ends machines of others"
+
+
+def _guard(statements: list[dict[str, Any]]) -> Iterator[str]:
+    """The workspace's bucket denies all that is GUARDED to others, each by a statement about who is asking."""
+    denied = [
+        one["Action"] if isinstance(one["Action"], list) else [one["Action"]]
+        for one in statements
+        if one["Effect"] == "Deny" and one["Principal"] == "*" and set(one["Condition"]) == {"ArnNotEquals"}
+    ]
+    patterns = [pattern for some in denied for pattern in some]
+    for action in GUARDED:
+        if not any(fnmatchcase(f"s3:{action}", pattern) for pattern in patterns):
+            yield f"workspace-bucket.json leaves s3:{action} to everyone with rights in the account"
 
 
 def _buckets(tree: Tree) -> Iterator[str]:

@@ -176,7 +176,8 @@ def test_the_job_file_is_a_job_for_every_month() -> None:
     assert (job.input.uri, job.output.uri) == ("s3://photos/2026-11/*.tar", "s3://anonlib-release/2026-11")
     assert job.ray.address is None and job.secret.manager == "anonlib-job"
     terraform = ROOT / "infra" / "terraform"
-    assert '"${var.name}-job"' in (terraform / "secret.tf").read_text()
+    secrets = (terraform / "secret.tf").read_text()
+    assert '"${var.name}-${each.key}"' in secrets and '\n    job     = "' in secrets
     assert 'default     = "anonlib"' in (terraform / "variables.tf").read_text()
 
 
