@@ -301,7 +301,7 @@ def _with_token(address: str | None) -> Iterator[None]:
             f"Ray {ray.__version__} has no token authentication, so everyone on the network could run code in this "
             "job; install ray>=2.59, or run with --actors 0"
         )
-    given = os.environ.get("RAY_AUTH_TOKEN")
+    given = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     if address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     else:
@@ -315,14 +315,13 @@ def _with_token(address: str | None) -> Iterator[None]:
         if not address:
             raise
         raise ConfigError(
-            f"the Ray cluster at {address} was not joined: it does not answer, or this machine has not its token; "
+            f"the Ray cluster at {address} was not joined: it does not answer, or has another token than this machine; "
             "check ray.address, and give the token by RAY_AUTH_TOKEN or by a file that RAY_AUTH_TOKEN_PATH names"
         ) from error
     finally:
-        if given is None:
-            os.environ.pop("RAY_AUTH_TOKEN", None)
-        else:
-            os.environ["RAY_AUTH_TOKEN"] = given
+        for name, value in given.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
 
 
 def _refuse_open_cluster(ray: Any, address: str) -> None:

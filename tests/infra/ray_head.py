@@ -55,7 +55,11 @@ def head_commands(cluster: dict[str, Any]) -> list[str]:
 def status_of_post(token: str | None) -> int:
     """The HTTP status with which the job server answers a job with this token; 0 if it cannot be reached."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    request = urllib.request.Request(JOBS, data=b'{"entrypoint": "id"}', headers=headers)
+    return status_of(urllib.request.Request(JOBS, data=b'{"entrypoint": "id"}', headers=headers))
+
+
+def status_of(request: urllib.request.Request) -> int:
+    """The HTTP status of the answer; 0 if there is none."""
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             return int(answer.status)
@@ -98,6 +102,7 @@ def main(folder: Path, mode: str) -> None:
         time.sleep(0.2)
     answers = {
         "post": [without, status_of_post("f" * 64), status_of_post(token.read_text())],
+        "metrics": status_of(urllib.request.Request("http://127.0.0.1:8080/metrics")),
         "job of the head": joined(ours),
         "job without a token": joined(plain),
         "job with another token": joined(plain | {"RAY_AUTH_TOKEN": "f" * 64}),

@@ -37,7 +37,7 @@ def answers_of(mode: str) -> Iterator[dict[str, Any]]:
 def test_a_head_as_we_start_it_refuses_a_job_without_its_token() -> None:
     with answers_of("as-shipped") as answers:
         assert answers["post"] == [401, 403, 200]
-        assert answers["files"] == []
+        assert answers["files"] == [] and answers["metrics"] == 200, "Prometheus sends no token"
         assert answers["job of the head"] == "joined 1 None"
         for who in ("job without a token", "job with another token"):
             assert "was not joined" in answers[who] and answers[who].splitlines()[-1].endswith("names"), answers[who]
