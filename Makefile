@@ -3,23 +3,24 @@
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PINS   ?= constraints.txt
 
 .PHONY: setup system demo test lint bench clean
 
 setup: $(VENV)/.ready
 
 # torch first and pinned: the unpinned wheel brings gigabytes of CUDA to a machine without a GPU.
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -e '.[dev]'
+	$(BIN)/pip install --quiet --constraint $(PINS) --upgrade pip setuptools
+	$(BIN)/pip install --quiet --constraint $(PINS) torch==2.13.0
+	$(BIN)/pip install --quiet --constraint $(PINS) --no-build-isolation -e '.[dev]'
 	touch $@
 
 # checkov pins what anonlib needs newer, so it lives by itself.
-$(VENV)/checkov/.ready:
+$(VENV)/checkov/.ready: tests/infra/checkov.txt
 	$(PYTHON) -m venv $(VENV)/checkov
-	$(VENV)/checkov/bin/pip install --quiet checkov==3.3.30
+	$(VENV)/checkov/bin/pip install --quiet --constraint tests/infra/checkov.txt checkov
 	touch $@
 
 lint: setup

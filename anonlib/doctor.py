@@ -213,7 +213,7 @@ def _ray(job: JobConfig) -> tuple[list[Machine], Finding]:
     """The machines there, and whether Ray came up."""
     try:
         ray = start(job.ray)
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+    except (ConfigError, ConnectionError, RuntimeError, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
         return [], Finding("problem", "ray", f"it did not start: {why}", "check ray.address, or run with --actors 0")
     there = machines(ray)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import secrets
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
-from anonlib.config import RayConfig
+from anonlib.config import ConfigError, RayConfig
 from anonlib.models.runtime import DeviceLost
 from anonlib.pipeline.deserted import watched
 from anonlib.pipeline.desk import Desk, MakeStage, begun
@@ -37,6 +38,8 @@ _RETRIES = 3
 once no actor of a pool may come back Ray waits for ever."""
 _STILL_S = 24 * 3600
 """A shard may take hours in which nothing moves for Ray; only then is a round given up."""
+_ANSWER_S = 10
+"""How long a cluster's control service may take to refuse a question."""
 
 
 WAVE = 20_000
@@ -253,7 +256,10 @@ def _warn(said: str) -> None:
 
 
 def start(config: RayConfig) -> Any:
-    """Ray, quiet, connected to the configured cluster or started here on loopback; idempotent."""
+    """Ray, quiet, connected to the configured cluster or started here on loopback; idempotent.
+
+    Raises ConfigError for a Ray that cannot authenticate, and for a cluster that serves requests without a token.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -269,9 +275,11 @@ def start(config: RayConfig) -> Any:
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": _session_folder(ray)}
-        with _silent_core(), nullcontext() if address else _without_usage_reports():
+        with _silent_core(), _with_token(address), nullcontext() if address else _without_usage_reports():
             # Without a word Ray joins whatever cluster was last started on this machine, or waits for one that is gone.
             ray.init(address=address or "local", **options)
+        if address:
+            _refuse_open_cluster(ray, address)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -297,6 +305,81 @@ def _session_folder(ray: Any) -> str:
 
     atexit.register(end)
     return str(folder / "ray")
+
+
+@contextmanager
+def _with_token(address: str | None) -> Iterator[None]:
+    """Token authentication (RAY_AUTH_MODE=token) for the block that starts a Ray here or joins the one at `address`.
+
+    A Ray that is started here listens on every interface of the machine. It gets a new token, which is in the
+    environment of its own processes and in no file. A cluster's token comes from where Ray looks for it; there
+    RAY_AUTH_MODE=disabled is respected, as the written consent to a cluster without authentication.
+    """
+    import ray
+    from ray import _raylet
+
+    settings, tokens = getattr(_raylet, "Config", None), getattr(_raylet, "AuthenticationTokenLoader", None)
+    if settings is None or tokens is None:
+        raise ConfigError(
+            f"Ray {ray.__version__} has no token authentication, so everyone on the network could run code in this "
+            "job; install ray>=2.59, or run with --actors 0"
+        )
+    given = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    if address:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    else:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # Ray read both variables when it was imported.
+    settings.initialize("")
+    tokens.instance().reset_cache()
+    try:
+        yield
+    except (ray.exceptions.AuthenticationError, ConnectionError) as error:
+        if not address:
+            raise
+        raise ConfigError(
+            f"the Ray cluster at {address} was not joined: it does not answer, or has another token than this machine; "
+            "check ray.address, and give the token by RAY_AUTH_TOKEN or by a file that RAY_AUTH_TOKEN_PATH names"
+        ) from error
+    finally:
+        for name, value in given.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
+
+
+def _refuse_open_cluster(ray: Any, address: str) -> None:
+    """Leave a cluster whose control service (GCS) answers without a token, and raise ConfigError.
+
+    Everyone who reaches such a cluster runs code with the rights of this job: the originals and the secret. With mutual
+    TLS (RAY_USE_TLS) a caller without a certificate is refused already. RAY_AUTH_MODE=disabled turns the refusal into
+    a warning, for a cluster that something else protects.
+    """
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true") or _asks_for_token(ray):
+        return
+    said = f"the Ray cluster at {address} has no authentication: everyone who reaches it can run code in this job"
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        _warn(f"{said} (RAY_AUTH_MODE=disabled accepts that)")
+        return
+    ray.shutdown()
+    raise ConfigError(
+        f"{said}; start it with RAY_AUTH_MODE=token and a token on every node, or accept that by RAY_AUTH_MODE=disabled"
+    )
+
+
+def _asks_for_token(ray: Any) -> bool:
+    """Whether the cluster refuses the question whether it is alive when it comes without a token."""
+    try:
+        import grpc
+    except ImportError:
+        raise ConfigError("joining a Ray cluster needs grpcio: pip install 'anonlib[cluster]'") from None
+    where = ray.get_runtime_context().gcs_address
+    with grpc.insecure_channel(where, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+        try:
+            alive(b"", timeout=_ANSWER_S, wait_for_ready=True)
+        except grpc.RpcError as error:
+            return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
+    return False
 
 
 @contextmanager

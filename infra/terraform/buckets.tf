@@ -95,11 +95,14 @@ resource "aws_s3_bucket_lifecycle_configuration" "release" {
   }
 }
 
+# Other rights in the account open nothing: objects are for the job's roles alone, settings of the bucket for the admins.
 resource "aws_s3_bucket_policy" "workspace" {
   bucket = aws_s3_bucket.place["workspace"].id
   policy = templatefile("${path.module}/policies/workspace-bucket.json", {
-    bucket     = aws_s3_bucket.place["workspace"].id
-    principals = jsonencode(local.workspace_principals)
+    bucket                = aws_s3_bucket.place["workspace"].id
+    principals            = jsonencode(local.workspace_principals)
+    principals_and_admins = jsonencode(concat(local.workspace_principals, var.admin_arns))
+    admins                = jsonencode(var.admin_arns)
   })
 }
 

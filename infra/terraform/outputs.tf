@@ -13,7 +13,12 @@ output "instance_profiles" {
   value       = { head = aws_iam_instance_profile.head.arn, worker = aws_iam_instance_profile.worker.arn }
 }
 
-output "secret" {
-  description = "Where the job's secret is to be put."
-  value       = aws_secretsmanager_secret.job.arn
+output "secrets" {
+  description = "Where the job's secrets are to be put: `job` draws, `signing` signs."
+  value       = { for name, secret in aws_secretsmanager_secret.job : name => secret.arn }
+}
+
+output "security_group" {
+  description = "For SecurityGroupIds in infra/aws/cluster.yaml; null without var.vpc."
+  value       = one(aws_security_group.cluster[*].id)
 }

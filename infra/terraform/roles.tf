@@ -1,4 +1,5 @@
-# One role a stage. The documents lie in policies/ and are exercised call by call in tests/infra.
+# One role a stage, for the run of one release (var.release_prefix). The documents lie in policies/; tests/infra exercises
+# them call by call.
 locals {
   stages = toset(["scan", "render", "review", "audit", "verify", "purge"])
   # A job that is started as one script scans and renders in one process, so it holds both documents and no more.
@@ -86,10 +87,14 @@ resource "aws_iam_policy" "stage" {
   name     = "${var.name}-${each.key}"
   policy = templatefile("${path.module}/policies/${each.key}.json", {
     input_bucket     = var.input_bucket
+    input_prefix     = coalesce(var.input_prefix, var.release_prefix)
     workspace_bucket = aws_s3_bucket.place["workspace"].id
+    workspace_prefix = coalesce(var.workspace_prefix, var.release_prefix)
     release_bucket   = aws_s3_bucket.place["release"].id
+    release_prefix   = var.release_prefix
     workspace_key    = aws_kms_key.workspace.arn
-    secret           = aws_secretsmanager_secret.job.arn
+    secret           = aws_secretsmanager_secret.job["job"].arn
+    signing          = aws_secretsmanager_secret.job["signing"].arn
     secret_key       = aws_kms_key.secret.arn
   })
 }
@@ -148,7 +153,7 @@ data "aws_iam_policy_document" "machine" {
 }
 
 resource "aws_iam_policy" "head" {
-  #checkov:skip=CKV_AWS_290:RunInstances names subnets, images and volumes that are not known here; the tag bounds it
+  #checkov:skip=CKV_AWS_290:RunInstances names subnets and images that are not known here; the request's tag binds it
   #checkov:skip=CKV_AWS_355:Describe calls take no resource
   name = "${var.name}-head"
   policy = templatefile("${path.module}/policies/head.json", {

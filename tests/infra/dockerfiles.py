@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 HADOLINT = shutil.which("hadolint", path=f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}") or "hadolint"
 PINNED = re.compile(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}")
+REQUIREMENT = re.compile(r"^([\w-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", re.MULTILINE)
 SECRET = re.compile(r"\b(?:ARG|ENV)\b.*?\b\w*(?:SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY)\w*", re.IGNORECASE)
 
 
@@ -21,7 +22,7 @@ def problems(folder: Path) -> list[str]:
     """Sentences about infra/docker of the repository in `folder`; none if it is sound."""
     file = folder / "infra" / "docker" / "Dockerfile"
     lines = instructions(file.read_text())
-    return [*_hadolint(file), *_bases(lines), *_final(lines), *_context(folder, lines)]
+    return [*_hadolint(file), *_bases(lines), *_packages(folder, lines), *_final(lines), *_context(folder, lines)]
 
 
 def instructions(text: str) -> list[str]:
@@ -33,10 +34,10 @@ def instructions(text: str) -> list[str]:
 def locked(folder: Path) -> dict[str, str]:
     """Package -> version in the images, torch among them."""
     docker = folder / "infra" / "docker"
-    lines = (docker / "requirements.txt").read_text().splitlines()
+    pins = REQUIREMENT.findall((docker / "requirements.txt").read_text())
     torch = set(re.findall(r"torch==([\d.]+)", (docker / "Dockerfile").read_text()))
     assert len(torch) == 1, "both images have one torch"
-    return dict(line.split("==") for line in lines if not line.startswith("#")) | {"torch": torch.pop()}
+    return {name: version for name, version, _ in pins} | {"torch": torch.pop()}
 
 
 def unmet(folder: Path, needs: list[str]) -> list[str]:
@@ -44,6 +45,21 @@ def unmet(folder: Path, needs: list[str]) -> list[str]:
     versions = locked(folder)
     wanted = [Requirement(text) for text in needs]
     return [str(one) for one in wanted if not one.specifier.contains(versions.get(one.name, "0"))]
+
+
+def _packages(folder: Path, lines: list[str]) -> Iterator[str]:
+    """Every file that pip takes is known by its hash, but torch's, and nothing is fetched to build with."""
+    text = (folder / "infra" / "docker" / "requirements.txt").read_text()
+    pinned = REQUIREMENT.sub("", text)
+    yield from (f"{line} has no version with a sha256" for line in pinned.splitlines() if line and line[0] != "#")
+    for line in (line for line in lines if "pip install" in line):
+        for command in re.findall(r"pip install ([^&]*)", line):
+            if "requirements.txt" in command and not {"--require-hashes", "--no-deps"} <= set(command.split()):
+                yield "pip installs requirements.txt without looking at hashes"
+            if " . " in f" {command} " and not {"--no-build-isolation", "--no-deps"} <= set(command.split()):
+                yield "pip fetches what it builds anonlib with, in whatever version there is"
+            if not re.search(r"requirements\.txt|torch==|(^| )\.( |$)", command):
+                yield f"pip install {command.strip()} is pinned nowhere"
 
 
 def _hadolint(file: Path) -> Iterator[str]:

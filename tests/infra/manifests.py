@@ -32,7 +32,7 @@ SPEC = {
 FIELDS: dict[str, dict[str, type]] = {
     "RayJob": SPEC,
     "RayCronJob": {"schedule": str, "timeZone": str, "suspend": bool, "jobTemplate": dict},
-    "cluster": {"rayVersion": str, "headGroupSpec": dict, "workerGroupSpecs": list},
+    "cluster": {"rayVersion": str, "authOptions": dict, "headGroupSpec": dict, "workerGroupSpecs": list},
     "head": {"rayStartParams": dict, "template": dict},
     "worker": {
         "groupName": str,
@@ -47,6 +47,19 @@ CONFIDENTIAL = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY")
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 METRICS = "8080"
 """The port that Ray exports at, and all that Prometheus may reach."""
+JOB_SERVER, HTTPS = 8265, 443
+GCS = 6379
+PORTS = (
+    "object-manager-port",
+    "node-manager-port",
+    "runtime-env-agent-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "dashboard-agent-listen-port",
+)
+"""Ray's options whose ports a network policy names; without them Ray takes any free port. The workers' are a range."""
+PRIVATE = {"10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"}
+"""Addresses of pods, API servers, machines and metadata services."""
 OURS = "registry.example.com/anonlib:"
 BY_ENV, BY_MANAGER = {"env": "ANONLIB_SECRET"}, {"manager": "anonlib-job"}
 
@@ -59,7 +72,7 @@ def problems(folder: Path, ray: str, version: str) -> list[str]:
         return [f"not YAML: {' '.join(str(error).split())}"]
     kustomization, job = documents.pop("kustomization.yaml")[0], documents.pop("job.yaml")[0]
     everything = [one for some in documents.values() for one in some]
-    found = [*_own_kinds(everything), *_rayjobs(everything, ray), *_accounts(everything)]
+    found = [*_own_kinds(everything), *_rayjobs(everything, ray), *_accounts(everything), *_network(everything)]
     for pod in pods(everything):
         found += [f"{pod[0]}: {sentence}" for sentence in _pod(*pod[1:], version, job.get("secret") == BY_ENV)]
     return found + list(_maps(folder, kustomization, everything, job))
@@ -120,6 +133,8 @@ def _rayjobs(documents: list[dict[str, Any]], ray: str) -> Iterator[str]:
         yield from _fields(spec, SPEC, f"{kind} job")
         yield from _fields(cluster, FIELDS["cluster"], f"{kind} cluster")
         yield from _fields(cluster["headGroupSpec"], FIELDS["head"], f"{kind} head")
+        if cluster.get("authOptions") != {"mode": "token"}:
+            yield f"{kind}: everyone who reaches a port of Ray runs code, because it asks for no token"
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
             if group["rayStartParams"].get("metrics-export-port") != METRICS:
                 yield f"{kind}: Ray exports its metrics at another port than {METRICS}"
@@ -211,13 +226,73 @@ def _accounts(documents: list[dict[str, Any]]) -> Iterator[str]:
             {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}
         ]:
             yield "the scheduler may do more than create a RayJob"
-    policies = [one for one in documents if one["kind"] == "NetworkPolicy"]
-    if not policies:
-        yield "anybody in the cluster could run code on the Ray head"
-    for rule in (rule for one in policies for rule in one["spec"]["ingress"]):
-        others = [peer for peer in rule["from"] if "kuberay-operator" not in str(peer) and "namespaceSelector" in peer]
-        if others and rule.get("ports") != [{"port": int(METRICS), "protocol": "TCP"}]:
-            yield "who may read the metrics may do more"
+
+
+def _network(documents: list[dict[str, Any]]) -> Iterator[str]:
+    """A pod sends and is sent only what a rule names: by namespace and label, or by address, and by port."""
+    policies = [one["spec"] for one in documents if one["kind"] == "NetworkPolicy"]
+    if not any(not one["podSelector"] and not one.get("ingress") and not one.get("egress") for one in policies):
+        yield "what no rule names is let through"
+    for one in policies:
+        if sorted(one.get("policyTypes", ())) != ["Egress", "Ingress"]:
+            yield "a network policy leaves one direction open"
+        for direction, side in (("ingress", "from"), ("egress", "to")):
+            for rule in one.get(direction, ()):
+                yield from _rule(rule, side)
+    selected = [one["podSelector"]["matchLabels"].items() for one in policies if one["podSelector"]]
+    for where, _, template in pods(documents):
+        if not any(labels <= template["metadata"].get("labels", {}).items() for labels in selected):
+            yield f"{where}: no network policy lets it do its work"
+    yield from _ray_ports(documents, policies)
+
+
+def _rule(rule: dict[str, Any], side: str) -> Iterator[str]:
+    """What is wrong with one rule; `side` says under which key its peers stand."""
+    numbers = {one.get("port") for one in rule.get("ports", ())}
+    if not numbers or not all(isinstance(one, int) for one in numbers):
+        yield "a rule of the network policy names no ports"
+    if not rule.get(side):
+        yield "a rule of the network policy names no peer"
+    for peer in rule.get(side, ()):
+        if "ipBlock" in peer:
+            block = peer["ipBlock"]
+            public = block["cidr"] == "0.0.0.0/0" and set(block.get("except", ())) == PRIVATE and numbers == {HTTPS}
+            api_server = block["cidr"] in PRIVATE and numbers <= {HTTPS, 6443}
+            if side == "from" or not (public or api_server):
+                yield f"a pod may send to {block['cidr']} more than it needs"
+            continue
+        if not peer.get("podSelector", {}).get("matchLabels"):
+            yield "a rule of the network policy names a whole namespace"
+        if "namespaceSelector" in peer:
+            if set(peer["namespaceSelector"].get("matchLabels", ())) != {"kubernetes.io/metadata.name"}:
+                yield "a pod of any namespace passes for the one that a rule means"
+            if numbers not in ({JOB_SERVER}, {int(METRICS)}, {53}):
+                yield "a pod of another namespace may do more than it needs"
+            if "prometheus" in str(peer) and numbers != {int(METRICS)}:
+                yield "who may read the metrics may do more"
+
+
+def _ray_ports(documents: list[dict[str, Any]], policies: list[dict[str, Any]]) -> Iterator[str]:
+    """The ports of Ray's options are those that Ray's pods may reach of each other."""
+    rules = [
+        rule["ports"]
+        for one in policies
+        for rule in one.get("ingress", ())
+        if rule.get("ports") and [peer.get("podSelector") for peer in rule.get("from", ())] == [one["podSelector"]]
+    ]
+    reached = {number for one in rules for port in one for number in range(port["port"], _end(port) + 1)}
+    for spec in filter(None, map(spec_of, documents)):
+        cluster = spec["rayClusterSpec"]
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            given = group["rayStartParams"]
+            fixed = {int(given.get(name, 0)) for name in PORTS} | {GCS, JOB_SERVER}
+            fixed |= set(range(int(given.get("min-worker-port", 0)), int(given.get("max-worker-port", 0)) + 1))
+            if fixed != reached:
+                yield "Ray's ports are not those that its pods may reach of each other"
+
+
+def _end(port: dict[str, Any]) -> int:
+    return int(port.get("endPort", port["port"]))
 
 
 def _maps(folder: Path, kustomization: dict[str, Any], documents: list[dict[str, Any]], job: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,12 @@ from anonlib.pipeline.places import AUDIT_FILES, STATEMENT
 
 POLICIES = Path(__file__).parents[2] / "infra" / "terraform" / "policies"
 ROLES = ("scan", "render", "review", "audit", "verify", "purge")
-SECRET_NAME = "anonlib/job"
+PLACES, SECRETS = ("input", "workspace", "release"), ("secret", "signing")
+MONTH = "november"
+"""The release that the roles are for; there is another in the same buckets, october."""
 REFUSED = {"AccessDenied", "AccessDeniedException", "403"}
+WITH_RIGHTS = {"BucketNotEmpty", "InvalidRequest"}
+"""Why a bucket is not dropped, and not copied while it has no versions; who has not the rights is told that instead."""
 
 
 @dataclass(frozen=True)
@@ -33,36 +37,42 @@ class Cloud:
 
     @classmethod
     def made(cls, server: S3Server) -> Cloud:
-        names = {f"{one}_bucket": server.bucket() for one in ("input", "workspace", "release")}
+        names = {f"{one}_bucket": server.bucket() for one in PLACES}
+        names |= {f"{one}_prefix": MONTH for one in PLACES}
         names["other_bucket"] = server.bucket()
         kms = server.client("kms")
         for key in ("workspace_key", "secret_key"):
             names[key] = kms.create_key()["KeyMetadata"]["Arn"]
             sealed = kms.encrypt(KeyId=names[key], Plaintext=b"1")["CiphertextBlob"]
             names[f"sealed_by_{key}"] = b64encode(sealed).decode()
-        secret = server.client("secretsmanager").create_secret(
-            Name=f"{SECRET_NAME}-{names['input_bucket']}", SecretString=SECRET, KmsKeyId=names["secret_key"]
-        )
-        return cls(server, names | {"secret": secret["ARN"]})
+        for which in SECRETS:
+            secret = server.client("secretsmanager").create_secret(
+                Name=f"anonlib/{which}-{names['input_bucket']}", SecretString=SECRET, KmsKeyId=names["secret_key"]
+            )
+            names[which] = secret["ARN"]
+        return cls(server, names)
 
     def user(self, role: str, text: str | None = None, name: str | None = None) -> Credentials:
         """A user who may do what the role may; `text` stands in for the policy's file."""
         text = text if text is not None else (POLICIES / f"{role}.json").read_text()
         return self.server.user(json.loads(Template(text).substitute(self.names)), name)
 
-    def outcomes(self, who: Credentials) -> set[str]:
-        """The names of all CALLS that this user is not refused."""
-        for bucket, keys in KEYS.items():
+    def outcomes(self, who: Credentials, tried: Collection[str] | None = None) -> set[str]:
+        """The names of all CALLS, or of those that are `tried`, that this user is not refused."""
+        for bucket, keys in EVERY.items():
             for key in keys:
                 self.server.client().put_object(Bucket=self.names[f"{bucket}_bucket"], Key=key, Body=b"1")
         clients = {name: self.server.client_of(who, name) for name in SERVICES}
-        return {name for name, call in CALLS.items() if self._may(name, call, clients)}
+        asked = CALLS if tried is None else {name: CALLS[name] for name in tried}
+        return {name for name, call in asked.items() if self._may(name, call, clients)}
 
     def _may(self, name: str, call: Call, clients: dict[str, Any]) -> bool:
         try:
             call(clients, self.names)
         except ClientError as error:
             code = error.response["Error"]["Code"]
+            if code in WITH_RIGHTS:
+                return True
             if code not in REFUSED:
                 raise AssertionError(f"{name} was neither done nor refused: {error}") from error
             return False
@@ -79,12 +89,18 @@ DECISION, ASIDE = "november/review/1/decisions/00000001.json", "november/withdra
 CERTIFIED = f"november/{CERTIFICATE}"
 REPORTS = tuple(f"november/{name}" for name in (STATEMENT, *AUDIT_FILES))
 PROBE = "november/.anonlib-probe-1"
+EXPIRES_NEVER = {"Rules": [{"ID": "a", "Status": "Disabled", "Filter": {}, "Expiration": {"Days": 9999}}]}
+ELSEWHERE = {
+    "Role": "arn:aws:iam::000000000000:role/copier",
+    "Rules": [{"Status": "Enabled", "Prefix": "", "Destination": {"Bucket": "arn:aws:s3:::elsewhere"}}],
+}
 KEYS = {
     "input": ("november/00000.tar",),
     "workspace": (FACES, LOOKS, DECISION, WHY, FAILURE, PROBE, *NOTES),
     "release": (*SHARD, "november/run.json", PROBE, ASIDE, CERTIFIED, *REPORTS),
     "other": ("november/00000.tar",),
 }
+EVERY = {bucket: (*keys, *(key.replace(MONTH, "october") for key in keys)) for bucket, keys in KEYS.items()}
 
 
 def _calls() -> dict[str, Call]:
@@ -92,33 +108,42 @@ def _calls() -> dict[str, Call]:
     calls: dict[str, Call] = {}
 
     def s3(verb: str, method: str, bucket: str, **asked: Any) -> None:
-        calls[f"{verb} {bucket} {asked.get('Key', '')}".strip()] = lambda clients, names: getattr(
-            clients["s3"], method
-        )(Bucket=names[f"{bucket}_bucket"], **asked)
+        what = asked.get("Prefix") or asked.get("Key") or ""
+        calls[f"{verb} {bucket} {what}".strip()] = lambda clients, names: getattr(clients["s3"], method)(
+            Bucket=names[f"{bucket}_bucket"], **asked
+        )
 
-    for bucket, keys in KEYS.items():
-        s3("list", "list_objects_v2", bucket)
+    for bucket, keys in EVERY.items():
+        for prefix in ("", "november/", "october/"):
+            s3("list", "list_objects_v2", bucket, Prefix=prefix)
         s3("versions", "list_object_versions", bucket)
         s3("uploads", "list_multipart_uploads", bucket)
         s3("policy", "put_bucket_policy", bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": []}))
         s3("versioning", "put_bucket_versioning", bucket, VersioningConfiguration={"Status": "Suspended"})
+        s3("lifecycle", "put_bucket_lifecycle_configuration", bucket, LifecycleConfiguration=EXPIRES_NEVER)
+        s3("replication", "put_bucket_replication", bucket, ReplicationConfiguration=ELSEWHERE)
         s3("drop", "delete_bucket", bucket)
         for key in keys:
             s3("get", "get_object", bucket, Key=key)
             s3("put", "put_object", bucket, Key=key, Body=b"2")
             s3("upload", "create_multipart_upload", bucket, Key=key)
             s3("acl", "put_object_acl", bucket, Key=key, ACL="public-read")
+            s3("get version", "get_object", bucket, Key=key, VersionId="null")
+            s3("delete version", "delete_object", bucket, Key=key, VersionId="null")
             s3("delete", "delete_object", bucket, Key=key)
-    calls["secret read"] = lambda clients, names: clients["secretsmanager"].get_secret_value(SecretId=names["secret"])
-    calls["secret write"] = lambda clients, names: clients["secretsmanager"].put_secret_value(
-        SecretId=names["secret"], SecretString="y" * 40
-    )
+    for which in SECRETS:
+        calls[f"{which} read"] = partial(_secret, "get_secret_value", which)
+        calls[f"{which} write"] = partial(_secret, "put_secret_value", which, SecretString=SECRET)
     for key in ("workspace_key", "secret_key"):
         calls[f"seal {key}"] = partial(_seal, key)
         calls[f"open {key}"] = partial(_open, key)
         calls[f"drop {key}"] = partial(_drop, key)
     calls["users"] = lambda clients, names: clients["iam"].list_users()
     return calls
+
+
+def _secret(method: str, which: str, clients: dict[str, Any], names: dict[str, str], **asked: Any) -> None:
+    getattr(clients["secretsmanager"], method)(SecretId=names[which], **asked)
 
 
 def _seal(key: str, clients: dict[str, Any], names: dict[str, str]) -> None:

@@ -19,6 +19,11 @@ ROOT = Path(__file__).parents[2]
 PROFILE = re.compile(r"arn:aws:iam::\d{12}:instance-profile/(\S+)")
 KEYS = re.compile(r"AKIA[0-9A-Z]{16}|aws_(?:access|secret|session)|ssh_private_key|ANONLIB_SECRET", re.IGNORECASE)
 OURS = "registry.example.com/anonlib:"
+GROUP = re.compile(r"sg-[0-9a-f]{17}")
+TOKEN = "/home/anonlib/.ray/auth_token"
+PORT = re.compile(r"--([\w-]+)-port=(\d+)")
+OUTSIDE = {"dashboard"}
+"""Ports of the head that only the head itself may reach."""
 
 
 def problems(root: Path) -> list[str]:
@@ -44,7 +49,9 @@ def _machine(kind: str, given: dict[str, Any], terraform: str) -> Iterator[str]:
     spot = node.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
     if spot != (kind != "head"):
         yield "the head must stay and workers may vanish, so workers alone are spot"
-    if node.get("MetadataOptions") != {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}:
+    if len(groups := node.get("SecurityGroupIds", ())) != 1 or not GROUP.fullmatch(groups[0]):
+        yield "it has no security group, so Ray makes one that lets everyone in by ssh"
+    if node.get("MetadataOptions") != {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}:
         yield "anything that can be made to ask a URL gets the machine's role"
     if not all(
         disk["Ebs"].get("Encrypted") and disk["Ebs"].get("DeleteOnTermination") for disk in node["BlockDeviceMappings"]
@@ -62,13 +69,21 @@ def _docker(docker: dict[str, Any]) -> Iterator[str]:
         yield f"the images are not this version's: {sorted(images)}"
     if "--env=RAY_USAGE_STATS_ENABLED=0" not in docker["run_options"]:
         yield "Ray would report its use"
+    if not {"--env=RAY_AUTH_MODE=token", f"--env=RAY_AUTH_TOKEN_PATH={TOKEN}"} <= set(docker["run_options"]):
+        yield "everyone who reaches a port of Ray runs code, because it asks for no token"
     if "--security-opt=no-new-privileges" not in docker["run_options"]:
         yield "the container may gain privileges"
 
 
 def _whole(root: Path, text: str, given: dict[str, Any], terraform: str) -> Iterator[str]:
     yield from (f"{line.strip()} holds a key" for line in text.splitlines() if KEYS.search(line))
-    yield from (f"{one} does not exist" for one in given["file_mounts"].values() if not (root / one).exists())
+    mounts = given["file_mounts"]
+    if mounts.get(TOKEN) != "~/.ray/auth_token":
+        yield "the machines get no token for Ray"
+    yield from (f"{one} does not exist" for one in mounts.values() if one[0] != "~" and not (root / one).exists())
+    if 'output "security_group"' not in terraform:
+        yield "Terraform does not say which security group it made"
+    yield from _ports(given, terraform)
     if f'cluster     = "{given["cluster_name"]}"' not in terraform:
         yield "the head may not end workers of a cluster of this name"
     for kind in ("head", "worker"):
@@ -84,6 +99,19 @@ def _whole(root: Path, text: str, given: dict[str, Any], terraform: str) -> Iter
         yield "machines are stopped and not ended, with what is on their disks"
 
 
+def _ports(given: dict[str, Any], terraform: str) -> Iterator[str]:
+    """Ray's ports are fixed, and they are what the security group lets machines reach of each other."""
+    block = re.search(r"cluster_ports = \{(.*?)\}", terraform, re.DOTALL)
+    pairs = re.findall(r"\[(\d+), (\d+)\]", block[1] if block else "")
+    opened = {number for first, last in pairs for number in range(int(first), int(last) + 1)}
+    for kind in ("head", "worker"):
+        command = given[f"{kind}_start_ray_commands"][-1]
+        ports = {name: int(number) for name, number in PORT.findall(command) if name not in OUTSIDE}
+        used = {22, 6379, *range(ports.pop("min-worker", 0), ports.pop("max-worker", 0) + 1), *ports.values()}
+        if used != opened or len(ports) != 6 or not re.search(r"(--port=|--address=\$RAY_HEAD_IP:)6379", command):
+            yield f"the {kind}'s ports are not those of the security group"
+
+
 PLANTED = {
     "a field that Ray has not": ("idle_timeout_minutes", "idle_timeout_hours", "Ray refuses"),
     "a type that Ray does not take": ("max_workers: 16\nidle", "max_workers: many\nidle", "Ray refuses"),
@@ -95,6 +123,14 @@ PLANTED = {
     ),
     "workers at full price": ("MarketType: spot", "MarketType: capacity-block", "may vanish"),
     "metadata for anybody": ("HttpTokens: required", "HttpTokens: optional", "machine's role"),
+    "metadata for containers": ("HopLimit: 1", "HopLimit: 2", "machine's role"),
+    "no security group": ("      SecurityGroupIds: *group\n", "", "no security group"),
+    "a security group by name": ("[sg-0123456789abcdef0]", "[default]", "no security group"),
+    "no token": ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled", "asks for no token"),
+    "a token in the environment": ("RAY_AUTH_TOKEN_PATH=/home/anonlib/.ray/auth_token", "RAY_AUTH_TOKEN=1", "no token"),
+    "a token that is not there": (": ~/.ray/auth_token", ": infra/docker", "get no token"),
+    "a port that Ray chooses": (" --node-manager-port=8077", "", "not those of the security group"),
+    "a port that is closed": ("--port=6379", "--port=6380", "not those of the security group"),
     "a disk in clear": ("Encrypted: true", "Encrypted: false", "in clear"),
     "a disk that stays": ("DeleteOnTermination: true", "DeleteOnTermination: false", "stays"),
     "another role": ("instance-profile/anonlib-worker", "instance-profile/admin", "for a worker"),

@@ -1,6 +1,6 @@
 """checkov, which knows the usual mistakes of AWS, Docker and Kubernetes, finds none in infra/ that is not explained.
 
-It lives in an environment of its own (`make infra-check`), because it pins what the project needs newer.
+It lives in an environment of its own, which `make test` makes, because it pins what the project needs newer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PLANTED = {
     "CKV_K8S_20": ("kuberay/cronjob.yaml", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true"),
 }
 
-pytestmark = pytest.mark.skipif(not CHECKOV.is_file(), reason=f"there is no {CHECKOV}: `make infra-check` makes it")
+pytestmark = pytest.mark.skipif(not CHECKOV.is_file(), reason=f"there is no {CHECKOV}: `make test` makes it")
 
 
 def failed(folder: Path) -> set[str]:

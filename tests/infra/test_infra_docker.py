@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import tomllib
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import dockerfiles
 import pytest
@@ -25,8 +28,23 @@ PLANTED = {
     "statistics on statistics": ("Dockerfile", "http://127.0.0.1:9", "https://usage.example.com", "report"),
     "models that nobody checked": ("Dockerfile", "models check --set core", "models list", "models check"),
     "a login shell": ("Dockerfile", "/etc/profile.d/", "/etc/", "login shell"),
-    "a cache in a layer": ("Dockerfile", "--no-cache-dir --no-deps .", "--no-deps .", "DL3042"),
+    "a cache in a layer": ("Dockerfile", "--no-cache-dir --no-deps --no-build", "--no-deps --no-build", "DL3042"),
     "a package list in a layer": ("Dockerfile", " && rm -rf /var/lib/apt/lists/*", "", "DL3009"),
+    "a requirement without a hash": (
+        "requirements.txt",
+        " \\\n    --hash=sha256:9243",
+        "\n# 9243",
+        "no version with a sha256",
+    ),
+    "a requirement of any version": ("requirements.txt", "boto3==1.43.106", "boto3>=1", "no version with a sha256"),
+    "hashes that nobody looks at": ("Dockerfile", "--require-hashes ", "", "without looking at hashes"),
+    "a build by any setuptools": ("Dockerfile", "--no-build-isolation ", "", "fetches what it builds"),
+    "another package": (
+        "Dockerfile",
+        " && pip check",
+        " && pip install --no-cache-dir pip && pip check",
+        "pinned nowhere",
+    ),
     "the whole folder": ("Dockerfile", "COPY anonlib anonlib", "COPY . .", ". is copied and not let through"),
     "a file that is not there": ("Dockerfile", "COPY anonlib", "COPY anonlob", "anonlob does not exist"),
     "everything let through": ("Dockerfile.dockerignore", "*\n!LICENSE", "!LICENSE", "whatever lies around"),
@@ -51,6 +69,43 @@ def test_a_planted_mistake_is_found(mistake: str, tmp_path: Path) -> None:
     file.write_text(file.read_text().replace(old, new))
     found = dockerfiles.problems(tmp_path)
     assert any(said in one for one in found), found
+
+
+def report(**changed: str) -> dict[str, Any]:
+    """pip's report of one wheel that is locked, and of two that are not."""
+    one = {"name": "Pillow_Heif", "version": "1.0", "file": "pillow_heif-1.0-cp311.whl", "sha256": "a" * 64} | changed
+    given = [one, one | {"name": "torch"}, one | {"name": "nvidia-cublas"}]
+    return {
+        "install": [
+            {
+                "metadata": {"name": this["name"], "version": this["version"]},
+                "download_info": {"url": f"https://example.com/{this['file']}#x", "archive_info": {"hashes": hashes}},
+            }
+            for this in given
+            for hashes in [{"sha256": this["sha256"]} if this["sha256"] else {}]
+        ]
+    }
+
+
+def lock() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("lock", ROOT / DOCKER / "lock.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_lock_is_written_as_the_checks_read_it() -> None:
+    lines = lock().lines(report())
+    assert lines == [f"pillow-heif==1.0 \\\n    --hash=sha256:{'a' * 64}"]
+    assert dockerfiles.REQUIREMENT.findall("\n".join(lines)) == [("pillow-heif", "1.0", "a" * 64)]
+    assert (ROOT / DOCKER / "requirements.txt").read_text().startswith(lock().HEAD)
+
+
+@pytest.mark.parametrize("changed", [{"file": "pillow_heif-1.0.tar.gz"}, {"sha256": ""}])
+def test_what_is_no_wheel_with_a_hash_is_not_locked(changed: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="pillow-heif"):
+        lock().lines(report(**changed))
 
 
 def project_needs() -> list[str]:

@@ -19,6 +19,7 @@ from anonlib import __version__
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "infra" / "kuberay"
 SCHEMAS = ROOT.parent / "shared" / "schemas"
+RAY = "{matchLabels: {app.kubernetes.io/component: ray}}"
 PLANTED = {
     "a field that KubeRay has not": ("rayjob.yaml", "backoffLimit: 2", "backofLimit: 2", "backofLimit"),
     "a field of another type": ("rayjob.yaml", "backoffLimit: 2", 'backoffLimit: "2"', "backoffLimit"),
@@ -73,10 +74,51 @@ PLANTED = {
     "a mighty scheduler": ("cronjob.yaml", "verbs: [create]", "verbs: ['*']", "more than create"),
     "a field that a CronJob has not": ("cronjob.yaml", "concurrencyPolicy:", "concurrency:", "concurrency"),
     "no such account": ("namespace.yaml", "name: anonlib-submitter", "name: anonlib-somebody", "made nowhere"),
-    "an open head": ("namespace.yaml", "kind: NetworkPolicy", "kind: NetworkPolice", "no NetworkPolice"),
-    "an open door for metrics": ("namespace.yaml", "{port: 8080, protocol", "{port: 8265, protocol", "may do more"),
+    "no token": ("rayjob.yaml", "authOptions: {mode: token} ", "", "asks for no token"),
+    "a token that is not asked for": ("rayjob.yaml", "{mode: token}", "{mode: disabled}", "asks for no token"),
+    "no network policy": ("namespace.yaml", "kind: NetworkPolicy", "kind: NetworkPolice", "no NetworkPolice"),
+    "no closed namespace": ("namespace.yaml", "  podSelector: {}\n", f"  podSelector: {RAY}\n", "what no rule names"),
+    "no egress": ("namespace.yaml", "policyTypes: [Ingress, Egress]", "policyTypes: [Ingress]", "one direction open"),
+    "an operator of any namespace": (
+        "namespace.yaml",
+        "{matchLabels: {kubernetes.io/metadata.name: ray-system}}",
+        "{}",
+        "any namespace passes",
+    ),
+    "a namespace by a label that its owner chooses": (
+        "namespace.yaml",
+        "kubernetes.io/metadata.name: ray-system",
+        "team: ray-system",
+        "any namespace passes",
+    ),
+    "every pod of a namespace": (
+        "namespace.yaml",
+        "podSelector: {matchLabels: {app.kubernetes.io/name: kuberay-operator}}",
+        "podSelector: {}",
+        "a whole namespace",
+    ),
+    "an operator at every port": ("namespace.yaml", "      ports: [{port: 8265, protocol: TCP}]\n", "", "no ports"),
+    "an operator at another port": ("namespace.yaml", "[{port: 8265, protocol", "[{port: 6379, protocol", "more than"),
+    "an open door for metrics": ("namespace.yaml", "[{port: 8080, protocol", "[{port: 8265, protocol", "may do more"),
+    "rules for everyone": (
+        "namespace.yaml",
+        "    - from: [{podSelector: *ray}]\n      ports",
+        "    - ports",
+        "names no peer",
+    ),
+    "pods that nothing lets work": ("rayjob.yaml", "component: submitter", "component: sender", "lets it do its work"),
+    "the metadata service": ("namespace.yaml", "169.254.0.0/16, ", "", "0.0.0.0/0 more than"),
+    "the whole internet": (
+        "namespace.yaml",
+        "ports: [{port: 443, protocol",
+        "ports: [{port: 80, protocol",
+        "more than",
+    ),
+    "a scheduler that reaches everything": ("cronjob.yaml", "cidr: 10.0.0.0/8", "cidr: 0.0.0.0/0", "more than"),
+    "a port that Ray chooses": ("rayjob.yaml", 'node-manager-port: "8077"', 'num-gpus: "0"', "Ray's ports"),
+    "workers at any port": ("namespace.yaml", "{port: 10002, endPort: 10999", "{port: 10002, endPort: 65535", "Ray's"),
     "nobody scrapes": ("rayjob.yaml", 'prometheus.io/scrape: "true"', 'prometheus.io/scrap: "true"', "not told where"),
-    "another port": ("rayjob.yaml", '{metrics-export-port: "8080"}', '{metrics-export-port: "8081"}', "another port"),
+    "another port": ("rayjob.yaml", 'metrics-export-port: "8080"', 'metrics-export-port: "8081"', "another port"),
     "a closed port": ("rayjob.yaml", "ports: [{name: metrics, containerPort: 8080}]", "ports: []", "is not declared"),
     "lost logs": ("rayjob.yaml", 'RAY_LOG_TO_STDERR, value: "1"', 'RAY_LOG_TO_STDERR, value: "0"', "vanish with it"),
     "no such file": ("kustomization.yaml", "files: [job.yaml]", "files: [jobs.yaml]", "does not exist"),
@@ -134,7 +176,8 @@ def test_the_job_file_is_a_job_for_every_month() -> None:
     assert (job.input.uri, job.output.uri) == ("s3://photos/2026-11/*.tar", "s3://anonlib-release/2026-11")
     assert job.ray.address is None and job.secret.manager == "anonlib-job"
     terraform = ROOT / "infra" / "terraform"
-    assert '"${var.name}-job"' in (terraform / "secret.tf").read_text()
+    secrets = (terraform / "secret.tf").read_text()
+    assert '"${var.name}-${each.key}"' in secrets and '\n    job     = "' in secrets
     assert 'default     = "anonlib"' in (terraform / "variables.tf").read_text()
 
 
@@ -167,6 +210,8 @@ def test_kuberays_own_schema_takes_the_manifest_and_no_planted_mistake(kind: str
         ("maxReplicas: 64", "maxReplicas: many"),
         ("mountPath: /dev/shm", "mountPaths: /dev/shm"),
         ("key: spot", "keys: spot"),
+        ("mode: token", "mode: none"),
+        ("authOptions:", "authOption:"),
     ):
         assert old in text
         assert list(check.iter_errors(yaml.safe_load(text.replace(old, new)))), new
@@ -178,4 +223,4 @@ def test_kustomize_builds_what_is_shared() -> None:
         ["kubectl", "kustomize", str(KUBERAY)], capture_output=True, text=True, timeout=60, check=True
     )
     kinds = [one["kind"] for one in yaml.safe_load_all(built.stdout)]
-    assert sorted(kinds) == ["ConfigMap"] * 2 + ["Namespace", "NetworkPolicy"] + ["ServiceAccount"] * 2
+    assert sorted(kinds) == ["ConfigMap"] * 2 + ["Namespace"] + ["NetworkPolicy"] * 3 + ["ServiceAccount"] * 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -10,15 +12,19 @@ from typing import Any
 import pytest
 from policies import (
     ASIDE,
+    CALLS,
     CERTIFIED,
     DECISION,
+    FACES,
     FAILURE,
     KEYS,
     LOOKS,
+    MONTH,
     POLICIES,
     PROBE,
     REPORTS,
     ROLES,
+    SECRETS,
     SHARD,
     WHY,
     Cloud,
@@ -29,7 +35,7 @@ from s3server import Credentials, S3Server, policy
 
 from anonlib.audit.statement import publish
 from anonlib.audit.verify import verify
-from anonlib.config import ConfigError, JobConfig
+from anonlib.config import ConfigError, JobConfig, SecretConfig
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.places import open_places
 from anonlib.pipeline.purge import purge
@@ -40,8 +46,8 @@ from anonlib.storage import AccessDenied, StorageOptions, open_storage
 WRITE = ("put", "upload")
 ALLOWED = {
     "scan": {
-        "list input",
-        "list workspace",
+        "list input november/",
+        "list workspace november/",
         "secret read",
         "seal workspace_key",
         "open workspace_key",
@@ -50,10 +56,11 @@ ALLOWED = {
         *named(("delete",), "workspace", (PROBE,)),
     },
     "render": {
-        "list input",
-        "list workspace",
-        "list release",
+        "list input november/",
+        "list workspace november/",
+        "list release november/",
         "secret read",
+        "signing read",
         *named(("get",), "input", KEYS["input"]),
         *named(("get",), "workspace", KEYS["workspace"]),
         *named(WRITE, "workspace", (WHY, FAILURE)),
@@ -63,9 +70,9 @@ ALLOWED = {
         *named(("delete",), "release", (*SHARD, *REPORTS, CERTIFIED, ASIDE, PROBE)),
     },
     "review": {
-        "list input",
-        "list workspace",
-        "list release",
+        "list input november/",
+        "list workspace november/",
+        "list release november/",
         "secret read",
         "seal workspace_key",
         "open workspace_key",
@@ -75,10 +82,11 @@ ALLOWED = {
         *named(WRITE, "workspace", (DECISION,)),
     },
     "audit": {
-        "list input",
-        "list workspace",
-        "list release",
+        "list input november/",
+        "list workspace november/",
+        "list release november/",
         "secret read",
+        "signing read",
         *named(("get",), "input", KEYS["input"]),
         *named(("get",), "workspace", KEYS["workspace"]),
         *named(("get",), "release", KEYS["release"]),
@@ -87,11 +95,11 @@ ALLOWED = {
         *named(WRITE, "workspace", (LOOKS,)),
         *named((*WRITE, "delete"), "release", REPORTS),
     },
-    "verify": {"list release", *named(("get",), "release", KEYS["release"])},
+    "verify": {"list release november/", *named(("get",), "release", KEYS["release"])},
     "purge": {
-        "list workspace",
+        "list workspace november/",
         "uploads workspace",
-        "list release",
+        "list release november/",
         "seal workspace_key",
         "open workspace_key",
         *named(("get",), "release", KEYS["release"]),
@@ -102,11 +110,11 @@ ALLOWED = {
 }
 PLANTED = {
     "scan": ('"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"', '"s3:*"'),
-    "render": ('"Action": "s3:GetObject"', '"Action": ["s3:GetObject", "s3:PutObject"]'),
-    "review": ("${workspace_bucket}/*/review/*", "${workspace_bucket}/*"),
-    "audit": ('"arn:aws:s3:::${release_bucket}/*/audit.json"', '"arn:aws:s3:::${release_bucket}/*"'),
-    "verify": ("arn:aws:s3:::${release_bucket}/*", "arn:aws:s3:::*"),
-    "purge": ("arn:aws:s3:::${workspace_bucket}/*/purged.json", "arn:aws:s3:::${workspace_bucket}/*"),
+    "render": ("arn:aws:s3:::${release_bucket}/${release_prefix}/*", "arn:aws:s3:::${release_bucket}/*"),
+    "review": ('"Resource": "${secret}"', '"Resource": ["${secret}", "${signing}"]'),
+    "audit": ("${release_prefix}/audit.json", "*"),
+    "verify": ("arn:aws:s3:::${release_bucket}/${release_prefix}/*", "arn:aws:s3:::${release_bucket}/*"),
+    "purge": ("${workspace_prefix}/purged.json", "*"),
 }
 
 
@@ -137,10 +145,10 @@ def test_no_role_may_read_what_another_alone_needs() -> None:
 def on_cloud(cloud: Cloud, root: Path, **changes: Any) -> JobConfig:
     names = cloud.names
     return job(
-        f"s3://{names['input_bucket']}/photos",
+        f"s3://{names['input_bucket']}/{MONTH}",
         root,
-        output={"uri": f"s3://{names['release_bucket']}/2026-11"},
-        workspace={"uri": f"s3://{names['workspace_bucket']}/2026-11"},
+        output={"uri": f"s3://{names['release_bucket']}/{MONTH}"},
+        workspace={"uri": f"s3://{names['workspace_bucket']}/{MONTH}"},
         storage={"endpoint_url": cloud.server.endpoint, "region": "us-east-1"},
         secret={"manager": names["secret"]},
         **changes,
@@ -182,46 +190,94 @@ def test_a_whole_release_passes_from_role_to_role(s3: S3Server, one_shard: Run, 
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_who_needs_the_secret_reads_it_and_nobody_else(cloud: Cloud, tmp_path: Path, role: str) -> None:
-    config = on_cloud(cloud, tmp_path)
+@pytest.mark.parametrize("which", SECRETS)
+def test_who_needs_a_secret_reads_it_and_nobody_else(cloud: Cloud, tmp_path: Path, role: str, which: str) -> None:
+    config = on_cloud(cloud, tmp_path).model_copy(update={"secret": SecretConfig(manager=cloud.names[which])})
     with cloud.server.acting_as(cloud.user(role)):
-        if "secret read" in ALLOWED[role]:
+        if f"{which} read" in ALLOWED[role]:
             assert from_manager(config)[0] == SECRET.encode()
         else:
             with pytest.raises(ConfigError, match="may not do secretsmanager:GetSecretValue on the secret arn:"):
                 from_manager(config)
 
 
+WORKSPACE = [name for name in CALLS if " workspace" in name and "workspace_key" not in name]
+SETTINGS = {f"{verb} workspace" for verb in ("versioning", "lifecycle", "replication", "drop")}
+READ = {f"{verb} workspace {FACES}" for verb in ("get", "get version")}
+LISTED = {"list workspace", "versions workspace", "uploads workspace"}
+
+
+CLEAR = {"EncryptedConnectionsOnly"}
+WHO = {"NobodyElseTouchesPersonalData", "NobodyElseListsPersonalData", "AdminsAloneChangeTheBucket"}
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A workspace's bucket under some statements of workspace-bucket.json, and users who ask for what is in it.
+
+    `role` has a role's document, `admin` and `outsider` all rights on the bucket that an account can give.
+    """
+
+    cloud: Cloud
+    role: Credentials
+    admin: Credentials
+    outsider: Credentials
+
+    def done_by(self, who: Credentials, tried: Collection[str] = WORKSPACE) -> set[str]:
+        """Of the calls on the workspace's bucket those that a user is not refused."""
+        return self.cloud.outcomes(who, tried)
+
+
 @pytest.fixture
-def guarded_workspace(s3: S3Server, request: pytest.FixtureRequest) -> tuple[Cloud, Credentials, Credentials]:
-    """A bucket under the named statements of workspace-bucket.json, a role of its own, and an outsider with rights."""
+def guarded(s3: S3Server, request: pytest.FixtureRequest) -> Guarded:
+    """The statements of the file without those that the test names: the test's server is reached in clear."""
     cloud = Cloud.made(s3)
-    name = f"scanner-of-{cloud.names['workspace_bucket']}"
-    role = cloud.user("scan", name=name)
-    text = (POLICIES / "workspace-bucket.json").read_text()
-    principals = json.dumps([f"arn:aws:iam::000000000000:user/{name}"])
     bucket = cloud.names["workspace_bucket"]
-    document = json.loads(Template(text).substitute(bucket=bucket, principals=principals))
-    document["Statement"] = [one for one in document["Statement"] if one["Sid"] in request.param]
+    every = policy(bucket, "s3:*")
+    role = cloud.user("scan", name=f"scan-{bucket}")
+    admin, outsider = s3.user(every, f"admin-{bucket}"), s3.user(every)
+    arns = {who: f"arn:aws:iam::000000000000:user/{who}-{bucket}" for who in ("scan", "admin")}
+    document = json.loads(
+        Template((POLICIES / "workspace-bucket.json").read_text()).substitute(
+            bucket=bucket,
+            principals=json.dumps([arns["scan"]]),
+            principals_and_admins=json.dumps([*arns.values()]),
+            admins=json.dumps([arns["admin"]]),
+        )
+    )
+    document["Statement"] = [one for one in document["Statement"] if one["Sid"] not in request.param]
     s3.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps(document))
-    return cloud, role, s3.user(policy("*", "s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"))
+    return Guarded(cloud, role, admin, outsider)
 
 
-@pytest.mark.parametrize("guarded_workspace", [{"NobodyElseTouchesPersonalData"}], indirect=True)
-def test_rights_of_ones_own_do_not_open_the_workspace(
-    guarded_workspace: tuple[Cloud, Credentials, Credentials],
-) -> None:
-    cloud, role, outsider = guarded_workspace
-    personal = named(("get", "put", "delete"), "workspace", KEYS["workspace"])
-    assert personal - named(("delete",), "workspace", KEYS["workspace"]) <= cloud.outcomes(role)
-    assert not personal & cloud.outcomes(outsider)
+@pytest.mark.parametrize("guarded", [CLEAR], indirect=True)
+def test_rights_of_ones_own_do_not_open_the_workspace(guarded: Guarded) -> None:
+    assert guarded.done_by(guarded.outsider) == set()
+    assert guarded.done_by(guarded.role) == ALLOWED["scan"] & set(WORKSPACE)
 
 
-@pytest.mark.parametrize("guarded_workspace", [{"EncryptedConnectionsOnly"}], indirect=True)
-def test_nobody_reaches_a_bucket_in_clear(guarded_workspace: tuple[Cloud, Credentials, Credentials]) -> None:
-    cloud, role, outsider = guarded_workspace
-    for who in (role, outsider):
-        assert not {name for name in cloud.outcomes(who) if "workspace" in name and "_key" not in name}
+@pytest.mark.parametrize("guarded", [CLEAR], indirect=True)
+def test_an_admin_changes_the_workspaces_bucket_and_reads_nothing_in_it(guarded: Guarded) -> None:
+    assert guarded.done_by(guarded.admin, SETTINGS | LISTED | READ) == SETTINGS | LISTED
+
+
+@pytest.mark.parametrize(
+    ("guarded", "opened"),
+    [
+        ({*CLEAR, "NobodyElseTouchesPersonalData"}, READ),
+        ({*CLEAR, "NobodyElseListsPersonalData"}, LISTED),
+        ({*CLEAR, "AdminsAloneChangeTheBucket"}, SETTINGS),
+    ],
+    indirect=["guarded"],
+)
+def test_each_statement_about_who_asks_is_needed(guarded: Guarded, opened: set[str]) -> None:
+    assert guarded.done_by(guarded.outsider, SETTINGS | LISTED | READ) == opened
+
+
+@pytest.mark.parametrize("guarded", [WHO], indirect=True)
+def test_nobody_reaches_a_bucket_in_clear(guarded: Guarded) -> None:
+    for who in (guarded.role, guarded.admin, guarded.outsider):
+        assert guarded.done_by(who) == set()
 
 
 def test_the_release_is_reached_encrypted_alone_too() -> None:
@@ -230,4 +286,6 @@ def test_the_release_is_reached_encrypted_alone_too() -> None:
 
 
 def _filled(name: str) -> str:
-    return Template((POLICIES / name).read_text()).substitute(bucket="b", principals="[]")
+    return Template((POLICIES / name).read_text()).substitute(
+        dict.fromkeys(("principals", "principals_and_admins", "admins"), "[]"), bucket="b"
+    )

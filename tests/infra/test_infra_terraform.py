@@ -23,7 +23,8 @@ PLANTED = {
     ),
     "trail.tf": ("trail   = local.trail_arn", "trail   = local.trial_arn", "local.trial_arn"),
     "alarms.tf": ("for_each       = local.alarms", "for_each       = local.alarm", "local.alarm "),
-    "outputs.tf": ("aws_secretsmanager_secret.job.arn", "aws_secretsmanager_secret.jobs.arn", "jobs"),
+    "network.tf": ('resource "aws_security_group" "cluster"', 'resource "aws_security_group" "other"', "of their own"),
+    "outputs.tf": ("aws_secretsmanager_secret.job :", "aws_secretsmanager_secret.jobs :", "jobs"),
     "policies/scan.json": ('"s3:PutObject", ', '"s3:*", ', "whatever"),
     "policies/render.json": ("${workspace_key}", "${workspace_kee}", "workspace_kee"),
     "policies/review.json": ("${secret_key}", "${secret_kee}", "secret_kee"),
@@ -63,6 +64,58 @@ def test_a_planted_mistake_is_found(name: str, tmp_path: Path) -> None:
 )
 def test_a_workspace_that_would_keep_personal_data_is_found(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert any(said in one for one in hcl.problems(planted(tmp_path, "buckets.tf", old, new)))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("render", "${release_bucket}/${release_prefix}/*", "${release_bucket}/*", "reaches other releases"),
+        ("scan", "${workspace_prefix}/.anonlib-*", "*/.anonlib-*", "reaches other releases"),
+        ("verify", ',\n      "Condition": {"StringLike": {"s3:prefix": "${release_prefix}/*"}}', "", "lists other"),
+        ("audit", '"s3:prefix": "${workspace_prefix}/*"', '"s3:prefix": "*"', "lists other"),
+        ("head", ',\n      "Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}}', "", "takes over"),
+        ("head", '"aws:ResourceTag/ray-cluster-name": "${cluster}"},', '"aws:RequestedRegion": "x"},', "takes over"),
+        ("head", "aws:RequestTag/ray-cluster-name", "aws:RequestTag/Name", "nothing marks"),
+        (
+            "head",
+            '"Action": "ec2:TerminateInstances"',
+            '"Action": ["ec2:RunInstances", "ec2:StopInstances"]',
+            "nothing marks",
+        ),
+        (
+            "head",
+            '"StringEquals": {"ec2:CreateAction": "RunInstances"}',
+            '"Null": {"ec2:CreateAction": "false"}',
+            "takes",
+        ),
+        ("head", '"Action": "ec2:Describe*"', '"Action": "ec2:StopInstances"', "ends machines of others"),
+        ("workspace-bucket", '"s3:ListBucket*"', '"s3:ListBucketVersions"', "leaves s3:ListBucket to"),
+        ("workspace-bucket", '"s3:GetObject*"', '"s3:GetObject"', "leaves s3:GetObjectVersion to"),
+        ("workspace-bucket", '"s3:DeleteObject*"', '"s3:DeleteObject"', "leaves s3:DeleteObjectVersion to"),
+        ("workspace-bucket", '"s3:PutBucket*", ', "", "leaves s3:PutBucketPolicy to"),
+        ("workspace-bucket", ', "s3:Put*Configuration"', "", "leaves s3:PutReplicationConfiguration to"),
+    ],
+)
+def test_a_policy_that_reaches_further_than_its_run_is_found(
+    tmp_path: Path, name: str, old: str, new: str, said: str
+) -> None:
+    found = hcl.problems(planted(tmp_path, f"policies/{name}.json", old, new))
+    assert any(said in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("network.tf", "cidr_ipv4         = each.value", 'cidr_ipv4         = "0.0.0.0/0"\n  x = 1', "nobody gave"),
+        ("network.tf", "  from_port         = 22\n", "  from_port         = 0\n", "another port than 22"),
+        ("network.tf", "  from_port         = 443\n", "  from_port         = 0\n", "another port than 443"),
+        ("network.tf", "referenced_security_group_id = aws_security_group.cluster[0].id", "", "names no peer"),
+        ("network.tf", "  vpc_id      = var.vpc\n", "  vpc_id      = var.vpc\n  egress {}\n", "not looked at"),
+        ("variables.tf", 'can(regex("/(1[6-9]', 'can(regex("/(0|1[6-9]', "everyone may be let in"),
+    ],
+)
+def test_a_network_that_lets_strangers_in_is_found(tmp_path: Path, name: str, old: str, new: str, said: str) -> None:
+    assert any(said in one for one in hcl.problems(planted(tmp_path, name, old, new)))
 
 
 def planted(folder: Path, name: str, old: str, new: str) -> Path:

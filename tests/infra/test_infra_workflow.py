@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
@@ -28,11 +32,71 @@ PLANTED = {
 }
 
 
+PINNED = {
+    "a package in whatever version there is": ("--constraint $(PINS) torch", "torch", "constrains nothing"),
+    "a build by any setuptools": ("--no-build-isolation ", "", "builds anonlib with"),
+    "pins that nobody has": ("PINS   ?= constraints.txt", "PINS   ?= pins.txt", "does not exist"),
+}
+
+
+def loose(root: Path) -> list[str]:
+    """Sentences about what `make` would install in whatever version there is; none if all is pinned."""
+    makefile = (root / "Makefile").read_text()
+    pins = re.search(r"^PINS +\?= (\S+)$", makefile, re.MULTILINE)
+    found = []
+    for command in re.findall(r"pip install (.*)", makefile):
+        named = re.search(r"--constraint (\S+)", command)
+        file = "" if named is None else named[1].replace("$(PINS)", pins[1] if pins else "")
+        if named is None:
+            found.append(f"pip install {command} constrains nothing")
+        elif not (root / file).is_file():
+            found.append(f"{file} does not exist")
+        if "-e " in command and "--no-build-isolation" not in command:
+            found.append("pip fetches what it builds anonlib with, in whatever version there is")
+    return found
+
+
+def unpinned(root: Path) -> list[str]:
+    """The project's own needs that constraints.txt does not hold in a version that pyproject.toml accepts."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    groups = ("cluster", "notebooks", "report", "review", "dev")
+    needs = [*project["dependencies"], *(need for name in groups for need in project["optional-dependencies"][name])]
+    lines = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+    wanted = [one for one in map(Requirement, needs) if one.name != "anonlib"]
+    return [str(one) for one in wanted if not one.specifier.contains(pins.get(canonicalize_name(one.name), "0"))]
+
+
 def audited(file: Path) -> tuple[int, str]:
     """zizmor's exit code and what it says; it asks no network."""
     command = [ZIZMOR, "--offline", "--no-progress", "--persona=pedantic", "--format=plain", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout + done.stderr
+
+
+def test_make_installs_pinned_versions_alone() -> None:
+    assert loose(ROOT) == [] and unpinned(ROOT) == []
+
+
+@pytest.mark.parametrize("mistake", PINNED)
+def test_a_loose_install_is_found(mistake: str, tmp_path: Path) -> None:
+    old, new, said = PINNED[mistake]
+    text = (ROOT / "Makefile").read_text()
+    assert old in text
+    (tmp_path / "Makefile").write_text(text.replace(old, new))
+    for name in ("constraints.txt", "tests/infra/checkov.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert any(said in one for one in loose(tmp_path)), loose(tmp_path)
+
+
+@pytest.mark.parametrize(("old", "new"), [("\nboto3==", "\n# boto3=="), ("\nray==2.60.0", "\nray==2.40.0")])
+def test_a_need_that_is_not_pinned_is_found(tmp_path: Path, old: str, new: str) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    text = (ROOT / "constraints.txt").read_text()
+    assert old in text
+    (tmp_path / "constraints.txt").write_text(text.replace(old, new))
+    assert unpinned(tmp_path)
 
 
 def test_zizmor_finds_nothing() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from witness import new_namespace, refused
 
 from anonlib.config import ConfigError, RayConfig
 from anonlib.pipeline import patience
@@ -114,3 +119,40 @@ def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyP
     outcomes = list(in_waves(Counted(), Stage, [f"u{one}" for one in range(8)], WORK))
     assert [one.unit for one in outcomes] == [f"u{one}" for one in range(8)]
     assert held == [3, 3, 2]
+
+
+OWN = """
+import json, os, sys
+if "before" in sys.argv:
+    import ray
+from anonlib.config import RayConfig
+from anonlib.pipeline.runner import start
+ray = start(RayConfig(actors=1))
+import grpc
+with grpc.insecure_channel(ray.get_runtime_context().gcs_address) as channel:
+    try:
+        channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=10)
+        print("anybody is answered")
+    except grpc.RpcError as error:
+        print(error.code().name)
+
+@ray.remote
+def known():
+    return "RAY_AUTH_TOKEN" in os.environ
+
+print("RAY_AUTH_TOKEN" in os.environ, ray.get(known.remote()))
+"""
+
+
+@pytest.mark.skipif(refused() is not None, reason=refused() or "")
+@pytest.mark.parametrize("imported", ["before", "by the runner"])
+def test_a_ray_of_our_own_asks_for_a_token_that_is_in_no_file(tmp_path: Path, imported: str) -> None:
+    """Also where Ray was told to ask for none, or had read its settings before."""
+    here = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, "-c", OWN, imported]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [*new_namespace(), *here], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.splitlines() == ["UNAUTHENTICATED", "False True"], done.stdout + done.stderr
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))

@@ -1,0 +1,152 @@
+"""The head of infra/aws/cluster.yaml starts, names and ends the machines of its own cluster, and touches no other.
+
+The evaluator of the tests' server judges every right that AWS asks for. The server itself is not called: to start a
+machine AWS asks for several rights, by resource and by tag, and the server's EC2 asks for one and knows no tags.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from string import Template
+from typing import Any
+
+import pytest
+from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_document
+from policies import POLICIES
+from s3server import REGION
+
+ACCOUNT, CLUSTER = "000000000000", "anonlib"
+WORKER_ROLE = f"arn:aws:iam::{ACCOUNT}:role/anonlib-job"
+HERE = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
+MACHINE = f"{HERE}:instance/i-1"
+MADE_OF = (
+    f"arn:aws:ec2:{REGION}::image/ami-1",
+    *(f"{HERE}:{one}" for one in ("key-pair/k", "network-interface/e", "security-group/sg-1", "subnet/s")),
+    *(f"{HERE}:{one}" for one in ("spot-instances-request/r", "volume/v")),
+)
+
+
+@dataclass(frozen=True)
+class Right:
+    """One question that AWS puts to the policy: an action on a resource, with what it knows of the request."""
+
+    action: str
+    resource: str
+    known: dict[str, Any]
+
+
+def start(cluster: str | None, image: str = MADE_OF[0], machine: str = MACHINE) -> list[Right]:
+    """RunInstances with the tags that Ray gives (TagSpecifications), or without any."""
+    tags = {} if cluster is None else {"ray-cluster-name": cluster, "ray-node-kind": "worker", "Name": "a"}
+    known = {f"aws:requesttag/{name}": value for name, value in tags.items()} | {"aws:tagkeys": [*tags]}
+    asked = [Right("ec2:RunInstances", machine, known)]
+    asked += [Right("ec2:RunInstances", one, {}) for one in (image, *MADE_OF[1:])]
+    return asked + [Right("ec2:CreateTags", machine, known | {"ec2:createaction": "RunInstances"})] * bool(tags)
+
+
+def name(of: str, **tags: str) -> list[Right]:
+    """CreateTags on a machine of a cluster, as Ray's autoscaler does while it sets a machine up."""
+    tags = {key.replace("_", "-"): value for key, value in tags.items()}
+    known = {f"aws:requesttag/{key}": value for key, value in tags.items()} | {"aws:tagkeys": [*tags]}
+    return [Right("ec2:CreateTags", MACHINE, known | {"aws:resourcetag/ray-cluster-name": of})]
+
+
+def on_machine(action: str, of: str) -> list[Right]:
+    return [Right(f"ec2:{action}", MACHINE, {"aws:resourcetag/ray-cluster-name": of})]
+
+
+def give(role: str, to: str = "ec2.amazonaws.com") -> list[Right]:
+    return [Right("iam:PassRole", role, {"iam:passedtoservice": to})]
+
+
+NEEDED = {
+    "see machines": [Right("ec2:DescribeInstances", "*", {})],
+    "start a worker": start(CLUSTER),
+    "say how a worker is": name(CLUSTER, ray_node_status="up-to-date"),
+    "end a worker": on_machine("TerminateInstances", CLUSTER),
+    "give a worker its role": give(WORKER_ROLE),
+}
+REFUSED = {
+    "start a machine that is in no cluster": start(None),
+    "start a machine of another cluster": start("theirs"),
+    "start a machine in another region": start(CLUSTER, machine=MACHINE.replace(REGION, "eu-west-9")),
+    "take over a machine of another cluster": name("theirs", ray_cluster_name=CLUSTER),
+    "take over a machine of no cluster": [
+        Right(
+            "ec2:CreateTags", MACHINE, {"aws:requesttag/ray-cluster-name": CLUSTER, "aws:tagkeys": ["ray-cluster-name"]}
+        )
+    ],
+    "hand a worker to another cluster": name(CLUSTER, ray_cluster_name="theirs"),
+    "give a worker another owner": name(CLUSTER, owner="me"),
+    "name a volume": [Right("ec2:CreateTags", MADE_OF[-1], {"aws:resourcetag/ray-cluster-name": CLUSTER})],
+    "end a machine of another cluster": on_machine("TerminateInstances", "theirs"),
+    "stop a worker, with what is on its disk": on_machine("StopInstances", CLUSTER),
+    "give a worker a mightier role": give("arn:aws:iam::000000000000:role/admin"),
+    "give the role to a function": give(WORKER_ROLE, "lambda.amazonaws.com"),
+    "change what reaches the machines": [Right("ec2:AuthorizeSecurityGroupIngress", MADE_OF[3], {})],
+}
+NAMES = '"Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}}'
+PLANTED = {
+    "tags without a condition": (f",\n      {NAMES}", "", "take over a machine of another cluster"),
+    "tags of machines that run": (
+        '"ec2:CreateAction": "RunInstances"',
+        '"aws:RequestedRegion": "us-east-1"',
+        "take over",
+    ),
+    "any other tag": ('["ray-*", "Name"]', '["*"]', "give a worker another owner"),
+    "a tag of another cluster": (
+        '"StringEqualsIfExists": {"aws:RequestTag/ray-cluster-name": "${cluster}"},',
+        "",
+        "hand a",
+    ),
+    "machines of no cluster": (
+        '"aws:RequestTag/ray-cluster-name": "${cluster}"}}',
+        '"aws:RequestedRegion": "us-east-1"}}',
+        "start",
+    ),
+    "ends everything": (
+        '"Condition": {"StringEquals": {"aws:ResourceTag',
+        '"Condition": {"StringLike": {"aws:PrincipalArn": "*"}, "Null": {"aws:ResourceTag',
+        "end a machine",
+    ),
+    "any role": ('"Resource": "${worker_role}"', '"Resource": "*"', "mightier role"),
+}
+
+
+def document(text: str | None = None) -> dict[str, Any]:
+    """head.json filled in with the test's names; `text` stands in for the file."""
+    text = (POLICIES / "head.json").read_text() if text is None else text
+    filled = Template(text).substitute(region=REGION, account=ACCOUNT, worker_role=WORKER_ROLE, cluster=CLUSTER)
+    return dict(json.loads(filled))
+
+
+def done(policy: dict[str, Any]) -> set[str]:
+    """The calls of which every right is given."""
+    statements = [parse_policy_document(policy)]
+
+    def given(right: Right) -> bool:
+        asked = EvalContext(
+            principal_arn=f"arn:aws:iam::{ACCOUNT}:role/anonlib-head",
+            principal_type="AssumedRole",
+            principal_account=ACCOUNT,
+            action=right.action,
+            resource_arn=right.resource,
+            region=REGION,
+            service_context=right.known,
+        )
+        return bool(evaluate(asked, statements).decision == "Allow")
+
+    return {call for call, rights in (NEEDED | REFUSED).items() if all(map(given, rights))}
+
+
+def test_the_head_may_do_what_rays_autoscaler_does_to_its_own_machines_and_no_more() -> None:
+    assert done(document()) == set(NEEDED)
+
+
+@pytest.mark.parametrize("mistake", PLANTED)
+def test_a_wider_right_of_the_head_is_noticed(mistake: str) -> None:
+    old, new, said = PLANTED[mistake]
+    text = (POLICIES / "head.json").read_text()
+    assert old in text
+    assert any(said in one for one in done(document(text.replace(old, new))) - set(NEEDED))

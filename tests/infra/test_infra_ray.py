@@ -1,0 +1,53 @@
+"""A Ray head that infra/aws/cluster.yaml starts does nothing without its token, and no job joins one that would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import missing
+from witness import new_namespace, refused
+
+HEAD = Path(__file__).with_name("ray_head.py")
+
+pytestmark = pytest.mark.skipif((missing() or refused()) is not None, reason=missing() or refused() or "")
+
+
+@contextmanager
+def answers_of(mode: str) -> Iterator[dict[str, Any]]:
+    """What a head answers that is started in this mode; it ends with its namespace, before the block begins."""
+    # Not below a test's folder: the path of a socket may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        alone = ["--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, str(HEAD), folder, mode]
+        done = subprocess.run(
+            [*new_namespace(), *alone], env=dict(os.environ), capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_head_as_we_start_it_refuses_a_job_without_its_token() -> None:
+    with answers_of("as-shipped") as answers:
+        assert answers["post"] == [401, 403, 200]
+        assert answers["files"] == [] and answers["metrics"] == 200, "Prometheus sends no token"
+        assert answers["job of the head"] == "joined 1 None"
+        for who in ("job without a token", "job with another token"):
+            assert "was not joined" in answers[who] and answers[who].splitlines()[-1].endswith("names"), answers[who]
+
+
+def test_a_job_leaves_a_head_that_asks_for_no_token_unless_told_to_accept_it() -> None:
+    with answers_of("without-token") as answers:
+        assert answers["post"] == [200, 200, 200], "the planted head is not open, so nothing was shown"
+        assert "was not joined" in answers["job without a token"]
+        assert "has no authentication" in answers["job with another token"]
+        assert answers["job with another token"].endswith("accept that by RAY_AUTH_MODE=disabled")
+        joined, warned = answers["job that accepts it"].splitlines()
+        assert joined == "joined 1 None" and warned.endswith("(RAY_AUTH_MODE=disabled accepts that)")
