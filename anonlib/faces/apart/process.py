@@ -2,14 +2,16 @@
 
 What comes back is pixels and a few numbers and words, each checked: a process that parsed a stranger's file is not
 trusted, so nothing of it is unpickled and its memory is copied, never used in place. It gets an empty environment,
-so there is no secret in it to be read. Pixels come through a memfd (memfd_create(2)), which is sealed, so that it
-cannot shrink under the reader, and needs no room in /dev/shm.
+confines itself (sandbox.py), and this process, which does hold secrets, is made undumpable before it starts one.
+Pixels come through a memfd (memfd_create(2)), which is sealed, so that it cannot shrink under the reader, and needs no
+room in /dev/shm.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import mmap
 import os
 import signal
@@ -17,16 +19,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from anonlib.faces.apart.child import ANSWER, OUT_OF_MEMORY, READY, REQUEST, shared_bytes
+from anonlib.faces.apart.child import ANSWER, OUT_OF_MEMORY, READY, READY_WORD, REQUEST, shared_bytes
+from anonlib.faces.apart.sandbox import LAYERS, NEEDED, make_undumpable
 from anonlib.faces.image import ICC_LIMIT, ImageFormat, ImageProblem, Picture
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.faces.apart.child import main; main()"
@@ -66,11 +70,20 @@ class _Described(BaseModel):
     width: int = Field(ge=1)
 
 
-_ANSWERS: TypeAdapter[str | _Described] = TypeAdapter(Annotated[str, Field(max_length=300)] | _Described)
+_Problem = Annotated[str, Field(max_length=300)]
+_PICTURES: TypeAdapter[str | _Described] = TypeAdapter(_Problem | _Described)
+_COUNTS: TypeAdapter[str | int] = TypeAdapter(_Problem | Annotated[int, Field(ge=0, lt=1 << 40, strict=True)])
+_Told = TypeVar("_Told")
+_Found = TypeVar("_Found", Picture, int)
 
 
 class DecoderProcess:
-    """A started process for photos of up to `max_mpx` megapixels, each in up to `seconds`; for one caller at a time."""
+    """A started process for photos of up to `max_mpx` megapixels, each in up to `seconds`; for one caller at a time.
+
+    `layers` are those of the sandbox that its kernel granted; raises NoDecoder where one is missing that is NEEDED.
+    """
+
+    layers: tuple[str, ...] = ()
 
     def __init__(self, max_mpx: float, seconds: float, program: Sequence[str] | None = None) -> None:
         self.max_mpx, self.seconds = max_mpx, seconds
@@ -84,6 +97,7 @@ class DecoderProcess:
 
     def _start(self, program: Sequence[str]) -> None:
         size = shared_bytes(self.max_mpx)
+        make_undumpable()
         shared = os.memfd_create("anonlib-photo", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._channel, theirs = socket.socketpair()
         try:
@@ -110,17 +124,26 @@ class DecoderProcess:
     def _wait_until_ready(self) -> None:
         complaints = self._process.stderr
         assert complaints is not None
-        try:
-            ready = self._received(len(READY), time.monotonic() + _START_SECONDS) == READY
-        except OSError:
-            ready = False
-        if not ready:
+        word, granted = b"", 0
+        with suppress(OSError):
+            word, granted = READY.unpack(self._received(READY.size, time.monotonic() + _START_SECONDS))
+        if word != READY_WORD:
             self._process.kill()
             said = complaints.read(1 << 16).decode(errors="replace").split("\n")
             self.close()
             last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
             raise NoDecoder(f"the process that decodes photos cannot be started: {last[:200]}")
         complaints.close()
+        self.layers = tuple(layer for number, layer in enumerate(LAYERS) if granted >> number & 1)
+        missing = tuple(layer for layer in LAYERS if layer not in self.layers)
+        if NEEDED.intersection(missing):
+            self.close()
+            raise NoDecoder(
+                f"the process that decodes photos cannot be confined: this kernel does not grant {', '.join(missing)}; "
+                "run on Linux on x86_64 or aarch64 where seccomp filters are allowed"
+            )
+        if missing:
+            _warn_of(missing)
 
     @property
     def ready(self) -> bool:
@@ -129,19 +152,34 @@ class DecoderProcess:
 
     def decode(self, data: bytes, least_side: int | None) -> Picture:
         """The Picture of a file; raises ImageProblem, and Died after which it must not be used again."""
+        return self._asked(data, least_side, False, _PICTURES, self._picture)
+
+    def header_bytes(self, data: bytes, least_side: int | None) -> int:
+        """`image.decoded_bytes` of a file; raises as decode."""
+        return self._asked(data, least_side, True, _COUNTS, lambda count, icc: count)
+
+    def _asked(
+        self,
+        data: bytes,
+        least_side: int | None,
+        header_only: bool,
+        answers: TypeAdapter[str | _Told],
+        believe: Callable[[_Told, bytes], _Found],
+    ) -> _Found:
+        """What `believe` makes of its answer and colour profile, unless it answers with a problem."""
         self._busy, deadline = True, time.monotonic() + self.seconds
-        request = REQUEST.pack(len(data), -1 if least_side is None else least_side)
+        found: _Found | str
         try:
             self._channel.settimeout(self.seconds)
-            self._channel.sendall(request + data)
+            self._channel.sendall(REQUEST.pack(len(data), -1 if least_side is None else least_side, header_only) + data)
             size, profile = ANSWER.unpack(self._received(ANSWER.size, deadline))
             if size > _MOST_JSON or profile > ICC_LIMIT:
                 raise ValueError(f"{size} and {profile} bytes")
-            answer = _ANSWERS.validate_json(self._received(size, deadline))
+            answer = answers.validate_json(self._received(size, deadline))
             icc = self._received(profile, deadline)
             if self._unread:
                 raise ValueError("more than an answer")
-            picture = _shown(answer) if isinstance(answer, str) else self._picture(answer, icc or None)
+            found = _shown(answer) if isinstance(answer, str) else believe(answer, icc)
         except TimeoutError:
             raise ImageProblem(self._too_long) from None
         except OSError:
@@ -149,9 +187,9 @@ class DecoderProcess:
         except ValueError:  # pydantic's ValidationError is one
             raise Died("decoding it made the decoder answer with what is no photo") from None
         self._busy, self.used = False, True
-        if isinstance(picture, str):
-            raise ImageProblem(picture)
-        return picture
+        if isinstance(found, str):
+            raise ImageProblem(found)
+        return found
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -166,7 +204,7 @@ class DecoderProcess:
     def _too_long(self) -> str:
         return f"decoding it took longer than {self.seconds:g} s (limits.image_seconds)"
 
-    def _picture(self, told: _Described, icc: bytes | None) -> Picture:
+    def _picture(self, told: _Described, icc: bytes) -> Picture:
         """Checked against what was asked for, and copied; raises ValueError."""
         pixels = told.rows * told.columns
         if told.rows > told.height or told.columns > told.width or told.height * told.width > self.max_mpx * 1e6:
@@ -177,7 +215,7 @@ class DecoderProcess:
         alpha = self._copied(3 * pixels, (told.rows, told.columns)) if told.alpha else None
         if 3 * pixels > _KEPT_BYTES:
             self._shared.madvise(mmap.MADV_REMOVE)
-        return Picture(rgb, alpha, told.format, icc, told.stripped, told.notes, (told.height, told.width))
+        return Picture(rgb, alpha, told.format, icc or None, told.stripped, told.notes, (told.height, told.width))
 
     def _copied(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         count = int(np.prod(shape))
@@ -209,6 +247,15 @@ class DecoderProcess:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
             return Died(f"decoding it crashed the decoder (signal {name})", from_outside=-code in _FROM_OUTSIDE)
         return Died(f"decoding it ended the decoder (exit code {code})")
+
+
+@cache
+def _warn_of(missing: tuple[str, ...]) -> None:
+    """Once a process."""
+    logging.getLogger(__name__).warning(
+        "Photos are decoded in processes that this kernel confines without: %s (see `anonlib doctor`).",
+        ", ".join(missing),
+    )
 
 
 def _shown(words: str) -> str:
