@@ -11,16 +11,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import photos
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 _ZEROS = bytes(1 << 20)
 _MEASURE = """
-import resource, sys
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+import sys
+def peak():
+    # Not getrusage's ru_maxrss, which a process takes over from the one that started it.
+    with open("/proc/self/status") as status: return int(status.read().partition("VmHWM:")[2].split()[0]) / 1024
 """
 
 
 def peak_of(code: str, *arguments: object) -> tuple[str, float]:
-    """What `code` prints in a fresh Python, and its peak of resident memory in MiB without that of decoder processes."""
+    """What `code` prints in a fresh Python, and its peak of resident memory in MiB, decoder processes not counted."""
     whole = f"{_MEASURE}{code}\nprint(peak())"
     done = subprocess.run(
         [sys.executable, "-c", whole, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
@@ -33,7 +37,7 @@ def peak_of(code: str, *arguments: object) -> tuple[str, float]:
 def gzipped(path: Path, parts: Iterable[bytes]) -> Path:
     """A gzip file of these parts, which need not be in memory together."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wb", compresslevel=9) as stream:
+    with gzip.open(path, "wb", compresslevel=6) as stream:
         for part in parts:
             stream.write(part)
     return path
@@ -61,11 +65,11 @@ def photo_members(name: str) -> bytes:
     return out.getvalue()[: 512 + -(-len(content) // 512) * 512]
 
 
-def long_header_tar(path: Path, kind: bytes, mebibytes: int = 1024) -> Path:
-    """A photo, then an extended header (tarfile.XHDTYPE, GNUTYPE_LONGNAME, ...) of so many MiB."""
+def long_header_tar(path: Path, kind: bytes, mebibytes: int = 256) -> Path:
+    """Two photos, then an extended header (tarfile.XHDTYPE, GNUTYPE_LONGNAME, ...) of so many MiB."""
     size = mebibytes << 20
-    parts = (photo_members("first"), header("long", size, kind), *zeros(mebibytes), header("b.jpg", 0), bytes(1024))
-    return gzipped(path, parts)
+    bomb = (header("long", size, kind), *zeros(mebibytes), header("b.jpg", 0), bytes(1024))
+    return gzipped(path, (photo_members("first"), photo_members("second"), *bomb))
 
 
 def fat_sample_tar(path: Path, members: int = 4, mebibytes: int = 256) -> Path:
@@ -81,9 +85,9 @@ def fat_sample_tar(path: Path, members: int = 4, mebibytes: int = 256) -> Path:
 
 
 def endless_tar(path: Path, mebibytes: int) -> Path:
-    """A photo, then a member that is longer than any sample, all zeros."""
-    parts = (photo_members("first"), header("endless.jpg", mebibytes << 20), *zeros(mebibytes), bytes(1024))
-    return gzipped(path, parts)
+    """Two photos, then a member that is longer than any sample, all zeros."""
+    bomb = (header("endless.jpg", mebibytes << 20), *zeros(mebibytes), bytes(1024))
+    return gzipped(path, (photo_members("first"), photo_members("second"), *bomb))
 
 
 def crowded_jpeg(segments: int = 4_000_000) -> bytes:
@@ -96,3 +100,12 @@ def chatty_gif(comments: int = 4_000_000) -> bytes:
     data = photos.encoded(photos.nobody()[:32, :32], "GIF")
     colours = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
     return data[:colours] + b"\x21\xfe\x01x\x00" * comments + data[colours:]
+
+
+def dictionary_parquet(path: Path, rows: int = 64, mebibytes: int = 64) -> Path:
+    """Rows that all have the same image of so many MiB, which is in the file once, and compressed."""
+    image = pa.array([bytes(mebibytes << 20)], pa.binary())
+    same = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": same}), path, compression="zstd", store_schema=False)
+    return path

@@ -15,7 +15,7 @@ _PIDFD_OPEN = 434
 
 
 def attempts(secret: str, port: int, folder: str) -> list[str]:
-    """Names of what worked, with a `secret` file, a listening `port` of 127.0.0.1 and a `folder` that can be written."""
+    """Names of what worked: on a `secret` file, a listening `port` of 127.0.0.1 and a `folder` that can be written."""
     parent, here = os.getppid(), Path(folder)
     tries: dict[str, Callable[[], object]] = {
         "environment of the parent": lambda: _first(f"/proc/{parent}/environ"),

@@ -1,10 +1,10 @@
 """What a decoder process gives up once its libraries are loaded: files, network, other processes and memory dumps.
 
-A file that takes a C library over has what its process has. Five layers, each enough against a part of it, so that an
-error in one is not the end: the process is not dumpable (prctl(2)), has no capabilities, lies in a user and network
-namespace of its own (unshare(2)), may open no file (Landlock, landlock(7)), and may call little more than read, write
-and memory (seccomp(2), an allow-list). All of it is plain system calls, so it needs no library beside libc. The limits
-of setrlimit(2) are `child`'s.
+A file that takes a C library over has what its process has. The layers overlap, so that an error in one leaves another:
+the process is not dumpable (prctl(2)), has no capabilities, lies in a user and network namespace of its own
+(unshare(2)), may open no file (landlock(7)), and may call little more than read, write and memory (seccomp(2), an
+allow-list). All of it is plain system calls, so it needs no library beside libc. The limits of setrlimit(2) are
+`child`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import platform
 import struct
 
 LAYERS = ("undumpable", "capabilities", "namespaces", "landlock", "seccomp")
-"""In the order in which they are taken."""
 NEEDED = frozenset({"undumpable", "seccomp"})
 """Without these no photo is decoded: every Linux with a filter for its architecture has them."""
 
