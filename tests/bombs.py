@@ -35,9 +35,9 @@ def peak_of(code: str, *arguments: object) -> tuple[str, float]:
 
 
 def gzipped(path: Path, parts: Iterable[bytes]) -> Path:
-    """A gzip file of these parts, which need not be in memory together."""
+    """A gzip file of these parts, as our writer packs; they need not be in memory together."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wb", compresslevel=6) as stream:
+    with path.open("wb") as packed, gzip.GzipFile("", "wb", 6, packed, mtime=0) as stream:
         for part in parts:
             stream.write(part)
     return path

@@ -222,6 +222,7 @@ class Job:
             "synthesis": self.config.method.name in SYNTHESIS_METHODS,
             "keep_fields": list(self.config.keep_fields),
             "rekeyed": self.config.rekey,
+            "promised": self.config.policy.promised,
             "shards": [shard.shard_id for shard in self.shards],
             "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names}
             | {name: {"sha256": file.digest, "licence": file.terms} for name, file in self.files.items()},
