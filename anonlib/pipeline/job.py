@@ -29,7 +29,7 @@ from anonlib.pipeline.decoding import DECODER, read_decoder, terms_of
 from anonlib.pipeline.desk import MakeStage
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import MethodFile, read_lent
-from anonlib.pipeline.lost import give_up
+from anonlib.pipeline.lost import UNSCANNED, give_up, lose, lost_in
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.patience import patiently
 from anonlib.pipeline.photo import METHOD_VERSION
@@ -50,7 +50,7 @@ from anonlib.pipeline.places import (
 from anonlib.pipeline.plan import Plan, PlanStage
 from anonlib.pipeline.render import RenderStage
 from anonlib.pipeline.reviewed import Standing
-from anonlib.pipeline.rounds import ROUNDS, Report, Round, Rounds, Unit
+from anonlib.pipeline.rounds import DIED, ROUNDS, Report, Round, Rounds, Unit
 from anonlib.pipeline.runner import Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
 from anonlib.pipeline.secret import bind, open_in_worker, open_pinned
@@ -113,13 +113,20 @@ class Job:
         return self.render(plan)
 
     def scan(self) -> None:
-        """faces/ and images/ of every shard; a shard that fails three times has its error raised."""
+        """faces/ and images/ of every shard; one that fails three times is lost as a whole, and the others go on.
+
+        Raises JobError where the place failed: if workers died of every shard, it is not the shards.
+        """
         key = self.scan_key
         models = {name: model_bytes(name) for name in scan_models(self.config)}
         make = partial(ScanStage, self.config, self.dataset, self.places, key, models)
-        failed = self._rounds("scan", key, make, self.shards, scan_room(self.places, key).done, _shard_id)
-        if failed:
+        room = scan_room(self.places, key)
+        failed = self._rounds("scan", key, make, self.shards, room.done, _shard_id)
+        if len(failed) == len(self.shards) and DIED in failed.values():
             raise JobError(_first("scanning", failed))
+        for shard in self.shards:
+            if shard.shard_id in failed:
+                lose(shard, failed[shard.shard_id], room)
 
     def make_plan(self) -> Plan:
         """Subjects, classes, assignments and surrogates; needs a finished scan."""
@@ -164,7 +171,10 @@ class Job:
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         check = self.keyring.check()
         make = partial(_make_render, self._for_workers, self.dataset, self.places, keys, models, standing, check)
-        failed = self._rounds("render", run_key, make, self.shards, room.done, _shard_id)
+        lost = lost_in(scan_room(self.places, self.scan_key))
+        scanned = [shard for shard in self.shards if shard.shard_id not in lost]
+        failed = self._rounds("render", run_key, make, scanned, room.done, _shard_id)
+        failed |= dict.fromkeys(lost - room.done(), UNSCANNED)
         for shard in self.shards:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id], standing)

@@ -210,6 +210,11 @@ def test_what_is_no_file_is_named_and_not_opened(what: str, forger: Forger) -> N
         check(forger.root)
 
 
+def test_an_empty_folder_that_an_earlier_anonlib_left_is_no_lie(forger: Forger) -> None:
+    forger.path("withdrawn").mkdir()
+    assert check(forger.root).files
+
+
 @pytest.mark.parametrize("name", ["certificate.json", "run.json", MANIFEST, TAR])
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(name: str, forger: Forger) -> None:
     forger.path(name).unlink()
