@@ -37,7 +37,7 @@ class Note(BaseModel):
     anonlib: str
     run: str
     method: dict[str, Any]
-    synthesis: bool
+    synthesis: bool = False
     keep_fields: list[str]
     rekeyed: bool
     shards: list[str]
