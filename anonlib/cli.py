@@ -1,7 +1,7 @@
 """The command `anonlib`: parses, calls, prints. What it calls is imported inside each command, so that help is instant.
 
 Every key of a job file has a flag (flags.py); a flag wins over the file. Exit codes: 0 all done, 3 something is
-quarantined, 4 an audit failed its policy, 1 it could not go on, 2 wrong usage, 130 interrupted.
+quarantined, 4 an audit failed its policy or is missing, 1 it could not go on, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -220,7 +220,10 @@ def verify(
     endpoint_url: Annotated[str | None, typer.Option("--endpoint-url", help="An S3 server that is not AWS.")] = None,
     region: Annotated[str | None, typer.Option("--region", help="The region of the bucket.")] = None,
 ) -> None:
-    """Check a release against its certificate, with nothing but the release; exit code 1 names the first lie."""
+    """Check a release against its certificate, with nothing but the release.
+
+    Exit code 1 names the first lie; 4: its audit failed, or is missing although it was promised.
+    """
     from anonlib.audit.verify import verify as check
     from anonlib.console import guarded, print_verified
     from anonlib.storage import StorageOptions, open_storage
@@ -228,6 +231,7 @@ def verify(
     with guarded():
         found = check(open_storage(output, StorageOptions(endpoint_url=endpoint_url, region=region)), key)
     print_verified(found)
+    raise typer.Exit(0 if found.audit_stands else 4)
 
 
 @app.command("fit-decoder")

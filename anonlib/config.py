@@ -127,7 +127,8 @@ class PolicyConfig(_Frozen):
     `excess`: how much more often any attacker may name or verify people than if every face were a flat ellipse, since
     what hair, clothes and place give away is no method's. `missed`: the share of images in which a second look may
     find a face that was left as it was. `reviewed`: how many images a person must have judged, and `reviewed_upper`
-    the Clopper-Pearson bound that they must reach. `kept`: the least value of measures of utility, by name. Nothing
+    the Clopper-Pearson bound that they must reach. `kept`: the least value of measures of utility, by name. `promised`:
+    the release says that it is audited, so `anonlib verify` ends with exit code 4 where the audit is missing. Nothing
     here asks whether leaks are allowed, or a certificate that does not hold.
     """
 
@@ -136,6 +137,7 @@ class PolicyConfig(_Frozen):
     reviewed: int = Field(default=0, ge=0)
     reviewed_upper: float = Field(default=0.01, gt=0, le=1)
     kept: dict[str, float] = Field(default_factory=dict)
+    promised: bool = False
 
 
 class JobConfig(_Frozen):

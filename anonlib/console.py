@@ -5,6 +5,7 @@ Complaints go to stderr; stdout holds the result alone. Heavy modules are import
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -54,7 +55,7 @@ def guarded() -> Iterator[None]:
 
 
 def _stop(sentence: str) -> None:
-    print(f"anonlib: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"anonlib: {_on_one_line(' '.join(sentence.split()))}", file=sys.stderr)
     raise SystemExit(STOPPED) from None
 
 
@@ -123,7 +124,8 @@ def print_verified(found: Verified) -> None:
     images = {"released": counts.released, "without a face": counts.no_face, "quarantined": counts.quarantined}
     claim, method = in_words(certificate.claim), certificate.method["name"]
     rows = [
-        ("release", f"{certificate.release}, made by anonlib {certificate.anonlib}; all is as its certificate says"),
+        ("release", f"{_quoted(certificate.release)}, made by anonlib {_quoted(certificate.anonlib)}"),
+        ("", "all is as its certificate says"),
         ("claim", f"{claim}; by {method}, of {counts.replaced:,} of {counts.faces:,} faces"),
         *([("", scope_in_words(certificate.scope))] if certificate.scope and certificate.claim.kind != "none" else []),
         ("images", _sum(counts.images, images)),
@@ -134,6 +136,8 @@ def print_verified(found: Verified) -> None:
     if found.audit is not None:
         failed = f"FAILED its policy: {'; '.join(found.audit.failed)}"
         rows.append(("audit", "passed its policy; see report.html" if found.audit.passed else failed))
+    elif found.promised:
+        rows.append(("audit", "MISSING, although its maker promised one"))
     rows += [("signed by", certificate.public_key + (", as it should be" if found.pinned else ""))]
     rows += [("not proved" if number == 0 else "", line) for number, line in enumerate(unproved(found))]
     print_rows(rows)
@@ -188,7 +192,19 @@ def _exceptions(reasons: Counter[Reason]) -> list[tuple[str, str]]:
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:
-    """Name and value, a line each, aligned."""
+    """Name and value, a line each, aligned; what stands in a file of strangers stays on its line."""
     width = max(10, *(len(name) for name, _ in rows))
     for name, value in rows:
-        print(f"{name:<{width}} {value}")
+        print(f"{name:<{width}} {_on_one_line(value)}")
+
+
+def _quoted(text: str) -> str:
+    """A word of a release that anybody may have chosen: so short that no terminal wraps it into a line of its own."""
+    return f"'{_on_one_line(text)[:60]}'"
+
+
+def _on_one_line(text: str) -> str:
+    """Without runs of spaces, and with control characters and line ends as escapes, which no terminal obeys."""
+    from anonlib.datasets.names import printable
+
+    return printable(re.sub(" {2,}", " ", text))

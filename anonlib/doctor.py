@@ -16,6 +16,8 @@ from typing import Literal
 
 from anonlib.config import ConfigError, JobConfig
 from anonlib.datasets import Dataset, DatasetError, Shard, label, open_dataset
+from anonlib.faces.apart import NoDecoder, sandbox_layers
+from anonlib.faces.apart.sandbox import LAYERS
 from anonlib.models.archives import ModelCorrupt
 from anonlib.models.catalog import SETS
 from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
@@ -50,6 +52,7 @@ def examine(job: JobConfig | None = None) -> Iterator[Finding]:
     """Findings as they come, of the machine and, if one is given, of the job."""
     yield from _python()
     yield from _libraries()
+    yield _sandbox()
     yield from _models(job)
     if job is None:
         yield from _disk(0, 1)
@@ -96,6 +99,23 @@ def _libraries() -> Iterator[Finding]:
                 yield Finding("problem", name, "not installed", f"pip install {name}")
     gpus = _gpus()
     yield Finding("ok", "gpu", f"torch sees {gpus}" if gpus else "none that torch sees; everything runs on the CPU")
+
+
+def _sandbox() -> Finding:
+    """Which layers confine the processes that decode strangers' photos on this machine."""
+    try:
+        granted = sandbox_layers()
+    except NoDecoder as error:
+        return Finding("problem", "sandbox", str(error))
+    missing = [layer for layer in LAYERS if layer not in granted]
+    if not missing:
+        return Finding("ok", "sandbox", f"photos are decoded behind {', '.join(granted)}")
+    return Finding(
+        "warning",
+        "sandbox",
+        f"photos are decoded behind {', '.join(granted)}; this kernel does not grant {', '.join(missing)}",
+        "allow user namespaces and Landlock (kernel 5.13 or newer, and the container's own seccomp profile)",
+    )
 
 
 def _gpus() -> int:

@@ -92,6 +92,7 @@ FLAGS = (
     Flag("policy.missed", "--policy-missed", float, "The share of images that may have an overlooked face, 0 to 1."),
     Flag("policy.reviewed", "--policy-reviewed", int, "How many images a person must have judged."),
     Flag("policy.reviewed_upper", "--policy-reviewed-upper", float, "The bound that those must reach, 0 to 1."),
+    Flag("policy.promised", "--promise-audit/--no-promise-audit", bool, "Say in the release that it is audited."),
     Flag(
         "accept_licences", "--accept-licence", list[str], "A model whose non-commercial licence you accept; repeat it."
     ),

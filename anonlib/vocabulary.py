@@ -62,6 +62,7 @@ class Reason(_Code):
     REPLACE_FAILED = "replace-failed", "replacing a face failed"
     CHECK_FAILED = "check-failed", "checking the output failed"
     ENCODE_FAILED = "encode-failed", "encoding the output failed"
+    SHARD_UNSCANNED = "shard-unscanned", "the shard could not be scanned (the workspace says why)"
     SHARD_FAILED = "shard-failed", "the shard failed as a whole"
     WITHHELD = "withheld", "a reviewer withheld the image"
 

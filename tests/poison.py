@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import sys
 import zlib
@@ -12,6 +14,8 @@ from typing import Any
 
 import poisoned
 
+from anonlib.datasets import Sample, Shard
+from anonlib.datasets.webdataset import WebDataset
 from anonlib.faces.apart import Decoders, pool
 from anonlib.pipeline.desk import MakeStage
 from anonlib.pipeline.outcome import Outcome
@@ -77,7 +81,26 @@ def _make(make: MakeStage[Any]) -> Any:
     return make()
 
 
-def run(path: str) -> None:
+class Deadly(Poisoned):
+    """A runner whose workers are killed by reading the shard 00001."""
+
+    def run(self, make: MakeStage[Any], units: Sequence[Any], work: Work) -> Iterator[Outcome]:
+        return self.runner.run(partial(_make_deadly, make), units, work)
+
+
+def _make_deadly(make: MakeStage[Any]) -> Any:
+    read = WebDataset.read
+
+    def deadly(dataset: WebDataset, shard: Shard) -> Iterator[Sample]:
+        if shard.shard_id == "00001":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(dataset, shard)
+
+    WebDataset.read = deadly  # type: ignore[method-assign]
+    return make()
+
+
+def run(path: str, kind: type[Poisoned] = Poisoned) -> None:
     """The job of a file, poisoned, on a Ray that is started here."""
     import ray
 
@@ -94,5 +117,5 @@ def run(path: str) -> None:
         _node_ip_address="127.0.0.1",
     )
     config = load_config(Path(path))
-    summary = Job(config, runner=Poisoned(open_runner(config.ray))).run()
+    summary = Job(config, runner=kind(open_runner(config.ray))).run()
     sys.exit(summary.code)

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -21,12 +22,15 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+from probe import attempts
 
 from anonlib.faces.apart.child import ANSWER, main
 from anonlib.faces.image import ImageProblem, Picture, decode
 from anonlib.vocabulary import Reason
 
 MARK = b"POISON "
+
+_FOLDER = str(Path.cwd())
 
 _one_more_kills = False
 
@@ -41,13 +45,32 @@ def _kill_the_next() -> None:
     _one_more_kills = True
 
 
+def _stdin() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=0)
+
+
+def _open_files() -> int:
+    """How many, by poll(2), which says of a number that is no open file that it is invalid: /proc is out of reach."""
+    found = 0
+    for start in range(0, 64, 8):
+        asked = select.poll()
+        for number in range(start, start + 8):
+            asked.register(number)
+        found += 8 - sum(event == select.POLLNVAL for _, event in asked.poll(0))
+    return found
+
+
+def _probe(where: str) -> None:
+    """Raises the names of what a decoder that was taken over could do."""
+    raise ImageProblem(json.dumps(attempts(**json.loads(where))))
+
+
 def _tell_all() -> None:
-    files = list(Path("/proc/self/fd").iterdir())
     limits = [getattr(resource, f"RLIMIT_{name}") for name in ("CORE", "FSIZE", "NPROC", "NOFILE", "AS")]
     told = {
         "environment": sorted(os.environ),
-        "folder": str(Path.cwd()),
-        "files": sorted({str(file.readlink()).partition("[")[0] for file in files if file.is_symlink()}),
+        "folder": _FOLDER,
+        "files": _open_files(),
         "limits": [resource.getrlimit(limit)[0] for limit in limits],
     }
     raise ImageProblem(Reason.DAMAGED, json.dumps(told))
@@ -77,7 +100,7 @@ def _lie(more: bytes = b"", **wrong: object) -> None:
     _answer(json.dumps(told | wrong).encode(), more)
 
 
-_DEEDS: dict[str, Callable[[], object]] = {
+_DEEDS: dict[str, Callable[..., object]] = {
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "abort": os.abort,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -86,9 +109,9 @@ _DEEDS: dict[str, Callable[[], object]] = {
     "hoard": _hoard,
     "rubbish": lambda: _say(b"rubbish!" * 100),
     "half": lambda: (os.write(0, b"\1"), os._exit(0)),
-    "hang up": lambda: (socket.socket(fileno=0).shutdown(socket.SHUT_RDWR), time.sleep(600)),
-    "huge json": lambda: _say(ANSWER.pack(1 << 31) + b"{"),
     "a profile": lambda: _lie(space="Ada Quill's iMac"),
+    "hang up": lambda: (_stdin().shutdown(socket.SHUT_RDWR), time.sleep(600)),
+    "huge json": lambda: _say(ANSWER.pack(1 << 31) + b"{"),
     "no json": lambda: _answer(b"{'rows': __import__('os')}"),
     "beyond": lambda: _lie(rows=1 << 20, height=1 << 20),
     "larger": lambda: _lie(rows=16),
@@ -98,6 +121,7 @@ _DEEDS: dict[str, Callable[[], object]] = {
     "escapes": lambda: _lie(notes=["\x1b[2J"]),
     "the next": _kill_the_next,
     "tell": _tell_all,
+    "probe": _probe,
 }
 
 
@@ -105,7 +129,8 @@ def _read(data: bytes, **options: Any) -> Picture:
     if _one_more_kills:
         _DEEDS["segfault"]()
     if data.startswith(MARK):
-        _DEEDS[data.removeprefix(MARK).decode()]()
+        deed, _, rest = data.removeprefix(MARK).decode().partition(": ")
+        _DEEDS[deed](*filter(None, [rest]))
         raise ImageProblem(Reason.DAMAGED, "nothing happened")
     return decode(data, **options)
 

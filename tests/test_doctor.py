@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from anonlib.cli import app
 from anonlib.config import JobConfig
 from anonlib.doctor import Finding, _shape, examine
+from anonlib.faces.apart import NoDecoder
+from anonlib.faces.apart.sandbox import LAYERS
 from anonlib.pipeline.shape import Machine
 
 
@@ -43,6 +45,21 @@ def test_a_job_that_can_run_has_no_problem(ready: JobConfig, tmp_path: Path) -> 
     path = tmp_path / "job.yaml"
     path.write_text(ready.to_yaml())
     assert CliRunner().invoke(app, ["doctor", str(path)]).exit_code == 0
+
+
+def test_it_names_the_layers_that_confine_decoders_and_those_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = about("sandbox", None)
+    assert (finding.level, finding.said) == ("ok", f"photos are decoded behind {', '.join(LAYERS)}")
+    monkeypatch.setattr("anonlib.doctor.sandbox_layers", lambda: ("undumpable", "capabilities", "seccomp"))
+    (finding,) = about("sandbox", None)
+    assert finding.level == "warning" and "does not grant namespaces, landlock" in finding.said
+
+    def refused() -> tuple[str, ...]:
+        raise NoDecoder("the process that decodes photos cannot be confined")
+
+    monkeypatch.setattr("anonlib.doctor.sandbox_layers", refused)
+    (finding,) = about("sandbox", None)
+    assert (finding.level, finding.said) == ("problem", "the process that decodes photos cannot be confined")
 
 
 def test_a_missing_model_is_named_with_the_command_that_gets_it(

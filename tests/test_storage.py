@@ -13,6 +13,7 @@ from anonlib.storage import (
     REFUSED_LINK,
     Changed,
     LinkRefused,
+    NotAFile,
     NotFound,
     Storage,
     StorageError,
@@ -20,6 +21,7 @@ from anonlib.storage import (
     open_storage,
 )
 from anonlib.storage import s3 as s3_module
+from anonlib.storage.local import LocalStorage
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -87,6 +89,28 @@ def test_what_interrupted_writes_left_is_shown_on_request_and_swept(place: Stora
     assert len(list(place.list(unfinished=True))) == 3
     assert place.sweep() == 2
     assert [entry.path for entry in place.list(unfinished=True)] == ["data/1"]
+
+
+def test_what_is_no_file_is_listed_on_request_alone(place: Storage, tmp_path: Path) -> None:
+    place.publish("a/file", b"1")
+    if isinstance(place, LocalStorage):
+        root = tmp_path / "root"
+        (root / "empty" / "inner").mkdir(parents=True)
+        (root / "again").symlink_to("a")
+        (root / "outside").symlink_to(tmp_path)
+        os.mkfifo(root / "pipe")
+        foreign = ["again", "empty/inner/", "outside", "pipe"]
+        assert [entry.path for entry in place.list("a/", foreign=True)] == ["a/file"]
+        (root / "outside").unlink()
+        assert [entry.path for entry in place.list()] == ["a/file", "pipe"]
+        (root / "outside").symlink_to(tmp_path)
+    else:
+        server_side = place._s3()  # type: ignore[attr-defined]
+        for key, body in (("some/prefix/", b"1"), ("some/prefix/mark/", b""), ("some/prefix/table.csv/", b"1")):
+            server_side.put_object(Bucket=place._bucket, Key=key, Body=body)  # type: ignore[attr-defined]
+        foreign = ["/", "mark/", "table.csv/"]
+        assert [entry.path for entry in place.list()] == ["a/file"]
+    assert sorted(entry.path for entry in place.list(foreign=True)) == sorted([*foreign, "a/file"])
 
 
 def test_a_file_that_changed_is_refused_by_its_etag(place: Storage) -> None:
@@ -189,6 +213,22 @@ def test_links_out_of_the_root_are_listed_but_not_followed(tmp_path: Path) -> No
         place.publish("folder/x", b"1")
     place.delete_tree("")
     assert (tmp_path / "secret").read_bytes() == b"secret"
+
+
+def test_a_pipe_is_refused_and_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotAFile, match="is a pipe, a socket or a device and no file") as refused:
+        open_storage(str(tmp_path)).read("pipe")
+    assert refused.value.of_the_file
+
+
+def test_sweeping_takes_empty_folders_along(tmp_path: Path) -> None:
+    place = open_storage(str(tmp_path / "root"))
+    place.publish("a/b/file", b"1")
+    place.publish("c/d/file", b"1")
+    place.delete("a/b/file")
+    assert place.sweep() == 0
+    assert sorted(path.name for path in (tmp_path / "root").rglob("*")) == ["c", "d", "file"]
 
 
 def test_a_failed_local_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

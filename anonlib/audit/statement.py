@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from anonlib.audit.contents import Hashing, whole
 from anonlib.pipeline.certify import CERTIFICATE
 from anonlib.pipeline.places import AUDIT_FILES, STATEMENT, sha256
 from anonlib.pipeline.withdraw import withdraw_audit
@@ -19,6 +20,7 @@ from anonlib.privacy.certificate import Certificate, Untrue, canonical, check_si
 from anonlib.storage import NotFound, Storage
 
 VERSION = 1
+_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def publish(release: Storage, secret: bytes, files: Mapping[str, bytes], failed:
 def read_statement(release: Storage, certificate: Certificate) -> Statement | None:
     """The audit of a release, None if it has none; raises Untrue where it does not fit certificate, key or files."""
     try:
-        data = release.read(STATEMENT)
+        data = whole(release, STATEMENT, _MAX_BYTES)
     except NotFound:
         return None
     try:
@@ -83,9 +85,10 @@ def read_statement(release: Storage, certificate: Certificate) -> Statement | No
         raise Untrue(f"{STATEMENT} contradicts itself")
     for path, digest in found.files.items():
         try:
-            held = release.read(path)
+            with release.open_read(path) as stream:
+                held = Hashing(stream).finish()
         except NotFound:
             raise Untrue(f"{path} is missing") from None
-        if sha256(held) != digest:
+        if held != digest:
             raise Untrue(f"{path} is not the one that the audit signed")
     return found

@@ -2,8 +2,8 @@
 
 No workspace, secret, model or GPU: the signature, every file's hash, that no file is there which nobody vouches for,
 that counts add up, and that classes, manifests and data say what the claim needs them to say. The first thing that is
-not so is named in one sentence. Data is read as a stream, a shard at a time; what is kept in memory is a name a file
-and a pseudonym a person.
+not so is named in one sentence. Data is read as a stream, a shard at a time, once to hash it and once more to look into
+it; what is kept in memory is a name a file and a pseudonym a person.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from anonlib.audit.contents import Expected, check_folder, check_parquet, check_tar
 from anonlib.audit.first_version import CLASSES_1, MANIFEST_1, TELLS_MORE, PairedClasses, PairedRow
 from anonlib.audit.statement import Statement, read_statement
-from anonlib.audit.untrusted import Marker, Note, parsed, read, rows_of, shards_of
+from anonlib.audit.untrusted import MAX_TABLE, Marker, Note, parsed, read, rows_of, shards_of
 from anonlib.config import MethodConfig
 from anonlib.datasets.base import format_of
 from anonlib.pipeline.certify import (
@@ -61,6 +61,8 @@ _WITHOUT_PROOF = {
     "embedding": "that the people are not recognized: this method deceives recognizers, not people",
     "inswapper": "that the donors agreed, and how much of a face the swapper kept: its maker brought both",
 }
+_MAX_CERTIFICATE = 1 << 20
+_OWN_FOLDERS = ("data/", "manifest/", "commits/", "withdrawn/")
 _SUMMED = ("images", "faces", "released", "no_face", "quarantined")
 
 
@@ -68,7 +70,7 @@ _SUMMED = ("images", "faces", "released", "no_face", "quarantined")
 class Verified:
     """What was found to be so. `pinned`: the key was given; `classes` and `people` of a class method, else 0.
 
-    `audit` is None for a release that nobody audited.
+    `audit` is None for a release that nobody audited, though the maker may have `promised` one.
     """
 
     certificate: Certificate
@@ -78,6 +80,12 @@ class Verified:
     people: int
     keep_fields: tuple[str, ...]
     audit: Statement | None = None
+    promised: bool = False
+
+    @property
+    def audit_stands(self) -> bool:
+        """Whether there is no audit that failed, and none missing that was promised."""
+        return self.audit.passed if self.audit is not None else not self.promised
 
 
 def verify(release: Storage, key: str | None = None) -> Verified:
@@ -85,7 +93,7 @@ def verify(release: Storage, key: str | None = None) -> Verified:
 
     Raises Untrue at the first thing that is not so, and StorageError where the release cannot be read.
     """
-    certificate = Certificate.from_bytes(read(release, CERTIFICATE))
+    certificate = Certificate.from_bytes(read(release, CERTIFICATE, _MAX_CERTIFICATE))
     check_signature(certificate, key)
     note, method = _check_note(release, certificate)
     room = Room(release, "")
@@ -109,7 +117,8 @@ def verify(release: Storage, key: str | None = None) -> Verified:
         raise Untrue(f"the certificate counts {certificate.counts}, the manifests {tally.counts}")
     people = wardrobe.people if isinstance(wardrobe, Classes | PairedClasses) else 0
     classes = wardrobe.rows if isinstance(wardrobe, Classes | PairedClasses) else 0
-    return Verified(certificate, key is not None, len(vouched), classes, people, tuple(note.keep_fields), audit)
+    kept = tuple(note.keep_fields)
+    return Verified(certificate, key is not None, len(vouched), classes, people, kept, audit, note.promised)
 
 
 def in_words(claim: Claim) -> str:
@@ -152,7 +161,7 @@ def unproved(found: Verified) -> list[str]:
         said.append("that identities were drawn at random, and one for each person: the key stays with the maker")
     said.append("that each picture shows what its row says: originals and surrogates stay with the maker")
     said.append("that no image is missing, and what other releases of the same people add to this one")
-    if found.audit is None:
+    if found.audit is None and not found.promised:
         said.append("how it stands up to attacks: nobody has audited it (`anonlib audit`)")
     said.append("that every face was found, and that hair, clothes and background give nobody away")
     if method in _WITHOUT_PROOF:
@@ -198,9 +207,12 @@ def _check_note(release: Storage, certificate: Certificate) -> tuple[Note, Metho
 
 
 def _check_no_strays(release: Storage, vouched: set[str]) -> None:
-    """Every file, and those too whose names say that a write was interrupted."""
-    for entry in release.list(unfinished=True):
-        if entry.path not in vouched:
+    """Every file, interrupted writes too, and everything that is no file; nothing is opened.
+
+    An earlier anonlib left folders of its own behind that are empty; their names say nothing.
+    """
+    for entry in release.list(unfinished=True, foreign=True):
+        if entry.path not in vouched and (entry.path not in _OWN_FOLDERS or entry.size):
             raise Untrue(f"{entry.path} is in the release, and nobody vouches for it")
 
 
@@ -243,7 +255,7 @@ def _signed_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of every table that the certificate names, in its order; raises Untrue."""
     for table in certificate.tables:
-        data = read(release, table.path)
+        data = read(release, table.path, MAX_TABLE)
         if sha256(data) != table.sha256:
             raise Untrue(f"{table.path} is not the one that was signed")
         count = 0

@@ -12,6 +12,8 @@ from collections.abc import Collection
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm"})
 TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 PARQUET_SUFFIXES = (".parquet",)
+MAX_NAME = 1024
+"""Characters of a member's name; a longer one is a problem of its sample."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _NEW_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -65,13 +67,24 @@ def printable(name: str) -> str:
     )
 
 
-def unique_key(key: str, seen: set[str]) -> str:
-    """key, or key#2, key#3... whichever is not in `seen` yet; adds it there."""
-    unique, number = key, 1
+def shortened(key: str) -> str:
+    """A key of up to MAX_NAME characters as it is; of a longer one the beginning and 16 hex digits of its SHA-256."""
+    if len(key) <= MAX_NAME:
+        return key
+    return f"{key[:100]}...{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+
+
+def unique_key(key: str, seen: dict[str, int]) -> str:
+    """key, or key#2, key#3... whichever is not in `seen` yet; adds it there.
+
+    `seen` holds the last number that was tried for a key, so a million equal keys are not a million searches.
+    """
+    unique, number = key, seen.get(key, 1)
     while unique in seen:
         number += 1
         unique = f"{key}#{number}"
-    seen.add(unique)
+    seen.setdefault(unique, 1)
+    seen[key] = number
     return unique
 
 

@@ -3,20 +3,21 @@
 A unit of work is a whole file, so that the release has the same files. Only a file above UNIT_BYTES is split
 into runs of row groups, because one worker would hold it for too long; its output is then a folder of parts.
 A column is read page by page, so memory is bounded by a page (at most 1,024 images in most files) even where a
-row group is the whole file.
+row group is the whole file; what pages and dictionaries unpack to is bounded before they are read (parquet_pages.py).
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.datasets.base import Dataset, DatasetError, Sample, Shard, ShardWriter
+from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, DatasetError, Sample, Shard, ShardWriter
 from anonlib.datasets.names import PARQUET_SUFFIXES, printable, shard_id, unique_key, without_suffix
 from anonlib.datasets.parquet_layout import NEW_IMAGE, Layout, layout_of
+from anonlib.datasets.parquet_pages import Expands, rows_at_once
 from anonlib.datasets.parquet_writer import NoOutput, ParquetShardWriter
 from anonlib.storage import Source
 from anonlib.vocabulary import Problem, Reason
@@ -36,9 +37,9 @@ class ParquetDataset(Dataset):
         """See Dataset; checks the columns of the first file, and raises DatasetError if they do not fit."""
         sources = self.sources()
         try:
-            with self._opened(sources[0].name, sources[0].etag) as file:
-                layout_of(file, self.image_field, self.key_field)
-        except (pa.ArrowException, OSError) as error:
+            with self._opened(sources[0].name, sources[0].etag) as opened:
+                layout_of(*opened, self.image_field, self.key_field)
+        except (pa.ArrowException, OSError, Expands) as error:
             _raise_if_of_the_disk(error)
             # An unreadable file is a problem of its own shard, not of the data set.
         shards = [shard for source in sources for shard in self._units(source)]
@@ -50,7 +51,7 @@ class ParquetDataset(Dataset):
         if source.size <= UNIT_BYTES:
             return whole
         try:
-            with self._opened(source.name, source.etag) as file:
+            with self._opened(source.name, source.etag) as (file, _):
                 sizes = [_group_bytes(file.metadata.row_group(i)) for i in range(file.num_row_groups)]
         except (pa.ArrowException, OSError) as error:
             _raise_if_of_the_disk(error)
@@ -72,21 +73,22 @@ class ParquetDataset(Dataset):
         ]
 
     @contextmanager
-    def _opened(self, name: str, etag: str) -> Iterator[pq.ParquetFile]:
+    def _opened(self, name: str, etag: str) -> Iterator[tuple[pq.ParquetFile, BinaryIO]]:
+        """The file, and the stream that it reads."""
         with (
             self.storage.open_read(name, etag, seekable=True) as stream,
             pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file,
         ):
-            yield file
+            yield file, stream
 
     def read(self, shard: Shard) -> Iterator[Sample]:
         """See Dataset. After an unreadable page the rest of its row group is one sample with a problem."""
         name = self.name_of(shard)
         stem = without_suffix(name.rpartition("/")[2], PARQUET_SUFFIXES)
         try:
-            with self._opened(name, shard.etag) as file:
-                layout = layout_of(file, self.image_field, self.key_field)
-                yield from _samples(file, layout, shard, stem)
+            with self._opened(name, shard.etag) as (file, stream):
+                layout = layout_of(file, stream, self.image_field, self.key_field)
+                yield from _samples(file, stream, layout, shard, stem)
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             problem = Problem(Reason.UNREADABLE, f"the Parquet file cannot be read ({printable(str(error))})")
@@ -110,8 +112,8 @@ class ParquetDataset(Dataset):
         """See Dataset; takes the schema from the input. A file that cannot be read has no output."""
         release_path = self.output_path(shard, name)
         try:
-            with self._opened(self.name_of(shard), shard.etag) as file:
-                layout = layout_of(file, self.image_field, self.key_field)
+            with self._opened(self.name_of(shard), shard.etag) as (file, stream):
+                layout = layout_of(file, stream, self.image_field, self.key_field)
                 schema, metadata, groups = file.schema_arrow, file.metadata, _range(shard, file)
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
@@ -147,19 +149,21 @@ def _range(shard: Shard, file: pq.ParquetFile) -> tuple[int, int]:
     return shard.start, shard.stop
 
 
-def _samples(file: pq.ParquetFile, layout: Layout, shard: Shard, stem: str) -> Iterator[Sample]:
+def _samples(file: pq.ParquetFile, stream: BinaryIO, layout: Layout, shard: Shard, stem: str) -> Iterator[Sample]:
     first, last = _range(shard, file)
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     # Row numbers count in the whole file, positions in the unit.
     row = before = sum(file.metadata.row_group(number).num_rows for number in range(first))
     for number in range(first, last):
         end = row + file.metadata.row_group(number).num_rows
         try:
-            for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[number], use_threads=False):
+            rows = rows_at_once(file, stream, number, ROWS_AT_ONCE)
+            for batch in file.iter_batches(rows, row_groups=[number], use_threads=False):
                 for index in range(batch.num_rows):
                     yield _as_sample(batch.slice(index, 1), layout, row, row - before, seen)
                     row += 1
-        except (pa.ArrowException, OSError) as error:
+                del batch  # before the next is read
+        except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             said = f"rows {row} to {end - 1} of the Parquet file cannot be read ({printable(str(error))})"
             key = unique_key(f"{stem}#rows-{row}", seen)
@@ -167,7 +171,11 @@ def _samples(file: pq.ParquetFile, layout: Layout, shard: Shard, stem: str) -> I
         row = end
 
 
-def _as_sample(one: pa.RecordBatch, layout: Layout, row: int, position: int, seen: set[str]) -> Sample:
+def _as_sample(one: pa.RecordBatch, layout: Layout, row: int, position: int, seen: dict[str, int]) -> Sample:
+    if one.nbytes > MAX_SAMPLE_BYTES:
+        key = unique_key(f"{row:09d}#too-large", seen)
+        too_large = Problem(Reason.TOO_LARGE, f"the row is larger than {MAX_SAMPLE_BYTES >> 20} MiB")
+        return Sample(key, None, layout.image, {}, too_large, position)
     try:
         values: dict[str, Any] = one.to_pylist()[0]
     except (ValueError, OverflowError) as error:

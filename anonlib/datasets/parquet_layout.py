@@ -8,13 +8,14 @@ Face readers that one column is an Image.
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 from zoneinfo import available_timezones
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anonlib.datasets.base import DatasetError
+from anonlib.datasets.parquet_pages import check_column
 from anonlib.vocabulary import Problem, Reason
 
 KEY_COLUMNS = ("key", "__key__", "id")
@@ -46,8 +47,8 @@ class Layout:
         return value["bytes"], None
 
 
-def layout_of(file: pq.ParquetFile, image_field: str | None, key_field: str | None) -> Layout:
-    """Find the image and key columns of an open file.
+def layout_of(file: pq.ParquetFile, stream: BinaryIO, image_field: str | None, key_field: str | None) -> Layout:
+    """Find the image and key columns of an open file, which reads `stream`.
 
     The image is `image_field`, or the one column of binary type or {bytes, path} (or the one that Hugging
     Face's features call an Image). The key is `key_field`, or the first of KEY_COLUMNS that holds unique
@@ -62,7 +63,7 @@ def layout_of(file: pq.ParquetFile, image_field: str | None, key_field: str | No
     image = image_field or _guess_image(schema)
     if not _is_image(schema.field(image).type):
         raise DatasetError(f"The column '{image}' holds {schema.field(image).type}, not the bytes of an image.")
-    key = key_field or next((name for name in KEY_COLUMNS if _is_key(file, name, image)), None)
+    key = key_field or next((name for name in KEY_COLUMNS if _is_key(file, stream, name, image)), None)
     return Layout(image, pa.types.is_struct(schema.field(image).type), key)
 
 
@@ -82,13 +83,14 @@ def _guess_image(schema: pa.Schema) -> str:
     return candidates[0]
 
 
-def _is_key(file: pq.ParquetFile, name: str, image: str) -> bool:
+def _is_key(file: pq.ParquetFile, stream: BinaryIO, name: str, image: str) -> bool:
     schema = file.schema_arrow
     if name not in schema.names or name == image:
         return False
     kind = schema.field(name).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return False
+    check_column(file, stream, name)
     column = file.read(columns=[name]).column(name)
     return bool(column.null_count == 0 and len(column.unique()) == len(column))
 

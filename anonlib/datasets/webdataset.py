@@ -14,27 +14,29 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, cast
 
 from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
 from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
 from anonlib.datasets.names import (
+    MAX_NAME,
     TAR_SUFFIXES,
     is_apple_double,
     is_image,
     new_extension,
     printable,
     shard_id,
+    shortened,
     split_member,
     suffix_in,
     unique_key,
     why_unsafe,
     without_suffix,
 )
+from anonlib.datasets.tar_stream import MAX_MEMBERS, open_tar
 from anonlib.vocabulary import Problem, Reason
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 6
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
@@ -72,24 +74,12 @@ class WebDataset(Dataset):
         return TarShardWriter(local_path, self.output_path(shard, name), keep_fields, self._image_fields())
 
 
-class _StrictHeader(tarfile.TarInfo):
-    """Lets only a block of zeros end an archive; to tarfile a damaged or missing header is the end too."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
-                raise
-            raise tarfile.ReadError(f"{error}") from error
-
-
 @dataclass
 class _Group:
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
     size: int = 0
+    count: int = 0
     problem: Problem | None = None
 
 
@@ -100,7 +90,7 @@ def read_tar(stream: BinaryIO, name: str, image_field: str | None = None) -> Ite
     A damaged archive gives its whole samples, then one with a problem: the last sample is only whole once
     the next begins. Members that belong to no sample (folders, no extension, macOS's ._NAME) are skipped.
     """
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for position, group in enumerate(_groups(stream, name)):
         key = unique_key(group.key, seen)
         if key != group.key and group.problem is None:
@@ -112,7 +102,7 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
     group: _Group | None = None
     number, last = 0, ""
     try:
-        with tarfile.open(fileobj=_plain(stream), mode="r|", tarinfo=_StrictHeader, encoding="utf-8") as archive:
+        with open_tar(stream) as archive:
             for info in archive:
                 # tarfile remembers every header it has seen, which a long shard cannot afford.
                 archive.members = []  # type: ignore[attr-defined]
@@ -122,15 +112,17 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
                 if info.isdir() or is_apple_double(info.name) or (problem is None and split is None):
                     continue
                 key, extension = split or (info.name, "")
-                key = printable(key)
+                key = shortened(printable(key))
                 if group is None or key != group.key or extension in group.members:
                     if group is not None:
                         yield group
                     group = _Group(key)
-                group.size += info.size
+                group.size, group.count = group.size + info.size, group.count + 1
                 if problem is None and group.size > base.MAX_SAMPLE_BYTES:
                     over = f"the sample is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
                     problem = Problem(Reason.TOO_LARGE, over)
+                if problem is None and group.count > MAX_MEMBERS:
+                    problem = Problem(Reason.TOO_LARGE, f"the sample has more than {MAX_MEMBERS:,} members")
                 group.problem = group.problem or problem
                 if problem is None:
                     group.members[extension] = cast("BinaryIO", archive.extractfile(info)).read()
@@ -138,7 +130,7 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
                     group.members = {}
             extra = _after_end(cast("BinaryIO", archive.fileobj))
     except _BROKEN as error:
-        where = f"after member {number} ({printable(last)!r})" if number else "at its start"
+        where = f"after member {number} ({printable(last)[:200]!r})" if number else "at its start"
         lost = f"{group.key!r} and everything after it is" if group else "everything is"
         said = f"the archive is truncated or damaged {where}: {lost} lost ({error})"
         yield _Group(f"{name}#truncated", problem=Problem(Reason.TRUNCATED, said))
@@ -149,15 +141,9 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
         yield _Group(f"{name}#after-end", problem=Problem(Reason.AFTER_END))
 
 
-def _plain(stream: BinaryIO) -> BinaryIO:
-    if not isinstance(stream, io.BufferedReader):
-        stream = io.BufferedReader(cast("io.RawIOBase", stream))
-    if stream.peek(2)[:2] == _GZIP_MAGIC:
-        return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
-    return stream
-
-
 def _member_problem(info: tarfile.TarInfo) -> Problem | None:
+    if len(info.name) > MAX_NAME:
+        return Problem(Reason.UNSAFE_NAME, f"the name of a member has more than {MAX_NAME:,} characters")
     if unsafe := why_unsafe(info.name):
         return Problem(Reason.UNSAFE_NAME, f"the member {printable(info.name)!r} {unsafe}")
     if not info.isreg() and not info.isdir():

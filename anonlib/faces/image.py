@@ -166,7 +166,10 @@ def _decode(
 
 
 def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:
-    """About how many bytes the pixels have that `decode` would give, by the header alone; 0 if it cannot be read."""
+    """About how many bytes the pixels have that `decode` would give, by the header alone; 0 if it cannot be read.
+
+    Raises OutOfMemory. A header may have millions of segments, so a stranger's is read in a decoder process.
+    """
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return 4 * _webp_pixels(data)
     with warnings.catch_warnings():
@@ -177,6 +180,8 @@ def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:
                 if image.format != "JPEG":
                     return 4 * width * height
                 plain = image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION_TAG, 1) in (0, 1)
+        except MemoryError:
+            raise OutOfMemory from None
         except _UNREADABLE:
             return 0
     part = _part(max(width, height), least_side) if plain else 1

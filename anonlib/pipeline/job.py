@@ -29,7 +29,7 @@ from anonlib.pipeline.desk import MakeStage
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lease import Lease
 from anonlib.pipeline.lending import MethodFile, read_lent
-from anonlib.pipeline.lost import give_up
+from anonlib.pipeline.lost import give_up, lose, lost_in
 from anonlib.pipeline.naming import Naming
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.patience import patiently
@@ -50,7 +50,7 @@ from anonlib.pipeline.places import (
 from anonlib.pipeline.plan import Plan, PlanStage
 from anonlib.pipeline.render import RenderStage
 from anonlib.pipeline.reviewed import Standing
-from anonlib.pipeline.rounds import ROUNDS, Report, Round, Rounds, Unit
+from anonlib.pipeline.rounds import DIED, ROUNDS, Report, Round, Rounds, Unit
 from anonlib.pipeline.runner import Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
 from anonlib.pipeline.secret import bind, open_in_worker, open_pinned
@@ -64,6 +64,7 @@ from anonlib.privacy.certificate import VERSION as SCHEMA_VERSION
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 from anonlib.storage import StorageError
+from anonlib.vocabulary import Reason
 
 _Given = ParamSpec("_Given")
 _Answer = TypeVar("_Answer")
@@ -134,13 +135,20 @@ class Job:
 
     @_leased
     def scan(self) -> None:
-        """faces/ and images/ of every shard; a shard that fails three times has its error raised."""
+        """faces/ and images/ of every shard; one that fails three times is lost as a whole, and the others go on.
+
+        Raises JobError where the place failed: if workers died of every shard, it is not the shards.
+        """
         key = self.scan_key
         models = {name: model_bytes(name) for name in scan_models(self.config)}
         make = partial(ScanStage, self.config, self.dataset, self.places, key, models)
-        failed = self._rounds("scan", key, make, self.shards, scan_room(self.places, key).done, _shard_id)
-        if failed:
+        room = scan_room(self.places, key)
+        failed = self._rounds("scan", key, make, self.shards, room.done, _shard_id)
+        if len(failed) == len(self.shards) and DIED in failed.values():
             raise JobError(_first("scanning", failed))
+        for shard in self.shards:
+            if shard.shard_id in failed:
+                lose(shard, failed[shard.shard_id], room)
 
     @_leased
     def make_plan(self) -> Plan:
@@ -183,7 +191,10 @@ class Job:
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         check = self.keyring.check()
         make = partial(_make_render, self._for_workers, self.dataset, self.places, keys, models, standing, check)
-        failed = self._rounds("render", run_key, make, self.shards, self._rendered, _shard_id)
+        lost = lost_in(scan_room(self.places, self.scan_key))
+        scanned = [shard for shard in self.shards if shard.shard_id not in lost]
+        failed = self._rounds("render", run_key, make, scanned, self._rendered, _shard_id)
+        failed |= dict.fromkeys(lost - self._rendered(), Reason.SHARD_UNSCANNED.meaning)
         for shard in self.shards:
             if shard.shard_id in failed:
                 self._quarantine(shard, run_key, failed[shard.shard_id], standing)
@@ -237,6 +248,7 @@ class Job:
             "keep_fields": list(self.config.keep_fields),
             "rekeyed": self.config.rekey,
             "shards": list(self.naming.shards(self.shards)),
+            "promised": self.config.policy.promised,
             "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names}
             | {name: {"sha256": file.digest, "licence": file.terms} for name, file in self.files.items()},
         }

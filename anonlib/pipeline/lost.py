@@ -1,16 +1,60 @@
-"""What a release says of a shard that could not be rendered: a row with the reason for every image, and no pixel."""
+"""Shards that could not be scanned or rendered: what stands in the place of their tables, and no pixel.
+
+The release has a row with the reason for every image. Of a shard that could not even be scanned it is not known which
+images it has, so one row stands for all of them, and the reason, which may name places, stays in the workspace.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from anonlib.datasets import Shard
 from anonlib.pipeline import tables
 from anonlib.pipeline.naming import Naming
 from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.places import Places, Room, release_room, render_room, sha256
+from anonlib.pipeline.places import Places, Room, json_bytes, release_room, render_room, sha256
 from anonlib.pipeline.render import publish_reasons
 from anonlib.pipeline.reviewed import Standing
-from anonlib.records import MANIFEST, QUARANTINED
+from anonlib.records import FACES, IMAGES, MANIFEST, QUARANTINED
+from anonlib.storage import StorageError
 from anonlib.vocabulary import Problem, Reason
+
+_LOST = "lost"
+
+
+def lose(shard: Shard, why: str, scan: Room) -> None:
+    """Commit the scan of a shard that could not be scanned, with no face; safe to repeat.
+
+    Raises StorageError if another driver has scanned it meanwhile, whose tables this one has replaced.
+    """
+    if scan.committed(shard.shard_id) is not None:
+        return
+    problem = Problem(Reason.SHARD_UNSCANNED)
+    row = {
+        "key": f"{shard.shard_id}#unscanned",
+        "position": 0,
+        "reason": problem.reason,
+        "problem": str(problem),
+        "faces": 0,
+    }
+    faces, images = tables.to_bytes([], FACES), tables.to_bytes([row], IMAGES)
+    scan.storage.publish(scan.path("faces", f"{shard.shard_id}.parquet"), faces)
+    scan.storage.publish(scan.path("images", f"{shard.shard_id}.parquet"), images)
+    marker: dict[str, Any] = {"shard": shard.shard_id, "etag": shard.etag, "images": 1, "faces": 0, "unreadable": 1}
+    marker |= {"faces_sha256": sha256(faces), "images_sha256": sha256(images)}
+    if not scan.commit(shard.shard_id, marker) and scan.committed(shard.shard_id) != marker:
+        raise StorageError(
+            f"Another driver scanned shard {shard.shard_id} while this one gave it up; delete "
+            f"{scan.marker(shard.shard_id)} in {scan.storage.uri} and run the job again."
+        )
+    # Last, so that what a killed driver did not give up is scanned again. Without it the shard is rendered in vain.
+    scan.storage.publish(scan.path(_LOST, f"{shard.shard_id}.json"), json_bytes({"why": why}))
+
+
+def lost_in(scan: Room) -> frozenset[str]:
+    """The shards that could not be scanned."""
+    start = scan.path(_LOST, "")
+    return frozenset(one.path.removeprefix(start).removesuffix(".json") for one in scan.storage.list(start))
 
 
 def give_up(

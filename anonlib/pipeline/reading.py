@@ -1,7 +1,7 @@
 """A shard's photos in chunks: a thread reads and decodes the next chunk while the caller works on this one.
 
 Memory is bounded by bytes. What a photo will cost is read from its header before it is decoded, so the bound holds
-beforehand, however large photos are.
+beforehand, however large photos are. A header is a stranger's too, so a decoder process reads it, not this one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from anonlib.config import JobConfig
 from anonlib.datasets import Sample
-from anonlib.faces.image import decoded_bytes
+from anonlib.faces.apart import header_bytes_apart
+from anonlib.faces.image import ImageProblem
 from anonlib.pipeline.stopwatch import current
+from anonlib.vocabulary import Problem
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
@@ -89,9 +92,20 @@ def _groups(
         yield group
 
 
-def sample_bytes(sample: Sample, *, copies: int = 1, least_side: int | None = None) -> int:
-    """What a sample costs while it is worked on: its file, its other members, and its pixels `copies` times."""
+def sample_bytes(sample: Sample, job: JobConfig, *, copies: int = 1, least_side: int | None = None) -> int:
+    """What a sample costs while it is worked on: its file, its other members, and its pixels `copies` times.
+
+    A photo whose header kills or stalls the process that reads it gets that as its problem, so that it is not decoded.
+    """
     others = sum(len(value) for value in sample.fields.values() if isinstance(value, bytes))
     if sample.image is None:
         return others
-    return others + len(sample.image) + copies * decoded_bytes(sample.image, least_side=least_side)
+    held = others + len(sample.image)
+    if sample.problem is not None or len(sample.image) > job.limits.image_mib * (1 << 20):
+        return held
+    limits = {"max_mpx": job.limits.image_mpx, "seconds": job.limits.image_seconds}
+    try:
+        return held + copies * header_bytes_apart(sample.image, least_side=least_side, **limits)
+    except ImageProblem as problem:
+        sample.problem = Problem(problem.reason, str(problem))
+        return held

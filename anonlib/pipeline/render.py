@@ -160,7 +160,7 @@ class RenderStage:
         # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
         most, cost = (
             self.job.limits.chunk if self.checker else 1,
-            partial(sample_bytes, copies=2 if self.checker else 1),
+            partial(sample_bytes, job=self.job, copies=2 if self.checker else 1),
         )
         for chunk in chunks_ahead(read, self.dataset.read(shard), cost, most=most, budget=self.job.shard_bytes):
             photos = self._photos(shard, chunk, planned, rows)

@@ -80,7 +80,7 @@ class ScanStage:
         faces: list[dict[str, Any]] = []
         current().read += shard.bytes
         read = partial(try_to_read, job=self.job, least_side=self.least_side)
-        cost = partial(sample_bytes, least_side=self.least_side)
+        cost = partial(sample_bytes, job=self.job, least_side=self.least_side)
         bounds = {"most": self.job.limits.chunk, "budget": self.job.shard_bytes}
         for chunk in chunks_ahead(read, self.dataset.read(shard), cost, **bounds):
             for rows in self._describe(self._readable(chunk, images), images):

@@ -79,9 +79,9 @@ class Workspace(Storage):
         """See Storage."""
         return self.inner.delete_tree(prefix, keep=keep)
 
-    def list(self, prefix: str = "", *, unfinished: bool = False) -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[Entry]:
         """See Storage."""
-        return self.inner.list(prefix, unfinished=unfinished)
+        return self.inner.list(prefix, unfinished=unfinished, foreign=foreign)
 
     def exposed(self) -> str | None:
         """See Storage."""

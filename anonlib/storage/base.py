@@ -63,6 +63,12 @@ class LinkRefused(AccessDenied):
     of_the_file = True
 
 
+class NotAFile(StorageError):
+    """There is something at this path that is no file: a pipe, a socket or a device. It is not opened."""
+
+    of_the_file = True
+
+
 class Changed(StorageError):
     """The file is no longer the one whose etag the inventory recorded."""
 
@@ -191,10 +197,11 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def list(self, prefix: str = "", *, unfinished: bool = False) -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[Entry]:
         """Every file whose path starts with this text, sorted by path, without loading all of them.
 
-        With `unfinished` also what our own interrupted writes left behind.
+        With `unfinished` also what our own interrupted writes left behind, with `foreign` also what is no file of a
+        storage: an object or an empty folder whose path ends in '/', a link to a folder, a pipe, a device.
         """
 
     def read(self, path: str, etag: str | None = None) -> bytes:

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
@@ -22,6 +22,7 @@ from anonlib.storage.base import (
     Changed,
     Entry,
     LinkRefused,
+    NotAFile,
     NotFound,
     Storage,
     StorageError,
@@ -31,7 +32,8 @@ from anonlib.storage.base import (
     shown,
 )
 
-REFUSED_LINK = "link"
+REFUSED_LINK, IRREGULAR = "link", "irregular"
+"""Etags of what is listed and never opened: a link, and a pipe, socket, device or empty folder."""
 WRITE_TRIES = 3
 _FIND = "it is not followed (`find -type l` lists links)."
 _COPY_BYTES = 1 << 20
@@ -103,7 +105,7 @@ class LocalStorage(Storage):
         """See Storage; local files are always seekable."""
         place = self._inside(self._place(path))
         with self._doing("read", path):
-            stream = place.open("rb")
+            stream = _open_regular(place)
         if etag is not None and _etag(os.fstat(stream.fileno())) != etag:
             stream.close()
             said = f"{shown(self.uri, path)} has changed since it was listed; start a new run for the new data."
@@ -239,41 +241,72 @@ class LocalStorage(Storage):
                 _remove_if_empty(top)
         return removed
 
-    def list(self, prefix: str = "", *, unfinished: bool = False) -> Iterator[Entry]:
+    def sweep(self) -> int:
+        """See Storage; folders go too that are empty then."""
+        removed = super().sweep()
+        for folder, _, _ in os.walk(self._root, topdown=False):
+            if Path(folder) != self._root:
+                with suppress(OSError):  # it is not empty, or another job writes into it now
+                    Path(folder).rmdir()
+        return removed
+
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[Entry]:
         """See Storage. A link out of the root is listed with the etag REFUSED_LINK, and refused when read.
 
-        A link to a folder out of the root raises LinkRefused.
+        A link to a folder out of the root raises LinkRefused, unless what is foreign is asked for.
         """
         folder, _, start = prefix.rpartition("/")
         top = self._root / safe_path(folder) if folder else self._root
         self._inside(top)
         with self._doing("list", folder):
-            for entry in self._walk(top, f"{folder}/" if folder else "", start):
+            for entry in self._walk(top, f"{folder}/" if folder else "", start, foreign):
                 if unfinished or not is_ours(entry.path):
                     yield entry
 
-    def _walk(self, folder: Path, prefix: str, start: str = "") -> Iterator[Entry]:
+    def _walk(self, folder: Path, prefix: str, start: str, foreign: bool) -> Iterator[Entry]:
         try:
             with os.scandir(folder) as found:
                 inside = [one for one in found if one.name.startswith(start)]
         except FileNotFoundError:
             return
+        if foreign and prefix and not start and not inside:
+            yield Entry(prefix, 0, IRREGULAR)
         # A folder sorts as "name/", so that the whole paths come out in order: a-b before a/b.
         for one in sorted(inside, key=lambda one: one.name + "/" * one.is_dir()):
             path = prefix + one.name
             if one.is_dir(follow_symlinks=False):
-                yield from self._walk(Path(one.path), path + "/")
+                yield from self._walk(Path(one.path), path + "/", "", foreign)
+            elif one.is_dir() and foreign:
+                yield Entry(path, 0, REFUSED_LINK)
             elif one.is_dir():
                 # Inside the root its files are listed at their real place already.
                 self._inside(Path(one.path))
             else:
                 try:
                     status = self._inside(Path(one.path)).stat() if one.is_symlink() else one.stat()
-                    yield Entry(path, status.st_size, _etag(status))
+                    if stat.S_ISREG(status.st_mode):
+                        yield Entry(path, status.st_size, _etag(status))
+                    else:
+                        yield Entry(path, 0, IRREGULAR)
                 except LinkRefused:
                     yield Entry(path, 0, REFUSED_LINK)
                 except FileNotFoundError:
                     continue
+
+
+def _open_regular(place: Path) -> BinaryIO:
+    """A file to read; raises NotAFile for a pipe or a device: opening one may block, or set something off."""
+    mode = place.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(place))
+    if not stat.S_ISREG(mode):
+        raise NotAFile(f"{place} is a pipe, a socket or a device and no file; it is not opened.")
+    # Without waiting, should it have become one meanwhile.
+    stream = os.fdopen(os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise NotAFile(f"{place} is a pipe, a socket or a device and no file; it is not read.")
+    return stream
 
 
 def _unless_swept(write: Callable[[], _T]) -> _T:

@@ -273,9 +273,13 @@ class S3Storage(Storage):
                 return
             yield from page.get("Contents", ())
 
-    def list(self, prefix: str = "", *, unfinished: bool = False) -> Iterator[Entry]:
-        """See Storage. Keys that end in '/' are other tools' folder marks and are left out."""
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[Entry]:
+        """See Storage. Keys that end in '/' are other tools' folder marks and no files, whatever they hold.
+
+        The mark of the root itself, which a console makes, is foreign only if it holds something; its path is '/'.
+        """
         for one in self._objects(self._prefix + prefix):
-            path = str(one["Key"])[len(self._prefix) :]
-            if not path.endswith("/") and path and (unfinished or not is_ours(path)):
-                yield Entry(path, int(one["Size"]), one["ETag"].strip('"'))
+            path, size = str(one["Key"])[len(self._prefix) :], int(one["Size"])
+            marks = path.endswith("/") or not path
+            if (foreign and (path or size)) if marks else (unfinished or not is_ours(path)):
+                yield Entry(path or "/", size, one["ETag"].strip('"'))

@@ -50,7 +50,7 @@ def test_an_audited_release_is_verified_with_its_report(forger: Forger, release:
 def test_a_release_that_failed_says_so_wherever_it_is_verified(forger: Forger) -> None:
     publish(open_storage(str(forger.root)), SECRET.encode(), REPORT, ["naive attack", "leak, GPS"])
     done = CliRunner().invoke(app, ["verify", str(forger.root)])
-    assert done.exit_code == 0 and "FAILED its policy: naive attack; leak, GPS" in done.stdout
+    assert done.exit_code == 4 and "FAILED its policy: naive attack; leak, GPS" in done.stdout
 
 
 def test_nobody_has_audited_a_release_without_one(finished: Run) -> None:

@@ -45,7 +45,7 @@ def test_these_names_are_unsafe(name: str) -> None:
 
 @given(st.lists(st.text("ab", max_size=2), max_size=12))
 def test_unique_keys_are_unique_and_the_first_keeps_its_name(keys: list[str]) -> None:
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     made = [unique_key(key, seen) for key in keys]
     assert len(set(made)) == len(made)
     assert [made[keys.index(key)] for key in keys] == keys

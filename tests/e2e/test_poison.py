@@ -91,3 +91,18 @@ def test_poison_on_ray_ends_in_the_same_bytes(source: Path, serial: tuple[Run, C
         assert on_ray.finish() == 3, on_ray.complaints
     assert contents(tmp_path / "release") == contents(run.output)
     assert lasting(tmp_path / "workspace") == lasting(run.workspace)
+
+
+def test_a_shard_that_kills_every_worker_that_reads_it_is_lost_and_the_others_are_released(tmp_path: Path) -> None:
+    for shard in range(3):
+        photos.tar(tmp_path / "input" / f"{shard:05d}.tar", [(f"photo-{shard}.jpg", photos.jpeg(photos.nobody()))])
+    config = job(tmp_path / "input", tmp_path, ray={"actors": 1}, method={"name": "solid"})
+    driver, path = "import sys, poison; poison.run(sys.argv[1], poison.Deadly)", os.environ.get("PYTHONPATH", "")
+    with started(config, tmp_path / "process", driver, PYTHONPATH=f"{_TESTS}{os.pathsep}{path}") as on_ray:
+        assert on_ray.finish() == 3, on_ray.complaints
+    rows = by_key(tmp_path / "release")
+    assert {key: row["status"] for key, row in rows.items()} == {
+        "photo-0": "no_face",
+        "00001#unscanned": "quarantined",
+        "photo-2": "no_face",
+    }

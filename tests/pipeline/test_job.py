@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 
 import photos
 import pytest
-from runs import Run, job
+from runs import Run, by_key, job
 
+from anonlib.audit.verify import verify
+from anonlib.pipeline.desk import attempt
 from anonlib.pipeline.job import ROUNDS, Job, JobError, Summary
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.runner import SerialRunner
 from anonlib.pipeline.scan import ScanStage
 from anonlib.pipeline.unit_log import Work
-from anonlib.storage import Changed, StorageError
+from anonlib.storage import Changed, StorageError, open_storage
 
 CLEAN = Summary(shards=2, committed=2, images=5, released=4, no_face=1, quarantined=0, faces=4, fallbacks=0)
 
@@ -57,6 +60,47 @@ def test_a_scan_that_fails_three_times_ends_the_job_with_a_sentence(source: Path
     assert not (tmp_path / "release" / "data").exists()
 
 
+class Scanless(SerialRunner):
+    """Fails to scan one shard: with an error, or by the death of the worker, as which None counts."""
+
+    def __init__(self, shard: str, why: Exception | None) -> None:
+        self.shard, self.why, self.asked = shard, why, 0
+
+    def run(self, make: Any, units: Sequence[Any], work: Work) -> Iterator[Outcome]:
+        scans = make.func is ScanStage
+        self.asked += sum(unit.shard_id == self.shard for unit in units)
+        yield from super().run(make, [unit for unit in units if not scans or unit.shard_id != self.shard], work)
+        if scans and self.why is not None and any(unit.shard_id == self.shard for unit in units):
+            yield attempt(Failing(self), next(unit for unit in units if unit.shard_id == self.shard))
+
+
+@pytest.mark.parametrize("why", [Changed("Ada_Quill/sea.tar has changed."), RecursionError("deep"), None])
+def test_a_shard_that_cannot_be_scanned_is_lost_as_a_whole_and_the_job_goes_on(
+    why: Exception | None, source: Path, tmp_path: Path
+) -> None:
+    photos.tar(source / "00001.tar", [("b.jpg", photos.jpeg(photos.nobody()))])
+    config = job(source, tmp_path, method={"name": "solid"})
+    runner = Scanless("00001", why)
+    summary = Job(config, runner=runner).run()
+    assert (summary.committed, summary.no_face, summary.quarantined, summary.code) == (2, 1, 1, 3)
+    row = by_key(tmp_path / "release")["00001#unscanned"]
+    assert row["status"] == "quarantined"
+    assert row["reason"] == "the shard failed: it could not be scanned (the workspace says why)"
+    (note,) = (tmp_path / "workspace").glob("scan/*/lost/00001.json")
+    assert (str(why).rpartition(": ")[2] if why else "its worker died") in json.loads(note.read_text())["why"]
+    verify(open_storage(str(tmp_path / "release")), None)
+    # Neither stage touches it again.
+    before = runner.asked
+    assert Job(config, runner=runner).run() == summary and runner.asked == before
+
+
+def test_a_place_that_fails_while_a_shard_is_scanned_stops_the_job(source: Path, tmp_path: Path) -> None:
+    photos.tar(source / "00001.tar", [("b.jpg", photos.jpeg(photos.nobody()))])
+    with pytest.raises(JobError, match=r"the same command goes on there: The disk is full\."):
+        Job(job(source, tmp_path), runner=Scanless("00001", StorageError("The disk is full."))).run()
+    assert not list((tmp_path / "workspace").glob("scan/*/lost/*"))
+
+
 class Renderless(SerialRunner):
     """Scans, and fails to render for a reason."""
 
@@ -68,11 +112,12 @@ class Renderless(SerialRunner):
 
 
 class Failing:
-    def __init__(self, runner: Renderless) -> None:
+    def __init__(self, runner: Renderless | Scanless) -> None:
         self.runner = runner
 
     def run(self, unit: Any) -> Outcome:
         self.runner.asked += 1
+        assert self.runner.why is not None
         raise self.runner.why
 
 

@@ -7,14 +7,18 @@ import time
 import weakref
 from collections.abc import Iterator
 from itertools import chain, zip_longest
+from pathlib import Path
 
+import bombs
 import numpy as np
 import photos
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anonlib.config import LimitsConfig, no_job
 from anonlib.datasets import Sample
+from anonlib.faces.apart import header_bytes_apart
 from anonlib.faces.image import decode, decoded_bytes
 from anonlib.pipeline.reading import chunks_ahead, sample_bytes
 
@@ -144,5 +148,51 @@ def test_what_a_photo_will_cost_is_known_from_its_header(kind: str, side: int | 
 @pytest.mark.parametrize("data", [b"", b"text", b"RIFF0000WEBP", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n" + bytes(40)])
 def test_what_is_no_photo_costs_its_file(data: bytes) -> None:
     assert decoded_bytes(data) in (0, 4)
-    assert sample_bytes(Sample("a", data, "jpg", {"json": b"12", "age": 7})) <= len(data) + 6
-    assert sample_bytes(Sample("a", None, "jpg", {}, "no image")) == 0
+    assert sample_bytes(Sample("a", data, "jpg", {"json": b"12", "age": 7}), no_job()) <= len(data) + 6
+    assert sample_bytes(Sample("a", None, "jpg", {}, "no image"), no_job()) == 0
+
+
+@pytest.mark.parametrize("side", [None, 128])
+@pytest.mark.parametrize("kind", ENCODED)
+def test_a_decoder_process_reads_the_same_from_a_header(kind: str, side: int | None) -> None:
+    # With so much behind the header that its beginning alone is sent, and so much before it that this is not enough.
+    for data in (ENCODED[kind], ENCODED[kind] + bytes(1 << 17)):
+        here = decoded_bytes(data, least_side=side)
+        assert header_bytes_apart(data, max_mpx=100, seconds=60, least_side=side) == here > 0
+        assert sample_bytes(Sample("a", data, "jpg"), no_job(), copies=2, least_side=side) == len(data) + 2 * here
+    late = photos.with_segments(ENCODED["JPEG"], *[photos.jpeg_segment(0xEF, bytes(60_000))] * 3)
+    assert sample_bytes(Sample("a", late, "jpg"), no_job()) == len(late) + decoded_bytes(late)
+
+
+BOMBS = {"JPEG of 4 million segments": bombs.crowded_jpeg, "GIF of 4 million comments": bombs.chatty_gif}
+
+
+@pytest.mark.parametrize("what", BOMBS)
+def test_a_header_of_millions_of_parts_is_read_by_no_worker(what: str, tmp_path: Path) -> None:
+    """It was: +520 MiB and 4.3 s for the JPEG, +680 MiB and 1.8 s for the GIF, before the decoder's limits held."""
+    path = tmp_path / "photo"
+    path.write_bytes(BOMBS[what]())
+    code = (
+        "from pathlib import Path; from anonlib.config import no_job; from anonlib.datasets import Sample\n"
+        "from anonlib.pipeline.reading import sample_bytes\n"
+        "sample = Sample('a', Path(sys.argv[1]).read_bytes(), 'jpg'); before = peak()\n"
+        "sample_bytes(sample, no_job()); print(int(peak() - before)); print(sample.problem)"
+    )
+    said, _ = bombs.peak_of(code, path)
+    grown, problem = said.splitlines()
+    assert int(grown) < 64
+    assert problem == "decoding it needs more memory than a photo of limits.image_mpx may take"
+
+
+def test_a_header_that_stalls_its_reader_is_given_up_and_not_tried_again() -> None:
+    job = no_job().model_copy(update={"limits": LimitsConfig(image_seconds=0.05)})
+    sample = Sample("a", bombs.chatty_gif(400_000), "gif")
+    assert sample_bytes(sample, job) == len(sample.image or b"")
+    assert sample.problem == "decoding it took longer than 0.05 s (limits.image_seconds)"
+    assert sample_bytes(sample, job) == len(sample.image or b"")
+
+
+def test_a_file_over_the_limit_is_not_even_sent_to_a_decoder() -> None:
+    job = no_job().model_copy(update={"limits": LimitsConfig(image_mib=0.001)})
+    data = ENCODED["JPEG"]
+    assert sample_bytes(Sample("a", data, "jpg"), job) == len(data)

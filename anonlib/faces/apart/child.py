@@ -1,9 +1,9 @@
 """The program of a decoder process: it decodes photos of strangers and may die of one.
 
 It sits at one end of a socket, its stdin: a request is a file, an answer is a line of JSON; pixels go through shared
-memory. Once its libraries are loaded it gives up what a decoder does not need: files to write, further processes, core
-dumps and memory without end (setrlimit(2)). When whoever started it is gone, the socket ends and so does this; while it
-decodes, alarm(2) sees to that.
+memory. Once its libraries are loaded it gives up what a decoder does not need: files, network, further processes, core
+dumps and unlimited memory (sandbox.py, setrlimit(2)). When the process that started it is gone, the socket ends and so
+does this; while it decodes, alarm(2) sees to that.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from anonlib.faces.image import ImageProblem, OutOfMemory, Picture, decode
+from anonlib.faces.apart.sandbox import LAYERS, confine
+from anonlib.faces.image import ImageProblem, OutOfMemory, Picture, decode, decoded_bytes
 
-READY = b"ready"
-REQUEST = struct.Struct("<Qi")
-"""Bytes of the file that follows, and the least side, -1 for none."""
+READY = struct.Struct("<5sB")
+"""The word READY_WORD, and a bit for each of LAYERS that the kernel granted."""
+READY_WORD = b"ready"
+REQUEST = struct.Struct("<Qi?")
+"""Bytes of the file that follows, the least side, -1 for none, and whether the header alone is to be read."""
 ANSWER = struct.Struct("<I")
 """Bytes of JSON that follow."""
 OUT_OF_MEMORY = 3
@@ -38,7 +41,8 @@ _PX_BYTES = 48  # 32-bit pixels pass through three arrays of float64 on their wa
 _SPARE_BYTES = 128 << 20
 _OPEN_FILES = 16
 _GRACE = 2.0  # it is for who waits to say that it takes too long; the alarm is for when nobody waits any more
-_PLUGINS = (MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)  # loaded before limits are set
+# Pillow imports these when a photo first needs them, which is too late once no file can be opened.
+_PLUGINS = (ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 
 def shared_bytes(max_mpx: float) -> int:
@@ -57,17 +61,22 @@ def main(read: Callable[..., Picture] = decode) -> None:
     os.dup2(nowhere, 2)  # libraries complain there of damaged files
     in_use = _address_space()
     _give_up_rights()
-    channel.sendall(READY)
+    granted = confine()
+    channel.sendall(READY.pack(READY_WORD, sum(1 << LAYERS.index(layer) for layer in granted)))
     while request := _received(channel, REQUEST.size):
-        size, least_side = REQUEST.unpack(request)
-        _bound_memory(in_use + size * 2 + round(max_mpx * 1e6 * _PX_BYTES) + _SPARE_BYTES)
+        size, least_side, header_only = REQUEST.unpack(request)
+        pixels = 0 if header_only else round(max_mpx * 1e6 * _PX_BYTES)
+        _bound_memory(in_use + size * 2 + pixels + _SPARE_BYTES)
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
         try:
             wanted = None if least_side < 0 else least_side
-            picture = read(_received(channel, size), max_mpx=max_mpx, least_side=wanted, into=shared)
-            body = json.dumps(_described(picture)).encode()
-            _put(picture, shared)
-            del picture
+            if header_only:
+                body = json.dumps(decoded_bytes(_received(channel, size), least_side=wanted)).encode()
+            else:
+                picture = read(_received(channel, size), max_mpx=max_mpx, least_side=wanted, into=shared)
+                body = json.dumps(_described(picture)).encode()
+                _put(picture, shared)
+                del picture
         except (MemoryError, OutOfMemory):
             os._exit(OUT_OF_MEMORY)
         except ImageProblem as problem:

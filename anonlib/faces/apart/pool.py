@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
+from typing import TypeVar
 
 from anonlib.faces.apart.process import DecoderProcess, Died
 from anonlib.faces.image import ImageProblem, Picture
 
+_Found = TypeVar("_Found")
+_HEADER_BYTES = 1 << 16
 _MOST_IDLE = max(4, os.cpu_count() or 1)
 
 
@@ -27,15 +30,33 @@ class Decoders:
 
     def decode(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> Picture:
         """As `decode_apart`; threads may call it at once."""
+        return self._asked(lambda process: process.decode(data, least_side), max_mpx, seconds)
+
+    def header_bytes(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> int:
+        """As `header_bytes_apart`; threads may call it at once."""
+        # Nearly every header is at the beginning, and sending the rest would cost more than reading it.
+        beginning = data[:_HEADER_BYTES]
+        count = self._asked(lambda process: process.header_bytes(beginning, least_side), max_mpx, seconds)
+        if count or len(data) <= _HEADER_BYTES:
+            return count
+        return self._asked(lambda process: process.header_bytes(data, least_side), max_mpx, seconds)
+
+    def layers(self) -> tuple[str, ...]:
+        """The layers of the sandbox that this kernel grants; raises NoDecoder where too few."""
+        process = DecoderProcess(1.0, 60.0, self.program)
+        process.close()
+        return process.layers
+
+    def _asked(self, ask: Callable[[DecoderProcess], _Found], max_mpx: float, seconds: float) -> _Found:
         process = self._idle_one(max_mpx, seconds) or DecoderProcess(max_mpx, seconds, self.program)
         fresh = not process.used
         try:
-            return self._lent(process, data, least_side)
+            return self._lent(process, ask)
         except Died as death:
             if fresh and not death.from_outside:
                 raise ImageProblem(death.reason, str(death)) from None
         try:
-            return self._lent(DecoderProcess(max_mpx, seconds, self.program), data, least_side)
+            return self._lent(DecoderProcess(max_mpx, seconds, self.program), ask)
         except Died as death:
             raise ImageProblem(death.reason, str(death)) from None
 
@@ -50,9 +71,9 @@ class Decoders:
         """In a forked copy of this process: the processes belong to the one that started them."""
         self._idle, self._lock = [], Lock()
 
-    def _lent(self, process: DecoderProcess, data: bytes, least_side: int | None) -> Picture:
+    def _lent(self, process: DecoderProcess, ask: Callable[[DecoderProcess], _Found]) -> _Found:
         try:
-            return process.decode(data, least_side)
+            return ask(process)
         finally:
             self._take_back(process)
 
@@ -90,3 +111,13 @@ def decode_apart(data: bytes, *, max_mpx: float, seconds: float, least_side: int
     Raises ImageProblem, also where decoding crashed, and NoDecoder where no process can be started.
     """
     return _OURS.decode(data, max_mpx=max_mpx, seconds=seconds, least_side=least_side)
+
+
+def header_bytes_apart(data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> int:
+    """`image.decoded_bytes` in another process, without memory for pixels; raises as decode_apart."""
+    return _OURS.header_bytes(data, max_mpx=max_mpx, seconds=seconds, least_side=least_side)
+
+
+def sandbox_layers() -> tuple[str, ...]:
+    """The layers of sandbox.LAYERS that confine decoder processes on this machine; raises NoDecoder where too few."""
+    return _OURS.layers()

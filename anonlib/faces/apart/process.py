@@ -2,14 +2,16 @@
 
 What comes back is pixels and a few numbers and words, each checked: a process that parsed a stranger's file is not
 trusted, so nothing of it is unpickled and its memory is copied, never used in place. It gets an empty environment,
-so there is no secret in it to be read. Pixels come through a memfd (memfd_create(2)), which is sealed, so that it
-cannot shrink under the reader, and needs no room in /dev/shm.
+confines itself (sandbox.py), and this process, which does hold secrets, is made undumpable before it starts one.
+Pixels come through a memfd (memfd_create(2)), which is sealed, so that it cannot shrink under the reader, and needs no
+room in /dev/shm.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import mmap
 import os
 import signal
@@ -17,16 +19,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from anonlib.faces.apart.child import ANSWER, OUT_OF_MEMORY, READY, REQUEST, shared_bytes
+from anonlib.faces.apart.child import ANSWER, OUT_OF_MEMORY, READY, READY_WORD, REQUEST, shared_bytes
+from anonlib.faces.apart.sandbox import LAYERS, NEEDED, make_undumpable
 from anonlib.faces.colour import ColourSpace
 from anonlib.faces.image import ImageFormat, ImageProblem, Picture
 from anonlib.vocabulary import Note, Reason, Stripped
@@ -76,11 +80,19 @@ class _Refused(BaseModel):
     details: str = Field(max_length=300)
 
 
-_ANSWERS: TypeAdapter[_Refused | _Described] = TypeAdapter(_Refused | _Described)
+_PICTURES: TypeAdapter[_Refused | _Described] = TypeAdapter(_Refused | _Described)
+_COUNTS: TypeAdapter[_Refused | int] = TypeAdapter(_Refused | Annotated[int, Field(ge=0, lt=1 << 40, strict=True)])
+_Told = TypeVar("_Told")
+_Found = TypeVar("_Found", Picture, int)
 
 
 class DecoderProcess:
-    """A started process for photos of up to `max_mpx` megapixels, each in up to `seconds`; for one caller at a time."""
+    """A started process for photos of up to `max_mpx` megapixels, each in up to `seconds`; for one caller at a time.
+
+    `layers` are those of the sandbox that its kernel granted; raises NoDecoder where one is missing that is NEEDED.
+    """
+
+    layers: tuple[str, ...] = ()
 
     def __init__(self, max_mpx: float, seconds: float, program: Sequence[str] | None = None) -> None:
         self.max_mpx, self.seconds = max_mpx, seconds
@@ -94,6 +106,7 @@ class DecoderProcess:
 
     def _start(self, program: Sequence[str]) -> None:
         size = shared_bytes(self.max_mpx)
+        make_undumpable()
         shared = os.memfd_create("anonlib-photo", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._channel, theirs = socket.socketpair()
         try:
@@ -120,17 +133,26 @@ class DecoderProcess:
     def _wait_until_ready(self) -> None:
         complaints = self._process.stderr
         assert complaints is not None
-        try:
-            ready = self._received(len(READY), time.monotonic() + _START_SECONDS) == READY
-        except OSError:
-            ready = False
-        if not ready:
+        word, granted = b"", 0
+        with suppress(OSError):
+            word, granted = READY.unpack(self._received(READY.size, time.monotonic() + _START_SECONDS))
+        if word != READY_WORD:
             self._process.kill()
             said = complaints.read(1 << 16).decode(errors="replace").split("\n")
             self.close()
             last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
             raise NoDecoder(f"the process that decodes photos cannot be started: {last[:200]}")
         complaints.close()
+        self.layers = tuple(layer for number, layer in enumerate(LAYERS) if granted >> number & 1)
+        missing = tuple(layer for layer in LAYERS if layer not in self.layers)
+        if NEEDED.intersection(missing):
+            self.close()
+            raise NoDecoder(
+                f"the process that decodes photos cannot be confined: this kernel does not grant {', '.join(missing)}; "
+                "run on Linux on x86_64 or aarch64 where seccomp filters are allowed"
+            )
+        if missing:
+            _warn_of(missing)
 
     @property
     def ready(self) -> bool:
@@ -139,18 +161,33 @@ class DecoderProcess:
 
     def decode(self, data: bytes, least_side: int | None) -> Picture:
         """The Picture of a file; raises ImageProblem, and Died after which it must not be used again."""
+        return self._asked(data, least_side, False, _PICTURES, self._picture)
+
+    def header_bytes(self, data: bytes, least_side: int | None) -> int:
+        """`image.decoded_bytes` of a file; raises as decode."""
+        return self._asked(data, least_side, True, _COUNTS, lambda count: count)
+
+    def _asked(
+        self,
+        data: bytes,
+        least_side: int | None,
+        header_only: bool,
+        answers: TypeAdapter[_Refused | _Told],
+        believe: Callable[[_Told], _Found],
+    ) -> _Found:
+        """What `believe` makes of its answer, unless it answers with a problem."""
         self._busy, deadline = True, time.monotonic() + self.seconds
-        request = REQUEST.pack(len(data), -1 if least_side is None else least_side)
+        found: _Found | ImageProblem
         try:
             self._channel.settimeout(self.seconds)
-            self._channel.sendall(request + data)
+            self._channel.sendall(REQUEST.pack(len(data), -1 if least_side is None else least_side, header_only) + data)
             (size,) = ANSWER.unpack(self._received(ANSWER.size, deadline))
             if size > _MOST_JSON:
                 raise ValueError(f"{size} bytes")
-            answer = _ANSWERS.validate_json(self._received(size, deadline))
+            answer = answers.validate_json(self._received(size, deadline))
             if self._unread:
                 raise ValueError("more than an answer")
-            picture = _problem(answer) if isinstance(answer, _Refused) else self._picture(answer)
+            found = _problem(answer) if isinstance(answer, _Refused) else believe(answer)
         except TimeoutError:
             raise ImageProblem(Reason.TIME, self._too_long) from None
         except OSError:
@@ -158,9 +195,9 @@ class DecoderProcess:
         except ValueError:  # pydantic's ValidationError is one
             raise Died("decoding it made the decoder answer with what is no photo") from None
         self._busy, self.used = False, True
-        if isinstance(picture, ImageProblem):
-            raise picture
-        return picture
+        if isinstance(found, ImageProblem):
+            raise found
+        return found
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -216,6 +253,15 @@ class DecoderProcess:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
             return Died(f"decoding it crashed the decoder (signal {name})", from_outside=-code in _FROM_OUTSIDE)
         return Died(f"decoding it ended the decoder (exit code {code})")
+
+
+@cache
+def _warn_of(missing: tuple[str, ...]) -> None:
+    """Once a process."""
+    logging.getLogger(__name__).warning(
+        "Photos are decoded in processes that this kernel confines without: %s (see `anonlib doctor`).",
+        ", ".join(missing),
+    )
 
 
 def _problem(told: _Refused) -> ImageProblem:

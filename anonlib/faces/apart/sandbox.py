@@ -1,0 +1,191 @@
+"""What a decoder process gives up once its libraries are loaded: files, network, other processes and memory dumps.
+
+A file that takes a C library over has what its process has. The layers overlap, so that an error in one leaves another:
+the process is not dumpable (prctl(2)), has no capabilities, lies in a user and network namespace of its own
+(unshare(2)), may open no file (landlock(7)), and may call little more than read, write and memory (seccomp(2), an
+allow-list). All of it is plain system calls, so it needs no library beside libc. The limits of setrlimit(2) are
+`child`'s.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+
+LAYERS = ("undumpable", "capabilities", "namespaces", "landlock", "seccomp")
+NEEDED = frozenset({"undumpable", "seccomp"})
+"""Without these no photo is decoded: every Linux with a filter for its architecture has them."""
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_RESTRICT = 444, 446  # the same on every architecture
+_LANDLOCK_VERSION = 1
+_CAPABILITIES_V3 = 0x20080522
+
+# Rights of files that each version of Landlock knows (linux/landlock.h): all are handled, none is granted.
+_FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
+_NETWORK_RIGHTS, _NETWORK_SINCE = 0b11, 4  # bind and connect of TCP
+_SCOPES, _SCOPES_SINCE = 0b11, 6  # abstract sockets of others, and signals to others
+
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+# Numbers on x86_64 and on aarch64, None where it has no such call. None of these opens, makes or finds anything.
+_ALLOWED: dict[str, tuple[int, int | None]] = {
+    "read": (0, 63),
+    "write": (1, 64),
+    "recvfrom": (45, 207),
+    "sendto": (44, 206),
+    "mmap": (9, 222),
+    "munmap": (11, 215),
+    "brk": (12, 214),
+    "mremap": (25, 216),
+    "madvise": (28, 233),
+    "mprotect": (10, 226),
+    "futex": (202, 98),
+    "setitimer": (38, 103),
+    "clock_gettime": (228, 113),
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "restart_syscall": (219, 128),
+    "sigaltstack": (131, 132),
+    "close": (3, 57),
+    "poll": (7, None),
+    "ppoll": (271, 73),
+    "shutdown": (48, 210),
+    "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123),
+    "nanosleep": (35, 101),
+    "clock_nanosleep": (230, 115),
+    "clock_getres": (229, 114),
+    "gettimeofday": (96, 169),
+    "getrandom": (318, 278),
+    "getpid": (39, 172),
+    "gettid": (186, 178),
+    "getcpu": (309, 168),
+    "getrusage": (98, 165),
+    "getrlimit": (97, 163),
+    "setrlimit": (160, 164),
+    "sysinfo": (99, 179),
+    "uname": (63, 160),
+    "membarrier": (324, 283),
+    "rseq": (334, 293),
+    "set_robust_list": (273, 99),
+    "exit": (60, 93),
+    "exit_group": (231, 94),
+}
+# Of these only where the first argument is the process itself: abort(3), and limits.
+_OWN_PID: dict[str, tuple[int, int]] = {"kill": (62, 129), "tgkill": (234, 131)}
+_OWN_ZERO: dict[str, tuple[int, int]] = {"prlimit64": (302, 261)}
+
+_SECCOMP_MODE_FILTER = 2
+_POINTER = struct.calcsize("P")
+_LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 1  # SECCOMP_RET_ERRNO with EPERM
+_NUMBER_AT, _ARCH_AT, _ARGUMENT_AT = 0, 4, 16  # in struct seccomp_data; the low half of an argument on little endian
+
+
+def confine() -> tuple[str, ...]:
+    """Give everything up, for good; returns the LAYERS that this kernel granted.
+
+    To be called with one thread, with every file open that is still needed and every library loaded.
+    """
+    granted = {
+        # A new user namespace comes with all capabilities inside it, so it is entered before those are dropped.
+        "namespaces": leave_namespaces(),
+        "undumpable": make_undumpable(),
+        "capabilities": drop_capabilities(),
+        "landlock": forbid_files(),
+        "seccomp": filter_calls(),
+    }
+    return tuple(layer for layer in LAYERS if granted[layer])
+
+
+def make_undumpable() -> bool:
+    """No other process of this user may read this one's memory, environment or files in /proc, nor trace it."""
+    return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def leave_namespaces() -> bool:
+    """Into an empty network, and a user namespace in which this user owns nothing."""
+    return bool(_LIBC.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
+
+
+def drop_capabilities() -> bool:
+    """All of them: root is then a user like any other."""
+    header, none = struct.pack("Ii", _CAPABILITIES_V3, 0), bytes(24)
+    return bool(_LIBC.capset(header, none) == 0)
+
+
+def forbid_files() -> bool:
+    """Nothing can be opened, made, removed, bound or connected to, and no process outside be traced or signalled.
+
+    What is open stays open.
+    """
+    version = _LIBC.syscall(_SYS_LANDLOCK_CREATE, None, _size(0), _LANDLOCK_VERSION)
+    if version < 1:
+        return False
+    rights = _FILE_RIGHTS[max(known for known in _FILE_RIGHTS if known <= version)]
+    network = _NETWORK_RIGHTS if version >= _NETWORK_SINCE else 0
+    scopes = _SCOPES if version >= _SCOPES_SINCE else 0
+    # An older kernel takes a longer struct as long as what it does not know is 0.
+    attributes = struct.pack("QQQ", rights, network, scopes)
+    ruleset = _LIBC.syscall(_SYS_LANDLOCK_CREATE, attributes, _size(len(attributes)), 0)
+    if ruleset < 0:
+        return False
+    try:
+        return _prctl(_PR_SET_NO_NEW_PRIVS, 1) and _LIBC.syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0) == 0
+    finally:
+        os.close(ruleset)
+
+
+def filter_calls() -> bool:
+    """Every system call but those of _ALLOWED fails with EPERM from now on; False on a machine that is in no table."""
+    machine = platform.machine()
+    if machine not in _AUDIT_ARCH or _POINTER != 8:
+        return False
+    program = _program(machine, os.getpid())
+    code = ctypes.create_string_buffer(b"".join(program))
+    pointed = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
+    return _prctl(_PR_SET_NO_NEW_PRIVS, 1) and _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, pointed)
+
+
+def _program(machine: str, pid: int) -> list[bytes]:
+    """The filter in classic BPF (linux/filter.h), an instruction each."""
+    column = list(_AUDIT_ARCH).index(machine)
+    program = [
+        _instruction(_LOAD, _ARCH_AT),
+        _instruction(_JUMP_EQUAL, _AUDIT_ARCH[machine], skip_if=1),
+        _instruction(_RETURN, _KILL),
+        _instruction(_LOAD, _NUMBER_AT),
+    ]
+    for numbers in _ALLOWED.values():
+        if (number := numbers[column]) is not None:
+            program += [_instruction(_JUMP_EQUAL, number, skip_else=1), _instruction(_RETURN, _ALLOW)]
+    for table, argument in ((_OWN_PID, pid), (_OWN_ZERO, 0)):
+        for own in table.values():
+            program += [
+                _instruction(_JUMP_EQUAL, own[column], skip_else=4),
+                _instruction(_LOAD, _ARGUMENT_AT),
+                _instruction(_JUMP_EQUAL, argument, skip_else=1),
+                _instruction(_RETURN, _ALLOW),
+                _instruction(_RETURN, _REFUSE),
+            ]
+    return [*program, _instruction(_RETURN, _REFUSE)]
+
+
+def _instruction(code: int, value: int, *, skip_if: int = 0, skip_else: int = 0) -> bytes:
+    return struct.pack("HBBI", code, skip_if, skip_else, value)
+
+
+def _prctl(option: int, value: int, pointed: bytes | None = None) -> bool:
+    zero = ctypes.c_ulong(0)
+    return bool(_LIBC.prctl(option, ctypes.c_ulong(value), pointed or zero, zero, zero) == 0)
+
+
+def _size(value: int) -> ctypes.c_size_t:
+    return ctypes.c_size_t(value)

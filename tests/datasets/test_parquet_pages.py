@@ -1,0 +1,149 @@
+"""What a Parquet file would take is known from its page headers, and a small file that asks for gigabytes gets none."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import bombs
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anonlib.datasets import DatasetError, Sample, open_dataset, parquet
+from anonlib.datasets.parquet_pages import Expands, _page_header, _page_headers, rows_at_once
+
+RNG = np.random.default_rng(5)
+TABLE = pa.table(
+    {
+        "key": [f"k{number:05d}" for number in range(3000)],
+        "image": pa.array([RNG.bytes(200) for _ in range(3000)], pa.binary()),
+        "caption": ["one of few"] * 3000,
+        "numbers": pa.array([list(range(number % 5)) for number in range(3000)], pa.list_(pa.int64())),
+        "boxes": pa.array([[{"x": 1.5, "name": "a"}]] * 3000),
+        "age": pa.array([None, 7, 8] * 1000, pa.int32()),
+    }
+)
+READ = """
+from anonlib.datasets import open_dataset
+dataset = open_dataset(sys.argv[1])
+for shard in dataset.shards():
+    for sample in dataset.read(shard): print(sample.key, '|', len(sample.image or b''), '|', sample.problem)
+"""
+
+
+def written(table: pa.Table, **options: Any) -> tuple[pq.ParquetFile, io.BytesIO]:
+    stream = io.BytesIO()
+    pq.write_table(table, stream, **options)
+    return pq.ParquetFile(stream), stream
+
+
+def read(path: Path) -> list[Sample]:
+    dataset = open_dataset(str(path))
+    return [sample for shard in dataset.shards() for sample in dataset.read(shard)]
+
+
+@pytest.mark.parametrize(
+    ("compression", "version", "dictionary"),
+    list(product(["none", "snappy", "zstd", "gzip", "lz4", "brotli"], ["1.0", "2.0"], [True, False])),
+)
+def test_the_headers_of_all_pages_are_found_and_say_what_the_footer_says(
+    compression: str, version: str, dictionary: bool
+) -> None:
+    file, stream = written(
+        TABLE, compression=compression, data_page_version=version, use_dictionary=dictionary, data_page_size=4096
+    )
+    group = file.metadata.row_group(0)
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        pages = list(_page_headers(stream, chunk))
+        assert all(start + header[3] < later for (header, start), (_, later) in pairwise(pages))
+        # The footer counts the headers, too: they are what lies between the pages.
+        ends = [start + header[3] for header, start in pages]
+        first = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
+        assert ends[-1] == first + chunk.total_compressed_size
+        headers = chunk.total_compressed_size - sum(header[3] for header, _ in pages)
+        assert sum(header[2] for header, _ in pages) + headers == chunk.total_uncompressed_size
+    assert rows_at_once(file, stream, 0, 16) == 16
+
+
+def test_rows_that_share_a_large_value_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    bomb = bombs.dictionary_parquet(tmp_path / "bomb.parquet", rows=64, mebibytes=32)
+    assert bomb.stat().st_size < 8192
+    with bomb.open("rb") as stream:
+        assert rows_at_once(pq.ParquetFile(stream), stream, 0, 16) == 4
+    said, peak = bombs.peak_of(READ, bomb)
+    assert said.splitlines() == [f"{number:09d} | {32 << 20} | None" for number in range(64)]
+    assert peak < 700
+
+
+def test_a_value_that_no_batch_can_hold_is_a_problem_of_its_rows(tmp_path: Path) -> None:
+    """It took 5,319 MiB for 6 KB."""
+    said, peak = bombs.peak_of(READ, bombs.dictionary_parquet(tmp_path / "bomb.parquet", rows=16, mebibytes=200))
+    assert said.startswith("bomb#rows-0 | 0 | rows 0 to 15") and "unpacks to" in said
+    assert peak < 200
+
+
+def test_a_list_without_end_is_a_problem_of_its_rows(tmp_path: Path) -> None:
+    numbers = pa.ListArray.from_arrays([0, 50_000_000], pa.nulls(50_000_000, pa.int8()))
+    pq.write_table(pa.table({"image": pa.array([b"x"]), "numbers": numbers}), tmp_path / "a.parquet")
+    (bad,) = read(tmp_path)
+    assert bad.key == "a#rows-0" and "unpacks to" in str(bad.problem)
+
+
+def test_millions_of_rows_in_no_bytes_are_one_problem(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"image": pa.nulls(3_000_000, pa.binary())}), tmp_path / "a.parquet", row_group_size=1 << 22
+    )
+    (bad,) = read(tmp_path)
+    assert "3,000,000 rows in" in str(bad.problem)
+
+
+def test_a_key_column_that_unpacks_to_gigabytes_is_a_problem_of_its_file(tmp_path: Path) -> None:
+    same = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["k" * (1 << 20)]))
+    table = pa.table({"image": pa.array([b"x"] * 2000), "id": same})
+    pq.write_table(table, tmp_path / "a.parquet", store_schema=False)
+    (bad,) = read(tmp_path)
+    assert bad.key == "a#unreadable" and "the column 'id'" in str(bad.problem)
+
+
+def test_a_row_that_is_larger_than_a_sample_may_be_is_a_problem_and_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "MAX_SAMPLE_BYTES", 1 << 20)
+    rows = pa.array([b"x" * (2 << 20), b"y"], pa.binary())
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+    large, small = read(tmp_path)
+    assert large.problem == "the row is larger than 1 MiB" and large.image is None
+    assert (small.image, small.problem) == (b"y", None)
+
+
+def test_large_pages_of_real_images_are_read_together() -> None:
+    images = pa.array([RNG.bytes(1 << 20)] * 64, pa.binary())
+    file, stream = written(pa.table({"image": images}), use_dictionary=False, compression="none")
+    assert rows_at_once(file, stream, 0, 16, budget=1 << 20) == 16
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_page_header_or_a_sentence(data: bytes) -> None:
+    try:
+        fields, length = _page_header(io.BytesIO(data), 0)
+    except DatasetError:
+        return
+    assert length <= len(data) and all(isinstance(field, int) for field in fields)
+
+
+def test_a_damaged_page_header_costs_its_row_group(tmp_path: Path) -> None:
+    file, stream = written(TABLE.select(["image"]), row_group_size=1000)
+    data = bytearray(stream.getvalue())
+    start = file.metadata.row_group(1).column(0).data_page_offset
+    data[start : start + 8] = b"\xff" * 8
+    (tmp_path / "a.parquet").write_bytes(data)
+    samples = read(tmp_path)
+    assert [one.key for one in samples if one.problem] == ["a#rows-1000"]
+    assert len(samples) == 2001 and issubclass(Expands, DatasetError)
