@@ -184,6 +184,8 @@ ACCOUNTS = pa.schema(
     [
         ("person", pa.string()),
         ("template", _floats(EMBEDDING_DIM)),
+        ("labelled", pa.bool_()),
+        ("present", pa.bool_()),
         ("release", pa.string()),
         ("kind", pa.string()),
         ("method", pa.string()),

@@ -128,7 +128,7 @@ def _published(job: Job, report: Report, shards: list[str], seed: int) -> Statem
         CROISSANT: json_bytes(described),
     }
     failed = [line.name for line in report.gate.lines if not line.passed]
-    return publish(job.places.release, job.keyring.secret, files, failed)
+    return publish(job.places.release, job.keyring.signing, files, failed)
 
 
 def _certificate(job: Job) -> Certificate:

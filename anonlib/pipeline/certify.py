@@ -88,7 +88,7 @@ def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blo
         merkle_root=merkle_root(leaves),
         table=table,
     )
-    return places.release.claim(CERTIFICATE, signed(certificate, keyring.secret).to_bytes())
+    return places.release.claim(CERTIFICATE, signed(certificate, keyring.signing).to_bytes())
 
 
 def committed(room: Room, shards: Iterable[str]) -> Iterator[Committed]:

@@ -1,8 +1,9 @@
 """Classes whose faces are decoded: everybody is a member, and so is who is only known from earlier releases.
 
-A decoded face needs no photo, only the class's centre, so nobody has to be a guest, and a class may keep members who
-are absent from this dataset. With a ledger classes therefore only grow: whoever hid together once stays together, since
-who sees two releases intersects their classes. `intersections` proves it for all releases before one is written.
+A decoded face needs no photo, only the class's centre, so nobody has to be a guest. With a ledger a class keeps its
+members over releases, the absent ones too, since who sees two releases intersects their classes. A class is shown only
+where everybody in it keeps k candidates once all releases are put together (`growth.showable`); the faces of the others
+are redacted. Only the people who are present are candidates, unless the job says that nobody can know who is absent.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError, JobConfig
+from anonlib.config import JobConfig
 from anonlib.pipeline.accounts import Accounts, Booking
 from anonlib.pipeline.decoding import Draw, Painter
 from anonlib.pipeline.outfits import MAYBE_SAME_PERSON, Crowd, Hidden, Wardrobe, appearance, strata_of
 from anonlib.pipeline.people import People
-from anonlib.privacy.classes import EquivalenceClass, Stratum
-from anonlib.privacy.growth import extend, intersections
+from anonlib.privacy.classes import EquivalenceClass, Stratum, form_classes, made_classes
+from anonlib.privacy.growth import extend, showable
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ksame import class_centres
 from anonlib.privacy.strata import prevailing
@@ -33,7 +34,13 @@ class _Everybody:
     names: list[str]
     template: NDArray[np.float32]
     strata: list[Stratum]
+    labelled: list[bool]
     subjects: list[list[int]]
+
+    @property
+    def present(self) -> set[int]:
+        """The persons whom this job's dataset shows."""
+        return {person for person, subjects in enumerate(self.subjects) if subjects}
 
 
 def decoded_crowds(
@@ -54,34 +61,55 @@ def hidden_persons(
 ) -> tuple[Hidden, list[Booking]]:
     """Classes of at least k persons, the ledger's kept together, and what is booked.
 
-    `persons`: each subject's lasting name, where there is a ledger. Raises ConfigError if a person would not be hidden
-    once all releases are put together.
+    `persons`: each subject's lasting name, where there is a ledger. A person who would not be hidden once all releases
+    are put together is in no crowd.
     """
     strata = strata_of(people)
     everybody = _everybody(people, strata, persons or people.ids, accounts)
     number = {name: index for index, name in enumerate(everybody.names)}
-    earlier = (
-        [[[number[name] for name in crowd] for crowd in crowds] for crowds in accounts.releases()] if accounts else []
-    )
+    present, k = everybody.present, job.method.k
+    releases = accounts.releases() if accounts else []
+    earlier = [[[number[name] for name in crowd] for crowd in crowds] for crowds in releases]
+    there = [{number[name] for name in names} for names in accounts.present()] if accounts else []
     old = [[number[name] for name in crowd] for crowd in accounts.crowds()] if accounts else []
-    k = job.method.k
-    classes, _ = extend(old, everybody.template, everybody.strata, k=k, same_person=MAYBE_SAME_PERSON)
-    weak = intersections(
-        [*earlier, [one.members for one in classes]], k=k, templates=everybody.template, same_person=MAYBE_SAME_PERSON
+    known = job.ledger is None or job.ledger.absences == "known"
+
+    def form(newcomers: NDArray[np.int64]) -> list[list[int]]:
+        kinds = [everybody.strata[person] for person in newcomers]
+        formed, _ = form_classes(everybody.template[newcomers], kinds, k=k, same_person=MAYBE_SAME_PERSON)
+        return [newcomers[list(one.members)].tolist() for one in formed]
+
+    classes, _ = extend(old, everybody.strata, form, join=not known)
+    kept, _ = showable(
+        earlier,
+        there,
+        classes,
+        present,
+        k=k,
+        templates=everybody.template,
+        same_person=MAYBE_SAME_PERSON,
+        absences_known=known,
     )
-    if weak:
-        raise ConfigError(
-            f"{len(weak):,} people would be one of fewer than k = {k} once all releases of this ledger are put "
-            "together; an earlier release had a smaller k"
+    shown = sorted(
+        ([member for member in members if not known or member in present], members)
+        for members in kept
+        if not present.isdisjoint(members)
+    )
+    groups = [np.array(candidates, np.int64) for candidates, _ in shown]
+    made = made_classes(everybody.template, groups, everybody.strata, MAYBE_SAME_PERSON)
+    hidden = _hidden(made, everybody, people, strata, keyring, painter)
+    return hidden, [
+        Booking(
+            everybody.names[member],
+            everybody.template[member],
+            everybody.strata[member],
+            labelled=everybody.labelled[member],
+            present=member in present,
+            crowd=crowd.class_id,
         )
-    shown = [one for one in classes if any(everybody.subjects[member] for member in one.members)]
-    hidden = _hidden(shown, everybody, people, strata, keyring, painter)
-    booked = [
-        Booking(everybody.names[member], everybody.template[member], everybody.strata[member], crowd=crowd.class_id)
-        for one, crowd in zip(shown, hidden.crowds, strict=True)
-        for member in one.members
+        for (_, members), crowd in zip(shown, hidden.crowds, strict=True)
+        for member in members
     ]
-    return hidden, booked
 
 
 def _hidden(
@@ -127,5 +155,6 @@ def _everybody(people: People, strata: list[Stratum], persons: Sequence[str], ac
         [*subjects, *(one.person for one in others)],
         normalized(np.stack([*mine, *(one.template for one in others)]).astype(np.float32)),
         [*(strata[some[0]] for some in subjects.values()), *(one.stratum for one in others)],
+        [*(people.labels[some[0]] is not None for some in subjects.values()), *(one.labelled for one in others)],
         [*subjects.values(), *([] for _ in others)],
     )

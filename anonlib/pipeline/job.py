@@ -208,7 +208,7 @@ class Job:
         surrogates = room.markers(f"surrogates/{block}" for block in plan.blocks)
         parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
-        drawn = [plan.digest, self.keyring.check(), json.dumps(surrogates, sort_keys=True)]
+        drawn = [plan.digest, self.keyring.digest("run-key").hex(), json.dumps(surrogates, sort_keys=True)]
         return _key("render", *drawn, parts, METHOD_VERSION, __version__)
 
     def _run_note(self, run_key: str) -> dict[str, Any]:

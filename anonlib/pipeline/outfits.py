@@ -170,7 +170,7 @@ def draws_of(
     """
     strata = strata_of(people)
     drawn = _drawn(job, painter.decoder.identity(people.template), people.ids, strata, keyring, painter)
-    return _worn(people, strata, drawn, painter.digest, persons, earlier)
+    return _worn(people, strata, drawn, lambda draw: painter.digest(draw, keyring), persons, earlier)
 
 
 def donors_of(
@@ -185,7 +185,7 @@ def donors_of(
     strata = strata_of(people)
     looks = [appearance(stratum) for stratum in strata]
     drawn = lent_draws(job, lender, people.template, people.ids, strata, looks, keyring)
-    return _worn(people, strata, drawn, lambda draw: digest_of(lender, draw), persons, earlier)
+    return _worn(people, strata, drawn, lambda draw: digest_of(lender, draw, keyring), persons, earlier)
 
 
 def _worn(
@@ -208,7 +208,13 @@ def _worn(
         np.zeros(len(people.ids), bool),
         draws={surrogate: draw for draws in named for surrogate, draw in draws.items()},
         booked=[
-            Booking(person, people.template[number], strata[number], draw=next(iter(named[number].values())))
+            Booking(
+                person,
+                people.template[number],
+                strata[number],
+                labelled=people.labels[number] is not None,
+                draw=next(iter(named[number].values())),
+            )
             for number, person in enumerate(persons)
         ],
     )

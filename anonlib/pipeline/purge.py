@@ -1,7 +1,9 @@
-"""Purge: the end of a workspace. Embeddings, crops, the mapping and the secret go; a record of that stays.
+"""Purge: the end of a workspace. Embeddings, crops, the mapping, the salt and the workspace's own secret go; a record
+of that stays.
 
-Without the secret nobody can redraw a pseudonym or a class, so the release can no longer be joined to a person, not
-even by its makers. The record is written first, as a mark that refuses new runs, and finished last.
+Draws and pseudonyms need the salt beside the secret, so that a release can no longer be joined to a person, not even by
+its makers, who may keep the secret that signs. The record is written first, as a mark that refuses new runs, and
+finished last; the salt is destroyed before everything else.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from anonlib.pipeline.places import (
     INVENTORY_NOTE,
     PURGED,
     RUN_NOTE,
+    SALT,
     SECRET,
     Places,
     json_bytes,
@@ -105,19 +108,22 @@ def _finished_run(job: JobConfig, places: Places, force: bool) -> str | None:
 
 
 def _fate_of_secret(job: JobConfig, workspace: Storage) -> str:
+    kept = "so it was not ours to destroy; without the workspace's salt it draws nothing of this release again"
     if job.secret.env is not None:
-        return "came from an environment variable, so it was not ours to destroy"
+        return f"came from an environment variable, {kept}"
     if job.secret.file is not None:
-        return "came from a file, so it was not ours to destroy"
+        return f"came from a file, {kept}"
     if job.secret.manager is not None:
-        return "came from AWS Secrets Manager, so it was not ours to destroy"
+        return f"came from AWS Secrets Manager, {kept}"
     if job.secret.kms is not None:
-        return "came from a file that AWS KMS opens, so it was not ours to destroy"
+        return f"came from a file that AWS KMS opens, {kept}"
     return "destroyed with the workspace" if workspace.exists(SECRET) else "there was none in the workspace"
 
 
 def _destroy(workspace: Storage) -> str | None:
-    """Remove everything, the mark last; returns what stays, in the storage's words."""
+    """Remove everything, salt and secret first and the mark last; returns what stays, in the storage's words."""
+    for key in (SALT, SECRET):
+        workspace.delete(key)
     tops = {entry.path.partition("/")[0] for entry in workspace.list() if "/" in entry.path}
     remains = None
     for top in (*sorted(tops), ""):

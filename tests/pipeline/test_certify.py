@@ -23,6 +23,7 @@ from anonlib.pipeline import tables
 from anonlib.pipeline.certify import certify, class_rows
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.places import Places, json_bytes, open_places, plan_room, release_room, sha256
+from anonlib.pipeline.secret import open_keyring
 from anonlib.privacy.certificate import Certificate, Untrue, public_key
 from anonlib.privacy.classes import with_guests
 from anonlib.privacy.conditions import Classes
@@ -192,7 +193,9 @@ def test_the_secret_and_the_key_made_of_it_are_written_nowhere(finished: Run) ->
 
     seed = HKDF(SHA256(), length=32, salt=None, info=certificate._KEY_PURPOSE).derive(SECRET.encode())
     everywhere = every_byte(finished.output) + every_byte(finished.workspace)
-    for secret in (SECRET.encode(), seed, seed.hex().encode()):
+    keyring = open_keyring(finished.config, open_places(finished.config))
+    keys = (keyring.signing, keyring._drawing, keyring._people, seed)
+    for secret in (SECRET.encode(), *keys, *(key.hex().encode() for key in keys)):
         assert secret not in everywhere
 
 

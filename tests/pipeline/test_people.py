@@ -11,7 +11,7 @@ from anonlib.pipeline.people import SAME_PERSON, People, people_of, same_person
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.subjects import normalized
 
-KEYRING = Keyring(b"a secret for the tests only", "r1")
+KEYRING = Keyring(b"a secret of 32 bytes for the tests", "r1")
 FIRST = ("cluster", "s/5#0")
 
 
