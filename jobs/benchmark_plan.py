@@ -94,7 +94,7 @@ def one_plan(folder: Path, cells: int, method: str) -> dict[str, Any]:
         }
     )
     places, steps = open_places(job), {}
-    keyring = open_keyring(job, places)
+    keyring = open_keyring(job, places, make=True)
     shards = sorted(path.stem for path in (folder / f"workspace/scan/{SCAN[:16]}/faces").glob("*.parquet"))
     began, cpu = time.perf_counter(), time.process_time()
 

@@ -30,12 +30,14 @@ from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ledger import Budget, Entry, entry, refusal, suspected
 from anonlib.privacy.nearest import nearest
 from anonlib.records import ACCOUNTS
-from anonlib.storage import NotFound, open_storage
+from anonlib.storage import open_storage
 
 KNOWN_AGAIN = 0.945
-"""dlib cosine from which two templates are surely one person's: a wrong one would wear somebody's face."""
+"""dlib cosine from which a person without a label is taken for the most alike of those who are known.
 
-
+Of 840 people of LFW 87 % are known again in photos not seen before, 1.4 % are taken for another; of people who are new
+13 % are taken for one of 420 who are known. They share a face then, and an account.
+"""
 MAYBE_ONE_PERSON = 0.925
 """dlib cosine from which two templates may be one person's, and their draws are charged to one account.
 
@@ -183,7 +185,7 @@ class Accounts:
         ]
         mine = tables.of_rows(rows, ACCOUNTS)
         path = self.room.path(f"{self.plan}.parquet")
-        former = _bytes(self.room, path)
+        former = self.room.storage.read(path) if self.room.storage.exists(path) else None
         before = ACCOUNTS.empty_table() if former is None else _read(self.room, path)
         self.room.storage.publish(path, tables.to_bytes([*_but(before, mine), *rows], ACCOUNTS))
         if job.ledger is None or job.ledger.budget is None:
@@ -234,13 +236,6 @@ def _suspects(*accounts: pa.Table) -> dict[str, list[str]]:
         found.setdefault(str(names[one]), []).append(str(names[other]))
         found.setdefault(str(names[other]), []).append(str(names[one]))
     return found
-
-
-def _bytes(room: Room, path: str) -> bytes | None:
-    try:
-        return room.storage.read(path)
-    except NotFound:
-        return None
 
 
 def _read(room: Room, path: str) -> pa.Table:

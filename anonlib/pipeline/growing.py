@@ -155,6 +155,9 @@ def _everybody(people: People, strata: list[Stratum], persons: Sequence[str], ac
         [*subjects, *(one.person for one in others)],
         normalized(np.stack([*mine, *(one.template for one in others)]).astype(np.float32)),
         [*(strata[some[0]] for some in subjects.values()), *(one.stratum for one in others)],
-        [*(people.labels[some[0]] is not None for some in subjects.values()), *(one.labelled for one in others)],
+        [
+            *(all(people.labels[one] is not None for one in some) for some in subjects.values()),
+            *(one.labelled for one in others),
+        ],
         [*subjects.values(), *([] for _ in others)],
     )

@@ -19,7 +19,7 @@ from anonlib.pipeline.job import Job
 from anonlib.pipeline.places import open_places
 from anonlib.pipeline.purge import purge
 from anonlib.pipeline.secret import open_keyring
-from anonlib.pipeline.vault import from_manager
+from anonlib.pipeline.vault import Wanted, from_manager
 from anonlib.storage import AccessDenied, StorageOptions, open_storage
 
 WRITE = ("put", "upload")
@@ -151,7 +151,7 @@ def test_a_whole_release_passes_from_role_to_role(s3: S3Server, one_shard: Run, 
     with s3.acting_as(cloud.user("audit")):
         release = open_storage(config.output.uri, options)
         for _ in range(2):
-            publish(release, open_keyring(config, open_places(config)).secret, {"report.json": b"{}\n"}, [])
+            publish(release, open_keyring(config, open_places(config)).signing, {"report.json": b"{}\n"}, [])
     with s3.acting_as(cloud.user("verify")):
         assert verify(open_storage(config.output.uri, options)).audit is not None
         with pytest.raises(AccessDenied):
@@ -169,10 +169,10 @@ def test_who_needs_the_secret_reads_it_and_nobody_else(cloud: Cloud, tmp_path: P
     config = on_cloud(cloud, tmp_path)
     with cloud.server.acting_as(cloud.user(role)):
         if "secret read" in ALLOWED[role]:
-            assert from_manager(config)[0] == SECRET.encode()
+            assert from_manager(Wanted(config, "secret", config.secret))[0] == SECRET.encode()
         else:
             with pytest.raises(ConfigError, match="may not do secretsmanager:GetSecretValue on the secret arn:"):
-                from_manager(config)
+                from_manager(Wanted(config, "secret", config.secret))
 
 
 @pytest.fixture
