@@ -53,7 +53,7 @@ class PlaceConfig(_Frozen):
 
 
 class OutputConfig(PlaceConfig):
-    """Where the release goes, and the name that draws and pseudonyms are bound to (else the URI's last part)."""
+    """Where the release goes, and its `release` name: draws and pseudonyms of another name, or URI, are others."""
 
     release: str | None = None
 
@@ -71,7 +71,10 @@ class DetectorConfig(_Frozen):
 
 
 class SecretConfig(_Frozen):
-    """Where the job's secret comes from, one of four; none: it is made once and kept in the workspace.
+    """Where a secret comes from, one of four. `secret` keys draws and signs; none: it is made once for the workspace.
+
+    A secret is 32 random bytes in hex or base64 (`openssl rand -hex 32`), or a passphrase of 16 characters or more,
+    which is stretched. `signing`, where given, is another secret that signs certificates in place of `secret`.
 
     `env`: an environment variable. `file`: a local file. `manager`: the name or ARN of a secret of AWS Secrets Manager,
     of which `field` picks an entry if it holds JSON and `version` (an id) one that is not the current. `kms`: a file,
@@ -94,19 +97,19 @@ class SecretConfig(_Frozen):
     @model_validator(mode="after")
     def _one_source(self) -> SecretConfig:
         if sum(map(bool, (self.env, self.file, self.manager, self.kms))) > 1:
-            raise ValueError("give one of secret.env, secret.file, secret.manager and secret.kms")
+            raise ValueError("give one of env, file, manager and kms")
         if (self.field or self.version) and not self.manager:
-            raise ValueError("secret.field and secret.version belong to secret.manager")
+            raise ValueError("field and version belong to manager")
         if self.profile and not (self.manager or self.kms):
-            raise ValueError("secret.profile belongs to secret.manager and secret.kms")
+            raise ValueError("profile belongs to manager and kms")
         return self
 
 
 class LedgerConfig(_Frozen):
     """The place that remembers people over releases, and the `budget`: the most epsilon that one of them may spend.
 
-    `absences: unknown` says that an attacker cannot know who is missing from a release; then a class of an earlier
-    release is shown again although few of its persons are in this one.
+    `absences`: whether others may know whose photos a dataset does not hold. If `known`, only the people who are there
+    count towards k. `unknown` counts absent members of a class too, and must be true of everybody who sees a release.
     """
 
     uri: str
@@ -153,6 +156,7 @@ class JobConfig(_Frozen):
     jpeg_quality: int = Field(default=92, ge=50, le=100)
     limits: LimitsConfig = LimitsConfig()
     secret: SecretConfig = SecretConfig()
+    signing: SecretConfig | None = None
     ledger: LedgerConfig | None = None
     ray: RayConfig = RayConfig()
     storage: StorageConfig = StorageConfig()
@@ -178,6 +182,12 @@ class JobConfig(_Frozen):
                     f"{first} ({places[first]}) and {second} ({places[second]}) must be separate places: workspace "
                     "and ledger hold personal data, the output leaves the building, and a purge keeps the ledger"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _signs(self) -> JobConfig:
+        if self.signing and not self.signing.named:
+            raise ValueError("signing: name a secret by signing.env, .file, .manager or .kms, or leave it out")
         return self
 
     @model_validator(mode="after")

@@ -24,9 +24,9 @@ from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
 from anonlib.pipeline.decoding import read_decoder
 from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
 from anonlib.pipeline.lending import read_lent
-from anonlib.pipeline.places import SECRET, open_places, storage_options
+from anonlib.pipeline.places import SECRET, Places, open_places, storage_options
 from anonlib.pipeline.runner import joins, machines, start
-from anonlib.pipeline.secret import open_keyring, source_of
+from anonlib.pipeline.secret import try_secret
 from anonlib.pipeline.shape import Machine, check_shape, room
 from anonlib.storage import Storage, StorageError, open_storage
 
@@ -202,13 +202,21 @@ def _places(job: JobConfig) -> Iterator[Finding]:
         return
     if not job.secret.named and not places.workspace.exists(SECRET):
         yield Finding("ok", "secret", "none yet; the first run makes one and keeps it in the workspace")
-        return
-    try:
-        keyring = open_keyring(job, places)
-    except ConfigError as error:
-        yield Finding("problem", "secret", str(error))
     else:
-        yield Finding("ok", "secret", f"{len(keyring.secret)} bytes, from {source_of(job)}")
+        yield _secret(job, places, "secret")
+    if job.signing:
+        yield _secret(job, places, "signing")
+
+
+def _secret(job: JobConfig, places: Places, section: Literal["secret", "signing"]) -> Finding:
+    try:
+        tried = try_secret(job, places, section)
+    except ConfigError as error:
+        return Finding("problem", section, str(error))
+    if tried.random:
+        return Finding("ok", section, f"random bytes, from {tried.source}")
+    said = f"a passphrase, from {tried.source}; the public key of a release lets anybody try passphrases"
+    return Finding("warning", section, said, "use 32 random bytes: openssl rand -hex 32")
 
 
 def _probe(what: str, storage: Storage) -> Iterator[Finding]:

@@ -148,6 +148,7 @@ ACCOUNTS = pa.schema(
     [
         ("person", pa.string()),
         ("template", _floats(EMBEDDING_DIM)),
+        ("labelled", pa.bool_()),
         ("release", pa.string()),
         ("kind", pa.string()),
         ("method", pa.string()),

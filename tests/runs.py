@@ -23,9 +23,11 @@ import pytest
 
 from anonlib.config import JobConfig
 from anonlib.pipeline.job import Job, Summary
-from anonlib.storage import OURS
+from anonlib.storage import OURS, StorageOptions, open_storage
 
-SECRET = "a secret for the tests only"
+SECRET = "5d1c0a93e7b2486f" * 4
+SALT = "e60b7f2d94c8a135" * 4
+"""Of all workspaces here, so that runs of a job in several places may be compared byte for byte."""
 PEOPLE, SHOTS, SHARDS = 12, 2, 3
 
 _DRIVER = """
@@ -102,7 +104,17 @@ def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
         secret = Path(root) / "secret"
         secret.write_text(SECRET)
         changes["secret"] = {"file": str(secret)}
-    return JobConfig.model_validate(document | changes)
+    config = JobConfig.model_validate(document | changes)
+    if config.secret.named and "://" not in str(root):
+        salted(config)
+    return config
+
+
+def salted(config: JobConfig, options: StorageOptions | None = None) -> JobConfig:
+    """The job, its workspace with the salt of all others here; a job that makes its secret makes its salt, too."""
+    if config.workspace.uri.startswith("s3://") == (options is not None):
+        open_storage(config.workspace.uri, options).claim("salt", SALT.encode())
+    return config
 
 
 def run_job(source: Path, root: Path, **changes: Any) -> Run:
@@ -113,7 +125,7 @@ def run_job(source: Path, root: Path, **changes: Any) -> Run:
 def planned_copy(run: Run, root: Path, **changes: Any) -> JobConfig:
     """The job of `run` with its scan and plan, and an output of its own that is still empty."""
     config = job(run.input, root, **changes)
-    shutil.copytree(run.workspace, root / "workspace")
+    shutil.copytree(run.workspace, root / "workspace", dirs_exist_ok=True)
     return config
 
 

@@ -121,7 +121,7 @@ def test_a_secret_is_never_shown(small: JobConfig, tmp_path: Path, monkeypatch: 
     config = JobConfig.model_validate(small.model_dump() | {"secret": {"env": "SHORT"}})
     done = CLI.invoke(app, ["run", written(config, tmp_path)])
     assert done.exit_code == 1
-    assert "SHORT has 9 bytes" in done.stderr
+    assert "SHORT (secret) has 9 characters; a secret is 32 random bytes" in done.stderr
     assert "hush" not in done.output
 
 

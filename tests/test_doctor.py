@@ -8,7 +8,7 @@ from pathlib import Path
 
 import photos
 import pytest
-from runs import job
+from runs import SECRET, job
 from s3server import S3Server
 from typer.testing import CliRunner
 
@@ -99,19 +99,28 @@ def test_a_place_that_cannot_be_written_is_a_problem(ready: JobConfig, tmp_path:
 def test_a_secret_is_found_but_never_shown(ready: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     config = changed(ready, secret={"env": "ANONLIB_TEST_SECRET"})
     assert [one.level for one in about("secret", config)] == ["problem"]
-    monkeypatch.setenv("ANONLIB_TEST_SECRET", "hush-hush-hush-hush")
-    (finding,) = about("secret", config)
-    assert finding.level == "ok"
-    assert not any("hush" in one.said + one.advice for one in examine(config))
+    for secret, level in (("hush-hush-hush-hush", "warning"), (SECRET, "ok")):
+        monkeypatch.setenv("ANONLIB_TEST_SECRET", secret)
+        (finding,) = about("secret", config)
+        assert finding.level == level and ("openssl rand -hex 32" in finding.advice) == (level == "warning")
+        assert not any(secret[:4] in one.said + one.advice for one in examine(config))
+
+
+def test_the_secret_that_signs_is_tried_too(ready: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(ready, signing={"env": "ANONLIB_TEST_SIGNING"})
+    assert [one.level for one in about("signing", config)] == ["problem"]
+    monkeypatch.setenv("ANONLIB_TEST_SIGNING", SECRET)
+    assert [one.level for one in about("signing", config)] == ["ok"]
+    assert about("signing", ready) == []
 
 
 def test_a_secret_in_aws_is_tried_and_its_source_named(ready: JobConfig, s3: S3Server) -> None:
-    s3.client("secretsmanager").create_secret(Name="anonlib/doctor", SecretString="hush-hush-hush-hush")
+    s3.client("secretsmanager").create_secret(Name="anonlib/doctor", SecretString=SECRET)
     config = changed(ready, secret={"manager": "anonlib/doctor"}, ray={"actors": 0})
     with s3.acting_as():
         (finding,) = about("secret", config)
         assert finding.level == "ok"
-        assert finding.said == "19 bytes, from the secret anonlib/doctor of AWS Secrets Manager"
+        assert finding.said == "random bytes, from the secret anonlib/doctor of AWS Secrets Manager"
         (finding,) = about("secret", changed(config, secret={"manager": "anonlib/nowhere"}))
         assert finding.level == "problem" and "has not the secret anonlib/nowhere" in finding.said
 

@@ -38,6 +38,7 @@ from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outcome import Outcome
 from anonlib.pipeline.places import RUN_NOTE, json_bytes, sha256
+from anonlib.pipeline.secret import signing_secret
 from anonlib.pipeline.withdraw import withdraw_audit
 from anonlib.privacy.certificate import Certificate, Untrue
 from anonlib.storage import NotFound
@@ -134,7 +135,7 @@ def _published(job: Job, report: Report, shards: list[str], seed: int) -> Statem
         CROISSANT: json_bytes(described),
     }
     failed = [line.name for line in report.gate.lines if not line.passed]
-    return publish(job.places.release, job.keyring.secret, files, failed)
+    return publish(job.places.release, signing_secret(job.config, job.places, job.keyring), files, failed)
 
 
 def _certificate(job: Job) -> Certificate:

@@ -74,8 +74,12 @@ class Committed:
         return shard_leaf(self.shard, sha256(self.marker), sha256(self.manifest), files)
 
 
-def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blocks: Sequence[str]) -> bool:
+def certify(
+    job: JobConfig, places: Places, keyring: Keyring, signing: bytes, plan_key: str, blocks: Sequence[str]
+) -> bool:
     """Write the certificate of a finished release; False if it was there or shards are missing.
+
+    `signing`: the secret that signs (see `secret.signing_secret`).
 
     Raises Untrue, and writes nothing, if the plan or a manifest breaks a condition of the claim.
     """
@@ -116,7 +120,7 @@ def certify(job: JobConfig, places: Places, keyring: Keyring, plan_key: str, blo
         tables=written,
         scope=_scope(plan) if written else None,
     )
-    return places.release.claim(CERTIFICATE, signed(certificate, keyring.secret).to_bytes())
+    return places.release.claim(CERTIFICATE, signed(certificate, signing).to_bytes())
 
 
 def committed(room: Room, shards: Iterable[str]) -> Iterator[Committed]:

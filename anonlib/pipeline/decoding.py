@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from anonlib.config import ConfigError, JobConfig, MethodConfig
 from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.places import storage_options
+from anonlib.privacy.keys import Keyring
 from anonlib.storage import StorageError, open_storage
 from anonlib.synthesis.base import DecoderError, FaceDecoder, Wearable
 from anonlib.synthesis.textures.bank import Bank
@@ -107,15 +107,14 @@ class Painter:
             return bank.mix(bank.nearest(draw.vector, self.method.k, draw.female, draw.age))
         return self.decoder.decode(draw.vector, draw.female, draw.age)
 
-    def digest(self, draw: Draw) -> str:
-        """Names the face of a draw: 64 hex digits of decoder, texture and draw."""
-        mac = hashlib.sha256()
-        for part in (self.decoder.digest.encode(), self.method.texture_name.encode(), str(self.method.k).encode()):
-            mac.update(len(part).to_bytes(8, "big") + part)
-        for numbers in (draw.vector, [draw.female, draw.age], draw.rows, draw.weights):
-            raw = np.asarray(numbers, "<f4").tobytes()
-            mac.update(len(raw).to_bytes(8, "big") + raw)
-        return mac.hexdigest()
+    def digest(self, draw: Draw, keyring: Keyring) -> str:
+        """Names the face of a draw in a release: 64 hex digits of decoder, texture and draw.
+
+        Keyed: a plain digest would confirm to everybody a guess of the vector, and with it of the person.
+        """
+        of = self.decoder.digest, self.method.texture_name, str(self.method.k)
+        drawn = (draw.vector, [draw.female, draw.age], draw.rows, draw.weights)
+        return keyring.digest("drawn face", *of, *(np.asarray(numbers, "<f4").tobytes() for numbers in drawn)).hex()
 
 
 def painter_of(models: Mapping[str, bytes], job: JobConfig) -> Painter | None:

@@ -71,7 +71,13 @@ def class_wardrobe(
     for person in barred:
         wardrobe.outfits[person] = Outfit(reason=TOO_FEW_AGAIN)
     booked = [
-        Booking(name, persons.template[person], persons.strata[person], crowd=wardrobe.outfits[person].class_id)
+        Booking(
+            name,
+            persons.template[person],
+            persons.strata[person],
+            persons.labels[person] is not None,
+            crowd=wardrobe.outfits[person].class_id,
+        )
         for person, name in enumerate(names)
         if persons.photos[person] and wardrobe.outfits[person].class_id is not None
     ]

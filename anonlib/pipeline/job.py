@@ -53,7 +53,7 @@ from anonlib.pipeline.reviewed import Standing
 from anonlib.pipeline.rounds import DIED, ROUNDS, Report, Round, Rounds, Unit
 from anonlib.pipeline.runner import Runner, open_runner
 from anonlib.pipeline.scan import ScanStage
-from anonlib.pipeline.secret import bind, open_in_worker, open_pinned
+from anonlib.pipeline.secret import bind, open_in_worker, open_pinned, signing_secret
 from anonlib.pipeline.spending import Spending
 from anonlib.pipeline.summary import Summary
 from anonlib.pipeline.surrogates import SurrogateStage
@@ -184,6 +184,7 @@ class Job:
                 f"the output {self.config.output.uri} holds a release of another job (its {RUN_NOTE} differs); "
                 "give this one another output"
             )
+        signing = signing_secret(self.config, self.places, self.keyring)
         log = DecisionLog(self.places.workspace, run_key)
         standing = Standing.of_log(log)
         again = patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.naming, self.lease))
@@ -205,7 +206,7 @@ class Job:
         except Untrue as error:
             raise JobError(f"the release must not leave: {error}") from None
         try:
-            patiently(lambda: certify(self.config, self.places, self.keyring, plan.key, plan.blocks))
+            patiently(lambda: certify(self.config, self.places, self.keyring, signing, plan.key, plan.blocks))
         except Untrue as error:
             raise JobError(f"the release gets no certificate, and must not leave: {error}") from None
         return self.summary()
@@ -232,7 +233,7 @@ class Job:
         surrogates = room.markers(f"surrogates/{block}" for block in plan.blocks)
         parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
-        drawn = [plan.digest, self.keyring.check(), json.dumps(surrogates, sort_keys=True)]
+        drawn = [plan.digest, self.keyring.digest("run-key").hex(), json.dumps(surrogates, sort_keys=True)]
         return _key("render", *drawn, parts, METHOD_VERSION, __version__)
 
     def _run_note(self, run_key: str) -> dict[str, Any]:

@@ -199,10 +199,13 @@ def lent_draws(
     ]
 
 
-def digest_of(lender: Lender, draw: Draw) -> str:
-    """Names what a draw's face wears: 64 hex digits of network, donors, donor and the way to it."""
+def digest_of(lender: Lender, draw: Draw, keyring: Keyring) -> str:
+    """Names what a draw's face wears in a release: 64 hex digits of network, donors, donor and the way to it.
+
+    Keyed: the way begins at the person's own vector, so a plain digest would confirm a guess of who it is.
+    """
     way = np.asarray(draw.vector, "<f4").tobytes()
-    return hashlib.sha256(f"{lender.digest} {draw.rows[0]} {draw.weights[0]:g} ".encode() + way).hexdigest()
+    return keyring.digest("lent face", lender.digest, str(draw.rows[0]), f"{draw.weights[0]:g}", way).hex()
 
 
 def lender_of(models: Mapping[str, bytes], job: JobConfig) -> Lender | None:

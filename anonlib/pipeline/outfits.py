@@ -141,7 +141,7 @@ def draws_of(
     `names`: each person's lasting name, where there is a ledger; `earlier`: the draws to be worn again, by name.
     """
     drawn = _drawn(job, painter.decoder.identity(persons.template), persons.ids, persons.strata, keyring, painter)
-    return _worn(persons, drawn, painter.digest, names, earlier)
+    return _worn(persons, drawn, lambda draw: painter.digest(draw, keyring), names, earlier)
 
 
 def donors_of(
@@ -155,7 +155,7 @@ def donors_of(
     """One donor a person and release, who lends all of the person's faces; the rest as in `draws_of`."""
     looks = [appearance(stratum) for stratum in persons.strata]
     drawn = lent_draws(job, lender, persons.template, persons.ids, persons.strata, looks, keyring)
-    return _worn(persons, drawn, lambda draw: digest_of(lender, draw), names, earlier)
+    return _worn(persons, drawn, lambda draw: digest_of(lender, draw, keyring), names, earlier)
 
 
 def _worn(
@@ -175,7 +175,13 @@ def _worn(
         [Outfit(tuple(draws)) for draws in named],
         draws={surrogate: draw for draws in named for surrogate, draw in draws.items()},
         booked=[
-            Booking(name, persons.template[number], persons.strata[number], draw=next(iter(named[number].values())))
+            Booking(
+                name,
+                persons.template[number],
+                persons.strata[number],
+                persons.labels[number] is not None,
+                draw=next(iter(named[number].values())),
+            )
             for number, name in enumerate(names)
         ],
     )

@@ -21,6 +21,7 @@ from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
 
 SECRET = "secret"
 SECRET_CHECK = "secret-check"
+SALT = "salt"
 INVENTORY = "inventory.parquet"
 INVENTORY_NOTE = "inventory.json"
 RUN_NOTE = "run.json"

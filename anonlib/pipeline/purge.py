@@ -1,8 +1,10 @@
-"""Purge: the end of a workspace. Embeddings, crops, the mapping and the secret go; a record of that stays.
+"""Purge: the end of a workspace. Embeddings, crops, the mapping, the salt and the workspace's own secret go; a record
+of that stays.
 
-Without the secret nobody can redraw a pseudonym or a class, so the release can no longer be joined to a person, not
-even by its makers. The record is written first, as a mark that refuses new runs and the writes of those at work (see
-workspace.py), it stays while all else goes, and it is finished last. A run that is known to be at work must end first.
+Draws and pseudonyms need the salt beside the secret, so that a release can no longer be joined to a person, not even by
+its makers, who may keep the secret that signs. The record is written first, as a mark that refuses new runs and the
+writes of those at work (see workspace.py), it stays while all else goes, the salt first, and it is finished last. A run
+that is known to be at work must end first.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from anonlib.pipeline.lease import at_work
 from anonlib.pipeline.places import (
     INVENTORY_NOTE,
     RUN_NOTE,
+    SALT,
     SECRET,
     Places,
     json_bytes,
@@ -128,23 +131,27 @@ def _finished_run(job: JobConfig, places: Places, force: bool) -> str | None:
 
 
 def _fate_of_secret(job: JobConfig, workspace: Storage) -> str:
+    kept = "so it was not ours to destroy; without the workspace's salt it draws nothing of this release again"
     if job.secret.env is not None:
-        return "came from an environment variable, so it was not ours to destroy"
+        return f"came from an environment variable, {kept}"
     if job.secret.file is not None:
-        return "came from a file, so it was not ours to destroy"
+        return f"came from a file, {kept}"
     if job.secret.manager is not None:
-        return "came from AWS Secrets Manager, so it was not ours to destroy"
+        return f"came from AWS Secrets Manager, {kept}"
     if job.secret.kms is not None:
-        return "came from a file that AWS KMS opens, so it was not ours to destroy"
+        return f"came from a file that AWS KMS opens, {kept}"
     return "destroyed with the workspace" if workspace.exists(SECRET) else "there was none in the workspace"
 
 
 def _destroy(workspace: Storage) -> str | None:
     """Remove everything but the mark, and what comes in meanwhile; returns what stays, in the storage's words.
 
+    The salt goes first.
     Raises JobError if files keep coming in.
     """
     remains = None
+    for key in (SALT, SECRET):
+        workspace.delete(key)
     for _ in range(_SWEEPS):
         try:
             workspace.delete_tree("", keep=(PURGED,))

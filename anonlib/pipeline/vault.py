@@ -1,4 +1,4 @@
-"""The job's secret from AWS: of Secrets Manager, or a small file that KMS opens.
+"""A job's secrets from AWS: of Secrets Manager, or a small file that KMS opens.
 
 An S3 server of one's own (storage.endpoint_url) answers for neither, so both are asked where boto3's environment says
 (AWS_ENDPOINT_URL_SECRETS_MANAGER, AWS_ENDPOINT_URL_KMS), else at AWS, and by credentials of their own if the job names
@@ -13,10 +13,11 @@ import logging
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from anonlib.config import ConfigError, JobConfig
+from anonlib.config import ConfigError, JobConfig, SecretConfig
 from anonlib.pipeline.decoding import read_file
 from anonlib.storage import StorageError
 
@@ -48,53 +49,68 @@ _BUSY = {
 }
 
 
-def from_manager(job: JobConfig) -> tuple[bytes, str]:
+@dataclass(frozen=True)
+class Wanted:
+    """A secret of a job: where it is, and the `section` of the job file that says so."""
+
+    job: JobConfig
+    section: str
+    source: SecretConfig
+
+    def key(self, name: str) -> str:
+        """A key of the section, as the job file has it."""
+        return f"{self.section}.{name}"
+
+
+def from_manager(wanted: Wanted) -> tuple[bytes, str]:
     """The secret that Secrets Manager keeps, and the id of the version that it gave; raises ConfigError."""
-    name, what = str(job.secret.manager), f"the secret {job.secret.manager} of AWS Secrets Manager"
+    source = wanted.source
+    name, what = str(source.manager), f"the secret {source.manager} of AWS Secrets Manager"
     # arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME
     region = name.split(":")[3] if name.startswith("arn:") and name.count(":") > 3 else None
-    asked = {"SecretId": name} | ({"VersionId": job.secret.version} if job.secret.version else {})
-    with _asking("secretsmanager", _GET, what, job, region) as client:
+    asked = {"SecretId": name} | ({"VersionId": source.version} if source.version else {})
+    with _asking("secretsmanager", _GET, what, wanted, region) as client:
         answer = client.get_secret_value(**asked)
     text = answer.get("SecretString")
     value = bytes(answer.get("SecretBinary", b"")) if text is None else str(text).encode()
-    return _entry(value, job.secret.field, what), str(answer["VersionId"])
+    return _entry(value, wanted, what), str(answer["VersionId"])
 
 
-def from_kms(job: JobConfig) -> bytes:
+def from_kms(wanted: Wanted) -> bytes:
     """What KMS opens the job's blob to, which is raw or base64; raises ConfigError."""
-    uri = str(job.secret.kms)
+    uri, key = str(wanted.source.kms), wanted.key("kms")
     try:
-        blob = read_file(uri, job)
+        blob = read_file(uri, wanted.job)
     except StorageError as error:
-        raise ConfigError(f"secret.kms: {str(error).rstrip('.')}") from None
+        raise ConfigError(f"{key}: {str(error).rstrip('.')}") from None
     with suppress(binascii.Error):  # raw, as `base64 -d` leaves it
         blob = b64decode(b"".join(blob.split()), validate=True)
     if not 0 < len(blob) <= _LARGEST_BLOB:
-        raise ConfigError(f"{uri} (secret.kms) is not a secret that KMS sealed: those have 1 to {_LARGEST_BLOB} bytes")
-    with _asking("kms", _DECRYPT, f"the sealed secret {uri}", job, None) as client:
+        raise ConfigError(f"{uri} ({key}) is not a secret that KMS sealed: those have 1 to {_LARGEST_BLOB} bytes")
+    with _asking("kms", _DECRYPT, f"the sealed secret {uri}", wanted, None) as client:
         return bytes(client.decrypt(CiphertextBlob=blob, EncryptionContext=CONTEXT)["Plaintext"])
 
 
-def _entry(value: bytes, field: str | None, what: str) -> bytes:
+def _entry(value: bytes, wanted: Wanted, what: str) -> bytes:
     """The secret itself, or the entry that `field` names if it is a JSON object."""
+    field, key = wanted.source.field, wanted.key("field")
     try:
         document = json.loads(value)
     except ValueError:
         document = None
     if field is None:
         if isinstance(document, dict):
-            raise ConfigError(f"{what} holds JSON; name the entry that is the secret by secret.field")
+            raise ConfigError(f"{what} holds JSON; name the entry that is the secret by {key}")
         return value
     if not isinstance(document, dict):
-        raise ConfigError(f"{what} holds no JSON object, so there is no entry {field} (secret.field) in it")
+        raise ConfigError(f"{what} holds no JSON object, so there is no entry {field} ({key}) in it")
     if not isinstance(document.get(field), str):
-        raise ConfigError(f"{what} has no entry {field} (secret.field) that is a text")
+        raise ConfigError(f"{what} has no entry {field} ({key}) that is a text")
     return str(document[field]).encode()
 
 
 @contextmanager
-def _asking(service: str, action: str, what: str, job: JobConfig, region: str | None) -> Iterator[Any]:
+def _asking(service: str, action: str, what: str, wanted: Wanted, region: str | None) -> Iterator[Any]:
     """A client for one call; what goes wrong in the block becomes a ConfigError."""
     import boto3
     from botocore.config import Config
@@ -103,7 +119,8 @@ def _asking(service: str, action: str, what: str, job: JobConfig, region: str | 
     from anonlib.storage.s3_errors import code_of, not_sent
 
     # The region of an S3 server of one's own is no region of AWS.
-    region = region or (job.storage.region if job.storage.endpoint_url is None else None)
+    storage = wanted.job.storage
+    region = region or (storage.region if storage.endpoint_url is None else None)
     config = Config(
         connect_timeout=_CONNECT_S,
         read_timeout=_READ_S,
@@ -112,7 +129,7 @@ def _asking(service: str, action: str, what: str, job: JobConfig, region: str | 
     where = "AWS"
     try:
         with _unlogged():
-            session = boto3.session.Session(profile_name=job.secret.profile)
+            session = boto3.session.Session(profile_name=wanted.source.profile)
             client = session.client(service, region_name=region, config=config)
             parts = urlsplit(client.meta.endpoint_url)
             where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -120,7 +137,7 @@ def _asking(service: str, action: str, what: str, job: JobConfig, region: str | 
     except NoRegionError:
         raise ConfigError(f"{what} needs a region: set AWS_DEFAULT_REGION, or give its ARN") from None
     except ClientError as error:
-        raise ConfigError(_refused(code_of(error), action, what, where)) from None
+        raise ConfigError(_refused(code_of(error), action, what, where, wanted.key("profile"))) from None
     except BotoCoreError as error:
         raise ConfigError(str(not_sent(error, action, what, where)).rstrip(".")) from None
     except ValueError:
@@ -129,7 +146,7 @@ def _asking(service: str, action: str, what: str, job: JobConfig, region: str | 
         ) from None
 
 
-def _refused(code: str, action: str, what: str, where: str) -> str:
+def _refused(code: str, action: str, what: str, where: str, profile: str) -> str:
     manager = action == _GET
     if code in ("AccessDenied", "AccessDeniedException", "403"):
         also = ", or kms:Decrypt on the key that seals it" if manager else ", with the context anonlib=secret"
@@ -139,7 +156,7 @@ def _refused(code: str, action: str, what: str, where: str) -> str:
     if code in _STRANGER:
         return (
             f"{where} does not know the credentials that were sent for {what}; where the store needs others, "
-            "name a profile for the secret by secret.profile"
+            f"name a profile for the secret by {profile}"
         )
     if code in _BUSY:
         return f"{where} is overloaded or failing ({code}) and did not do {action}; try again later"

@@ -2,8 +2,9 @@
 
 A certificate has one spelling (canonical JSON), so that signing it and signing what a reader understood are the same.
 Shards are bound to it by the root of a Merkle tree, built and domain-separated as RFC 6962 (section 2.1) has it. The
-signature is Ed25519 (RFC 8032); its key comes from the job's secret by HKDF-SHA256 (RFC 5869) and, unlike pseudonyms,
-is not bound to a release: who made one release is recognized in the next. Nothing here knows a clock.
+signature is Ed25519 (RFC 8032); its key comes from the secret that signs (`Keyring.signing`) by HKDF-SHA256 (RFC 5869)
+and, unlike the key of draws and pseudonyms, is bound to no workspace: who made one release is recognized in the next.
+Nothing here knows a clock.
 """
 
 from __future__ import annotations
@@ -183,7 +184,10 @@ def merkle_root(leaves: Sequence[bytes]) -> str:
 
 
 def public_key(secret: bytes) -> str:
-    """The hex key (32 bytes) by which all certificates of this secret are checked, whatever the release."""
+    """The hex key (32 bytes) by which all certificates of this secret are checked, whatever the release.
+
+    It lets everybody test guesses of the secret, so no secret gets here that `keys.stretched` has not seen.
+    """
     return _signing_key(secret).public_key().public_bytes_raw().hex()
 
 

@@ -19,7 +19,8 @@ on mechanism, parameter and template: two draws that differ in any of them share
 Not covered: draws are made in 64-bit floats and rounded to 32 bits, so which values can come out at all differs in
 the last bits from template to template (Mironov 2012, for Laplace; the others alike). The bounds hold for the real
 numbers that the floats stand for; whoever publishes z itself with all its digits does not have them. A rendered
-face passes z through a texture in 8 bits.
+face passes z through a texture in 8 bits. Nor are the bounds information-theoretic: the noise is a PCG64 stream seeded
+by an HMAC, so they hold against those without the drawing key (`keys`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from anonlib.audit.sample import Drawn, candidates, clopper_pearson, draw_sample
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 
-KEYRING = Keyring(b"a secret for the tests only", "tests")
+KEYRING = Keyring(b"a secret of 32 bytes for the tests", "tests")
 
 
 def images(count: int, shard: str = "00000") -> list[Drawn]:
@@ -34,7 +34,10 @@ def test_the_order_of_the_images_changes_no_lot_and_the_secret_changes_all() -> 
     everything = images(200)
     drawn = draw_sample(everything, 50, KEYRING)
     assert draw_sample(everything[::-1], 50, KEYRING) == drawn
-    for other in (Keyring(b"another secret for tests", "tests"), Keyring(KEYRING.secret, "another release")):
+    for other in (
+        Keyring(b"another secret of 32 bytes, tests", "tests"),
+        Keyring(KEYRING.secret, "another release"),
+    ):
         assert 2 <= len(set(draw_sample(everything, 50, other)) & set(drawn)) <= 30
     same_names = {one.row for one in draw_sample(images(200, "00001"), 50, KEYRING)}
     assert same_names != {one.row for one in drawn}

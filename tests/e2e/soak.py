@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cluster import Cluster, Node, Submitted
 from faults.proxy import FaultProxy, fits
-from runs import Run
+from runs import Run, salted
 from s3server import S3Server
 
 from anonlib.config import JobConfig
@@ -103,7 +103,7 @@ class Soak:
         source = open_storage(self.places["photos"], s3.options)
         for path in sorted(clean.input.iterdir()):
             source.publish(path.name, path)
-        self.config = self._job()
+        self.config = salted(self._job(), s3.options)
         self.file = root / "job.yaml"
         self.file.write_text(self.config.to_yaml())
 

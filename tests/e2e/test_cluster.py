@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import photos
 from cluster import SCRIPT, Cluster, Node, Submitted, cluster, missing
 from faults.proxy import FaultProxy
-from runs import SECRET, Run, contents, job, run_job
+from runs import SECRET, Run, contents, job, run_job, salted
 from s3server import REGION, S3Server, running
 
 from anonlib.storage import open_storage
@@ -62,6 +62,8 @@ class Cloud:
             "ray": {"actors": 2, "wait_s": 10},
         }
         config = job(f"s3://{self.bucket}/photos", self.folder, **(document | changes))
+        with self.server.acting_as():
+            salted(config, self.server.options)
         path = self.folder / f"{name}-{uuid4().hex[:6]}.yaml"
         path.write_text(config.to_yaml())
         return path

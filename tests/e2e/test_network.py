@@ -25,7 +25,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from runs import SECRET, Run, contents, job
+from runs import SECRET, Run, contents, job, salted
 from s3server import REGION, running
 from witness import CLIENT, LINK, SERVER, Destination, new_namespace, outside, refused
 
@@ -66,6 +66,7 @@ def observe(way: str, source: Path, folder: Path) -> dict[str, Any]:
             secret={"env": "ANONLIB_SECRET"},
             ray=WAYS[way],
         )
+        salted(config, server.options)
         (folder / "job.yaml").write_text(config.to_yaml())
         environment = mine | {
             "PYTHONPATH": str(ROOT),

@@ -100,7 +100,7 @@ def test_a_missing_or_short_secret_is_a_sentence(source: Path, tmp_path: Path, m
     with pytest.raises(ConfigError, match=r"ANONLIB_TEST_SECRET .* is not set"):
         Job(config)
     monkeypatch.setenv("ANONLIB_TEST_SECRET", "short")
-    with pytest.raises(ConfigError, match="has 5 bytes") as problem:
+    with pytest.raises(ConfigError, match="has 5 characters") as problem:
         Job(config)
     assert "short" not in str(problem.value)
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -20,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from runs import Run, job
+from runs import Run, job, salted
 from s3server import Credentials, S3Server, policy, running
 
 from anonlib.config import JobConfig
@@ -68,13 +68,14 @@ class Cloud:
     def job(self, endpoint: str) -> JobConfig:
         """A job with places of its own."""
         place = f"s3://{self.bucket}/{uuid4().hex}"
-        return job(
+        config = job(
             f"s3://{self.bucket}/photos",
             place,
             method={"name": "solid"},
             storage={"endpoint_url": endpoint, "region": "us-east-1"},
             secret=self.secret,
         )
+        return salted(config, self.server.options)
 
     def made(self, config: JobConfig) -> dict[str, bytes]:
         """Every object of the job's two places but what runs spent and their leases, as the server has them."""

@@ -39,8 +39,8 @@ from anonlib.config import ConfigError, JobConfig, SecretConfig
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.places import open_places
 from anonlib.pipeline.purge import purge
-from anonlib.pipeline.secret import open_keyring
-from anonlib.pipeline.vault import from_manager
+from anonlib.pipeline.secret import open_keyring, signing_secret
+from anonlib.pipeline.vault import Wanted, from_manager
 from anonlib.storage import AccessDenied, StorageOptions, open_storage
 
 WRITE = ("put", "upload")
@@ -176,7 +176,9 @@ def test_a_whole_release_passes_from_role_to_role(s3: S3Server, one_shard: Run, 
     with s3.acting_as(cloud.user("audit")):
         release = open_storage(config.output.uri, options)
         for _ in range(2):
-            publish(release, open_keyring(config, open_places(config)).secret, {"report.json": b"{}\n"}, [])
+            places = open_places(config)
+            signing = signing_secret(config, places, open_keyring(config, places))
+            publish(release, signing, {"report.json": b"{}\n"}, [])
     with s3.acting_as(cloud.user("verify")):
         assert verify(open_storage(config.output.uri, options)).audit is not None
         with pytest.raises(AccessDenied):
@@ -195,10 +197,10 @@ def test_who_needs_a_secret_reads_it_and_nobody_else(cloud: Cloud, tmp_path: Pat
     config = on_cloud(cloud, tmp_path).model_copy(update={"secret": SecretConfig(manager=cloud.names[which])})
     with cloud.server.acting_as(cloud.user(role)):
         if f"{which} read" in ALLOWED[role]:
-            assert from_manager(config)[0] == SECRET.encode()
+            assert from_manager(Wanted(config, "secret", config.secret))[0] == SECRET.encode()
         else:
             with pytest.raises(ConfigError, match="may not do secretsmanager:GetSecretValue on the secret arn:"):
-                from_manager(config)
+                from_manager(Wanted(config, "secret", config.secret))
 
 
 WORKSPACE = [name for name in CALLS if " workspace" in name and "workspace_key" not in name]

@@ -36,7 +36,8 @@ from anonlib.storage import OURS
 
 TABLE, SURROGATES, CERTIFICATE = "classes.parquet", "surrogates.parquet", "certificate.json"
 NAMING = {"class_id", "subject_id", "person_id", "surrogate_id", "members", "donors", "face_id"}
-KEYRING = Keyring(SECRET.encode(), "tests")
+SIGNING = SECRET.encode()
+KEYRING = Keyring(SIGNING, "tests")
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_none_is_written_while_a_shard_is_missing(copied: JobConfig, tmp_path: P
     for name in (TABLE, SURROGATES, CERTIFICATE, "commits/00001.json"):
         (tmp_path / "release" / name).unlink()
     opened, key, blocks = plan_of(copied)
-    assert not certify(copied, opened.places, opened.keyring, key, blocks)
+    assert not certify(copied, opened.places, opened.keyring, opened.keyring.secret, key, blocks)
     assert not (tmp_path / "release" / CERTIFICATE).exists()
 
 
@@ -122,7 +123,7 @@ def test_a_shard_that_another_job_wrote_is_not_signed(copied: JobConfig, tmp_pat
     marker.write_bytes(json_bytes(json.loads(marker.read_bytes()) | {"run": "0" * 64}))
     opened, key, blocks = plan_of(copied)
     with pytest.raises(Untrue, match="00001 is of another job"):
-        certify(copied, opened.places, opened.keyring, key, blocks)
+        certify(copied, opened.places, opened.keyring, opened.keyring.secret, key, blocks)
 
 
 def test_what_a_late_worker_left_unfinished_goes_with_the_next_run(
@@ -292,7 +293,7 @@ def vector_release(
 
 def test_a_vector_method_is_certified_by_its_draws_and_their_epsilon(tmp_path: Path) -> None:
     config, places = vector_release(tmp_path, 0.3, sha256(b"one"))
-    assert certify(config, places, KEYRING, "plan", [])
+    assert certify(config, places, KEYRING, SIGNING, "plan", [])
     found = verify(places.release)
     assert found.certificate.claim.epsilon == 0.3 and found.certificate.claim.metric == "Euclidean distance"
     rows = pq.read_table(tmp_path / "release" / "draws.parquet").to_pylist()
@@ -317,7 +318,7 @@ def test_a_face_without_a_draw_or_with_another_epsilon_is_not_signed(
 ) -> None:
     config, places = vector_release(tmp_path, epsilon, digest)
     with pytest.raises(Untrue, match=sentence):
-        certify(config, places, KEYRING, "plan", [])
+        certify(config, places, KEYRING, SIGNING, "plan", [])
     assert not places.release.exists(CERTIFICATE)
 
 
@@ -326,6 +327,6 @@ def test_certificates_of_one_secret_have_one_key(tmp_path: Path) -> None:
     for name in ("november", "december"):
         keyring = Keyring(SECRET.encode(), name)
         config, places = vector_release(tmp_path / name, 0.3, sha256(b"one"), keyring)
-        certify(config, places, keyring, "plan", [])
+        certify(config, places, keyring, SIGNING, "plan", [])
         keys.append(json.loads(places.release.read(CERTIFICATE))["public_key"])
     assert keys[0] == keys[1] == public_key(SECRET.encode())

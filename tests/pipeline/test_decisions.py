@@ -14,7 +14,7 @@ from anonlib.pipeline.reviewed import Standing
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import StorageError, open_storage
 
-KEYRING = Keyring(b"a secret for the tests only", "tests")
+KEYRING = Keyring(b"a secret of 32 bytes for the tests", "tests")
 
 
 @pytest.fixture

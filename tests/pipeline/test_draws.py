@@ -18,6 +18,7 @@ from anonlib.pipeline.accounts import OverBudget
 from anonlib.pipeline.decoding import Draw, Painter
 from anonlib.pipeline.job import Job
 from anonlib.pipeline.outfits import appearance
+from anonlib.privacy.keys import Keyring
 from anonlib.records import RELEASED
 from anonlib.storage import open_storage
 
@@ -62,24 +63,32 @@ def test_every_person_gets_one_identity_that_all_their_faces_wear(
             worn.setdefault(subject["person_id"], set()).add(row["surrogates"][0])
     assert len(worn) == 12 and all(len(found) == 1 for found in worn.values())
     painter = Painter(fitted.path.read_bytes(), config.method)
+    stranger = Keyring(job.keyring.secret, "another salt")
     for digest, draw in drawn.items():
         vector = np.array(draw["vector"], np.float32)
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
         again = Draw(vector, draw["female"], draw["age"], tuple(draw["rows"]), tuple(draw["weights"]))
-        assert painter.digest(again) == digest
+        assert painter.digest(again, job.keyring) == digest != painter.digest(again, stranger)
     if name != "surrogate":
         assert len({next(iter(found)) for found in worn.values()}) == 12
 
 
-def test_a_draw_is_tied_to_release_and_secret_and_to_nothing_else(finished: Run, fitted: Fit, tmp_path: Path) -> None:
-    def drawn(root: str, **changes: Any) -> set[str]:
+def test_a_draw_is_tied_to_workspace_release_and_secret_and_to_nothing_else(
+    finished: Run, fitted: Fit, tmp_path: Path
+) -> None:
+    def drawn(root: str, salt: str | None = None, **changes: Any) -> set[bytes | str]:
         config = drawing(finished, fitted, tmp_path / root, "dp-uniform", **changes)
+        if salt is not None:
+            (tmp_path / root / "workspace" / "salt").write_text(salt)
         Job(config).make_plan()
-        return {row["surrogate"] for row in planned(config, "plan/*/draws/*.parquet")}
+        rows = planned(config, "plan/*/draws/*.parquet")
+        return {of for row in rows for of in (row["surrogate"], np.array(row["draw"]["vector"], "<f4").tobytes())}
 
     first = drawn("first")
     assert drawn("again") == first
-    assert drawn("other", output={"uri": str(tmp_path / "other" / "release"), "release": "another"}).isdisjoint(first)
+    another = {"uri": str(tmp_path / "other" / "release"), "release": "another"}
+    assert drawn("other", output=another).isdisjoint(first)
+    assert drawn("elsewhere", salt="0" * 64).isdisjoint(first)
 
 
 @pytest.mark.parametrize(
@@ -125,26 +134,29 @@ def test_a_class_may_wear_the_face_of_its_decoded_centre(finished: Run, fitted: 
 def test_a_second_release_is_refused_over_budget_or_wears_the_first_ones_draws(
     finished: Run, fitted: Fit, tmp_path: Path
 ) -> None:
-    # The generated people are so alike that most share one account: 30 after the first release.
-    ledger = {"uri": str(tmp_path / "ledger"), "budget": 50}
+    # All of them have a label, so nobody is charged with a draw of another: 3 after the first release.
+    ledger = {"uri": str(tmp_path / "ledger"), "budget": 5}
 
     def release(name: str, **method: Any) -> JobConfig:
         output = {"uri": str(tmp_path / name / "release"), "release": name}
         method = {"epsilon": 3, **method}
         return drawing(finished, fitted, tmp_path / name, "dp-laplace", method=method, ledger=ledger, output=output)
 
-    def worn(config: JobConfig) -> set[str]:
+    def worn(config: JobConfig) -> dict[bytes, str]:
         Job(config).make_plan()
-        return {digest for row in planned(config, "plan/*/subjects.parquet") for digest in row["surrogates"]}
+        rows = planned(config, "plan/*/draws/*.parquet")
+        return {np.array(row["draw"]["vector"], "<f4").tobytes(): row["surrogate"] for row in rows}
 
     first = worn(release("one"))
     over = release("two")
-    with pytest.raises(OverBudget, match="would exceed the budget of epsilon 50 over all releases"):
+    with pytest.raises(OverBudget, match=r"12 of the 12 accounts .* exceed the budget of epsilon 5 .* at 6, by 1;"):
         Job(over).make_plan()
     with pytest.raises(OverBudget):
         Job(over).make_plan()
     assert not list((Path(over.workspace.uri) / "plan").glob(f"{Job(over).plan_key[:16]}/commits/*"))
-    assert worn(release("three", draw="reuse")) >= first
+    again = worn(release("three", draw="reuse"))
+    assert again.keys() == first.keys() and len(first) == 12
+    assert set(again.values()).isdisjoint(first.values()), "the same faces, under names of this release"
 
 
 def test_a_decoder_is_used_only_if_it_is_there_whole_and_its_terms_are_accepted(

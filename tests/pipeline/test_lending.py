@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from anonlib.storage import open_storage
 from anonlib.synthesis.base import About
 from anonlib.synthesis.embedding import Embedding, notes_of
 
-KEYS = Keyring(b"sixteen bytes at least", "a release")
+KEYS = Keyring(b"thirty-two bytes or more of a secret", "a release")
 installed = pytest.mark.skipif(
     importlib.util.find_spec("insightface") is None, reason="insightface is not installed; it is an optional extra"
 )
@@ -127,12 +128,26 @@ def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(unt
     apart = np.degrees(np.arccos((templates * lender.gallery.vectors[rows]).sum(axis=1)))
     assert apart.min() >= job.method.own_angle
     first = lent_draws(job, lender, templates[:1], ids[:1], strata[:1], looks[:1], KEYS)[0][0]
-    assert digest_of(lender, replace(first, vector=first.vector / 2)) != digest_of(lender, first), (
+    halfway = replace(first, vector=first.vector / 2)
+    assert digest_of(lender, halfway, KEYS) != digest_of(lender, first, KEYS), (
         "people who share a donor do not share the way to it"
     )
     other = EmbeddingLender(untrained)
     other.embedding = Embedding.from_bytes(untrained.replace(b"for tests only", b"for texts only"))
-    assert digest_of(lender, first) != digest_of(other, first), "the digest names network and donors"
+    assert digest_of(lender, first, KEYS) != digest_of(other, first, KEYS), "the digest names network and donors"
+
+
+def test_who_has_the_photos_and_all_donors_cannot_tell_the_digest_of_any(untrained: bytes) -> None:
+    """Without the drawing key every pair of person and donor can be tried, and none of them gives the digest."""
+    lender = EmbeddingLender(untrained)
+    person, row = lender.gallery.vectors[3], 5
+    digest = digest_of(lender, lending.Draw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,)), KEYS)
+    for guess in range(len(lender.gallery.vectors)):
+        way = np.asarray(lender.vector(person, guess, 1.0), "<f4").tobytes()
+        plain = hashlib.sha256(f"{lender.digest} {guess} {1.0:g} ".encode() + way).hexdigest()
+        assert digest != plain
+    tried = lending.Draw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,))
+    assert digest_of(lender, tried, KEYS) == digest != digest_of(lender, tried, Keyring(KEYS.secret, "a guess"))
 
 
 @installed
@@ -162,7 +177,7 @@ def digests(job: Job) -> set[str]:
     lender = lender_of({name: file.data for name, file in job.files.items()}, job.config)
     assert lender is not None
     return {
-        digest_of(lender, lending.Draw(vector, 0.5, 30.0, (row,), (1.0,)))
+        digest_of(lender, lending.Draw(vector, 0.5, 30.0, (row,), (1.0,)), job.keyring)
         for row, vector in enumerate(lender.gallery.vectors)
     }
 

@@ -13,7 +13,7 @@ from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.subjects import normalized
 
-KEYRING = Keyring(b"a secret for the tests only", "r1")
+KEYRING = Keyring(b"a secret of 32 bytes for the tests", "r1")
 FIRST = ("cluster", "s/5#0")
 
 

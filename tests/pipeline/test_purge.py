@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from runs import Run, contents, job
+from decoders import Fit
+from runs import Run, contents, images, job, manifest, planned_copy
 
-from anonlib.config import JobConfig
+from anonlib.config import ConfigError, JobConfig
+from anonlib.pipeline.decoding import Draw, Painter
 from anonlib.pipeline.job import Job, JobError
+from anonlib.pipeline.outfits import appearance
+from anonlib.pipeline.places import open_places
 from anonlib.pipeline.purge import Purged, purge
+from anonlib.pipeline.secret import open_keyring
+from anonlib.privacy.dp import identities, mechanism_of
+from anonlib.privacy.keys import Keyring
 from anonlib.storage import StorageError, VersionsRemain
 from anonlib.storage.local import LocalStorage
 
@@ -48,8 +57,64 @@ def test_the_record_holds_nothing_personal(copied: JobConfig, tmp_path: Path) ->
 
 
 def test_a_secret_from_outside_is_said_not_to_be_ours(copied: JobConfig, tmp_path: Path) -> None:
-    assert "not ours to destroy" in purge(copied).secret
+    said = purge(copied).secret
+    assert (
+        "not ours to destroy" in said and "without the workspace's salt it draws nothing of this release again" in said
+    )
     assert (tmp_path / "secret").exists()
+
+
+def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_and_not_after(
+    finished: Run, fitted: Fit, tmp_path: Path
+) -> None:
+    """Names of samples, digests of inputs, and the drawn vectors: from the secret, the photos and the job file."""
+    method = {"name": "dp-uniform", "decoder": str(fitted.path)}
+    config = planned_copy(finished, tmp_path, method=method, rekey=True)
+    (tmp_path / "workspace" / "salt").write_text(secrets.token_hex(32))
+    Job(config).run()
+    release = manifest(tmp_path / "release")
+    worn = {face["surrogate_digest"] for row in release for face in row["faces"]} - {None}
+    tars = sorted(finished.input.glob("*.tar"))
+    photos = [data for tar in tars for name, data in images(tar).items() if not name.endswith(".json")]
+    sidecars = [json.loads(data) for tar in tars for name, data in images(tar).items() if name.endswith(".json")]
+    people = sorted({one["person"] for one in sidecars if "person" in one})
+    assert 6 <= len(worn) <= len(people) == 12 and len(photos) > 20
+
+    def recomputed(keyring: Keyring) -> dict[str, int]:
+        """How many of the release's digests, keys and drawn faces come out of the kept secret."""
+        digests = {keyring.digest("input", photo).hex() for photo in photos}
+        keys = {keyring.pseudonym("key", tar.stem, name.partition(".")[0]) for tar in tars for name in images(tar)}
+        ids = [keyring.pseudonym("subject", "label", name) for name in people]
+        painter = Painter(fitted.path.read_bytes(), config.method)
+        points = painter.decoder.identity(np.eye(len(ids), 128, dtype=np.float32))
+        drawn = identities(mechanism_of(config.method), points, ids, keyring)
+        looks = {appearance((gender, f"age-{band}")) for gender in ("female", "male", "unsure") for band in range(3)}
+        faces = {painter.digest(Draw(z, *look), keyring) for z in drawn for look in looks}
+        return {
+            "input": sum(row["input_hmac"] in digests for row in release),
+            "key": sum(row["key"] in keys for row in release),
+            "face": len(worn & faces),
+        }
+
+    everything = {"input": len(release), "key": len(release), "face": len(worn)}
+    assert recomputed(open_keyring(config, open_places(config))) == everything
+    purge(config)
+    with pytest.raises(ConfigError, match="has no file salt"):
+        open_keyring(config, open_places(config))
+    for guess in ("", "tests", str(config.output.uri)):
+        assert recomputed(Keyring((tmp_path / "secret").read_bytes(), guess)) == dict.fromkeys(everything, 0)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "workspace").rglob("*") if path.is_file())
+    assert json.loads(kept)["finished"] is True, "the record is all that is left"
+
+
+def test_the_salt_goes_first(copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, prefix: str) -> int:
+        raise StorageError("the disk went away")
+
+    monkeypatch.setattr(LocalStorage, "delete_tree", fail)
+    with pytest.raises(StorageError):
+        purge(copied)
+    assert not (tmp_path / "workspace" / "salt").exists() and (tmp_path / "workspace" / "scan").exists()
 
 
 @pytest.mark.parametrize("source", [{"env": "A"}, {"file": "a"}, {"manager": "a"}, {"kms": "a"}])

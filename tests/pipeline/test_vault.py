@@ -25,7 +25,7 @@ from anonlib.pipeline.secret import open_keyring, open_pinned
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 
-SAME = Keyring(SECRET.encode(), "tests").check()
+SAME = Keyring(SECRET.encode(), "any").check()
 
 
 @pytest.fixture
@@ -113,9 +113,9 @@ def test_a_secret_that_cannot_be_had_is_a_sentence(cloud: S3Server, tmp_path: Pa
     manager.create_secret(Name=empty)
     assert "has not the secret nowhere" in refusal(named(tmp_path, manager="nowhere"))
     assert "not in this version" in refusal(named(tmp_path, manager=short, version=str(uuid4())))
-    assert "has 0 bytes" in refusal(named(tmp_path, manager=empty))
+    assert "has 0 characters" in refusal(named(tmp_path, manager=empty))
     assert "scheduled for deletion" in refusal(named(tmp_path, manager=doomed))
-    assert "has 5 bytes; a secret needs at least 16" in refusal(named(tmp_path, manager=short))
+    assert "has 5 characters; a secret is 32 random bytes" in refusal(named(tmp_path, manager=short))
 
 
 def test_a_missing_right_is_named(cloud: S3Server, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from anonlib.privacy.claims import claim_of
 from anonlib.privacy.dp import Cost, Mechanism, draw, draw_id, epsilon_of, identities, log_density, mechanism_of
 from anonlib.privacy.keys import Keyring
 
-KEYRING = Keyring(b"0123456789abcdef", "2026-11")
+KEYRING = Keyring(b"0123456789abcdef" * 2, "2026-11")
 NOISY = ("laplace", "vmf", "purkayastha")
 DIMENSIONS = (3, 8, 128, 512)
 
@@ -236,7 +236,7 @@ def test_other_releases_subjects_secrets_and_parameters_share_no_noise(name: str
     mechanism, template = Mechanism(name, parameter), units(1, 512, 2)  # type: ignore[arg-type]
     drawn = [
         identities(mechanism, template, [subject], Keyring(secret, release))[0]
-        for secret in (b"0123456789abcdef", b"0123456789abcdeg")
+        for secret in (b"0123456789abcdef" * 2, b"0123456789abcdeg" * 2)
         for release in ("2026-11", "2026-12")
         for subject in ("a", "b")
     ]

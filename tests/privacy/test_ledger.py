@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
-from anonlib.privacy.effective import effective_k
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.privacy.dp import Mechanism, draw_id, epsilon_of, identities
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.ledger import Budget, Entry, Spent, entry, refusal, spent, suspected_people
+from anonlib.privacy.ledger import Budget, Entry, Spent, entry, refusal, spent, suspected
 from anonlib.privacy.subjects import normalized
 
 costs = st.sampled_from([0.0, 0.1, 0.5, 1.0, 7.0])
@@ -19,15 +18,28 @@ rows = st.builds(
     st.sampled_from("abcd"), st.sampled_from(["r1", "r2", "r3"]), st.sampled_from(["z1", "z2", "z3"]), costs,
 )  # fmt: skip
 entries = st.lists(rows, max_size=12)
-groups = st.none() | st.fixed_dictionaries(dict.fromkeys("abcd", st.integers(0, 2)))
+pairs = st.sets(st.sampled_from(["ab", "ac", "ad", "bc", "bd", "cd"]))
+Links = dict[str, list[str]]
+
+
+def linked(found: Iterable[str]) -> Links:
+    """The suspects of each subject, by pairs."""
+    links: Links = {}
+    for one, other in found:
+        links.setdefault(one, []).append(other)
+        links.setdefault(other, []).append(one)
+    return links
+
+
+groups = pairs.map(linked)
 
 
 def counted(rows: Iterable[Entry], subjects: Iterable[str]) -> float:
     """What one who sees all `subjects` as one person has seen: every different draw, at its dearest."""
-    dearest: dict[tuple[str, str], float] = {}
+    dearest: dict[str, float] = {}
     for row in rows:
         if row.subject in subjects:
-            dearest[row.subject, row.draw] = max(row.pure, dearest.get((row.subject, row.draw), 0.0))
+            dearest[row.draw] = max(row.pure, dearest.get(row.draw, 0.0))
     return sum(dearest.values())
 
 
@@ -39,30 +51,37 @@ def shown(subject: str, release: str, draw: str, pure: float = 2.0) -> Entry:
 
 
 @given(entries, groups)
-def test_no_account_is_under_counted(booked: list[Entry], people: dict[str, int] | None) -> None:
-    sums = spent(booked, people)
-    assert set(sums) == {row.subject for row in booked}
+def test_no_account_is_less_than_what_its_own_rows_and_those_of_its_suspects_spent(
+    booked: list[Entry], suspects: Links
+) -> None:
+    sums = spent(booked, suspects)
+    assert {row.subject for row in booked} <= set(sums)
     for subject, total in sums.items():
-        same = [other for other in "abcd" if other == subject or (people and people[other] == people[subject])]
-        assert total.pure == pytest.approx(counted(booked, same))
-        assert total.pure >= max(row.pure for row in booked if row.subject in same)
+        assert total.pure == pytest.approx(counted(booked, [subject, *suspects.get(subject, ())]))
+        assert total.pure >= counted(booked, [subject]) - 1e-9
+        assert all(total.pure >= counted(booked, [other]) - 1e-9 for other in suspects.get(subject, ()))
         assert total.per_radian == pytest.approx(total.pure / 2)
 
 
-@given(entries, st.randoms(use_true_random=False), groups)
-def test_neither_order_nor_repetition_matters(
-    booked: list[Entry], order: random.Random, people: dict[str, int] | None
+@given(entries, groups, st.sampled_from("abcd"))
+def test_a_subject_that_nobody_is_like_is_charged_with_its_own_draws_alone(
+    booked: list[Entry], suspects: Links, subject: str
 ) -> None:
+    others = {one: [other for other in some if other != subject] for one, some in suspects.items() if one != subject}
+    sums = spent(booked, others)
+    assert sums.get(subject, Spent(0.0, 0.0, 0)).pure == pytest.approx(counted(booked, [subject]))
+
+
+@given(entries, st.randoms(use_true_random=False), groups)
+def test_neither_order_nor_repetition_matters(booked: list[Entry], order: random.Random, suspects: Links) -> None:
     again = booked + [order.choice(booked) for _ in booked]
     order.shuffle(again)
-    assert spent(again, people) == spent(booked, people)
+    assert spent(again, suspects) == spent(booked, suspects)
 
 
 @given(entries, entries, groups)
-def test_a_further_row_never_lowers_a_sum(
-    booked: list[Entry], further: list[Entry], people: dict[str, int] | None
-) -> None:
-    before, after = spent(booked, people), spent(booked + further, people)
+def test_a_further_row_never_lowers_a_sum(booked: list[Entry], further: list[Entry], suspects: Links) -> None:
+    before, after = spent(booked, suspects), spent(booked + further, suspects)
     assert all(after[subject].pure >= total.pure for subject, total in before.items())
 
 
@@ -83,15 +102,26 @@ def test_draws_that_the_mechanisms_made_are_known_again() -> None:
     template, mechanism = normalized(np.ones((1, 8), np.float32)), Mechanism("vmf", 3.0)
     booked = []
     for release in ("r1", "r1", "r2"):
-        z = identities(mechanism, template, ["a"], Keyring(b"0123456789abcdef", release))[0]
+        z = identities(mechanism, template, ["a"], Keyring(b"0123456789abcdef" * 2, release))[0]
         booked.append(entry("a", release, "vmf", draw_id(z), epsilon_of(mechanism)))
     assert spent(booked) == {"a": Spent(12.0, 6.0, 2)}
 
 
 def test_a_person_split_in_m_subjects_costs_m_times_as_much() -> None:
     booked = [shown(subject, "r1", "z" + subject) for subject in "abc"]
-    sums = spent(booked, {"a": 0, "b": 0, "c": 1})
+    sums = spent(booked, linked(["ab"]))
     assert {subject: total.pure for subject, total in sums.items()} == {"a": 4.0, "b": 4.0, "c": 2.0}
+
+
+def test_a_draw_that_all_parts_of_a_person_wear_is_one_draw() -> None:
+    booked = [shown(subject, "r1", "z") for subject in "abc"]
+    assert {total.pure for total in spent(booked, linked(["ab", "ac", "bc"])).values()} == {2.0}
+
+
+def test_a_suspect_of_a_suspect_is_charged_to_nobody_else() -> None:
+    booked = [shown(subject, "r1", "z" + subject) for subject in "abc"]
+    sums = spent(booked, linked(["ab", "bc"]))
+    assert {subject: total.pure for subject, total in sums.items()} == {"a": 4.0, "b": 6.0, "c": 4.0}
 
 
 def test_a_method_that_promises_nothing_has_spent_everything() -> None:
@@ -111,20 +141,19 @@ def test_an_epsilon_that_would_hide_others_is_refused(epsilon: float) -> None:
 
 @given(entries, entries, groups, st.sampled_from([0.0, 0.5, 1.0, 3.0, 10.0]))
 def test_a_run_starts_only_if_nobody_whom_it_costs_ends_over_budget(
-    booked: list[Entry], planned: list[Entry], people: dict[str, int] | None, most: float
+    booked: list[Entry], planned: list[Entry], suspects: Links, most: float
 ) -> None:
-    refused = refusal(booked, planned, Budget(most), people)
-    before, after = spent(booked, people), spent(booked + planned, people)
-    over = {row.subject for row in planned if after[row.subject].pure > most + 1e-6}
-    if people is None:
-        over = {subject for subject in over if subject not in before or after[subject].pure > before[subject].pure}
-        assert set(refused.subjects if refused else ()) == over
-    assert set(refused.subjects if refused else ()) <= over
-    if refused is None:
-        for subject in over:
-            same = [other for other in "abcd" if people and people[other] == people[subject]] or [subject]
-            assert counted(booked + planned, same) == pytest.approx(counted(booked, same))
-    else:
+    """Nobody at all: a suspect of someone in the run, who is absent, is charged too."""
+    refused = refusal(booked, planned, Budget(most), suspects)
+    before, after = spent(booked, suspects), spent(booked + planned, suspects)
+    nothing = Spent(0.0, 0.0, 0)
+    over = {
+        subject
+        for subject, total in after.items()
+        if total.pure > most + 1e-6 and total.pure > before.get(subject, nothing).pure
+    }
+    assert set(refused.subjects if refused else ()) == over
+    if refused is not None:
         assert refused.excess == pytest.approx(max(after[subject].pure for subject in refused.subjects) - most)
 
 
@@ -135,8 +164,8 @@ def test_a_run_over_budget_is_refused_in_a_sentence_of_counts() -> None:
     assert refused is not None
     assert refused.subjects == ("Ann",)
     assert refused.sentence.startswith(
-        "1 of the 2 subjects of this run would exceed the budget of epsilon 3 over all releases, the worst of them, "
-        "at 4, by 1;"
+        "1 of the 2 accounts that this run draws on would exceed the budget of epsilon 3 over all releases, the worst "
+        "of them, at 4, by 1;"
     )
     assert "Ann" not in refused.sentence + repr(refused)
     assert refusal(booked, planned, Budget(4.0)) is None
@@ -184,7 +213,7 @@ def test_a_ledger_that_forgets_releases_draws_or_split_people_is_caught(
 ) -> None:
     booked = [shown("a", "r1", "z1"), shown("a", "r1", "z2"), shown("a", "r2", "z3"), shown("b", "r2", "z4")]
     seen = counted(booked, "ab")
-    assert spent(booked, {"a": 0, "b": 0})["a"].pure == seen
+    assert spent(booked, linked(["ab"]))["a"].pure == seen
     assert defect(booked)["a"] < seen
 
 
@@ -192,21 +221,40 @@ def test_a_ledger_that_forgets_releases_draws_or_split_people_is_caught(
 
 
 @pytest.mark.parametrize("block", [2, 3, 4096])
-def test_suspected_people_are_the_components_that_effective_k_counts(
-    block: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threshold", [0.5, 0.9, 1.1])
+def test_suspects_are_alike_in_any_two_rows_and_labels_are_believed(
+    block: int, threshold: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anonlib.privacy.ledger._BLOCK", block)
-    templates = normalized(np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32))
-    for threshold in (0.5, 0.9, 0.97, 1.1):
-        people = suspected_people(templates, threshold)
-        assert len(set(people)) == effective_k(templates, threshold)
-        linked = templates @ templates.T >= threshold
-        assert all(people[one] == people[other] for one, other in zip(*np.nonzero(linked), strict=True))
-    assert suspected_people(templates[:0], 0.9).shape == (0,)
+    rng = np.random.default_rng(1)
+    templates = normalized(rng.normal(size=(40, 3)).astype(np.float32))
+    person, labelled = rng.integers(0, 15, size=40), rng.random(40) < 0.5
+    expected = {
+        (min(person[one], person[other]), max(person[one], person[other]))
+        for one in range(40)
+        for other in range(40)
+        if person[one] != person[other]
+        and templates[one] @ templates[other] >= threshold
+        and not (labelled[one] and labelled[other])
+    }
+    found = suspected(templates, person, labelled, threshold)
+    assert {(one, other) for one, other in found.tolist()} == expected and len(found) == len(expected)
 
 
-def test_a_chain_of_lookalikes_shares_one_account() -> None:
+def test_nobody_is_suspected_where_nobody_is() -> None:
+    nothing = np.zeros((0, 3), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    assert suspected(*nothing, 0.9).shape == (0, 2)
+
+
+def test_a_chain_of_lookalikes_is_no_account() -> None:
     angles = np.radians([0, 10, 20, 90])
     templates = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    people = suspected_people(templates, math.cos(math.radians(11)))
-    assert people[0] == people[1] == people[2] != people[3]
+    threshold = math.cos(math.radians(11))
+    assert suspected(templates, np.arange(4), np.zeros(4, bool), threshold).tolist() == [[0, 1], [1, 2]]
+    assert suspected(templates, np.arange(4), np.ones(4, bool), threshold).tolist() == []
+
+
+def test_all_rows_of_a_person_are_one_person() -> None:
+    """The first row of person 0 is like nobody, the second like person 1."""
+    templates = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]], np.float32)
+    assert suspected(templates, np.array([0, 0, 1]), np.zeros(3, bool), 0.9).tolist() == [[0, 1]]

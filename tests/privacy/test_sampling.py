@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.sampling import Sampled, fit_prior, sample
 
-KEYRING = Keyring(b"0123456789abcdef", "2026-11")
+KEYRING = Keyring(b"0123456789abcdef" * 2, "2026-11")
 SIZE = 32
 
 
@@ -97,7 +97,7 @@ def test_another_release_or_subject_gets_another_identity() -> None:
     templates = np.repeat(units(1, 4), 2, axis=0)
     first = sampled(templates)
     second = sample(
-        PRIOR, BANK, templates, names(2), Keyring(b"0123456789abcdef", "2026-12"), own_angle=75, other_angle=35
+        PRIOR, BANK, templates, names(2), Keyring(b"0123456789abcdef" * 2, "2026-12"), own_angle=75, other_angle=35
     )
     points = np.stack([one.points[0] for one in first + second])
     assert (np.abs(points @ points.T - np.eye(4)) < 0.9).all()
