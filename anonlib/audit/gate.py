@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from anonlib.audit.findings import Attack, Figure, Gate, GateLine, LeakCheck, Measure, Missed
+from anonlib.audit.findings import ON_RECORDS, Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
 from anonlib.config import PolicyConfig
 
 TARGETS = ("rank-1", "TAR")
@@ -25,6 +25,8 @@ def judge(
     missed: Missed,
     utility: Iterable[Measure],
     k: int | None = None,
+    *,
+    disclosures: Sequence[Disclosure] = (),
 ) -> Gate:
     """Every line of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds.
 
@@ -40,6 +42,7 @@ def judge(
             why=untrue or "every file is as signed, and the claim's conditions hold",
         ),
         *_named(policy, attacks, k),
+        *told(policy, disclosures),
         *map(_leak, leaks),
         *_missed(policy, missed),
         *_kept(policy, list(utility)),
@@ -63,6 +66,37 @@ def _named(policy: PolicyConfig, attacks: Sequence[Attack], k: int | None) -> It
             passed=bound is not None and bound <= policy.excess,
             why=_of_attack(one, bound, k if bound is not None and bound > policy.excess else None),
         )
+
+
+def told(policy: PolicyConfig, disclosures: Sequence[Disclosure], names: Sequence[str] = ON_RECORDS) -> list[GateLine]:
+    """A line for each judged attack of `names` on what the release says beside its pictures.
+
+    An attack that had nothing to follow, or says what it needs, has a line in the report and none here.
+    """
+    lines = [
+        GateLine(name=f"{name} attack", limit=policy.excess, bound=None, passed=False, why="this attack was not made")
+        for name in names
+        if not any(one.name == name for one in disclosures)
+    ]
+    for one in disclosures:
+        if one.judged_by is None or one.name not in names:
+            continue
+        bound = None if one.excess is None else getattr(one.excess, one.judged_by)
+        by = f" by {one.recognizer}" if one.recognizer else ""
+        said = f"{_share(one.found)} found, {'nothing' if one.allowed is None else f'{one.allowed:.1%}'} allowed"
+        least = "at most" if one.judged_by == "high" else "at least"
+        lines.append(
+            GateLine(
+                name=f"{one.name} attack, {one.target}{by}",
+                limit=policy.excess,
+                bound=bound,
+                passed=bound is not None and bound <= policy.excess,
+                why="it could not be measured: too few photos of people who can be told apart"
+                if bound is None
+                else f"{said} ({one.allowed_by}); {least} {bound:.1%} more",
+            )
+        )
+    return lines
 
 
 def _of_attack(one: Attack, bound: float | None, k: int | None) -> str:

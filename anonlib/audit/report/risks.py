@@ -39,7 +39,7 @@ def risks(report: Report) -> list[Risk]:
         Risk(
             glossary.SINGLING_OUT,
             "Can a person be picked out of the release?",
-            (*_lead(report, glossary.SINGLING_OUT), _leaks(report), " ".join(missed(report))),
+            (*_lead(report, glossary.SINGLING_OUT), *_told(report), _leaks(report), " ".join(missed(report))),
             _rows(report, glossary.SINGLING_OUT),
         ),
         Risk(
@@ -155,6 +155,25 @@ def _worst(attack: Attack) -> list[str]:
         if figure is not None and figure.value is not None
     ]
     return [f"The same {listed(worst)}."] if worst else ["The worst-off person and class were not measured."]
+
+
+def _told(report: Report) -> list[str]:
+    """Of each attack on what the release says beside its pictures, the one that finds most beyond what is allowed."""
+    sentences = []
+    for name, meaning in glossary.DISCLOSURES.items():
+        judged = [one for one in report.disclosures if one.name == name and one.judged_by and one.excess]
+        if not judged:
+            notes = dict.fromkeys(one.note for one in report.disclosures if one.name == name and one.note)
+            why = "; ".join(notes) or "not tried"
+            sentences.append(f"The {meaning.title} was not judged: {why}.")
+            continue
+        worst = max(judged, key=lambda one: (one.excess and one.excess.high) or 0.0)
+        allowed = "nothing" if worst.allowed is None else share(worst.allowed)
+        sentences.append(
+            f"The {meaning.title} ({worst.target}) finds {said(worst.found)} where {allowed} is allowed "
+            f"({worst.allowed_by})."
+        )
+    return sentences
 
 
 def _leaks(report: Report) -> str:
