@@ -158,22 +158,16 @@ def _worst(attack: Attack) -> list[str]:
 
 
 def _told(report: Report) -> list[str]:
-    """Of each attack on what the release says beside its pictures, the one that finds most beyond what is allowed."""
-    sentences = []
-    for name, meaning in glossary.DISCLOSURES.items():
-        judged = [one for one in report.disclosures if one.name == name and one.judged_by and one.excess]
-        if not judged:
-            notes = dict.fromkeys(one.note for one in report.disclosures if one.name == name and one.note)
-            why = "; ".join(notes) or "not tried"
-            sentences.append(f"The {meaning.title} was not judged: {why}.")
-            continue
-        worst = max(judged, key=lambda one: (one.excess and one.excess.high) or 0.0)
-        allowed = "nothing" if worst.allowed is None else share(worst.allowed)
-        sentences.append(
-            f"The {meaning.title} ({worst.target}) finds {said(worst.found)} where {allowed} is allowed "
-            f"({worst.allowed_by})."
-        )
-    return sentences
+    """What the release says beside its pictures: the attack that finds most beyond what the claim allows."""
+    judged = [one for one in report.disclosures if one.judged_by and one.excess]
+    if not judged:
+        return ["What the release says beside its pictures was not judged."]
+    worst = max(judged, key=lambda one: (one.excess and one.excess.high) or 0.0)
+    allowed = "nothing" if worst.allowed is None else share(worst.allowed)
+    return [
+        f"Of what the release says beside its pictures, the {glossary.DISCLOSURES[worst.name].title} tells most: "
+        f"{said(worst.found)}, where {allowed} is allowed."
+    ]
 
 
 def _leaks(report: Report) -> str:

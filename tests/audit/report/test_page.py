@@ -204,7 +204,7 @@ def _model(commercial: bool | None) -> Model:
     [
         ({"leaks": (LeakCheck(name="GPS", checked=70, found=3),)}, "found something: GPS (3 of 70)"),
         ({"leaks": ()}, "The release was not scanned for leaks."),
-        ({"disclosures": ()}, "The walk through the tables was not judged: not tried."),
+        ({"disclosures": ()}, "What the release says beside its pictures was not judged."),
         ({"attacks": ()}, "Not measured: look-up (naive), trained look-up (trained)"),
         ({"utility": ()}, "Which attributes stay readable was not measured."),
         ({"people": 1}, "of 1 person that the dataset tells apart"),
