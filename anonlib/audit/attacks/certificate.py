@@ -15,6 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks.candidates import Candidates, Score, Scores
@@ -22,7 +23,7 @@ from anonlib.audit.attacks.identify import Vectors
 from anonlib.audit.attacks.rates import Numbers
 from anonlib.audit.evidence import Evidence
 from anonlib.audit.findings import Disclosure
-from anonlib.audit.published import DIGEST, Published
+from anonlib.audit.published import Published
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -45,7 +46,7 @@ class Trail:
     back: csr_matrix
 
     def averages(self, shown: Numbers, vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
-        """(m, d) The mean direction of the faces (n, d) that it leads to from each surrogate, and (m,) if any.
+        """(m, d) The mean direction of the faces (n, d) that it leads to from each surrogate, else 0; (m,) if any.
 
         `shown` (n,) numbers what each face shows, -1 for nothing. The surrogate that it starts from is left out.
         """
@@ -56,7 +57,8 @@ class Trail:
         itself = np.asarray(self.out.multiply(self.back.T).sum(axis=1)).reshape(-1, 1)
         found = self.out @ (self.back @ sums) - itself * sums
         means = found[:, :-1] / np.maximum(np.linalg.norm(found[:, :-1], axis=1, keepdims=True), 1e-9)
-        return np.asarray(means, np.float32), np.asarray(found[:, -1] > 0.5)
+        reached = found[:, -1] > 0.5
+        return np.where(reached[:, None], means, 0).astype(np.float32), reached
 
 
 class Table:
@@ -119,7 +121,8 @@ def walks(candidates: Candidates, evidence: Evidence, published: Published) -> d
     row = {face: number for number, face in enumerate(published.faces)}
     worn = np.array([shown[row[face]] if face in row else -1 for face in evidence.faces], np.int64)
     released = evidence.released.vectors[candidates.recognizer]
-    return {trail.name: _walk(candidates, *trail.averages(worn, released), worn[candidates.probe]) for trail in trails}
+    probes = worn[candidates.probe]
+    return {trail.name: _walk(candidates, trail.averages(worn, released)[0], probes) for trail in trails}
 
 
 def best(candidates: Candidates, scores: Mapping[str, Score], rows: Numbers, most: int = 1) -> list[str]:
@@ -162,10 +165,10 @@ def certificate(candidates: Candidates, scores: Mapping[str, Score]) -> list[Dis
     ]
 
 
-def _walk(candidates: Candidates, means: Vectors, reached: NDArray[np.bool_], worn: Numbers) -> Score:
-    by_surrogate = np.vstack([means @ candidates.clear.T, np.zeros((1, len(candidates.clear)), np.float32)])
-    by_surrogate[:-1][~reached] = 0
-    return lambda rows: by_surrogate[worn[rows]]
+def _walk(candidates: Candidates, means: Vectors, worn: Numbers) -> Score:
+    """`worn` (n,) numbers what each probe shows; without a surrogate, and where no trail begins, all scores are 0."""
+    reached = np.where(worn[:, None] >= 0, means[worn], 0).astype(np.float32)
+    return lambda rows: reached[rows] @ candidates.clear.T
 
 
 def _cells(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -182,13 +185,9 @@ def _cells(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _plain(published: Published) -> list[dict[str, Any]]:
     """What faces say that a table may say too: every combination of texts and whole numbers in the manifest."""
-    rows = published.manifest.to_pylist()
-    plain = (
-        {key: value for key, value in row.items() if isinstance(value, str | int) and not isinstance(value, bool)}
-        for row in rows
-        if row[DIGEST] is not None
-    )
-    return [dict(row) for row in {tuple(sorted(row.items())): row for row in plain}.values()]
+    told = published.manifest
+    plain = [one.name for one in told.schema if pa.types.is_string(one.type) or pa.types.is_integer(one.type)]
+    return list(told.select(plain).group_by(plain).aggregate([]).to_pylist())
 
 
 def _shared(
