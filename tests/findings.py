@@ -154,7 +154,7 @@ def missed(passed: bool = True) -> f.Missed:
 def gate(passed: bool = True) -> f.Gate:
     """What the policy says of all this; where it does not pass, it asks for more than there is."""
     policy = PolicyConfig(excess=0.05 if passed else 0.024, reviewed=400, reviewed_upper=0.015)
-    return judge(policy, None, attacks(), leaks(), missed(passed), utility(), disclosures=disclosures())
+    return judge(policy, None, attacks(), leaks(), missed(passed), utility(), disclosures())
 
 
 def utility() -> tuple[f.Measure, ...]:

@@ -24,14 +24,12 @@ def judge(
     leaks: Iterable[LeakCheck],
     missed: Missed,
     utility: Iterable[Measure],
-    k: int | None = None,
-    *,
-    disclosures: Sequence[Disclosure] = (),
+    disclosures: Sequence[Disclosure],
 ) -> Gate:
     """Every line of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds.
 
-    `k` of the claim: classes are of people who look alike, so who learns where a face comes from learns the class, and
-    is right once in k. That much the claim allows, and the policy may not.
+    Who learns from which class a face comes is right as often as 1/effective k: that much the claim allows, as `guess`
+    holds against what is true, and the policy may allow less.
     """
     lines = [
         GateLine(
@@ -41,7 +39,7 @@ def judge(
             passed=untrue is None,
             why=untrue or "every file is as signed, and the claim's conditions hold",
         ),
-        *_named(policy, attacks, k),
+        *_named(policy, attacks, _allowed(disclosures)),
         *told(policy, disclosures),
         *map(_leak, leaks),
         *_missed(policy, missed),
@@ -50,7 +48,12 @@ def judge(
     return Gate(passed=all(line.passed for line in lines), lines=tuple(lines))
 
 
-def _named(policy: PolicyConfig, attacks: Sequence[Attack], k: int | None) -> Iterator[GateLine]:
+def _allowed(disclosures: Sequence[Disclosure]) -> float | None:
+    """How often the certificate lets whoever knows the class be right; None for a claim without classes."""
+    return next((one.allowed for one in disclosures if one.name == "guess" and one.judged_by), None)
+
+
+def _named(policy: PolicyConfig, attacks: Sequence[Attack], allowed: float | None) -> Iterator[GateLine]:
     judged = [one for one in attacks if one.name in NAMING and one.target in TARGETS]
     for name in NAMING:
         if not any(one.name == name for one in judged):
@@ -64,7 +67,7 @@ def _named(policy: PolicyConfig, attacks: Sequence[Attack], k: int | None) -> It
             limit=policy.excess,
             bound=bound,
             passed=bound is not None and bound <= policy.excess,
-            why=_of_attack(one, bound, k if bound is not None and bound > policy.excess else None),
+            why=_of_attack(one, bound, allowed if bound is not None and bound > policy.excess else None),
         )
 
 
@@ -99,13 +102,14 @@ def told(policy: PolicyConfig, disclosures: Sequence[Disclosure], names: Sequenc
     return lines
 
 
-def _of_attack(one: Attack, bound: float | None, k: int | None) -> str:
+def _of_attack(one: Attack, bound: float | None, allowed: float | None) -> str:
     solid = one.baselines.get("solid")
     if bound is None or solid is None:
         return "it could not be measured: too few photos of people who can be told apart"
     return (
         f"{_share(one.released)} of the released photos against {_share(solid)} behind a flat ellipse; "
-        f"at most {bound:.1%} more" + (f" (k = {k} allows {1 / k:.1%} to whoever knows the class)" if k else "")
+        f"at most {bound:.1%} more"
+        + (f" (whoever knows the class may be right for {allowed:.1%}, by the certificate)" if allowed else "")
     )
 
 
