@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from anonlib.audit.findings import Disclosure, Figure, Report
 
-_NAME, _FIGURE, _TARGET = 50, 20, 72
+_NAME, _FIGURE, _TARGET = 50, 20, 80
 
 
 def table(report: Report) -> list[str]:

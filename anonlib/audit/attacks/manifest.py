@@ -54,7 +54,7 @@ def queries(candidates: Candidates, evidence: Evidence, published: Published) ->
 def manifest(
     candidates: Candidates, evidence: Evidence, published: Published, walks: Mapping[str, Score]
 ) -> list[Disclosure]:
-    """Rank-1 of the picture alone, with the manifest, with the tables, with both; and what each flag gives away."""
+    """Rank-1 of the picture alone, with the manifest, with the tables, and with both."""
     asked = queries(candidates, evidence, published)
     picture: dict[str, Score] = {"picture": candidates.picture}
     alone = candidates.hits(candidates.picture)
@@ -77,13 +77,14 @@ def manifest(
         found.append(
             candidates.disclosure("manifest", f"rank-1, picture, {part}", values, beside=alone, judged=True, note=note)
         )
-    return found + flags(candidates, evidence, published)
+    return found
 
 
-def flags(candidates: Candidates, evidence: Evidence, published: Published) -> list[Disclosure]:
+def flags(candidates: Candidates, published: Published) -> list[Disclosure]:
     """Does a flag place the person? What a refused face must not look like is shown by their other photos.
 
-    The mean of the person's other replaced photos is looked up among clear ones, for faces with the flag and without.
+    The mean of the person's other replaced photos is looked up among clear ones, for faces with the flag and without,
+    by any recognizer: one that the re-check used is the one whose opinion the flag is.
     It is the low end of the difference that is judged, since few faces have a flag: one that places its person for
     sure fails, one that cannot be told from nothing does not.
     """
@@ -95,14 +96,14 @@ def flags(candidates: Candidates, evidence: Evidence, published: Published) -> l
     known = np.linalg.norm(others, axis=1) > 1e-3
     better, tied = places(others, candidates.who, candidates.clear, candidates.enrolled)
     hits = np.where(known, np.clip((5 - better) / np.maximum(tied, 1), 0.0, 1.0), np.nan)
-    found = []
+    found: dict[bytes, Disclosure] = {}
     for name in FLAGS:
         codes = np.array([without_numbers(row[name]) if row.get(name) else "" for row in rows], np.str_)
         for code in sorted(set(codes.tolist()) - {""}):
             flagged = (codes == code) & known
             if flagged.sum() >= FEWEST:
-                found.append(_flag(candidates, f"{name}: {code}", flagged, kept & known, hits))
-    return found
+                found[flagged.tobytes()] = _flag(candidates, code, flagged, kept & known, hits)
+    return list(found.values())
 
 
 def _flag(
@@ -118,7 +119,7 @@ def _flag(
     count = int(flagged.sum())
     return Disclosure(
         name="manifest",
-        target=f"rank-5 by a flag, {flag}",
+        target=f"rank-5 by a flag ({flag})",
         recognizer=candidates.recognizer,
         found=figure(rate(hits[flagged], candidates.who[flagged], seed=candidates.seed)),
         allowed=float(hits[kept].mean()) if kept.any() else None,
