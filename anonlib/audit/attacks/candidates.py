@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks.identify import first_of_each, found_within
 from anonlib.audit.attacks.rates import Numbers, Shares, difference, figure, rate
-from anonlib.audit.evidence import CLEAR, RELEASED, Evidence
+from anonlib.audit.evidence import Evidence
 from anonlib.audit.findings import Disclosure
 from anonlib.audit.published import Published
 
 FITTED = 600
-"""Photos that weights are fitted on, at most: memory grows with photos times people."""
+"""Photos that weights are fitted on, or a trail is chosen by, at most: memory grows with photos times people."""
 _RIDGE = 1e-3
 _ROWS = 1024
 
@@ -39,11 +39,8 @@ class Candidates:
         self.recognizer, self.seed = recognizer, seed
         gallery = first_of_each(evidence.subjects)
         self.probe = ~gallery
-        self.looks = {
-            kind: (evidence.looks[kind].vectors[recognizer][self.probe], evidence.clear.vectors[recognizer][gallery])
-            for kind in (CLEAR, RELEASED)
-        }
-        self.released, self.clear = self.looks[RELEASED]
+        self.released = evidence.released.vectors[recognizer][self.probe]
+        self.clear = evidence.clear.vectors[recognizer][gallery]
         self.who, self.enrolled = evidence.subjects[self.probe], evidence.subjects[gallery]
         order = np.argsort(self.enrolled)
         self.own = order[np.searchsorted(self.enrolled[order], self.who)]
@@ -69,6 +66,11 @@ class Candidates:
             tied[start : start + _ROWS] = (scores == own).sum(axis=1)
         return better, tied
 
+    def some(self, rows: Numbers) -> Numbers:
+        """At most FITTED of the rows, drawn at random."""
+        lot = np.random.default_rng(self.seed)
+        return np.sort(lot.choice(rows, min(len(rows), FITTED), replace=False))
+
     def hits(self, score: Score, ranks: int = 1) -> Shares:
         """(n,) Whether the right person is among the first `ranks`."""
         return found_within(ranks, *self.ranks(score, np.arange(len(self.who))))
@@ -88,8 +90,7 @@ class Candidates:
         """What weighs `scores` by a conditional logit on the rows that it is given."""
 
         def fit(rows: Numbers) -> Score:
-            lot = np.random.default_rng(self.seed)
-            chosen = np.sort(lot.choice(rows, min(len(rows), FITTED), replace=False))
+            chosen = self.some(rows)
             parts = [score(chosen) for score in scores.values()]
             parts = [part - part.mean(axis=1, keepdims=True) for part in parts]
             scale = [float(part.std()) or 1.0 for part in parts]

@@ -127,9 +127,10 @@ def walks(candidates: Candidates, evidence: Evidence, published: Published) -> d
 
 def best(candidates: Candidates, scores: Mapping[str, Score], rows: Numbers, most: int = 1) -> list[str]:
     """The scores that put the right person nearest to the front for these rows: least mean logarithm of the rank."""
+    chosen = candidates.some(rows)
 
     def depth(name: str) -> float:
-        better, tied = candidates.ranks(scores[name], rows)
+        better, tied = candidates.ranks(scores[name], chosen)
         return float(np.log(better + (tied + 1) / 2).mean())
 
     return sorted(scores, key=depth)[:most]
