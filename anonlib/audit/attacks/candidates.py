@@ -146,17 +146,17 @@ def conditional_logit(scores: Scores, own: Numbers) -> NDArray[np.float64]:
     """
     from scipy.optimize import minimize
 
-    rows = np.arange(len(own))
+    rows, flat = np.arange(len(own)), scores.reshape(len(scores), -1)
     right = scores[:, rows, own].mean(axis=1, dtype=np.float64)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        total = np.tensordot(weights.astype(np.float32), scores, 1)
+        total = (weights.astype(np.float32) @ flat).reshape(scores.shape[1:])
         top = total.max(axis=1, keepdims=True)
         shares = np.exp(total - top)
         summed = shares.sum(axis=1, keepdims=True)
         shares /= summed
         likelihood = float(weights @ right) - float((top + np.log(summed)).mean(dtype=np.float64))
-        slope = np.einsum("frg,rg->f", scores, shares, optimize=True) / len(own) - right
+        slope = (flat @ shares.reshape(-1)).astype(np.float64) / len(own) - right
         return _RIDGE * float(weights @ weights) / 2 - likelihood, slope + _RIDGE * weights
 
     start = np.full(len(scores), 0.1)
