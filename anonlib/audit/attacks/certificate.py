@@ -61,7 +61,7 @@ class Trail:
         return np.where(reached[:, None], means, 0).astype(np.float32), reached
 
 
-class Table:
+class ColumnIndex:
     """Texts and numbers of a table by column; what is nested has a dotted name, a list's length has a column."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -93,7 +93,7 @@ def trails_of(published: Published) -> tuple[list[Trail], Numbers]:
     shown = np.array(
         [-1 if one is None else number.setdefault(one, len(number)) for one in published.digests], np.int64
     )
-    tables = {path: Table(rows) for path, rows in [*published.tables.items(), (_MANIFEST, _plain(published))]}
+    tables = {path: ColumnIndex(rows) for path, rows in [*published.tables.items(), (_MANIFEST, _plain(published))]}
     naming = {
         (path, name): table.matrix(name, number)
         for path, table in tables.items()
@@ -192,7 +192,7 @@ def _plain(published: Published) -> list[dict[str, Any]]:
 
 
 def _shared(
-    tables: Mapping[str, Table], start: tuple[str, str], end: tuple[str, str], digests: Mapping[Any, int]
+    tables: Mapping[str, ColumnIndex], start: tuple[str, str], end: tuple[str, str], digests: Mapping[Any, int]
 ) -> Iterator[tuple[str, str, set[Any]]]:
     """Columns, one in the table of each of two that name surrogates, and the values that they share.
 
