@@ -141,17 +141,39 @@ def audit(
     link_with: Annotated[
         Path | None, typer.Option(help="The job file of another release of these people: can the two be linked?")
     ] = None,
+    truth_field: Annotated[
+        str | None,
+        typer.Option(help="A field that names the people in the photos, read to evaluate with and never to plan."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run this attack alone (certificate, manifest, guess or intersect; repeat it), print what it finds, "
+            "and write no report."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws whom the trained attackers learn from, and examples.")] = 0,
 ) -> None:
     """Attack the release, measure its use, judge it by the job's policy, and sign the report into it."""
+    from anonlib.audit.findings import ON_RECORDS
+    from anonlib.audit.run import attack_records
     from anonlib.audit.run import audit as run_audit
     from anonlib.config import load_config
-    from anonlib.console import print_audited
+    from anonlib.console import print_audited, print_disclosed
     from anonlib.progress import open_progress
 
     config, other = given.config(), load_config(link_with) if link_with else None
+    if unknown := set(only or ()) - set(ON_RECORDS):
+        raise typer.BadParameter(
+            f"{', '.join(sorted(unknown))} is none of {', '.join(ON_RECORDS)}", param_hint="--only"
+        )
+    if only:
+        with open_progress() as progress:
+            found, lines = attack_records(config, only, truth_field=truth_field, seed=seed, progress=progress)
+        print_disclosed(found, lines)
+        raise typer.Exit(0 if all(line.passed for line in lines) else 4)
     with open_progress() as progress:
-        audited = run_audit(config, link_with=other, seed=seed, progress=progress)
+        audited = run_audit(config, link_with=other, truth_field=truth_field, seed=seed, progress=progress)
     print_audited(audited, config.output.uri)
     raise typer.Exit(0 if audited.report.gate.passed else 4)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from anonlib.audit.findings import Disclosure, GateLine
     from anonlib.audit.run import Audited
     from anonlib.audit.verify import Verified
     from anonlib.config import JobConfig
@@ -151,6 +152,17 @@ def print_audited(audited: Audited, output: str) -> None:
         print(line)
     report = f"{output.rstrip('/')}/report.html, .pdf and .json, signed in audit.json"
     print_rows([*outcome(audited.report), ("report", report)])
+
+
+def print_disclosed(found: Iterable[Disclosure], lines: Sequence[GateLine]) -> None:
+    """What the attacks on a release's own records found, and each line of the policy that they failed."""
+    from anonlib.audit.terminal import disclosures
+
+    for line in disclosures(found):
+        print(line)
+    failed = [line for line in lines if not line.passed]
+    verdict = f"FAILED, {len(failed)} of {len(lines)} lines" if failed else f"passed, all {len(lines)} lines"
+    print_rows([("policy", verdict), *(("", f"{line.name}: {line.why}") for line in failed)])
 
 
 def print_purged(config: JobConfig, record: Purged) -> None:

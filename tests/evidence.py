@@ -6,11 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.audit.attackers.held import SIDE
 from anonlib.audit.attacks import first_of_each
 from anonlib.audit.evidence import BASELINES, CLEAR, CROP, RELEASED, Evidence, Look
+from anonlib.audit.planned import Planned
+from anonlib.audit.published import Published
+from anonlib.privacy.claims import K_ANONYMITY, Claim
 from anonlib.records import EXPRESSIONS, MESH_POINTS
 
 NAME = "fr-feature"
@@ -87,3 +91,40 @@ def evidence(**changes: Any) -> Evidence:
         quarantined=0,
     )
     return replace(whole, **changes)
+
+
+def averaged() -> Evidence:
+    """People of many dimensions, who show the average of the class whose surrogate they wear, as k-diff has it."""
+    clear = blurred(units(60, 1, 64), 5, 0.05, 2)
+    whole = looking(evidence(), CLEAR, vectors=clear)
+    means = np.stack([clear[whole.classes == one].mean(axis=0) for one in range(12)])
+    seen = means[whole.worn] + 0.02 * np.random.default_rng(8).normal(size=clear.shape)
+    return looking(whole, RELEASED, vectors=np.asarray(seen / np.linalg.norm(seen, axis=1, keepdims=True), np.float32))
+
+
+def digest(number: int) -> str:
+    """What a face that wears surrogate `number` shows of it."""
+    return f"{number:064x}"
+
+
+def published(whole: Evidence, rows: dict[str, list[Any]] | None = None, **changes: Any) -> Published:
+    """What a k-diff release of `whole` says, k = 5, with nothing in a row but the surrogate and `rows` by column."""
+    shown = [digest(one) if one >= 0 else None for one in whole.worn.tolist()]
+    plan = Planned(
+        person=dict(zip(whole.faces, whole.people.tolist(), strict=True)),
+        class_of=dict(zip(whole.faces, whole.classes.tolist(), strict=True)),
+        donor_class={},
+        by_digest={},
+        sizes=[(5, 5)] * (int(whole.classes.max(initial=-1)) + 1),
+    )
+    said = Published(
+        faces=whole.faces,
+        manifest=pa.table({"surrogate_digest": pa.array(shown, pa.string()), **(rows or {})}),
+        names=whole.names.tolist(),
+        evaluated=False,
+        clustered=False,
+        plan=plan,
+        tables={},
+        claim=Claim(K_ANONYMITY, k=5),
+    )
+    return replace(said, **changes)

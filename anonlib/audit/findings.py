@@ -7,11 +7,15 @@ is None and the reason stands beside it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 VERSION = 1
+
+OnRecords = Literal["certificate", "manifest", "guess", "intersect"]
+ON_RECORDS: tuple[str, ...] = get_args(OnRecords)
+"""Attacks on what a release says beside its pictures."""
 
 
 class Finding(BaseModel):
@@ -58,6 +62,26 @@ class Attack(Finding):
     worst_class: Figure | None = None
     worst_person: Figure | None = None
     curve: tuple[float, ...] = ()
+    note: str = ""
+
+
+class Disclosure(Finding):
+    """What the release's own records tell about people: its tables, its manifest, and who wears what.
+
+    `target` is what is counted, by `recognizer` (empty where no picture is looked at). `allowed`: the mean, over the
+    same photos or people, of what the claim allows, and `allowed_by` what that is. `excess`: found minus allowed,
+    paired by photo. `judged_by`: the end of that interval which the gate holds against the policy; None: reported only.
+    `note` says what was followed, or why there was nothing to follow.
+    """
+
+    name: OnRecords
+    target: str
+    recognizer: str = ""
+    found: Figure
+    allowed: float | None = None
+    allowed_by: str = ""
+    excess: Figure | None = None
+    judged_by: Literal["high", "low"] | None = None
     note: str = ""
 
 
@@ -193,6 +217,7 @@ class Report(Finding):
     gate: Gate
     thresholds: tuple[Threshold, ...]
     attacks: tuple[Attack, ...]
+    disclosures: tuple[Disclosure, ...] = ()
     histograms: tuple[Histogram, ...]
     leaks: tuple[LeakCheck, ...]
     utility: tuple[Measure, ...]

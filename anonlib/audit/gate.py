@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from anonlib.audit.findings import Attack, Figure, Gate, GateLine, LeakCheck, Measure, Missed
+from anonlib.audit.findings import ON_RECORDS, Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
 from anonlib.config import PolicyConfig
 
 TARGETS = ("rank-1", "TAR")
@@ -24,12 +24,12 @@ def judge(
     leaks: Iterable[LeakCheck],
     missed: Missed,
     utility: Iterable[Measure],
-    k: int | None = None,
+    disclosures: Sequence[Disclosure],
 ) -> Gate:
     """Every line of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds.
 
-    `k` of the claim: classes are of people who look alike, so who learns where a face comes from learns the class, and
-    is right once in k. That much the claim allows, and the policy may not.
+    Who learns from which class a face comes is right as often as 1/effective k: that much the claim allows, as `guess`
+    holds against what is true, and the policy may allow less.
     """
     lines = [
         GateLine(
@@ -39,7 +39,8 @@ def judge(
             passed=untrue is None,
             why=untrue or "every file is as signed, and the claim's conditions hold",
         ),
-        *_named(policy, attacks, k),
+        *_named(policy, attacks, _allowed(disclosures)),
+        *told(policy, disclosures),
         *map(_leak, leaks),
         *_missed(policy, missed),
         *_kept(policy, list(utility)),
@@ -47,7 +48,12 @@ def judge(
     return Gate(passed=all(line.passed for line in lines), lines=tuple(lines))
 
 
-def _named(policy: PolicyConfig, attacks: Sequence[Attack], k: int | None) -> Iterator[GateLine]:
+def _allowed(disclosures: Sequence[Disclosure]) -> float | None:
+    """How often the certificate lets whoever knows the class be right; None for a claim without classes."""
+    return next((one.allowed for one in disclosures if one.name == "guess" and one.judged_by), None)
+
+
+def _named(policy: PolicyConfig, attacks: Sequence[Attack], allowed: float | None) -> Iterator[GateLine]:
     judged = [one for one in attacks if one.name in NAMING and one.target in TARGETS]
     for name in NAMING:
         if not any(one.name == name for one in judged):
@@ -61,17 +67,49 @@ def _named(policy: PolicyConfig, attacks: Sequence[Attack], k: int | None) -> It
             limit=policy.excess,
             bound=bound,
             passed=bound is not None and bound <= policy.excess,
-            why=_of_attack(one, bound, k if bound is not None and bound > policy.excess else None),
+            why=_of_attack(one, bound, allowed if bound is not None and bound > policy.excess else None),
         )
 
 
-def _of_attack(one: Attack, bound: float | None, k: int | None) -> str:
+def told(policy: PolicyConfig, disclosures: Sequence[Disclosure], names: Sequence[str] = ON_RECORDS) -> list[GateLine]:
+    """A line for each judged attack of `names` on what the release says beside its pictures.
+
+    An attack that had nothing to follow, or says what it needs, has a line in the report and none here.
+    """
+    lines = [
+        GateLine(name=f"{name} attack", limit=policy.excess, bound=None, passed=False, why="this attack was not made")
+        for name in names
+        if not any(one.name == name for one in disclosures)
+    ]
+    for one in disclosures:
+        if one.judged_by is None or one.name not in names:
+            continue
+        bound = None if one.excess is None else getattr(one.excess, one.judged_by)
+        by = f" by {one.recognizer}" if one.recognizer else ""
+        said = f"{_share(one.found)} found, {'nothing' if one.allowed is None else f'{one.allowed:.1%}'} allowed"
+        least = "at most" if one.judged_by == "high" else "at least"
+        lines.append(
+            GateLine(
+                name=f"{one.name} attack, {one.target}{by}",
+                limit=policy.excess,
+                bound=bound,
+                passed=bound is not None and bound <= policy.excess,
+                why="it could not be measured: too few photos of people who can be told apart"
+                if bound is None
+                else f"{said} ({one.allowed_by}); {least} {bound:.1%} more",
+            )
+        )
+    return lines
+
+
+def _of_attack(one: Attack, bound: float | None, allowed: float | None) -> str:
     solid = one.baselines.get("solid")
     if bound is None or solid is None:
         return "it could not be measured: too few photos of people who can be told apart"
     return (
         f"{_share(one.released)} of the released photos against {_share(solid)} behind a flat ellipse; "
-        f"at most {bound:.1%} more" + (f" (k = {k} allows {1 / k:.1%} to whoever knows the class)" if k else "")
+        f"at most {bound:.1%} more"
+        + (f" (whoever knows the class may be right for {allowed:.1%}, by the certificate)" if allowed else "")
     )
 
 

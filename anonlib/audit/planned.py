@@ -18,20 +18,22 @@ from anonlib.privacy.keys import Keyring
 class Planned:
     """Numbers of each face's `person` and `class_of`, of the surrogate it was averaged into, and of each digest's.
 
-    A surrogate's number is that of the subject it was drawn for where each person has one.
+    A surrogate's number is that of the person it was drawn for where each person has one. `sizes`: of each class, its
+    persons and the effective k that the plan gives it.
     """
 
     person: dict[str, int]
     class_of: dict[str, int]
     donated: dict[str, int]
     by_digest: dict[str, int]
+    sizes: list[tuple[int, int]]
 
 
 def planned_faces(room: Room, keyring: Keyring) -> Planned:
     """The plan of a synthesis; a redaction has no people and no classes, so everything is empty."""
     plan = room.committed("plan") or {}
     if not plan["subjects"]:
-        return Planned({}, {}, {}, {})
+        return Planned({}, {}, {}, {}, [])
     subjects = subjects_of(room, ["person_id", "faces", "class_id", "surrogates"]).to_pylist()
     persons: dict[str, int] = {}
     person = {face: persons.setdefault(row["person_id"], len(persons)) for row in subjects for face in row["faces"]}
@@ -40,8 +42,8 @@ def planned_faces(room: Room, keyring: Keyring) -> Planned:
         drawn = {
             released_digest(keyring, name): persons[row["person_id"]] for row in subjects for name in row["surrogates"]
         }
-        return Planned(person, {}, {}, drawn)
-    classes = tables.from_bytes(room.storage.read(room.path("classes.parquet")), ["class_id"]).to_pylist()
+        return Planned(person, {}, {}, drawn, [])
+    classes = tables.from_bytes(room.storage.read(room.path("classes.parquet"))).to_pylist()
     class_number = {row["class_id"]: number for number, row in enumerate(classes)}
     class_of = {face: class_number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
     made = surrogate_plans(room, blocks, ["surrogate_id", "donors", "portraits"])
@@ -59,4 +61,5 @@ def planned_faces(room: Room, keyring: Keyring) -> Planned:
         for block in blocks
         for name, digest in (room.committed(f"surrogates/{block}") or {"digests": {}})["digests"].items()
     }
-    return Planned(person, class_of, donated, digests)
+    sizes = [(len(row["members"]), int(row["effective_k"])) for row in classes]
+    return Planned(person, class_of, donated, digests, sizes)

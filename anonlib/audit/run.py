@@ -7,24 +7,26 @@ so a release never carries the report of another state of itself; cut off, it ca
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from anonlib.audit.attackers.learned import learned
 from anonlib.audit.attackers.student import NETWORK
+from anonlib.audit.attacks.disclosed import WITH_PICTURES, disclosed
 from anonlib.audit.attacks.every import attack_all
 from anonlib.audit.attacks.linkage import linked
 from anonlib.audit.attacks.used import used_by
 from anonlib.audit.croissant import CROISSANT, describe, read_files
 from anonlib.audit.downstream import expression_task, labels_of
 from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software
-from anonlib.audit.findings import Report
-from anonlib.audit.gate import judge
+from anonlib.audit.findings import Disclosure, GateLine, Report
+from anonlib.audit.gate import judge, told
 from anonlib.audit.gather import gather
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.looks import LOOKED_WITH
 from anonlib.audit.missed import look_twice
 from anonlib.audit.originals import looks_room
+from anonlib.audit.published import by_truth, read_published
 from anonlib.audit.report import write_html, write_json, write_pdf
 from anonlib.audit.report.examples import draw_examples
 from anonlib.audit.report.extra import need
@@ -60,12 +62,14 @@ def audit(
     config: JobConfig,
     *,
     link_with: JobConfig | None = None,
+    truth_field: str | None = None,
     seed: int = SEED,
     progress: Progress = lambda stage, outcome, units: None,
 ) -> Audited:
     """Audit the release of a finished job; `link_with`: another release of the same people, to be linked with it.
 
-    Raises JobError where there is nothing to audit or an extra is not installed, StorageError, ConfigError.
+    `truth_field`: a sidecar field that names the people, read to evaluate with and by nothing that plans. Raises
+    JobError where there is nothing to audit or an extra is not installed, StorageError, ConfigError.
     """
     for module in ("jinja2", "altair", "vl_convert", "weasyprint"):
         need(module)
@@ -74,17 +78,20 @@ def audit(
     if late := waiting(job, open_log(job)):
         raise JobError(f"{len(late)} shards wait for what a reviewer decided; bring it in by `anonlib render` first")
     with job.lease.held():
-        return _audit(job, link_with, seed, progress)
+        return _audit(job, link_with, truth_field, seed, progress)
 
 
-def _audit(job: Job, link_with: JobConfig | None, seed: int, progress: Progress) -> Audited:
+def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed: int, progress: Progress) -> Audited:
     config, release = job.config, job.places.release
     withdraw_audit(release)
     evidence = gather(config, report=progress)
     certificate = _certificate(job)
+    published = read_published(job, truth_field=truth_field)
+    evidence = by_truth(evidence, published) if truth_field else evidence
     shards = json.loads(release.read(RUN_NOTE))["shards"]
     used = used_by(config)
     attacks, thresholds, histograms = attack_all(evidence, used=used, seed=seed)
+    disclosures = disclosed(published, evidence, used=used, seed=seed)
     attacks += learned(
         evidence,
         config.method.name,
@@ -112,9 +119,10 @@ def _audit(job: Job, link_with: JobConfig | None, seed: int, progress: Progress)
         photos=len(evidence.subjects),
         labelled=evidence.labelled,
         counts=counts_of(job.places, certificate.run, shards),
-        gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility, certificate.claim.k),
+        gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility, disclosures),
         thresholds=tuple(thresholds),
         attacks=tuple(attacks),
+        disclosures=tuple(disclosures),
         histograms=tuple(histograms),
         leaks=tuple(leaks),
         utility=tuple(utility),
@@ -123,6 +131,27 @@ def _audit(job: Job, link_with: JobConfig | None, seed: int, progress: Progress)
         software=software(),
     )
     return Audited(report, _published(job, report, shards, seed))
+
+
+def attack_records(
+    config: JobConfig,
+    only: Sequence[str],
+    *,
+    truth_field: str | None = None,
+    seed: int = SEED,
+    progress: Progress = lambda stage, outcome, units: None,
+) -> tuple[list[Disclosure], list[GateLine]]:
+    """The attacks in `only` on what a finished release says beside its pictures, and what the policy says of each.
+
+    Nothing is written into the release. Raises JobError, StorageError, ConfigError.
+    """
+    job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
+    _certificate(job)
+    published = read_published(job, truth_field=truth_field)
+    evidence = gather(config, report=progress) if WITH_PICTURES & set(only) else None
+    evidence = by_truth(evidence, published) if evidence and truth_field else evidence
+    found = disclosed(published, evidence, used=used_by(config), only=only, seed=seed)
+    return found, told(config.policy, found, only)
 
 
 def _published(job: Job, report: Report, shards: list[str], seed: int) -> Statement:

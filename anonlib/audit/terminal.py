@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from anonlib.audit.findings import Figure, Report
+from collections.abc import Iterable
 
-_NAME, _FIGURE = 50, 20
+from anonlib.audit.findings import Disclosure, Figure, Report
+
+_NAME, _FIGURE, _TARGET = 50, 20, 80
 
 
 def table(report: Report) -> list[str]:
@@ -21,7 +23,24 @@ def table(report: Report) -> list[str]:
         figures = [one.released, *(one.baselines.get(kind) for kind in kinds)]
         name = f"{one.name}, {one.recognizer}"
         lines.append(f"{name:<{_NAME}}" + "".join(f"{short(figure):<{_FIGURE}}" for figure in figures))
-    return [*lines, ""]
+    return [*lines, "", *disclosures(report.disclosures)]
+
+
+def disclosures(found: Iterable[Disclosure]) -> list[str]:
+    """What the release says beside its pictures, a line each: found, allowed, how much more; then the notes."""
+    heads = ("found", "allowed", "more than allowed")
+    lines = [
+        f"{'what the release says beside its pictures':<{_TARGET}}" + "".join(f"{one:<{_FIGURE}}" for one in heads)
+    ]
+    notes: dict[str, None] = {}
+    for one in found:
+        name = ", ".join(part for part in (one.name, one.target, one.recognizer) if part)
+        allowed = "-" if one.allowed is None else f"{one.allowed:.1%}"
+        cells = (short(one.found), allowed, short(one.excess))
+        lines.append(f"{name:<{_TARGET}}" + "".join(f"{cell:<{_FIGURE}}" for cell in cells))
+        if one.note:
+            notes[f"  {one.name}: {one.note}"] = None
+    return [*lines, *notes, ""] if len(lines) > 1 else []
 
 
 def short(figure: Figure | None) -> str:

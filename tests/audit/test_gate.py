@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import findings
 import pytest
 
-from anonlib.audit.findings import Attack, Figure, Gate, GateLine, LeakCheck, Measure, Missed
+from anonlib.audit.findings import ON_RECORDS, Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
 from anonlib.audit.gate import NAMING, judge
 from anonlib.config import PolicyConfig
 
@@ -31,6 +32,7 @@ def attack(name: str, excess: Figure | None = None, target: str = "rank-1") -> A
     )
 
 
+HARMLESS_RECORDS = findings.disclosures(0.0)
 HARMLESS = [attack(name) for name in NAMING]
 
 
@@ -42,8 +44,9 @@ def gate(
     leaks: Sequence[LeakCheck] = (),
     missed: Missed = SEEN,
     utility: Sequence[Measure] = (),
+    disclosures: Sequence[Disclosure] = HARMLESS_RECORDS,
 ) -> Gate:
-    return judge(policy, untrue, attacks, leaks, missed, utility)
+    return judge(policy, untrue, attacks, leaks, missed, utility, disclosures)
 
 
 def failed(made: Gate) -> list[GateLine]:
@@ -64,11 +67,11 @@ def test_the_upper_bound_refuses_where_the_mean_would_pass(name: str) -> None:
     assert gate(worse, policy=PolicyConfig(excess=0.04)).passed
 
 
-def test_what_a_claim_of_k_allows_is_said_where_the_policy_allows_less() -> None:
+def test_what_an_effective_k_allows_is_said_where_the_policy_allows_less() -> None:
     worse = [*HARMLESS, attack("trained", figure(0.1, 0.08, 0.15), "TAR")]
-    made = judge(POLICY, None, worse, [], SEEN, [], 5)
+    made = gate(worse)
     (line,) = failed(made)
-    assert line.why.endswith("at most 15.0% more (k = 5 allows 20.0% to whoever knows the class)")
+    assert line.why.endswith("at most 15.0% more (whoever knows the class may be right for 18.0%, by the certificate)")
     assert not any("allows" in line.why for line in made.lines if line.passed)
 
 
@@ -87,6 +90,27 @@ def test_released_photos_that_are_alike_among_themselves_are_not_judged() -> Non
     loud = figure(0.9, 0.8, 1.0)
     others = [attack("parrot", loud), attack("linkage", loud, "AUC"), attack("naive", loud, "EER")]
     assert gate([*HARMLESS, *others]).passed
+
+
+@pytest.mark.parametrize("name", ON_RECORDS)
+def test_what_the_release_says_beside_its_pictures_must_be_attacked_too(name: str) -> None:
+    (line,) = failed(gate(disclosures=[one for one in HARMLESS_RECORDS if one.name != name]))
+    assert line.name == f"{name} attack" and "not made" in line.why
+
+
+def test_more_than_the_claim_allows_refuses_by_the_upper_bound_and_says_what_was_allowed() -> None:
+    lines = failed(gate(disclosures=findings.disclosures(0.025)))
+    assert [line.name.partition(" ")[0] for line in lines] == ["certificate", "manifest", "guess"]
+    assert lines[2].bound == pytest.approx(0.035)
+    assert lines[2].why.endswith("found, 18.0% allowed (1 / effective k as certified); at most 3.5% more")
+
+
+def test_a_flag_that_few_faces_have_is_judged_by_the_low_end() -> None:
+    few = HARMLESS_RECORDS[1].model_copy(update={"judged_by": "low", "excess": figure(0.1, -0.2, 0.4)})
+    assert gate(disclosures=[*HARMLESS_RECORDS, few]).passed
+    sure = few.model_copy(update={"excess": figure(0.7, 0.5, 0.9)})
+    (line,) = failed(gate(disclosures=[*HARMLESS_RECORDS, sure]))
+    assert line.bound == 0.5 and "at least 50.0% more" in line.why
 
 
 def test_a_certificate_that_does_not_hold_refuses() -> None:

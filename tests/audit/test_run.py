@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from anonlib.audit import run
 from anonlib.audit.attackers import learned
 from anonlib.audit.downstream import NAME as TASK
-from anonlib.audit.findings import Report
+from anonlib.audit.findings import ON_RECORDS, Report
 from anonlib.audit.gate import NAMING
 from anonlib.audit.statement import AUDIT_FILES, STATEMENT
 from anonlib.audit.verify import verify
@@ -87,6 +87,8 @@ def test_the_report_lies_in_the_release_signed_and_verified(audited: Audit) -> N
 def test_everything_was_tried(audited: Audit, finished: Run) -> None:
     report = audited.report
     assert {one.name for one in report.attacks} >= {*NAMING, "parrot", "context", "linkage", "donors"}
+    assert {one.name for one in report.disclosures} == set(ON_RECORDS)
+    assert "what the release says beside its pictures" in audited.done.stdout
     assert (report.people, report.labelled) == (12, True)
     assert report.counts.faces == finished.summary.faces and report.counts.images == finished.summary.images
     assert {one.name for one in report.utility} >= {"faces found again", "gender kept", TASK}

@@ -5,17 +5,27 @@ from __future__ import annotations
 from findings import report, unmeasured
 
 from anonlib.audit.findings import Figure
-from anonlib.audit.terminal import outcome, short, table
+from anonlib.audit.terminal import disclosures, outcome, short, table
 
 
 def test_each_attack_that_names_people_is_a_line_beside_its_baselines() -> None:
-    whole = report()
+    whole = report(disclosures=())
     lines = table(whole)
     shown = [one for one in whole.attacks if one.target == "rank-1"]
     assert shown and len(lines) == len(shown) + 4
     for one in shown:
         (line,) = [line for line in lines if line.startswith(f"{one.name}, {one.recognizer} ")]
         assert short(one.released) in line and all(short(figure) in line for figure in one.baselines.values())
+
+
+def test_each_attack_on_what_the_release_says_is_a_line_beside_what_is_allowed() -> None:
+    lines = disclosures(report().disclosures)
+    (line,) = [line for line in lines if line.startswith("guess, right guess, all faces, classes by the plan ")]
+    assert "19.4% [" in line and "18.0%" in line and "1.4% [0.3 2.4]" in line
+    (unlabelled,) = [line for line in lines if line.startswith("intersect, people in several classes ")]
+    assert unlabelled.split()[-3:] == ["-", "-", "-"]
+    assert lines[-2] == "  intersect: the job formed its subjects without labels"
+    assert disclosures(()) == []
 
 
 def test_people_that_were_only_clustered_are_not_called_people() -> None:

@@ -50,6 +50,27 @@ MEANINGS = {
         INFERENCE, "comparison with donors", "a released face is compared with the people that it was made from"
     ),
 }
+DISCLOSURES = {
+    "certificate": Meaning(
+        SINGLING_OUT,
+        "walk through the tables",
+        "the released tables are followed from what a face shows to other faces, whose average is looked up",
+    ),
+    "manifest": Meaning(
+        SINGLING_OUT,
+        "questions to the manifest",
+        "the numbers, flags and codes of a face's row are held against each person's clear photo",
+    ),
+    "guess": Meaning(
+        SINGLING_OUT, "guess of the most photographed", "the most frequent person of a class is named for all its faces"
+    ),
+    "intersect": Meaning(
+        SINGLING_OUT,
+        "intersection of what was split",
+        "classes, or draws, of a person whom clustering took for several are put together",
+    ),
+}
+"""Attacks on what a release says beside its pictures."""
 TARGETS = {
     "rank-1": "the right person comes first",
     "rank-5": "the right person is among the first five",

@@ -39,7 +39,7 @@ def risks(report: Report) -> list[Risk]:
         Risk(
             glossary.SINGLING_OUT,
             "Can a person be picked out of the release?",
-            (*_lead(report, glossary.SINGLING_OUT), _leaks(report), " ".join(missed(report))),
+            (*_lead(report, glossary.SINGLING_OUT), *_told(report), _leaks(report), " ".join(missed(report))),
             _rows(report, glossary.SINGLING_OUT),
         ),
         Risk(
@@ -155,6 +155,19 @@ def _worst(attack: Attack) -> list[str]:
         if figure is not None and figure.value is not None
     ]
     return [f"The same {listed(worst)}."] if worst else ["The worst-off person and class were not measured."]
+
+
+def _told(report: Report) -> list[str]:
+    """What the release says beside its pictures: the attack that finds most beyond what the claim allows."""
+    judged = [one for one in report.disclosures if one.judged_by and one.excess]
+    if not judged:
+        return ["What the release says beside its pictures was not judged."]
+    worst = max(judged, key=lambda one: (one.excess and one.excess.high) or 0.0)
+    allowed = "nothing" if worst.allowed is None else share(worst.allowed)
+    return [
+        f"Of what the release says beside its pictures, the {glossary.DISCLOSURES[worst.name].title} tells most: "
+        f"{said(worst.found)}, where {allowed} is allowed."
+    ]
 
 
 def _leaks(report: Report) -> str:

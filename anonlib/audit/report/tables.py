@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from anonlib.audit.findings import Attack, Figure, Report
+from anonlib.audit.findings import Attack, Disclosure, Figure, Report
 from anonlib.audit.report import glossary
 from anonlib.audit.report.officer import by_size
 from anonlib.audit.report.words import (
@@ -53,8 +53,8 @@ class Table:
 
 def all_of(report: Report) -> list[Table]:
     """Every table of the report, in order."""
-    return [_gate(report), _reconciliation(report), _attacks(report), _thresholds(report), _leaks(report),
-            _utility(report), _missed(report), _models(report), _software(report)]  # fmt: skip
+    return [_gate(report), _reconciliation(report), _attacks(report), _disclosures(report), _thresholds(report),
+            _leaks(report), _utility(report), _missed(report), _models(report), _software(report)]  # fmt: skip
 
 
 def _count(value: int) -> Cell:
@@ -164,6 +164,35 @@ def _attack(one: Attack, kinds: Iterable[str]) -> tuple[Cell, ...]:
         *(_figure(one.baselines.get(kind)) for kind in kinds),
         _figure(one.worst_class),
         _figure(one.worst_person),
+    )
+
+
+def _disclosures(report: Report) -> Table:
+    bodies = []
+    for name, meaning in glossary.DISCLOSURES.items():
+        mine = [one for one in report.disclosures if one.name == name]
+        if mine:
+            heading = f"{meaning.title[:1].upper()}{meaning.title[1:]} ({name}): {meaning.does}"
+            bodies.append(Body(heading, tuple(map(_disclosure, mine))))
+    return Table(
+        "What the release says beside its pictures",
+        "Its tables, its manifest, and who wears what, as an attacker reads them; shares with 95 % intervals by "
+        "person. Allowed: what the claim allows on the same photos. The policy judges how much more is found, in "
+        "percentage points.",
+        ("target, recognizer", "n", "found", "allowed", "more than allowed", "why that much is allowed"),
+        tuple(bodies),
+        wide=True,
+    )
+
+
+def _disclosure(one: Disclosure) -> tuple[Cell, ...]:
+    return (
+        Cell(", ".join(part for part in (one.target, one.recognizer) if part), one.note),
+        _count(one.found.count),
+        _figure(one.found),
+        Cell(DASH if one.allowed is None else share(one.allowed), number=True),
+        _points(one.excess),
+        Cell(one.allowed_by or "reported, not judged"),
     )
 
 

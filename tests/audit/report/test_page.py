@@ -89,7 +89,7 @@ def test_the_page_has_landmarks_and_one_first_heading(page: Page) -> None:
 
 
 def test_tables_say_which_cells_are_heads_and_scroll_in_a_box_of_their_own(page: Page) -> None:
-    assert len(page.all("table")) == 10
+    assert len(page.all("table")) == 11
     assert all(one.attributes.get("scope") in {"col", "row", "rowgroup"} for one in page.all("th"))
     boxes = [one for one in page.all("div") if one.attributes.get("class") == "scroll"]
     assert len(boxes) == len(page.all("table"))
@@ -204,6 +204,7 @@ def _model(commercial: bool | None) -> Model:
     [
         ({"leaks": (LeakCheck(name="GPS", checked=70, found=3),)}, "found something: GPS (3 of 70)"),
         ({"leaks": ()}, "The release was not scanned for leaks."),
+        ({"disclosures": ()}, "What the release says beside its pictures was not judged."),
         ({"attacks": ()}, "Not measured: look-up (naive), trained look-up (trained)"),
         ({"utility": ()}, "Which attributes stay readable was not measured."),
         ({"people": 1}, "of 1 person that the dataset tells apart"),

@@ -1,0 +1,85 @@
+"""The most photographed member is named for the whole class: 1/k where all have as many photos, and more where not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from evidence import digest, evidence, published
+
+from anonlib.audit.attacks.guess import NO_CLASSES, NOT_SAID, guess
+from anonlib.audit.findings import Disclosure
+from anonlib.audit.published import Published
+from anonlib.privacy.claims import METRIC_PRIVACY, Claim
+
+PLAN, SHOWN = "right guess, all faces, classes by the plan", "right guess, all faces, classes by what faces show"
+
+
+def certified(effective: float = 5) -> dict[str, list[dict[str, Any]]]:
+    return {"classes.parquet": [{"wears": digest(one), "effective_k": effective} for one in range(12)]}
+
+
+def unequal(effective: int = 5) -> Published:
+    """The first of each class of five has 12 photos, the others 2."""
+    said = published(evidence(), tables=certified(effective))
+    number = np.repeat(np.arange(60), [12 if one % 5 == 0 else 2 for one in range(60)])
+    shown = [digest(one) for one in number // 5]
+    faces = [f"shard/{row}#0" for row in range(len(number))]
+    plan = replace(
+        said.plan,
+        person=dict(zip(faces, number.tolist(), strict=True)),
+        class_of=dict(zip(faces, (number // 5).tolist(), strict=True)),
+        sizes=[(5, effective)] * 12,
+    )
+    manifest = said.manifest.slice(0, 0)
+    manifest = type(manifest).from_pydict({"surrogate_digest": shown})
+    names = [f"p{one}" for one in number]
+    return replace(said, faces=faces, names=names, manifest=manifest, plan=plan)
+
+
+def by_target(said: Published) -> dict[str, Disclosure]:
+    return {one.target: one for one in guess(said)}
+
+
+def test_where_all_have_as_many_photos_nobody_is_right_more_than_once_in_k() -> None:
+    found = by_target(published(evidence(), tables=certified()))
+    for target in (PLAN, SHOWN):
+        one = found[target]
+        assert one.found.value == pytest.approx(0.2) and one.allowed == pytest.approx(0.2)
+        assert one.excess is not None and one.excess.value == pytest.approx(0) and one.judged_by == "high"
+    assert "1/people 20.0%" in found[PLAN].note and "0.0% of the faces" in found[PLAN].note
+
+
+def test_the_most_photographed_is_named_more_often_than_a_certificate_of_k_allows() -> None:
+    found = by_target(unequal())
+    for target in (PLAN, SHOWN):
+        one = found[target]
+        assert one.found.value == pytest.approx(12 / 20) and one.allowed == pytest.approx(0.2)
+        assert one.excess is not None and one.excess.low is not None and one.excess.low > 0.2
+        assert "1/effective k measured here 60.0%" in one.note and "the worst class allows 60.0%" in one.note
+
+
+def test_an_effective_k_that_counts_photos_allows_it() -> None:
+    for one in by_target(unequal(effective=1)).values():
+        assert one.excess is not None and one.excess.value is not None and one.excess.value < 0
+
+
+def test_the_named_are_reported_apart_and_not_judged() -> None:
+    said = unequal()
+    names = [name if row % 2 else None for row, name in enumerate(said.names)]
+    found = by_target(replace(said, names=names))
+    named = found["right guess, named faces, classes by the plan"]
+    assert named.judged_by is None and named.found.count == 120
+    assert named.found.value == pytest.approx(0.6)
+
+
+def test_without_a_certified_effective_k_nothing_is_held_against_it() -> None:
+    shown = by_target(published(evidence()))[SHOWN]
+    assert shown.judged_by is None and shown.allowed is None and NOT_SAID in shown.note
+
+
+def test_without_classes_there_is_nothing_to_guess() -> None:
+    (one,) = guess(published(evidence(), claim=Claim(METRIC_PRIVACY, epsilon=0.0)))
+    assert (one.note, one.found.count, one.judged_by) == (NO_CLASSES, 0, None)

@@ -1,0 +1,138 @@
+"""Figures and flags that depend on the person place them; a row that says nothing of the source adds nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from evidence import NAME, averaged, blurred, digest, evidence, looking, published, units
+
+from anonlib.audit.attacks.candidates import Candidates, conditional_logit
+from anonlib.audit.attacks.certificate import walks
+from anonlib.audit.attacks.manifest import NOTHING, flags, manifest, queries
+from anonlib.audit.evidence import RELEASED, Evidence
+from anonlib.audit.findings import Disclosure
+
+
+def drawn() -> Evidence:
+    """Every photo shows a face of nobody."""
+    return looking(evidence(), RELEASED, vectors=units(300, 31))
+
+
+def likeness(whole: Evidence) -> list[list[dict[str, Any]]]:
+    """The cosine of each output to its source, as a manifest row has it."""
+    cosines = (whole.released.vectors[NAME] * whole.clear.vectors[NAME]).sum(axis=1)
+    return [[{"recognizer": NAME, "to_source": float(one), "threshold": 0.5}] for one in cosines]
+
+
+def attacked(whole: Evidence, rows: dict[str, list[Any]], **changes: Any) -> dict[str, Disclosure]:
+    said = published(whole, rows, **changes)
+    candidates = Candidates(whole, said, NAME)
+    return {one.target: one for one in manifest(candidates, whole, said, walks(candidates, whole, said))}
+
+
+def low(one: Disclosure) -> float:
+    assert one.excess is not None and one.excess.low is not None
+    return one.excess.low
+
+
+def high(one: Disclosure) -> float:
+    assert one.excess is not None and one.excess.high is not None
+    return one.excess.high
+
+
+def test_a_figure_of_likeness_to_the_source_names_people() -> None:
+    whole = drawn()
+    asked = attacked(whole, {"similarity": likeness(whole)})["rank-1, picture, manifest"]
+    assert low(asked) > 0.03 and asked.judged_by == "high"
+    assert asked.allowed is not None and asked.allowed < 0.06
+    assert asked.note == f"asked: similarity by {NAME}"
+
+
+def test_a_number_that_belongs_to_the_person_is_found_whatever_it_is_called() -> None:
+    own = np.repeat(np.random.default_rng(2).normal(size=60), 5) + 0.001 * np.random.default_rng(3).normal(size=300)
+    asked = attacked(drawn(), {"coverage": own.tolist()})["rank-1, picture, manifest"]
+    assert low(asked) > 0.3
+
+
+def test_a_box_is_asked_by_its_shape() -> None:
+    shape = np.repeat(np.random.default_rng(4).uniform(0.6, 0.9, 60), 5)
+    boxes = [[7.0, 9.0, 7.0 + 90 * float(one), 99.0] for one in shape]
+    assert low(attacked(drawn(), {"box": boxes})["rank-1, picture, manifest"]) > 0.2
+
+
+def test_rows_that_say_nothing_of_the_source_add_nothing() -> None:
+    lot = np.random.default_rng(6)
+    rows: dict[str, list[Any]] = {
+        "score": lot.uniform(size=300).tolist(),
+        "detected_again": (lot.uniform(size=300) < 0.9).tolist(),
+        "box": lot.integers(0, 99, (300, 2)).repeat(2, axis=1).tolist(),
+        "k": [5] * 300,
+    }
+    asked = attacked(drawn(), rows)["rank-1, picture, manifest"]
+    assert "detected_again" in asked.note and "k" not in asked.note.removeprefix("asked: ").split(", ")
+    assert high(asked) < 0.04
+
+
+def test_where_all_rows_are_alike_the_picture_is_reported_alone() -> None:
+    found = attacked(drawn(), {"method": ["k-diff"] * 300, "k": list(range(300))})
+    assert list(found) == ["rank-1, picture alone"]
+    alone = found["rank-1, picture alone"]
+    assert (alone.note, alone.judged_by) == (NOTHING, None)
+
+
+def test_what_the_tables_give_is_put_together_with_the_rows() -> None:
+    whole = averaged()
+    table = [{"wears": digest((one + 1) % 12), "made": digest(one)} for one in range(12)]
+    found = attacked(whole, {"similarity": likeness(whole)}, tables={"classes.parquet": table})
+    rates = {target: one.found.value or 0.0 for target, one in found.items()}
+    both = rates["rank-1, picture, manifest and tables"]
+    assert both > rates["rank-1, picture, tables"] > 0.1 > rates["rank-1, picture alone"]
+    assert both > rates["rank-1, picture, manifest"]
+
+
+def refused(placing: bool) -> tuple[Evidence, dict[str, list[Any]]]:
+    """One photo each of 15 people was refused; with `placing`, since what they wear looks like them."""
+    whole = evidence()
+    people = np.arange(60) < 15
+    own = whole.clear.vectors[NAME][::5]
+    worn = np.where((people & placing)[:, None], own, units(60, 41)).astype(np.float32)
+    whole = looking(whole, RELEASED, vectors=blurred(worn, 5, 0.02, 42))
+    flagged = people[whole.subjects] & (np.arange(300) % 5 == 2)
+    whole = replace(whole, worn=np.where(flagged, -1, whole.subjects))
+    return whole, {
+        "fallback": ["solid" if one else None for one in flagged],
+        "reason": ["still matched the source: 0.61" if one else None for one in flagged],
+    }
+
+
+@pytest.mark.parametrize("placing", [True, False])
+def test_a_refusal_places_the_person_only_where_it_depends_on_likeness(placing: bool) -> None:
+    whole, rows = refused(placing)
+    said = published(whole, rows)
+    (one,) = flags(Candidates(whole, said, NAME), said)  # fallback and reason flag the same faces
+    assert one.target == "rank-5 by a flag (still matched the source: N)"
+    assert (one.judged_by, one.found.count) == ("low", 15)
+    assert (low(one) > 0.5) == placing and (low(one) <= 0.0) == (not placing)
+
+
+def test_every_query_scores_every_candidate_and_what_is_unknown_is_neutral() -> None:
+    whole = drawn()
+    scores = [None if number % 3 == 0 else float(number) for number in range(300)]
+    said = published(whole, {"score": scores})
+    asked = queries(Candidates(whole, said, NAME), whole, said)["score"](np.arange(240))
+    assert asked.shape == (240, 60) and np.isfinite(asked).all()
+    unknown = [number for number in range(300) if number % 5][3 - 1 : 3]
+    assert unknown == [3] and np.ptp(asked[2]) == 0
+
+
+def test_the_logit_finds_what_counts_and_never_counts_against_it() -> None:
+    lot = np.random.default_rng(1)
+    scores = lot.normal(size=(3, 400, 30)).astype(np.float32)
+    own = lot.integers(0, 30, 400)
+    scores[0, np.arange(400), own] += 2
+    scores[2, np.arange(400), own] -= 2
+    weights = conditional_logit(scores, own)
+    assert weights[0] > 1 and weights[1] < 0.2 and weights[2] == 0
