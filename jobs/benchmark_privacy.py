@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.pipeline.outfits import MAYBE_SAME_PERSON
 from anonlib.pipeline.people import same_person
 from anonlib.privacy.classes import form_classes
+from anonlib.privacy.keys import Keyring
+from anonlib.privacy.ksame import shuffled
 from anonlib.privacy.microaggregation import information_loss, mdav, microaggregate
 from anonlib.privacy.subjects import cluster, templates
 
@@ -37,6 +38,7 @@ PHOTOS_ALIKE = 0.96  # cosine of two photos of one person
 DECAY = 0.0  # 0: people differ in every direction alike; 1.2: as the variances of dlib's embeddings of LFW fall
 DIM = 128
 SEED = 1
+KEYS = Keyring(bytes(32), "")
 PARTS = ("subjects", "classes", "loss")
 
 
@@ -88,19 +90,20 @@ def one_size(asked: argparse.Namespace) -> dict[str, Any]:
         template = templates(embeddings, subject, int(subject.max()) + 1)
         watch.stop("templates")
         found |= bcubed(subject, person)
-        owner = majority(subject, person)
+        owner, photos = majority(subject, person), np.bincount(subject)
         del embeddings
     else:
-        template, owner = drawn_people(int(person[-1]) + 1, asked.decay), np.unique(person)
+        template, owner, photos = drawn_people(int(person[-1]) + 1, asked.decay), np.unique(person), np.bincount(person)
     if "classes" in asked.parts:
         strata = drawn_strata(len(template))
         watch.start()
-        classes, left = form_classes(template, strata, k=asked.k, same_person=MAYBE_SAME_PERSON)
+        order = shuffled([str(one) for one in range(len(template))], KEYS)
+        classes, left = form_classes(photos, strata, order, k=asked.k)
         watch.stop("classes")
         members = [one.members for one in classes]
         real = [len(set(owner[list(one)].tolist())) >= asked.k for one in members]
         found |= {"classes": len(classes), "left": len(left), "real": float(np.mean(real))}
-        found |= {"largest": max(map(len, members)), "loss": information_loss(template, members)}
+        found |= {"largest": max(map(len, members))}
     return found | {"seconds": watch.seconds}
 
 
@@ -223,7 +226,6 @@ def sizes_table(sizes: Sequence[Mapping[str, Any]]) -> list[str]:
         *((score, ".4f") for score in ("precision", "recall", "f")),
         *((number, ",") for number in ("merged", "split", "classes", "left", "largest")),
         ("real", ".4f"),
-        ("loss", ".4f"),
     ):
         if name in sizes[0]:
             rows += [(NAMES.get(name, name), *(format(size[name], form) for size in sizes))]
@@ -250,7 +252,6 @@ NAMES = {
     "left": "left over",
     "largest": "largest class",
     "real": "classes of k real people",
-    "loss": "information loss",
 }
 
 

@@ -113,7 +113,7 @@ def published(whole: Evidence, rows: dict[str, list[Any]] | None = None, **chang
     plan = Planned(
         person=dict(zip(whole.faces, whole.people.tolist(), strict=True)),
         class_of=dict(zip(whole.faces, whole.classes.tolist(), strict=True)),
-        donor_class={},
+        donated={},
         by_digest={},
         sizes=[(5, 5)] * (int(whole.classes.max(initial=-1)) + 1),
     )

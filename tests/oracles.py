@@ -69,3 +69,13 @@ def candidates(
         elif absences_known and found is not None:
             found -= set(present)
     return found or set()
+
+
+def components(templates: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
+    """Which component (n,) of the graph `cosine >= threshold` each unit template (n, d) is in."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    near = np.nonzero(templates @ templates.T >= threshold)
+    graph = coo_matrix((np.ones(len(near[0]), bool), near), shape=(len(templates), len(templates)))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from anonlib.privacy.effective import people_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import components
 from runs import job
 
 from anonlib.config import ConfigError, JobConfig, load_config
 from anonlib.pipeline.accounts import MAYBE_ONE_PERSON, Accounts, Booking, OverBudget, kind_of
 from anonlib.pipeline.decoding import Draw
 from anonlib.pipeline.job import Job
-from anonlib.pipeline.label_check import check_labels
-from anonlib.pipeline.people import People, matrix
+from anonlib.pipeline.people import Persons, matrix
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.subjects import by_label, normalized, templates
@@ -37,12 +36,10 @@ def vectors(count: int, seed: int = 0) -> np.ndarray:
     return normalized(np.random.default_rng(seed).normal(size=(count, 128)).astype(np.float32))
 
 
-def people(labels: list[str | None], template: np.ndarray, release: str) -> People:
+def people(labels: list[str | None], template: np.ndarray, release: str) -> Persons:
     names = [f"{release}-{number}" for number in range(len(labels))]
-    faces = np.arange(len(labels), dtype=np.int64)
-    zeros, ages = np.zeros(len(labels), np.float32), np.full(len(labels), 40.0, np.float32)
-    check = check_labels(template[:0], [], [], near=0.9, apart=0.8)
-    return People(faces, names, labels, template, zeros, ages, check)
+    ones, strata = np.ones(len(labels), np.int64), [("male", "age-1")] * len(labels)
+    return Persons(np.arange(len(labels)), names, labels, template, strata, ones, ones > 0)
 
 
 def noisy(root: Path, **ledger: Any) -> JobConfig:
@@ -56,7 +53,7 @@ def opened(config: JobConfig, plan: str = PLAN) -> Accounts:
     return accounts
 
 
-def bookings(config: JobConfig, release: str, who: People, accounts: Accounts) -> list[Booking]:
+def bookings(config: JobConfig, release: str, who: Persons, accounts: Accounts) -> list[Booking]:
     """A fresh draw for each of them."""
     keyring = Keyring(SECRET, release)
     drawn = identities(mechanism_of(config.method), who.template, who.ids, keyring)
@@ -67,7 +64,7 @@ def bookings(config: JobConfig, release: str, who: People, accounts: Accounts) -
     ]
 
 
-def book(config: JobConfig, release: str, who: People, plan: str = PLAN) -> list[str]:
+def book(config: JobConfig, release: str, who: Persons, plan: str = PLAN) -> list[str]:
     accounts = opened(config, plan)
     booked = bookings(config, release, who, accounts)
     accounts.book(config, release, KIND, booked)
@@ -326,7 +323,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], np.nda
 def test_real_people_who_chain_are_not_one_account(scanned: tuple[list[str], np.ndarray], tmp_path: Path) -> None:
     """By likeness and through one another a third of them or more are one; by their labels nobody is anybody else."""
     names, faces = scanned
-    chained = people_of(faces, MAYBE_ONE_PERSON)
+    chained = components(faces, MAYBE_ONE_PERSON)
     assert len(names) > 40 and np.bincount(chained).max() > len(names) / 3
     book(noisy(tmp_path, budget=3), "one", people([*names], faces, "one"))
     with pytest.raises(OverBudget, match=rf"{len(names)} of the {len(names)} accounts .* at 6, by 3;"):
@@ -340,7 +337,7 @@ def test_real_people_without_labels_are_charged_with_their_direct_suspects_alone
     names, faces = scanned
     alike = int((faces @ faces.T >= MAYBE_ONE_PERSON).sum(axis=1).max())
     who = people([None] * len(names), faces, "one")
-    assert 2 < alike < np.bincount(people_of(faces, MAYBE_ONE_PERSON)).max() / 2
+    assert 2 < alike < np.bincount(components(faces, MAYBE_ONE_PERSON)).max() / 2
     book(noisy(tmp_path, budget=3 * alike), "one", who)
     with pytest.raises(OverBudget, match=f"at {3 * alike}, by 1;"):
         book(noisy(tmp_path / "less", budget=3 * alike - 1), "one", who)
