@@ -26,7 +26,7 @@ from anonlib.storage import open_storage
 
 SHARD, OTHER = "00000", "00001"
 TAR, MANIFEST, MARKER = f"data/{SHARD}.tar", f"manifest/{SHARD}.parquet", f"commits/{SHARD}.json"
-CLASSES = "classes.parquet"
+CLASSES, SURROGATES = "classes.parquet", "surrogates.parquet"
 SECRET = b"a secret of the forger's own"
 Rows = list[dict[str, Any]]
 PHOTO = photos.jpeg(photos.nobody()[:64, :64])
@@ -101,16 +101,16 @@ class Forger:
                 totals[name] = totals.get(name, 0) + count
         totals.pop("fallbacks")
         read = Certificate.from_bytes(self.path("certificate.json").read_bytes())
-        table = read.table
-        if table is not None:
-            found = self.path(table.path)
-            table = replace(table, sha256=sha256(found), rows=pq.read_metadata(found).num_rows)
+        tables = tuple(
+            replace(one, sha256=sha256(self.path(one.path)), rows=pq.read_metadata(self.path(one.path)).num_rows)
+            for one in read.tables
+        )
         fitting = {
             "run_sha256": sha256(self.path("run.json")),
             "method": note["method"],
             "counts": replace(read.counts, **(totals | {"shards": len(note["shards"])})),
             "merkle_root": merkle_root(leaves),
-            "table": table,
+            "tables": tables,
         }
         self.certificate(**(fitting | changes))
 

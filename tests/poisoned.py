@@ -62,7 +62,7 @@ def _open_files() -> int:
 
 def _probe(where: str) -> None:
     """Raises the names of what a decoder that was taken over could do."""
-    raise ImageProblem(json.dumps(attempts(**json.loads(where))))
+    raise ImageProblem(Reason.DAMAGED, json.dumps(attempts(**json.loads(where))))
 
 
 def _tell_all() -> None:

@@ -118,7 +118,8 @@ def salted(config: JobConfig, options: StorageOptions | None = None) -> JobConfi
 
 
 def run_job(source: Path, root: Path, **changes: Any) -> Run:
-    config = job(source, root, **changes)
+    """A whole run; its salt is that of all others here, so that every run of a test draws the same."""
+    config = salted(job(source, root, **changes))
     return Run(config, Job(config).run(), source, root / "workspace", root / "release")
 
 

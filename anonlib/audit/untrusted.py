@@ -94,7 +94,7 @@ def shards_of(release: Storage, shards: Iterable[str]) -> Iterator[tuple[Committ
                 raise Untrue(f"the marker of shard {one.shard} vouches for files outside data/")
             yield one, marker
     except NotFound as error:
-        raise Untrue(f"a marker or manifest is missing: {error}") from None
+        raise Untrue(f"a marker or manifest is missing: {error.path}") from None
 
 
 def _committed(room: Room, shards: Iterable[str]) -> Iterator[Committed]:

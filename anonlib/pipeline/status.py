@@ -115,7 +115,7 @@ def status(workspace: Storage, release: Storage | None) -> Status:
         shards=int(note.get("shards", 0)),
         scans=tuple(Scan(room, len(units)) for room, units in _rooms(workspace, "scan").items()),
         plans=tuple(_planned(workspace, room, units) for room, units in _rooms(workspace, "plan").items()),
-        release=None if release is None else read_release(Places(release, workspace)),
+        release=None if release is None else read_release(Places(workspace, release)),
         spent=read_bill(workspace),
     )
 

@@ -10,7 +10,9 @@ from forgery import CLASSES, MANIFEST, Forger
 from runs import Run
 
 from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software, without_numbers
+from anonlib.audit.findings import Counts
 from anonlib.pipeline.certify import CERTIFICATE
+from anonlib.pipeline.places import Places
 from anonlib.privacy.certificate import Certificate
 from anonlib.storage import open_storage
 
@@ -19,12 +21,14 @@ def certificate(root: Path) -> Certificate:
     return Certificate.from_bytes((root / CERTIFICATE).read_bytes())
 
 
-def shards(root: Path) -> list[str]:
-    return list(json.loads((root / "run.json").read_text())["shards"])
+def counted(release: Path, workspace: Path) -> Counts:
+    note = json.loads((release / "run.json").read_text())
+    places = Places(open_storage(str(workspace)), open_storage(str(release)))
+    return counts_of(places, note["run"], note["shards"])
 
 
 def test_counts_are_those_of_the_job(finished: Run) -> None:
-    counts = counts_of(open_storage(str(finished.output)), shards(finished.output))
+    counts = counted(finished.output, finished.workspace)
     summary = finished.summary
     assert (counts.shards, counts.images, counts.faces) == (summary.shards, summary.images, summary.faces)
     assert counts.images == counts.released + counts.no_face + counts.quarantined
@@ -32,14 +36,14 @@ def test_counts_are_those_of_the_job(finished: Run) -> None:
     assert sum(counts.fallbacks.values()) >= summary.fallbacks
 
 
-def test_an_exception_is_counted_by_its_reason(forger: Forger) -> None:
+def test_an_exception_is_counted_by_its_reason(forger: Forger, finished: Run) -> None:
     def two(rows: list[dict[str, Any]]) -> None:
-        rows[0] |= {"status": "quarantined", "reason": "17 px is too small"}
-        rows[1] |= {"status": "quarantined", "reason": "18 px is too small"}
+        rows[0] |= {"status": "quarantined", "reason": "damaged"}
+        rows[1] |= {"status": "quarantined", "reason": "damaged"}
 
     forger.rows(MANIFEST, two)
-    counts = counts_of(open_storage(str(forger.root)), shards(forger.root))
-    assert counts.quarantined == 2 and counts.quarantine_reasons == {"N px is too small": 2}
+    counts = counted(forger.root, finished.workspace)
+    assert counts.quarantined == 2 and counts.quarantine_reasons == {"the image is damaged": 2}
 
 
 def test_a_claim_tells_how_many_classes_have_how_many_people(finished: Run, forger: Forger) -> None:

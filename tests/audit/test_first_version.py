@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.audit.first_version import PairedClasses, PairedRow
+from anonlib.audit.first_version import CLASSES_1, TELLS_MORE, PairedClasses, PairedRow
+from anonlib.audit.verify import unproved, verify
 from anonlib.config import MethodConfig
 from anonlib.privacy.certificate import Untrue
 from anonlib.privacy.conditions import Face
+from anonlib.storage import open_storage
 
 
 def name(*parts: object) -> str:
@@ -200,3 +206,28 @@ def test_a_face_must_wear_what_a_class_of_its_size_was_dealt(plan: tuple[MethodC
             classes.check_dealt(wrong)
         with pytest.raises(Untrue):
             classes.check_tried(wrong)
+
+
+# ---- a release that anonlib 0.1.0 made, of generated faces ------------------------------------------------------
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    with tarfile.open(Path(__file__).with_name("release-0.1.0.tar.gz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "release"
+
+
+def test_a_release_of_before_is_verified_with_a_sentence_that_it_tells_too_much(release: Path) -> None:
+    found = verify(open_storage(str(release)))
+    assert (found.certificate.anonlib, found.certificate.version, found.classes) == ("0.1.0", 1, 2)
+    assert TELLS_MORE in unproved(found)
+
+
+def test_a_changed_release_of_before_is_refused(release: Path) -> None:
+    path = release / "classes.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["wears"] = rows[0]["made"]
+    pq.write_table(pa.Table.from_pylist(rows, CLASSES_1), path)
+    with pytest.raises(Untrue, match=r"classes\.parquet is not the one that was signed"):
+        verify(open_storage(str(release)))

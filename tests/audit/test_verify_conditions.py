@@ -16,6 +16,7 @@ from forgery import (
     OTHER,
     PHOTO,
     SHARD,
+    SURROGATES,
     TAR,
     Forger,
     Rows,
@@ -35,12 +36,12 @@ CLI = CliRunner()
 OURS = public_key(SECRET.encode())
 
 
-def people_of(row: dict[str, Any], people: list[str], weights: list[float]) -> None:
-    row.update(people=people, weights=weights, k=len(people))
+def people_of(row: dict[str, Any], people: list[str]) -> None:
+    row.update(people=people, k=len(people))
 
 
 def short_class(rows: Rows) -> None:
-    people_of(rows[0], rows[0]["people"][:1], [1.0])
+    people_of(rows[0], rows[0]["people"][:1])
     rows[0]["effective_k"] = 1
 
 
@@ -49,28 +50,19 @@ def lonely_class(rows: Rows) -> None:
 
 
 def subject_in_two(rows: Rows) -> None:
-    shared = sorted([*rows[1]["people"], rows[0]["people"][0]])
-    people_of(rows[1], shared, [1 / len(shared)] * len(shared))
+    people_of(rows[1], sorted([*rows[1]["people"], rows[0]["people"][0]]))
 
 
 def person_twice(rows: Rows) -> None:
-    people = sorted([*rows[0]["people"], rows[0]["people"][0]])
-    people_of(rows[0], people, [1 / len(people)] * len(people))
+    people_of(rows[0], sorted([*rows[0]["people"], rows[0]["people"][0]]))
 
 
 def two_digests(rows: Rows) -> Rows:
-    return [rows[0], rows[0] | {"wears": rows[2]["made"]}, *rows[1:]]
-
-
-def heavier(rows: Rows) -> None:
-    """The last member at 1 - 1/k, as normalizing inside the averaging loop has it."""
-    shares = [weight for weight in rows[0]["weights"] if weight]
-    rows[0]["weights"] = [0.25 if weight else 0.0 for weight in rows[0]["weights"]]
-    rows[0]["weights"][rows[0]["weights"].index(0.25)] = 1 - 0.25 * (len(shares) - 1)
+    return [rows[0], rows[0] | {"wears": rows[1]["wears"]}, *rows[1:]]
 
 
 def one_donor(rows: Rows) -> None:
-    rows[0]["weights"] = [1.0] + [0.0] * (rows[0]["k"] - 1)
+    rows[0]["donors"] = 1
 
 
 def says_more(rows: Rows) -> None:
@@ -86,8 +78,8 @@ def worn_elsewhere(rows: Rows) -> None:
     rows[0]["wears"] = "f" * 64
 
 
-def own_average(rows: Rows) -> None:
-    rows[0]["wears"] = rows[0]["made"]
+def surrogates(change: Callable[[Rows], Rows | None]) -> Tampering:
+    return lambda release: release.rows(SURROGATES, change)
 
 
 def table(change: Callable[[Rows], Rows | None]) -> Tampering:
@@ -122,31 +114,41 @@ UNDONE: dict[str, tuple[Tampering, str]] = {
     "a subject in two classes": (table(subject_in_two), "is in two classes"),
     "a person twice in a class": (table(person_twice), "lists one person twice"),
     "two digests in one class": (table(two_digests), "is in the table twice, so it has two surrogates"),
-    "weights not uniform": (table(heavier), "are not uniform"),
-    "an average of one person": (table(one_donor), "is made of 1 people, not of at least k"),
+    "an average of one person": (surrogates(one_donor), "is made of 1 people, not of at least k"),
     "a class that says more than it lists": (table(says_more), "and lists"),
     "a name where a pseudonym should be": (table(named), "has a name that is no pseudonym"),
     "classes in an order that speaks": (table(lambda rows: rows[::-1]), "not in the order of their names"),
-    "a surrogate made of nobody": (table(worn_elsewhere), "no class of the table is averaged into it"),
-    "a class that wears its own average": (table(own_average), "wears its own average"),
-    "a class that nobody wears any more": (table(lambda rows: rows[1:]), "of the table is averaged into it"),
+    "a surrogate that is not in its table": (table(worn_elsewhere), "is worn, but in no row of surrogates"),
+    "surrogates in an order that speaks": (surrogates(lambda rows: rows[::-1]), "not in the order of digests"),
+    "a surrogate that no class wears": (
+        surrogates(lambda rows: [*rows, {"digest": "f" * 64, "donors": 9}]),
+        "is a surrogate that no class wears",
+    ),
+    "a column that joins the tables": (
+        lambda r: r.column(SURROGATES, "class", "0" * 24),
+        "surrogates.parquet has the unknown column 'class'",
+    ),
     "a restricted column in the table": (renamed_column, "has the restricted column 'subject_id'"),
     "a face that wears what no class was dealt": (
         face_says(None, surrogate_digest="0" * 64),
         "which no class was dealt",
     ),
-    "a face that counts more people": (face_says(None, k=50), "a face counts 50 people"),
+    "a face that counts more people": (face_says(None, k=50), "claims k = 50, not 2"),
     "a face with an epsilon": (face_says(None, epsilon=0.1), "claims epsilon"),
-    "a retried face of nobody's": (
-        face_says("next-surrogate", surrogate_digest="0" * 64),
-        "was made of no class of the table",
+    "a face with a surrogate of its own": (face_says(None, fallback="next-surrogate"), "that was chosen for it alone"),
+    "a face with a fallback of one's own": (face_says(None, fallback="other"), "has the fallback 'other'"),
+    "a figure of the face": (
+        lambda r: r.column(MANIFEST, "score", 0.9),
+        f"the manifest of shard {SHARD} has the restricted column 'score'",
     ),
-    "a retried face that counts as dealt": (face_says("next-surrogate", fallback="other"), "has the fallback 'other'"),
     "a face left as it was": (
-        face_says("solid", method="none", fallback=None),
+        face_says(None, method="none", surrogate_digest=None),
         "was replaced by none, and the method of this release is k-diff",
     ),
-    "a redaction that claims k": (face_says("solid", k=9), "a redacted face claims a surrogate, k or epsilon"),
+    "a redaction that claims k": (
+        face_says(None, method="solid", fallback="solid", surrogate_digest=None, k=9),
+        "a redacted face claims a surrogate, k or epsilon",
+    ),
     "a dropped row": (manifest(lambda rows: rows[1:]), f"{TAR} holds"),
     "the last row dropped": (manifest(lambda rows: rows[:-1]), "which no row of its manifest vouches for"),
     "a row twice": (manifest(lambda rows: [rows[0], *rows]), "has two rows for"),
@@ -237,8 +239,9 @@ CLAIMED: dict[str, tuple[dict[str, Any], str]] = {
     "another run": ({"run": "0" * 64}, "the certificate and run.json differ in run"),
     "other models": ({"models": {}}, "the certificate and run.json differ in models"),
     "a method that run.json does not name": ({"method": {"name": "solid"}}, "run.json differ in method"),
-    "no table": ({"table": None}, "the certificate of k-diff must name classes.parquet"),
-    "a version to come": ({"version": 2}, "is of version 2"),
+    "no table": ({"tables": ()}, "the certificate of k-diff must name classes.parquet and surrogates.parquet"),
+    "a version to come": ({"version": 3}, "is of version 3"),
+    "a version of before": ({"version": 1}, "is of schema version 2, the certificate 1"),
 }
 
 
@@ -297,10 +300,3 @@ def test_an_original_that_is_put_back_is_caught(forger: Forger, finished: Run) -
     check(forger.root)
     with pytest.raises(Untrue, match="is signed by the key"):
         check(forger.root, OURS)
-
-
-def test_a_release_from_before_there_were_reviews_is_still_checked(forger: Forger) -> None:
-    for path in forger.path("manifest").iterdir():
-        pq.write_table(pq.read_table(path).drop_columns(["review"]), path)
-    forger.reseal()
-    check(forger.root)

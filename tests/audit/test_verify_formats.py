@@ -73,7 +73,7 @@ def solid(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def test_a_release_of_any_format_is_as_it_says(kind: str, rekey: bool, solid: Callable[..., Path]) -> None:
     found = check(solid(kind, rekey), OURS)
     counts = found.certificate.counts
-    assert found.certificate.claim.kind == "none" and found.certificate.table is None
+    assert found.certificate.claim.kind == "none" and not found.certificate.tables
     assert counts.quarantined == 1 and counts.faces == counts.replaced == 1
 
 

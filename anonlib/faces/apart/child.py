@@ -8,6 +8,7 @@ does this; while it decodes, alarm(2) sees to that.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import mmap
@@ -25,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from anonlib.faces.apart.sandbox import LAYERS, confine
+from anonlib.faces.colour import profile_of
 from anonlib.faces.image import ImageProblem, OutOfMemory, Picture, decode, decoded_bytes
 
 READY = struct.Struct("<5sB")
@@ -57,6 +59,7 @@ def main(read: Callable[..., Picture] = decode) -> None:
     shared = np.frombuffer(mmap.mmap(shared_fd, shared_bytes(max_mpx)), np.uint8)
     os.close(shared_fd)
     Image.preinit()
+    _load_what_comes_late()
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 2)  # libraries complain there of damaged files
     in_use = _address_space()
@@ -83,6 +86,18 @@ def main(read: Callable[..., Picture] = decode) -> None:
             body = json.dumps({"reason": problem.reason, "details": str(problem)}).encode()
         signal.setitimer(signal.ITIMER_REAL, 0)
         channel.sendall(ANSWER.pack(len(body)) + body)
+
+
+def _load_what_comes_late() -> None:
+    """Decode a px of every kind with a colour profile: Python imports codecs when they are first used."""
+    profile = profile_of("Display P3")
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+        file = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(file, kind, icc_profile=profile)
+        decode(file.getvalue(), max_mpx=1)
+    file = io.BytesIO()
+    Image.new("CMYK", (1, 1)).save(file, "JPEG")
+    decode(file.getvalue(), max_mpx=1)
 
 
 def _described(picture: Picture) -> dict[str, Any]:

@@ -217,11 +217,11 @@ def test_a_network_is_timed_alone_too(cast: Cast, tmp_path: Path) -> None:
 def test_the_command_writes_figures_and_pages(finished: Run, cast: Cast, tmp_path: Path) -> None:
     path = decoder_file(tmp_path / "d.npz", -cast.templates)
     done = run(tmp_path / "out", "--workspace", str(finished.workspace), "--source", f"linear:{path}", "--faces", "3",
-               "--people", "12", "--no-speed")  # fmt: skip
+               "--people", "10", "--no-speed")  # fmt: skip
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "out" / "generator.json").read_text())
     assert list(written["sources"]) == ["clear", "linear"]
-    assert written["people"] == len(cast)
+    assert written["people"] == 10 < len(cast)
     assert written["sources"]["linear"]["looks"]["frechet"] > 0
     assert "target at rank 1" in done.stdout and "drawn by a program" in done.stdout
     assert {one.name for one in (tmp_path / "out").glob("*.png")} == {"faces-1.png", "control-linear.png"}
