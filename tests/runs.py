@@ -141,6 +141,15 @@ def rendered_but(run: Run, root: Path, *shards: str) -> JobConfig:
     return config
 
 
+def rendered(output: Path) -> list[dict[str, Any]]:
+    """What the workspace beside a release says of all its faces (RENDERED rows)."""
+    return [
+        row
+        for path in sorted((output.parent / "workspace").glob("render/*/faces/*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+    ]
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Path -> sha256 of every file below a folder, unfinished ones and hidden ones too."""
     return {

@@ -42,7 +42,6 @@ _MIME = {
     "ppm": "image/x-portable-pixmap",
 }
 _PARQUET = "application/x-parquet"
-_LEFT_OUT = frozenset({"similarity"})  # a list in a list: Croissant 1.0 has no words for its fields
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,6 @@ def _column(file_set: str, record_set: str, name: str, kind: pa.DataType) -> dic
         below = [
             _field(f"{own}/{one.name}", _data_type(one.type), source | {"transform": {"jsonPath": f"$.{one.name}"}})
             for one in inner
-            if one.name not in _LEFT_OUT
         ]
         return {"@type": "cr:Field", "@id": own, "name": own, "repeated": True, "subField": below}
     if pa.types.is_struct(inner) and inner.get_field_index("bytes") >= 0:

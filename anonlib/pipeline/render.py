@@ -3,7 +3,7 @@
 Fail closed. Per face: the method, or the flat ellipse that the plan decided on. The output is embedded by recognizers
 that the method did not use; of a method that claims nothing, a face that still matches its source gets the next
 surrogate, then a flat ellipse. A method that claims k or epsilon refuses no face for its looks, because the refusal
-would tell them (see `check`). Per image: whatever goes wrong ends in a row `quarantined` with the reason and no output.
+would tell them; a face whose px are still the source's gets the flat ellipse (see `check`). Per image: whatever goes wrong ends in a row `quarantined` with the reason and no output.
 An original face px is never written because something went wrong.
 """
 
@@ -23,7 +23,7 @@ from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.faces.image import ImageProblem, Picture, encode
 from anonlib.pipeline import tables
 from anonlib.pipeline.bystanders import Bystanders
-from anonlib.pipeline.check import Checker
+from anonlib.pipeline.check import Checker, keeps_source
 from anonlib.pipeline.decisions import DecisionLog
 from anonlib.pipeline.decoding import painter_of
 from anonlib.pipeline.engines import ModelBytes
@@ -211,7 +211,9 @@ class RenderStage:
                 break
             failed = self._still_matching(self.checker, checkable)
             if not self.chooses_again:
-                break
+                failed = [(photo, face) for photo, face in checkable if keeps_source(photo.rgb, photo.out, face.box)]
+                for _, face in failed:
+                    face.why = "left the source's px where they were"
             # A retry repaints the whole photo, so that no trace of the first try stays under the second.
             again = {id(photo) for photo, _ in failed}
             for photo in chunk:

@@ -58,7 +58,7 @@ def job(**changes: Any) -> JobConfig:
 def face(**changes: Any) -> dict[str, Any]:
     kind = MANIFEST.field("faces").type.value_type
     empty: dict[str, Any] = dict.fromkeys(kind.field(number).name for number in range(kind.num_fields))
-    return empty | {"box": [1.0, 2.0, 30.0, 40.0], "score": 0.9, "method": "k-diff", "k": 5, "similarity": []} | changes
+    return empty | {"box": [1, 2, 30, 40], "method": "k-diff", "k": 5} | changes
 
 
 def row(key: str, faces: list[dict[str, Any]]) -> dict[str, Any]:

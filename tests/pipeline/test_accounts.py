@@ -284,7 +284,6 @@ def test_the_ledger_holds_no_name(tmp_path: Path) -> None:
         ({"ledger.uri": "ledger", **DRAWN}, "name one by secret.env"),
         ({"method.draw": "reuse", "secret.env": "S", **DRAWN}, "needs a ledger"),
         ({"method.draw": "reuse", "ledger.uri": "l", "secret.env": "S", **DECODED}, "a method that draws"),
-        ({"ledger.uri": "ledger", "secret.env": "S"}, "no photos to average"),
         ({"ledger.uri": "ledger", "ledger.budget": -1, "secret.env": "S", **DRAWN}, "ledger.budget"),
         ({"ledger.uri": "ledger", "ledger.absences": "maybe", "secret.env": "S", **DRAWN}, "ledger.absences"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from decoders import Fit
-from runs import Run, by_key, planned_copy
+from runs import Run, planned_copy, rendered
 
 from anonlib.config import JobConfig
 from anonlib.faces.mesh import five_points
@@ -26,8 +26,7 @@ def test_a_face_that_comes_near_anybody_gets_the_next_identity_and_in_the_end_no
     monkeypatch.setattr(Bystanders, "near", lambda self, faces: np.ones(len(faces), bool))
     config = sampling(one_shard, fitted, tmp_path, 30)
     summary = Job(config).run()
-    rows = by_key(Path(config.output.uri))
-    reasons = {face["reason"] for row in rows.values() for face in row["faces"]}
+    reasons = {row["reason"] for row in rendered(Path(config.output.uri))}
     assert summary.code == 0 and summary.fallbacks == summary.faces
     assert "every surrogate was tried, and the last came near somebody of the dataset" in reasons
 

@@ -85,7 +85,7 @@ def test_a_shard_that_cannot_be_scanned_is_lost_as_a_whole_and_the_job_goes_on(
     assert (summary.committed, summary.no_face, summary.quarantined, summary.code) == (2, 1, 1, 3)
     row = by_key(tmp_path / "release")["00001#unscanned"]
     assert row["status"] == "quarantined"
-    assert row["reason"] == "the shard failed: it could not be scanned (the workspace says why)"
+    assert row["reason"] == "shard-failed"
     (note,) = (tmp_path / "workspace").glob("scan/*/lost/00001.json")
     assert (str(why).rpartition(": ")[2] if why else "its worker died") in json.loads(note.read_text())["why"]
     verify(open_storage(str(tmp_path / "release")), None)

@@ -11,10 +11,9 @@ import numpy as np
 import photos
 import pyarrow.parquet as pq
 import pytest
-from runs import Run, by_key, images, manifest, planned_copy, reasons, released, rendered_but
+from runs import Run, by_key, contents, images, manifest, planned_copy, reasons, released, rendered, rendered_but
 
 from anonlib.config import JobConfig
-from anonlib.faces.mesh import five_points
 from anonlib.pipeline import job as job_module
 from anonlib.pipeline import render as render_module
 from anonlib.pipeline import scan as scan_module
@@ -133,34 +132,12 @@ def test_an_encoder_that_fails_on_one_image_loses_that_image(
     only_the_victim_is_lost(*run(resumed), finished, Reason.ENCODE_FAILED)
 
 
-def test_a_face_that_something_covers_becomes_an_ellipse_by_rule(
-    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def covered(image: photos.Pixels, *arguments: Any) -> Rendered:
-        return Rendered(image.copy(), np.ones(image.shape[:2], np.float32), (0, 0), 1.0, bare=0.3)
-
-    monkeypatch.setattr(render_module, "render", covered)
-    before, after = in_shard(finished.output), in_shard(run(resumed)[1])
-    replaced = [
-        face
-        for key, row in after.items()
-        for face in row["faces"]
-        if before[key]["faces"][face_number(row, face)]["method"] != "solid"
-    ]
-    assert replaced
-    for face in replaced:
-        assert face["method"] == "solid" and face["fallback"] == "solid" and face["surrogate_digest"] is None
-        assert face["reason"] == "something covers the face: only 30% of it is bare skin"
-
-
 def test_a_renderer_that_changes_nothing_is_caught_and_the_face_is_covered(
     finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check sees the source itself, every surrogate is tried, and a grey ellipse is what remains."""
-    tried: list[float] = []
+    """The source's px are seen where they were, and a grey ellipse is what remains."""
 
     def unchanged(image: photos.Pixels, *arguments: Any) -> Rendered:
-        tried.append(1.0)
         return Rendered(image.copy(), np.ones(image.shape[:2], np.float32), (0, 0), 1.0)
 
     monkeypatch.setattr(render_module, "render", unchanged)
@@ -173,62 +150,43 @@ def test_a_renderer_that_changes_nothing_is_caught_and_the_face_is_covered(
         for face in row["faces"]:
             covered += 1
             assert face["method"] == "solid" and face["fallback"] == "solid" and face["k"] is None
-            assert face["surrogate_digest"] is None and face["similarity"] == []
+            assert face["surrogate_digest"] is None
             x0, y0, x1, y1 = (round(side) for side in face["box"])
             new, old = photos.decoded(outputs[key]), photos.decoded(sources[key])
             inner = np.s_[max(y0 + (y1 - y0) // 8, 0) : y1 - (y1 - y0) // 8, max(x0 + (x1 - x0) // 8, 0) : x1]
             middle = new[inner][:, : -(x1 - x0) // 8 or None]
             assert np.abs(middle.astype(int) - GREY).max() <= 12, key
             assert np.abs(old[inner].astype(int) - GREY).mean() > 12
-            if before[key]["faces"][face_number(row, face)]["method"] != "solid":
-                assert face["reason"] == "every surrogate was tried, and the last still matched the source"
     assert covered == sum(len(row["faces"]) for row in before.values()) > 5
     elsewhere = [face for key, row in by_key(output).items() if key not in before for face in row["faces"]]
     assert summary.fallbacks == covered + sum(face["fallback"] == "solid" for face in elsewhere)
     assert summary.code == 0
-    assert len(tried) > covered, "the next surrogate was tried"
+    told = {row["reason"] for row in rendered(output) if row["reason"]}
+    assert told == {"every surrogate was tried, and the last left the source's px where they were"}
 
 
-def face_number(row: dict[str, Any], face: dict[str, Any]) -> int:
-    return int(row["faces"].index(face))
-
-
-def test_the_check_says_that_an_unchanged_face_is_the_source(finished: Run) -> None:
+def test_the_check_compares_every_replaced_face_with_its_source(finished: Run) -> None:
     """Similarity of a face to itself is about 1, and far from it after a real run."""
-    findings = [one for row in manifest(finished.output) for face in row["faces"] for one in face["similarity"]]
+    findings = [one for row in rendered(finished.output) for one in row["similarity"]]
     assert findings
-    assert all(one["to_source"] < one["threshold"] for one in findings)
+    assert all(one["to_source"] < 0.95 for one in findings)
 
 
-def test_the_next_surrogate_is_named_as_a_fallback(
+def test_no_face_is_refused_because_it_looks_like_its_surrogate(
     finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check is made to refuse every first try: what has a second surrogate wears it."""
-    seen: set[int] = set()
-    kept: list[Any] = []
+    """A refusal would tell the likeness (REVIEW-claims, 2a): whatever the check finds, the bytes are the same."""
     check = Checker.check
+    refused: list[Any] = []
 
-    def first_refused(self: Checker, faces: Any) -> Any:
-        failed = check(self, faces)
-        new = [(photo, face) for photo, face in faces if id(face) not in seen]
-        seen.update(id(face) for _, face in new)
-        kept.extend(face for _, face in new)  # alive, so that no id comes back
-        return [*failed, *(one for one in new if one not in failed)] if new else failed
+    def all_refused(self: Checker, faces: Any) -> Any:
+        check(self, faces)
+        refused.extend(faces)
+        return list(faces)
 
-    monkeypatch.setattr(Checker, "check", first_refused)
-    _, output = run(resumed)
-    before, refused = in_shard(finished.output), 0
-    for key, row in in_shard(output).items():
-        for face, earlier in zip(row["faces"], before[key]["faces"], strict=True):
-            if earlier["method"] != "k-diff" or earlier["fallback"] is not None:
-                continue
-            refused += 1
-            assert face["fallback"] in ("next-surrogate", "solid")
-            assert face["surrogate_digest"] != earlier["surrogate_digest"]
-            if face["fallback"] == "next-surrogate":
-                assert face["reason"] == "the first surrogate still matched the source"
-                assert face["method"] == "k-diff" and face["similarity"]
-    assert refused
+    monkeypatch.setattr(Checker, "check", all_refused)
+    assert run(resumed)[0].code == 0
+    assert refused and contents(Path(resumed.output.uri)) == contents(finished.output)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "text"])
@@ -301,29 +259,3 @@ def test_a_shard_that_always_fails_has_a_row_for_every_image(
     assert all(told[row["key"]].startswith("the shard failed: OSError at ") for row in lost)
     assert "OSError: injected" in (tmp_path / "workspace" / "failures" / "render" / "00001.txt").read_text()
     assert not (output / "data" / "00001.tar").exists()
-
-
-@pytest.mark.parametrize(
-    ("away", "size", "fits"), [(0.0, 1.0, True), (0.2, 1.2, True), (0.45, 1.0, False), (0, 3, False)]
-)
-def test_a_mesh_that_drifted_off_its_face_is_seen(away: float, size: float, fits: bool) -> None:
-    mesh = np.zeros((468, 3), np.float32)
-    mesh[:, 0] = 100 + 50 * size * np.linspace(-1, 1, 468) + 100 * away
-    mesh[:, 1] = 200 + 60 * size * np.linspace(-1, 1, 468)
-    box, landmarks = np.array([50, 140, 150, 260], np.float32), five_points(mesh)
-    assert render_module.lies_on(mesh, box, landmarks) == fits
-
-
-def test_a_face_whose_mesh_drifted_off_is_covered_where_it_was_detected(
-    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As at the edge of a photo, where the mesh slips onto the neighbour."""
-    face_class = render_module.Face
-    mesh = face_class.mesh.fget
-    assert mesh is not None
-    drifted = property(lambda self: mesh(self) + np.float32([0.6 * (self.box[2] - self.box[0]), 0, 0]))
-    monkeypatch.setattr(face_class, "mesh", drifted)
-    _, output = run(resumed)
-    faces = [face for row in in_shard(output).values() for face in row["faces"]]
-    assert {face["method"] for face in faces} == {"solid"} and len(faces) > 5
-    assert any(face["reason"] == "the mesh does not lie on the detected face" for face in faces)

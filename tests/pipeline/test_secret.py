@@ -211,7 +211,7 @@ def test_a_weak_or_nameless_secret_that_signs_is_refused(tmp_path: Path) -> None
     (tmp_path / "signs").write_text("short")
     config = job(tmp_path / "in", tmp_path, signing={"file": str(tmp_path / "signs")})
     with pytest.raises(ConfigError, match=r"signs \(signing\) has 5 characters"):
-        open_keyring(config, open_places(config))
+        signing_secret(config, open_places(config), Keyring(SECRET.encode(), ""))
     places = {"input.uri": "in", "output.uri": "out", "workspace.uri": "ws"}
     with pytest.raises(ConfigError, match="name a secret by signing"):
         load_config(overrides=places | {"signing": {}})

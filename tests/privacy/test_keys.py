@@ -31,7 +31,7 @@ def test_a_keyring_is_never_pickled() -> None:
 
 
 def test_the_check_and_the_names_in_a_ledger_are_of_the_secret_alone() -> None:
-    one, same, other = Keyring(SECRET, "r"), Keyring(SECRET, "another", b"who signs"), Keyring(SECRET + b"x", "r")
+    one, same, other = Keyring(SECRET, "r"), Keyring(SECRET, "another"), Keyring(SECRET + b"x", "r")
     assert one.check() == same.check() != other.check()
     assert one.person("label", "Ada") == same.person("label", "Ada") != other.person("label", "Ada")
     assert SECRET.hex() not in one.check() and len(one.check()) == 64
