@@ -70,7 +70,8 @@ class Disclosure(Finding):
 
     `target` is what is counted, by `recognizer` (empty where no picture is looked at). `allowed`: the mean, over the
     same photos or people, of what the claim allows, and `allowed_by` what that is. `excess`: found minus allowed,
-    paired by photo. `judged_by`: the end of that interval which the gate holds against the policy; None: reported only.
+    paired by photo. `judged_by`: which of its figures the gate holds against the policy, the `value` where all of the
+    release was counted and an end of the interval where people stand for others; None: reported only.
     `note` says what was followed, or why there was nothing to follow.
     """
 
@@ -81,7 +82,7 @@ class Disclosure(Finding):
     allowed: float | None = None
     allowed_by: str = ""
     excess: Figure | None = None
-    judged_by: Literal["high", "low"] | None = None
+    judged_by: Literal["high", "low", "value"] | None = None
     note: str = ""
 
 

@@ -87,7 +87,7 @@ def told(policy: PolicyConfig, disclosures: Sequence[Disclosure], names: Sequenc
         bound = None if one.excess is None else getattr(one.excess, one.judged_by)
         by = f" by {one.recognizer}" if one.recognizer else ""
         said = f"{_share(one.found)} found, {'nothing' if one.allowed is None else f'{one.allowed:.1%}'} allowed"
-        least = "at most" if one.judged_by == "high" else "at least"
+        least = {"high": "at most", "low": "at least", "value": "exactly"}[one.judged_by]
         lines.append(
             GateLine(
                 name=f"{one.name} attack, {one.target}{by}",

@@ -3,8 +3,9 @@
 Fail closed. Per face: the method, or the flat ellipse that the plan decided on. The output is embedded by recognizers
 that the method did not use; of a method that claims nothing, a face that still matches its source gets the next
 surrogate, then a flat ellipse. A method that claims k or epsilon refuses no face for its looks, because the refusal
-would tell them; a face whose px are still the source's gets the flat ellipse (see `check`). Per image: whatever goes wrong ends in a row `quarantined` with the reason and no output.
-An original face px is never written because something went wrong.
+would tell them; a face whose px are still the source's gets the flat ellipse (see `check`). Per image: whatever goes
+wrong ends in a row `quarantined` with the reason and no output. An original face px is never written because something
+went wrong.
 """
 
 from __future__ import annotations
@@ -273,7 +274,8 @@ class RenderStage:
             if face.reason is None or face.fallback == "next-surrogate":
                 face.reason = f"every surrogate was tried, and the last {face.why}"
             face.method, face.tries, face.digest, face.coverage = "solid", [], None, 1.0
-            face.fallback, face.findings, face.detected_again = "solid", [], None
+            face.fallback = face.fallback if face.fallback in SOLID else "solid"
+            face.findings, face.detected_again = [], None
             redact(photo.out, face.box, "solid")
         except FAILURES as error:
             photo.problem = Problem(Reason.REPLACE_FAILED, f"replacing a face failed: {in_full(error)}")

@@ -43,7 +43,6 @@ def test_every_released_face_has_its_row_its_name_and_its_class(copied: Job, fin
     assert found.named.sum() == 24 and len({name for name in found.names if name}) == 12
     worn = [found.plan.by_digest[digest] if digest else None for digest in found.digests]
     assert any(worn)
-    assert not any(own == other for own, other in zip(found.classes, worn, strict=True))  # k-diff wears another's
     certified = sorted((row["k"], row["effective_k"]) for row in found.tables["classes.parquet"])
     assert sorted(found.plan.sizes) == certified
 

@@ -94,7 +94,7 @@ def test_a_class_keeps_all_moods_of_its_face(one_shard: Run, tmp_path: Path) -> 
     painter = Painter(shipped(), config.method)
     files = sorted((room / "surrogates").glob("*.npz"))
     assert 0 < len(files) <= plan.classes and plan.classes >= 2
-    texture = from_bytes(files[0].read_bytes()).texture
+    texture = from_bytes(files[0].read_bytes())
     assert isinstance(texture, MoodTexture)
     smiling, neutral = texture.of((True, MOODS[0][1])), texture.of(MOODS[0])
     assert np.abs(smiling - neutral).max() > 0.05

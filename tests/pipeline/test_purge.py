@@ -14,7 +14,7 @@ import pytest
 from decoders import Fit
 from runs import Run, contents, images, job, manifest, planned_copy
 
-from anonlib.config import ConfigError, JobConfig
+from anonlib.config import JobConfig
 from anonlib.pipeline.decoding import Draw, Painter
 from anonlib.pipeline.job import Job, JobError
 from anonlib.pipeline.outfits import appearance
@@ -22,6 +22,7 @@ from anonlib.pipeline.places import open_places
 from anonlib.pipeline.purge import Purged, purge
 from anonlib.pipeline.secret import open_keyring
 from anonlib.pipeline.surrogates import released_digest
+from anonlib.pipeline.workspace import WorkspacePurged
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import StorageError, VersionsRemain
@@ -101,7 +102,7 @@ def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_a
     everything = {"input": len(release), "key": len(release), "face": len(worn)}
     assert recomputed(open_keyring(config, open_places(config))) == everything
     purge(config)
-    with pytest.raises(ConfigError, match="has no file salt"):
+    with pytest.raises(WorkspacePurged, match="was purged"):
         open_keyring(config, open_places(config))
     for guess in ("", "tests", str(config.output.uri)):
         assert recomputed(Keyring((tmp_path / "secret").read_bytes(), guess)) == dict.fromkeys(everything, 0)

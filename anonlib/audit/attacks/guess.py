@@ -1,7 +1,7 @@
 """Guess the most photographed: who knows the people of a class, and nothing of a face, names its most frequent member.
 
 That is right for the share of the class's faces which that member has, which 1/k bounds only where all have as many
-photos. So a class is worth min(people, photos / photos of the most photographed), its effective k, and what the
+photos. The share is counted over the whole release, so it is judged as it is. So a class is worth min(people, photos / photos of the most photographed), its effective k, and what the
 certificate says of it must not be more.
 """
 
@@ -80,7 +80,7 @@ def _guessed(
         allowed=float(np.nanmean(allowed)) if said else None,
         allowed_by="1 / effective k as certified, mean over these faces" if said else "",
         excess=figure(difference(right, allowed, people, seed=seed)) if said else None,
-        judged_by="high" if said and judged else None,
+        judged_by="value" if said and judged else None,
         note=note if said else f"{note}; {NOT_SAID}",
     )
 

@@ -43,7 +43,8 @@ def queries(candidates: Candidates, evidence: Evidence, published: Published) ->
         kinds = {type(value) for value in asked if value is not None}
         if kinds <= {int, float}:
             values = [np.array([np.nan if one is None else one for one in side], np.float64) for side in (asked, own)]
-            if np.nanstd(values[0]) > 0 and not np.isnan(values[1]).all():
+            known = values[0][~np.isnan(values[0])]
+            if len(np.unique(known)) > 1 and not np.isnan(values[1]).all():
                 found[name] = _nearer(*values)
         elif 1 < len(set(asked)) <= MOST_CODES:
             order = {value: place for place, value in enumerate(dict.fromkeys([*asked, *own]))}

@@ -48,7 +48,7 @@ def test_where_all_have_as_many_photos_nobody_is_right_more_than_once_in_k() -> 
     for target in (PLAN, SHOWN):
         one = found[target]
         assert one.found.value == pytest.approx(0.2) and one.allowed == pytest.approx(0.2)
-        assert one.excess is not None and one.excess.value == pytest.approx(0) and one.judged_by == "high"
+        assert one.excess is not None and one.excess.value == pytest.approx(0) and one.judged_by == "value"
     assert "1/people 20.0%" in found[PLAN].note and "0.0% of the faces" in found[PLAN].note
 
 
