@@ -1,8 +1,8 @@
 """Guess the most photographed: who knows the people of a class, and nothing of a face, names its most frequent member.
 
 That is right for the share of the class's faces which that member has, which 1/k bounds only where all have as many
-photos. The share is counted over the whole release, so it is judged as it is. So a class is worth min(people, photos / photos of the most photographed), its effective k, and what the
-certificate says of it must not be more.
+photos. So a class is worth min(people, photos / photos of the most photographed), its effective k, and what the
+certificate says of it must not be more. The share is counted over the whole release, so it is judged as it is.
 """
 
 from __future__ import annotations
