@@ -90,7 +90,7 @@ def test_a_manifest_face_is_the_same_for_all_faces_of_its_surrogate(finished: Ru
             assert all(isinstance(side, int) for side in face.pop("box"))
             face.pop("detected_again")  # of the picture that is published
             said.setdefault(face["surrogate_digest"] or "", set()).add(tuple(face.values()))
-    assert len(said) > 2 and all(len(words) == 1 for words in said.values())
+    assert len(said) >= 2 and all(len(words) == 1 for words in said.values())
 
 
 def test_what_was_measured_of_a_face_stays_in_the_workspace(finished: Run) -> None:

@@ -67,7 +67,7 @@ PLANTED = {
         'RAY_USAGE_STATS_ENABLED, value: "1"',
         "report",
     ),
-    "a loose image": ("rayjob.yaml", "anonlib:0.1.0-gpu", "anonlib:latest", "neither pinned"),
+    "a loose image": ("rayjob.yaml", "anonlib:0.2.0-gpu", "anonlib:latest", "neither pinned"),
     "another schedule's job": ("raycronjob.yaml", "replicas: 4", "replicas: 5", "not run the same"),
     "a schedule in no zone": ("raycronjob.yaml", "  timeZone: Etc/UTC\n", "", "time zone"),
     "a loose kubectl": ("cronjob.yaml", "@sha256:", "-", "neither pinned"),
