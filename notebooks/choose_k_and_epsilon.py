@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from anonlib.privacy.classes import form_classes
 from anonlib.privacy.dp import Mechanism, draw, epsilon_of
+from anonlib.privacy.ksame import alike
 from anonlib.privacy.microaggregation import group_means, information_loss, microaggregate
 from anonlib.privacy.subjects import normalized
 
@@ -64,7 +65,7 @@ ks = [k for k in (2, 3, 5, 8, 10, 15, 20, 30) if 2 * k <= PEOPLE]
 rows = []
 for k in ks:
     groups = microaggregate(templates, k)
-    classes, left = form_classes(templates, strata, k=k, same_person=0.99)
+    classes, left = form_classes(np.ones(PEOPLE, np.int64), strata, alike(templates, k), k=k)
     means = normalized(group_means(templates, groups).astype(np.float32))
     own = np.concatenate([templates[group] @ mean for group, mean in zip(groups, means, strict=True)])
     sizes = [len(one.members) for one in classes]

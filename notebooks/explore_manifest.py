@@ -29,7 +29,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from anonlib.audit.facts import without_numbers
 from anonlib.audit.verify import in_words, unproved, verify
 from anonlib.privacy.certificate import Untrue
 from anonlib.records import MANIFEST
@@ -78,7 +77,7 @@ faces = faces.append_column("key", manifest["key"].take(of_image)).append_column
 )
 boxes = pc.list_flatten(faces["box"]).to_numpy().reshape(-1, 4)
 became = [
-    "hidden" if fallback == "solid" else "next surrogate" if fallback else method
+    "hidden" if fallback in ("solid", "review") else "next surrogate" if fallback else method
     for fallback, method in zip(faces["fallback"].to_pylist(), faces["method"].to_pylist(), strict=True)
 ]
 faces = faces.append_column("became", pa.array(became))
@@ -111,33 +110,9 @@ def counted(values: pa.ChunkedArray, kinds: pa.ChunkedArray, title: str) -> alt.
 
 counted(faces["height"], faces["became"], "height of the face (px)")
 
-# %%
-reasons = Counter(without_numbers(reason) for reason in faces["reason"].to_pylist() if reason)
-for reason, count in reasons.most_common():
-    print(f"{count:>6,}  {reason}")
-if not reasons:
-    print("No face fell back.")
-
 # %% [markdown]
-# ## How alike is a face to the one it replaced?
-#
-# After rendering, a recognizer that had no part in making the face compared both. What reached its threshold was made
-# again or hidden, so all that is left lies below the line. This is one recognizer's word: the audit's report has the
-# others'.
-
-# %%
-found = [(face, one) for face, some in zip(became, faces["similarity"].to_pylist(), strict=True) for one in some or []]
-compared = pa.table(
-    {
-        "became": [face for face, _ in found],
-        "recognizer": [one["recognizer"] for _, one in found],
-        "cosine": pa.array([one["to_source"] for _, one in found], pa.float32()),
-        "threshold": pa.array([one["threshold"] for _, one in found], pa.float32()),
-    }
-)
-thresholds = compared.group_by("recognizer").aggregate([("threshold", "max")])
-line = alt.Chart(thresholds).mark_rule(strokeDash=[4, 3]).encode(x="threshold_max:Q")
-counted(compared["cosine"], compared["became"], "cosine to the face it replaced") + line
+# Why a face was hidden, and how alike it is to the one it replaced, stands in no manifest: both depend on the face.
+# `anonlib status` and the contact sheet read them in the workspace.
 
 # %% [markdown]
 # ## From a row to its image

@@ -113,7 +113,7 @@ def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
 def salted(config: JobConfig, options: StorageOptions | None = None) -> JobConfig:
     """The job, its workspace with the salt of all others here; a job that makes its secret makes its salt, too."""
     if config.workspace.uri.startswith("s3://") == (options is not None):
-        open_storage(config.workspace.uri, options).claim("salt", SALT.encode())
+        open_storage(config.workspace.uri, options, private=True).claim("salt", SALT.encode())
     return config
 
 

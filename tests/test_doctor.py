@@ -131,7 +131,7 @@ def test_a_job_that_makes_its_own_secret_is_told_so(ready: JobConfig) -> None:
 
 
 def test_a_purged_workspace_is_a_problem(ready: JobConfig, tmp_path: Path) -> None:
-    (tmp_path / "workspace").mkdir(mode=0o700)
+    (tmp_path / "workspace").mkdir(mode=0o700, exist_ok=True)
     (tmp_path / "workspace" / "purged.json").write_text("{}")
     (finding,) = about("workspace", ready)
     assert finding.level == "problem" and "was purged; give this job a new one" in finding.said

@@ -90,7 +90,8 @@ def test_a_shared_folder_is_no_workspace(tmp_path: Path) -> None:
 
 
 def test_the_doctor_warns_of_a_workspace_that_others_could_look_into(ready: JobConfig, tmp_path: Path) -> None:
-    (tmp_path / "workspace").mkdir(mode=0o755)
+    (tmp_path / "workspace").mkdir(exist_ok=True)
+    (tmp_path / "workspace").chmod(0o755)
     warnings = [one for one in examine(ready) if (one.level, one.what) == ("warning", "workspace")]
     assert len(warnings) == 1 and "755" in warnings[0].said
     Job(ready).run()

@@ -62,7 +62,7 @@ def test_a_sample_of_many_fat_members_is_a_problem_and_not_in_memory(tmp_path: P
 def test_a_sample_has_no_more_members_than_it_may() -> None:
     members = b"".join(bombs.header(f"a.m{number}", 0) for number in range(2000))
     (sample,) = read(members + bytes(1024))
-    assert sample.problem == "the sample has more than 1,024 members" and sample.fields == {}
+    assert str(sample.problem) == "the sample has more than 1,024 members" and sample.fields == {}
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
@@ -104,7 +104,7 @@ def test_a_name_without_end_is_a_problem_of_its_sample_and_shortened_in_its_key(
             archive.addfile(tarfile.TarInfo("n" * 5000 + f"{ending}.jpg"))
     first, second = read(out.getvalue())
     for sample in (first, second):
-        assert sample.problem == "the name of a member has more than 1,024 characters" and len(sample.key) < 200
+        assert str(sample.problem) == "the name of a member has more than 1,024 characters" and len(sample.key) < 200
     assert first.key != second.key
 
 

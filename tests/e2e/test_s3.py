@@ -33,7 +33,9 @@ class Cloud:
 def least_privilege(source: str, workspace: str, release: str) -> dict[str, Any]:
     """What infra/terraform grants a job that scans and renders."""
     names = {"input_bucket": source, "workspace_bucket": workspace, "release_bucket": release}
-    names |= dict.fromkeys(("workspace_key", "secret_key", "secret"), "arn:aws:kms:us-east-1:000000000000:key/none")
+    names |= {"input_prefix": "photos", "workspace_prefix": "november", "release_prefix": "november"}
+    unused = ("workspace_key", "secret_key", "secret", "signing")
+    names |= dict.fromkeys(unused, "arn:aws:kms:us-east-1:000000000000:key/none")
     texts = [Template((POLICIES / f"{stage}.json").read_text()).substitute(names) for stage in ("scan", "render")]
     return {"Version": "2012-10-17", "Statement": [one for text in texts for one in json.loads(text)["Statement"]]}
 

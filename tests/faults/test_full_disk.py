@@ -22,7 +22,7 @@ NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-
 
 
 def squeezed(config: JobConfig, mount: Path, *kibibytes: int) -> list[Any]:
-    mount.mkdir()
+    mount.mkdir(exist_ok=True)
     (mount.parent / "job.yaml").write_text(config.to_yaml())
     command = [sys.executable, full_disk.__file__, str(mount.parent / "job.yaml"), str(mount), *map(str, kibibytes)]
     tests = str(Path(__file__).parents[1])

@@ -114,7 +114,8 @@ def test_a_photo_with_a_file_of_its_own_is_removed_again_by_the_worker_that_put_
     withheld = Decision(shard=shard, key="a.jpg", verdict="withhold").model_dump_json()
     asleep, *others = told("orphan", config, "before claim release/data/a.jpg", config, withheld, config)
     assert [one.code for one in others] == [0, 3], others
-    assert "claim release/data/a.jpg" in asleep.won and asleep.writes[-1] == "delete release/data/a.jpg"
+    assert "claim release/data/a.jpg" in asleep.won
+    assert [one for one in asleep.writes if "/failures/" not in one][-1] == "delete release/data/a.jpg"
     assert sorted(path for path in place.release() if "/data/" in path) == ["release/data/b.jpg"]
     verify(open_storage(config.output.uri, place.options))
 

@@ -78,10 +78,10 @@ class Cloud:
         return salted(config, self.server.options)
 
     def made(self, config: JobConfig) -> dict[str, bytes]:
-        """Every object of the job's two places but what runs spent and their leases, as the server has them."""
+        """Every object of the job's two places but what runs spent and met, and their leases, as the server has them."""
         storage = open_storage(config.output.uri.removesuffix("/release"), self.server.options)
         paths = [entry.path for entry in storage.list(unfinished=True)]
-        passing = ("workspace/spending/", f"workspace/{OURS}run-")
+        passing = ("workspace/spending/", "workspace/failures/", f"workspace/{OURS}run-")
         return {path: storage.read(path) for path in paths if not path.startswith(passing)}
 
 

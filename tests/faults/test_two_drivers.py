@@ -70,7 +70,7 @@ def test_a_driver_of_another_job_that_wakes_up_is_refused(tiny: Path, tmp_path: 
     asleep, awake = told("orphan", first, "before claim release/commits/00000.json", first.output.uri, second)
     assert (asleep.code, awake.code) == (1, 3)
     assert "Another job" in asleep.said and "\n" not in asleep.said
-    assert asleep.writes[-1] == "claim release/commits/00000.json"
+    assert [one for one in asleep.writes if "/failures/" not in one][-1] == "claim release/commits/00000.json"
     release = made(open_storage(str(tmp_path / "first")))
     assert {path: data for path, data in release.items() if path.startswith("release/")} == {
         path: data for path, data in clean.items() if path.startswith("release/")

@@ -135,7 +135,7 @@ PLANTED = {
     "a disk that stays": ("DeleteOnTermination: true", "DeleteOnTermination: false", "stays"),
     "another role": ("instance-profile/anonlib-worker", "instance-profile/admin", "for a worker"),
     "no role": ("IamInstanceProfile: {Arn", "KeyName: {Arn", "for a head"),
-    "a loose image": ("0.1.0-gpu", "latest", "not this version's"),
+    "a loose image": ("0.2.0-gpu", "latest", "not this version's"),
     "statistics": ("RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=1", "report"),
     "privileges": ("    - --security-opt=no-new-privileges\n", "", "gain"),
     "a key": ("  ssh_user: ubuntu", "  ssh_user: ubuntu\n  ssh_private_key: ~/.ssh/id", "holds a key"),
