@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runs import contents, lasting
+from runs import contents, lasting, salted
 
 from anonlib.config import load_config
 from anonlib.pipeline.job import Job, JobError
@@ -47,6 +47,7 @@ def main() -> None:
     config, mount = load_config(Path(sys.argv[1])), Path(sys.argv[2])
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "none", str(mount)], check=True)
     tempfile.tempdir = str(mount)
+    salted(config)
     root = Path(config.output.uri).parent
     for kibibytes in map(int, sys.argv[3:]):
         ballast = fill(mount, kibibytes)

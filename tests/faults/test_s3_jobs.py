@@ -78,7 +78,7 @@ class Cloud:
         return salted(config, self.server.options)
 
     def made(self, config: JobConfig) -> dict[str, bytes]:
-        """Every object of the job's two places but what runs spent and met, and their leases, as the server has them."""
+        """Every object of the job's two places but what runs spent and met, and their leases."""
         storage = open_storage(config.output.uri.removesuffix("/release"), self.server.options)
         paths = [entry.path for entry in storage.list(unfinished=True)]
         passing = ("workspace/spending/", "workspace/failures/", f"workspace/{OURS}run-")
@@ -175,7 +175,8 @@ def test_a_storage_that_is_down_for_a_while_is_waited_for(cloud: Cloud, proxy: F
 def test_credentials_that_are_taken_away_in_the_middle_stop_it_and_new_ones_go_on(cloud: Cloud) -> None:
     server = cloud.server
     short = server.user(policy(cloud.bucket, *RIGHTS), name := f"short-{uuid4().hex}")
-    config = cloud.job(server.endpoint)
+    with server.acting_as(cloud.user):
+        config = cloud.job(server.endpoint)
     left = [short.key_id]
 
     def take_away(stage: str, *_: object) -> None:

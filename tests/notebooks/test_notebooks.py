@@ -123,7 +123,7 @@ def test_a_manifest_is_explored(finished: Run, tmp_path: Path, monkeypatch: pyte
     assert "k-anonymity of the identity channel, k = 2" in text
     assert "27 images: 24 released, 3 no_face" in text
     assert "images without a hidden face: " in text
-    assert pictures(notebook) == 2
+    assert pictures(notebook) == 1
 
 
 def test_a_release_that_was_changed_is_not_explored(
