@@ -67,23 +67,6 @@ class Reason(_Code):
     WITHHELD = "withheld", "a reviewer withheld the image"
 
 
-class FaceReason(_Code):
-    """Why a face is hidden by a flat fill where the job's method replaces faces."""
-
-    HIDDEN = "hidden", "the mesh does not fit: hidden, cut off, too small or no face"
-    MISPLACED = "misplaced", "the mesh does not lie on the detected face"
-    TURNED = "turned", "the face is turned away too far"
-    SMALL = "small", "there are too few px between the eyes to change the face"
-    NO_CLASS = "no-class", "the plan has no class for the person"
-    NO_SURROGATE = "no-surrogate", "the plan has no surrogate for the person"
-    COVERAGE = "coverage", "the mask covers too little of the face"
-    COVERED = "covered", "something covers the face: too little of it is bare skin"
-    MATCHED = "matched", "every surrogate still matched the source"
-    NEAR_SOMEBODY = "near-somebody", "every surrogate came near somebody of the dataset"
-    REVIEWER_FOUND = "reviewer-found", "a reviewer found this face"
-    REVIEWER_HID = "reviewer-hid", "a reviewer released the photo with every face hidden"
-
-
 class Stripped(StrEnum):
     """What a file carried beside its picture, and the output does not."""
 

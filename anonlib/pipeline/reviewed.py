@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from anonlib.pipeline.decisions import WORDS, Decision, DecisionLog, latest
 from anonlib.pipeline.photo import Face, Photo
 from anonlib.privacy.keys import Keyring
-from anonlib.vocabulary import FaceReason, Problem, Reason
+from anonlib.vocabulary import Problem, Reason
 
-FOUND = FaceReason.REVIEWER_FOUND.meaning
-HIDDEN = FaceReason.REVIEWER_HID.meaning
+FOUND = "a reviewer found this face"
+HIDDEN = "a reviewer released the photo with every face hidden"
 
 
 @dataclass(frozen=True)
