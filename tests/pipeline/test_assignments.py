@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -30,9 +32,9 @@ def face(**changes: float) -> pa.Table:
     return pa.table(columns)
 
 
-def test_a_face_that_can_be_replaced_wears_what_its_person_was_given() -> None:
+def test_a_face_that_can_be_replaced_wears_what_its_person_was_given(tmp_path: Path) -> None:
     assert why_redacted(face(), "k-diff") == [None]
-    found = assignments(job("in", "root"), face(), [Outfit(("a surrogate",), "a class")])
+    found = assignments(job("in", tmp_path), face(), [Outfit(("a surrogate",), "a class")])
     (row,) = found.table.to_pylist()
     assert (row["method"], row["surrogates"], row["class_id"]) == ("k-diff", ["a surrogate"], "a class")
     assert (found.redacted, found.worn, row["reason"]) == (0, ["a surrogate"], None)
@@ -55,7 +57,7 @@ def test_a_face_that_cannot_be_replaced_is_redacted_with_the_reason(
     assert (why is None) == (reason is None) and (reason or "") in (why or "")
 
 
-def test_a_person_without_a_surrogate_is_redacted() -> None:
-    found = assignments(job("in", "root"), face(), [Outfit(reason="fewer than 5 persons could hide together")])
+def test_a_person_without_a_surrogate_is_redacted(tmp_path: Path) -> None:
+    found = assignments(job("in", tmp_path), face(), [Outfit(reason="fewer than 5 persons could hide together")])
     (row,) = found.table.to_pylist()
     assert (row["method"], row["surrogates"]) == ("solid", None) and "fewer than 5" in row["reason"]
