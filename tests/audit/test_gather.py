@@ -193,7 +193,7 @@ def test_a_folder_under_new_keys_is_paired_like_a_tar(people_tars: Path, gathere
         (folder / name).write_bytes(content)
     looked = gather(run_job(folder, tmp_path, rekey=True).config)
     assert (len(looked.subjects), looked.images) == (8, 9)
-    assert landmark_error(looked, least=4) < 0.15
+    assert landmark_error(looked, least=3) < 0.15
     ours, theirs = (one.clear.vectors["faceres"][:, 0] for one in (looked, gathered))
     tarred = [face.startswith(f"{SHARD}/") for face in gathered.faces]
     assert sorted(ours.tolist()) == sorted(theirs[tarred].tolist())
