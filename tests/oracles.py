@@ -66,9 +66,8 @@ def candidates(
             own = next(set(members) for members in groups if person in members)
             own &= set(present) if absences_known else own
             found = own if found is None else found & own
-        elif absences_known and found is not None:
-            found -= set(present)
-    return found or set()
+    absent = set().union(*(present for present in shown if person not in present)) if absences_known else set()
+    return (found or set()) - absent
 
 
 def components(templates: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
