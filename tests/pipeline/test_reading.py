@@ -181,7 +181,8 @@ def test_a_header_of_millions_of_parts_is_read_by_no_worker(what: str, tmp_path:
     said, _ = bombs.peak_of(code, path)
     grown, problem = said.splitlines()
     assert int(grown) < 64
-    assert problem == "decoding it needs more memory than a photo of limits.image_mpx may take"
+    # Which allocation fails is the machine's affair, and so is whether Python survives it to say so.
+    assert problem.startswith(("decoding it needs more memory than a photo", "decoding it ended the decoder"))
 
 
 def test_a_header_that_stalls_its_reader_is_given_up_and_not_tried_again() -> None:

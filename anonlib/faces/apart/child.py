@@ -72,18 +72,21 @@ def main(read: Callable[..., Picture] = decode) -> None:
         _bound_memory(in_use + size * 2 + pixels + _SPARE_BYTES)
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
         try:
-            wanted = None if least_side < 0 else least_side
-            if header_only:
-                body = json.dumps(decoded_bytes(_received(channel, size), least_side=wanted)).encode()
-            else:
-                picture = read(_received(channel, size), max_mpx=max_mpx, least_side=wanted, into=shared)
-                body = json.dumps(_described(picture)).encode()
-                _put(picture, shared)
-                del picture
+            try:
+                wanted = None if least_side < 0 else least_side
+                if header_only:
+                    body = json.dumps(decoded_bytes(_received(channel, size), least_side=wanted)).encode()
+                else:
+                    picture = read(_received(channel, size), max_mpx=max_mpx, least_side=wanted, into=shared)
+                    body = json.dumps(_described(picture)).encode()
+                    _put(picture, shared)
+                    del picture
+            except OutOfMemory:
+                raise
+            except ImageProblem as problem:
+                body = json.dumps({"reason": problem.reason, "details": str(problem)}).encode()
         except (MemoryError, OutOfMemory):
             os._exit(OUT_OF_MEMORY)
-        except ImageProblem as problem:
-            body = json.dumps({"reason": problem.reason, "details": str(problem)}).encode()
         signal.setitimer(signal.ITIMER_REAL, 0)
         channel.sendall(ANSWER.pack(len(body)) + body)
 
