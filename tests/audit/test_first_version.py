@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pseudonyms import digest, name
 
 from anonlib.audit.first_version import CLASSES_1, TELLS_MORE, PairedClasses, PairedRow
 from anonlib.audit.verify import unproved, verify
@@ -20,14 +20,6 @@ from anonlib.config import MethodConfig
 from anonlib.privacy.certificate import Untrue
 from anonlib.privacy.conditions import Face
 from anonlib.storage import open_storage
-
-
-def name(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-
-def digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 @st.composite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pseudonyms import digest, name
 
 from anonlib.config import MethodConfig
 from anonlib.privacy.certificate import Counts, Untrue
@@ -38,14 +38,6 @@ VECTORS = {
 
 def draws_method(method: str) -> MethodConfig:
     return MethodConfig(name=method, decoder="x", **VECTORS[method])  # type: ignore[arg-type]
-
-
-def name(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-
-def digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 @st.composite
