@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from anonlib.config import MethodConfig
 from anonlib.privacy.certificate import Untrue
-from anonlib.privacy.conditions import DIGEST, Face, Persons, no_epsilon, short
+from anonlib.privacy.conditions import DIGEST, Face, Partition, no_epsilon, short
 from anonlib.records import MANIFEST, SIMILARITY
 
 TELLS_MORE = (
@@ -77,7 +77,7 @@ class PairedClasses:
     def __init__(self, method: MethodConfig) -> None:
         self.method = method
         self.rows = 0
-        self._persons = Persons(method.k)
+        self._partition = Partition(method.k)
         self._made: set[str] = set()
         self._worn: dict[str, int] = {}
         self._sizes: set[int] = set()
@@ -85,11 +85,11 @@ class PairedClasses:
 
     @property
     def people(self) -> int:
-        return len(self._persons)
+        return len(self._partition)
 
     def add(self, row: PairedRow) -> None:
         """One more class."""
-        self._persons.add(row.name, row.people, row.k, row.effective_k)
+        self._partition.add(row.name, row.people, row.k, row.effective_k)
         self._check_surrogate(row)
         self.rows += 1
         self._sizes.add(row.k)

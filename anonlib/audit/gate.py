@@ -49,7 +49,7 @@ def judge(
 
 
 def _allowed(disclosures: Sequence[Disclosure]) -> float | None:
-    """How often the certificate lets whoever knows the class be right; None for a claim without classes."""
+    """How often an attacker who knows the class may be right, by the certificate; None for a claim without classes."""
     return next((one.allowed for one in disclosures if one.name == "guess" and one.judged_by), None)
 
 

@@ -74,7 +74,7 @@ class Wardrobe:
 def new_classes(
     job: JobConfig, persons: Persons, keyring: Keyring, is_donor: NDArray[np.bool_]
 ) -> list[EquivalenceClass]:
-    """The classes of these persons; by lot for k-diff, of look-alikes for k-same, which also wears its own average."""
+    """The classes of these persons: k-diff shuffles them with the key, k-same groups look-alikes and counts donors."""
     k, same = job.method.k, job.method.name == "k-same"
     order: Order = alike(persons.template, k) if same else shuffled(persons.ids, keyring)
     return form_classes(persons.photos, persons.strata, order, k=k, donors=is_donor if same else None)[0]

@@ -81,7 +81,7 @@ class Wardrobe(Protocol):
         """The face wears something else of this release, since what was dealt still matched it."""
 
 
-class Persons:
+class Partition:
     """The persons of a class table; `add` raises Untrue where they are no partition into classes of at least k."""
 
     def __init__(self, k: int) -> None:
@@ -121,18 +121,18 @@ class Classes:
     def __init__(self, method: MethodConfig) -> None:
         self.method = method
         self.rows = 0
-        self._persons = Persons(method.k)
+        self._partition = Partition(method.k)
         self._worn: set[str] = set()
         self._made: set[str] = set()
         self._last = ""
 
     @property
     def people(self) -> int:
-        return len(self._persons)
+        return len(self._partition)
 
     def add(self, row: ClassRow) -> None:
         """One more class."""
-        self._persons.add(row.name, row.people, row.k, row.effective_k)
+        self._partition.add(row.name, row.people, row.k, row.effective_k)
         self.rows += 1
         self._worn.add(row.wears)
 
