@@ -11,6 +11,7 @@ import pyarrow as pa
 
 MESH_POINTS = 468
 EMBEDDING_DIM = 128
+SECOND_DIM = 1024
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 
 RELEASED, NO_FACE, QUARANTINED = "released", "no_face", "quarantined"
@@ -62,6 +63,7 @@ FACES = pa.schema(
         ("landmarks", _floats(10)),
         ("mesh", _floats(MESH_POINTS * 3)),
         ("embedding", _floats(EMBEDDING_DIM)),
+        ("second", pa.list_(pa.float16(), SECOND_DIM)),
         ("crop", pa.binary()),
         ("crop_from_image", _floats(6)),
         ("yaw", pa.float32()),
@@ -251,6 +253,7 @@ RELEASED_TABLES = {
 RESTRICTED_COLUMNS = frozenset(
     {
         "embedding",
+        "second",
         "crop",
         "template",
         "mesh",

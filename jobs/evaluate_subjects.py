@@ -21,9 +21,10 @@ from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_class
 from anonlib.audit.generators.scanned import scan_faces
 from anonlib.console import guarded, print_rows
 from anonlib.pipeline.job import JobError
-from anonlib.pipeline.people import column, matrix, same_person, stratum_of
+from anonlib.pipeline.people import column, matrix, same_fused, stratum_of
 from anonlib.pipeline.places import json_bytes
 from anonlib.privacy.classes import form_classes
+from anonlib.privacy.fusion import fused
 from anonlib.privacy.joining import bank_of
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ksame import shuffled
@@ -69,14 +70,15 @@ def evaluate(
 
 def read(storage: Storage, scan: str | None) -> Scanned:
     """The faces of a workspace's one scan, or of the one named."""
-    faces = scan_faces(storage, scan, ("embedding", "label", "female", "age"))
+    faces = scan_faces(storage, scan, ("embedding", "second", "label", "female", "age"))
     labels = faces.column("label").to_pylist()
     known = np.array([label is not None for label in labels], bool)
     if not known.any():
         raise JobError("no face of this scan has a label; a truth is needed to compare with")
     truth = np.full(len(labels), -1, np.int64)
     truth[known] = by_label([label for label in labels if label is not None])[0]
-    return Scanned(matrix(faces, "embedding"), truth, column(faces, "female"), column(faces, "age"))
+    both = fused(matrix(faces, "embedding"), matrix(faces, "second"))
+    return Scanned(both, truth, column(faces, "female"), column(faces, "age"))
 
 
 def measured(scanned: Scanned, k: int) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def measured(scanned: Scanned, k: int) -> dict[str, Any]:
     people = np.random.default_rng(SEED).permutation(int(truth.max()) + 1)
     first = np.isin(truth, people[: len(people) // 2])
     second = (truth >= 0) & ~first
-    shipped = same_person(len(truth))
+    shipped = same_fused(len(truth))
     calibration = []
     subject = np.zeros(0, np.int64)
     for step in STEPS:
@@ -107,7 +109,8 @@ def measured(scanned: Scanned, k: int) -> dict[str, Any]:
 def persons_of(scanned: Scanned, subject: Numbers, threshold: float, k: int) -> dict[str, Any]:
     """`split`: people in several subjects, and in several persons; `classes` of persons against the true names."""
     bank = bank_of(scanned.embeddings, subject, int(subject.max(initial=-1)) + 1)
-    person = tied(bank.means, bank.faces, np.zeros(len(bank), bool), threshold=threshold)[subject]
+    gender = (np.bincount(subject, scanned.female) / bank.faces).astype(np.float32)
+    person = tied(bank.means, bank.faces, np.zeros(len(bank), bool), gender, threshold=threshold)[subject]
     known = scanned.truth >= 0
     persons, number = np.unique(person[known], return_inverse=True)
     photos = np.bincount(number)

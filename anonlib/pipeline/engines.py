@@ -13,8 +13,10 @@ from anonlib.models.runtime import Engine, Precision, has_bf16, load_engine
 
 PIPELINE_RECOGNIZER = "dlib-resnet"
 """The one that describes faces; what is decoded from its vectors is not judged by it alone."""
+SECOND_RECOGNIZER = "faceres"
+"""Helps to tell who is who where there are no labels; no face is made of its vectors."""
 VERIFIERS = ("faceres",)
-"""Recognizers that no method uses, so that an output is judged by one it was not made with."""
+"""Recognizers from which no face is made, so that an output is judged by one it was not made with."""
 
 ModelBytes = Mapping[str, bytes]
 
@@ -22,7 +24,7 @@ ModelBytes = Mapping[str, bytes]
 def scan_models(job: JobConfig) -> tuple[str, ...]:
     """What `scan` runs: a redaction needs boxes alone."""
     if job.method.name in SYNTHESIS_METHODS:
-        return ("centerface", "facemesh", PIPELINE_RECOGNIZER, "age-gender", "expression")
+        return ("centerface", "facemesh", PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender", "expression")
     return ("centerface",)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline.label_check import LabelCheck, check_labels
+from anonlib.privacy.fusion import fused
 from anonlib.privacy.joining import bank_of, join
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.strata import Stratum
@@ -27,15 +28,17 @@ from anonlib.privacy.ties import tied
 SAME_PERSON = 0.925
 """dlib cosine from which two faces among `_CROWD` are one person: fewer than half as many pairs are merged as split.
 
-From half of 840 people of LFW (jobs/evaluate_subjects.py); how the bar rises was chosen on all of them.
+From half of 840 people of LFW; how the bar rises was chosen on all of them.
 """
+_FUSED_LOWER = 0.046
+"""How far the bar of `fused` vectors lies below dlib's (jobs/evaluate_subjects.py, chosen on all 840 people)."""
 APART = 0.88
 """dlib mean cosine below which faces are not one person's; a thousandth of pairs of one person's photos lie below."""
 PORTRAITS_A_DONOR = 3
 
 FEATURES = (
-    "face_id", "label", "embedding", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses", "age",
-    "female", "landmarks",
+    "face_id", "label", "embedding", "second", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses",
+    "age", "female", "landmarks",
 )  # fmt: skip
 """Columns of FACES from which a plan decides who is who and who may be averaged."""
 
@@ -93,23 +96,27 @@ def same_person(faces: int) -> float:
     return SAME_PERSON + _STRICTER_A_DECADE * math.log10(max(faces, _LEAST_CROWD) / _CROWD)
 
 
+def same_fused(faces: int) -> float:
+    """Cosine of vectors of both recognizers (`fused`) from which two of `faces` faces are one person."""
+    return same_person(faces) - _FUSED_LOWER
+
+
 def people_of(faces: pa.Table, keyring: Keyring) -> People:
     """Labelled faces by label; the others by clustering, a cluster like a labelled subject joining it."""
     count = faces.num_rows
     embeddings = matrix(faces, "embedding")
+    both = fused(embeddings, matrix(faces, "second"))
     labels = faces.column("label").to_pylist()
     face_ids = faces.column("face_id").to_pylist()
     labelled = np.array([name is not None for name in labels], bool)
     of_face = np.full(count, -1, np.int64)
     named, names = by_label([name for name in labels if name is not None])
     of_face[labelled] = named
-    threshold = same_person(count)
-    of_face[~labelled] = join(
-        bank_of(embeddings[labelled], named, len(names)), embeddings[~labelled], threshold=threshold
-    )
+    threshold = same_fused(count)
+    of_face[~labelled] = join(bank_of(both[labelled], named, len(names)), both[~labelled], threshold=threshold)
     subjects = int(of_face.max(initial=-1)) + 1
     known = np.arange(subjects) < len(names)
-    bank = bank_of(embeddings, of_face, subjects)
+    bank = bank_of(both, of_face, subjects)
     first = np.unique(of_face, return_index=True)[1]
     ids = [keyring.pseudonym("subject", "label", name) for name in names]
     ids += [keyring.pseudonym("subject", "cluster", face_ids[row]) for row in first[len(names) :]]
@@ -118,19 +125,20 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
     def mean_of(name: str) -> NDArray[np.float32]:
         return np.asarray(np.bincount(of_face, column(faces, name), subjects) / np.maximum(weight, 1), np.float32)
 
+    female = mean_of("female")
     return People(
         of_face,
-        tied(bank.means, bank.faces, known, threshold=threshold),
+        tied(bank.means, bank.faces, known, female, threshold=threshold),
         ids,
         [*names, *[None] * (subjects - len(names))],
         templates(embeddings, of_face, subjects),
-        mean_of("female"),
+        female,
         mean_of("age"),
         check_labels(
             embeddings[labelled],
             [name for name in labels if name is not None],
             [face for face, known in zip(face_ids, labelled, strict=True) if known],
-            near=threshold + LABEL_MARGIN,
+            near=same_person(count) + LABEL_MARGIN,
             apart=APART,
         ),
     )

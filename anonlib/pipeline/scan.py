@@ -26,7 +26,7 @@ from anonlib.faces.embed import Recognizer
 from anonlib.faces.image import ImageProblem, Picture
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
 from anonlib.pipeline import tables
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, ModelBytes, load
+from anonlib.pipeline.engines import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, ModelBytes, load
 from anonlib.pipeline.outcome import FAILURES, Outcome, in_full
 from anonlib.pipeline.places import Places, Room, scan_room, sha256
 from anonlib.pipeline.reading import chunks_ahead, sample_bytes
@@ -173,11 +173,12 @@ class ScanStage:
 
 
 class Describer:
-    """Mesh, embedding, attributes, pose and crop of detected faces."""
+    """Mesh, embeddings, attributes, pose and crop of detected faces."""
 
     def __init__(self, job: JobConfig, models: ModelBytes) -> None:
         self.mesh = FaceMesh(load(models, "facemesh", job))
         self.recognizer = Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
+        self.second = Recognizer(SECOND_RECOGNIZER, load(models, SECOND_RECOGNIZER, job))
         self.reader = AttributeReader(load(models, "age-gender", job), load(models, "expression", job))
 
     def describe(self, pixels: list[NDArray[np.uint8]], found: list[Faces]) -> list[list[dict[str, Any]]]:
@@ -186,6 +187,7 @@ class Describer:
         owners = [image for image, meshes in zip(pixels, fitted, strict=True) for _ in range(len(meshes))]
         points = [five_points(mesh) for meshes in fitted for mesh in meshes.points]
         embeddings = self.recognizer.embed(owners, points)
+        second = self.second.embed(owners, points).astype(np.float16)
         attributes = self.reader.read(owners, points)
         described: list[list[dict[str, Any]]] = []
         face = 0
@@ -196,6 +198,7 @@ class Describer:
                     _geometry(image, meshes, one)
                     | {
                         "embedding": embeddings[face],
+                        "second": second[face],
                         "age": float(attributes.age[face]),
                         "female": float(attributes.female[face]),
                         "expression": attributes.expression[face],

@@ -18,6 +18,12 @@ K_ANONYMITY: Kind = "k-anonymity of the identity channel"
 METRIC_PRIVACY: Kind = "epsilon metric privacy of the identity channel"
 NONE: Kind = "none"
 
+WITHOUT_LABELS = (
+    "the job had no labels, so the claim is of the persons that the recognizers find: "
+    "people who were taken for several persons are not covered"
+)
+"""Where a job has no `input.subject_field`."""
+
 
 @dataclass(frozen=True)
 class Claim:

@@ -19,21 +19,25 @@ from anonlib.privacy.subjects import margins, normalized
 
 MOST = 8
 """Subjects in one tie: the largest that LFW's split people need is 5."""
-LENIENCE = 0.015
+LENIENCE = 0.025
 """How far the bar for a tie lies below the bar for one subject, in mean cosine."""
+_OTHER_GENDER = 0.5
 _NEIGHBOURS = 32
 
 
-def tied(means: Vectors, faces: Numbers, labelled: NDArray[np.bool_], *, threshold: float) -> Numbers:
+def tied(
+    means: Vectors, faces: Numbers, labelled: NDArray[np.bool_], female: NDArray[np.float32], *, threshold: float
+) -> Numbers:
     """Person numbers (n,), in order of first subject, for subjects with `means` (n, d) of `faces` (n,) unit embeddings.
 
     `threshold`: the bar for one subject, as `subjects.cluster` has it. Subjects that are `labelled` (n,) are different
-    people, so at most one of them is in a tie.
+    people, so at most one of them is in a tie. `female` (n,): mean probability; a person is not of both genders.
     """
     bar = threshold - LENIENCE
     sums = (means * faces[:, None]).astype(np.float32)
     first, second = close_pairs(normalized(means), None, count=_NEIGHBOURS, floor=bar, exact_below=EXACT_BELOW)
     margin = margins(sums, faces.astype(np.float64), first, second, bar)
+    margin[np.abs(female[first] - female[second]) > _OTHER_GENDER] = -1.0
     parent = np.arange(len(means))
     size, names = np.ones(len(means), np.int64), labelled.astype(np.int64)
 

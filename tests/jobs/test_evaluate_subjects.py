@@ -24,8 +24,11 @@ def write_scan(workspace: Path, name: str, of: list[int], *, labelled: bool = Tr
     people = rng.normal(size=(max(of) + 1, 128)) * (0.17 / 128) ** 0.5
     rows = [people[one] if one >= 0 else rng.normal(size=128) * (0.17 / 128) ** 0.5 for one in of]
     faces = normalized((axis + np.array(rows) + rng.normal(size=(len(of), 128)) * (0.03 / 128) ** 0.5).astype("f4"))
+    own = [one if one >= 0 else len(people) + row for row, one in enumerate(of)]
+    second = normalized(rng.normal(size=(max(own) + 1, 200)).astype("f4"))[own]
     columns = {
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(faces.ravel()), 128),
+        "second": pa.FixedSizeListArray.from_arrays(pa.array(second.ravel()), 200),
         "label": pa.array([f"p{one}" if labelled and one >= 0 else None for one in of], pa.string()),
         "female": pa.array([0.9] * len(of), pa.float32()),
         "age": pa.array([30.0] * len(of), pa.float32()),

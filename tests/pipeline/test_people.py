@@ -32,6 +32,7 @@ def people(of: list[int], labels: list[str | None]) -> People:
         "face_id": pa.array([f"s/{row}#0" for row in range(len(of))], pa.string()),
         "label": pa.array(labels, pa.string()),
         "embedding": embedding,
+        "second": embedding,
         "female": pa.array([float(one % 2) for one in of], pa.float32()),
         "age": pa.array([20.0 + one for one in of], pa.float32()),
     }
@@ -84,15 +85,16 @@ def test_a_larger_crowd_takes_more_likeness() -> None:
 
 
 def split(labels: list[str | None]) -> People:
-    """Two parts of one person that clustering leaves apart (mean cosine .9), and two strangers."""
+    """Two parts of one person that clustering leaves apart (mean cosine .85), and two strangers."""
     axes = np.eye(4, 128)
-    angle = np.arccos(0.9) / 2
+    angle = np.arccos(0.85) / 2
     parts = [np.cos(angle) * axes[0] + sign * np.sin(angle) * axes[1] for sign in (1, 1, -1, -1)]
     embedding = np.array([*parts, axes[2], axes[3]], np.float32)
     columns = {
         "face_id": pa.array([f"s/{row}#0" for row in range(6)], pa.string()),
         "label": pa.array(labels, pa.string()),
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embedding.ravel()), 128),
+        "second": pa.FixedSizeListArray.from_arrays(pa.array(embedding.ravel()), 128),
         "female": pa.array([0.9, 0.9, 0.4, 0.4, 0.9, 0.1], pa.float32()),
         "age": pa.array([30.0, 30.0, 40.0, 40.0, 30.0, 30.0], pa.float32()),
     }

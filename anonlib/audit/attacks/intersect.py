@@ -15,6 +15,7 @@ import numpy as np
 from anonlib.audit.attacks.rates import Shares, difference, figure, rate
 from anonlib.audit.findings import Disclosure
 from anonlib.audit.published import Published
+from anonlib.privacy.claims import WITHOUT_LABELS
 
 NEEDS_LABELS = (
     "the job formed its subjects without labels, so only labels can show whom it split: name a field of the dataset "
@@ -46,14 +47,14 @@ def intersect(published: Published, *, seed: int = 0) -> list[Disclosure]:
         note = f"{told}; {sum(several):.0f} lie in several classes, {sum(alone):.0f} of them alone are in all of theirs"
         return [
             _reported("people in several classes", several, told, seed),
-            _judged("people named by their classes", alone, note, seed),
+            _judged("people named by their classes", alone, note, published, seed),
         ]
     if published.claim.epsilon is not None:
         shown = [row for row in np.flatnonzero(named) if digests[row] is not None]
         draws = [len(some) for some in _sets((people[row], digests[row]) for row in shown).values()]
         most = max(draws, default=0)
         note = f"{told}; a person shows up to {most} draws, which cost {most} times the epsilon of one"
-        return [_judged("people with several draws", [float(count > 1) for count in draws], note, seed)]
+        return [_judged("people with several draws", [float(count > 1) for count in draws], note, published, seed)]
     return [_reported("people in several classes", [], NOTHING, seed)]
 
 
@@ -70,9 +71,10 @@ def _reported(target: str, values: list[float], note: str, seed: int) -> Disclos
     return Disclosure(name="intersect", target=target, found=found, note=note)
 
 
-def _judged(target: str, values: list[float], note: str, seed: int) -> Disclosure:
+def _judged(target: str, values: list[float], note: str, published: Published, seed: int) -> Disclosure:
     """A share of the people (n,), of which a claim for every person allows none."""
     shares: Shares = np.array(values, np.float64)
     excess = figure(difference(shares, np.zeros(len(shares)), np.arange(len(shares)), seed=seed))
-    changes = {"allowed": 0.0, "allowed_by": "the claim is of every person", "excess": excess, "judged_by": "high"}
+    by = WITHOUT_LABELS if published.clustered else "the claim is of every person"
+    changes = {"allowed": 0.0, "allowed_by": by, "excess": excess, "judged_by": "high"}
     return _reported(target, values, note, seed).model_copy(update=changes)

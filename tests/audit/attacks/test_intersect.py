@@ -11,7 +11,7 @@ from evidence import evidence, published
 from anonlib.audit.attacks.intersect import NEEDS_LABELS, intersect
 from anonlib.audit.findings import Disclosure
 from anonlib.audit.published import Published
-from anonlib.privacy.claims import METRIC_PRIVACY, Claim
+from anonlib.privacy.claims import METRIC_PRIVACY, WITHOUT_LABELS, Claim
 
 DRAWS = Claim(METRIC_PRIVACY, epsilon=8.0)
 
@@ -37,6 +37,7 @@ def test_people_in_several_classes_are_named_by_them() -> None:
     assert value(several) == pytest.approx(10 / 60)
     assert value(named) == pytest.approx(10 / 60)
     assert (named.allowed, named.judged_by) == (0.0, "high")
+    assert (named.allowed_by, "that the recognizers find" in WITHOUT_LABELS) == (WITHOUT_LABELS, True)
     assert named.excess is not None and named.excess.low is not None and named.excess.low > 0.05
     assert "of 60 people 10 were taken for several, up to 2" in named.note
 
