@@ -21,7 +21,7 @@ from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_class
 from anonlib.audit.generators.scanned import scan_faces
 from anonlib.console import guarded, print_rows
 from anonlib.pipeline.job import JobError
-from anonlib.pipeline.people import column, matrix, same_fused, stratum_of
+from anonlib.pipeline.people import column, halves, matrix, same_fused, stratum_of
 from anonlib.pipeline.places import json_bytes
 from anonlib.privacy.classes import form_classes
 from anonlib.privacy.fusion import fused
@@ -77,7 +77,7 @@ def read(storage: Storage, scan: str | None) -> Scanned:
         raise JobError("no face of this scan has a label; a truth is needed to compare with")
     truth = np.full(len(labels), -1, np.int64)
     truth[known] = by_label([label for label in labels if label is not None])[0]
-    both = fused(matrix(faces, "embedding"), matrix(faces, "second"))
+    both = fused(matrix(faces, "embedding"), halves(faces, "second"))
     return Scanned(both, truth, column(faces, "female"), column(faces, "age"))
 
 

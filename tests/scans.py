@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from anonlib.pipeline.places import json_bytes
 from anonlib.privacy.subjects import normalized
-from anonlib.records import FACES
+from anonlib.records import FACES, SECOND_DIM
 
 SCAN = "0123456789abcdef" * 4
 
@@ -40,6 +40,7 @@ def drawn_scan(root: Path, people: int, photos: int, shards: int, labelled: Sequ
     embeddings = normalized(
         (axis + centres[owner] + rng.normal(size=(len(owner), 128)) * (0.03 / 128) ** 0.5).astype("f4")
     )
+    seconds = normalized(np.random.default_rng(2).normal(size=(people, SECOND_DIM)).astype("f4"))
     good = rng.random(len(owner)) < 0.75
     seen = np.array([np.count_nonzero(owner[:row] == one) for row, one in enumerate(owner)])
     name = [
@@ -55,6 +56,7 @@ def drawn_scan(root: Path, people: int, photos: int, shards: int, labelled: Sequ
             "key": pa.array([f"photo-{row:05d}" for row in rows]),
             "label": pa.array([name[row] for row in rows], pa.string()),
             "embedding": fixed(embeddings[rows]),
+            "second": fixed(seconds[owner[rows]]),
             "female": pa.array((owner[rows] % 2).astype("f4")),
             "age": pa.array(20.0 + owner[rows] % 3 * 20, pa.float32()),
             "glasses": pa.array(np.where(good[rows], -1.0, 1.0).astype("f4")),

@@ -105,7 +105,7 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
     """Labelled faces by label; the others by clustering, a cluster like a labelled subject joining it."""
     count = faces.num_rows
     embeddings = matrix(faces, "embedding")
-    both = fused(embeddings, matrix(faces, "second"))
+    both = fused(embeddings, halves(faces, "second"))
     labels = faces.column("label").to_pylist()
     face_ids = faces.column("face_id").to_pylist()
     labelled = np.array([name is not None for name in labels], bool)
@@ -226,6 +226,12 @@ def badness(faces: pa.Table) -> NDArray[np.float64]:
 def column(table: pa.Table, name: str) -> NDArray[np.float64]:
     """A number a row (n,)."""
     return np.asarray(table.column(name).to_numpy(), np.float64)
+
+
+def halves(table: pa.Table, name: str) -> NDArray[np.float16]:
+    """A fixed-size list of float16 a row (n, d), as it lies in memory."""
+    flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float16).reshape(table.num_rows, -1 if table.num_rows else 1)
 
 
 def matrix(table: pa.Table, name: str) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anonlib.privacy.neighbours import Vectors
 from anonlib.privacy.subjects import normalized
@@ -18,13 +19,23 @@ SHARE = 0.85
 """Weight of the first recognizer's cosine, whose cosines scatter half as much."""
 KEPT = 128
 """Directions of the second recognizer that are kept."""
+_ROWS = 65_536
 
 
-def fused(first: Vectors, second: Vectors) -> Vectors:
+def fused(first: Vectors, second: NDArray[np.float16]) -> Vectors:
     """Unit vectors (n, d + KEPT at most) whose cosine is the mean of those of unit `first` (n, d) and `second` (n, e).
 
     Rounded, so that copies of a photo stay equal however the product was split.
     """
-    basis = np.linalg.eigh((second.T @ second).astype(np.float64))[1][:, -KEPT:].astype(np.float32)
-    parts = math.sqrt(SHARE) * first, math.sqrt(1 - SHARE) * normalized(second @ basis).round(4)
-    return normalized(np.concatenate(parts, axis=1))
+    starts = range(0, len(second), _ROWS)
+    moment = np.zeros((second.shape[1],) * 2)
+    for start in starts:
+        rows = second[start : start + _ROWS].astype(np.float32)
+        moment += rows.T @ rows
+    basis = np.linalg.eigh(moment)[1][:, -KEPT:].astype(np.float32)
+    both = np.empty((len(first), first.shape[1] + basis.shape[1]), np.float32)
+    both[:, : first.shape[1]] = math.sqrt(SHARE) * first
+    for start in starts:
+        rows = normalized(second[start : start + _ROWS].astype(np.float32) @ basis).round(4)
+        both[start : start + _ROWS, first.shape[1] :] = math.sqrt(1 - SHARE) * normalized(rows)
+    return both

@@ -22,6 +22,7 @@ MOST = 8
 LENIENCE = 0.025
 """How far the bar for a tie lies below the bar for one subject, in mean cosine."""
 _OTHER_GENDER = 0.5
+"""Subjects whose probabilities of female differ by more are different people."""
 _NEIGHBOURS = 32
 
 
