@@ -84,21 +84,33 @@ def test_a_larger_crowd_takes_more_likeness() -> None:
     assert heights[0] > 0.9
 
 
-def split(labels: list[str | None]) -> People:
-    """Two parts of one person that clustering leaves apart (mean cosine .85), and two strangers."""
-    axes = np.eye(4, 128)
-    angle = np.arccos(0.85) / 2
-    parts = [np.cos(angle) * axes[0] + sign * np.sin(angle) * axes[1] for sign in (1, 1, -1, -1)]
-    embedding = np.array([*parts, axes[2], axes[3]], np.float32)
+def split(labels: list[str | None], second: float = 0.85) -> People:
+    """Two parts of one person that clustering leaves apart (mean cosine .85), and two strangers.
+
+    `second`: how alike the second recognizer takes the parts to be.
+    """
     columns = {
         "face_id": pa.array([f"s/{row}#0" for row in range(6)], pa.string()),
         "label": pa.array(labels, pa.string()),
-        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embedding.ravel()), 128),
-        "second": pa.FixedSizeListArray.from_arrays(pa.array(embedding.ravel()), 128),
-        "female": pa.array([0.9, 0.9, 0.4, 0.4, 0.9, 0.1], pa.float32()),
+        "embedding": vectors(0.85),
+        "second": vectors(second),
+        "female": pa.array([0.9, 0.9, 0.45, 0.45, 0.9, 0.1], pa.float32()),
         "age": pa.array([30.0, 30.0, 40.0, 40.0, 30.0, 30.0], pa.float32()),
     }
     return people_of(pa.table(columns), KEYRING)
+
+
+def vectors(alike: float) -> pa.FixedSizeListArray:
+    """Unit vectors (6, 128) of two photos, two more `alike` to them, and two strangers."""
+    axes = np.eye(4, 128)
+    angle = np.arccos(alike) / 2
+    parts = [np.cos(angle) * axes[0] + sign * np.sin(angle) * axes[1] for sign in (1, 1, -1, -1)]
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.array([*parts, axes[2], axes[3]], np.float32).ravel()), 128)
+
+
+def test_the_second_recognizer_has_a_say_in_who_is_who() -> None:
+    assert split([None] * 6, second=1.0).of_face.tolist() == [0, 0, 0, 0, 1, 2]
+    assert split([None] * 6, second=0.0).person.tolist() == [0, 1, 2, 3]
 
 
 def test_subjects_that_may_be_one_person_are_one_person_with_one_stratum() -> None:

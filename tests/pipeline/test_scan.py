@@ -15,7 +15,7 @@ from runs import Run, images, run_job
 
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.pipeline.scan import CROP_SIDE, encode_crop, labelled_face
-from anonlib.records import EMBEDDING_DIM, FACES, IMAGES, MESH_POINTS
+from anonlib.records import EMBEDDING_DIM, FACES, IMAGES, MESH_POINTS, SECOND_DIM
 
 
 def found(boxes: list[list[float]]) -> Faces:
@@ -43,8 +43,9 @@ def test_faces_are_described_in_px_of_the_upright_image(finished: Run) -> None:
             assert face["face_id"] == f"{path.stem}/{face['key']}#{face['index']}"
             mesh = np.array(face["mesh"]).reshape(MESH_POINTS, 3)
             assert -0.5 * face["width"] < mesh[:, 0].min() and mesh[:, 0].max() < 1.5 * face["width"]
-            vector = np.array(face["embedding"])
-            assert vector.shape == (EMBEDDING_DIM,) and abs(np.linalg.norm(vector) - 1) < 1e-3
+            for name, size in (("embedding", EMBEDDING_DIM), ("second", SECOND_DIM)):
+                vector = np.array(face[name], np.float32)
+                assert vector.shape == (size,) and abs(np.linalg.norm(vector) - 1) < 2e-3
             assert 0 <= face["female"] <= 1 and abs(sum(face["expression"]) - 1) < 1e-2
 
 
@@ -88,7 +89,7 @@ def test_a_worker_with_little_memory_takes_photos_one_by_one(redacted: tuple[Run
 def test_a_redaction_keeps_no_biometrics(redacted: tuple[Run, list[int]]) -> None:
     for path in redacted[0].workspace.glob("scan/*/faces/*.parquet"):
         table = pq.read_table(path)
-        for column in ("embedding", "crop", "mesh", "age", "female"):
+        for column in ("embedding", "second", "crop", "mesh", "age", "female"):
             assert table.column(column).null_count == table.num_rows > 0
 
 
