@@ -60,10 +60,8 @@ class Run:
     output: Path
 
 
-@pytest.fixture(scope="session")
-def people_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three tars with two photos each of twelve labelled people, and a photo of nobody in each."""
-    folder = tmp_path_factory.mktemp("input")
+def write_people(folder: Path) -> Path:
+    """What `people_tars` is: its tars, written into a folder."""
     shots = photos.people(PEOPLE, SHOTS)
     for shard in range(SHARDS):
         content = photos.members(f"empty-{shard}", photos.nobody(), {"caption": "nobody"})
@@ -72,6 +70,12 @@ def people_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
             content += photos.members(f"holiday-{number:03d}", pixels, sidecar)
         photos.tar(folder / f"{shard:05d}.tar", content)
     return folder
+
+
+@pytest.fixture(scope="session")
+def people_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tars with two photos each of twelve labelled people, and a photo of nobody in each."""
+    return write_people(tmp_path_factory.mktemp("input"))
 
 
 @pytest.fixture(scope="session")
