@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from anonlib.pipeline import tables
 from anonlib.pipeline.places import Room
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.records import QUARANTINED
 from anonlib.storage import Storage
 
@@ -46,7 +46,7 @@ def candidates(release: Storage, shards: Iterable[str]) -> Iterator[Drawn]:
 
 def draw_sample(images: Iterable[Drawn], n: int, keyring: Keyring) -> list[Drawn]:
     """`n` of the images, or all if there are fewer, without replacement and in the order of their lots."""
-    return heapq.nsmallest(n, images, key=lambda one: keyring.digest("sample", one.shard, one.key))
+    return heapq.nsmallest(n, images, key=lambda one: keyring.digest(Purpose.SAMPLE, one.shard, one.key))
 
 
 def clopper_pearson(wrong: int, n: int, confidence: float = CONFIDENCE) -> float:

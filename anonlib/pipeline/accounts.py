@@ -25,7 +25,7 @@ from anonlib.pipeline.people import Persons, matrix
 from anonlib.pipeline.places import Room, storage_options
 from anonlib.privacy.claims import METRIC_PRIVACY, claim_of
 from anonlib.privacy.dp import Cost, draw_id, epsilon_of, mechanism_of
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.ledger import Budget, Entry, entry, refusal, suspected
 from anonlib.privacy.nearest import nearest
 from anonlib.privacy.strata import Stratum
@@ -98,11 +98,11 @@ class Accounts:
         found = []
         for number, label in enumerate(people.labels):
             if label is not None:
-                found.append(keyring.person("label", label))
+                found.append(keyring.person(Purpose.LABEL, label))
             elif like[number] >= 0:
                 found.append(known[like[number]])
             else:
-                found.append(keyring.person("subject", people.ids[number]))
+                found.append(keyring.person(Purpose.SUBJECT, people.ids[number]))
         return found
 
     def drawn(self, kind: str) -> dict[str, Draw]:

@@ -36,7 +36,7 @@ from anonlib.privacy.conditions import (
     Tally,
     wardrobe_of,
 )
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.records import CERTIFIED_CLASSES, CERTIFIED_DRAWS, CERTIFIED_SURROGATES
 
 CERTIFICATE = "certificate.json"
@@ -145,8 +145,8 @@ def class_rows(classes: Iterable[Mapping[str, Any]], digests: Mapping[str, str],
     """The plan's CLASSES rows under new names and in their order; `digests`: each surrogate's in the release."""
     rows = [
         ClassRow(
-            keyring.pseudonym("certificate-class", row["class_id"]),
-            tuple(sorted(keyring.pseudonym("certificate-person", member) for member in row["members"])),
+            keyring.pseudonym(Purpose.CERTIFICATE_CLASS, row["class_id"]),
+            tuple(sorted(keyring.pseudonym(Purpose.CERTIFICATE_PERSON, member) for member in row["members"])),
             len(row["members"]),
             row["effective_k"],
             digests[row["surrogate"]],

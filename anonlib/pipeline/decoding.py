@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from anonlib.config import ConfigError, JobConfig, MethodConfig
 from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.places import storage_options
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.storage import StorageError, open_storage
 from anonlib.synthesis.base import DecoderError, FaceDecoder, Wearable
 from anonlib.synthesis.textures.bank import Bank
@@ -114,7 +114,9 @@ class Painter:
         """
         of = self.decoder.digest, self.method.texture_name, str(self.method.k)
         drawn = (draw.vector, [draw.female, draw.age], draw.rows, draw.weights)
-        return keyring.digest("drawn face", *of, *(np.asarray(numbers, "<f4").tobytes() for numbers in drawn)).hex()
+        return keyring.digest(
+            Purpose.DRAWN_FACE, *of, *(np.asarray(numbers, "<f4").tobytes() for numbers in drawn)
+        ).hex()
 
 
 def painter_of(models: Mapping[str, bytes], job: JobConfig) -> Painter | None:

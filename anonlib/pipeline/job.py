@@ -62,6 +62,7 @@ from anonlib.pipeline.withdraw import check_against_markers, settle, withdraw
 from anonlib.pipeline.workspace import PURGED
 from anonlib.privacy.certificate import VERSION as SCHEMA_VERSION
 from anonlib.privacy.certificate import Untrue
+from anonlib.privacy.keys import Purpose
 from anonlib.records import INVENTORY as INVENTORY_SCHEMA
 from anonlib.storage import StorageError
 from anonlib.vocabulary import Reason
@@ -224,7 +225,7 @@ class Job:
 
     @property
     def plan_key(self) -> str:
-        check = self.keyring.digest("plan-key").hex()
+        check = self.keyring.digest(Purpose.PLAN_KEY).hex()
         files = [self.files[name].digest for name in sorted(self.files)]
         return _key("plan", self.scan_key, self.config.digest("method"), check, *files, __version__)
 
@@ -233,7 +234,7 @@ class Job:
         surrogates = room.markers(f"surrogates/{block}" for block in plan.blocks)
         parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
-        drawn = [plan.digest, self.keyring.digest("run-key").hex(), json.dumps(surrogates, sort_keys=True)]
+        drawn = [plan.digest, self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
         return _key("render", *drawn, parts, METHOD_VERSION, __version__)
 
     def _run_note(self, run_key: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from anonlib.pipeline.donor_photos import embed_donors, recognizer_of
 from anonlib.pipeline.engines import device_of
 from anonlib.pipeline.people import SAME_PERSON, stratum_of
 from anonlib.privacy.donor import Gallery, donor
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.strata import Stratum
 from anonlib.storage import StorageError
 from anonlib.synthesis.embedding import Embedding, EmbeddingError, shipped
@@ -205,7 +205,7 @@ def digest_of(lender: Lender, draw: Draw, keyring: Keyring) -> str:
     Keyed: the way begins at the person's own vector, so a plain digest would confirm a guess of who it is.
     """
     way = np.asarray(draw.vector, "<f4").tobytes()
-    return keyring.digest("lent face", lender.digest, str(draw.rows[0]), f"{draw.weights[0]:g}", way).hex()
+    return keyring.digest(Purpose.LENT_FACE, lender.digest, str(draw.rows[0]), f"{draw.weights[0]:g}", way).hex()
 
 
 def lender_of(models: Mapping[str, bytes], job: JobConfig) -> Lender | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anonlib.datasets import Dataset, Shard
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Naming:
 
     def shard(self, shard_id: str) -> str:
         """The shard's id in run.json, in names of markers and manifests, and of its data."""
-        return self.keyring.pseudonym("shard", shard_id) if self.rekey else shard_id
+        return self.keyring.pseudonym(Purpose.SHARD, shard_id) if self.rekey else shard_id
 
     def shards(self, shards: Iterable[Shard]) -> dict[str, str]:
         """Id in the release -> id in the input, in the order of the release."""
@@ -33,7 +33,7 @@ class Naming:
 
     def key(self, shard_id: str, key: str) -> str:
         """The key of a sample in the release."""
-        return self.keyring.pseudonym("key", shard_id, key) if self.rekey else key
+        return self.keyring.pseudonym(Purpose.KEY, shard_id, key) if self.rekey else key
 
     def new_shard(self, shard_id: str) -> str | None:
         """The name that a shard's data gets in the place of its own, if any."""

@@ -19,7 +19,7 @@ from anonlib.pipeline.people import Persons, stratum_of
 from anonlib.privacy.classes import EquivalenceClass, Order, form_classes
 from anonlib.privacy.donor import Gallery, mixture, surrogate
 from anonlib.privacy.dp import identities, mechanism_of
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.ksame import Average, alike, averages, deal, shuffled
 from anonlib.privacy.sampling import fit_prior, sample
 from anonlib.privacy.strata import Stratum, prevailing
@@ -94,7 +94,7 @@ def dressed(
         [one for one in members if is_donor[one] and persons.strata[one][: len(kind)] == kind]
         for members, kind in zip((one.members for one in classes), kinds, strict=True)
     ]
-    ids = [keyring.pseudonym("class", *(persons.ids[member] for member in one.members)) for one in classes]
+    ids = [keyring.pseudonym(Purpose.CLASS, *(persons.ids[member] for member in one.members)) for one in classes]
     if job.method.name == "k-same":
         made = [
             Average(tuple(of), kind, frozenset({row})) for row, (of, kind) in enumerate(zip(donors, kinds, strict=True))
@@ -125,7 +125,7 @@ def dressed(
 
 def surrogate_id(one: Average, persons: Persons, keyring: Keyring) -> str:
     """The name of a surrogate in this job's workspace."""
-    return keyring.pseudonym("surrogate", *(persons.ids[donor] for donor in one.donors))
+    return keyring.pseudonym(Purpose.SURROGATE, *(persons.ids[donor] for donor in one.donors))
 
 
 def draws_of(

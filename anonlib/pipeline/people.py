@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.pipeline.label_check import LabelCheck, check_labels
 from anonlib.privacy.joining import bank_of, join
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.strata import Stratum
 from anonlib.privacy.subjects import by_label, normalized, templates
 from anonlib.privacy.ties import tied
@@ -111,8 +111,8 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
     known = np.arange(subjects) < len(names)
     bank = bank_of(embeddings, of_face, subjects)
     first = np.unique(of_face, return_index=True)[1]
-    ids = [keyring.pseudonym("subject", "label", name) for name in names]
-    ids += [keyring.pseudonym("subject", "cluster", face_ids[row]) for row in first[len(names) :]]
+    ids = [keyring.pseudonym(Purpose.SUBJECT, Purpose.LABEL, name) for name in names]
+    ids += [keyring.pseudonym(Purpose.SUBJECT, Purpose.CLUSTER, face_ids[row]) for row in first[len(names) :]]
     weight = np.bincount(of_face, minlength=subjects)
 
     def mean_of(name: str) -> NDArray[np.float32]:

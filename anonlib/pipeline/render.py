@@ -49,7 +49,7 @@ from anonlib.pipeline.stopwatch import current
 from anonlib.pipeline.surrogates import Surrogates, Worn
 from anonlib.pipeline.withdraw import take_back
 from anonlib.privacy.claims import NONE, claim_of
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.records import MANIFEST, NO_FACE, QUARANTINED, REASONS, RELEASED, RENDERED, SOLID
 from anonlib.storage import StorageError
 from anonlib.storage.scratch import scratch
@@ -310,7 +310,7 @@ class RenderStage:
             "status": status,
             "reason": None if problem is None else problem.reason,
             "path": None if status == QUARANTINED else self.naming.path(self.dataset, shard),
-            "input_hmac": self.keyring.digest("input", sample.image).hex() if sample.image else None,
+            "input_hmac": self.keyring.digest(Purpose.INPUT, sample.image).hex() if sample.image else None,
             "height": picture.rgb.shape[0] if picture else None,
             "width": picture.rgb.shape[1] if picture else None,
             "format": picture.format if picture else None,

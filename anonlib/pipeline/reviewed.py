@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from anonlib.pipeline.decisions import WORDS, Decision, DecisionLog, latest
 from anonlib.pipeline.photo import Face, Photo
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.vocabulary import Problem, Reason
 
 FOUND = "a reviewer found this face"
@@ -66,7 +66,7 @@ class Standing:
         decided = sorted(self.shards.get(shard, {}).values(), key=lambda one: one.key)
         parts = {"decisions": decided, "painted": [one for one in decided if one.verdict != "confirmed"]}
         return {
-            name: keyring.digest("review", name, shard, json.dumps(list(_spoken(part)))).hex()
+            name: keyring.digest(Purpose.REVIEW, name, shard, json.dumps(list(_spoken(part)))).hex()
             for name, part in parts.items()
             if part
         }

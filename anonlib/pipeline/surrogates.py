@@ -29,7 +29,7 @@ from anonlib.pipeline.lending import Lender, Lent
 from anonlib.pipeline.outcome import FAILURES, Outcome
 from anonlib.pipeline.places import Places, Room, plan_room, scan_room, sha256
 from anonlib.pipeline.stopwatch import current
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.records import EXPRESSIONS, MESH_POINTS
 from anonlib.records import PORTRAITS as PORTRAIT_ROWS
 from anonlib.storage import NotFound
@@ -125,7 +125,7 @@ def released_digest(keyring: Keyring, name: str) -> str:
 
     Keyed, because a plain hash of a vector or a texture would let anybody with the photos test a guess.
     """
-    return keyring.digest("surrogate-digest", name).hex()
+    return keyring.digest(Purpose.SURROGATE_DIGEST, name).hex()
 
 
 class Surrogates:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.sphere import cosine_beyond, require_unit
 from anonlib.privacy.strata import Stratum
 from anonlib.privacy.subjects import normalized
@@ -124,7 +124,7 @@ def donor(
         for place, number in enumerate(numbers):
             far = np.flatnonzero(cosine[place] <= limit)
             if len(far):
-                chosen[place] = rows[keyring.generator("donor", subjects[number]).choice(far)]
+                chosen[place] = rows[keyring.generator(Purpose.DONOR, subjects[number]).choice(far)]
         return chosen
 
     return _chosen(templates, gallery, strata, 1, choose, f"an identity {own_angle:g} degrees")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.microaggregation import microaggregate
 from anonlib.privacy.strata import Stratum
 
@@ -32,7 +32,7 @@ class Average:
 
 def shuffled(ids: Sequence[str], keyring: Keyring) -> Callable[[Sequence[int]], list[list[int]]]:
     """The order of k-diff: persons by a keyed random permutation. `ids[i]` is person i's lasting name in this job."""
-    return lambda persons: [[one] for one in sorted(persons, key=lambda one: keyring.digest("lot", ids[one]))]
+    return lambda persons: [[one] for one in sorted(persons, key=lambda one: keyring.digest(Purpose.LOT, ids[one]))]
 
 
 def alike(templates: NDArray[np.float32], k: int) -> Callable[[Sequence[int]], list[list[int]]]:
@@ -90,7 +90,7 @@ def deal(made: Sequence[Average], kinds: Sequence[Stratum], ids: Sequence[str], 
             listed.append(index)
     worn: list[int | None] = []
     for number, kind in enumerate(kinds):
-        draw = int.from_bytes(keyring.digest("deal", ids[number]), "big")
+        draw = int.from_bytes(keyring.digest(Purpose.DEAL, ids[number]), "big")
         worn.append(None)
         for level in range(len(kind), -1, -1):
             listed = by_kind.get(kind[:level], [])
