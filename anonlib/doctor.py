@@ -16,19 +16,19 @@ from typing import Literal
 
 from anonlib.config import ConfigError, JobConfig
 from anonlib.datasets import Dataset, DatasetError, Shard, label, open_dataset
-from anonlib.faces.apart import NoDecoder, sandbox_layers
-from anonlib.faces.apart.sandbox import LAYERS
+from anonlib.execution.capacity import Machine, check_shape, room
+from anonlib.execution.ray import joins, machines, start
+from anonlib.media.sandbox import NoDecoder, sandbox_layers
+from anonlib.media.sandbox.confinement import LAYERS
+from anonlib.methods.decoders import read_decoder
+from anonlib.methods.feature_transfer import read_lent
 from anonlib.models.archives import ModelCorrupt
 from anonlib.models.catalog import SETS
 from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
-from anonlib.pipeline.decoding import read_decoder
-from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
-from anonlib.pipeline.lending import read_lent
-from anonlib.pipeline.places import SECRET, Places, open_places, storage_options
-from anonlib.pipeline.runner import joins, machines, start
-from anonlib.pipeline.secret import try_secret
-from anonlib.pipeline.shape import Machine, check_shape, room
+from anonlib.models.requirements import check_licences, check_precision, render_models, scan_models
 from anonlib.storage import Storage, StorageError, open_storage
+from anonlib.workspace.layout import SECRET, Places, open_places, storage_options
+from anonlib.workspace.secrets import try_secret
 
 _OLDEST_PYTHON = (3, 11)
 _LIBRARIES = ("onnxruntime", "openvino", "torch", "pyarrow", "opencv-python-headless", "simplejpeg")

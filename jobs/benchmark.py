@@ -32,11 +32,11 @@ from benchmark_photos import Photos, drawn_photos, given_photos, link_files, wri
 from benchmark_process import run_process
 
 from anonlib.config import JobConfig, load_config
+from anonlib.execution.base import Outcome
+from anonlib.execution.ray import Runner, open_runner, start
+from anonlib.execution.unit_log import Work
+from anonlib.execution.worker import MakeStage, Unit
 from anonlib.models.runtime import has_bf16
-from anonlib.pipeline.desk import MakeStage, Unit
-from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import Runner, open_runner, start
-from anonlib.pipeline.unit_log import Work
 
 SIDE = 640  # px, the longer side that both detectors see
 SCORE = 0.4  # threshold of both detectors
@@ -243,7 +243,7 @@ def run_job(job_file: Path, out: Path) -> None:
     if config.ray.actors != 0:
         start(config.ray)
     lap("start of Ray")
-    from anonlib.pipeline.job import Job
+    from anonlib.job import Job
 
     busy: defaultdict[str, float] = defaultdict(float)
 

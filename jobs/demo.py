@@ -14,11 +14,11 @@ from demo_data import generator_from_onnx, make_dataset
 
 from anonlib.audit.sheet import make_sheet
 from anonlib.config import load_config
-from anonlib.console import guarded, print_rows, print_summary
+from anonlib.execution.progress import clock, open_progress
+from anonlib.job import Job
 from anonlib.models.fetch import model_bytes
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.status import exceptions
-from anonlib.progress import clock, open_progress
+from anonlib.terminal import guarded, print_rows, print_summary
+from anonlib.workspace.status import exceptions
 
 K = 5
 KEEP_FIELDS = ("caption",)

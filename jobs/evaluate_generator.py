@@ -28,14 +28,14 @@ from anonlib.audit.generators.scanned import scan_faces, scanned_dataset
 from anonlib.audit.generators.sources import CLEAR, DecodedSource
 from anonlib.audit.generators.speed import Speed, speeds
 from anonlib.config import InputConfig, JobConfig, OutputConfig, PlaceConfig, RayConfig
-from anonlib.console import guarded, print_rows
 from anonlib.datasets import open_dataset
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.places import json_bytes
-from anonlib.progress import Progress, open_progress
+from anonlib.execution.progress import Progress, open_progress
+from anonlib.job import Job, JobError
 from anonlib.storage import open_storage
 from anonlib.storage.local import LocalStorage
+from anonlib.terminal import guarded, print_rows
 from anonlib.training.generator.faces import learned_vectors
+from anonlib.workspace.layout import json_bytes
 
 FIGURES = "generator.json"
 STRANGERS = 1000

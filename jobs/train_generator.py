@@ -15,8 +15,8 @@ from typing import Annotated
 
 import typer
 
-from anonlib.console import guarded, print_rows
-from anonlib.progress import open_progress
+from anonlib.execution.progress import open_progress
+from anonlib.terminal import guarded, print_rows
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -112,7 +112,7 @@ def embedding(
 ) -> None:
     """Train the network of the method embedding, or go on with it."""
     from anonlib.synthesis.base import About
-    from anonlib.training.embedding.trainer import train
+    from anonlib.training.feature_transfer.trainer import train
     from anonlib.training.loop import Settings
 
     settings = Settings(60 * minutes, rate, device=device, bf16=not full, threads=threads, seed=seed)
@@ -132,7 +132,7 @@ def export_embedding(
     note: Annotated[str, typer.Option(help="What else the card should say of the run.")] = "",
 ) -> None:
     """Write the network of the method embedding as ONNX with its donors and its model card."""
-    from anonlib.training.embedding.trainer import export as write
+    from anonlib.training.feature_transfer.trainer import export as write
 
     made = write(run, output, note)
     print_rows([("network", str(output)), ("sha256", made.digest), ("terms", made.about.terms)])

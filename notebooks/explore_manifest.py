@@ -29,10 +29,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from anonlib.audit.verify import in_words, unproved, verify
-from anonlib.privacy.certificate import Untrue
-from anonlib.records import MANIFEST
 from anonlib.storage import open_storage
+from anonlib.verification.certificate import Untrue
+from anonlib.verification.verify import in_words, unproved, verify
+from anonlib.workspace.schemas import MANIFEST
 
 alt.renderers.enable("svg")  # pictures in the notebook itself: no network is needed to see them
 release = Path(os.environ.get("ANONLIB_RELEASE", "../demo/release"))

@@ -6,18 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import photos
 import pytest
-from runs import SECRET, job
-from s3server import S3Server
 from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.config import JobConfig
 from anonlib.doctor import Finding, _shape, examine
-from anonlib.faces.apart import NoDecoder
-from anonlib.faces.apart.sandbox import LAYERS
-from anonlib.pipeline.shape import Machine
+from anonlib.execution.capacity import Machine
+from anonlib.media.sandbox import NoDecoder
+from anonlib.media.sandbox.confinement import LAYERS
+from tests.support import photos
+from tests.support.runs import SECRET, job
+from tests.support.s3server import S3Server
 
 
 @pytest.fixture

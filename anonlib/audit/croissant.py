@@ -15,9 +15,9 @@ from anonlib.audit.responsible import responsible_ai
 from anonlib.config import JobConfig
 from anonlib.datasets.base import Format
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
-from anonlib.pipeline.places import RUN_NOTE, Room, sha256
-from anonlib.records import MANIFEST
 from anonlib.storage import Storage
+from anonlib.workspace.layout import RUN_NOTE, Room, sha256
+from anonlib.workspace.schemas import MANIFEST
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,17 +9,17 @@ from importlib.metadata import PackageNotFoundError, version
 
 from anonlib import __version__
 from anonlib.audit.findings import Claim, Counts, Model
-from anonlib.audit.untrusted import rows_of
-from anonlib.audit.verify import in_words
+from anonlib.codes import meaning_of
 from anonlib.config import CLASS_METHODS, CROP_METHODS, VECTOR_METHODS
 from anonlib.models.catalog import MODELS
-from anonlib.pipeline import tables
-from anonlib.pipeline.certify import CLASSES_TABLE, committed
-from anonlib.pipeline.places import Places, release_room, rendered_rows
-from anonlib.privacy.certificate import Certificate
-from anonlib.records import CERTIFIED_CLASSES, QUARANTINED
+from anonlib.stages.certify import CLASSES_TABLE, committed
 from anonlib.storage import Storage
-from anonlib.vocabulary import meaning_of
+from anonlib.verification.certificate import Certificate
+from anonlib.verification.parsing import rows_of
+from anonlib.verification.verify import in_words
+from anonlib.workspace import tables
+from anonlib.workspace.layout import Places, release_room, rendered_rows
+from anonlib.workspace.schemas import CERTIFIED_CLASSES, QUARANTINED
 
 LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
 """Whose versions a figure may depend on."""

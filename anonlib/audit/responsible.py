@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from anonlib.audit.findings import Figure, Group, Report
-from anonlib.audit.report import glossary, officer
+from anonlib.audit.report import glossary, summary
+from anonlib.audit.report.formatting import NOT_MEASURED, counted, listed, said
 from anonlib.audit.report.risks import missed, risks
-from anonlib.audit.report.words import NOT_MEASURED, counted, listed, said
 from anonlib.config import JobConfig
 
 
@@ -25,7 +25,7 @@ def responsible_ai(
         "rai:dataCollectionRawData": "The original photographs are not part of the release.",
         "rai:dataCollectionMissingData": _missing(report),
         "rai:dataPreprocessingProtocol": _preprocessing(report, config),
-        "rai:dataManipulationProtocol": " ".join([*officer.was_done(report), *officer.claimed(report)]),
+        "rai:dataManipulationProtocol": " ".join([*summary.was_done(report), *summary.claimed(report)]),
         "rai:dataAnnotationProtocol": (
             f"The manifest was written by machines: one row an image, one entry for each of "
             f"{counted(report.counts.faces, 'face')}. "
@@ -49,7 +49,7 @@ def responsible_ai(
 
 def _missing(report: Report) -> str:
     counts = report.counts
-    reasons = listed(f"{reason}: {images:,}" for reason, images in officer.by_size(counts.quarantine_reasons))
+    reasons = listed(f"{reason}: {images:,}" for reason, images in summary.by_size(counts.quarantine_reasons))
     because = f" ({reasons})" if reasons else ""
     return f"{counts.quarantined:,} of {counted(counts.images, 'image')} are left out{because}."
 
@@ -57,7 +57,7 @@ def _missing(report: Report) -> str:
 def _preprocessing(report: Report, config: JobConfig) -> list[str]:
     kept = listed(config.keep_fields)
     return [
-        f"Faces were replaced by {report.method} ({officer.settings(report)}).",
+        f"Faces were replaced by {report.method} ({summary.settings(report)}).",
         "Metadata of the images was removed, but for colour profiles.",
         f"Of the other fields {kept} were kept, and all the rest dropped."
         if kept
@@ -96,7 +96,7 @@ def _value(figure: Figure) -> float:
 
 
 def _limitations(report: Report) -> list[str]:
-    failed = [f"The policy does not hold: {line.name}, {line.why}." for line in officer.failed_lines(report)]
+    failed = [f"The policy does not hold: {line.name}, {line.why}." for line in summary.failed_lines(report)]
     return [
         *failed,
         *missed(report),

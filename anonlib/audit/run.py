@@ -10,40 +10,40 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from anonlib.audit.attackers.learned import learned
-from anonlib.audit.attackers.student import NETWORK
 from anonlib.audit.attacks.disclosed import WITH_PICTURES, disclosed
-from anonlib.audit.attacks.every import attack_all
 from anonlib.audit.attacks.linkage import linked
-from anonlib.audit.attacks.used import used_by
+from anonlib.audit.attacks.recognizers_used import used_by
+from anonlib.audit.attacks.suite import attack_all
 from anonlib.audit.croissant import CROISSANT, describe, read_files
-from anonlib.audit.downstream import expression_task, labels_of
+from anonlib.audit.evidence.gather import gather
+from anonlib.audit.evidence.observe import LOOKED_WITH
+from anonlib.audit.evidence.originals import looks_room
+from anonlib.audit.evidence.published import by_truth, read_published
 from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software
 from anonlib.audit.findings import Disclosure, GateLine, Report
 from anonlib.audit.gate import judge, told
-from anonlib.audit.gather import gather
 from anonlib.audit.leaks.scan import scan_leaks
-from anonlib.audit.looks import LOOKED_WITH
-from anonlib.audit.missed import look_twice
-from anonlib.audit.originals import looks_room
-from anonlib.audit.published import by_truth, read_published
+from anonlib.audit.missed_faces import look_twice
 from anonlib.audit.report import write_html, write_json, write_pdf
 from anonlib.audit.report.examples import draw_examples
 from anonlib.audit.report.extra import need
-from anonlib.audit.review.chosen import judged_so_far, open_log, waiting
-from anonlib.audit.statement import Statement, publish
-from anonlib.audit.utility import measures
-from anonlib.audit.verify import verify
+from anonlib.audit.trained.recognizer import NETWORK
+from anonlib.audit.trained.suite import learned
+from anonlib.audit.utility.downstream import expression_task, labels_of
+from anonlib.audit.utility.kept import measures
 from anonlib.config import JobConfig, RayConfig
-from anonlib.pipeline.certify import CERTIFICATE
-from anonlib.pipeline.engines import device_of
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.places import RUN_NOTE, json_bytes, sha256
-from anonlib.pipeline.secret import signing_secret
-from anonlib.pipeline.withdraw import withdraw_audit
-from anonlib.privacy.certificate import Certificate, Untrue
+from anonlib.execution.base import Outcome
+from anonlib.job import Job, JobError
+from anonlib.models.requirements import device_of
+from anonlib.review.chosen import judged_so_far, open_log, waiting
+from anonlib.stages.certify import CERTIFICATE
+from anonlib.stages.rerender import withdraw_audit
 from anonlib.storage import NotFound
+from anonlib.verification.audit_statement import Statement, publish
+from anonlib.verification.certificate import Certificate, Untrue
+from anonlib.verification.verify import verify
+from anonlib.workspace.layout import RUN_NOTE, json_bytes, sha256
+from anonlib.workspace.secrets import signing_secret
 
 SEED = 0
 

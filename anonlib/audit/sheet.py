@@ -17,20 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from anonlib.audit.pairs import Both, inventory
+from anonlib.audit.evidence.pairs import Both, inventory
+from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
 from anonlib.faces import align
-from anonlib.faces.apart import decode_apart
-from anonlib.faces.image import ImageProblem
-from anonlib.pipeline import tables
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.naming import Naming
-from anonlib.pipeline.places import RUN_NOTE, Places, Room, open_places, rendered_rows
-from anonlib.pipeline.secret import open_keyring, release_name
-from anonlib.pipeline.workspace import PURGED
-from anonlib.records import QUARANTINED, SOLID
+from anonlib.job import JobError
+from anonlib.media.codec import ImageProblem
+from anonlib.media.sandbox import decode_apart
 from anonlib.storage import NotFound, join_uri
-from anonlib.vocabulary import meaning_of
+from anonlib.workspace import tables
+from anonlib.workspace.layout import RUN_NOTE, Places, Room, open_places, rendered_rows
+from anonlib.workspace.naming import Naming
+from anonlib.workspace.purgeable import PURGED
+from anonlib.workspace.schemas import QUARANTINED, SOLID
+from anonlib.workspace.secrets import open_keyring, release_name
 
 SHEET = "sheet.jpg"
 ZOOM = 2.4

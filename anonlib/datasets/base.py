@@ -15,10 +15,10 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Literal, Self, cast
 
+from anonlib.codes import Problem
 from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image
 from anonlib.storage import OURS, Source, StorageOptions, expand, join_uri, open_storage
 from anonlib.storage.local import as_sentence
-from anonlib.vocabulary import Problem
 
 Format = Literal["webdataset", "parquet", "folder"]
 

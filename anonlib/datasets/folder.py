@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
 from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
 from anonlib.datasets.names import is_image, new_extension, printable, suffix_of, why_unsafe
 from anonlib.storage import REFUSED_LINK, Changed, Entry, LinkRefused, NotFound
-from anonlib.vocabulary import Problem, Reason
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16

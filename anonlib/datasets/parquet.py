@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from anonlib.codes import Problem, Reason
 from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, DatasetError, Sample, Shard, ShardWriter
 from anonlib.datasets.names import PARQUET_SUFFIXES, printable, shard_id, unique_key, without_suffix
 from anonlib.datasets.parquet_layout import NEW_IMAGE, Layout, layout_of
 from anonlib.datasets.parquet_pages import Expands, rows_at_once
 from anonlib.datasets.parquet_writer import NoOutput, ParquetShardWriter
 from anonlib.storage import Source
-from anonlib.vocabulary import Problem, Reason
 
 UNIT_BYTES = 1 << 30
 ROWS_AT_ONCE = 16

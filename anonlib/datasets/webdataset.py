@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
 from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
@@ -35,7 +36,6 @@ from anonlib.datasets.names import (
     without_suffix,
 )
 from anonlib.datasets.tar_stream import MAX_MEMBERS, open_tar
-from anonlib.vocabulary import Problem, Reason
 
 _GZIP_LEVEL = 6
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anonlib.models.answers import disagreement
 from anonlib.models.archives import FetchError, ModelCorrupt, by_hand, obtain, read_members, sha256
 from anonlib.models.catalog import MODELS, Model
 from anonlib.models.convert import to_onnx
+from anonlib.models.golden_outputs import disagreement
 from anonlib.models.runtime import load_engine
 from anonlib.storage.scratch import scratch
 

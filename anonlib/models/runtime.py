@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.models.catalog import Model
-from anonlib.models.together import Together
+from anonlib.models.microbatch import Together
 
 Precision = Literal["f32", "bf16"]
 Backend = Literal["auto", "openvino", "onnxruntime", "cuda", "torch"]

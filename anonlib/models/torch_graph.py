@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anonlib.models.graph import GraphError, Node, read_onnx
+from anonlib.models.convert.graph import GraphError, Node, read_onnx
 
 _Values = dict[str, Tensor]
 

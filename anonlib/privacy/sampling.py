@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.sphere import cosine_beyond, require_unit
-from anonlib.privacy.subjects import normalized
 
 Vectors = NDArray[np.float32]
 _ROUND = 32

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
 from anonlib.faces.mesh import five_points
-from anonlib.records import MESH_POINTS
 from anonlib.synthesis.canonical import vertices_of
-from anonlib.synthesis.render import Rendered, is_grey
+from anonlib.synthesis.compositor import Rendered, is_grey
+from anonlib.workspace.schemas import MESH_POINTS
 
 FEATHER = 3.0
 """Standard deviation in px of a crop of SIDE px by which the oval's edge is softened."""

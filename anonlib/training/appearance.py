@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.pipeline.surrogates import crop_and_mesh, happiness
-from anonlib.records import EXPRESSIONS
-from anonlib.synthesis.appearance import OPENINGS, Appearance
+from anonlib.stages.surrogates import crop_and_mesh, happiness
 from anonlib.synthesis.canonical import canonical_frame
+from anonlib.synthesis.expression import OPENINGS, Appearance
 from anonlib.synthesis.textures.average import Portrait, mirrored, portrait
+from anonlib.workspace.schemas import EXPRESSIONS
 
 _WIDTH = 0.10
 _LEAST = 12

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.pipeline.people import SAME_PERSON
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.clustering import normalized
+from anonlib.stages.people import SAME_PERSON
 from anonlib.synthesis.base import About
 from anonlib.synthesis.canonical import canonical_frame, shape_model
 from anonlib.synthesis.textures.average import Portrait, member_texture, mirrored
+from anonlib.synthesis.textures.face_space import SIDE, packed, region
 from anonlib.synthesis.textures.linear import NEUTRAL, Decoder, read, to_bytes
-from anonlib.synthesis.textures.space import SIDE, packed, region
 
 LEAST_FACES = 60
 """Fewer would be drawn from memory."""

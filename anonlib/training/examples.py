@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Shard
+from anonlib.execution.base import Outcome, in_chunks
 from anonlib.faces.detect import CenterFaceDetector
-from anonlib.faces.image import ImageProblem
-from anonlib.pipeline.engines import ModelBytes, load
-from anonlib.pipeline.outcome import Outcome, in_chunks
-from anonlib.pipeline.people import donor_faces_of
-from anonlib.pipeline.scan import Describer, main_face, read_image
-from anonlib.pipeline.surrogates import happiness
-from anonlib.records import MESH_POINTS
+from anonlib.media.codec import ImageProblem
+from anonlib.models.requirements import ModelBytes, load
+from anonlib.stages.people import donor_faces_of
+from anonlib.stages.scan import Describer, main_face, read_image
+from anonlib.stages.surrogates import happiness
 from anonlib.synthesis.textures.average import portrait
 from anonlib.training.decoder import Example, example
+from anonlib.workspace.schemas import MESH_POINTS
 
 UNREADABLE, NO_FACE = "cannot be read", "no face was found"
 

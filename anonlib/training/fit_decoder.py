@@ -9,9 +9,9 @@ from pathlib import Path
 
 from anonlib.config import ConfigError, no_job
 from anonlib.datasets import open_dataset
+from anonlib.execution.base import Outcome
 from anonlib.models.fetch import model_bytes
-from anonlib.pipeline.engines import scan_models
-from anonlib.pipeline.outcome import Outcome
+from anonlib.models.requirements import scan_models
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import About
 from anonlib.synthesis.textures.linear import Decoder

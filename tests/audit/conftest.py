@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from forgery import Forger
-from runs import Run
+
+from tests.support.forgery import Forger
+from tests.support.runs import Run
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import findings
-import photos
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,8 +15,9 @@ import pytest
 from anonlib.audit.croissant import CROISSANT, About, ReleaseFiles, describe, read_files
 from anonlib.config import JobConfig
 from anonlib.datasets.base import Format
-from anonlib.records import MANIFEST, RESTRICTED_COLUMNS
 from anonlib.storage import open_storage
+from anonlib.workspace.schemas import MANIFEST, RESTRICTED_COLUMNS
+from tests.support import findings, photos
 
 # rdflib and pandas warn of what mlcroissant asks of them, and mlcroissant leaves files to be closed by chance.
 pytestmark = pytest.mark.filterwarnings(

@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from forgery import CLASSES, MANIFEST, Forger
-from runs import Run
-
 from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software, without_numbers
 from anonlib.audit.findings import Counts
-from anonlib.pipeline.certify import CERTIFICATE
-from anonlib.pipeline.places import Places
-from anonlib.privacy.certificate import Certificate
+from anonlib.stages.certify import CERTIFICATE
 from anonlib.storage import open_storage
+from anonlib.verification.certificate import Certificate
+from anonlib.workspace.layout import Places
+from tests.support.forgery import CLASSES, MANIFEST, Forger
+from tests.support.runs import Run
 
 
 def certificate(root: Path) -> Certificate:

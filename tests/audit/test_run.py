@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from runs import SECRET, Run
 from typer.testing import CliRunner
 
 from anonlib.audit import run
-from anonlib.audit.attackers import learned
-from anonlib.audit.downstream import NAME as TASK
 from anonlib.audit.findings import ON_RECORDS, Report
 from anonlib.audit.gate import NAMING
-from anonlib.audit.statement import AUDIT_FILES, STATEMENT
-from anonlib.audit.verify import verify
+from anonlib.audit.trained import suite
+from anonlib.audit.utility.downstream import NAME as TASK
 from anonlib.cli import app
 from anonlib.config import JobConfig
-from anonlib.privacy.certificate import public_key
 from anonlib.storage import open_storage
+from anonlib.verification.audit_statement import AUDIT_FILES, STATEMENT
+from anonlib.verification.certificate import public_key
+from anonlib.verification.verify import verify
+from tests.support.runs import SECRET, Run
 
 CLI = CliRunner()
 
@@ -45,9 +45,9 @@ class Audit:
 def _quick() -> Iterator[None]:
     """The attackers are taught in their own tests."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(learned, "STEPS", 0)
-        patched.setattr(learned, "PAINTED", 1)
-        patched.setattr(learned, "BASELINES", ("solid",))
+        patched.setattr(suite, "STEPS", 0)
+        patched.setattr(suite, "PAINTED", 1)
+        patched.setattr(suite, "BASELINES", ("solid",))
         yield
 
 

@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import photos
 import pytest
 from PIL import Image
-from runs import Run, contents, job, run_job
 
 from anonlib.audit import sheet
 from anonlib.audit.sheet import Cell, arrange, draw, make_sheet
 from anonlib.config import JobConfig
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import open_places
+from anonlib.job import JobError
+from anonlib.workspace.layout import open_places
+from tests.support import photos
+from tests.support.runs import Run, contents, job, run_job
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from s3server import S3Server
 
 from anonlib.datasets import Dataset, DatasetError, open_dataset
 from anonlib.storage import Changed, StorageError, StorageOptions, open_storage
+from tests.support.s3server import S3Server
 
 
 def photo(seed: int) -> bytes:

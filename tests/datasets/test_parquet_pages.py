@@ -7,7 +7,6 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-import bombs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from anonlib.datasets import DatasetError, Sample, open_dataset, parquet
 from anonlib.datasets.parquet_pages import Expands, _page_header, _page_headers, rows_at_once
+from tests.support import bombs
 
 RNG = np.random.default_rng(5)
 TABLE = pa.table(

@@ -17,13 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import Cluster, Node, Submitted
-from faults.proxy import FaultProxy, fits
-from runs import Run, salted
-from s3server import S3Server
-
 from anonlib.config import JobConfig
 from anonlib.storage import OURS, open_storage
+from tests.faults.proxy import FaultProxy, fits
+from tests.support.cluster import Cluster, Node, Submitted
+from tests.support.runs import Run, salted
+from tests.support.s3server import S3Server
 
 PASSING = ("500", "503", "slow", "reset-before", "reset-after", "torn-body", "torn-upload")
 """Faults of S3 that a job sits out; `expired` ends the driver, and the next one has new credentials."""
@@ -33,7 +32,7 @@ KINDS = {
 }  # fmt: skip
 """Of forty faults, about how many are of a kind."""
 _PAUSE_S = 6.0
-DECODER = "anonlib.faces.apart"
+DECODER = "anonlib.media.sandbox"
 _LONGEST_S = 3600.0
 _KILLED = (None, -signal.SIGKILL, 128 + signal.SIGKILL)
 _BUCKETS = ("photos", "restricted", "release")

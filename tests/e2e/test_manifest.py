@@ -7,16 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import photos
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import Run, by_key, contents, every_byte, images, manifest, reasons, released, run_job, tables
 
-from anonlib.pipeline import render
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import json_bytes, open_places, rendered_rows
-from anonlib.records import MANIFEST, RELEASED_TABLES, RESTRICTED_COLUMNS
+from anonlib.job import Job
+from anonlib.stages import render
+from anonlib.workspace.layout import json_bytes, open_places, rendered_rows
+from anonlib.workspace.schemas import MANIFEST, RELEASED_TABLES, RESTRICTED_COLUMNS
+from tests.support import photos
+from tests.support.runs import Run, by_key, contents, every_byte, images, manifest, reasons, released, run_job, tables
 
 
 def columns(schema: pa.Schema | pa.DataType) -> set[str]:

@@ -9,26 +9,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import photos
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from forgery import check
-from runs import Run, every_byte, job, manifest, run_job, started
 
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import open_places
+from anonlib.codes import Reason, foreign_words
+from anonlib.job import Job
 from anonlib.storage import NotFound, open_storage
-from anonlib.vocabulary import Reason, foreign_words
+from anonlib.workspace.layout import open_places
+from tests.support import photos
+from tests.support.forgery import check
+from tests.support.runs import Run, every_byte, job, manifest, run_job, started
 
 _DRIVER = """
 import os, sys
 from pathlib import Path
 from anonlib.config import load_config
-from anonlib.console import guarded
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.unit_log import log_to_stdout
-from anonlib.progress import open_progress
+from anonlib.terminal import guarded
+from anonlib.job import Job
+from anonlib.execution.unit_log import log_to_stdout
+from anonlib.execution.progress import open_progress
 config = load_config(Path(sys.argv[1]))
 log_to_stdout()
 if config.ray.actors != 0:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 
-import oracle
 import pytest
+
+from tests.support import oracle
 
 
 @pytest.fixture(scope="module")

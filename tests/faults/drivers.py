@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from anonlib.config import JobConfig, load_config
-from anonlib.pipeline import lease
-from anonlib.pipeline.decisions import Decision, DecisionLog
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import RUN_NOTE, open_places
+from anonlib.job import Job
 from anonlib.storage import OURS, local
 from anonlib.storage.local import LocalStorage
 from anonlib.storage.s3 import S3Storage
+from anonlib.workspace import lease
+from anonlib.workspace.decisions import Decision, DecisionLog
+from anonlib.workspace.layout import RUN_NOTE, open_places
 
 WRITES = ("publish", "claim", "delete")
 END = "before the end"

@@ -14,11 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runs import contents, lasting, salted
-
 from anonlib.config import load_config
-from anonlib.pipeline.job import Job, JobError
+from anonlib.job import Job, JobError
 from anonlib.storage import StorageError
+from tests.support.runs import contents, lasting, salted
 
 ROOM = "4m"
 

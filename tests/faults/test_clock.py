@@ -9,11 +9,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from runs import Run, job, lasting
 
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.outcome import Outcome
-from anonlib.progress import open_progress
+from anonlib.execution.base import Outcome
+from anonlib.execution.progress import open_progress
+from anonlib.job import Job
+from tests.support.runs import Run, job, lasting
 
 HOUR_S = 3600.0
 

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import photos
 import pytest
-from forgery import check
-from runs import job
-from s3server import S3Server
 
-from anonlib.audit.verify import verify
 from anonlib.config import JobConfig
-from anonlib.pipeline import lease as lease_module
-from anonlib.pipeline.decisions import Decision, DecisionLog
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.places import open_places
+from anonlib.job import Job, JobError
 from anonlib.storage import StorageOptions, open_storage
-from faults.told import made, told
+from anonlib.verification.verify import verify
+from anonlib.workspace import lease as lease_module
+from anonlib.workspace.decisions import Decision, DecisionLog
+from anonlib.workspace.layout import open_places
+from tests.faults.told import made, told
+from tests.support import photos
+from tests.support.forgery import check
+from tests.support.runs import job
+from tests.support.s3server import S3Server
 
 WITHHELD = Decision(shard="00000", key="a", verdict="withhold")
 WRITES = ("data/00000.tar", "manifest/00000.parquet", "commits/00000.json")

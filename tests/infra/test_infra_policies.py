@@ -10,7 +10,17 @@ from string import Template
 from typing import Any
 
 import pytest
-from policies import (
+
+from anonlib.config import ConfigError, JobConfig, SecretConfig
+from anonlib.job import Job
+from anonlib.storage import AccessDenied, StorageOptions, open_storage
+from anonlib.verification.audit_statement import publish
+from anonlib.verification.verify import verify
+from anonlib.workspace.aws_secrets import Wanted, from_manager
+from anonlib.workspace.layout import open_places
+from anonlib.workspace.purge import purge
+from anonlib.workspace.secrets import open_keyring, signing_secret
+from tests.infra.policies import (
     ASIDE,
     CALLS,
     CERTIFIED,
@@ -30,18 +40,8 @@ from policies import (
     Cloud,
     named,
 )
-from runs import SECRET, Run, job
-from s3server import Credentials, S3Server, policy
-
-from anonlib.audit.statement import publish
-from anonlib.audit.verify import verify
-from anonlib.config import ConfigError, JobConfig, SecretConfig
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import open_places
-from anonlib.pipeline.purge import purge
-from anonlib.pipeline.secret import open_keyring, signing_secret
-from anonlib.pipeline.vault import Wanted, from_manager
-from anonlib.storage import AccessDenied, StorageOptions, open_storage
+from tests.support.runs import SECRET, Run, job
+from tests.support.s3server import Credentials, S3Server, policy
 
 WRITE = ("put", "upload")
 ALLOWED = {

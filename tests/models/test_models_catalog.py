@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,9 +60,3 @@ def test_a_set_or_a_model_is_found_by_name_and_nothing_else_is() -> None:
     assert names_of("centerface") == ("centerface",)
     with pytest.raises(ValueError, match=r"no model or set called 'retina'.*core.*centerface"):
         names_of("retina")
-
-
-def test_every_module_of_models_has_a_test() -> None:
-    here, source = Path(__file__).parent, Path(__file__).parents[2] / "anonlib" / "models"
-    tested = {"__init__", "card", *(p.stem.removeprefix("test_models_") for p in here.glob("test_*.py"))}
-    assert {p.stem for p in source.glob("*.py")} <= tested

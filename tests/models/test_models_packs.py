@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from packs import arcface, save, swapper
 
 from anonlib.models.packs import PackDetector, PackError, PackRecognizer, PackSwapper
 from anonlib.models.runtime import BackendMissing
+from tests.support.packs import arcface, save, swapper
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("insightface") is None, reason="insightface is not installed; it is an optional extra"

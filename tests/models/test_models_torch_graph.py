@@ -8,8 +8,8 @@ import torch
 from onnx import TensorProto, helper
 
 from anonlib.models.catalog import MODELS
+from anonlib.models.convert.graph import GraphError
 from anonlib.models.fetch import model_bytes
-from anonlib.models.graph import GraphError
 from anonlib.models.runtime import load_engine
 from anonlib.models.torch_graph import TorchGraph
 

@@ -10,15 +10,15 @@ import jupytext
 import nbformat
 import numpy as np
 import pytest
-from evidence import NAME, blurred, evidence, looking, units
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from runs import Run
 
 from anonlib.audit.attacks import figure, first_of_each, rank_one, rate
-from anonlib.audit.evidence import RELEASED, Evidence
+from anonlib.audit.evidence.evidence import RELEASED, Evidence
 from anonlib.audit.findings import Attack, Claim, Counts, Figure, Gate, GateLine, Missed, Report
-from anonlib.audit.utility import measures
+from anonlib.audit.utility.kept import measures
+from tests.support.evidence import NAME, blurred, evidence, looking, units
+from tests.support.runs import Run
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))

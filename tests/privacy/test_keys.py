@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray import cloudpickle
 
-from anonlib.privacy.certificate import public_key
 from anonlib.privacy.keys import Keyring, Purpose, is_random, stretched
+from anonlib.verification.certificate import public_key
 
 SECRET = b"0123456789abcdef" * 2
 text = st.text(max_size=12)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, draw_id, epsilon_of, identities
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.ledger import Budget, Entry, Spent, entry, refusal, spent, suspected
-from anonlib.privacy.subjects import normalized
 
 costs = st.sampled_from([0.0, 0.1, 0.5, 1.0, 7.0])
 rows = st.builds(

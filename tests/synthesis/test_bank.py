@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from decoders import Fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.records import MESH_POINTS
-from anonlib.synthesis.textures.bank import Bank
-from anonlib.synthesis.textures.space import FaceSpace, region
+from anonlib.synthesis.textures.face_bank import Bank
+from anonlib.synthesis.textures.face_space import FaceSpace, region
+from anonlib.workspace.schemas import MESH_POINTS
+from tests.support.decoders import Fit
 
 DIMENSION, FACES = 8, 60
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from decoders import TERMS, Fit, heads
 
 from anonlib.config import ConfigError
 from anonlib.faces import topology
@@ -17,17 +16,18 @@ from anonlib.models.catalog import MODELS
 from anonlib.models.torch_graph import TorchGraph
 from anonlib.synthesis.base import About, DecoderError
 from anonlib.synthesis.canonical import SIZE, canonical_frame
+from anonlib.synthesis.textures.ksame_net import LOOKS, MOODS, NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.synthesis.textures.network import LOOKS, MOODS, NetworkDecoder
 from anonlib.training.generator import faces as prepared
+from anonlib.training.generator.batches import NOBODY, looks_of, make_scenes
 from anonlib.training.generator.export import to_onnx
 from anonlib.training.generator.faces import VIEW, Faces, learned_vectors, load, prepare, tally
 from anonlib.training.generator.judges import Glance, cut
 from anonlib.training.generator.network import BASE, Generator, Linear
 from anonlib.training.generator.objective import Training
-from anonlib.training.generator.scenes import NOBODY, looks_of, make_scenes
 from anonlib.training.generator.trainer import export, train
 from anonlib.training.loop import CHECKPOINT, Settings
+from tests.support.decoders import TERMS, Fit, heads
 
 ABOUT = About("demo heads", TERMS, 0, True)
 PEOPLE = 48

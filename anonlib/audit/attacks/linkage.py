@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks.pairs import Pairs, auc, excess, pairs, rated
 from anonlib.audit.attacks.rates import figure
-from anonlib.audit.evidence import CLEAR, HIDDEN, RELEASED, Evidence
+from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED, Evidence
+from anonlib.audit.evidence.gather import Report, gather
+from anonlib.audit.evidence.observe import RECOGNIZERS
 from anonlib.audit.findings import Attack
-from anonlib.audit.gather import Report, gather
-from anonlib.audit.looks import RECOGNIZERS
 from anonlib.config import JobConfig
-from anonlib.pipeline.job import JobError
+from anonlib.job import JobError
 
 UNLINKABLE = 0.5
 

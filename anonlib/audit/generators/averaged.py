@@ -12,11 +12,11 @@ from anonlib.audit.generators.cast import Asked, Cast
 from anonlib.audit.generators.scanned import Photo
 from anonlib.audit.generators.sources import NOBODY, Painted, Targets, Wish, worn
 from anonlib.config import ConfigError
-from anonlib.pipeline.surrogates import crop_and_mesh, happiness
 from anonlib.privacy.classes import form_classes
-from anonlib.privacy.ksame import alike
+from anonlib.privacy.clustering import normalized
 from anonlib.privacy.microaggregation import group_means
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.surrogate_choice import alike
+from anonlib.stages.surrogates import crop_and_mesh, happiness
 from anonlib.synthesis.textures.average import Portrait, average, member_texture, portrait
 
 

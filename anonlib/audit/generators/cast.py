@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from anonlib.audit.generators.scanned import Photo, read_photos
 from anonlib.datasets import Dataset
 from anonlib.faces.mesh import MIN_PRESENCE
-from anonlib.pipeline.assignments import MAX_YAW
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.people import best_portraits, column, donor_faces_of, matrix, stratum_of
+from anonlib.job import JobError
+from anonlib.privacy.clustering import by_label, templates
 from anonlib.privacy.strata import Stratum
-from anonlib.privacy.subjects import by_label, templates
-from anonlib.records import EXPRESSIONS
+from anonlib.stages.assignments import MAX_YAW
+from anonlib.stages.people import best_portraits, column, donor_faces_of, matrix, stratum_of
+from anonlib.workspace.schemas import EXPRESSIONS
 
 COLUMNS = (
     "face_id", "key", "label", "embedding", "mesh", "box", "landmarks", "presence", "yaw", "pitch", "sharpness",

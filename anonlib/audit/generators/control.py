@@ -17,8 +17,8 @@ from anonlib.audit.generators.scanned import Photo
 from anonlib.audit.generators.sources import DecodedSource, Source, worn
 from anonlib.audit.sheet import square_view, write
 from anonlib.faces.mesh import mouth_opening
-from anonlib.records import EXPRESSIONS
-from anonlib.synthesis.textures.network import MOODS, MoodTexture, NetworkDecoder
+from anonlib.synthesis.textures.ksame_net import MOODS, MoodTexture, NetworkDecoder
+from anonlib.workspace.schemas import EXPRESSIONS
 
 AGES = (22.0, 38.0, 54.0, 70.0)
 ROWS_A_PAGE = 10

@@ -14,9 +14,9 @@ from anonlib.audit.generators.fidelity import Identity, Looks, Paintings, identi
 from anonlib.audit.generators.judges import REALISM, STANDING, Judges, joined
 from anonlib.audit.generators.scanned import Photo
 from anonlib.audit.generators.sources import NOBODY, Source
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
-from anonlib.pipeline.outcome import Outcome
-from anonlib.records import MESH_POINTS
+from anonlib.execution.base import Outcome
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.workspace.schemas import MESH_POINTS
 
 PAIRS = 150
 """Donors whose face is painted a second time, into another photo, if a source gives it the same identity there."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from anonlib.audit.attacks import Rate, Shares, rank_one, rate
 from anonlib.audit.generators.cast import Asked
 from anonlib.audit.generators.judges import REALISM, Seen
-from anonlib.audit.utility import expression_kept, mesh_error
-from anonlib.pipeline.people import stratum_of
+from anonlib.audit.utility.kept import expression_kept, mesh_error
+from anonlib.stages.people import stratum_of
 
 FRONTAL = 20.0
 

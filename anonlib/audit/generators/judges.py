@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.again import look_again
+from anonlib.audit.evidence.redetect import look_again
 from anonlib.audit.generators.scanned import Photo
 from anonlib.config import DetectorConfig
 from anonlib.faces.attributes import AttributeReader
@@ -21,9 +21,9 @@ from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.embed import Recognizer, model_input
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.models.runtime import load_engine
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.clustering import normalized
 
 STANDING = {
     "fr-feature": "held out",

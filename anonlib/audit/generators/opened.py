@@ -24,14 +24,14 @@ from anonlib.audit.generators.sources import (
     TextureDecoder,
 )
 from anonlib.config import ConfigError
-from anonlib.pipeline.decoding import SHIPPED, open_decoder
-from anonlib.synthesis import embedding
+from anonlib.methods.decoders import SHIPPED, open_decoder
+from anonlib.synthesis import feature_transfer
 from anonlib.synthesis.base import DecoderError, FaceDecoder
-from anonlib.synthesis.embedding import Embedding
+from anonlib.synthesis.feature_transfer import Embedding
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.textures.average import Texture
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder, shipped
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.synthesis.textures.network import NetworkDecoder, shipped
 
 AVERAGE = "average"
 EMBEDDING = "embedding"
@@ -118,7 +118,7 @@ def _open(spec: str, cast: Cast, k: int, ambiguous: bool) -> Source:
     if spec == AVERAGE:
         return AverageSource(cast, k)
     if spec == EMBEDDING:
-        return EmbeddingSource(cast, Embedding.from_bytes(embedding.shipped()))
+        return EmbeddingSource(cast, Embedding.from_bytes(feature_transfer.shipped()))
     if spec in REDACTIONS:
         return redaction(spec, cast)
     known = ", ".join((AVERAGE, *(f"{kind}:FILE" for kind in DECODED), SHIPPED, EMBEDDING, *REDACTIONS))

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from anonlib.config import no_job
 from anonlib.datasets import Dataset
-from anonlib.faces.image import ImageProblem
 from anonlib.faces.mesh import five_points
-from anonlib.pipeline import tables
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import INVENTORY_NOTE
-from anonlib.pipeline.scan import try_to_read
-from anonlib.records import MESH_POINTS
+from anonlib.job import JobError
+from anonlib.media.codec import ImageProblem
+from anonlib.stages.scan import try_to_read
 from anonlib.storage import NotFound, Storage
+from anonlib.workspace import tables
+from anonlib.workspace.layout import INVENTORY_NOTE
+from anonlib.workspace.schemas import MESH_POINTS
 
 VIEW_SIDES = 5.0
 """Side of the view, in longer sides of the face's box."""

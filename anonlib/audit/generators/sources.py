@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from anonlib.audit.generators.cast import Asked, Cast
 from anonlib.audit.generators.scanned import Photo
-from anonlib.pipeline.surrogates import happiness
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.clustering import normalized
+from anonlib.stages.surrogates import happiness
 from anonlib.synthesis.base import Wearable
 from anonlib.synthesis.canonical import pose_of, shape_model
-from anonlib.synthesis.embedding import Embedding
-from anonlib.synthesis.render import render
+from anonlib.synthesis.compositor import render
+from anonlib.synthesis.feature_transfer import Embedding
 
 CLEAR = "clear"
 NOBODY = -1

@@ -26,9 +26,9 @@ from anonlib.audit.generators.sources import worn
 from anonlib.config import ConfigError
 from anonlib.faces.mesh import mouth_opening
 from anonlib.models.runtime import BackendMissing
-from anonlib.pipeline.surrogates import happiness
+from anonlib.stages.surrogates import happiness
 from anonlib.synthesis.base import Wearable
-from anonlib.synthesis.textures.network import NetworkDecoder
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 
 THREADS = (1, 2)
 FACES = 40

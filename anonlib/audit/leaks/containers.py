@@ -11,7 +11,7 @@ import struct
 import zlib
 
 from anonlib.audit.leaks import jpeg
-from anonlib.audit.leaks.kinds import (
+from anonlib.audit.leaks.metadata_kinds import (
     C2PA,
     COMMENT,
     EXIF,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from anonlib.audit.leaks.kinds import (
+from anonlib.audit.leaks.metadata_kinds import (
     C2PA,
     COMMENT,
     PART,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.faces.image import Picture, decode, encode
+from anonlib.media.codec import Picture, decode, encode
 from anonlib.synthesis.canonical import vertices_of
 from anonlib.synthesis.redact import ellipse
 

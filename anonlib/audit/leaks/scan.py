@@ -22,29 +22,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.findings import LeakCheck
 from anonlib.audit.leaks import vectors
 from anonlib.audit.leaks.containers import carried, is_picture
-from anonlib.audit.leaks.haystack import WORD, Haystack, contains, spellings, tells, text_of, without
+from anonlib.audit.leaks.counts import Tally
+from anonlib.audit.leaks.index import WORD, Haystack, contains, spellings, tells, text_of, without
 from anonlib.audit.leaks.items import Footer, Item, items_of
-from anonlib.audit.leaks.kinds import KINDS, PART, PROFILE
+from anonlib.audit.leaks.metadata_kinds import KINDS, PART, PROFILE
 from anonlib.audit.leaks.pixels import changed_outside, face_core, left_of, may_change
-from anonlib.audit.leaks.tally import Tally
-from anonlib.audit.released import ReleasedImages
+from anonlib.codes import foreign_words
 from anonlib.config import SYNTHESIS_METHODS
 from anonlib.datasets import Sample, Shard, label
 from anonlib.datasets.base import format_of
 from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
-from anonlib.faces.image import ImageProblem, Picture, decode
-from anonlib.pipeline import tables
-from anonlib.pipeline.certify import CERTIFICATE, CERTIFIED
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.places import RUN_NOTE, Room, scan_room
-from anonlib.pipeline.scan import try_to_read
-from anonlib.records import MANIFEST, MESH_POINTS, QUARANTINED
-from anonlib.vocabulary import foreign_words
+from anonlib.execution.base import Outcome
+from anonlib.job import Job, JobError
+from anonlib.media.codec import ImageProblem, Picture, decode
+from anonlib.stages.certify import CERTIFICATE, CERTIFIED
+from anonlib.stages.scan import try_to_read
+from anonlib.workspace import tables
+from anonlib.workspace.layout import RUN_NOTE, Room, scan_room
+from anonlib.workspace.schemas import MANIFEST, MESH_POINTS, QUARANTINED
 
 NO_ROW, QUARANTINED_OUT, WHOLE = "image without a row", "quarantined image", "whole original"
 HASH, KEY, PERSON, NAMED_KEY = "hash of an original", "original key", "person's label", "person's label in a key"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from anonlib.audit.findings import Attack, Histogram, Report
 from anonlib.audit.report import claim_charts, forests, glossary
 from anonlib.audit.report.drawing import Drawing, drawn, percent_axis
+from anonlib.audit.report.formatting import listed, share
 from anonlib.audit.report.palette import use
-from anonlib.audit.report.words import listed, share
 
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1, 1, 1], [1, 4])
 _CURVES = ("released", "clear", "blur", "pixelate", "solid", "ink")

@@ -8,8 +8,8 @@ from typing import Any
 
 from anonlib.audit.findings import Report
 from anonlib.audit.report.drawing import Drawing, drawn
+from anonlib.audit.report.formatting import counted, epsilon, listed
 from anonlib.audit.report.palette import use
-from anonlib.audit.report.words import counted, epsilon, listed
 
 _WORDS = 320  # px that a reason may take
 # How far two unit vectors may be apart, in the units of privacy.dp.Cost.

@@ -8,14 +8,14 @@ from itertools import groupby
 
 from PIL import Image
 
-from anonlib.audit.released import ReleasedImages
+from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.report.page import Example
 from anonlib.audit.sheet import Pick, draw, square_view
 from anonlib.config import JobConfig
 from anonlib.datasets.base import Format
-from anonlib.faces.image import decode
-from anonlib.pipeline.places import open_places
-from anonlib.records import RELEASED
+from anonlib.media.codec import decode
+from anonlib.workspace.layout import open_places
+from anonlib.workspace.schemas import RELEASED
 
 _TILE = 176  # px
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from anonlib.audit.findings import Attack, Figure, Group, Report
 from anonlib.audit.report import glossary
 from anonlib.audit.report.drawing import Drawing, drawn, percent_axis
+from anonlib.audit.report.formatting import listed, said, share
 from anonlib.audit.report.palette import use
-from anonlib.audit.report.words import listed, said, share
 
 if TYPE_CHECKING:
     pass

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 
 from anonlib.audit.findings import Attack, Figure, Report
 from anonlib.audit.report import glossary
-from anonlib.audit.report.words import NBSP, NOT_MEASURED, counted, epsilon, listed, number, points, said, share, span
+from anonlib.audit.report.formatting import (
+    NBSP,
+    NOT_MEASURED,
+    counted,
+    epsilon,
+    listed,
+    number,
+    points,
+    said,
+    share,
+    span,
+)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from anonlib.audit.findings import Attack, Disclosure, Figure, Report
 from anonlib.audit.report import glossary
-from anonlib.audit.report.officer import by_size
-from anonlib.audit.report.words import (
+from anonlib.audit.report.formatting import (
     DASH,
     NOT_MEASURED,
     amount,
@@ -19,6 +18,7 @@ from anonlib.audit.report.words import (
     signed,
     signed_interval,
 )
+from anonlib.audit.report.summary import by_size
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.synthesis.appearance import dress
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, with_rings
+from anonlib.synthesis.expression import dress
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
 
 _RING_SPREADS = 2.5

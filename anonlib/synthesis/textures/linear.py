@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.subjects import normalized
-from anonlib.records import MESH_POINTS
+from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import About, DecoderError
 from anonlib.synthesis.textures.average import Texture
-from anonlib.synthesis.textures.bank import Bank
-from anonlib.synthesis.textures.space import FaceSpace, region
+from anonlib.synthesis.textures.face_bank import Bank
+from anonlib.synthesis.textures.face_space import FaceSpace, region
+from anonlib.workspace.schemas import MESH_POINTS
 
 VERSION = 1
 NEUTRAL = 0.0

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from anonlib.models.graph import Array, Graph, Value
-from anonlib.records import MESH_POINTS
+from anonlib.models.convert.graph import Array, Graph, Value
 from anonlib.synthesis.base import About
+from anonlib.synthesis.textures.ksame_net import ASKED, DETAIL, LOOKS, SHAPE, metadata
 from anonlib.synthesis.textures.linear import BOUND, Decoder
-from anonlib.synthesis.textures.network import ASKED, DETAIL, LOOKS, SHAPE, metadata
 from anonlib.training.generator.network import BASE, SLOPE, WIDTHS, Block, Generator, zone_of
-from anonlib.training.nobodies import nobodies
+from anonlib.training.synthetic_identities import nobodies
+from anonlib.workspace.schemas import MESH_POINTS
 
 _LARGE = 1024
 

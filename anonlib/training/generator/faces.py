@@ -30,14 +30,14 @@ from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
 from anonlib.models.card import Crop, Input
 from anonlib.models.fetch import model_bytes
+from anonlib.models.requirements import scan_models
 from anonlib.models.runtime import load_engine
-from anonlib.pipeline.engines import scan_models
-from anonlib.pipeline.surrogates import happiness
-from anonlib.records import MESH_POINTS
+from anonlib.stages.surrogates import happiness
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.textures.average import portrait
 from anonlib.training.decoder import Example, example
 from anonlib.training.examples import Gatherer, Report
+from anonlib.workspace.schemas import MESH_POINTS
 
 VIEW = Input((160, 160), Crop("points", 0.85, -0.03))
 """The aligned view: wide enough for the crop of each recognizer, and as fine as a face of 128 px."""

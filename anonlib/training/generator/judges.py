@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from anonlib.models.card import Input
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.models.torch_graph import TorchGraph
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
 from anonlib.training.generator.faces import SECOND_RECOGNIZER, VIEW
 
 _TURN, _ZOOM, _SHIFT = 0.05, 0.05, 0.025

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import canonical_frame
+from anonlib.synthesis.textures.face_space import unpacked
+from anonlib.synthesis.textures.ksame_net import LOOKS
 from anonlib.synthesis.textures.linear import BOUND, Decoder
-from anonlib.synthesis.textures.network import LOOKS
-from anonlib.synthesis.textures.space import unpacked
 
 BASE = 128
 """Side in px at which the linear face is kept."""

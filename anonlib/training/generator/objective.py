@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anonlib.faces import topology
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
-from anonlib.records import EXPRESSIONS
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.synthesis.canonical import canonical_frame
+from anonlib.synthesis.textures.face_space import SIDE as STORED
+from anonlib.synthesis.textures.face_space import region
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.synthesis.textures.space import SIDE as STORED
-from anonlib.synthesis.textures.space import region
+from anonlib.training.generator.batches import NOBODY, Scenes, looks_of, make_scenes
 from anonlib.training.generator.faces import SECOND_RECOGNIZER, Faces
 from anonlib.training.generator.judges import Glance, Judges, Opinion, painted
 from anonlib.training.generator.network import Critic, Generator, Linear, zone_of
-from anonlib.training.generator.scenes import NOBODY, Scenes, looks_of, make_scenes
 from anonlib.training.loop import Settings, autocast, grid_of
+from anonlib.workspace.schemas import EXPRESSIONS
 
 JUDGED = 200
 """Faces that are kept from training, to measure on; of few faces a fifth."""

@@ -13,15 +13,15 @@ import torch
 from anonlib.config import ConfigError
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import About
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.synthesis.textures.network import NetworkDecoder
 from anonlib.training.decoder import fit
+from anonlib.training.generator.batches import looks_of
 from anonlib.training.generator.card import card_of
 from anonlib.training.generator.export import to_onnx
 from anonlib.training.generator.faces import APART, load
 from anonlib.training.generator.network import Generator, Linear
 from anonlib.training.generator.objective import Training, Weights
-from anonlib.training.generator.scenes import looks_of
 from anonlib.training.loop import CHECKPOINT, NOTES, Record, Run, Settings, read_notes
 
 BASE = "linear.npz"

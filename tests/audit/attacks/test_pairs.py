@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence import blurred, units
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.audit.attacks import pairs as module
 from anonlib.audit.attacks.pairs import BINS, Pairs, auc, equal_error, excess, pairs, rated
+from tests.support.evidence import blurred, units
 
 
 def counts(values: list[int]) -> np.ndarray:

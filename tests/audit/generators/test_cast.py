@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from runs import Run
 
 from anonlib.audit.generators.cast import COLUMNS as CAST_COLUMNS
 from anonlib.audit.generators.cast import YAWS, Cast, assemble, usable
 from anonlib.audit.generators.scanned import VIEW_PX, scan_faces, scanned_dataset, view_of
 from anonlib.datasets import Dataset, open_dataset
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.people import MIN_PRESENCE, matrix
-from anonlib.records import EXPRESSIONS, MESH_POINTS
+from anonlib.job import JobError
+from anonlib.stages.people import MIN_PRESENCE, matrix
 from anonlib.storage import open_storage
+from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+from tests.support.runs import Run
 
 
 @pytest.fixture(scope="module")

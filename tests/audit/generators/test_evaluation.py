@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generators import OneFace, decoder_file, network_file, plain_skin
 from PIL import Image
-from runs import Run
 
 from anonlib.audit.generators.averaged import AverageSource
 from anonlib.audit.generators.cast import COLUMNS, Cast, assemble, usable
@@ -25,10 +23,12 @@ from anonlib.audit.generators.sources import NOBODY, ClearSource, CropSource, De
 from anonlib.audit.generators.speed import Work, speeds, timed
 from anonlib.config import ConfigError
 from anonlib.datasets import open_dataset
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
-from anonlib.pipeline.people import matrix
-from anonlib.records import EXPRESSIONS
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.stages.people import matrix
 from anonlib.storage import open_storage
+from anonlib.workspace.schemas import EXPRESSIONS
+from tests.support.generators import OneFace, decoder_file, network_file, plain_skin
+from tests.support.runs import Run
 
 SCRIPT = Path(__file__).parents[3] / "jobs" / "evaluate_generator.py"
 JUDGE = "fr-feature"

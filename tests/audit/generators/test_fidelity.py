@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence import units
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 
@@ -21,7 +20,8 @@ from anonlib.audit.generators.fidelity import (
     looks,
 )
 from anonlib.audit.generators.judges import REALISM, Seen
-from anonlib.records import MESH_POINTS
+from anonlib.workspace.schemas import MESH_POINTS
+from tests.support.evidence import units
 
 PEOPLE, PAIRS, SIZE = 40, 20, 16
 TARGET = np.arange(PEOPLE)

@@ -6,17 +6,16 @@ import re
 import sys
 from typing import Any
 
-import findings
 import pytest
 
 from anonlib.audit.findings import Attack, Figure, Gate, GateLine, LeakCheck, Model, Report
 from anonlib.audit.report import Example, write_html
-from anonlib.audit.report import officer as sentences
+from anonlib.audit.report import summary as sentences
+from anonlib.audit.report.formatting import NBSP
 from anonlib.audit.report.risks import risks
-from anonlib.audit.report.words import NBSP
-from anonlib.pipeline.job import JobError
-
-from .reading import Page
+from anonlib.job import JobError
+from tests.audit.report.reading import Page
+from tests.support import findings
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 HOSTILE = """</style><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;{{ 7 * 7 }}"""

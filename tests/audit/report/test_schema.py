@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-import findings
 import jsonschema
 import pytest
 
 from anonlib.audit.findings import Report
 from anonlib.audit.report import schema_bytes, schema_of_model, write_json
+from tests.support import findings
 
 
 def test_the_shipped_schema_is_the_model() -> None:

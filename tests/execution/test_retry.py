@@ -1,0 +1,73 @@
+"""What passes is waited out and no longer; what lies in the data is told from what lies around it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from anonlib.execution import retry
+from anonlib.execution.retry import is_of_the_place, patiently, said
+from anonlib.media.sandbox.process import NoDecoder
+from anonlib.storage import AccessDenied, Changed, LinkRefused, NotFound, StorageError, Unavailable
+
+OF_THE_DATA = (
+    NotFound("gone"),
+    Changed("changed"),
+    LinkRefused("a link"),
+    OSError("Corrupt snappy compressed data."),
+    ValueError("x"),
+    MemoryError(),
+)
+OF_THE_PLACE = (
+    StorageError("The disk is full."),
+    AccessDenied("denied"),
+    Unavailable("busy"),
+    NoDecoder("no decoder"),
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    OSError(errno.EIO, os.strerror(errno.EIO)),
+    OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+)
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    return pauses
+
+
+def test_patience_lasts_minutes_and_ends(waited: list[float]) -> None:
+    def never() -> None:
+        raise Unavailable("busy")
+
+    with pytest.raises(Unavailable):
+        patiently(never)
+    assert len(waited) == len(retry.PAUSES_S) and 60 < sum(waited) < 300
+    assert all(pause / 2 <= one <= pause for one, pause in zip(waited, retry.PAUSES_S, strict=True))
+    first = list(waited)
+    with pytest.raises(Unavailable):
+        patiently(never)
+    assert waited[len(first) :] != first, "workers do not come back in step"
+
+
+@pytest.mark.parametrize("error", [one for one in (*OF_THE_DATA, *OF_THE_PLACE) if not isinstance(one, Unavailable)])
+def test_what_does_not_pass_is_not_waited_for(error: Exception, waited: list[float]) -> None:
+    def fails() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        patiently(fails)
+    assert waited == []
+
+
+def test_what_lies_in_the_data_is_told_from_what_lies_around_it() -> None:
+    assert [is_of_the_place(one) for one in OF_THE_DATA] == [False] * len(OF_THE_DATA)
+    assert [is_of_the_place(one) for one in OF_THE_PLACE] == [True] * len(OF_THE_PLACE)
+
+
+def test_a_failure_of_the_machine_is_a_sentence_about_it() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
+    assert said(full) == "No space left on device on this machine"
+    assert said(NoDecoder("no decoder")) == "no decoder" and said(ValueError("Ada Quill")) == "ValueError"
