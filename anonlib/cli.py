@@ -54,7 +54,7 @@ def run(given: Given) -> None:
     with open_progress() as progress:
         job = Job(config, report=progress, ended=progress.ended)
         summary = job.run()
-    print_summary(config, summary, exceptions(job.places), job.spending)
+    print_summary(config, summary, exceptions(job.stores), job.spending)
     raise typer.Exit(summary.code)
 
 
@@ -72,7 +72,7 @@ def scan(given: Given) -> None:
     with open_progress() as progress:
         job = Job(config, report=progress, ended=progress.ended)
         job.scan()
-    print_status(status(job.places.workspace, None))
+    print_status(status(job.stores.workspace, None))
 
 
 @app.command()
@@ -89,7 +89,7 @@ def plan(given: Given) -> None:
     with open_progress() as progress:
         job = Job(config, report=progress, ended=progress.ended)
         job.make_plan()
-    print_status(status(job.places.workspace, None))
+    print_status(status(job.stores.workspace, None))
 
 
 @app.command()
@@ -105,9 +105,9 @@ def render(given: Given) -> None:
 
     with open_progress() as progress:
         job = Job(config, report=progress, ended=progress.ended)
-        require_plan(job.places, job.plan_key)
+        require_plan(job.stores, job.plan_key)
         summary = job.render()
-    print_summary(config, summary, exceptions(job.places), job.spending)
+    print_summary(config, summary, exceptions(job.stores), job.spending)
     raise typer.Exit(summary.code)
 
 

@@ -20,43 +20,43 @@ from anonlib import __version__
 from anonlib.codes import Reason
 from anonlib.config import METHOD_FILES, SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Dataset, Shard, open_dataset
-from anonlib.execution.base import Outcome
-from anonlib.execution.cost import Spending
+from anonlib.execution.base import UnitResult
+from anonlib.execution.cost import CostLog
 from anonlib.execution.ray import Runner, open_runner
-from anonlib.execution.retry import patiently
+from anonlib.execution.retry import with_retries
 from anonlib.execution.rounds import DIED, ROUNDS, Report, Round, Rounds, Unit
-from anonlib.execution.unit_log import Work
+from anonlib.execution.unit_log import UnitRecord
 from anonlib.execution.worker import MakeStage
 from anonlib.methods.decoders import DECODER, read_decoder, terms_of
-from anonlib.methods.feature_transfer import MethodFile, read_lent
+from anonlib.methods.feature_transfer import MethodFile, read_source_identity
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.models.requirements import check_licences, check_precision, render_models, scan_models
 from anonlib.privacy.keys import Purpose
 from anonlib.stages.certify import certify
 from anonlib.stages.plan import Plan, PlanStage
-from anonlib.stages.quarantine import give_up, lose, lost_in
+from anonlib.stages.quarantine import lose, lost_in, quarantine_shard
 from anonlib.stages.render import RenderStage
 from anonlib.stages.render_state import METHOD_VERSION
-from anonlib.stages.rerender import check_against_markers, settle, withdraw
-from anonlib.stages.review_decisions import Standing
+from anonlib.stages.rerender import check_against_markers, finish_invalidation, invalidate_shards
+from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.stages.scan import ScanStage
 from anonlib.stages.surrogates import SurrogateStage
 from anonlib.storage import StorageError
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
-from anonlib.verification.certificate import Untrue
+from anonlib.verification.certificate import VerificationError
 from anonlib.workspace import tables
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.layout import (
     INVENTORY,
     INVENTORY_NOTE,
     RUN_NOTE,
-    Places,
+    JobStores,
     json_bytes,
-    open_places,
-    plan_room,
-    release_room,
-    scan_room,
+    open_stores,
+    plan_store,
+    release_store,
+    scan_store,
     sha256,
     storage_options,
 )
@@ -107,12 +107,12 @@ class Job:
         check_precision(config)
         decoder = read_decoder(config)
         self.files = {} if decoder is None else {DECODER: MethodFile(decoder, terms_of(decoder))}
-        self.files |= read_lent(config)
+        self.files |= read_source_identity(config)
         self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
-        self.places: Places = open_places(config)
-        if self.places.workspace.exists(PURGED):
+        self.stores: JobStores = open_stores(config)
+        if self.stores.workspace.exists(PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
-        self.lease = Lease(self.places.workspace)
+        self.lease = Lease(self.stores.workspace)
         source = config.input
         self.dataset: Dataset = open_dataset(
             source.uri,
@@ -122,10 +122,10 @@ class Job:
             key_field=source.key_field,
         )
         self.shards, self._inventory_digest = self._inventory()
-        self._for_workers, self.keyring = open_pinned(config, self.places, make=True)
+        self._for_workers, self.keyring = open_pinned(config, self.stores, make=True)
         self.naming = Naming(self.keyring, config.rekey)
         self.runner = runner or open_runner(config.ray)
-        self.spending = Spending(config.ray, self.places.workspace)
+        self.spending = CostLog(config.ray, self.stores.workspace)
 
     @_leased
     def run(self) -> Summary:
@@ -142,26 +142,26 @@ class Job:
         """
         key = self.scan_key
         models = {name: model_bytes(name) for name in scan_models(self.config)}
-        make = partial(ScanStage, self.config, self.dataset, self.places, key, models)
-        room = scan_room(self.places, key)
-        failed = self._rounds("scan", key, make, self.shards, room.done, _shard_id)
+        make = partial(ScanStage, self.config, self.dataset, self.stores, key, models)
+        store = scan_store(self.stores, key)
+        failed = self._rounds("scan", key, make, self.shards, store.done, _shard_id)
         if len(failed) == len(self.shards) and DIED in failed.values():
             raise JobError(_first("scanning", failed))
         for shard in self.shards:
             if shard.shard_id in failed:
-                lose(shard, failed[shard.shard_id], room)
+                lose(shard, failed[shard.shard_id], store)
 
     @_leased
     def make_plan(self) -> Plan:
         """Subjects, classes, assignments and surrogates; needs a finished scan."""
-        missing = {shard.shard_id for shard in self.shards} - scan_room(self.places, self.scan_key).done()
+        missing = {shard.shard_id for shard in self.shards} - scan_store(self.stores, self.scan_key).done()
         if missing:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
-        patiently(lambda: bind(self.config, self.places, self.keyring))
-        where = (self.places, self.scan_key, self.plan_key, self._travelling)
-        began, planned = time.monotonic(), plan_room(self.places, self.plan_key).committed("plan") is not None
-        stage = PlanStage(self.config, self.places, self.keyring, *where[1:])
-        plan = patiently(lambda: stage.run(self.shards))
+        with_retries(lambda: bind(self.config, self.stores, self.keyring))
+        where = (self.stores, self.scan_key, self.plan_key, self._travelling)
+        began, planned = time.monotonic(), plan_store(self.stores, self.plan_key).committed("plan") is not None
+        stage = PlanStage(self.config, self.stores, self.keyring, *where[1:])
+        plan = with_retries(lambda: stage.run(self.shards))
         if not planned:
             seconds = time.monotonic() - began
             self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
@@ -180,41 +180,45 @@ class Job:
         plan = plan or self.make_plan()
         run_key = self._run_key(plan)
         note = json_bytes(self._run_note(run_key))
-        if not self.places.release.claim(RUN_NOTE, note) and self.places.release.read(RUN_NOTE) != note:
+        if not self.stores.release.claim(RUN_NOTE, note) and self.stores.release.read(RUN_NOTE) != note:
             raise JobError(
                 f"the output {self.config.output.uri} holds a release of another job (its {RUN_NOTE} differs); "
                 "give this one another output"
             )
-        signing = signing_secret(self.config, self.places, self.keyring)
-        log = DecisionLog(self.places.workspace, run_key)
-        standing = Standing.of_log(log)
-        again = patiently(lambda: withdraw(self.places, self.shards, self.scan_key, standing, self.naming, self.lease))
+        signing = signing_secret(self.config, self.stores, self.keyring)
+        log = DecisionLog(self.stores.workspace, run_key)
+        active = ActiveDecisions.of_log(log)
+        again = with_retries(
+            lambda: invalidate_shards(self.stores, self.shards, self.scan_key, active, self.naming, self.lease)
+        )
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         check = self.keyring.check()
-        make = partial(_make_render, self._for_workers, self.dataset, self.places, keys, models, standing, check)
-        lost = lost_in(scan_room(self.places, self.scan_key))
+        make = partial(_make_render, self._for_workers, self.dataset, self.stores, keys, models, active, check)
+        lost = lost_in(scan_store(self.stores, self.scan_key))
         scanned = [shard for shard in self.shards if shard.shard_id not in lost]
         failed = self._rounds("render", run_key, make, scanned, self._rendered, _shard_id)
         failed |= dict.fromkeys(lost - self._rendered(), Reason.SHARD_UNSCANNED.meaning)
         for shard in self.shards:
             if shard.shard_id in failed:
-                self._quarantine(shard, run_key, failed[shard.shard_id], standing)
-        patiently(lambda: settle(self.places, self.shards, self.naming))
+                self._quarantine(shard, run_key, failed[shard.shard_id], active)
+        with_retries(lambda: finish_invalidation(self.stores, self.shards, self.naming))
         try:
             # The decisions as they are now: this run may have slept while a reviewer decided.
-            patiently(lambda: check_against_markers(self.places, self.shards, Standing.of_log(log), self.naming, again))
-        except Untrue as error:
+            with_retries(
+                lambda: check_against_markers(self.stores, self.shards, ActiveDecisions.of_log(log), self.naming, again)
+            )
+        except VerificationError as error:
             raise JobError(f"the release must not leave: {error}") from None
         try:
-            patiently(lambda: certify(self.config, self.places, self.keyring, signing, plan.key, plan.blocks))
-        except Untrue as error:
+            with_retries(lambda: certify(self.config, self.stores, self.keyring, signing, plan.key, plan.blocks))
+        except VerificationError as error:
             raise JobError(f"the release gets no certificate, and must not leave: {error}") from None
         return self.summary()
 
     def summary(self) -> Summary:
         """Counts from the release's markers."""
-        markers = release_room(self.places).markers(self.naming.shards(self.shards))
+        markers = release_store(self.stores).markers(self.naming.shards(self.shards))
         return Summary.of(len(self.shards), markers)
 
     @property
@@ -230,8 +234,8 @@ class Job:
         return _key("plan", self.scan_key, self.config.digest("method"), check, *files, __version__)
 
     def _run_key(self, plan: Plan) -> str:
-        room = plan_room(self.places, plan.key)
-        surrogates = room.markers(f"surrogates/{block}" for block in plan.blocks)
+        store = plan_store(self.stores, plan.key)
+        surrogates = store.markers(f"surrogates/{block}" for block in plan.blocks)
         parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
         drawn = [plan.digest, self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
@@ -261,7 +265,7 @@ class Job:
         rows = [asdict(shard) | {"files": list(shard.files)} for shard in shards]
         data = tables.to_bytes(rows, INVENTORY_SCHEMA)
         digest = sha256(data)
-        workspace = self.places.workspace
+        workspace = self.stores.workspace
         note = json_bytes({"inventory": digest, "shards": len(shards), "input": self.config.input.uri})
         # Asked first, so that a role which may only read the workspace can render from it.
         there = workspace.exists(INVENTORY_NOTE) or not workspace.claim(INVENTORY_NOTE, note)
@@ -285,7 +289,7 @@ class Job:
     ) -> dict[str, str]:
         """Run what has no marker, up to three times; returns the units still without one and why."""
 
-        def report(stage: str, outcome: Outcome, wanted: int) -> None:
+        def report(stage: str, outcome: UnitResult, wanted: int) -> None:
             self.report(stage, outcome, wanted)
             if outcome.details is not None:
                 self._keep_details(stage, outcome)
@@ -301,27 +305,27 @@ class Job:
 
         return Rounds(self.runner, report, ended).run(self._work(name, key), make, units, done, id_of)
 
-    def _work(self, stage: str, key: str) -> Work:
-        return Work(stage, key, round=1, method=self.config.method.name)
+    def _work(self, stage: str, key: str) -> UnitRecord:
+        return UnitRecord(stage, key, round=1, method=self.config.method.name)
 
     def _blocks_done(self) -> set[str]:
-        return {unit.removeprefix("surrogates/") for unit in plan_room(self.places, self.plan_key).done()}
+        return {unit.removeprefix("surrogates/") for unit in plan_store(self.stores, self.plan_key).done()}
 
     def _rendered(self) -> set[str]:
-        done = release_room(self.places).done()
+        done = release_store(self.stores).done()
         return {shard for name, shard in self.naming.shards(self.shards).items() if name in done}
 
-    def _keep_details(self, stage: str, outcome: Outcome) -> None:
+    def _keep_details(self, stage: str, outcome: UnitResult) -> None:
         """What went wrong in full, into the workspace, since no log may hold it."""
         path = f"failures/{stage}/{outcome.unit}.txt"
         try:
-            self.places.workspace.publish(path, (outcome.details or "").encode(errors="backslashreplace"))
+            self.stores.workspace.publish(path, (outcome.details or "").encode(errors="backslashreplace"))
         except StorageError as error:
             logging.getLogger(__name__).warning("%s is not kept: %s", path, error)
 
-    def _quarantine(self, shard: Shard, run_key: str, why: str, standing: Standing) -> None:
-        scanned = scan_room(self.places, self.scan_key)
-        lost = give_up(shard, why, self.places, scanned, run_key, self.naming, standing)
+    def _quarantine(self, shard: Shard, run_key: str, why: str, active: ActiveDecisions) -> None:
+        scanned = scan_store(self.stores, self.scan_key)
+        lost = quarantine_shard(shard, why, self.stores, scanned, run_key, self.naming, active)
         if lost is not None:
             self.runner.meter.count(self._work("render", run_key), lost, lost=True)
 
@@ -329,14 +333,14 @@ class Job:
 def _make_render(
     config: JobConfig,
     dataset: Dataset,
-    places: Places,
+    stores: JobStores,
     keys: dict[str, str],
     models: dict[str, bytes],
-    standing: Standing,
+    active: ActiveDecisions,
     check: str,
 ) -> RenderStage:
     """Made in the worker, which reads the secret itself and refuses another than the driver's."""
-    return RenderStage(config, dataset, places, open_in_worker(config, places, check), keys, models, standing)
+    return RenderStage(config, dataset, stores, open_in_worker(config, stores, check), keys, models, active)
 
 
 def _shard_id(shard: Shard) -> str:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from anonlib.audit.findings import Disclosure, GateLine
     from anonlib.audit.run import Audited
     from anonlib.config import JobConfig
-    from anonlib.doctor import Finding
-    from anonlib.execution.cost import Spending
+    from anonlib.doctor import CheckResult
+    from anonlib.execution.cost import CostLog
     from anonlib.verification.verify import Verified
     from anonlib.workspace.purge import Purged
-    from anonlib.workspace.status import Reason, Status
+    from anonlib.workspace.status import ReasonCount, Status
     from anonlib.workspace.summary import Summary
 
 STOPPED = 1
@@ -37,7 +37,7 @@ def guarded() -> Iterator[None]:
     from anonlib.models.archives import FetchError, ModelCorrupt
     from anonlib.models.runtime import BackendMissing, DeviceLost
     from anonlib.storage import StorageError
-    from anonlib.verification.certificate import Untrue
+    from anonlib.verification.certificate import VerificationError
 
     try:
         yield
@@ -45,7 +45,7 @@ def guarded() -> Iterator[None]:
         _stop(str(error))
     except DeviceLost as error:
         _stop(f"{error} What is finished is kept, and the same command continues.")
-    except Untrue as error:
+    except VerificationError as error:
         _stop(f"not as it says: {error}")
     except OSError as error:
         # ModelMissing and a cluster that does not answer among them.
@@ -60,7 +60,7 @@ def _stop(sentence: str) -> None:
     raise SystemExit(STOPPED) from None
 
 
-def print_summary(config: JobConfig, summary: Summary, reasons: Counter[Reason], spending: Spending) -> None:
+def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCount], spending: CostLog) -> None:
     """Counts, why anything is missing or redacted, where everything lies, and what the job has spent so far."""
     from anonlib.execution.cost import rows_of
 
@@ -99,7 +99,7 @@ def print_status(status: Status) -> None:
             people = f"{plan.subjects} people{classes}, " if plan.subjects else ""
             print_rows([("planned", f"{people}{plan.redacted} faces redacted by plan{surrogates}")])
             if plan.disagreements:
-                where = f"plan/{plan.room}/labels.txt in the workspace"
+                where = f"plan/{plan.store}/labels.txt in the workspace"
                 print_rows([("labels", f"{plan.disagreements} do not fit their faces: {where}")])
     if status.spent is not None:
         print_rows(rows_of(status.spent))
@@ -178,7 +178,7 @@ def print_purged(config: JobConfig, record: Purged) -> None:
         print(f"anonlib: not everything is gone. {record.remains}", file=sys.stderr)
 
 
-def print_findings(findings: Iterable[Finding]) -> int:
+def print_findings(findings: Iterable[CheckResult]) -> int:
     """One line each as they come, with what to do below; returns how many are problems."""
     problems = 0
     for one in findings:
@@ -196,7 +196,7 @@ def _faces(config: JobConfig, faces: int, fallbacks: int) -> str:
     return f"{said}; {fallbacks:,} of them by a fallback" if fallbacks else said
 
 
-def _exceptions(reasons: Counter[Reason]) -> list[tuple[str, str]]:
+def _exceptions(reasons: Counter[ReasonCount]) -> list[tuple[str, str]]:
     """The commonest reasons first, each with what it was the reason for."""
     rows = [("", f"{count:,} {reason.kind}: {reason.why}") for reason, count in reasons.most_common(_TOP_REASONS)]
     more = len(reasons) - _TOP_REASONS

@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         with open_progress() as progress:
             job = Job(job_config, report=progress, ended=progress.ended)
             summary = job.run()
-        print_summary(job_config, summary, exceptions(job.places), job.spending)
+        print_summary(job_config, summary, exceptions(job.stores), job.spending)
     return summary.code
 
 

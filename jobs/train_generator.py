@@ -68,12 +68,12 @@ def ksame_net(
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Train ksame-net, or go on with it."""
-    from anonlib.synthesis.base import About
+    from anonlib.synthesis.base import DecoderNotes
     from anonlib.training.generator.trainer import train
     from anonlib.training.loop import Settings
 
     settings = Settings(60 * minutes, rate, device=device, bf16=not full, compiled=compiled, threads=threads, seed=seed)
-    record = train(faces, run, settings, About(about, terms, 0, commercial), size, grown_from, batch, workers)
+    record = train(faces, run, settings, DecoderNotes(about, terms, 0, commercial), size, grown_from, batch, workers)
     print_rows(
         [
             ("steps", f"{record.steps:,} in {record.seconds / 60:.0f} minutes on {record.machine}"),
@@ -111,12 +111,12 @@ def embedding(
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Train the network of the method embedding, or go on with it."""
-    from anonlib.synthesis.base import About
+    from anonlib.synthesis.base import DecoderNotes
     from anonlib.training.feature_transfer.trainer import train
     from anonlib.training.loop import Settings
 
     settings = Settings(60 * minutes, rate, device=device, bf16=not full, threads=threads, seed=seed)
-    record = train(faces, run, settings, About(about, terms, 0, commercial), batch)
+    record = train(faces, run, settings, DecoderNotes(about, terms, 0, commercial), batch)
     print_rows(
         [
             ("steps", f"{record.steps:,} in {record.seconds / 60:.0f} minutes on {record.machine}"),

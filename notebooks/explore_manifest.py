@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from anonlib.storage import open_storage
-from anonlib.verification.certificate import Untrue
+from anonlib.verification.certificate import VerificationError
 from anonlib.verification.verify import in_words, unproved, verify
 from anonlib.workspace.schemas import MANIFEST
 
@@ -46,7 +46,7 @@ release = Path(os.environ.get("ANONLIB_RELEASE", "../demo/release"))
 # %%
 try:
     verified = verify(open_storage(str(release)), os.environ.get("ANONLIB_KEY"))
-except Untrue as problem:
+except VerificationError as problem:
     raise SystemExit(f"Do not use this release: {problem}") from None
 print(in_words(verified.certificate.claim))
 for sentence in unproved(verified):

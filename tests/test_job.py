@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.execution.ray import SerialRunner
-from anonlib.execution.unit_log import Work
-from anonlib.execution.worker import attempt
+from anonlib.execution.unit_log import UnitRecord
+from anonlib.execution.worker import run_unit
 from anonlib.job import ROUNDS, Job, JobError, Summary
 from anonlib.stages.scan import ScanStage
 from anonlib.storage import Changed, StorageError, open_storage
@@ -37,7 +37,7 @@ class Flaky(SerialRunner):
     def __init__(self, lost: int) -> None:
         self.lost, self.rounds = lost, 0
 
-    def run(self, make: Any, units: Sequence[Any], work: Work) -> Iterator[Outcome]:
+    def run(self, make: Any, units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
         self.rounds += 1
         if self.rounds > self.lost:
             yield from super().run(make, units, work)
@@ -66,12 +66,12 @@ class Scanless(SerialRunner):
     def __init__(self, shard: str, why: Exception | None) -> None:
         self.shard, self.why, self.asked = shard, why, 0
 
-    def run(self, make: Any, units: Sequence[Any], work: Work) -> Iterator[Outcome]:
+    def run(self, make: Any, units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
         scans = make.func is ScanStage
         self.asked += sum(unit.shard_id == self.shard for unit in units)
         yield from super().run(make, [unit for unit in units if not scans or unit.shard_id != self.shard], work)
         if scans and self.why is not None and any(unit.shard_id == self.shard for unit in units):
-            yield attempt(Failing(self), next(unit for unit in units if unit.shard_id == self.shard))
+            yield run_unit(Failing(self), next(unit for unit in units if unit.shard_id == self.shard))
 
 
 @pytest.mark.parametrize("why", [Changed("Ada_Quill/sea.tar has changed."), RecursionError("deep"), None])
@@ -108,7 +108,7 @@ class Renderless(SerialRunner):
     def __init__(self, why: Exception) -> None:
         self.why, self.asked = why, 0
 
-    def run(self, make: Any, units: Sequence[Any], work: Work) -> Iterator[Outcome]:
+    def run(self, make: Any, units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
         yield from super().run(make if make.func is ScanStage else lambda: Failing(self), units, work)
 
 
@@ -116,7 +116,7 @@ class Failing:
     def __init__(self, runner: Renderless | Scanless) -> None:
         self.runner = runner
 
-    def run(self, unit: Any) -> Outcome:
+    def run(self, unit: Any) -> UnitResult:
         self.runner.asked += 1
         assert self.runner.why is not None
         raise self.runner.why

@@ -23,7 +23,7 @@ from anonlib.audit.attacks import rate
 from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.findings import Figure, Missed
 from anonlib.audit.review_sample import CONFIDENCE, clopper_pearson
-from anonlib.execution.base import Outcome, in_chunks
+from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.job import Job, JobError
 from anonlib.media.codec import ImageProblem, decode
@@ -31,7 +31,7 @@ from anonlib.models.fetch import model_bytes
 from anonlib.models.requirements import load
 from anonlib.synthesis.redact import GROW
 from anonlib.workspace import tables
-from anonlib.workspace.layout import Room
+from anonlib.workspace.layout import StageStore
 from anonlib.workspace.schemas import QUARANTINED
 
 SECOND_BY = "the same detector (centerface) at twice the scale"
@@ -43,11 +43,11 @@ LEAST_SIDE = 12.0
 _COVERED = 0.3
 """Share of a candidate's box inside what the job painted, from which it is nothing new."""
 
-Report = Callable[[str, Outcome, int], None]
+Report = Callable[[str, UnitResult, int], None]
 
 
 @dataclass(frozen=True)
-class Overlooked:
+class MissedFace:
     """A face that the job had not found, in a photo of the release: its `box` (4,) px and the detector's `score`."""
 
     shard: str
@@ -57,11 +57,11 @@ class Overlooked:
 
 
 @dataclass(frozen=True)
-class SecondLook:
+class SecondDetector:
     """`images` (n,) 1 where a released image has an overlooked face, else 0; and those `faces`."""
 
     images: NDArray[np.float64]
-    faces: tuple[Overlooked, ...]
+    faces: tuple[MissedFace, ...]
 
     def missed(self, sampled: int = 0, wrong: int = 0, confidence: float = CONFIDENCE, *, seed: int = 0) -> Missed:
         """The finding, with what a person judged: `wrong` of `sampled` images."""
@@ -90,7 +90,7 @@ class _Image:
     boxes: NDArray[np.float32]
 
 
-def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None) -> SecondLook:
+def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None) -> SecondDetector:
     """Look at every image of a finished release; raises JobError if one is missing or cannot be read."""
     cv2.setNumThreads(1)
     config = job.config
@@ -99,24 +99,24 @@ def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None)
     detector = CenterFaceDetector(engine, side=side, score=config.detector.score)
     released = ReleasedImages(config, job.dataset.format)
     seen: list[float] = []
-    found: list[Overlooked] = []
+    found: list[MissedFace] = []
     for shard in job.shards:
         began, before = time.monotonic(), len(seen)
         for chunk in in_chunks(_images(job, released, shard.shard_id, side), config.limits.chunk):
             faces = overlooked(chunk, detector)
             found += [face for some in faces for face in some]
             seen += [float(bool(some)) for some in faces]
-        outcome = Outcome(shard.shard_id, images=len(seen) - before, seconds=time.monotonic() - began)
+        outcome = UnitResult(shard.shard_id, images=len(seen) - before, seconds=time.monotonic() - began)
         report("second look", outcome, len(job.shards))
-    return SecondLook(np.array(seen, np.float64), tuple(found))
+    return SecondDetector(np.array(seen, np.float64), tuple(found))
 
 
-def overlooked(images: Sequence[_Image], detector: CenterFaceDetector) -> list[list[Overlooked]]:
+def overlooked(images: Sequence[_Image], detector: CenterFaceDetector) -> list[list[MissedFace]]:
     """For each image the faces that none of the job's boxes covers."""
     looked = zip(images, detector.detect([image.rgb for image in images]), strict=True)
     return [
         [
-            Overlooked(image.shard, image.key, (float(x0), float(y0), float(x1), float(y1)), float(score))
+            MissedFace(image.shard, image.key, (float(x0), float(y0), float(x1), float(y1)), float(score))
             for (x0, y0, x1, y1), score in _fresh(faces, image)
         ]
         for image, faces in looked
@@ -145,8 +145,8 @@ def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray
 
 def _images(job: Job, released: ReleasedImages, shard: str, side: int) -> Iterator[_Image]:
     """The shard's images with an output, enlarged up to `side`."""
-    release = job.places.release
-    data = release.read(Room(release, "").path("manifest", f"{job.naming.shard(shard)}.parquet"))
+    release = job.stores.release
+    data = release.read(StageStore(release, "").path("manifest", f"{job.naming.shard(shard)}.parquet"))
     rows: list[Mapping[str, Any]] = tables.from_bytes(data).to_pylist()
     for row in rows:
         if row["status"] == QUARANTINED:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.storage import Storage
 from anonlib.workspace import tables
-from anonlib.workspace.layout import Room
+from anonlib.workspace.layout import StageStore
 from anonlib.workspace.schemas import QUARANTINED
 
 CONFIDENCE = 0.95
@@ -23,7 +23,7 @@ _COLUMNS = ("key", "status", "path", "output_sha256")
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ReviewSample:
     """An image that has an output: row `row` of its shard's manifest, as that row names it."""
 
     shard: str
@@ -34,17 +34,17 @@ class Drawn:
     output_sha256: str
 
 
-def candidates(release: Storage, shards: Iterable[str]) -> Iterator[Drawn]:
+def candidates(release: Storage, shards: Iterable[str]) -> Iterator[ReviewSample]:
     """Every image of a release that has an output (`released` and `no_face`), a shard at a time."""
-    room = Room(release, "")
+    store = StageStore(release, "")
     for shard in shards:
-        table = tables.from_bytes(release.read(room.path("manifest", f"{shard}.parquet")), _COLUMNS)
+        table = tables.from_bytes(release.read(store.path("manifest", f"{shard}.parquet")), _COLUMNS)
         for row, image in enumerate(table.to_pylist()):
             if image["status"] != QUARANTINED:
-                yield Drawn(shard, row, **image)
+                yield ReviewSample(shard, row, **image)
 
 
-def draw_sample(images: Iterable[Drawn], n: int, keyring: Keyring) -> list[Drawn]:
+def draw_sample(images: Iterable[ReviewSample], n: int, keyring: Keyring) -> list[ReviewSample]:
     """`n` of the images, or all if there are fewer, without replacement and in the order of their lots."""
     return heapq.nsmallest(n, images, key=lambda one: keyring.digest(Purpose.SAMPLE, one.shard, one.key))
 

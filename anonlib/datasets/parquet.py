@@ -20,7 +20,7 @@ from anonlib.datasets.names import PARQUET_SUFFIXES, printable, shard_id, unique
 from anonlib.datasets.parquet_layout import NEW_IMAGE, Layout, layout_of
 from anonlib.datasets.parquet_pages import Expands, rows_at_once
 from anonlib.datasets.parquet_writer import NoOutput, ParquetShardWriter
-from anonlib.storage import Source
+from anonlib.storage import UriPattern
 
 UNIT_BYTES = 1 << 30
 ROWS_AT_ONCE = 16
@@ -45,7 +45,7 @@ class ParquetDataset(Dataset):
         shards = [shard for source in sources for shard in self._units(source)]
         return self._distinct(shards)
 
-    def _units(self, source: Source) -> list[Shard]:
+    def _units(self, source: UriPattern) -> list[Shard]:
         name_id = shard_id(source.name, PARQUET_SUFFIXES, ".parquet")
         whole = [Shard(name_id, source.uri, source.etag, source.size, self.format)]
         if source.size <= UNIT_BYTES:

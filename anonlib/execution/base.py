@@ -41,7 +41,7 @@ _TRACE = 8000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class UnitResult:
     """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
 
     `error` goes to logs and names no photo; `details` may, and go to the workspace alone.

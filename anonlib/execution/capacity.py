@@ -18,7 +18,7 @@ _PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
-class Machine:
+class ClusterNode:
     """One node of a cluster: what it gives to actors."""
 
     cpus: float
@@ -34,14 +34,14 @@ class Machine:
         return min(cpus, on_gpus)
 
 
-def room(machines: Sequence[Machine], num_gpus: float) -> int:
+def actor_capacity(machines: Sequence[ClusterNode], num_gpus: float) -> int:
     """How many actors of one CPU and so many GPUs fit on all machines."""
     return sum(one.room(num_gpus) for one in machines)
 
 
-def check_shape(actors: int | None, num_gpus: float, machines: Sequence[Machine]) -> None:
+def check_shape(actors: int | None, num_gpus: float, machines: Sequence[ClusterNode]) -> None:
     """Raise ConfigError for a shape on which Ray would wait for ever; None: as many actors as fit, but one at least."""
-    fit = room(machines, num_gpus)
+    fit = actor_capacity(machines, num_gpus)
     if fit >= (actors or 1):
         return
     cpus, gpus = sum(one.cpus for one in machines), sum(one.gpus for one in machines)
@@ -55,7 +55,7 @@ def check_shape(actors: int | None, num_gpus: float, machines: Sequence[Machine]
 def wait_for_room(
     actors: int | None,
     num_gpus: float,
-    machines: Callable[[], Sequence[Machine]],
+    machines: Callable[[], Sequence[ClusterNode]],
     seconds: float,
     say: Callable[[str], None],
 ) -> int:
@@ -65,7 +65,7 @@ def wait_for_room(
     none fits.
     """
     until, told = time.monotonic() + seconds, False
-    while (fit := room(machines(), num_gpus)) < (actors or 1) and time.monotonic() < until:
+    while (fit := actor_capacity(machines(), num_gpus)) < (actors or 1) and time.monotonic() < until:
         if not told:
             say(f"the cluster has room for {fit} of {actors or 'its'} actors; waiting up to {seconds:g} s for machines")
             told = True

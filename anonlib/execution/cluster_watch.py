@@ -18,11 +18,11 @@ LOOK_S = 5.0
 Row = TypeVar("Row")
 
 
-class Deserted(ConnectionError):
+class ClusterLost(ConnectionError):
     """A sentence: for how long the cluster had no machine that an actor fits on."""
 
 
-def watched(
+def fail_when_no_nodes(
     rows: Iterator[Row], room: Callable[[], int], seconds: float, say: Callable[[str], None], look: float = LOOK_S
 ) -> Iterator[Row]:
     """The rows as they come; raises Deserted once there was no room for an actor for `seconds`.
@@ -73,7 +73,7 @@ def _looked(room: Callable[[], int], since: float | None, seconds: float, say: C
         say(f"the cluster has no machine left that an actor fits on; waiting up to {seconds:g} s for one")
         return now
     if now - since >= seconds:
-        raise Deserted(
+        raise ClusterLost(
             f"the cluster has had no machine that an actor fits on for {seconds:g} s; what is finished is kept, "
             "and the same command continues once there are machines"
         )

@@ -22,7 +22,7 @@ FOLDER = "spending"
 
 
 @dataclass(frozen=True)
-class Spent:
+class CostEntry:
     """Of one stage, or of everything: images, seconds that actors were `busy` and were `paid` for, and the `cost`.
 
     `cost` is in the currency of the prices; None if any of it was spent without prices.
@@ -33,9 +33,9 @@ class Spent:
     paid: float = 0.0
     cost: float | None = 0.0
 
-    def __add__(self, other: Spent) -> Spent:
+    def __add__(self, other: CostEntry) -> CostEntry:
         cost = None if self.cost is None or other.cost is None else self.cost + other.cost
-        return Spent(self.images + other.images, self.busy + other.busy, self.paid + other.paid, cost)
+        return CostEntry(self.images + other.images, self.busy + other.busy, self.paid + other.paid, cost)
 
     @property
     def hours(self) -> float:
@@ -48,32 +48,32 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Bill:
+class CostEstimate:
     """Sums by stage, in the order of the run, and over so many `runs`."""
 
-    stages: Mapping[str, Spent] = field(default_factory=dict)
+    stages: Mapping[str, CostEntry] = field(default_factory=dict)
     runs: int = 1
 
     @property
-    def total(self) -> Spent:
+    def total(self) -> CostEntry:
         """All stages; its images are those that went furthest."""
-        spent = sum(self.stages.values(), Spent())
+        spent = sum(self.stages.values(), CostEntry())
         furthest = [one.images for one in self.stages.values() if one.images]
         return replace(spent, images=furthest[-1] if furthest else 0)
 
     @classmethod
-    def sum(cls, bills: Iterable[Bill]) -> Self:
+    def sum(cls, bills: Iterable[CostEstimate]) -> Self:
         """Several runs as one; stages stand in the order of a job."""
         bills = list(bills)
-        stages: dict[str, Spent] = {}
+        stages: dict[str, CostEntry] = {}
         for name in ("scan", "plan", "surrogates", "render"):
             parts = [bill.stages[name] for bill in bills if name in bill.stages]
             if parts:
-                stages[name] = sum(parts, Spent())
+                stages[name] = sum(parts, CostEntry())
         return cls(stages, sum(bill.runs for bill in bills))
 
 
-def rows_of(bill: Bill) -> list[tuple[str, str]]:
+def rows_of(bill: CostEstimate) -> list[tuple[str, str]]:
     """A bill as lines for a terminal: the sum, then each stage."""
     total = bill.total
     runs = "" if bill.runs == 1 else f"{bill.runs} runs, "
@@ -81,7 +81,7 @@ def rows_of(bill: Bill) -> list[tuple[str, str]]:
     return rows + [("", f"{name}: {_said(one)}") for name, one in bill.stages.items()]
 
 
-def _said(spent: Spent) -> str:
+def _said(spent: CostEntry) -> str:
     """`1.4 actor hours, 0.31 a thousand images`: money where prices are known, else hours."""
     what = spent.hours if spent.cost is None else spent.cost
     said = f"{spent.hours:.3g} actor hours"
@@ -91,12 +91,12 @@ def _said(spent: Spent) -> str:
     return said if each is None else f"{said}, {each:.3g}{' hours' if spent.cost is None else ''} a thousand images"
 
 
-class Spending:
+class CostLog:
     """This run's own sums, kept in the workspace after every round."""
 
     def __init__(self, ray: RayConfig, workspace: Storage) -> None:
         self.ray, self.workspace = ray, workspace
-        self.bill = Bill()
+        self.bill = CostEstimate()
         self.not_kept: str | None = None
         """Why `anonlib status` will not know of this run."""
         self._path = f"{FOLDER}/{uuid4().hex}.json"
@@ -109,8 +109,8 @@ class Spending:
         """
         price = self.ray.price
         hour = price.cpu_hour + gpus * price.gpu_hour
-        spent = Spent(images, busy, paid, paid / 3600 * hour if price.known else None)
-        self.bill = Bill(dict(self.bill.stages) | {stage: self.bill.stages.get(stage, Spent()) + spent})
+        spent = CostEntry(images, busy, paid, paid / 3600 * hour if price.known else None)
+        self.bill = CostEstimate(dict(self.bill.stages) | {stage: self.bill.stages.get(stage, CostEntry()) + spent})
         record = {"stages": {name: asdict(one) for name, one in self.bill.stages.items()}}
         try:
             self.workspace.publish(self._path, json_bytes(record | {"price": price.model_dump()}))
@@ -118,16 +118,18 @@ class Spending:
         except StorageError as error:
             self.not_kept = str(error)
 
-    def so_far(self) -> Bill | None:
+    def so_far(self) -> CostEstimate | None:
         """All runs of this job, this one among them."""
         kept = read_bill(self.workspace)
         mine = [self.bill] if self.not_kept is not None else []
-        return Bill.sum([*([kept] if kept else []), *mine]) if kept or mine else None
+        return CostEstimate.sum([*([kept] if kept else []), *mine]) if kept or mine else None
 
 
-def read_bill(workspace: Storage) -> Bill | None:
+def read_bill(workspace: Storage) -> CostEstimate | None:
     """All runs that are kept in a workspace; None if there is none."""
     records = [json.loads(workspace.read(entry.path)) for entry in workspace.list(f"{FOLDER}/")]
     if not records:
         return None
-    return Bill.sum(Bill({name: Spent(**row) for name, row in record["stages"].items()}) for record in records)
+    return CostEstimate.sum(
+        CostEstimate({name: CostEntry(**row) for name, row in record["stages"].items()}) for record in records
+    )

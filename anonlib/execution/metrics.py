@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from anonlib.execution.base import Outcome
-from anonlib.execution.unit_log import Work
+from anonlib.execution.base import UnitResult
+from anonlib.execution.unit_log import UnitRecord
 
 Labels = dict[str, str]
 
@@ -56,22 +56,22 @@ class Reading:
 class Meter(Protocol):
     """Something that takes what happened."""
 
-    def count(self, work: Work, outcome: Outcome, lost: bool = False) -> None:
+    def count(self, work: UnitRecord, outcome: UnitResult, lost: bool = False) -> None:
         """Take one outcome; `lost`: the driver wrote a manifest without images for a unit that always failed."""
 
-    def left(self, work: Work, units: int) -> None:
+    def left(self, work: UnitRecord, units: int) -> None:
         """Take how many units the round has still to do."""
 
 
 class Unmetered:
     """The meter of a run without Ray, which has no exporter."""
 
-    def count(self, work: Work, outcome: Outcome, lost: bool = False) -> None: ...
+    def count(self, work: UnitRecord, outcome: UnitResult, lost: bool = False) -> None: ...
 
-    def left(self, work: Work, units: int) -> None: ...
+    def left(self, work: UnitRecord, units: int) -> None: ...
 
 
-def readings(work: Work, outcome: Outcome, *, gpus: float, lost: bool = False) -> Iterator[Reading]:
+def readings(work: UnitRecord, outcome: UnitResult, *, gpus: float, lost: bool = False) -> Iterator[Reading]:
     """An outcome in numbers; `gpus` are those of one actor."""
     about = {"stage": work.stage, "method": work.method}
     ended = "quarantined" if lost else "failed" if outcome.error is not None else "done"

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from anonlib.execution.base import Outcome
+    from anonlib.execution.base import UnitResult
     from anonlib.execution.rounds import Round
 
 
 class Progress(AbstractContextManager["Progress"], Protocol):
     """Something that `Job` reports to: every outcome, and every round that ended."""
 
-    def __call__(self, stage: str, outcome: Outcome, units: int) -> None: ...
+    def __call__(self, stage: str, outcome: UnitResult, units: int) -> None: ...
 
     def ended(self, one: Round) -> None: ...
 
@@ -35,7 +35,7 @@ def open_progress(stream: TextIO | None = None) -> Progress:
 
 
 @dataclass
-class Tally:
+class ProgressCounts:
     """What a stage has done so far; times are of this process's monotonic clock, in s."""
 
     stage: str
@@ -48,7 +48,7 @@ class Tally:
     quarantined: int = 0
     latest: float = 0.0
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: UnitResult) -> None:
         """Count one outcome; a failed unit comes again in the next round."""
         self.latest = time.monotonic()
         if outcome.error is not None:
@@ -72,9 +72,9 @@ class Tally:
         return self.seconds() * (self.units - self.done) / self.done if self.done else None
 
 
-def _open_tally(stage: str, outcome: Outcome, units: int) -> Tally:
+def _open_tally(stage: str, outcome: UnitResult, units: int) -> ProgressCounts:
     """A stage begins where its first unit began, after models were loaded and Ray was up."""
-    return Tally(stage, units, time.monotonic() - float(outcome.seconds))
+    return ProgressCounts(stage, units, time.monotonic() - float(outcome.seconds))
 
 
 class JsonLines:
@@ -82,7 +82,7 @@ class JsonLines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._tally: Tally | None = None
+        self._tally: ProgressCounts | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +90,7 @@ class JsonLines:
     def __exit__(self, *error: object) -> None:
         self._close()
 
-    def __call__(self, stage: str, outcome: Outcome, units: int) -> None:
+    def __call__(self, stage: str, outcome: UnitResult, units: int) -> None:
         if self._tally is None or self._tally.stage != stage:
             self._close()
             self._tally = _open_tally(stage, outcome, units)
@@ -138,7 +138,7 @@ class MovingLines:
             console=Console(file=stream),
             refresh_per_second=4,
         )
-        self._stages: dict[str, tuple[Tally, TaskID]] = {}
+        self._stages: dict[str, tuple[ProgressCounts, TaskID]] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -147,7 +147,7 @@ class MovingLines:
     def __exit__(self, *error: object) -> None:
         self._bars.stop()
 
-    def __call__(self, stage: str, outcome: Outcome, units: int) -> None:
+    def __call__(self, stage: str, outcome: UnitResult, units: int) -> None:
         if stage not in self._stages:
             line = self._bars.add_task(stage, total=units, said="")
             self._stages[stage] = (_open_tally(stage, outcome, units), line)
@@ -167,7 +167,7 @@ def said_of(one: Round) -> str:
     return said if one.why is None else f"{said}; {one.left} to do again, most often because: {one.why}"
 
 
-def pace(tally: Tally) -> str:
+def pace(tally: ProgressCounts) -> str:
     """`120 images, 38.2/s, 140 faces, 0:12 left`."""
     said = [f"{tally.images:,} images, {tally.rate():.1f}/s"] if tally.images else []
     if tally.faces:

@@ -22,12 +22,12 @@ from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 from anonlib.config import ConfigError, RayConfig
-from anonlib.execution.base import Outcome, sentence
-from anonlib.execution.capacity import Machine, check_shape, room, wait_for_room
-from anonlib.execution.cluster_watch import watched
+from anonlib.execution.base import UnitResult, sentence
+from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, wait_for_room
+from anonlib.execution.cluster_watch import fail_when_no_nodes
 from anonlib.execution.metrics import METRICS, Labels, Meter, Unmetered, readings
-from anonlib.execution.unit_log import Work, Worker, log_to_stdout
-from anonlib.execution.worker import Desk, MakeStage, begun
+from anonlib.execution.unit_log import UnitRecord, WorkerIdentity, log_to_stdout
+from anonlib.execution.worker import MakeStage, Worker, build_stage
 from anonlib.models.runtime import DeviceLost
 from anonlib.storage.scratch import scratch
 
@@ -55,7 +55,7 @@ class Runner(Protocol):
     def actors(self, units: int) -> int:
         """How many workers share so many units."""
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
         """Outcomes of all units as they come, in any order; a unit that failed comes with its error."""
 
 
@@ -64,7 +64,7 @@ def open_runner(ray: RayConfig) -> Runner:
     return SerialRunner() if ray.actors == 0 else RayRunner(ray)
 
 
-def in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
+def in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
     """Outcomes of all units, of which the runner has no more than WAVE at once."""
     for start in range(0, len(units), WAVE):
         yield from runner.run(make, units[start : start + WAVE], work)
@@ -78,8 +78,8 @@ class SerialRunner:
     def actors(self, units: int) -> int:
         return 1
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
-        desk = Desk(make, work, Worker()) if units else None
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
+        desk = Worker(make, work, WorkerIdentity()) if units else None
         for unit in units:
             if desk is not None:
                 yield desk.attempt(unit)
@@ -93,7 +93,7 @@ class RayRunner:
         self._fitted = False
         self.meter: Meter = _RayMeter(config)
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
         if not units:
             return
         ray = start(self.config)
@@ -114,8 +114,10 @@ class RayRunner:
                 batch_format="numpy",
             )
         try:
-            for row in watched(iter(outcomes.iter_rows()), lambda: self._room(ray), self.config.wait_s, _warn):
-                yield Outcome(**row)
+            for row in fail_when_no_nodes(
+                iter(outcomes.iter_rows()), lambda: self._room(ray), self.config.wait_s, _warn
+            ):
+                yield UnitResult(**row)
         except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
             _warn(f"Ray gave up a round: {sentence(error)}")
@@ -146,13 +148,13 @@ class RayRunner:
 
     def _room(self, ray: Any) -> int:
         """How many actors fit on what the cluster has now."""
-        return room(machines(ray), self.config.num_gpus)
+        return actor_capacity(machines(ray), self.config.num_gpus)
 
 
 class _Actor:
     """What Ray Data holds: the stage, made once, asked for one unit a batch, in several threads at once."""
 
-    def __init__(self, make: Any, work: Work) -> None:
+    def __init__(self, make: Any, work: UnitRecord) -> None:
         import ray
 
         log_to_stdout()
@@ -160,9 +162,9 @@ class _Actor:
         self.counting, self.units = Lock(), 0
         context = ray.get_runtime_context()
         gpus = tuple(map(str, context.get_accelerator_ids().get("GPU", ())))
-        worker = Worker(context.get_node_id(), os.getpid(), gpus)
+        worker = WorkerIdentity(context.get_node_id(), os.getpid(), gpus)
         made = ray.get(make) if isinstance(make, ray.ObjectRef) else make
-        self.desk = Desk(lambda: begun(made), work, worker)
+        self.desk = Worker(lambda: build_stage(made), work, worker)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         self._at_hand(1)
@@ -189,12 +191,12 @@ class _RayMeter:
     def __init__(self, config: RayConfig) -> None:
         self.config, self.exported = config, _Exported()
 
-    def count(self, work: Work, outcome: Outcome, lost: bool = False) -> None:
+    def count(self, work: UnitRecord, outcome: UnitResult, lost: bool = False) -> None:
         start(self.config)
         for one in readings(work, outcome, gpus=self.config.num_gpus, lost=lost):
             self.exported.take(one.name, one.value, one.labels)
 
-    def left(self, work: Work, units: int) -> None:
+    def left(self, work: UnitRecord, units: int) -> None:
         start(self.config)
         self.exported.take("anonlib_units_left", units, {"stage": work.stage, "method": work.method})
 
@@ -231,10 +233,10 @@ def joins(config: RayConfig) -> str | None:
     return config.address or os.environ.get("RAY_ADDRESS") or None
 
 
-def machines(ray: Any) -> list[Machine]:
+def machines(ray: Any) -> list[ClusterNode]:
     """The nodes of the cluster that are up."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in found]
+    return [ClusterNode(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in found]
 
 
 @contextmanager

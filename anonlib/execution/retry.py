@@ -28,7 +28,7 @@ _OF_THE_MACHINE = {
 _Done = TypeVar("_Done")
 
 
-def patiently(work: Callable[[], _Done]) -> _Done:
+def with_retries(work: Callable[[], _Done]) -> _Done:
     """What `work` returns, which must be safe to repeat; raises Unavailable once patience is at its end."""
     for pause in PAUSES_S:
         try:
@@ -40,16 +40,16 @@ def patiently(work: Callable[[], _Done]) -> _Done:
     return work()
 
 
-def said(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """The sentence of a failure, which names no file: a storage's own, the system's, or kind and place of any other."""
     if isinstance(error, StorageError | NoDecoder):
         return str(error)
-    if is_of_the_place(error) and isinstance(error, OSError):
+    if is_infrastructure_error(error) and isinstance(error, OSError):
         return f"{error.strerror or type(error).__name__} on this machine"
     return sentence(error)
 
 
-def is_of_the_place(error: Exception) -> bool:
+def is_infrastructure_error(error: Exception) -> bool:
     """Whether a storage or this machine failed, and not the shard: every other shard would fail in the same way."""
     if isinstance(error, StorageError):
         return not error.of_the_file

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import TypeVar
 
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.execution.ray import Runner, in_waves
-from anonlib.execution.retry import patiently
-from anonlib.execution.unit_log import Work
+from anonlib.execution.retry import with_retries
+from anonlib.execution.unit_log import UnitRecord
 from anonlib.execution.worker import MakeStage
 
 ROUNDS = 3
@@ -24,7 +24,7 @@ ROUNDS = 3
 DIED = "its worker died"
 
 Unit = TypeVar("Unit")
-Report = Callable[[str, Outcome, int], None]
+Report = Callable[[str, UnitResult, int], None]
 """Called with the stage's name, an outcome and how many units the stage has to do in this run."""
 
 
@@ -71,14 +71,14 @@ class Rounds:
 
     def run(
         self,
-        work: Work,
+        work: UnitRecord,
         make: MakeStage[Unit],
         units: Sequence[Unit],
         done: Callable[[], set[str]],
         id_of: Callable[[Unit], str],
     ) -> dict[str, str]:
         """The units that have no marker in the end, and why."""
-        finished = patiently(done)
+        finished = with_retries(done)
         todo = [unit for unit in units if id_of(unit) not in finished]
         wanted = len(todo)
         failed: dict[str, str] = {}
@@ -97,7 +97,7 @@ class Rounds:
                     else:
                         failed[outcome.unit] = outcome.error
                     self.report(work.stage, outcome, wanted)
-                finished = patiently(done)
+                finished = with_retries(done)
             finally:
                 # A round that is cut short has cost its time too.
                 failed = {unit: why for unit, why in failed.items() if unit not in finished}
@@ -108,7 +108,7 @@ class Rounds:
             todo = [unit for unit in todo if id_of(unit) in failed and id_of(unit) not in given_up]
         return given_up
 
-    def _outcomes(self, work: Work, make: MakeStage[Unit], todo: Sequence[Unit]) -> Iterator[Outcome]:
+    def _outcomes(self, work: UnitRecord, make: MakeStage[Unit], todo: Sequence[Unit]) -> Iterator[UnitResult]:
         """Those of the runner, counted as they come."""
         meter = self.runner.meter
         meter.left(work, len(todo))
@@ -145,7 +145,7 @@ class Rounds:
         )
 
 
-def _add(sums: MutableMapping[str, float], outcome: Outcome) -> None:
+def _add(sums: MutableMapping[str, float], outcome: UnitResult) -> None:
     """Images and faces of what went well, seconds of all."""
     sums["busy"] += outcome.busy
     if outcome.error is not None:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 
 COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
 _logger = logging.getLogger("anonlib.units")
 
 
 @dataclass(frozen=True)
-class Work:
+class UnitRecord:
     """What a round's units belong to: the stage, its run key, the round (from 1) and the job's method."""
 
     stage: str
@@ -30,7 +30,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerIdentity:
     """Who works: Ray's node id, the process, and the GPUs it was given. Without a node it is the driver itself."""
 
     node: str = ""
@@ -46,13 +46,13 @@ def log_to_stdout() -> None:
         _logger.propagate = False
 
 
-def log_unit(work: Work, worker: Worker, outcome: Outcome) -> None:
+def log_unit(work: UnitRecord, worker: WorkerIdentity, outcome: UnitResult) -> None:
     """Leave the line of one unit, if anybody asked for lines."""
     if _logger.isEnabledFor(logging.INFO):
         _logger.info("%s", json.dumps(line_of(work, worker, outcome), ensure_ascii=False))
 
 
-def line_of(work: Work, worker: Worker, outcome: Outcome) -> dict[str, Any]:
+def line_of(work: UnitRecord, worker: WorkerIdentity, outcome: UnitResult) -> dict[str, Any]:
     """All that is known of a unit; seconds are of a clock that is never set back, `ended` is for collectors."""
     return {
         "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -70,7 +70,7 @@ def line_of(work: Work, worker: Worker, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def details(outcome: Outcome) -> dict[str, Any]:
+def details(outcome: UnitResult) -> dict[str, Any]:
     """Where a unit's time and bytes went; parts that took no time are left out."""
     parts = {part: round(float(seconds), 3) for part, seconds in outcome.parts.items() if seconds}
     return {"parts": parts, "read": int(outcome.read), "written": int(outcome.written)}

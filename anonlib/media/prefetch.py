@@ -23,7 +23,7 @@ _Made = TypeVar("_Made")
 
 
 @dataclass
-class _Group(Generic[_Item, _Made]):
+class _Chunk(Generic[_Item, _Made]):
     """Items that share a chunk and what they cost; `chunk` once everything is made."""
 
     items: list[_Item]
@@ -48,19 +48,19 @@ def chunks_ahead(
     """
     # Taken here, because the thread has no unit at hand.
     watch = current()
-    groups: Iterator[_Group[_Item, _Made]] = _groups(watch.each("read", items), cost, most, budget // 2)
+    groups: Iterator[_Chunk[_Item, _Made]] = _groups(watch.each("read", items), cost, most, budget // 2)
 
-    def fill(group: _Group[_Item, _Made]) -> list[tuple[_Item, _Made]]:
+    def fill(group: _Chunk[_Item, _Made]) -> list[tuple[_Item, _Made]]:
         with watch.timed("decode"):
             return [(item, make(item)) for item in group.items]
 
-    def fetch(held: int) -> _Group[_Item, _Made] | None:
+    def fetch(held: int) -> _Chunk[_Item, _Made] | None:
         group = next(groups, None)
         if group is not None and held + group.cost <= budget:
             group.chunk = fill(group)
         return group
 
-    def waited(coming: Future[_Group[_Item, _Made] | None]) -> _Group[_Item, _Made] | None:
+    def waited(coming: Future[_Chunk[_Item, _Made] | None]) -> _Chunk[_Item, _Made] | None:
         with watch.timed("wait"):
             return coming.result()
 
@@ -76,18 +76,18 @@ def chunks_ahead(
 
 def _groups(
     items: Iterable[_Item], cost: Callable[[_Item], int], most: int, share: int
-) -> Iterator[_Group[_Item, _Made]]:
-    group: _Group[_Item, _Made] = _Group([], 0)
+) -> Iterator[_Chunk[_Item, _Made]]:
+    group: _Chunk[_Item, _Made] = _Chunk([], 0)
     for item in items:
         extra = cost(item)
         if group.items and group.cost + extra > share:
             yield group
-            group = _Group([], 0)
+            group = _Chunk([], 0)
         group.items.append(item)
         group.cost += extra
         if len(group.items) == most:
             yield group
-            group = _Group([], 0)
+            group = _Chunk([], 0)
     if group.items:
         yield group
 

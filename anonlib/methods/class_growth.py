@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from anonlib.config import JobConfig
-from anonlib.methods.decoders import Draw, Painter
+from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw
 from anonlib.methods.planning import (
-    Outfit,
+    PlanResult,
+    SurrogateAssignment,
     SurrogatePlan,
-    Wardrobe,
     appearance,
     dressed,
     new_classes,
@@ -26,7 +26,7 @@ from anonlib.privacy.keys import Keyring
 from anonlib.privacy.strata import common
 from anonlib.privacy.surrogate_choice import Average
 from anonlib.stages.people import Persons, best_portraits, donor_faces_of
-from anonlib.workspace.ledger_store import Accounts, Booking
+from anonlib.workspace.ledger_store import LedgerRow, LedgerStore
 
 TOO_FEW_AGAIN = "too few of the persons it hid with in earlier releases are in this one"
 
@@ -36,10 +36,10 @@ def class_wardrobe(
     faces: pa.Table,
     persons: Persons,
     keyring: Keyring,
-    painter: Painter | None,
-    accounts: Accounts | None,
+    painter: FaceDecoderSet | None,
+    accounts: LedgerStore | None,
     names: Sequence[str],
-) -> Wardrobe:
+) -> PlanResult:
     """Classes of at least k persons, and surrogates of at least k donors: averaged portraits, or decoded means.
 
     `names`: each person's lasting name, where there is a ledger.
@@ -53,7 +53,7 @@ def class_wardrobe(
         draw = None
         if painter:
             mean = normalized(persons.template[list(one.donors)].mean(axis=0)[None])[0]
-            draw = Draw(painter.identity(mean), *appearance(one.kind))
+            draw = IdentityDraw(painter.identity(mean), *appearance(one.kind))
         return SurrogatePlan(
             surrogate_id(one, persons, keyring),
             [persons.ids[donor] for donor in one.donors],
@@ -69,9 +69,9 @@ def class_wardrobe(
     classes = [*old, *new_classes(job, replace(persons, photos=photos), keyring, is_donor)]
     wardrobe = dressed(job, persons, keyring, classes, is_donor, planned)
     for person in barred:
-        wardrobe.outfits[person] = Outfit(reason=TOO_FEW_AGAIN)
+        wardrobe.outfits[person] = SurrogateAssignment(reason=TOO_FEW_AGAIN)
     booked = [
-        Booking(
+        LedgerRow(
             name,
             persons.template[person],
             persons.strata[person],
@@ -85,7 +85,7 @@ def class_wardrobe(
 
 
 def _old_classes(
-    job: JobConfig, persons: Persons, accounts: Accounts | None, names: Sequence[str]
+    job: JobConfig, persons: Persons, accounts: LedgerStore | None, names: Sequence[str]
 ) -> tuple[list[EquivalenceClass], list[int]]:
     """The ledger's classes that are shown again, as their present members, and the persons that may not be shown."""
     if accounts is None or job.ledger is None:

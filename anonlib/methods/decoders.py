@@ -13,8 +13,8 @@ from anonlib.config import ConfigError, JobConfig, MethodConfig
 from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.storage import StorageError, open_storage
-from anonlib.synthesis.base import DecoderError, FaceDecoder, Wearable
-from anonlib.synthesis.textures.face_bank import Bank
+from anonlib.synthesis.base import DecoderError, FaceDecoder, FaceTexture
+from anonlib.synthesis.textures.face_bank import FaceBank
 from anonlib.synthesis.textures.ksame_net import NetworkDecoder, shipped
 from anonlib.synthesis.textures.linear import Decoder
 from anonlib.workspace.layout import storage_options
@@ -26,7 +26,7 @@ SHIPPED = "ksame-net"
 
 
 @dataclass(frozen=True)
-class Draw:
+class IdentityDraw:
     """A face to be decoded: `vector` (d,) unit in the identity space, as `female` (0-1) and as old (years) as asked.
 
     `rows` and `weights` name faces of the decoder's bank instead, where the mechanism chose them itself.
@@ -39,10 +39,10 @@ class Draw:
     weights: tuple[float, ...] = ()
 
 
-def draw_of(row: Mapping[str, Any]) -> Draw:
+def draw_of(row: Mapping[str, Any]) -> IdentityDraw:
     """A draw as the tables hold it."""
     rows, weights = row["rows"] or (), row["weights"] or ()
-    return Draw(np.array(row["vector"], np.float32), row["female"], row["age"], tuple(rows), tuple(weights))
+    return IdentityDraw(np.array(row["vector"], np.float32), row["female"], row["age"], tuple(rows), tuple(weights))
 
 
 def read_decoder(job: JobConfig) -> bytes | None:
@@ -87,7 +87,7 @@ def read_file(uri: str, job: JobConfig) -> bytes:
     return open_storage(folder or ("/" if uri.startswith("/") else "."), storage_options(job)).read(name)
 
 
-class Painter:
+class FaceDecoderSet:
     """Draws into textures, by the texture that the method names."""
 
     def __init__(self, data: bytes, method: MethodConfig, device: str = "cpu") -> None:
@@ -98,16 +98,16 @@ class Painter:
         """A unit template (d,) as a point of the decoder's identity space (d,)."""
         return np.asarray(self.decoder.identity(template[None])[0], np.float32)
 
-    def texture(self, draw: Draw) -> Wearable:
+    def texture(self, draw: IdentityDraw) -> FaceTexture:
         """The face of a draw; the same draw gives the same face."""
         bank = self.decoder.bank
-        if isinstance(bank, Bank) and draw.rows:
+        if isinstance(bank, FaceBank) and draw.rows:
             return bank.mix(draw.rows, draw.weights)
-        if isinstance(bank, Bank) and self.method.texture_name == "bank":
+        if isinstance(bank, FaceBank) and self.method.texture_name == "bank":
             return bank.mix(bank.nearest(draw.vector, self.method.k, draw.female, draw.age))
         return self.decoder.decode(draw.vector, draw.female, draw.age)
 
-    def digest(self, draw: Draw, keyring: Keyring) -> str:
+    def digest(self, draw: IdentityDraw, keyring: Keyring) -> str:
         """Names the face of a draw in a release: 64 hex digits of decoder, texture and draw.
 
         Keyed: a plain digest would confirm to everybody a guess of the vector, and with it of the person.
@@ -119,6 +119,6 @@ class Painter:
         ).hex()
 
 
-def painter_of(models: Mapping[str, bytes], job: JobConfig) -> Painter | None:
+def face_decoders_of(models: Mapping[str, bytes], job: JobConfig) -> FaceDecoderSet | None:
     """The painter of a stage that got the decoder among its models."""
-    return Painter(models[DECODER], job.method, device_of(job)) if DECODER in models else None
+    return FaceDecoderSet(models[DECODER], job.method, device_of(job)) if DECODER in models else None

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.config import ConfigError, JobConfig, MethodConfig
-from anonlib.methods.decoders import Draw, read_file
+from anonlib.methods.decoders import IdentityDraw, read_file
 from anonlib.methods.source_photos import embed_donors, recognizer_of
-from anonlib.models.microbatch import once
+from anonlib.models.microbatch import locked_cached_property
 from anonlib.models.packs import PackError
 from anonlib.models.requirements import device_of
 from anonlib.models.runtime import BackendMissing
@@ -30,7 +30,7 @@ from anonlib.privacy.strata import Stratum
 from anonlib.stages.people import SAME_PERSON, stratum_of
 from anonlib.storage import StorageError
 from anonlib.synthesis.compositor import Rendered
-from anonlib.synthesis.feature_transfer import Embedding, EmbeddingError, shipped
+from anonlib.synthesis.feature_transfer import FeatureTransferError, FeatureTransferNetwork, shipped
 from anonlib.synthesis.inswapper import Swapper
 
 EMBEDDING, SWAPPER, RECOGNIZER, DONORS = "embedding", "swapper", "recognizer", "donors"
@@ -55,7 +55,7 @@ class MethodFile:
         return hashlib.sha256(self.data).hexdigest()
 
 
-class Lender(Protocol):
+class FeatureSource(Protocol):
     """Donors, and the way from one of them to a face."""
 
     @property
@@ -85,16 +85,16 @@ class Lender(Protocol):
         """What a draw of donor `row` for a person (d,) holds, (d,)."""
         ...
 
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: Draw) -> Rendered:
+    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
         """The face with `mesh` (468, 3) px of a photo (H, W, 3), with a donor's features."""
         ...
 
 
-class EmbeddingLender:
+class EmbeddingFeatures:
     """Donors of the shipped public bank, whose features recognizers read in the face."""
 
     def __init__(self, data: bytes, device: str = "cpu") -> None:
-        self.embedding = Embedding.from_bytes(data, device)
+        self.embedding = FeatureTransferNetwork.from_bytes(data, device)
 
     @property
     def digest(self) -> str:
@@ -117,11 +117,11 @@ class EmbeddingLender:
     def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
         return np.asarray(strength * (self.embedding.donors[row] - person), np.float32)
 
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: Draw) -> Rendered:
+    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
         return self.embedding.render(image, mesh, draw.vector)
 
 
-class SwapLender:
+class SwapFeatures:
     """Donors from the user's photos, whose faces the user's swapper puts in.
 
     They are told apart from the person by the pipeline's recognizer, without a centre: a few donors have none.
@@ -134,7 +134,7 @@ class SwapLender:
             self.gallery = Gallery(arrays["vectors"], _strata(arrays["female"], arrays["age"]))
             self._lent = arrays["lent"]
 
-    @once
+    @locked_cached_property
     def swapper(self) -> Swapper:
         """Opened where it is first used."""
         return Swapper(self._swapper)
@@ -152,16 +152,16 @@ class SwapLender:
     def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
         return np.asarray(self.gallery.vectors[row], np.float32)
 
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: Draw) -> Rendered:
+    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
         return self.swapper.render(image, mesh, self._lent[draw.rows[0]])
 
 
 @dataclass(frozen=True)
-class Lent:
+class SourceIdentity:
     """What a face wears of a donor: the `draw`, and its `digest` in the manifest."""
 
-    lender: Lender
-    draw: Draw
+    lender: FeatureSource
+    draw: IdentityDraw
     digest: str
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> Rendered:
@@ -169,15 +169,15 @@ class Lent:
         return self.lender.render(image, mesh, self.draw)
 
 
-def lent_draws(
+def source_draws(
     job: JobConfig,
-    lender: Lender,
+    lender: FeatureSource,
     templates: NDArray[np.float32],
     ids: Sequence[str],
     strata: Sequence[Stratum],
     looks: Sequence[tuple[float, float]],
     keyring: Keyring,
-) -> list[list[Draw]]:
+) -> list[list[IdentityDraw]]:
     """The donor of each subject, as draws in the order they are tried.
 
     Raises ConfigError if nobody is unlike enough.
@@ -192,14 +192,14 @@ def lent_draws(
     rows = np.concatenate([one.rows for one in chosen], axis=1).tolist()
     return [
         [
-            Draw(lender.vector(point, mine[turn], strength), *look, (mine[turn],), (strength,))
+            IdentityDraw(lender.vector(point, mine[turn], strength), *look, (mine[turn],), (strength,))
             for turn, strength in lender.tries
         ]
         for point, mine, look in zip(points, rows, looks, strict=True)
     ]
 
 
-def digest_of(lender: Lender, draw: Draw, keyring: Keyring) -> str:
+def digest_of(lender: FeatureSource, draw: IdentityDraw, keyring: Keyring) -> str:
     """Names what a draw's face wears in a release: 64 hex digits of network, donors, donor and the way to it.
 
     Keyed: the way begins at the person's own vector, so a plain digest would confirm a guess of who it is.
@@ -208,14 +208,14 @@ def digest_of(lender: Lender, draw: Draw, keyring: Keyring) -> str:
     return keyring.digest(Purpose.LENT_FACE, lender.digest, str(draw.rows[0]), f"{draw.weights[0]:g}", way).hex()
 
 
-def lender_of(models: Mapping[str, bytes], job: JobConfig) -> Lender | None:
+def feature_source_of(models: Mapping[str, bytes], job: JobConfig) -> FeatureSource | None:
     """The lender of a stage that got its files among its models."""
     if EMBEDDING in models:
-        return EmbeddingLender(models[EMBEDDING], device_of(job))
-    return SwapLender(models[SWAPPER], models[DONORS]) if SWAPPER in models else None
+        return EmbeddingFeatures(models[EMBEDDING], device_of(job))
+    return SwapFeatures(models[SWAPPER], models[DONORS]) if SWAPPER in models else None
 
 
-def read_lent(job: JobConfig) -> dict[str, MethodFile]:
+def read_source_identity(job: JobConfig) -> dict[str, MethodFile]:
     """The files of a crop method, checked, by name; raises ConfigError."""
     method = job.method
     if method.name == "embedding":
@@ -235,8 +235,8 @@ def read_lent(job: JobConfig) -> dict[str, MethodFile]:
 def _embedding(job: JobConfig) -> MethodFile:
     data = shipped()
     try:
-        about = Embedding.from_bytes(data).about
-    except EmbeddingError as error:
+        about = FeatureTransferNetwork.from_bytes(data).about
+    except FeatureTransferError as error:
         raise ConfigError(str(error)) from None
     if about.needs_acceptance and EMBEDDING not in job.accept_licences:
         raise ConfigError(

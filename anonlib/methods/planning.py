@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
-from anonlib.methods.decoders import Draw, Painter
-from anonlib.methods.feature_transfer import Lender, digest_of, lent_draws
+from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw
+from anonlib.methods.feature_transfer import FeatureSource, digest_of, source_draws
 from anonlib.privacy.classes import EquivalenceClass, Order, form_classes
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.gallery import Gallery, mixture, surrogate
@@ -22,7 +22,7 @@ from anonlib.privacy.sampling import fit_prior, sample
 from anonlib.privacy.strata import Stratum, prevailing
 from anonlib.privacy.surrogate_choice import Average, alike, averages, deal, shuffled
 from anonlib.stages.people import Persons, stratum_of
-from anonlib.workspace.ledger_store import Booking
+from anonlib.workspace.ledger_store import LedgerRow
 
 _FEMALE = {"female": 1.0, "male": 0.0}
 _AGES = (27.0, 42.0, 60.0)
@@ -30,7 +30,7 @@ _AGES = (27.0, 42.0, 60.0)
 
 
 @dataclass(frozen=True)
-class Outfit:
+class SurrogateAssignment:
     """What a person's faces wear: surrogates in the order they are tried; none and a `reason` if there is no face."""
 
     surrogates: tuple[str, ...] = ()
@@ -57,18 +57,18 @@ class SurrogatePlan:
     donors: list[str]
     stratum: Stratum
     portraits: list[list[int]]
-    draw: Draw | None = None
+    draw: IdentityDraw | None = None
 
 
 @dataclass(frozen=True)
-class Wardrobe:
+class PlanResult:
     """An outfit a person, and what is behind them; `draws` by surrogate; `booked` for a ledger."""
 
-    outfits: list[Outfit]
+    outfits: list[SurrogateAssignment]
     classes: list[ClassPlan] = field(default_factory=list)
     surrogates: list[SurrogatePlan] = field(default_factory=list)
-    draws: dict[str, Draw] = field(default_factory=dict)
-    booked: list[Booking] = field(default_factory=list)
+    draws: dict[str, IdentityDraw] = field(default_factory=dict)
+    booked: list[LedgerRow] = field(default_factory=list)
 
 
 def new_classes(
@@ -87,7 +87,7 @@ def dressed(
     classes: Sequence[EquivalenceClass],
     is_donor: NDArray[np.bool_],
     planned: Callable[[Average], SurrogatePlan],
-) -> Wardrobe:
+) -> PlanResult:
     """The surrogate that each class wears, and everybody's outfit; only surrogates that are worn are made."""
     kinds = [prevailing([persons.strata[member] for member in one.members]) for one in classes]
     donors = [
@@ -114,13 +114,13 @@ def dressed(
         )
         for class_id, one, number in zip(ids, classes, worn, strict=True)
     ]
-    outfits = [Outfit(reason=f"fewer than {job.method.k} persons could hide together")] * len(persons.ids)
+    outfits = [SurrogateAssignment(reason=f"fewer than {job.method.k} persons could hide together")] * len(persons.ids)
     for one, plan in zip(classes, plans, strict=True):
         alone = None if plan.surrogate else "there is no surrogate of other persons that it could wear"
-        outfit = Outfit((plan.surrogate,) if plan.surrogate else (), plan.class_id, alone)
+        outfit = SurrogateAssignment((plan.surrogate,) if plan.surrogate else (), plan.class_id, alone)
         for member in one.members:
             outfits[member] = outfit
-    return Wardrobe(outfits, [one for one in plans if one.surrogate], list(surrogates.values()))
+    return PlanResult(outfits, [one for one in plans if one.surrogate], list(surrogates.values()))
 
 
 def surrogate_id(one: Average, persons: Persons, keyring: Keyring) -> str:
@@ -132,10 +132,10 @@ def draws_of(
     job: JobConfig,
     persons: Persons,
     keyring: Keyring,
-    painter: Painter,
+    painter: FaceDecoderSet,
     names: Sequence[str],
-    earlier: Mapping[str, Draw],
-) -> Wardrobe:
+    earlier: Mapping[str, IdentityDraw],
+) -> PlanResult:
     """One identity a person and release, which all of the person's faces wear.
 
     `names`: each person's lasting name, where there is a ledger; `earlier`: the draws to be worn again, by name.
@@ -148,34 +148,34 @@ def donors_of(
     job: JobConfig,
     persons: Persons,
     keyring: Keyring,
-    lender: Lender,
+    lender: FeatureSource,
     names: Sequence[str],
-    earlier: Mapping[str, Draw],
-) -> Wardrobe:
+    earlier: Mapping[str, IdentityDraw],
+) -> PlanResult:
     """One donor a person and release, who lends all of the person's faces; the rest as in `draws_of`."""
     looks = [appearance(stratum) for stratum in persons.strata]
-    drawn = lent_draws(job, lender, persons.template, persons.ids, persons.strata, looks, keyring)
+    drawn = source_draws(job, lender, persons.template, persons.ids, persons.strata, looks, keyring)
     return _worn(persons, drawn, lambda draw: digest_of(lender, draw, keyring), names, earlier)
 
 
 def _worn(
     persons: Persons,
-    drawn: list[list[Draw]],
-    digest: Callable[[Draw], str],
+    drawn: list[list[IdentityDraw]],
+    digest: Callable[[IdentityDraw], str],
     names: Sequence[str],
-    earlier: Mapping[str, Draw],
-) -> Wardrobe:
+    earlier: Mapping[str, IdentityDraw],
+) -> PlanResult:
     """What each person's draws come to: those of an earlier release where there are any."""
     known = {number: earlier[name] for number, name in enumerate(names) if name in earlier}
     named = [
         {digest(draw): draw for draw in ([known[number]] if number in known else draws)}
         for number, draws in enumerate(drawn)
     ]
-    return Wardrobe(
-        [Outfit(tuple(draws)) for draws in named],
+    return PlanResult(
+        [SurrogateAssignment(tuple(draws)) for draws in named],
         draws={surrogate: draw for draws in named for surrogate, draw in draws.items()},
         booked=[
-            Booking(
+            LedgerRow(
                 name,
                 persons.template[number],
                 persons.strata[number],
@@ -193,8 +193,8 @@ def _drawn(
     ids: list[str],
     strata: list[Stratum],
     keyring: Keyring,
-    painter: Painter,
-) -> list[list[Draw]]:
+    painter: FaceDecoderSet,
+) -> list[list[IdentityDraw]]:
     """The method's draws for each person, a point of the identity space (n, d), in the order they are tried."""
     method, bank = job.method, painter.decoder.bank
     looks = [appearance(stratum) for stratum in strata]
@@ -202,15 +202,15 @@ def _drawn(
         own, other = method.own_angle, method.other_angle
         prior = fit_prior(bank.vectors)
         sampled = sample(prior, bank.vectors, identities_of, ids, keyring, own_angle=own, other_angle=other)
-        return [[Draw(z, *look) for z in one.points] for one, look in zip(sampled, looks, strict=True)]
+        return [[IdentityDraw(z, *look) for z in one.points] for one, look in zip(sampled, looks, strict=True)]
     if method.name == "surrogate":
         public = [stratum_of(*one) for one in zip(bank.female, bank.age, strict=True)]
         gallery = Gallery(bank.vectors, public)
         choice = surrogate(identities_of, gallery, method.k, strata=strata, own_angle=method.own_angle)
         mixed = zip(mixture(gallery, choice), looks, choice.rows.tolist(), choice.weights.tolist(), strict=True)
-        return [[Draw(z, *look, tuple(rows), tuple(weights))] for z, look, rows, weights in mixed]
+        return [[IdentityDraw(z, *look, tuple(rows), tuple(weights))] for z, look, rows, weights in mixed]
     vectors = identities(mechanism_of(method), identities_of, ids, keyring)
-    return [[Draw(z, *look)] for z, look in zip(vectors, looks, strict=True)]
+    return [[IdentityDraw(z, *look)] for z, look in zip(vectors, looks, strict=True)]
 
 
 def appearance(stratum: Stratum) -> tuple[float, float]:

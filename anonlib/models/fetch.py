@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Literal
 
 from anonlib.models.archives import FetchError, ModelCorrupt, by_hand, obtain, read_members, sha256
-from anonlib.models.catalog import MODELS, Model
+from anonlib.models.catalog import MODELS, ModelCard
 from anonlib.models.convert import to_onnx
 from anonlib.models.golden_outputs import disagreement
 from anonlib.models.runtime import load_engine
 from anonlib.storage.scratch import scratch
 
 __all__ = [
+    "DownloadProgress",
     "FetchError",
     "ModelCorrupt",
     "ModelMissing",
-    "Report",
     "cache_dir",
     "check",
     "ensure",
@@ -39,7 +39,7 @@ class ModelMissing(FileNotFoundError):
 
 
 @dataclass(frozen=True)
-class Report:
+class DownloadProgress:
     """What `check` found for one model; `detail` is a sentence, empty when the model is ok."""
 
     name: str
@@ -92,19 +92,19 @@ def ensure(names: Iterable[str], say: Callable[[str], None] = lambda line: None)
     return {m.name: model_path(m.name) for m in wanted}
 
 
-def check(names: Iterable[str]) -> list[Report]:
+def check(names: Iterable[str]) -> list[DownloadProgress]:
     """One report per model: is it there, are its bytes right, and does it give its stored answer here."""
     reports = []
     for name in names:
         try:
             data = model_bytes(name)
         except ModelMissing as error:
-            reports.append(Report(name, "missing", str(error)))
+            reports.append(DownloadProgress(name, "missing", str(error)))
         except ModelCorrupt as error:
-            reports.append(Report(name, "corrupt", str(error)))
+            reports.append(DownloadProgress(name, "corrupt", str(error)))
         else:
             wrong = disagreement(name, load_engine(data, backend="onnxruntime"))
-            reports.append(Report(name, "corrupt", wrong) if wrong else Report(name, "ok"))
+            reports.append(DownloadProgress(name, "corrupt", wrong) if wrong else DownloadProgress(name, "ok"))
     return reports
 
 
@@ -112,12 +112,12 @@ def _kept() -> Path:
     return cache_dir() / "archives"
 
 
-def _is_ready(model: Model) -> bool:
+def _is_ready(model: ModelCard) -> bool:
     path = model_path(model.name)
     return path.is_file() and sha256(path.read_bytes()) == model.sha256
 
 
-def _publish(model: Model, data: bytes) -> None:
+def _publish(model: ModelCard, data: bytes) -> None:
     """Check a converted model and put it under its final name in one step."""
     if sha256(data) != model.sha256:
         raise ModelCorrupt(

@@ -16,7 +16,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.models.catalog import MODELS, Model
+from anonlib.models.catalog import MODELS, ModelCard
 from anonlib.models.runtime import Batch, Engine, prepare
 
 # of an output's largest number; onnxruntime, OpenVINO and torch were all within 2e-5 of the publishers' runtimes
@@ -25,7 +25,7 @@ _PROBE_SIZE = (96, 128)  # for models that take any size
 _SAMPLES = 8
 
 
-def probe(model: Model) -> Batch:
+def probe(model: ModelCard) -> Batch:
     """Two fixed inputs, float32 (2, C, H, W). Integer arithmetic only, so they are the same everywhere."""
     height, width = model.input.size or _PROBE_SIZE
     y, x, c = np.mgrid[0:height, 0:width, 0 : model.input.channels]

@@ -35,7 +35,7 @@ class _Request:
     answer: Answer | None = None
 
 
-class Together:
+class MicroBatcher:
     """Calls `run`, which need not be thread-safe, with the rows of all threads that wait, and gives each its own.
 
     If a joined call fails, everybody in it asks again alone: an error reaches the one whose rows cause it, in its own
@@ -92,7 +92,7 @@ class Together:
                 start = stop
 
 
-class once(cached_property[_T]):
+class locked_cached_property(cached_property[_T]):
     """functools.cached_property for what several threads share: a network is not loaded by two of them at once."""
 
     _loading = threading.RLock()

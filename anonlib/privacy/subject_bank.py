@@ -20,7 +20,7 @@ _CANDIDATES = 8
 
 
 @dataclass(frozen=True)
-class Bank:
+class SubjectBank:
     """Known subjects: `means` (m, d) of unit embeddings, not scaled to unit length, and `faces` (m,) behind each."""
 
     means: Vectors
@@ -34,15 +34,15 @@ class Bank:
         return len(self.faces)
 
 
-def bank_of(embeddings: Vectors, subject: Numbers, subjects: int) -> Bank:
+def bank_of(embeddings: Vectors, subject: Numbers, subjects: int) -> SubjectBank:
     """The bank of unit embeddings (n, d) whose subjects (n,) are numbered from 0, each with a face at least."""
     faces = np.bincount(subject, minlength=subjects)
     sums = np.zeros((subjects, embeddings.shape[1]), np.float64)
     np.add.at(sums, subject, embeddings)
-    return Bank((sums / np.maximum(faces, 1)[:, None]).astype(np.float32), faces)
+    return SubjectBank((sums / np.maximum(faces, 1)[:, None]).astype(np.float32), faces)
 
 
-def join(bank: Bank, embeddings: Vectors, *, threshold: float) -> Numbers:
+def join(bank: SubjectBank, embeddings: Vectors, *, threshold: float) -> Numbers:
     """(n,) The subject of each unit embedding (n, d): an old one's number, or from len(bank) on a new one's.
 
     `threshold`: as `cluster` has it. New subjects are numbered by their first face.
@@ -56,7 +56,7 @@ def join(bank: Bank, embeddings: Vectors, *, threshold: float) -> Numbers:
     return like[group]
 
 
-def _most_like(arrived: Bank, bank: Bank, threshold: float) -> Numbers:
+def _most_like(arrived: SubjectBank, bank: SubjectBank, threshold: float) -> Numbers:
     """(groups,) The subject of `bank` that each group looks like most, the lower number in a tie; -1 if like none."""
     if len(bank) == 0:
         return np.full(len(arrived), -1)

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from anonlib.audit.review_sample import Drawn, clopper_pearson, draw_sample
+from anonlib.audit.review_sample import ReviewSample, clopper_pearson, draw_sample
 from anonlib.codes import Reason
 from anonlib.job import Job, JobError
 from anonlib.stages.rerender import vouched_by
-from anonlib.stages.review_decisions import Standing
+from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.storage import NotFound
 from anonlib.workspace import tables
 from anonlib.workspace.decisions import Decision, DecisionLog
-from anonlib.workspace.layout import RUN_NOTE, release_room, render_room, scan_room
+from anonlib.workspace.layout import RUN_NOTE, release_store, render_store, scan_store
 from anonlib.workspace.schemas import QUARANTINED
 
 SAMPLE = 300
@@ -86,24 +86,24 @@ def open_log(job: Job) -> DecisionLog:
     summary = job.summary()
     if summary.committed < summary.shards:
         raise JobError(f"the release {job.config.output.uri} is not complete; finish it with `anonlib run` first")
-    return DecisionLog(job.places.workspace, json.loads(job.places.release.read(RUN_NOTE))["run"])
+    return DecisionLog(job.stores.workspace, json.loads(job.stores.release.read(RUN_NOTE))["run"])
 
 
 def waiting(job: Job, log: DecisionLog) -> list[str]:
     """The shards of a job whose markers do not vouch for the decisions that stand."""
-    standing = Standing.of_all(log.latest().values())
+    active = ActiveDecisions.of_all(log.latest().values())
     names = job.naming.shards(job.shards)
-    markers = {names[marker["shard"]]: marker for marker in release_room(job.places).markers(names)}
+    markers = {names[marker["shard"]]: marker for marker in release_store(job.stores).markers(names)}
     carried = {shard: vouched_by(marker) for shard, marker in markers.items()}
     shards = [shard.shard_id for shard in job.shards]
-    return [shard for shard in shards if carried.get(shard) != standing.vouched(shard, job.keyring)]
+    return [shard for shard in shards if carried.get(shard) != active.vouched(shard, job.keyring)]
 
 
 def images_of(job: Job, shard: str, columns: Sequence[str] | None = None) -> list[Image]:
     """Every image of a shard, in order, with these columns of its manifest or all; raises JobError."""
-    room, scan, name = release_room(job.places), scan_room(job.places, job.scan_key), job.naming.shard(shard)
+    store, scan, name = release_store(job.stores), scan_store(job.stores, job.scan_key), job.naming.shard(shard)
     try:
-        rows = tables.from_bytes(room.storage.read(room.path("manifest", f"{name}.parquet")), columns).to_pylist()
+        rows = tables.from_bytes(store.storage.read(store.path("manifest", f"{name}.parquet")), columns).to_pylist()
         known = tables.from_bytes(
             scan.storage.read(scan.path("images", f"{shard}.parquet")), ["key", "height", "width", "faces"]
         ).to_pylist()
@@ -129,9 +129,9 @@ def images_of(job: Job, shard: str, columns: Sequence[str] | None = None) -> lis
 
 def _reasons(job: Job, shard: str) -> dict[str, str]:
     """key -> why an image of a shard was quarantined, as the render noted it in the workspace."""
-    room = render_room(job.places, json.loads(job.places.release.read(RUN_NOTE))["run"])
+    store = render_store(job.stores, json.loads(job.stores.release.read(RUN_NOTE))["run"])
     try:
-        data = room.storage.read(room.path("reasons", f"{shard}.parquet"))
+        data = store.storage.read(store.path("reasons", f"{shard}.parquet"))
     except NotFound:
         return {}
     return {row["key"]: row["sentence"] for row in tables.from_bytes(data).to_pylist()}
@@ -151,7 +151,7 @@ def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most
     held: list[Place] = []
     quarantined = 0
 
-    def let_out() -> Iterator[Drawn]:
+    def let_out() -> Iterator[ReviewSample]:
         nonlocal quarantined
         for shard in job.shards:
             for image in images_of(job, shard.shard_id, NAMED):
@@ -162,7 +162,7 @@ def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most
                         held.append((image.shard, image.position))
                 else:
                     row = {name: image.row[name] or "" for name in NAMED if name != "reason"}
-                    yield Drawn(image.shard, image.position, **row)
+                    yield ReviewSample(image.shard, image.position, **row)
 
     sample = [(one.shard, one.row) for one in draw_sample(let_out(), n, job.keyring)]
     return Chosen(sample, held, quarantined)

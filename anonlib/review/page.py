@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from anonlib.audit.review_sample import CONFIDENCE
-from anonlib.execution.base import FAILURES, Outcome, in_full
+from anonlib.execution.base import FAILURES, UnitResult, in_full
 from anonlib.job import JobError
 from anonlib.media.codec import ImageProblem
 from anonlib.review.session import Refused, Session, why_not
@@ -33,7 +33,7 @@ from anonlib.workspace.secrets import release_name
 _ASSETS = Path(__file__).parent / "assets"
 
 
-class Asked(BaseModel):
+class ReviewRequest(BaseModel):
     """What the page asks for an image; `verdict` None takes back what stands."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -71,7 +71,7 @@ class Applying:
         except FAILURES as error:
             self.state["problem"] = in_full(error)
 
-    def _report(self, stage: str, outcome: Outcome, units: int) -> None:
+    def _report(self, stage: str, outcome: UnitResult, units: int) -> None:
         assert self.state is not None
         if stage == "render" and outcome.error is None:
             self.state |= {"done": self.state["done"] + 1, "shards": units}
@@ -97,7 +97,7 @@ def make_app(session: Session) -> Starlette:
         more |= {"earlier": not applying.busy and bool(session.waiting())}
         return JSONResponse(about | more | {"images": images})
 
-    def decide(asked: Asked) -> Response:
+    def decide(asked: ReviewRequest) -> Response:
         if applying.busy:
             raise Refused("the decisions so far are being carried out; wait until that is done")
         if not 0 <= asked.image < len(session.images):
@@ -109,7 +109,7 @@ def make_app(session: Session) -> Starlette:
         return JSONResponse({"image": describe(session, asked.image), "totals": totals()})
 
     async def on_decide(request: Request) -> Response:
-        asked = Asked.model_validate_json(await request.body())
+        asked = ReviewRequest.model_validate_json(await request.body())
         return await run_in_threadpool(decide, asked)
 
     def apply(request: Request) -> Response:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from anonlib.audit.evidence.pairs import Both
+from anonlib.audit.evidence.pairs import PairedImages
 from anonlib.codes import Reason
 from anonlib.job import Job
 from anonlib.media.codec import ImageProblem, encode
@@ -48,7 +48,7 @@ class Pictures:
         """These images as they are now; whatever was read of them goes."""
         with self._lock:
             # Opened anew: a dataset remembers which files it listed, and takes another one for a change.
-            self._both = Both(self.job.config, self.job.shards[0].format)
+            self._both = PairedImages(self.job.config, self.job.shards[0].format)
             for image in images:
                 self._wanted[image.shard][image.key] = image
                 self._loaded.pop(image.shard, None)

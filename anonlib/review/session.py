@@ -14,7 +14,7 @@ from typing import Any
 
 from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.review.chosen import (
     SAMPLE,
@@ -30,7 +30,7 @@ from anonlib.review.chosen import (
     waiting,
 )
 from anonlib.review.pictures import Pictures
-from anonlib.stages.review_decisions import Standing
+from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.workspace.decisions import Box, Decision, Verdict
 
 MOST_QUARANTINED = 1000
@@ -110,7 +110,7 @@ class Session:
     def carried_out(self, number: int) -> bool:
         """Whether the manifest says what was decided, or nothing where nothing was."""
         image, decision = self.images[number], self.decision(number)
-        word = Standing.of_all([decision] if decision else []).word(image.shard, image.key)
+        word = ActiveDecisions.of_all([decision] if decision else []).word(image.shard, image.key)
         hidden = {tuple(map(round, face["box"])) for face in image.row["faces"][image.faces :]}
         wanted = set(decision.boxes) if decision else set()
         return bool(image.row["review"] == word and (hidden == wanted or image.held_back))
@@ -202,5 +202,5 @@ def why_not(image: Image) -> str | None:
     return None if image.row["reason"] is None else image.why or meaning_of(image.row["reason"])
 
 
-def _silent(stage: str, outcome: Outcome, units: int) -> None:
+def _silent(stage: str, outcome: UnitResult, units: int) -> None:
     """Nobody is told."""

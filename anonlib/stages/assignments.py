@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from anonlib.config import CROP_METHODS, JobConfig
 from anonlib.faces.mesh import MIN_PRESENCE
-from anonlib.methods.planning import Outfit
+from anonlib.methods.planning import SurrogateAssignment
 from anonlib.stages.people import column, eye_distance
 from anonlib.workspace.schemas import ASSIGNMENTS
 
@@ -36,23 +36,26 @@ class Assigned:
     worn: list[str]
 
 
-def assignments(job: JobConfig, faces: pa.Table, outfits: Sequence[Outfit] | None = None) -> Assigned:
+def assignments(job: JobConfig, faces: pa.Table, outfits: Sequence[SurrogateAssignment] | None = None) -> Assigned:
     """Assign the faces of a shard (its ASSIGNED columns) their `outfits`, one each; None: the job's redaction."""
     if outfits is None:
-        return Assigned(_table(faces, [job.method.name] * faces.num_rows, [Outfit()] * faces.num_rows), 0, [])
+        return Assigned(
+            _table(faces, [job.method.name] * faces.num_rows, [SurrogateAssignment()] * faces.num_rows), 0, []
+        )
     reasons = [
         outfit.reason if reason is None else reason
         for outfit, reason in zip(outfits, why_redacted(faces, job.method.name), strict=True)
     ]
     worn = [
-        outfit if reason is None else Outfit(reason=reason) for outfit, reason in zip(outfits, reasons, strict=True)
+        outfit if reason is None else SurrogateAssignment(reason=reason)
+        for outfit, reason in zip(outfits, reasons, strict=True)
     ]
     methods = [job.method.name if reason is None else "solid" for reason in reasons]
     names = sorted({name for outfit in worn for name in outfit.surrogates})
     return Assigned(_table(faces, methods, worn), sum(reason is not None for reason in reasons), names)
 
 
-def _table(faces: pa.Table, methods: Sequence[str], outfits: Sequence[Outfit]) -> pa.Table:
+def _table(faces: pa.Table, methods: Sequence[str], outfits: Sequence[SurrogateAssignment]) -> pa.Table:
     decided = {
         "method": methods,
         "class_id": [one.class_id for one in outfits],

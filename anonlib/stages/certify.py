@@ -22,20 +22,29 @@ from anonlib.privacy.claims import claim_of
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.plan import subjects_of
 from anonlib.stages.surrogates import released_digest, surrogate_plans
-from anonlib.verification.certificate import VERSION, Certificate, Scope, Table, Untrue, merkle_root, shard_leaf, signed
+from anonlib.verification.certificate import (
+    VERSION,
+    Certificate,
+    CertifiedTable,
+    Scope,
+    VerificationError,
+    merkle_root,
+    shard_leaf,
+    signed,
+)
 from anonlib.verification.conditions import (
-    Classes,
+    ClaimedFace,
     ClassRow,
+    ClassTable,
     DrawRow,
-    Draws,
-    Face,
-    Nothing,
+    DrawTable,
+    NoTable,
+    ReleaseCounter,
     SurrogateRow,
-    Tally,
-    wardrobe_of,
+    claim_table_of,
 )
 from anonlib.workspace import tables
-from anonlib.workspace.layout import RUN_NOTE, Places, Room, plan_room, release_room, sha256
+from anonlib.workspace.layout import RUN_NOTE, JobStores, StageStore, plan_store, release_store, sha256
 from anonlib.workspace.schemas import CERTIFIED_CLASSES, CERTIFIED_DRAWS, CERTIFIED_SURROGATES
 from anonlib.workspace.secrets import release_name
 
@@ -55,10 +64,10 @@ _AT_ONCE = 16
 
 def tables_of(method: MethodConfig) -> list[str]:
     """The tables that a certificate of this method rests on, in their order."""
-    wardrobe = wardrobe_of(method)
-    if isinstance(wardrobe, Classes):
+    wardrobe = claim_table_of(method)
+    if isinstance(wardrobe, ClassTable):
         return [CLASSES_TABLE, SURROGATES_TABLE]
-    return [DRAWS_TABLE] if isinstance(wardrobe, Draws) else []
+    return [DRAWS_TABLE] if isinstance(wardrobe, DrawTable) else []
 
 
 @dataclass(frozen=True)
@@ -75,33 +84,35 @@ class Committed:
 
 
 def certify(
-    job: JobConfig, places: Places, keyring: Keyring, signing: bytes, plan_key: str, blocks: Sequence[str]
+    job: JobConfig, stores: JobStores, keyring: Keyring, signing: bytes, plan_key: str, blocks: Sequence[str]
 ) -> bool:
     """Write the certificate of a finished release; False if it was there or shards are missing.
 
     `signing`: the secret that signs (see `secret.signing_secret`).
 
-    Raises Untrue, and writes nothing, if the plan or a manifest breaks a condition of the claim.
+    Raises VerificationError, and writes nothing, if the plan or a manifest breaks a condition of the claim.
     """
-    if places.release.exists(CERTIFICATE):
-        places.release.sweep()
+    if stores.release.exists(CERTIFICATE):
+        stores.release.sweep()
         return False
-    note = places.release.read(RUN_NOTE)
+    note = stores.release.read(RUN_NOTE)
     run = json.loads(note)
-    room = release_room(places)
-    if not room.done().issuperset(run["shards"]):
+    store = release_store(stores)
+    if not store.done().issuperset(run["shards"]):
         return False
-    places.release.sweep()
-    wardrobe = wardrobe_of(job.method)
-    plan = plan_room(places, plan_key)
-    written = _write_tables(places, plan, blocks, wardrobe, keyring)
-    leaves, tally = [], Tally(job.method, wardrobe)
-    for one in committed(room, run["shards"]):
+    stores.release.sweep()
+    wardrobe = claim_table_of(job.method)
+    plan = plan_store(stores, plan_key)
+    written = _write_tables(stores, plan, blocks, wardrobe, keyring)
+    leaves, tally = [], ReleaseCounter(job.method, wardrobe)
+    for one in committed(store, run["shards"]):
         marker = json.loads(one.marker)
         if sha256(one.manifest) != marker["manifest_sha256"]:
-            raise Untrue(f"the manifest of shard {one.shard} is not the one that its marker names")
+            raise VerificationError(f"the manifest of shard {one.shard} is not the one that its marker names")
         if marker["run"] != run["run"]:
-            raise Untrue(f"shard {one.shard} is of another job that wrote here, too; give this one a new output")
+            raise VerificationError(
+                f"shard {one.shard} is of another job that wrote here, too; give this one a new output"
+            )
         leaves.append(one.leaf(marker["files"]))
         tally.add_shard()
         for image in tables.from_bytes(one.manifest, ["status", "faces"]).to_pylist():
@@ -120,15 +131,15 @@ def certify(
         tables=written,
         scope=_scope(plan) if written else None,
     )
-    return places.release.claim(CERTIFICATE, signed(certificate, signing).to_bytes())
+    return stores.release.claim(CERTIFICATE, signed(certificate, signing).to_bytes())
 
 
-def committed(room: Room, shards: Iterable[str]) -> Iterator[Committed]:
+def committed(store: StageStore, shards: Iterable[str]) -> Iterator[Committed]:
     """Marker and manifest of each shard in order, a few read at a time; raises NotFound."""
 
     def read(shard: str) -> Committed:
-        marker = room.storage.read(room.marker(shard))
-        return Committed(shard, marker, room.storage.read(room.path("manifest", f"{shard}.parquet")))
+        marker = store.storage.read(store.marker(shard))
+        return Committed(shard, marker, store.storage.read(store.path("manifest", f"{shard}.parquet")))
 
     todo = list(shards)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -136,9 +147,9 @@ def committed(room: Room, shards: Iterable[str]) -> Iterator[Committed]:
             yield from pool.map(read, todo[start : start + _AT_ONCE])
 
 
-def face_of(row: Mapping[str, Any]) -> Face:
+def face_of(row: Mapping[str, Any]) -> ClaimedFace:
     """What a MANIFEST_FACE says, as far as the claim goes."""
-    return Face(row["method"], row["k"], row["epsilon"], row["surrogate_digest"], row["fallback"])
+    return ClaimedFace(row["method"], row["k"], row["epsilon"], row["surrogate_digest"], row["fallback"])
 
 
 def class_rows(classes: Iterable[Mapping[str, Any]], digests: Mapping[str, str], keyring: Keyring) -> list[ClassRow]:
@@ -157,11 +168,15 @@ def class_rows(classes: Iterable[Mapping[str, Any]], digests: Mapping[str, str],
 
 
 def _write_tables(
-    places: Places, plan: Room, blocks: Sequence[str], wardrobe: Classes | Draws | Nothing, keyring: Keyring
-) -> tuple[Table, ...]:
+    stores: JobStores,
+    plan: StageStore,
+    blocks: Sequence[str],
+    wardrobe: ClassTable | DrawTable | NoTable,
+    keyring: Keyring,
+) -> tuple[CertifiedTable, ...]:
     """Publish what the claim rests on, once every row of it was checked; nothing for a redaction."""
     found: dict[str, list[dict[str, Any]]] = {}
-    if isinstance(wardrobe, Classes):
+    if isinstance(wardrobe, ClassTable):
         made: dict[str, str] = {}
         for marker in plan.markers(f"surrogates/{block}" for block in blocks):
             made |= {one: released_digest(keyring, digest) for one, digest in marker["digests"].items()}
@@ -178,7 +193,7 @@ def _write_tables(
             one = SurrogateRow(digest, donors[digest])
             wardrobe.add_surrogate(one)
             found[SURROGATES_TABLE].append(asdict(one))
-    elif isinstance(wardrobe, Draws):
+    elif isinstance(wardrobe, DrawTable):
         # The first is what a person was dealt; the others depend on the face that still matched it.
         subjects = subjects_of(plan, ["surrogates"]).column("surrogates").to_pylist()
         found = {DRAWS_TABLE: []}
@@ -190,12 +205,12 @@ def _write_tables(
     written = []
     for path, rows in found.items():
         data = tables.to_bytes(rows, CERTIFIED[path])
-        places.release.create(path, data)
-        written.append(Table(path, sha256(data), len(rows)))
+        stores.release.create(path, data)
+        written.append(CertifiedTable(path, sha256(data), len(rows)))
     return tuple(written)
 
 
-def _scope(plan: Room) -> Scope:
+def _scope(plan: StageStore) -> Scope:
     """How many persons wear a surrogate, of which kinds, and how they were told apart."""
     rows = subjects_of(plan, ["person_id", "formed_by", "stratum", "surrogates"]).to_pylist()
     worn = [row for row in rows if row["surrogates"]]

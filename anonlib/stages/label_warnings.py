@@ -13,7 +13,7 @@ _FACES_SAID = 5
 
 
 @dataclass(frozen=True)
-class LabelCheck:
+class LabelWarnings:
     """What was found among labelled faces; `names[label]` and `face_ids[face]` of the numbers in `found`."""
 
     found: Disagreements
@@ -39,7 +39,7 @@ class LabelCheck:
 
 def check_labels(
     embeddings: Vectors, labels: Sequence[str], face_ids: Sequence[str], *, near: float, apart: float
-) -> LabelCheck:
+) -> LabelWarnings:
     """The check of labelled faces: unit embeddings (n, d), and a label and an id each."""
     label, names = by_label(labels)
-    return LabelCheck(disagreements(embeddings, label, near=near, apart=apart), tuple(names), tuple(face_ids))
+    return LabelWarnings(disagreements(embeddings, label, near=near, apart=apart), tuple(names), tuple(face_ids))

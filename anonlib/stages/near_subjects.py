@@ -15,25 +15,25 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
-from anonlib.methods.decoders import Painter
+from anonlib.methods.decoders import FaceDecoderSet
 from anonlib.models.requirements import PIPELINE_RECOGNIZER, ModelBytes, load
 from anonlib.privacy.sphere import cosine_beyond
 from anonlib.stages.people import matrix
 from anonlib.stages.plan import subjects_of
-from anonlib.stages.recheck import CheckedFace, CheckedPhoto
-from anonlib.workspace.layout import Room
+from anonlib.stages.recheck import CheckedFace, CheckedImage
+from anonlib.workspace.layout import StageStore
 
 
-class Bystanders:
+class NearSubjectCheck:
     """Everybody of a plan as points of the identity space (n, d), and the recognizer that put them there."""
 
-    def __init__(self, job: JobConfig, models: ModelBytes, painter: Painter, plan: Room) -> None:
+    def __init__(self, job: JobConfig, models: ModelBytes, painter: FaceDecoderSet, plan: StageStore) -> None:
         self.painter = painter
         self.people = painter.decoder.identity(matrix(subjects_of(plan, ["template"]), "template"))
         self.limit = cosine_beyond(job.method.other_angle)
         self.recognizer = Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
 
-    def near(self, faces: Sequence[tuple[CheckedPhoto, CheckedFace]]) -> NDArray[np.bool_]:
+    def near(self, faces: Sequence[tuple[CheckedImage, CheckedFace]]) -> NDArray[np.bool_]:
         """(n,) Whether an output lies within the method's `other_angle` of anybody, its own person included."""
         outs = [photo.out for photo, _ in faces]
         embedded = self.recognizer.embed(outs, [five_points(face.mesh) for _, face in faces])

@@ -22,7 +22,7 @@ from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.strata import Stratum
 from anonlib.privacy.subject_bank import bank_of, join
 from anonlib.privacy.ties import tied
-from anonlib.stages.label_warnings import LabelCheck, check_labels
+from anonlib.stages.label_warnings import LabelWarnings, check_labels
 
 SAME_PERSON = 0.925
 """dlib cosine from which two faces among `_CROWD` are one person: fewer than half as many pairs are merged as split.
@@ -64,7 +64,7 @@ class People:
     template: NDArray[np.float32]
     female: NDArray[np.float32]
     age: NDArray[np.float32]
-    label_check: LabelCheck
+    label_check: LabelWarnings
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ import pyarrow as pa
 from anonlib.config import CLASS_METHODS, SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Shard
 from anonlib.methods.class_growth import class_wardrobe
-from anonlib.methods.decoders import Painter, painter_of
-from anonlib.methods.feature_transfer import Lender, lender_of
-from anonlib.methods.planning import Wardrobe, donors_of, draws_of
+from anonlib.methods.decoders import FaceDecoderSet, face_decoders_of
+from anonlib.methods.feature_transfer import FeatureSource, feature_source_of
+from anonlib.methods.planning import PlanResult, donors_of, draws_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.assignments import ASSIGNED, assignments, why_redacted
 from anonlib.stages.people import FEATURES, People, Persons, people_of, persons_of
 from anonlib.stages.plan_rows import class_row, subject_row, surrogate_row
 from anonlib.workspace import tables
-from anonlib.workspace.layout import Places, Room, plan_room, scan_room, sha256
-from anonlib.workspace.ledger_store import Accounts, kind_of
+from anonlib.workspace.layout import JobStores, StageStore, plan_store, scan_store, sha256
+from anonlib.workspace.ledger_store import LedgerStore, kind_of
 from anonlib.workspace.schemas import CLASSES, DRAWS, SUBJECTS, SURROGATES
 
 LABELS = "labels.txt"
@@ -59,34 +59,34 @@ def plan_of(key: str, marker: Mapping[str, Any]) -> Plan:
     return Plan(key, marker["digest"], tuple(marker["blocks"]), *(marker[name] for name in COUNTS))
 
 
-def subjects_of(room: Room, columns: Sequence[str]) -> pa.Table:
+def subjects_of(store: StageStore, columns: Sequence[str]) -> pa.Table:
     """Columns of all subjects of a plan."""
-    return tables.from_bytes(room.storage.read(room.path("subjects.parquet")), columns)
+    return tables.from_bytes(store.storage.read(store.path("subjects.parquet")), columns)
 
 
 class PlanStage:
     """`run(shards)` writes subjects, classes, draws and assignments of a job, and claims the plan's marker last."""
 
     def __init__(
-        self, job: JobConfig, places: Places, keyring: Keyring, scan_key: str, key: str, models: Mapping[str, bytes]
+        self, job: JobConfig, stores: JobStores, keyring: Keyring, scan_key: str, key: str, models: Mapping[str, bytes]
     ) -> None:
         self.job, self.keyring, self.key = job, keyring, key
-        self.scan: Room = scan_room(places, scan_key)
-        self.room: Room = plan_room(places, key)
-        self.painter: Painter | None = painter_of(models, job)
-        self.lender: Lender | None = lender_of(models, job)
+        self.scan: StageStore = scan_store(stores, scan_key)
+        self.store: StageStore = plan_store(stores, key)
+        self.painter: FaceDecoderSet | None = face_decoders_of(models, job)
+        self.lender: FeatureSource | None = feature_source_of(models, job)
         file = self.painter.decoder if self.painter else self.lender
         self._kind = kind_of(job.method, file.digest if file else "")
         self._digest = hashlib.sha256()
 
     def run(self, shards: Sequence[Shard]) -> Plan:
         """Plan the whole dataset, or read the plan that is already there."""
-        known = self.room.committed("plan")
+        known = self.store.committed("plan")
         if known is None:
             self._digest = hashlib.sha256()
             synthesis = self.job.method.name in SYNTHESIS_METHODS
-            self.room.commit("plan", self._write(shards) if synthesis else self._redact_all(shards))
-            known = self.room.committed("plan") or {}
+            self.store.commit("plan", self._write(shards) if synthesis else self._redact_all(shards))
+            known = self.store.committed("plan") or {}
         return plan_of(self.key, known)
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class PlanStage:
         people = people_of(faces, self.keyring)
         replaced = np.array([reason is None for reason in why_redacted(faces, self.job.method.name)], bool)
         persons = persons_of(people, replaced)
-        accounts = Accounts.open(self.job, self.key)
+        accounts = LedgerStore.open(self.job, self.key)
         names: list[str] = []
         if accounts:
             names = accounts.persons(persons, self.keyring)
@@ -109,7 +109,7 @@ class PlanStage:
         self._write_subjects(people, persons, wardrobe, face_ids)
         redacted = self._write_assignments(shards, persons, wardrobe)
         disagreements = people.label_check.sentences()
-        self.room.storage.publish(self.room.path(LABELS), "".join(f"{one}\n" for one in disagreements).encode())
+        self.store.storage.publish(self.store.path(LABELS), "".join(f"{one}\n" for one in disagreements).encode())
         return {
             "digest": self._digest.hexdigest(),
             "blocks": blocks,
@@ -120,7 +120,7 @@ class PlanStage:
             "disagreements": len(disagreements),
         }
 
-    def _dress(self, faces: pa.Table, persons: Persons, accounts: Accounts | None, names: list[str]) -> Wardrobe:
+    def _dress(self, faces: pa.Table, persons: Persons, accounts: LedgerStore | None, names: list[str]) -> PlanResult:
         job, painter, lender = self.job, self.painter, self.lender
         earlier = accounts.drawn(self._kind) if accounts and job.method.draw == "reuse" else {}
         if lender is not None:
@@ -138,7 +138,7 @@ class PlanStage:
             self._publish_table(f"assignments/{shard.shard_id}", table)
         return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(COUNTS, 0)
 
-    def _write_classes(self, wardrobe: Wardrobe, face_ids: Sequence[str]) -> list[str]:
+    def _write_classes(self, wardrobe: PlanResult, face_ids: Sequence[str]) -> list[str]:
         """classes.parquet, and surrogate_plans/BLOCK with the portraits of their donors; returns the blocks."""
         self._publish("classes", [class_row(one) for one in wardrobe.classes], CLASSES)
         blocks = []
@@ -148,7 +148,7 @@ class PlanStage:
             self._publish(f"surrogate_plans/{blocks[-1]}", rows, SURROGATES)
         return blocks
 
-    def _write_subjects(self, people: People, persons: Persons, wardrobe: Wardrobe, face_ids: Sequence[str]) -> None:
+    def _write_subjects(self, people: People, persons: Persons, wardrobe: PlanResult, face_ids: Sequence[str]) -> None:
         order = np.argsort(people.of_face, kind="stable")
         bounds = np.searchsorted(people.of_face[order], np.arange(len(people.ids) + 1))
         rows = []
@@ -158,7 +158,7 @@ class PlanStage:
             rows.append(subject_row(people, persons, number, faces, outfit, face_ids))
         self._publish("subjects", rows, SUBJECTS)
 
-    def _write_assignments(self, shards: Sequence[Shard], persons: Persons, wardrobe: Wardrobe) -> int:
+    def _write_assignments(self, shards: Sequence[Shard], persons: Persons, wardrobe: PlanResult) -> int:
         """assignments/SHARD for every shard, an empty one too, and the draws it needs; returns the faces redacted."""
         first = redacted = 0
         for shard in shards:
@@ -182,4 +182,4 @@ class PlanStage:
     def _publish_table(self, name: str, table: pa.Table) -> None:
         data = tables.table_bytes(table)
         self._digest.update(f"{name} {sha256(data)}\n".encode())
-        self.room.storage.publish(self.room.path(f"{name}.parquet"), data)
+        self.store.storage.publish(self.store.path(f"{name}.parquet"), data)

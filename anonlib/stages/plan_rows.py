@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from anonlib.methods.planning import ClassPlan, Outfit, SurrogatePlan
+from anonlib.methods.planning import ClassPlan, SurrogateAssignment, SurrogatePlan
 from anonlib.stages.people import People, Persons
 
 
@@ -27,7 +27,12 @@ def surrogate_row(one: SurrogatePlan, face_ids: Sequence[str]) -> dict[str, Any]
 
 
 def subject_row(
-    people: People, persons: Persons, number: int, faces: Sequence[int], outfit: Outfit, face_ids: Sequence[str]
+    people: People,
+    persons: Persons,
+    number: int,
+    faces: Sequence[int],
+    outfit: SurrogateAssignment,
+    face_ids: Sequence[str],
 ) -> dict[str, Any]:
     """A subject as SUBJECTS has it; `faces` are its face numbers."""
     person = persons.of_face[faces[0]]

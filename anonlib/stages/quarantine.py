@@ -10,19 +10,19 @@ from typing import Any
 
 from anonlib.codes import Problem, Reason
 from anonlib.datasets import Shard
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.stages.render import publish_reasons
-from anonlib.stages.review_decisions import Standing
+from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.storage import StorageError
 from anonlib.workspace import tables
-from anonlib.workspace.layout import Places, Room, json_bytes, release_room, render_room, sha256
+from anonlib.workspace.layout import JobStores, StageStore, json_bytes, release_store, render_store, sha256
 from anonlib.workspace.naming import Naming
 from anonlib.workspace.schemas import FACES, IMAGES, MANIFEST, QUARANTINED
 
 _LOST = "lost"
 
 
-def lose(shard: Shard, why: str, scan: Room) -> None:
+def lose(shard: Shard, why: str, scan: StageStore) -> None:
     """Commit the scan of a shard that could not be scanned, with no face; safe to repeat.
 
     Raises StorageError if another driver has scanned it meanwhile, whose tables this one has replaced.
@@ -51,20 +51,20 @@ def lose(shard: Shard, why: str, scan: Room) -> None:
     scan.storage.publish(scan.path(_LOST, f"{shard.shard_id}.json"), json_bytes({"why": why}))
 
 
-def lost_in(scan: Room) -> frozenset[str]:
+def lost_in(scan: StageStore) -> frozenset[str]:
     """The shards that could not be scanned."""
     start = scan.path(_LOST, "")
     return frozenset(one.path.removeprefix(start).removesuffix(".json") for one in scan.storage.list(start))
 
 
-def give_up(
-    shard: Shard, why: str, places: Places, scan: Room, run_key: str, naming: Naming, standing: Standing
-) -> Outcome | None:
+def quarantine_shard(
+    shard: Shard, why: str, stores: JobStores, scan: StageStore, run_key: str, naming: Naming, active: ActiveDecisions
+) -> UnitResult | None:
     """Write the manifest and the marker of a lost shard; None if another driver has written a marker before.
 
     Raises Differs if an attempt that was cut off has left another manifest.
     """
-    release, name = release_room(places), naming.shard(shard.shard_id)
+    release, name = release_store(stores), naming.shard(shard.shard_id)
     if release.committed(name) is not None:
         return None
     known = tables.from_bytes(scan.storage.read(scan.path("images", f"{shard.shard_id}.parquet")), ["key"])
@@ -74,14 +74,14 @@ def give_up(
             "own_key": key,
             "problem": problem,
             "key": naming.key(shard.shard_id, key),
-            "review": standing.word(shard.shard_id, key),
+            "review": active.word(shard.shard_id, key),
             "status": QUARANTINED,
             "reason": problem.reason,
             "faces": [],
         }
         for key in known.column("key").to_pylist()
     ]
-    publish_reasons(render_room(places, run_key), shard.shard_id, rows)
+    publish_reasons(render_store(stores, run_key), shard.shard_id, rows)
     manifest = tables.to_bytes(naming.sorted(rows), MANIFEST)
     release.storage.create(release.path("manifest", f"{name}.parquet"), manifest)
     counts = {"images": len(rows), "faces": 0, "released": 0, "no_face": 0, "quarantined": len(rows), "fallbacks": 0}
@@ -92,8 +92,8 @@ def give_up(
             "run": run_key,
             "files": {},
             "manifest_sha256": sha256(manifest),
-            **standing.vouched(shard.shard_id, naming.keyring),
+            **active.vouched(shard.shard_id, naming.keyring),
             **counts,
         },
     )
-    return Outcome(shard.shard_id, images=len(rows), quarantined=len(rows)) if claimed else None
+    return UnitResult(shard.shard_id, images=len(rows), quarantined=len(rows)) if claimed else None

@@ -54,7 +54,7 @@ def keeps_source(before: NDArray[np.uint8], after: NDArray[np.uint8], box: NDArr
 
 
 @dataclass(frozen=True)
-class Finding:
+class RecheckResult:
     """One recognizer's cosine of output to source, and its threshold."""
 
     recognizer: str
@@ -69,7 +69,7 @@ class Finding:
 class CheckedFace(Protocol):
     """A face with a place to put what was found."""
 
-    findings: list[Finding]
+    findings: list[RecheckResult]
     detected_again: bool | None
 
     @property
@@ -79,7 +79,7 @@ class CheckedFace(Protocol):
     def mesh(self) -> NDArray[np.float32]: ...
 
 
-class CheckedPhoto(Protocol):
+class CheckedImage(Protocol):
     """A photo before and after."""
 
     out: NDArray[np.uint8]
@@ -88,11 +88,11 @@ class CheckedPhoto(Protocol):
     def rgb(self) -> NDArray[np.uint8]: ...
 
 
-_P = TypeVar("_P", bound=CheckedPhoto)
+_P = TypeVar("_P", bound=CheckedImage)
 _F = TypeVar("_F", bound=CheckedFace)
 
 
-class Checker:
+class OutputRecheck:
     """Verifying recognizers and the detector, loaded once."""
 
     def __init__(self, job: JobConfig, models: ModelBytes) -> None:
@@ -108,7 +108,7 @@ class Checker:
             before = recognizer.embed([photo.rgb for photo, _ in faces], points)
             after = recognizer.embed([photo.out for photo, _ in faces], points)
             for (_, face), similarity in zip(faces, (before * after).sum(axis=1), strict=True):
-                face.findings.append(Finding(recognizer.name, float(similarity), THRESHOLDS[recognizer.name]))
+                face.findings.append(RecheckResult(recognizer.name, float(similarity), THRESHOLDS[recognizer.name]))
         for (_, face), seen in zip(faces, self._seen(faces), strict=True):
             face.detected_again = seen
         return [(photo, face) for photo, face in faces if any(one.matches for one in face.findings)]

@@ -22,20 +22,20 @@ import cv2
 from anonlib.codes import Problem, Reason
 from anonlib.config import SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
-from anonlib.execution.base import FAILURES, Outcome, in_full
+from anonlib.execution.base import FAILURES, UnitResult, in_full
 from anonlib.execution.stopwatch import current
 from anonlib.media.codec import ImageProblem, Picture, encode
 from anonlib.media.prefetch import chunks_ahead, sample_bytes
-from anonlib.methods.decoders import painter_of
-from anonlib.methods.feature_transfer import Lent, lender_of
+from anonlib.methods.decoders import face_decoders_of
+from anonlib.methods.feature_transfer import SourceIdentity, feature_source_of
 from anonlib.models.requirements import ModelBytes
 from anonlib.privacy.claims import NONE, claim_of
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.stages.near_subjects import Bystanders
-from anonlib.stages.recheck import Checker, keeps_source
-from anonlib.stages.render_state import MATCHED, Face, Photo
+from anonlib.stages.near_subjects import NearSubjectCheck
+from anonlib.stages.recheck import OutputRecheck, keeps_source
+from anonlib.stages.render_state import MATCHED, FaceState, ImageState
 from anonlib.stages.rerender import take_back
-from anonlib.stages.review_decisions import Standing, carry_out
+from anonlib.stages.review_decisions import ActiveDecisions, carry_out
 from anonlib.stages.scan import try_to_read
 from anonlib.stages.surrogates import Surrogates, Worn
 from anonlib.storage import StorageError
@@ -46,12 +46,12 @@ from anonlib.workspace import tables
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.layout import (
     RUN_NOTE,
-    Places,
-    Room,
-    plan_room,
-    release_room,
-    render_room,
-    scan_room,
+    JobStores,
+    StageStore,
+    plan_store,
+    release_store,
+    render_store,
+    scan_store,
     sha256,
 )
 from anonlib.workspace.naming import Naming
@@ -72,29 +72,29 @@ class RenderStage:
         self,
         job: JobConfig,
         dataset: Dataset,
-        places: Places,
+        stores: JobStores,
         keyring: Keyring,
         keys: dict[str, str],
         models: ModelBytes,
-        standing: Standing,
+        active: ActiveDecisions,
     ) -> None:
         cv2.setNumThreads(1)
         self.job, self.dataset, self.keyring, self.key = job, dataset, keyring, keys["render"]
-        self.standing, self.log = standing, DecisionLog(places.workspace, self.key)
-        self.scan: Room = scan_room(places, keys["scan"])
-        self.plan: Room = plan_room(places, keys["plan"])
-        self.release: Room = release_room(places)
+        self.active, self.log = active, DecisionLog(stores.workspace, self.key)
+        self.scan: StageStore = scan_store(stores, keys["scan"])
+        self.plan: StageStore = plan_store(stores, keys["plan"])
+        self.release: StageStore = release_store(stores)
         self.chooses_again = claim_of(job.method).kind == NONE
-        self.notes: Room = render_room(places, keys["render"])
+        self.notes: StageStore = render_store(stores, keys["render"])
         self.naming = Naming(keyring, job.rekey)
-        self.checker = Checker(job, models) if models else None
-        painter = painter_of(models, job)
-        self.surrogates = Surrogates(self.plan, keyring, painter, lender_of(models, job))
+        self.checker = OutputRecheck(job, models) if models else None
+        painter = face_decoders_of(models, job)
+        self.surrogates = Surrogates(self.plan, keyring, painter, feature_source_of(models, job))
         self.bystanders = (
-            Bystanders(job, models, painter, self.plan) if painter and job.method.name == "sampling" else None
+            NearSubjectCheck(job, models, painter, self.plan) if painter and job.method.name == "sampling" else None
         )
 
-    def run(self, shard: Shard) -> Outcome:
+    def run(self, shard: Shard) -> UnitResult:
         """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
         if finished := self._finished(shard):
             return finished
@@ -113,7 +113,7 @@ class RenderStage:
             with watch.timed("publish"):
                 return self._publish(shard, writer, rows, figures)
 
-    def _finished(self, shard: Shard) -> Outcome | None:
+    def _finished(self, shard: Shard) -> UnitResult | None:
         """What the marker says, if another job was faster. Raises StorageError if this attempt must not go on.
 
         Asked before the work and again before every file is written, because a worker that was asleep, or whose driver
@@ -125,13 +125,13 @@ class RenderStage:
                 f"The output {self.release.storage.uri} now holds a release of another job (its {RUN_NOTE} differs), "
                 "so this one writes nothing more there."
             )
-        if any(one.shard == shard.shard_id for one in self.log.entries(self.standing.logged)):
+        if any(one.shard == shard.shard_id for one in self.log.entries(self.active.logged)):
             raise StorageError(
                 f"A reviewer has decided on shard {shard.shard_id} since this run began; run it again, so that the "
                 "decision is carried out."
             )
         marker = self.release.committed(self.naming.shard(shard.shard_id))
-        return None if marker is None else Outcome(shard.shard_id, **{name: marker[name] for name in _COUNTS})
+        return None if marker is None else UnitResult(shard.shard_id, **{name: marker[name] for name in _COUNTS})
 
     def _write(
         self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], figures: list[dict[str, Any]]
@@ -151,7 +151,7 @@ class RenderStage:
             known = scanned.get(sample.key)
             if known is None:
                 return ImageProblem(Reason.NOT_SCANNED)
-            if known["problem"] is not None and not self.standing.released(shard.shard_id, sample.key):
+            if known["problem"] is not None and not self.active.released(shard.shard_id, sample.key):
                 return ImageProblem(Reason.of(known["reason"]), known["problem"])
             picture = try_to_read(sample, self.job)
             if isinstance(picture, Picture) and picture.rgb.shape[:2] != (known["height"], known["width"]):
@@ -179,7 +179,7 @@ class RenderStage:
         chunk: list[tuple[Sample, Picture | ImageProblem]],
         planned: Mapping[str, list[dict[str, Any]]],
         rows: list[dict[str, Any]],
-    ) -> list[Photo]:
+    ) -> list[ImageState]:
         """Readable photos with their planned faces; unreadable ones get their row at once."""
         photos = []
         for sample, picture in chunk:
@@ -187,18 +187,18 @@ class RenderStage:
                 rows.append(self._row(sample, shard, QUARANTINED, Problem(picture.reason, str(picture))))
                 continue
             faces = [
-                Face(row, row["method"], list(row["surrogates"] or ()), reason=row["reason"])
+                FaceState(row, row["method"], list(row["surrogates"] or ()), reason=row["reason"])
                 for row in planned[sample.key]
             ]
             for face in faces:
                 face.fallback = "solid" if face.reason else None
             # A redaction never looks back at the original, so it paints straight into it.
-            photo = Photo(sample, picture, faces, picture.rgb.copy() if self.checker and faces else picture.rgb)
-            carry_out(self.standing.of(shard.shard_id, sample.key), photo)
+            photo = ImageState(sample, picture, faces, picture.rgb.copy() if self.checker and faces else picture.rgb)
+            carry_out(self.active.of(shard.shard_id, sample.key), photo)
             photos.append(photo)
         return photos
 
-    def _render(self, chunk: list[Photo], worn: Worn) -> None:
+    def _render(self, chunk: list[ImageState], worn: Worn) -> None:
         """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""
         open_faces = [(photo, face) for photo in chunk for face in photo.faces]
         while open_faces:
@@ -224,7 +224,9 @@ class RenderStage:
                 face.tries.pop(0)
             open_faces = [(photo, face) for photo in chunk if id(photo) in again for face in photo.faces]
 
-    def _still_matching(self, checker: Checker, faces: list[tuple[Photo, Face]]) -> list[tuple[Photo, Face]]:
+    def _still_matching(
+        self, checker: OutputRecheck, faces: list[tuple[ImageState, FaceState]]
+    ) -> list[tuple[ImageState, FaceState]]:
         """Faces to try again, and why; if the check of all fails, photo by photo, so that only the culprit is lost."""
         photos = {id(photo): photo for photo, _ in faces}
         try:
@@ -252,7 +254,7 @@ class RenderStage:
             for one in self._still_matching(checker, [(owner, face) for owner, face in faces if owner is photo])
         ]
 
-    def _replace(self, photo: Photo, face: Face, worn: Worn) -> None:
+    def _replace(self, photo: ImageState, face: FaceState, worn: Worn) -> None:
         """Paint one face into `photo.out`, by its next surrogate if it has one left, else by the redaction."""
         if photo.problem is not None:
             return
@@ -262,7 +264,7 @@ class RenderStage:
                 return
             if face.method == self.job.method.name and face.tries:
                 surrogate = worn[face.tries[0]]
-                if isinstance(surrogate, Lent):
+                if isinstance(surrogate, SourceIdentity):
                     rendered = surrogate.render(photo.out, face.mesh)
                 else:
                     rendered = render(photo.out, face.mesh, face.happy, surrogate.texture)
@@ -280,7 +282,7 @@ class RenderStage:
         except FAILURES as error:
             photo.problem = Problem(Reason.REPLACE_FAILED, f"replacing a face failed: {in_full(error)}")
 
-    def _finish(self, chunk: list[Photo], writer: ShardWriter, rows: list[dict[str, Any]], shard: Shard) -> None:
+    def _finish(self, chunk: list[ImageState], writer: ShardWriter, rows: list[dict[str, Any]], shard: Shard) -> None:
         """Encode and write a chunk in order."""
         for photo in chunk:
             data = None
@@ -298,7 +300,7 @@ class RenderStage:
             rows.append(self._row(photo.sample, shard, status, None, photo) | {"output_sha256": sha256(data)})
 
     def _row(
-        self, sample: Sample, shard: Shard, status: str, problem: Problem | None, photo: Photo | None = None
+        self, sample: Sample, shard: Shard, status: str, problem: Problem | None, photo: ImageState | None = None
     ) -> dict[str, Any]:
         """A MANIFEST row, with the sample's own key, its position and its problem beside it until it is written."""
         picture = photo.picture if photo else None
@@ -317,12 +319,12 @@ class RenderStage:
             "metadata_stripped": list(picture.stripped) if picture else None,
             "notes": list(picture.notes) if picture else None,
             "faces": [face.row(self.job) for face in photo.faces] if photo else [],
-            "review": self.standing.word(shard.shard_id, sample.key),
+            "review": self.active.word(shard.shard_id, sample.key),
         }
 
     def _publish(
         self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], figures: list[dict[str, Any]]
-    ) -> Outcome:
+    ) -> UnitResult:
         """Data, then manifest, then marker, none of which replaces anything; see withdraw.py for workers that are late.
 
         Nothing of this attempt stays if another job has committed the shard meanwhile without it.
@@ -334,7 +336,7 @@ class RenderStage:
         finally:
             take_back(self.release, name, created)
 
-    def _create(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], created: list[str]) -> Outcome:
+    def _create(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], created: list[str]) -> UnitResult:
         """As _publish; `created` gets the paths of data that was not there before, until the marker vouches for it."""
         files, manifest = {}, tables.to_bytes(rows, MANIFEST)
         for path, local in writer.outputs():
@@ -365,7 +367,7 @@ class RenderStage:
             "run": self.key,
             "files": files,
             "manifest_sha256": sha256(manifest),
-            **self.standing.vouched(shard.shard_id, self.keyring),
+            **self.active.vouched(shard.shard_id, self.keyring),
             **summary,
         }
         if not self.release.commit(name, marker) and self.release.committed(name) != marker:
@@ -375,10 +377,10 @@ class RenderStage:
                 f"{self.release.storage.uri}, and run the job again that the release is to be of."
             )
         created.clear()
-        return Outcome(shard.shard_id, **summary)
+        return UnitResult(shard.shard_id, **summary)
 
 
-def publish_reasons(notes: Room, shard_id: str, rows: list[dict[str, Any]]) -> None:
+def publish_reasons(notes: StageStore, shard_id: str, rows: list[dict[str, Any]]) -> None:
     """Take each row's `own_key` and `problem` out of it, and write what was quarantined and why into the workspace."""
     told = [(row.pop("own_key"), row.pop("problem")) for row in rows]
     found = [

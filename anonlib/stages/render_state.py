@@ -13,7 +13,7 @@ from anonlib.config import JobConfig
 from anonlib.datasets import Sample
 from anonlib.media.codec import Picture
 from anonlib.privacy.claims import NONE, Claim, claim_of
-from anonlib.stages.recheck import Finding
+from anonlib.stages.recheck import RecheckResult
 from anonlib.stages.surrogates import happiness
 from anonlib.workspace.schemas import MESH_POINTS
 
@@ -22,7 +22,7 @@ MATCHED = "still matched the source"
 
 
 @dataclass
-class Face:
+class FaceState:
     """One face of the plan on its way through: what to do, what was done, what was found."""
 
     planned: dict[str, Any]
@@ -33,7 +33,7 @@ class Face:
     fallback: str | None = None
     reason: str | None = None
     why: str = MATCHED
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[RecheckResult] = field(default_factory=list)
     detected_again: bool | None = None
 
     @property
@@ -81,12 +81,12 @@ class Face:
 
 
 @dataclass
-class Photo:
+class ImageState:
     """One readable image on its way through; `out` becomes the release's pixels."""
 
     sample: Sample
     picture: Picture
-    faces: list[Face]
+    faces: list[FaceState]
     out: NDArray[np.uint8]
     problem: Problem | None = None
 

@@ -28,18 +28,18 @@ from typing import Any
 
 from anonlib.datasets import Shard
 from anonlib.stages.certify import CERTIFICATE
-from anonlib.stages.review_decisions import Standing
+from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.storage import Storage, StorageError
-from anonlib.verification.certificate import Untrue
+from anonlib.verification.certificate import VerificationError
 from anonlib.workspace import tables
 from anonlib.workspace.layout import (
     AUDIT_FILES,
     STATEMENT,
-    Places,
-    Room,
+    JobStores,
+    StageStore,
     json_bytes,
-    release_room,
-    scan_room,
+    release_store,
+    scan_store,
     sha256,
 )
 from anonlib.workspace.lease import Lease
@@ -49,158 +49,164 @@ from anonlib.workspace.schemas import MANIFEST
 _ASIDE = "withdrawn/"
 
 
-def withdraw(
-    places: Places, shards: Sequence[Shard], scan_key: str, standing: Standing, naming: Naming, lease: Lease
+def invalidate_shards(
+    stores: JobStores, shards: Sequence[Shard], scan_key: str, active: ActiveDecisions, naming: Naming, lease: Lease
 ) -> frozenset[str]:
     """Take back every committed shard that was made by other decisions than those that stand.
 
     Returns their ids in the release.
 
-    Safe to kill and to repeat. What is taken back is to be rendered again, and then `settle` ends it; a shard that
-    differs in words alone is committed again here. Raises StorageError if another run is at work.
+    Safe to kill and to repeat. What is taken back is to be rendered again, and then `finish_invalidation` ends it; a
+    shard that differs in words alone is committed again here. Raises StorageError if another run is at work.
     """
-    room = release_room(places)
-    begun, names = _begun(room), naming.shards(shards)
-    markers = {marker["shard"]: marker for marker in room.markers(names)}
-    vouched = {name: standing.vouched(shard, naming.keyring) for name, shard in names.items()}
+    store = release_store(stores)
+    begun, names = _begun(store), naming.shards(shards)
+    markers = {marker["shard"]: marker for marker in store.markers(names)}
+    vouched = {name: active.vouched(shard, naming.keyring) for name, shard in names.items()}
     stale = {name for name, marker in markers.items() if vouched_by(marker) != vouched[name]}
-    cut_off = {name for name in begun - stale if markers.get(name) in (None, _laid_aside(room, name))}
+    cut_off = {name for name in begun - stale if markers.get(name) in (None, _laid_aside(store, name))}
     if begun or stale:
         if other := lease.beside():
             raise StorageError(
-                f"Another run ({other}) is at work on the workspace {places.workspace.uri}; decisions of a review are "
+                f"Another run ({other}) is at work on the workspace {stores.workspace.uri}; decisions of a review are "
                 "carried out once it has ended, so run this again then."
             )
-        room.storage.delete(CERTIFICATE)
-        withdraw_audit(room.storage)
+        store.storage.delete(CERTIFICATE)
+        remove_audit(store.storage)
     for name in sorted(stale):
-        room.storage.claim(_aside(name), json_bytes(markers[name]))
+        store.storage.claim(_aside(name), json_bytes(markers[name]))
     for name in sorted(stale | cut_off):
         marker = markers.get(name)
         if name in cut_off or marker is None or vouched_by(marker).get("painted") != vouched[name].get("painted"):
-            _remove(room, name, marker or _laid_aside(room, name))
+            _remove(store, name, marker or _laid_aside(store, name))
         else:
-            keys = _keys(places, scan_key, names[name])
-            words = {naming.key(names[name], key): standing.word(names[name], key) for key in keys}
-            _reword(room, marker, words, vouched[name])
+            keys = _keys(stores, scan_key, names[name])
+            words = {naming.key(names[name], key): active.word(names[name], key) for key in keys}
+            _reword(store, marker, words, vouched[name])
     if cut_off:
         # An attempt that was killed may have published photos that its decisions released and the first ones did not.
-        _delete(room, _strays(room, names))
+        _delete(store, _strays(store, names))
     return frozenset(begun | stale)
 
 
-def withdraw_audit(release: Storage) -> None:
+def remove_audit(release: Storage) -> None:
     """Take an audit back, its statement first, as a change of the release must."""
     for path in (STATEMENT, *AUDIT_FILES):
         release.delete(path)
 
 
-def settle(places: Places, shards: Sequence[Shard], naming: Naming) -> None:
+def finish_invalidation(stores: JobStores, shards: Sequence[Shard], naming: Naming) -> None:
     """End a withdrawal once every shard is committed again: what no marker names goes, then the copies."""
-    room = release_room(places)
-    begun = _begun(room)
+    store = release_store(stores)
+    begun = _begun(store)
     if not begun:
         return
     names = naming.shards(shards)
-    if len(room.markers(names)) < len(shards):
+    if len(store.markers(names)) < len(shards):
         return
-    _delete(room, (*_strays(room, names), *map(_aside, sorted(begun))))
+    _delete(store, (*_strays(store, names), *map(_aside, sorted(begun))))
 
 
-def take_back(room: Room, shard: str, created: Collection[str]) -> None:
+def take_back(store: StageStore, shard: str, created: Collection[str]) -> None:
     """Remove the data files that an attempt created and that the shard's marker, which is of another, does not name.
 
     Without a marker they stay: the next attempt compares them with its own, or a withdrawal removes them.
     """
-    marker = room.committed(shard) if created else None
+    marker = store.committed(shard) if created else None
     if marker is not None:
-        _delete(room, [path for path in created if path not in marker["files"]])
+        _delete(store, [path for path in created if path not in marker["files"]])
 
 
 def check_against_markers(
-    places: Places, shards: Sequence[Shard], standing: Standing, naming: Naming, again: Collection[str]
+    stores: JobStores, shards: Sequence[Shard], active: ActiveDecisions, naming: Naming, again: Collection[str]
 ) -> None:
-    """Hold a release that is complete against its markers; raises Untrue with the first difference.
+    """Hold a release that is complete against its markers; raises VerificationError with the first difference.
 
     Of all shards, from a listing alone: the decisions that stand are those of the markers, and data/ and manifest/ hold
     the files that the markers name and no others. Of the shards `again` that this run took back also each file's
     sha256, since only between a deletion and a new file can other bytes have come in.
     """
-    room = release_room(places)
-    listed = {entry.path for top in ("data/", "manifest/") for entry in room.storage.list(top)}
+    store = release_store(stores)
+    listed = {entry.path for top in ("data/", "manifest/") for entry in store.storage.list(top)}
     names = naming.shards(shards)
-    markers = room.markers(names)
+    markers = store.markers(names)
     if len(markers) < len(shards):
         return
     for marker in markers:
-        shard, files = marker["shard"], marker["files"] | {_manifest(room, marker["shard"]): marker["manifest_sha256"]}
-        if vouched_by(marker) != standing.vouched(names[shard], naming.keyring):
-            raise Untrue(f"shard {shard} is not as reviewers decided since it was begun; run the job again")
+        shard, files = marker["shard"], marker["files"] | {_manifest(store, marker["shard"]): marker["manifest_sha256"]}
+        if vouched_by(marker) != active.vouched(names[shard], naming.keyring):
+            raise VerificationError(f"shard {shard} is not as reviewers decided since it was begun; run the job again")
         for path, digest in files.items():
             if path not in listed:
-                raise Untrue(f"{path} is missing; delete {room.marker(shard)}, and run the job again")
-            if shard in again and room.storage.sha256(path) != digest:
-                raise Untrue(f"{path} is not what {room.marker(shard)} names; delete both and run the job again")
+                raise VerificationError(f"{path} is missing; delete {store.marker(shard)}, and run the job again")
+            if shard in again and store.storage.sha256(path) != digest:
+                raise VerificationError(
+                    f"{path} is not what {store.marker(shard)} names; delete both and run the job again"
+                )
         listed -= files.keys()
     if listed:
         others = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
-        raise Untrue(f"no marker names {min(listed)}{others}; delete what is not of the release, and run the job again")
+        raise VerificationError(
+            f"no marker names {min(listed)}{others}; delete what is not of the release, and run the job again"
+        )
 
 
 def vouched_by(marker: dict[str, Any]) -> dict[str, str]:
-    """What a marker says of decisions, as `Standing.vouched` gives it."""
+    """What a marker says of decisions, as `ActiveDecisions.vouched` gives it."""
     return {name: marker[name] for name in ("decisions", "painted") if name in marker}
 
 
-def _strays(room: Room, names: Collection[str]) -> list[str]:
+def _strays(store: StageStore, names: Collection[str]) -> list[str]:
     """The data that no marker names; listed before the markers are read, so that what is committed meanwhile stays."""
-    listed = [entry.path for entry in room.storage.list("data/")]
-    named = {path for marker in room.markers(names) for path in marker["files"]}
+    listed = [entry.path for entry in store.storage.list("data/")]
+    named = {path for marker in store.markers(names) for path in marker["files"]}
     return [path for path in listed if path not in named]
 
 
-def _delete(room: Room, paths: Collection[str]) -> None:
+def _delete(store: StageStore, paths: Collection[str]) -> None:
     for path in paths:
-        room.storage.delete(path)
+        store.storage.delete(path)
 
 
-def _begun(room: Room) -> set[str]:
+def _begun(store: StageStore) -> set[str]:
     """The shards whose markers lie aside."""
-    return {entry.path.removeprefix(_ASIDE).removesuffix(".json") for entry in room.storage.list(_ASIDE)}
+    return {entry.path.removeprefix(_ASIDE).removesuffix(".json") for entry in store.storage.list(_ASIDE)}
 
 
 def _aside(shard: str) -> str:
     return f"{_ASIDE}{shard}.json"
 
 
-def _laid_aside(room: Room, shard: str) -> dict[str, Any]:
-    return dict(json.loads(room.storage.read(_aside(shard))))
+def _laid_aside(store: StageStore, shard: str) -> dict[str, Any]:
+    return dict(json.loads(store.storage.read(_aside(shard))))
 
 
-def _manifest(room: Room, shard: str) -> str:
-    return room.path("manifest", f"{shard}.parquet")
+def _manifest(store: StageStore, shard: str) -> str:
+    return store.path("manifest", f"{shard}.parquet")
 
 
-def _remove(room: Room, shard: str, marker: dict[str, Any]) -> None:
+def _remove(store: StageStore, shard: str, marker: dict[str, Any]) -> None:
     """The marker of a shard first, then its data and its manifest."""
-    _delete(room, (room.marker(shard), *marker["files"], _manifest(room, shard)))
+    _delete(store, (store.marker(shard), *marker["files"], _manifest(store, shard)))
 
 
-def _reword(room: Room, marker: dict[str, Any], words: Mapping[str, str | None], vouched: Mapping[str, str]) -> None:
+def _reword(
+    store: StageStore, marker: dict[str, Any], words: Mapping[str, str | None], vouched: Mapping[str, str]
+) -> None:
     """Write the manifest's `review` again, in the bytes that a render would give it, and commit."""
     shard = marker["shard"]
-    rows = tables.from_bytes(room.storage.read(_manifest(room, shard))).to_pylist()
+    rows = tables.from_bytes(store.storage.read(_manifest(store, shard))).to_pylist()
     for row in rows:
         row["review"] = words[row["key"]]
     manifest = tables.to_bytes(rows, MANIFEST)
     unchanged = {name: value for name, value in marker.items() if name not in ("decisions", "painted")}
-    _delete(room, (room.marker(shard), _manifest(room, shard)))
-    room.storage.create(_manifest(room, shard), manifest)
-    room.commit(shard, unchanged | {"manifest_sha256": sha256(manifest), **vouched})
+    _delete(store, (store.marker(shard), _manifest(store, shard)))
+    store.storage.create(_manifest(store, shard), manifest)
+    store.commit(shard, unchanged | {"manifest_sha256": sha256(manifest), **vouched})
 
 
-def _keys(places: Places, scan_key: str, shard: str) -> list[str]:
+def _keys(stores: JobStores, scan_key: str, shard: str) -> list[str]:
     """The images of a shard as the input names them."""
-    room = scan_room(places, scan_key)
-    names = tables.from_bytes(room.storage.read(room.path("images", f"{shard}.parquet")), ["key"])
+    store = scan_store(stores, scan_key)
+    names = tables.from_bytes(store.storage.read(store.path("images", f"{shard}.parquet")), ["key"])
     return [str(key) for key in names.column("key").to_pylist()]

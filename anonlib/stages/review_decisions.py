@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from anonlib.codes import Problem, Reason
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.stages.render_state import Face, Photo
+from anonlib.stages.render_state import FaceState, ImageState
 from anonlib.workspace.decisions import WORDS, Decision, DecisionLog, latest
 
 FOUND = "a reviewer found this face"
@@ -21,8 +21,8 @@ HIDDEN = "a reviewer released the photo with every face hidden"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The decisions that stand: shard -> key -> decision. Picklable; `Standing()` is a job that nobody reviewed.
+class ActiveDecisions:
+    """The decisions that stand: shard -> key -> decision. Picklable; `ActiveDecisions()` is a job that nobody reviewed.
 
     `logged`: how many entries the log had when it was read.
     """
@@ -31,13 +31,13 @@ class Standing:
     logged: int = 0
 
     @classmethod
-    def of_log(cls, log: DecisionLog) -> Standing:
+    def of_log(cls, log: DecisionLog) -> ActiveDecisions:
         """What stands now; raises StorageError."""
         entries = log.entries()
         return replace(cls.of_all(latest(entries).values()), logged=len(entries))
 
     @classmethod
-    def of_all(cls, decisions: Iterable[Decision]) -> Standing:
+    def of_all(cls, decisions: Iterable[Decision]) -> ActiveDecisions:
         """At most one decision an image."""
         shards: dict[str, dict[str, Decision]] = defaultdict(dict)
         for one in decisions:
@@ -76,7 +76,7 @@ def _spoken(decisions: Iterable[Decision]) -> Iterator[list[object]]:
     return ([one.key, one.verdict, one.boxes] for one in decisions)
 
 
-def carry_out(decision: Decision | None, photo: Photo) -> None:
+def carry_out(decision: Decision | None, photo: ImageState) -> None:
     """Change what is going to be painted, before anything is: withhold the photo, or hide faces in it.
 
     What a reviewer found comes last, over whatever the method paints there.
@@ -91,6 +91,6 @@ def carry_out(decision: Decision | None, photo: Photo) -> None:
     photo.faces.extend(_found(box) for box in decision.boxes)
 
 
-def _found(box: tuple[int, ...]) -> Face:
+def _found(box: tuple[int, ...]) -> FaceState:
     planned = {"box": [float(side) for side in box]}
-    return Face(planned, "solid", [], coverage=1.0, fallback="review", reason=FOUND)
+    return FaceState(planned, "solid", [], coverage=1.0, fallback="review", reason=FOUND)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anonlib.codes import Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, label
-from anonlib.execution.base import FAILURES, Outcome, in_full
+from anonlib.execution.base import FAILURES, UnitResult, in_full
 from anonlib.execution.stopwatch import current
 from anonlib.faces import align
 from anonlib.faces.attributes import AttributeReader
@@ -37,7 +37,7 @@ from anonlib.synthesis.light import STEP
 from anonlib.synthesis.occlusion import bare
 from anonlib.synthesis.textures.average import detail_of
 from anonlib.workspace import tables
-from anonlib.workspace.layout import Places, Room, scan_room, sha256
+from anonlib.workspace.layout import JobStores, StageStore, scan_store, sha256
 from anonlib.workspace.schemas import FACES, IMAGES
 
 CROP_SIDE = 384
@@ -62,10 +62,10 @@ class ScanStage:
 
     name = "scan"
 
-    def __init__(self, job: JobConfig, dataset: Dataset, places: Places, key: str, models: ModelBytes) -> None:
+    def __init__(self, job: JobConfig, dataset: Dataset, stores: JobStores, key: str, models: ModelBytes) -> None:
         cv2.setNumThreads(1)
         self.job, self.dataset = job, dataset
-        self.room: Room = scan_room(places, key)
+        self.store: StageStore = scan_store(stores, key)
         self.detector = CenterFaceDetector(
             load(models, "centerface", job, job.detector.precision),
             side=job.detector.side,
@@ -74,7 +74,7 @@ class ScanStage:
         self.describer = Describer(job, models) if "facemesh" in models else None
         self.least_side = None if self.describer else job.detector.side
 
-    def run(self, shard: Shard) -> Outcome:
+    def run(self, shard: Shard) -> UnitResult:
         """Scan one shard; safe to repeat and to race."""
         images: list[dict[str, Any]] = []
         faces: list[dict[str, Any]] = []
@@ -95,15 +95,15 @@ class ScanStage:
             row["faces"] = counts[row["key"]]
         with current().timed("publish"):
             self._publish(shard, faces, images)
-        return Outcome(shard.shard_id, images=len(images), faces=len(faces))
+        return UnitResult(shard.shard_id, images=len(images), faces=len(faces))
 
     def _publish(self, shard: Shard, faces: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:
         """Both tables, then the marker."""
         face_bytes, image_bytes = tables.to_bytes(faces, FACES), tables.to_bytes(images, IMAGES)
-        self.room.storage.publish(self.room.path("faces", f"{shard.shard_id}.parquet"), face_bytes)
-        self.room.storage.publish(self.room.path("images", f"{shard.shard_id}.parquet"), image_bytes)
+        self.store.storage.publish(self.store.path("faces", f"{shard.shard_id}.parquet"), face_bytes)
+        self.store.storage.publish(self.store.path("images", f"{shard.shard_id}.parquet"), image_bytes)
         current().written += len(face_bytes) + len(image_bytes)
-        self.room.commit(
+        self.store.commit(
             shard.shard_id,
             {
                 "shard": shard.shard_id,

@@ -22,18 +22,18 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
-from anonlib.execution.base import FAILURES, Outcome
+from anonlib.execution.base import FAILURES, UnitResult
 from anonlib.execution.stopwatch import current
 from anonlib.faces import align
-from anonlib.methods.decoders import Draw, Painter, draw_of, painter_of
-from anonlib.methods.feature_transfer import Lender, Lent
+from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw, draw_of, face_decoders_of
+from anonlib.methods.feature_transfer import FeatureSource, SourceIdentity
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.storage import NotFound
-from anonlib.synthesis.base import Wearable
+from anonlib.synthesis.base import FaceTexture
 from anonlib.synthesis.textures.average import Portrait, Texture, average, member_texture, portrait
 from anonlib.synthesis.textures.ksame_net import MOODS, MoodTexture
 from anonlib.workspace import tables
-from anonlib.workspace.layout import Places, Room, plan_room, scan_room, sha256
+from anonlib.workspace.layout import JobStores, StageStore, plan_store, scan_store, sha256
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 from anonlib.workspace.schemas import PORTRAITS as PORTRAIT_ROWS
 
@@ -44,7 +44,7 @@ _HELD = 64
 class Surrogate:
     """A texture and the digest that the manifest shows for it (see `released_digest`)."""
 
-    texture: Wearable
+    texture: FaceTexture
     digest: str
 
 
@@ -53,15 +53,15 @@ class SurrogateStage:
 
     name = "surrogates"
 
-    def __init__(self, job: JobConfig, places: Places, scan_key: str, key: str, models: Mapping[str, bytes]) -> None:
+    def __init__(self, job: JobConfig, stores: JobStores, scan_key: str, key: str, models: Mapping[str, bytes]) -> None:
         cv2.setNumThreads(1)
-        self.scan: Room = scan_room(places, scan_key)
-        self.room: Room = plan_room(places, key)
-        self.painter = painter_of(models, job)
+        self.scan: StageStore = scan_store(stores, scan_key)
+        self.store: StageStore = plan_store(stores, key)
+        self.painter = face_decoders_of(models, job)
 
-    def run(self, block: str) -> Outcome:
+    def run(self, block: str) -> UnitResult:
         """Make one block's surrogates."""
-        planned = surrogate_plans(self.room, [block])
+        planned = surrogate_plans(self.store, [block])
         wanted = {face for row in planned for faces in row["portraits"] for face in faces}
         watch = current()
         with watch.timed("read"):
@@ -75,12 +75,12 @@ class SurrogateStage:
                 data = to_bytes(self._texture(row, mine))
             digests[row["surrogate_id"]] = sha256(data)
             with watch.timed("publish"):
-                self.room.storage.publish(self.room.path("surrogates", f"{row['surrogate_id']}.npz"), data)
+                self.store.storage.publish(self.store.path("surrogates", f"{row['surrogate_id']}.npz"), data)
             watch.written += len(data)
-        self.room.commit(f"surrogates/{block}", {"block": block, "digests": digests})
-        return Outcome(block, faces=len(wanted))
+        self.store.commit(f"surrogates/{block}", {"block": block, "digests": digests})
+        return UnitResult(block, faces=len(wanted))
 
-    def _texture(self, row: Mapping[str, Any], portraits: Sequence[Sequence[Portrait]]) -> Wearable:
+    def _texture(self, row: Mapping[str, Any], portraits: Sequence[Sequence[Portrait]]) -> FaceTexture:
         """The face of a SURROGATES row, of which these are its donors' portraits."""
         if self.painter:
             return self.painter.texture(draw_of(row["draw"]))
@@ -109,7 +109,9 @@ def _portrait(photos: pa.Table, row: int) -> Portrait:
     return portrait(*crop_and_mesh(photo), happiness(photo["expression"]))
 
 
-def surrogate_plans(plan: Room, blocks: Iterable[str], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def surrogate_plans(
+    plan: StageStore, blocks: Iterable[str], columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """The SURROGATES rows of a plan's blocks."""
     return [
         row
@@ -131,9 +133,11 @@ def released_digest(keyring: Keyring, name: str) -> str:
 class Surrogates:
     """What a renderer wears: the plan's textures by id, the last few held for all its threads, and shards' draws."""
 
-    def __init__(self, plan: Room, keyring: Keyring, painter: Painter | None, lender: Lender | None = None) -> None:
+    def __init__(
+        self, plan: StageStore, keyring: Keyring, painter: FaceDecoderSet | None, lender: FeatureSource | None = None
+    ) -> None:
         self.plan, self.keyring, self.painter, self.lender = plan, keyring, painter, lender
-        self._held: OrderedDict[str, Surrogate | Lent] = OrderedDict()
+        self._held: OrderedDict[str, Surrogate | SourceIdentity] = OrderedDict()
         self._holding = threading.Lock()
 
     def of(self, shard_id: str) -> Worn:
@@ -144,7 +148,7 @@ class Surrogates:
         rows = tables.from_bytes(self.plan.storage.read(path)).to_pylist()
         return Worn(self, {row["surrogate"]: draw_of(row["draw"]) for row in rows})
 
-    def get(self, name: str, draw: Draw | None) -> Surrogate | Lent:
+    def get(self, name: str, draw: IdentityDraw | None) -> Surrogate | SourceIdentity:
         """By surrogate id, or a draw's name and the draw; raises LookupError if the workspace has none."""
         with self._holding:
             if name in self._held:
@@ -157,9 +161,9 @@ class Surrogates:
                 self._held.popitem(last=False)
         return found
 
-    def _read(self, name: str, draw: Draw | None) -> Surrogate | Lent:
+    def _read(self, name: str, draw: IdentityDraw | None) -> Surrogate | SourceIdentity:
         if self.lender and draw:
-            return Lent(self.lender, draw, released_digest(self.keyring, name))
+            return SourceIdentity(self.lender, draw, released_digest(self.keyring, name))
         if self.painter and draw:
             return Surrogate(self.painter.texture(draw), released_digest(self.keyring, name))
         try:
@@ -174,9 +178,9 @@ class Worn:
     """Surrogates as one shard wears them, its `draws` by name."""
 
     surrogates: Surrogates
-    draws: Mapping[str, Draw]
+    draws: Mapping[str, IdentityDraw]
 
-    def __getitem__(self, name: str) -> Surrogate | Lent:
+    def __getitem__(self, name: str) -> Surrogate | SourceIdentity:
         """By surrogate id or draw; raises LookupError if the workspace has none."""
         return self.surrogates.get(name, self.draws.get(name))
 
@@ -196,7 +200,7 @@ def crop_and_mesh(row: Mapping[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np
     return crop, np.concatenate([flat, depth], axis=1).astype(np.float32)
 
 
-def to_bytes(texture: Wearable) -> bytes:
+def to_bytes(texture: FaceTexture) -> bytes:
     """A texture as npz, with all its moods: half precision, the same bytes for the same texture."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"shape": texture.shape}
@@ -210,7 +214,7 @@ def to_bytes(texture: Wearable) -> bytes:
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes) -> Wearable:
+def from_bytes(data: bytes) -> FaceTexture:
     """A texture as `to_bytes` wrote it; raises ValueError if the bytes are damaged."""
     try:
         with np.load(io.BytesIO(data)) as arrays:

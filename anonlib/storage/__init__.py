@@ -11,7 +11,6 @@ from anonlib.storage.base import (
     AccessDenied,
     Changed,
     Differs,
-    Entry,
     LinkRefused,
     NotAFile,
     NotFound,
@@ -19,10 +18,11 @@ from anonlib.storage.base import (
     Storage,
     StorageError,
     StorageOptions,
+    StoredObject,
     Unavailable,
     VersionsRemain,
 )
-from anonlib.storage.expand import Source, expand, expand_braces
+from anonlib.storage.expand import UriPattern, expand, expand_braces
 from anonlib.storage.local import REFUSED_LINK
 from anonlib.storage.uri import join_uri, open_storage
 
@@ -32,16 +32,16 @@ __all__ = [
     "AccessDenied",
     "Changed",
     "Differs",
-    "Entry",
     "LinkRefused",
     "NotAFile",
     "NotFound",
     "Probe",
-    "Source",
     "Storage",
     "StorageError",
     "StorageOptions",
+    "StoredObject",
     "Unavailable",
+    "UriPattern",
     "VersionsRemain",
     "expand",
     "expand_braces",

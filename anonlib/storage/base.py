@@ -107,7 +107,7 @@ class StorageOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredObject:
     """One file: path relative to the root, size in bytes, and an etag that changes when the content does."""
 
     path: str
@@ -170,7 +170,7 @@ class Storage(ABC):
         """Copy the file to the local path `to`, which appears only when it is whole. Raises as open_read."""
 
     @abstractmethod
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> StoredObject:
         """Size and etag of a file (folders do not count); raises NotFound or StorageError."""
 
     @abstractmethod
@@ -197,7 +197,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[StoredObject]:
         """Every file whose path starts with this text, sorted by path, without loading all of them.
 
         With `unfinished` also what our own interrupted writes left behind, with `foreign` also what is no file of a

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces.mesh import mouth_opening
-from anonlib.synthesis.base import Wearable
+from anonlib.synthesis.base import FaceTexture
 from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
 from anonlib.synthesis.glasses import STEP as GLASSES_STEP
 from anonlib.synthesis.glasses import glasses, without_rims
@@ -50,7 +50,7 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class Place:
+class Composite:
     """Where a surrogate of one shape goes in a photo, before it has a texture.
 
     `view` (h, w, 3) uint8: the part of the photo at `origin` (x, y), `ground` the same without what would stick out;
@@ -80,13 +80,13 @@ class Place:
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
 
 
-def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: Wearable) -> Rendered:
+def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: FaceTexture) -> Rendered:
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
     there = place(image, mesh, texture.shape)
     return there.paint(texture.dressed(happy, there.opening))
 
 
-def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[np.float32]) -> Place:
+def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[np.float32]) -> Composite:
     """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px."""
     frame, model = canonical_frame(), shape_model()
     pose = pose_of(mesh, model.mean)
@@ -118,7 +118,7 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     ground = _without(ground, left)
     shown = bare(residual, light.spread)
-    return Place(view, ground, grid, light_out + tone, alpha, mouth_opening(shape), (x0, y0), coverage, shown)
+    return Composite(view, ground, grid, light_out + tone, alpha, mouth_opening(shape), (x0, y0), coverage, shown)
 
 
 def is_grey(view: NDArray[np.uint8]) -> bool:

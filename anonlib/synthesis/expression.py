@@ -23,7 +23,7 @@ OPENINGS = (0.08, 0.22, 0.45)
 
 
 @dataclass(frozen=True)
-class Appearance:
+class ExpressionModel:
     """`mouths` (3, S, S, 3): log detail at OPENINGS, valid inside the lips; `smile` (S, S, 3): happy less neutral."""
 
     mouths: NDArray[np.float32]
@@ -38,11 +38,11 @@ class Appearance:
 
 
 @cache
-def appearance() -> Appearance:
+def expression_model() -> ExpressionModel:
     """The shipped averages (see appearance.md beside them)."""
     with resources.files("anonlib.synthesis").joinpath("shipped/expression.npz").open("rb") as stream:
         data = np.load(stream)
-        return Appearance(full_size(data["mouths"]), full_size(data["smile"][None])[0])
+        return ExpressionModel(full_size(data["mouths"]), full_size(data["smile"][None])[0])
 
 
 @cache
@@ -52,9 +52,9 @@ def mouth_mask() -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.0)[..., None], np.float32)
 
 
-def dress(detail: NDArray[np.float32], happy: float, opening: float) -> NDArray[np.float32]:
+def apply_expression(detail: NDArray[np.float32], happy: float, opening: float) -> NDArray[np.float32]:
     """A class's detail (S, S, 3) made `happy` happier (-1 to 1) than it is, with the mouth `opening` open."""
-    model = appearance()
+    model = expression_model()
     mask = mouth_mask()
     smiling = detail + np.float32(happy) * model.smile
     return np.asarray(smiling * (1 - mask) + model.mouth(opening) * mask, np.float32)

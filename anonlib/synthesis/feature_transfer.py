@@ -1,9 +1,9 @@
 """Another person's features, put into a face that keeps its looks: machine evasion after Hanawa et al. 2024.
 
-A small network (anonlib.training.feature_transfer.network) sees the aligned crop and what leads from the person's identity
-vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers then read less of
-the person and more of the donor; people still recognize the face, so the method claims nothing. Network, donors and
-terms are one file, which ships with anonlib (shipped/feature-transfer.onnx; see its card beside it).
+A small network (anonlib.training.feature_transfer.network) sees the aligned crop and what leads from the person's
+identity vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers then read
+less of the person and more of the donor; people still recognize the face, so the method claims nothing. Network,
+donors and terms are one file, which ships with anonlib (shipped/feature-transfer.onnx; see its card beside it).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.models.card import Crop, Input
-from anonlib.models.microbatch import once
+from anonlib.models.card import CropSpec, InputSpec
+from anonlib.models.microbatch import locked_cached_property
 from anonlib.models.runtime import Engine, load_engine
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis import crops
-from anonlib.synthesis.base import About
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.compositor import Rendered
 from anonlib.synthesis.network_file import NetworkFileError, metadata_of, read_network
 from anonlib.workspace.schemas import EMBEDDING_DIM
@@ -28,7 +28,7 @@ VERSION = 1
 SIDE, FLOW_SIDE = crops.SIDE, 16
 MOST_CHANGE, MOST_SHIFT = 0.4, 6.0
 """The most that a px may be tinted, of 0-1, and fetched from beside it, in px of the crop."""
-POINTS = np.array(Input((SIDE, SIDE), Crop("points", 1.115, -0.142)).landmarks(), np.float32)
+POINTS = np.array(InputSpec((SIDE, SIDE), CropSpec("points", 1.115, -0.142)).landmarks(), np.float32)
 """Where the five points lie in the crop: as in dlib's, which shows brows to chin and little else."""
 
 _STORED = ("centre", "donors", "female", "age")
@@ -37,12 +37,12 @@ _AGAIN = "{}; make it again with `python jobs/train_generator.py embedding`"
 _OTHER = "the network is none of embedding"
 
 
-class EmbeddingError(ValueError):
+class FeatureTransferError(ValueError):
     """The network of `embedding` cannot be used; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
-class Embedding:
+class FeatureTransferNetwork:
     """The network in a file, its donors and their terms.
 
     `donors` (b, d) unit rows of the identity space about `centre` (d,), their `female` (0-1) and `age` (b,). The
@@ -51,7 +51,7 @@ class Embedding:
     of the file, hex.
     """
 
-    about: About
+    about: DecoderNotes
     centre: NDArray[np.float32]
     donors: NDArray[np.float32]
     female: NDArray[np.float32]
@@ -60,7 +60,7 @@ class Embedding:
     data: bytes = field(repr=False)
     device: str = "cpu"
 
-    @once
+    @locked_cached_property
     def engine(self) -> Engine:
         """The network, loaded where it is first used."""
         return load_engine(self.data, device=self.device)
@@ -76,16 +76,18 @@ class Embedding:
         return crops.change(image, mesh, crop, 255 * tints[0].transpose(1, 2, 0), shifts[0].transpose(1, 2, 0))
 
     @classmethod
-    def from_bytes(cls, data: bytes, device: str = "cpu") -> Embedding:
+    def from_bytes(cls, data: bytes, device: str = "cpu") -> FeatureTransferNetwork:
         """The network in a file's bytes, to run on `device`; raises EmbeddingError if they are damaged or another's."""
         try:
             file = read_network(data, VERSION)
             centre, donors, female, age = (file.arrays[name] for name in _STORED)
         except (NetworkFileError, KeyError) as error:
-            raise EmbeddingError(_AGAIN.format(error if isinstance(error, NetworkFileError) else _OTHER)) from error
+            raise FeatureTransferError(
+                _AGAIN.format(error if isinstance(error, NetworkFileError) else _OTHER)
+            ) from error
         counts = {len(donors), len(female), len(age)}
         if file.shape != (3, SIDE + 1, SIDE) or len(file.outputs) != 2 or len(counts) != 1:
-            raise EmbeddingError(_AGAIN.format(_OTHER))
+            raise FeatureTransferError(_AGAIN.format(_OTHER))
         return cls(file.about, centre, normalized(donors), female, age, digest=file.digest, data=data, device=device)
 
 
@@ -95,7 +97,7 @@ def shipped() -> bytes:
 
 
 def notes_of(
-    about: About,
+    about: DecoderNotes,
     *,
     centre: NDArray[np.float32],
     donors: NDArray[np.float32],

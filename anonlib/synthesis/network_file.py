@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from anonlib.synthesis.base import About
+from anonlib.synthesis.base import DecoderNotes
 
 
 class NetworkFileError(ValueError):
@@ -26,14 +26,14 @@ class NetworkFileError(ValueError):
 class NetworkFile:
     """Terms, `arrays` in single precision, the input's `shape` after the batch axis, `outputs` by name, sha256."""
 
-    about: About
+    about: DecoderNotes
     arrays: dict[str, NDArray[np.float32]]
     shape: tuple[int, ...]
     outputs: tuple[str, ...]
     digest: str
 
 
-def metadata_of(version: int, about: About, arrays: Mapping[str, NDArray[np.floating]]) -> dict[str, str]:
+def metadata_of(version: int, about: DecoderNotes, arrays: Mapping[str, NDArray[np.floating]]) -> dict[str, str]:
     """What such a file says beside its network; arrays keep their precision."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **dict[str, NDArray[np.floating]](arrays))  # type: ignore[arg-type]  # not allow_pickle
@@ -54,7 +54,7 @@ def read_network(data: bytes, version: int) -> NetworkFile:
             arrays = {name: stored[name].astype(np.float32) for name in stored.files}
         shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
         outputs = tuple(one.name for one in model.graph.output)
-        return NetworkFile(About(**about), arrays, shape, outputs, hashlib.sha256(data).hexdigest())
+        return NetworkFile(DecoderNotes(**about), arrays, shape, outputs, hashlib.sha256(data).hexdigest())
     except (ValueError, KeyError, TypeError, IndexError, OSError, DecodeError, zipfile.BadZipFile) as error:
         if isinstance(error, NetworkFileError):
             raise

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from anonlib.stages.certify import CERTIFICATE
-from anonlib.stages.rerender import withdraw_audit
+from anonlib.stages.rerender import remove_audit
 from anonlib.storage import NotFound, Storage
 from anonlib.verification.certificate import (
     Certificate,
-    Untrue,
+    VerificationError,
     canonical,
     check_signature_of,
     public_key,
@@ -58,7 +58,7 @@ _READER = TypeAdapter(Statement)
 
 def publish(release: Storage, secret: bytes, files: Mapping[str, bytes], failed: list[str]) -> Statement:
     """Write the files, then the statement that vouches for them; what an earlier audit left is removed first."""
-    withdraw_audit(release)
+    remove_audit(release)
     for path, data in files.items():
         if path not in AUDIT_FILES:
             raise ValueError(f"{path} is none of the files of an audit")
@@ -71,7 +71,7 @@ def publish(release: Storage, secret: bytes, files: Mapping[str, bytes], failed:
 
 
 def read_statement(release: Storage, certificate: Certificate) -> Statement | None:
-    """The audit of a release, None if it has none; raises Untrue where it does not fit certificate, key or files."""
+    """The audit of a release, or None; raises VerificationError where it does not fit certificate, key or files."""
     try:
         data = whole(release, STATEMENT, _MAX_BYTES)
     except NotFound:
@@ -80,22 +80,24 @@ def read_statement(release: Storage, certificate: Certificate) -> Statement | No
         found = _READER.validate_json(data)
         same = found.to_bytes() == data
     except (ValidationError, ValueError, RecursionError):
-        raise Untrue(f"{STATEMENT} cannot be read") from None
+        raise VerificationError(f"{STATEMENT} cannot be read") from None
     if not same or found.version != VERSION:
-        raise Untrue(f"{STATEMENT} is not in canonical form, or of another version")
+        raise VerificationError(f"{STATEMENT} is not in canonical form, or of another version")
     if found.public_key != certificate.public_key:
-        raise Untrue(f"{STATEMENT} is signed by another key than the certificate")
+        raise VerificationError(f"{STATEMENT} is signed by another key than the certificate")
     check_signature_of(found.signed_bytes(), found.signature, found.public_key, STATEMENT)
     if found.certificate_sha256 != sha256(certificate.to_bytes()):
-        raise Untrue(f"{STATEMENT} is the audit of another release, or of this one before it was rendered anew")
+        raise VerificationError(
+            f"{STATEMENT} is the audit of another release, or of this one before it was rendered anew"
+        )
     if found.passed == bool(found.failed) or not set(found.files) <= set(AUDIT_FILES):
-        raise Untrue(f"{STATEMENT} contradicts itself")
+        raise VerificationError(f"{STATEMENT} contradicts itself")
     for path, digest in found.files.items():
         try:
             with release.open_read(path) as stream:
                 held = Hashing(stream).finish()
         except NotFound:
-            raise Untrue(f"{path} is missing") from None
+            raise VerificationError(f"{path} is missing") from None
         if held != digest:
-            raise Untrue(f"{path} is not the one that the audit signed")
+            raise VerificationError(f"{path} is not the one that the audit signed")
     return found

@@ -28,12 +28,12 @@ _KEY_PURPOSE = b"anonlib: Ed25519 key that signs certificates, version 1"
 _LEAF, _NODE = b"\x00", b"\x01"
 
 
-class Untrue(Exception):
+class VerificationError(Exception):
     """A sentence: what a release says of itself that is not so, and where."""
 
 
 @dataclass(frozen=True)
-class Counts:
+class CertifiedCounts:
     """Images by status, and the faces in them.
 
     images = released + no_face + quarantined. faces = replaced + next_surrogate + solid + withheld: `replaced` as the
@@ -54,7 +54,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Table:
+class CertifiedTable:
     """A file of the release whose rows the claim rests on: classes and surrogates, or draws."""
 
     path: str
@@ -92,10 +92,10 @@ class Certificate:
     run_sha256: str
     method: dict[str, Any]
     claim: Claim
-    counts: Counts
+    counts: CertifiedCounts
     models: dict[str, dict[str, str]]
     merkle_root: str
-    tables: tuple[Table, ...]
+    tables: tuple[CertifiedTable, ...]
     scope: Scope | None
     public_key: str = ""
     signature: str = ""
@@ -118,19 +118,23 @@ class Certificate:
 
     @staticmethod
     def from_bytes(data: bytes) -> Certificate:
-        """Read the file; raises Untrue if it is not a certificate, or not in its one spelling."""
+        """Read the file; raises VerificationError if it is not a certificate, or not in its one spelling."""
         try:
             read = _READER.validate_json(_lifted(data))
             same = read.to_bytes() == data
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "its JSON"
-            raise Untrue(f"the certificate cannot be read: {where} is not as it should be") from None
+            raise VerificationError(f"the certificate cannot be read: {where} is not as it should be") from None
         except (ValueError, RecursionError):
-            raise Untrue("the certificate cannot be read") from None
+            raise VerificationError("the certificate cannot be read") from None
         if not same:
-            raise Untrue("the certificate is not in canonical form, so what was signed and what is read may differ")
+            raise VerificationError(
+                "the certificate is not in canonical form, so what was signed and what is read may differ"
+            )
         if not 1 <= read.version <= VERSION:
-            raise Untrue(f"the certificate is of version {read.version}; this anonlib knows version {VERSION}")
+            raise VerificationError(
+                f"the certificate is of version {read.version}; this anonlib knows version {VERSION}"
+            )
         return read
 
 
@@ -203,14 +207,16 @@ def signature_of(data: bytes, secret: bytes) -> str:
 
 
 def check_signature(certificate: Certificate, pinned: str | None = None) -> None:
-    """Raise Untrue unless the certificate's own key signed it, and that is the `pinned` hex key if one is given."""
+    """Raise VerificationError unless the certificate's own key signed it and it is the `pinned` hex key, if given."""
     if pinned is not None and pinned.strip().lower() != certificate.public_key:
-        raise Untrue(f"the certificate is signed by the key {certificate.public_key}, not by the one that was given")
+        raise VerificationError(
+            f"the certificate is signed by the key {certificate.public_key}, not by the one that was given"
+        )
     check_signature_of(certificate.signed_bytes(), certificate.signature, certificate.public_key, "the certificate")
 
 
 def check_signature_of(data: bytes, signature: str, key: str, what: str) -> None:
-    """Raise Untrue, about `what`, unless the hex `signature` of `data` is by the hex public `key`."""
+    """Raise VerificationError, about `what`, unless the hex `signature` of `data` is by the hex public `key`."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -220,7 +226,7 @@ def check_signature_of(data: bytes, signature: str, key: str, what: str) -> None
             raise ValueError("another spelling of the signature")
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(read, data)
     except (InvalidSignature, ValueError):
-        raise Untrue(f"{what}'s signature does not fit: it was changed after it was signed") from None
+        raise VerificationError(f"{what}'s signature does not fit: it was changed after it was signed") from None
 
 
 def _signing_key(secret: bytes) -> Ed25519PrivateKey:

@@ -27,7 +27,7 @@ from anonlib.datasets.names import MAX_NAME, is_image, printable, split_member
 from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
 from anonlib.datasets.tar_stream import GZIP_MAGIC, MAX_MEMBERS, Growth, open_plain_tar
 from anonlib.storage import Storage
-from anonlib.verification.certificate import Untrue
+from anonlib.verification.certificate import VerificationError
 from anonlib.workspace.layout import sha256
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 
@@ -73,34 +73,34 @@ class Hashing(io.RawIOBase):
 
 
 def whole(storage: Storage, path: str, most: int) -> bytes:
-    """A file of no more than `most` bytes; raises Untrue for a larger one, of which no more is read, and NotFound."""
+    """A file of at most `most` bytes; raises VerificationError for a larger one, without reading more, and NotFound."""
     with storage.open_read(path) as stream:
         data = stream.read(most + 1)
     if len(data) > most:
-        raise Untrue(f"{path} is larger than {most >> 20} MiB, which no such file of a release is")
+        raise VerificationError(f"{path} is larger than {most >> 20} MiB, which no such file of a release is")
     return data
 
 
 def check_hash(storage: Storage, path: str, digest: str) -> None:
-    """Raise Untrue unless a file has this sha256; nothing of it is looked at."""
+    """Raise VerificationError unless a file has this sha256; nothing of it is looked at."""
     with storage.open_read(path) as stream:
         _same(path, Hashing(stream).finish(), digest)
 
 
 def check_tar(storage: Storage, path: str, digest: str, expected: Expected) -> None:
-    """A tar, gzipped or not: hashed as a stream, and only then opened; raises Untrue."""
+    """A tar, gzipped or not: hashed as a stream, and only then opened; raises VerificationError."""
     check_hash(storage, path, digest)
     with storage.open_read(path) as stream:
         hashing = Hashing(stream)
         try:
             _check_archive(io.BufferedReader(hashing, _BLOCK), path, expected)
         except BROKEN as error:
-            raise Untrue(f"{path} cannot be read to its end ({type(error).__name__})") from None
+            raise VerificationError(f"{path} cannot be read to its end ({type(error).__name__})") from None
         _same(path, hashing.finish(), digest)
 
 
 def check_parquet(storage: Storage, path: str, digest: str, expected: Expected) -> None:
-    """A Parquet file: hashed as a stream, and only then opened, a few rows at a time; raises Untrue."""
+    """A Parquet file: hashed as a stream, and only then opened, a few rows at a time; raises VerificationError."""
     check_hash(storage, path, digest)
     try:
         with (
@@ -109,13 +109,13 @@ def check_parquet(storage: Storage, path: str, digest: str, expected: Expected) 
         ):
             _check_rows(file, stream, path, expected)
     except DatasetError as error:
-        raise Untrue(f"{path} is not read: {error}") from None
+        raise VerificationError(f"{path} is not read: {error}") from None
     except BROKEN as error:
-        raise Untrue(f"{path} cannot be read to its end ({type(error).__name__})") from None
+        raise VerificationError(f"{path} cannot be read to its end ({type(error).__name__})") from None
 
 
 def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected) -> None:
-    """The files of a folder's slice, path -> sha256; raises Untrue."""
+    """The files of a folder's slice, path -> sha256; raises VerificationError."""
     left: dict[str, dict[str, str]] = {}
     for path in files:
         stem, _, extension = path.rpartition(".")
@@ -126,25 +126,27 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
         group = left.get(stem, {})
         extension = ending or next(filter(lambda one: is_image(f"x.{one}"), group), "")
         if extension not in group:
-            raise Untrue(f"data lacks the image {key!r}, which its manifest says is released")
+            raise VerificationError(f"data lacks the image {key!r}, which its manifest says is released")
         path = group.pop(extension)
         content = whole(storage, path, _MAX_SAMPLE)
         _same(path, sha256(content), files[path])
         if sha256(content) != digest:
-            raise Untrue(f"the image {path} is not the one in its manifest")
+            raise VerificationError(f"the image {path} is not the one in its manifest")
         stems.add(stem)
     for stem, group in left.items():
         members = {extension: whole(storage, path, _MAX_SAMPLE) for extension, path in group.items()}
         for extension, content in members.items():
             _same(group[extension], sha256(content), files[group[extension]])
         if members and stem not in stems:
-            raise Untrue(f"{next(iter(group.values()))} belongs to no row of the manifest")
+            raise VerificationError(f"{next(iter(group.values()))} belongs to no row of the manifest")
         _check_kept(members, expected.keep, stem)
 
 
 def _same(path: str, found: str, expected: str) -> None:
     if found != expected:
-        raise Untrue(f"{path} is not the file that its marker names: its sha256 is {found[:16]}..., not as signed")
+        raise VerificationError(
+            f"{path} is not the file that its marker names: its sha256 is {found[:16]}..., not as signed"
+        )
 
 
 class _Gunzipped(io.RawIOBase):
@@ -156,7 +158,7 @@ class _Gunzipped(io.RawIOBase):
         self._packed, self._path, self._count = packed, path, 0
         self._unpacking, self._growth = zlib.decompressobj(31), Growth()
         if packed.peek(len(self._HEADER))[: len(self._HEADER)] != self._HEADER:
-            raise Untrue(f"{path} has something in its gzip header")
+            raise VerificationError(f"{path} has something in its gzip header")
 
     def readable(self) -> bool:
         return True
@@ -170,7 +172,7 @@ class _Gunzipped(io.RawIOBase):
             block = self._unpacking.decompress(packed, len(buffer))
             self._count += len(packed) - len(self._unpacking.unconsumed_tail)
         if self._unpacking.eof and (self._unpacking.unused_data or self._packed.read(1)):
-            raise Untrue(f"{self._path} holds something after the end of its gzip stream")
+            raise VerificationError(f"{self._path} holds something after the end of its gzip stream")
         self._growth.add(len(block), self._count)
         buffer[: len(block)] = block
         return len(block)
@@ -209,24 +211,24 @@ def _check_archive(raw: io.BufferedReader, path: str, expected: Expected) -> Non
         for key, digest in expected.images:
             name, members = next(samples, (None, {}))
             if name != key:
-                raise Untrue(f"{path} holds {name!r} where its manifest has {key!r}")
+                raise VerificationError(f"{path} holds {name!r} where its manifest has {key!r}")
             image = next((one for one, content in members.items() if sha256(content) == digest), None)
             if image is None:
-                raise Untrue(f"the image {key!r} in {path} is not the one in its manifest")
+                raise VerificationError(f"the image {key!r} in {path} is not the one in its manifest")
             del members[image]
             _check_kept(members, expected.keep, f"{path}, {key!r}")
         for name, _ in samples:
-            raise Untrue(f"{path} holds {name!r}, which no row of its manifest vouches for")
+            raise VerificationError(f"{path} holds {name!r}, which no row of its manifest vouches for")
         rest = cast("BinaryIO", archive.fileobj)
         while block := rest.read(_BLOCK):
             if any(block):
-                raise Untrue(f"{path} holds something after the end of the archive")
+                raise VerificationError(f"{path} holds something after the end of the archive")
     if plain.finish() != rebuilt.finish():
-        raise Untrue(f"{path} holds bytes beside its members, in a header or a padding")
+        raise VerificationError(f"{path} holds bytes beside its members, in a header or a padding")
 
 
 def _samples(archive: tarfile.TarFile, path: str, rebuilt: _Rebuilt) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, members) of a tar that holds samples alone, as our writer leaves it; raises Untrue for anything else."""
+    """(key, members) of a tar as our writer leaves it; raises VerificationError if it holds anything but samples."""
     key: str | None = None
     members: dict[str, bytes] = {}
     size = 0
@@ -235,16 +237,18 @@ def _samples(archive: tarfile.TarFile, path: str, rebuilt: _Rebuilt) -> Iterator
         archive.members = []  # type: ignore[attr-defined]
         split = split_member(info.name)
         if not info.isreg() or split is None or split[0].rpartition("/")[2].startswith("._"):
-            raise Untrue(f"{path} holds {printable(info.name)!r}, which belongs to no sample")
+            raise VerificationError(f"{path} holds {printable(info.name)!r}, which belongs to no sample")
         if info.pax_headers.keys() - {"path"} or info.uname or info.gname or info.mtime or info.uid or info.gid:
-            raise Untrue(f"{path} holds {printable(info.name)!r} with an owner, a time or a note of its own")
+            raise VerificationError(f"{path} holds {printable(info.name)!r} with an owner, a time or a note of its own")
         if split[0] != key or split[1] in members:
             if key is not None:
                 yield key, members
             key, members, size = split[0], {}, 0
         size += info.size
         if size > _MAX_SAMPLE or len(members) == MAX_MEMBERS or len(info.name) > MAX_NAME:
-            raise Untrue(f"{path} holds {printable(key)[:100]!r}, which is larger than a sample of a release")
+            raise VerificationError(
+                f"{path} holds {printable(key)[:100]!r}, which is larger than a sample of a release"
+            )
         members[split[1]] = cast("BinaryIO", archive.extractfile(info)).read()
         rebuilt.add(info.name, members[split[1]])
     if key is not None:
@@ -256,38 +260,38 @@ def _check_kept(members: Mapping[str, bytes], keep: frozenset[str], where: str) 
     kept = kept_members(members, keep)
     for extension, content in members.items():
         if extension not in kept:
-            raise Untrue(f"{where} comes with .{extension}, which keep_fields does not allow")
+            raise VerificationError(f"{where} comes with .{extension}, which keep_fields does not allow")
         if kept[extension] != content:
-            raise Untrue(f"{where} comes with a .{extension} that holds more than keep_fields allows")
+            raise VerificationError(f"{where} comes with a .{extension} that holds more than keep_fields allows")
 
 
 def _check_rows(file: pq.ParquetFile, stream: BinaryIO, path: str, expected: Expected) -> None:
     schema = file.schema_arrow
     if not _WRITER.fullmatch(file.metadata.created_by or ""):
-        raise Untrue(f"{path} says that something else than Arrow wrote it")
+        raise VerificationError(f"{path} says that something else than Arrow wrote it")
     if set(schema.metadata or {}) - {b"huggingface"}:
-        raise Untrue(f"{path} carries metadata beside its columns")
+        raise VerificationError(f"{path} carries metadata beside its columns")
     images = iter(expected.images)
     image, key = "", None
     for batch in bounded_batches(file, stream, _ROWS_AT_ONCE):
         for row in batch.to_pylist():
             expected_key, digest = next(images, (None, ""))
             if expected_key is None:
-                raise Untrue(f"{path} holds more rows than its manifest says are released")
+                raise VerificationError(f"{path} holds more rows than its manifest says are released")
             if not image:
                 image, key = _columns(schema.names, row, expected_key, digest, expected.keep, path)
             content = _bytes_of(row[image])
             if content is None or sha256(content) != digest:
-                raise Untrue(f"the image {expected_key!r} in {path} is not the one in its manifest")
+                raise VerificationError(f"the image {expected_key!r} in {path} is not the one in its manifest")
             if isinstance(row[image], dict) and any(
                 row[image][one] is not None for one in row[image].keys() - {"bytes"}
             ):
-                raise Untrue(f"{path} keeps beside the image {expected_key!r} where it came from")
+                raise VerificationError(f"{path} keeps beside the image {expected_key!r} where it came from")
             if key is not None and str(row[key]) != expected_key:
-                raise Untrue(f"{path} holds {row[key]!r} in {key!r} where its manifest has {expected_key!r}")
+                raise VerificationError(f"{path} holds {row[key]!r} in {key!r} where its manifest has {expected_key!r}")
     missing = next(images, None)
     if missing is not None:
-        raise Untrue(f"{path} lacks the image {missing[0]!r}, which its manifest says is released")
+        raise VerificationError(f"{path} lacks the image {missing[0]!r}, which its manifest says is released")
 
 
 def bounded_batches(
@@ -302,16 +306,16 @@ def bounded_batches(
 def _columns(
     names: Sequence[str], first: Mapping[str, Any], key: str, digest: str, keep: frozenset[str], path: str
 ) -> tuple[str, str | None]:
-    """The image's column and the key's, if there is one, told by the first row; raises Untrue if there is another."""
+    """The columns of image and key (or None), found by the first row; raises VerificationError for any other column."""
     image = next((one for one in names if sha256(_bytes_of(first[one]) or b"") == digest), None)
     if image is None:
-        raise Untrue(f"the image {key!r} in {path} is not the one in its manifest")
+        raise VerificationError(f"the image {key!r} in {path} is not the one in its manifest")
     extra = [name for name in names if name not in keep and name != image]
     keys = [name for name in extra if str(first[name]) == key][:1]
     for name in extra:
         if name not in keys:
             kind = "restricted column" if name in RESTRICTED_COLUMNS else "column"
-            raise Untrue(f"{path} has the {kind} {name!r}, which keep_fields does not allow")
+            raise VerificationError(f"{path} has the {kind} {name!r}, which keep_fields does not allow")
     return image, keys[0] if keys else None
 
 

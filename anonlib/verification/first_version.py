@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from anonlib.config import MethodConfig
-from anonlib.verification.certificate import Untrue
-from anonlib.verification.conditions import DIGEST, Face, Partition, no_epsilon, short
+from anonlib.verification.certificate import VerificationError
+from anonlib.verification.conditions import DIGEST, ClaimedFace, ClassPartition, no_epsilon, short
 from anonlib.workspace.schemas import MANIFEST, SIMILARITY
 
 TELLS_MORE = (
@@ -72,12 +72,12 @@ class PairedRow:
 
 
 class PairedClasses:
-    """The class table. `add` every row, then `close`; raises Untrue at the first that breaks a condition."""
+    """The class table. `add` every row, then `close`; raises VerificationError at the first that breaks a condition."""
 
     def __init__(self, method: MethodConfig) -> None:
         self.method = method
         self.rows = 0
-        self._partition = Partition(method.k)
+        self._partition = ClassPartition(method.k)
         self._made: set[str] = set()
         self._worn: dict[str, int] = {}
         self._sizes: set[int] = set()
@@ -102,41 +102,49 @@ class PairedClasses:
     def close(self) -> None:
         """What only the whole table can show: that whatever is worn was made of one of its classes."""
         if self._bare is not None and self.rows > 1:
-            raise Untrue(f"class {self._bare} has no surrogate to wear, though there are other classes")
+            raise VerificationError(f"class {self._bare} has no surrogate to wear, though there are other classes")
         for digest in self._worn:
             if digest not in self._made:
-                raise Untrue(f"the surrogate {digest[:16]} is worn, but no class of the table is averaged into it")
+                raise VerificationError(
+                    f"the surrogate {digest[:16]} is worn, but no class of the table is averaged into it"
+                )
 
-    def check_dealt(self, face: Face) -> None:
-        """See Wardrobe; the manifest's k must be that of the class that wears the face's surrogate."""
+    def check_dealt(self, face: ClaimedFace) -> None:
+        """See ClaimTable; the manifest's k must be that of the class that wears the face's surrogate."""
         size = self._worn.get(face.digest or "")
         if size is None:
-            raise Untrue(f"a face wears the surrogate {short(face.digest)}, which no class was dealt")
+            raise VerificationError(f"a face wears the surrogate {short(face.digest)}, which no class was dealt")
         if face.k != size:
-            raise Untrue(f"a face counts {face.k} people behind the surrogate {short(face.digest)}, its class does not")
+            raise VerificationError(
+                f"a face counts {face.k} people behind the surrogate {short(face.digest)}, its class does not"
+            )
         no_epsilon(face)
 
-    def check_tried(self, face: Face) -> None:
-        """See Wardrobe."""
+    def check_tried(self, face: ClaimedFace) -> None:
+        """See ClaimTable."""
         if face.digest not in self._made:
-            raise Untrue(f"a face wears the surrogate {short(face.digest)}, which was made of no class of the table")
+            raise VerificationError(
+                f"a face wears the surrogate {short(face.digest)}, which was made of no class of the table"
+            )
         if face.k not in self._sizes:
-            raise Untrue(f"a face counts {face.k} people in its class, and no class has so many")
+            raise VerificationError(f"a face counts {face.k} people in its class, and no class has so many")
         no_epsilon(face)
 
     def _check_surrogate(self, row: PairedRow) -> None:
         averaged = [weight for weight in row.weights if weight != 0.0]
         if len(row.weights) != len(row.people) or len(averaged) < self.method.k:
-            raise Untrue(f"the surrogate of class {row.name} is made of {len(averaged)} people, not of at least k")
+            raise VerificationError(
+                f"the surrogate of class {row.name} is made of {len(averaged)} people, not of at least k"
+            )
         if any(weight != 1 / len(averaged) for weight in averaged):
-            raise Untrue(f"the weights in the surrogate of class {row.name} are not uniform")
+            raise VerificationError(f"the weights in the surrogate of class {row.name} are not uniform")
         if not all(DIGEST.fullmatch(digest) for digest in (row.made, row.wears) if digest is not None):
-            raise Untrue(f"class {row.name} names a surrogate by something that is no digest")
+            raise VerificationError(f"class {row.name} names a surrogate by something that is no digest")
         if row.made in self._made:
-            raise Untrue(f"two classes, {row.name} and one before it, are said to have one average")
+            raise VerificationError(f"two classes, {row.name} and one before it, are said to have one average")
         if row.wears in self._worn:
-            raise Untrue(f"two classes, {row.name} and one before it, were dealt one surrogate")
+            raise VerificationError(f"two classes, {row.name} and one before it, were dealt one surrogate")
         if self.method.name == "k-same" and row.wears != row.made:
-            raise Untrue(f"class {row.name} does not wear its own average, as k-same has it")
+            raise VerificationError(f"class {row.name} does not wear its own average, as k-same has it")
         if self.method.name == "k-diff" and row.wears == row.made:
-            raise Untrue(f"class {row.name} wears its own average, which k-diff rules out")
+            raise VerificationError(f"class {row.name} wears its own average, which k-diff rules out")

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from anonlib.datasets.base import DatasetError
 from anonlib.stages.certify import Committed
 from anonlib.storage import NotFound, Storage
-from anonlib.verification.certificate import Untrue
+from anonlib.verification.certificate import VerificationError
 from anonlib.verification.data_files import BROKEN, bounded_batches, whole
-from anonlib.workspace.layout import Room, sha256
+from anonlib.workspace.layout import StageStore, sha256
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -29,7 +29,7 @@ _TABLE_BUDGET = 64 << 20
 _AT_ONCE = 4
 
 
-class Note(BaseModel):
+class RunNote(BaseModel):
     """run.json, which holds nothing else; `promised`: the maker has said that there is an audit."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -77,32 +77,32 @@ def read(release: Storage, path: str, most: int = MAX_NOTE) -> bytes:
     try:
         return whole(release, path, most)
     except NotFound:
-        raise Untrue(f"{path} is missing") from None
+        raise VerificationError(f"{path} is missing") from None
 
 
 def shards_of(release: Storage, shards: Iterable[str]) -> Iterator[tuple[Committed, Marker]]:
     """Every shard with its marker, which fits its own name and manifest and vouches for data alone."""
-    room = Room(release, "")
+    store = StageStore(release, "")
     try:
-        for one in _committed(room, shards):
-            marker = parsed(Marker, one.marker, room.marker(one.shard))
+        for one in _committed(store, shards):
+            marker = parsed(Marker, one.marker, store.marker(one.shard))
             if marker.shard != one.shard:
-                raise Untrue(f"the marker of shard {one.shard} speaks of shard {marker.shard}")
+                raise VerificationError(f"the marker of shard {one.shard} speaks of shard {marker.shard}")
             if sha256(one.manifest) != marker.manifest_sha256:
-                raise Untrue(f"the manifest of shard {one.shard} is not the one that its marker names")
+                raise VerificationError(f"the manifest of shard {one.shard} is not the one that its marker names")
             if any(not path.startswith("data/") for path in marker.files):
-                raise Untrue(f"the marker of shard {one.shard} vouches for files outside data/")
+                raise VerificationError(f"the marker of shard {one.shard} vouches for files outside data/")
             yield one, marker
     except NotFound as error:
-        raise Untrue(f"a marker or manifest is missing: {error.path}") from None
+        raise VerificationError(f"a marker or manifest is missing: {error.path}") from None
 
 
-def _committed(room: Room, shards: Iterable[str]) -> Iterator[Committed]:
+def _committed(store: StageStore, shards: Iterable[str]) -> Iterator[Committed]:
     """Marker and manifest of each shard in order, a few read at a time, none larger than it may be."""
 
     def read_one(shard: str) -> Committed:
-        marker = whole(room.storage, room.marker(shard), MAX_NOTE)
-        return Committed(shard, marker, whole(room.storage, room.path("manifest", f"{shard}.parquet"), MAX_TABLE))
+        marker = whole(store.storage, store.marker(shard), MAX_NOTE)
+        return Committed(shard, marker, whole(store.storage, store.path("manifest", f"{shard}.parquet"), MAX_TABLE))
 
     todo = list(shards)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -122,20 +122,20 @@ def rows_of(data: bytes, schema: pa.Schema, what: str, *, later: str | None = No
             for name in found.names:
                 if name not in schema.names:
                     kind = "restricted" if name in RESTRICTED_COLUMNS else "unknown"
-                    raise Untrue(f"{what} has the {kind} column {name!r}")
+                    raise VerificationError(f"{what} has the {kind} column {name!r}")
             known = [schema] if later is None else [schema, schema.remove(schema.get_field_index(later))]
             if (
                 not any(map(found.equals, known))
                 or set(file.metadata.metadata or {}) - {b"ARROW:schema"}
                 or found.metadata
             ):
-                raise Untrue(f"{what} does not have the columns that it should, or more beside them")
+                raise VerificationError(f"{what} does not have the columns that it should, or more beside them")
             for batch in bounded_batches(file, stream, 1024, _TABLE_BUDGET):
                 yield from batch.to_pylist()
     except DatasetError as error:
-        raise Untrue(f"{what} is not read: {error}") from None
+        raise VerificationError(f"{what} is not read: {error}") from None
     except BROKEN as error:
-        raise Untrue(f"{what} cannot be read ({type(error).__name__})") from None
+        raise VerificationError(f"{what} cannot be read ({type(error).__name__})") from None
 
 
 def parsed(model: type[Parsed], data: bytes, what: str) -> Parsed:
@@ -143,4 +143,4 @@ def parsed(model: type[Parsed], data: bytes, what: str) -> Parsed:
     try:
         return model.model_validate_json(data)
     except (ValueError, RecursionError):
-        raise Untrue(f"{what} cannot be read") from None
+        raise VerificationError(f"{what} cannot be read") from None

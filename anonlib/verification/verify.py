@@ -30,21 +30,21 @@ from anonlib.stages.certify import (
 )
 from anonlib.storage import NotFound, Storage
 from anonlib.verification.audit_statement import Statement, read_statement
-from anonlib.verification.certificate import Certificate, Scope, Untrue, check_signature, merkle_root
+from anonlib.verification.certificate import Certificate, Scope, VerificationError, check_signature, merkle_root
 from anonlib.verification.conditions import (
-    Classes,
     ClassRow,
+    ClassTable,
     DrawRow,
-    Draws,
-    Nothing,
+    DrawTable,
+    NoTable,
+    ReleaseCounter,
     SurrogateRow,
-    Tally,
-    wardrobe_of,
+    claim_table_of,
 )
 from anonlib.verification.data_files import Expected, check_folder, check_parquet, check_tar
 from anonlib.verification.first_version import CLASSES_1, MANIFEST_1, TELLS_MORE, PairedClasses, PairedRow
-from anonlib.verification.parsing import MAX_TABLE, Marker, Note, parsed, read, rows_of, shards_of
-from anonlib.workspace.layout import RUN_NOTE, STATEMENT, Room, sha256
+from anonlib.verification.parsing import MAX_TABLE, Marker, RunNote, parsed, read, rows_of, shards_of
+from anonlib.workspace.layout import RUN_NOTE, STATEMENT, StageStore, sha256
 from anonlib.workspace.schemas import (
     CERTIFIED_DRAWS,
     CONFIRMED,
@@ -91,32 +91,32 @@ class Verified:
 def verify(release: Storage, key: str | None = None) -> Verified:
     """Check a release; `key` is the hex public key that must have signed it.
 
-    Raises Untrue at the first thing that is not so, and StorageError where the release cannot be read.
+    Raises VerificationError at the first thing that is not so, and StorageError where the release cannot be read.
     """
     certificate = Certificate.from_bytes(read(release, CERTIFICATE, _MAX_CERTIFICATE))
     check_signature(certificate, key)
     note, method = _check_note(release, certificate)
-    room = Room(release, "")
+    store = StageStore(release, "")
     leaves = []
     vouched = {CERTIFICATE, RUN_NOTE, *(table.path for table in certificate.tables)}
     for one, marker in shards_of(release, note.shards):
         leaves.append(one.leaf(marker.files))
-        vouched |= {room.marker(one.shard), room.path("manifest", f"{one.shard}.parquet"), *marker.files}
+        vouched |= {store.marker(one.shard), store.path("manifest", f"{one.shard}.parquet"), *marker.files}
     if merkle_root(leaves) != certificate.merkle_root:
-        raise Untrue("the markers and manifests are not those that were signed: their Merkle root differs")
+        raise VerificationError("the markers and manifests are not those that were signed: their Merkle root differs")
     audit = read_statement(release, certificate)
     vouched |= {STATEMENT, *audit.files} if audit is not None else set()
     _check_no_strays(release, vouched)
     wardrobe = _check_tables(release, certificate, method)
-    tally = Tally(method, wardrobe)
+    tally = ReleaseCounter(method, wardrobe)
     for (one, marker), leaf in zip(shards_of(release, note.shards), leaves, strict=True):
         if one.leaf(marker.files) != leaf or marker.run != note.run:
-            raise Untrue(f"the marker of shard {one.shard} is of another run, or changed while it was read")
+            raise VerificationError(f"the marker of shard {one.shard} is of another run, or changed while it was read")
         _check_shard(release, one, marker, note, tally)
     if tally.counts != certificate.counts:
-        raise Untrue(f"the certificate counts {certificate.counts}, the manifests {tally.counts}")
-    people = wardrobe.people if isinstance(wardrobe, Classes | PairedClasses) else 0
-    classes = wardrobe.rows if isinstance(wardrobe, Classes | PairedClasses) else 0
+        raise VerificationError(f"the certificate counts {certificate.counts}, the manifests {tally.counts}")
+    people = wardrobe.people if isinstance(wardrobe, ClassTable | PairedClasses) else 0
+    classes = wardrobe.rows if isinstance(wardrobe, ClassTable | PairedClasses) else 0
     kept = tuple(note.keep_fields)
     return Verified(certificate, key is not None, len(vouched), classes, people, kept, audit, note.promised)
 
@@ -177,32 +177,34 @@ def unproved(found: Verified) -> list[str]:
     return said
 
 
-def _check_note(release: Storage, certificate: Certificate) -> tuple[Note, MethodConfig]:
+def _check_note(release: Storage, certificate: Certificate) -> tuple[RunNote, MethodConfig]:
     """run.json and the method, both as signed, and the claim as the method allows."""
     data = read(release, RUN_NOTE)
     if sha256(data) != certificate.run_sha256:
-        raise Untrue(f"{RUN_NOTE} is not the one that was signed")
-    note = parsed(Note, data, RUN_NOTE)
+        raise VerificationError(f"{RUN_NOTE} is not the one that was signed")
+    note = parsed(RunNote, data, RUN_NOTE)
     for name in ("run", "anonlib", "method", "models"):
         if getattr(note, name) != getattr(certificate, name):
-            raise Untrue(f"the certificate and {RUN_NOTE} differ in {name}")
+            raise VerificationError(f"the certificate and {RUN_NOTE} differ in {name}")
     if len(set(note.shards)) != len(note.shards):
-        raise Untrue(f"{RUN_NOTE} lists a shard twice")
+        raise VerificationError(f"{RUN_NOTE} lists a shard twice")
     try:
         method = MethodConfig.model_validate(certificate.method)
     except ValidationError:
-        raise Untrue("the certificate's method is none that this anonlib knows") from None
+        raise VerificationError("the certificate's method is none that this anonlib knows") from None
     if certificate.claim != claim_of(method):
-        raise Untrue(
+        raise VerificationError(
             f"the certificate claims {in_words(certificate.claim)}; its method allows {in_words(claim_of(method))}"
         )
     if note.schema_version != certificate.version:
-        raise Untrue(f"{RUN_NOTE} is of schema version {note.schema_version}, the certificate {certificate.version}")
+        raise VerificationError(
+            f"{RUN_NOTE} is of schema version {note.schema_version}, the certificate {certificate.version}"
+        )
     expected = tables_of(method)
     if certificate.version == 1:
         expected = [path for path in expected if path != SURROGATES_TABLE]
     if [table.path for table in certificate.tables] != expected:
-        raise Untrue(f"the certificate of {method.name} must name {' and '.join(expected) or 'no table'}")
+        raise VerificationError(f"the certificate of {method.name} must name {' and '.join(expected) or 'no table'}")
     return note, method
 
 
@@ -213,12 +215,12 @@ def _check_no_strays(release: Storage, vouched: set[str]) -> None:
     """
     for entry in release.list(unfinished=True, foreign=True):
         if entry.path not in vouched and (entry.path not in _OWN_FOLDERS or entry.size):
-            raise Untrue(f"{entry.path} is in the release, and nobody vouches for it")
+            raise VerificationError(f"{entry.path} is in the release, and nobody vouches for it")
 
 
 def _check_tables(
     release: Storage, certificate: Certificate, method: MethodConfig
-) -> Classes | PairedClasses | Draws | Nothing:
+) -> ClassTable | PairedClasses | DrawTable | NoTable:
     """The rows that the claim rests on, every one of them against the conditions."""
     if certificate.version == 1:
         first = _first_version_of(method)
@@ -226,38 +228,38 @@ def _check_tables(
             if isinstance(first, PairedClasses):
                 lists = {"people": tuple(row["people"]), "weights": tuple(row["weights"])}
                 first.add(PairedRow(name=row.pop("class"), **(row | lists)))
-            elif isinstance(first, Draws):
+            elif isinstance(first, DrawTable):
                 first.add(DrawRow(**row))
         first.close()
         return first
-    wardrobe = wardrobe_of(method)
+    wardrobe = claim_table_of(method)
     for row in _signed_rows(release, certificate, CERTIFIED):
-        if isinstance(wardrobe, Draws):
+        if isinstance(wardrobe, DrawTable):
             wardrobe.add(DrawRow(**row))
-        elif isinstance(wardrobe, Classes) and "class" in row:
+        elif isinstance(wardrobe, ClassTable) and "class" in row:
             wardrobe.add(ClassRow(name=row.pop("class"), **(row | {"people": tuple(row["people"])})))
-        elif isinstance(wardrobe, Classes):
+        elif isinstance(wardrobe, ClassTable):
             wardrobe.add_surrogate(SurrogateRow(**row))
     wardrobe.close()
     return wardrobe
 
 
-def _first_version_of(method: MethodConfig) -> PairedClasses | Draws | Nothing:
+def _first_version_of(method: MethodConfig) -> PairedClasses | DrawTable | NoTable:
     """The tables as releases of schema version 1 have them."""
-    wardrobe = wardrobe_of(method)
-    if isinstance(wardrobe, Classes):
+    wardrobe = claim_table_of(method)
+    if isinstance(wardrobe, ClassTable):
         return PairedClasses(method)
-    return Draws(method, chosen_again=True) if isinstance(wardrobe, Draws) else wardrobe
+    return DrawTable(method, chosen_again=True) if isinstance(wardrobe, DrawTable) else wardrobe
 
 
 def _signed_rows(
     release: Storage, certificate: Certificate, schemas: Mapping[str, pa.Schema]
 ) -> Iterator[dict[str, Any]]:
-    """The rows of every table that the certificate names, in its order; raises Untrue."""
+    """The rows of every table that the certificate names, in its order; raises VerificationError."""
     for table in certificate.tables:
         data = read(release, table.path, MAX_TABLE)
         if sha256(data) != table.sha256:
-            raise Untrue(f"{table.path} is not the one that was signed")
+            raise VerificationError(f"{table.path} is not the one that was signed")
         count = 0
         for row in rows_of(data, schemas[table.path], table.path):
             count += 1
@@ -265,13 +267,13 @@ def _signed_rows(
             if any(value is None for name, value in row.items() if name not in optional) or (
                 None in row.get("people", ())
             ):
-                raise Untrue(f"row {count} of {table.path} has an empty field")
+                raise VerificationError(f"row {count} of {table.path} has an empty field")
             yield row
         if count != table.rows:
-            raise Untrue(f"{table.path} has {count} rows, the certificate says {table.rows}")
+            raise VerificationError(f"{table.path} has {count} rows, the certificate says {table.rows}")
 
 
-def _check_shard(release: Storage, one: Committed, marker: Marker, note: Note, tally: Tally) -> None:
+def _check_shard(release: Storage, one: Committed, marker: Marker, note: RunNote, tally: ReleaseCounter) -> None:
     """A shard's manifest against the conditions, its marker's counts, and its data."""
     before = tally.counts
     tally.add_shard()
@@ -283,28 +285,32 @@ def _check_shard(release: Storage, one: Committed, marker: Marker, note: Note, t
     for row in rows_of(one.manifest, schema, f"the manifest of shard {one.shard}", later="review"):
         key, status, faces = row["key"], row["status"], row["faces"] or []
         if key is None or None in faces:
-            raise Untrue(f"the manifest of shard {one.shard} has a row with an empty key or face")
+            raise VerificationError(f"the manifest of shard {one.shard} has a row with an empty key or face")
         fallbacks += sum(face["fallback"] in SOLID for face in faces)
         try:
             tally.add_image(status, map(face_of, faces))
-        except Untrue as error:
-            raise Untrue(f"shard {one.shard}, image {key!r}: {error}") from None
+        except VerificationError as error:
+            raise VerificationError(f"shard {one.shard}, image {key!r}: {error}") from None
         if key in keys:
-            raise Untrue(f"the manifest of shard {one.shard} has two rows for {key!r}")
+            raise VerificationError(f"the manifest of shard {one.shard} has two rows for {key!r}")
         keys.add(key)
         if not _fits_review(row.get("review"), status):
-            raise Untrue(f"the manifest of shard {one.shard} says that {key!r} is {status}, and a reviewer otherwise")
+            raise VerificationError(
+                f"the manifest of shard {one.shard} says that {key!r} is {status}, and a reviewer otherwise"
+            )
         if (status == QUARANTINED) != (row["output_sha256"] is None) or (status == QUARANTINED) != (
             row["path"] is None
         ):
-            raise Untrue(f"the manifest of shard {one.shard} says that {key!r} is {status}, and names data that is not")
+            raise VerificationError(
+                f"the manifest of shard {one.shard} says that {key!r} is {status}, and names data that is not"
+            )
         if status != QUARANTINED:
             images.append((key, row["output_sha256"]))
             paths.add(row["path"])
     counts = {name: getattr(tally.counts, name) - getattr(before, name) for name in _SUMMED}
     for name, counted in (counts | {"fallbacks": fallbacks}).items():
         if counted != getattr(marker, name):
-            raise Untrue(
+            raise VerificationError(
                 f"the marker of shard {one.shard} counts {getattr(marker, name)} {name}, its manifest {counted}"
             )
     _check_data(release, one.shard, marker.files, paths, Expected(images, frozenset(note.keep_fields), note.rekeyed))
@@ -322,13 +328,13 @@ def _check_data(release: Storage, shard: str, files: Mapping[str, str], paths: s
     try:
         if formats <= {"folder"}:
             if paths - {"data"}:
-                raise Untrue(f"the manifest of shard {shard} names data that its marker does not")
+                raise VerificationError(f"the manifest of shard {shard} names data that its marker does not")
             check_folder(release, files, expected)
             return
         if len(files) != 1 or paths - set(files):
-            raise Untrue(f"the manifest of shard {shard} names data that its marker does not")
+            raise VerificationError(f"the manifest of shard {shard} names data that its marker does not")
         ((path, digest),) = files.items()
         check = check_tar if formats == {"webdataset"} else check_parquet
         check(release, path, digest, expected)
     except NotFound as error:
-        raise Untrue(f"a file of shard {shard} is missing: {error}") from None
+        raise VerificationError(f"a file of shard {shard} is missing: {error}") from None

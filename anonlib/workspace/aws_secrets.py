@@ -50,7 +50,7 @@ _BUSY = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SecretReference:
     """A secret of a job: where it is, and the `section` of the job file that says so."""
 
     job: JobConfig
@@ -62,7 +62,7 @@ class Wanted:
         return f"{self.section}.{name}"
 
 
-def from_manager(wanted: Wanted) -> tuple[bytes, str]:
+def from_manager(wanted: SecretReference) -> tuple[bytes, str]:
     """The secret that Secrets Manager keeps, and the id of the version that it gave; raises ConfigError."""
     source = wanted.source
     name, what = str(source.manager), f"the secret {source.manager} of AWS Secrets Manager"
@@ -76,7 +76,7 @@ def from_manager(wanted: Wanted) -> tuple[bytes, str]:
     return _entry(value, wanted, what), str(answer["VersionId"])
 
 
-def from_kms(wanted: Wanted) -> bytes:
+def from_kms(wanted: SecretReference) -> bytes:
     """What KMS opens the job's blob to, which is raw or base64; raises ConfigError."""
     uri, key = str(wanted.source.kms), wanted.key("kms")
     try:
@@ -91,7 +91,7 @@ def from_kms(wanted: Wanted) -> bytes:
         return bytes(client.decrypt(CiphertextBlob=blob, EncryptionContext=CONTEXT)["Plaintext"])
 
 
-def _entry(value: bytes, wanted: Wanted, what: str) -> bytes:
+def _entry(value: bytes, wanted: SecretReference, what: str) -> bytes:
     """The secret itself, or the entry that `field` names if it is a JSON object."""
     field, key = wanted.source.field, wanted.key("field")
     try:
@@ -110,7 +110,7 @@ def _entry(value: bytes, wanted: Wanted, what: str) -> bytes:
 
 
 @contextmanager
-def _asking(service: str, action: str, what: str, wanted: Wanted, region: str | None) -> Iterator[Any]:
+def _asking(service: str, action: str, what: str, wanted: SecretReference, region: str | None) -> Iterator[Any]:
     """A client for one call; what goes wrong in the block becomes a ConfigError."""
     import boto3
     from botocore.config import Config

@@ -86,5 +86,5 @@ class DecisionLog:
 
 def latest(decisions: Iterable[Decision]) -> dict[tuple[str, str], Decision]:
     """(shard, key) -> what stands of decisions in their order."""
-    standing = {(one.shard, one.key): one for one in decisions}
-    return {image: one for image, one in standing.items() if one.verdict != "undone"}
+    active = {(one.shard, one.key): one for one in decisions}
+    return {image: one for image, one in active.items() if one.verdict != "undone"}

@@ -33,7 +33,7 @@ _READERS = 16
 
 
 @dataclass(frozen=True)
-class Places:
+class JobStores:
     """Both places of a job, opened. Picklable; holds no secret."""
 
     workspace: Storage
@@ -45,15 +45,15 @@ def storage_options(job: JobConfig) -> StorageOptions:
     return StorageOptions(endpoint_url=job.storage.endpoint_url, region=job.storage.region)
 
 
-def open_places(job: JobConfig) -> Places:
+def open_stores(job: JobConfig) -> JobStores:
     """The workspace of a job, which takes no writes once it is purged, and its release."""
     options = storage_options(job)
     workspace = open_storage(job.workspace.uri, options, private=True)
-    return Places(Workspace(workspace), open_storage(job.output.uri, options))
+    return JobStores(Workspace(workspace), open_storage(job.output.uri, options))
 
 
 @dataclass(frozen=True)
-class Room:
+class StageStore:
     """One stage's tables and markers under `prefix` of a storage."""
 
     storage: Storage
@@ -91,28 +91,28 @@ class Room:
             return [marker for marker in pool.map(self.committed, units) if marker is not None]
 
 
-def scan_room(places: Places, key: str) -> Room:
-    return Room(places.workspace, f"scan/{key[:16]}")
+def scan_store(stores: JobStores, key: str) -> StageStore:
+    return StageStore(stores.workspace, f"scan/{key[:16]}")
 
 
-def plan_room(places: Places, key: str) -> Room:
-    return Room(places.workspace, f"plan/{key[:16]}")
+def plan_store(stores: JobStores, key: str) -> StageStore:
+    return StageStore(stores.workspace, f"plan/{key[:16]}")
 
 
-def render_room(places: Places, key: str) -> Room:
+def render_store(stores: JobStores, key: str) -> StageStore:
     """What a render notes in the workspace and must not leave it: faces/SHARD, and reasons/SHARD in sentences."""
-    return Room(places.workspace, f"render/{key[:16]}")
+    return StageStore(stores.workspace, f"render/{key[:16]}")
 
 
-def rendered_rows(places: Places, run: str, shard: str) -> dict[str, list[dict[str, Any]]]:
+def rendered_rows(stores: JobStores, run: str, shard: str) -> dict[str, list[dict[str, Any]]]:
     """RENDERED rows of a released shard by key, in the order of the manifest's faces; `run` of run.json.
 
     None of a shard that was given up.
     """
-    room = render_room(places, run)
+    store = render_store(stores, run)
     found: dict[str, list[dict[str, Any]]] = {}
     try:
-        data = room.storage.read(room.path("faces", f"{shard}.parquet"))
+        data = store.storage.read(store.path("faces", f"{shard}.parquet"))
     except NotFound:
         return found
     for row in tables.from_bytes(data).to_pylist():
@@ -120,8 +120,8 @@ def rendered_rows(places: Places, run: str, shard: str) -> dict[str, list[dict[s
     return found
 
 
-def release_room(places: Places) -> Room:
-    return Room(places.release, "")
+def release_store(stores: JobStores) -> StageStore:
+    return StageStore(stores.release, "")
 
 
 def json_bytes(payload: Mapping[str, Any]) -> bytes:

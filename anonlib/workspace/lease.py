@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
-from anonlib.execution.retry import patiently
+from anonlib.execution.retry import with_retries
 from anonlib.storage import OURS, AccessDenied, Storage, StorageError
 from anonlib.workspace.purgeable import WorkspacePurged
 
@@ -47,7 +47,7 @@ class Lease:
             yield
             return
         try:
-            patiently(lambda: self.workspace.publish(self._path, b"0\n"))
+            with_retries(lambda: self.workspace.publish(self._path, b"0\n"))
         except AccessDenied:
             yield
             return

@@ -19,17 +19,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.config import METHOD_FILES, ConfigError, JobConfig, MethodConfig
-from anonlib.methods.decoders import Draw, draw_of
+from anonlib.methods.decoders import IdentityDraw, draw_of
 from anonlib.privacy.claims import METRIC_PRIVACY, claim_of
 from anonlib.privacy.dp import Cost, draw_id, epsilon_of, mechanism_of
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.ledger import Budget, Entry, entry, refusal, suspected
+from anonlib.privacy.ledger import Budget, LedgerEntry, entry, refusal, suspected
 from anonlib.privacy.nearest_row import nearest
 from anonlib.privacy.strata import Stratum
 from anonlib.stages.people import Persons, matrix
 from anonlib.storage import open_storage
 from anonlib.workspace import tables
-from anonlib.workspace.layout import Room, storage_options
+from anonlib.workspace.layout import StageStore, storage_options
 from anonlib.workspace.schemas import ACCOUNTS
 
 KNOWN_AGAIN = 0.945
@@ -53,7 +53,7 @@ class OverBudget(ConfigError):
 
 
 @dataclass(frozen=True)
-class Booking:
+class LedgerRow:
     """A person of a release: `template` (d,) unit, the `draw` they wear or the `crowd` (a class id) they hide in.
 
     `labelled`: whether the dataset says who it is.
@@ -63,27 +63,27 @@ class Booking:
     template: NDArray[np.float32]
     stratum: Stratum
     labelled: bool
-    draw: Draw | None = None
+    draw: IdentityDraw | None = None
     crowd: str | None = None
 
 
 @dataclass(frozen=True)
-class Accounts:
+class LedgerStore:
     """The ledger's tables of all plans but `plan`, by file name."""
 
-    room: Room
+    store: StageStore
     plan: str
     plans: list[pa.Table]
 
     @classmethod
-    def open(cls, job: JobConfig, plan_key: str) -> Accounts | None:
+    def open(cls, job: JobConfig, plan_key: str) -> LedgerStore | None:
         """The ledger that a job names, read; None if it names none."""
         if job.ledger is None:
             return None
-        room = Room(open_storage(job.ledger.uri, storage_options(job), private=True), "plans")
+        store = StageStore(open_storage(job.ledger.uri, storage_options(job), private=True), "plans")
         plan = plan_key[:16]
-        paths = sorted(one.path for one in room.storage.list(f"{room.prefix}/"))
-        return cls(room, plan, [_read(room, path) for path in paths if path != room.path(f"{plan}.parquet")])
+        paths = sorted(one.path for one in store.storage.list(f"{store.prefix}/"))
+        return cls(store, plan, [_read(store, path) for path in paths if path != store.path(f"{plan}.parquet")])
 
     @property
     def rows(self) -> pa.Table:
@@ -105,7 +105,7 @@ class Accounts:
                 found.append(keyring.person(Purpose.SUBJECT, people.ids[number]))
         return found
 
-    def drawn(self, kind: str) -> dict[str, Draw]:
+    def drawn(self, kind: str) -> dict[str, IdentityDraw]:
         """A known draw of each person whom a method of this kind (see `kind_of`) drew before."""
         rows = self.rows
         known = zip(*(rows.column(name).to_pylist() for name in ("person", "kind", "draw")), strict=True)
@@ -138,7 +138,7 @@ class Accounts:
             together.setdefault(label, []).append(name)
         return list(together.values())
 
-    def book(self, job: JobConfig, release: str, kind: str, bookings: Sequence[Booking]) -> None:
+    def book(self, job: JobConfig, release: str, kind: str, bookings: Sequence[LedgerRow]) -> None:
         """Write this run's rows beside those that its plan booked before.
 
         Raises OverBudget, and leaves the plan's rows as they were before, if a budget is set that they break.
@@ -162,20 +162,20 @@ class Accounts:
             for one in bookings
         ]
         mine = tables.of_rows(rows, ACCOUNTS)
-        path = self.room.path(f"{self.plan}.parquet")
-        former = self.room.storage.read(path) if self.room.storage.exists(path) else None
-        before = ACCOUNTS.empty_table() if former is None else _read(self.room, path)
-        self.room.storage.publish(path, tables.to_bytes([*_but(before, mine), *rows], ACCOUNTS))
+        path = self.store.path(f"{self.plan}.parquet")
+        former = self.store.storage.read(path) if self.store.storage.exists(path) else None
+        before = ACCOUNTS.empty_table() if former is None else _read(self.store, path)
+        self.store.storage.publish(path, tables.to_bytes([*_but(before, mine), *rows], ACCOUNTS))
         if job.ledger is None or job.ledger.budget is None:
             return
-        others = Accounts.open(job, self.plan)
+        others = LedgerStore.open(job, self.plan)
         booked = pa.concat_tables([self.rows if others is None else others.rows, before])
         refused = refusal(_entries(booked), _entries(mine), Budget(job.ledger.budget), _suspects(booked, mine))
         if refused is not None:
             if former is None:
-                self.room.storage.delete(path)
+                self.store.storage.delete(path)
             else:
-                self.room.storage.publish(path, former)
+                self.store.storage.publish(path, former)
             raise OverBudget(refused.sentence)
 
 
@@ -189,7 +189,7 @@ def _cost(job: JobConfig) -> Cost | None:
     return epsilon_of(mechanism_of(job.method)) if claim_of(job.method).kind == METRIC_PRIVACY else None
 
 
-def _entries(rows: pa.Table) -> list[Entry]:
+def _entries(rows: pa.Table) -> list[LedgerEntry]:
     columns = ["person", "release", "method", "draw_id", "pure", "per_radian"]
     return [
         entry(
@@ -215,12 +215,12 @@ def _suspects(*accounts: pa.Table) -> dict[str, list[str]]:
     return found
 
 
-def _read(room: Room, path: str) -> pa.Table:
+def _read(store: StageStore, path: str) -> pa.Table:
     """A plan's bookings; raises ConfigError for those of an earlier anonlib."""
-    found = tables.from_bytes(room.storage.read(path))
+    found = tables.from_bytes(store.storage.read(path))
     if not found.schema.equals(ACCOUNTS):
         raise ConfigError(
-            f"{path} in the ledger {room.storage.uri} was written by another version of anonlib, which named people "
+            f"{path} in the ledger {store.storage.uri} was written by another version of anonlib, which named people "
             "by another key, so nobody in it would be known again; keep that ledger as the record of what was spent, "
             "and name a new one by ledger.uri"
         )

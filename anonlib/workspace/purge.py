@@ -24,10 +24,10 @@ from anonlib.workspace.layout import (
     RUN_NOTE,
     SALT,
     SECRET,
-    Places,
+    JobStores,
     json_bytes,
-    open_places,
-    release_room,
+    open_stores,
+    release_store,
     storage_options,
 )
 from anonlib.workspace.lease import at_work
@@ -60,7 +60,7 @@ def purge(job: JobConfig, *, force: bool = False) -> Purged:
     what came in since.
     """
     workspace = open_storage(job.workspace.uri, storage_options(job), private=True)
-    places = Places(workspace, open_places(job).release)
+    stores = JobStores(workspace, open_stores(job).release)
     begun = _begun(workspace)
     if begun is not None and begun.pop("finished"):
         return _purge_again(workspace, Purged(**begun))
@@ -69,7 +69,7 @@ def purge(job: JobConfig, *, force: bool = False) -> Purged:
     if begun is None and not workspace.exists(INVENTORY_NOTE):
         raise JobError(f"{job.workspace.uri} holds no workspace of anonlib, so nothing there was touched")
     if begun is None:
-        run = _finished_run(job, places, force)
+        run = _finished_run(job, stores, force)
         entries = list(workspace.list())
         record = Purged(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,22 +110,22 @@ def _write(workspace: Storage, record: Purged, *, finished: bool) -> None:
     workspace.publish(PURGED, json_bytes(asdict(record) | {"finished": finished}))
 
 
-def _finished_run(job: JobConfig, places: Places, force: bool) -> str | None:
+def _finished_run(job: JobConfig, stores: JobStores, force: bool) -> str | None:
     """The run whose release this workspace made; raises JobError if that is not complete and `force` is not given."""
     hint = "finish the job first, or purge with --force and lose what is not released"
     try:
-        run = json.loads(places.release.read(RUN_NOTE))
+        run = json.loads(stores.release.read(RUN_NOTE))
     except NotFound:
         if force:
             return None
         raise JobError(f"the output {job.output.uri} holds no release yet; {hint}") from None
-    done, shards = len(release_room(places).markers(run["shards"])), len(run["shards"])
-    ours = int(json.loads(places.workspace.read(INVENTORY_NOTE))["shards"])
+    done, shards = len(release_store(stores).markers(run["shards"])), len(run["shards"])
+    ours = int(json.loads(stores.workspace.read(INVENTORY_NOTE))["shards"])
     if ours != shards and not force:
         raise JobError(f"the release {job.output.uri} has {shards} shards, the workspace {ours}: not one job; {hint}")
     if done < shards and not force:
         raise JobError(f"the release {job.output.uri} has {done} of {shards} shards; {hint}")
-    if not places.release.exists(CERTIFICATE) and not force:
+    if not stores.release.exists(CERTIFICATE) and not force:
         raise JobError(f"the release {job.output.uri} has no certificate yet; {hint}")
     return str(run["run"])
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from anonlib.storage import Entry, NotFound, Storage, StorageError
+from anonlib.storage import NotFound, Storage, StorageError, StoredObject
 
 PURGED = "purged.json"
 
@@ -67,7 +67,7 @@ class Workspace(Storage):
         """See Storage."""
         self.inner.fetch(path, to)
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> StoredObject:
         """See Storage."""
         return self.inner.stat(path)
 
@@ -79,7 +79,7 @@ class Workspace(Storage):
         """See Storage."""
         return self.inner.delete_tree(prefix, keep=keep)
 
-    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[StoredObject]:
         """See Storage."""
         return self.inner.list(prefix, unfinished=unfinished, foreign=foreign)
 

@@ -20,14 +20,14 @@ from typing import Literal
 from anonlib.config import ConfigError, JobConfig, SecretConfig
 from anonlib.privacy.keys import Keyring, is_random, stretched
 from anonlib.storage import NotFound
-from anonlib.workspace.aws_secrets import Wanted, from_kms, from_manager
-from anonlib.workspace.layout import SALT, SECRET, SECRET_CHECK, Places
+from anonlib.workspace.aws_secrets import SecretReference, from_kms, from_manager
+from anonlib.workspace.layout import SALT, SECRET, SECRET_CHECK, JobStores
 
 _BYTES = 32
 
 
 @dataclass(frozen=True)
-class Tried:
+class SecretCheck:
     """A secret that can be read: from where, and whether it is `random` bytes or a passphrase."""
 
     source: str
@@ -41,25 +41,25 @@ def release_name(job: JobConfig) -> str:
 
 def source_of(job: JobConfig) -> str:
     """Where the secret comes from, in words that show nothing of it."""
-    return _source(Wanted(job, "secret", job.secret))
+    return _source(SecretReference(job, "secret", job.secret))
 
 
-def open_keyring(job: JobConfig, places: Places, *, make: bool = False) -> Keyring:
+def open_keyring(job: JobConfig, stores: JobStores, *, make: bool = False) -> Keyring:
     """The keyring of this job; with `make` a missing salt and workspace secret are created.
 
     Raises ConfigError, also for another secret than the one that this workspace was planned with.
     """
-    return open_pinned(job, places, make=make)[1]
+    return open_pinned(job, stores, make=make)[1]
 
 
-def open_pinned(job: JobConfig, places: Places, *, make: bool = False) -> tuple[JobConfig, Keyring]:
+def open_pinned(job: JobConfig, stores: JobStores, *, make: bool = False) -> tuple[JobConfig, Keyring]:
     """As open_keyring, and the job for its workers: it names the version that Secrets Manager gave.
 
     So a rotation in the middle of a run waits for the next.
     """
-    known = _known(places)
-    secret, version = _secret(Wanted(job, "secret", job.secret), places, make and known is None)
-    keyring = Keyring(secret, _salt(job, places, make and known is None))
+    known = _known(stores)
+    secret, version = _secret(SecretReference(job, "secret", job.secret), stores, make and known is None)
+    keyring = Keyring(secret, _salt(job, stores, make and known is None))
     if known is not None:
         _same(keyring, known, job)
     if version is None:
@@ -67,20 +67,22 @@ def open_pinned(job: JobConfig, places: Places, *, make: bool = False) -> tuple[
     return job.model_copy(update={"secret": job.secret.model_copy(update={"version": version})}), keyring
 
 
-def signing_secret(job: JobConfig, places: Places, keyring: Keyring) -> bytes:
+def signing_secret(job: JobConfig, stores: JobStores, keyring: Keyring) -> bytes:
     """The secret that signs: `signing` of the job, else the keyring's own. Raises ConfigError.
 
     Read where something is signed and nowhere else, so that a role which scans or reviews needs no right to it.
     """
     return (
-        keyring.secret if job.signing is None else _secret(Wanted(job, "signing", job.signing), places, make=False)[0]
+        keyring.secret
+        if job.signing is None
+        else _secret(SecretReference(job, "signing", job.signing), stores, make=False)[0]
     )
 
 
-def open_in_worker(job: JobConfig, places: Places, check: str) -> Keyring:
+def open_in_worker(job: JobConfig, stores: JobStores, check: str) -> Keyring:
     """The keyring as this worker reads it; raises ConfigError if it is not the one with this Keyring.check."""
-    secret, _ = _secret(Wanted(job, "secret", job.secret), places, make=False)
-    keyring = Keyring(secret, _salt(job, places, make=False))
+    secret, _ = _secret(SecretReference(job, "secret", job.secret), stores, make=False)
+    keyring = Keyring(secret, _salt(job, stores, make=False))
     if not hmac.compare_digest(check, keyring.check()):
         raise ConfigError(
             f"{source_of(job)} holds another secret for the worker on {socket.gethostname()} than the one that this "
@@ -89,26 +91,26 @@ def open_in_worker(job: JobConfig, places: Places, check: str) -> Keyring:
     return keyring
 
 
-def try_secret(job: JobConfig, places: Places, section: Literal["secret", "signing"]) -> Tried:
+def try_secret(job: JobConfig, stores: JobStores, section: Literal["secret", "signing"]) -> SecretCheck:
     """Read one secret of a job as a run would, for `anonlib doctor`; makes nothing. Raises ConfigError."""
-    wanted = Wanted(job, section, job.secret if section == "secret" else job.signing or SecretConfig())
-    given = _read(wanted, places, make=False)[0].strip()
-    secret, known = _stretched(given, wanted), _known(places)
+    wanted = SecretReference(job, section, job.secret if section == "secret" else job.signing or SecretConfig())
+    given = _read(wanted, stores, make=False)[0].strip()
+    secret, known = _stretched(given, wanted), _known(stores)
     if section == "secret" and known is not None:
         _same(Keyring(secret, ""), known, job)
-    return Tried(_source(wanted), random=is_random(given))
+    return SecretCheck(_source(wanted), random=is_random(given))
 
 
-def bind(job: JobConfig, places: Places, keyring: Keyring) -> None:
+def bind(job: JobConfig, stores: JobStores, keyring: Keyring) -> None:
     """From now on the workspace takes no other secret; raises ConfigError if it already has another."""
-    known = _known(places)
-    if known is None and not places.workspace.claim(SECRET_CHECK, f"{keyring.check()}\n".encode()):
-        known = _known(places)
+    known = _known(stores)
+    if known is None and not stores.workspace.claim(SECRET_CHECK, f"{keyring.check()}\n".encode()):
+        known = _known(stores)
     if known is not None:
         _same(keyring, known, job)
 
 
-def _source(wanted: Wanted) -> str:
+def _source(wanted: SecretReference) -> str:
     source = wanted.source
     if source.env is not None:
         return f"the environment variable {source.env}"
@@ -121,9 +123,9 @@ def _source(wanted: Wanted) -> str:
     return "the workspace's own file"
 
 
-def _known(places: Places) -> str | None:
+def _known(stores: JobStores) -> str | None:
     try:
-        return places.workspace.read(SECRET_CHECK).decode().strip()
+        return stores.workspace.read(SECRET_CHECK).decode().strip()
     except NotFound:
         return None
 
@@ -137,35 +139,35 @@ def _same(keyring: Keyring, known: str, job: JobConfig) -> None:
         )
 
 
-def _salt(job: JobConfig, places: Places, make: bool) -> str:
+def _salt(job: JobConfig, stores: JobStores, make: bool) -> str:
     """The workspace's salt, made where it may be, and the release in it; a release without a name is its output."""
     try:
-        salt = places.workspace.read(SALT)
+        salt = stores.workspace.read(SALT)
     except NotFound:
         if not make:
             raise ConfigError(
                 f"the workspace {job.workspace.uri} has no file {SALT}, without which nothing that was planned there "
                 "can be drawn again; run the job's scan first, or give this job a new workspace and output"
             ) from None
-        places.workspace.claim(SALT, secrets.token_hex(_BYTES).encode(), private=True)
-        salt = places.workspace.read(SALT)
+        stores.workspace.claim(SALT, secrets.token_hex(_BYTES).encode(), private=True)
+        salt = stores.workspace.read(SALT)
     return f"{salt.decode()} {job.output.release or job.output.uri.rstrip('/')}"
 
 
-def _secret(wanted: Wanted, places: Places, make: bool) -> tuple[bytes, str | None]:
+def _secret(wanted: SecretReference, stores: JobStores, make: bool) -> tuple[bytes, str | None]:
     """A secret, stretched where it may be a passphrase, and its version if it has versions; raises ConfigError."""
-    value, version = _read(wanted, places, make)
+    value, version = _read(wanted, stores, make)
     return _stretched(value.strip(), wanted), version
 
 
-def _stretched(given: bytes, wanted: Wanted) -> bytes:
+def _stretched(given: bytes, wanted: SecretReference) -> bytes:
     try:
         return stretched(given)
     except ValueError as error:
         raise ConfigError(f"{_source(wanted)} ({wanted.section}) {error}") from None
 
 
-def _read(wanted: Wanted, places: Places, make: bool) -> tuple[bytes, str | None]:
+def _read(wanted: SecretReference, stores: JobStores, make: bool) -> tuple[bytes, str | None]:
     """The secret with any space around it, and its version if it has versions."""
     source = wanted.source
     if source.env is not None:
@@ -183,9 +185,9 @@ def _read(wanted: Wanted, places: Places, make: bool) -> tuple[bytes, str | None
     if source.kms is not None:
         return from_kms(wanted), None
     if make:
-        places.workspace.claim(SECRET, secrets.token_hex(_BYTES).encode(), private=True)
+        stores.workspace.claim(SECRET, secrets.token_hex(_BYTES).encode(), private=True)
     try:
-        return places.workspace.read(SECRET), None
+        return stores.workspace.read(SECRET), None
     except NotFound:
         raise ConfigError(
             "the workspace has no secret; run the job's plan first, or name the one that it was planned with, such as "

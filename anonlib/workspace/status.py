@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from anonlib.codes import meaning_of
 from anonlib.config import ConfigError, load_config
-from anonlib.execution.cost import Bill, read_bill
+from anonlib.execution.cost import CostEstimate, read_bill
 from anonlib.job import JobError
 from anonlib.stages.plan import COUNTS
 from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
@@ -23,11 +23,11 @@ from anonlib.workspace import tables
 from anonlib.workspace.layout import (
     INVENTORY_NOTE,
     RUN_NOTE,
-    Places,
-    Room,
-    open_places,
-    plan_room,
-    release_room,
+    JobStores,
+    StageStore,
+    open_stores,
+    plan_store,
+    release_store,
     rendered_rows,
 )
 from anonlib.workspace.purgeable import PURGED
@@ -37,7 +37,7 @@ from anonlib.workspace.summary import Summary
 _READERS = 16
 
 
-class Reason(NamedTuple):
+class ReasonCount(NamedTuple):
     """What happened (`quarantined`, or the fallback's name) and why, in a sentence that names nothing."""
 
     kind: str
@@ -45,18 +45,18 @@ class Reason(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanStatus:
     """One scan room; a workspace has more than one if its job's detector was changed."""
 
-    room: str
+    store: str
     done: int
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlanStatus:
     """One plan room; `blocks` is None until the plan is decided, `done` counts surrogate blocks."""
 
-    room: str
+    store: str
     blocks: int | None
     done: int
     subjects: int = 0
@@ -67,10 +67,10 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Release(Summary):
+class ReleaseStatus(Summary):
     """Counts of the committed shards, and why images and faces are exceptions."""
 
-    reasons: Counter[Reason] = field(default_factory=Counter)
+    reasons: Counter[ReasonCount] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ class Status:
     """A job as its markers tell it, and what its runs wrote down that they spent."""
 
     shards: int
-    scans: tuple[Scan, ...]
-    plans: tuple[Planned, ...]
-    release: Release | None
-    spent: Bill | None
+    scans: tuple[ScanStatus, ...]
+    plans: tuple[PlanStatus, ...]
+    release: ReleaseStatus | None
+    spent: CostEstimate | None
 
 
 def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, Storage | None]:
     """Workspace and release of a job, or of `workspace.uri` and `output.uri` alone; raises ConfigError."""
     if file is not None or "input.uri" in overrides:
-        places = open_places(load_config(file, overrides))
-        return places.workspace, places.release
+        stores = open_stores(load_config(file, overrides))
+        return stores.workspace, stores.release
     if "workspace.uri" not in overrides:
         raise ConfigError("name a job file, or the workspace by --workspace (and the release by --output)")
     options = StorageOptions(overrides.get("storage.endpoint_url"), overrides.get("storage.region"))
@@ -97,9 +97,9 @@ def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, S
     return open_storage(overrides["workspace.uri"], options), release
 
 
-def require_plan(places: Places, plan_key: str) -> None:
+def require_plan(stores: JobStores, plan_key: str) -> None:
     """Raise JobError if this job's plan is not decided yet."""
-    if plan_room(places, plan_key).committed("plan") is None:
+    if plan_store(stores, plan_key).committed("plan") is None:
         raise JobError("this job has no plan yet; run `anonlib plan` first (or `anonlib run` for everything)")
 
 
@@ -113,70 +113,70 @@ def status(workspace: Storage, release: Storage | None) -> Status:
     note = _json(workspace, INVENTORY_NOTE) or {}
     return Status(
         shards=int(note.get("shards", 0)),
-        scans=tuple(Scan(room, len(units)) for room, units in _rooms(workspace, "scan").items()),
-        plans=tuple(_planned(workspace, room, units) for room, units in _rooms(workspace, "plan").items()),
-        release=None if release is None else read_release(Places(workspace, release)),
+        scans=tuple(ScanStatus(store, len(units)) for store, units in _rooms(workspace, "scan").items()),
+        plans=tuple(_planned(workspace, store, units) for store, units in _rooms(workspace, "plan").items()),
+        release=None if release is None else read_release(JobStores(workspace, release)),
         spent=read_bill(workspace),
     )
 
 
-def read_release(places: Places) -> Release | None:
+def read_release(stores: JobStores) -> ReleaseStatus | None:
     """What the release's markers say, and the workspace of its exceptions; None if nothing was rendered yet."""
-    run = _json(places.release, RUN_NOTE)
+    run = _json(stores.release, RUN_NOTE)
     if run is None:
         return None
-    markers = release_room(places).markers(run["shards"])
-    return Release.of(len(run["shards"]), markers, reasons=_reasons(places, run["run"], markers))
+    markers = release_store(stores).markers(run["shards"])
+    return ReleaseStatus.of(len(run["shards"]), markers, reasons=_reasons(stores, run["run"], markers))
 
 
-def exceptions(places: Places) -> Counter[Reason]:
+def exceptions(stores: JobStores) -> Counter[ReasonCount]:
     """Why images were quarantined and faces fell back, over the whole release."""
-    release = read_release(places)
+    release = read_release(stores)
     return Counter() if release is None else release.reasons
 
 
-def _reasons(places: Places, run: str, markers: Iterable[dict[str, Any]]) -> Counter[Reason]:
+def _reasons(stores: JobStores, run: str, markers: Iterable[dict[str, Any]]) -> Counter[ReasonCount]:
     """Tables are read only of shards whose marker counts an exception."""
     wanted = [str(marker["shard"]) for marker in markers if marker["quarantined"] or marker["fallbacks"]]
-    found: Counter[Reason] = Counter()
+    found: Counter[ReasonCount] = Counter()
     with ThreadPoolExecutor(_READERS) as pool:
-        for one in pool.map(lambda shard: Counter(_reasons_of(places, run, shard)), wanted):
+        for one in pool.map(lambda shard: Counter(_reasons_of(stores, run, shard)), wanted):
             found.update(one)
     return found
 
 
-def _reasons_of(places: Places, run: str, shard: str) -> Iterator[Reason]:
-    room = release_room(places)
-    data = room.storage.read(room.path("manifest", f"{shard}.parquet"))
+def _reasons_of(stores: JobStores, run: str, shard: str) -> Iterator[ReasonCount]:
+    store = release_store(stores)
+    data = store.storage.read(store.path("manifest", f"{shard}.parquet"))
     quarantined = set()
     for row in tables.from_bytes(data, ["key", "status", "reason"]).to_pylist():
         if row["status"] == QUARANTINED:
             quarantined.add(row["key"])
-            yield Reason(QUARANTINED, meaning_of(row["reason"]))
-    for key, faces in rendered_rows(places, run, shard).items():
+            yield ReasonCount(QUARANTINED, meaning_of(row["reason"]))
+    for key, faces in rendered_rows(stores, run, shard).items():
         for face in faces if key not in quarantined else ():
             if face["fallback"] in SOLID:
-                yield Reason("solid", face["reason"] or "no reason given")
+                yield ReasonCount("solid", face["reason"] or "no reason given")
 
 
 def _rooms(workspace: Storage, stage: str) -> dict[str, set[str]]:
     """Committed units of every room of a stage; a room without a marker yet is there, empty."""
-    rooms: dict[str, set[str]] = defaultdict(set)
+    stores: dict[str, set[str]] = defaultdict(set)
     for entry in workspace.list(f"{stage}/"):
-        room, _, rest = entry.path.removeprefix(f"{stage}/").partition("/")
-        units = rooms[room]
+        store, _, rest = entry.path.removeprefix(f"{stage}/").partition("/")
+        units = stores[store]
         if rest.startswith("commits/") and rest.endswith(".json"):
             units.add(rest.removeprefix("commits/").removesuffix(".json"))
-    return dict(rooms)
+    return dict(stores)
 
 
-def _planned(workspace: Storage, room: str, units: set[str]) -> Planned:
+def _planned(workspace: Storage, store: str, units: set[str]) -> PlanStatus:
     done = sum(unit.startswith("surrogates/") for unit in units)
-    plan = Room(workspace, f"plan/{room}").committed("plan")
+    plan = StageStore(workspace, f"plan/{store}").committed("plan")
     if plan is None:
-        return Planned(room, None, done)
+        return PlanStatus(store, None, done)
     counts = {name: int(plan[name]) for name in COUNTS}
-    return Planned(room, len(plan["blocks"]), done, **counts)
+    return PlanStatus(store, len(plan["blocks"]), done, **counts)
 
 
 def _json(storage: Storage, path: str) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anonlib.audit.missed_faces import SECOND_BY, SecondLook, covered, look_twice
+from anonlib.audit.missed_faces import SECOND_BY, SecondDetector, covered, look_twice
 from anonlib.job import Job
 from tests.support import photos
 from tests.support.runs import Run, by_key, run_job
@@ -53,12 +53,12 @@ def test_faces_of_the_releases_own_making_do_not_count(finished: Run) -> None:
 
 
 def test_the_finding_says_who_looked_and_what_a_person_found() -> None:
-    look = SecondLook(np.array([1.0, 0, 0, 0]), ())
+    look = SecondDetector(np.array([1.0, 0, 0, 0]), ())
     found = look.missed()
     assert (found.second.value, found.second.count, found.second_by) == (0.25, 4, SECOND_BY)
     assert (found.sampled, found.upper) == (0, 1.0)
     assert look.missed(sampled=300, wrong=0).upper == pytest.approx(0.00994, abs=1e-5)
-    nothing = SecondLook(np.zeros(0), ()).missed()
+    nothing = SecondDetector(np.zeros(0), ()).missed()
     assert (nothing.second.value, nothing.second.count) == (None, 0)
 
 

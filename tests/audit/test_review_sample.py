@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from anonlib.audit.review_sample import Drawn, candidates, clopper_pearson, draw_sample
+from anonlib.audit.review_sample import ReviewSample, candidates, clopper_pearson, draw_sample
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 from tests.support.runs import Run, manifest
@@ -18,8 +18,10 @@ from tests.support.runs import Run, manifest
 KEYRING = Keyring(b"a secret of 32 bytes for the tests", "tests")
 
 
-def images(count: int, shard: str = "00000") -> list[Drawn]:
-    return [Drawn(shard, row, f"photo-{row}", "released", f"data/{shard}.tar", f"{row:064x}") for row in range(count)]
+def images(count: int, shard: str = "00000") -> list[ReviewSample]:
+    return [
+        ReviewSample(shard, row, f"photo-{row}", "released", f"data/{shard}.tar", f"{row:064x}") for row in range(count)
+    ]
 
 
 def test_whoever_stops_early_has_judged_a_fair_sample_too() -> None:

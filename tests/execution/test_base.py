@@ -49,7 +49,7 @@ def raised(error: Exception) -> Exception:
 @given(st.text(), st.sampled_from([ValueError, KeyError, OSError, RuntimeError]))
 def test_a_sentence_for_logs_is_kind_and_place_and_no_word_of_the_error(words: str, kind: type[Exception]) -> None:
     line = raised.__code__.co_firstlineno + 3
-    assert sentence(raised(kind(words))) == f"{kind.__name__} at test_outcome.py:{line}"
+    assert sentence(raised(kind(words))) == f"{kind.__name__} at test_base.py:{line}"
     assert sentence(kind(words)) == kind.__name__
 
 
@@ -63,7 +63,7 @@ def test_the_workspace_is_told_everything_in_one_line_and_in_a_trace() -> None:
     error = raised(ValueError("first line\n  second\tline " + "x" * 500))
     said = in_full(error)
     assert said.startswith("ValueError: first line second line x") and said.isprintable() and len(said) < 230
-    assert "second" in traced(error) and "test_outcome.py" in traced(error)
+    assert "second" in traced(error) and "test_base.py" in traced(error)
     assert traced(raised(StorageError("gone", path="Ada/1.jpg"))).endswith("path: Ada/1.jpg\n")
 
 

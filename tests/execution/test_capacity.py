@@ -10,47 +10,47 @@ from hypothesis import strategies as st
 
 from anonlib.config import ConfigError, JobConfig
 from anonlib.execution import capacity
-from anonlib.execution.capacity import Machine, check_shape, room, wait_for_room
+from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, wait_for_room
 
-HEAD = Machine(cpus=0)
+HEAD = ClusterNode(cpus=0)
 
 
 def test_an_actor_takes_a_cpu_of_one_machine() -> None:
-    check_shape(2, 0, [Machine(2)])
-    check_shape(None, 0, [HEAD, Machine(1)])
+    check_shape(2, 0, [ClusterNode(2)])
+    check_shape(None, 0, [HEAD, ClusterNode(1)])
     with pytest.raises(ConfigError, match=r"ray.actors is 3, each with 1 CPU, .* has 2 CPUs .*; give at most 2"):
-        check_shape(3, 0, [Machine(2)])
+        check_shape(3, 0, [ClusterNode(2)])
     with pytest.raises(ConfigError, match="give at most 2"):
-        check_shape(3, 0, [Machine(1.5), Machine(1.5)])
+        check_shape(3, 0, [ClusterNode(1.5), ClusterNode(1.5)])
 
 
 def test_no_room_at_all_is_refused_also_where_no_number_is_given() -> None:
-    for machines in ([], [HEAD], [Machine(0.5), Machine(0.5)]):
+    for machines in ([], [HEAD], [ClusterNode(0.5), ClusterNode(0.5)]):
         with pytest.raises(ConfigError, match=r"an actor needs 1 CPU, .*; it has no room for one"):
             check_shape(None, 0, machines)
     with pytest.raises(ConfigError, match=r"1 CPU and 0\.5 GPUs of one machine"):
-        check_shape(None, 0.5, [Machine(8)])
+        check_shape(None, 0.5, [ClusterNode(8)])
 
 
 @pytest.mark.parametrize(
     ("num_gpus", "machines", "fit"),
     [
-        (0.5, [Machine(4, 1)], 2),
-        (0.4, [Machine(4, 1)], 2),  # 0.8 of the GPU; a third would need 0.2 of another
-        (0.4, [Machine(8, 2)], 4),  # not the five that two GPUs add up to
-        (0.6, [Machine(4, 1), Machine(4, 1)], 2),
-        (1 / 3, [Machine(4, 1)], 3),
-        (0.25, [Machine(2, 1)], 2),  # the CPUs are used up first
-        (1, [Machine(4, 1), Machine(4, 2)], 3),
-        (2, [Machine(4, 1), Machine(4, 3)], 1),
-        (4, [Machine(8, 2), Machine(8, 2)], 0),
-        (1, [Machine(8), Machine(1, 4)], 1),  # the CPUs are where the GPUs are not
+        (0.5, [ClusterNode(4, 1)], 2),
+        (0.4, [ClusterNode(4, 1)], 2),  # 0.8 of the GPU; a third would need 0.2 of another
+        (0.4, [ClusterNode(8, 2)], 4),  # not the five that two GPUs add up to
+        (0.6, [ClusterNode(4, 1), ClusterNode(4, 1)], 2),
+        (1 / 3, [ClusterNode(4, 1)], 3),
+        (0.25, [ClusterNode(2, 1)], 2),  # the CPUs are used up first
+        (1, [ClusterNode(4, 1), ClusterNode(4, 2)], 3),
+        (2, [ClusterNode(4, 1), ClusterNode(4, 3)], 1),
+        (4, [ClusterNode(8, 2), ClusterNode(8, 2)], 0),
+        (1, [ClusterNode(8), ClusterNode(1, 4)], 1),  # the CPUs are where the GPUs are not
     ],
 )
 def test_a_part_of_a_gpu_is_of_one_gpu_and_whole_ones_are_of_one_machine(
-    num_gpus: float, machines: list[Machine], fit: int
+    num_gpus: float, machines: list[ClusterNode], fit: int
 ) -> None:
-    assert room(machines, num_gpus) == fit
+    assert actor_capacity(machines, num_gpus) == fit
     if fit:
         check_shape(fit, num_gpus, machines)
     with pytest.raises(ConfigError):
@@ -63,9 +63,11 @@ def test_a_part_of_a_gpu_is_of_one_gpu_and_whole_ones_are_of_one_machine(
 )
 def test_what_fits_never_takes_more_than_there_is(num_gpus: float, sizes: list[tuple[int, int]]) -> None:
     for cpus, gpus in sizes:
-        fit = Machine(cpus, gpus).room(num_gpus)
+        fit = ClusterNode(cpus, gpus).room(num_gpus)
         assert 0 <= fit <= cpus and round(fit * num_gpus, 3) <= gpus
-    assert room([Machine(*one) for one in sizes], num_gpus) == sum(Machine(*one).room(num_gpus) for one in sizes)
+    assert actor_capacity([ClusterNode(*one) for one in sizes], num_gpus) == sum(
+        ClusterNode(*one).room(num_gpus) for one in sizes
+    )
 
 
 @pytest.mark.parametrize(("num_gpus", "said"), [(1.5, "whole ones, not 1.5"), (0.00001, "steps of 0.0001")])
@@ -94,13 +96,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def growing(clock: list[float], *after: tuple[float, Machine]) -> list[Machine]:
+def growing(clock: list[float], *after: tuple[float, ClusterNode]) -> list[ClusterNode]:
     return [machine for second, machine in after if clock[0] - 100 >= second]
 
 
 def test_machines_on_their_way_are_waited_for(clock: list[float]) -> None:
     said: list[str] = []
-    plan = ((0, HEAD), (30, Machine(4)), (60, Machine(4)))
+    plan = ((0, HEAD), (30, ClusterNode(4)), (60, ClusterNode(4)))
     assert wait_for_room(8, 0, lambda: growing(clock, *plan), 300, said.append) == 8
     assert clock[0] - 100 == pytest.approx(60, abs=3)
     assert said == ["the cluster has room for 0 of 8 actors; waiting up to 300 s for machines"]
@@ -108,13 +110,13 @@ def test_machines_on_their_way_are_waited_for(clock: list[float]) -> None:
 
 def test_what_fits_begins_when_the_wait_is_over_and_that_is_said(clock: list[float]) -> None:
     said: list[str] = []
-    assert wait_for_room(8, 0, lambda: growing(clock, (0, HEAD), (30, Machine(5))), 300, said.append) == 5
+    assert wait_for_room(8, 0, lambda: growing(clock, (0, HEAD), (30, ClusterNode(5))), 300, said.append) == 5
     assert clock[0] - 100 == pytest.approx(300)
     assert said[-1] == "5 of 8 actors begin; the others follow when the cluster has room for them"
 
 
 def test_a_number_that_is_not_given_begins_with_the_first_machine(clock: list[float]) -> None:
-    assert wait_for_room(None, 1, lambda: growing(clock, (0, HEAD), (30, Machine(4, 2))), 300, lambda _: None) == 2
+    assert wait_for_room(None, 1, lambda: growing(clock, (0, HEAD), (30, ClusterNode(4, 2))), 300, lambda _: None) == 2
     assert clock[0] - 100 == pytest.approx(30, abs=3)
 
 
@@ -125,6 +127,6 @@ def test_a_cluster_that_stays_empty_is_refused(clock: list[float]) -> None:
 
 
 def test_a_cluster_that_is_ready_is_not_waited_for(clock: list[float]) -> None:
-    calls: Iterator[list[Machine]] = iter([[Machine(4)]] * 3)
+    calls: Iterator[list[ClusterNode]] = iter([[ClusterNode(4)]] * 3)
     assert wait_for_room(2, 0, lambda: next(calls), 300, pytest.fail) == 4
     assert clock[0] == 100

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from anonlib.execution.cluster_watch import Deserted, watched
+from anonlib.execution.cluster_watch import ClusterLost, fail_when_no_nodes
 
 LOOK_S = 0.01
 
@@ -26,7 +26,7 @@ def test_rows_come_through_in_order_and_so_does_what_they_raise() -> None:
     said: list[str] = []
     taken: list[int] = []
     with pytest.raises(LookupError, match="lost"):
-        for row in watched(rows(), lambda: 1, 0, said.append, LOOK_S):
+        for row in fail_when_no_nodes(rows(), lambda: 1, 0, said.append, LOOK_S):
             taken.append(row)
     assert taken == [0, 1, 2] and said == []
 
@@ -41,7 +41,7 @@ def test_a_slow_row_is_waited_for_as_long_as_there_is_a_machine() -> None:
         return 1
 
     said: list[str] = []
-    assert list(watched(rows_after(came), room, 0, said.append, LOOK_S)) == [1, 2]
+    assert list(fail_when_no_nodes(rows_after(came), room, 0, said.append, LOOK_S)) == [1, 2]
     assert len(looks) >= 5 and said == []
 
 
@@ -55,15 +55,15 @@ def test_machines_that_come_back_in_time_are_waited_for_and_both_is_said() -> No
         return answer
 
     said: list[str] = []
-    assert list(watched(rows_after(came), room, 60, said.append, LOOK_S)) == [1, 2]
+    assert list(fail_when_no_nodes(rows_after(came), room, 60, said.append, LOOK_S)) == [1, 2]
     assert len(said) == 2 and "no machine left" in said[0] and "goes on" in said[1]
 
 
 def test_a_cluster_without_a_machine_for_too_long_ends_the_job_with_a_sentence() -> None:
     never = threading.Event()
     said: list[str] = []
-    with pytest.raises(Deserted, match=r"no machine .* for 0\.05 s; what is finished is kept"):
-        list(watched(rows_after(never), lambda: 0, 0.05, said.append, LOOK_S))
+    with pytest.raises(ClusterLost, match=r"no machine .* for 0\.05 s; what is finished is kept"):
+        list(fail_when_no_nodes(rows_after(never), lambda: 0, 0.05, said.append, LOOK_S))
     never.set()
     assert len(said) == 1
 
@@ -77,7 +77,7 @@ def test_whoever_stops_reading_lets_the_rows_end() -> None:
         finally:
             closed.set()
 
-    reading = watched(rows(), lambda: 1, 0, lambda said: None, LOOK_S)
+    reading = fail_when_no_nodes(rows(), lambda: 1, 0, lambda said: None, LOOK_S)
     assert next(reading) == 1
     reading.close()
     came.set()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from anonlib.config import JobConfig, RayConfig
-from anonlib.execution.cost import Bill, Spending, Spent, read_bill, rows_of
+from anonlib.execution.cost import CostEntry, CostEstimate, CostLog, read_bill, rows_of
 from anonlib.job import Job
 from anonlib.storage import AccessDenied, open_storage
 from anonlib.workspace.purge import purge
@@ -18,9 +18,9 @@ from tests.support.runs import job
 PRICED = RayConfig.model_validate({"num_gpus": 0.5, "price": {"cpu_hour": 0.05, "gpu_hour": 1.0}})
 
 
-def spent(folder: Path, config: RayConfig, images: int = 1000) -> Spending:
+def spent(folder: Path, config: RayConfig, images: int = 1000) -> CostLog:
     """A run of two hours of one actor's scan and one hour of its render."""
-    spending = Spending(config, open_storage(str(folder)))
+    spending = CostLog(config, open_storage(str(folder)))
     spending.add("scan", images=images, busy=3600, paid=7200, gpus=config.num_gpus)
     spending.add("render", images=images, busy=1800, paid=3600, gpus=config.num_gpus)
     return spending
@@ -52,7 +52,7 @@ def test_hours_spent_without_a_price_make_no_sum_of_money(tmp_path: Path) -> Non
 
 def test_nothing_was_spent_before_anything_ran(tmp_path: Path) -> None:
     assert read_bill(open_storage(str(tmp_path))) is None
-    assert Bill().total == Spent() and Spent().per_thousand(1.0) is None
+    assert CostEstimate().total == CostEntry() and CostEntry().per_thousand(1.0) is None
 
 
 def test_a_bill_that_cannot_be_kept_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_a_bill_that_cannot_be_kept_stops_nobody(tmp_path: Path, monkeypatch: py
         raise AccessDenied("You may not write here.")
 
     monkeypatch.setattr(storage, "publish", refuse)
-    spending = Spending(PRICED, storage)
+    spending = CostLog(PRICED, storage)
     spending.add("render", images=10, busy=1, paid=1, gpus=0)
     assert spending.not_kept == "You may not write here."
     so_far = spending.so_far()
@@ -78,11 +78,11 @@ def test_a_resumed_job_knows_its_total_and_its_purge_forgets_it(tmp_path: Path) 
     assert set(resumed.spending.bill.stages) == {"plan", "render"}, "what was scanned before is not this run's"
     again = Job(config)
     again.run()
-    places = again.places
-    bill = status(places.workspace, None).spent
+    stores = again.stores
+    bill = status(stores.workspace, None).spent
     assert bill is not None and bill.runs == 2, "a run that did nothing is none"
     assert set(bill.stages) == {"scan", "plan", "render"} and bill.total.images == 1
     assert bill.total.cost is not None and bill.total.cost > 0
-    assert not [entry.path for entry in places.release.list() if "spending" in entry.path]
+    assert not [entry.path for entry in stores.release.list() if "spending" in entry.path]
     purge(config)
-    assert read_bill(places.workspace) is None
+    assert read_bill(stores.workspace) is None

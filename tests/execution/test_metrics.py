@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.execution.metrics import METRICS, readings
-from anonlib.execution.unit_log import Work
+from anonlib.execution.unit_log import UnitRecord
 from tests.support import photos
 from tests.support.runs import job, kill_session
 
-WORK = Work("render", "0" * 64, 1, "solid")
+WORK = UnitRecord("render", "0" * 64, 1, "solid")
 _DRIVER = """
 import json, os, signal, sys
 from dataclasses import asdict
@@ -163,14 +163,14 @@ def test_every_unit_left_a_line_in_its_workers_log_and_none_names_a_photo(scrape
 
 
 def test_a_shard_that_was_lost_for_good_counts_its_images_as_quarantined() -> None:
-    found = {one.name: one for one in readings(WORK, Outcome("a", images=7, quarantined=7), gpus=0.5, lost=True)}
+    found = {one.name: one for one in readings(WORK, UnitResult("a", images=7, quarantined=7), gpus=0.5, lost=True)}
     assert found["anonlib_units_total"].labels["outcome"] == "quarantined"
     assert found["anonlib_quarantined_total"].value == 7
     assert "anonlib_unit_seconds" not in found, "its seconds were counted when it failed"
 
 
 def test_labels_are_the_declared_ones_and_a_gpu_is_counted_by_its_share() -> None:
-    found = list(readings(WORK, Outcome("a", images=7, seconds=10.0, parts={"check": 1.0}), gpus=0.5))
+    found = list(readings(WORK, UnitResult("a", images=7, seconds=10.0, parts={"check": 1.0}), gpus=0.5))
     for one in found:
         assert set(one.labels) == {"stage", "method", *METRICS[one.name].labels}
     seconds = {one.labels["resource"]: one.value for one in found if one.name == "anonlib_actor_seconds_total"}

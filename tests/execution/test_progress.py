@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from anonlib.execution.base import Outcome
-from anonlib.execution.progress import JsonLines, MovingLines, Tally, clock, open_progress, pace, said_of
+from anonlib.execution.base import UnitResult
+from anonlib.execution.progress import JsonLines, MovingLines, ProgressCounts, clock, open_progress, pace, said_of
 from anonlib.execution.rounds import Round
 
 
@@ -18,12 +18,12 @@ class Terminal(io.StringIO):
         return True
 
 
-def outcomes() -> list[tuple[str, Outcome]]:
+def outcomes() -> list[tuple[str, UnitResult]]:
     return [
-        ("scan", Outcome("a", images=10, faces=12, seconds=1.0)),
-        ("scan", Outcome("b", error="its worker died", seconds=0.5)),
-        ("scan", Outcome("b", images=5, faces=5, seconds=1.0)),
-        ("render", Outcome("a", images=10, faces=12, quarantined=1, seconds=2.0)),
+        ("scan", UnitResult("a", images=10, faces=12, seconds=1.0)),
+        ("scan", UnitResult("b", error="its worker died", seconds=0.5)),
+        ("scan", UnitResult("b", images=5, faces=5, seconds=1.0)),
+        ("render", UnitResult("a", images=10, faces=12, quarantined=1, seconds=2.0)),
     ]
 
 
@@ -82,7 +82,7 @@ def test_a_terminal_gets_a_short_line_for_every_round() -> None:
 def test_what_an_error_says_in_full_is_not_shown(kind: type[io.StringIO]) -> None:
     stream = kind()
     with open_progress(stream) as progress:
-        progress("scan", Outcome("a", error="KeyError at scan.py:1", details="KeyError: 'john smith.jpg'"), 1)
+        progress("scan", UnitResult("a", error="KeyError at scan.py:1", details="KeyError: 'john smith.jpg'"), 1)
     assert "KeyError at scan.py:1" in stream.getvalue() and "john" not in stream.getvalue()
 
 
@@ -106,7 +106,7 @@ def test_a_stage_without_work_says_nothing() -> None:
 
 
 def test_the_pace_is_of_this_stage_and_the_time_left_of_its_units() -> None:
-    tally = Tally("scan", units=4, began=100.0, latest=110.0, done=1, images=20, faces=30)
+    tally = ProgressCounts("scan", units=4, began=100.0, latest=110.0, done=1, images=20, faces=30)
     assert pace(tally) == "20 images, 2.0/s, 30 faces, 0:30 left"
     tally.done = 4
     assert pace(tally).endswith("in 0:10")

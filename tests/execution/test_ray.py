@@ -13,14 +13,14 @@ import pytest
 
 from anonlib.config import ConfigError, RayConfig
 from anonlib.execution import retry
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.execution.ray import RayRunner, SerialRunner, in_waves, open_runner
-from anonlib.execution.unit_log import Work
-from anonlib.execution.worker import attempt, begun
+from anonlib.execution.unit_log import UnitRecord
+from anonlib.execution.worker import build_stage, run_unit
 from anonlib.storage import Changed, StorageError, Unavailable
 from tests.support.witness import new_namespace, refused
 
-WORK = Work("scan", "0" * 64, 1, "solid")
+WORK = UnitRecord("scan", "0" * 64, 1, "solid")
 
 
 class Stage:
@@ -31,7 +31,7 @@ class Stage:
     def __init__(self) -> None:
         Stage.made += 1
 
-    def run(self, unit: str) -> Outcome:
+    def run(self, unit: str) -> UnitResult:
         errors: dict[str, Callable[[], Exception]] = {
             "value": lambda: ValueError("bad\nthing"),
             "storage": lambda: StorageError("The disk is full."),
@@ -40,7 +40,7 @@ class Stage:
         }
         if unit in errors:
             raise errors[unit]()
-        return Outcome(unit, images=3)
+        return UnitResult(unit, images=3)
 
 
 def test_no_actors_is_the_serial_twin() -> None:
@@ -52,10 +52,10 @@ def test_no_actors_is_the_serial_twin() -> None:
 def test_every_unit_has_an_outcome_and_the_others_go_on() -> None:
     outcomes = {one.unit: one for one in SerialRunner().run(Stage, ["a", "value", "b", "storage", "eof"], WORK)}
     assert outcomes["a"].error is None and outcomes["b"].images == 3
-    assert str(outcomes["value"].error).startswith("ValueError at desk.py:")
+    assert str(outcomes["value"].error).startswith("ValueError at worker.py:")
     assert "ValueError: bad" in str(outcomes["value"].details)
     assert outcomes["storage"].error == "The disk is full."
-    assert str(outcomes["eof"].error).startswith("EOFError at desk.py:")
+    assert str(outcomes["eof"].error).startswith("EOFError at worker.py:")
 
 
 def test_only_what_failed_outside_of_the_unit_halts_the_job() -> None:
@@ -67,16 +67,16 @@ def test_a_unit_is_repeated_until_its_storage_answers(monkeypatch: pytest.Monkey
     class Late:
         asked = 0
 
-        def run(self, unit: str) -> Outcome:
+        def run(self, unit: str) -> UnitResult:
             self.asked += 1
             if self.asked <= 3:
                 raise Unavailable("Nobody there.")
-            return Outcome(unit)
+            return UnitResult(unit)
 
     monkeypatch.setattr(retry, "PAUSES_S", (0.0,) * 3)
-    assert attempt(Late(), "a").error is None
+    assert run_unit(Late(), "a").error is None
     monkeypatch.setattr(retry, "PAUSES_S", (0.0,) * 2)
-    given_up = attempt(Late(), "a")
+    given_up = run_unit(Late(), "a")
     assert (given_up.error, given_up.halts) == ("Nobody there.", True)
 
 
@@ -84,9 +84,9 @@ def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit() -> None:
     def make() -> Stage:
         raise ConfigError("the environment variable SECRET is not set on this machine")
 
-    stage = begun(make)
+    stage = build_stage(make)
     for unit in ("a", "b"):
-        found = attempt(stage, unit)
+        found = run_unit(stage, unit)
         assert found.unit == unit and found.halts and "SECRET" in str(found.error)
 
 
@@ -100,18 +100,18 @@ def test_a_stage_is_made_once_and_only_for_work() -> None:
 
 def test_an_interrupt_is_not_swallowed() -> None:
     class Interrupted:
-        def run(self, unit: str) -> Outcome:
+        def run(self, unit: str) -> UnitResult:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        attempt(Interrupted(), "a")
+        run_unit(Interrupted(), "a")
 
 
 def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
 
     class Counted(SerialRunner):
-        def run(self, make: Any, units: Any, work: Work) -> Any:
+        def run(self, make: Any, units: Any, work: UnitRecord) -> Any:
             held.append(len(units))
             return super().run(make, units, work)
 

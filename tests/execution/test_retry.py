@@ -8,7 +8,7 @@ import os
 import pytest
 
 from anonlib.execution import retry
-from anonlib.execution.retry import is_of_the_place, patiently, said
+from anonlib.execution.retry import describe, is_infrastructure_error, with_retries
 from anonlib.media.sandbox.process import NoDecoder
 from anonlib.storage import AccessDenied, Changed, LinkRefused, NotFound, StorageError, Unavailable
 
@@ -43,12 +43,12 @@ def test_patience_lasts_minutes_and_ends(waited: list[float]) -> None:
         raise Unavailable("busy")
 
     with pytest.raises(Unavailable):
-        patiently(never)
+        with_retries(never)
     assert len(waited) == len(retry.PAUSES_S) and 60 < sum(waited) < 300
     assert all(pause / 2 <= one <= pause for one, pause in zip(waited, retry.PAUSES_S, strict=True))
     first = list(waited)
     with pytest.raises(Unavailable):
-        patiently(never)
+        with_retries(never)
     assert waited[len(first) :] != first, "workers do not come back in step"
 
 
@@ -58,16 +58,16 @@ def test_what_does_not_pass_is_not_waited_for(error: Exception, waited: list[flo
         raise error
 
     with pytest.raises(type(error)):
-        patiently(fails)
+        with_retries(fails)
     assert waited == []
 
 
 def test_what_lies_in_the_data_is_told_from_what_lies_around_it() -> None:
-    assert [is_of_the_place(one) for one in OF_THE_DATA] == [False] * len(OF_THE_DATA)
-    assert [is_of_the_place(one) for one in OF_THE_PLACE] == [True] * len(OF_THE_PLACE)
+    assert [is_infrastructure_error(one) for one in OF_THE_DATA] == [False] * len(OF_THE_DATA)
+    assert [is_infrastructure_error(one) for one in OF_THE_PLACE] == [True] * len(OF_THE_PLACE)
 
 
 def test_a_failure_of_the_machine_is_a_sentence_about_it() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
-    assert said(full) == "No space left on device on this machine"
-    assert said(NoDecoder("no decoder")) == "no decoder" and said(ValueError("Ada Quill")) == "ValueError"
+    assert describe(full) == "No space left on device on this machine"
+    assert describe(NoDecoder("no decoder")) == "no decoder" and describe(ValueError("Ada Quill")) == "ValueError"

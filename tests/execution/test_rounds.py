@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.execution.metrics import Unmetered
 from anonlib.execution.rounds import DIED, ROUNDS, Round, Rounds
-from anonlib.execution.unit_log import Work
+from anonlib.execution.unit_log import UnitRecord
 
-WORK = Work("scan", "0" * 64, 1, "solid")
+WORK = UnitRecord("scan", "0" * 64, 1, "solid")
 
 
 class Pool:
@@ -23,16 +23,16 @@ class Pool:
     def actors(self, units: int) -> int:
         return min(2, units)
 
-    def run(self, make: Any, units: Sequence[str], work: Work) -> Iterator[Outcome]:
+    def run(self, make: Any, units: Sequence[str], work: UnitRecord) -> Iterator[UnitResult]:
         self.rounds.append(work.round)
         for unit in units:
             if unit in self.lost:
                 continue
             if self.fails.get(unit, 0) >= work.round:
-                yield Outcome(unit, images=9, seconds=1.0, error="The disk is full.")
+                yield UnitResult(unit, images=9, seconds=1.0, error="The disk is full.")
                 continue
             self.marked.add(unit)
-            yield Outcome(unit, images=5, faces=4, quarantined=1, seconds=1.0, parts={"start": 0.5})
+            yield UnitResult(unit, images=5, faces=4, quarantined=1, seconds=1.0, parts={"start": 0.5})
 
 
 class Gauge(Unmetered):
@@ -41,7 +41,7 @@ class Gauge(Unmetered):
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def left(self, work: Work, units: int) -> None:
+    def left(self, work: UnitRecord, units: int) -> None:
         self.seen.append(units)
 
 
@@ -81,7 +81,7 @@ def test_machines_that_vanish_are_not_held_against_their_units_while_others_get_
     class Vanishing(Pool):
         """Gets one unit done a round; whoever else was at hand is lost."""
 
-        def run(self, make: Any, units: Sequence[str], work: Work) -> Iterator[Outcome]:
+        def run(self, make: Any, units: Sequence[str], work: UnitRecord) -> Iterator[UnitResult]:
             yield from super().run(make, units[-1:], work)
 
     pool = Vanishing()

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from anonlib.execution import worker
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.execution.stopwatch import PARTS, Stopwatch, current, watching
-from anonlib.execution.worker import attempt
+from anonlib.execution.worker import run_unit
 from anonlib.media.prefetch import chunks_ahead
 
 PAUSE = 0.02
@@ -18,7 +18,7 @@ PAUSE = 0.02
 class Sleeper:
     """Reads and decodes in the thread beside it, and paints."""
 
-    def run(self, unit: str) -> Outcome:
+    def run(self, unit: str) -> UnitResult:
         def slowly(item: int) -> int:
             time.sleep(PAUSE)
             return item
@@ -29,12 +29,12 @@ class Sleeper:
         current().read += 7
         if unit == "bad":
             raise ValueError("no")
-        return Outcome(unit, images=2)
+        return UnitResult(unit, images=2)
 
 
 @pytest.mark.parametrize("unit", ["good", "bad"])
 def test_every_part_is_told_also_of_a_unit_that_failed(unit: str) -> None:
-    outcome = attempt(Sleeper(), unit)
+    outcome = run_unit(Sleeper(), unit)
     assert set(outcome.parts) == set(PARTS)
     assert all(outcome.parts[part] >= 2 * PAUSE for part in ("read", "decode", "replace"))
     assert outcome.parts["wait"] > 0
@@ -46,7 +46,7 @@ def test_every_part_is_told_also_of_a_unit_that_failed(unit: str) -> None:
 def test_a_clock_that_is_set_back_makes_no_negative_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     backwards = iter(range(1_000_000, 0, -3600))
     monkeypatch.setattr(worker.time, "time", lambda: float(next(backwards)))
-    assert 0 <= attempt(Sleeper(), "good").seconds < 60
+    assert 0 <= run_unit(Sleeper(), "good").seconds < 60
 
 
 def test_one_unit_hears_nothing_of_another() -> None:

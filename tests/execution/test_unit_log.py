@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.execution.ray import SerialRunner
-from anonlib.execution.unit_log import Work, Worker, line_of, log_to_stdout
+from anonlib.execution.unit_log import UnitRecord, WorkerIdentity, line_of, log_to_stdout
 
-WORK = Work("render", "ab" * 32, 2, "solid")
+WORK = UnitRecord("render", "ab" * 32, 2, "solid")
 
 
 @pytest.fixture
@@ -27,20 +27,22 @@ def quiet_again() -> Iterator[None]:
 
 
 class Stage:
-    def run(self, unit: str) -> Outcome:
+    def run(self, unit: str) -> UnitResult:
         if unit == "bad":
             raise OSError(2, "No such file", "holiday/john smith.jpg")
-        return Outcome(unit, images=3, faces=2, quarantined=1)
+        return UnitResult(unit, images=3, faces=2, quarantined=1)
 
 
 def test_a_line_says_what_was_done_where_and_for_how_long() -> None:
-    outcome = Outcome("00001", images=3, faces=2, seconds=1.25, parts={"detect": 1.0, "check": 0.0}, read=10, written=9)
-    line = line_of(WORK, Worker("node", 17, ("0",)), outcome)
+    outcome = UnitResult(
+        "00001", images=3, faces=2, seconds=1.25, parts={"detect": 1.0, "check": 0.0}, read=10, written=9
+    )
+    line = line_of(WORK, WorkerIdentity("node", 17, ("0",)), outcome)
     expected = {"stage": "render", "unit": "00001", "run": "ab" * 8, "round": 2, "node": "node", "pid": 17}
     expected |= {"gpus": ["0"], "images": 3, "faces": 2, "seconds": 1.25, "read": 10, "written": 9}
     assert {name: line[name] for name in expected} == expected
     assert line["parts"] == {"detect": 1.0}
-    assert "error" not in line and "gpus" not in line_of(WORK, Worker("node", 17), outcome)
+    assert "error" not in line and "gpus" not in line_of(WORK, WorkerIdentity("node", 17), outcome)
 
 
 def test_every_unit_leaves_one_line_and_no_name(quiet_again: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,7 +50,7 @@ def test_every_unit_leaves_one_line_and_no_name(quiet_again: None, capsys: pytes
     list(SerialRunner().run(Stage, ["a", "bad"], WORK))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["unit"] for line in lines] == ["a", "bad"]
-    assert lines[1]["error"].startswith("FileNotFoundError at desk.py:") and "images" not in lines[1]
+    assert lines[1]["error"].startswith("FileNotFoundError at worker.py:") and "images" not in lines[1]
     assert "john" not in json.dumps(lines)
     assert lines[0]["parts"]["start"] >= 0 and "start" not in lines[1]["parts"], "a start is told once"
 

@@ -33,7 +33,7 @@ from anonlib.storage.local import LocalStorage
 from anonlib.storage.s3 import S3Storage
 from anonlib.workspace import lease
 from anonlib.workspace.decisions import Decision, DecisionLog
-from anonlib.workspace.layout import RUN_NOTE, open_places
+from anonlib.workspace.layout import RUN_NOTE, open_stores
 
 WRITES = ("publish", "claim", "delete")
 END = "before the end"
@@ -205,8 +205,8 @@ def orphan(config: JobConfig, gap: str, then: Sequence[str]) -> list[Driver]:
 
 def decide(config: JobConfig, decision: Decision) -> None:
     """Log a decision on the release as it is now."""
-    places = open_places(config)
-    DecisionLog(places.workspace, json.loads(places.release.read(RUN_NOTE))["run"]).add(decision)
+    stores = open_stores(config)
+    DecisionLog(stores.workspace, json.loads(stores.release.read(RUN_NOTE))["run"]).add(decision)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from anonlib.storage import StorageOptions, open_storage
 from anonlib.verification.verify import verify
 from anonlib.workspace import lease as lease_module
 from anonlib.workspace.decisions import Decision, DecisionLog
-from anonlib.workspace.layout import open_places
+from anonlib.workspace.layout import open_stores
 from tests.faults.told import made, told
 from tests.support import photos
 from tests.support.forgery import check
@@ -142,10 +142,10 @@ def test_decisions_are_not_carried_out_beside_another_run(
     monkeypatch.setattr(lease_module, "BEAT_S", 0.1)
     config = Place(str(tmp_path / "place")).job(folder)
     Job(config).run()
-    output, places = Path(config.output.uri), open_places(config)
+    output, stores = Path(config.output.uri), open_stores(config)
     run = json.loads((output / "run.json").read_text())["run"]
     (shard,) = (one.shard_id for one in Job(config).shards)
-    DecisionLog(places.workspace, run).add(Decision(shard=shard, key="a.jpg", verdict="withhold"))
+    DecisionLog(stores.workspace, run).add(Decision(shard=shard, key="a.jpg", verdict="withhold"))
     with Job(config).lease.held(), pytest.raises(Exception, match=r"Another run .* is at work"):
         Job(config).run()
     assert check(output).certificate.counts.quarantined == 0

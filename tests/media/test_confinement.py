@@ -53,8 +53,8 @@ def target(tmp_path: Path) -> Iterator[dict[str, Any]]:
 def probed(target: dict[str, Any], *layers: str) -> set[str]:
     """What works in a process with these layers alone; what it needs is imported before."""
     code = (
-        "import json, sys; from probe import attempts; from anonlib.media.sandbox import sandbox\n"
-        "for layer in sys.argv[2:]: assert getattr(sandbox, layer)(), layer\n"
+        "import json, sys; from tests.support.probe import attempts; from anonlib.media.sandbox import confinement\n"
+        "for layer in sys.argv[2:]: assert getattr(confinement, layer)(), layer\n"
         "print(json.dumps(attempts(**json.loads(sys.argv[1]))))"
     )
     paths = os.pathsep.join([str(ROOT), *sys.path])
@@ -118,9 +118,9 @@ def lacking(layer: str) -> Decoders:
     """Decoders on a kernel that does not grant a layer."""
     code = (
         f"import sys; sys.path[:0] = {[str(ROOT), *sys.path]!r}\n"
-        "from anonlib.media.sandbox import child, sandbox\n"
-        f"child.confine = lambda: tuple(one for one in sandbox.LAYERS if one != {layer!r})\n"
-        "child.main()"
+        "from anonlib.media.sandbox import confinement, worker\n"
+        f"worker.confine = lambda: tuple(one for one in confinement.LAYERS if one != {layer!r})\n"
+        "worker.main()"
     )
     return Decoders([sys.executable, "-c", code])
 

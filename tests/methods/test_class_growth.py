@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from anonlib.config import JobConfig
 from anonlib.methods.class_growth import TOO_FEW_AGAIN, class_wardrobe
-from anonlib.methods.decoders import Painter
-from anonlib.methods.planning import Wardrobe
+from anonlib.methods.decoders import FaceDecoderSet
+from anonlib.methods.planning import PlanResult
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.people import Persons
-from anonlib.workspace.ledger_store import Accounts
+from anonlib.workspace.ledger_store import LedgerStore
 from tests.support.decoders import Fit
 from tests.support.oracles import candidates
 from tests.support.runs import job
@@ -44,11 +44,11 @@ def deciding(root: Path, fitted: Fit, k: int = 3, ledger: dict[str, Any] | None 
     return job("in", root, method=method, **changes)
 
 
-def released(config: JobConfig, fitted: Fit, numbers: list[int], release: str) -> tuple[Wardrobe, list[list[int]]]:
+def released(config: JobConfig, fitted: Fit, numbers: list[int], release: str) -> tuple[PlanResult, list[list[int]]]:
     """What a release decides, and its classes as numbers of persons that hold over releases."""
     persons, keyring = shown(numbers, release), Keyring(SECRET, release)
-    painter = Painter(fitted.path.read_bytes(), config.method)
-    accounts = Accounts.open(config, release * 8)
+    painter = FaceDecoderSet(fitted.path.read_bytes(), config.method)
+    accounts = LedgerStore.open(config, release * 8)
     names = accounts.persons(persons, keyring) if accounts else []
     wardrobe = class_wardrobe(config, pa.table({}), persons, keyring, painter, accounts, names)
     if accounts:
@@ -57,7 +57,7 @@ def released(config: JobConfig, fitted: Fit, numbers: list[int], release: str) -
     return wardrobe, [[of[member] for member in one.members] for one in wardrobe.classes]
 
 
-def hidden(wardrobe: Wardrobe) -> list[bool]:
+def hidden(wardrobe: PlanResult) -> list[bool]:
     return [bool(outfit.surrogates) for outfit in wardrobe.outfits]
 
 
@@ -107,7 +107,7 @@ def test_a_greater_k_hides_old_classes_no_more(fitted: Fit, tmp_path: Path) -> N
 def test_every_donor_weighs_the_same_in_the_mean_that_is_decoded(fitted: Fit, tmp_path: Path) -> None:
     config = deciding(tmp_path, fitted)
     wardrobe, _ = released(config, fitted, list(range(24)), "aa")
-    painter = Painter(fitted.path.read_bytes(), config.method)
+    painter = FaceDecoderSet(fitted.path.read_bytes(), config.method)
     for one in wardrobe.surrogates:
         donors = [int(name.split("-")[1]) for name in one.donors]
         mean = normalized(FACES[donors].mean(axis=0, keepdims=True))[0]

@@ -11,7 +11,7 @@ import pytest
 
 from anonlib.config import ConfigError, JobConfig, RayConfig
 from anonlib.job import Job
-from anonlib.methods.decoders import DECODER, SHIPPED, Painter, open_decoder, painter_of, read_decoder
+from anonlib.methods.decoders import DECODER, SHIPPED, FaceDecoderSet, face_decoders_of, open_decoder, read_decoder
 from anonlib.stages.surrogates import from_bytes
 from anonlib.storage import open_storage
 from anonlib.synthesis.textures.ksame_net import MOODS, MoodTexture, NetworkDecoder, shipped
@@ -91,7 +91,7 @@ def test_a_class_keeps_all_moods_of_its_face(one_shard: Run, tmp_path: Path) -> 
     job = Job(config)
     plan = job.make_plan()
     room = Path(config.workspace.uri) / "plan" / plan.key[:16]
-    painter = Painter(shipped(), config.method)
+    painter = FaceDecoderSet(shipped(), config.method)
     files = sorted((room / "surrogates").glob("*.npz"))
     assert 0 < len(files) <= plan.classes and plan.classes >= 2
     texture = from_bytes(files[0].read_bytes())
@@ -112,6 +112,6 @@ def test_surrogate_and_sampling_find_identities_in_the_shipped_bank(finished: Ru
 @pytest.mark.parametrize(("gpus", "device"), [(0.0, "cpu"), (0.5, "cuda")])
 def test_faces_are_drawn_where_the_actors_other_networks_run(finished: Run, gpus: float, device: str) -> None:
     job = finished.config.model_copy(update={"ray": RayConfig(num_gpus=gpus)})
-    painter = painter_of({DECODER: shipped()}, job)
+    painter = face_decoders_of({DECODER: shipped()}, job)
     assert painter is not None and isinstance(painter.decoder, NetworkDecoder)
     assert painter.decoder.device == device

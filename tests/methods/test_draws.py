@@ -12,7 +12,7 @@ import pytest
 
 from anonlib.config import ConfigError, JobConfig
 from anonlib.job import Job
-from anonlib.methods.decoders import Draw, Painter
+from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw
 from anonlib.methods.planning import appearance
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
@@ -62,12 +62,12 @@ def test_every_person_gets_one_identity_that_all_their_faces_wear(
             assert row["surrogates"] == subject["surrogates"] and row["class_id"] is None
             worn.setdefault(subject["person_id"], set()).add(row["surrogates"][0])
     assert len(worn) == 12 and all(len(found) == 1 for found in worn.values())
-    painter = Painter(fitted.path.read_bytes(), config.method)
+    painter = FaceDecoderSet(fitted.path.read_bytes(), config.method)
     stranger = Keyring(job.keyring.secret, "another salt")
     for digest, draw in drawn.items():
         vector = np.array(draw["vector"], np.float32)
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
-        again = Draw(vector, draw["female"], draw["age"], tuple(draw["rows"]), tuple(draw["weights"]))
+        again = IdentityDraw(vector, draw["female"], draw["age"], tuple(draw["rows"]), tuple(draw["weights"]))
         assert painter.digest(again, job.keyring) == digest != painter.digest(again, stranger)
     if name != "surrogate":
         assert len({next(iter(found)) for found in worn.values()}) == 12

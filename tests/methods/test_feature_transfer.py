@@ -16,13 +16,19 @@ from onnx import numpy_helper
 from anonlib.config import STILL_RECOGNIZED, ConfigError, JobConfig, MethodConfig
 from anonlib.job import Job
 from anonlib.methods import feature_transfer
-from anonlib.methods.feature_transfer import EmbeddingLender, digest_of, lender_of, lent_draws, read_lent
+from anonlib.methods.feature_transfer import (
+    EmbeddingFeatures,
+    digest_of,
+    feature_source_of,
+    read_source_identity,
+    source_draws,
+)
 from anonlib.privacy.claims import claim_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages import render as render_module
 from anonlib.storage import open_storage
-from anonlib.synthesis.base import About
-from anonlib.synthesis.feature_transfer import Embedding, notes_of
+from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, notes_of
 from anonlib.verification.verify import unproved, verify
 from tests.support import photos
 from tests.support.decoders import heads
@@ -41,19 +47,19 @@ def untrained() -> bytes:
     import torch
 
     from anonlib.training.feature_transfer.export import to_onnx
-    from anonlib.training.feature_transfer.network import EmbeddingNet
+    from anonlib.training.feature_transfer.network import FeatureTransferNet
 
     random = np.random.default_rng(0)
     donors = random.standard_normal((40, 128)).astype(np.float32)
     notes = notes_of(
-        About("drawn numbers", "for tests only", 40, False),
+        DecoderNotes("drawn numbers", "for tests only", 40, False),
         centre=np.zeros(128, np.float32),
         donors=donors / np.linalg.norm(donors, axis=1, keepdims=True),
         female=np.arange(40, dtype=np.float32) % 2,
         age=np.full(40, 30, np.float32),
     )
     torch.manual_seed(0)
-    return to_onnx(EmbeddingNet(), notes)
+    return to_onnx(FeatureTransferNet(), notes)
 
 
 def embedding(root: Path, run: Run, **changes: Any) -> JobConfig:
@@ -94,7 +100,7 @@ def test_the_terms_of_the_photos_must_be_accepted(
 ) -> None:
     monkeypatch.setattr(feature_transfer, "shipped", lambda: untrained)
     with pytest.raises(ConfigError, match=r"terms are: for tests only; .* add embedding to accept_licences"):
-        read_lent(embedding(tmp_path, finished, accept_licences=[]))
+        read_source_identity(embedding(tmp_path, finished, accept_licences=[]))
 
 
 def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(untrained: bytes) -> None:
@@ -106,14 +112,14 @@ def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(unt
             "method": {"name": "embedding", "accept": STILL_RECOGNIZED},
         }
     )
-    lender = EmbeddingLender(untrained)
+    lender = EmbeddingFeatures(untrained)
     ids = [f"subject-{number}" for number in range(20)]
     templates = lender.gallery.vectors[:20]
     strata = [(("male", "female")[number % 2], "age-0") for number in range(20)]
     looks = [(0.5, 30.0)] * 20
 
     def drawn(keys: Keyring) -> list[int]:
-        draws = lent_draws(job, lender, templates, ids, strata, looks, keys)
+        draws = source_draws(job, lender, templates, ids, strata, looks, keys)
         for person, tries in zip(templates, draws, strict=True):
             assert {one.weights for one in tries} == {(1.0,)}, "the network learnt no longer ways"
             for one in tries:
@@ -127,26 +133,28 @@ def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(unt
     assert all(row % 2 == number % 2 for number, row in enumerate(rows))
     apart = np.degrees(np.arccos((templates * lender.gallery.vectors[rows]).sum(axis=1)))
     assert apart.min() >= job.method.own_angle
-    first = lent_draws(job, lender, templates[:1], ids[:1], strata[:1], looks[:1], KEYS)[0][0]
+    first = source_draws(job, lender, templates[:1], ids[:1], strata[:1], looks[:1], KEYS)[0][0]
     halfway = replace(first, vector=first.vector / 2)
     assert digest_of(lender, halfway, KEYS) != digest_of(lender, first, KEYS), (
         "people who share a donor do not share the way to it"
     )
-    other = EmbeddingLender(untrained)
-    other.embedding = Embedding.from_bytes(untrained.replace(b"for tests only", b"for texts only"))
+    other = EmbeddingFeatures(untrained)
+    other.embedding = FeatureTransferNetwork.from_bytes(untrained.replace(b"for tests only", b"for texts only"))
     assert digest_of(lender, first, KEYS) != digest_of(other, first, KEYS), "the digest names network and donors"
 
 
 def test_who_has_the_photos_and_all_donors_cannot_tell_the_digest_of_any(untrained: bytes) -> None:
     """Without the drawing key every pair of person and donor can be tried, and none of them gives the digest."""
-    lender = EmbeddingLender(untrained)
+    lender = EmbeddingFeatures(untrained)
     person, row = lender.gallery.vectors[3], 5
-    digest = digest_of(lender, feature_transfer.Draw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,)), KEYS)
+    digest = digest_of(
+        lender, feature_transfer.IdentityDraw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,)), KEYS
+    )
     for guess in range(len(lender.gallery.vectors)):
         way = np.asarray(lender.vector(person, guess, 1.0), "<f4").tobytes()
         plain = hashlib.sha256(f"{lender.digest} {guess} {1.0:g} ".encode() + way).hexdigest()
         assert digest != plain
-    tried = feature_transfer.Draw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,))
+    tried = feature_transfer.IdentityDraw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,))
     assert digest_of(lender, tried, KEYS) == digest != digest_of(lender, tried, Keyring(KEYS.secret, "a guess"))
 
 
@@ -176,10 +184,10 @@ def test_a_swap_goes_all_the_way_and_its_certificate_holds(
 
 def digests(job: Job) -> set[str]:
     """Of every donor that the job's files hold."""
-    lender = lender_of({name: file.data for name, file in job.files.items()}, job.config)
+    lender = feature_source_of({name: file.data for name, file in job.files.items()}, job.config)
     assert lender is not None
     return {
-        digest_of(lender, feature_transfer.Draw(vector, 0.5, 30.0, (row,), (1.0,)), job.keyring)
+        digest_of(lender, feature_transfer.IdentityDraw(vector, 0.5, 30.0, (row,), (1.0,)), job.keyring)
         for row, vector in enumerate(lender.gallery.vectors)
     }
 
@@ -215,7 +223,7 @@ def test_what_a_swap_cannot_use_is_refused_in_a_sentence(
             path = photos.tar(tmp_path / "nobody.tar", photos.members("nobody", photos.nobody(), {}))
     config = planned_copy(finished, tmp_path / "job", method=swapping | {name: str(path)})
     with pytest.raises(ConfigError, match=sentence):
-        read_lent(config)
+        read_source_identity(config)
 
 
 def narrowed(path: Path) -> Path:
@@ -235,13 +243,13 @@ def test_a_change_that_leaves_the_person_recognizable_is_covered(
     """The untrained network changes next to nothing, so the re-check refuses all that it does."""
     monkeypatch.setattr(feature_transfer, "shipped", lambda: untrained)
     seen: list[str] = []
-    lent = render_module.Lent.render
+    lent = render_module.SourceIdentity.render
 
-    def noted(self: render_module.Lent, *arguments: Any) -> Any:
+    def noted(self: render_module.SourceIdentity, *arguments: Any) -> Any:
         seen.append(self.digest)
         return lent(self, *arguments)
 
-    monkeypatch.setattr(render_module.Lent, "render", noted)
+    monkeypatch.setattr(render_module.SourceIdentity, "render", noted)
     config = embedding(tmp_path, one_shard)
     assert Job(config).run().code == 0
     faces = [face for row in manifest(Path(config.output.uri)) for face in row["faces"]]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from anonlib.models import golden_outputs
-from anonlib.models.catalog import MODELS, Input
+from anonlib.models.catalog import MODELS, InputSpec
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine, prepare
 from tests.models import toy_model
@@ -40,7 +40,7 @@ class Face:
     box: np.ndarray
     points: np.ndarray
 
-    def crop(self, spec: Input) -> np.ndarray:
+    def crop(self, spec: InputSpec) -> np.ndarray:
         """The crop that a model's card asks for."""
         size = spec.size[0]
         if spec.crop.kind == "points":

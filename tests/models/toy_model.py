@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from anonlib.models import golden_outputs
 from anonlib.models.archives import sha256
-from anonlib.models.catalog import MODELS, Member, Source
+from anonlib.models.catalog import MODELS, ArchiveMember, ModelSource
 from anonlib.models.convert import repair
 from anonlib.models.runtime import load_engine
 
@@ -49,7 +49,7 @@ def install(archives: Path) -> None:
     """Put the toy into the catalogue of this process, and its wheel into `archives`."""
     data = toy_onnx()
     ready = repair.fr_feature(data)
-    source = Source("pip", "anonlib-toy-model", "1.0", (Member(MEMBER, sha256(data)),))
+    source = ModelSource("pip", "anonlib-toy-model", "1.0", (ArchiveMember(MEMBER, sha256(data)),))
     MODELS[NAME] = replace(MODELS[NAME], source=source, sha256=sha256(ready))
     engine = load_engine(ready, backend="onnxruntime")
     golden_outputs.stored()[NAME] = golden_outputs.describe(engine(golden_outputs.probe(MODELS[NAME])))

@@ -122,8 +122,8 @@ def test_clusters_are_numbered_by_their_first_face() -> None:
 
 def test_threads_and_processes_change_nothing() -> None:
     code = (
-        "import sys, hashlib; sys.path.insert(0, 'tests/privacy')\n"
-        "from test_subjects import cone; from anonlib.privacy.clustering import cluster\n"
+        "import hashlib\n"
+        "from tests.privacy.test_clustering import cone; from anonlib.privacy.clustering import cluster\n"
         "faces = cone(900, 4, seed=11)[0]\n"
         "for below in (0, 100_000):\n"
         "    print(hashlib.sha256(cluster(faces, threshold=0.925, exact_below=below).tobytes()).hexdigest())"

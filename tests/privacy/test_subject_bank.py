@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.privacy.clustering import cluster, normalized
-from anonlib.privacy.subject_bank import Bank, bank_of, join
+from anonlib.privacy.subject_bank import SubjectBank, bank_of, join
 
 DIM = 48
 
@@ -93,4 +93,4 @@ def test_an_empty_bank_is_no_bank() -> None:
 
 def test_a_bank_has_a_face_for_every_subject() -> None:
     with pytest.raises(ValueError, match="at least one face"):
-        Bank(np.eye(2, dtype=np.float32), np.array([1, 0]))
+        SubjectBank(np.eye(2, dtype=np.float32), np.array([1, 0]))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from anonlib.methods.planning import Outfit
+from anonlib.methods.planning import SurrogateAssignment
 from anonlib.stages.assignments import assignments, why_redacted
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 from tests.support.runs import job
@@ -34,7 +34,7 @@ def face(**changes: float) -> pa.Table:
 
 def test_a_face_that_can_be_replaced_wears_what_its_person_was_given(tmp_path: Path) -> None:
     assert why_redacted(face(), "k-diff") == [None]
-    found = assignments(job("in", tmp_path), face(), [Outfit(("a surrogate",), "a class")])
+    found = assignments(job("in", tmp_path), face(), [SurrogateAssignment(("a surrogate",), "a class")])
     (row,) = found.table.to_pylist()
     assert (row["method"], row["surrogates"], row["class_id"]) == ("k-diff", ["a surrogate"], "a class")
     assert (found.redacted, found.worn, row["reason"]) == (0, ["a surrogate"], None)
@@ -58,6 +58,8 @@ def test_a_face_that_cannot_be_replaced_is_redacted_with_the_reason(
 
 
 def test_a_person_without_a_surrogate_is_redacted(tmp_path: Path) -> None:
-    found = assignments(job("in", tmp_path), face(), [Outfit(reason="fewer than 5 persons could hide together")])
+    found = assignments(
+        job("in", tmp_path), face(), [SurrogateAssignment(reason="fewer than 5 persons could hide together")]
+    )
     (row,) = found.table.to_pylist()
     assert (row["method"], row["surrogates"]) == ("solid", None) and "fewer than 5" in row["reason"]

@@ -25,11 +25,11 @@ from anonlib.stages.certify import certify, class_rows
 from anonlib.stages.people import Persons
 from anonlib.stages.surrogates import released_digest
 from anonlib.storage import OURS
-from anonlib.verification.certificate import VERSION, Certificate, Untrue, public_key
-from anonlib.verification.conditions import Classes, SurrogateRow
+from anonlib.verification.certificate import VERSION, Certificate, VerificationError, public_key
+from anonlib.verification.conditions import ClassTable, SurrogateRow
 from anonlib.verification.verify import verify
 from anonlib.workspace import tables
-from anonlib.workspace.layout import Places, json_bytes, open_places, plan_room, release_room, sha256
+from anonlib.workspace.layout import JobStores, json_bytes, open_stores, plan_store, release_store, sha256
 from anonlib.workspace.schemas import MANIFEST, SUBJECTS
 from tests.support import photos
 from tests.support.runs import SECRET, Run, contents, every_byte, job, run_job
@@ -53,7 +53,7 @@ def read(output: Path) -> Certificate:
 
 
 def test_a_finished_job_is_certified(finished: Run) -> None:
-    found = verify(open_places(finished.config).release, public_key(SECRET.encode()))
+    found = verify(open_stores(finished.config).release, public_key(SECRET.encode()))
     assert found.certificate.release == "tests"
     assert found.certificate.counts.solid == finished.summary.fallbacks
 
@@ -73,7 +73,7 @@ def test_a_certificate_that_is_there_stays(copied: JobConfig, tmp_path: Path) ->
 
 def plan_of(config: JobConfig) -> tuple[Job, str, list[str]]:
     opened = Job(config)
-    marker = plan_room(opened.places, opened.plan_key).committed("plan")
+    marker = plan_store(opened.stores, opened.plan_key).committed("plan")
     assert marker is not None
     return opened, opened.plan_key, marker["blocks"]
 
@@ -82,7 +82,7 @@ def test_none_is_written_while_a_shard_is_missing(copied: JobConfig, tmp_path: P
     for name in (TABLE, SURROGATES, CERTIFICATE, "commits/00001.json"):
         (tmp_path / "release" / name).unlink()
     opened, key, blocks = plan_of(copied)
-    assert not certify(copied, opened.places, opened.keyring, opened.keyring.secret, key, blocks)
+    assert not certify(copied, opened.stores, opened.keyring, opened.keyring.secret, key, blocks)
     assert not (tmp_path / "release" / CERTIFICATE).exists()
 
 
@@ -122,8 +122,8 @@ def test_a_shard_that_another_job_wrote_is_not_signed(copied: JobConfig, tmp_pat
     marker = tmp_path / "release" / "commits" / "00001.json"
     marker.write_bytes(json_bytes(json.loads(marker.read_bytes()) | {"run": "0" * 64}))
     opened, key, blocks = plan_of(copied)
-    with pytest.raises(Untrue, match="00001 is of another job"):
-        certify(copied, opened.places, opened.keyring, opened.keyring.secret, key, blocks)
+    with pytest.raises(VerificationError, match="00001 is of another job"):
+        certify(copied, opened.stores, opened.keyring, opened.keyring.secret, key, blocks)
 
 
 def test_what_a_late_worker_left_unfinished_goes_with_the_next_run(
@@ -237,7 +237,7 @@ def test_the_conditions_hold_for_every_plan_that_the_mathematics_makes(
 
     wardrobe = dressed(config, persons, KEYRING, classes, donors, planned)
     digests = {one.surrogate_id: sha256(one.surrogate_id.encode()) for one in wardrobe.surrogates}
-    table = Classes(MethodConfig.model_validate({"name": name, "k": k}))
+    table = ClassTable(MethodConfig.model_validate({"name": name, "k": k}))
     for row in class_rows(map(asdict, wardrobe.classes), digests, KEYRING):
         table.add(row)
     for digest, of in sorted((digests[one.surrogate_id], len(one.donors)) for one in wardrobe.surrogates):
@@ -253,16 +253,16 @@ FACE = {"box": [0, 0, 1, 1], "method": "dp-vmf", "method_version": "1", "k": Non
 
 def vector_release(
     root: Path, epsilon: float | None, digest: str, keyring: Keyring = KEYRING
-) -> tuple[JobConfig, Places]:
+) -> tuple[JobConfig, JobStores]:
     config = job("in", root, method={"name": "dp-vmf", "kappa": 0.3, "decoder": "decoder.npz"})
-    places = open_places(config)
-    room, plan = release_room(places), plan_room(places, "plan")
+    stores = open_stores(config)
+    store, plan = release_store(stores), plan_store(stores, "plan")
     photo = photos.jpeg(photos.nobody()[:32, :32])
     tar = photos.tar(root / "release" / "data" / "a.tar", [("one.jpg", photo)])
     face = FACE | {"surrogate_digest": released_digest(keyring, digest), "epsilon": epsilon}
     row = {"key": "one", "status": "released", "path": "data/a.tar", "output_sha256": sha256(photo), "faces": [face]}
     manifest = tables.to_bytes([row], MANIFEST)
-    places.release.publish("manifest/a.parquet", manifest)
+    stores.release.publish("manifest/a.parquet", manifest)
     note = {
         "anonlib": __version__,
         "schema_version": VERSION,
@@ -273,10 +273,10 @@ def vector_release(
         "shards": ["a"],
         "models": {},
     }
-    places.release.publish("run.json", json_bytes(note))
+    stores.release.publish("run.json", json_bytes(note))
     counts = {"images": 1, "faces": 1, "released": 1, "no_face": 0, "quarantined": 0, "fallbacks": 0}
     files = {"data/a.tar": sha256(tar.read_bytes())}
-    room.commit("a", {"shard": "a", "run": "r", "files": files, "manifest_sha256": sha256(manifest), **counts})
+    store.commit("a", {"shard": "a", "run": "r", "files": files, "manifest_sha256": sha256(manifest), **counts})
     subjects = [
         {
             "subject_id": name,
@@ -288,13 +288,13 @@ def vector_release(
         for name in ("one", "two")
     ]
     plan.storage.publish(plan.path("subjects.parquet"), tables.to_bytes(subjects, SUBJECTS))
-    return config, places
+    return config, stores
 
 
 def test_a_vector_method_is_certified_by_its_draws_and_their_epsilon(tmp_path: Path) -> None:
-    config, places = vector_release(tmp_path, 0.3, sha256(b"one"))
-    assert certify(config, places, KEYRING, SIGNING, "plan", [])
-    found = verify(places.release)
+    config, stores = vector_release(tmp_path, 0.3, sha256(b"one"))
+    assert certify(config, stores, KEYRING, SIGNING, "plan", [])
+    found = verify(stores.release)
     assert found.certificate.claim.epsilon == 0.3 and found.certificate.claim.metric == "Euclidean distance"
     rows = pq.read_table(tmp_path / "release" / "draws.parquet").to_pylist()
     assert rows == [
@@ -316,17 +316,17 @@ def test_a_vector_method_is_certified_by_its_draws_and_their_epsilon(tmp_path: P
 def test_a_face_without_a_draw_or_with_another_epsilon_is_not_signed(
     epsilon: float | None, digest: str, sentence: str, tmp_path: Path
 ) -> None:
-    config, places = vector_release(tmp_path, epsilon, digest)
-    with pytest.raises(Untrue, match=sentence):
-        certify(config, places, KEYRING, SIGNING, "plan", [])
-    assert not places.release.exists(CERTIFICATE)
+    config, stores = vector_release(tmp_path, epsilon, digest)
+    with pytest.raises(VerificationError, match=sentence):
+        certify(config, stores, KEYRING, SIGNING, "plan", [])
+    assert not stores.release.exists(CERTIFICATE)
 
 
 def test_certificates_of_one_secret_have_one_key(tmp_path: Path) -> None:
     keys = []
     for name in ("november", "december"):
         keyring = Keyring(SECRET.encode(), name)
-        config, places = vector_release(tmp_path / name, 0.3, sha256(b"one"), keyring)
-        certify(config, places, keyring, SIGNING, "plan", [])
-        keys.append(json.loads(places.release.read(CERTIFICATE))["public_key"])
+        config, stores = vector_release(tmp_path / name, 0.3, sha256(b"one"), keyring)
+        certify(config, stores, keyring, SIGNING, "plan", [])
+        keys.append(json.loads(stores.release.read(CERTIFICATE))["public_key"])
     assert keys[0] == keys[1] == public_key(SECRET.encode())

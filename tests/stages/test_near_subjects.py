@@ -10,7 +10,7 @@ import pytest
 from anonlib.config import JobConfig
 from anonlib.faces.mesh import five_points
 from anonlib.job import Job
-from anonlib.stages.near_subjects import Bystanders
+from anonlib.stages.near_subjects import NearSubjectCheck
 from tests.support.decoders import Fit
 from tests.support.runs import Run, planned_copy, rendered
 
@@ -23,7 +23,7 @@ def sampling(one_shard: Run, fitted: Fit, root: Path, other_angle: float) -> Job
 def test_a_face_that_comes_near_anybody_gets_the_next_identity_and_in_the_end_none(
     one_shard: Run, fitted: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Bystanders, "near", lambda self, faces: np.ones(len(faces), bool))
+    monkeypatch.setattr(NearSubjectCheck, "near", lambda self, faces: np.ones(len(faces), bool))
     config = sampling(one_shard, fitted, tmp_path, 30)
     summary = Job(config).run()
     reasons = {row["reason"] for row in rendered(Path(config.output.uri))}
@@ -33,9 +33,9 @@ def test_a_face_that_comes_near_anybody_gets_the_next_identity_and_in_the_end_no
 
 def test_everybody_is_a_bystander_and_the_angle_is_the_methods(one_shard: Run, fitted: Fit, tmp_path: Path) -> None:
     seen: list[tuple[int, float, bool]] = []
-    real = Bystanders.near
+    real = NearSubjectCheck.near
 
-    def watched(self: Bystanders, faces):  # type: ignore[no-untyped-def]
+    def watched(self: NearSubjectCheck, faces):  # type: ignore[no-untyped-def]
         near = real(self, faces)
         embedded = self.recognizer.embed(
             [photo.out for photo, _ in faces], [five_points(face.mesh) for _, face in faces]
@@ -45,7 +45,7 @@ def test_everybody_is_a_bystander_and_the_angle_is_the_methods(one_shard: Run, f
         return near
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Bystanders, "near", watched)
+        patch.setattr(NearSubjectCheck, "near", watched)
         Job(sampling(one_shard, fitted, tmp_path, 30)).run()
     assert {people for people, _, _ in seen} == {8}
     assert seen and all(close == (angle < 30) for _, angle, close in seen)

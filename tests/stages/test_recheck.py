@@ -15,7 +15,7 @@ from anonlib.faces.mesh import FaceMesh
 from anonlib.models.fetch import model_bytes
 from anonlib.models.requirements import render_models
 from anonlib.models.runtime import load_engine
-from anonlib.stages.recheck import Checker, Finding
+from anonlib.stages.recheck import OutputRecheck, RecheckResult
 from anonlib.synthesis.redact import redact
 from tests.support import photos
 from tests.support.runs import job
@@ -31,14 +31,14 @@ class Photo:
 class Face:
     box: NDArray[np.float32]
     mesh: NDArray[np.float32]
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[RecheckResult] = field(default_factory=list)
     detected_again: bool | None = None
 
 
 @pytest.fixture(scope="module")
-def checker(tmp_path_factory: pytest.TempPathFactory) -> Checker:
+def checker(tmp_path_factory: pytest.TempPathFactory) -> OutputRecheck:
     config = job("in", tmp_path_factory.mktemp("check"))
-    return Checker(config, {name: model_bytes(name) for name in render_models(config)})
+    return OutputRecheck(config, {name: model_bytes(name) for name in render_models(config)})
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def faces() -> list[tuple[photos.Pixels, Face]]:
     ]
 
 
-def test_a_face_that_was_not_changed_matches_itself(checker: Checker, faces: list[tuple[photos.Pixels, Face]]) -> None:
+def test_a_face_that_was_not_changed_matches_itself(
+    checker: OutputRecheck, faces: list[tuple[photos.Pixels, Face]]
+) -> None:
     pairs = [(Photo(pixels, pixels.copy()), face) for pixels, face in faces]
     assert checker.check(pairs) == pairs
     for _, face in pairs:
@@ -62,7 +64,7 @@ def test_a_face_that_was_not_changed_matches_itself(checker: Checker, faces: lis
 
 
 def test_a_covered_face_matches_nothing_and_is_not_found_again(
-    checker: Checker, faces: list[tuple[photos.Pixels, Face]]
+    checker: OutputRecheck, faces: list[tuple[photos.Pixels, Face]]
 ) -> None:
     pairs = []
     for pixels, face in faces:
@@ -73,7 +75,7 @@ def test_a_covered_face_matches_nothing_and_is_not_found_again(
     assert not any(face.detected_again for _, face in pairs)
 
 
-def test_a_faint_blur_is_still_the_same_person(checker: Checker, faces: list[tuple[photos.Pixels, Face]]) -> None:
+def test_a_faint_blur_is_still_the_same_person(checker: OutputRecheck, faces: list[tuple[photos.Pixels, Face]]) -> None:
     pairs = [
         (Photo(pixels, np.asarray(cv2.GaussianBlur(pixels, (0, 0), 1.5), np.uint8)), face) for pixels, face in faces
     ]
@@ -81,7 +83,7 @@ def test_a_faint_blur_is_still_the_same_person(checker: Checker, faces: list[tup
 
 
 def test_the_answer_for_a_face_does_not_depend_on_its_neighbours(
-    checker: Checker, faces: list[tuple[photos.Pixels, Face]], tmp_path: Path
+    checker: OutputRecheck, faces: list[tuple[photos.Pixels, Face]], tmp_path: Path
 ) -> None:
     def similarities(chosen: list[tuple[photos.Pixels, Face]]) -> list[float]:
         pairs = [(Photo(pixels, 255 - pixels), face) for pixels, face in chosen]

@@ -17,7 +17,7 @@ from anonlib.config import JobConfig
 from anonlib.job import Job, Summary
 from anonlib.stages import render as render_module
 from anonlib.stages import scan as scan_module
-from anonlib.stages.recheck import Checker
+from anonlib.stages.recheck import OutputRecheck
 from anonlib.synthesis.compositor import Rendered
 from anonlib.synthesis.redact import GREY
 from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED
@@ -129,8 +129,8 @@ def test_a_checker_that_fails_on_one_image_loses_that_image(
 ) -> None:
     """The check runs over all faces of a chunk at once: the others must not be lost with the one."""
     victim = pixels_of(finished, VICTIM)
-    broken = fails_on(victim, Checker.check, lambda _self, faces: [photo.rgb for photo, _ in faces])
-    monkeypatch.setattr(Checker, "check", broken)
+    broken = fails_on(victim, OutputRecheck.check, lambda _self, faces: [photo.rgb for photo, _ in faces])
+    monkeypatch.setattr(OutputRecheck, "check", broken)
     only_the_victim_is_lost(*run(resumed), finished, Reason.CHECK_FAILED)
 
 
@@ -187,15 +187,15 @@ def test_no_face_is_refused_because_it_looks_like_its_surrogate(
     finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal would tell the likeness (REVIEW-claims, 2a): whatever the check finds, the bytes are the same."""
-    check = Checker.check
+    check = OutputRecheck.check
     refused: list[Any] = []
 
-    def all_refused(self: Checker, faces: Any) -> Any:
+    def all_refused(self: OutputRecheck, faces: Any) -> Any:
         check(self, faces)
         refused.extend(faces)
         return list(faces)
 
-    monkeypatch.setattr(Checker, "check", all_refused)
+    monkeypatch.setattr(OutputRecheck, "check", all_refused)
     assert run(resumed)[0].code == 0
     assert refused and contents(Path(resumed.output.uri)) == contents(finished.output)
 

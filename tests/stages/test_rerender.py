@@ -20,7 +20,7 @@ from anonlib.stages.review_decisions import FOUND, HIDDEN
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.redact import GREY
 from anonlib.workspace.decisions import Decision, DecisionLog
-from anonlib.workspace.layout import AUDIT_FILES, STATEMENT, open_places
+from anonlib.workspace.layout import AUDIT_FILES, STATEMENT, open_stores
 from tests.support import photos
 from tests.support.forgery import check
 from tests.support.runs import Run, by_key, contents, manifest, planned_copy, released, rendered, run_job
@@ -48,8 +48,8 @@ def alone(one_shard: Run, tmp_path: Path) -> JobConfig:
 
 
 def log_of(config: JobConfig) -> DecisionLog:
-    places = open_places(config)
-    return DecisionLog(places.workspace, json.loads(places.release.read("run.json"))["run"])
+    stores = open_stores(config)
+    return DecisionLog(stores.workspace, json.loads(stores.release.read("run.json"))["run"])
 
 
 def decide(config: JobConfig, key: str, verdict: Any, *boxes: tuple[int, int, int, int], shard: str = SHARD) -> None:

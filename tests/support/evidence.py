@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks import first_of_each
 from anonlib.audit.evidence.evidence import BASELINES, CLEAR, CROP, RELEASED, Evidence, Look
-from anonlib.audit.evidence.plan import Planned
+from anonlib.audit.evidence.plan import PlanRecord
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.trained.data import SIDE
 from anonlib.privacy.claims import K_ANONYMITY, Claim
@@ -110,7 +110,7 @@ def digest(number: int) -> str:
 def published(whole: Evidence, rows: dict[str, list[Any]] | None = None, **changes: Any) -> Published:
     """What a k-diff release of `whole` says, k = 5, with nothing in a row but the surrogate and `rows` by column."""
     shown = [digest(one) if one >= 0 else None for one in whole.worn.tolist()]
-    plan = Planned(
+    plan = PlanRecord(
         person=dict(zip(whole.faces, whole.people.tolist(), strict=True)),
         class_of=dict(zip(whole.faces, whole.classes.tolist(), strict=True)),
         donated={},

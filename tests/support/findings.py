@@ -185,14 +185,14 @@ def utility() -> tuple[f.Measure, ...]:
     )
 
 
-def report(passed: bool = True, **changes: Any) -> f.Report:
+def report(passed: bool = True, **changes: Any) -> f.AuditReport:
     """Of a k-diff release with k = 5; `changes` are fields of the report."""
     whole: dict[str, Any] = {
         "release": "street-2026-11",
         "method": "k-diff",
         "settings": {"name": "k-diff", "k": 5, "texture": "average", "draw": "fresh", "epsilon": None},
         "certificate_sha256": "9f2b6c" + 58 * "0",
-        "claim": f.Claim(
+        "claim": f.ClaimSection(
             kind="k-anonymity of the identity channel",
             text="k-anonymity of the identity channel, k = 5",
             k=5,
@@ -202,7 +202,7 @@ def report(passed: bool = True, **changes: Any) -> f.Report:
         "people": PEOPLE,
         "photos": PHOTOS,
         "labelled": True,
-        "counts": f.Counts(
+        "counts": f.ReleaseCounts(
             shards=7,
             images=4054,
             released=4021,
@@ -232,7 +232,7 @@ def report(passed: bool = True, **changes: Any) -> f.Report:
         "utility": utility(),
         "missed": missed(passed),
         "models": (
-            f.Model(
+            f.ModelUse(
                 name="centerface",
                 role="detector",
                 licence="MIT",
@@ -240,7 +240,7 @@ def report(passed: bool = True, **changes: Any) -> f.Report:
                 sha256="9393e677022ec2b22bba77e691eabc8cc11a09b280556ee1a37fa7c4cf2b6cd5",
                 used_for="release",
             ),
-            f.Model(
+            f.ModelUse(
                 name="fr-feature",
                 role="recognizer",
                 licence="MIT (package), training data not stated",
@@ -251,12 +251,12 @@ def report(passed: bool = True, **changes: Any) -> f.Report:
         ),
         "software": {"anonlib": "0.1.0", "onnxruntime": "1.23.0", "Python": "3.11.2"},
     }
-    return f.Report.model_validate(whole | changes)
+    return f.AuditReport.model_validate(whole | changes)
 
 
-def private_report(**changes: Any) -> f.Report:
+def private_report(**changes: Any) -> f.AuditReport:
     """Of a dp-vmf release: a claim of epsilon, and no classes."""
-    claim = f.Claim(
+    claim = f.ClaimSection(
         kind="epsilon metric privacy of the identity channel",
         text="epsilon metric privacy of the identity channel: 20 a unit of Euclidean distance",
         epsilon=20.0,

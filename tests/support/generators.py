@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import About
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import SIZE, shape_model
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.face_space import region
@@ -58,7 +58,7 @@ def decoder_file(path: Path, faces: NDArray[np.float32]) -> Path:
         "bank_codes": rng.normal(size=(len(faces), codes)),
         **{f"bank_{name}": np.zeros(len(faces)) for name in ("female", "age", "happy")},
     }
-    path.write_bytes(to_bytes(About("faces drawn by a program", "free", len(faces), True), arrays))
+    path.write_bytes(to_bytes(DecoderNotes("faces drawn by a program", "free", len(faces), True), arrays))
     return path
 
 

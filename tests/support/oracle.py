@@ -1,7 +1,7 @@
 """What releases are, pinned: jobs of every kind over the people of runs.py, and everything that must not change.
 
-    python tests/oracle.py            compares with e2e/oracle.json, and fails where this machine's digests are unknown
-    python tests/oracle.py --write    writes e2e/oracle.json anew: only where releases are meant to change
+    python tests/support/oracle.py            compares with oracle.json; fails where this machine's digests are unknown
+    python tests/support/oracle.py --write    writes e2e/oracle.json anew: only where releases are meant to change
 
 Both run in the root of the repository. Of each run two things are kept:
 
@@ -47,7 +47,7 @@ from tests.support import photos
 from tests.support.decoders import TERMS, heads
 from tests.support.runs import Run, contents, job, run_job, started, write_people
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "e2e" / "oracle.json"
 LEFT_OUT = {
     "manifest": ("method_version",),

@@ -14,9 +14,9 @@ from typing import Any
 
 from anonlib.datasets import Sample, Shard
 from anonlib.datasets.webdataset import WebDataset
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.execution.ray import Runner
-from anonlib.execution.unit_log import Work
+from anonlib.execution.unit_log import UnitRecord
 from anonlib.execution.worker import MakeStage
 from anonlib.media.sandbox import Decoders, pool
 from tests.support import poisoned
@@ -71,7 +71,7 @@ class Poisoned:
         self.runner = runner
         self.meter, self.actors = runner.meter, runner.actors
 
-    def run(self, make: MakeStage[Any], units: Sequence[Any], work: Work) -> Iterator[Outcome]:
+    def run(self, make: MakeStage[Any], units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
         return self.runner.run(partial(_make, make), units, work)
 
 
@@ -83,7 +83,7 @@ def _make(make: MakeStage[Any]) -> Any:
 class Deadly(Poisoned):
     """A runner whose workers are killed by reading the shard 00001."""
 
-    def run(self, make: MakeStage[Any], units: Sequence[Any], work: Work) -> Iterator[Outcome]:
+    def run(self, make: MakeStage[Any], units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
         return self.runner.run(partial(_make_deadly, make), units, work)
 
 

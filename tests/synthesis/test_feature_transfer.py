@@ -13,7 +13,7 @@ from anonlib.faces.embed import THRESHOLDS, Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
-from anonlib.synthesis.feature_transfer import Embedding, shipped
+from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, shipped
 from anonlib.training.synthetic_identities import NOBODIES
 from tests.support import photos
 
@@ -31,12 +31,12 @@ class Changed:
 
 
 @pytest.fixture(scope="module")
-def network() -> Embedding:
-    return Embedding.from_bytes(shipped())
+def network() -> FeatureTransferNetwork:
+    return FeatureTransferNetwork.from_bytes(shipped())
 
 
 @pytest.fixture(scope="module")
-def changed(network: Embedding) -> list[Changed]:
+def changed(network: FeatureTransferNetwork) -> list[Changed]:
     """The astronaut, towards eight donors who are unlike her, as far as a job goes."""
     image = photos.astronaut()
     found = CenterFaceDetector(load_engine(model_bytes("centerface")), side=640, score=0.5).detect([image])
@@ -52,7 +52,7 @@ def changed(network: Embedding) -> list[Changed]:
     return made
 
 
-def test_it_ships_small_with_many_donors_and_terms_that_must_be_accepted(network: Embedding) -> None:
+def test_it_ships_small_with_many_donors_and_terms_that_must_be_accepted(network: FeatureTransferNetwork) -> None:
     assert len(network.data) < 6_000_000 and len(network.donors) == NOBODIES
     assert network.about.needs_acceptance and "non-commercial" in network.about.terms
     assert 0.3 < (network.female >= 0.5).mean() < 0.7
@@ -79,7 +79,9 @@ def test_the_photo_keeps_its_looks(changed: list[Changed]) -> None:
         assert 10 * np.log10(255**2 / error.mean()) > 18
 
 
-def test_the_same_way_makes_the_same_px_and_another_way_others(network: Embedding, changed: list[Changed]) -> None:
+def test_the_same_way_makes_the_same_px_and_another_way_others(
+    network: FeatureTransferNetwork, changed: list[Changed]
+) -> None:
     first, second = changed[:2]
     again = first.before.copy()
     network.render(again, first.mesh, first.way).paste(again)

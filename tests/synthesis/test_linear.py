@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anonlib.synthesis.base import About, DecoderError
+from anonlib.synthesis.base import DecoderError, DecoderNotes
 from anonlib.synthesis.canonical import SIZE
 from anonlib.synthesis.textures.face_space import packed, region, unpacked
 from anonlib.synthesis.textures.linear import BOUND, Decoder, read, to_bytes
 from tests.support.decoders import Fit
 
-ABOUT = About("faces that were drawn by lot", "nobody's", 20, commercial=False)
+ABOUT = DecoderNotes("faces that were drawn by lot", "nobody's", 20, commercial=False)
 DIMENSION, DIRECTIONS, DETAIL, SHAPE, FACES = 16, 10, 6, 4, 20
 
 

@@ -12,28 +12,28 @@ from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis import crops
-from anonlib.synthesis.base import About
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import shape_model
 from anonlib.synthesis.feature_transfer import (
     FLOW_SIDE,
     POINTS,
     SIDE,
-    Embedding,
-    EmbeddingError,
+    FeatureTransferError,
+    FeatureTransferNetwork,
     network_input,
     notes_of,
 )
 from anonlib.training.feature_transfer import trainer
-from anonlib.training.feature_transfer.data import Batches, Faces
+from anonlib.training.feature_transfer.data import Batches, CropSet
 from anonlib.training.feature_transfer.export import to_onnx
-from anonlib.training.feature_transfer.network import DRAWN_SIDE, EmbeddingNet, applied
-from anonlib.training.feature_transfer.objective import HELD_OUT, LOOKS, READERS, Training
+from anonlib.training.feature_transfer.network import DRAWN_SIDE, FeatureTransferNet, applied
+from anonlib.training.feature_transfer.objective import HELD_OUT, LOOKS, READERS, FeatureTransferTraining
 from anonlib.training.feature_transfer.recognizers import moved_points, view
 from anonlib.training.feature_transfer.warm_start import begin, regression
 from anonlib.training.loop import Settings
 
 
-def people(count: int, seed: int = 0) -> Faces:
+def people(count: int, seed: int = 0) -> CropSet:
     """Blurred noise as faces, each with unit vectors of its own; even ones are men, odd ones women."""
     random = np.random.default_rng(seed)
     small = torch.from_numpy(random.random((count, 3, 8, 8), np.float32))
@@ -42,7 +42,7 @@ def people(count: int, seed: int = 0) -> Faces:
     for name, width in zip(READERS, (128, 256), strict=True):
         drawn = 3 + random.standard_normal((count, width)).astype(np.float32)
         vectors[name] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-    return Faces(
+    return CropSet(
         (255 * crops_.permute(0, 2, 3, 1)).byte().numpy(),
         np.full((count, 64, 64), 255, np.uint8),
         np.repeat(POINTS[None], count, axis=0),
@@ -53,10 +53,10 @@ def people(count: int, seed: int = 0) -> Faces:
 
 
 @pytest.fixture(scope="module")
-def net() -> EmbeddingNet:
+def net() -> FeatureTransferNet:
     """A network that answers with much."""
     torch.manual_seed(3)
-    made = EmbeddingNet()
+    made = FeatureTransferNet()
     with torch.no_grad():
         for layer in (made.out, made.flow):
             layer.weight.mul_(20)
@@ -76,12 +76,12 @@ def notes(count: int = 5, ages: int = 5) -> dict[str, str]:
     donors /= np.linalg.norm(donors, axis=1, keepdims=True)
     female, age = np.arange(count, dtype=np.float32) % 2, np.full(ages, 41, np.float32)
     return notes_of(
-        About("noise", "none", 9, True), centre=np.ones(128, np.float32), donors=donors, female=female, age=age
+        DecoderNotes("noise", "none", 9, True), centre=np.ones(128, np.float32), donors=donors, female=female, age=age
     )
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "torch"])
-def test_the_file_answers_as_the_network_that_was_trained(net: EmbeddingNet, backend: str) -> None:
+def test_the_file_answers_as_the_network_that_was_trained(net: FeatureTransferNet, backend: str) -> None:
     random = np.random.default_rng(1)
     pixels = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     way = random.standard_normal(128).astype(np.float32) / 11
@@ -94,26 +94,26 @@ def test_the_file_answers_as_the_network_that_was_trained(net: EmbeddingNet, bac
         assert np.abs(got - want.numpy()).max() < 0.01 * float(want.abs().max())
 
 
-def test_the_file_holds_donors_and_terms_and_is_refused_when_damaged(net: EmbeddingNet) -> None:
+def test_the_file_holds_donors_and_terms_and_is_refused_when_damaged(net: FeatureTransferNet) -> None:
     data = to_onnx(net, notes())
-    made = Embedding.from_bytes(data)
-    assert made.about == About("noise", "none", 9, True) and len(made.data) < 6_000_000
+    made = FeatureTransferNetwork.from_bytes(data)
+    assert made.about == DecoderNotes("noise", "none", 9, True) and len(made.data) < 6_000_000
     assert made.donors.shape == (5, 128) and np.allclose(np.linalg.norm(made.donors, axis=1), 1, atol=1e-6)
     assert made.female.tolist() == [0, 1, 0, 1, 0] and made.age[0] == 41 and (made.centre == 1).all()
     for broken in (data[:-100], b"nothing", to_onnx(net, {})):
-        with pytest.raises(EmbeddingError, match="damaged"):
-            Embedding.from_bytes(broken)
-    with pytest.raises(EmbeddingError, match="none of embedding"):
-        Embedding.from_bytes(to_onnx(net, notes(ages=4)))
+        with pytest.raises(FeatureTransferError, match="damaged"):
+            FeatureTransferNetwork.from_bytes(broken)
+    with pytest.raises(FeatureTransferError, match="none of embedding"):
+        FeatureTransferNetwork.from_bytes(to_onnx(net, notes(ages=4)))
     later = {**notes(), "about": notes()["about"].replace('"version": 1', '"version": 2')}
-    with pytest.raises(EmbeddingError, match="of version 2 and this anonlib reads 1"):
-        Embedding.from_bytes(to_onnx(net, later))
+    with pytest.raises(FeatureTransferError, match="of version 2 and this anonlib reads 1"):
+        FeatureTransferNetwork.from_bytes(to_onnx(net, later))
 
 
 def test_it_is_trained_through_what_a_photo_goes_through(mesh: NDArray[np.float32]) -> None:
     """The same tints and shifts in torch and in the renderer make the same px."""
     pixels = people(1, seed=4).crops[0]
-    crop = crops.Crop(pixels, np.eye(2, 3, dtype=np.float32))
+    crop = crops.FaceCrop(pixels, np.eye(2, 3, dtype=np.float32))
     random = np.random.default_rng(2)
     tints = (0.1 * random.standard_normal((3, 8, 8))).astype(np.float32).repeat(16, axis=1).repeat(16, axis=2)
     shifts = (3 * random.standard_normal((2, FLOW_SIDE, FLOW_SIDE))).astype(np.float32)
@@ -164,12 +164,12 @@ def test_training_begins_with_what_the_vectors_tell_of_the_crops() -> None:
     stripe = np.zeros((SIDE, SIDE, 1))
     stripe[60:64, 30:98] = 1
     pixels = 100 + 400 * told[:, None, None, None] * stripe + np.zeros(3)
-    planted = Faces(
+    planted = CropSet(
         np.clip(pixels, 0, 255).astype(np.uint8), faces.masks, faces.points, faces.vectors, faces.female, faces.age
     )
     strength = np.abs(regression(planted)).mean(axis=(1, 2, 3))
     assert int(strength.argmax()) == 7 and strength[7] > 3 * np.delete(strength, 7).mean()
-    net = EmbeddingNet()
+    net = FeatureTransferNet()
     begin(net, planted)
     with torch.inference_mode():
         drawn = net.draw(net.wish(torch.eye(128)[7:8])).reshape(3, DRAWN_SIDE, DRAWN_SIDE)
@@ -193,8 +193,8 @@ def test_a_step_lowers_what_it_is_told_to_lower_and_repeats_to_the_bit() -> None
     faces = people(HELD_OUT + 4)
     models = {name: model_bytes(name) for name in (*READERS, LOOKS)}
 
-    def run() -> tuple[Training, list[dict[str, float]]]:
-        training = Training(faces, models, Settings(1, bf16=False), batch=2)
+    def run() -> tuple[FeatureTransferTraining, list[dict[str, float]]]:
+        training = FeatureTransferTraining(faces, models, Settings(1, bf16=False), batch=2)
         for group in training.optimizers["generator"].param_groups:
             group["lr"] = 1e-3
         random = np.random.default_rng(0)

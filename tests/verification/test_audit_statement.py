@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from anonlib.cli import app
-from anonlib.stages.rerender import withdraw_audit
+from anonlib.stages.rerender import remove_audit
 from anonlib.storage import Storage, open_storage
 from anonlib.verification.audit_statement import Statement, publish
-from anonlib.verification.certificate import Untrue, canonical, signature_of
+from anonlib.verification.certificate import VerificationError, canonical, signature_of
 from anonlib.verification.verify import unproved
 from anonlib.workspace.layout import AUDIT_FILES, STATEMENT
 from tests.support.forgery import SECRET as FORGERS
@@ -67,7 +67,7 @@ def test_a_later_audit_replaces_an_earlier_one(forger: Forger, release: Storage)
 
 def test_withdrawn_it_leaves_nothing(forger: Forger, finished: Run, release: Storage) -> None:
     for _ in range(2):
-        withdraw_audit(release)
+        remove_audit(release)
     assert check(forger.root).files == check(finished.output).files
 
 
@@ -80,19 +80,19 @@ def test_only_an_audits_own_files_are_vouched_for(release: Storage) -> None:
 @pytest.mark.parametrize("name", REPORT)
 def test_a_changed_report_is_refused(forger: Forger, release: Storage, name: str) -> None:
     forger.path(name).write_bytes(b"<p>even better</p>")
-    with pytest.raises(Untrue, match=f"{name} is not the one that the audit signed"):
+    with pytest.raises(VerificationError, match=f"{name} is not the one that the audit signed"):
         check(forger.root)
 
 
 def test_a_lost_report_is_missed(forger: Forger, release: Storage) -> None:
     forger.path("report.html").unlink()
-    with pytest.raises(Untrue, match=r"report\.html is missing"):
+    with pytest.raises(VerificationError, match=r"report\.html is missing"):
         check(forger.root)
 
 
 def test_a_report_that_no_audit_vouches_for_is_a_stray(forger: Forger, release: Storage) -> None:
     forger.path(STATEMENT).unlink()
-    with pytest.raises(Untrue, match=r"report\.\w+ is in the release, and nobody vouches for it"):
+    with pytest.raises(VerificationError, match=r"report\.\w+ is in the release, and nobody vouches for it"):
         check(forger.root)
 
 
@@ -100,16 +100,16 @@ def test_a_fail_cannot_be_turned_into_a_pass(forger: Forger) -> None:
     publish(open_storage(str(forger.root)), SECRET.encode(), REPORT, ["leak, GPS"])
     made = json.loads(forger.path(STATEMENT).read_text())
     forger.path(STATEMENT).write_bytes(canonical(made | {"passed": True, "failed": []}) + b"\n")
-    with pytest.raises(Untrue, match="signature does not fit"):
+    with pytest.raises(VerificationError, match="signature does not fit"):
         check(forger.root)
 
 
 def test_nobody_else_can_audit(forger: Forger, release: Storage) -> None:
     publish(release, FORGERS, REPORT, [])
-    with pytest.raises(Untrue, match="another key"):
+    with pytest.raises(VerificationError, match="another key"):
         check(forger.root)
     resign(forger.root, FORGERS, public_key=Statement(**json.loads(forger.path(STATEMENT).read_text())).public_key)
-    with pytest.raises(Untrue, match="another key"):
+    with pytest.raises(VerificationError, match="another key"):
         check(forger.root)
 
 
@@ -127,26 +127,26 @@ def test_even_its_maker_cannot_contradict_himself(
     forger: Forger, release: Storage, changes: dict[str, Any], said: str
 ) -> None:
     resign(forger.root, **changes)
-    with pytest.raises(Untrue, match=said):
+    with pytest.raises(VerificationError, match=said):
         check(forger.root)
 
 
 def test_the_audit_of_a_release_that_was_signed_anew_is_stale(forger: Forger, release: Storage) -> None:
     forger.certificate(release="another")
     resign(forger.root)
-    with pytest.raises(Untrue, match="another key"):
+    with pytest.raises(VerificationError, match="another key"):
         check(forger.root)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"version": 1}', b"\xff"])
 def test_rubbish_is_refused(forger: Forger, release: Storage, data: bytes) -> None:
     forger.path(STATEMENT).write_bytes(data)
-    with pytest.raises(Untrue, match="cannot be read"):
+    with pytest.raises(VerificationError, match="cannot be read"):
         check(forger.root)
 
 
 def test_another_spelling_is_refused(forger: Forger, release: Storage) -> None:
     made = Statement(**json.loads(forger.path(STATEMENT).read_text()))
     forger.path(STATEMENT).write_text(json.dumps(asdict(made), indent=1))
-    with pytest.raises(Untrue, match="canonical"):
+    with pytest.raises(VerificationError, match="canonical"):
         check(forger.root)

@@ -15,10 +15,10 @@ from anonlib.privacy.claims import K_ANONYMITY, METRIC_PRIVACY, Claim
 from anonlib.verification.certificate import (
     VERSION,
     Certificate,
-    Counts,
+    CertifiedCounts,
+    CertifiedTable,
     Scope,
-    Table,
-    Untrue,
+    VerificationError,
     canonical,
     check_signature,
     merkle_leaf,
@@ -37,10 +37,10 @@ ONE = Certificate(
     run_sha256="cd" * 32,
     method={"name": "k-diff", "k": 5, "own_angle": 75.0, "texture": None},
     claim=Claim(K_ANONYMITY, k=5),
-    counts=Counts(shards=1, images=2, released=2, faces=3, replaced=2, solid=1),
+    counts=CertifiedCounts(shards=1, images=2, released=2, faces=3, replaced=2, solid=1),
     models={"centerface": {"sha256": "ef" * 32, "licence": "MIT"}},
     merkle_root="01" * 32,
-    tables=(Table("classes.parquet", "23" * 32, 4), Table("surrogates.parquet", "45" * 32, 3)),
+    tables=(CertifiedTable("classes.parquet", "23" * 32, 4), CertifiedTable("surrogates.parquet", "45" * 32, 3)),
     scope=Scope(20, 24, 18, {"female, age-0": 12, "male, age-1": 8}),
 )
 
@@ -177,7 +177,7 @@ CHANGES = {
     "run_sha256": "00" * 32,
     "method": {"name": "k-diff", "k": 50},
     "claim": Claim(METRIC_PRIVACY, epsilon=0.1, metric="release"),
-    "counts": Counts(),
+    "counts": CertifiedCounts(),
     "models": {},
     "merkle_root": "00" * 32,
     "tables": (),
@@ -190,28 +190,28 @@ CHANGES = {
 @pytest.mark.parametrize("field", CHANGES)
 def test_whatever_is_changed_after_signing_is_seen(field: str) -> None:
     assert {"version", *CHANGES} == set(asdict(ONE))
-    with pytest.raises(Untrue, match="changed after it was signed"):
+    with pytest.raises(VerificationError, match="changed after it was signed"):
         check_signature(replace(signed(ONE, SECRET), **{field: CHANGES[field]}))
 
 
 @pytest.mark.parametrize("nonsense", ["", "zz", "00" * 31])
 def test_a_key_or_signature_that_is_none_is_a_sentence(nonsense: str) -> None:
     for field in ("public_key", "signature"):
-        with pytest.raises(Untrue, match="does not fit"):
+        with pytest.raises(VerificationError, match="does not fit"):
             check_signature(replace(signed(ONE, SECRET), **{field: nonsense}))
 
 
 def test_a_pinned_key_is_held_to() -> None:
     stranger = signed(ONE, b"another secret of sixteen")
     check_signature(stranger)
-    with pytest.raises(Untrue, match="not by the one that was given"):
+    with pytest.raises(VerificationError, match="not by the one that was given"):
         check_signature(stranger, public_key(SECRET))
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=60) | json_values.filter(encodable).map(lambda one: json.dumps(one).encode()))
 def test_what_is_no_certificate_is_a_sentence(data: bytes) -> None:
-    with pytest.raises(Untrue, match="cannot be read"):
+    with pytest.raises(VerificationError, match="cannot be read"):
         Certificate.from_bytes(data)
 
 
@@ -222,13 +222,13 @@ def test_a_certificate_with_any_byte_changed_is_not_believed(bit: int) -> None:
     for at in range(len(good)):
         bad = bytearray(good)
         bad[at] ^= bit
-        with pytest.raises(Untrue):
+        with pytest.raises(VerificationError):
             check_signature(Certificate.from_bytes(bytes(bad)))
 
 
 def test_a_key_given_twice_is_not_read_one_way_and_signed_another() -> None:
     data = signed(ONE, SECRET).to_bytes().replace(b'"anonlib":"0.1.0"', b'"anonlib":"0.1.0","anonlib":"0.1.0"')
-    with pytest.raises(Untrue, match="canonical form"):
+    with pytest.raises(VerificationError, match="canonical form"):
         Certificate.from_bytes(data)
 
 

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.config import MethodConfig
-from anonlib.verification.certificate import Counts, Untrue
+from anonlib.verification.certificate import CertifiedCounts, VerificationError
 from anonlib.verification.conditions import (
-    Classes,
+    ClaimedFace,
     ClassRow,
+    ClassTable,
     DrawRow,
-    Draws,
-    Face,
-    Nothing,
+    DrawTable,
+    NoTable,
+    ReleaseCounter,
     SurrogateRow,
-    Tally,
-    wardrobe_of,
+    claim_table_of,
 )
 from anonlib.workspace.schemas import CERTIFIED_CLASSES, CERTIFIED_DRAWS, CERTIFIED_SURROGATES
 from tests.support.pseudonyms import digest, name
@@ -63,8 +63,8 @@ def worn(method: MethodConfig, rows: list[ClassRow]) -> list[SurrogateRow]:
     return [SurrogateRow(one, method.k) for one in sorted({row.wears for row in rows})]
 
 
-def table(method: MethodConfig, rows: list[ClassRow], surrogates: list[SurrogateRow] | None = None) -> Classes:
-    classes = Classes(method)
+def table(method: MethodConfig, rows: list[ClassRow], surrogates: list[SurrogateRow] | None = None) -> ClassTable:
+    classes = ClassTable(method)
     for row in rows:
         classes.add(row)
     for one in worn(method, rows) if surrogates is None else surrogates:
@@ -80,7 +80,7 @@ def test_every_sound_plan_passes(plan: tuple[MethodConfig, list[ClassRow]]) -> N
     classes = table(method, rows)
     assert classes.people == sum(row.k for row in rows) and classes.rows == len(rows)
     for row in rows:
-        classes.check_dealt(Face(method.name, method.k, None, row.wears, None))
+        classes.check_dealt(ClaimedFace(method.name, method.k, None, row.wears, None))
 
 
 DEFECTS: dict[str, tuple[Callable[[ClassRow, int], ClassRow], str]] = {
@@ -107,7 +107,7 @@ def test_a_defect_in_any_class_of_any_plan_is_seen(
     method, rows = plan
     spoil, sentence = DEFECTS[what]
     at = data.draw(st.integers(0, len(rows) - 1))
-    with pytest.raises(Untrue, match=sentence):
+    with pytest.raises(VerificationError, match=sentence):
         table(method, [*rows[:at], spoil(rows[at], method.k), *rows[at + 1 :]])
 
 
@@ -118,7 +118,7 @@ def test_a_person_in_two_classes_is_seen(plan: tuple[MethodConfig, list[ClassRow
     method, rows = plan
     extra = ClassRow("f" * 24, tuple(sorted((rows[0].people[0], *(name("new", one) for one in range(method.k))))),
                      method.k + 1, method.k, rows[0].wears)  # fmt: skip
-    with pytest.raises(Untrue, match="is in two classes"):
+    with pytest.raises(VerificationError, match="is in two classes"):
         table(method, [*rows, extra])
 
 
@@ -134,7 +134,7 @@ def test_what_the_surrogates_table_says_is_checked() -> None:
         ([SurrogateRow(digest(1), 1)], "made of 1 people"),
         ([SurrogateRow("Ada", 2)], "no digest"),
     ):
-        with pytest.raises(Untrue, match=sentence):
+        with pytest.raises(VerificationError, match=sentence):
             table(method, [row], surrogates)
 
 
@@ -150,7 +150,7 @@ def test_no_released_table_says_of_which_class_a_surrogate_was_made() -> None:
 def test_a_face_must_wear_what_a_class_was_dealt_and_count_k(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
     classes = table(method, rows)
-    good = Face(method.name, method.k, None, rows[0].wears, None)
+    good = ClaimedFace(method.name, method.k, None, rows[0].wears, None)
     classes.check_dealt(good)
     for wrong in (
         replace(good, digest=digest("x")),
@@ -159,7 +159,7 @@ def test_a_face_must_wear_what_a_class_was_dealt_and_count_k(plan: tuple[MethodC
         replace(good, k=None),
         replace(good, epsilon=0.0),
     ):
-        with pytest.raises(Untrue):
+        with pytest.raises(VerificationError):
             classes.check_dealt(wrong)
 
 
@@ -167,37 +167,37 @@ def test_a_face_must_wear_what_a_class_was_dealt_and_count_k(plan: tuple[MethodC
 @given(plans())
 def test_a_face_with_a_surrogate_of_its_own_ends_the_claim(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
-    face = Face(method.name, method.k, None, rows[0].wears, "next-surrogate")
-    with pytest.raises(Untrue, match="chosen for it alone"):
-        Tally(method, table(method, rows)).add_image("released", [face])
+    face = ClaimedFace(method.name, method.k, None, rows[0].wears, "next-surrogate")
+    with pytest.raises(VerificationError, match="chosen for it alone"):
+        ReleaseCounter(method, table(method, rows)).add_image("released", [face])
 
 
 @pytest.mark.parametrize("method", VECTORS)
 def test_a_face_of_a_vector_method_carries_a_draw_and_the_claims_epsilon(method: str) -> None:
-    draws = Draws(draws_method(method))
+    draws = DrawTable(draws_method(method))
     epsilon = next(iter(VECTORS[method].values()), 0.0 if method == "dp-uniform" else None)
     for one in sorted(digest(number) for number in range(4)):
         draws.add(DrawRow(one, epsilon))
     stored = None if epsilon is None else float(np.float32(epsilon))
-    good = Face(method, None, stored, digest(0), None)
+    good = ClaimedFace(method, None, stored, digest(0), None)
     draws.check_dealt(good)
     for wrong in (replace(good, digest=digest(9)), replace(good, epsilon=0.125), replace(good, k=5)):
-        with pytest.raises(Untrue):
+        with pytest.raises(VerificationError):
             draws.check_dealt(wrong)
     again = replace(good, digest=digest(9), epsilon=None, fallback="next-surrogate")
     if epsilon is None:
         draws.check_tried(again)
-        with pytest.raises(Untrue, match="claims epsilon"):
+        with pytest.raises(VerificationError, match="claims epsilon"):
             draws.check_tried(replace(again, epsilon=1.0))
     else:
-        with pytest.raises(Untrue, match="drawn for it alone"):
+        with pytest.raises(VerificationError, match="drawn for it alone"):
             draws.check_tried(again)
-        Draws(draws_method(method), chosen_again=True).check_tried(again)
+        DrawTable(draws_method(method), chosen_again=True).check_tried(again)
 
 
 def test_a_draw_is_dealt_once_and_at_the_claims_epsilon() -> None:
     def dealt(*rows: DrawRow) -> None:
-        draws = Draws(MethodConfig(name="dp-laplace", epsilon=10.0, decoder="x"))
+        draws = DrawTable(MethodConfig(name="dp-laplace", epsilon=10.0, decoder="x"))
         for row in rows:
             draws.add(row)
 
@@ -210,19 +210,19 @@ def test_a_draw_is_dealt_once_and_at_the_claims_epsilon() -> None:
         ((replace(one, epsilon=None),), "epsilon None"),
         ((replace(one, digest="Ada"),), "no digest"),
     ):
-        with pytest.raises(Untrue, match=sentence):
+        with pytest.raises(VerificationError, match=sentence):
             dealt(*rows)
 
 
 def test_faces_are_counted_by_what_the_claim_covers() -> None:
     method = MethodConfig(name="solid")
-    tally = Tally(method, wardrobe_of(method))
-    plain = Face("solid", None, None, None, None)
+    tally = ReleaseCounter(method, claim_table_of(method))
+    plain = ClaimedFace("solid", None, None, None, None)
     tally.add_shard()
     tally.add_image("released", [plain, plain])
     tally.add_image("no_face", [])
     tally.add_image("quarantined", [replace(plain, method="anything", k=3)])
-    assert tally.counts == Counts(
+    assert tally.counts == CertifiedCounts(
         shards=1, images=3, released=1, no_face=1, quarantined=1, faces=3, replaced=2, withheld=1
     )
 
@@ -232,16 +232,16 @@ def test_faces_are_counted_by_what_the_claim_covers() -> None:
     [
         ("lost", None, "status 'lost'"),
         ("released", None, "released with 0 faces"),
-        ("no_face", Face("blur", None, None, None, None), "no_face with 1 faces"),
-        ("released", Face("none", None, None, None, None), "replaced by none"),
-        ("released", Face("solid", None, None, None, None), "replaced by solid"),
-        ("released", Face("solid", 5, None, None, "solid"), "redacted face claims"),
-        ("released", Face("solid", 5, None, None, "review"), "redacted face claims"),
-        ("released", Face("blur", None, 0.1, None, None), "redacted face claims"),
-        ("released", Face("blur", None, None, None, "next-surrogate"), "there is none"),
-        ("released", Face("blur", None, None, None, "solid"), "fallback 'solid' without its method"),
+        ("no_face", ClaimedFace("blur", None, None, None, None), "no_face with 1 faces"),
+        ("released", ClaimedFace("none", None, None, None, None), "replaced by none"),
+        ("released", ClaimedFace("solid", None, None, None, None), "replaced by solid"),
+        ("released", ClaimedFace("solid", 5, None, None, "solid"), "redacted face claims"),
+        ("released", ClaimedFace("solid", 5, None, None, "review"), "redacted face claims"),
+        ("released", ClaimedFace("blur", None, 0.1, None, None), "redacted face claims"),
+        ("released", ClaimedFace("blur", None, None, None, "next-surrogate"), "there is none"),
+        ("released", ClaimedFace("blur", None, None, None, "solid"), "fallback 'solid' without its method"),
     ],
 )
-def test_an_image_or_face_that_cannot_be_is_seen(status: str, face: Face | None, sentence: str) -> None:
-    with pytest.raises(Untrue, match=sentence):
-        Tally(MethodConfig(name="blur"), Nothing()).add_image(status, [face] if face else [])
+def test_an_image_or_face_that_cannot_be_is_seen(status: str, face: ClaimedFace | None, sentence: str) -> None:
+    with pytest.raises(VerificationError, match=sentence):
+        ReleaseCounter(MethodConfig(name="blur"), NoTable()).add_image(status, [face] if face else [])

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from anonlib.config import MethodConfig
 from anonlib.storage import open_storage
-from anonlib.verification.certificate import Untrue
-from anonlib.verification.conditions import Face
+from anonlib.verification.certificate import VerificationError
+from anonlib.verification.conditions import ClaimedFace
 from anonlib.verification.first_version import CLASSES_1, TELLS_MORE, PairedClasses, PairedRow
 from anonlib.verification.verify import unproved, verify
 from tests.support.pseudonyms import digest, name
@@ -64,8 +64,8 @@ def test_every_sound_plan_passes(plan: tuple[MethodConfig, list[PairedRow]]) -> 
     classes = table(method, rows)
     assert classes.people == sum(row.k for row in rows) and classes.rows == len(rows)
     for row in rows:
-        classes.check_dealt(Face(method.name, row.k, None, row.wears, None))
-        classes.check_tried(Face(method.name, row.k, None, rows[0].made, "next-surrogate"))
+        classes.check_dealt(ClaimedFace(method.name, row.k, None, row.wears, None))
+        classes.check_tried(ClaimedFace(method.name, row.k, None, rows[0].made, "next-surrogate"))
 
 
 def without_one(row: PairedRow, k: int) -> PairedRow:
@@ -121,7 +121,7 @@ def test_a_defect_in_any_class_of_any_plan_is_seen(
     method, rows = plan
     spoil, sentence = DEFECTS[what]
     at = data.draw(st.integers(0, len(rows) - 1))
-    with pytest.raises(Untrue, match=sentence):
+    with pytest.raises(VerificationError, match=sentence):
         table(method, [*rows[:at], spoil(rows[at], method.k), *rows[at + 1 :]])
 
 
@@ -131,7 +131,7 @@ def test_normalizing_inside_the_averaging_loop_is_seen(plan: tuple[MethodConfig,
     method, rows = plan
     spoiled = last_heavier(rows[0], method.k)
     if len(set(spoiled.weights) - {0.0}) > 1:
-        with pytest.raises(Untrue, match="not uniform"):
+        with pytest.raises(VerificationError, match="not uniform"):
             table(method, [spoiled, *rows[1:]])
 
 
@@ -143,7 +143,7 @@ def test_overlapping_groups_are_seen(plan: tuple[MethodConfig, list[PairedRow]])
     last = rows[-1]
     people = sorted((*last.people, rows[0].people[0]))
     shared = replace(last, people=tuple(people), weights=(1 / len(people),) * len(people), k=len(people))
-    with pytest.raises(Untrue, match="is in two classes"):
+    with pytest.raises(VerificationError, match="is in two classes"):
         table(method, [*rows[:-1], shared])
 
 
@@ -151,7 +151,7 @@ def test_overlapping_groups_are_seen(plan: tuple[MethodConfig, list[PairedRow]])
 @given(plans())
 def test_two_surrogates_of_one_class_are_seen(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
     method, rows = plan
-    with pytest.raises(Untrue, match="two surrogates"):
+    with pytest.raises(VerificationError, match="two surrogates"):
         table(method, [rows[0], replace(rows[0], wears=digest("other")), *rows[1:]])
 
 
@@ -160,7 +160,7 @@ def test_two_surrogates_of_one_class_are_seen(plan: tuple[MethodConfig, list[Pai
 def test_two_classes_with_one_average_are_seen(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
     method, rows = plan
     twin = replace(rows[1], made=rows[0].made, wears=rows[0].made if method.name == "k-same" else digest("other"))
-    with pytest.raises(Untrue, match="said to have one average"):
+    with pytest.raises(VerificationError, match="said to have one average"):
         table(method, [rows[0], twin, *rows[2:]])
 
 
@@ -168,7 +168,7 @@ def test_two_classes_with_one_average_are_seen(plan: tuple[MethodConfig, list[Pa
 @given(plans())
 def test_whose_surrogate_is_worn_is_the_methods(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
     method, rows = plan
-    with pytest.raises(Untrue, match="own average"):
+    with pytest.raises(VerificationError, match="own average"):
         table(MethodConfig(name="k-same" if method.name == "k-diff" else "k-diff", k=method.k), rows)
 
 
@@ -177,7 +177,7 @@ def test_a_class_may_go_bare_only_where_it_is_alone() -> None:
     bare = PairedRow(name(1), tuple(sorted((name(2), name(3)))), (0.5, 0.5), 2, 2, digest(1), None)
     table(method, [bare])
     other = replace(bare, people=tuple(sorted((name(4), name(5)))), name="f" * 24, made=digest(2), wears=digest(1))
-    with pytest.raises(Untrue, match="no surrogate to wear"):
+    with pytest.raises(VerificationError, match="no surrogate to wear"):
         table(method, [bare, other])
 
 
@@ -186,7 +186,7 @@ def test_a_class_may_go_bare_only_where_it_is_alone() -> None:
 def test_a_face_must_wear_what_a_class_of_its_size_was_dealt(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
     method, rows = plan
     classes, row = table(method, rows), rows[0]
-    good = Face(method.name, row.k, None, row.wears, None)
+    good = ClaimedFace(method.name, row.k, None, row.wears, None)
     classes.check_dealt(good)
     for wrong in (
         replace(good, digest=digest("x")),
@@ -194,9 +194,9 @@ def test_a_face_must_wear_what_a_class_of_its_size_was_dealt(plan: tuple[MethodC
         replace(good, k=99),
         replace(good, k=None),
     ):
-        with pytest.raises(Untrue):
+        with pytest.raises(VerificationError):
             classes.check_dealt(wrong)
-        with pytest.raises(Untrue):
+        with pytest.raises(VerificationError):
             classes.check_tried(wrong)
 
 
@@ -221,5 +221,5 @@ def test_a_changed_release_of_before_is_refused(release: Path) -> None:
     rows = pq.read_table(path).to_pylist()
     rows[0]["wears"] = rows[0]["made"]
     pq.write_table(pa.Table.from_pylist(rows, CLASSES_1), path)
-    with pytest.raises(Untrue, match=r"classes\.parquet is not the one that was signed"):
+    with pytest.raises(VerificationError, match=r"classes\.parquet is not the one that was signed"):
         verify(open_storage(str(release)))

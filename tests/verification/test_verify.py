@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.storage import open_storage
-from anonlib.verification.certificate import Untrue, public_key
+from anonlib.verification.certificate import VerificationError, public_key
 from anonlib.verification.verify import unproved
 from tests.support.forgery import CLASSES, MANIFEST, MARKER, OTHER, SHARD, TAR, Forger, Tampering, check, swap
 from tests.support.forgery import SECRET as FORGERS
@@ -81,12 +81,12 @@ def test_it_needs_the_release_alone(finished: Run, tmp_path: Path) -> None:
 def test_a_forger_who_changes_nothing_is_believed_until_the_key_is_pinned(forger: Forger) -> None:
     forger.reseal()
     assert check(forger.root).certificate.public_key == public_key(FORGERS)
-    with pytest.raises(Untrue, match="is signed by the key"):
+    with pytest.raises(VerificationError, match="is signed by the key"):
         check(forger.root, OURS)
 
 
 def test_a_place_that_is_no_release_has_no_certificate(tmp_path: Path) -> None:
-    with pytest.raises(Untrue, match=r"certificate\.json is missing"):
+    with pytest.raises(VerificationError, match=r"certificate\.json is missing"):
         check(tmp_path)
 
 
@@ -194,6 +194,6 @@ SEEN: dict[str, tuple[Tampering, str]] = {
 def test_a_tampering_does_not_get_past_the_hashes(what: str, forger: Forger) -> None:
     tamper, sentence = SEEN[what]
     tamper(forger)
-    with pytest.raises(Untrue) as lie:
+    with pytest.raises(VerificationError) as lie:
         check(forger.root)
     assert sentence in str(lie.value)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from anonlib.config import MethodConfig
 from anonlib.privacy.claims import K_ANONYMITY, Claim, claim_of
-from anonlib.verification.certificate import Untrue, public_key
+from anonlib.verification.certificate import VerificationError, public_key
 from tests.support.forgery import (
     CLASSES,
     MANIFEST,
@@ -224,7 +224,7 @@ def test_a_tampering_is_caught_though_every_hash_fits_and_it_is_signed(what: str
     tamper, sentence = UNDONE[what]
     tamper(forger)
     forger.reseal()
-    with pytest.raises(Untrue) as lie:
+    with pytest.raises(VerificationError) as lie:
         check(forger.root)
     assert sentence in str(lie.value)
 
@@ -249,7 +249,7 @@ CLAIMED: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_certificate_that_says_other_things_is_caught_though_it_is_signed(what: str, forger: Forger) -> None:
     changes, sentence = CLAIMED[what]
     forger.reseal(**changes)
-    with pytest.raises(Untrue) as lie:
+    with pytest.raises(VerificationError) as lie:
         check(forger.root)
     assert sentence in str(lie.value)
 
@@ -261,7 +261,7 @@ def test_a_count_of_the_certificate_that_is_not_the_manifests_is_caught(name: st
     forger.reseal()
     counts = check(forger.root).certificate.counts
     forger.certificate(counts=replace(counts, **{name: getattr(counts, name) + 1}))
-    with pytest.raises(Untrue, match="the certificate counts"):
+    with pytest.raises(VerificationError, match="the certificate counts"):
         check(forger.root)
 
 
@@ -274,7 +274,7 @@ def test_a_count_of_a_marker_that_is_not_its_manifests_is_caught(
     honest = forgery._counts
     monkeypatch.setattr(forgery, "_counts", lambda rows: honest(rows) | {name: honest(rows)[name] + 1})
     forger.reseal()
-    with pytest.raises(Untrue, match=f"the marker of shard {SHARD} counts"):
+    with pytest.raises(VerificationError, match=f"the marker of shard {SHARD} counts"):
         check(forger.root)
 
 
@@ -284,7 +284,7 @@ def test_an_original_that_is_put_back_is_caught(forger: Forger, finished: Run) -
         TAR, lambda found: [(name, originals[name]) if name.endswith(".jpg") else (name, it) for name, it in found]
     )
     forger.reseal()
-    with pytest.raises(Untrue, match="is not the one in its manifest"):
+    with pytest.raises(VerificationError, match="is not the one in its manifest"):
         check(forger.root)
     # With the manifest forged too the release is another one, which its maker did not sign.
     forged = {name.partition(".")[0]: it for name, it in images(forger.path(TAR)).items() if name.endswith(".jpg")}
@@ -298,5 +298,5 @@ def test_an_original_that_is_put_back_is_caught(forger: Forger, finished: Run) -
     forger.rows(MANIFEST, fit)
     forger.reseal()
     check(forger.root)
-    with pytest.raises(Untrue, match="is signed by the key"):
+    with pytest.raises(VerificationError, match="is signed by the key"):
         check(forger.root, OURS)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from anonlib.verification.certificate import Untrue, public_key
+from anonlib.verification.certificate import VerificationError, public_key
 from tests.support import photos
 from tests.support.forgery import PHOTO, Forger, Tampering, check, face_says, sha256
 from tests.support.runs import SECRET, run_job
@@ -119,7 +119,7 @@ def test_a_tampered_parquet_dataset_is_caught_though_it_is_signed(
     path = forger.path("data/photos.parquet")
     pq.write_table(change(pq.read_table(path)), path)
     forger.reseal()
-    with pytest.raises(Untrue) as lie:
+    with pytest.raises(VerificationError) as lie:
         check(forger.root)
     assert sentence in str(lie.value)
 
@@ -153,7 +153,7 @@ def test_a_tampered_folder_is_caught_though_it_is_signed(what: str, solid: Calla
     tamper, sentence = FOLDER[what]
     tamper(forger)
     forger.reseal()
-    with pytest.raises(Untrue) as lie:
+    with pytest.raises(VerificationError) as lie:
         check(forger.root)
     assert sentence in str(lie.value)
 
@@ -163,7 +163,7 @@ def test_a_folder_lacks_a_picture_that_its_manifest_names(solid: Callable[..., P
     forger.path("data/two.png").unlink()
     forger.json("commits/files-00000000.json", lambda marker: marker["files"].pop("data/two.png"))
     forger.reseal()
-    with pytest.raises(Untrue, match=r"lacks the image 'two.png'"):
+    with pytest.raises(VerificationError, match=r"lacks the image 'two.png'"):
         check(forger.root)
 
 
@@ -171,7 +171,7 @@ def test_a_redaction_that_claims_a_surrogate_is_caught(solid: Callable[..., Path
     forger = Forger(solid("folder"), tmp_path / "forged")
     face_says(None, surrogate_digest="0" * 64)(forger)
     forger.reseal()
-    with pytest.raises(Untrue, match="a redacted face claims a surrogate"):
+    with pytest.raises(VerificationError, match="a redacted face claims a surrogate"):
         check(forger.root)
 
 

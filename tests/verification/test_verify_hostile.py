@@ -21,7 +21,7 @@ from anonlib.cli import app
 from anonlib.storage import open_storage
 from anonlib.verification import parsing
 from anonlib.verification.audit_statement import publish
-from anonlib.verification.certificate import Untrue, public_key
+from anonlib.verification.certificate import VerificationError, public_key
 from anonlib.verification.verify import unproved
 from anonlib.workspace.layout import STATEMENT
 from anonlib.workspace.schemas import MANIFEST as MANIFEST_SCHEMA
@@ -34,20 +34,20 @@ CLI = CliRunner()
 OURS = public_key(SECRET.encode())
 VERIFY = """
 from anonlib.verification.verify import verify
-from anonlib.verification.certificate import Untrue
+from anonlib.verification.certificate import VerificationError
 from anonlib.storage import open_storage
 try: verify(open_storage(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
-except Untrue as lie: print(lie)
+except VerificationError as lie: print(lie)
 """
 CHECK = """
 from pathlib import Path
 from anonlib.verification.data_files import Expected, check_tar
-from anonlib.verification.certificate import Untrue
+from anonlib.verification.certificate import VerificationError
 from anonlib.storage import open_storage
 path = Path(sys.argv[1])
 images = [('first', sys.argv[3]), ('second', sys.argv[3])]
 try: check_tar(open_storage(str(path.parent)), path.name, sys.argv[2], Expected(images, frozenset(), False))
-except Untrue as lie: print(lie)
+except VerificationError as lie: print(lie)
 """
 # What a verification of a release without a bomb takes.
 PLAIN_MIB = 300.0
@@ -120,7 +120,7 @@ def test_a_table_that_unpacks_without_end_is_a_lie() -> None:
     columns = {field.name: many if field.name == "faces" else pa.nulls(1, field.type) for field in MANIFEST_SCHEMA}
     out = io.BytesIO()
     pq.write_table(pa.table(columns), out, compression="zstd", store_schema=False)
-    with pytest.raises(Untrue, match=r"a manifest is not read: .* unpacks to"):
+    with pytest.raises(VerificationError, match=r"a manifest is not read: .* unpacks to"):
         list(parsing.rows_of(out.getvalue(), MANIFEST_SCHEMA, "a manifest"))
 
 
@@ -176,7 +176,7 @@ def test_what_no_reader_of_a_tar_shows_is_found_though_it_is_signed(what: str, t
     tamper, sentence = HIDDEN[what]
     tamper(thief)
     thief.reseal()
-    with pytest.raises(Untrue) as lie:
+    with pytest.raises(VerificationError) as lie:
         check(thief.root)
     assert sentence in str(lie.value)
 
@@ -205,7 +205,7 @@ STRAYS: dict[str, tuple[Tampering, str]] = {
 def test_what_is_no_file_is_named_and_not_opened(what: str, forger: Forger) -> None:
     tamper, path = STRAYS[what]
     tamper(forger)
-    with pytest.raises(Untrue, match=f"^{path} is in the release, and nobody vouches for it$"):
+    with pytest.raises(VerificationError, match=f"^{path} is in the release, and nobody vouches for it$"):
         check(forger.root)
 
 
@@ -251,7 +251,7 @@ def test_an_object_whose_key_ends_in_a_slash_is_in_the_release(finished: Run, s3
 def test_run_json_has_no_room_for_remarks(change: Callable[[dict[str, object]], object], forger: Forger) -> None:
     forger.json("run.json", change)
     forger.reseal(models=json.loads(forger.path("run.json").read_text())["models"])
-    with pytest.raises(Untrue, match=r"run\.json cannot be read"):
+    with pytest.raises(VerificationError, match=r"run\.json cannot be read"):
         check(forger.root)
 
 
@@ -259,7 +259,7 @@ def test_run_json_has_no_room_for_remarks(change: Callable[[dict[str, object]], 
 def test_a_file_larger_than_it_may_be_is_not_read_whole(name: str, forger: Forger) -> None:
     with forger.path(name).open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(Untrue, match=f"{name} is larger than 1 MiB"):
+    with pytest.raises(VerificationError, match=f"{name} is larger than 1 MiB"):
         check(forger.root)
 
 
@@ -310,7 +310,7 @@ def test_a_promised_audit_is_missed_though_somebody_deleted_all_of_it(promising:
 def test_a_promise_cannot_be_taken_back_without_the_key(promising: Path, tmp_path: Path) -> None:
     forger = Forger(promising, tmp_path / "forged")
     forger.json("run.json", lambda note: note.update(promised=False))
-    with pytest.raises(Untrue, match=r"run\.json is not the one that was signed"):
+    with pytest.raises(VerificationError, match=r"run\.json is not the one that was signed"):
         check(forger.root)
 
 
@@ -323,5 +323,5 @@ def test_words_in_a_parquet_files_footer_are_found_though_they_are_signed(tmp_pa
     written = pq.read_metadata(path).created_by.encode()
     path.write_bytes(data.replace(written, b"Ada Quill, Hamburg".ljust(len(written))))
     forger.reseal()
-    with pytest.raises(Untrue, match="something else than Arrow wrote it"):
+    with pytest.raises(VerificationError, match="something else than Arrow wrote it"):
         check(forger.root)

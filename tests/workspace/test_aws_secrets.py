@@ -20,7 +20,7 @@ from anonlib.config import ConfigError, JobConfig
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 from anonlib.workspace import aws_secrets
-from anonlib.workspace.layout import open_places
+from anonlib.workspace.layout import open_stores
 from anonlib.workspace.secrets import open_keyring, open_pinned
 from tests.support.runs import SECRET, job
 from tests.support.s3server import Credentials, S3Server
@@ -46,7 +46,7 @@ def named(root: Path, **source: str) -> JobConfig:
 
 
 def check_of(config: JobConfig) -> str:
-    return open_keyring(config, open_places(config)).check()
+    return open_keyring(config, open_stores(config)).check()
 
 
 def refusal(config: JobConfig) -> str:
@@ -215,7 +215,7 @@ def test_a_blob_that_kms_does_not_open_is_a_sentence(cloud: S3Server, tmp_path: 
 def test_a_rotation_in_the_middle_of_a_run_is_the_next_runs(cloud: S3Server, tmp_path: Path) -> None:
     name = of_manager(cloud, SecretString=SECRET)
     config = named(tmp_path, manager=name)
-    for_workers, keyring = open_pinned(config, open_places(config))
+    for_workers, keyring = open_pinned(config, open_stores(config))
     cloud.client("secretsmanager").put_secret_value(SecretId=name, SecretString="another secret, quite long")
     assert check_of(for_workers) == keyring.check() == SAME
     assert check_of(config) != SAME

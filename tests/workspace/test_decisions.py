@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.review_decisions import Standing
+from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.storage import StorageError, open_storage
 from anonlib.workspace.decisions import Decision, DecisionLog
 
@@ -70,7 +70,7 @@ def test_a_decision_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> Non
 
 def test_a_marker_vouches_for_what_was_decided_and_not_for_whom_or_when() -> None:
     def vouched(*decisions: Decision, keyring: Keyring = KEYRING) -> dict[str, str]:
-        return Standing.of_all(decisions).vouched("00000", keyring)
+        return ActiveDecisions.of_all(decisions).vouched("00000", keyring)
 
     assert vouched() == {}
     assert set(vouched(on("a"))) == {"decisions"}
@@ -81,4 +81,4 @@ def test_a_marker_vouches_for_what_was_decided_and_not_for_whom_or_when() -> Non
     assert vouched(masked, on("b"))["painted"] == vouched(masked)["painted"]
     assert vouched(masked) != vouched(on("a", "mask", boxes=[(1, 2, 3, 5)]))
     assert vouched(masked) != vouched(masked, keyring=Keyring(KEYRING.secret, "another release"))
-    assert Standing.of_all([masked]).vouched("00001", KEYRING) == {}
+    assert ActiveDecisions.of_all([masked]).vouched("00001", KEYRING) == {}

@@ -5,35 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from anonlib.storage import open_storage
-from anonlib.workspace.layout import Places, json_bytes, plan_room, release_room, scan_room
+from anonlib.workspace.layout import JobStores, json_bytes, plan_store, release_store, scan_store
 
 
-def places(root: Path) -> Places:
-    return Places(open_storage(str(root / "workspace")), open_storage(str(root / "release")))
+def stores(root: Path) -> JobStores:
+    return JobStores(open_storage(str(root / "workspace")), open_storage(str(root / "release")))
 
 
 def test_a_marker_has_one_author(tmp_path: Path) -> None:
-    room = scan_room(places(tmp_path), "a" * 64)
-    assert room.committed("00000") is None and room.done() == set()
-    assert room.commit("00000", {"images": 1})
-    assert not room.commit("00000", {"images": 2})
-    assert room.committed("00000") == {"images": 1}
+    store = scan_store(stores(tmp_path), "a" * 64)
+    assert store.committed("00000") is None and store.done() == set()
+    assert store.commit("00000", {"images": 1})
+    assert not store.commit("00000", {"images": 2})
+    assert store.committed("00000") == {"images": 1}
 
 
 def test_done_units_are_those_with_a_marker(tmp_path: Path) -> None:
-    room = release_room(places(tmp_path))
+    store = release_store(stores(tmp_path))
     for unit in ("00000", "train/00001", "surrogates/block-00000"):
-        room.commit(unit, {})
-    room.storage.publish("commits/notes.txt", b"")
-    assert room.done() == {"00000", "train/00001", "surrogates/block-00000"}
+        store.commit(unit, {})
+    store.storage.publish("commits/notes.txt", b"")
+    assert store.done() == {"00000", "train/00001", "surrogates/block-00000"}
 
 
 def test_rooms_do_not_see_each_other(tmp_path: Path) -> None:
-    both = places(tmp_path)
-    one, other = scan_room(both, "a" * 64), plan_room(both, "a" * 64)
+    both = stores(tmp_path)
+    one, other = scan_store(both, "a" * 64), plan_store(both, "a" * 64)
     one.commit("00000", {})
-    assert other.done() == set() and release_room(both).done() == set()
-    assert scan_room(both, "b" * 64).done() == set()
+    assert other.done() == set() and release_store(both).done() == set()
+    assert scan_store(both, "b" * 64).done() == set()
 
 
 def test_json_has_one_spelling() -> None:
@@ -41,7 +41,7 @@ def test_json_has_one_spelling() -> None:
 
 
 def test_markers_come_in_the_order_asked_for_and_the_missing_are_left_out(tmp_path: Path) -> None:
-    room = release_room(places(tmp_path))
+    store = release_store(stores(tmp_path))
     for unit in ("b", "a", "c"):
-        room.commit(unit, {"unit": unit})
-    assert [marker["unit"] for marker in room.markers(["c", "nobody", "a", "b"])] == ["c", "a", "b"]
+        store.commit(unit, {"unit": unit})
+    assert [marker["unit"] for marker in store.markers(["c", "nobody", "a", "b"])] == ["c", "a", "b"]

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from anonlib.config import ConfigError, JobConfig, load_config
 from anonlib.job import Job
-from anonlib.methods.decoders import Draw
+from anonlib.methods.decoders import IdentityDraw
 from anonlib.privacy.clustering import by_label, normalized, templates
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.people import Persons, matrix
-from anonlib.workspace.ledger_store import MAYBE_ONE_PERSON, Accounts, Booking, OverBudget, kind_of
+from anonlib.workspace.ledger_store import MAYBE_ONE_PERSON, LedgerRow, LedgerStore, OverBudget, kind_of
 from tests.support.oracles import components
 from tests.support.runs import job
 
@@ -47,19 +47,19 @@ def noisy(root: Path, **ledger: Any) -> JobConfig:
     return job("in", root, method=method, ledger={"uri": str(root / "ledger"), **ledger})
 
 
-def opened(config: JobConfig, plan: str = PLAN) -> Accounts:
-    accounts = Accounts.open(config, plan)
+def opened(config: JobConfig, plan: str = PLAN) -> LedgerStore:
+    accounts = LedgerStore.open(config, plan)
     assert accounts is not None
     return accounts
 
 
-def bookings(config: JobConfig, release: str, who: Persons, accounts: Accounts) -> list[Booking]:
+def bookings(config: JobConfig, release: str, who: Persons, accounts: LedgerStore) -> list[LedgerRow]:
     """A fresh draw for each of them."""
     keyring = Keyring(SECRET, release)
     drawn = identities(mechanism_of(config.method), who.template, who.ids, keyring)
     found = zip(accounts.persons(who, keyring), who.template, who.labels, drawn, strict=True)
     return [
-        Booking(name, face, ("male",), labelled=label is not None, draw=Draw(z, 1.0, 40.0))
+        LedgerRow(name, face, ("male",), labelled=label is not None, draw=IdentityDraw(z, 1.0, 40.0))
         for name, face, label, z in found
     ]
 
@@ -87,7 +87,7 @@ def test_a_person_is_known_again_by_label_and_by_likeness_in_every_release(tmp_p
 
 
 def test_without_a_ledger_nobody_is_remembered(tmp_path: Path) -> None:
-    assert Accounts.open(job("in", tmp_path), PLAN) is None
+    assert LedgerStore.open(job("in", tmp_path), PLAN) is None
 
 
 def test_releases_add_up_and_the_one_that_breaks_the_budget_is_refused_before_it_starts(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_plan_that_is_made_again_with_other_draws_costs_both(tmp_path: Path) -
 def test_two_draws_of_a_person_in_one_release_cost_twice(tmp_path: Path) -> None:
     config, faces = noisy(tmp_path, budget=5), vectors(2)
     accounts = opened(config)
-    twice = [Booking("ann", faces[0], ("male",), True, draw=Draw(z, 1.0, 40.0)) for z in vectors(2, seed=8)]
+    twice = [LedgerRow("ann", faces[0], ("male",), True, draw=IdentityDraw(z, 1.0, 40.0)) for z in vectors(2, seed=8)]
     with pytest.raises(OverBudget, match="at 6, by 1"):
         accounts.book(config, "one", KIND, twice)
 
@@ -145,7 +145,7 @@ def test_an_earlier_draw_that_is_worn_again_costs_nothing(tmp_path: Path) -> Non
     (person,) = book(config, "one", who, plan="a" * 64)
     accounts = opened(config, "b" * 64)
     again = accounts.drawn(KIND)
-    accounts.book(config, "two", KIND, [Booking(person, who.template[0], ("male",), True, draw=again[person])])
+    accounts.book(config, "two", KIND, [LedgerRow(person, who.template[0], ("male",), True, draw=again[person])])
     assert accounts.drawn("another") == {}
 
 
@@ -189,9 +189,9 @@ def test_lookalikes_of_lookalikes_are_not_charged(tmp_path: Path) -> None:
 
 def test_one_draw_for_all_who_may_be_one_person_costs_once(tmp_path: Path) -> None:
     config, accounts = noisy(tmp_path, budget=3), opened(noisy(tmp_path))
-    shared = Draw(vectors(1, seed=8)[0], 1.0, 40.0)
+    shared = IdentityDraw(vectors(1, seed=8)[0], 1.0, 40.0)
     faces = lookalikes(3)
-    parts = [Booking(f"part {number}", face, ("male",), False, draw=shared) for number, face in enumerate(faces)]
+    parts = [LedgerRow(f"part {number}", face, ("male",), False, draw=shared) for number, face in enumerate(faces)]
     accounts.book(config, "one", KIND, parts)
 
 
@@ -246,15 +246,15 @@ def test_no_person_is_ever_shown_more_than_the_budget_by_rows_of_their_own(
 def test_a_method_that_promises_no_epsilon_fits_no_budget(tmp_path: Path) -> None:
     method = {"name": "sampling", "decoder": "decoder.npz"}
     config = job("in", tmp_path, method=method, ledger={"uri": str(tmp_path / "ledger"), "budget": 100})
-    drawn = Draw(vectors(1, 9)[0], 1.0, 40.0)
+    drawn = IdentityDraw(vectors(1, 9)[0], 1.0, 40.0)
     with pytest.raises(OverBudget, match="promises no epsilon"):
-        opened(config).book(config, "one", KIND, [Booking("ann", vectors(1)[0], ("female",), True, draw=drawn)])
+        opened(config).book(config, "one", KIND, [LedgerRow("ann", vectors(1)[0], ("female",), True, draw=drawn)])
 
 
 def test_classes_are_read_back(tmp_path: Path) -> None:
     config, faces = noisy(tmp_path), vectors(3)
     crowd = [
-        Booking(name, face, ("male",), True, crowd="a class")
+        LedgerRow(name, face, ("male",), True, crowd="a class")
         for name, face in zip(("ann", "bob", "cyd"), faces, strict=True)
     ]
     opened(config).book(config, "one", "k-diff", crowd)
@@ -268,7 +268,7 @@ def test_a_ledger_of_another_version_is_refused_in_a_sentence(tmp_path: Path) ->
     (path,) = (tmp_path / "ledger" / "plans").iterdir()
     pq.write_table(pq.read_table(path).drop_columns(["labelled"]), path)
     with pytest.raises(ConfigError, match=r"written by another version of anonlib, .* name a new one by ledger\.uri"):
-        Accounts.open(config, "f" * 64)
+        LedgerStore.open(config, "f" * 64)
 
 
 def test_the_ledger_holds_no_name(tmp_path: Path) -> None:

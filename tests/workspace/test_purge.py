@@ -14,14 +14,14 @@ import pytest
 
 from anonlib.config import JobConfig
 from anonlib.job import Job, JobError
-from anonlib.methods.decoders import Draw, Painter
+from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw
 from anonlib.methods.planning import appearance
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.surrogates import released_digest
 from anonlib.storage import StorageError, VersionsRemain
 from anonlib.storage.local import LocalStorage
-from anonlib.workspace.layout import open_places
+from anonlib.workspace.layout import open_stores
 from anonlib.workspace.purge import Purged, purge
 from anonlib.workspace.purgeable import WorkspacePurged
 from anonlib.workspace.secrets import open_keyring
@@ -87,11 +87,11 @@ def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_a
         digests = {keyring.digest("input", photo).hex() for photo in photos}
         keys = {keyring.pseudonym("key", tar.stem, name.partition(".")[0]) for tar in tars for name in images(tar)}
         ids = [keyring.pseudonym("subject", "label", name) for name in people]
-        painter = Painter(fitted.path.read_bytes(), config.method)
+        painter = FaceDecoderSet(fitted.path.read_bytes(), config.method)
         points = painter.decoder.identity(np.eye(len(ids), 128, dtype=np.float32))
         drawn = identities(mechanism_of(config.method), points, ids, keyring)
         looks = {appearance((gender, f"age-{band}")) for gender in ("female", "male") for band in range(3)}
-        names = {painter.digest(Draw(z, *look), keyring) for z in drawn for look in looks}
+        names = {painter.digest(IdentityDraw(z, *look), keyring) for z in drawn for look in looks}
         faces = {released_digest(keyring, name) for name in names}
         return {
             "input": sum(row["input_hmac"] in digests for row in release),
@@ -100,10 +100,10 @@ def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_a
         }
 
     everything = {"input": len(release), "key": len(release), "face": len(worn)}
-    assert recomputed(open_keyring(config, open_places(config))) == everything
+    assert recomputed(open_keyring(config, open_stores(config))) == everything
     purge(config)
     with pytest.raises(WorkspacePurged, match="was purged"):
-        open_keyring(config, open_places(config))
+        open_keyring(config, open_stores(config))
     for guess in ("", "tests", str(config.output.uri)):
         assert recomputed(Keyring((tmp_path / "secret").read_bytes(), guess)) == dict.fromkeys(everything, 0)
     kept = b"".join(path.read_bytes() for path in (tmp_path / "workspace").rglob("*") if path.is_file())

@@ -20,24 +20,24 @@ from numpy.typing import NDArray
 
 from anonlib.audit.evidence.evidence import CLEAR, RELEASED, Evidence, Look
 from anonlib.audit.evidence.observe import RECOGNIZERS, Observer, Pixels, Row, Vectors, joined, taken
-from anonlib.audit.evidence.originals import KINDS, Originals, Seen
-from anonlib.audit.evidence.plan import Planned, planned_faces
+from anonlib.audit.evidence.originals import KINDS, ObservedOriginal, Originals
+from anonlib.audit.evidence.plan import PlanRecord, planned_faces
 from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.config import JobConfig, RayConfig
 from anonlib.datasets import Shard
-from anonlib.execution.base import Outcome, in_chunks
+from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.mesh import five_points
 from anonlib.job import Job, JobError
 from anonlib.media.codec import ImageProblem, decode
 from anonlib.workspace import tables
-from anonlib.workspace.layout import INVENTORY, RUN_NOTE, Room, open_places, plan_room, release_room, scan_room
+from anonlib.workspace.layout import INVENTORY, RUN_NOTE, StageStore, open_stores, plan_store, release_store, scan_store
 from anonlib.workspace.purgeable import PURGED
 from anonlib.workspace.schemas import QUARANTINED, SOLID
 from anonlib.workspace.status import require_plan
 
 _COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "mesh")
 
-Report = Callable[[str, Outcome, int], None]
+Report = Callable[[str, UnitResult, int], None]
 
 
 def gather(config: JobConfig, *, report: Report = lambda stage, outcome, units: None) -> Evidence:
@@ -45,16 +45,16 @@ def gather(config: JobConfig, *, report: Report = lambda stage, outcome, units: 
 
     What depends on the originals alone is kept in the workspace, so that it is looked at once for all releases.
     """
-    places = open_places(config)
-    if places.workspace.exists(PURGED):
+    stores = open_stores(config)
+    if stores.workspace.exists(PURGED):
         raise JobError(f"the workspace {config.workspace.uri} was purged; without it nothing can be compared")
-    if not places.workspace.exists(INVENTORY) or not places.release.exists(RUN_NOTE):
+    if not stores.workspace.exists(INVENTORY) or not stores.release.exists(RUN_NOTE):
         raise JobError("there is no release of this job to evaluate yet; run it first (`anonlib run`)")
     # An audit is one process; no cluster is started for it.
     job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
-    require_plan(job.places, job.plan_key)
-    names = json.loads(job.places.release.read(RUN_NOTE))["shards"]
-    done = release_room(job.places).markers(names)
+    require_plan(job.stores, job.plan_key)
+    names = json.loads(job.stores.release.read(RUN_NOTE))["shards"]
+    done = release_store(job.stores).markers(names)
     if len(done) < len(job.shards):
         raise JobError(f"{len(done)} of {len(job.shards)} shards are rendered; finish the job first (`anonlib run`)")
     gathering = _Gathering(job)
@@ -62,12 +62,12 @@ def gather(config: JobConfig, *, report: Report = lambda stage, outcome, units: 
         began = time.monotonic()
         images, faces = gathering.add(shard)
         seconds = time.monotonic() - began
-        report("evaluate", Outcome(shard.shard_id, images=images, faces=faces, seconds=seconds), len(job.shards))
+        report("evaluate", UnitResult(shard.shard_id, images=images, faces=faces, seconds=seconds), len(job.shards))
     return gathering.evidence()
 
 
 @dataclass(frozen=True)
-class _Photo:
+class _EvidencePhoto:
     """A released photo, with the FACES row and the MANIFEST_FACE of the face it is of, and that one's number."""
 
     rgb: Pixels
@@ -94,8 +94,8 @@ class _Gathering:
 
     def __init__(self, job: Job) -> None:
         self.job, self.config = job, job.config
-        self.scan: Room = scan_room(job.places, job.scan_key)
-        self.plan: Planned = planned_faces(plan_room(job.places, job.plan_key), job.keyring)
+        self.scan: StageStore = scan_store(job.stores, job.scan_key)
+        self.plan: PlanRecord = planned_faces(plan_store(job.stores, job.plan_key), job.keyring)
         self.observer = Observer(job.config)
         self.originals = Originals(job, self.observer)
         self.released = ReleasedImages(job.config, job.dataset.format)
@@ -131,8 +131,8 @@ class _Gathering:
 
     def _manifest(self, shard: Shard, faces: Mapping[str, Sequence[Row]]) -> list[tuple[str, dict[str, Any]]]:
         """The manifest's rows by the keys of their originals, in the input's order; images and faces are counted."""
-        room, naming = Room(self.job.places.release, ""), self.job.naming
-        data = room.storage.read(room.path("manifest", f"{naming.shard(shard.shard_id)}.parquet"))
+        store, naming = StageStore(self.job.stores.release, ""), self.job.naming
+        data = store.storage.read(store.path("manifest", f"{naming.shard(shard.shard_id)}.parquet"))
         rows = tables.from_bytes(data).to_pylist()
         images = sorted(self._table("images", shard, ("key", "position")), key=lambda row: int(row["position"]))
         try:
@@ -149,8 +149,12 @@ class _Gathering:
         return [(row["key"], found[row["key"]]) for row in images]
 
     def _photos(
-        self, shard: Shard, manifest: Sequence[tuple[str, dict[str, Any]]], rows: Mapping[str, Row], seen: Seen
-    ) -> Iterator[_Photo]:
+        self,
+        shard: Shard,
+        manifest: Sequence[tuple[str, dict[str, Any]]],
+        rows: Mapping[str, Row],
+        seen: ObservedOriginal,
+    ) -> Iterator[_EvidencePhoto]:
         """The released photos of the faces that were seen, decoded."""
         main = {rows[face]["key"]: number for number, face in enumerate(seen.faces)}
         for key, row in manifest:
@@ -160,7 +164,7 @@ class _Gathering:
             rgb = self._decoded(self.released.image(row["path"], row["output_sha256"]), row["path"])
             if rgb.shape[:2] != (face["height"], face["width"]):
                 raise JobError(f"an image in {row['path']} of the release has another size than its original")
-            yield _Photo(rgb, face, row["faces"][face["index"]], main[key])
+            yield _EvidencePhoto(rgb, face, row["faces"][face["index"]], main[key])
 
     def _decoded(self, data: bytes, path: str) -> Pixels:
         try:

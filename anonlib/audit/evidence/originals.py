@@ -33,7 +33,7 @@ from anonlib.stages.render_state import METHOD_VERSION
 from anonlib.stages.scan import labelled_face, read_image
 from anonlib.storage import NotFound
 from anonlib.synthesis.redact import redact
-from anonlib.workspace.layout import Room, scan_room
+from anonlib.workspace.layout import StageStore, scan_store
 
 KINDS = (CLEAR, *BASELINES)
 MOST = 8000
@@ -42,7 +42,7 @@ by lot, with all of their photos."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedOriginal:
     """Of one shard: the ids of the faces that its photos are of, their looks by KINDS, and portraits by face id."""
 
     faces: list[str]
@@ -51,7 +51,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class _Photo:
+class _OriginalPhoto:
     """A photo, its FACES rows, the one it is of if that must be looked at, and those that are portraits to be read."""
 
     rgb: Pixels
@@ -65,17 +65,17 @@ class Originals:
 
     def __init__(self, job: Job, observer: Observer) -> None:
         self.job, self.observer = job, observer
-        self.room = looks_room(job)
+        self.store = looks_room(job)
         self.share = share_of(job)
 
-    def see(self, shard: Shard, faces: Mapping[str, Sequence[Row]], donors: Collection[str]) -> Seen:
+    def see(self, shard: Shard, faces: Mapping[str, Sequence[Row]], donors: Collection[str]) -> ObservedOriginal:
         """The main faces of a shard whose FACES rows by key are `faces`, and its faces that are `donors`."""
         labelled = self.job.config.input.subject_field is not None
         found = {key: main_of(rows, labelled) for key, rows in faces.items()}
         mains = {key: row for key, row in found.items() if row is not None and drawn(row, self.share)}
-        path = self.room.path(f"{shard.shard_id}.npz")
+        path = self.store.path(f"{shard.shard_id}.npz")
         try:
-            known, looks = from_bytes(self.room.storage.read(path), KINDS)
+            known, looks = from_bytes(self.store.storage.read(path), KINDS)
         except NotFound:
             known, looks = [], {}
         ids = {row["face_id"] for row in mains.values()}
@@ -94,24 +94,24 @@ class Originals:
                     parts[kind].append(look)
         if not looks:
             known, looks = seen, {kind: joined(some) for kind, some in parts.items()}
-            self.room.storage.publish(path, to_bytes(known, looks))
+            self.store.storage.publish(path, to_bytes(known, looks))
         for number, face in enumerate(known):
             if face in donors:
                 portraits[face] = {name: looks[CLEAR].vectors[name][[number]] for name in RECOGNIZERS}
-        return Seen(known, looks, portraits)
+        return ObservedOriginal(known, looks, portraits)
 
     def _photos(
         self, shard: Shard, faces: Mapping[str, Sequence[Row]], mains: Mapping[str, Row], donors: Collection[str]
-    ) -> Iterator[_Photo]:
+    ) -> Iterator[_OriginalPhoto]:
         if not mains and not any(row["face_id"] in donors for rows in faces.values() for row in rows):
             return
         for sample in self.job.dataset.read(shard):
             rows, main = faces.get(sample.key, ()), mains.get(sample.key)
             portraits = [row for row in rows if row["face_id"] in donors]
             if main is not None or portraits:
-                yield _Photo(read_image(sample, self.job.config).rgb, rows, main, portraits)
+                yield _OriginalPhoto(read_image(sample, self.job.config).rgb, rows, main, portraits)
 
-    def _looks(self, photos: Sequence[_Photo], mains: Sequence[Row]) -> Iterator[tuple[str, Look]]:
+    def _looks(self, photos: Sequence[_OriginalPhoto], mains: Sequence[Row]) -> Iterator[tuple[str, Look]]:
         """Each kind of look at a chunk, one after another: only one redaction of it is held at a time."""
         images = [photo.rgb for photo in photos]
         clear = self.observer.original(images, mains)
@@ -123,7 +123,7 @@ class Originals:
             else:
                 yield how, self.observer.changed(redacted, mains, clear.mesh)
 
-    def _add_portraits(self, photos: Sequence[_Photo], portraits: dict[str, Vectors]) -> None:
+    def _add_portraits(self, photos: Sequence[_OriginalPhoto], portraits: dict[str, Vectors]) -> None:
         shown = [(photo.rgb, row) for photo in photos for row in photo.portraits]
         if not shown:
             return
@@ -133,18 +133,18 @@ class Originals:
             portraits[row["face_id"]] = {name: array[[number]] for name, array in vectors.items()}
 
 
-def looks_room(job: Job) -> Room:
+def looks_room(job: Job) -> StageStore:
     """Where in the workspace lies what depends on scan, redactions and judges, and on no release."""
     parts = [job.scan_key, METHOD_VERSION, *(MODELS[name].sha256 for name in LOOKED_WITH)]
     if (share := share_of(job)) < 1:
         parts.append(f"{share:.9f}")
     key = hashlib.sha256("\n".join(["looks", *parts]).encode()).hexdigest()
-    return Room(job.places.workspace, f"audit/{key[:16]}")
+    return StageStore(job.stores.workspace, f"audit/{key[:16]}")
 
 
 def share_of(job: Job) -> float:
     """The share of the people who are looked at closely, 0 to 1."""
-    markers = scan_room(job.places, job.scan_key).markers(shard.shard_id for shard in job.shards)
+    markers = scan_store(job.stores, job.scan_key).markers(shard.shard_id for shard in job.shards)
     return min(1.0, MOST / max(1, sum(int(marker["images"]) for marker in markers)))
 
 
@@ -162,7 +162,7 @@ def main_of(rows: Sequence[Row], labelled: bool) -> Row | None:
     return rows[chosen] if chosen >= 0 else None
 
 
-def _redacted(photo: _Photo, how: str) -> Pixels:
+def _redacted(photo: _OriginalPhoto, how: str) -> Pixels:
     """A copy with every face that the scan found redacted, as a release by that method has it."""
     image = photo.rgb.copy()
     for row in photo.faces:

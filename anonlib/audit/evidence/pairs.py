@@ -13,19 +13,19 @@ from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.job import JobError
 from anonlib.storage import NotFound, join_uri
 from anonlib.workspace import tables
-from anonlib.workspace.layout import INVENTORY, Places, sha256, storage_options
+from anonlib.workspace.layout import INVENTORY, JobStores, sha256, storage_options
 
 
-def inventory(places: Places) -> list[Shard]:
+def inventory(stores: JobStores) -> list[Shard]:
     """The job's shards in order; raises JobError where the workspace has no list of them."""
     try:
-        rows = tables.from_bytes(places.workspace.read(INVENTORY)).to_pylist()
+        rows = tables.from_bytes(stores.workspace.read(INVENTORY)).to_pylist()
     except NotFound:
-        raise JobError(f"the workspace {places.workspace.uri} has no inventory; is this the job's own?") from None
+        raise JobError(f"the workspace {stores.workspace.uri} has no inventory; is this the job's own?") from None
     return [Shard(**(row | {"files": tuple(row["files"] or ())})) for row in rows]
 
 
-class Both:
+class PairedImages:
     """The input and the release of a job, whose shards have this format."""
 
     def __init__(self, job: JobConfig, format: str) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.evidence.evidence import Evidence
 from anonlib.audit.evidence.originals import main_of
-from anonlib.audit.evidence.plan import Planned, planned_faces
+from anonlib.audit.evidence.plan import PlanRecord, planned_faces
 from anonlib.datasets import Shard, label
 from anonlib.job import Job, JobError
 from anonlib.privacy.claims import Claim
@@ -27,7 +27,7 @@ from anonlib.stages.certify import CERTIFICATE
 from anonlib.storage import Storage
 from anonlib.verification.certificate import Certificate
 from anonlib.workspace import tables
-from anonlib.workspace.layout import AUDIT_FILES, STATEMENT, Room, plan_room, scan_room
+from anonlib.workspace.layout import AUDIT_FILES, STATEMENT, StageStore, plan_store, scan_store
 from anonlib.workspace.schemas import QUARANTINED
 
 DIGEST = "surrogate_digest"
@@ -53,7 +53,7 @@ class Published:
     names: Sequence[str | None]
     evaluated: bool
     clustered: bool
-    plan: Planned
+    plan: PlanRecord
     tables: Mapping[str, Rows]
     claim: Claim
 
@@ -98,14 +98,14 @@ def read_published(job: Job, *, truth_field: str | None = None) -> Published:
         manifests.append(manifest)
     if truth_field and not any(names):
         raise JobError(f"no photo of the input has a field {truth_field!r} that names a person (--truth-field)")
-    release = job.places.release
+    release = job.stores.release
     return Published(
         faces=faces,
         manifest=pa.concat_tables(manifests),
         names=names,
         evaluated=truth_field is not None,
         clustered=job.config.input.subject_field is None,
-        plan=planned_faces(plan_room(job.places, job.plan_key), job.keyring),
+        plan=planned_faces(plan_store(job.stores, job.plan_key), job.keyring),
         tables=dict(_tables(release)),
         claim=Certificate.from_bytes(release.read(CERTIFICATE)).claim,
     )
@@ -123,7 +123,7 @@ def by_truth(evidence: Evidence, published: Published) -> Evidence:
 def _shard(job: Job, shard: Shard, truth_field: str | None) -> tuple[pa.Table, list[str], list[str | None]]:
     """The manifest's faces of one shard, their ids, and their people's names."""
     name = f"{shard.shard_id}.parquet"
-    scan, release = scan_room(job.places, job.scan_key), Room(job.places.release, "")
+    scan, release = scan_store(job.stores, job.scan_key), StageStore(job.stores.release, "")
     positions = tables.from_bytes(scan.storage.read(scan.path("images", name)), ("key", "position")).to_pylist()
     by_key: dict[str, Rows] = defaultdict(list)
     columns = (*_SCANNED, *(_PLACED if truth_field else ()))

@@ -10,7 +10,7 @@ from anonlib.audit.findings import LeakCheck
 MOST_PLACES = 5
 
 
-class Tally:
+class LeakCounts:
     """Counts by check; `names` are all checks, so that one that never had anything to look at is there too."""
 
     def __init__(self, names: Sequence[str]) -> None:

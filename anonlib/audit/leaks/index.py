@@ -24,7 +24,7 @@ _DIGEST_BYTES = (16, 20, 32)
 _ALGORITHMS = ("md5", "sha1", "sha256")
 
 
-class Haystack:
+class RestrictedIndex:
     """Texts by where they stand; `add` them, then ask for phrases and digests."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ def tells(phrase: str) -> bool:
 
 def contains(text: str, phrase: str) -> bool:
     """Whether the words of a phrase stand in a text one after another, as in Haystack.find."""
-    haystack = Haystack()
+    haystack = RestrictedIndex()
     haystack.add("", text)
     return haystack.find(phrase) is not None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from anonlib.audit.findings import Claim, Figure
+from anonlib.audit.findings import ClaimSection, Figure
 
 NBSP = "\u00a0"
 DASH = "\u2013"
@@ -97,7 +97,7 @@ def of(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,} ({share(part / whole)})" if whole else f"{part:,} of {whole:,}"
 
 
-def epsilon(claim: Claim) -> str:
+def epsilon(claim: ClaimSection) -> str:
     """`20 a unit of Euclidean distance between two people`; the units are those of privacy.dp.Cost."""
     if claim.epsilon is None:
         return NOT_MEASURED

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from anonlib.audit.findings import Report
+from anonlib.audit.findings import AuditReport
 from anonlib.audit.report import charts, palette, summary, tables
 from anonlib.audit.report.extra import need
 from anonlib.audit.report.risks import risks
@@ -16,7 +16,7 @@ _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleImage:
     """A piece of a released photo, PNG or JPEG, and what it is called. Never an original."""
 
     image: bytes
@@ -31,7 +31,7 @@ class Example:
         return f"data:{kind};base64,{base64.b64encode(self.image).decode()}"
 
 
-def write_html(report: Report, examples: Sequence[Example] = ()) -> str:
+def write_html(report: AuditReport, examples: Sequence[ExampleImage] = ()) -> str:
     """The page; the same text for the same report and examples. Raises JobError where an extra is missing."""
     for name in ("altair", "vl_convert"):
         need(name)

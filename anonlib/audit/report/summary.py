@@ -7,11 +7,11 @@ de-identification governance.
 
 from __future__ import annotations
 
-from anonlib.audit.findings import GateLine, Report
+from anonlib.audit.findings import AuditReport, GateLine
 from anonlib.audit.report.formatting import NBSP, counted, epsilon, listed, number, of, share, span
 
 
-def verdict(report: Report) -> str:
+def verdict(report: AuditReport) -> str:
     """The gate in a sentence."""
     lines, failed = report.gate.lines, failed_lines(report)
     if not lines:
@@ -22,11 +22,11 @@ def verdict(report: Report) -> str:
     return f"all {len(lines)} lines of the policy hold" if len(lines) > 1 else "the one line of the policy holds"
 
 
-def failed_lines(report: Report) -> list[GateLine]:
+def failed_lines(report: AuditReport) -> list[GateLine]:
     return [line for line in report.gate.lines if not line.passed]
 
 
-def was_done(report: Report) -> list[str]:
+def was_done(report: AuditReport) -> list[str]:
     """What the job did with images and faces."""
     counts = report.counts
     methods = listed(f"{name} {faces:,}{_part(faces, counts.faces)}" for name, faces in by_size(counts.methods))
@@ -46,12 +46,12 @@ def was_done(report: Report) -> list[str]:
     return sentences
 
 
-def looked_at(report: Report) -> str:
+def looked_at(report: AuditReport) -> str:
     """What the audit could attack."""
     return f"The attacks were run on {counted(report.photos, 'photo')} of {_people(report)}."
 
 
-def _people(report: Report) -> str:
+def _people(report: AuditReport) -> str:
     people = counted(report.people, "person", "people")
     return f"{people} that the dataset tells apart" if report.labelled else f"{people} as a clustering tells them apart"
 
@@ -60,7 +60,7 @@ def _part(some: int, whole: int) -> str:
     return f" ({share(some / whole)})" if whole else ""
 
 
-def _withheld(report: Report) -> str:
+def _withheld(report: AuditReport) -> str:
     reasons = by_size(report.counts.quarantine_reasons)
     return f" ({listed(f'{reason}: {images:,}' for reason, images in reasons)})" if reasons else ""
 
@@ -70,7 +70,7 @@ def by_size(counts: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def claimed(report: Report) -> list[str]:
+def claimed(report: AuditReport) -> list[str]:
     """The certificate's claim, and the sizes behind it."""
     claim = report.claim
     if claim.kind == "none":
@@ -99,7 +99,7 @@ def _ended(text: str) -> str:
 # ---- ISO/IEC 27559 --------------------------------------------------------------------------------------------
 
 
-def framework(report: Report) -> list[tuple[str, list[str]]]:
+def framework(report: AuditReport) -> list[tuple[str, list[str]]]:
     """The four parts of ISO/IEC 27559: what this report holds of each, and what it leaves to the officer."""
     attacks = list(dict.fromkeys(one.name for one in report.attacks))
     recognizers = list(dict.fromkeys(one.recognizer for one in report.attacks))
@@ -144,7 +144,7 @@ def framework(report: Report) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _commercial(report: Report) -> str:
+def _commercial(report: AuditReport) -> str:
     refused = listed(one.name for one in report.models if one.commercial is False)
     unknown = listed(one.name for one in report.models if one.commercial is None)
     said_of = [
@@ -154,7 +154,7 @@ def _commercial(report: Report) -> str:
     return f"of which {' and '.join(said_of)}." if said_of else "all of which may be used commercially."
 
 
-def settings(report: Report) -> str:
+def settings(report: AuditReport) -> str:
     """What the method was told, without what it was not."""
     said_of = (
         f"{name} {_setting(value)}" for name, value in report.settings.items() if name != "name" and value is not None
@@ -168,6 +168,6 @@ def _setting(value: str | int | float | bool | None) -> str:
     return number(value) if isinstance(value, int | float) else str(value)
 
 
-def _far(report: Report) -> str:
+def _far(report: AuditReport) -> str:
     rates = sorted({one.far for one in report.thresholds})
     return f"a false accept rate of {listed(share(one) for one in rates)}" if rates else "no measured false accept rate"

@@ -34,7 +34,7 @@ _SHIFT, _TURN, _SCALE = 0.02, 0.05, 0.05
 
 
 @dataclass(frozen=True)
-class Held:
+class AttackerData:
     """n faces: `clear`, `released` (n, SIDE, SIDE, 3); `boxes` (n, 4) and five `points` (n, 5, 2) of the clear face in
     px of the frame; `people` (n,) numbers; `vectors`: recognizer -> unit rows (n, d) of the clear photos.
 
@@ -57,7 +57,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Parts:
+class DataSplit:
     """Rows of a Held: what is learnt from, what is chosen by, and what is attacked."""
 
     learn: Rows
@@ -76,7 +76,7 @@ def framed(image: Pixels, box: NDArray[np.float32]) -> Pixels:
     return align.crop(image, frame(box), SIDE)
 
 
-def split(people: Rows, seed: int) -> Parts:
+def split(people: Rows, seed: int) -> DataSplit:
     """Who is learnt from, chosen by and attacked; raises ValueError if there are too few people to learn anything."""
     names = np.random.default_rng(seed).permutation(np.unique(people))
     attacked = round(ATTACKED * len(names))
@@ -84,11 +84,11 @@ def split(people: Rows, seed: int) -> Parts:
     if len(names) < aside + 2 or attacked < 2:
         raise ValueError(f"an attacker cannot learn from {len(names)} people; he needs eight or more")
     parts = [np.flatnonzero(np.isin(people, some)) for some in np.split(names, [attacked, aside])]
-    return Parts(learn=parts[2], choose=parts[1], attack=parts[0])
+    return DataSplit(learn=parts[2], choose=parts[1], attack=parts[0])
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BatchDraw:
     """m pairs: frames (m, SIDE, SIDE, 3), boxes (m, 4) and points (m, 5, 2) of the clear ones, and the rows drawn."""
 
     released: Pixels
@@ -98,20 +98,20 @@ class Drawn:
     rows: Rows
 
 
-_COLUMNS = tuple(one.name for one in fields(Drawn))
+_COLUMNS = tuple(one.name for one in fields(BatchDraw))
 
 
-class Pairs:
+class TrainingPairs:
     """Clear and released frames of an attacker's own people, moved and mirrored so that a few become many.
 
     With `again` he anonymizes the moved clear frame himself, so that box and face lie otherwise to each other, as they
     do from photo to photo; without, both are moved alike.
     """
 
-    def __init__(self, held: Held, again: Again | None) -> None:
+    def __init__(self, held: AttackerData, again: Again | None) -> None:
         self.held, self.again = held, again
 
-    def draw(self, rows: Rows, random: np.random.Generator) -> Drawn:
+    def draw(self, rows: Rows, random: np.random.Generator) -> BatchDraw:
         """Each of `rows`, moved."""
         held = self.held
         released, clear = held.released[rows].copy(), held.clear[rows].copy()
@@ -128,14 +128,14 @@ class Pairs:
             else:
                 released[place] = clear[place]
                 self.again(released[place], boxes[place])
-        return Drawn(released, clear, boxes, points, rows)
+        return BatchDraw(released, clear, boxes, points, rows)
 
-    def many(self, rows: Rows, times: int, random: np.random.Generator) -> Drawn:
+    def many(self, rows: Rows, times: int, random: np.random.Generator) -> BatchDraw:
         """Every one of `rows` as it is, and `times` moved."""
         held = self.held
-        plain = Drawn(held.released[rows], held.clear[rows], held.boxes[rows], held.points[rows], rows)
+        plain = BatchDraw(held.released[rows], held.clear[rows], held.boxes[rows], held.points[rows], rows)
         drawn = [plain, *(self.draw(rows, random) for _ in range(times))]
-        return Drawn(*(np.concatenate([getattr(one, name) for one in drawn]) for name in _COLUMNS))
+        return BatchDraw(*(np.concatenate([getattr(one, name) for one in drawn]) for name in _COLUMNS))
 
 
 def _motion(random: np.random.Generator) -> tuple[align.Affine, bool]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.trained.data import Again, Held, Pairs, Pixels, Points, split
+from anonlib.audit.trained.data import Again, AttackerData, Pixels, Points, TrainingPairs, split
 from anonlib.audit.trained.linear import fit_restorer
 from anonlib.audit.trained.ranks import Recovered, recover
 from anonlib.audit.trained.recognition import MOVED
@@ -34,7 +34,7 @@ class Inversion:
 
 
 def invert(
-    held: Held,
+    held: AttackerData,
     network: bytes,
     recognizers: Mapping[str, Embed],
     *,
@@ -60,7 +60,7 @@ def invert(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    parts, pairs = split(held.people, seed), Pairs(held, again)
+    parts, pairs = split(held.people, seed), TrainingPairs(held, again)
     restorer = fit_restorer(pairs, parts, MOVED, random)
     learn = pairs.many(parts.learn, MOVED, random)
     painter = trained_painter(network, learn, restorer, random, steps, device)

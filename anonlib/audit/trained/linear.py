@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.trained.data import SIDE, Drawn, Pairs, Parts, Pixels, Points
+from anonlib.audit.trained.data import SIDE, BatchDraw, DataSplit, Pixels, Points, TrainingPairs
 from anonlib.faces import align
 
 COARSE, FINE = 24, 48
@@ -112,15 +112,15 @@ class Restorer:
         return np.array([align.apply(align.inverse(m), one) for m, one in zip(stretch(boxes), found, strict=True)])
 
 
-def fit_restorer(pairs: Pairs, parts: Parts, times: int, random: np.random.Generator) -> Restorer:
+def fit_restorer(pairs: TrainingPairs, parts: DataSplit, times: int, random: np.random.Generator) -> Restorer:
     """From the attacker's own people, each photo as it is and moved `times`; penalties by those kept aside."""
     learn, choose = pairs.many(parts.learn, times, random), pairs.many(parts.choose, 0, random)
     coarse, own = small(learn.released, learn.boxes, COARSE), small(choose.released, choose.boxes, COARSE)
 
-    def lost(drawn: Drawn) -> Floats:
+    def lost(drawn: BatchDraw) -> Floats:
         return planes(small(drawn.clear, drawn.boxes, FINE) - small(drawn.released, drawn.boxes, FINE))
 
-    def places(drawn: Drawn) -> Floats:
+    def places(drawn: BatchDraw) -> Floats:
         moved = [align.apply(m, one) for m, one in zip(stretch(drawn.boxes), drawn.points, strict=True)]
         return np.array(moved, np.float32).reshape(len(moved), -1)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks import first_of_each
 from anonlib.audit.attacks.verify import FAR, accepted_at, genuine_similarities, threshold_at_far
-from anonlib.audit.trained.data import Parts, Rows
+from anonlib.audit.trained.data import DataSplit, Rows
 from anonlib.privacy.clustering import normalized
 
 Vectors = NDArray[np.float32]
@@ -40,7 +40,7 @@ class Recovered:
         return np.where(np.isnan(self.ranks), np.nan, self.ranks <= within)
 
 
-def recover(probes: Vectors, gallery: Vectors, people: Rows, parts: Parts) -> Recovered:
+def recover(probes: Vectors, gallery: Vectors, people: Rows, parts: DataSplit) -> Recovered:
     """Each attacked person's first row of `gallery` (n, d) is enrolled, and the other rows of `probes` (n, d) asked."""
     impostors = _compared(probes, gallery, people, parts.choose)[2]
     threshold = threshold_at_far(impostors, FAR) if len(impostors) else 1.0

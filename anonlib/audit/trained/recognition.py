@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.trained.data import Again, Held, Pairs, Parts, split
+from anonlib.audit.trained.data import Again, AttackerData, DataSplit, TrainingPairs, split
 from anonlib.audit.trained.linear import COARSE, Ridge, fit_restorer, flat, ridge, small
 from anonlib.audit.trained.ranks import Recovered, placed, recover
 from anonlib.privacy.clustering import normalized
@@ -27,7 +27,7 @@ MOVED = 2
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainedAttack:
     """What `member` recovers: `trained` against the clear gallery, `parrot` against a gallery of released photos.
 
     `chosen_by`: member -> mean of one over the right person's place, among the people kept aside. `steps` of the
@@ -43,7 +43,7 @@ class Training:
 
 
 def train(
-    held: Held,
+    held: AttackerData,
     network: bytes,
     *,
     again: Again | None = None,
@@ -51,7 +51,7 @@ def train(
     threads: int = 2,
     device: str = "cpu",
     seed: int = 0,
-) -> Training:
+) -> TrainedAttack:
     """Train on some of the people of `held`, attack the others; `network` are the bytes of student.NETWORK.
 
     With 0 `steps` the network keeps its weights and only its head is learnt. Raises ValueError if there are fewer than
@@ -59,15 +59,15 @@ def train(
     """
     import torch
 
-    from anonlib.audit.trained.recognizer import Schooling, answers, restored_crops, school
+    from anonlib.audit.trained.recognizer import RecognizerTraining, answers, restored_crops, school
 
     began, before = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(threads)
-    parts, pairs = split(held.people, seed), Pairs(held, again)
+    parts, pairs = split(held.people, seed), TrainingPairs(held, again)
     random = np.random.default_rng(seed)
     clear = teachers(held, parts)
     restorer = fit_restorer(pairs, parts, MOVED, random)
-    schooling = Schooling(steps=steps, device=device, seed=seed)
+    schooling = RecognizerTraining(steps=steps, device=device, seed=seed)
     student = school(network, held, pairs, parts, restorer, clear, schooling)
     pixels = normalized(_pixel_ridge(pairs, parts, clear, random)(flat(small(held.released, held.boxes, COARSE))))
     views = restored_crops(restorer, held.released, held.boxes)
@@ -76,7 +76,7 @@ def train(
     members = {"pixels": pixels, "network": taught, "both": pixels + taught}
     chosen_by = {name: _score(one, clear, held, parts) for name, one in members.items()}
     best = max(chosen_by, key=lambda name: chosen_by[name])
-    return Training(
+    return TrainedAttack(
         recover(members[best], clear, held.people, parts),
         recover(members[best], members[best], held.people, parts),
         best,
@@ -86,13 +86,13 @@ def train(
     )
 
 
-def teachers(held: Held, parts: Parts) -> Floats:
+def teachers(held: AttackerData, parts: DataSplit) -> Floats:
     """The recognizers' vectors of the clear photos side by side (n, d), of unit length, each about its known mean."""
     centred = [normalized(one - one[parts.learn].mean(axis=0)) for one in held.vectors.values()]
     return normalized(np.concatenate(centred, axis=1))
 
 
-def _pixel_ridge(pairs: Pairs, parts: Parts, clear: Floats, random: np.random.Generator) -> Ridge:
+def _pixel_ridge(pairs: TrainingPairs, parts: DataSplit, clear: Floats, random: np.random.Generator) -> Ridge:
     held, learn = pairs.held, pairs.many(parts.learn, MOVED, random)
     own = flat(small(held.released[parts.choose], held.boxes[parts.choose], COARSE))
 
@@ -104,5 +104,5 @@ def _pixel_ridge(pairs: Pairs, parts: Parts, clear: Floats, random: np.random.Ge
     return ridge(flat(small(learn.released, learn.boxes, COARSE)), clear[learn.rows], own, score)
 
 
-def _score(probes: Floats, clear: Floats, held: Held, parts: Parts) -> float:
+def _score(probes: Floats, clear: Floats, held: AttackerData, parts: DataSplit) -> float:
     return float((1 / placed(probes, clear, held.people, parts.choose)).mean())

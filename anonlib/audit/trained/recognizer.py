@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from anonlib.audit.trained.data import Held, Pairs, Parts, Pixels, Points, Rows
+from anonlib.audit.trained.data import AttackerData, DataSplit, Pixels, Points, Rows, TrainingPairs
 from anonlib.audit.trained.linear import Restorer, ridge
 from anonlib.audit.trained.ranks import placed
 from anonlib.faces import align
@@ -36,7 +36,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Schooling:
+class RecognizerTraining:
     """`moved`: copies of each photo; `steps` of 32 faces; `rate` of learning at its highest."""
 
     moved: int = 3
@@ -47,7 +47,7 @@ class Schooling:
     seed: int = 0
 
 
-class Student(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+class StudentRecognizer(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
     """NETWORK's input (n, 3, 112, 112) -> vectors (n, d), not of unit length."""
 
     def __init__(self, network: bytes, outputs: int) -> None:
@@ -81,7 +81,7 @@ def restored_crops(restorer: Restorer, released: Pixels, boxes: Points) -> Pixel
     return crops(restorer(released, boxes), restorer.find(released, boxes))
 
 
-def answers(student: Student, views: Pixels, device: str) -> Floats:
+def answers(student: StudentRecognizer, views: Pixels, device: str) -> Floats:
     """Vectors (n, d) of crops (n, 112, 112, 3)."""
     with torch.inference_mode():
         parts = [student(_input(views[i : i + 64], device)).cpu().numpy() for i in range(0, len(views), 64)]
@@ -89,12 +89,18 @@ def answers(student: Student, views: Pixels, device: str) -> Floats:
 
 
 def school(
-    network: bytes, held: Held, pairs: Pairs, parts: Parts, restorer: Restorer, clear: Floats, schooling: Schooling
-) -> Student:
+    network: bytes,
+    held: AttackerData,
+    pairs: TrainingPairs,
+    parts: DataSplit,
+    restorer: Restorer,
+    clear: Floats,
+    schooling: RecognizerTraining,
+) -> StudentRecognizer:
     """A student taught on `parts.learn` to answer `clear` (n, d), stopped where `parts.choose` are best recognized."""
     device, random = schooling.device, np.random.default_rng(schooling.seed)
     torch.manual_seed(schooling.seed)
-    student: Student = Student(network, clear.shape[1]).to(device)
+    student: StudentRecognizer = StudentRecognizer(network, clear.shape[1]).to(device)
     learn = pairs.many(parts.learn, schooling.moved, random)
     views = restored_crops(restorer, learn.released, learn.boxes)
     own = restored_crops(restorer, held.released[parts.choose], held.boxes[parts.choose])
@@ -129,7 +135,9 @@ def school(
     return student
 
 
-def _begin(student: Student, views: Pixels, clear: Floats, own: Pixels, own_clear: Floats, device: str) -> None:
+def _begin(
+    student: StudentRecognizer, views: Pixels, clear: Floats, own: Pixels, own_clear: Floats, device: str
+) -> None:
     """The head that ridge regression finds for the features as they are."""
 
     def read(some: Pixels) -> Floats:
@@ -143,14 +151,14 @@ def _begin(student: Student, views: Pixels, clear: Floats, own: Pixels, own_clea
         student.head.bias.copy_(torch.from_numpy(found.y_mean - found.x_mean @ found.weights))
 
 
-def _score(student: Student, own: Pixels, clear: Floats, people: Rows, rows: Rows, device: str) -> float:
+def _score(student: StudentRecognizer, own: Pixels, clear: Floats, people: Rows, rows: Rows, device: str) -> float:
     """How well the people kept aside are recognized: the mean of one over the place, which moves before rank-one."""
     probes = np.zeros_like(clear)
     probes[rows] = answers(student, own, device)
     return float((1 / placed(probes, clear, people, rows)).mean())
 
 
-def _copy(student: Student) -> dict[str, Tensor]:
+def _copy(student: StudentRecognizer) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in student.state_dict().items()}
 
 

@@ -23,12 +23,12 @@ from anonlib.audit.attacks.result import made
 from anonlib.audit.attacks.verify import FAR
 from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, Evidence
 from anonlib.audit.findings import Attack
-from anonlib.audit.trained.data import Again, Held, frame, split
+from anonlib.audit.trained.data import Again, AttackerData, frame, split
 from anonlib.audit.trained.inversion import invert
 from anonlib.audit.trained.ranks import Recovered, recover
 from anonlib.audit.trained.recognition import teachers, train
 from anonlib.audit.trained.recognizer import NETWORK
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
@@ -37,7 +37,7 @@ from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.storage import NotFound
 from anonlib.synthesis.redact import Redaction, redact
-from anonlib.workspace.layout import Room
+from anonlib.workspace.layout import StageStore
 
 TRAINED, BOTH_RELEASED, INVERSION = "trained", "trained, both released", "inversion"
 HERE = "an attacker trained here"
@@ -48,14 +48,14 @@ MOST = 6000
 
 _VERSION = "1"
 
-Report = Callable[[str, Outcome, int], None]
+Report = Callable[[str, UnitResult, int], None]
 Results = Mapping[str, Recovered]
 
 
 def learned(
     evidence: Evidence,
     method: str,
-    room: Room,
+    room: StageStore,
     *,
     used: Collection[str],
     device: str = "cpu",
@@ -80,7 +80,7 @@ def learned(
         again = _again(method if kind == RELEASED else kind)
         attack = partial(_attacked, held, again, device, seed)
         found[kind] = attack() if kind == RELEASED else _kept(room, held, kind, seed, attack)
-        report("train", Outcome(kind, faces=len(rows), seconds=time.monotonic() - began), len(kinds))
+        report("train", UnitResult(kind, faces=len(rows), seconds=time.monotonic() - began), len(kinds))
     held = held_of(evidence, CLEAR, rows)
     known = teachers(held, parts)
     clear = recover(known, known, held.people, parts)
@@ -98,7 +98,7 @@ def learned(
     return attacks
 
 
-def held_of(evidence: Evidence, kind: str, rows: NDArray[np.int64]) -> Held:
+def held_of(evidence: Evidence, kind: str, rows: NDArray[np.int64]) -> AttackerData:
     """What an attacker holds of the faces in `rows` (m,) as one kind of photo shows them."""
     boxes = evidence.boxes[rows]
     matrices = [frame(box) for box in boxes]
@@ -106,7 +106,7 @@ def held_of(evidence: Evidence, kind: str, rows: NDArray[np.int64]) -> Held:
     points = [
         align.apply(matrix, five_points(mesh)) for matrix, mesh in zip(matrices, evidence.clear.mesh[rows], strict=True)
     ]
-    return Held(
+    return AttackerData(
         clear=evidence.clear.frames[rows],
         released=evidence.looks[kind].frames[rows],
         boxes=np.array(corners, np.float32).reshape(-1, 4),
@@ -116,7 +116,7 @@ def held_of(evidence: Evidence, kind: str, rows: NDArray[np.int64]) -> Held:
     )
 
 
-def _attacked(held: Held, again: Again | None, device: str, seed: int) -> Results:
+def _attacked(held: AttackerData, again: Again | None, device: str, seed: int) -> Results:
     import torch
 
     network, threads = model_bytes(NETWORK), torch.get_num_threads()
@@ -145,7 +145,7 @@ def _by_lot(subjects: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.flatnonzero(np.isin(subjects, people[np.cumsum(photos) <= MOST]))
 
 
-def _kept(room: Room, held: Held, kind: str, seed: int, attack: Callable[[], Results]) -> Results:
+def _kept(room: StageStore, held: AttackerData, kind: str, seed: int, attack: Callable[[], Results]) -> Results:
     """What was found before of the same faces by the same attackers, or what is found now."""
     told = [_VERSION, kind, seed, STEPS, PAINTED, MODELS[NETWORK].sha256, sorted(held.vectors)]
     digest = hashlib.sha256(json.dumps(told).encode())

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anonlib.audit.trained.data import SIDE, Drawn, Pixels, Points, Rows
+from anonlib.audit.trained.data import SIDE, BatchDraw, Pixels, Points, Rows
 from anonlib.audit.trained.linear import Restorer
 from anonlib.audit.trained.recognizer import NETWORK
 from anonlib.faces import align
@@ -25,7 +25,7 @@ _FEATURE = 0.1
 """What a recognizer's disagreement of 1 costs, beside an L1 of 1 in pictures of 0-1."""
 
 
-class Painter(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+class FaceUNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
     """Released and linearly restored frames (n, 6, SIDE, SIDE) in 0-1 -> clear ones (n, 3, SIDE, SIDE)."""
 
     def __init__(self, width: int = 24) -> None:
@@ -52,11 +52,11 @@ class Painter(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
 
 
 def trained_painter(
-    network: bytes, learn: Drawn, restorer: Restorer, random: np.random.Generator, steps: int, device: str
-) -> Painter:
+    network: bytes, learn: BatchDraw, restorer: Restorer, random: np.random.Generator, steps: int, device: str
+) -> FaceUNet:
     """A painter after `steps` of 16 pairs of `learn`; `network` are the bytes of NETWORK."""
     judge = TorchGraph(network).eval().to(device)
-    painter: Painter = Painter().to(device)
+    painter: FaceUNet = FaceUNet().to(device)
     optimizer = torch.optim.AdamW(painter.parameters(), lr=_RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps + 1)
     restored = restorer(learn.released, learn.boxes)
@@ -77,7 +77,7 @@ def trained_painter(
     return painter
 
 
-def paint(painter: Painter, restorer: Restorer, released: Pixels, boxes: Points, device: str) -> Pixels:
+def paint(painter: FaceUNet, restorer: Restorer, released: Pixels, boxes: Points, device: str) -> Pixels:
     """Frames (n, SIDE, SIDE, 3) painted over released ones with boxes (n, 4)."""
     painted = np.empty_like(released)
     with torch.inference_mode():

@@ -36,7 +36,7 @@ from anonlib.media.sandbox.confinement import LAYERS, NEEDED, make_undumpable
 from anonlib.media.sandbox.worker import ANSWER, OUT_OF_MEMORY, READY, READY_WORD, REQUEST, shared_bytes
 
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.media.sandbox.worker import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.media.sandbox import worker; worker.main()"
 )
 _START_SECONDS = 120.0
 _MOST_JSON = 1 << 14

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from anonlib.models.catalog import Model
+from anonlib.models.catalog import ModelCard
 from anonlib.models.convert import rebuild, repair, tfjs
 
 
-def to_onnx(model: Model, members: Mapping[str, bytes]) -> bytes:
+def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
     """Archive members (path -> bytes) -> ONNX bytes, the same on every machine. Raises GraphError if it
     cannot."""
     first, *rest = (members[m.path] for m in model.source.members)

@@ -20,7 +20,7 @@ _AGE_REACH = 10.0
 
 
 @dataclass(frozen=True)
-class Bank:
+class FaceBank:
     """`vectors` (b, d) unit rows in the identity space, `codes` (b, c) in `space`; `female`, `age`, `happy` (b,)."""
 
     space: FaceSpace

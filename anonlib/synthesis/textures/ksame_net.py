@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.models.microbatch import once
+from anonlib.models.microbatch import locked_cached_property
 from anonlib.models.runtime import Engine, load_engine
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import About, DecoderError, PublicFaces
+from anonlib.synthesis.base import DecoderError, DecoderNotes, PublicFaces
 from anonlib.synthesis.canonical import SIZE
-from anonlib.synthesis.expression import dress
+from anonlib.synthesis.expression import apply_expression
 from anonlib.synthesis.network_file import NetworkFileError, metadata_of, read_network
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
@@ -55,7 +55,7 @@ class MoodTexture:
 
         The network's own teeth shine where the mouth is wide open, and its throats are pale.
         """
-        return dress(self.of((happy >= 0.5, min(MOUTHS, key=lambda one: abs(one - opening)))), 0.0, opening)
+        return apply_expression(self.of((happy >= 0.5, min(MOUTHS, key=lambda one: abs(one - opening)))), 0.0, opening)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class NetworkDecoder:
     `bank`: people who do not exist and may lend an identity.
     """
 
-    about: About
+    about: DecoderNotes
     centre: NDArray[np.float32]
     bank: BankVectors
     eyes: float
@@ -83,7 +83,7 @@ class NetworkDecoder:
     threads: int = 1
     device: str = "cpu"
 
-    @once
+    @locked_cached_property
     def engine(self) -> Engine:
         """The network, loaded where it is first used."""
         return load_engine(self.data, threads=self.threads, device=self.device)
@@ -134,7 +134,7 @@ class NetworkDecoder:
         return cls(file.about, centre, faces, float(eyes), file.digest, data, device=device)
 
 
-def metadata(about: About, centre: NDArray[np.float32], bank: PublicFaces, eyes: float) -> dict[str, str]:
+def metadata(about: DecoderNotes, centre: NDArray[np.float32], bank: PublicFaces, eyes: float) -> dict[str, str]:
     """What a network's file holds beside the network."""
     half = [getattr(bank, name).astype(np.float16) for name in _STORED[2:]]
     return metadata_of(VERSION, about, dict(zip(_STORED, (centre, np.array(eyes, np.float32), *half), strict=True)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anonlib.synthesis.feature_transfer import Embedding
+from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
 
 FAILURES = (
     "People recognize the face: it is the same person with altered features. The method claims nothing.",
@@ -16,7 +16,7 @@ FAILURES = (
 """What a stranger sees at once on sheets of the shipped weights, and what was not measured."""
 
 
-def card_of(notes: dict[str, Any], made: Embedding, size: int, note: str = "") -> str:
+def card_of(notes: dict[str, Any], made: FeatureTransferNetwork, size: int, note: str = "") -> str:
     """The card (Markdown) of a run's notes (`run.json`), the `size` bytes of file it made, and a `note` on the run."""
     record, settings, weights = notes["record"], notes["settings"], notes["weights"]
     about = made.about

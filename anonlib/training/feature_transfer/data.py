@@ -19,7 +19,7 @@ from anonlib.privacy.sphere import cosine_beyond
 from anonlib.synthesis.crops import alpha_in_crop
 from anonlib.synthesis.feature_transfer import POINTS, SIDE
 from anonlib.training.generator.faces import SECOND_RECOGNIZER, VIEW
-from anonlib.training.generator.faces import Faces as Prepared
+from anonlib.training.generator.faces import PreparedFaces as Prepared
 
 OTHER_ANGLE = 75.0
 """Degrees that a donor keeps from the face, as in a job."""
@@ -29,7 +29,7 @@ _MIRRORED = (1, 0, 2, 4, 3)
 
 
 @dataclass(frozen=True)
-class Faces:
+class CropSet:
     """n aligned faces, each of a person of its own as far as known.
 
     `crops` (n, s, s, 3) RGB; `masks` (n, m, m) 0-255: how far a px may change; `points` (n, 5, 2) px of the crop;
@@ -47,7 +47,7 @@ class Faces:
         return len(self.crops)
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Faces:
+    def of(cls, prepared: Prepared) -> CropSet:
         """Prepared faces, cut as the method cuts them."""
         matrix = align.similarity(np.array(VIEW.landmarks(), np.float32), POINTS)
         depth = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
@@ -102,7 +102,7 @@ class Batch:
 class Batches:
     """Draws batches of `size` of the first `among` faces, with donors of the same gender."""
 
-    def __init__(self, faces: Faces, size: int, among: int, device: str = "cpu") -> None:
+    def __init__(self, faces: CropSet, size: int, among: int, device: str = "cpu") -> None:
         self.faces, self.size, self.among, self.device = faces, size, among, device
         self.centred = faces.centred()
         self.first = next(iter(self.centred.values()))

@@ -11,22 +11,22 @@ from torch import Tensor, nn
 
 from anonlib.models.convert.graph import Graph, Value
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
-from anonlib.training.feature_transfer.network import DRAWN_SIDE, SLOPE, Block, EmbeddingNet
+from anonlib.training.feature_transfer.network import DRAWN_SIDE, SLOPE, FeatureTransferNet, UNetBlock
 from anonlib.workspace.schemas import EMBEDDING_DIM
 
 _FLOAT = 1
 """ONNX's number for float32."""
 
 
-def to_onnx(net: EmbeddingNet, notes: Mapping[str, str]) -> bytes:
+def to_onnx(net: FeatureTransferNet, notes: Mapping[str, str]) -> bytes:
     """The file of an Embedding: the network, and `notes` (see anonlib.synthesis.feature_transfer.notes_of)."""
-    graph = _Writer(net).graph
+    graph = _FeatureTransferGraph(net).graph
     graph.metadata = dict(notes)
     return graph.to_bytes()
 
 
-class _Writer:
-    def __init__(self, net: EmbeddingNet) -> None:
+class _FeatureTransferGraph:
+    def __init__(self, net: FeatureTransferNet) -> None:
         self.graph = Graph("embedding", [Value("face", ("n", 3, SIDE + 1, SIDE))])
         self.slope = self.graph.const(np.array([SLOPE], np.float32))
         crop = self._cut("face", [0], [SIDE], [2])
@@ -72,7 +72,7 @@ class _Writer:
         window: dict[str, Any] = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1, 1, 1, 1], "group": 3}
         return self.graph.add("ConvTranspose", x, self.enlarge, name=name, **window)
 
-    def _block(self, block: Block, x: str, style: str | None = None) -> str:
+    def _block(self, block: UNetBlock, x: str, style: str | None = None) -> str:
         inner = self._layer(block.first, self._bent(x))
         if style is not None and block.film is not None:
             width = block.first.out_channels

@@ -33,7 +33,7 @@ _STYLE = 128
 _QUIET = 0.1
 
 
-class Block(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+class UNetBlock(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
     """Residual convolutions, modulated by a style where one is given."""
 
     def __init__(self, width: int, styled: bool) -> None:
@@ -52,7 +52,7 @@ class Block(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         return x + self.second(F.leaky_relu(inner, SLOPE))
 
 
-class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+class FeatureTransferNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
     """Crops (n, 3, SIDE, SIDE) in 0-1 and directions (n, 128) -> tints like the crops, shifts (n, 2, 16, 16) px.
 
     A direction leads from the person to the donor, in the identity space.
@@ -65,10 +65,10 @@ class EmbeddingNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         self.register_buffer("enlarge", _bilinear())
         self.stem = nn.Conv2d(6, WIDTHS[0], 4, 2, 1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(WIDTHS))
-        self.seen = nn.ModuleList(Block(width, False) for width in WIDTHS[1:3])
-        self.middle = nn.ModuleList(Block(WIDTHS[3], True) for _ in range(2))
+        self.seen = nn.ModuleList(UNetBlock(width, False) for width in WIDTHS[1:3])
+        self.middle = nn.ModuleList(UNetBlock(WIDTHS[3], True) for _ in range(2))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in reversed(list(pairwise(WIDTHS))))
-        self.made = nn.ModuleList(Block(width, True) for width in reversed(WIDTHS[:3]))
+        self.made = nn.ModuleList(UNetBlock(width, True) for width in reversed(WIDTHS[:3]))
         self.style = nn.Linear(EMBEDDING_DIM, _STYLE)
         self.flow = nn.Conv2d(WIDTHS[2], 2, 3, padding=1)
         self.out = nn.Conv2d(WIDTHS[0], 6, 3, padding=1)

@@ -16,8 +16,8 @@ from anonlib.models.catalog import MODELS
 from anonlib.models.convert.graph import Value, read_onnx
 from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.models.torch_graph import TorchGraph
-from anonlib.training.feature_transfer.data import Batch, Batches, Faces
-from anonlib.training.feature_transfer.network import EmbeddingNet, applied
+from anonlib.training.feature_transfer.data import Batch, Batches, CropSet
+from anonlib.training.feature_transfer.network import FeatureTransferNet, applied
 from anonlib.training.feature_transfer.recognizers import Reader, moved_points, view
 from anonlib.training.feature_transfer.warm_start import begin
 from anonlib.training.generator.faces import SECOND_RECOGNIZER
@@ -47,7 +47,7 @@ _SHEET_SEED = 5
 
 
 @dataclass(frozen=True)
-class Weights:
+class FeatureTransferLossWeights:
     """How much each part of the loss counts."""
 
     donor: float = 0.8
@@ -60,22 +60,22 @@ class Weights:
     critic: float = 0.8
 
 
-class Training:
+class FeatureTransferTraining:
     """A task of anonlib.training.loop: `models` are the bytes of READERS and LOOKS."""
 
     def __init__(
         self,
-        faces: Faces,
+        faces: CropSet,
         models: Mapping[str, bytes],
         settings: Settings,
         *,
-        weights: Weights = Weights(),
+        weights: FeatureTransferLossWeights = FeatureTransferLossWeights(),
         batch: int = 8,
     ) -> None:
         self.settings, self.weights = settings, weights
         self.batches = Batches(faces, batch, len(faces) - HELD_OUT, settings.device)
         torch.manual_seed(settings.seed)
-        net = EmbeddingNet()
+        net = FeatureTransferNet()
         begin(net, faces)
         self.net = net.to(settings.device, memory_format=torch.channels_last)
         linear = [*net.wish.parameters(), *net.draw.parameters()]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anonlib.training.feature_transfer.data import Faces
-from anonlib.training.feature_transfer.network import DRAWN_SIDE, RANK, EmbeddingNet
+from anonlib.training.feature_transfer.data import CropSet
+from anonlib.training.feature_transfer.network import DRAWN_SIDE, RANK, FeatureTransferNet
 
 RIDGE = 30.0
 FINEST = 5.0
@@ -25,7 +25,7 @@ STRETCH = 2.0
 _BLOCK = 1000
 
 
-def begin(net: EmbeddingNet, faces: Faces) -> None:
+def begin(net: FeatureTransferNet, faces: CropSet) -> None:
     """Set the net's linear map to the regression on `faces`."""
     drawn = regression(faces).transpose(0, 3, 1, 2).reshape(-1, 3 * DRAWN_SIDE**2)
     left, strength, right = np.linalg.svd(STRETCH * drawn, full_matrices=False)
@@ -35,7 +35,7 @@ def begin(net: EmbeddingNet, faces: Faces) -> None:
         net.draw.weight.copy_(torch.from_numpy((right[:RANK].T * spread).copy()))
 
 
-def regression(faces: Faces) -> NDArray[np.float32]:
+def regression(faces: CropSet) -> NDArray[np.float32]:
     """(d, DRAWN_SIDE, DRAWN_SIDE, 3): what a crop in 0-1 gains with each number of a centred identity vector."""
     points = next(iter(faces.centred().values()))
     told = np.zeros((points.shape[1], 3 * DRAWN_SIDE**2))

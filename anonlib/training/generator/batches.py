@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.canonical import SIZE
 from anonlib.synthesis.compositor import place
-from anonlib.training.generator.faces import VIEW, Faces
+from anonlib.training.generator.faces import VIEW, PreparedFaces
 from anonlib.training.generator.network import Linear
 from anonlib.workspace.schemas import EXPRESSIONS
 
@@ -50,7 +50,7 @@ class Scenes:
         return len(self.face)
 
 
-def looks_of(faces: Faces) -> NDArray[np.float32]:
+def looks_of(faces: PreparedFaces) -> NDArray[np.float32]:
     """(n, LOOKS) of the faces as they are."""
     single = (faces.mouth, faces.eyes, faces.yaw)
     columns = [faces.female, faces.age, *faces.expression.T, *single]
@@ -58,7 +58,7 @@ def looks_of(faces: Faces) -> NDArray[np.float32]:
 
 
 def make_scenes(
-    faces: Faces, rows: NDArray[np.int64], z: NDArray[np.float32], linear: Linear, seed: int, workers: int = 1
+    faces: PreparedFaces, rows: NDArray[np.int64], z: NDArray[np.float32], linear: Linear, seed: int, workers: int = 1
 ) -> Scenes:
     """A scene for each of `rows`, and the free ones; `z` (n, d) are the faces in the identity space."""
     random = np.random.default_rng(seed)
@@ -80,7 +80,7 @@ def make_scenes(
     return Scenes(face, where, drawn, asked, *(np.stack(column) for column in zip(*placed, strict=True)))
 
 
-def _partners(faces: Faces, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+def _partners(faces: PreparedFaces, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
     """For each row another one, of the same gender and with a like mouth and smile."""
     happy = faces.expression[rows, EXPRESSIONS.index("happy")]
     keys = (random.random(len(rows)), np.rint(2 * happy), np.rint(5 * faces.mouth[rows]), faces.female[rows] > 0.5)
@@ -91,7 +91,11 @@ def _partners(faces: Faces, rows: NDArray[np.int64], random: np.random.Generator
 
 
 def _nobodies(
-    faces: Faces, rows: NDArray[np.int64], z: NDArray[np.float32], free: NDArray[np.int64], random: np.random.Generator
+    faces: PreparedFaces,
+    rows: NDArray[np.int64],
+    z: NDArray[np.float32],
+    free: NDArray[np.int64],
+    random: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Identities of the free scenes, a class of the gender that is asked."""
     women = faces.female[rows] > 0.5

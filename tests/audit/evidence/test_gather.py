@@ -19,7 +19,7 @@ from anonlib.audit.evidence.originals import drawn
 from anonlib.audit.evidence.redetect import nearest
 from anonlib.audit.utility.kept import measures, mesh_error
 from anonlib.config import JobConfig
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.faces.detect import Faces
 from anonlib.job import JobError
 from tests.support import photos
@@ -179,7 +179,7 @@ def test_clear_people_are_known_again_and_replaced_ones_less(gathered: Evidence)
 
 
 def test_shards_are_reported_as_they_are_done(copied: JobConfig) -> None:
-    said: list[tuple[str, Outcome, int]] = []
+    said: list[tuple[str, UnitResult, int]] = []
     gather(copied, report=lambda *one: said.append(one))
     assert [(stage, one.unit, one.images, one.faces, of) for stage, one, of in said] == [
         ("evaluate", f"0000{shard}", 9, 8, 3) for shard in range(3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anonlib.audit.findings import Claim, Figure
+from anonlib.audit.findings import ClaimSection, Figure
 from anonlib.audit.report import formatting, palette
 
 FIGURE = Figure(value=0.123, low=0.101, high=0.14, count=3214)
@@ -67,7 +67,7 @@ def test_counts_and_lists() -> None:
     ],
 )
 def test_epsilon_is_said_in_its_unit(unit: str, text: str) -> None:
-    assert formatting.epsilon(Claim(kind="x", text="x", epsilon=20.0, epsilon_unit=unit)) == text
+    assert formatting.epsilon(ClaimSection(kind="x", text="x", epsilon=20.0, epsilon_unit=unit)) == text
 
 
 def _luminance(colour: str) -> float:

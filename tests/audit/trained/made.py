@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.trained.data import SIDE, Held
+from anonlib.audit.trained.data import SIDE, AttackerData
 from anonlib.models.catalog import MODELS
 from anonlib.synthesis.redact import redact
 
@@ -24,7 +24,7 @@ def look(pictures: Pixels) -> NDArray[np.float32]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def held(how: str, people: int = 40, photos: int = 5, seed: int = 0) -> Held:
+def held(how: str, people: int = 40, photos: int = 5, seed: int = 0) -> AttackerData:
     """Photos of `people`, redacted; boxes differ, light and noise do, and the surroundings are those of nobody."""
     random = np.random.default_rng(seed)
     patterns = random.uniform(-60, 60, (people, CELLS, CELLS, 3)).astype(np.float32)
@@ -43,4 +43,4 @@ def held(how: str, people: int = 40, photos: int = 5, seed: int = 0) -> Held:
     released = clear.copy()
     for one, box in zip(released, boxes, strict=True):
         redact(one, box, how)
-    return Held(clear, released, boxes, points, who, {"made": look(clear)})
+    return AttackerData(clear, released, boxes, points, who, {"made": look(clear)})

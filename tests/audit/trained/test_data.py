@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.audit.trained.data import SIDE, Pairs, frame, framed, split
+from anonlib.audit.trained.data import SIDE, TrainingPairs, frame, framed, split
 from anonlib.faces import align
 from anonlib.synthesis.redact import redact
 from tests.audit.trained.made import held
@@ -44,7 +44,7 @@ def test_a_frame_holds_the_whole_ellipse_of_a_redaction() -> None:
 def test_an_attacker_anonymizes_what_he_moved_himself() -> None:
     one = held("solid")
     again = partial(redact, how="blur")
-    drawn = Pairs(one, again).draw(np.arange(20), np.random.default_rng(0))
+    drawn = TrainingPairs(one, again).draw(np.arange(20), np.random.default_rng(0))
     for row in range(20):
         expected = drawn.clear[row].copy()
         redact(expected, drawn.boxes[row], "blur")
@@ -59,7 +59,9 @@ def test_points_go_with_the_picture_that_is_moved_or_mirrored() -> None:
     for picture, points in zip(marked, one.points, strict=True):
         for point, colour in zip(points, colours, strict=True):
             cv2.circle(picture, tuple(round(float(c)) for c in point), 2, colour, -1)
-    drawn = Pairs(replace(one, clear=marked, released=marked), None).draw(np.arange(60), np.random.default_rng(1))
+    drawn = TrainingPairs(replace(one, clear=marked, released=marked), None).draw(
+        np.arange(60), np.random.default_rng(1)
+    )
     assert np.array_equal(drawn.clear, drawn.released)
     mirrored = 0
     for picture, points in zip(drawn.clear, drawn.points, strict=True):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from anonlib.audit.trained.data import Held, split
+from anonlib.audit.trained.data import AttackerData, split
 from anonlib.audit.trained.inversion import Inversion, invert
 from anonlib.audit.trained.recognizer import NETWORK
 from anonlib.audit.trained.unet import judged
@@ -24,7 +24,7 @@ def judge(pictures: Sequence[NDArray[np.uint8]], points: Sequence[NDArray[np.flo
     return look(np.array(pictures))
 
 
-def inverted(one: Held, how: str, steps: int) -> Inversion:
+def inverted(one: AttackerData, how: str, steps: int) -> Inversion:
     return invert(one, model_bytes(NETWORK), {"made": judge}, again=partial(redact, how=how), steps=steps, threads=1)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from anonlib.audit.trained.data import Pairs, split
+from anonlib.audit.trained.data import TrainingPairs, split
 from anonlib.audit.trained.linear import FINE, PENALTIES, Restorer, fit_restorer, ridge, small
 from anonlib.synthesis.redact import redact
 from tests.audit.trained.made import held
@@ -44,7 +44,7 @@ def restored(how: str) -> tuple[float, float]:
     """Mean squared error of the faces of people not learnt from, as released and as restored."""
     one = held(how)
     parts = split(one.people, 0)
-    restorer = fit_restorer(Pairs(one, partial(redact, how=how)), parts, 1, np.random.default_rng(0))
+    restorer = fit_restorer(TrainingPairs(one, partial(redact, how=how)), parts, 1, np.random.default_rng(0))
     rows = parts.attack
     out = restorer(one.released[rows], one.boxes[rows])
     assert np.abs(restorer.find(one.released[rows], one.boxes[rows]) - one.points[rows]).mean() < 3
@@ -69,6 +69,6 @@ def test_a_flat_ellipse_is_not() -> None:
 def test_a_restorer_draws_frames_of_the_same_size() -> None:
     one = held("blur", people=10)
     parts = split(one.people, 0)
-    restorer = fit_restorer(Pairs(one, None), parts, 0, np.random.default_rng(0))
+    restorer = fit_restorer(TrainingPairs(one, None), parts, 0, np.random.default_rng(0))
     assert isinstance(restorer, Restorer)
     assert restorer(one.released[:3], one.boxes[:3]).shape == (3, 96, 96, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anonlib.audit.trained.data import Parts, split
+from anonlib.audit.trained.data import DataSplit, split
 from anonlib.audit.trained.ranks import placed, recover
 
 
@@ -32,7 +32,7 @@ def test_only_photos_of_the_attacked_that_are_not_in_the_gallery_are_asked() -> 
 def test_strangers_vectors_are_found_by_chance_alone() -> None:
     random = np.random.default_rng(0)
     people = np.repeat(np.arange(200), 6)
-    parts = Parts(np.arange(0), np.flatnonzero(people < 50), np.flatnonzero(people >= 50))
+    parts = DataSplit(np.arange(0), np.flatnonzero(people < 50), np.flatnonzero(people >= 50))
     vectors = random.normal(size=(1200, 16)).astype(np.float32)
     found = recover(vectors, vectors, people, parts)
     assert abs(np.nanmean(found.hits(15)) - 0.1) < 0.03

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from anonlib.audit.trained.data import Held, split
-from anonlib.audit.trained.recognition import Training, train
-from anonlib.audit.trained.recognizer import NETWORK, Student, crops
+from anonlib.audit.trained.data import AttackerData, split
+from anonlib.audit.trained.recognition import TrainedAttack, train
+from anonlib.audit.trained.recognizer import NETWORK, StudentRecognizer, crops
 from anonlib.faces.embed import Recognizer, model_input
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
@@ -19,16 +19,16 @@ from anonlib.synthesis.redact import redact
 from tests.audit.trained.made import held
 
 
-def attacked(one: Held, how: str, steps: int = 0) -> Training:
+def attacked(one: AttackerData, how: str, steps: int = 0) -> TrainedAttack:
     return train(one, model_bytes(NETWORK), again=partial(redact, how=how), steps=steps, threads=1)
 
 
 @pytest.fixture(scope="module")
-def blurred() -> Training:
+def blurred() -> TrainedAttack:
     return attacked(held("blur"), "blur")
 
 
-def test_a_blur_gives_people_away_to_whoever_trains_on_others(blurred: Training) -> None:
+def test_a_blur_gives_people_away_to_whoever_trains_on_others(blurred: TrainedAttack) -> None:
     assert np.nanmean(blurred.trained.hits()) > 0.5
     assert np.nanmean(blurred.parrot.hits()) > 0.3
     assert blurred.trained.chance == 0.05
@@ -40,7 +40,7 @@ def test_a_flat_ellipse_does_not() -> None:
     assert np.nanmean(hidden.parrot.hits()) < 0.2
 
 
-def test_nobody_who_is_attacked_has_part_in_training(blurred: Training) -> None:
+def test_nobody_who_is_attacked_has_part_in_training(blurred: TrainedAttack) -> None:
     one = held("blur")
     rows = split(one.people, 0).attack
     clear, released = one.clear.copy(), one.released.copy()
@@ -61,7 +61,7 @@ def test_the_same_seed_trains_the_same_attacker() -> None:
 
 def test_the_students_body_learns_and_starts_as_the_recognizer_that_it_was() -> None:
     one = held("blur", people=8)
-    student = Student(model_bytes(NETWORK), 5)
+    student = StudentRecognizer(model_bytes(NETWORK), 5)
     views = model_input(NETWORK, list(one.clear[:4]), list(one.points[:4]))
     recognizer = Recognizer(NETWORK, load_engine(model_bytes(NETWORK)))
     before = recognizer.embed(list(one.clear[:4]), list(one.points[:4]))

@@ -13,9 +13,9 @@ from anonlib.audit.trained import suite as module
 from anonlib.audit.trained.data import SIDE, split
 from anonlib.audit.trained.ranks import Recovered
 from anonlib.audit.trained.suite import BOTH_RELEASED, HERE, INVERSION, TRAINED, held_of, learned
-from anonlib.execution.base import Outcome
+from anonlib.execution.base import UnitResult
 from anonlib.storage import open_storage
-from anonlib.workspace.layout import Room
+from anonlib.workspace.layout import StageStore
 from anonlib.workspace.schemas import MESH_POINTS
 from tests.support.evidence import NAME, evidence, look
 
@@ -49,8 +49,8 @@ def coloured() -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Attack], Room]:
-    room = Room(open_storage(str(tmp_path_factory.mktemp("workspace"))), "audit/looks")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Attack], StageStore]:
+    room = StageStore(open_storage(str(tmp_path_factory.mktemp("workspace"))), "audit/looks")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "STEPS", 0)
         patched.setattr(module, "PAINTED", 1)
@@ -64,7 +64,7 @@ def one(attacks: list[Attack], name: str, target: str) -> Attack:
 
 
 def test_what_survives_a_baseline_is_recovered_and_a_flat_ellipse_gives_nothing(
-    found: tuple[list[Attack], Room],
+    found: tuple[list[Attack], StageStore],
 ) -> None:
     attack = one(found[0], TRAINED, "rank-1")
     assert attack.recognizer == HERE and attack.held_out
@@ -76,14 +76,14 @@ def test_what_survives_a_baseline_is_recovered_and_a_flat_ellipse_gives_nothing(
     assert attack.worst_person is not None and attack.worst_class is not None
 
 
-def test_only_photos_of_people_who_are_attacked_are_counted(found: tuple[list[Attack], Room]) -> None:
+def test_only_photos_of_people_who_are_attacked_are_counted(found: tuple[list[Attack], StageStore]) -> None:
     attacked = split(coloured().subjects, 0).attack
     people = len(np.unique(coloured().subjects[attacked]))
     for attack in found[0]:
         assert attack.released.count == len(attacked) - people, attack.name
 
 
-def test_every_attack_has_its_targets_and_says_who_judged(found: tuple[list[Attack], Room]) -> None:
+def test_every_attack_has_its_targets_and_says_who_judged(found: tuple[list[Attack], StageStore]) -> None:
     names = {(attack.name, attack.target) for attack in found[0]}
     assert names == {
         (name, target) for name in (TRAINED, BOTH_RELEASED, INVERSION) for target in ("rank-1", "rank-5", "TAR")
@@ -93,7 +93,7 @@ def test_every_attack_has_its_targets_and_says_who_judged(found: tuple[list[Atta
 
 
 def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
-    found: tuple[list[Attack], Room], monkeypatch: pytest.MonkeyPatch
+    found: tuple[list[Attack], StageStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attacked: list[bool] = []
     own = {
@@ -106,7 +106,7 @@ def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
     monkeypatch.setattr(module, "BASELINES", FEW)
     said: list[str] = []
 
-    def report(stage: str, outcome: Outcome, units: int) -> None:
+    def report(stage: str, outcome: UnitResult, units: int) -> None:
         said.append(outcome.unit)
         assert (stage, units) == ("train", 3)
 
@@ -123,7 +123,7 @@ def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
 def test_too_few_people_are_not_attacked(tmp_path: Path) -> None:
     few = coloured()
     few = type(few)(**{**few.__dict__, "subjects": few.subjects % 5})
-    assert learned(few, "k-diff", Room(open_storage(str(tmp_path)), ""), used=()) == []
+    assert learned(few, "k-diff", StageStore(open_storage(str(tmp_path)), ""), used=()) == []
 
 
 def test_boxes_and_points_are_where_the_frame_shows_them() -> None:
