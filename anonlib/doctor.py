@@ -14,19 +14,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from anonlib.config import ConfigError, JobConfig
-from anonlib.datasets import Dataset, DatasetError, Shard, label, open_dataset
+from anonlib.config import JobConfig
+from anonlib.datasets import Dataset, Shard, label, open_dataset
+from anonlib.errors import ConfigError, DatasetError, ModelMissing, ModelUnusable, SandboxUnavailable, StorageError
 from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape
 from anonlib.execution.ray import joins, machines, start
-from anonlib.media.sandbox import NoDecoder, sandbox_layers
+from anonlib.media.sandbox import sandbox_layers
 from anonlib.media.sandbox.confinement import LAYERS
 from anonlib.methods.decoders import read_decoder
 from anonlib.methods.feature_transfer import read_source_identity
-from anonlib.models.archives import ModelCorrupt
 from anonlib.models.catalog import SETS
-from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
+from anonlib.models.fetch import cache_dir, model_bytes
 from anonlib.models.requirements import check_licences, check_precision, render_models, scan_models
-from anonlib.storage import Storage, StorageError, open_storage
+from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import SECRET, JobStores, open_stores, storage_options
 from anonlib.workspace.secrets import try_secret
 
@@ -105,7 +105,7 @@ def _sandbox() -> CheckResult:
     """Which layers confine the processes that decode strangers' photos on this machine."""
     try:
         granted = sandbox_layers()
-    except NoDecoder as error:
+    except SandboxUnavailable as error:
         return CheckResult("problem", "sandbox", str(error))
     missing = [layer for layer in LAYERS if layer not in granted]
     if not missing:
@@ -134,7 +134,7 @@ def _models(job: JobConfig | None) -> Iterator[CheckResult]:
             model_bytes(name)
         except ModelMissing:
             bad.append(f"{name} is missing")
-        except ModelCorrupt:
+        except ModelUnusable:
             bad.append(f"{name} is damaged")
     if bad:
         yield CheckResult("problem", "models", ", ".join(bad), "anonlib models pull")

@@ -20,6 +20,7 @@ from anonlib import __version__
 from anonlib.codes import Reason
 from anonlib.config import METHOD_FILES, SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Dataset, Shard, open_dataset
+from anonlib.errors import JobError, StorageError, VerificationError
 from anonlib.execution.base import UnitResult
 from anonlib.execution.cost import CostLog
 from anonlib.execution.ray import Runner, open_runner
@@ -42,9 +43,7 @@ from anonlib.stages.rerender import check_against_markers, finish_invalidation, 
 from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.stages.scan import ScanStage
 from anonlib.stages.surrogates import SurrogateStage
-from anonlib.storage import StorageError
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
-from anonlib.verification.certificate import VerificationError
 from anonlib.workspace import tables
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.layout import (
@@ -69,10 +68,6 @@ from anonlib.workspace.summary import Summary
 
 _Given = ParamSpec("_Given")
 _Answer = TypeVar("_Answer")
-
-
-class JobError(Exception):
-    """A sentence: why the job cannot go on."""
 
 
 def _leased(verb: Callable[Concatenate[Job, _Given], _Answer]) -> Callable[Concatenate[Job, _Given], _Answer]:

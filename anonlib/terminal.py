@@ -23,41 +23,31 @@ if TYPE_CHECKING:
     from anonlib.workspace.status import ReasonCount, Status
     from anonlib.workspace.summary import Summary
 
-STOPPED = 1
-INTERRUPTED = 130
 _TOP_REASONS = 8
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
     """End the process with one sentence and exit code 1 for what a person can mend, 130 for Ctrl-C."""
-    from anonlib.config import ConfigError
-    from anonlib.datasets import DatasetError
-    from anonlib.job import JobError
-    from anonlib.models.archives import FetchError, ModelCorrupt
-    from anonlib.models.runtime import BackendMissing, DeviceLost
-    from anonlib.storage import StorageError
-    from anonlib.verification.certificate import VerificationError
+    from anonlib.errors import EXIT_INTERRUPTED, AnonlibError, VerificationError
 
     try:
         yield
-    except (ConfigError, JobError, StorageError, DatasetError, FetchError, ModelCorrupt, BackendMissing) as error:
-        _stop(str(error))
-    except DeviceLost as error:
-        _stop(f"{error} What is finished is kept, and the same command continues.")
     except VerificationError as error:
         _stop(f"not as it says: {error}")
-    except OSError as error:
-        # ModelMissing and a cluster that does not answer among them.
+    except (AnonlibError, OSError) as error:
+        # A cluster that does not answer is an OSError.
         _stop(str(error) or type(error).__name__)
     except KeyboardInterrupt:
         print("\nanonlib: interrupted; what is finished is kept, and the same command continues.", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def _stop(sentence: str) -> None:
+    from anonlib.errors import EXIT_STOPPED
+
     print(f"anonlib: {_on_one_line(' '.join(sentence.split()))}", file=sys.stderr)
-    raise SystemExit(STOPPED) from None
+    raise SystemExit(EXIT_STOPPED) from None
 
 
 def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCount], spending: CostLog) -> None:

@@ -29,8 +29,9 @@ from anonlib.audit.generators.sources import CLEAR, DecodedSource
 from anonlib.audit.generators.speed import Speed, speeds
 from anonlib.config import InputConfig, JobConfig, OutputConfig, PlaceConfig, RayConfig
 from anonlib.datasets import open_dataset
+from anonlib.errors import JobError
 from anonlib.execution.progress import Progress, open_progress
-from anonlib.job import Job, JobError
+from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.storage.local import LocalStorage
 from anonlib.terminal import guarded, print_rows

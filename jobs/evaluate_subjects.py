@@ -19,7 +19,7 @@ import typer
 
 from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_classes
 from anonlib.audit.generators.scanned import scan_faces
-from anonlib.job import JobError
+from anonlib.errors import JobError
 from anonlib.privacy.classes import form_classes
 from anonlib.privacy.clustering import by_label, cluster
 from anonlib.privacy.keys import Keyring

@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
-from anonlib.verification.certificate import VerificationError
 from anonlib.verification.verify import in_words, unproved, verify
 from anonlib.workspace.schemas import MANIFEST
 

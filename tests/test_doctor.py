@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from anonlib.cli import app
 from anonlib.config import JobConfig
 from anonlib.doctor import CheckResult, _shape, examine
+from anonlib.errors import SandboxUnavailable
 from anonlib.execution.capacity import ClusterNode
-from anonlib.media.sandbox import NoDecoder
 from anonlib.media.sandbox.confinement import LAYERS
 from tests.support import photos
 from tests.support.runs import SECRET, job
@@ -55,7 +55,7 @@ def test_it_names_the_layers_that_confine_decoders_and_those_that_are_missing(mo
     assert finding.level == "warning" and "does not grant namespaces, landlock" in finding.said
 
     def refused() -> tuple[str, ...]:
-        raise NoDecoder("the process that decodes photos cannot be confined")
+        raise SandboxUnavailable("the process that decodes photos cannot be confined")
 
     monkeypatch.setattr("anonlib.doctor.sandbox_layers", refused)
     (finding,) = about("sandbox", None)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from anonlib.errors import Changed, JobError, StorageError
 from anonlib.execution.base import UnitResult
 from anonlib.execution.ray import SerialRunner
 from anonlib.execution.unit_log import UnitRecord
 from anonlib.execution.worker import run_unit
-from anonlib.job import ROUNDS, Job, JobError, Summary
+from anonlib.job import ROUNDS, Job, Summary
 from anonlib.stages.scan import ScanStage
-from anonlib.storage import Changed, StorageError, open_storage
+from anonlib.storage import open_storage
 from anonlib.verification.verify import verify
 from tests.support import photos
 from tests.support.runs import Run, by_key, job

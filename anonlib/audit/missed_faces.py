@@ -23,10 +23,11 @@ from anonlib.audit.attacks import rate
 from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.findings import Figure, Missed
 from anonlib.audit.review_sample import CONFIDENCE, clopper_pearson
+from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.detect import CenterFaceDetector, Faces
-from anonlib.job import Job, JobError
-from anonlib.media.codec import ImageProblem, decode
+from anonlib.job import Job
+from anonlib.media.codec import decode
 from anonlib.models.fetch import model_bytes
 from anonlib.models.requirements import load
 from anonlib.synthesis.redact import GROW

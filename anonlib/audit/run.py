@@ -32,15 +32,15 @@ from anonlib.audit.trained.suite import learned
 from anonlib.audit.utility.downstream import expression_task, labels_of
 from anonlib.audit.utility.kept import measures
 from anonlib.config import JobConfig, RayConfig
+from anonlib.errors import JobError, NotFound, VerificationError
 from anonlib.execution.base import UnitResult
-from anonlib.job import Job, JobError
+from anonlib.job import Job
 from anonlib.models.requirements import device_of
 from anonlib.review.chosen import judged_so_far, open_log, waiting
 from anonlib.stages.certify import CERTIFICATE
 from anonlib.stages.rerender import remove_audit
-from anonlib.storage import NotFound
 from anonlib.verification.audit_statement import Statement, publish
-from anonlib.verification.certificate import Certificate, VerificationError
+from anonlib.verification.certificate import Certificate
 from anonlib.verification.verify import verify
 from anonlib.workspace.layout import RUN_NOTE, json_bytes, sha256
 from anonlib.workspace.secrets import signing_secret

@@ -20,11 +20,10 @@ from PIL import Image, ImageDraw, ImageFont
 from anonlib.audit.evidence.pairs import PairedImages, inventory
 from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
+from anonlib.errors import ImageProblem, JobError, NotFound
 from anonlib.faces import align
-from anonlib.job import JobError
-from anonlib.media.codec import ImageProblem
 from anonlib.media.sandbox import decode_apart
-from anonlib.storage import NotFound, join_uri
+from anonlib.storage import join_uri
 from anonlib.workspace import tables
 from anonlib.workspace.layout import RUN_NOTE, JobStores, StageStore, open_stores, rendered_rows
 from anonlib.workspace.naming import Naming

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, ClassVar, Literal, Self, cast
 
 from anonlib.codes import Problem
 from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image
+from anonlib.errors import DatasetError
 from anonlib.storage import OURS, StorageOptions, UriPattern, expand, join_uri, open_storage
 from anonlib.storage.local import as_sentence
 
@@ -25,10 +26,6 @@ Format = Literal["webdataset", "parquet", "folder"]
 # A larger tar member or image file is a problem of its sample, found without loading it.
 MAX_SAMPLE_BYTES = 256 << 20
 _HERE = "the shard in the temporary folder of this machine"
-
-
-class DatasetError(Exception):
-    """The input is not a dataset that can be read as asked; the text says what to change."""
 
 
 @dataclass(frozen=True, slots=True)

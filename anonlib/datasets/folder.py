@@ -19,7 +19,8 @@ from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
 from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
 from anonlib.datasets.names import is_image, new_extension, printable, suffix_of, why_unsafe
-from anonlib.storage import REFUSED_LINK, Changed, LinkRefused, NotFound, StoredObject
+from anonlib.errors import Changed, LinkRefused, NotFound
+from anonlib.storage import REFUSED_LINK, StoredObject
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import get_args
 
-from anonlib.datasets.base import FORMAT_NAMES, Dataset, DatasetError, Format, format_of
+from anonlib.datasets.base import FORMAT_NAMES, Dataset, Format, format_of
+from anonlib.errors import DatasetError
 from anonlib.storage import StorageOptions, UriPattern, expand
 
 

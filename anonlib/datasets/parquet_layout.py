@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anonlib.codes import Problem, Reason
-from anonlib.datasets.base import DatasetError
 from anonlib.datasets.parquet_pages import check_column
+from anonlib.errors import DatasetError
 
 KEY_COLUMNS = ("key", "__key__", "id")
 HUGGING_FACE = b"huggingface"

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 import time
-import traceback
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FAILURES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    cv2.error,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What one image may raise without ending its shard: everything but an interrupt, an exit and a storage's sentence."""
-
 _CHUNK_PIXELS = 64_000_000
-_PACKAGE = Path(__file__).resolve().parents[1]
-_TRACE = 8000
-"""Characters of a traceback that are kept, its end."""
 
 
 @dataclass(frozen=True)
@@ -94,21 +67,3 @@ def in_chunks(items: Iterable[_T], most: int) -> Iterator[list[_T]]:
             chunk, pixels = [], 0
     if chunk:
         yield chunk
-
-
-def sentence(error: BaseException) -> str:
-    """An exception as its kind and its place in the code, for logs: what it says may quote a photo or its name."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [one for one in frames if _PACKAGE in Path(one.filename).parents] or frames
-    return f"{type(error).__name__} at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else type(error).__name__
-
-
-def in_full(error: BaseException) -> str:
-    """An exception as one short line with what it says, for the workspace alone."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def traced(error: BaseException) -> str:
-    """Everything that is known of an exception, for the workspace alone."""
-    path = getattr(error, "path", None)
-    return "".join(traceback.format_exception(error))[-_TRACE:] + (f"path: {path}\n" if path else "")

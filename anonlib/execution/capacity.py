@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import floor
 
-from anonlib.config import ConfigError
+from anonlib.errors import ConfigError
 
 _STEPS = 10_000  # Ray counts parts of a GPU in these
 _PAUSE_S = 2.0

@@ -13,13 +13,11 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import TypeVar
 
+from anonlib.errors import JobError
+
 LOOK_S = 5.0
 
 Row = TypeVar("Row")
-
-
-class ClusterLost(ConnectionError):
-    """A sentence: for how long the cluster had no machine that an actor fits on."""
 
 
 def fail_when_no_nodes(
@@ -73,7 +71,7 @@ def _looked(room: Callable[[], int], since: float | None, seconds: float, say: C
         say(f"the cluster has no machine left that an actor fits on; waiting up to {seconds:g} s for one")
         return now
     if now - since >= seconds:
-        raise ClusterLost(
+        raise JobError(
             f"the cluster has had no machine that an actor fits on for {seconds:g} s; what is finished is kept, "
             "and the same command continues once there are machines"
         )

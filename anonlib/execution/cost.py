@@ -15,7 +15,8 @@ from typing import Self
 from uuid import uuid4
 
 from anonlib.config import RayConfig
-from anonlib.storage import Storage, StorageError
+from anonlib.errors import StorageError
+from anonlib.storage import Storage
 from anonlib.workspace.layout import json_bytes
 
 FOLDER = "spending"

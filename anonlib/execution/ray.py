@@ -21,14 +21,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
-from anonlib.config import ConfigError, RayConfig
-from anonlib.execution.base import UnitResult, sentence
+from anonlib.config import RayConfig
+from anonlib.errors import ConfigError, DeviceLost, kind_and_place
+from anonlib.execution.base import UnitResult
 from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, wait_for_room
 from anonlib.execution.cluster_watch import fail_when_no_nodes
 from anonlib.execution.metrics import METRICS, Labels, Meter, Unmetered, readings
 from anonlib.execution.unit_log import UnitRecord, WorkerIdentity, log_to_stdout
 from anonlib.execution.worker import MakeStage, Worker, build_stage
-from anonlib.models.runtime import DeviceLost
 from anonlib.storage.scratch import scratch
 
 Unit = TypeVar("Unit")
@@ -120,7 +120,7 @@ class RayRunner:
                 yield UnitResult(**row)
         except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
-            _warn(f"Ray gave up a round: {sentence(error)}")
+            _warn(f"Ray gave up a round: {kind_and_place(error)}")
 
     def actors(self, units: int) -> int:
         """How many actors so many units begin with: what was asked for, else what the cluster has room for now."""

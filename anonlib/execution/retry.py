@@ -14,9 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from anonlib.execution.base import sentence
-from anonlib.media.sandbox.process import NoDecoder
-from anonlib.storage import StorageError, Unavailable
+from anonlib.errors import AnonlibError, ImageProblem, StorageError, Unavailable, kind_and_place
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0)
 
@@ -41,16 +39,18 @@ def with_retries(work: Callable[[], _Done]) -> _Done:
 
 
 def describe(error: Exception) -> str:
-    """The sentence of a failure, which names no file: a storage's own, the system's, or kind and place of any other."""
-    if isinstance(error, StorageError | NoDecoder):
+    """The sentence of a failure, which names no file: anonlib's own, the system's, or kind and place of any other."""
+    if isinstance(error, AnonlibError):
         return str(error)
     if is_infrastructure_error(error) and isinstance(error, OSError):
         return f"{error.strerror or type(error).__name__} on this machine"
-    return sentence(error)
+    return kind_and_place(error)
 
 
 def is_infrastructure_error(error: Exception) -> bool:
-    """Whether a storage or this machine failed, and not the shard: every other shard would fail in the same way."""
+    """Whether a place, this machine or the job failed, and not the shard: every other one would fail like it."""
     if isinstance(error, StorageError):
         return not error.of_the_file
-    return isinstance(error, NoDecoder) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE)
+    if isinstance(error, AnonlibError):
+        return not isinstance(error, ImageProblem)
+    return isinstance(error, OSError) and error.errno in _OF_THE_MACHINE

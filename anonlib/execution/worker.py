@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from anonlib.config import ConfigError
-from anonlib.execution.base import FAILURES, UnitResult, traced
+from anonlib.errors import AnonlibError, DeviceLost, contained, full_traceback
+from anonlib.execution.base import UnitResult
 from anonlib.execution.retry import describe, is_infrastructure_error, with_retries
 from anonlib.execution.stopwatch import watching
 from anonlib.execution.unit_log import UnitRecord, WorkerIdentity, log_unit
-from anonlib.storage import StorageError
 
 Unit = TypeVar("Unit")
 
@@ -50,7 +49,7 @@ def build_stage(make: MakeStage[Any]) -> Stage[Any]:
     """The stage, or one that says why there is none: an actor that cannot begin would be started again for ever."""
     try:
         return make()
-    except (ConfigError, StorageError) as error:
+    except AnonlibError as error:
         return _StageFailed(str(error))
 
 
@@ -69,11 +68,18 @@ def run_unit(stage: Stage[Unit], unit: Unit) -> UnitResult:
     # Wall clocks are set back; how long it took is of the monotonic one.
     began, start = time.time(), time.monotonic()
     with watching() as watch:
+        error: Exception | None = None
         try:
-            outcome = with_retries(lambda: stage.run(unit))
-        except (StorageError, *FAILURES) as error:
+            with contained(f"unit {_name(unit)}") as failure:
+                outcome = with_retries(lambda: stage.run(unit))
+            error = failure.error
+        except DeviceLost:
+            raise
+        except AnonlibError as problem:
+            error = problem
+        if error is not None:
             outcome = UnitResult(
-                _name(unit), error=describe(error), details=traced(error), halts=is_infrastructure_error(error)
+                _name(unit), error=describe(error), details=full_traceback(error), halts=is_infrastructure_error(error)
             )
     seconds = time.monotonic() - start
     return replace(outcome, began=began, seconds=seconds, parts=watch.parts, read=watch.read, written=watch.written)

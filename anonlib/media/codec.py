@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from anonlib.codes import Note, Reason, Stripped
+from anonlib.errors import ImageProblem, OutOfMemory
 from anonlib.media.colour import ColourSpace, from_cmyk, in_named_space, profile_of
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
@@ -46,21 +47,6 @@ _TO_RGB = {"CMYK": Note.CMYK, "YCbCr": Note.YCBCR, "LAB": Note.LAB, "HSV": Note.
 
 # The limit on pixels is checked by probe() before anything is decoded; Pillow's own would only warn.
 Image.MAX_IMAGE_PIXELS = None
-
-
-class ImageProblem(Exception):
-    """Why an image cannot be anonymized: `reason` for the manifest, and as text a sentence for the workspace."""
-
-    def __init__(self, reason: Reason, details: str = "") -> None:
-        super().__init__(details or reason.meaning)
-        self.reason = reason
-
-
-class OutOfMemory(ImageProblem):
-    """There was no memory left to decode it."""
-
-    def __init__(self) -> None:
-        super().__init__(Reason.MEMORY, "decoding it needs more memory than there is")
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 from anonlib.codes import Problem
 from anonlib.config import JobConfig
 from anonlib.datasets import Sample
+from anonlib.errors import ImageProblem
 from anonlib.execution.stopwatch import current
-from anonlib.media.codec import ImageProblem
 from anonlib.media.sandbox import header_bytes_apart
 
 _Item = TypeVar("_Item")

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError, JobConfig, MethodConfig
+from anonlib.config import JobConfig, MethodConfig
+from anonlib.errors import ConfigError, ModelUnusable, StorageError
 from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.storage import StorageError, open_storage
-from anonlib.synthesis.base import DecoderError, FaceDecoder, FaceTexture
+from anonlib.storage import open_storage
+from anonlib.synthesis.base import FaceDecoder, FaceTexture
 from anonlib.synthesis.textures.face_bank import FaceBank
 from anonlib.synthesis.textures.ksame_net import NetworkDecoder, shipped
 from anonlib.synthesis.textures.linear import Decoder
@@ -57,7 +58,7 @@ def read_decoder(job: JobConfig) -> bytes | None:
     try:
         data = shipped() if method.decoder is None else read_file(method.decoder, job)
         decoder = open_decoder(data)
-    except (StorageError, DecoderError) as error:
+    except (StorageError, ModelUnusable) as error:
         raise ConfigError(f"the decoder {where} cannot be used: {error}") from None
     if isinstance(decoder, NetworkDecoder) != (method.texture_name == SHIPPED):
         kind = "a network, whose texture is ksame-net" if isinstance(decoder, NetworkDecoder) else "no network"
@@ -72,7 +73,7 @@ def read_decoder(job: JobConfig) -> bytes | None:
 
 
 def open_decoder(data: bytes, device: str = "cpu") -> FaceDecoder:
-    """The linear decoder or the network, to run on `device`, in a file's bytes; raises DecoderError."""
+    """The linear decoder or the network, to run on `device`, in a file's bytes; raises ModelUnusable."""
     return Decoder.from_bytes(data) if data[:2] == b"PK" else NetworkDecoder.from_bytes(data, device)
 
 

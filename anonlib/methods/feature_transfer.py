@@ -17,20 +17,18 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError, JobConfig, MethodConfig
+from anonlib.config import JobConfig, MethodConfig
+from anonlib.errors import BackendMissing, ConfigError, ModelUnusable, StorageError
 from anonlib.methods.decoders import IdentityDraw, read_file
 from anonlib.methods.source_photos import embed_donors, recognizer_of
 from anonlib.models.microbatch import locked_cached_property
-from anonlib.models.packs import PackError
 from anonlib.models.requirements import device_of
-from anonlib.models.runtime import BackendMissing
 from anonlib.privacy.gallery import Gallery, donor
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.strata import Stratum
 from anonlib.stages.people import SAME_PERSON, stratum_of
-from anonlib.storage import StorageError
 from anonlib.synthesis.compositor import Rendered
-from anonlib.synthesis.feature_transfer import FeatureTransferError, FeatureTransferNetwork, shipped
+from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, shipped
 from anonlib.synthesis.inswapper import Swapper
 
 EMBEDDING, SWAPPER, RECOGNIZER, DONORS = "embedding", "swapper", "recognizer", "donors"
@@ -236,7 +234,7 @@ def _embedding(job: JobConfig) -> MethodFile:
     data = shipped()
     try:
         about = FeatureTransferNetwork.from_bytes(data).about
-    except FeatureTransferError as error:
+    except ModelUnusable as error:
         raise ConfigError(str(error)) from None
     if about.needs_acceptance and EMBEDDING not in job.accept_licences:
         raise ConfigError(
@@ -251,7 +249,7 @@ def _opened(job: JobConfig, name: str, uri: str, opened: Callable[[bytes], _Open
     try:
         data = read_file(uri, job)
         return data, opened(data)
-    except (StorageError, PackError, BackendMissing) as error:
+    except (StorageError, ModelUnusable, BackendMissing) as error:
         raise ConfigError(f"the {name} {uri} cannot be used: {error}") from None
 
 

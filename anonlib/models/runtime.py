@@ -26,6 +26,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.errors import BackendMissing, DeviceLost
 from anonlib.models.catalog import ModelCard
 from anonlib.models.microbatch import MicroBatcher
 
@@ -42,14 +43,6 @@ _SHAPES = 4  # compiled shapes kept per model, because each holds its own copy o
 
 
 _torch_flags = threading.Lock()
-
-
-class BackendMissing(RuntimeError):
-    """A backend was asked for that is not installed or has no device; the message says which."""
-
-
-class DeviceLost(Exception):
-    """A GPU that computes nothing any more. No image is to blame, so no shard goes on with it."""
 
 
 class Engine(Protocol):
@@ -161,7 +154,10 @@ class _Pieces:
             outputs = self.run(full)
         except Exception as error:
             if not self._computes(full.shape):
-                raise DeviceLost(f"The GPU computes nothing any more: {error}") from error
+                raise DeviceLost(
+                    f"The GPU computes nothing any more: {error} "
+                    "What is finished is kept, and the same command continues."
+                ) from error
             raise
         return [output[: len(piece)] for output in outputs]
 

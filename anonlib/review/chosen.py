@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from anonlib.audit.review_sample import ReviewSample, clopper_pearson, draw_sample
 from anonlib.codes import Reason
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError, NotFound
+from anonlib.job import Job
 from anonlib.stages.rerender import vouched_by
 from anonlib.stages.review_decisions import ActiveDecisions
-from anonlib.storage import NotFound
 from anonlib.workspace import tables
 from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import RUN_NOTE, release_store, render_store, scan_store

@@ -21,11 +21,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from anonlib.audit.review_sample import CONFIDENCE
-from anonlib.execution.base import FAILURES, UnitResult, in_full
-from anonlib.job import JobError
-from anonlib.media.codec import ImageProblem
-from anonlib.review.session import Refused, Session, why_not
-from anonlib.storage import StorageError
+from anonlib.errors import AnonlibError, ImageProblem, JobError, StorageError, contained, kind_and_message
+from anonlib.execution.base import UnitResult
+from anonlib.review.session import Session, why_not
 from anonlib.synthesis.redact import GROW
 from anonlib.workspace.decisions import Verdict
 from anonlib.workspace.secrets import release_name
@@ -65,11 +63,12 @@ class Applying:
     def _run(self) -> None:
         assert self.state is not None
         try:
-            self.state["result"] = asdict(self.session.apply(self._report))
-        except (JobError, StorageError) as error:
+            with contained("carrying out decisions") as failure:
+                self.state["result"] = asdict(self.session.apply(self._report))
+        except AnonlibError as error:
             self.state["problem"] = str(error)
-        except FAILURES as error:
-            self.state["problem"] = in_full(error)
+        if failure.error is not None:
+            self.state["problem"] = kind_and_message(failure.error)
 
     def _report(self, stage: str, outcome: UnitResult, units: int) -> None:
         assert self.state is not None
@@ -99,9 +98,9 @@ def make_app(session: Session) -> Starlette:
 
     def decide(asked: ReviewRequest) -> Response:
         if applying.busy:
-            raise Refused("the decisions so far are being carried out; wait until that is done")
+            raise JobError("the decisions so far are being carried out; wait until that is done")
         if not 0 <= asked.image < len(session.images):
-            raise Refused("there is no such image")
+            raise JobError("there is no such image")
         if asked.verdict is None:
             session.undo(asked.image)
         else:
@@ -121,7 +120,7 @@ def make_app(session: Session) -> Starlette:
         if not 0 <= number < len(session.images) or kind not in ("original", "released"):
             return Response(status_code=404)
         if applying.busy:
-            raise Refused("the release is being made again; its images come back when that is done")
+            raise JobError("the release is being made again; its images come back when that is done")
         show: Callable[..., bytes] = getattr(session.pictures, kind)
         try:
             return Response(show(session.images[number]), media_type="image/jpeg")
@@ -145,7 +144,7 @@ def make_app(session: Session) -> Starlette:
             Route("/decide", on_decide, methods=["POST"]),
             Route("/apply", apply, methods=["POST"]),
         ],
-        exception_handlers={Refused: refused, StorageError: refused, ValidationError: refused},
+        exception_handlers={JobError: refused, StorageError: refused, ValidationError: refused},
     )
 
 

@@ -12,8 +12,9 @@ from threading import Lock
 
 from anonlib.audit.evidence.pairs import PairedImages
 from anonlib.codes import Reason
+from anonlib.errors import ImageProblem
 from anonlib.job import Job
-from anonlib.media.codec import ImageProblem, encode
+from anonlib.media.codec import encode
 from anonlib.media.sandbox import decode_apart
 from anonlib.review.chosen import Image
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from anonlib.config import JobConfig
-from anonlib.job import JobError
+from anonlib.errors import JobError
 from anonlib.review.chosen import SAMPLE, Candidate
 
 HOST = "127.0.0.1"

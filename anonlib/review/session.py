@@ -14,6 +14,7 @@ from typing import Any
 
 from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
+from anonlib.errors import JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.review.chosen import (
@@ -36,10 +37,6 @@ from anonlib.workspace.decisions import Box, Decision, Verdict
 MOST_QUARANTINED = 1000
 LEAST_SIDE = 4
 """A drawn box of fewer px is a slip of the hand."""
-
-
-class Refused(Exception):
-    """A sentence: why this cannot be decided."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +120,13 @@ class Session:
     # ---- deciding ---------------------------------------------------------------------------------------------
 
     def decide(self, number: int, verdict: Verdict, boxes: Iterable[Sequence[float]] = ()) -> Decision:
-        """Put a verdict on an image into the log; raises Refused, StorageError."""
+        """Put a verdict on an image into the log; raises JobError, StorageError."""
         if verdict not in self.allowed(number):
-            raise Refused("this image cannot get that verdict")
+            raise JobError("this image cannot get that verdict")
         image = self.images[number]
         inside = tuple(self._inside(image, box) for box in boxes)
         if verdict in ("mask", "release_masked") and not inside:
-            raise Refused("draw a box around each face that is to be hidden")
+            raise JobError("draw a box around each face that is to be hidden")
         return self._add(image, verdict, inside)
 
     def undo(self, number: int) -> None:
@@ -149,13 +146,13 @@ class Session:
         return decision
 
     def _inside(self, image: Image, box: Sequence[float]) -> Box:
-        """The box in whole px of the image; raises Refused."""
+        """The box in whole px of the image; raises JobError."""
         if len(box) != 4 or image.size is None:
-            raise Refused("a box has four sides and lies in an image")
+            raise JobError("a box has four sides and lies in an image")
         (height, width), (x0, y0, x1, y1) = image.size, (round(side) for side in box)
         x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
         if x1 - x0 < LEAST_SIDE or y1 - y0 < LEAST_SIDE:
-            raise Refused("a box is too small, or lies outside the image")
+            raise JobError("a box is too small, or lies outside the image")
         return x0, y0, x1, y1
 
     # ---- carrying it out --------------------------------------------------------------------------------------

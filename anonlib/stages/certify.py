@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from anonlib import __version__
 from anonlib.config import JobConfig, MethodConfig
+from anonlib.errors import VerificationError
 from anonlib.privacy.claims import claim_of
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.plan import subjects_of
@@ -27,7 +28,6 @@ from anonlib.verification.certificate import (
     Certificate,
     CertifiedTable,
     Scope,
-    VerificationError,
     merkle_root,
     shard_leaf,
     signed,

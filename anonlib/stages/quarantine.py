@@ -10,10 +10,10 @@ from typing import Any
 
 from anonlib.codes import Problem, Reason
 from anonlib.datasets import Shard
+from anonlib.errors import StorageError
 from anonlib.execution.base import UnitResult
 from anonlib.stages.render import publish_reasons
 from anonlib.stages.review_decisions import ActiveDecisions
-from anonlib.storage import StorageError
 from anonlib.workspace import tables
 from anonlib.workspace.layout import JobStores, StageStore, json_bytes, release_store, render_store, sha256
 from anonlib.workspace.naming import Naming

@@ -22,9 +22,10 @@ import cv2
 from anonlib.codes import Problem, Reason
 from anonlib.config import SYNTHESIS_METHODS, JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
-from anonlib.execution.base import FAILURES, UnitResult, in_full
+from anonlib.errors import ImageProblem, StorageError, contained, kind_and_message
+from anonlib.execution.base import UnitResult
 from anonlib.execution.stopwatch import current
-from anonlib.media.codec import ImageProblem, Picture, encode
+from anonlib.media.codec import Picture, encode
 from anonlib.media.prefetch import chunks_ahead, sample_bytes
 from anonlib.methods.decoders import face_decoders_of
 from anonlib.methods.feature_transfer import SourceIdentity, feature_source_of
@@ -38,7 +39,6 @@ from anonlib.stages.rerender import take_back
 from anonlib.stages.review_decisions import ActiveDecisions, carry_out
 from anonlib.stages.scan import try_to_read
 from anonlib.stages.surrogates import Surrogates, Worn
-from anonlib.storage import StorageError
 from anonlib.storage.scratch import scratch
 from anonlib.synthesis.compositor import render
 from anonlib.synthesis.redact import redact
@@ -229,7 +229,7 @@ class RenderStage:
     ) -> list[tuple[ImageState, FaceState]]:
         """Faces to try again, and why; if the check of all fails, photo by photo, so that only the culprit is lost."""
         photos = {id(photo): photo for photo, _ in faces}
-        try:
+        with contained("checking the output") as failure:
             with current().timed("check"):
                 failed = checker.check(faces)
             matching = {id(face) for _, face in failed}
@@ -243,11 +243,11 @@ class RenderStage:
                     face.why = "came near somebody of the dataset"
                 failed += near
             return failed
-        except FAILURES as error:
-            if len(photos) == 1:
-                said = f"checking the output failed: {in_full(error)}"
-                faces[0][0].problem = Problem(Reason.CHECK_FAILED, said)
-                return []
+        assert failure.error is not None
+        if len(photos) == 1:
+            said = f"checking the output failed: {kind_and_message(failure.error)}"
+            faces[0][0].problem = Problem(Reason.CHECK_FAILED, said)
+            return []
         return [
             one
             for photo in photos.values()
@@ -258,7 +258,7 @@ class RenderStage:
         """Paint one face into `photo.out`, by its next surrogate if it has one left, else by the redaction."""
         if photo.problem is not None:
             return
-        try:
+        with contained("replacing a face") as failure:
             if self.job.method.name not in SYNTHESIS_METHODS:
                 redact(photo.out, face.box, face.method)
                 return
@@ -279,18 +279,20 @@ class RenderStage:
             face.fallback = face.fallback if face.fallback in SOLID else "solid"
             face.findings, face.detected_again = [], None
             redact(photo.out, face.box, "solid")
-        except FAILURES as error:
-            photo.problem = Problem(Reason.REPLACE_FAILED, f"replacing a face failed: {in_full(error)}")
+        if failure.error is not None:
+            said = f"replacing a face failed: {kind_and_message(failure.error)}"
+            photo.problem = Problem(Reason.REPLACE_FAILED, said)
 
     def _finish(self, chunk: list[ImageState], writer: ShardWriter, rows: list[dict[str, Any]], shard: Shard) -> None:
         """Encode and write a chunk in order."""
         for photo in chunk:
             data = None
             if photo.problem is None:
-                try:
+                with contained("encoding a photo") as failure:
                     data = encode(photo.out, photo.picture, jpeg_quality=self.job.jpeg_quality)
-                except FAILURES as error:
-                    photo.problem = Problem(Reason.ENCODE_FAILED, f"encoding failed: {in_full(error)}")
+                if failure.error is not None:
+                    said = f"encoding failed: {kind_and_message(failure.error)}"
+                    photo.problem = Problem(Reason.ENCODE_FAILED, said)
             if data is None:
                 rows.append(self._row(photo.sample, shard, QUARANTINED, photo.problem, photo))
                 continue

@@ -27,10 +27,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from anonlib.datasets import Shard
+from anonlib.errors import StorageError, VerificationError
 from anonlib.stages.certify import CERTIFICATE
 from anonlib.stages.review_decisions import ActiveDecisions
-from anonlib.storage import Storage, StorageError
-from anonlib.verification.certificate import VerificationError
+from anonlib.storage import Storage
 from anonlib.workspace import tables
 from anonlib.workspace.layout import (
     AUDIT_FILES,

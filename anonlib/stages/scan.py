@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from anonlib.codes import Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, label
-from anonlib.execution.base import FAILURES, UnitResult, in_full
+from anonlib.errors import ImageProblem, contained, kind_and_message
+from anonlib.execution.base import UnitResult
 from anonlib.execution.stopwatch import current
 from anonlib.faces import align
 from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
-from anonlib.media.codec import ImageProblem, Picture
+from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, sample_bytes
 from anonlib.media.sandbox import decode_apart
 from anonlib.models.requirements import PIPELINE_RECOGNIZER, ModelBytes, load
@@ -133,15 +134,16 @@ class ScanStage:
 
     def _describe(self, chunk: list[Decoded], images: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         """Face rows of a chunk; if the chunk fails as one, image by image, so that only the culprit is lost."""
-        try:
+        with contained("scanning photos") as failure:
             yield from self._rows(chunk)
-        except FAILURES as error:
-            if len(chunk) > 1:
-                for one in chunk:
-                    yield from self._describe([one], images)
-                return
-            row = next(row for row in reversed(images) if row["key"] == chunk[0].sample.key)
-            row |= {"reason": Reason.SCAN_FAILED, "problem": f"scanning failed: {in_full(error)}"}
+        if failure.error is None:
+            return
+        if len(chunk) > 1:
+            for one in chunk:
+                yield from self._describe([one], images)
+            return
+        row = next(row for row in reversed(images) if row["key"] == chunk[0].sample.key)
+        row |= {"reason": Reason.SCAN_FAILED, "problem": f"scanning failed: {kind_and_message(failure.error)}"}
 
     def _rows(self, chunk: list[Decoded]) -> list[list[dict[str, Any]]]:
         pixels = [one.rgb for one in chunk]

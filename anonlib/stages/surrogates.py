@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import threading
+import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +24,13 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
-from anonlib.execution.base import FAILURES, UnitResult
+from anonlib.errors import NotFound
+from anonlib.execution.base import UnitResult
 from anonlib.execution.stopwatch import current
 from anonlib.faces import align
 from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw, draw_of, face_decoders_of
 from anonlib.methods.feature_transfer import FeatureSource, SourceIdentity
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.storage import NotFound
 from anonlib.synthesis.base import FaceTexture
 from anonlib.synthesis.textures.average import Portrait, Texture, average, member_texture, portrait
 from anonlib.synthesis.textures.ksame_net import MOODS, MoodTexture
@@ -223,5 +225,5 @@ def from_bytes(data: bytes) -> FaceTexture:
                 drawn = dict(zip(MOODS, arrays["moods"].astype(np.float32), strict=True))
                 return MoodTexture(shape, drawn.__getitem__)
             return Texture(arrays["detail"].astype(np.float32), shape, float(arrays["happy"]))
-    except FAILURES as error:
+    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError("a surrogate in the workspace is damaged") from error

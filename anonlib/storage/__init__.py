@@ -6,22 +6,7 @@ finished a shard. So there are two ways to write, each atomic on disk and on S3:
 boto3's usual environment and are never held by our objects, so a pickled storage carries no secret to a worker.
 """
 
-from anonlib.storage.base import (
-    OURS,
-    AccessDenied,
-    Changed,
-    Differs,
-    LinkRefused,
-    NotAFile,
-    NotFound,
-    Probe,
-    Storage,
-    StorageError,
-    StorageOptions,
-    StoredObject,
-    Unavailable,
-    VersionsRemain,
-)
+from anonlib.storage.base import OURS, Probe, Storage, StorageOptions, StoredObject
 from anonlib.storage.expand import UriPattern, expand, expand_braces
 from anonlib.storage.local import REFUSED_LINK
 from anonlib.storage.uri import join_uri, open_storage

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from anonlib.storage.base import NotFound, Storage, StorageError, StorageOptions, StoredObject
+from anonlib.errors import NotFound, StorageError
+from anonlib.storage.base import Storage, StorageOptions, StoredObject
 from anonlib.storage.uri import NO_OPTIONS, join_uri, normal_uri, open_storage, split_uri
 
 BRACE_LIMIT = 1_000_000

@@ -16,21 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
-from anonlib.storage.base import (
-    OURS,
-    AccessDenied,
-    Changed,
-    LinkRefused,
-    NotAFile,
-    NotFound,
-    Storage,
-    StorageError,
-    StoredObject,
-    folder_prefix,
-    is_ours,
-    safe_path,
-    shown,
-)
+from anonlib.errors import AccessDenied, Changed, LinkRefused, NotAFile, NotFound, StorageError
+from anonlib.storage.base import OURS, Storage, StoredObject, folder_prefix, is_ours, safe_path, shown
 
 REFUSED_LINK, IRREGULAR = "link", "irregular"
 """Etags of what is listed and never opened: a link, and a pipe, socket, device or empty folder."""

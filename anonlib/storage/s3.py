@@ -23,19 +23,8 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from anonlib.storage.base import (
-    OURS,
-    Storage,
-    StorageError,
-    StorageOptions,
-    StoredObject,
-    Unavailable,
-    VersionsRemain,
-    folder_prefix,
-    is_ours,
-    safe_path,
-    shown,
-)
+from anonlib.errors import StorageError, Unavailable, VersionsRemain
+from anonlib.storage.base import OURS, Storage, StorageOptions, StoredObject, folder_prefix, is_ours, safe_path, shown
 from anonlib.storage.s3_errors import as_sentence, code_of
 from anonlib.storage.s3_reader import BUFFER_BYTES, S3Reader
 

@@ -9,10 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class DecoderError(ValueError):
-    """The decoder file cannot be used; the text says why and what to do."""
-
-
 @dataclass(frozen=True)
 class DecoderNotes:
     """Where a decoder comes from: `fitted_on` in words, the `terms` of those photos, how many `faces`.

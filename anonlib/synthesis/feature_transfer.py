@@ -14,6 +14,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.errors import ModelUnusable
 from anonlib.models.card import CropSpec, InputSpec
 from anonlib.models.microbatch import locked_cached_property
 from anonlib.models.runtime import Engine, load_engine
@@ -21,7 +22,7 @@ from anonlib.privacy.clustering import normalized
 from anonlib.synthesis import crops
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.compositor import Rendered
-from anonlib.synthesis.network_file import NetworkFileError, metadata_of, read_network
+from anonlib.synthesis.network_file import metadata_of, read_network
 from anonlib.workspace.schemas import EMBEDDING_DIM
 
 VERSION = 1
@@ -35,10 +36,6 @@ _STORED = ("centre", "donors", "female", "age")
 _SHIPPED = "shipped/feature-transfer.onnx"
 _AGAIN = "{}; make it again with `python jobs/train_generator.py embedding`"
 _OTHER = "the network is none of embedding"
-
-
-class FeatureTransferError(ValueError):
-    """The network of `embedding` cannot be used; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +78,11 @@ class FeatureTransferNetwork:
         try:
             file = read_network(data, VERSION)
             centre, donors, female, age = (file.arrays[name] for name in _STORED)
-        except (NetworkFileError, KeyError) as error:
-            raise FeatureTransferError(
-                _AGAIN.format(error if isinstance(error, NetworkFileError) else _OTHER)
-            ) from error
+        except (ModelUnusable, KeyError) as error:
+            raise ModelUnusable(_AGAIN.format(error if isinstance(error, ModelUnusable) else _OTHER)) from error
         counts = {len(donors), len(female), len(age)}
         if file.shape != (3, SIDE + 1, SIDE) or len(file.outputs) != 2 or len(counts) != 1:
-            raise FeatureTransferError(_AGAIN.format(_OTHER))
+            raise ModelUnusable(_AGAIN.format(_OTHER))
         return cls(file.about, centre, normalized(donors), female, age, digest=file.digest, data=data, device=device)
 
 

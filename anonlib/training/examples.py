@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Shard
+from anonlib.errors import ImageProblem
 from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.detect import CenterFaceDetector
-from anonlib.media.codec import ImageProblem
 from anonlib.models.requirements import ModelBytes, load
 from anonlib.stages.people import donor_faces_of
 from anonlib.stages.scan import Describer, main_face, read_image

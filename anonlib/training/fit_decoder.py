@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from anonlib.config import ConfigError, no_job
+from anonlib.config import no_job
 from anonlib.datasets import open_dataset
+from anonlib.errors import ConfigError
 from anonlib.execution.base import UnitResult
 from anonlib.models.fetch import model_bytes
 from anonlib.models.requirements import scan_models

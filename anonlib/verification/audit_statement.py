@@ -12,17 +12,11 @@ from dataclasses import asdict, dataclass, replace
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from anonlib.errors import NotFound, VerificationError
 from anonlib.stages.certify import CERTIFICATE
 from anonlib.stages.rerender import remove_audit
-from anonlib.storage import NotFound, Storage
-from anonlib.verification.certificate import (
-    Certificate,
-    VerificationError,
-    canonical,
-    check_signature_of,
-    public_key,
-    signature_of,
-)
+from anonlib.storage import Storage
+from anonlib.verification.certificate import Certificate, canonical, check_signature_of, public_key, signature_of
 from anonlib.verification.data_files import Hashing, whole
 from anonlib.workspace.layout import AUDIT_FILES, STATEMENT, sha256
 

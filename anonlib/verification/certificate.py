@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from anonlib.errors import VerificationError
 from anonlib.privacy.claims import Claim
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ VERSION = 2
 """Of the certificate and of all released tables: `schema_version` in run.json."""
 _KEY_PURPOSE = b"anonlib: Ed25519 key that signs certificates, version 1"
 _LEAF, _NODE = b"\x00", b"\x01"
-
-
-class VerificationError(Exception):
-    """A sentence: what a release says of itself that is not so, and where."""
 
 
 @dataclass(frozen=True)

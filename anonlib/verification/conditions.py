@@ -23,8 +23,9 @@ from typing import Literal, Protocol
 import numpy as np
 
 from anonlib.config import CLASS_METHODS, CROP_METHODS, VECTOR_METHODS, MethodConfig
+from anonlib.errors import VerificationError
 from anonlib.privacy.claims import claim_of
-from anonlib.verification.certificate import CertifiedCounts, VerificationError
+from anonlib.verification.certificate import CertifiedCounts
 from anonlib.workspace.schemas import SOLID
 
 _PSEUDONYM = re.compile("[0-9a-f]{24}")

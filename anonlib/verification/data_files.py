@@ -21,13 +21,13 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.datasets.base import MAX_SAMPLE_BYTES, DatasetError
+from anonlib.datasets.base import MAX_SAMPLE_BYTES
 from anonlib.datasets.fields import kept_members
 from anonlib.datasets.names import MAX_NAME, is_image, printable, split_member
 from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
 from anonlib.datasets.tar_stream import GZIP_MAGIC, MAX_MEMBERS, Growth, open_plain_tar
+from anonlib.errors import DatasetError, VerificationError
 from anonlib.storage import Storage
-from anonlib.verification.certificate import VerificationError
 from anonlib.workspace.layout import sha256
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from anonlib.config import MethodConfig
-from anonlib.verification.certificate import VerificationError
+from anonlib.errors import VerificationError
 from anonlib.verification.conditions import DIGEST, ClaimedFace, ClassPartition, no_epsilon, short
 from anonlib.workspace.schemas import MANIFEST, SIMILARITY
 

@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from anonlib.datasets.base import DatasetError
+from anonlib.errors import DatasetError, NotFound, VerificationError
 from anonlib.stages.certify import Committed
-from anonlib.storage import NotFound, Storage
-from anonlib.verification.certificate import VerificationError
+from anonlib.storage import Storage
 from anonlib.verification.data_files import BROKEN, bounded_batches, whole
 from anonlib.workspace.layout import StageStore, sha256
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from anonlib.config import MethodConfig
 from anonlib.datasets.base import format_of
+from anonlib.errors import NotFound, VerificationError
 from anonlib.privacy.claims import Claim, claim_of
 from anonlib.stages.certify import (
     CERTIFICATE,
@@ -28,9 +29,9 @@ from anonlib.stages.certify import (
     face_of,
     tables_of,
 )
-from anonlib.storage import NotFound, Storage
+from anonlib.storage import Storage
 from anonlib.verification.audit_statement import Statement, read_statement
-from anonlib.verification.certificate import Certificate, Scope, VerificationError, check_signature, merkle_root
+from anonlib.verification.certificate import Certificate, Scope, check_signature, merkle_root
 from anonlib.verification.conditions import (
     ClassRow,
     ClassTable,

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from anonlib.config import ConfigError, JobConfig, SecretConfig
+from anonlib.config import JobConfig, SecretConfig
+from anonlib.errors import ConfigError, StorageError
 from anonlib.methods.decoders import read_file
-from anonlib.storage import StorageError
 
 CONTEXT = {"anonlib": "secret"}
 """What a secret for KMS is sealed with, so that no other blob of the same key passes for one (encryption context)."""

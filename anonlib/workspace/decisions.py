@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from anonlib.storage import Storage, StorageError
+from anonlib.errors import StorageError
+from anonlib.storage import Storage
 from anonlib.workspace.schemas import CONFIRMED, MASKED, WITHHELD
 
 Verdict = Literal["confirmed", "mask", "withhold", "release_masked", "undone"]

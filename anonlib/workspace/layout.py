@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from anonlib.config import JobConfig
-from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
+from anonlib.errors import NotFound
+from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.workspace import tables
 from anonlib.workspace.purgeable import Workspace
 

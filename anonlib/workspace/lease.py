@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
+from anonlib.errors import AccessDenied, StorageError, WorkspacePurged
 from anonlib.execution.retry import with_retries
-from anonlib.storage import OURS, AccessDenied, Storage, StorageError
-from anonlib.workspace.purgeable import WorkspacePurged
+from anonlib.storage import OURS, Storage
 
 BEAT_S = 5.0
 WATCH_S = 20.0

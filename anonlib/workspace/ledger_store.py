@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.config import METHOD_FILES, ConfigError, JobConfig, MethodConfig
+from anonlib.config import METHOD_FILES, JobConfig, MethodConfig
+from anonlib.errors import ConfigError
 from anonlib.methods.decoders import IdentityDraw, draw_of
 from anonlib.privacy.claims import METRIC_PRIVACY, claim_of
 from anonlib.privacy.dp import Cost, draw_id, epsilon_of, mechanism_of
@@ -46,10 +47,6 @@ person are below it, and a subject is charged with 18 strangers (median 13). Of 
 photos, 2.1 % of the people are missed and 11 strangers charged (median 6). At .91 that is 5 and .5 % missed, 65 and 48
 strangers; at .945 60 and 13 % missed, 1.4 and .8 strangers. Strangers grow with the number of people.
 """
-
-
-class OverBudget(ConfigError):
-    """The run would spend more than the ledger's budget allows; counts alone, no name."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ class LedgerStore:
     def book(self, job: JobConfig, release: str, kind: str, bookings: Sequence[LedgerRow]) -> None:
         """Write this run's rows beside those that its plan booked before.
 
-        Raises OverBudget, and leaves the plan's rows as they were before, if a budget is set that they break.
+        Raises ConfigError, and leaves the plan's rows as they were before, if a budget is set that they break.
         """
         cost = _cost(job)
         rows: list[dict[str, Any]] = [
@@ -176,7 +173,7 @@ class LedgerStore:
                 self.store.storage.delete(path)
             else:
                 self.store.storage.publish(path, former)
-            raise OverBudget(refused.sentence)
+            raise ConfigError(refused.sentence)
 
 
 def kind_of(method: MethodConfig, decoder: str) -> str:

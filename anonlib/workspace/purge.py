@@ -16,9 +16,9 @@ from typing import Any
 
 from anonlib import __version__
 from anonlib.config import JobConfig
-from anonlib.job import JobError
+from anonlib.errors import JobError, NotFound, VersionsRemain
 from anonlib.stages.certify import CERTIFICATE
-from anonlib.storage import NotFound, Storage, VersionsRemain, open_storage
+from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import (
     INVENTORY_NOTE,
     RUN_NOTE,

@@ -12,13 +12,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from anonlib.storage import NotFound, Storage, StorageError, StoredObject
+from anonlib.errors import NotFound, WorkspacePurged
+from anonlib.storage import Storage, StoredObject
 
 PURGED = "purged.json"
-
-
-class WorkspacePurged(StorageError):
-    """The workspace was purged, before this run or while it was at work."""
 
 
 class Workspace(Storage):

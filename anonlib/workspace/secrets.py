@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anonlib.config import ConfigError, JobConfig, SecretConfig
+from anonlib.config import JobConfig, SecretConfig
+from anonlib.errors import ConfigError, NotFound
 from anonlib.privacy.keys import Keyring, is_random, stretched
-from anonlib.storage import NotFound
 from anonlib.workspace.aws_secrets import SecretReference, from_kms, from_manager
 from anonlib.workspace.layout import SALT, SECRET, SECRET_CHECK, JobStores
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anonlib.codes import meaning_of
-from anonlib.config import ConfigError, load_config
+from anonlib.config import load_config
+from anonlib.errors import ConfigError, JobError, NotFound
 from anonlib.execution.cost import CostEstimate, read_bill
-from anonlib.job import JobError
 from anonlib.stages.plan import COUNTS
-from anonlib.storage import NotFound, Storage, StorageOptions, open_storage
+from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.workspace import tables
 from anonlib.workspace.layout import (
     INVENTORY_NOTE,

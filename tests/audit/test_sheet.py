@@ -13,7 +13,7 @@ from PIL import Image
 from anonlib.audit import sheet
 from anonlib.audit.sheet import SheetCell, arrange, draw, make_sheet
 from anonlib.config import JobConfig
-from anonlib.job import JobError
+from anonlib.errors import JobError
 from anonlib.workspace.layout import open_stores
 from tests.support import photos
 from tests.support.runs import Run, contents, job, run_job

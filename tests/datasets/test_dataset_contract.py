@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from anonlib.datasets import Dataset, DatasetError, open_dataset
-from anonlib.storage import Changed, StorageError, StorageOptions, open_storage
+from anonlib.datasets import Dataset, open_dataset
+from anonlib.errors import Changed, DatasetError, StorageError
+from anonlib.storage import StorageOptions, open_storage
 from tests.support.s3server import S3Server
 
 

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from anonlib.codes import Reason, foreign_words
+from anonlib.errors import NotFound
 from anonlib.job import Job
-from anonlib.storage import NotFound, open_storage
+from anonlib.storage import open_storage
 from anonlib.workspace.layout import open_stores
 from tests.support import photos
 from tests.support.forgery import check

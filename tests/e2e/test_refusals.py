@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from anonlib.config import ConfigError, load_config
-from anonlib.job import Job, JobError
+from anonlib.config import load_config
+from anonlib.errors import ConfigError, JobError
+from anonlib.job import Job
 from anonlib.workspace.purgeable import PURGED
 from tests.support import photos
 from tests.support.runs import SECRET, contents, job, run_job

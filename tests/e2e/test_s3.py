@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from anonlib.config import JobConfig
+from anonlib.errors import AccessDenied, StorageError
 from anonlib.job import Job
-from anonlib.storage import AccessDenied, StorageError, open_storage
+from anonlib.storage import open_storage
 from tests.support.runs import Run, contents, job, salted
 from tests.support.s3server import Credentials, S3Server
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.config import ConfigError, JobConfig
+from anonlib.config import JobConfig
+from anonlib.errors import ConfigError
 from anonlib.execution import capacity
 from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, wait_for_room
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from anonlib.execution.cluster_watch import ClusterLost, fail_when_no_nodes
+from anonlib.errors import JobError
+from anonlib.execution.cluster_watch import fail_when_no_nodes
 
 LOOK_S = 0.01
 
@@ -62,7 +63,7 @@ def test_machines_that_come_back_in_time_are_waited_for_and_both_is_said() -> No
 def test_a_cluster_without_a_machine_for_too_long_ends_the_job_with_a_sentence() -> None:
     never = threading.Event()
     said: list[str] = []
-    with pytest.raises(ClusterLost, match=r"no machine .* for 0\.05 s; what is finished is kept"):
+    with pytest.raises(JobError, match=r"no machine .* for 0\.05 s; what is finished is kept"):
         list(fail_when_no_nodes(rows_after(never), lambda: 0, 0.05, said.append, LOOK_S))
     never.set()
     assert len(said) == 1

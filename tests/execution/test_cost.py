@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from anonlib.config import JobConfig, RayConfig
+from anonlib.errors import AccessDenied
 from anonlib.execution.cost import CostEntry, CostEstimate, CostLog, read_bill, rows_of
 from anonlib.job import Job
-from anonlib.storage import AccessDenied, open_storage
+from anonlib.storage import open_storage
 from anonlib.workspace.purge import purge
 from anonlib.workspace.status import status
 from tests.support import photos

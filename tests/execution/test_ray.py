@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from anonlib.config import ConfigError, RayConfig
+from anonlib.config import RayConfig
+from anonlib.errors import Changed, ConfigError, StorageError, Unavailable
 from anonlib.execution import retry
 from anonlib.execution.base import UnitResult
 from anonlib.execution.ray import RayRunner, SerialRunner, in_waves, open_runner
 from anonlib.execution.unit_log import UnitRecord
 from anonlib.execution.worker import build_stage, run_unit
-from anonlib.storage import Changed, StorageError, Unavailable
 from tests.support.witness import new_namespace, refused
 
 WORK = UnitRecord("scan", "0" * 64, 1, "solid")

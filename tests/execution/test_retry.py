@@ -7,10 +7,9 @@ import os
 
 import pytest
 
+from anonlib.errors import AccessDenied, Changed, LinkRefused, NotFound, SandboxUnavailable, StorageError, Unavailable
 from anonlib.execution import retry
 from anonlib.execution.retry import describe, is_infrastructure_error, with_retries
-from anonlib.media.sandbox.process import NoDecoder
-from anonlib.storage import AccessDenied, Changed, LinkRefused, NotFound, StorageError, Unavailable
 
 OF_THE_DATA = (
     NotFound("gone"),
@@ -24,7 +23,7 @@ OF_THE_PLACE = (
     StorageError("The disk is full."),
     AccessDenied("denied"),
     Unavailable("busy"),
-    NoDecoder("no decoder"),
+    SandboxUnavailable("no decoder"),
     OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     OSError(errno.EIO, os.strerror(errno.EIO)),
     OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
@@ -70,4 +69,6 @@ def test_what_lies_in_the_data_is_told_from_what_lies_around_it() -> None:
 def test_a_failure_of_the_machine_is_a_sentence_about_it() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
     assert describe(full) == "No space left on device on this machine"
-    assert describe(NoDecoder("no decoder")) == "no decoder" and describe(ValueError("Ada Quill")) == "ValueError"
+    assert (
+        describe(SandboxUnavailable("no decoder")) == "no decoder" and describe(ValueError("Ada Quill")) == "ValueError"
+    )

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from anonlib.config import load_config
-from anonlib.job import Job, JobError
-from anonlib.storage import StorageError
+from anonlib.errors import JobError, StorageError
+from anonlib.job import Job
 from tests.support.runs import contents, lasting, salted
 
 ROOM = "4m"

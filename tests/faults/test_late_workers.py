@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from anonlib.config import JobConfig
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError
+from anonlib.job import Job
 from anonlib.storage import StorageOptions, open_storage
 from anonlib.verification.verify import verify
 from anonlib.workspace import lease as lease_module

@@ -21,9 +21,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anonlib.config import JobConfig
+from anonlib.errors import JobError, StorageError
 from anonlib.execution import retry
-from anonlib.job import Job, JobError
-from anonlib.storage import OURS, StorageError, open_storage
+from anonlib.job import Job
+from anonlib.storage import OURS, open_storage
 from anonlib.storage.s3 import REQUEST_TRIES
 from anonlib.terminal import guarded
 from tests.faults.proxy import FAULTS, TRANSIENT, FaultProxy

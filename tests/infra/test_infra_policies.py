@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from anonlib.config import ConfigError, JobConfig, SecretConfig
+from anonlib.config import JobConfig, SecretConfig
+from anonlib.errors import AccessDenied, ConfigError
 from anonlib.job import Job
-from anonlib.storage import AccessDenied, StorageOptions, open_storage
+from anonlib.storage import StorageOptions, open_storage
 from anonlib.verification.audit_statement import publish
 from anonlib.verification.verify import verify
 from anonlib.workspace.aws_secrets import SecretReference, from_manager

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from anonlib.media.codec import ImageProblem, decode, encode
+from anonlib.errors import ImageProblem
+from anonlib.media.codec import decode, encode
 from tests.support import photos
 
 RNG = np.random.default_rng(3)

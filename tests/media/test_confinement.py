@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from anonlib.media.codec import ImageProblem
-from anonlib.media.sandbox import Decoders, NoDecoder, confinement, decode_apart, process, sandbox_layers
+from anonlib.errors import ImageProblem, SandboxUnavailable
+from anonlib.media.sandbox import Decoders, confinement, decode_apart, process, sandbox_layers
 from tests.support import photos, poison
 
 ROOT = Path(poison.__file__).parents[2]
@@ -127,7 +127,7 @@ def lacking(layer: str) -> Decoders:
 
 @pytest.mark.parametrize("layer", sorted(confinement.NEEDED))
 def test_where_a_needed_layer_is_missing_no_photo_is_decoded(layer: str) -> None:
-    with pytest.raises(NoDecoder, match=f"cannot be confined: this kernel does not grant {layer}"):
+    with pytest.raises(SandboxUnavailable, match=f"cannot be confined: this kernel does not grant {layer}"):
         lacking(layer).decode(PHOTO, max_mpx=1, seconds=60)
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anonlib.media.codec import ImageProblem, Picture, decode
-from anonlib.media.sandbox import Decoders, NoDecoder, decode_apart
+from anonlib.errors import ImageProblem, SandboxUnavailable
+from anonlib.media.codec import Picture, decode
+from anonlib.media.sandbox import Decoders, decode_apart
 from tests.support import photos, poison
 
 RNG = np.random.default_rng(3)
@@ -184,7 +185,7 @@ def test_threads_have_a_process_each_and_get_their_own_photos() -> None:
     ],
 )
 def test_where_no_process_can_be_started_no_photo_is_blamed(program: list[str], reason: str) -> None:
-    with pytest.raises(NoDecoder, match=f"cannot be started: .*{reason}"):
+    with pytest.raises(SandboxUnavailable, match=f"cannot be started: .*{reason}"):
         Decoders(program).decode(GOOD, **SEPARATE)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anonlib.config import ConfigError, JobConfig, RayConfig
+from anonlib.config import JobConfig, RayConfig
+from anonlib.errors import ConfigError
 from anonlib.job import Job
 from anonlib.methods.decoders import DECODER, SHIPPED, FaceDecoderSet, face_decoders_of, open_decoder, read_decoder
 from anonlib.stages.surrogates import from_bytes

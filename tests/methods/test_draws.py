@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from anonlib.config import ConfigError, JobConfig
+from anonlib.config import JobConfig
+from anonlib.errors import ConfigError
 from anonlib.job import Job
 from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw
 from anonlib.methods.planning import appearance
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 from anonlib.verification.verify import verify
-from anonlib.workspace.ledger_store import OverBudget
 from anonlib.workspace.schemas import RELEASED
 from tests.support.decoders import Fit
 from tests.support.runs import Run, contents, manifest, planned_copy
@@ -149,9 +149,9 @@ def test_a_second_release_is_refused_over_budget_or_wears_the_first_ones_draws(
 
     first = worn(release("one"))
     over = release("two")
-    with pytest.raises(OverBudget, match=r"12 of the 12 accounts .* exceed the budget of epsilon 5 .* at 6, by 1;"):
+    with pytest.raises(ConfigError, match=r"12 of the 12 accounts .* exceed the budget of epsilon 5 .* at 6, by 1;"):
         Job(over).make_plan()
-    with pytest.raises(OverBudget):
+    with pytest.raises(ConfigError):
         Job(over).make_plan()
     assert not list((Path(over.workspace.uri) / "plan").glob(f"{Job(over).plan_key[:16]}/commits/*"))
     again = worn(release("three", draw="reuse"))

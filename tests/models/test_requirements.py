@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anonlib.config import ConfigError
+from anonlib.errors import ConfigError
 from anonlib.models import requirements
 from anonlib.models.catalog import MODELS
 from anonlib.models.requirements import VERIFIERS, check_licences, check_precision, render_models, scan_models

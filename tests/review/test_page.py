@@ -18,7 +18,8 @@ import pytest
 import uvicorn
 
 from anonlib.config import JobConfig
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError
+from anonlib.job import Job
 from anonlib.review.guard import OPEN, Guard
 from anonlib.review.page import make_app
 from anonlib.review.session import Session

@@ -11,9 +11,10 @@ import pytest
 from anonlib.audit.review_sample import clopper_pearson
 from anonlib.audit.run import audit
 from anonlib.config import JobConfig
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError
+from anonlib.job import Job
 from anonlib.review.chosen import judge, judged_so_far
-from anonlib.review.session import Refused, Session
+from anonlib.review.session import Session
 from tests.review.conftest import FACE
 from tests.support import photos
 from tests.support.forgery import check
@@ -124,9 +125,9 @@ def test_whoever_skips_an_image_is_not_counted_further() -> None:
 def test_a_file_without_pixels_can_only_stay_withheld(session: Session) -> None:
     assert session.allowed(number(session, "broken")) == ("withhold",)
     assert session.allowed(number(session, "failing")) == ("withhold", "release_masked")
-    with pytest.raises(Refused, match="cannot get that verdict"):
+    with pytest.raises(JobError, match="cannot get that verdict"):
         session.decide(number(session, "broken"), "release_masked", [FACE])
-    with pytest.raises(Refused, match="cannot get that verdict"):
+    with pytest.raises(JobError, match="cannot get that verdict"):
         session.decide(number(session, "failing"), "confirmed")
 
 
@@ -134,7 +135,7 @@ def test_a_file_without_pixels_can_only_stay_withheld(session: Session) -> None:
     "boxes", [[], [(5, 5, 6, 6)], [(900, 5, 960, 60)], [(5, 5, 60)], [(60, 60, 5, 5)], [FACE, (5, 5, 6, 6)]]
 )
 def test_boxes_that_hide_nothing_are_refused(session: Session, boxes: list[tuple[int, ...]]) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(JobError):
         session.decide(number(session, "astronaut"), "mask", boxes)
     assert session.decisions == {}
 

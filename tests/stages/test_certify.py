@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from anonlib import __version__
 from anonlib.config import JobConfig, MethodConfig
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError, VerificationError
+from anonlib.job import Job
 from anonlib.methods.planning import SurrogatePlan, dressed, new_classes, surrogate_id
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring
@@ -25,7 +26,7 @@ from anonlib.stages.certify import certify, class_rows
 from anonlib.stages.people import Persons
 from anonlib.stages.surrogates import released_digest
 from anonlib.storage import OURS
-from anonlib.verification.certificate import VERSION, Certificate, VerificationError, public_key
+from anonlib.verification.certificate import VERSION, Certificate, public_key
 from anonlib.verification.conditions import ClassTable, SurrogateRow
 from anonlib.verification.verify import verify
 from anonlib.workspace import tables

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from anonlib.config import JobConfig
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError
+from anonlib.job import Job
 from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, SUBJECTS, SURROGATES
 from tests.support.runs import Run, contents, run_job
 

@@ -115,13 +115,15 @@ def test_a_detector_that_fails_on_one_image_loses_that_image(
     assert summary.code == 3
 
 
-def test_a_renderer_that_fails_on_one_image_loses_that_image(
-    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
+def test_a_bug_in_the_renderer_loses_one_image_and_leaves_its_traceback_in_the_log(
+    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     victim = pixels_of(finished, VICTIM)
     broken = fails_on(victim, render_module.render, lambda image, *_: [image])
     monkeypatch.setattr(render_module, "render", broken)
     only_the_victim_is_lost(*run(resumed), finished, Reason.REPLACE_FAILED)
+    assert "replacing a face failed" in caplog.text and "RuntimeError" in caplog.text
+    assert "render.py" in caplog.text and "in wrapped" in caplog.text and VICTIM not in caplog.text
 
 
 def test_a_checker_that_fails_on_one_image_loses_that_image(

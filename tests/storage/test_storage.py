@@ -8,17 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from anonlib.storage import (
-    REFUSED_LINK,
-    Changed,
-    LinkRefused,
-    NotAFile,
-    NotFound,
-    Storage,
-    StorageError,
-    StorageOptions,
-    open_storage,
-)
+from anonlib.errors import Changed, LinkRefused, NotAFile, NotFound, StorageError
+from anonlib.storage import REFUSED_LINK, Storage, StorageOptions, open_storage
 from anonlib.storage import s3 as s3_module
 from anonlib.storage.local import LocalStorage
 from tests.support.s3server import S3Server, one_sentence

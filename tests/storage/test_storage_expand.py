@@ -8,7 +8,8 @@ from braceexpand import braceexpand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.storage import StorageError, StorageOptions, expand, expand_braces, open_storage
+from anonlib.errors import StorageError
+from anonlib.storage import StorageOptions, expand, expand_braces, open_storage
 from anonlib.storage.expand import glob_regex
 from tests.support.s3server import S3Server
 

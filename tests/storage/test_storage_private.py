@@ -14,8 +14,9 @@ import pytest
 
 from anonlib.config import JobConfig
 from anonlib.doctor import examine
+from anonlib.errors import AccessDenied
 from anonlib.job import Job
-from anonlib.storage import OURS, AccessDenied, open_storage
+from anonlib.storage import OURS, open_storage
 from anonlib.storage.scratch import scratch
 from tests.support import photos
 from tests.support.runs import job

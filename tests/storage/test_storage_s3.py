@@ -14,14 +14,8 @@ import pytest
 from botocore.exceptions import FlexibleChecksumError, IncompleteReadError
 from botocore.loaders import JSONFileLoader
 
-from anonlib.storage import (
-    AccessDenied,
-    Changed,
-    StorageError,
-    StorageOptions,
-    VersionsRemain,
-    open_storage,
-)
+from anonlib.errors import AccessDenied, Changed, StorageError, VersionsRemain
+from anonlib.storage import StorageOptions, open_storage
 from anonlib.storage import s3 as s3_module
 from anonlib.storage.s3_reader import S3Reader
 from tests.support.s3server import Credentials, Relay, S3Server, free_port, one_sentence, policy

@@ -24,7 +24,8 @@ if __name__ == "__main__":
 import numpy as np
 
 from anonlib.codes import Reason
-from anonlib.media.codec import ImageProblem, Picture, decode
+from anonlib.errors import ImageProblem
+from anonlib.media.codec import Picture, decode
 from anonlib.media.sandbox.worker import ANSWER, main
 from tests.support.probe import attempts
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from anonlib.errors import ModelUnusable
 from anonlib.faces import align
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
@@ -14,15 +15,7 @@ from anonlib.models.runtime import load_engine
 from anonlib.synthesis import crops
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import shape_model
-from anonlib.synthesis.feature_transfer import (
-    FLOW_SIDE,
-    POINTS,
-    SIDE,
-    FeatureTransferError,
-    FeatureTransferNetwork,
-    network_input,
-    notes_of,
-)
+from anonlib.synthesis.feature_transfer import FLOW_SIDE, POINTS, SIDE, FeatureTransferNetwork, network_input, notes_of
 from anonlib.training.feature_transfer import trainer
 from anonlib.training.feature_transfer.data import Batches, CropSet
 from anonlib.training.feature_transfer.export import to_onnx
@@ -101,12 +94,12 @@ def test_the_file_holds_donors_and_terms_and_is_refused_when_damaged(net: Featur
     assert made.donors.shape == (5, 128) and np.allclose(np.linalg.norm(made.donors, axis=1), 1, atol=1e-6)
     assert made.female.tolist() == [0, 1, 0, 1, 0] and made.age[0] == 41 and (made.centre == 1).all()
     for broken in (data[:-100], b"nothing", to_onnx(net, {})):
-        with pytest.raises(FeatureTransferError, match="damaged"):
+        with pytest.raises(ModelUnusable, match="damaged"):
             FeatureTransferNetwork.from_bytes(broken)
-    with pytest.raises(FeatureTransferError, match="none of embedding"):
+    with pytest.raises(ModelUnusable, match="none of embedding"):
         FeatureTransferNetwork.from_bytes(to_onnx(net, notes(ages=4)))
     later = {**notes(), "about": notes()["about"].replace('"version": 1', '"version": 2')}
-    with pytest.raises(FeatureTransferError, match="of version 2 and this anonlib reads 1"):
+    with pytest.raises(ModelUnusable, match="of version 2 and this anonlib reads 1"):
         FeatureTransferNetwork.from_bytes(to_onnx(net, later))
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from anonlib.config import ConfigError
+from anonlib.errors import ConfigError, ModelUnusable
 from anonlib.faces import topology
 from anonlib.models.catalog import MODELS
 from anonlib.models.torch_graph import TorchGraph
-from anonlib.synthesis.base import DecoderError, DecoderNotes
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.textures.ksame_net import LOOKS, MOODS, NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
@@ -230,7 +230,7 @@ def test_an_unfinished_folder_and_a_damaged_file_are_refused(trained: Trained, f
     with pytest.raises(ConfigError, match="train there first"):
         export(tmp_path, tmp_path / "net.onnx")
     for data in (trained.network.data[:-1000], b"no network", fitted.path.read_bytes()):
-        with pytest.raises(DecoderError):
+        with pytest.raises(ModelUnusable):
             NetworkDecoder.from_bytes(data)
-    with pytest.raises(DecoderError):
+    with pytest.raises(ModelUnusable):
         Decoder.from_bytes(trained.network.data)

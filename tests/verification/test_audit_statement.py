@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from anonlib.cli import app
+from anonlib.errors import VerificationError
 from anonlib.stages.rerender import remove_audit
 from anonlib.storage import Storage, open_storage
 from anonlib.verification.audit_statement import Statement, publish
-from anonlib.verification.certificate import VerificationError, canonical, signature_of
+from anonlib.verification.certificate import canonical, signature_of
 from anonlib.verification.verify import unproved
 from anonlib.workspace.layout import AUDIT_FILES, STATEMENT
 from tests.support.forgery import SECRET as FORGERS

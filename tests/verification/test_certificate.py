@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anonlib.errors import VerificationError
 from anonlib.privacy.claims import K_ANONYMITY, METRIC_PRIVACY, Claim
 from anonlib.verification.certificate import (
     VERSION,
@@ -18,7 +19,6 @@ from anonlib.verification.certificate import (
     CertifiedCounts,
     CertifiedTable,
     Scope,
-    VerificationError,
     canonical,
     check_signature,
     merkle_leaf,

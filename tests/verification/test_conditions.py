@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.config import MethodConfig
-from anonlib.verification.certificate import CertifiedCounts, VerificationError
+from anonlib.errors import VerificationError
+from anonlib.verification.certificate import CertifiedCounts
 from anonlib.verification.conditions import (
     ClaimedFace,
     ClassRow,

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.config import MethodConfig
+from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
-from anonlib.verification.certificate import VerificationError
 from anonlib.verification.conditions import ClaimedFace
 from anonlib.verification.first_version import CLASSES_1, TELLS_MORE, PairedClasses, PairedRow
 from anonlib.verification.verify import unproved, verify

@@ -15,8 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from anonlib.cli import app
+from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
-from anonlib.verification.certificate import VerificationError, public_key
+from anonlib.verification.certificate import public_key
 from anonlib.verification.verify import unproved
 from tests.support.forgery import CLASSES, MANIFEST, MARKER, OTHER, SHARD, TAR, Forger, Tampering, check, swap
 from tests.support.forgery import SECRET as FORGERS

@@ -12,8 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from anonlib.config import MethodConfig
+from anonlib.errors import VerificationError
 from anonlib.privacy.claims import K_ANONYMITY, Claim, claim_of
-from anonlib.verification.certificate import VerificationError, public_key
+from anonlib.verification.certificate import public_key
 from tests.support.forgery import (
     CLASSES,
     MANIFEST,

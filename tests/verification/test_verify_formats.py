@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from anonlib.verification.certificate import VerificationError, public_key
+from anonlib.errors import VerificationError
+from anonlib.verification.certificate import public_key
 from tests.support import photos
 from tests.support.forgery import PHOTO, Forger, Tampering, check, face_says, sha256
 from tests.support.runs import SECRET, run_job

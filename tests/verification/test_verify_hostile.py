@@ -18,10 +18,11 @@ import pytest
 from typer.testing import CliRunner
 
 from anonlib.cli import app
+from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
 from anonlib.verification import parsing
 from anonlib.verification.audit_statement import publish
-from anonlib.verification.certificate import VerificationError, public_key
+from anonlib.verification.certificate import public_key
 from anonlib.verification.verify import unproved
 from anonlib.workspace.layout import STATEMENT
 from anonlib.workspace.schemas import MANIFEST as MANIFEST_SCHEMA

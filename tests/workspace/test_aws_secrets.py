@@ -16,7 +16,8 @@ from uuid import uuid4
 
 import pytest
 
-from anonlib.config import ConfigError, JobConfig
+from anonlib.config import JobConfig
+from anonlib.errors import ConfigError
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 from anonlib.workspace import aws_secrets

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from anonlib.errors import StorageError
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.review_decisions import ActiveDecisions
-from anonlib.storage import StorageError, open_storage
+from anonlib.storage import open_storage
 from anonlib.workspace.decisions import Decision, DecisionLog
 
 KEYRING = Keyring(b"a secret of 32 bytes for the tests", "tests")

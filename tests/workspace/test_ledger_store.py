@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.config import ConfigError, JobConfig, load_config
+from anonlib.config import JobConfig, load_config
+from anonlib.errors import ConfigError
 from anonlib.job import Job
 from anonlib.methods.decoders import IdentityDraw
 from anonlib.privacy.clustering import by_label, normalized, templates
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.people import Persons, matrix
-from anonlib.workspace.ledger_store import MAYBE_ONE_PERSON, LedgerRow, LedgerStore, OverBudget, kind_of
+from anonlib.workspace.ledger_store import MAYBE_ONE_PERSON, LedgerRow, LedgerStore, kind_of
 from tests.support.oracles import components
 from tests.support.runs import job
 
@@ -95,7 +96,7 @@ def test_releases_add_up_and_the_one_that_breaks_the_budget_is_refused_before_it
     book(config, "one", who, plan="a" * 64)
     book(config, "two", who, plan="b" * 64)
     before = files(tmp_path)
-    with pytest.raises(OverBudget, match=r"2 of the 2 accounts .* budget of epsilon 7 .* at 9, by 2"):
+    with pytest.raises(ConfigError, match=r"2 of the 2 accounts .* budget of epsilon 7 .* at 9, by 2"):
         book(config, "three", who, plan="c" * 64)
     assert files(tmp_path) == before and list(before) == [f"{'a' * 16}.parquet", f"{'b' * 16}.parquet"]
     assert book(config, "three", people(["cyd"], vectors(1, seed=5), "three"), plan="c" * 64)
@@ -118,7 +119,7 @@ def test_a_plan_that_is_made_again_keeps_its_booking_though_it_is_refused_now(tm
     before = files(tmp_path)
     book(config, "one", who, plan="a" * 64)
     assert files(tmp_path) == before
-    with pytest.raises(OverBudget, match="at 12, by 5"):
+    with pytest.raises(ConfigError, match="at 12, by 5"):
         book(config, "anew", who, plan="a" * 64)
     assert files(tmp_path) == before and len(before) == 3
 
@@ -128,7 +129,7 @@ def test_a_plan_that_is_made_again_with_other_draws_costs_both(tmp_path: Path) -
     book(config, "one", who)
     book(config, "anew", who)
     assert pq.read_table(next((tmp_path / "ledger").rglob("*.parquet"))).num_rows == 2
-    with pytest.raises(OverBudget, match="at 9, by 3"):
+    with pytest.raises(ConfigError, match="at 9, by 3"):
         book(config, "once more", who)
 
 
@@ -136,7 +137,7 @@ def test_two_draws_of_a_person_in_one_release_cost_twice(tmp_path: Path) -> None
     config, faces = noisy(tmp_path, budget=5), vectors(2)
     accounts = opened(config)
     twice = [LedgerRow("ann", faces[0], ("male",), True, draw=IdentityDraw(z, 1.0, 40.0)) for z in vectors(2, seed=8)]
-    with pytest.raises(OverBudget, match="at 6, by 1"):
+    with pytest.raises(ConfigError, match="at 6, by 1"):
         accounts.book(config, "one", KIND, twice)
 
 
@@ -175,7 +176,7 @@ def test_an_account_is_shared_by_lookalikes_unless_both_have_a_label(
 ) -> None:
     config, who = noisy(tmp_path, budget=4), people([*labels], lookalikes(2), "one")
     if refused:
-        with pytest.raises(OverBudget, match="at 6, by 2"):
+        with pytest.raises(ConfigError, match="at 6, by 2"):
             book(config, "one", who)
     book(config, "one", people([*labels], vectors(2), "one"))
 
@@ -183,7 +184,7 @@ def test_an_account_is_shared_by_lookalikes_unless_both_have_a_label(
 def test_lookalikes_of_lookalikes_are_not_charged(tmp_path: Path) -> None:
     who = people([None] * 12, lookalikes(12), "one")
     book(noisy(tmp_path, budget=9), "one", who)
-    with pytest.raises(OverBudget, match=r"10 of the 12 accounts .* at 9, by 1;"):
+    with pytest.raises(ConfigError, match=r"10 of the 12 accounts .* at 9, by 1;"):
         book(noisy(tmp_path / "less", budget=8), "one", who)
 
 
@@ -202,7 +203,7 @@ def test_every_look_of_a_person_is_theirs(tmp_path: Path) -> None:
         book(noisy(tmp_path), f"{number}", people(["ann"], face[None], f"{number}"), plan=f"{number}" * 64)
     aside = normalized(vectors(1, seed=4) - (vectors(1, seed=4) @ faces[1]) * faces[1])
     like = normalized(0.935 * faces[1:] + np.sqrt(1 - 0.935**2) * aside)
-    with pytest.raises(OverBudget, match=r"2 of the 2 accounts .* at 9, by 2"):
+    with pytest.raises(ConfigError, match=r"2 of the 2 accounts .* at 9, by 2"):
         book(noisy(tmp_path, budget=7), "three", people([None], like, "three"), plan="c" * 64)
     book(noisy(tmp_path, budget=9), "three", people([None], like, "three"), plan="c" * 64)
 
@@ -212,7 +213,7 @@ def test_who_is_absent_is_charged_for_a_suspect(tmp_path: Path) -> None:
     faces = lookalikes(3)
     book(noisy(tmp_path), "one", people([None], faces[1:2], "one"), plan="a" * 64)
     book(noisy(tmp_path), "two", people([None], faces[:1], "two"), plan="b" * 64)
-    with pytest.raises(OverBudget, match=r"1 of the 2 accounts .* at 9, by 2"):
+    with pytest.raises(ConfigError, match=r"1 of the 2 accounts .* at 9, by 2"):
         book(noisy(tmp_path, budget=7), "three", people([None], faces[2:], "three"), plan="c" * 64)
 
 
@@ -235,7 +236,7 @@ def test_no_person_is_ever_shown_more_than_the_budget_by_rows_of_their_own(
         before = files(root)
         try:
             book(noisy(root, budget=budget), f"r{number}", who, plan=f"{number}" * 64)
-        except OverBudget:
+        except ConfigError:
             assert files(root) == before
     rows = [row for data in files(root).values() for row in pq.read_table(io.BytesIO(data)).to_pylist()]
     for one in faces:
@@ -247,7 +248,7 @@ def test_a_method_that_promises_no_epsilon_fits_no_budget(tmp_path: Path) -> Non
     method = {"name": "sampling", "decoder": "decoder.npz"}
     config = job("in", tmp_path, method=method, ledger={"uri": str(tmp_path / "ledger"), "budget": 100})
     drawn = IdentityDraw(vectors(1, 9)[0], 1.0, 40.0)
-    with pytest.raises(OverBudget, match="promises no epsilon"):
+    with pytest.raises(ConfigError, match="promises no epsilon"):
         opened(config).book(config, "one", KIND, [LedgerRow("ann", vectors(1)[0], ("female",), True, draw=drawn)])
 
 
@@ -325,7 +326,7 @@ def test_real_people_who_chain_are_not_one_account(scanned: tuple[list[str], np.
     chained = components(faces, MAYBE_ONE_PERSON)
     assert len(names) > 40 and np.bincount(chained).max() > len(names) / 3
     book(noisy(tmp_path, budget=3), "one", people([*names], faces, "one"))
-    with pytest.raises(OverBudget, match=rf"{len(names)} of the {len(names)} accounts .* at 6, by 3;"):
+    with pytest.raises(ConfigError, match=rf"{len(names)} of the {len(names)} accounts .* at 6, by 3;"):
         book(noisy(tmp_path, budget=3), "two", people([*names], faces, "two"), plan="b" * 64)
 
 
@@ -338,5 +339,5 @@ def test_real_people_without_labels_are_charged_with_their_direct_suspects_alone
     who = people([None] * len(names), faces, "one")
     assert 2 < alike < np.bincount(components(faces, MAYBE_ONE_PERSON)).max() / 2
     book(noisy(tmp_path, budget=3 * alike), "one", who)
-    with pytest.raises(OverBudget, match=f"at {3 * alike}, by 1;"):
+    with pytest.raises(ConfigError, match=f"at {3 * alike}, by 1;"):
         book(noisy(tmp_path / "less", budget=3 * alike - 1), "one", who)

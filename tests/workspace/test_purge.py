@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 
 from anonlib.config import JobConfig
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError, StorageError, VersionsRemain, WorkspacePurged
+from anonlib.job import Job
 from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw
 from anonlib.methods.planning import appearance
 from anonlib.privacy.dp import identities, mechanism_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.surrogates import released_digest
-from anonlib.storage import StorageError, VersionsRemain
 from anonlib.storage.local import LocalStorage
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.purge import Purged, purge
-from anonlib.workspace.purgeable import WorkspacePurged
 from anonlib.workspace.secrets import open_keyring
 from tests.support.decoders import Fit
 from tests.support.runs import Run, contents, images, job, manifest, planned_copy

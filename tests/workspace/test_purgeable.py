@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from anonlib.config import JobConfig
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError, WorkspacePurged
+from anonlib.job import Job
 from anonlib.storage import Storage, open_storage
 from anonlib.workspace import purge as purge_module
 from anonlib.workspace.purge import purge
-from anonlib.workspace.purgeable import PURGED, Workspace, WorkspacePurged
+from anonlib.workspace.purgeable import PURGED, Workspace
 from tests.support import photos
 from tests.support.runs import contents, job
 from tests.support.s3server import S3Server, one_sentence

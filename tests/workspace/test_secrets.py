@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from anonlib.config import ConfigError, JobConfig, SecretConfig, load_config
+from anonlib.config import JobConfig, SecretConfig, load_config
+from anonlib.errors import ConfigError
 from anonlib.job import Job
 from anonlib.privacy.keys import Keyring, stretched
 from anonlib.storage import open_storage

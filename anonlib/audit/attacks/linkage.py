@@ -19,7 +19,7 @@ from anonlib.audit.evidence.gather import Report, gather
 from anonlib.audit.evidence.observe import RECOGNIZERS
 from anonlib.audit.findings import Attack
 from anonlib.config import JobConfig
-from anonlib.job import JobError
+from anonlib.errors import JobError
 
 UNLINKABLE = 0.5
 

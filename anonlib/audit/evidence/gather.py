@@ -25,10 +25,11 @@ from anonlib.audit.evidence.plan import PlanRecord, planned_faces
 from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.config import JobConfig, RayConfig
 from anonlib.datasets import Shard
+from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.mesh import five_points
-from anonlib.job import Job, JobError
-from anonlib.media.codec import ImageProblem, decode
+from anonlib.job import Job
+from anonlib.media.codec import decode
 from anonlib.workspace import tables
 from anonlib.workspace.layout import INVENTORY, RUN_NOTE, StageStore, open_stores, plan_store, release_store, scan_store
 from anonlib.workspace.purgeable import PURGED

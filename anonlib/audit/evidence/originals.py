@@ -26,12 +26,12 @@ from anonlib.audit.evidence.observe import (
     to_bytes,
 )
 from anonlib.datasets import Shard
+from anonlib.errors import JobError, NotFound
 from anonlib.execution.base import in_chunks
-from anonlib.job import Job, JobError
+from anonlib.job import Job
 from anonlib.models.catalog import MODELS
 from anonlib.stages.render_state import METHOD_VERSION
 from anonlib.stages.scan import labelled_face, read_image
-from anonlib.storage import NotFound
 from anonlib.synthesis.redact import redact
 from anonlib.workspace.layout import StageStore, scan_store
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Shard, open_dataset
-from anonlib.job import JobError
-from anonlib.storage import NotFound, join_uri
+from anonlib.errors import JobError, NotFound
+from anonlib.storage import join_uri
 from anonlib.workspace import tables
 from anonlib.workspace.layout import INVENTORY, JobStores, sha256, storage_options
 

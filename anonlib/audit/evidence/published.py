@@ -21,7 +21,8 @@ from anonlib.audit.evidence.evidence import Evidence
 from anonlib.audit.evidence.originals import main_of
 from anonlib.audit.evidence.plan import PlanRecord, planned_faces
 from anonlib.datasets import Shard, label
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError
+from anonlib.job import Job
 from anonlib.privacy.claims import Claim
 from anonlib.stages.certify import CERTIFICATE
 from anonlib.storage import Storage

@@ -10,7 +10,7 @@ from tempfile import SpooledTemporaryFile
 
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, open_dataset
-from anonlib.job import JobError
+from anonlib.errors import JobError
 from anonlib.storage import join_uri
 from anonlib.workspace.layout import sha256
 from anonlib.workspace.layout import storage_options as options_of

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anonlib.audit.generators.cast import Participants, RequestedLook
 from anonlib.audit.generators.scanned import ScannedPhoto
 from anonlib.audit.generators.sources import NOBODY, Painted, Targets, Wish, worn
-from anonlib.config import ConfigError
+from anonlib.errors import ConfigError
 from anonlib.privacy.classes import form_classes
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.microaggregation import group_means

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from anonlib.audit.generators.scanned import ScannedPhoto, read_photos
 from anonlib.datasets import Dataset
+from anonlib.errors import JobError
 from anonlib.faces.mesh import MIN_PRESENCE
-from anonlib.job import JobError
 from anonlib.privacy.clustering import by_label, templates
 from anonlib.privacy.strata import Stratum
 from anonlib.stages.assignments import MAX_YAW

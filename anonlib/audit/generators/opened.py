@@ -23,10 +23,10 @@ from anonlib.audit.generators.sources import (
     Pixels,
     TextureDecoder,
 )
-from anonlib.config import ConfigError
+from anonlib.errors import ConfigError, ModelUnusable
 from anonlib.methods.decoders import SHIPPED, open_decoder
 from anonlib.synthesis import feature_transfer
-from anonlib.synthesis.base import DecoderError, FaceDecoder
+from anonlib.synthesis.base import FaceDecoder
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.textures.average import Texture
@@ -79,7 +79,7 @@ def read_decoder(spec: str) -> FaceDecoder | None:
         decoder = open_decoder(Path(path).read_bytes() if path else shipped())
     except OSError as error:
         raise ConfigError(f"the decoder {path or kind} cannot be read: {error.strerror}") from None
-    except DecoderError as error:
+    except ModelUnusable as error:
         raise ConfigError(f"the decoder {path or kind} cannot be used: {error}") from None
     if isinstance(decoder, NetworkDecoder) != (kind == SHIPPED):
         raise ConfigError(f"the decoder {path} is not of the kind that {kind} draws with")

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from anonlib.config import no_job
 from anonlib.datasets import Dataset
+from anonlib.errors import ImageProblem, JobError, NotFound
 from anonlib.faces.mesh import five_points
-from anonlib.job import JobError
-from anonlib.media.codec import ImageProblem
 from anonlib.stages.scan import try_to_read
-from anonlib.storage import NotFound, Storage
+from anonlib.storage import Storage
 from anonlib.workspace import tables
 from anonlib.workspace.layout import INVENTORY_NOTE
 from anonlib.workspace.schemas import MESH_POINTS

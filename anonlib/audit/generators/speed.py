@@ -23,9 +23,8 @@ from anonlib.audit.generators.cast import Participants, RequestedLook
 from anonlib.audit.generators.opened import read_decoder, texture_decoder
 from anonlib.audit.generators.scanned import ScannedPhoto
 from anonlib.audit.generators.sources import worn
-from anonlib.config import ConfigError
+from anonlib.errors import BackendMissing, ConfigError
 from anonlib.faces.mesh import mouth_opening
-from anonlib.models.runtime import BackendMissing
 from anonlib.stages.surrogates import happiness
 from anonlib.synthesis.base import FaceTexture
 from anonlib.synthesis.textures.ksame_net import NetworkDecoder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from anonlib.errors import MalformedMetadata
 from anonlib.media.colour import is_ours
 
 EXIF, GPS, THUMBNAIL, XMP, IPTC = "EXIF", "GPS position", "thumbnail", "XMP", "IPTC"
@@ -17,24 +18,20 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 """Bytes of a value of each TIFF type."""
 
 
-class Malformed(ValueError):
-    """The file does not hold what its format says."""
-
-
 def directories(data: bytes) -> Iterator[tuple[int, dict[int, tuple[int, int, int]]]]:
     """The directories of a TIFF and where they begin (TIFF 6.0, section 2): tag -> (type, count, offset of the value).
 
-    Raises Malformed.
+    Raises MalformedMetadata.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None:
-        raise Malformed("no TIFF header")
+        raise MalformedMetadata("no TIFF header")
     try:
         (at,) = struct.unpack_from(f"{order}I", data, 4)
         seen: set[int] = set()
         while at:
             if at in seen:
-                raise Malformed("a directory that leads to itself")
+                raise MalformedMetadata("a directory that leads to itself")
             seen.add(at)
             (count,) = struct.unpack_from(f"{order}H", data, at)
             found = {}
@@ -46,15 +43,15 @@ def directories(data: bytes) -> Iterator[tuple[int, dict[int, tuple[int, int, in
             yield at, found
             (at,) = struct.unpack_from(f"{order}I", data, at + 2 + 12 * count)
     except struct.error:
-        raise Malformed("a directory beyond the end") from None
+        raise MalformedMetadata("a directory beyond the end") from None
 
 
 def values(data: bytes, entry: tuple[int, int, int]) -> list[int]:
-    """The whole numbers of a directory's entry (types 1, 3 and 4); raises Malformed."""
+    """The whole numbers of a directory's entry (types 1, 3 and 4); raises MalformedMetadata."""
     kind, count, offset = entry
     code = {1: "B", 3: "H", 4: "I"}.get(kind)
     if code is None or offset + _SIZES[kind] * count > len(data):
-        raise Malformed("a value that is no number or beyond the end")
+        raise MalformedMetadata("a value that is no number or beyond the end")
     return list(struct.unpack_from(f"{'<' if data[:2] == b'II' else '>'}{count}{code}", data, offset))
 
 
@@ -69,7 +66,7 @@ def in_exif(block: bytes) -> set[str]:
     try:
         for number, (_, directory) in enumerate(directories(block.removeprefix(b"Exif\0\0"))):
             found |= ({GPS} if _GPS_TAG in directory else set()) | ({THUMBNAIL} if number else set())
-    except Malformed:
+    except MalformedMetadata:
         found.add(PART)
     return found
 

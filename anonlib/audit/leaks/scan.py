@@ -37,9 +37,10 @@ from anonlib.datasets import Sample, Shard, label
 from anonlib.datasets.base import format_of
 from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
+from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult
-from anonlib.job import Job, JobError
-from anonlib.media.codec import ImageProblem, Picture, decode
+from anonlib.job import Job
+from anonlib.media.codec import Picture, decode
 from anonlib.stages.certify import CERTIFICATE, CERTIFIED
 from anonlib.stages.scan import try_to_read
 from anonlib.workspace import tables

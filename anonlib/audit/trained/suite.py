@@ -28,6 +28,7 @@ from anonlib.audit.trained.inversion import invert
 from anonlib.audit.trained.ranks import Recovered, recover
 from anonlib.audit.trained.recognition import teachers, train
 from anonlib.audit.trained.recognizer import NETWORK
+from anonlib.errors import NotFound
 from anonlib.execution.base import UnitResult
 from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
@@ -35,7 +36,6 @@ from anonlib.faces.mesh import five_points
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
-from anonlib.storage import NotFound
 from anonlib.synthesis.redact import Redaction, redact
 from anonlib.workspace.layout import StageStore
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TypeVar
 
-from anonlib.media.codec import ImageProblem, Picture
-from anonlib.media.sandbox.process import DecoderProcess, Died
+from anonlib.errors import ImageProblem, SandboxDied
+from anonlib.media.codec import Picture
+from anonlib.media.sandbox.process import DecoderProcess
 
 _Found = TypeVar("_Found")
 _HEADER_BYTES = 1 << 16
@@ -42,7 +43,7 @@ class Decoders:
         return self._asked(lambda process: process.header_bytes(data, least_side), max_mpx, seconds)
 
     def layers(self) -> tuple[str, ...]:
-        """The layers of the sandbox that this kernel grants; raises NoDecoder where too few."""
+        """The layers of the sandbox that this kernel grants; raises SandboxUnavailable where too few."""
         process = DecoderProcess(1.0, 60.0, self.program)
         process.close()
         return process.layers
@@ -52,12 +53,12 @@ class Decoders:
         fresh = not process.used
         try:
             return self._lent(process, ask)
-        except Died as death:
+        except SandboxDied as death:
             if fresh and not death.from_outside:
                 raise ImageProblem(death.reason, str(death)) from None
         try:
             return self._lent(DecoderProcess(max_mpx, seconds, self.program), ask)
-        except Died as death:
+        except SandboxDied as death:
             raise ImageProblem(death.reason, str(death)) from None
 
     def close(self) -> None:
@@ -108,7 +109,7 @@ os.register_at_fork(after_in_child=_OURS.forget)
 def decode_apart(data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> Picture:
     """`image.decode` in another process, which has `seconds` for it and no more memory than `max_mpx` calls for.
 
-    Raises ImageProblem, also where decoding crashed, and NoDecoder where no process can be started.
+    Raises ImageProblem, also where decoding crashed, and SandboxUnavailable where no process can be started.
     """
     return _OURS.decode(data, max_mpx=max_mpx, seconds=seconds, least_side=least_side)
 
@@ -119,5 +120,5 @@ def header_bytes_apart(data: bytes, *, max_mpx: float, seconds: float, least_sid
 
 
 def sandbox_layers() -> tuple[str, ...]:
-    """The layers of sandbox.LAYERS that confine decoder processes on this machine; raises NoDecoder where too few."""
+    """The layers of sandbox.LAYERS that confine decoder processes here; raises SandboxUnavailable where too few."""
     return _OURS.layers()

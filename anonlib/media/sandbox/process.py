@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from anonlib.codes import Note, Reason, Stripped
-from anonlib.media.codec import ImageFormat, ImageProblem, Picture
+from anonlib.errors import ImageProblem, SandboxDied, SandboxUnavailable
+from anonlib.media.codec import ImageFormat, Picture
 from anonlib.media.colour import ColourSpace
 from anonlib.media.sandbox.confinement import LAYERS, NEEDED, make_undumpable
 from anonlib.media.sandbox.worker import ANSWER, OUT_OF_MEMORY, READY, READY_WORD, REQUEST, shared_bytes
@@ -42,19 +43,6 @@ _START_SECONDS = 120.0
 _MOST_JSON = 1 << 14
 _KEPT_BYTES = 32 << 20
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-
-
-class NoDecoder(OSError):
-    """No process that decodes photos can be started: a sentence about this machine, and about no photo."""
-
-
-class Died(Exception):
-    """The process did not answer as it should, and why; `from_outside` if somebody else ended it."""
-
-    def __init__(self, why: str, reason: Reason = Reason.CRASHED, *, from_outside: bool = False) -> None:
-        super().__init__(why)
-        self.reason = reason
-        self.from_outside = from_outside
 
 
 class _Described(BaseModel):
@@ -91,7 +79,7 @@ _Found = TypeVar("_Found", Picture, int)
 class DecoderProcess:
     """A started process for photos of up to `max_mpx` megapixels, each in up to `seconds`; for one caller at a time.
 
-    `layers` are those of the sandbox that its kernel granted; raises NoDecoder where one is missing that is NEEDED.
+    `layers`: those of the sandbox that its kernel granted; raises SandboxUnavailable where a NEEDED one is missing.
     """
 
     layers: tuple[str, ...] = ()
@@ -103,7 +91,7 @@ class DecoderProcess:
         try:
             self._start(program or (sys.executable, "-I", "-S", "-c", _START, json.dumps(_import_path())))
         except (OSError, OverflowError) as error:
-            raise NoDecoder(f"the process that decodes photos cannot be started: {error}") from None
+            raise SandboxUnavailable(f"the process that decodes photos cannot be started: {error}") from None
         self._wait_until_ready()
 
     def _start(self, program: Sequence[str]) -> None:
@@ -143,13 +131,13 @@ class DecoderProcess:
             said = complaints.read(1 << 16).decode(errors="replace").split("\n")
             self.close()
             last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
-            raise NoDecoder(f"the process that decodes photos cannot be started: {last[:200]}")
+            raise SandboxUnavailable(f"the process that decodes photos cannot be started: {last[:200]}")
         complaints.close()
         self.layers = tuple(layer for number, layer in enumerate(LAYERS) if granted >> number & 1)
         missing = tuple(layer for layer in LAYERS if layer not in self.layers)
         if NEEDED.intersection(missing):
             self.close()
-            raise NoDecoder(
+            raise SandboxUnavailable(
                 f"the process that decodes photos cannot be confined: this kernel does not grant {', '.join(missing)}; "
                 "run on Linux on x86_64 or aarch64 where seccomp filters are allowed"
             )
@@ -162,7 +150,7 @@ class DecoderProcess:
         return not self._busy and self._process.poll() is None
 
     def decode(self, data: bytes, least_side: int | None) -> Picture:
-        """The Picture of a file; raises ImageProblem, and Died after which it must not be used again."""
+        """The Picture of a file; raises ImageProblem, and SandboxDied after which it must not be used again."""
         return self._asked(data, least_side, False, _PICTURES, self._picture)
 
     def header_bytes(self, data: bytes, least_side: int | None) -> int:
@@ -195,7 +183,7 @@ class DecoderProcess:
         except OSError:
             raise self._death() from None
         except ValueError:  # pydantic's ValidationError is one
-            raise Died("decoding it made the decoder answer with what is no photo") from None
+            raise SandboxDied("decoding it made the decoder answer with what is no photo") from None
         self._busy, self.used = False, True
         if isinstance(found, ImageProblem):
             raise found
@@ -240,21 +228,21 @@ class DecoderProcess:
         taken, self._unread = self._unread[:size], self._unread[size:]
         return taken
 
-    def _death(self) -> Died:
+    def _death(self) -> SandboxDied:
         """Why it ended; it has closed its end of the socket, so it is dead or about to be."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         code = self._process.poll()
         if code is None:
-            return Died("decoding it made the decoder hang up")
+            return SandboxDied("decoding it made the decoder hang up")
         if code == OUT_OF_MEMORY:
-            return Died("decoding it needs more memory than a photo of limits.image_mpx may take", Reason.MEMORY)
+            return SandboxDied("decoding it needs more memory than a photo of limits.image_mpx may take", Reason.MEMORY)
         if code == -signal.SIGALRM:
-            return Died(self._too_long, Reason.TIME)
+            return SandboxDied(self._too_long, Reason.TIME)
         if code < 0:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
-            return Died(f"decoding it crashed the decoder (signal {name})", from_outside=-code in _FROM_OUTSIDE)
-        return Died(f"decoding it ended the decoder (exit code {code})")
+            return SandboxDied(f"decoding it crashed the decoder (signal {name})", from_outside=-code in _FROM_OUTSIDE)
+        return SandboxDied(f"decoding it ended the decoder (exit code {code})")
 
 
 @cache

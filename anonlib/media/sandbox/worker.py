@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from anonlib.media.codec import ImageProblem, OutOfMemory, Picture, decode, decoded_bytes
+from anonlib.errors import ImageProblem, OutOfMemory
+from anonlib.media.codec import Picture, decode, decoded_bytes
 from anonlib.media.colour import profile_of
 from anonlib.media.sandbox.confinement import LAYERS, confine
 

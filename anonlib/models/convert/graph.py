@@ -17,6 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from anonlib.errors import ModelError
+
 OPSET = 17
 IR_VERSION = 8  # the ir version that belongs to opset 17; newer ones are refused by older runtimes
 
@@ -47,10 +49,6 @@ STABLE_SINCE_13 = frozenset(("Cast", "Clip", "Div", "Max", "Min", "Pad", "Slice"
 
 Array = NDArray[Any]
 Dims = tuple[int | str, ...]
-
-
-class GraphError(ValueError):
-    """A graph holds something that anonlib cannot convert; the message names it."""
 
 
 @dataclass
@@ -128,7 +126,7 @@ class Graph:
         for old, new in names.items():
             node = self.producer(old)
             if node is None:
-                raise GraphError(f"The graph {self.name} has no value called {old!r} to hand out as {new!r}.")
+                raise ModelError(f"The graph {self.name} has no value called {old!r} to hand out as {new!r}.")
             node.outputs = [new if o == old else o for o in node.outputs]
             self.replace(old, new)
 
@@ -165,7 +163,7 @@ def read_onnx(data: bytes, name: str) -> Graph:
             constants[n.output[0]] = numpy_helper.to_array(attrs["value"])
             continue
         if n.op_type not in STABLE_SINCE_7 and not (n.op_type in STABLE_SINCE_13 and opset >= 13):
-            raise GraphError(
+            raise ModelError(
                 f"The model {name} uses the operator {n.op_type} of opset {opset}, which is not converted."
             )
         nodes.append(Node(n.op_type, list(n.input), list(n.output), attrs))

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from anonlib.errors import ModelError
 from anonlib.models.convert.fold import simplify
-from anonlib.models.convert.graph import Dims, Graph, GraphError, Value, read_onnx
+from anonlib.models.convert.graph import Dims, Graph, Value, read_onnx
 
 
 def repair(name: str, data: bytes, size: tuple[int | str, int | str], outputs: Mapping[str, tuple[str, Dims]]) -> Graph:
     """ONNX bytes -> a repaired graph with input "image" (N, 3, *size).
 
     `outputs` maps each output of the file to its new name and its shape without the batch axis. Raises
-    GraphError if the file has other ends than these.
+    ModelError if the file has other ends than these.
     """
     graph = read_onnx(data, name)
     if len(graph.inputs) != 1 or {v.name for v in graph.outputs} != set(outputs):
-        raise GraphError(
+        raise ModelError(
             f"The model {name} has inputs {[v.name for v in graph.inputs]} and outputs "
             f"{[v.name for v in graph.outputs]}; one input and the outputs {sorted(outputs)} were expected."
         )
@@ -43,7 +44,7 @@ def _free_batch(graph: Graph) -> None:
             continue
         target = graph.constants.get(node.inputs[1])
         if target is None or target.tolist() != [1, -1]:
-            raise GraphError(f"The model {graph.name} reshapes to {target}; its batch axis is unknown.")
+            raise ModelError(f"The model {graph.name} reshapes to {target}; its batch axis is unknown.")
         node.op, node.inputs, node.attrs = "Flatten", node.inputs[:1], {"axis": 1}
 
 

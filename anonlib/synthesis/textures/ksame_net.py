@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.errors import ModelUnusable
 from anonlib.models.microbatch import locked_cached_property
 from anonlib.models.runtime import Engine, load_engine
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import DecoderError, DecoderNotes, PublicFaces
+from anonlib.synthesis.base import DecoderNotes, PublicFaces
 from anonlib.synthesis.canonical import SIZE
 from anonlib.synthesis.expression import apply_expression
-from anonlib.synthesis.network_file import NetworkFileError, metadata_of, read_network
+from anonlib.synthesis.network_file import metadata_of, read_network
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
 VERSION = 1
@@ -121,14 +122,14 @@ class NetworkDecoder:
 
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> NetworkDecoder:
-        """The network in a file's bytes, to run on `device`; raises DecoderError if they are damaged or another's."""
+        """The network in a file's bytes, to run on `device`; raises ModelUnusable if they are damaged or another's."""
         try:
             file = read_network(data, VERSION)
             centre, eyes, *bank = (file.arrays[name] for name in _STORED)
-        except (NetworkFileError, KeyError) as error:
-            raise DecoderError(_AGAIN.format(error if isinstance(error, NetworkFileError) else _OTHER)) from error
+        except (ModelUnusable, KeyError) as error:
+            raise ModelUnusable(_AGAIN.format(error if isinstance(error, ModelUnusable) else _OTHER)) from error
         if file.outputs != (DETAIL, SHAPE) or file.shape != (len(centre) + len(LOOKS),):
-            raise DecoderError(_AGAIN.format(_OTHER))
+            raise ModelUnusable(_AGAIN.format(_OTHER))
         vectors, female, age = bank
         faces = BankVectors(normalized(vectors), female, age)
         return cls(file.about, centre, faces, float(eyes), file.digest, data, device=device)

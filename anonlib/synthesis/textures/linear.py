@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.errors import ModelUnusable
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import DecoderError, DecoderNotes
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.face_bank import FaceBank
 from anonlib.synthesis.textures.face_space import FaceSpace, region
@@ -80,33 +81,31 @@ class Decoder:
 
     @classmethod
     def load(cls, path: Path) -> Decoder:
-        """The decoder in a file; raises DecoderError."""
+        """The decoder in a file; raises ModelUnusable."""
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DecoderError(f"the decoder {path} cannot be read: {error.strerror}") from None
+            raise ModelUnusable(f"the decoder {path} cannot be read: {error.strerror}") from None
         return cls.from_bytes(data)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Decoder:
-        """The decoder in a file's bytes; raises DecoderError if they are damaged or of another version."""
+        """The decoder in a file's bytes; raises ModelUnusable if they are damaged or of another version."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 notes = json.loads(file["about"].tobytes())
                 version = notes.pop("version")
                 if version != VERSION:
-                    raise DecoderError(
+                    raise ModelUnusable(
                         f"the decoder is of version {version} and this anonlib reads {VERSION}; "
                         "make it again with `anonlib fit-decoder`"
                     )
                 about = DecoderNotes(**notes)
                 arrays = {name: file[name].astype(np.float32) for name in (*_HALF, *_SINGLE)}
         except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            if isinstance(error, DecoderError):
-                raise
-            raise DecoderError(_DAMAGED) from error
+            raise ModelUnusable(_DAMAGED) from error
         if not _fit_together(arrays):
-            raise DecoderError(_DAMAGED)
+            raise ModelUnusable(_DAMAGED)
         space = FaceSpace(*(arrays[name] for name in ("detail_mean", "detail", "shape_mean", "shape")))
         bank = FaceBank(space, *(arrays[f"bank_{name}"] for name in ("vectors", "codes", "female", "age", "happy")))
         own = {name: arrays[name] for name in ("centre", "axes", "offset", "weights", "intercept")}

@@ -23,8 +23,9 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError, no_job
+from anonlib.config import no_job
 from anonlib.datasets import open_dataset
+from anonlib.errors import ConfigError
 from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points

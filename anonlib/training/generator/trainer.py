@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anonlib.config import ConfigError
+from anonlib.errors import ConfigError
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.textures.ksame_net import NetworkDecoder

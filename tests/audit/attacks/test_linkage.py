@@ -11,7 +11,7 @@ from anonlib.audit.attacks import linkage
 from anonlib.audit.attacks.linkage import between, linked, within
 from anonlib.audit.evidence.evidence import CLEAR, RELEASED, Evidence
 from anonlib.audit.findings import Attack
-from anonlib.job import JobError
+from anonlib.errors import JobError
 from tests.support.evidence import NAME, blurred, evidence, looking, units
 from tests.support.runs import job
 

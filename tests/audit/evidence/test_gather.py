@@ -19,9 +19,9 @@ from anonlib.audit.evidence.originals import drawn
 from anonlib.audit.evidence.redetect import nearest
 from anonlib.audit.utility.kept import measures, mesh_error
 from anonlib.config import JobConfig
+from anonlib.errors import JobError
 from anonlib.execution.base import UnitResult
 from anonlib.faces.detect import Faces
-from anonlib.job import JobError
 from tests.support import photos
 from tests.support.runs import Run, contents, images, job, planned_copy, run_job
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from anonlib.audit.attacks.disclosed import disclosed
 from anonlib.audit.evidence.published import by_truth, read_published
 from anonlib.cli import app
-from anonlib.job import Job, JobError
+from anonlib.errors import JobError
+from anonlib.job import Job
 from tests.support.evidence import evidence, published
 from tests.support.runs import Run, contents, manifest, planned_copy, run_job
 

@@ -21,8 +21,8 @@ from anonlib.audit.generators.opened import open_sources, read_decoder
 from anonlib.audit.generators.scanned import scan_faces, scanned_dataset
 from anonlib.audit.generators.sources import NOBODY, ClearSource, CropSource, DecodedSource, FaceSource
 from anonlib.audit.generators.speed import TimedWork, speeds, timed
-from anonlib.config import ConfigError
 from anonlib.datasets import open_dataset
+from anonlib.errors import ConfigError
 from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.stages.people import matrix
 from anonlib.storage import open_storage

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from anonlib.audit.report.examples import draw_examples
-from anonlib.job import JobError
+from anonlib.errors import JobError
 from tests.support.runs import Run
 
 

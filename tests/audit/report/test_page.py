@@ -13,7 +13,7 @@ from anonlib.audit.report import ExampleImage, write_html
 from anonlib.audit.report import summary as sentences
 from anonlib.audit.report.formatting import NBSP
 from anonlib.audit.report.risks import risks
-from anonlib.job import JobError
+from anonlib.errors import JobError
 from tests.audit.report.reading import Page
 from tests.support import findings
 

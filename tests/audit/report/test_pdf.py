@@ -11,7 +11,7 @@ import pytest
 from anonlib.audit.report import write_html, write_pdf
 from anonlib.audit.report.palette import LIGHT
 from anonlib.audit.report.pdf import rendered
-from anonlib.job import JobError
+from anonlib.errors import JobError
 from tests.audit.report.test_page import few
 from tests.support import findings
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from anonlib.errors import ModelError
 from anonlib.models.catalog import MODELS
 from anonlib.models.convert import to_onnx
-from anonlib.models.convert.graph import GraphError
 
 
 @pytest.mark.parametrize("name", ["facemesh", "faceres", "mobileface"])
@@ -16,7 +16,7 @@ def test_every_graph_model_asks_for_values_that_its_graph_must_have(name: str) -
     empty = b'{"modelTopology": {"node": [{"op": "Placeholder", "name": "p", "attr": {"shape": {"shape": {"dim": '
     empty += b'[{"size": 1}, {"size": 8}, {"size": 8}, {"size": 3}]}}}}]}, "weightsManifest": []}'
     members = {m.path: empty for m in MODELS[name].source.members}
-    with pytest.raises(GraphError, match=f"The model {name} has no value called"):
+    with pytest.raises(ModelError, match=f"The model {name} has no value called"):
         to_onnx(MODELS[name], members)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
+from anonlib.errors import ModelError
 from anonlib.models.convert import repair
-from anonlib.models.convert.graph import GraphError
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 from tests.models.toy_model import toy_onnx
@@ -24,7 +24,7 @@ def test_a_reshape_that_mixed_the_batch_keeps_one_row_per_face() -> None:
 
 
 def test_a_file_with_other_outputs_is_refused_by_name() -> None:
-    with pytest.raises(GraphError, match=r"inputs \['input'\] and outputs \['output'\].*'537'"):
+    with pytest.raises(ModelError, match=r"inputs \['input'\] and outputs \['output'\].*'537'"):
         repair.centerface(toy_onnx())
 
 
