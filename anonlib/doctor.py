@@ -14,21 +14,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from anonlib.config import ConfigError, JobConfig
-from anonlib.datasets import Dataset, DatasetError, Shard, label, open_dataset
-from anonlib.faces.apart import NoDecoder, sandbox_layers
-from anonlib.faces.apart.sandbox import LAYERS
-from anonlib.models.archives import ModelCorrupt
+from anonlib.config import JobConfig
+from anonlib.datasets import Dataset, Shard, label, open_dataset
+from anonlib.errors import ConfigError, DatasetError, ModelMissing, ModelUnusable, SandboxUnavailable, StorageError
+from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape
+from anonlib.execution.ray import joins, machines, start
+from anonlib.media.sandbox import sandbox_layers
+from anonlib.media.sandbox.confinement import LAYERS
+from anonlib.methods.decoders import read_decoder
+from anonlib.methods.feature_transfer import read_source_identity
 from anonlib.models.catalog import SETS
-from anonlib.models.fetch import ModelMissing, cache_dir, model_bytes
-from anonlib.pipeline.decoding import read_decoder
-from anonlib.pipeline.engines import check_licences, check_precision, render_models, scan_models
-from anonlib.pipeline.lending import read_lent
-from anonlib.pipeline.places import SECRET, Places, open_places, storage_options
-from anonlib.pipeline.runner import joins, machines, start
-from anonlib.pipeline.secret import try_secret
-from anonlib.pipeline.shape import Machine, check_shape, room
-from anonlib.storage import Storage, StorageError, open_storage
+from anonlib.models.fetch import cache_dir, model_bytes
+from anonlib.models.requirements import check_licences, check_precision, render_models, scan_models
+from anonlib.storage import Storage, open_storage
+from anonlib.workspace.layout import SECRET, JobStores, open_stores, storage_options
+from anonlib.workspace.secrets import try_secret
 
 _OLDEST_PYTHON = (3, 11)
 _LIBRARIES = ("onnxruntime", "openvino", "torch", "pyarrow", "opencv-python-headless", "simplejpeg")
@@ -39,7 +39,7 @@ Level = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line: how it stands, what it is about, what was found, and what to do."""
 
     level: Level
@@ -48,7 +48,7 @@ class Finding:
     advice: str = ""
 
 
-def examine(job: JobConfig | None = None) -> Iterator[Finding]:
+def examine(job: JobConfig | None = None) -> Iterator[CheckResult]:
     """Findings as they come, of the machine and, if one is given, of the job."""
     yield from _python()
     yield from _libraries()
@@ -61,56 +61,56 @@ def examine(job: JobConfig | None = None) -> Iterator[Finding]:
     shards: list[Shard] = []
     try:
         dataset, shards = _open_input(job)
-        yield Finding("ok", "input", f"{len(shards):,} shards, {sum(one.bytes for one in shards) / 1e9:,.2f} GB")
+        yield CheckResult("ok", "input", f"{len(shards):,} shards, {sum(one.bytes for one in shards) / 1e9:,.2f} GB")
         yield from _first_sample(job, dataset, shards[0])
     except (DatasetError, StorageError) as error:
-        yield Finding("problem", "input", str(error))
-    yield from _places(job)
+        yield CheckResult("problem", "input", str(error))
+    yield from _stores(job)
     actors = 1
     if job.ray.actors == 0:
-        yield Finding("ok", "ray", "not used: ray.actors is 0, so everything runs in one process")
+        yield CheckResult("ok", "ray", "not used: ray.actors is 0, so everything runs in one process")
     else:
         there, finding = _ray(job)
         yield finding
         if finding.level == "ok":
-            actors = min(job.ray.actors or room(there, job.ray.num_gpus), max(len(shards), 1))
+            actors = min(job.ray.actors or actor_capacity(there, job.ray.num_gpus), max(len(shards), 1))
             yield _shape(job, actors, there)
     at_once = actors * job.ray.shards_at_once
     yield from _disk(max((one.bytes for one in shards), default=0), at_once)
 
 
-def _python() -> Iterator[Finding]:
+def _python() -> Iterator[CheckResult]:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < _OLDEST_PYTHON:
-        yield Finding("problem", "python", version, "anonlib needs Python 3.11 or newer")
+        yield CheckResult("problem", "python", version, "anonlib needs Python 3.11 or newer")
     else:
         cores = len(os.sched_getaffinity(0))
-        yield Finding("ok", "python", f"{version} on {cores} cores")
+        yield CheckResult("ok", "python", f"{version} on {cores} cores")
 
 
-def _libraries() -> Iterator[Finding]:
+def _libraries() -> Iterator[CheckResult]:
     for name in ("ray", *_LIBRARIES):
         try:
-            yield Finding("ok", name, importlib.metadata.version(name))
+            yield CheckResult("ok", name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             if name in _OPTIONAL:
-                yield Finding("warning", name, "not installed", "models run on onnxruntime, which is slower here")
+                yield CheckResult("warning", name, "not installed", "models run on onnxruntime, which is slower here")
             else:
-                yield Finding("problem", name, "not installed", f"pip install {name}")
+                yield CheckResult("problem", name, "not installed", f"pip install {name}")
     gpus = _gpus()
-    yield Finding("ok", "gpu", f"torch sees {gpus}" if gpus else "none that torch sees; everything runs on the CPU")
+    yield CheckResult("ok", "gpu", f"torch sees {gpus}" if gpus else "none that torch sees; everything runs on the CPU")
 
 
-def _sandbox() -> Finding:
+def _sandbox() -> CheckResult:
     """Which layers confine the processes that decode strangers' photos on this machine."""
     try:
         granted = sandbox_layers()
-    except NoDecoder as error:
-        return Finding("problem", "sandbox", str(error))
+    except SandboxUnavailable as error:
+        return CheckResult("problem", "sandbox", str(error))
     missing = [layer for layer in LAYERS if layer not in granted]
     if not missing:
-        return Finding("ok", "sandbox", f"photos are decoded behind {', '.join(granted)}")
-    return Finding(
+        return CheckResult("ok", "sandbox", f"photos are decoded behind {', '.join(granted)}")
+    return CheckResult(
         "warning",
         "sandbox",
         f"photos are decoded behind {', '.join(granted)}; this kernel does not grant {', '.join(missing)}",
@@ -126,7 +126,7 @@ def _gpus() -> int:
     return int(torch.cuda.device_count())
 
 
-def _models(job: JobConfig | None) -> Iterator[Finding]:
+def _models(job: JobConfig | None) -> Iterator[CheckResult]:
     names = SETS["core"] if job is None else tuple(sorted({*scan_models(job), *render_models(job)}))
     bad = []
     for name in names:
@@ -134,30 +134,30 @@ def _models(job: JobConfig | None) -> Iterator[Finding]:
             model_bytes(name)
         except ModelMissing:
             bad.append(f"{name} is missing")
-        except ModelCorrupt:
+        except ModelUnusable:
             bad.append(f"{name} is damaged")
     if bad:
-        yield Finding("problem", "models", ", ".join(bad), "anonlib models pull")
+        yield CheckResult("problem", "models", ", ".join(bad), "anonlib models pull")
     else:
-        yield Finding("ok", "models", f"{len(names)} of {len(names)} in {cache_dir()}")
+        yield CheckResult("ok", "models", f"{len(names)} of {len(names)} in {cache_dir()}")
 
 
-def _licences(job: JobConfig) -> Iterator[Finding]:
+def _licences(job: JobConfig) -> Iterator[CheckResult]:
     whole = True
     checks: tuple[tuple[str, Callable[[JobConfig], object]], ...] = (
         ("licences", check_licences),
         ("models", check_precision),
         ("models", read_decoder),
-        ("models", read_lent),
+        ("models", read_source_identity),
     )
     for what, check in checks:
         try:
             check(job)
         except ConfigError as error:
             whole = False
-            yield Finding("problem", what, str(error))
+            yield CheckResult("problem", what, str(error))
     if whole:
-        yield Finding("ok", "licences", "nothing has to be accepted that is not")
+        yield CheckResult("ok", "licences", "nothing has to be accepted that is not")
 
 
 def _open_input(job: JobConfig) -> tuple[Dataset, list[Shard]]:
@@ -172,16 +172,16 @@ def _open_input(job: JobConfig) -> tuple[Dataset, list[Shard]]:
     return dataset, dataset.shards()
 
 
-def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[Finding]:
+def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[CheckResult]:
     """Whether a sample can be read and carries the label that the job names; one sample proves little, so it warns."""
     sample = next(iter(dataset.read(shard)), None)
     field = job.input.subject_field
     if sample is None:
-        yield Finding("warning", "input", f"the first shard, {shard.shard_id}, is empty")
+        yield CheckResult("warning", "input", f"the first shard, {shard.shard_id}, is empty")
     elif sample.problem is not None:
-        yield Finding("warning", "input", f"the first sample cannot be used: {sample.problem.reason.meaning}")
+        yield CheckResult("warning", "input", f"the first sample cannot be used: {sample.problem.reason.meaning}")
     elif field is not None and label(sample, field) is None:
-        yield Finding(
+        yield CheckResult(
             "warning",
             "input",
             f"the first sample has no field {field!r} (it has {', '.join(sorted(sample.fields)) or 'none'})",
@@ -189,88 +189,90 @@ def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[Fi
         )
 
 
-def _places(job: JobConfig) -> Iterator[Finding]:
-    places = open_places(job)
-    yield from _probe("output", places.release)
+def _stores(job: JobConfig) -> Iterator[CheckResult]:
+    stores = open_stores(job)
+    yield from _probe("output", stores.release)
     if job.ledger:
         yield from _probe("ledger", open_storage(job.ledger.uri, storage_options(job), private=True))
     usable = True
-    for finding in _probe("workspace", places.workspace):
+    for finding in _probe("workspace", stores.workspace):
         usable = usable and finding.level != "problem"
         yield finding
     if not usable:
         return
-    if not job.secret.named and not places.workspace.exists(SECRET):
-        yield Finding("ok", "secret", "none yet; the first run makes one and keeps it in the workspace")
+    if not job.secret.named and not stores.workspace.exists(SECRET):
+        yield CheckResult("ok", "secret", "none yet; the first run makes one and keeps it in the workspace")
     else:
-        yield _secret(job, places, "secret")
+        yield _secret(job, stores, "secret")
     if job.signing:
-        yield _secret(job, places, "signing")
+        yield _secret(job, stores, "signing")
 
 
-def _secret(job: JobConfig, places: Places, section: Literal["secret", "signing"]) -> Finding:
+def _secret(job: JobConfig, stores: JobStores, section: Literal["secret", "signing"]) -> CheckResult:
     try:
-        tried = try_secret(job, places, section)
+        tried = try_secret(job, stores, section)
     except ConfigError as error:
-        return Finding("problem", section, str(error))
+        return CheckResult("problem", section, str(error))
     if tried.random:
-        return Finding("ok", section, f"random bytes, from {tried.source}")
+        return CheckResult("ok", section, f"random bytes, from {tried.source}")
     said = f"a passphrase, from {tried.source}; the public key of a release lets anybody try passphrases"
-    return Finding("warning", section, said, "use 32 random bytes: openssl rand -hex 32")
+    return CheckResult("warning", section, said, "use 32 random bytes: openssl rand -hex 32")
 
 
-def _probe(what: str, storage: Storage) -> Iterator[Finding]:
+def _probe(what: str, storage: Storage) -> Iterator[CheckResult]:
     if said := storage.exposed():
-        yield Finding("warning", what, said, "the first write closes it, but what was in it may have been read")
+        yield CheckResult("warning", what, said, "the first write closes it, but what was in it may have been read")
     try:
         probe = storage.probe()
     except StorageError as error:
-        yield Finding("problem", what, str(error))
+        yield CheckResult("problem", what, str(error))
         return
     if not (probe.readable and probe.writable):
-        yield Finding("problem", what, " ".join(probe.details))
+        yield CheckResult("problem", what, " ".join(probe.details))
     elif not probe.conditional_put:
-        yield Finding("problem", what, " ".join(probe.details), "or run with --actors 0")
+        yield CheckResult("problem", what, " ".join(probe.details), "or run with --actors 0")
     elif probe.details:
-        yield Finding("warning", what, " ".join(probe.details))
+        yield CheckResult("warning", what, " ".join(probe.details))
     else:
-        yield Finding("ok", what, f"{storage.uri} can be read, written and claimed")
+        yield CheckResult("ok", what, f"{storage.uri} can be read, written and claimed")
 
 
-def _ray(job: JobConfig) -> tuple[list[Machine], Finding]:
+def _ray(job: JobConfig) -> tuple[list[ClusterNode], CheckResult]:
     """The machines there, and whether Ray came up."""
     try:
         ray = start(job.ray)
     except (ConfigError, ConnectionError, RuntimeError, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
-        return [], Finding("problem", "ray", f"it did not start: {why}", "check ray.address, or run with --actors 0")
+        return [], CheckResult(
+            "problem", "ray", f"it did not start: {why}", "check ray.address, or run with --actors 0"
+        )
     there = machines(ray)
     cpus, gpus = sum(one.cpus for one in there), sum(one.gpus for one in there)
-    return there, Finding("ok", "ray", f"up, with {cpus:g} CPUs and {gpus:g} GPUs on {len(there)} machines")
+    return there, CheckResult("ok", "ray", f"up, with {cpus:g} CPUs and {gpus:g} GPUs on {len(there)} machines")
 
 
-def _shape(job: JobConfig, actors: int, there: list[Machine]) -> Finding:
+def _shape(job: JobConfig, actors: int, there: list[ClusterNode]) -> CheckResult:
     try:
         check_shape(actors, job.ray.num_gpus, there)
     except ConfigError as error:
         if joins(job.ray):
             advice = f"a run waits up to {job.ray.wait_s:g} s (ray.wait_s) for more machines"
-            return Finding("warning", "shape", str(error), advice)
-        return Finding("problem", "shape", str(error))
+            return CheckResult("warning", "shape", str(error), advice)
+        return CheckResult("problem", "shape", str(error))
     each = f" with {job.ray.num_gpus:g} GPUs each" if job.ray.num_gpus else ""
     at_once = f", {job.ray.shards_at_once} shards at once in each" if job.ray.shards_at_once > 1 else ""
-    return Finding("ok", "shape", f"{actors} actors{each}{at_once}")
+    return CheckResult("ok", "shape", f"{actors} actors{each}{at_once}")
 
 
-def _disk(largest_shard: int, at_once: int) -> Iterator[Finding]:
+def _disk(largest_shard: int, at_once: int) -> Iterator[CheckResult]:
     """Every shard is written to the temporary folder before it is published."""
     folder = tempfile.gettempdir()
     free, need = shutil.disk_usage(folder).free, 2 * largest_shard * at_once
     said = f"{free / 1e9:.1f} GB free in {folder}"
     if free < need:
         advice = "point TMPDIR at a larger disk"
-        yield Finding("problem", "disk", f"{said}; {at_once} shards at once may need {need / 1e9:.1f} GB", advice)
+        yield CheckResult("problem", "disk", f"{said}; {at_once} shards at once may need {need / 1e9:.1f} GB", advice)
     elif free < _LITTLE_DISK:
-        yield Finding("warning", "disk", said, "that is little; point TMPDIR at a larger disk")
+        yield CheckResult("warning", "disk", said, "that is little; point TMPDIR at a larger disk")
     else:
-        yield Finding("ok", "disk", said)
+        yield CheckResult("ok", "disk", said)

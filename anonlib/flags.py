@@ -130,7 +130,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     own = [_parameter(one.name, one.annotation, one.default) for one in asked if one.name != "given"]
 
     def wrapped(**values: Any) -> None:
-        from anonlib.console import guarded
+        from anonlib.terminal import guarded
 
         flags = {flag.key: values.pop(flag.parameter) for flag in FLAGS}
         overrides = {key: value for key, value in flags.items() if value is not None and value != []}

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from anonlib.config import JobConfig, load_config
-from anonlib.console import guarded, print_summary
-from anonlib.progress import open_progress
+from anonlib.execution.progress import open_progress
+from anonlib.terminal import guarded, print_summary
 
 INPUT = "s3://photos/2026/{00000..00099}.tar"
 OUTPUT = "s3://release/2026-11"
@@ -54,15 +54,15 @@ def config_of(path: Path, month: str) -> JobConfig:
 
 def main(arguments: list[str]) -> int:
     """Exit code 0 all done, 3 something is quarantined, 1 it could not go on."""
-    from anonlib.pipeline.job import Job
-    from anonlib.pipeline.status import exceptions
+    from anonlib.job import Job
+    from anonlib.workspace.status import exceptions
 
     with guarded():
         job_config = config_of(Path(arguments[0]), f"{datetime.now(UTC):%Y-%m}") if arguments else config()
         with open_progress() as progress:
             job = Job(job_config, report=progress, ended=progress.ended)
             summary = job.run()
-        print_summary(job_config, summary, exceptions(job.places), job.spending)
+        print_summary(job_config, summary, exceptions(job.stores), job.spending)
     return summary.code
 
 

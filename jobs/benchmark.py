@@ -32,11 +32,11 @@ from benchmark_photos import Photos, drawn_photos, given_photos, link_files, wri
 from benchmark_process import run_process
 
 from anonlib.config import JobConfig, load_config
+from anonlib.execution.base import UnitResult
+from anonlib.execution.ray import Runner, open_runner, start
+from anonlib.execution.unit_log import UnitRecord
+from anonlib.execution.worker import MakeStage, Unit
 from anonlib.models.runtime import has_bf16
-from anonlib.pipeline.desk import MakeStage, Unit
-from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.runner import Runner, open_runner, start
-from anonlib.pipeline.unit_log import Work
 
 SIDE = 640  # px, the longer side that both detectors see
 SCORE = 0.4  # threshold of both detectors
@@ -225,7 +225,7 @@ class Stopwatch:
         self.inner, self.seconds = inner, 0.0
         self.meter, self.actors = inner.meter, inner.actors
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: Work) -> Iterator[Outcome]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
         began = time.monotonic()
         yield from self.inner.run(make, units, work)
         self.seconds += time.monotonic() - began
@@ -243,11 +243,11 @@ def run_job(job_file: Path, out: Path) -> None:
     if config.ray.actors != 0:
         start(config.ray)
     lap("start of Ray")
-    from anonlib.pipeline.job import Job
+    from anonlib.job import Job
 
     busy: defaultdict[str, float] = defaultdict(float)
 
-    def note(stage: str, outcome: Outcome, _: int) -> None:
+    def note(stage: str, outcome: UnitResult, _: int) -> None:
         busy[stage] += outcome.seconds
 
     watch = Stopwatch(open_runner(config.ray))

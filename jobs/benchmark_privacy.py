@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.pipeline.people import same_person
 from anonlib.privacy.classes import form_classes
+from anonlib.privacy.clustering import cluster, templates
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.ksame import shuffled
 from anonlib.privacy.microaggregation import information_loss, mdav, microaggregate
-from anonlib.privacy.subjects import cluster, templates
+from anonlib.privacy.surrogate_choice import shuffled
+from anonlib.stages.people import same_person
 
 FACES = (100_000, 1_000_000)
 PHOTOS = 5  # of a person, on average

@@ -14,11 +14,11 @@ from demo_data import generator_from_onnx, make_dataset
 
 from anonlib.audit.sheet import make_sheet
 from anonlib.config import load_config
-from anonlib.console import guarded, print_rows, print_summary
+from anonlib.execution.progress import clock, open_progress
+from anonlib.job import Job
 from anonlib.models.fetch import model_bytes
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.status import exceptions
-from anonlib.progress import clock, open_progress
+from anonlib.terminal import guarded, print_rows, print_summary
+from anonlib.workspace.status import exceptions
 
 K = 5
 KEEP_FIELDS = ("caption",)
@@ -62,7 +62,7 @@ def demo(folder: Path, people: int, photos_per_person: int, actors: int | None) 
         job = Job(config, report=progress, ended=progress.ended)
         summary = job.run()
     print_rows([("input", f"{len(shards)} tar files in {folder / 'input'}")])
-    print_summary(config, summary, exceptions(job.places), job.spending)
+    print_summary(config, summary, exceptions(job.stores), job.spending)
     print("3. Drawing faces by lot, to show them before and after", flush=True)
     print_rows([("look at", make_sheet(config, faces=SHEET_FACES))])
     print(f"Done in {clock(time.monotonic() - began)}")

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from anonlib.audit.attacks import Rate
-from anonlib.audit.generators.cast import COLUMNS, Cast, assemble, usable
+from anonlib.audit.generators.cast import COLUMNS, Participants, assemble, usable
 from anonlib.audit.generators.control import compared, control
 from anonlib.audit.generators.disjoint import learned_from
 from anonlib.audit.generators.evaluation import Evaluation, Measured
@@ -28,14 +28,15 @@ from anonlib.audit.generators.scanned import scan_faces, scanned_dataset
 from anonlib.audit.generators.sources import CLEAR, DecodedSource
 from anonlib.audit.generators.speed import Speed, speeds
 from anonlib.config import InputConfig, JobConfig, OutputConfig, PlaceConfig, RayConfig
-from anonlib.console import guarded, print_rows
 from anonlib.datasets import open_dataset
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.places import json_bytes
-from anonlib.progress import Progress, open_progress
+from anonlib.errors import JobError
+from anonlib.execution.progress import Progress, open_progress
+from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.storage.local import LocalStorage
+from anonlib.terminal import guarded, print_rows
 from anonlib.training.generator.faces import learned_vectors
+from anonlib.workspace.layout import json_bytes
 
 FIGURES = "generator.json"
 STRANGERS = 1000
@@ -108,7 +109,7 @@ def assembled(
     people: int,
     seed: int,
     progress: Progress,
-) -> tuple[Cast, list[str]]:
+) -> tuple[Participants, list[str]]:
     """The people, and in words how it was checked that no source was trained on them."""
     if workspace is None:
         if input is None:
@@ -136,7 +137,7 @@ def scanned(input: str, subject_field: str, workspace: Path, progress: Progress)
 
 
 def document(
-    cast: Cast, checks: list[str], measured: dict[str, Measured], timed: dict[str, list[Speed]]
+    cast: Participants, checks: list[str], measured: dict[str, Measured], timed: dict[str, list[Speed]]
 ) -> dict[str, Any]:
     """Everything as JSON; a rate of no photos is null."""
     written: dict[str, Any] = without_nan(
@@ -166,9 +167,9 @@ def show(written: dict[str, Any], measured: dict[str, Measured], timed: dict[str
     def row(name: str, cells: list[str]) -> None:
         print(f"  {name:<34}" + "".join(f"{cell:<22}" for cell in cells))
 
-    for recognizer, standing in STANDING.items():
+    for recognizer, active in STANDING.items():
         each = [one.identity[recognizer] for one in measured.values()]
-        print(f"\n{recognizer} ({standing})")
+        print(f"\n{recognizer} ({active})")
         row("", list(measured))
         row("cosine to the target", [cosine(one.to_target) for one in each])
         row("cosine to other targets", [number(one.to_others) for one in each])

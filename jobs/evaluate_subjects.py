@@ -19,19 +19,19 @@ import typer
 
 from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_classes
 from anonlib.audit.generators.scanned import scan_faces
-from anonlib.console import guarded, print_rows
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.people import column, halves, matrix, same_fused, stratum_of
-from anonlib.pipeline.places import json_bytes
+from anonlib.errors import JobError
 from anonlib.privacy.classes import form_classes
+from anonlib.privacy.clustering import by_label, cluster
 from anonlib.privacy.fusion import fused
-from anonlib.privacy.joining import bank_of
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.ksame import shuffled
-from anonlib.privacy.neighbours import Numbers, Vectors
-from anonlib.privacy.subjects import by_label, cluster
+from anonlib.privacy.knn import Numbers, Vectors
+from anonlib.privacy.subject_bank import bank_of
+from anonlib.privacy.surrogate_choice import shuffled
 from anonlib.privacy.ties import tied
+from anonlib.stages.people import column, halves, matrix, same_fused, stratum_of
 from anonlib.storage import Storage, open_storage
+from anonlib.terminal import guarded, print_rows
+from anonlib.workspace.layout import json_bytes
 
 WRITTEN = "subjects.json"
 STEPS = (-0.015, -0.01, -0.005, 0.0, 0.005, 0.01, 0.015)  # of the threshold, around the shipped one

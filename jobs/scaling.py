@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import ceil
 
-from anonlib.pipeline.people import PORTRAITS_A_DONOR
-from anonlib.pipeline.plan import BLOCK
-from anonlib.pipeline.runner import WAVE
+from anonlib.execution.ray import WAVE
+from anonlib.stages.people import PORTRAITS_A_DONOR
+from anonlib.stages.plan import BLOCK
 
 GIB, TIB = 2**30, 2**40
 ACTORS = (64, 256, 1024)

@@ -15,8 +15,8 @@ from typing import Annotated
 
 import typer
 
-from anonlib.console import guarded, print_rows
-from anonlib.progress import open_progress
+from anonlib.execution.progress import open_progress
+from anonlib.terminal import guarded, print_rows
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -68,12 +68,12 @@ def ksame_net(
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Train ksame-net, or go on with it."""
-    from anonlib.synthesis.base import About
+    from anonlib.synthesis.base import DecoderNotes
     from anonlib.training.generator.trainer import train
     from anonlib.training.loop import Settings
 
     settings = Settings(60 * minutes, rate, device=device, bf16=not full, compiled=compiled, threads=threads, seed=seed)
-    record = train(faces, run, settings, About(about, terms, 0, commercial), size, grown_from, batch, workers)
+    record = train(faces, run, settings, DecoderNotes(about, terms, 0, commercial), size, grown_from, batch, workers)
     print_rows(
         [
             ("steps", f"{record.steps:,} in {record.seconds / 60:.0f} minutes on {record.machine}"),
@@ -111,12 +111,12 @@ def embedding(
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Train the network of the method embedding, or go on with it."""
-    from anonlib.synthesis.base import About
-    from anonlib.training.embedding.trainer import train
+    from anonlib.synthesis.base import DecoderNotes
+    from anonlib.training.feature_transfer.trainer import train
     from anonlib.training.loop import Settings
 
     settings = Settings(60 * minutes, rate, device=device, bf16=not full, threads=threads, seed=seed)
-    record = train(faces, run, settings, About(about, terms, 0, commercial), batch)
+    record = train(faces, run, settings, DecoderNotes(about, terms, 0, commercial), batch)
     print_rows(
         [
             ("steps", f"{record.steps:,} in {record.seconds / 60:.0f} minutes on {record.machine}"),
@@ -132,7 +132,7 @@ def export_embedding(
     note: Annotated[str, typer.Option(help="What else the card should say of the run.")] = "",
 ) -> None:
     """Write the network of the method embedding as ONNX with its donors and its model card."""
-    from anonlib.training.embedding.trainer import export as write
+    from anonlib.training.feature_transfer.trainer import export as write
 
     made = write(run, output, note)
     print_rows([("network", str(output)), ("sha256", made.digest), ("terms", made.about.terms)])

@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow as pa
 
 from anonlib.privacy.classes import form_classes
+from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, draw, epsilon_of
-from anonlib.privacy.ksame import alike
 from anonlib.privacy.microaggregation import group_means, information_loss, microaggregate
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.surrogate_choice import alike
 
 alt.renderers.enable("svg")  # pictures in the notebook itself: no network is needed to see them
 PEOPLE = int(os.environ.get("ANONLIB_PEOPLE", "1000"))

@@ -24,16 +24,16 @@ from pathlib import Path
 import altair as alt
 import pyarrow as pa
 
-from anonlib.audit.findings import Attack, Figure, Report
+from anonlib.audit.findings import Attack, AuditReport, Figure
 
 alt.renderers.enable("svg")  # pictures in the notebook itself: no network is needed to see them
 paths = [Path(path) for path in os.environ.get("ANONLIB_REPORTS", "").split(os.pathsep) if path]
 measure = os.environ.get("ANONLIB_MEASURE", "expression kept")
 if not paths:
     raise SystemExit("Set ANONLIB_REPORTS to the report.json of each release, with a colon between them.")
-reports: dict[str, Report] = {}
+reports: dict[str, AuditReport] = {}
 for path in paths:
-    report = Report.model_validate_json(path.read_bytes())
+    report = AuditReport.model_validate_json(path.read_bytes())
     reports[report.release if report.release not in reports else f"{report.release} ({path.parent.name})"] = report
 
 # %% [markdown]
@@ -64,7 +64,7 @@ def upper(attack: Attack) -> float:
     return -1.0 if attack.released.high is None else attack.released.high
 
 
-def worst(report: Report) -> list[Attack]:
+def worst(report: AuditReport) -> list[Attack]:
     """Of each attack and target the one with the highest upper bound."""
     found: dict[tuple[str, str], Attack] = {}
     for attack in report.attacks:

@@ -29,10 +29,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from anonlib.audit.verify import in_words, unproved, verify
-from anonlib.privacy.certificate import Untrue
-from anonlib.records import MANIFEST
+from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
+from anonlib.verification.verify import in_words, unproved, verify
+from anonlib.workspace.schemas import MANIFEST
 
 alt.renderers.enable("svg")  # pictures in the notebook itself: no network is needed to see them
 release = Path(os.environ.get("ANONLIB_RELEASE", "../demo/release"))
@@ -46,7 +46,7 @@ release = Path(os.environ.get("ANONLIB_RELEASE", "../demo/release"))
 # %%
 try:
     verified = verify(open_storage(str(release)), os.environ.get("ANONLIB_KEY"))
-except Untrue as problem:
+except VerificationError as problem:
     raise SystemExit(f"Do not use this release: {problem}") from None
 print(in_words(verified.certificate.claim))
 for sentence in unproved(verified):

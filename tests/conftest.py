@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
-from decoders import fitted
 from hypothesis import HealthCheck, settings
-from runs import finished, one_shard, people_tars
-from s3server import S3Server, running
 
 from anonlib.models import runtime
+from tests.support.decoders import fitted
+from tests.support.runs import finished, one_shard, people_tars
+from tests.support.s3server import S3Server, running
 
 # How fast an example is says how busy the machine is, not whether the code is right.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -10,16 +10,16 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-import photos
 import pytest
 import yaml
 from pydantic import BaseModel
-from runs import Run, contents, job
 from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.config import JobConfig
 from anonlib.flags import FLAGS
+from tests.support import photos
+from tests.support.runs import Run, contents, job
 
 HEAVY = ("torch", "ray", "cv2", "pyarrow", "faiss", "numpy", "openvino", "onnxruntime", "boto3")
 CLI = CliRunner()
@@ -173,7 +173,7 @@ def test_ctrl_c_says_that_a_rerun_continues(small: JobConfig, tmp_path: Path, mo
     def interrupted(self: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("anonlib.pipeline.job.Job.run", interrupted)
+    monkeypatch.setattr("anonlib.job.Job.run", interrupted)
     done = CLI.invoke(app, ["run", written(small, tmp_path)])
     assert done.exit_code == 130
     assert "the same command continues" in done.stderr

@@ -6,18 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import photos
 import pytest
-from runs import SECRET, job
-from s3server import S3Server
 from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.config import JobConfig
-from anonlib.doctor import Finding, _shape, examine
-from anonlib.faces.apart import NoDecoder
-from anonlib.faces.apart.sandbox import LAYERS
-from anonlib.pipeline.shape import Machine
+from anonlib.doctor import CheckResult, _shape, examine
+from anonlib.errors import SandboxUnavailable
+from anonlib.execution.capacity import ClusterNode
+from anonlib.media.sandbox.confinement import LAYERS
+from tests.support import photos
+from tests.support.runs import SECRET, job
+from tests.support.s3server import S3Server
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def ready(tmp_path: Path) -> JobConfig:
     return job(folder, tmp_path, input={"uri": str(folder)})
 
 
-def about(what: str, config: JobConfig | None) -> list[Finding]:
+def about(what: str, config: JobConfig | None) -> list[CheckResult]:
     return [one for one in examine(config) if one.what == what]
 
 
@@ -55,7 +55,7 @@ def test_it_names_the_layers_that_confine_decoders_and_those_that_are_missing(mo
     assert finding.level == "warning" and "does not grant namespaces, landlock" in finding.said
 
     def refused() -> tuple[str, ...]:
-        raise NoDecoder("the process that decodes photos cannot be confined")
+        raise SandboxUnavailable("the process that decodes photos cannot be confined")
 
     monkeypatch.setattr("anonlib.doctor.sandbox_layers", refused)
     (finding,) = about("sandbox", None)
@@ -148,8 +148,8 @@ def test_a_shape_that_ray_would_wait_on_for_ever_is_a_problem(ready: JobConfig, 
 
 
 def test_on_a_cluster_that_is_joined_machines_may_still_come(ready: JobConfig) -> None:
-    there = [Machine(cpus=0), Machine(cpus=4, gpus=1)]
+    there = [ClusterNode(cpus=0), ClusterNode(cpus=4, gpus=1)]
     short = _shape(changed(ready, ray={"actors": 8, "address": "here:1"}), 8, there)
     assert (short.level, "waits up to 300 s" in short.advice) == ("warning", True)
     gpu = changed(ready, ray={"actors": 2, "num_gpus": 0.5})
-    assert _shape(gpu, 2, there) == Finding("ok", "shape", "2 actors with 0.5 GPUs each, 4 shards at once in each")
+    assert _shape(gpu, 2, there) == CheckResult("ok", "shape", "2 actors with 0.5 GPUs each, 4 shards at once in each")

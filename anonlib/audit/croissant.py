@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anonlib.audit.findings import Report
+from anonlib.audit.findings import AuditReport
 from anonlib.audit.responsible import responsible_ai
 from anonlib.config import JobConfig
 from anonlib.datasets.base import Format
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
-from anonlib.pipeline.places import RUN_NOTE, Room, sha256
-from anonlib.records import MANIFEST
 from anonlib.storage import Storage
+from anonlib.workspace.layout import RUN_NOTE, StageStore, sha256
+from anonlib.workspace.schemas import MANIFEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +45,7 @@ _PARQUET = "application/x-parquet"
 
 
 @dataclass(frozen=True)
-class About:
+class DatasetDescription:
     """What no figure says: each is left out where it is None. `published` is an ISO date, `collection` how and why."""
 
     description: str | None = None
@@ -72,12 +72,12 @@ class ReleaseFiles:
 
 def read_files(release: Storage, shards: Iterable[str], format: Format, others: Iterable[str] = ()) -> ReleaseFiles:
     """What the markers of `shards` vouch for, with run.json and the `others` hashed now. Raises StorageError."""
-    room = Room(release, "")
+    store = StageStore(release, "")
     data: dict[str, str] = {}
     manifests: dict[str, str] = {}
-    for marker in room.markers(shards):
+    for marker in store.markers(shards):
         data |= marker["files"]
-        manifests[room.path("manifest", f"{marker['shard']}.parquet")] = marker["manifest_sha256"]
+        manifests[store.path("manifest", f"{marker['shard']}.parquet")] = marker["manifest_sha256"]
     hashed = {path: sha256(release.read(path)) for path in (RUN_NOTE, *others)}
     schema = _schema(release, min(data)) if format == "parquet" and data else None
     return ReleaseFiles(format, data, manifests, hashed, schema)
@@ -90,9 +90,11 @@ def _schema(release: Storage, path: str) -> pa.Schema:
         return pq.read_schema(stream)
 
 
-def describe(report: Report, config: JobConfig, files: ReleaseFiles, about: About | None = None) -> dict[str, Any]:
+def describe(
+    report: AuditReport, config: JobConfig, files: ReleaseFiles, about: DatasetDescription | None = None
+) -> dict[str, Any]:
     """The JSON-LD; the same for the same arguments."""
-    about = about or About()
+    about = about or DatasetDescription()
     document: dict[str, Any] = {
         "@context": _context(),
         "@type": "sc:Dataset",
@@ -129,7 +131,7 @@ def _context() -> dict[str, Any]:
     }
 
 
-def _description(report: Report) -> str:
+def _description(report: AuditReport) -> str:
     counts = report.counts
     return (
         f"{counts.images - counts.quarantined:,} photographs with their faces replaced by {report.method} (anonlib "

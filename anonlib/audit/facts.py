@@ -8,18 +8,18 @@ from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 from anonlib import __version__
-from anonlib.audit.findings import Claim, Counts, Model
-from anonlib.audit.untrusted import rows_of
-from anonlib.audit.verify import in_words
+from anonlib.audit.findings import ClaimSection, ModelUse, ReleaseCounts
+from anonlib.codes import meaning_of
 from anonlib.config import CLASS_METHODS, CROP_METHODS, VECTOR_METHODS
 from anonlib.models.catalog import MODELS
-from anonlib.pipeline import tables
-from anonlib.pipeline.certify import CLASSES_TABLE, committed
-from anonlib.pipeline.places import Places, release_room, rendered_rows
-from anonlib.privacy.certificate import Certificate
-from anonlib.records import CERTIFIED_CLASSES, QUARANTINED
+from anonlib.stages.certify import CLASSES_TABLE, committed
 from anonlib.storage import Storage
-from anonlib.vocabulary import meaning_of
+from anonlib.verification.certificate import Certificate
+from anonlib.verification.parsing import rows_of
+from anonlib.verification.verify import in_words
+from anonlib.workspace import tables
+from anonlib.workspace.layout import JobStores, release_store, rendered_rows
+from anonlib.workspace.schemas import CERTIFIED_CLASSES, QUARANTINED
 
 LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
 """Whose versions a figure may depend on."""
@@ -36,16 +36,16 @@ _TELLING = {
 """Settings, and the methods that they mean something to."""
 
 
-def counts_of(places: Places, run: str, shards: Iterable[str]) -> Counts:
+def counts_of(stores: JobStores, run: str, shards: Iterable[str]) -> ReleaseCounts:
     """Images and faces of the manifests, and why any is an exception, as the workspace says; `run` of run.json."""
     images: Counter[str] = Counter()
     methods: Counter[str] = Counter()
     fallbacks: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     number = 0
-    for one in committed(release_room(places), shards):
+    for one in committed(release_store(stores), shards):
         number += 1
-        rendered = rendered_rows(places, run, one.shard)
+        rendered = rendered_rows(stores, run, one.shard)
         for row in tables.from_bytes(one.manifest, ["key", "status", "reason", "faces"]).to_pylist():
             images[row["status"]] += 1
             if row["status"] == QUARANTINED:
@@ -55,7 +55,7 @@ def counts_of(places: Places, run: str, shards: Iterable[str]) -> Counts:
                 methods[face["method"]] += 1
                 if face["fallback"] is not None:
                     fallbacks[f"{face['fallback']}: {without_numbers(face['reason'])}"] += 1
-    return Counts(
+    return ReleaseCounts(
         shards=number,
         images=images.total(),
         released=images["released"],
@@ -68,7 +68,7 @@ def counts_of(places: Places, run: str, shards: Iterable[str]) -> Counts:
     )
 
 
-def claim_of(release: Storage, certificate: Certificate) -> Claim:
+def claim_of(release: Storage, certificate: Certificate) -> ClaimSection:
     """The certificate's claim and, for classes, how many have how many people."""
     claim = certificate.claim
     sizes: Counter[int] = Counter()
@@ -77,7 +77,7 @@ def claim_of(release: Storage, certificate: Certificate) -> Claim:
         for row in rows_of(release.read(CLASSES_TABLE), CERTIFIED_CLASSES, CLASSES_TABLE):
             sizes[row["k"]] += 1
             effective[row["effective_k"]] += 1
-    return Claim(
+    return ClaimSection(
         kind=claim.kind,
         text=in_words(claim),
         k=claim.k,
@@ -88,10 +88,10 @@ def claim_of(release: Storage, certificate: Certificate) -> Claim:
     )
 
 
-def models_of(certificate: Certificate, judges: Collection[str]) -> tuple[Model, ...]:
+def models_of(certificate: Certificate, judges: Collection[str]) -> tuple[ModelUse, ...]:
     """What made the release, as its certificate has it, and what judged it."""
     made = [
-        Model(
+        ModelUse(
             name=name,
             role=str(MODELS[name].role) if name in MODELS else name,
             licence=told["licence"],
@@ -102,7 +102,7 @@ def models_of(certificate: Certificate, judges: Collection[str]) -> tuple[Model,
         for name, told in sorted(certificate.models.items())
     ]
     judged = [
-        Model(
+        ModelUse(
             name=name,
             role=str(MODELS[name].role),
             licence=MODELS[name].licence,

@@ -145,7 +145,7 @@ class Missed(Finding):
     confidence: float = 0.95
 
 
-class Counts(Finding):
+class ReleaseCounts(Finding):
     """The reconciliation: images in = released + no_face + quarantined; faces by what became of them."""
 
     shards: int
@@ -159,7 +159,7 @@ class Counts(Finding):
     quarantine_reasons: dict[str, int]
 
 
-class Claim(Finding):
+class ClaimSection(Finding):
     """What the certificate proves, in its own words, and the sizes behind it."""
 
     kind: str
@@ -188,7 +188,7 @@ class Gate(Finding):
     lines: tuple[GateLine, ...]
 
 
-class Model(Finding):
+class ModelUse(Finding):
     """A model or file that made the release or judged it; `commercial` None where only its own terms can say."""
 
     name: str
@@ -199,7 +199,7 @@ class Model(Finding):
     used_for: Literal["release", "audit"]
 
 
-class Report(Finding):
+class AuditReport(Finding):
     """The whole of report.json.
 
     `people` and `photos` that were attacked; `labelled`: the dataset said who they are, and not a clustering.
@@ -210,11 +210,11 @@ class Report(Finding):
     method: str
     settings: dict[str, str | int | float | bool | None]
     certificate_sha256: str
-    claim: Claim
+    claim: ClaimSection
     people: int
     photos: int
     labelled: bool
-    counts: Counts
+    counts: ReleaseCounts
     gate: Gate
     thresholds: tuple[Threshold, ...]
     attacks: tuple[Attack, ...]
@@ -223,5 +223,5 @@ class Report(Finding):
     leaks: tuple[LeakCheck, ...]
     utility: tuple[Measure, ...]
     missed: Missed
-    models: tuple[Model, ...]
+    models: tuple[ModelUse, ...]
     software: dict[str, str]

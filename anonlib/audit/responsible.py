@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from anonlib.audit.findings import Figure, Group, Report
-from anonlib.audit.report import glossary, officer
+from anonlib.audit.findings import AuditReport, Figure, Group
+from anonlib.audit.report import glossary, summary
+from anonlib.audit.report.formatting import NOT_MEASURED, counted, listed, said
 from anonlib.audit.report.risks import missed, risks
-from anonlib.audit.report.words import NOT_MEASURED, counted, listed, said
 from anonlib.config import JobConfig
 
 
 def responsible_ai(
-    report: Report, config: JobConfig, collection: str | None = None, maintenance: str | None = None
+    report: AuditReport, config: JobConfig, collection: str | None = None, maintenance: str | None = None
 ) -> dict[str, Any]:
     """The `rai:` fields; empty ones are left out by the caller."""
     return {
@@ -25,7 +25,7 @@ def responsible_ai(
         "rai:dataCollectionRawData": "The original photographs are not part of the release.",
         "rai:dataCollectionMissingData": _missing(report),
         "rai:dataPreprocessingProtocol": _preprocessing(report, config),
-        "rai:dataManipulationProtocol": " ".join([*officer.was_done(report), *officer.claimed(report)]),
+        "rai:dataManipulationProtocol": " ".join([*summary.was_done(report), *summary.claimed(report)]),
         "rai:dataAnnotationProtocol": (
             f"The manifest was written by machines: one row an image, one entry for each of "
             f"{counted(report.counts.faces, 'face')}. "
@@ -47,17 +47,17 @@ def responsible_ai(
     }
 
 
-def _missing(report: Report) -> str:
+def _missing(report: AuditReport) -> str:
     counts = report.counts
-    reasons = listed(f"{reason}: {images:,}" for reason, images in officer.by_size(counts.quarantine_reasons))
+    reasons = listed(f"{reason}: {images:,}" for reason, images in summary.by_size(counts.quarantine_reasons))
     because = f" ({reasons})" if reasons else ""
     return f"{counts.quarantined:,} of {counted(counts.images, 'image')} are left out{because}."
 
 
-def _preprocessing(report: Report, config: JobConfig) -> list[str]:
+def _preprocessing(report: AuditReport, config: JobConfig) -> list[str]:
     kept = listed(config.keep_fields)
     return [
-        f"Faces were replaced by {report.method} ({officer.settings(report)}).",
+        f"Faces were replaced by {report.method} ({summary.settings(report)}).",
         "Metadata of the images was removed, but for colour profiles.",
         f"Of the other fields {kept} were kept, and all the rest dropped."
         if kept
@@ -66,7 +66,7 @@ def _preprocessing(report: Report, config: JobConfig) -> list[str]:
     ]
 
 
-def _biases(report: Report) -> list[str]:
+def _biases(report: AuditReport) -> list[str]:
     """Each measure and attack of which the groups are known: the best and the worst off in each kind of group."""
     found = []
     for what, groups in _grouped(report):
@@ -81,7 +81,7 @@ def _biases(report: Report) -> list[str]:
     return found or ["How groups differ was not measured."]
 
 
-def _grouped(report: Report) -> Iterator[tuple[str, tuple[Group, ...]]]:
+def _grouped(report: AuditReport) -> Iterator[tuple[str, tuple[Group, ...]]]:
     for measure in report.utility:
         if measure.groups:
             yield measure.name, measure.groups
@@ -95,8 +95,8 @@ def _value(figure: Figure) -> float:
     return 0.0 if figure.value is None else figure.value
 
 
-def _limitations(report: Report) -> list[str]:
-    failed = [f"The policy does not hold: {line.name}, {line.why}." for line in officer.failed_lines(report)]
+def _limitations(report: AuditReport) -> list[str]:
+    failed = [f"The policy does not hold: {line.name}, {line.why}." for line in summary.failed_lines(report)]
     return [
         *failed,
         *missed(report),
@@ -104,7 +104,7 @@ def _limitations(report: Report) -> list[str]:
     ]
 
 
-def _uses(report: Report) -> list[str]:
+def _uses(report: AuditReport) -> list[str]:
     """What is left of each use that was measured."""
     found = []
     for one in report.utility:

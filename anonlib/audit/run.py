@@ -10,51 +10,51 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from anonlib.audit.attackers.learned import learned
-from anonlib.audit.attackers.student import NETWORK
 from anonlib.audit.attacks.disclosed import WITH_PICTURES, disclosed
-from anonlib.audit.attacks.every import attack_all
 from anonlib.audit.attacks.linkage import linked
-from anonlib.audit.attacks.used import used_by
+from anonlib.audit.attacks.recognizers_used import used_by
+from anonlib.audit.attacks.suite import attack_all
 from anonlib.audit.croissant import CROISSANT, describe, read_files
-from anonlib.audit.downstream import expression_task, labels_of
+from anonlib.audit.evidence.gather import gather
+from anonlib.audit.evidence.observe import LOOKED_WITH
+from anonlib.audit.evidence.originals import looks_room
+from anonlib.audit.evidence.published import by_truth, read_published
 from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software
-from anonlib.audit.findings import Disclosure, GateLine, Report
+from anonlib.audit.findings import AuditReport, Disclosure, GateLine
 from anonlib.audit.gate import judge, told
-from anonlib.audit.gather import gather
 from anonlib.audit.leaks.scan import scan_leaks
-from anonlib.audit.looks import LOOKED_WITH
-from anonlib.audit.missed import look_twice
-from anonlib.audit.originals import looks_room
-from anonlib.audit.published import by_truth, read_published
+from anonlib.audit.missed_faces import look_twice
 from anonlib.audit.report import write_html, write_json, write_pdf
 from anonlib.audit.report.examples import draw_examples
 from anonlib.audit.report.extra import need
-from anonlib.audit.review.chosen import judged_so_far, open_log, waiting
-from anonlib.audit.statement import Statement, publish
-from anonlib.audit.utility import measures
-from anonlib.audit.verify import verify
+from anonlib.audit.trained.recognizer import NETWORK
+from anonlib.audit.trained.suite import learned
+from anonlib.audit.utility.downstream import expression_task, labels_of
+from anonlib.audit.utility.kept import measures
 from anonlib.config import JobConfig, RayConfig
-from anonlib.pipeline.certify import CERTIFICATE
-from anonlib.pipeline.engines import device_of
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.places import RUN_NOTE, json_bytes, sha256
-from anonlib.pipeline.secret import signing_secret
-from anonlib.pipeline.withdraw import withdraw_audit
-from anonlib.privacy.certificate import Certificate, Untrue
-from anonlib.storage import NotFound
+from anonlib.errors import JobError, NotFound, VerificationError
+from anonlib.execution.base import UnitResult
+from anonlib.job import Job
+from anonlib.models.requirements import device_of
+from anonlib.review.chosen import judged_so_far, open_log, waiting
+from anonlib.stages.certify import CERTIFICATE
+from anonlib.stages.rerender import remove_audit
+from anonlib.verification.audit_statement import Statement, publish
+from anonlib.verification.certificate import Certificate
+from anonlib.verification.verify import verify
+from anonlib.workspace.layout import RUN_NOTE, json_bytes, sha256
+from anonlib.workspace.secrets import signing_secret
 
 SEED = 0
 
-Progress = Callable[[str, Outcome, int], None]
+Progress = Callable[[str, UnitResult, int], None]
 
 
 @dataclass(frozen=True)
 class Audited:
     """The report as it lies in the release, and what was signed."""
 
-    report: Report
+    report: AuditReport
     statement: Statement
 
 
@@ -82,8 +82,8 @@ def audit(
 
 
 def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed: int, progress: Progress) -> Audited:
-    config, release = job.config, job.places.release
-    withdraw_audit(release)
+    config, release = job.config, job.stores.release
+    remove_audit(release)
     evidence = gather(config, report=progress)
     certificate = _certificate(job)
     published = read_published(job, truth_field=truth_field)
@@ -109,7 +109,7 @@ def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed:
     crops = {kind: look.crops for kind, look in evidence.looks.items()}
     task = expression_task(crops, labels_of(job, evidence), evidence.subjects, seed=seed)
     utility = [*measures(evidence, seed=seed), task]
-    report = Report(
+    report = AuditReport(
         release=certificate.release,
         method=config.method.name,
         settings=settings_of(certificate),
@@ -118,7 +118,7 @@ def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed:
         people=len(set(evidence.subjects.tolist())),
         photos=len(evidence.subjects),
         labelled=evidence.labelled,
-        counts=counts_of(job.places, certificate.run, shards),
+        counts=counts_of(job.stores, certificate.run, shards),
         gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility, disclosures),
         thresholds=tuple(thresholds),
         attacks=tuple(attacks),
@@ -154,9 +154,9 @@ def attack_records(
     return found, told(config.policy, found, only)
 
 
-def _published(job: Job, report: Report, shards: list[str], seed: int) -> Statement:
+def _published(job: Job, report: AuditReport, shards: list[str], seed: int) -> Statement:
     page = write_html(report, draw_examples(job.config, job.dataset.format, seed=seed))
-    described = describe(report, job.config, read_files(job.places.release, shards, job.dataset.format, [CERTIFICATE]))
+    described = describe(report, job.config, read_files(job.stores.release, shards, job.dataset.format, [CERTIFICATE]))
     files = {
         "report.json": write_json(report),
         "report.html": page.encode(),
@@ -164,12 +164,12 @@ def _published(job: Job, report: Report, shards: list[str], seed: int) -> Statem
         CROISSANT: json_bytes(described),
     }
     failed = [line.name for line in report.gate.lines if not line.passed]
-    return publish(job.places.release, signing_secret(job.config, job.places, job.keyring), files, failed)
+    return publish(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
 
 
 def _certificate(job: Job) -> Certificate:
     try:
-        return Certificate.from_bytes(job.places.release.read(CERTIFICATE))
+        return Certificate.from_bytes(job.stores.release.read(CERTIFICATE))
     except NotFound:
         raise JobError("the release has no certificate; finish the job first (`anonlib run`)") from None
 
@@ -177,7 +177,7 @@ def _certificate(job: Job) -> Certificate:
 def _untrue(job: Job) -> str | None:
     """Why the release is not as its certificate says, None if it is."""
     try:
-        verify(job.places.release)
-    except Untrue as error:
+        verify(job.stores.release)
+    except VerificationError as error:
         return str(error)
     return None

@@ -17,20 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from anonlib.audit.pairs import Both, inventory
+from anonlib.audit.evidence.pairs import PairedImages, inventory
+from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
+from anonlib.errors import ImageProblem, JobError, NotFound
 from anonlib.faces import align
-from anonlib.faces.apart import decode_apart
-from anonlib.faces.image import ImageProblem
-from anonlib.pipeline import tables
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.naming import Naming
-from anonlib.pipeline.places import RUN_NOTE, Places, Room, open_places, rendered_rows
-from anonlib.pipeline.secret import open_keyring, release_name
-from anonlib.pipeline.workspace import PURGED
-from anonlib.records import QUARANTINED, SOLID
-from anonlib.storage import NotFound, join_uri
-from anonlib.vocabulary import meaning_of
+from anonlib.media.sandbox import decode_apart
+from anonlib.storage import join_uri
+from anonlib.workspace import tables
+from anonlib.workspace.layout import RUN_NOTE, JobStores, StageStore, open_stores, rendered_rows
+from anonlib.workspace.naming import Naming
+from anonlib.workspace.purgeable import PURGED
+from anonlib.workspace.schemas import QUARANTINED, SOLID
+from anonlib.workspace.secrets import open_keyring, release_name
 
 SHEET = "sheet.jpg"
 ZOOM = 2.4
@@ -60,7 +59,7 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class Cell:
+class SheetCell:
     """Two square views (side, side, 3), None where there is nothing to show, and what is written under them."""
 
     before: Pixels | None
@@ -75,50 +74,50 @@ def make_sheet(job: JobConfig, *, faces: int = 40, seed: int = 0) -> str:
 
     Raises JobError if nothing is rendered or the workspace is purged.
     """
-    places = open_places(job)
-    if places.workspace.exists(PURGED):
+    stores = open_stores(job)
+    if stores.workspace.exists(PURGED):
         raise JobError(f"the workspace {job.workspace.uri} was purged; a sheet of originals has no place any more")
-    picks, total = draw(places, faces, seed)
-    cells = list(_cells(job, places, picks))
+    picks, total = draw(stores, faces, seed)
+    cells = list(_cells(job, stores, picks))
     title = f"{release_name(job)}: {len(cells)} of {total:,} faces, before and after"
     buffer = io.BytesIO()
     arrange(cells, title, f"drawn by lot, seed {seed}. Shows originals: keep it in the workspace").save(
         buffer, "JPEG", quality=92
     )
-    places.workspace.publish(SHEET, buffer.getvalue())
+    stores.workspace.publish(SHEET, buffer.getvalue())
     return join_uri(job.workspace.uri, SHEET)
 
 
 # ---- which faces ----------------------------------------------------------------------------------------------
 
 
-def draw(places: Places, faces: int, seed: int) -> tuple[list[Pick], int]:
+def draw(stores: JobStores, faces: int, seed: int) -> tuple[list[Pick], int]:
     """Faces by lot from at most 8 shards, in the order of the dataset, and how many faces the release has in all.
 
     Shards are drawn by the number of their faces; up to 8 shards, every face has the same chance.
     """
     try:
-        run = json.loads(places.release.read(RUN_NOTE))
+        run = json.loads(stores.release.read(RUN_NOTE))
     except NotFound:
-        raise JobError(f"the output {places.release.uri} holds no release yet; run the job first") from None
-    counts = {str(one["shard"]): int(one["faces"]) for one in Room(places.release, "").markers(run["shards"])}
+        raise JobError(f"the output {stores.release.uri} holds no release yet; run the job first") from None
+    counts = {str(one["shard"]): int(one["faces"]) for one in StageStore(stores.release, "").markers(run["shards"])}
     lot = np.random.default_rng(seed)
     chosen = [shard for shard, count in counts.items() if count]
     if len(chosen) > _SHARDS:
         weight = np.array([counts[shard] for shard in chosen], float)
         numbers = lot.choice(len(chosen), _SHARDS, replace=False, p=weight / weight.sum())
         chosen = [chosen[number] for number in sorted(numbers)]
-    there = [pick for shard in chosen for pick in _faces_of(places, run["run"], shard)]
+    there = [pick for shard in chosen for pick in _faces_of(stores, run["run"], shard)]
     if not there:
-        raise JobError(f"the release {places.release.uri} has no face to show yet")
+        raise JobError(f"the release {stores.release.uri} has no face to show yet")
     numbers = lot.choice(len(there), min(faces, len(there)), replace=False)
     return [there[number] for number in sorted(numbers)], sum(counts.values())
 
 
-def _faces_of(places: Places, run: str, shard: str) -> Iterator[Pick]:
-    room = Room(places.release, "")
-    rows = tables.from_bytes(room.storage.read(room.path("manifest", f"{shard}.parquet"))).to_pylist()
-    rendered = rendered_rows(places, run, shard)
+def _faces_of(stores: JobStores, run: str, shard: str) -> Iterator[Pick]:
+    store = StageStore(stores.release, "")
+    rows = tables.from_bytes(store.storage.read(store.path("manifest", f"{shard}.parquet"))).to_pylist()
+    rendered = rendered_rows(stores, run, shard)
     for position, row in enumerate(rows):
         for face, figures in zip(row["faces"], rendered.get(row["key"], ()), strict=True):
             yield Pick(shard, position, row, face, figures)
@@ -127,13 +126,13 @@ def _faces_of(places: Places, run: str, shard: str) -> Iterator[Pick]:
 # ---- their pixels ---------------------------------------------------------------------------------------------
 
 
-def _cells(job: JobConfig, places: Places, picks: Sequence[Pick]) -> Iterator[Cell]:
+def _cells(job: JobConfig, stores: JobStores, picks: Sequence[Pick]) -> Iterator[SheetCell]:
     by_shard: dict[str, list[Pick]] = defaultdict(list)
     for pick in picks:
         by_shard[pick.shard].append(pick)
-    naming = Naming(open_keyring(job, places), job.rekey)
-    shards = {naming.shard(one.shard_id): one for one in inventory(places)}
-    both = Both(job, shards[picks[0].shard].format)
+    naming = Naming(open_keyring(job, stores), job.rekey)
+    shards = {naming.shard(one.shard_id): one for one in inventory(stores)}
+    both = PairedImages(job, shards[picks[0].shard].format)
     for name, wanted in by_shard.items():
         key = partial(naming.key, shards[name].shard_id)
         before = both.originals(shards[name], {pick.row["key"] for pick in wanted}, key)
@@ -142,20 +141,22 @@ def _cells(job: JobConfig, places: Places, picks: Sequence[Pick]) -> Iterator[Ce
             yield _cell(job, pick, before.get(pick.row["key"]), after.get(pick.row["output_sha256"]))
 
 
-def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None) -> Cell:
+def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None) -> SheetCell:
     face, row = pick.face, pick.row
     method = f"{face['method']}, k={face['k']}" if face["k"] else str(face["method"])
     nearest = max((one["to_source"] / one["threshold"] for one in pick.figures["similarity"] or ()), default=None)
     note = "" if nearest is None else f"similarity at {nearest:.0%} of the limit"
     if row["status"] == QUARANTINED:
-        return Cell(_view(job, before, face["box"]), None, QUARANTINED, meaning_of(row["reason"]), True)
+        return SheetCell(_view(job, before, face["box"]), None, QUARANTINED, meaning_of(row["reason"]), True)
     if after is None:
-        return Cell(_view(job, before, face["box"]), None, method, "its released image is not where it should be", True)
+        return SheetCell(
+            _view(job, before, face["box"]), None, method, "its released image is not where it should be", True
+        )
     if face["fallback"]:
         method = method if face["fallback"] == face["method"] else f"{method}, {face['fallback']}"
         note = str(pick.figures["reason"])
     alarming = face["fallback"] in SOLID
-    return Cell(_view(job, before, face["box"]), _view(job, after, face["box"]), method, note, alarming)
+    return SheetCell(_view(job, before, face["box"]), _view(job, after, face["box"]), method, note, alarming)
 
 
 def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | None:
@@ -192,7 +193,7 @@ def _inside(centre: float, side: float, length: int) -> float:
 # ---- the page -------------------------------------------------------------------------------------------------
 
 
-def arrange(cells: Sequence[Cell], title: str, subtitle: str) -> Image.Image:
+def arrange(cells: Sequence[SheetCell], title: str, subtitle: str) -> Image.Image:
     """The page: cells in rows, as wide as it is high or a little wider."""
     wide, high = 2 * _TILE + _SEAM + _GAP, _TILE + _LABEL + _GAP
     ideal = (1.1 * len(cells) * high / wide) ** 0.5

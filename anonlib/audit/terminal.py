@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from anonlib.audit.findings import Disclosure, Figure, Report
+from anonlib.audit.findings import AuditReport, Disclosure, Figure
 
 _NAME, _FIGURE, _TARGET = 50, 20, 80
 
 
-def table(report: Report) -> list[str]:
+def table(report: AuditReport) -> list[str]:
     """The attacks that name people, a line each: the release, then each baseline."""
     shown = [one for one in report.attacks if one.target == "rank-1"]
     kinds = list(dict.fromkeys(kind for one in shown for kind in one.baselines))
@@ -50,7 +50,7 @@ def short(figure: Figure | None) -> str:
     return f"{figure.value:.1%} [{100 * figure.low:.1f} {100 * figure.high:.1f}]"
 
 
-def outcome(report: Report) -> list[tuple[str, str]]:
+def outcome(report: AuditReport) -> list[tuple[str, str]]:
     """Whether the policy holds, and what does not."""
     failed = [line for line in report.gate.lines if not line.passed]
     lines = f"{len(report.gate.lines)} lines"

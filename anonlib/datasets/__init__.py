@@ -4,7 +4,7 @@ A release must be usable in the place of its input, so the order, keys, file nam
 fields that the job allows pass. Every sample that cannot be read is still a sample, with the reason.
 """
 
-from anonlib.datasets.base import Dataset, DatasetError, Sample, Shard, ShardWriter
+from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
 from anonlib.datasets.fields import label
 from anonlib.datasets.opening import open_dataset
 

@@ -15,20 +15,17 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Literal, Self, cast
 
+from anonlib.codes import Problem
 from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image
-from anonlib.storage import OURS, Source, StorageOptions, expand, join_uri, open_storage
+from anonlib.errors import DatasetError
+from anonlib.storage import OURS, StorageOptions, UriPattern, expand, join_uri, open_storage
 from anonlib.storage.local import as_sentence
-from anonlib.vocabulary import Problem
 
 Format = Literal["webdataset", "parquet", "folder"]
 
 # A larger tar member or image file is a problem of its sample, found without loading it.
 MAX_SAMPLE_BYTES = 256 << 20
 _HERE = "the shard in the temporary folder of this machine"
-
-
-class DatasetError(Exception):
-    """The input is not a dataset that can be read as asked; the text says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,19 +167,19 @@ class Dataset(ABC):
         options: StorageOptions,
         image_field: str | None = None,
         key_field: str | None = None,
-        sources: list[Source] | None = None,
+        sources: list[UriPattern] | None = None,
     ) -> None:
         self.uri, self.options = uri, options
         self.image_field, self.key_field = image_field, key_field
         found = expand(uri, options) if sources is None else sources
-        self._sources: list[Source] | None = found
+        self._sources: list[UriPattern] | None = found
         self.base = found[0].base
         self.storage = open_storage(self.base, options)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_sources": None}
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[UriPattern]:
         """The files of this format, in the order of the URI; raises DatasetError if there is none."""
         mine = [one for one in self._everything() if format_of(one.name) == self.format]
         if not mine:
@@ -194,7 +191,7 @@ class Dataset(ABC):
             )
         return mine
 
-    def _everything(self) -> list[Source]:
+    def _everything(self) -> list[UriPattern]:
         if self._sources is None:
             self._sources = expand(self.uri, self.options)
         return self._sources

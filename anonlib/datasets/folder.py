@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
 from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
 from anonlib.datasets.names import is_image, new_extension, printable, suffix_of, why_unsafe
-from anonlib.storage import REFUSED_LINK, Changed, Entry, LinkRefused, NotFound
-from anonlib.vocabulary import Problem, Reason
+from anonlib.errors import Changed, LinkRefused, NotFound
+from anonlib.storage import REFUSED_LINK, StoredObject
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16
@@ -33,11 +34,13 @@ class FolderDataset(Dataset):
 
     def shards(self) -> list[Shard]:
         """See Dataset; slices of SLICE_IMAGES images in the order of their paths."""
-        sidecars: dict[str, list[Entry]] = defaultdict(list)
+        sidecars: dict[str, list[StoredObject]] = defaultdict(list)
         for one in self._everything():
             if suffix_of(one.name) in SIDECARS:
-                sidecars[_stem(one.name)].append(Entry(one.name, one.size, one.etag))
-        images = sorted((Entry(one.name, one.size, one.etag) for one in self.sources()), key=lambda one: one.path)
+                sidecars[_stem(one.name)].append(StoredObject(one.name, one.size, one.etag))
+        images = sorted(
+            (StoredObject(one.name, one.size, one.etag) for one in self.sources()), key=lambda one: one.path
+        )
         shards = []
         for start in range(0, len(images), SLICE_IMAGES):
             chosen = images[start : start + SLICE_IMAGES]
@@ -64,7 +67,7 @@ class FolderDataset(Dataset):
             if not is_image(path):
                 sidecars[_stem(path)].append(path)
         images = [path for path in shard.files if is_image(path)]
-        seen: dict[str, Entry] = {}
+        seen: dict[str, StoredObject] = {}
         with ThreadPoolExecutor(READ_AHEAD) as pool:
             waiting = iter(enumerate(images))
             while chunk := list(islice(waiting, READ_AHEAD)):
@@ -75,7 +78,7 @@ class FolderDataset(Dataset):
         if _digest(seen[path] for path in shard.files if path in seen) != shard.etag:
             raise Changed(f"Files of {shard.uri} have changed since they were listed; start a new run.")
 
-    def _load(self, position: int, path: str, sidecars: list[str]) -> tuple[Sample, list[Entry]]:
+    def _load(self, position: int, path: str, sidecars: list[str]) -> tuple[Sample, list[StoredObject]]:
         sample = Sample(printable(path), None, suffix_of(path), {}, None, position)
         image, entry, sample.problem = self._bytes(path)
         entries = [entry]
@@ -89,7 +92,7 @@ class FolderDataset(Dataset):
         sample.image = None if sample.problem else image
         return sample, entries
 
-    def _bytes(self, path: str) -> tuple[bytes | None, Entry, Problem | None]:
+    def _bytes(self, path: str) -> tuple[bytes | None, StoredObject, Problem | None]:
         """(content, what was read, None), or (None, what is there, why it is not used)."""
         try:
             entry = self.storage.stat(path)
@@ -98,7 +101,7 @@ class FolderDataset(Dataset):
                 return None, entry, Problem(Reason.TOO_LARGE, over)
             return self.storage.read(path, entry.etag), entry, None
         except LinkRefused as error:
-            return None, Entry(path, 0, REFUSED_LINK), Problem(Reason.LINK, str(error))
+            return None, StoredObject(path, 0, REFUSED_LINK), Problem(Reason.LINK, str(error))
         except NotFound as error:
             gone = "a file of the shard is gone since it was listed; start a new run for the new data."
             raise Changed(f"In {self.storage.uri} {gone}", path=path) from error
@@ -118,7 +121,7 @@ def _stem(path: str) -> str:
     return path.rpartition(".")[0]
 
 
-def _digest(entries: Iterable[Entry]) -> str:
+def _digest(entries: Iterable[StoredObject]) -> str:
     digest = hashlib.sha256()
     for one in entries:
         digest.update(f"{one.path}\0{one.size}\0{one.etag}\n".encode("utf-8", "surrogateescape"))

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import get_args
 
-from anonlib.datasets.base import FORMAT_NAMES, Dataset, DatasetError, Format, format_of
-from anonlib.storage import Source, StorageOptions, expand
+from anonlib.datasets.base import FORMAT_NAMES, Dataset, Format, format_of
+from anonlib.errors import DatasetError
+from anonlib.storage import StorageOptions, UriPattern, expand
 
 
 def open_dataset(
@@ -32,7 +33,7 @@ def open_dataset(
     return dataset
 
 
-def _guess(uri: str, sources: list[Source]) -> Format:
+def _guess(uri: str, sources: list[UriPattern]) -> Format:
     found = Counter(kind for source in sources if (kind := format_of(source.name)) is not None)
     if not found:
         raise DatasetError(f"'{uri}' contains no tar, Parquet or image file.")

@@ -14,13 +14,14 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, DatasetError, Sample, Shard, ShardWriter
+from anonlib.codes import Problem, Reason
+from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Sample, Shard, ShardWriter
 from anonlib.datasets.names import PARQUET_SUFFIXES, printable, shard_id, unique_key, without_suffix
 from anonlib.datasets.parquet_layout import NEW_IMAGE, Layout, layout_of
-from anonlib.datasets.parquet_pages import Expands, rows_at_once
+from anonlib.datasets.parquet_pages import rows_at_once
 from anonlib.datasets.parquet_writer import NoOutput, ParquetShardWriter
-from anonlib.storage import Source
-from anonlib.vocabulary import Problem, Reason
+from anonlib.errors import DatasetError, DecompressionBomb
+from anonlib.storage import UriPattern
 
 UNIT_BYTES = 1 << 30
 ROWS_AT_ONCE = 16
@@ -39,13 +40,13 @@ class ParquetDataset(Dataset):
         try:
             with self._opened(sources[0].name, sources[0].etag) as opened:
                 layout_of(*opened, self.image_field, self.key_field)
-        except (pa.ArrowException, OSError, Expands) as error:
+        except (pa.ArrowException, OSError, DecompressionBomb) as error:
             _raise_if_of_the_disk(error)
             # An unreadable file is a problem of its own shard, not of the data set.
         shards = [shard for source in sources for shard in self._units(source)]
         return self._distinct(shards)
 
-    def _units(self, source: Source) -> list[Shard]:
+    def _units(self, source: UriPattern) -> list[Shard]:
         name_id = shard_id(source.name, PARQUET_SUFFIXES, ".parquet")
         whole = [Shard(name_id, source.uri, source.etag, source.size, self.format)]
         if source.size <= UNIT_BYTES:

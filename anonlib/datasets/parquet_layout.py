@@ -14,9 +14,9 @@ from zoneinfo import available_timezones
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.datasets.base import DatasetError
+from anonlib.codes import Problem, Reason
 from anonlib.datasets.parquet_pages import check_column
-from anonlib.vocabulary import Problem, Reason
+from anonlib.errors import DatasetError
 
 KEY_COLUMNS = ("key", "__key__", "id")
 HUGGING_FACE = b"huggingface"

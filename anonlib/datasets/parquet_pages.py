@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.datasets.base import MAX_SAMPLE_BYTES, DatasetError
+from anonlib.datasets.base import MAX_SAMPLE_BYTES
+from anonlib.errors import DatasetError, DecompressionBomb
 
 BUDGET = MAX_SAMPLE_BYTES
 """Bytes that a batch of rows may always take."""
@@ -29,10 +30,6 @@ _FIRST_READ = 1 << 12
 _WIDEST_READ = 64 << 20
 _SLOT = 16
 _BYTE_ARRAY = "BYTE_ARRAY"
-
-
-class Expands(DatasetError):
-    """Rows of a Parquet file would take far more memory than they have bytes; a sentence."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +55,29 @@ class _Column:
 
 
 def rows_at_once(file: pq.ParquetFile, stream: BinaryIO, group: int, most: int, budget: int = BUDGET) -> int:
-    """How many rows of a row group may be read together, `most` if all is well; raises Expands if not even one.
+    """How many rows of a row group may be read together, `most` if all is well.
 
-    `stream` is what `file` reads; its position is changed. Raises DatasetError where a page header is damaged.
+    `stream` is what `file` reads; its position is changed. Raises DecompressionBomb if not even one may be read, and
+    DatasetError where a page header is damaged.
     """
     columns = list(_columns(file, stream, group, range(file.metadata.num_columns)))
     rows, stored = file.metadata.row_group(group).num_rows, sum(one.stored for one in columns)
     if rows > max(MAX_ROWS, stored):
-        raise Expands(f"a row group says that it has {rows:,} rows in {stored:,} bytes")
+        raise DecompressionBomb(f"a row group says that it has {rows:,} rows in {stored:,} bytes")
     allowed = max(budget, MAX_RATIO * stored)
     wanted = most
     while (taken := sum(one.taken(wanted) for one in columns)) > allowed:
         if wanted == 1:
-            raise Expands(f"a row group of {stored:,} bytes unpacks to {taken:,} bytes and more")
+            raise DecompressionBomb(f"a row group of {stored:,} bytes unpacks to {taken:,} bytes and more")
         wanted //= 2
     return wanted
 
 
 def check_column(file: pq.ParquetFile, stream: BinaryIO, name: str) -> None:
-    """Whether a whole column may be read at once; raises Expands, and DatasetError where a page header is damaged."""
+    """Whether a whole column may be read at once.
+
+    Raises DecompressionBomb, and DatasetError where a page header is damaged.
+    """
     numbers = [i for i in range(file.metadata.num_columns) if file.schema.column(i).path.split(".")[0] == name]
     stored = taken = 0
     for group in range(file.num_row_groups):
@@ -84,7 +85,7 @@ def check_column(file: pq.ParquetFile, stream: BinaryIO, name: str) -> None:
             stored += one.stored
             taken += one.dictionary + one.pages + one.values * (one.widest + _SLOT)
     if taken > max(BUDGET, MAX_RATIO * stored):
-        raise Expands(f"the column {name!r} of {stored:,} bytes unpacks to {taken:,} bytes and more")
+        raise DecompressionBomb(f"the column {name!r} of {stored:,} bytes unpacks to {taken:,} bytes and more")
 
 
 def _columns(file: pq.ParquetFile, stream: BinaryIO, group: int, numbers: Sequence[int]) -> Iterator[_Column]:

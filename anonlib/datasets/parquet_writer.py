@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.datasets.base import DatasetError, Sample, ShardWriter
+from anonlib.datasets.base import Sample, ShardWriter
 from anonlib.datasets.fields import key_spellings, renamed_value
 from anonlib.datasets.parquet_layout import Layout, released_schema
+from anonlib.errors import DatasetError
 
 FLUSH_BYTES = 128 << 20
 # Arrow closes a page only between batches; its 1,024 rows would make pages that readers must hold whole.

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
 from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
@@ -35,7 +36,6 @@ from anonlib.datasets.names import (
     without_suffix,
 )
 from anonlib.datasets.tar_stream import MAX_MEMBERS, open_tar
-from anonlib.vocabulary import Problem, Reason
 
 _GZIP_LEVEL = 6
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
@@ -75,7 +75,7 @@ class WebDataset(Dataset):
 
 
 @dataclass
-class _Group:
+class _SampleFiles:
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
     size: int = 0
@@ -98,8 +98,8 @@ def read_tar(stream: BinaryIO, name: str, image_field: str | None = None) -> Ite
         yield _as_sample(group, key, position, image_field)
 
 
-def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
-    group: _Group | None = None
+def _groups(stream: BinaryIO, name: str) -> Iterator[_SampleFiles]:
+    group: _SampleFiles | None = None
     number, last = 0, ""
     try:
         with open_tar(stream) as archive:
@@ -116,7 +116,7 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
                 if group is None or key != group.key or extension in group.members:
                     if group is not None:
                         yield group
-                    group = _Group(key)
+                    group = _SampleFiles(key)
                 group.size, group.count = group.size + info.size, group.count + 1
                 if problem is None and group.size > base.MAX_SAMPLE_BYTES:
                     over = f"the sample is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
@@ -133,12 +133,12 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_Group]:
         where = f"after member {number} ({printable(last)[:200]!r})" if number else "at its start"
         lost = f"{group.key!r} and everything after it is" if group else "everything is"
         said = f"the archive is truncated or damaged {where}: {lost} lost ({error})"
-        yield _Group(f"{name}#truncated", problem=Problem(Reason.TRUNCATED, said))
+        yield _SampleFiles(f"{name}#truncated", problem=Problem(Reason.TRUNCATED, said))
         return
     if group is not None:
         yield group
     if extra:
-        yield _Group(f"{name}#after-end", problem=Problem(Reason.AFTER_END))
+        yield _SampleFiles(f"{name}#after-end", problem=Problem(Reason.AFTER_END))
 
 
 def _member_problem(info: tarfile.TarInfo) -> Problem | None:
@@ -161,7 +161,7 @@ def _after_end(stream: BinaryIO) -> bool:
     return False
 
 
-def _as_sample(group: _Group, key: str, position: int, image_field: str | None) -> Sample:
+def _as_sample(group: _SampleFiles, key: str, position: int, image_field: str | None) -> Sample:
     problem, image_name = group.problem, ""
     if problem is None:
         if image_field is None:

@@ -20,7 +20,7 @@ from anonlib.faces import align, topology
 from anonlib.faces.detect import Faces
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, prepare
-from anonlib.records import MESH_POINTS
+from anonlib.workspace.schemas import MESH_POINTS
 
 SIZE = 192
 MIN_PRESENCE = 0.5

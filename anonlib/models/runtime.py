@@ -26,8 +26,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.models.catalog import Model
-from anonlib.models.together import Together
+from anonlib.errors import BackendMissing, DeviceLost
+from anonlib.models.catalog import ModelCard
+from anonlib.models.microbatch import MicroBatcher
 
 Precision = Literal["f32", "bf16"]
 Backend = Literal["auto", "openvino", "onnxruntime", "cuda", "torch"]
@@ -42,14 +43,6 @@ _SHAPES = 4  # compiled shapes kept per model, because each holds its own copy o
 
 
 _torch_flags = threading.Lock()
-
-
-class BackendMissing(RuntimeError):
-    """A backend was asked for that is not installed or has no device; the message says which."""
-
-
-class DeviceLost(Exception):
-    """A GPU that computes nothing any more. No image is to blame, so no shard goes on with it."""
 
 
 class Engine(Protocol):
@@ -98,7 +91,7 @@ def load_engine(
     return _Pieces(chosen, run, _read_ends(model_bytes), on_gpu)
 
 
-def prepare(model: Model, crops: NDArray[np.uint8]) -> Batch:
+def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:
     """RGB crops uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in the model's colour order, mean and scale.
 
     Raises ValueError if the crops have another size than the model's.
@@ -127,10 +120,10 @@ class _Pieces:
     run: Callable[[Batch], list[Batch]]
     row_shape: tuple[int | None, ...]
     on_gpu: bool
-    together: Together = field(init=False)
+    together: MicroBatcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self.together = Together(self._in_pieces)
+        self.together = MicroBatcher(self._in_pieces)
 
     def __call__(self, batch: Batch) -> tuple[Batch, ...]:
         fits = batch.ndim == len(self.row_shape) + 1 and all(
@@ -161,7 +154,10 @@ class _Pieces:
             outputs = self.run(full)
         except Exception as error:
             if not self._computes(full.shape):
-                raise DeviceLost(f"The GPU computes nothing any more: {error}") from error
+                raise DeviceLost(
+                    f"The GPU computes nothing any more: {error} "
+                    "What is finished is kept, and the same command continues."
+                ) from error
             raise
         return [output[: len(piece)] for output in outputs]
 

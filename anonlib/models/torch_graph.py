@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anonlib.models.graph import GraphError, Node, read_onnx
+from anonlib.errors import ModelError
+from anonlib.models.convert.graph import Node, read_onnx
 
 _Values = dict[str, Tensor]
 
@@ -22,7 +23,7 @@ _Values = dict[str, Tensor]
 class TorchGraph(torch.nn.Module):  # type: ignore[misc]  # mypy is not shown torch
     """ONNX bytes -> module: float32 (N, C, H, W) -> the outputs in ONNX order. Differentiable in its input.
 
-    Raises GraphError for an operator that no catalogued model uses.
+    Raises ModelError for an operator that no catalogued model uses.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
@@ -30,7 +31,7 @@ class TorchGraph(torch.nn.Module):  # type: ignore[misc]  # mypy is not shown to
         graph = read_onnx(model_bytes, "model")
         unknown = sorted({n.op for n in graph.nodes} - set(_OPERATORS))
         if unknown:
-            raise GraphError(f"The torch backend does not know the operator {unknown[0]}; use openvino or onnxruntime.")
+            raise ModelError(f"The torch backend does not know the operator {unknown[0]}; use openvino or onnxruntime.")
         self.nodes = graph.nodes
         self.input_name = graph.inputs[0].name
         self.output_names = tuple(v.name for v in graph.outputs)
@@ -81,7 +82,7 @@ def _conv(node: Node, x: list[Tensor], _: _Numbers) -> Tensor:
 def _conv_transpose(node: Node, x: list[Tensor], _: _Numbers) -> Tensor:
     top, left, bottom, right = node.attrs.get("pads", [0, 0, 0, 0])
     if (top, left) != (bottom, right) or "output_shape" in node.attrs:
-        raise GraphError("The torch backend runs only transposed convolutions that are padded alike at both ends.")
+        raise ModelError("The torch backend runs only transposed convolutions that are padded alike at both ends.")
     attrs = node.attrs
     return F.conv_transpose2d(
         x[0],
@@ -102,7 +103,7 @@ def _max_pool(node: Node, x: list[Tensor], _: _Numbers) -> Tensor:
 
 def _average_pool(node: Node, x: list[Tensor], _: _Numbers) -> Tensor:
     if any(node.attrs.get("pads", [0, 0, 0, 0])):
-        raise GraphError("The torch backend runs only average pools without padding.")
+        raise ModelError("The torch backend runs only average pools without padding.")
     return F.avg_pool2d(x[0], tuple(node.attrs["kernel_shape"]), tuple(node.attrs["strides"]))
 
 

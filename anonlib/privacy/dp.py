@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.config import MethodConfig
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.sphere import require_unit
 
 Name = Literal["laplace", "vmf", "purkayastha", "uniform"]
@@ -113,7 +113,7 @@ def identities(mechanism: Mechanism, templates: Vector, subjects: Sequence[str],
     drawn = np.empty(templates.shape, np.float32)
     for row, (template, subject) in enumerate(zip(templates, subjects, strict=True)):
         key = b"" if mechanism.name == "uniform" else np.ascontiguousarray(template, np.float32).tobytes()
-        generator = keyring.generator("identity", subject, mechanism.name, repr(mechanism.parameter), key)
+        generator = keyring.generator(Purpose.IDENTITY, subject, mechanism.name, repr(mechanism.parameter), key)
         drawn[row] = draw(mechanism, template, generator)
     return drawn
 

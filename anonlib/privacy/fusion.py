@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.neighbours import Vectors
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.clustering import normalized
+from anonlib.privacy.knn import Vectors
 
 SHARE = 0.85
 """Weight of the first recognizer's cosine, whose cosines scatter half as much."""

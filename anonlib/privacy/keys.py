@@ -23,6 +23,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from typing import NoReturn
 
@@ -64,6 +65,40 @@ def is_random(given: bytes) -> bool:
     return written is not None and len(set(given)) >= _LEAST_DIFFERENT
 
 
+class Purpose(StrEnum):
+    """What a key is used for: the first of the strings that every HMAC is over, and so part of every byte drawn by it.
+
+    No value may change, nor be given to anything else: releases, ledgers and workspaces hold what was made by it.
+    LABEL and CLUSTER say, as a second part, what a SUBJECT was formed by; PERSON names people in a ledger, by LABEL or
+    SUBJECT.
+    """
+
+    CERTIFICATE_CLASS = "certificate-class"
+    CERTIFICATE_PERSON = "certificate-person"
+    CLASS = "class"
+    CLUSTER = "cluster"
+    DEAL = "deal"
+    DONOR = "donor"
+    DRAWN_FACE = "drawn face"
+    IDENTITY = "identity"
+    INPUT = "input"
+    KEY = "key"
+    LABEL = "label"
+    LENT_FACE = "lent face"
+    LOT = "lot"
+    PERSON = "person"
+    PLAN_KEY = "plan-key"
+    RELEASE = "release"
+    REVIEW = "review"
+    RUN_KEY = "run-key"
+    SAMPLE = "sample"
+    SAMPLING = "sampling"
+    SHARD = "shard"
+    SUBJECT = "subject"
+    SURROGATE = "surrogate"
+    SURROGATE_DIGEST = "surrogate-digest"
+
+
 @dataclass(frozen=True)
 class Keyring:
     """The three keys of a job. No repr and no pickle shows them.
@@ -85,27 +120,27 @@ class Keyring:
     @property
     def release(self) -> str:
         """24 hex digits by which a ledger tells this release from all others."""
-        return self.pseudonym("release")
+        return self.pseudonym(Purpose.RELEASE)
 
     def check(self) -> str:
         """64 hex digits that are the same wherever the secret is, and from which nobody learns it."""
         return _hkdf(self.secret, b"", b"anonlib: check, version 1").hex()
 
-    def digest(self, purpose: str, *parts: str | bytes) -> bytes:
+    def digest(self, purpose: Purpose, *parts: str | bytes) -> bytes:
         """32 bytes that depend on the drawing key, the purpose and every part."""
         return _mac(self._drawing, purpose, *parts)
 
-    def generator(self, purpose: str, *parts: str | bytes) -> np.random.Generator:
+    def generator(self, purpose: Purpose, *parts: str | bytes) -> np.random.Generator:
         """A random stream of its own for this purpose and these parts."""
         return np.random.Generator(np.random.PCG64(int.from_bytes(self.digest(purpose, *parts), "big")))
 
-    def pseudonym(self, purpose: str, *parts: str | bytes) -> str:
+    def pseudonym(self, purpose: Purpose, *parts: str | bytes) -> str:
         """24 hex digits standing for `parts` in this release alone."""
         return self.digest(purpose, *parts).hex()[:24]
 
     def person(self, *parts: str) -> str:
         """24 hex digits that name a person in a ledger, in all releases of this secret; they never leave."""
-        return _mac(self._people, "person", *parts).hex()[:24]
+        return _mac(self._people, Purpose.PERSON, *parts).hex()[:24]
 
     @cached_property
     def _drawing(self) -> bytes:

@@ -36,7 +36,7 @@ _Costs = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """One draw shown in one release: `pure` epsilon, and `per_radian` between two people. `draw` names the vector."""
 
     subject: str
@@ -52,7 +52,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Spent:
+class SpentEpsilon:
     """The sum over `draws` different draws."""
 
     pure: float
@@ -83,13 +83,13 @@ class Refusal:
     subjects: tuple[str, ...] = field(repr=False)
 
 
-def entry(subject: str, release: str, mechanism: str, draw: str, cost: Cost | None) -> Entry:
+def entry(subject: str, release: str, mechanism: str, draw: str, cost: Cost | None) -> LedgerEntry:
     """The row of one draw; `cost` None for a method that promises no epsilon."""
     pure, per_radian = (math.inf, math.inf) if cost is None else (cost.pure, cost.per_radian)
-    return Entry(subject, release, mechanism, draw, pure, per_radian)
+    return LedgerEntry(subject, release, mechanism, draw, pure, per_radian)
 
 
-def spent(entries: Iterable[Entry], suspects: Suspects | None = None) -> dict[str, Spent]:
+def spent(entries: Iterable[LedgerEntry], suspects: Suspects | None = None) -> dict[str, SpentEpsilon]:
     """What the account of each subject has spent, whatever the order and repetition of `entries`.
 
     Subjects without an entry have an account too if they are somebody's suspect.
@@ -101,7 +101,7 @@ def spent(entries: Iterable[Entry], suspects: Suspects | None = None) -> dict[st
 
 
 def refusal(
-    booked: Iterable[Entry], planned: Iterable[Entry], budget: Budget, suspects: Suspects | None = None
+    booked: Iterable[LedgerEntry], planned: Iterable[LedgerEntry], budget: Budget, suspects: Suspects | None = None
 ) -> Refusal | None:
     """Why the run that would show `planned` on top of `booked` may not start; None if it may.
 
@@ -157,7 +157,7 @@ def suspected(
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _draws(entries: Iterable[Entry]) -> dict[str, _Costs]:
+def _draws(entries: Iterable[LedgerEntry]) -> dict[str, _Costs]:
     """Of each subject its draws and what each costs, the higher one where rows disagree."""
     draws: dict[str, _Costs] = {}
     for one in entries:
@@ -179,7 +179,7 @@ def _add(costs: _Costs, draw: str, cost: tuple[float, float]) -> None:
     costs[draw] = (max(pure, cost[0]), max(per_radian, cost[1]))
 
 
-def _sum(costs: _Costs) -> Spent:
-    return Spent(
+def _sum(costs: _Costs) -> SpentEpsilon:
+    return SpentEpsilon(
         math.fsum(pure for pure, _ in costs.values()), math.fsum(metric for _, metric in costs.values()), len(costs)
     )

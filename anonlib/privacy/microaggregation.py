@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.exchange import Group, exchanged
+from anonlib.privacy.swaps import Group, exchanged
 
 _CELL = 2048
 """Most subjects in a cell: MDAV takes time in proportion to it."""

@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.keys import Keyring
+from anonlib.privacy.clustering import normalized
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.sphere import cosine_beyond, require_unit
-from anonlib.privacy.subjects import normalized
 
 Vectors = NDArray[np.float32]
 _ROUND = 32
@@ -114,7 +114,7 @@ def sample(
     search = _Search(prior, nearest_in_bank, glance, templates, cosine_beyond(own_angle), cosine_beyond(other_angle))
     found: list[Sampled] = []
     for start in range(0, len(subjects), _SUBJECTS):
-        generators = [keyring.generator("sampling", subject) for subject in subjects[start : start + _SUBJECTS]]
+        generators = [keyring.generator(Purpose.SAMPLING, subject) for subject in subjects[start : start + _SUBJECTS]]
         found += search.run(templates[start : start + _SUBJECTS], generators, wanted, candidates)
         empty = sum(len(one.points) == 0 for one in found)
         if empty:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.neighbours import EXACT_BELOW, Numbers, Vectors, close_pairs
-from anonlib.privacy.subjects import margins, normalized
+from anonlib.privacy.clustering import margins, normalized
+from anonlib.privacy.knn import EXACT_BELOW, Numbers, Vectors, close_pairs
 
 MOST = 12
 """Subjects in one tie. At 8, most of the people that LFW still splits have a part in a tie that is full."""

@@ -6,23 +6,8 @@ finished a shard. So there are two ways to write, each atomic on disk and on S3:
 boto3's usual environment and are never held by our objects, so a pickled storage carries no secret to a worker.
 """
 
-from anonlib.storage.base import (
-    OURS,
-    AccessDenied,
-    Changed,
-    Differs,
-    Entry,
-    LinkRefused,
-    NotAFile,
-    NotFound,
-    Probe,
-    Storage,
-    StorageError,
-    StorageOptions,
-    Unavailable,
-    VersionsRemain,
-)
-from anonlib.storage.expand import Source, expand, expand_braces
+from anonlib.storage.base import OURS, Probe, Storage, StorageOptions, StoredObject
+from anonlib.storage.expand import UriPattern, expand, expand_braces
 from anonlib.storage.local import REFUSED_LINK
 from anonlib.storage.uri import join_uri, open_storage
 
@@ -32,16 +17,16 @@ __all__ = [
     "AccessDenied",
     "Changed",
     "Differs",
-    "Entry",
     "LinkRefused",
     "NotAFile",
     "NotFound",
     "Probe",
-    "Source",
     "Storage",
     "StorageError",
     "StorageOptions",
+    "StoredObject",
     "Unavailable",
+    "UriPattern",
     "VersionsRemain",
     "expand",
     "expand_braces",

@@ -15,6 +15,8 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from anonlib.errors import AccessDenied, Differs, NotFound, StorageError
+
 # Names that begin so are our own unfinished files: never listed, always removed by delete_tree.
 OURS = ".anonlib-"
 OUR_NAMES = frozenset(
@@ -27,60 +29,6 @@ OUR_NAMES = frozenset(
 )
 """The files and folders at the top of a workspace, a release and a ledger, which are named after nobody."""
 _CHUNK_BYTES = 1 << 20
-
-
-class StorageError(Exception):
-    """A place could not be read or written; the text says which, why, and what to do.
-
-    `path` is the file below the place's root, None where it is about the place; no sentence may repeat it.
-    """
-
-    def __init__(self, sentence: str, *, path: str | None = None) -> None:
-        super().__init__(sentence)
-        self.path = path
-
-    of_the_file = False
-    """Whether this file is the reason, and not the place: other files may be well, and waiting does not help."""
-
-
-class Unavailable(StorageError):
-    """The place is busy, failing or out of reach: the same request may be answered in a moment."""
-
-
-class NotFound(StorageError):
-    """There is nothing at this path."""
-
-    of_the_file = True
-
-
-class AccessDenied(StorageError):
-    """The place answered, and these credentials (or this user) may not do that."""
-
-
-class LinkRefused(AccessDenied):
-    """A link leads out of the root, or nowhere."""
-
-    of_the_file = True
-
-
-class NotAFile(StorageError):
-    """There is something at this path that is no file: a pipe, a socket or a device. It is not opened."""
-
-    of_the_file = True
-
-
-class Changed(StorageError):
-    """The file is no longer the one whose etag the inventory recorded."""
-
-    of_the_file = True
-
-
-class Differs(StorageError):
-    """Other bytes than those that were to be created are at this path; they were left as they are."""
-
-
-class VersionsRemain(StorageError):
-    """delete_tree only hid the objects, because the bucket keeps their old versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +55,7 @@ class StorageOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredObject:
     """One file: path relative to the root, size in bytes, and an etag that changes when the content does."""
 
     path: str
@@ -170,7 +118,7 @@ class Storage(ABC):
         """Copy the file to the local path `to`, which appears only when it is whole. Raises as open_read."""
 
     @abstractmethod
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> StoredObject:
         """Size and etag of a file (folders do not count); raises NotFound or StorageError."""
 
     @abstractmethod
@@ -197,7 +145,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[StoredObject]:
         """Every file whose path starts with this text, sorted by path, without loading all of them.
 
         With `unfinished` also what our own interrupted writes left behind, with `foreign` also what is no file of a

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from anonlib.storage.base import Entry, NotFound, Storage, StorageError, StorageOptions
+from anonlib.errors import NotFound, StorageError
+from anonlib.storage.base import Storage, StorageOptions, StoredObject
 from anonlib.storage.uri import NO_OPTIONS, join_uri, normal_uri, open_storage, split_uri
 
 BRACE_LIMIT = 1_000_000
@@ -22,7 +23,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class UriPattern:
     """One input file: `name` is its path below the folder `base` that all of a URI's files share.
 
     size is in bytes; etag changes when the content does.
@@ -38,7 +39,7 @@ class Source:
         return join_uri(self.base, self.name)
 
 
-def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> list[Source]:
+def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> list[UriPattern]:
     """The files that a URI names: braces in the order written, everything else sorted by path.
 
     A local path that exists is taken as it is, whatever signs it contains. Raises StorageError if nothing
@@ -55,10 +56,10 @@ def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> list[Source]:
         raise StorageError(f"'{uri}' names no file; check the location and the pattern.")
     # A file that two patterns name is still one file.
     unique = {entry.path: entry for entry in entries}
-    return [Source(base, entry.path, entry.size, entry.etag) for entry in unique.values()]
+    return [UriPattern(base, entry.path, entry.size, entry.etag) for entry in unique.values()]
 
 
-def _file_or_folder(place: str, options: StorageOptions) -> tuple[str, list[Entry]]:
+def _file_or_folder(place: str, options: StorageOptions) -> tuple[str, list[StoredObject]]:
     parent, name = split_uri(place)
     if name:
         try:
@@ -77,7 +78,7 @@ def _split_at_magic(place: str) -> tuple[str, str]:
     return place[:slash] or "/", place[slash + 1 :]
 
 
-def _members(storage: Storage, pattern: str) -> list[Entry]:
+def _members(storage: Storage, pattern: str) -> list[StoredObject]:
     members = expand_braces(pattern)
     with ThreadPoolExecutor(STAT_THREADS) as pool:
         found = list(pool.map(lambda member: _member(storage, member), members))
@@ -90,7 +91,7 @@ def _members(storage: Storage, pattern: str) -> list[Entry]:
     return [entry for entries in found for entry in entries]
 
 
-def _member(storage: Storage, member: str) -> list[Entry]:
+def _member(storage: Storage, member: str) -> list[StoredObject]:
     if magic := _GLOB.search(member):
         wanted = glob_regex(member)
         return [entry for entry in storage.list(member[: magic.start()]) if wanted.fullmatch(entry.path)]

@@ -16,21 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
-from anonlib.storage.base import (
-    OURS,
-    AccessDenied,
-    Changed,
-    Entry,
-    LinkRefused,
-    NotAFile,
-    NotFound,
-    Storage,
-    StorageError,
-    folder_prefix,
-    is_ours,
-    safe_path,
-    shown,
-)
+from anonlib.errors import AccessDenied, Changed, LinkRefused, NotAFile, NotFound, StorageError
+from anonlib.storage.base import OURS, Storage, StoredObject, folder_prefix, is_ours, safe_path, shown
 
 REFUSED_LINK, IRREGULAR = "link", "irregular"
 """Etags of what is listed and never opened: a link, and a pipe, socket, device or empty folder."""
@@ -120,14 +107,14 @@ class LocalStorage(Storage):
             shutil.copyfile(place, temporary)
             temporary.replace(to)
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> StoredObject:
         """See Storage."""
         place = self._inside(self._place(path))
         with self._doing("read", path):
             status = place.stat()
             if place.is_dir():
                 raise IsADirectoryError(place)
-        return Entry(path, status.st_size, _etag(status))
+        return StoredObject(path, status.st_size, _etag(status))
 
     def publish(self, path: str, source: Path | bytes) -> None:
         """See Storage."""
@@ -250,7 +237,7 @@ class LocalStorage(Storage):
                     Path(folder).rmdir()
         return removed
 
-    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[StoredObject]:
         """See Storage. A link out of the root is listed with the etag REFUSED_LINK, and refused when read.
 
         A link to a folder out of the root raises LinkRefused, unless what is foreign is asked for.
@@ -263,21 +250,21 @@ class LocalStorage(Storage):
                 if unfinished or not is_ours(entry.path):
                     yield entry
 
-    def _walk(self, folder: Path, prefix: str, start: str, foreign: bool) -> Iterator[Entry]:
+    def _walk(self, folder: Path, prefix: str, start: str, foreign: bool) -> Iterator[StoredObject]:
         try:
             with os.scandir(folder) as found:
                 inside = [one for one in found if one.name.startswith(start)]
         except FileNotFoundError:
             return
         if foreign and prefix and not start and not inside:
-            yield Entry(prefix, 0, IRREGULAR)
+            yield StoredObject(prefix, 0, IRREGULAR)
         # A folder sorts as "name/", so that the whole paths come out in order: a-b before a/b.
         for one in sorted(inside, key=lambda one: one.name + "/" * one.is_dir()):
             path = prefix + one.name
             if one.is_dir(follow_symlinks=False):
                 yield from self._walk(Path(one.path), path + "/", "", foreign)
             elif one.is_dir() and foreign:
-                yield Entry(path, 0, REFUSED_LINK)
+                yield StoredObject(path, 0, REFUSED_LINK)
             elif one.is_dir():
                 # Inside the root its files are listed at their real place already.
                 self._inside(Path(one.path))
@@ -285,11 +272,11 @@ class LocalStorage(Storage):
                 try:
                     status = self._inside(Path(one.path)).stat() if one.is_symlink() else one.stat()
                     if stat.S_ISREG(status.st_mode):
-                        yield Entry(path, status.st_size, _etag(status))
+                        yield StoredObject(path, status.st_size, _etag(status))
                     else:
-                        yield Entry(path, 0, IRREGULAR)
+                        yield StoredObject(path, 0, IRREGULAR)
                 except LinkRefused:
-                    yield Entry(path, 0, REFUSED_LINK)
+                    yield StoredObject(path, 0, REFUSED_LINK)
                 except FileNotFoundError:
                     continue
 

@@ -23,19 +23,8 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from anonlib.storage.base import (
-    OURS,
-    Entry,
-    Storage,
-    StorageError,
-    StorageOptions,
-    Unavailable,
-    VersionsRemain,
-    folder_prefix,
-    is_ours,
-    safe_path,
-    shown,
-)
+from anonlib.errors import StorageError, Unavailable, VersionsRemain
+from anonlib.storage.base import OURS, Storage, StorageOptions, StoredObject, folder_prefix, is_ours, safe_path, shown
 from anonlib.storage.s3_errors import as_sentence, code_of
 from anonlib.storage.s3_reader import BUFFER_BYTES, S3Reader
 
@@ -144,7 +133,7 @@ class S3Storage(Storage):
         finally:
             temporary.unlink(missing_ok=True)
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> StoredObject:
         """See Storage."""
         key, client = self._key(path), self._s3()
         with self._asking("s3:GetObject", key):
@@ -157,7 +146,7 @@ class S3Storage(Storage):
                 # nor a missing bucket from a missing object; the answer to GET can.
                 answer = client.get_object(Bucket=self._bucket, Key=key)
                 answer["Body"].close()
-        return Entry(path, int(answer["ContentLength"]), answer["ETag"].strip('"'))
+        return StoredObject(path, int(answer["ContentLength"]), answer["ETag"].strip('"'))
 
     def publish(self, path: str, source: Path | bytes) -> None:
         """See Storage."""
@@ -273,7 +262,7 @@ class S3Storage(Storage):
                 return
             yield from page.get("Contents", ())
 
-    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[StoredObject]:
         """See Storage. Keys that end in '/' are other tools' folder marks and no files, whatever they hold.
 
         The mark of the root itself, which a console makes, is foreign only if it holds something; its path is '/'.
@@ -282,4 +271,4 @@ class S3Storage(Storage):
             path, size = str(one["Key"])[len(self._prefix) :], int(one["Size"])
             marks = path.endswith("/") or not path
             if (foreign and (path or size)) if marks else (unfinished or not is_ours(path)):
-                yield Entry(path or "/", size, one["ETag"].strip('"'))
+                yield StoredObject(path or "/", size, one["ETag"].strip('"'))

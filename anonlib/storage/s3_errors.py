@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
-from anonlib.storage.base import AccessDenied, Changed, NotFound, StorageError, Unavailable
+from anonlib.errors import AccessDenied, Changed, NotFound, StorageError, Unavailable
 
 _UNREACHABLE = (
     boto.EndpointConnectionError,

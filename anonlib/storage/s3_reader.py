@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore import exceptions as boto
 
-from anonlib.storage.base import Unavailable
+from anonlib.errors import Unavailable
 
 TRIES = 5
 FIRST_PAUSE_S = 0.1

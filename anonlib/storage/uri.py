@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from anonlib.storage.base import Storage, StorageError, StorageOptions
+from anonlib.errors import StorageError
+from anonlib.storage.base import Storage, StorageOptions
 from anonlib.storage.local import LocalStorage
 
 NO_OPTIONS = StorageOptions()

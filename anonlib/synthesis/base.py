@@ -9,12 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class DecoderError(ValueError):
-    """The decoder file cannot be used; the text says why and what to do."""
-
-
 @dataclass(frozen=True)
-class About:
+class DecoderNotes:
     """Where a decoder comes from: `fitted_on` in words, the `terms` of those photos, how many `faces`.
 
     `commercial`: whether the terms allow commercial use; if not, a job must accept them first.
@@ -31,7 +27,7 @@ class About:
         return not self.commercial
 
 
-class Wearable(Protocol):
+class FaceTexture(Protocol):
     """A face that a renderer can put on."""
 
     @property
@@ -59,7 +55,7 @@ class FaceDecoder(Protocol):
     """From identity vectors to faces; the same file always draws the same face of a vector."""
 
     @property
-    def about(self) -> About: ...
+    def about(self) -> DecoderNotes: ...
     @property
     def digest(self) -> str:
         """sha256 of the file, hex."""
@@ -72,6 +68,6 @@ class FaceDecoder(Protocol):
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
         ...
 
-    def decode(self, z: NDArray[np.float32], female: float, age: float) -> Wearable:
+    def decode(self, z: NDArray[np.float32], female: float, age: float) -> FaceTexture:
         """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
         ...

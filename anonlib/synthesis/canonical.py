@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.records import MESH_POINTS
+from anonlib.workspace.schemas import MESH_POINTS
 
 SIZE = 256
 """Side of the canonical frame in px."""
@@ -79,7 +79,7 @@ class Pose:
 @cache
 def shape_model() -> ShapeModel:
     """The shipped shape model (see shape_model.md beside it)."""
-    with resources.files("anonlib.synthesis").joinpath("shape_model.npz").open("rb") as stream:
+    with resources.files("anonlib.synthesis").joinpath("shipped/shape_model.npz").open("rb") as stream:
         data = np.load(stream)
         return ShapeModel(*(data[name].astype(np.float32) for name in ("mean", "expression", "read")))
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
 from anonlib.faces.mesh import five_points
-from anonlib.records import MESH_POINTS
 from anonlib.synthesis.canonical import vertices_of
-from anonlib.synthesis.render import Rendered, is_grey
+from anonlib.synthesis.compositor import Rendered, is_grey
+from anonlib.workspace.schemas import MESH_POINTS
 
 FEATHER = 3.0
 """Standard deviation in px of a crop of SIDE px by which the oval's edge is softened."""
@@ -27,7 +27,7 @@ _LEAST_SPREAD = 4.0
 
 
 @dataclass(frozen=True)
-class Crop:
+class FaceCrop:
     """`pixels` (s, s, 3) RGB of a face, and the `matrix` (2, 3) from the photo's px to the crop's."""
 
     pixels: NDArray[np.uint8]
@@ -38,16 +38,18 @@ class Crop:
         return len(self.pixels)
 
 
-def take(image: NDArray[np.uint8], mesh: NDArray[np.float32], points: NDArray[np.float32], side: int = SIDE) -> Crop:
+def take(
+    image: NDArray[np.uint8], mesh: NDArray[np.float32], points: NDArray[np.float32], side: int = SIDE
+) -> FaceCrop:
     """The crop of a photo (H, W, 3) in which the five points of `mesh` (468, 3) fall on `points` (5, 2)."""
     matrix = align.similarity(five_points(mesh), points)
-    return Crop(align.crop(image, matrix, side), matrix)
+    return FaceCrop(align.crop(image, matrix, side), matrix)
 
 
 def change(
     image: NDArray[np.uint8],
     mesh: NDArray[np.float32],
-    crop: Crop,
+    crop: FaceCrop,
     tints: NDArray[np.float32],
     shifts: NDArray[np.float32],
 ) -> Rendered:
@@ -55,7 +57,7 @@ def change(
 
     `tints` (s, s, 3) grey levels are added; a px of the crop is fetched from `shifts` (any, any, 2) crop px beside it.
     """
-    place = _Place.of(image, mesh, crop)
+    place = _CropPlace.of(image, mesh, crop)
     back = np.linalg.inv(crop.matrix[:, :2].astype(np.float64)).astype(np.float32)
     full = np.asarray(cv2.resize(shifts, (crop.side, crop.side), interpolation=cv2.INTER_LINEAR), np.float32)
     moved = (place.fetch(full) * place.alpha[..., None]) @ back.T
@@ -68,12 +70,12 @@ def change(
     return place.rendered(fetched + place.alpha[..., None] * added)
 
 
-def replace(image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: Crop, pixels: NDArray[np.uint8]) -> Rendered:
+def replace(image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: FaceCrop, pixels: NDArray[np.uint8]) -> Rendered:
     """The photo with a face's px replaced by `pixels` (s, s, 3), in the mean and spread of the colours they replace.
 
     Colours after Reinhard et al. 2001, channel by channel in RGB, over what is replaced.
     """
-    place = _Place.of(image, mesh, crop)
+    place = _CropPlace.of(image, mesh, crop)
     laid = place.fetch(pixels.astype(np.float32))
     weight = place.alpha[..., None] / max(float(place.alpha.sum()), 1e-6)
     old = place.view.astype(np.float32)
@@ -89,11 +91,11 @@ def replace(image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: Crop, pix
 def alpha_in_crop(mesh: NDArray[np.float32], side: int = SIDE) -> NDArray[np.float32]:
     """How far each px of a crop (side, side) may change, 0-1; `mesh` (468, 3) in px of the crop."""
     blank = np.zeros((side, side, 3), np.uint8)
-    return _Place.of(blank, mesh, Crop(blank, np.eye(2, 3, dtype=np.float32))).alpha
+    return _CropPlace.of(blank, mesh, FaceCrop(blank, np.eye(2, 3, dtype=np.float32))).alpha
 
 
 @dataclass(frozen=True)
-class _Place:
+class _CropPlace:
     """Where a crop lies in its photo: the `view` (h, w, 3) at `origin`, the crop's px at each of its px, and alpha."""
 
     view: NDArray[np.uint8]
@@ -103,7 +105,7 @@ class _Place:
     face: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: Crop) -> _Place:
+    def of(cls, image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: FaceCrop) -> _CropPlace:
         corners = np.array([[0, 0], [crop.side, 0], [crop.side, crop.side], [0, crop.side]], np.float32)
         corners = align.apply(align.inverse(crop.matrix), corners)
         size = [image.shape[1], image.shape[0]]

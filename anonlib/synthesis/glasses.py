@@ -41,7 +41,7 @@ class Readout:
 @cache
 def readout() -> Readout:
     """The shipped readout."""
-    with resources.files("anonlib.synthesis").joinpath("glasses.npz").open("rb") as stream:
+    with resources.files("anonlib.synthesis").joinpath("shipped/glasses.npz").open("rb") as stream:
         data = np.load(stream)
         return Readout(data["weight"].astype(np.float32), float(data["bias"]))
 

@@ -13,7 +13,7 @@ from anonlib.models.card import ARCFACE_POINTS
 from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, PackSwapper
 from anonlib.storage.scratch import scratch
 from anonlib.synthesis import crops
-from anonlib.synthesis.render import Rendered
+from anonlib.synthesis.compositor import Rendered
 
 POINTS = np.array(ARCFACE_POINTS, np.float32) + np.array([SWAPPER_SHIFT, 0.0], np.float32)
 

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.pipeline.surrogates import crop_and_mesh, happiness
-from anonlib.records import EXPRESSIONS
-from anonlib.synthesis.appearance import OPENINGS, Appearance
+from anonlib.stages.surrogates import crop_and_mesh, happiness
 from anonlib.synthesis.canonical import canonical_frame
+from anonlib.synthesis.expression import OPENINGS, ExpressionModel
 from anonlib.synthesis.textures.average import Portrait, mirrored, portrait
+from anonlib.workspace.schemas import EXPRESSIONS
 
 _WIDTH = 0.10
 _LEAST = 12
@@ -35,7 +35,7 @@ def fit_appearance(
     openings: NDArray[np.float64],
     happy: NDArray[np.float64],
     neutral: NDArray[np.float64],
-) -> Appearance:
+) -> ExpressionModel:
     """From portraits, each with its mouth's opening and its probabilities of happy and neutral, all (n,)."""
     detail = np.stack([portrait.detail for portrait in portraits])
     mouths = []
@@ -49,7 +49,7 @@ def fit_appearance(
     smiling = (smiling + mirrored(smiling)) / 2
     inside = canonical_frame().polygon(topology.LIPS_INNER, 1.3)[..., None]
     halves = [inside * (one + mirrored(one)) / 2 for one in mouths]
-    return Appearance(np.stack(halves).astype(np.float32), smiling.astype(np.float32))
+    return ExpressionModel(np.stack(halves).astype(np.float32), smiling.astype(np.float32))
 
 
 def main() -> None:

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.pipeline.people import SAME_PERSON
-from anonlib.privacy.subjects import normalized
-from anonlib.synthesis.base import About
+from anonlib.privacy.clustering import normalized
+from anonlib.stages.people import SAME_PERSON
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import canonical_frame, shape_model
 from anonlib.synthesis.textures.average import Portrait, member_texture, mirrored
+from anonlib.synthesis.textures.face_space import SIDE, packed, region
 from anonlib.synthesis.textures.linear import NEUTRAL, Decoder, read, to_bytes
-from anonlib.synthesis.textures.space import SIDE, packed, region
 
 LEAST_FACES = 60
 """Fewer would be drawn from memory."""
@@ -44,7 +44,7 @@ _STRETCH, _CONTRAST = 1.5, 1.5
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingFace:
     """One face to learn from: `detail` (p,) half precision, `seen` (64, 64) 0-255, `shape` (1404,), `vector` (d,).
 
     `female`, `happy`: 0-1; `age`: years.
@@ -59,12 +59,12 @@ class Example:
     happy: float
 
 
-def example(photo: Portrait, vector: NDArray[np.float32], female: float, age: float) -> Example:
+def example(photo: Portrait, vector: NDArray[np.float32], female: float, age: float) -> TrainingFace:
     """What a decoder learns from a portrait and the face's unit vector (d,)."""
     texture = member_texture([photo])
     seen = np.clip(photo.weight / _SEEN, 0, 1)
     seen = cv2.resize(np.maximum(seen, mirrored(seen)), (_SEEN_SIDE, _SEEN_SIDE), interpolation=cv2.INTER_AREA)
-    return Example(
+    return TrainingFace(
         packed(_evenly_lit(texture.detail)).astype(np.float16),
         np.rint(255 * seen).astype(np.uint8),
         texture.shape.ravel(),
@@ -75,7 +75,7 @@ def example(photo: Portrait, vector: NDArray[np.float32], female: float, age: fl
     )
 
 
-def fit(examples: Sequence[Example], about: About) -> bytes:
+def fit(examples: Sequence[TrainingFace], about: DecoderNotes) -> bytes:
     """The decoder's file, of at least LEAST_FACES examples; the same ones in the same order give the same bytes."""
     details = np.stack([one.detail for one in examples])
     detail_mean = _fill(details, np.stack([one.seen for one in examples]))

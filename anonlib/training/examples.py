@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Shard
+from anonlib.errors import ImageProblem
+from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.detect import CenterFaceDetector
-from anonlib.faces.image import ImageProblem
-from anonlib.pipeline.engines import ModelBytes, load
-from anonlib.pipeline.outcome import Outcome, in_chunks
-from anonlib.pipeline.people import donor_faces_of
-from anonlib.pipeline.scan import Describer, main_face, read_image
-from anonlib.pipeline.surrogates import happiness
-from anonlib.records import MESH_POINTS
+from anonlib.models.requirements import ModelBytes, load
+from anonlib.stages.people import donor_faces_of
+from anonlib.stages.scan import Describer, main_face, read_image
+from anonlib.stages.surrogates import happiness
 from anonlib.synthesis.textures.average import portrait
-from anonlib.training.decoder import Example, example
+from anonlib.training.decoder import TrainingFace, example
+from anonlib.workspace.schemas import MESH_POINTS
 
 UNREADABLE, NO_FACE = "cannot be read", "no face was found"
 
@@ -52,7 +52,7 @@ _FAULTS = {
     "covered or in hard light": ("clarity",),
 }
 
-Report = Callable[[str, Outcome, int], None]
+Report = Callable[[str, UnitResult, int], None]
 Learned = TypeVar("Learned")
 Learn = Callable[[NDArray[np.uint8], dict[str, Any]], Learned]
 """What is kept of a photo (H, W, 3) and its face's FACES columns."""
@@ -68,11 +68,11 @@ class Gathered(Generic[Learned]):
 
 
 @dataclass(frozen=True)
-class _Photo:
+class _CandidatePhoto:
     rgb: NDArray[np.uint8]
 
 
-def example_of(image: NDArray[np.uint8], row: dict[str, Any]) -> Example:
+def example_of(image: NDArray[np.uint8], row: dict[str, Any]) -> TrainingFace:
     """What a linear decoder learns from a photo."""
     photo = portrait(image, row["mesh"].reshape(MESH_POINTS, 3), happiness(row["expression"]))
     return example(photo, row["embedding"], row["female"], row["age"])
@@ -110,7 +110,7 @@ class Gatherer(Generic[Learned]):
                     break
             seconds = time.monotonic() - began
             found = min(len(gathered.examples), most) - faces
-            report("faces", Outcome(shard.shard_id, gathered.photos - photos, found, seconds=seconds), len(shards))
+            report("faces", UnitResult(shard.shard_id, gathered.photos - photos, found, seconds=seconds), len(shards))
             if len(gathered.examples) >= most:
                 break
         surplus = len(gathered.examples) - most
@@ -119,11 +119,11 @@ class Gatherer(Generic[Learned]):
             gathered.left_out["not needed any more"] += surplus
         return gathered
 
-    def _photos(self, dataset: Dataset, shard: Shard, gathered: Gathered[Learned]) -> Iterator[_Photo]:
+    def _photos(self, dataset: Dataset, shard: Shard, gathered: Gathered[Learned]) -> Iterator[_CandidatePhoto]:
         for sample in dataset.read(shard):
             gathered.photos += 1
             try:
-                yield _Photo(read_image(sample, self.job).rgb)
+                yield _CandidatePhoto(read_image(sample, self.job).rgb)
             except ImageProblem:
                 gathered.left_out[UNREADABLE] += 1
 

@@ -7,13 +7,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from anonlib.config import ConfigError, no_job
+from anonlib.config import no_job
 from anonlib.datasets import open_dataset
+from anonlib.errors import ConfigError
+from anonlib.execution.base import UnitResult
 from anonlib.models.fetch import model_bytes
-from anonlib.pipeline.engines import scan_models
-from anonlib.pipeline.outcome import Outcome
+from anonlib.models.requirements import scan_models
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis.base import About
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.textures.linear import Decoder
 from anonlib.training.decoder import LEAST_FACES, fit
 from anonlib.training.examples import Gatherer, Report, example_of
@@ -71,7 +72,7 @@ def fit_decoder(
         )
     began = time.monotonic()
     fitted_on = about or f"photos in {uri.rstrip('/').rpartition('/')[2]}"
-    data = fit(gathered.examples, About(fitted_on, terms, used, commercial))
+    data = fit(gathered.examples, DecoderNotes(fitted_on, terms, used, commercial))
     LocalStorage(output.parent).publish(output.name, data)
-    report("fit", Outcome(output.name, faces=used, seconds=time.monotonic() - began), 1)
+    report("fit", UnitResult(output.name, faces=used, seconds=time.monotonic() - began), 1)
     return Fitted(output, Decoder.from_bytes(data), gathered.photos, gathered.left_out)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from anonlib.pipeline.surrogates import crop_and_mesh
+from anonlib.stages.surrogates import crop_and_mesh
 from anonlib.synthesis.canonical import vertices_of
 from anonlib.synthesis.glasses import STEP, Readout, features
 from anonlib.synthesis.textures.average import detail_of

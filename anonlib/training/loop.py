@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError
+from anonlib.errors import ConfigError
 
 CHECKPOINT, METRICS, NOTES = "checkpoint.pt", "metrics.jsonl", "run.json"
 """What lies in a run's folder; the notes are the network's own, written when a piece is done."""

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.records import MESH_POINTS
 from anonlib.synthesis.canonical import ShapeModel, pose_of
+from anonlib.workspace.schemas import MESH_POINTS
 
 _ROUNDS = 3
 _DIRECTIONS = 60

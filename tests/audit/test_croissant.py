@@ -8,17 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import findings
-import photos
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from anonlib.audit.croissant import CROISSANT, About, ReleaseFiles, describe, read_files
+from anonlib.audit.croissant import CROISSANT, DatasetDescription, ReleaseFiles, describe, read_files
 from anonlib.config import JobConfig
 from anonlib.datasets.base import Format
-from anonlib.records import MANIFEST, RESTRICTED_COLUMNS
 from anonlib.storage import open_storage
+from anonlib.workspace.schemas import MANIFEST, RESTRICTED_COLUMNS
+from tests.support import findings, photos
 
 # rdflib and pandas warn of what mlcroissant asks of them, and mlcroissant leaves files to be closed by chance.
 pytestmark = pytest.mark.filterwarnings(
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 KEYS = ("holiday-000", "holiday-001")
 FORMATS: tuple[Format, ...] = ("webdataset", "parquet", "folder")
-ABOUT = About(
+ABOUT = DatasetDescription(
     licence="https://spdx.org/licenses/CC-BY-4.0",
     url="https://example.org/street",
     published="2026-11-21",
@@ -164,7 +163,7 @@ def test_every_file_has_its_hash_and_no_restricted_column_a_field(tmp_path: Path
     assert not [one for one in RESTRICTED_COLUMNS if f'/{one}"' in named]
 
 
-def simple(report: Any = None, about: About | None = None, **changes: Any) -> dict[str, Any]:
+def simple(report: Any = None, about: DatasetDescription | None = None, **changes: Any) -> dict[str, Any]:
     files = ReleaseFiles("webdataset", {"data/a.tar": "0" * 64}, {"manifest/a.parquet": "1" * 64}, {})
     return describe(report or findings.report(), job(**changes), files, about)
 
@@ -187,7 +186,7 @@ def test_what_was_not_measured_or_is_not_known_is_said_so() -> None:
     assert bare["rai:dataBiases"] == ["How groups differ was not measured."]
     assert bare["rai:dataUseCases"] == ["What the photos are still good for was not measured."]
     assert "not known to anonlib" in bare["rai:dataCollection"]
-    assert simple(about=About(collection="Taken in June."))["rai:dataCollection"] == "Taken in June."
+    assert simple(about=DatasetDescription(collection="Taken in June."))["rai:dataCollection"] == "Taken in June."
 
 
 def test_what_nobody_told_is_left_out_and_no_date_is_made_up() -> None:

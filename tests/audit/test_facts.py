@@ -6,25 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from forgery import CLASSES, MANIFEST, Forger
-from runs import Run
-
 from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software, without_numbers
-from anonlib.audit.findings import Counts
-from anonlib.pipeline.certify import CERTIFICATE
-from anonlib.pipeline.places import Places
-from anonlib.privacy.certificate import Certificate
+from anonlib.audit.findings import ReleaseCounts
+from anonlib.stages.certify import CERTIFICATE
 from anonlib.storage import open_storage
+from anonlib.verification.certificate import Certificate
+from anonlib.workspace.layout import JobStores
+from tests.support.forgery import CLASSES, MANIFEST, Forger
+from tests.support.runs import Run
 
 
 def certificate(root: Path) -> Certificate:
     return Certificate.from_bytes((root / CERTIFICATE).read_bytes())
 
 
-def counted(release: Path, workspace: Path) -> Counts:
+def counted(release: Path, workspace: Path) -> ReleaseCounts:
     note = json.loads((release / "run.json").read_text())
-    places = Places(open_storage(str(workspace)), open_storage(str(release)))
-    return counts_of(places, note["run"], note["shards"])
+    stores = JobStores(open_storage(str(workspace)), open_storage(str(release)))
+    return counts_of(stores, note["run"], note["shards"])
 
 
 def test_counts_are_those_of_the_job(finished: Run) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import findings
 import pytest
 
 from anonlib.audit.findings import ON_RECORDS, Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
 from anonlib.audit.gate import NAMING, judge
 from anonlib.config import PolicyConfig
+from tests.support import findings
 
 POLICY = PolicyConfig()
 SEEN = Missed(second=Figure(value=0.01, low=0.0, high=0.02, count=400), second_by="a second scale")

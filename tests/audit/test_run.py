@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from runs import SECRET, Run
 from typer.testing import CliRunner
 
 from anonlib.audit import run
-from anonlib.audit.attackers import learned
-from anonlib.audit.downstream import NAME as TASK
-from anonlib.audit.findings import ON_RECORDS, Report
+from anonlib.audit.findings import ON_RECORDS, AuditReport
 from anonlib.audit.gate import NAMING
-from anonlib.audit.statement import AUDIT_FILES, STATEMENT
-from anonlib.audit.verify import verify
+from anonlib.audit.trained import suite
+from anonlib.audit.utility.downstream import NAME as TASK
 from anonlib.cli import app
 from anonlib.config import JobConfig
-from anonlib.privacy.certificate import public_key
 from anonlib.storage import open_storage
+from anonlib.verification.audit_statement import AUDIT_FILES, STATEMENT
+from anonlib.verification.certificate import public_key
+from anonlib.verification.verify import verify
+from tests.support.runs import SECRET, Run
 
 CLI = CliRunner()
 
@@ -37,17 +37,17 @@ class Audit:
     done: Result
 
     @property
-    def report(self) -> Report:
-        return Report.model_validate_json((self.output / "report.json").read_bytes())
+    def report(self) -> AuditReport:
+        return AuditReport.model_validate_json((self.output / "report.json").read_bytes())
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
     """The attackers are taught in their own tests."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(learned, "STEPS", 0)
-        patched.setattr(learned, "PAINTED", 1)
-        patched.setattr(learned, "BASELINES", ("solid",))
+        patched.setattr(suite, "STEPS", 0)
+        patched.setattr(suite, "PAINTED", 1)
+        patched.setattr(suite, "BASELINES", ("solid",))
         yield
 
 
@@ -112,7 +112,7 @@ def test_a_leak_that_comes_after_is_found_and_the_old_audit_is_gone(
     job.write_text(job.read_text().replace(str(audited.job.parent), str(tmp_path / "copy")))
     (tmp_path / "copy" / "release" / "notes.json").write_text('{"embedding": [0.1, 0.2]}')
     done = CLI.invoke(app, ["audit", str(job)])
-    report = Report.model_validate_json((tmp_path / "copy" / "release" / "report.json").read_bytes())
+    report = AuditReport.model_validate_json((tmp_path / "copy" / "release" / "report.json").read_bytes())
     failed = {line.name for line in report.gate.lines if not line.passed}
     assert done.exit_code == 4 and "certificate" in failed
     assert any(one.found and one.name == "file of nobody's" for one in report.leaks)

@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import photos
 import pytest
 from PIL import Image
-from runs import Run, contents, job, run_job
 
 from anonlib.audit import sheet
-from anonlib.audit.sheet import Cell, arrange, draw, make_sheet
+from anonlib.audit.sheet import SheetCell, arrange, draw, make_sheet
 from anonlib.config import JobConfig
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import open_places
+from anonlib.errors import JobError
+from anonlib.workspace.layout import open_stores
+from tests.support import photos
+from tests.support.runs import Run, contents, job, run_job
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def copied(finished: Run, tmp_path: Path) -> JobConfig:
     return job(finished.input, tmp_path)
 
 
-def cells_of(config: JobConfig, faces: int = 100, seed: int = 0) -> list[Cell]:
-    places = open_places(config)
-    return list(sheet._cells(config, places, draw(places, faces, seed)[0]))
+def cells_of(config: JobConfig, faces: int = 100, seed: int = 0) -> list[SheetCell]:
+    stores = open_stores(config)
+    return list(sheet._cells(config, stores, draw(stores, faces, seed)[0]))
 
 
 def test_it_is_written_into_the_workspace_alone(copied: JobConfig, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_keys_and_places_may_change_their_spelling(
 
 
 def test_the_lot_never_asks_for_more_faces_than_there_are(copied: JobConfig) -> None:
-    picks, total = draw(open_places(copied), 400, 0)
+    picks, total = draw(open_stores(copied), 400, 0)
     assert len(picks) == total == 24
 
 
@@ -93,7 +93,9 @@ def test_a_purged_workspace_gets_no_sheet(copied: JobConfig, tmp_path: Path) -> 
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
 def test_the_page_holds_every_cell_on_white(count: int) -> None:
     view = np.full((sheet._TILE, sheet._TILE, 3), 90, np.uint8)
-    page = arrange([Cell(view, None if one % 2 else view, "k-diff, k=5", "x" * 200) for one in range(count)], "t", "s")
+    page = arrange(
+        [SheetCell(view, None if one % 2 else view, "k-diff, k=5", "x" * 200) for one in range(count)], "t", "s"
+    )
     pixels = np.asarray(page)
     assert (pixels[0] == 255).all() and (pixels[-1] == 255).all()
     assert (pixels == 90).all(axis=2).sum() == (count + (count + 1) // 2) * sheet._TILE**2

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from findings import report, unmeasured
-
 from anonlib.audit.findings import Figure
 from anonlib.audit.terminal import disclosures, outcome, short, table
+from tests.support.findings import report, unmeasured
 
 
 def test_each_attack_that_names_people_is_a_line_beside_its_baselines() -> None:

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from s3server import S3Server
 
-from anonlib.datasets import Dataset, DatasetError, open_dataset
-from anonlib.storage import Changed, StorageError, StorageOptions, open_storage
+from anonlib.datasets import Dataset, open_dataset
+from anonlib.errors import Changed, DatasetError, StorageError
+from anonlib.storage import StorageOptions, open_storage
+from tests.support.s3server import S3Server
 
 
 def photo(seed: int) -> bytes:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from anonlib.datasets import DatasetError, open_dataset
+from anonlib.datasets import open_dataset
 from anonlib.datasets.folder import SLICE_IMAGES
-from anonlib.storage import Changed, StorageError
+from anonlib.errors import Changed, DatasetError, StorageError
 
 
 def fill(root: Path, files: dict[str, bytes]) -> Path:

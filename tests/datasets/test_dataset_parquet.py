@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from s3server import Relay, S3Server
 
-from anonlib.datasets import DatasetError, Sample, open_dataset
+from anonlib.datasets import Sample, open_dataset
 from anonlib.datasets.parquet_layout import plain_type
-from anonlib.storage import StorageError, StorageOptions, open_storage
+from anonlib.errors import DatasetError, StorageError
+from anonlib.storage import StorageOptions, open_storage
+from tests.support.s3server import Relay, S3Server
 
 
 def hugging_face(rows: int) -> pa.Table:

@@ -7,7 +7,6 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-import bombs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.datasets import DatasetError, Sample, open_dataset, parquet
-from anonlib.datasets.parquet_pages import Expands, _page_header, _page_headers, rows_at_once
+from anonlib.datasets import Sample, open_dataset, parquet
+from anonlib.datasets.parquet_pages import _page_header, _page_headers, rows_at_once
+from anonlib.errors import DatasetError, DecompressionBomb
+from tests.support import bombs
 
 RNG = np.random.default_rng(5)
 TABLE = pa.table(
@@ -146,4 +147,4 @@ def test_a_damaged_page_header_costs_its_row_group(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(data)
     samples = read(tmp_path)
     assert [one.key for one in samples if one.problem] == ["a#rows-1000"]
-    assert len(samples) == 2001 and issubclass(Expands, DatasetError)
+    assert len(samples) == 2001 and issubclass(DecompressionBomb, DatasetError)

@@ -8,11 +8,11 @@ import tarfile
 import time
 from pathlib import Path
 
-import bombs
 import pytest
 
 from anonlib.datasets import Sample
 from anonlib.datasets.webdataset import read_tar
+from tests.support import bombs
 
 READ = """
 from anonlib.datasets.webdataset import read_tar

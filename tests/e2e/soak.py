@@ -17,13 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import Cluster, Node, Submitted
-from faults.proxy import FaultProxy, fits
-from runs import Run, salted
-from s3server import S3Server
-
 from anonlib.config import JobConfig
 from anonlib.storage import OURS, open_storage
+from tests.faults.proxy import FaultProxy, fits
+from tests.support.cluster import Cluster, Node, Submitted
+from tests.support.runs import Run, salted
+from tests.support.s3server import S3Server
 
 PASSING = ("500", "503", "slow", "reset-before", "reset-after", "torn-body", "torn-upload")
 """Faults of S3 that a job sits out; `expired` ends the driver, and the next one has new credentials."""
@@ -33,7 +32,7 @@ KINDS = {
 }  # fmt: skip
 """Of forty faults, about how many are of a kind."""
 _PAUSE_S = 6.0
-DECODER = "anonlib.faces.apart"
+DECODER = "anonlib.media.sandbox"
 _LONGEST_S = 3600.0
 _KILLED = (None, -signal.SIGKILL, 128 + signal.SIGKILL)
 _BUCKETS = ("photos", "restricted", "release")
@@ -99,8 +98,8 @@ class Soak:
             "cluster killed": self._replace_cluster,
         }
         buckets = {name: s3.bucket() for name in _BUCKETS}
-        self.places = {name: f"s3://{bucket}/soak" for name, bucket in buckets.items()}
-        source = open_storage(self.places["photos"], s3.options)
+        self.stores = {name: f"s3://{bucket}/soak" for name, bucket in buckets.items()}
+        source = open_storage(self.stores["photos"], s3.options)
         for path in sorted(clean.input.iterdir()):
             source.publish(path.name, path)
         self.config = salted(self._job(), s3.options)
@@ -110,9 +109,9 @@ class Soak:
     def _job(self) -> JobConfig:
         document = self.clean.config.model_dump(mode="json", exclude={"storage", "ray", "secret"})
         document |= {
-            "input": document["input"] | {"uri": self.places["photos"]},
-            "output": {"uri": self.places["release"], "release": self.clean.config.output.release},
-            "workspace": {"uri": self.places["restricted"]},
+            "input": document["input"] | {"uri": self.stores["photos"]},
+            "output": {"uri": self.stores["release"], "release": self.clean.config.output.release},
+            "workspace": {"uri": self.stores["restricted"]},
             "storage": {"endpoint_url": self.proxy.endpoint, "region": self.s3.options.region},
             "secret": {"env": "ANONLIB_SECRET"},
             "ray": {"actors": None},
@@ -161,7 +160,7 @@ class Soak:
 
     def fetched(self, to: Path) -> Path:
         """The release, on this disk."""
-        storage = open_storage(self.places["release"], self.s3.options)
+        storage = open_storage(self.stores["release"], self.s3.options)
         for entry in storage.list():
             storage.fetch(entry.path, to / entry.path)
         return to
@@ -245,7 +244,7 @@ class Soak:
         return [pid for node in self._nodes() for pid, command in node.processes() if DECODER in command]
 
     def _objects(self, place: str) -> Iterator[tuple[str, str]]:
-        bucket, _, prefix = self.places[place].removeprefix("s3://").partition("/")
+        bucket, _, prefix = self.stores[place].removeprefix("s3://").partition("/")
         pages = self.s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for page in pages:
             for one in page.get("Contents", ()):

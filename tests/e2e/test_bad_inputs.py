@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import photos
 import pytest
 from PIL import Image, PngImagePlugin
-from runs import Run, by_key, every_byte, images, job, manifest, reasons, run_job
 
-from anonlib.faces.colour import profile_of
+from anonlib.media.colour import profile_of
+from tests.support import photos
+from tests.support.runs import Run, by_key, every_byte, images, job, manifest, reasons, run_job
 
 GPS = "GPS-52.516275-13.377704-HERE"
 COMMENT = b"COMMENT-from-the-camera-of-Ada"
@@ -268,7 +268,7 @@ def test_a_promise_of_900_megapixels_costs_no_memory(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(config.to_yaml())
     code = (
         "import sys; from pathlib import Path\n"
-        "from anonlib.config import load_config; from anonlib.pipeline.job import Job\n"
+        "from anonlib.config import load_config; from anonlib.job import Job\n"
         "summary = Job(load_config(Path(sys.argv[1]))).run()\n"
         # ru_maxrss would begin with what the parent held when it forked
         "status = Path('/proc/self/status').read_text()\n"

@@ -24,15 +24,14 @@ from uuid import uuid4
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import photos
-from cluster import SCRIPT, Cluster, Node, Submitted, cluster, missing
-from faults.proxy import FaultProxy
-from runs import SECRET, Run, contents, job, run_job, salted
-from s3server import REGION, S3Server, running
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anonlib.storage import open_storage
+from tests.faults.proxy import FaultProxy
+from tests.support import photos
+from tests.support.cluster import SCRIPT, Cluster, Node, Submitted, cluster, missing
+from tests.support.runs import SECRET, Run, contents, job, run_job, salted
+from tests.support.s3server import REGION, S3Server, running
 
 SHARDS, PEOPLE, SHOTS = 8, 8, 2
 SLOW_S = 0.4

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from runs import SECRET, Run, contents, job, lasting, manifest, run_job, started
 
-from anonlib.pipeline.job import Job
+from anonlib.job import Job
+from tests.support.runs import SECRET, Run, contents, job, lasting, manifest, run_job, started
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from runs import Run, Started, in_session, job, lasting, run_job, started
-
-from anonlib.pipeline.job import Job
+from anonlib.job import Job
+from tests.support.runs import Run, Started, in_session, job, lasting, run_job, started
 
 VICTIMS = ("driver", "actor")
 _LONGEST_PAUSE_S = 1.5

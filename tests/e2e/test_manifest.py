@@ -7,16 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import photos
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import Run, by_key, contents, every_byte, images, manifest, reasons, released, run_job, tables
 
-from anonlib.pipeline import render
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import json_bytes, open_places, rendered_rows
-from anonlib.records import MANIFEST, RELEASED_TABLES, RESTRICTED_COLUMNS
+from anonlib.job import Job
+from anonlib.stages import render
+from anonlib.workspace.layout import json_bytes, open_stores, rendered_rows
+from anonlib.workspace.schemas import MANIFEST, RELEASED_TABLES, RESTRICTED_COLUMNS
+from tests.support import photos
+from tests.support.runs import Run, by_key, contents, every_byte, images, manifest, reasons, released, run_job, tables
 
 
 def columns(schema: pa.Schema | pa.DataType) -> set[str]:
@@ -94,10 +94,10 @@ def test_a_manifest_face_is_the_same_for_all_faces_of_its_surrogate(finished: Ru
 
 
 def test_what_was_measured_of_a_face_stays_in_the_workspace(finished: Run) -> None:
-    places = open_places(finished.config)
+    stores = open_stores(finished.config)
     run = json.loads((finished.output / "run.json").read_text())
     for shard in run["shards"]:
-        rendered = rendered_rows(places, run["run"], shard)
+        rendered = rendered_rows(stores, run["run"], shard)
         for row in pq.read_table(finished.output / "manifest" / f"{shard}.parquet").to_pylist():
             for face, figures in zip(row["faces"], rendered.get(row["key"], ()), strict=True):
                 assert (figures["method"], figures["fallback"]) == (face["method"], face["fallback"])

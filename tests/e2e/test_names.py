@@ -9,26 +9,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import photos
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from forgery import check
-from runs import Run, every_byte, job, manifest, run_job, started
 
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import open_places
-from anonlib.storage import NotFound, open_storage
-from anonlib.vocabulary import Reason, foreign_words
+from anonlib.codes import Reason, foreign_words
+from anonlib.errors import NotFound
+from anonlib.job import Job
+from anonlib.storage import open_storage
+from anonlib.workspace.layout import open_stores
+from tests.support import photos
+from tests.support.forgery import check
+from tests.support.runs import Run, every_byte, job, manifest, run_job, started
 
 _DRIVER = """
 import os, sys
 from pathlib import Path
 from anonlib.config import load_config
-from anonlib.console import guarded
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.unit_log import log_to_stdout
-from anonlib.progress import open_progress
+from anonlib.terminal import guarded
+from anonlib.job import Job
+from anonlib.execution.unit_log import log_to_stdout
+from anonlib.execution.progress import open_progress
 config = load_config(Path(sys.argv[1]))
 log_to_stdout()
 if config.ray.actors != 0:
@@ -52,10 +53,10 @@ def test_a_photo_that_vanishes_is_named_in_no_log(actors: int, tmp_path: Path) -
     # The path of a socket has room for about a hundred signs.
     with TemporaryDirectory(prefix="r") as logs, started(config, tmp_path / "told", _DRIVER, RAY_LOGS=logs) as run:
         run.finish()
-        places = [path for folder in (logs, tmp_path / "told") for path in Path(folder).rglob("*") if path.is_file()]
-        told = {path: path.read_bytes() for path in places}
+        stores = [path for folder in (logs, tmp_path / "told") for path in Path(folder).rglob("*") if path.is_file()]
+        told = {path: path.read_bytes() for path in stores}
     assert "gone since it was listed" in run.complaints
-    assert actors == 0 or any("worker-" in path.name for path in places)
+    assert actors == 0 or any("worker-" in path.name for path in stores)
     for path, content in told.items():
         for name in (b"Ada_Quill", b"at_sea", b"at_home"):
             assert name not in content, path
@@ -202,6 +203,6 @@ def test_every_reason_has_a_sentence_of_its_own_that_names_nothing() -> None:
 
 
 def test_the_workspaces_table_of_reasons_goes_with_the_workspace(rekeyed_tars: Run) -> None:
-    kept = [entry.path for entry in open_places(rekeyed_tars.config).workspace.list("render/")]
+    kept = [entry.path for entry in open_stores(rekeyed_tars.config).workspace.list("render/")]
     assert {path.split("/")[2] for path in kept} == {"reasons", "faces"}
-    assert not any(entry.path.startswith("render/") for entry in open_places(rekeyed_tars.config).release.list())
+    assert not any(entry.path.startswith("render/") for entry in open_stores(rekeyed_tars.config).release.list())

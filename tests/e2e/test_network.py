@@ -23,13 +23,12 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from runs import SECRET, Run, contents, job, salted
-from s3server import REGION, running
-from witness import CLIENT, LINK, SERVER, Destination, new_namespace, outside, refused
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anonlib.storage import open_storage
+from tests.support.runs import SECRET, Run, contents, job, salted
+from tests.support.s3server import REGION, running
+from tests.support.witness import CLIENT, LINK, SERVER, Destination, new_namespace, outside, refused
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = "192.0.2.1"  # RFC 5737: belongs to nobody
@@ -94,7 +93,7 @@ def observe(way: str, source: Path, folder: Path) -> dict[str, Any]:
 
 def submit(path: str) -> int:
     """A cluster of two nodes in this namespace, and the job submitted to it."""
-    from cluster import SCRIPT, cluster
+    from tests.support.cluster import SCRIPT, cluster
 
     with cluster(nodes=2, **os.environ) as made:
         ended = made.command("job", "submit", "--", sys.executable, str(SCRIPT), path)
@@ -155,8 +154,8 @@ def test_a_job_talks_to_its_bucket_and_to_nobody_else(finished: Run, way: str, t
 
 
 def main(way: str) -> None:
-    import photos
-    from runs import run_job
+    from tests.support import photos
+    from tests.support.runs import run_job
 
     with tempfile.TemporaryDirectory(prefix="anonlib-network-") as name:
         shots = photos.people(8, 2)

@@ -7,15 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import photos
-import poison
 import pytest
-from runs import Run, by_key, contents, job, lasting, reasons, run_job, started
 
-from anonlib.audit.verify import verify
-from anonlib.faces.apart import Decoders, pool
-from anonlib.faces.image import Picture
+from anonlib.media.codec import Picture
+from anonlib.media.sandbox import Decoders, pool
 from anonlib.storage import open_storage
+from anonlib.verification.verify import verify
+from tests.support import photos, poison
+from tests.support.runs import Run, by_key, contents, job, lasting, reasons, run_job, started
 
 LIMITS = {"image_mpx": 1, "image_seconds": 3}
 SETTINGS: dict[str, Any] = {"method": {"name": "solid"}, "limits": LIMITS}
@@ -25,7 +24,7 @@ POISON = {
     "thirst": (poison.thirsty_tiff(0.3), "decoding it needs more memory than a photo of limits.image_mpx may take"),
     "lie": (poison.poison("beyond"), "decoding it made the decoder answer with what is no photo"),
 }
-_TESTS = str(Path(poison.__file__).parent)
+_TESTS = str(Path(poison.__file__).parents[2])
 
 
 class Counting(Decoders):
@@ -86,7 +85,10 @@ def test_poison_is_touched_once(serial: tuple[Run, Counter[bytes]]) -> None:
 def test_poison_on_ray_ends_in_the_same_bytes(source: Path, serial: tuple[Run, Counter[bytes]], tmp_path: Path) -> None:
     run, _ = serial
     config = job(source, tmp_path, ray={"actors": 1}, **SETTINGS)
-    driver, path = "import sys, poison; poison.run(sys.argv[1])", os.environ.get("PYTHONPATH", "")
+    driver, path = (
+        "import sys; from tests.support import poison; poison.run(sys.argv[1])",
+        os.environ.get("PYTHONPATH", ""),
+    )
     with started(config, tmp_path / "process", driver, PYTHONPATH=f"{_TESTS}{os.pathsep}{path}") as on_ray:
         assert on_ray.finish() == 3, on_ray.complaints
     assert contents(tmp_path / "release") == contents(run.output)
@@ -97,7 +99,10 @@ def test_a_shard_that_kills_every_worker_that_reads_it_is_lost_and_the_others_ar
     for shard in range(3):
         photos.tar(tmp_path / "input" / f"{shard:05d}.tar", [(f"photo-{shard}.jpg", photos.jpeg(photos.nobody()))])
     config = job(tmp_path / "input", tmp_path, ray={"actors": 1}, method={"name": "solid"})
-    driver, path = "import sys, poison; poison.run(sys.argv[1], poison.Deadly)", os.environ.get("PYTHONPATH", "")
+    driver, path = (
+        "import sys; from tests.support import poison; poison.run(sys.argv[1], poison.Deadly)",
+        os.environ.get("PYTHONPATH", ""),
+    )
     with started(config, tmp_path / "process", driver, PYTHONPATH=f"{_TESTS}{os.pathsep}{path}") as on_ray:
         assert on_ray.finish() == 3, on_ray.complaints
     rows = by_key(tmp_path / "release")

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import photos
 import pytest
-from runs import SECRET, contents, job, run_job
 
-from anonlib.config import ConfigError, load_config
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.workspace import PURGED
+from anonlib.config import load_config
+from anonlib.errors import ConfigError, JobError
+from anonlib.job import Job
+from anonlib.workspace.purgeable import PURGED
+from tests.support import photos
+from tests.support.runs import SECRET, contents, job, run_job
 
 SOLID: dict[str, Any] = {"method": {"name": "solid"}}
 

@@ -9,12 +9,13 @@ from string import Template
 from typing import Any
 
 import pytest
-from runs import Run, contents, job, salted
-from s3server import Credentials, S3Server
 
 from anonlib.config import JobConfig
-from anonlib.pipeline.job import Job
-from anonlib.storage import AccessDenied, StorageError, open_storage
+from anonlib.errors import AccessDenied, StorageError
+from anonlib.job import Job
+from anonlib.storage import open_storage
+from tests.support.runs import Run, contents, job, salted
+from tests.support.s3server import Credentials, S3Server
 
 POLICIES = Path(__file__).parents[2] / "infra" / "terraform" / "policies"
 

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import photos
 import pytest
-from runs import contents, every_byte, in_session, job, started
-from s3server import S3Server
+
+from tests.support import photos
+from tests.support.runs import contents, every_byte, in_session, job, started
+from tests.support.s3server import S3Server
 
 SECRET, LATER = "c1f3 a secret that no file may hold", "9e0d the secret after a rotation"
 VARIABLE = "ANONLIB_TEST_SECRET"
@@ -29,8 +30,8 @@ from pathlib import Path
 import ray
 from ray import cloudpickle
 from anonlib.config import JobConfig, load_config
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.runner import RayRunner
+from anonlib.job import Job, JobError
+from anonlib.execution.ray import RayRunner
 
 here = Path(sys.argv[1]).parent
 

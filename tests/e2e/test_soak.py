@@ -22,17 +22,15 @@ import cv2
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from cluster import cluster, missing
-from faults.proxy import FaultProxy
-from runs import SECRET, Run, contents, images, lasting, manifest, run_job
-from s3server import S3Server, running
-from soak import Fault, Soak, drawn
-
-from anonlib.audit.verify import verify
 from anonlib.storage import open_storage
+from anonlib.verification.verify import verify
+from tests.e2e.soak import Fault, Soak, drawn
+from tests.faults.proxy import FaultProxy
+from tests.support.cluster import cluster, missing
+from tests.support.runs import SECRET, Run, contents, images, lasting, manifest, run_job
+from tests.support.s3server import S3Server, running
 
 _FORGOTTEN = 0.97
 

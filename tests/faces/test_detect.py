@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from skimage import data
 
+from anonlib.errors import BackendMissing
 from anonlib.faces.detect import CenterFaceDetector, Faces, decode, non_maximum
 from anonlib.models.fetch import model_bytes
-from anonlib.models.runtime import BackendMissing, has_bf16, load_engine
+from anonlib.models.runtime import has_bf16, load_engine
 
 
 @pytest.fixture(scope="module")

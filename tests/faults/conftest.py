@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import photos
 import pytest
-from runs import Run, run_job
+
+from tests.support import photos
+from tests.support.runs import Run, run_job
 
 
 @pytest.fixture(scope="session")

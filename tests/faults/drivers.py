@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from anonlib.config import JobConfig, load_config
-from anonlib.pipeline import lease
-from anonlib.pipeline.decisions import Decision, DecisionLog
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import RUN_NOTE, open_places
+from anonlib.job import Job
 from anonlib.storage import OURS, local
 from anonlib.storage.local import LocalStorage
 from anonlib.storage.s3 import S3Storage
+from anonlib.workspace import lease
+from anonlib.workspace.decisions import Decision, DecisionLog
+from anonlib.workspace.layout import RUN_NOTE, open_stores
 
 WRITES = ("publish", "claim", "delete")
 END = "before the end"
@@ -205,8 +205,8 @@ def orphan(config: JobConfig, gap: str, then: Sequence[str]) -> list[Driver]:
 
 def decide(config: JobConfig, decision: Decision) -> None:
     """Log a decision on the release as it is now."""
-    places = open_places(config)
-    DecisionLog(places.workspace, json.loads(places.release.read(RUN_NOTE))["run"]).add(decision)
+    stores = open_stores(config)
+    DecisionLog(stores.workspace, json.loads(stores.release.read(RUN_NOTE))["run"]).add(decision)
 
 
 def main() -> None:

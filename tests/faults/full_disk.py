@@ -14,11 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runs import contents, lasting, salted
-
 from anonlib.config import load_config
-from anonlib.pipeline.job import Job, JobError
-from anonlib.storage import StorageError
+from anonlib.errors import JobError, StorageError
+from anonlib.job import Job
+from tests.support.runs import contents, lasting, salted
 
 ROOM = "4m"
 

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from faults.kinds import ANSWERS, FAULTS, TRANSIENT, fits
+from tests.faults.kinds import ANSWERS, FAULTS, TRANSIENT, fits
 
 __all__ = ["ANSWERS", "FAULTS", "TRANSIENT", "FaultProxy", "Injected"]
 

@@ -9,11 +9,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from runs import Run, job, lasting
 
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.outcome import Outcome
-from anonlib.progress import open_progress
+from anonlib.execution.base import UnitResult
+from anonlib.execution.progress import open_progress
+from anonlib.job import Job
+from tests.support.runs import Run, job, lasting
 
 HOUR_S = 3600.0
 
@@ -28,7 +28,7 @@ def test_a_clock_that_jumps_back_an_hour_changes_nothing(
     monkeypatch.setattr(time, "time_ns", lambda: nanoseconds() - int(HOUR_S * 1e9) * next(hours))
     with open_progress(shown) as progress:
 
-        def report(stage: str, outcome: Outcome, units: int) -> None:
+        def report(stage: str, outcome: UnitResult, units: int) -> None:
             outcomes.append(outcome)
             progress(stage, outcome, units)
 

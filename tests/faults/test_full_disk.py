@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import Run, job
 
 from anonlib.config import JobConfig
-from faults import full_disk
-from faults.full_disk import finished
+from tests.faults import full_disk
+from tests.faults.full_disk import finished
+from tests.support.runs import Run, job
 
 ROOMS = (4, 28, 36, 60)
 """KiB left free for one run after the other."""
@@ -25,7 +25,7 @@ def squeezed(config: JobConfig, mount: Path, *kibibytes: int) -> list[Any]:
     mount.mkdir(exist_ok=True)
     (mount.parent / "job.yaml").write_text(config.to_yaml())
     command = [sys.executable, full_disk.__file__, str(mount.parent / "job.yaml"), str(mount), *map(str, kibibytes)]
-    tests = str(Path(__file__).parents[1])
+    tests = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([*NAMESPACE, *command], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return [json.loads(line) for line in done.stdout.splitlines()]

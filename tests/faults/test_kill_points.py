@@ -16,15 +16,14 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import photos
-from runs import job
-from s3server import S3Server, running
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anonlib.storage import OURS, Storage, StorageOptions, open_storage
-from faults.drivers import Driver, gaps_of, killed
-from faults.told import apart, made, told
+from tests.faults.drivers import Driver, gaps_of, killed
+from tests.faults.told import apart, made, told
+from tests.support import photos
+from tests.support.runs import job
+from tests.support.s3server import S3Server, running
 
 SEED = 6
 STAGES = ("workspace/scan/", "workspace/plan/", "release/")

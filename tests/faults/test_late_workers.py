@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import photos
 import pytest
-from forgery import check
-from runs import job
-from s3server import S3Server
 
-from anonlib.audit.verify import verify
 from anonlib.config import JobConfig
-from anonlib.pipeline import lease as lease_module
-from anonlib.pipeline.decisions import Decision, DecisionLog
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.places import open_places
+from anonlib.errors import JobError
+from anonlib.job import Job
 from anonlib.storage import StorageOptions, open_storage
-from faults.told import made, told
+from anonlib.verification.verify import verify
+from anonlib.workspace import lease as lease_module
+from anonlib.workspace.decisions import Decision, DecisionLog
+from anonlib.workspace.layout import open_stores
+from tests.faults.told import made, told
+from tests.support import photos
+from tests.support.forgery import check
+from tests.support.runs import job
+from tests.support.s3server import S3Server
 
 WITHHELD = Decision(shard="00000", key="a", verdict="withhold")
 WRITES = ("data/00000.tar", "manifest/00000.parquet", "commits/00000.json")
@@ -142,10 +143,10 @@ def test_decisions_are_not_carried_out_beside_another_run(
     monkeypatch.setattr(lease_module, "BEAT_S", 0.1)
     config = Place(str(tmp_path / "place")).job(folder)
     Job(config).run()
-    output, places = Path(config.output.uri), open_places(config)
+    output, stores = Path(config.output.uri), open_stores(config)
     run = json.loads((output / "run.json").read_text())["run"]
     (shard,) = (one.shard_id for one in Job(config).shards)
-    DecisionLog(places.workspace, run).add(Decision(shard=shard, key="a.jpg", verdict="withhold"))
+    DecisionLog(stores.workspace, run).add(Decision(shard=shard, key="a.jpg", verdict="withhold"))
     with Job(config).lease.held(), pytest.raises(Exception, match=r"Another run .* is at work"):
         Job(config).run()
     assert check(output).certificate.counts.quarantined == 0

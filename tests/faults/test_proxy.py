@@ -15,12 +15,12 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, ResponseStreamingError
-from s3server import REGION, S3Server, policy
 
 from anonlib.storage import StorageOptions, open_storage
 from anonlib.storage import s3 as s3_module
-from faults import proxy as proxy_module
-from faults.proxy import ANSWERS, FaultProxy
+from tests.faults import proxy as proxy_module
+from tests.faults.proxy import ANSWERS, FaultProxy
+from tests.support.s3server import REGION, S3Server, policy
 
 DATA = os.urandom(3 << 20)
 

@@ -18,18 +18,18 @@ from uuid import uuid4
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from runs import Run, job, salted
-from s3server import Credentials, S3Server, policy, running
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anonlib.config import JobConfig
-from anonlib.console import guarded
-from anonlib.pipeline import patience
-from anonlib.pipeline.job import Job, JobError
-from anonlib.storage import OURS, StorageError, open_storage
+from anonlib.errors import JobError, StorageError
+from anonlib.execution import retry
+from anonlib.job import Job
+from anonlib.storage import OURS, open_storage
 from anonlib.storage.s3 import REQUEST_TRIES
-from faults.proxy import FAULTS, TRANSIENT, FaultProxy
+from anonlib.terminal import guarded
+from tests.faults.proxy import FAULTS, TRANSIENT, FaultProxy
+from tests.support.runs import Run, job, salted
+from tests.support.s3server import Credentials, S3Server, policy, running
 
 SEEDS = 1
 RATE = 0.25
@@ -51,7 +51,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 def hurry(patch: pytest.MonkeyPatch) -> None:
     """Nobody waits for real, neither boto3 nor we."""
     patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
-    patch.setattr(patience, "PAUSES_S", (0.001,) * 3)
+    patch.setattr(retry, "PAUSES_S", (0.001,) * 3)
     patch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
 
 
@@ -192,7 +192,7 @@ def test_credentials_that_are_taken_away_in_the_middle_stop_it_and_new_ones_go_o
 
 
 def main(seeds: int) -> None:
-    from faults.conftest import make_tiny
+    from tests.faults.conftest import make_tiny
 
     found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="anonlib-faults-") as folder, pytest.MonkeyPatch.context() as patch:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-from s3server import REGION, S3Server
 
-from anonlib.storage import AccessDenied, NotFound, Storage, StorageError, StorageOptions, Unavailable, open_storage
+from anonlib.errors import AccessDenied, NotFound, StorageError, Unavailable
+from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.storage import s3 as s3_module
 from anonlib.storage.s3_errors import as_sentence
-from faults.proxy import FaultProxy
+from tests.faults.proxy import FaultProxy
+from tests.support.s3server import REGION, S3Server
 
 
 @pytest.fixture

@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from runs import Run, job
-from s3server import running
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anonlib.config import JobConfig
 from anonlib.storage import Storage, StorageOptions, open_storage
-from faults.drivers import Driver, race
-from faults.told import Told, apart, made, told
+from tests.faults.drivers import Driver, race
+from tests.faults.told import Told, apart, made, told
+from tests.support.runs import Run, job
+from tests.support.s3server import running
 
 ASLEEP = "before claim release/commits/00001.json"
 
@@ -78,7 +77,7 @@ def test_a_driver_of_another_job_that_wakes_up_is_refused(tiny: Path, tmp_path: 
 
 
 def main(seeds: int) -> None:
-    from faults.conftest import make_tiny
+    from tests.faults.conftest import make_tiny
 
     with tempfile.TemporaryDirectory(prefix="anonlib-drivers-") as text:
         folder = Path(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from anonlib.config import JobConfig
 from anonlib.storage import OURS, Storage
-from faults import drivers
+from tests.faults import drivers
 
 
 @dataclass(frozen=True)

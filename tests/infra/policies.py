@@ -12,11 +12,11 @@ from string import Template
 from typing import Any
 
 from botocore.exceptions import ClientError
-from runs import SECRET
-from s3server import Credentials, S3Server
 
-from anonlib.pipeline.certify import CERTIFICATE
-from anonlib.pipeline.places import AUDIT_FILES, STATEMENT
+from anonlib.stages.certify import CERTIFICATE
+from anonlib.workspace.layout import AUDIT_FILES, STATEMENT
+from tests.support.runs import SECRET
+from tests.support.s3server import Credentials, S3Server
 
 POLICIES = Path(__file__).parents[2] / "infra" / "terraform" / "policies"
 ROLES = ("scan", "render", "review", "audit", "verify", "purge")

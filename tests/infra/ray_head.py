@@ -29,7 +29,7 @@ JOBS = "http://127.0.0.1:8265/api/jobs/"
 JOIN = """
 import logging, os, sys
 from anonlib.config import ConfigError, RayConfig
-from anonlib.pipeline.runner import start
+from anonlib.execution.ray import start
 logging.basicConfig(format="%(message)s", level=logging.WARNING)
 try:
     ray = start(RayConfig(address="127.0.0.1:6379"))

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import dockerfiles
 import pytest
+
+from tests.infra import dockerfiles
 
 ROOT = Path(__file__).parents[2]
 DOCKER = Path("infra") / "docker"

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_document
-from policies import POLICIES
-from s3server import REGION
+
+from tests.infra.policies import POLICIES
+from tests.support.s3server import REGION
 
 ACCOUNT, CLUSTER = "000000000000", "anonlib"
 WORKER_ROLE = f"arn:aws:iam::{ACCOUNT}:role/anonlib-job"

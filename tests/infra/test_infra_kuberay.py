@@ -8,13 +8,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import dockerfiles
 import jsonschema
-import manifests
 import pytest
 import yaml
 
 from anonlib import __version__
+from tests.infra import dockerfiles, manifests
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "infra" / "kuberay"

@@ -10,7 +10,18 @@ from string import Template
 from typing import Any
 
 import pytest
-from policies import (
+
+from anonlib.config import JobConfig, SecretConfig
+from anonlib.errors import AccessDenied, ConfigError
+from anonlib.job import Job
+from anonlib.storage import StorageOptions, open_storage
+from anonlib.verification.audit_statement import publish
+from anonlib.verification.verify import verify
+from anonlib.workspace.aws_secrets import SecretReference, from_manager
+from anonlib.workspace.layout import open_stores
+from anonlib.workspace.purge import purge
+from anonlib.workspace.secrets import open_keyring, signing_secret
+from tests.infra.policies import (
     ASIDE,
     CALLS,
     CERTIFIED,
@@ -30,18 +41,8 @@ from policies import (
     Cloud,
     named,
 )
-from runs import SECRET, Run, job
-from s3server import Credentials, S3Server, policy
-
-from anonlib.audit.statement import publish
-from anonlib.audit.verify import verify
-from anonlib.config import ConfigError, JobConfig, SecretConfig
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import open_places
-from anonlib.pipeline.purge import purge
-from anonlib.pipeline.secret import open_keyring, signing_secret
-from anonlib.pipeline.vault import Wanted, from_manager
-from anonlib.storage import AccessDenied, StorageOptions, open_storage
+from tests.support.runs import SECRET, Run, job
+from tests.support.s3server import Credentials, S3Server, policy
 
 WRITE = ("put", "upload")
 ALLOWED = {
@@ -176,8 +177,8 @@ def test_a_whole_release_passes_from_role_to_role(s3: S3Server, one_shard: Run, 
     with s3.acting_as(cloud.user("audit")):
         release = open_storage(config.output.uri, options)
         for _ in range(2):
-            places = open_places(config)
-            signing = signing_secret(config, places, open_keyring(config, places))
+            stores = open_stores(config)
+            signing = signing_secret(config, stores, open_keyring(config, stores))
             publish(release, signing, {"report.json": b"{}\n"}, [])
     with s3.acting_as(cloud.user("verify")):
         assert verify(open_storage(config.output.uri, options)).audit is not None
@@ -197,10 +198,10 @@ def test_who_needs_a_secret_reads_it_and_nobody_else(cloud: Cloud, tmp_path: Pat
     config = on_cloud(cloud, tmp_path).model_copy(update={"secret": SecretConfig(manager=cloud.names[which])})
     with cloud.server.acting_as(cloud.user(role)):
         if f"{which} read" in ALLOWED[role]:
-            assert from_manager(Wanted(config, "secret", config.secret))[0] == SECRET.encode()
+            assert from_manager(SecretReference(config, "secret", config.secret))[0] == SECRET.encode()
         else:
             with pytest.raises(ConfigError, match="may not do secretsmanager:GetSecretValue on the secret arn:"):
-                from_manager(Wanted(config, "secret", config.secret))
+                from_manager(SecretReference(config, "secret", config.secret))
 
 
 WORKSPACE = [name for name in CALLS if " workspace" in name and "workspace_key" not in name]

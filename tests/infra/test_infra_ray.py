@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import missing
-from witness import new_namespace, refused
+
+from tests.support.cluster import missing
+from tests.support.witness import new_namespace, refused
 
 HEAD = Path(__file__).with_name("ray_head.py")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import hcl
 import pytest
+
+from tests.infra import hcl
 
 TERRAFORM = Path(__file__).parents[2] / "infra" / "terraform"
 

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from anonlib.models.fetch import ModelMissing, model_bytes
+from anonlib.errors import ModelMissing
+from anonlib.models.fetch import model_bytes
 
 Sample = tuple[str, bytes, dict[str, Any]]
 

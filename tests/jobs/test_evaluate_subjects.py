@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.clustering import normalized
 
 JOB = Path(__file__).parents[2] / "jobs" / "evaluate_subjects.py"
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import toy_model
 
-from anonlib.models import answers
-from anonlib.models.catalog import MODELS, Input
+from anonlib.models import golden_outputs
+from anonlib.models.catalog import MODELS, InputSpec
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine, prepare
+from tests.models import toy_model
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -26,7 +26,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toy in the catalogue, its wheel in the archives folder of an empty cache; the cache is returned."""
     monkeypatch.setenv("ANONLIB_MODELS", str(tmp_path))
     monkeypatch.setitem(MODELS, toy_model.NAME, MODELS[toy_model.NAME])
-    monkeypatch.setitem(answers.stored(), toy_model.NAME, answers.stored()[toy_model.NAME])
+    monkeypatch.setitem(golden_outputs.stored(), toy_model.NAME, golden_outputs.stored()[toy_model.NAME])
     toy_model.install(tmp_path / "archives")
     return tmp_path
 
@@ -40,7 +40,7 @@ class Face:
     box: np.ndarray
     points: np.ndarray
 
-    def crop(self, spec: Input) -> np.ndarray:
+    def crop(self, spec: InputSpec) -> np.ndarray:
         """The crop that a model's card asks for."""
         size = spec.size[0]
         if spec.crop.kind == "points":

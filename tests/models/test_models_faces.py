@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anonlib.models.card import Crop, Input
+from anonlib.models.card import CropSpec, InputSpec
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine, prepare
@@ -19,7 +19,7 @@ from anonlib.models.runtime import load_engine, prepare
 pytestmark = pytest.mark.data
 
 
-def run(name: str, faces, spec: Input | None = None) -> tuple[np.ndarray, ...]:
+def run(name: str, faces, spec: InputSpec | None = None) -> tuple[np.ndarray, ...]:
     spec = spec or MODELS[name].input
     return load_engine(model_bytes(name))(prepare(MODELS[name], np.stack([f.crop(spec) for f in faces])))
 
@@ -47,7 +47,7 @@ def test_each_recognizer_tells_people_apart(name: str, least: float, people) -> 
 @pytest.mark.parametrize("name", ["dlib-resnet", "mobileface"])
 def test_the_crop_of_the_card_is_better_than_a_plausible_other(name: str, people) -> None:
     spec = MODELS[name].input
-    other = Crop("points") if spec.crop != Crop("points") else Crop("points", 0.85)
+    other = CropSpec("points") if spec.crop != CropSpec("points") else CropSpec("points", 0.85)
     labels = [f.person for f in people]
     own = auc(unit(run(name, people)[0]), labels)
     assert own >= auc(unit(run(name, people, replace(spec, crop=other))[0]), labels) + 0.005

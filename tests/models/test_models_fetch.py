@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import toy_model
 
-from anonlib.models import answers
-from anonlib.models.archives import FetchError, ModelCorrupt
+from anonlib.errors import ModelError, ModelMissing, ModelUnusable
+from anonlib.models import golden_outputs
 from anonlib.models.catalog import MODELS
-from anonlib.models.fetch import ModelMissing, cache_dir, check, ensure, model_bytes, model_path
+from anonlib.models.fetch import cache_dir, check, ensure, model_bytes, model_path
 from anonlib.models.runtime import load_engine
+from tests.models import toy_model
 
 NAME = toy_model.NAME
 
@@ -31,7 +31,7 @@ def test_a_model_is_fetched_converted_checked_and_published(toy: Path) -> None:
     assert ensure([NAME], said.append) == {NAME: toy / f"{NAME}.onnx"}
     assert said == ["getting anonlib-toy-model 1.0 from pip", f"{NAME} is ready"]
     assert [r.state for r in check([NAME])] == ["ok"]
-    assert load_engine(model_bytes(NAME))(answers.probe(MODELS[NAME]))[0].shape == (2, 512)
+    assert load_engine(model_bytes(NAME))(golden_outputs.probe(MODELS[NAME]))[0].shape == (2, 512)
     assert sorted(p.name for p in toy.iterdir()) == ["archives", f"{NAME}.onnx"]
 
 
@@ -56,7 +56,7 @@ def test_a_damaged_file_is_reported_refused_and_replaced(toy: Path) -> None:
     ensure([NAME])
     path = model_path(NAME)
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    with pytest.raises(ModelCorrupt, match="its sha256 differs"):
+    with pytest.raises(ModelUnusable, match="its sha256 differs"):
         model_bytes(NAME)
     assert [r.state for r in check([NAME])] == ["corrupt"]
     ensure([NAME])
@@ -66,15 +66,15 @@ def test_a_damaged_file_is_reported_refused_and_replaced(toy: Path) -> None:
 def test_a_package_with_other_bytes_leaves_nothing_behind(toy: Path) -> None:
     archive = next((toy / "archives").iterdir())
     archive.write_bytes(archive.read_bytes().replace(b"kernel", b"kernal"))
-    with pytest.raises(ModelCorrupt):
+    with pytest.raises(ModelUnusable):
         ensure([NAME])
     assert not model_path(NAME).exists()
 
 
 def test_a_model_with_a_wrong_answer_is_not_published(toy: Path, monkeypatch) -> None:
-    stored = [dict(o, first=[v + 1 for v in o["first"]]) for o in answers.stored()[NAME]]
-    monkeypatch.setitem(answers.stored(), NAME, stored)
-    with pytest.raises(ModelCorrupt, match=r"is off its stored answer.*not kept"):
+    stored = [dict(o, first=[v + 1 for v in o["first"]]) for o in golden_outputs.stored()[NAME]]
+    monkeypatch.setitem(golden_outputs.stored(), NAME, stored)
+    with pytest.raises(ModelUnusable, match=r"is off its stored answer.*not kept"):
         ensure([NAME])
     assert sorted(p.name for p in toy.iterdir()) == ["archives"]
 
@@ -82,18 +82,18 @@ def test_a_model_with_a_wrong_answer_is_not_published(toy: Path, monkeypatch) ->
 def test_without_archive_and_network_the_error_names_the_file(toy: Path, monkeypatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     next((toy / "archives").iterdir()).unlink()
-    with pytest.raises(FetchError, match=r"put the file anonlib_toy_model-1\.0-py3-none-any\.whl"):
+    with pytest.raises(ModelError, match=r"put the file anonlib_toy_model-1\.0-py3-none-any\.whl"):
         ensure([NAME])
 
 
 def test_two_processes_may_fetch_at_once(toy: Path) -> None:
     script = (
-        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import toy_model;"
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from tests.models import toy_model;"
         "toy_model.install(pathlib.Path(sys.argv[2]) / 'archives');"
         "from anonlib.models.fetch import ensure; print('go', flush=True); sys.stdin.readline();"
         "ensure([toy_model.NAME])"
     )
-    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(toy)]
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[2]), str(toy)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     racers = [subprocess.Popen(command, **pipes) for _ in range(2)]
     for racer in racers:

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from packs import arcface, save, swapper
 
-from anonlib.models.packs import PackDetector, PackError, PackRecognizer, PackSwapper
-from anonlib.models.runtime import BackendMissing
+from anonlib.errors import BackendMissing, ModelUnusable
+from anonlib.models.packs import PackDetector, PackRecognizer, PackSwapper
+from tests.support.packs import arcface, save, swapper
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("insightface") is None, reason="insightface is not installed; it is an optional extra"
@@ -95,17 +95,17 @@ def test_no_face_is_an_empty_result(tmp_path: Path) -> None:
 @installed
 def test_a_file_of_the_wrong_kind_is_told(tmp_path: Path) -> None:
     recognizer, detector = arcface(tmp_path / "r.onnx", "N"), scrfd(tmp_path / "d.onnx")
-    with pytest.raises(PackError, match=r"r\.onnx is a recognition model; a detection model was asked for"):
+    with pytest.raises(ModelUnusable, match=r"r\.onnx is a recognition model; a detection model was asked for"):
         PackDetector(recognizer)
-    with pytest.raises(PackError, match=r"d\.onnx is a detection model; a recognition model"):
+    with pytest.raises(ModelUnusable, match=r"d\.onnx is a detection model; a recognition model"):
         PackRecognizer(detector)
-    with pytest.raises(PackError, match="boxes without landmarks"):
+    with pytest.raises(ModelUnusable, match="boxes without landmarks"):
         PackDetector(scrfd(tmp_path / "six.onnx", landmarks=False))
 
 
 @installed
 def test_a_name_instead_of_a_path_downloads_nothing(tmp_path: Path) -> None:
-    with pytest.raises(PackError, match=r"buffalo_l is not an \.onnx file"):
+    with pytest.raises(ModelUnusable, match=r"buffalo_l is not an \.onnx file"):
         PackRecognizer("buffalo_l")
 
 
@@ -145,14 +145,14 @@ def test_a_swapper_gets_rgb_and_the_mapped_identity_and_answers_with_a_face(
 
 @installed
 def test_what_is_no_swapper_is_told(tmp_path: Path) -> None:
-    with pytest.raises(PackError, match=r"inputs must be a face \(1, 3, 128, 128\) and an identity \(1, 512\)"):
+    with pytest.raises(ModelUnusable, match=r"inputs must be a face \(1, 3, 128, 128\) and an identity \(1, 512\)"):
         PackSwapper(arcface(tmp_path / "r.onnx", 1))
-    with pytest.raises(PackError, match=r"its last initializer must be the map of identities \(512, 512\)"):
+    with pytest.raises(ModelUnusable, match=r"its last initializer must be the map of identities \(512, 512\)"):
         PackSwapper(swapper(tmp_path / "s.onnx", emap=False))
-    with pytest.raises(PackError, match=r"none\.onnx is not an \.onnx file"):
+    with pytest.raises(ModelUnusable, match=r"none\.onnx is not an \.onnx file"):
         PackSwapper(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("no network")
-    with pytest.raises(PackError, match=r"cannot be read as ONNX"):
+    with pytest.raises(ModelUnusable, match=r"cannot be read as ONNX"):
         PackSwapper(tmp_path / "text.onnx")
     with pytest.raises(ValueError, match="face of 128 px and 512 numbers"):
         PackSwapper(swapper(tmp_path / "t.onnx")).swap(np.zeros((112, 112, 3), np.uint8), np.zeros(512, np.float32))

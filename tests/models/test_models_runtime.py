@@ -10,10 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from anonlib.errors import BackendMissing
 from anonlib.models import runtime
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
-from anonlib.models.runtime import BackendMissing, load_engine, prepare
+from anonlib.models.runtime import load_engine, prepare
 
 CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
 FACES = [n for n, m in MODELS.items() if m.input.size and m.input.channels == 3]

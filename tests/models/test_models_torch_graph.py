@@ -7,9 +7,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from anonlib.errors import ModelError
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
-from anonlib.models.graph import GraphError
 from anonlib.models.runtime import load_engine
 from anonlib.models.torch_graph import TorchGraph
 
@@ -46,7 +46,7 @@ def test_an_operator_that_it_does_not_know_is_named() -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
     )
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
-    with pytest.raises(GraphError, match="torch backend does not know the operator Min"):
+    with pytest.raises(ModelError, match="torch backend does not know the operator Min"):
         TorchGraph(data)
 
 
@@ -67,7 +67,7 @@ def test_uneven_padding_is_done_or_refused(op: str, attrs: dict, said: str | Non
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     x = -1 - np.random.default_rng(0).random((2, 2, 5, 5)).astype(np.float32)
     if said:
-        with pytest.raises(GraphError, match=said):
+        with pytest.raises(ModelError, match=said):
             TorchGraph(model.SerializeToString())(torch.from_numpy(x))
         return
     (wanted,) = load_engine(model.SerializeToString(), backend="onnxruntime")(x)

@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from anonlib.models import answers, repair
+from anonlib.models import golden_outputs
 from anonlib.models.archives import sha256
-from anonlib.models.catalog import MODELS, Member, Source
+from anonlib.models.catalog import MODELS, ArchiveMember, ModelSource
+from anonlib.models.convert import repair
 from anonlib.models.runtime import load_engine
 
 NAME = "fr-feature"
@@ -48,10 +49,10 @@ def install(archives: Path) -> None:
     """Put the toy into the catalogue of this process, and its wheel into `archives`."""
     data = toy_onnx()
     ready = repair.fr_feature(data)
-    source = Source("pip", "anonlib-toy-model", "1.0", (Member(MEMBER, sha256(data)),))
+    source = ModelSource("pip", "anonlib-toy-model", "1.0", (ArchiveMember(MEMBER, sha256(data)),))
     MODELS[NAME] = replace(MODELS[NAME], source=source, sha256=sha256(ready))
     engine = load_engine(ready, backend="onnxruntime")
-    answers.stored()[NAME] = answers.describe(engine(answers.probe(MODELS[NAME])))
+    golden_outputs.stored()[NAME] = golden_outputs.describe(engine(golden_outputs.probe(MODELS[NAME])))
     archives.mkdir(parents=True, exist_ok=True)
     if not (archives / source.archive).exists():
         with zipfile.ZipFile(archives / source.archive, "w") as wheel:

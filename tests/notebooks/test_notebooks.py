@@ -10,15 +10,15 @@ import jupytext
 import nbformat
 import numpy as np
 import pytest
-from evidence import NAME, blurred, evidence, looking, units
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from runs import Run
 
 from anonlib.audit.attacks import figure, first_of_each, rank_one, rate
-from anonlib.audit.evidence import RELEASED, Evidence
-from anonlib.audit.findings import Attack, Claim, Counts, Figure, Gate, GateLine, Missed, Report
-from anonlib.audit.utility import measures
+from anonlib.audit.evidence.evidence import RELEASED, Evidence
+from anonlib.audit.findings import Attack, AuditReport, ClaimSection, Figure, Gate, GateLine, Missed, ReleaseCounts
+from anonlib.audit.utility.kept import measures
+from tests.support.evidence import NAME, blurred, evidence, looking, units
+from tests.support.runs import Run
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -46,7 +46,7 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
     return sum("image/svg+xml" in one.get("data", {}) for one in outputs)
 
 
-def report(release: str, evidence: Evidence, passed: bool) -> Report:
+def report(release: str, evidence: Evidence, passed: bool) -> AuditReport:
     """What an audit would have said of `evidence`, as far as a comparison reads it."""
     gallery = first_of_each(evidence.subjects)
     who, enrolled = evidence.subjects[~gallery], evidence.subjects[gallery]
@@ -68,16 +68,16 @@ def report(release: str, evidence: Evidence, passed: bool) -> Report:
     )
     line = GateLine(name="naive", limit=0.05, bound=1.0, passed=passed, why="naive names too many")
     nothing = Figure(value=None, low=None, high=None, count=0)
-    counts = Counts(
+    counts = ReleaseCounts(
         shards=1, images=300, released=300, no_face=0, quarantined=0, faces=300, methods={}, fallbacks={},
         quarantine_reasons={},
     )  # fmt: skip
-    return Report(
+    return AuditReport(
         release=release,
         method="k-diff",
         settings={},
         certificate_sha256="0" * 64,
-        claim=Claim(kind="k-anonymity", text="k-anonymity of the identity channel"),
+        claim=ClaimSection(kind="k-anonymity", text="k-anonymity of the identity channel"),
         people=60,
         photos=300,
         labelled=True,

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.clustering import normalized
 
 
 def people(count: int, seed: int, dim: int = 8) -> NDArray[np.float32]:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_people import people, strata
-from oracles import faults
 
 from anonlib.privacy.classes import LARGEST, effective_k, form_classes
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.ksame import alike, shuffled
+from anonlib.privacy.surrogate_choice import alike, shuffled
+from tests.privacy.made_people import people, strata
+from tests.support.oracles import faults
 
 KEYS = Keyring(b"k" * 32, "release")
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from made_people import people
 
 from anonlib.privacy.fusion import KEPT, SHARE, fused
+from tests.privacy.made_people import people
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray import cloudpickle
 
-from anonlib.privacy.certificate import public_key
-from anonlib.privacy.keys import Keyring, is_random, stretched
+from anonlib.privacy.keys import Keyring, Purpose, is_random, stretched
+from anonlib.verification.certificate import public_key
 
 SECRET = b"0123456789abcdef" * 2
 text = st.text(max_size=12)
@@ -107,3 +107,47 @@ def test_a_short_passphrase_is_refused_in_a_sentence_without_it() -> None:
     with pytest.raises(ValueError, match=r"has 15 characters; .*openssl rand -hex 32.* at least 16") as problem:
         stretched(b"passwordpasswor")
     assert "passwor" not in str(problem.value)
+
+
+# --- what may never change ----------------------------------------------------------------------------------------
+
+
+def test_the_purposes_are_what_releases_and_ledgers_were_made_with() -> None:
+    assert {one.name: one.value for one in Purpose} == {
+        "CERTIFICATE_CLASS": "certificate-class",
+        "CERTIFICATE_PERSON": "certificate-person",
+        "CLASS": "class",
+        "CLUSTER": "cluster",
+        "DEAL": "deal",
+        "DONOR": "donor",
+        "DRAWN_FACE": "drawn face",
+        "IDENTITY": "identity",
+        "INPUT": "input",
+        "KEY": "key",
+        "LABEL": "label",
+        "LENT_FACE": "lent face",
+        "LOT": "lot",
+        "PERSON": "person",
+        "PLAN_KEY": "plan-key",
+        "RELEASE": "release",
+        "REVIEW": "review",
+        "RUN_KEY": "run-key",
+        "SAMPLE": "sample",
+        "SAMPLING": "sampling",
+        "SHARD": "shard",
+        "SUBJECT": "subject",
+        "SURROGATE": "surrogate",
+        "SURROGATE_DIGEST": "surrogate-digest",
+    }
+
+
+def test_a_keyring_gives_what_it_always_gave() -> None:
+    keyring = Keyring(SECRET, "the salt")
+    assert keyring.check() == "e4e03d2009f9569597ca47e147d1b08e78d191cc3fca86a87bbb59128300054b"
+    assert public_key(keyring.secret) == "3d16e1af9dabc05da87715618f26a93ece5cd42d97525b31a6ff973d31d74206"
+    assert keyring.release == "d08b88af279e4e51de386ebf"
+    assert keyring.person(Purpose.LABEL, "Ada") == "5322fb2cb84adae052d18b8c"
+    assert keyring.pseudonym(Purpose.SUBJECT, Purpose.LABEL, "Zoë") == "532d5cbcefeb944650ab793d"
+    photo = keyring.digest(Purpose.INPUT, b"photo").hex()
+    assert photo == "0913d365b842e1cb4b40196f85a5bcf52188d296589d143225a642ac26e79775"
+    assert keyring.generator(Purpose.IDENTITY, "one").integers(1 << 30, size=2).tolist() == [621434237, 325844320]

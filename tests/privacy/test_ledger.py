@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, draw_id, epsilon_of, identities
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.ledger import Budget, Entry, Spent, entry, refusal, spent, suspected
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.ledger import Budget, LedgerEntry, SpentEpsilon, entry, refusal, spent, suspected
 
 costs = st.sampled_from([0.0, 0.1, 0.5, 1.0, 7.0])
 rows = st.builds(
-    lambda subject, release, draw, pure: Entry(subject, release, "vmf", draw, pure, pure / 2),
+    lambda subject, release, draw, pure: LedgerEntry(subject, release, "vmf", draw, pure, pure / 2),
     st.sampled_from("abcd"), st.sampled_from(["r1", "r2", "r3"]), st.sampled_from(["z1", "z2", "z3"]), costs,
 )  # fmt: skip
 entries = st.lists(rows, max_size=12)
@@ -34,7 +34,7 @@ def linked(found: Iterable[str]) -> Links:
 groups = pairs.map(linked)
 
 
-def counted(rows: Iterable[Entry], subjects: Iterable[str]) -> float:
+def counted(rows: Iterable[LedgerEntry], subjects: Iterable[str]) -> float:
     """What one who sees all `subjects` as one person has seen: every different draw, at its dearest."""
     dearest: dict[str, float] = {}
     for row in rows:
@@ -43,8 +43,8 @@ def counted(rows: Iterable[Entry], subjects: Iterable[str]) -> float:
     return sum(dearest.values())
 
 
-def shown(subject: str, release: str, draw: str, pure: float = 2.0) -> Entry:
-    return Entry(subject, release, "vmf", draw, pure, pure / 2)
+def shown(subject: str, release: str, draw: str, pure: float = 2.0) -> LedgerEntry:
+    return LedgerEntry(subject, release, "vmf", draw, pure, pure / 2)
 
 
 # --- sums ---------------------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def shown(subject: str, release: str, draw: str, pure: float = 2.0) -> Entry:
 
 @given(entries, groups)
 def test_no_account_is_less_than_what_its_own_rows_and_those_of_its_suspects_spent(
-    booked: list[Entry], suspects: Links
+    booked: list[LedgerEntry], suspects: Links
 ) -> None:
     sums = spent(booked, suspects)
     assert {row.subject for row in booked} <= set(sums)
@@ -65,32 +65,34 @@ def test_no_account_is_less_than_what_its_own_rows_and_those_of_its_suspects_spe
 
 @given(entries, groups, st.sampled_from("abcd"))
 def test_a_subject_that_nobody_is_like_is_charged_with_its_own_draws_alone(
-    booked: list[Entry], suspects: Links, subject: str
+    booked: list[LedgerEntry], suspects: Links, subject: str
 ) -> None:
     others = {one: [other for other in some if other != subject] for one, some in suspects.items() if one != subject}
     sums = spent(booked, others)
-    assert sums.get(subject, Spent(0.0, 0.0, 0)).pure == pytest.approx(counted(booked, [subject]))
+    assert sums.get(subject, SpentEpsilon(0.0, 0.0, 0)).pure == pytest.approx(counted(booked, [subject]))
 
 
 @given(entries, st.randoms(use_true_random=False), groups)
-def test_neither_order_nor_repetition_matters(booked: list[Entry], order: random.Random, suspects: Links) -> None:
+def test_neither_order_nor_repetition_matters(booked: list[LedgerEntry], order: random.Random, suspects: Links) -> None:
     again = booked + [order.choice(booked) for _ in booked]
     order.shuffle(again)
     assert spent(again, suspects) == spent(booked, suspects)
 
 
 @given(entries, entries, groups)
-def test_a_further_row_never_lowers_a_sum(booked: list[Entry], further: list[Entry], suspects: Links) -> None:
+def test_a_further_row_never_lowers_a_sum(
+    booked: list[LedgerEntry], further: list[LedgerEntry], suspects: Links
+) -> None:
     before, after = spent(booked, suspects), spent(booked + further, suspects)
     assert all(after[subject].pure >= total.pure for subject, total in before.items())
 
 
 def test_independent_draws_of_two_releases_add_up() -> None:
-    assert spent([shown("a", "r1", "z1"), shown("a", "r2", "z2")]) == {"a": Spent(4.0, 2.0, 2)}
+    assert spent([shown("a", "r1", "z1"), shown("a", "r2", "z2")]) == {"a": SpentEpsilon(4.0, 2.0, 2)}
 
 
 def test_an_earlier_draw_that_is_reused_costs_nothing_new() -> None:
-    assert spent([shown("a", "r1", "z1"), shown("a", "r2", "z1")]) == {"a": Spent(2.0, 1.0, 1)}
+    assert spent([shown("a", "r1", "z1"), shown("a", "r2", "z1")]) == {"a": SpentEpsilon(2.0, 1.0, 1)}
 
 
 def test_a_rerun_of_a_release_counts_once_unless_it_drew_anew() -> None:
@@ -104,7 +106,7 @@ def test_draws_that_the_mechanisms_made_are_known_again() -> None:
     for release in ("r1", "r1", "r2"):
         z = identities(mechanism, template, ["a"], Keyring(b"0123456789abcdef" * 2, release))[0]
         booked.append(entry("a", release, "vmf", draw_id(z), epsilon_of(mechanism)))
-    assert spent(booked) == {"a": Spent(12.0, 6.0, 2)}
+    assert spent(booked) == {"a": SpentEpsilon(12.0, 6.0, 2)}
 
 
 def test_a_person_split_in_m_subjects_costs_m_times_as_much() -> None:
@@ -131,7 +133,7 @@ def test_a_method_that_promises_nothing_has_spent_everything() -> None:
 @pytest.mark.parametrize("epsilon", [-1.0, math.nan])
 def test_an_epsilon_that_would_hide_others_is_refused(epsilon: float) -> None:
     with pytest.raises(ValueError, match="0 or more"):
-        Entry("a", "r", "vmf", "z", epsilon, 0.0)
+        LedgerEntry("a", "r", "vmf", "z", epsilon, 0.0)
     with pytest.raises(ValueError, match="0 or more"):
         Budget(epsilon)
 
@@ -141,12 +143,12 @@ def test_an_epsilon_that_would_hide_others_is_refused(epsilon: float) -> None:
 
 @given(entries, entries, groups, st.sampled_from([0.0, 0.5, 1.0, 3.0, 10.0]))
 def test_a_run_starts_only_if_nobody_whom_it_costs_ends_over_budget(
-    booked: list[Entry], planned: list[Entry], suspects: Links, most: float
+    booked: list[LedgerEntry], planned: list[LedgerEntry], suspects: Links, most: float
 ) -> None:
     """Nobody at all: a suspect of someone in the run, who is absent, is charged too."""
     refused = refusal(booked, planned, Budget(most), suspects)
     before, after = spent(booked, suspects), spent(booked + planned, suspects)
-    nothing = Spent(0.0, 0.0, 0)
+    nothing = SpentEpsilon(0.0, 0.0, 0)
     over = {
         subject
         for subject, total in after.items()
@@ -194,22 +196,22 @@ def test_no_budget_outlives_a_method_without_an_epsilon() -> None:
 # --- known defects ------------------------------------------------------------------------------------------------
 
 
-def last_release_only(booked: Iterable[Entry]) -> dict[str, float]:
+def last_release_only(booked: Iterable[LedgerEntry]) -> dict[str, float]:
     return {row.subject: row.pure for row in booked}
 
 
-def by_release_name(booked: Iterable[Entry]) -> dict[str, float]:
+def by_release_name(booked: Iterable[LedgerEntry]) -> dict[str, float]:
     once = {(row.subject, row.release): row.pure for row in booked}
     return {s: sum(pure for (subject, _), pure in once.items() if subject == s) for s, _ in once}
 
 
-def by_subject_alone(booked: Iterable[Entry]) -> dict[str, float]:
+def by_subject_alone(booked: Iterable[LedgerEntry]) -> dict[str, float]:
     return {subject: total.pure for subject, total in spent(booked).items()}
 
 
 @pytest.mark.parametrize("defect", [last_release_only, by_release_name, by_subject_alone])
 def test_a_ledger_that_forgets_releases_draws_or_split_people_is_caught(
-    defect: Callable[[Iterable[Entry]], dict[str, float]],
+    defect: Callable[[Iterable[LedgerEntry]], dict[str, float]],
 ) -> None:
     booked = [shown("a", "r1", "z1"), shown("a", "r1", "z2"), shown("a", "r2", "z3"), shown("b", "r2", "z4")]
     seen = counted(booked, "ab")

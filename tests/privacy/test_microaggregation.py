@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_people import lookalikes, people
 from numpy.typing import NDArray
-from oracles import order_faults
 
 from anonlib.privacy import microaggregation
 from anonlib.privacy.microaggregation import group_means, information_loss, mdav, microaggregate
+from tests.privacy.made_people import lookalikes, people
+from tests.support.oracles import order_faults
 
 Aggregate = Callable[[NDArray[np.float32], int], list[NDArray[np.int64]]]
 Draw = Callable[[int, int], NDArray[np.float32]]

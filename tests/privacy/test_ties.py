@@ -1,11 +1,11 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_people import people
 
-from anonlib.privacy.joining import bank_of
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.clustering import normalized
+from anonlib.privacy.subject_bank import bank_of
 from anonlib.privacy.ties import MOST, tied
+from tests.privacy.made_people import people
 
 
 def parts(persons: int, each: int, spread: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

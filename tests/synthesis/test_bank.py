@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from decoders import Fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.records import MESH_POINTS
-from anonlib.synthesis.textures.bank import Bank
-from anonlib.synthesis.textures.space import FaceSpace, region
+from anonlib.synthesis.textures.face_bank import FaceBank
+from anonlib.synthesis.textures.face_space import FaceSpace, region
+from anonlib.workspace.schemas import MESH_POINTS
+from tests.support.decoders import Fit
 
 DIMENSION, FACES = 8, 60
 
 
 @pytest.fixture(scope="module")
-def bank() -> Bank:
+def bank() -> FaceBank:
     rng = np.random.default_rng(0)
     pixels = 3 * int(region().sum())
     space = FaceSpace(
@@ -30,10 +30,10 @@ def bank() -> Bank:
     codes = rng.standard_normal((FACES, space.size)).astype(np.float32)
     age = np.linspace(20, 80, FACES).astype(np.float32)
     happy = rng.random(FACES).astype(np.float32)
-    return Bank(space, vectors, codes, (np.arange(FACES) % 2).astype(np.float32), age, happy)
+    return FaceBank(space, vectors, codes, (np.arange(FACES) % 2).astype(np.float32), age, happy)
 
 
-def test_one_row_of_weight_one_is_that_face(bank: Bank) -> None:
+def test_one_row_of_weight_one_is_that_face(bank: FaceBank) -> None:
     for row in (0, 17, 59):
         mixed, own = bank.mix([row], [1.0]), bank.space.texture(bank.codes[row], float(bank.happy[row]))
         assert mixed.detail.tobytes() == own.detail.tobytes() and mixed.shape.tobytes() == own.shape.tobytes()
@@ -42,7 +42,7 @@ def test_one_row_of_weight_one_is_that_face(bank: Bank) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, FACES - 1), min_size=1, max_size=6), st.floats(0.1, 10))
-def test_a_mix_is_the_mean_face_whatever_the_weights_add_up_to(bank: Bank, rows: list[int], scale: float) -> None:
+def test_a_mix_is_the_mean_face_whatever_the_weights_add_up_to(bank: FaceBank, rows: list[int], scale: float) -> None:
     mixed = bank.mix(rows, [scale] * len(rows))
     mean = np.mean([bank.mix([row]).shape for row in rows], axis=0)
     assert np.allclose(mixed.shape, mean, atol=1e-4)
@@ -50,14 +50,14 @@ def test_a_mix_is_the_mean_face_whatever_the_weights_add_up_to(bank: Bank, rows:
     assert mixed.happy == pytest.approx(float(np.mean(bank.happy[rows])), abs=1e-5)
 
 
-def test_weights_are_kept(bank: Bank) -> None:
+def test_weights_are_kept(bank: FaceBank) -> None:
     mixed = bank.mix([3, 4], [3.0, 1.0]).shape
     assert np.allclose(mixed, 0.75 * bank.mix([3]).shape + 0.25 * bank.mix([4]).shape, atol=1e-4)
 
 
 @settings(deadline=None)
 @given(st.integers(0, FACES - 1), st.integers(1, 5))
-def test_a_bank_face_is_nearest_to_itself(bank: Bank, row: int, k: int) -> None:
+def test_a_bank_face_is_nearest_to_itself(bank: FaceBank, row: int, k: int) -> None:
     rows = bank.nearest(bank.vectors[row], k, float(bank.female[row]), float(bank.age[row]))
     assert rows[0] == row and len(set(rows.tolist())) == k
 
@@ -65,7 +65,7 @@ def test_a_bank_face_is_nearest_to_itself(bank: Bank, row: int, k: int) -> None:
 @settings(deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0]), st.floats(20, 80), st.integers(1, FACES))
 def test_gender_and_age_are_kept_as_long_as_enough_faces_have_them(
-    bank: Bank, seed: int, female: float, age: float, k: int
+    bank: FaceBank, seed: int, female: float, age: float, k: int
 ) -> None:
     z = np.random.default_rng(seed).standard_normal(DIMENSION).astype(np.float32)
     rows = bank.nearest(z, k, female, age)
@@ -78,18 +78,18 @@ def test_gender_and_age_are_kept_as_long_as_enough_faces_have_them(
 
 
 @pytest.mark.parametrize("k", [0, FACES + 1])
-def test_a_bank_gives_no_more_faces_than_it_has(bank: Bank, k: int) -> None:
+def test_a_bank_gives_no_more_faces_than_it_has(bank: FaceBank, k: int) -> None:
     with pytest.raises(ValueError, match=f"asked of a bank of {FACES}"):
         bank.nearest(bank.vectors[0], k, 0.5, 40)
 
 
 @pytest.mark.parametrize(("rows", "weights"), [([], None), ([1], [0.0]), ([1, 2], [1.0]), ([1, 2], [2.0, -1.0])])
-def test_weights_that_misfit_are_refused(bank: Bank, rows: list[int], weights: list[float] | None) -> None:
+def test_weights_that_misfit_are_refused(bank: FaceBank, rows: list[int], weights: list[float] | None) -> None:
     with pytest.raises(ValueError, match="as many weights"):
         bank.mix(rows, weights)
 
 
-def test_a_code_of_another_length_is_refused(bank: Bank) -> None:
+def test_a_code_of_another_length_is_refused(bank: FaceBank) -> None:
     with pytest.raises(ValueError, match="7 numbers"):
         bank.space.texture(np.zeros(6, np.float32), 0.0)
 

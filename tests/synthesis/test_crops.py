@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import photos
 import pytest
 from numpy.typing import NDArray
 
@@ -14,7 +13,8 @@ from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis import crops
-from anonlib.synthesis.embedding import POINTS
+from anonlib.synthesis.feature_transfer import POINTS
+from tests.support import photos
 
 Face = tuple[photos.Pixels, NDArray[np.float32]]
 

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from decoders import Fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anonlib.synthesis.base import About, DecoderError
+from anonlib.errors import ModelUnusable
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import SIZE
+from anonlib.synthesis.textures.face_space import packed, region, unpacked
 from anonlib.synthesis.textures.linear import BOUND, Decoder, read, to_bytes
-from anonlib.synthesis.textures.space import packed, region, unpacked
+from tests.support.decoders import Fit
 
-ABOUT = About("faces that were drawn by lot", "nobody's", 20, commercial=False)
+ABOUT = DecoderNotes("faces that were drawn by lot", "nobody's", 20, commercial=False)
 DIMENSION, DIRECTIONS, DETAIL, SHAPE, FACES = 16, 10, 6, 4, 20
 
 
@@ -70,7 +71,7 @@ def test_a_file_is_read_as_its_bytes_are(data: bytes, decoder: Decoder, tmp_path
     path = tmp_path / "decoder.npz"
     path.write_bytes(data)
     assert Decoder.load(path).digest == decoder.digest
-    with pytest.raises(DecoderError, match="cannot be read: No such file"):
+    with pytest.raises(ModelUnusable, match="cannot be read: No such file"):
         Decoder.load(tmp_path / "none.npz")
 
 
@@ -131,7 +132,7 @@ def test_identity_is_the_centred_direction(decoder: Decoder) -> None:
 )
 def test_damage_is_a_sentence(data: bytes, damage: object) -> None:
     assert callable(damage)
-    with pytest.raises(DecoderError, match=r"damaged or no decoder at all; make it again with `anonlib fit-decoder`"):
+    with pytest.raises(ModelUnusable, match=r"damaged or no decoder at all; make it again with `anonlib fit-decoder`"):
         Decoder.from_bytes(damage(data))
 
 
@@ -139,7 +140,7 @@ def test_a_file_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("anonlib.synthesis.textures.linear.VERSION", 99)
     later = to_bytes(ABOUT, arrays())
     monkeypatch.undo()
-    with pytest.raises(DecoderError, match="version 99"):
+    with pytest.raises(ModelUnusable, match="version 99"):
         Decoder.from_bytes(later)
 
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import photos
 import pytest
-from decoders import TERMS, Fit, heads
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
@@ -20,13 +18,15 @@ from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
-from anonlib.pipeline.people import SAME_PERSON
+from anonlib.stages.people import SAME_PERSON
 from anonlib.synthesis.canonical import shape_model
-from anonlib.synthesis.render import render
+from anonlib.synthesis.compositor import render
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.linear import Decoder
 from anonlib.training.decoder import directions
 from anonlib.training.examples import fault_of
+from tests.support import photos
+from tests.support.decoders import TERMS, Fit, heads
 
 CLI = CliRunner()
 MESH = "facemesh"

@@ -9,27 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from decoders import TERMS, Fit, heads
 
-from anonlib.config import ConfigError
+from anonlib.errors import ConfigError, ModelUnusable
 from anonlib.faces import topology
 from anonlib.models.catalog import MODELS
 from anonlib.models.torch_graph import TorchGraph
-from anonlib.synthesis.base import About, DecoderError
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import SIZE, canonical_frame
+from anonlib.synthesis.textures.ksame_net import LOOKS, MOODS, NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.synthesis.textures.network import LOOKS, MOODS, NetworkDecoder
 from anonlib.training.generator import faces as prepared
+from anonlib.training.generator.batches import NOBODY, looks_of, make_scenes
 from anonlib.training.generator.export import to_onnx
-from anonlib.training.generator.faces import VIEW, Faces, learned_vectors, load, prepare, tally
+from anonlib.training.generator.faces import VIEW, PreparedFaces, learned_vectors, load, prepare, tally
 from anonlib.training.generator.judges import Glance, cut
 from anonlib.training.generator.network import BASE, Generator, Linear
-from anonlib.training.generator.objective import Training
-from anonlib.training.generator.scenes import NOBODY, looks_of, make_scenes
+from anonlib.training.generator.objective import GeneratorTraining
 from anonlib.training.generator.trainer import export, train
 from anonlib.training.loop import CHECKPOINT, Settings
+from tests.support.decoders import TERMS, Fit, heads
 
-ABOUT = About("demo heads", TERMS, 0, True)
+ABOUT = DecoderNotes("demo heads", TERMS, 0, True)
 PEOPLE = 48
 
 
@@ -42,12 +42,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def faces(folder: Path) -> Faces:
+def faces(folder: Path) -> PreparedFaces:
     return load(folder)
 
 
 @pytest.fixture(scope="module")
-def generator(fitted: Fit, faces: Faces) -> Generator:
+def generator(fitted: Fit, faces: PreparedFaces) -> Generator:
     torch.manual_seed(0)
     look = looks_of(faces)
     return Generator(Linear.of(fitted.decoder), look.mean(axis=0), look.std(axis=0) + 1e-3, 256).eval()
@@ -76,7 +76,7 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(root / "run", first.steps, last.steps, network, card)
 
 
-def test_a_part_holds_what_the_photos_show(folder: Path, faces: Faces) -> None:
+def test_a_part_holds_what_the_photos_show(folder: Path, faces: PreparedFaces) -> None:
     photos, left_out = tally(folder)
     assert len(faces) == photos - left_out.total() > 60
     assert np.allclose(np.linalg.norm(faces.vector, axis=1), 1, atol=1e-4)
@@ -101,7 +101,7 @@ def test_who_resembles_the_judging_dataset_is_left_out(tmp_path: Path) -> None:
             read(tmp_path / "faces")
 
 
-def test_untrained_it_is_the_linear_decoder(generator: Generator, fitted: Fit, faces: Faces) -> None:
+def test_untrained_it_is_the_linear_decoder(generator: Generator, fitted: Fit, faces: PreparedFaces) -> None:
     z = fitted.decoder.identity(faces.vector[:3])
     look = torch.from_numpy(looks_of(faces)[:3])
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_untrained_it_is_the_linear_decoder(generator: Generator, fitted: Fit, f
         assert np.allclose(shape[0], wanted.shape, atol=1e-3)
 
 
-def test_the_file_draws_what_the_network_draws(generator: Generator, fitted: Fit, faces: Faces) -> None:
+def test_the_file_draws_what_the_network_draws(generator: Generator, fitted: Fit, faces: PreparedFaces) -> None:
     with torch.no_grad():
         for parameter in generator.parameters():  # zeros would hide a wrong order
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
@@ -144,7 +144,7 @@ def test_each_look_reaches_the_picture(generator: Generator, fitted: Fit) -> Non
         assert np.abs(network.answer(z, other)[0] - drawn).max() > 1e-3, LOOKS[number]
 
 
-def test_a_scene_paints_somebody_else(fitted: Fit, faces: Faces) -> None:
+def test_a_scene_paints_somebody_else(fitted: Fit, faces: PreparedFaces) -> None:
     rows = np.arange(40)
     z = fitted.decoder.identity(faces.vector)
     scenes = make_scenes(faces, rows, z, Linear.of(fitted.decoder), 0)
@@ -178,9 +178,9 @@ def test_one_glance_at_two_pictures_is_the_same_glance() -> None:
     assert (glance(views) - views).abs().mean() > 1
 
 
-def test_steps_teach_texture_and_identity(fitted: Fit, faces: Faces) -> None:
+def test_steps_teach_texture_and_identity(fitted: Fit, faces: PreparedFaces) -> None:
     torch.manual_seed(0)
-    task = Training(faces, fitted.decoder, Settings(1.0, rate=1e-3, bf16=False), 128, batch=4)
+    task = GeneratorTraining(faces, fitted.decoder, Settings(1.0, rate=1e-3, bf16=False), 128, batch=4)
     with torch.no_grad():
         before = task.measure(task.networks["generator"])
     steps = [task.step(np.random.default_rng(0), 0.0) for _ in range(12)]
@@ -230,7 +230,7 @@ def test_an_unfinished_folder_and_a_damaged_file_are_refused(trained: Trained, f
     with pytest.raises(ConfigError, match="train there first"):
         export(tmp_path, tmp_path / "net.onnx")
     for data in (trained.network.data[:-1000], b"no network", fitted.path.read_bytes()):
-        with pytest.raises(DecoderError):
+        with pytest.raises(ModelUnusable):
             NetworkDecoder.from_bytes(data)
-    with pytest.raises(DecoderError):
+    with pytest.raises(ModelUnusable):
         Decoder.from_bytes(trained.network.data)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks.identify import first_of_each, found_within
 from anonlib.audit.attacks.rates import Numbers, Shares, difference, figure, rate
-from anonlib.audit.evidence import Evidence
+from anonlib.audit.evidence.evidence import Evidence
+from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
-from anonlib.audit.published import Published
 
 FITTED = 600
 """Photos that weights are fitted on, or a trail is chosen by, at most: memory grows with photos times people."""

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from anonlib.audit.attacks.candidates import Candidates, Score, Scores
 from anonlib.audit.attacks.identify import Vectors
 from anonlib.audit.attacks.rates import Numbers
-from anonlib.audit.evidence import Evidence
+from anonlib.audit.evidence.evidence import Evidence
+from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
-from anonlib.audit.published import Published
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -9,9 +9,9 @@ from anonlib.audit.attacks.certificate import certificate, walks
 from anonlib.audit.attacks.guess import guess
 from anonlib.audit.attacks.intersect import intersect
 from anonlib.audit.attacks.manifest import flags, manifest
-from anonlib.audit.evidence import Evidence
+from anonlib.audit.evidence.evidence import Evidence
+from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import ON_RECORDS, Disclosure
-from anonlib.audit.published import Published
 
 WITH_PICTURES = frozenset({"certificate", "manifest"})
 """Those that look at photos, and need evidence."""

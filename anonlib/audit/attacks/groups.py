@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.evidence import Evidence
+from anonlib.audit.evidence.evidence import Evidence
 
 By = Literal["gender", "age", "pose", "size"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from anonlib.audit.attacks.rates import Numbers, Shares, difference, figure, rate
+from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
-from anonlib.audit.published import Published
 
 NO_CLASSES = "nobody hides in a class here: nothing to guess"
 NOT_SAID = "the certificate gives these groups no effective k to hold this against"

@@ -13,8 +13,8 @@ from collections.abc import Hashable, Iterable
 import numpy as np
 
 from anonlib.audit.attacks.rates import Shares, difference, figure, rate
+from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
-from anonlib.audit.published import Published
 from anonlib.privacy.claims import WITHOUT_LABELS
 
 NEEDS_LABELS = (

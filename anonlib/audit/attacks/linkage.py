@@ -12,14 +12,14 @@ from collections.abc import Callable, Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks.pairs import Pairs, auc, excess, pairs, rated
+from anonlib.audit.attacks.pairs import PairScores, auc, excess, pairs, rated
 from anonlib.audit.attacks.rates import figure
-from anonlib.audit.evidence import CLEAR, HIDDEN, RELEASED, Evidence
+from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED, Evidence
+from anonlib.audit.evidence.gather import Report, gather
+from anonlib.audit.evidence.observe import RECOGNIZERS
 from anonlib.audit.findings import Attack
-from anonlib.audit.gather import Report, gather
-from anonlib.audit.looks import RECOGNIZERS
 from anonlib.config import JobConfig
-from anonlib.pipeline.job import JobError
+from anonlib.errors import JobError
 
 UNLINKABLE = 0.5
 
@@ -27,7 +27,7 @@ UNLINKABLE = 0.5
 def within(evidence: Evidence, recognizer: str, *, held_out: bool, seed: int = 0) -> Attack:
     """Two photos of one release, of any two people."""
 
-    def of(look: str) -> Pairs:
+    def of(look: str) -> PairScores:
         return pairs(evidence.looks[look].vectors[recognizer], evidence.subjects)
 
     return _attack("linkage", "AUC", recognizer, held_out, evidence.looks, of, seed)
@@ -45,13 +45,13 @@ def between(
     person = [np.searchsorted(both, one.names[rows]) for one, rows in zip((first, second), kept, strict=True)]
     gender = [_gender_of(one, rows) for one, rows in zip((first, second), kept, strict=True)]
 
-    def of(look: str, groups: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None) -> Pairs:
+    def of(look: str, groups: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None) -> PairScores:
         one, other = (
             evidence.looks[look].vectors[recognizer][rows] for evidence, rows in zip((first, second), kept, strict=True)
         )
         return pairs(one, person[0], other, person[1], groups)
 
-    def of_one_gender(look: str) -> Pairs:
+    def of_one_gender(look: str) -> PairScores:
         return of(look, (gender[0], gender[1]))
 
     looks = (CLEAR, RELEASED, HIDDEN)
@@ -90,7 +90,7 @@ def _attack(
     recognizer: str,
     held_out: bool,
     looks: Collection[str],
-    of: Callable[[str], Pairs],
+    of: Callable[[str], PairScores],
     seed: int,
     note: str = "",
 ) -> Attack:

@@ -18,11 +18,11 @@ from anonlib.audit.attacks.candidates import Candidates, Score, Scores
 from anonlib.audit.attacks.certificate import MOST, best
 from anonlib.audit.attacks.identify import places
 from anonlib.audit.attacks.rates import FEWEST, Numbers, Shares, figure, rate
-from anonlib.audit.evidence import Evidence
+from anonlib.audit.evidence.evidence import Evidence
+from anonlib.audit.evidence.published import DIGEST, Published
 from anonlib.audit.facts import without_numbers
 from anonlib.audit.findings import Disclosure
 from anonlib.audit.intervals import figure_of_sums
-from anonlib.audit.published import DIGEST, Published
 
 NOTHING = "no number, flag or code of a row differs between faces: nothing to ask"
 FLAGS = ("fallback", "reason")

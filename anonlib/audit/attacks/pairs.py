@@ -20,7 +20,7 @@ _ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairScores:
     """Counts (people, BINS) of the cosines of each person's photos to photos of that person, and of the others."""
 
     genuine: NDArray[np.float32]
@@ -36,7 +36,7 @@ def pairs(
     gallery: Vectors | None = None,
     gallery_subjects: Numbers | None = None,
     groups: tuple[Numbers, Numbers] | None = None,
-) -> Pairs:
+) -> PairScores:
     """Every probe (n, d) with every photo of `gallery` (g, d), or with every other probe if there is none.
 
     People are those of the probes, in the order of their numbers. With `groups` (of probes, of gallery) only pairs
@@ -56,7 +56,7 @@ def pairs(
             counted[np.arange(len(counted)), np.arange(start, start + len(counted))] = False
         counts[0] += np.bincount(step[same & counted], minlength=counts.shape[1])
         counts[1] += np.bincount(step[~same & counted], minlength=counts.shape[1])
-    return Pairs(*counts.reshape(2, len(people), BINS))
+    return PairScores(*counts.reshape(2, len(people), BINS))
 
 
 def auc(genuine: Shares, impostor: Shares) -> Shares:
@@ -82,17 +82,17 @@ def equal_error(genuine: Shares, impostor: Shares) -> Shares:
     return np.asarray(refused[row, after - 1] + share * (refused[row, after] - refused[row, after - 1]), np.float64)
 
 
-def rated(these: Pairs, statistic: Statistic, *, chance: float | None = None, seed: int = 0) -> Rate:
+def rated(these: PairScores, statistic: Statistic, *, chance: float | None = None, seed: int = 0) -> Rate:
     """A statistic of the pairs with its interval by people; the count is that of genuine pairs."""
     return _rated(these, None, statistic, chance, seed)
 
 
-def excess(these: Pairs, others: Pairs, statistic: Statistic, *, seed: int = 0) -> Rate:
+def excess(these: PairScores, others: PairScores, statistic: Statistic, *, seed: int = 0) -> Rate:
     """By how much a statistic is higher than that of the same people's `others`, with its interval."""
     return _rated(these, others, statistic, None, seed)
 
 
-def _rated(these: Pairs, others: Pairs | None, statistic: Statistic, chance: float | None, seed: int) -> Rate:
+def _rated(these: PairScores, others: PairScores | None, statistic: Statistic, chance: float | None, seed: int) -> Rate:
     several = [these] if others is None else [these, others]
     if any(one.genuine.sum() == 0 or one.impostor.sum() == 0 for one in several):
         return Rate(float("nan"), float("nan"), float("nan"), 0, chance)

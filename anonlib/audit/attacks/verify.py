@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks.identify import Vectors
 from anonlib.audit.attacks.rates import Numbers, Shares
-from anonlib.audit.evidence import Evidence
+from anonlib.audit.evidence.evidence import Evidence
 from anonlib.audit.findings import Threshold
 from anonlib.faces.embed import THRESHOLDS
 

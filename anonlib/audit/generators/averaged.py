@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.generators.cast import Asked, Cast
-from anonlib.audit.generators.scanned import Photo
+from anonlib.audit.generators.cast import Participants, RequestedLook
+from anonlib.audit.generators.scanned import ScannedPhoto
 from anonlib.audit.generators.sources import NOBODY, Painted, Targets, Wish, worn
-from anonlib.config import ConfigError
-from anonlib.pipeline.surrogates import crop_and_mesh, happiness
+from anonlib.errors import ConfigError
 from anonlib.privacy.classes import form_classes
-from anonlib.privacy.ksame import alike
+from anonlib.privacy.clustering import normalized
 from anonlib.privacy.microaggregation import group_means
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.surrogate_choice import alike
+from anonlib.stages.surrogates import crop_and_mesh, happiness
 from anonlib.synthesis.textures.average import Portrait, average, member_texture, portrait
 
 
 class AverageSource:
     """Averages classes of k people; everybody is dealt a class of his gender that he is not in."""
 
-    def __init__(self, cast: Cast, k: int) -> None:
+    def __init__(self, cast: Participants, k: int) -> None:
         self.name, self.cast = "average", cast
         known = [number for number, rows in enumerate(cast.portraits) if rows]
         if len(known) < 2 * k:
@@ -44,7 +44,7 @@ class AverageSource:
         own = [member_texture([_portrait(row) for row in rows]) if rows else None for rows in cast.portraits]
         self.textures = [average([face for one in members if (face := own[one])]) for members in self.members]
         self.looks = [
-            Asked(*(float(np.mean(said)) for said in zip(*((cast.looks[one].female, cast.looks[one].age)
+            RequestedLook(*(float(np.mean(said)) for said in zip(*((cast.looks[one].female, cast.looks[one].age)
                                                          for one in members), strict=True)))
             for members in self.members
         ]  # fmt: skip
@@ -59,7 +59,7 @@ class AverageSource:
         chosen = alike[donor % len(alike)]
         return Wish(chosen, self.looks[chosen])
 
-    def paint(self, photo: Photo, wish: Wish) -> Painted:
+    def paint(self, photo: ScannedPhoto, wish: Wish) -> Painted:
         return worn(photo, self.textures[wish.target])
 
 

@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.audit.generators.scanned import Photo, read_photos
+from anonlib.audit.generators.scanned import ScannedPhoto, read_photos
 from anonlib.datasets import Dataset
+from anonlib.errors import JobError
 from anonlib.faces.mesh import MIN_PRESENCE
-from anonlib.pipeline.assignments import MAX_YAW
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.people import best_portraits, column, donor_faces_of, matrix, stratum_of
+from anonlib.privacy.clustering import by_label, templates
 from anonlib.privacy.strata import Stratum
-from anonlib.privacy.subjects import by_label, templates
-from anonlib.records import EXPRESSIONS
+from anonlib.stages.assignments import MAX_YAW
+from anonlib.stages.people import best_portraits, column, donor_faces_of, matrix, stratum_of
+from anonlib.workspace.schemas import EXPRESSIONS
 
 COLUMNS = (
     "face_id", "key", "label", "embedding", "mesh", "box", "landmarks", "presence", "yaw", "pitch", "sharpness",
@@ -39,7 +39,7 @@ Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedLook:
     """A gender (probability of female) and an age in years."""
 
     female: float
@@ -52,16 +52,16 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StagedPhotos:
     """Photos in which a generator shows what it can be told: `expressions` (7), `turns` (at YAWS) and a `plain` one."""
 
-    expressions: list[Photo]
-    turns: list[Photo]
-    plain: Photo
+    expressions: list[ScannedPhoto]
+    turns: list[ScannedPhoto]
+    plain: ScannedPhoto
 
 
 @dataclass(frozen=True)
-class Cast:
+class Participants:
     """n people: `templates` (n, d) unit, what each looks like, a photo of each for `scenes` and for `gallery`.
 
     `first` and `second` (n,): into whose scene a person's face is painted; never his own. `strangers`: faces of people
@@ -70,15 +70,15 @@ class Cast:
     """
 
     templates: Vectors
-    looks: list[Asked]
-    scenes: list[Photo]
-    gallery: list[Photo]
+    looks: list[RequestedLook]
+    scenes: list[ScannedPhoto]
+    gallery: list[ScannedPhoto]
     first: Numbers
     second: Numbers
-    strangers: list[Photo]
+    strangers: list[ScannedPhoto]
     centre: NDArray[np.float32]
     portraits: list[list[dict[str, Any]]]
-    stages: dict[bool, Stage]
+    stages: dict[bool, StagedPhotos]
 
     def __len__(self) -> int:
         return len(self.looks)
@@ -99,7 +99,7 @@ def assemble(
     strangers: int,
     without: frozenset[str] = frozenset(),
     seed: int = 0,
-) -> Cast:
+) -> Participants:
     """Draw at most `people` people of `usable` rows with two photos and a sure gender, and read their photos.
 
     `without`: labels of people who take no part. Raises JobError if too few people are left.
@@ -110,7 +110,8 @@ def assemble(
     # One photo is for the gallery; what a person looks like is said of the others.
     female, age = column(faces, "female"), column(faces, "age")
     looks = [
-        Asked(float(female[own[1:]].mean()), float(age[own[1:]].mean())) if len(own) > 1 else None for own in photos
+        RequestedLook(float(female[own[1:]].mean()), float(age[own[1:]].mean())) if len(own) > 1 else None
+        for own in photos
     ]
     drawn: list[int] = []
     for person in lot.permutation(len(labels)).tolist():
@@ -132,7 +133,7 @@ def assemble(
     ids = faces.column("face_id").to_pylist()
     photo = {row: seen[ids[row]] for row in wanted}
     first, second = (_others([one.female >= 0.5 for one in said], step) for step in (1, 2))
-    return Cast(
+    return Participants(
         templates(embeddings[used], number, len(own)),
         said,
         scenes=[photo[int(rows[1])] for rows in own],
@@ -143,14 +144,14 @@ def assemble(
         centre=np.asarray(embeddings[rest if rest else used].mean(axis=0), np.float32),
         portraits=_portraits(faces.take(pa.array(used)), number, len(own)),
         stages={
-            gender: Stage([photo[row] for row in rows[: len(EXPRESSIONS)]],
+            gender: StagedPhotos([photo[row] for row in rows[: len(EXPRESSIONS)]],
                           [photo[row] for row in rows[len(EXPRESSIONS) : -1]], photo[rows[-1]])
             for gender, rows in stages.items()
         },
     )  # fmt: skip
 
 
-def _with_company(drawn: list[int], looks: list[Asked | None]) -> list[int]:
+def _with_company(drawn: list[int], looks: list[RequestedLook | None]) -> list[int]:
     """Those of the drawn people whose gender is not left with fewer than three."""
     gender = {person: look.female >= 0.5 for person in drawn if (look := looks[person]) is not None}
     counts = {one: list(gender.values()).count(one) for one in (True, False)}

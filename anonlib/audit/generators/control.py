@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from anonlib.audit.generators.cast import YAWS, Asked, Cast
-from anonlib.audit.generators.scanned import Photo
-from anonlib.audit.generators.sources import DecodedSource, Source, worn
+from anonlib.audit.generators.cast import YAWS, Participants, RequestedLook
+from anonlib.audit.generators.scanned import ScannedPhoto
+from anonlib.audit.generators.sources import DecodedSource, FaceSource, worn
 from anonlib.audit.sheet import square_view, write
 from anonlib.faces.mesh import mouth_opening
-from anonlib.records import EXPRESSIONS
-from anonlib.synthesis.textures.network import MOODS, MoodTexture, NetworkDecoder
+from anonlib.synthesis.textures.ksame_net import MOODS, MoodTexture, NetworkDecoder
+from anonlib.workspace.schemas import EXPRESSIONS
 
 AGES = (22.0, 38.0, 54.0, 70.0)
 ROWS_A_PAGE = 10
@@ -39,7 +39,9 @@ class Strip:
     captions: list[str]
 
 
-def compared(cast: Cast, sources: Sequence[Source], *, faces: int = 40, seed: int = 0) -> Iterator[Image.Image]:
+def compared(
+    cast: Participants, sources: Sequence[FaceSource], *, faces: int = 40, seed: int = 0
+) -> Iterator[Image.Image]:
     """Pages of ROWS_A_PAGE photos each, drawn by lot: each source's version, of the donors that figures are of."""
     lot = np.random.default_rng(seed)
     donors = np.sort(lot.permutation(len(cast))[:faces])
@@ -49,7 +51,7 @@ def compared(cast: Cast, sources: Sequence[Source], *, faces: int = 40, seed: in
         yield page(some, f"photos {start + 1} to {start + len(some)} of {len(strips)}, by lot (seed {seed})")
 
 
-def control(cast: Cast, source: DecodedSource, *, donor: int = 0) -> Image.Image:
+def control(cast: Participants, source: DecodedSource, *, donor: int = 0) -> Image.Image:
     """One person's identity in seven expressions, four ages of two genders, and five yaw angles.
 
     Expression and yaw are those of photos of people of the identity's gender, which stand above; age and gender are
@@ -59,7 +61,7 @@ def control(cast: Cast, source: DecodedSource, *, donor: int = 0) -> Image.Image
     stage = cast.stages[own.female >= 0.5]
     face = source.face(donor, own)
 
-    def told(photos: Sequence[Photo], captions: list[str]) -> list[Strip]:
+    def told(photos: Sequence[ScannedPhoto], captions: list[str]) -> list[Strip]:
         before = Strip([_view(photo.rgb, photo) for photo in photos], captions)
         after = [_view(worn(photo, face).image, photo) for photo in photos]
         return [before, Strip(after, [f"{source.name}, {caption}" for caption in captions])]
@@ -68,7 +70,7 @@ def control(cast: Cast, source: DecodedSource, *, donor: int = 0) -> Image.Image
     if isinstance(source.decoder, NetworkDecoder):
         strips.append(_asked_for(stage.plain, source, source.decoder, donor, own))
     for female, word in ((1.0, "woman"), (0.0, "man")):
-        faces = [worn(stage.plain, source.face(donor, Asked(female, age))).image for age in AGES]
+        faces = [worn(stage.plain, source.face(donor, RequestedLook(female, age))).image for age in AGES]
         strips.append(Strip([_view(one, stage.plain) for one in faces], [f"{word}, {age:g} years" for age in AGES]))
     strips += told(
         stage.turns, [f"yaw {photo.yaw:+.0f} (wanted {wanted:+.0f})" for photo, wanted in _turned(stage.turns)]
@@ -76,7 +78,9 @@ def control(cast: Cast, source: DecodedSource, *, donor: int = 0) -> Image.Image
     return page(strips, f"{source.name}: one identity, told what to look like")
 
 
-def _asked_for(photo: Photo, source: DecodedSource, network: NetworkDecoder, donor: int, own: Asked) -> Strip:
+def _asked_for(
+    photo: ScannedPhoto, source: DecodedSource, network: NetworkDecoder, donor: int, own: RequestedLook
+) -> Strip:
     """One photo, whose geometry stays as it is, with the texture of every expression."""
     assert source.targets is not None
     views = []
@@ -107,15 +111,15 @@ def page(strips: Sequence[Strip], title: str) -> Image.Image:
     return image
 
 
-def _compared(cast: Cast, sources: Sequence[Source], donor: int, host: int) -> Strip:
+def _compared(cast: Participants, sources: Sequence[FaceSource], donor: int, host: int) -> Strip:
     photo = cast.scenes[host]
     images = [source.paint(photo, source.wish(donor, host)).image for source in sources]
     return Strip([_view(image, photo) for image in images], [source.name for source in sources])
 
 
-def _turned(photos: Sequence[Photo]) -> Iterator[tuple[Photo, float]]:
+def _turned(photos: Sequence[ScannedPhoto]) -> Iterator[tuple[ScannedPhoto, float]]:
     return zip(photos, YAWS, strict=True)
 
 
-def _view(rgb: Pixels, photo: Photo) -> Pixels:
+def _view(rgb: Pixels, photo: ScannedPhoto) -> Pixels:
     return square_view(rgb, photo.box.tolist(), _TILE, _ZOOM)

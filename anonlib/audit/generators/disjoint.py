@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.pipeline.people import matrix
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.clustering import normalized
+from anonlib.stages.people import matrix
 from anonlib.synthesis.base import FaceDecoder
 from anonlib.synthesis.textures.linear import Decoder
 

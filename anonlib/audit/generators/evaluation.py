@@ -9,21 +9,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.generators.cast import Cast
+from anonlib.audit.generators.cast import Participants
 from anonlib.audit.generators.fidelity import Identity, Looks, Paintings, identity, looks
 from anonlib.audit.generators.judges import REALISM, STANDING, Judges, joined
-from anonlib.audit.generators.scanned import Photo
-from anonlib.audit.generators.sources import NOBODY, Source
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
-from anonlib.pipeline.outcome import Outcome
-from anonlib.records import MESH_POINTS
+from anonlib.audit.generators.scanned import ScannedPhoto
+from anonlib.audit.generators.sources import NOBODY, FaceSource
+from anonlib.execution.base import UnitResult
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.workspace.schemas import MESH_POINTS
 
 PAIRS = 150
 """Donors whose face is painted a second time, into another photo, if a source gives it the same identity there."""
 
 _CHUNK = 32
 
-Report = Callable[[str, Outcome, int], None]
+Report = Callable[[str, UnitResult, int], None]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Measured:
 class Evaluation:
     """Knows the people by the judges; `measure` paints and judges one source."""
 
-    def __init__(self, cast: Cast, judges: Judges, report: Report = lambda stage, outcome, units: None) -> None:
+    def __init__(self, cast: Participants, judges: Judges, report: Report = lambda stage, outcome, units: None) -> None:
         self.cast, self.judges, self.report = cast, judges, report
         self.gallery = self._known("people", cast.gallery, tuple(STANDING))
         self.real = self._known("others", cast.strangers, (REALISM,))[REALISM]
 
-    def measure(self, source: Source) -> Measured:
+    def measure(self, source: FaceSource) -> Measured:
         """Everybody's face into another person's photo, and those of the first PAIRS into a third person's too."""
         cast, count = self.cast, len(self.cast)
         wishes = [source.wish(*one) for one in enumerate(cast.first.tolist())]
@@ -83,7 +83,7 @@ class Evaluation:
         )
 
     def _identity(
-        self, source: Source, name: str, first: Paintings, second: Paintings, again: NDArray[np.int64]
+        self, source: FaceSource, name: str, first: Paintings, second: Paintings, again: NDArray[np.int64]
     ) -> Identity:
         """By one recognizer: against the vectors that were decoded where they are its own, else against photos."""
         vectors = first.seen.vectors[name], second.seen.vectors[name]
@@ -97,7 +97,7 @@ class Evaluation:
             gallery = targets.vectors, np.arange(len(targets.vectors))
         return identity(first, second, again, vectors, gallery, clear)
 
-    def _known(self, what: str, photos: Sequence[Photo], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def _known(self, what: str, photos: Sequence[ScannedPhoto], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors of photos as they are, by the recognizers named."""
         parts = [self.judges.know([], names)]
         for start in range(0, len(photos), _CHUNK):
@@ -107,5 +107,5 @@ class Evaluation:
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
     def _say(self, stage: str, start: int, done: int, of: int, began: float) -> None:
-        outcome = Outcome(str(start), images=done, faces=done, seconds=time.monotonic() - began)
+        outcome = UnitResult(str(start), images=done, faces=done, seconds=time.monotonic() - began)
         self.report(stage, outcome, -(-of // _CHUNK))

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks import Rate, Shares, rank_one, rate
-from anonlib.audit.generators.cast import Asked
-from anonlib.audit.generators.judges import REALISM, Seen
-from anonlib.audit.utility import expression_kept, mesh_error
-from anonlib.pipeline.people import stratum_of
+from anonlib.audit.generators.cast import RequestedLook
+from anonlib.audit.generators.judges import REALISM, JudgedFace
+from anonlib.audit.utility.kept import expression_kept, mesh_error
+from anonlib.stages.people import stratum_of
 
 FRONTAL = 20.0
 
@@ -76,7 +76,7 @@ class Paintings:
     target: Numbers
     host: Numbers
     yaw: NDArray[np.float32]
-    seen: Seen
+    seen: JudgedFace
 
 
 def identity(
@@ -117,7 +117,7 @@ def identity(
 
 def looks(
     paintings: Paintings,
-    asked: Sequence[Asked],
+    asked: Sequence[RequestedLook],
     expressions: NDArray[np.float32],
     meant: NDArray[np.float32],
     source: NDArray[np.float32],
@@ -149,13 +149,13 @@ def looks(
     )
 
 
-def gender_as_asked(asked: Sequence[Asked], female: NDArray[np.float32]) -> Shares:
+def gender_as_asked(asked: Sequence[RequestedLook], female: NDArray[np.float32]) -> Shares:
     """(n,) Whether a probability of female lies on the side that was asked for; NaN where there is none."""
     wanted = np.array([one.female >= 0.5 for one in asked], bool)
     return np.where(np.isnan(female), np.nan, ((female >= 0.5) == wanted).astype(np.float64))
 
 
-def band_as_asked(asked: Sequence[Asked], age: NDArray[np.float32]) -> Shares:
+def band_as_asked(asked: Sequence[RequestedLook], age: NDArray[np.float32]) -> Shares:
     """(n,) Whether an age in years lies in the band that was asked for; NaN where there is none."""
     hits = [
         np.nan if np.isnan(years) else float(stratum_of(one.female, float(years))[1] == one.stratum[1])

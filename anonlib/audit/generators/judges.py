@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.again import look_again
-from anonlib.audit.generators.scanned import Photo
+from anonlib.audit.evidence.redetect import look_again
+from anonlib.audit.generators.scanned import ScannedPhoto
 from anonlib.config import DetectorConfig
 from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.embed import Recognizer, model_input
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.models.runtime import load_engine
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
-from anonlib.privacy.subjects import normalized
+from anonlib.privacy.clustering import normalized
 
 STANDING = {
     "fr-feature": "held out",
@@ -41,7 +41,7 @@ _AGES = np.arange(1, 101, dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class Seen:
+class JudgedFace:
     """n faces as judges see them: `vectors` by recognizer (n, d) unit; `expression` (n, 7) probabilities.
 
     `female` and `age` (n,) by the network that also says what is asked for, `held_female` and `held_age` by a held-out
@@ -57,11 +57,11 @@ class Seen:
     held_age: NDArray[np.float32]
     expression: NDArray[np.float32]
 
-    def rows(self, chosen: slice) -> Seen:
+    def rows(self, chosen: slice) -> JudgedFace:
         """Some of the faces."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "vectors"}
         vectors = {name: one[chosen] for name, one in self.vectors.items()}
-        return Seen(vectors=vectors, **{name: value[chosen] for name, value in values.items()})
+        return JudgedFace(vectors=vectors, **{name: value[chosen] for name, value in values.items()})
 
 
 class Judges:
@@ -79,7 +79,7 @@ class Judges:
         self.recognizers = {name: Recognizer(name, engine[name]) for name in STANDING}
         self.reader = AttributeReader(engine["age-gender"], engine["expression"])
 
-    def look(self, photos: Sequence[Photo], images: Sequence[NDArray[np.uint8]]) -> Seen:
+    def look(self, photos: Sequence[ScannedPhoto], images: Sequence[NDArray[np.uint8]]) -> JudgedFace:
         """At `images` that were made of `photos`: where is the face now, and whose does it look like?"""
         before = np.stack([photo.mesh for photo in photos])
         meshes, found, fits = look_again(self.detector, self.mesh, images, [photo.box for photo in photos], before)
@@ -89,7 +89,7 @@ class Judges:
         vectors[TWO_TASKS] = normalized(held)
         read = self.reader.read(images, points)
         unseen = np.where(fits, 0.0, np.nan).astype(np.float32)
-        return Seen(
+        return JudgedFace(
             found,
             meshes,
             vectors,
@@ -100,13 +100,13 @@ class Judges:
             read.expression + unseen[:, None],
         )
 
-    def know(self, photos: Sequence[Photo], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def know(self, photos: Sequence[ScannedPhoto], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Unit vectors (n, d) of photos as they are, the faces where the scan found them, by the recognizers named."""
         images, points = [photo.rgb for photo in photos], [photo.points for photo in photos]
         return {name: self.recognizers[name].embed(images, points) for name in names}
 
 
-def joined(parts: Sequence[Seen]) -> Seen:
+def joined(parts: Sequence[JudgedFace]) -> JudgedFace:
     """Several views as one."""
 
     def whole(name: str) -> Any:
@@ -115,4 +115,4 @@ def joined(parts: Sequence[Seen]) -> Seen:
             return {one: np.concatenate([value[one] for value in values]) for one in values[0]}
         return np.concatenate(values)
 
-    return Seen(**{field.name: whole(field.name) for field in fields(Seen)})
+    return JudgedFace(**{field.name: whole(field.name) for field in fields(JudgedFace)})

@@ -11,27 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.generators.averaged import AverageSource
-from anonlib.audit.generators.cast import Cast
-from anonlib.audit.generators.scanned import Photo
+from anonlib.audit.generators.cast import Participants
+from anonlib.audit.generators.scanned import ScannedPhoto
 from anonlib.audit.generators.sources import (
     CLEAR,
     ClearSource,
     CropSource,
     DecodedSource,
     EmbeddingSource,
+    FaceSource,
     Pixels,
-    Source,
     TextureDecoder,
 )
-from anonlib.config import ConfigError
-from anonlib.pipeline.decoding import SHIPPED, open_decoder
-from anonlib.synthesis import embedding
-from anonlib.synthesis.base import DecoderError, FaceDecoder
-from anonlib.synthesis.embedding import Embedding
+from anonlib.errors import ConfigError, ModelUnusable
+from anonlib.methods.decoders import SHIPPED, open_decoder
+from anonlib.synthesis import feature_transfer
+from anonlib.synthesis.base import FaceDecoder
+from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.textures.average import Texture
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder, shipped
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.synthesis.textures.network import NetworkDecoder, shipped
 
 AVERAGE = "average"
 EMBEDDING = "embedding"
@@ -54,10 +54,10 @@ class BankDecoder:
         return self.decoder.bank.mix(self.decoder.bank.nearest(z, self.k, female, age))
 
 
-def redaction(name: str, cast: Cast) -> CropSource:
+def redaction(name: str, cast: Participants) -> CropSource:
     """One of REDACTIONS."""
 
-    def change(photo: Photo, donor: int) -> Pixels:
+    def change(photo: ScannedPhoto, donor: int) -> Pixels:
         image = photo.rgb.copy()
         redact(image, photo.box, name)
         return image
@@ -79,7 +79,7 @@ def read_decoder(spec: str) -> FaceDecoder | None:
         decoder = open_decoder(Path(path).read_bytes() if path else shipped())
     except OSError as error:
         raise ConfigError(f"the decoder {path or kind} cannot be read: {error.strerror}") from None
-    except DecoderError as error:
+    except ModelUnusable as error:
         raise ConfigError(f"the decoder {path or kind} cannot be used: {error}") from None
     if isinstance(decoder, NetworkDecoder) != (kind == SHIPPED):
         raise ConfigError(f"the decoder {path} is not of the kind that {kind} draws with")
@@ -99,7 +99,7 @@ def texture_decoder(spec: str, k: int, *, threads: int = 1, device: str = "cpu")
     return decoder
 
 
-def open_sources(specs: Sequence[str], cast: Cast, k: int) -> dict[str, Source]:
+def open_sources(specs: Sequence[str], cast: Participants, k: int) -> dict[str, FaceSource]:
     """Spec -> source, for specs like clear, average, linear:FILE, ksame-net or a redaction; raises ConfigError.
 
     A source is called by its kind, and by its file too where two of a kind are compared.
@@ -108,7 +108,7 @@ def open_sources(specs: Sequence[str], cast: Cast, k: int) -> dict[str, Source]:
     return {spec: _open(spec, cast, k, kinds[spec.partition(":")[0]] > 1) for spec in specs}
 
 
-def _open(spec: str, cast: Cast, k: int, ambiguous: bool) -> Source:
+def _open(spec: str, cast: Participants, k: int, ambiguous: bool) -> FaceSource:
     decoder = texture_decoder(spec, k)
     if decoder is not None:
         kind, _, path = spec.partition(":")
@@ -118,7 +118,7 @@ def _open(spec: str, cast: Cast, k: int, ambiguous: bool) -> Source:
     if spec == AVERAGE:
         return AverageSource(cast, k)
     if spec == EMBEDDING:
-        return EmbeddingSource(cast, Embedding.from_bytes(embedding.shipped()))
+        return EmbeddingSource(cast, FeatureTransferNetwork.from_bytes(feature_transfer.shipped()))
     if spec in REDACTIONS:
         return redaction(spec, cast)
     known = ", ".join((AVERAGE, *(f"{kind}:FILE" for kind in DECODED), SHIPPED, EMBEDDING, *REDACTIONS))

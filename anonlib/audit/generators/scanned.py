@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 
 from anonlib.config import no_job
 from anonlib.datasets import Dataset
-from anonlib.faces.image import ImageProblem
+from anonlib.errors import ImageProblem, JobError, NotFound
 from anonlib.faces.mesh import five_points
-from anonlib.pipeline import tables
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.places import INVENTORY_NOTE
-from anonlib.pipeline.scan import try_to_read
-from anonlib.records import MESH_POINTS
-from anonlib.storage import NotFound, Storage
+from anonlib.stages.scan import try_to_read
+from anonlib.storage import Storage
+from anonlib.workspace import tables
+from anonlib.workspace.layout import INVENTORY_NOTE
+from anonlib.workspace.schemas import MESH_POINTS
 
 VIEW_SIDES = 5.0
 """Side of the view, in longer sides of the face's box."""
@@ -35,7 +34,7 @@ VIEW_PX = 640
 
 
 @dataclass(frozen=True)
-class Photo:
+class ScannedPhoto:
     """The view around one face: `rgb` (h, w, 3), its `mesh` (468, 3) and `box` (4,) in px of the view.
 
     `expression` (7,) probabilities and `yaw` in degrees, as the scan saw them.
@@ -74,14 +73,14 @@ def scanned_dataset(storage: Storage) -> str:
         raise JobError("this workspace has no inventory; is it that of a job?") from None
 
 
-def read_photos(dataset: Dataset, rows: Iterable[Mapping[str, Any]]) -> dict[str, Photo]:
+def read_photos(dataset: Dataset, rows: Iterable[Mapping[str, Any]]) -> dict[str, ScannedPhoto]:
     """face_id -> the Photo of each FACES row; raises JobError if the dataset does not hold them all."""
     wanted: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     ids: set[str] = set()
     for row in rows:
         ids.add(row["face_id"])
         wanted[row["face_id"].partition("/")[0]][row["key"]].append(row)
-    found: dict[str, Photo] = {}
+    found: dict[str, ScannedPhoto] = {}
     job = no_job()
     for shard in dataset.shards():
         keys = wanted.pop(shard.shard_id, {})
@@ -97,7 +96,7 @@ def read_photos(dataset: Dataset, rows: Iterable[Mapping[str, Any]]) -> dict[str
     return found
 
 
-def view_of(rgb: NDArray[np.uint8], row: Mapping[str, Any]) -> Photo:
+def view_of(rgb: NDArray[np.uint8], row: Mapping[str, Any]) -> ScannedPhoto:
     """The view of a photo (H, W, 3) around the face of its FACES row."""
     box = np.array(row["box"], np.float32)
     reach = VIEW_SIDES / 2 * float((box[2:] - box[:2]).max())
@@ -109,7 +108,7 @@ def view_of(rgb: NDArray[np.uint8], row: Mapping[str, Any]) -> Photo:
     if scale < 1.0:
         view = np.asarray(cv2.resize(view, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     mesh = np.array(row["mesh"], np.float32).reshape(MESH_POINTS, 3)
-    return Photo(
+    return ScannedPhoto(
         row["face_id"],
         np.ascontiguousarray(view),
         (mesh - np.array([x0, y0, 0], np.float32)) * np.float32(scale),

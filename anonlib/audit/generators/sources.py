@@ -14,14 +14,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.generators.cast import Asked, Cast
-from anonlib.audit.generators.scanned import Photo
-from anonlib.pipeline.surrogates import happiness
-from anonlib.privacy.subjects import normalized
-from anonlib.synthesis.base import Wearable
+from anonlib.audit.generators.cast import Participants, RequestedLook
+from anonlib.audit.generators.scanned import ScannedPhoto
+from anonlib.privacy.clustering import normalized
+from anonlib.stages.surrogates import happiness
+from anonlib.synthesis.base import FaceTexture
 from anonlib.synthesis.canonical import pose_of, shape_model
-from anonlib.synthesis.embedding import Embedding
-from anonlib.synthesis.render import render
+from anonlib.synthesis.compositor import render
+from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
 
 CLEAR = "clear"
 NOBODY = -1
@@ -36,7 +36,7 @@ class Wish:
     """What a painted face should be: its `target`'s number (NOBODY: no identity is given) and how it should look."""
 
     target: int
-    look: Asked
+    look: RequestedLook
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class TextureDecoder(Protocol):
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
         ...
 
-    def decode(self, z: NDArray[np.float32], female: float, age: float) -> Wearable:
+    def decode(self, z: NDArray[np.float32], female: float, age: float) -> FaceTexture:
         """The face of a point z (d,), as `female` (0-1) and as old (years) as asked."""
         ...
 
 
-class Source(Protocol):
+class FaceSource(Protocol):
     """Something that changes faces."""
 
     name: str
@@ -84,7 +84,7 @@ class Source(Protocol):
         """What is wanted where the person `donor` goes into a photo of the person `host`."""
         ...
 
-    def paint(self, photo: Photo, wish: Wish) -> Painted:
+    def paint(self, photo: ScannedPhoto, wish: Wish) -> Painted:
         """The photo with its face changed."""
         ...
 
@@ -95,7 +95,9 @@ class CropSource:
     Gender and age are meant to stay the photo's own.
     """
 
-    def __init__(self, name: str, cast: Cast, change: Callable[[Photo, int], Pixels], *, gives: bool = False) -> None:
+    def __init__(
+        self, name: str, cast: Participants, change: Callable[[ScannedPhoto, int], Pixels], *, gives: bool = False
+    ) -> None:
         self.name, self.cast, self.change, self.gives = name, cast, change, gives
         self.targets = Targets(self.identity(cast.templates), np.arange(len(cast))) if gives else None
 
@@ -105,14 +107,14 @@ class CropSource:
     def wish(self, donor: int, host: int) -> Wish:
         return Wish(donor if self.gives else NOBODY, self.cast.looks[host])
 
-    def paint(self, photo: Photo, wish: Wish) -> Painted:
+    def paint(self, photo: ScannedPhoto, wish: Wish) -> Painted:
         return Painted(self.change(photo, wish.target), None)
 
 
 class EmbeddingSource(CropSource):
     """Puts the donor's features into the face that is there, whose looks stay: of the method `embedding`."""
 
-    def __init__(self, cast: Cast, network: Embedding) -> None:
+    def __init__(self, cast: Participants, network: FeatureTransferNetwork) -> None:
         self.network = network
         self._points = network.identity(cast.templates)
         self._owner = {photo.face_id: person for person, photo in enumerate(cast.scenes)}
@@ -121,7 +123,7 @@ class EmbeddingSource(CropSource):
     def identity(self, vectors: Vectors) -> Vectors:
         return self.network.identity(vectors)
 
-    def _changed(self, photo: Photo, donor: int) -> Pixels:
+    def _changed(self, photo: ScannedPhoto, donor: int) -> Pixels:
         way = self._points[donor] - self._points[self._owner[photo.face_id]]
         image = photo.rgb.copy()
         self.network.render(photo.rgb, photo.mesh, way).paste(image)
@@ -131,20 +133,20 @@ class EmbeddingSource(CropSource):
 class ClearSource(CropSource):
     """The photo as it is, which is to be recognized as its own person: what real photos reach."""
 
-    def __init__(self, cast: Cast) -> None:
+    def __init__(self, cast: Participants) -> None:
         super().__init__(CLEAR, cast, lambda photo, donor: photo.rgb, gives=True)
 
     def wish(self, donor: int, host: int) -> Wish:
         return super().wish(host, host)
 
-    def paint(self, photo: Photo, wish: Wish) -> Painted:
+    def paint(self, photo: ScannedPhoto, wish: Wish) -> Painted:
         return Painted(photo.rgb, photo.mesh)
 
 
 class DecodedSource:
     """Decodes the donor's template with the donor's gender and age."""
 
-    def __init__(self, name: str, cast: Cast, decoder: TextureDecoder) -> None:
+    def __init__(self, name: str, cast: Participants, decoder: TextureDecoder) -> None:
         self.name, self.cast, self.decoder = name, cast, decoder
         self.targets: Targets | None = Targets(decoder.identity(cast.templates), np.arange(len(cast)))
 
@@ -154,16 +156,16 @@ class DecodedSource:
     def wish(self, donor: int, host: int) -> Wish:
         return Wish(donor, self.cast.looks[donor])
 
-    def face(self, donor: int, look: Asked) -> Wearable:
+    def face(self, donor: int, look: RequestedLook) -> FaceTexture:
         """The face of a person's template as anybody may ask for it."""
         assert self.targets is not None
         return self.decoder.decode(self.targets.vectors[donor], look.female, look.age)
 
-    def paint(self, photo: Photo, wish: Wish) -> Painted:
+    def paint(self, photo: ScannedPhoto, wish: Wish) -> Painted:
         return worn(photo, self.face(wish.target, wish.look))
 
 
-def worn(photo: Photo, face: Wearable) -> Painted:
+def worn(photo: ScannedPhoto, face: FaceTexture) -> Painted:
     """A face in a photo, in the photo's pose and expression."""
     image = photo.rgb.copy()
     render(image, photo.mesh, happiness(photo.expression.tolist()), face).paste(image)

@@ -19,16 +19,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.generators.cast import Asked, Cast
+from anonlib.audit.generators.cast import Participants, RequestedLook
 from anonlib.audit.generators.opened import read_decoder, texture_decoder
-from anonlib.audit.generators.scanned import Photo
+from anonlib.audit.generators.scanned import ScannedPhoto
 from anonlib.audit.generators.sources import worn
-from anonlib.config import ConfigError
+from anonlib.errors import BackendMissing, ConfigError
 from anonlib.faces.mesh import mouth_opening
-from anonlib.models.runtime import BackendMissing
-from anonlib.pipeline.surrogates import happiness
-from anonlib.synthesis.base import Wearable
-from anonlib.synthesis.textures.network import NetworkDecoder
+from anonlib.stages.surrogates import happiness
+from anonlib.synthesis.base import FaceTexture
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 
 THREADS = (1, 2)
 FACES = 40
@@ -54,17 +53,17 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Work:
+class TimedWork:
     """What is timed: these templates (n, d), asked to look so, in these photos."""
 
     templates: NDArray[np.float32]
-    looks: list[Asked]
-    photos: list[Photo]
+    looks: list[RequestedLook]
+    photos: list[ScannedPhoto]
 
 
-def speeds(cast: Cast, spec: str, k: int) -> list[Speed]:
+def speeds(cast: Participants, spec: str, k: int) -> list[Speed]:
     """A decoder's, with each of THREADS, on the first FACES people of the cast; a network's on a GPU too, if any."""
-    work = Work(cast.templates[:FACES], cast.looks[:FACES], [cast.scenes[host] for host in cast.first[:FACES]])
+    work = TimedWork(cast.templates[:FACES], cast.looks[:FACES], [cast.scenes[host] for host in cast.first[:FACES]])
     found = [_apart(spec, k, threads, work) for threads in THREADS]
     if isinstance(read_decoder(spec), NetworkDecoder):
         with suppress(BackendMissing):
@@ -72,7 +71,7 @@ def speeds(cast: Cast, spec: str, k: int) -> list[Speed]:
     return found
 
 
-def timed(spec: str, k: int, threads: int, work: Work, device: str = "cpu") -> Speed:
+def timed(spec: str, k: int, threads: int, work: TimedWork, device: str = "cpu") -> Speed:
     """Decode and render in this process; raises ConfigError for a source that decodes nothing, and BackendMissing."""
     cv2.setNumThreads(threads)
     decoder = texture_decoder(spec, k, threads=threads, device=device)
@@ -81,7 +80,7 @@ def timed(spec: str, k: int, threads: int, work: Work, device: str = "cpu") -> S
     points = decoder.identity(work.templates)
     asked = list(zip(points, work.looks, work.photos, strict=True))
 
-    def drawn(z: NDArray[np.float32], look: Asked, photo: Photo) -> Wearable:
+    def drawn(z: NDArray[np.float32], look: RequestedLook, photo: ScannedPhoto) -> FaceTexture:
         face = decoder.decode(z, look.female, look.age)
         face.dressed(happiness(photo.expression.tolist()), mouth_opening(photo.mesh))
         return face
@@ -109,7 +108,7 @@ def _median(calls: Sequence[Callable[[], object]]) -> float:
     return float(np.median(taken[_WARM_UP:]))
 
 
-def _apart(spec: str, k: int, threads: int, work: Work, device: str = "cpu") -> Speed:
+def _apart(spec: str, k: int, threads: int, work: TimedWork, device: str = "cpu") -> Speed:
     with _allowed(threads), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(timed, spec, k, threads, work, device).result()
 

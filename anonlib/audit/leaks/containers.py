@@ -11,7 +11,7 @@ import struct
 import zlib
 
 from anonlib.audit.leaks import jpeg
-from anonlib.audit.leaks.kinds import (
+from anonlib.audit.leaks.metadata_kinds import (
     C2PA,
     COMMENT,
     EXIF,
@@ -21,7 +21,6 @@ from anonlib.audit.leaks.kinds import (
     PICTURE,
     TRAILING,
     XMP,
-    Malformed,
     directories,
     in_exif,
     in_photoshop,
@@ -30,6 +29,7 @@ from anonlib.audit.leaks.kinds import (
     size_of,
     values,
 )
+from anonlib.errors import MalformedMetadata
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -58,7 +58,7 @@ def carried(data: bytes) -> frozenset[str]:
             return frozenset(_tiff(data))
         if data[:2] in (b"P5", b"P6"):
             return frozenset(_ppm(data))
-    except (Malformed, struct.error, IndexError, ValueError, zlib.error):
+    except (MalformedMetadata, struct.error, IndexError, ValueError, zlib.error):
         pass
     return frozenset({PART})
 
@@ -84,7 +84,7 @@ def _png(data: bytes) -> set[str]:
         body = data[at + 8 : at + 8 + length]
         at += 12 + length
         if at > len(data):
-            raise Malformed("a chunk beyond the end")
+            raise MalformedMetadata("a chunk beyond the end")
         if kind == b"IEND":
             break
         if kind == b"IHDR":
@@ -140,7 +140,7 @@ def _webp(data: bytes) -> set[str]:
         kind, length = struct.unpack_from("<4sI", data, at)
         body = data[at + 8 : at + 8 + length]
         if len(body) != length:
-            raise Malformed("a chunk beyond the end")
+            raise MalformedMetadata("a chunk beyond the end")
         at += 8 + length + length % 2
         if kind == b"ICCP":
             found |= in_profile(body)
@@ -169,7 +169,7 @@ def _gif(data: bytes) -> set[str]:
             packed = data[at + 9]
             at += 11 + (3 << (packed & 7) + 1 if packed & 0x80 else 0)
         else:
-            raise Malformed("no block where one must be")
+            raise MalformedMetadata("no block where one must be")
         while data[at]:
             at += 1 + data[at]
         at += 1
@@ -204,11 +204,11 @@ def _tiff(data: bytes) -> set[str]:
 
 
 def _between(data: bytes, parts: list[tuple[int, int]]) -> bool:
-    """Whether something lies between the parts of a file, beside zeros that align them; raises Malformed."""
+    """Whether something lies between the parts of a file, beside zeros that align them; raises MalformedMetadata."""
     reached = 0
     for start, end in sorted(parts):
         if end > len(data):
-            raise Malformed("a part beyond the end")
+            raise MalformedMetadata("a part beyond the end")
         gap = data[reached : max(start, reached)]
         if len(gap) >= _ALIGNMENT or any(gap):
             return True

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.audit.contents import BROKEN
 from anonlib.datasets.base import MAX_SAMPLE_BYTES, format_of
 from anonlib.datasets.names import printable, split_member
 from anonlib.datasets.parquet_layout import HUGGING_FACE
 from anonlib.storage import Storage
+from anonlib.verification.data_files import BROKEN
 
 _BLOCK = 1 << 20
 _ROWS_AT_ONCE = 16

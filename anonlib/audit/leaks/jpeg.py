@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import re
 
-from anonlib.audit.leaks.kinds import (
+from anonlib.audit.leaks.metadata_kinds import (
     C2PA,
     COMMENT,
     PART,
     PICTURE,
     THUMBNAIL,
     TRAILING,
-    Malformed,
     in_exif,
     in_photoshop,
     in_profile,
     in_xmp,
 )
+from anonlib.errors import MalformedMetadata
 
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _TABLES = {0xC4, 0xDB, 0xDD, _SOS, *range(0xC0, 0xD0)} - {0xC8, 0xCC}
@@ -30,18 +30,18 @@ _ICC = b"ICC_PROFILE\0"
 
 
 def carried(data: bytes) -> set[str]:
-    """The kinds that a JPEG carries; raises Malformed if it is none."""
+    """The kinds that a JPEG carries; raises MalformedMetadata if it is none."""
     found: set[str] = set()
     profile: list[bytes] = []
     at = 2
     frames = 0
     while True:
         if data[at : at + 1] != b"\xff":
-            raise Malformed("no marker where one must be")
+            raise MalformedMetadata("no marker where one must be")
         while data[at : at + 1] == b"\xff":
             at += 1
         if at >= len(data):
-            raise Malformed("no end of the image")
+            raise MalformedMetadata("no end of the image")
         marker = data[at]
         at += 1
         if marker == _EOI:
@@ -49,7 +49,7 @@ def carried(data: bytes) -> set[str]:
         length = int.from_bytes(data[at : at + 2], "big")
         body = data[at + 2 : at + length]
         if length < 2 or len(body) != length - 2:
-            raise Malformed("a segment beyond the end")
+            raise MalformedMetadata("a segment beyond the end")
         at += length
         if marker == 0xE2 and body.startswith(_ICC):
             profile.append(body[len(_ICC) + 2 :])
@@ -59,7 +59,7 @@ def carried(data: bytes) -> set[str]:
         if marker == _SOS:
             end = _AFTER_SCAN.search(data, at)
             if end is None:
-                raise Malformed("no end of the image")
+                raise MalformedMetadata("no end of the image")
             at = end.start()
     if profile:
         found |= in_profile(b"".join(profile))

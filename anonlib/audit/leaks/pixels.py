@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.faces.image import Picture, decode, encode
+from anonlib.media.codec import Picture, decode, encode
 from anonlib.synthesis.canonical import vertices_of
 from anonlib.synthesis.redact import ellipse
 
@@ -57,7 +57,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Left:
+class LeftoverPixels:
     """What is left of a face: the greatest share of `detail` and of `equal` px in any window.
 
     `detail` is None where a face is too small or too flat to compare.
@@ -101,11 +101,11 @@ def may_change(size: tuple[int, int], box: NDArray[np.float32], mesh: NDArray[np
     return mask
 
 
-def left_of(before: Pixels, after: Pixels, core: Mask) -> Left:
+def left_of(before: Pixels, after: Pixels, core: Mask) -> LeftoverPixels:
     """What the release (H, W, 3) still shows of a face of the original (H, W, 3)."""
     rows, columns = np.flatnonzero(core.any(axis=1)), np.flatnonzero(core.any(axis=0))
     if core.sum() < LEAST_PX:
-        return Left(None, 0.0)
+        return LeftoverPixels(None, 0.0)
     side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
     pad = round(side * _WINDOW)
     part = np.s_[max(rows[0] - pad, 0) : rows[-1] + pad + 1, max(columns[0] - pad, 0) : columns[-1] + pad + 1]
@@ -124,7 +124,7 @@ def left_of(before: Pixels, after: Pixels, core: Mask) -> Left:
     # Where the original is flat, black or burnt out, equal px tell nothing.
     uneven = (share >= _INSIDE) & (energy >= share)
     same = mean(equal.astype(np.float32)) / np.maximum(share, 1e-6)
-    return Left(
+    return LeftoverPixels(
         float(explained[told].max()) if told.any() else None, float(same[uneven].max()) if uneven.any() else 0.0
     )
 

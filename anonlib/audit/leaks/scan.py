@@ -22,29 +22,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.findings import LeakCheck
 from anonlib.audit.leaks import vectors
 from anonlib.audit.leaks.containers import carried, is_picture
-from anonlib.audit.leaks.haystack import WORD, Haystack, contains, spellings, tells, text_of, without
+from anonlib.audit.leaks.counts import LeakCounts
+from anonlib.audit.leaks.index import WORD, RestrictedIndex, contains, spellings, tells, text_of, without
 from anonlib.audit.leaks.items import Footer, Item, items_of
-from anonlib.audit.leaks.kinds import KINDS, PART, PROFILE
+from anonlib.audit.leaks.metadata_kinds import KINDS, PART, PROFILE
 from anonlib.audit.leaks.pixels import changed_outside, face_core, left_of, may_change
-from anonlib.audit.leaks.tally import Tally
-from anonlib.audit.released import ReleasedImages
+from anonlib.codes import foreign_words
 from anonlib.config import SYNTHESIS_METHODS
 from anonlib.datasets import Sample, Shard, label
 from anonlib.datasets.base import format_of
 from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
-from anonlib.faces.image import ImageProblem, Picture, decode
-from anonlib.pipeline import tables
-from anonlib.pipeline.certify import CERTIFICATE, CERTIFIED
-from anonlib.pipeline.job import Job, JobError
-from anonlib.pipeline.outcome import Outcome
-from anonlib.pipeline.places import RUN_NOTE, Room, scan_room
-from anonlib.pipeline.scan import try_to_read
-from anonlib.records import MANIFEST, MESH_POINTS, QUARANTINED
-from anonlib.vocabulary import foreign_words
+from anonlib.errors import ImageProblem, JobError
+from anonlib.execution.base import UnitResult
+from anonlib.job import Job
+from anonlib.media.codec import Picture, decode
+from anonlib.stages.certify import CERTIFICATE, CERTIFIED
+from anonlib.stages.scan import try_to_read
+from anonlib.workspace import tables
+from anonlib.workspace.layout import RUN_NOTE, StageStore, scan_store
+from anonlib.workspace.schemas import MANIFEST, MESH_POINTS, QUARANTINED
 
 NO_ROW, QUARANTINED_OUT, WHOLE = "image without a row", "quarantined image", "whole original"
 HASH, KEY, PERSON, NAMED_KEY = "hash of an original", "original key", "person's label", "person's label in a key"
@@ -57,7 +58,7 @@ CHECKS = (
 
 _WELL_KNOWN = frozenset({RUN_NOTE, CERTIFICATE, *CERTIFIED})
 
-Report = Callable[[str, Outcome, int], None]
+Report = Callable[[str, UnitResult, int], None]
 
 
 def scan_leaks(
@@ -76,13 +77,13 @@ class _Scan:
     def __init__(self, job: Job) -> None:
         cv2.setNumThreads(1)
         self.job, self.config = job, job.config
-        self.release = job.places.release
-        self.room = Room(self.release, "")
-        self.scan = scan_room(job.places, job.scan_key)
+        self.release = job.stores.release
+        self.store = StageStore(self.release, "")
+        self.scan = scan_store(job.stores, job.scan_key)
         self.naming = job.naming
         self.images = ReleasedImages(job.config, job.dataset.format)
-        self.tally = Tally(CHECKS)
-        self.shared = Haystack()
+        self.tally = LeakCounts(CHECKS)
+        self.shared = RestrictedIndex()
         self.contents: dict[bytes, str] = {}
         self.small = self.silent = 0
         subject, kept = job.config.input.subject_field, {one.removeprefix("json:") for one in job.config.keep_fields}
@@ -91,12 +92,12 @@ class _Scan:
 
     def run(self, ignore: frozenset[str], report: Report) -> list[LeakCheck]:
         names = self.naming.shards(self.job.shards)
-        markers = {name: self.room.committed(name) for name in names}
+        markers = {name: self.store.committed(name) for name in names}
         missing = [names[name] for name, marker in markers.items() if marker is None]
         if missing:
             raise JobError(f"{len(missing)} shards are not rendered, {missing[0]} for one; finish the job first")
         own = {path for marker in markers.values() if marker for path in marker["files"]}
-        own |= {path for shard in markers for path in (self.room.marker(shard), self._manifest(shard))}
+        own |= {path for shard in markers for path in (self.store.marker(shard), self._manifest(shard))}
         others = [entry.path for entry in self.release.list(unfinished=True) if entry.path not in own | ignore]
         for number, path in enumerate(others):
             where = path if path in _WELL_KNOWN or not self.config.rekey else f"file {number} that no shard names"
@@ -106,12 +107,12 @@ class _Scan:
         for shard in self.job.shards:
             began = time.monotonic()
             images = self._shard(shard, markers[self.naming.shard(shard.shard_id)] or {})
-            outcome = Outcome(shard.shard_id, images=images, seconds=time.monotonic() - began)
+            outcome = UnitResult(shard.shard_id, images=images, seconds=time.monotonic() - began)
             report("leaks", outcome, len(self.job.shards))
         return self.tally.checks(self._notes())
 
     def _manifest(self, shard: str) -> str:
-        return self.room.path("manifest", f"{shard}.parquet")
+        return self.store.path("manifest", f"{shard}.parquet")
 
     def _shared_file(self, path: str, where: str) -> None:
         """A file that belongs to no shard: ours by name, or one that nobody vouches for."""
@@ -135,7 +136,7 @@ class _Scan:
         rows = tables.from_bytes(data).to_pylist()
         vouched = {row["output_sha256"]: row for row in rows if row["output_sha256"] is not None}
         lost = {row["key"] for row in rows if row["status"] == QUARANTINED}
-        haystack = Haystack()
+        haystack = RestrictedIndex()
         contents: dict[bytes, str] = {}
         self._columns(data, f"manifest of {name}", MANIFEST)
         for row in rows:
@@ -190,7 +191,7 @@ class _Scan:
         listed = (self.config.input.image_field or "").lower().split(";") + list(self.config.keep_fields)
         return item.key in by_key and (item.name in IMAGE_EXTENSIONS or item.name == "json" or item.name in listed)
 
-    def _shard_name(self, shard: Shard, haystack: Haystack) -> None:
+    def _shard_name(self, shard: Shard, haystack: RestrictedIndex) -> None:
         """Look for the name of an original shard's file, where it is more than a word."""
         name = PurePosixPath(shard.uri).name.partition(".")[0]
         if self.config.rekey and not shard.files and len(WORD.findall(name)) > 1:
@@ -201,7 +202,7 @@ class _Scan:
         self,
         item: Item,
         where: str,
-        haystack: Haystack,
+        haystack: RestrictedIndex,
         contents: dict[bytes, str],
         seen: dict[str, str],
         vouched: Mapping[str, Mapping[str, Any]] | None = None,
@@ -263,7 +264,7 @@ class _Scan:
         row: Mapping[str, Any],
         faces: Sequence[Mapping[str, Any]],
         shard: Shard,
-        haystack: Haystack,
+        haystack: RestrictedIndex,
         contents: Mapping[bytes, str],
         seen: Mapping[str, str],
     ) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from anonlib.audit.leaks.containers import is_picture
-from anonlib.audit.leaks.haystack import parsed_json, text_of
-from anonlib.records import RESTRICTED_COLUMNS
+from anonlib.audit.leaks.index import parsed_json, text_of
+from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 
 LEAST = 64
 """Numbers of an embedding; recognizers give 128 and more, landmarks and boxes have fewer."""

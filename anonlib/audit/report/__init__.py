@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from importlib import resources
 
-from anonlib.audit.findings import Report
-from anonlib.audit.report.page import Example, write_html
+from anonlib.audit.findings import AuditReport
+from anonlib.audit.report.page import ExampleImage, write_html
 from anonlib.audit.report.pdf import write_pdf
 
-__all__ = ["SCHEMA", "Example", "schema_bytes", "write_html", "write_json", "write_pdf"]
+__all__ = ["SCHEMA", "ExampleImage", "schema_bytes", "write_html", "write_json", "write_pdf"]
 
 SCHEMA = "report.schema.json"
 
 
-def write_json(report: Report) -> bytes:
+def write_json(report: AuditReport) -> bytes:
     """report.json."""
     return (report.model_dump_json(indent=2) + "\n").encode()
 
@@ -29,4 +29,4 @@ def schema_bytes() -> bytes:
 
 def schema_of_model() -> bytes:
     """What the shipped schema must be."""
-    return (json.dumps(Report.model_json_schema(), indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(AuditReport.model_json_schema(), indent=1, sort_keys=True) + "\n").encode()

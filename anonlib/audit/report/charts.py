@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from anonlib.audit.findings import Attack, Histogram, Report
+from anonlib.audit.findings import Attack, AuditReport, Histogram
 from anonlib.audit.report import claim_charts, forests, glossary
 from anonlib.audit.report.drawing import Drawing, drawn, percent_axis
+from anonlib.audit.report.formatting import listed, share
 from anonlib.audit.report.palette import use
-from anonlib.audit.report.words import listed, share
 
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1, 1, 1], [1, 4])
 _CURVES = ("released", "clear", "blur", "pixelate", "solid", "ink")
 
 
-def all_of(report: Report) -> list[tuple[str, list[Drawing]]]:
+def all_of(report: AuditReport) -> list[tuple[str, list[Drawing]]]:
     """Headings with their drawings; a heading without figures is left out."""
     parts = [
         ("How alike released faces are to their originals", [_similarity(one) for one in report.histograms]),
@@ -78,7 +78,7 @@ def _above(one: Histogram) -> dict[str, float]:
 # ---- identification by rank -----------------------------------------------------------------------------------
 
 
-def _cmc(report: Report) -> Iterator[Drawing]:
+def _cmc(report: AuditReport) -> Iterator[Drawing]:
     """One for each recognizer: a line for each attack that has a curve."""
     import altair as alt
 

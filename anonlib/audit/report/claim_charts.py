@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from anonlib.audit.findings import Report
+from anonlib.audit.findings import AuditReport
 from anonlib.audit.report.drawing import Drawing, drawn
+from anonlib.audit.report.formatting import counted, epsilon, listed
 from anonlib.audit.report.palette import use
-from anonlib.audit.report.words import counted, epsilon, listed
 
 _WORDS = 320  # px that a reason may take
 # How far two unit vectors may be apart, in the units of privacy.dp.Cost.
@@ -19,7 +19,7 @@ _DIAMETERS = {
 }
 
 
-def classes(report: Report) -> Iterator[Drawing]:
+def classes(report: AuditReport) -> Iterator[Drawing]:
     import altair as alt
 
     claim = report.claim
@@ -64,7 +64,7 @@ def classes(report: Report) -> Iterator[Drawing]:
     )
 
 
-def epsilons(report: Report) -> Iterator[Drawing]:
+def epsilons(report: AuditReport) -> Iterator[Drawing]:
     """How far a drawn face may shift the odds between two people, by how far apart the two are."""
     import altair as alt
 
@@ -92,7 +92,7 @@ def epsilons(report: Report) -> Iterator[Drawing]:
     yield Drawing("Epsilon", text, text, drawn(chart, 210))
 
 
-def fallbacks(report: Report) -> Iterator[Drawing]:
+def fallbacks(report: AuditReport) -> Iterator[Drawing]:
     import altair as alt
 
     reasons = sorted(report.counts.fallbacks.items(), key=lambda item: (-item[1], item[0]))

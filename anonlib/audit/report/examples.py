@@ -8,28 +8,28 @@ from itertools import groupby
 
 from PIL import Image
 
-from anonlib.audit.released import ReleasedImages
-from anonlib.audit.report.page import Example
+from anonlib.audit.evidence.release import ReleasedImages
+from anonlib.audit.report.page import ExampleImage
 from anonlib.audit.sheet import Pick, draw, square_view
 from anonlib.config import JobConfig
 from anonlib.datasets.base import Format
-from anonlib.faces.image import decode
-from anonlib.pipeline.places import open_places
-from anonlib.records import RELEASED
+from anonlib.media.codec import decode
+from anonlib.workspace.layout import open_stores
+from anonlib.workspace.schemas import RELEASED
 
 _TILE = 176  # px
 
 
-def draw_examples(job: JobConfig, format: Format, *, faces: int = 12, seed: int = 0) -> list[Example]:
+def draw_examples(job: JobConfig, format: Format, *, faces: int = 12, seed: int = 0) -> list[ExampleImage]:
     """Up to `faces` of a finished release, the same for the same seed; JPEG, as a square around each face.
 
     `format` is the dataset's. Raises JobError if nothing is rendered, or an image is not the one in its manifest.
     """
-    picks, _ = draw(open_places(job), faces, seed)
+    picks, _ = draw(open_stores(job), faces, seed)
     return list(_examples(job, format, [pick for pick in picks if pick.row["status"] == RELEASED]))
 
 
-def _examples(job: JobConfig, format: Format, picks: list[Pick]) -> Iterator[Example]:
+def _examples(job: JobConfig, format: Format, picks: list[Pick]) -> Iterator[ExampleImage]:
     released = ReleasedImages(job, format)
     for _, of_image in groupby(picks, key=lambda pick: (pick.shard, pick.position)):
         same = list(of_image)
@@ -39,7 +39,7 @@ def _examples(job: JobConfig, format: Format, picks: list[Pick]) -> Iterator[Exa
         for pick in same:
             buffer = io.BytesIO()
             Image.fromarray(square_view(rgb, pick.face["box"], _TILE)).save(buffer, "JPEG", quality=88)
-            yield Example(buffer.getvalue(), _caption(pick))
+            yield ExampleImage(buffer.getvalue(), _caption(pick))
 
 
 def _caption(pick: Pick) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from anonlib.pipeline.job import JobError
+from anonlib.errors import JobError
 
 
 def need(name: str) -> ModuleType:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anonlib.audit.findings import Attack, Figure, Group, Report
+from anonlib.audit.findings import Attack, AuditReport, Figure, Group
 from anonlib.audit.report import glossary
 from anonlib.audit.report.drawing import Drawing, drawn, percent_axis
+from anonlib.audit.report.formatting import listed, said, share
 from anonlib.audit.report.palette import use
-from anonlib.audit.report.words import listed, said, share
 
 if TYPE_CHECKING:
     pass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SHAPES = {"released": "circle", "clear": "triangle-up", "blur": "square", "pixelate": "diamond", "solid": "cross"}
 
 
-def of_attacks(report: Report) -> Iterator[Drawing]:
+def of_attacks(report: AuditReport) -> Iterator[Drawing]:
     """One for each attack and target: every recognizer, released and baselines, with intervals."""
     panels: dict[tuple[str, str], list[Attack]] = {}
     for attack in report.attacks:
@@ -85,7 +85,7 @@ def _guessing(chance: float | None) -> list[Any]:
     return [alt.Chart(data).mark_rule(color=use("ink"), strokeDash=[2, 2]).encode(x="value:Q")]
 
 
-def attacks_by_group(report: Report) -> Iterator[Drawing]:
+def attacks_by_group(report: AuditReport) -> Iterator[Drawing]:
     """For each attack, the recognizer that goes furthest."""
     for name in dict.fromkeys(one.name for one in report.attacks if one.groups):
         best = glossary.strongest(one for one in report.attacks if one.name == name and one.groups)
@@ -94,7 +94,7 @@ def attacks_by_group(report: Report) -> Iterator[Drawing]:
             yield _groups(title, f"By {best.recognizer}, which goes furthest.", best.released, best.groups)
 
 
-def use_by_group(report: Report) -> Iterator[Drawing]:
+def use_by_group(report: AuditReport) -> Iterator[Drawing]:
     for measure in report.utility:
         if measure.groups and measure.released.value is not None and measure.unit == "share":
             yield _groups(measure.name, "In released photos.", measure.released, measure.groups)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from anonlib.audit.findings import Report
-from anonlib.audit.report import charts, officer, palette, tables
+from anonlib.audit.findings import AuditReport
+from anonlib.audit.report import charts, palette, summary, tables
 from anonlib.audit.report.extra import need
 from anonlib.audit.report.risks import risks
 
@@ -16,7 +16,7 @@ _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleImage:
     """A piece of a released photo, PNG or JPEG, and what it is called. Never an original."""
 
     image: bytes
@@ -31,7 +31,7 @@ class Example:
         return f"data:{kind};base64,{base64.b64encode(self.image).decode()}"
 
 
-def write_html(report: Report, examples: Sequence[Example] = ()) -> str:
+def write_html(report: AuditReport, examples: Sequence[ExampleImage] = ()) -> str:
     """The page; the same text for the same report and examples. Raises JobError where an extra is missing."""
     for name in ("altair", "vl_convert"):
         need(name)
@@ -50,13 +50,13 @@ def write_html(report: Report, examples: Sequence[Example] = ()) -> str:
         light=palette.variables(palette.LIGHT),
         dark=palette.variables(palette.DARK),
         footer=_css_text(f"anonlib audit \u00b7 {report.release}"),
-        verdict=officer.verdict(report),
-        failed=officer.failed_lines(report),
-        done=[*officer.was_done(report), officer.looked_at(report)],
-        claimed=officer.claimed(report),
-        settings=officer.settings(report),
+        verdict=summary.verdict(report),
+        failed=summary.failed_lines(report),
+        done=[*summary.was_done(report), summary.looked_at(report)],
+        claimed=summary.claimed(report),
+        settings=summary.settings(report),
         risks=risks(report),
-        framework=officer.framework(report),
+        framework=summary.framework(report),
         charts=charts.all_of(report),
         tables=tables.all_of(report),
     )
@@ -64,7 +64,7 @@ def write_html(report: Report, examples: Sequence[Example] = ()) -> str:
 
 
 def _template(name: str) -> str:
-    return (resources.files("anonlib.audit") / "templates" / name).read_text(encoding="utf-8")
+    return (resources.files("anonlib.audit.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _css_text(text: str) -> str:

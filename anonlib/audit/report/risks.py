@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from anonlib.audit.findings import Attack, Figure, Report
+from anonlib.audit.findings import Attack, AuditReport, Figure
 from anonlib.audit.report import glossary
-from anonlib.audit.report.words import NBSP, NOT_MEASURED, counted, epsilon, listed, number, points, said, share, span
+from anonlib.audit.report.formatting import (
+    NBSP,
+    NOT_MEASURED,
+    counted,
+    epsilon,
+    listed,
+    number,
+    points,
+    said,
+    share,
+    span,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Risk:
     rows: tuple[Row, ...]
 
 
-def risks(report: Report) -> list[Risk]:
+def risks(report: AuditReport) -> list[Risk]:
     """Singling out, linkability, inference: what bears on each."""
     return [
         Risk(
@@ -57,7 +68,7 @@ def risks(report: Report) -> list[Risk]:
     ]
 
 
-def _of_risk(report: Report, risk: str) -> dict[str, list[Attack]]:
+def _of_risk(report: AuditReport, risk: str) -> dict[str, list[Attack]]:
     found: dict[str, list[Attack]] = {}
     for attack in report.attacks:
         if glossary.meaning(attack.name).risk == risk:
@@ -65,7 +76,7 @@ def _of_risk(report: Report, risk: str) -> dict[str, list[Attack]]:
     return found
 
 
-def _rows(report: Report, risk: str) -> tuple[Row, ...]:
+def _rows(report: AuditReport, risk: str) -> tuple[Row, ...]:
     """The strongest of each attack."""
     rows = []
     for name, attacks in _of_risk(report, risk).items():
@@ -96,7 +107,7 @@ def _value(figure: Figure | None) -> str:
     return NOT_MEASURED if figure is None or figure.value is None else share(figure.value)
 
 
-def _lead(report: Report, risk: str) -> list[str]:
+def _lead(report: AuditReport, risk: str) -> list[str]:
     """The strongest attack on this risk, what the face itself adds, the worst-off, and what is missing."""
     found = _of_risk(report, risk)
     best = glossary.strongest(one for attacks in found.values() for one in attacks)
@@ -157,7 +168,7 @@ def _worst(attack: Attack) -> list[str]:
     return [f"The same {listed(worst)}."] if worst else ["The worst-off person and class were not measured."]
 
 
-def _told(report: Report) -> list[str]:
+def _told(report: AuditReport) -> list[str]:
     """What the release says beside its pictures: the attack that finds most beyond what the claim allows."""
     judged = [one for one in report.disclosures if one.judged_by and one.excess]
     if not judged:
@@ -170,7 +181,7 @@ def _told(report: Report) -> list[str]:
     ]
 
 
-def _leaks(report: Report) -> str:
+def _leaks(report: AuditReport) -> str:
     if not report.leaks:
         return "The release was not scanned for leaks."
     found = [check for check in report.leaks if check.found]
@@ -180,7 +191,7 @@ def _leaks(report: Report) -> str:
     return f"{len(found)} of {counted(len(report.leaks), 'check')} for leaks found something: {each}."
 
 
-def missed(report: Report) -> list[str]:
+def missed(report: AuditReport) -> list[str]:
     """Faces that may have been overlooked: by the second look, and by a person's."""
     one = report.missed
     second = (
@@ -197,7 +208,7 @@ def missed(report: Report) -> list[str]:
     ]
 
 
-def _sizes(report: Report) -> list[str]:
+def _sizes(report: AuditReport) -> list[str]:
     sizes = report.claim.class_sizes
     if not sizes:
         return []
@@ -206,7 +217,7 @@ def _sizes(report: Report) -> list[str]:
     ]
 
 
-def _kept(report: Report) -> list[str]:
+def _kept(report: AuditReport) -> list[str]:
     """What stays readable of a person by design, and what the claim bounds."""
     kept = [one for one in report.utility if one.name in glossary.KEPT_ATTRIBUTES]
     each = listed(f"{one.name} {said(one.released, one.unit)}" for one in kept)

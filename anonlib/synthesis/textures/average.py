@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.synthesis.appearance import dress
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, with_rings
+from anonlib.synthesis.expression import apply_expression
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
 
 _RING_SPREADS = 2.5
@@ -52,7 +52,7 @@ class Texture:
 
     def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
         """The detail (S, S, 3), log, with everybody's smile and inside of a mouth."""
-        return dress(self.detail, happy - self.happy, opening)
+        return apply_expression(self.detail, happy - self.happy, opening)
 
 
 def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) -> Portrait:

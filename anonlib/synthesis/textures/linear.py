@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.subjects import normalized
-from anonlib.records import MESH_POINTS
-from anonlib.synthesis.base import About, DecoderError
+from anonlib.errors import ModelUnusable
+from anonlib.privacy.clustering import normalized
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.textures.average import Texture
-from anonlib.synthesis.textures.bank import Bank
-from anonlib.synthesis.textures.space import FaceSpace, region
+from anonlib.synthesis.textures.face_bank import FaceBank
+from anonlib.synthesis.textures.face_space import FaceSpace, region
+from anonlib.workspace.schemas import MESH_POINTS
 
 VERSION = 1
 NEUTRAL = 0.0
@@ -54,7 +55,7 @@ class Decoder:
     to the length `stretch`. `digest`: sha256 of the file, hex.
     """
 
-    about: About
+    about: DecoderNotes
     space: FaceSpace
     centre: NDArray[np.float32]
     axes: NDArray[np.float32]
@@ -62,7 +63,7 @@ class Decoder:
     weights: NDArray[np.float32]
     intercept: NDArray[np.float32]
     stretch: float
-    bank: Bank
+    bank: FaceBank
     digest: str
 
     def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,35 +81,33 @@ class Decoder:
 
     @classmethod
     def load(cls, path: Path) -> Decoder:
-        """The decoder in a file; raises DecoderError."""
+        """The decoder in a file; raises ModelUnusable."""
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DecoderError(f"the decoder {path} cannot be read: {error.strerror}") from None
+            raise ModelUnusable(f"the decoder {path} cannot be read: {error.strerror}") from None
         return cls.from_bytes(data)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Decoder:
-        """The decoder in a file's bytes; raises DecoderError if they are damaged or of another version."""
+        """The decoder in a file's bytes; raises ModelUnusable if they are damaged or of another version."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 notes = json.loads(file["about"].tobytes())
                 version = notes.pop("version")
                 if version != VERSION:
-                    raise DecoderError(
+                    raise ModelUnusable(
                         f"the decoder is of version {version} and this anonlib reads {VERSION}; "
                         "make it again with `anonlib fit-decoder`"
                     )
-                about = About(**notes)
+                about = DecoderNotes(**notes)
                 arrays = {name: file[name].astype(np.float32) for name in (*_HALF, *_SINGLE)}
         except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            if isinstance(error, DecoderError):
-                raise
-            raise DecoderError(_DAMAGED) from error
+            raise ModelUnusable(_DAMAGED) from error
         if not _fit_together(arrays):
-            raise DecoderError(_DAMAGED)
+            raise ModelUnusable(_DAMAGED)
         space = FaceSpace(*(arrays[name] for name in ("detail_mean", "detail", "shape_mean", "shape")))
-        bank = Bank(space, *(arrays[f"bank_{name}"] for name in ("vectors", "codes", "female", "age", "happy")))
+        bank = FaceBank(space, *(arrays[f"bank_{name}"] for name in ("vectors", "codes", "female", "age", "happy")))
         own = {name: arrays[name] for name in ("centre", "axes", "offset", "weights", "intercept")}
         stretch = float(arrays["stretch"][0])
         return cls(about, space, **own, stretch=stretch, bank=bank, digest=hashlib.sha256(data).hexdigest())
@@ -119,7 +118,7 @@ def read(points: NDArray[np.float32], axes: NDArray[np.float32], offset: NDArray
     return np.asarray(BOUND * np.tanh((points @ axes.T - offset) / BOUND), np.float32)
 
 
-def to_bytes(about: About, arrays: Mapping[str, NDArray[np.floating]]) -> bytes:
+def to_bytes(about: DecoderNotes, arrays: Mapping[str, NDArray[np.floating]]) -> bytes:
     """A decoder's file: `arrays` are those of Decoder, its FaceSpace and, as bank_*, its Bank; no pickle, no clock.
 
     `stretch` comes as (1,). Raises ValueError if the arrays are not these or do not fit together.

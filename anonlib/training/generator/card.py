@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anonlib.synthesis.textures.network import LOOKS, MOUTHS, NetworkDecoder
+from anonlib.synthesis.textures.ksame_net import LOOKS, MOUTHS, NetworkDecoder
 
 _CARD = """# ksame-net
 

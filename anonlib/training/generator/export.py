@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from anonlib.models.graph import Array, Graph, Value
-from anonlib.records import MESH_POINTS
-from anonlib.synthesis.base import About
+from anonlib.models.convert.graph import Array, Graph, Value
+from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.textures.ksame_net import ASKED, DETAIL, LOOKS, SHAPE, metadata
 from anonlib.synthesis.textures.linear import BOUND, Decoder
-from anonlib.synthesis.textures.network import ASKED, DETAIL, LOOKS, SHAPE, metadata
-from anonlib.training.generator.network import BASE, SLOPE, WIDTHS, Block, Generator, zone_of
-from anonlib.training.nobodies import nobodies
+from anonlib.training.generator.network import BASE, SLOPE, WIDTHS, Generator, UpsamplingBlock, zone_of
+from anonlib.training.synthetic_identities import nobodies
+from anonlib.workspace.schemas import MESH_POINTS
 
 _LARGE = 1024
 
 
-def to_onnx(generator: Generator, about: About, decoder: Decoder) -> bytes:
+def to_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) -> bytes:
     """The network's file; its identity space is that of the linear decoder that it started from."""
     weights = {name: value.detach().cpu().float().numpy() for name, value in generator.state_dict().items()}
     dimension = weights["axes"].shape[1]
     graph = Graph("ksame-net", [Value(ASKED, ("N", dimension + len(LOOKS)))])
-    writer = _Writer(graph, weights)
+    writer = _GeneratorGraph(graph, weights)
     own = writer.identity(generator.stretch)
     kind = writer.part(dimension, 2)
     base = graph.add(
@@ -52,7 +52,7 @@ def to_onnx(generator: Generator, about: About, decoder: Decoder) -> bytes:
     return graph.to_bytes()
 
 
-class _Writer:
+class _GeneratorGraph:
     """Appends the parts of a Generator to a graph."""
 
     def __init__(self, graph: Graph, weights: dict[str, Array]) -> None:
@@ -104,7 +104,7 @@ class _Writer:
             return base
         return self.graph.add("AveragePool", base, kernel_shape=[factor] * 2, strides=[factor] * 2, pads=[0] * 4)
 
-    def block(self, name: str, block: Block, x: str, style: str, shown: str) -> tuple[str, str]:
+    def block(self, name: str, block: UpsamplingBlock, x: str, style: str, shown: str) -> tuple[str, str]:
         """What goes on, and what is added to the picture."""
         add = self.graph.add
         before = block.first.in_channels

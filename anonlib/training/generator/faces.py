@@ -23,23 +23,24 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from anonlib.config import ConfigError, no_job
+from anonlib.config import no_job
 from anonlib.datasets import open_dataset
+from anonlib.errors import ConfigError
 from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
-from anonlib.models.card import Crop, Input
+from anonlib.models.card import CropSpec, InputSpec
 from anonlib.models.fetch import model_bytes
+from anonlib.models.requirements import scan_models
 from anonlib.models.runtime import load_engine
-from anonlib.pipeline.engines import scan_models
-from anonlib.pipeline.surrogates import happiness
-from anonlib.records import MESH_POINTS
+from anonlib.stages.surrogates import happiness
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.textures.average import portrait
-from anonlib.training.decoder import Example, example
+from anonlib.training.decoder import TrainingFace, example
 from anonlib.training.examples import Gatherer, Report
+from anonlib.workspace.schemas import MESH_POINTS
 
-VIEW = Input((160, 160), Crop("points", 0.85, -0.03))
+VIEW = InputSpec((160, 160), CropSpec("points", 0.85, -0.03))
 """The aligned view: wide enough for the crop of each recognizer, and as fine as a face of 128 px."""
 SECOND_RECOGNIZER = "mobileface"
 """Helps to train beside the pipeline's own, so that neither can be pleased alone; not a judge any more."""
@@ -58,7 +59,7 @@ _EVERYTHING = 1 << 40
 
 
 @dataclass(frozen=True)
-class Faces:
+class PreparedFaces:
     """Columns of n faces.
 
     `detail` (n, p) log, packed as in FaceSpace, `seen` (n, 64, 64) 0-255, `shape` (n, 1404) neutral; `vector` (n, 128)
@@ -86,10 +87,10 @@ class Faces:
     def __len__(self) -> int:
         return len(self.vector)
 
-    def examples(self) -> list[Example]:
+    def examples(self) -> list[TrainingFace]:
         """What the linear decoder is fitted on."""
         return [
-            Example(self.detail[i], self.seen[i], self.shape[i], self.vector[i], float(f), float(a), happiness(e))
+            TrainingFace(self.detail[i], self.seen[i], self.shape[i], self.vector[i], float(f), float(a), happiness(e))
             for i, (f, a, e) in enumerate(zip(self.female, self.age, self.expression, strict=True))
         ]
 
@@ -119,9 +120,9 @@ def prepare(
         list(pool.map(work, todo))
 
 
-def load(folder: Path) -> Faces:
+def load(folder: Path) -> PreparedFaces:
     """The faces of a folder that are APART, in the order of its parts; raises ConfigError if it holds none."""
-    columns: dict[str, list[NDArray[Any]]] = {field.name: [] for field in fields(Faces)}
+    columns: dict[str, list[NDArray[Any]]] = {field.name: [] for field in fields(PreparedFaces)}
     for path in sorted(folder.glob("part-*.npz")):
         with np.load(path, allow_pickle=False) as part:
             rows = np.flatnonzero(part["stranger"] < APART)
@@ -129,7 +130,7 @@ def load(folder: Path) -> Faces:
                 arrays.append(_views(part, rows) if name == "view" else part[name][rows])
     if not any(len(rows) for rows in columns["view"]):
         raise ConfigError(_NOTHING.format(folder))
-    return Faces(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
+    return PreparedFaces(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
 def learned_vectors(folder: Path) -> NDArray[np.float32]:
@@ -207,7 +208,7 @@ def _part(rows: Sequence[dict[str, Any]]) -> bytes:
     buffer = io.BytesIO()
     columns: dict[str, Any] = {
         name: np.stack([np.asarray(row[name]) for row in rows])
-        for name in (field.name for field in fields(Faces))
+        for name in (field.name for field in fields(PreparedFaces))
         if name != "view"
     }
     single = {name: array.astype(np.float32) for name, array in columns.items() if array.dtype == np.float64}

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anonlib.models.card import Input
+from anonlib.models.card import InputSpec
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.models.torch_graph import TorchGraph
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
 from anonlib.training.generator.faces import SECOND_RECOGNIZER, VIEW
 
 _TURN, _ZOOM, _SHIFT = 0.05, 0.05, 0.025
@@ -42,7 +42,7 @@ class Opinion:
     mood: Tensor
 
 
-class Judges(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+class TrainingJudges(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
     """Views (n, 3, V, V), 0-255 RGB, through the eyes of the frozen networks."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Judges(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         return answers
 
 
-def cut(wanted: Input, views: Tensor) -> Tensor:
+def cut(wanted: InputSpec, views: Tensor) -> Tensor:
     """The sampling grid (n, h, w, 2) of a model's crop in views (n, 3, V, V) that lie as VIEW says."""
     assert wanted.size is not None and VIEW.size is not None
     inner, outer = (np.array(one.landmarks(), np.float64) for one in (wanted, VIEW))

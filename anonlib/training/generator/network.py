@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import canonical_frame
+from anonlib.synthesis.textures.face_space import unpacked
+from anonlib.synthesis.textures.ksame_net import LOOKS
 from anonlib.synthesis.textures.linear import BOUND, Decoder
-from anonlib.synthesis.textures.network import LOOKS
-from anonlib.synthesis.textures.space import unpacked
 
 BASE = 128
 """Side in px at which the linear face is kept."""
@@ -89,7 +89,7 @@ class Generator(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         inputs = len(linear.axes) + len(LOOKS)
         self.mapping = nn.ModuleList([nn.Linear(inputs, STYLE), nn.Linear(STYLE, STYLE)])
         self.start = nn.Linear(STYLE, WIDTHS[4] * 16)
-        self.blocks = nn.ModuleList([Block(WIDTHS[a], WIDTHS[b], b) for a, b in pairwise(sides)])
+        self.blocks = nn.ModuleList([UpsamplingBlock(WIDTHS[a], WIDTHS[b], b) for a, b in pairwise(sides)])
 
     def condition(self, z: Tensor, look: Tensor) -> tuple[Tensor, Tensor]:
         """The identity as the linear decoder scales it (n, r), and all inputs of the blocks (n, r + looks)."""
@@ -119,7 +119,7 @@ class Generator(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         return (base if self.size <= BASE else doubled(base)) + self.zone * drawn.float()
 
 
-class Block(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+class UpsamplingBlock(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
     """Doubles the side to `side`; adds its own (n, 3, side, side) to the picture, nothing before it is trained."""
 
     def __init__(self, before: int, after: int, side: int) -> None:

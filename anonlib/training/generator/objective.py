@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anonlib.faces import topology
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
-from anonlib.records import EXPRESSIONS
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.synthesis.canonical import canonical_frame
+from anonlib.synthesis.textures.face_space import SIDE as STORED
+from anonlib.synthesis.textures.face_space import region
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.synthesis.textures.space import SIDE as STORED
-from anonlib.synthesis.textures.space import region
-from anonlib.training.generator.faces import SECOND_RECOGNIZER, Faces
-from anonlib.training.generator.judges import Glance, Judges, Opinion, painted
+from anonlib.training.generator.batches import NOBODY, Scenes, looks_of, make_scenes
+from anonlib.training.generator.faces import SECOND_RECOGNIZER, PreparedFaces
+from anonlib.training.generator.judges import Glance, Opinion, TrainingJudges, painted
 from anonlib.training.generator.network import Critic, Generator, Linear, zone_of
-from anonlib.training.generator.scenes import NOBODY, Scenes, looks_of, make_scenes
 from anonlib.training.loop import Settings, autocast, grid_of
+from anonlib.workspace.schemas import EXPRESSIONS
 
 JUDGED = 200
 """Faces that are kept from training, to measure on; of few faces a fifth."""
@@ -42,7 +42,7 @@ _PIECE = 20
 
 
 @dataclass(frozen=True)
-class Weights:
+class GeneratorLossWeights:
     """How much each part of the objective counts."""
 
     texture: float = 4.0
@@ -73,18 +73,18 @@ class _Batch:
     second: Tensor
 
 
-class Training:
+class GeneratorTraining:
     """The Task of training.loop for this network."""
 
     def __init__(
         self,
-        faces: Faces,
+        faces: PreparedFaces,
         decoder: Decoder,
         settings: Settings,
         size: int = 128,
         batch: int = 16,
         workers: int = 1,
-        weights: Weights = Weights(),
+        weights: GeneratorLossWeights = GeneratorLossWeights(),
     ) -> None:
         self.faces, self.settings, self.batch, self.weights = faces, settings, batch, weights
         order = np.random.default_rng(0).permutation(len(faces))
@@ -100,7 +100,7 @@ class Training:
             name: network.to(settings.device, memory_format=torch.channels_last)
             for name, network in (("generator", generator), ("critic", Critic()))
         }
-        self.judges = Judges().to(settings.device)
+        self.judges = TrainingJudges().to(settings.device)
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
             name: torch.optim.Adam(network.parameters(), settings.rate, betas=(0.5, 0.99))
             for name, network in self.networks.items()

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anonlib.config import ConfigError
+from anonlib.errors import ConfigError
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis.base import About
+from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.synthesis.textures.network import NetworkDecoder
 from anonlib.training.decoder import fit
+from anonlib.training.generator.batches import looks_of
 from anonlib.training.generator.card import card_of
 from anonlib.training.generator.export import to_onnx
 from anonlib.training.generator.faces import APART, load
 from anonlib.training.generator.network import Generator, Linear
-from anonlib.training.generator.objective import Training, Weights
-from anonlib.training.generator.scenes import looks_of
+from anonlib.training.generator.objective import GeneratorLossWeights, GeneratorTraining
 from anonlib.training.loop import CHECKPOINT, NOTES, Record, Run, Settings, read_notes
 
 BASE = "linear.npz"
@@ -31,7 +31,7 @@ def train(
     faces: Path,
     folder: Path,
     settings: Settings,
-    about: About,
+    about: DecoderNotes,
     size: int,
     grown_from: Path | None = None,
     batch: int = 16,
@@ -51,7 +51,7 @@ def train(
         else:
             LocalStorage(folder).publish(BASE, fit(learned.examples(), about))
     decoder = Decoder.load(folder / BASE)
-    task = Training(learned, decoder, settings, size, batch, workers)
+    task = GeneratorTraining(learned, decoder, settings, size, batch, workers)
     if grown_from is not None and not (folder / CHECKPOINT).exists():
         _grow(task, grown_from)
     run = Run(task, folder, settings)
@@ -60,7 +60,7 @@ def train(
         "about": asdict(about),
         "size": size,
         "batch": batch,
-        "weights": asdict(Weights()),
+        "weights": asdict(GeneratorLossWeights()),
         "settings": asdict(settings),
         "look": {"mean": look.mean(axis=0).tolist(), "spread": (look.std(axis=0) + 1e-3).tolist()},
         "grown_from": read_notes(grown_from)["record"] if grown_from is not None else None,
@@ -83,7 +83,7 @@ def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder:
     )
     state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
     generator.load_state_dict(state["average"])
-    data = to_onnx(generator, About(**notes["about"]), decoder)
+    data = to_onnx(generator, DecoderNotes(**notes["about"]), decoder)
     storage = LocalStorage(output.parent)
     storage.publish(output.name, data)
     made = NetworkDecoder.from_bytes(data)
@@ -91,7 +91,7 @@ def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder:
     return made
 
 
-def _grow(task: Training, smaller: Path) -> None:
+def _grow(task: GeneratorTraining, smaller: Path) -> None:
     """Begin with the weights of a run of half the size; what it lacks stays as it was made."""
     state = torch.load(smaller / CHECKPOINT, map_location="cpu", weights_only=True)
     lacking = task.networks["generator"].load_state_dict(state["average"], strict=False)

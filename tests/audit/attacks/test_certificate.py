@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evidence import NAME, averaged, digest, looking, published, units
 
 from anonlib.audit.attacks.candidates import Candidates
 from anonlib.audit.attacks.certificate import NOTHING, certificate, trails_of, walks
-from anonlib.audit.evidence import RELEASED, Evidence
+from anonlib.audit.evidence.evidence import RELEASED, Evidence
+from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
-from anonlib.audit.published import Published
+from tests.support.evidence import NAME, averaged, digest, looking, published, units
 
 Rows = list[dict[str, Any]]
 CLASSES = 12

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from evidence import evidence, looking
 
 from anonlib.audit.attacks.groups import groups_of
-from anonlib.audit.evidence import CLEAR, Evidence
+from anonlib.audit.evidence.evidence import CLEAR, Evidence
+from tests.support.evidence import evidence, looking
 
 
 def known(count: int = 300) -> Evidence:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence import units
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks import identify, rate
 from anonlib.audit.attacks.identify import first_of_each, found_within, places, rank_one, within_class_rank_one
+from tests.support.evidence import units
 
 AXES = np.eye(4, dtype=np.float32)
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence import evidence, published
 
 from anonlib.audit.attacks.intersect import NEEDS_LABELS, intersect
+from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
-from anonlib.audit.published import Published
 from anonlib.privacy.claims import METRIC_PRIVACY, WITHOUT_LABELS, Claim
+from tests.support.evidence import evidence, published
 
 DRAWS = Claim(METRIC_PRIVACY, epsilon=8.0)
 

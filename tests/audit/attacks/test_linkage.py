@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence import NAME, blurred, evidence, looking, units
-from runs import job
 
 from anonlib.audit.attacks import linkage
 from anonlib.audit.attacks.linkage import between, linked, within
-from anonlib.audit.evidence import CLEAR, RELEASED, Evidence
+from anonlib.audit.evidence.evidence import CLEAR, RELEASED, Evidence
 from anonlib.audit.findings import Attack
-from anonlib.pipeline.job import JobError
+from anonlib.errors import JobError
+from tests.support.evidence import NAME, blurred, evidence, looking, units
+from tests.support.runs import job
 
 
 def fresh(seed: int) -> Evidence:

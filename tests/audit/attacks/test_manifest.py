@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evidence import NAME, averaged, blurred, digest, evidence, looking, published, units
 
 from anonlib.audit.attacks.candidates import Candidates, conditional_logit
 from anonlib.audit.attacks.certificate import walks
 from anonlib.audit.attacks.manifest import NOTHING, flags, manifest, queries
-from anonlib.audit.evidence import RELEASED, Evidence
+from anonlib.audit.evidence.evidence import RELEASED, Evidence
 from anonlib.audit.findings import Disclosure
+from tests.support.evidence import NAME, averaged, blurred, digest, evidence, looking, published, units
 
 
 def drawn() -> Evidence:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence import blurred, units
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.audit.attacks import pairs as module
-from anonlib.audit.attacks.pairs import BINS, Pairs, auc, equal_error, excess, pairs, rated
+from anonlib.audit.attacks.pairs import BINS, PairScores, auc, equal_error, excess, pairs, rated
+from tests.support.evidence import blurred, units
 
 
 def counts(values: list[int]) -> np.ndarray:
@@ -93,5 +93,5 @@ def test_an_excess_over_the_same_is_none_and_over_noise_is_the_rest() -> None:
 def test_without_a_second_photo_of_anyone_there_is_nothing_to_link() -> None:
     alone = rated(pairs(units(20, 1), np.arange(20)), auc, chance=0.5)
     assert np.isnan(alone.value) and alone.count == 0 and alone.chance == 0.5
-    nobody = Pairs(np.zeros((0, BINS), np.float32), np.zeros((0, BINS), np.float32))
+    nobody = PairScores(np.zeros((0, BINS), np.float32), np.zeros((0, BINS), np.float32))
     assert rated(nobody, auc).count == 0

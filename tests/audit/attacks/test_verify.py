@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence import NAME, evidence, looking, units
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,8 +19,9 @@ from anonlib.audit.attacks.verify import (
     threshold_at_far,
     threshold_of,
 )
-from anonlib.audit.evidence import CLEAR
+from anonlib.audit.evidence.evidence import CLEAR
 from anonlib.faces.embed import THRESHOLDS
+from tests.support.evidence import NAME, evidence, looking, units
 
 AXES = np.eye(4, dtype=np.float32)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from runs import Run
 
 from anonlib.audit.generators.cast import COLUMNS as CAST_COLUMNS
-from anonlib.audit.generators.cast import YAWS, Cast, assemble, usable
+from anonlib.audit.generators.cast import YAWS, Participants, assemble, usable
 from anonlib.audit.generators.scanned import VIEW_PX, scan_faces, scanned_dataset, view_of
 from anonlib.datasets import Dataset, open_dataset
-from anonlib.pipeline.job import JobError
-from anonlib.pipeline.people import MIN_PRESENCE, matrix
-from anonlib.records import EXPRESSIONS, MESH_POINTS
+from anonlib.errors import JobError
+from anonlib.stages.people import MIN_PRESENCE, matrix
 from anonlib.storage import open_storage
+from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+from tests.support.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def dataset(finished: Run) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def cast(rows: pa.Table, dataset: Dataset) -> Cast:
+def cast(rows: pa.Table, dataset: Dataset) -> Participants:
     return assemble(rows, dataset, people=8, strangers=100, seed=1)
 
 
@@ -44,7 +44,7 @@ def test_only_labelled_faces_that_a_job_would_replace_take_part(rows: pa.Table) 
     assert usable(table).column("face_id").to_pylist() == [spoiled[3]["face_id"]]
 
 
-def test_a_face_goes_into_two_other_people_of_the_same_gender(cast: Cast) -> None:
+def test_a_face_goes_into_two_other_people_of_the_same_gender(cast: Participants) -> None:
     own = np.arange(len(cast))
     female = np.array([look.female >= 0.5 for look in cast.looks])
     for host in (cast.first, cast.second):
@@ -54,7 +54,9 @@ def test_a_face_goes_into_two_other_people_of_the_same_gender(cast: Cast) -> Non
     assert (cast.first != cast.second).all()
 
 
-def test_the_gallery_photo_is_of_the_same_person_and_nothing_else_rests_on_it(cast: Cast, rows: pa.Table) -> None:
+def test_the_gallery_photo_is_of_the_same_person_and_nothing_else_rests_on_it(
+    cast: Participants, rows: pa.Table
+) -> None:
     label, ids = label_of(rows), rows.column("face_id").to_pylist()
     embeddings = matrix(rows, "embedding")
     for number in range(len(cast)):
@@ -67,7 +69,7 @@ def test_the_gallery_photo_is_of_the_same_person_and_nothing_else_rests_on_it(ca
         assert cast.looks[number].age == pytest.approx(rows.column("age")[ids.index(scene)].as_py(), rel=1e-5)
 
 
-def test_strangers_are_strangers(cast: Cast, rows: pa.Table) -> None:
+def test_strangers_are_strangers(cast: Participants, rows: pa.Table) -> None:
     label = label_of(rows)
     taking_part = {label[photo.face_id] for photo in cast.scenes}
     assert cast.strangers
@@ -85,7 +87,7 @@ def test_the_same_seed_draws_the_same_and_whoever_may_be_known_stays_out(rows: p
     assert len(left) > 6
 
 
-def test_the_stage_shows_every_expression_and_yaw(cast: Cast) -> None:
+def test_the_stage_shows_every_expression_and_yaw(cast: Participants) -> None:
     for stage in cast.stages.values():
         assert (len(stage.expressions), len(stage.turns)) == (len(EXPRESSIONS), len(YAWS))
         yaws = [photo.yaw for photo in stage.turns]

@@ -9,47 +9,47 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generators import OneFace, decoder_file, network_file, plain_skin
 from PIL import Image
-from runs import Run
 
 from anonlib.audit.generators.averaged import AverageSource
-from anonlib.audit.generators.cast import COLUMNS, Cast, assemble, usable
+from anonlib.audit.generators.cast import COLUMNS, Participants, assemble, usable
 from anonlib.audit.generators.control import AGES, ROWS_A_PAGE, compared, control
 from anonlib.audit.generators.disjoint import RESEMBLES, bank_faces, learned_from, resembling
 from anonlib.audit.generators.evaluation import Evaluation
 from anonlib.audit.generators.judges import STANDING, Judges
 from anonlib.audit.generators.opened import open_sources, read_decoder
 from anonlib.audit.generators.scanned import scan_faces, scanned_dataset
-from anonlib.audit.generators.sources import NOBODY, ClearSource, CropSource, DecodedSource, Source
-from anonlib.audit.generators.speed import Work, speeds, timed
-from anonlib.config import ConfigError
+from anonlib.audit.generators.sources import NOBODY, ClearSource, CropSource, DecodedSource, FaceSource
+from anonlib.audit.generators.speed import TimedWork, speeds, timed
 from anonlib.datasets import open_dataset
-from anonlib.pipeline.engines import PIPELINE_RECOGNIZER
-from anonlib.pipeline.people import matrix
-from anonlib.records import EXPRESSIONS
+from anonlib.errors import ConfigError
+from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.stages.people import matrix
 from anonlib.storage import open_storage
+from anonlib.workspace.schemas import EXPRESSIONS
+from tests.support.generators import OneFace, decoder_file, network_file, plain_skin
+from tests.support.runs import Run
 
 SCRIPT = Path(__file__).parents[3] / "jobs" / "evaluate_generator.py"
 JUDGE = "fr-feature"
 
 
 @pytest.fixture(scope="module")
-def cast(finished: Run) -> Cast:
+def cast(finished: Run) -> Participants:
     storage = open_storage(str(finished.workspace))
     rows = usable(scan_faces(storage, None, COLUMNS))
     return assemble(rows, open_dataset(scanned_dataset(storage)), people=12, strangers=100, seed=0)
 
 
 @pytest.fixture(scope="module")
-def evaluation(cast: Cast) -> Evaluation:
+def evaluation(cast: Participants) -> Evaluation:
     return Evaluation(cast, Judges())
 
 
 # ---- what sources do ------------------------------------------------------------------------------------------
 
 
-def test_photos_as_they_are_are_recognized_and_change_nothing(cast: Cast, evaluation: Evaluation) -> None:
+def test_photos_as_they_are_are_recognized_and_change_nothing(cast: Participants, evaluation: Evaluation) -> None:
     found = evaluation.measure(ClearSource(cast))
     assert set(found.identity) == set(STANDING)
     for name in (JUDGE, PIPELINE_RECOGNIZER):
@@ -59,7 +59,7 @@ def test_photos_as_they_are_are_recognized_and_change_nothing(cast: Cast, evalua
     assert found.looks.mesh_meant.value == found.looks.mesh_source.value < 0.05
 
 
-def test_one_face_for_everybody_is_a_face_but_nobody_in_particular(cast: Cast, evaluation: Evaluation) -> None:
+def test_one_face_for_everybody_is_a_face_but_nobody_in_particular(cast: Participants, evaluation: Evaluation) -> None:
     found = evaluation.measure(DecodedSource("one", cast, OneFace(AverageSource(cast, 2).textures[0])))
     assert found.identity[JUDGE].rank_one.value <= 3 / len(cast)
     assert found.identity[JUDGE].naive.value <= 3 / len(cast)
@@ -69,13 +69,13 @@ def test_one_face_for_everybody_is_a_face_but_nobody_in_particular(cast: Cast, e
     assert found.looks.found.value > 0.8
 
 
-def test_skin_without_features_is_no_face(cast: Cast, evaluation: Evaluation) -> None:
+def test_skin_without_features_is_no_face(cast: Participants, evaluation: Evaluation) -> None:
     found = evaluation.measure(DecodedSource("skin", cast, OneFace(plain_skin())))
     assert found.looks.found.value < 0.2
     assert found.looks.mesh_meant.count == found.looks.age_band.count < 3
 
 
-def test_what_copies_the_photo_gives_it_away_and_misses_its_donor(cast: Cast, evaluation: Evaluation) -> None:
+def test_what_copies_the_photo_gives_it_away_and_misses_its_donor(cast: Participants, evaluation: Evaluation) -> None:
     copy = CropSource("copy", cast, lambda photo, donor: photo.rgb.copy(), gives=True)
     found = evaluation.measure(copy)
     assert found.identity[JUDGE].naive.value > 0.8
@@ -84,14 +84,14 @@ def test_what_copies_the_photo_gives_it_away_and_misses_its_donor(cast: Cast, ev
     assert found.looks.mesh_meant.count == 0  # nobody said what it was meant to be
 
 
-def test_a_flat_ellipse_leaves_no_face(cast: Cast, evaluation: Evaluation) -> None:
+def test_a_flat_ellipse_leaves_no_face(cast: Participants, evaluation: Evaluation) -> None:
     found = evaluation.measure(open_sources(["solid"], cast, 5)["solid"])
     assert found.looks.found.value == 0.0
     assert found.looks.gender.count == found.identity[JUDGE].to_target.count == 0
     assert found.identity[JUDGE].naive.value < 0.5
 
 
-def test_what_a_function_paints_is_told_the_photo_and_the_donor(cast: Cast) -> None:
+def test_what_a_function_paints_is_told_the_photo_and_the_donor(cast: Participants) -> None:
     told: list[tuple[str, int]] = []
 
     def change(photo: object, donor: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -106,7 +106,9 @@ def test_what_a_function_paints_is_told_the_photo_and_the_donor(cast: Cast) -> N
     assert CropSource("crop", cast, change).wish(2, 3).target == NOBODY
 
 
-def test_embedding_turns_the_photo_towards_its_donor_and_keeps_its_look(cast: Cast, evaluation: Evaluation) -> None:
+def test_embedding_turns_the_photo_towards_its_donor_and_keeps_its_look(
+    cast: Participants, evaluation: Evaluation
+) -> None:
     source = open_sources(["embedding"], cast, 5)["embedding"]
     photo = cast.scenes[0]
     changed = np.abs(source.paint(photo, source.wish(1, 0)).image.astype(int) - photo.rgb)
@@ -118,7 +120,7 @@ def test_embedding_turns_the_photo_towards_its_donor_and_keeps_its_look(cast: Ca
     assert own.naive.value < kept.identity["dlib-resnet"].naive.value
 
 
-def test_nobody_wears_the_average_of_his_own_class(cast: Cast) -> None:
+def test_nobody_wears_the_average_of_his_own_class(cast: Participants) -> None:
     source = AverageSource(cast, 2)
     assert sorted(one for members in source.members for one in members) == [
         number for number, rows in enumerate(cast.portraits) if rows
@@ -138,7 +140,7 @@ def test_nobody_wears_the_average_of_his_own_class(cast: Cast) -> None:
 # ---- what is typed --------------------------------------------------------------------------------------------
 
 
-def test_sources_are_called_by_kind_and_by_file_where_there_are_two(cast: Cast, tmp_path: Path) -> None:
+def test_sources_are_called_by_kind_and_by_file_where_there_are_two(cast: Participants, tmp_path: Path) -> None:
     one, two = (decoder_file(tmp_path / f"{name}.npz", cast.templates) for name in ("one", "two"))
     specs = [f"linear:{one}", f"bank:{one}", "blur"]
     assert [source.name for source in open_sources(specs, cast, 2).values()] == ["linear", "bank", "blur"]
@@ -181,8 +183,8 @@ def _across(vector: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
 # ---- pages and speed ------------------------------------------------------------------------------------------
 
 
-def test_pages_show_every_source_and_the_control_page_everything_that_can_be_asked(cast: Cast) -> None:
-    sources: list[Source] = [ClearSource(cast), *open_sources(["solid"], cast, 2).values()]
+def test_pages_show_every_source_and_the_control_page_everything_that_can_be_asked(cast: Participants) -> None:
+    sources: list[FaceSource] = [ClearSource(cast), *open_sources(["solid"], cast, 2).values()]
     pages = list(compared(cast, sources, faces=12))
     assert len(pages) == -(-min(12, len(cast)) // ROWS_A_PAGE)
     assert len(list(compared(cast, sources, faces=3))) == 1
@@ -194,7 +196,7 @@ def test_pages_show_every_source_and_the_control_page_everything_that_can_be_ask
     assert page.width > len(EXPRESSIONS) * 200
 
 
-def test_speed_is_measured_with_one_and_two_threads(cast: Cast, tmp_path: Path) -> None:
+def test_speed_is_measured_with_one_and_two_threads(cast: Participants, tmp_path: Path) -> None:
     spec = f"linear:{decoder_file(tmp_path / 'd.npz', cast.templates)}"
     found = speeds(cast, spec, 2)
     assert [one.threads for one in found] == [1, 2]
@@ -202,19 +204,19 @@ def test_speed_is_measured_with_one_and_two_threads(cast: Cast, tmp_path: Path) 
     assert all(one.batched is None for one in found)
 
 
-def test_a_network_is_timed_alone_too(cast: Cast, tmp_path: Path) -> None:
+def test_a_network_is_timed_alone_too(cast: Participants, tmp_path: Path) -> None:
     path = network_file(tmp_path / "net.onnx", decoder_file(tmp_path / "d.npz", cast.templates))
-    found = timed(f"ksame-net:{path}", 2, 1, Work(cast.templates[:4], cast.looks[:4], cast.scenes[:4]))
+    found = timed(f"ksame-net:{path}", 2, 1, TimedWork(cast.templates[:4], cast.looks[:4], cast.scenes[:4]))
     assert found.batched is not None and found.batched > 0
     assert (found.device, found.faces) == ("cpu", 4)
     with pytest.raises(ConfigError, match="decodes nothing"):
-        timed("solid", 2, 1, Work(cast.templates[:4], cast.looks[:4], cast.scenes[:4]))
+        timed("solid", 2, 1, TimedWork(cast.templates[:4], cast.looks[:4], cast.scenes[:4]))
 
 
 # ---- the command ----------------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_figures_and_pages(finished: Run, cast: Cast, tmp_path: Path) -> None:
+def test_the_command_writes_figures_and_pages(finished: Run, cast: Participants, tmp_path: Path) -> None:
     path = decoder_file(tmp_path / "d.npz", -cast.templates)
     done = run(tmp_path / "out", "--workspace", str(finished.workspace), "--source", f"linear:{path}", "--faces", "3",
                "--people", "10", "--no-speed")  # fmt: skip

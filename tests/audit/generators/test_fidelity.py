@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence import units
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 
-from anonlib.audit.generators.cast import Asked
+from anonlib.audit.generators.cast import RequestedLook
 from anonlib.audit.generators.fidelity import (
     Identity,
     Paintings,
@@ -20,8 +19,9 @@ from anonlib.audit.generators.fidelity import (
     identity,
     looks,
 )
-from anonlib.audit.generators.judges import REALISM, Seen
-from anonlib.records import MESH_POINTS
+from anonlib.audit.generators.judges import REALISM, JudgedFace
+from anonlib.workspace.schemas import MESH_POINTS
+from tests.support.evidence import units
 
 PEOPLE, PAIRS, SIZE = 40, 20, 16
 TARGET = np.arange(PEOPLE)
@@ -32,11 +32,11 @@ YAW = np.where(TARGET % 4 == 0, -40, 10).astype(np.float32)
 Vectors = NDArray[np.float32]
 
 
-def seen(count: int, **changes: object) -> Seen:
+def seen(count: int, **changes: object) -> JudgedFace:
     """Faces that are all found, women of 30, neutral."""
     expression = np.zeros((count, 7), np.float32)
     expression[:, 0] = 1.0
-    whole = Seen(
+    whole = JudgedFace(
         found=np.ones(count, bool),
         meshes=np.random.default_rng(0).uniform(0, 100, (count, MESH_POINTS, 3)).astype(np.float32),
         vectors={REALISM: units(count, 3, SIZE)},
@@ -136,7 +136,7 @@ def test_the_face_of_a_class_is_found_if_a_member_is_nearest() -> None:
 
 
 def test_gender_and_age_band_are_held_against_what_was_asked() -> None:
-    asked = [Asked(0.9, 30.0), Asked(0.9, 30.0), Asked(0.1, 60.0), Asked(0.1, 60.0)]
+    asked = [RequestedLook(0.9, 30.0), RequestedLook(0.9, 30.0), RequestedLook(0.1, 60.0), RequestedLook(0.1, 60.0)]
     female = np.array([0.8, 0.3, 0.3, np.nan], np.float32)
     np.testing.assert_array_equal(gender_as_asked(asked, female), [1.0, 0.0, 1.0, np.nan])
     age = np.array([34.9, 35.0, 51.0, np.nan], np.float32)
@@ -150,7 +150,7 @@ def test_looks_are_counted_where_a_face_was_found() -> None:
     source = there.meshes + np.float32(3.0)
     neutral = there.expression
     happy = np.roll(neutral, 1, axis=1)
-    asked = [Asked(0.9, 30.0)] * PEOPLE
+    asked = [RequestedLook(0.9, 30.0)] * PEOPLE
     real = units(50, 8, SIZE)
     paintings = Paintings(TARGET, HOST, YAW, there)
     found = looks(paintings, asked, neutral, there.meshes, source, real)

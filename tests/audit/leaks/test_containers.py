@@ -6,14 +6,26 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-import photos
 import pytest
 from PIL import Image, PngImagePlugin
 
 from anonlib.audit.leaks.containers import carried, is_picture
-from anonlib.audit.leaks.kinds import COMMENT, EXIF, GPS, IPTC, KINDS, PART, PICTURE, PROFILE, THUMBNAIL, TRAILING, XMP
-from anonlib.faces.colour import profile_of
-from anonlib.faces.image import decode, encode
+from anonlib.audit.leaks.metadata_kinds import (
+    COMMENT,
+    EXIF,
+    GPS,
+    IPTC,
+    KINDS,
+    PART,
+    PICTURE,
+    PROFILE,
+    THUMBNAIL,
+    TRAILING,
+    XMP,
+)
+from anonlib.media.codec import decode, encode
+from anonlib.media.colour import profile_of
+from tests.support import photos
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")

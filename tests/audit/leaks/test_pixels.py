@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import photos
 import pytest
 
 from anonlib.audit.leaks.pixels import EQUAL, SAME, changed_outside, face_core, left_of, may_change
-from anonlib.faces.image import Picture, decode, encode
+from anonlib.media.codec import Picture, decode, encode
 from anonlib.synthesis.redact import redact
+from tests.support import photos
 
 BOX = np.array([170, 60, 280, 200], np.float32)
 BEFORE = photos.astronaut()

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import photos
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from forgery import Forger
 from PIL import Image
-from runs import Run, by_key, images, run_job
 
 from anonlib.audit.findings import LeakCheck
 from anonlib.audit.leaks import CHECKS, scan_leaks
-from anonlib.faces.colour import profile_of
-from anonlib.faces.image import decode, encode
-from anonlib.pipeline.job import Job
-from anonlib.pipeline.places import sha256
+from anonlib.job import Job
+from anonlib.media.codec import decode, encode
+from anonlib.media.colour import profile_of
+from anonlib.workspace.layout import sha256
+from tests.support import photos
+from tests.support.forgery import Forger
+from tests.support.runs import Run, by_key, images, run_job
 
 Members = list[tuple[str, bytes]]
 Change = Callable[[bytes], bytes]

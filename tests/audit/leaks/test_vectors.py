@@ -7,12 +7,12 @@ import gzip
 import io
 
 import numpy as np
-import photos
 import pyarrow as pa
 import pytest
 
 from anonlib.audit.leaks.vectors import are_floats, in_member, in_value, restricted_columns
-from anonlib.records import CERTIFIED_CLASSES, FACES, MANIFEST
+from anonlib.workspace.schemas import CERTIFIED_CLASSES, FACES, MANIFEST
+from tests.support import photos
 
 VECTOR = np.random.default_rng(1).normal(size=128) / 11
 

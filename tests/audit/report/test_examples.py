@@ -6,10 +6,10 @@ import io
 
 import pytest
 from PIL import Image
-from runs import Run
 
 from anonlib.audit.report.examples import draw_examples
-from anonlib.pipeline.job import JobError
+from anonlib.errors import JobError
+from tests.support.runs import Run
 
 
 def test_examples_are_drawn_without_the_originals(finished: Run) -> None:

@@ -6,23 +6,22 @@ import re
 import sys
 from typing import Any
 
-import findings
 import pytest
 
-from anonlib.audit.findings import Attack, Figure, Gate, GateLine, LeakCheck, Model, Report
-from anonlib.audit.report import Example, write_html
-from anonlib.audit.report import officer as sentences
+from anonlib.audit.findings import Attack, AuditReport, Figure, Gate, GateLine, LeakCheck, ModelUse
+from anonlib.audit.report import ExampleImage, write_html
+from anonlib.audit.report import summary as sentences
+from anonlib.audit.report.formatting import NBSP
 from anonlib.audit.report.risks import risks
-from anonlib.audit.report.words import NBSP
-from anonlib.pipeline.job import JobError
-
-from .reading import Page
+from anonlib.errors import JobError
+from tests.audit.report.reading import Page
+from tests.support import findings
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 HOSTILE = """</style><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;{{ 7 * 7 }}"""
 
 
-def few(report: Report) -> Report:
+def few(report: AuditReport) -> AuditReport:
     """The same with few charts, which are what takes time."""
     attacks = tuple(one.model_copy(update={"curve": (), "groups": ()}) for one in report.attacks[:1])
     return report.model_copy(update={"histograms": (), "attacks": attacks, "utility": report.utility[2:]})
@@ -30,7 +29,7 @@ def few(report: Report) -> Report:
 
 @pytest.fixture(scope="module")
 def failing() -> str:
-    return write_html(findings.report(passed=False), [Example(PNG, "k-diff, k = 5")])
+    return write_html(findings.report(passed=False), [ExampleImage(PNG, "k-diff, k = 5")])
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def page(failing: str) -> Page:
     return Page(failing)
 
 
-def officer(report: Report) -> str:
+def officer(report: AuditReport) -> str:
     """What the first page says."""
     left = [sentence for risk in risks(report) for sentence in risk.sentences]
     parts = [sentence for _, some in sentences.framework(report) for sentence in some]
@@ -174,8 +173,8 @@ def _other(value: Any, key: str = "") -> Any:
 
 @pytest.mark.parametrize("make", [findings.report, findings.private_report])
 def test_every_figure_of_the_first_page_comes_from_the_report(make: Any) -> None:
-    one = Report.model_validate(_wordless(make(leaks=(LeakCheck(name="GPS", checked=70, found=3),)).model_dump()))
-    two = Report.model_validate(_other(one.model_dump()))
+    one = AuditReport.model_validate(_wordless(make(leaks=(LeakCheck(name="GPS", checked=70, found=3),)).model_dump()))
+    two = AuditReport.model_validate(_other(one.model_dump()))
 
     first, second = (re.findall(r"\d[\d,.]*\d|\d", officer(report)) for report in (one, two))
     assert len(first) == len(second) > 60
@@ -195,8 +194,8 @@ def test_the_page_says_every_sentence(page: Page) -> None:
         assert all(re.sub(r"\s+", " ", row.released) in text for row in risk.rows)
 
 
-def _model(commercial: bool | None) -> Model:
-    return Model(name="m", role="r", licence="l", commercial=commercial, sha256="", used_for="audit")
+def _model(commercial: bool | None) -> ModelUse:
+    return ModelUse(name="m", role="r", licence="l", commercial=commercial, sha256="", used_for="audit")
 
 
 @pytest.mark.parametrize(
@@ -287,7 +286,7 @@ def test_hostile_strings_are_text_and_nothing_else() -> None:
             "software": {HOSTILE: HOSTILE, "anonlib": HOSTILE},
         }
     )
-    page = Page(write_html(hostile, [Example(PNG, HOSTILE)]))
+    page = Page(write_html(hostile, [ExampleImage(PNG, HOSTILE)]))
     assert not page.all("script")
     assert [one.attributes["src"][:15] for one in page.all("img")] == ["data:image/png;"]
     assert len(page.all("style")) == 1
@@ -311,7 +310,7 @@ def test_a_report_of_nothing_is_a_page_too() -> None:
 
 def test_an_example_is_png_or_jpeg() -> None:
     with pytest.raises(ValueError, match="the example 'a face' is neither PNG nor JPEG"):
-        write_html(few(findings.report()), [Example(b"GIF89a", "a face")])
+        write_html(few(findings.report()), [ExampleImage(b"GIF89a", "a face")])
 
 
 @pytest.mark.parametrize("package", ["jinja2", "altair", "vl_convert"])

@@ -6,15 +6,14 @@ import socket
 import sys
 from typing import Any
 
-import findings
 import pytest
 
 from anonlib.audit.report import write_html, write_pdf
 from anonlib.audit.report.palette import LIGHT
 from anonlib.audit.report.pdf import rendered
-from anonlib.pipeline.job import JobError
-
-from .test_page import few
+from anonlib.errors import JobError
+from tests.audit.report.test_page import few
+from tests.support import findings
 
 
 @pytest.fixture(scope="module")

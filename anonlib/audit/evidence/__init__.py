@@ -1,0 +1,1 @@
+"""The evidence of an audit: people's faces before and after, as plain arrays."""

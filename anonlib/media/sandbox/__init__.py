@@ -1,0 +1,5 @@
+"""Photos are decoded in processes of their own, because a file made for it can crash a C library, or never end."""
+
+from anonlib.media.sandbox.pool import Decoders, decode_apart, header_bytes_apart, sandbox_layers
+
+__all__ = ["Decoders", "SandboxUnavailable", "decode_apart", "header_bytes_apart", "sandbox_layers"]

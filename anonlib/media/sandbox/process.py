@@ -1,0 +1,273 @@
+"""One decoder process, seen from outside: it is asked, watched, and ended where it takes too long.
+
+What comes back is pixels and a few numbers and words, each checked: a process that parsed a stranger's file is not
+trusted, so nothing of it is unpickled and its memory is copied, never used in place. It gets an empty environment,
+confines itself (sandbox.py), and this process, which does hold secrets, is made undumpable before it starts one.
+Pixels come through a memfd (memfd_create(2)), which is sealed, so that it cannot shrink under the reader, and needs no
+room in /dev/shm.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from anonlib.codes import Note, Reason, Stripped
+from anonlib.errors import ImageProblem, SandboxDied, SandboxUnavailable
+from anonlib.media.codec import ImageFormat, Picture
+from anonlib.media.colour import ColourSpace
+from anonlib.media.sandbox.confinement import LAYERS, NEEDED, make_undumpable
+from anonlib.media.sandbox.worker import ANSWER, OUT_OF_MEMORY, READY, READY_WORD, REQUEST, shared_bytes
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.media.sandbox import worker; worker.main()"
+)
+_START_SECONDS = 120.0
+_MOST_JSON = 1 << 14
+_KEPT_BYTES = 32 << 20
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+class _Described(BaseModel):
+    """A Picture without its pixels."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    rows: int = Field(ge=1)
+    columns: int = Field(ge=1)
+    alpha: bool
+    format: ImageFormat
+    space: ColourSpace | None
+    stripped: Annotated[tuple[Stripped, ...], Field(max_length=8)]
+    notes: Annotated[tuple[Note, ...], Field(max_length=8)]
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+
+
+class _Refused(BaseModel):
+    """An ImageProblem."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    reason: Reason
+    details: str = Field(max_length=300)
+
+
+_PICTURES: TypeAdapter[_Refused | _Described] = TypeAdapter(_Refused | _Described)
+_COUNTS: TypeAdapter[_Refused | int] = TypeAdapter(_Refused | Annotated[int, Field(ge=0, lt=1 << 40, strict=True)])
+_Told = TypeVar("_Told")
+_Found = TypeVar("_Found", Picture, int)
+
+
+class DecoderProcess:
+    """A started process for photos of up to `max_mpx` megapixels, each in up to `seconds`; for one caller at a time.
+
+    `layers`: those of the sandbox that its kernel granted; raises SandboxUnavailable where a NEEDED one is missing.
+    """
+
+    layers: tuple[str, ...] = ()
+
+    def __init__(self, max_mpx: float, seconds: float, program: Sequence[str] | None = None) -> None:
+        self.max_mpx, self.seconds = max_mpx, seconds
+        self.used = self._busy = False
+        self._unread = b""
+        try:
+            self._start(program or (sys.executable, "-I", "-S", "-c", _START, json.dumps(_import_path())))
+        except (OSError, OverflowError) as error:
+            raise SandboxUnavailable(f"the process that decodes photos cannot be started: {error}") from None
+        self._wait_until_ready()
+
+    def _start(self, program: Sequence[str]) -> None:
+        size = shared_bytes(self.max_mpx)
+        make_undumpable()
+        shared = os.memfd_create("anonlib-photo", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._channel, theirs = socket.socketpair()
+        try:
+            os.ftruncate(shared, size)
+            fcntl.fcntl(shared, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._shared = mmap.mmap(shared, size)
+            self._process = subprocess.Popen(
+                [*program, str(shared), repr(self.max_mpx), repr(self.seconds)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(shared,),
+                cwd="/",
+                env=_environment(),
+                process_group=0,  # Ctrl-C at the terminal is not meant for it
+            )
+        except BaseException:
+            self._channel.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(shared)
+
+    def _wait_until_ready(self) -> None:
+        complaints = self._process.stderr
+        assert complaints is not None
+        word, granted = b"", 0
+        with suppress(OSError):
+            word, granted = READY.unpack(self._received(READY.size, time.monotonic() + _START_SECONDS))
+        if word != READY_WORD:
+            self._process.kill()
+            said = complaints.read(1 << 16).decode(errors="replace").split("\n")
+            self.close()
+            last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+            raise SandboxUnavailable(f"the process that decodes photos cannot be started: {last[:200]}")
+        complaints.close()
+        self.layers = tuple(layer for number, layer in enumerate(LAYERS) if granted >> number & 1)
+        missing = tuple(layer for layer in LAYERS if layer not in self.layers)
+        if NEEDED.intersection(missing):
+            self.close()
+            raise SandboxUnavailable(
+                f"the process that decodes photos cannot be confined: this kernel does not grant {', '.join(missing)}; "
+                "run on Linux on x86_64 or aarch64 where seccomp filters are allowed"
+            )
+        if missing:
+            _warn_of(missing)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it lives and waits for a photo."""
+        return not self._busy and self._process.poll() is None
+
+    def decode(self, data: bytes, least_side: int | None) -> Picture:
+        """The Picture of a file; raises ImageProblem, and SandboxDied after which it must not be used again."""
+        return self._asked(data, least_side, False, _PICTURES, self._picture)
+
+    def header_bytes(self, data: bytes, least_side: int | None) -> int:
+        """`image.decoded_bytes` of a file; raises as decode."""
+        return self._asked(data, least_side, True, _COUNTS, lambda count: count)
+
+    def _asked(
+        self,
+        data: bytes,
+        least_side: int | None,
+        header_only: bool,
+        answers: TypeAdapter[_Refused | _Told],
+        believe: Callable[[_Told], _Found],
+    ) -> _Found:
+        """What `believe` makes of its answer, unless it answers with a problem."""
+        self._busy, deadline = True, time.monotonic() + self.seconds
+        found: _Found | ImageProblem
+        try:
+            self._channel.settimeout(self.seconds)
+            self._channel.sendall(REQUEST.pack(len(data), -1 if least_side is None else least_side, header_only) + data)
+            (size,) = ANSWER.unpack(self._received(ANSWER.size, deadline))
+            if size > _MOST_JSON:
+                raise ValueError(f"{size} bytes")
+            answer = answers.validate_json(self._received(size, deadline))
+            if self._unread:
+                raise ValueError("more than an answer")
+            found = _problem(answer) if isinstance(answer, _Refused) else believe(answer)
+        except TimeoutError:
+            raise ImageProblem(Reason.TIME, self._too_long) from None
+        except OSError:
+            raise self._death() from None
+        except ValueError:  # pydantic's ValidationError is one
+            raise SandboxDied("decoding it made the decoder answer with what is no photo") from None
+        self._busy, self.used = False, True
+        if isinstance(found, ImageProblem):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+        if self._process.stderr:
+            self._process.stderr.close()
+        self._shared.close()
+
+    @property
+    def _too_long(self) -> str:
+        return f"decoding it took longer than {self.seconds:g} s (limits.image_seconds)"
+
+    def _picture(self, told: _Described) -> Picture:
+        """Checked against what was asked for, and copied; raises ValueError."""
+        pixels = told.rows * told.columns
+        if told.rows > told.height or told.columns > told.width or told.height * told.width > self.max_mpx * 1e6:
+            raise ValueError("a size that cannot be")
+        rgb = self._copied(0, (told.rows, told.columns, 3))
+        alpha = self._copied(3 * pixels, (told.rows, told.columns)) if told.alpha else None
+        if 3 * pixels > _KEPT_BYTES:
+            self._shared.madvise(mmap.MADV_REMOVE)
+        return Picture(rgb, alpha, told.format, told.space, told.stripped, told.notes, (told.height, told.width))
+
+    def _copied(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        count = int(np.prod(shape))
+        return np.frombuffer(self._shared, np.uint8, count, start).reshape(shape).copy()
+
+    def _received(self, size: int, deadline: float) -> bytes:
+        """Exactly `size` bytes; raises TimeoutError, and another OSError where it is dead."""
+        while len(self._unread) < size:
+            self._channel.settimeout(max(deadline - time.monotonic(), 1e-3))
+            part = self._channel.recv(1 << 16)
+            if not part:
+                raise ConnectionResetError
+            self._unread += part
+        taken, self._unread = self._unread[:size], self._unread[size:]
+        return taken
+
+    def _death(self) -> SandboxDied:
+        """Why it ended; it has closed its end of the socket, so it is dead or about to be."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        code = self._process.poll()
+        if code is None:
+            return SandboxDied("decoding it made the decoder hang up")
+        if code == OUT_OF_MEMORY:
+            return SandboxDied("decoding it needs more memory than a photo of limits.image_mpx may take", Reason.MEMORY)
+        if code == -signal.SIGALRM:
+            return SandboxDied(self._too_long, Reason.TIME)
+        if code < 0:
+            name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
+            return SandboxDied(f"decoding it crashed the decoder (signal {name})", from_outside=-code in _FROM_OUTSIDE)
+        return SandboxDied(f"decoding it ended the decoder (exit code {code})")
+
+
+@cache
+def _warn_of(missing: tuple[str, ...]) -> None:
+    """Once a process."""
+    logging.getLogger(__name__).warning(
+        "Photos are decoded in processes that this kernel confines without: %s (see `anonlib doctor`).",
+        ", ".join(missing),
+    )
+
+
+def _problem(told: _Refused) -> ImageProblem:
+    """With details that may be shown on a terminal; raises ValueError."""
+    if not told.details.isprintable():
+        raise ValueError("words that cannot be shown")
+    return ImageProblem(told.reason, told.details)
+
+
+def _environment() -> dict[str, str]:
+    """As good as none: where libraries lie, and that numpy starts no threads."""
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _import_path() -> list[str]:
+    """Where the process finds this very anonlib, and the libraries that this process uses."""
+    home = Path(__file__).resolve().parents[3]
+    return [*(str(Path(entry).resolve()) for entry in sys.path), str(home)]

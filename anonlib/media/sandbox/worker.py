@@ -1,0 +1,161 @@
+"""The program of a decoder process: it decodes photos of strangers and may die of one.
+
+It sits at one end of a socket, its stdin: a request is a file, an answer is a line of JSON; pixels go through shared
+memory. Once its libraries are loaded it gives up what a decoder does not need: files, network, further processes, core
+dumps and unlimited memory (sandbox.py, setrlimit(2)). When the process that started it is gone, the socket ends and so
+does this; while it decodes, alarm(2) sees to that.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+from anonlib.errors import ImageProblem, OutOfMemory
+from anonlib.media.codec import Picture, decode, decoded_bytes
+from anonlib.media.colour import profile_of
+from anonlib.media.sandbox.confinement import LAYERS, confine
+
+READY = struct.Struct("<5sB")
+"""The word READY_WORD, and a bit for each of LAYERS that the kernel granted."""
+READY_WORD = b"ready"
+REQUEST = struct.Struct("<Qi?")
+"""Bytes of the file that follows, the least side, -1 for none, and whether the header alone is to be read."""
+ANSWER = struct.Struct("<I")
+"""Bytes of JSON that follow."""
+OUT_OF_MEMORY = 3
+"""The exit code of a child that could not get the memory which a photo asked for."""
+
+_PX_BYTES = 48  # 32-bit pixels pass through three arrays of float64 on their way to 8 bits
+_SPARE_BYTES = 128 << 20
+_OPEN_FILES = 16
+_GRACE = 2.0  # it is for who waits to say that it takes too long; the alarm is for when nobody waits any more
+# Pillow imports these when a photo first needs them, which is too late once no file can be opened.
+_PLUGINS = (ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
+
+
+def shared_bytes(max_mpx: float) -> int:
+    """What three channels and an alpha of the largest photo take."""
+    return 4 * math.ceil(max_mpx * 1e6)
+
+
+def main(read: Callable[..., Picture] = decode) -> None:
+    """Serve photo after photo until the socket ends; the last three arguments are its `DecoderProcess`'s."""
+    shared_fd, max_mpx, seconds = int(sys.argv[-3]), float(sys.argv[-2]), float(sys.argv[-1])
+    channel = socket.socket(fileno=os.dup(0))
+    shared = np.frombuffer(mmap.mmap(shared_fd, shared_bytes(max_mpx)), np.uint8)
+    os.close(shared_fd)
+    Image.preinit()
+    _load_what_comes_late()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 2)  # libraries complain there of damaged files
+    in_use = _address_space()
+    _give_up_rights()
+    granted = confine()
+    channel.sendall(READY.pack(READY_WORD, sum(1 << LAYERS.index(layer) for layer in granted)))
+    while request := _received(channel, REQUEST.size):
+        size, least_side, header_only = REQUEST.unpack(request)
+        pixels = 0 if header_only else round(max_mpx * 1e6 * _PX_BYTES)
+        _bound_memory(in_use + size * 2 + pixels + _SPARE_BYTES)
+        signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
+        try:
+            try:
+                wanted = None if least_side < 0 else least_side
+                if header_only:
+                    body = json.dumps(decoded_bytes(_received(channel, size), least_side=wanted)).encode()
+                else:
+                    picture = read(_received(channel, size), max_mpx=max_mpx, least_side=wanted, into=shared)
+                    body = json.dumps(_described(picture)).encode()
+                    _put(picture, shared)
+                    del picture
+            except OutOfMemory:
+                raise
+            except ImageProblem as problem:
+                body = json.dumps({"reason": problem.reason, "details": str(problem)}).encode()
+        except (MemoryError, OutOfMemory):
+            os._exit(OUT_OF_MEMORY)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        channel.sendall(ANSWER.pack(len(body)) + body)
+
+
+def _load_what_comes_late() -> None:
+    """Decode a px of every kind with a colour profile: Python imports codecs when they are first used."""
+    profile = profile_of("Display P3")
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+        file = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(file, kind, icc_profile=profile)
+        decode(file.getvalue(), max_mpx=1)
+    file = io.BytesIO()
+    Image.new("CMYK", (1, 1)).save(file, "JPEG")
+    decode(file.getvalue(), max_mpx=1)
+
+
+def _described(picture: Picture) -> dict[str, Any]:
+    rows, columns = picture.rgb.shape[:2]
+    return {
+        "rows": rows,
+        "columns": columns,
+        "alpha": picture.alpha is not None,
+        "format": picture.format,
+        "space": picture.space,
+        "stripped": picture.stripped,
+        "notes": picture.notes,
+        "height": picture.size[0],
+        "width": picture.size[1],
+    }
+
+
+def _put(picture: Picture, shared: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    pixels = picture.rgb.size
+    if not np.may_share_memory(picture.rgb, shared):
+        shared[:pixels].reshape(picture.rgb.shape)[:] = picture.rgb
+    if picture.alpha is not None:
+        shared[pixels : pixels + picture.alpha.size].reshape(picture.alpha.shape)[:] = picture.alpha
+
+
+def _received(channel: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes; none if the other end is gone."""
+    if size == 0:
+        return b""
+    buffer = bytearray(size)
+    rest = memoryview(buffer)
+    while rest:
+        count = channel.recv_into(rest)
+        if count == 0:
+            return b""
+        rest = rest[count:]
+    return bytes(buffer)
+
+
+def _give_up_rights() -> None:
+    for what, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+    ):
+        resource.setrlimit(what, (most, most))
+
+
+def _bound_memory(most: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()

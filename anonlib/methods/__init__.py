@@ -1,0 +1,1 @@
+"""The methods: what may replace a face, what each proves, and what it needs."""

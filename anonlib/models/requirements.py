@@ -1,0 +1,64 @@
+"""Which models a job needs, and the loaded set that a stage holds.
+
+Models travel as bytes: the driver reads them once, actors load them once, workers fetch nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from anonlib.config import SYNTHESIS_METHODS, JobConfig
+from anonlib.errors import ConfigError
+from anonlib.models.catalog import MODELS
+from anonlib.models.runtime import Engine, Precision, has_bf16, load_engine
+
+PIPELINE_RECOGNIZER = "dlib-resnet"
+"""The one that describes faces; what is decoded from its vectors is not judged by it alone."""
+SECOND_RECOGNIZER = "faceres"
+"""Helps to tell who is who where there are no labels; no face is made of its vectors."""
+VERIFIERS = ("faceres",)
+"""Recognizers from which no face is made, so that an output is judged by one it was not made with."""
+
+ModelBytes = Mapping[str, bytes]
+
+
+def scan_models(job: JobConfig) -> tuple[str, ...]:
+    """What `scan` runs: a redaction needs boxes alone."""
+    if job.method.name in SYNTHESIS_METHODS:
+        return ("centerface", "facemesh", PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender", "expression")
+    return ("centerface",)
+
+
+def render_models(job: JobConfig) -> tuple[str, ...]:
+    """What `render` runs to check its own output."""
+    if job.method.name in SYNTHESIS_METHODS:
+        again = (PIPELINE_RECOGNIZER,) if job.method.name == "sampling" else ()
+        return ("centerface", *VERIFIERS, *again)
+    return ()
+
+
+def check_licences(job: JobConfig) -> None:
+    """Raise ConfigError if a model's weights are non-commercial and the job does not accept them by name."""
+    for name in {*scan_models(job), *render_models(job)}:
+        model = MODELS[name]
+        if not model.commercial and name not in job.accept_licences:
+            raise ConfigError(
+                f"the weights of {name} are {model.licence}, not for commercial use; "
+                f"if that is allowed here, add {name} to accept_licences"
+            )
+
+
+def check_precision(job: JobConfig) -> None:
+    """Raise ConfigError if this machine cannot compute in the detector's precision."""
+    if job.detector.precision == "bf16" and not has_bf16():
+        raise ConfigError("detector.precision is bf16, but this machine's CPU or OpenVINO has none; use f32")
+
+
+def load(models: ModelBytes, name: str, job: JobConfig, precision: Precision = "f32") -> Engine:
+    """The engine of one model, one thread, on a GPU if the job gives the actor one."""
+    return load_engine(models[name], device=device_of(job), precision=precision)
+
+
+def device_of(job: JobConfig) -> str:
+    """Where the networks of a job's actors run."""
+    return "cuda" if job.ray.num_gpus > 0 else "cpu"

@@ -1,0 +1,82 @@
+"""The pixels of a review, in memory alone: original and released image, upright, as JPEGs that any browser shows.
+
+A shard is read once for all of its images that are to be shown; what was read longest ago goes first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from anonlib.audit.evidence.pairs import PairedImages
+from anonlib.codes import Reason
+from anonlib.errors import ImageProblem
+from anonlib.job import Job
+from anonlib.media.codec import encode
+from anonlib.media.sandbox import decode_apart
+from anonlib.review.chosen import Image
+
+_QUALITY = 95
+_MOST_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Files of one shard: originals by key, outputs by sha256."""
+
+    originals: dict[str, bytes]
+    outputs: dict[str, bytes]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.originals.values())) + sum(map(len, self.outputs.values()))
+
+
+class Pictures:
+    """The images of one review; `forget` what was rendered again."""
+
+    def __init__(self, job: Job, images: Iterable[Image]) -> None:
+        self.job = job
+        self._shards = {shard.shard_id: shard for shard in job.shards}
+        self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
+        self._lock = Lock()
+        self._wanted: dict[str, dict[str, Image]] = defaultdict(dict)
+        self.update(images)
+
+    def update(self, images: Iterable[Image]) -> None:
+        """These images as they are now; whatever was read of them goes."""
+        with self._lock:
+            # Opened anew: a dataset remembers which files it listed, and takes another one for a change.
+            self._both = PairedImages(self.job.config, self.job.shards[0].format)
+            for image in images:
+                self._wanted[image.shard][image.key] = image
+                self._loaded.pop(image.shard, None)
+
+    def original(self, image: Image) -> bytes:
+        """A JPEG of the upright original; raises ImageProblem, StorageError."""
+        return self._shown(self._of(image.shard).originals.get(image.key))
+
+    def released(self, image: Image) -> bytes:
+        """A JPEG of what the release holds; raises ImageProblem, StorageError."""
+        return self._shown(self._of(image.shard).outputs.get(str(image.row["output_sha256"])))
+
+    def _of(self, shard: str) -> _Loaded:
+        with self._lock:
+            loaded = self._loaded.pop(shard, None)
+            if loaded is None:
+                wanted = self._wanted[shard]
+                rows = [image.row for image in wanted.values() if image.row["output_sha256"]]
+                loaded = _Loaded(self._both.originals(self._shards[shard], wanted), self._both.outputs(rows))
+            self._loaded[shard] = loaded
+            while len(self._loaded) > 1 and sum(one.size for one in self._loaded.values()) > _MOST_BYTES:
+                self._loaded.popitem(last=False)
+            return loaded
+
+    def _shown(self, data: bytes | None) -> bytes:
+        if data is None:
+            raise ImageProblem(Reason.NO_IMAGE, "there is no image where it should be")
+        limits = self.job.config.limits
+        picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
+        return encode(picture.rgb, replace(picture, format="JPEG", alpha=None), jpeg_quality=_QUALITY)

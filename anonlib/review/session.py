@@ -1,0 +1,203 @@
+"""One person's way through a review: what is shown, what was decided, and carrying it out.
+
+Whatever is decided is in the workspace's log before the page is told so. Nothing else is kept: a session that is closed
+and opened again goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
+
+from anonlib.codes import meaning_of
+from anonlib.config import JobConfig
+from anonlib.errors import JobError
+from anonlib.execution.base import UnitResult
+from anonlib.job import Job
+from anonlib.review.chosen import (
+    SAMPLE,
+    Candidate,
+    Image,
+    Judged,
+    Place,
+    choose,
+    images_of,
+    judge,
+    open_log,
+    places_of,
+    waiting,
+)
+from anonlib.review.pictures import Pictures
+from anonlib.stages.review_decisions import ActiveDecisions
+from anonlib.workspace.decisions import Box, Decision, Verdict
+
+MOST_QUARANTINED = 1000
+LEAST_SIDE = 4
+"""A drawn box of fewer px is a slip of the hand."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What carrying out the decisions did to one image; statuses are the manifest's."""
+
+    key: str
+    before: str
+    after: str
+    hidden: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What carrying out the decisions did: shards that were made again or worded anew, and the images that changed."""
+
+    shards: tuple[str, ...]
+    changes: tuple[Change, ...]
+
+
+class Session:
+    """`lists` name images by their numbers in `images`: sample, quarantined, second look.
+
+    `suggested`: boxes that the second look found in an image, for the person to accept or clear.
+    """
+
+    def __init__(
+        self, config: JobConfig, *, sample: int = SAMPLE, second: Sequence[Candidate] = (), who: str = ""
+    ) -> None:
+        self.job, self.who = Job(config), who
+        self.log = open_log(self.job)
+        self._lock = Lock()
+        self.decisions = self.log.latest()
+        suggested = places_of(self.job, second)
+        chosen = choose(self.job, self.decisions, sample, MOST_QUARANTINED)
+        self.quarantined = chosen.quarantined
+        self.images: list[Image] = []
+        numbers: dict[Place, int] = {}
+        for place, image in self._read((*chosen.sample, *chosen.held, *suggested)).items():
+            numbers[place] = len(self.images)
+            self.images.append(image)
+        self.lists = {
+            name: [numbers[place] for place in places]
+            for name, places in (("sample", chosen.sample), ("quarantined", chosen.held), ("second", suggested))
+        }
+        self._held = {numbers[place] for place in chosen.held}
+        self.suggested = {numbers[place]: boxes for place, boxes in suggested.items()}
+        self.pictures = Pictures(self.job, self.images)
+
+    # ---- what is known ----------------------------------------------------------------------------------------
+
+    def decision(self, number: int) -> Decision | None:
+        """What stands on an image."""
+        image = self.images[number]
+        return self.decisions.get((image.shard, image.key))
+
+    def allowed(self, number: int) -> tuple[Verdict, ...]:
+        """The verdicts that an image can get. One that the job held back can be let out only where it has pixels.
+
+        So a photo whose scan, rendering or check failed can be let out, and so can one of a shard that failed; a file
+        that cannot be decoded, or is over a limit, cannot.
+        """
+        if number not in self._held:
+            return ("confirmed", "mask", "withhold")
+        return ("withhold", "release_masked") if self.images[number].size else ("withhold",)
+
+    def carried_out(self, number: int) -> bool:
+        """Whether the manifest says what was decided, or nothing where nothing was."""
+        image, decision = self.images[number], self.decision(number)
+        word = ActiveDecisions.of_all([decision] if decision else []).word(image.shard, image.key)
+        hidden = {tuple(map(round, face["box"])) for face in image.row["faces"][image.faces :]}
+        wanted = set(decision.boxes) if decision else set()
+        return bool(image.row["review"] == word and (hidden == wanted or image.held_back))
+
+    def judged(self) -> Judged:
+        """What the sample so far allows to be said."""
+        found = [self.decision(number) for number in self.lists["sample"]]
+        return judge([one.verdict if one else None for one in found])
+
+    # ---- deciding ---------------------------------------------------------------------------------------------
+
+    def decide(self, number: int, verdict: Verdict, boxes: Iterable[Sequence[float]] = ()) -> Decision:
+        """Put a verdict on an image into the log; raises JobError, StorageError."""
+        if verdict not in self.allowed(number):
+            raise JobError("this image cannot get that verdict")
+        image = self.images[number]
+        inside = tuple(self._inside(image, box) for box in boxes)
+        if verdict in ("mask", "release_masked") and not inside:
+            raise JobError("draw a box around each face that is to be hidden")
+        return self._add(image, verdict, inside)
+
+    def undo(self, number: int) -> None:
+        """Take back what stands on an image; nothing happens if nothing does."""
+        if self.decision(number) is not None:
+            self._add(self.images[number], "undone")
+
+    def _add(self, image: Image, verdict: Verdict, boxes: tuple[Box, ...] = ()) -> Decision:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        decision = Decision(shard=image.shard, key=image.key, verdict=verdict, boxes=boxes, who=self.who, when=when)
+        with self._lock:
+            self.log.add(decision)
+            if verdict == "undone":
+                self.decisions.pop((image.shard, image.key), None)
+            else:
+                self.decisions[image.shard, image.key] = decision
+        return decision
+
+    def _inside(self, image: Image, box: Sequence[float]) -> Box:
+        """The box in whole px of the image; raises JobError."""
+        if len(box) != 4 or image.size is None:
+            raise JobError("a box has four sides and lies in an image")
+        (height, width), (x0, y0, x1, y1) = image.size, (round(side) for side in box)
+        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+        if x1 - x0 < LEAST_SIDE or y1 - y0 < LEAST_SIDE:
+            raise JobError("a box is too small, or lies outside the image")
+        return x0, y0, x1, y1
+
+    # ---- carrying it out --------------------------------------------------------------------------------------
+
+    def waiting(self) -> list[str]:
+        """The shards whose markers do not vouch for the decisions that stand."""
+        return waiting(self.job, self.log)
+
+    def apply(self, report: Any = None) -> Applied:
+        """Render every waiting shard again and sign the release anew; raises what `Job.render` raises.
+
+        `report` is called as a Job's.
+        """
+        self.job.report = report or _silent
+        shards = self.waiting()
+        self.job.render()
+        before = list(self.images)
+        places = [(image.shard, image.position) for image in before]
+        now = self._read([place for place in places if place[0] in set(shards)])
+        with self._lock:
+            self.images = [now.get(place, image) for place, image in zip(places, before, strict=True)]
+            self.decisions = self.log.latest()
+        self.pictures.update(now.values())
+        changes = [_change(old, new) for old, new in zip(before, self.images, strict=True) if old.row != new.row]
+        return Applied(tuple(shards), tuple(changes))
+
+    def _read(self, places: Sequence[Place]) -> dict[Place, Image]:
+        """Images as manifest and scan have them, in the order of their places; raises JobError."""
+        found: dict[Place, Image] = {}
+        for shard in dict.fromkeys(shard for shard, _ in places):
+            images = images_of(self.job, shard)
+            found |= {place: images[place[1]] for place in places if place[0] == shard}
+        return {place: found[place] for place in places}
+
+
+def _change(old: Image, new: Image) -> Change:
+    # What a reviewer found comes after what the scan did.
+    hidden = len(new.row["faces"][new.faces :])
+    return Change(new.key, old.row["status"], new.row["status"], hidden, why_not(new))
+
+
+def why_not(image: Image) -> str | None:
+    """Why an image is not released, in a sentence."""
+    return None if image.row["reason"] is None else image.why or meaning_of(image.row["reason"])
+
+
+def _silent(stage: str, outcome: UnitResult, units: int) -> None:
+    """Nobody is told."""

@@ -1,0 +1,243 @@
+"""Who is in a dataset, as columns: subjects from labels and clusters, persons, and which faces may be averaged.
+
+A labelled face belongs to its label, even where it looks like someone else: the labels are checked, not corrected. The
+others are clustered, and a cluster that looks like a labelled subject joins that one, so that a person keeps one
+replacement in photos with and without a label. Subjects that may be one person are tied into one `person`, and what a
+method promises, it promises for persons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from anonlib.faces.mesh import MIN_PRESENCE
+from anonlib.privacy.clustering import by_label, normalized, templates
+from anonlib.privacy.fusion import fused
+from anonlib.privacy.keys import Keyring, Purpose
+from anonlib.privacy.strata import Stratum
+from anonlib.privacy.subject_bank import bank_of, join
+from anonlib.privacy.ties import tied
+from anonlib.stages.label_warnings import LabelWarnings, check_labels
+
+SAME_PERSON = 0.925
+"""dlib cosine from which two faces among `_CROWD` are one person: fewer than half as many pairs are merged as split.
+
+From half of 840 people of LFW; how the bar rises was chosen on all of them.
+"""
+_FUSED_LOWER = 0.046
+"""How far the bar of `fused` vectors lies below dlib's: there BCubed F is best on half of the 840 people, .980; on the
+others it is .985 (jobs/evaluate_subjects.py)."""
+APART = 0.88
+"""dlib mean cosine below which faces are not one person's; a thousandth of pairs of one person's photos lie below."""
+PORTRAITS_A_DONOR = 3
+
+FEATURES = (
+    "face_id", "label", "embedding", "second", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses",
+    "age", "female", "landmarks",
+)  # fmt: skip
+"""Columns of FACES from which a plan decides who is who and who may be averaged."""
+
+_CROWD, _LEAST_CROWD, _STRICTER_A_DECADE = 5000, 50, 0.01
+LABEL_MARGIN = 0.01
+"""Above `same_person`, where labels are doubted: of LFW's labels set wrong on purpose, 66 % of the faces, 76 % of the
+people under two names and 84 % of the pairs under one name were found; of 840 right names 15 pairs were doubted."""
+_SURE = 0.7
+_AGE_BANDS = (35.0, 50.0)
+_DONOR_YAW, _DONOR_PITCH, _DONOR_EYES = 35.0, 30.0, 24.0
+_DONOR_SHARPNESS = 9.0
+_DONOR_CLARITY = 0.55
+
+
+@dataclass(frozen=True)
+class People:
+    """Subjects as columns: `of_face` (n,) subject numbers, `ids`, `labels`, `template` (s, d), attributes (s,).
+
+    `labels`: the dataset's name for the person, None if a cluster was formed. `person` (s,): of each subject.
+    """
+
+    of_face: NDArray[np.int64]
+    person: NDArray[np.int64]
+    ids: list[str]
+    labels: list[str | None]
+    template: NDArray[np.float32]
+    female: NDArray[np.float32]
+    age: NDArray[np.float32]
+    label_check: LabelWarnings
+
+
+@dataclass(frozen=True)
+class Persons:
+    """Persons as columns: `of_face` (n,) person numbers, `ids`, `labels`, `template` (p, d) unit, `strata`, `photos`.
+
+    `labels`: of the labelled subject in a person, None without one. `photos` (p,): faces that will show a surrogate.
+    `sure` (p,): whether the estimate of gender is clear enough to average the person with others of it.
+    """
+
+    of_face: NDArray[np.int64]
+    ids: list[str]
+    labels: list[str | None]
+    template: NDArray[np.float32]
+    strata: list[Stratum]
+    photos: NDArray[np.int64]
+    sure: NDArray[np.bool_]
+
+
+def same_person(faces: int) -> float:
+    """dlib cosine from which two of `faces` faces are one person.
+
+    In a larger crowd more strangers look alike, and two faces are less likely one person to begin with. Measured on
+    40 to 5,000 faces, the same precision of clusters takes .008 to .012 more for ten times the faces.
+    """
+    return SAME_PERSON + _STRICTER_A_DECADE * math.log10(max(faces, _LEAST_CROWD) / _CROWD)
+
+
+def same_fused(faces: int) -> float:
+    """Cosine of vectors of both recognizers (`fused`) from which two of `faces` faces are one person."""
+    return same_person(faces) - _FUSED_LOWER
+
+
+def people_of(faces: pa.Table, keyring: Keyring) -> People:
+    """Labelled faces by label; the others by clustering, a cluster like a labelled subject joining it."""
+    count = faces.num_rows
+    embeddings = matrix(faces, "embedding")
+    both = fused(embeddings, halves(faces, "second"))
+    labels = faces.column("label").to_pylist()
+    face_ids = faces.column("face_id").to_pylist()
+    labelled = np.array([name is not None for name in labels], bool)
+    of_face = np.full(count, -1, np.int64)
+    named, names = by_label([name for name in labels if name is not None])
+    of_face[labelled] = named
+    threshold = same_fused(count)
+    of_face[~labelled] = join(bank_of(both[labelled], named, len(names)), both[~labelled], threshold=threshold)
+    subjects = int(of_face.max(initial=-1)) + 1
+    known = np.arange(subjects) < len(names)
+    bank = bank_of(both, of_face, subjects)
+    first = np.unique(of_face, return_index=True)[1]
+    ids = [keyring.pseudonym(Purpose.SUBJECT, Purpose.LABEL, name) for name in names]
+    ids += [keyring.pseudonym(Purpose.SUBJECT, Purpose.CLUSTER, face_ids[row]) for row in first[len(names) :]]
+    weight = np.bincount(of_face, minlength=subjects)
+
+    def mean_of(name: str) -> NDArray[np.float32]:
+        return np.asarray(np.bincount(of_face, column(faces, name), subjects) / np.maximum(weight, 1), np.float32)
+
+    female = mean_of("female")
+    return People(
+        of_face,
+        tied(bank.means, bank.faces, known, female, threshold=threshold),
+        ids,
+        [*names, *[None] * (subjects - len(names))],
+        templates(embeddings, of_face, subjects),
+        female,
+        mean_of("age"),
+        check_labels(
+            embeddings[labelled],
+            [name for name in labels if name is not None],
+            [face for face, known in zip(face_ids, labelled, strict=True) if known],
+            near=same_person(count) + LABEL_MARGIN,
+            apart=APART,
+        ),
+    )
+
+
+def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[object] | None = None) -> Persons:
+    """The persons of a dataset; `replaced` (n,): the faces that will show a surrogate.
+
+    `names` of each person, where those of one name are known from elsewhere to be one.
+    """
+    person = people.person
+    if names is not None:
+        number: dict[object, int] = {}
+        person = np.array([number.setdefault(names[one], len(number)) for one in person], np.int64)
+    count = int(person.max(initial=-1)) + 1
+    faces = np.bincount(people.of_face, minlength=len(person)).astype(np.float64)
+    weight = np.maximum(np.bincount(person, faces, count), 1)
+    female, age = (np.bincount(person, faces * of, count) / weight for of in (people.female, people.age))
+    sums = np.zeros((count, people.template.shape[1]))
+    np.add.at(sums, person, people.template * faces[:, None])
+    first = np.unique(person, return_index=True)[1]
+    labels: list[str | None] = [None] * count
+    for subject, label in enumerate(people.labels):
+        if label is not None:
+            labels[person[subject]] = label
+    of_face = person[people.of_face]
+    return Persons(
+        of_face,
+        [people.ids[subject] for subject in first],
+        labels,
+        normalized(sums.astype(np.float32)),
+        [stratum_of(*one) for one in zip(female.tolist(), age.tolist(), strict=True)],
+        np.bincount(of_face[replaced], minlength=count),
+        np.abs(female - 0.5) >= _SURE - 0.5,
+    )
+
+
+def stratum_of(female: float, age: float) -> Stratum:
+    """Gender and age band, each as the estimate says."""
+    return "female" if female >= 0.5 else "male", f"age-{sum(age >= limit for limit in _AGE_BANDS)}"
+
+
+def donor_faces_of(faces: pa.Table) -> NDArray[np.int64]:
+    """Faces good enough to be averaged: nearly frontal, large, sharp, without glasses."""
+    good = (
+        (column(faces, "presence") >= MIN_PRESENCE)
+        & (column(faces, "glasses") <= 0)
+        & (column(faces, "clarity") >= _DONOR_CLARITY)
+        & (np.abs(column(faces, "yaw")) <= _DONOR_YAW)
+        & (np.abs(column(faces, "pitch")) <= _DONOR_PITCH)
+        & (eye_distance(faces) >= _DONOR_EYES)
+        & (column(faces, "sharpness") >= _DONOR_SHARPNESS)
+    )
+    return np.flatnonzero(good)
+
+
+def eye_distance(faces: pa.Table) -> NDArray[np.float32]:
+    """Px between the eyes of each face (n,), as the detector saw them."""
+    landmarks = matrix(faces, "landmarks").reshape(-1, 5, 2)
+    return np.asarray(np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1), np.float32)
+
+
+def best_portraits(faces: pa.Table, of_face: NDArray[np.int64], donor_faces: NDArray[np.int64]) -> dict[int, list[int]]:
+    """Each donor's best faces."""
+    order = donor_faces[np.argsort(badness(faces)[donor_faces], kind="stable")]
+    best: dict[int, list[int]] = {}
+    for face in order:
+        chosen = best.setdefault(int(of_face[face]), [])
+        if len(chosen) < PORTRAITS_A_DONOR:
+            chosen.append(int(face))
+    return best
+
+
+def badness(faces: pa.Table) -> NDArray[np.float64]:
+    """What speaks against each face (n,) as a portrait: turned, blurred, a hat, glasses or hair before the skin."""
+    return np.asarray(
+        np.abs(column(faces, "yaw"))
+        + 0.5 * np.abs(column(faces, "pitch"))
+        - 0.3 * np.minimum(column(faces, "sharpness"), 40.0)
+        - 60.0 * column(faces, "clarity"),
+        np.float64,
+    )
+
+
+def column(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A number a row (n,)."""
+    return np.asarray(table.column(name).to_numpy(), np.float64)
+
+
+def halves(table: pa.Table, name: str) -> NDArray[np.float16]:
+    """A fixed-size list of float16 a row (n, d), as it lies in memory."""
+    flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float16).reshape(table.num_rows, -1 if table.num_rows else 1)
+
+
+def matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
+    """A fixed-size list a row (n, d)."""
+    column = table.column(name).combine_chunks()
+    if table.num_rows == 0:
+        return np.zeros((0, 1), np.float32)
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(table.num_rows, -1)

@@ -1,0 +1,95 @@
+"""A photo and its faces on their way through `render`: what to do, what was done, what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.codes import Problem
+from anonlib.config import JobConfig
+from anonlib.datasets import Sample
+from anonlib.media.codec import Picture
+from anonlib.privacy.claims import NONE, Claim, claim_of
+from anonlib.stages.recheck import RecheckResult
+from anonlib.stages.surrogates import happiness
+from anonlib.workspace.schemas import MESH_POINTS
+
+METHOD_VERSION = "4"
+MATCHED = "still matched the source"
+
+
+@dataclass
+class FaceState:
+    """One face of the plan on its way through: what to do, what was done, what was found."""
+
+    planned: dict[str, Any]
+    method: str
+    tries: list[str]
+    digest: str | None = None
+    coverage: float | None = None
+    fallback: str | None = None
+    reason: str | None = None
+    why: str = MATCHED
+    findings: list[RecheckResult] = field(default_factory=list)
+    detected_again: bool | None = None
+
+    @property
+    def box(self) -> NDArray[np.float32]:
+        return np.array(self.planned["box"], np.float32)
+
+    @property
+    def mesh(self) -> NDArray[np.float32]:
+        return np.array(self.planned["mesh"], np.float32).reshape(MESH_POINTS, 3)
+
+    @property
+    def happy(self) -> float:
+        return happiness(self.planned["expression"])
+
+    def row(self, job: JobConfig) -> dict[str, Any]:
+        """The MANIFEST_FACE of this face: what all faces of its surrogate share, and where it lies."""
+        claim = claim_of(job.method) if self.fallback is None else Claim(NONE)
+        return {
+            "box": [round(side) for side in self.planned["box"]],
+            "method": self.method,
+            "method_version": METHOD_VERSION,
+            "k": claim.k,
+            "epsilon": claim.epsilon,
+            "surrogate_digest": self.digest,
+            "detected_again": self.detected_again,
+            "fallback": self.fallback,
+        }
+
+    def figures(self, key: str) -> dict[str, Any]:
+        """The RENDERED row of this face in the released image `key`: what was measured and why, for the workspace."""
+        return {
+            "face_id": self.planned.get("face_id"),
+            "key": key,
+            "box": self.planned["box"],
+            "method": self.method,
+            "fallback": self.fallback,
+            "reason": self.reason,
+            "coverage": self.coverage,
+            "similarity": [
+                {"recognizer": one.recognizer, "to_source": one.similarity, "threshold": one.threshold}
+                for one in self.findings
+            ],
+            "detected_again": self.detected_again,
+        }
+
+
+@dataclass
+class ImageState:
+    """One readable image on its way through; `out` becomes the release's pixels."""
+
+    sample: Sample
+    picture: Picture
+    faces: list[FaceState]
+    out: NDArray[np.uint8]
+    problem: Problem | None = None
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        return self.picture.rgb

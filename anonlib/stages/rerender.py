@@ -1,0 +1,212 @@
+"""Taking back what was committed before a reviewer decided otherwise.
+
+The certificate goes first, and an audit with it: what is being changed must not look finished. A copy of a shard's
+marker is laid aside, the marker is deleted, which makes the shard undone, and only then what it vouched for. The copies
+stay until every shard is committed again, so whoever comes after a kill knows what was begun. Where only words of the
+manifest change, the data stays and the manifest alone is written again.
+
+A worker may be late: paused before or between its writes, it wakes up after all this and knows only the decisions of
+its start. So it looks at the log of decisions and at the marker before each file. And nothing in a release is replaced:
+data, manifest and marker are created where nothing is, and other bytes that are there stop the worker with a sentence.
+What remains is a pause between a look and the write after it, and it ends so:
+- It wakes up between a deletion here and the new file. Then its old file is there first, and the run that renders
+  again is the one that is stopped, before its marker and without a certificate. The copies that are aside make the
+  next run remove that file and render once more. If it was the old marker that came first, `check_against_markers`
+  stops the run, and the next one takes the marker back. A late run that gets that far reads the log again, and stops.
+- A dataset of a folder has a file for each photo, and a withheld one leaves its path free, so its file comes back. As
+  soon as the worker goes on, it removes the file again (`take_back`). Killed before that, it leaves a file that no
+  marker names: `check_against_markers` finds it at the end of each later run, and `anonlib verify` refuses the release.
+- Two runs that carry out decisions at once would delete what the other has just written. So none begins beside another
+  run that its lease shows to be at work.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from anonlib.datasets import Shard
+from anonlib.errors import StorageError, VerificationError
+from anonlib.stages.certify import CERTIFICATE
+from anonlib.stages.review_decisions import ActiveDecisions
+from anonlib.storage import Storage
+from anonlib.workspace import tables
+from anonlib.workspace.layout import (
+    AUDIT_FILES,
+    STATEMENT,
+    JobStores,
+    StageStore,
+    json_bytes,
+    release_store,
+    scan_store,
+    sha256,
+)
+from anonlib.workspace.lease import Lease
+from anonlib.workspace.naming import Naming
+from anonlib.workspace.schemas import MANIFEST
+
+_ASIDE = "withdrawn/"
+
+
+def invalidate_shards(
+    stores: JobStores, shards: Sequence[Shard], scan_key: str, active: ActiveDecisions, naming: Naming, lease: Lease
+) -> frozenset[str]:
+    """Take back every committed shard that was made by other decisions than those that stand.
+
+    Returns their ids in the release.
+
+    Safe to kill and to repeat. What is taken back is to be rendered again, and then `finish_invalidation` ends it; a
+    shard that differs in words alone is committed again here. Raises StorageError if another run is at work.
+    """
+    store = release_store(stores)
+    begun, names = _begun(store), naming.shards(shards)
+    markers = {marker["shard"]: marker for marker in store.markers(names)}
+    vouched = {name: active.vouched(shard, naming.keyring) for name, shard in names.items()}
+    stale = {name for name, marker in markers.items() if vouched_by(marker) != vouched[name]}
+    cut_off = {name for name in begun - stale if markers.get(name) in (None, _laid_aside(store, name))}
+    if begun or stale:
+        if other := lease.beside():
+            raise StorageError(
+                f"Another run ({other}) is at work on the workspace {stores.workspace.uri}; decisions of a review are "
+                "carried out once it has ended, so run this again then."
+            )
+        store.storage.delete(CERTIFICATE)
+        remove_audit(store.storage)
+    for name in sorted(stale):
+        store.storage.claim(_aside(name), json_bytes(markers[name]))
+    for name in sorted(stale | cut_off):
+        marker = markers.get(name)
+        if name in cut_off or marker is None or vouched_by(marker).get("painted") != vouched[name].get("painted"):
+            _remove(store, name, marker or _laid_aside(store, name))
+        else:
+            keys = _keys(stores, scan_key, names[name])
+            words = {naming.key(names[name], key): active.word(names[name], key) for key in keys}
+            _reword(store, marker, words, vouched[name])
+    if cut_off:
+        # An attempt that was killed may have published photos that its decisions released and the first ones did not.
+        _delete(store, _strays(store, names))
+    return frozenset(begun | stale)
+
+
+def remove_audit(release: Storage) -> None:
+    """Take an audit back, its statement first, as a change of the release must."""
+    for path in (STATEMENT, *AUDIT_FILES):
+        release.delete(path)
+
+
+def finish_invalidation(stores: JobStores, shards: Sequence[Shard], naming: Naming) -> None:
+    """End a withdrawal once every shard is committed again: what no marker names goes, then the copies."""
+    store = release_store(stores)
+    begun = _begun(store)
+    if not begun:
+        return
+    names = naming.shards(shards)
+    if len(store.markers(names)) < len(shards):
+        return
+    _delete(store, (*_strays(store, names), *map(_aside, sorted(begun))))
+
+
+def take_back(store: StageStore, shard: str, created: Collection[str]) -> None:
+    """Remove the data files that an attempt created and that the shard's marker, which is of another, does not name.
+
+    Without a marker they stay: the next attempt compares them with its own, or a withdrawal removes them.
+    """
+    marker = store.committed(shard) if created else None
+    if marker is not None:
+        _delete(store, [path for path in created if path not in marker["files"]])
+
+
+def check_against_markers(
+    stores: JobStores, shards: Sequence[Shard], active: ActiveDecisions, naming: Naming, again: Collection[str]
+) -> None:
+    """Hold a release that is complete against its markers; raises VerificationError with the first difference.
+
+    Of all shards, from a listing alone: the decisions that stand are those of the markers, and data/ and manifest/ hold
+    the files that the markers name and no others. Of the shards `again` that this run took back also each file's
+    sha256, since only between a deletion and a new file can other bytes have come in.
+    """
+    store = release_store(stores)
+    listed = {entry.path for top in ("data/", "manifest/") for entry in store.storage.list(top)}
+    names = naming.shards(shards)
+    markers = store.markers(names)
+    if len(markers) < len(shards):
+        return
+    for marker in markers:
+        shard, files = marker["shard"], marker["files"] | {_manifest(store, marker["shard"]): marker["manifest_sha256"]}
+        if vouched_by(marker) != active.vouched(names[shard], naming.keyring):
+            raise VerificationError(f"shard {shard} is not as reviewers decided since it was begun; run the job again")
+        for path, digest in files.items():
+            if path not in listed:
+                raise VerificationError(f"{path} is missing; delete {store.marker(shard)}, and run the job again")
+            if shard in again and store.storage.sha256(path) != digest:
+                raise VerificationError(
+                    f"{path} is not what {store.marker(shard)} names; delete both and run the job again"
+                )
+        listed -= files.keys()
+    if listed:
+        others = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
+        raise VerificationError(
+            f"no marker names {min(listed)}{others}; delete what is not of the release, and run the job again"
+        )
+
+
+def vouched_by(marker: dict[str, Any]) -> dict[str, str]:
+    """What a marker says of decisions, as `ActiveDecisions.vouched` gives it."""
+    return {name: marker[name] for name in ("decisions", "painted") if name in marker}
+
+
+def _strays(store: StageStore, names: Collection[str]) -> list[str]:
+    """The data that no marker names; listed before the markers are read, so that what is committed meanwhile stays."""
+    listed = [entry.path for entry in store.storage.list("data/")]
+    named = {path for marker in store.markers(names) for path in marker["files"]}
+    return [path for path in listed if path not in named]
+
+
+def _delete(store: StageStore, paths: Collection[str]) -> None:
+    for path in paths:
+        store.storage.delete(path)
+
+
+def _begun(store: StageStore) -> set[str]:
+    """The shards whose markers lie aside."""
+    return {entry.path.removeprefix(_ASIDE).removesuffix(".json") for entry in store.storage.list(_ASIDE)}
+
+
+def _aside(shard: str) -> str:
+    return f"{_ASIDE}{shard}.json"
+
+
+def _laid_aside(store: StageStore, shard: str) -> dict[str, Any]:
+    return dict(json.loads(store.storage.read(_aside(shard))))
+
+
+def _manifest(store: StageStore, shard: str) -> str:
+    return store.path("manifest", f"{shard}.parquet")
+
+
+def _remove(store: StageStore, shard: str, marker: dict[str, Any]) -> None:
+    """The marker of a shard first, then its data and its manifest."""
+    _delete(store, (store.marker(shard), *marker["files"], _manifest(store, shard)))
+
+
+def _reword(
+    store: StageStore, marker: dict[str, Any], words: Mapping[str, str | None], vouched: Mapping[str, str]
+) -> None:
+    """Write the manifest's `review` again, in the bytes that a render would give it, and commit."""
+    shard = marker["shard"]
+    rows = tables.from_bytes(store.storage.read(_manifest(store, shard))).to_pylist()
+    for row in rows:
+        row["review"] = words[row["key"]]
+    manifest = tables.to_bytes(rows, MANIFEST)
+    unchanged = {name: value for name, value in marker.items() if name not in ("decisions", "painted")}
+    _delete(store, (store.marker(shard), _manifest(store, shard)))
+    store.storage.create(_manifest(store, shard), manifest)
+    store.commit(shard, unchanged | {"manifest_sha256": sha256(manifest), **vouched})
+
+
+def _keys(stores: JobStores, scan_key: str, shard: str) -> list[str]:
+    """The images of a shard as the input names them."""
+    store = scan_store(stores, scan_key)
+    names = tables.from_bytes(store.storage.read(store.path("images", f"{shard}.parquet")), ["key"])
+    return [str(key) for key in names.column("key").to_pylist()]

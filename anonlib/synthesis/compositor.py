@@ -1,0 +1,166 @@
+"""A surrogate into a photograph: pose and expression stay the photo's, shape and texture become the surrogate's.
+
+No px of the source's face is used. The photo gives its pose and expression (from the mesh), the light and
+tone of its skin (ten numbers a channel, and at the rim the tone of neck and ears) and, outside the oval, the
+question whether a px is skin: skin is repainted, hair, clothes and background stay, and so does a cap or a
+fringe that hides much of the forehead. Whatever else lies over the face, glasses, a hand, a microphone, is
+painted over with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.faces.mesh import mouth_opening
+from anonlib.synthesis.base import FaceTexture
+from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
+from anonlib.synthesis.glasses import STEP as GLASSES_STEP
+from anonlib.synthesis.glasses import glasses, without_rims
+from anonlib.synthesis.light import STEP, from_log, kept_zone, toned
+from anonlib.synthesis.occlusion import bare, mended, over_forehead, skin_of
+from anonlib.synthesis.textures.average import detail_of
+
+_WHOLE = 0.98
+_GREY_SPREAD, _GREY_SHARE = 16, 0.05
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """`patch` (h, w, 3) uint8 to lie at `origin` (x, y) of the photo; `alpha` (h, w) 0-1: how much of it is new.
+
+    `coverage`: share of the source's face, brows to chin, that the surrogate hides; the rest is inpainted.
+    `bare`: share of its skin that nothing covers, as far as its colour tells.
+    """
+
+    patch: NDArray[np.uint8]
+    alpha: NDArray[np.float32]
+    origin: tuple[int, int]
+    coverage: float
+    bare: float = 1.0
+
+    def paste(self, image: NDArray[np.uint8]) -> None:
+        """Put the patch into `image` (H, W, 3) in place."""
+        (x, y), (height, width) = self.origin, self.alpha.shape
+        image[y : y + height, x : x + width] = self.patch
+
+
+@dataclass(frozen=True)
+class Composite:
+    """Where a surrogate of one shape goes in a photo, before it has a texture.
+
+    `view` (h, w, 3) uint8: the part of the photo at `origin` (x, y), `ground` the same without what would stick out;
+    `grid` (h, w, 2): canonical px of each px; `light` (h, w, 3) log; `alpha` (h, w): how much of the px is new.
+    `opening`: of the mouth, over its width. `coverage`, `bare`: as in Rendered.
+    """
+
+    view: NDArray[np.uint8]
+    ground: NDArray[np.uint8]
+    grid: NDArray[np.float32]
+    light: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+    opening: float
+    origin: tuple[int, int]
+    coverage: float
+    bare: float
+
+    def paint(self, detail: NDArray[np.float32]) -> Rendered:
+        """A dressed detail (S, S, 3), log, put there."""
+        x, y = self.grid[..., 0], self.grid[..., 1]
+        detail_out = cv2.remap(detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        synthetic = from_log(detail_out + self.light)
+        if is_grey(self.view):
+            synthetic = np.repeat(synthetic.mean(axis=2, keepdims=True), 3, axis=2)
+        mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
+        patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+        return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
+
+
+def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: FaceTexture) -> Rendered:
+    """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
+    there = place(image, mesh, texture.shape)
+    return there.paint(texture.dressed(happy, there.opening))
+
+
+def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[np.float32]) -> Composite:
+    """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px."""
+    frame, model = canonical_frame(), shape_model()
+    pose = pose_of(mesh, model.mean)
+    own = pose.undo(mesh)
+    shape = neutral + model.expression_of(own)
+    x0, y0, x1, y1 = _bounds(pose, (own, shape), image.shape)
+    view = image[y0:y1, x0:x1]
+    origin = np.array([x0, y0, 0], np.float32)
+    own_vertices = pose.apply(with_rings(own)) - origin
+    vertices = pose.apply(with_rings(shape)) - origin
+    detail, light = detail_of(view, own_vertices, GLASSES_STEP)
+    residual = np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP])
+    own_grid, own_covered = frame.map_out(own_vertices, y1 - y0, x1 - x0)
+    grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
+    light_out = _out(light.field(STEP), grid, STEP)
+    tone = _out(toned(residual, light.spread), grid, STEP)
+    skin = skin_of(view, light_out, light.spread, pose.scale)
+    worn = over_forehead(residual, light.spread)
+    ground, hat = mended(view, skin, _out(worn, own_grid, STEP), pose.scale)
+    if glasses(detail) > 0:
+        ground = without_rims(ground, own_vertices, pose.scale)
+    zone = _out(kept_zone(), grid)
+    feather = cv2.remap(_feather(), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    alpha = feather * np.minimum(1 - zone * (1 - skin), 1 - hat) * covered
+    alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012)), np.float32)
+    inside = own_covered & (_out(frame.hull.astype(np.float32), own_grid) > 0.5)
+    face = inside & (np.maximum(zone, hat) < 0.5)
+    left = face & (alpha < _WHOLE)
+    coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
+    ground = _without(ground, left)
+    shown = bare(residual, light.spread)
+    return Composite(view, ground, grid, light_out + tone, alpha, mouth_opening(shape), (x0, y0), coverage, shown)
+
+
+def is_grey(view: NDArray[np.uint8]) -> bool:
+    """Whether a view (h, w, 3) comes from a photo without colour."""
+    red, green, blue = cv2.split(view)
+    spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
+    return float((spread > _GREY_SPREAD).mean()) <= _GREY_SHARE
+
+
+def _out(values: NDArray[np.float32], grid: NDArray[np.float32], step: int = 1) -> NDArray[np.float32]:
+    """A canonical map, given at every step-th px, read at each px of a grid (h, w, 2)."""
+    x, y = (grid[..., axis] / np.float32(step) for axis in range(2))
+    read = cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(read, np.float32)
+
+
+def _without(view: NDArray[np.uint8], left: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The view with what sticks out of the surrogate's outline filled from the background around it."""
+    if not left.any():
+        return view
+    hole = cv2.dilate(left.astype(np.uint8), np.ones((3, 3), np.uint8))
+    return np.asarray(cv2.inpaint(view, hole, 3, cv2.INPAINT_TELEA), np.uint8)
+
+
+def _bounds(pose: Pose, shapes: tuple[NDArray[np.float32], ...], size: tuple[int, ...]) -> tuple[int, int, int, int]:
+    points = np.concatenate([pose.apply(with_rings(shape))[:, :2] for shape in shapes])
+    margin = 0.1 * float(np.ptp(points, axis=0).max())
+    low = np.maximum(np.floor(points.min(axis=0) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(points.max(axis=0) + margin), [size[1], size[0]]).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+@cache
+def _feather() -> NDArray[np.float32]:
+    """(S, S): 1 up to the first ring, falling to 0 at the second."""
+    frame = canonical_frame()
+    rings = [frame.points[468 + 36 * ring : 504 + 36 * ring] for ring in range(2)]
+    inner = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillPoly(inner, [np.rint(rings[0] * 16).astype(np.int32)], 1, shift=4)
+    outer = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillPoly(outer, [np.rint(rings[1] * 16).astype(np.int32)], 1, shift=4)
+    to_inner = cv2.distanceTransform(1 - inner, cv2.DIST_L2, 5)
+    to_outside = cv2.distanceTransform(outer, cv2.DIST_L2, 5)
+    ramp = to_outside / np.maximum(to_outside + to_inner, 1e-6)
+    return np.where(inner > 0, 1.0, ramp).astype(np.float32)

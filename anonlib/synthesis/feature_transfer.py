@@ -1,0 +1,115 @@
+"""Another person's features, put into a face that keeps its looks: machine evasion after Hanawa et al. 2024.
+
+A small network (anonlib.training.feature_transfer.network) sees the aligned crop and what leads from the person's
+identity vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers then read
+less of the person and more of the donor; people still recognize the face, so the method claims nothing. Network,
+donors and terms are one file, which ships with anonlib (shipped/feature-transfer.onnx; see its card beside it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.errors import ModelUnusable
+from anonlib.models.card import CropSpec, InputSpec
+from anonlib.models.microbatch import locked_cached_property
+from anonlib.models.runtime import Engine, load_engine
+from anonlib.privacy.clustering import normalized
+from anonlib.synthesis import crops
+from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.compositor import Rendered
+from anonlib.synthesis.network_file import metadata_of, read_network
+from anonlib.workspace.schemas import EMBEDDING_DIM
+
+VERSION = 1
+SIDE, FLOW_SIDE = crops.SIDE, 16
+MOST_CHANGE, MOST_SHIFT = 0.4, 6.0
+"""The most that a px may be tinted, of 0-1, and fetched from beside it, in px of the crop."""
+POINTS = np.array(InputSpec((SIDE, SIDE), CropSpec("points", 1.115, -0.142)).landmarks(), np.float32)
+"""Where the five points lie in the crop: as in dlib's, which shows brows to chin and little else."""
+
+_STORED = ("centre", "donors", "female", "age")
+_SHIPPED = "shipped/feature-transfer.onnx"
+_AGAIN = "{}; make it again with `python jobs/train_generator.py embedding`"
+_OTHER = "the network is none of embedding"
+
+
+@dataclass(frozen=True)
+class FeatureTransferNetwork:
+    """The network in a file, its donors and their terms.
+
+    `donors` (b, d) unit rows of the identity space about `centre` (d,), their `female` (0-1) and `age` (b,). The
+    network takes float32 (n, 3, SIDE + 1, SIDE), the crop in 0-1 and under it a row whose first channel is the donor
+    less the person; it answers with tints (n, 3, SIDE, SIDE) and shifts (n, 2, FLOW_SIDE, FLOW_SIDE). `digest`: sha256
+    of the file, hex.
+    """
+
+    about: DecoderNotes
+    centre: NDArray[np.float32]
+    donors: NDArray[np.float32]
+    female: NDArray[np.float32]
+    age: NDArray[np.float32]
+    digest: str
+    data: bytes = field(repr=False)
+    device: str = "cpu"
+
+    @locked_cached_property
+    def engine(self) -> Engine:
+        """The network, loaded where it is first used."""
+        return load_engine(self.data, device=self.device)
+
+    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
+        return normalized(vectors - self.centre)
+
+    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], way: NDArray[np.float32]) -> Rendered:
+        """A face of a photo (H, W, 3) with `mesh` (468, 3) px, changed along a `way` (d,): donor less person."""
+        crop = crops.take(image, mesh, POINTS)
+        tints, shifts = self.engine(network_input(crop.pixels, way)[None])
+        return crops.change(image, mesh, crop, 255 * tints[0].transpose(1, 2, 0), shifts[0].transpose(1, 2, 0))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, device: str = "cpu") -> FeatureTransferNetwork:
+        """The network in a file's bytes, to run on `device`; raises EmbeddingError if they are damaged or another's."""
+        try:
+            file = read_network(data, VERSION)
+            centre, donors, female, age = (file.arrays[name] for name in _STORED)
+        except (ModelUnusable, KeyError) as error:
+            raise ModelUnusable(_AGAIN.format(error if isinstance(error, ModelUnusable) else _OTHER)) from error
+        counts = {len(donors), len(female), len(age)}
+        if file.shape != (3, SIDE + 1, SIDE) or len(file.outputs) != 2 or len(counts) != 1:
+            raise ModelUnusable(_AGAIN.format(_OTHER))
+        return cls(file.about, centre, normalized(donors), female, age, digest=file.digest, data=data, device=device)
+
+
+def shipped() -> bytes:
+    """The network that comes with anonlib; its terms are in it."""
+    return resources.files("anonlib.synthesis").joinpath(_SHIPPED).read_bytes()
+
+
+def notes_of(
+    about: DecoderNotes,
+    *,
+    centre: NDArray[np.float32],
+    donors: NDArray[np.float32],
+    female: NDArray[np.float32],
+    age: NDArray[np.float32],
+) -> dict[str, str]:
+    """What an Embedding's file says beside its network, as metadata of the ONNX."""
+    half = [one.astype(np.float16) for one in (donors, female, age)]
+    return metadata_of(VERSION, about, dict(zip(_STORED, (centre, *half), strict=True)))
+
+
+def network_input(crop: NDArray[np.uint8], way: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(3, SIDE + 1, SIDE): a crop (SIDE, SIDE, 3) in 0-1 and, under it, a way (SIDE,)."""
+    packed = np.zeros((3, SIDE + 1, SIDE), np.float32)
+    packed[:, :SIDE] = crop.transpose(2, 0, 1) / np.float32(255)
+    packed[0, SIDE] = way
+    return packed
+
+
+assert SIDE == EMBEDDING_DIM

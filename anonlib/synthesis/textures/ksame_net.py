@@ -1,0 +1,146 @@
+"""ksame-net: an identity vector and a wanted look decoded into a face by the trained network (see ksame-net.md).
+
+After Meden et al. 2018. It stands where the linear decoder stands, and draws expressions itself: a texture is drawn
+anew for a smile or an open mouth. So that one face stays one face, looks come from a small set of MOODS, and nothing
+else of the photo reaches the network. What a release claims holds for the identity together with its moods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.errors import ModelUnusable
+from anonlib.models.microbatch import locked_cached_property
+from anonlib.models.runtime import Engine, load_engine
+from anonlib.privacy.clustering import normalized
+from anonlib.synthesis.base import DecoderNotes, PublicFaces
+from anonlib.synthesis.canonical import SIZE
+from anonlib.synthesis.expression import apply_expression
+from anonlib.synthesis.network_file import metadata_of, read_network
+from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+
+VERSION = 1
+ASKED, DETAIL, SHAPE = "asked", "detail", "shape"
+LOOKS = ("female", "age", *EXPRESSIONS, "mouth", "eyes", "yaw")
+"""What is asked beside the identity: 0-1, years, probabilities, openings, degrees."""
+MOUTHS = (0.0, 0.15, 0.35)
+"""How open the mouths are that are drawn; the geometry does the rest."""
+Mood = tuple[bool, float]
+MOODS: tuple[Mood, ...] = tuple((happy, mouth) for happy in (False, True) for mouth in MOUTHS)
+"""What of a photo reaches the network: whether the face smiles, and which of MOUTHS is nearest."""
+
+_SHIPPED = "shipped/ksame-net.onnx"
+_STORED = ("centre", "eyes", "vectors", "female", "age")
+_AGAIN, _OTHER = "{}; make it again with `python jobs/train_generator.py export`", "the network is no ksame-net"
+
+
+@dataclass(frozen=True)
+class MoodTexture:
+    """A face with a detail for each mood: `of` gives the detail (S, S, 3), log, of one of MOODS.
+
+    `shape` (468, 3) is neutral.
+    """
+
+    shape: NDArray[np.float32]
+    of: Callable[[Mood], NDArray[np.float32]]
+
+    def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
+        """The detail (S, S, 3), log, of the nearest mood, with everybody's inside of a mouth.
+
+        The network's own teeth shine where the mouth is wide open, and its throats are pale.
+        """
+        return apply_expression(self.of((happy >= 0.5, min(MOUTHS, key=lambda one: abs(one - opening)))), 0.0, opening)
+
+
+@dataclass(frozen=True)
+class BankVectors:
+    """Identities without faces: `vectors` (b, d) unit rows of the identity space, `female`, `age` (b,)."""
+
+    vectors: NDArray[np.float32]
+    female: NDArray[np.float32]
+    age: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NetworkDecoder:
+    """The network in a file: `centre` (d,) of the identity space, `eyes`: how open they are drawn, `digest`: sha256.
+
+    `bank`: people who do not exist and may lend an identity.
+    """
+
+    about: DecoderNotes
+    centre: NDArray[np.float32]
+    bank: BankVectors
+    eyes: float
+    digest: str
+    data: bytes = field(repr=False)
+    threads: int = 1
+    device: str = "cpu"
+
+    @locked_cached_property
+    def engine(self) -> Engine:
+        """The network, loaded where it is first used."""
+        return load_engine(self.data, threads=self.threads, device=self.device)
+
+    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
+        return normalized(vectors - self.centre)
+
+    def decode(self, z: NDArray[np.float32], female: float, age: float) -> MoodTexture:
+        """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
+        if z.shape != self.centre.shape or not np.isfinite(z).all():
+            raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
+
+        @cache
+        def answer(mood: Mood) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            return self.answer(z, self.look(female, age, "happy" if mood[0] else "neutral", mood[1]))
+
+        return MoodTexture(answer(MOODS[0])[1], lambda mood: answer(mood)[0])
+
+    def look(self, female: float, age: float, expression: str, mouth: float, yaw: float = 0.0) -> NDArray[np.float32]:
+        """(LOOKS,) of an expression of EXPRESSIONS with the mouth `mouth` open."""
+        mood = np.zeros(len(EXPRESSIONS))
+        mood[EXPRESSIONS.index(expression)] = 1.0
+        return np.array([female, age, *mood, mouth, self.eyes, yaw], np.float32)
+
+    def answer(
+        self, z: NDArray[np.float32], look: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Detail (S, S, 3), log, and neutral shape (468, 3) of z (d,) with a look (LOOKS,)."""
+        detail, shape = self.engine(np.concatenate([z, look])[None].astype(np.float32))
+        square = np.ascontiguousarray(detail[0].transpose(1, 2, 0))
+        if len(square) != SIZE:
+            square = np.asarray(cv2.resize(square, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC), np.float32)
+        return square, shape.reshape(MESH_POINTS, 3)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, device: str = "cpu") -> NetworkDecoder:
+        """The network in a file's bytes, to run on `device`; raises ModelUnusable if they are damaged or another's."""
+        try:
+            file = read_network(data, VERSION)
+            centre, eyes, *bank = (file.arrays[name] for name in _STORED)
+        except (ModelUnusable, KeyError) as error:
+            raise ModelUnusable(_AGAIN.format(error if isinstance(error, ModelUnusable) else _OTHER)) from error
+        if file.outputs != (DETAIL, SHAPE) or file.shape != (len(centre) + len(LOOKS),):
+            raise ModelUnusable(_AGAIN.format(_OTHER))
+        vectors, female, age = bank
+        faces = BankVectors(normalized(vectors), female, age)
+        return cls(file.about, centre, faces, float(eyes), file.digest, data, device=device)
+
+
+def metadata(about: DecoderNotes, centre: NDArray[np.float32], bank: PublicFaces, eyes: float) -> dict[str, str]:
+    """What a network's file holds beside the network."""
+    half = [getattr(bank, name).astype(np.float16) for name in _STORED[2:]]
+    return metadata_of(VERSION, about, dict(zip(_STORED, (centre, np.array(eyes, np.float32), *half), strict=True)))
+
+
+def shipped() -> bytes:
+    """The network that comes with anonlib; its terms are in it."""
+    return resources.files("anonlib.synthesis").joinpath(_SHIPPED).read_bytes()

@@ -1,0 +1,212 @@
+"""What a person sees at a job's end: counts, or one sentence where it cannot go on. Progress is progress.py's.
+
+Complaints go to stderr; stdout holds the result alone. Heavy modules are imported only once a command runs.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anonlib.audit.findings import Disclosure, GateLine
+    from anonlib.audit.run import Audited
+    from anonlib.config import JobConfig
+    from anonlib.doctor import CheckResult
+    from anonlib.execution.cost import CostLog
+    from anonlib.verification.verify import Verified
+    from anonlib.workspace.purge import Purged
+    from anonlib.workspace.status import ReasonCount, Status
+    from anonlib.workspace.summary import Summary
+
+_TOP_REASONS = 8
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """End the process with one sentence and exit code 1 for what a person can mend, 130 for Ctrl-C."""
+    from anonlib.errors import EXIT_INTERRUPTED, AnonlibError, VerificationError
+
+    try:
+        yield
+    except VerificationError as error:
+        _stop(f"not as it says: {error}")
+    except (AnonlibError, OSError) as error:
+        # A cluster that does not answer is an OSError.
+        _stop(str(error) or type(error).__name__)
+    except KeyboardInterrupt:
+        print("\nanonlib: interrupted; what is finished is kept, and the same command continues.", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def _stop(sentence: str) -> None:
+    from anonlib.errors import EXIT_STOPPED
+
+    print(f"anonlib: {_on_one_line(' '.join(sentence.split()))}", file=sys.stderr)
+    raise SystemExit(EXIT_STOPPED) from None
+
+
+def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCount], spending: CostLog) -> None:
+    """Counts, why anything is missing or redacted, where everything lies, and what the job has spent so far."""
+    from anonlib.execution.cost import rows_of
+
+    images = {"released": summary.released, "without a face": summary.no_face, "quarantined": summary.quarantined}
+    rows = [("images", _sum(summary.images, images)), ("faces", _faces(config, summary.faces, summary.fallbacks))]
+    rows += _exceptions(reasons)
+    if summary.committed < summary.shards:
+        rows.append(("shards", f"{summary.committed} of {summary.shards} are done; run again to continue"))
+    rows += [
+        ("data", f"{config.output.uri.rstrip('/')}/data"),
+        ("manifest", f"{config.output.uri.rstrip('/')}/manifest"),
+        ("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"),
+    ]
+    bill = spending.so_far()
+    if bill is not None:
+        rows += rows_of(bill)
+    if spending.not_kept is not None:
+        rows.append(("", f"`anonlib status` will not know of this run: {spending.not_kept}"))
+    print_rows(rows)
+
+
+def print_status(status: Status) -> None:
+    """How far a job is, and what it has cost."""
+    from anonlib.execution.cost import rows_of
+
+    print_rows([("inventory", f"{status.shards} shards" if status.shards else "none yet: nothing has run here")])
+    # More than one where the job's settings have changed since its first run.
+    for scan in status.scans:
+        print_rows([("scanned", f"{scan.done} of {status.shards} shards")])
+    for plan in status.plans:
+        if plan.blocks is None:
+            print_rows([("planned", "not finished")])
+        else:
+            surrogates = f", surrogates {plan.done} of {plan.blocks} blocks" if plan.blocks else ""
+            classes = f" in {plan.classes} classes" if plan.classes else ""
+            people = f"{plan.subjects} people{classes}, " if plan.subjects else ""
+            print_rows([("planned", f"{people}{plan.redacted} faces redacted by plan{surrogates}")])
+            if plan.disagreements:
+                where = f"plan/{plan.store}/labels.txt in the workspace"
+                print_rows([("labels", f"{plan.disagreements} do not fit their faces: {where}")])
+    if status.spent is not None:
+        print_rows(rows_of(status.spent))
+    release = status.release
+    if release is None:
+        return
+    images = {"released": release.released, "without a face": release.no_face, "quarantined": release.quarantined}
+    print_rows(
+        [
+            ("rendered", f"{release.committed} of {release.shards} shards"),
+            ("images", _sum(release.images, images)),
+            ("faces", f"{release.faces:,}, {release.fallbacks:,} of them by a fallback"),
+            *_exceptions(release.reasons),
+        ]
+    )
+
+
+def print_verified(found: Verified) -> None:
+    """What a release proves of itself, and what it cannot."""
+    from anonlib.verification.verify import in_words, scope_in_words, unproved
+
+    certificate, counts = found.certificate, found.certificate.counts
+    images = {"released": counts.released, "without a face": counts.no_face, "quarantined": counts.quarantined}
+    claim, method = in_words(certificate.claim), certificate.method["name"]
+    rows = [
+        ("release", f"{_quoted(certificate.release)}, made by anonlib {_quoted(certificate.anonlib)}"),
+        ("", "all is as its certificate says"),
+        ("claim", f"{claim}; by {method}, of {counts.replaced:,} of {counts.faces:,} faces"),
+        *([("", scope_in_words(certificate.scope))] if certificate.scope and certificate.claim.kind != "none" else []),
+        ("images", _sum(counts.images, images)),
+        ("files", f"{found.files:,}, each as signed, and no other"),
+    ]
+    if found.classes:
+        rows.append(("classes", f"{found.people:,} people, each in one of {found.classes:,} classes"))
+    if found.audit is not None:
+        failed = f"FAILED its policy: {'; '.join(found.audit.failed)}"
+        rows.append(("audit", "passed its policy; see report.html" if found.audit.passed else failed))
+    elif found.promised:
+        rows.append(("audit", "MISSING, although its maker promised one"))
+    rows += [("signed by", certificate.public_key + (", as it should be" if found.pinned else ""))]
+    rows += [("not proved" if number == 0 else "", line) for number, line in enumerate(unproved(found))]
+    print_rows(rows)
+
+
+def print_audited(audited: Audited, output: str) -> None:
+    """What a terminal shows of an audit; the whole is in the release `output`."""
+    from anonlib.audit.terminal import outcome, table
+
+    for line in table(audited.report):
+        print(line)
+    report = f"{output.rstrip('/')}/report.html, .pdf and .json, signed in audit.json"
+    print_rows([*outcome(audited.report), ("report", report)])
+
+
+def print_disclosed(found: Iterable[Disclosure], lines: Sequence[GateLine]) -> None:
+    """What the attacks on a release's own records found, and each line of the policy that they failed."""
+    from anonlib.audit.terminal import disclosures
+
+    for line in disclosures(found):
+        print(line)
+    failed = [line for line in lines if not line.passed]
+    verdict = f"FAILED, {len(failed)} of {len(lines)} lines" if failed else f"passed, all {len(lines)} lines"
+    print_rows([("policy", verdict), *(("", f"{line.name}: {line.why}") for line in failed)])
+
+
+def print_purged(config: JobConfig, record: Purged) -> None:
+    """What was destroyed; what was not goes to stderr."""
+    print_rows(
+        [
+            ("workspace", f"{config.workspace.uri}: {record.files:,} files, {record.bytes / 1e6:,.1f} MB destroyed"),
+            ("secret", record.secret),
+            ("record", f"{config.workspace.uri.rstrip('/')}/purged.json"),
+        ]
+    )
+    if record.remains:
+        print(f"anonlib: not everything is gone. {record.remains}", file=sys.stderr)
+
+
+def print_findings(findings: Iterable[CheckResult]) -> int:
+    """One line each as they come, with what to do below; returns how many are problems."""
+    problems = 0
+    for one in findings:
+        problems += one.level == "problem"
+        print_rows([(one.level, f"{one.what}: {one.said}"), *([("", one.advice)] if one.advice else [])])
+    return problems
+
+
+def _sum(total: int, parts: dict[str, int]) -> str:
+    return f"{total:,} = " + " + ".join(f"{count:,} {name}" for name, count in parts.items())
+
+
+def _faces(config: JobConfig, faces: int, fallbacks: int) -> str:
+    said = f"{faces:,}, by {config.method.name}"
+    return f"{said}; {fallbacks:,} of them by a fallback" if fallbacks else said
+
+
+def _exceptions(reasons: Counter[ReasonCount]) -> list[tuple[str, str]]:
+    """The commonest reasons first, each with what it was the reason for."""
+    rows = [("", f"{count:,} {reason.kind}: {reason.why}") for reason, count in reasons.most_common(_TOP_REASONS)]
+    more = len(reasons) - _TOP_REASONS
+    return [*rows, ("", f"and {more} other reasons, all in the manifest")] if more > 0 else rows
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Name and value, a line each, aligned; what stands in a file of strangers stays on its line."""
+    width = max(10, *(len(name) for name, _ in rows))
+    for name, value in rows:
+        print(f"{name:<{width}} {_on_one_line(value)}")
+
+
+def _quoted(text: str) -> str:
+    """A word of a release that anybody may have chosen: so short that no terminal wraps it into a line of its own."""
+    return f"'{_on_one_line(text)[:60]}'"
+
+
+def _on_one_line(text: str) -> str:
+    """Without runs of spaces, and with control characters and line ends as escapes, which no terminal obeys."""
+    from anonlib.datasets.names import printable
+
+    return printable(re.sub(" {2,}", " ", text))

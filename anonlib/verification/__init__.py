@@ -1,0 +1,1 @@
+"""What a stranger runs: a release checked against its certificate, with the release alone."""

@@ -1,0 +1,91 @@
+"""What reviewers decided: a log in the workspace that only grows, one file a decision, the last word on an image wins.
+
+Each file is claimed, so a decision is there whole or not at all, and two people may review at once. Decisions belong to
+a run (method, plan and all): who looked at one release has not looked at another of the same workspace. They are no
+part of the plan, and go with the workspace when that is purged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anonlib.errors import StorageError
+from anonlib.storage import Storage
+from anonlib.workspace.schemas import CONFIRMED, MASKED, WITHHELD
+
+Verdict = Literal["confirmed", "mask", "withhold", "release_masked", "undone"]
+WORDS = {"confirmed": CONFIRMED, "mask": MASKED, "release_masked": MASKED, "withhold": WITHHELD}
+"""What the manifest says of a verdict."""
+
+_READERS = 16
+_Side = Annotated[int, Field(ge=0)]
+Box = tuple[_Side, _Side, _Side, _Side]
+"""x0, y0, x1, y1 in px of the upright image."""
+
+
+class Decision(BaseModel):
+    """One verdict on the image `key` of `shard`, both as the input names them.
+
+    confirmed: no face is left. mask: `boxes` hold faces that were missed; hide them. withhold: do not release this
+    photo. release_masked: release a quarantined photo with every face hidden, the known ones and those in `boxes`.
+    undone: nothing is decided any more. `when` is UTC; `who` are initials, or nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shard: str
+    key: str
+    verdict: Verdict
+    boxes: tuple[Box, ...] = ()
+    who: str = Field(default="", max_length=40)
+    when: str = ""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Decision:
+        if bool(self.boxes) != (self.verdict in ("mask", "release_masked")):
+            raise ValueError("to mask takes at least one box, and nothing else takes any")
+        if any(x1 <= x0 or y1 <= y0 for x0, y0, x1, y1 in self.boxes):
+            raise ValueError("a box is x0, y0, x1, y1 with x0 < x1 and y0 < y1")
+        return self
+
+
+class DecisionLog:
+    """The decisions on the release of one run, in a workspace."""
+
+    def __init__(self, workspace: Storage, run: str) -> None:
+        self.workspace, self.prefix = workspace, f"review/{run[:16]}/decisions/"
+
+    def add(self, decision: Decision) -> None:
+        """Append; raises StorageError."""
+        data = decision.model_dump_json().encode() + b"\n"
+        number = len(self._paths()) + 1
+        while not self.workspace.claim(f"{self.prefix}{number:08d}.json", data):
+            number += 1
+
+    def entries(self, start: int = 0) -> list[Decision]:
+        """All decisions in their order, but for the first `start`; raises StorageError where one cannot be read."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(self._read, self._paths()[start:]))
+
+    def latest(self) -> dict[tuple[str, str], Decision]:
+        """(shard, key) -> what stands; raises as entries."""
+        return latest(self.entries())
+
+    def _paths(self) -> list[str]:
+        return [entry.path for entry in self.workspace.list(self.prefix)]
+
+    def _read(self, path: str) -> Decision:
+        try:
+            return Decision.model_validate_json(self.workspace.read(path))
+        except ValidationError:
+            raise StorageError(f"the review decision {path} in {self.workspace.uri} cannot be read") from None
+
+
+def latest(decisions: Iterable[Decision]) -> dict[tuple[str, str], Decision]:
+    """(shard, key) -> what stands of decisions in their order."""
+    active = {(one.shard, one.key): one for one in decisions}
+    return {image: one for image, one in active.items() if one.verdict != "undone"}

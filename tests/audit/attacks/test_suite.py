@@ -1,0 +1,212 @@
+"""Attacks give the numbers that a person would count by hand, chance where there is nothing to find, 1 where all is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anonlib.audit.attacks.identify import first_of_each
+from anonlib.audit.attacks.suite import RANKS, Attacker, attack_all
+from anonlib.audit.attacks.verify import reported
+from anonlib.audit.evidence.evidence import CLEAR, RELEASED, Evidence
+from anonlib.audit.findings import Attack, Figure
+from tests.support.evidence import NAME, blurred, evidence, looking, units
+
+WORN = blurred(units(60, 14), 5, 0.05, 15)
+
+
+def every(whole: Evidence) -> dict[str, Attack]:
+    found = Attacker(whole, NAME, held_out=True).every()
+    named = {f"{one.name}, {one.target}": one for one in found}
+    assert len(named) == len(found)
+    return named
+
+
+def released(vectors: np.ndarray, **changes: Any) -> dict[str, Attack]:
+    return every(looking(evidence(**changes), RELEASED, vectors=vectors))
+
+
+def held(figure: Figure | None) -> tuple[float, float, float]:
+    assert figure is not None and figure.value is not None and figure.low is not None and figure.high is not None
+    return figure.value, figure.low, figure.high
+
+
+def test_every_attack_stands_beside_every_baseline() -> None:
+    found = every(evidence())
+    assert {one.name for one in found.values()} == {"naive", "parrot", "context", "averaging", "linkage", "donors"}
+    assert {one.target for one in found.values() if one.name == "naive"} == {
+        "rank-1", "rank-5", "TAR", "EER", "rank-1 within the class",
+    }  # fmt: skip
+    for one in found.values():
+        alone = one.name == "context" or "cosine" in one.target
+        assert set(one.baselines) == ({"clear"} if alone else {"clear", "blur", "pixelate", "solid"})
+        assert (one.excess is None) == alone
+
+
+def test_a_release_of_the_originals_is_as_bad_as_the_originals() -> None:
+    found = every(evidence())
+    for name in ("naive, rank-1", "naive, TAR", "parrot, rank-1", "averaging, rank-1"):
+        one = found[name]
+        assert one.released == one.baselines["clear"] == one.baselines["blur"]
+        assert held(one.released)[0] > 0.99
+        assert held(one.excess)[1] > 0.5
+    assert held(found["naive, EER"].released)[0] < 0.01
+    assert found["naive, rank-1"].released.count == 240
+    assert found["naive, rank-1"].released.chance == pytest.approx(1 / 60)
+    assert found["parrot, rank-1 within the class"].released.chance == pytest.approx(1 / 5)
+    assert found["averaging, rank-1"].released.count == 60
+
+
+def test_a_release_of_noise_gives_chance() -> None:
+    found = released(units(300, 13))
+    names = ("naive, rank-1", "naive, rank-5", "parrot, rank-1", "parrot, rank-1 within the class", "averaging, rank-1")
+    for name in names:
+        chance = found[name].released.chance
+        _, low, high = held(found[name].released)
+        assert chance is not None and low <= chance <= high, name
+    assert held(found["naive, TAR"].released)[0] < 0.02
+    assert held(found["naive, EER"].released)[0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_faces_that_all_look_alike_are_guessed_and_exceed_nothing() -> None:
+    found = released(np.repeat(units(1, 3), 300, axis=0))
+    assert held(found["naive, rank-1"].released)[0] == pytest.approx(1 / 60)
+    assert held(found["naive, rank-5"].released)[0] == pytest.approx(5 / 60)
+    assert held(found["parrot, rank-1"].released)[0] == pytest.approx(1 / 60)
+    value, low, high = held(found["naive, rank-1"].excess)
+    assert (value, low) == (0.0, -high) and 0 < high < 0.1
+
+
+def test_a_pseudonym_for_each_person_hides_the_name_but_links_the_photos() -> None:
+    found = released(WORN)
+    assert held(found["naive, rank-1"].released)[2] < 0.1
+    assert held(found["parrot, rank-1"].released)[0] > 0.99
+    assert held(found["linkage, AUC"].released)[0] > 0.99
+
+
+def test_the_context_is_what_photos_without_faces_give_away() -> None:
+    clothes = looking(evidence(), "solid", vectors=WORN)
+    assert held(every(clothes)["context, rank-1"].released)[0] > 0.99
+    assert held(every(evidence())["context, rank-1"].released)[0] == pytest.approx(1 / 60)
+
+
+def test_averaging_finds_who_hides_in_the_noise_of_single_photos() -> None:
+    clear = evidence().clear.vectors[NAME]
+    noisy = clear + 0.7 * np.random.default_rng(4).normal(size=clear.shape) / 2
+    found = released(np.asarray(noisy / np.linalg.norm(noisy, axis=1, keepdims=True), np.float32))
+    assert held(found["averaging, rank-1"].released)[1] > held(found["naive, rank-1"].released)[2]
+
+
+def test_averaging_leaves_out_the_photo_whose_original_is_the_gallery() -> None:
+    first = first_of_each(evidence().subjects)
+    only_those = np.where(first[:, None], evidence().clear.vectors[NAME], units(300, 21)).astype(np.float32)
+    assert held(released(only_those)["averaging, rank-1"].released)[2] < 0.2
+
+
+def test_a_surrogate_that_is_its_donor_frames_them() -> None:
+    found = released(np.roll(evidence().clear.vectors[NAME], -25, axis=0))
+    for name in ("donors, accepted by portraits", "donors, accepted by other photos"):
+        assert held(found[name].released)[0] > 0.9
+        assert held(found[name].baselines["clear"])[0] < 0.1
+        assert found[name].released.count == 300
+
+
+def test_without_donors_or_classes_nothing_is_said_of_them() -> None:
+    nobody = evidence(
+        classes=np.full(300, -1), donors={NAME: np.zeros((0, 16), np.float32)}, donor_people=np.zeros(0, int),
+        donor_classes=np.zeros(0, int),
+    )  # fmt: skip
+    found = every(nobody)
+    assert not any("donors" in name or "class" in name for name in found)
+    assert found["naive, rank-1"].worst_class is None
+
+
+def test_faces_under_an_ellipse_do_not_flatter_the_others() -> None:
+    solid = np.arange(300) % 2 == 0
+    clear = evidence().clear.vectors[NAME]
+    found = released(np.where(solid[:, None], units(300, 16), clear).astype(np.float32), replaced=~solid)
+    assert held(found["naive, rank-1"].released)[0] < 0.6
+    kept = found["naive, rank-1 of replaced faces"].released
+    assert held(kept)[0] > 0.99
+    assert kept.count == int((~solid & ~first_of_each(evidence().subjects)).sum())
+    assert "naive, rank-1 of replaced faces" not in released(clear)
+
+
+def test_verification_is_reported_on_other_people_than_the_threshold_was_fixed_on() -> None:
+    whole = evidence()
+    probes = reported(whole.names) & ~first_of_each(whole.subjects)
+    found = every(whole)
+    assert found["naive, TAR"].released.count == probes.sum() < 240
+    assert found["naive, EER"].released.count == probes.sum()
+
+
+def test_the_worst_person_and_class_are_worse_than_the_mean() -> None:
+    whole = evidence()
+    unlucky = whole.subjects == 17
+    vectors = np.where(unlucky[:, None], whole.clear.vectors[NAME], units(300, 13)).astype(np.float32)
+    one = released(vectors)["naive, rank-1"]
+    assert one.worst_person is not None and (one.worst_person.value, one.worst_person.count) == (1.0, 4)
+    assert one.worst_class is not None and one.worst_class.count == 20
+    assert held(one.worst_class)[0] >= 4 / 20 > held(one.released)[0]
+
+
+def test_a_group_is_the_same_attack_on_its_photos() -> None:
+    female = (np.arange(300) < 150).astype(np.float32)
+    whole = looking(evidence(), CLEAR, female=female)
+    vectors = np.where(female[:, None] > 0.5, whole.clear.vectors[NAME], units(300, 13)).astype(np.float32)
+    groups = {one.name: one.figure for one in every(looking(whole, RELEASED, vectors=vectors))["naive, rank-1"].groups}
+    assert held(groups["female"])[0] > 0.99 and held(groups["male"])[0] < 0.1
+    assert groups["female"].count == groups["male"].count == 120
+
+
+def test_a_curve_begins_at_rank_one_passes_rank_five_and_never_falls() -> None:
+    found = released(units(300, 13))
+    curve = found["naive, rank-1"].curve
+    assert len(curve) == RANKS and list(curve) == sorted(curve)
+    assert curve[0] == pytest.approx(found["naive, rank-1"].released.value)
+    assert curve[4] == pytest.approx(found["naive, rank-5"].released.value)
+    assert curve[-1] == pytest.approx(20 / 60, abs=0.15)
+
+
+def test_one_surrogate_on_two_photos_is_alike_and_other_pairs_do_not_count() -> None:
+    found = released(WORN)["linkage, cosine of one surrogate"]
+    assert held(found.released)[0] > 0.9 and found.released.count == 240
+    bare = released(WORN, worn=np.full(300, -1))["linkage, cosine of one surrogate"]
+    assert bare.released.count == 0
+
+
+def test_without_a_second_photo_of_anyone_nothing_is_claimed() -> None:
+    alone = every(evidence(subjects=np.arange(300), people=np.arange(300), names=np.arange(300).astype(str)))
+    for name in ("naive, rank-1", "naive, TAR", "naive, EER", "parrot, rank-1", "averaging, rank-1", "linkage, AUC"):
+        assert (alone[name].released.value, alone[name].released.count) == (None, 0)
+    assert alone["naive, rank-1"].curve == ()
+
+
+def test_a_recognizer_that_the_method_used_is_not_held_out() -> None:
+    second = looking(evidence(), RELEASED, vectors=WORN)
+    looks = {
+        kind: replace(look, vectors={NAME: look.vectors[NAME], "faceres": look.vectors[NAME]})
+        for kind, look in second.looks.items()
+    }
+    both = replace(second, looks=looks, donors=second.donors | {"faceres": second.donors[NAME]})
+    attacks, thresholds, histograms = attack_all(both, used={"faceres", "dlib-resnet"})
+    assert {(one.recognizer, one.held_out) for one in attacks} == {(NAME, True), ("faceres", False)}
+    assert [one.recognizer for one in thresholds] == [one.recognizer for one in histograms] == [NAME, "faceres"]
+    again, _, _ = attack_all(both, used={"faceres", "dlib-resnet"})
+    assert again == attacks
+
+
+def test_a_histogram_is_of_people_who_are_reported_on() -> None:
+    whole = looking(evidence(), RELEASED, vectors=WORN)
+    shown = Attacker(whole, NAME, held_out=True).histogram()
+    middles = (np.array(shown.edges[:-1]) + np.array(shown.edges[1:])) / 2
+    for shares in (shown.genuine, shown.impostor, shown.released):
+        assert sum(shares) == pytest.approx(1)
+    assert np.dot(shown.genuine, middles) > 0.9
+    assert abs(np.dot(shown.impostor, middles)) < 0.1 and abs(np.dot(shown.released, middles)) < 0.1
+    others = ~reported(whole.names)
+    hidden = np.where(others[:, None], units(1, 9), whole.clear.vectors[NAME]).astype(np.float32)
+    assert Attacker(looking(whole, CLEAR, vectors=hidden), NAME, held_out=True).histogram().genuine == shown.genuine

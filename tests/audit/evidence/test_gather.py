@@ -1,0 +1,247 @@
+"""The evidence pairs every face with its own original, in any format, and no evaluation changes a release."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from anonlib.audit.attacks.suite import Attacker
+from anonlib.audit.evidence import originals
+from anonlib.audit.evidence.evidence import Evidence
+from anonlib.audit.evidence.gather import gather
+from anonlib.audit.evidence.observe import RECOGNIZERS, Observer, to_arrays
+from anonlib.audit.evidence.originals import drawn
+from anonlib.audit.evidence.redetect import nearest
+from anonlib.audit.utility.kept import measures, mesh_error
+from anonlib.config import JobConfig
+from anonlib.errors import JobError
+from anonlib.execution.base import UnitResult
+from anonlib.faces.detect import Faces
+from tests.support import photos
+from tests.support.runs import Run, contents, images, job, planned_copy, run_job
+
+SHARD = "00000"
+
+
+@pytest.fixture(scope="module")
+def audited(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The finished run in a place of its own, where an audit may keep things."""
+    root = tmp_path_factory.mktemp("audited")
+    shutil.copytree(finished.output, root / "release")
+    config = planned_copy(finished, root)
+    return Run(config, finished.summary, finished.input, root / "workspace", root / "release")
+
+
+@pytest.fixture(scope="module")
+def gathered(audited: Run) -> Evidence:
+    return gather(audited.config)
+
+
+@pytest.fixture
+def copied(audited: Run, gathered: Evidence, tmp_path: Path) -> JobConfig:
+    """An audited job, to be changed."""
+    shutil.copytree(audited.output, tmp_path / "release")
+    return planned_copy(audited, tmp_path)
+
+
+def boxes(*rows: tuple[float, float, float, float]) -> Faces:
+    count = len(rows)
+    return Faces(
+        np.array(rows, np.float32).reshape(count, 4), np.ones(count, np.float32), np.zeros((count, 5, 2), np.float32)
+    )
+
+
+def landmark_error(looked: Evidence, least: int = 6) -> float:
+    used = looked.replaced & looked.released.found
+    assert used.sum() >= least
+    return float(np.nanmedian(mesh_error(looked.clear.mesh[used], looked.released.mesh[used])))
+
+
+def test_every_labelled_face_is_there_once(gathered: Evidence) -> None:
+    assert gathered.labelled
+    assert Counter(Counter(gathered.subjects.tolist()).values()) == {2: 12}
+    assert (gathered.images, gathered.quarantined) == (27, 0)
+    assert set(gathered.looks) == {"clear", "released", "blur", "pixelate", "solid"}
+    for look in gathered.looks.values():
+        for name in RECOGNIZERS:
+            assert len(look.vectors[name]) == 24
+            np.testing.assert_allclose(np.linalg.norm(look.vectors[name], axis=1), 1.0, atol=1e-4)
+        assert look.mesh.shape == (24, 468, 2) and look.pose.shape == (24, 3) and look.crops.shape == (24, 112, 112, 3)
+
+
+def test_a_face_is_compared_with_itself_and_not_with_its_neighbour(gathered: Evidence) -> None:
+    assert landmark_error(gathered) < 0.15
+
+
+def test_an_original_shows_what_its_scan_saw_and_a_flat_ellipse_nothing(gathered: Evidence, finished: Run) -> None:
+    (faces,) = (finished.workspace / "scan").glob("*/faces")
+    scanned = pq.ParquetDataset(faces).read(columns=["label", "female", "age", "yaw", "sharpness"]).to_pylist()
+    rows = sorted((row for row in scanned if row["label"]), key=lambda row: row["age"])
+    order = np.argsort(gathered.clear.age)
+    for name, seen in {
+        "age": gathered.clear.age,
+        "female": gathered.clear.female,
+        "yaw": gathered.clear.pose[:, 0],
+        "sharpness": gathered.clear.sharpness,
+    }.items():
+        np.testing.assert_allclose(seen[order], [row[name] for row in rows], rtol=1e-2, atol=1e-2)
+    hidden = gathered.looks["solid"]
+    assert not hidden.found.any()
+    for nothing in (hidden.female, hidden.age, hidden.expression, hidden.pose, hidden.mesh, hidden.sharpness):
+        assert np.isnan(nothing).all()
+
+
+def test_redactions_hide_the_face_in_the_middle_of_its_crop_and_leave_the_rest(gathered: Evidence) -> None:
+    clear = gathered.clear.crops.astype(int)
+    for name in ("blur", "pixelate", "solid"):
+        off = np.abs(gathered.looks[name].crops.astype(int) - clear).mean(axis=(0, 3))
+        assert off[40:80, 40:80].mean() > 8 * off[:4, :4].mean()
+    assert (gathered.looks["solid"].crops[:, 50:70, 50:70] == 127).all()
+    assert np.abs(gathered.released.crops.astype(int) - clear)[:, 40:80, 40:80].mean() > 5
+
+
+def test_people_and_classes_are_those_of_the_plan(gathered: Evidence) -> None:
+    assert len(set(zip(gathered.subjects.tolist(), gathered.people.tolist(), strict=True))) == 12
+    assert (gathered.people >= 0).all()
+    assert (gathered.worn[gathered.replaced] >= 0).all()
+    donors = dict(zip(gathered.donor_people.tolist(), gathered.donor_classes.tolist(), strict=True))
+    gave = np.array([donors.get(person, -2) for person in gathered.people])
+    assert (gathered.worn != gave)[gathered.replaced].all()  # k-diff wears what others gave
+    assert (gathered.worn[~gathered.replaced] == -1).all()
+
+
+def test_a_donor_gave_to_one_surrogate(gathered: Evidence) -> None:
+    pairs = set(zip(gathered.donor_people.tolist(), gathered.donor_classes.tolist(), strict=True))
+    assert pairs and len(pairs) == len({person for person, _ in pairs})
+    assert gathered.averaged.sum() == np.isin(gathered.donor_people, gathered.people).sum()
+
+
+def test_a_donors_portrait_is_the_clear_look_at_it(gathered: Evidence) -> None:
+    assert len(gathered.donor_people) >= 4
+    portraits = gathered.donors["fr-feature"]
+    assert (portraits @ gathered.clear.vectors["fr-feature"].T).max(axis=1).min() > 0.999
+
+
+def test_a_second_audit_looks_at_the_release_alone(
+    gathered: Evidence, copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(tmp_path)
+    kept = [name.rpartition("/")[2] for name in before if name.startswith("workspace/audit/")]
+    assert kept == ["00000.npz", "00001.npz", "00002.npz"]
+    monkeypatch.setattr(Observer, "original", None)
+    monkeypatch.setattr(Observer, "hidden", None)
+    again = gather(copied)
+    for kind, look in gathered.looks.items():
+        for name, array in to_arrays(look).items():
+            np.testing.assert_array_equal(array, to_arrays(again.looks[kind])[name])
+    for name in RECOGNIZERS:
+        np.testing.assert_array_equal(gathered.donors[name], again.donors[name])
+    assert contents(tmp_path) == before
+
+
+def test_of_a_large_dataset_people_are_drawn_by_lot_with_all_their_photos() -> None:
+    rows = [{"label": f"p{number % 500}", "face_id": f"a/{number}#0"} for number in range(2000)]
+    chosen = [row["label"] for row in rows if drawn(row, 0.3)]
+    assert 0.25 < len(chosen) / len(rows) < 0.35
+    assert {chosen.count(label) for label in chosen} == {4}
+    assert all(drawn(row, 1.0) for row in rows) and not any(drawn(row, 0.0) for row in rows)
+    unknown = [{"label": None, "face_id": row["face_id"]} for row in rows]
+    assert 0.25 < sum(drawn(row, 0.3) for row in unknown) / len(rows) < 0.35
+
+
+def test_what_was_looked_at_whole_is_not_taken_for_a_part(
+    gathered: Evidence, copied: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(originals, "MOST", 12)
+    few = gather(copied)
+    assert 0 < len(few.subjects) < len(gathered.subjects)
+    assert set(few.faces) < set(gathered.faces)
+
+
+def test_looks_that_are_not_this_scans_are_not_believed(copied: JobConfig, tmp_path: Path) -> None:
+    first, second, _ = sorted((tmp_path / "workspace" / "audit").rglob("*.npz"))
+    shutil.copy(first, second)
+    with pytest.raises(JobError, match="does not fit its scan"):
+        gather(copied)
+
+
+def test_clear_people_are_known_again_and_replaced_ones_less(gathered: Evidence) -> None:
+    found = {one.target: one for one in Attacker(gathered, "fr-feature", held_out=True).naive()}["rank-1"]
+    clear, released = found.baselines["clear"].value, found.released.value
+    assert clear is not None and released is not None
+    assert clear > 0.8 > released
+    assert gathered.released.found[gathered.replaced].mean() > 0.9
+
+
+def test_shards_are_reported_as_they_are_done(copied: JobConfig) -> None:
+    said: list[tuple[str, UnitResult, int]] = []
+    gather(copied, report=lambda *one: said.append(one))
+    assert [(stage, one.unit, one.images, one.faces, of) for stage, one, of in said] == [
+        ("evaluate", f"0000{shard}", 9, 8, 3) for shard in range(3)
+    ]
+
+
+def test_a_folder_under_new_keys_is_paired_like_a_tar(people_tars: Path, gathered: Evidence, tmp_path: Path) -> None:
+    folder = tmp_path / "input"
+    folder.mkdir()
+    for name, content in images(people_tars / f"{SHARD}.tar").items():
+        (folder / name).write_bytes(content)
+    looked = gather(run_job(folder, tmp_path, rekey=True).config)
+    assert (len(looked.subjects), looked.images) == (8, 9)
+    assert landmark_error(looked, least=3) < 0.15
+    ours, theirs = (one.clear.vectors["faceres"][:, 0] for one in (looked, gathered))
+    tarred = [face.startswith(f"{SHARD}/") for face in gathered.faces]
+    assert sorted(ours.tolist()) == sorted(theirs[tarred].tolist())
+
+
+def test_a_redaction_has_no_classes_and_a_lost_face_is_judged_where_it_was(one_shard: Run, tmp_path: Path) -> None:
+    source = one_shard.input
+    looked = gather(run_job(source, tmp_path, method={"name": "solid"}, input={"uri": str(source)}).config)
+    assert len(looked.subjects) == len(set(looked.names.tolist())) == 8
+    assert not looked.labelled  # and a redaction asks nobody who he is, so everybody is his own
+    assert not looked.released.found.any()
+    assert (looked.classes == -1).all() and (looked.people == -1).all()
+    assert len(looked.donor_people) == 0
+    hidden = looked.looks["solid"]
+    for name in RECOGNIZERS:  # a solid release is what its baseline is, but for the JPEG
+        assert np.median((looked.released.vectors[name] * hidden.vectors[name]).sum(axis=1)) > 0.95
+        assert (looked.clear.vectors[name] * hidden.vectors[name]).sum(axis=1).max() < 0.95
+    assert measures(looked)[0].released.value == 0.0
+
+
+def test_an_image_that_is_not_the_manifests_stops_it(copied: JobConfig, tmp_path: Path) -> None:
+    path = tmp_path / "release" / "data" / "00001.tar"
+    content = images(path)
+    content["holiday-001.jpg"] = photos.jpeg(photos.nobody())
+    photos.tar(path, content.items())
+    with pytest.raises(JobError, match="missing or not the one in its manifest"):
+        gather(copied)
+
+
+def test_without_a_finished_release_there_is_nothing_to_evaluate(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "release" / "commits" / "00002.json").unlink()
+    with pytest.raises(JobError, match="2 of 3 shards are rendered"):
+        gather(copied)
+    shutil.rmtree(tmp_path / "release")
+    with pytest.raises(JobError, match="run it first"):
+        gather(copied)
+
+
+def test_an_empty_place_stays_empty(finished: Run, tmp_path: Path) -> None:
+    config = job(finished.input, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(JobError, match="run it first"):
+        gather(config)
+    assert contents(tmp_path) == before
+
+
+def test_a_face_is_found_again_only_where_it_was() -> None:
+    box = np.array([100, 100, 200, 200], np.float32)
+    assert len(nearest(boxes(), box)) == 0
+    assert len(nearest(boxes((136, 100, 236, 200)), box)) == 0
+    assert nearest(boxes((134, 100, 234, 200), (90, 100, 190, 200)), box).boxes.tolist() == [[90, 100, 190, 200]]

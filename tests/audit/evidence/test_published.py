@@ -1,0 +1,115 @@
+"""What a release says is read face by face beside the scan, and labels for the evaluation reach no plan."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from anonlib.audit.attacks.disclosed import disclosed
+from anonlib.audit.evidence.published import by_truth, read_published
+from anonlib.cli import app
+from anonlib.errors import JobError
+from anonlib.job import Job
+from tests.support.evidence import evidence, published
+from tests.support.runs import Run, contents, manifest, planned_copy, run_job
+
+
+@pytest.fixture(scope="module")
+def unlabelled(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished job that was told nobody's name."""
+    return run_job(people_tars, tmp_path_factory.mktemp("unlabelled"), input={"uri": str(people_tars)})
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> Job:
+    shutil.copytree(finished.output, tmp_path / "release")
+    return Job(planned_copy(finished, tmp_path))
+
+
+def audited(run: Run, *options: str) -> Result:
+    path = run.output.parent / "job.yaml"
+    path.write_text(run.config.to_yaml())
+    return CliRunner().invoke(app, ["audit", str(path), *options])
+
+
+def test_every_released_face_has_its_row_its_name_and_its_class(copied: Job, finished: Run) -> None:
+    found = read_published(copied)
+    rows = [face for row in manifest(finished.output) if row["status"] != "quarantined" for face in row["faces"]]
+    assert found.manifest.to_pylist() == rows and len(found.faces) == len(rows)
+    assert (found.evaluated, found.clustered, found.claim.k) == (False, False, 2)
+    assert found.named.sum() == 24 and len({name for name in found.names if name}) == 12
+    worn = [found.plan.by_digest[digest] if digest else None for digest in found.digests]
+    assert any(worn)
+    certified = sorted((row["k"], row["effective_k"]) for row in found.tables["classes.parquet"])
+    assert sorted(found.plan.sizes) == certified
+
+
+def test_tables_are_read_and_what_an_audit_or_a_shard_wrote_is_not(copied: Job, tmp_path: Path) -> None:
+    (tmp_path / "release" / "extra.json").write_text('{"groups": [{"a": "x", "b": {"c": [1, 2]}}], "x": "y"}')
+    (tmp_path / "release" / "report.json").write_text("{}")
+    found = read_published(copied).tables
+    assert {"classes.parquet", "run.json", "certificate.json", "extra.json"} <= set(found)
+    assert not any(path.startswith(("data/", "manifest/", "commits/", "report.json")) for path in found)
+    assert found["extra.json, groups"] == [{"a": "x", "b": {"c": [1, 2]}}]
+    assert {"key": "x", "value": "y"} in found["extra.json, entries"]
+
+
+def test_a_json_file_that_is_none_is_said(copied: Job, tmp_path: Path) -> None:
+    (tmp_path / "release" / "extra.json").write_text("{")
+    with pytest.raises(JobError, match=r"extra\.json in the release is not JSON"):
+        read_published(copied)
+
+
+def test_labels_for_the_evaluation_are_read_where_the_job_had_none(unlabelled: Run) -> None:
+    job = Job(unlabelled.config)
+    blind, told = read_published(job), read_published(job, truth_field="person")
+    assert not blind.named.any() and (blind.clustered, blind.evaluated) == (True, False)
+    assert told.evaluated and told.named.sum() == 24 and len({name for name in told.names if name}) == 12
+    assert told.faces == blind.faces and told.plan == blind.plan
+    with pytest.raises(JobError, match="no photo of the input has a field 'nobody'"):
+        read_published(job, truth_field="nobody")
+
+
+def test_people_of_the_evidence_are_those_of_the_labels() -> None:
+    whole = evidence(names=evidence().faces, labelled=False)
+    said = published(evidence())
+    told = by_truth(whole, said)
+    assert told.labelled and told.names.tolist() == said.names
+    assert (told.subjects == evidence().subjects).all()
+
+
+def test_one_attack_alone_is_printed_and_writes_nothing_into_the_release(unlabelled: Run) -> None:
+    before = contents(unlabelled.output)
+    done = audited(unlabelled, "--only", "guess", "--only", "intersect", "--truth-field", "person")
+    assert done.exit_code in (0, 4), done.output
+    assert "right guess" in done.stdout and "people named by their classes" in done.stdout
+    assert "certificate" not in done.stdout
+    assert ("FAILED" in done.stdout) == (done.exit_code == 4)
+    assert contents(unlabelled.output) == before
+
+
+def test_without_labels_the_intersection_says_what_it_needs(unlabelled: Run) -> None:
+    done = audited(unlabelled, "--only", "intersect")
+    assert done.exit_code == 0 and "--truth-field" in done.stdout
+
+
+def test_an_attack_that_does_not_exist_is_named(unlabelled: Run) -> None:
+    done = audited(unlabelled, "--only", "guesses")
+    assert done.exit_code == 2 and "guesses is none of certificate" in " ".join(done.output.split())
+
+
+def test_attacks_with_pictures_need_evidence() -> None:
+    with pytest.raises(ValueError, match="need evidence"):
+        disclosed(published(evidence()), None, used=())
+
+
+def test_of_all_recognizers_those_attack_that_the_method_never_used() -> None:
+    whole = evidence()
+    found = disclosed(published(whole), whole, used=())
+    assert {one.name for one in found} == {"certificate", "manifest", "guess", "intersect"}
+    assert [one.recognizer for one in found if one.name == "certificate"] == ["fr-feature"]
+    assert disclosed(published(whole), whole, used=("fr-feature",)) == found  # there is no other

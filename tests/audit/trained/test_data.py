@@ -1,0 +1,78 @@
+"""Claims about what an attacker holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+
+from anonlib.audit.trained.data import SIDE, TrainingPairs, frame, framed, split
+from anonlib.faces import align
+from anonlib.synthesis.redact import redact
+from tests.audit.trained.made import held
+
+
+def test_nobody_is_learnt_from_chosen_by_and_attacked() -> None:
+    people = np.random.default_rng(0).integers(0, 100, 700)
+    parts = split(people, 3)
+    groups = [set(people[rows].tolist()) for rows in (parts.learn, parts.choose, parts.attack)]
+    assert sum(map(len, groups)) == len(set(people.tolist())) == len(set.union(*groups))
+    assert len(groups[2]) == 50
+    assert sorted(np.concatenate([parts.learn, parts.choose, parts.attack]).tolist()) == list(range(700))
+
+
+def test_too_few_people_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 people"):
+        split(np.arange(5), 0)
+
+
+def test_a_frame_holds_the_whole_ellipse_of_a_redaction() -> None:
+    image = np.full((300, 400, 3), 255, np.uint8)
+    box = np.array([150, 80, 230, 190], np.float32)
+    redact(image, box, "solid")
+    picture = framed(image, box)
+    grey = np.abs(picture[:, SIDE // 2, 0].astype(int) - 127) < 3
+    assert 0.88 < grey.mean() < 0.92
+    assert (picture[[0, -1]] == 255).all()
+    centre = align.apply(frame(box), np.array([[190, 135]], np.float32))
+    assert np.allclose(centre, SIDE / 2, atol=1e-3)
+
+
+def test_an_attacker_anonymizes_what_he_moved_himself() -> None:
+    one = held("solid")
+    again = partial(redact, how="blur")
+    drawn = TrainingPairs(one, again).draw(np.arange(20), np.random.default_rng(0))
+    for row in range(20):
+        expected = drawn.clear[row].copy()
+        redact(expected, drawn.boxes[row], "blur")
+        assert np.array_equal(drawn.released[row], expected)
+    assert not np.array_equal(drawn.clear, one.clear[:20])
+
+
+def test_points_go_with_the_picture_that_is_moved_or_mirrored() -> None:
+    one = held("solid")
+    marked = np.zeros_like(one.clear)
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
+    for picture, points in zip(marked, one.points, strict=True):
+        for point, colour in zip(points, colours, strict=True):
+            cv2.circle(picture, tuple(round(float(c)) for c in point), 2, colour, -1)
+    drawn = TrainingPairs(replace(one, clear=marked, released=marked), None).draw(
+        np.arange(60), np.random.default_rng(1)
+    )
+    assert np.array_equal(drawn.clear, drawn.released)
+    mirrored = 0
+    for picture, points in zip(drawn.clear, drawn.points, strict=True):
+        seen = [picture[round(float(y)), round(float(x))] > 60 for x, y in points]
+        assert points[0, 0] < points[1, 0] and points[3, 0] < points[4, 0]
+        mirrored += bool(seen[0][1])  # the right eye's green on the left
+        assert seen[2].tolist() == [False, False, True]
+    assert 15 < mirrored < 45
+
+
+def test_frames_of_another_size_are_refused() -> None:
+    one = held("solid")
+    with pytest.raises(ValueError, match="96 px"):
+        replace(one, clear=one.clear[:, :90, :90])

@@ -1,0 +1,159 @@
+"""Utility counts agreement where the original is sure, and every face that was given up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, Evidence
+from anonlib.audit.findings import Measure
+from anonlib.audit.utility.kept import (
+    another_photo,
+    expression_kept,
+    gender_kept,
+    measures,
+    mesh_error,
+    turned,
+)
+from anonlib.faces.mesh import five_points
+from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+from tests.support.evidence import evidence, looking
+
+NAN = float("nan")
+
+
+def floats(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def expressions(*names: str) -> np.ndarray:
+    rows = np.full((len(names), len(EXPRESSIONS)), 0.05, np.float32)
+    for row, name in zip(rows, names, strict=True):
+        row[EXPRESSIONS.index(name)] = 0.7
+    return rows
+
+
+def meshes(count: int) -> np.ndarray:
+    points = np.random.default_rng(0).normal(100, 10, (count, MESH_POINTS, 3)).astype(np.float32)
+    points[:, [33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7], 0] -= 40
+    return points
+
+
+def test_gender_is_asked_of_sure_originals_alone() -> None:
+    kept = gender_kept(floats(0.9, 0.9, 0.1, 0.1, 0.6, 0.9), floats(0.6, 0.4, 0.2, 0.8, 0.6, NAN))
+    np.testing.assert_array_equal(kept, [1, 0, 1, 0, NAN, NAN])
+
+
+def test_expression_is_asked_of_neutral_and_happy_originals_alone() -> None:
+    before = expressions("happy", "happy", "neutral", "neutral", "angry")
+    after = expressions("happy", "neutral", "neutral", "sad", "angry")
+    np.testing.assert_array_equal(expression_kept(before, after), [1, 0, 1, 0, NAN])
+
+
+def test_an_expression_that_is_not_known_is_not_counted() -> None:
+    unknown = np.full((1, len(EXPRESSIONS)), np.nan, np.float32)
+    assert np.isnan(expression_kept(expressions("happy"), unknown)).all()
+    assert np.isnan(expression_kept(unknown, expressions("happy"))).all()
+
+
+def test_a_mesh_moved_by_an_eye_distance_is_off_by_one() -> None:
+    before = meshes(3)
+    points = np.stack([five_points(mesh) for mesh in before])
+    eyes = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
+    after = before.copy()
+    after[:, :, 1] += eyes[:, None]
+    after[:, :, 2] += 1000
+    np.testing.assert_allclose(mesh_error(before, after), 1.0, rtol=1e-4)
+    np.testing.assert_array_equal(mesh_error(before, before), 0.0)
+
+
+def test_a_mesh_error_does_not_depend_on_the_size_of_the_photo() -> None:
+    before = meshes(2)
+    after = before + np.random.default_rng(1).normal(0, 2, before.shape).astype(np.float32)
+    np.testing.assert_allclose(mesh_error(before, after), mesh_error(3 * before, 3 * after), rtol=1e-4)
+
+
+def test_angles_are_apart_the_short_way_round() -> None:
+    np.testing.assert_allclose(turned(floats(179, 10, 0, NAN), floats(-179, -10, 0, 3)), [2, 20, 0, NAN])
+
+
+COUNT = 300
+SEEN = {
+    "female": np.tile(floats(0.95, 0.9, 0.05), 100),
+    "age": np.tile(floats(30, 42, 60), 100),
+    "expression": np.tile(expressions("happy", "neutral", "neutral"), (100, 1)),
+    "pose": np.zeros((COUNT, 3), np.float32),
+    "mesh": np.repeat(meshes(1)[:, :, :2], COUNT, axis=0),
+    "sharpness": np.full(COUNT, 20, np.float32),
+}
+
+
+@pytest.fixture(scope="module")
+def seen() -> Evidence:
+    """The clear photos and the released ones say the same; under the baselines nothing can be read."""
+    whole = evidence()
+    for kind in (CLEAR, RELEASED):
+        whole = looking(whole, kind, **SEEN)
+    for kind in BASELINES:
+        whole = looking(whole, kind, found=np.zeros(COUNT, bool))
+    return whole
+
+
+def by_name(whole: Evidence) -> dict[str, Measure]:
+    return {one.name: one for one in measures(whole)}
+
+
+def test_a_release_that_is_as_it_was_loses_nothing(seen: Evidence) -> None:
+    found = by_name(seen)
+    for name in ("faces found again", "expression kept", "expression kept, all seven", "gender kept", "age band kept"):
+        assert (found[name].released.value, found[name].better) == (1.0, "higher"), name
+    assert found["sharpness"].released.value == 1.0
+    for name in ("landmark error", "yaw error", "pitch error", "roll error", "age error", "shift of gender"):
+        assert (found[name].released.value, found[name].better) == (0.0, "lower"), name
+
+
+def test_what_cannot_be_read_is_lost_and_has_no_error(seen: Evidence) -> None:
+    found = by_name(seen)
+    for kind in BASELINES:
+        assert found["faces found again"].baselines[kind].value == 0.0
+        assert (found["gender kept"].baselines[kind].value, found["gender kept"].baselines[kind].count) == (0.0, 300)
+        assert (found["landmark error"].baselines[kind].value, found["landmark error"].baselines[kind].count) == (
+            None,
+            0,
+        )
+
+
+def test_hidden_faces_of_a_release_count_against_it(seen: Evidence) -> None:
+    hidden = np.arange(COUNT) % 4 == 0
+    gone = {name: np.where(hidden.reshape(-1, *[1] * (one.ndim - 1)), np.nan, one) for name, one in SEEN.items()}
+    found = by_name(looking(seen, RELEASED, found=~hidden, **gone))
+    for name in ("faces found again", "expression kept", "gender kept", "age band kept"):
+        assert found[name].released.value == pytest.approx(0.75), name
+    assert (found["yaw error"].released.value, found["yaw error"].released.count) == (0.0, 225)
+
+
+def test_chance_is_saying_the_commonest_answer(seen: Evidence) -> None:
+    found = by_name(seen)
+    assert found["gender kept"].released.chance == pytest.approx(2 / 3)
+    assert found["expression kept"].released.chance == pytest.approx(2 / 3)
+    assert found["age band kept"].released.chance == pytest.approx(1 / 3)
+
+
+def test_each_angle_and_each_year_is_counted_where_it_belongs(seen: Evidence) -> None:
+    turned_by = np.tile(floats(3, 5, -7), (COUNT, 1))
+    found = by_name(looking(seen, RELEASED, pose=turned_by, age=SEEN["age"] - 10, sharpness=SEEN["sharpness"] / 2))
+    assert [found[f"{axis} error"].released.value for axis in ("yaw", "pitch", "roll")] == [3, 5, 7]
+    assert found["age error"].released.value == pytest.approx(10)
+    assert found["age band kept"].released.value == pytest.approx(2 / 3)  # 42 becomes 32
+    assert found["sharpness"].released.value == 0.5
+
+
+def test_judges_are_held_against_themselves_on_two_photos_of_one_person(seen: Evidence) -> None:
+    assert "two clear photos of one person: " in by_name(seen)["gender kept"].note
+    subjects = np.array([7, 3, 7, 3, 7, 9])
+    look = seen.clear
+    first = {name: SEEN[name][:6] for name in ("female", "age")} | {"age": floats(1, 2, 3, 4, 5, 6)}
+    other = another_photo(replace(look, **first), subjects)
+    np.testing.assert_array_equal(other.age, floats(3, 4, 5, 2, 1, NAN))

@@ -1,0 +1,158 @@
+"""Bytes in, upright px out, and nothing but px and a colour space's name out again."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from anonlib.errors import ImageProblem
+from anonlib.media.codec import decode, encode
+from tests.support import photos
+
+RNG = np.random.default_rng(3)
+SMALL = RNG.integers(0, 255, (6, 4, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+VALID = {
+    "JPEG": photos.jpeg(SMALL, exif=Image.Exif(), icc_profile=photos.srgb()),
+    "progressive": photos.jpeg(SMALL, progressive=True),
+    "CMYK": photos.encoded(np.dstack([SMALL, SMALL[:, :, :1]]), "PNG"),
+    "PNG": photos.encoded(SMALL, "PNG", icc_profile=photos.srgb()),
+    "WEBP": photos.encoded(SMALL, "WEBP"),
+    "lossless": photos.encoded(SMALL, "WEBP", lossless=True),
+    "GIF": photos.encoded(SMALL, "GIF"),
+    "TIFF": photos.encoded(SMALL, "TIFF"),
+}
+
+
+def oriented(value: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return photos.encoded(SMALL, "PNG", exif=exif)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_goes_in_and_comes_out_as_itself(kind: str) -> None:
+    picture = decode(photos.encoded(SMALL, kind), max_mpx=1)
+    assert picture.format == kind
+    assert picture.rgb.shape == SMALL.shape and picture.rgb.dtype == np.uint8
+    data = encode(picture.rgb, picture, jpeg_quality=92)
+    again = decode(data, max_mpx=1)
+    assert again.format == kind
+    assert np.abs(again.rgb.astype(int) - picture.rgb).mean() < 8
+    assert data == encode(picture.rgb, picture, jpeg_quality=92)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_px_are_upright_whatever_the_orientation(orientation: int) -> None:
+    undo = {
+        1: lambda p: p,
+        2: lambda p: p[:, ::-1],
+        3: lambda p: p[::-1, ::-1],
+        4: lambda p: p[::-1],
+        5: lambda p: p.transpose(1, 0, 2),
+        6: lambda p: np.rot90(p, -1),
+        7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda p: np.rot90(p),
+    }
+    picture = decode(oriented(orientation), max_mpx=1)
+    assert np.array_equal(picture.rgb, undo[orientation](SMALL))
+    assert "exif" in picture.stripped
+    assert not Image.open(io.BytesIO(encode(picture.rgb, picture, jpeg_quality=92))).getexif()
+
+
+def test_px_under_an_alpha_of_zero_are_blanked_and_alpha_stays() -> None:
+    alpha = np.full(SMALL.shape[:2], 255, np.uint8)
+    alpha[:20, :16] = 0
+    picture = decode(photos.encoded(np.dstack([SMALL, alpha]), "PNG"), max_mpx=1)
+    assert (picture.rgb[:20, :16] == 0).all()
+    assert np.array_equal(picture.rgb[20:], SMALL[20:])
+    again = decode(encode(picture.rgb, picture, jpeg_quality=92), max_mpx=1)
+    assert again.alpha is not None and np.array_equal(again.alpha, alpha)
+
+
+def test_px_under_a_transparent_colour_are_blanked() -> None:
+    flat = SMALL.copy()
+    flat[:8, :8] = (1, 2, 3)
+    picture = decode(photos.encoded(flat, "PNG", transparency=(1, 2, 3)), max_mpx=1)
+    assert (picture.rgb[:8, :8] == 0).all()
+    assert picture.alpha is not None and (picture.alpha[:8, :8] == 0).all()
+
+
+def test_sixteen_bits_become_eight_and_a_note() -> None:
+    deep = (SMALL[:, :, 0].astype(np.uint16)) * 257
+    picture = decode(photos.encoded(deep, "PNG"), max_mpx=1)
+    assert np.abs(picture.rgb[:, :, 0].astype(int) - SMALL[:, :, 0]).max() <= 1
+    assert "8 bits" in picture.notes[0]
+
+
+def test_a_phones_second_picture_is_left_behind() -> None:
+    hidden = 255 - SMALL
+    out = io.BytesIO()
+    Image.fromarray(SMALL).save(out, "MPO", save_all=True, append_images=[Image.fromarray(hidden)])
+    picture = decode(out.getvalue(), max_mpx=1)
+    assert picture.format == "JPEG" and "further pictures" in picture.stripped
+    assert np.abs(picture.rgb.astype(int) - SMALL).mean() < 15
+    assert encode(picture.rgb, picture, jpeg_quality=92).count(b"\xff\xd8\xff") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"x" * 100, "not an image"),
+        (photos.png_header(30000, 30000), "limits.image_mpx"),
+        (photos.png_header(100, 100), "damaged"),
+        (VALID["JPEG"][:400], "damaged"),
+        (photos.jpeg(SMALL)[:-60], "damaged"),
+    ],
+    ids=["empty", "text", "bomb", "few-px", "cut", "cut-late"],
+)
+def test_what_cannot_be_read_is_a_sentence(data: bytes, reason: str) -> None:
+    with pytest.raises(ImageProblem, match=reason) as problem:
+        decode(data, max_mpx=100)
+    assert str(problem.value).isprintable()
+
+
+def test_a_cut_image_is_refused_whatever_another_library_told_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ImageProblem, match="damaged"):
+        decode(photos.png_header(100, 100), max_mpx=100)
+
+
+@pytest.mark.parametrize("kind", VALID)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_a_damaged_file_is_a_picture_or_a_sentence_and_never_a_crash(kind: str, data: st.DataObject) -> None:
+    mutated = bytearray(VALID[kind])
+    # Most of the danger is in the headers, so half of the blows go there.
+    for _ in range(data.draw(st.integers(1, 6))):
+        reach = data.draw(st.sampled_from([min(120, len(mutated)), len(mutated)]))
+        mutated[data.draw(st.integers(0, reach - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del mutated[data.draw(st.integers(1, len(mutated))) :]
+    try:
+        picture = decode(bytes(mutated), max_mpx=1)
+    except ImageProblem as problem:
+        assert str(problem).isprintable()
+        return
+    height, width = picture.rgb.shape[:2]
+    assert picture.rgb.dtype == np.uint8 and picture.rgb.shape[2] == 3 and height * width <= 1e6
+    assert encode(picture.rgb, picture, jpeg_quality=92)
+
+
+def test_a_reduced_decode_keeps_the_true_size_and_at_least_the_side_asked_for() -> None:
+    pixels = np.zeros((721, 1281, 3), np.uint8)
+    pixels[:, 640:] = 200
+    data = simplejpeg.encode_jpeg(pixels, quality=95)
+    reduced = decode(data, max_mpx=10, least_side=640)
+    assert reduced.size == (721, 1281)
+    assert reduced.rgb.shape == (361, 641, 3)
+    assert decode(data, max_mpx=10, least_side=700).rgb.shape == (721, 1281, 3)
+    with pytest.raises(ImageProblem, match="damaged"):
+        decode(data[: len(data) // 2], max_mpx=10, least_side=640)

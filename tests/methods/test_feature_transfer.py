@@ -1,0 +1,271 @@
+"""Jobs whose faces wear a donor's features: who lends to whom, what is refused, and what the release says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from anonlib.config import STILL_RECOGNIZED, JobConfig, MethodConfig
+from anonlib.errors import ConfigError
+from anonlib.job import Job
+from anonlib.methods import feature_transfer
+from anonlib.methods.feature_transfer import (
+    EmbeddingFeatures,
+    digest_of,
+    feature_source_of,
+    read_source_identity,
+    source_draws,
+)
+from anonlib.privacy.claims import claim_of
+from anonlib.privacy.keys import Keyring
+from anonlib.stages import render as render_module
+from anonlib.storage import open_storage
+from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, notes_of
+from anonlib.verification.verify import unproved, verify
+from tests.support import photos
+from tests.support.decoders import heads
+from tests.support.packs import arcface, swapper
+from tests.support.runs import Run, manifest, planned_copy, rendered
+
+KEYS = Keyring(b"thirty-two bytes or more of a secret", "a release")
+installed = pytest.mark.skipif(
+    importlib.util.find_spec("insightface") is None, reason="insightface is not installed; it is an optional extra"
+)
+
+
+@pytest.fixture(scope="module")
+def untrained() -> bytes:
+    """A file of `embedding` whose network changes next to nothing, with 40 donors of either gender."""
+    import torch
+
+    from anonlib.training.feature_transfer.export import to_onnx
+    from anonlib.training.feature_transfer.network import FeatureTransferNet
+
+    random = np.random.default_rng(0)
+    donors = random.standard_normal((40, 128)).astype(np.float32)
+    notes = notes_of(
+        DecoderNotes("drawn numbers", "for tests only", 40, False),
+        centre=np.zeros(128, np.float32),
+        donors=donors / np.linalg.norm(donors, axis=1, keepdims=True),
+        female=np.arange(40, dtype=np.float32) % 2,
+        age=np.full(40, 30, np.float32),
+    )
+    torch.manual_seed(0)
+    return to_onnx(FeatureTransferNet(), notes)
+
+
+def embedding(root: Path, run: Run, **changes: Any) -> JobConfig:
+    method = {"name": "embedding", "accept": STILL_RECOGNIZED, "own_angle": 40}
+    return planned_copy(run, root, **({"method": method, "accept_licences": ["embedding"]} | changes))
+
+
+@pytest.fixture
+def swapping(tmp_path: Path) -> dict[str, str]:
+    """A user's files: a swapper, its recognizer and photos of six people."""
+    return {
+        "name": "inswapper",
+        "swapper": str(swapper(tmp_path / "swapper.onnx")),
+        "recognizer": str(arcface(tmp_path / "arcface.onnx", "N")),
+        "donors": str(heads(tmp_path / "donors.tar", people=6)),
+    }
+
+
+def test_embedding_must_be_asked_for_in_words() -> None:
+    with pytest.raises(ValueError, match="deceives recognizers and not people, so it anonymizes nobody"):
+        MethodConfig(name="embedding")
+    with pytest.raises(ValueError, match=f'accept: "{STILL_RECOGNIZED}"'):
+        MethodConfig(name="embedding", accept="yes")
+    assert claim_of(MethodConfig(name="embedding", accept=STILL_RECOGNIZED)).kind == "none"
+    with pytest.raises(ValueError, match="accept belongs to embedding; the method is k-diff"):
+        MethodConfig(accept=STILL_RECOGNIZED)
+
+
+def test_inswapper_needs_three_things_of_the_users() -> None:
+    with pytest.raises(ValueError, match=r"swapper and recognizer, the .onnx files.*and donors"):
+        MethodConfig(name="inswapper", swapper="swap.onnx", recognizer="arc.onnx")
+    with pytest.raises(ValueError, match="swapper and donors belong to inswapper; the method is solid"):
+        MethodConfig(name="solid", swapper="swap.onnx", donors="people/")
+
+
+def test_the_terms_of_the_photos_must_be_accepted(
+    finished: Run, tmp_path: Path, untrained: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_transfer, "shipped", lambda: untrained)
+    with pytest.raises(ConfigError, match=r"terms are: for tests only; .* add embedding to accept_licences"):
+        read_source_identity(embedding(tmp_path, finished, accept_licences=[]))
+
+
+def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(untrained: bytes) -> None:
+    job = JobConfig.model_validate(
+        {
+            "input": {"uri": "in"},
+            "output": {"uri": "out"},
+            "workspace": {"uri": "work"},
+            "method": {"name": "embedding", "accept": STILL_RECOGNIZED},
+        }
+    )
+    lender = EmbeddingFeatures(untrained)
+    ids = [f"subject-{number}" for number in range(20)]
+    templates = lender.gallery.vectors[:20]
+    strata = [(("male", "female")[number % 2], "age-0") for number in range(20)]
+    looks = [(0.5, 30.0)] * 20
+
+    def drawn(keys: Keyring) -> list[int]:
+        draws = source_draws(job, lender, templates, ids, strata, looks, keys)
+        for person, tries in zip(templates, draws, strict=True):
+            assert {one.weights for one in tries} == {(1.0,)}, "the network learnt no longer ways"
+            for one in tries:
+                way = lender.gallery.vectors[one.rows[0]] - person
+                assert np.allclose(one.vector, one.weights[0] * way, atol=1e-6)
+        assert any(len({one.rows for one in tries}) >= 3 for tries in draws), "one donor after another"
+        return [tries[0].rows[0] for tries in draws]
+
+    rows = drawn(KEYS)
+    assert drawn(KEYS) == rows != drawn(Keyring(KEYS.secret, "another release"))
+    assert all(row % 2 == number % 2 for number, row in enumerate(rows))
+    apart = np.degrees(np.arccos((templates * lender.gallery.vectors[rows]).sum(axis=1)))
+    assert apart.min() >= job.method.own_angle
+    first = source_draws(job, lender, templates[:1], ids[:1], strata[:1], looks[:1], KEYS)[0][0]
+    halfway = replace(first, vector=first.vector / 2)
+    assert digest_of(lender, halfway, KEYS) != digest_of(lender, first, KEYS), (
+        "people who share a donor do not share the way to it"
+    )
+    other = EmbeddingFeatures(untrained)
+    other.embedding = FeatureTransferNetwork.from_bytes(untrained.replace(b"for tests only", b"for texts only"))
+    assert digest_of(lender, first, KEYS) != digest_of(other, first, KEYS), "the digest names network and donors"
+
+
+def test_who_has_the_photos_and_all_donors_cannot_tell_the_digest_of_any(untrained: bytes) -> None:
+    """Without the drawing key every pair of person and donor can be tried, and none of them gives the digest."""
+    lender = EmbeddingFeatures(untrained)
+    person, row = lender.gallery.vectors[3], 5
+    digest = digest_of(
+        lender, feature_transfer.IdentityDraw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,)), KEYS
+    )
+    for guess in range(len(lender.gallery.vectors)):
+        way = np.asarray(lender.vector(person, guess, 1.0), "<f4").tobytes()
+        plain = hashlib.sha256(f"{lender.digest} {guess} {1.0:g} ".encode() + way).hexdigest()
+        assert digest != plain
+    tried = feature_transfer.IdentityDraw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,))
+    assert digest_of(lender, tried, KEYS) == digest != digest_of(lender, tried, Keyring(KEYS.secret, "a guess"))
+
+
+@installed
+def test_a_swap_goes_all_the_way_and_its_certificate_holds(
+    one_shard: Run, tmp_path: Path, swapping: dict[str, str]
+) -> None:
+    config = planned_copy(one_shard, tmp_path, method=swapping)
+    job = Job(config)
+    summary = job.run()
+    assert summary.code == 0
+    faces = [face for row in manifest(Path(config.output.uri)) for face in row["faces"]]
+    worn = [face for face in faces if face["method"] == "inswapper"]
+    assert len(worn) >= 6
+    told = rendered(Path(config.output.uri))
+    assert all(row["coverage"] > 0.85 and row["similarity"] for row in told if row["method"] == "inswapper")
+    assert all(row["fallback"] == "solid" and row["reason"] for row in told if row["method"] == "solid")
+    assert {face["k"] for face in worn} == {face["epsilon"] for face in worn} == {None}
+    found = verify(open_storage(config.output.uri))
+    assert found.certificate.claim.kind == "none" and found.certificate.tables
+    assert any("that the donors agreed" in line for line in unproved(found))
+    method = found.certificate.method
+    for name in ("swapper", "recognizer", "donors"):
+        assert method[name] == found.certificate.models[name]["sha256"], "a release names digests, not places"
+    assert {face["surrogate_digest"] for face in worn} <= digests(job)
+
+
+def digests(job: Job) -> set[str]:
+    """Of every donor that the job's files hold."""
+    lender = feature_source_of({name: file.data for name, file in job.files.items()}, job.config)
+    assert lender is not None
+    return {
+        digest_of(lender, feature_transfer.IdentityDraw(vector, 0.5, 30.0, (row,), (1.0,)), job.keyring)
+        for row, vector in enumerate(lender.gallery.vectors)
+    }
+
+
+@installed
+@pytest.mark.parametrize(
+    ("name", "damage", "sentence"),
+    [
+        ("swapper", "missing", r"the swapper .* cannot be used: .*no-such"),
+        ("swapper", "recognizer", r"the swapper .* cannot be used: .*its inputs must be a face"),
+        ("swapper", "no emap", r"the swapper .* cannot be used: .*the map of identities \(512, 512\)"),
+        ("recognizer", "swapper", r"the recognizer .* cannot be used: .*a swapping model"),
+        ("recognizer", "narrow", r"the recognizer .* answers with 256 numbers, and a swapper takes 512"),
+        ("donors", "nobody", r"none of the 1 photos of the donors .* shows a face that can be lent"),
+        ("donors", "missing", r"the donors .* cannot be read"),
+    ],
+)
+def test_what_a_swap_cannot_use_is_refused_in_a_sentence(
+    finished: Run, tmp_path: Path, swapping: dict[str, str], name: str, damage: str, sentence: str
+) -> None:
+    match damage:
+        case "missing":
+            path = tmp_path / ("no-such.onnx" if name != "donors" else "no-such-folder")
+        case "recognizer":
+            path = Path(swapping["recognizer"])
+        case "swapper":
+            path = Path(swapping["swapper"])
+        case "no emap":
+            path = swapper(tmp_path / "bare.onnx", emap=False)
+        case "narrow":
+            path = narrowed(Path(swapping["recognizer"]))
+        case _:
+            path = photos.tar(tmp_path / "nobody.tar", photos.members("nobody", photos.nobody(), {}))
+    config = planned_copy(finished, tmp_path / "job", method=swapping | {name: str(path)})
+    with pytest.raises(ConfigError, match=sentence):
+        read_source_identity(config)
+
+
+def narrowed(path: Path) -> Path:
+    """The same recognizer with 256 numbers."""
+    model = onnx.load(path)
+    weights = numpy_helper.to_array(model.graph.initializer[0])[:, :256]
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weights), "w"))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 256
+    narrow = path.with_name("narrow.onnx")
+    onnx.save(model, narrow)
+    return narrow
+
+
+def test_a_change_that_leaves_the_person_recognizable_is_covered(
+    one_shard: Run, tmp_path: Path, untrained: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The untrained network changes next to nothing, so the re-check refuses all that it does."""
+    monkeypatch.setattr(feature_transfer, "shipped", lambda: untrained)
+    seen: list[str] = []
+    lent = render_module.SourceIdentity.render
+
+    def noted(self: render_module.SourceIdentity, *arguments: Any) -> Any:
+        seen.append(self.digest)
+        return lent(self, *arguments)
+
+    monkeypatch.setattr(render_module.SourceIdentity, "render", noted)
+    config = embedding(tmp_path, one_shard)
+    assert Job(config).run().code == 0
+    faces = [face for row in manifest(Path(config.output.uri)) for face in row["faces"]]
+    assert {face["method"] for face in faces} == {"solid"} and len(seen) >= 6
+    told = {row["reason"] for row in rendered(Path(config.output.uri))}
+    assert "every surrogate was tried, and the last still matched the source" in told
+
+
+def test_faces_too_small_for_a_crop_are_covered(
+    finished: Run, tmp_path: Path, untrained: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anonlib.stages import assignments
+
+    monkeypatch.setattr(feature_transfer, "shipped", lambda: untrained)
+    monkeypatch.setattr(assignments, "_LEAST_EYES", 1000.0)
+    config = embedding(tmp_path, finished)
+    plan = Job(config).make_plan()
+    assert plan.redacted == finished.summary.faces

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anonlib.privacy.clustering import normalized
+from anonlib.privacy.knn import close_pairs, nearest
+
+
+def people(count: int, photos: int, seed: int, *, spread: float = 0.02, dim: int = 32) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = normalized(rng.normal(size=(count, dim)).astype(np.float32))
+    return normalized(np.repeat(centres, photos, axis=0) + spread * rng.normal(size=(count * photos, dim)))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 60), st.integers(1, 8), st.floats(-1, 0.99), st.integers(0, 10_000))
+def test_the_nearest_are_those_of_the_full_table(rows: int, count: int, floor: float, seed: int) -> None:
+    vectors = normalized(np.random.default_rng(seed).normal(size=(rows, 8)).astype(np.float32))
+    found = nearest(vectors, vectors, count=count, floor=floor)
+    cosine = vectors @ vectors.T
+    for row in range(rows):
+        expected = [other for other in np.argsort(-cosine[row])[:count] if cosine[row, other] >= floor]
+        assert set(found[row][found[row] >= 0].tolist()) == set(expected)
+
+
+def test_lists_find_whom_comparing_all_finds() -> None:
+    vectors = people(1500, 4, seed=1)
+    exact = set(zip(*close_pairs(vectors, count=8, floor=0.9), strict=True))
+    listed = set(zip(*close_pairs(vectors, count=8, floor=0.9, exact_below=0), strict=True))
+    assert len(exact) == 1500 * 6
+    assert listed <= exact
+    assert len(listed) > 0.99 * len(exact)
+
+
+def test_lists_keep_the_nearest_where_more_are_near_than_asked_for() -> None:
+    vectors = normalized(np.random.default_rng(2).normal(size=(1500, 4)).astype(np.float32))
+    found = nearest(vectors[:200], vectors, count=5, floor=0.0, exact_below=0)
+    exact = nearest(vectors[:200], vectors, count=5, floor=0.0)
+    assert (np.sort(found, axis=1) == np.sort(exact, axis=1)).all()
+
+
+@pytest.mark.parametrize("exact_below", [0, 10_000])
+def test_the_number_of_threads_changes_nothing(exact_below: int) -> None:
+    import faiss
+
+    vectors = people(700, 5, seed=3, spread=0.1)
+    before = faiss.omp_get_max_threads()
+    try:
+        answers = []
+        for threads in (1, 2, 4):
+            faiss.omp_set_num_threads(threads)
+            answers.append(close_pairs(vectors, count=6, floor=0.5, exact_below=exact_below))
+    finally:
+        faiss.omp_set_num_threads(before)
+    for answer in answers[1:]:
+        assert all((one == two).all() for one, two in zip(answers[0], answer, strict=True))
+
+
+def test_only_those_who_ask_get_neighbours() -> None:
+    vectors = people(20, 3, seed=4)
+    first, second = close_pairs(vectors, np.array([3]), count=5, floor=0.9)
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(3, 4), (3, 5)]
+
+
+def test_a_pair_is_seen_once_and_nobody_is_near_himself() -> None:
+    first, second = close_pairs(people(10, 4, seed=5), count=3, floor=0.9)
+    assert (first < second).all()
+    assert len({*zip(first.tolist(), second.tolist(), strict=True)}) == len(first) == 60
+
+
+def test_of_nobody_nobody_is_near() -> None:
+    nobody = np.zeros((0, 8), np.float32)
+    assert nearest(nobody, nobody, count=3, floor=0.5).shape == (0, 3)
+    assert (nearest(np.eye(8, dtype=np.float32), nobody, count=3, floor=0.5) == -1).all()
+    assert len(close_pairs(nobody, count=3, floor=0.5)[0]) == 0

@@ -1,0 +1,272 @@
+"""The page answers the person who was given its address, tells nobody else, and passes on every verdict."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import uvicorn
+
+from anonlib.config import JobConfig
+from anonlib.errors import JobError
+from anonlib.job import Job
+from anonlib.review.guard import OPEN, Guard
+from anonlib.review.page import make_app
+from anonlib.review.session import Session
+from tests.review.conftest import FACE
+from tests.support import photos
+from tests.support.runs import by_key
+
+KEY = "the key of these tests"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        return self.content.decode()
+
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+class Client:
+    """A browser's part of a conversation: its headers, and the token once it has one."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.headers = {"Origin": f"http://127.0.0.1:{port}"}
+
+    def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body, self.headers | dict(headers))
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+        return self.ask("POST", path, headers, json.dumps(body).encode())
+
+
+@pytest.fixture
+def session(reviewed: JobConfig) -> Session:
+    return Session(reviewed)
+
+
+@pytest.fixture
+def stranger(session: Session) -> Iterator[Client]:
+    with page_of(session, KEY) as client:
+        yield client
+
+
+@contextmanager
+def page_of(session: Session, key: str) -> Iterator[Client]:
+    """The page, served at a port of its own."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        app = Guard(make_app(session), port, key)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+        thread = Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield Client(port)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def client(stranger: Client) -> Client:
+    answer = exchange(stranger, KEY)
+    assert answer.status == 200 and "Set-Cookie" not in answer.headers
+    stranger.headers["Authorization"] = f"Bearer {answer.json()['token']}"
+    return stranger
+
+
+def exchange(client: Client, key: str) -> Answer:
+    return client.post("/session", Authorization=f"Bearer {key}")
+
+
+def state(client: Client) -> dict[str, Any]:
+    return dict(client.get("/state").json())
+
+
+def number(client: Client, key: str) -> int:
+    return next(place for place, image in enumerate(state(client)["images"]) if image["name"] == key)
+
+
+def decide(client: Client, key: str, verdict: str | None, *boxes: tuple[int, ...]) -> Any:
+    return client.post("/decide", {"image": number(client, key), "verdict": verdict, "boxes": boxes})
+
+
+CLOSED = ("/state", "/totals", "/image/0/original", "/image/0/released")
+PATHS = (*OPEN, *CLOSED)
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_nobody_sees_anything_without_the_token(stranger: Client, path: str) -> None:
+    """Not with the key itself, either, nor with a token as a cookie or in the address."""
+    token = exchange(stranger, KEY).json()["token"]
+    for query, headers in (
+        ("", {}),
+        (f"?key={quote(KEY)}", {}),
+        (f"?token={token}", {}),
+        ("", {"Cookie": f"token={token}"}),
+        ("", {"Authorization": f"Bearer {KEY}"}),
+        ("", {"Authorization": f"Basic {token}"}),
+        ("", {"Authorization": f"Bearer {token}x"}),
+    ):
+        answer = stranger.get(path + query, **headers)
+        assert answer.status == 403 and "with its key" in answer.json()["problem"]
+    assert stranger.post("/apply").status == stranger.post("/decide").status == 403
+    assert stranger.get(path, Authorization=f"Bearer {token}").status == 200
+
+
+def test_the_key_can_be_exchanged_once(stranger: Client) -> None:
+    for guess in ("", "guessed", KEY[:-1]):
+        assert exchange(stranger, guess).status == 403
+    assert exchange(stranger, KEY).status == 200
+    again = exchange(stranger, KEY)
+    assert again.status == 403 and "start it again" in again.json()["problem"]
+
+
+def test_a_page_that_is_started_again_takes_no_token_of_the_one_before(session: Session) -> None:
+    with page_of(session, KEY) as before:
+        token = exchange(before, KEY).json()["token"]
+        assert before.get("/state", Authorization=f"Bearer {token}").status == 200
+    with page_of(session, KEY) as after:
+        assert after.get("/state", Authorization=f"Bearer {token}").status == 403
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_is_open_holds_nothing_of_the_release(stranger: Client, session: Session, path: str) -> None:
+    answer = stranger.get(path)
+    assert answer.status == 200
+    assert KEY not in answer.text and "astronaut" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Host", "evil.example"),
+        ("Host", "evil.example:PORT"),
+        ("Host", "127.0.0.1:1"),
+        ("Origin", "http://evil.example"),
+        ("Origin", "null"),
+        ("Origin", "https://127.0.0.1:PORT"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+    ],
+)
+def test_a_foreign_page_gets_nothing_even_with_the_token(client: Client, header: str, value: str) -> None:
+    foreign = {header: value.replace("PORT", str(client.port))}
+    for path in PATHS:
+        assert client.get(path, **foreign).status == 403
+    assert client.post("/apply", **foreign).status == 403
+
+
+def test_what_changes_something_must_say_where_it_comes_from(client: Client) -> None:
+    del client.headers["Origin"]
+    assert client.get("/state").status == 200
+    assert client.post("/apply").status == 403
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_stored_and_nothing_comes_from_elsewhere(client: Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    if "image" not in path:
+        assert "http" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_verdict_is_in_the_log_before_the_page_is_told(client: Client, session: Session) -> None:
+    said = decide(client, "astronaut", "mask", FACE).json()
+    assert said["image"]["verdict"] == "mask" and said["image"]["boxes"] == [list(FACE)]
+    assert said["totals"]["waiting"] == 1
+    assert [one.key for one in session.log.latest().values()] == ["astronaut"]
+    assert decide(client, "astronaut", None).json()["image"]["verdict"] is None
+    assert session.log.latest() == {}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"image": 0, "verdict": "maybe"},
+        {"image": 0, "verdict": "undone"},
+        {"image": 99, "verdict": "confirmed"},
+        {"image": -1, "verdict": "confirmed"},
+        {"image": 0, "verdict": "mask", "boxes": []},
+        {"image": 0, "verdict": "mask", "boxes": [["a"]]},
+        {"image": 0, "verdict": "confirmed", "shard": "00000"},
+        [],
+    ],
+)
+def test_what_is_no_decision_is_refused_in_a_sentence(client: Client, session: Session, asked: Any) -> None:
+    answer = client.post("/decide", asked)
+    assert answer.status == 409 and answer.json()["problem"]
+    assert session.log.latest() == {}
+
+
+def test_both_pictures_are_upright_jpegs_and_a_broken_file_is_a_sentence(client: Client) -> None:
+    one = number(client, "astronaut")
+    for kind in ("original", "released"):
+        answer = client.get(f"/image/{one}/{kind}")
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert photos.decoded(answer.content).shape == photos.astronaut().shape
+    for path in (f"/image/{number(client, 'broken')}/original", f"/image/{number(client, 'failing')}/released"):
+        answer = client.get(path)
+        assert answer.status == 404 and answer.json()["problem"]
+    assert client.get("/image/99/original").status == client.get("/image/0/forget").status == 404
+
+
+def wait(client: Client) -> dict[str, Any]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        applying: dict[str, Any] = client.get("/totals").json()["applying"]
+        if applying["result"] or applying["problem"]:
+            return applying
+        time.sleep(0.05)
+    raise AssertionError("it never ends")
+
+
+def test_applying_says_what_it_did(client: Client, reviewed: JobConfig) -> None:
+    decide(client, "astronaut", "mask", FACE)
+    assert client.post("/apply").json()["applying"] is not None
+    result = wait(client)["result"]
+    assert result["shards"] == ["00000"] and [one["key"] for one in result["changes"]] == ["astronaut"]
+    assert by_key(Path(reviewed.output.uri))["astronaut"]["review"] == "masked"
+    assert state(client)["totals"]["waiting"] == 0 and not state(client)["earlier"]
+
+
+def test_what_stops_it_is_said(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Job) -> None:
+        raise JobError("the disk is full")
+
+    monkeypatch.setattr(Job, "render", failing)
+    decide(client, "astronaut", "mask", FACE)
+    client.post("/apply")
+    assert wait(client)["problem"] == "the disk is full"
+    assert state(client)["earlier"]

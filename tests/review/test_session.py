@@ -1,0 +1,151 @@
+"""What a person decides is kept, counted and carried out; what cannot be decided is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anonlib.audit.review_sample import clopper_pearson
+from anonlib.audit.run import audit
+from anonlib.config import JobConfig
+from anonlib.errors import JobError
+from anonlib.job import Job
+from anonlib.review.chosen import judge, judged_so_far
+from anonlib.review.session import Session
+from tests.review.conftest import FACE
+from tests.support import photos
+from tests.support.forgery import check
+from tests.support.runs import by_key, contents, released
+
+
+def number(session: Session, key: str) -> int:
+    return next(place for place, image in enumerate(session.images) if image.key == key)
+
+
+@pytest.fixture
+def session(reviewed: JobConfig) -> Session:
+    return Session(reviewed, who="AB")
+
+
+def test_the_sample_is_what_was_released_and_the_rest_is_what_was_not(session: Session) -> None:
+    names = {kind: [session.images[one].key for one in numbers] for kind, numbers in session.lists.items()}
+    assert sorted(names["sample"]) == ["astronaut", *(f"nobody-{one}" for one in range(6))]
+    assert names["quarantined"] == ["failing", "broken"] and names["second"] == []
+
+
+@dataclass(frozen=True)
+class Found:
+    shard: str
+    key: str
+    box: tuple[float, ...] = FACE
+
+
+def test_candidates_of_a_second_look_are_a_list_of_their_own(reviewed: JobConfig) -> None:
+    second = [
+        Found("00001", "nobody-5"),
+        Found("00000", "astronaut"),
+        Found("00000", "astronaut", (1.0, 2.0, 9.0, 9.0)),
+    ]
+    session = Session(reviewed, sample=2, second=second)
+    assert [session.images[one].key for one in session.lists["second"]] == ["nobody-5", "astronaut"]
+    assert session.suggested[number(session, "astronaut")] == [list(FACE), [1.0, 2.0, 9.0, 9.0]]
+    assert len(session.lists["sample"]) == 2
+    with pytest.raises(JobError, match="shard 00001 lacks an image"):
+        Session(reviewed, second=[Found("00001", "Ada")])
+
+
+def test_decisions_are_there_when_the_session_is_opened_again(session: Session, reviewed: JobConfig) -> None:
+    one = number(session, "astronaut")
+    session.decide(one, "mask", [FACE])
+    session.decide(number(session, "nobody-1"), "confirmed")
+    session.undo(number(session, "nobody-1"))
+    again = Session(reviewed)
+    found = again.decision(number(again, "astronaut"))
+    assert found is not None and found.verdict == "mask" and found.boxes == (FACE,) and found.who == "AB"
+    assert again.decision(number(again, "nobody-1")) is None
+    assert not again.carried_out(number(again, "astronaut")) and again.waiting() == ["00000"]
+
+
+def test_no_audit_is_made_while_decisions_wait(session: Session, reviewed: JobConfig) -> None:
+    session.decide(number(session, "nobody-1"), "withhold")
+    with pytest.raises(JobError, match="1 shards wait for what a reviewer decided"):
+        audit(reviewed)
+
+
+def test_carrying_them_out_hides_the_face_and_says_what_changed(session: Session, reviewed: JobConfig) -> None:
+    before = contents(Path(reviewed.output.uri))
+    session.pictures.released(session.images[number(session, "astronaut")])
+    session.decide(number(session, "astronaut"), "mask", [FACE])
+    session.decide(number(session, "nobody-1"), "confirmed")
+    session.decide(number(session, "nobody-2"), "withhold")
+    applied = session.apply()
+    after = contents(Path(reviewed.output.uri))
+    assert applied.shards == ("00000",)
+    assert {one.key: (one.after, one.hidden) for one in applied.changes} == {
+        "astronaut": ("released", 1),
+        "nobody-1": ("no_face", 0),
+        "nobody-2": ("quarantined", 0),
+    }
+    assert after["data/00001.tar"] == before["data/00001.tar"]
+    x0, y0, x1, y1 = FACE
+    pixels = photos.decoded(released(Path(reviewed.output.uri))["astronaut"])
+    assert (pixels[y0 + 15 : y1 - 15, x0 + 10 : x1 - 10] == 127).all()
+    assert all(map(session.carried_out, range(len(session.images)))) and session.waiting() == []
+    shown = photos.decoded(session.pictures.released(session.images[number(session, "astronaut")]))
+    assert np.abs(shown.astype(int) - pixels).mean() < 3
+    check(Path(reviewed.output.uri))
+
+
+def test_the_sample_and_its_figures_stay_while_decisions_are_carried_out(session: Session, reviewed: JobConfig) -> None:
+    drawn = [session.images[one].key for one in session.lists["sample"]]
+    session.decide(session.lists["sample"][0], "withhold")
+    session.decide(session.lists["sample"][1], "confirmed")
+    session.decide(number(session, "failing"), "release_masked", [FACE])
+    figures = session.judged()
+    assert (figures.judged, figures.wrong, figures.upper) == (2, 1, clopper_pearson(1, 2))
+    session.apply()
+    again = Session(reviewed)
+    assert [again.images[one].key for one in again.lists["sample"]] == drawn
+    assert [again.images[one].key for one in again.lists["quarantined"]] == ["failing", "broken"]
+    assert session.judged() == again.judged() == judged_so_far(Job(reviewed)) == figures
+    assert by_key(Path(reviewed.output.uri))["failing"]["status"] == "released"
+
+
+def test_whoever_skips_an_image_is_not_counted_further() -> None:
+    found = judge(["confirmed", "mask", None, "confirmed", "withhold", None])
+    assert (found.judged, found.wrong, found.skipped) == (2, 1, 2)
+    assert judge(["confirmed"] * 300).upper < 0.01
+    assert judge([]).upper == judge([None, "confirmed"]).upper == 1.0
+    assert judge(["withhold", "confirmed"]).wrong == 1
+
+
+def test_a_file_without_pixels_can_only_stay_withheld(session: Session) -> None:
+    assert session.allowed(number(session, "broken")) == ("withhold",)
+    assert session.allowed(number(session, "failing")) == ("withhold", "release_masked")
+    with pytest.raises(JobError, match="cannot get that verdict"):
+        session.decide(number(session, "broken"), "release_masked", [FACE])
+    with pytest.raises(JobError, match="cannot get that verdict"):
+        session.decide(number(session, "failing"), "confirmed")
+
+
+@pytest.mark.parametrize(
+    "boxes", [[], [(5, 5, 6, 6)], [(900, 5, 960, 60)], [(5, 5, 60)], [(60, 60, 5, 5)], [FACE, (5, 5, 6, 6)]]
+)
+def test_boxes_that_hide_nothing_are_refused(session: Session, boxes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(JobError):
+        session.decide(number(session, "astronaut"), "mask", boxes)
+    assert session.decisions == {}
+
+
+def test_a_box_is_cut_to_the_image(session: Session) -> None:
+    decision = session.decide(number(session, "astronaut"), "mask", [(-20.4, 30.6, 900, 120)])
+    assert decision.boxes == ((0, 31, 512, 120),)
+
+
+def test_a_release_that_is_not_finished_is_not_reviewed(reviewed: JobConfig) -> None:
+    (Path(reviewed.output.uri) / "commits" / "00001.json").unlink()
+    with pytest.raises(JobError, match="not complete"):
+        Session(reviewed)

@@ -1,0 +1,333 @@
+"""The certificate comes last and once, says only what the plan and the manifests bear out, and gives nobody away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anonlib import __version__
+from anonlib.config import JobConfig, MethodConfig
+from anonlib.errors import JobError, VerificationError
+from anonlib.job import Job
+from anonlib.methods.planning import SurrogatePlan, dressed, new_classes, surrogate_id
+from anonlib.privacy.clustering import normalized
+from anonlib.privacy.keys import Keyring
+from anonlib.privacy.surrogate_choice import Average
+from anonlib.stages.certify import certify, class_rows
+from anonlib.stages.people import Persons
+from anonlib.stages.surrogates import released_digest
+from anonlib.storage import OURS
+from anonlib.verification.certificate import VERSION, Certificate, public_key
+from anonlib.verification.conditions import ClassTable, SurrogateRow
+from anonlib.verification.verify import verify
+from anonlib.workspace import tables
+from anonlib.workspace.layout import JobStores, json_bytes, open_stores, plan_store, release_store, sha256
+from anonlib.workspace.schemas import MANIFEST, SUBJECTS
+from tests.support import photos
+from tests.support.runs import SECRET, Run, contents, every_byte, job, run_job
+
+TABLE, SURROGATES, CERTIFICATE = "classes.parquet", "surrogates.parquet", "certificate.json"
+NAMING = {"class_id", "subject_id", "person_id", "surrogate_id", "members", "donors", "face_id"}
+SIGNING = SECRET.encode()
+KEYRING = Keyring(SIGNING, "tests")
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> JobConfig:
+    """The finished job with places of its own."""
+    shutil.copytree(finished.workspace, tmp_path / "workspace")
+    shutil.copytree(finished.output, tmp_path / "release")
+    return job(finished.input, tmp_path)
+
+
+def read(output: Path) -> Certificate:
+    return Certificate.from_bytes((output / CERTIFICATE).read_bytes())
+
+
+def test_a_finished_job_is_certified(finished: Run) -> None:
+    found = verify(open_stores(finished.config).release, public_key(SECRET.encode()))
+    assert found.certificate.release == "tests"
+    assert found.certificate.counts.solid == finished.summary.fallbacks
+
+
+def test_a_rerun_writes_the_same_bytes(copied: JobConfig, finished: Run, tmp_path: Path) -> None:
+    for name in (TABLE, SURROGATES, CERTIFICATE):
+        (tmp_path / "release" / name).unlink()
+    Job(copied).run()
+    assert contents(tmp_path / "release") == contents(finished.output)
+
+
+def test_a_certificate_that_is_there_stays(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "release" / CERTIFICATE).write_text("what an earlier run signed")
+    Job(copied).run()
+    assert (tmp_path / "release" / CERTIFICATE).read_text() == "what an earlier run signed"
+
+
+def plan_of(config: JobConfig) -> tuple[Job, str, list[str]]:
+    opened = Job(config)
+    marker = plan_store(opened.stores, opened.plan_key).committed("plan")
+    assert marker is not None
+    return opened, opened.plan_key, marker["blocks"]
+
+
+def test_none_is_written_while_a_shard_is_missing(copied: JobConfig, tmp_path: Path) -> None:
+    for name in (TABLE, SURROGATES, CERTIFICATE, "commits/00001.json"):
+        (tmp_path / "release" / name).unlink()
+    opened, key, blocks = plan_of(copied)
+    assert not certify(copied, opened.stores, opened.keyring, opened.keyring.secret, key, blocks)
+    assert not (tmp_path / "release" / CERTIFICATE).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"effective_k": 1}, "effective k of 1"),
+        ({"members": ["someone"]}, "fewer than k"),
+    ],
+)
+def test_a_plan_that_breaks_the_claim_is_not_signed(
+    change: dict[str, Any], sentence: str, copied: JobConfig, tmp_path: Path
+) -> None:
+    for name in (TABLE, SURROGATES, CERTIFICATE):
+        (tmp_path / "release" / name).unlink()
+    (path,) = (tmp_path / "workspace").glob("plan/*/classes.parquet")
+    found = pq.read_table(path)
+    rows = found.to_pylist()
+    rows[0] |= change
+    path.write_bytes(tables.to_bytes(rows, found.schema))
+    with pytest.raises(JobError, match="gets no certificate, and must not leave") as problem:
+        Job(copied).run()
+    assert sentence in str(problem.value)
+    assert not (tmp_path / "release" / CERTIFICATE).exists()
+
+
+def test_a_manifest_that_its_marker_does_not_name_is_not_signed(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "release" / CERTIFICATE).unlink()
+    path = tmp_path / "release" / "manifest" / "00000.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(JobError, match="not the one that its marker names"):
+        Job(copied).run()
+
+
+def test_a_shard_that_another_job_wrote_is_not_signed(copied: JobConfig, tmp_path: Path) -> None:
+    (tmp_path / "release" / CERTIFICATE).unlink()
+    marker = tmp_path / "release" / "commits" / "00001.json"
+    marker.write_bytes(json_bytes(json.loads(marker.read_bytes()) | {"run": "0" * 64}))
+    opened, key, blocks = plan_of(copied)
+    with pytest.raises(VerificationError, match="00001 is of another job"):
+        certify(copied, opened.stores, opened.keyring, opened.keyring.secret, key, blocks)
+
+
+def test_what_a_late_worker_left_unfinished_goes_with_the_next_run(
+    copied: JobConfig, finished: Run, tmp_path: Path
+) -> None:
+    """It died after the certificate was written, and `verify` takes no file that nobody vouches for."""
+    (tmp_path / "release" / "data" / f"{OURS}write-late").write_text("half a shard")
+    Job(copied).run()
+    assert contents(tmp_path / "release") == contents(finished.output)
+
+
+def test_quarantined_images_are_counted_and_do_not_stop_it(tmp_path: Path) -> None:
+    members = [("a.jpg", photos.jpeg(photos.nobody())), ("b.jpg", b"broken")]
+    source = photos.tar(tmp_path / "input" / "00000.tar", members).parent
+    run = run_job(source, tmp_path, method={"name": "solid"})
+    counts = read(run.output).counts
+    assert (counts.images, counts.no_face, counts.quarantined) == (2, 1, 1)
+    assert read(run.output).claim.kind == "none" and not (run.output / TABLE).exists()
+
+
+def everything(cell: Any) -> set[str]:
+    """Every text in a table's row, nested ones too."""
+    if isinstance(cell, dict):
+        return {text for one in cell.values() for text in everything(one)}
+    if isinstance(cell, list | tuple):
+        return {text for one in cell for text in everything(one)}
+    return {cell} if isinstance(cell, str) else set()
+
+
+def test_nothing_in_it_joins_the_workspace(finished: Run) -> None:
+    shown = everything(pq.read_table(finished.output / TABLE).to_pylist())
+    restricted = set()
+    for pattern in ("subjects", "classes", "surrogate_plans/*", "assignments/*"):
+        for path in finished.workspace.glob(f"plan/*/{pattern}.parquet"):
+            columns = {"class_id", "subject_id", "person_id", "surrogate_id", "members", "donors", "face_id"} & set(
+                pq.read_schema(path).names
+            )
+            restricted |= everything(pq.read_table(path, columns=sorted(columns)).to_pylist())
+    assert restricted and not shown & restricted
+    assert not any(one.encode() in every_byte(finished.output) for one in restricted if len(one) == 24)
+
+
+def test_its_names_are_of_this_release_alone(finished: Run) -> None:
+    classes = [
+        row for path in finished.workspace.glob("plan/*/classes.parquet") for row in pq.read_table(path).to_pylist()
+    ]
+    made = {row["surrogate"]: sha256(row["surrogate"].encode()) for row in classes}
+    here, there = (class_rows(classes, made, Keyring(SECRET.encode(), name)) for name in ("tests", "december"))
+    assert not everything([asdict(row)["people"] for row in here]) & everything(
+        [asdict(row)["people"] for row in there]
+    )
+    assert not {row.name for row in here} & {row.name for row in there}
+
+
+def test_the_order_of_its_rows_is_not_the_plans(finished: Run) -> None:
+    rows = pq.read_table(finished.output / TABLE).to_pylist()
+    assert [row["class"] for row in rows] == sorted(row["class"] for row in rows)
+    assert all(row["people"] == sorted(row["people"]) for row in rows)
+
+
+def test_a_face_of_the_manifest_leads_to_a_class_and_to_nobody_in_it(finished: Run) -> None:
+    people = everything([row["people"] for row in pq.read_table(finished.output / TABLE).to_pylist()])
+    rows = [row for path in (finished.output / "manifest").iterdir() for row in pq.read_table(path).to_pylist()]
+    assert people and not people & everything(rows)
+
+
+def test_the_secret_and_the_key_made_of_it_are_written_nowhere(finished: Run) -> None:
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    from anonlib.verification import certificate
+
+    seed = HKDF(SHA256(), length=32, salt=None, info=certificate._KEY_PURPOSE).derive(SECRET.encode())
+    everywhere = every_byte(finished.output) + every_byte(finished.workspace)
+    for secret in (SECRET.encode(), seed, seed.hex().encode()):
+        assert secret not in everywhere
+
+
+def test_no_table_leads_from_a_worn_face_to_the_class_it_was_made_of(finished: Run) -> None:
+    """REVIEW-claims, finding 1: a row with what a class wears and what was made of it names 12 % of the people."""
+    worn = {row["wears"] for row in pq.read_table(finished.output / TABLE).to_pylist()}
+    assert worn == {row["digest"] for row in pq.read_table(finished.output / SURROGATES).to_pylist()}
+    for name in (TABLE, SURROGATES):
+        for row in pq.read_table(finished.output / name).to_pylist():
+            assert len(everything(row) & worn) == 1
+            assert name == TABLE or everything(row) <= worn
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(("k-diff", "k-same")), st.integers(2, 5), st.integers(0, 60), st.integers(0, 10_000))
+def test_the_conditions_hold_for_every_plan_that_the_mathematics_makes(
+    name: str, k: int, count: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    strata = [(("female", "male")[rng.integers(2)], f"age-{rng.integers(3)}") for _ in range(count)]
+    persons = Persons(
+        np.arange(count),
+        [f"person {number}" for number in range(count)],
+        [None] * count,
+        normalized(rng.normal(size=(count, 8)).astype(np.float32)),
+        strata,
+        rng.integers(0, 6, count),
+        np.ones(count, bool),
+    )
+    donors = (rng.random(count) < 0.7) & (persons.photos > 0)
+    config = job("in", "/nowhere", method={"name": name, "k": k})
+    classes = new_classes(config, persons, KEYRING, donors)
+
+    def planned(one: Average) -> SurrogatePlan:
+        return SurrogatePlan(surrogate_id(one, persons, KEYRING), [persons.ids[of] for of in one.donors], one.kind, [])
+
+    wardrobe = dressed(config, persons, KEYRING, classes, donors, planned)
+    digests = {one.surrogate_id: sha256(one.surrogate_id.encode()) for one in wardrobe.surrogates}
+    table = ClassTable(MethodConfig.model_validate({"name": name, "k": k}))
+    for row in class_rows(map(asdict, wardrobe.classes), digests, KEYRING):
+        table.add(row)
+    for digest, of in sorted((digests[one.surrogate_id], len(one.donors)) for one in wardrobe.surrogates):
+        table.add_surrogate(SurrogateRow(digest, of))
+    table.close()
+    assert table.people == sum(bool(outfit.surrogates) for outfit in wardrobe.outfits)
+
+
+# ---- vector methods: a release of one photo, put together by hand ----------------------------------------------
+
+FACE = {"box": [0, 0, 1, 1], "method": "dp-vmf", "method_version": "1", "k": None, "fallback": None}
+
+
+def vector_release(
+    root: Path, epsilon: float | None, digest: str, keyring: Keyring = KEYRING
+) -> tuple[JobConfig, JobStores]:
+    config = job("in", root, method={"name": "dp-vmf", "kappa": 0.3, "decoder": "decoder.npz"})
+    stores = open_stores(config)
+    store, plan = release_store(stores), plan_store(stores, "plan")
+    photo = photos.jpeg(photos.nobody()[:32, :32])
+    tar = photos.tar(root / "release" / "data" / "a.tar", [("one.jpg", photo)])
+    face = FACE | {"surrogate_digest": released_digest(keyring, digest), "epsilon": epsilon}
+    row = {"key": "one", "status": "released", "path": "data/a.tar", "output_sha256": sha256(photo), "faces": [face]}
+    manifest = tables.to_bytes([row], MANIFEST)
+    stores.release.publish("manifest/a.parquet", manifest)
+    note = {
+        "anonlib": __version__,
+        "schema_version": VERSION,
+        "run": "r",
+        "method": config.method.model_dump(mode="json"),
+        "keep_fields": [],
+        "rekeyed": False,
+        "shards": ["a"],
+        "models": {},
+    }
+    stores.release.publish("run.json", json_bytes(note))
+    counts = {"images": 1, "faces": 1, "released": 1, "no_face": 0, "quarantined": 0, "fallbacks": 0}
+    files = {"data/a.tar": sha256(tar.read_bytes())}
+    store.commit("a", {"shard": "a", "run": "r", "files": files, "manifest_sha256": sha256(manifest), **counts})
+    subjects = [
+        {
+            "subject_id": name,
+            "person_id": name,
+            "formed_by": "clustering",
+            "stratum": ["female", "age-0"],
+            "surrogates": [sha256(name.encode()), "tried next"],
+        }
+        for name in ("one", "two")
+    ]
+    plan.storage.publish(plan.path("subjects.parquet"), tables.to_bytes(subjects, SUBJECTS))
+    return config, stores
+
+
+def test_a_vector_method_is_certified_by_its_draws_and_their_epsilon(tmp_path: Path) -> None:
+    config, stores = vector_release(tmp_path, 0.3, sha256(b"one"))
+    assert certify(config, stores, KEYRING, SIGNING, "plan", [])
+    found = verify(stores.release)
+    assert found.certificate.claim.epsilon == 0.3 and found.certificate.claim.metric == "Euclidean distance"
+    rows = pq.read_table(tmp_path / "release" / "draws.parquet").to_pylist()
+    assert rows == [
+        {"digest": one, "epsilon": 0.3}
+        for one in sorted(released_digest(KEYRING, sha256(name)) for name in (b"one", b"two"))
+    ]
+    scope = found.certificate.scope
+    assert scope is not None and (scope.persons, scope.labelled, scope.strata) == (2, 0, {"female, age-0": 2})
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "digest", "sentence"),
+    [
+        (0.3, sha256(b"three"), "which nobody was dealt"),
+        (0.6, sha256(b"one"), "claims epsilon"),
+        (None, sha256(b"one"), "claims epsilon None"),
+    ],
+)
+def test_a_face_without_a_draw_or_with_another_epsilon_is_not_signed(
+    epsilon: float | None, digest: str, sentence: str, tmp_path: Path
+) -> None:
+    config, stores = vector_release(tmp_path, epsilon, digest)
+    with pytest.raises(VerificationError, match=sentence):
+        certify(config, stores, KEYRING, SIGNING, "plan", [])
+    assert not stores.release.exists(CERTIFICATE)
+
+
+def test_certificates_of_one_secret_have_one_key(tmp_path: Path) -> None:
+    keys = []
+    for name in ("november", "december"):
+        keyring = Keyring(SECRET.encode(), name)
+        config, stores = vector_release(tmp_path / name, 0.3, sha256(b"one"), keyring)
+        certify(config, stores, keyring, SIGNING, "plan", [])
+        keys.append(json.loads(stores.release.read(CERTIFICATE))["public_key"])
+    assert keys[0] == keys[1] == public_key(SECRET.encode())

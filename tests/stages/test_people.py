@@ -1,0 +1,146 @@
+"""Who is who in a table of faces: labels where there are some, faces where there are none, and doubts about both."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from anonlib.config import MethodConfig
+from anonlib.privacy.clustering import normalized
+from anonlib.privacy.dp import identities, mechanism_of
+from anonlib.privacy.keys import Keyring
+from anonlib.stages.label_warnings import check_labels
+from anonlib.stages.people import SAME_PERSON, People, people_of, persons_of, same_person
+
+KEYRING = Keyring(b"a secret of 32 bytes for the tests", "r1")
+FIRST = ("cluster", "s/5#0")
+
+
+def photos(of: list[int], seed: int = 0) -> np.ndarray:
+    """Unit embeddings (n, 128) of the people numbered in `of`: strangers .8 alike, photos of one person .97."""
+    axis = np.zeros(128)
+    axis[0] = 0.8**0.5
+    centres = np.random.default_rng(3).normal(size=(50, 128)) * (0.17 / 128) ** 0.5
+    noise = np.random.default_rng(seed).normal(size=(len(of), 128)) * (0.03 / 128) ** 0.5
+    return normalized((axis + centres[of] + noise).astype(np.float32))
+
+
+def people(of: list[int], labels: list[str | None]) -> People:
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(photos(of).ravel()), 128)
+    columns = {
+        "face_id": pa.array([f"s/{row}#0" for row in range(len(of))], pa.string()),
+        "label": pa.array(labels, pa.string()),
+        "embedding": embedding,
+        "second": embedding,
+        "female": pa.array([float(one % 2) for one in of], pa.float32()),
+        "age": pa.array([20.0 + one for one in of], pa.float32()),
+    }
+    return people_of(pa.table(columns), KEYRING)
+
+
+def test_labelled_faces_are_their_label_and_the_others_whoever_they_look_like() -> None:
+    found = people([0, 0, 1, 1, 0, 2, 2, 1], ["b", "b", "a", "a", None, None, None, None])
+    assert found.of_face.tolist() == [1, 1, 0, 0, 1, 2, 2, 0]
+    assert found.labels == ["a", "b", None]
+    assert found.ids == [KEYRING.pseudonym("subject", *parts) for parts in (("label", "a"), ("label", "b"), FIRST)]
+    assert found.age.tolist() == [21.0, 20.0, 22.0]
+    assert np.allclose(np.linalg.norm(found.template, axis=1), 1)
+
+
+def test_a_person_without_a_label_is_named_after_the_first_face() -> None:
+    found = people([4, 5, 4], [None, None, None])
+    assert found.of_face.tolist() == [0, 1, 0]
+    assert found.ids == [KEYRING.pseudonym("subject", "cluster", f"s/{row}#0") for row in (0, 1)]
+
+
+def test_a_wrong_label_is_kept_and_said() -> None:
+    found = people([0, 0, 0, 1, 1, 1, 1], ["a", "a", "a", "b", "b", "b", "a"])
+    assert found.of_face[6] == found.of_face[0]
+    assert found.label_check.sentences() == ["s/6#0 is labelled a and looks like b"]
+
+
+def test_labels_in_order_raise_no_doubts() -> None:
+    found = people([0, 0, 1, 1, 2], ["a", "a", "b", "b", None])
+    assert found.label_check.sentences() == []
+    assert found.label_check.face_ids == ("s/0#0", "s/1#0", "s/2#0", "s/3#0")
+
+
+def test_doubts_are_said_in_the_datasets_own_names() -> None:
+    of = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2]
+    labels = ["x"] * 11 + ["y", "y", "z", "z"]
+    ids = [f"f{row}" for row in range(len(of))]
+    said = check_labels(photos(of), labels, ids, near=0.93, apart=0.88).sentences()
+    assert said == ["y and z look like one person", "x looks like two people, one of them in f0, f1, f2, f3"]
+    many = check_labels(photos([0] * 8 + [1] * 9), ["x"] * 17, [*ids, "f15", "f16"], near=0.93, apart=0.88).sentences()
+    assert many == ["x looks like two people, one of them in f0, f1, f2, f3, f4 and 3 more"]
+
+
+def test_a_larger_crowd_takes_more_likeness() -> None:
+    assert same_person(5000) == pytest.approx(SAME_PERSON)
+    assert same_person(1_000_000) == pytest.approx(SAME_PERSON + 0.023, abs=1e-4)
+    heights = [same_person(faces) for faces in (0, 10, 50, 100, 10_000)]
+    assert heights == sorted(heights)
+    assert heights[0] > 0.9
+
+
+def split(labels: list[str | None], second: float = 0.85) -> People:
+    """Two parts of one person that clustering leaves apart (mean cosine .85), and two strangers.
+
+    `second`: how alike the second recognizer takes the parts to be.
+    """
+    columns = {
+        "face_id": pa.array([f"s/{row}#0" for row in range(6)], pa.string()),
+        "label": pa.array(labels, pa.string()),
+        "embedding": vectors(0.85),
+        "second": vectors(second),
+        "female": pa.array([0.9, 0.9, 0.45, 0.45, 0.9, 0.1], pa.float32()),
+        "age": pa.array([30.0, 30.0, 40.0, 40.0, 30.0, 30.0], pa.float32()),
+    }
+    return people_of(pa.table(columns), KEYRING)
+
+
+def vectors(alike: float) -> pa.FixedSizeListArray:
+    """Unit vectors (6, 128) of two photos, two more `alike` to them, and two strangers."""
+    axes = np.eye(4, 128)
+    angle = np.arccos(alike) / 2
+    parts = [np.cos(angle) * axes[0] + sign * np.sin(angle) * axes[1] for sign in (1, 1, -1, -1)]
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.array([*parts, axes[2], axes[3]], np.float32).ravel()), 128)
+
+
+def test_the_second_recognizer_has_a_say_in_who_is_who() -> None:
+    assert split([None] * 6, second=1.0).of_face.tolist() == [0, 0, 0, 0, 1, 2]
+    assert split([None] * 6, second=0.0).person.tolist() == [0, 1, 2, 3]
+
+
+def test_subjects_that_may_be_one_person_are_one_person_with_one_stratum() -> None:
+    found = split([None] * 6)
+    assert found.of_face.tolist() == [0, 0, 1, 1, 2, 3]
+    persons = persons_of(found, np.array([True, True, True, False, False, True]))
+    assert persons.of_face.tolist() == [0, 0, 0, 0, 1, 2]
+    assert persons.strata == [("female", "age-1"), ("female", "age-0"), ("male", "age-0")]
+    assert persons.photos.tolist() == [3, 0, 1]
+    assert persons.sure.tolist() == [False, True, True]
+    assert np.allclose(persons.template[0], np.eye(1, 128)[0], atol=1e-6)
+
+
+def test_tied_subjects_share_one_draw() -> None:
+    """m draws of one person would cost m times epsilon (REVIEW-claims, finding 4)."""
+    found = split([None] * 6)
+    persons = persons_of(found, np.ones(6, bool))
+    drawn = identities(
+        mechanism_of(MethodConfig(name="dp-uniform", texture="ksame-net")), persons.template, persons.ids, KEYRING
+    )
+    assert len({drawn[person].tobytes() for person in persons.of_face[:4]}) == 1
+    assert len({drawn[person].tobytes() for person in persons.of_face}) == 3
+
+
+def test_two_labels_are_two_persons_however_alike() -> None:
+    assert persons_of(split(["a", "a", "b", "b", None, None]), np.ones(6, bool)).labels == ["a", "b", None, None]
+
+
+def test_persons_that_a_ledger_knows_as_one_are_one() -> None:
+    found = split([None] * 6)
+    persons = persons_of(found, np.ones(6, bool), ["x", "y", "x"])
+    assert persons.of_face.tolist() == [0, 0, 0, 0, 1, 0]
+    assert persons.photos.tolist() == [5, 1]

@@ -1,0 +1,274 @@
+"""An original face is never released because something went wrong: faults injected into a real run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from anonlib import job as job_module
+from anonlib.codes import Reason
+from anonlib.config import JobConfig
+from anonlib.job import Job, Summary
+from anonlib.stages import render as render_module
+from anonlib.stages import scan as scan_module
+from anonlib.stages.recheck import OutputRecheck
+from anonlib.synthesis.compositor import Rendered
+from anonlib.synthesis.redact import GREY
+from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED
+from tests.support import photos
+from tests.support.runs import (
+    Run,
+    by_key,
+    contents,
+    images,
+    manifest,
+    planned_copy,
+    reasons,
+    released,
+    rendered,
+    rendered_but,
+)
+
+SHARD, VICTIM = "00000", "holiday-003"
+
+
+@pytest.fixture
+def planned(finished: Run, tmp_path: Path) -> JobConfig:
+    return planned_copy(finished, tmp_path)
+
+
+@pytest.fixture
+def resumed(finished: Run, tmp_path: Path) -> JobConfig:
+    """The victim's shard is all that is left to render."""
+    return rendered_but(finished, tmp_path, SHARD)
+
+
+def in_shard(output: Path) -> dict[str, dict[str, Any]]:
+    """The manifest of the victim's shard by key."""
+    return {row["key"]: row for row in pq.read_table(output / "manifest" / f"{SHARD}.parquet").to_pylist()}
+
+
+def originals(run: Run) -> dict[str, bytes]:
+    found = {}
+    for path in run.input.glob("*.tar"):
+        found |= {name.partition(".")[0]: data for name, data in images(path).items() if name.endswith(".jpg")}
+    return found
+
+
+def run(config: JobConfig) -> tuple[Summary, Path]:
+    return Job(config).run(), Path(config.output.uri)
+
+
+def pixels_of(run: Run, key: str) -> photos.Pixels:
+    return photos.decoded(originals(run)[key])
+
+
+def only_the_victim_is_lost(summary: Summary, output: Path, clean: Run, reason: Reason, part: str = "injected") -> None:
+    """The victim's row says why, the workspace in full, and every other image is as in a clean run."""
+    rows, expected = by_key(output), by_key(clean.output)
+    assert rows[VICTIM]["status"] == QUARANTINED and rows[VICTIM]["reason"] == reason, rows[VICTIM]
+    assert part in reasons(output.parent / "workspace")[VICTIM]
+    assert rows[VICTIM]["path"] is None and rows[VICTIM]["output_sha256"] is None
+    assert VICTIM not in released(output)
+    assert {key: row for key, row in rows.items() if key != VICTIM} == {
+        key: row for key, row in expected.items() if key != VICTIM
+    }
+    assert summary.quarantined == 1 and summary.code == 3
+
+
+def fails_on(victim: photos.Pixels, method: Callable[..., Any], pick: Callable[..., Any]) -> Callable[..., Any]:
+    """`method`, raising whenever `pick` finds the victim among its arguments."""
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        for seen in pick(*arguments, **named):
+            if seen.shape == victim.shape and np.array_equal(seen[:20], victim[:20]):
+                raise RuntimeError("injected")
+        return method(*arguments, **named)
+
+    return wrapped
+
+
+def test_a_detector_that_fails_on_one_image_loses_that_image(
+    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a workspace of its own, since the fault is in the scan; solid, so that the others do not depend on it."""
+    victim = pixels_of(finished, VICTIM)
+    detector = scan_module.CenterFaceDetector
+    monkeypatch.setattr(detector, "detect", fails_on(victim, detector.detect, lambda _self, images, *_: images))
+    changes: dict[str, Any] = {
+        "method": planned.method.model_copy(update={"name": "solid"}),
+        "workspace": planned.workspace.model_copy(update={"uri": planned.workspace.uri + "-2"}),
+    }
+    summary, output = run(planned.model_copy(update=changes))
+    rows = by_key(output)
+    assert rows[VICTIM]["status"] == QUARANTINED and rows[VICTIM]["reason"] == Reason.SCAN_FAILED
+    assert "injected" in reasons(Path(changes["workspace"].uri))[VICTIM]
+    assert VICTIM not in released(output)
+    others = {key: row["status"] for key, row in rows.items() if key != VICTIM}
+    assert others == {key: row["status"] for key, row in by_key(finished.output).items() if key != VICTIM}
+    assert summary.code == 3
+
+
+def test_a_bug_in_the_renderer_loses_one_image_and_leaves_its_traceback_in_the_log(
+    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = pixels_of(finished, VICTIM)
+    broken = fails_on(victim, render_module.render, lambda image, *_: [image])
+    monkeypatch.setattr(render_module, "render", broken)
+    only_the_victim_is_lost(*run(resumed), finished, Reason.REPLACE_FAILED)
+    assert "replacing a face failed" in caplog.text and "RuntimeError" in caplog.text
+    assert "render.py" in caplog.text and "in wrapped" in caplog.text and VICTIM not in caplog.text
+
+
+def test_a_checker_that_fails_on_one_image_loses_that_image(
+    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check runs over all faces of a chunk at once: the others must not be lost with the one."""
+    victim = pixels_of(finished, VICTIM)
+    broken = fails_on(victim, OutputRecheck.check, lambda _self, faces: [photo.rgb for photo, _ in faces])
+    monkeypatch.setattr(OutputRecheck, "check", broken)
+    only_the_victim_is_lost(*run(resumed), finished, Reason.CHECK_FAILED)
+
+
+def test_an_encoder_that_fails_on_one_image_loses_that_image(
+    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = pixels_of(finished, VICTIM)
+    broken = fails_on(victim, render_module.encode, lambda _rgb, like, **_: [like.rgb])
+    monkeypatch.setattr(render_module, "encode", broken)
+    only_the_victim_is_lost(*run(resumed), finished, Reason.ENCODE_FAILED)
+
+
+def test_a_renderer_that_changes_nothing_is_caught_and_the_face_is_covered(
+    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source's px are seen where they were, and a grey ellipse is what remains."""
+
+    def unchanged(image: photos.Pixels, *arguments: Any) -> Rendered:
+        return Rendered(image.copy(), np.ones(image.shape[:2], np.float32), (0, 0), 1.0)
+
+    monkeypatch.setattr(render_module, "render", unchanged)
+    summary, output = run(resumed)
+    sources, outputs = originals(finished), released(output)
+    before = in_shard(finished.output)
+    covered = 0
+    for key, row in in_shard(output).items():
+        assert row["status"] == (RELEASED if row["faces"] else NO_FACE)
+        for face in row["faces"]:
+            covered += 1
+            assert face["method"] == "solid" and face["fallback"] == "solid" and face["k"] is None
+            assert face["surrogate_digest"] is None
+            x0, y0, x1, y1 = (round(side) for side in face["box"])
+            new, old = photos.decoded(outputs[key]), photos.decoded(sources[key])
+            inner = np.s_[max(y0 + (y1 - y0) // 8, 0) : y1 - (y1 - y0) // 8, max(x0 + (x1 - x0) // 8, 0) : x1]
+            middle = new[inner][:, : -(x1 - x0) // 8 or None]
+            assert np.abs(middle.astype(int) - GREY).max() <= 12, key
+            assert np.abs(old[inner].astype(int) - GREY).mean() > 12
+    assert covered == sum(len(row["faces"]) for row in before.values()) > 5
+    elsewhere = [face for key, row in by_key(output).items() if key not in before for face in row["faces"]]
+    assert summary.fallbacks == covered + sum(face["fallback"] == "solid" for face in elsewhere)
+    assert summary.code == 0
+    told = {row["reason"] for row in rendered(output) if row["reason"]}
+    assert told == {"every surrogate was tried, and the last left the source's px where they were"}
+
+
+def test_the_check_compares_every_replaced_face_with_its_source(finished: Run) -> None:
+    """Similarity of a face to itself is about 1, and far from it after a real run."""
+    findings = [one for row in rendered(finished.output) for one in row["similarity"]]
+    assert findings
+    assert all(one["to_source"] < 0.95 for one in findings)
+
+
+def test_no_face_is_refused_because_it_looks_like_its_surrogate(
+    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal would tell the likeness (REVIEW-claims, 2a): whatever the check finds, the bytes are the same."""
+    check = OutputRecheck.check
+    refused: list[Any] = []
+
+    def all_refused(self: OutputRecheck, faces: Any) -> Any:
+        check(self, faces)
+        refused.extend(faces)
+        return list(faces)
+
+    monkeypatch.setattr(OutputRecheck, "check", all_refused)
+    assert run(resumed)[0].code == 0
+    assert refused and contents(Path(resumed.output.uri)) == contents(finished.output)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "text"])
+def test_a_lost_surrogate_loses_its_images_and_no_others(finished: Run, resumed: JobConfig, damage: str) -> None:
+    worn = [row for row in assignments(finished, SHARD) if row["surrogates"]]
+    class_id = worn[0]["surrogates"][0]
+    (path,) = Path(resumed.workspace.uri).glob(f"plan/*/surrogates/{class_id}.npz")
+    first = {row["key"] for row in worn if row["surrogates"][0] == class_id}
+    never = {row["key"] for row in in_shard(finished.output).values()} - {
+        row["key"] for row in worn if class_id in row["surrogates"]
+    }
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"no zip" if damage == "text" else path.read_bytes()[:-2000])
+    summary, output = run(resumed)
+    rows, before = in_shard(output), in_shard(finished.output)
+    lost = {key for key, row in rows.items() if row["status"] == QUARANTINED}
+    assert first <= lost and not lost & never and never
+    told = reasons(output.parent / "workspace")
+    assert all(rows[key]["reason"] == Reason.REPLACE_FAILED and "surrogate" in told[key] for key in lost)
+    assert all(rows[key] == before[key] for key in never)
+    assert not lost & set(released(output))
+    assert summary.code == 3
+
+
+def assignments(run: Run, shard: str) -> list[dict[str, Any]]:
+    (path,) = run.workspace.glob(f"plan/*/assignments/{shard}.parquet")
+    return pq.read_table(path).to_pylist()
+
+
+def test_an_image_that_is_not_the_scanned_one_is_quarantined(
+    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = render_module.try_to_read
+    victim = originals(finished)[VICTIM]
+
+    def another(sample: Any, config: JobConfig) -> Any:
+        picture = read(sample, config)
+        if sample.image == victim:
+            return replace(picture, rgb=picture.rgb[:-1])
+        return picture
+
+    monkeypatch.setattr(render_module, "try_to_read", another)
+    only_the_victim_is_lost(*run(resumed), finished, Reason.CHANGED, "not the one that was scanned")
+
+
+def test_a_shard_that_always_fails_has_a_row_for_every_image(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[str] = []
+    publish = render_module.RenderStage._publish
+
+    def never(self: Any, shard: Any, *rest: Any) -> Any:
+        if shard.shard_id == "00001":
+            rounds.append(shard.shard_id)
+            raise OSError("injected")
+        return publish(self, shard, *rest)
+
+    monkeypatch.setattr(render_module.RenderStage, "_publish", never)
+    summary, output = run(rendered_but(finished, tmp_path, "00001", "00002"))
+    assert len(rounds) == job_module.ROUNDS
+    assert summary.code == 3 and summary.committed == summary.shards
+    expected = by_key(finished.output)
+    assert list(by_key(output)) == list(expected)
+    lost = [row for row in manifest(output) if row["status"] == QUARANTINED]
+    assert len(lost) == summary.quarantined == 9
+    assert all(row["reason"] == Reason.SHARD_FAILED for row in lost)
+    told = reasons(tmp_path / "workspace")
+    assert all(told[row["key"]].startswith("the shard failed: OSError at ") for row in lost)
+    assert "OSError: injected" in (tmp_path / "workspace" / "failures" / "render" / "00001.txt").read_text()
+    assert not (output / "data" / "00001.tar").exists()

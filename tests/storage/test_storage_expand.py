@@ -1,0 +1,164 @@
+"""An input URI names the files that a shell would, on disk and on S3, or says what is missing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from braceexpand import braceexpand
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anonlib.errors import StorageError
+from anonlib.storage import StorageOptions, expand, expand_braces, open_storage
+from anonlib.storage.expand import glob_regex
+from tests.support.s3server import S3Server
+
+FILES = [
+    "train/00000.tar",
+    "train/00001.tar",
+    "train/00002.tar",
+    "train/sub/x.tar",
+    "val/00000.tar",
+    "notes.txt",
+]
+
+
+def fill(uri: str, options: StorageOptions) -> None:
+    storage = open_storage(uri, options)
+    for name in FILES:
+        storage.publish(name, name.encode())
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def root(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, StorageOptions]]:
+    if request.param == "local":
+        uri, options = str(tmp_path_factory.mktemp("expand") / "data"), StorageOptions()
+        fill(uri, options)
+        yield uri, options
+        return
+    server: S3Server = request.getfixturevalue("s3")
+    with server.acting_as():
+        uri = f"s3://{server.bucket()}/data"
+        fill(uri, server.options)
+        yield uri, server.options
+
+
+@pytest.mark.parametrize(
+    ("pattern", "base", "names"),
+    [
+        ("/train/00001.tar", "/train", ["00001.tar"]),
+        ("/train/", "/train", ["00000.tar", "00001.tar", "00002.tar", "sub/x.tar"]),
+        ("", "", sorted(FILES)),
+        ("/*.txt", "", ["notes.txt"]),
+        ("/train/*.tar", "/train", ["00000.tar", "00001.tar", "00002.tar"]),
+        ("/train/**/*.tar", "/train", ["00000.tar", "00001.tar", "00002.tar", "sub/x.tar"]),
+        ("/train/0000[!0].tar", "/train", ["00001.tar", "00002.tar"]),
+        ("/train/0000?.tar", "/train", ["00000.tar", "00001.tar", "00002.tar"]),
+        ("/train/{00002..00000}.tar", "/train", ["00002.tar", "00001.tar", "00000.tar"]),
+        ("/{val,train}/00000.tar", "", ["val/00000.tar", "train/00000.tar"]),
+        ("/{val,train/sub}", "", ["val/00000.tar", "train/sub/x.tar"]),
+        ("/{val,train}/*2.tar", None, ["val/*2.tar"]),
+        ("/train/{00001,00001}.tar", "/train", ["00001.tar"]),
+        ("/train/{00001..00004}.tar", None, ["00003.tar", "00004.tar"]),
+        ("/missing.tar", None, []),
+        ("/train/*.parquet", None, []),
+    ],
+)
+def test_a_pattern_names_these_files(
+    root: tuple[str, StorageOptions], pattern: str, base: str | None, names: list[str]
+) -> None:
+    uri, options = root
+    if base is None:
+        with pytest.raises(StorageError) as caught:
+            expand(uri + pattern, options)
+        assert all(name in str(caught.value) for name in names)
+        return
+    found = expand(uri + pattern, options)
+    assert [one.name for one in found] == names
+    assert [one.uri for one in found] == [f"{uri}{base}/{name}" for name in names]
+    storage = open_storage(found[0].base, options)
+    for one in found:
+        assert storage.read(one.name, one.etag) == one.uri.removeprefix(uri + "/").encode()
+        assert one.size == len(one.uri) - len(uri) - 1
+
+
+def test_a_local_name_that_exists_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "odd{1..2}[x].tar").write_bytes(b"1")
+    assert [one.name for one in expand(str(tmp_path / "odd{1..2}[x].tar"))] == ["odd{1..2}[x].tar"]
+
+
+def test_a_pattern_in_the_bucket_name_is_refused() -> None:
+    with pytest.raises(StorageError, match="below a bucket"):
+        expand("s3://photos-{a,b}/x.tar")
+
+
+@pytest.mark.parametrize("text", ["{0..9999999}", "{0..999}{0..999}{0..999}", "{1..900000}{1..2}"])
+def test_a_range_that_would_fill_the_memory_is_refused(text: str) -> None:
+    with pytest.raises(StorageError, match="more than"):
+        expand_braces(text)
+
+
+@given(
+    st.integers(0, 2000),
+    st.integers(0, 300),
+    st.integers(1, 6),
+    st.booleans(),
+    st.sampled_from(["", "x-", "a/b"]),
+)
+def test_a_range_counts_every_number_once_with_its_width(
+    first: int, length: int, width: int, down: bool, around: str
+) -> None:
+    low, high = f"{first:0{width}d}", f"{first + length:0{width}d}"
+    made = expand_braces(f"{around}{{{high if down else low}..{low if down else high}}}.tar")
+    numbers = [int(one.removeprefix(around).removesuffix(".tar")) for one in made]
+    assert numbers == list(range(first, first + length + 1))[:: -1 if down else 1]
+    if low.startswith("0") and len(low) > 1:
+        assert len({len(one) for one in made}) == 1
+
+
+words = st.text("abc01-_./", max_size=4)
+patterns = st.recursive(
+    words | st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda pair: f"{{{pair[0]}..{pair[1]}}}"),
+    lambda inner: (
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: "{" + ",".join(parts) + "}")
+        | st.tuples(inner, inner).map("".join)
+    ),
+    max_leaves=5,
+)
+
+
+@given(patterns)
+def test_braces_expand_as_an_independent_implementation_does(pattern: str) -> None:
+    assert expand_braces(pattern) == list(braceexpand(pattern))
+
+
+@given(st.text("ab{},.0", max_size=12))
+def test_any_text_expands_to_something_without_a_crash(text: str) -> None:
+    assert len(expand_braces(text)) >= 1
+
+
+@given(st.text(max_size=20))
+def test_a_glob_of_signs_without_meaning_matches_only_itself(text: str) -> None:
+    plain = text.replace("*", "").replace("?", "").replace("[", "")
+    assert glob_regex(plain).fullmatch(plain)
+    assert not glob_regex(plain).fullmatch(plain + "x")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        ("*.tar", ["a.tar", ".tar"], ["a/b.tar"]),
+        ("**/*.tar", ["a.tar", "a/b.tar", "a/b/c.tar"], ["a.tar.gz"]),
+        ("a/**", ["a/b", "a/b/c"], ["b/a"]),
+        ("[a-c]x", ["ax", "cx"], ["dx", "-x"]),
+        ("[!a]x", ["bx"], ["ax", "/x"]),
+        ("[]]x", ["]x"], ["x"]),
+        ("[[]x", ["[x"], ["]x"]),
+        ("[x", ["[x"], ["x"]),
+    ],
+)
+def test_a_glob_matches_as_in_a_shell(pattern: str, yes: list[str], no: list[str]) -> None:
+    assert all(glob_regex(pattern).fullmatch(path) for path in yes)
+    assert not any(glob_regex(pattern).fullmatch(path) for path in no)

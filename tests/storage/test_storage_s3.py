@@ -1,0 +1,235 @@
+"""What a storage promises of S3 alone: sentences for every refusal, and whole objects whatever is cut."""
+
+import io
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import FlexibleChecksumError, IncompleteReadError
+from botocore.loaders import JSONFileLoader
+
+from anonlib.errors import AccessDenied, Changed, StorageError, VersionsRemain
+from anonlib.storage import StorageOptions, open_storage
+from anonlib.storage import s3 as s3_module
+from anonlib.storage.s3_reader import S3Reader
+from tests.support.s3server import Credentials, Relay, S3Server, free_port, one_sentence, policy
+
+READ_WRITE = ("s3:GetObject", "s3:PutObject", "s3:ListBucket")
+
+
+def test_a_wrong_secret_is_one_sentence_without_the_secret(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    user = s3.user(policy(bucket, *READ_WRITE))
+    with s3.acting_as(Credentials(user.key_id, "wrong-secret")):
+        place = open_storage(f"s3://{bucket}/x", s3.options)
+        for verb in (place.exists, place.read, lambda path: place.publish(path, b"1"), place.delete_tree):
+            with pytest.raises(StorageError, match="secret key does not belong") as caught:
+                verb("y")
+            assert one_sentence(caught.value)
+            assert "wrong-secret" not in str(caught.value) and user.key_id not in str(caught.value)
+        with pytest.raises(StorageError, match="secret key does not belong"):
+            place.probe()
+
+
+def test_an_unknown_key_id_and_a_missing_bucket_are_sentences(s3: S3Server) -> None:
+    with (
+        s3.acting_as(Credentials("AKIANOBODY", "x")),
+        pytest.raises(StorageError, match="does not know this access key"),
+    ):
+        open_storage(f"s3://{s3.bucket()}", s3.options).read("y")
+    with s3.acting_as():
+        place = open_storage("s3://no-such-bucket", s3.options)
+        for verb in (place.exists, lambda _: list(place.list()), lambda path: place.claim(path, b"1")):
+            with pytest.raises(StorageError, match="no bucket 'no-such-bucket'"):
+                verb("y")
+
+
+def test_no_credentials_at_all_is_a_sentence(s3: S3Server) -> None:
+    with s3.acting_as() as environment:
+        environment.delenv("AWS_ACCESS_KEY_ID")
+        environment.delenv("AWS_SECRET_ACCESS_KEY")
+        with pytest.raises(StorageError, match="No usable AWS credentials"):
+            open_storage("s3://some-bucket", s3.options).read("x")
+
+
+def test_access_denied_names_the_action_and_the_place(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    with s3.acting_as(s3.user(policy(bucket, "s3:GetObject"))):
+        place = open_storage(f"s3://{bucket}/p", s3.options)
+        with pytest.raises(AccessDenied, match=f"s3:PutObject on a file in s3://{bucket}/p") as denied:
+            place.publish("x", b"1")
+        assert denied.value.path == "x"
+        with pytest.raises(AccessDenied, match="s3:ListBucket"):
+            list(place.list())
+        with pytest.raises(AccessDenied, match="s3:ListBucket"):
+            place.delete_tree("")
+
+
+def test_a_role_that_may_not_delete_is_probed_as_usable_with_a_remark(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    with s3.acting_as(s3.user(policy(bucket, *READ_WRITE))):
+        probe = open_storage(f"s3://{bucket}/p", s3.options).probe()
+    assert (probe.readable, probe.writable, probe.conditional_put) == (True, True, True)
+    assert len(probe.details) == 1 and "s3:DeleteObject" in probe.details[0]
+
+
+def test_a_role_that_may_only_read_is_probed_as_such(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    with s3.acting_as(s3.user(policy(bucket, "s3:GetObject", "s3:ListBucket"))):
+        probe = open_storage(f"s3://{bucket}/p", s3.options).probe()
+    assert (probe.readable, probe.writable, probe.conditional_put) == (True, False, False)
+    assert "s3:PutObject" in probe.details[0]
+
+
+def test_a_dead_endpoint_is_given_up_within_twenty_seconds(s3: S3Server) -> None:
+    with s3.acting_as():
+        place = open_storage("s3://some-bucket", StorageOptions(f"http://127.0.0.1:{free_port()}"))
+        start = time.monotonic()
+        with pytest.raises(StorageError, match="cannot be reached"):
+            place.probe()
+        assert time.monotonic() - start < 20
+
+
+def test_a_pickled_storage_has_no_secret_in_it_and_still_works(s3: S3Server) -> None:
+    with s3.acting_as():
+        place = open_storage(f"s3://{s3.bucket()}/p", s3.options)
+        place.publish("x", b"1")
+        stored = pickle.dumps(place)
+        assert s3.root.secret.encode() not in stored and s3.root.key_id.encode() + b"\x94" not in stored
+        assert pickle.loads(stored).read("x") == b"1"
+
+
+def test_what_s3_is_like_is_read_from_disk_once_a_process(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job opens three places in every actor, and the description of S3's API is a megabyte of JSON."""
+    stranger = s3.user(policy("another", "s3:GetObject"))
+    with s3.acting_as():
+        uri = f"s3://{s3.bucket()}/one"
+        open_storage(uri, s3.options).publish("a", b"1")
+        monkeypatch.setattr(JSONFileLoader, "load_file", lambda *_: pytest.fail("read again"))
+        assert open_storage(uri, s3.options).read("a") == b"1"
+    with s3.acting_as(stranger), pytest.raises(AccessDenied):
+        open_storage(uri, s3.options).read("a")  # what is shared holds nobody's rights
+
+
+def test_a_large_file_goes_up_in_parts_and_comes_back_whole(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_module, "MULTIPART_FROM_BYTES", 6 << 20)
+    monkeypatch.setattr(s3_module, "PART_BYTES", 5 << 20)
+    data = os.urandom(1 << 20) * 12
+    (tmp_path / "large").write_bytes(data)
+    with s3.acting_as():
+        place = open_storage(f"s3://{s3.bucket()}/p", s3.options)
+        place.publish("large", tmp_path / "large")
+        assert place.stat("large").etag.endswith("-3")
+        assert place.read("large") == data
+
+
+def test_a_stream_that_is_cut_goes_on_where_it_stopped(s3: S3Server) -> None:
+    data = os.urandom(5 << 20)
+    bucket = s3.bucket()
+    with s3.acting_as(), Relay(s3.endpoint, cuts=3, cut_after=1 << 20) as relay:
+        open_storage(f"s3://{bucket}", s3.options).publish("x", data)
+        place = open_storage(f"s3://{bucket}", StorageOptions(relay.endpoint))
+        assert place.read("x") == data
+        assert relay.connections == 4
+
+
+def test_an_object_replaced_while_it_is_read_is_noticed(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    with s3.acting_as(), Relay(s3.endpoint, cuts=1, cut_after=1 << 20) as relay:
+        direct = open_storage(f"s3://{bucket}", s3.options)
+        direct.publish("x", bytes(3 << 20))
+        with open_storage(f"s3://{bucket}", StorageOptions(relay.endpoint)).open_read("x") as stream:
+            stream.read(10)
+            direct.publish("x", os.urandom(3 << 20))
+            with pytest.raises(Changed):
+                stream.read()
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_kill_in_the_middle_of_an_upload_never_leaves_a_truncated_object(
+    s3: S3Server, tmp_path: Path, parts: bool
+) -> None:
+    bucket = s3.bucket()
+    (tmp_path / "large").write_bytes(bytes(24 << 20))
+    threshold = (6 if parts else 64) << 20
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from anonlib.storage import StorageOptions, open_storage, s3\n"
+        f"s3.MULTIPART_FROM_BYTES, s3.PART_BYTES = {threshold}, 5 << 20\n"
+        "open_storage(sys.argv[1], StorageOptions(sys.argv[2])).publish('new', Path(sys.argv[3]))"
+    )
+    with s3.acting_as(), Relay(s3.endpoint, hold_after=12 << 20) as relay:
+        place = open_storage(f"s3://{bucket}/p", s3.options)
+        command = [sys.executable, "-c", script, f"s3://{bucket}/p", relay.endpoint, str(tmp_path / "large")]
+        child = subprocess.Popen(command)
+        assert relay.held.wait(30)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert not place.exists("new") and list(place.list()) == []
+        assert ("Uploads" in s3.client().list_multipart_uploads(Bucket=bucket)) == parts
+        # What a killed upload leaves behind is personal data too, and delete_tree finds it.
+        assert place.delete_tree("") == 0
+        assert "Uploads" not in s3.client().list_multipart_uploads(Bucket=bucket)
+
+
+def test_a_bucket_that_keeps_old_versions_cannot_pretend_to_be_purged(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    s3.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    with s3.acting_as():
+        place = open_storage(f"s3://{bucket}/p", s3.options)
+        place.publish("x", b"1")
+        with pytest.raises(VersionsRemain, match="hidden") as caught:
+            place.delete_tree("")
+        assert one_sentence(caught.value)
+
+
+def test_a_claim_whose_answer_was_lost_is_still_known_to_be_ours(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    with s3.acting_as(), Relay(s3.endpoint) as relay:
+        place = open_storage(f"s3://{bucket}/p", StorageOptions(relay.endpoint))
+        relay.cut(times=1, after=0)
+        assert place.claim("commit", b"1")
+        relay.cut(times=1, after=0)
+        assert not place.claim("commit", b"1")
+
+
+@pytest.mark.parametrize("fault", [IncompleteReadError(actual_bytes=1, expected_bytes=2), None])
+def test_a_body_that_never_comes_is_given_up(fault: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
+    asked: list[tuple[int, int | None, str | None]] = []
+
+    class Body(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if len(asked) == 1:
+                asked.append((0, None, None))
+                return b"four"
+            if fault:
+                raise fault
+            return b""
+
+    def get(start: int, stop: int | None, etag: str | None) -> dict[str, Any]:
+        asked.append((start, stop, etag))
+        return {"ContentLength": 10, "ETag": '"e"', "Body": Body()}
+
+    with pytest.raises(StorageError, match="stopped after 4 of 10 bytes") as caught:
+        io.BufferedReader(S3Reader(get, "s3://b/x", None)).read()
+    assert one_sentence(caught.value)
+    assert asked[2:] == [(4, 10, "e")] * 4
+
+
+def test_a_checksum_that_does_not_fit_is_an_error_and_no_end_of_file() -> None:
+    class Body(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise FlexibleChecksumError(error_msg="x")
+
+    reader = S3Reader(lambda *_: {"ContentLength": 10, "ETag": '"e"', "Body": Body()}, "s3://b/x", None)
+    with pytest.raises(StorageError, match="checksum"):
+        reader.read(1)

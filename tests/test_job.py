@@ -1,0 +1,155 @@
+"""Rounds, exit codes and keys of a job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anonlib.errors import Changed, JobError, StorageError
+from anonlib.execution.base import UnitResult
+from anonlib.execution.ray import SerialRunner
+from anonlib.execution.unit_log import UnitRecord
+from anonlib.execution.worker import run_unit
+from anonlib.job import ROUNDS, Job, Summary
+from anonlib.stages.scan import ScanStage
+from anonlib.storage import open_storage
+from anonlib.verification.verify import verify
+from tests.support import photos
+from tests.support.runs import Run, by_key, job
+
+CLEAN = Summary(shards=2, committed=2, images=5, released=4, no_face=1, quarantined=0, faces=4, fallbacks=0)
+
+
+def test_the_exit_code_is_0_only_if_everything_was_released() -> None:
+    assert CLEAN.code == 0
+    assert replace(CLEAN, fallbacks=4).code == 0
+    assert replace(CLEAN, quarantined=1).code == 3
+    assert replace(CLEAN, committed=1).code == 3
+
+
+class Flaky(SerialRunner):
+    """Loses the units of its first rounds, as a cluster does whose workers die."""
+
+    def __init__(self, lost: int) -> None:
+        self.lost, self.rounds = lost, 0
+
+    def run(self, make: Any, units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
+        self.rounds += 1
+        if self.rounds > self.lost:
+            yield from super().run(make, units, work)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return photos.tar(tmp_path / "input" / "00000.tar", [("a.jpg", photos.jpeg(photos.nobody()))]).parent
+
+
+def test_a_unit_that_its_worker_lost_is_tried_again(source: Path, tmp_path: Path) -> None:
+    runner = Flaky(ROUNDS - 1)
+    summary = Job(job(source, tmp_path, method={"name": "solid"}), runner=runner).run()
+    assert summary.code == 0 and summary.no_face == 1
+
+
+def test_a_scan_that_fails_three_times_ends_the_job_with_a_sentence(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="scanning failed for 1 units after 3 rounds; 00000: its worker died"):
+        Job(job(source, tmp_path, method={"name": "solid"}), runner=Flaky(ROUNDS)).run()
+    assert not (tmp_path / "release" / "data").exists()
+
+
+class Scanless(SerialRunner):
+    """Fails to scan one shard: with an error, or by the death of the worker, as which None counts."""
+
+    def __init__(self, shard: str, why: Exception | None) -> None:
+        self.shard, self.why, self.asked = shard, why, 0
+
+    def run(self, make: Any, units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
+        scans = make.func is ScanStage
+        self.asked += sum(unit.shard_id == self.shard for unit in units)
+        yield from super().run(make, [unit for unit in units if not scans or unit.shard_id != self.shard], work)
+        if scans and self.why is not None and any(unit.shard_id == self.shard for unit in units):
+            yield run_unit(Failing(self), next(unit for unit in units if unit.shard_id == self.shard))
+
+
+@pytest.mark.parametrize("why", [Changed("Ada_Quill/sea.tar has changed."), RecursionError("deep"), None])
+def test_a_shard_that_cannot_be_scanned_is_lost_as_a_whole_and_the_job_goes_on(
+    why: Exception | None, source: Path, tmp_path: Path
+) -> None:
+    photos.tar(source / "00001.tar", [("b.jpg", photos.jpeg(photos.nobody()))])
+    config = job(source, tmp_path, method={"name": "solid"})
+    runner = Scanless("00001", why)
+    summary = Job(config, runner=runner).run()
+    assert (summary.committed, summary.no_face, summary.quarantined, summary.code) == (2, 1, 1, 3)
+    row = by_key(tmp_path / "release")["00001#unscanned"]
+    assert row["status"] == "quarantined"
+    assert row["reason"] == "shard-failed"
+    (note,) = (tmp_path / "workspace").glob("scan/*/lost/00001.json")
+    told = json.loads(note.read_text())["why"]
+    assert (type(why).__name__ if isinstance(why, RecursionError) else str(why or "its worker died")) in told
+    verify(open_storage(str(tmp_path / "release")), None)
+    # Neither stage touches it again.
+    before = runner.asked
+    assert Job(config, runner=runner).run() == summary and runner.asked == before
+
+
+def test_a_place_that_fails_while_a_shard_is_scanned_stops_the_job(source: Path, tmp_path: Path) -> None:
+    photos.tar(source / "00001.tar", [("b.jpg", photos.jpeg(photos.nobody()))])
+    with pytest.raises(JobError, match=r"the same command goes on there: The disk is full\."):
+        Job(job(source, tmp_path), runner=Scanless("00001", StorageError("The disk is full."))).run()
+    assert not list((tmp_path / "workspace").glob("scan/*/lost/*"))
+
+
+class Renderless(SerialRunner):
+    """Scans, and fails to render for a reason."""
+
+    def __init__(self, why: Exception) -> None:
+        self.why, self.asked = why, 0
+
+    def run(self, make: Any, units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
+        yield from super().run(make if make.func is ScanStage else lambda: Failing(self), units, work)
+
+
+class Failing:
+    def __init__(self, runner: Renderless | Scanless) -> None:
+        self.runner = runner
+
+    def run(self, unit: Any) -> UnitResult:
+        self.runner.asked += 1
+        assert self.runner.why is not None
+        raise self.runner.why
+
+
+def test_a_shard_is_quarantined_for_its_data_and_not_for_its_storage(source: Path, tmp_path: Path) -> None:
+    photos.tar(source / "00001.tar", [("b.jpg", photos.jpeg(photos.nobody()))])
+    config = job(source, tmp_path, method={"name": "solid"})
+    storage = Renderless(StorageError("The disk is full."))
+    with pytest.raises(JobError, match=r"the same command goes on there: The disk is full\."):
+        Job(config, runner=storage).run()
+    assert storage.asked == 1 and not (tmp_path / "release" / "commits").exists()
+    data = Renderless(Changed("It has changed."))
+    assert Job(config, runner=data).run().quarantined == 2
+    assert data.asked == 2 * ROUNDS
+
+
+def test_every_outcome_is_reported(source: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, str, int]] = []
+    config = job(source, tmp_path, method={"name": "solid"})
+    Job(config, report=lambda stage, outcome, units: seen.append((stage, outcome.unit, units))).run()
+    assert seen == [("scan", "00000", 1), ("render", "00000", 1)]
+
+
+def test_where_a_job_runs_is_in_no_key_and_what_it_does_is(finished: Run, tmp_path: Path) -> None:
+    def keys(**changes: Any) -> tuple[str, str]:
+        opened = Job(job(finished.input, tmp_path, **changes))
+        return opened.scan_key, opened.plan_key
+
+    usual = keys()
+    assert keys(ray={"actors": 7, "num_gpus": 1}) == usual
+    assert keys(jpeg_quality=80, rekey=True) == usual
+    scan, plan = keys(method={"name": "k-diff", "k": 3})
+    assert scan == usual[0] and plan != usual[1]
+    assert keys(detector={"score": 0.5})[0] != usual[0]

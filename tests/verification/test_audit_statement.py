@@ -1,0 +1,153 @@
+"""An audit belongs to one release: a report that was moved, changed or left behind is refused by `anonlib verify`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from anonlib.cli import app
+from anonlib.errors import VerificationError
+from anonlib.stages.rerender import remove_audit
+from anonlib.storage import Storage, open_storage
+from anonlib.verification.audit_statement import Statement, publish
+from anonlib.verification.certificate import canonical, signature_of
+from anonlib.verification.verify import unproved
+from anonlib.workspace.layout import AUDIT_FILES, STATEMENT
+from tests.support.forgery import SECRET as FORGERS
+from tests.support.forgery import Forger, check
+from tests.support.runs import SECRET, Run
+
+REPORT = {"report.json": b"{}\n", "report.html": b"<p>all well</p>"}
+
+
+@pytest.fixture
+def release(forger: Forger) -> Storage:
+    """A release with the audit of its maker, whose secret is the job's."""
+    release = open_storage(str(forger.root))
+    publish(release, SECRET.encode(), REPORT, [])
+    return release
+
+
+def resign(root: Path, secret: bytes = SECRET.encode(), **changes: Any) -> None:
+    """Change the statement and sign what comes of it."""
+    read = Statement(**json.loads((root / STATEMENT).read_text()))
+    made = replace(read, **changes)
+    (root / STATEMENT).write_bytes(replace(made, signature=signature_of(made.signed_bytes(), secret)).to_bytes())
+
+
+def test_an_audited_release_is_verified_with_its_report(forger: Forger, release: Storage) -> None:
+    found = check(forger.root)
+    assert found.audit is not None and found.audit.passed and set(found.audit.files) == set(REPORT)
+    assert not any("audited" in line for line in unproved(found))
+    done = CliRunner().invoke(app, ["verify", str(forger.root)])
+    assert done.exit_code == 0 and "passed its policy" in done.stdout
+
+
+def test_a_release_that_failed_says_so_wherever_it_is_verified(forger: Forger) -> None:
+    publish(open_storage(str(forger.root)), SECRET.encode(), REPORT, ["naive attack", "leak, GPS"])
+    done = CliRunner().invoke(app, ["verify", str(forger.root)])
+    assert done.exit_code == 4 and "FAILED its policy: naive attack; leak, GPS" in done.stdout
+
+
+def test_nobody_has_audited_a_release_without_one(finished: Run) -> None:
+    found = check(finished.output)
+    assert found.audit is None and any("nobody has audited it" in line for line in unproved(found))
+
+
+def test_a_later_audit_replaces_an_earlier_one(forger: Forger, release: Storage) -> None:
+    publish(release, SECRET.encode(), {"report.json": b"[]"}, ["leak"])
+    assert not (forger.root / "report.html").exists()
+    found = check(forger.root).audit
+    assert found is not None and not found.passed
+
+
+def test_withdrawn_it_leaves_nothing(forger: Forger, finished: Run, release: Storage) -> None:
+    for _ in range(2):
+        remove_audit(release)
+    assert check(forger.root).files == check(finished.output).files
+
+
+def test_only_an_audits_own_files_are_vouched_for(release: Storage) -> None:
+    with pytest.raises(ValueError, match=r"notes\.txt is none of"):
+        publish(release, SECRET.encode(), {"notes.txt": b"Ada"}, [])
+    assert "notes.txt" not in AUDIT_FILES
+
+
+@pytest.mark.parametrize("name", REPORT)
+def test_a_changed_report_is_refused(forger: Forger, release: Storage, name: str) -> None:
+    forger.path(name).write_bytes(b"<p>even better</p>")
+    with pytest.raises(VerificationError, match=f"{name} is not the one that the audit signed"):
+        check(forger.root)
+
+
+def test_a_lost_report_is_missed(forger: Forger, release: Storage) -> None:
+    forger.path("report.html").unlink()
+    with pytest.raises(VerificationError, match=r"report\.html is missing"):
+        check(forger.root)
+
+
+def test_a_report_that_no_audit_vouches_for_is_a_stray(forger: Forger, release: Storage) -> None:
+    forger.path(STATEMENT).unlink()
+    with pytest.raises(VerificationError, match=r"report\.\w+ is in the release, and nobody vouches for it"):
+        check(forger.root)
+
+
+def test_a_fail_cannot_be_turned_into_a_pass(forger: Forger) -> None:
+    publish(open_storage(str(forger.root)), SECRET.encode(), REPORT, ["leak, GPS"])
+    made = json.loads(forger.path(STATEMENT).read_text())
+    forger.path(STATEMENT).write_bytes(canonical(made | {"passed": True, "failed": []}) + b"\n")
+    with pytest.raises(VerificationError, match="signature does not fit"):
+        check(forger.root)
+
+
+def test_nobody_else_can_audit(forger: Forger, release: Storage) -> None:
+    publish(release, FORGERS, REPORT, [])
+    with pytest.raises(VerificationError, match="another key"):
+        check(forger.root)
+    resign(forger.root, FORGERS, public_key=Statement(**json.loads(forger.path(STATEMENT).read_text())).public_key)
+    with pytest.raises(VerificationError, match="another key"):
+        check(forger.root)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"certificate_sha256": "0" * 64}, "the audit of another release"),
+        ({"passed": False}, "contradicts itself"),
+        ({"failed": ["leak"]}, "contradicts itself"),
+        ({"files": {"notes.txt": "0" * 64}}, "contradicts itself"),
+        ({"version": 2}, "another version"),
+    ],
+)
+def test_even_its_maker_cannot_contradict_himself(
+    forger: Forger, release: Storage, changes: dict[str, Any], said: str
+) -> None:
+    resign(forger.root, **changes)
+    with pytest.raises(VerificationError, match=said):
+        check(forger.root)
+
+
+def test_the_audit_of_a_release_that_was_signed_anew_is_stale(forger: Forger, release: Storage) -> None:
+    forger.certificate(release="another")
+    resign(forger.root)
+    with pytest.raises(VerificationError, match="another key"):
+        check(forger.root)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"version": 1}', b"\xff"])
+def test_rubbish_is_refused(forger: Forger, release: Storage, data: bytes) -> None:
+    forger.path(STATEMENT).write_bytes(data)
+    with pytest.raises(VerificationError, match="cannot be read"):
+        check(forger.root)
+
+
+def test_another_spelling_is_refused(forger: Forger, release: Storage) -> None:
+    made = Statement(**json.loads(forger.path(STATEMENT).read_text()))
+    forger.path(STATEMENT).write_text(json.dumps(asdict(made), indent=1))
+    with pytest.raises(VerificationError, match="canonical"):
+        check(forger.root)

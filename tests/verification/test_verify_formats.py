@@ -1,0 +1,185 @@
+"""`anonlib verify` on Parquet, folders, compressed tars and redactions, believed as written and caught where forged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from anonlib.errors import VerificationError
+from anonlib.verification.certificate import public_key
+from tests.support import photos
+from tests.support.forgery import PHOTO, Forger, Tampering, check, face_says, sha256
+from tests.support.runs import SECRET, run_job
+
+CLI = CliRunner()
+OURS = public_key(SECRET.encode())
+
+
+def parquet_input(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    pixels = [photos.jpeg(photos.astronaut()), photos.jpeg(photos.nobody()), b"broken"]
+    rows = [
+        {"id": f"k{number}", "image": {"bytes": data, "path": f"Ada_{number}.jpg"}, "caption": "x", "person": "Ada"}
+        for number, data in enumerate(pixels)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "photos.parquet")
+    return folder
+
+
+def folder_input(folder: Path) -> Path:
+    (folder / "album").mkdir(parents=True)
+    (folder / "album" / "one.jpg").write_bytes(photos.jpeg(photos.astronaut()))
+    (folder / "album" / "one.json").write_text('{"caption": "x", "person": "Ada"}')
+    (folder / "two.png").write_bytes(photos.encoded(photos.nobody(), "PNG"))
+    (folder / "broken.jpg").write_bytes(b"broken")
+    return folder
+
+
+def gzipped_input(folder: Path) -> Path:
+    import gzip
+
+    key = "a/Zoë-" + 120 * "x"
+    content = [(f"{key}.jpg", photos.jpeg(photos.astronaut())), (f"{key}.json", b'{"caption": "x", "person": "Ada"}')]
+    tar = photos.tar(folder / "00000.tar", [*content, ("a/two.jpg", b"broken")])
+    (folder / "00000.tar.gz").write_bytes(gzip.compress(tar.read_bytes()))
+    tar.unlink()
+    return folder
+
+
+INPUTS = {"parquet": parquet_input, "folder": folder_input, "gzip": gzipped_input}
+
+
+@pytest.fixture(scope="module")
+def solid(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A small release of a format with method solid, made once."""
+    made: dict[str, Path] = {}
+
+    def release(kind: str, rekey: bool = False) -> Path:
+        name = f"{kind}-{rekey}"
+        if name not in made:
+            root = tmp_path_factory.mktemp(name)
+            made[name] = run_job(INPUTS[kind](root / "input"), root, method={"name": "solid"}, rekey=rekey).output
+        return made[name]
+
+    return release
+
+
+@pytest.mark.parametrize("rekey", [False, True])
+@pytest.mark.parametrize("kind", INPUTS)
+def test_a_release_of_any_format_is_as_it_says(kind: str, rekey: bool, solid: Callable[..., Path]) -> None:
+    found = check(solid(kind, rekey), OURS)
+    counts = found.certificate.counts
+    assert found.certificate.claim.kind == "none" and not found.certificate.tables
+    assert counts.quarantined == 1 and counts.faces == counts.replaced == 1
+
+
+def without(table: pa.Table, name: str) -> pa.Table:
+    return table.drop_columns([name])
+
+
+def with_path(table: pa.Table) -> pa.Table:
+    cells = [cell | {"path": "Ada.jpg"} for cell in table["image"].to_pylist()]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return table.set_column(table.schema.get_field_index("image"), "image", pa.array(cells, kind))
+
+
+def other_picture(table: pa.Table) -> pa.Table:
+    cells = table["image"].to_pylist()
+    cells[-1] = cells[-1] | {"bytes": PHOTO}
+    index = table.schema.get_field_index("image")
+    return table.set_column(index, "image", pa.array(cells, table.schema.field("image").type))
+
+
+PARQUET: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
+    "an embedding column": (lambda t: t.append_column("embedding", pa.array([[0.1] * 128] * len(t))), "'embedding'"),
+    "a vector under another name": (lambda t: t.append_column("v", pa.array([[0.1] * 128] * len(t))), "the column 'v'"),
+    "the person's column": (lambda t: t.append_column("person", pa.array(["Ada"] * len(t))), "keep_fields does not"),
+    "a key that is another": (
+        lambda t: t.set_column(t.schema.get_field_index("id"), "id", pa.array(["k0", "Ada"])),
+        "holds 'Ada' in 'id' where its manifest has 'k1'",
+    ),
+    "where a picture came from": (with_path, "where it came from"),
+    "another picture": (other_picture, "is not the one in its manifest"),
+    "a row too many": (lambda t: pa.concat_tables([t, t.slice(0, 1)]), "more rows than its manifest"),
+    "a row too few": (lambda t: t.slice(0, 1), "lacks the image 'k1'"),
+    "a note in the schema": (lambda t: t.replace_schema_metadata({"pandas": "Ada"}), "metadata beside its columns"),
+}
+
+
+@pytest.mark.parametrize("what", PARQUET)
+def test_a_tampered_parquet_dataset_is_caught_though_it_is_signed(
+    what: str, solid: Callable[..., Path], tmp_path: Path
+) -> None:
+    forger = Forger(solid("parquet"), tmp_path / "forged")
+    change, sentence = PARQUET[what]
+    path = forger.path("data/photos.parquet")
+    pq.write_table(change(pq.read_table(path)), path)
+    forger.reseal()
+    with pytest.raises(VerificationError) as lie:
+        check(forger.root)
+    assert sentence in str(lie.value)
+
+
+def vouch(release: Forger, name: str, content: bytes) -> None:
+    """A file that a marker of the folder names."""
+    release.path(name).parent.mkdir(parents=True, exist_ok=True)
+    release.path(name).write_bytes(content)
+    release.json("commits/files-00000000.json", lambda marker: marker["files"].update({name: ""}))
+
+
+FOLDER: dict[str, tuple[Tampering, str]] = {
+    "another picture": (lambda r: r.path("data/two.png").write_bytes(PHOTO), "data/two.png is not the one in"),
+    "a picture nobody vouches for": (lambda r: vouch(r, "data/three.jpg", PHOTO), "belongs to no row"),
+    "a sidecar that was not kept": (lambda r: vouch(r, "data/album/one.txt", b"Ada"), "keep_fields does not allow"),
+    "more in a sidecar": (
+        lambda r: r.path("data/album/one.json").write_text('{"caption": "x", "person": "Ada"}'),
+        "holds more than keep_fields allows",
+    ),
+    "a sidecar of a photo that is not there": (lambda r: vouch(r, "data/broken.json", b'{"caption": "x"}'), "no row"),
+    "a picture taken away": (
+        lambda r: r.json("commits/files-00000000.json", lambda marker: marker["files"].pop("data/two.png")),
+        "data/two.png is in the release, and nobody vouches for it",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FOLDER)
+def test_a_tampered_folder_is_caught_though_it_is_signed(what: str, solid: Callable[..., Path], tmp_path: Path) -> None:
+    forger = Forger(solid("folder"), tmp_path / "forged")
+    tamper, sentence = FOLDER[what]
+    tamper(forger)
+    forger.reseal()
+    with pytest.raises(VerificationError) as lie:
+        check(forger.root)
+    assert sentence in str(lie.value)
+
+
+def test_a_folder_lacks_a_picture_that_its_manifest_names(solid: Callable[..., Path], tmp_path: Path) -> None:
+    forger = Forger(solid("folder"), tmp_path / "forged")
+    forger.path("data/two.png").unlink()
+    forger.json("commits/files-00000000.json", lambda marker: marker["files"].pop("data/two.png"))
+    forger.reseal()
+    with pytest.raises(VerificationError, match=r"lacks the image 'two.png'"):
+        check(forger.root)
+
+
+def test_a_redaction_that_claims_a_surrogate_is_caught(solid: Callable[..., Path], tmp_path: Path) -> None:
+    forger = Forger(solid("folder"), tmp_path / "forged")
+    face_says(None, surrogate_digest="0" * 64)(forger)
+    forger.reseal()
+    with pytest.raises(VerificationError, match="a redacted face claims a surrogate"):
+        check(forger.root)
+
+
+def test_the_forger_of_these_tests_signs_what_verify_believes(solid: Callable[..., Path], tmp_path: Path) -> None:
+    """Else every test above would pass for a reason of its own."""
+    for number, kind in enumerate(INPUTS):
+        forger = Forger(solid(kind), tmp_path / str(number))
+        before = sha256(forger.path("run.json"))
+        forger.reseal()
+        assert check(forger.root).certificate.run_sha256 == before

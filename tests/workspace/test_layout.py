@@ -1,0 +1,47 @@
+"""A marker is claimed once, and says what it vouches for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anonlib.storage import open_storage
+from anonlib.workspace.layout import JobStores, json_bytes, plan_store, release_store, scan_store
+
+
+def stores(root: Path) -> JobStores:
+    return JobStores(open_storage(str(root / "workspace")), open_storage(str(root / "release")))
+
+
+def test_a_marker_has_one_author(tmp_path: Path) -> None:
+    store = scan_store(stores(tmp_path), "a" * 64)
+    assert store.committed("00000") is None and store.done() == set()
+    assert store.commit("00000", {"images": 1})
+    assert not store.commit("00000", {"images": 2})
+    assert store.committed("00000") == {"images": 1}
+
+
+def test_done_units_are_those_with_a_marker(tmp_path: Path) -> None:
+    store = release_store(stores(tmp_path))
+    for unit in ("00000", "train/00001", "surrogates/block-00000"):
+        store.commit(unit, {})
+    store.storage.publish("commits/notes.txt", b"")
+    assert store.done() == {"00000", "train/00001", "surrogates/block-00000"}
+
+
+def test_rooms_do_not_see_each_other(tmp_path: Path) -> None:
+    both = stores(tmp_path)
+    one, other = scan_store(both, "a" * 64), plan_store(both, "a" * 64)
+    one.commit("00000", {})
+    assert other.done() == set() and release_store(both).done() == set()
+    assert scan_store(both, "b" * 64).done() == set()
+
+
+def test_json_has_one_spelling() -> None:
+    assert json_bytes({"b": 1, "a": "é"}) == json_bytes({"a": "é", "b": 1}) == '{"a": "é", "b": 1}\n'.encode()
+
+
+def test_markers_come_in_the_order_asked_for_and_the_missing_are_left_out(tmp_path: Path) -> None:
+    store = release_store(stores(tmp_path))
+    for unit in ("b", "a", "c"):
+        store.commit(unit, {"unit": unit})
+    assert [marker["unit"] for marker in store.markers(["c", "nobody", "a", "b"])] == ["c", "a", "b"]

@@ -1,0 +1,343 @@
+"""The ledger as a job keeps it: people are known again, a loss is booked before it happens, and a budget holds."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anonlib.config import JobConfig, load_config
+from anonlib.errors import ConfigError
+from anonlib.job import Job
+from anonlib.methods.decoders import IdentityDraw
+from anonlib.privacy.clustering import by_label, normalized, templates
+from anonlib.privacy.dp import identities, mechanism_of
+from anonlib.privacy.keys import Keyring
+from anonlib.stages.people import Persons, matrix
+from anonlib.workspace.ledger_store import MAYBE_ONE_PERSON, LedgerRow, LedgerStore, kind_of
+from tests.support.oracles import components
+from tests.support.runs import job
+
+SECRET = b"thirty-two bytes or more of a secret"
+PLAN = "0123456789abcdef"
+KIND = "dp-laplace by some decoder"
+DRAWN = {"method.name": "dp-uniform", "method.decoder": "decoder.npz"}
+DECODED = {"method.texture": "linear", "method.decoder": "decoder.npz"}
+
+
+def vectors(count: int, seed: int = 0) -> np.ndarray:
+    return normalized(np.random.default_rng(seed).normal(size=(count, 128)).astype(np.float32))
+
+
+def people(labels: list[str | None], template: np.ndarray, release: str) -> Persons:
+    names = [f"{release}-{number}" for number in range(len(labels))]
+    ones, strata = np.ones(len(labels), np.int64), [("male", "age-1")] * len(labels)
+    return Persons(np.arange(len(labels)), names, labels, template, strata, ones, ones > 0)
+
+
+def noisy(root: Path, **ledger: Any) -> JobConfig:
+    method = {"name": "dp-laplace", "epsilon": 3, "decoder": "decoder.npz"}
+    return job("in", root, method=method, ledger={"uri": str(root / "ledger"), **ledger})
+
+
+def opened(config: JobConfig, plan: str = PLAN) -> LedgerStore:
+    accounts = LedgerStore.open(config, plan)
+    assert accounts is not None
+    return accounts
+
+
+def bookings(config: JobConfig, release: str, who: Persons, accounts: LedgerStore) -> list[LedgerRow]:
+    """A fresh draw for each of them."""
+    keyring = Keyring(SECRET, release)
+    drawn = identities(mechanism_of(config.method), who.template, who.ids, keyring)
+    found = zip(accounts.persons(who, keyring), who.template, who.labels, drawn, strict=True)
+    return [
+        LedgerRow(name, face, ("male",), labelled=label is not None, draw=IdentityDraw(z, 1.0, 40.0))
+        for name, face, label, z in found
+    ]
+
+
+def book(config: JobConfig, release: str, who: Persons, plan: str = PLAN) -> list[str]:
+    accounts = opened(config, plan)
+    booked = bookings(config, release, who, accounts)
+    accounts.book(config, release, KIND, booked)
+    return [one.person for one in booked]
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((root / "ledger" / "plans").glob("*"))}
+
+
+def test_a_person_is_known_again_by_label_and_by_likeness_in_every_release(tmp_path: Path) -> None:
+    config, faces = noisy(tmp_path), vectors(3)
+    first = book(config, "one", people(["ann", None, None], faces, "one"))
+    moved = normalized(faces + 0.1 * vectors(3, seed=1))
+    other = np.concatenate([vectors(1, seed=2), moved[1:], vectors(1, seed=3)])
+    second = book(config, "two", people(["ann", None, None, None], other, "two"), plan="f" * 64)
+    assert second[:3] == first
+    assert second[3] not in first
+    assert len(set(second)) == 4
+
+
+def test_without_a_ledger_nobody_is_remembered(tmp_path: Path) -> None:
+    assert LedgerStore.open(job("in", tmp_path), PLAN) is None
+
+
+def test_releases_add_up_and_the_one_that_breaks_the_budget_is_refused_before_it_starts(tmp_path: Path) -> None:
+    config, who = noisy(tmp_path, budget=7), people(["ann", "bob"], vectors(2), "one")
+    book(config, "one", who, plan="a" * 64)
+    book(config, "two", who, plan="b" * 64)
+    before = files(tmp_path)
+    with pytest.raises(ConfigError, match=r"2 of the 2 accounts .* budget of epsilon 7 .* at 9, by 2"):
+        book(config, "three", who, plan="c" * 64)
+    assert files(tmp_path) == before and list(before) == [f"{'a' * 16}.parquet", f"{'b' * 16}.parquet"]
+    assert book(config, "three", people(["cyd"], vectors(1, seed=5), "three"), plan="c" * 64)
+
+
+def test_the_same_plan_again_books_the_same_bytes_and_costs_nothing(tmp_path: Path) -> None:
+    config, who = noisy(tmp_path, budget=3), people(["ann"], vectors(1), "one")
+    book(config, "one", who)
+    before = files(tmp_path)
+    book(config, "one", who)
+    assert files(tmp_path) == before and len(before) == 1
+
+
+def test_a_plan_that_is_made_again_keeps_its_booking_though_it_is_refused_now(tmp_path: Path) -> None:
+    """Its release may be out. What was booked since does not concern draws that are shown already."""
+    config, who = noisy(tmp_path, budget=7), people(["ann", "bob"], vectors(2), "one")
+    book(config, "one", who, plan="a" * 64)
+    book(noisy(tmp_path), "two", who, plan="b" * 64)
+    book(noisy(tmp_path), "three", who, plan="c" * 64)
+    before = files(tmp_path)
+    book(config, "one", who, plan="a" * 64)
+    assert files(tmp_path) == before
+    with pytest.raises(ConfigError, match="at 12, by 5"):
+        book(config, "anew", who, plan="a" * 64)
+    assert files(tmp_path) == before and len(before) == 3
+
+
+def test_a_plan_that_is_made_again_with_other_draws_costs_both(tmp_path: Path) -> None:
+    config, who = noisy(tmp_path, budget=6), people(["ann"], vectors(1), "one")
+    book(config, "one", who)
+    book(config, "anew", who)
+    assert pq.read_table(next((tmp_path / "ledger").rglob("*.parquet"))).num_rows == 2
+    with pytest.raises(ConfigError, match="at 9, by 3"):
+        book(config, "once more", who)
+
+
+def test_two_draws_of_a_person_in_one_release_cost_twice(tmp_path: Path) -> None:
+    config, faces = noisy(tmp_path, budget=5), vectors(2)
+    accounts = opened(config)
+    twice = [LedgerRow("ann", faces[0], ("male",), True, draw=IdentityDraw(z, 1.0, 40.0)) for z in vectors(2, seed=8)]
+    with pytest.raises(ConfigError, match="at 6, by 1"):
+        accounts.book(config, "one", KIND, twice)
+
+
+def test_an_earlier_draw_that_is_worn_again_costs_nothing(tmp_path: Path) -> None:
+    config, who = noisy(tmp_path, budget=3), people(["ann"], vectors(1), "one")
+    (person,) = book(config, "one", who, plan="a" * 64)
+    accounts = opened(config, "b" * 64)
+    again = accounts.drawn(KIND)
+    accounts.book(config, "two", KIND, [LedgerRow(person, who.template[0], ("male",), True, draw=again[person])])
+    assert accounts.drawn("another") == {}
+
+
+def test_a_draw_is_of_its_method_parameters_and_decoder_whatever_decodes_it_by_which_texture(tmp_path: Path) -> None:
+    method = noisy(tmp_path).method
+    kind = kind_of(method, "digest")
+    assert kind_of(method.model_copy(update={"texture": "bank", "k": 9, "decoder": "moved.npz"}), "digest") == kind
+    assert kind_of(method.model_copy(update={"epsilon": 4.0}), "digest") != kind
+    assert kind_of(method, "another decoder's") != kind
+
+
+def lookalikes(count: int) -> np.ndarray:
+    """Each is like the next at .94, and like no other at .925."""
+    turn, angle = np.eye(128, dtype=np.float32), np.arccos(0.94)
+    steps = [turn[0]]
+    for number in range(1, count):
+        steps.append(np.cos(angle) * steps[-1] + np.sin(angle) * turn[number])
+    return normalized(np.stack(steps).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("labels", "refused"),
+    [((None, None), True), (("ann", None), True), ((None, "bob"), True), (("ann", "bob"), False)],
+)
+def test_an_account_is_shared_by_lookalikes_unless_both_have_a_label(
+    tmp_path: Path, labels: tuple[str | None, ...], refused: bool
+) -> None:
+    config, who = noisy(tmp_path, budget=4), people([*labels], lookalikes(2), "one")
+    if refused:
+        with pytest.raises(ConfigError, match="at 6, by 2"):
+            book(config, "one", who)
+    book(config, "one", people([*labels], vectors(2), "one"))
+
+
+def test_lookalikes_of_lookalikes_are_not_charged(tmp_path: Path) -> None:
+    who = people([None] * 12, lookalikes(12), "one")
+    book(noisy(tmp_path, budget=9), "one", who)
+    with pytest.raises(ConfigError, match=r"10 of the 12 accounts .* at 9, by 1;"):
+        book(noisy(tmp_path / "less", budget=8), "one", who)
+
+
+def test_one_draw_for_all_who_may_be_one_person_costs_once(tmp_path: Path) -> None:
+    config, accounts = noisy(tmp_path, budget=3), opened(noisy(tmp_path))
+    shared = IdentityDraw(vectors(1, seed=8)[0], 1.0, 40.0)
+    faces = lookalikes(3)
+    parts = [LedgerRow(f"part {number}", face, ("male",), False, draw=shared) for number, face in enumerate(faces)]
+    accounts.book(config, "one", KIND, parts)
+
+
+def test_every_look_of_a_person_is_theirs(tmp_path: Path) -> None:
+    """Ann was booked twice, by templates that are not alike; who looks like the second may be her."""
+    faces = vectors(2)
+    for number, face in enumerate(faces):
+        book(noisy(tmp_path), f"{number}", people(["ann"], face[None], f"{number}"), plan=f"{number}" * 64)
+    aside = normalized(vectors(1, seed=4) - (vectors(1, seed=4) @ faces[1]) * faces[1])
+    like = normalized(0.935 * faces[1:] + np.sqrt(1 - 0.935**2) * aside)
+    with pytest.raises(ConfigError, match=r"2 of the 2 accounts .* at 9, by 2"):
+        book(noisy(tmp_path, budget=7), "three", people([None], like, "three"), plan="c" * 64)
+    book(noisy(tmp_path, budget=9), "three", people([None], like, "three"), plan="c" * 64)
+
+
+def test_who_is_absent_is_charged_for_a_suspect(tmp_path: Path) -> None:
+    """Bob is no part of the second release, but who is in it may be him."""
+    faces = lookalikes(3)
+    book(noisy(tmp_path), "one", people([None], faces[1:2], "one"), plan="a" * 64)
+    book(noisy(tmp_path), "two", people([None], faces[:1], "two"), plan="b" * 64)
+    with pytest.raises(ConfigError, match=r"1 of the 2 accounts .* at 9, by 2"):
+        book(noisy(tmp_path, budget=7), "three", people([None], faces[2:], "three"), plan="c" * 64)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=5, unique_by=lambda one: one[0]),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_no_person_is_ever_shown_more_than_the_budget_by_rows_of_their_own(
+    tmp_path_factory: pytest.TempPathFactory, releases: list[list[tuple[int, bool]]]
+) -> None:
+    """Whatever is booked, labelled or not: what was not refused adds up to the budget at most, person by person."""
+    root, faces, budget = tmp_path_factory.mktemp("ledger"), lookalikes(6), 7
+    for number, shown in enumerate(releases):
+        labels = [f"person {one}" if labelled else None for one, labelled in shown]
+        who = people(labels, faces[[one for one, _ in shown]], f"r{number}")
+        before = files(root)
+        try:
+            book(noisy(root, budget=budget), f"r{number}", who, plan=f"{number}" * 64)
+        except ConfigError:
+            assert files(root) == before
+    rows = [row for data in files(root).values() for row in pq.read_table(io.BytesIO(data)).to_pylist()]
+    for one in faces:
+        mine = {row["draw_id"]: row["pure"] for row in rows if np.float32(row["template"]) @ one > 0.999}
+        assert sum(mine.values()) <= budget
+
+
+def test_a_method_that_promises_no_epsilon_fits_no_budget(tmp_path: Path) -> None:
+    method = {"name": "sampling", "decoder": "decoder.npz"}
+    config = job("in", tmp_path, method=method, ledger={"uri": str(tmp_path / "ledger"), "budget": 100})
+    drawn = IdentityDraw(vectors(1, 9)[0], 1.0, 40.0)
+    with pytest.raises(ConfigError, match="promises no epsilon"):
+        opened(config).book(config, "one", KIND, [LedgerRow("ann", vectors(1)[0], ("female",), True, draw=drawn)])
+
+
+def test_classes_are_read_back(tmp_path: Path) -> None:
+    config, faces = noisy(tmp_path), vectors(3)
+    crowd = [
+        LedgerRow(name, face, ("male",), True, crowd="a class")
+        for name, face in zip(("ann", "bob", "cyd"), faces, strict=True)
+    ]
+    opened(config).book(config, "one", "k-diff", crowd)
+    later = opened(config, "f" * 64)
+    assert later.releases() == [[["ann", "bob", "cyd"]]] == [later.crowds()]
+
+
+def test_a_ledger_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    config = noisy(tmp_path)
+    book(config, "one", people(["ann"], vectors(1), "one"))
+    (path,) = (tmp_path / "ledger" / "plans").iterdir()
+    pq.write_table(pq.read_table(path).drop_columns(["labelled"]), path)
+    with pytest.raises(ConfigError, match=r"written by another version of anonlib, .* name a new one by ledger\.uri"):
+        LedgerStore.open(config, "f" * 64)
+
+
+def test_the_ledger_holds_no_name(tmp_path: Path) -> None:
+    book(noisy(tmp_path), "one", people(["ann-the-person"], vectors(1), "one"))
+    (file,) = (tmp_path / "ledger" / "plans").iterdir()
+    assert b"ann-the-person" not in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"ledger.uri": "ws/ledger", "secret.env": "S"}, "separate places"),
+        ({"ledger.uri": "ledger", **DRAWN}, "name one by secret.env"),
+        ({"method.draw": "reuse", "secret.env": "S", **DRAWN}, "needs a ledger"),
+        ({"method.draw": "reuse", "ledger.uri": "l", "secret.env": "S", **DECODED}, "a method that draws"),
+        ({"ledger.uri": "ledger", "ledger.budget": -1, "secret.env": "S", **DRAWN}, "ledger.budget"),
+        ({"ledger.uri": "ledger", "ledger.absences": "maybe", "secret.env": "S", **DRAWN}, "ledger.absences"),
+    ],
+)
+def test_a_ledger_that_cannot_work_is_refused_in_a_sentence(changes: dict[str, Any], complaint: str) -> None:
+    places = {"input.uri": "in", "output.uri": "out", "workspace.uri": "ws"}
+    with pytest.raises(ConfigError, match=complaint):
+        load_config(overrides=places | changes)
+
+
+# --- real people --------------------------------------------------------------------------------------------------
+
+LFW = Path(__file__).parents[3] / "shared" / "data" / "lfw-dev-000.tar"
+PHOTOS = 200
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], np.ndarray]:
+    """47 people of LFW, by the scan of a job: their names, and the dlib template of each."""
+    if not LFW.exists():
+        pytest.skip(f"{LFW} is not here")
+    root = tmp_path_factory.mktemp("lfw")
+    (root / "input").mkdir()
+    with tarfile.open(LFW) as whole, tarfile.open(root / "input" / "part.tar", "w") as part:
+        for member in itertools.islice(whole, 2 * PHOTOS):
+            part.addfile(member, whole.extractfile(member))
+    Job(job(root / "input", root)).scan()
+    (path,) = (root / "workspace").glob("scan/*/faces/*.parquet")
+    faces = pq.read_table(path, columns=["label", "embedding"])
+    faces = faces.filter(faces.column("label").is_valid())
+    number, names = by_label(faces.column("label").to_pylist())
+    return names, templates(matrix(faces, "embedding"), number, len(names))
+
+
+@pytest.mark.data
+def test_real_people_who_chain_are_not_one_account(scanned: tuple[list[str], np.ndarray], tmp_path: Path) -> None:
+    """By likeness and through one another a third of them or more are one; by their labels nobody is anybody else."""
+    names, faces = scanned
+    chained = components(faces, MAYBE_ONE_PERSON)
+    assert len(names) > 40 and np.bincount(chained).max() > len(names) / 3
+    book(noisy(tmp_path, budget=3), "one", people([*names], faces, "one"))
+    with pytest.raises(ConfigError, match=rf"{len(names)} of the {len(names)} accounts .* at 6, by 3;"):
+        book(noisy(tmp_path, budget=3), "two", people([*names], faces, "two"), plan="b" * 64)
+
+
+@pytest.mark.data
+def test_real_people_without_labels_are_charged_with_their_direct_suspects_alone(
+    scanned: tuple[list[str], np.ndarray], tmp_path: Path
+) -> None:
+    names, faces = scanned
+    alike = int((faces @ faces.T >= MAYBE_ONE_PERSON).sum(axis=1).max())
+    who = people([None] * len(names), faces, "one")
+    assert 2 < alike < np.bincount(components(faces, MAYBE_ONE_PERSON)).max() / 2
+    book(noisy(tmp_path, budget=3 * alike), "one", who)
+    with pytest.raises(ConfigError, match=f"at {3 * alike}, by 1;"):
+        book(noisy(tmp_path / "less", budget=3 * alike - 1), "one", who)
