@@ -37,7 +37,7 @@ class InputConfig(_Frozen):
     """What to read. `uri` is a file, a folder, a glob or a brace range; `subject_field` names the person's label."""
 
     uri: str
-    format: Literal["webdataset", "parquet", "folder"] | None = None
+    format: str | None = None
     subject_field: str | None = None
     image_field: str | None = None
     key_field: str | None = None

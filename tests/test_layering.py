@@ -26,7 +26,6 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 KNOWN = {
     "audit/run.py": {"review", "terminal"},
     "config.py": {"methods"},
-    "media/prefetch.py": {"execution"},
     "methods/class_growth.py": {"stages", "workspace"},
     "methods/decoders.py": {"workspace"},
     "methods/feature_transfer.py": {"stages"},

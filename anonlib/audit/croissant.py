@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from anonlib.audit.findings import AuditReport
 from anonlib.audit.responsible import responsible_ai
 from anonlib.config import JobConfig
-from anonlib.datasets.base import Format
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
 from anonlib.storage import Storage
 from anonlib.workspace.layout import RUN_NOTE, StageStore, sha256
@@ -63,14 +62,14 @@ class DatasetDescription:
 class ReleaseFiles:
     """Paths in the release with their sha256: the data's, the manifests', and others; `schema` is a data Parquet's."""
 
-    format: Format
+    format: str
     data: Mapping[str, str]
     manifests: Mapping[str, str]
     others: Mapping[str, str]
     schema: pa.Schema | None = None
 
 
-def read_files(release: Storage, shards: Iterable[str], format: Format, others: Iterable[str] = ()) -> ReleaseFiles:
+def read_files(release: Storage, shards: Iterable[str], format: str, others: Iterable[str] = ()) -> ReleaseFiles:
     """What the markers of `shards` vouch for, with run.json and the `others` hashed now. Raises StorageError."""
     store = StageStore(release, "")
     data: dict[str, str] = {}

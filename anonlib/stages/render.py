@@ -163,7 +163,8 @@ class RenderStage:
             self.job.limits.chunk if self.checker else 1,
             partial(sample_bytes, job=self.job, copies=2 if self.checker else 1),
         )
-        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, most=most, budget=self.job.shard_bytes):
+        bounds = {"most": most, "budget": self.job.shard_bytes}
+        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, timed=current().timed, **bounds):
             photos = self._photos(shard, chunk, planned, rows)
             self._render(photos, worn)
             with current().timed("encode"):

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from anonlib.config import MethodConfig
-from anonlib.datasets.base import format_of
+from anonlib.datasets import DATASETS, format_of
 from anonlib.errors import NotFound, VerificationError
 from anonlib.privacy.claims import Claim, claim_of
 from anonlib.stages.certify import (
@@ -42,7 +42,7 @@ from anonlib.verification.conditions import (
     SurrogateRow,
     claim_table_of,
 )
-from anonlib.verification.data_files import Expected, check_folder, check_parquet, check_tar
+from anonlib.verification.data_files import CHECKS, Expected, check_folder, check_items
 from anonlib.verification.first_version import CLASSES_1, MANIFEST_1, TELLS_MORE, PairedClasses, PairedRow
 from anonlib.verification.parsing import MAX_TABLE, Marker, RunNote, parsed, read, rows_of, shards_of
 from anonlib.workspace.layout import RUN_NOTE, STATEMENT, StageStore, sha256
@@ -325,9 +325,9 @@ def _fits_review(word: str | None, status: str) -> bool:
 
 def _check_data(release: Storage, shard: str, files: Mapping[str, str], paths: set[str], expected: Expected) -> None:
     """The data that a marker names, by the reader of its format."""
-    formats = {format_of(path) for path in files} - {None}
+    formats = {format for path in files if (format := format_of(path)) is not None}
     try:
-        if formats <= {"folder"}:
+        if all(DATASETS[format].media_type is None for format in formats):
             if paths - {"data"}:
                 raise VerificationError(f"the manifest of shard {shard} names data that its marker does not")
             check_folder(release, files, expected)
@@ -335,7 +335,7 @@ def _check_data(release: Storage, shard: str, files: Mapping[str, str], paths: s
         if len(files) != 1 or paths - set(files):
             raise VerificationError(f"the manifest of shard {shard} names data that its marker does not")
         ((path, digest),) = files.items()
-        check = check_tar if formats == {"webdataset"} else check_parquet
+        check = CHECKS.get(next(iter(formats)), check_items)
         check(release, path, digest, expected)
     except NotFound as error:
         raise VerificationError(f"a file of shard {shard} is missing: {error}") from None

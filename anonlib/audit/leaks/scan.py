@@ -28,15 +28,14 @@ from anonlib.audit.leaks import vectors
 from anonlib.audit.leaks.containers import carried, is_picture
 from anonlib.audit.leaks.counts import LeakCounts
 from anonlib.audit.leaks.index import WORD, RestrictedIndex, contains, spellings, tells, text_of, without
-from anonlib.audit.leaks.items import Footer, Item, items_of
 from anonlib.audit.leaks.metadata_kinds import KINDS, PART, PROFILE
 from anonlib.audit.leaks.pixels import changed_outside, face_core, left_of, may_change
 from anonlib.codes import foreign_words
 from anonlib.config import SYNTHESIS_METHODS
-from anonlib.datasets import Sample, Shard, label
-from anonlib.datasets.base import format_of
+from anonlib.datasets import Item, Sample, Shard, format_of, items_of, label
 from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
+from anonlib.datasets.parquet import Footer
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job

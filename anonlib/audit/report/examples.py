@@ -12,7 +12,6 @@ from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.report.page import ExampleImage
 from anonlib.audit.sheet import Pick, draw, square_view
 from anonlib.config import JobConfig
-from anonlib.datasets.base import Format
 from anonlib.media.codec import decode
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.schemas import RELEASED
@@ -20,7 +19,7 @@ from anonlib.workspace.schemas import RELEASED
 _TILE = 176  # px
 
 
-def draw_examples(job: JobConfig, format: Format, *, faces: int = 12, seed: int = 0) -> list[ExampleImage]:
+def draw_examples(job: JobConfig, format: str, *, faces: int = 12, seed: int = 0) -> list[ExampleImage]:
     """Up to `faces` of a finished release, the same for the same seed; JPEG, as a square around each face.
 
     `format` is the dataset's. Raises JobError if nothing is rendered, or an image is not the one in its manifest.
@@ -29,7 +28,7 @@ def draw_examples(job: JobConfig, format: Format, *, faces: int = 12, seed: int 
     return list(_examples(job, format, [pick for pick in picks if pick.row["status"] == RELEASED]))
 
 
-def _examples(job: JobConfig, format: Format, picks: list[Pick]) -> Iterator[ExampleImage]:
+def _examples(job: JobConfig, format: str, picks: list[Pick]) -> Iterator[ExampleImage]:
     released = ReleasedImages(job, format)
     for _, of_image in groupby(picks, key=lambda pick: (pick.shard, pick.position)):
         same = list(of_image)
