@@ -24,9 +24,8 @@ from anonlib.audit.findings import AuditReport, Disclosure, GateLine
 from anonlib.audit.gate import judge, told
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import look_twice
-from anonlib.audit.report import write_html, write_json, write_pdf
-from anonlib.audit.report.examples import draw_examples
-from anonlib.audit.report.extra import need
+from anonlib.audit.report import REQUIRED, require, write_html, write_json, write_pdf, write_schema
+from anonlib.audit.sheet import draw_examples
 from anonlib.audit.trained.recognizer import NETWORK
 from anonlib.audit.trained.suite import learned
 from anonlib.audit.utility.downstream import expression_task, labels_of
@@ -71,8 +70,8 @@ def audit(
     `truth_field`: a sidecar field that names the people, read to evaluate with and by nothing that plans. Raises
     JobError where there is nothing to audit or an extra is not installed, StorageError, ConfigError.
     """
-    for module in ("jinja2", "altair", "vl_convert", "weasyprint"):
-        need(module)
+    for module in REQUIRED:
+        require(module)
     # An audit is one process; no cluster is started for it.
     job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
     if late := waiting(job, open_log(job)):
@@ -159,6 +158,7 @@ def _published(job: Job, report: AuditReport, shards: list[str], seed: int) -> S
     described = describe(report, job.config, read_files(job.stores.release, shards, job.dataset.format, [CERTIFICATE]))
     files = {
         "report.json": write_json(report),
+        "report.schema.json": write_schema(),
         "report.html": page.encode(),
         "report.pdf": write_pdf(page),
         CROISSANT: json_bytes(described),

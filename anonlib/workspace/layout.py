@@ -27,7 +27,7 @@ INVENTORY = "inventory.parquet"
 INVENTORY_NOTE = "inventory.json"
 RUN_NOTE = "run.json"
 STATEMENT = "audit.json"
-AUDIT_FILES = ("report.json", "report.html", "report.pdf", "croissant.json")
+AUDIT_FILES = ("report.json", "report.schema.json", "report.html", "report.pdf", "croissant.json")
 """What an audit may leave in a release, and the statement that vouches for it."""
 
 _READERS = 16
