@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "anonlib"
 LAYERS = (
-    ("errors", "codes", "config", "cluster", "storage", "workspace.schemas"),
+    ("errors", "codes", "config", "storage", "workspace.schemas"),
     ("datasets", "models", "media"),
     ("faces", "privacy"),
     ("synthesis",),
@@ -20,7 +20,7 @@ LAYERS = (
     ("audit",),
     ("review",),
     ("training",),
-    ("cli", "doctor", "flags", "terminal"),
+    ("cli", "doctor", "terminal"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 KNOWN = {
