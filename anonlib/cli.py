@@ -308,7 +308,7 @@ def verify(
     """
     from anonlib.storage import StorageOptions, open_storage
     from anonlib.terminal import print_verified
-    from anonlib.verification.verify import verify as check
+    from anonlib.verification.release import verify as check
 
     with guarded():
         found = check(open_storage(output, StorageOptions(endpoint_url=endpoint_url, region=region)), key)

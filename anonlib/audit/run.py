@@ -36,12 +36,11 @@ from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.models.requirements import device_of
 from anonlib.review.chosen import judged_so_far, open_log, waiting
-from anonlib.stages.certify import CERTIFICATE
-from anonlib.stages.rerender import remove_audit
-from anonlib.verification.audit_statement import Statement, publish
-from anonlib.verification.certificate import Certificate
-from anonlib.verification.verify import verify
+from anonlib.verification.certificate import AuditStatement, Certificate
+from anonlib.verification.release import verify
 from anonlib.workspace.layout import RUN_NOTE, json_bytes, sha256
+from anonlib.workspace.release import publish_audit, remove_audit
+from anonlib.workspace.schemas import CERTIFICATE
 from anonlib.workspace.secrets import signing_secret
 
 SEED = 0
@@ -54,7 +53,7 @@ class Audited:
     """The report as it lies in the release, and what was signed."""
 
     report: AuditReport
-    statement: Statement
+    statement: AuditStatement
 
 
 def audit(
@@ -153,7 +152,7 @@ def attack_records(
     return found, told(config.policy, found, only)
 
 
-def _published(job: Job, report: AuditReport, shards: list[str], seed: int) -> Statement:
+def _published(job: Job, report: AuditReport, shards: list[str], seed: int) -> AuditStatement:
     page = write_html(report, draw_examples(job.config, job.dataset.format, seed=seed))
     described = describe(report, job.config, read_files(job.stores.release, shards, job.dataset.format, [CERTIFICATE]))
     files = {
@@ -164,7 +163,7 @@ def _published(job: Job, report: AuditReport, shards: list[str], seed: int) -> S
         CROISSANT: json_bytes(described),
     }
     failed = [line.name for line in report.gate.lines if not line.passed]
-    return publish(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
+    return publish_audit(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
 
 
 def _certificate(job: Job) -> Certificate:

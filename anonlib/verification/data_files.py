@@ -28,7 +28,7 @@ from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
 from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, Growth, open_plain_tar
 from anonlib.errors import DatasetError, VerificationError
 from anonlib.storage import Storage
-from anonlib.workspace.layout import sha256
+from anonlib.verification.certificate import sha256
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 
 BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError, ValueError)

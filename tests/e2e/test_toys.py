@@ -13,7 +13,7 @@ import pytest
 from anonlib.datasets import DATASETS, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import kept_members, shard_id
 from anonlib.storage import Storage, open_storage
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from tests.support import photos
 from tests.support.runs import run_job
 

@@ -24,13 +24,13 @@ from anonlib.methods.feature_transfer import (
     read_source_identity,
     source_draws,
 )
-from anonlib.privacy.claims import claim_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages import render as render_module
 from anonlib.storage import open_storage
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, notes_of
-from anonlib.verification.verify import unproved, verify
+from anonlib.verification.conditions import claim_of
+from anonlib.verification.release import unproved, verify
 from tests.support import photos
 from tests.support.decoders import heads
 from tests.support.packs import arcface, swapper

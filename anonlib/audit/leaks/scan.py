@@ -40,11 +40,10 @@ from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.media.codec import Picture, decode
-from anonlib.stages.certify import CERTIFICATE, CERTIFIED
 from anonlib.stages.scan import try_to_read
 from anonlib.workspace import tables
 from anonlib.workspace.layout import RUN_NOTE, StageStore, scan_store
-from anonlib.workspace.schemas import MANIFEST, MESH_POINTS, QUARANTINED
+from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED, MANIFEST, MESH_POINTS, QUARANTINED
 
 NO_ROW, QUARANTINED_OUT, WHOLE = "image without a row", "quarantined image", "whole original"
 HASH, KEY, PERSON, NAMED_KEY = "hash of an original", "original key", "person's label", "person's label in a key"

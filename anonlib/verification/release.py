@@ -15,55 +15,71 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from anonlib.config import MethodConfig
 from anonlib.datasets import DATASETS, format_of
 from anonlib.errors import NotFound, VerificationError
-from anonlib.privacy.claims import Claim, claim_of
-from anonlib.stages.certify import (
-    CERTIFICATE,
-    CERTIFIED,
-    CLASSES_TABLE,
-    DRAWS_TABLE,
-    SURROGATES_TABLE,
-    Committed,
-    face_of,
-    tables_of,
-)
 from anonlib.storage import Storage
-from anonlib.verification.audit_statement import Statement, read_statement
-from anonlib.verification.certificate import Certificate, Scope, check_signature, merkle_root
+from anonlib.verification.certificate import NONE, AuditStatement, Certificate, check_signature, merkle_root, sha256
 from anonlib.verification.conditions import (
+    ClaimedFace,
+    ClaimTable,
     ClassRow,
     ClassTable,
     DrawRow,
     DrawTable,
-    NoTable,
     ReleaseCounter,
     SurrogateRow,
-    claim_table_of,
+    claim_of,
+    claim_table,
+    tables_of,
 )
 from anonlib.verification.data_files import CHECKS, Expected, check_folder, check_items
-from anonlib.verification.first_version import CLASSES_1, MANIFEST_1, TELLS_MORE, PairedClasses, PairedRow
-from anonlib.verification.parsing import MAX_TABLE, Marker, RunNote, parsed, read, rows_of, shards_of
-from anonlib.workspace.layout import RUN_NOTE, STATEMENT, StageStore, sha256
+from anonlib.verification.first_version import (
+    CLASSES_1,
+    MANIFEST_1,
+    TELLS_MORE,
+    FirstClassRow,
+    FirstClassTable,
+)
+from anonlib.verification.parsing import (
+    MAX_CERTIFICATE,
+    MAX_TABLE,
+    CommittedShard,
+    ReleasedMethod,
+    RunNote,
+    parsed,
+    read,
+    read_statement,
+    rows_of,
+    shards_of,
+)
 from anonlib.workspace.schemas import (
+    CERTIFICATE,
+    CERTIFIED,
     CERTIFIED_DRAWS,
+    CLASSES_TABLE,
     CONFIRMED,
+    DATA,
+    DRAWS_TABLE,
     MANIFEST,
+    MANIFESTS,
+    MARKERS,
     MASKED,
     NO_FACE,
     QUARANTINED,
     RELEASED,
+    RUN_NOTE,
     SOLID,
+    STATEMENT,
+    WITHDRAWN,
     WITHHELD,
+    manifest_path,
+    marker_path,
 )
 
 _WITHOUT_PROOF = {
     "embedding": "that the people are not recognized: this method deceives recognizers, not people",
     "inswapper": "that the donors agreed, and how much of a face the swapper kept: its maker brought both",
 }
-_MAX_CERTIFICATE = 1 << 20
-_OWN_FOLDERS = ("data/", "manifest/", "commits/", "withdrawn/")
 _SUMMED = ("images", "faces", "released", "no_face", "quarantined")
 
 
@@ -80,7 +96,7 @@ class Verified:
     classes: int
     people: int
     keep_fields: tuple[str, ...]
-    audit: Statement | None = None
+    audit: AuditStatement | None = None
     promised: bool = False
 
     @property
@@ -94,92 +110,72 @@ def verify(release: Storage, key: str | None = None) -> Verified:
 
     Raises VerificationError at the first thing that is not so, and StorageError where the release cannot be read.
     """
-    certificate = Certificate.from_bytes(read(release, CERTIFICATE, _MAX_CERTIFICATE))
+    certificate = Certificate.from_bytes(read(release, CERTIFICATE, MAX_CERTIFICATE))
     check_signature(certificate, key)
-    note, method = _check_note(release, certificate)
-    store = StageStore(release, "")
+    note = _check_note(release, certificate)
     leaves = []
     vouched = {CERTIFICATE, RUN_NOTE, *(table.path for table in certificate.tables)}
-    for one, marker in shards_of(release, note.shards):
-        leaves.append(one.leaf(marker.files))
-        vouched |= {store.marker(one.shard), store.path("manifest", f"{one.shard}.parquet"), *marker.files}
+    for shard in shards_of(release, note.shards):
+        leaves.append(shard.leaf)
+        vouched |= {marker_path(shard.shard), manifest_path(shard.shard), *shard.marker.files}
     if merkle_root(leaves) != certificate.merkle_root:
         raise VerificationError("the markers and manifests are not those that were signed: their Merkle root differs")
     audit = read_statement(release, certificate)
     vouched |= {STATEMENT, *audit.files} if audit is not None else set()
     _check_no_strays(release, vouched)
-    wardrobe = _check_tables(release, certificate, method)
-    tally = ReleaseCounter(method, wardrobe)
-    for (one, marker), leaf in zip(shards_of(release, note.shards), leaves, strict=True):
-        if one.leaf(marker.files) != leaf or marker.run != note.run:
-            raise VerificationError(f"the marker of shard {one.shard} is of another run, or changed while it was read")
-        _check_shard(release, one, marker, note, tally)
-    if tally.counts != certificate.counts:
-        raise VerificationError(f"the certificate counts {certificate.counts}, the manifests {tally.counts}")
-    people = wardrobe.people if isinstance(wardrobe, ClassTable | PairedClasses) else 0
-    classes = wardrobe.rows if isinstance(wardrobe, ClassTable | PairedClasses) else 0
+    table = _check_tables(release, certificate)
+    counter = ReleaseCounter(certificate.method["name"], table)
+    for shard, leaf in zip(shards_of(release, note.shards), leaves, strict=True):
+        if shard.leaf != leaf or shard.marker.run != note.run:
+            raise VerificationError(
+                f"the marker of shard {shard.shard} is of another run, or changed while it was read"
+            )
+        _check_shard(release, shard, note, counter)
+    if counter.counts != certificate.counts:
+        raise VerificationError(f"the certificate counts {certificate.counts}, the manifests {counter.counts}")
     kept = tuple(note.keep_fields)
-    return Verified(certificate, key is not None, len(vouched), classes, people, kept, audit, note.promised)
-
-
-def in_words(claim: Claim) -> str:
-    """`k-anonymity of the identity channel, k = 5`."""
-    epsilon = None if claim.epsilon is None else f"{claim.epsilon:g} a {claim.metric}"
-    numbers = {"k": claim.k, "epsilon": epsilon}
-    return ", ".join([claim.kind, *(f"{name} = {value}" for name, value in numbers.items() if value is not None)])
-
-
-def scope_in_words(scope: Scope) -> str:
-    """`among 49 persons (48 by label) of 6 kinds of gender and age, 5 to 12 a kind`: whom a claim compares."""
-    kinds = scope.strata.values()
-    formed = (
-        "all by label" if scope.labelled == scope.subjects else f"{scope.labelled} of {scope.subjects} parts by label"
-    )
-    return (
-        f"among {scope.persons} persons ({formed}), each within one of {len(kinds)} kinds of gender and age, "
-        f"of {min(kinds, default=0)} to {max(kinds, default=0)} persons"
-    )
+    return Verified(certificate, key is not None, len(vouched), table.rows, table.people, kept, audit, note.promised)
 
 
 def unproved(found: Verified) -> list[str]:
     """What a release cannot prove of itself, in sentences."""
     counts, method = found.certificate.counts, found.certificate.method["name"]
-    said = []
+    sentences = []
     if not found.pinned:
-        said.append(
+        sentences.append(
             "who signed: anybody can sign. Compare the key with the one that its owner publishes, or give it as --key"
         )
     if found.certificate.version == 1:
-        said.append(TELLS_MORE)
+        sentences.append(TELLS_MORE)
     paths = {table.path for table in found.certificate.tables}
     if paths:
-        said.append(
+        sentences.append(
             "who the people are, that no two are one, and that each has a face here: templates stay with the maker"
         )
     if CLASSES_TABLE in paths:
-        said.append("the effective k of a class: how many photos each person has stays with the maker")
+        sentences.append("the effective k of a class: how many photos each person has stays with the maker")
     if DRAWS_TABLE in paths:
-        said.append("that identities were drawn at random, and one for each person: the key stays with the maker")
-    said.append("that each picture shows what its row says: originals and surrogates stay with the maker")
-    said.append("that no image is missing, and what other releases of the same people add to this one")
+        sentences.append("that identities were drawn at random, and one for each person: the key stays with the maker")
+    sentences.append("that each picture shows what its row says: originals and surrogates stay with the maker")
+    sentences.append("that no image is missing, and what other releases of the same people add to this one")
     if found.audit is None and not found.promised:
-        said.append("how it stands up to attacks: nobody has audited it (`anonlib audit`)")
-    said.append("that every face was found, and that hair, clothes and background give nobody away")
+        sentences.append("how it stands up to attacks: nobody has audited it (`anonlib audit`)")
+    sentences.append("that every face was found, and that hair, clothes and background give nobody away")
     if method in _WITHOUT_PROOF:
-        said.append(_WITHOUT_PROOF[method])
+        sentences.append(_WITHOUT_PROOF[method])
     outside = counts.next_surrogate + counts.solid
-    if outside and method != "solid":
-        said.append(
+    if outside and paths:
+        sentences.append(
             f"{outside} of {counts.faces} faces, chosen after a look at the face "
             f"({counts.next_surrogate} next surrogate, {counts.solid} solid), are outside the claim"
         )
     if found.keep_fields:
-        said.append(f"what is in the fields that were kept by name: {', '.join(found.keep_fields)}")
-    return said
+        sentences.append(f"what is in the fields that were kept by name: {', '.join(found.keep_fields)}")
+    return sentences
 
 
-def _check_note(release: Storage, certificate: Certificate) -> tuple[RunNote, MethodConfig]:
-    """run.json and the method, both as signed, and the claim as the method allows."""
+def _check_note(release: Storage, certificate: Certificate) -> RunNote:
+    """run.json and the method, both as signed, and the claim and its tables as the method allows."""
     data = read(release, RUN_NOTE)
     if sha256(data) != certificate.run_sha256:
         raise VerificationError(f"{RUN_NOTE} is not the one that was signed")
@@ -190,23 +186,22 @@ def _check_note(release: Storage, certificate: Certificate) -> tuple[RunNote, Me
     if len(set(note.shards)) != len(note.shards):
         raise VerificationError(f"{RUN_NOTE} lists a shard twice")
     try:
-        method = MethodConfig.model_validate(certificate.method)
+        method = ReleasedMethod.model_validate(certificate.method)
     except ValidationError:
         raise VerificationError("the certificate's method is none that this anonlib knows") from None
-    if certificate.claim != claim_of(method):
-        raise VerificationError(
-            f"the certificate claims {in_words(certificate.claim)}; its method allows {in_words(claim_of(method))}"
-        )
+    claim = certificate.claim
+    if claim != claim_of(method):
+        raise VerificationError(f"the certificate claims {claim}; its method allows {claim_of(method)}")
     if note.schema_version != certificate.version:
         raise VerificationError(
             f"{RUN_NOTE} is of schema version {note.schema_version}, the certificate {certificate.version}"
         )
-    expected = tables_of(method)
-    if certificate.version == 1:
-        expected = [path for path in expected if path != SURROGATES_TABLE]
-    if [table.path for table in certificate.tables] != expected:
+    paths = tuple(table.path for table in certificate.tables)
+    # A method without a claim may redact or draw.
+    expected = tables_of(claim, surrogates=claim.kind != NONE or bool(paths))
+    if paths != (expected[:1] if certificate.version == 1 else expected):
         raise VerificationError(f"the certificate of {method.name} must name {' and '.join(expected) or 'no table'}")
-    return note, method
+    return note
 
 
 def _check_no_strays(release: Storage, vouched: set[str]) -> None:
@@ -215,42 +210,41 @@ def _check_no_strays(release: Storage, vouched: set[str]) -> None:
     An earlier anonlib left folders of its own behind that are empty; their names say nothing.
     """
     for entry in release.list(unfinished=True, foreign=True):
-        if entry.path not in vouched and (entry.path not in _OWN_FOLDERS or entry.size):
+        if entry.path not in vouched and (entry.path not in (DATA, MANIFESTS, MARKERS, WITHDRAWN) or entry.size):
             raise VerificationError(f"{entry.path} is in the release, and nobody vouches for it")
 
 
-def _check_tables(
-    release: Storage, certificate: Certificate, method: MethodConfig
-) -> ClassTable | PairedClasses | DrawTable | NoTable:
+def _check_tables(release: Storage, certificate: Certificate) -> ClaimTable:
     """The rows that the claim rests on, every one of them against the conditions."""
     if certificate.version == 1:
-        first = _first_version_of(method)
-        for row in _signed_rows(release, certificate, {CLASSES_TABLE: CLASSES_1, DRAWS_TABLE: CERTIFIED_DRAWS}):
-            if isinstance(first, PairedClasses):
-                lists = {"people": tuple(row["people"]), "weights": tuple(row["weights"])}
-                first.add(PairedRow(name=row.pop("class"), **(row | lists)))
-            elif isinstance(first, DrawTable):
-                first.add(DrawRow(**row))
-        first.close()
-        return first
-    wardrobe = claim_table_of(method)
+        return _check_first_tables(release, certificate)
+    table = claim_table(certificate.claim, [table.path for table in certificate.tables])
     for row in _signed_rows(release, certificate, CERTIFIED):
-        if isinstance(wardrobe, DrawTable):
-            wardrobe.add(DrawRow(**row))
-        elif isinstance(wardrobe, ClassTable) and "class" in row:
-            wardrobe.add(ClassRow(name=row.pop("class"), **(row | {"people": tuple(row["people"])})))
-        elif isinstance(wardrobe, ClassTable):
-            wardrobe.add_surrogate(SurrogateRow(**row))
-    wardrobe.close()
-    return wardrobe
+        if isinstance(table, DrawTable):
+            table.add(DrawRow(**row))
+        elif isinstance(table, ClassTable) and "class" in row:
+            table.add(ClassRow(row["class"], tuple(row["people"]), row["k"], row["effective_k"], row["wears"]))
+        elif isinstance(table, ClassTable):
+            table.add_surrogate(SurrogateRow(**row))
+    table.close()
+    return table
 
 
-def _first_version_of(method: MethodConfig) -> PairedClasses | DrawTable | NoTable:
-    """The tables as releases of schema version 1 have them."""
-    wardrobe = claim_table_of(method)
-    if isinstance(wardrobe, ClassTable):
-        return PairedClasses(method)
-    return DrawTable(method, chosen_again=True) if isinstance(wardrobe, DrawTable) else wardrobe
+def _check_first_tables(release: Storage, certificate: Certificate) -> ClaimTable:
+    """The same of a release of schema version 1."""
+    claim, table = certificate.claim, claim_table(certificate.claim, [table.path for table in certificate.tables])
+    classes = FirstClassTable(claim.k or 0, own_average=certificate.method["name"] == "k-same")
+    draws = DrawTable(claim.epsilon, redraws=True)
+    for row in _signed_rows(release, certificate, {CLASSES_TABLE: CLASSES_1, DRAWS_TABLE: CERTIFIED_DRAWS}):
+        if "class" in row:
+            numbers = tuple(row["people"]), tuple(row["weights"]), row["k"], row["effective_k"]
+            classes.add(FirstClassRow(row["class"], *numbers, row["made"], row["wears"]))
+        else:
+            draws.add(DrawRow(**row))
+    classes.close()
+    if isinstance(table, ClassTable):
+        return classes
+    return draws if isinstance(table, DrawTable) else table
 
 
 def _signed_rows(
@@ -274,47 +268,47 @@ def _signed_rows(
             raise VerificationError(f"{table.path} has {count} rows, the certificate says {table.rows}")
 
 
-def _check_shard(release: Storage, one: Committed, marker: Marker, note: RunNote, tally: ReleaseCounter) -> None:
+def _check_shard(release: Storage, committed: CommittedShard, note: RunNote, counter: ReleaseCounter) -> None:
     """A shard's manifest against the conditions, its marker's counts, and its data."""
-    before = tally.counts
-    tally.add_shard()
+    shard, marker, before = committed.shard, committed.marker, counter.counts
+    counter.add_shard()
     images: list[tuple[str, str]] = []
     keys: set[str] = set()
     paths: set[str] = set()
     fallbacks = 0
     schema = MANIFEST if note.schema_version > 1 else MANIFEST_1
-    for row in rows_of(one.manifest, schema, f"the manifest of shard {one.shard}", later="review"):
+    for row in rows_of(committed.manifest, schema, f"the manifest of shard {shard}", later="review"):
         key, status, faces = row["key"], row["status"], row["faces"] or []
         if key is None or None in faces:
-            raise VerificationError(f"the manifest of shard {one.shard} has a row with an empty key or face")
+            raise VerificationError(f"the manifest of shard {shard} has a row with an empty key or face")
         fallbacks += sum(face["fallback"] in SOLID for face in faces)
         try:
-            tally.add_image(status, map(face_of, faces))
+            counter.add_image(status, map(ClaimedFace.of, faces))
         except VerificationError as error:
-            raise VerificationError(f"shard {one.shard}, image {key!r}: {error}") from None
+            raise VerificationError(f"shard {shard}, image {key!r}: {error}") from None
         if key in keys:
-            raise VerificationError(f"the manifest of shard {one.shard} has two rows for {key!r}")
+            raise VerificationError(f"the manifest of shard {shard} has two rows for {key!r}")
         keys.add(key)
         if not _fits_review(row.get("review"), status):
             raise VerificationError(
-                f"the manifest of shard {one.shard} says that {key!r} is {status}, and a reviewer otherwise"
+                f"the manifest of shard {shard} says that {key!r} is {status}, and a reviewer otherwise"
             )
         if (status == QUARANTINED) != (row["output_sha256"] is None) or (status == QUARANTINED) != (
             row["path"] is None
         ):
             raise VerificationError(
-                f"the manifest of shard {one.shard} says that {key!r} is {status}, and names data that is not"
+                f"the manifest of shard {shard} says that {key!r} is {status}, and names data that is not"
             )
         if status != QUARANTINED:
             images.append((key, row["output_sha256"]))
             paths.add(row["path"])
-    counts = {name: getattr(tally.counts, name) - getattr(before, name) for name in _SUMMED}
+    counts = {name: getattr(counter.counts, name) - getattr(before, name) for name in _SUMMED}
     for name, counted in (counts | {"fallbacks": fallbacks}).items():
         if counted != getattr(marker, name):
             raise VerificationError(
-                f"the marker of shard {one.shard} counts {getattr(marker, name)} {name}, its manifest {counted}"
+                f"the marker of shard {shard} counts {getattr(marker, name)} {name}, its manifest {counted}"
             )
-    _check_data(release, one.shard, marker.files, paths, Expected(images, frozenset(note.keep_fields), note.rekeyed))
+    _check_data(release, shard, marker.files, paths, Expected(images, frozenset(note.keep_fields), note.rekeyed))
 
 
 def _fits_review(word: str | None, status: str) -> bool:
