@@ -255,7 +255,7 @@ def review(
     """Look at a sample and at quarantined images in the browser, and decide; Ctrl-C ends it. It shows originals."""
     from anonlib.audit.missed_faces import look_twice
     from anonlib.job import Job
-    from anonlib.review.serve import review as serve
+    from anonlib.review import review as serve
 
     config = given.config()
     with _progress() as progress:
