@@ -331,7 +331,7 @@ def fit_decoder(
 ) -> None:
     """Learn to draw faces from identity vectors, from photos of people who agreed; minutes on a CPU."""
     from anonlib.terminal import print_rows
-    from anonlib.training.fit_decoder import fit_decoder as fit
+    from anonlib.training.decoder import fit_decoder as fit
 
     with guarded(), _progress() as progress:
         fitted = fit(

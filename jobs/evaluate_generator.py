@@ -35,7 +35,7 @@ from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.storage.local import LocalStorage
 from anonlib.terminal import guarded, print_rows
-from anonlib.training.generator.faces import learned_vectors
+from anonlib.training.data import learned_vectors
 from anonlib.workspace.layout import json_bytes
 
 FIGURES = "generator.json"

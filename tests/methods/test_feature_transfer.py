@@ -47,8 +47,8 @@ def untrained() -> bytes:
     """A file of `embedding` whose network changes next to nothing, with 40 donors of either gender."""
     import torch
 
-    from anonlib.training.feature_transfer.export import to_onnx
-    from anonlib.training.feature_transfer.network import FeatureTransferNet
+    from anonlib.training.export import feature_transfer_onnx
+    from anonlib.training.objectives.feature_transfer_network import FeatureTransferNet
 
     random = np.random.default_rng(0)
     donors = random.standard_normal((40, 128)).astype(np.float32)
@@ -60,7 +60,7 @@ def untrained() -> bytes:
         age=np.full(40, 30, np.float32),
     )
     torch.manual_seed(0)
-    return to_onnx(FeatureTransferNet(), notes)
+    return feature_transfer_onnx(FeatureTransferNet(), notes)
 
 
 def embedding(root: Path, run: Run, **changes: Any) -> JobConfig:

@@ -1,15 +1,15 @@
-"""A U-Net that tints and moves a face a little, so that recognizers read another person's features in it.
+"""The network of `embedding`: a U-Net that tints and moves a face a little, so that recognizers read another person.
 
 After Hanawa et al. 2024 (10.1186/s13640-024-00646-z), who embed the features of another person into an image while its
 appearance is kept. Three things are added to a residual on the px. Crops are aligned, so what the donor has and the
 person has not is mostly a fixed picture for each direction of the identity space: a linear map proposes it, fitted by
-ridge regression before training (see start.py), and the U-Net sees face and proposal and corrects it. The direction
+ridge regression before training (see `begin`), and the U-Net sees face and proposal and corrects it. The direction
 modulates the bottleneck and every stage of the decoder (FiLM, Perez et al. 2018). And next to the tint stands a coarse
 field of shifts, since every recognizer reads the distances in a face.
 
 What is fine in a tint comes from the linear map, which learnt it from faces; the U-Net keeps more or less of it and
-draws what is missing. Left alone it finds specks and grids, which deceive its own recognizers and nobody else, and two
-faces that shine through each other; a critic (see objective.py) takes those out of it.
+draws what is missing. Left alone it finds specks and grids, which deceive its own recognizers and no others, and two
+faces that shine through each other; the objective's critic removes those.
 There is no normalization: a face's output must not depend on its batch, and the exported graph stays plain.
 """
 
@@ -17,8 +17,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
@@ -31,6 +34,15 @@ RANK, DRAWN_SIDE = 80, SIDE // 2
 SLOPE = 0.1
 _STYLE = 128
 _QUIET = 0.1
+
+_RIDGE = 30.0
+_FINEST = 5.0
+"""Standard deviation in px, of DRAWN_SIDE, of what is too smooth to be a feature."""
+_COLOUR = 0.3
+"""How much of its colours is kept: a face is told by shades, and blue ones are seen at once."""
+_STRETCH = 2.0
+"""Regression answers fainter than faces are; more is stronger and shows more."""
+_BLOCK = 1000
 
 
 class UNetBlock(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
@@ -60,15 +72,15 @@ class FeatureTransferNet(nn.Module):  # type: ignore[misc]  # mypy is not shown 
 
     def __init__(self) -> None:
         super().__init__()
-        self.wish = nn.Linear(EMBEDDING_DIM, RANK, bias=False)
+        self.rank = nn.Linear(EMBEDDING_DIM, RANK, bias=False)
         self.draw = nn.Linear(RANK, 3 * DRAWN_SIDE**2, bias=False)
         self.register_buffer("enlarge", _bilinear())
         self.stem = nn.Conv2d(6, WIDTHS[0], 4, 2, 1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(WIDTHS))
-        self.seen = nn.ModuleList(UNetBlock(width, False) for width in WIDTHS[1:3])
+        self.encoder = nn.ModuleList(UNetBlock(width, False) for width in WIDTHS[1:3])
         self.middle = nn.ModuleList(UNetBlock(WIDTHS[3], True) for _ in range(2))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in reversed(list(pairwise(WIDTHS))))
-        self.made = nn.ModuleList(UNetBlock(width, True) for width in reversed(WIDTHS[:3]))
+        self.decoder = nn.ModuleList(UNetBlock(width, True) for width in reversed(WIDTHS[:3]))
         self.style = nn.Linear(EMBEDDING_DIM, _STYLE)
         self.flow = nn.Conv2d(WIDTHS[2], 2, 3, padding=1)
         self.out = nn.Conv2d(WIDTHS[0], 6, 3, padding=1)
@@ -78,19 +90,19 @@ class FeatureTransferNet(nn.Module):  # type: ignore[misc]  # mypy is not shown 
                 layer.bias.zero_()
 
     def forward(self, crop: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        drawn = self.draw(self.wish(direction)).reshape(-1, 3, DRAWN_SIDE, DRAWN_SIDE)
+        drawn = self.draw(self.rank(direction)).reshape(-1, 3, DRAWN_SIDE, DRAWN_SIDE)
         # A direction's numbers are about 1/sqrt(64) each.
         style = F.leaky_relu(self.style(direction * (EMBEDDING_DIM / 2) ** 0.5), SLOPE)
         x = self.stem(torch.cat([2 * crop - 1, 4 * self._enlarged(drawn)], dim=1))
         skips = [x]
-        for down, block in zip(self.down, self.seen, strict=False):
+        for down, block in zip(self.down, self.encoder, strict=False):
             x = block(down(F.leaky_relu(x, SLOPE)))
             skips.append(x)
         x = self.down[-1](F.leaky_relu(x, SLOPE))
         for block in self.middle:
             x = block(x, style)
         shifts = x
-        for up, block in zip(self.up, self.made, strict=True):
+        for up, block in zip(self.up, self.decoder, strict=True):
             x = block(up(F.leaky_relu(x, SLOPE)) + skips.pop(), style)
             if x.shape[-1] == FLOW_SIDE:
                 shifts = MOST_SHIFT * torch.tanh(self.flow(F.leaky_relu(x, SLOPE)))
@@ -120,3 +132,41 @@ def applied(crop: Tensor, alpha: Tensor, tints: Tensor, shifts: Tensor) -> tuple
     grid = torch.stack([columns + moved[:, 0] * 2 / side, rows + moved[:, 1] * 2 / side], dim=-1)
     warped = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return (warped + alpha * tints).clamp(0, 1), moved
+
+
+def moved_points(points: Tensor, shifts: Tensor) -> Tensor:
+    """Where five points (n, 5, 2) px lie after px at q were fetched from q + shifts (n, 2, s, s)."""
+    grid = ((points + 0.5) * 2 / shifts.shape[-1] - 1)[:, :, None, :]
+    sampled = F.grid_sample(shifts, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return points - sampled[..., 0].transpose(1, 2)
+
+
+def begin(net: FeatureTransferNet, crops: NDArray[np.uint8], points: NDArray[np.float32]) -> None:
+    """Set the net's linear map to `regression`, which leads recognizers astray that it was not fitted on."""
+    drawn = regression(crops, points).transpose(0, 3, 1, 2).reshape(-1, 3 * DRAWN_SIDE**2)
+    left, strength, right = np.linalg.svd(_STRETCH * drawn, full_matrices=False)
+    spread = np.sqrt(strength[:RANK])
+    with torch.no_grad():
+        net.rank.weight.copy_(torch.from_numpy((left[:, :RANK] * spread).T.copy()))
+        net.draw.weight.copy_(torch.from_numpy((right[:RANK].T * spread).copy()))
+
+
+def regression(crops: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(d, DRAWN_SIDE, DRAWN_SIDE, 3): what a crop in 0-1 gains with each number of a centred identity vector.
+
+    Ridge regression from points (n, d) to crops (n, s, s, 3), symmetric, since half of all light comes from the left.
+    Only what is finer than a cheek is kept: tone and light stay the photo's.
+    """
+    products = np.zeros((points.shape[1], 3 * DRAWN_SIDE**2))
+    for start in range(0, len(crops), _BLOCK):
+        part = crops[start : start + _BLOCK]
+        small = [cv2.resize(crop, (DRAWN_SIDE, DRAWN_SIDE), interpolation=cv2.INTER_AREA) for crop in part]
+        pixels = np.stack(small).astype(np.float32)
+        symmetric = (pixels + pixels[:, :, ::-1]) / (2 * 255)
+        symmetric = (symmetric - symmetric.mean(axis=(1, 2, 3), keepdims=True)).reshape(len(part), -1)
+        products += points[start : start + _BLOCK].T @ symmetric
+    normal = points.T.astype(np.float64) @ points + _RIDGE * np.eye(points.shape[1])
+    drawn = np.linalg.solve(normal, products).astype(np.float32).reshape(-1, DRAWN_SIDE, DRAWN_SIDE, 3)
+    fine = np.stack([picture - cv2.GaussianBlur(picture, (0, 0), _FINEST) for picture in drawn]).astype(np.float32)
+    grey = fine.mean(axis=3, keepdims=True)
+    return np.asarray(grey + _COLOUR * (fine - grey), np.float32)

@@ -1,9 +1,9 @@
-"""The network: six up-sampling blocks from an identity and a look to a canonical texture, on top of the linear decoder.
+"""The network of ksame-net: six up-sampling blocks from an identity and a look to a canonical texture.
 
 After k-Same-Net (Meden et al. 2018): identity, expression and orientation in, blocks that double the side, a face out.
 Here the identity is a vector instead of a one-hot, and what the blocks draw is added to what the linear decoder draws
-from the same input, so that an untrained network is the linear decoder. Each block is told the wanted look (FiLM,
-Perez et al. 2018) and shown the linear face at its own size.
+from the same input, so that an untrained network is the linear decoder. Each block gets the wanted look (FiLM, Perez et
+al. 2018) and the linear face at its own size.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ STYLE = 192
 SLOPE = 0.2
 
 _REACH, _FADE = 0.84, 8.0
+_FLOOR = 4.0
 
 
 @dataclass(frozen=True)
 class Linear:
     """The linear decoder as one product: face = [identity (r,), female, age, 1] @ `detail` (r + 3, 3 * BASE ** 2).
 
-    `shape` (r + 3, 1404) likewise. The identity is `read` by `axes` (r, d) and `offset` (r,), then scaled so that
+    `shape` (r + 3, 1404) likewise. The identity is read by `axes` (r, d) and `offset` (r,), then scaled so that
     `codes` (r, c) of it has the length `stretch`.
     """
 
@@ -64,9 +65,9 @@ class Linear:
         self, z: NDArray[np.float32], female: NDArray[np.float32], age: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Neutral shapes (n, 468, 3) of unit vectors z (n, d)."""
-        own = BOUND * np.tanh((z @ self.axes.T - self.offset) / BOUND)
-        own = own * (self.stretch / np.linalg.norm(own @ self.codes, axis=1, keepdims=True))
-        inputs = np.concatenate([own, female[:, None], age[:, None], np.ones((len(z), 1))], axis=1)
+        identity = BOUND * np.tanh((z @ self.axes.T - self.offset) / BOUND)
+        identity = identity * (self.stretch / np.linalg.norm(identity @ self.codes, axis=1, keepdims=True))
+        inputs = np.concatenate([identity, female[:, None], age[:, None], np.ones((len(z), 1))], axis=1)
         return np.asarray((inputs @ self.shape).reshape(len(z), -1, 3), np.float32)
 
 
@@ -91,22 +92,21 @@ class Generator(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         self.start = nn.Linear(STYLE, WIDTHS[4] * 16)
         self.blocks = nn.ModuleList([UpsamplingBlock(WIDTHS[a], WIDTHS[b], b) for a, b in pairwise(sides)])
 
-    def condition(self, z: Tensor, look: Tensor) -> tuple[Tensor, Tensor]:
-        """The identity as the linear decoder scales it (n, r), and all inputs of the blocks (n, r + looks)."""
-        own = BOUND * torch.tanh((z @ self.axes.T - self.offset) / BOUND)
-        codes = own @ self.codes
-        own = own * (self.stretch / (codes * codes).sum(dim=1, keepdim=True).sqrt())
-        return own, torch.cat([own, (look - self.look_mean) / self.look_spread], dim=1)
+    def identity(self, z: Tensor) -> Tensor:
+        """The identity (n, r) as the linear decoder scales it."""
+        identity = BOUND * torch.tanh((z @ self.axes.T - self.offset) / BOUND)
+        codes = identity @ self.codes
+        return identity * (self.stretch / (codes * codes).sum(dim=1, keepdim=True).sqrt())
 
-    def base(self, own: Tensor, look: Tensor) -> Tensor:
+    def base(self, identity: Tensor, look: Tensor) -> Tensor:
         """The linear face (n, 3, BASE, BASE)."""
-        face = own @ self.detail[:-3] + look[:, :2] @ self.detail[-3:-1] + self.detail[-1]
+        face = identity @ self.detail[:-3] + look[:, :2] @ self.detail[-3:-1] + self.detail[-1]
         return face.reshape(-1, 3, BASE, BASE)
 
     def forward(self, z: Tensor, look: Tensor) -> Tensor:
-        own, inputs = self.condition(z, look)
-        base = self.base(own, look)
-        style = inputs
+        identity = self.identity(z)
+        base = self.base(identity, look)
+        style = torch.cat([identity, (look - self.look_mean) / self.look_spread], dim=1)
         for layer in self.mapping:
             style = F.leaky_relu(layer(style), SLOPE)
         x = F.leaky_relu(self.start(style), SLOPE).reshape(-1, WIDTHS[4], 4, 4)
@@ -136,38 +136,9 @@ class UpsamplingBlock(nn.Module):  # type: ignore[misc]  # mypy is not shown tor
 
     def forward(self, x: Tensor, style: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        x = F.leaky_relu(_film(self.first(x) + self.shown(shown), self.film[0](style)), SLOPE)
-        x = F.leaky_relu(_film(self.second(x), self.film[1](style)), SLOPE)
+        x = F.leaky_relu(_modulated(self.first(x) + self.shown(shown), self.film[0](style)), SLOPE)
+        x = F.leaky_relu(_modulated(self.second(x), self.film[1](style)), SLOPE)
         return x, self.draw(x)
-
-
-class Critic(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
-    """Says of patches whether they come from a photo: detail (n, 3, s, s) -> (n, 1, s / 16, s / 16).
-
-    It knows where it looks, since faces are aligned, and with `told` numbers (n, told) whose patches they claim to be
-    (projection, Miyato and Koyama 2018).
-    """
-
-    def __init__(self, width: int = 32, told: int = 0) -> None:
-        super().__init__()
-        widths = (5, width, 2 * width, 4 * width, 4 * width)
-        self.layers = nn.ModuleList(
-            [nn.utils.parametrizations.spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise(widths)]
-        )
-        self.answer = nn.utils.parametrizations.spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
-        self.claimed = nn.utils.parametrizations.spectral_norm(nn.Linear(told, widths[-1])) if told else None
-
-    def forward(self, detail: Tensor, told: Tensor | None = None) -> Tensor:
-        count, _, side, _ = detail.shape
-        line = torch.linspace(-1, 1, side, device=detail.device, dtype=detail.dtype)
-        where = torch.stack(torch.meshgrid(line, line, indexing="xy")).expand(count, 2, side, side)
-        x = torch.cat([4 * detail, where], dim=1)
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), SLOPE)
-        answer = self.answer(x)
-        if self.claimed is not None and told is not None:
-            answer = answer + (self.claimed(told)[:, :, None, None] * x).sum(dim=1, keepdim=True)
-        return answer
 
 
 def zone_of(side: int) -> NDArray[np.float32]:
@@ -187,8 +158,19 @@ def doubled(picture: Tensor) -> Tensor:
     return F.conv_transpose2d(picture, kernel, stride=2, padding=1, groups=channels)
 
 
-def _film(x: Tensor, told: Tensor) -> Tensor:
-    scale, shift = told[:, :, None, None].chunk(2, dim=1)
+def painted(detail: Tensor, grid: Tensor, alpha: Tensor, light: Tensor, ground: Tensor) -> Tensor:
+    """Details (n, 3, s, s), log, painted into scenes as the renderer does: views (n, 3, V, V), 0-255.
+
+    `grid` (n, V, V, 2) -1 to 1, `alpha` (n, 1, V, V) 0-1, `light` (n, 3, v, v) log, `ground` (n, 3, V, V) 0-255.
+    """
+    laid = F.grid_sample(detail, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    lit = F.interpolate(light, size=ground.shape[2:], mode="bilinear", align_corners=False)
+    face = ((laid + lit).clamp(max=6.0).exp() - _FLOOR).clamp(0, 255)
+    return ground + alpha * (face - ground)
+
+
+def _modulated(x: Tensor, film: Tensor) -> Tensor:
+    scale, shift = film[:, :, None, None].chunk(2, dim=1)
     return x * (1 + scale) + shift
 
 
