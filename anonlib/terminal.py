@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anonlib.config import JobConfig
     from anonlib.doctor import CheckResult
     from anonlib.execution.cost import CostLog
-    from anonlib.verification.verify import Verified
+    from anonlib.verification.release import Verified
     from anonlib.workspace.purge import Purged
     from anonlib.workspace.status import ReasonCount, Status
     from anonlib.workspace.summary import Summary
@@ -109,16 +109,16 @@ def print_status(status: Status) -> None:
 
 def print_verified(found: Verified) -> None:
     """What a release proves of itself, and what it cannot."""
-    from anonlib.verification.verify import in_words, scope_in_words, unproved
+    from anonlib.verification.release import unproved
 
     certificate, counts = found.certificate, found.certificate.counts
     images = {"released": counts.released, "without a face": counts.no_face, "quarantined": counts.quarantined}
-    claim, method = in_words(certificate.claim), certificate.method["name"]
+    claim, method = str(certificate.claim), certificate.method["name"]
     rows = [
         ("release", f"{_quoted(certificate.release)}, made by anonlib {_quoted(certificate.anonlib)}"),
         ("", "all is as its certificate says"),
         ("claim", f"{claim}; by {method}, of {counts.replaced:,} of {counts.faces:,} faces"),
-        *([("", scope_in_words(certificate.scope))] if certificate.scope and certificate.claim.kind != "none" else []),
+        *([("", str(certificate.scope))] if certificate.scope and certificate.claim.kind != "none" else []),
         ("images", _sum(counts.images, images)),
         ("files", f"{found.files:,}, each as signed, and no other"),
     ]

@@ -27,7 +27,7 @@ from anonlib.audit.generators.opened import open_sources, read_decoder
 from anonlib.audit.generators.scanned import scan_faces, scanned_dataset
 from anonlib.audit.generators.sources import CLEAR, DecodedSource
 from anonlib.audit.generators.speed import Speed, speeds
-from anonlib.config import InputConfig, JobConfig, OutputConfig, PlaceConfig, RayConfig
+from anonlib.config import InputConfig, JobConfig, OutputConfig, RayConfig, WorkspaceConfig
 from anonlib.datasets import open_dataset
 from anonlib.errors import JobError
 from anonlib.execution.progress import Progress, open_progress
@@ -35,7 +35,7 @@ from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.storage.local import LocalStorage
 from anonlib.terminal import guarded, print_rows
-from anonlib.training.generator.faces import learned_vectors
+from anonlib.training.data import learned_vectors
 from anonlib.workspace.layout import json_bytes
 
 FIGURES = "generator.json"
@@ -129,7 +129,7 @@ def scanned(input: str, subject_field: str, workspace: Path, progress: Progress)
     config = JobConfig(
         input=InputConfig(uri=input, subject_field=subject_field),
         output=OutputConfig(uri=str(workspace.with_name("release"))),
-        workspace=PlaceConfig(uri=str(workspace)),
+        workspace=WorkspaceConfig(uri=str(workspace)),
         ray=RayConfig(actors=0),
     )
     Job(config, report=progress, ended=progress.ended).scan()

@@ -31,7 +31,7 @@ import pyarrow.dataset as ds
 
 from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
-from anonlib.verification.verify import in_words, unproved, verify
+from anonlib.verification.release import unproved, verify
 from anonlib.workspace.schemas import MANIFEST
 
 alt.renderers.enable("svg")  # pictures in the notebook itself: no network is needed to see them
@@ -48,7 +48,7 @@ try:
     verified = verify(open_storage(str(release)), os.environ.get("ANONLIB_KEY"))
 except VerificationError as problem:
     raise SystemExit(f"Do not use this release: {problem}") from None
-print(in_words(verified.certificate.claim))
+print(verified.certificate.claim)
 for sentence in unproved(verified):
     print("Not proved:", sentence)
 

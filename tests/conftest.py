@@ -3,13 +3,15 @@
 import gc
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from anonlib.models import runtime
 from tests.support.decoders import fitted
-from tests.support.runs import finished, one_shard, people_tars
+from tests.support.forgery import Forger
+from tests.support.runs import Run, finished, one_shard, people_tars
 from tests.support.s3server import S3Server, running
 
 # How fast an example is says how busy the machine is, not whether the code is right.
@@ -33,3 +35,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server of this session's own. It changes nothing globally: `with s3.acting_as(): ...` does."""
     with running(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture
+def forger(finished: Run, tmp_path: Path) -> Forger:
+    """A copy of a finished release, to be tampered with."""
+    return Forger(finished.output, tmp_path / "forged")

@@ -18,7 +18,7 @@ from anonlib.execution.worker import run_unit
 from anonlib.job import ROUNDS, Job, Summary
 from anonlib.stages.scan import ScanStage
 from anonlib.storage import open_storage
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from tests.support import photos
 from tests.support.runs import Run, by_key, job
 

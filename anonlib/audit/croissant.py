@@ -1,7 +1,8 @@
-"""croissant.json: the release described for machines (Croissant 1.0), with what was measured as responsible-AI fields.
+"""croissant.json: the release described for machines (Croissant 1.0), with the report's figures as RAI fields.
 
 The vocabularies are MLCommons' (https://docs.mlcommons.org/croissant/docs/croissant-spec.html and croissant-rai-spec).
-Paths are relative to the release. Nothing is fetched, and no date is made up: what only people know comes from About.
+Paths are relative to the release. Nothing is fetched and there is no clock: dates, terms and authors come from a
+DatasetDescription.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from anonlib.audit.findings import AuditReport
-from anonlib.audit.responsible import responsible_ai
+from anonlib.audit.report import summary
+from anonlib.audit.report.tables import grouped
 from anonlib.config import JobConfig
-from anonlib.datasets.base import Format
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
 from anonlib.storage import Storage
 from anonlib.workspace.layout import RUN_NOTE, StageStore, sha256
@@ -46,7 +47,7 @@ _PARQUET = "application/x-parquet"
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What no figure says: each is left out where it is None. `published` is an ISO date, `collection` how and why."""
+    """What no figure says; None is left out. `published` is an ISO date, `collection` how and why photos were taken."""
 
     description: str | None = None
     licence: str | None = None
@@ -63,14 +64,14 @@ class DatasetDescription:
 class ReleaseFiles:
     """Paths in the release with their sha256: the data's, the manifests', and others; `schema` is a data Parquet's."""
 
-    format: Format
+    format: str
     data: Mapping[str, str]
     manifests: Mapping[str, str]
     others: Mapping[str, str]
     schema: pa.Schema | None = None
 
 
-def read_files(release: Storage, shards: Iterable[str], format: Format, others: Iterable[str] = ()) -> ReleaseFiles:
+def read_files(release: Storage, shards: Iterable[str], format: str, others: Iterable[str] = ()) -> ReleaseFiles:
     """What the markers of `shards` vouch for, with run.json and the `others` hashed now. Raises StorageError."""
     store = StageStore(release, "")
     data: dict[str, str] = {}
@@ -107,7 +108,7 @@ def describe(
         "version": about.version,
         "citeAs": about.cite_as,
         "creator": [{"@type": "Organization", "name": name} for name in about.creators],
-        **responsible_ai(report, config, about.collection, about.maintenance),
+        **_responsible_ai(report, config, about),
         "distribution": _distribution(files),
         "recordSet": [_images(files), _manifest()],
     }
@@ -138,6 +139,56 @@ def _description(report: AuditReport) -> str:
         f"{report.software.get('anonlib', '')}). Claim: {report.claim.text.rstrip('.')}. The policy of the audit "
         f"{'holds' if report.gate.passed else 'does NOT hold'}; see report.html."
     )
+
+
+# ---- responsible AI (Croissant RAI 1.0) -----------------------------------------------------------------------
+
+
+def _responsible_ai(report: AuditReport, config: JobConfig, about: DatasetDescription) -> dict[str, Any]:
+    """The `rai:` fields; what only those who took the photos know is unknown unless `about` says it."""
+    counts, kept = report.counts, summary.listed(config.keep_fields)
+    reasons = summary.listed(f"{reason}: {images:,}" for reason, images in summary.by_size(counts.quarantine_reasons))
+    left_out = f"{counts.quarantined:,} of {summary.counted(counts.images, 'image')} are left out"
+    return {
+        "rai:dataCollection": about.collection or "How and why the photographs were collected is not known to anonlib.",
+        "rai:dataCollectionMissingData": f"{left_out}{f' ({reasons})' if reasons else ''}.",
+        "rai:dataPreprocessingProtocol": [
+            f"Faces were replaced by {report.method} ({summary.settings(report)}).",
+            "Metadata of the images was removed, but for colour profiles.",
+            f"Of the other fields {kept} were kept, and all the rest dropped."
+            if kept
+            else "All other fields were dropped.",
+            "Keys were replaced by pseudonyms." if config.rekey else "Keys are those of the input.",
+        ],
+        "rai:machineAnnotationTools": [
+            f"{model.name} ({model.role}; {model.licence})" for model in report.models if model.used_for == "release"
+        ],
+        "rai:dataBiases": _biases(report) or ["How groups differ was not measured."],
+        "rai:dataLimitations": [
+            *(f"The policy does not hold: {line.name}, {line.why}." for line in summary.failed_lines(report)),
+            *summary.missed_faces(report),
+            "Hair, clothes, background and body are as they were, and outside every claim.",
+        ],
+        "rai:personalSensitiveInformation": [
+            f"{risk.title}: {' '.join(risk.sentences)}" for risk in summary.risks(report)
+        ],
+        "rai:dataReleaseMaintenancePlan": about.maintenance,
+    }
+
+
+def _biases(report: AuditReport) -> list[str]:
+    """Of each measure and attack whose groups are known: the lowest and the highest of each kind of group."""
+    sentences = []
+    for what, unit, groups in grouped(report):
+        for kind in dict.fromkeys(group.by for group in groups):
+            measured = [group for group in groups if group.by == kind and group.figure.value is not None]
+            ordered = sorted(measured, key=lambda group: group.figure.value or 0.0)
+            if len(ordered) > 1:
+                ends = " to ".join(
+                    f"{group.name} {summary.figure_text(group.figure, unit)}" for group in (ordered[0], ordered[-1])
+                )
+                sentences.append(f"{what} by {kind}: from {ends}.")
+    return sentences
 
 
 # ---- files ----------------------------------------------------------------------------------------------------
@@ -192,8 +243,7 @@ def _manifests() -> dict[str, Any]:
 def _images(files: ReleaseFiles) -> dict[str, Any]:
     """A record for each photo: its key and pixels, and of Parquet every column that was kept."""
     if files.format == "parquet":
-        columns = files.schema or []
-        fields = [_column("data-files", "images", one.name, one.type) for one in columns]
+        fields = [_column("data-files", "images", field.name, field.type) for field in files.schema or ()]
         return {"@type": "cr:RecordSet", "@id": "images", "name": "images", "field": fields}
     key = r"^data/(.*)$" if files.format == "folder" else r"^((?:.*/)?[^/.]+)\."
     return {
@@ -227,7 +277,7 @@ def _manifest() -> dict[str, Any]:
         "name": "manifest",
         "description": "One record an image that went in: what was found, what was done, and why anything is missing.",
         "key": {"@id": "manifest/key"},
-        "field": [_column("manifest-files", "manifest", one.name, one.type) for one in MANIFEST],
+        "field": [_column("manifest-files", "manifest", field.name, field.type) for field in MANIFEST],
     }
 
 
@@ -236,18 +286,20 @@ def _column(file_set: str, record_set: str, name: str, kind: pa.DataType) -> dic
     import pyarrow as pa
 
     source = {"fileSet": {"@id": file_set}, "extract": {"column": name}}
-    own = f"{record_set}/{name}"
+    path = f"{record_set}/{name}"
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     inner = kind.value_type if is_list else kind
     if pa.types.is_struct(inner) and is_list:
         below = [
-            _field(f"{own}/{one.name}", _data_type(one.type), source | {"transform": {"jsonPath": f"$.{one.name}"}})
-            for one in inner
+            _field(
+                f"{path}/{field.name}", _data_type(field.type), source | {"transform": {"jsonPath": f"$.{field.name}"}}
+            )
+            for field in inner
         ]
-        return {"@type": "cr:Field", "@id": own, "name": own, "repeated": True, "subField": below}
+        return {"@type": "cr:Field", "@id": path, "name": path, "repeated": True, "subField": below}
     if pa.types.is_struct(inner) and inner.get_field_index("bytes") >= 0:
-        return _field(own, "sc:ImageObject", source | {"transform": {"jsonPath": "$.bytes"}})
-    return _field(own, _data_type(kind), source) | ({"repeated": True} if is_list else {})
+        return _field(path, "sc:ImageObject", source | {"transform": {"jsonPath": "$.bytes"}})
+    return _field(path, _data_type(kind), source) | ({"repeated": True} if is_list else {})
 
 
 def _field(name: str, kind: str, source: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,12 @@ from anonlib.audit.findings import ClaimSection, ModelUse, ReleaseCounts
 from anonlib.codes import meaning_of
 from anonlib.config import CLASS_METHODS, CROP_METHODS, VECTOR_METHODS
 from anonlib.models.catalog import MODELS
-from anonlib.stages.certify import CLASSES_TABLE, committed
 from anonlib.storage import Storage
 from anonlib.verification.certificate import Certificate
-from anonlib.verification.parsing import rows_of
-from anonlib.verification.verify import in_words
+from anonlib.verification.parsing import rows_of, shards_of
 from anonlib.workspace import tables
-from anonlib.workspace.layout import JobStores, release_store, rendered_rows
-from anonlib.workspace.schemas import CERTIFIED_CLASSES, QUARANTINED
+from anonlib.workspace.layout import JobStores, rendered_rows
+from anonlib.workspace.schemas import CERTIFIED_CLASSES, CLASSES_TABLE, QUARANTINED
 
 LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
 """Whose versions a figure may depend on."""
@@ -43,7 +41,7 @@ def counts_of(stores: JobStores, run: str, shards: Iterable[str]) -> ReleaseCoun
     fallbacks: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     number = 0
-    for one in committed(release_store(stores), shards):
+    for one in shards_of(stores.release, shards):
         number += 1
         rendered = rendered_rows(stores, run, one.shard)
         for row in tables.from_bytes(one.manifest, ["key", "status", "reason", "faces"]).to_pylist():
@@ -79,7 +77,7 @@ def claim_of(release: Storage, certificate: Certificate) -> ClaimSection:
             effective[row["effective_k"]] += 1
     return ClaimSection(
         kind=claim.kind,
-        text=in_words(claim),
+        text=str(claim),
         k=claim.k,
         class_sizes=dict(sorted(sizes.items())),
         effective_sizes=dict(sorted(effective.items())),

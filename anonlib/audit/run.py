@@ -24,9 +24,8 @@ from anonlib.audit.findings import AuditReport, Disclosure, GateLine
 from anonlib.audit.gate import judge, told
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import look_twice
-from anonlib.audit.report import write_html, write_json, write_pdf
-from anonlib.audit.report.examples import draw_examples
-from anonlib.audit.report.extra import need
+from anonlib.audit.report import REQUIRED, require, write_html, write_json, write_pdf, write_schema
+from anonlib.audit.sheet import draw_examples
 from anonlib.audit.trained.recognizer import NETWORK
 from anonlib.audit.trained.suite import learned
 from anonlib.audit.utility.downstream import expression_task, labels_of
@@ -37,12 +36,11 @@ from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.models.requirements import device_of
 from anonlib.review.chosen import judged_so_far, open_log, waiting
-from anonlib.stages.certify import CERTIFICATE
-from anonlib.stages.rerender import remove_audit
-from anonlib.verification.audit_statement import Statement, publish
-from anonlib.verification.certificate import Certificate
-from anonlib.verification.verify import verify
+from anonlib.verification.certificate import AuditStatement, Certificate
+from anonlib.verification.release import verify
 from anonlib.workspace.layout import RUN_NOTE, json_bytes, sha256
+from anonlib.workspace.release import publish_audit, remove_audit
+from anonlib.workspace.schemas import CERTIFICATE
 from anonlib.workspace.secrets import signing_secret
 
 SEED = 0
@@ -55,7 +53,7 @@ class Audited:
     """The report as it lies in the release, and what was signed."""
 
     report: AuditReport
-    statement: Statement
+    statement: AuditStatement
 
 
 def audit(
@@ -71,8 +69,8 @@ def audit(
     `truth_field`: a sidecar field that names the people, read to evaluate with and by nothing that plans. Raises
     JobError where there is nothing to audit or an extra is not installed, StorageError, ConfigError.
     """
-    for module in ("jinja2", "altair", "vl_convert", "weasyprint"):
-        need(module)
+    for module in REQUIRED:
+        require(module)
     # An audit is one process; no cluster is started for it.
     job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
     if late := waiting(job, open_log(job)):
@@ -154,17 +152,18 @@ def attack_records(
     return found, told(config.policy, found, only)
 
 
-def _published(job: Job, report: AuditReport, shards: list[str], seed: int) -> Statement:
+def _published(job: Job, report: AuditReport, shards: list[str], seed: int) -> AuditStatement:
     page = write_html(report, draw_examples(job.config, job.dataset.format, seed=seed))
     described = describe(report, job.config, read_files(job.stores.release, shards, job.dataset.format, [CERTIFICATE]))
     files = {
         "report.json": write_json(report),
+        "report.schema.json": write_schema(),
         "report.html": page.encode(),
         "report.pdf": write_pdf(page),
         CROISSANT: json_bytes(described),
     }
     failed = [line.name for line in report.gate.lines if not line.passed]
-    return publish(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
+    return publish_audit(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
 
 
 def _certificate(job: Job) -> Certificate:

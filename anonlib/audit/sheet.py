@@ -1,16 +1,16 @@
-"""The contact sheet: faces before and after, side by side, drawn by lot, so that a person can judge a release by eye.
+"""Faces drawn at random: the contact sheet, before and after side by side, and the report's examples of released faces.
 
-It shows originals, so it is written into the workspace alone and goes when that is purged.
+The sheet shows originals, so it is written into the workspace alone and goes when that is purged.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,24 +18,27 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from anonlib.audit.evidence.pairs import PairedImages, inventory
+from anonlib.audit.evidence.release import ReleasedImages
+from anonlib.audit.report import ExampleImage
 from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
 from anonlib.errors import ImageProblem, JobError, NotFound
 from anonlib.faces import align
+from anonlib.media.codec import decode
 from anonlib.media.sandbox import decode_apart
 from anonlib.storage import join_uri
 from anonlib.workspace import tables
 from anonlib.workspace.layout import RUN_NOTE, JobStores, StageStore, open_stores, rendered_rows
 from anonlib.workspace.naming import Naming
 from anonlib.workspace.purgeable import PURGED
-from anonlib.workspace.schemas import QUARANTINED, SOLID
+from anonlib.workspace.schemas import QUARANTINED, RELEASED, SOLID
 from anonlib.workspace.secrets import open_keyring, release_name
 
 SHEET = "sheet.jpg"
 ZOOM = 2.4
 """Sides of the view around a face, in the longer side of its box."""
 
-_SHARDS = 8  # at most so many are read: a shard may be a gigabyte
+_MAX_SHARDS = 8  # read for one draw: a shard may be a gigabyte
 _TILE = 176  # px; a cell is two tiles wide
 _SEAM, _GAP, _MARGIN = 2, 20, 28
 _LABEL, _TITLE = 40, 58
@@ -45,10 +48,10 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Pick:
+class DrawnFace:
     """One face of one image: `position` counts samples of the shard, `row` is the image's, `face` the face's.
 
-    `figures`: what the workspace knows of the face (RENDERED).
+    `figures`: the face's row in the workspace (RENDERED).
     """
 
     shard: str
@@ -57,10 +60,17 @@ class Pick:
     face: dict[str, Any]
     figures: dict[str, Any]
 
+    @property
+    def method(self) -> str:
+        """The method, its k, and the fallback where that is another method."""
+        method, k, fallback = (self.face[name] for name in ("method", "k", "fallback"))
+        parts = [str(method), f"k = {k}" if k else "", str(fallback) if fallback and fallback != method else ""]
+        return ", ".join(filter(None, parts))
+
 
 @dataclass(frozen=True)
 class SheetCell:
-    """Two square views (side, side, 3), None where there is nothing to show, and what is written under them."""
+    """Two square views (side, side, 3), None where there is nothing to show, and the two lines under them."""
 
     before: Pixels | None
     after: Pixels | None
@@ -77,86 +87,101 @@ def make_sheet(job: JobConfig, *, faces: int = 40, seed: int = 0) -> str:
     stores = open_stores(job)
     if stores.workspace.exists(PURGED):
         raise JobError(f"the workspace {job.workspace.uri} was purged; a sheet of originals has no place any more")
-    picks, total = draw(stores, faces, seed)
-    cells = list(_cells(job, stores, picks))
+    drawn, total = draw(stores, faces, seed)
+    cells = list(cells_of(job, stores, drawn))
     title = f"{release_name(job)}: {len(cells)} of {total:,} faces, before and after"
+    page = arrange(cells, title, f"drawn at random, seed {seed}. Shows originals: keep it in the workspace")
     buffer = io.BytesIO()
-    arrange(cells, title, f"drawn by lot, seed {seed}. Shows originals: keep it in the workspace").save(
-        buffer, "JPEG", quality=92
-    )
+    page.save(buffer, "JPEG", quality=92)
     stores.workspace.publish(SHEET, buffer.getvalue())
     return join_uri(job.workspace.uri, SHEET)
+
+
+def draw_examples(job: JobConfig, format: str, *, faces: int = 12, seed: int = 0) -> list[ExampleImage]:
+    """Up to `faces` of a finished release as JPEG squares, the same for the same seed. No original is opened.
+
+    `format` is the dataset's. Raises JobError if nothing is rendered, or an image is not the one in its manifest.
+    """
+    drawn, _ = draw(open_stores(job), faces, seed)
+    images, examples = ReleasedImages(job, format), []
+    released = [face for face in drawn if face.row["status"] == RELEASED]
+    for _, group in groupby(released, key=lambda face: (face.shard, face.position)):
+        same = list(group)
+        data = images.image(str(same[0].row["path"]), str(same[0].row["output_sha256"]))
+        rgb = decode(data, max_mpx=job.limits.image_mpx).rgb
+        for face in same:
+            buffer = io.BytesIO()
+            Image.fromarray(square_view(rgb, face.face["box"], _TILE)).save(buffer, "JPEG", quality=88)
+            examples.append(ExampleImage(buffer.getvalue(), face.method))
+    return examples
 
 
 # ---- which faces ----------------------------------------------------------------------------------------------
 
 
-def draw(stores: JobStores, faces: int, seed: int) -> tuple[list[Pick], int]:
-    """Faces by lot from at most 8 shards, in the order of the dataset, and how many faces the release has in all.
+def draw(stores: JobStores, faces: int, seed: int) -> tuple[list[DrawnFace], int]:
+    """Faces drawn from at most 8 shards, in the order of the dataset, and how many faces the release has in all.
 
-    Shards are drawn by the number of their faces; up to 8 shards, every face has the same chance.
+    Shards are drawn by the number of their faces; up to 8 shards, every face has the same chance. Raises JobError.
     """
     try:
         run = json.loads(stores.release.read(RUN_NOTE))
     except NotFound:
         raise JobError(f"the output {stores.release.uri} holds no release yet; run the job first") from None
-    counts = {str(one["shard"]): int(one["faces"]) for one in StageStore(stores.release, "").markers(run["shards"])}
-    lot = np.random.default_rng(seed)
-    chosen = [shard for shard, count in counts.items() if count]
-    if len(chosen) > _SHARDS:
-        weight = np.array([counts[shard] for shard in chosen], float)
-        numbers = lot.choice(len(chosen), _SHARDS, replace=False, p=weight / weight.sum())
-        chosen = [chosen[number] for number in sorted(numbers)]
-    there = [pick for shard in chosen for pick in _faces_of(stores, run["run"], shard)]
-    if not there:
+    markers = StageStore(stores.release, "").markers(run["shards"])
+    counts = {str(marker["shard"]): int(marker["faces"]) for marker in markers}
+    generator = np.random.default_rng(seed)
+    shards = [shard for shard, count in counts.items() if count]
+    if len(shards) > _MAX_SHARDS:
+        weight = np.array([counts[shard] for shard in shards], float)
+        numbers = generator.choice(len(shards), _MAX_SHARDS, replace=False, p=weight / weight.sum())
+        shards = [shards[number] for number in sorted(numbers)]
+    candidates = [face for shard in shards for face in _faces_of(stores, run["run"], shard)]
+    if not candidates:
         raise JobError(f"the release {stores.release.uri} has no face to show yet")
-    numbers = lot.choice(len(there), min(faces, len(there)), replace=False)
-    return [there[number] for number in sorted(numbers)], sum(counts.values())
+    numbers = generator.choice(len(candidates), min(faces, len(candidates)), replace=False)
+    return [candidates[number] for number in sorted(numbers)], sum(counts.values())
 
 
-def _faces_of(stores: JobStores, run: str, shard: str) -> Iterator[Pick]:
+def _faces_of(stores: JobStores, run: str, shard: str) -> Iterator[DrawnFace]:
     store = StageStore(stores.release, "")
     rows = tables.from_bytes(store.storage.read(store.path("manifest", f"{shard}.parquet"))).to_pylist()
     rendered = rendered_rows(stores, run, shard)
     for position, row in enumerate(rows):
         for face, figures in zip(row["faces"], rendered.get(row["key"], ()), strict=True):
-            yield Pick(shard, position, row, face, figures)
+            yield DrawnFace(shard, position, row, face, figures)
 
 
 # ---- their pixels ---------------------------------------------------------------------------------------------
 
 
-def _cells(job: JobConfig, stores: JobStores, picks: Sequence[Pick]) -> Iterator[SheetCell]:
-    by_shard: dict[str, list[Pick]] = defaultdict(list)
-    for pick in picks:
-        by_shard[pick.shard].append(pick)
+def cells_of(job: JobConfig, stores: JobStores, drawn: Sequence[DrawnFace]) -> Iterator[SheetCell]:
+    """The cells of the drawn faces, in their order; a shard is read once."""
     naming = Naming(open_keyring(job, stores), job.rekey)
-    shards = {naming.shard(one.shard_id): one for one in inventory(stores)}
-    both = PairedImages(job, shards[picks[0].shard].format)
-    for name, wanted in by_shard.items():
+    shards = {naming.shard(shard.shard_id): shard for shard in inventory(stores)}
+    images = PairedImages(job, shards[drawn[0].shard].format)
+    for name, group in groupby(drawn, key=lambda face: face.shard):
+        faces = list(group)
         key = partial(naming.key, shards[name].shard_id)
-        before = both.originals(shards[name], {pick.row["key"] for pick in wanted}, key)
-        after = both.outputs([pick.row for pick in wanted if pick.row["status"] != QUARANTINED])
-        for pick in wanted:
-            yield _cell(job, pick, before.get(pick.row["key"]), after.get(pick.row["output_sha256"]))
+        before = images.originals(shards[name], {face.row["key"] for face in faces}, key)
+        after = images.outputs([face.row for face in faces if face.row["status"] != QUARANTINED])
+        for face in faces:
+            yield _cell(job, face, before.get(face.row["key"]), after.get(face.row["output_sha256"]))
 
 
-def _cell(job: JobConfig, pick: Pick, before: bytes | None, after: bytes | None) -> SheetCell:
-    face, row = pick.face, pick.row
-    method = f"{face['method']}, k={face['k']}" if face["k"] else str(face["method"])
-    nearest = max((one["to_source"] / one["threshold"] for one in pick.figures["similarity"] or ()), default=None)
-    note = "" if nearest is None else f"similarity at {nearest:.0%} of the limit"
-    if row["status"] == QUARANTINED:
-        return SheetCell(_view(job, before, face["box"]), None, QUARANTINED, meaning_of(row["reason"]), True)
+def _cell(job: JobConfig, drawn: DrawnFace, before: bytes | None, after: bytes | None) -> SheetCell:
+    original = _view(job, before, drawn.face["box"])
+    if drawn.row["status"] == QUARANTINED:
+        return SheetCell(original, None, QUARANTINED, meaning_of(drawn.row["reason"]), True)
     if after is None:
-        return SheetCell(
-            _view(job, before, face["box"]), None, method, "its released image is not where it should be", True
-        )
-    if face["fallback"]:
-        method = method if face["fallback"] == face["method"] else f"{method}, {face['fallback']}"
-        note = str(pick.figures["reason"])
-    alarming = face["fallback"] in SOLID
-    return SheetCell(_view(job, before, face["box"]), _view(job, after, face["box"]), method, note, alarming)
+        return SheetCell(original, None, drawn.method, "its released image is not where it should be", True)
+    released = _view(job, after, drawn.face["box"])
+    if drawn.face["fallback"]:
+        note, alarming = str(drawn.figures["reason"]), drawn.face["fallback"] in SOLID
+        return SheetCell(original, released, drawn.method, note, alarming)
+    ratios = [entry["to_source"] / entry["threshold"] for entry in drawn.figures["similarity"] or ()]
+    note = f"similarity at {max(ratios):.0%} of the limit" if ratios else ""
+    return SheetCell(original, released, drawn.method, note)
 
 
 def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | None:
@@ -173,7 +198,7 @@ def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | 
 def square_view(rgb: Pixels, box: Sequence[float], tile: int, zoom: float = ZOOM) -> Pixels:
     """A square (tile, tile, 3) `zoom` times the longer side of a box (x0, y0, x1, y1; px) of an image (H, W, 3).
 
-    Smaller or moved to lie in the photo, else white where that ends.
+    It is made smaller or moved to lie in the photo; what is still outside is white.
     """
     x0, y0, x1, y1 = box
     longer = max(x1 - x0, y1 - y0, 1.0)

@@ -2,10 +2,74 @@
 
 A release must be usable in the place of its input, so the order, keys, file names and format stay, and only
 fields that the job allows pass. Every sample that cannot be read is still a sample, with the reason.
+A format is one file here and its line in DATASETS.
 """
 
-from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
-from anonlib.datasets.fields import label
-from anonlib.datasets.opening import open_dataset
+from collections import Counter
+from collections.abc import Iterator
 
-__all__ = ["Dataset", "DatasetError", "Sample", "Shard", "ShardWriter", "label", "open_dataset"]
+from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter, label
+from anonlib.datasets.folder import FolderDataset
+from anonlib.datasets.parquet import ParquetDataset
+from anonlib.datasets.webdataset import WebDataset
+from anonlib.errors import DatasetError
+from anonlib.storage import Storage, StorageOptions, expand
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Item",
+    "Sample",
+    "Shard",
+    "ShardWriter",
+    "format_of",
+    "items_of",
+    "label",
+    "open_dataset",
+]
+
+DATASETS: dict[str, type[Dataset]] = {
+    "webdataset": WebDataset,
+    "parquet": ParquetDataset,
+    "folder": FolderDataset,
+}
+
+
+def format_of(name: str) -> str | None:
+    """The format that a file belongs to by its name, or None."""
+    return next((format for format, dataset in DATASETS.items() if dataset.reads(name)), None)
+
+
+def items_of(storage: Storage, path: str) -> Iterator[Item]:
+    """Everything in one data file (see Dataset.items); a file that no format reads is one item."""
+    return DATASETS[format_of(path) or "folder"].items(storage, path)
+
+
+def open_dataset(
+    uri: str,
+    *,
+    format: str | None = None,
+    options: StorageOptions | None = None,
+    image_field: str | None = None,
+    key_field: str | None = None,
+) -> Dataset:
+    """The dataset at a file, folder, glob or brace range; the format is guessed from the names if not given.
+
+    image_field names the member extension (alternatives as 'jpg;png') or the column of the image, key_field
+    the column of the key. Raises DatasetError (no format, several, or an unknown one) and StorageError.
+    """
+    options = options or StorageOptions()
+    if format is not None and format not in DATASETS:
+        raise DatasetError(f"The format '{format}' is not known; it is one of {', '.join(DATASETS)}.")
+    sources = expand(uri, options)
+    if format is None:
+        found = Counter(kind for source in sources if (kind := format_of(source.name)) is not None)
+        if not found:
+            raise DatasetError(f"'{uri}' contains no tar, Parquet or image file.")
+        if len(found) > 1:
+            seen = ", ".join(f"{DATASETS[kind].noun}s ({count})" for kind, count in found.items())
+            raise DatasetError(f"'{uri}' mixes {seen}; set the format, or give a pattern that names one kind.")
+        (format,) = found
+    dataset = DATASETS[format](uri, options, image_field, key_field, sources)
+    dataset.sources()
+    return dataset

@@ -8,23 +8,22 @@ order of their new keys, since the order of names tells names.
 
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar, Literal, Self, cast
+from typing import Any, BinaryIO, ClassVar, Self, cast
 
 from anonlib.codes import Problem
-from anonlib.datasets.names import PARQUET_SUFFIXES, TAR_SUFFIXES, check_new_key, is_apple_double, is_image
+from anonlib.datasets.names import check_new_key, is_apple_double, json_object, suffix_of
 from anonlib.errors import DatasetError
-from anonlib.storage import OURS, StorageOptions, UriPattern, expand, join_uri, open_storage
+from anonlib.storage import OURS, Storage, StorageOptions, UriPattern, expand, join_uri, open_storage
 from anonlib.storage.local import as_sentence
-
-Format = Literal["webdataset", "parquet", "folder"]
 
 # A larger tar member or image file is a problem of its sample, found without loading it.
 MAX_SAMPLE_BYTES = 256 << 20
+FOLDER_PARENT = "folder:parent"
 _HERE = "the shard in the temporary folder of this machine"
 
 
@@ -42,7 +41,7 @@ class Shard:
     uri: str
     etag: str
     bytes: int
-    format: Format
+    format: str
     start: int | None = None
     stop: int | None = None
     files: tuple[str, ...] = ()
@@ -64,6 +63,21 @@ class Sample:
     fields: dict[str, Any] = field(default_factory=dict)
     problem: Problem | None = None
     position: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A part of a data file that a leak scanner must open: a tar member, a Parquet cell, a file, or what is around it.
+
+    `where` it is, its sample's `key` if it has one, the member's or column's `name`, and its `content`: bytes, or a
+    cell's value. `odd`: not such a thing as our writers leave.
+    """
+
+    where: str
+    key: str | None
+    name: str
+    content: Any
+    odd: bool = False
 
 
 class ShardWriter(ABC):
@@ -157,9 +171,17 @@ class ShardWriter(ABC):
 
 
 class Dataset(ABC):
-    """The files of one format that a URI names. Picklable: a worker gets the location, not the list."""
+    """The files of one format that a URI names. Picklable: a worker gets the location, not the list.
 
-    format: ClassVar[Format]
+    `noun`: what a data file is called. `media_type`: of a data file, None where each data file is an image or sidecar.
+    `damage`: what items() raises where a file is damaged.
+    """
+
+    format: ClassVar[str]
+    noun: ClassVar[str]
+    media_type: ClassVar[str | None] = None
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    damage: ClassVar[tuple[type[Exception], ...]] = (OSError, ValueError)
 
     def __init__(
         self,
@@ -181,15 +203,36 @@ class Dataset(ABC):
 
     def sources(self) -> list[UriPattern]:
         """The files of this format, in the order of the URI; raises DatasetError if there is none."""
-        mine = [one for one in self._everything() if format_of(one.name) == self.format]
-        if not mine:
-            raise DatasetError(f"'{self.uri}' contains no {FORMAT_NAMES[self.format]}.")
-        strange = sum(not _is_utf8(one.name) for one in mine)
+        found = [source for source in self._everything() if self.reads(source.name)]
+        if not found:
+            raise DatasetError(f"'{self.uri}' contains no {self.noun}.")
+        strange = sum(not _is_utf8(source.name) for source in found)
         if strange:
             raise DatasetError(
                 f"The names of {strange} files in '{self.base}' are not UTF-8, which no table can hold; rename them."
             )
-        return mine
+        return found
+
+    @classmethod
+    def reads(cls, name: str) -> bool:
+        """Whether a file is of this format, by its name; macOS's companion files are of none."""
+        return name.lower().endswith(cls.suffixes) and not is_apple_double(name)
+
+    @classmethod
+    def items(cls, storage: Storage, path: str) -> Iterator[Item]:
+        """Everything in one data file, in order and with nothing skipped; what cannot be read to its end is odd.
+
+        read() skips what belongs to no sample, which is where something could hide.
+        """
+        try:
+            yield from cls._items(storage, path)
+        except cls.damage:
+            yield Item(path, None, "", b"", odd=True)
+
+    @classmethod
+    @abstractmethod
+    def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
+        """As items; raises `damage`."""
 
     def _everything(self) -> list[UriPattern]:
         if self._sources is None:
@@ -237,16 +280,52 @@ class Dataset(ABC):
         return frozenset((self.image_field or "").lower().split(";")) - {""}
 
 
-def format_of(name: str) -> Format | None:
-    """The format that a file belongs to by its name, or None."""
-    lower = name.lower()
-    if is_apple_double(name):
-        return None
-    if lower.endswith(TAR_SUFFIXES):
-        return "webdataset"
-    if lower.endswith(PARQUET_SUFFIXES):
-        return "parquet"
-    return "folder" if is_image(name) else None
+def label(sample: Sample, subject_field: str) -> str | None:
+    """The dataset's own name for the person in a sample, or None if it gives none.
+
+    subject_field is a member extension or column, a JSON key (`json:person` or `person`), either of them with
+    dots for nested values, or `folder:parent` for the name of the folder that holds the image.
+    """
+    if subject_field == FOLDER_PARENT:
+        return sample.key.rpartition("/")[0].rpartition("/")[2] or None
+    for value in _candidates(sample.fields, subject_field):
+        text = _as_label(value)
+        if text is not None:
+            return text
+    return None
+
+
+def _candidates(fields: Mapping[str, Any], name: str) -> Iterator[Any]:
+    if not name.startswith("json:"):
+        yield fields.get(name)
+        yield _nested(fields, name)
+    for extension, content in fields.items():
+        if suffix_of(f"x.{extension}") == "json":
+            sidecar, inner = json_object(content), name.removeprefix("json:")
+            yield sidecar.get(inner)
+            yield _nested(sidecar, inner)
+
+
+def _nested(value: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
+
+
+def _as_label(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+    # Tables that went through pandas turn whole numbers into floats where a value was missing.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value).strip() or None
+    return None
 
 
 def _is_utf8(name: str) -> bool:
@@ -255,6 +334,3 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-FORMAT_NAMES = {"webdataset": "tar file", "parquet": "Parquet file", "folder": "image file"}

@@ -16,11 +16,22 @@ from pathlib import Path
 
 from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
-from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
-from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
-from anonlib.datasets.names import is_image, new_extension, printable, suffix_of, why_unsafe
+from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter
+from anonlib.datasets.names import (
+    CONVERTED,
+    converted,
+    is_apple_double,
+    is_image,
+    kept_members,
+    key_spellings,
+    new_extension,
+    printable,
+    suffix_of,
+    under_new_key,
+    why_unsafe,
+)
 from anonlib.errors import Changed, LinkRefused, NotFound
-from anonlib.storage import REFUSED_LINK, StoredObject
+from anonlib.storage import REFUSED_LINK, Storage, StoredObject
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16
@@ -30,32 +41,43 @@ SIDECARS = ("txt", "json")
 class FolderDataset(Dataset):
     """Image files in a folder and its sub-folders, on disk or S3, with .txt and .json sidecars."""
 
-    format = "folder"
+    format, noun = "folder", "image file"
+
+    @classmethod
+    def reads(cls, name: str) -> bool:
+        """See Dataset; by its ending, which says that it is an image."""
+        return is_image(name) and not is_apple_double(name)
+
+    @classmethod
+    def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
+        """The file itself, an image or a sidecar."""
+        key = path.removeprefix("data/") if path.startswith("data/") else None
+        yield Item(path, key, path.rpartition(".")[2].lower(), storage.read(path))
 
     def shards(self) -> list[Shard]:
         """See Dataset; slices of SLICE_IMAGES images in the order of their paths."""
         sidecars: dict[str, list[StoredObject]] = defaultdict(list)
-        for one in self._everything():
-            if suffix_of(one.name) in SIDECARS:
-                sidecars[_stem(one.name)].append(StoredObject(one.name, one.size, one.etag))
+        for source in self._everything():
+            if suffix_of(source.name) in SIDECARS:
+                sidecars[_stem(source.name)].append(StoredObject(source.name, source.size, source.etag))
         images = sorted(
-            (StoredObject(one.name, one.size, one.etag) for one in self.sources()), key=lambda one: one.path
+            (StoredObject(image.name, image.size, image.etag) for image in self.sources()), key=lambda image: image.path
         )
         shards = []
         for start in range(0, len(images), SLICE_IMAGES):
             chosen = images[start : start + SLICE_IMAGES]
-            stems = dict.fromkeys(_stem(one.path) for one in chosen)
+            stems = dict.fromkeys(_stem(image.path) for image in chosen)
             files = chosen + [sidecar for stem in stems for sidecar in sidecars.get(stem, ())]
             shards.append(
                 Shard(
                     f"files-{start:08d}",
                     self.base,
                     _digest(files),
-                    sum(one.size for one in files),
+                    sum(file.size for file in files),
                     self.format,
                     start,
                     start + len(chosen),
-                    tuple(one.path for one in files),
+                    tuple(file.path for file in files),
                 )
             )
         return shards
@@ -71,7 +93,7 @@ class FolderDataset(Dataset):
         with ThreadPoolExecutor(READ_AHEAD) as pool:
             waiting = iter(enumerate(images))
             while chunk := list(islice(waiting, READ_AHEAD)):
-                loaded = pool.map(lambda one: self._load(one[0], one[1], sidecars[_stem(one[1])]), chunk)
+                loaded = pool.map(lambda image: self._load(image[0], image[1], sidecars[_stem(image[1])]), chunk)
                 for sample, entries in loaded:
                     seen |= {entry.path: entry for entry in entries}
                     yield sample
@@ -89,6 +111,8 @@ class FolderDataset(Dataset):
                 sample.fields[suffix_of(sidecar)] = content
         if unsafe := why_unsafe(path):
             sample.problem = Problem(Reason.UNSAFE_NAME, f"the file name {unsafe}")
+        elif suffix_of(path) in CONVERTED and self.storage.exists(f"{path}.png"):
+            sample.problem = Problem(Reason.DUPLICATE_KEY, "it would be released under the name of another image")
         sample.image = None if sample.problem else image
         return sample, entries
 
@@ -123,8 +147,8 @@ def _stem(path: str) -> str:
 
 def _digest(entries: Iterable[StoredObject]) -> str:
     digest = hashlib.sha256()
-    for one in entries:
-        digest.update(f"{one.path}\0{one.size}\0{one.etag}\n".encode("utf-8", "surrogateescape"))
+    for entry in entries:
+        digest.update(f"{entry.path}\0{entry.size}\0{entry.etag}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -141,13 +165,15 @@ class FolderShardWriter(ShardWriter):
 
     def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, bytes]:
         stem, ending = _stem(sample.key), sample.key.rpartition(".")[2]
+        changed = converted(ending, image)
         if key is None:
-            members = {ending: image} | kept_members(sample.fields, self._keep)
-        else:
-            new = new_extension(ending.lower(), ())
-            kept = kept_members(sample.fields, self._keep, key_spellings(stem, ending, key, new))
-            members = {new: image} | under_new_key(kept, self._keep)
-        return {f"{stem if key is None else key}.{extension}": content for extension, content in members.items()}
+            # The whole old name stays before the new ending, so that a.bmp and a.png are two files.
+            kept = {f"{stem}.{name}": data for name, data in kept_members(sample.fields, self._keep).items()}
+            return {f"{sample.key}.png" if changed else sample.key: image} | kept
+        new = "png" if changed else new_extension(ending.lower(), ())
+        members = kept_members(sample.fields, self._keep, key_spellings(stem, ending, key, new))
+        kept = {f"{key}.{name}": data for name, data in under_new_key(members, self._keep).items()}
+        return {f"{key}.{new}": image} | kept
 
     def _add(self, position: int, entry: dict[str, bytes]) -> None:
         for name, content in entry.items():

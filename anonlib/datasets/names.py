@@ -1,19 +1,39 @@
-"""Names from a dataset are strangers' text: which are safe, how they split, and what we call a shard.
+"""Names and fields of a dataset, which are untrusted text: how names split, which are safe, and which fields pass.
 
 The split into key and extension is WebDataset's: up to the first dot of the last path component
-(https://github.com/webdataset/webdataset, base_plus_ext), so its readers group our files as they group the
-input's.
+(https://github.com/webdataset/webdataset, base_plus_ext), so its readers group our files as they group the input's.
+
+A sidecar may hold names, addresses and coordinates, so what the job does not name is dropped. A name in the allow-list
+passes its value whole: naming an image member promises that it shows nobody.
 """
 
 import hashlib
+import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm"})
-TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
-PARQUET_SUFFIXES = (".parquet",)
+IMAGE_TYPES = {
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+    "tif": "image/tiff",
+    "tiff": "image/tiff",
+    "bmp": "image/bmp",
+    "gif": "image/gif",
+    "ppm": "image/x-portable-pixmap",
+}
+"""Media types by the endings that an image's name may have."""
+IMAGE_EXTENSIONS = frozenset(IMAGE_TYPES)
+CONVERTED = frozenset({"bmp", "gif", "ppm"})
+"""Endings of images that are released as PNG."""
 MAX_NAME = 1024
 """Characters of a member's name; a longer one is a problem of its sample."""
+KEY_NAMES = frozenset({"key", "__key__", "id", "image_id", "file_name", "filename", "path"})
+"""Where a kept field under one of these names repeats the sample's old key, a new key replaces it there too."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _NEW_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -111,6 +131,17 @@ def new_extension(extension: str, listed: Collection[str]) -> str:
     return extension if extension in listed else last
 
 
+def converted(extension: str, image: bytes) -> bool:
+    """Whether a released image is a PNG that was another format before, by the extension of its input."""
+    return suffix_of(f"x.{extension}") in CONVERTED and image.startswith(_PNG)
+
+
+def as_png(extension: str) -> str:
+    """The extension of a converted image: 'b.bmp' -> 'b.png'."""
+    head, dot, _ = extension.rpartition(".")
+    return f"{head}{dot}png"
+
+
 def suffix_in(name: str, suffixes: tuple[str, ...]) -> str:
     """The first of the suffixes that a name has (in any case); raises StopIteration where there is none."""
     return next(suffix for suffix in suffixes if name.lower().endswith(suffix))
@@ -121,3 +152,72 @@ def check_new_key(key: str) -> str:
     if not _NEW_KEY.fullmatch(key):
         raise ValueError(f"the new key {key!r} must be 1 to 128 letters, digits, '-' or '_'")
     return key
+
+
+def kept_members(
+    members: Mapping[str, bytes], keep: frozenset[str], renamed: Mapping[str, str] | None = None
+) -> dict[str, bytes]:
+    """The members that pass the job's allow-list, in their order.
+
+    members: {extension: content}. renamed: {old spelling of the sample's key: new one}, from key_spellings. A name in
+    the list is a member extension or column (`txt`, `caption`), or one key of a JSON sidecar (`json:caption`, or plain
+    `caption`). A JSON sidecar that is not named itself passes key by key; with no key left it is left out.
+    """
+    kept: dict[str, bytes] = {}
+    for extension, content in members.items():
+        if extension in keep:
+            kept[extension] = content
+        elif suffix_of(f"x.{extension}") == "json":
+            sidecar = json_object(content)
+            passing = {name: value for name, value in sidecar.items() if keep & {name, f"json:{name}"}}
+            if passing:
+                passing = {name: renamed_value(name, value, renamed) for name, value in passing.items()}
+                kept[extension] = json.dumps(passing).encode("ascii")
+    return kept
+
+
+def under_new_key(members: Mapping[str, bytes], listed: Collection[str]) -> dict[str, bytes]:
+    """Kept members by the names that they have under a new key (see new_extension).
+
+    JSON sidecars that are not listed themselves become one `json`, of two values for a key the first; where the job
+    lists `json`, that member stays as it is, and what other sidecars say is left out.
+    """
+    kept: dict[str, bytes] = {}
+    merged: dict[str, Any] = {}
+    for extension, content in members.items():
+        if extension in listed:
+            kept[extension] = content
+        else:
+            new_extension(extension, listed)
+            merged = json_object(content) | merged
+    if merged:
+        kept.setdefault("json", json.dumps(merged).encode("ascii"))
+    return kept
+
+
+def renamed_value(name: str, value: Any, renamed: Mapping[str, str] | None) -> Any:
+    """The value of a kept field, with the sample's old key replaced where the field's name says it is one."""
+    if not renamed or name not in KEY_NAMES or not isinstance(value, str):
+        return value
+    # With more behind its dot it may be in other letters, or have another ending, than the sample's own.
+    known = next((old for old in renamed if value.startswith(f"{old}.")), value)
+    if value not in renamed and known in renamed:
+        return f"{renamed[known]}.{suffix_of(value)}" if is_image(value) else renamed[known]
+    return renamed.get(value, value)
+
+
+def key_spellings(stem: str, extension: str, new: str, new_extension: str = "") -> dict[str, str]:
+    """How a sample's fields may repeat its old key (with or without folder, ending) -> what that becomes."""
+    base = stem.rpartition("/")[2]
+    spellings = {stem: new, base: new}
+    return spellings | {f"{old}.{extension}": f"{new}.{new_extension}" for old in (stem, base) if extension}
+
+
+def json_object(content: Any) -> dict[str, Any]:
+    """The JSON object in a sidecar, or {} if it is not one."""
+    if isinstance(content, bytes | str):
+        try:
+            content = json.loads(content)
+        except (ValueError, RecursionError):
+            return {}
+    return content if isinstance(content, dict) else {}

@@ -61,12 +61,12 @@ def rows_at_once(file: pq.ParquetFile, stream: BinaryIO, group: int, most: int, 
     DatasetError where a page header is damaged.
     """
     columns = list(_columns(file, stream, group, range(file.metadata.num_columns)))
-    rows, stored = file.metadata.row_group(group).num_rows, sum(one.stored for one in columns)
+    rows, stored = file.metadata.row_group(group).num_rows, sum(column.stored for column in columns)
     if rows > max(MAX_ROWS, stored):
         raise DecompressionBomb(f"a row group says that it has {rows:,} rows in {stored:,} bytes")
     allowed = max(budget, MAX_RATIO * stored)
     wanted = most
-    while (taken := sum(one.taken(wanted) for one in columns)) > allowed:
+    while (taken := sum(column.taken(wanted) for column in columns)) > allowed:
         if wanted == 1:
             raise DecompressionBomb(f"a row group of {stored:,} bytes unpacks to {taken:,} bytes and more")
         wanted //= 2
@@ -81,9 +81,9 @@ def check_column(file: pq.ParquetFile, stream: BinaryIO, name: str) -> None:
     numbers = [i for i in range(file.metadata.num_columns) if file.schema.column(i).path.split(".")[0] == name]
     stored = taken = 0
     for group in range(file.num_row_groups):
-        for one in _columns(file, stream, group, numbers):
-            stored += one.stored
-            taken += one.dictionary + one.pages + one.values * (one.widest + _SLOT)
+        for column in _columns(file, stream, group, numbers):
+            stored += column.stored
+            taken += column.dictionary + column.pages + column.values * (column.widest + _SLOT)
     if taken > max(BUDGET, MAX_RATIO * stored):
         raise DecompressionBomb(f"the column {name!r} of {stored:,} bytes unpacks to {taken:,} bytes and more")
 

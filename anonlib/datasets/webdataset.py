@@ -1,9 +1,14 @@
 """Tar shards in the WebDataset convention: consecutive members with one base name are one sample.
 
-A tar is read as a stream and nothing is ever extracted to disk. Python's tarfile ends quietly at a damaged
-header or where a file was cut between two members; here every way to end but the proper one is a sample
-with a problem, since the rest of a shard must not vanish without a row. What is written depends only on the
-samples: no times, owners or modes of the input survive, and equal input gives equal bytes.
+A tar is read as a stream and nothing is ever extracted to disk. Python's tarfile ends quietly at a damaged header or
+where a file was cut between two members; here every way to end but the proper one is a sample with a problem, since the
+rest of a shard must not vanish without a row. What is written depends only on the samples: no times, owners or modes of
+the input survive, and equal input gives equal bytes.
+
+What an archive asks for is checked before it is read. Python's tarfile reads an extended header (a PAX record, a GNU
+long name) whole, whatever size it says, follows chains of them by recursion, and believes a size that is negative. A
+gzip stream may be a thousandth of what it unpacks to. Beyond the bounds an archive counts as damaged
+(tarfile.ReadError).
 """
 
 import gzip
@@ -14,58 +19,199 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
-from anonlib.datasets.base import Dataset, Sample, Shard, ShardWriter
-from anonlib.datasets.fields import kept_members, key_spellings, under_new_key
+from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import (
     MAX_NAME,
-    TAR_SUFFIXES,
+    as_png,
+    converted,
     is_apple_double,
     is_image,
+    kept_members,
+    key_spellings,
     new_extension,
     printable,
     shard_id,
     shortened,
     split_member,
     suffix_in,
+    under_new_key,
     unique_key,
     why_unsafe,
     without_suffix,
 )
-from anonlib.datasets.tar_stream import MAX_MEMBERS, open_tar
+from anonlib.storage import Storage
+
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_HEADER_BYTES = 64 << 10
+"""Of one extended header: a path of 4,096 bytes and a few records fit many times."""
+MAX_MEMBERS = 1024
+"""Of one sample."""
+MAX_RATIO = 100
+"""Unpacked to packed bytes of a gzip stream, once it has given MAX_SAMPLE_BYTES; photos are near 1."""
 
 _GZIP_LEVEL = 6
+_GZIP_HEADER_BYTES = 512
+_BLOCK_BYTES = 1 << 20
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_MAX_CHAIN = 4
+_MAX_GLOBAL = 16
+
+
+class _Archive(tarfile.TarFile):
+    """A TarFile that counts the extended headers before the next member, and the global ones in all."""
+
+    chained = 0
+    globals = 0
+
+
+class StrictHeader(tarfile.TarInfo):
+    """Refuses headers beyond the bounds, and lets only a block of zeros end an archive.
+
+    To tarfile a damaged or missing header is the end too.
+    """
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            found = super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+                raise
+            raise tarfile.ReadError(f"{error}") from error
+        if found.size < 0:
+            raise tarfile.ReadError("a member has a negative size")
+        return found
+
+    def _proc_member(self, archive: _Archive) -> Self:
+        """Where tarfile chooses by type how to go on; nothing but the header's own block has been read."""
+        if self.size < 0:
+            raise tarfile.ReadError("a member has a negative size")
+        if self.type in _EXTENDED:
+            archive.chained += 1
+            archive.globals += self.type == tarfile.XGLTYPE
+            if self.size > MAX_HEADER_BYTES or archive.chained > _MAX_CHAIN or archive.globals > _MAX_GLOBAL:
+                raise tarfile.ReadError("extended headers are larger or more than an archive of samples needs")
+        else:
+            archive.chained = 0
+        return cast("Self", super()._proc_member(archive))  # type: ignore[misc]
+
+    def _refuse_sparse(self, *_: Any) -> Any:
+        """A sparse member's map is read whole, however long it is."""
+        raise tarfile.ReadError("a member is sparse, which no sample is")
+
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+class Growth:
+    """Compares what a stream has unpacked to with what was packed."""
+
+    def __init__(self) -> None:
+        self.unpacked = 0
+
+    def add(self, unpacked: int, packed: int) -> None:
+        """Raises tarfile.ReadError once there is too much for `packed` bytes in all."""
+        self.unpacked += unpacked
+        if self.unpacked > max(MAX_SAMPLE_BYTES, packed * MAX_RATIO):
+            raise tarfile.ReadError(f"it unpacks to more than {MAX_RATIO} times its size")
+
+
+class _Unpacked(io.RawIOBase):
+    """A gzip stream, of one part or several, as far as its growth is allowed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._packed, self._growth = stream, Growth()
+        self._stream = gzip.GzipFile(fileobj=stream, mode="rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        self._growth.add(len(block), self._packed.tell())
+        return len(block)
+
+
+def open_tar(stream: BinaryIO) -> tarfile.TarFile:
+    """The archive in a stream, gzipped or not, to be read once from its beginning. Raises tarfile.TarError."""
+    if not isinstance(stream, io.BufferedReader):
+        stream = io.BufferedReader(cast("io.RawIOBase", stream))
+    if stream.peek(2)[:2] == GZIP_MAGIC:
+        stream = cast("BinaryIO", _Unpacked(stream))
+    return open_plain_tar(stream)
+
+
+def open_plain_tar(stream: BinaryIO) -> tarfile.TarFile:
+    """The same of a stream that is not compressed."""
+    return _Archive.open(fileobj=stream, mode="r|", tarinfo=StrictHeader, encoding="utf-8")
 
 
 class WebDataset(Dataset):
     """Tar files, plain or gzipped (.tar, .tar.gz, .tgz); one file is one shard."""
 
-    format = "webdataset"
+    format, noun, media_type = "webdataset", "tar file", "application/x-tar"
+    suffixes = (".tar.gz", ".tgz", ".tar")
+    damage = (*_BROKEN, OSError, ValueError)
 
     def shards(self) -> list[Shard]:
         """See Dataset."""
         return self._distinct(
             [
-                Shard(shard_id(one.name, TAR_SUFFIXES, ".tar"), one.uri, one.etag, one.size, self.format)
-                for one in self.sources()
+                Shard(shard_id(tar.name, self.suffixes, ".tar"), tar.uri, tar.etag, tar.size, self.format)
+                for tar in self.sources()
             ]
         )
 
     def read(self, shard: Shard) -> Iterator[Sample]:
         """See Dataset."""
         name = self.name_of(shard)
-        stem = without_suffix(name.rpartition("/")[2], TAR_SUFFIXES)
+        stem = without_suffix(name.rpartition("/")[2], self.suffixes)
         with self.storage.open_read(name, shard.etag) as stream:
             yield from read_tar(stream, stem, self.image_field)
 
+    @classmethod
+    def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
+        """Every member, header that says more than a member needs, and byte behind the end."""
+        with storage.open_read(path) as raw:
+            stream: Any = io.BufferedReader(cast("io.RawIOBase", raw), _BLOCK_BYTES)
+            if stream.peek(2)[:2] == GZIP_MAGIC:
+                # A name, a comment or a time (RFC 1952, 2.3).
+                header = stream.peek(_GZIP_HEADER_BYTES)[:_GZIP_HEADER_BYTES]
+                yield Item(f"{path}: its gzip header", None, "", header[10:], odd=any(header[3:8]))
+                stream = gzip.GzipFile(fileobj=stream)
+            with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
+                for info in archive:
+                    archive.members = []  # type: ignore[attr-defined]
+                    split = split_member(info.name)
+                    key, name = split or (info.name, "")
+                    notes = {*info.pax_headers.values(), info.uname, info.gname, info.linkname} - {"", info.name}
+                    notes |= info.pax_headers.keys() - {"path"}
+                    numbers = (info.mtime, info.uid, info.gid, info.mode) != (0, 0, 0, 0o644)
+                    where = f"{path}: {printable(info.name)}"
+                    if not info.isreg() or info.size > MAX_SAMPLE_BYTES or notes or numbers:
+                        yield Item(where, key, name, " ".join(sorted(notes)), odd=True)
+                    if info.isreg() and info.size <= MAX_SAMPLE_BYTES:
+                        content = cast("BinaryIO", archive.extractfile(info)).read()
+                        yield Item(where, key, name, content, odd=split is None)
+                while block := cast("BinaryIO", archive.fileobj).read(_BLOCK_BYTES):
+                    if any(block):
+                        yield Item(f"{path}: after its end", None, "", block.strip(b"\0"), odd=True)
+
     def output_path(self, shard: Shard, name: str | None = None) -> str:
         """See Dataset."""
-        own = self.name_of(shard)
-        return f"data/{own}" if name is None else f"data/{name}{suffix_in(own, TAR_SUFFIXES)}"
+        old = self.name_of(shard)
+        return f"data/{old}" if name is None else f"data/{name}{suffix_in(old, self.suffixes)}"
 
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
@@ -202,10 +348,14 @@ class TarShardWriter(ShardWriter):
         )
 
     def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, bytes]:
+        extension = sample.image_field
+        # A name that the job itself gives to the image stays, since the release's readers will ask for it.
+        if converted(extension, image) and extension not in self._image_fields:
+            extension = as_png(extension)
         if key is None:
-            members = {sample.image_field: image} | kept_members(sample.fields, self._keep)
+            members = {extension: image} | kept_members(sample.fields, self._keep)
         else:
-            new = new_extension(sample.image_field, self._image_fields)
+            new = new_extension(extension, self._image_fields)
             kept = kept_members(sample.fields, self._keep, key_spellings(sample.key, sample.image_field, key, new))
             members = {new: image} | under_new_key(kept, self._keep)
         return {f"{sample.key if key is None else key}.{extension}": data for extension, data in members.items()}

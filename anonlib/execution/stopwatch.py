@@ -9,16 +9,14 @@ for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 Part = Literal["start", "read", "decode", "wait", "detect", "describe", "replace", "check", "encode", "publish"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """`start` is the making of the stage, models and all: told with a worker's first unit, not in its seconds."""
-
-_Item = TypeVar("_Item")
 
 
 class Stopwatch:
@@ -36,19 +34,6 @@ class Stopwatch:
             yield
         finally:
             self.parts[part] += time.perf_counter() - began
-
-    def each(self, part: Part, items: Iterable[_Item]) -> Iterator[_Item]:
-        """The items, and to `part` the seconds that each took to come."""
-        coming = iter(items)
-        while True:
-            began = time.perf_counter()
-            try:
-                item = next(coming)
-            except StopIteration:
-                return
-            finally:
-                self.parts[part] += time.perf_counter() - began
-            yield item
 
 
 _current: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)

@@ -14,7 +14,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import simplejpeg
@@ -25,8 +25,9 @@ from anonlib.codes import Note, Reason, Stripped
 from anonlib.errors import ImageProblem, OutOfMemory
 from anonlib.media.colour import ColourSpace, from_cmyk, in_named_space, profile_of
 
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
-_FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "TIFF"]
+"""What a release is encoded in; GIF, BMP and PPM are read, and released as PNG."""
+_READ = (*get_args(ImageFormat), "GIF", "BMP", "PPM")
 _ORIENTATION_TAG = 0x0112
 _UNREADABLE = (
     OSError,
@@ -82,7 +83,7 @@ def decode(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is dropped anyway
         try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_READ) as image:
                 return _decode(image, data, max_mpx, least_side, into)
         except UnidentifiedImageError:
             raise ImageProblem(Reason.NOT_AN_IMAGE) from None
@@ -107,7 +108,8 @@ def _decode(
     frames = 1 if several else getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageProblem(Reason.ANIMATED, f"animated or many-paged ({frames} frames); only stills are anonymized")
-    image_format = "JPEG" if several else next(name for name in _FORMATS if name == image.format)
+    image_format: ImageFormat = next((name for name in get_args(ImageFormat) if name == image.format), "PNG")
+    image_format = "JPEG" if several else image_format
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     stripped = _metadata(image, data)
     profile = image.info.get("icc_profile")
@@ -121,12 +123,13 @@ def _decode(
             raise ValueError("it has pixels of another size than its header says")
         converted, space, notes = in_named_space(rgb, profile, grey=image.mode == "L")
         return Picture(converted, None, image_format, space, stripped, tuple(notes), (height, width))
-    notes, space = [], None
+    notes = [] if several or image.format == image_format else [Note.TO_PNG]
+    space = None
     mode = image.mode
     if mode.startswith("I") or mode == "F":
-        image, notes = _to_eight_bits(image), [Note.EIGHT_BITS]
+        image, notes = _to_eight_bits(image), [*notes, Note.EIGHT_BITS]
     elif mode in _TO_RGB:
-        notes = [_TO_RGB[mode]]
+        notes.append(_TO_RGB[mode])
     image.load()
     image = ImageOps.exif_transpose(image)
     grey = image.mode in ("1", "L", "LA")
@@ -161,7 +164,7 @@ def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name != "WEBP"]) as image:
+            with Image.open(io.BytesIO(data), formats=[name for name in _READ if name != "WEBP"]) as image:
                 width, height = image.size
                 if image.format != "JPEG":
                     return 4 * width * height
@@ -227,8 +230,6 @@ def encode(rgb: NDArray[np.uint8], like: Picture, *, jpeg_quality: int) -> bytes
         return _with_profile(jpeg, profile_of(like.space)) if like.space else jpeg
     pixels = rgb if like.alpha is None else np.dstack([rgb, like.alpha])
     image = Image.fromarray(pixels)
-    if like.format in ("BMP", "PPM"):
-        image = image.convert("RGB")
     buffer = io.BytesIO()
     options: dict[str, object] = {"icc_profile": profile_of(like.space)} if like.space else {}
     if like.format == "WEBP":

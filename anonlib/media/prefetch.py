@@ -7,89 +7,101 @@ beforehand, however large photos are. A header is a stranger's too, so a decoder
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from anonlib.codes import Problem
 from anonlib.config import JobConfig
 from anonlib.datasets import Sample
 from anonlib.errors import ImageProblem
-from anonlib.execution.stopwatch import current
 from anonlib.media.sandbox import header_bytes_apart
 
 _Item = TypeVar("_Item")
-_Made = TypeVar("_Made")
+_Result = TypeVar("_Result")
+Timer = Callable[[Literal["read", "decode", "wait"]], AbstractContextManager[object]]
+"""A context in which one of these steps runs, for a caller who measures them."""
 
 
 @dataclass
-class _Chunk(Generic[_Item, _Made]):
-    """Items that share a chunk and what they cost; `chunk` once everything is made."""
+class _Chunk(Generic[_Item, _Result]):
+    """Items that share a chunk and what they cost; `results` once everything is decoded."""
 
     items: list[_Item]
     cost: int
-    chunk: list[tuple[_Item, _Made]] | None = None
+    results: list[tuple[_Item, _Result]] | None = None
 
 
 def chunks_ahead(
-    make: Callable[[_Item], _Made],
+    decode: Callable[[_Item], _Result],
     items: Iterable[_Item],
     cost: Callable[[_Item], int],
     *,
     most: int,
     budget: int,
-) -> Iterator[list[tuple[_Item, _Made]]]:
-    """Lists of at most `most` items, each with what `make` makes of it, in order.
+    timed: Timer = nullcontext,
+) -> Iterator[list[tuple[_Item, _Result]]]:
+    """Lists of at most `most` items, each with what `decode` makes of it, in order.
 
-    The chunk that the caller has and the one that is being made cost at most `budget` bytes together; an item that
+    The chunk that the caller has and the one that is being decoded cost at most `budget` bytes together; an item that
     costs more than half of it has a chunk of its own, and waits until there is room. A chunk is emptied when the next
-    is asked for. Which items share one depends on them, `most` and `budget` alone. What `items` and `make` raise is
-    raised where their chunk's turn comes.
+    is asked for. Which items share one depends on them, `most` and `budget` alone. What `items` and `decode` raise is
+    raised where their chunk's turn comes. `read` and `decode` are timed in the thread, `wait` in the caller's.
     """
-    # Taken here, because the thread has no unit at hand.
-    watch = current()
-    groups: Iterator[_Chunk[_Item, _Made]] = _groups(watch.each("read", items), cost, most, budget // 2)
+    chunks: Iterator[_Chunk[_Item, _Result]] = _chunks(_timed_items(items, timed), cost, most, budget // 2)
 
-    def fill(group: _Chunk[_Item, _Made]) -> list[tuple[_Item, _Made]]:
-        with watch.timed("decode"):
-            return [(item, make(item)) for item in group.items]
+    def fill(chunk: _Chunk[_Item, _Result]) -> list[tuple[_Item, _Result]]:
+        with timed("decode"):
+            return [(item, decode(item)) for item in chunk.items]
 
-    def fetch(held: int) -> _Chunk[_Item, _Made] | None:
-        group = next(groups, None)
-        if group is not None and held + group.cost <= budget:
-            group.chunk = fill(group)
-        return group
-
-    def waited(coming: Future[_Chunk[_Item, _Made] | None]) -> _Chunk[_Item, _Made] | None:
-        with watch.timed("wait"):
-            return coming.result()
+    def fetch(held: int) -> _Chunk[_Item, _Result] | None:
+        chunk = next(chunks, None)
+        if chunk is not None and held + chunk.cost <= budget:
+            chunk.results = fill(chunk)
+        return chunk
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(fetch, 0)
-        while (group := waited(coming)) is not None:
-            chunk = fill(group) if group.chunk is None else group.chunk
-            coming = pool.submit(fetch, group.cost)
-            del group
-            yield chunk
-            chunk.clear()
+        while True:
+            with timed("wait"):
+                chunk = coming.result()
+            if chunk is None:
+                return
+            results = fill(chunk) if chunk.results is None else chunk.results
+            coming = pool.submit(fetch, chunk.cost)
+            del chunk
+            yield results
+            results.clear()
 
 
-def _groups(
+def _timed_items(items: Iterable[_Item], timed: Timer) -> Iterator[_Item]:
+    coming = iter(items)
+    while True:
+        with timed("read"):
+            try:
+                item = next(coming)
+            except StopIteration:
+                return
+        yield item
+
+
+def _chunks(
     items: Iterable[_Item], cost: Callable[[_Item], int], most: int, share: int
-) -> Iterator[_Chunk[_Item, _Made]]:
-    group: _Chunk[_Item, _Made] = _Chunk([], 0)
+) -> Iterator[_Chunk[_Item, _Result]]:
+    chunk: _Chunk[_Item, _Result] = _Chunk([], 0)
     for item in items:
         extra = cost(item)
-        if group.items and group.cost + extra > share:
-            yield group
-            group = _Chunk([], 0)
-        group.items.append(item)
-        group.cost += extra
-        if len(group.items) == most:
-            yield group
-            group = _Chunk([], 0)
-    if group.items:
-        yield group
+        if chunk.items and chunk.cost + extra > share:
+            yield chunk
+            chunk = _Chunk([], 0)
+        chunk.items.append(item)
+        chunk.cost += extra
+        if len(chunk.items) == most:
+            yield chunk
+            chunk = _Chunk([], 0)
+    if chunk.items:
+        yield chunk
 
 
 def sample_bytes(sample: Sample, job: JobConfig, *, copies: int = 1, least_side: int | None = None) -> int:

@@ -35,31 +35,39 @@ STILL_RECOGNIZED = "people can still recognize these faces"
 
 
 class MethodConfig(BaseModel):
-    """What replaces a face, and what it may cost the person's privacy.
-
-    `k`: the crowd of a class method, and how many bank faces `bank` and `surrogate` mix. `epsilon`: of dp-laplace (a
-    release) and dp-purkayastha (a radian); `kappa`: of dp-vmf (a unit of Euclidean distance). `own_angle`,
-    `other_angle`: degrees that a sampled identity keeps from its subject and from everybody else. `decoder`: the file
-    that `anonlib fit-decoder` wrote; ksame-net brings its own. `draw`: whether a person known from an earlier release
-    keeps that face. `accept`: of embedding, STILL_RECOGNIZED. `swapper`, `recognizer`: of inswapper, a user's ONNX
-    files; `donors`: photos of people who agreed to lend it their faces.
-    """
+    """What replaces a face, and what it may cost the person's privacy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: MethodName = "k-diff"
-    k: int = Field(default=5, ge=2, le=1000)
-    texture: Literal["average", "linear", "bank", "ksame-net"] | None = None
-    decoder: str | None = None
-    epsilon: float | None = Field(default=None, gt=0)
-    kappa: float | None = Field(default=None, gt=0)
-    own_angle: float = Field(default=75.0, gt=0, lt=180)
-    other_angle: float = Field(default=50.0, gt=0, lt=180)
-    draw: Literal["fresh", "reuse"] = "fresh"
-    accept: str | None = None
-    swapper: str | None = None
-    recognizer: str | None = None
-    donors: str | None = None
+    name: MethodName = Field(default="k-diff", description="What replaces a face (docs/methods.md).")
+    k: int = Field(default=5, ge=2, le=1000, description="The least number of people that share one new face.")
+    texture: Literal["average", "linear", "bank", "ksame-net"] | None = Field(
+        default=None, description="How a new face is made."
+    )
+    decoder: str | None = Field(default=None, description="The decoder file that `anonlib fit-decoder` wrote.")
+    epsilon: float | None = Field(
+        default=None, gt=0, description="Of dp-laplace (a release) and dp-purkayastha (a radian)."
+    )
+    kappa: float | None = Field(default=None, gt=0, description="Of dp-vmf, a unit of Euclidean distance.")
+    own_angle: float = Field(
+        default=75.0, gt=0, lt=180, description="Degrees between a sampled identity and its subject."
+    )
+    other_angle: float = Field(
+        default=50.0, gt=0, lt=180, description="Degrees between a sampled identity and everybody else."
+    )
+    draw: Literal["fresh", "reuse"] = Field(
+        default="fresh", description="reuse: a person keeps the face of an earlier release."
+    )
+    accept: str | None = Field(
+        default=None, description="Of embedding: that people can still recognize these faces, in these words."
+    )
+    swapper: str | None = Field(default=None, description="Of inswapper: your swapper's .onnx file.")
+    recognizer: str | None = Field(
+        default=None, description="Of inswapper: the ArcFace .onnx that the swapper was made for."
+    )
+    donors: str | None = Field(
+        default=None, description="Of inswapper: photos of people who agreed to lend their faces."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> MethodConfig:

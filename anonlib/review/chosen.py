@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from anonlib.audit.review_sample import ReviewSample, clopper_pearson, draw_sample
 from anonlib.codes import Reason
@@ -22,26 +22,13 @@ from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import RUN_NOTE, release_store, render_store, scan_store
 from anonlib.workspace.schemas import QUARANTINED
 
-SAMPLE = 300
-"""With nothing wrong among so many, at most 1 % of the release is, at 95 % confidence."""
+if TYPE_CHECKING:
+    from anonlib.audit.missed_faces import MissedFace
 
 NAMED = ("key", "status", "reason", "path", "output_sha256")
 
 Place = tuple[str, int]
 """A shard and a row of its manifest."""
-
-
-class Candidate(Protocol):
-    """A face that a second look found in a released image: the manifest's `key`, and its `box` in px."""
-
-    @property
-    def shard(self) -> str: ...
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def box(self) -> Sequence[float]: ...
 
 
 @dataclass(frozen=True)
@@ -168,7 +155,7 @@ def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most
     return Chosen(sample, held, quarantined)
 
 
-def places_of(job: Job, candidates: Sequence[Candidate]) -> dict[Place, list[list[float]]]:
+def places_of(job: Job, candidates: Sequence[MissedFace]) -> dict[Place, list[list[float]]]:
     """The images of the candidates, in their order, with the boxes found in each; raises JobError for no image."""
     rows = {
         shard: {image.row["key"]: image.position for image in images_of(job, shard, NAMED)}

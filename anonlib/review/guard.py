@@ -1,9 +1,9 @@
-"""Who may talk to the review page, which shows originals: the person who was given its address, and nobody else.
+"""Access to the review page, which shows originals: only the browser that opened its address gets in.
 
-Bound to 127.0.0.1 it is still open to every user of the machine and to every page in the browser. So the address holds
-a key, behind a #, which browsers send to nobody. The page exchanges it for a token, once, and sends that in a header
+Bound to 127.0.0.1 the page is still open to every user of the machine and to every page in the browser. So the address
+holds a key, behind a #, which browsers do not send. The page exchanges it for a token, once, and sends that in a header
 with every request. A cookie would not do: browsers send it to every port of 127.0.0.1, and so to other users' servers.
-Host must be the page's own, else a foreign name could be made to point here (DNS rebinding), and whatever changes
+Host must be the page's, else a foreign name could be made to point here (DNS rebinding), and a request that changes
 something must come from the page itself. The browser is told to fetch nothing from elsewhere and to store nothing.
 """
 
@@ -27,17 +27,15 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-OPEN = frozenset({"/", "/page.css", "/page.js", "/token.js", "/views.js"})
-"""The page itself, which holds nothing of a release: a browser asks for it before it has a token."""
+ASSETS = {"/": "page.html", **{f"/{name}": name for name in ("page.css", "page.js", "token.js", "views.js")}}
+"""The page's files by path. They hold nothing of a release: a browser asks for them before it has a token."""
 EXCHANGE = "/session"
 
 
 class Guard:
-    """Lets through what comes from this page at 127.0.0.1:`port` with the token that the `key` was exchanged for.
+    """Passes requests of this page at 127.0.0.1:`port` with the token that the `key` was exchanged for.
 
-    Key and token are of one run of the page: what an earlier one gave out is worth nothing.
+    Key and token are of one run of the page; those of an earlier run are refused.
     """
 
     def __init__(self, app: ASGIApp, port: int, key: str) -> None:
@@ -59,10 +57,10 @@ class Guard:
         await answer(scope, receive, guarded)
 
     def _answer(self, request: Request) -> Response | None:
-        """What to say instead of the page, None if the page may answer."""
+        """The answer in the page's place, None where the page may answer."""
         if self._foreign(request.headers, request.method):
             return PlainTextResponse("This page answers only to itself.\n", 403)
-        if request.method == "GET" and request.url.path in OPEN:
+        if request.method == "GET" and request.url.path in ASSETS:
             return None
         if request.method == "POST" and request.url.path == EXCHANGE:
             return self._exchange(_bearer(request.headers))
@@ -88,12 +86,12 @@ class Guard:
 
 
 def _bearer(headers: Headers) -> str:
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    return given if scheme == "Bearer" else ""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token if scheme == "Bearer" else ""
 
 
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode(), expected.encode())
+def _same(received: str, expected: str) -> bool:
+    return hmac.compare_digest(received.encode(), expected.encode())
 
 
 def _refusal(why: str) -> Response:

@@ -1,7 +1,7 @@
 """The page of a review: a few routes over a Session, and the files that a browser needs.
 
 Starlette rather than a toolkit like NiceGUI: a page that shows originals should be small enough to be read whole. This
-one needs no websocket, no inline script and no third party's bundle, so the strictest content security policy holds,
+page needs no websocket, no inline script and no third party's bundle, so the strictest content security policy holds,
 and each route can be tested without a browser.
 """
 
@@ -23,12 +23,13 @@ from starlette.routing import Route
 from anonlib.audit.review_sample import CONFIDENCE
 from anonlib.errors import AnonlibError, ImageProblem, JobError, StorageError, contained, kind_and_message
 from anonlib.execution.base import UnitResult
+from anonlib.review.guard import ASSETS
 from anonlib.review.session import Session, why_not
 from anonlib.synthesis.redact import GROW
 from anonlib.workspace.decisions import Verdict
 from anonlib.workspace.secrets import release_name
 
-_ASSETS = Path(__file__).parent / "assets"
+_FOLDER = Path(__file__).parent / "assets"
 
 
 class ReviewRequest(BaseModel):
@@ -41,8 +42,8 @@ class ReviewRequest(BaseModel):
     boxes: list[list[float]] = []
 
 
-class Applying:
-    """The decisions being carried out, in a thread of their own: how far, and what came of it."""
+class BackgroundApply:
+    """The decisions being carried out in a thread: `state` has the progress, then the result or the problem."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -54,34 +55,33 @@ class Applying:
         return self.state is not None and self.state["result"] is None and self.state["problem"] is None
 
     def start(self) -> None:
-        """Begin, unless it goes on already."""
+        """Begin, unless it is running."""
         with self._lock:
             if not self.busy:
                 self.state = {"done": 0, "shards": 0, "result": None, "problem": None}
-                Thread(target=self._run, daemon=True).start()
+                Thread(target=self._run, args=(self.state,), daemon=True).start()
 
-    def _run(self) -> None:
-        assert self.state is not None
+    def _run(self, state: dict[str, Any]) -> None:
+        def report(stage: str, outcome: UnitResult, units: int) -> None:
+            if stage == "render" and outcome.error is None:
+                state.update(done=state["done"] + 1, shards=units)
+
         try:
             with contained("carrying out decisions") as failure:
-                self.state["result"] = asdict(self.session.apply(self._report))
+                shards, changes = self.session.apply(report)
+                state["result"] = {"shards": shards, "changes": [asdict(change) for change in changes]}
         except AnonlibError as error:
-            self.state["problem"] = str(error)
+            state["problem"] = str(error)
         if failure.error is not None:
-            self.state["problem"] = kind_and_message(failure.error)
-
-    def _report(self, stage: str, outcome: UnitResult, units: int) -> None:
-        assert self.state is not None
-        if stage == "render" and outcome.error is None:
-            self.state |= {"done": self.state["done"] + 1, "shards": units}
+            state["problem"] = kind_and_message(failure.error)
 
 
 def make_app(session: Session) -> Starlette:
-    """The page; whoever serves it puts a Guard before it."""
-    applying = Applying(session)
+    """The page; it must be served behind a Guard."""
+    applying = BackgroundApply(session)
 
     def totals() -> dict[str, Any]:
-        """What is said of the review as a whole."""
+        """Figures of the review as a whole."""
         return {
             "judged": asdict(session.judged()),
             "confidence": CONFIDENCE,
@@ -89,27 +89,34 @@ def make_app(session: Session) -> Starlette:
             "applying": applying.state,
         }
 
-    def everything(request: Request) -> Response:
-        images = [describe(session, number) for number in range(len(session.images))]
-        about = {"release": release_name(session.job.config), "who": session.who, "grow": GROW}
-        more = {"lists": session.lists, "quarantined": session.quarantined, "totals": totals()}
-        more |= {"earlier": not applying.busy and bool(session.waiting())}
-        return JSONResponse(about | more | {"images": images})
+    def state(request: Request) -> Response:
+        return JSONResponse(
+            {
+                "release": release_name(session.job.config),
+                "who": session.who,
+                "grow": GROW,
+                "lists": session.lists,
+                "quarantined": session.quarantined,
+                "totals": totals(),
+                "earlier": not applying.busy and bool(session.waiting()),
+                "images": [describe(session, number) for number in range(len(session.images))],
+            }
+        )
 
-    def decide(asked: ReviewRequest) -> Response:
+    def decide(wish: ReviewRequest) -> Response:
         if applying.busy:
             raise JobError("the decisions so far are being carried out; wait until that is done")
-        if not 0 <= asked.image < len(session.images):
+        if not 0 <= wish.image < len(session.images):
             raise JobError("there is no such image")
-        if asked.verdict is None:
-            session.undo(asked.image)
+        if wish.verdict is None:
+            session.undo(wish.image)
         else:
-            session.decide(asked.image, asked.verdict, asked.boxes)
-        return JSONResponse({"image": describe(session, asked.image), "totals": totals()})
+            session.decide(wish.image, wish.verdict, wish.boxes)
+        return JSONResponse({"image": describe(session, wish.image), "totals": totals()})
 
     async def on_decide(request: Request) -> Response:
-        asked = ReviewRequest.model_validate_json(await request.body())
-        return await run_in_threadpool(decide, asked)
+        wish = ReviewRequest.model_validate_json(await request.body())
+        return await run_in_threadpool(decide, wish)
 
     def apply(request: Request) -> Response:
         applying.start()
@@ -128,17 +135,16 @@ def make_app(session: Session) -> Starlette:
             return JSONResponse({"problem": str(problem)}, 404)
 
     def refused(request: Request, error: Exception) -> Response:
-        said = "the page asked for something that is no decision" if isinstance(error, ValidationError) else str(error)
-        return JSONResponse({"problem": said}, 409)
+        unreadable = isinstance(error, ValidationError)
+        return JSONResponse({"problem": "this request is no decision" if unreadable else str(error)}, 409)
+
+    def asset(request: Request) -> Response:
+        return FileResponse(_FOLDER / ASSETS[request.url.path])
 
     return Starlette(
         routes=[
-            Route("/", lambda request: FileResponse(_ASSETS / "page.html")),
-            Route("/page.css", lambda request: FileResponse(_ASSETS / "page.css")),
-            Route("/page.js", lambda request: FileResponse(_ASSETS / "page.js")),
-            Route("/token.js", lambda request: FileResponse(_ASSETS / "token.js")),
-            Route("/views.js", lambda request: FileResponse(_ASSETS / "views.js")),
-            Route("/state", everything),
+            *(Route(path, asset) for path in ASSETS),
+            Route("/state", state),
             Route("/totals", lambda request: JSONResponse(totals())),
             Route("/image/{number:int}/{kind}", picture),
             Route("/decide", on_decide, methods=["POST"]),

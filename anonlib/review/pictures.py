@@ -1,6 +1,6 @@
 """The pixels of a review, in memory alone: original and released image, upright, as JPEGs that any browser shows.
 
-A shard is read once for all of its images that are to be shown; what was read longest ago goes first.
+A shard is read once for all of its images that are to be shown; the shard used longest ago is dropped first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Loaded:
 
 
 class Pictures:
-    """The images of one review; `forget` what was rendered again."""
+    """The images of one review; `update` those that were rendered again."""
 
     def __init__(self, job: Job, images: Iterable[Image]) -> None:
         self.job = job
@@ -46,7 +46,7 @@ class Pictures:
         self.update(images)
 
     def update(self, images: Iterable[Image]) -> None:
-        """These images as they are now; whatever was read of them goes."""
+        """Take these images as they are now, and drop what was read of their shards."""
         with self._lock:
             # Opened anew: a dataset remembers which files it listed, and takes another one for a change.
             self._both = PairedImages(self.job.config, self.job.shards[0].format)
@@ -70,7 +70,7 @@ class Pictures:
                 rows = [image.row for image in wanted.values() if image.row["output_sha256"]]
                 loaded = _Loaded(self._both.originals(self._shards[shard], wanted), self._both.outputs(rows))
             self._loaded[shard] = loaded
-            while len(self._loaded) > 1 and sum(one.size for one in self._loaded.values()) > _MOST_BYTES:
+            while len(self._loaded) > 1 and sum(shard.size for shard in self._loaded.values()) > _MOST_BYTES:
                 self._loaded.popitem(last=False)
             return loaded
 

@@ -1,38 +1,30 @@
 """One person's way through a review: what is shown, what was decided, and carrying it out.
 
-Whatever is decided is in the workspace's log before the page is told so. Nothing else is kept: a session that is closed
+A decision is in the workspace's log before the page gets its answer, and nothing else is kept: a session that is closed
 and opened again goes on where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING
 
 from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
-from anonlib.review.chosen import (
-    SAMPLE,
-    Candidate,
-    Image,
-    Judged,
-    Place,
-    choose,
-    images_of,
-    judge,
-    open_log,
-    places_of,
-    waiting,
-)
+from anonlib.review import SAMPLE
+from anonlib.review.chosen import Image, Judged, Place, choose, images_of, judge, open_log, places_of, waiting
 from anonlib.review.pictures import Pictures
 from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.workspace.decisions import Box, Decision, Verdict
+
+if TYPE_CHECKING:
+    from anonlib.audit.missed_faces import MissedFace
 
 MOST_QUARANTINED = 1000
 LEAST_SIDE = 4
@@ -50,14 +42,6 @@ class Change:
     reason: str | None
 
 
-@dataclass(frozen=True)
-class Applied:
-    """What carrying out the decisions did: shards that were made again or worded anew, and the images that changed."""
-
-    shards: tuple[str, ...]
-    changes: tuple[Change, ...]
-
-
 class Session:
     """`lists` name images by their numbers in `images`: sample, quarantined, second look.
 
@@ -65,7 +49,7 @@ class Session:
     """
 
     def __init__(
-        self, config: JobConfig, *, sample: int = SAMPLE, second: Sequence[Candidate] = (), who: str = ""
+        self, config: JobConfig, *, sample: int = SAMPLE, second: Sequence[MissedFace] = (), who: str = ""
     ) -> None:
         self.job, self.who = Job(config), who
         self.log = open_log(self.job)
@@ -74,16 +58,13 @@ class Session:
         suggested = places_of(self.job, second)
         chosen = choose(self.job, self.decisions, sample, MOST_QUARANTINED)
         self.quarantined = chosen.quarantined
-        self.images: list[Image] = []
-        numbers: dict[Place, int] = {}
-        for place, image in self._read((*chosen.sample, *chosen.held, *suggested)).items():
-            numbers[place] = len(self.images)
-            self.images.append(image)
+        images = self._read((*chosen.sample, *chosen.held, *suggested))
+        numbers = {place: number for number, place in enumerate(images)}
+        self.images = list(images.values())
         self.lists = {
             name: [numbers[place] for place in places]
             for name, places in (("sample", chosen.sample), ("quarantined", chosen.held), ("second", suggested))
         }
-        self._held = {numbers[place] for place in chosen.held}
         self.suggested = {numbers[place]: boxes for place, boxes in suggested.items()}
         self.pictures = Pictures(self.job, self.images)
 
@@ -95,12 +76,12 @@ class Session:
         return self.decisions.get((image.shard, image.key))
 
     def allowed(self, number: int) -> tuple[Verdict, ...]:
-        """The verdicts that an image can get. One that the job held back can be let out only where it has pixels.
+        """The verdicts that an image can get; an image that the job held back can be let out if it has pixels.
 
         So a photo whose scan, rendering or check failed can be let out, and so can one of a shard that failed; a file
         that cannot be decoded, or is over a limit, cannot.
         """
-        if number not in self._held:
+        if number not in self.lists["quarantined"]:
             return ("confirmed", "mask", "withhold")
         return ("withhold", "release_masked") if self.images[number].size else ("withhold",)
 
@@ -113,9 +94,9 @@ class Session:
         return bool(image.row["review"] == word and (hidden == wanted or image.held_back))
 
     def judged(self) -> Judged:
-        """What the sample so far allows to be said."""
-        found = [self.decision(number) for number in self.lists["sample"]]
-        return judge([one.verdict if one else None for one in found])
+        """What the verdicts on the sample so far say of the release."""
+        decisions = map(self.decision, self.lists["sample"])
+        return judge([decision.verdict if decision else None for decision in decisions])
 
     # ---- deciding ---------------------------------------------------------------------------------------------
 
@@ -124,7 +105,7 @@ class Session:
         if verdict not in self.allowed(number):
             raise JobError("this image cannot get that verdict")
         image = self.images[number]
-        inside = tuple(self._inside(image, box) for box in boxes)
+        inside = tuple(_inside(image, box) for box in boxes)
         if verdict in ("mask", "release_masked") and not inside:
             raise JobError("draw a box around each face that is to be hidden")
         return self._add(image, verdict, inside)
@@ -145,28 +126,20 @@ class Session:
                 self.decisions[image.shard, image.key] = decision
         return decision
 
-    def _inside(self, image: Image, box: Sequence[float]) -> Box:
-        """The box in whole px of the image; raises JobError."""
-        if len(box) != 4 or image.size is None:
-            raise JobError("a box has four sides and lies in an image")
-        (height, width), (x0, y0, x1, y1) = image.size, (round(side) for side in box)
-        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-        if x1 - x0 < LEAST_SIDE or y1 - y0 < LEAST_SIDE:
-            raise JobError("a box is too small, or lies outside the image")
-        return x0, y0, x1, y1
-
     # ---- carrying it out --------------------------------------------------------------------------------------
 
     def waiting(self) -> list[str]:
         """The shards whose markers do not vouch for the decisions that stand."""
         return waiting(self.job, self.log)
 
-    def apply(self, report: Any = None) -> Applied:
-        """Render every waiting shard again and sign the release anew; raises what `Job.render` raises.
+    def apply(
+        self, report: Callable[[str, UnitResult, int], None] = lambda stage, outcome, units: None
+    ) -> tuple[list[str], list[Change]]:
+        """Render every waiting shard again and sign the release anew; returns these shards and the images that changed.
 
-        `report` is called as a Job's.
+        `report` is called as a Job's. Raises what `Job.render` raises.
         """
-        self.job.report = report or _silent
+        self.job.report = report
         shards = self.waiting()
         self.job.render()
         before = list(self.images)
@@ -176,8 +149,7 @@ class Session:
             self.images = [now.get(place, image) for place, image in zip(places, before, strict=True)]
             self.decisions = self.log.latest()
         self.pictures.update(now.values())
-        changes = [_change(old, new) for old, new in zip(before, self.images, strict=True) if old.row != new.row]
-        return Applied(tuple(shards), tuple(changes))
+        return shards, [_change(old, new) for old, new in zip(before, self.images, strict=True) if old.row != new.row]
 
     def _read(self, places: Sequence[Place]) -> dict[Place, Image]:
         """Images as manifest and scan have them, in the order of their places; raises JobError."""
@@ -186,6 +158,17 @@ class Session:
             images = images_of(self.job, shard)
             found |= {place: images[place[1]] for place in places if place[0] == shard}
         return {place: found[place] for place in places}
+
+
+def _inside(image: Image, box: Sequence[float]) -> Box:
+    """The box in whole px of the image; raises JobError."""
+    if len(box) != 4 or image.size is None:
+        raise JobError("a box has four sides and lies in an image")
+    (height, width), (x0, y0, x1, y1) = image.size, (round(side) for side in box)
+    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    if x1 - x0 < LEAST_SIDE or y1 - y0 < LEAST_SIDE:
+        raise JobError("a box is too small, or lies outside the image")
+    return x0, y0, x1, y1
 
 
 def _change(old: Image, new: Image) -> Change:
@@ -197,7 +180,3 @@ def _change(old: Image, new: Image) -> Change:
 def why_not(image: Image) -> str | None:
     """Why an image is not released, in a sentence."""
     return None if image.row["reason"] is None else image.why or meaning_of(image.row["reason"])
-
-
-def _silent(stage: str, outcome: UnitResult, units: int) -> None:
-    """Nobody is told."""

@@ -30,7 +30,6 @@ from anonlib.media.prefetch import chunks_ahead, sample_bytes
 from anonlib.methods.decoders import face_decoders_of
 from anonlib.methods.feature_transfer import SourceIdentity, feature_source_of
 from anonlib.models.requirements import ModelBytes
-from anonlib.privacy.claims import NONE, claim_of
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.near_subjects import NearSubjectCheck
 from anonlib.stages.recheck import OutputRecheck, keeps_source
@@ -42,6 +41,8 @@ from anonlib.stages.surrogates import Surrogates, Worn
 from anonlib.storage.scratch import scratch
 from anonlib.synthesis.compositor import render
 from anonlib.synthesis.redact import redact
+from anonlib.verification.certificate import NONE
+from anonlib.verification.conditions import claim_of
 from anonlib.workspace import tables
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.layout import (
@@ -163,7 +164,8 @@ class RenderStage:
             self.job.limits.chunk if self.checker else 1,
             partial(sample_bytes, job=self.job, copies=2 if self.checker else 1),
         )
-        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, most=most, budget=self.job.shard_bytes):
+        bounds = {"most": most, "budget": self.job.shard_bytes}
+        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, timed=current().timed, **bounds):
             photos = self._photos(shard, chunk, planned, rows)
             self._render(photos, worn)
             with current().timed("encode"):

@@ -12,9 +12,10 @@ from anonlib.codes import Problem
 from anonlib.config import JobConfig
 from anonlib.datasets import Sample
 from anonlib.media.codec import Picture
-from anonlib.privacy.claims import NONE, Claim, claim_of
 from anonlib.stages.recheck import RecheckResult
 from anonlib.stages.surrogates import happiness
+from anonlib.verification.certificate import NONE, Claim
+from anonlib.verification.conditions import claim_of
 from anonlib.workspace.schemas import MESH_POINTS
 
 METHOD_VERSION = "4"

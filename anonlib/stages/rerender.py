@@ -28,23 +28,13 @@ from typing import Any
 
 from anonlib.datasets import Shard
 from anonlib.errors import StorageError, VerificationError
-from anonlib.stages.certify import CERTIFICATE
 from anonlib.stages.review_decisions import ActiveDecisions
-from anonlib.storage import Storage
 from anonlib.workspace import tables
-from anonlib.workspace.layout import (
-    AUDIT_FILES,
-    STATEMENT,
-    JobStores,
-    StageStore,
-    json_bytes,
-    release_store,
-    scan_store,
-    sha256,
-)
+from anonlib.workspace.layout import JobStores, StageStore, json_bytes, release_store, scan_store, sha256
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.naming import Naming
-from anonlib.workspace.schemas import MANIFEST
+from anonlib.workspace.release import remove_audit
+from anonlib.workspace.schemas import CERTIFICATE, MANIFEST
 
 _ASIDE = "withdrawn/"
 
@@ -87,12 +77,6 @@ def invalidate_shards(
         # An attempt that was killed may have published photos that its decisions released and the first ones did not.
         _delete(store, _strays(store, names))
     return frozenset(begun | stale)
-
-
-def remove_audit(release: Storage) -> None:
-    """Take an audit back, its statement first, as a change of the release must."""
-    for path in (STATEMENT, *AUDIT_FILES):
-        release.delete(path)
 
 
 def finish_invalidation(stores: JobStores, shards: Sequence[Shard], naming: Naming) -> None:

@@ -83,7 +83,7 @@ class ScanStage:
         read = partial(try_to_read, job=self.job, least_side=self.least_side)
         cost = partial(sample_bytes, job=self.job, least_side=self.least_side)
         bounds = {"most": self.job.limits.chunk, "budget": self.job.shard_bytes}
-        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, **bounds):
+        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, timed=current().timed, **bounds):
             for rows in self._describe(self._readable(chunk, images), images):
                 faces += rows
         images.sort(key=lambda row: row["position"])

@@ -1,9 +1,9 @@
 """Another person's features, put into a face that keeps its looks: machine evasion after Hanawa et al. 2024.
 
-A small network (anonlib.training.feature_transfer.network) sees the aligned crop and what leads from the person's
-identity vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers then read
-less of the person and more of the donor; people still recognize the face, so the method claims nothing. Network,
-donors and terms are one file, which ships with anonlib (shipped/feature-transfer.onnx; see its card beside it).
+A small network (anonlib.training.objectives.feature_transfer_network) sees the aligned crop and what leads from the
+person's identity vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers
+then read less of the person and more of the donor; people still recognize the face, so the method claims nothing.
+Network, donors and terms are one file, which ships with anonlib (shipped/feature-transfer.onnx; its card is beside it).
 """
 
 from __future__ import annotations

@@ -1,36 +1,40 @@
-"""Fit a decoder: from a folder of consented faces to the file that turns identity vectors into faces.
+"""`anonlib fit-decoder`: from the place of consented photos to the file that turns identity vectors into faces.
 
 Textures and shapes are reduced to their principal components, identity vectors are regressed onto them (ridge, its
-strength by leave-one-out), and the best photographs become the bank. What is photographed is more than a face: the
-light from one side is taken out, and what lies beyond the oval fades to the mean, since there it is hair and
-background.
+strength by leave-one-out), and the best photographs become the bank. What lies beyond the oval fades to the mean, since
+photos show hair and background there.
 """
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.datasets import open_dataset
+from anonlib.errors import ConfigError
+from anonlib.execution.base import UnitResult
 from anonlib.faces import topology
 from anonlib.privacy.clustering import normalized
 from anonlib.stages.people import SAME_PERSON
+from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import canonical_frame, shape_model
-from anonlib.synthesis.textures.average import Portrait, member_texture, mirrored
 from anonlib.synthesis.textures.face_space import SIDE, packed, region
 from anonlib.synthesis.textures.linear import NEUTRAL, Decoder, read, to_bytes
+from anonlib.training.examples import Gatherer, Report, TrainingFace, example_of
 
 LEAST_FACES = 60
-"""Fewer would be drawn from memory."""
+"""A decoder of fewer faces would draw them from memory."""
 COMPONENTS, SHAPES = 260, 40
 
-_SEEN, _SEEN_SIDE = 0.25, 64
 _PRIOR = 0.02
-_SIDE_LIGHT = 16.0
 _ROUNDS, _SPARE, _BLOCK = 2, 20, 256
 _RIDGES = tuple(float(3.0**power) for power in range(1, 10))
 _LEAST_VARIANCE = 0.01
@@ -44,51 +48,75 @@ _STRETCH, _CONTRAST = 1.5, 1.5
 
 
 @dataclass(frozen=True)
-class TrainingFace:
-    """One face to learn from: `detail` (p,) half precision, `seen` (64, 64) 0-255, `shape` (1404,), `vector` (d,).
+class FittedDecoder:
+    """A decoder in its file, of how many photos, and why photos gave no face (reason -> photos)."""
 
-    `female`, `happy`: 0-1; `age`: years.
+    output: Path
+    decoder: Decoder
+    photos: int
+    left_out: Counter[str]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What the terminal shows: name and value."""
+        about = self.decoder.about
+        return [
+            ("photos", f"{self.photos:,}"),
+            ("faces", f"{about.faces:,} used, {len(self.decoder.bank):,} of them in the bank"),
+            *(("", f"{count:,} left out: {reason}") for reason, count in self.left_out.most_common()),
+            ("terms", about.terms if about.commercial else f"{about.terms} (not for commercial use)"),
+            ("decoder", f"{self.output} (personal data: it can draw the people it was fitted on)"),
+            ("sha256", self.decoder.digest),
+        ]
+
+
+def fit_decoder(
+    uri: str,
+    output: Path,
+    *,
+    terms: str,
+    about: str | None = None,
+    commercial: bool = True,
+    faces: int = 8000,
+    report: Report = lambda stage, outcome, units: None,
+) -> FittedDecoder:
+    """Fit a decoder on the faces at `uri`, at most `faces` of them, and publish it at `output`.
+
+    Raises ConfigError where the terms are empty or the faces too few, and what reading and models raise.
     """
-
-    detail: NDArray[np.float16]
-    seen: NDArray[np.uint8]
-    shape: NDArray[np.float32]
-    vector: NDArray[np.float32]
-    female: float
-    age: float
-    happy: float
-
-
-def example(photo: Portrait, vector: NDArray[np.float32], female: float, age: float) -> TrainingFace:
-    """What a decoder learns from a portrait and the face's unit vector (d,)."""
-    texture = member_texture([photo])
-    seen = np.clip(photo.weight / _SEEN, 0, 1)
-    seen = cv2.resize(np.maximum(seen, mirrored(seen)), (_SEEN_SIDE, _SEEN_SIDE), interpolation=cv2.INTER_AREA)
-    return TrainingFace(
-        packed(_evenly_lit(texture.detail)).astype(np.float16),
-        np.rint(255 * seen).astype(np.uint8),
-        texture.shape.ravel(),
-        vector,
-        female,
-        age,
-        texture.happy,
-    )
+    if not terms.strip():
+        raise ConfigError("a decoder says under which terms its photos may be used; give them by --terms")
+    if faces < LEAST_FACES:
+        raise ConfigError(f"a decoder needs at least {LEAST_FACES} faces; --faces is {faces}")
+    gathered = Gatherer(example_of).gather(open_dataset(uri), most=faces, report=report)
+    used = len(gathered.examples)
+    if used < LEAST_FACES:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in gathered.left_out.most_common())
+        raise ConfigError(
+            f"{used} of {gathered.photos} photos have a face to learn from and a decoder needs {LEAST_FACES}"
+            + (f" ({reasons})" if reasons else "")
+        )
+    began = time.monotonic()
+    fitted_on = about or f"photos in {uri.rstrip('/').rpartition('/')[2]}"
+    data = fit(gathered.examples, DecoderNotes(fitted_on, terms, used, commercial))
+    LocalStorage(output.parent).publish(output.name, data)
+    report("fit", UnitResult(output.name, faces=used, seconds=time.monotonic() - began), 1)
+    return FittedDecoder(output, Decoder.from_bytes(data), gathered.photos, gathered.left_out)
 
 
 def fit(examples: Sequence[TrainingFace], about: DecoderNotes) -> bytes:
     """The decoder's file, of at least LEAST_FACES examples; the same ones in the same order give the same bytes."""
-    details = np.stack([one.detail for one in examples])
-    detail_mean = _fill(details, np.stack([one.seen for one in examples]))
+    details = np.stack([face.detail for face in examples])
+    detail_mean = _fill(details, np.stack([face.seen for face in examples]))
     details *= _zone()
     mean = (detail_mean * _zone()).astype(np.float32)
     count = min(COMPONENTS, len(examples) // 4)
     basis, codes = _principal(details, mean, count)
-    shapes = np.stack([one.shape for one in examples])
+    shapes = np.stack([face.shape for face in examples])
     shape_basis, shape_codes = _principal(shapes, shapes.mean(axis=0), min(SHAPES, count))
     codes = np.concatenate([codes, shape_codes], axis=1)
-    vectors = np.stack([one.vector for one in examples])
+    vectors = np.stack([face.vector for face in examples])
     female, age, happy = (
-        np.array([getattr(one, name) for one in examples], np.float32) for name in ("female", "age", "happy")
+        np.array([getattr(face, name) for face in examples], np.float32) for name in ("female", "age", "happy")
     )
     centre = vectors.mean(axis=0)
     points = normalized(vectors - centre)
@@ -115,29 +143,21 @@ def _centred(decoder: bytes) -> NDArray[np.float32]:
     The mean of the fitted shapes says how their photos were cut (in a tight crop the mesh puts the jaw elsewhere) and
     how much they smiled, and a face that is meant otherwise than the mesh sees it is a face with a shifted outline.
     """
-    made = Decoder.from_bytes(decoder)
-    bank = made.bank
-    shapes = [
-        made.decode(*one).shape
-        for one in zip(bank.vectors[:_CENTRED], bank.female[:_CENTRED], bank.age[:_CENTRED], strict=True)
-    ]
-    return np.asarray(made.space.shape_mean + (shape_model().mean - np.mean(shapes, axis=0)).ravel(), np.float32)
-
-
-def _evenly_lit(detail: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A detail (S, S, 3) without the smooth part of the difference of its halves: light from one side, no feature."""
-    odd = (detail - mirrored(detail)) / 2
-    return np.asarray(detail - cv2.GaussianBlur(odd, (0, 0), _SIDE_LIGHT), np.float32)
+    fitted = Decoder.from_bytes(decoder)
+    bank = fitted.bank
+    faces = zip(bank.vectors[:_CENTRED], bank.female[:_CENTRED], bank.age[:_CENTRED], strict=True)
+    shapes = [fitted.decode(*face).shape for face in faces]
+    return np.asarray(fitted.space.shape_mean + (shape_model().mean - np.mean(shapes, axis=0)).ravel(), np.float32)
 
 
 def _zone() -> NDArray[np.float16]:
-    """Of each of the (p,) values, how much of a face's own it keeps: 1 inside the oval, none at the rings."""
+    """Of each of the (p,) values, how much of a photo's own detail is kept: 1 inside the oval, none at the rings."""
     oval = canonical_frame().polygon(topology.OVAL, 0.96).astype(np.float32)
     return packed(np.repeat(cv2.GaussianBlur(oval, (0, 0), 8)[..., None], 3, axis=2)).astype(np.float16)
 
 
 def _fill(details: NDArray[np.float16], seen: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Put the mean of those who show it (p,) where a photo shows nothing, in place; returns that mean."""
+    """Put the mean (p,) of the photos that show a place where a photo does not, in place; return that mean."""
     count, width = details.shape
     total, weight = np.zeros((width // 3, 3)), np.zeros((width // 3, 1))
     for part in _blocks(count):
@@ -148,14 +168,14 @@ def _fill(details: NDArray[np.float16], seen: NDArray[np.uint8]) -> NDArray[np.f
     mean = (total / (weight + _PRIOR * count)).astype(np.float32)
     for part in _blocks(count):
         share = _shares(seen[part])
-        own = details[part].astype(np.float32).reshape(len(share), -1, 3)
-        details[part] = (share * own + (1 - share) * mean).reshape(len(share), -1)
+        detail = details[part].astype(np.float32).reshape(len(share), -1, 3)
+        details[part] = (share * detail + (1 - share) * mean).reshape(len(share), -1)
     return np.asarray(mean.ravel(), np.float32)
 
 
 def _shares(seen: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(n, 64, 64) 0-255 -> (n, p / 3, 1) 0-1."""
-    full = [cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)[region()] for one in seen]
+    full = [cv2.resize(weight, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)[region()] for weight in seen]
     return np.asarray(np.stack(full) / np.float32(255), np.float32)[..., None]
 
 
@@ -196,31 +216,31 @@ def _regress(
     """
     axes = directions(points, looks)
     offset = axes @ points.mean(axis=0)
-    own = read(points, axes, offset)
+    identity = read(points, axes, offset)
     spread = np.maximum(looks.std(axis=0), 1e-6)
-    inputs = np.concatenate([own, looks / spread], axis=1).astype(np.float64)
+    inputs = np.concatenate([identity, looks / spread], axis=1).astype(np.float64)
     solved = _ridge(inputs - inputs.mean(axis=0), codes - codes.mean(axis=0))
     intercept = codes.mean(axis=0) - inputs.mean(axis=0) @ solved
     weights = solved / np.concatenate([np.ones(len(axes)), spread])[:, None]
     female, happy = weights[-3].copy(), weights[-1]
     weights[-3] = _CONTRAST * female
     intercept = intercept + 0.5 * (1 - _CONTRAST) * female + NEUTRAL * happy
-    length = np.sqrt(((own @ weights[:-3]) ** 2).sum(axis=1).mean())
-    found = {
+    length = np.sqrt(((identity @ weights[:-3]) ** 2).sum(axis=1).mean())
+    parts = {
         "axes": axes,
         "offset": offset,
         "weights": weights[:-1],
         "intercept": intercept,
         "stretch": np.array([_STRETCH * length]),
     }
-    return {name: array.astype(np.float32) for name, array in found.items()}
+    return {name: array.astype(np.float32) for name, array in parts.items()}
 
 
 def directions(points: NDArray[np.float32], looks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Directions (r, d) in which points (n, d) vary beyond what female and age tell, in their standard deviations."""
+    """Directions (r, d) in which points (n, d) vary beyond female and age, in their standard deviations."""
     offsets = (points - points.mean(axis=0)).astype(np.float64)
-    told = np.linalg.lstsq(looks - looks.mean(axis=0), offsets, rcond=None)[0][:2]
-    known = np.linalg.qr(told.T)[0]
+    along = np.linalg.lstsq(looks - looks.mean(axis=0), offsets, rcond=None)[0][:2]
+    known = np.linalg.qr(along.T)[0]
     rest = offsets - offsets @ known @ known.T
     values, vectors = np.linalg.eigh(rest.T @ rest / len(rest))
     kept = values > _LEAST_VARIANCE * values[-1]
@@ -232,12 +252,12 @@ def _ridge(inputs: NDArray[np.float64], answers: NDArray[np.floating]) -> NDArra
     left, strength, right = np.linalg.svd(inputs, full_matrices=False)
     turned = left.T @ answers
 
-    def mistake(ridge: float) -> float:
+    def error(ridge: float) -> float:
         kept = strength**2 / (strength**2 + ridge)
         leverage = (left**2 * kept).sum(axis=1) + 1 / len(inputs)
         return float((((answers - left @ (kept[:, None] * turned)) / (1 - leverage)[:, None]) ** 2).mean())
 
-    ridge = min(_RIDGES, key=mistake)
+    ridge = min(_RIDGES, key=error)
     return np.asarray(right.T @ ((strength / (strength**2 + ridge))[:, None] * turned), np.float64)
 
 

@@ -1,10 +1,14 @@
-"""What a release says of itself, in which bytes, and under whose signature: so that a stranger can hold us to it.
+"""What a release says of itself, in which bytes and under which signature: its certificate, and the audit's statement.
 
 A certificate has one spelling (canonical JSON), so that signing it and signing what a reader understood are the same.
 Shards are bound to it by the root of a Merkle tree, built and domain-separated as RFC 6962 (section 2.1) has it. The
 signature is Ed25519 (RFC 8032); its key comes from the secret that signs (`Keyring.signing`) by HKDF-SHA256 (RFC 5869)
 and, unlike the key of draws and pseudonyms, is bound to no workspace: who made one release is recognized in the next.
 Nothing here knows a clock.
+
+The statement of an audit (audit.json) is signed by the same key. It names the report's files by sha256 and the
+certificate that was audited, so a report cannot be moved to another release, changed, or left behind by a release that
+was rendered anew.
 """
 
 from __future__ import annotations
@@ -13,28 +17,58 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from anonlib.errors import VerificationError
-from anonlib.privacy.claims import Claim
+from anonlib.workspace.schemas import AUDIT_FILES, STATEMENT
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+AUDIT_VERSION = 1
 VERSION = 2
 """Of the certificate and of all released tables: `schema_version` in run.json."""
 _KEY_PURPOSE = b"anonlib: Ed25519 key that signs certificates, version 1"
 _LEAF, _NODE = b"\x00", b"\x01"
 
 
+Kind = Literal["k-anonymity of the identity channel", "epsilon metric privacy of the identity channel", "none"]
+K_ANONYMITY: Kind = "k-anonymity of the identity channel"
+METRIC_PRIVACY: Kind = "epsilon metric privacy of the identity channel"
+NONE: Kind = "none"
+
+WITHOUT_LABELS = (
+    "the job had no labels, so the claim is of the persons that the recognizers find: "
+    "people who were taken for several persons are not covered"
+)
+"""Where a job has no `input.subject_field`."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`k`: least effective class; `epsilon`: a unit of `metric`; `pure_epsilon`: for any two people, one release."""
+
+    kind: Kind
+    k: int | None = None
+    epsilon: float | None = None
+    metric: str | None = None
+    pure_epsilon: float | None = None
+
+    def __str__(self) -> str:
+        """`k-anonymity of the identity channel, k = 5`."""
+        epsilon = None if self.epsilon is None else f"{self.epsilon:g} a {self.metric}"
+        numbers = {"k": self.k, "epsilon": epsilon}
+        return ", ".join([self.kind, *(f"{name} = {value}" for name, value in numbers.items() if value is not None)])
+
+
 @dataclass(frozen=True)
 class CertifiedCounts:
     """Images by status, and the faces in them.
 
-    images = released + no_face + quarantined. faces = replaced + next_surrogate + solid + withheld: `replaced` as the
-    method dealt, which alone the claim is about; `next_surrogate` and `solid` chosen after a look at the face;
+    images = released + no_face + quarantined. faces = replaced + next_surrogate + solid + withheld: `replaced` by the
+    assigned surrogate, which alone the claim is about; `next_surrogate` and `solid` chosen after a look at the face;
     `withheld` in images that were quarantined.
     """
 
@@ -61,7 +95,7 @@ class CertifiedTable:
 
 @dataclass(frozen=True)
 class Scope:
-    """Among whom the claim holds: `persons` that wear a surrogate, formed of `subjects`, `labelled` of them by label.
+    """Among whom the claim holds: `persons` with a surrogate, formed of `subjects`, `labelled` of them by label.
 
     A face keeps the gender and age band of its person, so persons are compared within one of the `strata` (persons of
     each, by name). Persons that are formed by clustering may be several that are one, or one that is several.
@@ -71,6 +105,17 @@ class Scope:
     subjects: int
     labelled: int
     strata: dict[str, int]
+
+    def __str__(self) -> str:
+        """`among 49 persons (48 by label) of 6 kinds of gender and age, 5 to 12 a kind`."""
+        kinds = self.strata.values()
+        formed = (
+            "all by label" if self.labelled == self.subjects else f"{self.labelled} of {self.subjects} parts by label"
+        )
+        return (
+            f"among {self.persons} persons ({formed}), each within one of {len(kinds)} kinds of gender and age, "
+            f"of {min(kinds, default=0)} to {max(kinds, default=0)} persons"
+        )
 
 
 @dataclass(frozen=True)
@@ -146,6 +191,69 @@ def _lifted(data: bytes) -> bytes:
         document |= {"tables": [] if table is None else [table], "scope": None}
         return json.dumps(document).encode()
     return data
+
+
+@dataclass(frozen=True)
+class AuditStatement:
+    """audit.json: `files` of the release with their sha256, `failed` the names of the policy's failed lines."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    version: int
+    certificate_sha256: str
+    files: dict[str, str]
+    passed: bool
+    failed: list[str]
+    public_key: str = ""
+    signature: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The file: canonical JSON and a line's end."""
+        return canonical(asdict(self)) + b"\n"
+
+    def signed_bytes(self) -> bytes:
+        """What the signature is over."""
+        return canonical({name: value for name, value in asdict(self).items() if name != "signature"})
+
+    def sign(self, secret: bytes) -> AuditStatement:
+        """The statement with key and signature."""
+        ready = replace(self, public_key=public_key(secret))
+        return replace(ready, signature=signature_of(ready.signed_bytes(), secret))
+
+    @staticmethod
+    def of(certificate: bytes, files: Mapping[str, bytes], failed: list[str]) -> AuditStatement:
+        """What an audit of the release with this certificate states, unsigned."""
+        digests = {path: sha256(data) for path, data in sorted(files.items())}
+        return AuditStatement(AUDIT_VERSION, sha256(certificate), digests, not failed, failed)
+
+    @staticmethod
+    def from_bytes(data: bytes, certificate: Certificate) -> AuditStatement:
+        """Read the file; raises VerificationError unless it is of this certificate and signed by its key."""
+        try:
+            found = _STATEMENT_READER.validate_json(data)
+            same = found.to_bytes() == data
+        except (ValidationError, ValueError, RecursionError):
+            raise VerificationError(f"{STATEMENT} cannot be read") from None
+        if not same or found.version != AUDIT_VERSION:
+            raise VerificationError(f"{STATEMENT} is not in canonical form, or of another version")
+        if found.public_key != certificate.public_key:
+            raise VerificationError(f"{STATEMENT} is signed by another key than the certificate")
+        check_signature_of(found.signed_bytes(), found.signature, found.public_key, STATEMENT)
+        if found.certificate_sha256 != sha256(certificate.to_bytes()):
+            raise VerificationError(
+                f"{STATEMENT} is the audit of another release, or of this one before it was rendered anew"
+            )
+        if found.passed == bool(found.failed) or not set(found.files) <= set(AUDIT_FILES):
+            raise VerificationError(f"{STATEMENT} contradicts itself")
+        return found
+
+
+_STATEMENT_READER = TypeAdapter(AuditStatement)
+
+
+def sha256(data: bytes) -> str:
+    """In hex."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:

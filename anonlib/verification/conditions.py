@@ -1,53 +1,93 @@
 """The conditions under which a method's claim holds, checked row by row on what a release shows.
 
 For class methods (Newton, Sweeney and Malin 2005; Gross et al. 2006): classes partition the persons, each has at least
-k and an effective k of at least k, and wears one surrogate, which is made of at least k persons. For vector methods:
-each draw is one person's, at the epsilon of the claim. And every face of the release wears what these rows say. The
-maker of a release runs the same checks before signing as a stranger runs afterwards.
+k persons and an effective k of at least k, and is assigned one surrogate, which is made of at least k persons. For
+vector methods: each draw is one person's, at the epsilon of the claim. And every face of the release carries what these
+rows assign. The maker of a release runs the same checks before signing as a stranger runs afterwards.
 
-Two tables that cannot be joined hold what class methods rest on: classes (persons, and the digest they wear), and
-surrogates (digests, and of how many persons each was made). Which class a surrogate was made of stands in neither: it
+Two tables that cannot be joined hold what class methods rest on: classes (persons, and the digest of their surrogate),
+and surrogates (digests, and of how many persons each was made). Neither says of which class a surrogate was made: it
 would lead from a released face to the average of its own class. Persons and classes are pseudonyms made for this table
-alone, in the order of their names, so neither the names nor the order say who or how alike anybody is.
+alone, in the order of their names, so neither names nor order say who a person is or how alike two are.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from anonlib.config import CLASS_METHODS, CROP_METHODS, VECTOR_METHODS, MethodConfig
 from anonlib.errors import VerificationError
-from anonlib.privacy.claims import claim_of
-from anonlib.verification.certificate import CertifiedCounts
-from anonlib.workspace.schemas import SOLID
+from anonlib.verification.certificate import K_ANONYMITY, METRIC_PRIVACY, NONE, CertifiedCounts, Claim
+from anonlib.workspace.schemas import CLASSES_TABLE, DRAWS_TABLE, SOLID, SURROGATES_TABLE
 
-_PSEUDONYM = re.compile("[0-9a-f]{24}")
 DIGEST = re.compile("[0-9a-f]{64}")
+_PSEUDONYM = re.compile("[0-9a-f]{24}")
 
-Standing = Literal["replaced", "next_surrogate", "solid"]
+
+class MethodSettings(Protocol):
+    """What a claim depends on: a method's name and the numbers that its guarantee is a function of."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def epsilon(self) -> float | None: ...
+    @property
+    def kappa(self) -> float | None: ...
+
+
+def _anonymity(method: MethodSettings) -> Claim:
+    return Claim(K_ANONYMITY, k=method.k)
+
+
+def _metric(epsilon: float, metric: str, pure: float) -> Claim:
+    return Claim(METRIC_PRIVACY, epsilon=epsilon, metric=metric, pure_epsilon=pure)
+
+
+# The same figures as privacy.dp.epsilon_of, which a test holds; a verifier loads no mechanism.
+_PROVED: dict[str, Callable[[MethodSettings], Claim]] = {
+    "k-diff": _anonymity,
+    "k-same": _anonymity,
+    "dp-laplace": lambda method: _metric(method.epsilon or 0.0, "release", method.epsilon or 0.0),
+    "dp-vmf": lambda method: _metric(method.kappa or 0.0, "Euclidean distance", 2 * (method.kappa or 0.0)),
+    "dp-purkayastha": lambda method: _metric(method.epsilon or 0.0, "radian", math.pi * (method.epsilon or 0.0)),
+    "dp-uniform": lambda method: _metric(0.0, "release", 0.0),
+}
+"""The methods that prove something, and what (Chatzikokolakis et al. 2013 for metric privacy). Others claim nothing."""
+
+
+def claim_of(method: MethodSettings) -> Claim:
+    """The most that a method may claim, which certificate, manifest and report repeat, and no more than that.
+
+    A claim is about the identity channel of the faces that the method replaced: hair, clothes, background, the kept
+    gender and age, and whatever is outside the mask are outside every claim.
+    """
+    prove = _PROVED.get(method.name)
+    return Claim(NONE) if prove is None else prove(method)
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class: its persons, how many they are, how many a face hides among, and the digest that all of them wear."""
+    """A class: its persons, how many they are, how many a face hides among, and the digest of their surrogate."""
 
     name: str
     people: tuple[str, ...]
     k: int
     effective_k: int
-    wears: str
+    surrogate: str
 
 
 @dataclass(frozen=True)
 class SurrogateRow:
-    """A surrogate that is worn, and of how many persons it was made."""
+    """A surrogate that is assigned to a class, and of how many persons it was made."""
 
     digest: str
     donors: int
@@ -55,7 +95,7 @@ class SurrogateRow:
 
 @dataclass(frozen=True)
 class DrawRow:
-    """What one person was dealt; `epsilon` as the claim counts it, None where nothing is claimed."""
+    """The draw assigned to one person; `epsilon` as the claim counts it, None where nothing is claimed."""
 
     digest: str
     epsilon: float | None
@@ -71,15 +111,28 @@ class ClaimedFace:
     digest: str | None
     fallback: str | None
 
+    @staticmethod
+    def of(row: Mapping[str, Any]) -> ClaimedFace:
+        """Of a MANIFEST_FACE."""
+        return ClaimedFace(row["method"], row["k"], row["epsilon"], row["surrogate_digest"], row["fallback"])
+
 
 class ClaimTable(Protocol):
-    """What the faces of a release may wear; both raise VerificationError."""
+    """What the faces of a release may carry; each method raises VerificationError."""
 
-    def check_dealt(self, face: ClaimedFace) -> None:
-        """The face wears what its people were dealt."""
+    @property
+    def people(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
 
-    def check_tried(self, face: ClaimedFace) -> None:
-        """The face wears something else of this release, since what was dealt still matched it."""
+    def close(self) -> None:
+        """Check what only the whole table shows; call after the last row."""
+
+    def check_assigned(self, face: ClaimedFace) -> None:
+        """The face carries what was assigned to its person."""
+
+    def check_next_surrogate(self, face: ClaimedFace) -> None:
+        """The face carries another surrogate of this release, since the assigned one still matched it."""
 
 
 class ClassPartition:
@@ -97,7 +150,7 @@ class ClassPartition:
         """The persons of one more class."""
         if name == self._last:
             raise VerificationError(f"class {name} is in the table twice, so it has two surrogates")
-        if not all(_PSEUDONYM.fullmatch(one) for one in (name, *people)):
+        if not all(_PSEUDONYM.fullmatch(pseudonym) for pseudonym in (name, *people)):
             raise VerificationError(f"class {name[:24]!r} or one of its people has a name that is no pseudonym")
         if name < self._last or any(a > b for a, b in pairwise(people)):
             raise VerificationError(
@@ -121,12 +174,12 @@ class ClassPartition:
 class ClassTable:
     """Both tables of a class method: `add` and `add_surrogate` every row, then `close`. Raises VerificationError."""
 
-    def __init__(self, method: MethodConfig) -> None:
-        self.method = method
+    def __init__(self, k: int) -> None:
+        self.k = k
         self.rows = 0
-        self._partition = ClassPartition(method.k)
-        self._worn: set[str] = set()
-        self._made: set[str] = set()
+        self._partition = ClassPartition(k)
+        self._assigned: set[str] = set()
+        self._surrogates: set[str] = set()
         self._last = ""
 
     @property
@@ -137,7 +190,7 @@ class ClassTable:
         """One more class."""
         self._partition.add(row.name, row.people, row.k, row.effective_k)
         self.rows += 1
-        self._worn.add(row.wears)
+        self._assigned.add(row.surrogate)
 
     def add_surrogate(self, row: SurrogateRow) -> None:
         """One more surrogate."""
@@ -147,30 +200,30 @@ class ClassTable:
             raise VerificationError(
                 f"the surrogate {short(row.digest)} is not in the order of digests, so order may speak"
             )
-        if row.donors < self.method.k:
+        if row.donors < self.k:
             raise VerificationError(
                 f"the surrogate {short(row.digest)} is made of {row.donors} people, not of at least k"
             )
-        self._made.add(row.digest)
+        self._surrogates.add(row.digest)
         self._last = row.digest
 
     def close(self) -> None:
-        """What only both tables can show: the surrogates are those that are worn."""
-        for digest in sorted(self._worn ^ self._made):
-            what = "worn, but in no row of surrogates" if digest in self._worn else "a surrogate that no class wears"
+        """The surrogates are those that are assigned."""
+        for digest in sorted(self._assigned ^ self._surrogates):
+            what = (
+                "worn, but in no row of surrogates" if digest in self._assigned else "a surrogate that no class wears"
+            )
             raise VerificationError(f"{short(digest)} is {what}")
 
-    def check_dealt(self, face: ClaimedFace) -> None:
+    def check_assigned(self, face: ClaimedFace) -> None:
         """See ClaimTable; every face counts k, so that the number tells nothing of its class."""
-        if face.digest not in self._worn:
+        if face.digest not in self._assigned:
             raise VerificationError(f"a face wears the surrogate {short(face.digest)}, which no class was dealt")
-        if face.k != self.method.k:
-            raise VerificationError(
-                f"a face of the surrogate {short(face.digest)} claims k = {face.k}, not {self.method.k}"
-            )
+        if face.k != self.k:
+            raise VerificationError(f"a face of the surrogate {short(face.digest)} claims k = {face.k}, not {self.k}")
         no_epsilon(face)
 
-    def check_tried(self, face: ClaimedFace) -> None:
+    def check_next_surrogate(self, face: ClaimedFace) -> None:
         """See ClaimTable."""
         raise VerificationError(
             "a face wears a surrogate that was chosen for it alone, which ends the k-anonymity of its class"
@@ -180,13 +233,15 @@ class ClassTable:
 class DrawTable:
     """The draw table, one row a person of a vector method or a donor of a crop method; `add` raises VerificationError.
 
-    `chosen_again`: releases of schema version 1 could draw anew for a face that still matched.
+    `redraws`: releases of schema version 1 could draw anew for a face that still matched.
     """
 
-    def __init__(self, method: MethodConfig, chosen_again: bool = False) -> None:
-        self.epsilon = claim_of(method).epsilon
-        self._chosen_again = chosen_again
-        self._dealt: set[str] = set()
+    people = rows = 0
+
+    def __init__(self, epsilon: float | None, *, redraws: bool = False) -> None:
+        self.epsilon = epsilon
+        self._redraws = redraws
+        self._assigned: set[str] = set()
         self._last = ""
 
     def add(self, row: DrawRow) -> None:
@@ -199,15 +254,15 @@ class DrawTable:
             raise VerificationError(f"the draw {short(row.digest)} is not in the order of digests, so order may speak")
         if row.epsilon != self.epsilon:
             raise VerificationError(f"the draw {short(row.digest)} has epsilon {row.epsilon}, the claim {self.epsilon}")
-        self._dealt.add(row.digest)
+        self._assigned.add(row.digest)
         self._last = row.digest
 
     def close(self) -> None:
-        """Every row stands for itself."""
+        """Each row was checked alone."""
 
-    def check_dealt(self, face: ClaimedFace) -> None:
+    def check_assigned(self, face: ClaimedFace) -> None:
         """See ClaimTable; epsilon is compared in the manifest's single precision."""
-        if face.digest not in self._dealt:
+        if face.digest not in self._assigned:
             raise VerificationError(f"a face wears the surrogate {short(face.digest)}, which nobody was dealt")
         expected = None if self.epsilon is None else float(np.float32(self.epsilon))
         if face.epsilon != expected or face.k is not None:
@@ -215,9 +270,9 @@ class DrawTable:
                 f"a face of the draw {short(face.digest)} claims epsilon {face.epsilon} and k {face.k}"
             )
 
-    def check_tried(self, face: ClaimedFace) -> None:
+    def check_next_surrogate(self, face: ClaimedFace) -> None:
         """See ClaimTable; a second draw depends on the face, so only methods without a claim may make one."""
-        if self.epsilon is not None and not self._chosen_again:
+        if self.epsilon is not None and not self._redraws:
             raise VerificationError(
                 "a face wears an identity that was drawn for it alone, which ends the epsilon of its person"
             )
@@ -228,26 +283,28 @@ class DrawTable:
 
 
 class NoTable:
-    """A redaction: there is no surrogate to wear."""
+    """A redaction: no face carries a surrogate."""
+
+    people = rows = 0
 
     def close(self) -> None:
         """There are no rows."""
 
-    def check_dealt(self, face: ClaimedFace) -> None:
+    def check_assigned(self, face: ClaimedFace) -> None:
         """See ClaimTable."""
         if (face.digest, face.k, face.epsilon) != (None, None, None):
             raise VerificationError("a redacted face claims a surrogate, k or epsilon")
 
-    def check_tried(self, face: ClaimedFace) -> None:
+    def check_next_surrogate(self, face: ClaimedFace) -> None:
         """See ClaimTable."""
         raise VerificationError("a redacted face says that it wears the next surrogate, and there is none")
 
 
 class ReleaseCounter:
-    """Counts a release's images and faces, and checks each face against what it may wear."""
+    """Counts a release's images and faces, and checks each face against the table of the method."""
 
-    def __init__(self, method: MethodConfig, wardrobe: ClaimTable) -> None:
-        self.method, self.wardrobe = method, wardrobe
+    def __init__(self, method: str, table: ClaimTable) -> None:
+        self.method, self.table = method, table
         self._count: Counter[str] = Counter()
 
     @property
@@ -262,35 +319,43 @@ class ReleaseCounter:
         """One more image; raises VerificationError for an unknown status or a face with a wrong surrogate."""
         if status not in ("released", "no_face", "quarantined"):
             raise VerificationError(f"an image has the status {status!r}, which is none")
-        found = list(faces)
-        if (status == "released" and not found) or (status == "no_face" and found):
-            raise VerificationError(f"an image is {status} with {len(found)} faces")
+        faces = list(faces)
+        if (status == "released" and not faces) or (status == "no_face" and faces):
+            raise VerificationError(f"an image is {status} with {len(faces)} faces")
         self._count.update(("images", status))
-        for face in found:
+        for face in faces:
             self._count.update(("faces", "withheld" if status == "quarantined" else self._standing(face)))
 
-    def _standing(self, face: ClaimedFace) -> Standing:
+    def _standing(self, face: ClaimedFace) -> str:
+        """Where CertifiedCounts counts the face."""
         if face.method == "solid" and face.fallback in SOLID:
-            NoTable().check_dealt(face)
+            NoTable().check_assigned(face)
             return "solid"
-        if face.method != self.method.name:
+        if face.method != self.method:
             raise VerificationError(
-                f"a face was replaced by {face.method}, and the method of this release is {self.method.name}"
+                f"a face was replaced by {face.method}, and the method of this release is {self.method}"
             )
         if face.fallback is None:
-            self.wardrobe.check_dealt(face)
+            self.table.check_assigned(face)
             return "replaced"
         if face.fallback != "next-surrogate":
             raise VerificationError(f"a face has the fallback {face.fallback!r} without its method")
-        self.wardrobe.check_tried(face)
+        self.table.check_next_surrogate(face)
         return "next_surrogate"
 
 
-def claim_table_of(method: MethodConfig) -> ClassTable | DrawTable | NoTable:
-    """The empty tables that a method fills."""
-    if method.name in CLASS_METHODS:
-        return ClassTable(method)
-    return DrawTable(method) if method.name in VECTOR_METHODS | CROP_METHODS else NoTable()
+def tables_of(claim: Claim, *, surrogates: bool) -> tuple[str, ...]:
+    """The tables of the release that a claim rests on; `surrogates`: whether faces carry one or are redacted."""
+    if claim.k is not None:
+        return CLASSES_TABLE, SURROGATES_TABLE
+    return (DRAWS_TABLE,) if surrogates else ()
+
+
+def claim_table(claim: Claim, paths: Sequence[str]) -> ClassTable | DrawTable | NoTable:
+    """The empty table of a claim that rests on the tables at these `paths`."""
+    if claim.k is not None:
+        return ClassTable(claim.k)
+    return DrawTable(claim.epsilon) if paths else NoTable()
 
 
 def no_epsilon(face: ClaimedFace) -> None:

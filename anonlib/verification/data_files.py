@@ -14,21 +14,21 @@ import io
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from anonlib.datasets import items_of
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
-from anonlib.datasets.fields import kept_members
-from anonlib.datasets.names import MAX_NAME, is_image, printable, split_member
+from anonlib.datasets.names import MAX_NAME, is_image, kept_members, printable, split_member
 from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
-from anonlib.datasets.tar_stream import GZIP_MAGIC, MAX_MEMBERS, Growth, open_plain_tar
+from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, Growth, open_plain_tar
 from anonlib.errors import DatasetError, VerificationError
 from anonlib.storage import Storage
-from anonlib.workspace.layout import sha256
+from anonlib.verification.certificate import sha256
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 
 BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError, ValueError)
@@ -125,6 +125,9 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
         stem, _, ending = (f"data/{key}", "", "") if expected.rekeyed else f"data/{key}".rpartition(".")
         group = left.get(stem, {})
         extension = ending or next(filter(lambda one: is_image(f"x.{one}"), group), "")
+        if extension not in group:  # converted to PNG, whose ending stands behind the whole old name
+            stem, extension = f"data/{key}", "png"
+            group = left.get(stem, {})
         if extension not in group:
             raise VerificationError(f"data lacks the image {key!r}, which its manifest says is released")
         path = group.pop(extension)
@@ -132,7 +135,7 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
         _same(path, sha256(content), files[path])
         if sha256(content) != digest:
             raise VerificationError(f"the image {path} is not the one in its manifest")
-        stems.add(stem)
+        stems |= {stem, f"data/{key}".rpartition(".")[0]} if not expected.rekeyed else {stem}
     for stem, group in left.items():
         members = {extension: whole(storage, path, _MAX_SAMPLE) for extension, path in group.items()}
         for extension, content in members.items():
@@ -140,6 +143,26 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
         if members and stem not in stems:
             raise VerificationError(f"{next(iter(group.values()))} belongs to no row of the manifest")
         _check_kept(members, expected.keep, stem)
+
+
+def check_items(storage: Storage, path: str, digest: str, expected: Expected) -> None:
+    """A file of any other format, by what its items() say is in it; raises VerificationError."""
+    check_hash(storage, path, digest)
+    images = iter(expected.images)
+    key, image = next(images, (None, ""))
+    for item in items_of(storage, path):
+        if item.odd or item.key is None:
+            raise VerificationError(f"{path} holds something that belongs to no sample ({item.where})")
+        if item.key == key and sha256(item.content) == image:
+            key, image = next(images, (None, ""))
+        else:
+            _check_kept({item.name: item.content}, expected.keep, item.where)
+    if key is not None:
+        raise VerificationError(f"the image {key!r} in {path} is not the one in its manifest")
+
+
+CHECKS: dict[str, Callable[[Storage, str, str, Expected], None]] = {"webdataset": check_tar, "parquet": check_parquet}
+"""How a data file is checked, by format: closer than check_items, down to the bytes between its items."""
 
 
 def _same(path: str, found: str, expected: str) -> None:

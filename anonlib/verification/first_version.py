@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from anonlib.config import MethodConfig
 from anonlib.errors import VerificationError
 from anonlib.verification.conditions import DIGEST, ClaimedFace, ClassPartition, no_epsilon, short
 from anonlib.workspace.schemas import MANIFEST, SIMILARITY
@@ -56,10 +55,11 @@ CLASSES_1 = pa.schema(
 
 
 @dataclass(frozen=True)
-class PairedRow:
-    """A class: its people, and each one's weight in the surrogate `made` of them, 0 for a guest who only hides here.
+class FirstClassRow:
+    """A class: its people, and each one's weight in their `average`, 0 for a guest who only hides here.
 
-    `wears` is the digest that the class was dealt; None where there is no other class to wear.
+    `average` is the digest of the surrogate that was made of the class, `surrogate` that of the one that was assigned
+    to it; None where there is no other class.
     """
 
     name: str
@@ -67,51 +67,56 @@ class PairedRow:
     weights: tuple[float, ...]
     k: int
     effective_k: int
-    made: str
-    wears: str | None
+    average: str
+    surrogate: str | None
 
 
-class PairedClasses:
-    """The class table. `add` every row, then `close`; raises VerificationError at the first that breaks a condition."""
+class FirstClassTable:
+    """The class table. `add` every row, then `close`; raises VerificationError at the first that breaks a condition.
 
-    def __init__(self, method: MethodConfig) -> None:
-        self.method = method
+    `own_average`: whether the method assigns each class its own average (k-same), or never does (k-diff).
+    """
+
+    def __init__(self, k: int, *, own_average: bool) -> None:
+        self.k, self.own_average = k, own_average
         self.rows = 0
-        self._partition = ClassPartition(method.k)
-        self._made: set[str] = set()
-        self._worn: dict[str, int] = {}
+        self._partition = ClassPartition(k)
+        self._averages: set[str] = set()
+        self._assigned: dict[str, int] = {}
         self._sizes: set[int] = set()
-        self._bare: str | None = None
+        self._unassigned: str | None = None
 
     @property
     def people(self) -> int:
         return len(self._partition)
 
-    def add(self, row: PairedRow) -> None:
+    def add(self, row: FirstClassRow) -> None:
         """One more class."""
         self._partition.add(row.name, row.people, row.k, row.effective_k)
         self._check_surrogate(row)
         self.rows += 1
         self._sizes.add(row.k)
-        self._made.add(row.made)
-        if row.wears is None:
-            self._bare = row.name
+        self._averages.add(row.average)
+        if row.surrogate is None:
+            self._unassigned = row.name
         else:
-            self._worn[row.wears] = row.k
+            self._assigned[row.surrogate] = row.k
 
     def close(self) -> None:
         """What only the whole table can show: that whatever is worn was made of one of its classes."""
-        if self._bare is not None and self.rows > 1:
-            raise VerificationError(f"class {self._bare} has no surrogate to wear, though there are other classes")
-        for digest in self._worn:
-            if digest not in self._made:
+        if self._unassigned is not None and self.rows > 1:
+            raise VerificationError(
+                f"class {self._unassigned} has no surrogate to wear, though there are other classes"
+            )
+        for digest in self._assigned:
+            if digest not in self._averages:
                 raise VerificationError(
                     f"the surrogate {digest[:16]} is worn, but no class of the table is averaged into it"
                 )
 
-    def check_dealt(self, face: ClaimedFace) -> None:
+    def check_assigned(self, face: ClaimedFace) -> None:
         """See ClaimTable; the manifest's k must be that of the class that wears the face's surrogate."""
-        size = self._worn.get(face.digest or "")
+        size = self._assigned.get(face.digest or "")
         if size is None:
             raise VerificationError(f"a face wears the surrogate {short(face.digest)}, which no class was dealt")
         if face.k != size:
@@ -120,9 +125,9 @@ class PairedClasses:
             )
         no_epsilon(face)
 
-    def check_tried(self, face: ClaimedFace) -> None:
+    def check_next_surrogate(self, face: ClaimedFace) -> None:
         """See ClaimTable."""
-        if face.digest not in self._made:
+        if face.digest not in self._averages:
             raise VerificationError(
                 f"a face wears the surrogate {short(face.digest)}, which was made of no class of the table"
             )
@@ -130,21 +135,21 @@ class PairedClasses:
             raise VerificationError(f"a face counts {face.k} people in its class, and no class has so many")
         no_epsilon(face)
 
-    def _check_surrogate(self, row: PairedRow) -> None:
+    def _check_surrogate(self, row: FirstClassRow) -> None:
         averaged = [weight for weight in row.weights if weight != 0.0]
-        if len(row.weights) != len(row.people) or len(averaged) < self.method.k:
+        if len(row.weights) != len(row.people) or len(averaged) < self.k:
             raise VerificationError(
                 f"the surrogate of class {row.name} is made of {len(averaged)} people, not of at least k"
             )
         if any(weight != 1 / len(averaged) for weight in averaged):
             raise VerificationError(f"the weights in the surrogate of class {row.name} are not uniform")
-        if not all(DIGEST.fullmatch(digest) for digest in (row.made, row.wears) if digest is not None):
+        if not all(DIGEST.fullmatch(digest) for digest in (row.average, row.surrogate) if digest is not None):
             raise VerificationError(f"class {row.name} names a surrogate by something that is no digest")
-        if row.made in self._made:
+        if row.average in self._averages:
             raise VerificationError(f"two classes, {row.name} and one before it, are said to have one average")
-        if row.wears in self._worn:
+        if row.surrogate in self._assigned:
             raise VerificationError(f"two classes, {row.name} and one before it, were dealt one surrogate")
-        if self.method.name == "k-same" and row.wears != row.made:
+        if self.own_average and row.surrogate != row.average:
             raise VerificationError(f"class {row.name} does not wear its own average, as k-same has it")
-        if self.method.name == "k-diff" and row.wears == row.made:
+        if not self.own_average and row.surrogate == row.average:
             raise VerificationError(f"class {row.name} wears its own average, which k-diff rules out")

@@ -7,7 +7,6 @@ digests of what it vouches for and carries no time, so a second run of the same 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +16,16 @@ from typing import Any
 from anonlib.config import JobConfig
 from anonlib.errors import NotFound
 from anonlib.storage import Storage, StorageOptions, open_storage
+from anonlib.verification.certificate import sha256 as sha256
 from anonlib.workspace import tables
 from anonlib.workspace.purgeable import Workspace
+from anonlib.workspace.schemas import RUN_NOTE as RUN_NOTE
 
 SECRET = "secret"
 SECRET_CHECK = "secret-check"
 SALT = "salt"
 INVENTORY = "inventory.parquet"
 INVENTORY_NOTE = "inventory.json"
-RUN_NOTE = "run.json"
-STATEMENT = "audit.json"
-AUDIT_FILES = ("report.json", "report.html", "report.pdf", "croissant.json")
-"""What an audit may leave in a release, and the statement that vouches for it."""
-
 _READERS = 16
 
 
@@ -128,7 +124,3 @@ def release_store(stores: JobStores) -> StageStore:
 def json_bytes(payload: Mapping[str, Any]) -> bytes:
     """Canonical JSON: sorted keys, one line."""
     return (json.dumps(payload, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from anonlib.config import METHOD_FILES, JobConfig, MethodConfig
 from anonlib.errors import ConfigError
 from anonlib.methods.decoders import IdentityDraw, draw_of
-from anonlib.privacy.claims import METRIC_PRIVACY, claim_of
 from anonlib.privacy.dp import Cost, draw_id, epsilon_of, mechanism_of
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.ledger import Budget, LedgerEntry, entry, refusal, suspected
@@ -29,6 +28,8 @@ from anonlib.privacy.nearest_row import nearest
 from anonlib.privacy.strata import Stratum
 from anonlib.stages.people import Persons, matrix
 from anonlib.storage import open_storage
+from anonlib.verification.certificate import METRIC_PRIVACY
+from anonlib.verification.conditions import claim_of
 from anonlib.workspace import tables
 from anonlib.workspace.layout import StageStore, storage_options
 from anonlib.workspace.schemas import ACCOUNTS

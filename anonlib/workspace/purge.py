@@ -17,7 +17,6 @@ from typing import Any
 from anonlib import __version__
 from anonlib.config import JobConfig
 from anonlib.errors import JobError, NotFound, VersionsRemain
-from anonlib.stages.certify import CERTIFICATE
 from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import (
     INVENTORY_NOTE,
@@ -32,6 +31,7 @@ from anonlib.workspace.layout import (
 )
 from anonlib.workspace.lease import at_work
 from anonlib.workspace.purgeable import PURGED
+from anonlib.workspace.schemas import CERTIFICATE
 
 _SWEEPS = 5
 

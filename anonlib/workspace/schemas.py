@@ -1,4 +1,5 @@
-"""The schema of every table: names, types, shapes and units, and which tables may never leave the workspace.
+"""The schema of every table: names, types, shapes and units, and which tables may never leave the workspace; and the
+files of a release.
 
 Restricted tables hold personal data and exist in the workspace alone; a test holds that no released schema
 shares a restricted column. Shapes of fixed-size lists are flattened row by row; coordinates are px of the
@@ -8,6 +9,15 @@ upright image, x before y, unless said otherwise.
 from __future__ import annotations
 
 import pyarrow as pa
+
+CERTIFICATE = "certificate.json"
+RUN_NOTE = "run.json"
+STATEMENT = "audit.json"
+"""An audit's statement, which vouches for AUDIT_FILES."""
+AUDIT_FILES = ("report.json", "report.schema.json", "report.html", "report.pdf", "croissant.json")
+CLASSES_TABLE, SURROGATES_TABLE, DRAWS_TABLE = "classes.parquet", "surrogates.parquet", "draws.parquet"
+DATA, MANIFESTS, MARKERS, WITHDRAWN = "data/", "manifest/", "commits/", "withdrawn/"
+"""The folders of a release; WITHDRAWN keeps markers while reviewed shards are rendered again."""
 
 MESH_POINTS = 468
 EMBEDDING_DIM = 128
@@ -19,6 +29,16 @@ SOLID = ("solid", "review")
 """Fallbacks that are the flat ellipse: the job's own, and a reviewer's."""
 CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
 """What a manifest's `review` says that a person decided on an image; null: nobody did."""
+
+
+def manifest_path(shard: str) -> str:
+    """The manifest of a shard in a release."""
+    return f"{MANIFESTS}{shard}.parquet"
+
+
+def marker_path(shard: str) -> str:
+    """The marker of a shard in a release, by which the shard is committed."""
+    return f"{MARKERS}{shard}.json"
 
 
 def _floats(count: int) -> pa.DataType:
@@ -229,6 +249,9 @@ CERTIFIED_CLASSES = pa.schema(
 CERTIFIED_SURROGATES = pa.schema([("digest", pa.string()), ("donors", pa.int32())])
 
 CERTIFIED_DRAWS = pa.schema([("digest", pa.string()), ("epsilon", pa.float64())])
+
+CERTIFIED = {CLASSES_TABLE: CERTIFIED_CLASSES, SURROGATES_TABLE: CERTIFIED_SURROGATES, DRAWS_TABLE: CERTIFIED_DRAWS}
+"""The schema of each table that a certificate may rest on, by its file."""
 
 RESTRICTED = {
     "inventory": INVENTORY,

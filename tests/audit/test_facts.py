@@ -8,10 +8,10 @@ from typing import Any
 
 from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software, without_numbers
 from anonlib.audit.findings import ReleaseCounts
-from anonlib.stages.certify import CERTIFICATE
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import Certificate
 from anonlib.workspace.layout import JobStores
+from anonlib.workspace.schemas import CERTIFICATE
 from tests.support.forgery import CLASSES, MANIFEST, Forger
 from tests.support.runs import Run
 
@@ -41,6 +41,7 @@ def test_an_exception_is_counted_by_its_reason(forger: Forger, finished: Run) ->
         rows[1] |= {"status": "quarantined", "reason": "damaged"}
 
     forger.rows(MANIFEST, two)
+    forger.reseal()
     counts = counted(forger.root, finished.workspace)
     assert counts.quarantined == 2 and counts.quarantine_reasons == {"the image is damaged": 2}
 

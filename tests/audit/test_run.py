@@ -20,9 +20,9 @@ from anonlib.audit.utility.downstream import NAME as TASK
 from anonlib.cli import app
 from anonlib.config import JobConfig
 from anonlib.storage import open_storage
-from anonlib.verification.audit_statement import AUDIT_FILES, STATEMENT
 from anonlib.verification.certificate import public_key
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
+from anonlib.workspace.schemas import AUDIT_FILES, STATEMENT
 from tests.support.runs import SECRET, Run
 
 CLI = CliRunner()

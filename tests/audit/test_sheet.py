@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from anonlib.audit import sheet
-from anonlib.audit.sheet import SheetCell, arrange, draw, make_sheet
+from anonlib.audit.sheet import SheetCell, arrange, draw, draw_examples, make_sheet
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.workspace.layout import open_stores
@@ -28,10 +28,10 @@ def copied(finished: Run, tmp_path: Path) -> JobConfig:
 
 def cells_of(config: JobConfig, faces: int = 100, seed: int = 0) -> list[SheetCell]:
     stores = open_stores(config)
-    return list(sheet._cells(config, stores, draw(stores, faces, seed)[0]))
+    return list(sheet.cells_of(config, stores, draw(stores, faces, seed)[0]))
 
 
-def test_it_is_written_into_the_workspace_alone(copied: JobConfig, tmp_path: Path) -> None:
+def test_the_sheet_is_written_into_the_workspace_alone(copied: JobConfig, tmp_path: Path) -> None:
     before = contents(tmp_path)
     assert make_sheet(copied, faces=4) == str(tmp_path / "workspace" / "sheet.jpg")
     assert set(contents(tmp_path)) - set(before) == {"workspace/sheet.jpg"}
@@ -79,7 +79,7 @@ def test_keys_and_places_may_change_their_spelling(
     assert all(cell.before is not None and cell.after is not None for cell in cells)
 
 
-def test_the_lot_never_asks_for_more_faces_than_there_are(copied: JobConfig) -> None:
+def test_no_more_faces_are_drawn_than_the_release_has(copied: JobConfig) -> None:
     picks, total = draw(open_stores(copied), 400, 0)
     assert len(picks) == total == 24
 
@@ -90,11 +90,26 @@ def test_a_purged_workspace_gets_no_sheet(copied: JobConfig, tmp_path: Path) -> 
         make_sheet(copied)
 
 
+def test_examples_of_the_report_are_drawn_without_the_originals(finished: Run) -> None:
+    elsewhere = finished.config.input.model_copy(update={"uri": "/nowhere/*.tar"})
+    blind = finished.config.model_copy(update={"input": elsewhere})
+    examples, repeated, other = (draw_examples(blind, "webdataset", faces=5, seed=seed) for seed in (1, 1, 2))
+    assert len(examples) == 5 and examples == repeated != other
+    assert all(Image.open(io.BytesIO(example.image)).size == (176, 176) for example in examples)
+    assert all(example.caption.startswith(("k-diff, k = ", "solid")) for example in examples)
+
+
+def test_nothing_rendered_is_a_sentence(finished: Run, tmp_path: Path) -> None:
+    output = finished.config.output.model_copy(update={"uri": f"{tmp_path}/empty"})
+    with pytest.raises(JobError, match="holds no release yet"):
+        draw_examples(finished.config.model_copy(update={"output": output}), "webdataset")
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
 def test_the_page_holds_every_cell_on_white(count: int) -> None:
     view = np.full((sheet._TILE, sheet._TILE, 3), 90, np.uint8)
     page = arrange(
-        [SheetCell(view, None if one % 2 else view, "k-diff, k=5", "x" * 200) for one in range(count)], "t", "s"
+        [SheetCell(view, None if cell % 2 else view, "k-diff, k = 5", "x" * 200) for cell in range(count)], "t", "s"
     )
     pixels = np.asarray(page)
     assert (pixels[0] == 255).all() and (pixels[-1] == 255).all()

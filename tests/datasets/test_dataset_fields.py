@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.datasets import Sample, label
-from anonlib.datasets.fields import kept_members, key_spellings
+from anonlib.datasets.names import kept_members, key_spellings
 
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 sidecars = st.dictionaries(st.text("abcd", min_size=1, max_size=2), values | st.lists(values, max_size=2), max_size=6)

@@ -54,6 +54,21 @@ def test_the_output_mirrors_paths_and_passes_only_what_is_allowed(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_converted_image_keeps_its_old_name_before_the_new_ending(tmp_path: Path) -> None:
+    files = {"a.bmp": b"1", "a.txt": b"x", "a.png": b"2", "b.gif": b"3", "b.gif.png": b"4"}
+    dataset = open_dataset(str(fill(tmp_path / "in", files)))
+    (shard,) = dataset.shards()
+    with dataset.writer(shard, tmp_path / "out", frozenset({"txt"})) as writer:
+        samples = list(dataset.read(shard))
+        assert [sample.key for sample in samples if sample.problem is not None] == ["b.gif"]
+        for sample in samples:
+            writer.write(sample, None if sample.problem else PNG)
+    assert set(dict(writer.outputs())) == {"data/a.bmp.png", "data/a.txt", "data/a.png", "data/b.gif.png"}
+
+
 def test_a_new_key_replaces_the_path_and_its_copies(tmp_path: Path) -> None:
     dataset = open_dataset(str(fill(tmp_path / "in", PEOPLE)))
     (shard,) = dataset.shards()

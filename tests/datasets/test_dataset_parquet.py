@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.datasets import Sample, open_dataset
-from anonlib.datasets.parquet_layout import plain_type
+from anonlib.datasets.parquet import plain_type
 from anonlib.errors import DatasetError, StorageError
 from anonlib.storage import StorageOptions, open_storage
 from tests.support.s3server import Relay, S3Server
@@ -95,7 +95,7 @@ def test_the_output_keeps_order_types_row_groups_and_compression_of_what_is_allo
 def test_a_row_group_that_outgrows_the_memory_is_closed_early_without_a_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anonlib.datasets.parquet_writer.FLUSH_BYTES", 20)
+    monkeypatch.setattr("anonlib.datasets.parquet.FLUSH_BYTES", 20)
     out = copy(write_input(tmp_path / "a.parquet", hugging_face(10)), tmp_path / "out.parquet")
     assert [out.metadata.row_group(i).num_rows for i in range(out.num_row_groups)] == [2, 2, 2, 2, 2]
     assert out.read(["key"]).to_pydict() == {"key": [f"k{i}" for i in range(10)]}

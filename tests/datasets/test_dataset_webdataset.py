@@ -290,3 +290,13 @@ def test_a_shard_keeps_its_name_and_folder_and_gets_a_safe_id(tmp_path: Path) ->
     assert {"00000", "x_y", "b"} <= set(ids)
     assert all(one.isascii() and "/" not in one and " " not in one for one in ids)
     assert dataset.shards() == shards
+
+
+@pytest.mark.parametrize(("listed", "extension"), [(frozenset(), "left.png"), (frozenset({"left.bmp"}), "left.bmp")])
+def test_a_converted_image_is_called_png_unless_the_job_names_its_member(
+    tmp_path: Path, listed: frozenset[str], extension: str
+) -> None:
+    with TarShardWriter(tmp_path / "out.tar", "data/out.tar", frozenset(), listed) as writer:
+        writer.write(Sample("a", b"BM", "left.bmp", position=0), b"\x89PNG\r\n\x1a\n")
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        assert archive.getnames() == [f"a.{extension}"]

@@ -12,7 +12,7 @@ import pytest
 from anonlib.media.codec import Picture
 from anonlib.media.sandbox import Decoders, pool
 from anonlib.storage import open_storage
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from tests.support import photos, poison
 from tests.support.runs import Run, by_key, contents, job, lasting, reasons, run_job, started
 

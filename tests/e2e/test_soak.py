@@ -25,7 +25,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anonlib.storage import open_storage
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from tests.e2e.soak import Fault, Soak, drawn
 from tests.faults.proxy import FaultProxy
 from tests.support.cluster import cluster, missing

@@ -23,7 +23,8 @@ class Sleeper:
             time.sleep(PAUSE)
             return item
 
-        for _ in chunks_ahead(slowly, map(slowly, range(2)), lambda item: 1, most=1, budget=4):
+        items = map(slowly, range(2))
+        for _ in chunks_ahead(slowly, items, lambda item: 1, most=1, budget=4, timed=current().timed):
             with current().timed("replace"):
                 time.sleep(PAUSE)
         current().read += 7

@@ -14,7 +14,7 @@ from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.job import Job
 from anonlib.storage import StorageOptions, open_storage
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from anonlib.workspace import lease as lease_module
 from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import open_stores

@@ -13,8 +13,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from anonlib.stages.certify import CERTIFICATE
-from anonlib.workspace.layout import AUDIT_FILES, STATEMENT
+from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, STATEMENT
 from tests.support.runs import SECRET
 from tests.support.s3server import Credentials, S3Server
 

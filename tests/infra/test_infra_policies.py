@@ -15,11 +15,11 @@ from anonlib.config import JobConfig, SecretConfig
 from anonlib.errors import AccessDenied, ConfigError
 from anonlib.job import Job
 from anonlib.storage import StorageOptions, open_storage
-from anonlib.verification.audit_statement import publish
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from anonlib.workspace.aws_secrets import SecretReference, from_manager
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.purge import purge
+from anonlib.workspace.release import publish_audit
 from anonlib.workspace.secrets import open_keyring, signing_secret
 from tests.infra.policies import (
     ASIDE,
@@ -179,7 +179,7 @@ def test_a_whole_release_passes_from_role_to_role(s3: S3Server, one_shard: Run, 
         for _ in range(2):
             stores = open_stores(config)
             signing = signing_secret(config, stores, open_keyring(config, stores))
-            publish(release, signing, {"report.json": b"{}\n"}, [])
+            publish_audit(release, signing, {"report.json": b"{}\n"}, [])
     with s3.acting_as(cloud.user("verify")):
         assert verify(open_storage(config.output.uri, options)).audit is not None
         with pytest.raises(AccessDenied):

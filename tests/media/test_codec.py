@@ -17,7 +17,7 @@ from tests.support import photos
 
 RNG = np.random.default_rng(3)
 SMALL = RNG.integers(0, 255, (6, 4, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 VALID = {
     "JPEG": photos.jpeg(SMALL, exif=Image.Exif(), icc_profile=photos.srgb()),
     "progressive": photos.jpeg(SMALL, progressive=True),
@@ -46,6 +46,15 @@ def test_every_format_goes_in_and_comes_out_as_itself(kind: str) -> None:
     assert again.format == kind
     assert np.abs(again.rgb.astype(int) - picture.rgb).mean() < 8
     assert data == encode(picture.rgb, picture, jpeg_quality=92)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "PPM"])
+def test_other_formats_are_released_as_png_with_a_note(kind: str) -> None:
+    picture = decode(photos.encoded(SMALL, kind), max_mpx=1)
+    assert picture.format == "PNG" and "converted from GIF, BMP or PPM to PNG" in picture.notes
+    data = encode(picture.rgb, picture, jpeg_quality=92)
+    assert Image.open(io.BytesIO(data)).format == "PNG"
+    assert np.array_equal(decode(data, max_mpx=1).rgb, picture.rgb)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -17,7 +17,7 @@ from anonlib.stages.surrogates import from_bytes
 from anonlib.storage import open_storage
 from anonlib.synthesis.textures.ksame_net import MOODS, MoodTexture, NetworkDecoder, shipped
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from anonlib.workspace.schemas import RELEASED
 from tests.support.decoders import Fit
 from tests.support.runs import Run, manifest, planned_copy

@@ -17,7 +17,7 @@ from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw
 from anonlib.methods.planning import appearance
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from anonlib.workspace.schemas import RELEASED
 from tests.support.decoders import Fit
 from tests.support.runs import Run, contents, manifest, planned_copy

@@ -24,13 +24,13 @@ from anonlib.methods.feature_transfer import (
     read_source_identity,
     source_draws,
 )
-from anonlib.privacy.claims import claim_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages import render as render_module
 from anonlib.storage import open_storage
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, notes_of
-from anonlib.verification.verify import unproved, verify
+from anonlib.verification.conditions import claim_of
+from anonlib.verification.release import unproved, verify
 from tests.support import photos
 from tests.support.decoders import heads
 from tests.support.packs import arcface, swapper
@@ -47,8 +47,8 @@ def untrained() -> bytes:
     """A file of `embedding` whose network changes next to nothing, with 40 donors of either gender."""
     import torch
 
-    from anonlib.training.feature_transfer.export import to_onnx
-    from anonlib.training.feature_transfer.network import FeatureTransferNet
+    from anonlib.training.export import feature_transfer_onnx
+    from anonlib.training.objectives.feature_transfer_network import FeatureTransferNet
 
     random = np.random.default_rng(0)
     donors = random.standard_normal((40, 128)).astype(np.float32)
@@ -60,7 +60,7 @@ def untrained() -> bytes:
         age=np.full(40, 30, np.float32),
     )
     torch.manual_seed(0)
-    return to_onnx(FeatureTransferNet(), notes)
+    return feature_transfer_onnx(FeatureTransferNet(), notes)
 
 
 def embedding(root: Path, run: Run, **changes: Any) -> JobConfig:

@@ -12,9 +12,9 @@ from scipy import stats
 from scipy.special import ive
 
 from anonlib.config import MethodConfig
-from anonlib.privacy.claims import claim_of
 from anonlib.privacy.dp import Cost, Mechanism, draw, draw_id, epsilon_of, identities, log_density, mechanism_of
 from anonlib.privacy.keys import Keyring
+from anonlib.verification.conditions import claim_of
 
 KEYRING = Keyring(b"0123456789abcdef" * 2, "2026-11")
 NOISY = ("laplace", "vmf", "purkayastha")

@@ -20,7 +20,7 @@ import uvicorn
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.job import Job
-from anonlib.review.guard import OPEN, Guard
+from anonlib.review.guard import ASSETS, Guard
 from anonlib.review.page import make_app
 from anonlib.review.session import Session
 from tests.review.conftest import FACE
@@ -121,7 +121,7 @@ def decide(client: Client, key: str, verdict: str | None, *boxes: tuple[int, ...
 
 
 CLOSED = ("/state", "/totals", "/image/0/original", "/image/0/released")
-PATHS = (*OPEN, *CLOSED)
+PATHS = (*ASSETS, *CLOSED)
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -159,7 +159,7 @@ def test_a_page_that_is_started_again_takes_no_token_of_the_one_before(session: 
         assert after.get("/state", Authorization=f"Bearer {token}").status == 403
 
 
-@pytest.mark.parametrize("path", OPEN)
+@pytest.mark.parametrize("path", ASSETS)
 def test_what_is_open_holds_nothing_of_the_release(stranger: Client, session: Session, path: str) -> None:
     answer = stranger.get(path)
     assert answer.status == 200

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from anonlib.audit.missed_faces import MissedFace
 from anonlib.audit.review_sample import clopper_pearson
 from anonlib.audit.run import audit
 from anonlib.config import JobConfig
@@ -36,25 +36,18 @@ def test_the_sample_is_what_was_released_and_the_rest_is_what_was_not(session: S
     assert names["quarantined"] == ["failing", "broken"] and names["second"] == []
 
 
-@dataclass(frozen=True)
-class Found:
-    shard: str
-    key: str
-    box: tuple[float, ...] = FACE
-
-
 def test_candidates_of_a_second_look_are_a_list_of_their_own(reviewed: JobConfig) -> None:
     second = [
-        Found("00001", "nobody-5"),
-        Found("00000", "astronaut"),
-        Found("00000", "astronaut", (1.0, 2.0, 9.0, 9.0)),
+        MissedFace("00001", "nobody-5", FACE, 0.9),
+        MissedFace("00000", "astronaut", FACE, 0.9),
+        MissedFace("00000", "astronaut", (1.0, 2.0, 9.0, 9.0), 0.8),
     ]
     session = Session(reviewed, sample=2, second=second)
     assert [session.images[one].key for one in session.lists["second"]] == ["nobody-5", "astronaut"]
     assert session.suggested[number(session, "astronaut")] == [list(FACE), [1.0, 2.0, 9.0, 9.0]]
     assert len(session.lists["sample"]) == 2
     with pytest.raises(JobError, match="shard 00001 lacks an image"):
-        Session(reviewed, second=[Found("00001", "Ada")])
+        Session(reviewed, second=[MissedFace("00001", "Ada", FACE, 0.9)])
 
 
 def test_decisions_are_there_when_the_session_is_opened_again(session: Session, reviewed: JobConfig) -> None:
@@ -81,10 +74,10 @@ def test_carrying_them_out_hides_the_face_and_says_what_changed(session: Session
     session.decide(number(session, "astronaut"), "mask", [FACE])
     session.decide(number(session, "nobody-1"), "confirmed")
     session.decide(number(session, "nobody-2"), "withhold")
-    applied = session.apply()
+    shards, changes = session.apply()
     after = contents(Path(reviewed.output.uri))
-    assert applied.shards == ("00000",)
-    assert {one.key: (one.after, one.hidden) for one in applied.changes} == {
+    assert shards == ["00000"]
+    assert {change.key: (change.after, change.hidden) for change in changes} == {
         "astronaut": ("released", 1),
         "nobody-1": ("no_face", 0),
         "nobody-2": ("quarantined", 0),

@@ -20,7 +20,8 @@ from anonlib.stages.review_decisions import FOUND, HIDDEN
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.redact import GREY
 from anonlib.workspace.decisions import Decision, DecisionLog
-from anonlib.workspace.layout import AUDIT_FILES, STATEMENT, open_stores
+from anonlib.workspace.layout import open_stores
+from anonlib.workspace.schemas import AUDIT_FILES, STATEMENT
 from tests.support import photos
 from tests.support.forgery import check
 from tests.support.runs import Run, by_key, contents, manifest, planned_copy, released, rendered, run_job

@@ -14,7 +14,7 @@ from anonlib.audit.evidence.evidence import BASELINES, CLEAR, CROP, RELEASED, Ev
 from anonlib.audit.evidence.plan import PlanRecord
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.trained.data import SIDE
-from anonlib.privacy.claims import K_ANONYMITY, Claim
+from anonlib.verification.certificate import K_ANONYMITY, Claim
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
 NAME = "fr-feature"

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import Certificate, merkle_root, shard_leaf, signed
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from tests.support import photos
 
 SHARD, OTHER = "00000", "00001"

@@ -14,7 +14,7 @@ from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, shipped
-from anonlib.training.synthetic_identities import NOBODIES
+from anonlib.training.export import IDENTITIES
 from tests.support import photos
 
 OUTSIDERS = ("fr-feature", "faceres")
@@ -53,7 +53,7 @@ def changed(network: FeatureTransferNetwork) -> list[Changed]:
 
 
 def test_it_ships_small_with_many_donors_and_terms_that_must_be_accepted(network: FeatureTransferNetwork) -> None:
-    assert len(network.data) < 6_000_000 and len(network.donors) == NOBODIES
+    assert len(network.data) < 6_000_000 and len(network.donors) == IDENTITIES
     assert network.about.needs_acceptance and "non-commercial" in network.about.terms
     assert 0.3 < (network.female >= 0.5).mean() < 0.7
 

@@ -12,12 +12,11 @@ from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.errors import VerificationError
-from anonlib.stages.rerender import remove_audit
 from anonlib.storage import Storage, open_storage
-from anonlib.verification.audit_statement import Statement, publish
-from anonlib.verification.certificate import canonical, signature_of
-from anonlib.verification.verify import unproved
-from anonlib.workspace.layout import AUDIT_FILES, STATEMENT
+from anonlib.verification.certificate import AuditStatement, canonical, signature_of
+from anonlib.verification.release import unproved
+from anonlib.workspace.release import publish_audit, remove_audit
+from anonlib.workspace.schemas import AUDIT_FILES, STATEMENT
 from tests.support.forgery import SECRET as FORGERS
 from tests.support.forgery import Forger, check
 from tests.support.runs import SECRET, Run
@@ -29,13 +28,13 @@ REPORT = {"report.json": b"{}\n", "report.html": b"<p>all well</p>"}
 def release(forger: Forger) -> Storage:
     """A release with the audit of its maker, whose secret is the job's."""
     release = open_storage(str(forger.root))
-    publish(release, SECRET.encode(), REPORT, [])
+    publish_audit(release, SECRET.encode(), REPORT, [])
     return release
 
 
 def resign(root: Path, secret: bytes = SECRET.encode(), **changes: Any) -> None:
     """Change the statement and sign what comes of it."""
-    read = Statement(**json.loads((root / STATEMENT).read_text()))
+    read = AuditStatement(**json.loads((root / STATEMENT).read_text()))
     made = replace(read, **changes)
     (root / STATEMENT).write_bytes(replace(made, signature=signature_of(made.signed_bytes(), secret)).to_bytes())
 
@@ -49,7 +48,7 @@ def test_an_audited_release_is_verified_with_its_report(forger: Forger, release:
 
 
 def test_a_release_that_failed_says_so_wherever_it_is_verified(forger: Forger) -> None:
-    publish(open_storage(str(forger.root)), SECRET.encode(), REPORT, ["naive attack", "leak, GPS"])
+    publish_audit(open_storage(str(forger.root)), SECRET.encode(), REPORT, ["naive attack", "leak, GPS"])
     done = CliRunner().invoke(app, ["verify", str(forger.root)])
     assert done.exit_code == 4 and "FAILED its policy: naive attack; leak, GPS" in done.stdout
 
@@ -60,7 +59,7 @@ def test_nobody_has_audited_a_release_without_one(finished: Run) -> None:
 
 
 def test_a_later_audit_replaces_an_earlier_one(forger: Forger, release: Storage) -> None:
-    publish(release, SECRET.encode(), {"report.json": b"[]"}, ["leak"])
+    publish_audit(release, SECRET.encode(), {"report.json": b"[]"}, ["leak"])
     assert not (forger.root / "report.html").exists()
     found = check(forger.root).audit
     assert found is not None and not found.passed
@@ -74,7 +73,7 @@ def test_withdrawn_it_leaves_nothing(forger: Forger, finished: Run, release: Sto
 
 def test_only_an_audits_own_files_are_vouched_for(release: Storage) -> None:
     with pytest.raises(ValueError, match=r"notes\.txt is none of"):
-        publish(release, SECRET.encode(), {"notes.txt": b"Ada"}, [])
+        publish_audit(release, SECRET.encode(), {"notes.txt": b"Ada"}, [])
     assert "notes.txt" not in AUDIT_FILES
 
 
@@ -98,7 +97,7 @@ def test_a_report_that_no_audit_vouches_for_is_a_stray(forger: Forger, release: 
 
 
 def test_a_fail_cannot_be_turned_into_a_pass(forger: Forger) -> None:
-    publish(open_storage(str(forger.root)), SECRET.encode(), REPORT, ["leak, GPS"])
+    publish_audit(open_storage(str(forger.root)), SECRET.encode(), REPORT, ["leak, GPS"])
     made = json.loads(forger.path(STATEMENT).read_text())
     forger.path(STATEMENT).write_bytes(canonical(made | {"passed": True, "failed": []}) + b"\n")
     with pytest.raises(VerificationError, match="signature does not fit"):
@@ -106,10 +105,10 @@ def test_a_fail_cannot_be_turned_into_a_pass(forger: Forger) -> None:
 
 
 def test_nobody_else_can_audit(forger: Forger, release: Storage) -> None:
-    publish(release, FORGERS, REPORT, [])
+    publish_audit(release, FORGERS, REPORT, [])
     with pytest.raises(VerificationError, match="another key"):
         check(forger.root)
-    resign(forger.root, FORGERS, public_key=Statement(**json.loads(forger.path(STATEMENT).read_text())).public_key)
+    resign(forger.root, FORGERS, public_key=AuditStatement(**json.loads(forger.path(STATEMENT).read_text())).public_key)
     with pytest.raises(VerificationError, match="another key"):
         check(forger.root)
 
@@ -147,7 +146,7 @@ def test_rubbish_is_refused(forger: Forger, release: Storage, data: bytes) -> No
 
 
 def test_another_spelling_is_refused(forger: Forger, release: Storage) -> None:
-    made = Statement(**json.loads(forger.path(STATEMENT).read_text()))
+    made = AuditStatement(**json.loads(forger.path(STATEMENT).read_text()))
     forger.path(STATEMENT).write_text(json.dumps(asdict(made), indent=1))
     with pytest.raises(VerificationError, match="canonical"):
         check(forger.root)

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.errors import VerificationError
-from anonlib.privacy.claims import K_ANONYMITY, METRIC_PRIVACY, Claim
 from anonlib.verification.certificate import (
+    K_ANONYMITY,
+    METRIC_PRIVACY,
     VERSION,
     Certificate,
     CertifiedCounts,
     CertifiedTable,
+    Claim,
     Scope,
     canonical,
     check_signature,

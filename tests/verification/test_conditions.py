@@ -22,7 +22,7 @@ from anonlib.verification.conditions import (
     NoTable,
     ReleaseCounter,
     SurrogateRow,
-    claim_table_of,
+    claim_of,
 )
 from anonlib.workspace.schemas import CERTIFIED_CLASSES, CERTIFIED_DRAWS, CERTIFIED_SURROGATES
 from tests.support.pseudonyms import digest, name
@@ -61,11 +61,11 @@ def plans(draw: st.DrawFn, most: int = 8) -> tuple[MethodConfig, list[ClassRow]]
 
 
 def worn(method: MethodConfig, rows: list[ClassRow]) -> list[SurrogateRow]:
-    return [SurrogateRow(one, method.k) for one in sorted({row.wears for row in rows})]
+    return [SurrogateRow(one, method.k) for one in sorted({row.surrogate for row in rows})]
 
 
 def table(method: MethodConfig, rows: list[ClassRow], surrogates: list[SurrogateRow] | None = None) -> ClassTable:
-    classes = ClassTable(method)
+    classes = ClassTable(method.k)
     for row in rows:
         classes.add(row)
     for one in worn(method, rows) if surrogates is None else surrogates:
@@ -81,7 +81,7 @@ def test_every_sound_plan_passes(plan: tuple[MethodConfig, list[ClassRow]]) -> N
     classes = table(method, rows)
     assert classes.people == sum(row.k for row in rows) and classes.rows == len(rows)
     for row in rows:
-        classes.check_dealt(ClaimedFace(method.name, method.k, None, row.wears, None))
+        classes.check_assigned(ClaimedFace(method.name, method.k, None, row.surrogate, None))
 
 
 DEFECTS: dict[str, tuple[Callable[[ClassRow, int], ClassRow], str]] = {
@@ -118,7 +118,7 @@ def test_a_person_in_two_classes_is_seen(plan: tuple[MethodConfig, list[ClassRow
     """Each query's own k nearest neighbours, instead of a partition."""
     method, rows = plan
     extra = ClassRow("f" * 24, tuple(sorted((rows[0].people[0], *(name("new", one) for one in range(method.k))))),
-                     method.k + 1, method.k, rows[0].wears)  # fmt: skip
+                     method.k + 1, method.k, rows[0].surrogate)  # fmt: skip
     with pytest.raises(VerificationError, match="is in two classes"):
         table(method, [*rows, extra])
 
@@ -151,8 +151,8 @@ def test_no_released_table_says_of_which_class_a_surrogate_was_made() -> None:
 def test_a_face_must_wear_what_a_class_was_dealt_and_count_k(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
     classes = table(method, rows)
-    good = ClaimedFace(method.name, method.k, None, rows[0].wears, None)
-    classes.check_dealt(good)
+    good = ClaimedFace(method.name, method.k, None, rows[0].surrogate, None)
+    classes.check_assigned(good)
     for wrong in (
         replace(good, digest=digest("x")),
         replace(good, digest=None),
@@ -161,44 +161,44 @@ def test_a_face_must_wear_what_a_class_was_dealt_and_count_k(plan: tuple[MethodC
         replace(good, epsilon=0.0),
     ):
         with pytest.raises(VerificationError):
-            classes.check_dealt(wrong)
+            classes.check_assigned(wrong)
 
 
 @settings(deadline=None)
 @given(plans())
 def test_a_face_with_a_surrogate_of_its_own_ends_the_claim(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
     method, rows = plan
-    face = ClaimedFace(method.name, method.k, None, rows[0].wears, "next-surrogate")
+    face = ClaimedFace(method.name, method.k, None, rows[0].surrogate, "next-surrogate")
     with pytest.raises(VerificationError, match="chosen for it alone"):
-        ReleaseCounter(method, table(method, rows)).add_image("released", [face])
+        ReleaseCounter(method.name, table(method, rows)).add_image("released", [face])
 
 
 @pytest.mark.parametrize("method", VECTORS)
 def test_a_face_of_a_vector_method_carries_a_draw_and_the_claims_epsilon(method: str) -> None:
-    draws = DrawTable(draws_method(method))
+    draws = DrawTable(claim_of(draws_method(method)).epsilon)
     epsilon = next(iter(VECTORS[method].values()), 0.0 if method == "dp-uniform" else None)
     for one in sorted(digest(number) for number in range(4)):
         draws.add(DrawRow(one, epsilon))
     stored = None if epsilon is None else float(np.float32(epsilon))
     good = ClaimedFace(method, None, stored, digest(0), None)
-    draws.check_dealt(good)
+    draws.check_assigned(good)
     for wrong in (replace(good, digest=digest(9)), replace(good, epsilon=0.125), replace(good, k=5)):
         with pytest.raises(VerificationError):
-            draws.check_dealt(wrong)
+            draws.check_assigned(wrong)
     again = replace(good, digest=digest(9), epsilon=None, fallback="next-surrogate")
     if epsilon is None:
-        draws.check_tried(again)
+        draws.check_next_surrogate(again)
         with pytest.raises(VerificationError, match="claims epsilon"):
-            draws.check_tried(replace(again, epsilon=1.0))
+            draws.check_next_surrogate(replace(again, epsilon=1.0))
     else:
         with pytest.raises(VerificationError, match="drawn for it alone"):
-            draws.check_tried(again)
-        DrawTable(draws_method(method), chosen_again=True).check_tried(again)
+            draws.check_next_surrogate(again)
+        DrawTable(epsilon, redraws=True).check_next_surrogate(again)
 
 
 def test_a_draw_is_dealt_once_and_at_the_claims_epsilon() -> None:
     def dealt(*rows: DrawRow) -> None:
-        draws = DrawTable(MethodConfig(name="dp-laplace", epsilon=10.0, decoder="x"))
+        draws = DrawTable(10.0)
         for row in rows:
             draws.add(row)
 
@@ -216,14 +216,13 @@ def test_a_draw_is_dealt_once_and_at_the_claims_epsilon() -> None:
 
 
 def test_faces_are_counted_by_what_the_claim_covers() -> None:
-    method = MethodConfig(name="solid")
-    tally = ReleaseCounter(method, claim_table_of(method))
+    counter = ReleaseCounter("solid", NoTable())
     plain = ClaimedFace("solid", None, None, None, None)
-    tally.add_shard()
-    tally.add_image("released", [plain, plain])
-    tally.add_image("no_face", [])
-    tally.add_image("quarantined", [replace(plain, method="anything", k=3)])
-    assert tally.counts == CertifiedCounts(
+    counter.add_shard()
+    counter.add_image("released", [plain, plain])
+    counter.add_image("no_face", [])
+    counter.add_image("quarantined", [replace(plain, method="anything", k=3)])
+    assert counter.counts == CertifiedCounts(
         shards=1, images=3, released=1, no_face=1, quarantined=1, faces=3, replaced=2, withheld=1
     )
 
@@ -245,4 +244,4 @@ def test_faces_are_counted_by_what_the_claim_covers() -> None:
 )
 def test_an_image_or_face_that_cannot_be_is_seen(status: str, face: ClaimedFace | None, sentence: str) -> None:
     with pytest.raises(VerificationError, match=sentence):
-        ReleaseCounter(MethodConfig(name="blur"), NoTable()).add_image(status, [face] if face else [])
+        ReleaseCounter("blur", NoTable()).add_image(status, [face] if face else [])

@@ -17,13 +17,13 @@ from anonlib.config import MethodConfig
 from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
 from anonlib.verification.conditions import ClaimedFace
-from anonlib.verification.first_version import CLASSES_1, TELLS_MORE, PairedClasses, PairedRow
-from anonlib.verification.verify import unproved, verify
+from anonlib.verification.first_version import CLASSES_1, TELLS_MORE, FirstClassRow, FirstClassTable
+from anonlib.verification.release import unproved, verify
 from tests.support.pseudonyms import digest, name
 
 
 @st.composite
-def plans(draw: st.DrawFn, most: int = 8) -> tuple[MethodConfig, list[PairedRow]]:
+def plans(draw: st.DrawFn, most: int = 8) -> tuple[MethodConfig, list[FirstClassRow]]:
     """A class method and a sound table for it: classes of k and more, some of them guests."""
     k = draw(st.integers(2, 5))
     method = MethodConfig(name=draw(st.sampled_from(("k-diff", "k-same"))), k=k)
@@ -36,7 +36,7 @@ def plans(draw: st.DrawFn, most: int = 8) -> tuple[MethodConfig, list[PairedRow]
         )
         worn = number if method.name == "k-same" else (number + 1) % len(donors)
         rows.append(
-            PairedRow(
+            FirstClassRow(
                 name("class", number),
                 tuple(one for one, _ in people),
                 tuple(weight for _, weight in people),
@@ -49,8 +49,8 @@ def plans(draw: st.DrawFn, most: int = 8) -> tuple[MethodConfig, list[PairedRow]
     return method, sorted(rows, key=lambda row: row.name)
 
 
-def table(method: MethodConfig, rows: list[PairedRow]) -> PairedClasses:
-    classes = PairedClasses(method)
+def table(method: MethodConfig, rows: list[FirstClassRow]) -> FirstClassTable:
+    classes = FirstClassTable(method.k, own_average=method.name == "k-same")
     for row in rows:
         classes.add(row)
     classes.close()
@@ -59,23 +59,23 @@ def table(method: MethodConfig, rows: list[PairedRow]) -> PairedClasses:
 
 @settings(deadline=None)
 @given(plans())
-def test_every_sound_plan_passes(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
+def test_every_sound_plan_passes(plan: tuple[MethodConfig, list[FirstClassRow]]) -> None:
     method, rows = plan
     classes = table(method, rows)
     assert classes.people == sum(row.k for row in rows) and classes.rows == len(rows)
     for row in rows:
-        classes.check_dealt(ClaimedFace(method.name, row.k, None, row.wears, None))
-        classes.check_tried(ClaimedFace(method.name, row.k, None, rows[0].made, "next-surrogate"))
+        classes.check_assigned(ClaimedFace(method.name, row.k, None, row.surrogate, None))
+        classes.check_next_surrogate(ClaimedFace(method.name, row.k, None, rows[0].average, "next-surrogate"))
 
 
-def without_one(row: PairedRow, k: int) -> PairedRow:
+def without_one(row: FirstClassRow, k: int) -> FirstClassRow:
     people = k - 1
     return replace(
         row, people=row.people[:people], weights=(1 / people,) * people if people else (), k=people, effective_k=people
     )
 
 
-def last_heavier(row: PairedRow, k: int) -> PairedRow:
+def last_heavier(row: FirstClassRow, k: int) -> FirstClassRow:
     """The mean of a mean and the last member: what normalizing inside the averaging loop makes of a class."""
     count = sum(weight > 0 for weight in row.weights)
     weights, seen = [], 0
@@ -85,7 +85,7 @@ def last_heavier(row: PairedRow, k: int) -> PairedRow:
     return replace(row, weights=tuple(weights))
 
 
-DEFECTS: dict[str, tuple[Callable[[PairedRow, int], PairedRow], str]] = {
+DEFECTS: dict[str, tuple[Callable[[FirstClassRow, int], FirstClassRow], str]] = {
     "fewer than k": (without_one, "fewer than k"),
     "an effective k below k": (lambda row, k: replace(row, effective_k=k - 1), "effective k"),
     "an effective k above k": (lambda row, k: replace(row, effective_k=row.k + 1), "effective k"),
@@ -107,7 +107,7 @@ DEFECTS: dict[str, tuple[Callable[[PairedRow, int], PairedRow], str]] = {
     ),
     "a negative weight": (lambda row, k: replace(row, weights=(-row.weights[0] or -1.0, *row.weights[1:])), "weights"),
     "a name of no pseudonym": (lambda row, k: replace(row, name=row.name.upper() + "z"), "no pseudonym"),
-    "a digest of no digest": (lambda row, k: replace(row, made="Ada"), "no digest"),
+    "a digest of no digest": (lambda row, k: replace(row, average="Ada"), "no digest"),
     "a person twice": (lambda row, k: replace(row, people=(row.people[0], *row.people[:-1])), "one person twice"),
 }
 
@@ -116,7 +116,7 @@ DEFECTS: dict[str, tuple[Callable[[PairedRow, int], PairedRow], str]] = {
 @settings(deadline=None)
 @given(plans(most=3), st.data())
 def test_a_defect_in_any_class_of_any_plan_is_seen(
-    what: str, plan: tuple[MethodConfig, list[PairedRow]], data: st.DataObject
+    what: str, plan: tuple[MethodConfig, list[FirstClassRow]], data: st.DataObject
 ) -> None:
     method, rows = plan
     spoil, sentence = DEFECTS[what]
@@ -127,7 +127,7 @@ def test_a_defect_in_any_class_of_any_plan_is_seen(
 
 @settings(deadline=None)
 @given(plans())
-def test_normalizing_inside_the_averaging_loop_is_seen(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
+def test_normalizing_inside_the_averaging_loop_is_seen(plan: tuple[MethodConfig, list[FirstClassRow]]) -> None:
     method, rows = plan
     spoiled = last_heavier(rows[0], method.k)
     if len(set(spoiled.weights) - {0.0}) > 1:
@@ -137,7 +137,7 @@ def test_normalizing_inside_the_averaging_loop_is_seen(plan: tuple[MethodConfig,
 
 @settings(deadline=None)
 @given(plans())
-def test_overlapping_groups_are_seen(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
+def test_overlapping_groups_are_seen(plan: tuple[MethodConfig, list[FirstClassRow]]) -> None:
     """Each query's own k nearest neighbours, instead of a partition."""
     method, rows = plan
     last = rows[-1]
@@ -149,24 +149,26 @@ def test_overlapping_groups_are_seen(plan: tuple[MethodConfig, list[PairedRow]])
 
 @settings(deadline=None)
 @given(plans())
-def test_two_surrogates_of_one_class_are_seen(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
+def test_two_surrogates_of_one_class_are_seen(plan: tuple[MethodConfig, list[FirstClassRow]]) -> None:
     method, rows = plan
     with pytest.raises(VerificationError, match="two surrogates"):
-        table(method, [rows[0], replace(rows[0], wears=digest("other")), *rows[1:]])
+        table(method, [rows[0], replace(rows[0], surrogate=digest("other")), *rows[1:]])
 
 
 @settings(deadline=None)
 @given(plans())
-def test_two_classes_with_one_average_are_seen(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
+def test_two_classes_with_one_average_are_seen(plan: tuple[MethodConfig, list[FirstClassRow]]) -> None:
     method, rows = plan
-    twin = replace(rows[1], made=rows[0].made, wears=rows[0].made if method.name == "k-same" else digest("other"))
+    twin = replace(
+        rows[1], average=rows[0].average, surrogate=rows[0].average if method.name == "k-same" else digest("other")
+    )
     with pytest.raises(VerificationError, match="said to have one average"):
         table(method, [rows[0], twin, *rows[2:]])
 
 
 @settings(deadline=None)
 @given(plans())
-def test_whose_surrogate_is_worn_is_the_methods(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
+def test_whose_surrogate_is_worn_is_the_methods(plan: tuple[MethodConfig, list[FirstClassRow]]) -> None:
     method, rows = plan
     with pytest.raises(VerificationError, match="own average"):
         table(MethodConfig(name="k-same" if method.name == "k-diff" else "k-diff", k=method.k), rows)
@@ -174,20 +176,22 @@ def test_whose_surrogate_is_worn_is_the_methods(plan: tuple[MethodConfig, list[P
 
 def test_a_class_may_go_bare_only_where_it_is_alone() -> None:
     method = MethodConfig(k=2)
-    bare = PairedRow(name(1), tuple(sorted((name(2), name(3)))), (0.5, 0.5), 2, 2, digest(1), None)
+    bare = FirstClassRow(name(1), tuple(sorted((name(2), name(3)))), (0.5, 0.5), 2, 2, digest(1), None)
     table(method, [bare])
-    other = replace(bare, people=tuple(sorted((name(4), name(5)))), name="f" * 24, made=digest(2), wears=digest(1))
+    other = replace(
+        bare, people=tuple(sorted((name(4), name(5)))), name="f" * 24, average=digest(2), surrogate=digest(1)
+    )
     with pytest.raises(VerificationError, match="no surrogate to wear"):
         table(method, [bare, other])
 
 
 @settings(deadline=None)
 @given(plans())
-def test_a_face_must_wear_what_a_class_of_its_size_was_dealt(plan: tuple[MethodConfig, list[PairedRow]]) -> None:
+def test_a_face_must_wear_what_a_class_of_its_size_was_dealt(plan: tuple[MethodConfig, list[FirstClassRow]]) -> None:
     method, rows = plan
     classes, row = table(method, rows), rows[0]
-    good = ClaimedFace(method.name, row.k, None, row.wears, None)
-    classes.check_dealt(good)
+    good = ClaimedFace(method.name, row.k, None, row.surrogate, None)
+    classes.check_assigned(good)
     for wrong in (
         replace(good, digest=digest("x")),
         replace(good, digest=None),
@@ -195,9 +199,9 @@ def test_a_face_must_wear_what_a_class_of_its_size_was_dealt(plan: tuple[MethodC
         replace(good, k=None),
     ):
         with pytest.raises(VerificationError):
-            classes.check_dealt(wrong)
+            classes.check_assigned(wrong)
         with pytest.raises(VerificationError):
-            classes.check_tried(wrong)
+            classes.check_next_surrogate(wrong)
 
 
 # ---- a release that anonlib 0.1.0 made, of generated faces ------------------------------------------------------

@@ -18,7 +18,7 @@ from anonlib.cli import app
 from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import public_key
-from anonlib.verification.verify import unproved
+from anonlib.verification.release import unproved
 from tests.support.forgery import CLASSES, MANIFEST, MARKER, OTHER, SHARD, TAR, Forger, Tampering, check, swap
 from tests.support.forgery import SECRET as FORGERS
 from tests.support.runs import SECRET, Run

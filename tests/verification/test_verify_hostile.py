@@ -21,11 +21,11 @@ from anonlib.cli import app
 from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
 from anonlib.verification import parsing
-from anonlib.verification.audit_statement import publish
 from anonlib.verification.certificate import public_key
-from anonlib.verification.verify import unproved
-from anonlib.workspace.layout import STATEMENT
+from anonlib.verification.release import unproved
+from anonlib.workspace.release import publish_audit
 from anonlib.workspace.schemas import MANIFEST as MANIFEST_SCHEMA
+from anonlib.workspace.schemas import STATEMENT
 from tests.support import bombs, photos
 from tests.support.forgery import MANIFEST, SHARD, TAR, Forger, Tampering, check
 from tests.support.runs import SECRET, Run, run_job
@@ -34,7 +34,7 @@ from tests.support.s3server import S3Server
 CLI = CliRunner()
 OURS = public_key(SECRET.encode())
 VERIFY = """
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from anonlib.verification.certificate import VerificationError
 from anonlib.storage import open_storage
 try: verify(open_storage(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
@@ -301,10 +301,10 @@ def test_a_promised_audit_is_missed_though_somebody_deleted_all_of_it(promising:
     assert not any("nobody has audited" in line for line in unproved(check(release, OURS)))
     done = CLI.invoke(app, ["verify", str(release), "--key", OURS])
     assert done.exit_code == 4 and "MISSING, although its maker promised one" in done.stdout
-    publish(open_storage(str(release)), SECRET.encode(), {"report.json": b"{}\n"}, ["leak"])
+    publish_audit(open_storage(str(release)), SECRET.encode(), {"report.json": b"{}\n"}, ["leak"])
     done = CLI.invoke(app, ["verify", str(release), "--key", OURS])
     assert done.exit_code == 4 and "FAILED its policy: leak" in done.stdout
-    publish(open_storage(str(release)), SECRET.encode(), {"report.json": b"{}\n"}, [])
+    publish_audit(open_storage(str(release)), SECRET.encode(), {"report.json": b"{}\n"}, [])
     assert CLI.invoke(app, ["verify", str(release), "--key", OURS]).exit_code == 0
 
 

@@ -15,7 +15,7 @@ from anonlib.job import Job
 from anonlib.privacy.keys import Keyring, stretched
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import public_key
-from anonlib.verification.verify import verify
+from anonlib.verification.release import verify
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.secrets import bind, open_in_worker, open_keyring, release_name, signing_secret
 from tests.support.runs import SECRET, job, manifest, run_job

@@ -15,7 +15,7 @@ import numpy as np
 from anonlib.audit.attacks.rates import Shares, difference, figure, rate
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
-from anonlib.privacy.claims import WITHOUT_LABELS
+from anonlib.verification.certificate import WITHOUT_LABELS
 
 NEEDS_LABELS = (
     "the job formed its subjects without labels, so only labels can show whom it split: name a field of the dataset "

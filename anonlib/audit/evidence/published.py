@@ -23,13 +23,11 @@ from anonlib.audit.evidence.plan import PlanRecord, planned_faces
 from anonlib.datasets import Shard, label
 from anonlib.errors import JobError
 from anonlib.job import Job
-from anonlib.privacy.claims import Claim
-from anonlib.stages.certify import CERTIFICATE
 from anonlib.storage import Storage
-from anonlib.verification.certificate import Certificate
+from anonlib.verification.certificate import Certificate, Claim
 from anonlib.workspace import tables
-from anonlib.workspace.layout import AUDIT_FILES, STATEMENT, StageStore, plan_store, scan_store
-from anonlib.workspace.schemas import QUARANTINED
+from anonlib.workspace.layout import StageStore, plan_store, scan_store
+from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, QUARANTINED, STATEMENT
 
 DIGEST = "surrogate_digest"
 

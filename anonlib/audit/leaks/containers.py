@@ -1,79 +1,190 @@
-"""An image file of any format, part by part: what it carries beside its picture.
+"""An image file part by part: what it carries beside its picture.
 
-Each format has a list of what the pipeline's own encoder writes; whatever else is found is a finding, known by name or
-not. Nothing is decoded but the directory of the file, and of a PNG the stream of its pixels, since more may be in it
-than the picture shows.
+Each format has a list of what the pipeline's encoder writes; every other part is a finding, known by name or not. Only
+the file's directory is decoded, and of a PNG the stream of its pixels, since more may be in it than the picture shows.
+A format that no release is encoded in is an unknown part as a whole.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
+from collections.abc import Iterator
 
-from anonlib.audit.leaks import jpeg
-from anonlib.audit.leaks.metadata_kinds import (
-    C2PA,
-    COMMENT,
-    EXIF,
-    GPS,
-    IPTC,
-    PART,
-    PICTURE,
-    TRAILING,
-    XMP,
-    directories,
-    in_exif,
-    in_photoshop,
-    in_profile,
-    in_xmp,
-    size_of,
-    values,
-)
 from anonlib.errors import MalformedMetadata
+from anonlib.media.colour import is_ours
+
+EXIF, GPS, THUMBNAIL, XMP, IPTC = "EXIF", "GPS position", "thumbnail", "XMP", "IPTC"
+COMMENT, C2PA, PICTURE, PROFILE = "comment", "C2PA manifest", "further picture", "foreign colour profile"
+PART, TRAILING = "unknown part", "bytes after the end"
+KINDS = (EXIF, GPS, THUMBNAIL, XMP, IPTC, COMMENT, C2PA, PICTURE, PROFILE, PART, TRAILING)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
-_TIFF_PLAIN = {254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 282, 283, 284, 296, 317, 320, 338, 339}
-_TIFF_KINDS = {700: XMP, 33723: IPTC, 34665: EXIF, 34853: GPS, 330: PICTURE}
-_TIFF_ICC, _TIFF_PHOTOSHOP = 34675, 34377
-_STRIPS, _STRIP_BYTES = 273, 279
-_ALIGNMENT = 4
+_TIFF = (b"II*\0", b"MM\0*")
 
 
 def carried(data: bytes) -> frozenset[str]:
     """The KINDS that an image file carries beside its picture; an unknown or broken file is an unknown part."""
     try:
         if data[:2] == b"\xff\xd8":
-            return frozenset(jpeg.carried(data))
+            return frozenset(_jpeg(data))
         if data[:8] == _PNG:
             return frozenset(_png(data))
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return frozenset(_webp(data))
-        if data[:4] == b"GIF8":
-            return frozenset(_gif(data))
-        if data[:2] == b"BM":
-            return frozenset(_bmp(data))
-        if data[:4] in (b"II*\0", b"MM\0*"):
+        if data[:4] in _TIFF:
             return frozenset(_tiff(data))
-        if data[:2] in (b"P5", b"P6"):
-            return frozenset(_ppm(data))
-    except (MalformedMetadata, struct.error, IndexError, ValueError, zlib.error):
+    except (MalformedMetadata, struct.error, LookupError, ValueError, zlib.error):
         pass
     return frozenset({PART})
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether bytes begin as an image file of a format that is released."""
+    """Whether bytes begin as an image file of a format that is read, released or not."""
     return (
         data[:3] == b"\xff\xd8\xff"
         or data[:8] == _PNG
         or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
         or data[:6] in (b"GIF87a", b"GIF89a")
         or (data[:2] == b"BM" and data[6:10] == b"\0\0\0\0")
-        or data[:4] in (b"II*\0", b"MM\0*")
+        or data[:4] in _TIFF
         or (data[:2] in (b"P5", b"P6") and data[2:3].isspace())
     )
+
+
+# ---- blocks that several formats have -------------------------------------------------------------------------
+
+_GPS_TAG = 0x8825
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+"""Bytes of a value of each TIFF type."""
+
+Entry = tuple[int, int, int]
+"""Of a TIFF directory: type, count, offset of the value."""
+
+
+def _directories(data: bytes) -> Iterator[tuple[int, dict[int, Entry]]]:
+    """Where each directory of a TIFF begins, and its entries by tag (TIFF 6.0, section 2); raises MalformedMetadata."""
+    if data[:4] not in _TIFF:
+        raise MalformedMetadata("no TIFF header")
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        seen: set[int] = set()
+        while at:
+            if at in seen:
+                raise MalformedMetadata("a directory that leads to itself")
+            seen.add(at)
+            (length,) = struct.unpack_from(f"{order}H", data, at)
+            entries = {}
+            for start in range(at + 2, at + 2 + 12 * length, 12):
+                tag, kind, count = struct.unpack_from(f"{order}HHI", data, start)
+                inside = _TYPE_BYTES.get(kind, 1) * count <= 4
+                offset = start + 8 if inside else struct.unpack_from(f"{order}I", data, start + 8)[0]
+                entries[tag] = kind, count, offset
+            yield at, entries
+            (at,) = struct.unpack_from(f"{order}I", data, at + 2 + 12 * length)
+    except struct.error:
+        raise MalformedMetadata("a directory beyond the end") from None
+
+
+def _exif(block: bytes) -> set[str]:
+    """The kinds in an EXIF block; its second directory is a thumbnail (EXIF 2.32, 4.5.8)."""
+    found = {EXIF}
+    try:
+        for number, (_, entries) in enumerate(_directories(block.removeprefix(b"Exif\0\0"))):
+            found |= ({GPS} if _GPS_TAG in entries else set()) | ({THUMBNAIL} if number else set())
+    except MalformedMetadata:
+        found.add(PART)
+    return found
+
+
+def _xmp(packet: bytes) -> set[str]:
+    """The kinds in an XMP packet, which may repeat what EXIF says."""
+    return {XMP} | ({GPS} if b"GPSL" in packet else set()) | ({THUMBNAIL} if b"xmpGImg" in packet else set())
+
+
+def _photoshop(block: bytes) -> set[str]:
+    """The kinds in Photoshop's resources, where 1033 and 1036 are thumbnails."""
+    return {IPTC} | ({THUMBNAIL} if b"8BIM\x04\x09" in block or b"8BIM\x04\x0c" in block else set())
+
+
+def _profile(profile: bytes) -> set[str]:
+    """A colour profile is byte for byte one that anonlib writes, or may hold anything."""
+    return set() if is_ours(profile) else {PROFILE}
+
+
+# ---- JPEG (ITU-T T.81, annex B) -------------------------------------------------------------------------------
+
+_EOI, _SOS, _COM = 0xD9, 0xDA, 0xFE
+_TABLES = {0xC4, 0xDB, 0xDD, _SOS, *range(0xC0, 0xD0)} - {0xC8, 0xCC}
+"""Frames, Huffman and quantization tables, restart intervals, scans."""
+_JFIF_BYTES = 14
+_AFTER_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_ICC = b"ICC_PROFILE\0"
+
+
+def _jpeg(data: bytes) -> set[str]:
+    """Allowed are tables, one frame, a JFIF header without thumbnail, and a colour profile."""
+    found: set[str] = set()
+    profile: list[bytes] = []
+    at, frames = 2, 0
+    while True:
+        if data[at : at + 1] != b"\xff":
+            raise MalformedMetadata("no marker where one must be")
+        while data[at : at + 1] == b"\xff":
+            at += 1
+        marker = data[at]
+        at += 1
+        if marker == _EOI:
+            break
+        length = int.from_bytes(data[at : at + 2], "big")
+        body = data[at + 2 : at + length]
+        if length < 2 or len(body) != length - 2:
+            raise MalformedMetadata("a segment beyond the end")
+        at += length
+        if marker == 0xE2 and body.startswith(_ICC):
+            profile.append(body[len(_ICC) + 2 :])
+        else:
+            found |= _jpeg_segment(marker, body)
+        frames += 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+        if marker == _SOS:
+            end = _AFTER_SCAN.search(data, at)
+            if end is None:
+                raise MalformedMetadata("no end of the image")
+            at = end.start()
+    if profile:
+        found |= _profile(b"".join(profile))
+    rest = data[at:]
+    return found | ({TRAILING} if rest else set()) | ({PICTURE} if b"\xff\xd8\xff" in rest or frames > 1 else set())
+
+
+def _jpeg_segment(marker: int, body: bytes) -> set[str]:
+    if marker in _TABLES:
+        return set()
+    if marker == _COM:
+        return {COMMENT}
+    if marker == 0xE0 and body.startswith(b"JFIF\0"):
+        return set() if len(body) == _JFIF_BYTES else {THUMBNAIL}
+    if marker == 0xE0 and body.startswith(b"JFXX\0"):
+        return {THUMBNAIL}
+    if marker == 0xE1 and body.startswith(b"Exif\0"):
+        return _exif(body)
+    if marker == 0xE1 and body.startswith((b"http://ns.adobe.com/xap/", b"http://ns.adobe.com/xmp/")):
+        return _xmp(body)
+    if marker == 0xE2 and body.startswith(b"MPF\0"):
+        return {PICTURE}
+    if marker == 0xEB and body.startswith(b"JP"):
+        return {C2PA}
+    if marker == 0xED and body.startswith((b"Photoshop", b"Adobe_Photoshop", b"Adobe_CM")):
+        return _photoshop(body)
+    return {PART}
+
+
+# ---- PNG (3rd edition) ----------------------------------------------------------------------------------------
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
 
 
 def _png(data: bytes) -> set[str]:
@@ -93,10 +204,9 @@ def _png(data: bytes) -> set[str]:
             pixels.append(body)
         else:
             found |= _png_chunk(kind, body)
-    found |= {TRAILING} if data[at:] else set()
     stream = zlib.decompressobj()
     size = len(stream.decompress(b"".join(pixels)))
-    return found | ({TRAILING} if stream.unused_data or size != _png_bytes(header) else set())
+    return found | ({TRAILING} if data[at:] or stream.unused_data or size != _png_bytes(header) else set())
 
 
 def _png_chunk(kind: bytes, body: bytes) -> set[str]:
@@ -106,21 +216,21 @@ def _png_chunk(kind: bytes, body: bytes) -> set[str]:
     if kind == b"iCCP":
         stream = zlib.decompressobj()
         profile = stream.decompress(body[len(name) + 2 :])
-        return in_profile(profile) | ({TRAILING} if stream.unused_data else set())
+        return _profile(profile) | ({TRAILING} if stream.unused_data else set())
     if kind == b"eXIf":
-        return in_exif(body)
+        return _exif(body)
     if kind in (b"tEXt", b"zTXt", b"iTXt"):
         if b"xmp" in name:
-            return in_xmp(body)
+            return _xmp(body)
         kinds = {b"exif": EXIF, b"app1": EXIF, b"iptc": IPTC}
-        return next(({one} for word, one in kinds.items() if word in name), {COMMENT})
+        return next(({found} for word, found in kinds.items() if word in name), {COMMENT})
     if kind == b"caBX":
         return {C2PA}
     return {PICTURE} if kind in (b"acTL", b"fcTL", b"fdAT") else {PART}
 
 
 def _png_bytes(header: bytes) -> int:
-    """How many bytes the unpacked rows of a PNG have (PNG 3rd edition, 7.2 and 8)."""
+    """How many bytes the unpacked rows of a PNG have (7.2 and 8)."""
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
     bits = depth * _CHANNELS[colour]
     passes = _ADAM7 if interlace else ((0, 1, 0, 1),)
@@ -129,6 +239,9 @@ def _png_bytes(header: bytes) -> int:
         columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
         total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
     return total
+
+
+# ---- WebP (RFC 9649) ------------------------------------------------------------------------------------------
 
 
 def _webp(data: bytes) -> set[str]:
@@ -143,68 +256,54 @@ def _webp(data: bytes) -> set[str]:
             raise MalformedMetadata("a chunk beyond the end")
         at += 8 + length + length % 2
         if kind == b"ICCP":
-            found |= in_profile(body)
+            found |= _profile(body)
         elif kind == b"EXIF":
-            found |= in_exif(body)
+            found |= _exif(body)
         elif kind == b"XMP ":
-            found |= in_xmp(body)
+            found |= _xmp(body)
         elif kind not in (b"VP8 ", b"VP8L", b"VP8X", b"ALPH"):
             found.add({b"ANIM": PICTURE, b"ANMF": PICTURE, b"C2PA": C2PA}.get(kind, PART))
     return found
 
 
-def _gif(data: bytes) -> set[str]:
-    found: set[str] = set()
-    at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-    pictures = 0
-    while data[at] != 0x3B:
-        if data[at] == 0x21:
-            if data[at + 1] == 0xFE:
-                found.add(COMMENT)
-            elif data[at + 1] != 0xF9:
-                found.add(XMP if data[at + 3 : at + 11] == b"XMP Data" else PART)
-            at += 2
-        elif data[at] == 0x2C:
-            pictures += 1
-            packed = data[at + 9]
-            at += 11 + (3 << (packed & 7) + 1 if packed & 0x80 else 0)
-        else:
-            raise MalformedMetadata("no block where one must be")
-        while data[at]:
-            at += 1 + data[at]
-        at += 1
-    return found | ({PICTURE} if pictures > 1 else set()) | ({TRAILING} if data[at + 1 :] else set())
+# ---- TIFF (6.0) -----------------------------------------------------------------------------------------------
 
-
-def _bmp(data: bytes) -> set[str]:
-    start, header, width, height, _, bits, packed = struct.unpack_from("<IIiiHHI", data, 10)
-    rows = abs(height) * ((width * bits + 31) // 32 * 4)
-    plain = header == 40 and packed == 0 and bits in (24, 32) and start == 54
-    return (set() if plain else {PART}) | ({TRAILING} if plain and len(data) != start + rows else set())
+_TIFF_PLAIN = {254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 282, 283, 284, 296, 317, 320, 338, 339}
+_TIFF_KINDS = {700: XMP, 33723: IPTC, 34665: EXIF, 34853: GPS, 330: PICTURE}
+_TIFF_ICC, _TIFF_PHOTOSHOP = 34675, 34377
+_STRIPS, _STRIP_BYTES = 273, 279
+_ALIGNMENT = 4
 
 
 def _tiff(data: bytes) -> set[str]:
     found: set[str] = set()
     parts = [(0, 8)]
-    for number, (begin, directory) in enumerate(directories(data)):
+    for number, (begin, entries) in enumerate(_directories(data)):
         found |= {PICTURE} if number else set()
-        for tag, entry in directory.items():
-            block = data[entry[2] : entry[2] + size_of(entry)]
-            parts.append((entry[2], entry[2] + len(block)))
+        for tag, (kind, count, offset) in entries.items():
+            block = data[offset : offset + _TYPE_BYTES.get(kind, 1) * count]
+            parts.append((offset, offset + len(block)))
             if tag == _TIFF_ICC:
-                found |= in_profile(block)
+                found |= _profile(block)
             elif tag == _TIFF_PHOTOSHOP:
-                found |= in_photoshop(block)
+                found |= _photoshop(block)
             elif tag not in _TIFF_PLAIN:
                 found.add(_TIFF_KINDS.get(tag, PART))
-        starts, lengths = (values(data, directory[tag]) for tag in (_STRIPS, _STRIP_BYTES))
+        starts, lengths = (_whole_numbers(data, entries[tag]) for tag in (_STRIPS, _STRIP_BYTES))
         parts += [(start, start + length) for start, length in zip(starts, lengths, strict=True)]
-        parts.append((begin, begin + 6 + 12 * len(directory)))
-    return found | ({TRAILING} if _between(data, parts) else set())
+        parts.append((begin, begin + 6 + 12 * len(entries)))
+    return found | ({TRAILING} if _has_gap(data, parts) else set())
 
 
-def _between(data: bytes, parts: list[tuple[int, int]]) -> bool:
-    """Whether something lies between the parts of a file, beside zeros that align them; raises MalformedMetadata."""
+def _whole_numbers(data: bytes, entry: Entry) -> list[int]:
+    """The values of an entry of type 1, 3 or 4; raises LookupError, struct.error."""
+    kind, count, offset = entry
+    code = {1: "B", 3: "H", 4: "I"}[kind]
+    return list(struct.unpack_from(f"{'<' if data[:2] == b'II' else '>'}{count}{code}", data, offset))
+
+
+def _has_gap(data: bytes, parts: list[tuple[int, int]]) -> bool:
+    """Whether bytes lie between the parts of a file, beside zeros that align them; raises MalformedMetadata."""
     reached = 0
     for start, end in sorted(parts):
         if end > len(data):
@@ -214,23 +313,3 @@ def _between(data: bytes, parts: list[tuple[int, int]]) -> bool:
             return True
         reached = max(reached, end)
     return len(data) - reached >= _ALIGNMENT or any(data[reached:])
-
-
-def _ppm(data: bytes) -> set[str]:
-    found: set[str] = set()
-    at = 2
-    numbers: list[int] = []
-    while len(numbers) < 3:
-        while data[at : at + 1].isspace():
-            at += 1
-        if data[at : at + 1] == b"#":
-            found.add(COMMENT)
-            at = data.index(b"\n", at)
-            continue
-        end = at
-        while not data[end : end + 1].isspace():
-            end += 1
-        numbers.append(int(data[at:end]))
-        at = end
-    size = numbers[0] * numbers[1] * (3 if data[:2] == b"P6" else 1)
-    return found | ({TRAILING} if len(data) != at + 1 + size else set())

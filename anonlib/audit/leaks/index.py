@@ -1,4 +1,4 @@
-"""The words and digests that a release shows, indexed, so that each original can be asked for as it streams by.
+"""The words and digests that a release shows, indexed, so that each original can be looked up as it streams by.
 
 What must not be there, names and hashes of originals, is never collected: a dataset has too many of them.
 """
@@ -24,8 +24,8 @@ _DIGEST_BYTES = (16, 20, 32)
 _ALGORITHMS = ("md5", "sha1", "sha256")
 
 
-class RestrictedIndex:
-    """Texts by where they stand; `add` them, then ask for phrases and digests."""
+class ReleaseIndex:
+    """Texts by where they stand: `add` them, then find phrases and digests."""
 
     def __init__(self) -> None:
         self._texts: list[tuple[str, list[str]]] = []
@@ -37,7 +37,7 @@ class RestrictedIndex:
         for token in _HEX.findall(text):
             self.add_digest(where, bytes.fromhex(token))
         for token in _BASE64.findall(text):
-            raw = _unbased(token)
+            raw = _from_base64(token)
             if len(raw) in _DIGEST_BYTES:
                 self.add_digest(where, raw)
         words = WORD.findall(_HEX.sub(" ", text).lower())
@@ -68,15 +68,15 @@ class RestrictedIndex:
 
 def tells(phrase: str) -> bool:
     """Whether a name has enough letters or digits to be looked for."""
-    letters, digits = sum(sign.isalpha() for sign in phrase), sum(sign.isdigit() for sign in phrase)
+    letters, digits = sum(char.isalpha() for char in phrase), sum(char.isdigit() for char in phrase)
     return letters >= LEAST_LETTERS or digits >= LEAST_DIGITS
 
 
 def contains(text: str, phrase: str) -> bool:
-    """Whether the words of a phrase stand in a text one after another, as in Haystack.find."""
-    haystack = RestrictedIndex()
-    haystack.add("", text)
-    return haystack.find(phrase) is not None
+    """Whether the words of a phrase stand in a text one after another, as in ReleaseIndex.find."""
+    index = ReleaseIndex()
+    index.add("", text)
+    return index.find(phrase) is not None
 
 
 def text_of(content: bytes) -> str | None:
@@ -108,14 +108,14 @@ def without(text: str, key: str) -> str:
 
 def spellings(key: str) -> Iterator[str]:
     """A key and its last part, each with and without an ending."""
-    for one in (key, key.rpartition("/")[2]):
-        yield one
-        stem, dot, _ = one.rpartition(".")
+    for name in (key, key.rpartition("/")[2]):
+        yield name
+        stem, dot, _ = name.rpartition(".")
         if dot:
             yield stem
 
 
-def _unbased(token: str) -> bytes:
+def _from_base64(token: str) -> bytes:
     plain = token.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)

@@ -7,8 +7,8 @@ may stay). It is 1 for the original's own px and needs no px to be equal, so it 
 SAME for what was measured. Px equal to the bit are counted beside it.
 
 Outside of faces an encoder is repeated rather than forgiven: JPEG codes blocks of 16 px by themselves, so a block that
-no face reaches must come out just as the original's own px do when encoded afresh. WebP and GIF spread changes over
-the image; there the mean colours of blocks are compared.
+no face reaches must come out just as the original's px do when encoded afresh. WebP spreads changes over the image;
+there the mean colours of blocks are compared.
 """
 
 from __future__ import annotations
@@ -119,23 +119,23 @@ def left_of(before: Pixels, after: Pixels, core: Mask) -> LeftoverPixels:
 
     share = mean(np.ones_like(inside))
     energy = mean(first**2)
-    told = (share >= _INSIDE) & (energy >= _DETAIL**2 * share)
+    detailed = (share >= _INSIDE) & (energy >= _DETAIL**2 * share)
     explained = 1 - mean((first - second) ** 2) / np.maximum(energy, 1e-6)
     # Where the original is flat, black or burnt out, equal px tell nothing.
     uneven = (share >= _INSIDE) & (energy >= share)
     same = mean(equal.astype(np.float32)) / np.maximum(share, 1e-6)
     return LeftoverPixels(
-        float(explained[told].max()) if told.any() else None, float(same[uneven].max()) if uneven.any() else 0.0
+        float(explained[detailed].max()) if detailed.any() else None, float(same[uneven].max()) if uneven.any() else 0.0
     )
 
 
 def changed_outside(before: Picture, after: Picture, allowed: Mask, jpeg_quality: int) -> int:
     """How many px outside `allowed` (H, W) differ from what the original's px become in the output's format.
 
-    The two pictures have one size. Of WebP and GIF whole blocks are counted.
+    The two pictures have one size. Of WebP whole blocks are counted.
     """
     outside = ~allowed
-    if before.format in ("WEBP", "GIF"):
+    if before.format == "WEBP":
         expected = _encoded(before, jpeg_quality)
         blocks = _blocks(outside.astype(np.float32)) >= 1.0
         apart = np.abs(_blocks(expected.rgb.astype(np.float32)) - _blocks(after.rgb.astype(np.float32))).max(axis=2)
@@ -153,8 +153,8 @@ def changed_outside(before: Picture, after: Picture, allowed: Mask, jpeg_quality
     differ = cv2.absdiff(rgb, after.rgb).max(axis=2) > noise
     if before.alpha is not None or after.alpha is not None:
         whole = np.full(allowed.shape, 255, np.uint8)
-        one, two = (whole if picture.alpha is None else picture.alpha for picture in (before, after))
-        differ |= one != two
+        first, second = (whole if picture.alpha is None else picture.alpha for picture in (before, after))
+        differ |= first != second
     return int((differ & outside).sum())
 
 

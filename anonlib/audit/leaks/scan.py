@@ -1,7 +1,7 @@
 """The leak scan: everything in a release, looked at beside the originals that it was made of.
 
 It runs inside the trust boundary, a shard at a time: first all that the shard's files hold, indexed, then its originals
-one by one, each asked for in that index and compared px by px. An original's names and hashes are looked for in its own
+one by one, each looked up in that index and compared px by px. An original's names and hashes are looked up in its own
 shard and in the files that all shards share, not in other shards.
 """
 
@@ -11,8 +11,9 @@ import hashlib
 import io
 import json
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,44 +21,42 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.findings import LeakCheck
 from anonlib.audit.leaks import vectors
-from anonlib.audit.leaks.containers import carried, is_picture
-from anonlib.audit.leaks.counts import LeakCounts
-from anonlib.audit.leaks.index import WORD, RestrictedIndex, contains, spellings, tells, text_of, without
-from anonlib.audit.leaks.items import Footer, Item, items_of
-from anonlib.audit.leaks.metadata_kinds import KINDS, PART, PROFILE
+from anonlib.audit.leaks.containers import KINDS, PART, PROFILE, carried, is_picture
+from anonlib.audit.leaks.index import WORD, ReleaseIndex, contains, parsed_json, spellings, tells, text_of, without
 from anonlib.audit.leaks.pixels import changed_outside, face_core, left_of, may_change
 from anonlib.codes import foreign_words
 from anonlib.config import SYNTHESIS_METHODS
-from anonlib.datasets import Sample, Shard, label
-from anonlib.datasets.base import format_of
+from anonlib.datasets import Item, Sample, Shard, format_of, items_of, label
 from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
+from anonlib.datasets.parquet import Footer
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.media.codec import Picture, decode
-from anonlib.stages.certify import CERTIFICATE, CERTIFIED
 from anonlib.stages.scan import try_to_read
 from anonlib.workspace import tables
 from anonlib.workspace.layout import RUN_NOTE, StageStore, scan_store
-from anonlib.workspace.schemas import MANIFEST, MESH_POINTS, QUARANTINED
+from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED, MANIFEST, MESH_POINTS, QUARANTINED
 
 NO_ROW, QUARANTINED_OUT, WHOLE = "image without a row", "quarantined image", "whole original"
 HASH, KEY, PERSON, NAMED_KEY = "hash of an original", "original key", "person's label", "person's label in a key"
 EMBEDDING, LEFT, OUTSIDE, ODD = "embedding", "original px in a face", "changed px outside faces", "odd thing in a file"
 STRAY, NAME, WORDS = "file of nobody's", "foreign name", "foreign word in a manifest"
+FIELD = "field that the job does not keep"
 CHECKS = (
-    *(*KINDS, STRAY, NO_ROW, QUARANTINED_OUT, WHOLE, HASH, KEY, PERSON, NAMED_KEY, NAME, WORDS, EMBEDDING, ODD, LEFT),
-    OUTSIDE,
+    *(*KINDS, STRAY, NO_ROW, QUARANTINED_OUT, WHOLE, HASH, KEY, PERSON, NAMED_KEY, NAME, WORDS, FIELD, EMBEDDING, ODD),
+    *(LEFT, OUTSIDE),
 )
 
 _WELL_KNOWN = frozenset({RUN_NOTE, CERTIFICATE, *CERTIFIED})
+_MOST_PLACES = 5
 
+Row = Mapping[str, Any]
 Report = Callable[[str, UnitResult, int], None]
 
 
@@ -68,27 +67,78 @@ def scan_leaks(
 
     `ignore`: paths in the release that an earlier audit wrote.
     """
-    return _Scan(job).run(frozenset(ignore), report)
+    return _LeakScan(job).run(frozenset(ignore), report)
 
 
-class _Scan:
-    """One pass over the shards; `tally` counts."""
+class LeakCounts:
+    """Of each check of CHECKS how many things it looked at, how many it found, and the first few places by name."""
+
+    def __init__(self) -> None:
+        self._checked: Counter[str] = Counter()
+        self._found: Counter[str] = Counter()
+        self._places: dict[str, list[str]] = defaultdict(list)
+
+    def count(self, check: str, where: str, found: bool) -> None:
+        """One more thing looked at, at `where` of the release."""
+        self._checked[check] += 1
+        if found:
+            self._found[check] += 1
+            places = self._places[check]
+            if where not in places and len(places) < _MOST_PLACES:
+                places.append(where)
+
+    def checks(self, notes: Mapping[str, str]) -> list[LeakCheck]:
+        """All of them, in order, also those that had nothing to look at."""
+        return [
+            LeakCheck(
+                name=name,
+                checked=self._checked[name],
+                found=self._found[name],
+                where=tuple(self._places[name]),
+                note=notes.get(name, ""),
+            )
+            for name in CHECKS
+        ]
+
+
+@dataclass
+class _Contents:
+    """What files of the release hold: words and digests, where each content is by sha256, and its images.
+
+    `rows`: the manifest's by key; `vouched`: those with an output, by its sha256.
+    """
+
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    vouched: Mapping[str, Row] = field(default_factory=dict)
+    index: ReleaseIndex = field(default_factory=ReleaseIndex)
+    digests: dict[bytes, str] = field(default_factory=dict)
+    images: set[str] = field(default_factory=set)
+
+    def row_of(self, key: str | None) -> Row | None:
+        """The row of a key, which may have an ending."""
+        return self.rows.get(key or "") or self.rows.get((key or "").rpartition(".")[0])
+
+
+class _LeakScan:
+    """One pass over the shards."""
 
     def __init__(self, job: Job) -> None:
         cv2.setNumThreads(1)
-        self.job, self.config = job, job.config
+        self.job, self.config, self.naming = job, job.config, job.naming
         self.release = job.stores.release
         self.store = StageStore(self.release, "")
         self.scan = scan_store(job.stores, job.scan_key)
-        self.naming = job.naming
         self.images = ReleasedImages(job.config, job.dataset.format)
-        self.tally = LeakCounts(CHECKS)
-        self.shared = RestrictedIndex()
-        self.contents: dict[bytes, str] = {}
-        self.small = self.silent = 0
-        subject, kept = job.config.input.subject_field, {one.removeprefix("json:") for one in job.config.keep_fields}
+        self.counts = LeakCounts()
+        self.shared = _Contents()
+        self.too_flat = self.short_labels = 0
+        keep, subject = self.config.keep_fields, self.config.input.subject_field
+        self.kept = frozenset(name.removeprefix("json:") for name in keep)
+        self.listed = {*keep, *(self.config.input.image_field or "").lower().split(";")} - {""}
         path = (subject or "").removeprefix("json:").split(".")
-        self.subject_kept = subject is not None and any(".".join(path[:end]) in kept for end in range(1, len(path) + 1))
+        self.subject_kept = subject is not None and any(
+            ".".join(path[:end]) in self.kept for end in range(1, len(path) + 1)
+        )
 
     def run(self, ignore: frozenset[str], report: Report) -> list[LeakCheck]:
         names = self.naming.shards(self.job.shards)
@@ -96,36 +146,36 @@ class _Scan:
         missing = [names[name] for name, marker in markers.items() if marker is None]
         if missing:
             raise JobError(f"{len(missing)} shards are not rendered, {missing[0]} for one; finish the job first")
-        own = {path for marker in markers.values() if marker for path in marker["files"]}
-        own |= {path for shard in markers for path in (self.store.marker(shard), self._manifest(shard))}
-        others = [entry.path for entry in self.release.list(unfinished=True) if entry.path not in own | ignore]
+        of_shards = {path for marker in markers.values() if marker for path in marker["files"]}
+        of_shards |= {path for shard in markers for path in (self.store.marker(shard), self._manifest(shard))}
+        others = [entry.path for entry in self.release.list(unfinished=True) if entry.path not in of_shards | ignore]
         for number, path in enumerate(others):
-            where = path if path in _WELL_KNOWN or not self.config.rekey else f"file {number} that no shard names"
-            self._shared_file(path, where)
-        shown = json.loads(self.release.read(RUN_NOTE))["shards"]
-        self.tally.count(NAME, RUN_NOTE, shown != list(names))
+            hidden = path not in _WELL_KNOWN and self.config.rekey
+            self._shared_file(path, f"file {number} that no shard names" if hidden else path)
+        self.counts.count(NAME, RUN_NOTE, json.loads(self.release.read(RUN_NOTE))["shards"] != list(names))
         for shard in self.job.shards:
             began = time.monotonic()
             images = self._shard(shard, markers[self.naming.shard(shard.shard_id)] or {})
             outcome = UnitResult(shard.shard_id, images=images, seconds=time.monotonic() - began)
             report("leaks", outcome, len(self.job.shards))
-        return self.tally.checks(self._notes())
+        return self.counts.checks(self._notes())
 
     def _manifest(self, shard: str) -> str:
         return self.store.path("manifest", f"{shard}.parquet")
 
     def _shared_file(self, path: str, where: str) -> None:
-        """A file that belongs to no shard: ours by name, or one that nobody vouches for."""
-        self.tally.count(STRAY, where, path not in _WELL_KNOWN)
+        """A file that belongs to no shard: ours by name, or a stray one."""
+        self.counts.count(STRAY, where, path not in _WELL_KNOWN)
         if path in CERTIFIED:
             data = self.release.read(path)
             self._columns(data, where, CERTIFIED[path])
-            self.shared.add(where, json.dumps(tables.from_bytes(data).to_pylist(), ensure_ascii=False, default=str))
+            rows = tables.from_bytes(data).to_pylist()
+            self.shared.index.add(where, json.dumps(rows, ensure_ascii=False, default=str))
             return
         if path not in _WELL_KNOWN and self.config.rekey:
-            self.shared.add(where, path)
+            self.shared.index.add(where, path)
         for item in items_of(self.release, path):
-            self._item(item, where, self.shared, self.contents, {})
+            self._item(item, where, self.shared)
 
     # ---- what the release holds -------------------------------------------------------------------------------
 
@@ -134,164 +184,156 @@ class _Scan:
         name = self.naming.shard(shard.shard_id)
         data = self.release.read(self._manifest(name))
         rows = tables.from_bytes(data).to_pylist()
-        vouched = {row["output_sha256"]: row for row in rows if row["output_sha256"] is not None}
-        lost = {row["key"] for row in rows if row["status"] == QUARANTINED}
-        haystack = RestrictedIndex()
-        contents: dict[bytes, str] = {}
+        contents = _Contents(
+            {row["key"]: row for row in rows},
+            {row["output_sha256"]: row for row in rows if row["output_sha256"] is not None},
+        )
         self._columns(data, f"manifest of {name}", MANIFEST)
         for row in rows:
-            strange = foreign_words(row)
-            self.tally.count(WORDS, f"{self._where(shard, row)}, {', '.join(strange)}", bool(strange))
-            text = json.dumps(row, ensure_ascii=False, default=str)
-            # A hash of what was written is no hash of an original, unless a face-less one came out as it was.
-            haystack.add(self._where(shard, row), text if self.config.rekey else without(text, row["key"]))
-            outputless = row["path"] is None and row["output_sha256"] is None
-            if row["status"] == QUARANTINED:
-                self.tally.count(QUARANTINED_OUT, self._where(shard, row), not outputless)
-        haystack.add(f"marker of {name}", json.dumps(marker, ensure_ascii=False))
-        seen: dict[str, str] = {}
-        by_key = {row["key"]: row for row in rows}
+            self._row(row, f"{name}/{row['key']}", contents)
+        contents.index.add(f"marker of {name}", json.dumps(marker, ensure_ascii=False))
         for path in marker["files"]:
-            if self.config.rekey:
-                haystack.add(f"files of {name}", path)
-                self.tally.count(NAME, f"name of a file of {name}", not self._is_new_name(path, shard, by_key))
-            for number, item in enumerate(items_of(self.release, path)):
-                row = by_key.get(item.key) or by_key.get((item.key or "").rpartition(".")[0])
-                if row is not None:
-                    where = self._where(shard, row)
-                else:
-                    where = f"{path}, item {number}" if self.config.rekey else item.where
-                if self.config.rekey and format_of(path) == "webdataset" and item.key is not None:
-                    self.tally.count(NAME, f"{where}, its name", not self._is_new_member(item, by_key))
-                if row is not None and row["key"] in lost:
-                    self.tally.count(QUARANTINED_OUT, where, True)
-                self._item(item, where, haystack, contents, seen, vouched, by_key)
-        images = 0
+            self._data_file(path, shard, contents)
+        self._shard_name(shard, contents)
         faces = self._faces(shard)
-        self._shard_name(shard, haystack)
+        images = 0
         for sample in self.job.dataset.read(shard):
-            row = by_key.get(self.naming.key(shard.shard_id, sample.key))
+            row = contents.rows.get(self.naming.key(shard.shard_id, sample.key))
             if row is None:
                 raise JobError(f"the manifest of {shard.shard_id} has no row for an image of its shard")
-            self._original(sample, row, faces.get(sample.key, []), shard, haystack, contents, seen)
+            self._original(sample, row, faces.get(sample.key, []), shard, contents)
             images += 1
         if images < len(rows):
             raise JobError(f"the manifest of {shard.shard_id} has more rows than its shard has images")
         return images
 
-    def _is_new_name(self, path: str, shard: Shard, by_key: Mapping[str, Any]) -> bool:
+    def _row(self, row: Row, where: str, contents: _Contents) -> None:
+        columns = foreign_words(row)
+        self.counts.count(WORDS, f"{where}, {', '.join(columns)}", bool(columns))
+        text = json.dumps(row, ensure_ascii=False, default=str)
+        # A hash of what was written is no hash of an original, unless an image without faces came out as it was.
+        contents.index.add(where, text if self.config.rekey else without(text, row["key"]))
+        if row["status"] == QUARANTINED:
+            self.counts.count(QUARANTINED_OUT, where, row["path"] is not None or row["output_sha256"] is not None)
+
+    def _data_file(self, path: str, shard: Shard, contents: _Contents) -> None:
+        name = self.naming.shard(shard.shard_id)
+        if self.config.rekey:
+            contents.index.add(f"files of {name}", path)
+            self.counts.count(NAME, f"name of a file of {name}", not self._is_new_name(path, shard, contents))
+        for number, item in enumerate(items_of(self.release, path)):
+            row = contents.row_of(item.key)
+            where = f"{path}, item {number}" if self.config.rekey else item.where
+            where = where if row is None else f"{name}/{row['key']}"
+            if self.config.rekey and item.key is not None and format_of(path) != "folder":
+                usual = item.name in IMAGE_EXTENSIONS | self.listed | {"json"}
+                self.counts.count(NAME, f"{where}, its name", not (usual and item.key in contents.rows))
+            if row is not None and row["status"] == QUARANTINED:
+                self.counts.count(QUARANTINED_OUT, where, True)
+            if item.key is not None and isinstance(item.content, bytes):
+                self.counts.count(FIELD, where, not self._is_kept(item.name, item.content))
+            self._item(item, where, contents)
+
+    def _is_new_name(self, path: str, shard: Shard, contents: _Contents) -> bool:
         """Whether a file with new keys is called as it should be: after its shard, or in a folder after its sample."""
         if format_of(path) != "folder" and suffix_of(path) not in SIDECARS:
             return path == self.naming.path(self.job.dataset, shard)
         stem, _, ending = path.removeprefix("data/").rpartition(".")
-        return stem in by_key and (ending in IMAGE_EXTENSIONS or ending in SIDECARS)
+        return stem in contents.rows and (ending in IMAGE_EXTENSIONS or ending in SIDECARS)
 
-    def _is_new_member(self, item: Item, by_key: Mapping[str, Any]) -> bool:
-        """Whether a member of a tar with new keys has one, and an extension that the job lists or that is usual."""
-        listed = (self.config.input.image_field or "").lower().split(";") + list(self.config.keep_fields)
-        return item.key in by_key and (item.name in IMAGE_EXTENSIONS or item.name == "json" or item.name in listed)
+    def _is_kept(self, name: str, content: bytes) -> bool:
+        """Whether the job lets a member through: an image, a listed extension, or JSON of listed keys alone."""
+        ending = suffix_of(f"x.{name}")
+        if name in self.listed or ending in IMAGE_EXTENSIONS:
+            return True
+        document = parsed_json(text_of(content) or "") if ending == "json" else None
+        return isinstance(document, dict) and document.keys() <= self.kept
 
-    def _shard_name(self, shard: Shard, haystack: RestrictedIndex) -> None:
-        """Look for the name of an original shard's file, where it is more than a word."""
+    def _shard_name(self, shard: Shard, contents: _Contents) -> None:
+        """Look up the name of an original shard's file, where it is more than a word."""
         name = PurePosixPath(shard.uri).name.partition(".")[0]
         if self.config.rekey and not shard.files and len(WORD.findall(name)) > 1:
-            said = _first(one.find(name) for one in (haystack, self.shared))
-            self.tally.count(KEY, said or f"shard {self.naming.shard(shard.shard_id)}", said is not None)
+            self._look_up(KEY, [name], f"shard {self.naming.shard(shard.shard_id)}", contents)
 
-    def _item(
-        self,
-        item: Item,
-        where: str,
-        haystack: RestrictedIndex,
-        contents: dict[bytes, str],
-        seen: dict[str, str],
-        vouched: Mapping[str, Mapping[str, Any]] | None = None,
-        by_key: Mapping[str, Any] | None = None,
-    ) -> None:
+    def _look_up(self, check: str, phrases: Iterable[str], here: str, contents: _Contents) -> None:
+        """Look up phrases in what the shard and all shards hold; nothing found counts as looked at `here`."""
+        places = (index.find(phrase) for phrase in phrases for index in (contents.index, self.shared.index))
+        place = next((place for place in places if place is not None), None)
+        self.counts.count(check, place or here, place is not None)
+
+    def _item(self, item: Item, where: str, contents: _Contents) -> None:
         """Look at one thing, and index what it says."""
-        self.tally.count(ODD, where, item.odd)
-        kept = frozenset(one.removeprefix("json:") for one in self.config.keep_fields)
-        if isinstance(item.content, Footer):
+        self.counts.count(ODD, where, item.odd)
+        value = item.content
+        if isinstance(value, Footer):
             # Without new keys it repeats the least and the greatest key, which the manifest shows.
             if self.config.rekey:
-                haystack.add(where, item.content.text)
+                contents.index.add(where, value.text)
             return
-        if isinstance(item.content, pa.Schema):
-            self._columns(item.content, where, None, kept)
+        if isinstance(value, pa.Schema):
+            self._columns(value, where, None)
             return
-        value = item.content
         image = value.get("bytes") if isinstance(value, dict) else value
         if isinstance(image, bytes) and is_picture(image):
-            digest = hashlib.sha256(image).hexdigest()
-            row = (vouched or {}).get(digest)
-            seen[digest] = where
-            if row is not None:
-                where = where if item.key else f"{where.partition(':')[0]}: {row['key']}"
-            self.tally.count(NO_ROW, where, row is None and item.name not in kept)
-            found = carried(image)
-            for kind in KINDS:
-                self.tally.count(kind, where, kind in found)
-            if isinstance(value, dict):
-                haystack.add(where, json.dumps({name: str(one) for name, one in value.items() if name != "bytes"}))
+            where = self._image(item, image, where, contents)
         elif isinstance(value, bytes):
-            self.tally.count(EMBEDDING, where, vectors.in_member(value, kept))
             text = text_of(value)
+            parsed = None if text is None else parsed_json(text)
+            self.counts.count(EMBEDDING, where, vectors.in_value(value if parsed is None else parsed, self.kept))
             if text is None:
-                haystack.add_digest(where, value)
+                contents.index.add_digest(where, value)
             else:
-                haystack.add(where, text if self.config.rekey or item.key is None else without(text, item.key))
+                contents.index.add(where, text if self.config.rekey or item.key is None else without(text, item.key))
         else:
-            self.tally.count(EMBEDDING, where, vectors.in_value(value, kept))
-            if self.config.rekey or not (isinstance(value, str) and value in (by_key or {})):
-                haystack.add(where, json.dumps(value, ensure_ascii=False, default=str))
+            self.counts.count(EMBEDDING, where, vectors.in_value(value, self.kept))
+            if self.config.rekey or not (isinstance(value, str) and value in contents.rows):
+                contents.index.add(where, json.dumps(value, ensure_ascii=False, default=str))
         if isinstance(image, bytes):
-            contents[hashlib.sha256(image).digest()] = where
+            contents.digests[hashlib.sha256(image).digest()] = where
         if self.config.rekey:
-            haystack.add(where, f"{item.key or ''} {item.name}")
+            contents.index.add(where, f"{item.key or ''} {item.name}")
 
-    def _columns(
-        self, table: bytes | pa.Schema, where: str, ours: pa.Schema | None, kept: frozenset[str] = frozenset()
-    ) -> None:
+    def _image(self, item: Item, image: bytes, where: str, contents: _Contents) -> str:
+        """An image of the release; returns where it is, by its row where it has one."""
+        digest = hashlib.sha256(image).hexdigest()
+        contents.images.add(digest)
+        row = contents.vouched.get(digest)
+        if row is not None and not item.key:
+            where = f"{where.partition(':')[0]}: {row['key']}"
+        self.counts.count(NO_ROW, where, row is None and item.name not in self.kept)
+        found = carried(image)
+        for kind in KINDS:
+            self.counts.count(kind, where, kind in found)
+        if isinstance(item.content, dict):
+            rest = {name: str(value) for name, value in item.content.items() if name != "bytes"}
+            contents.index.add(where, json.dumps(rest))
+        return where
+
+    def _columns(self, table: bytes | pa.Schema, where: str, ours: pa.Schema | None) -> None:
         schema = pq.read_schema(io.BytesIO(table)) if isinstance(table, bytes) else table
-        found = vectors.restricted_columns(schema, ours, kept)
-        self.tally.count(EMBEDDING, f"{where}, column {', '.join(found)}", bool(found))
+        found = vectors.restricted_columns(schema, ours, self.kept if ours is None else ())
+        self.counts.count(EMBEDDING, f"{where}, column {', '.join(found)}", bool(found))
 
     # ---- each original beside it ------------------------------------------------------------------------------
 
-    def _original(
-        self,
-        sample: Sample,
-        row: Mapping[str, Any],
-        faces: Sequence[Mapping[str, Any]],
-        shard: Shard,
-        haystack: RestrictedIndex,
-        contents: Mapping[bytes, str],
-        seen: Mapping[str, str],
-    ) -> None:
-        here = self._where(shard, row)
-        stacks = (haystack, self.shared)
+    def _original(self, sample: Sample, row: Row, faces: Sequence[Row], shard: Shard, contents: _Contents) -> None:
+        here = f"{self.naming.shard(shard.shard_id)}/{row['key']}"
         if sample.image is not None:
-            digest = hashlib.sha256(sample.image)
-            as_it_was = digest.hexdigest() == row["output_sha256"] and not row["faces"]
-            copy = None if as_it_was else contents.get(digest.digest(), self.contents.get(digest.digest()))
-            self.tally.count(WHOLE, copy or here, copy is not None)
-            shown = None if as_it_was else _first(one.find_digest_of(sample.image) for one in stacks)
-            self.tally.count(HASH, shown or here, shown is not None)
-        name = label(sample, self.config.input.subject_field) if self.config.input.subject_field else None
-        self.silent += name is not None and not tells(name)
+            self._whole(sample.image, row, here, contents)
+        subject = self.config.input.subject_field
+        name = label(sample, subject) if subject else None
+        self.short_labels += name is not None and not tells(name)
         if name is not None and not self.subject_kept:
-            said = _first(one.find(name) for one in stacks)
-            self.tally.count(PERSON, said or here, said is not None)
+            self._look_up(PERSON, [name], here, contents)
             if not self.config.rekey:
-                self.tally.count(NAMED_KEY, here, contains(row["key"], name))
+                self.counts.count(NAMED_KEY, here, contains(row["key"], name))
         if self.config.rekey:
-            wanted = {sample.key} | {one for one in spellings(sample.key) if any(sign.isdigit() for sign in one)}
-            said = _first(one.find(spelling) for spelling in sorted(wanted) for one in stacks)
-            self.tally.count(KEY, said or here, said is not None)
+            numbered = {text for text in spellings(sample.key) if any(char.isdigit() for char in text)}
+            self._look_up(KEY, sorted({sample.key} | numbered), here, contents)
         if row["status"] == QUARANTINED:
             return
-        if row["output_sha256"] not in seen:
-            self.tally.count(NO_ROW, here, True)
+        if row["output_sha256"] not in contents.images:
+            self.counts.count(NO_ROW, here, True)
             return
         before = try_to_read(sample, self.config)
         if isinstance(before, ImageProblem):
@@ -299,36 +341,43 @@ class _Scan:
         try:
             after = decode(self.images.image(row["path"], row["output_sha256"]), max_mpx=self.config.limits.image_mpx)
         except ImageProblem:
-            self.tally.count(PART, here, True)
+            self.counts.count(PART, here, True)
             return
         self._compare(before, after, row["faces"], faces, here)
 
+    def _whole(self, original: bytes, row: Row, here: str, contents: _Contents) -> None:
+        """Whether an original, or a plain hash of it, is in the release."""
+        digest = hashlib.sha256(original)
+        copy = hashed = None
+        if digest.hexdigest() != row["output_sha256"] or row["faces"]:
+            copy = contents.digests.get(digest.digest(), self.shared.digests.get(digest.digest()))
+            hashed = contents.index.find_digest_of(original) or self.shared.index.find_digest_of(original)
+        self.counts.count(WHOLE, copy or here, copy is not None)
+        self.counts.count(HASH, hashed or here, hashed is not None)
+
     def _compare(
-        self,
-        before: Picture,
-        after: Picture,
-        outcomes: Sequence[Mapping[str, Any]],
-        faces: Sequence[Mapping[str, Any]],
-        where: str,
+        self, before: Picture, after: Picture, outcomes: Sequence[Row], faces: Sequence[Row], where: str
     ) -> None:
+        """Compare px: `outcomes` are the manifest's faces, `faces` the scan's."""
         if len(outcomes) != len(faces):
             raise JobError(f"{where.partition('/')[0]}: the manifest and the scan do not hold the same faces")
         size = before.rgb.shape[0], before.rgb.shape[1]
         if after.rgb.shape != before.rgb.shape or after.format != before.format:
-            self.tally.count(OUTSIDE, where, True)
+            self.counts.count(OUTSIDE, where, True)
             return
         allowed = np.zeros(size, bool)
         for outcome, face in zip(outcomes, faces, strict=True):
-            box = np.array(face["box"], np.float32)
-            mesh = _mesh(face) if outcome["method"] in SYNTHESIS_METHODS else None
+            box, mesh = np.array(face["box"], np.float32), None
+            if outcome["method"] in SYNTHESIS_METHODS:
+                mesh = np.array(face["mesh"], np.float32).reshape(MESH_POINTS, 3)
             allowed |= may_change(size, box, mesh)
             left = left_of(before.rgb, after.rgb, face_core(size, box, mesh))
             if left.detail is None and not left.original:
-                self.small += 1
+                self.too_flat += 1
                 continue
-            self.tally.count(LEFT, where, left.original)
-        self.tally.count(OUTSIDE, where, changed_outside(before, after, allowed, self.config.jpeg_quality) > 0)
-        self.tally.count(PROFILE, where, after.space not in (None, before.space))
+            self.counts.count(LEFT, where, left.original)
+        self.counts.count(OUTSIDE, where, changed_outside(before, after, allowed, self.config.jpeg_quality) > 0)
+        self.counts.count(PROFILE, where, after.space not in (None, before.space))
 
     def _faces(self, shard: Shard) -> dict[str, list[dict[str, Any]]]:
         data = self.scan.storage.read(self.scan.path("faces", f"{shard.shard_id}.parquet"))
@@ -337,28 +386,17 @@ class _Scan:
             faces[row["key"]].append(row)
         return faces
 
-    def _where(self, shard: Shard, row: Mapping[str, Any]) -> str:
-        return f"{self.naming.shard(shard.shard_id)}/{row['key']}"
-
     def _notes(self) -> dict[str, str]:
         """What a reader must know of a check."""
-        notes = {LEFT: f"{self.small:,} faces were too small or too flat to compare"}
+        notes = {LEFT: f"{self.too_flat:,} faces were too small or too flat to compare"}
         if self.config.input.subject_field is None:
             notes[PERSON] = notes[NAMED_KEY] = "no field names the person, so there was nothing to look for"
         elif self.subject_kept:
             notes[PERSON] = notes[NAMED_KEY] = "the job keeps the field by name"
-        elif self.silent:
-            notes[PERSON] = f"{self.silent:,} labels are too short to be looked for"
+        elif self.short_labels:
+            notes[PERSON] = f"{self.short_labels:,} labels are too short to be looked for"
         if self.config.rekey:
             notes[NAMED_KEY] = "the release has new keys"
         else:
             notes[KEY] = notes[NAME] = "the release keeps its keys"
         return notes
-
-
-def _mesh(face: Mapping[str, Any]) -> NDArray[np.float32]:
-    return np.array(face["mesh"], np.float32).reshape(MESH_POINTS, 3)
-
-
-def _first(found: Iterator[str | None]) -> str | None:
-    return next((one for one in found if one is not None), None)

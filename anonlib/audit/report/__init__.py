@@ -1,20 +1,16 @@
-"""The report that a privacy officer signs on: report.json, its schema, report.html and report.pdf.
+"""The report that a privacy officer signs: report.json with its schema, report.html and report.pdf.
 
-All come from one `findings.Report` and nothing else. There is no clock in them: the same report gives the same bytes.
+All come from one `findings.AuditReport` and nothing else, without a clock: the same report gives the same bytes.
 """
 
 from __future__ import annotations
 
 import json
-from importlib import resources
 
 from anonlib.audit.findings import AuditReport
-from anonlib.audit.report.page import ExampleImage, write_html
-from anonlib.audit.report.pdf import write_pdf
+from anonlib.audit.report.page import REQUIRED, ExampleImage, require, write_html, write_pdf
 
-__all__ = ["SCHEMA", "ExampleImage", "schema_bytes", "write_html", "write_json", "write_pdf"]
-
-SCHEMA = "report.schema.json"
+__all__ = ["REQUIRED", "ExampleImage", "require", "write_html", "write_json", "write_pdf", "write_schema"]
 
 
 def write_json(report: AuditReport) -> bytes:
@@ -22,11 +18,6 @@ def write_json(report: AuditReport) -> bytes:
     return (report.model_dump_json(indent=2) + "\n").encode()
 
 
-def schema_bytes() -> bytes:
-    """report.schema.json as it ships: what a machine checks report.json against."""
-    return (resources.files(__name__) / SCHEMA).read_bytes()
-
-
-def schema_of_model() -> bytes:
-    """What the shipped schema must be."""
+def write_schema() -> bytes:
+    """report.schema.json: the JSON schema that report.json follows."""
     return (json.dumps(AuditReport.model_json_schema(), indent=1, sort_keys=True) + "\n").encode()

@@ -1,23 +1,26 @@
-"""report.html: one file that needs no network and no script, to be read on a screen, a phone and paper."""
+"""report.html and report.pdf: one file that needs no network and no script, and the same page printed and tagged."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
+from importlib import import_module, resources
+from types import ModuleType
+from typing import Any
 
 from anonlib.audit.findings import AuditReport
-from anonlib.audit.report import charts, palette, summary, tables
-from anonlib.audit.report.extra import need
-from anonlib.audit.report.risks import risks
+from anonlib.audit.report import charts, summary, tables
+from anonlib.errors import JobError
 
+REQUIRED = ("jinja2", "altair", "vl_convert", "weasyprint")
+"""The optional packages of the report, as modules."""
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """A piece of a released photo, PNG or JPEG, and what it is called. Never an original."""
+    """A piece of a released photo, PNG or JPEG, and its caption. Never an original."""
 
     image: bytes
     caption: str
@@ -25,17 +28,27 @@ class ExampleImage:
     @property
     def uri(self) -> str:
         """The bytes as a data URI; raises ValueError for another format."""
-        kind = next((kind for magic, kind in _MAGIC.items() if self.image.startswith(magic)), None)
-        if kind is None:
+        mime = next((mime for magic, mime in _MAGIC.items() if self.image.startswith(magic)), None)
+        if mime is None:
             raise ValueError(f"the example {self.caption!r} is neither PNG nor JPEG")
-        return f"data:{kind};base64,{base64.b64encode(self.image).decode()}"
+        return f"data:{mime};base64,{base64.b64encode(self.image).decode()}"
+
+
+def require(name: str) -> ModuleType:
+    """The module, which comes with the extra `report`; raises JobError."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise JobError(
+            f"the report needs {error.name or name}, which is not installed: pip install 'anonlib[report]'"
+        ) from None
 
 
 def write_html(report: AuditReport, examples: Sequence[ExampleImage] = ()) -> str:
     """The page; the same text for the same report and examples. Raises JobError where an extra is missing."""
     for name in ("altair", "vl_convert"):
-        need(name)
-    jinja2 = need("jinja2")
+        require(name)
+    jinja2 = require("jinja2")
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
@@ -47,26 +60,44 @@ def write_html(report: AuditReport, examples: Sequence[ExampleImage] = ()) -> st
     page: str = environment.get_template("report.html.j2").render(
         report=report,
         examples=examples,
-        light=palette.variables(palette.LIGHT),
-        dark=palette.variables(palette.DARK),
+        light=_variables(charts.LIGHT),
+        dark=_variables(charts.DARK),
         footer=_css_text(f"anonlib audit \u00b7 {report.release}"),
         verdict=summary.verdict(report),
         failed=summary.failed_lines(report),
-        done=[*summary.was_done(report), summary.looked_at(report)],
+        done=summary.what_was_done(report),
         claimed=summary.claimed(report),
         settings=summary.settings(report),
-        risks=risks(report),
-        framework=summary.framework(report),
-        charts=charts.all_of(report),
-        tables=tables.all_of(report),
+        risks=summary.risks(report),
+        charts=charts.all_charts(report),
+        tables=tables.all_tables(report),
     )
     return page
+
+
+def write_pdf(html: str) -> bytes:
+    """The PDF/UA of a page by `write_html`; the same bytes for the same page and fonts. Raises JobError."""
+    document: bytes = rendered(html).write_pdf(pdf_variant="pdf/ua-1")
+    return document
+
+
+def rendered(html: str) -> Any:
+    """WeasyPrint's document, whose pages can be counted; only data URIs are read. Raises JobError."""
+    weasyprint, urls = require("weasyprint"), require("weasyprint.urls")
+    fetcher = urls.URLFetcher(allowed_protocols=("data",))
+    document = weasyprint.HTML(string=charts.with_light_colours(html), url_fetcher=fetcher)
+    return document.render(pdf_variant="pdf/ua-1")
 
 
 def _template(name: str) -> str:
     return (resources.files("anonlib.audit.report") / "templates" / name).read_text(encoding="utf-8")
 
 
+def _variables(colours: dict[str, str]) -> str:
+    """The declarations of a CSS rule."""
+    return "".join(f"--{name}:{colour};" for name, colour in colours.items())
+
+
 def _css_text(text: str) -> str:
-    """A CSS string whose every sign is an escape where it might be more than a letter."""
-    return '"' + "".join(one if one.isascii() and one.isalnum() else f"\\{ord(one):x} " for one in text) + '"'
+    """A CSS string in which every character but plain letters and digits is an escape."""
+    return '"' + "".join(char if char.isascii() and char.isalnum() else f"\\{ord(char):x} " for char in text) + '"'

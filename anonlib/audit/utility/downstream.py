@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anonlib.audit.attacks.rates import Numbers
 from anonlib.audit.findings import Figure, Measure
 from anonlib.audit.intervals import figure_of_sums
-from anonlib.datasets.fields import label
+from anonlib.datasets import label
 from anonlib.workspace.schemas import EXPRESSIONS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from anonlib.audit.attacks.guess import NO_CLASSES, NOT_SAID, guess
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
-from anonlib.privacy.claims import METRIC_PRIVACY, Claim
+from anonlib.verification.certificate import METRIC_PRIVACY, Claim
 from tests.support.evidence import digest, evidence, published
 
 PLAN, SHOWN = "right guess, all faces, classes by the plan", "right guess, all faces, classes by what faces show"

@@ -10,7 +10,7 @@ import pytest
 from anonlib.audit.attacks.intersect import NEEDS_LABELS, intersect
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
-from anonlib.privacy.claims import METRIC_PRIVACY, WITHOUT_LABELS, Claim
+from anonlib.verification.certificate import METRIC_PRIVACY, WITHOUT_LABELS, Claim
 from tests.support.evidence import evidence, published
 
 DRAWS = Claim(METRIC_PRIVACY, epsilon=8.0)

@@ -7,13 +7,13 @@ import hashlib
 
 import pytest
 
-from anonlib.audit.leaks.index import RestrictedIndex, contains, text_of, without
+from anonlib.audit.leaks.index import ReleaseIndex, contains, text_of, without
 
 CONTENT = b"an original"
 
 
-def stack(text: str) -> RestrictedIndex:
-    found = RestrictedIndex()
+def stack(text: str) -> ReleaseIndex:
+    found = ReleaseIndex()
     found.add("elsewhere", "a photo of a place")
     found.add("here", text)
     return found
@@ -44,7 +44,7 @@ def test_a_digest_is_found_however_it_is_written(algorithm: str) -> None:
     plain, safe = base64.b64encode(digest).decode(), base64.urlsafe_b64encode(digest).decode().rstrip("=")
     for text in (digest.hex(), digest.hex().upper(), f"{algorithm}:{digest.hex()}", f'"{plain}"', f"id={safe} "):
         assert stack(text).find_digest_of(CONTENT) == "here", text
-    raw = RestrictedIndex()
+    raw = ReleaseIndex()
     raw.add_digest("raw", digest)
     assert raw.find_digest_of(CONTENT) == "raw"
     assert stack(digest.hex()[:-2]).find_digest_of(CONTENT) is None

@@ -70,7 +70,7 @@ def released(kind: str, tampered: bool) -> tuple[Picture, Picture]:
     return before, decode(encode(out, before, jpeg_quality=92), max_mpx=1)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
 def test_only_a_change_outside_is_a_change(kind: str) -> None:
     allowed = may_change(SIZE, BOX, None)
     assert changed_outside(*released(kind, tampered=False), allowed, 92) == 0

@@ -1,0 +1,238 @@
+"""The small fits that ship as NPZ files: the shape model, the readout that finds glasses, and mouths and smiles.
+
+`python -m anonlib.training.fits shape-model|glasses|expression FACES... --out FILE`, where FACES are the faces tables
+of scans (scan/KEY/faces/*.parquet of a workspace). Nothing is random: the same tables give the same file. Where people
+are labelled, only every other person by name is fitted on, so that the rest can judge.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import typer
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from anonlib.faces import topology
+from anonlib.stages.surrogates import crop_and_mesh, happiness
+from anonlib.synthesis.canonical import ShapeModel, canonical_frame, pose_of, vertices_of
+from anonlib.synthesis.expression import OPENINGS, ExpressionModel
+from anonlib.synthesis.glasses import STEP, Readout, features
+from anonlib.synthesis.textures.average import Portrait, detail_of, mirrored, portrait
+from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+
+_ROUNDS, _DIRECTIONS, _KEPT, _SHRINK = 3, 60, 40, 0.05
+
+_RIDGE, _FLOOR, _WEARER_WEIGHT = 200.0, 0.02, 3.0
+_FALSE_ALARMS = 0.15
+"""Share of bare faces that may be taken for wearers: a donor lost costs less than a ghost on a class."""
+
+_OPENING_WIDTH, _LEAST_PORTRAITS = 0.10, 12
+_SMOOTH, _SMILE_SIDE = 2.0, 128
+_WIDE, _PHOTOS_A_PERSON = 0.33, 2
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+Tables = Annotated[list[Path], typer.Argument(help="Faces tables of scans.")]
+Output = Annotated[Path, typer.Option("--out", help="The .npz file to write.")]
+
+
+# ---- the shape model ------------------------------------------------------------------------------------------
+
+
+def fit_shape_model(meshes: NDArray[np.float32], people: Sequence[str]) -> ShapeModel:
+    """The mean mesh, and what of a mesh varies within a person, from meshes (n, 468, 3) px and who each shows.
+
+    Meshes are aligned by similarity (Procrustes). W is the covariance of a person's meshes about their mean, B that of
+    the means; the expression part of a shape is W (W + B)^-1 of its offset, computed in the leading principal
+    directions, where both are well determined. People with one photo count for the mean alone.
+    """
+    mean = _upright(meshes[0].astype(np.float64))
+    shapes = np.empty(meshes.shape, np.float64)
+    for _ in range(_ROUNDS):
+        for row, mesh in enumerate(meshes):
+            shapes[row] = pose_of(mesh, mean.astype(np.float32)).undo(mesh)
+        mean = _upright(shapes.mean(axis=0))
+    offsets = (shapes - mean).reshape(len(shapes), -1)
+    directions = np.linalg.svd(offsets - offsets.mean(axis=0), full_matrices=False)[2][:_DIRECTIONS]
+    within, between = _scatter(offsets @ directions.T, people)
+    shrink = _SHRINK * np.trace(within + between) / _DIRECTIONS * np.eye(_DIRECTIONS)
+    left, strength, right = np.linalg.svd(within @ np.linalg.inv(within + between + shrink))
+    root = np.sqrt(strength[:_KEPT])
+    expression = directions.T @ (left[:, :_KEPT] * root)
+    read = (root[:, None] * right[:_KEPT]) @ directions
+    return ShapeModel(*(part.astype(np.float32) for part in (mean, expression, read)))
+
+
+def _scatter(codes: NDArray[np.float64], people: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Within- and between-person covariance (r, r) of codes (n, r); the latter is cleared of the means' own noise."""
+    groups: dict[str, list[int]] = {}
+    for row, person in enumerate(people):
+        groups.setdefault(person, []).append(row)
+    chosen = [rows for rows in groups.values() if len(rows) > 1]
+    size = codes.shape[1]
+    within, means, noise, freedom = np.zeros((size, size)), [], 0.0, 0
+    for rows in chosen:
+        centred = codes[rows] - codes[rows].mean(axis=0)
+        within += centred.T @ centred
+        freedom += len(rows) - 1
+        noise += 1 / len(rows)
+        means.append(codes[rows].mean(axis=0))
+    within /= freedom
+    between = np.cov(np.array(means).T) - within * noise / len(chosen)
+    values, vectors = np.linalg.eigh(between)
+    return within, (vectors * np.maximum(values, 0)) @ vectors.T
+
+
+def _upright(shape: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A shape (468, 3) centred, symmetric about x = 0 as faces are on the mean, eyes level and one unit apart."""
+    left = shape[list(topology.LEFT_EYE)].mean(axis=0)
+    right = shape[list(topology.RIGHT_EYE)].mean(axis=0)
+    x = (right - left) / np.linalg.norm(right - left)
+    down = shape[topology.CHIN] - shape[topology.FOREHEAD]
+    y = down - (down @ x) * x
+    y /= np.linalg.norm(y)
+    axes = np.stack([x, y, np.cross(x, y)])
+    return np.asarray((shape - shape.mean(axis=0)) @ axes.T / np.linalg.norm(right - left))
+
+
+@app.command("shape-model")
+def shape_model(faces: Tables, out: Output) -> None:
+    """Fit the shape model on labelled photos."""
+    rows = _rows(faces, "label", "mesh")
+    chosen = _every_other(rows)
+    rows = [row for row in rows if row["label"] in chosen]
+    meshes = np.array([row["mesh"] for row in rows], np.float32).reshape(-1, MESH_POINTS, 3)
+    model = fit_shape_model(meshes, [row["label"] for row in rows])
+    expression, read = model.expression.astype(np.float16), model.read.astype(np.float16)
+    np.savez_compressed(out, mean=model.mean, expression=expression, read=read)
+    print(f"{len(rows)} photos of {len(chosen)} people -> {out}")
+
+
+# ---- glasses --------------------------------------------------------------------------------------------------
+
+
+def fit_readout(vectors: NDArray[np.float32], wears: NDArray[np.bool_]) -> Readout:
+    """Logistic regression with a strong ridge, from feature vectors (n, d) and who wears glasses (n,)."""
+    centre, spread = vectors.mean(axis=0), vectors.std(axis=0) + _FLOOR
+    scaled = np.c_[(vectors - centre) / spread, np.ones(len(vectors))].astype(np.float64)
+    target = wears.astype(np.float64)
+    weight = np.where(wears, _WEARER_WEIGHT, 1.0)
+
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logit = scaled @ parameters
+        value = (weight * (np.logaddexp(0, logit) - target * logit)).sum() + _RIDGE * (parameters[:-1] ** 2).sum()
+        gradient = scaled.T @ (weight * (1 / (1 + np.exp(-logit)) - target))
+        gradient[:-1] += 2 * _RIDGE * parameters[:-1]
+        return float(value), gradient
+
+    found = minimize(loss, np.zeros(scaled.shape[1]), jac=True, method="L-BFGS-B").x
+    direction = (found[:-1] / spread).astype(np.float32)
+    return Readout(direction, -float(np.quantile(vectors[~wears] @ direction, 1 - _FALSE_ALARMS)))
+
+
+@app.command("glasses")
+def glasses(
+    faces: Tables, out: Output, labels: Annotated[Path, typer.Option(help="CSV: face_id,wears (0 or 1).")]
+) -> None:
+    """Fit the readout of glasses on faces that a person has labelled, each face and its mirror image."""
+    with labels.open() as stream:
+        wears = {row["face_id"]: row["wears"] == "1" for row in csv.DictReader(stream)}
+    vectors, labelled = [], []
+    for row in _rows(faces, "face_id", "mesh", "crop", "crop_from_image"):
+        if row["face_id"] in wears:
+            crop, mesh = crop_and_mesh(row)
+            detail, _ = detail_of(crop, vertices_of(mesh), STEP)
+            vectors += [features(detail), features(np.ascontiguousarray(detail[:, ::-1]))]
+            labelled += [wears[row["face_id"]]] * 2
+    matrix, answers = np.stack(vectors), np.array(labelled, bool)
+    model = fit_readout(matrix, answers)
+    np.savez_compressed(out, weight=model.weight.astype(np.float16), bias=np.float32(model.bias))
+    taken = matrix @ model.weight + model.bias > 0
+    print(
+        f"{len(answers) // 2} faces, {answers.sum() // 2} with glasses: "
+        f"{taken[answers].mean():.1%} caught, {taken[~answers].mean():.1%} false alarms"
+    )
+
+
+# ---- mouths and smiles ----------------------------------------------------------------------------------------
+
+
+def fit_expression(
+    portraits: Sequence[Portrait],
+    openings: NDArray[np.float64],
+    happy: NDArray[np.float64],
+    neutral: NDArray[np.float64],
+) -> ExpressionModel:
+    """From portraits, each with its mouth's opening and its probabilities of happy and neutral, all (n,).
+
+    Mouths are averaged at three openings. A smile is what the mean happy portrait has over the mean neutral one, made
+    symmetric and smooth, since it is to say what happiness does and not who was happy. Raises ValueError where an
+    opening has too few portraits.
+    """
+    detail = np.stack([portrait.detail for portrait in portraits])
+    mouths = []
+    for opening in OPENINGS:
+        width = _OPENING_WIDTH * (0.4 + opening)
+        weight = np.exp(-0.5 * ((openings - opening) / width) ** 2) * (openings > 0.04)
+        if weight.sum() < _LEAST_PORTRAITS:
+            raise ValueError(
+                f"only {weight.sum():.0f} of {_LEAST_PORTRAITS} portraits have their mouth open by about {opening}"
+            )
+        mouths.append(np.tensordot(weight / weight.sum(), detail, 1).astype(np.float32))
+    smile = np.tensordot(happy / happy.sum(), detail, 1) - np.tensordot(neutral / neutral.sum(), detail, 1)
+    smile = np.asarray(cv2.GaussianBlur(smile.astype(np.float32), (0, 0), _SMOOTH), np.float32)
+    smile = (smile + mirrored(smile)) / 2
+    inside = canonical_frame().polygon(topology.LIPS_INNER, 1.3)[..., None]
+    symmetric = [inside * (mouth + mirrored(mouth)) / 2 for mouth in mouths]
+    return ExpressionModel(np.stack(symmetric).astype(np.float32), smile.astype(np.float32))
+
+
+@app.command("expression")
+def expression(
+    faces: Tables,
+    out: Output,
+    wide: Annotated[list[Path] | None, typer.Option(help="Labelled faces tables, for openings above 0.33.")] = None,
+) -> None:
+    """Fit mouths and smiles on portraits; `--wide` adds mouths that portraits hardly open."""
+    columns = ("label", "mesh", "crop", "crop_from_image", "expression", "mouth_open", "presence")
+    rows, wider = _rows(faces, *columns), _rows(wide or (), *columns)
+    chosen, used, portraits = _every_other(wider), Counter[str](), len(rows)
+    for row in wider:
+        if row["label"] in chosen and row["mouth_open"] > _WIDE and used[row["label"]] < _PHOTOS_A_PERSON:
+            used[row["label"]] += 1
+            rows.append(row)
+    # What is there for its open mouth says nothing of smiles.
+    counts = np.arange(len(rows)) < portraits
+    happy, neutral = (
+        np.array([row["expression"][EXPRESSIONS.index(name)] for row in rows]) * counts for name in ("happy", "neutral")
+    )
+    model = fit_expression(
+        [portrait(*crop_and_mesh(row), happiness(row["expression"])) for row in rows],
+        np.array([row["mouth_open"] for row in rows]),
+        happy,
+        neutral,
+    )
+    smile = cv2.resize(model.smile, (_SMILE_SIDE, _SMILE_SIDE), interpolation=cv2.INTER_AREA)
+    np.savez_compressed(out, mouths=model.mouths.astype(np.float16), smile=smile.astype(np.float16))
+    print(f"{portraits} portraits and {len(rows) - portraits} wide mouths -> {out}")
+
+
+def _rows(paths: Sequence[Path], *columns: str) -> list[dict[str, Any]]:
+    """The rows of faces tables, one table after another."""
+    return [row for path in paths for row in pq.read_table(path, columns=list(columns)).to_pylist()]
+
+
+def _every_other(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Every other person by name."""
+    return set(sorted({row["label"] for row in rows if row["label"] is not None})[::2])
+
+
+if __name__ == "__main__":
+    app()

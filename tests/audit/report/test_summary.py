@@ -1,0 +1,105 @@
+"""The first page's sentences hold the report's figures, and say what was not measured."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from anonlib.audit.findings import Attack, AuditReport, Figure, LeakCheck
+from anonlib.audit.report.glossary import strongest
+from anonlib.audit.report.summary import NBSP, claimed, figure_text, risks, share, verdict, what_was_done
+from tests.support import findings
+
+
+def first_page(report: AuditReport) -> str:
+    sentences = [sentence for risk in risks(report) for sentence in risk.sentences]
+    return " ".join([verdict(report), *what_was_done(report), *claimed(report), *sentences]).replace(NBSP, " ")
+
+
+def _without_digits(value: Any, key: str = "") -> Any:
+    """The same report with no digit in its strings, but for the names of targets."""
+    if isinstance(value, dict):
+        reasons = key in {"fallbacks", "quarantine_reasons"}
+        return {
+            re.sub(r"\d", "", name) if reasons else name: _without_digits(part, name) for name, part in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return tuple(_without_digits(part, key) for part in value)
+    return re.sub(r"\d", "", value) if isinstance(value, str) and key != "target" else value
+
+
+def _changed(value: Any, key: str = "") -> Any:
+    """The same report with every figure changed."""
+    if isinstance(value, dict):
+        return {name + 30 if isinstance(name, int) else name: _changed(part, str(name)) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_changed(part, key) for part in value)
+    if isinstance(value, bool) or key == "version":
+        return value
+    if isinstance(value, int):
+        return value * value + 17
+    return 0.37 * value + 0.0123 if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("make", [findings.report, findings.private_report])
+def test_every_figure_of_the_first_page_comes_from_the_report(make: Any) -> None:
+    leaks = (LeakCheck(name="GPS", checked=70, found=3),)
+    report = AuditReport.model_validate(_without_digits(make(leaks=leaks).model_dump()))
+    other = AuditReport.model_validate(_changed(report.model_dump()))
+    first, second = (re.findall(r"\d[\d,.]*\d|\d", first_page(each)) for each in (report, other))
+    assert len(first) == len(second) > 50
+    kept = {number for number, changed in zip(first, second, strict=True) if number == changed}
+    # The numbers of lines and checks are the same in both, and rank-1 is a name.
+    assert kept <= {str(number) for number in (len(report.gate.lines), len(report.leaks), 1)}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "50.0 %"), (0.00238, "0.2 %"), (0.0002381, "0.024 %"), (0.0, "0.0 %"), (1.0, "100.0 %")]
+)
+def test_small_shares_keep_two_digits(value: float, text: str) -> None:
+    assert share(value).replace(NBSP, " ") == text
+
+
+def test_a_figure_has_its_interval_and_n() -> None:
+    figure = Figure(value=0.123, low=0.101, high=0.14, count=3214)
+    assert figure_text(figure).replace(NBSP, " ") == "12.3 % (10.1 to 14.0 %, n = 3,214)"
+    assert figure_text(findings.unmeasured()) == figure_text(None) == "not measured"
+
+
+@pytest.mark.parametrize("what", ["leaks", "disclosures", "attacks", "utility"])
+def test_what_was_not_measured_is_a_sentence(what: str) -> None:
+    sentences = (r"not scanned", r"not judged", r"Not measured: look-up \(naive\)", r"stay readable was not measured")
+    expected = dict(zip(("leaks", "disclosures", "attacks", "utility"), sentences, strict=True))[what]
+    assert re.search(expected, first_page(findings.report(**{what: ()})))
+    assert not re.search(expected, first_page(findings.report()))
+
+
+def _attack(released: Figure, excess: Figure | None = None, name: str = "naive") -> Attack:
+    return Attack(
+        name=name, target="rank-1", recognizer="faceres", held_out=True, released=released, baselines={}, excess=excess
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"), [(0.02, 0.04, "more than"), (0.005, 0.02, "cannot be told"), (0.001, 0.005, "less than")]
+)
+def test_an_attack_is_held_against_guessing_by_its_interval(low: float, high: float, text: str) -> None:
+    figure = Figure(value=(low + high) / 2, low=low, high=high, count=900, chance=0.01)
+    assert text in first_page(findings.report(attacks=(_attack(figure),)))
+
+
+def test_what_the_face_adds_is_told_from_nothing_by_its_interval() -> None:
+    figure = Figure(value=0.03, low=0.02, high=0.04, count=900, chance=0.01)
+    more, none = (Figure(value=value, low=value - 0.01, high=value + 0.01, count=900) for value in (0.02, -0.001))
+    texts = [first_page(findings.report(attacks=(_attack(figure, excess),))) for excess in (more, none)]
+    assert "The face adds +2.0 points (+1.0 to +3.0, n = 900)" in texts[0]
+    assert "cannot be told from nothing: \u22120.1 points (\u22121.1 to +0.9, n = 900)" in texts[1]
+
+
+def test_the_strongest_attack_is_the_one_whose_interval_ends_worst() -> None:
+    sure = _attack(Figure(value=0.03, low=0.029, high=0.031, count=9000, chance=0.01))
+    unsure = _attack(Figure(value=0.02, low=0.001, high=0.2, count=9, chance=0.01), name="trained")
+    assert strongest((sure, unsure, _attack(findings.unmeasured()))) is unsure
+    assert strongest((_attack(findings.unmeasured()),)) is None

@@ -1,0 +1,62 @@
+"""The small fits find what was planted in their data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from anonlib.faces import topology
+from anonlib.synthesis.canonical import SIZE, canonical_frame, shape_model
+from anonlib.synthesis.textures.average import Portrait
+from anonlib.training.fits import fit_expression, fit_readout, fit_shape_model
+
+
+def test_what_moves_within_a_person_is_expression_and_what_does_not_is_not() -> None:
+    rng = np.random.default_rng(0)
+    mean = shape_model().mean
+    jaw, mouth = 0.05 * rng.normal(size=(2, *mean.shape)).astype(np.float32)
+    meshes, people = [], []
+    for person in range(40):
+        identity = rng.normal() * jaw
+        for _ in range(4):
+            meshes.append(100 * (mean + identity + rng.normal() * mouth + 0.001 * rng.normal(size=mean.shape)))
+            people.append(str(person))
+    model = fit_shape_model(np.array(meshes, np.float32), people)
+    kept_mouth, kept_jaw = (
+        np.linalg.norm(model.expression_of(model.mean + moved)) / np.linalg.norm(moved) for moved in (mouth, jaw)
+    )
+    assert kept_mouth > 0.75
+    assert kept_jaw < 0.25
+    eyes = model.mean[[33, 133]].mean(axis=0), model.mean[[362, 263]].mean(axis=0)
+    assert abs(eyes[0][1] - eyes[1][1]) < 0.02
+    assert 0.9 < eyes[1][0] - eyes[0][0] < 1.1
+
+
+def test_wearers_of_glasses_are_found_at_fifteen_percent_false_alarms() -> None:
+    rng = np.random.default_rng(0)
+    wears = rng.random(600) < 0.3
+    vectors = rng.normal(size=(600, 40)).astype(np.float32)
+    vectors[wears, :5] += 2.0
+    model = fit_readout(vectors, wears)
+    logits = vectors @ model.weight + model.bias
+    assert (logits[wears] > 0).mean() > 0.95
+    assert abs((logits[~wears] > 0).mean() - 0.15) < 0.02
+
+
+def test_a_smile_is_the_difference_of_happy_and_neutral() -> None:
+    smile = np.zeros((SIZE, SIZE, 3), np.float32)
+    smile[150:200, 60:196] = 0.4
+    happy, openings = np.tile([0.0, 1.0], 60), np.tile([0.08, 0.22, 0.45], 40)
+    rng = np.random.default_rng(0)
+    seen, shape = np.ones((SIZE, SIZE), np.float32), np.zeros((468, 3), np.float32)
+    portraits = [
+        Portrait((share * smile + 0.02 * rng.normal(size=smile.shape)).astype(np.float32), seen, shape, 0.0)
+        for share in happy
+    ]
+    model = fit_expression(portraits, openings, happy, 1 - happy)
+    assert abs(float(model.smile[160:190, 80:176].mean()) - 0.4) < 0.05
+    assert abs(float(model.smile[20:100].mean())) < 0.03
+    lips = canonical_frame().polygon(topology.LIPS_INNER, 1.4)
+    assert all((mouth[~lips] == 0).all() for mouth in model.mouths)
+    with pytest.raises(ValueError, match="open by about"):
+        fit_expression(portraits[:20], np.full(20, 0.08), np.ones(20), np.ones(20))

@@ -1,0 +1,74 @@
+"""A verifier stands free: it loads what reads and checks a release, and nothing that sees, runs or plans."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+MODULES = {
+    "anonlib",
+    "anonlib.codes",
+    "anonlib.datasets",
+    "anonlib.datasets.base",
+    "anonlib.datasets.folder",
+    "anonlib.datasets.names",
+    "anonlib.datasets.parquet",
+    "anonlib.datasets.parquet_pages",
+    "anonlib.datasets.webdataset",
+    "anonlib.errors",
+    "anonlib.storage",
+    "anonlib.storage.base",
+    "anonlib.storage.expand",
+    "anonlib.storage.local",
+    "anonlib.storage.uri",
+    "anonlib.verification",
+    "anonlib.verification.certificate",
+    "anonlib.verification.conditions",
+    "anonlib.verification.data_files",
+    "anonlib.verification.first_version",
+    "anonlib.verification.parsing",
+    "anonlib.verification.release",
+    "anonlib.workspace",
+    "anonlib.workspace.schemas",
+}
+THIRD_PARTY = {"cryptography", "numpy", "pyarrow", "pydantic"}
+HEAVY = {"cv2", "faiss", "onnx", "onnxruntime", "openvino", "PIL", "ray", "scipy", "simplejpeg", "skimage", "torch"}
+
+
+def loaded(code: str, *arguments: str) -> set[str]:
+    """The modules that a new process has loaded when `code` has ended."""
+    ending = "\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code + ending, *arguments], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> str:
+    with tarfile.open(Path(__file__).with_name("release-0.1.0.tar.gz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return str(tmp_path / "release")
+
+
+def test_verify_loads_these_modules_and_no_more(release: str) -> None:
+    code = (
+        "import sys\nfrom anonlib.storage import open_storage\nfrom anonlib.verification import verify\n"
+        "verify(open_storage(sys.argv[1]))"
+    )
+    modules = loaded(code, release)
+    assert {name for name in modules if name.split(".")[0] == "anonlib"} == MODULES
+    tops = {name.split(".")[0] for name in modules}
+    assert tops >= THIRD_PARTY and not tops & HEAVY
+
+
+def test_the_command_adds_the_job_files_keys_alone(release: str) -> None:
+    """The flags of the other commands derive from the keys."""
+    modules = loaded("from anonlib.cli import main\ntry: main()\nexcept SystemExit: pass", "verify", release)
+    added = {name for name in modules if name.split(".")[0] == "anonlib"} - MODULES
+    assert {name.split(".")[1] for name in added} <= {"cli", "config", "flags", "methods", "terminal"}
+    assert not any(name.startswith("anonlib.methods.") for name in added - {"anonlib.methods.settings"})
+    assert not {name.split(".")[0] for name in modules} & HEAVY
