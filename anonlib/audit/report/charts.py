@@ -8,7 +8,6 @@ that a grey print says the same.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from anonlib.audit.findings import AuditReport, Histogram
 from anonlib.audit.report import glossary
 from anonlib.audit.report.summary import counted, figure_text, listed, share
 
-LIGHT = {
+COLOURS = {
     "paper": "#ffffff",
     "ink": "#1a1f25",
     "soft": "#525c67",
@@ -32,22 +31,6 @@ LIGHT = {
     "blur": "#8a3ab0",
     "pixelate": "#94610a",
     "solid": "#5a636d",
-}
-DARK = {
-    "paper": "#13171c",
-    "ink": "#e9edf1",
-    "soft": "#a9b4be",
-    "rule": "#37414b",
-    "axis": "#84909b",
-    "pass": "#7fe0a1",
-    "pass-ground": "#12301d",
-    "fail": "#ff9da6",
-    "fail-ground": "#3b161b",
-    "released": "#74b7ff",
-    "clear": "#55cfa0",
-    "blur": "#d6a6ff",
-    "pixelate": "#e5b64a",
-    "solid": "#b2bcc5",
 }
 _SHAPES = {"released": "circle", "clear": "triangle-up", "blur": "square", "pixelate": "diamond", "solid": "cross"}
 _WIDTH = 340  # px, axes and all: a phone's column
@@ -68,15 +51,6 @@ def all_charts(report: AuditReport) -> list[Chart]:
     return [*map(_similarity, report.histograms), *_attacks(report), *_class_sizes(report)]
 
 
-def with_light_colours(html: str) -> str:
-    """The page with the light colours written out, for a renderer that knows no variables inside an SVG."""
-    return re.sub(r"var\(--([a-z-]+)\)", lambda match: LIGHT.get(match[1], match[0]), html)
-
-
-def _colour(name: str) -> str:
-    return f"var(--{name})"
-
-
 def _similarity(histogram: Histogram) -> Chart:
     import altair as alt
 
@@ -90,7 +64,7 @@ def _similarity(histogram: Histogram) -> Chart:
         for kind, heights in series.items()
         for edge, height in zip(histogram.edges, (*heights, heights[-1]), strict=True)
     ]
-    colours = alt.Scale(domain=list(series), range=[_colour(name) for name in ("solid", "clear", "released")])
+    colours = alt.Scale(domain=list(series), range=[COLOURS[name] for name in ("solid", "clear", "released")])
     dashes = alt.Scale(domain=list(series), range=[[2, 2], [6, 3], [1, 0]])
     lines = (
         alt.Chart(alt.InlineData(values=rows))
@@ -104,8 +78,8 @@ def _similarity(histogram: Histogram) -> Chart:
     )
     mark = {"x": histogram.threshold, "text": f"accepted from {histogram.threshold:.2f}"}
     threshold = alt.Chart(alt.InlineData(values=[mark])).encode(x="x:Q")
-    rule = threshold.mark_rule(color=_colour("fail"), strokeWidth=1.5)
-    label = threshold.mark_text(color=_colour("fail"), y=-8).encode(text="text:N")
+    rule = threshold.mark_rule(color=COLOURS["fail"], strokeWidth=1.5)
+    label = threshold.mark_text(color=COLOURS["fail"], y=-8).encode(text="text:N")
     # Shares in the bins that begin at or above the threshold.
     bins = [number for number, edge in enumerate(histogram.edges[:-1]) if edge >= histogram.threshold]
     above = {kind: share(sum(heights[number] for number in bins)) for kind, heights in series.items()}
@@ -143,7 +117,7 @@ def _attacks(report: AuditReport) -> Iterator[Chart]:
         if attack.released.chance is not None
     ]
     kinds = ["released", *glossary.baseline_order({row["kind"] for row in rows} - {"released"})]
-    colours = alt.Scale(domain=kinds, range=[_colour(kind if kind in _SHAPES else "ink") for kind in kinds])
+    colours = alt.Scale(domain=kinds, range=[COLOURS.get(kind, COLOURS["ink"]) for kind in kinds])
     shapes = alt.Scale(domain=kinds, range=[_SHAPES.get(kind, "stroke") for kind in kinds])
     y = alt.Y("row:N", title=None, sort=None, scale=alt.Scale(paddingInner=0.25), axis=alt.Axis(grid=False))
     scale, axis = alt.Scale(domain=[0, 1]), _percent_axis("share (95 % interval by person)")
@@ -157,7 +131,7 @@ def _attacks(report: AuditReport) -> Iterator[Chart]:
     dots = base.mark_point(filled=True, size=42, opacity=1).encode(
         x=x, shape=alt.Shape("kind:N", scale=shapes, sort=None)
     )
-    ticks = alt.Chart(alt.InlineData(values=chances)).mark_tick(color=_colour("ink"), thickness=1.5).encode(x=x, y=y)
+    ticks = alt.Chart(alt.InlineData(values=chances)).mark_tick(color=COLOURS["ink"], thickness=1.5).encode(x=x, y=y)
     each = listed(f"{attack.name} {attack.target} {figure_text(attack.released)}" for attack in attacks)
     yield Chart(
         "What the attacks reach",
@@ -181,7 +155,7 @@ def _class_sizes(report: AuditReport) -> Iterator[Chart]:
     ]
     sizes = sorted({*claim.class_sizes, *claim.effective_sizes})
     domain = list(range(sizes[0], sizes[-1] + 1))
-    colours = alt.Scale(domain=list(series), range=[_colour("released"), _colour("pixelate")])
+    colours = alt.Scale(domain=list(series), range=[COLOURS["released"], COLOURS["pixelate"]])
     opacity = alt.FillOpacity("kind:N", scale=alt.Scale(domain=list(series), range=[1, 0.35]), legend=None)
     size_axis = alt.Axis(labelAngle=0, labelOverlap=True)
     base = alt.Chart(alt.InlineData(values=rows)).encode(
@@ -215,44 +189,21 @@ def _percent_axis(title: str) -> Any:
 
 
 def _svg(chart: Any, height: int) -> str:
-    """A chart `height` px high, in colours that the page's variables name."""
-    axis = {
-        "labelColor": _colour("soft"),
-        "titleColor": _colour("ink"),
-        "domainColor": _colour("axis"),
-        "tickColor": _colour("axis"),
-        "gridColor": _colour("rule"),
-        "labelFontSize": 11,
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-        "labelLimit": 150,
-        "titlePadding": 6,
-        "labelPadding": 6,
-    }
-    legend = {
-        "orient": "bottom",
-        "title": None,
-        "labelColor": _colour("ink"),
-        "labelFontSize": 11,
-        "symbolSize": 70,
-        "symbolStrokeWidth": 2,
-        "columnPadding": 16,
-        "rowPadding": 2,
-        "offset": 8,
-    }
-    configured = chart.properties(
-        width=_WIDTH, height=height, autosize={"type": "fit", "contains": "padding"}
-    ).configure(
+    """A chart `height` px high."""
+    sized = chart.properties(width=_WIDTH, height=height, autosize={"type": "fit", "contains": "padding"})
+    ink, quiet = COLOURS["ink"], COLOURS["axis"]
+    configured = sized.configure(
         font="Liberation Sans, Arial, Helvetica, sans-serif",
         background="transparent",
         aria=False,
         view={"stroke": None},
-        axis=axis,
+        axis={"labelColor": COLOURS["soft"], "titleColor": ink, "titleFontWeight": "normal", "titlePadding": 6,
+              "labelLimit": 150, "domainColor": quiet, "tickColor": quiet, "gridColor": COLOURS["rule"]},
         axisY={"domain": False, "ticks": False},
-        legend=legend,
-        text={"color": _colour("ink"), "fontSize": 11},
-        bar={"color": _colour("released")},
-    )
+        legend={"orient": "bottom", "title": None, "labelColor": ink, "symbolSize": 70, "columnPadding": 16},
+        text={"color": ink},
+        bar={"color": COLOURS["released"]},
+    )  # fmt: skip
     buffer = io.StringIO()
     configured.save(buffer, format="svg", engine="vl-convert")
     # A screen reader gets the chart's text in place of the drawing.

@@ -60,8 +60,7 @@ def write_html(report: AuditReport, examples: Sequence[ExampleImage] = ()) -> st
     page: str = environment.get_template("report.html.j2").render(
         report=report,
         examples=examples,
-        light=_variables(charts.LIGHT),
-        dark=_variables(charts.DARK),
+        palette=charts.COLOURS,
         footer=_css_text(f"anonlib audit \u00b7 {report.release}"),
         verdict=summary.verdict(report),
         failed=summary.failed_lines(report),
@@ -85,17 +84,11 @@ def rendered(html: str) -> Any:
     """WeasyPrint's document, whose pages can be counted; only data URIs are read. Raises JobError."""
     weasyprint, urls = require("weasyprint"), require("weasyprint.urls")
     fetcher = urls.URLFetcher(allowed_protocols=("data",))
-    document = weasyprint.HTML(string=charts.with_light_colours(html), url_fetcher=fetcher)
-    return document.render(pdf_variant="pdf/ua-1")
+    return weasyprint.HTML(string=html, url_fetcher=fetcher).render(pdf_variant="pdf/ua-1")
 
 
 def _template(name: str) -> str:
     return (resources.files("anonlib.audit.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _variables(colours: dict[str, str]) -> str:
-    """The declarations of a CSS rule."""
-    return "".join(f"--{name}:{colour};" for name, colour in colours.items())
 
 
 def _css_text(text: str) -> str:
