@@ -21,7 +21,7 @@ from anonlib.errors import EXIT_AUDIT_FAILED, EXIT_STOPPED
 from anonlib.terminal import guarded
 
 if TYPE_CHECKING:
-    from anonlib.execution.progress import Progress
+    from anonlib.execution.telemetry import Progress
     from anonlib.job import Job
 
 app = typer.Typer(
@@ -115,7 +115,7 @@ def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Param
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    from anonlib.execution.progress import open_progress
+    from anonlib.execution.telemetry import open_progress
 
     with open_progress() as progress:
         yield progress

@@ -23,10 +23,10 @@ from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.errors import JobError, StorageError, VerificationError
 from anonlib.execution.base import UnitResult
 from anonlib.execution.cost import CostLog
-from anonlib.execution.ray import Runner, open_runner
+from anonlib.execution.local import Runner, open_runner
 from anonlib.execution.retry import with_retries
-from anonlib.execution.rounds import DIED, ROUNDS, Report, Round, Rounds, Unit
-from anonlib.execution.unit_log import UnitRecord
+from anonlib.execution.rounds import DIED, ROUNDS, Rounds, Unit
+from anonlib.execution.telemetry import Report, Round, UnitRecord
 from anonlib.execution.worker import MakeStage
 from anonlib.methods.decoders import DECODER, read_decoder, terms_of
 from anonlib.methods.feature_transfer import MethodFile, read_source_identity
@@ -159,7 +159,7 @@ class Job:
         plan = with_retries(lambda: stage.run(self.shards))
         if not planned:
             seconds = time.monotonic() - began
-            self.spending.add("plan", images=0, busy=seconds, paid=seconds, gpus=0)
+            self.spending.add("plan", images=0, busy=seconds, reserved=seconds, gpus=0)
         make = partial(SurrogateStage, self.config, *where)
         failed = self._rounds("surrogates", self.plan_key, make, plan.blocks, self._blocks_done, str)
         if failed:
@@ -295,7 +295,8 @@ class Job:
                 )
 
         def ended(one: Round) -> None:
-            self.spending.add(name, images=one.images, busy=one.busy, paid=one.paid, gpus=self.config.ray.num_gpus)
+            gpus = self.config.ray.num_gpus
+            self.spending.add(name, images=one.images, busy=one.busy, reserved=one.reserved, gpus=gpus)
             self.ended(one)
 
         return Rounds(self.runner, report, ended).run(self._work(name, key), make, units, done, id_of)

@@ -52,8 +52,6 @@ def _stop(sentence: str) -> None:
 
 def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCount], spending: CostLog) -> None:
     """Counts, why anything is missing or redacted, where everything lies, and what the job has spent so far."""
-    from anonlib.execution.cost import rows_of
-
     images = {"released": summary.released, "without a face": summary.no_face, "quarantined": summary.quarantined}
     rows = [("images", _sum(summary.images, images)), ("faces", _faces(config, summary.faces, summary.fallbacks))]
     rows += _exceptions(reasons)
@@ -66,7 +64,7 @@ def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCo
     ]
     bill = spending.so_far()
     if bill is not None:
-        rows += rows_of(bill)
+        rows += bill.rows()
     if spending.not_kept is not None:
         rows.append(("", f"`anonlib status` will not know of this run: {spending.not_kept}"))
     print_rows(rows)
@@ -74,8 +72,6 @@ def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCo
 
 def print_status(status: Status) -> None:
     """How far a job is, and what it has cost."""
-    from anonlib.execution.cost import rows_of
-
     print_rows([("inventory", f"{status.shards} shards" if status.shards else "none yet: nothing has run here")])
     # More than one where the job's settings have changed since its first run.
     for scan in status.scans:
@@ -92,7 +88,7 @@ def print_status(status: Status) -> None:
                 where = f"plan/{plan.store}/labels.txt in the workspace"
                 print_rows([("labels", f"{plan.disagreements} do not fit their faces: {where}")])
     if status.spent is not None:
-        print_rows(rows_of(status.spent))
+        print_rows(status.spent.rows())
     release = status.release
     if release is None:
         return

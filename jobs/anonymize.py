@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from anonlib.config import JobConfig, load_config
-from anonlib.execution.progress import open_progress
+from anonlib.execution.telemetry import open_progress
 from anonlib.terminal import guarded, print_summary
 
 INPUT = "s3://photos/2026/{00000..00099}.tar"

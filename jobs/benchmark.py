@@ -33,8 +33,9 @@ from benchmark_process import run_process
 
 from anonlib.config import JobConfig, load_config
 from anonlib.execution.base import UnitResult
-from anonlib.execution.ray import Runner, open_runner, start
-from anonlib.execution.unit_log import UnitRecord
+from anonlib.execution.local import Runner, open_runner
+from anonlib.execution.ray import start
+from anonlib.execution.telemetry import UnitRecord
 from anonlib.execution.worker import MakeStage, Unit
 from anonlib.models.runtime import has_bf16
 

@@ -14,7 +14,7 @@ from demo_data import generator_from_onnx, make_dataset
 
 from anonlib.audit.sheet import make_sheet
 from anonlib.config import load_config
-from anonlib.execution.progress import clock, open_progress
+from anonlib.execution.telemetry import clock, open_progress
 from anonlib.job import Job
 from anonlib.models.fetch import model_bytes
 from anonlib.terminal import guarded, print_rows, print_summary

@@ -30,7 +30,7 @@ from anonlib.audit.generators.speed import Speed, speeds
 from anonlib.config import InputConfig, JobConfig, OutputConfig, RayConfig, WorkspaceConfig
 from anonlib.datasets import open_dataset
 from anonlib.errors import JobError
-from anonlib.execution.progress import Progress, open_progress
+from anonlib.execution.telemetry import Progress, open_progress
 from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.storage.local import LocalStorage

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anonlib.execution.progress import open_progress
+from anonlib.execution.telemetry import open_progress
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.terminal import guarded, print_rows
 

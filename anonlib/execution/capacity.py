@@ -1,4 +1,4 @@
-"""Whether a cluster has room for the actors that a job asks for. On a shape that does not fit Ray waits for ever.
+"""Whether a cluster has room for the actors that a job asks for, before and while it runs: Ray Data waits for ever.
 
 Room is counted machine by machine: an actor takes one CPU and its GPUs of one machine, and a part of a GPU is never put
 together from two of them, so three actors of 0.4 on one GPU are one too many.
@@ -7,14 +7,20 @@ together from two of them, so three actors of 0.4 on one GPU are one too many.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import floor
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import TypeVar
 
-from anonlib.errors import ConfigError
+from anonlib.errors import ConfigError, JobError
 
 _STEPS = 10_000  # Ray counts parts of a GPU in these
 _PAUSE_S = 2.0
+_LOOK_S = 5.0
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -74,3 +80,61 @@ def wait_for_room(
     if actors is not None and fit < actors:
         say(f"{fit} of {actors} actors begin; the others follow when the cluster has room for them")
     return fit
+
+
+def fail_when_no_nodes(
+    rows: Iterator[Row], room: Callable[[], int], seconds: float, say: Callable[[str], None], look: float = _LOOK_S
+) -> Iterator[Row]:
+    """The rows as they come; raises Deserted once there was no room for an actor for `seconds`.
+
+    `room` is asked every `look` seconds in which no row came; `say` is told once when there is none and once when there
+    is some again. The rows are pulled by a thread: whoever stops early lets it end with the next row.
+    """
+    came: SimpleQueue[tuple[Row] | BaseException | None] = SimpleQueue()
+    enough = Event()
+    Thread(target=_pull, args=(rows, came, enough), daemon=True).start()
+    empty_since: float | None = None
+    try:
+        while True:
+            try:
+                item = came.get(timeout=look)
+            except Empty:
+                empty_since = _looked(room, empty_since, seconds, say)
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+    finally:
+        enough.set()
+
+
+def _pull(rows: Iterator[Row], came: SimpleQueue[tuple[Row] | BaseException | None], enough: Event) -> None:
+    try:
+        for row in rows:
+            came.put((row,))
+            if enough.is_set():
+                return
+    except BaseException as error:  # noqa: BLE001 - raised where the rows are read
+        came.put(error)
+    else:
+        came.put(None)
+
+
+def _looked(room: Callable[[], int], since: float | None, seconds: float, say: Callable[[str], None]) -> float | None:
+    """Since when there is no machine (monotonic clock), None while there is one."""
+    now = time.monotonic()
+    if room() > 0:
+        if since is not None:
+            say("the cluster has a machine again; the job goes on")
+        return None
+    if since is None:
+        say(f"the cluster has no machine left that an actor fits on; waiting up to {seconds:g} s for one")
+        return now
+    if now - since >= seconds:
+        raise JobError(
+            f"the cluster has had no machine that an actor fits on for {seconds:g} s; what is finished is kept, "
+            "and the same command continues once there are machines"
+        )
+    return since

@@ -1,4 +1,4 @@
-"""Runs a stage over its units: on Ray, or one after another in this process. The only file that imports Ray.
+"""Runs a stage over its units on Ray. The only file that imports Ray.
 
 Ray Data schedules and restarts; it neither reads nor writes photographs. One row is one unit of work and its
 outcome is a few numbers: pixels never enter the object store. Whether a unit is done is said by its marker
@@ -19,15 +19,13 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from anonlib.config import RayConfig
 from anonlib.errors import ConfigError, DeviceLost, kind_and_place
 from anonlib.execution.base import UnitResult
-from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, wait_for_room
-from anonlib.execution.cluster_watch import fail_when_no_nodes
-from anonlib.execution.metrics import METRICS, Labels, Meter, Unmetered, readings
-from anonlib.execution.unit_log import UnitRecord, WorkerIdentity, log_to_stdout
+from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, fail_when_no_nodes, wait_for_room
+from anonlib.execution.telemetry import METRICS, Labels, Meter, UnitRecord, WorkerIdentity, log_to_stdout
 from anonlib.execution.worker import MakeStage, Worker, build_stage
 from anonlib.storage.scratch import scratch
 
@@ -40,49 +38,6 @@ _STILL_S = 24 * 3600
 """A shard may take hours in which nothing moves for Ray; only then is a round given up."""
 _ANSWER_S = 10
 """How long a cluster's control service may take to refuse a question."""
-
-
-WAVE = 20_000
-"""Units of one Ray dataset: each is a block, for which the driver holds 9 KB and spends 5 ms."""
-
-
-class Runner(Protocol):
-    """Runs a stage over its units; `meter` takes what is counted of them."""
-
-    @property
-    def meter(self) -> Meter: ...
-
-    def actors(self, units: int) -> int:
-        """How many workers share so many units."""
-
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
-        """Outcomes of all units as they come, in any order; a unit that failed comes with its error."""
-
-
-def open_runner(ray: RayConfig) -> Runner:
-    """The serial twin for `actors: 0`, else Ray."""
-    return SerialRunner() if ray.actors == 0 else RayRunner(ray)
-
-
-def in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
-    """Outcomes of all units, of which the runner has no more than WAVE at once."""
-    for start in range(0, len(units), WAVE):
-        yield from runner.run(make, units[start : start + WAVE], work)
-
-
-class SerialRunner:
-    """One unit after another in this process."""
-
-    meter: Meter = Unmetered()
-
-    def actors(self, units: int) -> int:
-        return 1
-
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
-        desk = Worker(make, work, WorkerIdentity()) if units else None
-        for unit in units:
-            if desk is not None:
-                yield desk.attempt(unit)
 
 
 class RayRunner:
@@ -123,7 +78,7 @@ class RayRunner:
             _warn(f"Ray gave up a round: {kind_and_place(error)}")
 
     def actors(self, units: int) -> int:
-        """How many actors so many units begin with: what was asked for, else what the cluster has room for now."""
+        """How many actors so many units begin with: the job's number, else what the cluster has room for now."""
         wanted = self.config.actors or self._room(start(self.config))
         return max(1, min(wanted, units))
 
@@ -152,74 +107,60 @@ class RayRunner:
 
 
 class _Actor:
-    """What Ray Data holds: the stage, made once, asked for one unit a batch, in several threads at once."""
+    """What Ray Data holds: the stage, built once, that runs one unit a batch, in several threads at once."""
 
     def __init__(self, make: Any, work: UnitRecord) -> None:
         import ray
 
         log_to_stdout()
-        self.running, self.work = _Exported(), work
-        self.counting, self.units = Lock(), 0
+        self.meter, self.labels = _RayMeter(), {"stage": work.stage, "method": work.method}
+        self.lock, self.units = Lock(), 0
         context = ray.get_runtime_context()
         gpus = tuple(map(str, context.get_accelerator_ids().get("GPU", ())))
-        worker = WorkerIdentity(context.get_node_id(), os.getpid(), gpus)
-        made = ray.get(make) if isinstance(make, ray.ObjectRef) else make
-        self.desk = Worker(lambda: build_stage(made), work, worker)
+        build = ray.get(make) if isinstance(make, ray.ObjectRef) else make
+        identity = WorkerIdentity(context.get_node_id(), os.getpid(), gpus)
+        self.worker = Worker(lambda: build_stage(build), work, identity)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        self._at_hand(1)
+        self._running(1)
         try:
-            outcome = self.desk.attempt(batch["unit"][0])
+            result = self.worker.run(batch["unit"][0])
         except DeviceLost as error:
             # Nothing that this process still computes can be trusted to end; Ray starts another.
             _warn(str(error))
             os._exit(1)
         finally:
-            self._at_hand(-1)
-        return {name: [value] for name, value in asdict(outcome).items()}
+            self._running(-1)
+        return {name: [value] for name, value in asdict(result).items()}
 
-    def _at_hand(self, more: int) -> None:
-        with self.counting:
+    def _running(self, more: int) -> None:
+        with self.lock:
             self.units += more
-            labels = {"stage": self.work.stage, "method": self.work.method}
-            self.running.take("anonlib_units_running", self.units, labels)
+            self.meter.take("anonlib_units_running", self.units, self.labels)
 
 
-class _RayMeter:
-    """Counts in the driver, for Ray's exporter on the driver's node."""
+class _RayMeter(Meter):
+    """Counts for Ray's exporter on this node; in the driver with its `config`, in an actor without."""
 
-    def __init__(self, config: RayConfig) -> None:
-        self.config, self.exported = config, _Exported()
-
-    def count(self, work: UnitRecord, outcome: UnitResult, lost: bool = False) -> None:
-        start(self.config)
-        for one in readings(work, outcome, gpus=self.config.num_gpus, lost=lost):
-            self.exported.take(one.name, one.value, one.labels)
-
-    def left(self, work: UnitRecord, units: int) -> None:
-        start(self.config)
-        self.exported.take("anonlib_units_left", units, {"stage": work.stage, "method": work.method})
-
-
-class _Exported:
-    """Ray's own objects for METRICS, made in the process that uses them, when they are first used."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
+    def __init__(self, config: RayConfig | None = None) -> None:
+        self.config, self.gpus = config, config.num_gpus if config else 0.0
+        self._metrics: dict[str, Any] = {}
 
     def take(self, name: str, value: float, labels: Labels) -> None:
-        """Add to a counter (nothing where there is nothing to add), set a gauge, or observe."""
+        """See Meter; Ray's own object for a metric is made in the process that uses it, when it is first used."""
         from ray.util import metrics
 
+        if self.config is not None:
+            start(self.config)
         declared = METRICS[name]
-        if name not in self._made:
+        if name not in self._metrics:
             keys = ("stage", "method", *declared.labels)
             if declared.kind == "histogram":
-                self._made[name] = metrics.Histogram(name, declared.help, list(declared.bounds), keys)
+                self._metrics[name] = metrics.Histogram(name, declared.help, list(declared.bounds), keys)
             else:
                 kind = metrics.Counter if declared.kind == "counter" else metrics.Gauge
-                self._made[name] = kind(name, declared.help, keys)
-        metric = self._made[name]
+                self._metrics[name] = kind(name, declared.help, keys)
+        metric = self._metrics[name]
         if declared.kind == "gauge":
             metric.set(value, labels)
         elif declared.kind == "histogram":

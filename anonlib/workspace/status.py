@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from anonlib.codes import meaning_of
 from anonlib.config import load_config
 from anonlib.errors import ConfigError, JobError, NotFound
-from anonlib.execution.cost import CostEstimate, read_bill
+from anonlib.execution.cost import CostEstimate, read_costs, total_of
 from anonlib.stages.plan import COUNTS
 from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.workspace import tables
@@ -116,7 +116,7 @@ def status(workspace: Storage, release: Storage | None) -> Status:
         scans=tuple(ScanStatus(store, len(units)) for store, units in _rooms(workspace, "scan").items()),
         plans=tuple(_planned(workspace, store, units) for store, units in _rooms(workspace, "plan").items()),
         release=None if release is None else read_release(JobStores(workspace, release)),
-        spent=read_bill(workspace),
+        spent=total_of(read_costs(workspace)),
     )
 
 

@@ -182,7 +182,7 @@ def test_two_submitted_at_once_end_well_and_claim_each_marker_once(cloud: Cloud)
     before = cloud.cluster.units_by_node()
     for ended in submit_twice(cloud, "twice"):
         assert ended.returncode == 0, ended.stdout[-3000:]
-        assert '{"stage": "render", "finished": true' in ended.stdout and "images     16 = 16 released" in ended.stdout
+        assert '"stage": "render", "round": 1' in ended.stdout and "images     16 = 16 released" in ended.stdout
     assert set(units_of(cloud, before)) == {node.address for node in cloud.workers()}
     cloud.is_finished("twice")
 

@@ -28,8 +28,8 @@ from pathlib import Path
 from anonlib.config import load_config
 from anonlib.terminal import guarded
 from anonlib.job import Job
-from anonlib.execution.unit_log import log_to_stdout
-from anonlib.execution.progress import open_progress
+from anonlib.execution.telemetry import log_to_stdout
+from anonlib.execution.telemetry import open_progress
 config = load_config(Path(sys.argv[1]))
 log_to_stdout()
 if config.ray.actors != 0:

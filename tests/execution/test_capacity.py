@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.config import JobConfig
-from anonlib.errors import ConfigError
+from anonlib.errors import ConfigError, JobError
 from anonlib.execution import capacity
-from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, wait_for_room
+from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, fail_when_no_nodes, wait_for_room
 
 HEAD = ClusterNode(cpus=0)
+LOOK_S = 0.01
 
 
 def test_an_actor_takes_a_cpu_of_one_machine() -> None:
@@ -131,3 +133,75 @@ def test_a_cluster_that_is_ready_is_not_waited_for(clock: list[float]) -> None:
     calls: Iterator[list[ClusterNode]] = iter([[ClusterNode(4)]] * 3)
     assert wait_for_room(2, 0, lambda: next(calls), 300, pytest.fail) == 4
     assert clock[0] == 100
+
+
+def rows_after(event: threading.Event) -> Iterator[int]:
+    yield 1
+    event.wait(10)
+    yield 2
+
+
+def test_rows_come_through_in_order_and_so_does_what_they_raise() -> None:
+    def rows() -> Iterator[int]:
+        yield from range(3)
+        raise LookupError("lost")
+
+    said: list[str] = []
+    taken: list[int] = []
+    with pytest.raises(LookupError, match="lost"):
+        for row in fail_when_no_nodes(rows(), lambda: 1, 0, said.append, LOOK_S):
+            taken.append(row)
+    assert taken == [0, 1, 2] and said == []
+
+
+def test_a_slow_row_is_waited_for_as_long_as_there_is_a_machine() -> None:
+    came, looks = threading.Event(), []
+
+    def room() -> int:
+        looks.append(1)
+        if len(looks) == 5:
+            came.set()
+        return 1
+
+    said: list[str] = []
+    assert list(fail_when_no_nodes(rows_after(came), room, 0, said.append, LOOK_S)) == [1, 2]
+    assert len(looks) >= 5 and said == []
+
+
+def test_machines_that_come_back_in_time_are_waited_for_and_both_is_said() -> None:
+    came, answers = threading.Event(), iter([0, 0, 0, 1])
+
+    def room() -> int:
+        answer = next(answers, 1)
+        if answer:
+            came.set()
+        return answer
+
+    said: list[str] = []
+    assert list(fail_when_no_nodes(rows_after(came), room, 60, said.append, LOOK_S)) == [1, 2]
+    assert len(said) == 2 and "no machine left" in said[0] and "goes on" in said[1]
+
+
+def test_a_cluster_without_a_machine_for_too_long_ends_the_job_with_a_sentence() -> None:
+    never = threading.Event()
+    said: list[str] = []
+    with pytest.raises(JobError, match=r"no machine .* for 0\.05 s; what is finished is kept"):
+        list(fail_when_no_nodes(rows_after(never), lambda: 0, 0.05, said.append, LOOK_S))
+    never.set()
+    assert len(said) == 1
+
+
+def test_a_reader_that_stops_lets_the_rows_end() -> None:
+    came, closed = threading.Event(), threading.Event()
+
+    def rows() -> Iterator[int]:
+        try:
+            yield from rows_after(came)
+        finally:
+            closed.set()
+
+    reading = fail_when_no_nodes(rows(), lambda: 1, 0, lambda said: None, LOOK_S)
+    assert next(reading) == 1
+    reading.close()
+    came.set()
+    assert closed.wait(10)

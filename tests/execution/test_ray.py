@@ -15,8 +15,9 @@ from anonlib.config import RayConfig
 from anonlib.errors import Changed, ConfigError, StorageError, Unavailable
 from anonlib.execution import retry
 from anonlib.execution.base import UnitResult
-from anonlib.execution.ray import RayRunner, SerialRunner, in_waves, open_runner
-from anonlib.execution.unit_log import UnitRecord
+from anonlib.execution.local import SerialRunner, in_waves, open_runner
+from anonlib.execution.ray import RayRunner
+from anonlib.execution.telemetry import UnitRecord
 from anonlib.execution.worker import build_stage, run_unit
 from tests.support.witness import new_namespace, refused
 
@@ -115,7 +116,7 @@ def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyP
             held.append(len(units))
             return super().run(make, units, work)
 
-    monkeypatch.setattr("anonlib.execution.ray.WAVE", 3)
+    monkeypatch.setattr("anonlib.execution.local.WAVE", 3)
     outcomes = list(in_waves(Counted(), Stage, [f"u{one}" for one in range(8)], WORK))
     assert [one.unit for one in outcomes] == [f"u{one}" for one in range(8)]
     assert held == [3, 3, 2]
@@ -123,8 +124,7 @@ def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyP
 
 OWN = """
 import json, os, sys
-if "before" in sys.argv:
-    import ray
+import ray
 from anonlib.config import RayConfig
 from anonlib.execution.ray import start
 ray = start(RayConfig(actors=1))
@@ -145,10 +145,10 @@ print("RAY_AUTH_TOKEN" in os.environ, ray.get(known.remote()))
 
 
 @pytest.mark.skipif(refused() is not None, reason=refused() or "")
-@pytest.mark.parametrize("imported", ["before", "by the runner"])
-def test_a_ray_of_our_own_asks_for_a_token_that_is_in_no_file(tmp_path: Path, imported: str) -> None:
-    """Also where Ray was told to ask for none, or had read its settings before."""
-    here = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, "-c", OWN, imported]
+@pytest.mark.cluster
+def test_a_ray_of_our_own_asks_for_a_token_that_is_in_no_file(tmp_path: Path) -> None:
+    """Although Ray was told to ask for none, and had read its settings before."""
+    here = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, "-c", OWN]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from anonlib.execution.base import UnitResult
-from anonlib.execution.metrics import Unmetered
 from anonlib.execution.rounds import DIED, ROUNDS, Round, Rounds
-from anonlib.execution.unit_log import UnitRecord
+from anonlib.execution.telemetry import Meter, UnitRecord
 
 WORK = UnitRecord("scan", "0" * 64, 1, "solid")
 
@@ -35,7 +34,7 @@ class Pool:
             yield UnitResult(unit, images=5, faces=4, quarantined=1, seconds=1.0, parts={"start": 0.5})
 
 
-class Gauge(Unmetered):
+class Gauge(Meter):
     """Remembers what was left."""
 
     def __init__(self) -> None:
@@ -55,20 +54,20 @@ def test_a_round_adds_up_what_came_back() -> None:
     pool = Pool(fails={"b": 1})
     failed, (first, second) = ran(pool, ["a", "b", "c"])
     assert failed == {} and pool.rounds == [1, 2]
-    assert (first.wanted, first.done, first.failed, first.left) == (3, 2, 1, 1)
+    assert (first.units, first.done, first.failed, first.remaining) == (3, 2, 1, 1)
     assert (first.images, first.faces, first.quarantined) == (10, 8, 2), "of what failed nothing is counted"
     assert first.busy == 4.0, "seconds are those of every try, and the start of a worker"
     assert first.why == "The disk is full."
-    assert (second.number, second.wanted, second.left, second.why) == (2, 1, 0, None)
+    assert (second.round, second.units, second.remaining, second.why) == (2, 1, 0, None)
     assert (first.actors, second.actors) == (2, 1)
-    assert first.paid == 2 * first.seconds
+    assert first.reserved == 2 * first.seconds
 
 
 def test_what_never_comes_back_is_told_after_the_last_round() -> None:
     pool = Pool(lost=frozenset("x"))
     failed, ended = ran(pool, ["a", "x"])
     assert failed == {"x": DIED}
-    assert [(one.wanted, one.left) for one in ended] == [(2, 1)] + [(1, 1)] * ROUNDS
+    assert [(one.units, one.remaining) for one in ended] == [(2, 1)] + [(1, 1)] * ROUNDS
     assert pool.meter.seen[:3] == [2, 1, 0]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from anonlib.execution.base import UnitResult
-from anonlib.execution.progress import open_progress
+from anonlib.execution.telemetry import open_progress
 from anonlib.job import Job
 from tests.support.runs import Run, job, lasting
 

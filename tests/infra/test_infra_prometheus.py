@@ -11,7 +11,7 @@ import promql_parser as promql
 import pytest
 import yaml
 
-from anonlib.execution.metrics import METRICS
+from anonlib.execution.telemetry import METRICS
 
 RULES = Path(__file__).parents[2] / "infra" / "prometheus" / "alerts.yaml"
 PREFIX = "ray_"

@@ -15,8 +15,8 @@ from typing import Any
 from anonlib.datasets import Sample, Shard
 from anonlib.datasets.webdataset import WebDataset
 from anonlib.execution.base import UnitResult
-from anonlib.execution.ray import Runner
-from anonlib.execution.unit_log import UnitRecord
+from anonlib.execution.local import Runner
+from anonlib.execution.telemetry import UnitRecord
 from anonlib.execution.worker import MakeStage
 from anonlib.media.sandbox import Decoders, pool
 from tests.support import poisoned
@@ -104,7 +104,7 @@ def run(path: str, kind: type[Poisoned] = Poisoned) -> None:
     import ray
 
     from anonlib.config import load_config
-    from anonlib.execution.ray import open_runner
+    from anonlib.execution.local import open_runner
     from anonlib.job import Job
 
     ray.init(
