@@ -19,7 +19,7 @@ POINTS = np.array(ARCFACE_POINTS, np.float32) + np.array([SWAPPER_SHIFT, 0.0], n
 
 
 class Swapper:
-    """Renders faces by a swapper's ONNX bytes. Raises PackError; BackendMissing without insightface."""
+    """Renders faces by a swapper's ONNX bytes. Raises ModelUnusable; BackendMissing without insightface."""
 
     def __init__(self, data: bytes) -> None:
         # insightface reads files; it holds what it read

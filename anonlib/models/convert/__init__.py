@@ -11,7 +11,7 @@ from anonlib.models.convert import rebuild, repair, tfjs
 
 
 def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
-    """Archive members (path -> bytes) -> ONNX bytes, the same on every machine. Raises GraphError if it
+    """Archive members (path -> bytes) -> ONNX bytes, the same on every machine. Raises ModelError if it
     cannot."""
     first, *rest = (members[m.path] for m in model.source.members)
     names = [PurePosixPath(m.path).name for m in model.source.members]
