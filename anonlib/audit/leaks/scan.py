@@ -46,7 +46,7 @@ from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED, MANIFEST, MESH_POI
 NO_ROW, QUARANTINED_OUT, WHOLE = "image without a row", "quarantined image", "whole original"
 HASH, KEY, PERSON, NAMED_KEY = "hash of an original", "original key", "person's label", "person's label in a key"
 EMBEDDING, LEFT, OUTSIDE, ODD = "embedding", "original px in a face", "changed px outside faces", "odd thing in a file"
-STRAY, NAME, WORDS = "file of nobody's", "foreign name", "foreign word in a manifest"
+STRAY, NAME, WORDS = "file that belongs to no shard", "foreign name", "foreign word in a manifest"
 FIELD = "field that the job does not keep"
 CHECKS = (
     *(*KINDS, STRAY, NO_ROW, QUARANTINED_OUT, WHOLE, HASH, KEY, PERSON, NAMED_KEY, NAME, WORDS, FIELD, EMBEDDING, ODD),
