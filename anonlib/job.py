@@ -12,8 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from anonlib import __version__
@@ -33,7 +32,7 @@ from anonlib.methods.feature_transfer import MethodFile, read_source_identity
 from anonlib.models.catalog import MODELS
 from anonlib.models.fetch import model_bytes
 from anonlib.models.requirements import check_licences, check_precision, render_models, scan_models
-from anonlib.privacy.keys import Purpose
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.certify import certify
 from anonlib.stages.plan import Plan, PlanStage
 from anonlib.stages.quarantine import lose, lost_in, quarantine_shard
@@ -44,11 +43,10 @@ from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.stages.scan import ScanStage
 from anonlib.stages.surrogates import SurrogateStage
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
-from anonlib.workspace import tables
 from anonlib.workspace.decisions import DecisionLog
+from anonlib.workspace.inventory import check_inventory, claim_inventory
 from anonlib.workspace.layout import (
-    INVENTORY,
-    INVENTORY_NOTE,
+    PURGED,
     RUN_NOTE,
     JobStores,
     json_bytes,
@@ -56,15 +54,12 @@ from anonlib.workspace.layout import (
     plan_store,
     release_store,
     scan_store,
-    sha256,
     storage_options,
 )
 from anonlib.workspace.lease import Lease
-from anonlib.workspace.naming import Naming
-from anonlib.workspace.purgeable import PURGED
-from anonlib.workspace.schemas import INVENTORY as INVENTORY_SCHEMA
+from anonlib.workspace.release import Naming
 from anonlib.workspace.secrets import bind, open_in_worker, open_pinned, signing_secret
-from anonlib.workspace.summary import Summary
+from anonlib.workspace.status import Summary, note_failure
 
 _Given = ParamSpec("_Given")
 _Answer = TypeVar("_Answer")
@@ -76,6 +71,7 @@ def _leased(verb: Callable[Concatenate[Job, _Given], _Answer]) -> Callable[Conca
     @wraps(verb)
     def held(job: Job, /, *given: _Given.args, **named: _Given.kwargs) -> _Answer:
         with job.lease.held():
+            job._begin()
             return verb(job, *given, **named)
 
     return held
@@ -107,7 +103,7 @@ class Job:
         self.stores: JobStores = open_stores(config)
         if self.stores.workspace.exists(PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
-        self.lease = Lease(self.stores.workspace)
+        self.lease = Lease(self.stores.workspace, with_retries)
         source = config.input
         self.dataset: Dataset = open_dataset(
             source.uri,
@@ -116,11 +112,29 @@ class Job:
             image_field=source.image_field,
             key_field=source.key_field,
         )
-        self.shards, self._inventory_digest = self._inventory()
-        self._for_workers, self.keyring = open_pinned(config, self.stores, make=True)
-        self.naming = Naming(self.keyring, config.rekey)
+        self.shards = self.dataset.shards()
+        self._inventory_digest = check_inventory(config, self.stores, self.shards)
         self.runner = runner or open_runner(config.ray)
         self.spending = CostLog(config.ray, self.stores.workspace)
+
+    def _begin(self) -> None:
+        """Write down the list of work, and make salt and secret where there are none. The rest of `Job` only reads."""
+        claim_inventory(self.config, self.stores, self.shards)
+        if "_pinned" not in self.__dict__:
+            self._pinned = open_pinned(self.config, self.stores, make=True)
+
+    @cached_property
+    def _pinned(self) -> tuple[JobConfig, Keyring]:
+        """The job as its workers get it, and its keyring; raises ConfigError for a workspace that has no salt yet."""
+        return open_pinned(self.config, self.stores)
+
+    @property
+    def keyring(self) -> Keyring:
+        return self._pinned[1]
+
+    @property
+    def naming(self) -> Naming:
+        return Naming(self.keyring, self.config.rekey)
 
     @_leased
     def run(self) -> Summary:
@@ -189,7 +203,7 @@ class Job:
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
         check = self.keyring.check()
-        make = partial(_make_render, self._for_workers, self.dataset, self.stores, keys, models, active, check)
+        make = partial(_make_render, self._pinned[0], self.dataset, self.stores, keys, models, active, check)
         lost = lost_in(scan_store(self.stores, self.scan_key))
         scanned = [shard for shard in self.shards if shard.shard_id not in lost]
         failed = self._rounds("render", run_key, make, scanned, self._rendered, _shard_id)
@@ -254,25 +268,6 @@ class Job:
             | {name: {"sha256": file.digest, "licence": file.terms} for name, file in self.files.items()},
         }
 
-    def _inventory(self) -> tuple[list[Shard], str]:
-        """The list of work: written once, then the only list there is. Raises JobError if the input changed."""
-        shards = self.dataset.shards()
-        rows = [asdict(shard) | {"files": list(shard.files)} for shard in shards]
-        data = tables.to_bytes(rows, INVENTORY_SCHEMA)
-        digest = sha256(data)
-        workspace = self.stores.workspace
-        note = json_bytes({"inventory": digest, "shards": len(shards), "input": self.config.input.uri})
-        # Asked first, so that a role which may only read the workspace can render from it.
-        there = workspace.exists(INVENTORY_NOTE) or not workspace.claim(INVENTORY_NOTE, note)
-        if there and json.loads(workspace.read(INVENTORY_NOTE))["inventory"] != digest:
-            raise JobError(
-                f"the input {self.config.input.uri} is not the one that the workspace {self.config.workspace.uri} was "
-                "made for (files came, went or changed); give this run a new workspace and output"
-            )
-        if not workspace.exists(INVENTORY):
-            workspace.publish(INVENTORY, data)
-        return shards, digest
-
     def _rounds(
         self,
         name: str,
@@ -313,11 +308,10 @@ class Job:
 
     def _keep_details(self, stage: str, outcome: UnitResult) -> None:
         """What went wrong in full, into the workspace, since no log may hold it."""
-        path = f"failures/{stage}/{outcome.unit}.txt"
         try:
-            self.stores.workspace.publish(path, (outcome.details or "").encode(errors="backslashreplace"))
+            note_failure(self.stores.workspace, stage, outcome.unit, outcome.details or "")
         except StorageError as error:
-            logging.getLogger(__name__).warning("%s is not kept: %s", path, error)
+            logging.getLogger(__name__).warning("the details of %s are not kept: %s", outcome.unit, error)
 
     def _quarantine(self, shard: Shard, run_key: str, why: str, active: ActiveDecisions) -> None:
         scanned = scan_store(self.stores, self.scan_key)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from anonlib.execution.cost import CostLog
     from anonlib.verification.release import Verified
     from anonlib.workspace.purge import Purged
-    from anonlib.workspace.status import ReasonCount, Status
-    from anonlib.workspace.summary import Summary
+    from anonlib.workspace.status import ReasonCount, Status, Summary
 
 _TOP_REASONS = 8
 
@@ -72,10 +71,12 @@ def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCo
 
 def print_status(status: Status) -> None:
     """How far a job is, and what it has cost."""
+    from anonlib.execution.cost import costs_of, total_of
+
     print_rows([("inventory", f"{status.shards} shards" if status.shards else "none yet: nothing has run here")])
     # More than one where the job's settings have changed since its first run.
     for scan in status.scans:
-        print_rows([("scanned", f"{scan.done} of {status.shards} shards")])
+        print_rows([("scanned", f"{scan} of {status.shards} shards")])
     for plan in status.plans:
         if plan.blocks is None:
             print_rows([("planned", "not finished")])
@@ -85,10 +86,9 @@ def print_status(status: Status) -> None:
             people = f"{plan.subjects} people{classes}, " if plan.subjects else ""
             print_rows([("planned", f"{people}{plan.redacted} faces redacted by plan{surrogates}")])
             if plan.disagreements:
-                where = f"plan/{plan.store}/labels.txt in the workspace"
-                print_rows([("labels", f"{plan.disagreements} do not fit their faces: {where}")])
-    if status.spent is not None:
-        print_rows(status.spent.rows())
+                print_rows([("labels", f"{plan.disagreements} do not fit their faces: {plan.labels} in the workspace")])
+    if (spent := total_of(costs_of(status.spent))) is not None:
+        print_rows(spent.rows())
     release = status.release
     if release is None:
         return

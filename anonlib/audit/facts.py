@@ -16,7 +16,7 @@ from anonlib.storage import Storage
 from anonlib.verification.certificate import Certificate
 from anonlib.verification.parsing import rows_of, shards_of
 from anonlib.workspace import tables
-from anonlib.workspace.layout import JobStores, rendered_rows
+from anonlib.workspace.layout import JobStores, render_store
 from anonlib.workspace.schemas import CERTIFIED_CLASSES, CLASSES_TABLE, QUARANTINED
 
 LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
@@ -43,7 +43,7 @@ def counts_of(stores: JobStores, run: str, shards: Iterable[str]) -> ReleaseCoun
     number = 0
     for one in shards_of(stores.release, shards):
         number += 1
-        rendered = rendered_rows(stores, run, one.shard)
+        rendered = render_store(stores, run).faces(one.shard)
         for row in tables.from_bytes(one.manifest, ["key", "status", "reason", "faces"]).to_pylist():
             images[row["status"]] += 1
             if row["status"] == QUARANTINED:

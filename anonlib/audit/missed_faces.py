@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks import rate
-from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.findings import Figure, Missed
 from anonlib.audit.review_sample import CONFIDENCE, clopper_pearson
 from anonlib.errors import ImageProblem, JobError
@@ -32,6 +31,7 @@ from anonlib.models.fetch import model_bytes
 from anonlib.models.requirements import load
 from anonlib.synthesis.redact import GROW
 from anonlib.workspace import tables
+from anonlib.workspace.images import JobImages
 from anonlib.workspace.layout import StageStore
 from anonlib.workspace.schemas import QUARANTINED
 
@@ -98,7 +98,7 @@ def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None)
     side = min(round(SCALE * config.detector.side), LARGEST)
     engine = load({"centerface": model_bytes("centerface")}, "centerface", config)
     detector = CenterFaceDetector(engine, side=side, score=config.detector.score)
-    released = ReleasedImages(config, job.dataset.format)
+    released = JobImages(config, job.dataset.format)
     seen: list[float] = []
     found: list[MissedFace] = []
     for shard in job.shards:
@@ -144,7 +144,7 @@ def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray
     return np.asarray((common / area[:, None]).max(axis=1), np.float64)
 
 
-def _images(job: Job, released: ReleasedImages, shard: str, side: int) -> Iterator[_Image]:
+def _images(job: Job, released: JobImages, shard: str, side: int) -> Iterator[_Image]:
     """The shard's images with an output, enlarged up to `side`."""
     release = job.stores.release
     data = release.read(StageStore(release, "").path("manifest", f"{job.naming.shard(shard)}.parquet"))

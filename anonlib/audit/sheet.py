@@ -17,8 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from anonlib.audit.evidence.pairs import PairedImages, inventory
-from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.report import ExampleImage
 from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
@@ -28,9 +26,10 @@ from anonlib.media.codec import decode
 from anonlib.media.sandbox import decode_apart
 from anonlib.storage import join_uri
 from anonlib.workspace import tables
-from anonlib.workspace.layout import RUN_NOTE, JobStores, StageStore, open_stores, rendered_rows
-from anonlib.workspace.naming import Naming
-from anonlib.workspace.purgeable import PURGED
+from anonlib.workspace.images import JobImages
+from anonlib.workspace.inventory import read_inventory
+from anonlib.workspace.layout import PURGED, RUN_NOTE, JobStores, StageStore, open_stores, render_store
+from anonlib.workspace.release import Naming
 from anonlib.workspace.schemas import QUARANTINED, RELEASED, SOLID
 from anonlib.workspace.secrets import open_keyring, release_name
 
@@ -103,7 +102,7 @@ def draw_examples(job: JobConfig, format: str, *, faces: int = 12, seed: int = 0
     `format` is the dataset's. Raises JobError if nothing is rendered, or an image is not the one in its manifest.
     """
     drawn, _ = draw(open_stores(job), faces, seed)
-    images, examples = ReleasedImages(job, format), []
+    images, examples = JobImages(job, format), []
     released = [face for face in drawn if face.row["status"] == RELEASED]
     for _, group in groupby(released, key=lambda face: (face.shard, face.position)):
         same = list(group)
@@ -146,7 +145,7 @@ def draw(stores: JobStores, faces: int, seed: int) -> tuple[list[DrawnFace], int
 def _faces_of(stores: JobStores, run: str, shard: str) -> Iterator[DrawnFace]:
     store = StageStore(stores.release, "")
     rows = tables.from_bytes(store.storage.read(store.path("manifest", f"{shard}.parquet"))).to_pylist()
-    rendered = rendered_rows(stores, run, shard)
+    rendered = render_store(stores, run).faces(shard)
     for position, row in enumerate(rows):
         for face, figures in zip(row["faces"], rendered.get(row["key"], ()), strict=True):
             yield DrawnFace(shard, position, row, face, figures)
@@ -158,13 +157,13 @@ def _faces_of(stores: JobStores, run: str, shard: str) -> Iterator[DrawnFace]:
 def cells_of(job: JobConfig, stores: JobStores, drawn: Sequence[DrawnFace]) -> Iterator[SheetCell]:
     """The cells of the drawn faces, in their order; a shard is read once."""
     naming = Naming(open_keyring(job, stores), job.rekey)
-    shards = {naming.shard(shard.shard_id): shard for shard in inventory(stores)}
-    images = PairedImages(job, shards[drawn[0].shard].format)
+    shards = {naming.shard(shard.shard_id): shard for shard in read_inventory(stores)}
+    images = JobImages(job, shards[drawn[0].shard].format)
     for name, group in groupby(drawn, key=lambda face: face.shard):
         faces = list(group)
         key = partial(naming.key, shards[name].shard_id)
         before = images.originals(shards[name], {face.row["key"] for face in faces}, key)
-        after = images.outputs([face.row for face in faces if face.row["status"] != QUARANTINED])
+        after = images.released([face.row for face in faces if face.row["status"] != QUARANTINED])
         for face in faces:
             yield _cell(job, face, before.get(face.row["key"]), after.get(face.row["output_sha256"]))
 

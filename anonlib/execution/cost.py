@@ -8,16 +8,16 @@ is not in it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 from uuid import uuid4
 
 from anonlib.config import RayConfig
 from anonlib.errors import StorageError
 from anonlib.storage import Storage
+from anonlib.workspace.status import note_spending, spent
 
-FOLDER = "spending"
 _STAGES = ("scan", "plan", "surrogates", "render")
 
 
@@ -78,7 +78,11 @@ def total_of(runs: Iterable[Mapping[str, CostEntry]]) -> CostEstimate | None:
 
 def read_costs(workspace: Storage) -> list[dict[str, CostEntry]]:
     """What each run of a workspace has spent, by stage."""
-    records = [json.loads(workspace.read(entry.path)) for entry in workspace.list(f"{FOLDER}/")]
+    return costs_of(spent(workspace))
+
+
+def costs_of(records: Iterable[Mapping[str, Any]]) -> list[dict[str, CostEntry]]:
+    """The same of the runs' records."""
     return [{name: CostEntry(**row) for name, row in record.items()} for record in records]
 
 
@@ -90,7 +94,7 @@ class CostLog:
         self.stages: dict[str, CostEntry] = {}
         self.not_kept: str | None = None
         """Why `anonlib status` will not know of this run."""
-        self._path = f"{FOLDER}/{uuid4().hex}.json"
+        self._run = uuid4().hex
 
     def add(self, stage: str, *, images: int, busy: float, reserved: float, gpus: float) -> None:
         """Count a round, or the making of a plan, whose actors had so many GPUs each, and keep the sums.
@@ -104,7 +108,7 @@ class CostLog:
         self.stages[stage] = self.stages.get(stage, CostEntry()) + entry
         try:
             record = {name: asdict(entry) for name, entry in self.stages.items()}
-            self.workspace.publish(self._path, json.dumps(record).encode())
+            note_spending(self.workspace, self._run, record)
             self.not_kept = None
         except StorageError as error:
             self.not_kept = str(error)

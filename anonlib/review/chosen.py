@@ -6,20 +6,19 @@ let out is not of it. So the lot, and with it the bound, does not move while dec
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from anonlib.audit.review_sample import ReviewSample, clopper_pearson, draw_sample
 from anonlib.codes import Reason
-from anonlib.errors import JobError, NotFound
+from anonlib.errors import JobError
 from anonlib.job import Job
 from anonlib.stages.rerender import vouched_by
 from anonlib.stages.review_decisions import ActiveDecisions
-from anonlib.workspace import tables
 from anonlib.workspace.decisions import Decision, DecisionLog
-from anonlib.workspace.layout import RUN_NOTE, release_store, render_store, scan_store
+from anonlib.workspace.layout import release_store, render_store, scan_store
+from anonlib.workspace.release import samples_of
 from anonlib.workspace.schemas import QUARANTINED
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def open_log(job: Job) -> DecisionLog:
     summary = job.summary()
     if summary.committed < summary.shards:
         raise JobError(f"the release {job.config.output.uri} is not complete; finish it with `anonlib run` first")
-    return DecisionLog(job.stores.workspace, json.loads(job.stores.release.read(RUN_NOTE))["run"])
+    return DecisionLog(job.stores.workspace, release_store(job.stores).run()["run"])
 
 
 def waiting(job: Job, log: DecisionLog) -> list[str]:
@@ -88,40 +87,22 @@ def waiting(job: Job, log: DecisionLog) -> list[str]:
 
 def images_of(job: Job, shard: str, columns: Sequence[str] | None = None) -> list[Image]:
     """Every image of a shard, in order, with these columns of its manifest or all; raises JobError."""
-    store, scan, name = release_store(job.stores), scan_store(job.stores, job.scan_key), job.naming.shard(shard)
-    try:
-        rows = tables.from_bytes(store.storage.read(store.path("manifest", f"{name}.parquet")), columns).to_pylist()
-        known = tables.from_bytes(
-            scan.storage.read(scan.path("images", f"{shard}.parquet")), ["key", "height", "width", "faces"]
-        ).to_pylist()
-        found = dict(zip(job.naming.keys_of(rows, shard, [one["key"] for one in known]), rows, strict=True))
-    except NotFound as error:
-        raise JobError(f"shard {shard} cannot be reviewed, a table of it is missing: {error}") from None
-    except ValueError as error:
-        raise JobError(f"{error}: not one job") from None
-    why = _reasons(job, shard)
+    release, scan = release_store(job.stores), scan_store(job.stores, job.scan_key)
+    sizes = ("height", "width", "faces")
+    samples = samples_of(release, scan, job.naming, shard, manifest=columns, images=sizes)
+    why = render_store(job.stores, release.run()["run"]).reasons(shard)
     return [
         Image(
             shard,
-            position,
-            str(one["key"]),
-            (int(one["height"]), int(one["width"])) if one["height"] else None,
-            {"review": None} | found[one["key"]],
-            int(one["faces"]),
-            why.get(str(one["key"])),
+            sample.number,
+            sample.key,
+            (int(sample.scanned["height"]), int(sample.scanned["width"])) if sample.scanned["height"] else None,
+            {"review": None, **sample.row},
+            int(sample.scanned["faces"]),
+            why.get(sample.key),
         )
-        for position, one in enumerate(known)
+        for sample in samples
     ]
-
-
-def _reasons(job: Job, shard: str) -> dict[str, str]:
-    """key -> why an image of a shard was quarantined, as the render noted it in the workspace."""
-    store = render_store(job.stores, json.loads(job.stores.release.read(RUN_NOTE))["run"])
-    try:
-        data = store.storage.read(store.path("reasons", f"{shard}.parquet"))
-    except NotFound:
-        return {}
-    return {row["key"]: row["sentence"] for row in tables.from_bytes(data).to_pylist()}
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from anonlib.audit.evidence.pairs import PairedImages
 from anonlib.codes import Reason
 from anonlib.errors import ImageProblem
 from anonlib.job import Job
 from anonlib.media.codec import encode
 from anonlib.media.sandbox import decode_apart
 from anonlib.review.chosen import Image
+from anonlib.workspace.images import JobImages
 
 _QUALITY = 95
 _MOST_BYTES = 1 << 29
@@ -49,7 +49,7 @@ class Pictures:
         """Take these images as they are now, and drop what was read of their shards."""
         with self._lock:
             # Opened anew: a dataset remembers which files it listed, and takes another one for a change.
-            self._both = PairedImages(self.job.config, self.job.shards[0].format)
+            self._both = JobImages(self.job.config, self.job.shards[0].format)
             for image in images:
                 self._wanted[image.shard][image.key] = image
                 self._loaded.pop(image.shard, None)
@@ -68,7 +68,7 @@ class Pictures:
             if loaded is None:
                 wanted = self._wanted[shard]
                 rows = [image.row for image in wanted.values() if image.row["output_sha256"]]
-                loaded = _Loaded(self._both.originals(self._shards[shard], wanted), self._both.outputs(rows))
+                loaded = _Loaded(self._both.originals(self._shards[shard], wanted), self._both.released(rows))
             self._loaded[shard] = loaded
             while len(self._loaded) > 1 and sum(shard.size for shard in self._loaded.values()) > _MOST_BYTES:
                 self._loaded.popitem(last=False)

@@ -27,12 +27,11 @@ from anonlib.stages.assignments import ASSIGNED, assignments, why_redacted
 from anonlib.stages.people import FEATURES, People, Persons, people_of, persons_of
 from anonlib.stages.plan_rows import class_row, subject_row, surrogate_row
 from anonlib.workspace import tables
-from anonlib.workspace.layout import JobStores, StageStore, plan_store, scan_store, sha256
+from anonlib.workspace.layout import PLAN_COUNTS, JobStores, StageStore, plan_store, scan_store, sha256
 from anonlib.workspace.ledger_store import LedgerStore, kind_of
 from anonlib.workspace.schemas import CLASSES, DRAWS, SUBJECTS, SURROGATES
 
 LABELS = "labels.txt"
-COUNTS = ("subjects", "persons", "classes", "redacted", "disagreements")
 BLOCK = 16
 """Surrogates that are made as one unit of work."""
 
@@ -56,7 +55,7 @@ class Plan:
 
 def plan_of(key: str, marker: Mapping[str, Any]) -> Plan:
     """The plan that a marker vouches for."""
-    return Plan(key, marker["digest"], tuple(marker["blocks"]), *(marker[name] for name in COUNTS))
+    return Plan(key, marker["digest"], tuple(marker["blocks"]), *(marker[name] for name in PLAN_COUNTS))
 
 
 def subjects_of(store: StageStore, columns: Sequence[str]) -> pa.Table:
@@ -136,7 +135,7 @@ class PlanStage:
         for shard in shards:
             table = assignments(self.job, self._faces(shard, ASSIGNED)).table
             self._publish_table(f"assignments/{shard.shard_id}", table)
-        return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(COUNTS, 0)
+        return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(PLAN_COUNTS, 0)
 
     def _write_classes(self, wardrobe: PlanResult, face_ids: Sequence[str]) -> list[str]:
         """classes.parquet, and surrogate_plans/BLOCK with the portraits of their donors; returns the blocks."""

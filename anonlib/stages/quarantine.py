@@ -16,7 +16,7 @@ from anonlib.stages.render import publish_reasons
 from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.workspace import tables
 from anonlib.workspace.layout import JobStores, StageStore, json_bytes, release_store, render_store, sha256
-from anonlib.workspace.naming import Naming
+from anonlib.workspace.release import Naming
 from anonlib.workspace.schemas import FACES, IMAGES, MANIFEST, QUARANTINED
 
 _LOST = "lost"

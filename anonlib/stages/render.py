@@ -55,7 +55,7 @@ from anonlib.workspace.layout import (
     scan_store,
     sha256,
 )
-from anonlib.workspace.naming import Naming
+from anonlib.workspace.release import Naming
 from anonlib.workspace.schemas import MANIFEST, NO_FACE, QUARANTINED, REASONS, RELEASED, RENDERED, SOLID
 
 _COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")

@@ -32,8 +32,7 @@ from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.workspace import tables
 from anonlib.workspace.layout import JobStores, StageStore, json_bytes, release_store, scan_store, sha256
 from anonlib.workspace.lease import Lease
-from anonlib.workspace.naming import Naming
-from anonlib.workspace.release import remove_audit
+from anonlib.workspace.release import Naming, remove_audit
 from anonlib.workspace.schemas import CERTIFICATE, MANIFEST
 
 _ASIDE = "withdrawn/"

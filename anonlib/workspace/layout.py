@@ -1,32 +1,110 @@
-"""Where everything of a run lies: the workspace's rooms and the release's, and the markers that say a shard is
-done.
+"""Where everything of a job lies: each stage's tables in the workspace, the release, and the markers of what is done.
 
-A marker is written last and claimed, never replaced: whether a shard is done has one answer. It names the
-digests of what it vouches for and carries no time, so a second run of the same job ends in the same bytes.
+This room alone knows paths and columns: whoever reads or writes a table calls a method here. A marker is written last
+and claimed, never replaced: whether a shard is done has one answer. It names the digests of what it vouches for and
+carries no time, so a second run of the same job ends in the same bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
 
 from anonlib.config import JobConfig
-from anonlib.errors import NotFound
-from anonlib.storage import Storage, StorageOptions, open_storage
+from anonlib.errors import NotFound, WorkspacePurged
+from anonlib.storage import Storage, StorageOptions, StoredObject, open_storage
 from anonlib.verification.certificate import sha256 as sha256
-from anonlib.workspace import tables
-from anonlib.workspace.purgeable import Workspace
+from anonlib.workspace import schemas, tables
 from anonlib.workspace.schemas import RUN_NOTE as RUN_NOTE
+from anonlib.workspace.tables import Row
 
 SECRET = "secret"
 SECRET_CHECK = "secret-check"
 SALT = "salt"
 INVENTORY = "inventory.parquet"
 INVENTORY_NOTE = "inventory.json"
+PURGED = "purged.json"
+"""The mark of a purge, and in the end its record."""
+PLAN_COUNTS = ("subjects", "persons", "classes", "redacted", "disagreements")
+"""What the marker of a plan counts."""
+
 _READERS = 16
+
+
+class Workspace(Storage):
+    """Another storage, until it holds the mark of a purge; then a write, and a read in vain, raise WorkspacePurged.
+
+    A purge first writes its mark, then removes everything else and lists again. So every write looks for the mark
+    before and after (on S3 two HEAD requests): what was written before the mark is found by the purge, and what came
+    after it is removed by its own writer. One gap remains: a writer that is killed between its write and its second
+    look leaves a file, which the next `anonlib purge` removes.
+    """
+
+    def __init__(self, inner: Storage) -> None:
+        self.inner, self.uri = inner, inner.uri
+
+    def refuse_if_purged(self) -> None:
+        """Raise WorkspacePurged if the mark is there."""
+        if self.inner.exists(PURGED):
+            raise WorkspacePurged(f"The workspace {self.uri} was purged; give this job a new one.")
+
+    def publish(self, path: str, source: Path | bytes) -> None:
+        """See Storage."""
+        self.refuse_if_purged()
+        self.inner.publish(path, source)
+        self._take_back_if_purged(path)
+
+    def claim(self, path: str, source: Path | bytes, *, private: bool = False) -> bool:
+        """See Storage."""
+        self.refuse_if_purged()
+        claimed = self.inner.claim(path, source, private=private)
+        self._take_back_if_purged(path)
+        return claimed
+
+    def _take_back_if_purged(self, path: str) -> None:
+        try:
+            self.refuse_if_purged()
+        except WorkspacePurged:
+            self.inner.delete(path)
+            raise
+
+    def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
+        """See Storage."""
+        try:
+            return self.inner.open_read(path, etag, seekable=seekable)
+        except NotFound:
+            self.refuse_if_purged()
+            raise
+
+    def fetch(self, path: str, to: Path) -> None:
+        """See Storage."""
+        self.inner.fetch(path, to)
+
+    def stat(self, path: str) -> StoredObject:
+        """See Storage."""
+        return self.inner.stat(path)
+
+    def delete(self, path: str) -> None:
+        """See Storage."""
+        self.inner.delete(path)
+
+    def delete_tree(self, prefix: str, *, keep: Collection[str] = ()) -> int:
+        """See Storage."""
+        return self.inner.delete_tree(prefix, keep=keep)
+
+    def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[StoredObject]:
+        """See Storage."""
+        return self.inner.list(prefix, unfinished=unfinished, foreign=foreign)
+
+    def exposed(self) -> str | None:
+        """See Storage."""
+        return self.inner.exposed()
 
 
 @dataclass(frozen=True)
@@ -51,10 +129,10 @@ def open_stores(job: JobConfig) -> JobStores:
 
 @dataclass(frozen=True)
 class StageStore:
-    """One stage's tables and markers under `prefix` of a storage."""
+    """One stage's tables and markers under `prefix` of a storage. Reads raise NotFound and StorageError."""
 
     storage: Storage
-    prefix: str
+    prefix: str = ""
 
     def path(self, *parts: str) -> str:
         return "/".join([*([self.prefix] if self.prefix else []), *parts])
@@ -87,38 +165,184 @@ class StageStore:
         with ThreadPoolExecutor(_READERS) as pool:
             return [marker for marker in pool.map(self.committed, units) if marker is not None]
 
+    def _table(self, *parts: str, columns: Sequence[str] | None = None) -> pa.Table:
+        return tables.from_bytes(self.storage.read(self._table_path(*parts)), columns)
 
-def scan_store(stores: JobStores, key: str) -> StageStore:
-    return StageStore(stores.workspace, f"scan/{key[:16]}")
+    def _table_path(self, *parts: str) -> str:
+        return f"{self.path(*parts)}.parquet"
 
-
-def plan_store(stores: JobStores, key: str) -> StageStore:
-    return StageStore(stores.workspace, f"plan/{key[:16]}")
-
-
-def render_store(stores: JobStores, key: str) -> StageStore:
-    """What a render notes in the workspace and must not leave it: faces/SHARD, and reasons/SHARD in sentences."""
-    return StageStore(stores.workspace, f"render/{key[:16]}")
+    def _publish(self, data: bytes, *parts: str) -> str:
+        """Publish a table's bytes; returns their sha256."""
+        self.storage.publish(self._table_path(*parts), data)
+        return sha256(data)
 
 
-def rendered_rows(stores: JobStores, run: str, shard: str) -> dict[str, list[dict[str, Any]]]:
-    """RENDERED rows of a released shard by key, in the order of the manifest's faces; `run` of run.json.
+class ScanStore(StageStore):
+    """A scan: FACES and IMAGES of each shard, and which shards could not be scanned."""
 
-    None of a shard that was given up.
-    """
-    store = render_store(stores, run)
-    found: dict[str, list[dict[str, Any]]] = {}
-    try:
-        data = store.storage.read(store.path("faces", f"{shard}.parquet"))
-    except NotFound:
+    def faces(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """FACES of a shard, by the positions of their images and by index."""
+        return self._table("faces", shard, columns=columns)
+
+    def face_bytes(self, shard: str) -> bytes:
+        """The same as the Parquet file, whose small row groups can be read one by one."""
+        return self.storage.read(self._table_path("faces", shard))
+
+    def images(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """IMAGES of a shard, in the order of its samples."""
+        return self._table("images", shard, columns=columns)
+
+    def write(self, shard: str, faces: Sequence[Row], images: Sequence[Row]) -> dict[str, str]:
+        """Publish both tables of a shard; returns the digests that its marker names."""
+        face_bytes, image_bytes = tables.to_bytes(faces, schemas.FACES), tables.to_bytes(images, schemas.IMAGES)
+        return {
+            "faces_sha256": self._publish(face_bytes, "faces", shard),
+            "images_sha256": self._publish(image_bytes, "images", shard),
+        }
+
+    def lose(self, shard: str, why: str) -> None:
+        """Note that a shard could not be scanned."""
+        self.storage.publish(self.path("lost", f"{shard}.json"), json_bytes({"why": why}))
+
+    def lost(self) -> frozenset[str]:
+        """The shards that could not be scanned."""
+        start = self.path("lost", "")
+        return frozenset(entry.path.removeprefix(start).removesuffix(".json") for entry in self.storage.list(start))
+
+
+class PlanStore(StageStore):
+    """A plan: its tables, the textures of its surrogates, and its marker `plan`."""
+
+    def plan(self) -> dict[str, Any] | None:
+        """The marker of the whole plan, None until it is decided."""
+        return self.committed("plan")
+
+    def subjects(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """SUBJECTS of the plan."""
+        return self._table("subjects", columns=columns)
+
+    def classes(self) -> list[dict[str, Any]]:
+        """CLASSES rows of the plan."""
+        return list(self._table("classes").to_pylist())
+
+    def assignments(self, shard: str) -> pa.Table:
+        """ASSIGNMENTS of a shard's faces."""
+        return self._table("assignments", shard)
+
+    def draws(self, shard: str) -> list[dict[str, Any]]:
+        """DRAWS rows that a shard's faces carry; none where the method draws no identities."""
+        path = self._table_path("draws", shard)
+        return list(self._table("draws", shard).to_pylist()) if self.storage.exists(path) else []
+
+    def surrogate_plans(self, blocks: Iterable[str], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """SURROGATES rows of these blocks."""
+        return [row for block in blocks for row in self._table("surrogate_plans", block, columns=columns).to_pylist()]
+
+    def write(self, table: pa.Table, *parts: str) -> str:
+        """Publish a table of the plan, such as ("assignments", shard); returns its sha256."""
+        return self._publish(tables.table_bytes(table), *parts)
+
+    def write_labels(self, sentences: Sequence[str]) -> None:
+        """Publish the sentences about labels that do not fit their faces, for a person to read."""
+        self.storage.publish(self.labels_path, "".join(f"{sentence}\n" for sentence in sentences).encode())
+
+    @property
+    def labels_path(self) -> str:
+        return self.path("labels.txt")
+
+    def surrogate(self, name: str) -> bytes:
+        """The texture of a surrogate, as npz."""
+        return self.storage.read(self.path("surrogates", f"{name}.npz"))
+
+    def write_surrogate(self, name: str, data: bytes) -> None:
+        """Publish the texture of a surrogate."""
+        self.storage.publish(self.path("surrogates", f"{name}.npz"), data)
+
+    def commit_block(self, block: str, digests: Mapping[str, str]) -> bool:
+        """Claim the marker of a block of surrogates; `digests`: the sha256 of each texture."""
+        return self.commit(f"surrogates/{block}", {"block": block, "digests": digests})
+
+    def blocks_done(self) -> set[str]:
+        """The blocks whose surrogates are made."""
+        start = "surrogates/"
+        return {unit.removeprefix(start) for unit in self.done() if unit.startswith(start)}
+
+    def block_markers(self, blocks: Iterable[str]) -> list[dict[str, Any]]:
+        """The markers of these blocks."""
+        return self.markers(f"surrogates/{block}" for block in blocks)
+
+
+class RenderStore(StageStore):
+    """What a render notes in the workspace and must not leave it: figures of faces, and reasons in sentences."""
+
+    def faces(self, shard: str) -> dict[str, list[dict[str, Any]]]:
+        """RENDERED rows of a released shard by key, in the order of the manifest's faces; none of one given up."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        try:
+            rows = self._table("faces", shard).to_pylist()
+        except NotFound:
+            return found
+        for row in rows:
+            found.setdefault(row["key"], []).append(row)
         return found
-    for row in tables.from_bytes(data).to_pylist():
-        found.setdefault(row["key"], []).append(row)
-    return found
+
+    def write_faces(self, shard: str, rows: Sequence[Row]) -> None:
+        """Publish RENDERED of a released shard."""
+        self._publish(tables.to_bytes(rows, schemas.RENDERED), "faces", shard)
+
+    def reasons(self, shard: str) -> dict[str, str]:
+        """key -> why an image of a shard was quarantined; keys and shard as the input names them."""
+        try:
+            return {row["key"]: row["sentence"] for row in self._table("reasons", shard).to_pylist()}
+        except NotFound:
+            return {}
+
+    def write_reasons(self, shard: str, rows: Sequence[Row]) -> None:
+        """Publish REASONS of a shard."""
+        self._publish(tables.to_bytes(rows, schemas.REASONS), "reasons", shard)
 
 
-def release_store(stores: JobStores) -> StageStore:
-    return StageStore(stores.release, "")
+class ReleaseStore(StageStore):
+    """A release: data/, manifest/ and markers of its shards, and run.json."""
+
+    def run(self) -> dict[str, Any]:
+        """run.json; raises NotFound."""
+        return dict(json.loads(self.storage.read(RUN_NOTE)))
+
+    def manifest_path(self, shard: str) -> str:
+        return schemas.manifest_path(shard)
+
+    def manifest(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """MANIFEST of a shard."""
+        return tables.from_bytes(self.storage.read(schemas.manifest_path(shard)), columns)
+
+    def create_manifest(self, shard: str, rows: Sequence[Row]) -> str:
+        """Create the manifest of a shard; returns its sha256. Raises Differs where another one is."""
+        data = tables.to_bytes(rows, schemas.MANIFEST)
+        self.storage.create(schemas.manifest_path(shard), data)
+        return sha256(data)
+
+
+def scan_store(stores: JobStores, key: str) -> ScanStore:
+    return ScanStore(stores.workspace, f"scan/{key[:16]}")
+
+
+def plan_store(stores: JobStores, key: str) -> PlanStore:
+    return PlanStore(stores.workspace, f"plan/{key[:16]}")
+
+
+def render_store(stores: JobStores, run: str) -> RenderStore:
+    """`run`: that of run.json."""
+    return RenderStore(stores.workspace, f"render/{run[:16]}")
+
+
+def audit_store(stores: JobStores, key: str) -> StageStore:
+    """What an audit keeps for the next one."""
+    return StageStore(stores.workspace, f"audit/{key[:16]}")
+
+
+def release_store(stores: JobStores) -> ReleaseStore:
+    return ReleaseStore(stores.release)
 
 
 def json_bytes(payload: Mapping[str, Any]) -> bytes:

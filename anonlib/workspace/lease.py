@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 from anonlib.errors import AccessDenied, StorageError, WorkspacePurged
-from anonlib.execution.retry import with_retries
 from anonlib.storage import OURS, Storage
 
 BEAT_S = 5.0
@@ -35,8 +34,11 @@ class Lease:
     not write there, as one that renders from a workspace it only reads, no file is kept and nobody sees the run.
     """
 
-    def __init__(self, workspace: Storage) -> None:
-        self.workspace = workspace
+    def __init__(
+        self, workspace: Storage, retried: Callable[[Callable[[], None]], None] = lambda write: write()
+    ) -> None:
+        """`retried` runs the first write, and again where the storage is only busy."""
+        self.workspace, self._retried = workspace, retried
         self._path = f"{_PREFIX}{_machine()}-{os.getpid()}-{uuid4().hex[:8]}"
         self._depth = 0
 
@@ -47,7 +49,7 @@ class Lease:
             yield
             return
         try:
-            with_retries(lambda: self.workspace.publish(self._path, b"0\n"))
+            self._retried(lambda: self.workspace.publish(self._path, b"0\n"))
         except AccessDenied:
             yield
             return

@@ -3,8 +3,8 @@ of that stays.
 
 Draws and pseudonyms need the salt beside the secret, so that a release can no longer be joined to a person, not even by
 its makers, who may keep the secret that signs. The record is written first, as a mark that refuses new runs and the
-writes of those at work (see workspace.py), it stays while all else goes, the salt first, and it is finished last. A run
-that is known to be at work must end first.
+writes of those at work (see layout.Workspace), it stays while all else goes, the salt first, and it is finished last.
+A run that is known to be at work must end first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from anonlib.errors import JobError, NotFound, VersionsRemain
 from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import (
     INVENTORY_NOTE,
-    RUN_NOTE,
+    PURGED,
     SALT,
     SECRET,
     JobStores,
@@ -30,7 +30,6 @@ from anonlib.workspace.layout import (
     storage_options,
 )
 from anonlib.workspace.lease import at_work
-from anonlib.workspace.purgeable import PURGED
 from anonlib.workspace.schemas import CERTIFICATE
 
 _SWEEPS = 5
@@ -114,7 +113,7 @@ def _finished_run(job: JobConfig, stores: JobStores, force: bool) -> str | None:
     """The run whose release this workspace made; raises JobError if that is not complete and `force` is not given."""
     hint = "finish the job first, or purge with --force and lose what is not released"
     try:
-        run = json.loads(stores.release.read(RUN_NOTE))
+        run = release_store(stores).run()
     except NotFound:
         if force:
             return None

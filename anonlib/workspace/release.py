@@ -1,12 +1,118 @@
-"""A release as its maker and its auditor read and change it: what lies there, and the audit beside it."""
+"""A release beside its scan: what its names stand for, which row is which sample, and the audit that belongs to it.
+
+A release calls the shards, files and samples of its input by their own names, or with `rekey` by pseudonyms. With
+`rekey` it holds no name of the input and no order of names: samples of a shard and shards of a release come in the
+order of their pseudonyms.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from anonlib.datasets import Dataset, Shard
+from anonlib.errors import JobError, NotFound
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.storage import Storage
 from anonlib.verification.certificate import AuditStatement
-from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, STATEMENT
+from anonlib.workspace.layout import ReleaseStore, ScanStore
+from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, QUARANTINED, STATEMENT
+from anonlib.workspace.tables import Row
+
+
+@dataclass(frozen=True)
+class Naming:
+    """The names of one job's release."""
+
+    keyring: Keyring
+    rekey: bool
+
+    def shard(self, shard_id: str) -> str:
+        """The shard's id in run.json, in names of markers and manifests, and of its data."""
+        return self.keyring.pseudonym(Purpose.SHARD, shard_id) if self.rekey else shard_id
+
+    def shards(self, shards: Iterable[Shard]) -> dict[str, str]:
+        """Id in the release -> id in the input, in the order of the release."""
+        named = {self.shard(one.shard_id): one.shard_id for one in shards}
+        return dict(sorted(named.items())) if self.rekey else named
+
+    def key(self, shard_id: str, key: str) -> str:
+        """The key of a sample in the release."""
+        return self.keyring.pseudonym(Purpose.KEY, shard_id, key) if self.rekey else key
+
+    def new_shard(self, shard_id: str) -> str | None:
+        """The name that a shard's data gets in the place of its own, if any."""
+        return self.shard(shard_id) if self.rekey else None
+
+    def path(self, dataset: Dataset, shard: Shard) -> str:
+        """Where the shard's data lies in the release."""
+        return dataset.output_path(shard, self.new_shard(shard.shard_id))
+
+    def sorted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of a manifest, given in the order of the input, as the release has them."""
+        return sorted(rows, key=lambda row: str(row["key"])) if self.rekey else rows
+
+
+@dataclass(frozen=True)
+class ReleasedSample:
+    """A sample of a shard as scan and manifest know it.
+
+    `number`: the sample's place in its shard, from 0; `key`: the input's; `scanned`: its IMAGES row; `row`: its
+    MANIFEST row; `faces`: its FACES rows, which are those of `row["faces"]` unless the sample is quarantined.
+    """
+
+    number: int
+    key: str
+    scanned: Row
+    row: Row
+    faces: Sequence[Row]
+
+    @property
+    def quarantined(self) -> bool:
+        return bool(self.row["status"] == QUARANTINED)
+
+
+def samples_of(
+    release: ReleaseStore,
+    scan: ScanStore,
+    naming: Naming,
+    shard: str,
+    *,
+    manifest: Sequence[str] | None = None,
+    images: Sequence[str] = (),
+    faces: Sequence[str] | None = None,
+) -> list[ReleasedSample]:
+    """Every sample of a shard in the input's order, with these columns; of `faces` none are read if it is None.
+
+    `shard` is the input's id. Raises JobError where a table is missing, or manifest and scan are not of one job.
+    """
+    columns = None if manifest is None else list(dict.fromkeys(("key", "status", *manifest)))
+    try:
+        rows = release.manifest(naming.shard(shard), columns).to_pylist()
+        scanned = scan.images(shard, list(dict.fromkeys(("key", "position", *images)))).to_pylist()
+        found = [] if faces is None else scan.faces(shard, list(dict.fromkeys(("key", "index", *faces)))).to_pylist()
+    except NotFound as error:
+        raise JobError(f"a table of shard {shard} is missing: {error}") from None
+    by_key: dict[str, list[Row]] = defaultdict(list)
+    for face in sorted(found, key=lambda face: int(face["index"])):
+        by_key[face["key"]].append(face)
+    by_name = {row["key"]: row for row in rows}
+    names = [naming.key(shard, image["key"]) for image in scanned]
+    if set(names) != by_name.keys() or not len(names) == len(rows) == len(by_name):
+        raise JobError(
+            f"the manifest of shard {shard} has {len(rows)} rows, its scan {len(names)} images: they are not of one job"
+        )
+    pairs = sorted(zip(scanned, names, strict=True), key=lambda pair: int(pair[0]["position"]))
+    samples = [
+        ReleasedSample(number, image["key"], image, by_name[name], by_key.get(image["key"], ()))
+        for number, (image, name) in enumerate(pairs)
+    ]
+    for sample in samples if faces is not None and (columns is None or "faces" in columns) else ():
+        if not sample.quarantined and len(sample.row["faces"]) != len(sample.faces):
+            raise JobError(f"the manifest of {shard} and its scan do not hold the same faces")
+    return samples
 
 
 def publish_audit(release: Storage, secret: bytes, files: Mapping[str, bytes], failed: list[str]) -> AuditStatement:

@@ -13,7 +13,7 @@ import pytest
 
 from anonlib.job import Job
 from anonlib.stages import render
-from anonlib.workspace.layout import json_bytes, open_stores, rendered_rows
+from anonlib.workspace.layout import json_bytes, open_stores, render_store
 from anonlib.workspace.schemas import MANIFEST, RELEASED_TABLES, RESTRICTED_COLUMNS
 from tests.support import photos
 from tests.support.runs import Run, by_key, contents, every_byte, images, manifest, reasons, released, run_job, tables
@@ -97,7 +97,7 @@ def test_what_was_measured_of_a_face_stays_in_the_workspace(finished: Run) -> No
     stores = open_stores(finished.config)
     run = json.loads((finished.output / "run.json").read_text())
     for shard in run["shards"]:
-        rendered = rendered_rows(stores, run["run"], shard)
+        rendered = render_store(stores, run["run"]).faces(shard)
         for row in pq.read_table(finished.output / "manifest" / f"{shard}.parquet").to_pylist():
             for face, figures in zip(row["faces"], rendered.get(row["key"], ()), strict=True):
                 assert (figures["method"], figures["fallback"]) == (face["method"], face["fallback"])

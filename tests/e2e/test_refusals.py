@@ -11,7 +11,7 @@ import pytest
 from anonlib.config import load_config
 from anonlib.errors import ConfigError, JobError
 from anonlib.job import Job
-from anonlib.workspace.purgeable import PURGED
+from anonlib.workspace.layout import PURGED
 from tests.support import photos
 from tests.support.runs import SECRET, contents, job, run_job
 

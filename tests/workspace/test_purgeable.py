@@ -12,8 +12,8 @@ from anonlib.errors import JobError, WorkspacePurged
 from anonlib.job import Job
 from anonlib.storage import Storage, open_storage
 from anonlib.workspace import purge as purge_module
+from anonlib.workspace.layout import PURGED, Workspace
 from anonlib.workspace.purge import purge
-from anonlib.workspace.purgeable import PURGED, Workspace
 from tests.support import photos
 from tests.support.runs import contents, job
 from tests.support.s3server import S3Server, one_sentence

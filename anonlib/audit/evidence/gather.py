@@ -22,7 +22,6 @@ from anonlib.audit.evidence.evidence import CLEAR, RELEASED, Evidence, Look
 from anonlib.audit.evidence.observe import RECOGNIZERS, Observer, Pixels, Row, Vectors, joined, taken
 from anonlib.audit.evidence.originals import KINDS, ObservedOriginal, Originals
 from anonlib.audit.evidence.plan import PlanRecord, planned_faces
-from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.config import JobConfig, RayConfig
 from anonlib.datasets import Shard
 from anonlib.errors import ImageProblem, JobError
@@ -30,10 +29,18 @@ from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.mesh import five_points
 from anonlib.job import Job
 from anonlib.media.codec import decode
-from anonlib.workspace import tables
-from anonlib.workspace.layout import INVENTORY, RUN_NOTE, StageStore, open_stores, plan_store, release_store, scan_store
-from anonlib.workspace.purgeable import PURGED
-from anonlib.workspace.schemas import QUARANTINED, SOLID
+from anonlib.workspace.images import JobImages
+from anonlib.workspace.layout import (
+    INVENTORY,
+    PURGED,
+    RUN_NOTE,
+    open_stores,
+    plan_store,
+    release_store,
+    scan_store,
+)
+from anonlib.workspace.release import ReleasedSample, samples_of
+from anonlib.workspace.schemas import SOLID
 from anonlib.workspace.status import require_plan
 
 _COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "mesh")
@@ -95,24 +102,25 @@ class _Gathering:
 
     def __init__(self, job: Job) -> None:
         self.job, self.config = job, job.config
-        self.scan: StageStore = scan_store(job.stores, job.scan_key)
+        self.scan = scan_store(job.stores, job.scan_key)
         self.plan: PlanRecord = planned_faces(plan_store(job.stores, job.plan_key), job.keyring)
         self.observer = Observer(job.config)
         self.originals = Originals(job, self.observer)
-        self.released = ReleasedImages(job.config, job.dataset.format)
+        self.released = JobImages(job.config, job.dataset.format)
         self.lists = _Lists()
 
     def add(self, shard: Shard) -> tuple[int, int]:
         """Look at a shard; returns how many images it has, and how many faces were looked at."""
-        faces: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in self._table("faces", shard, _COLUMNS):
-            faces[row["key"]].append(row)
-        manifest = self._manifest(shard, faces)
+        release = release_store(self.job.stores)
+        samples = samples_of(release, self.scan, self.job.naming, shard.shard_id, faces=_COLUMNS)
+        self.lists.images += len(samples)
+        self.lists.quarantined += sum(sample.quarantined for sample in samples)
+        faces = {sample.key: sample.faces for sample in samples if sample.faces}
         donors = {row["face_id"] for rows in faces.values() for row in rows} & self.plan.donated.keys()
         seen = self.originals.see(shard, faces, donors)
         self.lists.donors += sorted(seen.portraits.items())
         kept = np.zeros(len(seen.faces), bool)
-        photos = self._photos(shard, manifest, {row["face_id"]: row for rows in faces.values() for row in rows}, seen)
+        photos = self._photos(samples, {row["face_id"]: row for rows in faces.values() for row in rows}, seen)
         for chunk in in_chunks(photos, self.config.limits.chunk):
             numbers = [photo.number for photo in chunk]
             kept[numbers] = True
@@ -124,48 +132,22 @@ class _Gathering:
             self.lists.outcomes += [photo.outcome for photo in chunk]
         for kind in KINDS:
             self.lists.looks[kind].append(taken(seen.looks[kind], kept))
-        return len(manifest), int(kept.sum())
-
-    def _table(self, name: str, shard: Shard, columns: Sequence[str]) -> list[dict[str, Any]]:
-        data = self.scan.storage.read(self.scan.path(name, f"{shard.shard_id}.parquet"))
-        return list(tables.from_bytes(data, columns).to_pylist())
-
-    def _manifest(self, shard: Shard, faces: Mapping[str, Sequence[Row]]) -> list[tuple[str, dict[str, Any]]]:
-        """The manifest's rows by the keys of their originals, in the input's order; images and faces are counted."""
-        store, naming = StageStore(self.job.stores.release, ""), self.job.naming
-        data = store.storage.read(store.path("manifest", f"{naming.shard(shard.shard_id)}.parquet"))
-        rows = tables.from_bytes(data).to_pylist()
-        images = sorted(self._table("images", shard, ("key", "position")), key=lambda row: int(row["position"]))
-        try:
-            keys = naming.keys_of(rows, shard.shard_id, [row["key"] for row in images])
-        except ValueError as error:
-            raise JobError(str(error)) from None
-        for key, row in zip(keys, rows, strict=True):
-            lost = row["status"] == QUARANTINED
-            if not lost and len(row["faces"]) != len(faces.get(key, ())):
-                raise JobError(f"the manifest of {shard.shard_id} and its scan do not hold the same faces")
-            self.lists.images += 1
-            self.lists.quarantined += lost
-        found = dict(zip(keys, rows, strict=True))
-        return [(row["key"], found[row["key"]]) for row in images]
+        return len(samples), int(kept.sum())
 
     def _photos(
-        self,
-        shard: Shard,
-        manifest: Sequence[tuple[str, dict[str, Any]]],
-        rows: Mapping[str, Row],
-        seen: ObservedOriginal,
+        self, samples: Sequence[ReleasedSample], rows: Mapping[str, Row], seen: ObservedOriginal
     ) -> Iterator[_EvidencePhoto]:
         """The released photos of the faces that were seen, decoded."""
         main = {rows[face]["key"]: number for number, face in enumerate(seen.faces)}
-        for key, row in manifest:
-            if row["status"] == QUARANTINED or key not in main:
+        for sample in samples:
+            if sample.quarantined or sample.key not in main:
                 continue
-            face = rows[seen.faces[main[key]]]
+            number, row = main[sample.key], sample.row
+            face = rows[seen.faces[number]]
             rgb = self._decoded(self.released.image(row["path"], row["output_sha256"]), row["path"])
             if rgb.shape[:2] != (face["height"], face["width"]):
                 raise JobError(f"an image in {row['path']} of the release has another size than its original")
-            yield _EvidencePhoto(rgb, face, row["faces"][face["index"]], main[key])
+            yield _EvidencePhoto(rgb, face, row["faces"][face["index"]], number)
 
     def _decoded(self, data: bytes, path: str) -> Pixels:
         try:

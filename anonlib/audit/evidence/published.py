@@ -7,14 +7,12 @@ The attacks on the release's own records read this and nothing else of the job. 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from anonlib.audit.evidence.evidence import Evidence
@@ -26,12 +24,14 @@ from anonlib.job import Job
 from anonlib.storage import Storage
 from anonlib.verification.certificate import Certificate, Claim
 from anonlib.workspace import tables
-from anonlib.workspace.layout import StageStore, plan_store, scan_store
-from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, QUARANTINED, STATEMENT
+from anonlib.workspace.layout import plan_store, release_store, scan_store
+from anonlib.workspace.release import samples_of
+from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, DATA, MANIFEST_FACE, MANIFESTS, MARKERS, STATEMENT
 
 DIGEST = "surrogate_digest"
 
-_SHARD_FILES = ("data/", "manifest/", "commits/")
+_FACE = pa.schema(list(MANIFEST_FACE))
+_SHARD_FILES = (DATA, MANIFESTS, MARKERS)
 _SCANNED = ("face_id", "key", "index", "label")
 _PLACED = ("height", "width", "box", "score", "landmarks")
 
@@ -121,36 +121,18 @@ def by_truth(evidence: Evidence, published: Published) -> Evidence:
 
 def _shard(job: Job, shard: Shard, truth_field: str | None) -> tuple[pa.Table, list[str], list[str | None]]:
     """The manifest's faces of one shard, their ids, and their people's names."""
-    name = f"{shard.shard_id}.parquet"
-    scan, release = scan_store(job.stores, job.scan_key), StageStore(job.stores.release, "")
-    positions = tables.from_bytes(scan.storage.read(scan.path("images", name)), ("key", "position")).to_pylist()
-    by_key: dict[str, Rows] = defaultdict(list)
     columns = (*_SCANNED, *(_PLACED if truth_field else ()))
-    for row in tables.from_bytes(scan.storage.read(scan.path("faces", name)), columns).to_pylist():
-        by_key[row["key"]].append(row)
+    release, scan = release_store(job.stores), scan_store(job.stores, job.scan_key)
+    samples = samples_of(release, scan, job.naming, shard.shard_id, manifest=("faces",), faces=columns)
     truth = dict[str, str | None]()
     if truth_field:
-        for sample in job.dataset.read(shard):
-            main = main_of(by_key.get(sample.key, ()), labelled=False)
-            truth |= {main["face_id"]: label(sample, truth_field)} if main is not None else {}
-    path = release.path("manifest", f"{job.naming.shard(shard.shard_id)}.parquet")
-    manifest = tables.from_bytes(release.storage.read(path), ("key", "status", "faces"))
-    listed = [row["key"] for row in sorted(positions, key=lambda row: int(row["position"]))]
-    try:
-        keys = job.naming.keys_of(manifest.select(["key"]).to_pylist(), shard.shard_id, listed)
-    except ValueError as error:
-        raise JobError(str(error)) from None
-    kept = pc.not_equal(manifest.column("status"), QUARANTINED)
-    found = [
-        face
-        for key, there in zip(keys, kept.to_pylist(), strict=True)
-        if there
-        for face in sorted(by_key.get(key, ()), key=lambda face: int(face["index"]))
-    ]
-    faces = manifest.filter(kept).column("faces").combine_chunks()
-    outcomes = pa.Table.from_struct_array(faces.flatten())
-    if outcomes.num_rows != len(found):
-        raise JobError(f"the manifest of {shard.shard_id} and its scan do not hold the same faces")
+        by_key = {sample.key: sample.faces for sample in samples}
+        for original in job.dataset.read(shard):
+            main = main_of(by_key.get(original.key, ()), labelled=False)
+            truth |= {main["face_id"]: label(original, truth_field)} if main is not None else {}
+    shown = [sample for sample in samples if not sample.quarantined]
+    found = [face for sample in shown for face in sample.faces]
+    outcomes = pa.Table.from_pylist([face for sample in shown for face in sample.row["faces"]], _FACE)
     ids = [face["face_id"] for face in found]
     return outcomes, ids, [truth.get(face["face_id"]) if truth_field else face["label"] for face in found]
 

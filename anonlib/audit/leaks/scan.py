@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.audit.evidence.release import ReleasedImages
 from anonlib.audit.findings import LeakCheck
 from anonlib.audit.leaks import vectors
 from anonlib.audit.leaks.containers import KINDS, PART, PROFILE, carried, is_picture
@@ -40,6 +39,7 @@ from anonlib.job import Job
 from anonlib.media.codec import Picture, decode
 from anonlib.stages.scan import try_to_read
 from anonlib.workspace import tables
+from anonlib.workspace.images import JobImages
 from anonlib.workspace.layout import RUN_NOTE, StageStore, scan_store
 from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED, MANIFEST, MESH_POINTS, QUARANTINED
 
@@ -128,7 +128,7 @@ class _LeakScan:
         self.release = job.stores.release
         self.store = StageStore(self.release, "")
         self.scan = scan_store(job.stores, job.scan_key)
-        self.images = ReleasedImages(job.config, job.dataset.format)
+        self.images = JobImages(job.config, job.dataset.format)
         self.counts = LeakCounts()
         self.shared = _Contents()
         self.too_flat = self.short_labels = 0
