@@ -12,7 +12,8 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -321,18 +322,11 @@ def _absolute(uri: str) -> str:
     return str(Path(uri.removeprefix("file://")).absolute()).rstrip("/")
 
 
-def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> JobConfig:
-    """The job in `path` with `overrides` (dotted keys: `method.k`) on top; raises ConfigError."""
-    document: dict[str, Any] = {}
-    if path is not None:
-        try:
-            document = yaml.safe_load(path.read_text()) or {}
-        except OSError as error:
-            raise ConfigError(f"the job file {path} cannot be read: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the job file {path} is not YAML: {error}") from None
-        if not isinstance(document, dict):
-            raise ConfigError(f"the job file {path} must be a mapping with the keys input, output, workspace")
+def load_config(
+    source: Path | Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None
+) -> JobConfig:
+    """The job of a file, or of what it would hold, with `overrides` by dotted key (`method.k`); raises ConfigError."""
+    document = _read(source) if isinstance(source, Path) else deepcopy(dict(source or {}))
     for dotted, value in (overrides or {}).items():
         if value is None:
             continue
@@ -347,6 +341,18 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         return JobConfig.model_validate(document)
     except ValidationError as error:
         raise ConfigError(_sentence(error)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(f"the job file {path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the job file {path} is not YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"the job file {path} must be a mapping with the keys input, output, workspace")
+    return document
 
 
 def _sentence(error: ValidationError) -> str:

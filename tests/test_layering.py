@@ -16,7 +16,7 @@ LAYERS = (
     ("verification",),
     ("methods",),
     ("workspace",),
-    ("stages", "execution", "job"),
+    ("stages", "execution", "job", "anonymizer"),
     ("audit",),
     ("review",),
     ("training",),

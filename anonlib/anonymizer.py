@@ -1,0 +1,94 @@
+"""Anonymize images in a pipeline of your own: a callable for Ray Data's `map_batches`, without a job or a plan.
+
+A job finds out who is who over the whole dataset, checks its output and signs it. Here each image stands alone, so only
+methods that need no plan of persons are offered, and nothing is certified. It fails closed: an image that cannot be
+treated comes back without a px of its own. This file imports no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.config import DetectorConfig
+from anonlib.errors import ConfigError, contained
+from anonlib.synthesis.redact import GREY, Redaction, redact
+from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED
+
+if TYPE_CHECKING:
+    from anonlib.faces.detect import CenterFaceDetector
+
+Pixels = NDArray[np.uint8]
+_LEAST_SIDE = 8
+
+
+class Anonymizer:
+    """Hides every face of a batch of images, by `solid`, `blur` or `pixelate`; raises ConfigError for other methods.
+
+    `detector`: keys of the job file's `detector`. A batch is a mapping with a column `image`, an array (n, h, w, 3) or
+    a sequence of arrays (h, w, 3), RGB uint8. It comes back with the images anonymized, in the same kind of column,
+    and with two more: `status` (n,), released, no_face or quarantined, and `boxes`, of each image (f, 4) float32,
+    x0 y0 x1 y1 px of the faces that were hidden; other columns pass. A quarantined image is grey all over, and 8 x 8 px
+    if it was no RGB image. The network is loaded once a process.
+    """
+
+    def __init__(self, method: str = "solid", *, detector: Mapping[str, Any] | None = None) -> None:
+        if method not in get_args(Redaction):
+            raise ConfigError(
+                f"{method} needs a plan of all persons, or is no method: run a job, or use one of "
+                f"{', '.join(get_args(Redaction))}"
+            )
+        self.method = method
+        self.detector = DetectorConfig.model_validate(dict(detector or {}))
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        images = batch["image"]
+        treated = [self._anonymized(image) for image in images]
+        boxes = np.empty(len(treated), object)
+        boxes[:] = [found for _, _, found in treated]
+        pixels: Any = [image for image, _, _ in treated]
+        if isinstance(images, np.ndarray):
+            pixels = np.stack(pixels) if images.dtype != object and pixels else _ragged(pixels)
+        status = np.array([status for _, status, _ in treated], object)
+        return {**batch, "image": pixels, "status": status, "boxes": boxes}
+
+    def _anonymized(self, image: Any) -> tuple[Pixels, str, NDArray[np.float32]]:
+        """The image to release, its status and the boxes of its faces."""
+        none = np.zeros((0, 4), np.float32)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            shape = getattr(image, "shape", ())
+            hidden = np.full(shape if len(shape) == 3 else (_LEAST_SIDE, _LEAST_SIDE, 3), GREY, np.uint8)
+            return hidden, QUARANTINED, none
+        with contained("anonymizing an image") as failure:
+            found = _detector(self.detector).detect([image])[0]
+            out = image.copy()
+            for box in found.boxes:
+                redact(out, box, self.method)
+        if failure.error is not None:
+            return np.full_like(image, GREY), QUARANTINED, none
+        return out, RELEASED if len(found) else NO_FACE, found.boxes
+
+
+@cache
+def _detector(config: DetectorConfig) -> CenterFaceDetector:
+    """The detector of this process; a pickled Anonymizer carries none."""
+    import cv2
+
+    from anonlib.faces.detect import CenterFaceDetector
+    from anonlib.models.fetch import model_bytes
+    from anonlib.models.runtime import load_engine
+
+    cv2.setNumThreads(1)
+    engine = load_engine(model_bytes(config.name), precision=config.precision)
+    return CenterFaceDetector(engine, side=config.side, score=config.score)
+
+
+def _ragged(images: list[Pixels]) -> NDArray[np.object_]:
+    """Images of different shapes as a column."""
+    column = np.empty(len(images), object)
+    column[:] = images
+    return column
