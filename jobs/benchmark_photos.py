@@ -58,7 +58,7 @@ def drawn_photos(folder: Path, many: int) -> Photos:
     """`many` scenes with one to three people, drawn on first use and kept in `folder`."""
     files = tuple(folder / f"{number:05d}.jpg" for number in range(many))
     if not all(file.exists() for file in files):
-        from anonlib.models.fetch import model_bytes
+        from anonlib.models.cache import model_bytes
 
         generator = generator_from_onnx(model_bytes("face-gan"))
         files = _write((draw(number, generator) for number in range(many)), folder)

@@ -16,7 +16,7 @@ from anonlib.audit.sheet import make_sheet
 from anonlib.config import load_config
 from anonlib.execution.telemetry import clock, open_progress
 from anonlib.job import Job
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.terminal import guarded, print_rows, print_summary
 from anonlib.workspace.status import exceptions
 

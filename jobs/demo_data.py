@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the demo dataset: photos of people who never lived.")
     parser.add_argument("out", type=Path, help="folder for demo-000.tar, ...")
     out: Path = parser.parse_args().out
-    from anonlib.models.fetch import model_bytes
+    from anonlib.models.cache import model_bytes
 
     for path in make_dataset(generator_from_onnx(model_bytes("face-gan")), out):
         print(path)

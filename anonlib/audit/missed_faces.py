@@ -27,7 +27,7 @@ from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.job import Job
 from anonlib.media.codec import decode
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.requirements import load
 from anonlib.synthesis.redact import GROW
 from anonlib.workspace import tables

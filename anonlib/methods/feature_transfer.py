@@ -21,8 +21,8 @@ from anonlib.config import JobConfig, MethodConfig
 from anonlib.errors import BackendMissing, ConfigError, ModelUnusable, StorageError
 from anonlib.methods.decoders import IdentityDraw, read_file
 from anonlib.methods.source_photos import embed_donors, recognizer_of
-from anonlib.models.microbatch import locked_cached_property
 from anonlib.models.requirements import device_of
+from anonlib.models.runtime import locked_cached_property
 from anonlib.privacy.gallery import Gallery, donor
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.strata import Stratum

@@ -17,8 +17,8 @@ from anonlib.errors import ConfigError, DatasetError, ImageProblem, ModelUnusabl
 from anonlib.faces import align
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.mesh import MIN_PRESENCE, five_points
-from anonlib.models.card import ARCFACE_POINTS
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
+from anonlib.models.catalog import ARCFACE_POINTS
 from anonlib.models.packs import RECOGNIZER_SIZE, SWAPPER_DIMENSIONS, PackRecognizer
 from anonlib.models.requirements import load, scan_models
 from anonlib.stages.scan import Describer, main_face, try_to_read

@@ -1,4 +1,4 @@
-"""Runs the detector and the recogniser of an InsightFace pack that the user owns, and a swapper made for it.
+"""Runs the recogniser of an InsightFace pack that the user owns, and a swapper made for it.
 
 The packs (buffalo_l, antelopev2, ...) are the field's usual baseline, but their weights are for
 non-commercial research, so anonlib neither ships nor downloads them: the user gives a path, and insightface
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +20,10 @@ from numpy.typing import NDArray
 
 from anonlib.errors import BackendMissing, ModelUnusable
 
-_DETECTOR_SIZE = (640, 640)  # width, height; what the packs' own detectors were tuned at
 RECOGNIZER_SIZE = 112
 SWAPPER_SIZE, SWAPPER_DIMENSIONS = 128, 512
 SWAPPER_SHIFT = 8.0
 """ArcFace's points lie so many px further right in a swapper's crop of 128 px than in one of 112."""
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The faces of one photo, best first, in its pixels.
-
-    boxes (N, 4) as x1 y1 x2 y2; scores (N,) in 0..1; landmarks (N, 5, 2) as x y: eyes, nose, mouth corners.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
-
-
-class PackDetector:
-    """SCRFD from a pack, e.g. det_10g.onnx. Raises ModelUnusable; BackendMissing without insightface."""
-
-    def __init__(self, path: str | Path, *, threshold: float = 0.5, threads: int = 1, device: str = "cpu") -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
-        self._model = _open(path, "detection", threads, device)
-        if not self._model.use_kps:
-            raise ModelUnusable(f"{path} finds boxes without landmarks; alignment needs all five.")
-        self._model.det_thresh = threshold
-
-    def detect(self, rgb: NDArray[np.uint8]) -> Detections:
-        """RGB photo uint8 (H, W, 3) -> its faces; none is an empty result."""
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            raise ValueError(f"A photo is uint8 of shape (H, W, 3), not {rgb.dtype} of shape {rgb.shape}.")
-        size = self._model.static_input_size or _DETECTOR_SIZE
-        found, points = self._model.detect(np.ascontiguousarray(rgb[..., ::-1]), input_size=size)
-        return Detections(
-            np.asarray(found[:, :4], dtype=np.float32),
-            np.asarray(found[:, 4], dtype=np.float32),
-            np.asarray(points, dtype=np.float32).reshape(-1, 5, 2),
-        )
 
 
 class PackRecognizer:
@@ -96,7 +58,7 @@ class PackSwapper:
 
     def __init__(self, path: str | Path, *, threads: int = 1, device: str = "cpu") -> None:
         _check_swapper(Path(path))
-        # it tells its shape to whoever reads the terminal
+        # insightface prints its shape
         with contextlib.redirect_stdout(io.StringIO()):
             self._model = _open(path, "swapping", threads, device)
 
@@ -115,17 +77,16 @@ class PackSwapper:
 
 
 def _check_swapper(file: Path) -> None:
-    """Raise ModelUnusable if an .onnx is no swapper; a missing one is found by whoever opens it."""
+    """Raise ModelUnusable if an .onnx is no swapper; a missing one is found when it is opened."""
     if not file.is_file():
         return
     try:
         graph = onnx.load(file).graph
     except (DecodeError, ValueError, OSError) as error:
         raise ModelUnusable(f"{file} cannot be read as ONNX: {error}") from None
-    known = {one.name for one in graph.initializer}
-    shapes = [
-        [d.dim_value or None for d in one.type.tensor_type.shape.dim] for one in graph.input if one.name not in known
-    ]
+    known = {weight.name for weight in graph.initializer}
+    inputs = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in known]
+    shapes = [[side.dim_value or None for side in sides] for sides in inputs]
     wanted = [[3, SWAPPER_SIZE, SWAPPER_SIZE], [SWAPPER_DIMENSIONS]]
     if [shape[1:] for shape in shapes] != wanted or any(shape[0] not in (1, None) for shape in shapes):
         raise ModelUnusable(

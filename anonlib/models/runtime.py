@@ -9,7 +9,7 @@ hold that. Batches are still cut into pieces that fit the CPU's cache, which is 
 
 A GPU's libraries choose another algorithm for another number of rows. So there every piece has the same number, which
 follows from the size of a row alone, and what is missing is filled up with zeros: a row's answer then cannot depend on
-who else was asked about, and nothing is tuned twice.
+the rows around it, and nothing is tuned twice.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from functools import cached_property
+from typing import Any, Literal, Protocol, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.errors import BackendMissing, DeviceLost
 from anonlib.models.catalog import ModelCard
-from anonlib.models.microbatch import MicroBatcher
 
 Precision = Literal["f32", "bf16"]
 Backend = Literal["auto", "openvino", "onnxruntime", "cuda", "torch"]
 Batch = NDArray[np.float32]
+_T = TypeVar("_T")
 
 _PIECE_BYTES = 3 << 20  # of input; larger pieces fall out of a core's cache and get slower
 _PIECE_ROWS = 8
@@ -46,7 +47,7 @@ _torch_flags = threading.Lock()
 
 
 class Engine(Protocol):
-    """A loaded model, which several threads may ask at once."""
+    """A loaded model, which several threads may call at once."""
 
     @property
     def backend(self) -> str:
@@ -120,10 +121,7 @@ class _Pieces:
     run: Callable[[Batch], list[Batch]]
     row_shape: tuple[int | None, ...]
     on_gpu: bool
-    together: MicroBatcher = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.together = MicroBatcher(self._in_pieces)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, batch: Batch) -> tuple[Batch, ...]:
         fits = batch.ndim == len(self.row_shape) + 1 and all(
@@ -136,18 +134,19 @@ class _Pieces:
             )
         if len(batch) == 0:  # the shapes of an empty answer are those of a full one
             sizes = [d or 32 for d in self.row_shape] if 0 in batch.shape[1:] else batch.shape[1:]
-            return tuple(o[:0] for o in self.together(np.zeros((1, *sizes), dtype=np.float32)))
-        return self.together(np.ascontiguousarray(batch))
+            return tuple(output[:0] for output in self(np.zeros((1, *sizes), dtype=np.float32)))
+        with self.lock:
+            return self._in_pieces(np.ascontiguousarray(batch))
 
     def _in_pieces(self, batch: Batch) -> tuple[Batch, ...]:
         """Every row answered; `batch` is contiguous and not empty."""
-        one = self._on_gpu if self.on_gpu else self.run
+        run = self._on_gpu if self.on_gpu else self.run
         rows = rows_at_once(batch[0].nbytes, self.on_gpu)
-        pieces = [one(batch[start : start + rows]) for start in range(0, len(batch), rows)]
+        pieces = [run(batch[start : start + rows]) for start in range(0, len(batch), rows)]
         return tuple(np.concatenate(column) for column in zip(*pieces, strict=True))
 
     def _on_gpu(self, piece: Batch) -> list[Batch]:
-        """A piece of the one size that this network is ever asked for; raises DeviceLost."""
+        """The answer to a piece, filled up to the one size that this network is ever called with; raises DeviceLost."""
         full = np.zeros((rows_at_once(piece[0].nbytes, True), *piece.shape[1:]), np.float32)
         full[: len(piece)] = piece
         try:
@@ -169,7 +168,7 @@ class _Pieces:
 
 
 def rows_at_once(row_bytes: int, on_gpu: bool) -> int:
-    """How many rows of so many bytes a network is asked about in one call: at most, or on a GPU always."""
+    """How many rows of so many bytes a network takes in one call: at most, or on a GPU always."""
     if on_gpu:
         fit = 1 << (max(_GPU_BYTES // max(row_bytes, 1), 1).bit_length() - 1)
         return min(max(fit, _GPU_LEAST), _GPU_MOST)
@@ -297,9 +296,23 @@ def _torch(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], l
 
     def run(piece: Batch) -> list[Batch]:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        # The flags are the process's: whoever leaves first would take them from the others.
+        # The flags are the process's: the thread that leaves first would take them from the others.
         with _torch_flags, torch.inference_mode(), exact:
             outputs = module(torch.from_numpy(piece).to(device))
         return [o.cpu().numpy() for o in outputs]
 
     return run
+
+
+class locked_cached_property(cached_property[_T]):
+    """functools.cached_property for what several threads share: a network is not loaded by two of them at once."""
+
+    _loading = threading.RLock()
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> _T: ...
+    def __get__(self, instance: object | None, owner: type[Any] | None = None) -> Self | _T:
+        with self._loading:
+            return super().__get__(instance, owner)

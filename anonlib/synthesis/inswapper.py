@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.models.card import ARCFACE_POINTS
+from anonlib.models.catalog import ARCFACE_POINTS
 from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, PackSwapper
 from anonlib.storage.scratch import scratch
 from anonlib.synthesis import crops

@@ -28,8 +28,8 @@ from anonlib.errors import ConfigError
 from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
-from anonlib.models.card import CropSpec, InputSpec
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
+from anonlib.models.catalog import CropSpec, InputSpec
 from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.models.runtime import load_engine
 from anonlib.stages.surrogates import happiness

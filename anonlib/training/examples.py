@@ -22,7 +22,7 @@ from anonlib.datasets import Dataset, Shard
 from anonlib.errors import ImageProblem
 from anonlib.execution.base import HasPixels, UnitResult, in_chunks
 from anonlib.faces.detect import CenterFaceDetector
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.requirements import load, scan_models
 from anonlib.stages.people import donor_faces_of
 from anonlib.stages.scan import Describer, main_face, read_image

@@ -185,7 +185,8 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
 
     sides = (generator.size, generator.size)
     graph.outputs = [Value(detail, ("N", 3, *sides)), Value(shape, ("N", 3 * MESH_POINTS))]
-    graph.rename_outputs({detail: DETAIL, shape: SHAPE})
+    graph.rename_output(detail, DETAIL)
+    graph.rename_output(shape, SHAPE)
     eyes = float(weights["look_mean"][LOOKS.index("eyes")])
     graph.metadata = metadata(about, decoder.centre, synthetic_identities(decoder.bank), eyes)
     graph.prune()

@@ -5,7 +5,7 @@ from skimage import data
 
 from anonlib.errors import BackendMissing
 from anonlib.faces.detect import CenterFaceDetector, Faces, decode, non_maximum
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import has_bf16, load_engine
 
 

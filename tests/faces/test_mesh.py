@@ -7,7 +7,7 @@ from skimage import data
 
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, from_mesh, lies_on, mouth_opening
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import Engine, load_engine
 
 

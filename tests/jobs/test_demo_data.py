@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anonlib.errors import ModelMissing
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 
 Sample = tuple[str, bytes, dict[str, Any]]
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from anonlib.models import golden_outputs
+from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS, InputSpec
-from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine, prepare
 from tests.models import toy_model
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from anonlib.models import golden_outputs
+from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import Batch, load_engine
 
 

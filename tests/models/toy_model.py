@@ -14,9 +14,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from anonlib.models import golden_outputs
-from anonlib.models.archives import sha256
-from anonlib.models.catalog import MODELS, ArchiveMember, ModelSource
-from anonlib.models.convert import repair
+from anonlib.models.cache import sha256
+from anonlib.models.catalog import MODELS, ModelSource
+from anonlib.models.convert.networks import fr_feature
 from anonlib.models.runtime import load_engine
 
 NAME = "fr-feature"
@@ -48,8 +48,8 @@ def toy_onnx() -> bytes:
 def install(archives: Path) -> None:
     """Put the toy into the catalogue of this process, and its wheel into `archives`."""
     data = toy_onnx()
-    ready = repair.fr_feature(data)
-    source = ModelSource("pip", "anonlib-toy-model", "1.0", (ArchiveMember(MEMBER, sha256(data)),))
+    ready = fr_feature(data)
+    source = ModelSource("pip", "anonlib-toy-model", "1.0", {MEMBER: sha256(data)})
     MODELS[NAME] = replace(MODELS[NAME], source=source, sha256=sha256(ready))
     engine = load_engine(ready, backend="onnxruntime")
     golden_outputs.stored()[NAME] = golden_outputs.describe(engine(golden_outputs.probe(MODELS[NAME])))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.mesh import FaceMesh
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.requirements import render_models
 from anonlib.models.runtime import load_engine
 from anonlib.stages.recheck import OutputRecheck, RecheckResult

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from anonlib.cli import app
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.synthesis.textures.linear import Decoder
 from tests.support import photos
 

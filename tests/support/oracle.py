@@ -82,8 +82,8 @@ ACCOUNTS = ("person", "labelled", "release", "kind", "method", "crowd")
 
 def model_files() -> dict[str, bytes]:
     """The ready ONNX of every model, by name."""
+    from anonlib.models.cache import model_bytes
     from anonlib.models.catalog import MODELS
-    from anonlib.models.fetch import model_bytes
 
     return {name: model_bytes(name) for name in sorted(MODELS)}
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 
 Pixels = NDArray[np.uint8]
 

@@ -5,7 +5,7 @@ from skimage import data
 
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.mesh import FaceMesh
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from anonlib.faces import align, topology
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.mesh import FaceMesh, five_points
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis import crops
 from anonlib.synthesis.feature_transfer import POINTS

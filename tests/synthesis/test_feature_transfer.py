@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.embed import THRESHOLDS, Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, shipped
 from anonlib.training.export import IDENTITIES

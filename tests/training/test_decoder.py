@@ -16,7 +16,7 @@ from anonlib.faces.attributes import AttributeReader, Attributes
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.stages.people import SAME_PERSON
 from anonlib.synthesis.canonical import shape_model

@@ -24,8 +24,8 @@ from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
-from anonlib.models.card import ARCFACE_POINTS
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
+from anonlib.models.catalog import ARCFACE_POINTS
 from anonlib.models.requirements import VERIFIERS, load
 from anonlib.stages.scan import sharpness
 from anonlib.synthesis.canonical import pose_of, shape_model

@@ -33,8 +33,8 @@ from anonlib.execution.base import UnitResult
 from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
+from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis.redact import Redaction, redact
 from anonlib.workspace.layout import StageStore

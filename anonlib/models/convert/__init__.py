@@ -1,4 +1,8 @@
-"""From the files of a package to the ONNX that anonlib runs: which converter each catalogued model needs."""
+"""From the files of a package to the ONNX that anonlib runs: which converter each catalogued model needs.
+
+Conversion runs once, when models are pulled. What goes in and what comes out is pinned by sha256 in the catalogue, so
+the converters check no input.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,27 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from anonlib.models.catalog import ModelCard
-from anonlib.models.convert import rebuild, repair, tfjs
+from anonlib.models.convert import networks, tfjs
 
 
 def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
-    """Archive members (path -> bytes) -> ONNX bytes, the same on every machine. Raises ModelError if it
-    cannot."""
-    first, *rest = (members[m.path] for m in model.source.members)
-    names = [PurePosixPath(m.path).name for m in model.source.members]
+    """Archive members (path -> bytes) -> ONNX bytes, the same on every machine."""
+    first, *rest = (members[path] for path in model.source.members)
+    names = [PurePosixPath(path).name for path in model.source.members]
     files = dict(zip(names[1:], rest, strict=True))
     match model.name:
         case "centerface":
-            return repair.centerface(first)
+            return networks.centerface(first)
         case "fr-feature":
-            return repair.fr_feature(first)
+            return networks.fr_feature(first)
         case "age-gender":
-            return repair.age_gender(first, rest[0])
+            return networks.age_gender(first, rest[0])
         case "dlib-resnet":
-            return rebuild.dlib_resnet(tfjs.read_weights(json.loads(first), files))
+            return networks.dlib_resnet(tfjs.read_weights(json.loads(first), files))
         case "expression":
-            return rebuild.expression(tfjs.read_weights(json.loads(first), files))
+            return networks.expression(tfjs.read_weights(json.loads(first), files))
         case "face-gan":
-            return rebuild.face_gan(first)
+            return networks.face_gan(first)
         case "facemesh":
             # The third output, contours, repeats mesh points in finer detail that nobody here reads.
             ends = {"Identity_2": ("mesh", (468, 3)), "Identity_1": ("presence", (1,))}

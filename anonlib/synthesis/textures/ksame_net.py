@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
-from anonlib.models.microbatch import locked_cached_property
-from anonlib.models.runtime import Engine, load_engine
+from anonlib.models.runtime import Engine, load_engine, locked_cached_property
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import DecoderNotes, PublicFaces
 from anonlib.synthesis.canonical import SIZE

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from anonlib.faces import align
 from anonlib.faces.mesh import five_points
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.models.torch_graph import TorchGraph
 from anonlib.privacy.clustering import normalized

@@ -15,7 +15,7 @@ from anonlib.audit.trained.inversion import Inversion, invert
 from anonlib.audit.trained.recognizer import NETWORK
 from anonlib.audit.trained.unet import judged
 from anonlib.faces.embed import model_input
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.synthesis.redact import redact
 from tests.audit.trained.made import held, look
 

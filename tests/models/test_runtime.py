@@ -5,17 +5,21 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from anonlib.errors import BackendMissing
+from anonlib.errors import BackendMissing, DeviceLost
 from anonlib.models import runtime
+from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.fetch import model_bytes
-from anonlib.models.runtime import load_engine, prepare
+from anonlib.models.runtime import Batch, _Pieces, load_engine, prepare, rows_at_once
 
+BAD = 13.0
 CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
 FACES = [n for n, m in MODELS.items() if m.input.size and m.input.channels == 3]
 
@@ -133,3 +137,76 @@ def test_openvino_reports_to_nobody() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "None\n"
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_network_asked_by_four_threads_gives_the_bits_that_it_gives_to_one(backend: Any) -> None:
+    engine = load_engine(model_bytes("mobileface"), backend=backend)
+    height, width = MODELS["mobileface"].input.size or (112, 112)
+    asked = np.random.default_rng(0).normal(size=(12, 3, height, width)).astype(np.float32)
+    alone = [engine(asked[i : i + 3])[0] for i in range(0, 12, 3)]
+    with ThreadPoolExecutor(4) as pool:
+        beside = list(pool.map(lambda i: engine(asked[i : i + 3])[0], range(0, 12, 3)))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, beside, strict=True))
+
+
+def on_gpu(run: Callable[[Batch], list[Batch]], width: int = 3) -> _Pieces:
+    """The way of an engine to a GPU, which is played by `run`."""
+    return _Pieces("cuda", run, (width,), on_gpu=True)
+
+
+@pytest.mark.parametrize("count", [1, 5, 32, 33, 80])
+def test_a_gpu_is_always_asked_about_the_same_number_of_rows(count: int) -> None:
+    sizes: list[int] = []
+
+    def run(piece: Batch) -> list[Batch]:
+        sizes.append(len(piece))
+        return [piece + 1, piece.sum(axis=1)]
+
+    batch = np.arange(3 * count, dtype=np.float32).reshape(count, 3)
+    more, total = on_gpu(run)(batch)
+    assert np.array_equal(more, batch + 1) and np.array_equal(total, batch.sum(axis=1))
+    assert set(sizes) == {32} and len(sizes) == -(-count // 32)
+
+
+def test_large_rows_go_to_a_gpu_in_smaller_pieces_that_depend_on_the_row_alone() -> None:
+    assert [rows_at_once(side * side * 3 * 4, on_gpu=True) for side in (640, 224, 192, 112)] == [8, 16, 32, 32]
+    assert rows_at_once(1 << 30, on_gpu=True) == 8
+
+
+def test_on_a_real_network_filled_up_pieces_change_no_bit() -> None:
+    """The way to a GPU with a CPU at its end."""
+    inner = load_engine(model_bytes("mobileface"), backend="onnxruntime")
+    assert isinstance(inner, _Pieces)
+    engine = _Pieces("cuda", inner.run, inner.row_shape, on_gpu=True)
+    batch = np.random.default_rng(0).normal(size=(5, 3, 112, 112)).astype(np.float32)
+    assert np.array_equal(engine(batch)[0], inner(batch)[0])
+    assert np.array_equal(engine(batch[3:4])[0], engine(batch)[0][3:4])
+
+
+def test_a_gpu_that_computes_nothing_any_more_is_no_images_fault() -> None:
+    def broken(piece: Batch) -> list[Batch]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def picky(piece: Batch) -> list[Batch]:
+        if (piece == BAD).any():
+            raise RuntimeError("no such row")
+        return [piece]
+
+    with pytest.raises(DeviceLost, match="computes nothing any more: CUDA error"):
+        on_gpu(broken)(np.ones((1, 3), np.float32))
+    with pytest.raises(RuntimeError, match="no such row"):
+        on_gpu(picky)(np.full((1, 3), BAD, np.float32))
+    assert not issubclass(DeviceLost, RuntimeError)
+
+
+def test_on_a_gpu_a_row_has_the_same_bits_in_any_company() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    engine = load_engine(model_bytes("mobileface"), device="cuda")
+    batch = np.random.default_rng(0).normal(size=(40, 3, 112, 112)).astype(np.float32)
+    whole = engine(batch)[0]
+    for part in (slice(0, 1), slice(7, 8), slice(30, 40)):
+        assert np.array_equal(engine(batch[part])[0], whole[part])

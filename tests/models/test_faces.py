@@ -11,9 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anonlib.models.card import CropSpec, InputSpec
-from anonlib.models.catalog import MODELS
-from anonlib.models.fetch import model_bytes
+from anonlib.models.cache import model_bytes
+from anonlib.models.catalog import MODELS, CropSpec, InputSpec
 from anonlib.models.runtime import load_engine, prepare
 
 pytestmark = pytest.mark.data
