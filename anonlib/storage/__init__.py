@@ -7,29 +7,18 @@ boto3's usual environment and are never held by our objects, so a pickled storag
 """
 
 from anonlib.storage.base import OURS, Probe, Storage, StorageOptions, StoredObject
-from anonlib.storage.expand import UriPattern, expand, expand_braces
 from anonlib.storage.local import REFUSED_LINK
-from anonlib.storage.uri import join_uri, open_storage
+from anonlib.storage.uri import UriPattern, expand, join_uri, open_storage
 
 __all__ = [
     "OURS",
     "REFUSED_LINK",
-    "AccessDenied",
-    "Changed",
-    "Differs",
-    "LinkRefused",
-    "NotAFile",
-    "NotFound",
     "Probe",
     "Storage",
-    "StorageError",
     "StorageOptions",
     "StoredObject",
-    "Unavailable",
     "UriPattern",
-    "VersionsRemain",
     "expand",
-    "expand_braces",
     "join_uri",
     "open_storage",
 ]

@@ -10,8 +10,9 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -28,7 +29,6 @@ OUR_NAMES = frozenset(
     }
 )
 """The files and folders at the top of a workspace, a release and a ledger, which are named after nobody."""
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Storage(ABC):
     def sha256(self, path: str) -> str:
         """The digest of a file, in hex; its bytes are read but not held. Raises as open_read."""
         with self.open_read(path) as stream:
-            return _digest_of(stream)
+            return hashlib.file_digest(cast("BufferedReader", stream), "sha256").hexdigest()
 
     def exposed(self) -> str | None:
         """A sentence if the root is to be private and other users of this machine may look into it, else None."""
@@ -237,8 +237,8 @@ class Storage(ABC):
         except AccessDenied as error:
             details.append(str(error))
         try:
-            for one in left:
-                self.delete(one)
+            for path in left:
+                self.delete(path)
         except AccessDenied as error:
             details.append(f"{error} The small probe files {name}* stay there; everything else works.")
         return Probe(readable, writable, conditional, tuple(details))
@@ -248,11 +248,4 @@ def _sha256(source: Path | bytes) -> str:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     with source.open("rb") as stream:
-        return _digest_of(stream)
-
-
-def _digest_of(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := stream.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

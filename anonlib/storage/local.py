@@ -38,12 +38,12 @@ def as_sentence(verb: str, where: str, path: str | None = None) -> Iterator[None
             raise StorageError(f"Cannot write {where}: {error.strerror}.", path=path) from error
         raise NotFound(f"Cannot {verb} {where}: there is no such file.", path=path) from error
     except PermissionError as error:
-        said = f"Cannot {verb} {where}: this user may not; check the owner and mode."
-        raise AccessDenied(said, path=path) from error
+        message = f"Cannot {verb} {where}: this user may not; check the owner and mode."
+        raise AccessDenied(message, path=path) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            said = f"Cannot {verb} {where}: the disk or quota is full; free some space."
-            raise StorageError(said, path=path) from error
+            message = f"Cannot {verb} {where}: the disk or quota is full; free some space."
+            raise StorageError(message, path=path) from error
         if error.errno == errno.EROFS:
             raise AccessDenied(f"Cannot {verb} {where}: the file system is mounted read-only.", path=path) from error
         raise StorageError(f"Cannot {verb} {where}: {error.strerror or type(error).__name__}.", path=path) from error
@@ -95,8 +95,8 @@ class LocalStorage(Storage):
             stream = _open_regular(place)
         if etag is not None and _etag(os.fstat(stream.fileno())) != etag:
             stream.close()
-            said = f"{shown(self.uri, path)} has changed since it was listed; start a new run for the new data."
-            raise Changed(said, path=path)
+            message = f"{shown(self.uri, path)} has changed since it was listed; start a new run for the new data."
+            raise Changed(message, path=path)
         return stream
 
     def fetch(self, path: str, to: Path) -> None:
@@ -178,18 +178,18 @@ class LocalStorage(Storage):
         """Make the folder and what is missing above it, flushed; those of a private root are its owner's alone."""
         if self._private:
             self._close()
-        for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        for missing in reversed([above for above in (folder, *folder.parents) if not above.exists()]):
             mode = 0o700 if self._private and missing.is_relative_to(self._root) else 0o777
             missing.mkdir(mode=mode, exist_ok=True)
             _flush_folder(missing.parent)
 
     def _close(self) -> None:
         """Take the root from the other users of this machine; raises AccessDenied where that is not ours to do."""
-        if (said := self.exposed()) is None:
+        if (message := self.exposed()) is None:
             return
         status = self._root.stat()
         if os.geteuid() not in (0, status.st_uid) or status.st_mode & stat.S_ISVTX:
-            raise AccessDenied(f"{said} It belongs to others, too: name a folder of its own.")
+            raise AccessDenied(f"{message} It belongs to others, too: name a folder of its own.")
         self._root.chmod(0o700)
 
     def exposed(self) -> str | None:
@@ -253,24 +253,24 @@ class LocalStorage(Storage):
     def _walk(self, folder: Path, prefix: str, start: str, foreign: bool) -> Iterator[StoredObject]:
         try:
             with os.scandir(folder) as found:
-                inside = [one for one in found if one.name.startswith(start)]
+                inside = [entry for entry in found if entry.name.startswith(start)]
         except FileNotFoundError:
             return
         if foreign and prefix and not start and not inside:
             yield StoredObject(prefix, 0, IRREGULAR)
         # A folder sorts as "name/", so that the whole paths come out in order: a-b before a/b.
-        for one in sorted(inside, key=lambda one: one.name + "/" * one.is_dir()):
-            path = prefix + one.name
-            if one.is_dir(follow_symlinks=False):
-                yield from self._walk(Path(one.path), path + "/", "", foreign)
-            elif one.is_dir() and foreign:
+        for entry in sorted(inside, key=lambda entry: entry.name + "/" * entry.is_dir()):
+            path = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(Path(entry.path), path + "/", "", foreign)
+            elif entry.is_dir() and foreign:
                 yield StoredObject(path, 0, REFUSED_LINK)
-            elif one.is_dir():
+            elif entry.is_dir():
                 # Inside the root its files are listed at their real place already.
-                self._inside(Path(one.path))
+                self._inside(Path(entry.path))
             else:
                 try:
-                    status = self._inside(Path(one.path)).stat() if one.is_symlink() else one.stat()
+                    status = self._inside(Path(entry.path)).stat() if entry.is_symlink() else entry.stat()
                     if stat.S_ISREG(status.st_mode):
                         yield StoredObject(path, status.st_size, _etag(status))
                     else:

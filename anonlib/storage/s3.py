@@ -3,12 +3,16 @@
 A write is one PutObject or one multipart upload from a finished local file, so what is published is whole or
 absent; a claim is PutObject with If-None-Match. Clients are made where they are used and never pickled:
 credentials stay in the environment of the process (or the role of its machine).
+
+A shard is read for minutes while models work, and idle connections are cut. So a reader asks again from the byte that
+it reached, pinned to the etag of its first answer, so that it can only go on in the same object, and it reports the end
+only at the length that the server announced.
 """
 
 import io
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import cache
@@ -20,13 +24,13 @@ from uuid import uuid4
 
 import boto3
 import botocore.session
+from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from anonlib.errors import StorageError, Unavailable, VersionsRemain
 from anonlib.storage.base import OURS, Storage, StorageOptions, StoredObject, folder_prefix, is_ours, safe_path, shown
 from anonlib.storage.s3_errors import as_sentence, code_of
-from anonlib.storage.s3_reader import BUFFER_BYTES, S3Reader
 
 # A dead endpoint is given up after about 3 x 4 s of connecting and 2 s of pauses.
 CONNECT_TIMEOUT_S = 4
@@ -40,6 +44,21 @@ CLAIM_TRIES = 6
 PAGE = 1000
 _CLAIM = "anonlib-claim"
 SEEK_BLOCK_BYTES = 256 << 10
+READ_TRIES = 5
+FIRST_PAUSE_S = 0.1
+BUFFER_BYTES = 1 << 20
+
+_CUT = (
+    boto.ReadTimeoutError,
+    boto.ResponseStreamingError,
+    boto.IncompleteReadError,
+    boto.ConnectionClosedError,
+    OSError,
+    Unavailable,
+)
+
+# (first byte, byte after the last or None for the end, etag or None) -> the answer of GetObject.
+Get = Callable[[int, int | None, str | None], dict[str, Any]]
 
 _making_client = threading.Lock()
 
@@ -92,7 +111,7 @@ class S3Storage(Storage):
     def _key(self, path: str) -> str:
         return self._prefix + safe_path(path)
 
-    def _asking(self, action: str, key: str = "") -> AbstractContextManager[None]:
+    def _translated(self, action: str, key: str = "") -> AbstractContextManager[None]:
         parts = urlsplit(self._s3().meta.endpoint_url)
         endpoint = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         path = key.removeprefix(self._prefix)
@@ -103,13 +122,13 @@ class S3Storage(Storage):
         key, client = self._key(path), self._s3()
 
         def get(start: int, stop: int | None, pinned: str | None) -> dict[str, Any]:
-            asked: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
+            request: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
             if stop is not None:
-                asked["Range"] = f"bytes={start}-{stop - 1}"
+                request["Range"] = f"bytes={start}-{stop - 1}"
             if pinned is not None:
-                asked["IfMatch"] = f'"{pinned}"'
-            with self._asking("s3:GetObject", key):
-                return cast("dict[str, Any]", client.get_object(**asked))
+                request["IfMatch"] = f'"{pinned}"'
+            with self._translated("s3:GetObject", key):
+                return cast("dict[str, Any]", client.get_object(**request))
 
         if not seekable:
             raw = S3Reader(get, shown(self.uri, path), etag)
@@ -128,15 +147,15 @@ class S3Storage(Storage):
                     copy.write(chunk)
             temporary.replace(to)
         except OSError as error:
-            said = f"Cannot copy {shown(self.uri, path)} to this machine: {error.strerror or type(error).__name__}."
-            raise StorageError(said, path=path) from error
+            message = f"Cannot copy {shown(self.uri, path)} to this machine: {error.strerror or type(error).__name__}."
+            raise StorageError(message, path=path) from error
         finally:
             temporary.unlink(missing_ok=True)
 
     def stat(self, path: str) -> StoredObject:
         """See Storage."""
         key, client = self._key(path), self._s3()
-        with self._asking("s3:GetObject", key):
+        with self._translated("s3:GetObject", key):
             try:
                 answer = client.head_object(Bucket=self._bucket, Key=key)
             except ClientError as error:
@@ -151,7 +170,7 @@ class S3Storage(Storage):
     def publish(self, path: str, source: Path | bytes) -> None:
         """See Storage."""
         key = self._key(path)
-        with self._asking("s3:PutObject", key):
+        with self._translated("s3:PutObject", key):
             self._put(self._s3(), key, source)
 
     def _put(self, client: Any, key: str, source: Path | bytes, claim: str | None = None) -> None:
@@ -195,16 +214,16 @@ class S3Storage(Storage):
         """See Storage; needs a server that enforces If-None-Match (probe says whether it does)."""
         if isinstance(source, Path) and self.exists(path):
             return False  # A large file is not sent to be refused.
-        key, client, mine = self._key(path), self._s3(), uuid4().hex
-        with self._asking("s3:PutObject", key):
+        key, client, token = self._key(path), self._s3(), uuid4().hex
+        with self._translated("s3:PutObject", key):
             for attempt in range(CLAIM_TRIES):
                 try:
-                    self._put(client, key, source, mine)
+                    self._put(client, key, source, token)
                 except ClientError as error:
                     code = code_of(error)
                     if code in ("PreconditionFailed", "412"):
                         retried = error.response["ResponseMetadata"].get("RetryAttempts", 0)
-                        return bool(retried or attempt) and self._is_mine(client, key, mine)
+                        return bool(retried or attempt) and self._won(client, key, token)
                     if code not in ("ConditionalRequestConflict", "OperationAborted", "409"):
                         raise
                     time.sleep(0.1 * 2**attempt)
@@ -212,29 +231,29 @@ class S3Storage(Storage):
                     return True
         raise Unavailable(f"{shown(self.uri, path)} stayed locked by other writers; run again.", path=path)
 
-    def _is_mine(self, client: Any, key: str, mine: str) -> bool:
+    def _won(self, client: Any, key: str, token: str) -> bool:
         """Whether our own first attempt won, although its answer was lost and boto3 tried again."""
         answer = client.head_object(Bucket=self._bucket, Key=key)
-        return bool(answer.get("Metadata", {}).get(_CLAIM) == mine)
+        return bool(answer.get("Metadata", {}).get(_CLAIM) == token)
 
     def delete(self, path: str) -> None:
         """See Storage."""
         key, client = self._key(path), self._s3()
-        with self._asking("s3:DeleteObject", key):
+        with self._translated("s3:DeleteObject", key):
             client.delete_object(Bucket=self._bucket, Key=key)
 
     def delete_tree(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         """See Storage; unfinished multipart uploads hold data too and are aborted."""
         top, kept = self._prefix + folder_prefix(prefix), set(map(self._key, keep))
         removed, hidden = 0, 0
-        keys = (key for one in self._objects(top) if (key := str(one["Key"])) not in kept)
+        keys = (key for entry in self._objects(top) if (key := str(entry["Key"])) not in kept)
         while batch := [{"Key": key} for key in islice(keys, PAGE)]:
-            with self._asking("s3:DeleteObject", top):
+            with self._translated("s3:DeleteObject", top):
                 answer = self._s3().delete_objects(Bucket=self._bucket, Delete={"Objects": batch})
                 if failed := answer.get("Errors"):
                     raise ClientError({"Error": {"Code": failed[0].get("Code")}}, "DeleteObjects")
             removed += len(batch)
-            hidden += sum("DeleteMarkerVersionId" in one for one in answer.get("Deleted", ()))
+            hidden += sum("DeleteMarkerVersionId" in entry for entry in answer.get("Deleted", ()))
         self._abort_uploads(top)
         if hidden:
             raise VersionsRemain(
@@ -244,19 +263,19 @@ class S3Storage(Storage):
         return removed
 
     def _abort_uploads(self, top: str) -> None:
-        with self._asking("s3:ListBucketMultipartUploads", top):
+        with self._translated("s3:ListBucketMultipartUploads", top):
             pages = self._s3().get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=top)
-            uploads = [one for page in pages for one in page.get("Uploads", ())]
-        for one in uploads:
-            with suppress(Unavailable), self._asking("s3:AbortMultipartUpload", one["Key"]):
-                self._s3().abort_multipart_upload(Bucket=self._bucket, Key=one["Key"], UploadId=one["UploadId"])
+            uploads = [(upload["Key"], upload["UploadId"]) for page in pages for upload in page.get("Uploads", ())]
+        for key, number in uploads:
+            with suppress(Unavailable), self._translated("s3:AbortMultipartUpload", key):
+                self._s3().abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=number)
 
     def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         paginator = self._s3().get_paginator("list_objects_v2")
-        asked = {"Bucket": self._bucket, "Prefix": prefix, "PaginationConfig": {"PageSize": PAGE}}
-        pages = iter(paginator.paginate(**asked))
+        request = {"Bucket": self._bucket, "Prefix": prefix, "PaginationConfig": {"PageSize": PAGE}}
+        pages = iter(paginator.paginate(**request))
         while True:
-            with self._asking("s3:ListBucket"):
+            with self._translated("s3:ListBucket"):
                 page = next(pages, None)
             if page is None:
                 return
@@ -267,8 +286,103 @@ class S3Storage(Storage):
 
         The mark of the root itself, which a console makes, is foreign only if it holds something; its path is '/'.
         """
-        for one in self._objects(self._prefix + prefix):
-            path, size = str(one["Key"])[len(self._prefix) :], int(one["Size"])
+        for entry in self._objects(self._prefix + prefix):
+            path, size = str(entry["Key"])[len(self._prefix) :], int(entry["Size"])
             marks = path.endswith("/") or not path
             if (foreign and (path or size)) if marks else (unfinished or not is_ours(path)):
-                yield StoredObject(path or "/", size, one["ETag"].strip('"'))
+                yield StoredObject(path or "/", size, entry["ETag"].strip('"'))
+
+
+class S3Reader(io.RawIOBase):
+    """Raw stream over GetObject; wrap it in io.BufferedReader.
+
+    block: None reads on to the end in one answer; a number of bytes asks for ranges of at least that size,
+    which suits scattered reads. size: the length in bytes if it is known already (needed with `block`).
+    """
+
+    def __init__(
+        self, get: Get, name: str, etag: str | None, size: int | None = None, block: int | None = None
+    ) -> None:
+        super().__init__()
+        self._get, self._name, self._etag, self._block = get, name, etag, block
+        self._offset = 0
+        self._body: Any = None
+        self._body_end = 0
+        if size is None:
+            answer = self._open(0, None)
+            size = int(answer["ContentLength"])
+            self._body_end = size
+        self._size = size
+
+    def _open(self, start: int, stop: int | None) -> dict[str, Any]:
+        answer = self._get(start, stop, self._etag)
+        self._etag = answer["ETag"].strip('"')
+        self._body = answer["Body"]
+        return answer
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._block is not None
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if not self.seekable():
+            raise io.UnsupportedOperation("this stream was not opened as seekable")
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise OSError("a seek to before the start of the file")
+        if start + offset != self._offset:
+            self._drop()
+            self._offset = start + offset
+        return self._offset
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        if not len(view) or self._offset >= self._size:
+            return 0
+        cause: BaseException | None = None
+        for attempt in range(READ_TRIES):
+            if attempt:
+                time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+            try:
+                count = self._read_part(view)
+            except boto.FlexibleChecksumError as error:
+                raise Unavailable(f"{self._name} does not match its checksum; try again.") from error
+            except _CUT as error:
+                cause = error
+                self._drop()
+                continue
+            if count:
+                self._offset += count
+                if self._offset >= self._body_end:
+                    self._drop()
+                return count
+            self._drop()
+        if isinstance(cause, Unavailable):
+            raise cause
+        raise Unavailable(
+            f"{self._name} stopped after {self._offset} of {self._size} bytes, {READ_TRIES} times; "
+            "check the network and run again."
+        ) from cause
+
+    def _read_part(self, view: memoryview) -> int:
+        if self._body is None:
+            wanted = self._size - self._offset if self._block is None else max(self._block, len(view))
+            self._body_end = min(self._offset + wanted, self._size)
+            self._open(self._offset, self._body_end)
+        chunk = self._body.read(min(len(view), self._body_end - self._offset))
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        self._drop()
+        super().close()

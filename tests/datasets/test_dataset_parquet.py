@@ -304,7 +304,7 @@ def test_an_exception_while_writing_leaves_no_file(tmp_path: Path) -> None:
 def test_a_storage_that_fails_in_the_middle_is_an_error_and_no_problem_of_a_sample(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
     table = pa.table({"image": [bytes([i]) * 300_000 for i in range(20)]})
     path = write_input(tmp_path / "a.parquet", table, row_group_size=5, compression="none", use_dictionary=False)
     bucket = s3.bucket()

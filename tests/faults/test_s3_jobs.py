@@ -52,7 +52,7 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
     """Nobody waits for real, neither boto3 nor we."""
     patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
     patch.setattr(retry, "PAUSES_S", (0.001,) * 3)
-    patch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
+    patch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
 
 
 @dataclass(frozen=True)

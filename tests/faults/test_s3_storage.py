@@ -74,7 +74,7 @@ def test_a_refusal_that_is_cut_is_no_refusal(place: Storage, proxy: FaultProxy) 
 def test_a_stream_waits_for_a_server_that_is_busy_for_a_moment(
     place: Storage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
     place.publish("x", data := os.urandom(3 << 20))
     proxy.inject("torn-body", "GET *")
     with place.open_read("x") as stream:

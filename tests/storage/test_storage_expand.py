@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.errors import StorageError
-from anonlib.storage import StorageOptions, expand, expand_braces, open_storage
-from anonlib.storage.expand import glob_regex
+from anonlib.storage import StorageOptions, expand, open_storage
+from anonlib.storage.uri import expand_braces, glob_regex
 from tests.support.s3server import S3Server
 
 FILES = [

@@ -17,7 +17,7 @@ from botocore.loaders import JSONFileLoader
 from anonlib.errors import AccessDenied, Changed, StorageError, VersionsRemain
 from anonlib.storage import StorageOptions, open_storage
 from anonlib.storage import s3 as s3_module
-from anonlib.storage.s3_reader import S3Reader
+from anonlib.storage.s3 import S3Reader
 from tests.support.s3server import Credentials, Relay, S3Server, free_port, one_sentence, policy
 
 READ_WRITE = ("s3:GetObject", "s3:PutObject", "s3:ListBucket")
@@ -203,7 +203,7 @@ def test_a_claim_whose_answer_was_lost_is_still_known_to_be_ours(s3: S3Server) -
 
 @pytest.mark.parametrize("fault", [IncompleteReadError(actual_bytes=1, expected_bytes=2), None])
 def test_a_body_that_never_comes_is_given_up(fault: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anonlib.storage.s3_reader.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
     asked: list[tuple[int, int | None, str | None]] = []
 
     class Body(io.BytesIO):
