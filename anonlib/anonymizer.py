@@ -79,7 +79,7 @@ def _detector(config: DetectorConfig) -> CenterFaceDetector:
     import cv2
 
     from anonlib.faces.detect import CenterFaceDetector
-    from anonlib.models.fetch import model_bytes
+    from anonlib.models.cache import model_bytes
     from anonlib.models.runtime import load_engine
 
     cv2.setNumThreads(1)
