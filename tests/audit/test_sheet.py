@@ -95,7 +95,7 @@ def test_examples_of_the_report_are_drawn_without_the_originals(finished: Run) -
     blind = finished.config.model_copy(update={"input": elsewhere})
     examples, repeated, other = (draw_examples(blind, "webdataset", faces=5, seed=seed) for seed in (1, 1, 2))
     assert len(examples) == 5 and examples == repeated != other
-    assert all(Image.open(io.BytesIO(example.image)).size == (176, 176) for example in examples)
+    assert all(Image.open(io.BytesIO(example.jpeg)).size == (176, 176) for example in examples)
     assert all(example.caption.startswith(("k-diff, k = ", "solid")) for example in examples)
 
 

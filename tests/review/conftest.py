@@ -23,7 +23,7 @@ STRICT: dict[str, Any] = {"method": {"name": "solid"}, "detector": {"score": 0.9
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished_review_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Input, workspace and release; look, do not touch."""
     root = tmp_path_factory.mktemp("reviewed")
     striped = photos.astronaut().copy()
@@ -50,8 +50,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def reviewed(made: Path, tmp_path: Path) -> JobConfig:
+def reviewed(finished_review_job: Path, tmp_path: Path) -> JobConfig:
     """A copy of it, to be reviewed."""
     for name in ("workspace", "release"):
-        shutil.copytree(made / name, tmp_path / name)
-    return job(made / "input", tmp_path, **STRICT)
+        shutil.copytree(finished_review_job / name, tmp_path / name)
+    return job(finished_review_job / "input", tmp_path, **STRICT)

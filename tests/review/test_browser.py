@@ -88,13 +88,13 @@ def gets_nothing_at_another_port(page: webdriver.Chrome) -> None:
         page.switch_to.new_window("tab")
         page.get(f"http://127.0.0.1:{server.server_port}/")
         assert page.execute_script("return [document.cookie, sessionStorage.length, document.referrer]") == ["", 0, ""]
-        asked = """
+        script = """
             const [url, mode, done] = arguments;
             fetch(url, { mode, credentials: "include" }).then((answer) => answer.text(), () => "refused").then(done);
         """
         for path in ("state", "image/0/original"):
-            assert page.execute_async_script(asked, f"{ours}{path}", "cors") == "refused"
-            assert page.execute_async_script(asked, f"{ours}{path}", "no-cors") in ("", "refused")
+            assert page.execute_async_script(script, f"{ours}{path}", "cors") == "refused"
+            assert page.execute_async_script(script, f"{ours}{path}", "no-cors") in ("", "refused")
     finally:
         server.shutdown()
         server.server_close()
@@ -102,8 +102,8 @@ def gets_nothing_at_another_port(page: webdriver.Chrome) -> None:
         page.switch_to.window(review)
         page.get_log("browser")  # what was refused is no fault of the page's
     assert Other.seen
-    for one in Other.seen:
-        assert token not in one and "cookie" not in one.lower() and "authorization" not in one.lower()
+    for request in Other.seen:
+        assert token not in request and "cookie" not in request.lower() and "authorization" not in request.lower()
 
 
 def test_a_face_that_a_person_finds_is_hidden_and_counted(
@@ -123,7 +123,11 @@ def test_a_face_that_a_person_finds_is_hidden_and_counted(
             place = text("place")
             button = wait.until(
                 lambda _: next(
-                    (one for one in page.find_elements(By.CSS_SELECTOR, f".{verdict}:enabled") if one.is_displayed()),
+                    (
+                        found
+                        for found in page.find_elements(By.CSS_SELECTOR, f".{verdict}:enabled")
+                        if found.is_displayed()
+                    ),
                     None,
                 )
             )
@@ -153,7 +157,7 @@ def test_a_face_that_a_person_finds_is_hidden_and_counted(
         page.find_element(By.ID, "apply-go").click()
         wait.until(lambda _: text("apply-title") == "Applied")
         assert "astronaut: released, 1 drawn face hidden" in text("apply-text")
-        assert [one for one in page.get_log("browser") if one["level"] == "SEVERE"] == []
+        assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
 
     row = by_key(Path(reviewed.output.uri))["astronaut"]
     (face,) = row["faces"]

@@ -125,7 +125,7 @@ PATHS = (*ASSETS, *CLOSED)
 
 
 @pytest.mark.parametrize("path", CLOSED)
-def test_nobody_sees_anything_without_the_token(stranger: Client, path: str) -> None:
+def test_every_path_needs_the_token(stranger: Client, path: str) -> None:
     """Not with the key itself, either, nor with a token as a cookie or in the address."""
     token = exchange(stranger, KEY).json()["token"]
     for query, headers in (
@@ -151,7 +151,7 @@ def test_the_key_can_be_exchanged_once(stranger: Client) -> None:
     assert again.status == 403 and "start it again" in again.json()["problem"]
 
 
-def test_a_page_that_is_started_again_takes_no_token_of_the_one_before(session: Session) -> None:
+def test_a_token_is_worth_nothing_to_a_page_that_is_started_again(session: Session) -> None:
     with page_of(session, KEY) as before:
         token = exchange(before, KEY).json()["token"]
         assert before.get("/state", Authorization=f"Bearer {token}").status == 200
@@ -160,7 +160,7 @@ def test_a_page_that_is_started_again_takes_no_token_of_the_one_before(session: 
 
 
 @pytest.mark.parametrize("path", ASSETS)
-def test_what_is_open_holds_nothing_of_the_release(stranger: Client, session: Session, path: str) -> None:
+def test_open_files_hold_nothing_of_the_release(stranger: Client, session: Session, path: str) -> None:
     answer = stranger.get(path)
     assert answer.status == 200
     assert KEY not in answer.text and "astronaut" not in answer.text
@@ -186,7 +186,7 @@ def test_a_foreign_page_gets_nothing_even_with_the_token(client: Client, header:
     assert client.post("/apply", **foreign).status == 403
 
 
-def test_what_changes_something_must_say_where_it_comes_from(client: Client) -> None:
+def test_a_request_that_changes_something_needs_an_origin(client: Client) -> None:
     del client.headers["Origin"]
     assert client.get("/state").status == 200
     assert client.post("/apply").status == 403
@@ -202,17 +202,17 @@ def test_nothing_is_stored_and_nothing_comes_from_elsewhere(client: Client, path
         assert "http" not in answer.text.replace("http://www.w3.org/2000/svg", "")
 
 
-def test_a_verdict_is_in_the_log_before_the_page_is_told(client: Client, session: Session) -> None:
-    said = decide(client, "astronaut", "mask", FACE).json()
-    assert said["image"]["verdict"] == "mask" and said["image"]["boxes"] == [list(FACE)]
-    assert said["totals"]["waiting"] == 1
-    assert [one.key for one in session.log.latest().values()] == ["astronaut"]
+def test_a_verdict_is_in_the_log_before_the_page_gets_its_answer(client: Client, session: Session) -> None:
+    answer = decide(client, "astronaut", "mask", FACE).json()
+    assert answer["image"]["verdict"] == "mask" and answer["image"]["boxes"] == [list(FACE)]
+    assert answer["totals"]["waiting"] == 1
+    assert [decision.key for decision in session.log.latest().values()] == ["astronaut"]
     assert decide(client, "astronaut", None).json()["image"]["verdict"] is None
     assert session.log.latest() == {}
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "wish",
     [
         {"image": 0, "verdict": "maybe"},
         {"image": 0, "verdict": "undone"},
@@ -224,16 +224,16 @@ def test_a_verdict_is_in_the_log_before_the_page_is_told(client: Client, session
         [],
     ],
 )
-def test_what_is_no_decision_is_refused_in_a_sentence(client: Client, session: Session, asked: Any) -> None:
-    answer = client.post("/decide", asked)
+def test_a_request_that_is_no_decision_is_refused_in_a_sentence(client: Client, session: Session, wish: Any) -> None:
+    answer = client.post("/decide", wish)
     assert answer.status == 409 and answer.json()["problem"]
     assert session.log.latest() == {}
 
 
 def test_both_pictures_are_upright_jpegs_and_a_broken_file_is_a_sentence(client: Client) -> None:
-    one = number(client, "astronaut")
+    image = number(client, "astronaut")
     for kind in ("original", "released"):
-        answer = client.get(f"/image/{one}/{kind}")
+        answer = client.get(f"/image/{image}/{kind}")
         assert answer.headers["Content-Type"] == "image/jpeg"
         assert photos.decoded(answer.content).shape == photos.astronaut().shape
     for path in (f"/image/{number(client, 'broken')}/original", f"/image/{number(client, 'failing')}/released"):
@@ -252,16 +252,16 @@ def wait(client: Client) -> dict[str, Any]:
     raise AssertionError("it never ends")
 
 
-def test_applying_says_what_it_did(client: Client, reviewed: JobConfig) -> None:
+def test_an_apply_returns_the_changes(client: Client, reviewed: JobConfig) -> None:
     decide(client, "astronaut", "mask", FACE)
     assert client.post("/apply").json()["applying"] is not None
     result = wait(client)["result"]
-    assert result["shards"] == ["00000"] and [one["key"] for one in result["changes"]] == ["astronaut"]
+    assert result["shards"] == ["00000"] and [change["key"] for change in result["changes"]] == ["astronaut"]
     assert by_key(Path(reviewed.output.uri))["astronaut"]["review"] == "masked"
     assert state(client)["totals"]["waiting"] == 0 and not state(client)["earlier"]
 
 
-def test_what_stops_it_is_said(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_problem_of_an_apply_is_shown(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(self: Job) -> None:
         raise JobError("the disk is full")
 

@@ -30,9 +30,9 @@ def session(reviewed: JobConfig) -> Session:
     return Session(reviewed, who="AB")
 
 
-def test_the_sample_is_what_was_released_and_the_rest_is_what_was_not(session: Session) -> None:
-    names = {kind: [session.images[one].key for one in numbers] for kind, numbers in session.lists.items()}
-    assert sorted(names["sample"]) == ["astronaut", *(f"nobody-{one}" for one in range(6))]
+def test_the_sample_is_of_released_images_and_quarantined_ones_are_a_list(session: Session) -> None:
+    names = {kind: [session.images[image].key for image in numbers] for kind, numbers in session.lists.items()}
+    assert sorted(names["sample"]) == ["astronaut", *(f"nobody-{index}" for index in range(6))]
     assert names["quarantined"] == ["failing", "broken"] and names["second"] == []
 
 
@@ -43,7 +43,7 @@ def test_candidates_of_a_second_look_are_a_list_of_their_own(reviewed: JobConfig
         MissedFace("00000", "astronaut", (1.0, 2.0, 9.0, 9.0), 0.8),
     ]
     session = Session(reviewed, sample=2, second=second)
-    assert [session.images[one].key for one in session.lists["second"]] == ["nobody-5", "astronaut"]
+    assert [session.images[image].key for image in session.lists["second"]] == ["nobody-5", "astronaut"]
     assert session.suggested[number(session, "astronaut")] == [list(FACE), [1.0, 2.0, 9.0, 9.0]]
     assert len(session.lists["sample"]) == 2
     with pytest.raises(JobError, match="shard 00001 lacks an image"):
@@ -51,8 +51,7 @@ def test_candidates_of_a_second_look_are_a_list_of_their_own(reviewed: JobConfig
 
 
 def test_decisions_are_there_when_the_session_is_opened_again(session: Session, reviewed: JobConfig) -> None:
-    one = number(session, "astronaut")
-    session.decide(one, "mask", [FACE])
+    session.decide(number(session, "astronaut"), "mask", [FACE])
     session.decide(number(session, "nobody-1"), "confirmed")
     session.undo(number(session, "nobody-1"))
     again = Session(reviewed)
@@ -68,7 +67,7 @@ def test_no_audit_is_made_while_decisions_wait(session: Session, reviewed: JobCo
         audit(reviewed)
 
 
-def test_carrying_them_out_hides_the_face_and_says_what_changed(session: Session, reviewed: JobConfig) -> None:
+def test_an_apply_hides_the_face_and_returns_the_changes(session: Session, reviewed: JobConfig) -> None:
     before = contents(Path(reviewed.output.uri))
     session.pictures.released(session.images[number(session, "astronaut")])
     session.decide(number(session, "astronaut"), "mask", [FACE])
@@ -93,7 +92,7 @@ def test_carrying_them_out_hides_the_face_and_says_what_changed(session: Session
 
 
 def test_the_sample_and_its_figures_stay_while_decisions_are_carried_out(session: Session, reviewed: JobConfig) -> None:
-    drawn = [session.images[one].key for one in session.lists["sample"]]
+    drawn = [session.images[image].key for image in session.lists["sample"]]
     session.decide(session.lists["sample"][0], "withhold")
     session.decide(session.lists["sample"][1], "confirmed")
     session.decide(number(session, "failing"), "release_masked", [FACE])
@@ -101,13 +100,13 @@ def test_the_sample_and_its_figures_stay_while_decisions_are_carried_out(session
     assert (figures.judged, figures.wrong, figures.upper) == (2, 1, clopper_pearson(1, 2))
     session.apply()
     again = Session(reviewed)
-    assert [again.images[one].key for one in again.lists["sample"]] == drawn
-    assert [again.images[one].key for one in again.lists["quarantined"]] == ["failing", "broken"]
+    assert [again.images[image].key for image in again.lists["sample"]] == drawn
+    assert [again.images[image].key for image in again.lists["quarantined"]] == ["failing", "broken"]
     assert session.judged() == again.judged() == judged_so_far(Job(reviewed)) == figures
     assert by_key(Path(reviewed.output.uri))["failing"]["status"] == "released"
 
 
-def test_whoever_skips_an_image_is_not_counted_further() -> None:
+def test_verdicts_after_a_skipped_image_do_not_count() -> None:
     found = judge(["confirmed", "mask", None, "confirmed", "withhold", None])
     assert (found.judged, found.wrong, found.skipped) == (2, 1, 2)
     assert judge(["confirmed"] * 300).upper < 0.01

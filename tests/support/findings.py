@@ -220,13 +220,13 @@ def report(passed: bool = True, **changes: Any) -> f.AuditReport:
         ),
         "gate": gate(passed),
         "thresholds": tuple(
-            f.Threshold(recognizer=one, cosine=cosine, far=0.001, pairs=48210, people=210, measured_here=True)
-            for one, cosine in zip(RECOGNIZERS, (0.412, 0.531, 0.467), strict=True)
+            f.Threshold(recognizer=name, cosine=cosine, far=0.001, pairs=48210, people=210, measured_here=True)
+            for name, cosine in zip(RECOGNIZERS, (0.412, 0.531, 0.467), strict=True)
         ),
         "attacks": attacks(),
         "disclosures": disclosures(),
         "histograms": tuple(
-            histogram(one, cosine) for one, cosine in zip(RECOGNIZERS, (0.412, 0.531, 0.467), strict=True)
+            histogram(name, cosine) for name, cosine in zip(RECOGNIZERS, (0.412, 0.531, 0.467), strict=True)
         ),
         "leaks": leaks(),
         "utility": utility(),

@@ -141,24 +141,15 @@ def what_was_done(report: AuditReport) -> list[str]:
         f"{name} {faces:,}{f' ({share(faces / counts.faces)})' if counts.faces else ''}"
         for name, faces in by_size(counts.methods)
     )
-    reasons = listed(f"{reason}: {images:,}" for reason, images in by_size(counts.quarantine_reasons))
-    sentences = [
-        f"{counted(counts.images, 'image')} in {counted(counts.shards, 'shard')} went in. "
-        f"{counts.released:,} were released with their faces replaced, in {counts.no_face:,} no face was found, and "
-        f"{counts.quarantined:,} were withheld{f' ({reasons})' if reasons else ''}.",
-        f"{counted(counts.faces, 'face')} were found" + (f": {methods}." if methods else "."),
-    ]
-    if counts.fallbacks:
-        reason, most = by_size(counts.fallbacks)[0]
-        total = sum(counts.fallbacks.values())
-        portion = f" ({share(total / counts.faces)})" if counts.faces else ""
-        sentences.append(
-            f"{total:,} of {counts.faces:,}{portion} fell back to another surrogate or to the flat ellipse, most often "
-            f"\u201c{reason}\u201d ({most:,})."
-        )
     people = counted(report.people, "person", "people")
     source = "that the dataset tells apart" if report.labelled else "as a clustering tells them apart"
-    return [*sentences, f"The attacks were run on {counted(report.photos, 'photo')} of {people} {source}."]
+    return [
+        f"{counted(counts.images, 'image')} in {counted(counts.shards, 'shard')} went in. "
+        f"{counts.released:,} were released with their faces replaced, in {counts.no_face:,} no face was found, and "
+        f"{counts.quarantined:,} were withheld.",
+        f"{counted(counts.faces, 'face')} were found" + (f": {methods}." if methods else "."),
+        f"The attacks were run on {counted(report.photos, 'photo')} of {people} {source}.",
+    ]
 
 
 def claimed(report: AuditReport) -> list[str]:

@@ -17,10 +17,10 @@ from anonlib.audit.report.charts import COLOURS
 from anonlib.audit.report.page import rendered
 from anonlib.audit.report.summary import risks, what_was_done
 from anonlib.errors import JobError
-from tests.support import findings
+from tests.support import findings, photos
 from tests.support.html import Page
 
-PNG = b"\x89PNG\r\n\x1a\n and so on"
+EXAMPLE = photos.jpeg(photos.nobody()[:32, :32])
 HOSTILE = """</style><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;{{ 7 * 7 }}"""
 
 
@@ -32,7 +32,7 @@ def without_charts(report: AuditReport) -> AuditReport:
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return write_html(findings.report(passed=False), [ExampleImage(PNG, "k-diff, k = 5")])
+    return write_html(findings.report(passed=False), [ExampleImage(EXAMPLE, "k-diff, k = 5")])
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +146,9 @@ def test_hostile_strings_stay_text() -> None:
             "software": {HOSTILE: HOSTILE, "anonlib": HOSTILE},
         }
     )
-    page = Page(write_html(hostile, [ExampleImage(PNG, HOSTILE)]))
+    page = Page(write_html(hostile, [ExampleImage(EXAMPLE, HOSTILE)]))
     assert not page.all("script") and len(page.all("style")) == 1
-    assert [image.attributes["src"][:15] for image in page.all("img")] == ["data:image/png;"]
+    assert [image.attributes["src"][:15] for image in page.all("img")] == ["data:image/jpeg"]
     assert page.all("h1")[0].text == HOSTILE and HOSTILE in page.of("tables").text
 
 
@@ -157,11 +157,6 @@ def test_a_report_of_nothing_is_a_page() -> None:
     empty: dict[str, Any] = dict.fromkeys(("histograms", "thresholds", "leaks", "utility", "models"), ())
     report = without_charts(findings.report(attacks=(attack,), software={}, **empty))
     assert "not measured" in Page(write_html(report)).of("tables").text
-
-
-def test_an_example_is_png_or_jpeg() -> None:
-    with pytest.raises(ValueError, match="the example 'a face' is neither PNG nor JPEG"):
-        write_html(without_charts(findings.report()), [ExampleImage(b"GIF89a", "a face")])
 
 
 # ---- pdf ------------------------------------------------------------------------------------------------------
