@@ -18,32 +18,20 @@ PREFIX = "ray_"
 RAYS = {"NodeAddress", "SessionName", "Version", "WorkerId", "Component"}
 """Labels that Ray's exporter puts on every sample."""
 PLANTED = {
-    "no YAML": ("groups:\n", "groups\n", "not YAML"),
     "no PromQL": ("sum by (stage) (ray", "sum by (stage (ray", "not PromQL"),
     "a metric that is not exported": ("anonlib_quarantined_total", "anonlib_quarantine_total", "is not exported"),
-    "a metric without Ray's prefix": ("ray_anonlib_units_left", "anonlib_units_left", "is not exported"),
     "a label that a metric has not": ('part="wait"', 'parts="wait"', "has no label parts"),
-    "a grouping by no label": ("sum by (stage)", "sum by (stages)", "has no label stages"),
-    "a sum over a label that falls away": ('resource="cpu"}[30m]', 'part="wait"}[30m]', "has no label part"),
     "a counter that only rises": (
         'increase(ray_anonlib_faces_total{stage="render"}[1h])',
         'ray_anonlib_faces_total{stage="render"}',
         "only ever rises",
     ),
-    "a rise of a gauge": ("(ray_anonlib_units_left)", "(increase(ray_anonlib_units_left[5m]))", "is a gauge"),
-    "at once": ("        for: 30m\n", "", "does not wait"),
-    "nobody is told how much": ("severity: critical", "level: critical", "severity"),
-    "nobody is told what to do": ("          action: Look", "          actions: Look", "action"),
-    "twice": ("AnonlibStarved", "AnonlibFallbacks", "twice"),
 }
 
 
 def problems(text: str) -> list[str]:
     """Sentences about a file of rules; none if it is sound."""
-    try:
-        rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
-    except (yaml.YAMLError, TypeError) as error:
-        return [f"not YAML: {' '.join(str(error).split())}"]
+    rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
     names = [rule["alert"] for rule in rules]
     found = [f"{name} is there twice" for name in sorted(set(names)) if names.count(name) > 1]
     return found + [f"{rule['alert']}: {sentence}" for rule in rules for sentence in _rule(rule)]

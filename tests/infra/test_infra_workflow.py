@@ -11,7 +11,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -19,24 +18,6 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 ZIZMOR = shutil.which("zizmor", path=f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}") or "zizmor"
-PLANTED = {
-    "an action by its tag": ("@de0fac2e4500dabe0009e67214ff5f5447ce83dd # v6.0.2", "@v6", "unpinned-uses"),
-    "credentials that stay": ("        with:\n          persist-credentials: false\n", "", "artipacked"),
-    "every right": (
-        "    permissions:\n      contents: read\n",
-        "    permissions: write-all\n",
-        "excessive-permissions",
-    ),
-    "a stranger's words in a shell": ("make lint", "echo ${{ github.event.pull_request.title }}", "template-injection"),
-    "a stranger's code with our rights": ("  pull_request:", "  pull_request_target:", "dangerous-triggers"),
-}
-
-
-PINNED = {
-    "a package in whatever version there is": ("--constraint $(PINS) torch", "torch", "constrains nothing"),
-    "a build by any setuptools": ("--no-build-isolation ", "", "builds anonlib with"),
-    "pins that nobody has": ("PINS   ?= constraints.txt", "PINS   ?= pins.txt", "does not exist"),
-}
 
 
 def loose(root: Path) -> list[str]:
@@ -63,8 +44,8 @@ def unpinned(root: Path) -> list[str]:
     needs = [*project["dependencies"], *(need for name in groups for need in project["optional-dependencies"][name])]
     lines = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
-    wanted = [one for one in map(Requirement, needs) if one.name != "anonlib"]
-    return [str(one) for one in wanted if not one.specifier.contains(pins.get(canonicalize_name(one.name), "0"))]
+    wanted = [need for need in map(Requirement, needs) if need.name != "anonlib"]
+    return [str(need) for need in wanted if not need.specifier.contains(pins.get(canonicalize_name(need.name), "0"))]
 
 
 def audited(file: Path) -> tuple[int, str]:
@@ -78,42 +59,9 @@ def test_make_installs_pinned_versions_alone() -> None:
     assert loose(ROOT) == [] and unpinned(ROOT) == []
 
 
-@pytest.mark.parametrize("mistake", PINNED)
-def test_a_loose_install_is_found(mistake: str, tmp_path: Path) -> None:
-    old, new, said = PINNED[mistake]
-    text = (ROOT / "Makefile").read_text()
-    assert old in text
-    (tmp_path / "Makefile").write_text(text.replace(old, new))
-    for name in ("constraints.txt", "tests/infra/checkov.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    assert any(said in one for one in loose(tmp_path)), loose(tmp_path)
-
-
-@pytest.mark.parametrize(("old", "new"), [("\nboto3==", "\n# boto3=="), ("\nray==2.60.0", "\nray==2.40.0")])
-def test_a_need_that_is_not_pinned_is_found(tmp_path: Path, old: str, new: str) -> None:
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    text = (ROOT / "constraints.txt").read_text()
-    assert old in text
-    (tmp_path / "constraints.txt").write_text(text.replace(old, new))
-    assert unpinned(tmp_path)
-
-
 def test_zizmor_finds_nothing() -> None:
     code, said = audited(WORKFLOW)
     assert code == 0, said
-
-
-@pytest.mark.parametrize("mistake", PLANTED)
-def test_zizmor_finds_a_planted_mistake(mistake: str, tmp_path: Path) -> None:
-    old, new, rule = PLANTED[mistake]
-    text = WORKFLOW.read_text()
-    assert old in text
-    file = tmp_path / ".github" / "workflows" / "ci.yml"
-    file.parent.mkdir(parents=True)
-    file.write_text(text.replace(old, new))
-    code, said = audited(file)
-    assert code != 0 and rule in said, said
 
 
 def test_the_workflow_runs_what_a_person_runs_on_the_python_of_the_project() -> None:
