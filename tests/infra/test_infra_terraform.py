@@ -1,6 +1,6 @@
 """infra/terraform holds together, and neither its workspace's bucket nor its network lets in more than it must.
 
-checkov looks at the resources; here is what it does not know. What each role may do is tried on a server that checks, in
+checkov looks at the resources; here is what it does not know. What each role may do is tried on a server, in
 test_infra_policies.py and test_infra_head.py.
 """
 
