@@ -24,7 +24,6 @@ LAYERS = (
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 KNOWN = {
-    "audit/run.py": {"review", "terminal"},
     "config.py": {"methods"},
     "methods/class_growth.py": {"stages", "workspace"},
     "methods/decoders.py": {"workspace"},

@@ -25,6 +25,7 @@ from anonlib.audit.gate import judge, told
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import look_twice
 from anonlib.audit.report import REQUIRED, require, write_html, write_json, write_pdf, write_schema
+from anonlib.audit.review_queue import judged_so_far, open_log, waiting
 from anonlib.audit.sheet import draw_examples
 from anonlib.audit.trained.recognizer import NETWORK
 from anonlib.audit.trained.suite import learned
@@ -35,7 +36,6 @@ from anonlib.errors import JobError, NotFound, VerificationError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.models.requirements import device_of
-from anonlib.review.chosen import judged_so_far, open_log, waiting
 from anonlib.verification.certificate import AuditStatement, Certificate
 from anonlib.verification.release import verify
 from anonlib.workspace.layout import RUN_NOTE, json_bytes, sha256

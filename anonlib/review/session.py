@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from anonlib.audit.review_queue import Image, Judged, Place, choose, images_of, judge, open_log, places_of, waiting
 from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.review import SAMPLE
-from anonlib.review.chosen import Image, Judged, Place, choose, images_of, judge, open_log, places_of, waiting
 from anonlib.review.pictures import Pictures
 from anonlib.stages.review_decisions import ActiveDecisions
 from anonlib.workspace.decisions import Box, Decision, Verdict

@@ -18,9 +18,9 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from anonlib.audit.review_queue import judged_so_far
 from anonlib.config import JobConfig
 from anonlib.job import Job
-from anonlib.review.chosen import judged_so_far
 from tests.review.conftest import FACE
 from tests.support import photos
 from tests.support.browser import browser

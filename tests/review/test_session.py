@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from anonlib.audit.missed_faces import MissedFace
+from anonlib.audit.review_queue import judge, judged_so_far
 from anonlib.audit.review_sample import clopper_pearson
 from anonlib.audit.run import audit
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.job import Job
-from anonlib.review.chosen import judge, judged_so_far
 from anonlib.review.session import Session
 from tests.review.conftest import FACE
 from tests.support import photos

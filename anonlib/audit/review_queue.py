@@ -1,7 +1,7 @@
-"""Which images a person is shown, and what their verdicts on the sample allow to be said.
+"""The images that a review shows, and what the verdicts on its sample say of the release.
 
-The sample is of the images that the job itself let out: one that a reviewer withheld stays in it, one that a reviewer
-let out is not of it. So the lot, and with it the bound, does not move while decisions are carried out.
+The sample is of the images that the job itself let out: an image that a reviewer withheld stays in it, an image that a
+reviewer let out is not part of it. So the sample, and with it the bound, stays while decisions are carried out.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ class Image:
 class Judged:
     """Of the sample, in its order: `judged` images, of which `wrong` still showed a face or had to be withheld.
 
-    Whoever judges a lot in its order has judged a fair sample at any point, and whoever leaves some out has not: so
-    `judged` ends at the first image without a verdict, and `skipped` counts verdicts after it. `upper` bounds the share
-    of wrong images in the whole release (Clopper-Pearson).
+    Only the judged prefix counts, since it is a random sample: `judged` ends at the first image without a verdict, and
+    `skipped` counts verdicts after it. `upper` bounds the share of wrong images in the release (Clopper-Pearson).
     """
 
     judged: int
@@ -107,7 +106,7 @@ def images_of(job: Job, shard: str, columns: Sequence[str] | None = None) -> lis
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a review shows: the sample in the order of its lots, and the first of `quarantined` that were held back."""
+    """What a review shows: the sample in its order, and the first of the `quarantined` images."""
 
     sample: list[Place]
     held: list[Place]
@@ -115,7 +114,7 @@ class Chosen:
 
 
 def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most_held: int = 0) -> Chosen:
-    """`n` images by lot of those that the job let out, and at most `most_held` of those that it did not."""
+    """A random sample of `n` images that the job let out, and at most `most_held` of those that it did not."""
     held: list[Place] = []
     quarantined = 0
 
@@ -132,29 +131,29 @@ def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most
                     row = {name: image.row[name] or "" for name in NAMED if name != "reason"}
                     yield ReviewSample(image.shard, image.position, **row)
 
-    sample = [(one.shard, one.row) for one in draw_sample(let_out(), n, job.keyring)]
+    sample = [(image.shard, image.row) for image in draw_sample(let_out(), n, job.keyring)]
     return Chosen(sample, held, quarantined)
 
 
-def places_of(job: Job, candidates: Sequence[MissedFace]) -> dict[Place, list[list[float]]]:
-    """The images of the candidates, in their order, with the boxes found in each; raises JobError for no image."""
+def places_of(job: Job, faces: Sequence[MissedFace]) -> dict[Place, list[list[float]]]:
+    """The images of overlooked faces, in their order, with the boxes found in each; raises JobError for no image."""
     rows = {
         shard: {image.row["key"]: image.position for image in images_of(job, shard, NAMED)}
-        for shard in {one.shard for one in candidates}
+        for shard in {face.shard for face in faces}
     }
     found: dict[Place, list[list[float]]] = {}
-    for one in candidates:
-        if one.key not in rows[one.shard]:
-            raise JobError(f"shard {one.shard} lacks an image that is to be looked at again")
-        found.setdefault((one.shard, rows[one.shard][one.key]), []).append([float(side) for side in one.box])
+    for face in faces:
+        if face.key not in rows[face.shard]:
+            raise JobError(f"shard {face.shard} lacks an image that is to be looked at again")
+        found.setdefault((face.shard, rows[face.shard][face.key]), []).append([float(side) for side in face.box])
     return found
 
 
 def judge(verdicts: Sequence[str | None]) -> Judged:
-    """What the verdicts on a sample, in its order, allow to be said; None: not judged."""
-    judged = next((number for number, one in enumerate(verdicts) if one is None), len(verdicts))
-    wrong = sum(one != "confirmed" for one in verdicts[:judged])
-    skipped = sum(one is not None for one in verdicts[judged:])
+    """What the verdicts on a sample, in its order, say of the release; None: not judged."""
+    judged = next((number for number, verdict in enumerate(verdicts) if verdict is None), len(verdicts))
+    wrong = sum(verdict != "confirmed" for verdict in verdicts[:judged])
+    skipped = sum(verdict is not None for verdict in verdicts[judged:])
     return Judged(judged, wrong, clopper_pearson(wrong, judged), skipped)
 
 
@@ -164,4 +163,4 @@ def judged_so_far(job: Job) -> Judged:
     sample = choose(job, decisions, len(decisions) + 1).sample
     keys = {shard: [image.key for image in images_of(job, shard, NAMED)] for shard in {shard for shard, _ in sample}}
     found = [decisions.get((shard, keys[shard][row])) for shard, row in sample]
-    return judge([one.verdict if one else None for one in found])
+    return judge([decision.verdict if decision else None for decision in found])
