@@ -393,4 +393,5 @@ def check_models(selection: Selection = "core") -> None:
 
 def main() -> None:
     """The entry point."""
-    app()
+    with guarded():
+        app()

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from anonlib.workspace.purge import Purged
     from anonlib.workspace.status import ReasonCount, Status, Summary
 
+RUN_MODULES = frozenset(
+    {"PIL", "cv2", "faiss", "onnx", "onnxruntime", "openvino", "ray", "scipy", "simplejpeg", "torch"}
+)
+"""What the extra `run` installs. Without it releases can be verified, and jobs asked for their status and purged."""
 _TOP_REASONS = 8
 
 
@@ -37,6 +41,10 @@ def guarded() -> Iterator[None]:
     except (AnonlibError, OSError) as error:
         # A cluster that does not answer is an OSError.
         _stop(str(error) or type(error).__name__)
+    except ModuleNotFoundError as error:
+        if (name := (error.name or "").partition(".")[0]) not in RUN_MODULES:
+            raise
+        _stop(f"this needs {name}, which is not installed: pip install 'anonlib[run]'")
     except KeyboardInterrupt:
         print("\nanonlib: interrupted; what is finished is kept, and the same command continues.", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None

@@ -128,7 +128,8 @@ def test_what_is_no_wheel_with_a_hash_is_not_locked(changed: dict[str, str]) -> 
 
 
 def test_the_lock_holds_every_dependency_in_a_version_that_the_project_accepts() -> None:
-    needs = map(Requirement, tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["run"]])
     versions = locked(ROOT)
     assert [str(need) for need in needs if not need.specifier.contains(versions.get(need.name, "0"))] == []
     needed_by_rays_dashboard = {"aiohttp", "grpcio", "opencensus", "prometheus-client", "virtualenv"}

@@ -40,7 +40,7 @@ def loose(root: Path) -> list[str]:
 def unpinned(root: Path) -> list[str]:
     """The project's own needs that constraints.txt does not hold in a version that pyproject.toml accepts."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    groups = ("cluster", "notebooks", "report", "review", "dev")
+    groups = ("run", "cluster", "notebooks", "report", "review", "dev")
     needs = [*project["dependencies"], *(need for name in groups for need in project["optional-dependencies"][name])]
     lines = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}

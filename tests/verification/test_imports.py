@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from anonlib.terminal import RUN_MODULES
 
 MODULES = {
     "anonlib",
@@ -71,3 +76,47 @@ def test_the_command_adds_the_job_files_keys_alone(release: str) -> None:
     assert {name.split(".")[1] for name in added} <= {"cli", "config", "flags", "methods", "terminal"}
     assert not any(name.startswith("anonlib.methods.") for name in added - {"anonlib.methods.settings"})
     assert not {name.split(".")[0] for name in modules} & HEAVY
+
+
+WITHOUT = """
+import sys
+from anonlib.terminal import RUN_MODULES
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in RUN_MODULES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from anonlib.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "sentence"),
+    [
+        (["verify", "RELEASE"], 0, ""),
+        (["status", "--workspace", "nowhere"], 0, ""),
+        (["run", "--input", "in", "--output", "out", "--workspace", "w"], 1, "pip install 'anonlib[run]'"),
+        (["models", "list"], 1, "pip install 'anonlib[run]'"),
+    ],
+)
+def test_without_the_extra_releases_are_verified_and_a_run_says_what_to_install(
+    command: list[str], code: int, sentence: str, release: str, tmp_path: Path
+) -> None:
+    arguments = [release if argument == "RELEASE" else argument for argument in command]
+    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *arguments], capture_output=True, text=True, cwd=tmp_path, env=os.environ | path
+    )
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_package_installs_what_a_verifier_loads_and_the_extra_the_rest() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    core, extra = ({re.split(r"[><=\[]", need)[0] for need in needs} for needs in (
+        project["dependencies"], project["optional-dependencies"]["run"],
+    ))  # fmt: skip
+    modules = {"opencv-python-headless": "cv2", "faiss-cpu": "faiss", "pillow": "PIL"}
+    assert {modules.get(name, name) for name in extra} == RUN_MODULES
+    assert core >= THIRD_PARTY and not core & extra
