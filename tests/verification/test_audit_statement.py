@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,6 @@ def test_a_release_that_failed_says_so_wherever_it_is_verified(forger: Forger) -
     assert done.exit_code == 4 and "FAILED its policy: naive attack; leak, GPS" in done.stdout
 
 
-def test_nobody_has_audited_a_release_without_one(finished: Run) -> None:
-    found = check(finished.output)
-    assert found.audit is None and any("nobody has audited it" in line for line in unproved(found))
-
-
 def test_a_later_audit_replaces_an_earlier_one(forger: Forger, release: Storage) -> None:
     publish_audit(release, SECRET.encode(), {"report.json": b"[]"}, ["leak"])
     assert not (forger.root / "report.html").exists()
@@ -77,22 +73,19 @@ def test_only_an_audits_own_files_are_vouched_for(release: Storage) -> None:
     assert "notes.txt" not in AUDIT_FILES
 
 
-@pytest.mark.parametrize("name", REPORT)
-def test_a_changed_report_is_refused(forger: Forger, release: Storage, name: str) -> None:
-    forger.path(name).write_bytes(b"<p>even better</p>")
-    with pytest.raises(VerificationError, match=f"{name} is not the one that the audit signed"):
-        check(forger.root)
-
-
-def test_a_lost_report_is_missed(forger: Forger, release: Storage) -> None:
-    forger.path("report.html").unlink()
-    with pytest.raises(VerificationError, match=r"report\.html is missing"):
-        check(forger.root)
-
-
-def test_a_report_that_no_audit_vouches_for_is_a_stray(forger: Forger, release: Storage) -> None:
-    forger.path(STATEMENT).unlink()
-    with pytest.raises(VerificationError, match=r"report\.\w+ is in the release, and nobody vouches for it"):
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda path: (path / "report.json").write_bytes(b"[]"), "report.json is not the one that the audit signed"),
+        (lambda path: (path / "report.html").unlink(), "report.html is missing"),
+        (lambda path: (path / STATEMENT).unlink(), "is in the release, and nobody vouches for it"),
+    ],
+)
+def test_a_report_that_was_changed_or_lost_is_refused(
+    change: Callable[[Path], object], sentence: str, forger: Forger, release: Storage
+) -> None:
+    change(forger.root)
+    with pytest.raises(VerificationError, match=sentence):
         check(forger.root)
 
 
@@ -131,22 +124,8 @@ def test_even_its_maker_cannot_contradict_himself(
         check(forger.root)
 
 
-def test_the_audit_of_a_release_that_was_signed_anew_is_stale(forger: Forger, release: Storage) -> None:
-    forger.certificate(release="another")
-    resign(forger.root)
-    with pytest.raises(VerificationError, match="another key"):
-        check(forger.root)
-
-
 @pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"version": 1}', b"\xff"])
-def test_rubbish_is_refused(forger: Forger, release: Storage, data: bytes) -> None:
+def test_what_is_no_statement_is_refused(forger: Forger, release: Storage, data: bytes) -> None:
     forger.path(STATEMENT).write_bytes(data)
     with pytest.raises(VerificationError, match="cannot be read"):
-        check(forger.root)
-
-
-def test_another_spelling_is_refused(forger: Forger, release: Storage) -> None:
-    made = AuditStatement(**json.loads(forger.path(STATEMENT).read_text()))
-    forger.path(STATEMENT).write_text(json.dumps(asdict(made), indent=1))
-    with pytest.raises(VerificationError, match="canonical"):
         check(forger.root)

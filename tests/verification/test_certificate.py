@@ -74,12 +74,6 @@ def test_canonical_json_round_trips_and_forgets_the_order_of_keys(document: dict
     assert canonical(dict(reversed(list(document.items())))) == spelled
 
 
-@settings(deadline=None)
-@given(documents.filter(encodable), documents.filter(encodable))
-def test_two_documents_never_share_a_spelling(one: dict[str, object], two: dict[str, object]) -> None:
-    assert one == two or canonical(one) != canonical(two)
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_has_no_spelling(value: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
@@ -104,19 +98,14 @@ def test_the_tree_is_that_of_rfc_6962(count: int) -> None:
 
 @settings(deadline=None)
 @given(leaf_lists, st.data())
-def test_the_root_changes_with_any_leaf(leaves: list[bytes], data: st.DataObject) -> None:
-    at = data.draw(st.integers(0, len(leaves) - 1))
-    other = [*leaves[:at], merkle_leaf(b"another leaf of ten or more"), *leaves[at + 1 :]]
-    assert merkle_root(other) != merkle_root(leaves)
-
-
-@settings(deadline=None)
-@given(leaf_lists, st.data())
-def test_the_root_changes_with_the_order_and_the_number_of_leaves(leaves: list[bytes], data: st.DataObject) -> None:
+def test_the_root_changes_with_any_leaf_their_order_and_their_number(leaves: list[bytes], data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(leaves))
     assert (merkle_root(shuffled) == merkle_root(leaves)) == (shuffled == leaves)
     assert merkle_root([*leaves, leaves[-1]]) != merkle_root(leaves)
     assert merkle_root(leaves[:-1]) != merkle_root(leaves)
+    at = data.draw(st.integers(0, len(leaves) - 1))
+    other = [*leaves[:at], merkle_leaf(b"another leaf of ten or more"), *leaves[at + 1 :]]
+    assert merkle_root(other) != merkle_root(leaves)
 
 
 def test_an_inner_node_cannot_pass_for_a_leaf() -> None:
@@ -143,14 +132,12 @@ def test_a_signed_certificate_is_read_back_and_believed() -> None:
     assert read == made
     check_signature(read)
     check_signature(read, public_key(SECRET))
+    with pytest.raises(VerificationError, match="not by the one that was given"):
+        check_signature(signed(ONE, b"another secret of sixteen"), public_key(SECRET))
 
 
 def test_signing_again_gives_the_same_bytes() -> None:
-    assert (
-        signed(ONE, SECRET).to_bytes()
-        == signed(ONE, SECRET).to_bytes()
-        == signed(signed(ONE, SECRET), SECRET).to_bytes()
-    )
+    assert signed(ONE, SECRET).to_bytes() == signed(signed(ONE, SECRET), SECRET).to_bytes()
 
 
 def test_the_key_is_one_for_every_release_of_a_secret_and_another_for_another() -> None:
@@ -194,20 +181,6 @@ def test_whatever_is_changed_after_signing_is_seen(field: str) -> None:
     assert {"version", *CHANGES} == set(asdict(ONE))
     with pytest.raises(VerificationError, match="changed after it was signed"):
         check_signature(replace(signed(ONE, SECRET), **{field: CHANGES[field]}))
-
-
-@pytest.mark.parametrize("nonsense", ["", "zz", "00" * 31])
-def test_a_key_or_signature_that_is_none_is_a_sentence(nonsense: str) -> None:
-    for field in ("public_key", "signature"):
-        with pytest.raises(VerificationError, match="does not fit"):
-            check_signature(replace(signed(ONE, SECRET), **{field: nonsense}))
-
-
-def test_a_pinned_key_is_held_to() -> None:
-    stranger = signed(ONE, b"another secret of sixteen")
-    check_signature(stranger)
-    with pytest.raises(VerificationError, match="not by the one that was given"):
-        check_signature(stranger, public_key(SECRET))
 
 
 @settings(deadline=None)
