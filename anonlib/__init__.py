@@ -30,8 +30,8 @@ def load_job(source: str | Path | Mapping[str, Any], **overrides: Any) -> Job:
     """A job, opened: `run()` does all of it, `scan()`, `make_plan()` and `render()` a stage each.
 
     `source` is the path of a job file, or what it would hold. `overrides` win over it: a section as a mapping of its
-    keys (`method={"k": 7}`) changes these keys alone. Opening claims the inventory in the workspace. Raises
-    ConfigError, JobError, DatasetError or StorageError, which are all AnonlibError.
+    keys (`method={"k": 7}`) changes these keys alone. Opening writes nothing. Raises ConfigError,
+    JobError, DatasetError or StorageError, which are all AnonlibError.
     """
     from anonlib.config import load_config
     from anonlib.job import Job
