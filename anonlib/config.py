@@ -18,19 +18,21 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from anonlib.errors import ConfigError
-from anonlib.methods.settings import CLASS_METHODS as CLASS_METHODS
-from anonlib.methods.settings import CROP_METHODS as CROP_METHODS
-from anonlib.methods.settings import METHOD_FILES as METHOD_FILES
-from anonlib.methods.settings import STILL_RECOGNIZED as STILL_RECOGNIZED
-from anonlib.methods.settings import SYNTHESIS_METHODS as SYNTHESIS_METHODS
-from anonlib.methods.settings import VECTOR_METHODS as VECTOR_METHODS
-from anonlib.methods.settings import MethodConfig as MethodConfig
+from anonlib.storage import StorageOptions
 
 SHARDS_OF_A_GPU = 4
 """Shards that an actor with a GPU works on at once, so that the GPU computes while others decode and paste."""
@@ -204,6 +206,11 @@ class StorageConfig(_Frozen):
     endpoint_url: str | None = _key("An S3 server that is not AWS.", None)
     region: str | None = _key("The region of the buckets.", None)
 
+    @property
+    def options(self) -> StorageOptions:
+        """How to reach it."""
+        return StorageOptions(endpoint_url=self.endpoint_url, region=self.region)
+
 
 class PolicyConfig(_Frozen):
     """What an audit must find for a release to pass; the bound of the 95 % interval counts.
@@ -231,13 +238,47 @@ class PolicyConfig(_Frozen):
     )
 
 
+class MethodConfig(_Frozen):
+    """What replaces a face, and what it may cost the person's privacy."""
+
+    # Every release's run.json records all of these keys, so they stand here. A method that needs others adds them in a
+    # subclass, its `Settings`, which also checks those that it reads.
+    FILES: ClassVar[tuple[str, ...]] = ("decoder", "swapper", "recognizer", "donors")
+    """Keys that say where something lies: what is in it counts, and releases name its sha256 instead."""
+
+    name: str = _key("What replaces a face (docs/methods.md).", "k-diff")
+    k: int = _key("The least number of people that share one new face.", 5, ge=2, le=1000)
+    texture: str | None = _key("How a new face is made.", None)
+    decoder: str | None = _key("The decoder file that `anonlib fit-decoder` wrote.", None)
+    epsilon: float | None = _key("Of dp-laplace (a release) and dp-purkayastha (a radian).", None, gt=0)
+    kappa: float | None = _key("Of dp-vmf, a unit of Euclidean distance.", None, gt=0)
+    own_angle: float = _key("Degrees between a sampled identity and its subject.", 75.0, gt=0, lt=180)
+    other_angle: float = _key("Degrees between a sampled identity and everybody else.", 50.0, gt=0, lt=180)
+    draw: Literal["fresh", "reuse"] = _key("reuse: a person keeps the face of an earlier release.", "fresh")
+    accept: str | None = _key("Of embedding: that people can still recognize these faces, in these words.", None)
+    swapper: str | None = _key("Of inswapper: your swapper's .onnx file.", None)
+    recognizer: str | None = _key("Of inswapper: the ArcFace .onnx that the swapper was made for.", None)
+    donors: str | None = _key("Of inswapper: photos of people who agreed to lend their faces.", None)
+
+    def released(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """These settings as run.json states them: of each file its sha256, by key, or None."""
+        return self.model_dump(mode="json") | {key: digests.get(key) for key in self.FILES}
+
+
+def _method_settings(document: Any) -> Any:
+    # The one import from above: which settings a method has is known where the methods are, and checked here.
+    from anonlib.methods import settings_of
+
+    return settings_of(document)
+
+
 class JobConfig(_Frozen):
     """One job. Every key has a flag of the same name (`--method k-diff --k 5`)."""
 
     input: InputConfig
     output: OutputConfig
     workspace: WorkspaceConfig
-    method: MethodConfig = MethodConfig()
+    method: SerializeAsAny[MethodConfig] = Field(default_factory=lambda: _method_settings({}))
     detector: DetectorConfig = DetectorConfig()
     keep_fields: tuple[str, ...] = _key("Fields of the sidecars that pass; all others are dropped.", ())
     rekey: bool = _key("Keys, shard and file names become pseudonyms, for names that are people's.", False)
@@ -250,6 +291,11 @@ class JobConfig(_Frozen):
     storage: StorageConfig = StorageConfig()
     policy: PolicyConfig = PolicyConfig()
     accept_licences: tuple[str, ...] = _key("Models whose non-commercial licence you accept.", ())
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _of_its_method(cls, value: Any) -> Any:
+        return _method_settings(value)
 
     @field_validator("keep_fields")
     @classmethod
@@ -284,8 +330,9 @@ class JobConfig(_Frozen):
             raise ValueError(
                 "a ledger knows people over releases by the secret; name one by secret.env, .file, .manager or .kms"
             )
-        draws = self.method.name in VECTOR_METHODS | CROP_METHODS
-        if self.method.draw == "reuse" and (self.ledger is None or not draws):
+        from anonlib.methods import METHODS
+
+        if self.method.draw == "reuse" and (self.ledger is None or not METHODS[self.method.name].remembers):
             raise ValueError("method.draw: reuse needs a ledger that remembers the draws, and a method that draws")
         return self
 
@@ -295,7 +342,9 @@ class JobConfig(_Frozen):
         Where the method's files lie is not in it; what is in them counts, and the plan's key holds that. Nor are
         MACHINE_LIMITS.
         """
-        everything = self.model_dump(mode="json", exclude={"method": set(METHOD_FILES), "limits": set(MACHINE_LIMITS)})
+        everything = self.model_dump(
+            mode="json", exclude={"method": set(self.method.FILES), "limits": set(MACHINE_LIMITS)}
+        )
         chosen = {part: everything[part] for part in sorted(parts)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
@@ -463,7 +512,10 @@ def _default(key: Key) -> str:
 
 
 def _description(key: Key) -> str:
-    choices = ", ".join(f"`{choice}`" for choice in get_args(key.type)) if get_origin(key.type) is Literal else ""
+    from anonlib.methods import choices_of
+
+    literals = get_args(key.type) if get_origin(key.type) is Literal else ()
+    choices = ", ".join(f"`{choice}`" for choice in choices_of(key.path) or literals)
     return f"{choices}. {key.description}" if choices else key.description
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from anonlib.config import JobConfig
@@ -21,11 +22,10 @@ from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape
 from anonlib.execution.ray import joins, machines, start
 from anonlib.media.sandbox import sandbox_layers
 from anonlib.media.sandbox.confinement import LAYERS
-from anonlib.methods.decoders import read_decoder
-from anonlib.methods.feature_transfer import read_source_identity
+from anonlib.methods import method_of, models_of
 from anonlib.models.cache import cache_dir, model_bytes
 from anonlib.models.catalog import SETS
-from anonlib.models.requirements import check_licences, check_precision, render_models, scan_models
+from anonlib.models.requirements import check_licences, check_precision
 from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import SECRET, JobStores, open_stores, storage_options
 from anonlib.workspace.secrets import try_secret
@@ -127,7 +127,8 @@ def _gpus() -> int:
 
 
 def _models(job: JobConfig | None) -> Iterator[CheckResult]:
-    names = SETS["core"] if job is None else tuple(sorted({*scan_models(job), *render_models(job)}))
+    scan, render = ((), ()) if job is None else models_of(job)
+    names = SETS["core"] if job is None else tuple(sorted({*scan, *render}))
     bad = []
     for name in names:
         try:
@@ -144,11 +145,11 @@ def _models(job: JobConfig | None) -> Iterator[CheckResult]:
 
 def _licences(job: JobConfig) -> Iterator[CheckResult]:
     whole = True
+    scan, render = models_of(job)
     checks: tuple[tuple[str, Callable[[JobConfig], object]], ...] = (
-        ("licences", check_licences),
+        ("licences", partial(check_licences, {*scan, *render})),
         ("models", check_precision),
-        ("models", read_decoder),
-        ("models", read_source_identity),
+        ("models", method_of(job.method).read_files),
     )
     for what, check in checks:
         try:

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from anonlib import __version__
 from anonlib.codes import Reason
-from anonlib.config import METHOD_FILES, SYNTHESIS_METHODS, JobConfig
+from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.errors import JobError, StorageError, VerificationError
 from anonlib.execution.base import UnitResult
@@ -27,11 +27,10 @@ from anonlib.execution.retry import with_retries
 from anonlib.execution.rounds import DIED, ROUNDS, Rounds, Unit
 from anonlib.execution.telemetry import Report, Round, UnitRecord
 from anonlib.execution.worker import MakeStage
-from anonlib.methods.decoders import DECODER, read_decoder, terms_of
-from anonlib.methods.feature_transfer import MethodFile, read_source_identity
+from anonlib.methods import method_of, models_of
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.requirements import check_licences, check_precision, render_models, scan_models
+from anonlib.models.requirements import check_licences, check_precision
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.certify import certify
 from anonlib.stages.plan import Plan, PlanStage
@@ -94,11 +93,11 @@ class Job:
         self.config = config
         self.report = report or (lambda stage, outcome, units: None)
         self.ended = ended or (lambda one: None)
-        check_licences(config)
+        self.method = method_of(config.method)
+        self._scan_models, self._render_models = models_of(config)
+        check_licences({*self._scan_models, *self._render_models}, config)
         check_precision(config)
-        decoder = read_decoder(config)
-        self.files = {} if decoder is None else {DECODER: MethodFile(decoder, terms_of(decoder))}
-        self.files |= read_source_identity(config)
+        self.files = self.method.read_files(config)
         self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
         self.stores: JobStores = open_stores(config)
         if self.stores.workspace.exists(PURGED):
@@ -150,7 +149,7 @@ class Job:
         Raises JobError where the place failed: if workers died of every shard, it is not the shards.
         """
         key = self.scan_key
-        models = {name: model_bytes(name) for name in scan_models(self.config)}
+        models = {name: model_bytes(name) for name in self._scan_models}
         make = partial(ScanStage, self.config, self.dataset, self.stores, key, models)
         store = scan_store(self.stores, key)
         failed = self._rounds("scan", key, make, self.shards, store.done, _shard_id)
@@ -201,7 +200,7 @@ class Job:
             lambda: invalidate_shards(self.stores, self.shards, self.scan_key, active, self.naming, self.lease)
         )
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
-        models = {name: model_bytes(name) for name in render_models(self.config)} | self._travelling
+        models = {name: model_bytes(name) for name in self._render_models} | self._travelling
         check = self.keyring.check()
         make = partial(_make_render, self._pinned[0], self.dataset, self.stores, keys, models, active, check)
         lost = lost_in(scan_store(self.stores, self.scan_key))
@@ -232,7 +231,7 @@ class Job:
 
     @property
     def scan_key(self) -> str:
-        models = {name: MODELS[name].sha256 for name in scan_models(self.config)}
+        models = {name: MODELS[name].sha256 for name in self._scan_models}
         parts = self.config.digest("detector", "limits", "input")
         return _key("scan", self._inventory_digest, parts, json.dumps(models, sort_keys=True), __version__)
 
@@ -252,14 +251,13 @@ class Job:
 
     def _run_note(self, run_key: str) -> dict[str, Any]:
         """run.json of the release: which job this is, without a place, a person or a time."""
-        names = sorted({*scan_models(self.config), *render_models(self.config)})
+        names = sorted({*self._scan_models, *self._render_models})
         return {
             "anonlib": __version__,
             "schema_version": SCHEMA_VERSION,
             "run": run_key,
-            "method": self.config.method.model_dump(mode="json")
-            | {name: self.files[name].digest if name in self.files else None for name in METHOD_FILES},
-            "synthesis": self.config.method.name in SYNTHESIS_METHODS,
+            "method": self.config.method.released({name: file.digest for name, file in self.files.items()}),
+            "synthesis": self.method.synthesis,
             "keep_fields": list(self.config.keep_fields),
             "rekeyed": self.config.rekey,
             "shards": list(self.naming.shards(self.shards)),

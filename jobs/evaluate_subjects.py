@@ -25,13 +25,15 @@ from anonlib.privacy.clustering import by_label, cluster
 from anonlib.privacy.fusion import fused
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import Numbers, Vectors
+from anonlib.privacy.strata import stratum_of
 from anonlib.privacy.subject_bank import bank_of
 from anonlib.privacy.surrogate_choice import shuffled
 from anonlib.privacy.ties import tied
-from anonlib.stages.people import column, halves, matrix, same_fused, stratum_of
+from anonlib.stages.people import same_fused
 from anonlib.storage import Storage, open_storage
 from anonlib.terminal import guarded, print_rows
 from anonlib.workspace.layout import json_bytes
+from anonlib.workspace.tables import column, halves, matrix
 
 WRITTEN = "subjects.json"
 STEPS = (-0.015, -0.01, -0.005, 0.0, 0.005, 0.01, 0.015)  # of the threshold, around the shipped one

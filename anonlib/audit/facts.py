@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from anonlib import __version__
 from anonlib.audit.findings import ClaimSection, ModelUse, ReleaseCounts
 from anonlib.codes import meaning_of
-from anonlib.config import CLASS_METHODS, CROP_METHODS, VECTOR_METHODS
+from anonlib.methods import METHODS
 from anonlib.models.catalog import MODELS
 from anonlib.storage import Storage
 from anonlib.verification.certificate import Certificate
@@ -21,17 +21,6 @@ from anonlib.workspace.schemas import CERTIFIED_CLASSES, CLASSES_TABLE, QUARANTI
 
 LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
 """Whose versions a figure may depend on."""
-_TELLING = {
-    "k": CLASS_METHODS | {"surrogate"},
-    "texture": CLASS_METHODS | VECTOR_METHODS,
-    "epsilon": VECTOR_METHODS,
-    "kappa": VECTOR_METHODS,
-    "own_angle": {"sampling", "surrogate"} | CROP_METHODS,
-    "other_angle": {"sampling"},
-    "draw": VECTOR_METHODS | CROP_METHODS,
-    "accept": CROP_METHODS,
-}
-"""Settings, and the methods that they mean something to."""
 
 
 def counts_of(stores: JobStores, run: str, shards: Iterable[str]) -> ReleaseCounts:
@@ -116,12 +105,8 @@ def models_of(certificate: Certificate, judges: Collection[str]) -> tuple[ModelU
 def settings_of(certificate: Certificate) -> dict[str, str | int | float | bool | None]:
     """The method's settings that mean something to a reader."""
     method = certificate.method
-    told = {
-        name: method[name]
-        for name, methods in _TELLING.items()
-        if method["name"] in methods and method.get(name) is not None
-    }
-    return {"name": method["name"], **told}
+    keys = METHODS[method["name"]].keys
+    return {"name": method["name"], **{key: method[key] for key in keys if method.get(key) is not None}}
 
 
 def software() -> dict[str, str]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from anonlib.audit.attacks.disclosed import WITH_PICTURES, disclosed
 from anonlib.audit.attacks.linkage import linked
-from anonlib.audit.attacks.recognizers_used import used_by
 from anonlib.audit.attacks.suite import attack_all
 from anonlib.audit.croissant import CROISSANT, describe, read_files
 from anonlib.audit.evidence.gather import gather
@@ -35,6 +34,7 @@ from anonlib.config import JobConfig, RayConfig
 from anonlib.errors import JobError, NotFound, VerificationError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
+from anonlib.methods import method_of
 from anonlib.models.requirements import device_of
 from anonlib.verification.certificate import AuditStatement, Certificate
 from anonlib.verification.release import verify
@@ -87,7 +87,7 @@ def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed:
     published = read_published(job, truth_field=truth_field)
     evidence = by_truth(evidence, published) if truth_field else evidence
     shards = json.loads(release.read(RUN_NOTE))["shards"]
-    used = used_by(config)
+    used = method_of(config.method).recognizers_used()
     attacks, thresholds, histograms = attack_all(evidence, used=used, seed=seed)
     disclosures = disclosed(published, evidence, used=used, seed=seed)
     attacks += learned(
@@ -100,7 +100,9 @@ def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed:
         report=progress,
     )
     if link_with is not None:
-        attacks += linked(evidence, link_with, used=used | used_by(link_with), seed=seed, report=progress)
+        attacks += linked(
+            evidence, link_with, used=used | method_of(link_with.method).recognizers_used(), seed=seed, report=progress
+        )
     leaks = scan_leaks(job, report=progress)
     judged = judged_so_far(job)
     missed = look_twice(job, report=progress).missed(judged.judged, judged.wrong, seed=seed)
@@ -148,7 +150,7 @@ def attack_records(
     published = read_published(job, truth_field=truth_field)
     evidence = gather(config, report=progress) if WITH_PICTURES & set(only) else None
     evidence = by_truth(evidence, published) if evidence and truth_field else evidence
-    found = disclosed(published, evidence, used=used_by(config), only=only, seed=seed)
+    found = disclosed(published, evidence, used=method_of(config.method).recognizers_used(), only=only, seed=seed)
     return found, told(config.policy, found, only)
 
 

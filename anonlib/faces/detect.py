@@ -147,3 +147,20 @@ def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def labelled_face(faces: Faces, size: tuple[int, ...]) -> int:
+    """Which face a photo's person label means: large and central; -1 where there is none."""
+    if len(faces) == 0:
+        return -1
+    centre = np.array([size[1] / 2, size[0] / 2])
+    extent = faces.boxes[:, 2:] - faces.boxes[:, :2]
+    distance = np.linalg.norm((faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 - centre, axis=1) / max(size[0], size[1])
+    return int(np.argmax(np.sqrt(np.prod(np.maximum(extent, 0), axis=1)) * np.exp(-((3 * distance) ** 2))))
+
+
+def main_face(faces: Faces, size: tuple[int, ...]) -> Faces:
+    """The face that a photo is of, or none."""
+    row = labelled_face(faces, size)
+    chosen = slice(row, row + 1) if row >= 0 else slice(0, 0)
+    return Faces(faces.boxes[chosen], faces.scores[chosen], faces.landmarks[chosen])

@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from anonlib.codes import Problem
+from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Sample
 from anonlib.errors import ImageProblem
-from anonlib.media.sandbox import header_bytes_apart
+from anonlib.media.codec import Picture
+from anonlib.media.sandbox import decode_apart, header_bytes_apart
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -121,3 +122,24 @@ def sample_bytes(sample: Sample, job: JobConfig, *, copies: int = 1, least_side:
     except ImageProblem as problem:
         sample.problem = Problem(problem.reason, str(problem))
         return held
+
+
+def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture:
+    """The decoded Picture of a sample (see `decode`); raises ImageProblem."""
+    if sample.problem is not None:
+        raise ImageProblem(sample.problem.reason, str(sample.problem))
+    if sample.image is None:
+        raise ImageProblem(Reason.NO_IMAGE)
+    if len(sample.image) > job.limits.image_mib * (1 << 20):
+        over = f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)"
+        raise ImageProblem(Reason.TOO_LARGE, over)
+    limits = job.limits
+    return decode_apart(sample.image, max_mpx=limits.image_mpx, seconds=limits.image_seconds, least_side=least_side)
+
+
+def try_to_read(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture | ImageProblem:
+    """`read_image`, its problem as an answer."""
+    try:
+        return read_image(sample, job, least_side)
+    except ImageProblem as problem:
+        return problem

@@ -1,257 +1,240 @@
-"""Who lends features to the faces of a job: the donors of `embedding` and `inswapper`, and what puts them in.
+"""embedding and inswapper: another person's features in the face's own crop. Neither claims anything.
 
-The driver reads the method's files once; they travel as bytes like models, and a worker opens them once. One donor a
-subject, drawn with the job's secret, in all photos of the release.
+One donor a subject, drawn with the job's secret, in all photos of the release. Where donors come from and how their
+features get into a face is in feature_sources.py, which loads networks.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import math
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
-from anonlib.config import JobConfig, MethodConfig
+from anonlib.config import JobConfig
 from anonlib.errors import BackendMissing, ConfigError, ModelUnusable, StorageError
-from anonlib.methods.decoders import IdentityDraw, read_file
-from anonlib.methods.source_photos import embed_donors, recognizer_of
-from anonlib.models.requirements import device_of
-from anonlib.models.runtime import locked_cached_property
-from anonlib.privacy.gallery import Gallery, donor
+from anonlib.methods.base import (
+    Assignment,
+    EarlierReleases,
+    Method,
+    MethodFile,
+    MethodSettings,
+    Persons,
+    Region,
+    SurrogateSource,
+    appearance,
+    assigned_draws,
+)
+from anonlib.privacy.gallery import donor
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.strata import Stratum
-from anonlib.stages.people import SAME_PERSON, stratum_of
-from anonlib.synthesis.compositor import Rendered
-from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, shipped
-from anonlib.synthesis.inswapper import Swapper
+from anonlib.synthesis.base import IdentityDraw
 
-EMBEDDING, SWAPPER, RECOGNIZER, DONORS = "embedding", "swapper", "recognizer", "donors"
+if TYPE_CHECKING:
+    from anonlib.methods.feature_sources import FeatureSource
+
+NETWORK, SWAPPER, RECOGNIZER, DONORS = "embedding", "swapper", "recognizer", "donors"
 """Names of the files among a job's models."""
-_TRIES = tuple((donor, 1.0) for donor in range(5))
-"""The way to one donor after another, once each: the network learnt no longer ways, and beyond them faces go dark."""
+STILL_RECOGNIZED = "people can still recognize these faces"
+"""What a job must say for `embedding`, which deceives machines alone."""
+_USERS = "the user's own; unknown to anonlib"
 _Opened = TypeVar("_Opened")
-_OWN = "the user's own; unknown to anonlib"
+
+
+class CropConfig(MethodSettings):
+    """Settings of a method that works in the face's own px."""
+
+    @model_validator(mode="after")
+    def _has_no_texture(self) -> CropConfig:
+        if self.texture is not None:
+            raise ValueError(f"{self.name} changes the face's own px and has no texture")
+        return self
+
+
+class EmbeddingConfig(CropConfig):
+    """Settings of `embedding`."""
+
+    @model_validator(mode="after")
+    def _is_accepted(self) -> EmbeddingConfig:
+        if self.accept != STILL_RECOGNIZED:
+            raise ValueError(
+                "embedding deceives recognizers and not people, so it anonymizes nobody; "
+                f'if that is what you want, say so by accept: "{STILL_RECOGNIZED}"'
+            )
+        return self
+
+
+class InswapperConfig(CropConfig):
+    """Settings of `inswapper`."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> InswapperConfig:
+        if not (self.swapper and self.recognizer and self.donors):
+            raise ValueError(
+                "inswapper needs three things of yours: swapper and recognizer, the .onnx files of a swapper and of "
+                "the ArcFace that it was made for, and donors, photos of people who agreed to lend it their faces"
+            )
+        return self
 
 
 @dataclass(frozen=True)
-class MethodFile:
-    """What a method needs beside the catalogue's models, and under which terms; `travels`: workers need it too."""
+class TransferredFeatures:
+    """A donor's features for one person."""
 
-    data: bytes
-    terms: str
-    travels: bool = True
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256, hex."""
-        return hashlib.sha256(self.data).hexdigest()
-
-
-class FeatureSource(Protocol):
-    """Donors, and the way from one of them to a face."""
-
-    @property
-    def digest(self) -> str:
-        """Names donors and network: 64 hex digits."""
-        ...
-
-    @property
-    def gallery(self) -> Gallery:
-        """The donors as points of the identity space."""
-        ...
-
-    def identity(self, templates: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Templates (n, d), unit rows, as points of that space."""
-        ...
-
-    def own_angle(self, method: MethodConfig) -> float:
-        """Degrees that a donor keeps from the person, there."""
-        ...
-
-    @property
-    def tries(self) -> tuple[tuple[int, float], ...]:
-        """Which of the person's donors is put in how strongly: at first, and then where the output still matches."""
-        ...
-
-    def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
-        """What a draw of donor `row` for a person (d,) holds, (d,)."""
-        ...
-
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
-        """The face with `mesh` (468, 3) px of a photo (H, W, 3), with a donor's features."""
-        ...
-
-
-class EmbeddingFeatures:
-    """Donors of the shipped public bank, whose features recognizers read in the face."""
-
-    def __init__(self, data: bytes, device: str = "cpu") -> None:
-        self.embedding = FeatureTransferNetwork.from_bytes(data, device)
-
-    @property
-    def digest(self) -> str:
-        return self.embedding.digest
-
-    @cached_property
-    def gallery(self) -> Gallery:
-        return Gallery(self.embedding.donors, _strata(self.embedding.female, self.embedding.age))
-
-    def identity(self, templates: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.embedding.identity(templates)
-
-    def own_angle(self, method: MethodConfig) -> float:
-        return method.own_angle
-
-    @property
-    def tries(self) -> tuple[tuple[int, float], ...]:
-        return _TRIES
-
-    def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
-        return np.asarray(strength * (self.embedding.donors[row] - person), np.float32)
-
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
-        return self.embedding.render(image, mesh, draw.vector)
-
-
-class SwapFeatures:
-    """Donors from the user's photos, whose faces the user's swapper puts in.
-
-    They are told apart from the person by the pipeline's recognizer, without a centre: a few donors have none.
-    """
-
-    def __init__(self, swapper: bytes, donors: bytes) -> None:
-        self._swapper = swapper
-        self.digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in (swapper, donors))).hexdigest()
-        with np.load(io.BytesIO(donors), allow_pickle=False) as arrays:
-            self.gallery = Gallery(arrays["vectors"], _strata(arrays["female"], arrays["age"]))
-            self._lent = arrays["lent"]
-
-    @locked_cached_property
-    def swapper(self) -> Swapper:
-        """Opened where it is first used."""
-        return Swapper(self._swapper)
-
-    def identity(self, templates: NDArray[np.float32]) -> NDArray[np.float32]:
-        return templates
-
-    def own_angle(self, method: MethodConfig) -> float:
-        return math.degrees(math.acos(SAME_PERSON))
-
-    @property
-    def tries(self) -> tuple[tuple[int, float], ...]:
-        return ((0, 1.0), (1, 1.0), (2, 1.0))
-
-    def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
-        return np.asarray(self.gallery.vectors[row], np.float32)
-
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
-        return self.swapper.render(image, mesh, self._lent[draw.rows[0]])
-
-
-@dataclass(frozen=True)
-class SourceIdentity:
-    """What a face wears of a donor: the `draw`, and its `digest` in the manifest."""
-
-    lender: FeatureSource
+    source: FeatureSource
     draw: IdentityDraw
     digest: str
 
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> Rendered:
-        """See Lender."""
-        return self.lender.render(image, mesh, self.draw)
+    def apply(self, picture: NDArray[np.uint8], region: Region) -> float:
+        """See Replacement."""
+        rendered = self.source.render(picture, region.mesh, self.draw)
+        rendered.paste(picture)
+        return rendered.coverage
 
 
-def source_draws(
-    job: JobConfig,
-    lender: FeatureSource,
-    templates: NDArray[np.float32],
-    ids: Sequence[str],
-    strata: Sequence[Stratum],
-    looks: Sequence[tuple[float, float]],
-    keyring: Keyring,
-) -> list[list[IdentityDraw]]:
-    """The donor of each subject, as draws in the order they are tried.
+class FeatureTransfer(Method):
+    """One donor a person, and the way from the person to the donor."""
 
-    Raises ConfigError if nobody is unlike enough.
-    """
-    own_angle, points = lender.own_angle(job.method), lender.identity(templates)
-    turns = sorted({turn for turn, _ in lender.tries})
-    names = [[f"{one} {turn}" if turn else one for one in ids] for turn in turns]
-    try:
-        chosen = [donor(points, lender.gallery, one, keyring, strata=strata, own_angle=own_angle) for one in names]
-    except ValueError as error:
-        raise ConfigError(f"{job.method.name} finds no donor: {error}") from None
-    rows = np.concatenate([one.rows for one in chosen], axis=1).tolist()
-    return [
-        [
-            IdentityDraw(lender.vector(point, mine[turn], strength), *look, (mine[turn],), (strength,))
-            for turn, strength in lender.tries
+    keys = ("own_angle", "draw", "accept")
+    remembers = True
+    least_eyes = 16.0
+
+    @cached_property
+    @abstractmethod
+    def source(self) -> FeatureSource:
+        """The opened donors and network; raises KeyError where the files are not there."""
+
+    @property
+    def file_digest(self) -> str:
+        return self.source.digest
+
+    @property
+    @abstractmethod
+    def own_angle(self) -> float:
+        """Degrees that a donor keeps from the person, in the source's identity space."""
+
+    def plan(self, persons: Persons, keyring: Keyring, earlier: EarlierReleases) -> Assignment:
+        drawn = self.draws(persons, keyring)
+        return assigned_draws(persons, drawn, lambda draw: self.draw_name(draw, keyring), earlier)
+
+    def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
+        """The donors of each person, in the order they are tried; raises ConfigError if none is unlike enough."""
+
+        source, strata = self.source, persons.strata
+        points = source.identity(persons.template)
+        turns = sorted({turn for turn, _ in source.tries})
+        names = [[f"{person} {turn}" if turn else person for person in persons.ids] for turn in turns]
+        try:
+            chosen = [
+                donor(points, source.gallery, ids, keyring, strata=strata, own_angle=self.own_angle) for ids in names
+            ]
+        except ValueError as error:
+            raise ConfigError(f"{self.name} finds no donor: {error}") from None
+        rows = np.concatenate([choice.rows for choice in chosen], axis=1).tolist()
+        looks = map(appearance, strata)
+        return [
+            [
+                IdentityDraw(source.vector(point, of[turn], strength), *look, (of[turn],), (strength,))
+                for turn, strength in source.tries
+            ]
+            for point, of, look in zip(points, rows, looks, strict=True)
         ]
-        for point, mine, look in zip(points, rows, looks, strict=True)
-    ]
+
+    def draw_name(self, draw: IdentityDraw, keyring: Keyring) -> str:
+        """Names a draw in a plan: 64 hex digits of network, donors, donor and the way to it.
+
+        Keyed: the way begins at the person's own vector, so a plain digest would confirm a guess of who it is.
+        """
+        way, row = np.asarray(draw.vector, "<f4").tobytes(), str(draw.rows[0])
+        return keyring.digest(Purpose.LENT_FACE, self.source.digest, row, f"{draw.weights[0]:g}", way).hex()
+
+    def replacement(self, name: str, source: SurrogateSource) -> TransferredFeatures:
+        return TransferredFeatures(self.source, source.draw(name), source.digest(name))
 
 
-def digest_of(lender: FeatureSource, draw: IdentityDraw, keyring: Keyring) -> str:
-    """Names what a draw's face wears in a release: 64 hex digits of network, donors, donor and the way to it.
+class Embedding(FeatureTransfer):
+    """Donors of the shipped public bank, whose features recognizers read in the face."""
 
-    Keyed: the way begins at the person's own vector, so a plain digest would confirm a guess of who it is.
-    """
-    way = np.asarray(draw.vector, "<f4").tobytes()
-    return keyring.digest(Purpose.LENT_FACE, lender.digest, str(draw.rows[0]), f"{draw.weights[0]:g}", way).hex()
+    Settings = EmbeddingConfig
+    required = ("accept",)
+
+    @cached_property
+    def source(self) -> FeatureSource:
+        from anonlib.methods.feature_sources import EmbeddingFeatures
+
+        return EmbeddingFeatures(self.files[NETWORK], self.device)
+
+    @property
+    def own_angle(self) -> float:
+        return self.settings.own_angle
+
+    def recognizers_used(self) -> frozenset[str]:
+        from anonlib.synthesis.feature_transfer import TRAINED_AGAINST
+
+        return super().recognizers_used() | set(TRAINED_AGAINST)
+
+    def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
+        from anonlib.synthesis import feature_transfer
+
+        data = feature_transfer.shipped()
+        try:
+            about = feature_transfer.FeatureTransferNetwork.from_bytes(data).about
+        except ModelUnusable as error:
+            raise ConfigError(str(error)) from None
+        if about.needs_acceptance and NETWORK not in job.accept_licences:
+            raise ConfigError(
+                f"the network of embedding was trained on photos whose terms are: {about.terms}; "
+                f"if that is allowed here, add {NETWORK} to accept_licences"
+            )
+        return {NETWORK: MethodFile(data, about.terms)}
 
 
-def feature_source_of(models: Mapping[str, bytes], job: JobConfig) -> FeatureSource | None:
-    """The lender of a stage that got its files among its models."""
-    if EMBEDDING in models:
-        return EmbeddingFeatures(models[EMBEDDING], device_of(job))
-    return SwapFeatures(models[SWAPPER], models[DONORS]) if SWAPPER in models else None
+class Inswapper(FeatureTransfer):
+    """Donors from the user's photos, whose faces the user's swapper puts in."""
 
+    Settings = InswapperConfig
+    required = ("swapper", "recognizer", "donors")
 
-def read_source_identity(job: JobConfig) -> dict[str, MethodFile]:
-    """The files of a crop method, checked, by name; raises ConfigError."""
-    method = job.method
-    if method.name == "embedding":
-        return {EMBEDDING: _embedding(job)}
-    if method.name != "inswapper" or not (method.swapper and method.recognizer and method.donors):
-        return {}
-    swapper, _ = _opened(job, SWAPPER, method.swapper, Swapper)
-    recognizer, embedder = _opened(job, RECOGNIZER, method.recognizer, recognizer_of)
-    donors = embed_donors(job, method.donors, embedder)
-    return {
-        SWAPPER: MethodFile(swapper, _OWN),
-        RECOGNIZER: MethodFile(recognizer, _OWN, travels=False),
-        DONORS: MethodFile(donors, "photos of people who agreed, as the user says"),
-    }
+    @cached_property
+    def source(self) -> FeatureSource:
+        from anonlib.methods.feature_sources import SwapFeatures
 
+        return SwapFeatures(self.files[SWAPPER], self.files[DONORS])
 
-def _embedding(job: JobConfig) -> MethodFile:
-    data = shipped()
-    try:
-        about = FeatureTransferNetwork.from_bytes(data).about
-    except ModelUnusable as error:
-        raise ConfigError(str(error)) from None
-    if about.needs_acceptance and EMBEDDING not in job.accept_licences:
-        raise ConfigError(
-            f"the network of embedding was trained on photos whose terms are: {about.terms}; "
-            f"if that is allowed here, add {EMBEDDING} to accept_licences"
-        )
-    return MethodFile(data, about.terms)
+    @property
+    def own_angle(self) -> float:
+        """A few donors have no centre, so what tells two people apart is the recognizer's own threshold."""
+        import math
+
+        from anonlib.faces.embed import SAME_PERSON
+
+        return math.degrees(math.acos(SAME_PERSON))
+
+    def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
+        from anonlib.methods.feature_sources import embed_donors, recognizer_of
+        from anonlib.synthesis.inswapper import Swapper
+
+        settings = self.settings
+        swapper, _ = _opened(job, SWAPPER, settings.swapper or "", Swapper)
+        recognizer, embedder = _opened(job, RECOGNIZER, settings.recognizer or "", recognizer_of)
+        donors = embed_donors(job, settings.donors or "", embedder)
+        return {
+            SWAPPER: MethodFile(swapper, _USERS),
+            RECOGNIZER: MethodFile(recognizer, _USERS, travels=False),
+            DONORS: MethodFile(donors, "photos of people who agreed, as the user says"),
+        }
 
 
 def _opened(job: JobConfig, name: str, uri: str, opened: Callable[[bytes], _Opened]) -> tuple[bytes, _Opened]:
     """A user's file and what was made of it."""
+    from anonlib.storage import read_file
+
     try:
-        data = read_file(uri, job)
+        data = read_file(uri, job.storage.options)
         return data, opened(data)
     except (StorageError, ModelUnusable, BackendMissing) as error:
         raise ConfigError(f"the {name} {uri} cannot be used: {error}") from None
-
-
-def _strata(female: NDArray[np.float32], age: NDArray[np.float32]) -> list[Stratum]:
-    return [stratum_of(float(one), float(years)) for one, years in zip(female, age, strict=True)]

@@ -15,6 +15,15 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+PIPELINE_RECOGNIZER = "dlib-resnet"
+"""The one that describes faces; what is decoded from its vectors is not judged by it alone."""
+SECOND_RECOGNIZER = "faceres"
+"""Helps to tell people apart where there are no labels; no face is made of its vectors."""
+VERIFIERS = ("faceres",)
+"""Recognizers from which no face is made, so that an output is judged by one it was not made with."""
+FACE_MODELS = ("facemesh", PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender", "expression")
+"""What a scan runs beside the detector, where faces are to be replaced by other faces."""
+
 # ArcFace's five points in a crop of 112x112 pixels: the eyes, the tip of the nose, the corners of the mouth,
 # as (x, y). Source: Deng et al., ArcFace, arXiv:1801.07698; the numbers are the insightface project's.
 ARCFACE_POINTS = (

@@ -1,45 +1,23 @@
-"""Which models a job needs, and the loaded set that a stage holds.
+"""What the models of a job may cost and need, and the loaded set that a stage holds.
 
 Models travel as bytes: the driver reads them once, actors load them once, workers fetch nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from anonlib.config import SYNTHESIS_METHODS, JobConfig
+from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, Precision, has_bf16, load_engine
 
-PIPELINE_RECOGNIZER = "dlib-resnet"
-"""The one that describes faces; what is decoded from its vectors is not judged by it alone."""
-SECOND_RECOGNIZER = "faceres"
-"""Helps to tell who is who where there are no labels; no face is made of its vectors."""
-VERIFIERS = ("faceres",)
-"""Recognizers from which no face is made, so that an output is judged by one it was not made with."""
-
 ModelBytes = Mapping[str, bytes]
 
 
-def scan_models(job: JobConfig) -> tuple[str, ...]:
-    """What `scan` runs: a redaction needs boxes alone."""
-    if job.method.name in SYNTHESIS_METHODS:
-        return ("centerface", "facemesh", PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender", "expression")
-    return ("centerface",)
-
-
-def render_models(job: JobConfig) -> tuple[str, ...]:
-    """What `render` runs to check its own output."""
-    if job.method.name in SYNTHESIS_METHODS:
-        again = (PIPELINE_RECOGNIZER,) if job.method.name == "sampling" else ()
-        return ("centerface", *VERIFIERS, *again)
-    return ()
-
-
-def check_licences(job: JobConfig) -> None:
+def check_licences(names: Iterable[str], job: JobConfig) -> None:
     """Raise ConfigError if a model's weights are non-commercial and the job does not accept them by name."""
-    for name in {*scan_models(job), *render_models(job)}:
+    for name in names:
         model = MODELS[name]
         if not model.commercial and name not in job.accept_licences:
             raise ConfigError(

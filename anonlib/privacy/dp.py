@@ -34,7 +34,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.config import MethodConfig
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.sphere import require_unit
 
@@ -70,21 +69,6 @@ class Cost:
     unit: str
     per_radian: float
     pure: float
-
-
-def mechanism_of(method: MethodConfig) -> Mechanism:
-    """The mechanism that a job's method names; ValueError if it draws no noise."""
-    match method.name:
-        case "dp-laplace":
-            return Mechanism("laplace", method.epsilon or 0.0)
-        case "dp-vmf":
-            return Mechanism("vmf", method.kappa or 0.0)
-        case "dp-purkayastha":
-            return Mechanism("purkayastha", method.epsilon or 0.0)
-        case "dp-uniform":
-            return Mechanism("uniform")
-        case _:
-            raise ValueError(f"{method.name} draws no noise, so it has no epsilon")
 
 
 def epsilon_of(mechanism: Mechanism) -> Cost:

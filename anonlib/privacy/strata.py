@@ -6,6 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 Stratum = tuple[str, ...]
+_AGE_BANDS = (35.0, 50.0)
+
+
+def stratum_of(female: float, age: float) -> Stratum:
+    """Gender and age band, each as the estimate says."""
+    return "female" if female >= 0.5 else "male", f"age-{sum(age >= limit for limit in _AGE_BANDS)}"
 
 
 def kinship(stratum: Stratum, other: Stratum) -> int:

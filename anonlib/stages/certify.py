@@ -14,11 +14,11 @@ from dataclasses import asdict
 from typing import Any
 
 from anonlib import __version__
-from anonlib.config import SYNTHESIS_METHODS, JobConfig
+from anonlib.config import JobConfig
 from anonlib.errors import VerificationError
+from anonlib.methods import method_of
+from anonlib.methods.base import released_digest
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.stages.plan import subjects_of
-from anonlib.stages.surrogates import released_digest, surrogate_plans
 from anonlib.verification.certificate import (
     VERSION,
     Certificate,
@@ -36,13 +36,12 @@ from anonlib.verification.conditions import (
     NoTable,
     ReleaseCounter,
     SurrogateRow,
-    claim_of,
     claim_table,
     tables_of,
 )
 from anonlib.verification.parsing import shards_of
 from anonlib.workspace import tables
-from anonlib.workspace.layout import RUN_NOTE, JobStores, StageStore, plan_store, release_store, sha256
+from anonlib.workspace.layout import RUN_NOTE, JobStores, PlanStore, plan_store, release_store, sha256
 from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED, CLASSES_TABLE, DRAWS_TABLE, SURROGATES_TABLE
 from anonlib.workspace.secrets import release_name
 
@@ -65,11 +64,11 @@ def certify(
     if not store.done().issuperset(run["shards"]):
         return False
     stores.release.sweep()
-    claim = claim_of(job.method)
-    table = claim_table(claim, tables_of(claim, surrogates=job.method.name in SYNTHESIS_METHODS))
+    method = method_of(job.method)
+    table = claim_table(method.claim, tables_of(method.claim, surrogates=method.synthesis))
     plan = plan_store(stores, plan_key)
     written = _write_tables(stores, plan, blocks, table, keyring)
-    leaves, counter = [], ReleaseCounter(job.method.name, table)
+    leaves, counter = [], ReleaseCounter(method.name, table)
     for shard in shards_of(stores.release, run["shards"]):
         if shard.marker.run != run["run"]:
             raise VerificationError(
@@ -86,7 +85,7 @@ def certify(
         run=run["run"],
         run_sha256=sha256(note),
         method=run["method"],
-        claim=claim,
+        claim=method.claim,
         counts=counter.counts,
         models=run["models"],
         merkle_root=merkle_root(leaves),
@@ -113,7 +112,7 @@ def class_rows(classes: Iterable[Mapping[str, Any]], digests: Mapping[str, str],
 
 def _write_tables(
     stores: JobStores,
-    plan: StageStore,
+    plan: PlanStore,
     blocks: Sequence[str],
     table: ClassTable | DrawTable | NoTable,
     keyring: Keyring,
@@ -122,13 +121,13 @@ def _write_tables(
     found: dict[str, list[dict[str, Any]]] = {}
     if isinstance(table, ClassTable):
         digests: dict[str, str] = {}
-        for marker in plan.markers(f"surrogates/{block}" for block in blocks):
+        for marker in plan.block_markers(blocks):
             digests |= {surrogate: released_digest(keyring, digest) for surrogate, digest in marker["digests"].items()}
         donors = {
             digests[row["surrogate_id"]]: len(row["donors"])
-            for row in surrogate_plans(plan, blocks, ["surrogate_id", "donors"])
+            for row in plan.surrogate_plans(blocks, ["surrogate_id", "donors"])
         }
-        planned = tables.from_bytes(plan.storage.read(plan.path("classes.parquet"))).to_pylist()
+        planned = plan.classes()
         found = {CLASSES_TABLE: [], SURROGATES_TABLE: []}
         for row in class_rows(planned, digests, keyring):
             table.add(row)
@@ -140,7 +139,7 @@ def _write_tables(
             found[SURROGATES_TABLE].append(asdict(surrogate))
     elif isinstance(table, DrawTable):
         # The first is the one assigned to a person; the others depend on the face that still matched it.
-        subjects = subjects_of(plan, ["surrogates"]).column("surrogates").to_pylist()
+        subjects = plan.subjects(["surrogates"]).column("surrogates").to_pylist()
         found = {DRAWS_TABLE: []}
         for digest in sorted({released_digest(keyring, surrogates[0]) for surrogates in subjects}):
             draw = DrawRow(digest, table.epsilon)
@@ -155,9 +154,9 @@ def _write_tables(
     return tuple(written)
 
 
-def _scope(plan: StageStore) -> Scope:
+def _scope(plan: PlanStore) -> Scope:
     """How many persons have a surrogate, of which kinds, and how they were told apart."""
-    rows = subjects_of(plan, ["person_id", "formed_by", "stratum", "surrogates"]).to_pylist()
+    rows = plan.subjects(["person_id", "formed_by", "stratum", "surrogates"]).to_pylist()
     assigned = [row for row in rows if row["surrogates"]]
     strata = {row["person_id"]: ", ".join(row["stratum"]) for row in assigned}
     return Scope(

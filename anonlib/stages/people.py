@@ -16,20 +16,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from anonlib.faces.embed import SAME_PERSON
 from anonlib.faces.mesh import MIN_PRESENCE
+from anonlib.methods.base import Persons
 from anonlib.privacy.clustering import by_label, normalized, templates
 from anonlib.privacy.fusion import fused
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.strata import Stratum
+from anonlib.privacy.knn import Vectors
+from anonlib.privacy.label_conflicts import Disagreements, disagreements
+from anonlib.privacy.strata import stratum_of
 from anonlib.privacy.subject_bank import bank_of, join
 from anonlib.privacy.ties import tied
-from anonlib.stages.label_warnings import LabelWarnings, check_labels
+from anonlib.workspace.tables import column, halves, matrix
 
-SAME_PERSON = 0.925
-"""dlib cosine from which two faces among `_CROWD` are one person: fewer than half as many pairs are merged as split.
-
-From half of 840 people of LFW; how the bar rises was chosen on all of them.
-"""
 _FUSED_LOWER = 0.046
 """How far the bar of `fused` vectors lies below dlib's: there BCubed F is best on half of the 840 people, .980; on the
 others it is .985 (jobs/evaluate_subjects.py)."""
@@ -43,15 +42,40 @@ FEATURES = (
 )  # fmt: skip
 """Columns of FACES from which a plan decides who is who and who may be averaged."""
 
+_FACES_SAID = 5
 _CROWD, _LEAST_CROWD, _STRICTER_A_DECADE = 5000, 50, 0.01
 LABEL_MARGIN = 0.01
 """Above `same_person`, where labels are doubted: of LFW's labels set wrong on purpose, 66 % of the faces, 76 % of the
 people under two names and 84 % of the pairs under one name were found; of 840 right names 15 pairs were doubted."""
 _SURE = 0.7
-_AGE_BANDS = (35.0, 50.0)
 _DONOR_YAW, _DONOR_PITCH, _DONOR_EYES = 35.0, 30.0, 24.0
 _DONOR_SHARPNESS = 9.0
 _DONOR_CLARITY = 0.55
+
+
+@dataclass(frozen=True)
+class LabelWarnings:
+    """What was found among labelled faces; `names[label]` and `face_ids[face]` of the numbers in `found`."""
+
+    found: Disagreements
+    names: tuple[str, ...]
+    face_ids: tuple[str, ...]
+
+    def sentences(self) -> list[str]:
+        """One a finding. They name people: for the terminal and the workspace, never for the release."""
+        said = [
+            f"{self.face_ids[one.face]} is labelled {self.names[one.label]} and looks like {self.names[one.like]}"
+            for one in self.found.misplaced
+        ]
+        said += [
+            f"{self.names[one.first]} and {self.names[one.second]} look like one person"
+            for one in self.found.one_person
+        ]
+        for two in self.found.two_people:
+            faces = ", ".join(self.face_ids[face] for face in two.faces[:_FACES_SAID])
+            more = f" and {len(two.faces) - _FACES_SAID} more" if len(two.faces) > _FACES_SAID else ""
+            said.append(f"{self.names[two.label]} looks like two people, one of them in {faces}{more}")
+        return said
 
 
 @dataclass(frozen=True)
@@ -69,23 +93,6 @@ class People:
     female: NDArray[np.float32]
     age: NDArray[np.float32]
     label_check: LabelWarnings
-
-
-@dataclass(frozen=True)
-class Persons:
-    """Persons as columns: `of_face` (n,) person numbers, `ids`, `labels`, `template` (p, d) unit, `strata`, `photos`.
-
-    `labels`: of the labelled subject in a person, None without one. `photos` (p,): faces that will show a surrogate.
-    `sure` (p,): whether the estimate of gender is clear enough to average the person with others of it.
-    """
-
-    of_face: NDArray[np.int64]
-    ids: list[str]
-    labels: list[str | None]
-    template: NDArray[np.float32]
-    strata: list[Stratum]
-    photos: NDArray[np.int64]
-    sure: NDArray[np.bool_]
 
 
 def same_person(faces: int) -> float:
@@ -145,6 +152,14 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
     )
 
 
+def check_labels(
+    embeddings: Vectors, labels: Sequence[str], face_ids: Sequence[str], *, near: float, apart: float
+) -> LabelWarnings:
+    """The check of labelled faces: unit embeddings (n, d), and a label and an id each."""
+    label, names = by_label(labels)
+    return LabelWarnings(disagreements(embeddings, label, near=near, apart=apart), tuple(names), tuple(face_ids))
+
+
 def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[object] | None = None) -> Persons:
     """The persons of a dataset; `replaced` (n,): the faces that will show a surrogate.
 
@@ -175,11 +190,6 @@ def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[obje
         np.bincount(of_face[replaced], minlength=count),
         np.abs(female - 0.5) >= _SURE - 0.5,
     )
-
-
-def stratum_of(female: float, age: float) -> Stratum:
-    """Gender and age band, each as the estimate says."""
-    return "female" if female >= 0.5 else "male", f"age-{sum(age >= limit for limit in _AGE_BANDS)}"
 
 
 def donor_faces_of(faces: pa.Table) -> NDArray[np.int64]:
@@ -222,22 +232,3 @@ def badness(faces: pa.Table) -> NDArray[np.float64]:
         - 60.0 * column(faces, "clarity"),
         np.float64,
     )
-
-
-def column(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """A number a row (n,)."""
-    return np.asarray(table.column(name).to_numpy(), np.float64)
-
-
-def halves(table: pa.Table, name: str) -> NDArray[np.float16]:
-    """A fixed-size list of float16 a row (n, d), as it lies in memory."""
-    flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float16).reshape(table.num_rows, -1 if table.num_rows else 1)
-
-
-def matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
-    """A fixed-size list a row (n, d)."""
-    column = table.column(name).combine_chunks()
-    if table.num_rows == 0:
-        return np.zeros((0, 1), np.float32)
-    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(table.num_rows, -1)

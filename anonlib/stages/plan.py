@@ -1,7 +1,7 @@
 """Plan: all faces together. Which person each face shows, the classes, and the surrogate of each face.
 
-One process over the feature columns; pixels stay where they are. `outfits` decides; this file reads what the scan
-left and writes the tables. A face without a usable mesh, and a person without a surrogate, are assigned to the solid
+One process over the feature columns; pixels stay where they are. The method decides; this file reads what the scan
+left and writes the tables. A face that cannot be replaced, and a person without a surrogate, are assigned to the solid
 redaction with the reason. All refusals are made here and by the person's class, none while rendering, so that none of
 them says how alike a face and its surrogate are.
 """
@@ -10,27 +10,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from anonlib.config import CLASS_METHODS, SYNTHESIS_METHODS, JobConfig
+from anonlib.config import JobConfig
 from anonlib.datasets import Shard
-from anonlib.methods.class_growth import class_wardrobe
-from anonlib.methods.decoders import FaceDecoderSet, face_decoders_of
-from anonlib.methods.feature_transfer import FeatureSource, feature_source_of
-from anonlib.methods.planning import PlanResult, donors_of, draws_of
+from anonlib.methods import method_of
+from anonlib.methods.base import Assignment, EarlierReleases, Persons, SurrogateAssignment, SurrogatePlan
+from anonlib.methods.redaction import FLAT
+from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.assignments import ASSIGNED, assignments, why_redacted
-from anonlib.stages.people import FEATURES, People, Persons, people_of, persons_of
-from anonlib.stages.plan_rows import class_row, subject_row, surrogate_row
+from anonlib.stages.people import FEATURES, People, best_portraits, donor_faces_of, people_of, persons_of
 from anonlib.workspace import tables
 from anonlib.workspace.layout import PLAN_COUNTS, JobStores, StageStore, plan_store, scan_store, sha256
-from anonlib.workspace.ledger_store import LedgerStore, kind_of
-from anonlib.workspace.schemas import CLASSES, DRAWS, SUBJECTS, SURROGATES
+from anonlib.workspace.ledger_store import LedgerStore
+from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS, SURROGATES
 
+ASSIGNED = ("face_id", "key", "index", "box", "landmarks", "mesh", "expression", "presence", "yaw", "bare")
+"""Columns of FACES that an assignment needs."""
 LABELS = "labels.txt"
 BLOCK = 16
 """Surrogates that are made as one unit of work."""
@@ -58,11 +58,6 @@ def plan_of(key: str, marker: Mapping[str, Any]) -> Plan:
     return Plan(key, marker["digest"], tuple(marker["blocks"]), *(marker[name] for name in PLAN_COUNTS))
 
 
-def subjects_of(store: StageStore, columns: Sequence[str]) -> pa.Table:
-    """Columns of all subjects of a plan."""
-    return tables.from_bytes(store.storage.read(store.path("subjects.parquet")), columns)
-
-
 class PlanStage:
     """`run(shards)` writes subjects, classes, draws and assignments of a job, and claims the plan's marker last."""
 
@@ -72,10 +67,7 @@ class PlanStage:
         self.job, self.keyring, self.key = job, keyring, key
         self.scan: StageStore = scan_store(stores, scan_key)
         self.store: StageStore = plan_store(stores, key)
-        self.painter: FaceDecoderSet | None = face_decoders_of(models, job)
-        self.lender: FeatureSource | None = feature_source_of(models, job)
-        file = self.painter.decoder if self.painter else self.lender
-        self._kind = kind_of(job.method, file.digest if file else "")
+        self.method = method_of(job.method, models, device_of(job))
         self._digest = hashlib.sha256()
 
     def run(self, shards: Sequence[Shard]) -> Plan:
@@ -83,92 +75,101 @@ class PlanStage:
         known = self.store.committed("plan")
         if known is None:
             self._digest = hashlib.sha256()
-            synthesis = self.job.method.name in SYNTHESIS_METHODS
-            self.store.commit("plan", self._write(shards) if synthesis else self._redact_all(shards))
+            self.store.commit("plan", self._write(shards) if self.method.synthesis else self._redact_all(shards))
             known = self.store.committed("plan") or {}
         return plan_of(self.key, known)
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
         faces = pa.concat_tables([self._faces(shard, FEATURES) for shard in shards])
         people = people_of(faces, self.keyring)
-        replaced = np.array([reason is None for reason in why_redacted(faces, self.job.method.name)], bool)
+        replaced = np.array([reason is None for reason in self.method.eligible(faces)], bool)
         persons = persons_of(people, replaced)
-        accounts = LedgerStore.open(self.job, self.key)
+        ledger = LedgerStore.open(self.job, self.key)
         names: list[str] = []
-        if accounts:
-            names = accounts.persons(persons, self.keyring)
+        if ledger:
+            names = ledger.persons(persons, self.keyring)
             if len(set(names)) < len(names):
                 persons = persons_of(people, replaced, names)
                 names = list(dict.fromkeys(names))
-        wardrobe = self._dress(faces, persons, accounts, names)
-        if accounts:
-            accounts.book(self.job, self.keyring.release, self._kind, wardrobe.booked)
+        persons = replace(persons, portraits=best_portraits(faces, persons.of_face, donor_faces_of(faces)))
+        planned = self.method.plan(persons, self.keyring, self._earlier(ledger, names))
+        if ledger:
+            ledger.book(self.job, self.keyring.release, self.method.kind, planned.ledger)
         face_ids = faces.column("face_id").to_pylist()
-        blocks = self._write_classes(wardrobe, face_ids)
-        self._write_subjects(people, persons, wardrobe, face_ids)
-        redacted = self._write_assignments(shards, persons, wardrobe)
+        blocks = self._write_classes(planned, face_ids)
+        self._write_subjects(people, persons, planned, face_ids)
+        redacted = self._write_assignments(shards, persons, planned)
         disagreements = people.label_check.sentences()
-        self.store.storage.publish(self.store.path(LABELS), "".join(f"{one}\n" for one in disagreements).encode())
+        self.store.storage.publish(
+            self.store.path(LABELS), "".join(f"{sentence}\n" for sentence in disagreements).encode()
+        )
         return {
             "digest": self._digest.hexdigest(),
             "blocks": blocks,
             "subjects": len(people.ids),
             "persons": len(persons.ids),
-            "classes": len(wardrobe.classes),
+            "classes": len(planned.classes),
             "redacted": redacted,
             "disagreements": len(disagreements),
         }
 
-    def _dress(self, faces: pa.Table, persons: Persons, accounts: LedgerStore | None, names: list[str]) -> PlanResult:
-        job, painter, lender = self.job, self.painter, self.lender
-        earlier = accounts.drawn(self._kind) if accounts and job.method.draw == "reuse" else {}
-        if lender is not None:
-            return donors_of(job, persons, self.keyring, lender, names, earlier)
-        if job.method.name in CLASS_METHODS:
-            return class_wardrobe(job, faces, persons, self.keyring, painter, accounts, names)
-        if painter is None:
-            raise ValueError(f"{job.method.name} draws identities, and no file to draw them by came with the job")
-        return draws_of(job, persons, self.keyring, painter, names, earlier)
+    def _earlier(self, ledger: LedgerStore | None, names: list[str]) -> EarlierReleases:
+        """What a ledger knows of the persons with these lasting names."""
+        if ledger is None or self.job.ledger is None:
+            return EarlierReleases()
+        draws = ledger.drawn(self.method.kind) if self.method.settings.draw == "reuse" else {}
+        known = self.job.ledger.absences == "known"
+        return EarlierReleases(names, draws, ledger.releases(), ledger.crowds(), known)
 
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
         """A redaction needs no subjects: every face gets the job's method."""
         for shard in shards:
-            table = assignments(self.job, self._faces(shard, ASSIGNED)).table
+            faces = self._faces(shard, ASSIGNED)
+            redacted = [SurrogateAssignment((self.method.name,))] * faces.num_rows
+            table = assignment_table(faces, [self.method.name] * faces.num_rows, redacted)
             self._publish_table(f"assignments/{shard.shard_id}", table)
         return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(PLAN_COUNTS, 0)
 
-    def _write_classes(self, wardrobe: PlanResult, face_ids: Sequence[str]) -> list[str]:
+    def _write_classes(self, planned: Assignment, face_ids: Sequence[str]) -> list[str]:
         """classes.parquet, and surrogate_plans/BLOCK with the portraits of their donors; returns the blocks."""
-        self._publish("classes", [class_row(one) for one in wardrobe.classes], CLASSES)
+        self._publish("classes", [asdict(row) | {"stratum": list(row.stratum)} for row in planned.classes], CLASSES)
         blocks = []
-        for start in range(0, len(wardrobe.surrogates), BLOCK):
-            rows = [surrogate_row(one, face_ids) for one in wardrobe.surrogates[start : start + BLOCK]]
+        for start in range(0, len(planned.surrogates), BLOCK):
+            rows = [surrogate_row(row, face_ids) for row in planned.surrogates[start : start + BLOCK]]
             blocks.append(f"block-{start // BLOCK:05d}")
             self._publish(f"surrogate_plans/{blocks[-1]}", rows, SURROGATES)
         return blocks
 
-    def _write_subjects(self, people: People, persons: Persons, wardrobe: PlanResult, face_ids: Sequence[str]) -> None:
+    def _write_subjects(self, people: People, persons: Persons, planned: Assignment, face_ids: Sequence[str]) -> None:
         order = np.argsort(people.of_face, kind="stable")
         bounds = np.searchsorted(people.of_face[order], np.arange(len(people.ids) + 1))
         rows = []
         for number in range(len(people.ids)):
             faces = order[bounds[number] : bounds[number + 1]].tolist()
-            outfit = wardrobe.outfits[persons.of_face[faces[0]]]
-            rows.append(subject_row(people, persons, number, faces, outfit, face_ids))
+            assigned = planned.persons[persons.of_face[faces[0]]]
+            rows.append(subject_row(people, persons, number, faces, assigned, face_ids))
         self._publish("subjects", rows, SUBJECTS)
 
-    def _write_assignments(self, shards: Sequence[Shard], persons: Persons, wardrobe: PlanResult) -> int:
+    def _write_assignments(self, shards: Sequence[Shard], persons: Persons, planned: Assignment) -> int:
         """assignments/SHARD for every shard, an empty one too, and the draws it needs; returns the faces redacted."""
         first = redacted = 0
         for shard in shards:
             faces = self._faces(shard, ASSIGNED)
-            outfits = [wardrobe.outfits[person] for person in persons.of_face[first : first + faces.num_rows]]
+            of_face = [planned.persons[person] for person in persons.of_face[first : first + faces.num_rows]]
             first += faces.num_rows
-            assigned = assignments(self.job, faces, outfits)
-            redacted += assigned.redacted
-            self._publish_table(f"assignments/{shard.shard_id}", assigned.table)
-            if wardrobe.draws:
-                drawn = [{"surrogate": one, "draw": asdict(wardrobe.draws[one])} for one in assigned.worn]
+            # Which faces get the flat ellipse is decided from what the scan saw, and not while rendering: so the plan
+            # knows whose faces will show a surrogate, and counts nobody else towards k.
+            reasons = [reason or of.reason for reason, of in zip(self.method.eligible(faces), of_face, strict=True)]
+            of_face = [
+                of if reason is None else SurrogateAssignment(reason=reason)
+                for of, reason in zip(of_face, reasons, strict=True)
+            ]
+            methods = [self.method.name if reason is None else FLAT.kind for reason in reasons]
+            redacted += sum(reason is not None for reason in reasons)
+            self._publish_table(f"assignments/{shard.shard_id}", assignment_table(faces, methods, of_face))
+            if planned.draws:
+                names = sorted({name for of in of_face for name in of.surrogates})
+                drawn = [{"surrogate": name, "draw": asdict(planned.draws[name])} for name in names]
                 self._publish(f"draws/{shard.shard_id}", drawn, DRAWS)
         return redacted
 
@@ -182,3 +183,53 @@ class PlanStage:
         data = tables.table_bytes(table)
         self._digest.update(f"{name} {sha256(data)}\n".encode())
         self.store.storage.publish(self.store.path(f"{name}.parquet"), data)
+
+
+def assignment_table(faces: pa.Table, methods: Sequence[str], assigned: Sequence[SurrogateAssignment]) -> pa.Table:
+    """ASSIGNMENTS of a shard's faces; column by column, since a mesh as Python numbers costs 40 KiB a face."""
+    decided = {
+        "method": methods,
+        "class_id": [of.class_id for of in assigned],
+        "surrogates": [list(of.surrogates) or None for of in assigned],
+        "reason": [of.reason for of in assigned],
+    }
+    columns = [
+        pa.array(decided[field.name], field.type) if field.name in decided else faces.column(field.name)
+        for field in ASSIGNMENTS
+    ]
+    return pa.table(columns, schema=ASSIGNMENTS)
+
+
+def surrogate_row(plan: SurrogatePlan, face_ids: Sequence[str]) -> dict[str, Any]:
+    """A surrogate as SURROGATES has it; `face_ids` of the numbers in its portraits."""
+    return {
+        "surrogate_id": plan.surrogate_id,
+        "donors": plan.donors,
+        "portraits": [[face_ids[face] for face in faces] for faces in plan.portraits],
+        "stratum": list(plan.stratum),
+        "draw": plan.draw and asdict(plan.draw),
+    }
+
+
+def subject_row(
+    people: People,
+    persons: Persons,
+    number: int,
+    faces: Sequence[int],
+    assigned: SurrogateAssignment,
+    face_ids: Sequence[str],
+) -> dict[str, Any]:
+    """A subject as SUBJECTS has it; `faces` are its face numbers."""
+    person = persons.of_face[faces[0]]
+    return {
+        "subject_id": people.ids[number],
+        "person_id": persons.ids[person],
+        "formed_by": "clustering" if people.labels[number] is None else "label",
+        "faces": [face_ids[face] for face in faces],
+        "template": people.template[number],
+        "female": float(people.female[number]),
+        "age": float(people.age[number]),
+        "stratum": list(persons.strata[person]),
+        "class_id": assigned.class_id,
+        "surrogates": list(assigned.surrogates),
+    }

@@ -10,7 +10,7 @@ against instead is a renderer that fails: the px of the source must be gone, who
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -23,7 +23,11 @@ from anonlib.faces import align
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.embed import THRESHOLDS, Recognizer
 from anonlib.faces.mesh import five_points
-from anonlib.models.requirements import VERIFIERS, ModelBytes, load
+from anonlib.methods.base import Method
+from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
+from anonlib.models.requirements import ModelBytes, load
+from anonlib.workspace.layout import PlanStore
+from anonlib.workspace.tables import matrix
 
 _VIEW = 160
 _VIEW_SIDES = 2.0
@@ -128,3 +132,21 @@ class OutputRecheck:
             else False
             for found in self.detector.detect(views)
         ]
+
+
+class NearSubjectCheck:
+    """The method's own condition on outputs, which are described by the recognizer of the scan."""
+
+    def __init__(self, near: Callable[[NDArray[np.float32]], NDArray[np.bool_]], recognizer: Recognizer) -> None:
+        self._near, self.recognizer = near, recognizer
+
+    @classmethod
+    def of(cls, job: JobConfig, models: ModelBytes, method: Method, plan: PlanStore) -> NearSubjectCheck | None:
+        """None where the method has no such condition."""
+        near = method.output_check(lambda: matrix(plan.subjects(["template"]), "template"))
+        return near and cls(near, Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job)))
+
+    def near(self, faces: Sequence[tuple[CheckedImage, CheckedFace]]) -> NDArray[np.bool_]:
+        """(n,) Whether an output comes near any subject, its own included."""
+        outputs = [photo.out for photo, _ in faces]
+        return self._near(self.recognizer.embed(outputs, [five_points(face.mesh) for _, face in faces]))

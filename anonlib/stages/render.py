@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+import threading
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -20,34 +21,31 @@ from typing import Any
 import cv2
 
 from anonlib.codes import Problem, Reason
-from anonlib.config import SYNTHESIS_METHODS, JobConfig
+from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
-from anonlib.errors import ImageProblem, StorageError, contained, kind_and_message
+from anonlib.errors import ImageProblem, NotFound, StorageError, contained, kind_and_message
 from anonlib.execution.base import UnitResult
 from anonlib.execution.stopwatch import current
 from anonlib.media.codec import Picture, encode
-from anonlib.media.prefetch import chunks_ahead, sample_bytes
-from anonlib.methods.decoders import face_decoders_of
-from anonlib.methods.feature_transfer import SourceIdentity, feature_source_of
-from anonlib.models.requirements import ModelBytes
+from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
+from anonlib.methods import method_of
+from anonlib.methods.base import Method, Replacement, released_digest
+from anonlib.methods.redaction import FLAT
+from anonlib.models.requirements import ModelBytes, device_of
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.stages.near_subjects import NearSubjectCheck
-from anonlib.stages.recheck import OutputRecheck, keeps_source
+from anonlib.stages.recheck import NearSubjectCheck, OutputRecheck, keeps_source
 from anonlib.stages.render_state import MATCHED, FaceState, ImageState
 from anonlib.stages.rerender import take_back
 from anonlib.stages.review_decisions import ActiveDecisions, carry_out
-from anonlib.stages.scan import try_to_read
-from anonlib.stages.surrogates import Surrogates, Worn
 from anonlib.storage.scratch import scratch
-from anonlib.synthesis.compositor import render
-from anonlib.synthesis.redact import redact
+from anonlib.synthesis.base import IdentityDraw
 from anonlib.verification.certificate import NONE
-from anonlib.verification.conditions import claim_of
 from anonlib.workspace import tables
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.layout import (
     RUN_NOTE,
     JobStores,
+    PlanStore,
     StageStore,
     plan_store,
     release_store,
@@ -59,6 +57,54 @@ from anonlib.workspace.release import Naming
 from anonlib.workspace.schemas import MANIFEST, NO_FACE, QUARANTINED, REASONS, RELEASED, RENDERED, SOLID
 
 _COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
+
+
+_HELD = 64
+_MISSING = "its surrogate is missing from the workspace"
+
+
+class PlannedSurrogates:
+    """What the plan has for the faces of one shard: a SurrogateSource."""
+
+    def __init__(self, plan: PlanStore, keyring: Keyring, shard_id: str) -> None:
+        self.plan, self.keyring = plan, keyring
+        self._draws = {row["surrogate"]: IdentityDraw.of_row(row["draw"]) for row in plan.draws(shard_id)}
+
+    def draw(self, name: str) -> IdentityDraw:
+        if name not in self._draws:
+            raise LookupError(_MISSING)
+        return self._draws[name]
+
+    def texture(self, name: str) -> bytes:
+        try:
+            return self.plan.surrogate(name)
+        except NotFound:
+            raise LookupError(_MISSING) from None
+
+    def digest(self, name: str) -> str:
+        return released_digest(self.keyring, name)
+
+
+class Replacements:
+    """A method's replacements by name, the last few held for all threads of a worker."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self._held: OrderedDict[str, Replacement] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str, source: PlannedSurrogates) -> Replacement:
+        """One that the plan named; raises LookupError if the workspace has none."""
+        with self._lock:
+            if name in self._held:
+                self._held.move_to_end(name)
+                return self._held[name]
+        found = self.method.replacement(name, source)
+        with self._lock:
+            self._held[name] = found
+            if len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        return found
 
 
 class RenderStage:
@@ -83,17 +129,15 @@ class RenderStage:
         self.job, self.dataset, self.keyring, self.key = job, dataset, keyring, keys["render"]
         self.active, self.log = active, DecisionLog(stores.workspace, self.key)
         self.scan: StageStore = scan_store(stores, keys["scan"])
-        self.plan: StageStore = plan_store(stores, keys["plan"])
+        self.plan: PlanStore = plan_store(stores, keys["plan"])
         self.release: StageStore = release_store(stores)
-        self.chooses_again = claim_of(job.method).kind == NONE
+        self.method: Method = method_of(job.method, models, device_of(job))
+        self.chooses_again = self.method.claim.kind == NONE
         self.notes: StageStore = render_store(stores, keys["render"])
         self.naming = Naming(keyring, job.rekey)
-        self.checker = OutputRecheck(job, models) if models else None
-        painter = face_decoders_of(models, job)
-        self.surrogates = Surrogates(self.plan, keyring, painter, feature_source_of(models, job))
-        self.bystanders = (
-            NearSubjectCheck(job, models, painter, self.plan) if painter and job.method.name == "sampling" else None
-        )
+        self.checker = OutputRecheck(job, models) if self.method.synthesis else None
+        self.replacements = Replacements(self.method)
+        self.near_subjects = NearSubjectCheck.of(job, models, self.method, self.plan)
 
     def run(self, shard: Shard) -> UnitResult:
         """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
@@ -146,7 +190,7 @@ class RenderStage:
             for row in tables.from_bytes(assigned).to_pylist():
                 planned[row["key"]].append(row)
             current().read += len(images) + len(assigned)
-            worn = self.surrogates.of(shard.shard_id)
+            planned_surrogates = PlannedSurrogates(self.plan, self.keyring, shard.shard_id)
 
         def read(sample: Sample) -> Picture | ImageProblem:
             known = scanned.get(sample.key)
@@ -167,7 +211,7 @@ class RenderStage:
         bounds = {"most": most, "budget": self.job.shard_bytes}
         for chunk in chunks_ahead(read, self.dataset.read(shard), cost, timed=current().timed, **bounds):
             photos = self._photos(shard, chunk, planned, rows)
-            self._render(photos, worn)
+            self._render(photos, planned_surrogates)
             with current().timed("encode"):
                 self._finish(photos, writer, rows, shard)
             for photo in photos:
@@ -200,15 +244,15 @@ class RenderStage:
             photos.append(photo)
         return photos
 
-    def _render(self, chunk: list[ImageState], worn: Worn) -> None:
+    def _render(self, chunk: list[ImageState], source: PlannedSurrogates) -> None:
         """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""
         open_faces = [(photo, face) for photo in chunk for face in photo.faces]
         while open_faces:
             with current().timed("replace"):
                 for photo, face in open_faces:
-                    self._replace(photo, face, worn)
+                    self._replace(photo, face, source)
             checkable = [
-                (p, f) for p, f in open_faces if p.problem is None and f.method == self.job.method.name and f.tries
+                (p, f) for p, f in open_faces if p.problem is None and f.method == self.method.name and f.tries
             ]
             if self.checker is None or not checkable:
                 break
@@ -238,9 +282,9 @@ class RenderStage:
             for _, face in failed:
                 face.why = MATCHED
             left = [one for one in faces if id(one[1]) not in matching]
-            if self.bystanders and left:
+            if self.near_subjects and left:
                 with current().timed("check"):
-                    near = [one for one, close in zip(left, self.bystanders.near(left), strict=True) if close]
+                    near = [one for one, close in zip(left, self.near_subjects.near(left), strict=True) if close]
                 for _, face in near:
                     face.why = "came near somebody of the dataset"
                 failed += near
@@ -256,31 +300,23 @@ class RenderStage:
             for one in self._still_matching(checker, [(owner, face) for owner, face in faces if owner is photo])
         ]
 
-    def _replace(self, photo: ImageState, face: FaceState, worn: Worn) -> None:
+    def _replace(self, photo: ImageState, face: FaceState, source: PlannedSurrogates) -> None:
         """Paint one face into `photo.out`, by its next surrogate if it has one left, else by the redaction."""
         if photo.problem is not None:
             return
         with contained("replacing a face") as failure:
-            if self.job.method.name not in SYNTHESIS_METHODS:
-                redact(photo.out, face.box, face.method)
-                return
-            if face.method == self.job.method.name and face.tries:
-                surrogate = worn[face.tries[0]]
-                if isinstance(surrogate, SourceIdentity):
-                    rendered = surrogate.render(photo.out, face.mesh)
-                else:
-                    rendered = render(photo.out, face.mesh, face.happy, surrogate.texture)
-                rendered.paste(photo.out)
-                face.digest, face.coverage = surrogate.digest, rendered.coverage
+            if face.method == self.method.name and face.tries:
+                replacement = self.replacements.get(face.tries[0], source)
+                face.coverage, face.digest = replacement.apply(photo.out, face), replacement.digest
                 face.fallback = "next-surrogate" if face.tries[0] != face.planned["surrogates"][0] else None
                 face.reason = f"the first surrogate {face.why}" if face.fallback else None
                 return
             if face.reason is None or face.fallback == "next-surrogate":
                 face.reason = f"every surrogate was tried, and the last {face.why}"
-            face.method, face.tries, face.digest, face.coverage = "solid", [], None, 1.0
+            face.method, face.tries, face.digest, face.coverage = FLAT.kind, [], None, 1.0
             face.fallback = face.fallback if face.fallback in SOLID else "solid"
             face.findings, face.detected_again = [], None
-            redact(photo.out, face.box, "solid")
+            FLAT.apply(photo.out, face)
         if failure.error is not None:
             said = f"replacing a face failed: {kind_and_message(failure.error)}"
             photo.problem = Problem(Reason.REPLACE_FAILED, said)
@@ -322,7 +358,7 @@ class RenderStage:
             "format": picture.format if picture else None,
             "metadata_stripped": list(picture.stripped) if picture else None,
             "notes": list(picture.notes) if picture else None,
-            "faces": [face.row(self.job) for face in photo.faces] if photo else [],
+            "faces": [face.row(self.method.claim) for face in photo.faces] if photo else [],
             "review": self.active.word(shard.shard_id, sample.key),
         }
 

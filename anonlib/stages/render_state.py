@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.codes import Problem
-from anonlib.config import JobConfig
 from anonlib.datasets import Sample
 from anonlib.media.codec import Picture
 from anonlib.stages.recheck import RecheckResult
-from anonlib.stages.surrogates import happiness
+from anonlib.synthesis.describe import happiness
 from anonlib.verification.certificate import NONE, Claim
-from anonlib.verification.conditions import claim_of
 from anonlib.workspace.schemas import MESH_POINTS
 
 METHOD_VERSION = "4"
@@ -49,9 +47,9 @@ class FaceState:
     def happy(self) -> float:
         return happiness(self.planned["expression"])
 
-    def row(self, job: JobConfig) -> dict[str, Any]:
-        """The MANIFEST_FACE of this face: what all faces of its surrogate share, and where it lies."""
-        claim = claim_of(job.method) if self.fallback is None else Claim(NONE)
+    def row(self, claim: Claim) -> dict[str, Any]:
+        """The MANIFEST_FACE of this face under the method's claim: what its surrogate's faces share, and its place."""
+        claim = claim if self.fallback is None else Claim(NONE)
         return {
             "box": [round(side) for side in self.planned["box"]],
             "method": self.method,

@@ -22,28 +22,14 @@ from anonlib.datasets import Dataset, Sample, Shard, label
 from anonlib.errors import ImageProblem, contained, kind_and_message
 from anonlib.execution.base import UnitResult
 from anonlib.execution.stopwatch import current
-from anonlib.faces import align
-from anonlib.faces.attributes import AttributeReader
-from anonlib.faces.detect import CenterFaceDetector, Faces
-from anonlib.faces.embed import Recognizer
-from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
+from anonlib.faces.detect import CenterFaceDetector, labelled_face
 from anonlib.media.codec import Picture
-from anonlib.media.prefetch import chunks_ahead, sample_bytes
-from anonlib.media.sandbox import decode_apart
-from anonlib.models.requirements import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, ModelBytes, load
-from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
-from anonlib.synthesis.glasses import STEP as GLASSES_STEP
-from anonlib.synthesis.glasses import glasses
-from anonlib.synthesis.light import STEP
-from anonlib.synthesis.occlusion import bare
-from anonlib.synthesis.textures.average import detail_of
+from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
+from anonlib.models.requirements import ModelBytes, load
+from anonlib.synthesis.describe import Describer
 from anonlib.workspace import tables
 from anonlib.workspace.layout import JobStores, StageStore, scan_store, sha256
 from anonlib.workspace.schemas import FACES, IMAGES
-
-CROP_SIDE = 384
-_CROP_QUALITY = 92
-_CROP_MARGIN = 0.04
 
 
 @dataclass(frozen=True)
@@ -172,127 +158,3 @@ class ScanStage:
                 ]
             )
         return rows
-
-
-class Describer:
-    """Mesh, embeddings, attributes, pose and crop of detected faces."""
-
-    def __init__(self, job: JobConfig, models: ModelBytes) -> None:
-        self.mesh = FaceMesh(load(models, "facemesh", job))
-        self.recognizer = Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
-        self.second = Recognizer(SECOND_RECOGNIZER, load(models, SECOND_RECOGNIZER, job))
-        self.reader = AttributeReader(load(models, "age-gender", job), load(models, "expression", job))
-
-    def describe(self, pixels: list[NDArray[np.uint8]], found: list[Faces]) -> list[list[dict[str, Any]]]:
-        """For each image, one dict of FACES columns a face."""
-        fitted = self.mesh.fit(pixels, found)
-        owners = [image for image, meshes in zip(pixels, fitted, strict=True) for _ in range(len(meshes))]
-        points = [five_points(mesh) for meshes in fitted for mesh in meshes.points]
-        embeddings = self.recognizer.embed(owners, points)
-        second = self.second.embed(owners, points).astype(np.float16)
-        attributes = self.reader.read(owners, points)
-        described: list[list[dict[str, Any]]] = []
-        face = 0
-        for image, meshes in zip(pixels, fitted, strict=True):
-            rows = []
-            for one in range(len(meshes)):
-                rows.append(
-                    _geometry(image, meshes, one)
-                    | {
-                        "embedding": embeddings[face],
-                        "second": second[face],
-                        "age": float(attributes.age[face]),
-                        "female": float(attributes.female[face]),
-                        "expression": attributes.expression[face],
-                    }
-                )
-                face += 1
-            described.append(rows)
-        return described
-
-
-def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, Any]:
-    mesh = meshes.points[one]
-    pose = pose_of(mesh, shape_model().mean)
-    yaw, pitch, roll = pose.angles()
-    vertices = pose.apply(with_rings(pose.undo(mesh)))
-    low, high = vertices[:, :2].min(axis=0), vertices[:, :2].max(axis=0)
-    margin = _CROP_MARGIN * float((high - low).max())
-    x0, y0 = np.clip(np.floor(low - margin), 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(int)
-    x1, y1 = np.clip(np.ceil(high + margin), [x0 + 1, y0 + 1], [image.shape[1], image.shape[0]]).astype(int)
-    crop = image[y0:y1, x0:x1]
-    scale = min(1.0, CROP_SIDE / max(crop.shape[:2]))
-    size = max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale))
-    if scale < 1.0:
-        crop = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
-    sx, sy = size[0] / (x1 - x0), size[1] / (y1 - y0)
-    detail, light = detail_of(image[y0:y1, x0:x1], vertices - np.array([x0, y0, 0], np.float32), GLASSES_STEP)
-    return {
-        "mesh": mesh.ravel(),
-        "presence": float(meshes.presence[one]),
-        "crop": encode_crop(crop),
-        "crop_from_image": np.array([sx, 0, -x0 * sx, 0, sy, -y0 * sy], np.float32),
-        "yaw": yaw,
-        "pitch": pitch,
-        "roll": roll,
-        "sharpness": sharpness(image, mesh),
-        "clarity": light.clarity,
-        "bare": bare(np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP]), light.spread),
-        "glasses": glasses(detail),
-        "mouth_open": mouth_opening(mesh),
-        "eyes_open": eye_opening(mesh),
-    }
-
-
-def encode_crop(crop: NDArray[np.uint8]) -> bytes:
-    """A crop (H, W, 3) RGB as JPEG for the workspace."""
-    import simplejpeg
-
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(crop), quality=_CROP_QUALITY, colorsubsampling="444"))
-
-
-def sharpness(image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> float:
-    """Spread of the Laplacian of the face at 96 px, in grey levels: blur and smallness both lower it."""
-    side = 1.1 * float(np.ptp(mesh[:, :2], axis=0).max())
-    grey = cv2.cvtColor(
-        align.crop(image, align.square(mesh[:, :2].mean(axis=0), side, 0.0, 96), 96), cv2.COLOR_RGB2GRAY
-    )
-    return float(cv2.Laplacian(grey, cv2.CV_32F).std())
-
-
-def labelled_face(faces: Faces, size: tuple[int, ...]) -> int:
-    """Which face a photo's person label means: large and central; -1 where there is none."""
-    if len(faces) == 0:
-        return -1
-    centre = np.array([size[1] / 2, size[0] / 2])
-    extent = faces.boxes[:, 2:] - faces.boxes[:, :2]
-    distance = np.linalg.norm((faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 - centre, axis=1) / max(size[0], size[1])
-    return int(np.argmax(np.sqrt(np.prod(np.maximum(extent, 0), axis=1)) * np.exp(-((3 * distance) ** 2))))
-
-
-def main_face(faces: Faces, size: tuple[int, ...]) -> Faces:
-    """The face that a photo is of, or none."""
-    row = labelled_face(faces, size)
-    chosen = slice(row, row + 1) if row >= 0 else slice(0, 0)
-    return Faces(faces.boxes[chosen], faces.scores[chosen], faces.landmarks[chosen])
-
-
-def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture:
-    """The decoded Picture of a sample (see `decode`); raises ImageProblem."""
-    if sample.problem is not None:
-        raise ImageProblem(sample.problem.reason, str(sample.problem))
-    if sample.image is None:
-        raise ImageProblem(Reason.NO_IMAGE)
-    if len(sample.image) > job.limits.image_mib * (1 << 20):
-        over = f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)"
-        raise ImageProblem(Reason.TOO_LARGE, over)
-    limits = job.limits
-    return decode_apart(sample.image, max_mpx=limits.image_mpx, seconds=limits.image_seconds, least_side=least_side)
-
-
-def try_to_read(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture | ImageProblem:
-    """`read_image`, its problem as an answer."""
-    try:
-        return read_image(sample, job, least_side)
-    except ImageProblem as problem:
-        return problem

@@ -223,3 +223,9 @@ def _numbers(first: str, last: str) -> Iterator[str]:
     width = max(len(first), len(last)) if padded else 0
     step = 1 if low <= high else -1
     return (f"{number:0{width}d}" for number in range(low, high + step, step))
+
+
+def read_file(uri: str, options: StorageOptions) -> bytes:
+    """The bytes of one file, on disk or S3; raises StorageError."""
+    folder, _, name = uri.rpartition("/")
+    return open_storage(folder or ("/" if uri.startswith("/") else "."), options).read(name)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +32,7 @@ class DecoderNotes:
 
 
 class FaceTexture(Protocol):
-    """A face that a renderer can put on."""
+    """A face that a renderer can put on; the workspace keeps those of classes as files."""
 
     @property
     def shape(self) -> NDArray[np.float32]:
@@ -38,6 +42,32 @@ class FaceTexture(Protocol):
     def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
         """The detail (S, S, 3), log, of this face as `happy` (0-1) and with the mouth `opening` open."""
         ...
+
+    def to_bytes(self) -> bytes:
+        """An npz in half precision; the same face gives the same bytes."""
+        ...
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The face in such a file; raises ValueError if the bytes are damaged."""
+        ...
+
+
+def texture_bytes(arrays: Mapping[str, NDArray[np.floating]]) -> bytes:
+    """A texture's arrays as npz."""
+    buffer = io.BytesIO()
+    stored: dict[str, Any] = dict(arrays)
+    np.savez_compressed(buffer, **stored)
+    return buffer.getvalue()
+
+
+def texture_arrays(data: bytes, *names: str) -> list[NDArray[np.float32]]:
+    """The arrays of these names in a texture's npz, in single precision; raises ValueError if it is damaged."""
+    try:
+        with np.load(io.BytesIO(data)) as arrays:
+            return [arrays[name].astype(np.float32) for name in names]
+    except (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError("a surrogate in the workspace is damaged") from error
 
 
 class PublicFaces(Protocol):
@@ -51,8 +81,35 @@ class PublicFaces(Protocol):
     def age(self) -> NDArray[np.float32]: ...
 
 
+@dataclass(frozen=True)
+class IdentityDraw:
+    """A face to be made: `vector` (d,) unit in the identity space, as `female` (0-1) and as old (years) as asked.
+
+    `rows` and `weights` name faces of a bank instead, where the mechanism chose them itself.
+    """
+
+    vector: NDArray[np.float32]
+    female: float
+    age: float
+    rows: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> IdentityDraw:
+        """A draw as the tables hold it."""
+        rows, weights = row["rows"] or (), row["weights"] or ()
+        return cls(np.array(row["vector"], np.float32), row["female"], row["age"], tuple(rows), tuple(weights))
+
+
 class FaceDecoder(Protocol):
-    """From identity vectors to faces; the same file always draws the same face of a vector."""
+    """A texture that is decoded from identity vectors; the same file always draws the same face of a vector."""
+
+    trained_against: ClassVar[tuple[str, ...]]
+    """The recognizers whose gradients its training used: they do not judge what it draws."""
+    Face: ClassVar[type[FaceTexture]]
+    """What it decodes to."""
+    kind: ClassVar[str]
+    """What a file of it is, as `the decoder FILE is ...` goes on."""
 
     @property
     def about(self) -> DecoderNotes: ...
@@ -70,4 +127,23 @@ class FaceDecoder(Protocol):
 
     def decode(self, z: NDArray[np.float32], female: float, age: float) -> FaceTexture:
         """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
+        ...
+
+    def face(self, draw: IdentityDraw, k: int) -> FaceTexture:
+        """The face of a draw; `k`: how many faces a texture that mixes them mixes."""
+        ...
+
+    @classmethod
+    def reads(cls, data: bytes) -> bool:
+        """Whether these bytes begin like a file of this texture."""
+        ...
+
+    @classmethod
+    def from_bytes(cls, data: bytes, device: str = "cpu") -> Self:
+        """The decoder in a file's bytes, to run on `device`; raises ModelUnusable if they are damaged or another's."""
+        ...
+
+    @classmethod
+    def shipped(cls) -> bytes:
+        """The file that comes with anonlib; raises LookupError where the user makes it."""
         ...

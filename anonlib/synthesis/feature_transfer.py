@@ -31,6 +31,8 @@ MOST_CHANGE, MOST_SHIFT = 0.4, 6.0
 POINTS = np.array(InputSpec((SIDE, SIDE), CropSpec("points", 1.115, -0.142)).landmarks(), np.float32)
 """Where the five points lie in the crop: as in dlib's, which shows brows to chin and little else."""
 
+TRAINED_AGAINST = ("dlib-resnet", "mobileface")
+"""The recognizers whose gradients its training used (see its card): they do not judge it."""
 _STORED = ("centre", "donors", "female", "age")
 _SHIPPED = "shipped/feature-transfer.onnx"
 _AGAIN = "{}; make it again with `python jobs/train_generator.py embedding`"

@@ -29,11 +29,10 @@ from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
 from anonlib.models.cache import model_bytes
-from anonlib.models.catalog import CropSpec, InputSpec
-from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.models.catalog import PIPELINE_RECOGNIZER, CropSpec, InputSpec
 from anonlib.models.runtime import load_engine
-from anonlib.stages.surrogates import happiness
 from anonlib.storage.local import LocalStorage
+from anonlib.synthesis.describe import happiness
 from anonlib.training.examples import Gatherer, Report, TrainingFace, example_of
 from anonlib.workspace.schemas import MESH_POINTS
 

@@ -21,8 +21,8 @@ from anonlib.datasets import open_dataset
 from anonlib.errors import ConfigError
 from anonlib.execution.base import UnitResult
 from anonlib.faces import topology
+from anonlib.faces.embed import SAME_PERSON
 from anonlib.privacy.clustering import normalized
-from anonlib.stages.people import SAME_PERSON
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import canonical_frame, shape_model

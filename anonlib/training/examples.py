@@ -21,12 +21,13 @@ from anonlib.config import no_job
 from anonlib.datasets import Dataset, Shard
 from anonlib.errors import ImageProblem
 from anonlib.execution.base import HasPixels, UnitResult, in_chunks
-from anonlib.faces.detect import CenterFaceDetector
+from anonlib.faces.detect import CenterFaceDetector, main_face
+from anonlib.media.prefetch import read_image
+from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes
-from anonlib.models.requirements import load, scan_models
+from anonlib.models.requirements import load
 from anonlib.stages.people import donor_faces_of
-from anonlib.stages.scan import Describer, main_face, read_image
-from anonlib.stages.surrogates import happiness
+from anonlib.synthesis.describe import Describer, happiness
 from anonlib.synthesis.textures.average import Portrait, member_texture, mirrored, portrait
 from anonlib.synthesis.textures.face_space import packed
 from anonlib.workspace.schemas import MESH_POINTS
@@ -121,7 +122,7 @@ class Gatherer(Generic[Example]):
     def __init__(self, learn: Learn[Example], *, choosy: bool = True) -> None:
         cv2.setNumThreads(1)
         self.job, self.learn, self.choosy = no_job(), learn, choosy
-        models = {name: model_bytes(name) for name in scan_models(self.job)}
+        models = {name: model_bytes(name) for name in models_of(self.job)[0]}
         usual = self.job.detector
         self.detector = CenterFaceDetector(load(models, "centerface", self.job), side=usual.side, score=usual.score)
         self.describer = Describer(self.job, models)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from anonlib.faces import topology
-from anonlib.stages.surrogates import crop_and_mesh, happiness
 from anonlib.synthesis.canonical import ShapeModel, canonical_frame, pose_of, vertices_of
+from anonlib.synthesis.describe import crop_and_mesh, happiness
 from anonlib.synthesis.expression import OPENINGS, ExpressionModel
 from anonlib.synthesis.glasses import STEP, Readout, features
 from anonlib.synthesis.textures.average import Portrait, detail_of, mirrored, portrait

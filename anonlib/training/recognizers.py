@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anonlib.models.cache import model_bytes
-from anonlib.models.catalog import MODELS, InputSpec
+from anonlib.models.catalog import MODELS, PIPELINE_RECOGNIZER, InputSpec
 from anonlib.models.convert.graph import Value, read_onnx
-from anonlib.models.requirements import PIPELINE_RECOGNIZER
 from anonlib.models.torch_graph import TorchGraph
 from anonlib.training.data import RECOGNIZERS, VIEW, VIEW_SIDE
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.errors import ConfigError
-from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, notes_of

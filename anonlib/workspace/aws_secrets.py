@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from anonlib.config import JobConfig, SecretConfig
 from anonlib.errors import ConfigError, StorageError
-from anonlib.methods.decoders import read_file
+from anonlib.storage import read_file
 
 CONTEXT = {"anonlib": "secret"}
 """What a secret for KMS is sealed with, so that no other blob of the same key passes for one (encryption context)."""
@@ -80,7 +80,7 @@ def from_kms(wanted: SecretReference) -> bytes:
     """What KMS opens the job's blob to, which is raw or base64; raises ConfigError."""
     uri, key = str(wanted.source.kms), wanted.key("kms")
     try:
-        blob = read_file(uri, wanted.job)
+        blob = read_file(uri, wanted.job.storage.options)
     except StorageError as error:
         raise ConfigError(f"{key}: {str(error).rstrip('.')}") from None
     with suppress(binascii.Error):  # raw, as `base64 -d` leaves it

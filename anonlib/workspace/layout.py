@@ -117,7 +117,7 @@ class JobStores:
 
 def storage_options(job: JobConfig) -> StorageOptions:
     """How to reach S3, from the job."""
-    return StorageOptions(endpoint_url=job.storage.endpoint_url, region=job.storage.region)
+    return job.storage.options
 
 
 def open_stores(job: JobConfig) -> JobStores:

@@ -18,21 +18,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.config import METHOD_FILES, JobConfig, MethodConfig
+from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
-from anonlib.methods.decoders import IdentityDraw, draw_of
-from anonlib.privacy.dp import Cost, draw_id, epsilon_of, mechanism_of
+from anonlib.methods import method_of
+from anonlib.methods.base import LedgerRow, Persons
+from anonlib.privacy.dp import Cost, draw_id
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.ledger import Budget, LedgerEntry, entry, refusal, suspected
 from anonlib.privacy.nearest_row import nearest
-from anonlib.privacy.strata import Stratum
-from anonlib.stages.people import Persons, matrix
 from anonlib.storage import open_storage
-from anonlib.verification.certificate import METRIC_PRIVACY
-from anonlib.verification.conditions import claim_of
+from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace import tables
 from anonlib.workspace.layout import StageStore, storage_options
 from anonlib.workspace.schemas import ACCOUNTS
+from anonlib.workspace.tables import matrix
 
 KNOWN_AGAIN = 0.945
 """dlib cosine from which a person without a label is taken for the most alike of those who are known.
@@ -48,21 +47,6 @@ person are below it, and a subject is charged with 18 strangers (median 13). Of 
 photos, 2.1 % of the people are missed and 11 strangers charged (median 6). At .91 that is 5 and .5 % missed, 65 and 48
 strangers; at .945 60 and 13 % missed, 1.4 and .8 strangers. Strangers grow with the number of people.
 """
-
-
-@dataclass(frozen=True)
-class LedgerRow:
-    """A person of a release: `template` (d,) unit, the `draw` they wear or the `crowd` (a class id) they hide in.
-
-    `labelled`: whether the dataset says who it is.
-    """
-
-    person: str
-    template: NDArray[np.float32]
-    stratum: Stratum
-    labelled: bool
-    draw: IdentityDraw | None = None
-    crowd: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +88,10 @@ class LedgerStore:
         return found
 
     def drawn(self, kind: str) -> dict[str, IdentityDraw]:
-        """A known draw of each person whom a method of this kind (see `kind_of`) drew before."""
+        """A known draw of each person whom a method of this kind (see `Method.kind`) drew before."""
         rows = self.rows
         known = zip(*(rows.column(name).to_pylist() for name in ("person", "kind", "draw")), strict=True)
-        return {person: draw_of(draw) for person, of, draw in known if of == kind and draw is not None}
+        return {person: IdentityDraw.of_row(draw) for person, of, draw in known if of == kind and draw is not None}
 
     def releases(self) -> list[list[list[str]]]:
         """The classes of each earlier release, as the persons that it showed in them."""
@@ -141,7 +125,7 @@ class LedgerStore:
 
         Raises ConfigError, and leaves the plan's rows as they were before, if a budget is set that they break.
         """
-        cost = _cost(job)
+        cost = method_of(job.method).cost
         rows: list[dict[str, Any]] = [
             {
                 "person": one.person,
@@ -175,16 +159,6 @@ class LedgerStore:
             else:
                 self.store.storage.publish(path, former)
             raise ConfigError(refused.sentence)
-
-
-def kind_of(method: MethodConfig, decoder: str) -> str:
-    """What must agree for an earlier draw to be worn again: method, parameters and the digest of the method's files."""
-    parameters = method.model_dump_json(exclude={*METHOD_FILES, "accept", "draw", "texture", "k"}, exclude_none=True)
-    return f"{parameters} {decoder}"
-
-
-def _cost(job: JobConfig) -> Cost | None:
-    return epsilon_of(mechanism_of(job.method)) if claim_of(job.method).kind == METRIC_PRIVACY else None
 
 
 def _entries(rows: pa.Table) -> list[LedgerEntry]:

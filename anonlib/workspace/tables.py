@@ -10,8 +10,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 Row = Mapping[str, Any]
 
@@ -43,3 +45,22 @@ def from_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     # A process that ends right after reading a small table can die of Arrow's threads, which it did not need.
     wanted, large = list(columns) if columns else None, len(data) > _LARGE
     return pq.read_table(io.BytesIO(data), columns=wanted, use_threads=large, pre_buffer=large)
+
+
+def column(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A number a row (n,)."""
+    return np.asarray(table.column(name).to_numpy(), np.float64)
+
+
+def halves(table: pa.Table, name: str) -> NDArray[np.float16]:
+    """A fixed-size list of float16 a row (n, d), as it lies in memory."""
+    flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float16).reshape(table.num_rows, -1 if table.num_rows else 1)
+
+
+def matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
+    """A fixed-size list a row (n, d)."""
+    column = table.column(name).combine_chunks()
+    if table.num_rows == 0:
+        return np.zeros((0, 1), np.float32)
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(table.num_rows, -1)

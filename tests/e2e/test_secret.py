@@ -30,7 +30,7 @@ from pathlib import Path
 import ray
 from ray import cloudpickle
 from anonlib.config import JobConfig, load_config
-from anonlib.job import Job, JobError
+from anonlib.job import Job
 from anonlib.execution.ray import RayRunner
 
 here = Path(sys.argv[1]).parent

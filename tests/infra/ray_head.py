@@ -28,7 +28,8 @@ START_S = 60
 JOBS = "http://127.0.0.1:8265/api/jobs/"
 JOIN = """
 import logging, os, sys
-from anonlib.config import ConfigError, RayConfig
+from anonlib.errors import ConfigError
+from anonlib.config import RayConfig
 from anonlib.execution.ray import start
 logging.basicConfig(format="%(message)s", level=logging.WARNING)
 try:

@@ -13,26 +13,26 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from anonlib.config import STILL_RECOGNIZED, JobConfig, MethodConfig
+from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.job import Job
-from anonlib.methods import feature_transfer
+from anonlib.methods import method_of
+from anonlib.methods.base import MethodFile, Persons
 from anonlib.methods.feature_transfer import (
-    EmbeddingFeatures,
-    digest_of,
-    feature_source_of,
-    read_source_identity,
-    source_draws,
+    NETWORK,
+    STILL_RECOGNIZED,
+    Embedding,
+    TransferredFeatures,
 )
 from anonlib.privacy.keys import Keyring
-from anonlib.stages import render as render_module
 from anonlib.storage import open_storage
-from anonlib.synthesis.base import DecoderNotes
-from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, notes_of
-from anonlib.verification.conditions import claim_of
+from anonlib.synthesis import feature_transfer
+from anonlib.synthesis.base import DecoderNotes, IdentityDraw
+from anonlib.synthesis.feature_transfer import notes_of
 from anonlib.verification.release import unproved, verify
 from tests.support import photos
 from tests.support.decoders import heads
+from tests.support.methods import method_named
 from tests.support.packs import arcface, swapper
 from tests.support.runs import Run, manifest, planned_copy, rendered
 
@@ -63,6 +63,10 @@ def untrained() -> bytes:
     return feature_transfer_onnx(FeatureTransferNet(), notes)
 
 
+def files_of(job: JobConfig) -> dict[str, MethodFile]:
+    return method_of(job.method).read_files(job)
+
+
 def embedding(root: Path, run: Run, **changes: Any) -> JobConfig:
     method = {"name": "embedding", "accept": STILL_RECOGNIZED, "own_angle": 40}
     return planned_copy(run, root, **({"method": method, "accept_licences": ["embedding"]} | changes))
@@ -79,84 +83,65 @@ def swapping(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_embedding_must_be_asked_for_in_words() -> None:
-    with pytest.raises(ValueError, match="deceives recognizers and not people, so it anonymizes nobody"):
-        MethodConfig(name="embedding")
-    with pytest.raises(ValueError, match=f'accept: "{STILL_RECOGNIZED}"'):
-        MethodConfig(name="embedding", accept="yes")
-    assert claim_of(MethodConfig(name="embedding", accept=STILL_RECOGNIZED)).kind == "none"
-    with pytest.raises(ValueError, match="accept belongs to embedding; the method is k-diff"):
-        MethodConfig(accept=STILL_RECOGNIZED)
-
-
-def test_inswapper_needs_three_things_of_the_users() -> None:
-    with pytest.raises(ValueError, match=r"swapper and recognizer, the .onnx files.*and donors"):
-        MethodConfig(name="inswapper", swapper="swap.onnx", recognizer="arc.onnx")
-    with pytest.raises(ValueError, match="swapper and donors belong to inswapper; the method is solid"):
-        MethodConfig(name="solid", swapper="swap.onnx", donors="people/")
-
-
 def test_the_terms_of_the_photos_must_be_accepted(
     finished: Run, tmp_path: Path, untrained: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_transfer, "shipped", lambda: untrained)
     with pytest.raises(ConfigError, match=r"terms are: for tests only; .* add embedding to accept_licences"):
-        read_source_identity(embedding(tmp_path, finished, accept_licences=[]))
+        files_of(embedding(tmp_path, finished, accept_licences=[]))
+
+
+def of_untrained(data: bytes) -> Embedding:
+    return Embedding(method_named("embedding", accept=STILL_RECOGNIZED).settings, {NETWORK: data})
+
+
+def some_persons(method: Embedding, count: int = 20) -> Persons:
+    strata = [(("male", "female")[number % 2], "age-0") for number in range(count)]
+    ids = [f"subject-{number}" for number in range(count)]
+    ones = np.ones(count, np.int64)
+    vectors = method.source.gallery.vectors[:count]
+    return Persons(np.arange(count), ids, [None] * count, vectors, strata, ones, ones.astype(bool))
 
 
 def test_a_donor_is_unlike_the_person_of_the_same_gender_and_always_the_same(untrained: bytes) -> None:
-    job = JobConfig.model_validate(
-        {
-            "input": {"uri": "in"},
-            "output": {"uri": "out"},
-            "workspace": {"uri": "work"},
-            "method": {"name": "embedding", "accept": STILL_RECOGNIZED},
-        }
-    )
-    lender = EmbeddingFeatures(untrained)
-    ids = [f"subject-{number}" for number in range(20)]
-    templates = lender.gallery.vectors[:20]
-    strata = [(("male", "female")[number % 2], "age-0") for number in range(20)]
-    looks = [(0.5, 30.0)] * 20
+    method = of_untrained(untrained)
+    persons, gallery = some_persons(method), method.source.gallery
 
     def drawn(keys: Keyring) -> list[int]:
-        draws = source_draws(job, lender, templates, ids, strata, looks, keys)
-        for person, tries in zip(templates, draws, strict=True):
-            assert {one.weights for one in tries} == {(1.0,)}, "the network learnt no longer ways"
-            for one in tries:
-                way = lender.gallery.vectors[one.rows[0]] - person
-                assert np.allclose(one.vector, one.weights[0] * way, atol=1e-6)
-        assert any(len({one.rows for one in tries}) >= 3 for tries in draws), "one donor after another"
+        draws = method.draws(persons, keys)
+        for person, tries in zip(persons.template, draws, strict=True):
+            assert {draw.weights for draw in tries} == {(1.0,)}, "the network learnt no longer ways"
+            for draw in tries:
+                way = gallery.vectors[draw.rows[0]] - person
+                assert np.allclose(draw.vector, draw.weights[0] * way, atol=1e-6)
+        assert any(len({draw.rows for draw in tries}) >= 3 for tries in draws), "one donor after another"
         return [tries[0].rows[0] for tries in draws]
 
     rows = drawn(KEYS)
     assert drawn(KEYS) == rows != drawn(Keyring(KEYS.secret, "another release"))
     assert all(row % 2 == number % 2 for number, row in enumerate(rows))
-    apart = np.degrees(np.arccos((templates * lender.gallery.vectors[rows]).sum(axis=1)))
-    assert apart.min() >= job.method.own_angle
-    first = source_draws(job, lender, templates[:1], ids[:1], strata[:1], looks[:1], KEYS)[0][0]
+    apart = np.degrees(np.arccos((persons.template * gallery.vectors[rows]).sum(axis=1)))
+    assert apart.min() >= method.settings.own_angle
+    first = method.draws(persons, KEYS)[0][0]
     halfway = replace(first, vector=first.vector / 2)
-    assert digest_of(lender, halfway, KEYS) != digest_of(lender, first, KEYS), (
+    assert method.draw_name(halfway, KEYS) != method.draw_name(first, KEYS), (
         "people who share a donor do not share the way to it"
     )
-    other = EmbeddingFeatures(untrained)
-    other.embedding = FeatureTransferNetwork.from_bytes(untrained.replace(b"for tests only", b"for texts only"))
-    assert digest_of(lender, first, KEYS) != digest_of(other, first, KEYS), "the digest names network and donors"
+    other = of_untrained(untrained.replace(b"for tests only", b"for texts only"))
+    assert method.draw_name(first, KEYS) != other.draw_name(first, KEYS), "the digest names network and donors"
 
 
-def test_who_has_the_photos_and_all_donors_cannot_tell_the_digest_of_any(untrained: bytes) -> None:
+def test_photos_and_all_donors_do_not_tell_the_digest_of_any(untrained: bytes) -> None:
     """Without the drawing key every pair of person and donor can be tried, and none of them gives the digest."""
-    lender = EmbeddingFeatures(untrained)
-    person, row = lender.gallery.vectors[3], 5
-    digest = digest_of(
-        lender, feature_transfer.IdentityDraw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,)), KEYS
-    )
-    for guess in range(len(lender.gallery.vectors)):
-        way = np.asarray(lender.vector(person, guess, 1.0), "<f4").tobytes()
-        plain = hashlib.sha256(f"{lender.digest} {guess} {1.0:g} ".encode() + way).hexdigest()
-        assert digest != plain
-    tried = feature_transfer.IdentityDraw(lender.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,))
-    assert digest_of(lender, tried, KEYS) == digest != digest_of(lender, tried, Keyring(KEYS.secret, "a guess"))
+    method = of_untrained(untrained)
+    source, row = method.source, 5
+    person = source.gallery.vectors[3]
+    draw = IdentityDraw(source.vector(person, row, 1.0), 0.5, 30.0, (row,), (1.0,))
+    digest = method.draw_name(draw, KEYS)
+    for guess in range(len(source.gallery.vectors)):
+        way = np.asarray(source.vector(person, guess, 1.0), "<f4").tobytes()
+        assert digest != hashlib.sha256(f"{source.digest} {guess} {1.0:g} ".encode() + way).hexdigest()
+    assert digest != method.draw_name(draw, Keyring(KEYS.secret, "a guess"))
 
 
 @installed
@@ -185,11 +170,10 @@ def test_a_swap_goes_all_the_way_and_its_certificate_holds(
 
 def digests(job: Job) -> set[str]:
     """Of every donor that the job's files hold."""
-    lender = feature_source_of({name: file.data for name, file in job.files.items()}, job.config)
-    assert lender is not None
+    method = method_of(job.config.method, {name: file.data for name, file in job.files.items()})
     return {
-        digest_of(lender, feature_transfer.IdentityDraw(vector, 0.5, 30.0, (row,), (1.0,)), job.keyring)
-        for row, vector in enumerate(lender.gallery.vectors)
+        method.draw_name(IdentityDraw(vector, 0.5, 30.0, (row,), (1.0,)), job.keyring)
+        for row, vector in enumerate(method.source.gallery.vectors)
     }
 
 
@@ -224,7 +208,7 @@ def test_what_a_swap_cannot_use_is_refused_in_a_sentence(
             path = photos.tar(tmp_path / "nobody.tar", photos.members("nobody", photos.nobody(), {}))
     config = planned_copy(finished, tmp_path / "job", method=swapping | {name: str(path)})
     with pytest.raises(ConfigError, match=sentence):
-        read_source_identity(config)
+        files_of(config)
 
 
 def narrowed(path: Path) -> Path:
@@ -244,13 +228,13 @@ def test_a_change_that_leaves_the_person_recognizable_is_covered(
     """The untrained network changes next to nothing, so the re-check refuses all that it does."""
     monkeypatch.setattr(feature_transfer, "shipped", lambda: untrained)
     seen: list[str] = []
-    lent = render_module.SourceIdentity.render
+    applied = TransferredFeatures.apply
 
-    def noted(self: render_module.SourceIdentity, *arguments: Any) -> Any:
+    def noted(self: TransferredFeatures, *arguments: Any) -> Any:
         seen.append(self.digest)
-        return lent(self, *arguments)
+        return applied(self, *arguments)
 
-    monkeypatch.setattr(render_module.SourceIdentity, "render", noted)
+    monkeypatch.setattr(TransferredFeatures, "apply", noted)
     config = embedding(tmp_path, one_shard)
     assert Job(config).run().code == 0
     faces = [face for row in manifest(Path(config.output.uri)) for face in row["faces"]]
@@ -262,10 +246,8 @@ def test_a_change_that_leaves_the_person_recognizable_is_covered(
 def test_faces_too_small_for_a_crop_are_covered(
     finished: Run, tmp_path: Path, untrained: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anonlib.stages import assignments
-
     monkeypatch.setattr(feature_transfer, "shipped", lambda: untrained)
-    monkeypatch.setattr(assignments, "_LEAST_EYES", 1000.0)
+    monkeypatch.setattr(Embedding, "least_eyes", 1000.0)
     config = embedding(tmp_path, finished)
     plan = Job(config).make_plan()
     assert plan.redacted == finished.summary.faces

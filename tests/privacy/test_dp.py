@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ive
 
-from anonlib.config import MethodConfig
-from anonlib.privacy.dp import Cost, Mechanism, draw, draw_id, epsilon_of, identities, log_density, mechanism_of
+from anonlib.methods.base import Method
+from anonlib.privacy.dp import Cost, Mechanism, draw, draw_id, epsilon_of, identities, log_density
 from anonlib.privacy.keys import Keyring
-from anonlib.verification.conditions import claim_of
+from tests.support.methods import method_named
 
 KEYRING = Keyring(b"0123456789abcdef" * 2, "2026-11")
 NOISY = ("laplace", "vmf", "purkayastha")
@@ -103,22 +103,21 @@ def test_the_pure_bound_is_met_by_the_two_people_furthest_apart(name: str, size:
 @pytest.mark.parametrize(
     ("method", "cost"),
     [
-        (MethodConfig(name="dp-laplace", epsilon=3.0, decoder="d"), Cost(3.0, "release", 1.5, 3.0)),
-        (MethodConfig(name="dp-vmf", kappa=3.0, decoder="d"), Cost(3.0, "Euclidean distance", 3.0, 6.0)),
-        (MethodConfig(name="dp-purkayastha", epsilon=3.0, decoder="d"), Cost(3.0, "radian", 3.0, 3 * math.pi)),
-        (MethodConfig(name="dp-uniform", decoder="d"), Cost(0.0, "release", 0.0, 0.0)),
+        (method_named(name="dp-laplace", epsilon=3.0, decoder="d"), Cost(3.0, "release", 1.5, 3.0)),
+        (method_named(name="dp-vmf", kappa=3.0, decoder="d"), Cost(3.0, "Euclidean distance", 3.0, 6.0)),
+        (method_named(name="dp-purkayastha", epsilon=3.0, decoder="d"), Cost(3.0, "radian", 3.0, 3 * math.pi)),
+        (method_named(name="dp-uniform", decoder="d"), Cost(0.0, "release", 0.0, 0.0)),
     ],
 )
-def test_costs_are_those_that_are_claimed(method: MethodConfig, cost: Cost) -> None:
-    assert epsilon_of(mechanism_of(method)) == cost
-    claim = claim_of(method)
+def test_costs_are_those_that_are_claimed(method: Method, cost: Cost) -> None:
+    assert method.cost == cost
+    claim = method.claim
     assert (claim.epsilon, claim.metric, claim.pure_epsilon) == (cost.metric, cost.unit, cost.pure)
 
 
-def test_a_method_without_noise_has_no_epsilon() -> None:
-    with pytest.raises(ValueError, match="sampling draws no noise"):
-        mechanism_of(MethodConfig(name="sampling", decoder="d"))
-    assert claim_of(MethodConfig(name="sampling", decoder="d")).kind == "none"
+def test_a_method_without_noise_claims_no_epsilon() -> None:
+    sampling = method_named(name="sampling", decoder="d")
+    assert sampling.cost is None and sampling.claim.kind == "none"
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------------

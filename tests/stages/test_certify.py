@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,10 @@ from anonlib import __version__
 from anonlib.config import JobConfig
 from anonlib.errors import JobError, VerificationError
 from anonlib.job import Job
-from anonlib.methods.planning import SurrogatePlan, dressed, new_classes, surrogate_id
+from anonlib.methods.base import EarlierReleases, Persons, released_digest
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.surrogate_choice import Average
 from anonlib.stages.certify import certify, class_rows
-from anonlib.stages.people import Persons
-from anonlib.stages.surrogates import released_digest
 from anonlib.storage import OURS
 from anonlib.verification.certificate import VERSION, Certificate, public_key
 from anonlib.verification.conditions import ClassTable, SurrogateRow
@@ -33,6 +30,7 @@ from anonlib.workspace import tables
 from anonlib.workspace.layout import JobStores, json_bytes, open_stores, plan_store, release_store, sha256
 from anonlib.workspace.schemas import MANIFEST, SUBJECTS
 from tests.support import photos
+from tests.support.methods import method_named
 from tests.support.runs import SECRET, Run, contents, every_byte, job, run_job
 
 TABLE, SURROGATES, CERTIFICATE = "classes.parquet", "surrogates.parquet", "certificate.json"
@@ -229,22 +227,17 @@ def test_the_conditions_hold_for_every_plan_that_the_mathematics_makes(
         rng.integers(0, 6, count),
         np.ones(count, bool),
     )
-    donors = (rng.random(count) < 0.7) & (persons.photos > 0)
-    config = job("in", "/nowhere", method={"name": name, "k": k})
-    classes = new_classes(config, persons, KEYRING, donors)
-
-    def planned(one: Average) -> SurrogatePlan:
-        return SurrogatePlan(surrogate_id(one, persons, KEYRING), [persons.ids[of] for of in one.donors], one.kind, [])
-
-    wardrobe = dressed(config, persons, KEYRING, classes, donors, planned)
-    digests = {one.surrogate_id: sha256(one.surrogate_id.encode()) for one in wardrobe.surrogates}
+    portraits = {person: [0] for person in np.flatnonzero(rng.random(count) < 0.7)}
+    persons = replace(persons, portraits=portraits)
+    planned = method_named(name, k=k).plan(persons, KEYRING, EarlierReleases())
+    digests = {row.surrogate_id: sha256(row.surrogate_id.encode()) for row in planned.surrogates}
     table = ClassTable(k)
-    for row in class_rows(map(asdict, wardrobe.classes), digests, KEYRING):
+    for row in class_rows(map(asdict, planned.classes), digests, KEYRING):
         table.add(row)
-    for digest, of in sorted((digests[one.surrogate_id], len(one.donors)) for one in wardrobe.surrogates):
+    for digest, of in sorted((digests[row.surrogate_id], len(row.donors)) for row in planned.surrogates):
         table.add_surrogate(SurrogateRow(digest, of))
     table.close()
-    assert table.people == sum(bool(outfit.surrogates) for outfit in wardrobe.outfits)
+    assert table.people == sum(bool(assigned.surrogates) for assigned in planned.persons)
 
 
 # ---- vector methods: a release of one photo, put together by hand ----------------------------------------------

@@ -6,12 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from anonlib.config import MethodConfig
+from anonlib.faces.embed import SAME_PERSON
 from anonlib.privacy.clustering import normalized
-from anonlib.privacy.dp import identities, mechanism_of
+from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.label_warnings import check_labels
-from anonlib.stages.people import SAME_PERSON, People, people_of, persons_of, same_person
+from anonlib.stages.people import People, check_labels, people_of, persons_of, same_person
 
 KEYRING = Keyring(b"a secret of 32 bytes for the tests", "r1")
 FIRST = ("cluster", "s/5#0")
@@ -128,9 +127,7 @@ def test_tied_subjects_share_one_draw() -> None:
     """m draws of one person would cost m times epsilon (REVIEW-claims, finding 4)."""
     found = split([None] * 6)
     persons = persons_of(found, np.ones(6, bool))
-    drawn = identities(
-        mechanism_of(MethodConfig(name="dp-uniform", texture="ksame-net")), persons.template, persons.ids, KEYRING
-    )
+    drawn = identities(Mechanism("uniform"), persons.template, persons.ids, KEYRING)
     assert len({drawn[person].tobytes() for person in persons.of_face[:4]}) == 1
     assert len({drawn[person].tobytes() for person in persons.of_face}) == 3
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.mesh import FaceMesh
+from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes
-from anonlib.models.requirements import render_models
 from anonlib.models.runtime import load_engine
 from anonlib.stages.recheck import OutputRecheck, RecheckResult
 from anonlib.synthesis.redact import redact
@@ -38,7 +38,7 @@ class Face:
 @pytest.fixture(scope="module")
 def checker(tmp_path_factory: pytest.TempPathFactory) -> OutputRecheck:
     config = job("in", tmp_path_factory.mktemp("check"))
-    return OutputRecheck(config, {name: model_bytes(name) for name in render_models(config)})
+    return OutputRecheck(config, {name: model_bytes(name) for name in models_of(config)[1]})
 
 
 @pytest.fixture(scope="module")

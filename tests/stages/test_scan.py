@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from anonlib.faces.detect import CenterFaceDetector, Faces
-from anonlib.stages.scan import CROP_SIDE, encode_crop, labelled_face
+from anonlib.faces.detect import CenterFaceDetector, Faces, labelled_face
+from anonlib.synthesis.describe import CROP_SIDE, encode_crop
 from anonlib.workspace.schemas import EMBEDDING_DIM, FACES, IMAGES, MESH_POINTS, SECOND_DIM
 from tests.support import photos
 from tests.support.runs import Run, images, run_job

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anonlib.job import Job
-from anonlib.stages.surrogates import from_bytes, released_digest, to_bytes
+from anonlib.methods.base import released_digest
 from anonlib.synthesis.textures.average import Texture
 from tests.support.runs import Run, contents, manifest
 
@@ -33,8 +33,8 @@ def test_the_manifest_names_surrogates_by_keyed_digest_alone(finished: Run) -> N
 
 def test_a_surrogate_comes_back_as_it_was_stored(finished: Run) -> None:
     path = sorted(finished.workspace.glob("plan/*/surrogates/*.npz"))[0]
-    texture = from_bytes(path.read_bytes())
-    assert isinstance(texture, Texture) and to_bytes(texture) == path.read_bytes()
+    texture = Texture.from_bytes(path.read_bytes())
+    assert texture.to_bytes() == path.read_bytes()
     assert np.isfinite(texture.detail).all() and np.isfinite(texture.shape).all()
 
 
@@ -43,4 +43,4 @@ def test_damage_is_a_sentence(finished: Run, damage: object) -> None:
     data = sorted(finished.workspace.glob("plan/*/surrogates/*.npz"))[0].read_bytes()
     assert callable(damage)
     with pytest.raises(ValueError, match="a surrogate in the workspace is damaged"):
-        from_bytes(damage(data))
+        Texture.from_bytes(damage(data))

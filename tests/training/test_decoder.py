@@ -14,11 +14,10 @@ from typer.testing import CliRunner
 from anonlib.cli import app
 from anonlib.faces.attributes import AttributeReader, Attributes
 from anonlib.faces.detect import CenterFaceDetector
-from anonlib.faces.embed import Recognizer
+from anonlib.faces.embed import SAME_PERSON, Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
-from anonlib.stages.people import SAME_PERSON
 from anonlib.synthesis.canonical import shape_model
 from anonlib.synthesis.compositor import render
 from anonlib.synthesis.textures.average import Texture

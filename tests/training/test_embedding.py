@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
 from anonlib.faces import align
-from anonlib.models.catalog import MODELS
-from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.models.catalog import MODELS, PIPELINE_RECOGNIZER
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis import crops
 from anonlib.synthesis.base import DecoderNotes

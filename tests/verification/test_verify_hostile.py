@@ -35,7 +35,6 @@ CLI = CliRunner()
 OURS = public_key(SECRET.encode())
 VERIFY = """
 from anonlib.verification.release import verify
-from anonlib.verification.certificate import VerificationError
 from anonlib.storage import open_storage
 try: verify(open_storage(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
 except VerificationError as lie: print(lie)
@@ -43,7 +42,6 @@ except VerificationError as lie: print(lie)
 CHECK = """
 from pathlib import Path
 from anonlib.verification.data_files import Expected, check_tar
-from anonlib.verification.certificate import VerificationError
 from anonlib.storage import open_storage
 path = Path(sys.argv[1])
 images = [('first', sys.argv[3]), ('second', sys.argv[3])]

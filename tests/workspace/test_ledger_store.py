@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from anonlib.config import JobConfig, load_config
 from anonlib.errors import ConfigError
 from anonlib.job import Job
-from anonlib.methods.decoders import IdentityDraw
+from anonlib.methods import method_of
+from anonlib.methods.base import LedgerRow, Persons
 from anonlib.privacy.clustering import by_label, normalized, templates
-from anonlib.privacy.dp import identities, mechanism_of
+from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.people import Persons, matrix
-from anonlib.workspace.ledger_store import MAYBE_ONE_PERSON, LedgerRow, LedgerStore, kind_of
+from anonlib.synthesis.base import IdentityDraw
+from anonlib.workspace.ledger_store import MAYBE_ONE_PERSON, LedgerStore
+from anonlib.workspace.tables import matrix
+from tests.support.decoders import Fit
 from tests.support.oracles import components
 from tests.support.runs import job
 
@@ -57,7 +60,7 @@ def opened(config: JobConfig, plan: str = PLAN) -> LedgerStore:
 def bookings(config: JobConfig, release: str, who: Persons, accounts: LedgerStore) -> list[LedgerRow]:
     """A fresh draw for each of them."""
     keyring = Keyring(SECRET, release)
-    drawn = identities(mechanism_of(config.method), who.template, who.ids, keyring)
+    drawn = identities(Mechanism("laplace", config.method.epsilon), who.template, who.ids, keyring)
     found = zip(accounts.persons(who, keyring), who.template, who.labels, drawn, strict=True)
     return [
         LedgerRow(name, face, ("male",), labelled=label is not None, draw=IdentityDraw(z, 1.0, 40.0))
@@ -150,12 +153,17 @@ def test_an_earlier_draw_that_is_worn_again_costs_nothing(tmp_path: Path) -> Non
     assert accounts.drawn("another") == {}
 
 
-def test_a_draw_is_of_its_method_parameters_and_decoder_whatever_decodes_it_by_which_texture(tmp_path: Path) -> None:
+def test_a_draw_is_of_its_method_parameters_and_decoder_whatever_decodes_it_by_which_texture(
+    fitted: Fit, tmp_path: Path
+) -> None:
     method = noisy(tmp_path).method
-    kind = kind_of(method, "digest")
-    assert kind_of(method.model_copy(update={"texture": "bank", "k": 9, "decoder": "moved.npz"}), "digest") == kind
-    assert kind_of(method.model_copy(update={"epsilon": 4.0}), "digest") != kind
-    assert kind_of(method, "another decoder's") != kind
+    data = fitted.path.read_bytes()
+
+    def kind_of(**changes: Any) -> str:
+        return method_of(method.model_copy(update=changes), {"decoder": data}).kind
+
+    assert kind_of() == kind_of(texture="bank", k=9, decoder="moved.npz") != kind_of(epsilon=4.0)
+    assert kind_of() != method_of(method).kind
 
 
 def lookalikes(count: int) -> np.ndarray:

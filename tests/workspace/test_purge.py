@@ -15,12 +15,12 @@ import pytest
 from anonlib.config import JobConfig
 from anonlib.errors import JobError, StorageError, VersionsRemain, WorkspacePurged
 from anonlib.job import Job
-from anonlib.methods.decoders import FaceDecoderSet, IdentityDraw
-from anonlib.methods.planning import appearance
-from anonlib.privacy.dp import identities, mechanism_of
+from anonlib.methods import method_of
+from anonlib.methods.base import appearance, released_digest
+from anonlib.privacy.dp import identities
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.surrogates import released_digest
 from anonlib.storage.local import LocalStorage
+from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.purge import Purged, purge
 from anonlib.workspace.secrets import open_keyring
@@ -75,11 +75,11 @@ def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_a
         digests = {keyring.digest("input", photo).hex() for photo in photos}
         keys = {keyring.pseudonym("key", tar.stem, name.partition(".")[0]) for tar in tars for name in images(tar)}
         ids = [keyring.pseudonym("subject", "label", name) for name in people]
-        painter = FaceDecoderSet(fitted.path.read_bytes(), config.method)
-        points = painter.decoder.identity(np.eye(len(ids), 128, dtype=np.float32))
-        drawn = identities(mechanism_of(config.method), points, ids, keyring)
+        method = method_of(config.method, {"decoder": fitted.path.read_bytes()})
+        points = method.decoder.identity(np.eye(len(ids), 128, dtype=np.float32))
+        drawn = identities(method.mechanism, points, ids, keyring)
         looks = {appearance((gender, f"age-{band}")) for gender in ("female", "male") for band in range(3)}
-        names = {painter.digest(IdentityDraw(z, *look), keyring) for z in drawn for look in looks}
+        names = {method.draw_name(IdentityDraw(z, *look), keyring) for z in drawn for look in looks}
         faces = {released_digest(keyring, name) for name in names}
         return {
             "input": sum(row["input_hmac"] in digests for row in release),

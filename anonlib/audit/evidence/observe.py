@@ -25,10 +25,10 @@ from anonlib.faces.detect import CenterFaceDetector, Faces
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.cache import model_bytes
-from anonlib.models.catalog import ARCFACE_POINTS
-from anonlib.models.requirements import VERIFIERS, load
-from anonlib.stages.scan import sharpness
+from anonlib.models.catalog import ARCFACE_POINTS, VERIFIERS
+from anonlib.models.requirements import load
 from anonlib.synthesis.canonical import pose_of, shape_model
+from anonlib.synthesis.describe import sharpness
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
 RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)

@@ -28,10 +28,11 @@ from anonlib.audit.evidence.observe import (
 from anonlib.datasets import Shard
 from anonlib.errors import JobError, NotFound
 from anonlib.execution.base import in_chunks
+from anonlib.faces.detect import labelled_face
 from anonlib.job import Job
+from anonlib.media.prefetch import read_image
 from anonlib.models.catalog import MODELS
 from anonlib.stages.render_state import METHOD_VERSION
-from anonlib.stages.scan import labelled_face, read_image
 from anonlib.synthesis.redact import redact
 from anonlib.workspace.layout import StageStore, scan_store
 

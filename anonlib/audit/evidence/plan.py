@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from anonlib.methods.base import released_digest
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.plan import subjects_of
-from anonlib.stages.surrogates import released_digest, surrogate_plans
 from anonlib.workspace import tables
-from anonlib.workspace.layout import StageStore
+from anonlib.workspace.layout import PlanStore
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,12 @@ class PlanRecord:
     sizes: list[tuple[int, int]]
 
 
-def planned_faces(store: StageStore, keyring: Keyring) -> PlanRecord:
+def planned_faces(store: PlanStore, keyring: Keyring) -> PlanRecord:
     """The plan of a synthesis; a redaction has no people and no classes, so everything is empty."""
     plan = store.committed("plan") or {}
     if not plan["subjects"]:
         return PlanRecord({}, {}, {}, {}, [])
-    subjects = subjects_of(store, ["person_id", "faces", "class_id", "surrogates"]).to_pylist()
+    subjects = store.subjects(["person_id", "faces", "class_id", "surrogates"]).to_pylist()
     persons: dict[str, int] = {}
     person = {face: persons.setdefault(row["person_id"], len(persons)) for row in subjects for face in row["faces"]}
     blocks = plan["blocks"]
@@ -46,7 +45,7 @@ def planned_faces(store: StageStore, keyring: Keyring) -> PlanRecord:
     classes = tables.from_bytes(store.storage.read(store.path("classes.parquet"))).to_pylist()
     class_number = {row["class_id"]: number for number, row in enumerate(classes)}
     class_of = {face: class_number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
-    made = surrogate_plans(store, blocks, ["surrogate_id", "donors", "portraits"])
+    made = store.surrogate_plans(blocks, ["surrogate_id", "donors", "portraits"])
     number = {row["surrogate_id"]: index for index, row in enumerate(made)}
     # A decoded surrogate has no portraits; one photo of each donor stands for what its mean was made of.
     shown = {row["person_id"]: row["faces"][:1] for row in reversed(subjects)}

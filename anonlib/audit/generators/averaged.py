@@ -16,7 +16,7 @@ from anonlib.privacy.classes import form_classes
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.microaggregation import group_means
 from anonlib.privacy.surrogate_choice import alike
-from anonlib.stages.surrogates import crop_and_mesh, happiness
+from anonlib.synthesis.describe import crop_and_mesh, happiness
 from anonlib.synthesis.textures.average import Portrait, average, member_texture, portrait
 
 

@@ -20,11 +20,12 @@ from anonlib.audit.generators.scanned import ScannedPhoto, read_photos
 from anonlib.datasets import Dataset
 from anonlib.errors import JobError
 from anonlib.faces.mesh import MIN_PRESENCE
+from anonlib.methods.base import MAX_YAW
 from anonlib.privacy.clustering import by_label, templates
-from anonlib.privacy.strata import Stratum
-from anonlib.stages.assignments import MAX_YAW
-from anonlib.stages.people import best_portraits, column, donor_faces_of, matrix, stratum_of
+from anonlib.privacy.strata import Stratum, stratum_of
+from anonlib.stages.people import best_portraits, donor_faces_of
 from anonlib.workspace.schemas import EXPRESSIONS
+from anonlib.workspace.tables import column, matrix
 
 COLUMNS = (
     "face_id", "key", "label", "embedding", "mesh", "box", "landmarks", "presence", "yaw", "pitch", "sharpness",

@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.privacy.clustering import normalized
-from anonlib.stages.people import matrix
 from anonlib.synthesis.base import FaceDecoder
 from anonlib.synthesis.textures.linear import Decoder
+from anonlib.workspace.tables import matrix
 
 RESEMBLES = 0.945
 """dlib cosine: above it lie half of the pairs of photos of one person of LFW, and one in 11,000 pairs of strangers."""

@@ -15,7 +15,7 @@ from anonlib.audit.generators.judges import REALISM, STANDING, Judges, joined
 from anonlib.audit.generators.scanned import ScannedPhoto
 from anonlib.audit.generators.sources import NOBODY, FaceSource
 from anonlib.execution.base import UnitResult
-from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.workspace.schemas import MESH_POINTS
 
 PAIRS = 150

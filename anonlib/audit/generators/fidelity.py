@@ -18,7 +18,7 @@ from anonlib.audit.attacks import Rate, Shares, rank_one, rate
 from anonlib.audit.generators.cast import RequestedLook
 from anonlib.audit.generators.judges import REALISM, JudgedFace
 from anonlib.audit.utility.kept import expression_kept, mesh_error
-from anonlib.stages.people import stratum_of
+from anonlib.privacy.strata import stratum_of
 
 FRONTAL = 20.0
 

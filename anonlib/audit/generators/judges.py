@@ -21,7 +21,7 @@ from anonlib.faces.detect import CenterFaceDetector
 from anonlib.faces.embed import Recognizer, model_input
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.cache import model_bytes
-from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.models.runtime import load_engine
 from anonlib.privacy.clustering import normalized
 

@@ -24,19 +24,19 @@ from anonlib.audit.generators.sources import (
     TextureDecoder,
 )
 from anonlib.errors import ConfigError, ModelUnusable
-from anonlib.methods.decoders import SHIPPED, open_decoder
 from anonlib.synthesis import feature_transfer
 from anonlib.synthesis.base import FaceDecoder
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
 from anonlib.synthesis.redact import redact
+from anonlib.synthesis.textures import TEXTURES, decoder_class
 from anonlib.synthesis.textures.average import Texture
-from anonlib.synthesis.textures.ksame_net import NetworkDecoder, shipped
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
 
 AVERAGE = "average"
 EMBEDDING = "embedding"
 REDACTIONS = ("pixelate", "blur", "solid")
-DECODED = ("linear", "bank", SHIPPED)
+DECODED = tuple(name for name, entry in TEXTURES.items() if entry.decoder)
 
 Vectors = NDArray[np.float32]
 
@@ -73,15 +73,17 @@ def read_decoder(spec: str) -> FaceDecoder | None:
     kind, _, path = spec.partition(":")
     if kind not in DECODED:
         return None
-    if not path and kind != SHIPPED:
+    entry = TEXTURES[kind]
+    if not path and not entry.ships:
         raise ConfigError(f"{kind} draws with a decoder; name its file, as in {kind}:faces.npz")
     try:
-        decoder = open_decoder(Path(path).read_bytes() if path else shipped())
+        data = Path(path).read_bytes() if path else entry.load().shipped()
+        decoder = decoder_class(data).from_bytes(data)
     except OSError as error:
         raise ConfigError(f"the decoder {path or kind} cannot be read: {error.strerror}") from None
     except ModelUnusable as error:
         raise ConfigError(f"the decoder {path or kind} cannot be used: {error}") from None
-    if isinstance(decoder, NetworkDecoder) != (kind == SHIPPED):
+    if not entry.load().reads(data):
         raise ConfigError(f"the decoder {path} is not of the kind that {kind} draws with")
     return decoder
 
@@ -121,5 +123,6 @@ def _open(spec: str, cast: Participants, k: int, ambiguous: bool) -> FaceSource:
         return EmbeddingSource(cast, FeatureTransferNetwork.from_bytes(feature_transfer.shipped()))
     if spec in REDACTIONS:
         return redaction(spec, cast)
-    known = ", ".join((AVERAGE, *(f"{kind}:FILE" for kind in DECODED), SHIPPED, EMBEDDING, *REDACTIONS))
+    shipped = (name for name, entry in TEXTURES.items() if entry.ships)
+    known = ", ".join((AVERAGE, *(f"{kind}:FILE" for kind in DECODED), *shipped, EMBEDDING, *REDACTIONS))
     raise ConfigError(f"{spec} is no source of faces; it is one of {known}")

@@ -21,7 +21,7 @@ from anonlib.config import no_job
 from anonlib.datasets import Dataset
 from anonlib.errors import ImageProblem, JobError, NotFound
 from anonlib.faces.mesh import five_points
-from anonlib.stages.scan import try_to_read
+from anonlib.media.prefetch import try_to_read
 from anonlib.storage import Storage
 from anonlib.workspace import tables
 from anonlib.workspace.layout import INVENTORY_NOTE

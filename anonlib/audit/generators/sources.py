@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from anonlib.audit.generators.cast import Participants, RequestedLook
 from anonlib.audit.generators.scanned import ScannedPhoto
 from anonlib.privacy.clustering import normalized
-from anonlib.stages.surrogates import happiness
 from anonlib.synthesis.base import FaceTexture
 from anonlib.synthesis.canonical import pose_of, shape_model
 from anonlib.synthesis.compositor import render
+from anonlib.synthesis.describe import happiness
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
 
 CLEAR = "clear"

@@ -25,8 +25,8 @@ from anonlib.audit.generators.scanned import ScannedPhoto
 from anonlib.audit.generators.sources import worn
 from anonlib.errors import BackendMissing, ConfigError
 from anonlib.faces.mesh import mouth_opening
-from anonlib.stages.surrogates import happiness
 from anonlib.synthesis.base import FaceTexture
+from anonlib.synthesis.describe import happiness
 from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 
 THREADS = (1, 2)

@@ -28,7 +28,6 @@ from anonlib.audit.leaks.containers import KINDS, PART, PROFILE, carried, is_pic
 from anonlib.audit.leaks.index import WORD, ReleaseIndex, contains, parsed_json, spellings, tells, text_of, without
 from anonlib.audit.leaks.pixels import changed_outside, face_core, left_of, may_change
 from anonlib.codes import foreign_words
-from anonlib.config import SYNTHESIS_METHODS
 from anonlib.datasets import Item, Sample, Shard, format_of, items_of, label
 from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
@@ -37,7 +36,8 @@ from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.media.codec import Picture, decode
-from anonlib.stages.scan import try_to_read
+from anonlib.media.prefetch import try_to_read
+from anonlib.methods import METHODS
 from anonlib.workspace import tables
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.layout import RUN_NOTE, StageStore, scan_store
@@ -368,7 +368,7 @@ class _LeakScan:
         allowed = np.zeros(size, bool)
         for outcome, face in zip(outcomes, faces, strict=True):
             box, mesh = np.array(face["box"], np.float32), None
-            if outcome["method"] in SYNTHESIS_METHODS:
+            if METHODS[outcome["method"]].synthesis:
                 mesh = np.array(face["mesh"], np.float32).reshape(MESH_POINTS, 3)
             allowed |= may_change(size, box, mesh)
             left = left_of(before.rgb, after.rgb, face_core(size, box, mesh))

@@ -17,7 +17,7 @@ from anonlib.audit.attacks.rates import Numbers, Shares
 from anonlib.audit.evidence.evidence import BASELINES, RELEASED
 from anonlib.audit.findings import Figure, Measure
 from anonlib.audit.intervals import figure_of_sums
-from anonlib.stages.people import stratum_of
+from anonlib.privacy.strata import stratum_of
 from anonlib.workspace.schemas import EXPRESSIONS
 
 if TYPE_CHECKING:

@@ -1,1 +1,47 @@
-"""Where the texture of a surrogate comes from."""
+"""Where the texture of a surrogate comes from: one file a texture, and its line in TEXTURES.
+
+The files are imported where their texture is used, since they load OpenCV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anonlib.synthesis.base import FaceDecoder
+
+
+@dataclass(frozen=True)
+class TextureEntry:
+    """`decoder`: `module:class` of what decodes it, None: it is averaged from portraits. `ships`: with its file."""
+
+    decoder: str | None = None
+    ships: bool = False
+
+    def load(self) -> type[FaceDecoder]:
+        """The class that decodes this texture."""
+        if self.decoder is None:
+            raise LookupError("this texture is averaged from portraits and not decoded")
+        module, _, name = self.decoder.partition(":")
+        found: type[FaceDecoder] = getattr(import_module(module), name)
+        return found
+
+
+TEXTURES = {
+    "average": TextureEntry(),
+    "linear": TextureEntry("anonlib.synthesis.textures.linear:Decoder"),
+    "bank": TextureEntry("anonlib.synthesis.textures.linear:BankMixer"),
+    "ksame-net": TextureEntry("anonlib.synthesis.textures.ksame_net:NetworkDecoder", ships=True),
+}
+
+
+def decoder_class(data: bytes) -> type[FaceDecoder]:
+    """What reads a decoder's file: the first of TEXTURES that says so; raises ModelUnusable."""
+    from anonlib.errors import ModelUnusable
+
+    for entry in TEXTURES.values():
+        if entry.decoder is not None and (found := entry.load()).reads(data):
+            return found
+    raise ModelUnusable("the decoder is of no texture that this anonlib has")

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.synthesis.base import texture_arrays, texture_bytes
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, with_rings
 from anonlib.synthesis.expression import apply_expression
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
@@ -53,6 +54,17 @@ class Texture:
     def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
         """The detail (S, S, 3), log, with everybody's smile and inside of a mouth."""
         return apply_expression(self.detail, happy - self.happy, opening)
+
+    def to_bytes(self) -> bytes:
+        """See FaceTexture."""
+        happy = np.array(self.happy, np.float32)
+        return texture_bytes({"shape": self.shape, "detail": self.detail.astype(np.float16), "happy": happy})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Texture:
+        """See FaceTexture."""
+        shape, detail, happy = texture_arrays(data, "shape", "detail", "happy")
+        return cls(detail, shape, float(happy))
 
 
 def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) -> Portrait:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -19,7 +20,14 @@ from numpy.typing import NDArray
 from anonlib.errors import ModelUnusable
 from anonlib.models.runtime import Engine, load_engine, locked_cached_property
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import DecoderNotes, PublicFaces
+from anonlib.synthesis.base import (
+    DecoderNotes,
+    FaceTexture,
+    IdentityDraw,
+    PublicFaces,
+    texture_arrays,
+    texture_bytes,
+)
 from anonlib.synthesis.canonical import SIZE
 from anonlib.synthesis.expression import apply_expression
 from anonlib.synthesis.network_file import metadata_of, read_network
@@ -55,7 +63,19 @@ class MoodTexture:
 
         The network's own teeth shine where the mouth is wide open, and its throats are pale.
         """
-        return apply_expression(self.of((happy >= 0.5, min(MOUTHS, key=lambda one: abs(one - opening)))), 0.0, opening)
+        mouth = min(MOUTHS, key=lambda width: abs(width - opening))
+        return apply_expression(self.of((happy >= 0.5, mouth)), 0.0, opening)
+
+    def to_bytes(self) -> bytes:
+        """See FaceTexture: every mood is drawn."""
+        moods = np.stack([self.of(mood) for mood in MOODS]).astype(np.float16)
+        return texture_bytes({"shape": self.shape, "moods": moods})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> MoodTexture:
+        """See FaceTexture."""
+        shape, moods = texture_arrays(data, "shape", "moods")
+        return cls(shape, dict(zip(MOODS, moods, strict=True)).__getitem__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +93,10 @@ class NetworkDecoder:
 
     `bank`: people who do not exist and may lend an identity.
     """
+
+    trained_against: ClassVar[tuple[str, ...]] = ("dlib-resnet", "mobileface")
+    Face: ClassVar[type[FaceTexture]] = MoodTexture
+    kind: ClassVar[str] = "a network, whose texture is ksame-net"
 
     about: DecoderNotes
     centre: NDArray[np.float32]
@@ -103,6 +127,10 @@ class NetworkDecoder:
 
         return MoodTexture(answer(MOODS[0])[1], lambda mood: answer(mood)[0])
 
+    def face(self, draw: IdentityDraw, k: int) -> MoodTexture:
+        """See FaceDecoder; its bank has identities and no faces to mix."""
+        return self.decode(draw.vector, draw.female, draw.age)
+
     def look(self, female: float, age: float, expression: str, mouth: float, yaw: float = 0.0) -> NDArray[np.float32]:
         """(LOOKS,) of an expression of EXPRESSIONS with the mouth `mouth` open."""
         mood = np.zeros(len(EXPRESSIONS))
@@ -120,8 +148,18 @@ class NetworkDecoder:
         return square, shape.reshape(MESH_POINTS, 3)
 
     @classmethod
+    def reads(cls, data: bytes) -> bool:
+        """See FaceDecoder: whatever is no zip file, since ONNX has no magic number."""
+        return data[:2] != b"PK"
+
+    @classmethod
+    def shipped(cls) -> bytes:
+        """See FaceDecoder; its terms are in it."""
+        return resources.files("anonlib.synthesis").joinpath(_SHIPPED).read_bytes()
+
+    @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> NetworkDecoder:
-        """The network in a file's bytes, to run on `device`; raises ModelUnusable if they are damaged or another's."""
+        """See FaceDecoder."""
         try:
             file = read_network(data, VERSION)
             centre, eyes, *bank = (file.arrays[name] for name in _STORED)
@@ -138,8 +176,3 @@ def metadata(about: DecoderNotes, centre: NDArray[np.float32], bank: PublicFaces
     """What a network's file holds beside the network."""
     half = [getattr(bank, name).astype(np.float16) for name in _STORED[2:]]
     return metadata_of(VERSION, about, dict(zip(_STORED, (centre, np.array(eyes, np.float32), *half), strict=True)))
-
-
-def shipped() -> bytes:
-    """The network that comes with anonlib; its terms are in it."""
-    return resources.files("anonlib.synthesis").joinpath(_SHIPPED).read_bytes()

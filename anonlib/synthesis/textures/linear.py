@@ -22,14 +22,14 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.base import DecoderNotes, FaceTexture, IdentityDraw
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.face_bank import FaceBank
 from anonlib.synthesis.textures.face_space import FaceSpace, region
@@ -55,6 +55,10 @@ class Decoder:
     to the length `stretch`. `digest`: sha256 of the file, hex.
     """
 
+    trained_against: ClassVar[tuple[str, ...]] = ()
+    Face: ClassVar[type[FaceTexture]] = Texture
+    kind: ClassVar[str] = "no network"
+
     about: DecoderNotes
     space: FaceSpace
     centre: NDArray[np.float32]
@@ -79,9 +83,15 @@ class Decoder:
         looks = np.array([female, age], np.float32) @ self.weights[-2:]
         return self.space.texture((own + looks + self.intercept).astype(np.float32), NEUTRAL)
 
+    def face(self, draw: IdentityDraw, k: int) -> Texture:
+        """See FaceDecoder; rows that the mechanism chose are mixed."""
+        if draw.rows:
+            return self.bank.mix(draw.rows, draw.weights)
+        return self.decode(draw.vector, draw.female, draw.age)
+
     @classmethod
-    def load(cls, path: Path) -> Decoder:
-        """The decoder in a file; raises ModelUnusable."""
+    def load(cls, path: Path) -> Self:
+        """The decoder in a file; raises DecoderError."""
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -89,8 +99,18 @@ class Decoder:
         return cls.from_bytes(data)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Decoder:
-        """The decoder in a file's bytes; raises ModelUnusable if they are damaged or of another version."""
+    def reads(cls, data: bytes) -> bool:
+        """See FaceDecoder: an npz is a zip file."""
+        return data[:2] == b"PK"
+
+    @classmethod
+    def shipped(cls) -> bytes:
+        """See FaceDecoder: users fit theirs."""
+        raise LookupError("no linear decoder comes with anonlib")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, device: str = "cpu") -> Self:
+        """See FaceDecoder; it computes on the CPU alone."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 notes = json.loads(file["about"].tobytes())
@@ -111,6 +131,16 @@ class Decoder:
         own = {name: arrays[name] for name in ("centre", "axes", "offset", "weights", "intercept")}
         stretch = float(arrays["stretch"][0])
         return cls(about, space, **own, stretch=stretch, bank=bank, digest=hashlib.sha256(data).hexdigest())
+
+
+class BankMixer(Decoder):
+    """The texture `bank`: the same file, of which the k faces nearest to a vector are mixed."""
+
+    def face(self, draw: IdentityDraw, k: int) -> Texture:
+        """See FaceDecoder."""
+        if draw.rows:
+            return self.bank.mix(draw.rows, draw.weights)
+        return self.bank.mix(self.bank.nearest(draw.vector, k, draw.female, draw.age))
 
 
 def read(points: NDArray[np.float32], axes: NDArray[np.float32], offset: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from anonlib.faces import align
 from anonlib.faces.mesh import five_points
 from anonlib.models.cache import model_bytes
-from anonlib.models.requirements import PIPELINE_RECOGNIZER
+from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.models.torch_graph import TorchGraph
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.sphere import cosine_beyond

@@ -11,9 +11,10 @@ from anonlib.audit.generators.cast import YAWS, Participants, assemble, usable
 from anonlib.audit.generators.scanned import VIEW_PX, scan_faces, scanned_dataset, view_of
 from anonlib.datasets import Dataset, open_dataset
 from anonlib.errors import JobError
-from anonlib.stages.people import MIN_PRESENCE, matrix
+from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.storage import open_storage
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+from anonlib.workspace.tables import matrix
 from tests.support.runs import Run
 
 

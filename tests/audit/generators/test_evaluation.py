@@ -23,10 +23,10 @@ from anonlib.audit.generators.sources import NOBODY, ClearSource, CropSource, De
 from anonlib.audit.generators.speed import TimedWork, speeds, timed
 from anonlib.datasets import open_dataset
 from anonlib.errors import ConfigError
-from anonlib.models.requirements import PIPELINE_RECOGNIZER
-from anonlib.stages.people import matrix
+from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.storage import open_storage
 from anonlib.workspace.schemas import EXPRESSIONS
+from anonlib.workspace.tables import matrix
 from tests.support.generators import OneFace, decoder_file, network_file, plain_skin
 from tests.support.runs import Run
 

@@ -1,17 +1,16 @@
-"""Which faces get the flat ellipse is decided by the plan, from what the scan measured and not by any likeness."""
+"""Which faces get the flat ellipse is decided by the method, from what the scan measured and not by any likeness."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from anonlib.methods.planning import SurrogateAssignment
-from anonlib.stages.assignments import assignments, why_redacted
+from anonlib.methods.base import SurrogateAssignment
+from anonlib.methods.feature_transfer import STILL_RECOGNIZED
+from anonlib.stages.plan import assignment_table
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
-from tests.support.runs import job
+from tests.support.methods import method_named
 
 
 def face(**changes: float) -> pa.Table:
@@ -32,34 +31,29 @@ def face(**changes: float) -> pa.Table:
     return pa.table(columns)
 
 
-def test_a_face_that_can_be_replaced_wears_what_its_person_was_given(tmp_path: Path) -> None:
-    assert why_redacted(face(), "k-diff") == [None]
-    found = assignments(job("in", tmp_path), face(), [SurrogateAssignment(("a surrogate",), "a class")])
-    (row,) = found.table.to_pylist()
-    assert (row["method"], row["surrogates"], row["class_id"]) == ("k-diff", ["a surrogate"], "a class")
-    assert (found.redacted, found.worn, row["reason"]) == (0, ["a surrogate"], None)
+def test_an_assignment_has_the_columns_of_its_faces_and_what_was_decided() -> None:
+    assigned = [SurrogateAssignment(("a surrogate",), "a class"), SurrogateAssignment(reason="why")]
+    rows = assignment_table(pa.concat_tables([face(), face()]), ["k-diff", "solid"], assigned).to_pylist()
+    assert [row["method"] for row in rows] == ["k-diff", "solid"]
+    assert [row["surrogates"] for row in rows] == [["a surrogate"], None]
+    assert [row["reason"] for row in rows] == [None, "why"] and rows[0]["class_id"] == "a class"
 
 
 @pytest.mark.parametrize(
-    ("changes", "method", "reason"),
+    ("changes", "name", "reason"),
     [
+        ({}, "k-diff", None),
         ({"presence": 0.2}, "k-diff", "the mesh does not fit"),
         ({"yaw": -71.0}, "k-diff", "turned away by more than 60 degrees"),
         ({"bare": 0.3}, "k-diff", "something covers the face"),
+        ({"bare": 0.3, "presence": 0.2}, "k-diff", "the mesh does not fit"),
         ({"eyes": 9.0}, "embedding", "fewer than 16 px between the eyes"),
         ({"eyes": 9.0}, "k-diff", None),
     ],
 )
 def test_a_face_that_cannot_be_replaced_is_redacted_with_the_reason(
-    changes: dict[str, float], method: str, reason: str | None
+    changes: dict[str, float], name: str, reason: str | None
 ) -> None:
-    (why,) = why_redacted(face(**changes), method)
+    method = method_named(name, **({"accept": STILL_RECOGNIZED} if name == "embedding" else {}))
+    (why,) = method.eligible(face(**changes))
     assert (why is None) == (reason is None) and (reason or "") in (why or "")
-
-
-def test_a_person_without_a_surrogate_is_redacted(tmp_path: Path) -> None:
-    found = assignments(
-        job("in", tmp_path), face(), [SurrogateAssignment(reason="fewer than 5 persons could hide together")]
-    )
-    (row,) = found.table.to_pylist()
-    assert (row["method"], row["surrogates"]) == ("solid", None) and "fewer than 5" in row["reason"]

@@ -1,0 +1,361 @@
+"""What a method of replacing faces is: its settings, what it claims, what it needs, what it plans and how it renders.
+
+Nothing outside this folder asks which method a job has. A method is a class in one of its files and a line in METHODS.
+The folder imports without OpenCV, torch or faiss: verification and every command read settings and claims from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import field_validator
+
+from anonlib.config import JobConfig, MethodConfig
+from anonlib.models.catalog import FACE_MODELS, PIPELINE_RECOGNIZER, VERIFIERS
+from anonlib.privacy.dp import Cost
+from anonlib.privacy.keys import Keyring, Purpose
+from anonlib.privacy.strata import Stratum
+from anonlib.synthesis.base import FaceTexture, IdentityDraw
+from anonlib.synthesis.textures import TEXTURES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from anonlib.synthesis.textures.average import Texture
+    from anonlib.verification.certificate import Claim
+
+Vectors = NDArray[np.float32]
+MAX_YAW = 60.0
+"""Degrees beyond which a face is redacted, not replaced."""
+LEAST_BARE = 0.5
+"""Share of the skin that nothing may cover, else the face is redacted."""
+_FEMALE = {"female": 1.0, "male": 0.0}
+_AGES = (27.0, 42.0, 60.0)
+"""Years that a drawn face of each age band shows."""
+
+
+class MethodSettings(MethodConfig):
+    """Settings as every method checks them."""
+
+    @field_validator("texture")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        if value is not None and value not in TEXTURES:
+            raise ValueError(f"Input should be {alternatives(TEXTURES)}")
+        return value
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """`'a', 'b' or 'c'`."""
+    *most, last = (f"'{name}'" for name in names)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+@dataclass(frozen=True)
+class Models:
+    """Networks that a method needs beside the detector: to `describe` faces in a scan, to `recheck` its output."""
+
+    describe: tuple[str, ...] = ()
+    recheck: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MethodFile:
+    """What a method needs beside the catalogue's models, and under which terms; `travels`: workers need it too."""
+
+    data: bytes
+    terms: str
+    travels: bool = True
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256, hex."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Persons:
+    """Persons as columns: `of_face` (n,) person numbers, `ids`, `labels`, `template` (p, d) unit, `strata`, `photos`.
+
+    `labels`: of the labelled subject in a person, None without one. `photos` (p,): faces that will show a surrogate.
+    `sure` (p,): whether the estimate of gender is clear enough to average the person with others of it. `portraits`:
+    of a person the faces that may be averaged, best first; none of those who have no such face.
+    """
+
+    of_face: NDArray[np.int64]
+    ids: list[str]
+    labels: list[str | None]
+    template: Vectors
+    strata: list[Stratum]
+    photos: NDArray[np.int64]
+    sure: NDArray[np.bool_]
+    portraits: Mapping[int, list[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EarlierReleases:
+    """What a ledger knows of these persons.
+
+    `names`: each person's lasting name; `draws`: those to be used once more, by name; `releases`: of each the classes,
+    as names; `groups`: who shared a class in any of them; `absences_known`: whether others know who is not in one.
+    """
+
+    names: Sequence[str] = ()
+    draws: Mapping[str, IdentityDraw] = field(default_factory=dict)
+    releases: Sequence[Sequence[Sequence[str]]] = ()
+    groups: Sequence[Sequence[str]] = ()
+    absences_known: bool = True
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """A person of a release: `template` (d,) unit, the `draw` of their face or their `crowd` (a class id).
+
+    `labelled`: whether the dataset says who it is.
+    """
+
+    person: str
+    template: Vectors
+    stratum: Stratum
+    labelled: bool
+    draw: IdentityDraw | None = None
+    crowd: str | None = None
+
+
+@dataclass(frozen=True)
+class SurrogateAssignment:
+    """A person's surrogates in the order they are tried; none and a `reason` if there is none."""
+
+    surrogates: tuple[str, ...] = ()
+    class_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ClassPlan:
+    """A class: `members` are person ids, `surrogate` the id of the one that they share."""
+
+    class_id: str
+    members: list[str]
+    effective_k: int
+    stratum: Stratum
+    surrogate: str | None
+
+
+@dataclass(frozen=True)
+class SurrogatePlan:
+    """A surrogate that is to be made of `donors` (person ids): of the faces in `portraits`, or of the `draw`."""
+
+    surrogate_id: str
+    donors: list[str]
+    stratum: Stratum
+    portraits: list[list[int]]
+    draw: IdentityDraw | None = None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a method plans: each person's surrogates, and what is behind them; `ledger`: what is to be remembered."""
+
+    persons: list[SurrogateAssignment]
+    classes: list[ClassPlan] = field(default_factory=list)
+    surrogates: list[SurrogatePlan] = field(default_factory=list)
+    draws: dict[str, IdentityDraw] = field(default_factory=dict)
+    ledger: list[LedgerRow] = field(default_factory=list)
+
+
+class Region(Protocol):
+    """Where a face is in a picture: `box` (4,) px; `mesh` (468, 3) px and how `happy` (0-1), where described."""
+
+    @property
+    def box(self) -> NDArray[np.float32]: ...
+    @property
+    def mesh(self) -> NDArray[np.float32]: ...
+    @property
+    def happy(self) -> float: ...
+
+
+class Replacement(Protocol):
+    """What a face is replaced by."""
+
+    @property
+    def digest(self) -> str | None:
+        """What the manifest calls it: 64 hex digits; None of a redaction."""
+        ...
+
+    def apply(self, picture: NDArray[np.uint8], region: Region) -> float | None:
+        """Paint it into a picture (H, W, 3); returns the share of the source's face that it covers, where measured."""
+        ...
+
+
+class SurrogateSource(Protocol):
+    """Where a renderer finds what was planned; all raise LookupError for what the workspace lacks."""
+
+    def draw(self, name: str) -> IdentityDraw: ...
+    def texture(self, name: str) -> bytes: ...
+    def digest(self, name: str) -> str:
+        """See `released_digest`."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextureReplacement:
+    """A texture that is rendered in the photo's pose, expression and light."""
+
+    texture: FaceTexture
+    digest: str
+
+    def apply(self, picture: NDArray[np.uint8], region: Region) -> float:
+        """See Replacement."""
+        from anonlib.synthesis.compositor import render
+
+        rendered = render(picture, region.mesh, region.happy, self.texture)
+        rendered.paste(picture)
+        return rendered.coverage
+
+
+class Method(ABC):
+    """A method with its settings; `files` by name, opened on `device` where first used (none: for planning nothing)."""
+
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of the settings that mean something to it, as a report lists them."""
+    required: ClassVar[tuple[str, ...]] = ()
+    """Keys that it needs and that other methods refuse."""
+    synthesis: ClassVar[bool] = True
+    """Whether it puts a face where one was. A redaction needs boxes alone, and no plan of persons."""
+    remembers: ClassVar[bool] = False
+    """Whether a person's draw can be used once more in a later release."""
+    least_eyes: ClassVar[float] = 0.0
+    """Px between the eyes below which a face is redacted."""
+
+    def __init__(self, settings: MethodConfig, files: Mapping[str, bytes] | None = None, device: str = "cpu") -> None:
+        self.settings, self.files, self.device = settings, dict(files or {}), device
+
+    @property
+    def name(self) -> str:
+        """As job file, manifest and certificate have it."""
+        return self.settings.name
+
+    @property
+    def claim(self) -> Claim:
+        """The most that it may claim (docs/methods.md)."""
+        from anonlib.verification.certificate import NONE, Claim
+
+        return Claim(NONE)
+
+    @property
+    def cost(self) -> Cost | None:
+        """What one draw costs a person, where that is bounded."""
+        return None
+
+    @property
+    def file_digest(self) -> str:
+        """Names its opened files, sha256 in hex; empty without any."""
+        return ""
+
+    @property
+    def kind(self) -> str:
+        """What must agree for an earlier draw to be used once more: method, parameters and files."""
+        ignored = {*self.settings.FILES, "accept", "draw", "texture", "k"}
+        return f"{self.settings.model_dump_json(exclude=ignored, exclude_none=True)} {self.file_digest}"
+
+    def models(self) -> Models:
+        """The networks that a job of it loads."""
+        return Models(FACE_MODELS, VERIFIERS)
+
+    def recognizers_used(self) -> frozenset[str]:
+        """Recognizers of its training, its vectors or its re-check: none of them is a held-out judge."""
+        return frozenset((PIPELINE_RECOGNIZER, *VERIFIERS))
+
+    def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
+        """Its files, checked, by name; the driver reads them once. Raises ConfigError."""
+        return {}
+
+    def eligible(self, faces: pa.Table) -> list[str | None]:
+        """Of each face (n,) why it cannot be replaced, None where it can; from its columns of FACES."""
+        from anonlib.faces.mesh import MIN_PRESENCE
+
+        presence, yaw, bare = (np.asarray(faces.column(name), np.float64) for name in ("presence", "yaw", "bare"))
+        landmarks = np.asarray(faces.column("landmarks").combine_chunks().flatten(), np.float32).reshape(-1, 5, 2)
+        eyes = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
+        reasons: list[str | None] = [None] * faces.num_rows
+        # The last of these that holds of a face is the first that a reader should hear of.
+        for refused, reason in (
+            (eyes < self.least_eyes, f"fewer than {self.least_eyes:g} px between the eyes, too few to change"),
+            (bare < LEAST_BARE, f"something covers the face: less than {LEAST_BARE:.0%} of it is bare skin"),
+            (np.abs(yaw) > MAX_YAW, f"turned away by more than {MAX_YAW:g} degrees"),
+            (presence < MIN_PRESENCE, "the mesh does not fit: hidden, cut off, too small or no face"),
+        ):
+            for row in np.flatnonzero(refused):
+                reasons[row] = reason
+        return reasons
+
+    def plan(self, persons: Persons, keyring: Keyring, earlier: EarlierReleases) -> Assignment:
+        """Which surrogates each person gets; the same call gives the same answer. Raises ConfigError if none can."""
+        raise NotImplementedError(f"{self.name} plans no surrogates")
+
+    def texture(self, draw: IdentityDraw | None, members: Sequence[Texture]) -> FaceTexture:
+        """The face of a SurrogatePlan: of its draw, or of its donors' textures."""
+        raise NotImplementedError(f"{self.name} makes no textures")
+
+    @abstractmethod
+    def replacement(self, name: str, source: SurrogateSource) -> Replacement:
+        """What an assignment's `surrogates` name."""
+
+    def output_check(self, templates: Callable[[], Vectors]) -> Callable[[Vectors], NDArray[np.bool_]] | None:
+        """A condition of its own on rendered faces: from their vectors (n, d) which come near a subject, (n,).
+
+        `templates` reads those of all subjects (s, d). None: it has no such condition.
+        """
+        return None
+
+
+def released_digest(keyring: Keyring, name: str) -> str:
+    """64 hex digits that stand for a surrogate in a release; `name`: of its draw, or sha256 of its texture.
+
+    Keyed, because a plain hash of a vector or a texture would let anybody with the photos test a guess.
+    """
+    return keyring.digest(Purpose.SURROGATE_DIGEST, name).hex()
+
+
+def assigned_draws(
+    persons: Persons,
+    draws: Sequence[Sequence[IdentityDraw]],
+    digest: Callable[[IdentityDraw], str],
+    earlier: EarlierReleases,
+) -> Assignment:
+    """Each person's draws in the order they are tried, or the draw of an earlier release where there is one."""
+    known = {number: earlier.draws[name] for number, name in enumerate(earlier.names) if name in earlier.draws}
+    named = [
+        {digest(draw): draw for draw in ([known[number]] if number in known else of)} for number, of in enumerate(draws)
+    ]
+    ledger = [
+        LedgerRow(
+            name,
+            persons.template[number],
+            persons.strata[number],
+            persons.labels[number] is not None,
+            draw=next(iter(named[number].values())),
+        )
+        for number, name in enumerate(earlier.names)
+    ]
+    return Assignment(
+        [SurrogateAssignment(tuple(of)) for of in named],
+        draws={surrogate: draw for of in named for surrogate, draw in of.items()},
+        ledger=ledger,
+    )
+
+
+def appearance(stratum: Stratum) -> tuple[float, float]:
+    """(female 0-1, age in years) that a stratum's new faces show: the band and no more; half and 42 where mixed."""
+    gender = stratum[0] if stratum else ""
+    band = int(stratum[1].removeprefix("age-")) if len(stratum) > 1 else 1
+    return _FEMALE.get(gender, 0.5), _AGES[band]

@@ -1,0 +1,87 @@
+"""Which decoder a job gets, under which terms, and what the shipped network holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anonlib.config import JobConfig
+from anonlib.errors import ConfigError
+from anonlib.methods import method_of
+from anonlib.methods.base import MethodFile
+from anonlib.synthesis.textures import TEXTURES, decoder_class
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder
+from anonlib.synthesis.textures.linear import Decoder
+from tests.support.decoders import Fit
+
+PLACES = {"input": {"uri": "in"}, "output": {"uri": "out"}, "workspace": {"uri": "ws"}}
+NETWORK = {"texture": "ksame-net"}
+
+
+def files_of(*accepted: str, **method: Any) -> dict[str, MethodFile]:
+    document = {**PLACES, "method": {"name": "dp-uniform", **method}, "accept_licences": accepted}
+    job = JobConfig.model_validate(document)
+    return method_of(job.method).read_files(job)
+
+
+def test_the_shipped_network_is_used_only_where_its_terms_are_accepted() -> None:
+    with pytest.raises(ConfigError, match=r"non-commercial.*add ksame-net to accept_licences.*average.*fit-decoder"):
+        files_of(**NETWORK)
+    with pytest.raises(ConfigError, match="add ksame-net"):
+        files_of("decoder", **NETWORK)
+    assert files_of("ksame-net", **NETWORK)["decoder"].data == NetworkDecoder.shipped()
+
+
+def test_a_file_that_is_not_of_the_texture_is_refused(fitted: Fit, tmp_path: Path) -> None:
+    (tmp_path / "own.onnx").write_bytes(NetworkDecoder.shipped())
+    with pytest.raises(ConfigError, match=r"is a network, whose texture is ksame-net; method\.texture is linear"):
+        files_of("decoder", decoder=str(tmp_path / "own.onnx"), texture="linear")
+    with pytest.raises(ConfigError, match="is no network"):
+        files_of(decoder=str(fitted.path), **NETWORK)
+    with pytest.raises(ConfigError, match="add decoder to accept_licences"):
+        files_of("ksame-net", decoder=str(tmp_path / "own.onnx"), **NETWORK)
+
+
+@pytest.mark.parametrize(("keep", "complaint"), [(0, r"none\.npz cannot be used"), (-1000, "damaged")])
+def test_a_decoder_is_used_only_if_it_is_there_and_whole(
+    fitted: Fit, tmp_path: Path, keep: int, complaint: str
+) -> None:
+    if keep:
+        (tmp_path / "none.npz").write_bytes(fitted.path.read_bytes()[:keep])
+    with pytest.raises(ConfigError, match=complaint):
+        files_of(decoder=str(tmp_path / "none.npz"))
+
+
+def test_every_texture_opens_its_own_files(fitted: Fit) -> None:
+    assert decoder_class(fitted.path.read_bytes()) is Decoder
+    assert decoder_class(NetworkDecoder.shipped()) is NetworkDecoder
+    for entry in TEXTURES.values():
+        if entry.ships:
+            assert entry.load().reads(entry.load().shipped())
+
+
+def test_the_shipped_network_fits_in_the_repository_and_knows_its_card() -> None:
+    import anonlib.synthesis as home
+
+    data = NetworkDecoder.shipped()
+    assert len(data) < 30_000_000
+    card = (Path(home.__path__[0]) / "shipped/ksame-net.md").read_text()
+    network = NetworkDecoder.from_bytes(data)
+    assert network.digest in card and network.about.terms in card
+
+
+def test_no_person_of_the_training_set_is_in_the_shipped_bank() -> None:
+    bank = NetworkDecoder.from_bytes(NetworkDecoder.shipped()).bank
+    likeness = bank.vectors @ bank.vectors.T
+    assert np.median(likeness[~np.eye(len(likeness), dtype=bool)]) < 0.1
+    assert np.allclose(np.linalg.norm(bank.vectors, axis=1), 1, atol=1e-5)
+    assert {0.0, 1.0} == set(bank.female.tolist()) and 18 <= bank.age.min() < 25 < 60 < bank.age.max() <= 80
+
+
+def test_faces_are_decoded_on_the_methods_device() -> None:
+    job = JobConfig.model_validate({**PLACES, "method": {"name": "dp-uniform", **NETWORK}})
+    method = method_of(job.method, {"decoder": NetworkDecoder.shipped()}, "cuda")
+    assert method.decoder.device == "cuda"  # type: ignore[attr-defined]

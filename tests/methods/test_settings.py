@@ -1,0 +1,96 @@
+"""A job's method is refused in a sentence where it cannot work, and every method says what it claims and used."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from anonlib.config import JobConfig
+from anonlib.methods import METHODS, models_of, settings_of
+from anonlib.methods.feature_transfer import STILL_RECOGNIZED
+from anonlib.models.catalog import MODELS, VERIFIERS
+from anonlib.verification.conditions import claim_of
+from tests.support.methods import method_named
+
+PLACES = {"input": {"uri": "in"}, "output": {"uri": "out"}, "workspace": {"uri": "ws"}}
+PIPELINE = {"dlib-resnet", "faceres"}
+ACCEPTED = {"name": "embedding", "accept": STILL_RECOGNIZED}
+COMPLETE: dict[str, dict[str, Any]] = {
+    "dp-laplace": {"epsilon": 3, "decoder": "d"},
+    "dp-vmf": {"kappa": 3, "decoder": "d"},
+    "dp-purkayastha": {"epsilon": 3, "decoder": "d"},
+    "dp-uniform": {"decoder": "d"},
+    "sampling": {"decoder": "d"},
+    "surrogate": {"decoder": "d"},
+    "embedding": {"accept": STILL_RECOGNIZED},
+    "inswapper": {"swapper": "s.onnx", "recognizer": "r.onnx", "donors": "people/"},
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "complaint"),
+    [
+        ({"name": "k-anonymous"}, "Input should be 'k-diff', .* or 'pixelate'"),
+        ({"texture": "oil"}, "Input should be 'average', 'linear', 'bank' or 'ksame-net'"),
+        ({"name": "k-diff", "k": 1}, "greater than or equal to 2"),
+        ({"name": "dp-vmf", "decoder": "d.npz"}, "kappa belongs to dp-vmf, which need it"),
+        ({"name": "dp-uniform"}, "anonlib fit-decoder"),
+        ({"name": "dp-uniform", "epsilon": 3, "decoder": "d.npz"}, "epsilon belongs to dp-laplace and dp-purkayastha"),
+        ({"name": "sampling", "texture": "average", "decoder": "d.npz"}, "not average"),
+        ({"name": "k-diff", "texture": "bank"}, "anonlib fit-decoder"),
+        ({"name": "embedding"}, "deceives recognizers and not people, so it anonymizes nobody"),
+        ({"name": "embedding", "accept": "yes"}, f'accept: "{STILL_RECOGNIZED}"'),
+        ({**ACCEPTED, "texture": "linear"}, "changes the face's own px and has no texture"),
+        ({"accept": STILL_RECOGNIZED}, "accept belongs to embedding; the method is k-diff"),
+        ({"name": "inswapper", "swapper": "s", "recognizer": "r"}, r"swapper and recognizer, the .onnx files.*donors"),
+        ({"name": "solid", "swapper": "s", "donors": "p"}, "swapper and donors belong to inswapper; the method is so"),
+        ({"name": "solid", "draw": "reuse"}, "a method that draws"),
+    ],
+)
+def test_a_method_that_cannot_work_is_refused_in_a_sentence(method: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        JobConfig.model_validate(PLACES | {"method": method})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_models_of_the_catalogue_and_reads_its_own_keys(name: str) -> None:
+    method = method_named(name, **COMPLETE.get(name, {}))
+    job = JobConfig.model_validate(PLACES | {"method": method.settings})
+    scan, render = models_of(job)
+    assert {*scan, *render} <= set(MODELS)
+    assert set(VERIFIERS) <= set(render) if method.synthesis else (scan, render) == (("centerface",), ())
+    assert {*method.keys, *method.required} <= set(type(method.settings).model_fields)
+    assert method.claim == claim_of(method.settings), "a verifier knows the claim without the method"
+
+
+def test_settings_survive_the_record_of_a_release() -> None:
+    """`verify` reads the method from run.json, where all keys stand and files are named by digest."""
+    for name, keys in COMPLETE.items():
+        settings = method_named(name, **keys).settings
+        released = settings.released({key: "0" * 64 for key in settings.FILES if getattr(settings, key)})
+        assert settings_of(released).released(released) == released
+
+
+@pytest.mark.parametrize(
+    ("method", "used"),
+    [
+        ({"name": "solid"}, set()),
+        ({"name": "blur"}, set()),
+        ({"name": "k-diff"}, PIPELINE),
+        ({"name": "k-same", "texture": "ksame-net"}, {*PIPELINE, "mobileface"}),
+        ({"name": "dp-uniform", "texture": "ksame-net"}, {*PIPELINE, "mobileface"}),
+        ({"name": "dp-uniform", "decoder": "faces.npz"}, PIPELINE),
+        (ACCEPTED, {*PIPELINE, "mobileface"}),
+    ],
+)
+def test_a_recognizer_that_took_part_is_never_called_held_out(method: dict[str, Any], used: set[str]) -> None:
+    assert method_named(**method).recognizers_used() == used
+
+
+@pytest.mark.parametrize("card", ["shipped/ksame-net.md", "shipped/feature-transfer.md"])
+def test_the_model_cards_name_the_recognizers_of_the_training(card: str) -> None:
+    text = " ".join(resources.files("anonlib.synthesis").joinpath(card).read_text().split())
+    assert "dlib-resnet and mobileface" in text
+    assert "fr-feature and faceres never took part" in text or "fr-feature and faceres took no part" in text
