@@ -97,11 +97,12 @@ class DecodedMethod(Method):
         name, texture = path or self.settings.texture_name, entry.load()
         try:
             data = texture.shipped() if path is None else read_file(path, job.storage.options)
-            decoder = decoder_class(data).from_bytes(data)
+            found = texture if texture.reads(data) else decoder_class(data)
+            decoder = found.from_bytes(data)
         except (StorageError, ModelUnusable) as error:
             raise ConfigError(f"the decoder {name} cannot be used: {error}") from None
-        if not texture.reads(data):
-            raise ConfigError(f"the decoder {name} is {decoder.kind}; method.texture is {self.settings.texture_name}")
+        if found is not texture:
+            raise ConfigError(f"the decoder {name} is {found.kind}; method.texture is {self.settings.texture_name}")
         licence = DECODER if path else self.settings.texture_name
         if decoder.about.needs_acceptance and licence not in job.accept_licences:
             raise ConfigError(

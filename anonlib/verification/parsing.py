@@ -56,9 +56,12 @@ class RunNote(BaseModel):
 
 
 class ReleasedMethod(BaseModel):
-    """`method` of run.json: its settings, files by their sha256. Its claim follows from name, k, epsilon and kappa."""
+    """`method` of run.json: its settings, files by their sha256. Its claim follows from name, k, epsilon and kappa.
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    A method may have keys of its own, which no claim depends on.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore")
 
     name: str = Field(pattern=_WORD)
     k: int = Field(default=5, ge=2, le=1000)

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from anonlib.datasets import DATASETS, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import kept_members, shard_id
+from anonlib.job import Job
+from anonlib.methods import METHODS, method_of
+from anonlib.methods.base import Method, MethodSettings, Models, Region, Replacement, SurrogateSource
 from anonlib.storage import Storage, open_storage
+from anonlib.synthesis.base import DecoderNotes, IdentityDraw
+from anonlib.synthesis.canonical import SIZE, shape_model
+from anonlib.synthesis.textures import TEXTURES, TextureEntry
+from anonlib.synthesis.textures.average import Texture
+from anonlib.synthesis.textures.ksame_net import BankVectors
 from anonlib.verification.release import verify
 from tests.support import photos
-from tests.support.runs import run_job
+from tests.support.runs import Run, manifest, planned_copy, run_job
 
 
 class LinesDataset(Dataset):
@@ -86,3 +99,99 @@ def test_a_toy_format_is_read_released_and_verified(tmp_path: Path, monkeypatch:
     assert [(row["key"], row["caption"]) for row in released] == [("ada", "x"), ("empty", "x")]
     assert released[0]["image"] != rows[0]["image"]
     verify(open_storage(str(run.output)), None)
+
+
+class CheckerSettings(MethodSettings):
+    """A key of the method's own."""
+
+    squares: int = 4
+
+
+class Checker(Method):
+    """A method that paints a checkerboard over each face's box."""
+
+    Settings = CheckerSettings
+    settings: CheckerSettings
+    synthesis = False
+    keys = ("squares",)
+
+    def models(self) -> Models:
+        return Models()
+
+    def replacement(self, name: str, source: SurrogateSource) -> Replacement:
+        return Board(self.settings.squares)
+
+
+@dataclass(frozen=True)
+class Board:
+    squares: int
+    digest: None = None
+
+    def apply(self, picture: NDArray[np.uint8], region: Region) -> None:
+        x0, y0, x1, y1 = np.maximum(region.box.round().astype(int), 0).tolist()
+        rows, columns = np.mgrid[0 : self.squares, 0 : self.squares]
+        board = ((rows + columns) % 2 * 255).astype(np.uint8)
+        painted = cv2.resize(board, (x1 - x0, y1 - y0), interpolation=cv2.INTER_NEAREST)[..., None]
+        view = picture[y0:y1, x0:x1]
+        view[:] = painted[: view.shape[0], : view.shape[1]]
+
+
+def test_a_toy_method_is_planned_rendered_and_verified(
+    one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "checker", Checker)
+    run = run_job(one_shard.input, tmp_path, method={"name": "checker", "squares": 2})
+    faces = [face for row in manifest(run.output) for face in row["faces"]]
+    assert run.summary.code == 0 and {face["method"] for face in faces} == {"checker"}
+    verify(open_storage(str(run.output)), None)
+    note = json.loads((run.output / "run.json").read_text())
+    assert note["method"]["squares"] == 2 and note["synthesis"] is False
+
+
+class PlainFaces:
+    """A texture of one colour, whose file is a magic word and that colour."""
+
+    trained_against = ("fr-feature",)
+    Face, kind = Texture, "a file of plain faces"
+
+    def __init__(self, data: bytes) -> None:
+        self.grey, self.digest = data[5], hashlib.sha256(data).hexdigest()
+        self.about = DecoderNotes("nothing", "none", 0, True)
+        self.bank = BankVectors(np.eye(2, 128, dtype=np.float32), np.zeros(2), np.full(2, 30.0))
+
+    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        return vectors
+
+    def decode(self, z: NDArray[np.float32], female: float, age: float) -> Texture:
+        detail = np.full((SIZE, SIZE, 3), self.grey / 255 - 0.5, np.float32)
+        return Texture(detail, shape_model().mean, 0.0)
+
+    def face(self, draw: IdentityDraw, k: int) -> Texture:
+        return self.decode(draw.vector, draw.female, draw.age)
+
+    @classmethod
+    def reads(cls, data: bytes) -> bool:
+        return data.startswith(b"PLAIN")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, device: str = "cpu") -> PlainFaces:
+        return cls(data)
+
+    @classmethod
+    def shipped(cls) -> bytes:
+        raise LookupError("none comes with anonlib")
+
+
+@pytest.mark.parametrize("name", ["dp-uniform", "k-diff"])
+def test_a_toy_texture_is_decoded_rendered_and_judged_by_recognizers_it_did_not_use(
+    name: str, one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TEXTURES, "plain", TextureEntry(f"{__name__}:PlainFaces"))
+    (tmp_path / "plain").write_bytes(b"PLAIN\x90")
+    method = {"name": name, "texture": "plain", "decoder": str(tmp_path / "plain"), "k": 2}
+    config = planned_copy(one_shard, tmp_path, method=method)
+    assert Job(config).run().code == 0
+    faces = [face for row in manifest(tmp_path / "release") for face in row["faces"]]
+    assert sum(face["method"] == name and bool(face["surrogate_digest"]) for face in faces) >= 4
+    verify(open_storage(config.output.uri), None)
+    assert "fr-feature" in method_of(config.method).recognizers_used()
