@@ -18,8 +18,8 @@ from anonlib.config import JobConfig
 from anonlib.datasets import DATASETS, format_of
 from anonlib.datasets.names import IMAGE_EXTENSIONS, IMAGE_TYPES, suffix_of
 from anonlib.storage import Storage
-from anonlib.workspace.layout import RUN_NOTE, StageStore, sha256
-from anonlib.workspace.schemas import MANIFEST
+from anonlib.workspace.layout import RUN_NOTE, ReleaseStore, sha256
+from anonlib.workspace.schemas import MANIFEST, manifest_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,12 +67,11 @@ def read_files(release: Storage, shards: Iterable[str], format: str, others: Ite
     """What the markers of `shards` vouch for, with run.json and the `others` hashed now. Raises StorageError."""
     import pyarrow.parquet as pq
 
-    store = StageStore(release, "")
     data: dict[str, str] = {}
     manifests: dict[str, str] = {}
-    for marker in store.markers(shards):
+    for marker in ReleaseStore(release).markers(shards):
         data |= marker["files"]
-        manifests[store.path("manifest", f"{marker['shard']}.parquet")] = marker["manifest_sha256"]
+        manifests[manifest_path(marker["shard"])] = marker["manifest_sha256"]
     hashed = {path: sha256(release.read(path)) for path in (RUN_NOTE, *others)}
     media_type, schema = DATASETS[format].media_type, None
     if media_type == _PARQUET and data:

@@ -6,7 +6,6 @@ The sheet shows originals, so it is written into the workspace alone and goes wh
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +24,9 @@ from anonlib.faces import align
 from anonlib.media.codec import decode
 from anonlib.media.sandbox import decode_apart
 from anonlib.storage import join_uri
-from anonlib.workspace import tables
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.inventory import read_inventory
-from anonlib.workspace.layout import PURGED, RUN_NOTE, JobStores, StageStore, open_stores, render_store
+from anonlib.workspace.layout import PURGED, JobStores, open_stores, release_store, render_store
 from anonlib.workspace.release import Naming
 from anonlib.workspace.schemas import QUARANTINED, RELEASED, SOLID
 from anonlib.workspace.secrets import open_keyring, release_name
@@ -90,9 +88,7 @@ def make_sheet(job: JobConfig, *, faces: int = 40, seed: int = 0) -> str:
     cells = list(cells_of(job, stores, drawn))
     title = f"{release_name(job)}: {len(cells)} of {total:,} faces, before and after"
     page = arrange(cells, title, f"drawn at random, seed {seed}. Shows originals: keep it in the workspace")
-    buffer = io.BytesIO()
-    page.save(buffer, "JPEG", quality=92)
-    stores.workspace.publish(SHEET, buffer.getvalue())
+    stores.workspace.publish(SHEET, _jpeg(page, 92))
     return join_uri(job.workspace.uri, SHEET)
 
 
@@ -108,11 +104,15 @@ def draw_examples(job: JobConfig, format: str, *, faces: int = 12, seed: int = 0
         same = list(group)
         data = images.image(str(same[0].row["path"]), str(same[0].row["output_sha256"]))
         rgb = decode(data, max_mpx=job.limits.image_mpx).rgb
-        for face in same:
-            buffer = io.BytesIO()
-            Image.fromarray(square_view(rgb, face.face["box"], _TILE)).save(buffer, "JPEG", quality=88)
-            examples.append(ExampleImage(buffer.getvalue(), face.method))
+        views = (Image.fromarray(square_view(rgb, face.face["box"], _TILE)) for face in same)
+        examples += [ExampleImage(_jpeg(view, 88), face.method) for view, face in zip(views, same, strict=True)]
     return examples
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
 
 
 # ---- which faces ----------------------------------------------------------------------------------------------
@@ -123,12 +123,12 @@ def draw(stores: JobStores, faces: int, seed: int) -> tuple[list[DrawnFace], int
 
     Shards are drawn by the number of their faces; up to 8 shards, every face has the same chance. Raises JobError.
     """
+    release = release_store(stores)
     try:
-        run = json.loads(stores.release.read(RUN_NOTE))
+        run = release.run()
     except NotFound:
         raise JobError(f"the output {stores.release.uri} holds no release yet; run the job first") from None
-    markers = StageStore(stores.release, "").markers(run["shards"])
-    counts = {str(marker["shard"]): int(marker["faces"]) for marker in markers}
+    counts = {str(marker["shard"]): int(marker["faces"]) for marker in release.markers(run["shards"])}
     generator = np.random.default_rng(seed)
     shards = [shard for shard, count in counts.items() if count]
     if len(shards) > _MAX_SHARDS:
@@ -143,10 +143,8 @@ def draw(stores: JobStores, faces: int, seed: int) -> tuple[list[DrawnFace], int
 
 
 def _faces_of(stores: JobStores, run: str, shard: str) -> Iterator[DrawnFace]:
-    store = StageStore(stores.release, "")
-    rows = tables.from_bytes(store.storage.read(store.path("manifest", f"{shard}.parquet"))).to_pylist()
     rendered = render_store(stores, run).faces(shard)
-    for position, row in enumerate(rows):
+    for position, row in enumerate(release_store(stores).manifest(shard).to_pylist()):
         for face, figures in zip(row["faces"], rendered.get(row["key"], ()), strict=True):
             yield DrawnFace(shard, position, row, face, figures)
 

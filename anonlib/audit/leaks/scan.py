@@ -40,8 +40,17 @@ from anonlib.media.prefetch import try_to_read
 from anonlib.methods import METHODS
 from anonlib.workspace import tables
 from anonlib.workspace.images import JobImages
-from anonlib.workspace.layout import RUN_NOTE, StageStore, scan_store
-from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED, MANIFEST, MESH_POINTS, QUARANTINED
+from anonlib.workspace.layout import RUN_NOTE, release_store, scan_store
+from anonlib.workspace.release import ReleasedSample, samples_of
+from anonlib.workspace.schemas import (
+    CERTIFICATE,
+    CERTIFIED,
+    MANIFEST,
+    MESH_POINTS,
+    QUARANTINED,
+    manifest_path,
+    marker_path,
+)
 
 NO_ROW, QUARANTINED_OUT, WHOLE = "image without a row", "quarantined image", "whole original"
 HASH, KEY, PERSON, NAMED_KEY = "hash of an original", "original key", "person's label", "person's label in a key"
@@ -126,7 +135,7 @@ class _LeakScan:
         cv2.setNumThreads(1)
         self.job, self.config, self.naming = job, job.config, job.naming
         self.release = job.stores.release
-        self.store = StageStore(self.release, "")
+        self.store = release_store(job.stores)
         self.scan = scan_store(job.stores, job.scan_key)
         self.images = JobImages(job.config, job.dataset.format)
         self.counts = LeakCounts()
@@ -147,7 +156,7 @@ class _LeakScan:
         if missing:
             raise JobError(f"{len(missing)} shards are not rendered, {missing[0]} for one; finish the job first")
         of_shards = {path for marker in markers.values() if marker for path in marker["files"]}
-        of_shards |= {path for shard in markers for path in (self.store.marker(shard), self._manifest(shard))}
+        of_shards |= {path for shard in markers for path in (marker_path(shard), manifest_path(shard))}
         others = [entry.path for entry in self.release.list(unfinished=True) if entry.path not in of_shards | ignore]
         for number, path in enumerate(others):
             hidden = path not in _WELL_KNOWN and self.config.rekey
@@ -159,9 +168,6 @@ class _LeakScan:
             outcome = UnitResult(shard.shard_id, images=images, seconds=time.monotonic() - began)
             report("leaks", outcome, len(self.job.shards))
         return self.counts.checks(self._notes())
-
-    def _manifest(self, shard: str) -> str:
-        return self.store.path("manifest", f"{shard}.parquet")
 
     def _shared_file(self, path: str, where: str) -> None:
         """A file that belongs to no shard: ours by name, or a stray one."""
@@ -182,26 +188,23 @@ class _LeakScan:
     def _shard(self, shard: Shard, marker: Mapping[str, Any]) -> int:
         """One shard; returns how many images it has."""
         name = self.naming.shard(shard.shard_id)
-        data = self.release.read(self._manifest(name))
-        rows = tables.from_bytes(data).to_pylist()
-        contents = _Contents(
-            {row["key"]: row for row in rows},
-            {row["output_sha256"]: row for row in rows if row["output_sha256"] is not None},
-        )
-        self._columns(data, f"manifest of {name}", MANIFEST)
-        for row in rows:
-            self._row(row, f"{name}/{row['key']}", contents)
+        known = samples_of(self.store, self.scan, self.naming, shard.shard_id, faces=("box", "mesh"))
+        samples = {sample.key: sample for sample in known}
+        rows = {str(sample.row["key"]): sample.row for sample in known}
+        vouched = {row["output_sha256"]: row for row in rows.values() if row["output_sha256"] is not None}
+        contents = _Contents(rows, vouched)
+        self._columns(self.store.manifest(name).schema, f"manifest of {name}", MANIFEST)
+        for key, row in rows.items():
+            self._row(row, f"{name}/{key}", contents)
         contents.index.add(f"marker of {name}", json.dumps(marker, ensure_ascii=False))
         for path in marker["files"]:
             self._data_file(path, shard, contents)
         self._shard_name(shard, contents)
-        faces = self._faces(shard)
         images = 0
-        for sample in self.job.dataset.read(shard):
-            row = contents.rows.get(self.naming.key(shard.shard_id, sample.key))
-            if row is None:
+        for original in self.job.dataset.read(shard):
+            if original.key not in samples:
                 raise JobError(f"the manifest of {shard.shard_id} has no row for an image of its shard")
-            self._original(sample, row, faces.get(sample.key, []), shard, contents)
+            self._original(original, samples[original.key], f"{name}/{samples[original.key].row['key']}", contents)
             images += 1
         if images < len(rows):
             raise JobError(f"the manifest of {shard.shard_id} has more rows than its shard has images")
@@ -316,34 +319,34 @@ class _LeakScan:
 
     # ---- each original beside it ------------------------------------------------------------------------------
 
-    def _original(self, sample: Sample, row: Row, faces: Sequence[Row], shard: Shard, contents: _Contents) -> None:
-        here = f"{self.naming.shard(shard.shard_id)}/{row['key']}"
-        if sample.image is not None:
-            self._whole(sample.image, row, here, contents)
+    def _original(self, original: Sample, sample: ReleasedSample, here: str, contents: _Contents) -> None:
+        row = sample.row
+        if original.image is not None:
+            self._whole(original.image, row, here, contents)
         subject = self.config.input.subject_field
-        name = label(sample, subject) if subject else None
+        name = label(original, subject) if subject else None
         self.short_labels += name is not None and not tells(name)
         if name is not None and not self.subject_kept:
             self._look_up(PERSON, [name], here, contents)
             if not self.config.rekey:
                 self.counts.count(NAMED_KEY, here, contains(row["key"], name))
         if self.config.rekey:
-            numbered = {text for text in spellings(sample.key) if any(char.isdigit() for char in text)}
-            self._look_up(KEY, sorted({sample.key} | numbered), here, contents)
-        if row["status"] == QUARANTINED:
+            numbered = {text for text in spellings(original.key) if any(char.isdigit() for char in text)}
+            self._look_up(KEY, sorted({original.key} | numbered), here, contents)
+        if sample.quarantined:
             return
         if row["output_sha256"] not in contents.images:
             self.counts.count(NO_ROW, here, True)
             return
-        before = try_to_read(sample, self.config)
+        before = try_to_read(original, self.config)
         if isinstance(before, ImageProblem):
-            raise JobError(f"an original of {shard.shard_id} cannot be read any more: {before.reason.meaning}")
+            raise JobError(f"the original of {here} cannot be read any more: {before.reason.meaning}")
         try:
             after = decode(self.images.image(row["path"], row["output_sha256"]), max_mpx=self.config.limits.image_mpx)
         except ImageProblem:
             self.counts.count(PART, here, True)
             return
-        self._compare(before, after, row["faces"], faces, here)
+        self._compare(before, after, row["faces"], sample.faces, here)
 
     def _whole(self, original: bytes, row: Row, here: str, contents: _Contents) -> None:
         """Whether an original, or a plain hash of it, is in the release."""
@@ -359,8 +362,6 @@ class _LeakScan:
         self, before: Picture, after: Picture, outcomes: Sequence[Row], faces: Sequence[Row], where: str
     ) -> None:
         """Compare px: `outcomes` are the manifest's faces, `faces` the scan's."""
-        if len(outcomes) != len(faces):
-            raise JobError(f"{where.partition('/')[0]}: the manifest and the scan do not hold the same faces")
         size = before.rgb.shape[0], before.rgb.shape[1]
         if after.rgb.shape != before.rgb.shape or after.format != before.format:
             self.counts.count(OUTSIDE, where, True)
@@ -378,13 +379,6 @@ class _LeakScan:
             self.counts.count(LEFT, where, left.original)
         self.counts.count(OUTSIDE, where, changed_outside(before, after, allowed, self.config.jpeg_quality) > 0)
         self.counts.count(PROFILE, where, after.space not in (None, before.space))
-
-    def _faces(self, shard: Shard) -> dict[str, list[dict[str, Any]]]:
-        data = self.scan.storage.read(self.scan.path("faces", f"{shard.shard_id}.parquet"))
-        faces: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in tables.from_bytes(data, ("key", "index", "box", "mesh")).to_pylist():
-            faces[row["key"]].append(row)
-        return faces
 
     def _notes(self) -> dict[str, str]:
         """What a reader must know of a check."""

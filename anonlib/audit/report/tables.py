@@ -52,9 +52,9 @@ class ReportTable:
 
 
 def all_tables(report: AuditReport) -> list[ReportTable]:
-    """Every table of the report, in order; what the first page holds is not repeated."""
+    """Every table of the report, in order; thresholds and versions of software are in report.json alone."""
     return [_gate(report), _reconciliation(report), _attacks(report), _records(report), _groups(report),
-            _thresholds(report), _leaks(report), _utility(report), _models(report), _software(report)]  # fmt: skip
+            _leaks(report), _utility(report), _models(report)]  # fmt: skip
 
 
 def _body(rows: Iterable[tuple[object, ...]], heading: str = "", note: str = "") -> TableBody:
@@ -216,23 +216,6 @@ def _groups(report: AuditReport) -> ReportTable:
     return ReportTable("Groups", caption, ("group", "n", "released"), bodies)
 
 
-def _thresholds(report: AuditReport) -> ReportTable:
-    rows = (
-        (
-            threshold.recognizer,
-            _number(f"{threshold.cosine:.3f}"),
-            _share(threshold.far),
-            _count(threshold.pairs),
-            _count(threshold.people),
-            "on this dataset" if threshold.measured_here else "elsewhere: too few pairs here",
-        )
-        for threshold in report.thresholds
-    )
-    caption = "The cosine from which a recognizer takes two photos for one person, fixed on people not reported on."
-    heads = ("recognizer", "cosine", "false accepts", "pairs", "people", "measured")
-    return ReportTable("Thresholds", caption, heads, (_body(rows),))
-
-
 def _leaks(report: AuditReport) -> ReportTable:
     rows = (
         (
@@ -283,8 +266,3 @@ def _models(report: AuditReport) -> ReportTable:
     )
     heads = ("model", "role", "use", "licence", "commercial use")
     return ReportTable("Models and licences", "report.json has the whole hashes.", heads, (_body(rows),))
-
-
-def _software(report: AuditReport) -> ReportTable:
-    rows = sorted(report.software.items(), key=lambda item: item[0].lower())
-    return ReportTable("Software", "Versions that the audit ran with.", ("package", "version"), (_body(rows),))

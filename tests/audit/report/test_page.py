@@ -66,7 +66,7 @@ def test_ids_are_unique_and_every_reference_leads_somewhere(page: Page, html: st
 
 
 def test_tables_have_heads_and_charts_have_a_text(page: Page) -> None:
-    assert len(page.all("table")) == 10
+    assert len(page.all("table")) == 8
     assert all(head.attributes.get("scope") in {"col", "row", "rowgroup"} for head in page.all("th"))
     charts = [element for element in page.all("div") if element.attributes.get("class") == "drawing"]
     assert len(charts) == len(findings.RECOGNIZERS) + 2
