@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anonlib.media.codec import Picture
-from anonlib.media.sandbox import Decoders, pool
+from anonlib.media.sandbox import Decoders, process
 from anonlib.storage import open_storage
 from anonlib.verification.release import verify
 from tests.support import photos, poison
@@ -58,7 +58,7 @@ def serial(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run,
     """A serial run, and how often each file was decoded."""
     with pytest.MonkeyPatch.context() as patch:
         decoders = Counting()
-        patch.setattr(pool, "_OURS", decoders)
+        patch.setattr(process, "_OURS", decoders)
         run = run_job(source, tmp_path_factory.mktemp("serial"), **SETTINGS)
         decoders.close()
     return run, decoders.asked

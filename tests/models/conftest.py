@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.models import golden_outputs
+from anonlib.models import cache
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS, InputSpec
 from anonlib.models.runtime import load_engine, prepare
@@ -26,7 +26,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toy in the catalogue, its wheel in the archives folder of an empty cache; the cache is returned."""
     monkeypatch.setenv("ANONLIB_MODELS", str(tmp_path))
     monkeypatch.setitem(MODELS, toy_model.NAME, MODELS[toy_model.NAME])
-    monkeypatch.setitem(golden_outputs.stored(), toy_model.NAME, golden_outputs.stored()[toy_model.NAME])
+    monkeypatch.setitem(cache.stored(), toy_model.NAME, cache.stored()[toy_model.NAME])
     toy_model.install(tmp_path / "archives")
     return tmp_path
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from anonlib.errors import ModelError, ModelMissing, ModelUnusable
-from anonlib.models import golden_outputs
+from anonlib.models import cache
 from anonlib.models.cache import cache_dir, check, ensure, model_bytes, model_path, obtain, read_members, sha256
 from anonlib.models.catalog import MODELS, ModelSource
 from anonlib.models.runtime import load_engine
@@ -34,7 +34,7 @@ def test_a_model_is_fetched_converted_checked_and_published(toy: Path) -> None:
     assert ensure([NAME], said.append) == {NAME: toy / f"{NAME}.onnx"}
     assert said == ["getting anonlib-toy-model 1.0 from pip", f"{NAME} is ready"]
     assert [r.state for r in check([NAME])] == ["ok"]
-    assert load_engine(model_bytes(NAME))(golden_outputs.probe(MODELS[NAME]))[0].shape == (2, 512)
+    assert load_engine(model_bytes(NAME))(cache.probe(MODELS[NAME]))[0].shape == (2, 512)
     assert sorted(p.name for p in toy.iterdir()) == ["archives", f"{NAME}.onnx"]
 
 
@@ -75,8 +75,8 @@ def test_a_package_with_other_bytes_leaves_nothing_behind(toy: Path) -> None:
 
 
 def test_a_model_with_a_wrong_answer_is_not_published(toy: Path, monkeypatch) -> None:
-    stored = [dict(o, first=[v + 1 for v in o["first"]]) for o in golden_outputs.stored()[NAME]]
-    monkeypatch.setitem(golden_outputs.stored(), NAME, stored)
+    stored = [dict(o, first=[v + 1 for v in o["first"]]) for o in cache.stored()[NAME]]
+    monkeypatch.setitem(cache.stored(), NAME, stored)
     with pytest.raises(ModelUnusable, match=r"is off its stored answer.*not kept"):
         ensure([NAME])
     assert sorted(p.name for p in toy.iterdir()) == ["archives"]

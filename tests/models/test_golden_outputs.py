@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anonlib.models import golden_outputs
+from anonlib.models import cache
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Batch, load_engine
@@ -14,12 +14,12 @@ from anonlib.models.runtime import Batch, load_engine
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_gives_its_stored_answer_on_every_backend(name: str, backend) -> None:
-    assert golden_outputs.disagreement(name, load_engine(model_bytes(name), backend=backend)) is None
+    assert cache.disagreement(name, load_engine(model_bytes(name), backend=backend)) is None
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_card_tells_the_outputs_as_they_are(name: str) -> None:
-    model, stored = MODELS[name], golden_outputs.stored()[name]
+    model, stored = MODELS[name], cache.stored()[name]
     assert len(model.outputs) == len(stored)
     for output, answer in zip(model.outputs, stored, strict=True):
         fixed = [d for d in output.shape if isinstance(d, int)]
@@ -56,5 +56,5 @@ class Wrong:
     ],
 )
 def test_every_kind_of_wrong_answer_is_told_in_a_sentence(fault: str, said: str) -> None:
-    sentence = golden_outputs.disagreement("mobileface", Wrong(fault))
+    sentence = cache.disagreement("mobileface", Wrong(fault))
     assert sentence is not None and said in sentence

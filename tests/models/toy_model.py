@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from anonlib.models import golden_outputs
+from anonlib.models import cache
 from anonlib.models.cache import sha256
 from anonlib.models.catalog import MODELS, ModelSource
-from anonlib.models.convert.networks import fr_feature
+from anonlib.models.convert import fr_feature
 from anonlib.models.runtime import load_engine
 
 NAME = "fr-feature"
@@ -52,7 +52,7 @@ def install(archives: Path) -> None:
     source = ModelSource("pip", "anonlib-toy-model", "1.0", {MEMBER: sha256(data)})
     MODELS[NAME] = replace(MODELS[NAME], source=source, sha256=sha256(ready))
     engine = load_engine(ready, backend="onnxruntime")
-    golden_outputs.stored()[NAME] = golden_outputs.describe(engine(golden_outputs.probe(MODELS[NAME])))
+    cache.stored()[NAME] = cache.describe(engine(cache.probe(MODELS[NAME])))
     archives.mkdir(parents=True, exist_ok=True)
     if not (archives / source.archive).exists():
         with zipfile.ZipFile(archives / source.archive, "w") as wheel:

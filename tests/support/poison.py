@@ -18,7 +18,7 @@ from anonlib.execution.base import UnitResult
 from anonlib.execution.local import Runner
 from anonlib.execution.telemetry import UnitRecord
 from anonlib.execution.worker import MakeStage
-from anonlib.media.sandbox import Decoders, pool
+from anonlib.media.sandbox import Decoders, process
 from tests.support import poisoned
 
 PROGRAM = (sys.executable, str(Path(poisoned.__file__).resolve()))
@@ -76,7 +76,7 @@ class Poisoned:
 
 
 def _make(make: MakeStage[Any]) -> Any:
-    pool._OURS = Decoders(PROGRAM)
+    process._OURS = Decoders(PROGRAM)
     return make()
 
 

@@ -1,5 +1,5 @@
 """Photos are decoded in processes of their own, because a file made for it can crash a C library, or never end."""
 
-from anonlib.media.sandbox.pool import Decoders, decode_apart, header_bytes_apart, sandbox_layers
+from anonlib.media.sandbox.process import Decoders, decode_apart, header_bytes_apart, sandbox_layers
 
-__all__ = ["Decoders", "SandboxUnavailable", "decode_apart", "header_bytes_apart", "sandbox_layers"]
+__all__ = ["Decoders", "decode_apart", "header_bytes_apart", "sandbox_layers"]

@@ -1,14 +1,19 @@
-"""One decoder process, seen from outside: it is asked, watched, and ended where it takes too long.
+"""Decoder processes, seen from outside: each gets a photo at a time, is watched, and is ended where it takes too long.
 
 What comes back is pixels and a few numbers and words, each checked: a process that parsed a stranger's file is not
 trusted, so nothing of it is unpickled and its memory is copied, never used in place. It gets an empty environment,
-confines itself (sandbox.py), and this process, which does hold secrets, is made undumpable before it starts one.
+confines itself (confinement.py), and this process, which does hold secrets, is made undumpable before it starts one.
 Pixels come through a memfd (memfd_create(2)), which is sealed, so that it cannot shrink under the reader, and needs no
 room in /dev/shm.
+
+There are as many processes as threads decode at once, started when first needed. Only a fresh process's death is held
+against a photo, since one that was used before may die of an earlier file, and a SIGKILL comes from outside. So what
+becomes of a photo does not depend on which others came before it.
 """
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import logging
@@ -23,6 +28,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, TypeVar
 
 import numpy as np
@@ -42,6 +48,8 @@ _START = (
 _START_SECONDS = 120.0
 _MOST_JSON = 1 << 14
 _KEPT_BYTES = 32 << 20
+_HEADER_BYTES = 1 << 16
+_MOST_IDLE = max(4, os.cpu_count() or 1)
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -72,7 +80,7 @@ class _Refused(BaseModel):
 
 _PICTURES: TypeAdapter[_Refused | _Described] = TypeAdapter(_Refused | _Described)
 _COUNTS: TypeAdapter[_Refused | int] = TypeAdapter(_Refused | Annotated[int, Field(ge=0, lt=1 << 40, strict=True)])
-_Told = TypeVar("_Told")
+_Answer = TypeVar("_Answer")
 _Found = TypeVar("_Found", Picture, int)
 
 
@@ -128,9 +136,9 @@ class DecoderProcess:
             word, granted = READY.unpack(self._received(READY.size, time.monotonic() + _START_SECONDS))
         if word != READY_WORD:
             self._process.kill()
-            said = complaints.read(1 << 16).decode(errors="replace").split("\n")
+            lines = complaints.read(1 << 16).decode(errors="replace").split("\n")
             self.close()
-            last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
             raise SandboxUnavailable(f"the process that decodes photos cannot be started: {last[:200]}")
         complaints.close()
         self.layers = tuple(layer for number, layer in enumerate(LAYERS) if granted >> number & 1)
@@ -151,21 +159,21 @@ class DecoderProcess:
 
     def decode(self, data: bytes, least_side: int | None) -> Picture:
         """The Picture of a file; raises ImageProblem, and SandboxDied after which it must not be used again."""
-        return self._asked(data, least_side, False, _PICTURES, self._picture)
+        return self._answer(data, least_side, False, _PICTURES, self._picture)
 
     def header_bytes(self, data: bytes, least_side: int | None) -> int:
         """`image.decoded_bytes` of a file; raises as decode."""
-        return self._asked(data, least_side, True, _COUNTS, lambda count: count)
+        return self._answer(data, least_side, True, _COUNTS, lambda count: count)
 
-    def _asked(
+    def _answer(
         self,
         data: bytes,
         least_side: int | None,
         header_only: bool,
-        answers: TypeAdapter[_Refused | _Told],
-        believe: Callable[[_Told], _Found],
+        answers: TypeAdapter[_Refused | _Answer],
+        checked: Callable[[_Answer], _Found],
     ) -> _Found:
-        """What `believe` makes of its answer, unless it answers with a problem."""
+        """What `checked` makes of its answer, unless it answers with a problem."""
         self._busy, deadline = True, time.monotonic() + self.seconds
         found: _Found | ImageProblem
         try:
@@ -177,7 +185,7 @@ class DecoderProcess:
             answer = answers.validate_json(self._received(size, deadline))
             if self._unread:
                 raise ValueError("more than an answer")
-            found = _problem(answer) if isinstance(answer, _Refused) else believe(answer)
+            found = _problem(answer) if isinstance(answer, _Refused) else checked(answer)
         except TimeoutError:
             raise ImageProblem(Reason.TIME, self._too_long) from None
         except OSError:
@@ -202,16 +210,22 @@ class DecoderProcess:
     def _too_long(self) -> str:
         return f"decoding it took longer than {self.seconds:g} s (limits.image_seconds)"
 
-    def _picture(self, told: _Described) -> Picture:
+    def _picture(self, answer: _Described) -> Picture:
         """Checked against what was asked for, and copied; raises ValueError."""
-        pixels = told.rows * told.columns
-        if told.rows > told.height or told.columns > told.width or told.height * told.width > self.max_mpx * 1e6:
+        pixels = answer.rows * answer.columns
+        if (
+            answer.rows > answer.height
+            or answer.columns > answer.width
+            or answer.height * answer.width > self.max_mpx * 1e6
+        ):
             raise ValueError("a size that cannot be")
-        rgb = self._copied(0, (told.rows, told.columns, 3))
-        alpha = self._copied(3 * pixels, (told.rows, told.columns)) if told.alpha else None
+        rgb = self._copied(0, (answer.rows, answer.columns, 3))
+        alpha = self._copied(3 * pixels, (answer.rows, answer.columns)) if answer.alpha else None
         if 3 * pixels > _KEPT_BYTES:
             self._shared.madvise(mmap.MADV_REMOVE)
-        return Picture(rgb, alpha, told.format, told.space, told.stripped, told.notes, (told.height, told.width))
+        return Picture(
+            rgb, alpha, answer.format, answer.space, answer.stripped, answer.notes, (answer.height, answer.width)
+        )
 
     def _copied(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         count = int(np.prod(shape))
@@ -254,11 +268,11 @@ def _warn_of(missing: tuple[str, ...]) -> None:
     )
 
 
-def _problem(told: _Refused) -> ImageProblem:
+def _problem(answer: _Refused) -> ImageProblem:
     """With details that may be shown on a terminal; raises ValueError."""
-    if not told.details.isprintable():
+    if not answer.details.isprintable():
         raise ValueError("words that cannot be shown")
-    return ImageProblem(told.reason, told.details)
+    return ImageProblem(answer.reason, answer.details)
 
 
 def _environment() -> dict[str, str]:
@@ -271,3 +285,106 @@ def _import_path() -> list[str]:
     """Where the process finds this very anonlib, and the libraries that this process uses."""
     home = Path(__file__).resolve().parents[3]
     return [*(str(Path(entry).resolve()) for entry in sys.path), str(home)]
+
+
+class Decoders:
+    """A pool of processes; `program` is another one than worker.py, for a test."""
+
+    def __init__(self, program: Sequence[str] | None = None) -> None:
+        self.program = program
+        self._idle: list[DecoderProcess] = []
+        self._lock = Lock()
+
+    def decode(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> Picture:
+        """As `decode_apart`; threads may call it at once."""
+        return self._answer(lambda process: process.decode(data, least_side), max_mpx, seconds)
+
+    def header_bytes(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> int:
+        """As `header_bytes_apart`; threads may call it at once."""
+        # Nearly every header is at the beginning, and sending the rest would cost more than reading it.
+        beginning = data[:_HEADER_BYTES]
+        count = self._answer(lambda process: process.header_bytes(beginning, least_side), max_mpx, seconds)
+        if count or len(data) <= _HEADER_BYTES:
+            return count
+        return self._answer(lambda process: process.header_bytes(data, least_side), max_mpx, seconds)
+
+    def layers(self) -> tuple[str, ...]:
+        """The layers of the sandbox that this kernel grants; raises SandboxUnavailable where too few."""
+        process = DecoderProcess(1.0, 60.0, self.program)
+        process.close()
+        return process.layers
+
+    def _answer(self, ask: Callable[[DecoderProcess], _Found], max_mpx: float, seconds: float) -> _Found:
+        process = self._idle_process(max_mpx, seconds) or DecoderProcess(max_mpx, seconds, self.program)
+        fresh = not process.used
+        try:
+            return self._use(process, ask)
+        except SandboxDied as death:
+            if fresh and not death.from_outside:
+                raise ImageProblem(death.reason, str(death)) from None
+        try:
+            return self._use(DecoderProcess(max_mpx, seconds, self.program), ask)
+        except SandboxDied as death:
+            raise ImageProblem(death.reason, str(death)) from None
+
+    def close(self) -> None:
+        """End the processes that nobody uses now; a later photo starts new ones."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.close()
+
+    def forget(self) -> None:
+        """In a forked copy of this process: the processes belong to the one that started them."""
+        self._idle, self._lock = [], Lock()
+
+    def _use(self, process: DecoderProcess, ask: Callable[[DecoderProcess], _Found]) -> _Found:
+        try:
+            return ask(process)
+        finally:
+            self._take_back(process)
+
+    def _idle_process(self, max_mpx: float, seconds: float) -> DecoderProcess | None:
+        with self._lock:
+            for process in self._idle:
+                if (process.max_mpx, process.seconds) == (max_mpx, seconds):
+                    self._idle.remove(process)
+                    break
+            else:
+                return None
+        if process.ready:
+            return process
+        process.close()
+        return None
+
+    def _take_back(self, process: DecoderProcess) -> None:
+        surplus: DecoderProcess | None = process
+        if process.ready:
+            with self._lock:
+                self._idle.append(process)
+                surplus = self._idle.pop(0) if len(self._idle) > _MOST_IDLE else None
+        if surplus:
+            surplus.close()
+
+
+_OURS = Decoders()
+atexit.register(_OURS.close)
+os.register_at_fork(after_in_child=_OURS.forget)
+
+
+def decode_apart(data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> Picture:
+    """`codec.decode` in another process, which has `seconds` for it and no more memory than `max_mpx` calls for.
+
+    Raises ImageProblem, also where decoding crashed, and SandboxUnavailable where no process can be started.
+    """
+    return _OURS.decode(data, max_mpx=max_mpx, seconds=seconds, least_side=least_side)
+
+
+def header_bytes_apart(data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> int:
+    """`codec.decoded_bytes` in another process, without memory for pixels; raises as decode_apart."""
+    return _OURS.header_bytes(data, max_mpx=max_mpx, seconds=seconds, least_side=least_side)
+
+
+def sandbox_layers() -> tuple[str, ...]:
+    """The layers of confinement.LAYERS that confine decoder processes here; raises SandboxUnavailable where too few."""
+    return _OURS.layers()

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from anonlib.models.cache import model_bytes
-from anonlib.models.convert.networks import fr_feature
+from anonlib.models.convert import fr_feature
 from anonlib.models.runtime import load_engine
 from tests.models.toy_model import toy_onnx
 
