@@ -9,7 +9,7 @@ once: each works in a folder of its own and the last rename wins with the same b
 A sha256 says that the bytes are right, not that this machine computes right with them. So two fixed images go through
 the model, and some numbers of every output are compared with stored ones. Those were not made by our conversion: they
 come from TF.js and face-api (facemesh, faceres, mobileface, dlib-resnet, expression), from the unrepaired ONNX an image
-at a time (centerface, fr-feature, age-gender) and from torch (face-gan). Both images also go through alone: that shows a
+at a time (centerface, fr-feature, age-gender) and from torch (face-gan). Both also go through alone: that shows a
 graph that mixes the faces of a batch.
 """
 
