@@ -10,36 +10,36 @@ const VERDICTS = {
   withhold: { label: "Withhold this photo", key: "W" },
   release_masked: { label: "Release with faces hidden", key: "M" },
 };
-const SAID = {
+const WAITING = {
   confirmed: "Confirmed: no real face left",
   mask: "To be hidden: what is drawn",
   withhold: "To be withheld",
   release_masked: "To be released with every face hidden",
 };
-const DONE = {
+const APPLIED = {
   confirmed: "Confirmed: no real face left",
   mask: "Hidden and released",
   withhold: "Withheld",
   release_masked: "Released with every face hidden",
 };
 
-let review = null; // what /state said
+let review = null; // the answer of /state
 let list = "sample";
 let place = { sample: 0, quarantined: 0, second: 0 };
 let history = []; // numbers of the images decided here, for undo
 
 const number = () => review.lists[list][place[list]];
 const image = () => review.images[number()];
-const plural = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+const plural = (count, singular, many) => `${count.toLocaleString("en")} ${count === 1 ? singular : many}`;
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 async function ask(path, body) {
   const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
   const answer = await send(path, options).catch(() => null);
   if (answer === null) throw new Error("the review has ended; start it again in the terminal");
-  const said = await answer.json();
-  if (!answer.ok) throw new Error(said.problem);
-  return said;
+  const content = await answer.json();
+  if (!answer.ok) throw new Error(content.problem);
+  return content;
 }
 
 // ---- words ------------------------------------------------------------------------------------------------------
@@ -48,13 +48,13 @@ function showTotals() {
   const { judged, waiting, confidence } = review.totals, drawnByLot = review.lists.sample.length;
   at("progress").max = Math.max(drawnByLot, 1);
   at("progress").value = judged.judged;
-  let said = `${judged.judged} of ${drawnByLot} judged`;
+  let text = `${judged.judged} of ${drawnByLot} judged`;
   if (judged.judged) {
-    said += `, ${judged.wrong || "none"} with a real face left or withheld. So at most ${percent(judged.upper)} of the whole `
+    text += `, ${judged.wrong || "none"} with a real face left or withheld. So at most ${percent(judged.upper)} of the whole `
       + `release can be like that, with ${percent(confidence)} confidence.`;
-  } else said += ". How much of the whole release can be wrong is known once some are judged.";
-  if (judged.skipped) said += ` ${plural(judged.skipped, "verdict", "verdicts")} after a skipped image not counted yet.`;
-  at("bound").textContent = said;
+  } else text += ". How much of the whole release can be wrong is known once some are judged.";
+  if (judged.skipped) text += ` ${plural(judged.skipped, "verdict", "verdicts")} after a skipped image not counted yet.`;
+  at("bound").textContent = text;
   at("bound").classList.toggle("wrong", judged.wrong > 0);
   at("open-apply").disabled = waiting === 0 && !review.earlier;
   at("open-apply").textContent = waiting ? `Apply ${plural(waiting, "decision", "decisions")}`
@@ -65,7 +65,7 @@ function showLists() {
   at("lists").replaceChildren(...Object.entries(LISTS).filter(([name]) => review.lists[name].length || name === "sample")
     .map(([name, label]) => {
       const button = document.createElement("button"), count = document.createElement("small");
-      const open = review.lists[name].filter((one) => review.images[one].verdict === null).length;
+      const open = review.lists[name].filter((index) => review.images[index].verdict === null).length;
       button.type = "button";
       button.textContent = label;
       count.textContent = open ? `${open} left` : "all judged";
@@ -80,32 +80,32 @@ function showLists() {
 }
 
 function showWords() {
-  const one = image(), shown = review.lists[list];
-  at("place").textContent = `${LISTS[list]} ${place[list] + 1} of ${shown.length}, shard ${one.shard}`;
-  at("name").textContent = one.name;
-  const wording = one.carried_out ? DONE : SAID;
-  at("state").className = one.verdict || "";
-  at("state").textContent = one.verdict ? wording[one.verdict] + (one.carried_out ? "" : " (not applied yet)")
-    : one.allowed.includes("confirmed") ? "Not judged yet" : "Quarantined by the job, not judged yet";
-  at("reason").textContent = one.status === "quarantined" ? `The reason: ${one.reason}.` : "";
-  at("hint").textContent = one.allowed.includes("mask")
+  const current = image(), shown = review.lists[list];
+  at("place").textContent = `${LISTS[list]} ${place[list] + 1} of ${shown.length}, shard ${current.shard}`;
+  at("name").textContent = current.name;
+  const wording = current.carried_out ? APPLIED : WAITING;
+  at("state").className = current.verdict || "";
+  at("state").textContent = current.verdict ? wording[current.verdict] + (current.carried_out ? "" : " (not applied yet)")
+    : current.allowed.includes("confirmed") ? "Not judged yet" : "Quarantined by the job, not judged yet";
+  at("reason").textContent = current.status === "quarantined" ? `The reason: ${current.reason}.` : "";
+  at("hint").textContent = current.allowed.includes("mask")
     ? "Is a real face left as it was? Draw a box around it; the grey ellipse is what will be hidden."
-    : one.allowed.includes("release_masked")
+    : current.allowed.includes("release_masked")
       ? "It stays withheld unless you draw a box around every face in it. Those the job knew are hidden too."
       : "Its file cannot be decoded, so it can only stay withheld.";
-  at("verdicts").replaceChildren(...one.allowed.map((verdict) => {
+  at("verdicts").replaceChildren(...current.allowed.map((verdict) => {
     const button = document.createElement("button"), key = document.createElement("kbd");
     button.type = "button";
     button.className = verdict;
     button.dataset.verdict = verdict;
-    button.append(one.allowed.includes("confirmed") || verdict !== "withhold" ? VERDICTS[verdict].label : "Keep it withheld");
+    button.append(current.allowed.includes("confirmed") || verdict !== "withhold" ? VERDICTS[verdict].label : "Keep it withheld");
     key.textContent = VERDICTS[verdict].key;
     button.append(key);
-    button.setAttribute("aria-pressed", String(verdict === one.verdict));
+    button.setAttribute("aria-pressed", String(verdict === current.verdict));
     button.addEventListener("click", () => decide(verdict));
     return button;
   }));
-  at("faces").replaceChildren(...(show.boxes ? one.faces : []).map((face) => {
+  at("faces").replaceChildren(...(show.boxes ? current.faces : []).map((face) => {
     const item = document.createElement("li");
     item.textContent = [face.method, face.fallback === face.method ? "fallback" : face.fallback, face.reason]
       .filter(Boolean).join(", ");
@@ -113,7 +113,7 @@ function showWords() {
   }));
   at("previous").disabled = place[list] === 0;
   at("next").disabled = place[list] >= shown.length - 1;
-  at("undo").disabled = one.verdict === null && history.length === 0;
+  at("undo").disabled = current.verdict === null && history.length === 0;
   for (const [name, on] of [["original", show.original], ["boxes", show.boxes], ["size", show.large]]) {
     at(`toggle-${name}`).setAttribute("aria-pressed", String(on));
   }
@@ -141,10 +141,10 @@ function go(to) {
 
 async function post(path, body) {
   try {
-    const said = await ask(path, body);
-    review.totals = said.totals || said;
+    const answer = await ask(path, body);
+    review.totals = answer.totals || answer;
     at("problem").textContent = "";
-    return said;
+    return answer;
   } catch (error) {
     at("problem").textContent = `Not done: ${error.message}.`;
     return null;
@@ -153,9 +153,9 @@ async function post(path, body) {
 
 async function decide(verdict) {
   const which = number(), boxes = verdict.includes("mask") ? view.drawn : [];
-  const said = await post("/decide", { image: which, verdict, boxes });
-  if (!said) return;
-  review.images[which] = said.image;
+  const answer = await post("/decide", { image: which, verdict, boxes });
+  if (!answer) return;
+  review.images[which] = answer.image;
   history.push(which);
   place[list] < review.lists[list].length - 1 ? go(place[list] + 1) : refresh();
 }
@@ -169,10 +169,10 @@ async function undo() {
     if (there < 0) return;
     place[list] = there;
   }
-  const said = await post("/decide", { image: which, verdict: null });
-  if (!said) return;
-  review.images[which] = said.image;
-  history = history.filter((one) => one !== which);
+  const answer = await post("/decide", { image: which, verdict: null });
+  if (!answer) return;
+  review.images[which] = answer.image;
+  history = history.filter((index) => index !== which);
   go(place[list]);
 }
 
@@ -195,7 +195,7 @@ const KEYS = {
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || at("apply").open) return;
   const key = event.key.toLowerCase();
-  const verdict = [...at("verdicts").children].find((one) => VERDICTS[one.dataset.verdict].key.toLowerCase() === key);
+  const verdict = [...at("verdicts").children].find((button) => VERDICTS[button.dataset.verdict].key.toLowerCase() === key);
   if (!verdict && !KEYS[key]) return;
   event.preventDefault();
   verdict ? verdict.click() : KEYS[key]();
@@ -233,35 +233,35 @@ async function apply() {
   at("apply-progress").removeAttribute("value");
   buttons(null, false);
   say("Applying", "The certificate is withdrawn until this is done. If it is cut off, `anonlib render` finishes it.");
-  let said = await post("/apply", {});
-  while (said && said.applying.result === null && said.applying.problem === null) {
-    if (said.applying.shards) {
-      at("apply-progress").max = said.applying.shards;
-      at("apply-progress").value = said.applying.done;
+  let answer = await post("/apply", {});
+  while (answer && answer.applying.result === null && answer.applying.problem === null) {
+    if (answer.applying.shards) {
+      at("apply-progress").max = answer.applying.shards;
+      at("apply-progress").value = answer.applying.done;
     }
     await new Promise((done) => setTimeout(done, 500));
-    said = await post("/totals");
+    answer = await post("/totals");
   }
   at("apply-progress").hidden = true;
   buttons("Close", false);
-  if (!said || said.applying.problem) {
-    say("It could not be finished", said ? said.applying.problem : at("problem").textContent);
+  if (!answer || answer.applying.problem) {
+    say("It could not be finished", answer ? answer.applying.problem : at("problem").textContent);
     return;
   }
-  const { shards, changes } = said.applying.result, items = document.createElement("ul");
-  items.append(...changes.map((one) => {
+  const { shards, changes } = answer.applying.result, items = document.createElement("ul");
+  items.append(...changes.map((change) => {
     const item = document.createElement("li");
-    item.textContent = `${one.key}: ${became(one)}`;
+    item.textContent = `${change.key}: ${became(change)}`;
     return item;
   }));
   say("Applied", `${plural(shards.length, "shard", "shards")} made again; the release has a new certificate.`, items);
   await load();
 }
 
-function became(one) {
-  if (one.after === "quarantined") return `not released, ${one.reason}`;
-  if (one.hidden) return `released, ${plural(one.hidden, "drawn face", "drawn faces")} hidden`;
-  return one.before === "quarantined" ? "released" : "what you decided is in its row of the manifest";
+function became(change) {
+  if (change.after === "quarantined") return `not released, ${change.reason}`;
+  if (change.hidden) return `released, ${plural(change.hidden, "drawn face", "drawn faces")} hidden`;
+  return change.before === "quarantined" ? "released" : "what you decided is in its row of the manifest";
 }
 
 async function load() {
@@ -269,7 +269,7 @@ async function load() {
   forget();
   at("release").textContent = review.release;
   document.title = `Review ${review.release}`;
-  const first = review.lists[list].findIndex((one) => review.images[one].verdict === null);
+  const first = review.lists[list].findIndex((index) => review.images[index].verdict === null);
   if (review.lists[list].length) go(Math.max(first, 0));
   else refresh();
 }

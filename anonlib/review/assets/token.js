@@ -10,9 +10,9 @@ export async function enter() {
   if (!key) return;
   history.replaceState(null, "", "/");
   const answer = await fetch("/session", { method: "POST", headers: bearer(key) });
-  const said = await answer.json();
-  if (answer.ok) sessionStorage.setItem(NAME, said.token);
-  else if (!sessionStorage.getItem(NAME)) throw new Error(said.problem);
+  const content = await answer.json();
+  if (answer.ok) sessionStorage.setItem(NAME, content.token);
+  else if (!sessionStorage.getItem(NAME)) throw new Error(content.problem);
 }
 
 export const send = (path, options = {}) =>

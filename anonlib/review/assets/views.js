@@ -9,7 +9,7 @@ const KEPT = 12; // pictures
 export const view = { drawn: [], seen: false };
 export const show = { original: false, boxes: false, large: false };
 
-let shown = null; // { which, one, grow }
+let shown = null; // { which, image, grow }
 let tell = () => {};
 const kept = new Map(); // "number/kind" -> promise of a blob's URL, or of a problem
 
@@ -33,22 +33,22 @@ export function forget() {
 }
 
 function release(name) {
-  kept.get(name).then((one) => one.url && URL.revokeObjectURL(one.url));
+  kept.get(name).then((loaded) => loaded.url && URL.revokeObjectURL(loaded.url));
   kept.delete(name);
 }
 
-function kinds(one) {
+function kinds(image) {
   const shown = [];
-  if (one.released) shown.push("released");
-  if (one.size && (show.original || !one.released)) shown.push("original");
+  if (image.released) shown.push("released");
+  if (image.size && (show.original || !image.released)) shown.push("original");
   return shown;
 }
 
-// Show image `one`, which is number `which`, and fetch the pictures of `next`: [number, image], or nothing.
-export async function showPictures(which, one, grow, next) {
+// Show image `image`, which is number `which`, and fetch the pictures of `next`: [number, image], or nothing.
+export async function showPictures(which, image, grow, next) {
   if (!shown || shown.which !== which) blank();
-  shown = { which, one, grow };
-  const wanted = kinds(one);
+  shown = { which, image, grow };
+  const wanted = kinds(image);
   const found = await Promise.all(wanted.map((kind) => picture(which, kind)));
   for (const kind of ["released", "original"]) {
     if (!shown || shown.which !== which) return; // the person went on
@@ -56,7 +56,7 @@ export async function showPictures(which, one, grow, next) {
     figure.hidden = place < 0 && (kind === "released" || wanted.length > 0);
     await put(figure, place < 0 ? { problem: "this file cannot be decoded" } : found[place]);
   }
-  view.seen = shown !== null && shown.which === which && found.every((one) => one.url);
+  view.seen = shown !== null && shown.which === which && found.every((loaded) => loaded.url);
   fit();
   overlay();
   if (next.length) kinds(next[1]).forEach((kind) => picture(next[0], kind));
@@ -80,7 +80,7 @@ async function put(figure, found) {
 }
 
 export function fit() {
-  const size = shown && shown.one.size;
+  const size = shown && shown.image.size;
   if (!size) return;
   for (const figure of document.querySelectorAll(".view:not([hidden])")) {
     const pane = figure.querySelector(".pane"), sheet = figure.querySelector(".sheet");
@@ -103,7 +103,7 @@ function shape(kind, attributes, ...classes) {
 export function overlay() {
   if (!shown) return;
   for (const svg of document.querySelectorAll(".sheet svg")) {
-    const known = (show.boxes ? shown.one.faces : []).map((face) =>
+    const known = (show.boxes ? shown.image.faces : []).map((face) =>
       shape("rect", sides(face.box), "known", ...(face.fallback ? ["fallback"] : [])));
     svg.replaceChildren(...known, ...view.drawn.flatMap((box) => [cover(box), shape("rect", sides(box), "drawn")]));
   }
@@ -117,9 +117,9 @@ function cover([x0, y0, x1, y1]) {
     ry: ((y1 - y0) / 2) * higher }, "cover");
 }
 
-// `told` is called with the view whenever it changes.
-export function whenDrawn(told) {
-  tell = told;
+// `listener` is called with the view whenever it changes.
+export function whenDrawn(listener) {
+  tell = listener;
 }
 
 export function clear() {
@@ -137,7 +137,7 @@ const sides = ([x0, y0, x1, y1]) => ({ x: x0, y: y0, width: x1 - x0, height: y1 
 function drawOn(svg) {
   let start = null;
   const point = (event) => {
-    const area = svg.getBoundingClientRect(), [height, width] = shown.one.size;
+    const area = svg.getBoundingClientRect(), [height, width] = shown.image.size;
     const within = (value, most) => Math.min(Math.max(value, 0), most);
     return [within(((event.clientX - area.left) / area.width) * width, width),
       within(((event.clientY - area.top) / area.height) * height, height)];

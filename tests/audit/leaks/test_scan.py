@@ -112,10 +112,6 @@ METADATA: dict[str, tuple[Change, set[str]]] = {
         lambda data: photos.with_segments(data, photos.jpeg_segment(0xE1, gps())),
         {"EXIF", "GPS position"},
     ),
-    "xmp": (
-        lambda data: photos.with_segments(data, photos.jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")),
-        {"XMP"},
-    ),
     "a profile": (
         lambda data: photos.with_segments(data, photos.jpeg_segment(0xE2, b"ICC_PROFILE\0\1\1" + photos.srgb())),
         {"foreign colour profile"},

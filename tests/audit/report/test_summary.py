@@ -9,7 +9,7 @@ import pytest
 
 from anonlib.audit.findings import Attack, AuditReport, Figure, LeakCheck
 from anonlib.audit.report.glossary import strongest
-from anonlib.audit.report.summary import NBSP, claimed, figure_text, risks, share, verdict, what_was_done
+from anonlib.audit.report.summary import NBSP, claimed, risks, verdict, what_was_done
 from tests.support import findings
 
 
@@ -53,19 +53,6 @@ def test_every_figure_of_the_first_page_comes_from_the_report(make: Any) -> None
     kept = {number for number, changed in zip(first, second, strict=True) if number == changed}
     # The numbers of lines and checks are the same in both, and rank-1 is a name.
     assert kept <= {str(number) for number in (len(report.gate.lines), len(report.leaks), 1)}
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.5, "50.0 %"), (0.00238, "0.2 %"), (0.0002381, "0.024 %"), (0.0, "0.0 %"), (1.0, "100.0 %")]
-)
-def test_small_shares_keep_two_digits(value: float, text: str) -> None:
-    assert share(value).replace(NBSP, " ") == text
-
-
-def test_a_figure_has_its_interval_and_n() -> None:
-    figure = Figure(value=0.123, low=0.101, high=0.14, count=3214)
-    assert figure_text(figure).replace(NBSP, " ") == "12.3 % (10.1 to 14.0 %, n = 3,214)"
-    assert figure_text(findings.unmeasured()) == figure_text(None) == "not measured"
 
 
 @pytest.mark.parametrize("what", ["leaks", "disclosures", "attacks", "utility"])
