@@ -37,7 +37,7 @@ system:
 
 test: setup system $(VENV)/checkov/.ready
 	$(BIN)/anonlib models pull --set demo
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not soak" --durations=25
 
 demo: setup
 	$(BIN)/anonlib models pull --set demo

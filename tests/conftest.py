@@ -41,3 +41,17 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def forger(finished: Run, tmp_path: Path) -> Forger:
     """A copy of a finished release, to be tampered with."""
     return Forger(finished.output, tmp_path / "forged")
+
+
+_WHOLE_JOBS = {"finished", "one_shard", "redacted", "folder_run", "tar_run", "small", "evidence"}
+_JOB_FOLDERS = ("e2e", "faults", "jobs", "notebooks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by cost what has no mark of its own: `job` if it runs a whole job, else `unit`."""
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in ("job", "cluster", "soak")):
+            runs_job = _WHOLE_JOBS.intersection(getattr(item, "fixturenames", ())) or any(
+                folder in item.path.parts for folder in _JOB_FOLDERS
+            )
+            item.add_marker("job" if runs_job else "unit")

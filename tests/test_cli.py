@@ -192,6 +192,7 @@ def test_a_purge_asks_first(finished: Run, tmp_path: Path) -> None:
         assert (refused.exit_code, "was purged" in refused.stderr) == (1, True), verb
 
 
+@pytest.mark.cluster
 def test_nothing_of_ray_reaches_the_terminal(small: JobConfig, tmp_path: Path) -> None:
     path = written(small, tmp_path)
     command = [sys.executable, "-W", "error::DeprecationWarning:anonlib", "-m", "anonlib", "run", path]

@@ -137,6 +137,7 @@ def test_a_purged_workspace_is_a_problem(ready: JobConfig, tmp_path: Path) -> No
     assert finding.level == "problem" and "was purged; give this job a new one" in finding.said
 
 
+@pytest.mark.cluster
 def test_a_shape_that_ray_would_wait_on_for_ever_is_a_problem(ready: JobConfig, tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(changed(ready, ray={"actors": 1, "num_gpus": 99}).to_yaml())

@@ -43,6 +43,7 @@ with open_progress() as progress, guarded():
 """
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("actors", [0, 1])
 def test_a_photo_that_vanishes_is_named_in_no_log(actors: int, tmp_path: Path) -> None:
     folder = tmp_path / "input" / "Ada_Quill"

@@ -145,6 +145,7 @@ def judge(way: str, source: Path, expected: Path, folder: Path) -> dict[Destinat
     return seen
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(refused() is not None, reason=refused() or "")
 @pytest.mark.parametrize("way", ["serial", "ray"])
 def test_a_job_talks_to_its_bucket_and_to_nobody_else(finished: Run, way: str, tmp_path: Path) -> None:

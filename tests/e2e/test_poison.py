@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from anonlib.media.sandbox import Decoders, process
 from anonlib.storage import open_storage
 from anonlib.verification.release import verify
 from tests.support import photos, poison
-from tests.support.runs import Run, by_key, contents, job, lasting, reasons, run_job, started
+from tests.support.runs import Run, by_key, reasons, run_job
 
 LIMITS = {"image_mpx": 1, "image_seconds": 3}
 SETTINGS: dict[str, Any] = {"method": {"name": "solid"}, "limits": LIMITS}
@@ -80,34 +79,3 @@ def test_poison_is_quarantined_with_its_reason_and_all_else_is_released(serial: 
 def test_poison_is_touched_once(serial: tuple[Run, Counter[bytes]]) -> None:
     _, asked = serial
     assert {asked[data] for data, _ in POISON.values()} == {1}
-
-
-def test_poison_on_ray_ends_in_the_same_bytes(source: Path, serial: tuple[Run, Counter[bytes]], tmp_path: Path) -> None:
-    run, _ = serial
-    config = job(source, tmp_path, ray={"actors": 1}, **SETTINGS)
-    driver, path = (
-        "import sys; from tests.support import poison; poison.run(sys.argv[1])",
-        os.environ.get("PYTHONPATH", ""),
-    )
-    with started(config, tmp_path / "process", driver, PYTHONPATH=f"{_TESTS}{os.pathsep}{path}") as on_ray:
-        assert on_ray.finish() == 3, on_ray.complaints
-    assert contents(tmp_path / "release") == contents(run.output)
-    assert lasting(tmp_path / "workspace") == lasting(run.workspace)
-
-
-def test_a_shard_that_kills_every_worker_that_reads_it_is_lost_and_the_others_are_released(tmp_path: Path) -> None:
-    for shard in range(3):
-        photos.tar(tmp_path / "input" / f"{shard:05d}.tar", [(f"photo-{shard}.jpg", photos.jpeg(photos.nobody()))])
-    config = job(tmp_path / "input", tmp_path, ray={"actors": 1}, method={"name": "solid"})
-    driver, path = (
-        "import sys; from tests.support import poison; poison.run(sys.argv[1], poison.Deadly)",
-        os.environ.get("PYTHONPATH", ""),
-    )
-    with started(config, tmp_path / "process", driver, PYTHONPATH=f"{_TESTS}{os.pathsep}{path}") as on_ray:
-        assert on_ray.finish() == 3, on_ray.complaints
-    rows = by_key(tmp_path / "release")
-    assert {key: row["status"] for key, row in rows.items()} == {
-        "photo-0": "no_face",
-        "00001#unscanned": "quarantined",
-        "photo-2": "no_face",
-    }

@@ -95,6 +95,7 @@ def soaked(
         yield one
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_random_faults_leave_the_bytes_of_an_undisturbed_run(finished: Run, s3: S3Server, tmp_path: Path) -> None:
     faults = [Fault("S3", 0), Fault("actor killed", 1), Fault("decoder killed", 1), Fault("S3", 4)]

@@ -2,17 +2,12 @@
 
 Storage fails in ways that no flag of a server brings about: busy, slow, a body that ends early, and the worst, a write
 that was done and whose answer was lost. The proxy sends every request on unchanged, its Host header too, so signatures
-stay valid. By itself, beside a cluster:
-
-    python tests/faults/proxy.py --target http://127.0.0.1:9000 --seed 7 --rate 0.02 --most 40
+stay valid.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import signal
 import socket
 import struct
 import sys
@@ -21,15 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.faults.kinds import ANSWERS, FAULTS, TRANSIENT, fits
 
@@ -317,31 +309,3 @@ class _Handler(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         self.server.resets.add(self.connection)
         self.close_connection = True
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--target", required=True, help="the S3 server, as http://host:port")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=0.02, help="share of the requests that fail")
-    parser.add_argument("--most", type=int, default=sys.maxsize, help="faults in all")
-    parser.add_argument("--fault", action="append", choices=FAULTS, help="may be given again; else all that pass")
-    parser.add_argument("--match", default="*", help='as in "PUT */commits/*"')
-    given = parser.parse_args()
-    # Waited for, not handled: a handler that sets an Event can interrupt the wait for it, and both then wait for ever.
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    with FaultProxy(given.target, host=given.host, port=given.port) as proxy:
-        proxy.schedule(given.seed, given.rate, faults=given.fault or TRANSIENT, match=given.match, most=given.most)
-        print(proxy.endpoint, flush=True)
-        shown = 0
-        while signal.sigtimedwait(ends, 0.1) is None:
-            for injected in proxy.log[shown:]:
-                print(json.dumps(asdict(injected)), flush=True)
-                shown += 1
-
-
-if __name__ == "__main__":
-    main()

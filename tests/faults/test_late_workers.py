@@ -69,7 +69,9 @@ def written(config: JobConfig, path: Path) -> JobConfig:
     return config
 
 
-@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize(
+    ("place", "write"), [*(("disk", write) for write in WRITES), ("s3", WRITES[-1])], indirect=["place"]
+)
 def test_a_worker_that_slept_through_a_review_changes_nothing(tiny: Path, place: Place, write: str) -> None:
     """It is stopped before a write; another run finishes, a reviewer withholds a photo, a run carries that out."""
     config = place.job(tiny)
@@ -88,14 +90,11 @@ def test_a_worker_that_slept_through_a_review_changes_nothing(tiny: Path, place:
     assert (last.code, place.release()) == (3, release), last.said
 
 
-@pytest.mark.parametrize("write", WRITES)
-def test_one_that_wakes_up_while_the_photo_is_taken_back_leaves_no_certificate(
-    tiny: Path, tmp_path: Path, write: str
-) -> None:
+def test_one_that_wakes_up_while_the_photo_is_taken_back_leaves_no_certificate(tiny: Path, tmp_path: Path) -> None:
     """What it wrote is there first; the run that takes back is stopped, and the next one mends it."""
     place = Place(str(tmp_path / "place"))
     config = place.job(tiny)
-    gap = f"before claim release/{write}"
+    gap = "before claim release/data/00000.tar"
     asleep, first, second = told(
         "orphan", config, gap, config, WITHHELD.model_dump_json(), "before claim " + "release/data/00000.tar"
     )

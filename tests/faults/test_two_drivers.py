@@ -1,26 +1,18 @@
-"""Two jobs at once on one output, awake or asleep: each shard is committed once, and the bytes are those of one job.
-
-By hand, with more races, on a disk and on S3: python tests/faults/test_two_drivers.py SEEDS
-"""
+"""Two jobs at once on one output, awake or asleep: each shard is committed once, and the bytes are those of one job."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from anonlib.config import JobConfig
-from anonlib.storage import Storage, StorageOptions, open_storage
-from tests.faults.drivers import Driver, race
-from tests.faults.told import Told, apart, made, told
+from anonlib.storage import open_storage
+from tests.faults.drivers import Driver
+from tests.faults.told import Told, made, told
 from tests.support.runs import Run, job
-from tests.support.s3server import running
 
 ASLEEP = "before claim release/commits/00001.json"
 
@@ -74,37 +66,3 @@ def test_a_driver_of_another_job_that_wakes_up_is_refused(tiny: Path, tmp_path: 
     assert {path: data for path, data in release.items() if path.startswith("release/")} == {
         path: data for path, data in clean.items() if path.startswith("release/")
     }
-
-
-def main(seeds: int) -> None:
-    from tests.faults.conftest import make_tiny
-
-    with tempfile.TemporaryDirectory(prefix="anonlib-drivers-") as text:
-        folder = Path(text)
-        source = apart(make_tiny, folder / "input")
-        with running(folder) as server, server.acting_as():
-            there = {"storage": {"endpoint_url": server.endpoint, "region": "us-east-1"}}
-            for name, place, options, changes in (
-                ("disk", str(folder / "disk"), StorageOptions(), {}),
-                ("s3", f"s3://{server.bucket()}", server.options, there),
-            ):
-                races(name, source, place, options, changes, seeds)
-
-
-def races(name: str, source: Path, place: str, options: StorageOptions, changes: dict[str, Any], seeds: int) -> None:
-    def root(seed: int | str) -> Storage:
-        return open_storage(f"{place}/{seed}", options)
-
-    Driver(redaction(source, f"{place}/clean", **changes)).run()
-    clean = made(root("clean"))
-    shares = []
-    for seed in range(seeds):
-        both = race(redaction(source, f"{place}/{seed}", **changes), seed)
-        assert [one.code for one in both] == [3, 3], [one.said for one in both]
-        assert set(shards_won(both).values()) == {1} and made(root(seed)) == clean, seed
-        shares.append(tuple(sum("release/commits" in claim for claim in one.won) for one in both))
-    print(f"{name}: {seeds} races, each shard committed once, same bytes; who committed how many: {Counter(shares)}")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

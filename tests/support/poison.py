@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import struct
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from anonlib.datasets import Sample, Shard
-from anonlib.datasets.webdataset import WebDataset
-from anonlib.execution.base import UnitResult
-from anonlib.execution.local import Runner
-from anonlib.execution.telemetry import UnitRecord
-from anonlib.execution.worker import MakeStage
-from anonlib.media.sandbox import Decoders, process
 from tests.support import poisoned
 
 PROGRAM = (sys.executable, str(Path(poisoned.__file__).resolve()))
@@ -62,59 +50,3 @@ def _segment(marker: int, body: bytes) -> bytes:
 def _bits(bits: str) -> bytes:
     bits += "1" * (-len(bits) % 8)
     return int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
-
-
-class Poisoned:
-    """A runner whose stages decode by the program here, wherever they run."""
-
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
-        self.meter, self.actors = runner.meter, runner.actors
-
-    def run(self, make: MakeStage[Any], units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
-        return self.runner.run(partial(_make, make), units, work)
-
-
-def _make(make: MakeStage[Any]) -> Any:
-    process._OURS = Decoders(PROGRAM)
-    return make()
-
-
-class Deadly(Poisoned):
-    """A runner whose workers are killed by reading the shard 00001."""
-
-    def run(self, make: MakeStage[Any], units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
-        return self.runner.run(partial(_make_deadly, make), units, work)
-
-
-def _make_deadly(make: MakeStage[Any]) -> Any:
-    read = WebDataset.read
-
-    def deadly(dataset: WebDataset, shard: Shard) -> Iterator[Sample]:
-        if shard.shard_id == "00001":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return read(dataset, shard)
-
-    WebDataset.read = deadly  # type: ignore[method-assign]
-    return make()
-
-
-def run(path: str, kind: type[Poisoned] = Poisoned) -> None:
-    """The job of a file, poisoned, on a Ray that is started here."""
-    import ray
-
-    from anonlib.config import load_config
-    from anonlib.execution.local import open_runner
-    from anonlib.job import Job
-
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=120 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
-    config = load_config(Path(path))
-    summary = Job(config, runner=kind(open_runner(config.ray))).run()
-    sys.exit(summary.code)
