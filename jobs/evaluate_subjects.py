@@ -21,12 +21,11 @@ from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_class
 from anonlib.audit.generators.scanned import scan_faces
 from anonlib.errors import JobError
 from anonlib.privacy.classes import form_classes
-from anonlib.privacy.clustering import by_label, cluster
+from anonlib.privacy.clustering import by_label, cluster, known_subjects
 from anonlib.privacy.fusion import fused
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import Numbers, Vectors
 from anonlib.privacy.strata import stratum_of
-from anonlib.privacy.subject_bank import bank_of
 from anonlib.privacy.surrogate_choice import shuffled
 from anonlib.privacy.ties import tied
 from anonlib.stages.people import same_fused
@@ -110,7 +109,7 @@ def measured(scanned: Scanned, k: int) -> dict[str, Any]:
 
 def persons_of(scanned: Scanned, subject: Numbers, threshold: float, k: int) -> dict[str, Any]:
     """`split`: people in several subjects, and in several persons; `classes` of persons against the true names."""
-    bank = bank_of(scanned.embeddings, subject, int(subject.max(initial=-1)) + 1)
+    bank = known_subjects(scanned.embeddings, subject, int(subject.max(initial=-1)) + 1)
     gender = (np.bincount(subject, scanned.female) / bank.faces).astype(np.float32)
     person = tied(bank.means, bank.faces, np.zeros(len(bank), bool), gender, threshold=threshold)[subject]
     known = scanned.truth >= 0

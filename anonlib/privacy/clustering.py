@@ -1,4 +1,4 @@
-"""Who is who: faces into subjects, by the dataset's labels or by clustering their embeddings.
+"""Group faces into subjects: by the dataset's labels, by clustering their embeddings, or by joining known subjects.
 
 Two clusters are as similar as the mean cosine over all pairs of their faces, so one lucky pair cannot chain two people
 together: average linkage (Sokal and Michener 1958). It is the product of the unscaled means; scaling the means to unit
@@ -12,23 +12,34 @@ mean finds what single faces, crowded by themselves, did not see.
 
 The bar rises as clusters grow: the mean over many pairs scatters less than one cosine does, so the same loss is had at
 a higher bar. Ties go to the lower number. The result depends on the embeddings alone.
+
+A subject that is known from labels or from an earlier release never moves: clustering everything anew for each release
+would shift people between subjects, and two releases together would then narrow down the person behind a face. So new
+faces are clustered among themselves, and each group joins the one known subject it is most like, or becomes a new one.
+A group that is like two known subjects does not unite them. All groups meet the known subjects as they stood before, so
+the order of faces does not matter; the order of releases does.
+
+Large tables may come as a float16 `np.memmap`: it is mapped once more, copy-on-write, and the sums of joined faces take
+the places of these faces there, so that memory holds the table once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.knn import EXACT_BELOW, Numbers, Vectors, close_pairs
+from anonlib.privacy.knn import EXACT_BELOW, Numbers, Rows, Vectors, close_pairs, nearest
 
 RISE = 0.01
 """How much higher the bar is for two large clusters than for two faces."""
 
 _NEIGHBOURS = 32
 _ROWS = 32_768
+_CANDIDATES = 8
 _SEED = 20
 
 
@@ -44,19 +55,22 @@ def bar(threshold: float, first: NDArray[Any], second: NDArray[Any]) -> NDArray[
 
 
 def cluster(
-    embeddings: Vectors, *, threshold: float, neighbours: int = _NEIGHBOURS, exact_below: int = EXACT_BELOW
+    embeddings: Rows, *, threshold: float, neighbours: int = _NEIGHBOURS, exact_below: int = EXACT_BELOW
 ) -> Numbers:
-    """Cluster numbers (N,), in order of first face, for unit embeddings (N, d).
+    """Cluster numbers (N,), in order of first face, for unit embeddings (N, d), float32 or float16.
 
     `threshold`: cosine from which two faces alone are one person. `exact_below`: faces up to which the graph of
     neighbours is exact.
     """
-    means = np.ascontiguousarray(embeddings, np.float32)
-    first, number = np.unique(_first_copies(means), return_inverse=True)
+    first, number = np.unique(_first_copies(embeddings), return_inverse=True)
     sizes = np.bincount(number).astype(np.float64)
-    if len(first) < len(means):
-        means = means[first]
-    sums, asking = means * sizes[:, None].astype(np.float32), None
+    means: Rows = embeddings if len(first) == len(embeddings) else embeddings[first]
+    sums: Rows
+    if isinstance(means, np.memmap):
+        means = sums = np.memmap(str(means.filename), means.dtype, "c", means.offset, means.shape)
+    else:
+        sums = means * sizes[:, None].astype(means.dtype)
+    asking = None
     while True:
         pairs = close_pairs(means, asking, count=neighbours, floor=threshold, exact_below=exact_below)
         root = _joined(sums, sizes, *pairs, threshold)
@@ -65,26 +79,30 @@ def cluster(
             return np.asarray(number, np.int64)
         number = joined[number]
         grown = np.bincount(joined, minlength=len(alive)) > 1
-        sums, sizes = sums[alive], sizes[alive]
-        means, asking = normalized(sums), np.flatnonzero(grown)
+        sums, sizes, asking = np.asarray(sums[alive]), sizes[alive], np.flatnonzero(grown)
+        means = normalized(sums) if sums.dtype == np.float32 else sums
 
 
-def _first_copies(rows: Vectors) -> Numbers:
+def _first_copies(rows: Rows) -> Numbers:
     """(n,) The first row equal to each: copies of a photo are one face many times, and would all tie."""
     own = np.arange(len(rows))
-    weights = np.random.default_rng(_SEED).integers(1 << 63, size=rows.shape[1], dtype=np.uint64) | np.uint64(1)
+    words = rows.shape[1] * rows.itemsize // 4
+    weights = np.random.default_rng(_SEED).integers(1 << 63, size=words, dtype=np.uint64) | np.uint64(1)
     hashed = np.zeros(len(rows), np.uint64)
     for start in range(0, len(rows), _ROWS):
-        hashed[start : start + _ROWS] = rows[start : start + _ROWS].view(np.uint32).astype(np.uint64) @ weights
+        block = np.ascontiguousarray(rows[start : start + _ROWS])
+        hashed[start : start + _ROWS] = block.view(np.uint32).astype(np.uint64) @ weights
     _, first, group = np.unique(hashed, return_index=True, return_inverse=True)
     candidate = first[group]
     repeated = np.flatnonzero(candidate != own)
-    equal = repeated[(rows[repeated] == rows[candidate[repeated]]).all(axis=1)]
-    own[equal] = candidate[equal]
+    for start in range(0, len(repeated), _ROWS):
+        block = repeated[start : start + _ROWS]
+        equal = block[(rows[block] == rows[candidate[block]]).all(axis=1)]
+        own[equal] = candidate[equal]
     return own
 
 
-def _joined(sums: Vectors, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float) -> Numbers:
+def _joined(sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float) -> Numbers:
     """(n,) The lowest member of the cluster each of n ends in; `sums` and `sizes` of these grow in place."""
     parent = np.arange(len(sums))
     best = np.empty(len(sums))
@@ -122,22 +140,47 @@ def _joined(sums: Vectors, sizes: NDArray[np.float64], first: Numbers, second: N
 
 
 def margins(
-    sums: Vectors, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float
+    sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float
 ) -> NDArray[np.float64]:
     """(m,) How far the mean cosine of each pair of clusters lies above its bar."""
     margin = np.empty(len(first))
     for start in range(0, len(first), _ROWS):
         a, b = first[start : start + _ROWS], second[start : start + _ROWS]
-        cosine = np.einsum("ij,ij->i", sums[a], sums[b]) / (sizes[a] * sizes[b])
+        products = np.einsum("ij,ij->i", sums[a].astype(np.float32), sums[b].astype(np.float32))
+        cosine = products / (sizes[a] * sizes[b])
         margin[start : start + _ROWS] = cosine - bar(threshold, sizes[a], sizes[b])
     return margin
 
 
-def templates(embeddings: NDArray[np.float32], subject: NDArray[np.int64], subjects: int) -> NDArray[np.float32]:
-    """Unit mean embedding (subjects, d) of each subject's faces; `subject` (N,) numbers them from 0."""
-    sums = np.zeros((subjects, embeddings.shape[1]), np.float64)
-    np.add.at(sums, subject, embeddings)
-    return normalized(sums.astype(np.float32))
+def means_of(embeddings: Rows, subject: Numbers, subjects: int) -> Vectors:
+    """The mean (subjects, d) of each subject's embeddings (n, d); `subject` (n,) numbers them from 0."""
+    faces = np.maximum(np.bincount(subject, minlength=subjects), 1)
+    means = np.empty((subjects, embeddings.shape[1]), np.float32)
+    for rows, sums in _sums_of(embeddings, subject, subjects):
+        means[rows] = sums / faces[rows, None]
+    return means
+
+
+def templates(embeddings: Rows, subject: Numbers, subjects: int) -> Vectors:
+    """Unit mean embedding (subjects, d) of each subject's faces; `subject` (n,) numbers them from 0."""
+    units = np.empty((subjects, embeddings.shape[1]), np.float32)
+    for rows, sums in _sums_of(embeddings, subject, subjects):
+        units[rows] = normalized(sums.astype(np.float32))
+    return units
+
+
+def _sums_of(embeddings: Rows, subject: Numbers, subjects: int) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Blocks of subjects and the sums (block, d) of their embeddings, added in the order of faces."""
+    order = np.argsort(subject, kind="stable")
+    bounds = np.searchsorted(subject[order], np.arange(subjects + 1))
+    for start in range(0, subjects, _ROWS):
+        stop = min(start + _ROWS, subjects)
+        sums = np.zeros((stop - start, embeddings.shape[1]))
+        held = np.flatnonzero(np.diff(bounds[start : stop + 1]))
+        if len(held):
+            rows = embeddings[order[bounds[start] : bounds[stop]]].astype(np.float64)
+            sums[held] = np.add.reduceat(rows, bounds[start:stop][held] - bounds[start], axis=0)
+        yield slice(start, stop), sums
 
 
 def by_label(labels: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
@@ -145,3 +188,52 @@ def by_label(labels: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     names = sorted(set(labels))
     number = {name: index for index, name in enumerate(names)}
     return np.array([number[label] for label in labels], np.int64), names
+
+
+@dataclass(frozen=True)
+class KnownSubjects:
+    """Known subjects: `means` (m, d) of unit embeddings, not scaled to unit length, and `faces` (m,) behind each."""
+
+    means: Vectors
+    faces: Numbers
+
+    def __post_init__(self) -> None:
+        if len(self.means) != len(self.faces) or (self.faces < 1).any():
+            raise ValueError("known subjects need a mean and at least one face each")
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+
+def known_subjects(embeddings: Rows, subject: Numbers, subjects: int) -> KnownSubjects:
+    """The subjects (n,), numbered from 0 and each with a face at least, of unit embeddings (n, d)."""
+    return KnownSubjects(means_of(embeddings, subject, subjects), np.bincount(subject, minlength=subjects))
+
+
+def join(known: KnownSubjects, embeddings: Rows, *, threshold: float) -> Numbers:
+    """(n,) The subject of each unit embedding (n, d): a known one's number, or from len(known) on a new one's.
+
+    `threshold`: as `cluster` has it. New subjects are numbered by their first face.
+    """
+    group = cluster(embeddings, threshold=threshold)
+    if len(known) == 0:
+        return group
+    groups = int(group.max(initial=-1)) + 1
+    arrived = known_subjects(embeddings, group, groups)
+    like = _most_like(arrived, known, threshold)
+    fresh = like < 0
+    like[fresh] = len(known) + np.arange(np.count_nonzero(fresh))
+    return like[group]
+
+
+def _most_like(arrived: KnownSubjects, known: KnownSubjects, threshold: float) -> Numbers:
+    """(groups,) The subject of `known` that each group looks like most, the lower number in a tie; -1 if like none."""
+    units = normalized(arrived.means), normalized(known.means)
+    found = nearest(*units, count=min(_CANDIDATES, len(known)), floor=threshold).astype(np.int64)
+    found.sort(axis=1)
+    cosine = np.einsum("ij,ikj->ik", arrived.means, known.means[found])
+    margin = cosine - bar(threshold, arrived.faces[:, None], known.faces[found])
+    margin[found < 0] = -1.0
+    best = margin.argmax(axis=1)[:, None]
+    chosen = np.where(np.take_along_axis(margin, best, axis=1) >= 0, np.take_along_axis(found, best, axis=1), -1)
+    return chosen[:, 0]

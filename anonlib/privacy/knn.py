@@ -1,16 +1,19 @@
-"""The most similar rows of a table of unit vectors: by comparing all, or where that takes too long, nearby lists.
+"""The most similar rows of a table of vectors: by comparing all pairs, or beyond a bound by comparing nearby lists.
 
 Comparing all pairs is quadratic: 200,000 rows take about two minutes of one core, a million an hour. Above that the
-rows are sorted into lists by k-means and a query is compared with the lists whose centres are nearest (an inverted
+rows are sorted into lists by k-means, and a query is compared with the lists whose centres are nearest (an inverted
 file, Sivic and Zisserman 2003). Each list meets all of its queries in one matrix product, which is several times
-faster than faiss' own inverted file, which asks one query at a time. Training takes evenly spaced rows and a fixed
-seed, so the answer depends on the vectors alone: not on a clock, nor on the number of threads. A GPU is used if faiss
-has one.
+faster than faiss' own inverted file, which answers one query at a time. Queries come in blocks, so memory beside the
+table itself stays bounded. Training takes evenly spaced rows and a fixed seed: the answer depends on the vectors alone
+and not on the number of threads. A GPU is used if faiss has one.
+
+Tables are unit float32 rows, or float16 rows of any length (a `np.memmap` too), which are scaled block by block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,96 +27,155 @@ _TRAINED_ON = 48
 _ROUNDS = 8
 _SEED = 20
 _CHUNK = 4_096
+_BLOCK = 1_000_000
+_EXACT_PAIRS = 2_000_000_000
 
 Vectors = NDArray[np.float32]
+Rows = NDArray[Any]
 Numbers = NDArray[np.int64]
 
 
+def unit(rows: Rows) -> Vectors:
+    """Rows as they are compared: float32 ones are unit already, float16 ones are scaled; a zero row stays zero."""
+    if rows.dtype == np.float32:
+        return rows
+    rows = rows.astype(np.float32)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
+
+
 def nearest(
-    queries: Vectors, base: Vectors, *, count: int, floor: float, exact_below: int = EXACT_BELOW
+    queries: Rows, base: Rows, *, count: int, floor: float, exact_below: int = EXACT_BELOW
 ) -> NDArray[np.int32]:
-    """Rows of unit `base` (n, d) most similar to each of unit `queries` (q, d): (q, count), -1 where none is left.
+    """Rows of `base` (n, d) most similar to each of `queries` (q, d): (q, count), -1 where none is left.
 
     Only cosines of `floor` or more count. No order within a row; a query that is itself in `base` finds itself. Exact
     up to `exact_below` rows.
     """
-    found = np.full((len(queries), count), -1, np.int32)
-    if len(queries) == 0 or len(base) == 0:
-        return found
-    if len(base) <= exact_below:
-        for start in range(0, len(queries), _CHUNK):
-            cosine, row = _compare(queries[start : start + _CHUNK], base, count)
-            found[start : start + _CHUNK, : row.shape[1]] = np.where(cosine >= floor, row, -1)
-        return found
-    best = np.full((len(queries), count), floor, np.float32)
-    for asking, listed in _lists(queries, base):
-        rows, cosine, row = _reaching(queries[asking], base[listed], count, floor)
-        rows = asking[rows]
-        values = np.concatenate([best[rows], cosine], axis=1)
-        names = np.concatenate([found[rows], np.where(row >= 0, listed[row], -1)], axis=1)
-        keep = np.argpartition(-values, count - 1, axis=1)[:, :count]
-        best[rows] = np.take_along_axis(values, keep, axis=1)
-        found[rows] = np.take_along_axis(names, keep, axis=1)
+    everything = np.arange(len(queries))
+    parts = [found for _, found in _neighbours(queries, everything, base, count, floor, exact_below)]
+    return np.concatenate(parts) if parts else np.full((0, count), -1, np.int32)
+
+
+def nearest_row(queries: Vectors, base: Vectors, excluded: Numbers | None = None) -> Numbers:
+    """The row (q,) of unit `base` (b, d) with the greatest cosine to each of unit `queries` (q, d), first of equals.
+
+    `excluded` (q,): a row of `base` that a query may not have. Raises ValueError if `base` has no other row.
+    """
+    if len(base) < (1 if excluded is None else 2):
+        raise ValueError(f"a table of {len(base)} rows has nothing to choose from")
+    found = np.full(len(queries), -1, np.int64)
+    if len(queries) * len(base) > _EXACT_PAIRS:
+        several = nearest(queries, base, count=4, floor=-1.0, exact_below=0).astype(np.int64)
+        cosine = np.einsum("ij,ikj->ik", queries, base[several])
+        cosine[(several < 0) | (several == (-1 if excluded is None else excluded[:, None]))] = -2.0
+        best = cosine.argmax(axis=1)[:, None]
+        found = np.where(np.take_along_axis(cosine, best, 1) > -2.0, np.take_along_axis(several, best, 1), -1)[:, 0]
+    left = np.flatnonzero(found < 0)
+    step = max(1, (1 << 24) // len(base))
+    for start in range(0, len(left), step):
+        rows = left[start : start + step]
+        cosine = queries[rows] @ base.T
+        if excluded is not None:
+            cosine[np.arange(len(rows)), excluded[rows]] = -np.inf
+        found[rows] = cosine.argmax(axis=1)
     return found
 
 
 def close_pairs(
-    vectors: Vectors, asking: Numbers | None = None, *, count: int, floor: float, exact_below: int = EXACT_BELOW
+    vectors: Rows, asking: Numbers | None = None, *, count: int, floor: float, exact_below: int = EXACT_BELOW
 ) -> tuple[Numbers, Numbers]:
-    """Pairs of unit rows (n, d), first < second, of which one is among the other's `count` nearest, from `floor` on.
+    """Pairs of rows of `vectors` (n, d), first < second, one among the other's `count` nearest, from cosine `floor` on.
 
     With `asking`, only these rows look for neighbours. Sorted, each pair once.
     """
-    total = len(vectors)
-    rows = np.arange(total) if asking is None else asking
-    queries = vectors if asking is None else vectors[asking]
-    found = nearest(queries, vectors, count=count + 1, floor=floor, exact_below=exact_below)
+    total = max(len(vectors), 1)
+    asking = np.arange(len(vectors)) if asking is None else asking
     kept: list[Numbers] = []
-    for start in range(0, len(rows), _CHUNK):
-        other = found[start : start + _CHUNK].astype(np.int64)
-        own = np.broadcast_to(rows[start : start + _CHUNK, None], other.shape)
-        real = (other >= 0) & (other != own)
-        kept.append(np.minimum(own, other)[real] * total + np.maximum(own, other)[real])
+    for rows, found in _neighbours(vectors, asking, vectors, count + 1, floor, exact_below):
+        for start in range(0, len(rows), _CHUNK):
+            other = found[start : start + _CHUNK].astype(np.int64)
+            query = np.broadcast_to(rows[start : start + _CHUNK, None], other.shape)
+            real = (other >= 0) & (other != query)
+            kept.append(np.minimum(query, other)[real] * total + np.maximum(query, other)[real])
     pairs = np.unique(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
-    return pairs // max(total, 1), pairs % max(total, 1)
+    return np.divmod(pairs, total)
 
 
-def _lists(queries: Vectors, base: Vectors) -> Iterator[tuple[Numbers, Numbers]]:
-    """Each list as (queries that ask it, rows of base in it)."""
+def _neighbours(
+    queries: Rows, asking: Numbers, base: Rows, count: int, floor: float, exact_below: int
+) -> Iterator[tuple[Numbers, NDArray[np.int32]]]:
+    """Blocks of the rows `asking` of `queries`, and their neighbours in `base` (block, count), -1 beyond the last."""
+    if len(base) <= exact_below or len(base) == 0:
+        whole = unit(base)
+        for start in range(0, len(asking), _CHUNK):
+            rows = asking[start : start + _CHUNK]
+            found = np.full((len(rows), count), -1, np.int32)
+            if len(base):
+                cosine, row = _compare(unit(queries[rows]), whole, count)
+                found[:, : row.shape[1]] = np.where(cosine >= floor, row, -1)
+            yield rows, found
+        return
+    centres = _centres(base)
+    listed = np.argsort(home := _assigned(base, np.arange(len(base)), centres, 1).ravel(), kind="stable")
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(home, minlength=len(centres)))])
+    for start in range(0, len(asking), _BLOCK):
+        rows = asking[start : start + _BLOCK]
+        found = np.full((len(rows), count), -1, np.int32)
+        best = np.full((len(rows), count), floor, np.float32)
+        asked = _assigned(queries, rows, centres, min(_LISTS_ASKED, len(centres)))
+        order = np.argsort(asked.ravel(), kind="stable")
+        limits = np.concatenate([[0], np.cumsum(np.bincount(asked.ravel(), minlength=len(centres)))])
+        for number in range(len(centres)):
+            members = listed[bounds[number] : bounds[number + 1]]
+            visitors = order[limits[number] : limits[number + 1]] // asked.shape[1]
+            if len(members) and len(visitors):
+                table = unit(base[members])
+                for first in range(0, len(visitors), _CHUNK):
+                    _visit(queries, rows, visitors[first : first + _CHUNK], table, members, floor, best, found)
+        yield rows, found
+
+
+def _visit(
+    queries: Rows, rows: Numbers, visitors: Numbers, table: Vectors, members: Numbers, floor: float,
+    best: Vectors, found: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Compare the queries rows[visitors] with one list; `best` and `found` keep the best of old and new neighbours."""
+    count = found.shape[1]
+    reached, cosine, column = _reaching(unit(queries[rows[visitors]]), table, count, floor)
+    into = visitors[reached]
+    values = np.concatenate([best[into], cosine], axis=1)
+    names = np.concatenate([found[into], np.where(column >= 0, members[column], -1)], axis=1)
+    keep = np.argpartition(-values, count - 1, axis=1)[:, :count]
+    best[into] = np.take_along_axis(values, keep, axis=1)
+    found[into] = np.take_along_axis(names, keep, axis=1)
+
+
+def _centres(base: Rows) -> Vectors:
+    """The centres (lists, d) of k-means over evenly spaced rows of `base`."""
     import faiss
 
     lists = max(1, len(base) // _ROWS_A_LIST)
-    sample = base[:: max(1, len(base) // (lists * _TRAINED_ON))]
+    sample = unit(base[:: max(1, len(base) // (lists * _TRAINED_ON))])
     trained = faiss.Kmeans(base.shape[1], lists, niter=_ROUNDS, seed=_SEED, max_points_per_centroid=2 * _TRAINED_ON)
     trained.train(np.ascontiguousarray(sample, np.float32))
-    centres = np.asarray(trained.centroids, np.float32)
-    home = _assigned(base, centres, 1).ravel()
-    asked = _assigned(queries, centres, min(_LISTS_ASKED, lists))
-    listed, bounds = np.argsort(home, kind="stable"), np.searchsorted(np.sort(home), np.arange(lists + 1))
-    order = np.argsort(asked.ravel(), kind="stable")
-    limits = np.concatenate([[0], np.cumsum(np.bincount(asked.ravel(), minlength=lists))])
-    for one in range(lists):
-        rows, askers = listed[bounds[one] : bounds[one + 1]], order[limits[one] : limits[one + 1]] // asked.shape[1]
-        if len(rows):
-            for start in range(0, len(askers), _CHUNK):
-                yield askers[start : start + _CHUNK], rows
+    return np.asarray(trained.centroids, np.float32)
 
 
-def _assigned(vectors: Vectors, centres: Vectors, count: int) -> NDArray[np.int32]:
-    """(n, count) The nearest centres of each row, by Euclidean distance as k-means has it."""
+def _assigned(vectors: Rows, rows: Numbers, centres: Vectors, count: int) -> NDArray[np.int32]:
+    """The nearest centres (len(rows), count) of some rows, by Euclidean distance as k-means has it."""
     import faiss
 
-    parts = [
-        faiss.knn(np.ascontiguousarray(vectors[start : start + _CHUNK]), centres, count)[1].astype(np.int32)
-        for start in range(0, len(vectors), _CHUNK)
-    ]
-    return np.concatenate(parts)
+    assigned = np.empty((len(rows), count), np.int32)
+    for start in range(0, len(rows), _CHUNK):
+        chunk = np.ascontiguousarray(unit(vectors[rows[start : start + _CHUNK]]))
+        assigned[start : start + _CHUNK] = faiss.knn(chunk, centres, count)[1]
+    return assigned
 
 
 def _reaching(queries: Vectors, base: Vectors, count: int, floor: float) -> tuple[Numbers, Vectors, Numbers]:
     """The queries (r,) that reach `floor` in `base` at all, and for these up to `count` cosines and rows, -1 beyond.
 
-    Most queries reach nothing in most lists, so a product and a comparison come cheaper than a heap for each.
+    Most queries reach nothing in most lists, so a product and a comparison are cheaper than a heap for each query.
     """
     if _has_gpu():
         cosine, row = _compare(queries, base, count)

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from anonlib.faces.embed import SAME_PERSON
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.methods.base import Persons
-from anonlib.privacy.clustering import by_label, normalized, templates
+from anonlib.privacy.clustering import by_label, join, known_subjects, normalized, templates
 from anonlib.privacy.fusion import fused
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import Vectors
 from anonlib.privacy.label_conflicts import Disagreements, disagreements
 from anonlib.privacy.strata import stratum_of
-from anonlib.privacy.subject_bank import bank_of, join
 from anonlib.privacy.ties import tied
 from anonlib.workspace.tables import column, halves, matrix
 
@@ -121,10 +120,10 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
     named, names = by_label([name for name in labels if name is not None])
     of_face[labelled] = named
     threshold = same_fused(count)
-    of_face[~labelled] = join(bank_of(both[labelled], named, len(names)), both[~labelled], threshold=threshold)
+    of_face[~labelled] = join(known_subjects(both[labelled], named, len(names)), both[~labelled], threshold=threshold)
     subjects = int(of_face.max(initial=-1)) + 1
     known = np.arange(subjects) < len(names)
-    bank = bank_of(both, of_face, subjects)
+    formed = known_subjects(both, of_face, subjects)
     first = np.unique(of_face, return_index=True)[1]
     ids = [keyring.pseudonym(Purpose.SUBJECT, Purpose.LABEL, name) for name in names]
     ids += [keyring.pseudonym(Purpose.SUBJECT, Purpose.CLUSTER, face_ids[row]) for row in first[len(names) :]]
@@ -136,7 +135,7 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
     female = mean_of("female")
     return People(
         of_face,
-        tied(bank.means, bank.faces, known, female, threshold=threshold),
+        tied(formed.means, formed.faces, known, female, threshold=threshold),
         ids,
         [*names, *[None] * (subjects - len(names))],
         templates(embeddings, of_face, subjects),

@@ -24,8 +24,8 @@ from anonlib.methods import method_of
 from anonlib.methods.base import LedgerRow, Persons
 from anonlib.privacy.dp import Cost, draw_id
 from anonlib.privacy.keys import Keyring, Purpose
+from anonlib.privacy.knn import nearest_row
 from anonlib.privacy.ledger import Budget, LedgerEntry, entry, refusal, suspected
-from anonlib.privacy.nearest_row import nearest
 from anonlib.storage import open_storage
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace import tables
@@ -209,6 +209,6 @@ def _known_again(templates: NDArray[np.float32], known: NDArray[np.float32]) -> 
     """For each unit template (n, d) the row of `known` (m, d) that is surely the same person, -1 if none is."""
     if len(known) == 0:
         return np.full(len(templates), -1, np.int64)
-    row = nearest(templates, known)
+    row = nearest_row(templates, known)
     cosine = np.einsum("ij,ij->i", templates, known[row])
     return np.where(cosine >= KNOWN_AGAIN, row, -1)

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +177,17 @@ def test_thousands_of_copies_are_one_face_at_once(monkeypatch: pytest.MonkeyPatc
     found = cluster(faces[copies], threshold=0.92)
     assert (same(found) == same(owner[copies])).all()
     assert seen[0] == 6
+
+
+@pytest.mark.parametrize("exact_below", [0, 100_000])
+def test_a_table_of_halves_on_disk_gives_the_same_people_and_stays_as_it_is(tmp_path: Path, exact_below: int) -> None:
+    faces, owner = cone(400, 5, seed=12)
+    table = np.memmap(tmp_path / "faces", np.float16, "w+", shape=faces.shape)
+    table[:] = faces
+    table.flush()
+    before = (tmp_path / "faces").read_bytes()
+    found = cluster(
+        np.memmap(tmp_path / "faces", np.float16, "r", shape=faces.shape), threshold=0.92, exact_below=exact_below
+    )
+    assert (same(found) == same(owner)).mean() > 0.9999
+    assert (tmp_path / "faces").read_bytes() == before

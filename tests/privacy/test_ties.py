@@ -2,8 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.privacy.clustering import normalized
-from anonlib.privacy.subject_bank import bank_of
+from anonlib.privacy.clustering import known_subjects, normalized
 from anonlib.privacy.ties import MOST, tied
 from tests.privacy.made_people import people
 
@@ -51,7 +50,7 @@ def test_ties_do_not_percolate(count: int, seed: int, threshold: float) -> None:
 def test_a_subject_of_unlike_faces_is_tied_by_their_mean_and_not_by_its_direction() -> None:
     angles = np.radians([-25, 25, 0])
     faces = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    bank = bank_of(faces, np.array([0, 0, 1]), 2)
+    bank = known_subjects(faces, np.array([0, 0, 1]), 2)
     assert tied(bank.means, bank.faces, np.zeros(2, bool), women(2), threshold=0.9).tolist() == [0, 0]
     assert tied(bank.means, bank.faces, np.zeros(2, bool), women(2), threshold=0.95).tolist() == [0, 1]
 
