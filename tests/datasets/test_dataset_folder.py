@@ -80,15 +80,6 @@ def test_a_new_key_replaces_the_path_and_its_copies(tmp_path: Path) -> None:
     assert outputs["data/n0.json"].read_bytes() == b'{"key": "n0"}'
 
 
-def test_an_exception_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    dataset = open_dataset(str(fill(tmp_path / "in", PEOPLE)))
-    (shard,) = dataset.shards()
-    with pytest.raises(RuntimeError), dataset.writer(shard, tmp_path / "out", frozenset()) as writer:
-        writer.write(next(iter(dataset.read(shard))), b"new")
-        raise RuntimeError
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
 def test_slices_cover_every_image_once_in_order(tmp_path: Path) -> None:
     names = [f"{number // 100}/{number:04d}.jpg" for number in range(2 * SLICE_IMAGES + 10)]
     dataset = open_dataset(str(fill(tmp_path, dict.fromkeys(names, b"1") | {"0/0003.json": b"{}"})))

@@ -292,15 +292,6 @@ def test_a_file_above_the_limit_becomes_several_units_with_a_part_each(
     assert [sample.key for sample in seen] == [f"k{i}" for i in range(20)]
 
 
-def test_an_exception_while_writing_leaves_no_file(tmp_path: Path) -> None:
-    dataset = open_dataset(str(write_input(tmp_path / "a.parquet", hugging_face(4))))
-    (shard,) = dataset.shards()
-    with pytest.raises(RuntimeError), dataset.writer(shard, tmp_path / "out" / "x", frozenset()) as writer:
-        writer.write(next(iter(dataset.read(shard))), b"1")
-        raise RuntimeError
-    assert list((tmp_path / "out").iterdir()) == []
-
-
 def test_a_storage_that_fails_in_the_middle_is_an_error_and_no_problem_of_a_sample(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -230,18 +230,6 @@ def test_samples_without_an_image_are_absent_and_order_and_problems_are_checked(
     assert keys(read((tmp_path / "a.tar").read_bytes())) == ["000", "002"]
 
 
-def test_an_exception_while_writing_leaves_no_file(tmp_path: Path) -> None:
-    samples = read(tar_bytes(pairs(1)))
-    for name in ("a.tar", "a.tar.gz"):
-        with (
-            pytest.raises(RuntimeError),
-            TarShardWriter(tmp_path / name, f"data/{name}", frozenset()) as writer,
-        ):
-            writer.write(samples[0], b"new")
-            raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
 # The library leaves the file that it opened to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -54,8 +54,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_two_runs_give_the_same_bytes(shards: list[Path], tmp_path: Path) -> None:
     again = demo_data.make_dataset(shaded_ovals, tmp_path, **SMALL)
-    assert [one.name for one in again] == ["demo-000.tar", "demo-001.tar", "demo-002.tar"]
-    assert [one.read_bytes() for one in again] == [one.read_bytes() for one in shards]
+    assert [path.name for path in again] == ["demo-000.tar", "demo-001.tar", "demo-002.tar"]
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in shards]
 
 
 def test_another_seed_gives_other_photos(shards: list[Path], tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_every_shard_opens_and_its_members_carry_no_time_and_no_owner(shards: li
         with tarfile.open(path) as tar:
             members = tar.getmembers()
         assert members
-        assert {(one.mtime, one.uid, one.gid, one.uname, one.mode) for one in members} == {(0, 0, 0, "", 0o644)}
+        assert {(info.mtime, info.uid, info.gid, info.uname, info.mode) for info in members} == {(0, 0, 0, "", 0o644)}
 
 
 def test_every_key_has_one_photo_and_one_sidecar(shards: list[Path]) -> None:
@@ -116,13 +116,13 @@ def test_photos_are_jpegs_that_carry_a_position(shards: list[Path]) -> None:
 
 def test_the_first_people_are_men_and_women_in_equal_number() -> None:
     for count in (2, 10, len(demo_data.PEOPLE)):
-        assert Counter(one.looks for one in demo_data.PEOPLE[:count]) == {"w": count // 2, "m": count // 2}
+        assert Counter(person.looks for person in demo_data.PEOPLE[:count]) == {"w": count // 2, "m": count // 2}
 
 
 def test_every_person_is_another_one_with_a_whole_outline() -> None:
-    assert len({one.seed for one in demo_data.PEOPLE}) == len(demo_data.PEOPLE) >= 40
-    for one in demo_data.PEOPLE:
-        points = one.points()
+    assert len({person.seed for person in demo_data.PEOPLE}) == len(demo_data.PEOPLE) >= 40
+    for person in demo_data.PEOPLE:
+        points = person.points()
         assert points.shape == (40, 2)
         assert np.all(np.hypot(*(points - (32, 34)).T) > 15)  # half a jaw
 
