@@ -23,9 +23,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anonlib.audit.findings import LeakCheck
-from anonlib.audit.leaks import vectors
 from anonlib.audit.leaks.containers import KINDS, PART, PROFILE, carried, is_picture
-from anonlib.audit.leaks.index import WORD, ReleaseIndex, contains, parsed_json, spellings, tells, text_of, without
+from anonlib.audit.leaks.contents import (
+    WORD,
+    ReleaseIndex,
+    contains,
+    holds_embedding,
+    parsed_json,
+    restricted_columns,
+    spellings,
+    tells,
+    text_of,
+    without,
+)
 from anonlib.audit.leaks.pixels import changed_outside, face_core, left_of, may_change
 from anonlib.codes import foreign_words
 from anonlib.datasets import Item, Sample, Shard, format_of, items_of, label
@@ -282,13 +292,13 @@ class _LeakScan:
         elif isinstance(value, bytes):
             text = text_of(value)
             parsed = None if text is None else parsed_json(text)
-            self.counts.count(EMBEDDING, where, vectors.in_value(value if parsed is None else parsed, self.kept))
+            self.counts.count(EMBEDDING, where, holds_embedding(value if parsed is None else parsed, self.kept))
             if text is None:
                 contents.index.add_digest(where, value)
             else:
                 contents.index.add(where, text if self.config.rekey or item.key is None else without(text, item.key))
         else:
-            self.counts.count(EMBEDDING, where, vectors.in_value(value, self.kept))
+            self.counts.count(EMBEDDING, where, holds_embedding(value, self.kept))
             if self.config.rekey or not (isinstance(value, str) and value in contents.rows):
                 contents.index.add(where, json.dumps(value, ensure_ascii=False, default=str))
         if isinstance(image, bytes):
@@ -314,7 +324,7 @@ class _LeakScan:
 
     def _columns(self, table: bytes | pa.Schema, where: str, ours: pa.Schema | None) -> None:
         schema = pq.read_schema(io.BytesIO(table)) if isinstance(table, bytes) else table
-        found = vectors.restricted_columns(schema, ours, self.kept if ours is None else ())
+        found = restricted_columns(schema, ours, self.kept if ours is None else ())
         self.counts.count(EMBEDDING, f"{where}, column {', '.join(found)}", bool(found))
 
     # ---- each original beside it ------------------------------------------------------------------------------
