@@ -2,31 +2,24 @@
 
 Paints the faces of labelled people into photos of others, by every source that is named, on the same photos, and has
 them judged: is it the identity that was asked for, is the person of the photo still found, is it a face, of that
-gender and age, in that expression and shape, and like real ones. `clear`, the photos as they are, comes along as the
-yardstick. Writes figures and pages to look at into FOLDER; both rest on photos of the dataset and are as restricted.
-Needs the models of the evaluation set (`anonlib models pull --set evaluation`).
+gender and age, in that expression and shape, and like real ones. `clear`, the photos as they are, is always measured
+too, as the yardstick. Writes figures and pages to look at into FOLDER; both rest on photos of the dataset and are as
+restricted. Needs the models of the evaluation set (`anonlib models pull --set evaluation`).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
-from anonlib.audit.attacks import Rate
-from anonlib.audit.generators.cast import COLUMNS, Participants, assemble, usable
-from anonlib.audit.generators.control import compared, control
-from anonlib.audit.generators.disjoint import learned_from
-from anonlib.audit.generators.evaluation import Evaluation, Measured
-from anonlib.audit.generators.fidelity import FRONTAL
-from anonlib.audit.generators.figures import cosine, percent, without_nan
-from anonlib.audit.generators.judges import REALISM, STANDING, Judges
-from anonlib.audit.generators.opened import open_sources, read_decoder
-from anonlib.audit.generators.scanned import scan_faces, scanned_dataset
-from anonlib.audit.generators.sources import CLEAR, DecodedSource
-from anonlib.audit.generators.speed import Speed, speeds
+from anonlib.audit.findings import Figure
 from anonlib.config import InputConfig, JobConfig, OutputConfig, RayConfig, WorkspaceConfig
 from anonlib.datasets import open_dataset
 from anonlib.errors import JobError
@@ -34,13 +27,28 @@ from anonlib.execution.telemetry import Progress, open_progress
 from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.storage.local import LocalStorage
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from anonlib.terminal import guarded, print_rows
 from anonlib.training.data import learned_vectors
+from anonlib.training.evaluate.evaluation import FRONTAL, REALISM, STANDING, Evaluation, Judges, Measured
+from anonlib.training.evaluate.pages import compared, control
+from anonlib.training.evaluate.participants import (
+    COLUMNS,
+    Participants,
+    assemble,
+    learned_from,
+    scan_faces,
+    scanned_dataset,
+    usable,
+)
+from anonlib.training.evaluate.sources import CLEAR, DecodedSource, open_sources, painted, read_decoder
 from anonlib.workspace.layout import json_bytes
 
 FIGURES = "generator.json"
 STRANGERS = 1000
 """Real faces of other people, at most, that painted faces are held against."""
+TIMED = 40
+"""Faces whose time is taken, at most."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -61,8 +69,8 @@ def evaluate(
     ] = "person",
     scan: Annotated[str | None, typer.Option(help="Which scan, where the workspace has several.")] = None,
     trained_on: Annotated[
-        list[Path], typer.Option(help="Folder of faces prepared for training, whose likes take no part.")
-    ] = [],  # noqa: B006
+        list[Path] | None, typer.Option(help="Folder of faces prepared for training; people like them take no part.")
+    ] = None,
     people: Annotated[int, typer.Option(help="How many people take part.", min=3)] = 500,
     k: Annotated[int, typer.Option(help="People that average and bank mix.", min=1)] = 5,
     faces: Annotated[int, typer.Option(help="Faces on the pages.", min=1)] = 40,
@@ -73,55 +81,34 @@ def evaluate(
     with guarded():
         specs = list(dict.fromkeys([CLEAR, *source]))
         with open_progress() as progress:
-            cast, checks = assembled(
-                folder, workspace, input, subject_field, scan, specs, trained_on, people, seed, progress
-            )
-            sources = open_sources(specs, cast, k)
-            evaluation = Evaluation(cast, Judges(), progress)
+            if workspace is None:
+                if input is None:
+                    raise JobError("name a finished scan by --workspace, or a labelled dataset by --input")
+                workspace = scanned(input, subject_field, folder / "workspace", progress)
+            storage = open_storage(workspace)
+            rows = usable(scan_faces(storage, scan, COLUMNS))
+            decoders = {decoder.digest: decoder for spec in specs if (decoder := read_decoder(spec))}
+            prepared = {str(prepared): learned_vectors(prepared) for prepared in trained_on or ()}
+            without, checks = learned_from(rows, decoders.values(), prepared)
+            dataset = open_dataset(input or scanned_dataset(storage))
+            participants = assemble(rows, dataset, people=people, strangers=STRANGERS, without=without, seed=seed)
+            sources = open_sources(specs, participants, k)
+            evaluation = Evaluation(participants, Judges(), progress)
             measured: dict[str, Measured] = {}
-            for one in sources.values():
-                measured[one.name] = evaluation.measure(one)
+            for face_source in sources:
+                measured[face_source.name] = evaluation.measure(face_source)
                 # A long run that is interrupted leaves the figures it has.
-                write(folder, document(cast, checks, measured, {}))
-        timed = {
-            one.name: speeds(cast, spec, k) for spec, one in sources.items() if speed and isinstance(one, DecodedSource)
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, page in enumerate(compared(cast, list(sources.values()), faces=faces, seed=seed)):
+                write(folder, document(participants, checks, measured, {}))
+        decoded = [face_source for face_source in sources if isinstance(face_source, DecodedSource)]
+        timed = {decoder.name: list(times(participants, decoder)) for decoder in decoded} if speed else {}
+        for number, page in enumerate(compared(participants, sources, faces=faces, seed=seed)):
             page.save(folder / f"faces-{number + 1}.png")
-        for one in sources.values():
-            if isinstance(one, DecodedSource):
-                control(cast, one).save(folder / f"control-{one.name}.png")
-        written = document(cast, checks, measured, timed)
+        for decoder in decoded:
+            control(participants, decoder).save(folder / f"control-{decoder.name}.png")
+        written = document(participants, checks, measured, timed)
         write(folder, written)
-        show(written, measured, timed)
+        show(written, measured)
         print_rows([("written", f"{folder / FIGURES}, faces-*.png, control-*.png")])
-
-
-def assembled(
-    folder: Path,
-    workspace: str | None,
-    input: str | None,
-    subject_field: str,
-    scan: str | None,
-    specs: list[str],
-    trained_on: list[Path],
-    people: int,
-    seed: int,
-    progress: Progress,
-) -> tuple[Participants, list[str]]:
-    """The people, and in words how it was checked that no source was trained on them."""
-    if workspace is None:
-        if input is None:
-            raise JobError("name a finished scan by --workspace, or a labelled dataset by --input")
-        workspace = scanned(input, subject_field, folder / "workspace", progress)
-    storage = open_storage(workspace)
-    rows = usable(scan_faces(storage, scan, COLUMNS))
-    decoders = {decoder.digest: decoder for spec in specs if (decoder := read_decoder(spec))}
-    without, said = learned_from(rows, list(decoders.values()), {str(one): learned_vectors(one) for one in trained_on})
-    dataset = open_dataset(input or scanned_dataset(storage))
-    cast = assemble(rows, dataset, people=people, strangers=STRANGERS, without=without, seed=seed)
-    return cast, said
 
 
 def scanned(input: str, subject_field: str, workspace: Path, progress: Progress) -> str:
@@ -136,21 +123,48 @@ def scanned(input: str, subject_field: str, workspace: Path, progress: Progress)
     return str(workspace)
 
 
+def times(participants: Participants, source: DecodedSource) -> Iterator[dict[str, Any]]:
+    """Median ms a face to decode and to render, one after another; of a network with one thread and with two."""
+    pairs = list(enumerate(participants.first[:TIMED].tolist()))
+    requests = [source.request(*pair) for pair in pairs]
+    photos = [participants.scenes[host] for _, host in pairs]
+    network = source.decoder if isinstance(source.decoder, NetworkDecoder) else None
+    for threads in (1, 2) if network else (None,):
+        if network and threads:
+            source = DecodedSource(source.name, participants, replace(network, threads=threads))
+        textures = [source.face(request) for request in requests]
+        decode = median([partial(source.face, request) for request in requests])
+        paint = [partial(painted, photo, texture) for photo, texture in zip(photos, textures, strict=True)]
+        # A network draws a face for each look where it is first painted; the second time is the renderer's alone.
+        render = (median(paint), median(paint))[1]
+        yield {"threads": threads, "faces": len(pairs), "decode": decode, "render": render}
+
+
+def median(calls: Sequence[Callable[[], object]]) -> float:
+    """Of the times of calls in ms."""
+    taken = []
+    for call in calls:
+        began = time.perf_counter()
+        call()
+        taken.append(1000 * (time.perf_counter() - began))
+    return float(np.median(taken))
+
+
 def document(
-    cast: Participants, checks: list[str], measured: dict[str, Measured], timed: dict[str, list[Speed]]
+    participants: Participants,
+    checks: list[str],
+    measured: dict[str, Measured],
+    timed: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
     """Everything as JSON; a rate of no photos is null."""
-    written: dict[str, Any] = without_nan(
-        {
-            "people": len(cast),
-            "strangers": len(cast.strangers),
-            "disjoint": checks,
-            "standing": STANDING,
-            "sources": {name: asdict(one) for name, one in measured.items()},
-            "speed": {name: [asdict(one) for one in each] for name, each in timed.items()},
-        }
-    )
-    return written
+    return {
+        "people": len(participants),
+        "strangers": len(participants.strangers),
+        "disjoint": checks,
+        "standing": STANDING,
+        "sources": {name: figures.model_dump() for name, figures in measured.items()},
+        "speed": timed,
+    }
 
 
 def write(folder: Path, document: dict[str, Any]) -> None:
@@ -158,7 +172,7 @@ def write(folder: Path, document: dict[str, Any]) -> None:
     LocalStorage(folder).publish(FIGURES, json_bytes(document))
 
 
-def show(written: dict[str, Any], measured: dict[str, Measured], timed: dict[str, list[Speed]]) -> None:
+def show(written: dict[str, Any], measured: dict[str, Measured]) -> None:
     """The tables."""
     print(f"{written['people']} people, each in a photo of another; 95 % intervals by person")
     for check in written["disjoint"]:
@@ -167,53 +181,59 @@ def show(written: dict[str, Any], measured: dict[str, Measured], timed: dict[str
     def row(name: str, cells: list[str]) -> None:
         print(f"  {name:<34}" + "".join(f"{cell:<22}" for cell in cells))
 
-    for recognizer, active in STANDING.items():
-        each = [one.identity[recognizer] for one in measured.values()]
-        print(f"\n{recognizer} ({active})")
+    for recognizer, standing in STANDING.items():
+        each = [figures.identity[recognizer] for figures in measured.values()]
+        print(f"\n{recognizer} ({standing})")
         row("", list(measured))
-        row("cosine to the target", [cosine(one.to_target) for one in each])
-        row("cosine to other targets", [number(one.to_others) for one in each])
-        row("target at rank 1", [percent(one.rank_one) for one in each])
-        row(f"  faces turned {FRONTAL:g} degrees at most", [percent(one.rank_one_frontal) for one in each])
-        row(
-            "  chance",
-            [f"{one.rank_one.chance:.1%}" if one.rank_one.count and one.rank_one.chance else "-" for one in each],
-        )
-        row("photo's person at rank 1 (naive)", [percent(one.naive) for one in each])
-        row("one identity, two photos, cosine", [cosine(one.consistency) for one in each])
-        row("two identities, cosine", [number(one.different) for one in each])
-    looks = [one.looks for one in measured.values()]
+        row("cosine to the target", [cell(identity.to_target) for identity in each])
+        row("cosine to other targets", [number(identity.to_others) for identity in each])
+        row("target at rank 1", [percent(identity.rank_one) for identity in each])
+        row(f"  faces turned {FRONTAL:g} degrees at most", [percent(identity.rank_one_frontal) for identity in each])
+        chances = [identity.rank_one.chance if identity.rank_one.count else None for identity in each]
+        row("  chance", [f"{chance:.1%}" if chance else "-" for chance in chances])
+        row("photo's person at rank 1 (naive)", [percent(identity.naive) for identity in each])
+        row("one identity, two photos, cosine", [cell(identity.consistency) for identity in each])
+        row("two identities, cosine", [number(identity.different) for identity in each])
+    looks = [figures.looks for figures in measured.values()]
     print("\nagainst the photo and what was asked")
     row("", list(measured))
-    row("face found again", [percent(one.found) for one in looks])
-    row("expression kept (happy, neutral)", [percent(one.expression) for one in looks])
-    row("gender as asked", [percent(one.gender) for one in looks])
-    row("gender as asked, held-out judge", [percent(one.gender_held_out) for one in looks])
-    row("age band as asked", [percent(one.age_band) for one in looks])
-    row("age band as asked, held-out judge", [percent(one.age_band_held_out) for one in looks])
-    row("years older than asked", [signed(one.age_off) for one in looks])
-    row("years older, held-out judge", [signed(one.age_off_held_out) for one in looks])
-    row("mesh, from what was meant", [cosine(one.mesh_meant) for one in looks])
-    row("mesh, from the photo's own", [cosine(one.mesh_source) for one in looks])
-    row(f"Frechet distance ({REALISM})", [number(one.frechet) for one in looks])
+    row("face found again", [percent(seen.found) for seen in looks])
+    row("expression kept (happy, neutral)", [percent(seen.expression) for seen in looks])
+    row("gender as asked", [percent(seen.gender) for seen in looks])
+    row("gender as asked, held-out judge", [percent(seen.gender_held_out) for seen in looks])
+    row("age band as asked", [percent(seen.age_band) for seen in looks])
+    row("age band as asked, held-out judge", [percent(seen.age_band_held_out) for seen in looks])
+    row("years older than asked", [cell(seen.age_off, "+.1f") for seen in looks])
+    row("years older, held-out judge", [cell(seen.age_off_held_out, "+.1f") for seen in looks])
+    row("mesh, from what was meant", [cell(seen.mesh_meant) for seen in looks])
+    row("mesh, from the photo's own", [cell(seen.mesh_source) for seen in looks])
+    row(f"Frechet distance ({REALISM})", [number(seen.frechet) for seen in looks])
     print(
         f"  meshes in eye distances; Frechet of {written['people']} painted against {written['strangers']} real faces\n"
     )
-    for name, each in timed.items():
-        for one in each:
-            on = f"{one.threads} thread(s)" if one.device == "cpu" else one.device
-            batched = "" if one.batched is None else f", the network in batches of {one.faces} {one.batched:.1f} ms"
-            print(f"{name}, {on}: decode {one.decode:.1f} ms, render {one.render:.1f} ms a face{batched}")
+    for name, each in written["speed"].items():
+        for timing in each:
+            threads = f", {timing['threads']} thread(s)" if timing["threads"] else ""
+            print(f"{name}{threads}: decode {timing['decode']:.1f} ms, render {timing['render']:.1f} ms a face")
 
 
-def signed(rate: Rate) -> str:
-    """`-3.1 [-3.9 -2.3]`, or a dash where nothing was counted."""
-    return f"{rate.value:+.1f} [{rate.low:+.1f} {rate.high:+.1f}]" if rate.count else "-"
+def percent(figure: Figure) -> str:
+    """`12.3% [10.1 14.0]`, or a dash where nothing was counted."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return "-"
+    return f"{figure.value:.1%} [{100 * figure.low:.1f} {100 * figure.high:.1f}]"
 
 
-def number(value: float) -> str:
+def cell(figure: Figure, digits: str = ".3f") -> str:
+    """`.670 [.650 .690]`, or a dash where nothing was counted."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return "-"
+    return f"{figure.value:{digits}} [{figure.low:{digits}} {figure.high:{digits}}]"
+
+
+def number(value: float | None) -> str:
     """Three digits, or a dash for none."""
-    return f"{value:.3f}" if value == value else "-"
+    return "-" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

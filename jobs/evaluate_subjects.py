@@ -18,7 +18,6 @@ import numpy as np
 import typer
 
 from anonlib.audit.clustering import Clustering, RealClasses, bcubed, real_classes
-from anonlib.audit.generators.scanned import scan_faces
 from anonlib.errors import JobError
 from anonlib.privacy.classes import form_classes
 from anonlib.privacy.clustering import by_label, cluster, known_subjects
@@ -31,6 +30,7 @@ from anonlib.privacy.ties import tied
 from anonlib.stages.people import same_fused
 from anonlib.storage import Storage, open_storage
 from anonlib.terminal import guarded, print_rows
+from anonlib.training.evaluate.participants import scan_faces
 from anonlib.workspace.layout import json_bytes
 from anonlib.workspace.tables import column, halves, matrix
 

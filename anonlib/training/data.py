@@ -39,9 +39,9 @@ from anonlib.workspace.schemas import MESH_POINTS
 VIEW_SIDE = 160
 VIEW = InputSpec((VIEW_SIDE, VIEW_SIDE), CropSpec("points", 0.85, -0.03))
 """The aligned view: wide enough for the crop of each recognizer, and as fine as a face of 128 px."""
-SECOND_RECOGNIZER = "mobileface"
+TRAINING_RECOGNIZER = "mobileface"
 """Helps to train beside the pipeline's own, so that neither can be pleased alone; it does not judge any more."""
-RECOGNIZERS = (PIPELINE_RECOGNIZER, SECOND_RECOGNIZER)
+RECOGNIZERS = (PIPELINE_RECOGNIZER, TRAINING_RECOGNIZER)
 
 APART = 0.94
 """dlib cosine from which a face may be a person of the datasets to stay apart from; the bar of one person among
@@ -185,7 +185,7 @@ def _prepare_shard(
     number: int,
     report: Report = lambda stage, outcome, units: None,
 ) -> None:
-    second = Recognizer(SECOND_RECOGNIZER, load_engine(model_bytes(SECOND_RECOGNIZER)))
+    second = Recognizer(TRAINING_RECOGNIZER, load_engine(model_bytes(TRAINING_RECOGNIZER)))
     dataset = open_dataset(uri)
     gatherer = Gatherer(partial(_row, second, strangers))
     gathered = gatherer.gather(dataset, report=report, shards=[dataset.shards()[number]])

@@ -327,6 +327,12 @@ def scan_store(stores: JobStores, key: str) -> ScanStore:
     return ScanStore(stores.workspace, f"scan/{key[:16]}")
 
 
+def scans_of(workspace: Storage) -> dict[str, ScanStore]:
+    """The scans of a workspace by name, whatever job they are of."""
+    names = {entry.path.split("/")[1] for entry in workspace.list("scan/")}
+    return {name: ScanStore(workspace, f"scan/{name}") for name in sorted(names)}
+
+
 def plan_store(stores: JobStores, key: str) -> PlanStore:
     return PlanStore(stores.workspace, f"plan/{key[:16]}")
 

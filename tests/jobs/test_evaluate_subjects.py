@@ -36,6 +36,8 @@ def write_scan(workspace: Path, name: str, of: list[int], *, labelled: bool = Tr
     folder = workspace / "scan" / name / "faces"
     folder.mkdir(parents=True)
     pq.write_table(pa.table(columns), folder / "shard-000.parquet")
+    (folder.parent / "commits").mkdir()
+    (folder.parent / "commits" / "shard-000.json").write_text("{}")
 
 
 def evaluate(workspace: Path, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -1,36 +1,37 @@
-"""Generators that a test knows everything about: one face for all, and files of decoders that learned nothing."""
+"""Sources of faces that a test knows everything about: one face for all, and decoders that learned nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.base import DecoderNotes, IdentityDraw
 from anonlib.synthesis.canonical import SIZE, shape_model
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.face_space import region
-from anonlib.synthesis.textures.ksame_net import LOOKS
+from anonlib.synthesis.textures.ksame_net import LOOKS, BankVectors
 from anonlib.synthesis.textures.linear import Decoder, to_bytes
 from anonlib.workspace.schemas import EMBEDDING_DIM, MESH_POINTS
 
 
 @dataclass
 class OneFace:
-    """The same face, whatever is asked; notes what was."""
+    """Decodes every vector to the same face."""
 
-    face: Texture
-    asked: list[tuple[float, float]] = field(default_factory=list)
+    texture: Texture
+    about = DecoderNotes("one face", "free", 1, True)
+    digest = ""
+    bank = BankVectors(*(np.zeros((0, 1), np.float32),) * 3)
 
     def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         return normalized(vectors - vectors.mean(axis=0))
 
-    def decode(self, z: NDArray[np.float32], female: float, age: float) -> Texture:
-        self.asked.append((female, age))
-        return self.face
+    def face(self, draw: IdentityDraw, k: int) -> Texture:
+        return self.texture
 
 
 def plain_skin() -> Texture:

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anonlib.faces import topology
-from anonlib.models.catalog import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER
+from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.synthesis.canonical import canonical_frame
 from anonlib.synthesis.textures.face_space import SIDE as STORED
 from anonlib.synthesis.textures.face_space import region
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.training.data import PreparedFaces
+from anonlib.training.data import TRAINING_RECOGNIZER, PreparedFaces
 from anonlib.training.objectives.base import Critic, Objective, TrainingSettings, grid_of
 from anonlib.training.objectives.generator_network import Generator, Linear, painted, zone_of
 from anonlib.training.objectives.scenes import NO_PERSON, Scenes, looks_of, scenes_of
@@ -141,7 +141,7 @@ class GeneratorObjective(Objective):
         female, age = batch.look[:, :1], batch.look[:, 1]
         expression = batch.look[:, 2 : 2 + len(EXPRESSIONS)]
         gender = torch.cat([female, 1 - female], dim=1)
-        to_second = (seen.vectors[SECOND_RECOGNIZER] * batch.second).sum(dim=1)
+        to_second = (seen.vectors[TRAINING_RECOGNIZER] * batch.second).sum(dim=1)
         return {
             "texture": (weight * (drawn - real).abs()).sum() / (3 * weight.sum()).clamp(min=1),
             "features": features[known].mean(),
