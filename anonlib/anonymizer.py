@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.config import DetectorConfig
 from anonlib.errors import ConfigError, contained
-from anonlib.synthesis.redact import GREY, Redaction, redact
+from anonlib.methods import METHODS
+from anonlib.synthesis.redact import GREY, redact
 from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ class Anonymizer:
     """
 
     def __init__(self, method: str = "solid", *, detector: Mapping[str, Any] | None = None) -> None:
-        if method not in get_args(Redaction):
+        if method not in METHODS or METHODS[method].synthesis:
+            alone = ", ".join(name for name, kind in METHODS.items() if not kind.synthesis)
             raise ConfigError(
-                f"{method} needs a plan of all persons, or is no method: run a job, or use one of "
-                f"{', '.join(get_args(Redaction))}"
+                f"{method} needs a plan of all persons, or is no method: run a job, or use one of {alone}"
             )
         self.method = method
         self.detector = DetectorConfig.model_validate(dict(detector or {}))

@@ -17,7 +17,7 @@ from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.job import Job
 from anonlib.methods import method_of
-from anonlib.methods.base import MethodFile, Persons
+from anonlib.methods.base import MethodFile, Persons, released_digest
 from anonlib.methods.feature_transfer import (
     NETWORK,
     STILL_RECOGNIZED,
@@ -169,10 +169,10 @@ def test_a_swap_goes_all_the_way_and_its_certificate_holds(
 
 
 def digests(job: Job) -> set[str]:
-    """Of every donor that the job's files hold."""
+    """What a release calls the face of each donor that the job's files hold."""
     method = method_of(job.config.method, {name: file.data for name, file in job.files.items()})
     return {
-        method.draw_name(IdentityDraw(vector, 0.5, 30.0, (row,), (1.0,)), job.keyring)
+        released_digest(job.keyring, method.draw_name(IdentityDraw(vector, 0.5, 30.0, (row,), (1.0,)), job.keyring))
         for row, vector in enumerate(method.source.gallery.vectors)
     }
 
