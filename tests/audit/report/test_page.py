@@ -40,9 +40,6 @@ def page(html: str) -> Page:
     return Page(html)
 
 
-# ---- html -----------------------------------------------------------------------------------------------------
-
-
 def test_nothing_is_fetched_and_nothing_runs(page: Page, html: str) -> None:
     for element in page.elements:
         assert element.tag not in {"script", "link", "iframe", "object", "embed", "base", "form", "use", "image"}
