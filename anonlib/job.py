@@ -34,12 +34,10 @@ from anonlib.models.requirements import check_licences, check_precision
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.certify import certify
 from anonlib.stages.plan import Plan, PlanStage
-from anonlib.stages.quarantine import lose, lost_in, quarantine_shard
-from anonlib.stages.render import RenderStage
+from anonlib.stages.render import RenderStage, quarantine_shard
 from anonlib.stages.render_state import METHOD_VERSION
-from anonlib.stages.rerender import check_against_markers, finish_invalidation, invalidate_shards
-from anonlib.stages.review_decisions import ActiveDecisions
-from anonlib.stages.scan import ScanStage
+from anonlib.stages.rerender import ActiveDecisions, check_against_markers, finish_invalidation, invalidate_shards
+from anonlib.stages.scan import ScanStage, lose
 from anonlib.stages.surrogates import SurrogateStage
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
 from anonlib.workspace.decisions import DecisionLog
@@ -167,14 +165,16 @@ class Job:
             raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
         with_retries(lambda: bind(self.config, self.stores, self.keyring))
         where = (self.stores, self.scan_key, self.plan_key, self._travelling)
-        began, planned = time.monotonic(), plan_store(self.stores, self.plan_key).committed("plan") is not None
+        began, planned = time.monotonic(), plan_store(self.stores, self.plan_key).plan() is not None
         stage = PlanStage(self.config, self.stores, self.keyring, *where[1:])
         plan = with_retries(lambda: stage.run(self.shards))
         if not planned:
             seconds = time.monotonic() - began
             self.spending.add("plan", images=0, busy=seconds, reserved=seconds, gpus=0)
         make = partial(SurrogateStage, self.config, *where)
-        failed = self._rounds("surrogates", self.plan_key, make, plan.blocks, self._blocks_done, str)
+        failed = self._rounds(
+            "surrogates", self.plan_key, make, plan.blocks, plan_store(self.stores, self.plan_key).blocks_done, str
+        )
         if failed:
             raise JobError(_first("making surrogates", failed))
         return plan
@@ -203,7 +203,7 @@ class Job:
         models = {name: model_bytes(name) for name in self._render_models} | self._travelling
         check = self.keyring.check()
         make = partial(_make_render, self._pinned[0], self.dataset, self.stores, keys, models, active, check)
-        lost = lost_in(scan_store(self.stores, self.scan_key))
+        lost = scan_store(self.stores, self.scan_key).lost()
         scanned = [shard for shard in self.shards if shard.shard_id not in lost]
         failed = self._rounds("render", run_key, make, scanned, self._rendered, _shard_id)
         failed |= dict.fromkeys(lost - self._rendered(), Reason.SHARD_UNSCANNED.meaning)
@@ -243,7 +243,7 @@ class Job:
 
     def _run_key(self, plan: Plan) -> str:
         store = plan_store(self.stores, plan.key)
-        surrogates = store.markers(f"surrogates/{block}" for block in plan.blocks)
+        surrogates = store.block_markers(plan.blocks)
         parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
         drawn = [plan.digest, self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
@@ -296,9 +296,6 @@ class Job:
 
     def _work(self, stage: str, key: str) -> UnitRecord:
         return UnitRecord(stage, key, round=1, method=self.config.method.name)
-
-    def _blocks_done(self) -> set[str]:
-        return {unit.removeprefix("surrogates/") for unit in plan_store(self.stores, self.plan_key).done()}
 
     def _rendered(self) -> set[str]:
         done = release_store(self.stores).done()

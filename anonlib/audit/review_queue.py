@@ -14,8 +14,7 @@ from anonlib.audit.review_sample import ReviewSample, clopper_pearson, draw_samp
 from anonlib.codes import Reason
 from anonlib.errors import JobError
 from anonlib.job import Job
-from anonlib.stages.rerender import vouched_by
-from anonlib.stages.review_decisions import ActiveDecisions
+from anonlib.stages.rerender import ActiveDecisions, vouched_by
 from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import release_store, render_store, scan_store
 from anonlib.workspace.release import samples_of

@@ -22,7 +22,7 @@ from anonlib.job import Job
 from anonlib.media.codec import encode
 from anonlib.media.sandbox import decode_apart
 from anonlib.review import SAMPLE
-from anonlib.stages.review_decisions import ActiveDecisions
+from anonlib.stages.rerender import ActiveDecisions
 from anonlib.workspace.decisions import Box, Decision, Verdict
 from anonlib.workspace.images import JobImages
 

@@ -25,13 +25,12 @@ from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.people import FEATURES, People, best_portraits, donor_faces_of, people_of, persons_of
 from anonlib.workspace import tables
-from anonlib.workspace.layout import PLAN_COUNTS, JobStores, StageStore, plan_store, scan_store, sha256
+from anonlib.workspace.layout import PLAN_COUNTS, JobStores, plan_store, scan_store
 from anonlib.workspace.ledger_store import LedgerStore
 from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS, SURROGATES
 
 ASSIGNED = ("face_id", "key", "index", "box", "landmarks", "mesh", "expression", "presence", "yaw", "bare")
 """Columns of FACES that an assignment needs."""
-LABELS = "labels.txt"
 BLOCK = 16
 """Surrogates that are made as one unit of work."""
 
@@ -65,22 +64,22 @@ class PlanStage:
         self, job: JobConfig, stores: JobStores, keyring: Keyring, scan_key: str, key: str, models: Mapping[str, bytes]
     ) -> None:
         self.job, self.keyring, self.key = job, keyring, key
-        self.scan: StageStore = scan_store(stores, scan_key)
-        self.store: StageStore = plan_store(stores, key)
+        self.scan = scan_store(stores, scan_key)
+        self.store = plan_store(stores, key)
         self.method = method_of(job.method, models, device_of(job))
         self._digest = hashlib.sha256()
 
     def run(self, shards: Sequence[Shard]) -> Plan:
         """Plan the whole dataset, or read the plan that is already there."""
-        known = self.store.committed("plan")
+        known = self.store.plan()
         if known is None:
             self._digest = hashlib.sha256()
             self.store.commit("plan", self._write(shards) if self.method.synthesis else self._redact_all(shards))
-            known = self.store.committed("plan") or {}
+            known = self.store.plan() or {}
         return plan_of(self.key, known)
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        faces = pa.concat_tables([self._faces(shard, FEATURES) for shard in shards])
+        faces = pa.concat_tables([self.scan.faces(shard.shard_id, FEATURES) for shard in shards])
         people = people_of(faces, self.keyring)
         replaced = np.array([reason is None for reason in self.method.eligible(faces)], bool)
         persons = persons_of(people, replaced)
@@ -100,9 +99,7 @@ class PlanStage:
         self._write_subjects(people, persons, planned, face_ids)
         redacted = self._write_assignments(shards, persons, planned)
         disagreements = people.label_check.sentences()
-        self.store.storage.publish(
-            self.store.path(LABELS), "".join(f"{sentence}\n" for sentence in disagreements).encode()
-        )
+        self.store.write_labels(disagreements)
         return {
             "digest": self._digest.hexdigest(),
             "blocks": blocks,
@@ -124,20 +121,21 @@ class PlanStage:
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
         """A redaction needs no subjects: every face gets the job's method."""
         for shard in shards:
-            faces = self._faces(shard, ASSIGNED)
+            faces = self.scan.faces(shard.shard_id, ASSIGNED)
             redacted = [SurrogateAssignment((self.method.name,))] * faces.num_rows
             table = assignment_table(faces, [self.method.name] * faces.num_rows, redacted)
-            self._publish_table(f"assignments/{shard.shard_id}", table)
+            self._publish(table, "assignments", shard.shard_id)
         return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(PLAN_COUNTS, 0)
 
     def _write_classes(self, planned: Assignment, face_ids: Sequence[str]) -> list[str]:
         """classes.parquet, and surrogate_plans/BLOCK with the portraits of their donors; returns the blocks."""
-        self._publish("classes", [asdict(row) | {"stratum": list(row.stratum)} for row in planned.classes], CLASSES)
+        classes = [asdict(row) | {"stratum": list(row.stratum)} for row in planned.classes]
+        self._publish(tables.of_rows(classes, CLASSES), "classes")
         blocks = []
         for start in range(0, len(planned.surrogates), BLOCK):
             rows = [surrogate_row(row, face_ids) for row in planned.surrogates[start : start + BLOCK]]
             blocks.append(f"block-{start // BLOCK:05d}")
-            self._publish(f"surrogate_plans/{blocks[-1]}", rows, SURROGATES)
+            self._publish(tables.of_rows(rows, SURROGATES), "surrogate_plans", blocks[-1])
         return blocks
 
     def _write_subjects(self, people: People, persons: Persons, planned: Assignment, face_ids: Sequence[str]) -> None:
@@ -148,13 +146,13 @@ class PlanStage:
             faces = order[bounds[number] : bounds[number + 1]].tolist()
             assigned = planned.persons[persons.of_face[faces[0]]]
             rows.append(subject_row(people, persons, number, faces, assigned, face_ids))
-        self._publish("subjects", rows, SUBJECTS)
+        self._publish(tables.of_rows(rows, SUBJECTS), "subjects")
 
     def _write_assignments(self, shards: Sequence[Shard], persons: Persons, planned: Assignment) -> int:
         """assignments/SHARD for every shard, an empty one too, and the draws it needs; returns the faces redacted."""
         first = redacted = 0
         for shard in shards:
-            faces = self._faces(shard, ASSIGNED)
+            faces = self.scan.faces(shard.shard_id, ASSIGNED)
             of_face = [planned.persons[person] for person in persons.of_face[first : first + faces.num_rows]]
             first += faces.num_rows
             # Which faces get the flat ellipse is decided from what the scan saw, and not while rendering: so the plan
@@ -166,23 +164,15 @@ class PlanStage:
             ]
             methods = [self.method.name if reason is None else FLAT.kind for reason in reasons]
             redacted += sum(reason is not None for reason in reasons)
-            self._publish_table(f"assignments/{shard.shard_id}", assignment_table(faces, methods, of_face))
+            self._publish(assignment_table(faces, methods, of_face), "assignments", shard.shard_id)
             if planned.draws:
                 names = sorted({name for of in of_face for name in of.surrogates})
                 drawn = [{"surrogate": name, "draw": asdict(planned.draws[name])} for name in names]
-                self._publish(f"draws/{shard.shard_id}", drawn, DRAWS)
+                self._publish(tables.of_rows(drawn, DRAWS), "draws", shard.shard_id)
         return redacted
 
-    def _faces(self, shard: Shard, columns: Sequence[str]) -> pa.Table:
-        return tables.from_bytes(self.scan.storage.read(self.scan.path("faces", f"{shard.shard_id}.parquet")), columns)
-
-    def _publish(self, name: str, rows: Sequence[tables.Row], schema: pa.Schema) -> None:
-        self._publish_table(name, tables.of_rows(rows, schema))
-
-    def _publish_table(self, name: str, table: pa.Table) -> None:
-        data = tables.table_bytes(table)
-        self._digest.update(f"{name} {sha256(data)}\n".encode())
-        self.store.storage.publish(self.store.path(f"{name}.parquet"), data)
+    def _publish(self, table: pa.Table, *parts: str) -> None:
+        self._digest.update(f"{'/'.join(parts)} {self.store.write(table, *parts)}\n".encode())
 
 
 def assignment_table(faces: pa.Table, methods: Sequence[str], assigned: Sequence[SurrogateAssignment]) -> pa.Table:

@@ -11,8 +11,6 @@ against instead is a renderer that fails: the px of the source must be gone, who
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -26,14 +24,15 @@ from anonlib.faces.mesh import five_points
 from anonlib.methods.base import Method
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
 from anonlib.models.requirements import ModelBytes, load
+from anonlib.stages.render_state import FaceState, ImageState, RecheckResult
 from anonlib.workspace.layout import PlanStore
 from anonlib.workspace.tables import matrix
 
 _VIEW = 160
 _VIEW_SIDES = 2.0
-_SAME_PLACE = 0.35
+_SAMEImageStateLACE = 0.35
 _MIDDLE, _MIDDLE_SIDE = 0.25, 32
-KEPT_PX = 0.97
+KEPTImageStateX = 0.97
 """Correlation of the grey levels in the middle of a face, before and after, from which the source is still there.
 
 Of 5,138 replaced faces of LFW none was above .911, of re-encoded originals none below .993."""
@@ -54,46 +53,7 @@ def keeps_source(before: NDArray[np.uint8], after: NDArray[np.uint8], box: NDArr
         seen.append(cv2.resize(grey, (_MIDDLE_SIDE, _MIDDLE_SIDE), interpolation=cv2.INTER_AREA).astype(np.float64))
     one, two = (grey - grey.mean() for grey in seen)
     spread = float(np.sqrt((one**2).sum() * (two**2).sum()))
-    return spread > 0 and float((one * two).sum()) / spread >= KEPT_PX
-
-
-@dataclass(frozen=True)
-class RecheckResult:
-    """One recognizer's cosine of output to source, and its threshold."""
-
-    recognizer: str
-    similarity: float
-    threshold: float
-
-    @property
-    def matches(self) -> bool:
-        return self.similarity >= self.threshold
-
-
-class CheckedFace(Protocol):
-    """A face with a place to put what was found."""
-
-    findings: list[RecheckResult]
-    detected_again: bool | None
-
-    @property
-    def box(self) -> NDArray[np.float32]: ...
-
-    @property
-    def mesh(self) -> NDArray[np.float32]: ...
-
-
-class CheckedImage(Protocol):
-    """A photo before and after."""
-
-    out: NDArray[np.uint8]
-
-    @property
-    def rgb(self) -> NDArray[np.uint8]: ...
-
-
-_P = TypeVar("_P", bound=CheckedImage)
-_F = TypeVar("_F", bound=CheckedFace)
+    return spread > 0 and float((one * two).sum()) / spread >= KEPTImageStateX
 
 
 class OutputRecheck:
@@ -103,7 +63,7 @@ class OutputRecheck:
         self.recognizers = [Recognizer(name, load(models, name, job)) for name in VERIFIERS]
         self.detector = CenterFaceDetector(load(models, "centerface", job), side=_VIEW, score=job.detector.score)
 
-    def check(self, faces: Sequence[tuple[_P, _F]]) -> list[tuple[_P, _F]]:
+    def check(self, faces: Sequence[tuple[ImageState, FaceState]]) -> list[tuple[ImageState, FaceState]]:
         """Fill in each face's findings; returns those that still match their source."""
         points = [five_points(face.mesh) for _, face in faces]
         for _, face in faces:
@@ -117,7 +77,7 @@ class OutputRecheck:
             face.detected_again = seen
         return [(photo, face) for photo, face in faces if any(one.matches for one in face.findings)]
 
-    def _seen(self, faces: Sequence[tuple[_P, _F]]) -> list[bool]:
+    def _seen(self, faces: Sequence[tuple[ImageState, FaceState]]) -> list[bool]:
         """Whether the detector finds a face where the replaced one is, in a view of twice its box."""
         views = []
         for photo, face in faces:
@@ -125,7 +85,7 @@ class OutputRecheck:
             centre_of_box = ((face.box[:2] + face.box[2:]) / 2).astype(np.float32)
             matrix = align.square(centre_of_box, side, 0.0, _VIEW)
             views.append(align.crop(photo.out, matrix, _VIEW))
-        centre, reach = np.array([_VIEW / 2, _VIEW / 2]), _SAME_PLACE * _VIEW / _VIEW_SIDES
+        centre, reach = np.array([_VIEW / 2, _VIEW / 2]), _SAMEImageStateLACE * _VIEW / _VIEW_SIDES
         return [
             bool((np.abs((found.boxes[:, :2] + found.boxes[:, 2:]) / 2 - centre).max(axis=1) < reach).any())
             if len(found)
@@ -146,7 +106,7 @@ class NearSubjectCheck:
         near = method.output_check(lambda: matrix(plan.subjects(["template"]), "template"))
         return near and cls(near, Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job)))
 
-    def near(self, faces: Sequence[tuple[CheckedImage, CheckedFace]]) -> NDArray[np.bool_]:
+    def near(self, faces: Sequence[tuple[ImageState, FaceState]]) -> NDArray[np.bool_]:
         """(n,) Whether an output comes near any subject, its own included."""
         outputs = [photo.out for photo, _ in faces]
         return self._near(self.recognizer.embed(outputs, [five_points(face.mesh) for _, face in faces]))

@@ -11,9 +11,7 @@ went wrong.
 from __future__ import annotations
 
 import hashlib
-import json
-import threading
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -23,30 +21,27 @@ import cv2
 from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
-from anonlib.errors import ImageProblem, NotFound, StorageError, contained, kind_and_message
+from anonlib.errors import ImageProblem, StorageError, contained, kind_and_message
 from anonlib.execution.base import UnitResult
 from anonlib.execution.stopwatch import current
 from anonlib.media.codec import Picture, encode
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
 from anonlib.methods import method_of
-from anonlib.methods.base import Method, Replacement, released_digest
+from anonlib.methods.base import Method
 from anonlib.methods.redaction import FLAT
 from anonlib.models.requirements import ModelBytes, device_of
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.recheck import NearSubjectCheck, OutputRecheck, keeps_source
-from anonlib.stages.render_state import MATCHED, FaceState, ImageState
-from anonlib.stages.rerender import take_back
-from anonlib.stages.review_decisions import ActiveDecisions, carry_out
+from anonlib.stages.render_state import MATCHED, FaceState, ImageState, PlannedSurrogates, Replacements
+from anonlib.stages.rerender import ActiveDecisions, carry_out, take_back
 from anonlib.storage.scratch import scratch
-from anonlib.synthesis.base import IdentityDraw
 from anonlib.verification.certificate import NONE
-from anonlib.workspace import tables
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.layout import (
     RUN_NOTE,
     JobStores,
-    PlanStore,
-    StageStore,
+    RenderStore,
+    ScanStore,
     plan_store,
     release_store,
     render_store,
@@ -54,57 +49,9 @@ from anonlib.workspace.layout import (
     sha256,
 )
 from anonlib.workspace.release import Naming
-from anonlib.workspace.schemas import MANIFEST, NO_FACE, QUARANTINED, REASONS, RELEASED, RENDERED, SOLID
+from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED, SOLID
 
 _COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
-
-
-_HELD = 64
-_MISSING = "its surrogate is missing from the workspace"
-
-
-class PlannedSurrogates:
-    """What the plan has for the faces of one shard: a SurrogateSource."""
-
-    def __init__(self, plan: PlanStore, keyring: Keyring, shard_id: str) -> None:
-        self.plan, self.keyring = plan, keyring
-        self._draws = {row["surrogate"]: IdentityDraw.of_row(row["draw"]) for row in plan.draws(shard_id)}
-
-    def draw(self, name: str) -> IdentityDraw:
-        if name not in self._draws:
-            raise LookupError(_MISSING)
-        return self._draws[name]
-
-    def texture(self, name: str) -> bytes:
-        try:
-            return self.plan.surrogate(name)
-        except NotFound:
-            raise LookupError(_MISSING) from None
-
-    def digest(self, name: str) -> str:
-        return released_digest(self.keyring, name)
-
-
-class Replacements:
-    """A method's replacements by name, the last few held for all threads of a worker."""
-
-    def __init__(self, method: Method) -> None:
-        self.method = method
-        self._held: OrderedDict[str, Replacement] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, name: str, source: PlannedSurrogates) -> Replacement:
-        """One that the plan named; raises LookupError if the workspace has none."""
-        with self._lock:
-            if name in self._held:
-                self._held.move_to_end(name)
-                return self._held[name]
-        found = self.method.replacement(name, source)
-        with self._lock:
-            self._held[name] = found
-            if len(self._held) > _HELD:
-                self._held.popitem(last=False)
-        return found
 
 
 class RenderStage:
@@ -128,12 +75,12 @@ class RenderStage:
         cv2.setNumThreads(1)
         self.job, self.dataset, self.keyring, self.key = job, dataset, keyring, keys["render"]
         self.active, self.log = active, DecisionLog(stores.workspace, self.key)
-        self.scan: StageStore = scan_store(stores, keys["scan"])
-        self.plan: PlanStore = plan_store(stores, keys["plan"])
-        self.release: StageStore = release_store(stores)
+        self.scan = scan_store(stores, keys["scan"])
+        self.plan = plan_store(stores, keys["plan"])
+        self.release = release_store(stores)
         self.method: Method = method_of(job.method, models, device_of(job))
         self.chooses_again = self.method.claim.kind == NONE
-        self.notes: StageStore = render_store(stores, keys["render"])
+        self.notes = render_store(stores, keys["render"])
         self.naming = Naming(keyring, job.rekey)
         self.checker = OutputRecheck(job, models) if self.method.synthesis else None
         self.replacements = Replacements(self.method)
@@ -164,8 +111,7 @@ class RenderStage:
         Asked before the work and again before every file is written, because a worker that was asleep, or whose driver
         died, may wake up when decisions were made that it does not know, or another job began here.
         """
-        note = json.loads(self.release.storage.read(RUN_NOTE))
-        if note["run"] != self.key:
+        if self.release.run()["run"] != self.key:
             raise StorageError(
                 f"The output {self.release.storage.uri} now holds a release of another job (its {RUN_NOTE} differs), "
                 "so this one writes nothing more there."
@@ -184,12 +130,9 @@ class RenderStage:
         """Every photo of a shard, chunk by chunk, in order."""
         planned: dict[str, list[dict[str, Any]]] = defaultdict(list)
         with current().timed("read"):
-            images = self.scan.storage.read(self.scan.path("images", f"{shard.shard_id}.parquet"))
-            scanned = {row["key"]: row for row in tables.from_bytes(images).to_pylist()}
-            assigned = self.plan.storage.read(self.plan.path("assignments", f"{shard.shard_id}.parquet"))
-            for row in tables.from_bytes(assigned).to_pylist():
+            scanned = {row["key"]: row for row in self.scan.images(shard.shard_id).to_pylist()}
+            for row in self.plan.assignments(shard.shard_id).to_pylist():
                 planned[row["key"]].append(row)
-            current().read += len(images) + len(assigned)
             planned_surrogates = PlannedSurrogates(self.plan, self.keyring, shard.shard_id)
 
         def read(sample: Sample) -> Picture | ImageProblem:
@@ -365,12 +308,12 @@ class RenderStage:
     def _publish(
         self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], figures: list[dict[str, Any]]
     ) -> UnitResult:
-        """Data, then manifest, then marker, none of which replaces anything; see withdraw.py for workers that are late.
+        """Data, then manifest, then marker, none of which replaces anything; see rerender.py for workers that are late.
 
         Nothing of this attempt stays if another job has committed the shard meanwhile without it.
         """
         name, created = self.naming.shard(shard.shard_id), list[str]()
-        self.notes.storage.publish(self.notes.path("faces", f"{name}.parquet"), tables.to_bytes(figures, RENDERED))
+        self.notes.write_faces(name, figures)
         try:
             return self._create(shard, writer, rows, created)
         finally:
@@ -378,7 +321,7 @@ class RenderStage:
 
     def _create(self, shard: Shard, writer: ShardWriter, rows: list[dict[str, Any]], created: list[str]) -> UnitResult:
         """As _publish; `created` gets the paths of data that was not there before, until the marker vouches for it."""
-        files, manifest = {}, tables.to_bytes(rows, MANIFEST)
+        files = {}
         for path, local in writer.outputs():
             with local.open("rb") as stream:
                 files[path] = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -389,9 +332,8 @@ class RenderStage:
                 created.append(path)
         if finished := self._finished(shard):
             return finished
-        current().written += len(manifest)
         name = self.naming.shard(shard.shard_id)
-        self.release.storage.create(self.release.path("manifest", f"{name}.parquet"), manifest)
+        manifest = self.release.create_manifest(name, rows)
         counts = Counter(row["status"] for row in rows)
         faces = [face for row in rows for face in row["faces"]]
         summary: dict[str, Any] = {
@@ -406,7 +348,7 @@ class RenderStage:
             "shard": name,
             "run": self.key,
             "files": files,
-            "manifest_sha256": sha256(manifest),
+            "manifest_sha256": manifest,
             **self.active.vouched(shard.shard_id, self.keyring),
             **summary,
         }
@@ -420,11 +362,54 @@ class RenderStage:
         return UnitResult(shard.shard_id, **summary)
 
 
-def publish_reasons(notes: StageStore, shard_id: str, rows: list[dict[str, Any]]) -> None:
+def publish_reasons(notes: RenderStore, shard_id: str, rows: list[dict[str, Any]]) -> None:
     """Take each row's `own_key` and `problem` out of it, and write what was quarantined and why into the workspace."""
-    told = [(row.pop("own_key"), row.pop("problem")) for row in rows]
+    problems = [(row.pop("own_key"), row.pop("problem")) for row in rows]
     found = [
-        {"key": key, "reason": problem.reason, "sentence": str(problem)} for key, problem in told if problem is not None
+        {"key": key, "reason": problem.reason, "sentence": str(problem)}
+        for key, problem in problems
+        if problem is not None
     ]
     if found:
-        notes.storage.publish(notes.path("reasons", f"{shard_id}.parquet"), tables.to_bytes(found, REASONS))
+        notes.write_reasons(shard_id, found)
+
+
+def quarantine_shard(
+    shard: Shard, why: str, stores: JobStores, scan: ScanStore, run_key: str, naming: Naming, active: ActiveDecisions
+) -> UnitResult | None:
+    """Write the manifest and the marker of a lost shard; None if another driver has written a marker before.
+
+    Raises Differs if an attempt that was cut off has left another manifest.
+    """
+    release, name = release_store(stores), naming.shard(shard.shard_id)
+    if release.committed(name) is not None:
+        return None
+    keys = scan.images(shard.shard_id, ["key"]).column("key").to_pylist()
+    problem = Problem(Reason.SHARD_FAILED, f"the shard failed: {why}")
+    rows = [
+        {
+            "own_key": key,
+            "problem": problem,
+            "key": naming.key(shard.shard_id, key),
+            "review": active.word(shard.shard_id, key),
+            "status": QUARANTINED,
+            "reason": problem.reason,
+            "faces": [],
+        }
+        for key in keys
+    ]
+    publish_reasons(render_store(stores, run_key), shard.shard_id, rows)
+    manifest = release.create_manifest(name, naming.sorted(rows))
+    counts = {"images": len(rows), "faces": 0, "released": 0, "no_face": 0, "quarantined": len(rows), "fallbacks": 0}
+    claimed = release.commit(
+        name,
+        {
+            "shard": name,
+            "run": run_key,
+            "files": {},
+            "manifest_sha256": manifest,
+            **active.vouched(shard.shard_id, naming.keyring),
+            **counts,
+        },
+    )
+    return UnitResult(shard.shard_id, images=len(rows), quarantined=len(rows)) if claimed else None

@@ -1,7 +1,11 @@
-"""A photo and its faces on their way through `render`: what to do, what was done, what was found."""
+"""A photo and its faces on their way through `render`: what to do, what was done, what was found; and what replaces
+them.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +14,33 @@ from numpy.typing import NDArray
 
 from anonlib.codes import Problem
 from anonlib.datasets import Sample
+from anonlib.errors import NotFound
 from anonlib.media.codec import Picture
-from anonlib.stages.recheck import RecheckResult
+from anonlib.methods.base import Method, Replacement, released_digest
+from anonlib.privacy.keys import Keyring
+from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.describe import happiness
 from anonlib.verification.certificate import NONE, Claim
+from anonlib.workspace.layout import PlanStore
 from anonlib.workspace.schemas import MESH_POINTS
 
 METHOD_VERSION = "4"
 MATCHED = "still matched the source"
+_HELD = 64
+_MISSING = "its surrogate is missing from the workspace"
+
+
+@dataclass(frozen=True)
+class RecheckResult:
+    """One recognizer's cosine of output to source, and its threshold."""
+
+    recognizer: str
+    similarity: float
+    threshold: float
+
+    @property
+    def matches(self) -> bool:
+        return self.similarity >= self.threshold
 
 
 @dataclass
@@ -92,3 +115,47 @@ class ImageState:
     @property
     def rgb(self) -> NDArray[np.uint8]:
         return self.picture.rgb
+
+
+class PlannedSurrogates:
+    """What the plan has for the faces of one shard: a SurrogateSource."""
+
+    def __init__(self, plan: PlanStore, keyring: Keyring, shard_id: str) -> None:
+        self.plan, self.keyring = plan, keyring
+        self._draws = {row["surrogate"]: IdentityDraw.of_row(row["draw"]) for row in plan.draws(shard_id)}
+
+    def draw(self, name: str) -> IdentityDraw:
+        if name not in self._draws:
+            raise LookupError(_MISSING)
+        return self._draws[name]
+
+    def texture(self, name: str) -> bytes:
+        try:
+            return self.plan.surrogate(name)
+        except NotFound:
+            raise LookupError(_MISSING) from None
+
+    def digest(self, name: str) -> str:
+        return released_digest(self.keyring, name)
+
+
+class Replacements:
+    """A method's replacements by name, the last few held for all threads of a worker."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self._held: OrderedDict[str, Replacement] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str, source: PlannedSurrogates) -> Replacement:
+        """One that the plan named; raises LookupError if the workspace has none."""
+        with self._lock:
+            if name in self._held:
+                self._held.move_to_end(name)
+                return self._held[name]
+        found = self.method.replacement(name, source)
+        with self._lock:
+            self._held[name] = found
+            if len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        return found

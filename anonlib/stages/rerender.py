@@ -1,4 +1,7 @@
-"""Taking back what was committed before a reviewer decided otherwise.
+"""What decisions of a review do to a release: which images they change, and taking back what was committed before.
+
+A marker names by digest the decisions that its shard was made by; one that names others than those that stand is of a
+shard to be made again. Who decided and when does not count, so the same decisions give the same bytes.
 
 The certificate goes first, and an audit with it: what is being changed must not look finished. A copy of a shard's
 marker is laid aside, the marker is deleted, which makes the shard undone, and only then what it vouched for. The copies
@@ -23,19 +26,101 @@ What remains is a pause between a look and the write after it, and it ends so:
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from anonlib.codes import Problem, Reason
 from anonlib.datasets import Shard
 from anonlib.errors import StorageError, VerificationError
-from anonlib.stages.review_decisions import ActiveDecisions
-from anonlib.workspace import tables
-from anonlib.workspace.layout import JobStores, StageStore, json_bytes, release_store, scan_store, sha256
+from anonlib.privacy.keys import Keyring, Purpose
+from anonlib.stages.render_state import FaceState, ImageState
+from anonlib.workspace.decisions import WORDS, Decision, DecisionLog, latest
+from anonlib.workspace.layout import JobStores, ReleaseStore, json_bytes, release_store, scan_store
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming, remove_audit
-from anonlib.workspace.schemas import CERTIFICATE, MANIFEST
+from anonlib.workspace.schemas import CERTIFICATE
 
 _ASIDE = "withdrawn/"
+FOUND = "a reviewer found this face"
+HIDDEN = "a reviewer released the photo with every face hidden"
+
+
+@dataclass(frozen=True)
+class ActiveDecisions:
+    """The decisions that stand: shard -> key -> decision. Picklable; `ActiveDecisions()` is a job that nobody reviewed.
+
+    `logged`: how many entries the log had when it was read.
+    """
+
+    shards: Mapping[str, Mapping[str, Decision]] = field(default_factory=dict)
+    logged: int = 0
+
+    @classmethod
+    def of_log(cls, log: DecisionLog) -> ActiveDecisions:
+        """What stands now; raises StorageError."""
+        entries = log.entries()
+        return replace(cls.of_all(latest(entries).values()), logged=len(entries))
+
+    @classmethod
+    def of_all(cls, decisions: Iterable[Decision]) -> ActiveDecisions:
+        """At most one decision an image."""
+        shards: dict[str, dict[str, Decision]] = defaultdict(dict)
+        for one in decisions:
+            shards[one.shard][one.key] = one
+        return cls(dict(shards))
+
+    def of(self, shard: str, key: str) -> Decision | None:
+        return self.shards.get(shard, {}).get(key)
+
+    def word(self, shard: str, key: str) -> str | None:
+        """The manifest's `review`."""
+        decision = self.of(shard, key)
+        return None if decision is None else WORDS[decision.verdict]
+
+    def released(self, shard: str, key: str) -> bool:
+        """Whether a reviewer wants this quarantined photo released."""
+        decision = self.of(shard, key)
+        return decision is not None and decision.verdict == "release_masked"
+
+    def vouched(self, shard: str, keyring: Keyring) -> dict[str, str]:
+        """What a marker says of the decisions on its shard, nothing where there are none.
+
+        `decisions` is a keyed digest of all, `painted` of those that change more than a word in the manifest. Keyed,
+        since a plain digest would confirm a guess of the input's names.
+        """
+        decided = sorted(self.shards.get(shard, {}).values(), key=lambda one: one.key)
+        parts = {"decisions": decided, "painted": [one for one in decided if one.verdict != "confirmed"]}
+        return {
+            name: keyring.digest(Purpose.REVIEW, name, shard, json.dumps(list(_spoken(part)))).hex()
+            for name, part in parts.items()
+            if part
+        }
+
+
+def _spoken(decisions: Iterable[Decision]) -> Iterator[list[object]]:
+    return ([one.key, one.verdict, one.boxes] for one in decisions)
+
+
+def carry_out(decision: Decision | None, photo: ImageState) -> None:
+    """Change what is going to be painted, before anything is: withhold the photo, or hide faces in it.
+
+    What a reviewer found comes last, over whatever the method paints there.
+    """
+    if decision is None:
+        return
+    if decision.verdict == "withhold":
+        photo.problem = Problem(Reason.WITHHELD)
+    if decision.verdict == "release_masked":
+        for face in photo.faces:
+            face.method, face.tries, face.reason, face.fallback, face.coverage = "solid", [], HIDDEN, "review", 1.0
+    photo.faces.extend(_found(box) for box in decision.boxes)
+
+
+def _found(box: tuple[int, ...]) -> FaceState:
+    planned = {"box": [float(side) for side in box]}
+    return FaceState(planned, "solid", [], coverage=1.0, fallback="review", reason=FOUND)
 
 
 def invalidate_shards(
@@ -90,7 +175,7 @@ def finish_invalidation(stores: JobStores, shards: Sequence[Shard], naming: Nami
     _delete(store, (*_strays(store, names), *map(_aside, sorted(begun))))
 
 
-def take_back(store: StageStore, shard: str, created: Collection[str]) -> None:
+def take_back(store: ReleaseStore, shard: str, created: Collection[str]) -> None:
     """Remove the data files that an attempt created and that the shard's marker, which is of another, does not name.
 
     Without a marker they stay: the next attempt compares them with its own, or a withdrawal removes them.
@@ -116,7 +201,10 @@ def check_against_markers(
     if len(markers) < len(shards):
         return
     for marker in markers:
-        shard, files = marker["shard"], marker["files"] | {_manifest(store, marker["shard"]): marker["manifest_sha256"]}
+        shard, files = (
+            marker["shard"],
+            marker["files"] | {store.manifest_path(marker["shard"]): marker["manifest_sha256"]},
+        )
         if vouched_by(marker) != active.vouched(names[shard], naming.keyring):
             raise VerificationError(f"shard {shard} is not as reviewers decided since it was begun; run the job again")
         for path, digest in files.items():
@@ -139,19 +227,19 @@ def vouched_by(marker: dict[str, Any]) -> dict[str, str]:
     return {name: marker[name] for name in ("decisions", "painted") if name in marker}
 
 
-def _strays(store: StageStore, names: Collection[str]) -> list[str]:
+def _strays(store: ReleaseStore, names: Collection[str]) -> list[str]:
     """The data that no marker names; listed before the markers are read, so that what is committed meanwhile stays."""
     listed = [entry.path for entry in store.storage.list("data/")]
     named = {path for marker in store.markers(names) for path in marker["files"]}
     return [path for path in listed if path not in named]
 
 
-def _delete(store: StageStore, paths: Collection[str]) -> None:
+def _delete(store: ReleaseStore, paths: Collection[str]) -> None:
     for path in paths:
         store.storage.delete(path)
 
 
-def _begun(store: StageStore) -> set[str]:
+def _begun(store: ReleaseStore) -> set[str]:
     """The shards whose markers lie aside."""
     return {entry.path.removeprefix(_ASIDE).removesuffix(".json") for entry in store.storage.list(_ASIDE)}
 
@@ -160,36 +248,29 @@ def _aside(shard: str) -> str:
     return f"{_ASIDE}{shard}.json"
 
 
-def _laid_aside(store: StageStore, shard: str) -> dict[str, Any]:
+def _laid_aside(store: ReleaseStore, shard: str) -> dict[str, Any]:
     return dict(json.loads(store.storage.read(_aside(shard))))
 
 
-def _manifest(store: StageStore, shard: str) -> str:
-    return store.path("manifest", f"{shard}.parquet")
-
-
-def _remove(store: StageStore, shard: str, marker: dict[str, Any]) -> None:
+def _remove(store: ReleaseStore, shard: str, marker: dict[str, Any]) -> None:
     """The marker of a shard first, then its data and its manifest."""
-    _delete(store, (store.marker(shard), *marker["files"], _manifest(store, shard)))
+    _delete(store, (store.marker(shard), *marker["files"], store.manifest_path(shard)))
 
 
 def _reword(
-    store: StageStore, marker: dict[str, Any], words: Mapping[str, str | None], vouched: Mapping[str, str]
+    store: ReleaseStore, marker: dict[str, Any], words: Mapping[str, str | None], vouched: Mapping[str, str]
 ) -> None:
     """Write the manifest's `review` again, in the bytes that a render would give it, and commit."""
     shard = marker["shard"]
-    rows = tables.from_bytes(store.storage.read(_manifest(store, shard))).to_pylist()
+    rows = store.manifest(shard).to_pylist()
     for row in rows:
         row["review"] = words[row["key"]]
-    manifest = tables.to_bytes(rows, MANIFEST)
     unchanged = {name: value for name, value in marker.items() if name not in ("decisions", "painted")}
-    _delete(store, (store.marker(shard), _manifest(store, shard)))
-    store.storage.create(_manifest(store, shard), manifest)
-    store.commit(shard, unchanged | {"manifest_sha256": sha256(manifest), **vouched})
+    _delete(store, (store.marker(shard), store.manifest_path(shard)))
+    manifest = store.create_manifest(shard, rows)
+    store.commit(shard, unchanged | {"manifest_sha256": manifest, **vouched})
 
 
 def _keys(stores: JobStores, scan_key: str, shard: str) -> list[str]:
     """The images of a shard as the input names them."""
-    store = scan_store(stores, scan_key)
-    names = tables.from_bytes(store.storage.read(store.path("images", f"{shard}.parquet")), ["key"])
-    return [str(key) for key in names.column("key").to_pylist()]
+    return [str(key) for key in scan_store(stores, scan_key).images(shard, ["key"]).column("key").to_pylist()]

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.codes import Reason
+from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, label
-from anonlib.errors import ImageProblem, contained, kind_and_message
+from anonlib.errors import ImageProblem, StorageError, contained, kind_and_message
 from anonlib.execution.base import UnitResult
 from anonlib.execution.stopwatch import current
 from anonlib.faces.detect import CenterFaceDetector, labelled_face
@@ -27,9 +27,7 @@ from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
 from anonlib.models.requirements import ModelBytes, load
 from anonlib.synthesis.describe import Describer
-from anonlib.workspace import tables
-from anonlib.workspace.layout import JobStores, StageStore, scan_store, sha256
-from anonlib.workspace.schemas import FACES, IMAGES
+from anonlib.workspace.layout import JobStores, ScanStore, scan_store
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class ScanStage:
     def __init__(self, job: JobConfig, dataset: Dataset, stores: JobStores, key: str, models: ModelBytes) -> None:
         cv2.setNumThreads(1)
         self.job, self.dataset = job, dataset
-        self.store: StageStore = scan_store(stores, key)
+        self.store: ScanStore = scan_store(stores, key)
         self.detector = CenterFaceDetector(
             load(models, "centerface", job, job.detector.precision),
             side=job.detector.side,
@@ -86,10 +84,7 @@ class ScanStage:
 
     def _publish(self, shard: Shard, faces: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:
         """Both tables, then the marker."""
-        face_bytes, image_bytes = tables.to_bytes(faces, FACES), tables.to_bytes(images, IMAGES)
-        self.store.storage.publish(self.store.path("faces", f"{shard.shard_id}.parquet"), face_bytes)
-        self.store.storage.publish(self.store.path("images", f"{shard.shard_id}.parquet"), image_bytes)
-        current().written += len(face_bytes) + len(image_bytes)
+        digests = self.store.write(shard.shard_id, faces, images)
         self.store.commit(
             shard.shard_id,
             {
@@ -98,8 +93,7 @@ class ScanStage:
                 "images": len(images),
                 "faces": len(faces),
                 "unreadable": sum("reason" in row for row in images),
-                "faces_sha256": sha256(face_bytes),
-                "images_sha256": sha256(image_bytes),
+                **digests,
             },
         )
 
@@ -158,3 +152,25 @@ class ScanStage:
                 ]
             )
         return rows
+
+
+def lose(shard: Shard, why: str, scan: ScanStore) -> None:
+    """Commit the scan of a shard that could not be scanned, with no face; safe to repeat.
+
+    It is not known which images it has, so one row stands for all of them. Raises StorageError if another driver has
+    scanned it meanwhile, whose tables this one has replaced.
+    """
+    if scan.committed(shard.shard_id) is not None:
+        return
+    problem = Problem(Reason.SHARD_UNSCANNED)
+    key = f"{shard.shard_id}#unscanned"
+    row = {"key": key, "position": 0, "reason": problem.reason, "problem": str(problem), "faces": 0}
+    marker: dict[str, Any] = {"shard": shard.shard_id, "etag": shard.etag, "images": 1, "faces": 0, "unreadable": 1}
+    marker |= scan.write(shard.shard_id, [], [row])
+    if not scan.commit(shard.shard_id, marker) and scan.committed(shard.shard_id) != marker:
+        raise StorageError(
+            f"Another driver scanned shard {shard.shard_id} while this one gave it up; delete "
+            f"{scan.marker(shard.shard_id)} in {scan.storage.uri} and run the job again."
+        )
+    # Last, so that what a killed driver did not give up is scanned again. Without it the shard is rendered in vain.
+    scan.lose(shard.shard_id, why)

@@ -22,7 +22,7 @@ from anonlib.models.requirements import device_of
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.describe import crop_and_mesh, happiness
 from anonlib.synthesis.textures.average import Portrait, member_texture, portrait
-from anonlib.workspace.layout import JobStores, PlanStore, ScanStore, plan_store, scan_store, sha256
+from anonlib.workspace.layout import JobStores, plan_store, scan_store, sha256
 from anonlib.workspace.schemas import PORTRAITS as PORTRAIT_ROWS
 
 
@@ -33,8 +33,8 @@ class SurrogateStage:
 
     def __init__(self, job: JobConfig, stores: JobStores, scan_key: str, key: str, models: Mapping[str, bytes]) -> None:
         cv2.setNumThreads(1)
-        self.scan: ScanStore = scan_store(stores, scan_key)
-        self.store: PlanStore = plan_store(stores, key)
+        self.scan = scan_store(stores, scan_key)
+        self.store = plan_store(stores, key)
         self.method = method_of(job.method, models, device_of(job))
 
     def run(self, block: str) -> UnitResult:
@@ -58,9 +58,9 @@ class SurrogateStage:
                 data = self.method.texture(draw, members).to_bytes()
             digests[row["surrogate_id"]] = sha256(data)
             with watch.timed("publish"):
-                self.store.storage.publish(self.store.path("surrogates", f"{row['surrogate_id']}.npz"), data)
+                self.store.write_surrogate(row["surrogate_id"], data)
             watch.written += len(data)
-        self.store.commit(f"surrogates/{block}", {"block": block, "digests": digests})
+        self.store.commit_block(block, digests)
         return UnitResult(block, faces=len(wanted))
 
     def _photos(self, wanted: set[str]) -> pa.Table:
@@ -70,7 +70,7 @@ class SurrogateStage:
             by_shard.setdefault(face.partition("/")[0], set()).add(face)
         found = [PORTRAIT_ROWS.empty_table()]
         for shard, faces in sorted(by_shard.items()):
-            data = self.scan.storage.read(self.scan.path("faces", f"{shard}.parquet"))
+            data = self.scan.face_bytes(shard)
             current().read += len(data)
             file = pq.ParquetFile(io.BytesIO(data))
             for group in range(file.num_row_groups):

@@ -16,7 +16,7 @@ from PIL import Image
 from anonlib.config import JobConfig
 from anonlib.job import Job
 from anonlib.stages import render as render_module
-from anonlib.stages.review_decisions import FOUND, HIDDEN
+from anonlib.stages.rerender import FOUND, HIDDEN
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.redact import GREY
 from anonlib.workspace.decisions import Decision, DecisionLog

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from anonlib.errors import StorageError
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.review_decisions import ActiveDecisions
+from anonlib.stages.rerender import ActiveDecisions
 from anonlib.storage import open_storage
 from anonlib.workspace.decisions import Decision, DecisionLog
 
