@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from anonlib.config import JobConfig, MethodConfig
-from anonlib.methods.base import Method, Models, alternatives
+from anonlib.methods.base import Method, alternatives
 from anonlib.methods.feature_transfer import Embedding, Inswapper
 from anonlib.methods.identity_draws import (
     BankSurrogate,
@@ -69,9 +69,9 @@ def method_of(settings: MethodConfig, files: Mapping[str, bytes] | None = None, 
 
 def models_of(job: JobConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The networks that scan and render of a job load, the detector first where there is any."""
-    needed: Models = method_of(job.method).models()
+    method = METHODS[job.method.name]
     detector = job.detector.name
-    return (detector, *needed.describe), (detector, *needed.recheck) if needed.recheck else ()
+    return (detector, *method.describe), (detector, *method.recheck) if method.recheck else ()
 
 
 def _refuse_foreign(settings: MethodConfig, method: type[Method]) -> None:

@@ -59,14 +59,6 @@ def alternatives(names: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Models:
-    """Networks that a method needs beside the detector: to `describe` faces in a scan, to `recheck` its output."""
-
-    describe: tuple[str, ...] = ()
-    recheck: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class MethodFile:
     """What a method needs beside the catalogue's models, and under which terms; `travels`: workers need it too."""
 
@@ -97,6 +89,13 @@ class Persons:
     photos: NDArray[np.int64]
     sure: NDArray[np.bool_]
     portraits: Mapping[int, list[int]] = field(default_factory=dict)
+
+    def ledger_row(
+        self, number: int, name: str, *, draw: IdentityDraw | None = None, crowd: str | None = None
+    ) -> LedgerRow:
+        """What a ledger is to remember of a person, under the person's lasting name."""
+        labelled = self.labels[number] is not None
+        return LedgerRow(name, self.template[number], self.strata[number], labelled, draw, crowd)
 
 
 @dataclass(frozen=True)
@@ -233,6 +232,9 @@ class Method(ABC):
     """Whether it puts a face where one was. A redaction needs boxes alone, and no plan of persons."""
     remembers: ClassVar[bool] = False
     """Whether a person's draw can be used once more in a later release."""
+    describe: ClassVar[tuple[str, ...]] = FACE_MODELS
+    recheck: ClassVar[tuple[str, ...]] = VERIFIERS
+    """The networks that a scan and the check of the output need beside the detector."""
     least_eyes: ClassVar[float] = 0.0
     """Px between the eyes below which a face is redacted."""
 
@@ -267,13 +269,9 @@ class Method(ABC):
         ignored = {*self.settings.FILES, "accept", "draw", "texture", "k"}
         return f"{self.settings.model_dump_json(exclude=ignored, exclude_none=True)} {self.file_digest}"
 
-    def models(self) -> Models:
-        """The networks that a job of it loads."""
-        return Models(FACE_MODELS, VERIFIERS)
-
     def recognizers_used(self) -> frozenset[str]:
         """Recognizers of its training, its vectors or its re-check: none of them is a held-out judge."""
-        return frozenset((PIPELINE_RECOGNIZER, *VERIFIERS))
+        return frozenset((PIPELINE_RECOGNIZER, *VERIFIERS)) if self.synthesis else frozenset()
 
     def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
         """Its files, checked, by name; the driver reads them once. Raises ConfigError."""
@@ -338,13 +336,7 @@ def assigned_draws(
         {digest(draw): draw for draw in ([known[number]] if number in known else of)} for number, of in enumerate(draws)
     ]
     ledger = [
-        LedgerRow(
-            name,
-            persons.template[number],
-            persons.strata[number],
-            persons.labels[number] is not None,
-            draw=next(iter(named[number].values())),
-        )
+        persons.ledger_row(number, name, draw=next(iter(named[number].values())))
         for number, name in enumerate(earlier.names)
     ]
     return Assignment(

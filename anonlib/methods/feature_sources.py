@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,52 +35,24 @@ from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
 from anonlib.synthesis.inswapper import Swapper
 from anonlib.workspace.schemas import MESH_POINTS
 
-_TRIES = tuple((donor, 1.0) for donor in range(5))
-"""The way to one donor after another, once each: the network learnt no longer ways, and beyond them faces go dark."""
 _MAX_YAW, _LEAST_EYES = 35.0, 24.0
 
 
-class FeatureSource(Protocol):
-    """Donors, and the way from one of them to a face."""
-
-    @property
-    def digest(self) -> str:
-        """Names donors and network: 64 hex digits."""
-        ...
-
-    @property
-    def gallery(self) -> Gallery:
-        """The donors as points of the identity space."""
-        ...
-
-    @property
-    def tries(self) -> tuple[tuple[int, float], ...]:
-        """Which of the person's donors is put in how strongly: at first, and then where the output still matches."""
-        ...
-
-    def identity(self, templates: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Templates (n, d), unit rows, as points of that space."""
-        ...
-
-    def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
-        """What a draw of donor `row` for a person (d,) holds, (d,)."""
-        ...
-
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
-        """The face with `mesh` (468, 3) px of a photo (H, W, 3), with a donor's features."""
-        ...
-
-
 class EmbeddingFeatures:
-    """Donors of the shipped public bank."""
+    """Donors of the shipped public bank: points of the network's identity space."""
 
-    tries = _TRIES
+    tries: tuple[tuple[int, float], ...] = tuple((donor, 1.0) for donor in range(5))
+    """Which of a person's donors is put in how strongly: at first, and then where the output still matches.
+
+    Each once: the network learnt no longer ways, and beyond them faces go dark.
+    """
 
     def __init__(self, data: bytes, device: str = "cpu") -> None:
         self.network = FeatureTransferNetwork.from_bytes(data, device)
 
     @property
     def digest(self) -> str:
+        """Names donors and network: 64 hex digits."""
         return self.network.digest
 
     @cached_property
@@ -88,19 +60,22 @@ class EmbeddingFeatures:
         return Gallery(self.network.donors, _strata(self.network.female, self.network.age))
 
     def identity(self, templates: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Templates (n, d), unit rows, as points of the donors' space."""
         return self.network.identity(templates)
 
     def vector(self, person: NDArray[np.float32], row: int, strength: float) -> NDArray[np.float32]:
+        """What a draw of donor `row` for a person (d,) holds, (d,)."""
         return np.asarray(strength * (self.network.donors[row] - person), np.float32)
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
+        """The face with `mesh` (468, 3) px of a photo (H, W, 3), with a donor's features."""
         return self.network.render(image, mesh, draw.vector)
 
 
 class SwapFeatures:
-    """Donors from the user's photos, in the space of the pipeline's recognizer, without a centre."""
+    """The same of the user's photos, in the space of the pipeline's recognizer, without a centre."""
 
-    tries = ((0, 1.0), (1, 1.0), (2, 1.0))
+    tries: tuple[tuple[int, float], ...] = ((0, 1.0), (1, 1.0), (2, 1.0))
 
     def __init__(self, swapper: bytes, donors: bytes) -> None:
         self._data = swapper
@@ -122,6 +97,9 @@ class SwapFeatures:
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
         return self.swapper.render(image, mesh, self._lent[draw.rows[0]])
+
+
+FeatureSource = EmbeddingFeatures | SwapFeatures
 
 
 def recognizer_of(data: bytes) -> PackRecognizer:

@@ -17,7 +17,6 @@ from pydantic import model_validator
 from anonlib.methods.base import (
     Assignment,
     EarlierReleases,
-    Models,
     Persons,
     SurrogateSource,
     TextureReplacement,
@@ -26,7 +25,7 @@ from anonlib.methods.base import (
     assigned_draws,
 )
 from anonlib.methods.decoded import DecodedConfig, DecodedMethod
-from anonlib.models.catalog import PIPELINE_RECOGNIZER
+from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
 from anonlib.privacy.dp import Cost, Mechanism, epsilon_of, identities
 from anonlib.privacy.gallery import Gallery, mixture, surrogate
 from anonlib.privacy.keys import Keyring
@@ -135,11 +134,7 @@ class Sampling(IdentityDraws):
     """An identity of a public prior, `own_angle` from its person and `other_angle` from everybody else."""
 
     keys = ("texture", "own_angle", "other_angle", "draw")
-
-    def models(self) -> Models:
-        """The output is described by the recognizer whose space the angles are of."""
-        needed = super().models()
-        return Models(needed.describe, (*needed.recheck, PIPELINE_RECOGNIZER))
+    recheck = (*VERIFIERS, PIPELINE_RECOGNIZER)  # whose space the angles are of
 
     def draws(self, persons: Persons, points: Vectors, keyring: Keyring) -> list[list[IdentityDraw]]:
         bank, own, other = self.required_decoder.bank.vectors, self.settings.own_angle, self.settings.other_angle

@@ -6,6 +6,7 @@ stay in their classes; newcomers form new ones. What is chosen how is in anonlib
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,6 @@ from anonlib.methods.base import (
     Assignment,
     ClassPlan,
     EarlierReleases,
-    LedgerRow,
     Persons,
     SurrogateAssignment,
     SurrogatePlan,
@@ -84,13 +84,7 @@ class KAnonymity(DecodedMethod):
         for person in barred:
             assigned.persons[person] = SurrogateAssignment(reason=TOO_FEW_AGAIN)
         ledger = [
-            LedgerRow(
-                name,
-                persons.template[person],
-                persons.strata[person],
-                persons.labels[person] is not None,
-                crowd=assigned.persons[person].class_id,
-            )
+            persons.ledger_row(person, name, crowd=assigned.persons[person].class_id)
             for person, name in enumerate(earlier.names)
             if persons.photos[person] and assigned.persons[person].class_id is not None
         ]
@@ -104,8 +98,6 @@ class KAnonymity(DecodedMethod):
         return average(members)
 
     def replacement(self, name: str, source: SurrogateSource) -> TextureReplacement:
-        import hashlib
-
         data = source.texture(name)
         return TextureReplacement(self._face().from_bytes(data), source.digest(hashlib.sha256(data).hexdigest()))
 

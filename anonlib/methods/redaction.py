@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.methods.base import Method, Models, Region, SurrogateSource
+from anonlib.methods.base import Method, Region, SurrogateSource
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,7 @@ class Redaction(Method):
     """Every face gets the fill that the method is called after."""
 
     synthesis = False
-
-    def models(self) -> Models:
-        return Models()
-
-    def recognizers_used(self) -> frozenset[str]:
-        return frozenset()
+    describe = recheck = ()
 
     def replacement(self, name: str, source: SurrogateSource) -> Fill:
         return Fill(name)

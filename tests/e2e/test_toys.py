@@ -19,7 +19,7 @@ from anonlib.datasets import DATASETS, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import kept_members, shard_id
 from anonlib.job import Job
 from anonlib.methods import METHODS, method_of
-from anonlib.methods.base import Method, MethodSettings, Models, Region, Replacement, SurrogateSource
+from anonlib.methods.base import Method, MethodSettings, Region, Replacement, SurrogateSource
 from anonlib.storage import Storage, open_storage
 from anonlib.synthesis.base import DecoderNotes, IdentityDraw
 from anonlib.synthesis.canonical import SIZE, shape_model
@@ -114,9 +114,7 @@ class Checker(Method):
     settings: CheckerSettings
     synthesis = False
     keys = ("squares",)
-
-    def models(self) -> Models:
-        return Models()
+    describe = recheck = ()
 
     def replacement(self, name: str, source: SurrogateSource) -> Replacement:
         return Board(self.settings.squares)

@@ -124,7 +124,7 @@ def test_subjects_that_may_be_one_person_are_one_person_with_one_stratum() -> No
 
 
 def test_tied_subjects_share_one_draw() -> None:
-    """m draws of one person would cost m times epsilon (REVIEW-claims, finding 4)."""
+    """m draws of one person would cost m times epsilon."""
     found = split([None] * 6)
     persons = persons_of(found, np.ones(6, bool))
     drawn = identities(Mechanism("uniform"), persons.template, persons.ids, KEYRING)

@@ -18,6 +18,7 @@ from anonlib.job import Job, Summary
 from anonlib.stages import render as render_module
 from anonlib.stages import scan as scan_module
 from anonlib.stages.recheck import OutputRecheck
+from anonlib.synthesis import compositor
 from anonlib.synthesis.compositor import Rendered
 from anonlib.synthesis.redact import GREY
 from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED
@@ -115,34 +116,28 @@ def test_a_detector_that_fails_on_one_image_loses_that_image(
     assert summary.code == 3
 
 
-def test_a_bug_in_the_renderer_loses_one_image_and_leaves_its_traceback_in_the_log(
-    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("home", "name", "pick", "reason"),
+    [
+        (compositor, "render", lambda image, *_: [image], Reason.REPLACE_FAILED),
+        # The check runs over all faces of a chunk at once: the others must not be lost with the one.
+        (OutputRecheck, "check", lambda _self, faces: [photo.rgb for photo, _ in faces], Reason.CHECK_FAILED),
+        (render_module, "encode", lambda _rgb, like, **_: [like.rgb], Reason.ENCODE_FAILED),
+    ],
+)
+def test_a_bug_loses_one_image_and_leaves_its_traceback_in_the_log(
+    home: Any,
+    name: str,
+    pick: Callable[..., Any],
+    reason: Reason,
+    finished: Run,
+    resumed: JobConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    victim = pixels_of(finished, VICTIM)
-    broken = fails_on(victim, render_module.render, lambda image, *_: [image])
-    monkeypatch.setattr(render_module, "render", broken)
-    only_the_victim_is_lost(*run(resumed), finished, Reason.REPLACE_FAILED)
-    assert "replacing a face failed" in caplog.text and "RuntimeError" in caplog.text
-    assert "render.py" in caplog.text and "in wrapped" in caplog.text and VICTIM not in caplog.text
-
-
-def test_a_checker_that_fails_on_one_image_loses_that_image(
-    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The check runs over all faces of a chunk at once: the others must not be lost with the one."""
-    victim = pixels_of(finished, VICTIM)
-    broken = fails_on(victim, OutputRecheck.check, lambda _self, faces: [photo.rgb for photo, _ in faces])
-    monkeypatch.setattr(OutputRecheck, "check", broken)
-    only_the_victim_is_lost(*run(resumed), finished, Reason.CHECK_FAILED)
-
-
-def test_an_encoder_that_fails_on_one_image_loses_that_image(
-    finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    victim = pixels_of(finished, VICTIM)
-    broken = fails_on(victim, render_module.encode, lambda _rgb, like, **_: [like.rgb])
-    monkeypatch.setattr(render_module, "encode", broken)
-    only_the_victim_is_lost(*run(resumed), finished, Reason.ENCODE_FAILED)
+    monkeypatch.setattr(home, name, fails_on(pixels_of(finished, VICTIM), getattr(home, name), pick))
+    only_the_victim_is_lost(*run(resumed), finished, reason)
+    assert "RuntimeError" in caplog.text and "in wrapped" in caplog.text and VICTIM not in caplog.text
 
 
 def test_a_renderer_that_changes_nothing_is_caught_and_the_face_is_covered(
@@ -153,7 +148,7 @@ def test_a_renderer_that_changes_nothing_is_caught_and_the_face_is_covered(
     def unchanged(image: photos.Pixels, *arguments: Any) -> Rendered:
         return Rendered(image.copy(), np.ones(image.shape[:2], np.float32), (0, 0), 1.0)
 
-    monkeypatch.setattr(render_module, "render", unchanged)
+    monkeypatch.setattr(compositor, "render", unchanged)
     summary, output = run(resumed)
     sources, outputs = originals(finished), released(output)
     before = in_shard(finished.output)
@@ -188,7 +183,7 @@ def test_the_check_compares_every_replaced_face_with_its_source(finished: Run) -
 def test_no_face_is_refused_because_it_looks_like_its_surrogate(
     finished: Run, resumed: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal would tell the likeness (REVIEW-claims, 2a): whatever the check finds, the bytes are the same."""
+    """A refusal would tell the likeness: whatever the check finds, the bytes are the same."""
     check = OutputRecheck.check
     refused: list[Any] = []
 

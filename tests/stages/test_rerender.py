@@ -18,6 +18,7 @@ from anonlib.job import Job
 from anonlib.stages import render as render_module
 from anonlib.stages.rerender import FOUND, HIDDEN
 from anonlib.storage.local import LocalStorage
+from anonlib.synthesis import compositor
 from anonlib.synthesis.redact import GREY
 from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import open_stores
@@ -130,16 +131,6 @@ def test_a_withheld_photo_is_in_no_file_of_the_release(copied: JobConfig) -> Non
     assert summary.quarantined == 1 and summary.code == 3
     assert files_of(copied, OTHERS) == others
     check(output(copied))
-
-
-def test_the_last_word_counts_and_undoing_it_gives_the_first_bytes_back(copied: JobConfig) -> None:
-    before, key = contents(output(copied)), a_face(copied)
-    decide(copied, key, "withhold")
-    Job(copied).run()
-    assert key not in released(output(copied))
-    decide(copied, key, "undone")
-    Job(copied).run()
-    assert contents(output(copied)) == before
 
 
 def test_the_same_decisions_give_the_same_bytes_whoever_made_them_when(alone: JobConfig) -> None:
@@ -319,7 +310,7 @@ def test_a_photo_that_failed_to_render_is_released_with_its_known_faces_hidden_t
     key = a_face(alone)
     shutil.rmtree(output(alone))
     with monkeypatch.context() as patch:
-        patch.setattr(render_module, "render", lambda *_: (_ for _ in ()).throw(RuntimeError("injected")))
+        patch.setattr(compositor, "render", lambda *_: (_ for _ in ()).throw(RuntimeError("injected")))
         Job(alone).run()
     assert rows(alone)[key]["status"] == "quarantined"
     decide(alone, key, "release_masked", BOX)
