@@ -90,7 +90,7 @@ class Job:
     ) -> None:
         self.config = config
         self.report = report or (lambda stage, outcome, units: None)
-        self.ended = ended or (lambda one: None)
+        self.ended = ended or (lambda of_stage: None)
         self.method = method_of(config.method)
         self._scan_models, self._render_models = models_of(config)
         check_licences({*self._scan_models, *self._render_models}, config)
@@ -287,10 +287,10 @@ class Job:
                     f"goes on there: {outcome.error}"
                 )
 
-        def ended(one: Round) -> None:
+        def ended(of_stage: Round) -> None:
             gpus = self.config.ray.num_gpus
-            self.spending.add(name, images=one.images, busy=one.busy, reserved=one.reserved, gpus=gpus)
-            self.ended(one)
+            self.spending.add(name, images=of_stage.images, busy=of_stage.busy, reserved=of_stage.reserved, gpus=gpus)
+            self.ended(of_stage)
 
         return Rounds(self.runner, report, ended).run(self._work(name, key), make, units, done, id_of)
 

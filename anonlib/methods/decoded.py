@@ -79,7 +79,7 @@ class DecodedMethod(Method):
     def draw_name(self, draw: IdentityDraw, keyring: Keyring) -> str:
         """Names the face of a draw in a plan: 64 hex digits of decoder, texture and draw.
 
-        Keyed: a plain digest would confirm to everybody a guess of the vector, and with it of the person.
+        Keyed: a plain digest would confirm a guess of the vector, and with it of the person.
         """
         of = self.required_decoder.digest, self.settings.texture_name, str(self.settings.k)
         drawn = (draw.vector, [draw.female, draw.age], draw.rows, draw.weights)

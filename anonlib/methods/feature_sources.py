@@ -1,6 +1,6 @@
 """Where donors come from, and what puts their features into a face: anonlib's public bank, or a user's photos.
 
-Of a user's photos the large and central face is taken. Small, turned or hidden ones lend badly, so they are left out.
+Of a user's photos the large and central face is taken. Small, turned and hidden faces make bad donors and are left out.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SwapFeatures:
         self.digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in (swapper, donors))).hexdigest()
         with np.load(io.BytesIO(donors), allow_pickle=False) as arrays:
             self.gallery = Gallery(arrays["vectors"], _strata(arrays["female"], arrays["age"]))
-            self._lent = arrays["lent"]
+            self._donors = arrays["lent"]
 
     @locked_cached_property
     def swapper(self) -> Swapper:
@@ -96,7 +96,7 @@ class SwapFeatures:
         return np.asarray(self.gallery.vectors[row], np.float32)
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
-        return self.swapper.render(image, mesh, self._lent[draw.rows[0]])
+        return self.swapper.render(image, mesh, self._donors[draw.rows[0]])
 
 
 FeatureSource = EmbeddingFeatures | SwapFeatures
@@ -162,8 +162,8 @@ def _donor_face(
     if face["presence"] < MIN_PRESENCE or abs(face["yaw"]) > _MAX_YAW or eyes < _LEAST_EYES:
         return []
     matrix = align.similarity(five, np.array(ARCFACE_POINTS, np.float32))
-    (lent,) = recognizer.embed(align.crop(image, matrix, RECOGNIZER_SIZE)[None])
-    return [{"vectors": face["embedding"], "lent": lent, "female": face["female"], "age": face["age"]}]
+    (features,) = recognizer.embed(align.crop(image, matrix, RECOGNIZER_SIZE)[None])
+    return [{"vectors": face["embedding"], "lent": features, "female": face["female"], "age": face["age"]}]
 
 
 def _strata(female: NDArray[np.float32], age: NDArray[np.float32]) -> list[Stratum]:

@@ -1,7 +1,7 @@
 """Methods that draw one identity a person and release, which a decoder turns into a face.
 
 dp-*: noise on the person's own vector, with a bound on what a draw tells (anonlib.privacy.dp). sampling: a vector of
-a public prior, away from everybody. surrogate: a mixture of public faces.
+a public prior, away from every subject. surrogate: a mixture of public faces.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class DpUniform(DpNoise):
 
 
 class Sampling(IdentityDraws):
-    """An identity of a public prior, `own_angle` from its person and `other_angle` from everybody else."""
+    """An identity of a public prior, `own_angle` from its person and `other_angle` from every other."""
 
     keys = ("texture", "own_angle", "other_angle", "draw")
     recheck = (*VERIFIERS, PIPELINE_RECOGNIZER)  # whose space the angles are of
@@ -146,7 +146,7 @@ class Sampling(IdentityDraws):
         """Whether an output lies within `other_angle` of any subject, its own included.
 
         A decoder is not exact: rendered into photos of LFW, faces lie 67 degrees from the vector they were decoded
-        from, and 6 % of them come within 50 degrees of somebody whom the vector itself kept clear of.
+        from, and 6 % of them come within 50 degrees of a subject whom the vector itself kept clear of.
         """
         decoder, limit = self.required_decoder, cosine_beyond(self.settings.other_angle)
         subjects = decoder.identity(templates())

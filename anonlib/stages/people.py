@@ -62,19 +62,19 @@ class LabelWarnings:
 
     def sentences(self) -> list[str]:
         """One a finding. They name people: for the terminal and the workspace, never for the release."""
-        said = [
-            f"{self.face_ids[one.face]} is labelled {self.names[one.label]} and looks like {self.names[one.like]}"
-            for one in self.found.misplaced
+        sentences = [
+            f"{self.face_ids[row.face]} is labelled {self.names[row.label]} and looks like {self.names[row.like]}"
+            for row in self.found.misplaced
         ]
-        said += [
-            f"{self.names[one.first]} and {self.names[one.second]} look like one person"
-            for one in self.found.one_person
+        sentences += [
+            f"{self.names[pair.first]} and {self.names[pair.second]} look like one person"
+            for pair in self.found.one_person
         ]
         for two in self.found.two_people:
             faces = ", ".join(self.face_ids[face] for face in two.faces[:_FACES_SAID])
             more = f" and {len(two.faces) - _FACES_SAID} more" if len(two.faces) > _FACES_SAID else ""
-            said.append(f"{self.names[two.label]} looks like two people, one of them in {faces}{more}")
-        return said
+            sentences.append(f"{self.names[two.label]} looks like two people, one of them in {faces}{more}")
+        return sentences
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[obje
     person = people.person
     if names is not None:
         number: dict[object, int] = {}
-        person = np.array([number.setdefault(names[one], len(number)) for one in person], np.int64)
+        person = np.array([number.setdefault(names[subject], len(number)) for subject in person], np.int64)
     count = int(person.max(initial=-1)) + 1
     faces = np.bincount(people.of_face, minlength=len(person)).astype(np.float64)
     weight = np.maximum(np.bincount(person, faces, count), 1)
@@ -185,7 +185,7 @@ def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[obje
         [people.ids[subject] for subject in first],
         labels,
         normalized(sums.astype(np.float32)),
-        [stratum_of(*one) for one in zip(female.tolist(), age.tolist(), strict=True)],
+        [stratum_of(*looks) for looks in zip(female.tolist(), age.tolist(), strict=True)],
         np.bincount(of_face[replaced], minlength=count),
         np.abs(female - 0.5) >= _SURE - 0.5,
     )

@@ -116,7 +116,7 @@ class RenderStage:
                 f"The output {self.release.storage.uri} now holds a release of another job (its {RUN_NOTE} differs), "
                 "so this one writes nothing more there."
             )
-        if any(one.shard == shard.shard_id for one in self.log.entries(self.active.logged)):
+        if any(entry.shard == shard.shard_id for entry in self.log.entries(self.active.logged)):
             raise StorageError(
                 f"A reviewer has decided on shard {shard.shard_id} since this run began; run it again, so that the "
                 "decision is carried out."
@@ -224,23 +224,23 @@ class RenderStage:
             matching = {id(face) for _, face in failed}
             for _, face in failed:
                 face.why = MATCHED
-            left = [one for one in faces if id(one[1]) not in matching]
+            left = [(photo, face) for photo, face in faces if id(face) not in matching]
             if self.near_subjects and left:
                 with current().timed("check"):
-                    near = [one for one, close in zip(left, self.near_subjects.near(left), strict=True) if close]
+                    near = [pair for pair, close in zip(left, self.near_subjects.near(left), strict=True) if close]
                 for _, face in near:
                     face.why = "came near somebody of the dataset"
                 failed += near
             return failed
         assert failure.error is not None
         if len(photos) == 1:
-            said = f"checking the output failed: {kind_and_message(failure.error)}"
-            faces[0][0].problem = Problem(Reason.CHECK_FAILED, said)
+            sentence = f"checking the output failed: {kind_and_message(failure.error)}"
+            faces[0][0].problem = Problem(Reason.CHECK_FAILED, sentence)
             return []
         return [
-            one
+            pair
             for photo in photos.values()
-            for one in self._still_matching(checker, [(owner, face) for owner, face in faces if owner is photo])
+            for pair in self._still_matching(checker, [(owner, face) for owner, face in faces if owner is photo])
         ]
 
     def _replace(self, photo: ImageState, face: FaceState, source: PlannedSurrogates) -> None:
@@ -261,8 +261,8 @@ class RenderStage:
             face.findings, face.detected_again = [], None
             FLAT.apply(photo.out, face)
         if failure.error is not None:
-            said = f"replacing a face failed: {kind_and_message(failure.error)}"
-            photo.problem = Problem(Reason.REPLACE_FAILED, said)
+            sentence = f"replacing a face failed: {kind_and_message(failure.error)}"
+            photo.problem = Problem(Reason.REPLACE_FAILED, sentence)
 
     def _finish(self, chunk: list[ImageState], writer: ShardWriter, rows: list[dict[str, Any]], shard: Shard) -> None:
         """Encode and write a chunk in order."""
@@ -272,8 +272,8 @@ class RenderStage:
                 with contained("encoding a photo") as failure:
                     data = encode(photo.out, photo.picture, jpeg_quality=self.job.jpeg_quality)
                 if failure.error is not None:
-                    said = f"encoding failed: {kind_and_message(failure.error)}"
-                    photo.problem = Problem(Reason.ENCODE_FAILED, said)
+                    sentence = f"encoding failed: {kind_and_message(failure.error)}"
+                    photo.problem = Problem(Reason.ENCODE_FAILED, sentence)
             if data is None:
                 rows.append(self._row(photo.sample, shard, QUARANTINED, photo.problem, photo))
                 continue

@@ -95,8 +95,8 @@ class FaceState:
             "reason": self.reason,
             "coverage": self.coverage,
             "similarity": [
-                {"recognizer": one.recognizer, "to_source": one.similarity, "threshold": one.threshold}
-                for one in self.findings
+                {"recognizer": result.recognizer, "to_source": result.similarity, "threshold": result.threshold}
+                for result in self.findings
             ],
             "detected_again": self.detected_again,
         }

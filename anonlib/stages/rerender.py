@@ -5,7 +5,7 @@ shard to be made again. Who decided and when does not count, so the same decisio
 
 The certificate goes first, and an audit with it: what is being changed must not look finished. A copy of a shard's
 marker is laid aside, the marker is deleted, which makes the shard undone, and only then what it vouched for. The copies
-stay until every shard is committed again, so whoever comes after a kill knows what was begun. Where only words of the
+stay until every shard is committed again, so the next run after a kill knows what was begun. Where only words of the
 manifest change, the data stays and the manifest alone is written again.
 
 A worker may be late: paused before or between its writes, it wakes up after all this and knows only the decisions of
@@ -67,8 +67,8 @@ class ActiveDecisions:
     def of_all(cls, decisions: Iterable[Decision]) -> ActiveDecisions:
         """At most one decision an image."""
         shards: dict[str, dict[str, Decision]] = defaultdict(dict)
-        for one in decisions:
-            shards[one.shard][one.key] = one
+        for decision in decisions:
+            shards[decision.shard][decision.key] = decision
         return cls(dict(shards))
 
     def of(self, shard: str, key: str) -> Decision | None:
@@ -90,8 +90,8 @@ class ActiveDecisions:
         `decisions` is a keyed digest of all, `painted` of those that change more than a word in the manifest. Keyed,
         since a plain digest would confirm a guess of the input's names.
         """
-        decided = sorted(self.shards.get(shard, {}).values(), key=lambda one: one.key)
-        parts = {"decisions": decided, "painted": [one for one in decided if one.verdict != "confirmed"]}
+        decided = sorted(self.shards.get(shard, {}).values(), key=lambda decision: decision.key)
+        parts = {"decisions": decided, "painted": [decision for decision in decided if decision.verdict != "confirmed"]}
         return {
             name: keyring.digest(Purpose.REVIEW, name, shard, json.dumps(list(_spoken(part)))).hex()
             for name, part in parts.items()
@@ -100,7 +100,7 @@ class ActiveDecisions:
 
 
 def _spoken(decisions: Iterable[Decision]) -> Iterator[list[object]]:
-    return ([one.key, one.verdict, one.boxes] for one in decisions)
+    return ([decision.key, decision.verdict, decision.boxes] for decision in decisions)
 
 
 def carry_out(decision: Decision | None, photo: ImageState) -> None:

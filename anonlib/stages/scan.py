@@ -119,29 +119,29 @@ class ScanStage:
         if failure.error is None:
             return
         if len(chunk) > 1:
-            for one in chunk:
-                yield from self._describe([one], images)
+            for photo in chunk:
+                yield from self._describe([photo], images)
             return
         row = next(row for row in reversed(images) if row["key"] == chunk[0].sample.key)
         row |= {"reason": Reason.SCAN_FAILED, "problem": f"scanning failed: {kind_and_message(failure.error)}"}
 
     def _rows(self, chunk: list[Decoded]) -> list[list[dict[str, Any]]]:
-        pixels = [one.rgb for one in chunk]
+        pixels = [photo.rgb for photo in chunk]
         with current().timed("detect"):
-            found = self.detector.detect(pixels, [one.size for one in chunk])
+            found = self.detector.detect(pixels, [photo.size for photo in chunk])
         with current().timed("describe"):
             described = self.describer.describe(pixels, found) if self.describer else [[{}] * len(f) for f in found]
         rows = []
-        for one, faces, extras in zip(chunk, found, described, strict=True):
-            labelled = labelled_face(faces, one.size)
-            name = label(one.sample, self.job.input.subject_field) if self.job.input.subject_field else None
+        for photo, faces, extras in zip(chunk, found, described, strict=True):
+            labelled = labelled_face(faces, photo.size)
+            name = label(photo.sample, self.job.input.subject_field) if self.job.input.subject_field else None
             rows.append(
                 [
                     {
-                        "key": one.sample.key,
+                        "key": photo.sample.key,
                         "index": index,
-                        "height": one.size[0],
-                        "width": one.size[1],
+                        "height": photo.size[0],
+                        "width": photo.size[1],
                         "label": name if index == labelled else None,
                         "score": float(faces.scores[index]),
                         "box": faces.boxes[index],

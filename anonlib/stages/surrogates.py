@@ -77,7 +77,7 @@ class SurrogateStage:
                 ids = file.read_row_group(group, columns=["face_id"]).column(0).to_pylist()
                 if not faces.isdisjoint(ids):
                     rows = file.read_row_group(group, columns=PORTRAIT_ROWS.names)
-                    found.append(rows.filter(pa.array([one in faces for one in ids])))
+                    found.append(rows.filter(pa.array([face in faces for face in ids])))
         return pa.concat_tables(found).combine_chunks()
 
 

@@ -54,9 +54,9 @@ class Describer:
         face = 0
         for image, meshes in zip(pixels, fitted, strict=True):
             rows = []
-            for one in range(len(meshes)):
+            for number in range(len(meshes)):
                 rows.append(
-                    _geometry(image, meshes, one)
+                    _geometry(image, meshes, number)
                     | {
                         "embedding": embeddings[face],
                         "second": second[face],
@@ -70,8 +70,8 @@ class Describer:
         return described
 
 
-def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, Any]:
-    mesh = meshes.points[one]
+def _geometry(image: NDArray[np.uint8], meshes: Meshes, number: int) -> dict[str, Any]:
+    mesh = meshes.points[number]
     pose = pose_of(mesh, shape_model().mean)
     yaw, pitch, roll = pose.angles()
     vertices = pose.apply(with_rings(pose.undo(mesh)))
@@ -88,7 +88,7 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, one: int) -> dict[str, A
     detail, light = detail_of(image[y0:y1, x0:x1], vertices - np.array([x0, y0, 0], np.float32), GLASSES_STEP)
     return {
         "mesh": mesh.ravel(),
-        "presence": float(meshes.presence[one]),
+        "presence": float(meshes.presence[number]),
         "crop": encode_crop(crop),
         "crop_from_image": np.array([sx, 0, -x0 * sx, 0, sy, -y0 * sy], np.float32),
         "yaw": yaw,
