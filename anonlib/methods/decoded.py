@@ -5,7 +5,6 @@ The driver reads the file once, it travels as bytes like a model, and a worker o
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from pydantic import model_validator
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError, ModelUnusable, StorageError
 from anonlib.methods.base import Method, MethodFile, MethodSettings
+from anonlib.models.runtime import locked_cached_property
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.synthesis.base import FaceDecoder, FaceTexture, IdentityDraw
 from anonlib.synthesis.textures import TEXTURES, TextureEntry, decoder_class
@@ -50,17 +50,21 @@ class DecodedMethod(Method):
     Settings = DecodedConfig
     settings: DecodedConfig
 
-    @cached_property
+    @locked_cached_property
     def decoder(self) -> FaceDecoder | None:
-        """The opened file; None where faces are averaged, or where no file was given."""
-        data = self.files.get(DECODER)
-        return None if data is None else self.settings.entry.load().from_bytes(data, self.device)
+        """The opened file; None where faces are averaged. Raises ValueError where one is needed and did not come."""
+        entry, data = self.settings.entry, self.files.get(DECODER)
+        if not entry.decoder:
+            return None
+        if data is None:
+            raise ValueError(f"{self.name} decodes faces, and no decoder came with the job")
+        return entry.load().from_bytes(data, self.device)
 
     @property
     def required_decoder(self) -> FaceDecoder:
-        """The opened file; raises ValueError without one."""
+        """The same of a method whose faces are decoded; raises ValueError where they are averaged."""
         if self.decoder is None:
-            raise ValueError(f"{self.name} decodes faces, and no decoder came with the job")
+            raise ValueError(f"the texture {self.settings.texture_name} is averaged and decodes nothing")
         return self.decoder
 
     @property

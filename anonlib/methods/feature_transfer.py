@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from anonlib.methods.base import (
     appearance,
     assigned_draws,
 )
+from anonlib.models.runtime import locked_cached_property
 from anonlib.privacy.gallery import donor
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.synthesis.base import IdentityDraw
@@ -103,7 +103,7 @@ class FeatureTransfer(Method):
     remembers = True
     least_eyes = 16.0
 
-    @cached_property
+    @property
     @abstractmethod
     def source(self) -> FeatureSource:
         """The opened donors and network; raises KeyError where the files are not there."""
@@ -162,7 +162,7 @@ class Embedding(FeatureTransfer):
     Settings = EmbeddingConfig
     required = ("accept",)
 
-    @cached_property
+    @locked_cached_property
     def source(self) -> FeatureSource:
         from anonlib.methods.feature_sources import EmbeddingFeatures
 
@@ -199,7 +199,7 @@ class Inswapper(FeatureTransfer):
     Settings = InswapperConfig
     required = ("swapper", "recognizer", "donors")
 
-    @cached_property
+    @locked_cached_property
     def source(self) -> FeatureSource:
         from anonlib.methods.feature_sources import SwapFeatures
 

@@ -16,6 +16,7 @@ from anonlib.synthesis.textures import TEXTURES, decoder_class
 from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
 from tests.support.decoders import Fit
+from tests.support.methods import method_named
 
 PLACES = {"input": {"uri": "in"}, "output": {"uri": "out"}, "workspace": {"uri": "ws"}}
 NETWORK = {"texture": "ksame-net"}
@@ -85,3 +86,9 @@ def test_faces_are_decoded_on_the_methods_device() -> None:
     job = JobConfig.model_validate({**PLACES, "method": {"name": "dp-uniform", **NETWORK}})
     method = method_of(job.method, {"decoder": NetworkDecoder.shipped()}, "cuda")
     assert method.decoder.device == "cuda"  # type: ignore[attr-defined]
+
+
+def test_a_method_that_decodes_never_falls_back_to_an_average_where_its_file_is_missing() -> None:
+    with pytest.raises(ValueError, match="no decoder came with the job"):
+        assert method_named("k-diff", texture="linear", decoder="d").decoder  # type: ignore[attr-defined]
+    assert method_named("k-diff").decoder is None  # type: ignore[attr-defined]
