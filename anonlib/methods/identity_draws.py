@@ -7,7 +7,7 @@ a public prior, away from every subject. surrogate: a mixture of public faces.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -32,7 +32,7 @@ from anonlib.privacy.keys import Keyring
 from anonlib.privacy.sampling import fit_prior, sample
 from anonlib.privacy.sphere import cosine_beyond
 from anonlib.privacy.strata import stratum_of
-from anonlib.synthesis.base import FaceTexture, IdentityDraw
+from anonlib.synthesis.base import IdentityDraw
 
 if TYPE_CHECKING:
     from anonlib.verification.certificate import Claim
@@ -64,11 +64,6 @@ class IdentityDraws(DecodedMethod):
     def plan(self, persons: Persons, keyring: Keyring, earlier: EarlierReleases) -> Assignment:
         drawn = self.draws(persons, self.required_decoder.identity(persons.template), keyring)
         return assigned_draws(persons, drawn, lambda draw: self.draw_name(draw, keyring), earlier)
-
-    def texture(self, draw: IdentityDraw | None, members: Sequence[object]) -> FaceTexture:
-        if draw is None:
-            raise ValueError(f"a surrogate of {self.name} has no draw")
-        return self.decoded(draw)
 
     def replacement(self, name: str, source: SurrogateSource) -> TextureReplacement:
         return TextureReplacement(self.decoded(source.draw(name)), source.digest(name))
