@@ -339,7 +339,7 @@ def _image_type(kind: pa.DataType) -> pa.DataType:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """An Arrow type made anew, without metadata and without words that a stranger chose, but for nested names."""
+    """An Arrow type made anew, without metadata and without free text, but for nested names."""
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
         return kind if kind.extension_name in _EXTENSIONS else plain_type(kind.storage_type)

@@ -278,8 +278,8 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_SampleFiles]:
     except _BROKEN as error:
         where = f"after member {number} ({printable(last)[:200]!r})" if number else "at its start"
         lost = f"{group.key!r} and everything after it is" if group else "everything is"
-        said = f"the archive is truncated or damaged {where}: {lost} lost ({error})"
-        yield _SampleFiles(f"{name}#truncated", problem=Problem(Reason.TRUNCATED, said))
+        message = f"the archive is truncated or damaged {where}: {lost} lost ({error})"
+        yield _SampleFiles(f"{name}#truncated", problem=Problem(Reason.TRUNCATED, message))
         return
     if group is not None:
         yield group
@@ -295,8 +295,8 @@ def _member_problem(info: tarfile.TarInfo) -> Problem | None:
     if not info.isreg() and not info.isdir():
         return Problem(Reason.NOT_A_FILE, f"the member {info.name!r} is a link or a device, not a file")
     if split_member(info.name) is None and is_image(info.name):
-        said = f"the member {info.name!r} is an image with nothing before its first dot, so it has no key"
-        return Problem(Reason.NO_KEY, said)
+        message = f"the member {info.name!r} is an image with nothing before its first dot, so it has no key"
+        return Problem(Reason.NO_KEY, message)
     return None
 
 
@@ -317,8 +317,8 @@ def _as_sample(group: _SampleFiles, key: str, position: int, image_field: str | 
         if len(images) == 1:
             image_name = images[0]
         elif images:
-            said = f"there are several images ({', '.join(images)}); name one with image_field"
-            problem = Problem(Reason.SEVERAL_IMAGES, said)
+            message = f"there are several images ({', '.join(images)}); name one with image_field"
+            problem = Problem(Reason.SEVERAL_IMAGES, message)
         else:
             problem = Problem(Reason.NO_IMAGE, "there is no image")
     fields = {extension: content for extension, content in group.members.items() if extension != image_name}

@@ -157,7 +157,7 @@ def _decode(
 def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:
     """About how many bytes the pixels have that `decode` would give, by the header alone; 0 if it cannot be read.
 
-    Raises OutOfMemory. A header may have millions of segments, so a stranger's is read in a decoder process.
+    Raises OutOfMemory. A header may have millions of segments, so it is read in a decoder process.
     """
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return 4 * _webp_pixels(data)

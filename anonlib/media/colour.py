@@ -1,4 +1,4 @@
-"""Which colours the numbers of a photo mean, said by the name of a colour space and never by a stranger's profile.
+"""Which colours the numbers of a photo mean, by the name of a colour space and never by the file's own profile.
 
 An ICC profile has room for anything: a thumbnail of the original, the owner of a display, a serial number in the last
 digits of a curve. So no byte of one is copied. A profile that means the same as a colour space in SPACES, to within a
@@ -141,8 +141,8 @@ def _named(profile: bytes) -> ColourSpace | None:
     grid = _grid()
     opened = _opened(profile)
     for space in SPACES:
-        there = _transformed(grid, opened, _opened(profile_of(space)))
-        if int(np.abs(np.asarray(there, np.int16) - np.asarray(grid, np.int16)).max()) <= _NEAR:
+        seen = _transformed(grid, opened, _opened(profile_of(space)))
+        if int(np.abs(np.asarray(seen, np.int16) - np.asarray(grid, np.int16)).max()) <= _NEAR:
             return space
     return None
 

@@ -1,7 +1,7 @@
 """A shard's photos in chunks: a thread reads and decodes the next chunk while the caller works on this one.
 
 Memory is bounded by bytes. What a photo will cost is read from its header before it is decoded, so the bound holds
-beforehand, however large photos are. A header is a stranger's too, so a decoder process reads it, not this one.
+beforehand, however large photos are. A header is untrusted, too, so a decoder process reads it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ OUR_NAMES = frozenset(
         *("report.json", "report.schema.json", "report.html", "report.pdf", "croissant.json", "people", "plans"),
     }
 )
-"""The files and folders at the top of a workspace, a release and a ledger, which are named after nobody."""
+"""The files and folders at the top of a workspace, a release and a ledger, whose names say nothing of a person."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Temporary folders of a run: for their owner alone, and removed by the next run where a killed one could not.
 
 In each lies a file that its process keeps locked. The kernel unlocks it when the process ends, however it ends, so a
-folder whose file can be locked is nobody's any more, also where several containers share the temporary folder.
+folder whose file can be locked is unused, also where several containers share the temporary folder.
 """
 
 from __future__ import annotations

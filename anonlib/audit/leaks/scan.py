@@ -38,9 +38,9 @@ from anonlib.audit.leaks.contents import (
 )
 from anonlib.audit.leaks.pixels import changed_outside, face_core, left_of, may_change
 from anonlib.codes import foreign_words
-from anonlib.datasets import Item, Sample, Shard, format_of, items_of, label
+from anonlib.datasets import Item, Sample, Shard, items_of, label
 from anonlib.datasets.folder import SIDECARS
-from anonlib.datasets.names import IMAGE_EXTENSIONS, suffix_of
+from anonlib.datasets.names import IMAGE_EXTENSIONS, is_image, suffix_of
 from anonlib.datasets.parquet import Footer
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult
@@ -238,7 +238,7 @@ class _LeakScan:
             row = contents.row_of(item.key)
             where = f"{path}, item {number}" if self.config.rekey else item.where
             where = where if row is None else f"{name}/{row['key']}"
-            if self.config.rekey and item.key is not None and format_of(path) != "folder":
+            if self.config.rekey and item.key is not None and not is_image(path):
                 usual = item.name in IMAGE_EXTENSIONS | self.listed | {"json"}
                 self.counts.count(NAME, f"{where}, its name", not (usual and item.key in contents.rows))
             if row is not None and row["status"] == QUARANTINED:
@@ -249,7 +249,7 @@ class _LeakScan:
 
     def _is_new_name(self, path: str, shard: Shard, contents: _Contents) -> bool:
         """Whether a file with new keys is called as it should be: after its shard, or in a folder after its sample."""
-        if format_of(path) != "folder" and suffix_of(path) not in SIDECARS:
+        if not is_image(path) and suffix_of(path) not in SIDECARS:
             return path == self.naming.path(self.job.dataset, shard)
         stem, _, ending = path.removeprefix("data/").rpartition(".")
         return stem in contents.rows and (ending in IMAGE_EXTENSIONS or ending in SIDECARS)

@@ -1,6 +1,6 @@
 """Decoder processes, seen from outside: each gets a photo at a time, is watched, and is ended where it takes too long.
 
-What comes back is pixels and a few numbers and words, each checked: a process that parsed a stranger's file is not
+What comes back is pixels and a few numbers and words, each checked: a process that parsed an untrusted file is not
 trusted, so nothing of it is unpickled and its memory is copied, never used in place. It gets an empty environment,
 confines itself (confinement.py), and this process, which does hold secrets, is made undumpable before it starts one.
 Pixels come through a memfd (memfd_create(2)), which is sealed, so that it cannot shrink under the reader, and needs no
@@ -328,7 +328,7 @@ class Decoders:
             raise ImageProblem(death.reason, str(death)) from None
 
     def close(self) -> None:
-        """End the processes that nobody uses now; a later photo starts new ones."""
+        """End the idle processes; a later photo starts new ones."""
         with self._lock:
             idle, self._idle = self._idle, []
         for process in idle:

@@ -1,4 +1,4 @@
-"""The program of a decoder process: it decodes photos of strangers and may die of one.
+"""The program of a decoder process: it decodes untrusted photos and may die of one.
 
 It sits at one end of a socket, its stdin: a request is a file, an answer is a line of JSON; pixels go through shared
 memory. Once its libraries are loaded it gives up what a decoder does not need: files, network, further processes, core
@@ -43,7 +43,7 @@ OUT_OF_MEMORY = 3
 _PX_BYTES = 48  # 32-bit pixels pass through three arrays of float64 on their way to 8 bits
 _SPARE_BYTES = 128 << 20
 _OPEN_FILES = 16
-_GRACE = 2.0  # it is for who waits to say that it takes too long; the alarm is for when nobody waits any more
+_GRACE = 2.0  # the caller says that it takes too long; the alarm is for a process without a caller
 # Pillow imports these when a photo first needs them, which is too late once no file can be opened.
 _PLUGINS = (ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 

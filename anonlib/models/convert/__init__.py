@@ -55,7 +55,7 @@ def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
         case "face-gan":
             return face_gan(first)
         case "facemesh":
-            # The third output, contours, repeats mesh points in finer detail that nobody here reads.
+            # The third output, contours, repeats mesh points in finer detail that is not used here.
             ends = {"Identity_2": ("mesh", (468, 3)), "Identity_1": ("presence", (1,))}
             return tfjs.convert_graph(model.name, first, files, start="input_1", outputs=ends)
         case "faceres":
