@@ -30,9 +30,8 @@ from anonlib.media.codec import decode
 from anonlib.models.cache import model_bytes
 from anonlib.models.requirements import load
 from anonlib.synthesis.redact import GROW
-from anonlib.workspace import tables
 from anonlib.workspace.images import JobImages
-from anonlib.workspace.layout import StageStore
+from anonlib.workspace.layout import release_store
 from anonlib.workspace.schemas import QUARANTINED
 
 SECOND_BY = "the same detector (centerface) at twice the scale"
@@ -146,9 +145,7 @@ def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray
 
 def _images(job: Job, released: JobImages, shard: str, side: int) -> Iterator[_Image]:
     """The shard's images with an output, enlarged up to `side`."""
-    release = job.stores.release
-    data = release.read(StageStore(release, "").path("manifest", f"{job.naming.shard(shard)}.parquet"))
-    rows: list[Mapping[str, Any]] = tables.from_bytes(data).to_pylist()
+    rows: list[Mapping[str, Any]] = release_store(job.stores).manifest(job.naming.shard(shard)).to_pylist()
     for row in rows:
         if row["status"] == QUARANTINED:
             continue

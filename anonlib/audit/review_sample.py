@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.storage import Storage
-from anonlib.workspace import tables
-from anonlib.workspace.layout import StageStore
+from anonlib.workspace.layout import ReleaseStore
 from anonlib.workspace.schemas import QUARANTINED
 
 CONFIDENCE = 0.95
@@ -36,9 +35,9 @@ class ReviewSample:
 
 def candidates(release: Storage, shards: Iterable[str]) -> Iterator[ReviewSample]:
     """Every image of a release that has an output (`released` and `no_face`), a shard at a time."""
-    store = StageStore(release, "")
+    store = ReleaseStore(release)
     for shard in shards:
-        table = tables.from_bytes(release.read(store.path("manifest", f"{shard}.parquet")), _COLUMNS)
+        table = store.manifest(shard, _COLUMNS)
         for row, image in enumerate(table.to_pylist()):
             if image["status"] != QUARANTINED:
                 yield ReviewSample(shard, row, **image)

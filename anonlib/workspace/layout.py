@@ -302,6 +302,25 @@ class RenderStore(StageStore):
         self._publish(tables.to_bytes(rows, schemas.REASONS), "reasons", shard)
 
 
+class AuditStore(StageStore):
+    """What an audit keeps for the next one: looks at originals by shard, and what trained attackers learned."""
+
+    def looks_path(self, shard: str) -> str:
+        return self.path(f"{shard}.npz")
+
+    def looks(self, shard: str) -> bytes:
+        return self.storage.read(self.looks_path(shard))
+
+    def write_looks(self, shard: str, data: bytes) -> None:
+        self.storage.publish(self.looks_path(shard), data)
+
+    def learned(self, name: str) -> bytes:
+        return self.storage.read(self.path("learned", f"{name}.npz"))
+
+    def write_learned(self, name: str, data: bytes) -> None:
+        self.storage.publish(self.path("learned", f"{name}.npz"), data)
+
+
 class ReleaseStore(StageStore):
     """A release: data/, manifest/ and markers of its shards, and run.json."""
 
@@ -312,9 +331,13 @@ class ReleaseStore(StageStore):
     def manifest_path(self, shard: str) -> str:
         return schemas.manifest_path(shard)
 
+    def manifest_bytes(self, shard: str) -> bytes:
+        """The manifest of a shard as the Parquet file."""
+        return self.storage.read(schemas.manifest_path(shard))
+
     def manifest(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         """MANIFEST of a shard."""
-        return tables.from_bytes(self.storage.read(schemas.manifest_path(shard)), columns)
+        return tables.from_bytes(self.manifest_bytes(shard), columns)
 
     def create_manifest(self, shard: str, rows: Sequence[Row]) -> str:
         """Create the manifest of a shard; returns its sha256. Raises Differs where another one is."""
@@ -342,9 +365,8 @@ def render_store(stores: JobStores, run: str) -> RenderStore:
     return RenderStore(stores.workspace, f"render/{run[:16]}")
 
 
-def audit_store(stores: JobStores, key: str) -> StageStore:
-    """What an audit keeps for the next one."""
-    return StageStore(stores.workspace, f"audit/{key[:16]}")
+def audit_store(stores: JobStores, key: str) -> AuditStore:
+    return AuditStore(stores.workspace, f"audit/{key[:16]}")
 
 
 def release_store(stores: JobStores) -> ReleaseStore:

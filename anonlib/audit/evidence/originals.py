@@ -34,7 +34,7 @@ from anonlib.media.prefetch import read_image
 from anonlib.models.catalog import MODELS
 from anonlib.stages.render_state import METHOD_VERSION
 from anonlib.synthesis.redact import redact
-from anonlib.workspace.layout import StageStore, scan_store
+from anonlib.workspace.layout import AuditStore, audit_store, scan_store
 
 KINDS = (CLEAR, *BASELINES)
 MOST = 8000
@@ -74,13 +74,13 @@ class Originals:
         labelled = self.job.config.input.subject_field is not None
         found = {key: main_of(rows, labelled) for key, rows in faces.items()}
         mains = {key: row for key, row in found.items() if row is not None and drawn(row, self.share)}
-        path = self.store.path(f"{shard.shard_id}.npz")
         try:
-            known, looks = from_bytes(self.store.storage.read(path), KINDS)
+            known, looks = from_bytes(self.store.looks(shard.shard_id), KINDS)
         except NotFound:
             known, looks = [], {}
         ids = {row["face_id"] for row in mains.values()}
         if looks and set(known) != ids:
+            path = self.store.looks_path(shard.shard_id)
             raise JobError(f"{path} in the workspace does not fit its scan; remove it and audit again")
         portraits: dict[str, Vectors] = {}
         parts: dict[str, list[Look]] = {kind: [] for kind in KINDS}
@@ -95,7 +95,7 @@ class Originals:
                     parts[kind].append(look)
         if not looks:
             known, looks = seen, {kind: joined(some) for kind, some in parts.items()}
-            self.store.storage.publish(path, to_bytes(known, looks))
+            self.store.write_looks(shard.shard_id, to_bytes(known, looks))
         for number, face in enumerate(known):
             if face in donors:
                 portraits[face] = {name: looks[CLEAR].vectors[name][[number]] for name in RECOGNIZERS}
@@ -134,13 +134,13 @@ class Originals:
             portraits[row["face_id"]] = {name: array[[number]] for name, array in vectors.items()}
 
 
-def looks_room(job: Job) -> StageStore:
+def looks_room(job: Job) -> AuditStore:
     """Where in the workspace lies what depends on scan, redactions and judges, and on no release."""
     parts = [job.scan_key, METHOD_VERSION, *(MODELS[name].sha256 for name in LOOKED_WITH)]
     if (share := share_of(job)) < 1:
         parts.append(f"{share:.9f}")
     key = hashlib.sha256("\n".join(["looks", *parts]).encode()).hexdigest()
-    return StageStore(job.stores.workspace, f"audit/{key[:16]}")
+    return audit_store(job.stores, key)
 
 
 def share_of(job: Job) -> float:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from anonlib.methods.base import released_digest
 from anonlib.privacy.keys import Keyring
-from anonlib.workspace import tables
 from anonlib.workspace.layout import PlanStore
 
 
@@ -42,7 +41,7 @@ def planned_faces(store: PlanStore, keyring: Keyring) -> PlanRecord:
             released_digest(keyring, name): persons[row["person_id"]] for row in subjects for name in row["surrogates"]
         }
         return PlanRecord(person, {}, {}, drawn, [])
-    classes = tables.from_bytes(store.storage.read(store.path("classes.parquet"))).to_pylist()
+    classes = store.classes()
     class_number = {row["class_id"]: number for number, row in enumerate(classes)}
     class_of = {face: class_number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
     made = store.surrogate_plans(blocks, ["surrogate_id", "donors", "portraits"])

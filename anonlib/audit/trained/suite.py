@@ -37,7 +37,7 @@ from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis.redact import Redaction, redact
-from anonlib.workspace.layout import StageStore
+from anonlib.workspace.layout import AuditStore
 
 TRAINED, BOTH_RELEASED, INVERSION = "trained", "trained, both released", "inversion"
 HERE = "an attacker trained here"
@@ -55,7 +55,7 @@ Results = Mapping[str, Recovered]
 def learned(
     evidence: Evidence,
     method: str,
-    room: StageStore,
+    store: AuditStore,
     *,
     used: Collection[str],
     device: str = "cpu",
@@ -64,7 +64,7 @@ def learned(
 ) -> list[Attack]:
     """The trained attack, against clear and against released galleries, and the inversion, by two recognizers.
 
-    `method` is the release's, `room` where what is found of baselines is kept. Empty where there are too few people to
+    `method` is the release's, `store` where what is found of baselines is kept. Empty where there are too few people to
     learn from.
     """
     rows = _by_lot(evidence.subjects, seed)
@@ -79,7 +79,7 @@ def learned(
         held = held_of(evidence, kind, rows)
         again = _again(method if kind == RELEASED else kind)
         attack = partial(_attacked, held, again, device, seed)
-        found[kind] = attack() if kind == RELEASED else _kept(room, held, kind, seed, attack)
+        found[kind] = attack() if kind == RELEASED else _kept(store, held, kind, seed, attack)
         report("train", UnitResult(kind, faces=len(rows), seconds=time.monotonic() - began), len(kinds))
     held = held_of(evidence, CLEAR, rows)
     known = teachers(held, parts)
@@ -145,15 +145,15 @@ def _by_lot(subjects: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.flatnonzero(np.isin(subjects, people[np.cumsum(photos) <= MOST]))
 
 
-def _kept(room: StageStore, held: AttackerData, kind: str, seed: int, attack: Callable[[], Results]) -> Results:
+def _kept(store: AuditStore, held: AttackerData, kind: str, seed: int, attack: Callable[[], Results]) -> Results:
     """What was found before of the same faces by the same attackers, or what is found now."""
     told = [_VERSION, kind, seed, STEPS, PAINTED, MODELS[NETWORK].sha256, sorted(held.vectors)]
     digest = hashlib.sha256(json.dumps(told).encode())
     for array in (held.released, held.people):
         digest.update(np.ascontiguousarray(array).tobytes())
-    path = room.path("learned", f"{kind}-{digest.hexdigest()[:16]}.npz")
+    name = f"{kind}-{digest.hexdigest()[:16]}"
     try:
-        with np.load(io.BytesIO(room.storage.read(path))) as stored:
+        with np.load(io.BytesIO(store.learned(name))) as stored:
             names = [name.removesuffix("/ranks") for name in stored.files if name.endswith("/ranks")]
             return {
                 name: Recovered(
@@ -175,5 +175,5 @@ def _kept(room: StageStore, held: AttackerData, kind: str, seed: int, attack: Ca
             for part in ("ranks", "accepted", "threshold", "people")
         },  # type: ignore[arg-type]
     )
-    room.storage.publish(path, sink.getvalue())
+    store.write_learned(name, sink.getvalue())
     return results
