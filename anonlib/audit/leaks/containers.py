@@ -184,7 +184,6 @@ def _jpeg_segment(marker: int, body: bytes) -> set[str]:
 # ---- PNG (3rd edition) ----------------------------------------------------------------------------------------
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
 
 
 def _png(data: bytes) -> set[str]:
@@ -230,15 +229,11 @@ def _png_chunk(kind: bytes, body: bytes) -> set[str]:
 
 
 def _png_bytes(header: bytes) -> int:
-    """How many bytes the unpacked rows of a PNG have (7.2 and 8)."""
+    """How many bytes the unpacked rows of a PNG have (7.2); raises MalformedMetadata."""
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
-    bits = depth * _CHANNELS[colour]
-    passes = _ADAM7 if interlace else ((0, 1, 0, 1),)
-    total = 0
-    for x, dx, y, dy in passes:
-        columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
-        total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
-    return total
+    if interlace:
+        raise MalformedMetadata("interlaced rows, which no encoder here writes")
+    return int(height * (1 + -(-width * depth * _CHANNELS[colour] // 8)))
 
 
 # ---- WebP (RFC 9649) ------------------------------------------------------------------------------------------

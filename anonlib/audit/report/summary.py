@@ -107,12 +107,9 @@ def size_range(sizes: dict[int, int]) -> str:
 def verdict(report: AuditReport) -> str:
     """The gate in a sentence."""
     lines, failed = report.gate.lines, failed_lines(report)
-    if not lines:
-        return "The policy has no line, so nothing was held against it."
     if failed:
-        verb = "does" if len(failed) == 1 else "do"
-        return f"{len(failed)} of {counted(len(lines), 'line')} of the policy {verb} not hold. This is not a release."
-    return f"All {len(lines)} lines of the policy hold." if len(lines) > 1 else "The one line of the policy holds."
+        return f"{len(failed)} of {len(lines)} lines of the policy do not hold. This is not a release."
+    return f"All {len(lines)} lines of the policy hold."
 
 
 def failed_lines(report: AuditReport) -> list[GateLine]:
@@ -155,8 +152,7 @@ def what_was_done(report: AuditReport) -> list[str]:
 def claimed(report: AuditReport) -> list[str]:
     """The certificate's claim, and the sizes behind it."""
     claim = report.claim
-    text = claim.text.strip()
-    text += "" if text.endswith((".", "!", "?")) or not text else "."
+    text = f"{claim.text.rstrip('.')}."
     if claim.kind == "none":
         return [f"{text} The release claims nothing that could be proved; only what was measured speaks."]
     sentences = [text]
