@@ -27,9 +27,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmark_deface import BACKENDS, Deface
 from benchmark_photos import Photos, drawn_photos, given_photos, link_files, write_tars
-from benchmark_process import run_process
+from benchmark_process import BACKENDS, Deface, run_process
 
 from anonlib.config import JobConfig, load_config
 from anonlib.execution.base import UnitResult
@@ -146,7 +145,7 @@ def speed(photos: Photos, settings: Settings, deface: Deface) -> dict[str, Any]:
 
 def rates(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
     """The median images/s of every contender."""
-    return {name: median(one[name]["images_s"] for one in rounds) for name in rounds[0]}
+    return {name: median(row[name]["images_s"] for row in rounds) for name in rounds[0]}
 
 
 def ratios(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
@@ -154,13 +153,13 @@ def ratios(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, float
     found = rates(rounds)
     best = max((name for name in found if name.startswith("deface,")), key=lambda name: found[name])
     result = {
-        f"{name} / {best}": median(one[name]["images_s"] / one[best]["images_s"] for one in rounds)
+        f"{name} / {best}": median(row[name]["images_s"] / row[best]["images_s"] for row in rounds)
         for name in found
         if name.startswith("anonlib")
     }
     for name in found:
         if name.startswith("anonlib, Ray"):
-            running = [one[name]["images_s_ray_running"] / one[best]["images_s"] for one in rounds]
+            running = [row[name]["images_s_ray_running"] / row[best]["images_s"] for row in rounds]
             result[f"{name.replace('Ray', 'Ray already running')} / {best}"] = median(running)
     return result
 
@@ -192,11 +191,11 @@ def anonlib_job(
     ran = run_process(
         [sys.executable, __file__, "--run", str(work / "job.yaml"), str(work / "result.json")], LOG, look=look
     )
-    told: dict[str, Any] = json.loads((work / "result.json").read_text())
-    if told["released"] + told["no_face"] != many:
-        raise SystemExit(f"benchmark: anonlib left photos out: {told}")
-    working = ran.seconds - told["stages"]["start of Ray"]
-    return told | asdict(ran) | {"images_s": many / ran.seconds, "images_s_ray_running": many / working}
+    counts: dict[str, Any] = json.loads((work / "result.json").read_text())
+    if counts["released"] + counts["no_face"] != many:
+        raise SystemExit(f"benchmark: anonlib left photos out: {counts}")
+    working = ran.seconds - counts["stages"]["start of Ray"]
+    return counts | asdict(ran) | {"images_s": many / ran.seconds, "images_s_ray_running": many / working}
 
 
 def job_config(work: Path, method: str, actors: int, precision: str) -> JobConfig:
@@ -375,7 +374,7 @@ def report(result: Mapping[str, Any]) -> str:
     )
     lines += table(
         ("photos", "peak RSS MiB", "peak PSS MiB"),
-        [(many, f"{one['peak_rss_mib']:.0f}", f"{one['peak_pss_mib']:.0f}") for many, one in result["memory"].items()],
+        [(many, f"{ran['peak_rss_mib']:.0f}", f"{ran['peak_pss_mib']:.0f}") for many, ran in result["memory"].items()],
     )
     return "\n".join(lines)
 

@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 from demo_people import LATENT, PEOPLE
 from demo_photo import GROUP_SIZE, SIZES, Photo, compose, cut_out
-from demo_scene import SCENES, draw_scene
-from demo_strokes import Floats, Pixels, Random, f32, one_of, u8
+from demo_scene import SCENES, Floats, Pixels, Random, draw_scene, f32, one_of, u8
 from PIL import Image
 
 __all__ = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from demo_strokes import Floats, f32
+from demo_scene import Floats, f32
 
 FACE = 64  # px, a side of the generator's image
 LATENT = 100

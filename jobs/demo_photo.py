@@ -12,8 +12,22 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from demo_people import CENTRE, FACE, PEOPLE, Person
-from demo_scene import SCENES, draw_scene
-from demo_strokes import Floats, Pixels, Random, blur, both, f32, fill, one_of, paint, ramp, rounded, u8
+from demo_scene import (
+    SCENES,
+    Floats,
+    Pixels,
+    Random,
+    blur,
+    both,
+    draw_scene,
+    f32,
+    fill,
+    one_of,
+    paint,
+    ramp,
+    rounded,
+    u8,
+)
 from numpy.typing import ArrayLike
 
 SIZES = ((512, 384), (480, 384), (400, 400), (400, 460))  # px, width and height
