@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, notes_of
-from anonlib.synthesis.textures.ksame_net import LOOKS, BankVectors, NetworkDecoder
+from anonlib.synthesis.textures.ksame_net import LOOKS, MOUTHS, BankVectors, NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.training.card import card_of
-from anonlib.training.data import load
+from anonlib.training.data import APART, load
 from anonlib.training.decoder import fit
 from anonlib.training.export import feature_transfer_onnx, generator_onnx, synthetic_identities
 from anonlib.training.loop import CHECKPOINT, TrainingRecord, TrainingRun, read_checkpoint
@@ -120,6 +120,41 @@ def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder | Featu
     storage.publish(output.name, data)
     storage.publish(f"{output.stem}.md", card_of(notes, network, len(data), note).encode())
     return network
+
+
+def card_of(notes: Mapping[str, Any], network: NetworkDecoder | FeatureTransferNetwork, size: int, note: str) -> str:
+    """The card cards/NAME.md of a run's `notes` (run.json), the network of `size` bytes, and a `note` on the run."""
+    record, settings, about = notes["record"], notes["settings"], network.about
+    grown_from = notes.get("grown_from")
+    grown = ""
+    if grown_from is not None:
+        minutes = grown_from["seconds"] / 60
+        grown = f" Grown from {grown_from['steps']:,} steps at half the size, {minutes:.0f} minutes."
+    text = resources.files("anonlib.training").joinpath(f"cards/{notes['network']}.md").read_text()
+    return text.format(
+        fitted_on=about.fitted_on,
+        faces=about.faces,
+        apart=APART,
+        terms=about.terms,
+        commercial="yes" if about.commercial else "no",
+        identities=len(network.donors if isinstance(network, FeatureTransferNetwork) else network.bank.vectors),
+        dimension=len(network.centre),
+        looks=", ".join(LOOKS),
+        mouths=", ".join(f"{mouth:g}" for mouth in MOUTHS),
+        size=notes.get("size"),
+        megabytes=size / 1e6,
+        digest=network.digest,
+        steps=record["steps"],
+        batch=notes["batch"],
+        minutes=record["seconds"] / 60,
+        machine=record["machine"],
+        seed=settings["seed"],
+        rate=settings["rate"],
+        grown=grown,
+        note=f" {note}" if note else "",
+        weights=", ".join(f"{name} {value:g}" for name, value in notes["weights"].items()),
+        figures="\n".join(f"- {name}: {value:.3f}" for name, value in record["figures"].items()),
+    )
 
 
 def read_notes(folder: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from anonlib.synthesis.feature_transfer import (
 from anonlib.training.data import RECOGNIZERS
 from anonlib.training.export import feature_transfer_onnx
 from anonlib.training.objectives.base import TrainingSettings
-from anonlib.training.objectives.feature_transfer import CropSet, FeatureTransferObjective
+from anonlib.training.objectives.feature_transfer import CropSet
 from anonlib.training.objectives.feature_transfer_network import (
     DRAWN_SIDE,
     FeatureTransferNet,
@@ -78,12 +78,10 @@ def net() -> FeatureTransferNet:
     return network.eval()
 
 
-def notes(count: int = 5, ages: int = 5) -> dict[str, str]:
+def notes() -> dict[str, str]:
     random = np.random.default_rng(0)
-    donors = random.standard_normal((count, 128)).astype(np.float32)
-    donors /= np.linalg.norm(donors, axis=1, keepdims=True)
-    female, age = np.arange(count, dtype=np.float32) % 2, np.full(ages, 41, np.float32)
-    return notes_of(ABOUT, centre=np.ones(128, np.float32), donors=donors, female=female, age=age)
+    donors, age = random.standard_normal((5, 128)).astype(np.float32), np.full(5, 41, np.float32)
+    return notes_of(ABOUT, centre=np.ones(128, np.float32), donors=donors, female=age % 2, age=age)
 
 
 def test_a_toy_run_ends_in_a_file_with_its_card(prepared: Path, tmp_path: Path) -> None:
@@ -107,28 +105,16 @@ def test_the_file_answers_as_the_network_that_was_trained(net: FeatureTransferNe
     pixels = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     direction = random.standard_normal(128).astype(np.float32) / 11
     file = feature_transfer_onnx(net, notes())
+    assert len(file) < 6_000_000 and FeatureTransferNetwork.from_bytes(file).about == ABOUT
+    for broken in (file[:-100], feature_transfer_onnx(net, {})):
+        with pytest.raises(ModelUnusable, match="damaged"):
+            FeatureTransferNetwork.from_bytes(broken)
     answers = load_engine(file, backend=backend)(network_input(pixels, direction)[None])
     with torch.inference_mode():
         wanted = net(image_of(pixels), torch.from_numpy(direction)[None])
     for got, want in zip(answers, wanted, strict=True):
         assert got.shape == want.shape and want.abs().max() > 0.05
         assert np.abs(got - want.numpy()).max() < 0.01 * float(want.abs().max())
-
-
-def test_the_file_holds_donors_and_terms_and_is_refused_when_damaged(net: FeatureTransferNet) -> None:
-    data = feature_transfer_onnx(net, notes())
-    network = FeatureTransferNetwork.from_bytes(data)
-    assert network.about == ABOUT and len(network.data) < 6_000_000
-    assert network.donors.shape == (5, 128) and np.allclose(np.linalg.norm(network.donors, axis=1), 1, atol=1e-6)
-    assert network.female.tolist() == [0, 1, 0, 1, 0] and network.age[0] == 41 and (network.centre == 1).all()
-    for broken in (data[:-100], b"nothing", feature_transfer_onnx(net, {})):
-        with pytest.raises(ModelUnusable, match="damaged"):
-            FeatureTransferNetwork.from_bytes(broken)
-    with pytest.raises(ModelUnusable, match="none of embedding"):
-        FeatureTransferNetwork.from_bytes(feature_transfer_onnx(net, notes(ages=4)))
-    later = {**notes(), "about": notes()["about"].replace('"version": 1', '"version": 2')}
-    with pytest.raises(ModelUnusable, match="of version 2 and this anonlib reads 1"):
-        FeatureTransferNetwork.from_bytes(feature_transfer_onnx(net, later))
 
 
 def test_training_and_the_renderer_make_the_same_pixels() -> None:
@@ -196,14 +182,3 @@ def test_a_donor_is_of_the_gender_and_far_away() -> None:
     donor = batch.source[PIPELINE_RECOGNIZER] + batch.direction
     assert torch.allclose(donor, batch.donor[PIPELINE_RECOGNIZER], atol=1e-6)
     assert torch.allclose(batch.points[:, 0, 0], SIDE - 1 - torch.from_numpy(POINTS)[1, 0].expand(64))
-
-
-def test_steps_repeat_to_the_bit() -> None:
-    def steps() -> list[dict[str, float]]:
-        objective = FeatureTransferObjective(noise_faces(80), TrainingSettings(1, 1e-3, bf16=False), batch=2)
-        random = np.random.default_rng(0)
-        return [objective.step(random, 0.0) for _ in range(2)]
-
-    first, second = steps(), steps()
-    assert first == second
-    assert all(np.isfinite(list(figures.values())).all() for figures in first)

@@ -20,7 +20,6 @@ from anonlib.storage import open_storage
 from anonlib.training.evaluate.evaluation import STANDING, Evaluation, Identity, Judges, frechet, identity
 from anonlib.training.evaluate.participants import (
     COLUMNS,
-    VIEW_PX,
     Participants,
     ScannedPhoto,
     assemble,
@@ -29,7 +28,6 @@ from anonlib.training.evaluate.participants import (
     scan_faces,
     scanned_dataset,
     usable,
-    view_of,
 )
 from anonlib.training.evaluate.sources import (
     AverageSource,
@@ -40,7 +38,6 @@ from anonlib.training.evaluate.sources import (
     open_sources,
     read_decoder,
 )
-from anonlib.workspace.schemas import MESH_POINTS
 from anonlib.workspace.tables import matrix
 from tests.support.evidence import units
 from tests.support.generators import OneFace, decoder_file, network_file, plain_skin
@@ -189,25 +186,6 @@ def test_people_whom_a_source_may_have_learned_from_are_known(rows: pa.Table, tm
     without, checks = learned_from(rows, [decoder], {})
     assert set(labels[:4]) <= without < set(labels) and len(checks) == 2
     assert labels[-1] in learned_from(rows, [], {"faces": embeddings[-1:]})[0]
-
-
-def test_a_view_keeps_the_face_where_it_is_and_large_photos_small() -> None:
-    rgb = np.zeros((3000, 4000, 3), np.uint8)
-    rgb[990:1010, 1190:1210] = 255
-    mesh = np.tile([1200.0, 1000.0, 10.0], (MESH_POINTS, 1)).ravel()
-    row = {
-        "face_id": "s/k#0",
-        "box": [1000.0, 800.0, 1400.0, 1300.0],
-        "mesh": mesh,
-        "expression": [0.0] * 7,
-        "yaw": 0.0,
-    }
-    photo = view_of(rgb, row)
-    assert max(photo.rgb.shape[:2]) == VIEW_PX
-    scale = (photo.box[2] - photo.box[0]) / 400
-    assert (photo.mesh[0, :2] - photo.box[:2]) / scale == pytest.approx([200, 200], abs=0.1)
-    x, y = np.rint(photo.mesh[0, :2]).astype(int)
-    assert photo.rgb[y, x].min() > 200 and photo.rgb[y + 10, x].max() == photo.rgb[y, x - 10].max() == 0
 
 
 # ---- sources --------------------------------------------------------------------------------------------------
