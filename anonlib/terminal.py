@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from anonlib.audit.findings import Disclosure, GateLine
+    from anonlib.audit.findings import AuditReport, Disclosure, Figure, GateLine
     from anonlib.audit.run import Audited
     from anonlib.config import JobConfig
     from anonlib.doctor import CheckResult
@@ -27,6 +27,8 @@ RUN_MODULES = frozenset(
 )
 """What the extra `run` installs. Without it releases can be verified, and jobs asked for their status and purged."""
 _TOP_REASONS = 8
+_NAME, _FIGURE, _TARGET = 50, 20, 80
+"""Characters of the columns of an audit's tables."""
 
 
 @contextmanager
@@ -140,23 +142,63 @@ def print_verified(found: Verified) -> None:
 
 def print_audited(audited: Audited, output: str) -> None:
     """What a terminal shows of an audit; the whole is in the release `output`."""
-    from anonlib.audit.terminal import outcome, table
-
-    for line in table(audited.report):
+    report = audited.report
+    for line in [*attack_table(report), *disclosure_table(report.disclosures)]:
         print(line)
-    report = f"{output.rstrip('/')}/report.html, .pdf and .json, signed in audit.json"
-    print_rows([*outcome(audited.report), ("report", report)])
+    files = f"{output.rstrip('/')}/report.html, .pdf and .json, signed in audit.json"
+    print_rows([*policy_rows(report.gate.lines), ("report", files)])
 
 
 def print_disclosed(found: Iterable[Disclosure], lines: Sequence[GateLine]) -> None:
     """What the attacks on a release's own records found, and each line of the policy that they failed."""
-    from anonlib.audit.terminal import disclosures
-
-    for line in disclosures(found):
+    for line in disclosure_table(found):
         print(line)
+    print_rows(policy_rows(lines))
+
+
+def policy_rows(lines: Sequence[GateLine]) -> list[tuple[str, str]]:
+    """Whether the policy holds, and what does not."""
     failed = [line for line in lines if not line.passed]
     verdict = f"FAILED, {len(failed)} of {len(lines)} lines" if failed else f"passed, all {len(lines)} lines"
-    print_rows([("policy", verdict), *(("", f"{line.name}: {line.why}") for line in failed)])
+    return [("policy", verdict), *(("", f"{line.name}: {line.why}") for line in failed)]
+
+
+def attack_table(report: AuditReport) -> list[str]:
+    """The attacks that name people, a line each: the release, then each baseline."""
+    shown = [attack for attack in report.attacks if attack.target == "rank-1"]
+    kinds = list(dict.fromkeys(kind for attack in shown for kind in attack.baselines))
+    known = "people" if report.labelled else "clusters of faces"
+    lines = [
+        f"{report.photos:,} photos of {report.people:,} {known}: how often the right one comes first, 95 % intervals",
+        "",
+        " " * _NAME + "".join(f"{kind:<{_FIGURE}}" for kind in ("released", *kinds)),
+    ]
+    for attack in shown:
+        figures = [attack.released, *(attack.baselines.get(kind) for kind in kinds)]
+        cells = "".join(f"{short(figure):<{_FIGURE}}" for figure in figures)
+        lines.append(f"{f'{attack.name}, {attack.recognizer}':<{_NAME}}{cells}")
+    return [*lines, ""]
+
+
+def disclosure_table(disclosures: Iterable[Disclosure]) -> list[str]:
+    """What the release says beside its pictures, a line each: found, allowed, how much more; then the notes."""
+    lines, notes = [], dict[str, None]()
+    for disclosure in disclosures:
+        name = ", ".join(part for part in (disclosure.name, disclosure.target, disclosure.recognizer) if part)
+        allowed = "-" if disclosure.allowed is None else f"{disclosure.allowed:.1%}"
+        cells = (short(disclosure.found), allowed, short(disclosure.excess))
+        lines.append(f"{name:<{_TARGET}}" + "".join(f"{cell:<{_FIGURE}}" for cell in cells))
+        if disclosure.note:
+            notes[f"  {disclosure.name}: {disclosure.note}"] = None
+    heads = "".join(f"{head:<{_FIGURE}}" for head in ("found", "allowed", "more than allowed"))
+    return [f"{'what the release says beside its pictures':<{_TARGET}}{heads}", *lines, *notes, ""] if lines else []
+
+
+def short(figure: Figure | None) -> str:
+    """`5.5% [3.9 7.4]`, or a dash where nothing was measured."""
+    if figure is None or figure.value is None or figure.low is None or figure.high is None:
+        return "-"
+    return f"{figure.value:.1%} [{100 * figure.low:.1f} {100 * figure.high:.1f}]"
 
 
 def print_purged(config: JobConfig, record: Purged) -> None:

@@ -95,7 +95,7 @@ def test_torch_ray_and_faiss_wait_until_they_are_used() -> None:
     for path in MODULES:
         early = {name.split(".")[0] for name, at_once in imported(path).items() if at_once} & heavy
         # Networks are made of torch; who trains them waits for it, and nobody else imports these.
-        networks = path.name in ("torch_graph.py", "recognizer.py", "unet.py") or "training" in path.parts
+        networks = path.name in ("torch_graph.py", "networks.py") or "training" in path.parts
         assert early <= ({"torch"} if networks else set()), f"{path} imports {early} at once"
 
 

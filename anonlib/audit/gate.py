@@ -1,7 +1,7 @@
 """The policy gate: does what the audit found allow this release to be called released?
 
-A line for everything that could refuse it, and each says what counted. It is the unfavourable end of an interval that
-is held against a limit, so that few photos cannot pass by luck; what could not be measured does not pass.
+Everything that could refuse it has a line, and each line says what counted. The unfavourable end of an interval is held
+against a limit, so that few photos cannot pass by luck; what could not be measured does not pass.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ TARGETS = ("rank-1", "TAR")
 NAMING = ("naive", "trained", "inversion", "averaging")
 """Attacks that name people from clear photos. Parrot and linkage compare released photos with each other: that one
 person keeps one face is what a release is for, so they are reported and not judged."""
+_UNMEASURED = "it could not be measured: too few photos of people who can be told apart"
 
 
 def judge(
@@ -26,105 +27,89 @@ def judge(
     utility: Iterable[Measure],
     disclosures: Sequence[Disclosure],
 ) -> Gate:
-    """Every line of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds.
+    """All lines of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds.
 
-    Who learns from which class a face comes is right as often as 1/effective k: that much the claim allows, as `guess`
-    holds against what is true, and the policy may allow less.
+    An attacker who learns from which class a face comes is right as often as 1/effective k: that much the claim allows,
+    as `guess` holds against what is true, and the policy may allow less.
     """
+    certificate = untrue or "every file is as signed, and the claim's conditions hold"
     lines = [
-        GateLine(
-            name="certificate",
-            limit=None,
-            bound=None,
-            passed=untrue is None,
-            why=untrue or "every file is as signed, and the claim's conditions hold",
-        ),
-        *_named(policy, attacks, _allowed(disclosures)),
-        *told(policy, disclosures),
-        *map(_leak, leaks),
-        *_missed(policy, missed),
-        *_kept(policy, list(utility)),
+        GateLine(name="certificate", limit=None, bound=None, passed=untrue is None, why=certificate),
+        *_attack_lines(policy, attacks, disclosures),
+        *disclosure_lines(policy, disclosures),
+        *map(_leak_line, leaks),
+        *_missed_lines(policy, missed),
+        *_utility_lines(policy, list(utility)),
     ]
     return Gate(passed=all(line.passed for line in lines), lines=tuple(lines))
 
 
-def _allowed(disclosures: Sequence[Disclosure]) -> float | None:
-    """How often an attacker who knows the class may be right, by the certificate; None for a claim without classes."""
-    return next((one.allowed for one in disclosures if one.name == "guess" and one.judged_by), None)
-
-
-def _named(policy: PolicyConfig, attacks: Sequence[Attack], allowed: float | None) -> Iterator[GateLine]:
-    judged = [one for one in attacks if one.name in NAMING and one.target in TARGETS]
-    for name in NAMING:
-        if not any(one.name == name for one in judged):
-            yield GateLine(
-                name=f"{name} attack", limit=policy.excess, bound=None, passed=False, why="this attack was not made"
+def _attack_lines(
+    policy: PolicyConfig, attacks: Sequence[Attack], disclosures: Sequence[Disclosure]
+) -> Iterator[GateLine]:
+    # How often an attacker who knows the class may be right, by the certificate; None for a claim without classes.
+    allowed = next((found.allowed for found in disclosures if found.name == "guess" and found.judged_by), None)
+    judged = [attack for attack in attacks if attack.name in NAMING and attack.target in TARGETS]
+    yield from _not_made(policy, NAMING, {attack.name for attack in judged})
+    for attack in judged:
+        bound = attack.excess.high if attack.excess is not None else None
+        solid = attack.baselines.get("solid")
+        passed = bound is not None and bound <= policy.excess
+        why = _UNMEASURED
+        if bound is not None and solid is not None:
+            why = (
+                f"{_share(attack.released)} of the released photos against {_share(solid)} behind a flat ellipse; "
+                f"at most {bound:.1%} more"
             )
-    for one in judged:
-        bound = one.excess.high if one.excess is not None else None
+            if allowed and not passed:
+                why += f" (whoever knows the class may be right for {allowed:.1%}, by the certificate)"
         yield GateLine(
-            name=f"{one.name} attack, {one.target} by {one.recognizer}",
+            name=f"{attack.name} attack, {attack.target} by {attack.recognizer}",
             limit=policy.excess,
             bound=bound,
-            passed=bound is not None and bound <= policy.excess,
-            why=_of_attack(one, bound, allowed if bound is not None and bound > policy.excess else None),
+            passed=passed,
+            why=why,
         )
 
 
-def told(policy: PolicyConfig, disclosures: Sequence[Disclosure], names: Sequence[str] = ON_RECORDS) -> list[GateLine]:
+def disclosure_lines(
+    policy: PolicyConfig, disclosures: Sequence[Disclosure], names: Sequence[str] = ON_RECORDS
+) -> Iterator[GateLine]:
     """A line for each judged attack of `names` on what the release says beside its pictures.
 
     An attack that had nothing to follow, or says what it needs, has a line in the report and none here.
     """
-    lines = [
-        GateLine(name=f"{name} attack", limit=policy.excess, bound=None, passed=False, why="this attack was not made")
-        for name in names
-        if not any(one.name == name for one in disclosures)
-    ]
-    for one in disclosures:
-        if one.judged_by is None or one.name not in names:
+    yield from _not_made(policy, names, {found.name for found in disclosures})
+    for found in disclosures:
+        if found.judged_by is None or found.name not in names:
             continue
-        bound = None if one.excess is None else getattr(one.excess, one.judged_by)
-        by = f" by {one.recognizer}" if one.recognizer else ""
-        said = f"{_share(one.found)} found, {'nothing' if one.allowed is None else f'{one.allowed:.1%}'} allowed"
-        least = {"high": "at most", "low": "at least", "value": "exactly"}[one.judged_by]
-        lines.append(
-            GateLine(
-                name=f"{one.name} attack, {one.target}{by}",
-                limit=policy.excess,
-                bound=bound,
-                passed=bound is not None and bound <= policy.excess,
-                why="it could not be measured: too few photos of people who can be told apart"
-                if bound is None
-                else f"{said} ({one.allowed_by}); {least} {bound:.1%} more",
-            )
+        bound = None if found.excess is None else getattr(found.excess, found.judged_by)
+        allowed = "nothing" if found.allowed is None else f"{found.allowed:.1%}"
+        least = {"high": "at most", "low": "at least", "value": "exactly"}[found.judged_by]
+        why = f"{_share(found.found)} found, {allowed} allowed ({found.allowed_by}); {least} "
+        yield GateLine(
+            name=f"{found.name} attack, {found.target}" + (f" by {found.recognizer}" if found.recognizer else ""),
+            limit=policy.excess,
+            bound=bound,
+            passed=bound is not None and bound <= policy.excess,
+            why=_UNMEASURED if bound is None else f"{why}{bound:.1%} more",
         )
-    return lines
 
 
-def _of_attack(one: Attack, bound: float | None, allowed: float | None) -> str:
-    solid = one.baselines.get("solid")
-    if bound is None or solid is None:
-        return "it could not be measured: too few photos of people who can be told apart"
-    return (
-        f"{_share(one.released)} of the released photos against {_share(solid)} behind a flat ellipse; "
-        f"at most {bound:.1%} more"
-        + (f" (whoever knows the class may be right for {allowed:.1%}, by the certificate)" if allowed else "")
-    )
+def _not_made(policy: PolicyConfig, names: Iterable[str], made: set[str]) -> Iterator[GateLine]:
+    for name in names:
+        if name not in made:
+            why = "this attack was not made"
+            yield GateLine(name=f"{name} attack", limit=policy.excess, bound=None, passed=False, why=why)
 
 
-def _leak(one: LeakCheck) -> GateLine:
-    where = f": {', '.join(one.where)}" if one.where else ""
-    return GateLine(
-        name=f"leak, {one.name}",
-        limit=0,
-        bound=one.found,
-        passed=one.found == 0,
-        why=f"{one.found:,} of {one.checked:,}{where}",
-    )
+def _leak_line(check: LeakCheck) -> GateLine:
+    where = f": {', '.join(check.where)}" if check.where else ""
+    why = f"{check.found:,} of {check.checked:,}{where}"
+    return GateLine(name=f"leak, {check.name}", limit=0, bound=check.found, passed=check.found == 0, why=why)
 
 
-def _missed(policy: PolicyConfig, missed: Missed) -> Iterator[GateLine]:
+def _missed_lines(policy: PolicyConfig, missed: Missed) -> Iterator[GateLine]:
     bound = missed.second.high
     yield GateLine(
         name="missed faces, second look",
@@ -145,23 +130,19 @@ def _missed(policy: PolicyConfig, missed: Missed) -> Iterator[GateLine]:
         )
 
 
-def _kept(policy: PolicyConfig, utility: Sequence[Measure]) -> Iterator[GateLine]:
-    measured = {one.name: one for one in utility}
+def _utility_lines(policy: PolicyConfig, utility: Sequence[Measure]) -> Iterator[GateLine]:
+    measured = {measure.name: measure for measure in utility}
     for name, limit in sorted(policy.kept.items()):
-        one = measured.get(name)
-        if one is None:
-            known = ", ".join(sorted(measured))
-            yield GateLine(name=name, limit=limit, bound=None, passed=False, why=f"no such measure; there are {known}")
-            continue
-        higher = one.better == "higher"
-        bound = one.released.low if higher else one.released.high
-        yield GateLine(
-            name=name,
-            limit=limit,
-            bound=bound,
-            passed=bound is not None and (bound >= limit if higher else bound <= limit),
-            why=f"{'at least' if higher else 'at most'} {limit:g} {one.unit} is asked",
-        )
+        measure, bound, passed = measured.get(name), None, False
+        if measure is None:
+            why = f"no such measure; there are {', '.join(sorted(measured))}"
+        elif measure.better == "higher":
+            bound = measure.released.low
+            passed, why = bound is not None and bound >= limit, f"at least {limit:g} {measure.unit} is asked"
+        else:
+            bound = measure.released.high
+            passed, why = bound is not None and bound <= limit, f"at most {limit:g} {measure.unit} is asked"
+        yield GateLine(name=name, limit=limit, bound=bound, passed=passed, why=why)
 
 
 def _share(figure: Figure) -> str:

@@ -2,29 +2,28 @@
 
 The job's detector looks at every released image once more, twice as large, so that faces show which were too small,
 cut off or half hidden at the first look. What the job found before, replaced or hidden, is no new face; nor is what
-lies in a region that it painted. Nothing is asked to confirm a candidate: on LFW all six that reached the job's own
-score in 227 photos were people, in profile or half hidden, and the face mesh took none of them for a face. It is one
-network still, and a face that it overlooks twice stays overlooked: the sample that a person judges (`audit.sample`) is
-what bounds those.
+lies in a region that it painted. No candidate is confirmed by another network: on LFW all six that reached the job's
+own score in 227 photos were people, in profile or half hidden, and the face mesh took none of them for a face. A face
+that the detector overlooks twice stays overlooked: the sample that a person judges (`review_sample`) bounds those.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks import rate
-from anonlib.audit.findings import Figure, Missed
-from anonlib.audit.review_sample import CONFIDENCE, clopper_pearson
+from anonlib.audit.evidence.gather import Report
+from anonlib.audit.findings import Missed
+from anonlib.audit.statistics import CONFIDENCE, rate, upper_bound
+from anonlib.datasets import Shard
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult, in_chunks
-from anonlib.faces.detect import CenterFaceDetector, Faces
+from anonlib.faces.detect import CenterFaceDetector
 from anonlib.job import Job
 from anonlib.media.codec import decode
 from anonlib.models.cache import model_bytes
@@ -42,8 +41,6 @@ LEAST_SIDE = 12.0
 
 _COVERED = 0.3
 """Share of a candidate's box inside what the job painted, from which it is nothing new."""
-
-Report = Callable[[str, UnitResult, int], None]
 
 
 @dataclass(frozen=True)
@@ -65,17 +62,13 @@ class SecondDetector:
 
     def missed(self, sampled: int = 0, wrong: int = 0, confidence: float = CONFIDENCE, *, seed: int = 0) -> Missed:
         """The finding, with what a person judged: `wrong` of `sampled` images."""
-        share = rate(self.images, np.arange(len(self.images)), seed=seed)
-        counted = share.count > 0
-        second = Figure(
-            value=share.value if counted else None,
-            low=share.low if counted else None,
-            high=share.high if counted else None,
-            count=share.count,
-        )
-        upper = clopper_pearson(wrong, sampled, confidence)
         return Missed(
-            second=second, second_by=SECOND_BY, sampled=sampled, wrong=wrong, upper=upper, confidence=confidence
+            second=rate(self.images, np.arange(len(self.images)), seed=seed),
+            second_by=SECOND_BY,
+            sampled=sampled,
+            wrong=wrong,
+            upper=upper_bound(wrong, sampled, confidence),
+            confidence=confidence,
         )
 
 
@@ -98,37 +91,31 @@ def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None)
     engine = load({"centerface": model_bytes("centerface")}, "centerface", config)
     detector = CenterFaceDetector(engine, side=side, score=config.detector.score)
     released = JobImages(config, job.dataset.format)
-    seen: list[float] = []
-    found: list[MissedFace] = []
+    missed: list[list[MissedFace]] = []
     for shard in job.shards:
-        began, before = time.monotonic(), len(seen)
-        for chunk in in_chunks(_images(job, released, shard.shard_id, side), config.limits.chunk):
-            faces = overlooked(chunk, detector)
-            found += [face for some in faces for face in some]
-            seen += [float(bool(some)) for some in faces]
-        outcome = UnitResult(shard.shard_id, images=len(seen) - before, seconds=time.monotonic() - began)
+        began, before = time.monotonic(), len(missed)
+        for chunk in in_chunks(_images(job, released, shard, side), config.limits.chunk):
+            missed += overlooked(chunk, detector)
+        outcome = UnitResult(shard.shard_id, images=len(missed) - before, seconds=time.monotonic() - began)
         report("second look", outcome, len(job.shards))
-    return SecondDetector(np.array(seen, np.float64), tuple(found))
+    images = np.array([bool(faces) for faces in missed], np.float64)
+    return SecondDetector(images, tuple(face for faces in missed for face in faces))
 
 
 def overlooked(images: Sequence[_Image], detector: CenterFaceDetector) -> list[list[MissedFace]]:
-    """For each image the faces that none of the job's boxes covers."""
-    looked = zip(images, detector.detect([image.rgb for image in images]), strict=True)
-    return [
-        [
-            MissedFace(image.shard, image.key, (float(x0), float(y0), float(x1), float(y1)), float(score))
-            for (x0, y0, x1, y1), score in _fresh(faces, image)
-        ]
-        for image, faces in looked
-    ]
-
-
-def _fresh(faces: Faces, image: _Image) -> Iterator[tuple[NDArray[np.float32], float]]:
-    """(box (4,) px of the image, score) of those large enough and not covered by what the job painted."""
-    boxes = faces.boxes / np.float32(image.scale)
-    keep = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= LEAST_SIDE
-    keep &= covered(boxes, image.boxes) < _COVERED
-    return zip(boxes[keep], faces.scores[keep], strict=True)
+    """For each image the faces that are large enough and that none of the job's boxes covers."""
+    found = []
+    for image, faces in zip(images, detector.detect([image.rgb for image in images]), strict=True):
+        boxes = faces.boxes / np.float32(image.scale)
+        kept = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= LEAST_SIDE
+        kept &= covered(boxes, image.boxes) < _COVERED
+        found.append(
+            [
+                MissedFace(image.shard, image.key, (float(x0), float(y0), float(x1), float(y1)), float(score))
+                for (x0, y0, x1, y1), score in zip(boxes[kept], faces.scores[kept], strict=True)
+            ]
+        )
+    return found
 
 
 def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -143,19 +130,18 @@ def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray
     return np.asarray((common / area[:, None]).max(axis=1), np.float64)
 
 
-def _images(job: Job, released: JobImages, shard: str, side: int) -> Iterator[_Image]:
+def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[_Image]:
     """The shard's images with an output, enlarged up to `side`."""
-    rows: list[Mapping[str, Any]] = release_store(job.stores).manifest(job.naming.shard(shard)).to_pylist()
-    for row in rows:
+    for row in release_store(job.stores).manifest(job.naming.shard(shard.shard_id)).to_pylist():
         if row["status"] == QUARANTINED:
             continue
         try:
             image = decode(released.image(row["path"], row["output_sha256"]), max_mpx=job.config.limits.image_mpx).rgb
         except ImageProblem as problem:
-            raise JobError(f"an image of shard {shard} in the release cannot be read: {problem}") from None
+            raise JobError(f"an image of shard {shard.shard_id} in the release cannot be read: {problem}") from None
         # The job saw an image at its own size at most; the detector shrinks what is still larger than `side`.
         scale = min(SCALE, max(1.0, side / max(image.shape[:2])))
         if scale > 1.0:
             image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
         boxes = np.array([face["box"] for face in row["faces"]], np.float32).reshape(-1, 4)
-        yield _Image(shard, row["key"], image, scale, boxes)
+        yield _Image(shard.shard_id, row["key"], image, scale, boxes)

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anonlib.audit.review_sample import ReviewSample, clopper_pearson, draw_sample
+from anonlib.audit.review_sample import ReviewSample, draw_sample
+from anonlib.audit.statistics import upper_bound
 from anonlib.codes import Reason
 from anonlib.errors import JobError
 from anonlib.job import Job
@@ -153,7 +154,7 @@ def judge(verdicts: Sequence[str | None]) -> Judged:
     judged = next((number for number, verdict in enumerate(verdicts) if verdict is None), len(verdicts))
     wrong = sum(verdict != "confirmed" for verdict in verdicts[:judged])
     skipped = sum(verdict is not None for verdict in verdicts[judged:])
-    return Judged(judged, wrong, clopper_pearson(wrong, judged), skipped)
+    return Judged(judged, wrong, upper_bound(wrong, judged), skipped)
 
 
 def judged_so_far(job: Job) -> Judged:

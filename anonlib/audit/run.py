@@ -10,24 +10,24 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from anonlib.audit.attacks.disclosed import WITH_PICTURES, disclosed
-from anonlib.audit.attacks.linkage import linked
-from anonlib.audit.attacks.suite import attack_all
+from anonlib.audit.attacks.base import Material
+from anonlib.audit.attacks.linkage import linkage_of_releases
+from anonlib.audit.attacks.suite import WITH_PICTURES, attack_pictures
+from anonlib.audit.attacks.suite import attack_records as run_on_records
 from anonlib.audit.croissant import CROISSANT, describe, read_files
-from anonlib.audit.evidence.gather import gather
+from anonlib.audit.evidence.gather import gather, looks_store
 from anonlib.audit.evidence.observe import LOOKED_WITH
-from anonlib.audit.evidence.originals import looks_room
 from anonlib.audit.evidence.published import by_truth, read_published
 from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software
 from anonlib.audit.findings import AuditReport, Disclosure, GateLine
-from anonlib.audit.gate import judge, told
+from anonlib.audit.gate import disclosure_lines, judge
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import look_twice
 from anonlib.audit.report import REQUIRED, require, write_html, write_json, write_pdf, write_schema
 from anonlib.audit.review_queue import judged_so_far, open_log, waiting
 from anonlib.audit.sheet import draw_examples
-from anonlib.audit.trained.recognizer import NETWORK
-from anonlib.audit.trained.suite import learned
+from anonlib.audit.trained.data import NETWORK
+from anonlib.audit.trained.suite import trained_attacks
 from anonlib.audit.utility.downstream import expression_task, labels_of
 from anonlib.audit.utility.kept import measures
 from anonlib.config import JobConfig, RayConfig
@@ -71,8 +71,7 @@ def audit(
     """
     for module in REQUIRED:
         require(module)
-    # An audit is one process; no cluster is started for it.
-    job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
+    job = _opened(config)
     if late := waiting(job, open_log(job)):
         raise JobError(f"{len(late)} shards wait for what a reviewer decided; bring it in by `anonlib render` first")
     with job.lease.held():
@@ -80,29 +79,31 @@ def audit(
 
 
 def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed: int, progress: Progress) -> Audited:
-    config, release = job.config, job.stores.release
+    config, release, used = job.config, job.stores.release, _recognizers(job.config)
     remove_audit(release)
     evidence = gather(config, report=progress)
     certificate = _certificate(job)
     published = read_published(job, truth_field=truth_field)
     evidence = by_truth(evidence, published) if truth_field else evidence
     shards = json.loads(release.read(RUN_NOTE))["shards"]
-    used = method_of(config.method).recognizers_used()
-    attacks, thresholds, histograms = attack_all(evidence, used=used, seed=seed)
-    disclosures = disclosed(published, evidence, used=used, seed=seed)
-    attacks += learned(
+    material = Material(evidence, published, used, seed)
+    attacks, disclosures = attack_pictures(material), run_on_records(material)
+    attacks += trained_attacks(
         evidence,
         config.method.name,
-        looks_room(job),
+        looks_store(job),
         used=used,
         device=device_of(config),
         seed=seed,
         report=progress,
     )
     if link_with is not None:
-        attacks += linked(
-            evidence, link_with, used=used | method_of(link_with.method).recognizers_used(), seed=seed, report=progress
-        )
+        if not evidence.labelled or link_with.input.subject_field is None:
+            raise JobError(
+                "two releases can be linked only where both name who is in a photo; give both a subject_field"
+            )
+        other = gather(link_with, report=progress)
+        attacks += linkage_of_releases(evidence, other, used=used | _recognizers(link_with), seed=seed)
     leaks = scan_leaks(job, report=progress)
     judged = judged_so_far(job)
     missed = look_twice(job, report=progress).missed(judged.judged, judged.wrong, seed=seed)
@@ -120,10 +121,10 @@ def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed:
         labelled=evidence.labelled,
         counts=counts_of(job.stores, certificate.run, shards),
         gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility, disclosures),
-        thresholds=tuple(thresholds),
+        thresholds=tuple(attacker.threshold for attacker in material.attackers),
         attacks=tuple(attacks),
         disclosures=tuple(disclosures),
-        histograms=tuple(histograms),
+        histograms=tuple(attacker.histogram() for attacker in material.attackers),
         leaks=tuple(leaks),
         utility=tuple(utility),
         missed=missed,
@@ -145,13 +146,23 @@ def attack_records(
 
     Nothing is written into the release. Raises JobError, StorageError, ConfigError.
     """
-    job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
+    job = _opened(config)
     _certificate(job)
     published = read_published(job, truth_field=truth_field)
     evidence = gather(config, report=progress) if WITH_PICTURES & set(only) else None
     evidence = by_truth(evidence, published) if evidence and truth_field else evidence
-    found = disclosed(published, evidence, used=method_of(config.method).recognizers_used(), only=only, seed=seed)
-    return found, told(config.policy, found, only)
+    found = run_on_records(Material(evidence, published, _recognizers(config), seed), only)
+    return found, list(disclosure_lines(config.policy, found, only))
+
+
+def _recognizers(config: JobConfig) -> frozenset[str]:
+    """Those that the method, its training or its re-check used: what it is judged by must not be among them."""
+    return method_of(config.method).recognizers_used()
+
+
+def _opened(config: JobConfig) -> Job:
+    """The job; an audit is one process, and no cluster is started for it."""
+    return Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
 
 
 def _published(job: Job, report: AuditReport, shards: list[str], seed: int) -> AuditStatement:

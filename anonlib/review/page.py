@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from anonlib.audit.review_sample import CONFIDENCE
+from anonlib.audit.statistics import CONFIDENCE
 from anonlib.errors import AnonlibError, ImageProblem, JobError, StorageError, contained, kind_and_message
 from anonlib.execution.base import UnitResult
 from anonlib.review.guard import ASSETS

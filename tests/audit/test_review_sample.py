@@ -1,16 +1,11 @@
-"""The lot is fair, keyed and repeatable, and the bound is the textbook's."""
+"""The sample is fair, keyed and repeatable."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binom
-
-from anonlib.audit.review_sample import ReviewSample, candidates, clopper_pearson, draw_sample
+from anonlib.audit.review_sample import ReviewSample, candidates, draw_sample
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 from tests.support.runs import Run, manifest
@@ -62,24 +57,3 @@ def test_all_images_with_an_output_can_be_drawn_and_no_other(finished: Run) -> N
     ]
     assert {one.status for one in found} == {"released", "no_face"}
     assert all(re.fullmatch("[0-9a-f]{64}", one.output_sha256) and one.path.startswith("data/") for one in found)
-
-
-def test_the_bound_is_the_textbooks() -> None:
-    assert clopper_pearson(0, 300) == pytest.approx(0.00994, abs=1e-5)  # the rule of three: about 3 / 300
-    assert clopper_pearson(0, 100) == pytest.approx(1 - 0.05**0.01)
-    assert clopper_pearson(2, 50, 0.975) == pytest.approx(0.1371, abs=1e-4)  # upper end of the two-sided 95 %
-    assert clopper_pearson(0, 0) == clopper_pearson(7, 7) == 1.0
-
-
-@given(st.integers(0, 400), st.integers(1, 400), st.floats(0.5, 0.999))
-def test_a_share_above_the_bound_would_seldom_show_so_few(wrong: int, more: int, confidence: float) -> None:
-    n = wrong + more
-    upper = clopper_pearson(wrong, n, confidence)
-    assert wrong / n < upper <= 1
-    assert binom.cdf(wrong, n, upper) == pytest.approx(1 - confidence, rel=1e-6)
-
-
-@pytest.mark.parametrize(("wrong", "n", "confidence"), [(-1, 5, 0.95), (6, 5, 0.95), (0, 5, 1.0), (0, 5, 0.0)])
-def test_what_is_no_sample_has_no_bound(wrong: int, n: int, confidence: float) -> None:
-    with pytest.raises(ValueError, match="no sample"):
-        clopper_pearson(wrong, n, confidence)

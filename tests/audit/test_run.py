@@ -46,7 +46,7 @@ def _quick() -> Iterator[None]:
     """The attackers are taught in their own tests."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(suite, "STEPS", 0)
-        patched.setattr(suite, "PAINTED", 1)
+        patched.setattr(suite, "DRAWN", 1)
         patched.setattr(suite, "BASELINES", ("solid",))
         yield
 

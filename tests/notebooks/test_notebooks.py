@@ -13,9 +13,10 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from anonlib.audit.attacks import figure, first_of_each, rank_one, rate
+from anonlib.audit.attacks.similarity import first_of_each, rank_one
 from anonlib.audit.evidence.evidence import RELEASED, Evidence
 from anonlib.audit.findings import Attack, AuditReport, ClaimSection, Figure, Gate, GateLine, Missed, ReleaseCounts
+from anonlib.audit.statistics import rate
 from anonlib.audit.utility.kept import measures
 from tests.support.evidence import NAME, blurred, evidence, looking, units
 from tests.support.runs import Run
@@ -56,7 +57,7 @@ def report(release: str, evidence: Evidence, passed: bool) -> AuditReport:
             evidence.looks[kind].vectors[NAME][~gallery], who, evidence.clear.vectors[NAME][gallery], enrolled
         )
 
-    named = {kind: figure(rate(naive(kind), who, chance=1 / 60)) for kind in evidence.looks}
+    named = {kind: rate(naive(kind), who, chance=1 / 60) for kind in evidence.looks}
     attacked = Attack(
         name="naive",
         target="rank-1",
@@ -64,7 +65,7 @@ def report(release: str, evidence: Evidence, passed: bool) -> AuditReport:
         held_out=True,
         released=named.pop(RELEASED),
         baselines=named,
-        excess=figure(rate(naive(RELEASED) - naive("solid"), who)),
+        excess=rate(naive(RELEASED) - naive("solid"), who),
     )
     line = GateLine(name="naive", limit=0.05, bound=1.0, passed=passed, why="naive names too many")
     nothing = Figure(value=None, low=None, high=None, count=0)

@@ -9,8 +9,8 @@ import pytest
 
 from anonlib.audit.missed_faces import MissedFace
 from anonlib.audit.review_queue import judge, judged_so_far
-from anonlib.audit.review_sample import clopper_pearson
 from anonlib.audit.run import audit
+from anonlib.audit.statistics import upper_bound
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.job import Job
@@ -97,7 +97,7 @@ def test_the_sample_and_its_figures_stay_while_decisions_are_carried_out(session
     session.decide(session.lists["sample"][1], "confirmed")
     session.decide(number(session, "failing"), "release_masked", [FACE])
     figures = session.judged()
-    assert (figures.judged, figures.wrong, figures.upper) == (2, 1, clopper_pearson(1, 2))
+    assert (figures.judged, figures.wrong, figures.upper) == (2, 1, upper_bound(1, 2))
     session.apply()
     again = Session(reviewed)
     assert [again.images[image].key for image in again.lists["sample"]] == drawn

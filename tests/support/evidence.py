@@ -9,11 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks import first_of_each
-from anonlib.audit.evidence.evidence import BASELINES, CLEAR, CROP, RELEASED, Evidence, Look
-from anonlib.audit.evidence.plan import PlanRecord
-from anonlib.audit.evidence.published import Published
-from anonlib.audit.trained.data import SIDE
+from anonlib.audit.attacks.similarity import first_of_each
+from anonlib.audit.evidence.evidence import BASELINES, CLEAR, CROP, RELEASED, SIDE, Evidence, Look
+from anonlib.audit.evidence.published import PlanRecord, Published
 from anonlib.verification.certificate import K_ANONYMITY, Claim
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 

@@ -2,7 +2,7 @@
 
 A table that names two surrogates in a row leads from each to the other; so do two tables that share pseudonyms, sizes
 or the order of their rows. The attacker averages all faces that show what is found there and looks that average up
-among clear photos: where a table pairs the surrogate that a class wears with the average of its members, this undoes
+among clear photos: where a table pairs the surrogate that a class shows with the average of its members, this undoes
 the method.
 """
 
@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks.candidates import Candidates, Score, Scores
-from anonlib.audit.attacks.identify import Vectors
-from anonlib.audit.attacks.rates import Numbers
-from anonlib.audit.evidence.evidence import Evidence
+from anonlib.audit.attacks.base import Attacker, Material, Score, Scores
+from anonlib.audit.attacks.similarity import Vectors
+from anonlib.audit.evidence.evidence import RELEASED
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
+from anonlib.audit.statistics import Numbers
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -50,10 +50,10 @@ class Trail:
 
         `shown` (n,) numbers what each face shows, -1 for nothing. The surrogate that it starts from is left out.
         """
-        count = self.out.shape[0]
-        there = shown >= 0
-        sums = np.zeros((count, vectors.shape[1] + 1))
-        np.add.at(sums, shown[there], np.pad(vectors[there], ((0, 0), (0, 1)), constant_values=1))
+        showing = shown >= 0
+        # The last column counts faces.
+        sums = np.zeros((self.out.shape[0], vectors.shape[1] + 1))
+        np.add.at(sums, shown[showing], np.pad(vectors[showing], ((0, 0), (0, 1)), constant_values=1))
         itself = np.asarray(self.out.multiply(self.back.T).sum(axis=1)).reshape(-1, 1)
         found = self.out @ (self.back @ sums) - itself * sums
         means = found[:, :-1] / np.maximum(np.linalg.norm(found[:, :-1], axis=1, keepdims=True), 1e-9)
@@ -91,7 +91,7 @@ def trails_of(published: Published) -> tuple[list[Trail], Numbers]:
     """Every trail from one surrogate that is shown to another, and (n,) what each face shows, -1 for nothing."""
     number: dict[Any, int] = {}
     shown = np.array(
-        [-1 if one is None else number.setdefault(one, len(number)) for one in published.digests], np.int64
+        [-1 if digest is None else number.setdefault(digest, len(number)) for digest in published.digests], np.int64
     )
     tables = {path: ColumnIndex(rows) for path, rows in [*published.tables.items(), (_MANIFEST, _plain(published))]}
     naming = {
@@ -106,70 +106,76 @@ def trails_of(published: Published) -> tuple[list[Trail], Numbers]:
             continue
         if path == other:
             trails.append(Trail(f"{path}: {name} -> {target}", first.T.tocsr(), last))
-        for here, there, values in _shared(tables, (path, name), (other, target), number):
-            order = {value: place for place, value in enumerate(sorted(values, key=str))}
-            out, back = tables[path].matrix(here, order), tables[other].matrix(there, order)
-            step = f"{path}: {name}, {here} -> {other}: {there}, {target}"
+        for column, other_column, values in _shared(tables, (path, name), (other, target), number):
+            order = {value: position for position, value in enumerate(sorted(values, key=str))}
+            out, back = tables[path].matrix(column, order), tables[other].matrix(other_column, order)
+            step = f"{path}: {name}, {column} -> {other}: {other_column}, {target}"
             trails.append(Trail(step, (first.T @ out).tocsr(), (back.T @ last).tocsr()))
     ones = np.ones((len(shown), 1), np.float32)
     return [trail for trail in trails if trail.averages(shown, ones)[1].any()], shown
 
 
-def walks(candidates: Candidates, evidence: Evidence, published: Published) -> dict[str, Score]:
+def walks(attacker: Attacker) -> dict[str, Score]:
     """A score for each trail: the average that it leads to from the probe's surrogate, beside each candidate."""
-    trails, shown = trails_of(published)
-    row = {face: number for number, face in enumerate(published.faces)}
-    worn = np.array([shown[row[face]] if face in row else -1 for face in evidence.faces], np.int64)
-    released = evidence.released.vectors[candidates.recognizer]
-    probes = worn[candidates.probe]
-    return {trail.name: _walk(candidates, trail.averages(worn, released)[0], probes) for trail in trails}
+    if attacker.walks is None:
+        assert attacker.published is not None
+        trails, shown = trails_of(attacker.published)
+        row = {face: number for number, face in enumerate(attacker.published.faces)}
+        worn = np.array([shown[row[face]] if face in row else -1 for face in attacker.evidence.faces], np.int64)
+        released, probes = attacker.vectors[RELEASED], worn[attacker.probe]
+        attacker.walks = {trail.name: _walk(attacker, trail.averages(worn, released)[0], probes) for trail in trails}
+    return attacker.walks
 
 
-def best(candidates: Candidates, scores: Mapping[str, Score], rows: Numbers, most: int = 1) -> list[str]:
+def best(attacker: Attacker, scores: Mapping[str, Score], rows: Numbers, most: int = 1) -> list[str]:
     """The scores that put the right person nearest to the front for these rows: least mean logarithm of the rank."""
-    chosen = candidates.some(rows)
+    chosen = attacker.sample(rows)
 
     def depth(name: str) -> float:
-        better, tied = candidates.ranks(scores[name], chosen)
+        better, tied = attacker.ranks(scores[name], chosen)
         return float(np.log(better + (tied + 1) / 2).mean())
 
     return sorted(scores, key=depth)[:most]
 
 
-def certificate(candidates: Candidates, scores: Mapping[str, Score]) -> list[Disclosure]:
+def certificate(material: Material) -> Iterator[Disclosure]:
     """Rank-1 and rank-10 of the best trail, chosen on the other half of the people, beside the picture's."""
+    for attacker in material.held_out:
+        yield from _certificate(attacker, walks(attacker))
+
+
+def _certificate(attacker: Attacker, scores: Mapping[str, Score]) -> Iterator[Disclosure]:
     ranks = (1, 10)
-    alone = {rank: candidates.hits(candidates.picture, rank) for rank in ranks}
+    alone = {rank: attacker.hits(attacker.picture, rank) for rank in ranks}
     if not scores:
-        return [candidates.disclosure("certificate", "rank-1, picture alone", alone[1], note=NOTHING)]
-    chosen: list[str] = []
+        yield attacker.disclosure("certificate", "rank-1, picture alone", alone[1], note=NOTHING)
+        return
+    chosen: set[str] = set()
 
     def follow(rows: Numbers) -> Score:
-        (name,) = best(candidates, scores, rows)
-        chosen.append(name)
+        (name,) = best(attacker, scores, rows)
+        chosen.add(name)
 
         def score(asked: Numbers) -> Scores:
             found = scores[name](asked)
             lost = ~found.any(axis=1)
-            found[lost] = candidates.picture(asked[lost])  # where no trail begins there is the picture
+            found[lost] = attacker.picture(asked[lost])  # where no trail begins there is the picture
             return found
 
         return score
 
-    found = candidates.both_ways(follow, ranks)
-    note = f"{len(scores)} trails; followed {' and '.join(sorted(set(chosen)))}"
-    return [
-        candidates.disclosure(
+    found = attacker.both_ways(follow, ranks)
+    note = f"{len(scores)} trails; followed {' and '.join(sorted(chosen))}"
+    for rank, values in zip(ranks, found, strict=True):
+        yield attacker.disclosure(
             "certificate", f"rank-{rank}", values, beside=alone[rank], ranks=rank, judged=rank == 1, note=note
         )
-        for rank, values in zip(ranks, found, strict=True)
-    ]
 
 
-def _walk(candidates: Candidates, means: Vectors, worn: Numbers) -> Score:
+def _walk(attacker: Attacker, means: Vectors, worn: Numbers) -> Score:
     """`worn` (n,) numbers what each probe shows; without a surrogate, and where no trail begins, all scores are 0."""
     reached = np.where(worn[:, None] >= 0, means[worn], 0).astype(np.float32)
-    return lambda rows: reached[rows] @ candidates.clear.T
+    return lambda rows: reached[rows] @ attacker.clear.T
 
 
 def _cells(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -186,9 +192,11 @@ def _cells(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _plain(published: Published) -> list[dict[str, Any]]:
     """What faces say that a table may say too: every combination of texts and whole numbers in the manifest."""
-    told = published.manifest
-    plain = [one.name for one in told.schema if pa.types.is_string(one.type) or pa.types.is_integer(one.type)]
-    return list(told.select(plain).group_by(plain).aggregate([]).to_pylist())
+    manifest = published.manifest
+    plain = [
+        field.name for field in manifest.schema if pa.types.is_string(field.type) or pa.types.is_integer(field.type)
+    ]
+    return list(manifest.select(plain).group_by(plain).aggregate([]).to_pylist())
 
 
 def _shared(
@@ -200,14 +208,17 @@ def _shared(
     shared with itself where several rows have one value. The order of rows is shared where two tables have as many.
     """
     (path, name), (other, target) = start, end
-    for here, there in product(tables[path].columns, tables[other].columns):
-        if here == name or there == target or (here == _ROW) != (there == _ROW):
+    first, second = tables[path], tables[other]
+    for column, other_column in product(first.columns, second.columns):
+        if column == name or other_column == target or (column == _ROW) != (other_column == _ROW):
             continue
-        if here == _ROW and (path == other or _MANIFEST in (path, other) or tables[path].rows != tables[other].rows):
+        if column == _ROW and (path == other or _MANIFEST in (path, other) or first.rows != second.rows):
             continue
-        values = (tables[path].telling(here) & tables[other].telling(there)) - set(digests)
+        values = (first.telling(column) & second.telling(other_column)) - set(digests)
         if path == other:
-            rows = Counter(value for _, value in set(tables[path].columns[here]))
-            values = {value for value in values if isinstance(value, str) and (here != there or rows[value] > 1)}
+            rows = Counter(value for _, value in set(first.columns[column]))
+            values = {
+                value for value in values if isinstance(value, str) and (column != other_column or rows[value] > 1)
+            }
         if values:
-            yield here, there, values
+            yield column, other_column, values

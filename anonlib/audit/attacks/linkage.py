@@ -1,101 +1,74 @@
 """Linkage: do two photos show one person? Within one release, and between two releases of the same people.
 
 The area under the ROC curve of a recognizer over pairs of photos: .5 is unlinkable, 1 linked without fail. Hair,
-clothes and the gender that a release keeps tell people apart whatever the face, so the same is said of photos with
+clothes and the gender that a release keeps tell people apart whatever the face, so the same is reported of photos with
 every face hidden, and of pairs that agree in gender: what is left above those two is the face's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anonlib.audit.attacks.pairs import PairScores, auc, excess, pairs, rated
-from anonlib.audit.attacks.rates import figure
+from anonlib.audit.attacks.base import Material
+from anonlib.audit.attacks.similarity import PairScores, auc, pair_excess, pair_figure, pair_scores
 from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED, Evidence
-from anonlib.audit.evidence.gather import Report, gather
-from anonlib.audit.evidence.observe import RECOGNIZERS
 from anonlib.audit.findings import Attack
-from anonlib.config import JobConfig
-from anonlib.errors import JobError
+from anonlib.audit.statistics import Numbers
 
 UNLINKABLE = 0.5
 
 
-def within(evidence: Evidence, recognizer: str, *, held_out: bool, seed: int = 0) -> Attack:
-    """Two photos of one release, of any two people."""
+def linkage(material: Material) -> Iterator[Attack]:
+    """Two photos of one release: how alike those are that show one surrogate, and the AUC over all pairs."""
+    for attacker in material.attackers:
+        evidence = attacker.evidence
+        # A surrogate is meant to be reused: only pairs that show the same one are compared.
+        shown = dict(zip(attacker.enrolled.tolist(), evidence.worn[attacker.gallery].tolist(), strict=True))
+        probes = zip(attacker.who.tolist(), evidence.worn[attacker.probe].tolist(), strict=True)
+        same = np.array([shown[person] == surrogate >= 0 for person, surrogate in probes], bool)
+        cosines = {
+            look: np.where(same, attacker.genuine(attacker.vectors[look], attacker.vectors[look]), np.nan)
+            for look in (RELEASED, CLEAR)
+        }
+        yield attacker.attack("linkage", "cosine of one surrogate", cosines)
+        scores = {look: pair_scores(vectors, evidence.subjects) for look, vectors in attacker.vectors.items()}
+        yield _attack("linkage", "AUC", attacker.recognizer, attacker.held_out, scores, attacker.seed)
 
-    def of(look: str) -> PairScores:
-        return pairs(evidence.looks[look].vectors[recognizer], evidence.subjects)
 
-    return _attack("linkage", "AUC", recognizer, held_out, evidence.looks, of, seed)
-
-
-def between(
-    first: Evidence, second: Evidence, recognizer: str, *, held_out: bool, seed: int = 0
-) -> tuple[Attack, Attack]:
+def linkage_of_releases(first: Evidence, second: Evidence, *, used: Collection[str], seed: int = 0) -> Iterator[Attack]:
     """A photo of each release, of the people who are in both: all pairs, and pairs that agree in gender.
 
-    Faces that fell back are left out: what a flat ellipse tells is the baseline's.
+    `used`: recognizers that the methods of either used. Faces that fell back are left out: what a flat ellipse tells is
+    the baseline's.
     """
     both = np.intersect1d(first.names, second.names)
-    kept = [np.isin(one.names, both) & one.replaced for one in (first, second)]
-    person = [np.searchsorted(both, one.names[rows]) for one, rows in zip((first, second), kept, strict=True)]
-    gender = [_gender_of(one, rows) for one, rows in zip((first, second), kept, strict=True)]
-
-    def of(look: str, groups: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None) -> PairScores:
-        one, other = (
-            evidence.looks[look].vectors[recognizer][rows] for evidence, rows in zip((first, second), kept, strict=True)
-        )
-        return pairs(one, person[0], other, person[1], groups)
-
-    def of_one_gender(look: str) -> PairScores:
-        return of(look, (gender[0], gender[1]))
-
-    looks = (CLEAR, RELEASED, HIDDEN)
-    name, note = "linkage of two releases", f"{len(both):,} people are in both"
-    return (
-        _attack(name, "AUC", recognizer, held_out, looks, of, seed, note),
-        _attack(name, "AUC, same gender", recognizer, held_out, looks, of_one_gender, seed, note),
-    )
-
-
-def linked(
-    evidence: Evidence,
-    other: JobConfig,
-    *,
-    used: Collection[str],
-    seed: int = 0,
-    report: Report = lambda stage, outcome, units: None,
-) -> list[Attack]:
-    """Can a release be put beside that of another finished job? Raises JobError where nobody has a name in both.
-
-    `used`: recognizers that the methods of either used.
-    """
-    if not evidence.labelled or other.input.subject_field is None:
-        raise JobError("two releases can be linked only where both name who is in a photo; give both a subject_field")
-    second = gather(other, report=report)
-    return [
-        attack
-        for name in RECOGNIZERS
-        for attack in between(evidence, second, name, held_out=name not in used, seed=seed)
+    releases = (first, second)
+    rows = [np.isin(release.names, both) & release.replaced for release in releases]
+    person = [np.searchsorted(both, release.names[kept]) for release, kept in zip(releases, rows, strict=True)]
+    gender = [
+        np.asarray(release.clear.female[kept] > 0.5, np.int64) for release, kept in zip(releases, rows, strict=True)
     ]
+    for recognizer in first.clear.vectors:
+
+        def scores(look: str, groups: tuple[Numbers, Numbers] | None = None, name: str = recognizer) -> PairScores:
+            probes, gallery = (
+                release.looks[look].vectors[name][kept] for release, kept in zip(releases, rows, strict=True)
+            )
+            return pair_scores(probes, person[0], gallery, person[1], groups)
+
+        looks = (CLEAR, RELEASED, HIDDEN)
+        for target, groups in (("AUC", None), ("AUC, same gender", (gender[0], gender[1]))):
+            found = {look: scores(look, groups) for look in looks}
+            note = f"{len(both):,} people are in both"
+            yield _attack("linkage of two releases", target, recognizer, recognizer not in used, found, seed, note)
 
 
 def _attack(
-    name: str,
-    target: str,
-    recognizer: str,
-    held_out: bool,
-    looks: Collection[str],
-    of: Callable[[str], PairScores],
-    seed: int,
-    note: str = "",
+    name: str, target: str, recognizer: str, held_out: bool, scores: dict[str, PairScores], seed: int, note: str = ""
 ) -> Attack:
-    found = {look: of(look) for look in looks}
-    rates = {look: figure(rated(these, auc, chance=UNLINKABLE, seed=seed)) for look, these in found.items()}
+    rates = {look: pair_figure(pairs, auc, chance=UNLINKABLE, seed=seed) for look, pairs in scores.items()}
     return Attack(
         name=name,
         target=target,
@@ -103,10 +76,6 @@ def _attack(
         held_out=held_out,
         released=rates.pop(RELEASED),
         baselines=rates,
-        excess=figure(excess(found[RELEASED], found[HIDDEN], auc, seed=seed)),
+        excess=pair_excess(scores[RELEASED], scores[HIDDEN], auc, seed=seed),
         note=note,
     )
-
-
-def _gender_of(evidence: Evidence, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.asarray(evidence.clear.female[rows] > 0.5, np.int64)

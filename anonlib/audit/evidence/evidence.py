@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.faces import align
 from anonlib.synthesis.redact import Redaction
 
 CLEAR, RELEASED = "clear", "released"
 BASELINES: tuple[Redaction, ...] = ("blur", "pixelate", "solid")
 """Redactions that a release is compared with, on all faces of the same originals."""
 HIDDEN: Redaction = "solid"
-"""The one of them that leaves nothing of a face."""
+"""The redaction that leaves nothing of a face."""
 CROP = 112
 """Side of `Look.crops` in px."""
+SIDE = 96
+"""Side of `Look.frames` in px."""
+REACH = 1.5
+"""Side of a frame in longer sides of the box: the ellipse of a redaction takes nine tenths of it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Look:
     a mesh fits: `female` (n,) probability, `age` (n,) years, `expression` (n, 7) in the order of EXPRESSIONS, `pose`
     (n, 3) yaw, pitch and roll in degrees, `mesh` (n, 468, 2) px of the photo, `sharpness` (n,) grey levels. `crops`
     (n, 112, 112, 3) RGB, aligned by the five points that the vectors were taken at; `frames` (n, 96, 96, 3) RGB around
-    the original's box (attackers.held.frame).
+    the original's box.
     """
 
     vectors: Mapping[str, NDArray[np.float32]]
@@ -42,6 +49,51 @@ class Look:
     crops: NDArray[np.uint8]
     frames: NDArray[np.uint8]
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its arrays by name; `vectors/NAME` of each recognizer."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "vectors"}
+        return plain | {f"vectors/{name}": array for name, array in self.vectors.items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Look:
+        """The inverse of `arrays`."""
+        vectors = {name.partition("/")[2]: array for name, array in arrays.items() if "/" in name}
+        return cls(vectors=vectors, **{name: array for name, array in arrays.items() if "/" not in name})
+
+    def taken(self, rows: NDArray[np.bool_]) -> Look:
+        """The look at some of the faces (n,)."""
+        return self if rows.all() else Look.of_arrays({name: array[rows] for name, array in self.arrays().items()})
+
+
+def to_bytes(faces: Sequence[str], looks: Mapping[str, Look]) -> bytes:
+    """Looks by kind at the faces with these ids, as one compressed .npz file."""
+    arrays = {f"{kind}/{name}": array for kind, look in looks.items() for name, array in look.arrays().items()}
+    sink = io.BytesIO()
+    np.savez_compressed(sink, faces=np.array(faces, np.str_), **arrays)  # type: ignore[arg-type]
+    return sink.getvalue()
+
+
+def from_bytes(data: bytes, kinds: Sequence[str]) -> tuple[list[str], dict[str, Look]]:
+    """The inverse of `to_bytes`."""
+    with np.load(io.BytesIO(data)) as stored:
+        looks = {
+            kind: Look.of_arrays(
+                {name.removeprefix(f"{kind}/"): stored[name] for name in stored.files if name.startswith(f"{kind}/")}
+            )
+            for kind in kinds
+        }
+        return stored["faces"].tolist(), looks
+
+
+def frame(box: NDArray[np.float32]) -> align.Affine:
+    """Image px -> px of the frame around a box (4,) px.
+
+    It is set by the box and not by five points: on a blurred face a detector's points are noise, while the outline of
+    what was painted over gives the box away.
+    """
+    centre = np.asarray((box[:2] + box[2:]) / 2, np.float32)
+    return align.square(centre, REACH * float((box[2:] - box[:2]).max()), 0.0, SIDE)
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -49,11 +101,11 @@ class Evidence:
 
     `faces` (n,) are the scan's ids. `subjects` (n,) number the people, who are `names` (n,): the dataset's labels, or,
     where `labelled` is False, the subjects that the plan formed by clustering, which are no ground truth. `people`
-    (n,), `classes` (n,) and `worn` (n,) number the plan's subjects and classes, -1 for none; `worn` numbers subjects
-    where each was drawn for. `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse
-    in the place of another method. `eye_distance` (n,) px of the original, `boxes` (n, 4) px where the job found it.
-    `looks`: CLEAR, RELEASED and BASELINES -> Look. `donors`: recognizer -> (m, d), of the person `donor_people` (m,) in
-    the class `donor_classes` (m,).
+    (n,), `classes` (n,) and `worn` (n,) number the plan's subjects, their classes and the surrogates that are shown, -1
+    for none; surrogates have the numbers of subjects where each was drawn for one. `averaged` (n,): the original is
+    part of a surrogate; `replaced` (n,): not a flat ellipse in the place of another method. `eye_distance` (n,) px of
+    the original, `boxes` (n, 4) px where the job found it. `looks`: CLEAR, RELEASED and BASELINES -> Look. `donors`:
+    recognizer -> (m, d), of the person `donor_people` (m,) in the class `donor_classes` (m,).
     """
 
     faces: Sequence[str]

@@ -7,7 +7,7 @@ The attacks on the release's own records read this and nothing else of the job. 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +16,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.audit.evidence.evidence import Evidence
-from anonlib.audit.evidence.originals import main_of
-from anonlib.audit.evidence.plan import PlanRecord, planned_faces
+from anonlib.audit.evidence.observe import main_of
 from anonlib.datasets import Shard, label
 from anonlib.errors import JobError
 from anonlib.job import Job
+from anonlib.methods.base import released_digest
+from anonlib.privacy.keys import Keyring
 from anonlib.storage import Storage
 from anonlib.verification.certificate import Certificate, Claim
 from anonlib.workspace import tables
-from anonlib.workspace.layout import plan_store, release_store, scan_store
+from anonlib.workspace.layout import PlanStore, plan_store, release_store, scan_store
 from anonlib.workspace.release import samples_of
 from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, DATA, MANIFEST_FACE, MANIFESTS, MARKERS, STATEMENT
 
@@ -36,6 +37,57 @@ _SCANNED = ("face_id", "key", "index", "label")
 _PLACED = ("height", "width", "box", "score", "landmarks")
 
 Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """What the plan says of faces by id: numbers of the `person` and the class, and of the surrogate it helped to make.
+
+    `by_digest` numbers surrogates, by the person it was drawn for where each person has one; a vector method has no
+    classes and averages nobody. `sizes`: of each class, its persons and the effective k that the plan gives it.
+    """
+
+    person: dict[str, int]
+    class_of: dict[str, int]
+    donated: dict[str, int]
+    by_digest: dict[str, int]
+    sizes: list[tuple[int, int]]
+
+
+def planned_faces(store: PlanStore, keyring: Keyring) -> PlanRecord:
+    """The plan of a synthesis; a redaction has no people and no classes, so everything is empty."""
+    plan = store.committed("plan") or {}
+    if not plan["subjects"]:
+        return PlanRecord({}, {}, {}, {}, [])
+    subjects = store.subjects(["person_id", "faces", "class_id", "surrogates"]).to_pylist()
+    persons: dict[str, int] = {}
+    person = {face: persons.setdefault(row["person_id"], len(persons)) for row in subjects for face in row["faces"]}
+    blocks = plan["blocks"]
+    if not blocks:
+        drawn = {
+            released_digest(keyring, name): persons[row["person_id"]] for row in subjects for name in row["surrogates"]
+        }
+        return PlanRecord(person, {}, {}, drawn, [])
+    classes = store.classes()
+    class_number = {row["class_id"]: number for number, row in enumerate(classes)}
+    class_of = {face: class_number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
+    surrogates = store.surrogate_plans(blocks, ["surrogate_id", "donors", "portraits"])
+    number = {row["surrogate_id"]: index for index, row in enumerate(surrogates)}
+    # A decoded surrogate has no portraits; one photo of each donor stands for what its mean was made of.
+    shown = {row["person_id"]: row["faces"][:1] for row in reversed(subjects)}
+    donated = {
+        face: number[row["surrogate_id"]]
+        for row in surrogates
+        for donor, portraits in zip(row["donors"], row["portraits"], strict=True)
+        for face in portraits or shown.get(donor, ())
+    }
+    digests = {
+        released_digest(keyring, digest): number[name]
+        for block in blocks
+        for name, digest in (store.committed(f"surrogates/{block}") or {"digests": {}})["digests"].items()
+    }
+    sizes = [(len(row["members"]), int(row["effective_k"])) for row in classes]
+    return PlanRecord(person, class_of, donated, digests, sizes)
 
 
 @dataclass(frozen=True)
@@ -64,12 +116,8 @@ class Published:
     @property
     def people(self) -> NDArray[np.int64]:
         """(n,) Numbers of people: by name, else by the plan's subject, else every face its own."""
-        number: dict[object, int] = {}
-        keys = (
-            name if name is not None else self.plan.person.get(face, face)
-            for face, name in zip(self.faces, self.names, strict=True)
-        )
-        return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
+        pairs = zip(self.faces, self.names, strict=True)
+        return numbered(name if name is not None else self.plan.person.get(face, face) for face, name in pairs)
 
     @property
     def named(self) -> NDArray[np.bool_]:
@@ -114,9 +162,13 @@ def by_truth(evidence: Evidence, published: Published) -> Evidence:
     """The evidence with people as the labels of the evaluation name them; a photo without a label is its own person."""
     known = dict(zip(published.faces, published.names, strict=True))
     names = [known.get(face) or face for face in evidence.faces]
-    number: dict[str, int] = {}
-    subjects = np.array([number.setdefault(name, len(number)) for name in names], np.int64)
-    return replace(evidence, subjects=subjects, names=np.array(names, np.str_), labelled=True)
+    return replace(evidence, subjects=numbered(names), names=np.array(names, np.str_), labelled=True)
+
+
+def numbered(names: Iterable[Hashable]) -> NDArray[np.int64]:
+    """(n,) Numbers of n names, in the order in which they first come."""
+    number: dict[Hashable, int] = {}
+    return np.array([number.setdefault(name, len(number)) for name in names], np.int64)
 
 
 def _shard(job: Job, shard: Shard, truth_field: str | None) -> tuple[pa.Table, list[str], list[str | None]]:
@@ -124,7 +176,7 @@ def _shard(job: Job, shard: Shard, truth_field: str | None) -> tuple[pa.Table, l
     columns = (*_SCANNED, *(_PLACED if truth_field else ()))
     release, scan = release_store(job.stores), scan_store(job.stores, job.scan_key)
     samples = samples_of(release, scan, job.naming, shard.shard_id, manifest=("faces",), faces=columns)
-    truth = dict[str, str | None]()
+    truth: dict[str, str | None] = {}
     if truth_field:
         by_key = {sample.key: sample.faces for sample in samples}
         for original in job.dataset.read(shard):
@@ -133,8 +185,8 @@ def _shard(job: Job, shard: Shard, truth_field: str | None) -> tuple[pa.Table, l
     shown = [sample for sample in samples if not sample.quarantined]
     found = [face for sample in shown for face in sample.faces]
     outcomes = pa.Table.from_pylist([face for sample in shown for face in sample.row["faces"]], _FACE)
-    ids = [face["face_id"] for face in found]
-    return outcomes, ids, [truth.get(face["face_id"]) if truth_field else face["label"] for face in found]
+    names = [truth.get(face["face_id"]) if truth_field else face["label"] for face in found]
+    return outcomes, [face["face_id"] for face in found], names
 
 
 def _tables(release: Storage) -> Iterator[tuple[str, Rows]]:
@@ -160,7 +212,7 @@ def _of_json(content: Any, path: str) -> Iterator[tuple[str, Rows]]:
         for key, value in content.items():
             yield from _of_json(value, f"{path}, {key}")
     elif isinstance(content, list):
-        rows = [one if isinstance(one, dict) else {"value": one} for one in content]
+        rows = [item if isinstance(item, dict) else {"value": item} for item in content]
         yield path, rows
         for number, row in enumerate(rows):
             for key, value in row.items():

@@ -1,1 +1,1 @@
-"""Attackers that learn: who holds clear and anonymized photos of some people, and goes after the others."""
+"""Attacks that are trained: the attacker holds clear and anonymized photos of some people, and goes after others."""

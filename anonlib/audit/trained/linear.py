@@ -1,4 +1,4 @@
-"""Ridge regressions of an attacker: pixels to pixels, to points, to identity. Exact, deterministic, seconds.
+"""Ridge regressions of an attacker: pixels to pixels, to points, to identity.
 
 A blur is linear, so its best linear inverse under noise is a ridge regression from what is left to what was there. It
 is found from pairs alone and knows neither the kernel nor where the face ends; eight-bit rounding is all that limits
@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.trained.data import SIDE, BatchDraw, DataSplit, Pixels, Points, TrainingPairs
+from anonlib.audit.evidence.evidence import SIDE
+from anonlib.audit.trained.data import BatchDraw, DataSplit, Pixels, Points, TrainingPairs
 from anonlib.faces import align
 
 COARSE, FINE = 24, 48
@@ -73,20 +74,24 @@ def stretch(boxes: Points) -> list[align.Affine]:
 def small(frames: Pixels, boxes: Points, side: int) -> Floats:
     """Frames (n, SIDE, SIDE, 3), stretched, as (n, side, side, 3) in 0-1."""
     shrunk = np.zeros((len(frames), side, side, 3), np.float32)
-    for place, (one, matrix) in enumerate(zip(frames, stretch(boxes), strict=True)):
-        wide = cv2.warpAffine(one, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        shrunk[place] = cv2.resize(wide.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    for index, (picture, matrix) in enumerate(zip(frames, stretch(boxes), strict=True)):
+        wide = cv2.warpAffine(picture, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        shrunk[index] = cv2.resize(wide.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     return shrunk / np.float32(255)
 
 
-def planes(pictures: Floats) -> Floats:
+def flat(pictures: Floats) -> Floats:
+    """(n, s, s, c) -> (n, s * s * c)."""
+    return pictures.reshape(len(pictures), -1)
+
+
+def _planes(pictures: Floats) -> Floats:
     """(n, s, s, 3) -> (n * 3, s * s), colour by colour."""
     return pictures.transpose(0, 3, 1, 2).reshape(len(pictures) * 3, -1)
 
 
-def flat(pictures: Floats) -> Floats:
-    """(n, s, s, 3) -> (n, s * s * 3)."""
-    return pictures.reshape(len(pictures), -1)
+def _grey(pictures: Floats) -> Floats:
+    return flat(pictures.mean(axis=3, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -97,19 +102,20 @@ class Restorer:
     points: Ridge
 
     def __call__(self, released: Pixels, boxes: Points) -> Pixels:
-        """Frames (n, SIDE, SIDE, 3) -> frames of the same size; colours are restored one by one, by one map."""
-        changes = self.pixels(planes(small(released, boxes, COARSE))).reshape(-1, 3, FINE, FINE).transpose(0, 2, 3, 1)
+        """Frames (n, SIDE, SIDE, 3) -> frames of the same size; each colour is restored by the same map."""
+        changes = self.pixels(_planes(small(released, boxes, COARSE))).reshape(-1, 3, FINE, FINE).transpose(0, 2, 3, 1)
         restored = released.copy()
-        for place, (change, matrix) in enumerate(zip(changes, stretch(boxes), strict=True)):
+        for index, (change, matrix) in enumerate(zip(changes, stretch(boxes), strict=True)):
             grown = cv2.resize(np.ascontiguousarray(change), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
             back = cv2.warpAffine(grown, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-            restored[place] = np.clip(np.rint(restored[place] + 255 * back), 0, 255)
+            restored[index] = np.clip(np.rint(restored[index] + 255 * back), 0, 255)
         return restored
 
     def find(self, released: Pixels, boxes: Points) -> Points:
         """Five points (n, 5, 2) in px of the frame."""
         found = self.points(_grey(small(released, boxes, COARSE))).reshape(-1, 5, 2)
-        return np.array([align.apply(align.inverse(m), one) for m, one in zip(stretch(boxes), found, strict=True)])
+        pairs = zip(stretch(boxes), found, strict=True)
+        return np.array([align.apply(align.inverse(matrix), points) for matrix, points in pairs])
 
 
 def fit_restorer(pairs: TrainingPairs, parts: DataSplit, times: int, random: np.random.Generator) -> Restorer:
@@ -118,18 +124,14 @@ def fit_restorer(pairs: TrainingPairs, parts: DataSplit, times: int, random: np.
     coarse, own = small(learn.released, learn.boxes, COARSE), small(choose.released, choose.boxes, COARSE)
 
     def lost(drawn: BatchDraw) -> Floats:
-        return planes(small(drawn.clear, drawn.boxes, FINE) - small(drawn.released, drawn.boxes, FINE))
+        return _planes(small(drawn.clear, drawn.boxes, FINE) - small(drawn.released, drawn.boxes, FINE))
 
-    def places(drawn: BatchDraw) -> Floats:
-        moved = [align.apply(m, one) for m, one in zip(stretch(drawn.boxes), drawn.points, strict=True)]
+    def stretched(drawn: BatchDraw) -> Floats:
+        moved = [align.apply(matrix, points) for matrix, points in zip(stretch(drawn.boxes), drawn.points, strict=True)]
         return np.array(moved, np.float32).reshape(len(moved), -1)
 
     def fitted(x: Floats, y: Floats, own_x: Floats, own_y: Floats) -> Ridge:
         return ridge(x, y, own_x, lambda answers: -float(np.square(answers - own_y).mean()))
 
-    pixels = fitted(planes(coarse), lost(learn), planes(own), lost(choose))
-    return Restorer(pixels, fitted(_grey(coarse), places(learn), _grey(own), places(choose)))
-
-
-def _grey(pictures: Floats) -> Floats:
-    return flat(pictures.mean(axis=3, keepdims=True))
+    pixels = fitted(_planes(coarse), lost(learn), _planes(own), lost(choose))
+    return Restorer(pixels, fitted(_grey(coarse), stretched(learn), _grey(own), stretched(choose)))

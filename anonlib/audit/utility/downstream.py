@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks.rates import Numbers
+from anonlib.audit.evidence.evidence import CLEAR, RELEASED, Evidence
 from anonlib.audit.findings import Figure, Measure
-from anonlib.audit.intervals import figure_of_sums
+from anonlib.audit.statistics import Numbers, figure_of_sums, nothing
 from anonlib.datasets import label
+from anonlib.job import Job
 from anonlib.workspace.schemas import EXPRESSIONS
-
-if TYPE_CHECKING:
-    from anonlib.audit.evidence.evidence import Evidence
-    from anonlib.job import Job
 
 SURE = 0.9
 """Probability of an expression on the clear photo from which the network's word is a label."""
@@ -62,8 +59,8 @@ def labels_of_dataset(job: Job, evidence: Evidence, field: str) -> Labels:
     words: dict[str, str | None] = {}
     for shard in job.shards:
         words |= {f"{shard.shard_id}/{sample.key}": label(sample, field) for sample in job.dataset.read(shard)}
-    said = [(words.get(face.rpartition("#")[0]) or "").lower() for face in evidence.faces]
-    kind = [KINDS.index(_SPOKEN[word]) if word in _SPOKEN else -1 for word in said]
+    spoken = [(words.get(face.rpartition("#")[0]) or "").lower() for face in evidence.faces]
+    kind = [KINDS.index(_SPOKEN[word]) if word in _SPOKEN else -1 for word in spoken]
     return Labels(np.array(kind, np.int64), f"labels: the dataset's field {field}")
 
 
@@ -81,36 +78,33 @@ def expression_task(
 ) -> Measure:
     """Balanced accuracy on clear faces of people who were not learned from.
 
-    `crops`: kind of photo -> (n, s, s, 3) RGB, "clear" and "released" among them; `subjects` (n,) number the people.
+    `crops`: kind of photo -> (n, s, s, 3) RGB, CLEAR and RELEASED among them; `subjects` (n,) number the people.
     """
     rows = np.flatnonzero(labels.kind >= 0)
-    chance = 1 / len(KINDS)
-    counts = np.bincount(labels.kind[rows], minlength=len(KINDS))
     who, kind = subjects[rows], labels.kind[rows]
-    half = _halves(who, seed)
+    half, unit = _halves(who, seed), "balanced accuracy"
     few = min(np.bincount(kind[half == side], minlength=len(KINDS)).min() for side in (0, 1))
     if few < ENOUGH // 2:
-        told = ", ".join(f"{count:,} {name}" for count, name in zip(counts, KINDS, strict=True))
-        nothing = Figure(value=None, low=None, high=None, count=0, chance=chance)
-        why = f"not trained: {told}, and {ENOUGH} of each are needed; {labels.source}"
-        return Measure(name=NAME, released=nothing, unit="balanced accuracy", note=why)
-    clear = _prepared(crops["clear"][rows])
+        counts = np.bincount(kind, minlength=len(KINDS))
+        photos = ", ".join(f"{count:,} {name}" for count, name in zip(counts, KINDS, strict=True))
+        why = f"not trained: {photos}, and {ENOUGH} of each are needed; {labels.source}"
+        return Measure(name=NAME, released=nothing(1 / len(KINDS)), unit=unit, note=why)
+    clear = _prepared(crops[CLEAR][rows])
+    learned = {side: _chosen(kind, half != side, seed) for side in (0, 1)}
     found: dict[str, Figure] = {}
     for name, pixels in crops.items():
-        shown = clear if name == "clear" else _prepared(pixels[rows])
+        shown = clear if name == CLEAR else _prepared(pixels[rows])
         right = np.zeros(len(rows), bool)
-        for side in (0, 1):
-            learned = _chosen(kind, half != side, seed)
-            answers = _trained(shown[learned], kind[learned], clear[half == side], seed)
-            right[half == side] = answers == kind[half == side]
+        for side, chosen in learned.items():
+            tested = half == side
+            right[tested] = _trained(shown[chosen], kind[chosen], clear[tested], seed) == kind[tested]
         found[name] = balanced_accuracy(right, kind, who, seed=seed)
-    released = found.pop("released")
-    learned_from = " and ".join(f"{len(_chosen(kind, half == side, seed)):,}" for side in (0, 1))
     note = (
-        f"neutral or happy, learned from {learned_from} faces of either half of the people, tested on clear faces "
-        f"of the other half (intervals are of who is tested, not of what was learned); {labels.source}"
+        f"neutral or happy, learned from {len(learned[1]):,} and {len(learned[0]):,} faces of either half of the "
+        f"people, tested on clear faces of the other half (intervals are of who is tested, not of what was learned); "
+        f"{labels.source}"
     )
-    return Measure(name=NAME, released=released, baselines=found, unit="balanced accuracy", note=note)
+    return Measure(name=NAME, released=found.pop(RELEASED), baselines=found, unit=unit, note=note)
 
 
 def balanced_accuracy(right: NDArray[np.bool_], kind: Numbers, subjects: Numbers, *, seed: int = 0) -> Figure:
@@ -134,19 +128,16 @@ def _halves(subjects: Numbers, seed: int) -> Numbers:
 def _chosen(kind: Numbers, allowed: NDArray[np.bool_], seed: int) -> Numbers:
     """Rows to learn from: as many of each kind, at most _LEARNED together."""
     generator = np.random.default_rng(seed)
-    each = min(_LEARNED // len(KINDS), *(int((allowed & (kind == one)).sum()) for one in range(len(KINDS))))
-    parts = [generator.permutation(np.flatnonzero(allowed & (kind == one)))[:each] for one in range(len(KINDS))]
-    return np.sort(np.concatenate(parts))
+    of_kind = [np.flatnonzero(allowed & (kind == number)) for number in range(len(KINDS))]
+    each = min(_LEARNED // len(KINDS), *map(len, of_kind))
+    return np.sort(np.concatenate([generator.permutation(rows)[:each] for rows in of_kind]))
 
 
 def _prepared(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(n, 1, 64, 64): grey, of mean 0 and deviation 1 each, so that neither light nor colour is what is learned."""
-    shrunk = np.stack(
-        [
-            cv2.resize(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-            for one in crops
-        ]
-    ).astype(np.float32)
+    greys = (cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops)
+    shrunk = np.stack([cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for grey in greys])
+    shrunk = shrunk.astype(np.float32)
     shrunk -= shrunk.mean(axis=(1, 2), keepdims=True)
     shrunk /= np.maximum(shrunk.std(axis=(1, 2), keepdims=True), 1.0)
     return shrunk[:, None]

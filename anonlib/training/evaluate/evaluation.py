@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from anonlib.audit.attacks import Shares, figure, rank_one
-from anonlib.audit.attacks import rate as mean_rate
+from anonlib.audit.attacks.similarity import rank_one
 from anonlib.audit.evidence.evidence import Look
 from anonlib.audit.evidence.observe import Observer, joined
 from anonlib.audit.findings import Figure
+from anonlib.audit.statistics import Shares, rate
 from anonlib.audit.utility.kept import expression_kept, mesh_error
 from anonlib.config import no_job
 from anonlib.execution.base import UnitResult
@@ -306,11 +306,6 @@ def frechet(painted: Vectors, real: Vectors) -> float | None:
     a, b = ((rows - mean) / np.sqrt(len(rows) - 1) for rows, mean in zip((painted, real), means, strict=True))
     shared = float(np.linalg.svd(a @ b.T, compute_uv=False).sum())
     return float(((means[0] - means[1]) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * shared)
-
-
-def rate(values: Shares, people: Numbers, chance: float | None = None) -> Figure:
-    """The mean of `values` (n,) with its interval by `people` (n,)."""
-    return figure(mean_rate(values, people, chance=chance))
 
 
 def _mean(values: NDArray[np.floating]) -> float | None:

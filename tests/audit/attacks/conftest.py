@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from anonlib.audit.attacks import verify
+from anonlib.audit.attacks import base
 
 
 @pytest.fixture(autouse=True)
 def _half_of_sixty_people_are_enough_for_a_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "ENOUGH_IMPOSTORS", 5_000)
+    monkeypatch.setattr(base, "ENOUGH_IMPOSTORS", 5_000)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.guess import NO_CLASSES, NOT_SAID, guess
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
@@ -40,7 +41,7 @@ def unequal(effective: int = 5) -> Published:
 
 
 def by_target(said: Published) -> dict[str, Disclosure]:
-    return {one.target: one for one in guess(said)}
+    return {one.target: one for one in guess(Material(None, said, ()))}
 
 
 def test_where_all_have_as_many_photos_nobody_is_right_more_than_once_in_k() -> None:
@@ -81,5 +82,5 @@ def test_without_a_certified_effective_k_nothing_is_held_against_it() -> None:
 
 
 def test_without_classes_there_is_nothing_to_guess() -> None:
-    (one,) = guess(published(evidence(), claim=Claim(METRIC_PRIVACY, epsilon=0.0)))
+    (one,) = guess(Material(None, published(evidence(), claim=Claim(METRIC_PRIVACY, epsilon=0.0)), ()))
     assert (one.note, one.found.count, one.judged_by) == (NO_CLASSES, 0, None)

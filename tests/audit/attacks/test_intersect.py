@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.intersect import NEEDS_LABELS, intersect
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Disclosure
@@ -27,13 +28,17 @@ def clustered(split: int) -> Published:
     return replace(said, clustered=True, evaluated=True)
 
 
+def found_in(said: Published) -> list[Disclosure]:
+    return list(intersect(Material(None, said, ())))
+
+
 def value(one: Disclosure) -> float:
     assert one.found.value is not None
     return one.found.value
 
 
 def test_people_in_several_classes_are_named_by_them() -> None:
-    several, named = intersect(clustered(split=10))
+    several, named = found_in(clustered(split=10))
     assert value(several) == pytest.approx(10 / 60)
     assert value(named) == pytest.approx(10 / 60)
     assert (named.allowed, named.judged_by) == (0.0, "high")
@@ -47,27 +52,27 @@ def test_two_classes_that_two_people_share_name_nobody() -> None:
     for face, name in zip(said.faces, said.names, strict=True):
         if name in ("p00", "p01") and face.endswith(("/4#0", "/9#0")):
             said.plan.class_of[face] = 7
-    several, named = intersect(said)
+    several, named = found_in(said)
     assert value(several) == pytest.approx(2 / 60) and value(named) == 0
 
 
 def test_of_a_method_that_draws_the_draws_of_a_person_are_counted() -> None:
-    (found,) = intersect(replace(clustered(split=10), claim=DRAWS))
+    (found,) = found_in(replace(clustered(split=10), claim=DRAWS))
     assert value(found) == pytest.approx(10 / 60) and found.judged_by == "high"
     assert "up to 2 draws, which cost 2 times the epsilon of one" in found.note
 
 
 @pytest.mark.parametrize("claim", [published(evidence()).claim, DRAWS])
 def test_where_nobody_was_split_nothing_is_found(claim: Claim) -> None:
-    *_, last = intersect(replace(clustered(split=0), claim=claim))
+    *_, last = found_in(replace(clustered(split=0), claim=claim))
     assert value(last) == 0 and last.excess is not None and last.excess.high is not None and last.excess.high < 0.07
 
 
 def test_without_labels_that_the_job_did_not_use_it_says_that_it_needs_them() -> None:
-    (one,) = intersect(replace(clustered(split=10), evaluated=False, names=[None] * 300))
+    (one,) = found_in(replace(clustered(split=10), evaluated=False, names=[None] * 300))
     assert (one.note, one.judged_by, one.found.count) == (NEEDS_LABELS, None, 0)
 
 
 def test_labels_that_the_job_used_split_nobody() -> None:
-    *_, named = intersect(published(evidence()))
+    *_, named = found_in(published(evidence()))
     assert value(named) == 0 and "0 were taken for several" in named.note

@@ -7,22 +7,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anonlib.audit.attacks import linkage
-from anonlib.audit.attacks.linkage import between, linked, within
+from anonlib.audit.attacks.base import Material
+from anonlib.audit.attacks.linkage import linkage, linkage_of_releases
 from anonlib.audit.evidence.evidence import CLEAR, RELEASED, Evidence
 from anonlib.audit.findings import Attack
-from anonlib.errors import JobError
 from tests.support.evidence import NAME, blurred, evidence, looking, units
-from tests.support.runs import job
 
 
 def fresh(seed: int) -> Evidence:
-    """Everybody wears a new face, on all photos the same."""
+    """Each person shows a new face, the same on all photos."""
     return looking(evidence(), RELEASED, vectors=blurred(units(60, seed), 5, 0.05, seed + 1))
 
 
 def of(first: Evidence, second: Evidence) -> tuple[Attack, Attack]:
-    return between(first, second, NAME, held_out=True)
+    everyone, same_gender = linkage_of_releases(first, second, used=())
+    assert everyone.held_out and not next(linkage_of_releases(first, second, used=(NAME,))).held_out
+    return everyone, same_gender
+
+
+def within(whole: Evidence) -> Attack:
+    (found,) = [attack for attack in linkage(Material(whole, None, ())) if attack.target == "AUC"]
+    return found
 
 
 def value(attack: Attack) -> float:
@@ -31,13 +36,13 @@ def value(attack: Attack) -> float:
 
 
 def test_one_face_on_all_photos_links_them_within_a_release_and_a_flat_ellipse_does_not() -> None:
-    found = within(fresh(50), NAME, held_out=True)
+    found = within(fresh(50))
     assert value(found) > 0.99
     assert found.baselines["solid"].value == pytest.approx(0.5)
     assert set(found.baselines) == {"clear", "blur", "pixelate", "solid"}
     assert found.excess is not None and found.excess.low is not None and found.excess.low > 0.45
     drawn = looking(evidence(), RELEASED, vectors=units(300, 9))
-    assert 0.4 < value(within(drawn, NAME, held_out=True)) < 0.6
+    assert 0.4 < value(within(drawn)) < 0.6
 
 
 def test_the_same_faces_in_both_releases_are_linked_and_fresh_ones_are_not() -> None:
@@ -67,22 +72,3 @@ def test_what_gender_alone_links_is_not_counted_among_pairs_of_one_gender() -> N
     everyone, alike = of(telling, other)
     assert value(everyone) > 0.7
     assert 0.4 < value(alike) < 0.6
-
-
-def test_another_release_is_gathered_and_judged_by_every_recognizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linkage, "gather", lambda config, report: evidence())
-    monkeypatch.setattr(linkage, "RECOGNIZERS", (NAME,))
-    other = job("in", "s3://bucket/tests", secret={"env": "SECRET"})
-    found = linked(evidence(), other, used={NAME})
-    assert [one.target for one in found] == ["AUC", "AUC, same gender"]
-    assert not any(one.held_out for one in found)
-    assert linked(evidence(), other, used=())[0].held_out
-
-
-def test_people_without_names_cannot_be_put_side_by_side() -> None:
-    other = job("in", "s3://bucket/tests", secret={"env": "SECRET"})
-    with pytest.raises(JobError, match="subject_field"):
-        linked(replace(evidence(), labelled=False), other, used=())
-    nameless = job("in", "s3://bucket/tests", secret={"env": "SECRET"}, input={"uri": "in"})
-    with pytest.raises(JobError, match="subject_field"):
-        linked(evidence(), nameless, used=())

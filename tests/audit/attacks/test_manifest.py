@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anonlib.audit.attacks.candidates import Candidates, conditional_logit
-from anonlib.audit.attacks.certificate import walks
+from anonlib.audit.attacks.base import Attacker, Material
 from anonlib.audit.attacks.manifest import NOTHING, flags, manifest, queries
 from anonlib.audit.evidence.evidence import RELEASED, Evidence
 from anonlib.audit.findings import Disclosure
@@ -28,9 +27,8 @@ def likeness(whole: Evidence) -> list[list[dict[str, Any]]]:
 
 
 def attacked(whole: Evidence, rows: dict[str, list[Any]], **changes: Any) -> dict[str, Disclosure]:
-    said = published(whole, rows, **changes)
-    candidates = Candidates(whole, said, NAME)
-    return {one.target: one for one in manifest(candidates, whole, said, walks(candidates, whole, said))}
+    material = Material(whole, published(whole, rows, **changes), ())
+    return {found.target: found for found in manifest(material)}
 
 
 def low(one: Disclosure) -> float:
@@ -111,8 +109,7 @@ def refused(placing: bool) -> tuple[Evidence, dict[str, list[Any]]]:
 @pytest.mark.parametrize("placing", [True, False])
 def test_a_refusal_places_the_person_only_where_it_depends_on_likeness(placing: bool) -> None:
     whole, rows = refused(placing)
-    said = published(whole, rows)
-    (one,) = flags(Candidates(whole, said, NAME), said)  # fallback and reason flag the same faces
+    (one,) = flags(Material(whole, published(whole, rows), ()))  # fallback and reason flag the same faces
     assert one.target == "rank-5 by a flag (still matched the source: N)"
     assert (one.judged_by, one.found.count) == ("low", 15)
     assert (low(one) > 0.5) == placing and (low(one) <= 0.0) == (not placing)
@@ -121,18 +118,8 @@ def test_a_refusal_places_the_person_only_where_it_depends_on_likeness(placing: 
 def test_every_query_scores_every_candidate_and_what_is_unknown_is_neutral() -> None:
     whole = drawn()
     scores = [None if number % 3 == 0 else float(number) for number in range(300)]
-    said = published(whole, {"score": scores})
-    asked = queries(Candidates(whole, said, NAME), whole, said)["score"](np.arange(240))
+    attacker = Attacker(whole, NAME, held_out=True, published=published(whole, {"score": scores}))
+    asked = queries(attacker)["score"](np.arange(240))
     assert asked.shape == (240, 60) and np.isfinite(asked).all()
     unknown = [number for number in range(300) if number % 5][3 - 1 : 3]
     assert unknown == [3] and np.ptp(asked[2]) == 0
-
-
-def test_the_logit_finds_what_counts_and_never_counts_against_it() -> None:
-    lot = np.random.default_rng(1)
-    scores = lot.normal(size=(3, 400, 30)).astype(np.float32)
-    own = lot.integers(0, 30, 400)
-    scores[0, np.arange(400), own] += 2
-    scores[2, np.arange(400), own] -= 2
-    weights = conditional_logit(scores, own)
-    assert weights[0] > 1 and weights[1] < 0.2 and weights[2] == 0

@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from anonlib.audit.attacks.suite import Attacker
-from anonlib.audit.evidence import originals
+from anonlib.audit.attacks.base import Material
+from anonlib.audit.attacks.lookup import naive
+from anonlib.audit.evidence import gather as module
 from anonlib.audit.evidence.evidence import Evidence
-from anonlib.audit.evidence.gather import gather
-from anonlib.audit.evidence.observe import RECOGNIZERS, Observer, to_arrays
-from anonlib.audit.evidence.originals import drawn
-from anonlib.audit.evidence.redetect import nearest
+from anonlib.audit.evidence.gather import drawn, gather
+from anonlib.audit.evidence.observe import RECOGNIZERS, Observer, nearest
 from anonlib.audit.utility.kept import measures, mesh_error
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
@@ -137,8 +136,8 @@ def test_a_second_audit_looks_at_the_release_alone(
     monkeypatch.setattr(Observer, "hidden", None)
     again = gather(copied)
     for kind, look in gathered.looks.items():
-        for name, array in to_arrays(look).items():
-            np.testing.assert_array_equal(array, to_arrays(again.looks[kind])[name])
+        for name, array in look.arrays().items():
+            np.testing.assert_array_equal(array, again.looks[kind].arrays()[name])
     for name in RECOGNIZERS:
         np.testing.assert_array_equal(gathered.donors[name], again.donors[name])
     assert contents(tmp_path) == before
@@ -157,7 +156,7 @@ def test_of_a_large_dataset_people_are_drawn_by_lot_with_all_their_photos() -> N
 def test_what_was_looked_at_whole_is_not_taken_for_a_part(
     gathered: Evidence, copied: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(originals, "MOST", 12)
+    monkeypatch.setattr(module, "MOST", 12)
     few = gather(copied)
     assert 0 < len(few.subjects) < len(gathered.subjects)
     assert set(few.faces) < set(gathered.faces)
@@ -171,7 +170,7 @@ def test_looks_that_are_not_this_scans_are_not_believed(copied: JobConfig, tmp_p
 
 
 def test_clear_people_are_known_again_and_replaced_ones_less(gathered: Evidence) -> None:
-    found = {one.target: one for one in Attacker(gathered, "fr-feature", held_out=True).naive()}["rank-1"]
+    found = next(naive(Material(gathered, None, ())))
     clear, released = found.baselines["clear"].value, found.released.value
     assert clear is not None and released is not None
     assert clear > 0.8 > released

@@ -9,7 +9,6 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from anonlib.audit.attacks.disclosed import disclosed
 from anonlib.audit.evidence.published import by_truth, read_published
 from anonlib.cli import app
 from anonlib.errors import JobError
@@ -100,16 +99,3 @@ def test_without_labels_the_intersection_says_what_it_needs(unlabelled: Run) -> 
 def test_an_attack_that_does_not_exist_is_named(unlabelled: Run) -> None:
     done = audited(unlabelled, "--only", "guesses")
     assert done.exit_code == 2 and "guesses is none of certificate" in " ".join(done.output.split())
-
-
-def test_attacks_with_pictures_need_evidence() -> None:
-    with pytest.raises(ValueError, match="need evidence"):
-        disclosed(published(evidence()), None, used=())
-
-
-def test_of_all_recognizers_those_attack_that_the_method_never_used() -> None:
-    whole = evidence()
-    found = disclosed(published(whole), whole, used=())
-    assert {one.name for one in found} == {"certificate", "manifest", "guess", "intersect"}
-    assert [one.recognizer for one in found if one.name == "certificate"] == ["fr-feature"]
-    assert disclosed(published(whole), whole, used=("fr-feature",)) == found  # there is no other

@@ -1,4 +1,4 @@
-"""Made people for attackers: who somebody is shows in a coarse pattern of colours where the face would be."""
+"""Drawn people for attackers: each has a coarse pattern of colours where the face would be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.trained.data import SIDE, AttackerData
+from anonlib.audit.evidence.evidence import SIDE
+from anonlib.audit.trained.data import AttackerData
 from anonlib.models.catalog import MODELS
 from anonlib.synthesis.redact import redact
 

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.audit.trained.data import SIDE, TrainingPairs, frame, framed, split
+from anonlib.audit.evidence.evidence import SIDE, frame
+from anonlib.audit.trained.data import DataSplit, TrainingPairs, placed, recover, split
 from anonlib.faces import align
 from anonlib.synthesis.redact import redact
 from tests.audit.trained.made import held
@@ -33,7 +34,7 @@ def test_a_frame_holds_the_whole_ellipse_of_a_redaction() -> None:
     image = np.full((300, 400, 3), 255, np.uint8)
     box = np.array([150, 80, 230, 190], np.float32)
     redact(image, box, "solid")
-    picture = framed(image, box)
+    picture = align.crop(image, frame(box), SIDE)
     grey = np.abs(picture[:, SIDE // 2, 0].astype(int) - 127) < 3
     assert 0.88 < grey.mean() < 0.92
     assert (picture[[0, -1]] == 255).all()
@@ -76,3 +77,33 @@ def test_frames_of_another_size_are_refused() -> None:
     one = held("solid")
     with pytest.raises(ValueError, match="96 px"):
         replace(one, clear=one.clear[:, :90, :90])
+
+
+def test_the_place_of_the_right_person_is_counted_and_a_tie_takes_the_middle() -> None:
+    gallery = np.eye(4, dtype=np.float32)
+    people = np.array([0, 1, 2, 3, 0, 1, 2])
+    vectors = np.concatenate([gallery, [[1, 0.5, 0, 0], [0.9, 0.5, 0.6, 0], [1, 1, 1, 1]]]).astype(np.float32)
+    assert placed(vectors, vectors, people, np.arange(7)).tolist() == [1, 3, 2.5]
+
+
+def test_only_photos_of_the_attacked_that_are_not_in_the_gallery_are_asked() -> None:
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(40), 3)
+    parts = split(people, 1)
+    vectors = np.repeat(random.normal(size=(40, 16)), 3, axis=0).astype(np.float32)
+    found = recover(vectors + 0.01 * random.normal(size=vectors.shape).astype(np.float32), vectors, people, parts)
+    asked = ~np.isnan(found.ranks)
+    assert set(people[asked].tolist()) == set(people[parts.attack].tolist())
+    assert asked.sum() == 2 * 20 and found.people == 20 and found.chance == pytest.approx(0.05)
+    assert np.nanmean(found.hits()) == 1.0 and np.nanmean(found.accepted) == 1.0
+    assert np.isnan(found.hits()[~asked]).all() and np.isnan(found.accepted[~asked]).all()
+
+
+def test_strangers_vectors_are_found_by_chance_alone() -> None:
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(200), 6)
+    parts = DataSplit(np.arange(0), np.flatnonzero(people < 50), np.flatnonzero(people >= 50))
+    vectors = random.normal(size=(1200, 16)).astype(np.float32)
+    found = recover(vectors, vectors, people, parts)
+    assert abs(np.nanmean(found.hits(15)) - 0.1) < 0.03
+    assert np.nanmean(found.accepted) < 0.01

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, Evidence
+from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, SIDE, Evidence
 from anonlib.audit.findings import Attack
 from anonlib.audit.trained import suite as module
-from anonlib.audit.trained.data import SIDE, split
-from anonlib.audit.trained.ranks import Recovered
-from anonlib.audit.trained.suite import BOTH_RELEASED, HERE, INVERSION, TRAINED, held_of, learned
+from anonlib.audit.trained.data import Recovered, split
+from anonlib.audit.trained.suite import BOTH_RELEASED, INVERSION, TRAINED, TRAINED_HERE, data_of, trained_attacks
 from anonlib.execution.base import UnitResult
 from anonlib.storage import open_storage
 from anonlib.workspace.layout import StageStore
@@ -53,9 +52,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Attack], Stage
     room = StageStore(open_storage(str(tmp_path_factory.mktemp("workspace"))), "audit/looks")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "STEPS", 0)
-        patched.setattr(module, "PAINTED", 1)
+        patched.setattr(module, "DRAWN", 1)
         patched.setattr(module, "BASELINES", FEW)
-        return learned(coloured(), "k-diff", room, used=(NAME,)), room
+        return trained_attacks(coloured(), "k-diff", room, used=(NAME,)), room
 
 
 def one(attacks: list[Attack], name: str, target: str) -> Attack:
@@ -67,7 +66,7 @@ def test_what_survives_a_baseline_is_recovered_and_a_flat_ellipse_gives_nothing(
     found: tuple[list[Attack], StageStore],
 ) -> None:
     attack = one(found[0], TRAINED, "rank-1")
-    assert attack.recognizer == HERE and attack.held_out
+    assert attack.recognizer == TRAINED_HERE and attack.held_out
     assert (attack.baselines[CLEAR].value or 0) > 0.95
     assert (attack.baselines["blur"].value or 0) > 0.5
     assert (attack.baselines["solid"].value or 0) < 0.2 and (attack.released.value or 0) < 0.2
@@ -100,9 +99,9 @@ def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
         name: Recovered(np.full(len(coloured().subjects), np.nan), np.full(len(coloured().subjects), np.nan), 1, 9)
         for name in (TRAINED, BOTH_RELEASED, f"{INVERSION} by {NAME}")
     }
-    monkeypatch.setattr(module, "_attacked", lambda *given: attacked.append(True) or own)
+    monkeypatch.setattr(module, "_attack", lambda *given: attacked.append(True) or own)
     monkeypatch.setattr(module, "STEPS", 0)
-    monkeypatch.setattr(module, "PAINTED", 1)
+    monkeypatch.setattr(module, "DRAWN", 1)
     monkeypatch.setattr(module, "BASELINES", FEW)
     said: list[str] = []
 
@@ -110,24 +109,24 @@ def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
         said.append(outcome.unit)
         assert (stage, units) == ("train", 3)
 
-    again = learned(coloured(), "k-diff", found[1], used=(NAME,), report=report)
+    again = trained_attacks(coloured(), "k-diff", found[1], used=(NAME,), report=report)
     assert len(attacked) == 1 and said == [RELEASED, *FEW]
     assert [{kind: figure.value for kind, figure in one.baselines.items()} for one in again] == [
         {kind: figure.value for kind, figure in one.baselines.items()} for one in found[0]
     ]
-    monkeypatch.setattr(module, "PAINTED", 2)
-    learned(coloured(), "k-diff", found[1], used=())
+    monkeypatch.setattr(module, "DRAWN", 2)
+    trained_attacks(coloured(), "k-diff", found[1], used=())
     assert len(attacked) == 4
 
 
 def test_too_few_people_are_not_attacked(tmp_path: Path) -> None:
     few = coloured()
     few = type(few)(**{**few.__dict__, "subjects": few.subjects % 5})
-    assert learned(few, "k-diff", StageStore(open_storage(str(tmp_path)), ""), used=()) == []
+    assert trained_attacks(few, "k-diff", StageStore(open_storage(str(tmp_path)), ""), used=()) == []
 
 
 def test_boxes_and_points_are_where_the_frame_shows_them() -> None:
-    held = held_of(coloured(), CLEAR, np.arange(3))
+    held = data_of(coloured(), CLEAR, np.arange(3))
     centre = (held.boxes[:, :2] + held.boxes[:, 2:]) / 2
     assert np.allclose(centre, (SIDE - 1) / 2, atol=1) and np.allclose(held.boxes[:, 2] - held.boxes[:, 0], SIDE / 1.5)
     assert ((held.points > 0) & (held.points < SIDE)).all()
@@ -136,6 +135,6 @@ def test_boxes_and_points_are_where_the_frame_shows_them() -> None:
 def test_more_photos_than_an_attacker_can_hold_leave_whole_people_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 30)
     subjects = coloured().subjects
-    rows = module._by_lot(subjects, 0)
+    rows = module._sample(subjects, 0)
     assert 30 - PHOTOS < len(rows) <= 30
     assert not np.isin(np.delete(subjects, rows), subjects[rows]).any()

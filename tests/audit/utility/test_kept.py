@@ -10,12 +10,13 @@ import pytest
 from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, Evidence
 from anonlib.audit.findings import Measure
 from anonlib.audit.utility.kept import (
+    angle_between,
     another_photo,
     expression_kept,
     gender_kept,
     measures,
     mesh_error,
-    turned,
+    total_variation,
 )
 from anonlib.faces.mesh import five_points
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
@@ -76,7 +77,7 @@ def test_a_mesh_error_does_not_depend_on_the_size_of_the_photo() -> None:
 
 
 def test_angles_are_apart_the_short_way_round() -> None:
-    np.testing.assert_allclose(turned(floats(179, 10, 0, NAN), floats(-179, -10, 0, 3)), [2, 20, 0, NAN])
+    np.testing.assert_allclose(angle_between(floats(179, 10, 0, NAN), floats(-179, -10, 0, 3)), [2, 20, 0, NAN])
 
 
 COUNT = 300
@@ -157,3 +158,46 @@ def test_judges_are_held_against_themselves_on_two_photos_of_one_person(seen: Ev
     first = {name: SEEN[name][:6] for name in ("female", "age")} | {"age": floats(1, 2, 3, 4, 5, 6)}
     other = another_photo(replace(look, **first), subjects)
     np.testing.assert_array_equal(other.age, floats(3, 4, 5, 2, 1, NAN))
+
+
+def test_every_tenth_man_a_woman_is_a_tenth() -> None:
+    before = ["male"] * 100
+    after = ["female" if row % 10 == 0 else "male" for row in range(100)]
+    found = total_variation(before, after, np.arange(100))
+    assert found.value == pytest.approx(0.1)
+    assert found.low is not None and found.high is not None
+    assert 0.03 < found.low < 0.1 < found.high < 0.2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "value", "count"),
+    [
+        (["a", "b"] * 50, ["b", "a"] * 50, 0, 100),
+        (["a"] * 10, ["b", "c"] * 5, 1, 10),
+        (["a", "a", "b", "b"], ["a", None, "b", None], 0, 2),
+        (["a", "b"], [None, None], None, 0),
+        ([None, None], [None, None], None, 0),
+    ],
+)
+def test_total_variation_is_of_the_shares_of_faces_that_can_be_read(
+    before: list[str | None], after: list[str | None], value: float | None, count: int
+) -> None:
+    found = total_variation(before, after, np.arange(len(before)))
+    assert (found.value, found.count) == (value, count)
+
+
+def test_one_person_with_many_photos_makes_a_wide_interval() -> None:
+    before, after = ["a"] * 100, ["b"] * 50 + ["a"] * 50
+    many, one = np.arange(100), np.r_[np.zeros(50, int), np.arange(1, 51)]
+    narrow, wide = (total_variation(before, after, who) for who in (many, one))
+    assert narrow.value == wide.value == 0.5
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)  # type: ignore[operator]
+
+
+def test_each_distribution_is_measured(seen: Evidence) -> None:
+    older = np.where(np.arange(COUNT) % 4 == 0, 80.0, SEEN["age"]).astype(np.float32)
+    frown = np.tile(expressions("angry"), (COUNT, 1))
+    moved = by_name(looking(seen, RELEASED, age=older, expression=frown))
+    found = {name: measure.released.value for name, measure in moved.items() if name.startswith("shift")}
+    assert found == {"shift of gender": 0, "shift of age band": pytest.approx(1 / 6), "shift of expression": 1}
+    assert moved["shift of gender"].baselines["solid"].value is None

@@ -1,4 +1,4 @@
-"""Attacks give the numbers that a person would count by hand, chance where there is nothing to find, 1 where all is."""
+"""Look-ups give chance where there is nothing to find, and 1 where everything is."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anonlib.audit.attacks.identify import first_of_each
-from anonlib.audit.attacks.suite import RANKS, Attacker, attack_all
-from anonlib.audit.attacks.verify import reported
+from anonlib.audit.attacks.base import Material, reported
+from anonlib.audit.attacks.lookup import RANKS
+from anonlib.audit.attacks.similarity import first_of_each
+from anonlib.audit.attacks.suite import attack_pictures, attack_records
 from anonlib.audit.evidence.evidence import CLEAR, RELEASED, Evidence
 from anonlib.audit.findings import Attack, Figure
-from tests.support.evidence import NAME, blurred, evidence, looking, units
+from tests.support.evidence import NAME, blurred, evidence, looking, published, units
 
 WORN = blurred(units(60, 14), 5, 0.05, 15)
 
 
 def every(whole: Evidence) -> dict[str, Attack]:
-    found = Attacker(whole, NAME, held_out=True).every()
+    found = attack_pictures(Material(whole, None, ()))
     named = {f"{one.name}, {one.target}": one for one in found}
     assert len(named) == len(found)
     return named
@@ -192,21 +193,21 @@ def test_a_recognizer_that_the_method_used_is_not_held_out() -> None:
         for kind, look in second.looks.items()
     }
     both = replace(second, looks=looks, donors=second.donors | {"faceres": second.donors[NAME]})
-    attacks, thresholds, histograms = attack_all(both, used={"faceres", "dlib-resnet"})
-    assert {(one.recognizer, one.held_out) for one in attacks} == {(NAME, True), ("faceres", False)}
-    assert [one.recognizer for one in thresholds] == [one.recognizer for one in histograms] == [NAME, "faceres"]
-    again, _, _ = attack_all(both, used={"faceres", "dlib-resnet"})
-    assert again == attacks
+    attacks = attack_pictures(Material(both, None, {"faceres", "dlib-resnet"}))
+    assert {(attack.recognizer, attack.held_out) for attack in attacks} == {(NAME, True), ("faceres", False)}
+    order = [attack.recognizer for attack in attacks]
+    assert order == sorted(order, key=[NAME, "faceres"].index)
+    assert attack_pictures(Material(both, None, {"faceres", "dlib-resnet"})) == attacks
 
 
-def test_a_histogram_is_of_people_who_are_reported_on() -> None:
-    whole = looking(evidence(), RELEASED, vectors=WORN)
-    shown = Attacker(whole, NAME, held_out=True).histogram()
-    middles = (np.array(shown.edges[:-1]) + np.array(shown.edges[1:])) / 2
-    for shares in (shown.genuine, shown.impostor, shown.released):
-        assert sum(shares) == pytest.approx(1)
-    assert np.dot(shown.genuine, middles) > 0.9
-    assert abs(np.dot(shown.impostor, middles)) < 0.1 and abs(np.dot(shown.released, middles)) < 0.1
-    others = ~reported(whole.names)
-    hidden = np.where(others[:, None], units(1, 9), whole.clear.vectors[NAME]).astype(np.float32)
-    assert Attacker(looking(whole, CLEAR, vectors=hidden), NAME, held_out=True).histogram().genuine == shown.genuine
+def test_attacks_on_records_with_pictures_need_evidence() -> None:
+    with pytest.raises(ValueError, match="needs evidence"):
+        attack_records(Material(None, published(evidence()), ()))
+
+
+def test_records_are_attacked_by_the_recognizers_that_the_method_never_used() -> None:
+    whole = evidence()
+    found = attack_records(Material(whole, published(whole), ()))
+    assert {finding.name for finding in found} == {"certificate", "manifest", "guess", "intersect"}
+    assert [finding.recognizer for finding in found if finding.name == "certificate"] == [NAME]
+    assert attack_records(Material(whole, published(whole), (NAME,))) == found  # there is no other

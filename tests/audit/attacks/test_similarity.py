@@ -1,0 +1,221 @@
+"""Identification, verification and pairs give the numbers that a person would count by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from anonlib.audit.attacks import similarity
+from anonlib.audit.attacks.similarity import (
+    BINS,
+    PairScores,
+    accepted_at,
+    auc,
+    equal_error,
+    first_of_each,
+    found_within,
+    genuine_similarities,
+    impostor_pairs,
+    nearest_donor,
+    pair_excess,
+    pair_figure,
+    pair_scores,
+    places,
+    rank_one,
+    threshold_at_far,
+    within_class_rank_one,
+)
+from anonlib.audit.statistics import nothing, rate
+from tests.support.evidence import blurred, units
+
+AXES = np.eye(4, dtype=np.float32)
+LEVELS = st.lists(st.integers(0, 5), min_size=1, max_size=8)
+
+
+def of(*numbers: int) -> NDArray[np.int64]:
+    return np.array(numbers, np.int64)
+
+
+def test_the_gallery_is_the_first_photo_of_each_person() -> None:
+    assert first_of_each(of(7, 3, 7, 3, 5)).tolist() == [True, True, False, False, True]
+
+
+def test_a_tie_counts_as_the_guess_that_it_is() -> None:
+    same = np.repeat(AXES[:1], 4, axis=0)
+    assert rank_one(same[:1], of(2), same, of(1, 2, 3, 4)).tolist() == [0.25]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 9))
+def test_rank_one_is_what_a_loop_finds_and_all_places_hold_everybody(seed: int, count: int, people: int) -> None:
+    random = np.random.default_rng(seed)
+    probes, gallery = units(count, seed), units(people, seed + 1)
+    who, subjects = random.integers(0, people, count), random.permutation(people)
+    expected = [
+        float(subjects[max(range(people), key=lambda row: float(probe @ gallery[row]))] == person)
+        for probe, person in zip(probes, who, strict=True)
+    ]
+    assert rank_one(probes, who, gallery, subjects).tolist() == expected
+    ranks = places(probes, who, gallery, subjects)
+    assert found_within(1, *ranks).tolist() == expected
+    assert (found_within(people, *ranks) == 1).all()
+
+
+def test_blocks_of_rows_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes, gallery, who = units(50, 3), units(20, 4), np.arange(50) % 20
+
+    def found() -> list[NDArray[np.generic]]:
+        pairs = pair_scores(probes, who)
+        enrolled = np.arange(20)
+        return [
+            rank_one(probes, who, gallery, enrolled),
+            *places(probes, who, gallery, enrolled),
+            pairs.genuine,
+            pairs.impostor,
+            np.sort(impostor_pairs(probes, who)),
+        ]
+
+    whole = found()
+    monkeypatch.setattr(similarity, "_ROWS", 7)
+    for array, other in zip(whole, found(), strict=True):
+        np.testing.assert_allclose(array, other, atol=1e-6)
+
+
+def test_random_vectors_are_found_by_chance() -> None:
+    who = np.repeat(np.arange(50), 80)
+    found = rate(rank_one(units(len(who), 5), who, units(50, 6), np.arange(50)), who)
+    assert found.low is not None and found.high is not None
+    assert found.low <= 1 / 50 <= found.high < 3 / 50
+
+
+def test_within_a_class_only_its_people_are_asked() -> None:
+    gallery, subjects, classes = AXES, of(0, 1, 2, 3), of(0, 0, 1, 1)
+    probe = np.array([[0.6, 0.0, 0.8, 0.0]], np.float32)
+    assert rank_one(probe, of(0), gallery, subjects).tolist() == [0.0]
+    hits, chance = within_class_rank_one(probe, of(0), of(0), gallery, subjects, classes)
+    assert (hits.tolist(), chance.tolist()) == ([1.0], [0.5])
+    _, chance = within_class_rank_one(AXES[:1], of(0), of(0), AXES, of(0, 0, 0, 1), of(0, 0, 0, 0))
+    assert chance.tolist() == [0.5]  # people are counted, and not photos
+    hits, chance = within_class_rank_one(AXES[:3], of(0, 1, 2), of(0, 1, -1), AXES, of(0, 1, 2, 3), of(0, 1, -1, -1))
+    assert np.isnan(hits).all() and np.isnan(chance).all()  # a class of one person or none is no guess
+
+
+def test_a_place_is_the_number_of_people_who_are_more_similar() -> None:
+    probe = np.array([[0.9, 0.3, 0.3, 0.1]], np.float32)
+    placed = [tuple(int(part[0]) for part in places(probe, of(who), AXES, of(0, 1, 2, 3))) for who in range(4)]
+    assert placed == [(0, 1), (1, 2), (1, 2), (3, 1)]
+    assert places(probe, of(7), AXES, of(0, 1, 2, 3))[1].tolist() == [0]
+
+
+def test_those_who_tie_share_the_places_that_they_take() -> None:
+    better, tied = of(0, 1, 1, 3, 0), of(1, 2, 2, 1, 0)
+    np.testing.assert_array_equal(found_within(1, better, tied), [1, 0, 0, 0, np.nan])
+    np.testing.assert_array_equal(found_within(2, better, tied), [1, 0.5, 0.5, 0, np.nan])
+    np.testing.assert_array_equal(found_within(4, better, tied), [1, 1, 1, 1, np.nan])
+
+
+def test_every_two_photos_of_two_people_are_one_impostor_pair() -> None:
+    vectors, subjects = units(9, 1), of(0, 0, 1, 1, 1, 2, 3, 3, 3)
+    expected = [
+        float(vectors[one] @ vectors[two]) for one in range(9) for two in range(one) if subjects[one] != subjects[two]
+    ]
+    np.testing.assert_allclose(sorted(impostor_pairs(vectors, subjects)), sorted(expected), rtol=1e-5)
+
+
+def test_a_genuine_similarity_is_that_of_the_same_name() -> None:
+    genuine = genuine_similarities(AXES[[0, 1, 3]], of(5, 6, 9), AXES[[1, 0]], of(6, 5))
+    np.testing.assert_array_equal(genuine, [1.0, 1.0, np.nan])
+    np.testing.assert_array_equal(accepted_at(np.array([0.5, 0.4, np.nan]), 0.5), [1.0, 0.0, np.nan])
+
+
+@given(st.lists(st.sampled_from([-0.5, 0.0, 0.1, 0.2, 0.5, 0.9]), min_size=1, max_size=60), st.floats(0.0, 1.0))
+def test_the_threshold_is_the_least_that_keeps_the_far(values: list[float], far: float) -> None:
+    impostors = np.array(values, np.float32)
+    threshold = threshold_at_far(impostors, far)
+    assert (impostors >= threshold).mean() <= far + 1e-9
+    below = impostors[impostors < threshold]
+    if len(below):
+        assert (impostors >= below.max()).mean() > far
+
+
+def test_a_threshold_needs_impostors() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        threshold_at_far(np.zeros(0, np.float32), 1e-3)
+
+
+def test_a_donor_counts_if_its_class_is_shown_and_it_is_another_person() -> None:
+    donors, people, classes = AXES[[0, 1, 2]], of(0, 1, 2), of(0, 0, 1)
+    outputs = np.repeat(np.array([[0.8, 0.36, 0.48, 0.0]], np.float32), 5, axis=0)
+    nearest = nearest_donor(outputs, of(9, 0, 9, 2, 9), of(0, 0, 1, 1, -1), donors, people, classes)
+    np.testing.assert_allclose(nearest, [0.8, 0.36, 0.48, np.nan, np.nan], atol=1e-6)
+
+
+# ---- pairs ------------------------------------------------------------------------------------------------------
+
+
+def counts(genuine: list[int], impostor: list[int]) -> np.ndarray:
+    return np.concatenate([np.bincount(values, minlength=BINS) for values in (genuine, impostor)])[None].astype(float)
+
+
+@given(LEVELS, LEVELS)
+def test_auc_is_the_share_of_pairs_won_and_half_the_ties(genuine: list[int], impostor: list[int]) -> None:
+    wins = [(a > b) + 0.5 * (a == b) for a in genuine for b in impostor]
+    assert auc(counts(genuine, impostor))[0] == pytest.approx(np.mean(wins))
+
+
+@given(LEVELS, LEVELS)
+def test_at_the_equal_error_rate_as_many_are_refused_as_accepted(genuine: list[int], impostor: list[int]) -> None:
+    error = float(equal_error(counts(genuine, impostor))[0])
+    edges = [
+        (np.mean(np.array(genuine) < threshold), np.mean(np.array(impostor) >= threshold)) for threshold in range(7)
+    ]
+    # No threshold makes both errors smaller, and none makes both larger.
+    assert not any(refused < error - 1e-9 and accepted < error - 1e-9 for refused, accepted in edges)
+    assert not any(refused > error + 1e-9 and accepted > error + 1e-9 for refused, accepted in edges)
+
+
+def test_the_equal_error_rate_of_two_bells_is_where_they_cross() -> None:
+    random = np.random.default_rng(0)
+    genuine, impostor = (random.normal(middle, 50, 200_000).astype(int).tolist() for middle in (600, 400))
+    assert equal_error(counts(genuine, impostor))[0] == pytest.approx(0.0228, abs=2e-3)
+    assert [equal_error(counts([a], [b]))[0] for a, b in ((9, 1), (1, 9), (5, 5))] == [0.0, 1.0, 0.5]
+
+
+def test_pairs_are_counted_by_person_and_never_with_themselves() -> None:
+    found = pair_scores(units(10, 1), np.array([3, 3, 3, 5, 5, 8, 8, 8, 8, 9]))
+    assert found.genuine.sum(axis=1).tolist() == [6, 2, 12, 0]
+    assert found.impostor.sum(axis=1).tolist() == [21, 16, 24, 9]
+    assert found.genuine[:, -1].sum() == 0
+
+
+def test_a_pair_lies_in_the_bin_of_its_cosine_and_within_a_group_if_there_are_groups() -> None:
+    probe = np.array([[1.0, 0.0]], np.float32)
+    gallery = np.array([[1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]], np.float32)
+    found = pair_scores(probe, of(0), gallery, of(0, 1, 2))
+    assert np.flatnonzero(found.genuine[0]).tolist() == [BINS - 1]
+    assert np.flatnonzero(found.impostor[0]).tolist() == [0, int(0.8 * BINS)]
+    vectors, who, group = units(6, 1), of(0, 0, 1, 1, 2, 2), of(0, 1, 0, 0, 1, 1)
+    found = pair_scores(vectors, who, vectors, who, (group, group))
+    assert found.genuine.sum(axis=1).tolist() == [2, 4, 4]
+    assert found.impostor.sum(axis=1).tolist() == [4, 2, 2]
+
+
+def test_people_who_are_told_apart_are_linked_and_noise_is_not() -> None:
+    who = np.repeat(np.arange(60), 5)
+    known, noise = pair_scores(blurred(units(60, 1), 5, 0.05, 2), who), pair_scores(units(300, 3), who)
+    linked, unlinked = pair_figure(known, auc), pair_figure(noise, auc)
+    assert linked.low is not None and linked.low > 0.99
+    assert unlinked.low is not None and unlinked.high is not None
+    assert unlinked.low < 0.5 < unlinked.high and 0.02 < unlinked.high - unlinked.low < 0.2
+    assert unlinked.count == 60 * 20
+    same, more = pair_excess(known, known, auc), pair_excess(known, noise, auc)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    assert more.value == pytest.approx((linked.value or 0) - (unlinked.value or 0))
+
+
+def test_without_a_second_photo_of_anyone_no_pair_is_measured() -> None:
+    assert pair_figure(pair_scores(units(20, 1), np.arange(20)), auc, chance=0.5) == nothing(0.5)
+    nobody = PairScores(np.zeros((0, BINS), np.float32), np.zeros((0, BINS), np.float32))
+    assert pair_figure(nobody, auc) == nothing()
