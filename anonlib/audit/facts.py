@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
 
 from anonlib import __version__
 from anonlib.audit.findings import ClaimSection, ModelUse, ReleaseCounts
@@ -30,10 +31,10 @@ def counts_of(stores: JobStores, run: str, shards: Iterable[str]) -> ReleaseCoun
     fallbacks: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     number = 0
-    for one in shards_of(stores.release, shards):
+    for shard in shards_of(stores.release, shards):
         number += 1
-        rendered = render_store(stores, run).faces(one.shard)
-        for row in tables.from_bytes(one.manifest, ["key", "status", "reason", "faces"]).to_pylist():
+        rendered = render_store(stores, run).faces(shard.shard)
+        for row in tables.from_bytes(shard.manifest, ["key", "status", "reason", "faces"]).to_pylist():
             images[row["status"]] += 1
             if row["status"] == QUARANTINED:
                 reasons[without_numbers(meaning_of(row["reason"]))] += 1
@@ -77,29 +78,22 @@ def claim_of(release: Storage, certificate: Certificate) -> ClaimSection:
 
 def models_of(certificate: Certificate, judges: Collection[str]) -> tuple[ModelUse, ...]:
     """What made the release, as its certificate has it, and what judged it."""
-    made = [
+    licences = {name: (model["licence"], model["sha256"]) for name, model in sorted(certificate.models.items())}
+    catalogue = {name: (MODELS[name].licence, MODELS[name].sha256) for name in sorted(judges)}
+    uses: tuple[tuple[Literal["release", "audit"], dict[str, tuple[str, str]]], ...]
+    uses = (("release", licences), ("audit", catalogue))
+    return tuple(
         ModelUse(
             name=name,
             role=str(MODELS[name].role) if name in MODELS else name,
-            licence=told["licence"],
+            licence=licence,
             commercial=MODELS[name].commercial if name in MODELS else None,
-            sha256=told["sha256"],
-            used_for="release",
+            sha256=sha256,
+            used_for=purpose,
         )
-        for name, told in sorted(certificate.models.items())
-    ]
-    judged = [
-        ModelUse(
-            name=name,
-            role=str(MODELS[name].role),
-            licence=MODELS[name].licence,
-            commercial=MODELS[name].commercial,
-            sha256=MODELS[name].sha256,
-            used_for="audit",
-        )
-        for name in sorted(judges)
-    ]
-    return (*made, *judged)
+        for purpose, models in uses
+        for name, (licence, sha256) in models.items()
+    )
 
 
 def settings_of(certificate: Certificate) -> dict[str, str | int | float | bool | None]:

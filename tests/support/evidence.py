@@ -85,8 +85,6 @@ def evidence(**changes: Any) -> Evidence:
         donors={NAME: clear[::5]},
         donor_people=np.arange(60),
         donor_classes=np.arange(60) // 5,
-        images=count,
-        quarantined=0,
     )
     return replace(whole, **changes)
 

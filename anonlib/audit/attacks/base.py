@@ -138,7 +138,7 @@ class Probes:
 class Attacker(Probes):
     """n probes and g candidates, one clear photo each, by one recognizer.
 
-    `who` (n,) and `enrolled` (g,) number their people, `own` (n,) is each probe's right candidate.
+    `who` (n,) and `enrolled` (g,) number their people, `right` (n,) is each probe's right candidate.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Attacker(Probes):
         self.chance = 1 / max(len(self.enrolled), 1)
         self.reported = reported(evidence.names, seed=seed)
         order = np.argsort(self.enrolled)
-        self.own = order[np.searchsorted(self.enrolled[order], self.who)]
+        self.right = order[np.searchsorted(self.enrolled[order], self.who)]
         self.walks: dict[str, Score] | None = None
         """What the release's tables lead to, by trail, once the attack on the certificate has followed them."""
 
@@ -244,9 +244,9 @@ class Attacker(Probes):
         for start in range(0, len(rows), _ROWS):
             part = rows[start : start + _ROWS]
             scores = score(part)
-            own = scores[np.arange(len(part)), self.own[part]][:, None]
-            better[start : start + _ROWS] = (scores > own).sum(axis=1)
-            tied[start : start + _ROWS] = (scores == own).sum(axis=1)
+            right = scores[np.arange(len(part)), self.right[part]][:, None]
+            better[start : start + _ROWS] = (scores > right).sum(axis=1)
+            tied[start : start + _ROWS] = (scores == right).sum(axis=1)
         return better, tied
 
     def sample(self, rows: Numbers) -> Numbers:
@@ -278,23 +278,23 @@ class Attacker(Probes):
         parts = [part - part.mean(axis=1, keepdims=True) for part in parts]
         scale = [float(part.std()) or 1.0 for part in parts]
         stacked = np.stack([part / size for part, size in zip(parts, scale, strict=True)])
-        weights = conditional_logit(stacked, self.own[chosen])
+        weights = conditional_logit(stacked, self.right[chosen])
         weighed = [
             (np.float32(weight / size), score) for weight, size, score in zip(weights, scale, scores, strict=True)
         ]
-        return lambda asked: np.asarray(sum(weight * score(asked) for weight, score in weighed), np.float32)
+        return lambda rows: np.asarray(sum(weight * score(rows) for weight, score in weighed), np.float32)
 
 
-def conditional_logit(scores: Scores, own: Numbers) -> NDArray[np.float64]:
-    """Weights (f,), none below 0, that make the right candidates `own` (r,) likeliest by their `scores` (f, r, g).
+def conditional_logit(scores: Scores, right: Numbers) -> NDArray[np.float64]:
+    """Weights (f,), none below 0, that make the right candidates `right` (r,) likeliest by their `scores` (f, r, g).
 
     The logarithm of the odds of two candidates is the weighted difference of their scores (McFadden 1974); the fit is
     by maximum likelihood with a small ridge.
     """
     from scipy.optimize import minimize
 
-    rows, flat = np.arange(len(own)), scores.reshape(len(scores), -1)
-    right = scores[:, rows, own].mean(axis=1, dtype=np.float64)
+    rows, flat = np.arange(len(right)), scores.reshape(len(scores), -1)
+    right_score = scores[:, rows, right].mean(axis=1, dtype=np.float64)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         total = (weights.astype(np.float32) @ flat).reshape(scores.shape[1:])
@@ -302,8 +302,8 @@ def conditional_logit(scores: Scores, own: Numbers) -> NDArray[np.float64]:
         shares = np.exp(total - top)
         summed = shares.sum(axis=1, keepdims=True)
         shares /= summed
-        likelihood = float(weights @ right) - float((top + np.log(summed)).mean(dtype=np.float64))
-        slope = (flat @ shares.reshape(-1)).astype(np.float64) / len(own) - right
+        likelihood = float(weights @ right_score) - float((top + np.log(summed)).mean(dtype=np.float64))
+        slope = (flat @ shares.reshape(-1)).astype(np.float64) / len(right) - right_score
         return _RIDGE * float(weights @ weights) / 2 - likelihood, slope + _RIDGE * weights
 
     start = np.full(len(scores), 0.1)

@@ -156,10 +156,10 @@ def _certificate(attacker: Attacker, scores: Mapping[str, Score]) -> Iterator[Di
         (name,) = best(attacker, scores, rows)
         chosen.add(name)
 
-        def score(asked: Numbers) -> Scores:
-            found = scores[name](asked)
+        def score(probes: Numbers) -> Scores:
+            found = scores[name](probes)
             lost = ~found.any(axis=1)
-            found[lost] = attacker.picture(asked[lost])  # where no trail begins there is the picture
+            found[lost] = attacker.picture(probes[lost])  # where no trail begins there is the picture
             return found
 
         return score

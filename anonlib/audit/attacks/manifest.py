@@ -1,14 +1,13 @@
 """Ask the manifest: every number, flag and code of a face's row, held against each person's clear photo.
 
-A figure of likeness to the source is asked as it stands: which candidate's photo is that far from the released face?
-Any other number or code is asked beside what the same program says of the candidate's own photo. What the plan decides
-for a whole class (k, epsilon, the surrogate) is no measurement of a photo and is left to the tables. All of it is put
+A number or code is compared with what the same program says of the candidate's own photo. What the plan decides for a
+whole class (k, epsilon, the surrogate) is no measurement of a photo and is left to the tables. All of it is put
 together with the picture and the tables by a conditional logit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,12 @@ from numpy.typing import NDArray
 from anonlib.audit.attacks.base import Attacker, Material, Score, Scores
 from anonlib.audit.attacks.certificate import MOST, best, walks
 from anonlib.audit.attacks.similarity import places
-from anonlib.audit.evidence.evidence import CLEAR, RELEASED
 from anonlib.audit.evidence.published import DIGEST
-from anonlib.audit.facts import without_numbers
 from anonlib.audit.findings import Disclosure
 from anonlib.audit.statistics import FEWEST, Numbers, Shares, figure_of_sums, rate
 
 NOTHING = "no number, flag or code of a row differs between faces: nothing to ask"
-FLAGS = ("fallback", "reason")
+FLAG = "fallback"
 MOST_CODES = 12
 """Different codes of a field that are told apart; more are free text."""
 _OF_PLAN = frozenset({DIGEST, "k", "epsilon"})
@@ -39,22 +36,22 @@ def manifest(material: Material) -> Iterator[Disclosure]:
         alone = attacker.hits(attacker.picture)
         yield attacker.disclosure("manifest", "rank-1, picture alone", alone, note="" if fields else NOTHING)
         parts = {"manifest": (fields, {}), "tables": ({}, tables), "manifest and tables": (fields, tables)}
-        for part, (asked, trails) in parts.items():
+        for part, (scores, trails) in parts.items():
             both = part == "manifest and tables"
-            if (both and not (asked and trails)) or not (asked or trails):
+            if (both and not (scores and trails)) or not (scores or trails):
                 continue
 
             def fit(
                 rows: Numbers,
                 attacker: Attacker = attacker,
-                asked: Mapping[str, Score] = asked,
+                scores: Mapping[str, Score] = scores,
                 trails: Mapping[str, Score] = trails,
             ) -> Score:
                 kept = [trails[name] for name in best(attacker, trails, rows, MOST)]
-                return attacker.together([attacker.picture, *asked.values(), *kept], rows)
+                return attacker.together([attacker.picture, *scores.values(), *kept], rows)
 
             (values,) = attacker.both_ways(fit)
-            note = f"asked: {', '.join(asked)}" if part == "manifest" else ""
+            note = f"asked: {', '.join(scores)}" if part == "manifest" else ""
             yield attacker.disclosure(
                 "manifest", f"rank-1, picture, {part}", values, beside=alone, judged=True, note=note
             )
@@ -63,21 +60,21 @@ def manifest(material: Material) -> Iterator[Disclosure]:
 def queries(attacker: Attacker) -> dict[str, Score]:
     """A score for each field of a manifest row that differs between faces."""
     probes, gallery = (_rows(attacker, rows) for rows in attacker.rows)
-    found = _figures(attacker, probes)
+    found: dict[str, Score] = {}
     measured = [[_fields(row) for row in rows] for rows in (probes, gallery)]
     for name in dict.fromkeys(name for row in measured[0] for name in row):
-        asked, own = ([row.get(name) for row in rows] for rows in measured)
-        kinds = {type(value) for value in asked if value is not None}
+        first, second = ([row.get(name) for row in rows] for rows in measured)
+        kinds = {type(value) for value in first if value is not None}
         if kinds <= {int, float}:
             values = [
-                np.array([np.nan if value is None else value for value in side], np.float64) for side in (asked, own)
+                np.array([np.nan if value is None else value for value in side], np.float64) for side in (first, second)
             ]
             known = values[0][~np.isnan(values[0])]
             if len(np.unique(known)) > 1 and not np.isnan(values[1]).all():
                 found[name] = _nearer(*values)
-        elif 1 < len(set(asked)) <= MOST_CODES:
-            order = {value: position for position, value in enumerate(dict.fromkeys([*asked, *own]))}
-            found[name] = _same(*(np.array([order[value] for value in side], np.int64) for side in (asked, own)))
+        elif 1 < len(set(first)) <= MOST_CODES:
+            order = {value: position for position, value in enumerate(dict.fromkeys([*first, *second]))}
+            found[name] = _same(*(np.array([order[value] for value in side], np.int64) for side in (first, second)))
     return found
 
 
@@ -91,21 +88,18 @@ def flags(material: Material) -> Iterator[Disclosure]:
     """
     for attacker in material.attackers:
         rows = _rows(attacker, attacker.rows[0])
-        kept = np.array([row.get(FLAGS[0]) is None and row.get(DIGEST) is not None for row in rows], bool)
+        kept = np.array([row.get(FLAG) is None and row.get(DIGEST) is not None for row in rows], bool)
         summed = np.zeros((len(attacker.enrolled), attacker.released.shape[1]), np.float32)
-        np.add.at(summed, attacker.own[kept], attacker.released[kept])
-        others = summed[attacker.own] - np.where(kept[:, None], attacker.released, 0)
+        np.add.at(summed, attacker.right[kept], attacker.released[kept])
+        others = summed[attacker.right] - np.where(kept[:, None], attacker.released, 0)
         known = np.linalg.norm(others, axis=1) > 1e-3
         better, tied = places(others, attacker.who, attacker.clear, attacker.enrolled)
         hits = np.where(known, np.clip((5 - better) / np.maximum(tied, 1), 0.0, 1.0), np.nan)
-        found: dict[bytes, Disclosure] = {}
-        for name in FLAGS:
-            codes = np.array([without_numbers(row[name]) if row.get(name) else "" for row in rows], np.str_)
-            for code in sorted(set(codes.tolist()) - {""}):
-                flagged = (codes == code) & known
-                if flagged.sum() >= FEWEST:
-                    found[flagged.tobytes()] = _flag(attacker, code, flagged, kept & known, hits)
-        yield from found.values()
+        codes = np.array([row.get(FLAG) or "" for row in rows], np.str_)
+        for code in sorted(set(codes.tolist()) - {""}):
+            flagged = (codes == code) & known
+            if flagged.sum() >= FEWEST:
+                yield _flag(attacker, code, flagged, kept & known, hits)
 
 
 def _flag(
@@ -132,34 +126,9 @@ def _flag(
     )
 
 
-def _figures(attacker: Attacker, rows: Sequence[Row]) -> dict[str, Score]:
-    """Likeness to the source, for each recognizer that has it and that the attacker has too."""
-    found: dict[str, Score] = {}
-    looks = attacker.evidence.looks
-    for name, vectors in looks[RELEASED].vectors.items():
-        stated = np.array([_similarity(row, name) for row in rows], np.float64)
-        if not np.isnan(stated).all():
-            cosines = (vectors[attacker.probe], looks[CLEAR].vectors[name][attacker.gallery])
-            found[f"similarity by {name}"] = _as_far(*cosines, stated)
-    return found
-
-
-def _as_far(released: Scores, clear: Scores, stated: Shares) -> Score:
-    return lambda rows: _neutral(-np.abs(released[rows] @ clear.T - stated[rows, None]))
-
-
-def _similarity(row: Row, recognizer: str) -> float:
-    figures = row.get("similarity") or ()
-    return next((figure["to_source"] for figure in figures if figure["recognizer"] == recognizer), np.nan)
-
-
 def _fields(row: Row) -> dict[str, Any]:
     """The scalars of a row that are measured on its photo; a box as its shape and size."""
-    fields = {
-        name: without_numbers(value) if name in FLAGS and value else value
-        for name, value in row.items()
-        if name not in _OF_PLAN and not isinstance(value, list | dict)
-    }
+    fields = {name: value for name, value in row.items() if name not in _OF_PLAN and not isinstance(value, list | dict)}
     if row.get("box"):
         wide, high = row["box"][2] - row["box"][0], row["box"][3] - row["box"][1]
         if wide > 0 and high > 0:
@@ -167,12 +136,12 @@ def _fields(row: Row) -> dict[str, Any]:
     return fields
 
 
-def _nearer(asked: NDArray[np.float64], own: NDArray[np.float64]) -> Score:
-    return lambda rows: _neutral(-np.abs(asked[rows, None] - own[None, :]))
+def _nearer(probes: Shares, gallery: Shares) -> Score:
+    return lambda rows: _neutral(-np.abs(probes[rows, None] - gallery[None, :]))
 
 
-def _same(asked: Numbers, own: Numbers) -> Score:
-    return lambda rows: (asked[rows, None] == own[None, :]).astype(np.float32)
+def _same(probes: Numbers, gallery: Numbers) -> Score:
+    return lambda rows: (probes[rows, None] == gallery[None, :]).astype(np.float32)
 
 
 def _neutral(scores: NDArray[np.floating[Any]]) -> Scores:

@@ -42,8 +42,8 @@ def places(
         rows = slice(start, start + _ROWS)
         similarity = probes[rows] @ gallery.T
         same = probe_subjects[rows, None] == gallery_subjects[None, :]
-        own = np.where(same, similarity, -np.inf).max(axis=1, keepdims=True)
-        better[rows], tied[rows] = (similarity > own).sum(axis=1), (similarity == own).sum(axis=1)
+        right = np.where(same, similarity, -np.inf).max(axis=1, keepdims=True)
+        better[rows], tied[rows] = (similarity > right).sum(axis=1), (similarity == right).sum(axis=1)
     return better, tied
 
 
@@ -72,9 +72,9 @@ def rank_one(
             similarity[groups[0][rows, None] != groups[1][None, :]] = -np.inf
         best = similarity.max(axis=1, keepdims=True)
         tied = (similarity == best) & np.isfinite(best)
-        own = tied & (probe_subjects[rows, None] == gallery_subjects[None, :])
+        same = tied & (probe_subjects[rows, None] == gallery_subjects[None, :])
         count = tied.sum(axis=1)
-        hits[rows] = np.where(count > 0, own.sum(axis=1) / np.maximum(count, 1), np.nan)
+        hits[rows] = np.where(count > 0, same.sum(axis=1) / np.maximum(count, 1), np.nan)
     return hits
 
 
@@ -138,11 +138,11 @@ def accepted_at(similarities: Shares, threshold: float) -> Shares:
 
 
 def nearest_donor(
-    outputs: Vectors, own: Numbers, worn: Numbers, donors: Vectors, donor_people: Numbers, donor_classes: Numbers
+    outputs: Vectors, people: Numbers, worn: Numbers, donors: Vectors, donor_people: Numbers, donor_classes: Numbers
 ) -> Shares:
     """(n,) Highest cosine of each of `outputs` (n, d) to a donor (m, d) of the class whose surrogate it shows.
 
-    The person `own` (n,) in the photo is left out: the question is whether another person is framed. NaN where no
+    The person `people` (n,) in the photo is left out: the question is whether another person is framed. NaN where no
     donor is left, or no surrogate is shown (-1).
     """
     nearest = np.full(len(outputs), np.nan)
@@ -151,7 +151,7 @@ def nearest_donor(
         if len(members) == 0:
             continue
         similarity = outputs[rows] @ donors[members].T
-        similarity[own[rows, None] == donor_people[members][None, :]] = -np.inf
+        similarity[people[rows, None] == donor_people[members][None, :]] = -np.inf
         best = similarity.max(axis=1).astype(np.float64)
         nearest[rows] = np.where(np.isfinite(best), best, np.nan)
     return nearest

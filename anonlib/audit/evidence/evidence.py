@@ -123,8 +123,6 @@ class Evidence:
     donors: Mapping[str, NDArray[np.float32]]
     donor_people: NDArray[np.int64]
     donor_classes: NDArray[np.int64]
-    images: int
-    quarantined: int
 
     @property
     def clear(self) -> Look:

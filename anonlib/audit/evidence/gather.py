@@ -195,8 +195,6 @@ class _Gathering:
             },
             donor_people=np.array([plan.person[face] for face in donors], np.int64),
             donor_classes=np.array([plan.donated[face] for face in donors], np.int64),
-            images=self.images,
-            quarantined=self.quarantined,
         )
 
 

@@ -177,20 +177,20 @@ def recover(probes: Vectors, gallery: Vectors, people: Rows, parts: DataSplit) -
     impostors = _compared(probes, gallery, people, parts.choose)[2]
     threshold = threshold_at_far(impostors, FAR) if len(impostors) else 1.0
     ranks, accepted = np.full(len(people), np.nan), np.full(len(people), np.nan)
-    asked, genuine, _ = _compared(probes, gallery, people, parts.attack)
-    ranks[asked] = placed(probes, gallery, people, parts.attack)
-    accepted[asked] = accepted_at(genuine, threshold)
+    probed, genuine, _ = _compared(probes, gallery, people, parts.attack)
+    ranks[probed] = placed(probes, gallery, people, parts.attack)
+    accepted[probed] = accepted_at(genuine, threshold)
     return Recovered(ranks, accepted, threshold, len(np.unique(people[parts.attack])))
 
 
 def placed(probes: Vectors, gallery: Vectors, people: Rows, rows: Rows) -> Shares:
     """Places of the right person for each photo in `rows` that is no gallery photo; in a tie the middle place."""
     first = first_of_each(people[rows])
-    enrolled, asked = rows[first], rows[~first]
-    similarity = normalized(probes[asked]) @ normalized(gallery[enrolled]).T
-    own = people[asked, None] == people[None, enrolled]
-    right = similarity[own][:, None]
-    above, tied = (similarity > right).sum(axis=1), ((similarity == right) & ~own).sum(axis=1)
+    enrolled, probed = rows[first], rows[~first]
+    similarity = normalized(probes[probed]) @ normalized(gallery[enrolled]).T
+    same = people[probed, None] == people[None, enrolled]
+    right = similarity[same][:, None]
+    above, tied = (similarity > right).sum(axis=1), ((similarity == right) & ~same).sum(axis=1)
     return np.asarray(1 + above + tied / 2, np.float64)
 
 
@@ -202,7 +202,7 @@ def mean_reciprocal(probes: Vectors, gallery: Vectors, people: Rows, rows: Rows)
 def _compared(probes: Vectors, gallery: Vectors, people: Rows, rows: Rows) -> tuple[Rows, Shares, Vectors]:
     """The rows asked, their cosines to their own gallery photo, and all cosines of two people."""
     first = first_of_each(people[rows])
-    enrolled, asked = rows[first], rows[~first]
-    pair = normalized(probes[asked]), people[asked], normalized(gallery[enrolled]), people[enrolled]
-    impostors = people[asked, None] != people[None, enrolled]
-    return asked, genuine_similarities(*pair), (pair[0] @ pair[2].T)[impostors]
+    enrolled, probed = rows[first], rows[~first]
+    pair = normalized(probes[probed]), people[probed], normalized(gallery[enrolled]), people[enrolled]
+    impostors = people[probed, None] != people[None, enrolled]
+    return probed, genuine_similarities(*pair), (pair[0] @ pair[2].T)[impostors]

@@ -38,8 +38,8 @@ class Ridge:
         return np.asarray((x - self.x_mean) @ self.weights + self.y_mean, np.float32)
 
 
-def ridge(x: Floats, y: Floats, asked: Floats, score: Callable[[Floats], float]) -> Ridge:
-    """The regression of y (n, b) on x (n, a) with the penalty, per row, whose answers to `asked` (m, a) score highest.
+def ridge(x: Floats, y: Floats, aside: Floats, score: Callable[[Floats], float]) -> Ridge:
+    """The regression of y (n, b) on x (n, a) with the penalty, per row, whose answers to `aside` (m, a) score highest.
 
     `score` is given the answers (m, b).
     """
@@ -51,7 +51,7 @@ def ridge(x: Floats, y: Floats, asked: Floats, score: Callable[[Floats], float])
     values, vectors = np.linalg.eigh(a @ a.T if wide else a.T @ a)
     turned = vectors.T @ (b if wide else a.T @ b)
     basis = a.T @ vectors if wide else vectors
-    seen = (asked - x_mean) @ basis
+    seen = (aside - x_mean) @ basis
 
     def shrunk(penalty: float) -> NDArray[np.float64]:
         return np.asarray(turned / (np.maximum(values, 0) + penalty * len(x))[:, None], np.float64)
@@ -121,7 +121,7 @@ class Restorer:
 def fit_restorer(pairs: TrainingPairs, parts: DataSplit, times: int, random: np.random.Generator) -> Restorer:
     """From the attacker's own people, each photo as it is and moved `times`; penalties by those kept aside."""
     learn, choose = pairs.many(parts.learn, times, random), pairs.many(parts.choose, 0, random)
-    coarse, own = small(learn.released, learn.boxes, COARSE), small(choose.released, choose.boxes, COARSE)
+    coarse, aside = small(learn.released, learn.boxes, COARSE), small(choose.released, choose.boxes, COARSE)
 
     def lost(drawn: BatchDraw) -> Floats:
         return _planes(small(drawn.clear, drawn.boxes, FINE) - small(drawn.released, drawn.boxes, FINE))
@@ -130,8 +130,8 @@ def fit_restorer(pairs: TrainingPairs, parts: DataSplit, times: int, random: np.
         moved = [align.apply(matrix, points) for matrix, points in zip(stretch(drawn.boxes), drawn.points, strict=True)]
         return np.array(moved, np.float32).reshape(len(moved), -1)
 
-    def fitted(x: Floats, y: Floats, own_x: Floats, own_y: Floats) -> Ridge:
-        return ridge(x, y, own_x, lambda answers: -float(np.square(answers - own_y).mean()))
+    def fitted(x: Floats, y: Floats, aside_x: Floats, aside_y: Floats) -> Ridge:
+        return ridge(x, y, aside_x, lambda answers: -float(np.square(answers - aside_y).mean()))
 
-    pixels = fitted(_planes(coarse), lost(learn), _planes(own), lost(choose))
-    return Restorer(pixels, fitted(_grey(coarse), stretched(learn), _grey(own), stretched(choose)))
+    pixels = fitted(_planes(coarse), lost(learn), _planes(aside), lost(choose))
+    return Restorer(pixels, fitted(_grey(coarse), stretched(learn), _grey(aside), stretched(choose)))

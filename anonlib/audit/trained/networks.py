@@ -122,8 +122,8 @@ def train_recognizer(
     student: StudentRecognizer = StudentRecognizer(network, clear.shape[1]).to(device)
     learn = pairs.many(parts.learn, _MOVED, random)
     views = restored_crops(restorer, learn.released, learn.boxes)
-    own = restored_crops(restorer, pairs.data.released[parts.choose], pairs.data.boxes[parts.choose])
-    _fit_head(student, views, clear[learn.rows], own, clear[parts.choose], device)
+    aside = restored_crops(restorer, pairs.data.released[parts.choose], pairs.data.boxes[parts.choose])
+    _fit_head(student, views, clear[learn.rows], aside, clear[parts.choose], device)
     known_people, who = np.unique(people[parts.learn], return_inverse=True)
     centres = np.array([clear[parts.learn][who == number].mean(axis=0) for number in range(len(known_people))])
     known = F.normalize(torch.from_numpy(centres.astype(np.float32))).to(device)
@@ -141,7 +141,7 @@ def train_recognizer(
 
     def score() -> float:
         probes = np.zeros_like(clear)
-        probes[parts.choose] = answers(student, own, device)
+        probes[parts.choose] = answers(student, aside, device)
         return mean_reciprocal(probes, clear, people, parts.choose)
 
     best, kept = score(), _copy(student)
@@ -158,12 +158,12 @@ def train_recognizer(
 
 
 def _fit_head(
-    student: StudentRecognizer, views: Pixels, clear: Floats, own: Pixels, own_clear: Floats, device: str
+    student: StudentRecognizer, views: Pixels, clear: Floats, aside: Pixels, aside_clear: Floats, device: str
 ) -> None:
-    """A ridge regression from the features of crops `views` to `clear` (n, d); its penalty fits the `own` ones best."""
+    """A ridge regression from the features of crops `views` to `clear` (n, d); its penalty fits those `aside` best."""
     read = answers(student.read, views, device)
     fitted = ridge(
-        read, clear, answers(student.read, own, device), lambda found: -float(np.square(found - own_clear).mean())
+        read, clear, answers(student.read, aside, device), lambda found: -float(np.square(found - aside_clear).mean())
     )
     with torch.no_grad():
         student.head.weight.copy_(torch.from_numpy(fitted.weights.T))

@@ -83,7 +83,7 @@ def trained_attacks(
     found[CLEAR] = {name: by.get(name.partition(" by ")[2], clear) for name in found[RELEASED]}
     groups = [(part, name, members[rows]) for part, name, members in groups_of(evidence)]
     attacks = []
-    for name, own in found[RELEASED].items():
+    for name, recovered in found[RELEASED].items():
         title, _, recognizer = name.partition(" by ")
         judge, held_out = recognizer or TRAINED_HERE, recognizer not in used
         probes = Probes(data.people, judge, held_out, groups, evidence.classes[rows], seed)
@@ -91,8 +91,8 @@ def trained_attacks(
         first, fifth = ({kind: result.hits(within) for kind, result in results.items()} for within in (1, 5))
         accepted = {kind: result.accepted for kind, result in results.items()}
         attacks += [
-            probes.attack(title, "rank-1", first, own.chance, detailed=True),
-            probes.attack(title, "rank-5", fifth, min(1.0, 5 * own.chance)),
+            probes.attack(title, "rank-1", first, recovered.chance, detailed=True),
+            probes.attack(title, "rank-5", fifth, min(1.0, 5 * recovered.chance)),
             probes.attack(title, "TAR", accepted, FAR),
         ]
     return attacks

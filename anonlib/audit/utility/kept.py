@@ -58,8 +58,8 @@ def expression_kept(before: NDArray[np.float32], after: NDArray[np.float32], nam
     """(n,) Whether the likeliest of the expressions (n, 7) is still the same, for originals of those in `names`."""
     known = ~np.isnan(before).any(axis=1) & ~np.isnan(after).any(axis=1)
     first, second = (np.nan_to_num(shares, nan=0.0).argmax(axis=1) for shares in (before, after))
-    asked = known & np.isin(first, [EXPRESSIONS.index(name) for name in names])
-    return np.where(asked, (first == second).astype(np.float64), np.nan)
+    readable = known & np.isin(first, [EXPRESSIONS.index(name) for name in names])
+    return np.where(readable, (first == second).astype(np.float64), np.nan)
 
 
 def age_band_kept(before: Look, after: Look) -> Shares:
@@ -123,12 +123,12 @@ def measures(evidence: Evidence, *, seed: int = 0) -> list[Measure]:
         )
 
     def agreement(name: str, kept: Callable[[Look, Look], Shares], kinds: Kinds, note: str) -> Measure:
-        """A share of the originals that were asked; what cannot be read any more is lost."""
-        asked = ~np.isnan(kept(before, before))
-        counted = Counter(kind for kind, counts in zip(kinds, asked, strict=True) if counts)
+        """A share of the originals that were readable; what cannot be read any more is lost."""
+        readable = ~np.isnan(kept(before, before))
+        counted = Counter(kind for kind, counts in zip(kinds, readable, strict=True) if counts)
         return measure(
             name,
-            lambda look: np.where(asked, np.nan_to_num(kept(before, look)), np.nan),
+            lambda look: np.where(readable, np.nan_to_num(kept(before, look)), np.nan),
             "share",
             f"{note}; a face that cannot be read any more counts as lost; chance is always saying the commonest answer",
             "higher",

@@ -101,14 +101,6 @@ def test_a_face_from_which_no_trail_begins_is_looked_up_by_its_picture() -> None
     assert first.found.value is not None and first.found.value > 0.5
 
 
-def test_trails_are_named_by_table_and_column() -> None:
-    assert names(published(averaged(), tables=within_one_row())) == {
-        "classes.parquet: wears -> made", "classes.parquet: made -> wears",
-    }  # fmt: skip
-    joined = names(published(averaged(), tables=over_shared_names()))
-    assert "classes.parquet: wears, class -> surrogates.parquet: of, digest" in joined
-
-
 def test_a_trail_never_leads_back_to_where_it_began() -> None:
     tables = {"links.json": [{"a": digest(one), "b": digest(one)} for one in range(CLASSES)]}
     assert names(published(averaged(), tables=tables)) == set()

@@ -10,8 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from anonlib.audit.attacks.base import Material
-from anonlib.audit.attacks.lookup import naive
 from anonlib.audit.evidence import gather as module
 from anonlib.audit.evidence.evidence import Evidence
 from anonlib.audit.evidence.gather import drawn, gather
@@ -19,7 +17,6 @@ from anonlib.audit.evidence.observe import RECOGNIZERS, Observer, nearest
 from anonlib.audit.utility.kept import measures, mesh_error
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
-from anonlib.execution.base import UnitResult
 from anonlib.faces.detect import Faces
 from tests.support import photos
 from tests.support.runs import Run, contents, images, job, planned_copy, run_job
@@ -64,7 +61,6 @@ def landmark_error(looked: Evidence, least: int = 6) -> float:
 def test_every_labelled_face_is_there_once(gathered: Evidence) -> None:
     assert gathered.labelled
     assert Counter(Counter(gathered.subjects.tolist()).values()) == {2: 12}
-    assert (gathered.images, gathered.quarantined) == (27, 0)
     assert set(gathered.looks) == {"clear", "released", "blur", "pixelate", "solid"}
     for look in gathered.looks.values():
         for name in RECOGNIZERS:
@@ -95,15 +91,6 @@ def test_an_original_shows_what_its_scan_saw_and_a_flat_ellipse_nothing(gathered
         assert np.isnan(nothing).all()
 
 
-def test_redactions_hide_the_face_in_the_middle_of_its_crop_and_leave_the_rest(gathered: Evidence) -> None:
-    clear = gathered.clear.crops.astype(int)
-    for name in ("blur", "pixelate", "solid"):
-        off = np.abs(gathered.looks[name].crops.astype(int) - clear).mean(axis=(0, 3))
-        assert off[40:80, 40:80].mean() > 8 * off[:4, :4].mean()
-    assert (gathered.looks["solid"].crops[:, 50:70, 50:70] == 127).all()
-    assert np.abs(gathered.released.crops.astype(int) - clear)[:, 40:80, 40:80].mean() > 5
-
-
 def test_people_and_classes_are_those_of_the_plan(gathered: Evidence) -> None:
     assert len(set(zip(gathered.subjects.tolist(), gathered.people.tolist(), strict=True))) == 12
     assert (gathered.people >= 0).all()
@@ -112,12 +99,6 @@ def test_people_and_classes_are_those_of_the_plan(gathered: Evidence) -> None:
     gave = np.array([donors.get(person, -2) for person in gathered.people])
     assert (gathered.worn != gave)[gathered.replaced].all()  # k-diff wears what others gave
     assert (gathered.worn[~gathered.replaced] == -1).all()
-
-
-def test_a_donor_gave_to_one_surrogate(gathered: Evidence) -> None:
-    pairs = set(zip(gathered.donor_people.tolist(), gathered.donor_classes.tolist(), strict=True))
-    assert pairs and len(pairs) == len({person for person, _ in pairs})
-    assert gathered.averaged.sum() == np.isin(gathered.donor_people, gathered.people).sum()
 
 
 def test_a_donors_portrait_is_the_clear_look_at_it(gathered: Evidence) -> None:
@@ -169,29 +150,13 @@ def test_looks_that_are_not_this_scans_are_not_believed(copied: JobConfig, tmp_p
         gather(copied)
 
 
-def test_clear_people_are_known_again_and_replaced_ones_less(gathered: Evidence) -> None:
-    found = next(naive(Material(gathered, None, ())))
-    clear, released = found.baselines["clear"].value, found.released.value
-    assert clear is not None and released is not None
-    assert clear > 0.8 > released
-    assert gathered.released.found[gathered.replaced].mean() > 0.9
-
-
-def test_shards_are_reported_as_they_are_done(copied: JobConfig) -> None:
-    said: list[tuple[str, UnitResult, int]] = []
-    gather(copied, report=lambda *one: said.append(one))
-    assert [(stage, one.unit, one.images, one.faces, of) for stage, one, of in said] == [
-        ("evaluate", f"0000{shard}", 9, 8, 3) for shard in range(3)
-    ]
-
-
 def test_a_folder_under_new_keys_is_paired_like_a_tar(people_tars: Path, gathered: Evidence, tmp_path: Path) -> None:
     folder = tmp_path / "input"
     folder.mkdir()
     for name, content in images(people_tars / f"{SHARD}.tar").items():
         (folder / name).write_bytes(content)
     looked = gather(run_job(folder, tmp_path, rekey=True).config)
-    assert (len(looked.subjects), looked.images) == (8, 9)
+    assert len(looked.subjects) == 8
     assert landmark_error(looked, least=3) < 0.15
     ours, theirs = (one.clear.vectors["faceres"][:, 0] for one in (looked, gathered))
     tarred = [face.startswith(f"{SHARD}/") for face in gathered.faces]

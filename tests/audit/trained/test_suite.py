@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,7 @@ from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, SIDE, Ev
 from anonlib.audit.findings import Attack
 from anonlib.audit.trained import suite as module
 from anonlib.audit.trained.data import Recovered, split
-from anonlib.audit.trained.suite import BOTH_RELEASED, INVERSION, TRAINED, TRAINED_HERE, data_of, trained_attacks
+from anonlib.audit.trained.suite import BOTH_RELEASED, INVERSION, TRAINED, TRAINED_HERE, trained_attacks
 from anonlib.execution.base import UnitResult
 from anonlib.storage import open_storage
 from anonlib.workspace.layout import StageStore
@@ -117,19 +115,6 @@ def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
     monkeypatch.setattr(module, "DRAWN", 2)
     trained_attacks(coloured(), "k-diff", found[1], used=())
     assert len(attacked) == 4
-
-
-def test_too_few_people_are_not_attacked(tmp_path: Path) -> None:
-    few = coloured()
-    few = type(few)(**{**few.__dict__, "subjects": few.subjects % 5})
-    assert trained_attacks(few, "k-diff", StageStore(open_storage(str(tmp_path)), ""), used=()) == []
-
-
-def test_boxes_and_points_are_where_the_frame_shows_them() -> None:
-    held = data_of(coloured(), CLEAR, np.arange(3))
-    centre = (held.boxes[:, :2] + held.boxes[:, 2:]) / 2
-    assert np.allclose(centre, (SIDE - 1) / 2, atol=1) and np.allclose(held.boxes[:, 2] - held.boxes[:, 0], SIDE / 1.5)
-    assert ((held.points > 0) & (held.points < SIDE)).all()
 
 
 def test_more_photos_than_an_attacker_can_hold_leave_whole_people_out(monkeypatch: pytest.MonkeyPatch) -> None:
