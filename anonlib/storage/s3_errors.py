@@ -25,7 +25,10 @@ _FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"}
 _BUSY = {
     *("500", "502", "503", "504", "429", "InternalError", "ServiceUnavailable", "RequestTimeout"),
     *("SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException", "TooManyRequests"),
+    *("DependencyTimeoutException", "InternalServiceError", "KMSInternalException", "KeyUnavailableException"),
 }
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+_DENIED = {"AccessDenied", "AccessDeniedException", "403", "AllAccessDisabled"}
 _WRONG_REGION = {
     "PermanentRedirect",
     "AuthorizationHeaderMalformed",
@@ -82,30 +85,34 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, place: str) -> 
         )
     if code in ("InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken"):
         return StorageError(f"{endpoint} does not know this access key id; check AWS_ACCESS_KEY_ID or the profile.")
-    if code in ("ExpiredToken", "TokenRefreshRequired", "RequestExpired"):
-        return StorageError("The temporary AWS credentials have expired; get new ones and run again.")
     if code == "RequestTimeTooSkewed":
         return StorageError(f"This machine's clock differs too much from the one at {endpoint}; set it.")
-    if code in ("AccessDenied", "403", "AllAccessDisabled"):
-        hint = " (S3 says the same of a missing file to whoever may not s3:ListBucket)"
-        return AccessDenied(
-            f"Access denied: these credentials may not do {action} on {place}"
-            f"{hint if action == 's3:GetObject' else ''}."
-        )
     if code in ("PreconditionFailed", "412"):
         return Changed(f"{place} has changed since it was listed; start a new run for the new data.")
     if code in _WRONG_REGION:
         return StorageError(f"The bucket '{bucket}' is in another region; set the region, or AWS_REGION.")
     if code in _FULL:
         return StorageError(f"The storage behind {endpoint} is full; {place} was not written.")
-    if code in _BUSY:
-        return Unavailable(f"{endpoint} is overloaded or failing ({code}) and did not do {action}; try again later.")
     if code in _NO_CHECKSUMS:
         return StorageError(
             f"{endpoint} refused {action} ({code}); servers that do not know checksums need "
             "AWS_REQUEST_CHECKSUM_CALCULATION=when_required."
         )
-    return StorageError(f"{endpoint} refused {action} on {place} ({code}).")
+    hint = " (S3 says the same of a missing file to whoever may not s3:ListBucket)"
+    return refused_by_any(code, action, place, endpoint, hint if action == "s3:GetObject" else "") or StorageError(
+        f"{endpoint} refused {action} on {place} ({code})."
+    )
+
+
+def refused_by_any(code: str, action: str, what: str, endpoint: str, hint: str = "") -> StorageError | None:
+    """What these codes mean at any service of AWS, None for other codes; `hint` follows who may not."""
+    if code in _EXPIRED:
+        return StorageError("The temporary AWS credentials have expired; get new ones and run again.")
+    if code in _DENIED:
+        return AccessDenied(f"Access denied: these credentials may not do {action} on {what}{hint}.")
+    if code in _BUSY:
+        return Unavailable(f"{endpoint} is overloaded or failing ({code}) and did not do {action}; try again later.")
+    return None
 
 
 def not_sent(error: boto.BotoCoreError, action: str, what: str, endpoint: str) -> StorageError:

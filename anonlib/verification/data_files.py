@@ -235,7 +235,7 @@ def _check_archive(raw: io.BufferedReader, path: str, expected: Expected) -> Non
             name, members = next(samples, (None, {}))
             if name != key:
                 raise VerificationError(f"{path} holds {name!r} where its manifest has {key!r}")
-            image = next((one for one, content in members.items() if sha256(content) == digest), None)
+            image = next((name for name, content in members.items() if sha256(content) == digest), None)
             if image is None:
                 raise VerificationError(f"the image {key!r} in {path} is not the one in its manifest")
             del members[image]
@@ -307,7 +307,7 @@ def _check_rows(file: pq.ParquetFile, stream: BinaryIO, path: str, expected: Exp
             if content is None or sha256(content) != digest:
                 raise VerificationError(f"the image {expected_key!r} in {path} is not the one in its manifest")
             if isinstance(row[image], dict) and any(
-                row[image][one] is not None for one in row[image].keys() - {"bytes"}
+                row[image][part] is not None for part in row[image].keys() - {"bytes"}
             ):
                 raise VerificationError(f"{path} keeps beside the image {expected_key!r} where it came from")
             if key is not None and str(row[key]) != expected_key:
@@ -330,7 +330,7 @@ def _columns(
     names: Sequence[str], first: Mapping[str, Any], key: str, digest: str, keep: frozenset[str], path: str
 ) -> tuple[str, str | None]:
     """The columns of image and key (or None), found by the first row; raises VerificationError for any other column."""
-    image = next((one for one in names if sha256(_bytes_of(first[one]) or b"") == digest), None)
+    image = next((name for name in names if sha256(_bytes_of(first[name]) or b"") == digest), None)
     if image is None:
         raise VerificationError(f"the image {key!r} in {path} is not the one in its manifest")
     extra = [name for name in names if name not in keep and name != image]

@@ -87,5 +87,5 @@ class DecisionLog:
 
 def latest(decisions: Iterable[Decision]) -> dict[tuple[str, str], Decision]:
     """(shard, key) -> what stands of decisions in their order."""
-    active = {(one.shard, one.key): one for one in decisions}
-    return {image: one for image, one in active.items() if one.verdict != "undone"}
+    active = {(decision.shard, decision.key): decision for decision in decisions}
+    return {image: decision for image, decision in active.items() if decision.verdict != "undone"}

@@ -64,7 +64,7 @@ class LedgerStore:
             return None
         store = StageStore(open_storage(job.ledger.uri, storage_options(job), private=True), "plans")
         plan = plan_key[:16]
-        paths = sorted(one.path for one in store.storage.list(f"{store.prefix}/"))
+        paths = sorted(file.path for file in store.storage.list(f"{store.prefix}/"))
         return cls(store, plan, [_read(store, path) for path in paths if path != store.path(f"{plan}.parquet")])
 
     @property
@@ -128,31 +128,31 @@ class LedgerStore:
         cost = method_of(job.method).cost
         rows: list[dict[str, Any]] = [
             {
-                "person": one.person,
-                "template": one.template,
-                "labelled": one.labelled,
+                "person": row.person,
+                "template": row.template,
+                "labelled": row.labelled,
                 "release": release,
                 "kind": kind,
                 "method": job.method.name,
-                "draw_id": draw_id(one.draw.vector) if one.draw else f"{release}/{one.crowd}",
+                "draw_id": draw_id(row.draw.vector) if row.draw else f"{release}/{row.crowd}",
                 "pure": None if cost is None else cost.pure,
                 "per_radian": None if cost is None else cost.per_radian,
-                "draw": one.draw and asdict(one.draw),
-                "stratum": list(one.stratum),
-                "crowd": one.crowd,
+                "draw": row.draw and asdict(row.draw),
+                "stratum": list(row.stratum),
+                "crowd": row.crowd,
             }
-            for one in bookings
+            for row in bookings
         ]
-        mine = tables.of_rows(rows, ACCOUNTS)
+        new = tables.of_rows(rows, ACCOUNTS)
         path = self.store.path(f"{self.plan}.parquet")
         former = self.store.storage.read(path) if self.store.storage.exists(path) else None
         before = ACCOUNTS.empty_table() if former is None else _read(self.store, path)
-        self.store.storage.publish(path, tables.to_bytes([*_but(before, mine), *rows], ACCOUNTS))
+        self.store.storage.publish(path, tables.to_bytes([*_but(before, new), *rows], ACCOUNTS))
         if job.ledger is None or job.ledger.budget is None:
             return
         others = LedgerStore.open(job, self.plan)
         booked = pa.concat_tables([self.rows if others is None else others.rows, before])
-        refused = refusal(_entries(booked), _entries(mine), Budget(job.ledger.budget), _suspects(booked, mine))
+        refused = refusal(_entries(booked), _entries(new), Budget(job.ledger.budget), _suspects(booked, new))
         if refused is not None:
             if former is None:
                 self.store.storage.delete(path)
@@ -181,9 +181,9 @@ def _suspects(*accounts: pa.Table) -> dict[str, list[str]]:
     names, number = np.unique(np.array(rows.column("person").to_pylist(), str), return_inverse=True)
     labelled = np.array(rows.column("labelled").to_pylist(), bool)
     found: dict[str, list[str]] = {}
-    for one, other in suspected(matrix(rows, "template"), number, labelled, MAYBE_ONE_PERSON).tolist():
-        found.setdefault(str(names[one]), []).append(str(names[other]))
-        found.setdefault(str(names[other]), []).append(str(names[one]))
+    for person, other in suspected(matrix(rows, "template"), number, labelled, MAYBE_ONE_PERSON).tolist():
+        found.setdefault(str(names[person]), []).append(str(names[other]))
+        found.setdefault(str(names[other]), []).append(str(names[person]))
     return found
 
 
@@ -199,10 +199,10 @@ def _read(store: StageStore, path: str) -> pa.Table:
     return found
 
 
-def _but(before: pa.Table, mine: pa.Table) -> list[tables.Row]:
+def _but(before: pa.Table, new: pa.Table) -> list[tables.Row]:
     """The rows of an earlier booking that the new one does not repeat."""
-    again = {(row["person"], row["draw_id"]) for row in mine.select(["person", "draw_id"]).to_pylist()}
-    return [row for row in before.to_pylist() if (row["person"], row["draw_id"]) not in again]
+    repeated = {(row["person"], row["draw_id"]) for row in new.select(["person", "draw_id"]).to_pylist()}
+    return [row for row in before.to_pylist() if (row["person"], row["draw_id"]) not in repeated]
 
 
 def _known_again(templates: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -35,7 +35,7 @@ class Naming:
 
     def shards(self, shards: Iterable[Shard]) -> dict[str, str]:
         """Id in the release -> id in the input, in the order of the release."""
-        named = {self.shard(one.shard_id): one.shard_id for one in shards}
+        named = {self.shard(shard.shard_id): shard.shard_id for shard in shards}
         return dict(sorted(named.items())) if self.rekey else named
 
     def key(self, shard_id: str, key: str) -> str:

@@ -16,11 +16,10 @@ from anonlib.errors import AccessDenied, ConfigError
 from anonlib.job import Job
 from anonlib.storage import StorageOptions, open_storage
 from anonlib.verification.release import verify
-from anonlib.workspace.aws_secrets import SecretReference, from_manager
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.purge import purge
 from anonlib.workspace.release import publish_audit
-from anonlib.workspace.secrets import open_keyring, signing_secret
+from anonlib.workspace.secrets import SecretReference, from_manager, open_keyring, signing_secret
 from tests.infra.policies import (
     ASIDE,
     CALLS,

@@ -20,7 +20,7 @@ from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
-from anonlib.workspace import aws_secrets
+from anonlib.workspace import secrets as secrets_module
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.secrets import open_keyring, open_pinned
 from tests.support.runs import SECRET, job
@@ -164,7 +164,7 @@ def answering(code: str) -> Iterator[str]:
 def test_what_the_service_says_is_not_repeated(
     cloud: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
 ) -> None:
-    monkeypatch.setattr(aws_secrets, "_TRIES", 1)
+    monkeypatch.setattr(secrets_module, "_TRIES", 1)
     with answering(code) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", endpoint)
         assert said in refusal(named(tmp_path, manager="mine"))
@@ -173,7 +173,7 @@ def test_what_the_service_says_is_not_repeated(
 def test_a_service_that_does_not_answer_is_a_sentence(
     cloud: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aws_secrets, "_TRIES", 1)
+    monkeypatch.setattr(secrets_module, "_TRIES", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://user:QUOTED@127.0.0.1:9")
     assert "http://127.0.0.1:9 cannot be reached" in refusal(named(tmp_path, manager="mine"))
 
@@ -182,7 +182,7 @@ def sealed(s3: S3Server, path: Path, key: str | None = None, context: dict[str, 
     """A file with the secret as KMS seals it."""
     kms = s3.client("kms")
     key = key or kms.create_key()["KeyMetadata"]["KeyId"]
-    answer = kms.encrypt(KeyId=key, Plaintext=SECRET.encode(), EncryptionContext=context or aws_secrets.CONTEXT)
+    answer = kms.encrypt(KeyId=key, Plaintext=SECRET.encode(), EncryptionContext=context or secrets_module.CONTEXT)
     path.write_bytes(answer["CiphertextBlob"])
     return str(path)
 
