@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from anonlib.storage import open_storage
-from anonlib.workspace.layout import JobStores, json_bytes, plan_store, release_store, scan_store
+from anonlib.workspace.layout import (
+    JobStores,
+    json_bytes,
+    plan_store,
+    release_store,
+    render_store,
+    scan_store,
+    scans_of,
+)
 
 
 def stores(root: Path) -> JobStores:
@@ -28,7 +36,7 @@ def test_done_units_are_those_with_a_marker(tmp_path: Path) -> None:
     assert store.done() == {"00000", "train/00001", "surrogates/block-00000"}
 
 
-def test_rooms_do_not_see_each_other(tmp_path: Path) -> None:
+def test_stores_do_not_see_each_other(tmp_path: Path) -> None:
     both = stores(tmp_path)
     one, other = scan_store(both, "a" * 64), plan_store(both, "a" * 64)
     one.commit("00000", {})
@@ -45,3 +53,19 @@ def test_markers_come_in_the_order_asked_for_and_the_missing_are_left_out(tmp_pa
     for unit in ("b", "a", "c"):
         store.commit(unit, {"unit": unit})
     assert [marker["unit"] for marker in store.markers(["c", "nobody", "a", "b"])] == ["c", "a", "b"]
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    both = stores(tmp_path)
+    scan, plan, render = scan_store(both, "a" * 64), plan_store(both, "a" * 64), render_store(both, "a" * 64)
+    image = {"key": "k", "position": 0, "faces": 0}
+    digests, size = scan.write("00000", [], [image])
+    assert scan.images("00000", ["key", "position", "faces"]).to_pylist() == [image]
+    assert scan.faces("00000").num_rows == 0 and len(scan.face_bytes("00000")) < size
+    assert digests["images_sha256"] == both.workspace.sha256("scan/aaaaaaaaaaaaaaaa/images/00000.parquet")
+    scan.lose("00001", "gone")
+    assert scan.lost() == {"00001"} and scans_of(both.workspace).keys() == {"a" * 16}
+    assert plan.draws("00000") == [] and render.faces("00000") == {} and render.reasons("00000") == {}
+    plan.write_surrogate("s", b"texture")
+    assert plan.surrogate("s") == b"texture"
+    assert plan.commit_block("block-00000", {"s": "0"}) and plan.blocks_done() == {"block-00000"}

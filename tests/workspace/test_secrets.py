@@ -86,12 +86,11 @@ def test_a_worker_with_another_secret_is_refused(tmp_path: Path) -> None:
     assert str(tmp_path / "secret") in str(problem.value) and check not in str(problem.value)
 
 
-@pytest.mark.parametrize("padding", ["\n", " \r\n", "\t"])
-def test_space_around_a_secret_is_not_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padding: str) -> None:
+def test_space_around_a_secret_is_not_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = job(tmp_path / "in", tmp_path, secret={"env": "ANONLIB_TEST_SECRET"})
     monkeypatch.setenv("ANONLIB_TEST_SECRET", SECRET)
     check = open_keyring(config, open_stores(config)).check()
-    monkeypatch.setenv("ANONLIB_TEST_SECRET", f"{SECRET}{padding}")
+    monkeypatch.setenv("ANONLIB_TEST_SECRET", f"{SECRET}\t \r\n")
     assert open_keyring(config, open_stores(config)).check() == check
 
 
@@ -161,15 +160,9 @@ def test_a_salt_is_made_once_and_read_by_workers(tmp_path: Path) -> None:
     again, worker = open_keyring(config, stores, make=True), open_in_worker(config, stores, made.check())
     assert made.digest("x") == again.digest("x") == worker.digest("x")
     assert (tmp_path / "workspace" / "salt").read_text() == kept
-
-
-def test_a_planned_workspace_gets_no_second_salt(tmp_path: Path) -> None:
-    config = job(tmp_path / "in", tmp_path)
-    stores = open_stores(config)
-    bind(config, stores, open_keyring(config, stores))
-    unsalted(config)
+    bind(config, stores, made)
     with pytest.raises(ConfigError, match=r"has no file salt, .* give this job a new workspace and output"):
-        open_keyring(config, stores, make=True)
+        open_keyring(unsalted(config), stores, make=True)
 
 
 def test_of_two_salts_at_once_one_wins(tmp_path: Path) -> None:
