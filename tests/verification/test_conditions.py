@@ -161,8 +161,15 @@ def test_a_face_must_wear_what_a_class_was_dealt_and_count_k(plan: tuple[MethodC
     ):
         with pytest.raises(VerificationError):
             classes.check_assigned(wrong)
+
+
+@settings(deadline=None)
+@given(plans())
+def test_a_face_with_a_surrogate_of_its_own_ends_the_claim(plan: tuple[MethodConfig, list[ClassRow]]) -> None:
+    method, rows = plan
+    face = ClaimedFace(method.name, method.k, None, rows[0].surrogate, "next-surrogate")
     with pytest.raises(VerificationError, match="chosen for it alone"):
-        ReleaseCounter(method.name, classes).add_image("released", [replace(good, fallback="next-surrogate")])
+        ReleaseCounter(method.name, table(method, rows)).add_image("released", [face])
 
 
 @pytest.mark.parametrize("method", VECTORS)
