@@ -40,9 +40,8 @@ from anonlib.workspace.decisions import WORDS, Decision, DecisionLog, latest
 from anonlib.workspace.layout import JobStores, ReleaseStore, json_bytes, release_store, scan_store
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming, remove_audit
-from anonlib.workspace.schemas import CERTIFICATE
+from anonlib.workspace.schemas import CERTIFICATE, DATA, MANIFESTS, WITHDRAWN
 
-_ASIDE = "withdrawn/"
 FOUND = "a reviewer found this face"
 HIDDEN = "a reviewer released the photo with every face hidden"
 
@@ -195,7 +194,7 @@ def check_against_markers(
     sha256, since only between a deletion and a new file can other bytes have come in.
     """
     store = release_store(stores)
-    listed = {entry.path for top in ("data/", "manifest/") for entry in store.storage.list(top)}
+    listed = {entry.path for top in (DATA, MANIFESTS) for entry in store.storage.list(top)}
     names = naming.shards(shards)
     markers = store.markers(names)
     if len(markers) < len(shards):
@@ -229,7 +228,7 @@ def vouched_by(marker: dict[str, Any]) -> dict[str, str]:
 
 def _strays(store: ReleaseStore, names: Collection[str]) -> list[str]:
     """The data that no marker names; listed before the markers are read, so that what is committed meanwhile stays."""
-    listed = [entry.path for entry in store.storage.list("data/")]
+    listed = [entry.path for entry in store.storage.list(DATA)]
     named = {path for marker in store.markers(names) for path in marker["files"]}
     return [path for path in listed if path not in named]
 
@@ -241,11 +240,11 @@ def _delete(store: ReleaseStore, paths: Collection[str]) -> None:
 
 def _begun(store: ReleaseStore) -> set[str]:
     """The shards whose markers lie aside."""
-    return {entry.path.removeprefix(_ASIDE).removesuffix(".json") for entry in store.storage.list(_ASIDE)}
+    return {entry.path.removeprefix(WITHDRAWN).removesuffix(".json") for entry in store.storage.list(WITHDRAWN)}
 
 
 def _aside(shard: str) -> str:
-    return f"{_ASIDE}{shard}.json"
+    return f"{WITHDRAWN}{shard}.json"
 
 
 def _laid_aside(store: ReleaseStore, shard: str) -> dict[str, Any]:

@@ -59,9 +59,9 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     both = stores(tmp_path)
     scan, plan, render = scan_store(both, "a" * 64), plan_store(both, "a" * 64), render_store(both, "a" * 64)
     image = {"key": "k", "position": 0, "faces": 0}
-    digests, size = scan.write("00000", [], [image])
+    digests = scan.write("00000", [], [image])
     assert scan.images("00000", ["key", "position", "faces"]).to_pylist() == [image]
-    assert scan.faces("00000").num_rows == 0 and len(scan.face_bytes("00000")) < size
+    assert scan.faces("00000").num_rows == 0 and scan.face_bytes("00000")[:4] == b"PAR1"
     assert digests["images_sha256"] == both.workspace.sha256("scan/aaaaaaaaaaaaaaaa/images/00000.parquet")
     scan.lose("00001", "gone")
     assert scan.lost() == {"00001"} and scans_of(both.workspace).keys() == {"a" * 16}
