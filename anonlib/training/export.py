@@ -115,14 +115,14 @@ class _Writer:
 def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) -> bytes:
     """The file of ksame-net: identity and look in, texture and shape out; its identity space is the decoder's."""
     axes = len(decoder.centre)
-    asked = axes + len(LOOKS)
-    graph = Graph("ksame-net", [Value(ASKED, ("N", asked))])
+    inputs = axes + len(LOOKS)
+    graph = Graph("ksame-net", [Value(ASKED, ("N", inputs))])
     writer = _Writer(graph, generator, ksame.SLOPE, large=_LARGE, group=1)
     add, const, weights = graph.add, writer.const, writer.weights
 
     def part(start: int, count: int) -> str:
         """`count` numbers (N, count) of what is asked."""
-        return add("MatMul", ASKED, const(np.eye(asked)[:, start : start + count]))
+        return add("MatMul", ASKED, const(np.eye(inputs)[:, start : start + count]))
 
     def doubled(x: str) -> str:
         line = np.array([0.25, 0.75, 0.75, 0.25])
@@ -138,8 +138,8 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
         half = len(bias) // 2
         place = writer.whole(-1, half, 1, 1)
         scale, shift = (
-            add("Reshape", writer.affine(style, weight[rows], bias[rows] + one), place)
-            for rows, one in ((slice(0, half), 1.0), (slice(half, None), 0.0))
+            add("Reshape", writer.affine(style, weight[rows], bias[rows] + offset), place)
+            for rows, offset in ((slice(0, half), 1.0), (slice(half, None), 0.0))
         )
         return add("Add", add("Mul", x, scale), shift)
 

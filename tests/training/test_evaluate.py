@@ -46,8 +46,8 @@ from tests.support.runs import Run
 SCRIPT = Path(__file__).parents[2] / "jobs" / "evaluate_generator.py"
 JUDGE = "fr-feature"
 PEOPLE, SIZE = 40, 16
-TARGET, AGAIN = np.arange(PEOPLE), 2 * np.arange(20)
-HOST = np.concatenate([np.roll(TARGET, -1), np.roll(TARGET, -2)[AGAIN]])
+TARGET, REPEATED = np.arange(PEOPLE), 2 * np.arange(20)
+HOST = np.concatenate([np.roll(TARGET, -1), np.roll(TARGET, -2)[REPEATED]])
 YAW = np.where(TARGET % 4 == 0, -40.0, 10.0)
 
 
@@ -86,22 +86,22 @@ def evaluation(people: Participants) -> Evaluation:
 
 def judged(first: NDArray[np.float32], second: NDArray[np.float32], people: NDArray[np.float32]) -> Identity:
     """Paintings that look as `first` and `second` say, by a recognizer that knows the people by `people`."""
-    return identity(np.concatenate([first, second]), TARGET, HOST, AGAIN, YAW, (people, TARGET), people)
+    return identity(np.concatenate([first, second]), TARGET, HOST, REPEATED, YAW, (people, TARGET), people)
 
 
 def test_a_source_that_hits_every_identity_is_perfect() -> None:
     people = units(PEOPLE, 1, SIZE)
-    found = judged(people, people[AGAIN], people)
+    found = judged(people, people[REPEATED], people)
     assert (found.to_target.value, found.rank_one.value, found.consistency.value) == pytest.approx((1, 1, 1), abs=1e-6)
     assert found.naive.value == 0.0
     assert found.rank_one.chance == found.naive.chance == 1 / PEOPLE
-    only_frontal = judged(np.where((YAW == 10)[:, None], people, -people), people[AGAIN], people)
+    only_frontal = judged(np.where((YAW == 10)[:, None], people, -people), people[REPEATED], people)
     assert (only_frontal.rank_one.value, only_frontal.rank_one_frontal.value) == (0.75, 1.0)
 
 
 def test_one_face_for_all_is_consistent_and_its_target_is_found_by_chance() -> None:
     people, face = units(PEOPLE, 1, SIZE), units(1, 9, SIZE)
-    found = judged(face.repeat(PEOPLE, axis=0), face.repeat(len(AGAIN), axis=0), people)
+    found = judged(face.repeat(PEOPLE, axis=0), face.repeat(len(REPEATED), axis=0), people)
     assert found.rank_one.value == found.naive.value == pytest.approx(1 / PEOPLE)
     assert found.consistency.value == found.different == pytest.approx(1.0)
 

@@ -154,12 +154,12 @@ class Evaluation:
         people, count = self.participants, len(self.participants)
         requests = [source.request(*pair) for pair in enumerate(people.first.tolist())]
         second = [source.request(*pair) for pair in enumerate(people.second[:PAIRS].tolist())]
-        again = np.array(
+        repeated = np.array(
             [row for row, other in enumerate(second) if other.target == requests[row].target != NO_TARGET], np.int64
         )
-        hosts = np.concatenate([people.first, people.second[again]])
+        hosts = np.concatenate([people.first, people.second[repeated]])
         seen, meant = self._judged(source, [people.scenes[host] for host in hosts],
-                                   [*requests, *(second[row] for row in again)])  # fmt: skip
+                                   [*requests, *(second[row] for row in repeated)])  # fmt: skip
         target = np.array([request.target for request in requests], np.int64)
         yaw = np.array([people.scenes[host].yaw for host in people.first])
         identities = {}
@@ -171,7 +171,7 @@ class Evaluation:
             elif name == PIPELINE_RECOGNIZER:
                 vectors, clear = source.identity(vectors), source.identity(clear)
                 gallery = source.targets, np.arange(len(source.targets))
-            identities[name] = identity(vectors, target, hosts, again, yaw, gallery, clear)
+            identities[name] = identity(vectors, target, hosts, repeated, yaw, gallery, clear)
         photos = [people.scenes[host] for host in people.first]
         return Measured(
             identity=identities, looks=looks(seen, photos, requests, people.first, meant[:count], self.real)
@@ -214,7 +214,7 @@ def identity(
     vectors: Vectors,
     target: Numbers,
     host: Numbers,
-    again: Numbers,
+    repeated: Numbers,
     yaw: NDArray[np.floating],
     gallery: tuple[Vectors, Numbers],
     clear: Vectors,
@@ -222,7 +222,7 @@ def identity(
     """By one recognizer, whose unit `vectors` (m + p, d) of m paintings, and of p repeated ones, are given.
 
     `target` (m,): which identity a painting should have, NO_TARGET for none; `host` (m + p,): the person of the photo;
-    `again` (p,): which painting is repeated in another photo; `yaw` (m,) degrees of the photos. `gallery`: vectors
+    `repeated` (p,): which painting is repeated in another photo; `yaw` (m,) degrees of the photos. `gallery`: vectors
     (g, d) among which targets are sought, and the target (g,) that each is part of. `clear` (n, d): a photo a person.
     """
     first, second = vectors[: len(target)], vectors[len(target) :]
@@ -236,16 +236,16 @@ def identity(
     frontal = np.where(np.abs(yaw) <= FRONTAL, hits, np.nan)
     first_host, second_host = host[: len(target)], host[len(target) :]
     naive = rank_one(first, first_host, clear, np.arange(len(clear)))
-    apart = target[again, None] != target[None, again]
-    apart &= first_host[again, None] != second_host[None, :]
+    apart = target[repeated, None] != target[None, repeated]
+    apart &= first_host[repeated, None] != second_host[None, :]
     return Identity(
         to_target=rate(to_target, target),
         to_others=_mean(similarity[wanted[:, None] & ~same]),
         rank_one=rate(hits, target, chance=chance),
         rank_one_frontal=rate(frontal, target, chance=chance),
         naive=rate(naive, first_host, chance=1 / max(len(clear), 1)),
-        consistency=rate((first[again] * second).sum(axis=1).astype(np.float64), target[again]),
-        different=_mean((first[again] @ second.T)[apart]),
+        consistency=rate((first[repeated] * second).sum(axis=1).astype(np.float64), target[repeated]),
+        different=_mean((first[repeated] @ second.T)[apart]),
     )
 
 
