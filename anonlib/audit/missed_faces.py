@@ -4,7 +4,7 @@ The job's detector looks at every released image once more, twice as large, so t
 cut off or half hidden at the first look. What the job found before, replaced or hidden, is no new face; nor is what
 lies in a region that it painted. No candidate is confirmed by another network: on LFW all six that reached the job's
 own score in 227 photos were people, in profile or half hidden, and the face mesh took none of them for a face. A face
-that the detector overlooks twice stays overlooked: the sample that a person judges (`review_sample`) bounds those.
+that the detector overlooks twice stays overlooked: the sample that a person judges (`review_queue`) bounds those.
 """
 
 from __future__ import annotations

@@ -2,19 +2,22 @@
 
 The sample is of the images that the job itself let out: an image that a reviewer withheld stays in it, an image that a
 reviewer let out is not part of it. So the sample, and with it the bound, stays while decisions are carried out.
+Images are ordered by a keyed digest of their names, which cannot be foreseen without the secret: the first m of them
+are a fair sample of m, and a longer sample begins with the shorter one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anonlib.audit.review_sample import ReviewSample, draw_sample
 from anonlib.audit.statistics import upper_bound
 from anonlib.codes import Reason
 from anonlib.errors import JobError
 from anonlib.job import Job
+from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.rerender import ActiveDecisions, vouched_by
 from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import release_store, render_store, scan_store
@@ -118,7 +121,7 @@ def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most
     held: list[Place] = []
     quarantined = 0
 
-    def let_out() -> Iterator[ReviewSample]:
+    def let_out() -> Iterator[tuple[str, int, str]]:
         nonlocal quarantined
         for shard in job.shards:
             for image in images_of(job, shard.shard_id, NAMED):
@@ -128,11 +131,15 @@ def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most
                     if len(held) < most_held:
                         held.append((image.shard, image.position))
                 else:
-                    row = {name: image.row[name] or "" for name in NAMED if name != "reason"}
-                    yield ReviewSample(image.shard, image.position, **row)
+                    yield image.shard, image.position, str(image.row["key"])
 
-    sample = [(image.shard, image.row) for image in draw_sample(let_out(), n, job.keyring)]
-    return Chosen(sample, held, quarantined)
+    return Chosen(draw_sample(let_out(), n, job.keyring), held, quarantined)
+
+
+def draw_sample(images: Iterable[tuple[str, int, str]], n: int, keyring: Keyring) -> list[Place]:
+    """`n` of the images (shard, row, key), or all if there are fewer, in the order of their digests."""
+    drawn = heapq.nsmallest(n, images, key=lambda image: keyring.digest(Purpose.SAMPLE, image[0], image[2]))
+    return [(shard, row) for shard, row, _ in drawn]
 
 
 def places_of(job: Job, faces: Sequence[MissedFace]) -> dict[Place, list[list[float]]]:

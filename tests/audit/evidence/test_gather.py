@@ -101,12 +101,6 @@ def test_people_and_classes_are_those_of_the_plan(gathered: Evidence) -> None:
     assert (gathered.worn[~gathered.replaced] == -1).all()
 
 
-def test_a_donors_portrait_is_the_clear_look_at_it(gathered: Evidence) -> None:
-    assert len(gathered.donor_people) >= 4
-    portraits = gathered.donors["fr-feature"]
-    assert (portraits @ gathered.clear.vectors["fr-feature"].T).max(axis=1).min() > 0.999
-
-
 def test_a_second_audit_looks_at_the_release_alone(
     gathered: Evidence, copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

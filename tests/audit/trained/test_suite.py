@@ -115,11 +115,3 @@ def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
     monkeypatch.setattr(module, "DRAWN", 2)
     trained_attacks(coloured(), "k-diff", found[1], used=())
     assert len(attacked) == 4
-
-
-def test_more_photos_than_an_attacker_can_hold_leave_whole_people_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST", 30)
-    subjects = coloured().subjects
-    rows = module._sample(subjects, 0)
-    assert 30 - PHOTOS < len(rows) <= 30
-    assert not np.isin(np.delete(subjects, rows), subjects[rows]).any()

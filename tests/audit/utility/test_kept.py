@@ -123,15 +123,6 @@ def test_hidden_faces_of_a_release_count_against_it(seen: Evidence) -> None:
     assert (found["yaw error"].released.value, found["yaw error"].released.count) == (0.0, 225)
 
 
-def test_each_angle_and_each_year_is_counted_where_it_belongs(seen: Evidence) -> None:
-    turned_by = np.tile(floats(3, 5, -7), (COUNT, 1))
-    found = by_name(looking(seen, RELEASED, pose=turned_by, age=SEEN["age"] - 10, sharpness=SEEN["sharpness"] / 2))
-    assert [found[f"{axis} error"].released.value for axis in ("yaw", "pitch", "roll")] == [3, 5, 7]
-    assert found["age error"].released.value == pytest.approx(10)
-    assert found["age band kept"].released.value == pytest.approx(2 / 3)  # 42 becomes 32
-    assert found["sharpness"].released.value == 0.5
-
-
 def test_judges_are_held_against_themselves_on_two_photos_of_one_person(seen: Evidence) -> None:
     assert "two clear photos of one person: " in by_name(seen)["gender kept"].note
     subjects = np.array([7, 3, 7, 3, 7, 9])

@@ -1,0 +1,36 @@
+"""The sample that a person judges is fair, keyed and repeatable."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from anonlib.audit.review_queue import draw_sample
+from anonlib.privacy.keys import Keyring
+
+KEYRING = Keyring(b"a secret of 32 bytes for the tests", "tests")
+
+
+def images(count: int, shard: str = "00000") -> list[tuple[str, int, str]]:
+    return [(shard, row, f"photo-{row}") for row in range(count)]
+
+
+def test_a_longer_sample_begins_with_the_shorter_one() -> None:
+    short, long = draw_sample(images(200), 20, KEYRING), draw_sample(images(200), 60, KEYRING)
+    assert long[:20] == short and len(set(long)) == 60
+    assert sorted(draw_sample(images(200), 1000, KEYRING)) == [(shard, row) for shard, row, _ in images(200)]
+
+
+def test_a_sample_depends_on_the_secret_the_release_and_the_shard_and_not_on_the_order() -> None:
+    drawn = draw_sample(images(200), 50, KEYRING)
+    assert draw_sample(images(200)[::-1], 50, KEYRING) == drawn
+    others = (Keyring(b"another secret of 32 bytes, tests", "tests"), Keyring(KEYRING.secret, "another release"))
+    for other in others:
+        assert 2 <= len(set(draw_sample(images(200), 50, other)) & set(drawn)) <= 30
+    same_names = {row for _, row in draw_sample(images(200, "00001"), 50, KEYRING)}
+    assert same_names != {row for _, row in drawn}
+
+
+def test_every_image_has_the_same_chance() -> None:
+    keyrings = (Keyring(KEYRING.secret, str(number)) for number in range(2000))
+    often = Counter(row for keyring in keyrings for _, row in draw_sample(images(10), 3, keyring))
+    assert len(often) == 10 and all(500 < count < 700 for count in often.values())
