@@ -8,6 +8,7 @@ On 4,054 photos of 840 people of LFW, pairs of one person found at FAR 1e-4 rise
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,24 @@ def fused(first: Vectors, second: NDArray[np.float16]) -> Vectors:
     Rounded, so that copies of a photo stay equal however the product was split.
     """
     starts = range(0, len(second), _ROWS)
-    moment = np.zeros((second.shape[1],) * 2)
-    for start in starts:
-        rows = second[start : start + _ROWS].astype(np.float32)
-        moment += rows.T @ rows
-    basis = np.linalg.eigh(moment)[1][:, -KEPT:].astype(np.float32)
+    basis = directions((second[start : start + _ROWS] for start in starts), second.shape[1])
     both = np.empty((len(first), first.shape[1] + basis.shape[1]), np.float32)
-    both[:, : first.shape[1]] = math.sqrt(SHARE) * first
     for start in starts:
-        rows = normalized(second[start : start + _ROWS].astype(np.float32) @ basis).round(4)
-        both[start : start + _ROWS, first.shape[1] :] = math.sqrt(1 - SHARE) * normalized(rows)
+        rows = slice(start, start + _ROWS)
+        both[rows] = fused_rows(first[rows], second[rows], basis)
     return both
+
+
+def directions(blocks: Iterable[NDArray[np.float16]], length: int) -> Vectors:
+    """The leading directions (length, KEPT at most) of second vectors that come in blocks (n, length)."""
+    moment = np.zeros((length, length))
+    for block in blocks:
+        rows = block.astype(np.float32)
+        moment += rows.T @ rows
+    return np.linalg.eigh(moment)[1][:, -KEPT:].astype(np.float32)
+
+
+def fused_rows(first: Vectors, second: NDArray[np.float16], basis: Vectors) -> Vectors:
+    """See `fused`; `basis` of `directions`."""
+    rows = normalized(second.astype(np.float32) @ basis).round(4)
+    return np.concatenate([math.sqrt(SHARE) * first, math.sqrt(1 - SHARE) * normalized(rows)], axis=1, dtype=np.float32)

@@ -9,8 +9,9 @@ method promises, it promises for persons.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +21,13 @@ from anonlib.faces.embed import SAME_PERSON
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.methods.base import Persons
 from anonlib.privacy.clustering import by_label, join, known_subjects, normalized, templates
-from anonlib.privacy.fusion import fused
+from anonlib.privacy.fusion import directions, fused, fused_rows
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.knn import Vectors
+from anonlib.privacy.knn import EXACT_BELOW, Rows, Vectors, unit
 from anonlib.privacy.label_conflicts import Disagreements, disagreements
 from anonlib.privacy.strata import stratum_of
 from anonlib.privacy.ties import tied
+from anonlib.workspace.schemas import EMBEDDING_DIM, SECOND_DIM
 from anonlib.workspace.tables import column, halves, matrix
 
 _FUSED_LOWER = 0.046
@@ -35,8 +37,10 @@ APART = 0.88
 """dlib mean cosine below which faces are not one person's; a thousandth of pairs of one person's photos lie below."""
 PORTRAITS_A_DONOR = 3
 
+VECTORS = ("embedding", "second")
+"""Columns of FACES that face_vectors reads."""
 FEATURES = (
-    "face_id", "label", "embedding", "second", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses",
+    "face_id", "label", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses",
     "age", "female", "landmarks",
 )  # fmt: skip
 """Columns of FACES from which a plan decides who is who and who may be averaged."""
@@ -108,11 +112,42 @@ def same_fused(faces: int) -> float:
     return same_person(faces) - _FUSED_LOWER
 
 
-def people_of(faces: pa.Table, keyring: Keyring) -> People:
+@dataclass(frozen=True)
+class FaceVectors:
+    """Vectors of all faces (n, d): the first recognizer's unit `embeddings`, and those of `both` recognizers fused."""
+
+    embeddings: Rows
+    both: Rows
+
+
+def face_vectors(
+    read: Callable[[], Iterator[pa.Table]], count: int, folder: Path, *, exact_below: int = EXACT_BELOW
+) -> FaceVectors:
+    """Vectors of `count` faces; `read` gives their VECTORS shard by shard, in the order of faces.
+
+    Up to `exact_below` faces they are float32 in memory. More are float16 in a file in `folder`, which is written in a
+    second pass over the shards, so that memory never holds the second recognizer's long vectors together.
+    """
+    if count <= exact_below:
+        faces = pa.concat_tables(read())
+        embeddings = matrix(faces, "embedding")
+        return FaceVectors(embeddings, fused(embeddings, halves(faces, "second")))
+    basis = directions((halves(faces, "second") for faces in read() if faces.num_rows), SECOND_DIM)
+    both = np.memmap(folder / "vectors", np.float16, "w+", shape=(count, EMBEDDING_DIM + basis.shape[1]))
+    start = 0
+    for faces in read():
+        if faces.num_rows:
+            rows = fused_rows(matrix(faces, "embedding"), halves(faces, "second"), basis)
+            both[start : start + len(rows)] = rows
+            start += len(rows)
+    both.flush()
+    # The first recognizer's vectors are the first columns, scaled; whoever compares float16 rows scales them anyway.
+    return FaceVectors(both[:, :EMBEDDING_DIM], both)
+
+
+def people_of(faces: pa.Table, vectors: FaceVectors, keyring: Keyring) -> People:
     """Labelled faces by label; the others by clustering, a cluster like a labelled subject joining it."""
-    count = faces.num_rows
-    embeddings = matrix(faces, "embedding")
-    both = fused(embeddings, halves(faces, "second"))
+    count, embeddings, both = faces.num_rows, vectors.embeddings, vectors.both
     labels = faces.column("label").to_pylist()
     face_ids = faces.column("face_id").to_pylist()
     labelled = np.array([name is not None for name in labels], bool)
@@ -120,7 +155,8 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
     named, names = by_label([name for name in labels if name is not None])
     of_face[labelled] = named
     threshold = same_fused(count)
-    of_face[~labelled] = join(known_subjects(both[labelled], named, len(names)), both[~labelled], threshold=threshold)
+    unnamed = both[~labelled] if names else both
+    of_face[~labelled] = join(known_subjects(both[labelled], named, len(names)), unnamed, threshold=threshold)
     subjects = int(of_face.max(initial=-1)) + 1
     known = np.arange(subjects) < len(names)
     formed = known_subjects(both, of_face, subjects)
@@ -142,7 +178,7 @@ def people_of(faces: pa.Table, keyring: Keyring) -> People:
         female,
         mean_of("age"),
         check_labels(
-            embeddings[labelled],
+            unit(embeddings[labelled]),
             [name for name in labels if name is not None],
             [face for face, known in zip(face_ids, labelled, strict=True) if known],
             near=same_person(count) + LABEL_MARGIN,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,17 @@ from anonlib.methods.base import Assignment, EarlierReleases, Persons, Surrogate
 from anonlib.methods.redaction import FLAT
 from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.people import FEATURES, People, best_portraits, donor_faces_of, people_of, persons_of
+from anonlib.stages.people import (
+    FEATURES,
+    VECTORS,
+    People,
+    best_portraits,
+    donor_faces_of,
+    face_vectors,
+    people_of,
+    persons_of,
+)
+from anonlib.storage.scratch import scratch
 from anonlib.workspace import tables
 from anonlib.workspace.layout import PLAN_COUNTS, JobStores, plan_store, scan_store
 from anonlib.workspace.ledger_store import LedgerStore
@@ -80,7 +91,9 @@ class PlanStage:
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
         faces = pa.concat_tables([self.scan.faces(shard.shard_id, FEATURES) for shard in shards])
-        people = people_of(faces, self.keyring)
+        with scratch() as folder:
+            read = partial(map, lambda shard: self.scan.faces(shard.shard_id, VECTORS), shards)
+            people = people_of(faces, face_vectors(read, faces.num_rows, folder), self.keyring)
         replaced = np.array([reason is None for reason in self.method.eligible(faces)], bool)
         persons = persons_of(people, replaced)
         ledger = LedgerStore.open(self.job, self.key)

@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 
 _ROWS_A_GROUP = 256
 _LARGE = 8 << 20
+_ROWS_AT_ONCE = 50_000
 
 
 def to_bytes(rows: Sequence[Row], schema: pa.Schema) -> bytes:
@@ -28,7 +29,9 @@ def to_bytes(rows: Sequence[Row], schema: pa.Schema) -> bytes:
 
 def of_rows(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     """The rows as a table; what a row does not name is null."""
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    starts = range(0, max(len(rows), 1), _ROWS_AT_ONCE)
+    parts = ([dict(row) for row in rows[start : start + _ROWS_AT_ONCE]] for start in starts)
+    return pa.concat_tables([pa.Table.from_pylist(part, schema=schema) for part in parts])
 
 
 def table_bytes(table: pa.Table) -> bytes:

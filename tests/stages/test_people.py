@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,7 +12,9 @@ from anonlib.faces.embed import SAME_PERSON
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.people import People, check_labels, people_of, persons_of, same_person
+from anonlib.privacy.knn import EXACT_BELOW
+from anonlib.stages.people import People, check_labels, face_vectors, people_of, persons_of, same_person
+from anonlib.workspace.schemas import EMBEDDING_DIM, SECOND_DIM
 
 KEYRING = Keyring(b"a secret of 32 bytes for the tests", "r1")
 FIRST = ("cluster", "s/5#0")
@@ -25,6 +29,12 @@ def photos(of: list[int], seed: int = 0) -> np.ndarray:
     return normalized((axis + centres[of] + noise).astype(np.float32))
 
 
+def formed(faces: pa.Table, exact_below: int = EXACT_BELOW, folder: Path = Path()) -> People:
+    """The subjects of one shard's faces."""
+    read = [faces.slice(0, 3), faces.slice(3)]
+    return people_of(faces, face_vectors(lambda: iter(read), len(faces), folder, exact_below=exact_below), KEYRING)
+
+
 def people(of: list[int], labels: list[str | None]) -> People:
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(photos(of).ravel()), 128)
     columns = {
@@ -35,7 +45,7 @@ def people(of: list[int], labels: list[str | None]) -> People:
         "female": pa.array([float(one % 2) for one in of], pa.float32()),
         "age": pa.array([20.0 + one for one in of], pa.float32()),
     }
-    return people_of(pa.table(columns), KEYRING)
+    return formed(pa.table(columns))
 
 
 def test_labelled_faces_are_their_label_and_the_others_whoever_they_look_like() -> None:
@@ -96,7 +106,7 @@ def split(labels: list[str | None], second: float = 0.85) -> People:
         "female": pa.array([0.9, 0.9, 0.45, 0.45, 0.9, 0.1], pa.float32()),
         "age": pa.array([30.0, 30.0, 40.0, 40.0, 30.0, 30.0], pa.float32()),
     }
-    return people_of(pa.table(columns), KEYRING)
+    return formed(pa.table(columns))
 
 
 def vectors(alike: float) -> pa.FixedSizeListArray:
@@ -141,3 +151,22 @@ def test_persons_that_a_ledger_knows_as_one_are_one() -> None:
     persons = persons_of(found, np.ones(6, bool), ["x", "y", "x"])
     assert persons.of_face.tolist() == [0, 0, 0, 0, 1, 0]
     assert persons.photos.tolist() == [5, 1]
+
+
+def test_vectors_in_half_precision_on_disk_give_the_same_subjects(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    owner = np.repeat(np.arange(40), 5)
+    first, second = (normalized(rng.normal(size=(40, dim))[owner] + 0.1 * rng.normal(size=(200, dim)))
+                     for dim in (EMBEDDING_DIM, SECOND_DIM))  # fmt: skip
+    columns = {
+        "face_id": pa.array([f"s/{row}#0" for row in range(200)], pa.string()),
+        "label": pa.array([None] * 200, pa.string()),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(first.ravel()), EMBEDDING_DIM),
+        "second": pa.FixedSizeListArray.from_arrays(pa.array(second.astype(np.float16).ravel()), SECOND_DIM),
+        "female": pa.array([0.9] * 200, pa.float32()),
+        "age": pa.array([30.0] * 200, pa.float32()),
+    }
+    memory, disk = formed(pa.table(columns)), formed(pa.table(columns), 0, tmp_path)
+    assert memory.of_face.tolist() == disk.of_face.tolist() == owner.tolist()
+    assert memory.ids == disk.ids
+    assert np.abs(memory.template - disk.template).max() < 1e-3
