@@ -181,7 +181,7 @@ def digests(job: Job) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "damage", "sentence"),
     [
-        ("swapper", "missing", r"the swapper .* cannot be used: .*no-such"),
+        ("swapper", "missing", r"the swapper .*no-such.* cannot be used: .*no such file"),
         ("swapper", "recognizer", r"the swapper .* cannot be used: .*its inputs must be a face"),
         ("swapper", "no emap", r"the swapper .* cannot be used: .*the map of identities \(512, 512\)"),
         ("recognizer", "swapper", r"the recognizer .* cannot be used: .*a swapping model"),
