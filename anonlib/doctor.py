@@ -10,22 +10,21 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from anonlib.config import JobConfig
-from anonlib.datasets import Dataset, Shard, label, open_dataset
+from anonlib.datasets import Dataset, Shard, label, open_input
 from anonlib.errors import ConfigError, DatasetError, ModelMissing, ModelUnusable, SandboxUnavailable, StorageError
 from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape
 from anonlib.execution.ray import joins, machines, start
+from anonlib.job import preflight
 from anonlib.media.sandbox import sandbox_layers
 from anonlib.media.sandbox.confinement import LAYERS
 from anonlib.methods import method_of, models_of
 from anonlib.models.cache import cache_dir, model_bytes
 from anonlib.models.catalog import SETS
-from anonlib.models.requirements import check_licences, check_precision
 from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import SECRET, JobStores, open_stores, storage_options
 from anonlib.workspace.secrets import try_secret
@@ -60,7 +59,8 @@ def examine(job: JobConfig | None = None) -> Iterator[CheckResult]:
     yield from _licences(job)
     shards: list[Shard] = []
     try:
-        dataset, shards = _open_input(job)
+        dataset = open_input(job)
+        shards = dataset.shards()
         yield CheckResult("ok", "input", f"{len(shards):,} shards, {sum(one.bytes for one in shards) / 1e9:,.2f} GB")
         yield from _first_sample(job, dataset, shards[0])
     except (DatasetError, StorageError) as error:
@@ -145,32 +145,14 @@ def _models(job: JobConfig | None) -> Iterator[CheckResult]:
 
 def _licences(job: JobConfig) -> Iterator[CheckResult]:
     whole = True
-    scan, render = models_of(job)
-    checks: tuple[tuple[str, Callable[[JobConfig], object]], ...] = (
-        ("licences", partial(check_licences, {*scan, *render})),
-        ("models", check_precision),
-        ("models", method_of(job.method).read_files),
-    )
-    for what, check in checks:
+    for what, check in (*preflight(job), ("models", lambda: method_of(job.method).read_files(job))):
         try:
-            check(job)
+            check()
         except ConfigError as error:
             whole = False
             yield CheckResult("problem", what, str(error))
     if whole:
         yield CheckResult("ok", "licences", "nothing has to be accepted that is not")
-
-
-def _open_input(job: JobConfig) -> tuple[Dataset, list[Shard]]:
-    source = job.input
-    dataset = open_dataset(
-        source.uri,
-        format=source.format,
-        options=storage_options(job),
-        image_field=source.image_field,
-        key_field=source.key_field,
-    )
-    return dataset, dataset.shards()
 
 
 def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[CheckResult]:

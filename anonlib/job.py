@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from anonlib import __version__
 from anonlib.codes import Reason
 from anonlib.config import JobConfig
-from anonlib.datasets import Dataset, Shard, open_dataset
+from anonlib.datasets import Dataset, Shard, open_input
 from anonlib.errors import JobError, StorageError, VerificationError
 from anonlib.execution.base import UnitResult
 from anonlib.execution.cost import CostLog
@@ -51,7 +51,6 @@ from anonlib.workspace.layout import (
     plan_store,
     release_store,
     scan_store,
-    storage_options,
 )
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming
@@ -74,6 +73,15 @@ def _leased(verb: Callable[Concatenate[Job, _Given], _Answer]) -> Callable[Conca
     return held
 
 
+def preflight(config: JobConfig) -> tuple[tuple[str, Callable[[], object]], ...]:
+    """What is checked before a job opens anything, by what it is about; each check raises ConfigError."""
+    names = {name for models in models_of(config) for name in models}
+    return (
+        ("licences", lambda: check_licences(names, config)),
+        ("models", lambda: check_precision(config)),
+    )
+
+
 class Job:
     """One job, opened: its places, its dataset and its inventory. The verbs are the stages.
 
@@ -93,22 +101,15 @@ class Job:
         self.ended = ended or (lambda of_stage: None)
         self.method = method_of(config.method)
         self._scan_models, self._render_models = models_of(config)
-        check_licences({*self._scan_models, *self._render_models}, config)
-        check_precision(config)
+        for _, check in preflight(config):
+            check()
         self.files = self.method.read_files(config)
         self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
         self.stores: JobStores = open_stores(config)
         if self.stores.workspace.exists(PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
         self.lease = Lease(self.stores.workspace, with_retries)
-        source = config.input
-        self.dataset: Dataset = open_dataset(
-            source.uri,
-            format=source.format,
-            options=storage_options(config),
-            image_field=source.image_field,
-            key_field=source.key_field,
-        )
+        self.dataset = open_input(config)
         self.shards = self.dataset.shards()
         self._inventory_digest = check_inventory(config, self.stores, self.shards)
         self.runner = runner or open_runner(config.ray)

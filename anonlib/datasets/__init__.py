@@ -5,8 +5,11 @@ fields that the job allows pass. Every sample that cannot be read is still a sam
 A format is one file here and its line in DATASETS.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter, label
 from anonlib.datasets.folder import FolderDataset
@@ -14,6 +17,9 @@ from anonlib.datasets.parquet import ParquetDataset
 from anonlib.datasets.webdataset import WebDataset
 from anonlib.errors import DatasetError
 from anonlib.storage import Storage, StorageOptions, expand
+
+if TYPE_CHECKING:
+    from anonlib.config import JobConfig
 
 __all__ = [
     "DATASETS",
@@ -26,6 +32,7 @@ __all__ = [
     "items_of",
     "label",
     "open_dataset",
+    "open_input",
 ]
 
 DATASETS: dict[str, type[Dataset]] = {
@@ -73,3 +80,15 @@ def open_dataset(
     dataset = DATASETS[format](uri, options, image_field, key_field, sources)
     dataset.sources()
     return dataset
+
+
+def open_input(job: JobConfig) -> Dataset:
+    """The dataset that a job reads; see `open_dataset`."""
+    source = job.input
+    return open_dataset(
+        source.uri,
+        format=source.format,
+        options=job.storage.options,
+        image_field=source.image_field,
+        key_field=source.key_field,
+    )
