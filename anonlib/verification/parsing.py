@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +26,7 @@ MAX_TABLE = 512 << 20
 """Bytes of a manifest or of the table of a claim."""
 MAX_CERTIFICATE = 1 << 20
 """Bytes of a certificate or of an audit's statement."""
-_WORD = r"^[a-z0-9-]{1,40}$"
+_WORD = r"^[a-z0-9-]{1,64}$"
 _TABLE_BUDGET = 64 << 20
 _AT_ONCE = 4
 
@@ -58,10 +58,11 @@ class RunNote(BaseModel):
 class ReleasedMethod(BaseModel):
     """`method` of run.json: its settings, files by their sha256. Its claim follows from name, k, epsilon and kappa.
 
-    A method may have keys of its own, which no claim depends on.
+    A method may have keys of its own, which no claim depends on: numbers, and words without room for a remark.
     """
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, bool | int | float | Annotated[str, Field(pattern=_WORD)] | None]
 
     name: str = Field(pattern=_WORD)
     k: int = Field(default=5, ge=2, le=1000)
