@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from anonlib.config import DetectorConfig
 from anonlib.errors import ConfigError, contained
+from anonlib.faces.regions import FACE
 from anonlib.methods import METHODS
 from anonlib.synthesis.redact import GREY, redact
 from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED
 
 if TYPE_CHECKING:
-    from anonlib.faces.detect import CenterFaceDetector
+    from anonlib.faces.detect import Detector
 
 Pixels = NDArray[np.uint8]
 _LEAST_SIDE = 8
@@ -67,25 +68,22 @@ class Anonymizer:
         with contained("anonymizing an image") as failure:
             found = _detector(self.detector).detect([image])[0]
             out = image.copy()
-            for box in found.boxes:
-                redact(out, box, self.method)
+            for box, kind in zip(found.boxes, found.kinds, strict=True):
+                redact(out, box, self.method if kind == FACE else "solid")
         if failure.error is not None:
             return np.full_like(image, GREY), QUARANTINED, none
         return out, RELEASED if len(found) else NO_FACE, found.boxes
 
 
 @cache
-def _detector(config: DetectorConfig) -> CenterFaceDetector:
+def _detector(config: DetectorConfig) -> Detector:
     """The detector of this process; a pickled Anonymizer carries none."""
     import cv2
 
-    from anonlib.faces.detect import CenterFaceDetector
-    from anonlib.models.cache import model_bytes
-    from anonlib.models.runtime import load_engine
+    from anonlib.faces.detect import open_detector
 
     cv2.setNumThreads(1)
-    engine = load_engine(model_bytes(config.name), precision=config.precision)
-    return CenterFaceDetector(engine, side=config.side, score=config.score)
+    return open_detector(config, precision=config.precision)
 
 
 def _ragged(images: list[Pixels]) -> NDArray[np.object_]:

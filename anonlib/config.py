@@ -77,7 +77,8 @@ class WorkspaceConfig(_Frozen):
 class DetectorConfig(_Frozen):
     """How faces are found."""
 
-    name: str = _key("The network that finds faces: centerface.", "centerface")
+    name: str = _key("What finds faces: centerface, or scrfd with a network of yours.", "centerface")
+    path: str | None = _key("Of scrfd: your .onnx file, or the folder of an InsightFace pack.", None)
     side: int = _key("The longer side of an image during detection, in px.", 640, ge=128, le=4096)
     score: float = _key("The least score of a face.", 0.4, gt=0.0, lt=1.0)
     precision: Literal["f32", "bf16"] = _key(
@@ -339,12 +340,11 @@ class JobConfig(_Frozen):
     def digest(self, *parts: str) -> str:
         """Hex sha256 of the named top-level parts: what two runs must share to continue each other.
 
-        Where the method's files lie is not in it; what is in them counts, and the plan's key holds that. Nor are
-        MACHINE_LIMITS.
+        Where the files of method and detector lie is not in it; what is in them counts, and other keys hold that.
+        Nor are MACHINE_LIMITS.
         """
-        everything = self.model_dump(
-            mode="json", exclude={"method": set(self.method.FILES), "limits": set(MACHINE_LIMITS)}
-        )
+        files = {"method": set(self.method.FILES), "detector": {"path"}}
+        everything = self.model_dump(mode="json", exclude={**files, "limits": set(MACHINE_LIMITS)})
         chosen = {part: everything[part] for part in sorted(parts)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 

@@ -19,6 +19,7 @@ from anonlib.datasets import Dataset, Shard, label, open_input
 from anonlib.errors import ConfigError, DatasetError, ModelMissing, ModelUnusable, SandboxUnavailable, StorageError
 from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape
 from anonlib.execution.ray import joins, machines, start
+from anonlib.faces.detect import detector_file
 from anonlib.job import preflight
 from anonlib.media.sandbox import sandbox_layers
 from anonlib.media.sandbox.confinement import LAYERS
@@ -145,7 +146,8 @@ def _models(job: JobConfig | None) -> Iterator[CheckResult]:
 
 def _licences(job: JobConfig) -> Iterator[CheckResult]:
     whole = True
-    for what, check in (*preflight(job), ("models", lambda: method_of(job.method).read_files(job))):
+    files = (lambda: method_of(job.method).read_files(job)), (lambda: detector_file(job.detector))
+    for what, check in (*preflight(job), *(("models", read) for read in files)):
         try:
             check()
         except ConfigError as error:

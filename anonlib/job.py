@@ -27,7 +27,9 @@ from anonlib.execution.retry import with_retries
 from anonlib.execution.rounds import DIED, ROUNDS, Rounds, Unit
 from anonlib.execution.telemetry import Report, Round, UnitRecord
 from anonlib.execution.worker import MakeStage
+from anonlib.faces.detect import detector_file
 from anonlib.methods import method_of, models_of
+from anonlib.methods.base import USERS_OWN, MethodFile
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
 from anonlib.models.requirements import check_licences, check_precision
@@ -103,7 +105,9 @@ class Job:
         self._scan_models, self._render_models = models_of(config)
         for _, check in preflight(config):
             check()
-        self.files = self.method.read_files(config)
+        found_by = detector_file(config.detector)
+        self._detector_file = {} if found_by is None else {config.detector.name: MethodFile(found_by, USERS_OWN)}
+        self.files = self.method.read_files(config) | self._detector_file
         self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
         self.stores: JobStores = open_stores(config)
         if self.stores.workspace.exists(PURGED):
@@ -149,6 +153,7 @@ class Job:
         """
         key = self.scan_key
         models = {name: model_bytes(name) for name in self._scan_models}
+        models |= {name: file.data for name, file in self._detector_file.items()}
         make = partial(ScanStage, self.config, self.dataset, self.stores, key, models)
         store = scan_store(self.stores, key)
         failed = self._rounds("scan", key, make, self.shards, store.done, _shard_id)
@@ -233,6 +238,7 @@ class Job:
     @property
     def scan_key(self) -> str:
         models = {name: MODELS[name].sha256 for name in self._scan_models}
+        models |= {name: file.digest for name, file in self._detector_file.items()}
         parts = self.config.digest("detector", "limits", "input")
         return _key("scan", self._inventory_digest, parts, json.dumps(models, sort_keys=True), __version__)
 

@@ -12,7 +12,7 @@ import pytest
 
 import anonlib
 from anonlib.errors import ConfigError, VerificationError
-from anonlib.faces.detect import CenterFaceDetector
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.synthesis.redact import GREY
 from tests.support import photos
 from tests.support.runs import Run, job

@@ -23,17 +23,16 @@ from anonlib.audit.statistics import CONFIDENCE, rate, upper_bound
 from anonlib.datasets import Shard
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult, in_chunks
-from anonlib.faces.detect import CenterFaceDetector
+from anonlib.faces.detect import Detector, open_detector
 from anonlib.job import Job
 from anonlib.media.codec import decode
-from anonlib.models.cache import model_bytes
-from anonlib.models.requirements import load
+from anonlib.models.requirements import device_of
 from anonlib.synthesis.redact import GROW
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.layout import release_store
 from anonlib.workspace.schemas import QUARANTINED
 
-SECOND_BY = "the same detector (centerface) at twice the scale"
+SECOND_BY = "the same detector ({}) at twice the scale"
 SCALE, LARGEST = 2.0, 2560
 """How much larger the second look is than the job's, and the longest side in px that is looked at."""
 LEAST_SIDE = 12.0
@@ -55,16 +54,17 @@ class MissedFace:
 
 @dataclass(frozen=True)
 class SecondDetector:
-    """`images` (n,) 1 where a released image has an overlooked face, else 0; and those `faces`."""
+    """`images` (n,) 1 where a released image has an overlooked face, else 0; and those `faces`, by this `detector`."""
 
     images: NDArray[np.float64]
     faces: tuple[MissedFace, ...]
+    detector: str = "centerface"
 
     def missed(self, sampled: int = 0, wrong: int = 0, confidence: float = CONFIDENCE, *, seed: int = 0) -> Missed:
         """The finding, with what a person judged: `wrong` of `sampled` images."""
         return Missed(
             second=rate(self.images, np.arange(len(self.images)), seed=seed),
-            second_by=SECOND_BY,
+            second_by=SECOND_BY.format(self.detector),
             sampled=sampled,
             wrong=wrong,
             upper=upper_bound(wrong, sampled, confidence),
@@ -88,8 +88,7 @@ def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None)
     cv2.setNumThreads(1)
     config = job.config
     side = min(round(SCALE * config.detector.side), LARGEST)
-    engine = load({"centerface": model_bytes("centerface")}, "centerface", config)
-    detector = CenterFaceDetector(engine, side=side, score=config.detector.score)
+    detector = open_detector(config.detector, side=side, device=device_of(config))
     released = JobImages(config, job.dataset.format)
     missed: list[list[MissedFace]] = []
     for shard in job.shards:
@@ -99,10 +98,10 @@ def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None)
         outcome = UnitResult(shard.shard_id, images=len(missed) - before, seconds=time.monotonic() - began)
         report("second look", outcome, len(job.shards))
     images = np.array([bool(faces) for faces in missed], np.float64)
-    return SecondDetector(images, tuple(face for faces in missed for face in faces))
+    return SecondDetector(images, tuple(face for faces in missed for face in faces), config.detector.name)
 
 
-def overlooked(images: Sequence[_Image], detector: CenterFaceDetector) -> list[list[MissedFace]]:
+def overlooked(images: Sequence[_Image], detector: Detector) -> list[list[MissedFace]]:
     """For each image the faces that are large enough and that none of the job's boxes covers."""
     found = []
     for image, faces in zip(images, detector.detect([image.rgb for image in images]), strict=True):

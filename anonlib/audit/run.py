@@ -35,6 +35,7 @@ from anonlib.errors import JobError, NotFound, VerificationError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.methods import method_of
+from anonlib.models.catalog import MODELS
 from anonlib.models.requirements import device_of
 from anonlib.verification.certificate import AuditStatement, Certificate
 from anonlib.verification.release import verify
@@ -128,7 +129,7 @@ def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed:
         leaks=tuple(leaks),
         utility=tuple(utility),
         missed=missed,
-        models=models_of(certificate, {*LOOKED_WITH, NETWORK}),
+        models=models_of(certificate, {*LOOKED_WITH, NETWORK, *({job.config.detector.name} & MODELS.keys())}),
         software=software(),
     )
     return Audited(report, _published(job, report, shards, seed))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
-from anonlib.faces.detect import Faces
+from anonlib.faces.regions import Regions
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, prepare
 from anonlib.workspace.schemas import MESH_POINTS
@@ -55,7 +55,7 @@ class FaceMesh:
         self.engine = engine
         self.looks = looks
 
-    def fit(self, images: Sequence[NDArray[np.uint8]], faces: Sequence[Faces]) -> list[Meshes]:
+    def fit(self, images: Sequence[NDArray[np.uint8]], faces: Sequence[Regions]) -> list[Meshes]:
         """For each image the meshes of its faces."""
         owners = [image for image, found in zip(images, faces, strict=True) for _ in range(len(found))]
         if not owners:
@@ -64,18 +64,18 @@ class FaceMesh:
         landmarks = np.concatenate([found.landmarks for found in faces])
         meshes = np.zeros((len(owners), MESH_POINTS, 3), np.float32)
         presence = np.zeros(len(owners), np.float32)
-        todo = np.arange(len(owners))
+        remaining = np.arange(len(owners))
         for side, upright in _VIEWS:
-            views = [_from_box(boxes[face], landmarks[face], side, upright) for face in todo]
+            views = [_from_box(boxes[face], landmarks[face], side, upright) for face in remaining]
             for _ in range(self.looks):
-                looked, sure = self._look([owners[face] for face in todo], views)
+                looked, scores = self._look([owners[face] for face in remaining], views)
                 views = [from_mesh(mesh) for mesh in looked]
-                for face, mesh, score in zip(todo, looked, sure, strict=True):
+                for face, mesh, score in zip(remaining, looked, scores, strict=True):
                     fits = score >= MIN_PRESENCE and lies_on(mesh, boxes[face], landmarks[face])
                     if fits or presence[face] == 0:
                         meshes[face], presence[face] = mesh, score if fits else 0
-            todo = todo[presence[todo] == 0]
-            if not len(todo):
+            remaining = remaining[presence[remaining] == 0]
+            if not len(remaining):
                 break
         bounds = np.cumsum([0, *(len(found) for found in faces)])
         return [Meshes(meshes[start:stop], presence[start:stop]) for start, stop in pairwise(bounds)]
@@ -87,7 +87,7 @@ class FaceMesh:
         crops = np.stack([align.crop(image, matrix, SIZE) for image, matrix in zip(images, views, strict=True)])
         outputs = self.engine(prepare(MODELS["facemesh"], crops))
         points = outputs[0].reshape(len(views), MESH_POINTS, 3)
-        return np.stack([_to_image(*one) for one in zip(points, views, strict=True)]), outputs[1].reshape(-1)
+        return np.stack([_to_image(*view) for view in zip(points, views, strict=True)]), outputs[1].reshape(-1)
 
 
 def from_mesh(mesh: NDArray[np.float32]) -> align.Affine:
@@ -146,8 +146,8 @@ def eye_opening(mesh: NDArray[np.float32]) -> float:
     return (left + right) / 2
 
 
-def _distance(mesh: NDArray[np.float32], one: int, two: int) -> float:
-    return float(np.linalg.norm(mesh[one] - mesh[two]))
+def _distance(mesh: NDArray[np.float32], first: int, second: int) -> float:
+    return float(np.linalg.norm(mesh[first] - mesh[second]))
 
 
 def _from_box(box: NDArray[np.float32], landmarks: NDArray[np.float32], side: float, upright: bool) -> align.Affine:

@@ -20,6 +20,7 @@ from anonlib.methods.identity_draws import (
 )
 from anonlib.methods.k_anonymity import KDiff, KSame
 from anonlib.methods.redaction import Redaction
+from anonlib.models.catalog import MODELS
 from anonlib.synthesis.textures import TEXTURES
 
 METHODS: dict[str, type[Method]] = {
@@ -68,10 +69,10 @@ def method_of(settings: MethodConfig, files: Mapping[str, bytes] | None = None, 
 
 
 def models_of(job: JobConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The networks that scan and render of a job load, the detector first where there is any."""
+    """The networks of the catalogue that scan and render of a job load, the detector first if it is one of them."""
     method = METHODS[job.method.name]
-    detector = job.detector.name
-    return (detector, *method.describe), (detector, *method.recheck) if method.recheck else ()
+    detector = (job.detector.name,) if job.detector.name in MODELS else ()
+    return (*detector, *method.describe), (*detector, *method.recheck) if method.recheck else ()
 
 
 def _refuse_foreign(settings: MethodConfig, method: type[Method]) -> None:

@@ -58,9 +58,13 @@ def alternatives(names: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+USERS_OWN = "the user's own; unknown to anonlib"
+"""The terms of a file that the user brings."""
+
+
 @dataclass(frozen=True)
 class MethodFile:
-    """What a method needs beside the catalogue's models, and under which terms; `travels`: workers need it too."""
+    """What a job needs beside the catalogue's models, and under which terms; `travels`: workers need it too."""
 
     data: bytes
     terms: str

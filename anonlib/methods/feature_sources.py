@@ -17,13 +17,14 @@ from anonlib.config import JobConfig
 from anonlib.datasets import open_dataset
 from anonlib.errors import ConfigError, DatasetError, ImageProblem, ModelUnusable, StorageError
 from anonlib.faces import align
-from anonlib.faces.detect import CenterFaceDetector, main_face
+from anonlib.faces.detect import Detector, open_detector
 from anonlib.faces.mesh import MIN_PRESENCE, five_points
+from anonlib.faces.regions import main_face
 from anonlib.media.prefetch import try_to_read
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import ARCFACE_POINTS, FACE_MODELS
 from anonlib.models.packs import RECOGNIZER_SIZE, SWAPPER_DIMENSIONS, PackRecognizer
-from anonlib.models.requirements import load
+from anonlib.models.requirements import device_of
 from anonlib.models.runtime import locked_cached_property
 from anonlib.privacy.gallery import Gallery
 from anonlib.privacy.strata import Stratum, stratum_of
@@ -122,9 +123,8 @@ def embed_donors(job: JobConfig, uri: str, recognizer: PackRecognizer) -> bytes:
     `vectors` (n, 128) of the pipeline's recognizer and `lent` (n, 512) of the swapper's, unit rows; `female`, `age`
     (n,). Raises ConfigError if it cannot be read or shows no face that can be lent.
     """
-    models = {name: model_bytes(name) for name in ("centerface", *FACE_MODELS)}
-    detector = CenterFaceDetector(load(models, "centerface", job), side=job.detector.side, score=job.detector.score)
-    describer = Describer(job, models)
+    detector = open_detector(job.detector, device=device_of(job))
+    describer = Describer(job, {name: model_bytes(name) for name in FACE_MODELS})
     rows: list[dict[str, Any]] = []
     photos = 0
     try:
@@ -149,7 +149,7 @@ def embed_donors(job: JobConfig, uri: str, recognizer: PackRecognizer) -> bytes:
 
 
 def _donor_face(
-    image: NDArray[np.uint8], detector: CenterFaceDetector, describer: Describer, recognizer: PackRecognizer
+    image: NDArray[np.uint8], detector: Detector, describer: Describer, recognizer: PackRecognizer
 ) -> list[dict[str, Any]]:
     """The face that a photo (H, W, 3) is of, or none."""
     (found,) = detector.detect([image])

@@ -18,6 +18,7 @@ from pydantic import model_validator
 from anonlib.config import JobConfig
 from anonlib.errors import BackendMissing, ConfigError, ModelUnusable, StorageError
 from anonlib.methods.base import (
+    USERS_OWN,
     Assignment,
     EarlierReleases,
     Method,
@@ -41,7 +42,6 @@ NETWORK, SWAPPER, RECOGNIZER, DONORS = "embedding", "swapper", "recognizer", "do
 """Names of the files among a job's models."""
 STILL_RECOGNIZED = "people can still recognize these faces"
 """What a job must say for `embedding`, which deceives machines alone."""
-_USERS = "the user's own; unknown to anonlib"
 _Opened = TypeVar("_Opened")
 
 
@@ -223,8 +223,8 @@ class Inswapper(FeatureTransfer):
         recognizer, embedder = _opened(job, RECOGNIZER, settings.recognizer or "", recognizer_of)
         donors = embed_donors(job, settings.donors or "", embedder)
         return {
-            SWAPPER: MethodFile(swapper, _USERS),
-            RECOGNIZER: MethodFile(recognizer, _USERS, travels=False),
+            SWAPPER: MethodFile(swapper, USERS_OWN),
+            RECOGNIZER: MethodFile(recognizer, USERS_OWN, travels=False),
             DONORS: MethodFile(donors, "photos of people who agreed, as the user says"),
         }
 

@@ -135,7 +135,7 @@ class Sampling(IdentityDraws):
         bank, own, other = self.required_decoder.bank.vectors, self.settings.own_angle, self.settings.other_angle
         sampled = sample(fit_prior(bank), bank, points, persons.ids, keyring, own_angle=own, other_angle=other)
         looks = map(appearance, persons.strata)
-        return [[IdentityDraw(z, *look) for z in found.points] for found, look in zip(sampled, looks, strict=True)]
+        return [[IdentityDraw(z, *look) for z in points] for points, look in zip(sampled, looks, strict=True)]
 
     def output_check(self, templates: Callable[[], Vectors]) -> Callable[[Vectors], NDArray[np.bool_]]:
         """Whether an output lies within `other_angle` of any subject, its own included.

@@ -27,9 +27,8 @@ from anonlib.methods.base import (
     appearance,
 )
 from anonlib.methods.decoded import DecodedMethod
-from anonlib.privacy.classes import EquivalenceClass, Order, effective_k, form_classes
+from anonlib.privacy.classes import EquivalenceClass, Order, effective_k, form_classes, may_be_shown
 from anonlib.privacy.clustering import normalized
-from anonlib.privacy.cross_release import may_be_shown
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.strata import Stratum, common, prevailing
 from anonlib.privacy.surrogate_choice import Average, alike, averages, deal, shuffled

@@ -88,7 +88,7 @@ def load_engine(
     elif chosen == "torch":
         run = _torch(model_bytes, threads, device)
     else:
-        run = _onnxruntime(model_bytes, threads, device)
+        run = onnxruntime_call(model_bytes, threads, device)
     return _Pieces(chosen, run, _read_ends(model_bytes), on_gpu)
 
 
@@ -256,7 +256,7 @@ def _compiled(model_bytes: bytes, threads: int, precision: Precision, shape: tup
     return core.compile_model(graph, "CPU", settings)
 
 
-def _onnxruntime(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], list[Batch]]:
+def onnxruntime_call(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], list[Batch]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

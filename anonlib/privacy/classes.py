@@ -8,11 +8,18 @@ Classes are cut inside a stratum (gender and age band) and from persons with sim
 factor of two, where 2k-1 persons are always enough. Inside a band the order is a keyed random permutation (k-diff), or
 groups of look-alikes (k-same). A stratum that cannot fill a class waits for its coarser relatives, or joins their
 classes. A person with too many photos for every class is left over, and so are all where the dataset has no class.
+
+Over releases an attacker intersects: a person's photos hide it in a class of each, and only the members of both can be
+that person. Classes formed anew for every release intersect to a few persons, often to one (Fung, Wang, Fu and Pei
+2008). So an old class never changes, and newcomers form classes of their own. Absence tells as much as presence:
+members with the same appearances in all releases are the only ones that hide each other, and a class may be shown
+again if each such group has at least k persons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,6 +84,26 @@ def form_classes(
         for block in cutter.blocks
     ]
     return sorted(classes, key=lambda one: one.members), sorted(waiting)
+
+
+def may_be_shown(
+    members: Sequence[int],
+    releases: Sequence[Collection[int]],
+    photos: NDArray[np.int64],
+    *,
+    k: int,
+    absences_known: bool = True,
+) -> bool:
+    """Whether an old class hides its members once this release is added to the earlier ones.
+
+    `releases`: the persons that each earlier release showed; `photos` (n,): of each person in this one, 0 if absent.
+    Unless `absences_known`, an attacker is assumed not to know who is missing from a release.
+    """
+    present = [int(photos[member]) for member in members if photos[member]]
+    if not absences_known:
+        return len(members) >= k and bool(present)
+    seen = Counter((*(member in shown for shown in releases), bool(photos[member])) for member in members)
+    return effective_k(present) >= k and min(seen.values()) >= k
 
 
 @dataclass

@@ -39,7 +39,6 @@ from anonlib.privacy.sphere import require_unit
 
 Name = Literal["laplace", "vmf", "purkayastha", "uniform"]
 Vector = NDArray[np.float32]
-_GRID = 8001
 
 
 @dataclass(frozen=True)
@@ -125,27 +124,6 @@ def draw(mechanism: Mechanism, template: Vector, generator: np.random.Generator)
     return drawn.astype(np.float32)
 
 
-def log_density(mechanism: Mechanism, template: Vector, z: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Log densities (m,) of unit rows z (m, d), up to a constant that depends on mechanism and d alone.
-
-    Exact for all but laplace, whose density on the sphere is an integral over the length that normalizing took away;
-    it is computed to about 1e-5.
-    """
-    centre, rows = _unit(template), np.asarray(z, np.float64)
-    match mechanism.name:
-        case "laplace":
-            scale = 2 * math.sqrt(len(centre)) / mechanism.parameter
-            return np.array([_laplace_log_density(centre, row, scale) for row in rows])
-        case "vmf":
-            return np.asarray(mechanism.parameter * (rows @ centre), np.float64)
-        case "purkayastha":
-            # Exact near 0 and pi, where an arc cosine loses half its digits.
-            chord, other = (np.linalg.norm(rows + sign * centre, axis=1) for sign in (-1, 1))
-            return np.asarray(-mechanism.parameter * 2 * np.arctan2(chord, other), np.float64)
-        case "uniform":
-            return np.zeros(len(rows))
-
-
 def _unit(template: NDArray[np.floating]) -> NDArray[np.float64]:
     centre = np.asarray(template, np.float64)
     if centre.ndim != 1 or len(centre) < 3:
@@ -191,20 +169,3 @@ def _purkayastha_angle(epsilon: float, size: int, generator: np.random.Generator
                 height = power * math.log(math.sin(angle)) - epsilon * angle
                 if height - top + power * (angle - peak) ** 2 / 2 >= math.log1p(-uniform):
                     return float(angle)
-
-
-def _laplace_log_density(centre: NDArray[np.float64], z: NDArray[np.float64], scale: float) -> float:
-    """log of the integral over r > 0 of r^(d-1) exp(-|r z - t|_1 / scale), whose integrand is log-concave."""
-
-    def height(r: NDArray[np.float64]) -> NDArray[np.float64]:
-        distance = np.abs(r[:, None] * z - centre).sum(axis=1)
-        return np.asarray((len(z) - 1) * np.log(r) - distance / scale, np.float64)
-
-    reach = 1 + len(z) * scale
-    coarse = np.geomspace(reach * 1e-9, reach * 1e2, 1001)
-    heights = height(coarse)
-    matters = np.flatnonzero(heights > heights.max() - 40)
-    fine = np.linspace(coarse[max(0, matters[0] - 1)], coarse[min(1000, matters[-1] + 1)], _GRID)
-    heights = height(fine)
-    top = heights.max()
-    return float(top + math.log(np.exp(heights - top).sum() * (fine[1] - fine[0])))

@@ -1,4 +1,4 @@
-"""An identity of nobody for every subject: drawn from a public prior, far from the subject and from everybody else.
+"""An identity of no person for every subject: drawn from a public prior, far from the subject and from everybody else.
 
 After Kuang et al. 2022 (JEI 31(2) 023011), of which the idea alone is public: sample an anonymous identity, keep it
 realistic by its nearest neighbours, use it again for all of the person's images. Here the prior and the neighbours
@@ -54,19 +54,6 @@ class Prior:
         return normalized((self.mean + noise @ self.factor.T).astype(np.float32))
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """What a subject may wear: `points` (m, d) unit rows, the most natural first, the others for retries.
-
-    `own`, `nearest`: degrees (m,) to the subject, and to the nearest of all subjects and the bank; `tried`: candidates.
-    """
-
-    points: Vectors
-    own: NDArray[np.float64]
-    nearest: NDArray[np.float64]
-    tried: int
-
-
 def fit_prior(bank: Vectors) -> Prior:
     """The prior of a public bank: unit rows (b, d), at least 2. Of fewer than d it spans only what they span."""
     if len(bank) < 2:
@@ -88,13 +75,14 @@ def sample(
     neighbours: int = 5,
     wanted: int = 4,
     candidates: int = 1024,
-) -> list[Sampled]:
-    """Up to `wanted` identities for each subject, at least one; ValueError if any has none among `candidates`.
+) -> list[Vectors]:
+    """Up to `wanted` identities (m, d) for each subject, at least one, unit rows: the most natural first.
 
-    Every one is `own_angle` degrees or more from its subject and `other_angle` or more from every subject and every
-    row of `bank` (b, d); of those that are, the ones with the largest mean cosine to their `neighbours` nearest rows of
-    the bank come first. `templates` (n, d) unit rows of ALL people of the dataset, `subjects` their ids. Exact: time
-    grows with n (n + b) (one core, 200,000 subjects: 12 minutes, or 4 with `wanted` 1), memory with n + b.
+    ValueError if a subject has none among `candidates`. Every identity is `own_angle` degrees or more from its subject
+    and `other_angle` or more from every subject and every row of `bank` (b, d); naturalness is the mean cosine to the
+    `neighbours` nearest rows of the bank. `templates` (n, d) unit rows of ALL people of the dataset, `subjects` their
+    ids. Exact: time grows with n (n + b) (one core, 200,000 subjects: 12 minutes, or 4 with `wanted` 1), memory with
+    n + b.
     """
     import faiss
 
@@ -112,11 +100,11 @@ def sample(
 
     glance = _glance(templates) if len(templates) >= _GLANCE_FROM else None
     search = _Search(prior, nearest_in_bank, glance, templates, cosine_beyond(own_angle), cosine_beyond(other_angle))
-    found: list[Sampled] = []
+    found: list[Vectors] = []
     for start in range(0, len(subjects), _SUBJECTS):
         generators = [keyring.generator(Purpose.SAMPLING, subject) for subject in subjects[start : start + _SUBJECTS]]
         found += search.run(templates[start : start + _SUBJECTS], generators, wanted, candidates)
-        empty = sum(len(one.points) == 0 for one in found)
+        empty = sum(len(points) == 0 for points in found)
         if empty:
             raise ValueError(
                 f"{empty:,} of {len(found):,} subjects found no acceptable identity among {candidates:,} candidates: "
@@ -142,9 +130,9 @@ class _Search:
 
     def run(
         self, own: Vectors, generators: Sequence[np.random.Generator], wanted: int, candidates: int
-    ) -> list[Sampled]:
+    ) -> list[Vectors]:
         """For each of the templates `own` (s, d), candidates in rounds until `wanted` are found or all are tried."""
-        found = [_Found() for _ in generators]
+        found = [_Accepted() for _ in generators]
         unfinished = list(range(len(found)))
         while unfinished:
             for subject in unfinished:
@@ -154,11 +142,11 @@ class _Search:
             unfinished = [
                 subject
                 for subject in unfinished
-                if len(found[subject].accepted) < wanted and found[subject].tried < candidates
+                if len(found[subject].points) < wanted and found[subject].tried < candidates
             ]
-        return [one.ranked(own.shape[1]) for one in found]
+        return [accepted.ranked(own.shape[1]) for accepted in found]
 
-    def _accept(self, drawn: Vectors, own: Vectors, found: Sequence[_Found], wanted: int) -> None:
+    def _accept(self, drawn: Vectors, own: Vectors, found: Sequence[_Accepted], wanted: int) -> None:
         """Of `drawn` (s, c, d), the most natural ones are compared with all people first: that is the dear part."""
         to_own = np.einsum("scd,sd->sc", drawn, own)
         to_bank = self.nearest_in_bank(drawn.reshape(-1, drawn.shape[2])).reshape(*drawn.shape[:2], -1)
@@ -172,7 +160,7 @@ class _Search:
             chosen = [
                 (row, queue.popleft())
                 for row, queue in enumerate(queues)
-                for _ in range(min(len(queue), wanted - len(found[row].accepted)))
+                for _ in range(min(len(queue), wanted - len(found[row].points)))
             ]
             if not chosen:
                 return
@@ -180,10 +168,7 @@ class _Search:
             to_people = self._to_people(drawn[rows, columns])
             for row, column, cosine in zip(rows, columns, to_people, strict=True):
                 if cosine <= self.other_limit:
-                    nearest = max(float(cosine), float(to_bank[row, column, 0]))
-                    found[row].accepted.append(
-                        (float(natural[row, column]), float(to_own[row, column]), nearest, drawn[row, column])
-                    )
+                    found[row].points.append((float(natural[row, column]), drawn[row, column]))
 
     def _to_people(self, points: Vectors) -> Vectors:
         """The largest cosine (m,) of each point to anybody; a point is given up where it first exceeds the limit."""
@@ -197,18 +182,16 @@ class _Search:
 
 
 @dataclass
-class _Found:
-    """`accepted`: naturalness, cosines to the subject and to the nearest person, and the identity itself."""
+class _Accepted:
+    """Of a subject the `points` that fit, each with its naturalness, and how many candidates were `tried`."""
 
-    accepted: list[tuple[float, float, float, Vectors]] = field(default_factory=list)
+    points: list[tuple[float, Vectors]] = field(default_factory=list)
     tried: int = 0
 
-    def ranked(self, size: int) -> Sampled:
-        best = sorted(self.accepted, key=lambda one: -one[0])
-        points = np.array([one[3] for one in best], np.float32).reshape(-1, size)
-        own = np.degrees(np.arccos(np.array([one[1] for one in best], np.float64)))
-        nearest = np.degrees(np.arccos(np.array([one[2] for one in best], np.float64)))
-        return Sampled(points, own, nearest, self.tried)
+    def ranked(self, size: int) -> Vectors:
+        """(m, size), the most natural first."""
+        best = sorted(self.points, key=lambda scored: -scored[0])
+        return np.array([point for _, point in best], np.float32).reshape(-1, size)
 
 
 def _glance(people: Vectors) -> Callable[[Vectors], Vectors]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from anonlib.config import JobConfig
 from anonlib.datasets import Shard
 from anonlib.methods import method_of
-from anonlib.methods.base import Assignment, EarlierReleases, Persons, SurrogateAssignment, SurrogatePlan
+from anonlib.methods.base import Assignment, EarlierReleases, Method, Persons, SurrogateAssignment, SurrogatePlan
 from anonlib.methods.redaction import FLAT
 from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring
@@ -40,7 +40,7 @@ from anonlib.workspace.layout import PLAN_COUNTS, JobStores, plan_store, scan_st
 from anonlib.workspace.ledger_store import LedgerStore
 from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS, SURROGATES
 
-ASSIGNED = ("face_id", "key", "index", "box", "landmarks", "mesh", "expression", "presence", "yaw", "bare")
+ASSIGNED = ("face_id", "key", "index", "kind", "box", "landmarks", "mesh", "expression", "presence", "yaw", "bare")
 """Columns of FACES that an assignment needs."""
 BLOCK = 16
 """Surrogates that are made as one unit of work."""
@@ -90,9 +90,9 @@ class PlanStage:
         return plan_of(self.key, known)
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        faces = pa.concat_tables([self.scan.faces(shard.shard_id, FEATURES) for shard in shards])
+        faces = pa.concat_tables([self._faces(shard, FEATURES) for shard in shards])
         with scratch() as folder:
-            read = partial(map, lambda shard: self.scan.faces(shard.shard_id, VECTORS), shards)
+            read = partial(map, lambda shard: self._faces(shard, VECTORS), shards)
             people = people_of(faces, face_vectors(read, faces.num_rows, folder), self.keyring)
         replaced = np.array([reason is None for reason in self.method.eligible(faces)], bool)
         persons = persons_of(people, replaced)
@@ -134,10 +134,9 @@ class PlanStage:
     def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
         """A redaction needs no subjects: every face gets the job's method."""
         for shard in shards:
-            faces = self.scan.faces(shard.shard_id, ASSIGNED)
-            redacted = [SurrogateAssignment((self.method.name,))] * faces.num_rows
-            table = assignment_table(faces, [self.method.name] * faces.num_rows, redacted)
-            self._publish(table, "assignments", shard.shard_id)
+            regions = self.scan.faces(shard.shard_id, ASSIGNED)
+            redacted = [SurrogateAssignment((self.method.name,))] * regions.num_rows
+            self._publish(assignment_table(self.method, regions, redacted), "assignments", shard.shard_id)
         return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(PLAN_COUNTS, 0)
 
     def _write_classes(self, planned: Assignment, face_ids: Sequence[str]) -> list[str]:
@@ -165,7 +164,8 @@ class PlanStage:
         """assignments/SHARD for every shard, an empty one too, and the draws it needs; returns the faces redacted."""
         first = redacted = 0
         for shard in shards:
-            faces = self.scan.faces(shard.shard_id, ASSIGNED)
+            regions = self.scan.faces(shard.shard_id, ASSIGNED)
+            faces = regions.filter(is_face(regions))
             of_face = [planned.persons[person] for person in persons.of_face[first : first + faces.num_rows]]
             first += faces.num_rows
             # Which faces get the flat ellipse is decided from what the scan saw, and not while rendering: so the plan
@@ -175,29 +175,50 @@ class PlanStage:
                 of if reason is None else SurrogateAssignment(reason=reason)
                 for of, reason in zip(of_face, reasons, strict=True)
             ]
-            methods = [self.method.name if reason is None else FLAT.kind for reason in reasons]
             redacted += sum(reason is not None for reason in reasons)
-            self._publish(assignment_table(faces, methods, of_face), "assignments", shard.shard_id)
+            self._publish(assignment_table(self.method, regions, of_face), "assignments", shard.shard_id)
             if planned.draws:
                 names = sorted({name for of in of_face for name in of.surrogates})
                 drawn = [{"surrogate": name, "draw": asdict(planned.draws[name])} for name in names]
                 self._publish(tables.of_rows(drawn, DRAWS), "draws", shard.shard_id)
         return redacted
 
+    def _faces(self, shard: Shard, columns: Sequence[str]) -> pa.Table:
+        """Columns of the FACES of a shard, of the regions that are faces."""
+        regions = self.scan.faces(shard.shard_id, (*columns, "kind"))
+        if regions.column("kind").null_count < regions.num_rows:
+            regions = regions.filter(is_face(regions))
+        return regions.select(list(columns))
+
     def _publish(self, table: pa.Table, *parts: str) -> None:
         self._digest.update(f"{'/'.join(parts)} {self.store.write(table, *parts)}\n".encode())
 
 
-def assignment_table(faces: pa.Table, methods: Sequence[str], assigned: Sequence[SurrogateAssignment]) -> pa.Table:
-    """ASSIGNMENTS of a shard's faces; column by column, since a mesh as Python numbers costs 40 KiB a face."""
+def is_face(regions: pa.Table) -> pa.Array:
+    """Which rows of FACES (n,) are faces."""
+    return regions.column("kind").is_null()
+
+
+def assignment_table(method: Method, regions: pa.Table, of_face: Sequence[SurrogateAssignment]) -> pa.Table:
+    """ASSIGNMENTS of a shard's regions, of which each face has an assignment and the others get the flat ellipse.
+
+    Column by column, since a mesh as Python numbers costs 40 KiB a face.
+    """
+    faces = iter(of_face)
+    assigned = [
+        next(faces)
+        if kind is None or method.name == FLAT.kind
+        else SurrogateAssignment(reason=f"a {kind} is no face: it is hidden and not replaced")
+        for kind in regions.column("kind").to_pylist()
+    ]
     decided = {
-        "method": methods,
+        "method": [method.name if of.reason is None else FLAT.kind for of in assigned],
         "class_id": [of.class_id for of in assigned],
         "surrogates": [list(of.surrogates) or None for of in assigned],
         "reason": [of.reason for of in assigned],
     }
     columns = [
-        pa.array(decided[field.name], field.type) if field.name in decided else faces.column(field.name)
+        pa.array(decided[field.name], field.type) if field.name in decided else regions.column(field.name)
         for field in ASSIGNMENTS
     ]
     return pa.table(columns, schema=ASSIGNMENTS)

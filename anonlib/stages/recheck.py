@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.faces import align
-from anonlib.faces.detect import CenterFaceDetector
+from anonlib.faces.detect import open_detector
 from anonlib.faces.embed import THRESHOLDS, Recognizer
 from anonlib.faces.mesh import five_points
 from anonlib.methods.base import Method
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
-from anonlib.models.requirements import ModelBytes, load
+from anonlib.models.requirements import ModelBytes, device_of, load
 from anonlib.stages.render_state import FaceState, ImageState, RecheckResult
 from anonlib.workspace.layout import PlanStore
 from anonlib.workspace.tables import matrix
@@ -61,7 +61,8 @@ class OutputRecheck:
 
     def __init__(self, job: JobConfig, models: ModelBytes) -> None:
         self.recognizers = [Recognizer(name, load(models, name, job)) for name in VERIFIERS]
-        self.detector = CenterFaceDetector(load(models, "centerface", job), side=_VIEW, score=job.detector.score)
+        weights = models.get(job.detector.name)
+        self.detector = open_detector(job.detector, weights, side=_VIEW, device=device_of(job))
 
     def check(self, faces: Sequence[tuple[ImageState, FaceState]]) -> list[tuple[ImageState, FaceState]]:
         """Fill in each face's findings; returns those that still match their source."""

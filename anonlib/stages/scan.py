@@ -22,10 +22,11 @@ from anonlib.datasets import Dataset, Sample, Shard, label
 from anonlib.errors import ImageProblem, StorageError, contained, kind_and_message
 from anonlib.execution.base import UnitResult
 from anonlib.execution.stopwatch import current
-from anonlib.faces.detect import CenterFaceDetector, labelled_face
+from anonlib.faces.detect import open_detector
+from anonlib.faces.regions import FACE, labelled_face
 from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
-from anonlib.models.requirements import ModelBytes, load
+from anonlib.models.requirements import ModelBytes, device_of
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import JobStores, ScanStore, scan_store
 
@@ -51,11 +52,8 @@ class ScanStage:
         cv2.setNumThreads(1)
         self.job, self.dataset = job, dataset
         self.store: ScanStore = scan_store(stores, key)
-        self.detector = CenterFaceDetector(
-            load(models, "centerface", job, job.detector.precision),
-            side=job.detector.side,
-            score=job.detector.score,
-        )
+        weights = models.get(job.detector.name)
+        self.detector = open_detector(job.detector, weights, device=device_of(job), precision=job.detector.precision)
         self.describer = Describer(job, models) if "facemesh" in models else None
         self.least_side = None if self.describer else job.detector.side
 
@@ -129,11 +127,12 @@ class ScanStage:
         pixels = [photo.rgb for photo in chunk]
         with current().timed("detect"):
             found = self.detector.detect(pixels, [photo.size for photo in chunk])
+        faces = [regions.faces for regions in found]
         with current().timed("describe"):
-            described = self.describer.describe(pixels, found) if self.describer else [[{}] * len(f) for f in found]
+            described = self.describer.describe(pixels, faces) if self.describer else [[{}] * len(f) for f in faces]
         rows = []
-        for photo, faces, extras in zip(chunk, found, described, strict=True):
-            labelled = labelled_face(faces, photo.size)
+        for photo, regions, of_faces in zip(chunk, found, described, strict=True):
+            labelled, described_faces = labelled_face(regions, photo.size), iter(of_faces)
             name = label(photo.sample, self.job.input.subject_field) if self.job.input.subject_field else None
             rows.append(
                 [
@@ -143,12 +142,13 @@ class ScanStage:
                         "height": photo.size[0],
                         "width": photo.size[1],
                         "label": name if index == labelled else None,
-                        "score": float(faces.scores[index]),
-                        "box": faces.boxes[index],
-                        "landmarks": faces.landmarks[index].ravel(),
-                        **extras[index],
+                        "kind": None if kind == FACE else kind,
+                        "score": float(regions.scores[index]),
+                        "box": regions.boxes[index],
+                        "landmarks": regions.landmarks[index].ravel(),
+                        **(next(described_faces) if kind == FACE else {}),
                     }
-                    for index in range(len(faces))
+                    for index, kind in enumerate(regions.kinds)
                 ]
             )
         return rows

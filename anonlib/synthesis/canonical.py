@@ -162,10 +162,13 @@ class CanonicalFrame:
         Returns the texture (S/step, S/step, 3), 0-255, and which of its px the photo shows.
         """
         source = vertices[:, :2]
+        # Each canonical px lies in one triangle at fixed barycentric weights, so its place in the photo (s, s, 2) is
+        # those weights of the triangle's corners there.
         grid = (self._weights[::step, ::step, :, None] * source[self._corners[::step, ::step]]).sum(axis=2)
         span = float(np.ptp(source[list(topology.OVAL), 0]))
         canonical_span = float(np.ptp(self.points[list(topology.OVAL), 0])) / step
         shrink = span / canonical_span
+        # A photo much larger than the frame is shrunk first, since cv2.remap does not average what it skips.
         if shrink > 1.5:
             factor = 1.0 / shrink
             image = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
@@ -184,12 +187,15 @@ class CanonicalFrame:
         `vertices` (540, 3) in px of the view, third coordinate depth.
         """
         flat = vertices[:, :2]
+        # A triangle that a turned head shows from behind has the other orientation than in the frame: it is left out.
         depth = vertices[self.triangles, 2].mean(axis=1)
         a, b, c = (flat[self.triangles[:, corner]] for corner in range(3))
         area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
         p, q, r = (self.points[self.triangles[:, corner]] for corner in range(3))
         canonical = (q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0])
         front = np.sign(area) == np.sign(canonical)
+        # The others are drawn back to front, so that each px (h, w) has the number of the nearest triangle over it,
+        # and its place in the frame by that triangle's affine map (2, 3).
         index = _raster(flat, self.triangles[front], depth[front], height, width)
         covered = index >= 0
         to_canonical = _affines(flat[self.triangles[front]], self.points[self.triangles[front]])
@@ -198,13 +204,13 @@ class CanonicalFrame:
         x = chosen[..., 0, 0] * columns + chosen[..., 0, 1] * rows + chosen[..., 0, 2]
         y = chosen[..., 1, 0] * columns + chosen[..., 1, 1] * rows + chosen[..., 1, 2]
         grid = np.stack([x, y], axis=-1).astype(np.float32)
-        grid[~covered] = -1e4
+        grid[~covered] = -1e4  # far outside the frame, where cv2.remap reads its border
         return grid, covered
 
 
 @cache
 def canonical_frame() -> CanonicalFrame:
-    """The one frame of the shipped mean shape."""
+    """The frame of the shipped mean shape."""
     return CanonicalFrame(shape_model().mean)
 
 
@@ -216,6 +222,7 @@ def _mouth_ajar(flat: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray
     gap = float(flat[topology.LIP_BOTTOM, 1] - flat[topology.LIP_TOP, 1])
     drop = max(0.0, _MOUTH_GAP * width - gap)
     line = (flat[topology.LIP_TOP, 1] + flat[topology.LIP_BOTTOM, 1]) / 2
+    # The drop fades sideways past the corners of the mouth, and downwards within 1.6 mouth widths.
     across = np.abs(flat[:, 0] - (left[0] + right[0]) / 2) / (width / 2)
     near = np.clip(1.0 - 0.85 * across**2, 0.0, 1.0)
     lower = np.zeros(len(flat))
@@ -243,7 +250,7 @@ def _raster(
     """Index of the nearest triangle over each px (height, width), -1 where there is none."""
     index = np.full((height, width), -1, np.int32)
     corners = np.rint(points[triangles] * 16).astype(np.int32)
-    for number in np.argsort(-depth, kind="stable"):
+    for number in np.argsort(-depth, kind="stable"):  # later ones cover earlier ones
         cv2.fillConvexPoly(index, corners[number], int(number), lineType=cv2.LINE_8, shift=4)
     return index
 

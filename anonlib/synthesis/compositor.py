@@ -82,38 +82,41 @@ class Composite:
 
 def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: FaceTexture) -> Rendered:
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
-    there = place(image, mesh, texture.shape)
-    return there.paint(texture.dressed(happy, there.opening))
+    composite = place(image, mesh, texture.shape)
+    return composite.paint(texture.dressed(happy, composite.opening))
 
 
 def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[np.float32]) -> Composite:
     """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px."""
     frame, model = canonical_frame(), shape_model()
     pose = pose_of(mesh, model.mean)
-    own = pose.undo(mesh)
-    shape = neutral + model.expression_of(own)
-    x0, y0, x1, y1 = _bounds(pose, (own, shape), image.shape)
+    source = pose.undo(mesh)
+    shape = neutral + model.expression_of(source)
+    x0, y0, x1, y1 = _bounds(pose, (source, shape), image.shape)
     view = image[y0:y1, x0:x1]
     origin = np.array([x0, y0, 0], np.float32)
-    own_vertices = pose.apply(with_rings(own)) - origin
+    source_vertices = pose.apply(with_rings(source)) - origin
     vertices = pose.apply(with_rings(shape)) - origin
-    detail, light = detail_of(view, own_vertices, GLASSES_STEP)
+    detail, light = detail_of(view, source_vertices, GLASSES_STEP)
     residual = np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP])
-    own_grid, own_covered = frame.map_out(own_vertices, y1 - y0, x1 - x0)
+    # Where each px of the view lies in the canonical frame: of the source's face, and of the surrogate's.
+    source_grid, source_covered = frame.map_out(source_vertices, y1 - y0, x1 - x0)
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     light_out = _out(light.field(STEP), grid, STEP)
     tone = _out(toned(residual, light.spread), grid, STEP)
     skin = skin_of(view, light_out, light.spread, pose.scale)
-    worn = over_forehead(residual, light.spread)
-    ground, hat = mended(view, skin, _out(worn, own_grid, STEP), pose.scale)
+    covering = over_forehead(residual, light.spread)
+    ground, hat = mended(view, skin, _out(covering, source_grid, STEP), pose.scale)
     if glasses(detail) > 0:
-        ground = without_rims(ground, own_vertices, pose.scale)
+        ground = without_rims(ground, source_vertices, pose.scale)
     zone = _out(kept_zone(), grid)
     feather = cv2.remap(_feather(), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    # Outside the oval enlarged (zone) only skin is repainted, and what covers the forehead (hat) stays.
     alpha = feather * np.minimum(1 - zone * (1 - skin), 1 - hat) * covered
     alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012)), np.float32)
-    inside = own_covered & (_out(frame.hull.astype(np.float32), own_grid) > 0.5)
+    inside = source_covered & (_out(frame.hull.astype(np.float32), source_grid) > 0.5)
     face = inside & (np.maximum(zone, hat) < 0.5)
+    # Px of the source's face that the surrogate's outline does not reach are filled from the background.
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     ground = _without(ground, left)

@@ -80,9 +80,9 @@ def replace(image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: FaceCrop,
     weight = place.alpha[..., None] / max(float(place.alpha.sum()), 1e-6)
     old = place.view.astype(np.float32)
     means, spreads = [], []
-    for one in (old, laid):
-        means.append((weight * one).sum(axis=(0, 1)))
-        spreads.append(np.sqrt((weight * (one - means[-1]) ** 2).sum(axis=(0, 1))))
+    for pixels_of in (old, laid):
+        means.append((weight * pixels_of).sum(axis=(0, 1)))
+        spreads.append(np.sqrt((weight * (pixels_of - means[-1]) ** 2).sum(axis=(0, 1))))
     gain = spreads[0] / np.maximum(spreads[1], _LEAST_SPREAD)
     recoloured = (laid - means[1]) * np.clip(gain, 0.5, 2.0) + means[0]
     return place.rendered(old + place.alpha[..., None] * (recoloured - old))

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.faces.attributes import AttributeReader
-from anonlib.faces.detect import Faces
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
+from anonlib.faces.regions import Regions
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER
 from anonlib.models.requirements import ModelBytes, load
 from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
@@ -42,7 +42,7 @@ class Describer:
         self.second = Recognizer(SECOND_RECOGNIZER, load(models, SECOND_RECOGNIZER, job))
         self.reader = AttributeReader(load(models, "age-gender", job), load(models, "expression", job))
 
-    def describe(self, pixels: list[NDArray[np.uint8]], found: list[Faces]) -> list[list[dict[str, Any]]]:
+    def describe(self, pixels: list[NDArray[np.uint8]], found: list[Regions]) -> list[list[dict[str, Any]]]:
         """For each image, one dict of FACES columns a face."""
         fitted = self.mesh.fit(pixels, found)
         owners = [image for image, meshes in zip(pixels, fitted, strict=True) for _ in range(len(meshes))]

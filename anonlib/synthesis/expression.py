@@ -62,4 +62,6 @@ def apply_expression(detail: NDArray[np.float32], happy: float, opening: float) 
 
 def full_size(stack: NDArray[np.float16]) -> NDArray[np.float32]:
     """(n, s, s, 3) of any size -> (n, S, S, 3)."""
-    return np.stack([cv2.resize(one.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for one in stack])
+    return np.stack(
+        [cv2.resize(image.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for image in stack]
+    )

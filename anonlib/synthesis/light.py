@@ -29,13 +29,13 @@ _TUKEY = 2.5
 _SPREADS = (0.03, 0.25)
 """Bounds of what is believed of the spread of skin, log units: past the upper one half the face is not skin."""
 _LEAST = 20
-"""So many px of the middle must be seen for it to be the start."""
+"""Px of the middle that must be seen for the fit to start from it."""
 _RIDGE = 1e-3
 _CLEAR = 0.35
 _MIDDLE_UP, _MIDDLE_SIDE = 6, 0.75
 """The middle of the face: so many px above the brows, so far across."""
-_REACH, _SILENCE = 3.0, 0.25
-"""How far the rim is heard, coarse px, and how much of it must speak to be heard."""
+_REACH, _NO_TONE = 3.0, 0.25
+"""Standard deviation, coarse px, with which the tone of the rim is carried inwards, and the weight of no tone."""
 _FLOOR = 4.0
 """Added to 0-255 values before the logarithm, so that black noise does not dominate."""
 _MONOMIALS = np.array([(i, j) for i in range(4) for j in range(4 - i)])
@@ -145,14 +145,15 @@ def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light
     values = coarse[region].astype(np.float64)
     base = weight[region].astype(np.float64) + 1e-6
     seen = base > 1e-3
-    told = seen & middle()[::STEP, ::STEP][region]
-    told = told if int(told.sum()) >= _LEAST else seen
-    # Outliers are told by all channels together, from the median outwards: dark hair must not win the first round.
-    residual = np.abs(values - np.median(values[told], axis=0)).max(axis=1) if told.any() else np.zeros(len(values))
+    skin = seen & middle()[::STEP, ::STEP][region]
+    skin = skin if int(skin.sum()) >= _LEAST else seen
+    # All channels together decide what is an outlier, from the median outwards: dark hair must not win the first round.
+    residual = np.abs(values - np.median(values[skin], axis=0)).max(axis=1) if skin.any() else np.zeros(len(values))
     coefficients = np.zeros((basis.shape[1], 3))
     spread = 0.1
     for _ in range(_ROUNDS):
-        spread = float(np.clip(1.4826 * np.median(residual[told]), *_SPREADS)) if told.any() else 0.1
+        spread = float(np.clip(1.4826 * np.median(residual[skin]), *_SPREADS)) if skin.any() else 0.1
+        # Tukey's biweight of each px (n,), then ridge regression of the channels (n, 3) on the monomials (n, 10).
         robust = base * np.clip(1 - (residual / (2 * _TUKEY * spread)) ** 2, 0, None) ** 2
         weighted = basis * robust[:, None]
         normal = basis.T @ weighted + _RIDGE * max(float(robust.sum()), 1.0) * _penalty()
@@ -165,15 +166,15 @@ def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light
 def toned(residual: NDArray[np.float32], spread: float) -> NDArray[np.float32]:
     """What to add to the field, log (s, s, 3), so that it meets neck, ears and scalp in their own tone at the rim.
 
-    `residual` (s, s, 3) of skin of this `spread`. Only px outside the replaced region speak, as far as they may be
-    skin, and they are heard a little way inside.
+    The tone of skin outside the replaced region is extrapolated inwards by a normalized Gaussian. `residual` (s, s, 3)
+    of skin of this `spread`.
     """
     off = furthest(residual)
-    voice = np.exp(-0.5 * (off / (2.0 * spread)) ** 2) * (kept_zone()[::STEP, ::STEP] > 0.5)
-    voice = (voice * residual.any(axis=2)).astype(np.float32)
-    heard = cv2.GaussianBlur(voice, (0, 0), _REACH) + _SILENCE
-    said = cv2.GaussianBlur((residual * voice[..., None]).astype(np.float32), (0, 0), _REACH)
-    return np.asarray(said / heard[..., None], np.float32)
+    weight = np.exp(-0.5 * (off / (2.0 * spread)) ** 2) * (kept_zone()[::STEP, ::STEP] > 0.5)
+    weight = (weight * residual.any(axis=2)).astype(np.float32)
+    weights = cv2.GaussianBlur(weight, (0, 0), _REACH) + _NO_TONE
+    tones = cv2.GaussianBlur((residual * weight[..., None]).astype(np.float32), (0, 0), _REACH)
+    return np.asarray(tones / weights[..., None], np.float32)
 
 
 @cache

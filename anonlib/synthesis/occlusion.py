@@ -22,7 +22,7 @@ _LEAST = 0.35
 _ABOVE_BROWS = 2
 """Coarse px above the brows at which the forehead begins."""
 _RUN = 2
-"""So many coarse px of something else, one above the other, end the forehead."""
+"""Coarse px of something else, one above the other, that end the forehead."""
 _ACROSS, _MOSTLY = (7, 1), 0.6
 _DEEP = (0.16, 0.26)
 """Shares of the forehead inside the oval: covered less than the first it counts as bare, past the second as covered."""
@@ -54,9 +54,9 @@ def over_forehead(residual: NDArray[np.float32], spread: float) -> NDArray[np.fl
         cv2.blur(painted.sum(axis=0)[None], _ACROSS), 1e-3
     )
     smooth = cv2.GaussianBlur(above * (share > _MOSTLY), (0, 0), sigmaX=2.0, sigmaY=0.8)
-    worn = smooth * hair_zone()[::STEP, ::STEP]
+    covering = smooth * hair_zone()[::STEP, ::STEP]
     low, high = _DEEP
-    return np.asarray(worn * np.clip((worn[_forehead_inside()].mean() - low) / (high - low), 0, 1), np.float32)
+    return np.asarray(covering * np.clip((covering[_forehead_inside()].mean() - low) / (high - low), 0, 1), np.float32)
 
 
 def bare(residual: NDArray[np.float32], spread: float) -> float:

@@ -21,11 +21,11 @@ from anonlib.config import no_job
 from anonlib.datasets import Dataset, Shard
 from anonlib.errors import ImageProblem
 from anonlib.execution.base import HasPixels, UnitResult, in_chunks
-from anonlib.faces.detect import CenterFaceDetector, main_face
+from anonlib.faces.detect import open_detector
+from anonlib.faces.regions import main_face
 from anonlib.media.prefetch import read_image
 from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes
-from anonlib.models.requirements import load
 from anonlib.stages.people import donor_faces_of
 from anonlib.synthesis.describe import Describer, happiness
 from anonlib.synthesis.textures.average import Portrait, member_texture, mirrored, portrait
@@ -123,8 +123,7 @@ class Gatherer(Generic[Example]):
         cv2.setNumThreads(1)
         self.job, self.learn, self.choosy = no_job(), learn, choosy
         models = {name: model_bytes(name) for name in models_of(self.job)[0]}
-        usual = self.job.detector
-        self.detector = CenterFaceDetector(load(models, "centerface", self.job), side=usual.side, score=usual.score)
+        self.detector = open_detector(self.job.detector)
         self.describer = Describer(self.job, models)
 
     def gather(

@@ -10,6 +10,7 @@ made again adds to its own file, and a refused one leaves there what was there b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,10 +23,10 @@ from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.methods import method_of
 from anonlib.methods.base import LedgerRow, Persons
-from anonlib.privacy.dp import Cost, draw_id
+from anonlib.privacy.dp import draw_id
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import nearest_row
-from anonlib.privacy.ledger import Budget, LedgerEntry, entry, refusal, suspected
+from anonlib.privacy.ledger import LedgerEntry, refusal, suspected
 from anonlib.storage import open_storage
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace import tables
@@ -152,26 +153,20 @@ class LedgerStore:
             return
         others = LedgerStore.open(job, self.plan)
         booked = pa.concat_tables([self.rows if others is None else others.rows, before])
-        refused = refusal(_entries(booked), _entries(new), Budget(job.ledger.budget), _suspects(booked, new))
+        refused = refusal(_entries(booked), _entries(new), job.ledger.budget, _suspects(booked, new))
         if refused is not None:
             if former is None:
                 self.store.storage.delete(path)
             else:
                 self.store.storage.publish(path, former)
-            raise ConfigError(refused.sentence)
+            raise ConfigError(refused)
 
 
 def _entries(rows: pa.Table) -> list[LedgerEntry]:
-    columns = ["person", "release", "method", "draw_id", "pure", "per_radian"]
+    """A draw without an epsilon counts as infinite, so that no budget outlives it."""
     return [
-        entry(
-            row["person"],
-            row["release"],
-            row["method"],
-            row["draw_id"],
-            None if row["pure"] is None else Cost(row["pure"], "release", row["per_radian"], row["pure"]),
-        )
-        for row in rows.select(columns).to_pylist()
+        LedgerEntry(row["person"], row["draw_id"], math.inf if row["pure"] is None else row["pure"])
+        for row in rows.select(["person", "draw_id", "pure"]).to_pylist()
     ]
 
 

@@ -78,6 +78,7 @@ FACES = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("label", pa.string()),
+        ("kind", pa.string()),  # of what is no face; null: a face
         ("score", pa.float32()),
         ("box", _floats(4)),
         ("landmarks", _floats(10)),

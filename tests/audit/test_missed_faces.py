@@ -55,7 +55,7 @@ def test_faces_of_the_releases_own_making_do_not_count(finished: Run) -> None:
 def test_the_finding_says_who_looked_and_what_a_person_found() -> None:
     look = SecondDetector(np.array([1.0, 0, 0, 0]), ())
     found = look.missed()
-    assert (found.second.value, found.second.count, found.second_by) == (0.25, 4, SECOND_BY)
+    assert (found.second.value, found.second.count, found.second_by) == (0.25, 4, SECOND_BY.format("centerface"))
     assert (found.sampled, found.upper) == (0, 1.0)
     assert look.missed(sampled=300, wrong=0).upper == pytest.approx(0.00994, abs=1e-5)
     nothing = SecondDetector(np.zeros(0), ()).missed()

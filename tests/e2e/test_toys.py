@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,24 @@ from numpy.typing import NDArray
 
 from anonlib.datasets import DATASETS, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import kept_members, shard_id
+from anonlib.faces.centerface import CenterFaceDetector
+from anonlib.faces.detect import DETECTORS, Detector
+from anonlib.faces.regions import Regions
 from anonlib.job import Job
 from anonlib.methods import METHODS, method_of
 from anonlib.methods.base import Method, MethodSettings, Region, Replacement, SurrogateSource
+from anonlib.models.cache import model_bytes
+from anonlib.models.runtime import Precision
 from anonlib.storage import Storage, open_storage
 from anonlib.synthesis.base import DecoderNotes, IdentityDraw
 from anonlib.synthesis.canonical import SIZE, shape_model
+from anonlib.synthesis.redact import GREY
 from anonlib.synthesis.textures import TEXTURES, TextureEntry
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.ksame_net import BankVectors
 from anonlib.verification.release import verify
 from tests.support import photos
-from tests.support.runs import Run, manifest, planned_copy, run_job
+from tests.support.runs import Run, manifest, planned_copy, released, run_job
 
 
 class LinesDataset(Dataset):
@@ -95,9 +101,9 @@ def test_a_toy_format_is_read_released_and_verified(tmp_path: Path, monkeypatch:
     place = {"uri": str(tmp_path / "input")}
     run = run_job(tmp_path / "input", tmp_path, input=place, method={"name": "solid"})
     assert run.summary.code == 0
-    released = [json.loads(line) for line in (run.output / "data" / "0.lines").read_text().splitlines()]
-    assert [(row["key"], row["caption"]) for row in released] == [("ada", "x"), ("empty", "x")]
-    assert released[0]["image"] != rows[0]["image"]
+    lines = [json.loads(line) for line in (run.output / "data" / "0.lines").read_text().splitlines()]
+    assert [(row["key"], row["caption"]) for row in lines] == [("ada", "x"), ("empty", "x")]
+    assert lines[0]["image"] != rows[0]["image"]
     verify(open_storage(str(run.output)), None)
 
 
@@ -193,3 +199,55 @@ def test_a_toy_texture_is_decoded_rendered_and_judged_by_recognizers_it_did_not_
     assert sum(face["method"] == name and bool(face["surrogate_digest"]) for face in faces) >= 4
     verify(open_storage(config.output.uri), None)
     assert "fr-feature" in method_of(config.method).recognizers_used()
+
+
+class SignFinder:
+    """A detector of faces, and of a sign that it takes to hang in the corner of every photo."""
+
+    needs_file = False
+
+    def __init__(self, faces: Detector) -> None:
+        self.faces = faces
+
+    @classmethod
+    def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> SignFinder:
+        return cls(CenterFaceDetector.open(model_bytes("centerface"), side=side, score=score, device=device,
+                                           precision=precision))  # fmt: skip
+
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], full_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[Regions]:
+        return [
+            Regions(
+                np.concatenate([SIGN[None], found.boxes]),
+                np.concatenate([np.ones(1, np.float32), found.scores]),
+                np.concatenate([np.full((1, 5, 2), np.nan, np.float32), found.landmarks]),
+                ("sign", *found.kinds),
+                "signs",
+            )
+            for found in self.faces.detect(images, full_sizes)
+        ]
+
+
+SIGN = np.array([0, 0, 24, 16], np.float32)
+
+
+def test_a_toy_detector_hides_regions_that_are_no_faces_and_leaves_faces_to_the_method(
+    one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DETECTORS, "signs", SignFinder)
+    run = run_job(one_shard.input, tmp_path, detector={"name": "signs"})
+    assert run.summary.code in (0, 3)
+    rows = [row for row in manifest(run.output) if row["status"] == "released"]
+    assert all([0, 0, 24, 16] in [face["box"] for face in row["faces"]] for row in rows)
+    for row in rows:
+        for face in row["faces"]:
+            assert face["method"] == "solid" or face["box"] != [0, 0, 24, 16]
+    replaced, expected = (
+        {(row["key"], tuple(face["box"])) for row in of for face in row["faces"] if face["method"] == "k-diff"}
+        for of in (rows, manifest(one_shard.output))
+    )
+    assert replaced == expected and expected
+    for data in released(run.output).values():  # a JPEG rings at the edge of the ellipse
+        assert np.abs(photos.decoded(data)[5:11, 8:16].astype(int) - GREY).max() <= 8
+    verify(open_storage(str(run.output)), None)

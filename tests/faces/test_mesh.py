@@ -5,23 +5,24 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from anonlib.faces.detect import CenterFaceDetector, Faces
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, from_mesh, lies_on, mouth_opening
+from anonlib.faces.regions import Regions
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import Engine, load_engine
 
 
 @pytest.fixture(scope="module")
-def found() -> Faces:
+def found() -> Regions:
     return CenterFaceDetector(load_engine(model_bytes("centerface")), side=640, score=0.4).detect([data.astronaut()])[0]
 
 
 @pytest.fixture(scope="module")
-def mesh(found: Faces) -> Meshes:
+def mesh(found: Regions) -> Meshes:
     return FaceMesh(load_engine(model_bytes("facemesh"))).fit([data.astronaut()], [found])[0]
 
 
-def test_the_mesh_agrees_with_the_detectors_landmarks(found: Faces, mesh: Meshes) -> None:
+def test_the_mesh_agrees_with_the_detectors_landmarks(found: Regions, mesh: Meshes) -> None:
     eyes = np.linalg.norm(found.landmarks[0, 1] - found.landmarks[0, 0])
     distance = np.linalg.norm(five_points(mesh.points[0]) - found.landmarks[0], axis=1)
     assert mesh.presence[0] > 0.9
@@ -44,12 +45,12 @@ def test_the_view_around_a_mesh_holds_it_whole(mesh: Meshes) -> None:
 
 
 def test_images_without_faces_have_no_meshes() -> None:
-    none = Faces(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
+    none = Regions(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
     fitted = FaceMesh(load_engine(model_bytes("facemesh"))).fit([np.zeros((50, 50, 3), np.uint8)] * 2, [none, none])
     assert [len(one) for one in fitted] == [0, 0]
 
 
-def test_a_mesh_lies_on_its_face_only_where_box_and_landmarks_agree(found: Faces, mesh: Meshes) -> None:
+def test_a_mesh_lies_on_its_face_only_where_box_and_landmarks_agree(found: Regions, mesh: Meshes) -> None:
     box, landmarks = found.boxes[0], found.landmarks[0]
     side = box[2:] - box[:2]
     assert lies_on(mesh.points[0], box, landmarks)
@@ -57,14 +58,14 @@ def test_a_mesh_lies_on_its_face_only_where_box_and_landmarks_agree(found: Faces
     assert not lies_on(mesh.points[0], box, landmarks + 0.2 * side)
 
 
-def test_a_mesh_that_the_network_finds_beside_its_box_is_no_face(found: Faces) -> None:
+def test_a_mesh_that_the_network_finds_beside_its_box_is_no_face(found: Regions) -> None:
     aside = 0.9 * (found.boxes[0, 2:] - found.boxes[0, :2])
-    beside = Faces(found.boxes + np.tile(aside, 2), found.scores, found.landmarks + aside)
+    beside = Regions(found.boxes + np.tile(aside, 2), found.scores, found.landmarks + aside)
     drifted = FaceMesh(load_engine(model_bytes("facemesh"))).fit([data.astronaut()], [beside])[0]
     assert drifted.presence[0] == 0
 
 
-def test_other_views_are_tried_where_the_first_shows_no_face(found: Faces, mesh: Meshes) -> None:
+def test_other_views_are_tried_where_the_first_shows_no_face(found: Regions, mesh: Meshes) -> None:
     engine = load_engine(model_bytes("facemesh"))
     calls = 0
 

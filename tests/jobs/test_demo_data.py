@@ -157,7 +157,7 @@ def test_an_unknown_scene_is_refused() -> None:
 
 
 def test_the_real_generator_makes_photos_with_one_face_a_person(tmp_path: Path) -> None:
-    from anonlib.faces.detect import CenterFaceDetector
+    from anonlib.faces.centerface import CenterFaceDetector
     from anonlib.models.runtime import load_engine
 
     try:

@@ -24,6 +24,7 @@ def face(**changes: float) -> pa.Table:
     columns = {name: pa.array([value], pa.float32()) for name, value in told.items()}
     columns |= {name: pa.array([name]) for name in ("face_id", "key")}
     columns["index"] = pa.array([0], pa.int32())
+    columns["kind"] = pa.array([None], pa.string())
     columns["box"] = listed(np.array([0, 0, 100, 100.0]))
     columns["landmarks"] = listed(np.array([0, 0, eyes, 0, 0, 0, 0, 0, 0, 0.0]))
     columns["mesh"] = listed(np.zeros(MESH_POINTS * 3))
@@ -33,7 +34,7 @@ def face(**changes: float) -> pa.Table:
 
 def test_an_assignment_has_the_columns_of_its_faces_and_what_was_decided() -> None:
     assigned = [SurrogateAssignment(("a surrogate",), "a class"), SurrogateAssignment(reason="why")]
-    rows = assignment_table(pa.concat_tables([face(), face()]), ["k-diff", "solid"], assigned).to_pylist()
+    rows = assignment_table(method_named(name="k-diff"), pa.concat_tables([face(), face()]), assigned).to_pylist()
     assert [row["method"] for row in rows] == ["k-diff", "solid"]
     assert [row["surrogates"] for row in rows] == [["a surrogate"], None]
     assert [row["reason"] for row in rows] == [None, "why"] and rows[0]["class_id"] == "a class"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.privacy.gallery import SAME_PERSON_ANGLE, Choice, Gallery, donor, leaked_bits, mixture, surrogate
+from anonlib.privacy.gallery import SAME_PERSON_ANGLE, Choice, Gallery, donor, mixture, surrogate
 from anonlib.privacy.keys import Keyring
 
 KEYRING = Keyring(b"0123456789abcdef" * 2, "2026-11")
@@ -162,14 +162,7 @@ def test_a_gallery_with_nobody_far_enough_is_refused_with_counts() -> None:
     assert surrogate(templates[:0], GALLERY, 2).rows.shape == (0, 2)
 
 
-def test_the_leak_is_the_log_of_the_number_of_choices() -> None:
-    assert leaked_bits(1024, 1) == 10
-    assert leaked_bits(5, 2) == math.log2(10)
-    assert leaked_bits(10, 10) == 0
-    assert math.isfinite(leaked_bits(100_000, 1000))
-    with pytest.raises(ValueError, match="3 identities cannot be chosen among 2"):
-        leaked_bits(2, 3)
-    # A small gallery shows no more choices than that, however many people ask.
+def test_a_small_gallery_shows_no_more_choices_than_there_are() -> None:
     small = Gallery(GALLERY.vectors[:6])
     seen = {tuple(sorted(rows)) for rows in surrogate(units(3000, 1), small, 2, own_angle=1).rows.tolist()}
-    assert math.log2(len(seen)) <= leaked_bits(6, 2)
+    assert len(seen) <= math.comb(6, 2)

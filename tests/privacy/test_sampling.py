@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.sampling import Sampled, fit_prior, sample
+from anonlib.privacy.sampling import fit_prior, sample
 
 KEYRING = Keyring(b"0123456789abcdef" * 2, "2026-11")
 SIZE = 32
@@ -25,7 +25,7 @@ def names(count: int) -> list[str]:
     return [f"subject {number}" for number in range(count)]
 
 
-def sampled(templates: np.ndarray, own_angle: float = 75, other_angle: float = 35, **options: int) -> list[Sampled]:
+def sampled(templates: np.ndarray, own_angle: float = 75, other_angle: float = 35, **options: int) -> list[np.ndarray]:
     return sample(
         PRIOR, BANK, templates, names(len(templates)), KEYRING,
         own_angle=own_angle, other_angle=other_angle, **options,
@@ -36,13 +36,13 @@ def degrees(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos(np.clip(one.astype(np.float64) @ other.astype(np.float64).T, -1, 1)))
 
 
-def breaches(found: list[Sampled], templates: np.ndarray, own_angle: float, other_angle: float) -> int:
+def breaches(found: list[np.ndarray], templates: np.ndarray, own_angle: float, other_angle: float) -> int:
     """How many offered identities are nearer to somebody than they may be, in 64 bits and without any tolerance."""
     everybody = np.concatenate([templates, BANK])
     return sum(
-        int((degrees(one.points, everybody) < other_angle).any(axis=1).sum())
-        + int((degrees(one.points, template[None]) < own_angle).sum())
-        for one, template in zip(found, templates, strict=True)
+        int((degrees(points, everybody) < other_angle).any(axis=1).sum())
+        + int((degrees(points, template[None]) < own_angle).sum())
+        for points, template in zip(found, templates, strict=True)
     )
 
 
@@ -54,12 +54,9 @@ def test_no_identity_is_within_its_angle_of_anyone(count: int, seed: int, own_an
     templates = units(count, seed)
     found = sampled(templates, own_angle, other_angle)
     assert breaches(found, templates, own_angle, other_angle) == 0
-    for one, template in zip(found, templates, strict=True):
-        assert 1 <= len(one.points) <= one.tried
-        assert np.allclose(np.linalg.norm(one.points, axis=1), 1, atol=1e-6)
-        assert np.allclose(one.own, degrees(one.points, template[None])[:, 0], atol=0.05)
-        everybody = np.concatenate([templates, BANK])
-        assert np.allclose(one.nearest, degrees(one.points, everybody).min(axis=1), atol=0.05)
+    for points in found:
+        assert len(points) >= 1
+        assert np.allclose(np.linalg.norm(points, axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("forgotten", ["own", "subjects", "bank"])
@@ -90,7 +87,7 @@ def test_an_identity_depends_on_its_key_and_on_nobodys_place_in_the_list(count: 
         PRIOR, BANK, templates[shuffled], [subjects[n] for n in shuffled], KEYRING, own_angle=75, other_angle=35
     )
     for place, number in enumerate(shuffled):
-        assert (again[place].points == found[number].points).all()
+        assert (again[place] == found[number]).all()
 
 
 def test_another_release_or_subject_gets_another_identity() -> None:
@@ -99,13 +96,13 @@ def test_another_release_or_subject_gets_another_identity() -> None:
     second = sample(
         PRIOR, BANK, templates, names(2), Keyring(b"0123456789abcdef" * 2, "2026-12"), own_angle=75, other_angle=35
     )
-    points = np.stack([one.points[0] for one in first + second])
+    points = np.stack([points[0] for points in first + second])
     assert (np.abs(points @ points.T - np.eye(4)) < 0.9).all()
 
 
 def test_of_those_that_fit_the_most_natural_come_first() -> None:
     found = sampled(units(30, 5), wanted=4)
-    natural = [np.sort(one.points @ BANK.T, axis=1)[:, -5:].mean(axis=1) for one in found]
+    natural = [np.sort(points @ BANK.T, axis=1)[:, -5:].mean(axis=1) for points in found]
     assert all((np.diff(score) <= 1e-6).all() for score in natural)
     blind = np.sort(PRIOR.draw(np.random.default_rng(0), 500) @ BANK.T, axis=1)[:, -5:].mean(axis=1)
     assert np.mean([score[0] for score in natural]) > blind.mean() + blind.std()
@@ -113,8 +110,7 @@ def test_of_those_that_fit_the_most_natural_come_first() -> None:
 
 def test_all_wanted_retries_are_found_over_several_rounds() -> None:
     found = sampled(units(5, 6), own_angle=105, wanted=6, candidates=4096)
-    assert all(len(one.points) == 6 for one in found)
-    assert max(one.tried for one in found) > 32
+    assert all(len(points) == 6 for points in found)
 
 
 def test_a_look_at_the_nearest_clusters_first_changes_no_identity(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,8 +118,8 @@ def test_a_look_at_the_nearest_clusters_first_changes_no_identity(monkeypatch: p
     thorough = sampled(templates, other_angle=45)
     monkeypatch.setattr("anonlib.privacy.sampling._GLANCE_FROM", 1000)
     monkeypatch.setattr("anonlib.privacy.sampling._PEOPLE", 100)
-    for one, other in zip(thorough, sampled(templates, other_angle=45), strict=True):
-        assert (one.points == other.points).all()
+    for points, other in zip(thorough, sampled(templates, other_angle=45), strict=True):
+        assert (points == other).all()
     assert breaches(thorough, templates, 75, 45) == 0
 
 

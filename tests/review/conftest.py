@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anonlib.config import JobConfig
-from anonlib.stages import scan as scan_module
+from anonlib.faces.centerface import CenterFaceDetector
 from tests.support import photos
 from tests.support.runs import job, run_job
 
@@ -36,7 +36,7 @@ def finished_review_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     nobodies = [(f"nobody-{number}.jpg", photos.jpeg(photos.nobody()[number:])) for number in range(6)]
     photos.tar(root / "input" / "00000.tar", [*first, *nobodies[:3]])
     photos.tar(root / "input" / "00001.tar", nobodies[3:])
-    detect = scan_module.CenterFaceDetector.detect
+    detect = CenterFaceDetector.detect
 
     def broken(self: Any, images: list[photos.Pixels], *rest: Any) -> Any:
         if any((image[:6] > 250).all() for image in images):
@@ -44,7 +44,7 @@ def finished_review_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         return detect(self, images, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan_module.CenterFaceDetector, "detect", broken)
+        patch.setattr(CenterFaceDetector, "detect", broken)
         run_job(root / "input", root, **STRICT)
     yield root
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anonlib.faces.detect import CenterFaceDetector
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.mesh import FaceMesh
 from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes

@@ -14,9 +14,9 @@ import pytest
 from anonlib import job as job_module
 from anonlib.codes import Reason
 from anonlib.config import JobConfig
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.job import Job, Summary
 from anonlib.stages import render as render_module
-from anonlib.stages import scan as scan_module
 from anonlib.stages.recheck import OutputRecheck
 from anonlib.synthesis import compositor
 from anonlib.synthesis.compositor import Rendered
@@ -100,8 +100,8 @@ def test_a_detector_that_fails_on_one_image_loses_that_image(
 ) -> None:
     """In a workspace of its own, since the fault is in the scan; solid, so that the others do not depend on it."""
     victim = pixels_of(finished, VICTIM)
-    detector = scan_module.CenterFaceDetector
-    monkeypatch.setattr(detector, "detect", fails_on(victim, detector.detect, lambda _self, images, *_: images))
+    detect = CenterFaceDetector.detect
+    monkeypatch.setattr(CenterFaceDetector, "detect", fails_on(victim, detect, lambda _self, images, *_: images))
     changes: dict[str, Any] = {
         "method": planned.method.model_copy(update={"name": "solid"}),
         "workspace": planned.workspace.model_copy(update={"uri": planned.workspace.uri + "-2"}),

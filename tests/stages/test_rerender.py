@@ -265,16 +265,16 @@ def test_what_an_earlier_attempt_left_behind_goes_before_the_release_is_signed(s
 
 def broken_scan(patch: pytest.MonkeyPatch, victim: str) -> None:
     """A detector that fails on the photo whose first row is all white."""
-    from anonlib.stages import scan as scan_module
+    from anonlib.faces.centerface import CenterFaceDetector
 
-    detect = scan_module.CenterFaceDetector.detect
+    detect = CenterFaceDetector.detect
 
     def wrapped(self: Any, images: list[Pixels], *rest: Any) -> Any:
         if any((image[:6] > 250).all() for image in images):
             raise RuntimeError("injected")
         return detect(self, images, *rest)
 
-    patch.setattr(scan_module.CenterFaceDetector, "detect", wrapped)
+    patch.setattr(CenterFaceDetector, "detect", wrapped)
 
 
 def test_a_quarantined_photo_is_released_with_every_face_hidden(

@@ -11,16 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from anonlib.faces.detect import CenterFaceDetector, Faces, labelled_face
+from anonlib.faces.centerface import CenterFaceDetector
+from anonlib.faces.regions import Regions
 from anonlib.synthesis.describe import CROP_SIDE, encode_crop
 from anonlib.workspace.schemas import EMBEDDING_DIM, FACES, IMAGES, MESH_POINTS, SECOND_DIM
 from tests.support import photos
 from tests.support.runs import Run, images, run_job
-
-
-def found(boxes: list[list[float]]) -> Faces:
-    array = np.array(boxes, np.float32).reshape(-1, 4)
-    return Faces(array, np.ones(len(array), np.float32), np.zeros((len(array), 5, 2), np.float32))
 
 
 def test_every_image_has_a_row_and_its_faces_are_counted(finished: Run) -> None:
@@ -71,7 +67,7 @@ def redacted(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     together: list[int] = []
     detect = CenterFaceDetector.detect
 
-    def counted(detector: CenterFaceDetector, images: Any, *more: Any) -> list[Faces]:
+    def counted(detector: CenterFaceDetector, images: Any, *more: Any) -> list[Regions]:
         together.append(len(images))
         return detect(detector, images, *more)
 
@@ -98,13 +94,6 @@ def test_the_marker_counts_what_the_tables_hold(finished: Run) -> None:
         marker = json.loads(path.read_text())
         table = pq.read_table(path.parent.parent / "faces" / f"{marker['shard']}.parquet")
         assert marker["faces"] == table.num_rows and marker["unreadable"] == 0
-
-
-def test_a_label_means_the_large_face_in_the_middle() -> None:
-    middle, corner, small = [80, 80, 120, 120], [0, 0, 45, 45], [95, 95, 105, 105]
-    assert labelled_face(found([corner, middle, small]), (200, 200, 3)) == 1
-    assert labelled_face(found([corner]), (200, 200, 3)) == 0
-    assert labelled_face(found([]), (200, 200, 3)) == -1
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 400, 3), (64, 64, 3)])

@@ -64,3 +64,34 @@ def swapper(path: Path, emap: bool = True) -> Path:
         weights["emap"] = random.standard_normal((512, 512)).astype(np.float32)
     size = [1, 3, 128, 128]
     return save(path, nodes, {"output": size}, weights, size, {"source": [1, 512]})
+
+
+def scrfd(path: Path, landmarks: bool = True, size: tuple[int | str, int | str] = ("height", "width")) -> Path:
+    """SCRFD's interface: outputs at strides 8, 16, 32, two anchors a cell. A cell of 32 px that is all red is a face.
+
+    At stride 32 the score is the mean of red; box and landmarks are constants in units of the stride.
+    """
+    nodes, outputs, weights = [], {}, {}
+    box = np.array([1, 1, 1, 2], np.float32)
+    five = np.array([-0.5, -0.5, 0.5, -0.5, 0, 0, -0.4, 0.5, 0.4, 0.5], np.float32)
+    for stride in (8, 16, 32):
+        pick = np.zeros((2, 3, 1, 1), np.float32)
+        pick[0, 0] = 1.0 if stride == 32 else 0.0
+        weights[f"pick{stride}"] = pick
+        s = str(stride)
+        nodes += [
+            helper.make_node("AveragePool", ["input.1"], [f"p{s}"], kernel_shape=[stride] * 2, strides=[stride] * 2),
+            helper.make_node("Conv", [f"p{s}", f"pick{s}"], [f"c{s}"], kernel_shape=[1, 1]),
+            helper.make_node("Transpose", [f"c{s}"], [f"t{s}"], perm=[2, 3, 0, 1]),
+            helper.make_node("Reshape", [f"t{s}", "column"], [f"score{s}"]),
+        ]
+        for kind, values in (("box", box), ("five", five)):
+            weights[f"{kind}{s}v"] = values[None]
+            nodes += [
+                helper.make_node("Mul", [f"score{s}", "zero"], [f"{kind}{s}z"]),
+                helper.make_node("Add", [f"{kind}{s}z", f"{kind}{s}v"], [f"{kind}{s}"]),
+            ]
+    weights |= {"column": np.array([-1, 1], np.int64), "zero": np.zeros(1, np.float32)}
+    for kind, width in (("score", 1), ("box", 4), *([("five", 10)] if landmarks else [])):
+        outputs |= {f"{kind}{stride}": [f"n{kind}{stride}", width] for stride in (8, 16, 32)}
+    return save(path, nodes, outputs, weights, [1, 3, *size])

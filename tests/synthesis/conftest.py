@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from anonlib.faces.detect import CenterFaceDetector
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.mesh import FaceMesh
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
-from anonlib.faces.detect import CenterFaceDetector
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine

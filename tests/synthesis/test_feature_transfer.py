@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anonlib.faces.detect import CenterFaceDetector
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.embed import THRESHOLDS, Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.cache import model_bytes

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.faces.attributes import AttributeReader, Attributes
-from anonlib.faces.detect import CenterFaceDetector
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.embed import SAME_PERSON, Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.cache import model_bytes

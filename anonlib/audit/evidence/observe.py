@@ -16,20 +16,21 @@ from anonlib.audit.evidence.evidence import CROP, SIDE, Look, frame
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.faces.attributes import AttributeReader
-from anonlib.faces.detect import CenterFaceDetector, Faces, labelled_face
+from anonlib.faces.detect import Detector, open_detector
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points
+from anonlib.faces.regions import FACE, Regions, labelled_face
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import ARCFACE_POINTS, VERIFIERS
-from anonlib.models.requirements import load
+from anonlib.models.requirements import device_of, load
 from anonlib.synthesis.canonical import pose_of, shape_model
 from anonlib.synthesis.describe import sharpness
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 from anonlib.workspace.tables import Row
 
 RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)
-LOOKED_WITH = (*RECOGNIZERS, "centerface", "facemesh", "age-gender", "expression")
-"""Every model that evidence is gathered with."""
+LOOKED_WITH = (*RECOGNIZERS, "facemesh", "age-gender", "expression")
+"""Every model that evidence is gathered with, beside the job's detector."""
 SAME_PLACE = 0.35
 """How far a detection's centre may lie from the original's, in longer sides of the original's box."""
 
@@ -44,9 +45,7 @@ class Observer:
     def __init__(self, config: JobConfig) -> None:
         cv2.setNumThreads(1)
         models = {name: model_bytes(name) for name in LOOKED_WITH}
-        self.detector = CenterFaceDetector(
-            load(models, "centerface", config), side=config.detector.side, score=config.detector.score
-        )
+        self.detector = open_detector(config.detector, device=device_of(config))
         self.mesh = FaceMesh(load(models, "facemesh", config))
         self.recognizers = [Recognizer(name, load(models, name, config)) for name in RECOGNIZERS]
         self.reader = AttributeReader(load(models, "age-gender", config), load(models, "expression", config))
@@ -116,7 +115,7 @@ class Observer:
 
 
 def look_again(
-    detector: CenterFaceDetector,
+    detector: Detector,
     mesh: FaceMesh,
     images: Sequence[Pixels],
     boxes: Sequence[NDArray[np.float32]],
@@ -126,7 +125,7 @@ def look_again(
 
     Where none does, the mesh is that of `before` (n, 468, 3), so that a hidden face is not taken for a safe one.
     """
-    chosen = [nearest(faces, box) for faces, box in zip(detector.detect(images), boxes, strict=True)]
+    chosen = [nearest(regions.faces, box) for regions, box in zip(detector.detect(images), boxes, strict=True)]
     found = np.array([len(faces) > 0 for faces in chosen], bool)
     after, fits = before.copy(), np.zeros(len(images), bool)
     for index, meshes in enumerate(mesh.fit(images, chosen)):
@@ -135,15 +134,15 @@ def look_again(
     return after, found, fits
 
 
-def nearest(faces: Faces, box: NDArray[np.float32]) -> Faces:
-    """The one of `faces` whose centre is nearest to that of `box` (4,) px and within SAME_PLACE of it, or none."""
+def nearest(faces: Regions, box: NDArray[np.float32]) -> Regions:
+    """The face of `faces` whose centre is nearest to that of `box` (4,) px and within SAME_PLACE of it, or none."""
     if len(faces) == 0:
         return faces
     centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
     away = np.linalg.norm(centres - (box[:2] + box[2:]) / 2, axis=1)
     best = int(away.argmin())
-    kept = [best] if away[best] <= SAME_PLACE * float((box[2:] - box[:2]).max()) else []
-    return Faces(faces.boxes[kept], faces.scores[kept], faces.landmarks[kept])
+    near = away[best] <= SAME_PLACE * float((box[2:] - box[:2]).max())
+    return faces.rows(slice(best, best + 1) if near else slice(0, 0))
 
 
 def _deep(meshes: Meshes) -> Meshes:
@@ -176,12 +175,13 @@ def _nothing_seen() -> Look:
     )
 
 
-def faces_of(rows: Sequence[Row]) -> Faces:
+def faces_of(rows: Sequence[Row]) -> Regions:
     """FACES rows as the detector gave them."""
-    return Faces(
+    return Regions(
         np.array([row["box"] for row in rows], np.float32).reshape(-1, 4),
         np.array([row["score"] for row in rows], np.float32),
         np.array([row["landmarks"] for row in rows], np.float32).reshape(-1, 5, 2),
+        tuple(row["kind"] or FACE for row in rows),
     )
 
 

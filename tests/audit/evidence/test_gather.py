@@ -17,7 +17,7 @@ from anonlib.audit.evidence.observe import RECOGNIZERS, Observer, nearest
 from anonlib.audit.utility.kept import measures, mesh_error
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
-from anonlib.faces.detect import Faces
+from anonlib.faces.regions import Regions
 from tests.support import photos
 from tests.support.runs import Run, contents, images, job, planned_copy, run_job
 
@@ -45,9 +45,9 @@ def copied(audited: Run, gathered: Evidence, tmp_path: Path) -> JobConfig:
     return planned_copy(audited, tmp_path)
 
 
-def boxes(*rows: tuple[float, float, float, float]) -> Faces:
+def boxes(*rows: tuple[float, float, float, float]) -> Regions:
     count = len(rows)
-    return Faces(
+    return Regions(
         np.array(rows, np.float32).reshape(count, 4), np.ones(count, np.float32), np.zeros((count, 5, 2), np.float32)
     )
 

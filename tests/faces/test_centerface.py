@@ -4,7 +4,7 @@ import pytest
 from skimage import data
 
 from anonlib.errors import BackendMissing
-from anonlib.faces.detect import CenterFaceDetector, Faces, decode, non_maximum
+from anonlib.faces.centerface import CenterFaceDetector, decode
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import has_bf16, load_engine
 
@@ -57,16 +57,6 @@ def test_decode_places_a_box_and_its_points() -> None:
     assert faces.landmarks[0, 1].tolist() == [18 + 0.5 * 8, 6 + 0.25 * 16]
 
 
-def test_of_two_overlapping_boxes_the_better_stays() -> None:
-    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]], np.float32)
-    assert non_maximum(boxes) == [0, 2]
-
-
-def test_faces_of_the_wrong_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match="boxes"):
-        Faces(np.zeros((1, 4), np.float32), np.zeros(2, np.float32), np.zeros((1, 5, 2), np.float32))
-
-
 def test_bf16_finds_the_faces_that_f32_finds(detector: CenterFaceDetector) -> None:
     model = model_bytes("centerface")
     if not has_bf16():
@@ -76,7 +66,7 @@ def test_bf16_finds_the_faces_that_f32_finds(detector: CenterFaceDetector) -> No
     photos = [data.astronaut(), data.astronaut()[:, ::-1].copy(), cv2.resize(data.astronaut(), (300, 300))]
     short = CenterFaceDetector(load_engine(model, precision="bf16"), side=640, score=0.4).detect(photos)
     exact = detector.detect(photos)
-    assert [len(one) for one in short] == [len(one) for one in exact] == [1, 1, 1]
-    for one, other in zip(short, exact, strict=True):
-        assert np.abs(one.boxes - other.boxes).max() < 0.05 * np.ptp(other.boxes[0])
-        assert 0 < np.abs(one.scores - other.scores).max() < 0.03
+    assert [len(regions) for regions in short] == [len(regions) for regions in exact] == [1, 1, 1]
+    for rounded, full in zip(short, exact, strict=True):
+        assert np.abs(rounded.boxes - full.boxes).max() < 0.05 * np.ptp(full.boxes[0])
+        assert 0 < np.abs(rounded.scores - full.scores).max() < 0.03

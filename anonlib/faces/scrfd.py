@@ -1,0 +1,109 @@
+"""Faces by SCRFD (Guo et al. 2021, arXiv 2105.04714), from an .onnx file of the user's, image by image.
+
+The networks of InsightFace's packs (det_10g.onnx, ...) are the field's usual baseline, but their weights are for
+non-commercial research, so anonlib neither ships nor downloads them. Their outputs have no batch axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import cv2
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from anonlib.errors import ModelUnusable
+from anonlib.faces.regions import Regions, non_maximum
+from anonlib.models.runtime import Precision, onnxruntime_call
+
+_STRIDES = (8, 16, 32)
+_MULTIPLE = 32
+_MEAN, _SCALE = 127.5, 1 / 128
+_IOU = 0.4
+
+
+class ScrfdDetector:
+    """`side`: longer side in px that images are shrunk to (never enlarged); `score`: least score of a face."""
+
+    needs_file: ClassVar[bool] = True
+
+    def __init__(self, data: bytes, *, side: int, score: float, device: str = "cpu") -> None:
+        self.side, self.score = side, score
+        self.fixed = _fixed_size(data)
+        self._call = onnxruntime_call(data, 1, device)
+
+    @classmethod
+    def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> Self:
+        """See Detector; raises ModelUnusable if the network is no SCRFD with landmarks."""
+        if precision != "f32":
+            raise ModelUnusable(f"it runs in f32, not in {precision}")
+        return cls(data, side=side, score=score, device=device)
+
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], full_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[Regions]:
+        """See Detector."""
+        full = [(image.shape[0], image.shape[1]) for image in images] if full_sizes is None else list(full_sizes)
+        return [self._detect(image, size) for image, size in zip(images, full, strict=True)]
+
+    def _detect(self, image: NDArray[np.uint8], full: tuple[int, int]) -> Regions:
+        scale = min(1.0, self.side / max(full))
+        if self.fixed:
+            scale = min(scale, self.fixed[0] / full[0], self.fixed[1] / full[1])
+        height, width = (max(1, round(length * scale)) for length in full)
+        canvas_size = self.fixed or (-(-height // _MULTIPLE) * _MULTIPLE, -(-width // _MULTIPLE) * _MULTIPLE)
+        canvas = np.zeros((*canvas_size, 3), np.float32)
+        canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        batch = np.ascontiguousarray(((canvas - _MEAN) * _SCALE).transpose(2, 0, 1)[None], np.float32)
+        boxes, scores, landmarks = decode(self._call(batch), canvas_size, self.score)
+        factor = np.array([full[1] / width, full[0] / height], np.float32)
+        return Regions(boxes * np.tile(factor, 2), scores, landmarks * factor, source="scrfd")
+
+
+def decode(
+    outputs: Sequence[NDArray[np.float32]], size: tuple[int, int], score: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2) px of an input of `size` (H, W), best first.
+
+    `outputs`: scores (a, 1) of the three strides, then boxes (a, 4), then landmarks (a, 10). A row is an anchor, those
+    of a cell one after the other, cells row by row; boxes are distances from the anchor to left, top, right and bottom,
+    landmarks offsets from it, all in units of the stride.
+    """
+    parts = []
+    for level, stride in enumerate(_STRIDES):
+        scores = outputs[level].reshape(-1)
+        distances, offsets = (outputs[level + 3 * kind].reshape(len(scores), -1) for kind in (1, 2))
+        rows, columns = size[0] // stride, size[1] // stride
+        y, x = np.divmod(np.arange(len(scores)) // (len(scores) // (rows * columns)), columns)
+        anchors = (np.stack([x, y], axis=1) * stride).astype(np.float32)
+        good = np.flatnonzero(scores >= score)
+        low, high = anchors[good] - distances[good, :2] * stride, anchors[good] + distances[good, 2:] * stride
+        five = anchors[good, None] + offsets[good].reshape(-1, 5, 2) * stride
+        parts.append((np.concatenate([low, high], axis=1), scores[good], five))
+    boxes, scores, landmarks = (np.concatenate(column).astype(np.float32) for column in zip(*parts, strict=True))
+    order = np.argsort(-scores, kind="stable")
+    keep = order[non_maximum(boxes[order], _IOU)]
+    return boxes[keep], scores[keep], landmarks[keep]
+
+
+def _fixed_size(data: bytes) -> tuple[int, int] | None:
+    """The (H, W) that the network's input has, if it has one; raises ModelUnusable if it is no SCRFD."""
+    try:
+        graph = onnx.load_model_from_string(data).graph
+    except (DecodeError, ValueError) as error:
+        raise ModelUnusable(f"it cannot be read as ONNX: {error}") from None
+    weights = {tensor.name for tensor in graph.initializer}
+    shapes = [
+        [dim.dim_value or None for dim in tensor.type.tensor_type.shape.dim]
+        for tensor in graph.input
+        if tensor.name not in weights
+    ]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or len(graph.output) not in (6, 9):
+        raise ModelUnusable("it is no SCRFD: that takes (1, 3, H, W) and has scores and boxes at three strides")
+    if len(graph.output) == 6:
+        raise ModelUnusable("it finds boxes without landmarks; alignment needs all five")
+    height, width = shapes[0][2:]
+    return (height, width) if height and width else None

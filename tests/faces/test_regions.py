@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from anonlib.faces.regions import FACE, Regions, labelled_face, main_face, non_maximum
+
+
+def regions(*boxes: tuple[float, float, float, float], kinds: tuple[str, ...] = ()) -> Regions:
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    return Regions(array, np.ones(len(array), np.float32), np.zeros((len(array), 5, 2), np.float32), kinds)
+
+
+CORNER, MIDDLE, SMALL = (0, 0, 60, 60), (80, 80, 130, 130), (95, 95, 105, 105)
+
+
+def test_of_two_overlapping_boxes_the_better_stays() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]], np.float32)
+    assert non_maximum(boxes, 0.3) == [0, 2]
+
+
+def test_regions_of_the_wrong_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="boxes"):
+        Regions(np.zeros((1, 4), np.float32), np.zeros(2, np.float32), np.zeros((1, 5, 2), np.float32))
+    with pytest.raises(ValueError, match="2 regions cannot have 1 kinds"):
+        regions(CORNER, MIDDLE, kinds=(FACE,))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "kinds", "row"),
+    [
+        ([CORNER, MIDDLE, SMALL], (), 1),
+        ([CORNER], (), 0),
+        ([], (), -1),
+        ([MIDDLE, CORNER], ("plate", FACE), 1),
+        ([MIDDLE], ("plate",), -1),
+    ],
+)
+def test_a_label_means_the_large_and_central_face(
+    boxes: list[tuple[float, float, float, float]], kinds: tuple[str, ...], row: int
+) -> None:
+    found = regions(*boxes, kinds=kinds)
+    assert labelled_face(found, (200, 200, 3)) == row
+    chosen = main_face(found, (200, 200, 3))
+    assert chosen.boxes.tolist() == ([] if row < 0 else [list(boxes[row])])
+
+
+def test_faces_are_told_from_other_regions() -> None:
+    mixed = regions(CORNER, MIDDLE, SMALL, kinds=(FACE, "plate", FACE))
+    assert mixed.is_face.tolist() == [True, False, True]
+    assert mixed.faces.boxes.tolist() == [list(CORNER), list(SMALL)] and set(mixed.faces.kinds) == {FACE}
