@@ -31,9 +31,9 @@ from anonlib.privacy.strata import Stratum, stratum_of
 from anonlib.storage.scratch import scratch
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.compositor import Rendered
+from anonlib.synthesis.crops import Swapper
 from anonlib.synthesis.describe import Describer
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
-from anonlib.synthesis.inswapper import Swapper
 from anonlib.workspace.schemas import MESH_POINTS
 
 _MAX_YAW, _LEAST_EYES = 35.0, 24.0

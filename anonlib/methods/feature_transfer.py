@@ -216,7 +216,7 @@ class Inswapper(FeatureTransfer):
 
     def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
         from anonlib.methods.feature_sources import embed_donors, recognizer_of
-        from anonlib.synthesis.inswapper import Swapper
+        from anonlib.synthesis.crops import Swapper
 
         settings = self.settings
         swapper, _ = _opened(job, SWAPPER, settings.swapper or "", Swapper)

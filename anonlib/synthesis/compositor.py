@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from anonlib.faces.mesh import mouth_opening
 from anonlib.synthesis.base import FaceTexture
 from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
-from anonlib.synthesis.glasses import STEP as GLASSES_STEP
-from anonlib.synthesis.glasses import glasses, without_rims
 from anonlib.synthesis.light import STEP, from_log, kept_zone, toned
-from anonlib.synthesis.occlusion import bare, mended, over_forehead, skin_of
+from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, mended, over_forehead, skin_of, without_rims
 from anonlib.synthesis.textures.average import detail_of
 
 _WHOLE = 0.98

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
 from anonlib.faces.mesh import five_points
+from anonlib.models.catalog import ARCFACE_POINTS
+from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, PackSwapper
+from anonlib.storage.scratch import scratch
 from anonlib.synthesis.canonical import vertices_of
 from anonlib.synthesis.compositor import Rendered, is_grey
 from anonlib.workspace.schemas import MESH_POINTS
@@ -22,6 +25,7 @@ from anonlib.workspace.schemas import MESH_POINTS
 FEATHER = 3.0
 """Standard deviation in px of a crop of SIDE px by which the oval's edge is softened."""
 SIDE = 128
+_SWAPPER_POINTS = np.array(ARCFACE_POINTS, np.float32) + np.array([SWAPPER_SHIFT, 0.0], np.float32)
 _WHOLE = 0.9
 _LEAST_SPREAD = 4.0
 
@@ -86,6 +90,26 @@ def replace(image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: FaceCrop,
     gain = spreads[0] / np.maximum(spreads[1], _LEAST_SPREAD)
     recoloured = (laid - means[1]) * np.clip(gain, 0.5, 2.0) + means[0]
     return place.rendered(old + place.alpha[..., None] * (recoloured - old))
+
+
+class Swapper:
+    """Renders faces by a user's swapper in the interface of insightface's inswapper, from its ONNX bytes.
+
+    anonlib ships no swapper: the weights are the user's, and so are their terms. Raises ModelUnusable; BackendMissing
+    without insightface.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        # insightface reads files; it holds what it read
+        with scratch() as folder:
+            path = folder / "swapper.onnx"
+            path.write_bytes(data)
+            self._swapper = PackSwapper(path)
+
+    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], donor: NDArray[np.float32]) -> Rendered:
+        """A face of a photo (H, W, 3) with `mesh` (468, 3) px, replaced by that of an ArcFace vector (512,)."""
+        crop = take(image, mesh, _SWAPPER_POINTS, SWAPPER_SIZE)
+        return replace(image, mesh, crop, self._swapper.swap(crop.pixels, donor))
 
 
 def alpha_in_crop(mesh: NDArray[np.float32], side: int = SIDE) -> NDArray[np.float32]:

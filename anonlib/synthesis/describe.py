@@ -21,10 +21,8 @@ from anonlib.faces.regions import Regions
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER
 from anonlib.models.requirements import ModelBytes, load
 from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
-from anonlib.synthesis.glasses import STEP as GLASSES_STEP
-from anonlib.synthesis.glasses import glasses
 from anonlib.synthesis.light import STEP
-from anonlib.synthesis.occlusion import bare
+from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses
 from anonlib.synthesis.textures.average import detail_of
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 

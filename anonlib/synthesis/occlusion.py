@@ -2,11 +2,17 @@
 
 Everything is read from the residual: the photo's log texture less the light fitted to its skin, at every STEP-th px
 of the canonical frame, so that it costs nothing that the renderer does not compute anyway.
+
+Glasses have a readout of their own (logistic regression on edge strength and brightness of the canonical eye region;
+see shipped/glasses.md): averaged frames are ghosts on everyone who gets the surrogate, so wearers are in a class and
+are not averaged. A renderer takes away what of their frames lies beside the face.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 
 import cv2
 import numpy as np
@@ -30,6 +36,16 @@ _SKIN_SPREADS = 2.0
 _LINE = 0.07
 """Half of the thickest line that counts as the skin it crosses, eye distances."""
 _NEAR, _ENOUGH = 0.12, 0.15
+GLASSES_STEP = 2
+"""The readout works on every second px of the canonical frame."""
+
+_UP, _DOWN, _SIDE = 36, 52, 16
+_CELL = 2
+_BRIGHTNESS = 0.5
+_BESIDE = ((-0.1, -0.4), (-0.1, 0.5), (0.7, -0.4), (0.7, 0.5))
+"""Corners of the band beside an eye: outwards from its outer corner and down, eye distances."""
+_RIM, _STANDS_OUT = 0.2, 12
+"""Frames are thinner than this, eye distances, and differ by so many grey levels from what is around them."""
 
 
 def foreign(residual: NDArray[np.float32], spread: float) -> NDArray[np.bool_]:
@@ -96,6 +112,69 @@ def mended(
     through = (np.minimum(hat, skin) / np.maximum(hat, 1e-3))[..., None]
     mixed = np.where(hat[..., None] > 0, view + through * (filling - view), view)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), np.asarray(hat, np.float32)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Logit = features @ `weight` + `bias`; positive: glasses."""
+
+    weight: NDArray[np.float32]
+    bias: float
+
+
+@cache
+def readout() -> Readout:
+    """The shipped readout."""
+    with resources.files("anonlib.synthesis").joinpath("shipped/glasses.npz").open("rb") as stream:
+        data = np.load(stream)
+        return Readout(data["weight"].astype(np.float32), float(data["bias"]))
+
+
+def glasses(detail: NDArray[np.float32]) -> float:
+    """Logit that a face with this detail (S/GLASSES_STEP, S/GLASSES_STEP, 3), log, wears glasses."""
+    model = readout()
+    return float(features(detail) @ model.weight + model.bias)
+
+
+def features(detail: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Edge strengths along and across, and brightness, in cells of the eye region, one vector."""
+    points = canonical_frame().points
+    left, right = points[topology.LEFT_EYE_OUTER], points[topology.RIGHT_EYE_OUTER]
+    rows = slice(int(left[1] - _UP) // GLASSES_STEP, int(left[1] + _DOWN) // GLASSES_STEP)
+    columns = slice(int(left[0] - _SIDE) // GLASSES_STEP, int(right[0] + _SIDE) // GLASSES_STEP)
+    eyes = detail[rows, columns].mean(axis=2)
+    size = (eyes.shape[1] // _CELL, eyes.shape[0] // _CELL)
+    edges = [np.abs(cv2.Sobel(eyes, cv2.CV_32F, dx, 1 - dx)) for dx in (0, 1)]
+    cells = [cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in (*edges, eyes * _BRIGHTNESS)]
+    return np.stack(cells).ravel().astype(np.float32)
+
+
+def without_rims(view: NDArray[np.uint8], vertices: NDArray[np.float32], eye_distance: float) -> NDArray[np.uint8]:
+    """The view (h, w, 3) of a wearer with what frames leave beside the eyes replaced by what is around it.
+
+    The rim beyond the far cheek of a turned head and the arms lie outside the face, so that no surrogate hides them:
+    there, thin lines give way to the median of their surroundings. `vertices` (468+, 2+) px of the view.
+    """
+    band = np.zeros(view.shape[:2], np.uint8)
+    for outer, inner in (
+        (topology.LEFT_EYE_OUTER, topology.RIGHT_EYE_OUTER),
+        (topology.RIGHT_EYE_OUTER, topology.LEFT_EYE_OUTER),
+    ):
+        start = vertices[outer, :2]
+        along = (start - vertices[inner, :2]) / max(float(np.linalg.norm(start - vertices[inner, :2])), 1e-6)
+        across = np.array([-along[1], along[0]])
+        reach = [start + eye_distance * (length * along + side * across) for length, side in _BESIDE]
+        cv2.fillConvexPoly(band, cv2.convexHull(np.rint(reach).astype(np.int32)), 1)
+    rows, columns = np.flatnonzero(band.any(axis=1)), np.flatnonzero(band.any(axis=0))
+    if not len(rows):
+        return view
+    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    calm = cv2.medianBlur(np.ascontiguousarray(view[part]), 2 * max(1, round(_RIM * eye_distance)) + 1)
+    line = (cv2.absdiff(calm, view[part]).max(axis=2) > _STANDS_OUT) & (band[part] > 0)
+    line = cv2.dilate(line.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    out = view.copy()
+    out[part][line] = calm[line]
+    return out
 
 
 @cache

@@ -24,7 +24,7 @@ from anonlib.faces import topology
 from anonlib.synthesis.canonical import ShapeModel, canonical_frame, pose_of, vertices_of
 from anonlib.synthesis.describe import crop_and_mesh, happiness
 from anonlib.synthesis.expression import OPENINGS, ExpressionModel
-from anonlib.synthesis.glasses import STEP, Readout, features
+from anonlib.synthesis.occlusion import GLASSES_STEP, Readout, features
 from anonlib.synthesis.textures.average import Portrait, detail_of, mirrored, portrait
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
@@ -148,7 +148,7 @@ def glasses(
     for row in _rows(faces, "face_id", "mesh", "crop", "crop_from_image"):
         if row["face_id"] in wears:
             crop, mesh = crop_and_mesh(row)
-            detail, _ = detail_of(crop, vertices_of(mesh), STEP)
+            detail, _ = detail_of(crop, vertices_of(mesh), GLASSES_STEP)
             vectors += [features(detail), features(np.ascontiguousarray(detail[:, ::-1]))]
             labelled += [wears[row["face_id"]]] * 2
     matrix, answers = np.stack(vectors), np.array(labelled, bool)

@@ -31,8 +31,7 @@ from anonlib.errors import ModelUnusable
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import DecoderNotes, FaceTexture, IdentityDraw
 from anonlib.synthesis.textures.average import Texture
-from anonlib.synthesis.textures.face_bank import FaceBank
-from anonlib.synthesis.textures.face_space import FaceSpace, region
+from anonlib.synthesis.textures.face_space import FaceBank, FaceSpace, region
 from anonlib.workspace.schemas import MESH_POINTS
 
 VERSION = 1

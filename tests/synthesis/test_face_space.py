@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.synthesis.textures.face_bank import FaceBank
-from anonlib.synthesis.textures.face_space import FaceSpace, region
+from anonlib.synthesis.textures.face_space import FaceBank, FaceSpace, region
 from anonlib.workspace.schemas import MESH_POINTS
 from tests.support.decoders import Fit
 
