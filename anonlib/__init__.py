@@ -18,13 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anonlib.anonymizer import Anonymizer as Anonymizer
+    from anonlib.faces.detect import DETECTORS as DETECTORS
     from anonlib.job import Job as Job
     from anonlib.methods import METHODS as METHODS
     from anonlib.verification.release import Verified
 
 __version__ = "0.2.0"
-__all__ = ["METHODS", "Anonymizer", "Job", "__version__", "load_job", "verify"]
-_HOMES = {"Anonymizer": "anonlib.anonymizer", "Job": "anonlib.job", "METHODS": "anonlib.methods"}
+__all__ = ["DETECTORS", "METHODS", "Anonymizer", "Job", "__version__", "load_job", "verify"]
+_HOMES = {
+    "Anonymizer": "anonlib.anonymizer",
+    "DETECTORS": "anonlib.faces.detect",
+    "Job": "anonlib.job",
+    "METHODS": "anonlib.methods",
+}
 
 
 def load_job(source: str | Path | Mapping[str, Any], **overrides: Any) -> Job:

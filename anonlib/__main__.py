@@ -1,0 +1,5 @@
+"""`python -m anonlib`: the command, as the checkout has it."""
+
+from anonlib.cli import main
+
+main()
