@@ -31,7 +31,7 @@ DIGEST = re.compile("[0-9a-f]{64}")
 _PSEUDONYM = re.compile("[0-9a-f]{24}")
 
 
-class MethodSettings(Protocol):
+class ClaimParameters(Protocol):
     """What a claim depends on: a method's name and the numbers that its guarantee is a function of."""
 
     @property
@@ -44,7 +44,7 @@ class MethodSettings(Protocol):
     def kappa(self) -> float | None: ...
 
 
-def _anonymity(method: MethodSettings) -> Claim:
+def _anonymity(method: ClaimParameters) -> Claim:
     return Claim(K_ANONYMITY, k=method.k)
 
 
@@ -53,7 +53,7 @@ def _metric(epsilon: float, metric: str, pure: float) -> Claim:
 
 
 # The same figures as privacy.dp.epsilon_of, which a test holds; a verifier loads no mechanism.
-_PROVED: dict[str, Callable[[MethodSettings], Claim]] = {
+_PROVED: dict[str, Callable[[ClaimParameters], Claim]] = {
     "k-diff": _anonymity,
     "k-same": _anonymity,
     "dp-laplace": lambda method: _metric(method.epsilon or 0.0, "release", method.epsilon or 0.0),
@@ -64,7 +64,7 @@ _PROVED: dict[str, Callable[[MethodSettings], Claim]] = {
 """The methods that prove something, and what (Chatzikokolakis et al. 2013 for metric privacy). Others claim nothing."""
 
 
-def claim_of(method: MethodSettings) -> Claim:
+def claim_of(method: ClaimParameters) -> Claim:
     """The most that a method may claim, which certificate, manifest and report repeat, and no more than that.
 
     A claim is about the identity channel of the faces that the method replaced: hair, clothes, background, the kept
