@@ -218,7 +218,7 @@ def audit(
     seed: Annotated[int, typer.Option(min=0, help="Seeds the split of the trained attackers, and the examples.")] = 0,
 ) -> None:
     """Attack the release, measure its use, judge it by the job's policy, and sign the report into it."""
-    from anonlib.audit.findings import ON_RECORDS
+    from anonlib.audit.attacks.suite import ON_RECORDS
     from anonlib.audit.run import attack_records
     from anonlib.audit.run import audit as run_audit
     from anonlib.terminal import print_audited, print_disclosed

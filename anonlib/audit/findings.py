@@ -7,15 +7,11 @@ is None and the reason stands beside it.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 VERSION = 1
-
-OnRecords = Literal["certificate", "manifest", "guess", "intersect"]
-ON_RECORDS: tuple[str, ...] = get_args(OnRecords)
-"""Attacks on what a release says beside its pictures."""
 
 
 class Finding(BaseModel):
@@ -75,7 +71,7 @@ class Disclosure(Finding):
     `note` says what was followed, or why there was nothing to follow.
     """
 
-    name: OnRecords
+    name: str
     target: str
     recognizer: str = ""
     found: Figure

@@ -6,9 +6,10 @@ against a limit, so that few photos cannot pass by luck; what could not be measu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from anonlib.audit.findings import ON_RECORDS, Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
+from anonlib.audit.attacks.suite import ON_RECORDS
+from anonlib.audit.findings import Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
 from anonlib.config import PolicyConfig
 
 TARGETS = ("rank-1", "TAR")
@@ -73,7 +74,7 @@ def _attack_lines(
 
 
 def disclosure_lines(
-    policy: PolicyConfig, disclosures: Sequence[Disclosure], names: Sequence[str] = ON_RECORDS
+    policy: PolicyConfig, disclosures: Sequence[Disclosure], names: Collection[str] = tuple(ON_RECORDS)
 ) -> Iterator[GateLine]:
     """A line for each judged attack of `names` on what the release says beside its pictures.
 

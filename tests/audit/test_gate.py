@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from anonlib.audit.findings import ON_RECORDS, Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
+from anonlib.audit.attacks.suite import ON_RECORDS
+from anonlib.audit.findings import Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
 from anonlib.audit.gate import NAMING, judge
 from anonlib.config import PolicyConfig
 from tests.support import findings

@@ -13,7 +13,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from anonlib.audit import run
-from anonlib.audit.findings import ON_RECORDS, AuditReport
+from anonlib.audit.attacks.suite import ON_RECORDS
+from anonlib.audit.findings import AuditReport
 from anonlib.audit.gate import NAMING
 from anonlib.audit.trained import suite
 from anonlib.audit.utility.downstream import NAME as TASK

@@ -102,13 +102,12 @@ def fit_decoder(source: Path, output: Path) -> None:
 def audited(run: Run) -> list[Document]:
     """The attacks of an audit that train nothing, and those on what a release says beside its pictures."""
     from anonlib.audit.attacks.base import Material
-    from anonlib.audit.attacks.suite import attack_pictures
+    from anonlib.audit.attacks.suite import ON_RECORDS, attack_pictures
     from anonlib.audit.evidence.gather import gather
-    from anonlib.audit.findings import ON_RECORDS
     from anonlib.audit.run import attack_records
     from anonlib.methods import method_of
 
-    disclosures, lines = attack_records(run.config, ON_RECORDS)
+    disclosures, lines = attack_records(run.config, tuple(ON_RECORDS))
     material = Material(gather(run.config), None, method_of(run.config.method).recognizers_used())
     attacks, thresholds = attack_pictures(material), [attacker.threshold for attacker in material.attackers]
     return [one.model_dump(mode="json") for one in (*attacks, *thresholds, *disclosures, *lines)]

@@ -55,6 +55,7 @@ def manifest(material: Material) -> Iterator[Disclosure]:
             yield attacker.disclosure(
                 "manifest", f"rank-1, picture, {part}", values, beside=alone, judged=True, note=note
             )
+    yield from flags(material)
 
 
 def queries(attacker: Attacker) -> dict[str, Score]:

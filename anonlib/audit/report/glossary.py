@@ -23,7 +23,7 @@ class AttackMeaning:
     action: str
 
 
-ATTACKS = {
+PICTURE_MEANINGS = {
     "naive": AttackMeaning(SINGLING_OUT, "look-up", "a released photo is looked up among clear photos"),
     "trained": AttackMeaning(
         SINGLING_OUT,
@@ -52,7 +52,7 @@ ATTACKS = {
         INFERENCE, "comparison with donors", "a released face is compared with the people that it was made from"
     ),
 }
-RECORD_ATTACKS = {
+RECORD_MEANINGS = {
     "certificate": AttackMeaning(
         SINGLING_OUT,
         "walk through the tables",
@@ -93,7 +93,7 @@ _TARGET_ORDER = ("rank-1", "TAR", "rank-5", "AUC", "EER")
 
 def meaning(name: str) -> AttackMeaning:
     """Of an attack; one that is not described here counts as singling out under its own name."""
-    return ATTACKS.get(name, AttackMeaning(SINGLING_OUT, name, name))
+    return PICTURE_MEANINGS.get(name, AttackMeaning(SINGLING_OUT, name, name))
 
 
 def severity(attack: Attack) -> float:

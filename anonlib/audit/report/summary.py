@@ -218,7 +218,7 @@ def _attacks(report: AuditReport, risk: str) -> list[str]:
     measured = {attack.name for attack in attacks if attack.released.value is not None}
     absent = listed(
         f"{attack.title} ({name})"
-        for name, attack in glossary.ATTACKS.items()
+        for name, attack in glossary.PICTURE_MEANINGS.items()
         if attack.risk == risk and name not in measured
     )
     return [*sentences, *([f"Not measured: {absent}."] if absent else [])]
@@ -278,7 +278,7 @@ def _records(report: AuditReport) -> str:
     worst = max(judged, key=lambda finding: (finding.excess and finding.excess.high) or 0.0)
     allowed = "nothing" if worst.allowed is None else share(worst.allowed)
     return (
-        f"Of what the release says beside its pictures, the {glossary.RECORD_ATTACKS[worst.name].title} tells most: "
+        f"Of what the release says beside its pictures, the {glossary.RECORD_MEANINGS[worst.name].title} tells most: "
         f"{figure_text(worst.found)}, where {allowed} is allowed."
     )
 

@@ -151,7 +151,7 @@ def _attacks(report: AuditReport) -> ReportTable:
             for attack in attacks
         )
         meaning = glossary.meaning(name)
-        heading = f"{meaning.title} ({name}): {meaning.action}" if name in glossary.ATTACKS else name
+        heading = f"{meaning.title} ({name}): {meaning.action}" if name in glossary.PICTURE_MEANINGS else name
         bodies.append(_body(rows, heading, " ".join(dict.fromkeys(attack.note for attack in attacks if attack.note))))
     return ReportTable(
         "Attacks",
@@ -166,7 +166,7 @@ def _attacks(report: AuditReport) -> ReportTable:
 
 def _records(report: AuditReport) -> ReportTable:
     bodies = []
-    for name, meaning in glossary.RECORD_ATTACKS.items():
+    for name, meaning in glossary.RECORD_MEANINGS.items():
         rows = (
             (
                 TableCell(", ".join(part for part in (finding.target, finding.recognizer) if part), finding.note),
