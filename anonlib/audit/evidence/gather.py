@@ -63,7 +63,7 @@ KINDS = (CLEAR, *BASELINES)
 MOST = 8000
 """Photos, about, that an audit looks at closely, each a third of a MiB of memory; of a larger dataset people are drawn
 at random, with all of their photos."""
-_COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "mesh")
+_COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "kind", "mesh")
 
 Report = Callable[[str, UnitResult, int], None]
 

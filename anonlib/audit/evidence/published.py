@@ -34,7 +34,7 @@ DIGEST = "surrogate_digest"
 _FACE = pa.schema(list(MANIFEST_FACE))
 _SHARD_FILES = (DATA, MANIFESTS, MARKERS)
 _SCANNED = ("face_id", "key", "index", "label")
-_PLACED = ("height", "width", "box", "score", "landmarks")
+_PLACED = ("height", "width", "box", "score", "landmarks", "kind")
 
 Rows = list[dict[str, Any]]
 
