@@ -87,11 +87,11 @@ def test_rendering_before_the_scan_is_refused(source: Path, tmp_path: Path) -> N
 
 def test_an_inventory_that_was_cut_short_is_written_by_the_next_run(source: Path, tmp_path: Path) -> None:
     """The driver may die between the note and the table."""
-    Job(job(source, tmp_path, **SOLID))
+    Job(job(source, tmp_path, **SOLID)).scan()
     inventory = tmp_path / "workspace" / "inventory.parquet"
     whole = inventory.read_bytes()
     inventory.unlink()
-    Job(job(source, tmp_path, **SOLID))
+    Job(job(source, tmp_path, **SOLID)).scan()
     assert inventory.read_bytes() == whole
 
 
@@ -99,13 +99,13 @@ def test_a_missing_or_short_secret_is_a_sentence(source: Path, tmp_path: Path, m
     monkeypatch.delenv("ANONLIB_TEST_SECRET", raising=False)
     config = job(source, tmp_path, secret={"env": "ANONLIB_TEST_SECRET"}, **SOLID)
     with pytest.raises(ConfigError, match=r"ANONLIB_TEST_SECRET .* is not set"):
-        Job(config)
+        Job(config).scan()
     monkeypatch.setenv("ANONLIB_TEST_SECRET", "short")
     with pytest.raises(ConfigError, match="has 5 characters") as problem:
-        Job(config)
+        Job(config).scan()
     assert "short" not in str(problem.value)
     with pytest.raises(ConfigError, match="cannot be read"):
-        Job(job(source, tmp_path, secret={"file": str(tmp_path / "nowhere")}, **SOLID))
+        Job(job(source, tmp_path, secret={"file": str(tmp_path / "nowhere")}, **SOLID)).scan()
 
 
 def test_what_was_planned_with_one_secret_is_not_rendered_with_another(
@@ -117,7 +117,7 @@ def test_what_was_planned_with_one_secret_is_not_rendered_with_another(
     planned.scan()
     plan = planned.make_plan()
     with pytest.raises(ConfigError, match="holds another secret than the one that the workspace"):
-        Job(job(source, tmp_path, **SOLID, **other))
+        Job(job(source, tmp_path, **SOLID, **other)).scan()
     planned.render(plan)
     before = contents(tmp_path / "release")
     # Nor is a release gone on with, from a workspace that knows nothing of the first secret.

@@ -29,6 +29,7 @@ import json, os, sys, time
 from pathlib import Path
 import ray
 from ray import cloudpickle
+from anonlib.errors import AnonlibError
 from anonlib.config import JobConfig, load_config
 from anonlib.job import Job
 from anonlib.execution.ray import RayRunner
@@ -48,13 +49,14 @@ for name, secret in json.loads(os.environ["SOURCES"]).items():
     output = base["output"] | {"uri": f"{base['output']['uri']}-{name}"}
     config = JobConfig.model_validate(base | {"secret": secret, "output": output})
     jobs[name] = Job(config, runner=Keeping(config.ray))
+    jobs[name]._begin()  # It reads the secret: what changes afterwards is for the next run.
 print("opened", flush=True)
 while not (here / "go").exists():
     time.sleep(0.05)
 for name, job in jobs.items():
     try:
         print(name, job.run().code, flush=True)
-    except JobError as error:
+    except AnonlibError as error:
         print(name, error, flush=True)
 """
 

@@ -34,6 +34,7 @@ from tests.support.s3server import S3Server
 CLI = CliRunner()
 OURS = public_key(SECRET.encode())
 VERIFY = """
+from anonlib.errors import VerificationError
 from anonlib.verification.release import verify
 from anonlib.storage import open_storage
 try: verify(open_storage(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
@@ -41,6 +42,7 @@ except VerificationError as lie: print(lie)
 """
 CHECK = """
 from pathlib import Path
+from anonlib.errors import VerificationError
 from anonlib.verification.data_files import Expected, check_tar
 from anonlib.storage import open_storage
 path = Path(sys.argv[1])
