@@ -39,7 +39,7 @@ system:
 
 test: setup system $(VENV)/checkov/.ready
 	$(BIN)/anonlib models pull --set demo
-	$(BIN)/pytest -m "not soak" --durations=25
+	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile --durations=25
 
 demo: setup
 	$(BIN)/anonlib models pull --set demo
