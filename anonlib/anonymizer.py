@@ -1,15 +1,16 @@
 """Anonymize images in a pipeline of your own: a callable for Ray Data's `map_batches`, without a job or a plan.
 
-A job finds out who is who over the whole dataset, checks its output and signs it. Here each image stands alone, so only
-methods that need no plan of persons are offered, and nothing is certified. It fails closed: an image that cannot be
-treated comes back without a px of its own. This file imports no Ray.
+A job groups the faces of the whole dataset into persons, checks its output and signs it. Here each image stands alone,
+so only methods that need no plan of persons are offered, and nothing is certified. It fails closed: an image that
+cannot be treated comes back without a px of its own. This file imports no Ray.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from anonlib.config import DetectorConfig
 from anonlib.errors import ConfigError, contained
 from anonlib.faces.regions import FACE
-from anonlib.methods import METHODS
-from anonlib.synthesis.redact import GREY, redact
+from anonlib.methods import METHODS, method_of, settings_of
+from anonlib.methods.redaction import FLAT
+from anonlib.synthesis.redact import GREY
 from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ _LEAST_SIDE = 8
 
 
 class Anonymizer:
-    """Hides every face of a batch of images, by `solid`, `blur` or `pixelate`; raises ConfigError for other methods.
+    """Hides every face of a batch of images, by a method that is a redaction; raises ConfigError for other methods.
 
     `detector`: keys of the job file's `detector`. A batch is a mapping with a column `image`, an array (n, h, w, 3) or
     a sequence of arrays (h, w, 3), RGB uint8. It comes back with the images anonymized, in the same kind of column,
@@ -44,7 +46,7 @@ class Anonymizer:
             raise ConfigError(
                 f"{method} needs a plan of all persons, or is no method: run a job, or use one of {alone}"
             )
-        self.method = method
+        self.fill = method_of(settings_of({"name": method})).replacement(method, _NoPlan())
         self.detector = DetectorConfig.model_validate(dict(detector or {}))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,10 +71,31 @@ class Anonymizer:
             found = _detector(self.detector).detect([image])[0]
             out = image.copy()
             for box, kind in zip(found.boxes, found.kinds, strict=True):
-                redact(out, box, self.method if kind == FACE else "solid")
+                (self.fill if kind == FACE else FLAT).apply(out, _Box(box))
         if failure.error is not None:
             return np.full_like(image, GREY), QUARANTINED, none
         return out, RELEASED if len(found) else NO_FACE, found.boxes
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A region of which the box (4,) px alone is known, which is all that a redaction asks for."""
+
+    box: NDArray[np.float32]
+    happy: float = 0.0
+
+    @property
+    def mesh(self) -> Never:
+        raise LookupError("no mesh is fitted to a face that stands alone")
+
+
+class _NoPlan:
+    """The surrogates of a batch that nothing was planned for: none."""
+
+    def draw(self, name: str) -> Never:
+        raise LookupError(f"no surrogate {name} was planned")
+
+    texture = digest = draw
 
 
 @cache

@@ -36,7 +36,7 @@ SECOND_BY = "the same detector ({}) at twice the scale"
 SCALE, LARGEST = 2.0, 2560
 """How much larger the second look is than the job's, and the longest side in px that is looked at."""
 LEAST_SIDE = 12.0
-"""Longer side in px of the smallest face that counts; a smaller one is recognized by nobody."""
+"""Longer side in px of the smallest face that counts; a smaller one cannot be recognized."""
 
 _COVERED = 0.3
 """Share of a candidate's box inside what the job painted, from which it is nothing new."""

@@ -4,7 +4,7 @@ The split into key and extension is WebDataset's: up to the first dot of the las
 (https://github.com/webdataset/webdataset, base_plus_ext), so its readers group our files as they group the input's.
 
 A sidecar may hold names, addresses and coordinates, so what the job does not name is dropped. A name in the allow-list
-passes its value whole: naming an image member promises that it shows nobody.
+passes its value whole: naming an image member promises that it shows no person.
 """
 
 import hashlib

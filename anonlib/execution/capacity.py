@@ -31,7 +31,7 @@ class ClusterNode:
     gpus: float = 0.0
 
     def room(self, num_gpus: float) -> int:
-        """How many actors fit, of one CPU and so many GPUs each."""
+        """How many actors fit, of one CPU and `num_gpus` GPUs each."""
         cpus = floor(self.cpus)
         if num_gpus == 0:
             return cpus
@@ -41,7 +41,7 @@ class ClusterNode:
 
 
 def actor_capacity(machines: Sequence[ClusterNode], num_gpus: float) -> int:
-    """How many actors of one CPU and so many GPUs fit on all machines."""
+    """How many actors of one CPU and `num_gpus` GPUs fit on all machines."""
     return sum(one.room(num_gpus) for one in machines)
 
 

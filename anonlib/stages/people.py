@@ -43,7 +43,7 @@ FEATURES = (
     "face_id", "label", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses",
     "age", "female", "landmarks",
 )  # fmt: skip
-"""Columns of FACES from which a plan decides who is who and who may be averaged."""
+"""Columns of FACES from which a plan groups faces into people and chooses those that may be averaged."""
 
 _FACES_SAID = 5
 _CROWD, _LEAST_CROWD, _STRICTER_A_DECADE = 5000, 50, 0.01
