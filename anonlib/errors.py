@@ -5,7 +5,6 @@
     ├── JobError                the job cannot go on
     ├── DatasetError            the input cannot be read as asked
     │   └── DecompressionBomb   rows of a Parquet file unpack to far more than they store
-    ├── MalformedMetadata       a file does not hold what its format says
     ├── ImageProblem            one image cannot be anonymized
     │   └── OutOfMemory         there is no memory left to decode it
     ├── SandboxUnavailable      this machine starts no process that decodes photos
@@ -70,10 +69,6 @@ class DatasetError(AnonlibError):
 
 class DecompressionBomb(DatasetError):
     """Rows of a Parquet file would take far more memory than they have bytes."""
-
-
-class MalformedMetadata(AnonlibError):
-    """The file does not hold what its format says."""
 
 
 class ImageProblem(AnonlibError):

@@ -7,7 +7,6 @@ is looked up as it streams by.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -22,53 +21,49 @@ from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 LEAST_LETTERS, LEAST_DIGITS = 3, 6
 """A name with fewer letters and fewer digits would be found everywhere."""
 
-WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+")
+# MD5, SHA-1 and SHA-256: 16, 20 and 32 bytes.
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64})(?![0-9A-Za-z])")
-_BASE64 = re.compile(r"(?<![0-9A-Za-z+/_-])[0-9A-Za-z+/_-]{22,43}={0,2}(?![0-9A-Za-z+/_=-])")
-_DIGEST_BYTES = (16, 20, 32)
-_ALGORITHMS = ("md5", "sha1", "sha256")
+_BASE64 = re.compile(r"(?<![\w+/-])([\w+/-]{22}|[\w+/-]{27}|[\w+/-]{43})(?![\w+/-])", re.ASCII)
 
 
 class ReleaseIndex:
-    """Texts by where they stand: `add` them, then find phrases and digests."""
+    """Texts by where they stand: `add` them, then find phrases and digests; `digests` may get raw ones."""
 
     def __init__(self) -> None:
         self._texts: list[tuple[str, list[str]]] = []
         self._places: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self._digests: dict[bytes, str] = {}
+        self.digests: dict[bytes, str] = {}
 
     def add(self, where: str, text: str) -> None:
         """Index a text's words, and the digests in it."""
         for token in _HEX.findall(text):
-            self.add_digest(where, bytes.fromhex(token))
+            self.digests.setdefault(bytes.fromhex(token), where)
         for token in _BASE64.findall(text):
-            raw = _from_base64(token)
-            if len(raw) in _DIGEST_BYTES:
-                self.add_digest(where, raw)
-        words = WORD.findall(_HEX.sub(" ", text).lower())
+            self.digests.setdefault(base64.b64decode(f"{token}==", altchars=b"-_"), where)
+        words = words_of(_HEX.sub(" ", text))
         for position, word in enumerate(words):
             self._places[word].append((len(self._texts), position))
         self._texts.append((where, words))
 
-    def add_digest(self, where: str, raw: bytes) -> None:
-        """Index a digest that stands somewhere as raw bytes."""
-        self._digests.setdefault(raw, where)
-
     def find(self, phrase: str) -> str | None:
         """Where the words of a phrase stand one after another, whatever is between them; None if it says too little."""
-        words = WORD.findall(phrase.lower())
-        if not tells(phrase):
-            return None
-        for text, position in self._places.get(words[0], ()):
-            where, found = self._texts[text]
-            if found[position : position + len(words)] == words:
+        phrase_words = words_of(phrase) if tells(phrase) else []
+        for text, position in self._places.get(phrase_words[0], ()) if phrase_words else ():
+            where, words = self._texts[text]
+            if words[position : position + len(phrase_words)] == phrase_words:
                 return where
         return None
 
     def find_digest_of(self, content: bytes) -> str | None:
         """Where a plain hash of `content` stands."""
-        found = (self._digests.get(hashlib.new(name, content, usedforsecurity=False).digest()) for name in _ALGORITHMS)
-        return next((where for where in found if where is not None), None)
+        hashes = (hashlib.new(name, content, usedforsecurity=False).digest() for name in ("md5", "sha1", "sha256"))
+        return next((self.digests[digest] for digest in hashes if digest in self.digests), None)
+
+
+def words_of(text: str) -> list[str]:
+    """Its letters and digits, in lower case, where anything else parts them."""
+    return _WORD.findall(text.lower())
 
 
 def tells(phrase: str) -> bool:
@@ -78,30 +73,23 @@ def tells(phrase: str) -> bool:
 
 
 def contains(text: str, phrase: str) -> bool:
-    """Whether the words of a phrase stand in a text one after another, as in ReleaseIndex.find."""
-    index = ReleaseIndex()
-    index.add("", text)
-    return index.find(phrase) is not None
+    """Whether a text has the words of a phrase one after another, as in ReleaseIndex.find."""
+    return tells(phrase) and f" {' '.join(words_of(phrase))} " in f" {' '.join(words_of(text))} "
 
 
-def text_of(content: bytes) -> str | None:
-    """A member's text, JSON with its escapes resolved; None if it is no text."""
+def text_of(content: bytes) -> tuple[str | None, Any]:
+    """A member's text, None if it is none, and its document, None if it is no JSON; escapes of JSON are resolved."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        return None
+        return None, None
     if "\0" in text:
-        return None
-    parsed = parsed_json(text)
-    return text if parsed is None else json.dumps(parsed, ensure_ascii=False)
-
-
-def parsed_json(text: str) -> Any:
-    """The document, None if it is none."""
+        return None, None
     try:
-        return json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        return text, None
+    return json.dumps(document, ensure_ascii=False), document
 
 
 def without(text: str, key: str) -> str:
@@ -111,21 +99,10 @@ def without(text: str, key: str) -> str:
     return text
 
 
-def spellings(key: str) -> Iterator[str]:
+def spellings(key: str) -> set[str]:
     """A key and its last part, each with and without an ending."""
-    for name in (key, key.rpartition("/")[2]):
-        yield name
-        stem, dot, _ = name.rpartition(".")
-        if dot:
-            yield stem
-
-
-def _from_base64(token: str) -> bytes:
-    plain = token.rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except binascii.Error:
-        return b""
+    names = {key, key.rpartition("/")[2]}
+    return names | {name.rpartition(".")[0] for name in names if "." in name}
 
 
 # ---- embeddings -----------------------------------------------------------------------------------------------
@@ -137,11 +114,6 @@ _ARRAY_FILES = (b"\x93NUMPY", b"PK\x03\x04", b"\x80\x04", b"\x80\x05", b"\x1f\x8
 """How NumPy, zip (npz, torch), pickle and gzip files begin."""
 
 
-def is_array_file(content: bytes) -> bool:
-    """Whether a file may hold arrays, by its first bytes."""
-    return content.startswith(_ARRAY_FILES)
-
-
 def holds_embedding(value: Any, kept: Collection[str] = ()) -> bool:
     """Whether a cell, a JSON value or a file holds an embedding: a long list of fractions, arrays, a restricted name.
 
@@ -149,16 +121,15 @@ def holds_embedding(value: Any, kept: Collection[str] = ()) -> bool:
     """
     if isinstance(value, Mapping):
         # The method `embedding` has its network under that name, with hash and terms.
-        named = [name for name in RESTRICTED_COLUMNS - frozenset(kept) if not isinstance(value.get(name, {}), Mapping)]
+        named = [name for name in RESTRICTED_COLUMNS - set(kept) if not isinstance(value.get(name, {}), Mapping)]
         return bool(named) or any(holds_embedding(part, kept) for part in value.values())
     if isinstance(value, bytes):
-        return is_array_file(value)
+        return value.startswith(_ARRAY_FILES)
     if isinstance(value, list | tuple):
         numbers = list(_numbers(value))
         fractions = any(isinstance(number, float) and not number.is_integer() for number in numbers)
-        if fractions and len(numbers) >= _LEAST_NUMBERS:
-            return True
-        return any(holds_embedding(part, kept) for part in value if not isinstance(part, int | float))
+        long = fractions and len(numbers) >= _LEAST_NUMBERS
+        return long or any(holds_embedding(part, kept) for part in value if not isinstance(part, int | float))
     return False
 
 
@@ -169,12 +140,12 @@ def restricted_columns(found: pa.Schema, ours: pa.Schema | None = None, kept: Co
     """
     names = []
     for field in found:
-        if ours is not None and field.name in ours.names and ours.field(field.name).type.equals(field.type):
-            continue
-        if field.name in kept:
-            continue
-        if RESTRICTED_COLUMNS & set(_names(field)) or (ours is not None and _has_floats(field.type)):
-            names.append(field.name)
+        expected = ours is not None and field.name in ours.names and ours.field(field.name).type.equals(field.type)
+        if not expected and field.name not in kept:
+            nested = list(_nested(field))
+            floats = any(pa.types.is_floating(part.type) for part in nested)
+            if (ours is not None and floats) or any(part.name in RESTRICTED_COLUMNS for part in nested):
+                names.append(field.name)
     return names
 
 
@@ -186,11 +157,8 @@ def _numbers(value: Any) -> Iterator[int | float]:
             yield part
 
 
-def _names(field: pa.Field) -> Iterator[str]:
-    yield field.name
+def _nested(field: pa.Field) -> Iterator[pa.Field]:
+    """A field and all that it holds."""
+    yield field
     for number in range(field.type.num_fields):
-        yield from _names(field.type.field(number))
-
-
-def _has_floats(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or any(_has_floats(kind.field(part).type) for part in range(kind.num_fields))
+        yield from _nested(field.type.field(number))

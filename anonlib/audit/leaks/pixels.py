@@ -1,19 +1,12 @@
-"""Original and released px side by side: what is left of each face, and what changed where no face is.
+"""Original and released px side by side: is a face still the original's, and what changed where no face is?
 
-What is left is judged by windows a quarter as wide as the face, everywhere in its core, because one eye pasted back is
-enough. In a window the measure is the share of the original's detail that the release explains:
-1 - |original - released|^2 / |original|^2, both without what is coarser than a twentieth of the face (light and tone
-may stay). It is 1 for the original's own px and needs no px to be equal, so it survives another JPEG encoding: see
-SAME for what was measured. Px equal to the bit are counted beside it.
-
-Outside of faces an encoder is repeated rather than forgiven: JPEG codes blocks of 16 px by themselves, so a block that
-no face reaches must come out just as the original's px do when encoded afresh. WebP spreads changes over the image;
-there the mean colours of blocks are compared.
+One eye pasted back is enough, so a face is judged by windows a quarter as wide, everywhere in its core. In a window the
+measure is the share of the original's detail that the release explains, 1 - |original - released|^2 / |original|^2,
+both without what is coarser than a twentieth of the face, since light and tone may stay. It survives another JPEG
+encoding (see SAME); px equal to the bit are counted beside it. Outside of faces the encoder is repeated.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -40,8 +33,7 @@ _COARSE, _WINDOW = 0.05, 0.25
 """Of the core's longer side: what counts as light and not as detail, and the side of a window."""
 _INSIDE, _DETAIL = 0.8, 3.0
 """Least share of a window that is core, and least standard deviation of its detail in grey levels."""
-_CORE = 0.9
-_BOX_CORE = 0.8
+_CORE, _BOX_CORE = 0.9, 0.8
 _REACH = 0.25
 """How far past its rings, of their longer side, a face may be changed; the three releases needed .15."""
 _BLOCK, _BLEED = 16, 2
@@ -49,26 +41,10 @@ _LOSSY = 3
 """Grey levels by which another build of libjpeg may decode and encode otherwise."""
 _MEAN = 12.0
 
-_LOWER_OVAL = topology.OVAL[8:29]
-_CORE_POINTS = [*topology.LEFT_BROW, *topology.RIGHT_BROW, *_LOWER_OVAL]
+_CORE_POINTS = [*topology.LEFT_BROW, *topology.RIGHT_BROW, *topology.OVAL[8:29]]  # brows to chin
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class LeftoverPixels:
-    """What is left of a face: the greatest share of `detail` and of `equal` px in any window.
-
-    `detail` is None where a face is too small or too flat to compare.
-    """
-
-    detail: float | None
-    equal: float
-
-    @property
-    def original(self) -> bool:
-        return self.equal >= EQUAL or (self.detail is not None and self.detail >= SAME)
 
 
 def face_core(size: tuple[int, int], box: NDArray[np.float32], mesh: NDArray[np.float32] | None) -> Mask:
@@ -101,74 +77,65 @@ def may_change(size: tuple[int, int], box: NDArray[np.float32], mesh: NDArray[np
     return mask
 
 
-def left_of(before: Pixels, after: Pixels, core: Mask) -> LeftoverPixels:
-    """What the release (H, W, 3) still shows of a face of the original (H, W, 3)."""
-    rows, columns = np.flatnonzero(core.any(axis=1)), np.flatnonzero(core.any(axis=0))
+def is_original(before: Pixels, after: Pixels, core: Mask) -> bool | None:
+    """Whether the release (H, W, 3) still shows a face of the original (H, W, 3) by any window in its `core` (H, W).
+
+    None where the face is too small or too flat to compare.
+    """
     if core.sum() < LEAST_PX:
-        return LeftoverPixels(None, 0.0)
-    side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    pad = round(side * _WINDOW)
-    part = np.s_[max(rows[0] - pad, 0) : rows[-1] + pad + 1, max(columns[0] - pad, 0) : columns[-1] + pad + 1]
+        return None
+    x, y, width, height = cv2.boundingRect(core.astype(np.uint8))
+    side = max(width, height)
+    pad, window = round(side * _WINDOW), max(round(side * _WINDOW), 5)
+    part = np.s_[max(y - pad, 0) : y + height + pad, max(x - pad, 0) : x + width + pad]
     inside = core[part].astype(np.float32)
-    first, second = (_detail(image[part], side * _COARSE) for image in (before, after))
-    equal = (before[part] == after[part]).all(axis=2)
-    window = max(round(side * _WINDOW), 5)
+
+    def detail(image: Pixels) -> NDArray[np.float32]:
+        grey = cv2.cvtColor(np.ascontiguousarray(image[part]), cv2.COLOR_RGB2GRAY).astype(np.float32)
+        return np.asarray(grey - cv2.GaussianBlur(grey, (0, 0), max(side * _COARSE, 1.0)), np.float32)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(cv2.boxFilter(values * inside, -1, (window, window), borderType=cv2.BORDER_CONSTANT))
 
-    share = mean(np.ones_like(inside))
-    energy = mean(first**2)
-    detailed = (share >= _INSIDE) & (energy >= _DETAIL**2 * share)
+    first, second = detail(before), detail(after)
+    share, energy = mean(np.ones_like(inside)), mean(first**2)
     explained = 1 - mean((first - second) ** 2) / np.maximum(energy, 1e-6)
+    equal = mean((before[part] == after[part]).all(axis=2).astype(np.float32)) / np.maximum(share, 1e-6)
+    detailed = (share >= _INSIDE) & (energy >= _DETAIL**2 * share)
     # Where the original is flat, black or burnt out, equal px tell nothing.
     uneven = (share >= _INSIDE) & (energy >= share)
-    same = mean(equal.astype(np.float32)) / np.maximum(share, 1e-6)
-    return LeftoverPixels(
-        float(explained[detailed].max()) if detailed.any() else None, float(same[uneven].max()) if uneven.any() else 0.0
-    )
+    if (explained[detailed] >= SAME).any() or (equal[uneven] >= EQUAL).any():
+        return True
+    return False if detailed.any() else None
 
 
 def changed_outside(before: Picture, after: Picture, allowed: Mask, jpeg_quality: int) -> int:
     """How many px outside `allowed` (H, W) differ from what the original's px become in the output's format.
 
-    The two pictures have one size. Of WebP whole blocks are counted.
+    The two pictures have one size. JPEG codes blocks of 16 px by themselves, so a block that no face reaches must come
+    out as the original's px do when encoded afresh; WebP spreads changes, so there the mean colours of blocks count.
     """
-    outside = ~allowed
+    rgb, noise, outside = before.rgb, 0, ~allowed
+    if before.format in ("JPEG", "WEBP"):
+        rgb = decode(encode(rgb, before, jpeg_quality=jpeg_quality), max_mpx=np.inf).rgb
     if before.format == "WEBP":
-        expected = _encoded(before, jpeg_quality)
-        blocks = _blocks(outside.astype(np.float32)) >= 1.0
-        apart = np.abs(_blocks(expected.rgb.astype(np.float32)) - _blocks(after.rgb.astype(np.float32))).max(axis=2)
-        return int(((apart > _MEAN) & blocks).sum()) * _BLOCK**2
-    noise, rgb = 0, before.rgb
+        free = _blocks(outside) >= 1.0
+        return int(((np.abs(_blocks(rgb) - _blocks(after.rgb)).max(axis=2) > _MEAN) & free).sum()) * _BLOCK**2
     if before.format == "JPEG":
-        noise, rgb = _LOSSY, _encoded(before, jpeg_quality).rgb
+        noise = _LOSSY
         height, width = allowed.shape
-        padded = np.pad(allowed, ((0, -height % _BLOCK), (0, -width % _BLOCK)))
-        touched = padded.reshape(padded.shape[0] // _BLOCK, _BLOCK, -1, _BLOCK).any(axis=(1, 3))
-        reached = np.kron(touched, np.ones((_BLOCK, _BLOCK), bool))[:height, :width]
+        touched = np.ceil(_blocks(np.pad(allowed, ((0, -height % _BLOCK), (0, -width % _BLOCK)))))
+        reached = np.kron(touched, np.ones((_BLOCK, _BLOCK), np.float32))[:height, :width]
         # Chroma is interpolated over the blocks' edges.
-        bleed = np.ones((2 * _BLEED + 1, 2 * _BLEED + 1), np.uint8)
-        outside = cv2.dilate(reached.astype(np.uint8), bleed) == 0
+        outside = cv2.dilate(reached, np.ones((2 * _BLEED + 1, 2 * _BLEED + 1), np.uint8)) == 0
     differ = cv2.absdiff(rgb, after.rgb).max(axis=2) > noise
-    if before.alpha is not None or after.alpha is not None:
-        whole = np.full(allowed.shape, 255, np.uint8)
-        first, second = (whole if picture.alpha is None else picture.alpha for picture in (before, after))
-        differ |= first != second
+    whole = np.uint8(255)
+    differ |= (whole if before.alpha is None else before.alpha) != (whole if after.alpha is None else after.alpha)
     return int((differ & outside).sum())
 
 
-def _encoded(picture: Picture, jpeg_quality: int) -> Picture:
-    return decode(encode(picture.rgb, picture, jpeg_quality=jpeg_quality), max_mpx=np.inf)
-
-
-def _detail(image: Pixels, coarse: float) -> NDArray[np.float32]:
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return np.asarray(grey - cv2.GaussianBlur(grey, (0, 0), max(coarse, 1.0)), np.float32)
-
-
-def _blocks(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _blocks(values: NDArray[np.uint8] | Mask) -> NDArray[np.float32]:
     """Means of the whole blocks of (H, W) or (H, W, c)."""
     rows, columns = (length // _BLOCK for length in values.shape[:2])
-    cut = values[: rows * _BLOCK, : columns * _BLOCK]
-    return np.asarray(cut.reshape(rows, _BLOCK, columns, _BLOCK, *values.shape[2:]).mean(axis=(1, 3)), np.float32)
+    cut = values[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK, *values.shape[2:])
+    return np.asarray(cut.mean(axis=(1, 3), dtype=np.float32))
