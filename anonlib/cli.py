@@ -234,9 +234,9 @@ def audit(
         print_disclosed(found, lines)
         raise typer.Exit(0 if all(line.passed for line in lines) else EXIT_AUDIT_FAILED)
     with _progress() as progress:
-        audited = run_audit(config, link_with=other, truth_field=truth_field, seed=seed, progress=progress)
-    print_audited(audited, config.output.uri)
-    raise typer.Exit(0 if audited.report.gate.passed else EXIT_AUDIT_FAILED)
+        report = run_audit(config, link_with=other, truth_field=truth_field, seed=seed, progress=progress)
+    print_audited(report, config.output.uri)
+    raise typer.Exit(0 if report.gate.passed else EXIT_AUDIT_FAILED)
 
 
 @app.command()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from anonlib.audit.findings import AuditReport, Disclosure, Figure, GateLine
-    from anonlib.audit.run import Audited
     from anonlib.config import JobConfig
     from anonlib.doctor import CheckResult
     from anonlib.execution.cost import CostLog
@@ -140,9 +139,8 @@ def print_verified(found: Verified) -> None:
     print_rows(rows)
 
 
-def print_audited(audited: Audited, output: str) -> None:
+def print_audited(report: AuditReport, output: str) -> None:
     """What a terminal shows of an audit; the whole is in the release `output`."""
-    report = audited.report
     for line in [*attack_table(report), *disclosure_table(report.disclosures)]:
         print(line)
     files = f"{output.rstrip('/')}/report.html, .pdf and .json, signed in audit.json"

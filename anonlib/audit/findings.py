@@ -1,8 +1,7 @@
 """What an audit found, as it is written to report.json: the one document that gate, report and reader share.
 
-Every figure is a mean with its 95 % interval by people. Nothing here names a person, a key or an original: groups are
-named by what they have in common, the worst person and class by a rate alone. Where nothing could be measured a value
-is None and the reason stands beside it.
+Every figure is a mean with its 95 % interval by people. Nothing here names a person, a key or an original. What could
+not be measured is None, and the reason stands beside it.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-VERSION = 1
 
 
 class Finding(BaseModel):
@@ -39,12 +36,11 @@ class Group(Finding):
 
 
 class Attack(Finding):
-    """One attack by one recognizer, or by an attacker trained here.
+    """One attack by one recognizer, or by an attacker trained here, which counts its `target`: rank-1, TAR, AUC, ...
 
-    `name`: naive, parrot, trained, inversion, linkage, averaging, context, donors. `target` is what is counted: rank-1,
-    rank-5, TAR, EER, AUC. `held_out`: the method never used this recognizer. `baselines`: the same attack on clear
-    photos, and on the same photos blurred, pixelated and hidden under a flat ellipse. `excess`: the release minus
-    solid, paired by photo: what the face adds to hair, clothes and place. `curve`: identification at ranks 1, 2, ...
+    `held_out`: the method never used this recognizer. `baselines`: the same attack on clear photos, and on photos
+    blurred, pixelated and hidden under a flat ellipse (solid). `excess`: the release minus solid, paired by photo: what
+    the face adds to hair, clothes and place. `curve`: identification at ranks 1, 2, ...
     """
 
     name: str
@@ -64,11 +60,9 @@ class Attack(Finding):
 class Disclosure(Finding):
     """What the release's own records tell about people: its tables, its manifest, and who wears what.
 
-    `target` is what is counted, by `recognizer` (empty where no picture is looked at). `allowed`: the mean, over the
-    same photos or people, of what the claim allows, and `allowed_by` what that is. `excess`: found minus allowed,
-    paired by photo. `judged_by`: which of its figures the gate holds against the policy, the `value` where all of the
-    release was counted and an end of the interval where people stand for others; None: reported only.
-    `note` says what was followed, or why there was nothing to follow.
+    `recognizer` is empty where no picture is looked at. `allowed`: the mean of what the claim allows, over the same
+    photos or people, and `allowed_by` what that is. `excess`: found minus allowed, paired by photo. `judged_by`: which
+    of its figures the gate holds against the policy; None: reported only.
     """
 
     name: str
@@ -127,10 +121,9 @@ class Measure(Finding):
 
 
 class Missed(Finding):
-    """Faces that may have been overlooked.
+    """Faces that may have been overlooked: `second` is the share of images in which a second look finds one.
 
-    `second`: of the images that a second look covered, the share with a face that the job had not found. `sampled`,
-    `wrong`, `upper`: images that a person judged, those with a face left as it was, and the Clopper-Pearson bound.
+    `sampled`, `wrong`, `upper`: images that a person judged, those with a face left, and the Clopper-Pearson bound.
     """
 
     second: Figure
@@ -196,12 +189,9 @@ class ModelUse(Finding):
 
 
 class AuditReport(Finding):
-    """The whole of report.json.
+    """The whole of report.json; `labelled`: the dataset said who is in the photos attacked, and not a clustering."""
 
-    `people` and `photos` that were attacked; `labelled`: the dataset said who they are, and not a clustering.
-    """
-
-    version: int = VERSION
+    version: int = 1
     release: str
     method: str
     settings: dict[str, str | int | float | bool | None]

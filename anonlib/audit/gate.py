@@ -38,39 +38,33 @@ def judge(
         GateLine(name="certificate", limit=None, bound=None, passed=untrue is None, why=certificate),
         *_attack_lines(policy, attacks, disclosures),
         *disclosure_lines(policy, disclosures),
-        *map(_leak_line, leaks),
+        *(_at_most(f"leak, {leak.name}", 0, leak.found, _leak_places(leak)) for leak in leaks),
         *_missed_lines(policy, missed),
-        *_utility_lines(policy, list(utility)),
+        *_utility_lines(policy, {measure.name: measure for measure in utility}),
     ]
     return Gate(passed=all(line.passed for line in lines), lines=tuple(lines))
+
+
+def _at_most(name: str, limit: float, bound: float | None, why: str) -> GateLine:
+    return GateLine(name=name, limit=limit, bound=bound, passed=bound is not None and bound <= limit, why=why)
 
 
 def _attack_lines(
     policy: PolicyConfig, attacks: Sequence[Attack], disclosures: Sequence[Disclosure]
 ) -> Iterator[GateLine]:
     # How often an attacker who knows the class may be right, by the certificate; None for a claim without classes.
-    allowed = next((found.allowed for found in disclosures if found.name == "guess" and found.judged_by), None)
+    allowed = next((finding.allowed for finding in disclosures if finding.name == "guess" and finding.judged_by), None)
     judged = [attack for attack in attacks if attack.name in NAMING and attack.target in TARGETS]
     yield from _not_made(policy, NAMING, {attack.name for attack in judged})
     for attack in judged:
-        bound = attack.excess.high if attack.excess is not None else None
+        bound, why = attack.excess.high if attack.excess is not None else None, _UNMEASURED
         solid = attack.baselines.get("solid")
-        passed = bound is not None and bound <= policy.excess
-        why = _UNMEASURED
         if bound is not None and solid is not None:
-            why = (
-                f"{_share(attack.released)} of the released photos against {_share(solid)} behind a flat ellipse; "
-                f"at most {bound:.1%} more"
-            )
-            if allowed and not passed:
+            why = f"{_share(attack.released)} of the released photos against {_share(solid)} behind a flat ellipse; "
+            why += f"at most {bound:.1%} more"
+            if allowed and bound > policy.excess:
                 why += f" (whoever knows the class may be right for {allowed:.1%}, by the certificate)"
-        yield GateLine(
-            name=f"{attack.name} attack, {attack.target} by {attack.recognizer}",
-            limit=policy.excess,
-            bound=bound,
-            passed=passed,
-            why=why,
-        )
+        yield _at_most(f"{attack.name} attack, {attack.target} by {attack.recognizer}", policy.excess, bound, why)
 
 
 def disclosure_lines(
@@ -80,69 +74,49 @@ def disclosure_lines(
 
     An attack that had nothing to follow, or says what it needs, has a line in the report and none here.
     """
-    yield from _not_made(policy, names, {found.name for found in disclosures})
-    for found in disclosures:
-        if found.judged_by is None or found.name not in names:
+    yield from _not_made(policy, names, {finding.name for finding in disclosures})
+    for finding in disclosures:
+        if finding.judged_by is None or finding.name not in names:
             continue
-        bound = None if found.excess is None else getattr(found.excess, found.judged_by)
-        allowed = "nothing" if found.allowed is None else f"{found.allowed:.1%}"
-        least = {"high": "at most", "low": "at least", "value": "exactly"}[found.judged_by]
-        why = f"{_share(found.found)} found, {allowed} allowed ({found.allowed_by}); {least} "
-        yield GateLine(
-            name=f"{found.name} attack, {found.target}" + (f" by {found.recognizer}" if found.recognizer else ""),
-            limit=policy.excess,
-            bound=bound,
-            passed=bound is not None and bound <= policy.excess,
-            why=_UNMEASURED if bound is None else f"{why}{bound:.1%} more",
-        )
+        name = f"{finding.name} attack, {finding.target}{f' by {finding.recognizer}' if finding.recognizer else ''}"
+        bound, why = None if finding.excess is None else getattr(finding.excess, finding.judged_by), _UNMEASURED
+        if bound is not None:
+            allowed = "nothing" if finding.allowed is None else f"{finding.allowed:.1%}"
+            least = {"high": "at most", "low": "at least", "value": "exactly"}[finding.judged_by]
+            why = f"{_share(finding.found)} found, {allowed} allowed ({finding.allowed_by}); {least} {bound:.1%} more"
+        yield _at_most(name, policy.excess, bound, why)
 
 
 def _not_made(policy: PolicyConfig, names: Iterable[str], made: set[str]) -> Iterator[GateLine]:
     for name in names:
         if name not in made:
-            why = "this attack was not made"
-            yield GateLine(name=f"{name} attack", limit=policy.excess, bound=None, passed=False, why=why)
+            yield _at_most(f"{name} attack", policy.excess, None, "this attack was not made")
 
 
-def _leak_line(check: LeakCheck) -> GateLine:
-    where = f": {', '.join(check.where)}" if check.where else ""
-    why = f"{check.found:,} of {check.checked:,}{where}"
-    return GateLine(name=f"leak, {check.name}", limit=0, bound=check.found, passed=check.found == 0, why=why)
+def _leak_places(check: LeakCheck) -> str:
+    return f"{check.found:,} of {check.checked:,}{': ' if check.where else ''}{', '.join(check.where)}"
 
 
 def _missed_lines(policy: PolicyConfig, missed: Missed) -> Iterator[GateLine]:
-    bound = missed.second.high
-    yield GateLine(
-        name="missed faces, second look",
-        limit=policy.missed,
-        bound=bound,
-        passed=bound is not None and bound <= policy.missed,
-        why=f"in {_share(missed.second)} of the images {missed.second_by} finds a face that was left as it was",
-    )
+    why = f"in {_share(missed.second)} of the images {missed.second_by} finds a face that was left as it was"
+    yield _at_most("missed faces, second look", policy.missed, missed.second.high, why)
     if policy.reviewed or missed.sampled:
         enough = missed.sampled >= policy.reviewed
-        yield GateLine(
-            name="missed faces, judged by a person",
-            limit=policy.reviewed_upper,
-            bound=missed.upper,
-            passed=enough and missed.upper <= policy.reviewed_upper,
-            why=f"{missed.wrong:,} of {missed.sampled:,} judged images showed a face left as it was"
-            + ("" if enough else f"; the policy asks for {policy.reviewed:,}"),
-        )
+        why = f"{missed.wrong:,} of {missed.sampled:,} judged images showed a face left as it was"
+        why += "" if enough else f"; the policy asks for {policy.reviewed:,}"
+        line = _at_most("missed faces, judged by a person", policy.reviewed_upper, missed.upper, why)
+        yield line.model_copy(update={"passed": line.passed and enough})
 
 
-def _utility_lines(policy: PolicyConfig, utility: Sequence[Measure]) -> Iterator[GateLine]:
-    measured = {measure.name: measure for measure in utility}
+def _utility_lines(policy: PolicyConfig, measured: dict[str, Measure]) -> Iterator[GateLine]:
     for name, limit in sorted(policy.kept.items()):
         measure, bound, passed = measured.get(name), None, False
-        if measure is None:
-            why = f"no such measure; there are {', '.join(sorted(measured))}"
-        elif measure.better == "higher":
-            bound = measure.released.low
-            passed, why = bound is not None and bound >= limit, f"at least {limit:g} {measure.unit} is asked"
-        else:
-            bound = measure.released.high
-            passed, why = bound is not None and bound <= limit, f"at most {limit:g} {measure.unit} is asked"
+        why = f"no such measure; there are {', '.join(sorted(measured))}"
+        if measure is not None:
+            higher, figure = measure.better == "higher", measure.released
+            bound = figure.low if higher else figure.high
+            passed = bound is not None and (bound >= limit if higher else bound <= limit)
+            why = f"at {'least' if higher else 'most'} {limit:g} {measure.unit} is asked"
         yield GateLine(name=name, limit=limit, bound=bound, passed=passed, why=why)
 
 

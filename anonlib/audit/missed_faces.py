@@ -1,17 +1,17 @@
 """A second look at what was released: is there a face that the job did not find?
 
 The job's detector looks at every released image once more, twice as large, so that faces show which were too small,
-cut off or half hidden at the first look. What the job found before, replaced or hidden, is no new face; nor is what
-lies in a region that it painted. No candidate is confirmed by another network: on LFW all six that reached the job's
-own score in 227 photos were people, in profile or half hidden, and the face mesh took none of them for a face. A face
-that the detector overlooks twice stays overlooked: the sample that a person judges (`review_queue`) bounds those.
+cut off or half hidden at the first look. What the job found before, or painted over, is nothing new. No other network
+confirms a candidate: on LFW all six that reached the job's own score in 227 photos were people, in profile or half
+hidden, and the face mesh took none for a face. The sample that a person judges (`review_queue`) bounds what stays.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from anonlib.audit.statistics import CONFIDENCE, rate, upper_bound
 from anonlib.datasets import Shard
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult, in_chunks
-from anonlib.faces.detect import Detector, open_detector
+from anonlib.faces.detect import open_detector
 from anonlib.job import Job
 from anonlib.media.codec import decode
 from anonlib.models.requirements import device_of
@@ -53,80 +53,66 @@ class MissedFace:
 
 
 @dataclass(frozen=True)
-class SecondDetector:
+class SecondLook:
     """`images` (n,) 1 where a released image has an overlooked face, else 0; and those `faces`, by this `detector`."""
 
     images: NDArray[np.float64]
     faces: tuple[MissedFace, ...]
     detector: str = "centerface"
 
-    def missed(self, sampled: int = 0, wrong: int = 0, confidence: float = CONFIDENCE, *, seed: int = 0) -> Missed:
+    def missed(self, sampled: int = 0, wrong: int = 0, *, seed: int = 0) -> Missed:
         """The finding, with what a person judged: `wrong` of `sampled` images."""
         return Missed(
             second=rate(self.images, np.arange(len(self.images)), seed=seed),
             second_by=SECOND_BY.format(self.detector),
             sampled=sampled,
             wrong=wrong,
-            upper=upper_bound(wrong, sampled, confidence),
-            confidence=confidence,
+            upper=upper_bound(wrong, sampled),
+            confidence=CONFIDENCE,
         )
 
 
-@dataclass(frozen=True)
-class _Image:
-    """A released image, enlarged for the look; `boxes` (n, 4) px of the image itself are the job's faces."""
-
-    shard: str
-    key: str
-    rgb: NDArray[np.uint8]
-    scale: float
-    boxes: NDArray[np.float32]
-
-
-def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None) -> SecondDetector:
+def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None) -> SecondLook:
     """Look at every image of a finished release; raises JobError if one is missing or cannot be read."""
     cv2.setNumThreads(1)
     config = job.config
     side = min(round(SCALE * config.detector.side), LARGEST)
     detector = open_detector(config.detector, side=side, device=device_of(config))
     released = JobImages(config, job.dataset.format)
-    missed: list[list[MissedFace]] = []
+    images: list[float] = []
+    missed: list[MissedFace] = []
     for shard in job.shards:
-        began, before = time.monotonic(), len(missed)
+        began, before = time.monotonic(), len(images)
         for chunk in in_chunks(_images(job, released, shard, side), config.limits.chunk):
-            missed += overlooked(chunk, detector)
-        outcome = UnitResult(shard.shard_id, images=len(missed) - before, seconds=time.monotonic() - began)
+            for image, faces in zip(chunk, detector.detect([image.rgb for image in chunk]), strict=True):
+                boxes = faces.boxes / np.float32(image.scale)
+                new = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= LEAST_SIDE
+                new &= covered(boxes, image.boxes) < _COVERED
+                images.append(float(new.any()))
+                for (x0, y0, x1, y1), score in zip(boxes[new].tolist(), faces.scores[new].tolist(), strict=True):
+                    missed.append(MissedFace(shard.shard_id, image.key, (x0, y0, x1, y1), score))
+        outcome = UnitResult(shard.shard_id, images=len(images) - before, seconds=time.monotonic() - began)
         report("second look", outcome, len(job.shards))
-    images = np.array([bool(faces) for faces in missed], np.float64)
-    return SecondDetector(images, tuple(face for faces in missed for face in faces), config.detector.name)
-
-
-def overlooked(images: Sequence[_Image], detector: Detector) -> list[list[MissedFace]]:
-    """For each image the faces that are large enough and that none of the job's boxes covers."""
-    found = []
-    for image, faces in zip(images, detector.detect([image.rgb for image in images]), strict=True):
-        boxes = faces.boxes / np.float32(image.scale)
-        kept = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= LEAST_SIDE
-        kept &= covered(boxes, image.boxes) < _COVERED
-        found.append(
-            [
-                MissedFace(image.shard, image.key, (float(x0), float(y0), float(x1), float(y1)), float(score))
-                for (x0, y0, x1, y1), score in zip(boxes[kept], faces.scores[kept], strict=True)
-            ]
-        )
-    return found
+    return SecondLook(np.array(images), tuple(missed), config.detector.name)
 
 
 def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray[np.float64]:
     """(n,) The greatest share of each box (n, 4) inside one of `painted` (m, 4), enlarged as redactions are."""
-    if len(boxes) == 0 or len(painted) == 0:
-        return np.zeros(len(boxes))
     centre, half = (painted[:, :2] + painted[:, 2:]) / 2, (painted[:, 2:] - painted[:, :2]) / 2 * np.array(GROW)
     low = np.maximum(boxes[:, None, :2], (centre - half)[None])
     high = np.minimum(boxes[:, None, 2:], (centre + half)[None])
     common = np.clip(high - low, 0, None).prod(axis=2)
     area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-6)
-    return np.asarray((common / area[:, None]).max(axis=1), np.float64)
+    return np.asarray((common / area[:, None]).max(axis=1, initial=0), np.float64)
+
+
+class _Image(NamedTuple):
+    """A released image, enlarged by `scale`; `boxes` (n, 4) px of the image itself are the job's faces."""
+
+    key: str
+    rgb: NDArray[np.uint8]
+    scale: float
+    boxes: NDArray[np.float32]
 
 
 def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[_Image]:
@@ -143,4 +129,4 @@ def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[
         if scale > 1.0:
             image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
         boxes = np.array([face["box"] for face in row["faces"]], np.float32).reshape(-1, 4)
-        yield _Image(shard.shard_id, row["key"], image, scale, boxes)
+        yield _Image(row["key"], image, scale, boxes)

@@ -35,10 +35,9 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True)
 class Image:
-    """One image as manifest and scan know it: `size` (H, W) of its upright original, None if that has no pixels.
+    """One image: `position` and `key` in the input, its manifest `row`, and of the original `size` (H, W) and `faces`.
 
-    `position` and `key` are the input's; `faces` were found in the original; `why` is the workspace's sentence of what
-    was quarantined.
+    `size` is None where the original has no pixels; `why` it was quarantined is the workspace's sentence.
     """
 
     shard: str
@@ -57,10 +56,9 @@ class Image:
 
 @dataclass(frozen=True)
 class Judged:
-    """Of the sample, in its order: `judged` images, of which `wrong` still showed a face or had to be withheld.
+    """Of the sample's first images, up to one without a verdict: `judged`, of which `wrong` showed a face or had to go.
 
-    Only the judged prefix counts, since it is a random sample: `judged` ends at the first image without a verdict, and
-    `skipped` counts verdicts after it. `upper` bounds the share of wrong images in the release (Clopper-Pearson).
+    Only this prefix is a random sample; `skipped` verdicts come after it. `upper` bounds the release's share of wrong.
     """
 
     judged: int
@@ -79,10 +77,8 @@ def open_log(job: Job) -> DecisionLog:
 
 def waiting(job: Job, log: DecisionLog) -> list[str]:
     """The shards of a job whose markers do not vouch for the decisions that stand."""
-    active = ActiveDecisions.of_all(log.latest().values())
-    names = job.naming.shards(job.shards)
-    markers = {names[marker["shard"]]: marker for marker in release_store(job.stores).markers(names)}
-    carried = {shard: vouched_by(marker) for shard, marker in markers.items()}
+    active, names = ActiveDecisions.of_all(log.latest().values()), job.naming.shards(job.shards)
+    carried = {names[marker["shard"]]: vouched_by(marker) for marker in release_store(job.stores).markers(names)}
     shards = [shard.shard_id for shard in job.shards]
     return [shard for shard in shards if carried.get(shard) != active.vouched(shard, job.keyring)]
 
@@ -90,34 +86,19 @@ def waiting(job: Job, log: DecisionLog) -> list[str]:
 def images_of(job: Job, shard: str, columns: Sequence[str] | None = None) -> list[Image]:
     """Every image of a shard, in order, with these columns of its manifest or all; raises JobError."""
     release, scan = release_store(job.stores), scan_store(job.stores, job.scan_key)
-    sizes = ("height", "width", "faces")
-    samples = samples_of(release, scan, job.naming, shard, manifest=columns, images=sizes)
     why = render_store(job.stores, release.run()["run"]).reasons(shard)
-    return [
-        Image(
-            shard,
-            sample.number,
-            sample.key,
-            (int(sample.scanned["height"]), int(sample.scanned["width"])) if sample.scanned["height"] else None,
-            {"review": None, **sample.row},
-            int(sample.scanned["faces"]),
-            why.get(sample.key),
-        )
-        for sample in samples
-    ]
+    images = []
+    for sample in samples_of(release, scan, job.naming, shard, manifest=columns, images=("height", "width", "faces")):
+        height, width, faces = (int(sample.scanned[name] or 0) for name in ("height", "width", "faces"))
+        size, row = (height, width) if height else None, {"review": None, **sample.row}
+        images.append(Image(shard, sample.number, sample.key, size, row, faces, why.get(sample.key)))
+    return images
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """What a review shows: the sample in its order, and the first of the `quarantined` images."""
-
-    sample: list[Place]
-    held: list[Place]
-    quarantined: int
-
-
-def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most_held: int = 0) -> Chosen:
-    """A random sample of `n` images that the job let out, and at most `most_held` of those that it did not."""
+def choose(
+    job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most_held: int = 0
+) -> tuple[list[Place], list[Place], int]:
+    """A random sample of `n` images that the job let out, in its order; at most `most_held` that it held; how many."""
     held: list[Place] = []
     quarantined = 0
 
@@ -133,7 +114,8 @@ def choose(job: Job, decisions: Mapping[tuple[str, str], Decision], n: int, most
                 else:
                     yield image.shard, image.position, str(image.row["key"])
 
-    return Chosen(draw_sample(let_out(), n, job.keyring), held, quarantined)
+    sample = draw_sample(let_out(), n, job.keyring)
+    return sample, held, quarantined
 
 
 def draw_sample(images: Iterable[tuple[str, int, str]], n: int, keyring: Keyring) -> list[Place]:
@@ -167,7 +149,7 @@ def judge(verdicts: Sequence[str | None]) -> Judged:
 def judged_so_far(job: Job) -> Judged:
     """The same of a job's release, from the decisions in its workspace alone; raises JobError."""
     decisions = open_log(job).latest()
-    sample = choose(job, decisions, len(decisions) + 1).sample
+    sample, _, _ = choose(job, decisions, len(decisions) + 1)
     keys = {shard: [image.key for image in images_of(job, shard, NAMED)] for shard in {shard for shard, _ in sample}}
     found = [decisions.get((shard, keys[shard][row])) for shard, row in sample]
     return judge([decision.verdict if decision else None for decision in found])

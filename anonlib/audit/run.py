@@ -7,54 +7,50 @@ so a release never carries the report of another state of itself; cut off, it ca
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
 
+from anonlib import __version__
 from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.linkage import linkage_of_releases
 from anonlib.audit.attacks.suite import WITH_PICTURES, attack_pictures
 from anonlib.audit.attacks.suite import attack_records as run_on_records
-from anonlib.audit.croissant import CROISSANT, describe, read_files
-from anonlib.audit.evidence.gather import gather, looks_store
+from anonlib.audit.croissant import CROISSANT, describe
+from anonlib.audit.evidence.gather import Report, gather, looks_store
 from anonlib.audit.evidence.observe import LOOKED_WITH
 from anonlib.audit.evidence.published import by_truth, read_published
-from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of, software
-from anonlib.audit.findings import AuditReport, Disclosure, GateLine
+from anonlib.audit.findings import AuditReport, ClaimSection, Disclosure, GateLine, ModelUse, ReleaseCounts
 from anonlib.audit.gate import disclosure_lines, judge
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import look_twice
-from anonlib.audit.report import REQUIRED, require, write_html, write_json, write_pdf, write_schema
+from anonlib.audit.report.page import REQUIRED, require, write_html, write_pdf
 from anonlib.audit.review_queue import judged_so_far, open_log, waiting
 from anonlib.audit.sheet import draw_examples
 from anonlib.audit.trained.data import NETWORK
 from anonlib.audit.trained.suite import trained_attacks
 from anonlib.audit.utility.downstream import expression_task, labels_of
 from anonlib.audit.utility.kept import measures
+from anonlib.codes import meaning_of
 from anonlib.config import JobConfig, RayConfig
 from anonlib.errors import JobError, NotFound, VerificationError
-from anonlib.execution.base import UnitResult
 from anonlib.job import Job
-from anonlib.methods import method_of
+from anonlib.methods import METHODS, method_of
 from anonlib.models.catalog import MODELS
 from anonlib.models.requirements import device_of
-from anonlib.verification.certificate import AuditStatement, Certificate
+from anonlib.storage import Storage
+from anonlib.verification.certificate import Certificate
+from anonlib.verification.parsing import rows_of
 from anonlib.verification.release import verify
-from anonlib.workspace.layout import RUN_NOTE, json_bytes, sha256
+from anonlib.workspace.layout import JobStores, json_bytes, release_store, render_store, sha256
 from anonlib.workspace.release import publish_audit, remove_audit
-from anonlib.workspace.schemas import CERTIFICATE
+from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED_CLASSES, CLASSES_TABLE, QUARANTINED
 from anonlib.workspace.secrets import signing_secret
 
-SEED = 0
-
-Progress = Callable[[str, UnitResult, int], None]
-
-
-@dataclass(frozen=True)
-class Audited:
-    """The report as it lies in the release, and what was signed."""
-
-    report: AuditReport
-    statement: AuditStatement
+LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
+"""Whose versions a figure may depend on."""
 
 
 def audit(
@@ -62,13 +58,14 @@ def audit(
     *,
     link_with: JobConfig | None = None,
     truth_field: str | None = None,
-    seed: int = SEED,
-    progress: Progress = lambda stage, outcome, units: None,
-) -> Audited:
-    """Audit the release of a finished job; `link_with`: another release of the same people, to be linked with it.
+    seed: int = 0,
+    progress: Report = lambda stage, outcome, units: None,
+) -> AuditReport:
+    """Audit the release of a finished job, and sign the report into it.
 
-    `truth_field`: a sidecar field that names the people, read to evaluate with and by nothing that plans. Raises
-    JobError where there is nothing to audit or an extra is not installed, StorageError, ConfigError.
+    `link_with`: another release of the same people, to be linked with it. `truth_field`: a sidecar field that names the
+    people, read to evaluate with and by nothing that plans. Raises JobError where there is nothing to audit or an extra
+    is not installed, StorageError, ConfigError.
     """
     for module in REQUIRED:
         require(module)
@@ -76,27 +73,24 @@ def audit(
     if late := waiting(job, open_log(job)):
         raise JobError(f"{len(late)} shards wait for what a reviewer decided; bring it in by `anonlib render` first")
     with job.lease.held():
-        return _audit(job, link_with, truth_field, seed, progress)
+        remove_audit(job.stores.release)
+        report = _measured(job, link_with, truth_field, seed, progress)
+        _publish(job, report, seed)
+    return report
 
 
-def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed: int, progress: Progress) -> Audited:
+def _measured(
+    job: Job, link_with: JobConfig | None, truth_field: str | None, seed: int, progress: Report
+) -> AuditReport:
     config, release, used = job.config, job.stores.release, _recognizers(job.config)
-    remove_audit(release)
     evidence = gather(config, report=progress)
     certificate = _certificate(job)
     published = read_published(job, truth_field=truth_field)
     evidence = by_truth(evidence, published) if truth_field else evidence
-    shards = json.loads(release.read(RUN_NOTE))["shards"]
     material = Material(evidence, published, used, seed)
     attacks, disclosures = attack_pictures(material), run_on_records(material)
     attacks += trained_attacks(
-        evidence,
-        config.method.name,
-        looks_store(job),
-        used=used,
-        device=device_of(config),
-        seed=seed,
-        report=progress,
+        evidence, config.method.name, looks_store(job), used=used, device=device_of(config), seed=seed, report=progress
     )
     if link_with is not None:
         if not evidence.labelled or link_with.input.subject_field is None:
@@ -111,7 +105,7 @@ def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed:
     crops = {kind: look.crops for kind, look in evidence.looks.items()}
     task = expression_task(crops, labels_of(job, evidence), evidence.subjects, seed=seed)
     utility = [*measures(evidence, seed=seed), task]
-    report = AuditReport(
+    return AuditReport(
         release=certificate.release,
         method=config.method.name,
         settings=settings_of(certificate),
@@ -120,7 +114,7 @@ def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed:
         people=len(set(evidence.subjects.tolist())),
         photos=len(evidence.subjects),
         labelled=evidence.labelled,
-        counts=counts_of(job.stores, certificate.run, shards),
+        counts=counts_of(job.stores),
         gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility, disclosures),
         thresholds=tuple(attacker.threshold for attacker in material.attackers),
         attacks=tuple(attacks),
@@ -129,10 +123,23 @@ def _audit(job: Job, link_with: JobConfig | None, truth_field: str | None, seed:
         leaks=tuple(leaks),
         utility=tuple(utility),
         missed=missed,
-        models=models_of(certificate, {*LOOKED_WITH, NETWORK, *({job.config.detector.name} & MODELS.keys())}),
+        models=models_of(certificate, {*LOOKED_WITH, NETWORK, *({config.detector.name} & MODELS.keys())}),
         software=software(),
     )
-    return Audited(report, _published(job, report, shards, seed))
+
+
+def _publish(job: Job, report: AuditReport, seed: int) -> None:
+    page = write_html(report, draw_examples(job.config, job.dataset.format, seed=seed))
+    schema = json.dumps(AuditReport.model_json_schema(), indent=1, sort_keys=True)
+    files = {
+        "report.json": f"{report.model_dump_json(indent=2)}\n".encode(),
+        "report.schema.json": f"{schema}\n".encode(),
+        "report.html": page.encode(),
+        "report.pdf": write_pdf(page),
+        CROISSANT: json_bytes(describe(report, job.config, job.stores.release, job.dataset.format)),
+    }
+    failed = [line.name for line in report.gate.lines if not line.passed]
+    publish_audit(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
 
 
 def attack_records(
@@ -140,8 +147,8 @@ def attack_records(
     only: Sequence[str],
     *,
     truth_field: str | None = None,
-    seed: int = SEED,
-    progress: Progress = lambda stage, outcome, units: None,
+    seed: int = 0,
+    progress: Report = lambda stage, outcome, units: None,
 ) -> tuple[list[Disclosure], list[GateLine]]:
     """The attacks in `only` on what a finished release says beside its pictures, and what the policy says of each.
 
@@ -166,20 +173,6 @@ def _opened(config: JobConfig) -> Job:
     return Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
 
 
-def _published(job: Job, report: AuditReport, shards: list[str], seed: int) -> AuditStatement:
-    page = write_html(report, draw_examples(job.config, job.dataset.format, seed=seed))
-    described = describe(report, job.config, read_files(job.stores.release, shards, job.dataset.format, [CERTIFICATE]))
-    files = {
-        "report.json": write_json(report),
-        "report.schema.json": write_schema(),
-        "report.html": page.encode(),
-        "report.pdf": write_pdf(page),
-        CROISSANT: json_bytes(described),
-    }
-    failed = [line.name for line in report.gate.lines if not line.passed]
-    return publish_audit(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
-
-
 def _certificate(job: Job) -> Certificate:
     try:
         return Certificate.from_bytes(job.stores.release.read(CERTIFICATE))
@@ -194,3 +187,88 @@ def _untrue(job: Job) -> str | None:
     except VerificationError as error:
         return str(error)
     return None
+
+
+# ---- what the release's own files say -------------------------------------------------------------------------
+
+
+def counts_of(stores: JobStores) -> ReleaseCounts:
+    """Images and faces of the manifests, and why any is an exception, as the workspace says."""
+
+    def kind_of(reason: str | None) -> str:
+        """A reason's numbers do not make it another one."""
+        return re.sub(r"\d+(\.\d+)?", "N", reason or "no reason given")
+
+    release, note = release_store(stores), release_store(stores).run()
+    images, methods, fallbacks, reasons = (Counter[str]() for _ in range(4))
+    for shard in note["shards"]:
+        rendered = render_store(stores, note["run"]).faces(shard)
+        for row in release.manifest(shard, ["key", "status", "reason"]).to_pylist():
+            images[row["status"]] += 1
+            if row["status"] == QUARANTINED:
+                reasons[kind_of(meaning_of(row["reason"]))] += 1
+                continue
+            faces = rendered.get(row["key"], ())
+            methods.update(face["method"] for face in faces)
+            fallbacks.update(f"{face['fallback']}: {kind_of(face['reason'])}" for face in faces if face["fallback"])
+    return ReleaseCounts(
+        shards=len(note["shards"]),
+        images=images.total(),
+        released=images["released"],
+        no_face=images["no_face"],
+        quarantined=images[QUARANTINED],
+        faces=methods.total(),
+        methods=dict(methods.most_common()),
+        fallbacks=dict(fallbacks.most_common()),
+        quarantine_reasons=dict(reasons.most_common()),
+    )
+
+
+def claim_of(release: Storage, certificate: Certificate) -> ClaimSection:
+    """The certificate's claim and, for classes, how many have how many people."""
+    claim, classes = certificate.claim, []
+    if CLASSES_TABLE in (table.path for table in certificate.tables):
+        classes = list(rows_of(release.read(CLASSES_TABLE), CERTIFIED_CLASSES, CLASSES_TABLE))
+    sizes, effective = (Counter(row[column] for row in classes) for column in ("k", "effective_k"))
+    return ClaimSection(
+        kind=claim.kind,
+        text=str(claim),
+        k=claim.k,
+        class_sizes=dict(sorted(sizes.items())),
+        effective_sizes=dict(sorted(effective.items())),
+        epsilon=claim.epsilon,
+        epsilon_unit=claim.metric or "",
+    )
+
+
+def models_of(certificate: Certificate, judges: Collection[str]) -> tuple[ModelUse, ...]:
+    """What made the release, as its certificate has it, and what judged it."""
+
+    def use(name: str, licence: str, sha256: str, used_for: Literal["release", "audit"]) -> ModelUse:
+        known = MODELS.get(name)
+        role, commercial = (name, None) if known is None else (str(known.role), known.commercial)
+        return ModelUse(name=name, role=role, licence=licence, commercial=commercial, sha256=sha256, used_for=used_for)
+
+    made = sorted(certificate.models.items())
+    return (
+        *(use(name, model["licence"], model["sha256"], "release") for name, model in made),
+        *(use(name, MODELS[name].licence, MODELS[name].sha256, "audit") for name in sorted(judges)),
+    )
+
+
+def settings_of(certificate: Certificate) -> dict[str, str | int | float | bool | None]:
+    """The method's settings that mean something to a reader."""
+    method = certificate.method
+    keys = METHODS[method["name"]].keys
+    return {"name": method["name"], **{key: method[key] for key in keys if method.get(key) is not None}}
+
+
+def software() -> dict[str, str]:
+    """anonlib and the libraries that are installed here, with their versions."""
+    found = {"anonlib": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

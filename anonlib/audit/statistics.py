@@ -52,9 +52,7 @@ def figure_of_sums(
     if subjects is not None:
         people, person = np.unique(subjects, return_inverse=True)
         columns = np.stack([np.bincount(person, column, len(people)) for column in columns.T], axis=1)
-    people_count = len(columns)
-    random, even = np.random.default_rng(seed), np.full(people_count, 1 / people_count)
-    weights = random.multinomial(people_count, even, size=RESAMPLES)
+    weights = np.random.default_rng(seed).multinomial(len(columns), np.full(len(columns), 1 / len(columns)), RESAMPLES)
     resampled = statistic((weights.astype(columns.dtype) @ columns).astype(np.float64))
     low, high = np.nanquantile(resampled, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return Figure(value=value, low=float(low), high=float(high), count=count, chance=chance)
@@ -108,26 +106,24 @@ def worst(values: Shares, groups: Numbers) -> Figure:
 
 def binomial_interval(hits: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a share (Clopper and Pearson 1934); a fraction of a hit, from ties, is rounded outwards."""
-    from scipy.stats import binomtest
-
-    low = binomtest(math.floor(hits), count).proportion_ci(CONFIDENCE, "exact").low
-    high = binomtest(math.ceil(hits), count).proportion_ci(CONFIDENCE, "exact").high
-    return float(low), float(high)
+    low, high = (_clopper_pearson(whole, count, "two-sided") for whole in (math.floor(hits), math.ceil(hits)))
+    return low[0], high[1]
 
 
-def upper_bound(wrong: int, judged: int, confidence: float = CONFIDENCE) -> float:
+def upper_bound(wrong: int, judged: int) -> float:
     """The largest share of wrong images that `wrong` among `judged` leave possible; 1 if none was judged.
 
-    The one-sided bound of Clopper and Pearson 1934 (Biometrika 26(4)). It is exact for draws with replacement; drawing
-    without it, and from a few images, only makes the truth lie lower. Raises ValueError.
+    The one-sided 95 % bound of Clopper and Pearson 1934 (Biometrika 26(4)). It is exact for draws with replacement;
+    drawing without it, and from a few images, only makes the truth lie lower.
     """
+    return _clopper_pearson(wrong, judged, "less")[1] if judged else 1.0
+
+
+def _clopper_pearson(hits: int, count: int, alternative: str) -> tuple[float, float]:
     from scipy.stats import binomtest
 
-    if not 0 <= wrong <= judged or not 0 < confidence < 1:
-        raise ValueError(f"{wrong} wrong of {judged} at confidence {confidence} is no sample that can be judged")
-    if judged == 0:
-        return 1.0
-    return float(binomtest(wrong, judged, alternative="less").proportion_ci(confidence, "exact").high)
+    interval = binomtest(hits, count, alternative=alternative).proportion_ci(CONFIDENCE, "exact")
+    return float(interval.low), float(interval.high)
 
 
 def _mean(values: Shares, subjects: Numbers, chance: float | None, seed: int) -> Figure:

@@ -64,14 +64,13 @@ class Session:
         self._lock = Lock()
         self.decisions = self.log.latest()
         suggested = places_of(self.job, second)
-        chosen = choose(self.job, self.decisions, sample, MOST_QUARANTINED)
-        self.quarantined = chosen.quarantined
-        images = self._read((*chosen.sample, *chosen.held, *suggested))
+        drawn, held, self.quarantined = choose(self.job, self.decisions, sample, MOST_QUARANTINED)
+        images = self._read((*drawn, *held, *suggested))
         numbers = {place: number for number, place in enumerate(images)}
         self.images = list(images.values())
         self.lists = {
             name: [numbers[place] for place in places]
-            for name, places in (("sample", chosen.sample), ("quarantined", chosen.held), ("second", suggested))
+            for name, places in (("sample", drawn), ("quarantined", held), ("second", suggested))
         }
         self.suggested = {numbers[place]: boxes for place, boxes in suggested.items()}
         self.pictures = Pictures(self.job, self.images)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from anonlib.audit.facts import claim_of, counts_of, models_of, settings_of
 from anonlib.audit.findings import ReleaseCounts
+from anonlib.audit.run import claim_of, counts_of, models_of, settings_of
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import Certificate
 from anonlib.workspace.layout import JobStores
@@ -21,27 +20,21 @@ def certificate(root: Path) -> Certificate:
 
 
 def counted(release: Path, workspace: Path) -> ReleaseCounts:
-    note = json.loads((release / "run.json").read_text())
-    stores = JobStores(open_storage(str(workspace)), open_storage(str(release)))
-    return counts_of(stores, note["run"], note["shards"])
+    return counts_of(JobStores(open_storage(str(workspace)), open_storage(str(release))))
 
 
-def test_counts_are_those_of_the_job(finished: Run) -> None:
-    counts = counted(finished.output, finished.workspace)
-    summary = finished.summary
+def test_counts_are_those_of_the_job_and_exceptions_have_their_reason(forger: Forger, finished: Run) -> None:
+    counts, summary = counted(finished.output, finished.workspace), finished.summary
     assert (counts.shards, counts.images, counts.faces) == (summary.shards, summary.images, summary.faces)
     assert counts.images == counts.released + counts.no_face + counts.quarantined
     assert sum(counts.methods.values()) == counts.faces > 0
     assert sum(counts.fallbacks.values()) >= summary.fallbacks
 
+    def damage_two(rows: list[dict[str, Any]]) -> None:
+        for row in rows[:2]:
+            row |= {"status": "quarantined", "reason": "damaged"}
 
-def test_an_exception_is_counted_by_its_reason(forger: Forger, finished: Run) -> None:
-    def two(rows: list[dict[str, Any]]) -> None:
-        rows[0] |= {"status": "quarantined", "reason": "damaged"}
-        rows[1] |= {"status": "quarantined", "reason": "damaged"}
-
-    forger.rows(MANIFEST, two)
-    forger.reseal()
+    forger.rows(MANIFEST, damage_two)
     counts = counted(forger.root, finished.workspace)
     assert counts.quarantined == 2 and counts.quarantine_reasons == {"the image is damaged": 2}
 
@@ -57,13 +50,8 @@ def test_a_claim_tells_how_many_classes_have_how_many_people(finished: Run, forg
 
 
 def test_models_name_what_made_the_release_and_what_judged_it(finished: Run) -> None:
-    made = certificate(finished.output)
-    models = models_of(made, ["fr-feature"])
-    assert {one.name for one in models if one.used_for == "release"} == set(made.models)
-    (judge,) = [one for one in models if one.used_for == "audit"]
-    assert judge.name == "fr-feature" and judge.licence and len(judge.sha256) == 64
-
-
-def test_settings_are_those_that_mean_something_to_the_method(finished: Run) -> None:
-    settings = settings_of(certificate(finished.output))
-    assert settings == {"name": "k-diff", "k": 2}
+    signed = certificate(finished.output)
+    *made, judge = models_of(signed, ["fr-feature"])
+    assert {model.name for model in made} == set(signed.models) and {model.used_for for model in made} == {"release"}
+    assert (judge.name, judge.used_for) == ("fr-feature", "audit") and judge.licence and len(judge.sha256) == 64
+    assert settings_of(signed) == {"name": "k-diff", "k": 2}

@@ -125,9 +125,9 @@ def changed_outside(before: Picture, after: Picture, allowed: Mask, jpeg_quality
         noise = _LOSSY
         height, width = allowed.shape
         touched = np.ceil(_blocks(np.pad(allowed, ((0, -height % _BLOCK), (0, -width % _BLOCK)))))
-        reached = np.kron(touched, np.ones((_BLOCK, _BLOCK), np.float32))[:height, :width]
+        reached = np.asarray(np.kron(touched, np.ones((_BLOCK, _BLOCK))), np.float32)[:height, :width]
         # Chroma is interpolated over the blocks' edges.
-        outside = cv2.dilate(reached, np.ones((2 * _BLEED + 1, 2 * _BLEED + 1), np.uint8)) == 0
+        outside = np.asarray(cv2.dilate(reached, np.ones((2 * _BLEED + 1, 2 * _BLEED + 1), np.uint8))) == 0
     differ = cv2.absdiff(rgb, after.rgb).max(axis=2) > noise
     whole = np.uint8(255)
     differ |= (whole if before.alpha is None else before.alpha) != (whole if after.alpha is None else after.alpha)

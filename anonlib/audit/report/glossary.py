@@ -7,72 +7,45 @@ a person is singled out, two records of one person are linked, something about a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from anonlib.audit.findings import Attack
 
 SINGLING_OUT, LINKABILITY, INFERENCE = "Singling out", "Linkability", "Inference"
 
-
-@dataclass(frozen=True)
-class AttackMeaning:
-    """`title` names the attack to a lay reader, `action` is a clause: what the attacker does."""
-
-    risk: str
-    title: str
-    action: str
-
-
-PICTURE_MEANINGS = {
-    "naive": AttackMeaning(SINGLING_OUT, "look-up", "a released photo is looked up among clear photos"),
-    "trained": AttackMeaning(
-        SINGLING_OUT,
-        "trained look-up",
-        "a recognizer trained on anonymized photos of other people looks a released photo up among clear photos",
-    ),
-    "inversion": AttackMeaning(
-        SINGLING_OUT, "restored look-up", "a network trained on other people restores the face before it is looked up"
-    ),
-    "averaging": AttackMeaning(
-        SINGLING_OUT, "averaged look-up", "all released photos of a person are averaged before they are looked up"
-    ),
-    "context": AttackMeaning(
-        SINGLING_OUT, "context look-up", "the face is hidden, and hair, clothes and place are looked up"
-    ),
-    "parrot": AttackMeaning(
-        LINKABILITY, "look-up among released", "a released photo is looked up among released photos"
-    ),
-    "trained, both released": AttackMeaning(
-        LINKABILITY,
-        "trained look-up among released",
-        "a recognizer trained on anonymized photos of other people looks a released photo up among released photos",
-    ),
-    "linkage": AttackMeaning(LINKABILITY, "comparison of pairs", "two released photos: are they of one person?"),
-    "donors": AttackMeaning(
-        INFERENCE, "comparison with donors", "a released face is compared with the people that it was made from"
-    ),
+_TRAINED = "a recognizer trained on anonymized photos of other people looks a released photo up among"
+_RESTORED = "a network trained on other people restores the face before it is looked up"
+_AVERAGED = "all released photos of a person are averaged before they are looked up"
+ON_PICTURES = {
+    "naive": (SINGLING_OUT, "look-up", "a released photo is looked up among clear photos"),
+    "trained": (SINGLING_OUT, "trained look-up", f"{_TRAINED} clear photos"),
+    "inversion": (SINGLING_OUT, "restored look-up", _RESTORED),
+    "averaging": (SINGLING_OUT, "averaged look-up", _AVERAGED),
+    "context": (SINGLING_OUT, "context look-up", "the face is hidden, and hair, clothes and place are looked up"),
+    "parrot": (LINKABILITY, "look-up among released", "a released photo is looked up among released photos"),
+    "trained, both released": (LINKABILITY, "trained look-up among released", f"{_TRAINED} released photos"),
+    "linkage": (LINKABILITY, "comparison of pairs", "two released photos: are they of one person?"),
+    "donors": (INFERENCE, "comparison with donors", "a released face is compared with the people it was made from"),
 }
-RECORD_MEANINGS = {
-    "certificate": AttackMeaning(
-        SINGLING_OUT,
+"""Attacks by name: the risk, a title for a lay reader, and a clause that says what the attacker does."""
+ON_RECORDS = {
+    "certificate": (
         "walk through the tables",
         "the released tables are followed from what a face shows to other faces, whose average is looked up",
     ),
-    "manifest": AttackMeaning(
-        SINGLING_OUT,
+    "manifest": (
         "questions to the manifest",
         "the numbers, flags and codes of a face's row are held against each person's clear photo",
     ),
-    "guess": AttackMeaning(
-        SINGLING_OUT, "guess of the most photographed", "the most frequent person of a class is named for all its faces"
+    "guess": (
+        "guess of the most photographed",
+        "the most frequent person of a class is named for all its faces",
     ),
-    "intersect": AttackMeaning(
-        SINGLING_OUT,
+    "intersect": (
         "intersection of what was split",
         "classes, or draws, of a person whom clustering took for several are put together",
     ),
 }
-"""Attacks on what a release says beside its pictures."""
+"""Attacks on what a release says beside its pictures, by name: title and clause."""
 TARGETS = {
     "rank-1": "the right person comes first",
     "rank-5": "the right person is among the first five",
@@ -87,37 +60,30 @@ TARGETS = {
     "accepted by other photos": "accepted as a person who was averaged into the face, by another photo",
 }
 BASELINES = ("clear", "blur", "pixelate", "solid")
-KEPT_ATTRIBUTES = ("gender kept", "age band kept", "expression kept")
 _TARGET_ORDER = ("rank-1", "TAR", "rank-5", "AUC", "EER")
 
 
-def meaning(name: str) -> AttackMeaning:
-    """Of an attack; one that is not described here counts as singling out under its own name."""
-    return PICTURE_MEANINGS.get(name, AttackMeaning(SINGLING_OUT, name, name))
-
-
-def severity(attack: Attack) -> float:
-    """How far the attack may go, by the unfavourable end of its interval; -1 where nothing was measured."""
-    figure = attack.released
-    if figure.value is None:
-        return -1.0
-    if attack.target == "EER":
-        return 1.0 - (figure.value if figure.low is None else figure.low)
-    return figure.value if figure.high is None else figure.high
+def meaning(name: str) -> tuple[str, str, str]:
+    """Of an attack on pictures; one that is not described here counts as singling out under its own name."""
+    return ON_PICTURES.get(name, (SINGLING_OUT, name, name))
 
 
 def strongest(attacks: Iterable[Attack]) -> Attack | None:
-    """The measured attack of the greatest severity; ranks come before other targets, which are on other scales."""
-    measured = [attack for attack in attacks if attack.released.value is not None]
+    """The measured attack that may go furthest, by the unfavourable end of its interval.
 
-    def order(attack: Attack) -> int:
-        return _TARGET_ORDER.index(attack.target) if attack.target in _TARGET_ORDER else len(_TARGET_ORDER)
+    Ranks come before other targets, which are on other scales.
+    """
 
-    first = min(map(order, measured), default=0)
-    return max((attack for attack in measured if order(attack) == first), key=severity, default=None)
+    def order(attack: Attack) -> tuple[int, float]:
+        figure, target = attack.released, attack.target
+        place = _TARGET_ORDER.index(target) if target in _TARGET_ORDER else len(_TARGET_ORDER)
+        end = figure.low if target == "EER" else figure.high
+        reached = (figure.value if end is None else end) or 0.0
+        return place, reached if target == "EER" else -reached
+
+    return min((attack for attack in attacks if attack.released.value is not None), key=order, default=None)
 
 
 def baseline_order(names: Iterable[str]) -> list[str]:
     """The known baselines in their order, then any others."""
-    found = set(names)
-    return [name for name in BASELINES if name in found] + sorted(found - set(BASELINES))
+    return sorted(set(names), key=lambda name: (BASELINES.index(name) if name in BASELINES else len(BASELINES), name))

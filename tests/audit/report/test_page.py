@@ -1,8 +1,7 @@
-"""report.html, report.pdf and report.json: offline files for any reader, whatever strings the report holds."""
+"""report.html and report.pdf: offline files for any reader, whatever strings the report holds; report.json's schema."""
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import sys
@@ -12,9 +11,7 @@ import jsonschema
 import pytest
 
 from anonlib.audit.findings import AuditReport, Gate, GateLine, LeakCheck
-from anonlib.audit.report import ExampleImage, write_html, write_json, write_pdf, write_schema
-from anonlib.audit.report.charts import COLOURS
-from anonlib.audit.report.page import rendered
+from anonlib.audit.report.page import COLOURS, REQUIRED, rendered, write_html, write_pdf
 from anonlib.audit.report.summary import risks, what_was_done
 from anonlib.errors import JobError
 from tests.support import findings, photos
@@ -30,9 +27,13 @@ def without_charts(report: AuditReport) -> AuditReport:
     return report.model_copy(update={"histograms": (), "attacks": report.attacks[:1], "claim": claim})
 
 
+def page_of(report: AuditReport) -> Page:
+    return Page(write_html(without_charts(report)))
+
+
 @pytest.fixture(scope="module")
 def html() -> str:
-    return write_html(findings.report(passed=False), [ExampleImage(EXAMPLE, "k-diff, k = 5")])
+    return write_html(findings.report(passed=False), [(EXAMPLE, "k-diff, k = 5")])
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +55,12 @@ def test_nothing_is_fetched_and_nothing_runs(page: Page, html: str) -> None:
     assert policy.attributes["content"].startswith("default-src 'none'; img-src data:;")
 
 
-def test_ids_are_unique_and_every_reference_leads_somewhere(page: Page, html: str) -> None:
+def test_the_page_can_be_read_aloud(page: Page, html: str) -> None:
     ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
     assert len(ids) == len(set(ids))
     named = {value for element in page.elements for value in element.attributes.get("aria-labelledby", "").split()}
     linked = {link.attributes["href"][1:] for link in page.all("a")}
     assert named | linked | set(re.findall(r"url\(#([^)]+)\)", html)) <= set(ids)
-
-
-def test_tables_have_heads_and_charts_have_a_text(page: Page) -> None:
     assert len(page.all("table")) == 8
     assert all(head.attributes.get("scope") in {"col", "row", "rowgroup"} for head in page.all("th"))
     charts = [element for element in page.all("div") if element.attributes.get("class") == "drawing"]
@@ -72,15 +70,14 @@ def test_tables_have_heads_and_charts_have_a_text(page: Page) -> None:
     assert all(image.attributes["alt"] for image in page.all("img"))
 
 
-def _luminance(colour: str) -> float:
-    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 def test_text_and_marks_can_be_told_from_their_ground() -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
     def contrast(first: str, second: str) -> float:
-        light, dark = sorted((_luminance(COLOURS[first]), _luminance(COLOURS[second])), reverse=True)
+        light, dark = sorted((luminance(COLOURS[first]), luminance(COLOURS[second])), reverse=True)
         return (light + 0.05) / (dark + 0.05)
 
     assert all(contrast(text, "paper") >= 4.5 for text in ("ink", "soft", "pass", "fail", "released"))
@@ -89,42 +86,32 @@ def test_text_and_marks_can_be_told_from_their_ground() -> None:
 
 
 def test_pass_and_fail_differ_in_words_and_shape(page: Page) -> None:
-    passing = Page(write_html(without_charts(findings.report())))
+    passing = page_of(findings.report())
     assert (page.of("verdict").text, passing.of("verdict").text) == ("FAIL", "PASS")
     assert "FAIL" in page.all("title")[0].text
-    shapes = [
+    failed, passed = (
         {element.tag for element in each.elements if element.ancestors == ["officer"]} for each in (page, passing)
-    ]
-    assert "circle" in shapes[1] - shapes[0]
+    )
+    assert "circle" in passed - failed
     assert page.of("signature-title").text != passing.of("signature-title").text
 
 
-def test_every_failed_line_is_named_and_the_first_four_with_their_reason(page: Page) -> None:
-    text = page.of("officer").text
-    lines = findings.gate(passed=False).lines
-    assert 1 < sum(not line.passed for line in lines) <= 4
-    assert all((f"{line.name}: {line.why}" in text) is not line.passed for line in lines)
+def test_the_first_page_holds_every_sentence_and_the_first_four_failed_lines_with_their_reason(page: Page) -> None:
+    report, text = findings.report(passed=False), re.sub(r"\s+", " ", page.of("officer").text)
+    sentences = [*what_was_done(report), *(sentence for _, _, about in risks(report) for sentence in about)]
+    assert all(re.sub(r"\s+", " ", sentence) in text for sentence in sentences)
+    assert all((f"{line.name}: {line.why}" in text) is not line.passed for line in report.gate.lines)
     many = tuple(
         GateLine(name=f"line {letter}", limit=0, bound=1, passed=False, why=f"because of {letter}")
         for letter in "abcdefgh"
     )
-    text = Page(write_html(without_charts(findings.report(gate=Gate(passed=False, lines=many))))).of("officer").text
+    text = page_of(findings.report(gate=Gate(passed=False, lines=many))).of("officer").text
     assert all(line.name in text for line in many) and "because of d" in text and "because of e" not in text
-
-
-def test_the_first_page_holds_every_sentence(page: Page) -> None:
-    report = findings.report(passed=False)
-    sentences = [*what_was_done(report), *(sentence for risk in risks(report) for sentence in risk.sentences)]
-    text = re.sub(r"\s+", " ", page.of("officer").text)
-    assert all(re.sub(r"\s+", " ", sentence) in text for sentence in sentences)
 
 
 def test_counts_that_do_not_add_up_are_marked() -> None:
     counts = findings.report().counts.model_copy(update={"released": 4000})
-    texts = [
-        Page(write_html(without_charts(report))).of("tables").text
-        for report in (findings.report(counts=counts), findings.report())
-    ]
+    texts = [page_of(report).of("tables").text for report in (findings.report(counts=counts), findings.report())]
     assert ["does NOT equal images in" in text for text in texts] == [True, False]
 
 
@@ -143,7 +130,7 @@ def test_hostile_strings_stay_text() -> None:
             "software": {HOSTILE: HOSTILE, "anonlib": HOSTILE},
         }
     )
-    page = Page(write_html(hostile, [ExampleImage(EXAMPLE, HOSTILE)]))
+    page = Page(write_html(hostile, [(EXAMPLE, HOSTILE)]))
     assert not page.all("script") and len(page.all("style")) == 1
     assert [image.attributes["src"][:15] for image in page.all("img")] == ["data:image/jpeg"]
     assert page.all("h1")[0].text == HOSTILE and HOSTILE in page.of("tables").text
@@ -152,11 +139,10 @@ def test_hostile_strings_stay_text() -> None:
 def test_a_report_of_nothing_is_a_page() -> None:
     attack = findings.report().attacks[0].model_copy(update={"released": findings.unmeasured()})
     empty: dict[str, Any] = dict.fromkeys(("histograms", "thresholds", "leaks", "utility", "models"), ())
-    report = without_charts(findings.report(attacks=(attack,), software={}, **empty))
-    assert "not measured" in Page(write_html(report)).of("tables").text
+    assert "not measured" in page_of(findings.report(attacks=(attack,), software={}, **empty)).of("tables").text
 
 
-# ---- pdf ------------------------------------------------------------------------------------------------------
+# ---- pdf, json ------------------------------------------------------------------------------------------------
 
 
 def test_the_first_printed_page_holds_verdict_risks_and_signature(html: str) -> None:
@@ -184,20 +170,16 @@ def test_the_pdf_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rendered('<img src="http://127.0.0.1:9/face.png"><p>text').pages
 
 
-@pytest.mark.parametrize("package", ["jinja2", "altair", "vl_convert", "weasyprint"])
+@pytest.mark.parametrize("package", REQUIRED)
 def test_a_missing_package_is_a_sentence_with_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(JobError, match=rf"{package}, which is not installed: pip install 'anonlib\[report\]'"):
-        write_pdf("<p>text") if package == "weasyprint" else write_html(without_charts(findings.report()))
-
-
-# ---- json -----------------------------------------------------------------------------------------------------
+        write_pdf("<p>text") if package == "weasyprint" else write_html(findings.report())
 
 
 def test_a_report_fits_its_schema_and_a_key_of_another_name_does_not() -> None:
-    report = findings.report()
-    document, schema = json.loads(write_json(report)), json.loads(write_schema())
-    jsonschema.validate(document, schema)
-    assert AuditReport.model_validate_json(write_json(report)) == report
+    report, schema = findings.report(), AuditReport.model_json_schema()
+    jsonschema.validate(report.model_dump(mode="json"), schema)
+    assert AuditReport.model_validate_json(report.model_dump_json()) == report
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(document | {"name of the worst person": "N. N."}, schema)
+        jsonschema.validate(report.model_dump(mode="json") | {"name of the worst person": "N. N."}, schema)
