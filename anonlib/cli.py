@@ -259,7 +259,7 @@ def review(
 
     config = given.config()
     with _progress() as progress:
-        second = look_twice(Job(config), report=progress).faces if second_look else ()
+        second = look_twice(Job(config), report=progress)[1] if second_look else ()
     serve(config, typer.echo, sample=sample, second=second, port=port, who=who)
 
 

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from anonlib.audit.findings import AuditReport
 from anonlib.audit.report import summary
-from anonlib.audit.report.tables import grouped
 from anonlib.config import JobConfig
 from anonlib.datasets import DATASETS, format_of
 from anonlib.datasets.names import IMAGE_EXTENSIONS, IMAGE_TYPES, suffix_of
@@ -73,10 +72,10 @@ def describe(report: AuditReport, config: JobConfig, release: Storage, format: s
 def responsible_ai(report: AuditReport, config: JobConfig) -> Node:
     """The fields of Croissant RAI 1.0, from the report's figures."""
     counts, kept = report.counts, summary.listed(config.keep_fields)
-    reasons = summary.listed(f"{reason}: {images:,}" for reason, images in summary.by_size(counts.quarantine_reasons))
+    reasons = summary.listed(f"{reason}: {images:,}" for reason, images in counts.quarantine_reasons.items())
     left_out = f"{counts.quarantined:,} of {summary.counted(counts.images, 'image')} are left out"
     biases = []
-    for what, unit, groups in grouped(report):
+    for what, unit, groups in summary.grouped(report):
         for kind in dict.fromkeys(group.by for group in groups):
             measured = [group for group in groups if group.by == kind and group.figure.value is not None]
             ordered = sorted(measured, key=lambda group: group.figure.value or 0.0)
@@ -95,7 +94,7 @@ def responsible_ai(report: AuditReport, config: JobConfig) -> Node:
         ],
         "rai:dataBiases": biases or ["How groups differ was not measured."],
         "rai:dataLimitations": [
-            *(f"The policy does not hold: {line.name}, {line.why}." for line in summary.failed_lines(report)),
+            *(f"The policy does not hold: {line.name}, {line.why}." for line in report.gate.failed),
             *summary.missed_faces(report),
         ],
         "rai:personalSensitiveInformation": [

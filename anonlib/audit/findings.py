@@ -176,6 +176,11 @@ class Gate(Finding):
     passed: bool
     lines: tuple[GateLine, ...]
 
+    @property
+    def failed(self) -> list[GateLine]:
+        """The lines that do not hold."""
+        return [line for line in self.lines if not line.passed]
+
 
 class ModelUse(Finding):
     """A model or file that made the release or judged it; `commercial` None where only its own terms can say."""

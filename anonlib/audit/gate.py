@@ -38,7 +38,7 @@ def judge(
         GateLine(name="certificate", limit=None, bound=None, passed=untrue is None, why=certificate),
         *_attack_lines(policy, attacks, disclosures),
         *disclosure_lines(policy, disclosures),
-        *(_at_most(f"leak, {leak.name}", 0, leak.found, _leak_places(leak)) for leak in leaks),
+        *map(_leak_line, leaks),
         *_missed_lines(policy, missed),
         *_utility_lines(policy, {measure.name: measure for measure in utility}),
     ]
@@ -93,8 +93,9 @@ def _not_made(policy: PolicyConfig, names: Iterable[str], made: set[str]) -> Ite
             yield _at_most(f"{name} attack", policy.excess, None, "this attack was not made")
 
 
-def _leak_places(check: LeakCheck) -> str:
-    return f"{check.found:,} of {check.checked:,}{': ' if check.where else ''}{', '.join(check.where)}"
+def _leak_line(leak: LeakCheck) -> GateLine:
+    where = f"{': ' if leak.where else ''}{', '.join(leak.where)}"
+    return _at_most(f"leak, {leak.name}", 0, leak.found, f"{leak.found:,} of {leak.checked:,}{where}")
 
 
 def _missed_lines(policy: PolicyConfig, missed: Missed) -> Iterator[GateLine]:

@@ -52,28 +52,13 @@ class MissedFace:
     score: float
 
 
-@dataclass(frozen=True)
-class SecondLook:
-    """`images` (n,) 1 where a released image has an overlooked face, else 0; and those `faces`, by this `detector`."""
+def look_twice(
+    job: Job, *, sampled: int = 0, wrong: int = 0, seed: int = 0, report: Report = lambda stage, outcome, units: None
+) -> tuple[Missed, list[MissedFace]]:
+    """Look at every image of a finished release; raises JobError if one is missing or cannot be read.
 
-    images: NDArray[np.float64]
-    faces: tuple[MissedFace, ...]
-    detector: str = "centerface"
-
-    def missed(self, sampled: int = 0, wrong: int = 0, *, seed: int = 0) -> Missed:
-        """The finding, with what a person judged: `wrong` of `sampled` images."""
-        return Missed(
-            second=rate(self.images, np.arange(len(self.images)), seed=seed),
-            second_by=SECOND_BY.format(self.detector),
-            sampled=sampled,
-            wrong=wrong,
-            upper=upper_bound(wrong, sampled),
-            confidence=CONFIDENCE,
-        )
-
-
-def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None) -> SecondLook:
-    """Look at every image of a finished release; raises JobError if one is missing or cannot be read."""
+    The finding says too what a person judged: `wrong` of `sampled` images.
+    """
     cv2.setNumThreads(1)
     config = job.config
     side = min(round(SCALE * config.detector.side), LARGEST)
@@ -93,7 +78,15 @@ def look_twice(job: Job, *, report: Report = lambda stage, outcome, units: None)
                     missed.append(MissedFace(shard.shard_id, image.key, (x0, y0, x1, y1), score))
         outcome = UnitResult(shard.shard_id, images=len(images) - before, seconds=time.monotonic() - began)
         report("second look", outcome, len(job.shards))
-    return SecondLook(np.array(images), tuple(missed), config.detector.name)
+    finding = Missed(
+        second=rate(np.array(images), np.arange(len(images)), seed=seed),
+        second_by=SECOND_BY.format(config.detector.name),
+        sampled=sampled,
+        wrong=wrong,
+        upper=upper_bound(wrong, sampled),
+        confidence=CONFIDENCE,
+    )
+    return finding, missed
 
 
 def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -125,16 +125,12 @@ def draw_sample(images: Iterable[tuple[str, int, str]], n: int, keyring: Keyring
 
 
 def places_of(job: Job, faces: Sequence[MissedFace]) -> dict[Place, list[list[float]]]:
-    """The images of overlooked faces, in their order, with the boxes found in each; raises JobError for no image."""
-    rows = {
-        shard: {image.row["key"]: image.position for image in images_of(job, shard, NAMED)}
-        for shard in {face.shard for face in faces}
-    }
+    """The images of overlooked faces, in their order, with the boxes found in each."""
+    shards = {face.shard for face in faces}
+    rows = {(shard, image.row["key"]): image.position for shard in shards for image in images_of(job, shard, NAMED)}
     found: dict[Place, list[list[float]]] = {}
     for face in faces:
-        if face.key not in rows[face.shard]:
-            raise JobError(f"shard {face.shard} lacks an image that is to be looked at again")
-        found.setdefault((face.shard, rows[face.shard][face.key]), []).append([float(side) for side in face.box])
+        found.setdefault((face.shard, rows[face.shard, face.key]), []).append(list(face.box))
     return found
 
 

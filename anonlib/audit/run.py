@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions, version
 from typing import Literal
 
 from anonlib import __version__
@@ -101,7 +101,7 @@ def _measured(
         attacks += linkage_of_releases(evidence, other, used=used | _recognizers(link_with), seed=seed)
     leaks = scan_leaks(job, report=progress)
     judged = judged_so_far(job)
-    missed = look_twice(job, report=progress).missed(judged.judged, judged.wrong, seed=seed)
+    missed, _ = look_twice(job, sampled=judged.judged, wrong=judged.wrong, seed=seed, report=progress)
     crops = {kind: look.crops for kind, look in evidence.looks.items()}
     task = expression_task(crops, labels_of(job, evidence), evidence.subjects, seed=seed)
     utility = [*measures(evidence, seed=seed), task]
@@ -138,7 +138,7 @@ def _publish(job: Job, report: AuditReport, seed: int) -> None:
         "report.pdf": write_pdf(page),
         CROISSANT: json_bytes(describe(report, job.config, job.stores.release, job.dataset.format)),
     }
-    failed = [line.name for line in report.gate.lines if not line.passed]
+    failed = [line.name for line in report.gate.failed]
     publish_audit(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
 
 
@@ -265,10 +265,5 @@ def settings_of(certificate: Certificate) -> dict[str, str | int | float | bool 
 
 def software() -> dict[str, str]:
     """anonlib and the libraries that are installed here, with their versions."""
-    found = {"anonlib": __version__}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    libraries = {name: version(name) for name in LIBRARIES if any(distributions(name=name))}
+    return {"anonlib": __version__} | libraries

@@ -43,8 +43,7 @@ def figure_of_sums(
 ) -> Figure:
     """`statistic` of the column sums of `columns` (n, m), with the percentile interval over resampled people.
 
-    `subjects` (n,) number the people; None: each row is a person. `count` is reported as the number of observations.
-    The figure is empty where the statistic is NaN.
+    `subjects` (n,) number the people; None: each row is a person. The figure is empty where the statistic is NaN.
     """
     value = float(statistic(columns.sum(axis=0, dtype=np.float64)[None])[0]) if len(columns) else math.nan
     if math.isnan(value):
@@ -88,10 +87,9 @@ def difference(values: Shares, others: Shares, subjects: Numbers, *, seed: int =
 
 
 def worst(values: Shares, groups: Numbers) -> Figure:
-    """The highest mean of `values` (n,) among the `groups` (n,) with FEWEST photos; -1 is no group.
+    """The highest mean of `values` (n,) among the `groups` (n,) with FEWEST photos, -1 being none; of ties the largest.
 
-    Of several with this mean, the one with most photos. The interval is that of its photos alone: which group is worst
-    was not known beforehand, so it says how sure this rate is and not how likely such a rate is.
+    The interval is that of its photos alone: it says how sure this rate is, and not how likely such a worst rate is.
     """
     known = ~np.isnan(values) & (groups >= 0)
     _, number = np.unique(groups[known], return_inverse=True)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.audit.missed_faces import SECOND_BY, SecondLook, covered, look_twice
+from anonlib.audit.missed_faces import SECOND_BY, covered, look_twice
 from anonlib.job import Job
 from tests.support import photos
 from tests.support.runs import Run, by_key, run_job
@@ -24,9 +24,9 @@ def test_an_overlooked_face_is_found_and_named(tmp_path: Path) -> None:
     photos.tar(tmp_path / "input" / "00000.tar", members)
     run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, detector={"side": 320})
     assert [len(row["faces"]) for row in by_key(run.output).values()] == [1, 1, 0]
-    seen = look_twice(Job(run.config))
-    assert seen.images.tolist() == [1.0, 0.0, 0.0]
-    (face,) = seen.faces
+    missed, (face,) = look_twice(Job(run.config), sampled=300, wrong=0)
+    assert (missed.second.value, missed.second.count, missed.second_by) == (1 / 3, 3, SECOND_BY.format("centerface"))
+    assert (missed.sampled, missed.upper) == (300, pytest.approx(0.00994, abs=1e-5))
     assert (face.shard, face.key) == ("00000", "two")
     x0, y0, x1, y1 = face.box
     assert 900 <= x0 < x1 <= 1010 and 700 <= y0 < y1 <= 810 and x1 - x0 < 40
@@ -35,17 +35,8 @@ def test_an_overlooked_face_is_found_and_named(tmp_path: Path) -> None:
 def test_faces_of_the_releases_own_making_do_not_count(finished: Run) -> None:
     job = Job(finished.config)
     job.shards = job.shards[:1]
-    seen = look_twice(job)
-    assert len(seen.images) == 9 and seen.faces == ()
-
-
-def test_the_finding_says_who_looked_and_what_a_person_found() -> None:
-    look = SecondLook(np.array([1.0, 0, 0, 0]), ())
-    missed = look.missed()
-    assert (missed.second.value, missed.second.count, missed.second_by) == (0.25, 4, SECOND_BY.format("centerface"))
-    assert (missed.sampled, missed.upper) == (0, 1.0)
-    assert look.missed(sampled=300, wrong=0).upper == pytest.approx(0.00994, abs=1e-5)
-    assert SecondLook(np.zeros(0), ()).missed().second.value is None
+    missed, faces = look_twice(job)
+    assert (missed.second.value, missed.second.count, missed.sampled, missed.upper, faces) == (0.0, 9, 0, 1.0, [])
 
 
 def test_what_lies_inside_a_painted_ellipse_is_covered() -> None:

@@ -46,8 +46,6 @@ def test_candidates_of_a_second_look_are_a_list_of_their_own(reviewed: JobConfig
     assert [session.images[image].key for image in session.lists["second"]] == ["nobody-5", "astronaut"]
     assert session.suggested[number(session, "astronaut")] == [list(FACE), [1.0, 2.0, 9.0, 9.0]]
     assert len(session.lists["sample"]) == 2
-    with pytest.raises(JobError, match="shard 00001 lacks an image"):
-        Session(reviewed, second=[MissedFace("00001", "Ada", FACE, 0.9)])
 
 
 def test_decisions_are_there_when_the_session_is_opened_again(session: Session, reviewed: JobConfig) -> None:

@@ -54,7 +54,7 @@ def _kinds(rule: Rule, body: bytes) -> set[str]:
 
 
 def _directory(data: bytes) -> tuple[dict[int, tuple[int, str]], tuple[int, int], int]:
-    """Of a TIFF the first directory (TIFF 6.0, section 2): by tag where a value begins and its format for `struct`.
+    """Of a TIFF's first directory (TIFF 6.0, section 2) by tag where a value begins and its format for `struct`.
 
     Then where the directory itself begins and ends, and where the next one begins, 0 if there is none.
     """
@@ -77,16 +77,6 @@ def _exif(block: bytes) -> set[str]:
     return {EXIF} | ({GPS} if 0x8825 in entries else set()) | ({THUMBNAIL} if further else set())
 
 
-def _xmp(packet: bytes) -> set[str]:
-    """The kinds in an XMP packet, which may repeat what EXIF says."""
-    return {XMP} | ({GPS} if b"GPSL" in packet else set()) | ({THUMBNAIL} if b"xmpGImg" in packet else set())
-
-
-def _photoshop(block: bytes) -> set[str]:
-    """The kinds in Photoshop's resources, where 1033 and 1036 are thumbnails."""
-    return {IPTC} | ({THUMBNAIL} if b"8BIM\x04\x09" in block or b"8BIM\x04\x0c" in block else set())
-
-
 def _profile(profile: bytes) -> set[str]:
     """A colour profile is byte for byte one that anonlib writes, or may hold anything."""
     return set() if is_ours(profile) else {PROFILE}
@@ -105,12 +95,11 @@ _SEGMENTS: tuple[tuple[int, bytes, Rule], ...] = (
     (0xE0, b"JFIF\0", lambda body: set() if len(body) == _JFIF_BYTES else {THUMBNAIL}),
     (0xE0, b"JFXX\0", THUMBNAIL),
     (0xE1, b"Exif\0", _exif),
-    (0xE1, b"http://ns.adobe.com/xap/", _xmp),
-    (0xE1, b"http://ns.adobe.com/xmp/", _xmp),
+    *((0xE1, b"http://ns.adobe.com/%s/" % name, XMP) for name in (b"xap", b"xmp")),
     (0xE2, _ICC, _PLAIN),  # judged as a whole below
     (0xE2, b"MPF\0", PICTURE),
     (0xEB, b"JP", C2PA),
-    *((0xED, name, _photoshop) for name in (b"Photoshop", b"Adobe_Photoshop", b"Adobe_CM")),
+    *((0xED, name, IPTC) for name in (b"Photoshop", b"Adobe_Photoshop", b"Adobe_CM")),
     (0xFE, b"", COMMENT),
 )
 
@@ -180,8 +169,8 @@ def _png_profile(body: bytes) -> set[str]:
 
 def _png_text(body: bytes) -> set[str]:
     name = body.partition(b"\0")[0].lower()
-    rules: dict[bytes, Rule] = {b"xmp": _xmp, b"exif": EXIF, b"app1": EXIF, b"iptc": IPTC}
-    return _kinds(next((rule for word, rule in rules.items() if word in name), COMMENT), body)
+    kinds = {b"xmp": XMP, b"exif": EXIF, b"app1": EXIF, b"iptc": IPTC}
+    return {next((kind for word, kind in kinds.items() if word in name), COMMENT)}
 
 
 _PNG_CHUNKS: dict[bytes, Rule] = dict.fromkeys((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"), _PLAIN)
@@ -193,8 +182,7 @@ _PNG_CHUNKS |= {b"iCCP": _png_profile, b"eXIf": _exif, b"caBX": C2PA}
 # ---- WebP (RFC 9649) ------------------------------------------------------------------------------------------
 
 _WEBP_CHUNKS: dict[bytes, Rule] = dict.fromkeys((b"VP8 ", b"VP8L", b"VP8X", b"ALPH"), _PLAIN)
-_WEBP_CHUNKS |= {b"ANIM": PICTURE, b"ANMF": PICTURE, b"C2PA": C2PA}
-_WEBP_CHUNKS |= {b"ICCP": _profile, b"EXIF": _exif, b"XMP ": _xmp}
+_WEBP_CHUNKS |= {b"ANIM": PICTURE, b"ANMF": PICTURE, b"C2PA": C2PA, b"XMP ": XMP, b"ICCP": _profile, b"EXIF": _exif}
 
 
 def _webp(data: bytes) -> set[str]:
@@ -215,7 +203,7 @@ def _webp(data: bytes) -> set[str]:
 _STRIPS, _STRIP_BYTES = 273, 279
 _TIFF_PLAIN = (254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 282, 283, 284, 296, 317, 320, 338, 339)
 _TIFF_TAGS: dict[int, Rule] = dict.fromkeys(_TIFF_PLAIN, _PLAIN)
-_TIFF_TAGS |= {330: PICTURE, 33723: IPTC, 34665: EXIF, 34853: GPS, 700: _xmp, 34377: _photoshop, 34675: _profile}
+_TIFF_TAGS |= {330: PICTURE, 700: XMP, 33723: IPTC, 34377: IPTC, 34665: EXIF, 34853: GPS, 34675: _profile}
 _ALIGNMENT = 4
 
 

@@ -28,12 +28,19 @@ _BASE64 = re.compile(r"(?<![\w+/-])([\w+/-]{22}|[\w+/-]{27}|[\w+/-]{43})(?![\w+/
 
 
 class ReleaseIndex:
-    """Texts by where they stand: `add` them, then find phrases and digests; `digests` may get raw ones."""
+    """What files of a release hold: `add` texts, then find phrases and digests; `digests` may get raw ones.
 
-    def __init__(self) -> None:
+    `rows`: the manifest's by key; `vouched`: those with an output, by its sha256; `contents`: where each content is, by
+    its sha256.
+    """
+
+    def __init__(self, rows: Collection[Mapping[str, Any]] = ()) -> None:
+        self.rows = {str(row["key"]): row for row in rows}
+        self.vouched = {row["output_sha256"]: row for row in rows if row["output_sha256"] is not None}
+        self.contents: dict[str, str] = {}
+        self.digests: dict[bytes, str] = {}
         self._texts: list[tuple[str, list[str]]] = []
         self._places: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self.digests: dict[bytes, str] = {}
 
     def add(self, where: str, text: str) -> None:
         """Index a text's words, and the digests in it."""

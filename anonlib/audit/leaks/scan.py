@@ -12,8 +12,7 @@ import io
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import Any
@@ -23,8 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from anonlib.audit.evidence.gather import Report
 from anonlib.audit.findings import LeakCheck
-from anonlib.audit.leaks import contents as text
+from anonlib.audit.leaks import contents
 from anonlib.audit.leaks.containers import KINDS, PART, PROFILE, carried, is_picture
 from anonlib.audit.leaks.pixels import changed_outside, face_core, is_original, may_change
 from anonlib.codes import foreign_words
@@ -38,19 +38,10 @@ from anonlib.job import Job
 from anonlib.media.codec import Picture, decode
 from anonlib.media.prefetch import try_to_read
 from anonlib.methods import METHODS
-from anonlib.workspace import tables
+from anonlib.workspace import schemas, tables
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.layout import RUN_NOTE, release_store, scan_store
 from anonlib.workspace.release import ReleasedSample, samples_of
-from anonlib.workspace.schemas import (
-    CERTIFICATE,
-    CERTIFIED,
-    MANIFEST,
-    MESH_POINTS,
-    QUARANTINED,
-    manifest_path,
-    marker_path,
-)
 
 NO_ROW, QUARANTINED_OUT, WHOLE = "image without a row", "quarantined image", "whole original"
 HASH, KEY, PERSON, NAMED_KEY = "hash of an original", "original key", "person's label", "person's label in a key"
@@ -62,30 +53,15 @@ CHECKS = (
     *(LEFT, OUTSIDE),
 )
 
-_WELL_KNOWN = frozenset({RUN_NOTE, CERTIFICATE, *CERTIFIED})
+_WELL_KNOWN = frozenset({RUN_NOTE, schemas.CERTIFICATE, *schemas.CERTIFIED})
 _MOST_PLACES = 5
 
 Row = Mapping[str, Any]
-Report = Callable[[str, UnitResult, int], None]
 
 
 def scan_leaks(job: Job, *, report: Report = lambda stage, outcome, units: None) -> list[LeakCheck]:
     """Every check of CHECKS, by name; raises JobError if release, scan and originals do not belong together."""
     return _LeakScan(job).run(report)
-
-
-@dataclass
-class _Contents:
-    """What files of the release hold: words and digests, where each content is by sha256, and its images.
-
-    `rows`: the manifest's by key; `vouched`: those with an output, by its sha256.
-    """
-
-    rows: Mapping[str, Row] = field(default_factory=dict)
-    vouched: Mapping[str, Row] = field(default_factory=dict)
-    index: text.ReleaseIndex = field(default_factory=text.ReleaseIndex)
-    digests: dict[bytes, str] = field(default_factory=dict)
-    images: set[str] = field(default_factory=set)
 
 
 class _LeakScan:
@@ -96,7 +72,7 @@ class _LeakScan:
         self.job, self.config, self.naming, self.rekey = job, job.config, job.naming, job.config.rekey
         self.release, self.store = job.stores.release, release_store(job.stores)
         self.images = JobImages(job.config, job.dataset.format)
-        self.shared = _Contents()
+        self.shared = contents.ReleaseIndex()
         self.checked: Counter[str] = Counter()
         self.found: Counter[str] = Counter()
         self.places: dict[str, list[str]] = defaultdict(list)
@@ -114,7 +90,7 @@ class _LeakScan:
         if missing:
             raise JobError(f"{len(missing)} shards are not rendered, {missing[0]} for one; finish the job first")
         of_shards = {path for marker in markers.values() if marker for path in marker["files"]}
-        of_shards |= {path for shard in markers for path in (marker_path(shard), manifest_path(shard))}
+        of_shards |= {path for shard in markers for path in (schemas.marker_path(shard), schemas.manifest_path(shard))}
         others = [entry.path for entry in self.release.list(unfinished=True) if entry.path not in of_shards]
         for number, path in enumerate(others):
             self._shared_file(path, f"file {number} that no shard names")
@@ -124,17 +100,11 @@ class _LeakScan:
             images = self._shard(shard, markers[self.naming.shard(shard.shard_id)] or {})
             outcome = UnitResult(shard.shard_id, images=images, seconds=time.monotonic() - began)
             report("leaks", outcome, len(self.job.shards))
-        notes = self._notes()
-        return [
-            LeakCheck(
-                name=name,
-                checked=self.checked[name],
-                found=self.found[name],
-                where=tuple(self.places[name]),
-                note=notes.get(name, ""),
-            )
-            for name in CHECKS
-        ]
+        notes, checks = self._notes(), []
+        for name in CHECKS:
+            counts = {"checked": self.checked[name], "found": self.found[name]}
+            checks.append(LeakCheck(name=name, where=tuple(self.places[name]), note=notes.get(name, ""), **counts))
+        return checks
 
     def _count(self, check: str, where: str, found: bool) -> None:
         """One more thing looked at, at `where` of the release."""
@@ -145,17 +115,17 @@ class _LeakScan:
             places.append(where)
 
     def _columns(self, schema: pa.Schema, where: str, ours: pa.Schema | None) -> None:
-        found = text.restricted_columns(schema, ours, self.kept if ours is None else ())
+        found = contents.restricted_columns(schema, ours, self.kept if ours is None else ())
         self._count(EMBEDDING, f"{where}, column {', '.join(found)}", bool(found))
 
-    def _look_up(self, check: str, phrases: Iterable[str], here: str, contents: _Contents) -> None:
+    def _look_up(self, check: str, phrases: Iterable[str], here: str, index: contents.ReleaseIndex) -> None:
         """Look up phrases in what the shard and all shards hold; nothing found counts as looked at `here`."""
-        places = (index.find(phrase) for phrase in phrases for index in (contents.index, self.shared.index))
+        places = (held.find(phrase) for phrase in phrases for held in (index, self.shared))
         place = next((place for place in places if place is not None), None)
         self._count(check, place or here, place is not None)
 
-    def _own_key_removed(self, said: str, key: str | None) -> str:
-        return said if self.rekey or not key else text.without(said, key)
+    def _own_key_removed(self, text: str, key: str | None) -> str:
+        return text if self.rekey or not key else contents.without(text, key)
 
     def _notes(self) -> dict[str, str]:
         """What a reader must know of a check."""
@@ -177,14 +147,14 @@ class _LeakScan:
         stray = path not in _WELL_KNOWN
         where = number if stray and self.rekey else path
         self._count(STRAY, where, stray)
-        if path in CERTIFIED:
+        if path in schemas.CERTIFIED:
             data = self.release.read(path)
-            self._columns(pq.read_schema(io.BytesIO(data)), where, CERTIFIED[path])
+            self._columns(pq.read_schema(io.BytesIO(data)), where, schemas.CERTIFIED[path])
             rows = tables.from_bytes(data).to_pylist()
-            self.shared.index.add(where, json.dumps(rows, ensure_ascii=False, default=str))
+            self.shared.add(where, json.dumps(rows, ensure_ascii=False, default=str))
             return
         if stray and self.rekey:
-            self.shared.index.add(where, path)
+            self.shared.add(where, path)
         for item in items_of(self.release, path):
             self._item(item, where, self.shared)
 
@@ -192,98 +162,94 @@ class _LeakScan:
         """One shard; returns how many images it has."""
         name, scan = self.naming.shard(shard.shard_id), scan_store(self.job.stores, self.job.scan_key)
         samples = samples_of(self.store, scan, self.naming, shard.shard_id, faces=("box", "mesh"))
-        rows = {str(sample.row["key"]): sample.row for sample in samples}
-        vouched = {row["output_sha256"]: row for row in rows.values() if row["output_sha256"] is not None}
-        contents = _Contents(rows, vouched)
-        self._columns(self.store.manifest(name).schema, f"manifest of {name}", MANIFEST)
-        for key, row in rows.items():
+        index = contents.ReleaseIndex([sample.row for sample in samples])
+        self._columns(self.store.manifest(name).schema, f"manifest of {name}", schemas.MANIFEST)
+        for key, row in index.rows.items():
             where, columns = f"{name}/{key}", foreign_words(row)
             self._count(WORDS, f"{where}, {', '.join(columns)}", bool(columns))
             # A hash of what was written is no hash of an original, unless an image without faces came out as it was.
-            contents.index.add(where, self._own_key_removed(json.dumps(row, ensure_ascii=False, default=str), key))
-            if row["status"] == QUARANTINED:
+            index.add(where, self._own_key_removed(json.dumps(row, ensure_ascii=False, default=str), key))
+            if row["status"] == schemas.QUARANTINED:
                 self._count(QUARANTINED_OUT, where, row["path"] is not None or row["output_sha256"] is not None)
-        contents.index.add(f"marker of {name}", json.dumps(marker, ensure_ascii=False))
+        index.add(f"marker of {name}", json.dumps(marker, ensure_ascii=False))
         for path in marker["files"]:
-            self._data_file(path, shard, contents)
+            self._data_file(path, shard, index)
         # The name of an original shard's file is looked up where it is more than a word.
         stem = PurePosixPath(shard.uri).name.partition(".")[0]
-        if self.rekey and not shard.files and len(text.words_of(stem)) > 1:
-            self._look_up(KEY, [stem], f"shard {name}", contents)
+        if self.rekey and not shard.files and len(contents.words_of(stem)) > 1:
+            self._look_up(KEY, [stem], f"shard {name}", index)
         for original, sample in zip_longest(self.job.dataset.read(shard), samples):
             if original is None or sample is None or original.key != sample.key:
                 raise JobError(f"the shard {shard.shard_id} does not hold the images of its manifest")
-            self._original(original, sample, f"{name}/{sample.row['key']}", contents)
+            self._original(original, sample, f"{name}/{sample.row['key']}", index)
         return len(samples)
 
-    def _data_file(self, path: str, shard: Shard, contents: _Contents) -> None:
+    def _data_file(self, path: str, shard: Shard, index: contents.ReleaseIndex) -> None:
         name, of_one_sample = self.naming.shard(shard.shard_id), is_image(path) or suffix_of(path) in SIDECARS
         if self.rekey:
-            contents.index.add(f"files of {name}", path)
+            index.add(f"files of {name}", path)
             # It is called after its shard, or in a folder after its sample.
             usual = path == self.naming.path(self.job.dataset, shard)
             if of_one_sample:
                 stem, _, ending = path.removeprefix("data/").rpartition(".")
-                usual = stem in contents.rows and (ending in IMAGE_EXTENSIONS or ending in SIDECARS)
+                usual = stem in index.rows and (ending in IMAGE_EXTENSIONS or ending in SIDECARS)
             self._count(NAME, f"name of a file of {name}", not usual)
         for number, item in enumerate(items_of(self.release, path)):
             key = item.key or ""
-            row = contents.rows.get(key) or contents.rows.get(key.rpartition(".")[0])
+            row = index.rows.get(key) or index.rows.get(key.rpartition(".")[0])
             where = f"{path}, item {number}" if self.rekey else item.where
             where = where if row is None else f"{name}/{row['key']}"
             if self.rekey and item.key is not None and not is_image(path):
-                usual = item.name in IMAGE_EXTENSIONS | self.listed | {"json"} and item.key in contents.rows
+                usual = item.name in IMAGE_EXTENSIONS | self.listed | {"json"} and item.key in index.rows
                 self._count(NAME, f"{where}, its name", not usual)
-            if row is not None and row["status"] == QUARANTINED:
+            if row is not None and row["status"] == schemas.QUARANTINED:
                 self._count(QUARANTINED_OUT, where, True)
             if item.key is not None and isinstance(item.content, bytes):
                 self._count(FIELD, where, not self._is_kept(item.name, item.content))
-            self._item(item, where, contents)
+            self._item(item, where, index)
 
     def _is_kept(self, name: str, content: bytes) -> bool:
         """Whether the job lets a member through: an image, a listed extension, or JSON of listed keys alone."""
-        ending = suffix_of(f"x.{name}")
-        document = text.text_of(content)[1] if ending == "json" else None
-        of_listed_keys = isinstance(document, dict) and document.keys() <= self.kept
-        return name in self.listed or ending in IMAGE_EXTENSIONS or of_listed_keys
+        if name in self.listed or is_image(f"x.{name}"):
+            return True
+        document = contents.text_of(content)[1] if suffix_of(f"x.{name}") == "json" else None
+        return isinstance(document, dict) and document.keys() <= self.kept
 
-    def _item(self, item: Item, where: str, contents: _Contents) -> None:
+    def _item(self, item: Item, where: str, index: contents.ReleaseIndex) -> None:
         """Look at one thing, and index what it says."""
         self._count(ODD, where, item.odd)
         value = item.content
         if isinstance(value, Footer):
             # Without new keys it repeats the least and the greatest key, which the manifest shows.
             if self.rekey:
-                contents.index.add(where, value.text)
+                index.add(where, value.text)
             return
         if isinstance(value, pa.Schema):
             self._columns(value, where, None)
             return
         image = value.get("bytes") if isinstance(value, dict) else value
         if isinstance(image, bytes) and is_picture(image):
-            where = self._image(item, image, where, contents)
+            where = self._image(item, image, where, index)
         elif isinstance(value, bytes):
-            said, document = text.text_of(value)
-            found = text.holds_embedding(value if document is None else document, self.kept)
-            self._count(EMBEDDING, where, found)
-            if said is None:
-                contents.index.digests.setdefault(value, where)
+            text, document = contents.text_of(value)
+            embedding = contents.holds_embedding(value if document is None else document, self.kept)
+            self._count(EMBEDDING, where, embedding)
+            if text is None:
+                index.digests.setdefault(value, where)
             else:
-                contents.index.add(where, self._own_key_removed(said, item.key))
+                index.add(where, self._own_key_removed(text, item.key))
         else:
-            self._count(EMBEDDING, where, text.holds_embedding(value, self.kept))
-            if self.rekey or not (isinstance(value, str) and value in contents.rows):
-                contents.index.add(where, json.dumps(value, ensure_ascii=False, default=str))
+            self._count(EMBEDDING, where, contents.holds_embedding(value, self.kept))
+            if self.rekey or not (isinstance(value, str) and value in index.rows):
+                index.add(where, json.dumps(value, ensure_ascii=False, default=str))
         if isinstance(image, bytes):
-            contents.digests[hashlib.sha256(image).digest()] = where
+            index.contents[hashlib.sha256(image).hexdigest()] = where
         if self.rekey:
-            contents.index.add(where, f"{item.key or ''} {item.name}")
+            index.add(where, f"{item.key or ''} {item.name}")
 
-    def _image(self, item: Item, image: bytes, where: str, contents: _Contents) -> str:
+    def _image(self, item: Item, image: bytes, where: str, index: contents.ReleaseIndex) -> str:
         """An image of the release; returns where it is, by its row where it has one."""
-        digest = hashlib.sha256(image).hexdigest()
-        contents.images.add(digest)
-        row = contents.vouched.get(digest)
+        row = index.vouched.get(hashlib.sha256(image).hexdigest())
         if row is not None and not item.key:
             where = f"{where.partition(':')[0]}: {row['key']}"
         self._count(NO_ROW, where, row is None and item.name not in self.kept)
@@ -292,34 +258,33 @@ class _LeakScan:
             self._count(kind, where, kind in found)
         if isinstance(item.content, dict):
             rest = {name: str(value) for name, value in item.content.items() if name != "bytes"}
-            contents.index.add(where, json.dumps(rest))
+            index.add(where, json.dumps(rest))
         return where
 
     # ---- each original beside it ------------------------------------------------------------------------------
 
-    def _original(self, original: Sample, sample: ReleasedSample, here: str, contents: _Contents) -> None:
+    def _original(self, original: Sample, sample: ReleasedSample, here: str, index: contents.ReleaseIndex) -> None:
         """Look up an original's bytes, hashes and names, and compare its px."""
-        row, digest = sample.row, hashlib.sha256(original.image or b"")
+        row, digest = sample.row, hashlib.sha256(original.image or b"").hexdigest()
         if original.image is not None:
             copy = hashed = None
-            if digest.hexdigest() != row["output_sha256"] or row["faces"]:
-                copy = contents.digests.get(digest.digest(), self.shared.digests.get(digest.digest()))
-                indexes = (contents.index, self.shared.index)
-                hashed = next(filter(None, (index.find_digest_of(original.image) for index in indexes)), None)
+            if digest != row["output_sha256"] or row["faces"]:
+                copy = index.contents.get(digest, self.shared.contents.get(digest))
+                hashed = index.find_digest_of(original.image) or self.shared.find_digest_of(original.image)
             self._count(WHOLE, copy or here, copy is not None)
             self._count(HASH, hashed or here, hashed is not None)
         name = label(original, self.subject) if self.subject else None
-        self.short_labels += name is not None and not text.tells(name)
+        self.short_labels += name is not None and not contents.tells(name)
         if name is not None and not self.subject_kept:
-            self._look_up(PERSON, [name], here, contents)
+            self._look_up(PERSON, [name], here, index)
             if not self.rekey:
-                self._count(NAMED_KEY, here, text.contains(row["key"], name))
+                self._count(NAMED_KEY, here, contents.contains(row["key"], name))
         if self.rekey:
-            numbered = {name for name in text.spellings(original.key) if any(char.isdigit() for char in name)}
-            self._look_up(KEY, sorted({original.key} | numbered), here, contents)
+            numbered = {name for name in contents.spellings(original.key) if any(char.isdigit() for char in name)}
+            self._look_up(KEY, sorted({original.key} | numbered), here, index)
         if sample.quarantined:
             return
-        if row["output_sha256"] not in contents.images:
+        if row["output_sha256"] not in index.contents:
             self._count(NO_ROW, here, True)
             return
         before = try_to_read(original, self.config)
@@ -342,7 +307,7 @@ class _LeakScan:
         for outcome, face in zip(sample.row["faces"], sample.faces, strict=True):
             box, mesh = np.array(face["box"], np.float32), None
             if METHODS[outcome["method"]].synthesis:
-                mesh = np.array(face["mesh"], np.float32).reshape(MESH_POINTS, 3)
+                mesh = np.array(face["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
             allowed |= may_change(size, box, mesh)
             left = is_original(before.rgb, after.rgb, face_core(size, box, mesh))
             self.too_flat += left is None

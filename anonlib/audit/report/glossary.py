@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from anonlib.audit.findings import Attack
+from anonlib.audit.findings import Attack, Measure
 
 SINGLING_OUT, LINKABILITY, INFERENCE = "Singling out", "Linkability", "Inference"
 
@@ -36,10 +36,7 @@ ON_RECORDS = {
         "questions to the manifest",
         "the numbers, flags and codes of a face's row are held against each person's clear photo",
     ),
-    "guess": (
-        "guess of the most photographed",
-        "the most frequent person of a class is named for all its faces",
-    ),
+    "guess": ("guess of the most photographed", "the most frequent person of a class is named for all its faces"),
     "intersect": (
         "intersection of what was split",
         "classes, or draws, of a person whom clustering took for several are put together",
@@ -84,6 +81,7 @@ def strongest(attacks: Iterable[Attack]) -> Attack | None:
     return min((attack for attack in attacks if attack.released.value is not None), key=order, default=None)
 
 
-def baseline_order(names: Iterable[str]) -> list[str]:
-    """The known baselines in their order, then any others."""
-    return sorted(set(names), key=lambda name: (BASELINES.index(name) if name in BASELINES else len(BASELINES), name))
+def baselines_of(findings: Iterable[Attack | Measure]) -> list[str]:
+    """The baselines that findings have: the known ones in their order, then any others."""
+    names = {name for finding in findings for name in finding.baselines}
+    return [name for name in BASELINES if name in names] + sorted(names - set(BASELINES))

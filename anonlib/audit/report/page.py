@@ -1,6 +1,6 @@
 """report.html and report.pdf: one file that needs no network and no script, and the same page printed and tagged.
 
-Its three kinds of charts are Vega-Lite drawn as SVG that lies in the page, with a text that says what it shows. Text
+Its charts are Vega-Lite drawn as SVG that lies in the page, with a text that says what it shows. Text
 reaches a contrast of 4.5 and marks of 3 on their grounds (WCAG 2.2, 1.4.3 and 1.4.11); series differ by shape or dash
 as well, so that a grey print says the same.
 """
@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from anonlib.audit.findings import AuditReport, Histogram
-from anonlib.audit.report import glossary, summary, tables
-from anonlib.audit.report.summary import counted, figure_text, listed, share
+from anonlib.audit.report import glossary, summary
+from anonlib.audit.report.summary import figure_text, listed, share
 from anonlib.errors import JobError
 
 REQUIRED = ("jinja2", "vl_convert", "weasyprint")
@@ -49,7 +49,6 @@ _CHART_STYLE = {
     "axisY": {"domain": False, "ticks": False},
     "legend": {"orient": "bottom", "title": None, "labelColor": COLOURS["ink"], "symbolSize": 70, "columnPadding": 16},
     "text": {"color": COLOURS["ink"]},
-    "bar": {"color": COLOURS["released"]},
 }  # fmt: skip
 
 Node = dict[str, Any]
@@ -89,14 +88,9 @@ def write_html(report: AuditReport, examples: Sequence[tuple[bytes, str]] = ()) 
         examples=[(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", text) for jpeg, text in examples],
         palette=COLOURS,
         footer=f'"{footer}"',
-        verdict=summary.verdict(report),
-        failed=summary.failed_lines(report),
-        done=summary.what_was_done(report),
-        claimed=summary.claimed(report),
-        settings=summary.settings(report),
-        risks=summary.risks(report),
-        charts=[*map(_similarity, report.histograms), *_attacks(report), *_class_sizes(report)],
-        tables=tables.all_tables(report),
+        charts=[*map(_similarity, report.histograms), *_attacks(report)],
+        summary=summary,
+        glossary=glossary,
     )
     return page
 
@@ -166,7 +160,7 @@ def _attacks(report: AuditReport) -> Iterator[Chart]:
                 rows.append({"row": label, "kind": kind, "value": figure.value, "low": low, "high": high})
     chances = [{"row": label, "value": attack.released.chance} for label, attack in attacks.items()]
     chances = [row for row in chances if row["value"] is not None]
-    kinds = ["released", *glossary.baseline_order({row["kind"] for row in rows} - {"released"})]
+    kinds = ["released", *glossary.baselines_of(attacks.values())]
     y = {"field": "row", "type": "nominal", "title": None, "sort": None, "scale": {"paddingInner": 0.25}}
     y["axis"] = {"grid": False}
     shared: Node = {
@@ -187,41 +181,6 @@ def _attacks(report: AuditReport) -> Iterator[Chart]:
         "Of each attack the target and recognizer whose interval ends worst; a black tick is guessing.",
         f"Released photos: {each}. The baselines are in the table of attacks.",
         _svg(layers if chances else layers[:2], 78 + 10 * len(attacks) * len(kinds)),
-    )
-
-
-def _class_sizes(report: AuditReport) -> Iterator[Chart]:
-    claim = report.claim
-    if not claim.class_sizes:
-        return
-    series = {"people": claim.class_sizes, "effective": claim.effective_sizes}
-    rows = [
-        {"kind": kind, "size": size, "classes": classes}
-        for kind, sizes in series.items()
-        for size, classes in sorted(sizes.items())
-    ]
-    sizes = {*claim.class_sizes, *claim.effective_sizes}
-    domain = list(range(min(sizes), max(sizes) + 1))
-    colours = {"people": COLOURS["released"], "effective": COLOURS["pixelate"]}
-    shared: Node = {
-        "x": {"field": "size", "type": "ordinal", "title": "people in a class", "scale": {"domain": domain},
-              "axis": {"labelAngle": 0, "labelOverlap": True}},
-        "xOffset": {"field": "kind", "type": "nominal", "sort": list(series)},
-        "y": _number("classes", "classes", axis={"tickCount": 5, "tickMinStep": 1}),
-    }  # fmt: skip
-    opacity, stroke = _kind({"people": 1, "effective": 0.35}, legend=None), _kind(colours)
-    bars = _layer(rows, {"type": "bar"}, color=_kind(colours), fillOpacity=opacity, stroke=stroke, **shared)
-    numbers = _layer(rows, {"type": "text", "dy": -6, "fontSize": 10}, text={"field": "classes"}, **shared)
-    people, effective = (
-        listed(f"{counted(classes, 'class', 'classes')} of {size}" for size, classes in sorted(sizes.items()))
-        for sizes in series.values()
-    )
-    least = f"No class may be smaller than k = {claim.k}. " if claim.k is not None else ""
-    yield (
-        "Class sizes",
-        f"{least}Effective: people who may be one person count once.",
-        f"People: {people}. Effective: {effective or 'not measured'}.",
-        _svg([bars, numbers] if len(domain) <= 8 else [bars], 215),
     )
 
 

@@ -1,4 +1,4 @@
-"""The first page in sentences, made from the report's figures and from nothing else: verdict, claim, risks.
+"""The first page in sentences, made from the report's figures and from nothing else: what was done, claim, risks.
 
 No sentence grades a risk as low or high: it says what the strongest attack reached, on how many photos and with which
 interval, beside what guessing reaches and what is left when the face is hidden, and it says what was not measured.
@@ -7,9 +7,9 @@ interval, beside what guessing reaches and what is left when the face is hidden,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from anonlib.audit.findings import Attack, AuditReport, Figure, GateLine
+from anonlib.audit.findings import Attack, AuditReport, Figure, Group
 from anonlib.audit.report import glossary
 
 NBSP = "\u00a0"
@@ -19,7 +19,6 @@ _EPSILON_UNITS = {
     "radian": "a radian between two people",
     "Euclidean distance": "a unit of Euclidean distance between two people",
 }
-"""By the units of privacy.dp.Cost."""
 _KEPT_ATTRIBUTES = ("gender kept", "age band kept", "expression kept")
 
 # ---- figures as text ------------------------------------------------------------------------------------------
@@ -74,30 +73,12 @@ def listed(parts: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def by_size(counts: dict[str, int]) -> list[tuple[str, int]]:
-    """Most frequent first."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
 def _size_range(sizes: dict[int, int]) -> str:
     """`5 to 9` of size -> how many classes have it."""
     return f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
 
 
-# ---- verdict, method, claim -----------------------------------------------------------------------------------
-
-
-def verdict(report: AuditReport) -> str:
-    """The gate in a sentence."""
-    lines, failed = report.gate.lines, failed_lines(report)
-    if failed:
-        return f"{len(failed)} of {len(lines)} lines of the policy do not hold. This is not a release."
-    return f"All {len(lines)} lines of the policy hold."
-
-
-def failed_lines(report: AuditReport) -> list[GateLine]:
-    """The lines of the policy that do not hold."""
-    return [line for line in report.gate.lines if not line.passed]
+# ---- method, claim, groups ------------------------------------------------------------------------------------
 
 
 def settings(report: AuditReport) -> str:
@@ -115,7 +96,7 @@ def settings(report: AuditReport) -> str:
 def what_was_done(report: AuditReport) -> list[str]:
     """What the job did with images and faces, and what the audit attacked."""
     counts = report.counts
-    methods = listed(f"{name} {faces:,} ({share(faces / counts.faces)})" for name, faces in by_size(counts.methods))
+    methods = listed(f"{name} {faces:,} ({share(faces / counts.faces)})" for name, faces in counts.methods.items())
     source = "that the dataset tells apart" if report.labelled else "as a clustering tells them apart"
     return [
         f"{counted(counts.images, 'image')} in {counted(counts.shards, 'shard')} went in. "
@@ -144,6 +125,17 @@ def claimed(report: AuditReport) -> list[str]:
     return [*sentences, "Hair, clothes, background and faces that were not found are outside the claim."]
 
 
+def grouped(report: AuditReport) -> Iterator[tuple[str, str, tuple[Group, ...]]]:
+    """(what was measured, its unit, figure of each group): measures of use, and of each attack the strongest."""
+    for measure in report.utility:
+        if measure.groups:
+            yield measure.name, measure.unit, measure.groups
+    for name in dict.fromkeys(attack.name for attack in report.attacks):
+        best = glossary.strongest(attack for attack in report.attacks if attack.name == name and attack.groups)
+        if best is not None:
+            yield f"attack {name}, {best.target} ({best.recognizer})", "share", best.groups
+
+
 # ---- the three risks ------------------------------------------------------------------------------------------
 
 
@@ -154,23 +146,20 @@ def risks(report: AuditReport) -> list[tuple[str, str, list[str]]]:
         for measure in report.utility
         if measure.name in _KEPT_ATTRIBUTES
     )
-    by_class = "All photos of a class show one surrogate, so photos can be put together by class:"
-    sizes = report.claim.class_sizes
-    further = {
-        glossary.SINGLING_OUT: [_records(report), _leaks(report), " ".join(missed_faces(report))],
-        glossary.LINKABILITY: [f"{by_class} {_size_range(sizes)} people."] if sizes else [],
-        glossary.INFERENCE: [
-            f"Readable in a released face: {readable}."
-            if readable
-            else "Which attributes stay readable was not measured."
-        ],
-    }
-    questions = {
-        glossary.SINGLING_OUT: "Can a person be picked out of the release?",
-        glossary.LINKABILITY: "Can two released photos of a person be put together?",
-        glossary.INFERENCE: "Can something about a person be learnt from the release?",
-    }
-    return [(risk, question, [*_attacks(report, risk), *further[risk]]) for risk, question in questions.items()]
+    kept = (
+        f"Readable in a released face: {readable}." if readable else "Which attributes stay readable was not measured."
+    )
+    by_class, sizes = [], report.claim.class_sizes
+    if sizes:
+        people = f"{_size_range(sizes)} people"
+        by_class = [f"All photos of a class show one surrogate, so photos can be put together by class: {people}."]
+    singled_out = [_records(report), _leaks(report), " ".join(missed_faces(report))]
+    further = (
+        (glossary.SINGLING_OUT, "Can a person be picked out of the release?", singled_out),
+        (glossary.LINKABILITY, "Can two released photos of a person be put together?", by_class),
+        (glossary.INFERENCE, "Can something about a person be learnt from the release?", [kept]),
+    )
+    return [(risk, question, [*_attacks(report, risk), *sentences]) for risk, question, sentences in further]
 
 
 def _attacks(report: AuditReport, risk: str) -> list[str]:
