@@ -27,7 +27,7 @@ from anonlib.methods import method_of, models_of
 from anonlib.models.cache import cache_dir, model_bytes
 from anonlib.models.catalog import SETS
 from anonlib.storage import Storage, open_storage
-from anonlib.workspace.layout import SECRET, JobStores, open_stores, storage_options
+from anonlib.workspace.layout import SECRET, JobStores, open_stores
 from anonlib.workspace.secrets import try_secret
 
 _OLDEST_PYTHON = (3, 11)
@@ -178,7 +178,7 @@ def _stores(job: JobConfig) -> Iterator[CheckResult]:
     stores = open_stores(job)
     yield from _probe("output", stores.release)
     if job.ledger:
-        yield from _probe("ledger", open_storage(job.ledger.uri, storage_options(job), private=True))
+        yield from _probe("ledger", open_storage(job.ledger.uri, job.storage.options, private=True))
     usable = True
     for finding in _probe("workspace", stores.workspace):
         usable = usable and finding.level != "problem"
@@ -195,12 +195,12 @@ def _stores(job: JobConfig) -> Iterator[CheckResult]:
 
 def _secret(job: JobConfig, stores: JobStores, section: Literal["secret", "signing"]) -> CheckResult:
     try:
-        tried = try_secret(job, stores, section)
+        source, random = try_secret(job, stores, section)
     except ConfigError as error:
         return CheckResult("problem", section, str(error))
-    if tried.random:
-        return CheckResult("ok", section, f"random bytes, from {tried.source}")
-    said = f"a passphrase, from {tried.source}; the public key of a release lets anybody try passphrases"
+    if random:
+        return CheckResult("ok", section, f"random bytes, from {source}")
+    said = f"a passphrase, from {source}; the public key of a release lets anybody try passphrases"
     return CheckResult("warning", section, said, "use 32 random bytes: openssl rand -hex 32")
 
 

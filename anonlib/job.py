@@ -22,11 +22,9 @@ from anonlib.datasets import Dataset, Shard, open_input
 from anonlib.errors import JobError, StorageError, VerificationError
 from anonlib.execution.base import UnitResult
 from anonlib.execution.cost import CostLog
-from anonlib.execution.local import Runner, open_runner
 from anonlib.execution.retry import with_retries
-from anonlib.execution.rounds import DIED, ROUNDS, Rounds, Unit
+from anonlib.execution.rounds import DIED, ROUNDS, MakeStage, Runner, Unit, open_runner, run_rounds
 from anonlib.execution.telemetry import Report, Round, UnitRecord
-from anonlib.execution.worker import MakeStage
 from anonlib.faces.detect import detector_file
 from anonlib.methods import method_of, models_of
 from anonlib.methods.base import USERS_OWN, MethodFile
@@ -299,7 +297,7 @@ class Job:
             self.spending.add(name, images=of_stage.images, busy=of_stage.busy, reserved=of_stage.reserved, gpus=gpus)
             self.ended(of_stage)
 
-        return Rounds(self.runner, report, ended).run(self._work(name, key), make, units, done, id_of)
+        return run_rounds(self.runner, self._work(name, key), make, units, done, id_of, report, ended)
 
     def _work(self, stage: str, key: str) -> UnitRecord:
         return UnitRecord(stage, key, round=1, method=self.config.method.name)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from anonlib.execution.cost import CostLog
     from anonlib.verification.release import Verified
     from anonlib.workspace.purge import Purged
-    from anonlib.workspace.status import ReasonCount, Status, Summary
+    from anonlib.workspace.status import Reasons, Status, Summary
 
 RUN_MODULES = frozenset(
     {"PIL", "cv2", "faiss", "onnx", "onnxruntime", "openvino", "ray", "scipy", "simplejpeg", "torch"}
@@ -58,8 +57,10 @@ def _stop(sentence: str) -> None:
     raise SystemExit(EXIT_STOPPED) from None
 
 
-def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCount], spending: CostLog) -> None:
+def print_summary(config: JobConfig, summary: Summary, reasons: Reasons, spending: CostLog) -> None:
     """Counts, why anything is missing or redacted, where everything lies, and what the job has spent so far."""
+    from anonlib.execution.cost import cost_rows
+
     images = {"released": summary.released, "without a face": summary.no_face, "quarantined": summary.quarantined}
     rows = [("images", _sum(summary.images, images)), ("faces", _faces(config, summary.faces, summary.fallbacks))]
     rows += _exceptions(reasons)
@@ -70,9 +71,7 @@ def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCo
         ("manifest", f"{config.output.uri.rstrip('/')}/manifest"),
         ("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"),
     ]
-    bill = spending.so_far()
-    if bill is not None:
-        rows += bill.rows()
+    rows += cost_rows(spending.so_far())
     if spending.not_kept is not None:
         rows.append(("", f"`anonlib status` will not know of this run: {spending.not_kept}"))
     print_rows(rows)
@@ -80,36 +79,34 @@ def print_summary(config: JobConfig, summary: Summary, reasons: Counter[ReasonCo
 
 def print_status(status: Status) -> None:
     """How far a job is, and what it has cost."""
-    from anonlib.execution.cost import costs_of, total_of
+    from anonlib.execution.cost import cost_rows
 
-    print_rows([("inventory", f"{status.shards} shards" if status.shards else "none yet: nothing has run here")])
+    rows = [("inventory", f"{status.shards} shards" if status.shards else "none yet: nothing has run here")]
     # More than one where the job's settings have changed since its first run.
-    for scan in status.scans:
-        print_rows([("scanned", f"{scan} of {status.shards} shards")])
+    rows += [("scanned", f"{scan} of {status.shards} shards") for scan in status.scans]
     for plan in status.plans:
-        if plan.blocks is None:
-            print_rows([("planned", "not finished")])
-        else:
-            surrogates = f", surrogates {plan.done} of {plan.blocks} blocks" if plan.blocks else ""
-            classes = f" in {plan.classes} classes" if plan.classes else ""
-            people = f"{plan.subjects} people{classes}, " if plan.subjects else ""
-            print_rows([("planned", f"{people}{plan.redacted} faces redacted by plan{surrogates}")])
-            if plan.disagreements:
-                print_rows([("labels", f"{plan.disagreements} do not fit their faces: {plan.labels} in the workspace")])
-    if (spent := total_of(costs_of(status.spent))) is not None:
-        print_rows(spent.rows())
+        if "blocks" not in plan:
+            rows.append(("planned", "not finished"))
+            continue
+        surrogates = f", surrogates {plan['done']} of {plan['blocks']} blocks" if plan["blocks"] else ""
+        classes = f" in {plan['classes']} classes" if plan["classes"] else ""
+        people = f"{plan['subjects']} people{classes}, " if plan["subjects"] else ""
+        rows.append(("planned", f"{people}{plan['redacted']} faces redacted by plan{surrogates}"))
+        if plan["disagreements"]:
+            rows.append(
+                ("labels", f"{plan['disagreements']} do not fit their faces: {plan['labels']} in the workspace")
+            )
+    rows += cost_rows(status.spent)
     release = status.release
-    if release is None:
-        return
-    images = {"released": release.released, "without a face": release.no_face, "quarantined": release.quarantined}
-    print_rows(
-        [
+    if release is not None:
+        images = {"released": release.released, "without a face": release.no_face, "quarantined": release.quarantined}
+        rows += [
             ("rendered", f"{release.committed} of {release.shards} shards"),
             ("images", _sum(release.images, images)),
             ("faces", f"{release.faces:,}, {release.fallbacks:,} of them by a fallback"),
-            *_exceptions(release.reasons),
+            *_exceptions(status.reasons),
         ]
-    )
+    print_rows(rows)
 
 
 def print_verified(found: Verified) -> None:
@@ -230,9 +227,9 @@ def _faces(config: JobConfig, faces: int, fallbacks: int) -> str:
     return f"{said}; {fallbacks:,} of them by a fallback" if fallbacks else said
 
 
-def _exceptions(reasons: Counter[ReasonCount]) -> list[tuple[str, str]]:
+def _exceptions(reasons: Reasons) -> list[tuple[str, str]]:
     """The commonest reasons first, each with what it was the reason for."""
-    rows = [("", f"{count:,} {reason.kind}: {reason.why}") for reason, count in reasons.most_common(_TOP_REASONS)]
+    rows = [("", f"{count:,} {kind}: {why}") for (kind, why), count in reasons.most_common(_TOP_REASONS)]
     more = len(reasons) - _TOP_REASONS
     return [*rows, ("", f"and {more} other reasons, all in the manifest")] if more > 0 else rows
 

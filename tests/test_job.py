@@ -12,9 +12,8 @@ import pytest
 
 from anonlib.errors import Changed, JobError, StorageError
 from anonlib.execution.base import UnitResult
-from anonlib.execution.local import SerialRunner
+from anonlib.execution.rounds import SerialRunner, run_unit
 from anonlib.execution.telemetry import UnitRecord
-from anonlib.execution.worker import run_unit
 from anonlib.job import ROUNDS, Job, Summary
 from anonlib.stages.scan import ScanStage
 from anonlib.storage import open_storage

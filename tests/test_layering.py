@@ -115,7 +115,7 @@ def test_what_is_made_of_torch_waits_until_it_is_used() -> None:
 def test_a_stage_knows_no_other_stage_and_no_runner(stage: str) -> None:
     names = imported(ROOT / "stages" / f"{stage}.py")
     assert not {name.split(".")[2] for name in names if name.startswith("anonlib.stages.")} & set(STAGES) - {stage}
-    assert {name.split(".")[2] for name in names if name.startswith("anonlib.execution.")} <= {"base", "stopwatch"}
+    assert {name.split(".")[2] for name in names if name.startswith("anonlib.execution.")} <= {"base"}
 
 
 def test_settings_and_claims_of_methods_load_nothing_heavy() -> None:

@@ -1,15 +1,21 @@
-"""What a stage says of a unit of work, and the few things that all stages share."""
+"""What a stage says of a unit of work, and the stopwatch and the chunks that all stages share."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+Part = Literal["start", "read", "decode", "wait", "detect", "describe", "replace", "check", "encode", "publish"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""`start` is the making of the stage, models and all: told with a worker's first unit, not in its seconds. `read` and
+`decode` run in a thread beside the others, so parts can add up to more than the unit took; `wait` is without data."""
 _CHUNK_PIXELS = 64_000_000
 
 
@@ -17,10 +23,8 @@ _CHUNK_PIXELS = 64_000_000
 class UnitResult:
     """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
 
-    `error` goes to logs and names no photo; `details` may, and go to the workspace alone.
-
-    `parts`, `read` and `written` say where the seconds went and how many bytes came and went (see stopwatch.py).
-    `halts`: the place failed and not the unit, so the job stops and leaves the unit undone.
+    `error` goes to logs and names no photo; `details` may, and go to the workspace alone. `halts`: the place failed and
+    not the unit, so the job stops. `parts`: seconds by PARTS; `read` and `written`: bytes.
     """
 
     unit: str
@@ -34,7 +38,6 @@ class UnitResult:
     error: str | None = None
     details: str | None = None
     halts: bool = False
-    began: float = field(default_factory=time.time)
     parts: Mapping[str, float] = field(default_factory=dict)
     read: int = 0
     written: int = 0
@@ -43,6 +46,42 @@ class UnitResult:
     def busy(self) -> float:
         """Seconds of the worker, the making of its stage included."""
         return float(self.seconds) + float(self.parts.get("start", 0.0))
+
+
+class Stopwatch:
+    """Seconds by part, and bytes that a unit `read` and has `written`."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        self.read = self.written = 0
+
+    @contextmanager
+    def timed(self, part: Part) -> Iterator[None]:
+        """Add the seconds of a with block to `part`, also if it raises."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.parts[part] += time.perf_counter() - began
+
+
+_current: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)
+
+
+def current() -> Stopwatch:
+    """The stopwatch of the current unit, a context variable so that no signature carries it; else an unread one."""
+    return _current.get() or Stopwatch()
+
+
+@contextmanager
+def watching() -> Iterator[Stopwatch]:
+    """A fresh stopwatch for the unit that runs in the with block."""
+    watch = Stopwatch()
+    token = _current.set(watch)
+    try:
+        yield watch
+    finally:
+        _current.reset(token)
 
 
 class HasPixels(Protocol):

@@ -1,18 +1,17 @@
-"""Whether a cluster has room for the actors that a job asks for, before and while it runs: Ray Data waits for ever.
+"""Whether a cluster has room for a job's actors, before and while it runs: Ray Data itself waits for ever.
 
-Room is counted machine by machine: an actor takes one CPU and its GPUs of one machine, and a part of a GPU is never put
-together from two of them, so three actors of 0.4 on one GPU are one too many.
+An actor takes one CPU and its GPUs of one machine, and a part of a GPU is never put together from two: three actors of
+0.4 do not fit on one GPU.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from math import floor
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from anonlib.errors import ConfigError, JobError
 
@@ -23,26 +22,21 @@ _LOOK_S = 5.0
 Row = TypeVar("Row")
 
 
-@dataclass(frozen=True)
-class ClusterNode:
-    """One node of a cluster: what it gives to actors."""
+class ClusterNode(NamedTuple):
+    """What one node of a cluster gives to actors."""
 
     cpus: float
     gpus: float = 0.0
 
-    def room(self, num_gpus: float) -> int:
-        """How many actors fit, of one CPU and `num_gpus` GPUs each."""
-        cpus = floor(self.cpus)
-        if num_gpus == 0:
-            return cpus
-        each = round(num_gpus * _STEPS)
-        on_gpus = floor(self.gpus) * (_STEPS // each) if num_gpus < 1 else floor(self.gpus) // (each // _STEPS)
-        return min(cpus, on_gpus)
-
 
 def actor_capacity(machines: Sequence[ClusterNode], num_gpus: float) -> int:
     """How many actors of one CPU and `num_gpus` GPUs fit on all machines."""
-    return sum(one.room(num_gpus) for one in machines)
+    if num_gpus == 0:
+        return sum(floor(cpus) for cpus, _ in machines)
+    if num_gpus < 1:
+        each = _STEPS // round(num_gpus * _STEPS)
+        return sum(min(floor(cpus), floor(gpus) * each) for cpus, gpus in machines)
+    return sum(min(floor(cpus), floor(gpus) // round(num_gpus)) for cpus, gpus in machines)
 
 
 def check_shape(actors: int | None, num_gpus: float, machines: Sequence[ClusterNode]) -> None:
@@ -50,12 +44,12 @@ def check_shape(actors: int | None, num_gpus: float, machines: Sequence[ClusterN
     fit = actor_capacity(machines, num_gpus)
     if fit >= (actors or 1):
         return
-    cpus, gpus = sum(one.cpus for one in machines), sum(one.gpus for one in machines)
-    there = f"{cpus:g} CPUs and {gpus:g} GPUs on {len(machines)} machine{'' if len(machines) == 1 else 's'}"
+    cpus, gpus = (sum(numbers) for numbers in zip(*machines, strict=True)) if machines else (0, 0)
+    resources = f"{cpus:g} CPUs and {gpus:g} GPUs on {len(machines)} machine{'' if len(machines) == 1 else 's'}"
     wanted = "an actor needs" if actors is None else f"ray.actors is {actors}, each with"
     share = f"1 CPU and {num_gpus:g} GPUs of one machine" if num_gpus else "1 CPU"
     advice = f"give at most {fit}" if fit else "it has no room for one"
-    raise ConfigError(f"{wanted} {share}, but the cluster has {there}; {advice}")
+    raise ConfigError(f"{wanted} {share}, but the cluster has {resources}; {advice}")
 
 
 def wait_for_room(
@@ -64,11 +58,10 @@ def wait_for_room(
     machines: Callable[[], Sequence[ClusterNode]],
     seconds: float,
     say: Callable[[str], None],
-) -> int:
-    """How many actors fit, once all of them do or `seconds` are over: machines may still be on their way.
+) -> None:
+    """Return once all actors fit or `seconds` are over, since machines may still be on their way.
 
-    Then those begin that fit, which `say` is told, since machines that come later get theirs. Raises ConfigError if
-    none fits.
+    Then the job begins with those that fit, and `say` is told. Raises ConfigError if none fits.
     """
     until, told = time.monotonic() + seconds, False
     while (fit := actor_capacity(machines(), num_gpus)) < (actors or 1) and time.monotonic() < until:
@@ -79,27 +72,50 @@ def wait_for_room(
     check_shape(None, num_gpus, machines())
     if actors is not None and fit < actors:
         say(f"{fit} of {actors} actors begin; the others follow when the cluster has room for them")
-    return fit
 
 
 def fail_when_no_nodes(
     rows: Iterator[Row], room: Callable[[], int], seconds: float, say: Callable[[str], None], look: float = _LOOK_S
 ) -> Iterator[Row]:
-    """The rows as they come; raises Deserted once there was no room for an actor for `seconds`.
+    """The rows as they come; raises JobError once there was no room for an actor for `seconds`.
 
-    `room` is asked every `look` seconds in which no row came; `say` is told once when there is none and once when there
-    is some again. The rows are pulled by a thread: whoever stops early lets it end with the next row.
+    `room` is asked every `look` seconds in which no row came; `say` is told when there is none and when there is some
+    again. A thread pulls the rows; a reader that stops early lets it end with the next row.
     """
-    came: SimpleQueue[tuple[Row] | BaseException | None] = SimpleQueue()
-    enough = Event()
-    Thread(target=_pull, args=(rows, came, enough), daemon=True).start()
+    pulled: SimpleQueue[tuple[Row] | BaseException | None] = SimpleQueue()
+    stopped = Event()
+
+    def pull() -> None:
+        try:
+            for row in rows:
+                pulled.put((row,))
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised where the rows are read
+            pulled.put(error)
+        else:
+            pulled.put(None)
+
+    Thread(target=pull, daemon=True).start()
     empty_since: float | None = None
     try:
         while True:
             try:
-                item = came.get(timeout=look)
+                item = pulled.get(timeout=look)
             except Empty:
-                empty_since = _looked(room, empty_since, seconds, say)
+                now = time.monotonic()
+                if room() > 0:
+                    if empty_since is not None:
+                        say("the cluster has a machine again; the job goes on")
+                    empty_since = None
+                elif empty_since is None:
+                    say(f"the cluster has no machine left that an actor fits on; waiting up to {seconds:g} s for one")
+                    empty_since = now
+                elif now - empty_since >= seconds:
+                    raise JobError(
+                        f"the cluster has had no machine that an actor fits on for {seconds:g} s; what is finished is "
+                        "kept, and the same command continues once there are machines"
+                    ) from None
                 continue
             if item is None:
                 return
@@ -107,34 +123,4 @@ def fail_when_no_nodes(
                 raise item
             yield item[0]
     finally:
-        enough.set()
-
-
-def _pull(rows: Iterator[Row], came: SimpleQueue[tuple[Row] | BaseException | None], enough: Event) -> None:
-    try:
-        for row in rows:
-            came.put((row,))
-            if enough.is_set():
-                return
-    except BaseException as error:  # noqa: BLE001 - raised where the rows are read
-        came.put(error)
-    else:
-        came.put(None)
-
-
-def _looked(room: Callable[[], int], since: float | None, seconds: float, say: Callable[[str], None]) -> float | None:
-    """Since when there is no machine (monotonic clock), None while there is one."""
-    now = time.monotonic()
-    if room() > 0:
-        if since is not None:
-            say("the cluster has a machine again; the job goes on")
-        return None
-    if since is None:
-        say(f"the cluster has no machine left that an actor fits on; waiting up to {seconds:g} s for one")
-        return now
-    if now - since >= seconds:
-        raise JobError(
-            f"the cluster has had no machine that an actor fits on for {seconds:g} s; what is finished is kept, "
-            "and the same command continues once there are machines"
-        )
-    return since
+        stopped.set()

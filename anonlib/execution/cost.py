@@ -1,9 +1,8 @@
 """What a job has cost so far: seconds of actors, and money if the job names prices.
 
-A job may take several runs, on a laptop and on a cluster. So each run keeps its sums in the workspace, under a name of
-its own (never in a marker or the release, which carry no time), and `anonlib status` adds them up. An estimate: a pool
-is reserved from its round's beginning to its end, idle actors too; what machines cost before, after and between rounds
-is not in it.
+Each run keeps its sums in the workspace under a name of its own, and `anonlib status` adds up all runs. They are an
+estimate: a pool is reserved from its round's beginning to its end, idle actors too; what machines cost before, after
+and between rounds is not in it.
 """
 
 from __future__ import annotations
@@ -47,43 +46,21 @@ class CostEntry:
         return f"{text}, {each:.3g}{' hours' if self.cost is None else ''} a thousand images"
 
 
-@dataclass(frozen=True)
-class CostEstimate:
-    """Sums by stage, in the order of a job, and over so many `runs`."""
+def cost_rows(records: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:
+    """Lines for a terminal, from the records of a job's runs: the sum, then each stage; none without a run.
 
-    stages: Mapping[str, CostEntry]
-    runs: int = 1
-
-    @property
-    def total(self) -> CostEntry:
-        """All stages; its images are those that went furthest."""
-        furthest = [entry.images for entry in self.stages.values() if entry.images]
-        return replace(sum(self.stages.values(), CostEntry()), images=furthest[-1] if furthest else 0)
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Lines for a terminal: the sum, then each stage."""
-        total = self.total
-        runs = "" if self.runs == 1 else f"{self.runs} runs, "
-        rows = [("spent", f"{runs}{total}, {total.busy / 3600:.3g} h of it busy")]
-        return rows + [("", f"{name}: {entry}") for name, entry in self.stages.items()]
-
-
-def total_of(runs: Iterable[Mapping[str, CostEntry]]) -> CostEstimate | None:
-    """Several runs as one, None of none."""
-    runs = list(runs)
-    stages = {name: [run[name] for run in runs if name in run] for name in _STAGES}
-    sums = {name: sum(entries, CostEntry()) for name, entries in stages.items() if entries}
-    return CostEstimate(sums, len(runs)) if runs else None
-
-
-def read_costs(workspace: Storage) -> list[dict[str, CostEntry]]:
-    """What each run of a workspace has spent, by stage."""
-    return costs_of(spent(workspace))
-
-
-def costs_of(records: Iterable[Mapping[str, Any]]) -> list[dict[str, CostEntry]]:
-    """The same of the runs' records."""
-    return [{name: CostEntry(**row) for name, row in record.items()} for record in records]
+    The images of the sum are those of the last stage.
+    """
+    runs = [{stage: CostEntry(**entry) for stage, entry in record.items()} for record in records]
+    if not runs:
+        return []
+    stages = {name: sum((run[name] for run in runs if name in run), CostEntry()) for name in _STAGES}
+    stages = {name: entry for name, entry in stages.items() if entry != CostEntry()}
+    images = [entry.images for entry in stages.values() if entry.images]
+    total = replace(sum(stages.values(), CostEntry()), images=images[-1] if images else 0)
+    count = "" if len(runs) == 1 else f"{len(runs)} runs, "
+    rows = [("spent", f"{count}{total}, {total.busy / 3600:.3g} h of it busy")]
+    return rows + [("", f"{name}: {entry}") for name, entry in stages.items()]
 
 
 class CostLog:
@@ -97,23 +74,23 @@ class CostLog:
         self._run = uuid4().hex
 
     def add(self, stage: str, *, images: int, busy: float, reserved: float, gpus: float) -> None:
-        """Count a round, or the making of a plan, whose actors had so many GPUs each, and keep the sums.
+        """Count a round, or the making of a plan, whose actors had `gpus` GPUs each, and keep the sums.
 
-        Where they cannot be kept, as by a role that may only read the workspace, `not_kept` says why: cost accounting
-        must never fail a run.
+        A run does not fail where they cannot be kept: `not_kept` says why.
         """
         price = self.ray.price
         hour = price.cpu_hour + gpus * price.gpu_hour
         entry = CostEntry(images, busy, reserved, reserved / 3600 * hour if price.known else None)
         self.stages[stage] = self.stages.get(stage, CostEntry()) + entry
         try:
-            record = {name: asdict(entry) for name, entry in self.stages.items()}
-            note_spending(self.workspace, self._run, record)
+            note_spending(self.workspace, self._run, self._record())
             self.not_kept = None
         except StorageError as error:
             self.not_kept = str(error)
 
-    def so_far(self) -> CostEstimate | None:
-        """All runs of this job, this one among them."""
-        unkept = [self.stages] if self.not_kept is not None else []
-        return total_of([*read_costs(self.workspace), *unkept])
+    def so_far(self) -> list[dict[str, Any]]:
+        """The records of all runs of this job, this one among them."""
+        return [*spent(self.workspace), *([self._record()] if self.not_kept is not None else [])]
+
+    def _record(self) -> dict[str, Any]:
+        return {name: asdict(entry) for name, entry in self.stages.items()}

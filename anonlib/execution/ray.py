@@ -1,9 +1,7 @@
 """Runs a stage over its units on Ray. The only file that imports Ray.
 
-Ray Data schedules and restarts; it neither reads nor writes photographs. One row is one unit of work and its
-outcome is a few numbers: pixels never enter the object store. Whether a unit is done is said by its marker
-alone, so Ray may lose, repeat or race units as it likes. Both twins build the same stage and so end in the same
-bytes.
+Ray Data schedules and restarts; it neither reads nor writes photographs. A row is a unit of work, its outcome a few
+numbers: pixels never enter the object store. A unit is done by its marker alone, so Ray may lose or repeat units.
 """
 
 from __future__ import annotations
@@ -14,26 +12,24 @@ import os
 import secrets
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 from anonlib.config import RayConfig
-from anonlib.errors import ConfigError, DeviceLost, kind_and_place
+from anonlib.errors import AnonlibError, ConfigError, DeviceLost, kind_and_place
 from anonlib.execution.base import UnitResult
 from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, fail_when_no_nodes, wait_for_room
-from anonlib.execution.telemetry import METRICS, Labels, Meter, UnitRecord, WorkerIdentity, log_to_stdout
-from anonlib.execution.worker import MakeStage, Worker, build_stage
+from anonlib.execution.rounds import MakeStage, Unit, Worker
+from anonlib.execution.telemetry import BOUNDS_S, METRICS, Labels, Meter, UnitRecord, log_to_stdout
 from anonlib.storage.scratch import scratch
 
-Unit = TypeVar("Unit")
-
 _RETRIES = 3
-"""Of a unit whose worker died. Actors are brought back without end: where machines vanish each of them dies often, and
-once no actor of a pool may come back Ray waits for ever."""
+"""Of a unit whose worker died. Actors restart without end: once none of a pool may restart, Ray waits for ever."""
 _STILL_S = 24 * 3600
 """A shard may take hours in which nothing moves for Ray; only then is a round given up."""
 _ANSWER_S = 10
@@ -69,16 +65,15 @@ class RayRunner:
                 batch_format="numpy",
             )
         try:
-            for row in fail_when_no_nodes(
-                iter(outcomes.iter_rows()), lambda: self._room(ray), self.config.wait_s, _warn
-            ):
+            rows_read = iter(outcomes.iter_rows())
+            for row in fail_when_no_nodes(rows_read, lambda: self._room(ray), self.config.wait_s, _warn):
                 yield UnitResult(**row)
         except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
             _warn(f"Ray gave up a round: {kind_and_place(error)}")
 
     def actors(self, units: int) -> int:
-        """How many actors so many units begin with: the job's number, else what the cluster has room for now."""
+        """How many actors these units begin with: the job's number, else what the cluster has room for now."""
         wanted = self.config.actors or self._room(start(self.config))
         return max(1, min(wanted, units))
 
@@ -87,11 +82,19 @@ class RayRunner:
 
         On a cluster that was joined machines come and go, so there a number that is not given grows with them.
         """
+        from ray.autoscaler.sdk import request_resources
+
         config, joined = self.config, joins(self.config)
         wanted = None if config.actors is None else min(config.actors, units)
         if joined and not self._fitted:
-            with _machines_asked_for(wanted or 1, config.num_gpus):
+            # An autoscaler is told what is needed until there is a pool, whose waiting actors tell it then.
+            actor = {"CPU": 1.0} | ({"GPU": config.num_gpus} if config.num_gpus else {})
+            request_resources(bundles=[actor] * (wanted or 1))
+            try:
                 wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
+            finally:
+                # It would keep the machines up for ever.
+                request_resources(bundles=[])
         elif not self._fitted:
             check_shape(wanted, config.num_gpus, machines(ray))
         self._fitted = True
@@ -115,16 +118,17 @@ class _Actor:
         log_to_stdout()
         self.meter, self.labels = _RayMeter(), {"stage": work.stage, "method": work.method}
         self.lock, self.units = Lock(), 0
-        context = ray.get_runtime_context()
-        gpus = tuple(map(str, context.get_accelerator_ids().get("GPU", ())))
         build = ray.get(make) if isinstance(make, ray.ObjectRef) else make
-        identity = WorkerIdentity(context.get_node_id(), os.getpid(), gpus)
-        self.worker = Worker(lambda: build_stage(build), work, identity)
+        try:
+            self.run: Callable[[Any], UnitResult] = Worker(build, work, _place()).run
+        except AnonlibError as error:
+            # Ray would restart an actor that fails to start for ever.
+            self.run = partial(_fail, str(error))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         self._running(1)
         try:
-            result = self.worker.run(batch["unit"][0])
+            result = self.run(batch["unit"][0])
         except DeviceLost as error:
             # Nothing that this process still computes can be trusted to end; Ray starts another.
             _warn(str(error))
@@ -139,6 +143,20 @@ class _Actor:
             self.meter.take("anonlib_units_running", self.units, self.labels)
 
 
+def _place() -> dict[str, Any]:
+    """Where this actor is, for its log lines."""
+    import ray
+
+    context = ray.get_runtime_context()
+    gpus = context.get_accelerator_ids().get("GPU")
+    return {"node": context.get_node_id(), "pid": os.getpid()} | ({"gpus": list(map(str, gpus))} if gpus else {})
+
+
+def _fail(why: str, unit: Any) -> UnitResult:
+    """The result of a unit whose stage could not be made on this machine."""
+    return UnitResult(str(getattr(unit, "shard_id", unit)), error=why, halts=True)
+
+
 class _RayMeter(Meter):
     """Counts for Ray's exporter on this node; in the driver with its `config`, in an actor without."""
 
@@ -147,7 +165,7 @@ class _RayMeter(Meter):
         self._metrics: dict[str, Any] = {}
 
     def take(self, name: str, value: float, labels: Labels) -> None:
-        """See Meter; Ray's own object for a metric is made in the process that uses it, when it is first used."""
+        """Make Ray's own object for a metric when this process first uses it."""
         from ray.util import metrics
 
         if self.config is not None:
@@ -156,7 +174,7 @@ class _RayMeter(Meter):
         if name not in self._metrics:
             keys = ("stage", "method", *declared.labels)
             if declared.kind == "histogram":
-                self._metrics[name] = metrics.Histogram(name, declared.help, list(declared.bounds), keys)
+                self._metrics[name] = metrics.Histogram(name, declared.help, BOUNDS_S, keys)
             else:
                 kind = metrics.Counter if declared.kind == "counter" else metrics.Gauge
                 self._metrics[name] = kind(name, declared.help, keys)
@@ -176,26 +194,12 @@ def joins(config: RayConfig) -> str | None:
 
 def machines(ray: Any) -> list[ClusterNode]:
     """The nodes of the cluster that are up."""
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [ClusterNode(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in found]
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [ClusterNode(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in resources]
 
 
-@contextmanager
-def _machines_asked_for(actors: int, num_gpus: float) -> Iterator[None]:
-    """Tell the cluster's autoscaler, if it has one, what is needed; once there is a pool, actors that wait tell it."""
-    from ray.autoscaler.sdk import request_resources
-
-    one = {"CPU": 1.0} | ({"GPU": num_gpus} if num_gpus else {})
-    request_resources(bundles=[one] * actors)
-    try:
-        yield
-    finally:
-        # What is asked for would be kept up for ever, also after the job.
-        request_resources(bundles=[])
-
-
-def _warn(said: str) -> None:
-    logging.getLogger(__name__).warning("%s", said)
+def _warn(sentence: str) -> None:
+    logging.getLogger(__name__).warning("%s", sentence)
 
 
 def start(config: RayConfig) -> Any:
@@ -203,10 +207,10 @@ def start(config: RayConfig) -> Any:
 
     Raises ConfigError for a Ray that cannot authenticate, and for a cluster that serves requests without a token.
     """
+    # Without the last a question after the end of a job would begin a cluster of its own.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    # Whatever is still asked after the end of a job must not begin a cluster of its own.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
     import ray.data
@@ -219,7 +223,7 @@ def start(config: RayConfig) -> Any:
         if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": _session_folder(ray)}
         with _silent_core(), _with_token(address), nullcontext() if address else _without_usage_reports():
-            # Without a word Ray joins whatever cluster was last started on this machine, or waits for one that is gone.
+            # Without "local" Ray joins the cluster last started on this machine, or waits for one that is gone.
             ray.init(address=address or "local", **options)
         if address:
             _refuse_open_cluster(ray, address)
@@ -232,9 +236,9 @@ def start(config: RayConfig) -> Any:
 
 
 def _session_folder(ray: Any) -> str:
-    """Where a Ray of our own keeps its session: below a folder of this user alone, since Ray opens its own to all.
+    """A folder of this user alone for the session of a Ray of our own, since Ray opens its own to all.
 
-    It is removed at the end, unless RAY_TMPDIR names a place where sessions are to be kept, such as for their logs.
+    It is removed at the end, unless RAY_TMPDIR names a place where sessions are kept.
     """
     if kept := os.environ.get("RAY_TMPDIR"):
         return str(Path(tempfile.mkdtemp(prefix="anonlib-", dir=kept)) / "ray")
@@ -254,9 +258,9 @@ def _session_folder(ray: Any) -> str:
 def _with_token(address: str | None) -> Iterator[None]:
     """Token authentication (RAY_AUTH_MODE=token) for the block that starts a Ray here or joins the one at `address`.
 
-    A Ray that is started here listens on every interface of the machine. It gets a new token, which is in the
-    environment of its own processes and in no file. A cluster's token comes from where Ray looks for it; there
-    RAY_AUTH_MODE=disabled is respected, as the written consent to a cluster without authentication.
+    A Ray that is started here listens on every interface of the machine, so it gets a new token, which is in the
+    environment of its own processes and in no file. A cluster's token comes from where Ray looks for it;
+    RAY_AUTH_MODE=disabled is respected there, as consent to a cluster without authentication.
     """
     import ray
     from ray import _raylet
@@ -293,45 +297,37 @@ def _with_token(address: str | None) -> Iterator[None]:
 def _refuse_open_cluster(ray: Any, address: str) -> None:
     """Leave a cluster whose control service (GCS) answers without a token, and raise ConfigError.
 
-    Everyone who reaches such a cluster runs code with the rights of this job: the originals and the secret. With mutual
-    TLS (RAY_USE_TLS) a caller without a certificate is refused already. RAY_AUTH_MODE=disabled turns the refusal into
-    a warning, for a cluster that something else protects.
+    Everyone who reaches such a cluster runs code with the rights of this job. Mutual TLS (RAY_USE_TLS) protects it as
+    well; with RAY_AUTH_MODE=disabled the refusal is a warning.
     """
-    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true") or _asks_for_token(ray):
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return
-    said = f"the Ray cluster at {address} has no authentication: everyone who reaches it can run code in this job"
-    if os.environ.get("RAY_AUTH_MODE") == "disabled":
-        _warn(f"{said} (RAY_AUTH_MODE=disabled accepts that)")
-        return
-    ray.shutdown()
-    raise ConfigError(
-        f"{said}; start it with RAY_AUTH_MODE=token and a token on every node, or accept that by RAY_AUTH_MODE=disabled"
-    )
-
-
-def _asks_for_token(ray: Any) -> bool:
-    """Whether the cluster refuses the question whether it is alive when it comes without a token."""
     try:
         import grpc
     except ImportError:
         raise ConfigError("joining a Ray cluster needs grpcio: pip install 'anonlib[cluster]'") from None
-    where = ray.get_runtime_context().gcs_address
-    with grpc.insecure_channel(where, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+    server = ray.get_runtime_context().gcs_address
+    with grpc.insecure_channel(server, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        is_alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
         try:
-            alive(b"", timeout=_ANSWER_S, wait_for_ready=True)
+            is_alive(b"", timeout=_ANSWER_S, wait_for_ready=True)
         except grpc.RpcError as error:
-            return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
-    return False
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                return
+    problem = f"the Ray cluster at {address} has no authentication: everyone who reaches it can run code in this job"
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        _warn(f"{problem} (RAY_AUTH_MODE=disabled accepts that)")
+        return
+    ray.shutdown()
+    raise ConfigError(
+        f"{problem}; start it with RAY_AUTH_MODE=token and a token on every node, or accept that by "
+        "RAY_AUTH_MODE=disabled"
+    )
 
 
 @contextmanager
 def _without_usage_reports() -> Iterator[None]:
-    """A Ray of our own gets no dashboard at all.
-
-    Ray 2.60 starts one even where none is wanted, for usage reports, and where these are off too it still asks the
-    network, by name and by address, for the metadata services of three clouds.
-    """
+    """A Ray of our own gets no dashboard: that of Ray 2.60 asks the network for the metadata services of clouds."""
     from ray._private.node import Node
 
     usual = Node.start_api_server
@@ -344,9 +340,9 @@ def _without_usage_reports() -> Iterator[None]:
 
 @contextmanager
 def _silent_core() -> Iterator[None]:
-    """Ray's C++ core writes to file descriptor 2, past Python: that it has a log level, and warnings nobody can act on.
+    """Silence Ray's C++ core, which writes to file descriptor 2, unless RAY_BACKEND_LOG_LEVEL is set.
 
-    What goes wrong in here is raised. Whoever sets RAY_BACKEND_LOG_LEVEL hears everything.
+    Errors are raised all the same.
     """
     if "RAY_BACKEND_LOG_LEVEL" in os.environ:
         yield

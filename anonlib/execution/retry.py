@@ -1,8 +1,7 @@
-"""What passes is waited out, what lasts stops the job, and only what lies in the data is held against a shard.
+"""Which failures are retried, which stop the job, and which are held against a shard.
 
-A store that is down for a minute must not cost a restart, and never a quarantine: a quarantine is for good. So whoever
-meets a storage that is busy or out of reach tries again after pauses that double, up to about three minutes in all, and
-not in step with the other workers (Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015).
+A storage that is busy or out of reach is tried again after pauses that double, up to about three minutes in all, with
+jitter (Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015). It must never cost a quarantine.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ _OF_THE_MACHINE = {
     *(errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.EACCES, errno.EPERM),
 }
 
-_Done = TypeVar("_Done")
+_Result = TypeVar("_Result")
 
 
-def with_retries(work: Callable[[], _Done]) -> _Done:
-    """What `work` returns, which must be safe to repeat; raises Unavailable once patience is at its end."""
+def with_retries(work: Callable[[], _Result]) -> _Result:
+    """What `work` returns, which must be safe to repeat; raises Unavailable after the last pause."""
     for pause in PAUSES_S:
         try:
             return work()

@@ -1,4 +1,4 @@
-"""A stage's rounds: run what has no marker yet, try each unit up to three times, and report after each round.
+"""How the units of a stage are run: one by a worker, all by a runner, and what has no marker again in rounds.
 
 A unit that came back with an error has been tried. One whose worker died has not, as long as others get done: machines
 that vanish take healthy units with them, again and again where they are cheap.
@@ -9,105 +9,158 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-from anonlib.execution.base import UnitResult
-from anonlib.execution.local import Runner, in_waves
-from anonlib.execution.retry import with_retries
-from anonlib.execution.telemetry import Report, Round, UnitRecord
-from anonlib.execution.worker import MakeStage
+from anonlib.config import RayConfig
+from anonlib.errors import AnonlibError, DeviceLost, contained, full_traceback
+from anonlib.execution.base import UnitResult, watching
+from anonlib.execution.retry import describe, is_infrastructure_error, with_retries
+from anonlib.execution.telemetry import Meter, Report, Round, UnitRecord, log_unit
 
 ROUNDS = 3
 """How often a unit is tried."""
 DIED = "its worker died"
+WAVE = 20_000
+"""Units that a runner holds at once. On Ray each is a block, for which the driver holds 9 KB and spends 5 ms."""
 
 Unit = TypeVar("Unit")
 
 
-@dataclass(frozen=True)
-class Rounds:
-    """Runs stages on a runner; `report` is called with every result, `ended` with every round."""
+class Stage(Protocol[Unit]):  # type: ignore[misc]
+    """One verb, which several threads may use at once; a stage is built where it runs and holds its models."""
 
-    runner: Runner
-    report: Report
-    ended: Callable[[Round], None]
+    def run(self, unit: Unit) -> UnitResult: ...
 
-    def run(
-        self,
-        work: UnitRecord,
-        make: MakeStage[Unit],
-        units: Sequence[Unit],
-        done: Callable[[], set[str]],
-        id_of: Callable[[Unit], str],
-    ) -> dict[str, str]:
-        """The units that have no marker in the end, and why."""
-        finished = with_retries(done)
-        todo = [unit for unit in units if id_of(unit) not in finished]
-        total = len(todo)
-        given_up: dict[str, str] = {}
-        tries: Counter[str] = Counter()
-        for number in count(1):
-            if not todo:
-                break
-            failed = {id_of(unit): DIED for unit in todo}
-            began, sums, finished = time.monotonic(), Counter[str](), set()
-            try:
-                for result in self._results(replace(work, round=number), make, todo):
-                    _add(sums, result)
-                    if result.error is None:
-                        finished.add(result.unit)
-                    else:
-                        failed[result.unit] = result.error
-                    self.report(work.stage, result, total)
-                finished = with_retries(done)
-            finally:
-                # A round that is cut short has cost its time too.
-                failed = {unit: why for unit, why in failed.items() if unit not in finished}
-                self.ended(self._round(work.stage, number, len(todo), failed, sums, time.monotonic() - began))
-            fruitless = len(failed) == len(todo)
-            tries.update(unit for unit, why in failed.items() if why != DIED or fruitless)
-            given_up |= {unit: why for unit, why in failed.items() if tries[unit] == ROUNDS}
-            todo = [unit for unit in todo if id_of(unit) in failed and id_of(unit) not in given_up]
-        return given_up
 
-    def _results(self, work: UnitRecord, make: MakeStage[Unit], todo: Sequence[Unit]) -> Iterator[UnitResult]:
-        """Those of the runner, counted as they come."""
-        meter = self.runner.meter
+MakeStage = Callable[[], Stage[Unit]]
+
+
+class Runner(Protocol):
+    """Runs a stage over its units; `meter` counts their results."""
+
+    @property
+    def meter(self) -> Meter: ...
+
+    def actors(self, units: int) -> int:
+        """How many workers share the units."""
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
+        """Results of all units as they come, in any order; a unit that failed comes with its error."""
+
+
+class Worker:
+    """Builds a stage once and runs units on it; `place`: what its log lines say of where it is."""
+
+    def __init__(self, make: MakeStage[Any], work: UnitRecord, place: Mapping[str, Any]) -> None:
+        began = time.perf_counter()
+        self.stage, self.work, self.place = make(), work, place
+        self._start = time.perf_counter() - began
+
+    def run(self, unit: Any) -> UnitResult:
+        """The result of one unit; the first has the seconds of the start."""
+        result = run_unit(self.stage, unit)
+        start, self._start = self._start, 0.0
+        result = replace(result, parts={**result.parts, "start": start})
+        log_unit(self.work, self.place, result)
+        return result
+
+
+def run_unit(stage: Stage[Unit], unit: Unit) -> UnitResult:
+    """Run one unit; a failure is a result with a sentence, so that the other units go on."""
+    began = time.monotonic()
+    name = str(getattr(unit, "shard_id", unit))
+    with watching() as watch:
+        error: Exception | None = None
+        try:
+            with contained(f"unit {name}") as failure:
+                result = with_retries(lambda: stage.run(unit))
+            error = failure.error
+        except DeviceLost:
+            raise
+        except AnonlibError as problem:
+            error = problem
+        if error is not None:
+            halts = is_infrastructure_error(error)
+            result = UnitResult(name, error=describe(error), details=full_traceback(error), halts=halts)
+    seconds = time.monotonic() - began
+    return replace(result, seconds=seconds, parts=watch.parts, read=watch.read, written=watch.written)
+
+
+class SerialRunner:
+    """One unit after another in this process, to the same bytes as RayRunner."""
+
+    meter = Meter()
+
+    def actors(self, units: int) -> int:
+        return 1
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
+        if units:
+            yield from map(Worker(make, work, {"node": "", "pid": 0}).run, units)
+
+
+def open_runner(ray: RayConfig) -> Runner:
+    """The serial runner for `actors: 0`, else Ray."""
+    if ray.actors == 0:
+        return SerialRunner()
+    from anonlib.execution.ray import RayRunner
+
+    return RayRunner(ray)
+
+
+def run_rounds(
+    runner: Runner,
+    work: UnitRecord,
+    make: MakeStage[Unit],
+    units: Sequence[Unit],
+    done: Callable[[], set[str]],
+    id_of: Callable[[Unit], str],
+    report: Report,
+    ended: Callable[[Round], None],
+) -> dict[str, str]:
+    """Run the units without a marker up to three times each; returns those without one in the end, and why.
+
+    `report` is called with every result, `ended` with every round.
+    """
+    finished = with_retries(done)
+    todo = [unit for unit in units if id_of(unit) not in finished]
+    total, meter = len(todo), runner.meter
+    given_up: dict[str, str] = {}
+    tries: Counter[str] = Counter()
+    for number in count(1):
+        if not todo:
+            return given_up
+        work, failed = replace(work, round=number), {id_of(unit): DIED for unit in todo}
+        began, images, busy, finished = time.monotonic(), 0, 0.0, set()
         meter.left(work, len(todo))
-        for number, result in enumerate(in_waves(self.runner, make, todo, work), 1):
-            meter.count(work, result)
-            meter.left(work, len(todo) - number)
-            yield result
-        meter.left(work, 0)
+        try:
+            for returned, result in enumerate(_in_waves(runner, make, todo, work), 1):
+                meter.count(work, result)
+                meter.left(work, len(todo) - returned)
+                busy += result.busy
+                if result.error is None:
+                    images += int(result.images)
+                    finished.add(result.unit)
+                else:
+                    failed[result.unit] = result.error
+                report(work.stage, result, total)
+            meter.left(work, 0)
+            finished = with_retries(done)
+        finally:
+            # A round that is cut short has cost its time too.
+            failed = {unit: why for unit, why in failed.items() if unit not in finished}
+            why = next((why for why, _ in Counter(failed.values()).most_common(1)), None)
+            seconds, actors = time.monotonic() - began, runner.actors(len(todo))
+            ended(Round(work.stage, number, len(todo), len(failed), images, seconds, actors, busy, why))
+        fruitless = len(failed) == len(todo)
+        tries.update(unit for unit, why in failed.items() if why != DIED or fruitless)
+        given_up |= {unit: why for unit, why in failed.items() if tries[unit] == ROUNDS}
+        todo = [unit for unit in todo if id_of(unit) in failed and id_of(unit) not in given_up]
+    return given_up
 
-    def _round(
-        self, stage: str, number: int, units: int, failed: Mapping[str, str], sums: Counter[str], seconds: float
-    ) -> Round:
-        commonest = Counter(failed.values()).most_common(1)
-        return Round(
-            stage=stage,
-            round=number,
-            units=units,
-            done=units - len(failed),
-            failed=sums["failed"],
-            remaining=len(failed),
-            images=sums["images"],
-            faces=sums["faces"],
-            quarantined=sums["quarantined"],
-            seconds=seconds,
-            actors=self.runner.actors(units),
-            busy=sums["busy_us"] / 1e6,
-            why=commonest[0][0] if commonest else None,
-        )
 
-
-def _add(sums: Counter[str], result: UnitResult) -> None:
-    """Images and faces of what went well, microseconds of all."""
-    sums["busy_us"] += round(result.busy * 1e6)
-    if result.error is not None:
-        sums["failed"] += 1
-        return
-    for name in ("images", "faces", "quarantined"):
-        sums[name] += int(getattr(result, name))
+def _in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
+    for start in range(0, len(units), WAVE):
+        yield from runner.run(make, units[start : start + WAVE], work)

@@ -1,10 +1,8 @@
-"""What is seen of a job while it runs: one event a unit, its result, for three readers.
+"""What is seen of a job while it runs: the result of each unit, for a terminal, for a log and for Prometheus.
 
-A person sees a moving line a stage on a terminal (TerminalProgress). A cluster's log gets a line of JSON a unit, from
-the driver on stderr (JsonProgress) and with more about the place from each worker on stdout (`log_unit`). Prometheus
-gets METRICS by Ray's own exporter, which puts `ray_` before every name. What a run has cost is a sum over its rounds
-(cost.py). Shard ids stand in all of them and sample keys never do, since a file name may be a person's: a result's
-`error` is made without them, and its `details` go to the workspace alone.
+A terminal shows a moving line a stage (TerminalProgress). A log gets a line of JSON a unit, from the driver on stderr
+(JsonProgress) and from each worker on stdout (`log_unit`). Prometheus gets METRICS by Ray's exporter, which puts `ray_`
+before every name. Shard ids are in all of them, sample keys in none, since a file name may be a person's.
 """
 
 from __future__ import annotations
@@ -12,12 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TextIO
 
 from anonlib.execution.base import UnitResult
 
@@ -42,31 +39,17 @@ class UnitRecord:
 
 
 @dataclass(frozen=True)
-class WorkerIdentity:
-    """A worker: Ray's node id, the process, and the GPUs it was given. Without a node it is the driver itself."""
-
-    node: str = ""
-    pid: int = 0
-    gpus: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Round:
-    """One round of a stage as the driver saw it.
+    """One round of a stage as the driver saw it: `remaining` of `units` have no marker, most often because of `why`.
 
-    Of `units`, `done` have a marker now and `remaining` have not, most often because of `why`; `failed` results came
-    back with an error. `seconds` passed, in which the pool's `actors` were `busy` for so many seconds in all.
+    `seconds` passed, in which the pool's `actors` were `busy` for that many seconds in all.
     """
 
     stage: str
     round: int
     units: int
-    done: int
-    failed: int
     remaining: int
     images: int
-    faces: int
-    quarantined: int
     seconds: float
     actors: int
     busy: float
@@ -76,11 +59,6 @@ class Round:
     def reserved(self) -> float:
         """Seconds of actors, idle or not: they wait for the slowest unit together."""
         return self.actors * self.seconds
-
-    @property
-    def rate(self) -> float:
-        """Images a second."""
-        return self.images / max(self.seconds, 1e-6)
 
 
 def event(result: UnitResult) -> dict[str, Any]:
@@ -99,24 +77,21 @@ def log_to_stdout() -> None:
         _logger.propagate = False
 
 
-def log_unit(work: UnitRecord, worker: WorkerIdentity, result: UnitResult) -> None:
-    """Log one unit where it ran, if `log_to_stdout` was called; `ended` is for collectors of logs."""
+def log_unit(work: UnitRecord, place: Mapping[str, Any], result: UnitResult) -> None:
+    """Log one unit in its worker, if `log_to_stdout` was called; `place`: node, pid and any GPUs of the worker."""
     if _logger.isEnabledFor(logging.INFO):
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        where = {"run": work.key[:16], "method": work.method, "round": work.round, "node": worker.node}
-        where |= {"pid": worker.pid} | ({"gpus": list(worker.gpus)} if worker.gpus else {})
-        line = {"ended": ended, "stage": work.stage, **where, **event(result)}
+        run = {"run": work.key[:16], "method": work.method, "round": work.round}
+        line = {"ended": ended, "stage": work.stage, **run, **place, **event(result)}
         _logger.info("%s", json.dumps(line, ensure_ascii=False))
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric's kind, its help and its labels beside `stage` and `method`; a histogram has bounds, in s."""
+class Metric(NamedTuple):
+    """A metric's kind, its help and its labels beside `stage` and `method`."""
 
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
-    bounds: tuple[float, ...] = ()
 
 
 METRICS = {
@@ -128,50 +103,39 @@ METRICS = {
     "anonlib_bytes_total": Metric("counter", "Bytes of shards and tables", ("direction",)),
     "anonlib_seconds_total": Metric("counter", "Seconds of workers by part; decode runs beside the others", ("part",)),
     "anonlib_actor_seconds_total": Metric("counter", "Busy seconds of actors times their CPUs or GPUs", ("resource",)),
-    "anonlib_unit_seconds": Metric("histogram", "Seconds a try of a unit", (), (1, 5, 15, 60, 300, 900, 3600)),
+    "anonlib_unit_seconds": Metric("histogram", "Seconds a try of a unit"),
     "anonlib_units_left": Metric("gauge", "Units that the round has still to do"),
     "anonlib_units_running": Metric("gauge", "Units that a worker has at hand"),
 }
 """The driver counts a result when it arrives, so counts are the release's own as far as this driver made it, however
 often a unit was tried. A unit whose result was lost with its node is done by its marker and is not counted. Seconds and
 bytes are those of every try. A worker that is killed takes with it up to ten seconds of what it had not exported."""
-
-
-class Reading(NamedTuple):
-    """One number for one metric: added, set or observed."""
-
-    name: str
-    value: float
-    labels: Labels
-
-
-def readings(work: UnitRecord, result: UnitResult, *, gpus: float = 0.0, lost: bool = False) -> Iterator[Reading]:
-    """A result in numbers; `gpus` are those of one actor. `lost`: a unit that always failed and is quarantined."""
-    about = {"stage": work.stage, "method": work.method}
-    outcome = "quarantined" if lost else "failed" if result.error is not None else "done"
-    yield Reading("anonlib_units_total", 1, about | {"outcome": outcome})
-    for name in ("images", "faces", "quarantined", "fallbacks"):
-        yield Reading(f"anonlib_{name}_total", float(getattr(result, name)), about)
-    if lost:
-        return
-    yield Reading("anonlib_bytes_total", float(result.read), about | {"direction": "read"})
-    yield Reading("anonlib_bytes_total", float(result.written), about | {"direction": "written"})
-    for part, seconds in result.parts.items():
-        yield Reading("anonlib_seconds_total", float(seconds), about | {"part": part})
-    yield Reading("anonlib_actor_seconds_total", float(result.busy), about | {"resource": "cpu"})
-    yield Reading("anonlib_actor_seconds_total", float(result.busy) * gpus, about | {"resource": "gpu"})
-    yield Reading("anonlib_unit_seconds", float(result.seconds), about)
+BOUNDS_S = [1, 5, 15, 60, 300, 900, 3600]
+"""Of the histogram."""
 
 
 class Meter:
-    """Counts results for an exporter; this one, of a run without Ray, has none."""
+    """Counts results for an exporter; this one, of a run without Ray, has none. `gpus` are those of one actor."""
 
     gpus = 0.0
 
     def count(self, work: UnitRecord, result: UnitResult, lost: bool = False) -> None:
-        """Take one result; see `readings`."""
-        for reading in readings(work, result, gpus=self.gpus, lost=lost):
-            self.take(*reading)
+        """Take one result; `lost`: a unit that always failed and is quarantined, whose tries were counted."""
+        about = {"stage": work.stage, "method": work.method}
+        outcome = "quarantined" if lost else "failed" if result.error is not None else "done"
+        self.take("anonlib_units_total", 1, about | {"outcome": outcome})
+        for name in ("images", "faces", "quarantined", "fallbacks"):
+            self.take(f"anonlib_{name}_total", float(getattr(result, name)), about)
+        if lost:
+            return
+        busy = float(result.busy)
+        self.take("anonlib_bytes_total", float(result.read), about | {"direction": "read"})
+        self.take("anonlib_bytes_total", float(result.written), about | {"direction": "written"})
+        for part, seconds in result.parts.items():
+            self.take("anonlib_seconds_total", float(seconds), about | {"part": part})
+        self.take("anonlib_actor_seconds_total", busy, about | {"resource": "cpu"})
+        self.take("anonlib_actor_seconds_total", busy * self.gpus, about | {"resource": "gpu"})
+        self.take("anonlib_unit_seconds", float(result.seconds), about)
 
     def left(self, work: UnitRecord, units: int) -> None:
         """Take how many units the round has still to do."""
@@ -181,25 +145,11 @@ class Meter:
         """Add to a counter, set a gauge, or observe."""
 
 
-class Progress(AbstractContextManager["Progress"], Protocol):
-    """Something that `Job` reports to: every result, and every round that ended."""
-
-    def __call__(self, stage: str, result: UnitResult, units: int) -> None: ...
-
-    def ended(self, round: Round) -> None: ...
-
-
-def open_progress(stream: TextIO | None = None) -> Progress:
-    """Moving lines on a terminal, JSON lines elsewhere; on stderr if no stream is given, since stdout holds results."""
-    stream = stream or sys.stderr
-    return TerminalProgress(stream) if stream.isatty() else JsonProgress(stream)
-
-
 class JsonProgress:
     """One line a unit and one a round."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._stage, self._done = stream, "", 0
+        self._stream, self._done = stream, Counter[str]()
 
     def __enter__(self) -> Self:
         return self
@@ -207,75 +157,34 @@ class JsonProgress:
     def __exit__(self, *error: object) -> None: ...
 
     def __call__(self, stage: str, result: UnitResult, units: int) -> None:
-        self._done = (self._done if stage == self._stage else 0) + (result.error is None)
-        self._stage = stage
-        self._print({"stage": stage, "done": self._done, "of": units, **event(result)})
+        self._done[stage] += result.error is None
+        self._print({"stage": stage, "done": self._done[stage], "of": units, **event(result)})
 
     def ended(self, round: Round) -> None:
-        values = {field.name: getattr(round, field.name) for field in fields(round)}
-        values |= {"images_per_s": round.rate, "reserved": round.reserved}
-        if round.why is None:
-            del values["why"]
-        self._print({name: _short(value) for name, value in values.items()})
+        self._print({name: value for name, value in asdict(round).items() if value is not None})
 
     def _print(self, line: dict[str, Any]) -> None:
-        print(json.dumps(line), file=self._stream, flush=True)
-
-
-def _short(value: Any) -> Any:
-    return round(value, 2) if isinstance(value, float) else value
-
-
-@dataclass
-class StageProgress:
-    """What a stage has done so far; times are of this process's monotonic clock, in s."""
-
-    units: int
-    began: float
-    done: int = 0
-    images: int = 0
-    faces: int = 0
-    quarantined: int = 0
-    latest: float = 0.0
-
-    def add(self, result: UnitResult) -> None:
-        """Count one result; a failed unit comes again in the next round."""
-        self.latest = time.monotonic()
-        if result.error is None:
-            self.done += 1
-            self.images += int(result.images)
-            self.faces += int(result.faces)
-            self.quarantined += int(result.quarantined)
-
-    def __str__(self) -> str:
-        """`120 images, 38.2/s, 140 faces, 0:12 left`."""
-        seconds = max(self.latest - self.began, 1e-6)
-        parts = [f"{self.images:,} images, {self.images / seconds:.1f}/s"] if self.images else []
-        parts += [f"{self.faces:,} faces"] if self.faces else []
-        parts += [f"{self.quarantined:,} quarantined"] if self.quarantined else []
-        if self.done:
-            left = seconds * (self.units - self.done) / self.done
-            parts.append(f"{clock(left)} left" if self.done < self.units else f"in {clock(seconds)}")
-        return ", ".join(parts)
+        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in line.items()}
+        print(json.dumps(rounded), file=self._stream, flush=True)
 
 
 class TerminalProgress:
-    """One line a stage: how far, how fast, how long still."""
+    """One line a stage: how far, what it did, how long still."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bars
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._bars = Bars(
+        self._bars = Progress(
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[pace]}"),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[counts]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(file=stream),
             refresh_per_second=4,
         )
-        self._stages: dict[str, tuple[StageProgress, TaskID]] = {}
+        self._stages: dict[str, tuple[TaskID, Counter[str]]] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -286,22 +195,32 @@ class TerminalProgress:
 
     def __call__(self, stage: str, result: UnitResult, units: int) -> None:
         if stage not in self._stages:
-            # A stage begins where its first unit began, after models were loaded and Ray was up.
-            progress = StageProgress(units, time.monotonic() - float(result.seconds))
-            self._stages[stage] = (progress, self._bars.add_task(stage, total=units, pace=""))
-        progress, line = self._stages[stage]
-        progress.add(result)
-        self._bars.update(line, completed=progress.done, pace=str(progress))
-        if result.error is not None:
+            self._stages[stage] = self._bars.add_task(stage, total=units, counts=""), Counter()
+        task, counts = self._stages[stage]
+        if result.error is None:
+            counts += Counter({name: int(getattr(result, name)) for name in ("images", "faces", "quarantined")})
+        else:
             self._print(f"{stage} {result.unit}: {result.error}")
+        counts_text = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        self._bars.update(task, advance=int(result.error is None), counts=counts_text)
 
     def ended(self, round: Round) -> None:
-        line = f"{round.stage}, round {round.round}: {round.done} of {round.units} done in {clock(round.seconds)}"
+        done = round.units - round.remaining
+        line = f"{round.stage}, round {round.round}: {done} of {round.units} done in {clock(round.seconds)}"
         again = f"; {round.remaining} to do again, most often because: {round.why}" if round.why is not None else ""
         self._print(line + again)
 
     def _print(self, line: str) -> None:
         self._bars.console.print(line, markup=False, highlight=False)
+
+
+Progress = TerminalProgress | JsonProgress
+
+
+def open_progress(stream: TextIO | None = None) -> Progress:
+    """Moving lines on a terminal, JSON lines elsewhere; on stderr if no stream is given, since stdout holds results."""
+    stream = stream or sys.stderr
+    return TerminalProgress(stream) if stream.isatty() else JsonProgress(stream)
 
 
 def clock(seconds: float) -> str:

@@ -22,8 +22,7 @@ from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.errors import ImageProblem, StorageError, contained, kind_and_message
-from anonlib.execution.base import UnitResult
-from anonlib.execution.stopwatch import current
+from anonlib.execution.base import UnitResult, current
 from anonlib.media.codec import Picture, encode
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
 from anonlib.methods import method_of

@@ -20,8 +20,7 @@ from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, label
 from anonlib.errors import ImageProblem, StorageError, contained, kind_and_message
-from anonlib.execution.base import UnitResult
-from anonlib.execution.stopwatch import current
+from anonlib.execution.base import UnitResult, current
 from anonlib.faces.detect import open_detector
 from anonlib.faces.regions import FACE, labelled_face
 from anonlib.media.codec import Picture

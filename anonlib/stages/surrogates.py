@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anonlib.config import JobConfig
-from anonlib.execution.base import UnitResult
-from anonlib.execution.stopwatch import current
+from anonlib.execution.base import UnitResult, current
 from anonlib.methods import method_of
 from anonlib.models.requirements import device_of
 from anonlib.synthesis.base import IdentityDraw

@@ -1,17 +1,15 @@
-"""What reviewers decided: a log in the workspace that only grows, one file a decision, the last word on an image wins.
+"""What reviewers decided on a run's release: a log in the workspace, one file a decision; the last on an image wins.
 
-Each file is claimed, so a decision is there whole or not at all, and two people may review at once. Decisions belong to
-a run (method, plan and all): who looked at one release has not looked at another of the same workspace. They are no
-part of the plan, and go with the workspace when that is purged.
+Each file is claimed, so a decision is written whole or not at all, and two people may review at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from anonlib.errors import StorageError
 from anonlib.storage import Storage
@@ -22,17 +20,16 @@ WORDS = {"confirmed": CONFIRMED, "mask": MASKED, "release_masked": MASKED, "with
 """What the manifest says of a verdict."""
 
 _READERS = 16
-_Side = Annotated[int, Field(ge=0)]
-Box = tuple[_Side, _Side, _Side, _Side]
+Box = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
 """x0, y0, x1, y1 in px of the upright image."""
 
 
 class Decision(BaseModel):
     """One verdict on the image `key` of `shard`, both as the input names them.
 
-    confirmed: no face is left. mask: `boxes` hold faces that were missed; hide them. withhold: do not release this
-    photo. release_masked: release a quarantined photo with every face hidden, the known ones and those in `boxes`.
-    undone: nothing is decided any more. `when` is UTC; `who` are initials, or nothing.
+    confirmed: no face is left. mask: hide the missed faces in `boxes`. withhold: do not release this photo.
+    release_masked: release a quarantined photo with the known faces and `boxes` hidden. undone: nothing is decided.
+    `when` is UTC; `who` are initials.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,12 +64,12 @@ class DecisionLog:
             number += 1
 
     def entries(self, start: int = 0) -> list[Decision]:
-        """All decisions in their order, but for the first `start`; raises StorageError where one cannot be read."""
+        """All decisions in their order but the first `start`; raises StorageError where one cannot be read."""
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(self._read, self._paths()[start:]))
 
     def latest(self) -> dict[tuple[str, str], Decision]:
-        """(shard, key) -> what stands; raises as entries."""
+        """(shard, key) -> the decision that stands; raises as entries."""
         return latest(self.entries())
 
     def _paths(self) -> list[str]:
@@ -86,6 +83,6 @@ class DecisionLog:
 
 
 def latest(decisions: Iterable[Decision]) -> dict[tuple[str, str], Decision]:
-    """(shard, key) -> what stands of decisions in their order."""
+    """(shard, key) -> the decision that stands, of decisions in their order."""
     active = {(decision.shard, decision.key): decision for decision in decisions}
     return {image: decision for image, decision in active.items() if decision.verdict != "undone"}

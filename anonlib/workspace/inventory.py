@@ -1,4 +1,4 @@
-"""The list of work of a job: written once, by its first stage, and then the only list there is."""
+"""The list of work of a job, written once by its first stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYOUT = 3
 
 
 def read_note(workspace: Storage) -> dict[str, Any] | None:
-    """What a workspace notes of its list, None before there is one; raises JobError for one of another layout."""
+    """What a workspace notes of its list, None before there is one; raises JobError for another layout."""
     try:
         note = dict(json.loads(workspace.read(INVENTORY_NOTE)))
     except NotFound:
@@ -34,7 +34,7 @@ def read_note(workspace: Storage) -> dict[str, Any] | None:
 
 
 def read_inventory(stores: JobStores) -> list[Shard]:
-    """The job's shards in order; raises JobError where the workspace has no list of them, or is of another layout."""
+    """The job's shards in order; raises JobError without a list, and for another layout."""
     read_note(stores.workspace)
     try:
         rows = tables.from_bytes(stores.workspace.read(INVENTORY)).to_pylist()
@@ -56,13 +56,10 @@ def check_inventory(job: JobConfig, stores: JobStores, shards: Sequence[Shard]) 
 
 
 def claim_inventory(job: JobConfig, stores: JobStores, shards: Sequence[Shard]) -> None:
-    """Write the list down where there is none; raises as check_inventory.
-
-    The note is claimed first, so that of two jobs at once the second is refused.
-    """
+    """Write the list down where there is none; raises as check_inventory."""
     workspace, data = stores.workspace, _table(shards)
     note = {"inventory": sha256(data), "shards": len(shards), "input": job.input.uri, "layout": LAYOUT}
-    # Asked first, so that a role which may only read the workspace can render from it.
+    # Not claimed where it exists: a role that may only read the workspace can render from it.
     if not workspace.exists(INVENTORY_NOTE):
         workspace.claim(INVENTORY_NOTE, json_bytes(note))
     check_inventory(job, stores, shards)

@@ -1,8 +1,7 @@
 """Where everything of a job lies: each stage's tables in the workspace, the release, and the markers of what is done.
 
-This room alone knows paths and columns: whoever reads or writes a table calls a method here. A marker is written last
-and claimed, never replaced: whether a shard is done has one answer. It names the digests of what it vouches for and
-carries no time, so a second run of the same job ends in the same bytes.
+Only this room knows paths and columns. A marker is written last and claimed, never replaced, so whether a shard is done
+has one answer. It names the digests of what it vouches for and carries no time: a rerun ends in the same bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from anonlib.config import JobConfig
 from anonlib.errors import NotFound, WorkspacePurged
-from anonlib.storage import Storage, StorageOptions, StoredObject, open_storage
+from anonlib.storage import Storage, StoredObject, open_storage
 from anonlib.verification.certificate import sha256 as sha256
 from anonlib.workspace import schemas, tables
 from anonlib.workspace.schemas import RUN_NOTE as RUN_NOTE
@@ -34,16 +34,18 @@ PURGED = "purged.json"
 PLAN_COUNTS = ("subjects", "persons", "classes", "redacted", "disagreements")
 """What the marker of a plan counts."""
 
+LABELS = "labels.txt"
+"""Of a plan: the sentences about labels that do not fit their faces, for a person to read."""
+
 _READERS = 16
 
 
 class Workspace(Storage):
-    """Another storage, until it holds the mark of a purge; then a write, and a read in vain, raise WorkspacePurged.
+    """A storage that raises WorkspacePurged for a write, and for a read in vain, once it holds the mark of a purge.
 
-    A purge first writes its mark, then removes everything else and lists again. So every write looks for the mark
-    before and after (on S3 two HEAD requests): what was written before the mark is found by the purge, and what came
-    after it is removed by its own writer. One gap remains: a writer that is killed between its write and its second
-    look leaves a file, which the next `anonlib purge` removes.
+    A purge writes its mark, then removes everything else and lists again. Every write looks for the mark before and
+    after: the purge finds what was written before the mark, and a writer removes what it wrote after it. A writer that
+    is killed between its write and its second look leaves a file, which the next `anonlib purge` removes.
     """
 
     def __init__(self, inner: Storage) -> None:
@@ -55,13 +57,11 @@ class Workspace(Storage):
             raise WorkspacePurged(f"The workspace {self.uri} was purged; give this job a new one.")
 
     def publish(self, path: str, source: Path | bytes) -> None:
-        """See Storage."""
         self.refuse_if_purged()
         self.inner.publish(path, source)
         self._take_back_if_purged(path)
 
     def claim(self, path: str, source: Path | bytes, *, private: bool = False) -> bool:
-        """See Storage."""
         self.refuse_if_purged()
         claimed = self.inner.claim(path, source, private=private)
         self._take_back_if_purged(path)
@@ -75,7 +75,6 @@ class Workspace(Storage):
             raise
 
     def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
-        """See Storage."""
         try:
             return self.inner.open_read(path, etag, seekable=seekable)
         except NotFound:
@@ -83,27 +82,21 @@ class Workspace(Storage):
             raise
 
     def fetch(self, path: str, to: Path) -> None:
-        """See Storage."""
         self.inner.fetch(path, to)
 
     def stat(self, path: str) -> StoredObject:
-        """See Storage."""
         return self.inner.stat(path)
 
     def delete(self, path: str) -> None:
-        """See Storage."""
         self.inner.delete(path)
 
     def delete_tree(self, prefix: str, *, keep: Collection[str] = ()) -> int:
-        """See Storage."""
         return self.inner.delete_tree(prefix, keep=keep)
 
     def list(self, prefix: str = "", *, unfinished: bool = False, foreign: bool = False) -> Iterator[StoredObject]:
-        """See Storage."""
         return self.inner.list(prefix, unfinished=unfinished, foreign=foreign)
 
     def exposed(self) -> str | None:
-        """See Storage."""
         return self.inner.exposed()
 
 
@@ -115,16 +108,10 @@ class JobStores:
     release: Storage
 
 
-def storage_options(job: JobConfig) -> StorageOptions:
-    """How to reach S3, from the job."""
-    return job.storage.options
-
-
 def open_stores(job: JobConfig) -> JobStores:
     """The workspace of a job, which takes no writes once it is purged, and its release."""
-    options = storage_options(job)
-    workspace = open_storage(job.workspace.uri, options, private=True)
-    return JobStores(Workspace(workspace), open_storage(job.output.uri, options))
+    workspace = open_storage(job.workspace.uri, job.storage.options, private=True)
+    return JobStores(Workspace(workspace), open_storage(job.output.uri, job.storage.options))
 
 
 @dataclass(frozen=True)
@@ -142,12 +129,13 @@ class StageStore:
 
     def done(self) -> set[str]:
         """The units that have a marker."""
-        start = self.path("commits", "")
-        return {
-            entry.path.removeprefix(start).removesuffix(".json")
-            for entry in self.storage.list(start)
-            if entry.path.endswith(".json")
-        }
+        return self._noted("commits")
+
+    def _noted(self, folder: str) -> set[str]:
+        """The names of the JSON files of a folder, without their ending."""
+        start = self.path(folder, "")
+        paths = [entry.path for entry in self.storage.list(start)]
+        return {path.removeprefix(start).removesuffix(".json") for path in paths if path.endswith(".json")}
 
     def commit(self, unit: str, payload: Mapping[str, Any]) -> bool:
         """Claim the marker of `unit`; False if someone else had."""
@@ -161,9 +149,16 @@ class StageStore:
             return None
 
     def markers(self, units: Iterable[str]) -> list[dict[str, Any]]:
-        """What the markers say of those of the units that have one, in the order given, read many at a time."""
+        """What the markers of these units say, in the order given; a unit without a marker is left out."""
         with ThreadPoolExecutor(_READERS) as pool:
             return [marker for marker in pool.map(self.committed, units) if marker is not None]
+
+    def arrays(self, name: str) -> bytes:
+        """The npz file of this name."""
+        return self.storage.read(self.path(f"{name}.npz"))
+
+    def write_arrays(self, name: str, data: bytes) -> None:
+        self.storage.publish(self.path(f"{name}.npz"), data)
 
     def _table(self, *parts: str, columns: Sequence[str] | None = None) -> pa.Table:
         return tables.from_bytes(self.storage.read(self._table_path(*parts)), columns)
@@ -185,7 +180,7 @@ class ScanStore(StageStore):
         return self._table("faces", shard, columns=columns)
 
     def face_bytes(self, shard: str) -> bytes:
-        """The same as the Parquet file, whose small row groups can be read one by one."""
+        """The Parquet file of FACES, whose small row groups can be read one by one."""
         return self.storage.read(self._table_path("faces", shard))
 
     def images(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -194,11 +189,9 @@ class ScanStore(StageStore):
 
     def write(self, shard: str, faces: Sequence[Row], images: Sequence[Row]) -> dict[str, str]:
         """Publish both tables of a shard; returns the digests that its marker names."""
-        face_bytes, image_bytes = tables.to_bytes(faces, schemas.FACES), tables.to_bytes(images, schemas.IMAGES)
-        return {
-            "faces_sha256": self._publish(face_bytes, "faces", shard),
-            "images_sha256": self._publish(image_bytes, "images", shard),
-        }
+        faces_sha256 = self._publish(tables.to_bytes(faces, schemas.FACES), "faces", shard)
+        images_sha256 = self._publish(tables.to_bytes(images, schemas.IMAGES), "images", shard)
+        return {"faces_sha256": faces_sha256, "images_sha256": images_sha256}
 
     def lose(self, shard: str, why: str) -> None:
         """Note that a shard could not be scanned."""
@@ -206,8 +199,7 @@ class ScanStore(StageStore):
 
     def lost(self) -> frozenset[str]:
         """The shards that could not be scanned."""
-        start = self.path("lost", "")
-        return frozenset(entry.path.removeprefix(start).removesuffix(".json") for entry in self.storage.list(start))
+        return frozenset(self._noted("lost"))
 
 
 class PlanStore(StageStore):
@@ -218,15 +210,12 @@ class PlanStore(StageStore):
         return self.committed("plan")
 
     def subjects(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """SUBJECTS of the plan."""
         return self._table("subjects", columns=columns)
 
     def classes(self) -> list[dict[str, Any]]:
-        """CLASSES rows of the plan."""
         return list(self._table("classes").to_pylist())
 
     def assignments(self, shard: str) -> pa.Table:
-        """ASSIGNMENTS of a shard's faces."""
         return self._table("assignments", shard)
 
     def draws(self, shard: str) -> list[dict[str, Any]]:
@@ -235,7 +224,6 @@ class PlanStore(StageStore):
         return list(self._table("draws", shard).to_pylist()) if self.storage.exists(path) else []
 
     def surrogate_plans(self, blocks: Iterable[str], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """SURROGATES rows of these blocks."""
         return [row for block in blocks for row in self._table("surrogate_plans", block, columns=columns).to_pylist()]
 
     def write(self, table: pa.Table, *parts: str) -> str:
@@ -243,20 +231,14 @@ class PlanStore(StageStore):
         return self._publish(tables.table_bytes(table), *parts)
 
     def write_labels(self, sentences: Sequence[str]) -> None:
-        """Publish the sentences about labels that do not fit their faces, for a person to read."""
-        self.storage.publish(self.labels_path, "".join(f"{sentence}\n" for sentence in sentences).encode())
-
-    @property
-    def labels_path(self) -> str:
-        return self.path("labels.txt")
+        self.storage.publish(self.path(LABELS), "".join(f"{sentence}\n" for sentence in sentences).encode())
 
     def surrogate(self, name: str) -> bytes:
         """The texture of a surrogate, as npz."""
-        return self.storage.read(self.path("surrogates", f"{name}.npz"))
+        return self.arrays(f"surrogates/{name}")
 
     def write_surrogate(self, name: str, data: bytes) -> None:
-        """Publish the texture of a surrogate."""
-        self.storage.publish(self.path("surrogates", f"{name}.npz"), data)
+        self.write_arrays(f"surrogates/{name}", data)
 
     def commit_block(self, block: str, digests: Mapping[str, str]) -> bool:
         """Claim the marker of a block of surrogates; `digests`: the sha256 of each texture."""
@@ -264,11 +246,9 @@ class PlanStore(StageStore):
 
     def blocks_done(self) -> set[str]:
         """The blocks whose surrogates are made."""
-        start = "surrogates/"
-        return {unit.removeprefix(start) for unit in self.done() if unit.startswith(start)}
+        return self._noted("commits/surrogates")
 
     def block_markers(self, blocks: Iterable[str]) -> list[dict[str, Any]]:
-        """The markers of these blocks."""
         return self.markers(f"surrogates/{block}" for block in blocks)
 
 
@@ -277,17 +257,13 @@ class RenderStore(StageStore):
 
     def faces(self, shard: str) -> dict[str, list[dict[str, Any]]]:
         """RENDERED rows of a released shard by key, in the order of the manifest's faces; none of one given up."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        try:
-            rows = self._table("faces", shard).to_pylist()
-        except NotFound:
-            return found
-        for row in rows:
-            found.setdefault(row["key"], []).append(row)
-        return found
+        by_key: dict[str, list[dict[str, Any]]] = {}
+        with suppress(NotFound):
+            for row in self._table("faces", shard).to_pylist():
+                by_key.setdefault(row["key"], []).append(row)
+        return by_key
 
     def write_faces(self, shard: str, rows: Sequence[Row]) -> None:
-        """Publish RENDERED of a released shard."""
         self._publish(tables.to_bytes(rows, schemas.RENDERED), "faces", shard)
 
     def reasons(self, shard: str) -> dict[str, str]:
@@ -298,27 +274,7 @@ class RenderStore(StageStore):
             return {}
 
     def write_reasons(self, shard: str, rows: Sequence[Row]) -> None:
-        """Publish REASONS of a shard."""
         self._publish(tables.to_bytes(rows, schemas.REASONS), "reasons", shard)
-
-
-class AuditStore(StageStore):
-    """What an audit keeps for the next one: looks at originals by shard, and what trained attackers learned."""
-
-    def looks_path(self, shard: str) -> str:
-        return self.path(f"{shard}.npz")
-
-    def looks(self, shard: str) -> bytes:
-        return self.storage.read(self.looks_path(shard))
-
-    def write_looks(self, shard: str, data: bytes) -> None:
-        self.storage.publish(self.looks_path(shard), data)
-
-    def learned(self, name: str) -> bytes:
-        return self.storage.read(self.path("learned", f"{name}.npz"))
-
-    def write_learned(self, name: str, data: bytes) -> None:
-        self.storage.publish(self.path("learned", f"{name}.npz"), data)
 
 
 class ReleaseStore(StageStore):
@@ -331,13 +287,8 @@ class ReleaseStore(StageStore):
     def manifest_path(self, shard: str) -> str:
         return schemas.manifest_path(shard)
 
-    def manifest_bytes(self, shard: str) -> bytes:
-        """The manifest of a shard as the Parquet file."""
-        return self.storage.read(schemas.manifest_path(shard))
-
     def manifest(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """MANIFEST of a shard."""
-        return tables.from_bytes(self.manifest_bytes(shard), columns)
+        return tables.from_bytes(self.storage.read(schemas.manifest_path(shard)), columns)
 
     def create_manifest(self, shard: str, rows: Sequence[Row]) -> str:
         """Create the manifest of a shard; returns its sha256. Raises Differs where another one is."""
@@ -365,8 +316,9 @@ def render_store(stores: JobStores, run: str) -> RenderStore:
     return RenderStore(stores.workspace, f"render/{run[:16]}")
 
 
-def audit_store(stores: JobStores, key: str) -> AuditStore:
-    return AuditStore(stores.workspace, f"audit/{key[:16]}")
+def audit_store(stores: JobStores, key: str) -> StageStore:
+    """What an audit keeps for the next one: looks at originals by shard, and what trained attackers learned."""
+    return StageStore(stores.workspace, f"audit/{key[:16]}")
 
 
 def release_store(stores: JobStores) -> ReleaseStore:

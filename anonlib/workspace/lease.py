@@ -1,8 +1,8 @@
 """Which runs are at work on a workspace: each keeps a small file there, and writes it again every few seconds.
 
-A purge, and a run that takes back what a reviewer decided otherwise, must not begin beside another run. Nobody compares
-clocks: a file that changes while it is watched belongs to a living run, and one that does not was left by a killed one.
-On the same machine the process is asked for first, so a run that was killed there holds nobody up.
+A purge, and a run that takes back what a reviewer decided otherwise, must not begin beside another run. No clocks are
+compared: a file that changes while it is watched belongs to a living run. On the same machine the process is looked up
+first, so that a run which was killed there delays nothing.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _PREFIX = f"{OURS}run-"
 class Lease:
     """This run's file in a workspace, held while a verb of its job is at work; verbs may nest.
 
-    The file's name says machine and process, since who purges may list the workspace but not read it. Where a role may
-    not write there, as one that renders from a workspace it only reads, no file is kept and nobody sees the run.
+    The file's name says machine and process, since a purge may list the workspace but not read it. A role that may not
+    write there, such as one that only renders, keeps no file, and its run is not seen.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class Lease:
         """`retried` runs the first write, and again where the storage is only busy."""
         self.workspace, self._retried = workspace, retried
         self._path = f"{_PREFIX}{_machine()}-{os.getpid()}-{uuid4().hex[:8]}"
-        self._depth = 0
+        self._is_held = False
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep the file up while the block runs. Raises StorageError."""
-        if self._depth:
+        if self._is_held:
             yield
             return
         try:
@@ -53,19 +53,19 @@ class Lease:
         except AccessDenied:
             yield
             return
-        self._depth, ended = 1, threading.Event()
+        self._is_held, ended = True, threading.Event()
         beating = threading.Thread(target=self._beat, args=(ended,), daemon=True)
         beating.start()
         try:
             yield
         finally:
-            self._depth = 0
+            self._is_held = False
             ended.set()
             beating.join()
             try:
                 self.workspace.delete(self._path)
             except StorageError as error:
-                # It does not change any more, which says the same.
+                # A file that does not change any more says the same.
                 logging.getLogger(__name__).warning("%s", error)
 
     def _beat(self, ended: threading.Event) -> None:
@@ -77,7 +77,7 @@ class Lease:
             except WorkspacePurged:
                 return
             except StorageError as error:
-                # A run is not stopped because it cannot say that it goes on; its own writes stop it.
+                # The run's own writes stop it where the storage fails, not this one.
                 logging.getLogger(__name__).warning("%s", error)
 
     def beside(self) -> str | None:
@@ -87,13 +87,12 @@ class Lease:
 
 def at_work(workspace: Storage, *, but: str = "", wait: Callable[[float], None] = time.sleep) -> str | None:
     """A run that is at work on the workspace, None if there is none; watches files of unknown runs for WATCH_S."""
-    first = {path: etag for path, etag in _files(workspace) if path != but and not _ended_here(path)}
+    first = {path: etag for path, etag in _files(workspace).items() if path != but and not _ended_here(path)}
     deadline = time.monotonic() + WATCH_S
     while first and time.monotonic() < deadline:
         wait(1.0)
-        now = dict(_files(workspace))
-        for path in [path for path in first if path not in now]:
-            del first[path]
+        now = _files(workspace)
+        first = {path: etag for path, etag in first.items() if path in now}
         for path, etag in first.items():
             if now[path] != etag:
                 machine, process = path.removeprefix(_PREFIX).rsplit("-", 2)[:2]
@@ -101,8 +100,8 @@ def at_work(workspace: Storage, *, but: str = "", wait: Callable[[float], None] 
     return None
 
 
-def _files(workspace: Storage) -> Iterator[tuple[str, str]]:
-    return ((entry.path, entry.etag) for entry in workspace.list(_PREFIX, unfinished=True))
+def _files(workspace: Storage) -> dict[str, str]:
+    return {entry.path: entry.etag for entry in workspace.list(_PREFIX, unfinished=True)}
 
 
 def _machine() -> str:
@@ -119,5 +118,5 @@ def _ended_here(path: str) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
+        pass
     return False

@@ -1,11 +1,8 @@
 """The ledger of a job: who was released before, as whom, beside whom, and what that has cost them.
 
-It outlives the workspace, because a person's losses add up over releases, and it holds what recognizes a person again:
-templates, drawn identities and classes. So it is a third place, as restricted as the workspace, with one file a plan.
-
-A run is booked before its first face is drawn and then held against the budget, together with whatever else was booked
-meanwhile: of two runs that would break it together at least one is refused. A booking is never lost: a plan that is
-made again adds to its own file, and a refused one leaves there what was there before.
+A third place beside workspace and release: it outlives the workspace, because losses add up over releases, and it is as
+restricted, because its templates recognize a person. It has one file a plan. A run is booked before its first face is
+drawn and then held against the budget, so of two runs that would break it together at least one is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
@@ -30,23 +26,22 @@ from anonlib.privacy.ledger import LedgerEntry, refusal, suspected
 from anonlib.storage import open_storage
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace import tables
-from anonlib.workspace.layout import StageStore, storage_options
+from anonlib.workspace.layout import StageStore
 from anonlib.workspace.schemas import ACCOUNTS
 from anonlib.workspace.tables import matrix
 
 KNOWN_AGAIN = 0.945
 """dlib cosine from which a person without a label is taken for the most alike of those who are known.
 
-Of 840 people of LFW 87 % are known again in photos not seen before, 1.4 % are taken for another; of people who are new
-13 % are taken for one of 420 who are known. They share a face then, and an account.
+Of 840 people of LFW 87 % are known again in other photos, 1.4 % are taken for another; of new people 13 % are taken for
+one of 420 who are known, and share a face and an account then.
 """
 MAYBE_ONE_PERSON = 0.925
 """dlib cosine from which two templates may be one person's, and their draws are charged to one account.
 
-Measured on 840 people of LFW. Labels removed, clustering leaves 929 subjects; 16 % of the 128 pairs of parts of one
-person are below it, and a subject is charged with 18 strangers (median 13). Of two releases with half of each person's
-photos, 2.1 % of the people are missed and 11 strangers charged (median 6). At .91 that is 5 and .5 % missed, 65 and 48
-strangers; at .945 60 and 13 % missed, 1.4 and .8 strangers. Strangers grow with the number of people.
+Measured on 840 people of LFW, by two releases with half of each person's photos: 2.1 % of the people are missed, and a
+subject is charged with 11 strangers (median 6). At .91 that is .5 % and 48, at .945 13 % and .8. The strangers grow
+with the number of people.
 """
 
 
@@ -63,68 +58,62 @@ class LedgerStore:
         """The ledger that a job names, read; None if it names none."""
         if job.ledger is None:
             return None
-        store = StageStore(open_storage(job.ledger.uri, storage_options(job), private=True), "plans")
+        store = StageStore(open_storage(job.ledger.uri, job.storage.options, private=True), "plans")
         plan = plan_key[:16]
         paths = sorted(file.path for file in store.storage.list(f"{store.prefix}/"))
         return cls(store, plan, [_read(store, path) for path in paths if path != store.path(f"{plan}.parquet")])
 
     @property
     def rows(self) -> pa.Table:
-        """All bookings."""
         return pa.concat_tables([ACCOUNTS.empty_table(), *self.plans])
 
     def persons(self, people: Persons, keyring: Keyring) -> list[str]:
         """A name for each subject's person that holds in every release: by label, else by likeness, else new."""
         rows = self.rows
-        known = rows.column("person").to_pylist()
-        like = _known_again(people.template, matrix(rows, "template"))
-        found = []
-        for number, label in enumerate(people.labels):
+        known, templates = rows.column("person").to_pylist(), matrix(rows, "template")
+        alike = nearest_row(people.template, templates) if known else np.zeros(len(people.ids), np.int64)
+        names = []
+        for subject, label, template, row in zip(people.ids, people.labels, people.template, alike, strict=True):
             if label is not None:
-                found.append(keyring.person(Purpose.LABEL, label))
-            elif like[number] >= 0:
-                found.append(known[like[number]])
+                names.append(keyring.person(Purpose.LABEL, label))
+            elif known and template @ templates[row] >= KNOWN_AGAIN:
+                names.append(known[row])
             else:
-                found.append(keyring.person(Purpose.SUBJECT, people.ids[number]))
-        return found
+                names.append(keyring.person(Purpose.SUBJECT, subject))
+        return names
 
     def drawn(self, kind: str) -> dict[str, IdentityDraw]:
         """A known draw of each person whom a method of this kind (see `Method.kind`) drew before."""
-        rows = self.rows
-        known = zip(*(rows.column(name).to_pylist() for name in ("person", "kind", "draw")), strict=True)
-        return {person: IdentityDraw.of_row(draw) for person, of, draw in known if of == kind and draw is not None}
+        rows = self.rows.select(["person", "kind", "draw"]).to_pylist()
+        drawn = [row for row in rows if row["kind"] == kind and row["draw"] is not None]
+        return {row["person"]: IdentityDraw.of_row(row["draw"]) for row in drawn}
 
     def releases(self) -> list[list[list[str]]]:
         """The classes of each earlier release, as the persons that it showed in them."""
-        found = []
-        hiding = [plan.filter(plan.column("crowd").is_valid()) for plan in self.plans]
-        for plan in filter(len, hiding):
+        releases = []
+        for plan in self.plans:
             crowds: dict[str, list[str]] = {}
-            for crowd, person in zip(*(plan.column(name).to_pylist() for name in ("crowd", "person")), strict=True):
-                crowds.setdefault(crowd, []).append(person)
-            found.append(list(crowds.values()))
-        return found
+            for row in plan.select(["crowd", "person"]).to_pylist():
+                if row["crowd"] is not None:
+                    crowds.setdefault(row["crowd"], []).append(row["person"])
+            releases.append(list(crowds.values()))
+        return [crowds for crowds in releases if crowds]
 
     def crowds(self) -> list[list[str]]:
         """Who hid together in any release, through others too: no person is in two."""
-        from scipy.sparse import coo_matrix
-        from scipy.sparse.csgraph import connected_components
+        from scipy.cluster.hierarchy import DisjointSet
 
         groups = [crowd for release in self.releases() for crowd in release]
-        names = sorted({person for crowd in groups for person in crowd})
-        number = {name: index for index, name in enumerate(names)}
-        links = [(number[crowd[0]], number[person]) for crowd in groups for person in crowd]
-        first, second = (np.array([link[end] for link in links], np.int64) for end in (0, 1))
-        graph = coo_matrix((np.ones(len(links), np.bool_), (first, second)), shape=(len(names), len(names)))
-        together: dict[int, list[str]] = {}
-        for name, label in zip(names, connected_components(graph, directed=False)[1].tolist(), strict=True):
-            together.setdefault(label, []).append(name)
-        return list(together.values())
+        together = DisjointSet(sorted({person for crowd in groups for person in crowd}))
+        for crowd in groups:
+            for person in crowd:
+                together.merge(crowd[0], person)
+        return sorted(sorted(crowd) for crowd in together.subsets())
 
     def book(self, job: JobConfig, release: str, kind: str, bookings: Sequence[LedgerRow]) -> None:
-        """Write this run's rows beside those that its plan booked before.
+        """Write this run's rows beside those that its plan booked before, which are never lost.
 
-        Raises ConfigError, and leaves the plan's rows as they were before, if a budget is set that they break.
+        Raises ConfigError, and leaves the plan's rows as they were, if they break the budget.
         """
         cost = method_of(job.method).cost
         rows: list[dict[str, Any]] = [
@@ -148,7 +137,9 @@ class LedgerStore:
         path = self.store.path(f"{self.plan}.parquet")
         former = self.store.storage.read(path) if self.store.storage.exists(path) else None
         before = ACCOUNTS.empty_table() if former is None else _read(self.store, path)
-        self.store.storage.publish(path, tables.to_bytes([*_but(before, new), *rows], ACCOUNTS))
+        repeated = {(row["person"], row["draw_id"]) for row in rows}
+        kept = [row for row in before.to_pylist() if (row["person"], row["draw_id"]) not in repeated]
+        self.store.storage.publish(path, tables.to_bytes([*kept, *rows], ACCOUNTS))
         if job.ledger is None or job.ledger.budget is None:
             return
         others = LedgerStore.open(job, self.plan)
@@ -171,39 +162,24 @@ def _entries(rows: pa.Table) -> list[LedgerEntry]:
 
 
 def _suspects(*accounts: pa.Table) -> dict[str, list[str]]:
-    """Of each person the others who may be the same, by any of the rows of both."""
+    """The others who may be the same person, by any of the rows of both."""
     rows = pa.concat_tables(accounts)
     names, number = np.unique(np.array(rows.column("person").to_pylist(), str), return_inverse=True)
     labelled = np.array(rows.column("labelled").to_pylist(), bool)
-    found: dict[str, list[str]] = {}
+    suspects: dict[str, list[str]] = {}
     for person, other in suspected(matrix(rows, "template"), number, labelled, MAYBE_ONE_PERSON).tolist():
-        found.setdefault(str(names[person]), []).append(str(names[other]))
-        found.setdefault(str(names[other]), []).append(str(names[person]))
-    return found
+        suspects.setdefault(str(names[person]), []).append(str(names[other]))
+        suspects.setdefault(str(names[other]), []).append(str(names[person]))
+    return suspects
 
 
 def _read(store: StageStore, path: str) -> pa.Table:
     """A plan's bookings; raises ConfigError for those of an earlier anonlib."""
-    found = tables.from_bytes(store.storage.read(path))
-    if not found.schema.equals(ACCOUNTS):
+    rows = tables.from_bytes(store.storage.read(path))
+    if not rows.schema.equals(ACCOUNTS):
         raise ConfigError(
             f"{path} in the ledger {store.storage.uri} was written by another version of anonlib, which named people "
             "by another key, so nobody in it would be known again; keep that ledger as the record of what was spent, "
             "and name a new one by ledger.uri"
         )
-    return found
-
-
-def _but(before: pa.Table, new: pa.Table) -> list[tables.Row]:
-    """The rows of an earlier booking that the new one does not repeat."""
-    repeated = {(row["person"], row["draw_id"]) for row in new.select(["person", "draw_id"]).to_pylist()}
-    return [row for row in before.to_pylist() if (row["person"], row["draw_id"]) not in repeated]
-
-
-def _known_again(templates: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.int64]:
-    """For each unit template (n, d) the row of `known` (m, d) that is surely the same person, -1 if none is."""
-    if len(known) == 0:
-        return np.full(len(templates), -1, np.int64)
-    row = nearest_row(templates, known)
-    cosine = np.einsum("ij,ij->i", templates, known[row])
-    return np.where(cosine >= KNOWN_AGAIN, row, -1)
+    return rows

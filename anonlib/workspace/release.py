@@ -1,8 +1,7 @@
 """A release beside its scan: what its names stand for, which row is which sample, and the audit that belongs to it.
 
-A release calls the shards, files and samples of its input by their own names, or with `rekey` by pseudonyms. With
-`rekey` it holds no name of the input and no order of names: samples of a shard and shards of a release come in the
-order of their pseudonyms.
+A release calls the shards, files and samples of its input by their own names, or with `rekey` by pseudonyms, in whose
+order they come.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Naming:
     rekey: bool
 
     def shard(self, shard_id: str) -> str:
-        """The shard's id in run.json, in names of markers and manifests, and of its data."""
+        """The shard's id in the release: in run.json and in the names of its marker, manifest and data."""
         return self.keyring.pseudonym(Purpose.SHARD, shard_id) if self.rekey else shard_id
 
     def shards(self, shards: Iterable[Shard]) -> dict[str, str]:
@@ -39,15 +38,13 @@ class Naming:
         return dict(sorted(named.items())) if self.rekey else named
 
     def key(self, shard_id: str, key: str) -> str:
-        """The key of a sample in the release."""
         return self.keyring.pseudonym(Purpose.KEY, shard_id, key) if self.rekey else key
 
     def new_shard(self, shard_id: str) -> str | None:
-        """The name that a shard's data gets in the place of its own, if any."""
+        """The name that a shard's data gets instead of its own, if any."""
         return self.shard(shard_id) if self.rekey else None
 
     def path(self, dataset: Dataset, shard: Shard) -> str:
-        """Where the shard's data lies in the release."""
         return dataset.output_path(shard, self.new_shard(shard.shard_id))
 
     def sorted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -57,10 +54,9 @@ class Naming:
 
 @dataclass(frozen=True)
 class ReleasedSample:
-    """A sample of a shard as scan and manifest know it.
+    """A sample of a shard: its place from 0, the input's key, and its rows of IMAGES, MANIFEST and FACES.
 
-    `number`: the sample's place in its shard, from 0; `key`: the input's; `scanned`: its IMAGES row; `row`: its
-    MANIFEST row; `faces`: its FACES rows, which are those of `row["faces"]` unless the sample is quarantined.
+    `faces` are those of `row["faces"]` unless the sample is quarantined.
     """
 
     number: int
@@ -88,16 +84,16 @@ def samples_of(
 
     `shard` is the input's id. Raises JobError where a table is missing, or manifest and scan are not of one job.
     """
-    columns = None if manifest is None else list(dict.fromkeys(("key", "status", *manifest)))
+    columns = None if manifest is None else sorted({"key", "status", *manifest})
+    by_key: dict[str, list[Row]] = defaultdict(list)
     try:
         rows = release.manifest(naming.shard(shard), columns).to_pylist()
-        scanned = scan.images(shard, list(dict.fromkeys(("key", "position", *images)))).to_pylist()
-        found = [] if faces is None else scan.faces(shard, list(dict.fromkeys(("key", "index", *faces)))).to_pylist()
+        scanned = scan.images(shard, sorted({"key", "position", *images})).to_pylist()
+        if faces is not None:
+            for face in scan.faces(shard, sorted({"key", "index", *faces})).sort_by("index").to_pylist():
+                by_key[face["key"]].append(face)
     except NotFound as error:
         raise JobError(f"a table of shard {shard} is missing: {error}") from None
-    by_key: dict[str, list[Row]] = defaultdict(list)
-    for face in sorted(found, key=lambda face: int(face["index"])):
-        by_key[face["key"]].append(face)
     by_name = {row["key"]: row for row in rows}
     names = [naming.key(shard, image["key"]) for image in scanned]
     if set(names) != by_name.keys() or not len(names) == len(rows) == len(by_name):
@@ -116,14 +112,12 @@ def samples_of(
 
 
 def publish_audit(release: Storage, secret: bytes, files: Mapping[str, bytes], failed: list[str]) -> AuditStatement:
-    """Write an audit's files, then the statement that vouches for them; an earlier audit is removed first.
+    """Write an audit's AUDIT_FILES, then the statement that vouches for them; an earlier audit is removed first.
 
-    `failed`: the names of the policy's failed lines. Raises ValueError for a file that no audit has, and StorageError.
+    `failed`: the names of the policy's failed lines. Raises StorageError.
     """
     remove_audit(release)
     for path, data in files.items():
-        if path not in AUDIT_FILES:
-            raise ValueError(f"{path} is none of the files of an audit")
         release.create(path, data)
     statement = AuditStatement.of(release.read(CERTIFICATE), files, failed).sign(secret)
     release.create(STATEMENT, statement.to_bytes())

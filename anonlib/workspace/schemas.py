@@ -1,14 +1,15 @@
-"""The schema of every table: names, types, shapes and units, and which tables may never leave the workspace; and the
-files of a release.
+"""The schema of every table, and the files of a release.
 
-Restricted tables hold personal data and exist in the workspace alone; a test holds that no released schema
-shares a restricted column. Shapes of fixed-size lists are flattened row by row; coordinates are px of the
-upright image, x before y, unless said otherwise.
+Restricted tables hold personal data and exist in the workspace alone; no released schema shares a restricted column.
+Fixed-size lists are flattened row by row; coordinates are px of the upright image, x before y, unless said otherwise.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
+
+_TEXT, _TEXTS, _BOOL = pa.string(), pa.list_(pa.string()), pa.bool_()
+_INT, _LONG, _FLOAT, _DOUBLE = pa.int32(), pa.int64(), pa.float32(), pa.float64()
 
 CERTIFICATE = "certificate.json"
 RUN_NOTE = "run.json"
@@ -42,44 +43,32 @@ def marker_path(shard: str) -> str:
 
 
 def _floats(count: int) -> pa.DataType:
-    return pa.list_(pa.float32(), count)
+    return pa.list_(_FLOAT, count)
+
+
+def _all(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
+    """Columns of one type."""
+    return [(name, kind) for name in names]
 
 
 INVENTORY = pa.schema(
     [
-        ("shard_id", pa.string()),
-        ("uri", pa.string()),
-        ("etag", pa.string()),
-        ("bytes", pa.int64()),
-        ("format", pa.string()),
-        ("start", pa.int64()),
-        ("stop", pa.int64()),
-        ("files", pa.list_(pa.string())),
+        *_all(_TEXT, "shard_id", "uri", "etag"),
+        ("bytes", _LONG),
+        ("format", _TEXT),
+        *_all(_LONG, "start", "stop"),
+        ("files", _TEXTS),
     ]
 )
-
 IMAGES = pa.schema(
-    [
-        ("key", pa.string()),
-        ("position", pa.int64()),
-        ("reason", pa.string()),
-        ("problem", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("faces", pa.int32()),
-    ]
+    [("key", _TEXT), ("position", _LONG), *_all(_TEXT, "reason", "problem"), *_all(_INT, "height", "width", "faces")]
 )
-
 FACES = pa.schema(
     [
-        ("face_id", pa.string()),
-        ("key", pa.string()),
-        ("index", pa.int32()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("label", pa.string()),
-        ("kind", pa.string()),  # of what is no face; null: a face
-        ("score", pa.float32()),
+        *_all(_TEXT, "face_id", "key"),
+        *_all(_INT, "index", "height", "width"),
+        *_all(_TEXT, "label", "kind"),  # kind: of what is no face; null: a face
+        ("score", _FLOAT),
         ("box", _floats(4)),
         ("landmarks", _floats(10)),
         ("mesh", _floats(MESH_POINTS * 3)),
@@ -87,209 +76,110 @@ FACES = pa.schema(
         ("second", pa.list_(pa.float16(), SECOND_DIM)),
         ("crop", pa.binary()),
         ("crop_from_image", _floats(6)),
-        ("yaw", pa.float32()),
-        ("pitch", pa.float32()),
-        ("roll", pa.float32()),
-        ("presence", pa.float32()),
-        ("sharpness", pa.float32()),
-        ("clarity", pa.float32()),
-        ("bare", pa.float32()),
-        ("glasses", pa.float32()),
-        ("mouth_open", pa.float32()),
-        ("eyes_open", pa.float32()),
-        ("age", pa.float32()),
-        ("female", pa.float32()),
+        *_all(_FLOAT, "yaw", "pitch", "roll", "presence", "sharpness", "clarity", "bare", "glasses"),
+        *_all(_FLOAT, "mouth_open", "eyes_open", "age", "female"),
         ("expression", _floats(len(EXPRESSIONS))),
     ]
 )
-
 SUBJECTS = pa.schema(
     [
-        ("subject_id", pa.string()),
-        ("person_id", pa.string()),
-        ("formed_by", pa.string()),
-        ("faces", pa.list_(pa.string())),
+        *_all(_TEXT, "subject_id", "person_id", "formed_by"),
+        ("faces", _TEXTS),
         ("template", _floats(EMBEDDING_DIM)),
-        ("female", pa.float32()),
-        ("age", pa.float32()),
-        ("stratum", pa.list_(pa.string())),
-        ("class_id", pa.string()),
-        ("surrogates", pa.list_(pa.string())),
+        *_all(_FLOAT, "female", "age"),
+        ("stratum", _TEXTS),
+        ("class_id", _TEXT),
+        ("surrogates", _TEXTS),
     ]
 )
-
 DRAW = pa.struct(
     [
         ("vector", _floats(EMBEDDING_DIM)),
-        ("female", pa.float32()),
-        ("age", pa.float32()),
-        ("rows", pa.list_(pa.int32())),
-        ("weights", pa.list_(pa.float32())),
+        *_all(_FLOAT, "female", "age"),
+        ("rows", pa.list_(_INT)),
+        ("weights", pa.list_(_FLOAT)),
     ]
 )
-
-DRAWS = pa.schema([("surrogate", pa.string()), ("draw", DRAW)])
-
+DRAWS = pa.schema([("surrogate", _TEXT), ("draw", DRAW)])
 CLASSES = pa.schema(
-    [
-        ("class_id", pa.string()),
-        ("members", pa.list_(pa.string())),
-        ("effective_k", pa.int32()),
-        ("stratum", pa.list_(pa.string())),
-        ("surrogate", pa.string()),
-    ]
+    [("class_id", _TEXT), ("members", _TEXTS), ("effective_k", _INT), ("stratum", _TEXTS), ("surrogate", _TEXT)]
 )
-
 SURROGATES = pa.schema(
-    [
-        ("surrogate_id", pa.string()),
-        ("donors", pa.list_(pa.string())),
-        ("portraits", pa.list_(pa.list_(pa.string()))),
-        ("stratum", pa.list_(pa.string())),
-        ("draw", DRAW),
-    ]
+    [("surrogate_id", _TEXT), ("donors", _TEXTS), ("portraits", pa.list_(_TEXTS)), ("stratum", _TEXTS), ("draw", DRAW)]
 )
-
 PORTRAITS = pa.schema([FACES.field(name) for name in ("face_id", "mesh", "crop", "crop_from_image", "expression")])
-
 ASSIGNMENTS = pa.schema(
     [
-        ("face_id", pa.string()),
-        ("key", pa.string()),
-        ("index", pa.int32()),
-        ("method", pa.string()),
-        ("class_id", pa.string()),
-        ("surrogates", pa.list_(pa.string())),
-        ("reason", pa.string()),
+        *_all(_TEXT, "face_id", "key"),
+        ("index", _INT),
+        *_all(_TEXT, "method", "class_id"),
+        ("surrogates", _TEXTS),
+        ("reason", _TEXT),
         ("box", _floats(4)),
         ("mesh", _floats(MESH_POINTS * 3)),
         ("expression", _floats(len(EXPRESSIONS))),
     ]
 )
-
 ACCOUNTS = pa.schema(
     [
-        ("person", pa.string()),
+        ("person", _TEXT),
         ("template", _floats(EMBEDDING_DIM)),
-        ("labelled", pa.bool_()),
-        ("release", pa.string()),
-        ("kind", pa.string()),
-        ("method", pa.string()),
-        ("draw_id", pa.string()),
-        ("pure", pa.float64()),
-        ("per_radian", pa.float64()),
+        ("labelled", _BOOL),
+        *_all(_TEXT, "release", "kind", "method", "draw_id"),
+        *_all(_DOUBLE, "pure", "per_radian"),
         ("draw", DRAW),
-        ("stratum", pa.list_(pa.string())),
-        ("crowd", pa.string()),
+        ("stratum", _TEXTS),
+        ("crowd", _TEXT),
     ]
 )
-
-REASONS = pa.schema([("key", pa.string()), ("reason", pa.string()), ("sentence", pa.string())])
-
-SIMILARITY = pa.struct([("recognizer", pa.string()), ("to_source", pa.float32()), ("threshold", pa.float32())])
+REASONS = pa.schema(_all(_TEXT, "key", "reason", "sentence"))
+SIMILARITY = pa.struct([("recognizer", _TEXT), *_all(_FLOAT, "to_source", "threshold")])
 
 # What a manifest says of a face is the same for all faces of its surrogate, but for its place in the picture: a figure
 # or a reason that depends on the face would tell whose it was. Those stay in the workspace (RENDERED).
 MANIFEST_FACE = pa.struct(
     [
-        ("box", pa.list_(pa.int32())),
-        ("method", pa.string()),
-        ("method_version", pa.string()),
-        ("k", pa.int32()),
-        ("epsilon", pa.float32()),
-        ("surrogate_digest", pa.string()),
-        ("detected_again", pa.bool_()),
-        ("fallback", pa.string()),
+        ("box", pa.list_(_INT)),
+        *_all(_TEXT, "method", "method_version"),
+        ("k", _INT),
+        ("epsilon", _FLOAT),
+        ("surrogate_digest", _TEXT),
+        ("detected_again", _BOOL),
+        ("fallback", _TEXT),
     ]
 )
-
 MANIFEST = pa.schema(
     [
-        ("key", pa.string()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("path", pa.string()),
-        ("output_sha256", pa.string()),
-        ("input_hmac", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("format", pa.string()),
-        ("metadata_stripped", pa.list_(pa.string())),
-        ("notes", pa.list_(pa.string())),
+        *_all(_TEXT, "key", "status", "reason", "path", "output_sha256", "input_hmac"),
+        *_all(_INT, "height", "width"),
+        ("format", _TEXT),
+        *_all(_TEXTS, "metadata_stripped", "notes"),
         ("faces", pa.list_(MANIFEST_FACE)),
-        ("review", pa.string()),
+        ("review", _TEXT),
     ]
 )
-
 RENDERED = pa.schema(
     [
-        ("face_id", pa.string()),
-        ("key", pa.string()),
+        *_all(_TEXT, "face_id", "key"),
         ("box", _floats(4)),
-        ("method", pa.string()),
-        ("fallback", pa.string()),
-        ("reason", pa.string()),
-        ("coverage", pa.float32()),
+        *_all(_TEXT, "method", "fallback", "reason"),
+        ("coverage", _FLOAT),
         ("similarity", pa.list_(SIMILARITY)),
-        ("detected_again", pa.bool_()),
+        ("detected_again", _BOOL),
     ]
 )
 
 # What a certificate's claim rests on. Names of classes and people are pseudonyms of these tables alone; digests are a
 # manifest's surrogate_digest. No table says of which class a surrogate was made.
-CERTIFIED_CLASSES = pa.schema(
-    [
-        ("class", pa.string()),
-        ("people", pa.list_(pa.string())),
-        ("k", pa.int32()),
-        ("effective_k", pa.int32()),
-        ("wears", pa.string()),
-    ]
-)
-
-CERTIFIED_SURROGATES = pa.schema([("digest", pa.string()), ("donors", pa.int32())])
-
-CERTIFIED_DRAWS = pa.schema([("digest", pa.string()), ("epsilon", pa.float64())])
-
+CERTIFIED_CLASSES = pa.schema([("class", _TEXT), ("people", _TEXTS), *_all(_INT, "k", "effective_k"), ("wears", _TEXT)])
+CERTIFIED_SURROGATES = pa.schema([("digest", _TEXT), ("donors", _INT)])
+CERTIFIED_DRAWS = pa.schema([("digest", _TEXT), ("epsilon", _DOUBLE)])
 CERTIFIED = {CLASSES_TABLE: CERTIFIED_CLASSES, SURROGATES_TABLE: CERTIFIED_SURROGATES, DRAWS_TABLE: CERTIFIED_DRAWS}
 """The schema of each table that a certificate may rest on, by its file."""
 
-RESTRICTED = {
-    "inventory": INVENTORY,
-    "images": IMAGES,
-    "reasons": REASONS,
-    "faces": FACES,
-    "subjects": SUBJECTS,
-    "classes": CLASSES,
-    "surrogates": SURROGATES,
-    "draws": DRAWS,
-    "portraits": PORTRAITS,
-    "assignments": ASSIGNMENTS,
-    "rendered": RENDERED,
-    "accounts": ACCOUNTS,
-}
-RELEASED_TABLES = {
-    "manifest": MANIFEST,
-    "classes": CERTIFIED_CLASSES,
-    "surrogates": CERTIFIED_SURROGATES,
-    "draws": CERTIFIED_DRAWS,
-}
 RESTRICTED_COLUMNS = frozenset(
     {
-        "embedding",
-        "second",
-        "crop",
-        "template",
-        "mesh",
-        "landmarks",
-        "label",
-        "subject_id",
-        "person_id",
-        "class_id",
-        "members",
-        "face_id",
-        "score",
-        "similarity",
-        "coverage",
+        *("embedding", "second", "crop", "template", "mesh", "landmarks", "label", "subject_id", "person_id"),
+        *("class_id", "members", "face_id", "score", "similarity", "coverage"),
     }
 )

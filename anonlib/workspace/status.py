@@ -1,17 +1,14 @@
-"""How far a job is, by its markers and manifests alone: nothing is computed or written.
-
-So it can be asked of a job that runs elsewhere, and of a release without its input.
-"""
+"""How far a job is, by its markers and manifests alone, without its input: nothing is computed or written."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 from anonlib.codes import meaning_of
 from anonlib.config import load_config
@@ -19,6 +16,7 @@ from anonlib.errors import ConfigError, JobError, NotFound
 from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.workspace.inventory import read_note
 from anonlib.workspace.layout import (
+    LABELS,
     PLAN_COUNTS,
     PURGED,
     JobStores,
@@ -33,12 +31,8 @@ from anonlib.workspace.schemas import QUARANTINED, SOLID
 
 _READERS = 16
 
-
-class ReasonCount(NamedTuple):
-    """What happened (`quarantined`, or the fallback's name) and why, in a sentence that names nothing."""
-
-    kind: str
-    why: str
+Reasons = Counter[tuple[str, str]]
+"""How often what happened (`quarantined`, or the fallback's name) and why, in a sentence that names nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +49,10 @@ class Summary:
     fallbacks: int
 
     @classmethod
-    def of(cls, shards: int, markers: Sequence[Mapping[str, Any]], **more: Any) -> Self:
+    def of(cls, shards: int, markers: Sequence[Mapping[str, Any]]) -> Summary:
         """Add up the markers of a release that has `shards` shards in all."""
         names = ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
-        counts = {name: sum(int(marker[name]) for marker in markers) for name in names}
-        return cls(shards, len(markers), **counts, **more)
+        return cls(shards, len(markers), *(sum(int(marker[name]) for marker in markers) for name in names))
 
     @property
     def code(self) -> int:
@@ -67,41 +60,20 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class ReleaseStatus(Summary):
-    """The same, and why images and faces are exceptions."""
-
-    reasons: Counter[ReasonCount] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True)
-class PlanStatus:
-    """One plan; `blocks` is None until it is decided, `done` counts blocks of surrogates; the others are PLAN_COUNTS.
-
-    `labels`: where the sentences about labels that do not fit their faces are.
-    """
-
-    blocks: int | None
-    done: int
-    labels: str
-    subjects: int = 0
-    persons: int = 0
-    classes: int = 0
-    redacted: int = 0
-    disagreements: int = 0
-
-
-@dataclass(frozen=True)
 class Status:
-    """A job as its markers tell it. `scans` are the shards that each scan has done, `spent` what each run wrote down.
+    """A job as its markers tell it.
 
-    There is more than one scan or plan if the job's settings were changed.
+    `scans`: the shards that each scan has done. `plans`: of each plan `done` blocks of surrogates, where its `labels`
+    that do not fit their faces are, and once it is decided the number of `blocks` and PLAN_COUNTS. There are several
+    scans or plans if the job's settings were changed. `spent`: what each run wrote down.
     """
 
     shards: int
     scans: tuple[int, ...]
-    plans: tuple[PlanStatus, ...]
-    release: ReleaseStatus | None
+    plans: tuple[dict[str, Any], ...]
+    release: Summary | None
     spent: Sequence[Mapping[str, Any]]
+    reasons: Reasons = field(default_factory=Counter)
 
 
 def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, Storage | None]:
@@ -134,30 +106,20 @@ def status(workspace: Storage, release: Storage | None) -> Status:
             "what the release is"
         )
     note = read_note(workspace) or {}
+    summary, reasons = (None, Reasons()) if release is None else _release(JobStores(workspace, release))
     return Status(
         shards=int(note.get("shards", 0)),
         scans=tuple(len(units) for units in _units(workspace, "scan/").values()),
-        plans=tuple(_planned(workspace, prefix, units) for prefix, units in _units(workspace, "plan/").items()),
-        release=None if release is None else read_release(JobStores(workspace, release)),
+        plans=tuple(_plan(workspace, prefix, units) for prefix, units in _units(workspace, "plan/").items()),
+        release=summary,
         spent=spent(workspace),
+        reasons=reasons,
     )
 
 
-def read_release(stores: JobStores) -> ReleaseStatus | None:
-    """What the release's markers say, and the workspace of its exceptions; None if nothing was rendered yet."""
-    store = release_store(stores)
-    try:
-        run = store.run()
-    except NotFound:
-        return None
-    markers = store.markers(run["shards"])
-    return ReleaseStatus.of(len(run["shards"]), markers, reasons=_reasons(stores, run["run"], markers))
-
-
-def exceptions(stores: JobStores) -> Counter[ReasonCount]:
+def exceptions(stores: JobStores) -> Reasons:
     """Why images were quarantined and faces fell back, over the whole release."""
-    release = read_release(stores)
-    return Counter() if release is None else release.reasons
+    return _release(stores)[1]
 
 
 def spent(workspace: Storage) -> list[dict[str, Any]]:
@@ -175,26 +137,32 @@ def note_failure(workspace: Storage, stage: str, unit: str, details: str) -> Non
     workspace.publish(f"failures/{stage}/{unit}.txt", details.encode(errors="backslashreplace"))
 
 
-def _reasons(stores: JobStores, run: str, markers: Iterable[dict[str, Any]]) -> Counter[ReasonCount]:
-    """Tables are read only of shards whose marker counts an exception."""
-    wanted = [str(marker["shard"]) for marker in markers if marker["quarantined"] or marker["fallbacks"]]
-    found: Counter[ReasonCount] = Counter()
+def _release(stores: JobStores) -> tuple[Summary | None, Reasons]:
+    """What the release's markers say, and the workspace of its exceptions; None and none before a render."""
+    store, reasons = release_store(stores), Reasons()
+    try:
+        run = store.run()
+    except NotFound:
+        return None, reasons
+    markers = store.markers(run["shards"])
+    # Tables are read only of shards whose marker counts an exception.
+    shards = [str(marker["shard"]) for marker in markers if marker["quarantined"] or marker["fallbacks"]]
     with ThreadPoolExecutor(_READERS) as pool:
-        for counts in pool.map(lambda shard: Counter(_reasons_of(stores, run, shard)), wanted):
-            found.update(counts)
-    return found
+        for counts in pool.map(lambda shard: Counter(_reasons(stores, run["run"], shard)), shards):
+            reasons.update(counts)
+    return Summary.of(len(run["shards"]), markers), reasons
 
 
-def _reasons_of(stores: JobStores, run: str, shard: str) -> Iterator[ReasonCount]:
+def _reasons(stores: JobStores, run: str, shard: str) -> Iterator[tuple[str, str]]:
     quarantined = set()
     for row in release_store(stores).manifest(shard, ["key", "status", "reason"]).to_pylist():
         if row["status"] == QUARANTINED:
             quarantined.add(row["key"])
-            yield ReasonCount(QUARANTINED, meaning_of(row["reason"]))
+            yield QUARANTINED, meaning_of(row["reason"])
     for key, faces in render_store(stores, run).faces(shard).items():
         for face in faces if key not in quarantined else ():
             if face["fallback"] in SOLID:
-                yield ReasonCount("solid", face["reason"] or "no reason given")
+                yield "solid", face["reason"] or "no reason given"
 
 
 def _units(workspace: Storage, stage: str) -> dict[str, set[str]]:
@@ -208,10 +176,10 @@ def _units(workspace: Storage, stage: str) -> dict[str, set[str]]:
     return dict(stores)
 
 
-def _planned(workspace: Storage, prefix: str, units: set[str]) -> PlanStatus:
-    store, done = PlanStore(workspace, prefix), sum(unit.startswith("surrogates/") for unit in units)
+def _plan(workspace: Storage, prefix: str, units: set[str]) -> dict[str, Any]:
+    store = PlanStore(workspace, prefix)
+    state = {"done": sum(unit.startswith("surrogates/") for unit in units), "labels": store.path(LABELS)}
     plan = store.plan()
     if plan is None:
-        return PlanStatus(None, done, store.labels_path)
-    counts = {name: int(plan[name]) for name in PLAN_COUNTS}
-    return PlanStatus(len(plan["blocks"]), done, store.labels_path, **counts)
+        return state
+    return state | {"blocks": len(plan["blocks"])} | {name: int(plan[name]) for name in PLAN_COUNTS}

@@ -1,8 +1,4 @@
-"""Tables to bytes and back, always the same bytes for the same rows.
-
-Parquet files carry no clock and no order but the rows', so a rerun can be compared by hash. Schemas are
-those of `records`; a row that does not fit is a bug and fails here.
-"""
+"""Tables to bytes and back: the same rows give the same bytes, so that a rerun can be compared by hash."""
 
 from __future__ import annotations
 
@@ -37,9 +33,7 @@ def of_rows(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
 def table_bytes(table: pa.Table) -> bytes:
     """Parquet bytes of a table; small row groups, so that a crop can be read without its neighbours."""
     sink = io.BytesIO()
-    pq.write_table(
-        table.combine_chunks(), sink, compression="zstd", row_group_size=_ROWS_A_GROUP, write_page_index=False
-    )
+    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=_ROWS_A_GROUP)
     return sink.getvalue()
 
 
@@ -56,14 +50,12 @@ def column(table: pa.Table, name: str) -> NDArray[np.float64]:
 
 
 def halves(table: pa.Table, name: str) -> NDArray[np.float16]:
-    """A fixed-size list of float16 a row (n, d), as it lies in memory."""
+    """A fixed-size list of float16 a row (n, d), as it lies in memory; (0, 1) of an empty table."""
     flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat, np.float16).reshape(table.num_rows, -1 if table.num_rows else 1)
 
 
 def matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
-    """A fixed-size list a row (n, d)."""
-    column = table.column(name).combine_chunks()
-    if table.num_rows == 0:
-        return np.zeros((0, 1), np.float32)
-    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(table.num_rows, -1)
+    """A fixed-size list a row (n, d); (0, 1) of an empty table."""
+    flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float32).reshape(table.num_rows, -1 if table.num_rows else 1)

@@ -1,29 +1,125 @@
-"""After every round its numbers add up, and what is left is tried again."""
+"""Every unit has an outcome, a failure is a sentence, and what is left after a round is tried again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from anonlib.execution.base import UnitResult
-from anonlib.execution.rounds import DIED, ROUNDS, Round, Rounds
-from anonlib.execution.telemetry import Meter, UnitRecord
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from anonlib.config import RayConfig
+from anonlib.errors import Changed, ConfigError, StorageError
+from anonlib.execution import ray as ray_module
+from anonlib.execution.base import PARTS, UnitResult, current, in_chunks, watching
+from anonlib.execution.ray import RayRunner
+from anonlib.execution.rounds import DIED, ROUNDS, SerialRunner, open_runner, run_rounds, run_unit
+from anonlib.execution.telemetry import Meter, Round, UnitRecord
 
 WORK = UnitRecord("scan", "0" * 64, 1, "solid")
+
+
+@dataclass(frozen=True)
+class Photo:
+    rgb: NDArray[np.uint8]
+
+
+@given(st.lists(st.integers(1, 90), max_size=40), st.integers(1, 10))
+def test_chunks_hold_everything_in_order_and_are_bounded_by_count_and_px(megapixels: list[int], most: int) -> None:
+    items = [Photo(np.broadcast_to(np.uint8(0), (1000, size * 1000, 3))) for size in megapixels]
+    chunks = list(in_chunks(items, most))
+    assert [id(photo) for photo in chain.from_iterable(chunks)] == [id(photo) for photo in items]
+    for chunk in chunks:
+        assert 1 <= len(chunk) <= most
+        assert sum(photo.rgb.shape[0] * photo.rgb.shape[1] for photo in chunk[:-1]) < 64_000_000
+
+
+class Stage:
+    """Fails on units that name an exception."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Stage.made += 1
+
+    def run(self, unit: str) -> UnitResult:
+        errors: dict[str, Callable[[], BaseException]] = {
+            "value": lambda: ValueError("bad\nthing"),
+            "storage": lambda: StorageError("The disk is full."),
+            "changed": lambda: Changed("It has changed."),
+            "interrupt": KeyboardInterrupt,
+        }
+        with current().timed("replace"):
+            time.sleep(0.001)
+        current().read += 7
+        if unit in errors:
+            raise errors[unit]()
+        return UnitResult(unit, images=3)
+
+
+def test_no_actors_is_the_serial_runner() -> None:
+    assert isinstance(open_runner(RayConfig(actors=0)), SerialRunner)
+    assert isinstance(open_runner(RayConfig()), RayRunner)
+
+
+def test_every_unit_has_an_outcome_and_only_what_failed_outside_of_the_unit_halts_the_job() -> None:
+    before = Stage.made
+    assert list(SerialRunner().run(Stage, [], WORK)) == [] and Stage.made == before
+    results = {result.unit: result for result in SerialRunner().run(Stage, ["a", "value", "storage", "changed"], WORK)}
+    assert Stage.made == before + 1
+    assert results["a"].error is None and results["a"].images == 3
+    assert str(results["value"].error).startswith("ValueError at rounds.py:")
+    assert "ValueError: bad" in str(results["value"].details)
+    assert results["storage"].error == "The disk is full."
+    assert [result.halts for result in results.values()] == [False, False, True, False]
+
+
+def test_an_interrupt_is_not_swallowed() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_unit(Stage(), "interrupt")
+
+
+@pytest.mark.parametrize("unit", ["good", "value"])
+def test_seconds_are_counted_by_part_also_of_a_unit_that_failed(unit: str) -> None:
+    result = run_unit(Stage(), unit)
+    assert set(result.parts) == set(PARTS)
+    assert result.seconds >= result.parts["replace"] >= 0.001 and result.parts["detect"] == 0
+    assert result.read == 7
+    with watching() as watch:
+        assert current() is watch and watch.read == 0
+    assert current() is not watch
+
+
+def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make() -> Stage:
+        raise ConfigError("the environment variable SECRET is not set on this machine")
+
+    monkeypatch.setattr(ray_module, "log_to_stdout", lambda: None)
+    monkeypatch.setattr(ray_module, "_place", dict)
+    actor = ray_module._Actor(make, WORK)
+    for unit in ("a", "b"):
+        result = actor.run(unit)
+        assert result.unit == unit and result.halts and "SECRET" in str(result.error)
 
 
 class Pool:
     """Two actors, each a second a unit; `fails` says how often a unit fails first, `lost` never come back."""
 
     def __init__(self, fails: dict[str, int] | None = None, lost: frozenset[str] = frozenset()) -> None:
-        self.meter, self.marked, self.rounds = Gauge(), set[str](), list[int]()
+        self.meter, self.marked, self.rounds = Gauge(), set[str](), list[tuple[int, int]]()
         self.fails, self.lost = fails or {}, lost
 
     def actors(self, units: int) -> int:
         return min(2, units)
 
     def run(self, make: Any, units: Sequence[str], work: UnitRecord) -> Iterator[UnitResult]:
-        self.rounds.append(work.round)
+        self.rounds.append((work.round, len(units)))
         for unit in units:
             if unit in self.lost:
                 continue
@@ -31,7 +127,7 @@ class Pool:
                 yield UnitResult(unit, images=9, seconds=1.0, error="The disk is full.")
                 continue
             self.marked.add(unit)
-            yield UnitResult(unit, images=5, faces=4, quarantined=1, seconds=1.0, parts={"start": 0.5})
+            yield UnitResult(unit, images=5, seconds=1.0, parts={"start": 0.5})
 
 
 class Gauge(Meter):
@@ -44,51 +140,47 @@ class Gauge(Meter):
         self.seen.append(units)
 
 
-def ran(pool: Pool, units: list[str]) -> tuple[dict[str, str], list[Round]]:
+def ran(pool: Pool, units: str) -> tuple[dict[str, str], list[Round]]:
     ended: list[Round] = []
-    rounds = Rounds(pool, lambda stage, outcome, wanted: None, ended.append)
-    return rounds.run(WORK, lambda: None, units, lambda: set(pool.marked), str), ended  # type: ignore[arg-type, return-value]
+    failed = run_rounds(
+        pool, WORK, Stage, list(units), lambda: set(pool.marked), str, lambda stage, result, total: None, ended.append
+    )
+    return failed, ended
 
 
-def test_a_round_adds_up_what_came_back() -> None:
+def test_a_round_adds_up_what_came_back_and_the_rest_is_tried_again() -> None:
     pool = Pool(fails={"b": 1})
-    failed, (first, second) = ran(pool, ["a", "b", "c"])
-    assert failed == {} and pool.rounds == [1, 2]
-    assert (first.units, first.done, first.failed, first.remaining) == (3, 2, 1, 1)
-    assert (first.images, first.faces, first.quarantined) == (10, 8, 2), "of what failed nothing is counted"
+    failed, (first, second) = ran(pool, "abc")
+    assert failed == {} and pool.rounds == [(1, 3), (2, 1)]
+    assert (first.units, first.remaining, first.images) == (3, 1, 10), "of what failed nothing is counted"
     assert first.busy == 4.0, "seconds are those of every try, and the start of a worker"
-    assert first.why == "The disk is full."
-    assert (second.round, second.units, second.remaining, second.why) == (2, 1, 0, None)
-    assert (first.actors, second.actors) == (2, 1)
-    assert first.reserved == 2 * first.seconds
+    assert first.why == "The disk is full." and first.reserved == 2 * first.seconds
+    assert (second.round, second.units, second.remaining, second.why, second.actors) == (2, 1, 0, None, 1)
+    assert ran(pool, "abc") == ({}, []), "a finished stage has no round"
 
 
-def test_what_never_comes_back_is_told_after_the_last_round() -> None:
-    pool = Pool(lost=frozenset("x"))
-    failed, ended = ran(pool, ["a", "x"])
-    assert failed == {"x": DIED}
-    assert [(one.units, one.remaining) for one in ended] == [(2, 1)] + [(1, 1)] * ROUNDS
-    assert pool.meter.seen[:3] == [2, 1, 0]
-
-
-def test_a_unit_that_fails_is_tried_three_times_whatever_becomes_of_others() -> None:
+def test_a_unit_that_fails_is_tried_three_times_and_one_that_died_once_more() -> None:
     pool = Pool(fails={"x": 9})
-    assert ran(pool, ["a", "x"])[0] == {"x": "The disk is full."} and pool.rounds == [1, 2, 3]
+    assert ran(pool, "ax")[0] == {"x": "The disk is full."} and len(pool.rounds) == ROUNDS
+    pool = Pool(lost=frozenset("x"))
+    failed, ended = ran(pool, "ax")
+    assert failed == {"x": DIED}
+    assert [(each.units, each.remaining) for each in ended] == [(2, 1)] + [(1, 1)] * ROUNDS
+    assert pool.meter.seen[:3] == [2, 1, 0]
 
 
 def test_machines_that_vanish_are_not_held_against_their_units_while_others_get_done() -> None:
     class Vanishing(Pool):
-        """Gets one unit done a round; whoever else was at hand is lost."""
+        """Gets one unit done a round; the others are lost."""
 
         def run(self, make: Any, units: Sequence[str], work: UnitRecord) -> Iterator[UnitResult]:
             yield from super().run(make, units[-1:], work)
 
-    pool = Vanishing()
-    failed, ended = ran(pool, ["a", "b", "c", "d", "e", "f"])
+    failed, ended = ran(Vanishing(), "abcdef")
     assert failed == {} and len(ended) == 6 > ROUNDS
 
 
-def test_a_finished_stage_has_no_round() -> None:
+def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonlib.execution.rounds.WAVE", 3)
     pool = Pool()
-    pool.marked = {"a"}
-    assert ran(pool, ["a"]) == ({}, [])
+    assert ran(pool, "abcdefgh")[0] == {} and pool.rounds == [(1, 3), (1, 3), (1, 2)]

@@ -13,35 +13,28 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from anonlib.execution import worker
 from anonlib.execution.base import UnitResult
-from anonlib.execution.local import SerialRunner
-from anonlib.execution.stopwatch import PARTS, current, watching
+from anonlib.execution.rounds import SerialRunner
 from anonlib.execution.telemetry import (
     METRICS,
+    Labels,
+    Meter,
     Round,
-    StageProgress,
     UnitRecord,
-    WorkerIdentity,
-    clock,
     event,
     log_to_stdout,
     log_unit,
     open_progress,
-    readings,
 )
-from anonlib.execution.worker import run_unit
 from tests.support import photos
 from tests.support.runs import job, kill_session
 
 WORK = UnitRecord("render", "ab" * 32, 2, "solid")
-PAUSE = 0.02
 _DRIVER = """
 import json, os, signal, sys
 from dataclasses import asdict
@@ -94,34 +87,23 @@ RESULTS = [
 ]
 
 
-def a_round(**changes: Any) -> Round:
-    counts = {"units": 4, "done": 3, "failed": 0, "remaining": 1, "images": 30, "faces": 40, "quarantined": 2}
-    rest = {"round": 2, "seconds": 12.0, "actors": 2, "busy": 18.0, "why": "KeyError at scan.py:1"}
-    return Round(**({"stage": "scan"} | counts | rest | changes))
-
-
 def shown(stream: io.StringIO) -> str:
     with open_progress(stream) as progress:
         for stage, result in RESULTS:
             progress(stage, result, 2)
-        progress.ended(a_round())
-        progress.ended(a_round(why=None))
+        for why in ("KeyError at scan.py:1", None):
+            progress.ended(Round("scan", 2, 4, 1, images=30, seconds=12.0, actors=2, busy=18.0, why=why))
     return stream.getvalue()
 
 
 def test_a_log_gets_a_line_of_json_for_every_unit_and_every_round() -> None:
     text = shown(io.StringIO())
     *units, first, second = (json.loads(line) for line in text.splitlines())
-    assert [(line["stage"], line["unit"], line["done"]) for line in units] == [
-        ("scan", "a", 1),
-        ("scan", "b", 1),
-        ("scan", "b", 2),
-        ("render", "a", 1),
-    ]
+    done = [(line["stage"], line["unit"], line["done"]) for line in units]
+    assert done == [("scan", "a", 1), ("scan", "b", 1), ("scan", "b", 2), ("render", "a", 1)]
     assert units[1]["error"] == "its worker died" and "images" not in units[1]
     assert units[0]["parts"] == {"detect": 1.0} and (units[0]["images"], units[3]["quarantined"]) == (10, 1)
-    assert (first["round"], first["units"], first["done"], first["remaining"]) == (2, 4, 3, 1)
-    assert (first["seconds"], first["images_per_s"], first["busy"], first["reserved"]) == (12.0, 2.5, 18.0, 24.0)
+    assert [first[name] for name in ("round", "units", "remaining", "seconds", "busy")] == [2, 4, 1, 12.0, 18.0]
     assert first["why"] == "KeyError at scan.py:1" and "why" not in second
     assert "john" not in text
 
@@ -131,18 +113,6 @@ def test_a_terminal_gets_one_line_for_every_stage_and_a_short_one_for_every_roun
     assert "scan b: its worker died" in text and "15 images" in text and "1 quarantined" in text
     assert "scan, round 2: 3 of 4 done in 0:12" in text and "1 to do again, most often because: KeyError" in text
     assert "john" not in text
-
-
-def test_the_pace_is_of_this_stage_and_the_time_left_of_its_units() -> None:
-    progress = StageProgress(units=4, began=100.0, latest=110.0, done=1, images=20, faces=30)
-    assert str(progress) == "20 images, 2.0/s, 30 faces, 0:30 left"
-    progress.done = 4
-    assert str(progress).endswith("in 0:10")
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (7.4, "0:07"), (751, "12:31"), (11109, "3:05:09")])
-def test_a_clock_shows_minutes_and_seconds(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
 
 
 @pytest.fixture
@@ -163,85 +133,60 @@ class Stage:
         return UnitResult(unit, images=3, faces=2, quarantined=1)
 
 
-def test_a_workers_line_names_run_node_and_gpus(quiet_again: None, capsys: pytest.CaptureFixture[str]) -> None:
-    log_to_stdout()
-    result = UnitResult("00001", images=3, seconds=1.25, read=10, written=9)
-    log_unit(WORK, WorkerIdentity("node", 17, ("0",)), result)
-    line = json.loads(capsys.readouterr().out)
-    expected = {"stage": "render", "unit": "00001", "run": "ab" * 8, "round": 2, "node": "node", "pid": 17}
-    assert {**line, **expected, **event(result), "gpus": ["0"]} == line
-
-
 def test_every_unit_leaves_one_line_and_no_name(quiet_again: None, capsys: pytest.CaptureFixture[str]) -> None:
     log_to_stdout()
     list(SerialRunner().run(Stage, ["a", "bad"], WORK))
+    result = UnitResult("00001", images=3, seconds=1.25, read=10, written=9)
+    log_unit(WORK, {"node": "node", "pid": 17, "gpus": ["0"]}, result)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["unit"] for line in lines] == ["a", "bad"]
-    assert lines[1]["error"].startswith("FileNotFoundError at worker.py:") and "images" not in lines[1]
+    assert [line["unit"] for line in lines] == ["a", "bad", "00001"]
+    assert lines[1]["error"].startswith("FileNotFoundError at rounds.py:") and "images" not in lines[1]
     assert "john" not in json.dumps(lines)
     assert lines[0]["parts"]["start"] >= 0 and "start" not in lines[1]["parts"], "a start is counted once"
+    place = {"stage": "render", "run": "ab" * 8, "round": 2, "node": "node", "pid": 17, "gpus": ["0"]}
+    assert {**lines[2], **place, **event(result)} == lines[2]
 
 
-class Painter:
-    def run(self, unit: str) -> UnitResult:
-        with current().timed("replace"):
-            time.sleep(PAUSE)
-        current().read += 7
-        if unit == "bad":
-            raise ValueError("no")
-        return UnitResult(unit, images=2)
+Samples = dict[str, Counter[tuple[str, ...]]]
 
 
-@pytest.mark.parametrize("unit", ["good", "bad"])
-def test_seconds_are_counted_by_part_also_of_a_unit_that_failed(unit: str) -> None:
-    result = run_unit(Painter(), unit)
-    assert set(result.parts) == set(PARTS)
-    assert result.seconds >= result.parts["replace"] >= PAUSE and result.parts["detect"] == 0
-    assert result.read == 7
+def scrape(port: int, seconds: float = 60) -> Samples:
+    """Our samples by name and labels, once four shards are rendered; each process's are added up."""
+    deadline = time.monotonic() + seconds
+    while True:
+        samples: Samples = {name: Counter() for name in METRICS}
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:
+            text = ""
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if (name := sample.name.removeprefix("ray_")) in METRICS:
+                    labels = tuple(sample.labels[label] for label in ("stage", "method", *METRICS[name].labels))
+                    samples[name][labels] += sample.value
+        if samples["anonlib_units_total"]["render", "solid", "done"] >= 4:
+            return samples
+        assert time.monotonic() < deadline, samples
+        time.sleep(0.5)
 
 
-def test_a_clock_that_is_set_back_makes_no_negative_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    backwards = iter(range(1_000_000, 0, -3600))
-    monkeypatch.setattr(worker.time, "time", lambda: float(next(backwards)))
-    assert 0 <= run_unit(Painter(), "good").seconds < 60
-
-
-def test_a_unit_has_a_stopwatch_of_its_own() -> None:
-    with watching() as first, first.timed("check"):
-        assert current() is first
-    with watching() as second:
-        assert second.parts["check"] == 0
-    assert current() is not second
-
-
-@dataclass(frozen=True)
-class Scraped:
-    """A run of four shards with a failure and a dead worker: its summary, its log and its counters."""
-
-    summary: dict[str, int]
-    units: list[dict[str, Any]]
-    samples: dict[str, Counter[tuple[str, ...]]]
-
-    def value(self, name: str, *labels: str) -> float:
-        return self.samples[name][labels]
-
-
-@pytest.fixture(scope="module")
-def scraped(tmp_path_factory: pytest.TempPathFactory) -> Scraped:
-    root = tmp_path_factory.mktemp("metrics")
+@pytest.mark.cluster
+def test_the_exporter_counts_what_the_release_counts_and_no_log_names_a_photo(tmp_path: Path) -> None:
+    """Of a run of four shards with a failure and a dead worker."""
     for shard in range(4):
         good = photos.jpeg(photos.nobody())
         members = [(f"john-smith-{shard}.jpg", good), *([(f"torn-{shard}.jpg", good[:500])] if shard == 3 else [])]
-        photos.tar(root / "input" / f"{shard:05d}.tar", members)
-    config = job(root / "input", root, method={"name": "solid"}, ray={"actors": 1})
-    (root / "job.yaml").write_text(config.to_yaml())
+        photos.tar(tmp_path / "input" / f"{shard:05d}.tar", members)
+    config = job(tmp_path / "input", tmp_path, method={"name": "solid"}, ray={"actors": 1})
+    (tmp_path / "job.yaml").write_text(config.to_yaml())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with (
-        (root / "stderr").open("wb") as complaints,
+        (tmp_path / "stderr").open("wb") as complaints,
         subprocess.Popen(
-            [sys.executable, "-c", _DRIVER, str(root / "job.yaml"), str(port)],
+            [sys.executable, "-c", _DRIVER, str(tmp_path / "job.yaml"), str(port)],
             env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -252,83 +197,56 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Scraped:
         try:
             assert process.stdout is not None
             line = next((line for line in process.stdout if line.startswith(b"{")), b"")
-            assert line, (root / "stderr").read_text()[-3000:]
-            said = json.loads(line)
-            assert len(said["mishaps"]) == 1
-            samples = scrape(port, lambda found: found["ray_anonlib_units_total"]["render", "solid", "done"] >= 4)
+            assert line, (tmp_path / "stderr").read_text()[-3000:]
+            samples = scrape(port)
         finally:
             kill_session(process.pid)
-    return Scraped(said["summary"], said["units"], samples)
-
-
-def scrape(port: int, enough: Any, seconds: float = 60) -> dict[str, Counter[tuple[str, ...]]]:
-    """Our samples by name and labels, once there are enough of them; each process's are added up."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found: dict[str, Counter[tuple[str, ...]]] = {f"ray_{name}": Counter() for name in METRICS}
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-                text = answer.read().decode()
-        except OSError:
-            text = ""
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name in found:
-                    own = METRICS[sample.name.removeprefix("ray_")].labels
-                    labels = tuple(sample.labels[label] for label in ("stage", "method", *own))
-                    found[sample.name][labels] += sample.value
-        if enough(found):
-            return found
-        assert time.monotonic() < deadline, found
-        time.sleep(0.5)
-
-
-@pytest.mark.cluster
-def test_the_exporter_counts_what_the_release_counts(scraped: Scraped) -> None:
-    assert scraped.summary["quarantined"] == 1 and scraped.summary["images"] == 5
+    run = json.loads(line)
+    summary = run["summary"]
+    assert len(run["mishaps"]) == 1 and (summary["quarantined"], summary["images"]) == (1, 5)
     for name in ("images", "faces", "quarantined", "fallbacks"):
-        assert scraped.value(f"ray_anonlib_{name}_total", "render", "solid") == scraped.summary[name], name
-    assert scraped.value("ray_anonlib_images_total", "scan", "solid") == scraped.summary["images"]
-
-
-@pytest.mark.cluster
-def test_a_shard_that_was_tried_twice_is_counted_once_and_its_failure_too(scraped: Scraped) -> None:
-    assert scraped.value("ray_anonlib_units_total", "scan", "solid", "done") == 4
-    assert scraped.value("ray_anonlib_units_total", "scan", "solid", "failed") == 1
-    assert scraped.value("ray_anonlib_units_total", "render", "solid", "done") == 4
-
-
-@pytest.mark.cluster
-def test_bytes_and_seconds_are_exported_by_part(scraped: Scraped) -> None:
+        assert samples[f"anonlib_{name}_total"]["render", "solid"] == summary[name], name
+    assert samples["anonlib_images_total"]["scan", "solid"] == summary["images"]
+    assert samples["anonlib_units_total"]["scan", "solid", "done"] == 4
+    assert samples["anonlib_units_total"]["scan", "solid", "failed"] == 1
+    assert samples["anonlib_units_total"]["render", "solid", "done"] == 4
     for direction in ("read", "written"):
-        assert scraped.value("ray_anonlib_bytes_total", "render", "solid", direction) > 1000
+        assert samples["anonlib_bytes_total"]["render", "solid", direction] > 1000
     for part in ("start", "read", "decode", "detect", "publish"):
-        assert scraped.value("ray_anonlib_seconds_total", "scan", "solid", part) > 0, part
-    assert scraped.value("ray_anonlib_actor_seconds_total", "scan", "solid", "cpu") > 0
-    assert scraped.value("ray_anonlib_actor_seconds_total", "scan", "solid", "gpu") == 0
+        assert samples["anonlib_seconds_total"]["scan", "solid", part] > 0, part
+    assert samples["anonlib_actor_seconds_total"]["scan", "solid", "cpu"] > 0
+    assert samples["anonlib_actor_seconds_total"]["scan", "solid", "gpu"] == 0
 
-
-@pytest.mark.cluster
-def test_every_unit_left_a_line_in_its_workers_log_and_none_names_a_photo(scraped: Scraped) -> None:
-    lines = [line for line in scraped.units if line["stage"] == "scan"]
-    tries = Counter((line["unit"], line["round"]) for line in lines)
-    assert tries == Counter({("00000", 1): 1, ("00001", 1): 1, ("00002", 1): 1, ("00003", 1): 1, ("00001", 2): 1})
+    lines = [line for line in run["units"] if line["stage"] == "scan"]
+    tries = sorted((line["unit"], line["round"]) for line in lines)
+    assert tries == [("00000", 1), ("00001", 1), ("00001", 2), ("00002", 1), ("00003", 1)]
     assert [line["unit"] for line in lines if "error" in line] == ["00001"]
     assert all(line["node"] and line["pid"] for line in lines)
-    assert "john" not in json.dumps(scraped.units)
+    assert "john" not in json.dumps(run["units"])
 
 
-def test_a_shard_that_was_lost_for_good_counts_its_images_as_quarantined() -> None:
-    found = {one.name: one for one in readings(WORK, UnitResult("a", images=7, quarantined=7), lost=True)}
-    assert found["anonlib_units_total"].labels["outcome"] == "quarantined"
-    assert found["anonlib_quarantined_total"].value == 7
-    assert "anonlib_unit_seconds" not in found, "its seconds were counted when it failed"
+class Taken(Meter):
+    """Keeps what it counts."""
+
+    gpus = 0.5
+
+    def __init__(self) -> None:
+        self.values: list[tuple[str, float, Labels]] = []
+
+    def take(self, name: str, value: float, labels: Labels) -> None:
+        self.values.append((name, value, labels))
 
 
 def test_labels_are_the_declared_ones_and_a_gpu_is_counted_by_its_share() -> None:
-    found = list(readings(WORK, UnitResult("a", images=7, seconds=10.0, parts={"check": 1.0}), gpus=0.5))
-    for one in found:
-        assert set(one.labels) == {"stage", "method", *METRICS[one.name].labels}
-    seconds = {one.labels["resource"]: one.value for one in found if one.name == "anonlib_actor_seconds_total"}
-    assert seconds == {"cpu": 10.0, "gpu": 5.0}
-    assert {one.name for one in found} == set(METRICS) - {"anonlib_units_left", "anonlib_units_running"}
+    meter, lost = Taken(), Taken()
+    meter.count(WORK, UnitResult("a", images=7, seconds=10.0, parts={"check": 1.0}))
+    for name, _, labels in meter.values:
+        assert set(labels) == {"stage", "method", *METRICS[name].labels}
+    seconds = [value for name, value, _ in meter.values if name == "anonlib_actor_seconds_total"]
+    assert seconds == [10.0, 5.0], "CPU, then GPU"
+    assert {name for name, _, _ in meter.values} == set(METRICS) - {"anonlib_units_left", "anonlib_units_running"}
+    lost.count(WORK, UnitResult("a", images=7, quarantined=7), lost=True)
+    values = {name: (value, labels) for name, value, labels in lost.values}
+    assert values["anonlib_units_total"][1]["outcome"] == "quarantined"
+    assert values["anonlib_quarantined_total"][0] == 7
+    assert "anonlib_unit_seconds" not in values, "its seconds were counted when it failed"

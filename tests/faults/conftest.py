@@ -12,11 +12,8 @@ from tests.support.runs import Run, run_job
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-def make_tiny(folder: Path) -> Path:
     """Three tars: a face, nobody, and a face beside a file that is no image."""
+    folder = tmp_path_factory.mktemp("tiny")
     face, empty = photos.jpeg(photos.astronaut()[:300, 80:380]), photos.jpeg(photos.nobody()[:160, :160])
     photos.tar(folder / "00000.tar", [("a.jpg", face)])
     photos.tar(folder / "00001.tar", [("b.jpg", empty)])

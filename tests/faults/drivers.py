@@ -1,12 +1,11 @@
 """Jobs that ask before every write, so that a test may kill, stop or interleave them exactly there.
 
 A gap is before a write, in the middle of it (half of its bytes are in the unfinished file, or at the server) or after
-the last one; "before" the next write is after this one. This process imports what a job needs and then forks for every
-run, so a run costs its work and no imports; nothing is loaded before a fork that would not survive it. By itself it
-prints a line of JSON for each run:
+the last one; "before" the next write is after this one. `outcomes` runs this file in a process of its own, which
+imports what a job needs and forks for every run: the process of the tests holds models that no fork would survive.
 
     python drivers.py kill JOB.yaml GAP...       one run a gap, killed there, and a last one that is left alone
-    python drivers.py race JOB.yaml SEED         two runs at once, whose writes are let through in an order drawn by lot
+    python drivers.py race JOB.yaml SEED         two runs at once, whose writes are let through in a drawn order
     python drivers.py orphan JOB.yaml GAP THEN...   one is stopped at a gap, and wakes up when all else is done: THEN is
                                                     another job to run, a folder that is cleared, a decision on the
                                                     release, or a gap at which one more run of the job waits for it
@@ -21,14 +20,16 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from anonlib.config import JobConfig, load_config
 from anonlib.job import Job
-from anonlib.storage import OURS, local
+from anonlib.storage import OURS, Storage, local
 from anonlib.storage.local import LocalStorage
 from anonlib.storage.s3 import S3Storage
 from anonlib.workspace import lease
@@ -37,52 +38,73 @@ from anonlib.workspace.layout import RUN_NOTE, open_stores
 
 WRITES = ("publish", "claim", "delete")
 END = "before the end"
-# A run that is stopped is known to be so after two seconds, not after twenty.
-lease.BEAT_S, lease.WATCH_S = 0.2, 2.0
 _GO, _HALF = b"g", b"h"
 
 
-def gaps_of(writes: Sequence[str]) -> list[str]:
-    """Every gap of a run that began these writes."""
-    return [*(f"{when} {write}" for write in writes for when in ("before", "middle")), END]
+class Outcome(NamedTuple):
+    """How a run ended: its exit code, the writes it began, the claims it won, and why it stopped."""
+
+    code: int | None
+    writes: list[str]
+    won: list[str]
+    why: str
+
+
+def outcomes(verb: str, config: JobConfig, *more: str | JobConfig) -> list[Outcome]:
+    """What the runs of `drivers.py VERB` come to."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = []
+        for number, argument in enumerate((config, *more)):
+            if isinstance(argument, JobConfig):
+                path = Path(folder) / f"{number}.yaml"
+                path.write_text(argument.to_yaml())
+                argument = str(path)
+            arguments.append(argument)
+        command = [sys.executable, __file__, verb, *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [Outcome(*json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def made(root: Storage) -> dict[str, bytes]:
+    """Everything in a job's two places; of the workspace without what was left unfinished and what runs spent."""
+    paths = [entry.path for entry in root.list(unfinished=True)]
+    kept = [path for path in paths if path.startswith("release/") or OURS not in path]
+    kept = [path for path in kept if not path.startswith("workspace/spending/")]
+    return {path: root.read(path) for path in kept if path.startswith(("release/", "workspace/"))}
 
 
 class Driver:
-    """A job in a child. `asks` is the write that it waits to begin, END at its end, None once it is over.
-
-    `writes`: what it began; `won`: the claims that it won; `code`: how it ended; `said`: why it stopped.
-    """
+    """A job in a child. `asks` is the write that it waits to begin, END at its end, None once it is over."""
 
     def __init__(self, config: JobConfig) -> None:
-        self.writes: list[str] = []
-        self.won: list[str] = []
+        self.outcome = Outcome(None, [], [], "")
         self.asks: str | None = None
-        self.code: int | None = None
-        self.said = ""
-        mine, its = socket.socketpair()
+        self._socket, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
-            mine.close()
-            _Child(its).work(config)
-        its.close()
-        self._socket, self._lines = mine, mine.makefile("r")
+            self._socket.close()
+            _Child(theirs).work(config)
+        theirs.close()
+        self._lines = self._socket.makefile("r")
         self._listen()
 
     def go(self, how: bytes = _GO) -> None:
         """Let it begin the write that it asks for, and wait until it asks for the next."""
         if self.asks != END:
-            self.writes.append(str(self.asks))
+            self.outcome.writes.append(str(self.asks))
         self._socket.sendall(how)
         self._listen()
 
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        self._listen()
-
     def run(self, until: str | None = None) -> Driver:
-        """Go on to this gap, or to the end; not in the middle of a write, where there is only death."""
+        """Go on to this gap, or to the end; not in the middle of a write, where it is killed."""
         while self.asks is not None and until not in (f"before {self.asks}", self.asks):
             self.go(_HALF if until == f"middle {self.asks}" else _GO)
+        return self
+
+    def kill(self) -> Driver:
+        if self.asks is not None:
+            os.kill(self.pid, signal.SIGKILL)
+            self._listen()
         return self
 
     def _listen(self) -> None:
@@ -92,16 +114,13 @@ class Driver:
                 self.asks = text
                 return
             if kind == "won":
-                self.won.append(text)
+                self.outcome.won.append(text)
             else:
-                self.said = text
+                self.outcome = self.outcome._replace(why=text)
         self.asks = None
-        self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.outcome = self.outcome._replace(code=os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
         self._lines.close()
         self._socket.close()
-
-    def told(self) -> str:
-        return json.dumps({"code": self.code, "writes": self.writes, "won": self.won, "said": self.said})
 
 
 class _Child:
@@ -126,7 +145,7 @@ class _Child:
         try:
             code = Job(config).run().code
         except Exception as error:  # noqa: BLE001
-            self.tell(f"said {error}")
+            self.tell(f"why {error}")
         finally:
             self.ask(END)
             os._exit(code)
@@ -165,19 +184,10 @@ def _die_in_the_middle() -> None:
     local.os.fsync = half_a_file  # type: ignore[assignment]
 
 
-def killed(config: JobConfig, gap: str) -> Driver:
-    """A run that was killed at a gap."""
-    driver = Driver(config).run(until=gap)
-    if driver.code is None:
-        driver.kill()
-    return driver
-
-
 def race(config: JobConfig, seed: int) -> list[Driver]:
-    """Two runs at once, whose writes are let through in an order drawn by lot."""
-    both = [Driver(config), Driver(config)]
-    draw = random.Random(seed)
-    while waiting := [one for one in both if one.asks is not None]:
+    """Two runs at once, whose writes are let through in a drawn order."""
+    both, draw = [Driver(config), Driver(config)], random.Random(seed)
+    while waiting := [driver for driver in both if driver.asks is not None]:
         draw.choice(waiting).go()
     return both
 
@@ -190,37 +200,33 @@ def orphan(config: JobConfig, gap: str, then: Sequence[str]) -> list[Driver]:
     asleep = Driver(config).run(until=gap)
     os.kill(asleep.pid, signal.SIGSTOP)
     awake = []
-    for one in then:
-        if Path(one).is_dir():
-            shutil.rmtree(one)
-        elif one.endswith(".yaml"):
-            awake.append(Driver(load_config(Path(one))).run())
-        elif one.startswith("{"):
-            decide(config, Decision.model_validate_json(one))
+    for event in then:
+        if Path(event).is_dir():
+            shutil.rmtree(event)
+        elif event.endswith(".yaml"):
+            awake.append(Driver(load_config(Path(event))).run())
+        elif event.startswith("{"):
+            stores = open_stores(config)
+            run = json.loads(stores.release.read(RUN_NOTE))["run"]
+            DecisionLog(stores.workspace, run).add(Decision.model_validate_json(event))
         else:
-            awake.append(Driver(config).run(until=one))
+            awake.append(Driver(config).run(until=event))
     os.kill(asleep.pid, signal.SIGCONT)
-    return [asleep.run(), *(one.run() for one in awake)]
-
-
-def decide(config: JobConfig, decision: Decision) -> None:
-    """Log a decision on the release as it is now."""
-    stores = open_stores(config)
-    DecisionLog(stores.workspace, json.loads(stores.release.read(RUN_NOTE))["run"]).add(decision)
+    return [asleep.run(), *(driver.run() for driver in awake)]
 
 
 def main() -> None:
+    # A run that is stopped is known to be so after two seconds, not after twenty.
+    lease.BEAT_S, lease.WATCH_S = 0.2, 2.0
     config, more = load_config(Path(sys.argv[2])), sys.argv[3:]
     if sys.argv[1] == "kill":
-        for gap in more:
-            print(killed(config, gap).told(), flush=True)
-        found = [Driver(config).run()]
+        drivers = [Driver(config).run(until=gap).kill() for gap in more] + [Driver(config).run()]
     elif sys.argv[1] == "race":
-        found = race(config, int(more[0]))
+        drivers = race(config, int(more[0]))
     else:
-        found = orphan(config, more[0], more[1:])
-    for one in found:
-        print(one.told(), flush=True)
+        drivers = orphan(config, more[0], more[1:])
+    for driver in drivers:
+        print(json.dumps(driver.outcome), flush=True)
 
 
 if __name__ == "__main__":

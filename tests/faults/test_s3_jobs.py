@@ -1,23 +1,17 @@
 """Whatever a storage does to a job, it ends in the bytes of a run that nobody disturbed, or stops with a sentence.
 
-Never in a quarantine: that is for good, and a storage that fails is no fault of a shard. By hand, with more schedules:
-
-    python tests/faults/test_s3_jobs.py SEEDS
+Never in a quarantine: that is for good, and a storage that fails is no fault of a shard.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anonlib.config import JobConfig
 from anonlib.errors import JobError, StorageError
@@ -42,14 +36,10 @@ LASTING = (
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
-
-
-def hurry(patch: pytest.MonkeyPatch) -> None:
     """Nobody waits for real, neither boto3 nor we."""
-    patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
-    patch.setattr(retry, "PAUSES_S", (0.001,) * 3)
-    patch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
+    monkeypatch.setattr(retry, "PAUSES_S", (0.001,) * 3)
+    monkeypatch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
 
 
 @dataclass(frozen=True)
@@ -60,14 +50,13 @@ class Cloud:
     bucket: str
     user: Credentials
     secret: dict[str, Any]
-    clean: dict[str, bytes]
+    clean: dict[str, bytes] = field(default_factory=dict)
 
     def job(self, endpoint: str) -> JobConfig:
         """A job with places of its own."""
-        place = f"s3://{self.bucket}/{uuid4().hex}"
         config = job(
             f"s3://{self.bucket}/photos",
-            place,
+            f"s3://{self.bucket}/{uuid4().hex}",
             method={"name": "solid"},
             storage={"endpoint_url": endpoint, "region": "us-east-1"},
             secret=self.secret,
@@ -82,27 +71,24 @@ class Cloud:
         return {path: storage.read(path) for path in paths if not path.startswith(passing)}
 
 
-def a_cloud(server: S3Server, tiny: Path, secret: dict[str, Any]) -> Cloud:
-    bucket = server.bucket()
-    source = open_storage(f"s3://{bucket}/photos", server.options)
-    for path in sorted(tiny.iterdir()):
-        source.publish(path.name, path)
-    first = Cloud(server, bucket, server.user(policy(bucket, *RIGHTS)), secret, {})
-    config = first.job(server.endpoint)
-    assert Job(config).run().committed == 3
-    return Cloud(server, bucket, first.user, secret, first.made(config))
-
-
 @pytest.fixture(scope="module")
 def cloud(s3: S3Server, redacted: Run) -> Cloud:
     with s3.acting_as():
-        return a_cloud(s3, redacted.input, redacted.config.secret.model_dump())
+        bucket = s3.bucket()
+        source = open_storage(f"s3://{bucket}/photos", s3.options)
+        for path in sorted(redacted.input.iterdir()):
+            source.publish(path.name, path)
+        cloud = Cloud(s3, bucket, s3.user(policy(bucket, *RIGHTS)), redacted.config.secret.model_dump())
+        config = cloud.job(s3.endpoint)
+        assert Job(config).run().committed == 3
+        cloud.clean.update(cloud.made(config))
+        return cloud
 
 
 @pytest.fixture
 def proxy(cloud: Cloud) -> Iterator[FaultProxy]:
-    with cloud.server.acting_as(cloud.user), FaultProxy(cloud.server.endpoint, slow_s=0.01) as one:
-        yield one
+    with cloud.server.acting_as(cloud.user), FaultProxy(cloud.server.endpoint, slow_s=0.01) as proxy:
+        yield proxy
 
 
 def test_a_storage_that_fails_every_fourth_time_changes_nothing(cloud: Cloud, proxy: FaultProxy) -> None:
@@ -122,11 +108,12 @@ def test_a_storage_that_fails_every_fourth_time_changes_nothing(cloud: Cloud, pr
 
 
 def test_a_write_whose_answer_is_lost_is_done_once(cloud: Cloud, proxy: FaultProxy) -> None:
-    proxy.schedule(0, 1.0, faults=("reset-after",), match="PUT *", once=True)
+    proxy.inject("reset-after", "PUT *", times=-1, once=True)
     config = cloud.job(proxy.endpoint)
     assert Job(config).run().quarantined == 1
     assert cloud.made(config) == cloud.clean
-    assert {one.key.rpartition("/release/")[2] for one in proxy.log} >= {"certificate.json", "commits/00000.json"}
+    lost = {injected.key.rpartition("/release/")[2] for injected in proxy.log}
+    assert lost >= {"certificate.json", "commits/00000.json"}
 
 
 def test_what_lasts_stops_the_job_at_once_and_the_next_run_goes_on(
@@ -139,10 +126,10 @@ def test_what_lasts_stops_the_job_at_once_and_the_next_run_goes_on(
         proxy.inject(fault, f"PUT *{where}", times=-1)
         with pytest.raises(SystemExit) as stopped, guarded():
             Job(config).run()
-        said = capsys.readouterr().err
-        assert stopped.value.code == 1 and said.count("\n") == 1 and sentence in said, said
+        complaint = capsys.readouterr().err
+        assert stopped.value.code == 1 and complaint.count("\n") == 1 and sentence in complaint, complaint
         injected = proxy.log[before:]
-        assert len({one.key for one in injected}) == 1, "the other shards were left alone"
+        assert len({request.key for request in injected}) == 1, "the other shards were left alone"
         assert len(injected) == 1 or fault == "503", "what lasts is not asked twice"
         proxy.heal()
     with cloud.server.acting_as():

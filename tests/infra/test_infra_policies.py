@@ -19,7 +19,7 @@ from anonlib.verification.release import verify
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.purge import purge
 from anonlib.workspace.release import publish_audit
-from anonlib.workspace.secrets import SecretReference, from_manager, open_keyring, signing_secret
+from anonlib.workspace.secrets import from_manager, open_keyring, signing_secret
 from tests.infra.policies import (
     ASIDE,
     CALLS,
@@ -197,10 +197,10 @@ def test_who_needs_a_secret_reads_it_and_nobody_else(cloud: Cloud, tmp_path: Pat
     config = on_cloud(cloud, tmp_path).model_copy(update={"secret": SecretConfig(manager=cloud.names[which])})
     with cloud.server.acting_as(cloud.user(role)):
         if f"{which} read" in ALLOWED[role]:
-            assert from_manager(SecretReference(config, "secret", config.secret))[0] == SECRET.encode()
+            assert from_manager(config, "secret")[0] == SECRET.encode()
         else:
             with pytest.raises(ConfigError, match="may not do secretsmanager:GetSecretValue on the secret arn:"):
-                from_manager(SecretReference(config, "secret", config.secret))
+                from_manager(config, "secret")
 
 
 WORKSPACE = [name for name in CALLS if " workspace" in name and "workspace_key" not in name]

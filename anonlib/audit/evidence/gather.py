@@ -47,7 +47,7 @@ from anonlib.workspace.layout import (
     INVENTORY,
     PURGED,
     RUN_NOTE,
-    AuditStore,
+    StageStore,
     audit_store,
     open_stores,
     plan_store,
@@ -215,12 +215,11 @@ class Originals:
         mains = {key: row for key, row in found.items() if row is not None and drawn(row, self.share)}
         ids = {row["face_id"] for row in mains.values()}
         try:
-            known, looks = from_bytes(self.store.looks(shard.shard_id), KINDS)
+            known, looks = from_bytes(self.store.arrays(shard.shard_id), KINDS)
         except NotFound:
             known, looks = [], {}
         if looks and set(known) != ids:
-            path = self.store.looks_path(shard.shard_id)
-            raise JobError(f"{path} in the workspace does not fit its scan; remove it and audit again")
+            raise JobError(f"{self.store.prefix} in the workspace does not fit its scan; remove it and audit again")
         portraits: dict[str, Vectors] = {}
         parts: dict[str, list[Look]] = {kind: [] for kind in KINDS}
         seen: list[str] = []
@@ -235,7 +234,7 @@ class Originals:
                     parts[kind].append(look)
         if not looks:
             known, looks = seen, {kind: joined(part) for kind, part in parts.items()}
-            self.store.write_looks(shard.shard_id, to_bytes(known, looks))
+            self.store.write_arrays(shard.shard_id, to_bytes(known, looks))
         for number, face in enumerate(known):
             if face in donors:
                 portraits[face] = {name: looks[CLEAR].vectors[name][[number]] for name in RECOGNIZERS}
@@ -276,7 +275,7 @@ class Originals:
         }
 
 
-def looks_store(job: Job) -> AuditStore:
+def looks_store(job: Job) -> StageStore:
     """Where in the workspace lies what depends on scan, redactions and judges, and on no release."""
     parts = [job.scan_key, METHOD_VERSION, *(MODELS[name].sha256 for name in LOOKED_WITH)]
     if (share := share_of(job)) < 1:

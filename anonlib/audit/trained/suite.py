@@ -33,7 +33,7 @@ from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis.redact import Redaction, redact
-from anonlib.workspace.layout import AuditStore
+from anonlib.workspace.layout import StageStore
 
 TRAINED, BOTH_RELEASED, INVERSION = "trained", "trained, both released", "inversion"
 TRAINED_HERE = "an attacker trained here"
@@ -51,7 +51,7 @@ Results = Mapping[str, Recovered]
 def trained_attacks(
     evidence: Evidence,
     method: str,
-    store: AuditStore,
+    store: StageStore,
     *,
     used: Collection[str],
     device: str = "cpu",
@@ -140,7 +140,7 @@ def _sample(subjects: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.flatnonzero(np.isin(subjects, people[np.cumsum(photos) <= MOST]))
 
 
-def _kept(store: AuditStore, data: AttackerData, kind: str, seed: int, attack: Callable[[], Results]) -> Results:
+def _kept(store: StageStore, data: AttackerData, kind: str, seed: int, attack: Callable[[], Results]) -> Results:
     """What was found before of the same faces by the same attackers, or what is found now."""
     settings = [_VERSION, kind, seed, STEPS, DRAWN, MODELS[NETWORK].sha256, sorted(data.vectors)]
     digest = hashlib.sha256(json.dumps(settings).encode())
@@ -148,7 +148,7 @@ def _kept(store: AuditStore, data: AttackerData, kind: str, seed: int, attack: C
         digest.update(np.ascontiguousarray(array).tobytes())
     unit = f"{kind}-{digest.hexdigest()[:16]}"
     try:
-        with np.load(io.BytesIO(store.learned(unit))) as stored:
+        with np.load(io.BytesIO(store.arrays(f"learned/{unit}"))) as stored:
             names = [name.removesuffix("/ranks") for name in stored.files if name.endswith("/ranks")]
             values = {name: [stored[f"{name}/{part}"] for part in _PARTS] for name in names}
         return {
@@ -162,5 +162,5 @@ def _kept(store: AuditStore, data: AttackerData, kind: str, seed: int, attack: C
     }
     sink = io.BytesIO()
     np.savez_compressed(sink, **arrays)  # type: ignore[arg-type]
-    store.write_learned(unit, sink.getvalue())
+    store.write_arrays(f"learned/{unit}", sink.getvalue())
     return results

@@ -12,7 +12,7 @@ from anonlib.audit.trained.data import Recovered, split
 from anonlib.audit.trained.suite import BOTH_RELEASED, INVERSION, TRAINED, TRAINED_HERE, trained_attacks
 from anonlib.execution.base import UnitResult
 from anonlib.storage import open_storage
-from anonlib.workspace.layout import AuditStore
+from anonlib.workspace.layout import StageStore
 from anonlib.workspace.schemas import MESH_POINTS
 from tests.support.evidence import NAME, evidence, look
 
@@ -46,8 +46,8 @@ def coloured() -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Attack], AuditStore]:
-    room = AuditStore(open_storage(str(tmp_path_factory.mktemp("workspace"))), "audit/looks")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Attack], StageStore]:
+    room = StageStore(open_storage(str(tmp_path_factory.mktemp("workspace"))), "audit/looks")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "STEPS", 0)
         patched.setattr(module, "DRAWN", 1)
@@ -61,7 +61,7 @@ def one(attacks: list[Attack], name: str, target: str) -> Attack:
 
 
 def test_what_survives_a_baseline_is_recovered_and_a_flat_ellipse_gives_nothing(
-    found: tuple[list[Attack], AuditStore],
+    found: tuple[list[Attack], StageStore],
 ) -> None:
     attack = one(found[0], TRAINED, "rank-1")
     assert attack.recognizer == TRAINED_HERE and attack.held_out
@@ -73,14 +73,14 @@ def test_what_survives_a_baseline_is_recovered_and_a_flat_ellipse_gives_nothing(
     assert attack.worst_person is not None and attack.worst_class is not None
 
 
-def test_only_photos_of_people_who_are_attacked_are_counted(found: tuple[list[Attack], AuditStore]) -> None:
+def test_only_photos_of_people_who_are_attacked_are_counted(found: tuple[list[Attack], StageStore]) -> None:
     attacked = split(coloured().subjects, 0).attack
     people = len(np.unique(coloured().subjects[attacked]))
     for attack in found[0]:
         assert attack.released.count == len(attacked) - people, attack.name
 
 
-def test_every_attack_has_its_targets_and_says_who_judged(found: tuple[list[Attack], AuditStore]) -> None:
+def test_every_attack_has_its_targets_and_says_who_judged(found: tuple[list[Attack], StageStore]) -> None:
     names = {(attack.name, attack.target) for attack in found[0]}
     assert names == {
         (name, target) for name in (TRAINED, BOTH_RELEASED, INVERSION) for target in ("rank-1", "rank-5", "TAR")
@@ -90,7 +90,7 @@ def test_every_attack_has_its_targets_and_says_who_judged(found: tuple[list[Atta
 
 
 def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
-    found: tuple[list[Attack], AuditStore], monkeypatch: pytest.MonkeyPatch
+    found: tuple[list[Attack], StageStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attacked: list[bool] = []
     own = {
