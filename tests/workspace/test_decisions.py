@@ -18,49 +18,37 @@ from anonlib.workspace.decisions import Decision, DecisionLog
 KEYRING = Keyring(b"a secret of 32 bytes for the tests", "tests")
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> DecisionLog:
-    return DecisionLog(open_storage(str(tmp_path)), "a" * 64)
-
-
 def on(key: str, verdict: Any = "confirmed", **more: Any) -> Decision:
     return Decision(shard="00000", key=key, verdict=verdict, **more)
 
 
-def test_the_last_word_on_an_image_stands_and_nothing_is_overwritten(log: DecisionLog, tmp_path: Path) -> None:
-    for one in (on("a"), on("b"), on("a", "mask", boxes=[(1, 2, 3, 4)]), on("b", "undone"), on("c", "withhold")):
-        log.add(one)
-    assert {key: one.verdict for (_, key), one in log.latest().items()} == {"a": "mask", "c": "withhold"}
+def test_the_last_word_on_an_image_stands_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    log = DecisionLog(storage, "a" * 64)
+    for decision in (on("a"), on("b"), on("a", "mask", boxes=[(1, 2, 3, 4)]), on("b", "undone"), on("c", "withhold")):
+        log.add(decision)
+    assert {key: decision.verdict for (_, key), decision in log.latest().items()} == {"a": "mask", "c": "withhold"}
+    assert DecisionLog(storage, "b" * 64).latest() == {}, "another run has other decisions"
     assert len(list(tmp_path.rglob("*.json"))) == 5
-
-
-def test_two_reviewers_at_once_lose_nothing(log: DecisionLog) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: log.add(on(f"photo-{number}")), range(40)))
-    assert len(log.latest()) == 40
-
-
-def test_another_run_has_other_decisions(log: DecisionLog, tmp_path: Path) -> None:
-    log.add(on("a"))
-    assert DecisionLog(open_storage(str(tmp_path)), "b" * 64).latest() == {}
-
-
-def test_an_entry_that_cannot_be_read_is_no_decision_to_ignore(log: DecisionLog, tmp_path: Path) -> None:
-    log.add(on("a"))
     next(tmp_path.rglob("*.json")).write_text("{}")
     with pytest.raises(StorageError, match="cannot be read"):
         log.latest()
+
+
+def test_two_reviewers_at_once_lose_nothing(tmp_path: Path) -> None:
+    log = DecisionLog(open_storage(str(tmp_path)), "a" * 64)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: log.add(on(f"photo-{number}")), range(40)))
+    assert len(log.latest()) == 40
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"verdict": "mask"},
-        {"verdict": "release_masked"},
         {"verdict": "confirmed", "boxes": [(1, 2, 3, 4)]},
         {"verdict": "mask", "boxes": [(3, 2, 1, 4)]},
         {"verdict": "mask", "boxes": [(-1, 2, 3, 4)]},
-        {"verdict": "maybe"},
         {"verdict": "confirmed", "name": "Ada"},
     ],
 )
@@ -73,10 +61,12 @@ def test_a_marker_vouches_for_what_was_decided_and_not_for_whom_or_when() -> Non
     def vouched(*decisions: Decision, keyring: Keyring = KEYRING) -> dict[str, str]:
         return ActiveDecisions.of_all(decisions).vouched("00000", keyring)
 
-    assert vouched() == {}
-    assert set(vouched(on("a"))) == {"decisions"}
     masked = on("a", "mask", boxes=[(1, 2, 3, 4)])
-    assert set(vouched(masked)) == {"decisions", "painted"}
+    assert [set(vouched()), set(vouched(on("a"))), set(vouched(masked))] == [
+        set(),
+        {"decisions"},
+        {"decisions", "painted"},
+    ]
     assert vouched(masked) == vouched(masked.model_copy(update={"who": "AB", "when": "later"}))
     assert vouched(masked, on("b")) == vouched(on("b"), masked)
     assert vouched(masked, on("b"))["painted"] == vouched(masked)["painted"]

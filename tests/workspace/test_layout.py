@@ -1,10 +1,15 @@
-"""A marker is claimed once, and says what it vouches for."""
+"""A marker is claimed once, and says what it vouches for; the same rows are the same bytes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
 from anonlib.storage import open_storage
+from anonlib.workspace import schemas
 from anonlib.workspace.layout import (
     JobStores,
     json_bytes,
@@ -14,58 +19,64 @@ from anonlib.workspace.layout import (
     scan_store,
     scans_of,
 )
+from anonlib.workspace.schemas import IMAGES
+from anonlib.workspace.tables import from_bytes, to_bytes
+
+SCHEMAS = {name: schema for name, schema in vars(schemas).items() if isinstance(schema, pa.Schema)}
+ROWS = [{"key": f"k{number}", "position": number, "problem": None, "faces": 2} for number in range(600)]
 
 
-def stores(root: Path) -> JobStores:
-    return JobStores(open_storage(str(root / "workspace")), open_storage(str(root / "release")))
+@pytest.fixture
+def stores(tmp_path: Path) -> JobStores:
+    return JobStores(open_storage(str(tmp_path / "workspace")), open_storage(str(tmp_path / "release")))
 
 
-def test_a_marker_has_one_author(tmp_path: Path) -> None:
-    store = scan_store(stores(tmp_path), "a" * 64)
+def test_a_marker_has_one_author_and_stores_do_not_see_each_other(stores: JobStores) -> None:
+    store = scan_store(stores, "a" * 64)
     assert store.committed("00000") is None and store.done() == set()
     assert store.commit("00000", {"images": 1})
     assert not store.commit("00000", {"images": 2})
     assert store.committed("00000") == {"images": 1}
+    for other in (plan_store(stores, "a" * 64), release_store(stores), scan_store(stores, "b" * 64)):
+        assert other.done() == set()
 
 
-def test_done_units_are_those_with_a_marker(tmp_path: Path) -> None:
-    store = release_store(stores(tmp_path))
-    for unit in ("00000", "train/00001", "surrogates/block-00000"):
-        store.commit(unit, {})
-    store.storage.publish("commits/notes.txt", b"")
-    assert store.done() == {"00000", "train/00001", "surrogates/block-00000"}
-
-
-def test_stores_do_not_see_each_other(tmp_path: Path) -> None:
-    both = stores(tmp_path)
-    one, other = scan_store(both, "a" * 64), plan_store(both, "a" * 64)
-    one.commit("00000", {})
-    assert other.done() == set() and release_store(both).done() == set()
-    assert scan_store(both, "b" * 64).done() == set()
-
-
-def test_json_has_one_spelling() -> None:
-    assert json_bytes({"b": 1, "a": "é"}) == json_bytes({"a": "é", "b": 1}) == '{"a": "é", "b": 1}\n'.encode()
-
-
-def test_markers_come_in_the_order_asked_for_and_the_missing_are_left_out(tmp_path: Path) -> None:
-    store = release_store(stores(tmp_path))
-    for unit in ("b", "a", "c"):
+def test_markers_come_in_the_order_asked_for_and_the_missing_are_left_out(stores: JobStores) -> None:
+    store, units = release_store(stores), ("b", "train/a", "surrogates/block-00000")
+    for unit in units:
         store.commit(unit, {"unit": unit})
-    assert [marker["unit"] for marker in store.markers(["c", "nobody", "a", "b"])] == ["c", "a", "b"]
+    store.storage.publish("commits/notes.txt", b"")
+    assert store.done() == set(units)
+    assert [marker["unit"] for marker in store.markers(["train/a", "nobody", "b"])] == ["train/a", "b"]
 
 
-def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    both = stores(tmp_path)
-    scan, plan, render = scan_store(both, "a" * 64), plan_store(both, "a" * 64), render_store(both, "a" * 64)
+def test_a_table_is_read_as_it_was_written(stores: JobStores) -> None:
+    scan, plan, render = (make(stores, "a" * 64) for make in (scan_store, plan_store, render_store))
     image = {"key": "k", "position": 0, "faces": 0}
     digests = scan.write("00000", [], [image])
     assert scan.images("00000", ["key", "position", "faces"]).to_pylist() == [image]
     assert scan.faces("00000").num_rows == 0 and scan.face_bytes("00000")[:4] == b"PAR1"
-    assert digests["images_sha256"] == both.workspace.sha256("scan/aaaaaaaaaaaaaaaa/images/00000.parquet")
+    assert digests["images_sha256"] == stores.workspace.sha256("scan/aaaaaaaaaaaaaaaa/images/00000.parquet")
     scan.lose("00001", "gone")
-    assert scan.lost() == {"00001"} and scans_of(both.workspace).keys() == {"a" * 16}
+    assert scan.lost() == {"00001"} and scans_of(stores.workspace).keys() == {"a" * 16}
     assert plan.draws("00000") == [] and render.faces("00000") == {} and render.reasons("00000") == {}
     plan.write_surrogate("s", b"texture")
     assert plan.surrogate("s") == b"texture"
     assert plan.commit_block("block-00000", {"s": "0"}) and plan.blocks_done() == {"block-00000"}
+
+
+def test_the_same_rows_are_the_same_bytes_and_come_back() -> None:
+    data = to_bytes(ROWS, IMAGES)
+    assert data == to_bytes([dict(row) for row in ROWS], IMAGES)
+    table = from_bytes(data)
+    assert table.schema.equals(IMAGES)
+    assert table.column("key").to_pylist() == [row["key"] for row in ROWS]
+    assert from_bytes(data, ["faces"]).column_names == ["faces"]
+    assert pq.ParquetFile(pa.BufferReader(data)).num_row_groups == 3, "a crop can be read without its neighbours"
+    assert json_bytes({"b": 1, "a": "é"}) == json_bytes({"a": "é", "b": 1}) == '{"a": "é", "b": 1}\n'.encode()
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+def test_an_empty_table_keeps_its_schema(schema: pa.Schema) -> None:
+    table = from_bytes(to_bytes([], schema))
+    assert table.num_rows == 0 and table.schema.equals(schema)

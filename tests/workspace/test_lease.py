@@ -25,14 +25,18 @@ def workspace(tmp_path: Path) -> Storage:
     return open_storage(str(tmp_path / "workspace"))
 
 
-def test_a_run_is_seen_while_it_is_at_work_and_not_by_itself(workspace: Storage) -> None:
-    lease = Lease(workspace)
-    with lease.held(), lease.held():
-        assert "process" in str(at_work(workspace)) and lease.beside() is None
-        assert "process" in str(Lease(workspace).beside())
-        assert list(workspace.list()) == []
-    assert list(workspace.list(unfinished=True)) == []
-    assert at_work(workspace) is None
+@pytest.mark.parametrize("on_s3", [False, True])
+def test_a_run_is_seen_while_it_is_at_work_and_not_by_itself(workspace: Storage, s3: S3Server, on_s3: bool) -> None:
+    with s3.acting_as():
+        if on_s3:
+            workspace = open_storage(f"s3://{s3.bucket()}/workspace", s3.options)
+        lease = Lease(workspace)
+        with lease.held(), lease.held():
+            assert "process" in str(at_work(workspace)) and lease.beside() is None
+            assert "process" in str(Lease(workspace).beside())
+            assert list(workspace.list()) == []
+        assert list(workspace.list(unfinished=True)) == []
+        assert at_work(workspace) is None
 
 
 def test_a_run_that_was_killed_on_this_machine_holds_nobody_up(workspace: Storage) -> None:
@@ -61,10 +65,3 @@ def test_a_role_that_may_only_read_the_workspace_goes_on_unseen(s3: S3Server) ->
         lease = Lease(open_storage(f"s3://{bucket}/workspace", s3.options))
         with lease.held():
             assert at_work(lease.workspace) is None
-
-
-def test_on_s3_too_a_beat_is_a_change(s3: S3Server) -> None:
-    with s3.acting_as():
-        lease = Lease(open_storage(f"s3://{s3.bucket()}/workspace", s3.options))
-        with lease.held():
-            assert "process" in str(at_work(lease.workspace))

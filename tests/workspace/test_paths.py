@@ -38,9 +38,9 @@ def paths_built(source: str) -> Iterator[str]:
             yield ast.unparse(node)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_builds_the_path_of_a_table(path: Path) -> None:
-    assert list(paths_built(path.read_text())) == []
+def test_no_module_builds_the_path_of_a_table() -> None:
+    built = {str(path.relative_to(ROOT)): list(paths_built(path.read_text())) for path in MODULES}
+    assert {module: paths for module, paths in built.items() if paths} == {}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Purge destroys what is personal, keeps a record of it, and does neither to what it should not touch."""
+"""Purge destroys what is personal, keeps a record of it, and a purged workspace takes no writes."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from anonlib.methods import method_of
 from anonlib.methods.base import appearance, released_digest
 from anonlib.privacy.dp import identities
 from anonlib.privacy.keys import Keyring
+from anonlib.storage import Storage, open_storage
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import IdentityDraw
-from anonlib.workspace.layout import open_stores
-from anonlib.workspace.purge import Purged, purge
+from anonlib.workspace import purge as purge_module
+from anonlib.workspace.layout import PURGED, Workspace, open_stores
+from anonlib.workspace.purge import purge
 from anonlib.workspace.secrets import open_keyring
+from tests.support import photos
 from tests.support.decoders import Fit
 from tests.support.runs import Run, contents, images, job, manifest, planned_copy
+from tests.support.s3server import S3Server, one_sentence
 
 
 @pytest.fixture
@@ -37,14 +41,14 @@ def copied(finished: Run, tmp_path: Path) -> JobConfig:
 
 
 def record(root: Path) -> dict[str, Any]:
-    return dict(json.loads((root / "workspace" / "purged.json").read_text()))
+    return dict(json.loads((root / "workspace" / PURGED).read_text()))
 
 
 def test_nothing_but_the_record_is_left_and_the_release_stays_as_it_was(copied: JobConfig, tmp_path: Path) -> None:
     (tmp_path / "workspace" / ".anonlib-write-1").write_bytes(b"left by a killed worker")
     files, release = contents(tmp_path / "workspace"), contents(tmp_path / "release")
     purged = purge(copied)
-    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
+    assert list(contents(tmp_path / "workspace")) == [PURGED]
     assert contents(tmp_path / "release") == release
     assert purged.files == len(files) - 1
     run = json.loads((tmp_path / "release" / "run.json").read_text())["run"]
@@ -67,7 +71,7 @@ def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_a
     tars = sorted(finished.input.glob("*.tar"))
     photos = [data for tar in tars for name, data in images(tar).items() if not name.endswith(".json")]
     sidecars = [json.loads(data) for tar in tars for name, data in images(tar).items() if name.endswith(".json")]
-    people = sorted({one["person"] for one in sidecars if "person" in one})
+    people = sorted({sidecar["person"] for sidecar in sidecars if "person" in sidecar})
     assert 6 <= len(worn) <= len(people) == 12 and len(photos) > 20
 
     def recomputed(keyring: Keyring) -> dict[str, int]:
@@ -98,18 +102,13 @@ def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_a
     assert json.loads(kept)["finished"] is True, "the record is all that is left"
 
 
-@pytest.mark.parametrize("source", [{"env": "A"}, {"file": "a"}, {"manager": "a"}, {"kms": "a"}])
+@pytest.mark.parametrize("source", [{"env": "A"}, {"file": "a"}, {"manager": "a"}, {"kms": "a"}, {}])
 def test_whose_the_secret_was_is_recorded_and_not_asked_for(
     copied: JobConfig, tmp_path: Path, source: dict[str, str]
 ) -> None:
-    shutil.rmtree(tmp_path / "workspace" / "scan")
-    assert "not ours to destroy" in purge(JobConfig.model_validate(copied.model_dump() | {"secret": source})).secret
-
-
-def test_a_secret_of_the_workspace_goes_with_it(copied: JobConfig, tmp_path: Path) -> None:
     (tmp_path / "workspace" / "secret").write_text("0" * 64)
-    config = JobConfig.model_validate(copied.model_dump() | {"secret": {}})
-    assert purge(config).secret == "destroyed with the workspace"
+    purged = purge(JobConfig.model_validate(copied.model_dump() | {"secret": source}))
+    assert ("not ours to destroy" if source else "destroyed with the workspace") in purged.secret
     assert not (tmp_path / "workspace" / "secret").exists()
 
 
@@ -120,62 +119,50 @@ def test_a_second_purge_removes_what_came_in_since_and_counts_it(copied: JobConf
         (tmp_path / "workspace" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "workspace" / name).write_bytes(b"embeddings")
     second = purge(copied)
-    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
+    assert list(contents(tmp_path / "workspace")) == [PURGED]
     assert (second.late, second.files, second.at) == (2, first.files, first.at)
     assert purge(copied) == second and record(tmp_path)["late"] == 2
 
 
-def test_what_comes_in_while_a_purge_goes_on_is_removed_too(
-    copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("times", [1, 99])
+def test_what_comes_in_while_a_purge_goes_on_is_removed_too_or_said_to_go_on(
+    copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """And the mark that refuses writers is there all the time."""
-    destroy, calls = LocalStorage.delete_tree, []
+    destroy, marked = LocalStorage.delete_tree, []
 
     def late(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
         removed = destroy(self, prefix, keep=keep)
-        calls.append((tmp_path / "workspace" / "purged.json").exists())
-        if len(calls) == 1:
+        marked.append((tmp_path / "workspace" / PURGED).exists())
+        if len(marked) <= times:
             self.publish("plan/a/subjects.parquet", b"who is who")
-        return removed
-
-    monkeypatch.setattr(LocalStorage, "delete_tree", late)
-    purge(copied)
-    assert calls == [True, True]
-    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
-
-
-def test_a_run_that_goes_on_writing_is_said_to(
-    copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    destroy = LocalStorage.delete_tree
-
-    def late(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
-        removed = destroy(self, prefix, keep=keep)
-        self.publish("plan/a/subjects.parquet", b"who is who")
         return removed
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalStorage, "delete_tree", late)
-        with pytest.raises(JobError, match="goes on writing"):
+        if times > 1:
+            with pytest.raises(JobError, match="goes on writing"):
+                purge(copied)
+            assert not record(tmp_path)["finished"]
+        else:
             purge(copied)
-    assert not record(tmp_path)["finished"]
+    assert all(marked) and len(marked) >= 2
     purge(copied)
-    assert record(tmp_path)["finished"]
+    assert record(tmp_path)["finished"] and list(contents(tmp_path / "workspace")) == [PURGED]
 
 
-def test_an_unfinished_release_is_refused_unless_forced(copied: JobConfig, tmp_path: Path) -> None:
-    next((tmp_path / "release" / "commits").iterdir()).unlink()
-    with pytest.raises(JobError, match="2 of 3 shards"):
+@pytest.mark.parametrize(("left", "problem"), [("commits/00001.json", "2 of 3 shards"), ("", "holds no release yet")])
+def test_an_unfinished_release_is_refused_unless_forced(
+    copied: JobConfig, tmp_path: Path, left: str, problem: str
+) -> None:
+    if left:
+        (tmp_path / "release" / left).unlink()
+    else:
+        shutil.rmtree(tmp_path / "release")
+    with pytest.raises(JobError, match=problem):
         purge(copied)
     assert (tmp_path / "workspace" / "inventory.parquet").exists()
-    assert purge(copied, force=True).run is not None
-
-
-def test_no_release_is_refused_unless_forced(copied: JobConfig, tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "release")
-    with pytest.raises(JobError, match="holds no release yet"):
-        purge(copied)
-    assert purge(copied, force=True).run is None
+    assert (purge(copied, force=True).run is not None) == bool(left)
 
 
 def test_a_folder_that_is_no_workspace_is_never_touched(copied: JobConfig, tmp_path: Path) -> None:
@@ -189,30 +176,110 @@ def test_a_folder_that_is_no_workspace_is_never_touched(copied: JobConfig, tmp_p
 def test_a_purge_takes_the_salt_first_and_one_that_was_cut_off_refuses_runs_and_is_continued(
     copied: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = len(contents(tmp_path / "workspace"))
+    files, destroy = len(contents(tmp_path / "workspace")), LocalStorage.delete_tree
 
     def fail(self: object, prefix: str, *, keep: object) -> int:
         raise StorageError("the disk went away")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(LocalStorage, "delete_tree", fail)
-        with pytest.raises(StorageError):
-            purge(copied)
-    assert not (tmp_path / "workspace" / "salt").exists() and (tmp_path / "workspace" / "scan").exists()
-    with pytest.raises(JobError, match="was purged"):
-        Job(copied)
-    assert purge(copied).files == files
-    assert list(contents(tmp_path / "workspace")) == ["purged.json"]
-
-
-def test_versions_that_a_bucket_keeps_are_reported(copied: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    destroy = LocalStorage.delete_tree
-
-    def hide(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
+    def remain(self: LocalStorage, prefix: str, *, keep: Collection[str]) -> int:
         destroy(self, prefix, keep=keep)
         raise VersionsRemain("The bucket keeps old versions.")
 
-    monkeypatch.setattr(LocalStorage, "delete_tree", hide)
+    monkeypatch.setattr(LocalStorage, "delete_tree", fail)
+    with pytest.raises(StorageError):
+        purge(copied)
+    assert not (tmp_path / "workspace" / "salt").exists() and (tmp_path / "workspace" / "scan").exists()
+    with pytest.raises(JobError, match="was purged"):
+        Job(copied)
+    monkeypatch.setattr(LocalStorage, "delete_tree", remain)
     purged = purge(copied)
-    assert purged.remains == "The bucket keeps old versions."
-    assert isinstance(purged, Purged)
+    assert (purged.files, purged.remains) == (files, "The bucket keeps old versions.")
+    assert list(contents(tmp_path / "workspace")) == [PURGED]
+
+
+# --- writes to a purged workspace --------------------------------------------------------------------------------
+
+WRITES: tuple[Callable[[Storage], object], ...] = (
+    lambda storage: storage.publish("scan/faces", b"1"),
+    lambda storage: storage.claim("scan/faces", b"1"),
+)
+
+
+@pytest.fixture(params=["disk", "s3"])
+def inner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    if request.param == "disk":
+        yield open_storage(str(tmp_path / "workspace"))
+        return
+    server: S3Server = request.getfixturevalue("s3")
+    with server.acting_as():
+        yield open_storage(f"s3://{server.bucket()}/workspace", server.options)
+
+
+def paths(storage: Storage) -> list[str]:
+    return [entry.path for entry in storage.list(unfinished=True)]
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_after_the_purge_is_refused(inner: Storage, write: Callable[[Storage], object]) -> None:
+    workspace = Workspace(inner)
+    write(workspace)
+    inner.delete_tree("")
+    inner.publish(PURGED, b"{}")
+    for use in (write, lambda storage: storage.read("scan/faces")):
+        with pytest.raises(WorkspacePurged, match="was purged") as refused:
+            use(workspace)
+        assert one_sentence(refused.value)
+    assert paths(inner) == [PURGED] and not workspace.exists("scan/faces")
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_that_the_purge_overtook_is_removed_by_its_writer(
+    inner: Storage, write: Callable[[Storage], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The purge marks, removes everything and lists again, all between the writer's first look and its write."""
+    workspace, looked, look = Workspace(inner), list[str](), inner.exists
+
+    def overtaken(path: str) -> bool:
+        is_there = look(path)
+        if not looked:
+            looked.append(path)
+            inner.publish(PURGED, b"{}")
+        return is_there
+
+    monkeypatch.setattr(inner, "exists", overtaken)
+    with pytest.raises(WorkspacePurged):
+        write(workspace)
+    assert looked == [PURGED] and paths(inner) == [PURGED]
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> JobConfig:
+    """A job of two shards that has not run yet."""
+    for number in range(2):
+        photos.tar(tmp_path / "input" / f"{number:05d}.tar", [("a.jpg", photos.jpeg(photos.nobody()))])
+    return job(tmp_path / "input", tmp_path, method={"name": "solid"})
+
+
+def test_a_run_whose_workspace_is_purged_under_it_stops_and_leaves_nothing(
+    two: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease is not seen, as that of a run that may not write one."""
+    monkeypatch.setattr(purge_module, "at_work", lambda workspace: None)
+    running = Job(two, report=lambda stage, outcome, units: outcome.error or purge(two, force=True))
+    with pytest.raises(JobError, match=r"stopped in shard or block 00001 of its scan stage.*was purged"):
+        running.scan()
+    assert list(contents(tmp_path / "workspace")) == [PURGED]
+
+
+def test_a_workspace_is_not_purged_under_a_run(two: JobConfig, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def report(*_: object) -> None:
+        with pytest.raises(JobError, match="is at work on") as problem:
+            purge(two, force=True)
+        refused.append(str(problem.value))
+
+    Job(two, report=report).scan()
+    assert len(refused) == 2 and "end it first" in refused[0]
+    assert purge(two, force=True).files > 0
+    assert list(contents(tmp_path / "workspace")) == [PURGED]

@@ -34,7 +34,7 @@ def stores(tmp_path: Path, naming: Naming) -> tuple[ReleaseStore, ScanStore]:
     faces = [{"face_id": f"{key}{index}", "key": key, "index": index} for key, index in (("a", 1), ("a", 0), ("c", 0))]
     scan.write("00000", faces, images)
     rows = [row("b"), row("a", faces=[FACE, FACE]), row("c", status="quarantined")]
-    rows = [one | {"key": naming.key("00000", str(one["key"]))} for one in rows]
+    rows = [each | {"key": naming.key("00000", str(each["key"]))} for each in rows]
     release.create_manifest(naming.shard("00000"), naming.sorted(rows))
     return release, scan
 
