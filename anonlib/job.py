@@ -24,7 +24,7 @@ from anonlib.execution.base import UnitResult
 from anonlib.execution.cost import CostLog
 from anonlib.execution.retry import with_retries
 from anonlib.execution.rounds import DIED, ROUNDS, MakeStage, Runner, Unit, open_runner, run_rounds
-from anonlib.execution.telemetry import Report, Round, UnitRecord
+from anonlib.execution.telemetry import Labels, Report, Round
 from anonlib.faces.detect import detector_file
 from anonlib.methods import method_of, models_of
 from anonlib.methods.base import USERS_OWN, MethodFile
@@ -297,10 +297,10 @@ class Job:
             self.spending.add(name, images=of_stage.images, busy=of_stage.busy, reserved=of_stage.reserved, gpus=gpus)
             self.ended(of_stage)
 
-        return run_rounds(self.runner, self._work(name, key), make, units, done, id_of, report, ended)
+        return run_rounds(self.runner, self._about(name), make, units, done, id_of, report, ended)
 
-    def _work(self, stage: str, key: str) -> UnitRecord:
-        return UnitRecord(stage, key, round=1, method=self.config.method.name)
+    def _about(self, stage: str) -> Labels:
+        return {"stage": stage, "method": self.config.method.name}
 
     def _rendered(self) -> set[str]:
         done = release_store(self.stores).done()
@@ -317,7 +317,7 @@ class Job:
         scanned = scan_store(self.stores, self.scan_key)
         lost = quarantine_shard(shard, why, self.stores, scanned, run_key, self.naming, active)
         if lost is not None:
-            self.runner.meter.count(self._work("render", run_key), lost, lost=True)
+            self.runner.meter.count(self._about("render"), lost, lost=True)
 
 
 def _make_render(

@@ -34,7 +34,6 @@ from anonlib.config import JobConfig, load_config
 from anonlib.execution.base import UnitResult
 from anonlib.execution.ray import start
 from anonlib.execution.rounds import MakeStage, Runner, Unit, open_runner
-from anonlib.execution.telemetry import UnitRecord
 from anonlib.models.runtime import has_bf16
 
 SIDE = 640  # px, the longer side that both detectors see
@@ -224,9 +223,9 @@ class Stopwatch:
         self.inner, self.seconds = inner, 0.0
         self.meter, self.actors = inner.meter, inner.actors
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
         began = time.monotonic()
-        yield from self.inner.run(make, units, work)
+        yield from self.inner.run(make, units)
         self.seconds += time.monotonic() - began
 
 

@@ -13,7 +13,6 @@ import pytest
 from anonlib.errors import Changed, JobError, StorageError
 from anonlib.execution.base import UnitResult
 from anonlib.execution.rounds import SerialRunner, run_unit
-from anonlib.execution.telemetry import UnitRecord
 from anonlib.job import ROUNDS, Job, Summary
 from anonlib.stages.scan import ScanStage
 from anonlib.storage import open_storage
@@ -37,10 +36,10 @@ class Flaky(SerialRunner):
     def __init__(self, lost: int) -> None:
         self.lost, self.rounds = lost, 0
 
-    def run(self, make: Any, units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
+    def run(self, make: Any, units: Sequence[Any]) -> Iterator[UnitResult]:
         self.rounds += 1
         if self.rounds > self.lost:
-            yield from super().run(make, units, work)
+            yield from super().run(make, units)
 
 
 @pytest.fixture
@@ -66,10 +65,10 @@ class Scanless(SerialRunner):
     def __init__(self, shard: str, why: Exception | None) -> None:
         self.shard, self.why, self.asked = shard, why, 0
 
-    def run(self, make: Any, units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
+    def run(self, make: Any, units: Sequence[Any]) -> Iterator[UnitResult]:
         scans = make.func is ScanStage
         self.asked += sum(unit.shard_id == self.shard for unit in units)
-        yield from super().run(make, [unit for unit in units if not scans or unit.shard_id != self.shard], work)
+        yield from super().run(make, [unit for unit in units if not scans or unit.shard_id != self.shard])
         if scans and self.why is not None and any(unit.shard_id == self.shard for unit in units):
             yield run_unit(Failing(self), next(unit for unit in units if unit.shard_id == self.shard))
 
@@ -108,8 +107,8 @@ class Renderless(SerialRunner):
     def __init__(self, why: Exception) -> None:
         self.why, self.asked = why, 0
 
-    def run(self, make: Any, units: Sequence[Any], work: UnitRecord) -> Iterator[UnitResult]:
-        yield from super().run(make if make.func is ScanStage else lambda: Failing(self), units, work)
+    def run(self, make: Any, units: Sequence[Any]) -> Iterator[UnitResult]:
+        yield from super().run(make if make.func is ScanStage else lambda: Failing(self), units)
 
 
 class Failing:

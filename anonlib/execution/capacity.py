@@ -59,10 +59,7 @@ def wait_for_room(
     seconds: float,
     say: Callable[[str], None],
 ) -> None:
-    """Return once all actors fit or `seconds` are over, since machines may still be on their way.
-
-    Then the job begins with those that fit, and `say` is told. Raises ConfigError if none fits.
-    """
+    """Return once all actors fit, or some do after `seconds`, as `say` is told. Raises ConfigError if none fits."""
     until, told = time.monotonic() + seconds, False
     while (fit := actor_capacity(machines(), num_gpus)) < (actors or 1) and time.monotonic() < until:
         if not told:

@@ -22,10 +22,7 @@ _STAGES = ("scan", "plan", "surrogates", "render")
 
 @dataclass(frozen=True)
 class CostEntry:
-    """Of one stage, or of everything: images, seconds that actors were `busy` and were `reserved`, and the `cost`.
-
-    `cost` is in the currency of the prices; None if any of it was spent without prices.
-    """
+    """Images, busy and reserved seconds of actors, and money, None if any of it was spent without prices."""
 
     images: int = 0
     busy: float = 0.0
@@ -47,10 +44,7 @@ class CostEntry:
 
 
 def cost_rows(records: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:
-    """Lines for a terminal, from the records of a job's runs: the sum, then each stage; none without a run.
-
-    The images of the sum are those of the last stage.
-    """
+    """Lines for a terminal from the records of runs: the sum, with the images of the last stage, then each stage."""
     runs = [{stage: CostEntry(**entry) for stage, entry in record.items()} for record in records]
     if not runs:
         return []
@@ -74,10 +68,7 @@ class CostLog:
         self._run = uuid4().hex
 
     def add(self, stage: str, *, images: int, busy: float, reserved: float, gpus: float) -> None:
-        """Count a round, or the making of a plan, whose actors had `gpus` GPUs each, and keep the sums.
-
-        A run does not fail where they cannot be kept: `not_kept` says why.
-        """
+        """Count a round, or the making of a plan, and keep the sums; `not_kept` says why they are not kept."""
         price = self.ray.price
         hour = price.cpu_hour + gpus * price.gpu_hour
         entry = CostEntry(images, busy, reserved, reserved / 3600 * hour if price.known else None)

@@ -15,9 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from anonlib.config import RayConfig
@@ -25,7 +23,7 @@ from anonlib.errors import AnonlibError, ConfigError, DeviceLost, kind_and_place
 from anonlib.execution.base import UnitResult
 from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, fail_when_no_nodes, wait_for_room
 from anonlib.execution.rounds import MakeStage, Unit, Worker
-from anonlib.execution.telemetry import BOUNDS_S, METRICS, Labels, Meter, UnitRecord, log_to_stdout
+from anonlib.execution.telemetry import BOUNDS_S, METRICS, Labels, Meter
 from anonlib.storage.scratch import scratch
 
 _RETRIES = 3
@@ -44,7 +42,7 @@ class RayRunner:
         self._fitted = False
         self.meter: Meter = _RayMeter(config)
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
         if not units:
             return
         ray = start(self.config)
@@ -55,7 +53,7 @@ class RayRunner:
             warnings.filterwarnings("ignore", message="`ray_remote_args`")
             outcomes = rows.map_batches(
                 _Actor,
-                fn_constructor_args=(ray.put(make), work),
+                fn_constructor_args=(ray.put(make),),
                 batch_size=1,
                 compute=pool,
                 num_cpus=1,
@@ -105,71 +103,45 @@ class RayRunner:
         return ray.data.ActorPoolStrategy(size=wanted or fit, **at_once)
 
     def _room(self, ray: Any) -> int:
-        """How many actors fit on what the cluster has now."""
         return actor_capacity(machines(ray), self.config.num_gpus)
 
 
 class _Actor:
     """What Ray Data holds: the stage, built once, that runs one unit a batch, in several threads at once."""
 
-    def __init__(self, make: Any, work: UnitRecord) -> None:
+    def __init__(self, make: Any) -> None:
         import ray
 
-        log_to_stdout()
-        self.meter, self.labels = _RayMeter(), {"stage": work.stage, "method": work.method}
-        self.lock, self.units = Lock(), 0
         build = ray.get(make) if isinstance(make, ray.ObjectRef) else make
         try:
-            self.run: Callable[[Any], UnitResult] = Worker(build, work, _place()).run
+            self.run: Callable[[Any], UnitResult] = Worker(build).run
         except AnonlibError as error:
             # Ray would restart an actor that fails to start for ever.
-            self.run = partial(_fail, str(error))
+            why = str(error)
+            self.run = lambda unit: UnitResult(str(getattr(unit, "shard_id", unit)), error=why, halts=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        self._running(1)
         try:
             result = self.run(batch["unit"][0])
         except DeviceLost as error:
             # Nothing that this process still computes can be trusted to end; Ray starts another.
             _warn(str(error))
             os._exit(1)
-        finally:
-            self._running(-1)
         return {name: [value] for name, value in asdict(result).items()}
-
-    def _running(self, more: int) -> None:
-        with self.lock:
-            self.units += more
-            self.meter.take("anonlib_units_running", self.units, self.labels)
-
-
-def _place() -> dict[str, Any]:
-    """Where this actor is, for its log lines."""
-    import ray
-
-    context = ray.get_runtime_context()
-    gpus = context.get_accelerator_ids().get("GPU")
-    return {"node": context.get_node_id(), "pid": os.getpid()} | ({"gpus": list(map(str, gpus))} if gpus else {})
-
-
-def _fail(why: str, unit: Any) -> UnitResult:
-    """The result of a unit whose stage could not be made on this machine."""
-    return UnitResult(str(getattr(unit, "shard_id", unit)), error=why, halts=True)
 
 
 class _RayMeter(Meter):
-    """Counts for Ray's exporter on this node; in the driver with its `config`, in an actor without."""
+    """Counts for Ray's exporter on this node."""
 
-    def __init__(self, config: RayConfig | None = None) -> None:
-        self.config, self.gpus = config, config.num_gpus if config else 0.0
+    def __init__(self, config: RayConfig) -> None:
+        self.config, self.gpus = config, config.num_gpus
         self._metrics: dict[str, Any] = {}
 
     def take(self, name: str, value: float, labels: Labels) -> None:
         """Make Ray's own object for a metric when this process first uses it."""
         from ray.util import metrics
 
-        if self.config is not None:
-            start(self.config)
+        start(self.config)
         declared = METRICS[name]
         if name not in self._metrics:
             keys = ("stage", "method", *declared.labels)
@@ -203,10 +175,7 @@ def _warn(sentence: str) -> None:
 
 
 def start(config: RayConfig) -> Any:
-    """Ray, quiet, connected to the configured cluster or started here on loopback; idempotent.
-
-    Raises ConfigError for a Ray that cannot authenticate, and for a cluster that serves requests without a token.
-    """
+    """Ray, connected or started on loopback, once; raises ConfigError for one without token authentication."""
     # Without the last a question after the end of a job would begin a cluster of its own.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -236,10 +205,7 @@ def start(config: RayConfig) -> Any:
 
 
 def _session_folder(ray: Any) -> str:
-    """A folder of this user alone for the session of a Ray of our own, since Ray opens its own to all.
-
-    It is removed at the end, unless RAY_TMPDIR names a place where sessions are kept.
-    """
+    """A folder of this user alone for the session of our Ray, removed at the end unless it is in RAY_TMPDIR."""
     if kept := os.environ.get("RAY_TMPDIR"):
         return str(Path(tempfile.mkdtemp(prefix="anonlib-", dir=kept)) / "ray")
     ending = ExitStack()
@@ -265,20 +231,14 @@ def _with_token(address: str | None) -> Iterator[None]:
     import ray
     from ray import _raylet
 
-    settings, tokens = getattr(_raylet, "Config", None), getattr(_raylet, "AuthenticationTokenLoader", None)
-    if settings is None or tokens is None:
-        raise ConfigError(
-            f"Ray {ray.__version__} has no token authentication, so everyone on the network could run code in this "
-            "job; install ray>=2.59, or run with --actors 0"
-        )
     given = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     if address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     else:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     # Ray read both variables when it was imported.
-    settings.initialize("")
-    tokens.instance().reset_cache()
+    _raylet.Config.initialize("")
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()
     try:
         yield
     except (ray.exceptions.AuthenticationError, ConnectionError) as error:
@@ -340,10 +300,7 @@ def _without_usage_reports() -> Iterator[None]:
 
 @contextmanager
 def _silent_core() -> Iterator[None]:
-    """Silence Ray's C++ core, which writes to file descriptor 2, unless RAY_BACKEND_LOG_LEVEL is set.
-
-    Errors are raised all the same.
-    """
+    """Silence Ray's C++ core, which writes to file descriptor 2, unless RAY_BACKEND_LOG_LEVEL is set."""
     if "RAY_BACKEND_LOG_LEVEL" in os.environ:
         yield
         return

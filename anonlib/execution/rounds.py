@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from typing import Any, Protocol, TypeVar
 
 from anonlib.config import RayConfig
 from anonlib.errors import AnonlibError, DeviceLost, contained, full_traceback
 from anonlib.execution.base import UnitResult, watching
 from anonlib.execution.retry import describe, is_infrastructure_error, with_retries
-from anonlib.execution.telemetry import Meter, Report, Round, UnitRecord, log_unit
+from anonlib.execution.telemetry import Labels, Meter, Report, Round
 
 ROUNDS = 3
 """How often a unit is tried."""
@@ -43,28 +43,25 @@ class Runner(Protocol):
     @property
     def meter(self) -> Meter: ...
 
-    def actors(self, units: int) -> int:
-        """How many workers share the units."""
+    def actors(self, units: int) -> int: ...
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
         """Results of all units as they come, in any order; a unit that failed comes with its error."""
 
 
 class Worker:
-    """Builds a stage once and runs units on it; `place`: what its log lines say of where it is."""
+    """Builds a stage once and runs units on it."""
 
-    def __init__(self, make: MakeStage[Any], work: UnitRecord, place: Mapping[str, Any]) -> None:
+    def __init__(self, make: MakeStage[Any]) -> None:
         began = time.perf_counter()
-        self.stage, self.work, self.place = make(), work, place
+        self.stage = make()
         self._start = time.perf_counter() - began
 
     def run(self, unit: Any) -> UnitResult:
         """The result of one unit; the first has the seconds of the start."""
         result = run_unit(self.stage, unit)
         start, self._start = self._start, 0.0
-        result = replace(result, parts={**result.parts, "start": start})
-        log_unit(self.work, self.place, result)
-        return result
+        return replace(result, parts={**result.parts, "start": start})
 
 
 def run_unit(stage: Stage[Unit], unit: Unit) -> UnitResult:
@@ -96,9 +93,9 @@ class SerialRunner:
     def actors(self, units: int) -> int:
         return 1
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
         if units:
-            yield from map(Worker(make, work, {"node": "", "pid": 0}).run, units)
+            yield from map(Worker(make).run, units)
 
 
 def open_runner(ray: RayConfig) -> Runner:
@@ -112,7 +109,7 @@ def open_runner(ray: RayConfig) -> Runner:
 
 def run_rounds(
     runner: Runner,
-    work: UnitRecord,
+    about: Labels,
     make: MakeStage[Unit],
     units: Sequence[Unit],
     done: Callable[[], set[str]],
@@ -120,47 +117,40 @@ def run_rounds(
     report: Report,
     ended: Callable[[Round], None],
 ) -> dict[str, str]:
-    """Run the units without a marker up to three times each; returns those without one in the end, and why.
-
-    `report` is called with every result, `ended` with every round.
-    """
+    """Run the units without a marker up to three times; returns why some have none. `about`: stage and method."""
     finished = with_retries(done)
     todo = [unit for unit in units if id_of(unit) not in finished]
-    total, meter = len(todo), runner.meter
+    total, meter, stage = len(todo), runner.meter, about["stage"]
     given_up: dict[str, str] = {}
     tries: Counter[str] = Counter()
     for number in count(1):
         if not todo:
             return given_up
-        work, failed = replace(work, round=number), {id_of(unit): DIED for unit in todo}
+        failed = {id_of(unit): DIED for unit in todo}
         began, images, busy, finished = time.monotonic(), 0, 0.0, set()
-        meter.left(work, len(todo))
+        meter.take("anonlib_units_left", left := len(todo), about)
         try:
-            for returned, result in enumerate(_in_waves(runner, make, todo, work), 1):
-                meter.count(work, result)
-                meter.left(work, len(todo) - returned)
+            waves = (runner.run(make, todo[start : start + WAVE]) for start in range(0, len(todo), WAVE))
+            for result in chain.from_iterable(waves):
+                meter.count(about, result)
+                meter.take("anonlib_units_left", left := left - 1, about)
                 busy += result.busy
                 if result.error is None:
                     images += int(result.images)
                     finished.add(result.unit)
                 else:
                     failed[result.unit] = result.error
-                report(work.stage, result, total)
-            meter.left(work, 0)
+                report(stage, result, total)
+            meter.take("anonlib_units_left", 0, about)
             finished = with_retries(done)
         finally:
             # A round that is cut short has cost its time too.
             failed = {unit: why for unit, why in failed.items() if unit not in finished}
             why = next((why for why, _ in Counter(failed.values()).most_common(1)), None)
             seconds, actors = time.monotonic() - began, runner.actors(len(todo))
-            ended(Round(work.stage, number, len(todo), len(failed), images, seconds, actors, busy, why))
+            ended(Round(stage, number, len(todo), len(failed), images, seconds, actors, busy, why))
         fruitless = len(failed) == len(todo)
         tries.update(unit for unit, why in failed.items() if why != DIED or fruitless)
         given_up |= {unit: why for unit, why in failed.items() if tries[unit] == ROUNDS}
         todo = [unit for unit in todo if id_of(unit) in failed and id_of(unit) not in given_up]
     return given_up
-
-
-def _in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit], work: UnitRecord) -> Iterator[UnitResult]:
-    for start in range(0, len(units), WAVE):
-        yield from runner.run(make, units[start : start + WAVE], work)

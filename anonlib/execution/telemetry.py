@@ -1,19 +1,17 @@
 """What is seen of a job while it runs: the result of each unit, for a terminal, for a log and for Prometheus.
 
-A terminal shows a moving line a stage (TerminalProgress). A log gets a line of JSON a unit, from the driver on stderr
-(JsonProgress) and from each worker on stdout (`log_unit`). Prometheus gets METRICS by Ray's exporter, which puts `ray_`
-before every name. Shard ids are in all of them, sample keys in none, since a file name may be a person's.
+A terminal shows a moving line a stage (TerminalProgress), a log gets a line of JSON a unit (JsonProgress), Prometheus
+gets METRICS by Ray's exporter, which puts `ray_` before every name. Shard ids are in them, sample keys in none, since a
+file name may be a person's.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TextIO
 
 from anonlib.execution.base import UnitResult
@@ -25,25 +23,11 @@ COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
 Labels = dict[str, str]
 Report = Callable[[str, UnitResult, int], None]
 """Called with the stage's name, a result and how many units the stage has to do in this run."""
-_logger = logging.getLogger("anonlib.units")
-
-
-@dataclass(frozen=True)
-class UnitRecord:
-    """What a round's units belong to: the stage, its run key, the round (from 1) and the job's method."""
-
-    stage: str
-    key: str
-    round: int
-    method: str
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a stage as the driver saw it: `remaining` of `units` have no marker, most often because of `why`.
-
-    `seconds` passed, in which the pool's `actors` were `busy` for that many seconds in all.
-    """
+    """A round as the driver saw it: which units remain, most often because of `why`, and busy seconds of actors."""
 
     stage: str
     round: int
@@ -57,7 +41,6 @@ class Round:
 
     @property
     def reserved(self) -> float:
-        """Seconds of actors, idle or not: they wait for the slowest unit together."""
         return self.actors * self.seconds
 
 
@@ -67,23 +50,6 @@ def event(result: UnitResult) -> dict[str, Any]:
     parts = {part: round(float(seconds), 3) for part, seconds in result.parts.items() if seconds}
     spent = {"seconds": round(float(result.seconds), 3), "parts": parts}
     return {"unit": result.unit, **counts, **spent, "read": int(result.read), "written": int(result.written)}
-
-
-def log_to_stdout() -> None:
-    """Let this process's units be logged; a worker calls it once."""
-    if not _logger.handlers:
-        _logger.addHandler(logging.StreamHandler(sys.stdout))
-        _logger.setLevel(logging.INFO)
-        _logger.propagate = False
-
-
-def log_unit(work: UnitRecord, place: Mapping[str, Any], result: UnitResult) -> None:
-    """Log one unit in its worker, if `log_to_stdout` was called; `place`: node, pid and any GPUs of the worker."""
-    if _logger.isEnabledFor(logging.INFO):
-        ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        run = {"run": work.key[:16], "method": work.method, "round": work.round}
-        line = {"ended": ended, "stage": work.stage, **run, **place, **event(result)}
-        _logger.info("%s", json.dumps(line, ensure_ascii=False))
 
 
 class Metric(NamedTuple):
@@ -105,13 +71,11 @@ METRICS = {
     "anonlib_actor_seconds_total": Metric("counter", "Busy seconds of actors times their CPUs or GPUs", ("resource",)),
     "anonlib_unit_seconds": Metric("histogram", "Seconds a try of a unit"),
     "anonlib_units_left": Metric("gauge", "Units that the round has still to do"),
-    "anonlib_units_running": Metric("gauge", "Units that a worker has at hand"),
 }
 """The driver counts a result when it arrives, so counts are the release's own as far as this driver made it, however
 often a unit was tried. A unit whose result was lost with its node is done by its marker and is not counted. Seconds and
 bytes are those of every try. A worker that is killed takes with it up to ten seconds of what it had not exported."""
 BOUNDS_S = [1, 5, 15, 60, 300, 900, 3600]
-"""Of the histogram."""
 
 
 class Meter:
@@ -119,9 +83,8 @@ class Meter:
 
     gpus = 0.0
 
-    def count(self, work: UnitRecord, result: UnitResult, lost: bool = False) -> None:
-        """Take one result; `lost`: a unit that always failed and is quarantined, whose tries were counted."""
-        about = {"stage": work.stage, "method": work.method}
+    def count(self, about: Labels, result: UnitResult, lost: bool = False) -> None:
+        """Take one result; `about`: stage and method; `lost`: it always failed, its tries were counted."""
         outcome = "quarantined" if lost else "failed" if result.error is not None else "done"
         self.take("anonlib_units_total", 1, about | {"outcome": outcome})
         for name in ("images", "faces", "quarantined", "fallbacks"):
@@ -137,17 +100,11 @@ class Meter:
         self.take("anonlib_actor_seconds_total", busy * self.gpus, about | {"resource": "gpu"})
         self.take("anonlib_unit_seconds", float(result.seconds), about)
 
-    def left(self, work: UnitRecord, units: int) -> None:
-        """Take how many units the round has still to do."""
-        self.take("anonlib_units_left", units, {"stage": work.stage, "method": work.method})
-
     def take(self, name: str, value: float, labels: Labels) -> None:
         """Add to a counter, set a gauge, or observe."""
 
 
 class JsonProgress:
-    """One line a unit and one a round."""
-
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._done = stream, Counter[str]()
 
@@ -224,7 +181,6 @@ def open_progress(stream: TextIO | None = None) -> Progress:
 
 
 def clock(seconds: float) -> str:
-    """0:07, 12:31 or 3:05:09."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

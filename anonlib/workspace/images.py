@@ -45,10 +45,7 @@ class JobImages:
         return images
 
     def image(self, path: str, digest: str) -> bytes:
-        """The bytes with this sha256 out of the file or folder `path` of the release; raises JobError.
-
-        A file is read once, as its pictures are asked for; those that come earlier wait in a file of this machine.
-        """
+        """The bytes with this sha256 in `path` of the release, which is read once in any order; raises JobError."""
         if path != self._path:
             self._path, self._stream = path, self._images(path)
             self._early.clear()

@@ -16,7 +16,6 @@ from anonlib.workspace.layout import INVENTORY, INVENTORY_NOTE, JobStores, json_
 from anonlib.workspace.schemas import INVENTORY as SCHEMA
 
 LAYOUT = 3
-"""Of a workspace's paths and tables; workspaces of anonlib 0.1 and 0.2 name none."""
 
 
 def read_note(workspace: Storage) -> dict[str, Any] | None:

@@ -52,7 +52,6 @@ class Workspace(Storage):
         self.inner, self.uri = inner, inner.uri
 
     def refuse_if_purged(self) -> None:
-        """Raise WorkspacePurged if the mark is there."""
         if self.inner.exists(PURGED):
             raise WorkspacePurged(f"The workspace {self.uri} was purged; give this job a new one.")
 
@@ -128,7 +127,6 @@ class StageStore:
         return self.path("commits", f"{unit}.json")
 
     def done(self) -> set[str]:
-        """The units that have a marker."""
         return self._noted("commits")
 
     def _noted(self, folder: str) -> set[str]:
@@ -154,7 +152,6 @@ class StageStore:
             return [marker for marker in pool.map(self.committed, units) if marker is not None]
 
     def arrays(self, name: str) -> bytes:
-        """The npz file of this name."""
         return self.storage.read(self.path(f"{name}.npz"))
 
     def write_arrays(self, name: str, data: bytes) -> None:
@@ -184,7 +181,6 @@ class ScanStore(StageStore):
         return self.storage.read(self._table_path("faces", shard))
 
     def images(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """IMAGES of a shard, in the order of its samples."""
         return self._table("images", shard, columns=columns)
 
     def write(self, shard: str, faces: Sequence[Row], images: Sequence[Row]) -> dict[str, str]:
@@ -194,11 +190,9 @@ class ScanStore(StageStore):
         return {"faces_sha256": faces_sha256, "images_sha256": images_sha256}
 
     def lose(self, shard: str, why: str) -> None:
-        """Note that a shard could not be scanned."""
         self.storage.publish(self.path("lost", f"{shard}.json"), json_bytes({"why": why}))
 
     def lost(self) -> frozenset[str]:
-        """The shards that could not be scanned."""
         return frozenset(self._noted("lost"))
 
 
@@ -234,7 +228,6 @@ class PlanStore(StageStore):
         self.storage.publish(self.path(LABELS), "".join(f"{sentence}\n" for sentence in sentences).encode())
 
     def surrogate(self, name: str) -> bytes:
-        """The texture of a surrogate, as npz."""
         return self.arrays(f"surrogates/{name}")
 
     def write_surrogate(self, name: str, data: bytes) -> None:
@@ -245,7 +238,6 @@ class PlanStore(StageStore):
         return self.commit(f"surrogates/{block}", {"block": block, "digests": digests})
 
     def blocks_done(self) -> set[str]:
-        """The blocks whose surrogates are made."""
         return self._noted("commits/surrogates")
 
     def block_markers(self, blocks: Iterable[str]) -> list[dict[str, Any]]:
@@ -281,7 +273,6 @@ class ReleaseStore(StageStore):
     """A release: data/, manifest/ and markers of its shards, and run.json."""
 
     def run(self) -> dict[str, Any]:
-        """run.json; raises NotFound."""
         return dict(json.loads(self.storage.read(RUN_NOTE)))
 
     def manifest_path(self, shard: str) -> str:
@@ -312,7 +303,6 @@ def plan_store(stores: JobStores, key: str) -> PlanStore:
 
 
 def render_store(stores: JobStores, run: str) -> RenderStore:
-    """`run`: that of run.json."""
     return RenderStore(stores.workspace, f"render/{run[:16]}")
 
 

@@ -30,10 +30,7 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class Purged:
-    """The record; nothing in it is personal. `remains` is None, or what could not be destroyed here.
-
-    `late` files came after the purge was finished, and a later one removed them.
-    """
+    """The record, not personal; `remains`: what could not be destroyed here; `late`: files that came afterwards."""
 
     at: str
     anonlib: str
@@ -47,10 +44,7 @@ class Purged:
 
 
 def purge(job: JobConfig, *, force: bool = False) -> Purged:
-    """Destroy the job's workspace; with `force` even if its release is not complete. Raises JobError, StorageError.
-
-    A purge that was cut off is continued by the next one. One after a finished one removes what came in since.
-    """
+    """Destroy the workspace, or go on with that; `force`: of an unfinished job too. Raises JobError, StorageError."""
     workspace = open_storage(job.workspace.uri, job.storage.options, private=True)
     stores = JobStores(workspace, open_storage(job.output.uri, job.storage.options))
     try:
@@ -113,10 +107,7 @@ def _finished_run(job: JobConfig, stores: JobStores, force: bool) -> str | None:
 
 
 def _destroy(workspace: Storage) -> str | None:
-    """Remove everything but the mark, the salt first, and what comes in meanwhile; returns what the storage keeps.
-
-    Raises JobError if files keep coming in.
-    """
+    """Remove all but the mark, the salt first; returns what the storage keeps. Raises JobError if files keep coming."""
     remains = None
     for key in (SALT, SECRET):
         workspace.delete(key)
@@ -131,5 +122,4 @@ def _destroy(workspace: Storage) -> str | None:
 
 
 def _left(workspace: Storage) -> list[str]:
-    """Everything that is there beside the mark, unfinished files too."""
     return [entry.path for entry in workspace.list(unfinished=True) if entry.path != PURGED]

@@ -23,8 +23,6 @@ from anonlib.workspace.tables import Row
 
 @dataclass(frozen=True)
 class Naming:
-    """The names of one job's release."""
-
     keyring: Keyring
     rekey: bool
 
@@ -41,7 +39,6 @@ class Naming:
         return self.keyring.pseudonym(Purpose.KEY, shard_id, key) if self.rekey else key
 
     def new_shard(self, shard_id: str) -> str | None:
-        """The name that a shard's data gets instead of its own, if any."""
         return self.shard(shard_id) if self.rekey else None
 
     def path(self, dataset: Dataset, shard: Shard) -> str:
@@ -54,10 +51,7 @@ class Naming:
 
 @dataclass(frozen=True)
 class ReleasedSample:
-    """A sample of a shard: its place from 0, the input's key, and its rows of IMAGES, MANIFEST and FACES.
-
-    `faces` are those of `row["faces"]` unless the sample is quarantined.
-    """
+    """A sample: its place in the shard from 0, the input's key, its IMAGES, its MANIFEST and its FACES rows."""
 
     number: int
     key: str
@@ -80,10 +74,7 @@ def samples_of(
     images: Sequence[str] = (),
     faces: Sequence[str] | None = None,
 ) -> list[ReleasedSample]:
-    """Every sample of a shard in the input's order, with these columns; of `faces` none are read if it is None.
-
-    `shard` is the input's id. Raises JobError where a table is missing, or manifest and scan are not of one job.
-    """
+    """The samples of the input's `shard` in its order; `faces` None: no faces. Raises JobError if tables do not fit."""
     columns = None if manifest is None else sorted({"key", "status", *manifest})
     by_key: dict[str, list[Row]] = defaultdict(list)
     try:
@@ -112,10 +103,7 @@ def samples_of(
 
 
 def publish_audit(release: Storage, secret: bytes, files: Mapping[str, bytes], failed: list[str]) -> AuditStatement:
-    """Write an audit's AUDIT_FILES, then the statement that vouches for them; an earlier audit is removed first.
-
-    `failed`: the names of the policy's failed lines. Raises StorageError.
-    """
+    """Replace the audit: AUDIT_FILES, then their statement; `failed`: lines of the policy. Raises StorageError."""
     remove_audit(release)
     for path, data in files.items():
         release.create(path, data)
@@ -125,6 +113,6 @@ def publish_audit(release: Storage, secret: bytes, files: Mapping[str, bytes], f
 
 
 def remove_audit(release: Storage) -> None:
-    """Take an audit back, its statement first, as a change of the release must."""
+    """Take an audit back, its statement first."""
     for path in (STATEMENT, *AUDIT_FILES):
         release.delete(path)

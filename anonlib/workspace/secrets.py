@@ -70,21 +70,15 @@ def release_name(job: JobConfig) -> str:
 
 
 def open_keyring(job: JobConfig, stores: JobStores, *, make: bool = False) -> Keyring:
-    """The keyring of this job; with `make` a missing salt and workspace secret are created.
-
-    Raises ConfigError, also for another secret than the one that this workspace was planned with.
-    """
+    """The keyring, if wanted with a new salt and workspace secret; raises ConfigError, also for another secret."""
     return open_pinned(job, stores, make=make)[1]
 
 
 def open_pinned(job: JobConfig, stores: JobStores, *, make: bool = False) -> tuple[JobConfig, Keyring]:
-    """As open_keyring, and the job for its workers, which names the version that Secrets Manager gave.
-
-    So a rotation in the middle of a run waits for the next run.
-    """
+    """As open_keyring, and the job for its workers, pinned to the version: a rotation waits for the next run."""
     make = make and not stores.workspace.exists(SECRET_CHECK)
-    given, version = _read(job, "secret", stores, make)
-    keyring = Keyring(_stretched(given, job, "secret"), _salt(job, stores, make))
+    secret, _, version = _secret(job, "secret", stores, make)
+    keyring = Keyring(secret, _salt(job, stores, make))
     _refuse_other(keyring, job, stores)
     if version is not None:
         job = job.model_copy(update={"secret": job.secret.model_copy(update={"version": version})})
@@ -92,16 +86,13 @@ def open_pinned(job: JobConfig, stores: JobStores, *, make: bool = False) -> tup
 
 
 def signing_secret(job: JobConfig, stores: JobStores, keyring: Keyring) -> bytes:
-    """The secret that signs: `signing` of the job, else the keyring's own. Raises ConfigError.
-
-    Read only where something is signed, so that a role which scans or reviews needs no right to it.
-    """
-    return keyring.secret if job.signing is None else _stretched(_read(job, "signing", stores)[0], job, "signing")
+    """`signing` of the job, read only by those who sign, else the keyring's own; raises ConfigError."""
+    return keyring.secret if job.signing is None else _secret(job, "signing", stores)[0]
 
 
 def open_in_worker(job: JobConfig, stores: JobStores, check: str) -> Keyring:
     """The keyring as this worker reads it; raises ConfigError if it is not the one with this Keyring.check."""
-    keyring = Keyring(_stretched(_read(job, "secret", stores)[0], job, "secret"), _salt(job, stores, make=False))
+    keyring = Keyring(_secret(job, "secret", stores)[0], _salt(job, stores, make=False))
     if not hmac.compare_digest(check, keyring.check()):
         raise ConfigError(
             f"{_place(job, 'secret')} holds another secret for the worker on {socket.gethostname()} than the one that "
@@ -111,15 +102,11 @@ def open_in_worker(job: JobConfig, stores: JobStores, check: str) -> Keyring:
 
 
 def try_secret(job: JobConfig, stores: JobStores, section: Section) -> tuple[str, bool]:
-    """Where a secret comes from, and whether it is random bytes and no passphrase; read, not made.
-
-    Raises ConfigError.
-    """
-    given, _ = _read(job, section, stores)
-    secret = _stretched(given, job, section)
+    """Where a secret comes from, and whether it is random bytes, not a passphrase; raises ConfigError."""
+    secret, random, _ = _secret(job, section, stores)
     if section == "secret":
         _refuse_other(Keyring(secret, ""), job, stores)
-    return _place(job, section), is_random(given)
+    return _place(job, section), random
 
 
 def bind(job: JobConfig, stores: JobStores, keyring: Keyring) -> None:
@@ -134,7 +121,6 @@ def _source(job: JobConfig, section: Section) -> SecretConfig:
 
 
 def _place(job: JobConfig, section: Section) -> str:
-    """Where a secret comes from, in words that show nothing of it."""
     source = _source(job, section)
     if source.env is not None:
         return f"the environment variable {source.env}"
@@ -176,15 +162,8 @@ def _salt(job: JobConfig, stores: JobStores, make: bool) -> str:
     return f"{salt.decode()} {job.output.release or job.output.uri.rstrip('/')}"
 
 
-def _stretched(given: bytes, job: JobConfig, section: Section) -> bytes:
-    try:
-        return stretched(given)
-    except ValueError as error:
-        raise ConfigError(f"{_place(job, section)} ({section}) {error}") from None
-
-
-def _read(job: JobConfig, section: Section, stores: JobStores, make: bool = False) -> tuple[bytes, str | None]:
-    """A secret without space around it, and its version if it has versions; raises ConfigError."""
+def _secret(job: JobConfig, section: Section, stores: JobStores, make: bool = False) -> tuple[bytes, bool, str | None]:
+    """A secret, whether it is random bytes and no stretched passphrase, and any version; raises ConfigError."""
     source, version = _source(job, section), None
     if source.env is not None:
         value = os.environ.get(source.env, "").encode(errors="surrogateescape")
@@ -209,7 +188,11 @@ def _read(job: JobConfig, section: Section, stores: JobStores, make: bool = Fals
                 "the workspace has no secret; run the job's plan first, or name the one that it was planned with, "
                 "such as by secret.env"
             ) from None
-    return value.strip(), version
+    value = value.strip()
+    try:
+        return stretched(value), is_random(value), version
+    except ValueError as error:
+        raise ConfigError(f"{_place(job, section)} ({section}) {error}") from None
 
 
 def from_manager(job: JobConfig, section: Section) -> tuple[bytes, str]:

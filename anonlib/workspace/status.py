@@ -96,10 +96,7 @@ def require_plan(stores: JobStores, plan_key: str) -> None:
 
 
 def status(workspace: Storage, release: Storage | None) -> Status:
-    """The state of a workspace, and of the release if one is given and begun.
-
-    Raises JobError if the workspace was purged or is of another version.
-    """
+    """The state of a workspace and a release; raises JobError if the workspace was purged or is of another version."""
     if workspace.exists(PURGED):
         raise JobError(
             f"the workspace {workspace.uri} was purged, and nothing of the job is left there; `anonlib verify` says "

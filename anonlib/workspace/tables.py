@@ -19,7 +19,6 @@ _ROWS_AT_ONCE = 50_000
 
 
 def to_bytes(rows: Sequence[Row], schema: pa.Schema) -> bytes:
-    """Parquet bytes of `rows` in `schema`."""
     return table_bytes(of_rows(rows, schema))
 
 
@@ -45,7 +44,6 @@ def from_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def column(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """A number a row (n,)."""
     return np.asarray(table.column(name).to_numpy(), np.float64)
 
 

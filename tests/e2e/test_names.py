@@ -28,10 +28,8 @@ from pathlib import Path
 from anonlib.config import load_config
 from anonlib.terminal import guarded
 from anonlib.job import Job
-from anonlib.execution.telemetry import log_to_stdout
 from anonlib.execution.telemetry import open_progress
 config = load_config(Path(sys.argv[1]))
-log_to_stdout()
 if config.ray.actors != 0:
     import ray
     ray.init(address="local", num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from anonlib.config import RayConfig
 from anonlib.errors import Changed, ConfigError, StorageError
-from anonlib.execution import ray as ray_module
 from anonlib.execution.base import PARTS, UnitResult, current, in_chunks, watching
-from anonlib.execution.ray import RayRunner
+from anonlib.execution.ray import RayRunner, _Actor
 from anonlib.execution.rounds import DIED, ROUNDS, SerialRunner, open_runner, run_rounds, run_unit
-from anonlib.execution.telemetry import Meter, Round, UnitRecord
+from anonlib.execution.telemetry import Labels, Meter, Round
 
-WORK = UnitRecord("scan", "0" * 64, 1, "solid")
+ABOUT = {"stage": "scan", "method": "solid"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ def test_no_actors_is_the_serial_runner() -> None:
 
 def test_every_unit_has_an_outcome_and_only_what_failed_outside_of_the_unit_halts_the_job() -> None:
     before = Stage.made
-    assert list(SerialRunner().run(Stage, [], WORK)) == [] and Stage.made == before
-    results = {result.unit: result for result in SerialRunner().run(Stage, ["a", "value", "storage", "changed"], WORK)}
+    assert list(SerialRunner().run(Stage, [])) == [] and Stage.made == before
+    results = {result.unit: result for result in SerialRunner().run(Stage, ["a", "value", "storage", "changed"])}
     assert Stage.made == before + 1
     assert results["a"].error is None and results["a"].images == 3
     assert str(results["value"].error).startswith("ValueError at rounds.py:")
@@ -96,13 +95,11 @@ def test_seconds_are_counted_by_part_also_of_a_unit_that_failed(unit: str) -> No
     assert current() is not watch
 
 
-def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit() -> None:
     def make() -> Stage:
         raise ConfigError("the environment variable SECRET is not set on this machine")
 
-    monkeypatch.setattr(ray_module, "log_to_stdout", lambda: None)
-    monkeypatch.setattr(ray_module, "_place", dict)
-    actor = ray_module._Actor(make, WORK)
+    actor = _Actor(make)
     for unit in ("a", "b"):
         result = actor.run(unit)
         assert result.unit == unit and result.halts and "SECRET" in str(result.error)
@@ -112,18 +109,18 @@ class Pool:
     """Two actors, each a second a unit; `fails` says how often a unit fails first, `lost` never come back."""
 
     def __init__(self, fails: dict[str, int] | None = None, lost: frozenset[str] = frozenset()) -> None:
-        self.meter, self.marked, self.rounds = Gauge(), set[str](), list[tuple[int, int]]()
+        self.meter, self.marked, self.rounds = Gauge(), set[str](), list[int]()
         self.fails, self.lost = fails or {}, lost
 
     def actors(self, units: int) -> int:
         return min(2, units)
 
-    def run(self, make: Any, units: Sequence[str], work: UnitRecord) -> Iterator[UnitResult]:
-        self.rounds.append((work.round, len(units)))
+    def run(self, make: Any, units: Sequence[str]) -> Iterator[UnitResult]:
+        self.rounds.append(len(units))
         for unit in units:
             if unit in self.lost:
                 continue
-            if self.fails.get(unit, 0) >= work.round:
+            if self.fails.get(unit, 0) >= len(self.rounds):
                 yield UnitResult(unit, images=9, seconds=1.0, error="The disk is full.")
                 continue
             self.marked.add(unit)
@@ -134,16 +131,17 @@ class Gauge(Meter):
     """Remembers what was left."""
 
     def __init__(self) -> None:
-        self.seen: list[int] = []
+        self.seen: list[float] = []
 
-    def left(self, work: UnitRecord, units: int) -> None:
-        self.seen.append(units)
+    def take(self, name: str, value: float, labels: Labels) -> None:
+        if name == "anonlib_units_left":
+            self.seen.append(value)
 
 
 def ran(pool: Pool, units: str) -> tuple[dict[str, str], list[Round]]:
     ended: list[Round] = []
     failed = run_rounds(
-        pool, WORK, Stage, list(units), lambda: set(pool.marked), str, lambda stage, result, total: None, ended.append
+        pool, ABOUT, Stage, list(units), lambda: set(pool.marked), str, lambda stage, result, total: None, ended.append
     )
     return failed, ended
 
@@ -151,7 +149,7 @@ def ran(pool: Pool, units: str) -> tuple[dict[str, str], list[Round]]:
 def test_a_round_adds_up_what_came_back_and_the_rest_is_tried_again() -> None:
     pool = Pool(fails={"b": 1})
     failed, (first, second) = ran(pool, "abc")
-    assert failed == {} and pool.rounds == [(1, 3), (2, 1)]
+    assert failed == {} and pool.rounds == [3, 1]
     assert (first.units, first.remaining, first.images) == (3, 1, 10), "of what failed nothing is counted"
     assert first.busy == 4.0, "seconds are those of every try, and the start of a worker"
     assert first.why == "The disk is full." and first.reserved == 2 * first.seconds
@@ -173,8 +171,8 @@ def test_machines_that_vanish_are_not_held_against_their_units_while_others_get_
     class Vanishing(Pool):
         """Gets one unit done a round; the others are lost."""
 
-        def run(self, make: Any, units: Sequence[str], work: UnitRecord) -> Iterator[UnitResult]:
-            yield from super().run(make, units[-1:], work)
+        def run(self, make: Any, units: Sequence[str]) -> Iterator[UnitResult]:
+            yield from super().run(make, units[-1:])
 
     failed, ended = ran(Vanishing(), "abcdef")
     assert failed == {} and len(ended) == 6 > ROUNDS
@@ -183,4 +181,4 @@ def test_machines_that_vanish_are_not_held_against_their_units_while_others_get_
 def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anonlib.execution.rounds.WAVE", 3)
     pool = Pool()
-    assert ran(pool, "abcdefgh")[0] == {} and pool.rounds == [(1, 3), (1, 3), (1, 2)]
+    assert ran(pool, "abcdefgh")[0] == {} and pool.rounds == [3, 3, 2]

@@ -68,13 +68,3 @@ def candidates(
             found = own if found is None else found & own
     absent = set().union(*(present for present in shown if person not in present)) if absences_known else set()
     return (found or set()) - absent
-
-
-def components(templates: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    """Which component (n,) of the graph `cosine >= threshold` each unit template (n, d) is in."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    near = np.nonzero(templates @ templates.T >= threshold)
-    graph = coo_matrix((np.ones(len(near[0]), bool), near), shape=(len(templates), len(templates)))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)

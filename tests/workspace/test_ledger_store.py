@@ -28,7 +28,6 @@ SECRET = b"thirty-two bytes or more of a secret"
 PLAN = "0123456789abcdef"
 KIND = "dp-laplace by some decoder"
 DRAWN = {"method.name": "dp-uniform", "method.decoder": "decoder.npz"}
-DECODED = {"method.texture": "linear", "method.decoder": "decoder.npz"}
 
 
 def vectors(count: int, seed: int = 0) -> np.ndarray:
@@ -239,9 +238,7 @@ def test_classes_are_read_back_and_a_ledger_of_another_version_is_refused(tmp_pa
         ({"ledger.uri": "ws/ledger", "secret.env": "S"}, "separate places"),
         ({"ledger.uri": "ledger", **DRAWN}, "name one by secret.env"),
         ({"method.draw": "reuse", "secret.env": "S", **DRAWN}, "needs a ledger"),
-        ({"method.draw": "reuse", "ledger.uri": "l", "secret.env": "S", **DECODED}, "a method that draws"),
         ({"ledger.uri": "ledger", "ledger.budget": -1, "secret.env": "S", **DRAWN}, "ledger.budget"),
-        ({"ledger.uri": "ledger", "ledger.absences": "maybe", "secret.env": "S", **DRAWN}, "ledger.absences"),
     ],
 )
 def test_a_ledger_that_cannot_work_is_refused_in_a_sentence(changes: dict[str, Any], complaint: str) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import logging
-import threading
 import traceback
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from botocore.exceptions import ClientError
 
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
@@ -142,27 +140,6 @@ def test_a_missing_right_is_named(cloud: S3Server, tmp_path: Path) -> None:
         assert "does not know the credentials" in refusal(named(tmp_path, manager=name))
 
 
-@contextmanager
-def answering(code: str) -> Iterator[str]:
-    """The address of a service that answers every call with this error and words that must not be repeated."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.dumps({"__type": code, "message": f"QUOTED {SECRET}"}).encode()
-            self.send_response(400)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://user:QUOTED@127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -174,12 +151,16 @@ def answering(code: str) -> Iterator[str]:
     ],
 )
 def test_what_the_service_says_is_not_repeated(
-    cloud: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str | None, words: str
+    tmp_path: Path, cloud: S3Server, monkeypatch: pytest.MonkeyPatch, code: str | None, words: str
 ) -> None:
+    def refuse(client: Any, operation: str, arguments: Any) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": f"QUOTED {SECRET}"}}, operation)
+
     monkeypatch.setattr(secrets_module, "_TRIES", 1)
-    with answering(str(code)) as endpoint:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", endpoint if code else "http://user:QUOTED@127.0.0.1:9")
-        assert words in refusal(named(tmp_path, manager="mine"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://user:QUOTED@127.0.0.1:9")
+    if code is not None:
+        monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuse)
+    assert words in refusal(named(tmp_path, manager="mine"))
 
 
 def test_a_blob_that_kms_does_not_open_is_a_sentence(cloud: S3Server, tmp_path: Path) -> None:
