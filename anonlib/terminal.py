@@ -72,8 +72,6 @@ def print_summary(config: JobConfig, summary: Summary, reasons: Reasons, spendin
         ("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"),
     ]
     rows += cost_rows(spending.so_far())
-    if spending.not_kept is not None:
-        rows.append(("", f"`anonlib status` will not know of this run: {spending.not_kept}"))
     print_rows(rows)
 
 

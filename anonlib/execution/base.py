@@ -21,10 +21,9 @@ _CHUNK_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class UnitResult:
-    """One unit done (`error` None) or failed with a sentence; `seconds` spent by the worker.
+    """One unit done (`error` None) or failed with a sentence, which names no photo, as `details` for the workspace may.
 
-    `error` goes to logs and names no photo; `details` may, and go to the workspace alone. `halts`: the place failed and
-    not the unit, so the job stops. `parts`: seconds by PARTS; `read` and `written`: bytes.
+    `halts`: the place failed and not the unit, so the job stops. `parts`: seconds by PARTS; `read`, `written`: bytes.
     """
 
     unit: str

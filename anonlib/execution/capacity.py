@@ -1,7 +1,6 @@
-"""Whether a cluster has room for a job's actors, before and while it runs: Ray Data itself waits for ever.
+"""Whether a cluster has room for a job's actors, for which Ray Data itself would wait for ever.
 
-An actor takes one CPU and its GPUs of one machine, and a part of a GPU is never put together from two: three actors of
-0.4 do not fit on one GPU.
+An actor takes one CPU and its GPUs of one machine: three actors of 0.4 GPUs do not fit on one GPU.
 """
 
 from __future__ import annotations
@@ -76,8 +75,7 @@ def fail_when_no_nodes(
 ) -> Iterator[Row]:
     """The rows as they come; raises JobError once there was no room for an actor for `seconds`.
 
-    `room` is asked every `look` seconds in which no row came; `say` is told when there is none and when there is some
-    again. A thread pulls the rows; a reader that stops early lets it end with the next row.
+    `room` is asked every `look` seconds in which no row came. A reader that stops early lets the thread end with a row.
     """
     pulled: SimpleQueue[tuple[Row] | BaseException | None] = SimpleQueue()
     stopped = Event()

@@ -1,12 +1,12 @@
-"""What a job has cost so far: seconds of actors, and money if the job names prices.
+"""What a job has cost so far: seconds of actors, and money if the job names prices; an estimate.
 
-Each run keeps its sums in the workspace under a name of its own, and `anonlib status` adds up all runs. They are an
-estimate: a pool is reserved from its round's beginning to its end, idle actors too; what machines cost before, after
-and between rounds is not in it.
+A pool is reserved from its round's beginning to its end, idle actors too; what machines cost outside of rounds is not
+in it. Each run keeps its sums in the workspace under a name of its own.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -63,25 +63,19 @@ class CostLog:
     def __init__(self, ray: RayConfig, workspace: Storage) -> None:
         self.ray, self.workspace = ray, workspace
         self.stages: dict[str, CostEntry] = {}
-        self.not_kept: str | None = None
-        """Why `anonlib status` will not know of this run."""
         self._run = uuid4().hex
 
     def add(self, stage: str, *, images: int, busy: float, reserved: float, gpus: float) -> None:
-        """Count a round, or the making of a plan, and keep the sums; `not_kept` says why they are not kept."""
+        """Count a round, or the making of a plan, and keep the sums if that is possible."""
         price = self.ray.price
         hour = price.cpu_hour + gpus * price.gpu_hour
         entry = CostEntry(images, busy, reserved, reserved / 3600 * hour if price.known else None)
         self.stages[stage] = self.stages.get(stage, CostEntry()) + entry
         try:
-            note_spending(self.workspace, self._run, self._record())
-            self.not_kept = None
+            note_spending(self.workspace, self._run, {name: asdict(entry) for name, entry in self.stages.items()})
         except StorageError as error:
-            self.not_kept = str(error)
+            logging.getLogger(__name__).warning("`anonlib status` will not know what this run cost: %s", error)
 
     def so_far(self) -> list[dict[str, Any]]:
         """The records of all runs of this job, this one among them."""
-        return [*spent(self.workspace), *([self._record()] if self.not_kept is not None else [])]
-
-    def _record(self) -> dict[str, Any]:
-        return {name: asdict(entry) for name, entry in self.stages.items()}
+        return spent(self.workspace)

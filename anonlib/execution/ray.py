@@ -145,11 +145,9 @@ class _RayMeter(Meter):
         declared = METRICS[name]
         if name not in self._metrics:
             keys = ("stage", "method", *declared.labels)
-            if declared.kind == "histogram":
-                self._metrics[name] = metrics.Histogram(name, declared.help, BOUNDS_S, keys)
-            else:
-                kind = metrics.Counter if declared.kind == "counter" else metrics.Gauge
-                self._metrics[name] = kind(name, declared.help, keys)
+            bounds = {"boundaries": BOUNDS_S} if declared.kind == "histogram" else {}
+            kind = getattr(metrics, declared.kind.title())
+            self._metrics[name] = kind(name, declared.help, tag_keys=keys, **bounds)
         metric = self._metrics[name]
         if declared.kind == "gauge":
             metric.set(value, labels)
@@ -222,11 +220,10 @@ def _session_folder(ray: Any) -> str:
 
 @contextmanager
 def _with_token(address: str | None) -> Iterator[None]:
-    """Token authentication (RAY_AUTH_MODE=token) for the block that starts a Ray here or joins the one at `address`.
+    """Token authentication for the block that starts a Ray here or joins the one at `address`.
 
-    A Ray that is started here listens on every interface of the machine, so it gets a new token, which is in the
-    environment of its own processes and in no file. A cluster's token comes from where Ray looks for it;
-    RAY_AUTH_MODE=disabled is respected there, as consent to a cluster without authentication.
+    A Ray that is started here listens on every interface; it gets a new token, which is in no file. A cluster's token comes
+    from where Ray looks for it; RAY_AUTH_MODE=disabled is consent to a cluster without authentication.
     """
     import ray
     from ray import _raylet
@@ -255,11 +252,7 @@ def _with_token(address: str | None) -> Iterator[None]:
 
 
 def _refuse_open_cluster(ray: Any, address: str) -> None:
-    """Leave a cluster whose control service (GCS) answers without a token, and raise ConfigError.
-
-    Everyone who reaches such a cluster runs code with the rights of this job. Mutual TLS (RAY_USE_TLS) protects it as
-    well; with RAY_AUTH_MODE=disabled the refusal is a warning.
-    """
+    """Leave a cluster that answers without a token or TLS, since everyone who reaches it could run code with our rights."""
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return
     try:

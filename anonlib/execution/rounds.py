@@ -1,7 +1,6 @@
 """How the units of a stage are run: one by a worker, all by a runner, and what has no marker again in rounds.
 
-A unit that came back with an error has been tried. One whose worker died has not, as long as others get done: machines
-that vanish take healthy units with them, again and again where they are cheap.
+A unit that came back with an error has been tried; one whose worker died has not, as long as others get done.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""What is seen of a job while it runs: the result of each unit, for a terminal, for a log and for Prometheus.
+"""What is seen of a job while it runs, on a terminal, in a log of JSON lines and in Prometheus (by Ray's exporter).
 
-A terminal shows a moving line a stage (TerminalProgress), a log gets a line of JSON a unit (JsonProgress), Prometheus
-gets METRICS by Ray's exporter, which puts `ray_` before every name. Shard ids are in them, sample keys in none, since a
-file name may be a person's.
+Shard ids are in all of them, and sample keys in none, since a file name may be a person's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What reviewers decided on a run's release: a log in the workspace, one file a decision; the last on an image wins.
-
-Each file is claimed, so a decision is written whole or not at all, and two people may review at once.
-"""
+"""What reviewers decided on a run's release: a log, one claimed file a decision, of which the last on an image wins."""
 
 from __future__ import annotations
 

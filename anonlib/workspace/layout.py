@@ -43,9 +43,8 @@ _READERS = 16
 class Workspace(Storage):
     """A storage that raises WorkspacePurged for a write, and for a read in vain, once it holds the mark of a purge.
 
-    A purge writes its mark, then removes everything else and lists again. Every write looks for the mark before and
-    after: the purge finds what was written before the mark, and a writer removes what it wrote after it. A writer that
-    is killed between its write and its second look leaves a file, which the next `anonlib purge` removes.
+    A purge writes its mark, removes everything else and lists again. A writer looks for the mark before and after: what it
+    wrote before the mark is found by the purge, what it wrote after that it removes itself, unless it is killed first.
     """
 
     def __init__(self, inner: Storage) -> None:

@@ -1,8 +1,7 @@
 """Which runs are at work on a workspace: each keeps a small file there, and writes it again every few seconds.
 
 A purge, and a run that takes back what a reviewer decided otherwise, must not begin beside another run. No clocks are
-compared: a file that changes while it is watched belongs to a living run. On the same machine the process is looked up
-first, so that a run which was killed there delays nothing.
+compared: a file that changes while it is watched belongs to a living run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The ledger of a job: who was released before, as whom, beside whom, and what that has cost them.
 
-A third place beside workspace and release: it outlives the workspace, because losses add up over releases, and it is as
-restricted, because its templates recognize a person. It has one file a plan. A run is booked before its first face is
-drawn and then held against the budget, so of two runs that would break it together at least one is refused.
+It outlives the workspace, because losses add up over releases, and has one file a plan. A run is booked before its first
+face is drawn and then held against the budget, so of two runs that would break it together one at least is refused.
 """
 
 from __future__ import annotations

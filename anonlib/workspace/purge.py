@@ -1,8 +1,7 @@
-"""Purge: embeddings, crops, the mapping, the salt and the workspace's own secret go; a record of that stays.
+"""Purge: everything in a workspace goes, and a record of that stays.
 
-Draws and pseudonyms need the salt beside the secret, so afterwards a release can no longer be joined to a person, not
-even with the secret. The record is written first, as a mark that refuses new runs and the writes of those at work (see
-layout.Workspace), and finished last. A run that is known to be at work must end first.
+Without the salt a release can no longer be joined to a person, not even with the secret. The record is written first,
+as a mark that refuses new runs and the writes of those at work (see layout.Workspace), and finished last.
 """
 
 from __future__ import annotations

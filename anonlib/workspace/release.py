@@ -1,8 +1,4 @@
-"""A release beside its scan: what its names stand for, which row is which sample, and the audit that belongs to it.
-
-A release calls the shards, files and samples of its input by their own names, or with `rekey` by pseudonyms, in whose
-order they come.
-"""
+"""A release beside its scan: its own names or pseudonyms, which row is which sample, and the audit that belongs to it."""
 
 from __future__ import annotations
 

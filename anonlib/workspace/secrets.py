@@ -1,9 +1,8 @@
 """The job's secrets, from the environment, a file, AWS or the workspace, and the salt of the workspace.
 
 Each worker reads them itself: they are in no config, pickle, log or command line. The workspace keeps a check of the
-secret, so that neither a worker nor a later command goes on with another one. The salt is 32 random bytes that a job's
-first command leaves in the workspace; draws and pseudonyms need it beside the secret, so that a purge ends them.
-Of an error of AWS only the code is read: messages quote accounts, keys and roles.
+secret, so that nothing goes on with another one. Draws and pseudonyms need the salt too, so a purge ends them. Of an
+error of AWS only the code is read: messages quote accounts, keys and roles.
 """
 
 from __future__ import annotations

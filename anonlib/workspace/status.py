@@ -61,11 +61,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Status:
-    """A job as its markers tell it.
+    """A job as its markers tell it, with several scans or plans if its settings were changed.
 
-    `scans`: the shards that each scan has done. `plans`: of each plan `done` blocks of surrogates, where its `labels`
-    that do not fit their faces are, and once it is decided the number of `blocks` and PLAN_COUNTS. There are several
-    scans or plans if the job's settings were changed. `spent`: what each run wrote down.
+    `scans`: shards done. `plans`: `done` blocks, the path of `labels` that do not fit, and once decided `blocks` and PLAN_COUNTS.
+    `spent`: what each run wrote down.
     """
 
     shards: int
