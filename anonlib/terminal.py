@@ -60,6 +60,7 @@ def _stop(sentence: str) -> None:
 def print_summary(config: JobConfig, summary: Summary, reasons: Reasons, spending: CostLog) -> None:
     """Counts, why anything is missing or redacted, where everything lies, and what the job has spent so far."""
     from anonlib.execution.cost import cost_rows
+    from anonlib.workspace.status import spent
 
     images = {"released": summary.released, "without a face": summary.no_face, "quarantined": summary.quarantined}
     rows = [("images", _sum(summary.images, images)), ("faces", _faces(config, summary.faces, summary.fallbacks))]
@@ -71,7 +72,7 @@ def print_summary(config: JobConfig, summary: Summary, reasons: Reasons, spendin
         ("manifest", f"{config.output.uri.rstrip('/')}/manifest"),
         ("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"),
     ]
-    rows += cost_rows(spending.so_far())
+    rows += cost_rows(spent(spending.workspace))
     print_rows(rows)
 
 

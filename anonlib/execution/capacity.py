@@ -19,6 +19,7 @@ _PAUSE_S = 2.0
 _LOOK_S = 5.0
 
 Row = TypeVar("Row")
+Say = Callable[[str], None]
 
 
 class ClusterNode(NamedTuple):
@@ -52,11 +53,7 @@ def check_shape(actors: int | None, num_gpus: float, machines: Sequence[ClusterN
 
 
 def wait_for_room(
-    actors: int | None,
-    num_gpus: float,
-    machines: Callable[[], Sequence[ClusterNode]],
-    seconds: float,
-    say: Callable[[str], None],
+    actors: int | None, num_gpus: float, machines: Callable[[], Sequence[ClusterNode]], seconds: float, say: Say
 ) -> None:
     """Return once all actors fit, or some do after `seconds`, as `say` is told. Raises ConfigError if none fits."""
     until, told = time.monotonic() + seconds, False
@@ -71,7 +68,7 @@ def wait_for_room(
 
 
 def fail_when_no_nodes(
-    rows: Iterator[Row], room: Callable[[], int], seconds: float, say: Callable[[str], None], look: float = _LOOK_S
+    rows: Iterator[Row], room: Callable[[], int], seconds: float, say: Say, look: float = _LOOK_S
 ) -> Iterator[Row]:
     """The rows as they come; raises JobError once there was no room for an actor for `seconds`.
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from anonlib.config import RayConfig
 from anonlib.errors import StorageError
 from anonlib.storage import Storage
-from anonlib.workspace.status import note_spending, spent
+from anonlib.workspace.status import note_spending
 
 _STAGES = ("scan", "plan", "surrogates", "render")
 
@@ -75,7 +75,3 @@ class CostLog:
             note_spending(self.workspace, self._run, {name: asdict(entry) for name, entry in self.stages.items()})
         except StorageError as error:
             logging.getLogger(__name__).warning("`anonlib status` will not know what this run cost: %s", error)
-
-    def so_far(self) -> list[dict[str, Any]]:
-        """The records of all runs of this job, this one among them."""
-        return spent(self.workspace)

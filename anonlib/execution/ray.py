@@ -222,7 +222,7 @@ def _session_folder(ray: Any) -> str:
 def _with_token(address: str | None) -> Iterator[None]:
     """Token authentication for the block that starts a Ray here or joins the one at `address`.
 
-    A Ray that is started here listens on every interface; it gets a new token, which is in no file. A cluster's token comes
+    A Ray that is started here listens on every interface; its token is new and in no file. The token of a cluster comes
     from where Ray looks for it; RAY_AUTH_MODE=disabled is consent to a cluster without authentication.
     """
     import ray
@@ -234,8 +234,9 @@ def _with_token(address: str | None) -> Iterator[None]:
     else:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     # Ray read both variables when it was imported.
-    _raylet.Config.initialize("")
-    _raylet.AuthenticationTokenLoader.instance().reset_cache()
+    core: Any = _raylet
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()
     try:
         yield
     except (ray.exceptions.AuthenticationError, ConnectionError) as error:
@@ -252,7 +253,7 @@ def _with_token(address: str | None) -> Iterator[None]:
 
 
 def _refuse_open_cluster(ray: Any, address: str) -> None:
-    """Leave a cluster that answers without a token or TLS, since everyone who reaches it could run code with our rights."""
+    """Leave a cluster without token or TLS: everyone who reaches it could run code with the rights of this job."""
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return
     try:

@@ -40,7 +40,7 @@ from anonlib.workspace.decisions import WORDS, Decision, DecisionLog, latest
 from anonlib.workspace.layout import JobStores, ReleaseStore, json_bytes, release_store, scan_store
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming, remove_audit
-from anonlib.workspace.schemas import CERTIFICATE, DATA, MANIFESTS, WITHDRAWN
+from anonlib.workspace.schemas import CERTIFICATE, DATA, MANIFESTS, WITHDRAWN, manifest_path
 
 FOUND = "a reviewer found this face"
 HIDDEN = "a reviewer released the photo with every face hidden"
@@ -202,7 +202,7 @@ def check_against_markers(
     for marker in markers:
         shard, files = (
             marker["shard"],
-            marker["files"] | {store.manifest_path(marker["shard"]): marker["manifest_sha256"]},
+            marker["files"] | {manifest_path(marker["shard"]): marker["manifest_sha256"]},
         )
         if vouched_by(marker) != active.vouched(names[shard], naming.keyring):
             raise VerificationError(f"shard {shard} is not as reviewers decided since it was begun; run the job again")
@@ -253,7 +253,7 @@ def _laid_aside(store: ReleaseStore, shard: str) -> dict[str, Any]:
 
 def _remove(store: ReleaseStore, shard: str, marker: dict[str, Any]) -> None:
     """The marker of a shard first, then its data and its manifest."""
-    _delete(store, (store.marker(shard), *marker["files"], store.manifest_path(shard)))
+    _delete(store, (store.marker(shard), *marker["files"], manifest_path(shard)))
 
 
 def _reword(
@@ -265,7 +265,7 @@ def _reword(
     for row in rows:
         row["review"] = words[row["key"]]
     unchanged = {name: value for name, value in marker.items() if name not in ("decisions", "painted")}
-    _delete(store, (store.marker(shard), store.manifest_path(shard)))
+    _delete(store, (store.marker(shard), manifest_path(shard)))
     manifest = store.create_manifest(shard, rows)
     store.commit(shard, unchanged | {"manifest_sha256": manifest, **vouched})
 

@@ -43,8 +43,8 @@ _READERS = 16
 class Workspace(Storage):
     """A storage that raises WorkspacePurged for a write, and for a read in vain, once it holds the mark of a purge.
 
-    A purge writes its mark, removes everything else and lists again. A writer looks for the mark before and after: what it
-    wrote before the mark is found by the purge, what it wrote after that it removes itself, unless it is killed first.
+    A purge writes its mark, removes everything else and lists again. A writer looks for the mark before and after: the
+    purge finds what was written before the mark, and a writer removes what it wrote after it, unless it is killed.
     """
 
     def __init__(self, inner: Storage) -> None:
@@ -274,9 +274,6 @@ class ReleaseStore(StageStore):
     def run(self) -> dict[str, Any]:
         return dict(json.loads(self.storage.read(RUN_NOTE)))
 
-    def manifest_path(self, shard: str) -> str:
-        return schemas.manifest_path(shard)
-
     def manifest(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         return tables.from_bytes(self.storage.read(schemas.manifest_path(shard)), columns)
 
@@ -295,6 +292,11 @@ def scans_of(workspace: Storage) -> dict[str, ScanStore]:
     """The scans of a workspace by name, whatever job they are of."""
     names = {entry.path.split("/")[1] for entry in workspace.list("scan/")}
     return {name: ScanStore(workspace, f"scan/{name}") for name in sorted(names)}
+
+
+def plans_of(workspace: Storage) -> list[PlanStore]:
+    prefixes = {"/".join(entry.path.split("/")[:2]) for entry in workspace.list("plan/")}
+    return [PlanStore(workspace, prefix) for prefix in sorted(prefixes)]
 
 
 def plan_store(stores: JobStores, key: str) -> PlanStore:

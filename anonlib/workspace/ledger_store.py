@@ -1,7 +1,7 @@
 """The ledger of a job: who was released before, as whom, beside whom, and what that has cost them.
 
-It outlives the workspace, because losses add up over releases, and has one file a plan. A run is booked before its first
-face is drawn and then held against the budget, so of two runs that would break it together one at least is refused.
+It outlives the workspace, because losses add up over releases, and has one file a plan. A run is booked before it draws
+a face and then held against the budget, so of two runs that would break it together one at least is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A release beside its scan: its own names or pseudonyms, which row is which sample, and the audit that belongs to it."""
+"""A release beside its scan: its names or pseudonyms, which row is which sample, and the audit that belongs to it."""
 
 from __future__ import annotations
 

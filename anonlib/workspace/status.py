@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,8 +24,10 @@ from anonlib.workspace.layout import (
     json_bytes,
     open_stores,
     plan_store,
+    plans_of,
     release_store,
     render_store,
+    scans_of,
 )
 from anonlib.workspace.schemas import QUARANTINED, SOLID
 
@@ -63,7 +65,7 @@ class Summary:
 class Status:
     """A job as its markers tell it, with several scans or plans if its settings were changed.
 
-    `scans`: shards done. `plans`: `done` blocks, the path of `labels` that do not fit, and once decided `blocks` and PLAN_COUNTS.
+    `scans`: shards done. `plans`: blocks `done`, the path of its `labels`, and once decided `blocks` and PLAN_COUNTS.
     `spent`: what each run wrote down.
     """
 
@@ -105,8 +107,8 @@ def status(workspace: Storage, release: Storage | None) -> Status:
     summary, reasons = (None, Reasons()) if release is None else _release(JobStores(workspace, release))
     return Status(
         shards=int(note.get("shards", 0)),
-        scans=tuple(len(units) for units in _units(workspace, "scan/").values()),
-        plans=tuple(_plan(workspace, prefix, units) for prefix, units in _units(workspace, "plan/").items()),
+        scans=tuple(len(scan.done()) for scan in scans_of(workspace).values()),
+        plans=tuple(map(_plan, plans_of(workspace))),
         release=summary,
         spent=spent(workspace),
         reasons=reasons,
@@ -161,21 +163,8 @@ def _reasons(stores: JobStores, run: str, shard: str) -> Iterator[tuple[str, str
                 yield "solid", face["reason"] or "no reason given"
 
 
-def _units(workspace: Storage, stage: str) -> dict[str, set[str]]:
-    """Committed units of every store of a stage by its prefix; a store without a marker yet is there, empty."""
-    stores: dict[str, set[str]] = defaultdict(set)
-    for entry in workspace.list(stage):
-        key, _, rest = entry.path.removeprefix(stage).partition("/")
-        units = stores[f"{stage}{key}"]
-        if rest.startswith("commits/") and rest.endswith(".json"):
-            units.add(rest.removeprefix("commits/").removesuffix(".json"))
-    return dict(stores)
-
-
-def _plan(workspace: Storage, prefix: str, units: set[str]) -> dict[str, Any]:
-    store = PlanStore(workspace, prefix)
-    state = {"done": sum(unit.startswith("surrogates/") for unit in units), "labels": store.path(LABELS)}
-    plan = store.plan()
-    if plan is None:
+def _plan(store: PlanStore) -> dict[str, Any]:
+    state = {"done": len(store.blocks_done()), "labels": store.path(LABELS)}
+    if (plan := store.plan()) is None:
         return state
     return state | {"blocks": len(plan["blocks"])} | {name: int(plan[name]) for name in PLAN_COUNTS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,21 +20,21 @@ from tests.support.runs import job
 PRICED = RayConfig.model_validate({"num_gpus": 0.5, "price": {"cpu_hour": 0.05, "gpu_hour": 1.0}})
 
 
-def spend(folder: Path, config: RayConfig, images: int = 1000) -> CostLog:
-    """A run of two hours of one actor's scan and one hour of its render."""
+def spend(folder: Path, config: RayConfig, images: int = 1000) -> list[dict[str, Any]]:
+    """Two hours of one actor's scan and one hour of its render; returns the records of all runs."""
     log = CostLog(config, open_storage(str(folder)))
     log.add("scan", images=images, busy=3600, reserved=7200, gpus=config.num_gpus)
     log.add("render", images=images, busy=1800, reserved=3600, gpus=config.num_gpus)
-    return log
+    return spent(log.workspace)
 
 
 def test_runs_add_up_and_hours_without_a_price_make_no_sum_of_money(tmp_path: Path) -> None:
-    assert cost_rows(CostLog(PRICED, open_storage(str(tmp_path))).so_far()) == []
+    assert cost_rows(spent(open_storage(str(tmp_path)))) == []
     spend(tmp_path, PRICED)
-    rows = cost_rows(spend(tmp_path, PRICED, images=500).so_far())
+    rows = cost_rows(spend(tmp_path, PRICED, images=500))
     assert [name for name, _ in rows] == ["spent", "", ""] and rows[2][1].startswith("render: 2 actor hours at 1.1")
     assert rows[0][1] == "2 runs, 6 actor hours at 3.3, 2.2 a thousand images, 3 h of it busy"
-    rows = cost_rows(spend(tmp_path, RayConfig()).so_far())
+    rows = cost_rows(spend(tmp_path, RayConfig()))
     assert rows[0][1].startswith("3 runs, 9 actor hours, 3.6 hours a thousand images")
 
 
