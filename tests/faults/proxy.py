@@ -136,7 +136,6 @@ class FaultProxy:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-        self._server.end_connections()
 
 
 class _Server(ThreadingHTTPServer):
@@ -144,36 +143,8 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
     proxy: FaultProxy
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.open: set[socket.socket] = set()
-        self.resets: set[socket.socket] = set()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        """A reset is a close without a farewell, which Linux sends where nothing lingers."""
-        self.open.discard(request)
-        if request in self.resets:
-            self.resets.discard(request)
-            request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_request(request)
-        else:
-            super().shutdown_request(request)
-
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is what faults make it do."""
-
-    def end_connections(self) -> None:
-        for connection in list(self.open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for _ in range(500):
-            if not self.open:
-                return
-            time.sleep(0.01)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -266,6 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _reset(self) -> None:
+        """Close without a farewell, which Linux does where nothing lingers."""
         self.upstream.close()
-        self.server.resets.add(self.connection)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True

@@ -136,22 +136,3 @@ def test_what_lasts_stops_the_job_at_once_and_the_next_run_goes_on(
         assert not list(open_storage(config.output.uri, cloud.server.options).list("commits/")), "a quarantine"
     assert Job(config).run().quarantined == 1
     assert cloud.made(config) == cloud.clean
-
-
-def test_credentials_that_are_taken_away_in_the_middle_stop_it_and_new_ones_go_on(cloud: Cloud) -> None:
-    server = cloud.server
-    short = server.user(policy(cloud.bucket, *RIGHTS), name := f"short-{uuid4().hex}")
-    with server.acting_as(cloud.user):
-        config = cloud.job(server.endpoint)
-    left = [short.key_id]
-
-    def take_away(stage: str, *_: object) -> None:
-        if stage == "render" and left:
-            server.client("iam").delete_access_key(UserName=name, AccessKeyId=left.pop())
-
-    with server.acting_as(short), pytest.raises(JobError, match="does not know this access key id"):
-        Job(config, report=take_away).run()
-    with server.acting_as(cloud.user):
-        assert "release/commits/00000.json" in cloud.made(config) != cloud.clean
-        assert Job(config).run().quarantined == 1
-        assert cloud.made(config) == cloud.clean

@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 
 from anonlib.config import JobConfig, load_config
 from anonlib.errors import ConfigError
-from anonlib.methods import method_of
 from anonlib.methods.base import LedgerRow, Persons
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace.ledger_store import LedgerStore
-from tests.support.decoders import Fit
 from tests.support.runs import job
 
 SECRET = b"thirty-two bytes or more of a secret"
@@ -121,18 +119,6 @@ def test_every_draw_costs_once_however_often_it_is_worn(tmp_path: Path) -> None:
     shared = vectors(1, seed=8)[0]
     parts = [row(f"part {number}", face, shared, labelled=False) for number, face in enumerate(lookalikes(3))]
     opened(noisy(tmp_path / "c")).book(noisy(tmp_path / "c", budget=3), "one", KIND, parts)
-
-
-def test_a_draw_is_of_its_method_parameters_and_decoder_whatever_decodes_it_by_which_texture(
-    fitted: Fit, tmp_path: Path
-) -> None:
-    method, data = noisy(tmp_path).method, fitted.path.read_bytes()
-
-    def kind_of(**changes: Any) -> str:
-        return method_of(method.model_copy(update=changes), {"decoder": data}).kind
-
-    assert kind_of() == kind_of(texture="bank", k=9, decoder="moved.npz") != kind_of(epsilon=4.0)
-    assert fitted.decoder.digest in kind_of()
 
 
 def lookalikes(count: int) -> np.ndarray:
