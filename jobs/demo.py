@@ -14,7 +14,7 @@ from demo_data import generator_from_onnx, make_dataset
 
 from anonlib.audit.sheet import make_sheet
 from anonlib.config import load_config
-from anonlib.execution.telemetry import clock, open_progress
+from anonlib.execution.telemetry import open_progress
 from anonlib.job import Job
 from anonlib.models.cache import model_bytes
 from anonlib.terminal import guarded, print_rows, print_summary
@@ -65,7 +65,7 @@ def demo(folder: Path, people: int, photos_per_person: int, actors: int | None) 
     print_summary(config, summary, exceptions(job.stores), job.spending)
     print("3. Drawing faces by lot, to show them before and after", flush=True)
     print_rows([("look at", make_sheet(config, faces=SHEET_FACES))])
-    print(f"Done in {clock(time.monotonic() - began)}")
+    print(f"Done in {time.monotonic() - began:.0f} s")
     return summary.code
 
 

@@ -7,16 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, TypeVar, get_args
 
 Part = Literal["start", "read", "decode", "wait", "detect", "describe", "replace", "check", "encode", "publish"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """`start` is the making of the stage, models and all: told with a worker's first unit, not in its seconds. `read` and
 `decode` run in a thread beside the others, so parts can add up to more than the unit took; `wait` is without data."""
 _CHUNK_PIXELS = 64_000_000
+_T = TypeVar("_T", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -83,18 +81,8 @@ def watching() -> Iterator[Stopwatch]:
         _current.reset(token)
 
 
-class HasPixels(Protocol):
-    """Anything that holds a photo."""
-
-    @property
-    def rgb(self) -> NDArray[np.uint8]: ...
-
-
-_T = TypeVar("_T", bound=HasPixels)
-
-
 def in_chunks(items: Iterable[_T], most: int) -> Iterator[list[_T]]:
-    """Lists of at most `most` items and about 64 megapixels, so that memory is bounded by both."""
+    """Lists of at most `most` items, whose `rgb` (h, w, 3) have about 64 megapixels, so that memory is bounded."""
     chunk: list[_T] = []
     pixels = 0
     for item in items:

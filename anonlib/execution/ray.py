@@ -22,7 +22,7 @@ from anonlib.config import RayConfig
 from anonlib.errors import AnonlibError, ConfigError, DeviceLost, kind_and_place
 from anonlib.execution.base import UnitResult
 from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, fail_when_no_nodes, wait_for_room
-from anonlib.execution.rounds import MakeStage, Unit, Worker
+from anonlib.execution.rounds import MakeStage, Unit, worker
 from anonlib.execution.telemetry import BOUNDS_S, METRICS, Labels, Meter
 from anonlib.storage.scratch import scratch
 
@@ -114,7 +114,7 @@ class _Actor:
 
         build = ray.get(make) if isinstance(make, ray.ObjectRef) else make
         try:
-            self.run: Callable[[Any], UnitResult] = Worker(build).run
+            self.run: Callable[[Any], UnitResult] = worker(build)
         except AnonlibError as error:
             # Ray would restart an actor that fails to start for ever.
             why = str(error)
@@ -208,13 +208,9 @@ def _session_folder(ray: Any) -> str:
         return str(Path(tempfile.mkdtemp(prefix="anonlib-", dir=kept)) / "ray")
     ending = ExitStack()
     folder = ending.enter_context(scratch())
-
-    def end() -> None:
-        # Ray shuts down at exit, too, but perhaps only after this.
-        ray.shutdown()
-        ending.close()
-
-    atexit.register(end)
+    # Ray shuts down at exit, too, but perhaps only after the folder is gone.
+    ending.callback(ray.shutdown)
+    atexit.register(ending.close)
     return str(folder / "ray")
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from anonlib.config import RayConfig
 from anonlib.errors import AnonlibError, DeviceLost, contained, full_traceback
@@ -48,19 +48,16 @@ class Runner(Protocol):
         """Results of all units as they come, in any order; a unit that failed comes with its error."""
 
 
-class Worker:
-    """Builds a stage once and runs units on it."""
+def worker(make: MakeStage[Unit]) -> Callable[[Unit], UnitResult]:
+    """Runs units on a stage that is built once; the first result has the seconds of that."""
+    began = time.perf_counter()
+    stage, start = make(), [time.perf_counter() - began]
 
-    def __init__(self, make: MakeStage[Any]) -> None:
-        began = time.perf_counter()
-        self.stage = make()
-        self._start = time.perf_counter() - began
+    def run(unit: Unit) -> UnitResult:
+        result = run_unit(stage, unit)
+        return replace(result, parts={**result.parts, "start": start.pop() if start else 0.0})
 
-    def run(self, unit: Any) -> UnitResult:
-        """The result of one unit; the first has the seconds of the start."""
-        result = run_unit(self.stage, unit)
-        start, self._start = self._start, 0.0
-        return replace(result, parts={**result.parts, "start": start})
+    return run
 
 
 def run_unit(stage: Stage[Unit], unit: Unit) -> UnitResult:
@@ -94,7 +91,7 @@ class SerialRunner:
 
     def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
         if units:
-            yield from map(Worker(make).run, units)
+            yield from map(worker(make), units)
 
 
 def open_runner(ray: RayConfig) -> Runner:

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TextIO
 
 from anonlib.execution.base import UnitResult
@@ -40,14 +41,6 @@ class Round:
     @property
     def reserved(self) -> float:
         return self.actors * self.seconds
-
-
-def event(result: UnitResult) -> dict[str, Any]:
-    """A result as it is logged; parts that took no time are left out."""
-    counts = {"error": result.error} if result.error else {name: int(getattr(result, name)) for name in COUNTS}
-    parts = {part: round(float(seconds), 3) for part, seconds in result.parts.items() if seconds}
-    spent = {"seconds": round(float(result.seconds), 3), "parts": parts}
-    return {"unit": result.unit, **counts, **spent, "read": int(result.read), "written": int(result.written)}
 
 
 class Metric(NamedTuple):
@@ -112,8 +105,13 @@ class JsonProgress:
     def __exit__(self, *error: object) -> None: ...
 
     def __call__(self, stage: str, result: UnitResult, units: int) -> None:
+        """A line without the parts that took no time."""
         self._done[stage] += result.error is None
-        self._print({"stage": stage, "done": self._done[stage], "of": units, **event(result)})
+        line = {"stage": stage, "done": self._done[stage], "of": units, "unit": result.unit}
+        line |= {"error": result.error} if result.error else {name: int(getattr(result, name)) for name in COUNTS}
+        parts = {part: round(float(seconds), 3) for part, seconds in result.parts.items() if seconds}
+        line |= {"seconds": float(result.seconds), "parts": parts}
+        self._print(line | {"read": int(result.read), "written": int(result.written)})
 
     def ended(self, round: Round) -> None:
         self._print({name: value for name, value in asdict(round).items() if value is not None})
@@ -160,8 +158,8 @@ class TerminalProgress:
         self._bars.update(task, advance=int(result.error is None), counts=counts_text)
 
     def ended(self, round: Round) -> None:
-        done = round.units - round.remaining
-        line = f"{round.stage}, round {round.round}: {done} of {round.units} done in {clock(round.seconds)}"
+        done, duration = round.units - round.remaining, timedelta(seconds=int(round.seconds))
+        line = f"{round.stage}, round {round.round}: {done} of {round.units} done in {duration}"
         again = f"; {round.remaining} to do again, most often because: {round.why}" if round.why is not None else ""
         self._print(line + again)
 
@@ -176,9 +174,3 @@ def open_progress(stream: TextIO | None = None) -> Progress:
     """Moving lines on a terminal, JSON lines elsewhere; on stderr if no stream is given, since stdout holds results."""
     stream = stream or sys.stderr
     return TerminalProgress(stream) if stream.isatty() else JsonProgress(stream)
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

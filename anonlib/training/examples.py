@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from anonlib.config import no_job
 from anonlib.datasets import Dataset, Shard
 from anonlib.errors import ImageProblem
-from anonlib.execution.base import HasPixels, UnitResult, in_chunks
+from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.detect import open_detector
 from anonlib.faces.regions import main_face
+from anonlib.media.codec import Picture
 from anonlib.media.prefetch import read_image
 from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes
@@ -153,7 +154,7 @@ class Gatherer(Generic[Example]):
                 break
         return gathered
 
-    def _pictures(self, dataset: Dataset, shard: Shard, gathered: Gathered[Example]) -> Iterator[HasPixels]:
+    def _pictures(self, dataset: Dataset, shard: Shard, gathered: Gathered[Example]) -> Iterator[Picture]:
         for sample in dataset.read(shard):
             gathered.photos += 1
             try:

@@ -24,6 +24,7 @@ WATCH_S = 20.0
 """A run whose file did not change for so long is not at work."""
 
 _PREFIX = f"{OURS}run-"
+Write = Callable[[], None]
 
 
 class Lease:
@@ -33,9 +34,7 @@ class Lease:
     write there, such as one that only renders, keeps no file, and its run is not seen.
     """
 
-    def __init__(
-        self, workspace: Storage, retried: Callable[[Callable[[], None]], None] = lambda write: write()
-    ) -> None:
+    def __init__(self, workspace: Storage, retried: Callable[[Write], None] = lambda write: write()) -> None:
         """`retried` runs the first write, and again where the storage is only busy."""
         self.workspace, self._retried = workspace, retried
         self._path = f"{_PREFIX}{_machine()}-{os.getpid()}-{uuid4().hex[:8]}"

@@ -19,12 +19,6 @@ from anonlib.workspace.lease import at_work
 from anonlib.workspace.schemas import CERTIFICATE
 
 _SWEEPS = 5
-_SOURCES = {
-    "env": "an environment variable",
-    "file": "a file",
-    "manager": "AWS Secrets Manager",
-    "kms": "a file that AWS KMS opens",
-}
 
 
 @dataclass(frozen=True)
@@ -74,9 +68,8 @@ def _begun(job: JobConfig, stores: JobStores, force: bool) -> Purged:
     if not workspace.exists(INVENTORY_NOTE):
         raise JobError(f"{job.workspace.uri} holds no workspace of anonlib, so nothing there was touched")
     run = _finished_run(job, stores, force)
-    if source := next((words for key, words in _SOURCES.items() if getattr(job.secret, key) is not None), None):
-        secret = f"came from {source}, so it was not ours to destroy; without the workspace's salt it draws nothing of "
-        secret += "this release again"
+    if job.secret.named:
+        secret = "kept where the job names it, so not ours to destroy; without the salt it draws nothing here again"
     else:
         secret = "destroyed with the workspace" if workspace.exists(SECRET) else "there was none in the workspace"
     sizes = [entry.size for entry in workspace.list()]

@@ -32,6 +32,12 @@ Section = Literal["secret", "signing"]
 CONTEXT = {"anonlib": "secret"}
 """The encryption context of a secret for KMS, so that no other blob of the same key passes for one."""
 
+_PLACES = {
+    "env": "the environment variable {}",
+    "file": "the file {}",
+    "manager": "the secret {} of AWS Secrets Manager",
+    "kms": "the file {}, which AWS KMS opens",
+}
 _ACTIONS = {
     "secretsmanager": ("secretsmanager:GetSecretValue", ", or kms:Decrypt on the key that seals it"),
     "kms": ("kms:Decrypt", ", with the context anonlib=secret"),
@@ -52,10 +58,6 @@ _REFUSALS = {
         "for the secret by {profile}",
     ),
 }
-_OTHER_REFUSAL = (
-    "{where} refused {action} on {what} ({code}); if that is the store's address, write AWS_ENDPOINT_URL_S3 instead of "
-    "AWS_ENDPOINT_URL"
-)
 # Many workers start at once; standard retries wait longer each time.
 _CONNECT_S, _READ_S, _TRIES = 4, 20, 6
 # The API takes ciphertexts of at most 6,144 bytes; base64 needs a third more.
@@ -120,16 +122,9 @@ def _source(job: JobConfig, section: Section) -> SecretConfig:
 
 
 def _place(job: JobConfig, section: Section) -> str:
-    source = _source(job, section)
-    if source.env is not None:
-        return f"the environment variable {source.env}"
-    if source.file is not None:
-        return f"the file {source.file}"
-    if source.manager is not None:
-        return f"the secret {source.manager} of AWS Secrets Manager"
-    if source.kms is not None:
-        return f"the file {source.kms}, which AWS KMS opens"
-    return "the workspace's own file"
+    source = _source(job, section).model_dump()
+    words = (_PLACES[key].format(source[key]) for key in _PLACES if source[key] is not None)
+    return next(words, "the workspace's own file")
 
 
 def _refuse_other(keyring: Keyring, job: JobConfig, stores: JobStores) -> None:
@@ -263,7 +258,8 @@ def _client(service: str, what: str, job: JobConfig, section: Section, region: s
         code = code_of(error)
         words = {"where": where, "what": what, "action": action, "code": code, "profile": f"{section}.profile"}
         sentence = refused_by_any(code, action, what, where, hint)
-        known = _REFUSALS.get(code, _OTHER_REFUSAL).format(**words)
+        other = "{where} refused {action} on {what} ({code}); if that is the store, set AWS_ENDPOINT_URL_S3 alone"
+        known = _REFUSALS.get(code, other).format(**words)
         raise ConfigError(known if sentence is None else str(sentence).rstrip(".")) from None
     except BotoCoreError as error:
         raise ConfigError(str(not_sent(error, action, what, where)).rstrip(".")) from None

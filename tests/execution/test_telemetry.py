@@ -56,7 +56,7 @@ def test_a_log_gets_a_line_of_json_for_every_unit_and_every_round() -> None:
 def test_a_terminal_gets_one_line_for_every_stage_and_a_short_one_for_every_round() -> None:
     text = " ".join(shown(Terminal()).split())
     assert "scan b: its worker died" in text and "15 images" in text and "1 quarantined" in text
-    assert "scan, round 2: 3 of 4 done in 0:12" in text and "1 to do again, most often because: KeyError" in text
+    assert "scan, round 2: 3 of 4 done in 0:00:12" in text and "1 to do again, most often because: KeyError" in text
     assert "john" not in text
 
 
