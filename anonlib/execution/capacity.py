@@ -70,10 +70,7 @@ def wait_for_room(
 def fail_when_no_nodes(
     rows: Iterator[Row], room: Callable[[], int], seconds: float, say: Say, look: float = _LOOK_S
 ) -> Iterator[Row]:
-    """The rows as they come; raises JobError once there was no room for an actor for `seconds`.
-
-    `room` is asked every `look` seconds in which no row came. A reader that stops early lets the thread end with a row.
-    """
+    """The rows, pulled by a thread; raises JobError once `room`, asked every `look` s without a row, was 0 for `seconds`."""
     pulled: SimpleQueue[tuple[Row] | BaseException | None] = SimpleQueue()
     stopped = Event()
 

@@ -34,13 +34,13 @@ _ANSWER_S = 10
 """How long a cluster's control service may take to refuse a question."""
 
 
-class RayRunner:
-    """A pool of actors, each holding the stage; started on the cluster at `address`, or on this machine."""
+class RayRunner(Meter):
+    """A pool of actors, each holding the stage, on a cluster or on this machine; its own meter, for Ray's exporter."""
 
     def __init__(self, config: RayConfig) -> None:
-        self.config = config
+        self.config, self.gpus, self.meter = config, config.num_gpus, self
         self._fitted = False
-        self.meter: Meter = _RayMeter(config)
+        self._metrics: dict[str, Any] = {}
 
     def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
         if not units:
@@ -105,6 +105,25 @@ class RayRunner:
     def _room(self, ray: Any) -> int:
         return actor_capacity(machines(ray), self.config.num_gpus)
 
+    def take(self, name: str, value: float, labels: Labels) -> None:
+        """Make Ray's own object for a metric when this process first uses it."""
+        from ray.util import metrics
+
+        start(self.config)
+        declared = METRICS[name]
+        if name not in self._metrics:
+            keys = ("stage", "method", *declared.labels)
+            bounds = {"boundaries": BOUNDS_S} if declared.kind == "histogram" else {}
+            kind = getattr(metrics, declared.kind.title())
+            self._metrics[name] = kind(name, declared.help, tag_keys=keys, **bounds)
+        metric = self._metrics[name]
+        if declared.kind == "gauge":
+            metric.set(value, labels)
+        elif declared.kind == "histogram":
+            metric.observe(value, labels)
+        elif value > 0:
+            metric.inc(value, labels)
+
 
 class _Actor:
     """What Ray Data holds: the stage, built once, that runs one unit a batch, in several threads at once."""
@@ -128,33 +147,6 @@ class _Actor:
             _warn(str(error))
             os._exit(1)
         return {name: [value] for name, value in asdict(result).items()}
-
-
-class _RayMeter(Meter):
-    """Counts for Ray's exporter on this node."""
-
-    def __init__(self, config: RayConfig) -> None:
-        self.config, self.gpus = config, config.num_gpus
-        self._metrics: dict[str, Any] = {}
-
-    def take(self, name: str, value: float, labels: Labels) -> None:
-        """Make Ray's own object for a metric when this process first uses it."""
-        from ray.util import metrics
-
-        start(self.config)
-        declared = METRICS[name]
-        if name not in self._metrics:
-            keys = ("stage", "method", *declared.labels)
-            bounds = {"boundaries": BOUNDS_S} if declared.kind == "histogram" else {}
-            kind = getattr(metrics, declared.kind.title())
-            self._metrics[name] = kind(name, declared.help, tag_keys=keys, **bounds)
-        metric = self._metrics[name]
-        if declared.kind == "gauge":
-            metric.set(value, labels)
-        elif declared.kind == "histogram":
-            metric.observe(value, labels)
-        elif value > 0:
-            metric.inc(value, labels)
 
 
 def joins(config: RayConfig) -> str | None:

@@ -28,11 +28,7 @@ Write = Callable[[], None]
 
 
 class Lease:
-    """This run's file in a workspace, held while a verb of its job is at work; verbs may nest.
-
-    The file's name says machine and process, since a purge may list the workspace but not read it. A role that may not
-    write there, such as one that only renders, keeps no file, and its run is not seen.
-    """
+    """This run's file in a workspace, held while a verb of its job runs; a role that may not write keeps none."""
 
     def __init__(self, workspace: Storage, retried: Callable[[Write], None] = lambda write: write()) -> None:
         """`retried` runs the first write, and again where the storage is only busy."""
