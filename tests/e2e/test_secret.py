@@ -37,10 +37,10 @@ from anonlib.execution.ray import RayRunner
 here = Path(sys.argv[1]).parent
 
 class Keeping(RayRunner):
-    def run(self, make, units, work):
+    def run(self, make, units):
         number = len(list(here.glob("*.pickle")))
-        (here / f"{number}.pickle").write_bytes(cloudpickle.dumps((self.config, make, list(units), work)))
-        yield from super().run(make, units, work)
+        (here / f"{number}.pickle").write_bytes(cloudpickle.dumps((self.config, make, list(units))))
+        yield from super().run(make, units)
 
 ray.init(address="local", num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
          _node_ip_address="127.0.0.1")
