@@ -70,7 +70,7 @@ def wait_for_room(
 def fail_when_no_nodes(
     rows: Iterator[Row], room: Callable[[], int], seconds: float, say: Say, look: float = _LOOK_S
 ) -> Iterator[Row]:
-    """The rows, pulled by a thread; raises JobError once `room`, asked every `look` s of silence, is 0 for `seconds`."""
+    """The rows, from a thread. Raises JobError once `room`, asked every `look` s without a row, is 0 for `seconds`."""
     pulled: SimpleQueue[tuple[Row] | BaseException | None] = SimpleQueue()
     stopped = Event()
 
