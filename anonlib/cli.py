@@ -386,9 +386,9 @@ def check_models(selection: Selection = "core") -> None:
 
     names = _names(selection)
     with guarded():
-        reports = check(names)
-    print_rows([(one.name, one.detail or one.state) for one in reports])
-    raise typer.Exit(0 if all(one.state == "ok" for one in reports) else EXIT_STOPPED)
+        problems = check(names)
+    print_rows([(name, problem or "ok") for name, problem in problems.items()])
+    raise typer.Exit(EXIT_STOPPED if any(problems.values()) else 0)
 
 
 def main() -> None:

@@ -10,8 +10,7 @@ restricted. Needs the models of the evaluation set (`anonlib models pull --set e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +26,6 @@ from anonlib.execution.telemetry import Progress, open_progress
 from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from anonlib.terminal import guarded, print_rows
 from anonlib.training.data import learned_vectors
 from anonlib.training.evaluate.evaluation import FRONTAL, REALISM, STANDING, Evaluation, Judges, Measured
@@ -100,7 +98,7 @@ def evaluate(
                 # A long run that is interrupted leaves the figures it has.
                 write(folder, document(participants, checks, measured, {}))
         decoded = [face_source for face_source in sources if isinstance(face_source, DecodedSource)]
-        timed = {decoder.name: list(times(participants, decoder)) for decoder in decoded} if speed else {}
+        timed = {decoder.name: times(participants, decoder) for decoder in decoded} if speed else {}
         for number, page in enumerate(compared(participants, sources, faces=faces, seed=seed)):
             page.save(folder / f"faces-{number + 1}.png")
         for decoder in decoded:
@@ -123,21 +121,17 @@ def scanned(input: str, subject_field: str, workspace: Path, progress: Progress)
     return str(workspace)
 
 
-def times(participants: Participants, source: DecodedSource) -> Iterator[dict[str, Any]]:
-    """Median ms a face to decode and to render, one after another; of a network with one thread and with two."""
+def times(participants: Participants, source: DecodedSource) -> dict[str, Any]:
+    """Median ms a face to decode and to render, one after another, with one thread."""
     pairs = list(enumerate(participants.first[:TIMED].tolist()))
     requests = [source.request(*pair) for pair in pairs]
     photos = [participants.scenes[host] for _, host in pairs]
-    network = source.decoder if isinstance(source.decoder, NetworkDecoder) else None
-    for threads in (1, 2) if network else (None,):
-        if network and threads:
-            source = DecodedSource(source.name, participants, replace(network, threads=threads))
-        textures = [source.face(request) for request in requests]
-        decode = median([partial(source.face, request) for request in requests])
-        paint = [partial(painted, photo, texture) for photo, texture in zip(photos, textures, strict=True)]
-        # A network draws a face for each look where it is first painted; the second time is the renderer's alone.
-        render = (median(paint), median(paint))[1]
-        yield {"threads": threads, "faces": len(pairs), "decode": decode, "render": render}
+    textures = [source.face(request) for request in requests]
+    decode = median([partial(source.face, request) for request in requests])
+    paint = [partial(painted, photo, texture) for photo, texture in zip(photos, textures, strict=True)]
+    # A network draws a face for each look where it is first painted; the second time is the renderer's alone.
+    render = (median(paint), median(paint))[1]
+    return {"faces": len(pairs), "decode": decode, "render": render}
 
 
 def median(calls: Sequence[Callable[[], object]]) -> float:
@@ -211,10 +205,8 @@ def show(written: dict[str, Any], measured: dict[str, Measured]) -> None:
     print(
         f"  meshes in eye distances; Frechet of {written['people']} painted against {written['strangers']} real faces\n"
     )
-    for name, each in written["speed"].items():
-        for timing in each:
-            threads = f", {timing['threads']} thread(s)" if timing["threads"] else ""
-            print(f"{name}{threads}: decode {timing['decode']:.1f} ms, render {timing['render']:.1f} ms a face")
+    for name, timing in written["speed"].items():
+        print(f"{name}: decode {timing['decode']:.1f} ms, render {timing['render']:.1f} ms a face")
 
 
 def percent(figure: Figure) -> str:

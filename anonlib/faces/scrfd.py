@@ -33,7 +33,7 @@ class ScrfdDetector:
     def __init__(self, data: bytes, *, side: int, score: float, device: str = "cpu") -> None:
         self.side, self.score = side, score
         self.fixed = _fixed_size(data)
-        self._call = onnxruntime_call(data, 1, device)
+        self._call = onnxruntime_call(data, device)
 
     @classmethod
     def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> Self:

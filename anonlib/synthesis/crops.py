@@ -2,7 +2,8 @@
 
 Two ways back. A change (tints and shifts) is applied to the photo itself, so that everything finer than the crop stays
 as sharp as it was; new px are blended over the photo in its own colours. Both act inside the oval of the mesh, enlarged
-by its first ring, and fade at its edge and at the crop's.
+by its first ring, and fade at its edge and at the crop's. A crop's `matrix` (2, 3) leads from the photo's px to its
+own.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from numpy.typing import NDArray
 from anonlib.faces import align, topology
 from anonlib.faces.mesh import five_points
 from anonlib.models.catalog import ARCFACE_POINTS
-from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, PackSwapper
-from anonlib.storage.scratch import scratch
-from anonlib.synthesis.canonical import vertices_of
-from anonlib.synthesis.compositor import Rendered, is_grey
+from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, open_swapper
+from anonlib.synthesis.canonical import filled, vertices_of
+from anonlib.synthesis.compositor import Rendered, in_its_colours
 from anonlib.workspace.schemas import MESH_POINTS
 
 FEATHER = 3.0
@@ -30,30 +30,21 @@ _WHOLE = 0.9
 _LEAST_SPREAD = 4.0
 
 
-@dataclass(frozen=True)
-class FaceCrop:
-    """`pixels` (s, s, 3) RGB of a face, and the `matrix` (2, 3) from the photo's px to the crop's."""
-
-    pixels: NDArray[np.uint8]
-    matrix: align.Affine
-
-    @property
-    def side(self) -> int:
-        return len(self.pixels)
-
-
 def take(
     image: NDArray[np.uint8], mesh: NDArray[np.float32], points: NDArray[np.float32], side: int = SIDE
-) -> FaceCrop:
-    """The crop of a photo (H, W, 3) in which the five points of `mesh` (468, 3) fall on `points` (5, 2)."""
+) -> tuple[NDArray[np.uint8], align.Affine]:
+    """The crop (side, side, 3) of a photo in which the five points of `mesh` (468, 3) fall on `points` (5, 2).
+
+    Returned with its matrix.
+    """
     matrix = align.similarity(five_points(mesh), points)
-    return FaceCrop(align.crop(image, matrix, side), matrix)
+    return align.crop(image, matrix, side), matrix
 
 
 def change(
     image: NDArray[np.uint8],
     mesh: NDArray[np.float32],
-    crop: FaceCrop,
+    matrix: align.Affine,
     tints: NDArray[np.float32],
     shifts: NDArray[np.float32],
 ) -> Rendered:
@@ -61,32 +52,32 @@ def change(
 
     `tints` (s, s, 3) grey levels are added; a px of the crop is fetched from `shifts` (any, any, 2) crop px beside it.
     """
-    place = _CropPlace.of(image, mesh, crop)
-    back = np.linalg.inv(crop.matrix[:, :2].astype(np.float64)).astype(np.float32)
-    full = np.asarray(cv2.resize(shifts, (crop.side, crop.side), interpolation=cv2.INTER_LINEAR), np.float32)
+    side = len(tints)
+    place = _CropPlace.of(image, mesh, matrix, side)
+    back = np.linalg.inv(matrix[:, :2].astype(np.float64)).astype(np.float32)
+    full = np.asarray(cv2.resize(shifts, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
     moved = (place.fetch(full) * place.alpha[..., None]) @ back.T
     rows, columns = np.mgrid[0 : place.view.shape[0], 0 : place.view.shape[1]].astype(np.float32)
     x, y = columns + moved[..., 0], rows + moved[..., 1]
     fetched = cv2.remap(place.view, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    added = place.fetch(tints)
-    if is_grey(place.view):
-        added = np.repeat(added.mean(axis=2, keepdims=True), 3, axis=2)
-    return place.rendered(fetched + place.alpha[..., None] * added)
+    return place.rendered(fetched + place.alpha[..., None] * in_its_colours(place.view, place.fetch(tints)))
 
 
-def replace(image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: FaceCrop, pixels: NDArray[np.uint8]) -> Rendered:
+def replace(
+    image: NDArray[np.uint8], mesh: NDArray[np.float32], matrix: align.Affine, pixels: NDArray[np.uint8]
+) -> Rendered:
     """The photo with a face's px replaced by `pixels` (s, s, 3), in the mean and spread of the colours they replace.
 
     Colours after Reinhard et al. 2001, channel by channel in RGB, over what is replaced.
     """
-    place = _CropPlace.of(image, mesh, crop)
+    place = _CropPlace.of(image, mesh, matrix, len(pixels))
     laid = place.fetch(pixels.astype(np.float32))
     weight = place.alpha[..., None] / max(float(place.alpha.sum()), 1e-6)
     old = place.view.astype(np.float32)
     means, spreads = [], []
-    for pixels_of in (old, laid):
-        means.append((weight * pixels_of).sum(axis=(0, 1)))
-        spreads.append(np.sqrt((weight * (pixels_of - means[-1]) ** 2).sum(axis=(0, 1))))
+    for picture in (old, laid):
+        means.append((weight * picture).sum(axis=(0, 1)))
+        spreads.append(np.sqrt((weight * (picture - means[-1]) ** 2).sum(axis=(0, 1))))
     gain = spreads[0] / np.maximum(spreads[1], _LEAST_SPREAD)
     recoloured = (laid - means[1]) * np.clip(gain, 0.5, 2.0) + means[0]
     return place.rendered(old + place.alpha[..., None] * (recoloured - old))
@@ -95,27 +86,21 @@ def replace(image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: FaceCrop,
 class Swapper:
     """Renders faces by a user's swapper in the interface of insightface's inswapper, from its ONNX bytes.
 
-    anonlib ships no swapper: the weights are the user's, and so are their terms. Raises ModelUnusable; BackendMissing
-    without insightface.
+    anonlib ships no swapper: the weights are the user's, and so are their terms. Raises ModelUnusable; BackendMissing.
     """
 
     def __init__(self, data: bytes) -> None:
-        # insightface reads files; it holds what it read
-        with scratch() as folder:
-            path = folder / "swapper.onnx"
-            path.write_bytes(data)
-            self._swapper = PackSwapper(path)
+        self._swap = open_swapper(data)
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], donor: NDArray[np.float32]) -> Rendered:
         """A face of a photo (H, W, 3) with `mesh` (468, 3) px, replaced by that of an ArcFace vector (512,)."""
-        crop = take(image, mesh, _SWAPPER_POINTS, SWAPPER_SIZE)
-        return replace(image, mesh, crop, self._swapper.swap(crop.pixels, donor))
+        pixels, matrix = take(image, mesh, _SWAPPER_POINTS, SWAPPER_SIZE)
+        return replace(image, mesh, matrix, self._swap(pixels, donor))
 
 
-def alpha_in_crop(mesh: NDArray[np.float32], side: int = SIDE) -> NDArray[np.float32]:
-    """How far each px of a crop (side, side) may change, 0-1; `mesh` (468, 3) in px of the crop."""
-    blank = np.zeros((side, side, 3), np.uint8)
-    return _CropPlace.of(blank, mesh, FaceCrop(blank, np.eye(2, 3, dtype=np.float32))).alpha
+def alpha_in_crop(mesh: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far each px of a crop (SIDE, SIDE) may change, 0-1; `mesh` (468, 3) in px of the crop."""
+    return _CropPlace.of(np.zeros((SIDE, SIDE, 3), np.uint8), mesh, np.eye(2, 3, dtype=np.float32), SIDE).alpha
 
 
 @dataclass(frozen=True)
@@ -129,25 +114,26 @@ class _CropPlace:
     face: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, image: NDArray[np.uint8], mesh: NDArray[np.float32], crop: FaceCrop) -> _CropPlace:
-        corners = np.array([[0, 0], [crop.side, 0], [crop.side, crop.side], [0, crop.side]], np.float32)
-        corners = align.apply(align.inverse(crop.matrix), corners)
+    def of(cls, image: NDArray[np.uint8], mesh: NDArray[np.float32], matrix: align.Affine, side: int) -> _CropPlace:
+        corners = np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float32)
+        corners = align.apply(align.inverse(matrix), corners)
         size = [image.shape[1], image.shape[0]]
-        x0, y0 = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, [size[0] - 1, size[1] - 1])
-        x1, y1 = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, [x0 + 1, y0 + 1], size)
+        x0, y0 = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, [size[0] - 1, size[1] - 1]).tolist()
+        x1, y1 = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, [x0 + 1, y0 + 1], size).tolist()
         view = image[y0:y1, x0:x1]
         rows, columns = np.mgrid[y0:y1, x0:x1].astype(np.float32)
-        grid = align.apply(crop.matrix, np.stack([columns, rows], axis=-1))
+        grid = align.apply(matrix, np.stack([columns, rows], axis=-1))
         vertices = vertices_of(mesh)[:, :2] - np.array([x0, y0], np.float32)
-        ring = vertices[MESH_POINTS : MESH_POINTS + len(topology.OVAL)]
-        scale = float(np.sqrt(abs(np.linalg.det(crop.matrix[:, :2]))))
-        feather = FEATHER * crop.side / SIDE / max(scale, 1e-6)
-        alpha = cv2.GaussianBlur(_filled(ring, view).astype(np.float32), (0, 0), max(feather, 0.5))
-        edge = np.minimum(grid, crop.side - 1 - grid).min(axis=-1)
-        alpha = alpha * np.clip(edge / FEATHER, 0, 1)
-        return cls(
-            view, (int(x0), int(y0)), grid, alpha.astype(np.float32), _filled(vertices[list(topology.OVAL)], view)
+        oval, ring = (
+            filled(points, *view.shape[:2])
+            for points in (vertices[list(topology.OVAL)], vertices[MESH_POINTS : MESH_POINTS + len(topology.OVAL)])
         )
+        scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+        feather = FEATHER * side / SIDE / max(scale, 1e-6)
+        alpha = cv2.GaussianBlur(ring.astype(np.float32), (0, 0), max(feather, 0.5))
+        edge = np.minimum(grid, side - 1 - grid).min(axis=-1)
+        alpha = alpha * np.clip(edge / FEATHER, 0, 1)
+        return cls(view, (x0, y0), grid, alpha.astype(np.float32), oval > 0)
 
     def fetch(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values (s, s, c) of the crop at the px of the view (h, w, c)."""
@@ -158,10 +144,3 @@ class _CropPlace:
         """New px (h, w, 3) of the view, and how much of the face they reach."""
         reached = float((self.alpha[self.face] >= _WHOLE).sum()) / max(int(self.face.sum()), 1)
         return Rendered(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), self.alpha, self.origin, reached)
-
-
-def _filled(ring: NDArray[np.float32], view: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The px (h, w) of a view inside a ring of points (n, 2)."""
-    mask = np.zeros(view.shape[:2], np.uint8)
-    cv2.fillPoly(mask, [np.rint(ring * 16).astype(np.int32)], 1, shift=4)
-    return mask > 0

@@ -6,17 +6,19 @@ The crop and what is measured in the canonical frame are what a surrogate is ave
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.embed import Recognizer
-from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, mouth_opening
+from anonlib.faces.mesh import FaceMesh, eye_opening, five_points, mouth_opening
 from anonlib.faces.regions import Regions
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER
 from anonlib.models.requirements import ModelBytes, load
@@ -43,33 +45,30 @@ class Describer:
     def describe(self, pixels: list[NDArray[np.uint8]], found: list[Regions]) -> list[list[dict[str, Any]]]:
         """For each image, one dict of FACES columns a face."""
         fitted = self.mesh.fit(pixels, found)
-        owners = [image for image, meshes in zip(pixels, fitted, strict=True) for _ in range(len(meshes))]
-        points = [five_points(mesh) for meshes in fitted for mesh in meshes.points]
+        faces = [
+            (image, meshes.points[number], float(meshes.presence[number]))
+            for image, meshes in zip(pixels, fitted, strict=True)
+            for number in range(len(meshes))
+        ]
+        owners, points = [image for image, _, _ in faces], [five_points(mesh) for _, mesh, _ in faces]
         embeddings = self.recognizer.embed(owners, points)
         second = self.second.embed(owners, points).astype(np.float16)
         attributes = self.reader.read(owners, points)
-        described: list[list[dict[str, Any]]] = []
-        face = 0
-        for image, meshes in zip(pixels, fitted, strict=True):
-            rows = []
-            for number in range(len(meshes)):
-                rows.append(
-                    _geometry(image, meshes, number)
-                    | {
-                        "embedding": embeddings[face],
-                        "second": second[face],
-                        "age": float(attributes.age[face]),
-                        "female": float(attributes.female[face]),
-                        "expression": attributes.expression[face],
-                    }
-                )
-                face += 1
-            described.append(rows)
-        return described
+        rows = iter(
+            _geometry(image, mesh, presence)
+            | {
+                "embedding": embeddings[face],
+                "second": second[face],
+                "age": float(attributes.age[face]),
+                "female": float(attributes.female[face]),
+                "expression": attributes.expression[face],
+            }
+            for face, (image, mesh, presence) in enumerate(faces)
+        )
+        return [list(islice(rows, len(meshes))) for meshes in fitted]
 
 
-def _geometry(image: NDArray[np.uint8], meshes: Meshes, number: int) -> dict[str, Any]:
-    mesh = meshes.points[number]
+def _geometry(image: NDArray[np.uint8], mesh: NDArray[np.float32], presence: float) -> dict[str, Any]:
     pose = pose_of(mesh, shape_model().mean)
     yaw, pitch, roll = pose.angles()
     vertices = pose.apply(with_rings(pose.undo(mesh)))
@@ -77,16 +76,16 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, number: int) -> dict[str
     margin = _CROP_MARGIN * float((high - low).max())
     x0, y0 = np.clip(np.floor(low - margin), 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(int)
     x1, y1 = np.clip(np.ceil(high + margin), [x0 + 1, y0 + 1], [image.shape[1], image.shape[0]]).astype(int)
-    crop = image[y0:y1, x0:x1]
+    view = crop = image[y0:y1, x0:x1]
     scale = min(1.0, CROP_SIDE / max(crop.shape[:2]))
     size = max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale))
     if scale < 1.0:
         crop = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
     sx, sy = size[0] / (x1 - x0), size[1] / (y1 - y0)
-    detail, light = detail_of(image[y0:y1, x0:x1], vertices - np.array([x0, y0, 0], np.float32), GLASSES_STEP)
+    detail, light = detail_of(view, vertices - np.array([x0, y0, 0], np.float32), GLASSES_STEP)
     return {
         "mesh": mesh.ravel(),
-        "presence": float(meshes.presence[number]),
+        "presence": presence,
         "crop": encode_crop(crop),
         "crop_from_image": np.array([sx, 0, -x0 * sx, 0, sy, -y0 * sy], np.float32),
         "yaw": yaw,
@@ -103,17 +102,14 @@ def _geometry(image: NDArray[np.uint8], meshes: Meshes, number: int) -> dict[str
 
 def encode_crop(crop: NDArray[np.uint8]) -> bytes:
     """A crop (H, W, 3) RGB as JPEG for the workspace."""
-    import simplejpeg
-
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(crop), quality=_CROP_QUALITY, colorsubsampling="444"))
 
 
 def sharpness(image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> float:
     """Spread of the Laplacian of the face at 96 px, in grey levels: blur and smallness both lower it."""
     side = 1.1 * float(np.ptp(mesh[:, :2], axis=0).max())
-    grey = cv2.cvtColor(
-        align.crop(image, align.square(mesh[:, :2].mean(axis=0), side, 0.0, 96), 96), cv2.COLOR_RGB2GRAY
-    )
+    view = align.crop(image, align.square(mesh[:, :2].mean(axis=0), side, 0.0, 96), 96)
+    grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
     return float(cv2.Laplacian(grey, cv2.CV_32F).std())
 
 
@@ -128,7 +124,5 @@ def crop_and_mesh(row: Mapping[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np
     mesh = np.array(row["mesh"], np.float32).reshape(MESH_POINTS, 3)
     flat = align.apply(matrix, mesh[:, :2])
     depth = mesh[:, 2:] * np.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    import simplejpeg
-
     crop = np.asarray(simplejpeg.decode_jpeg(row["crop"], colorspace="RGB"))
     return crop, np.concatenate([flat, depth], axis=1).astype(np.float32)

@@ -1,13 +1,11 @@
 """What expression does to a texture, the same for everyone: the inside of an open mouth, and a smile's folds.
 
-Averaging a class leaves it one expression. Geometry follows the photo, but teeth and folds are texture: they
-come from here, averaged over many people at fixed openings, so they carry nobody's identity and the same
-class digest serves every photo.
+Averaging a class leaves it one expression. Geometry follows the photo, but teeth and folds are texture: they come from
+here, averaged over many people at fixed openings, so they carry nobody's identity and a class has one digest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
@@ -22,27 +20,17 @@ OPENINGS = (0.08, 0.22, 0.45)
 """Gap of the inner lips over the mouth's width at which the insides were averaged."""
 
 
-@dataclass(frozen=True)
-class ExpressionModel:
-    """`mouths` (3, S, S, 3): log detail at OPENINGS, valid inside the lips; `smile` (S, S, 3): happy less neutral."""
-
-    mouths: NDArray[np.float32]
-    smile: NDArray[np.float32]
-
-    def mouth(self, opening: float) -> NDArray[np.float32]:
-        """The inside (S, S, 3) at an opening, between the two nearest averages."""
-        position = float(np.interp(opening, OPENINGS, range(len(OPENINGS))))
-        low = min(int(position), len(OPENINGS) - 2)
-        share = np.float32(position - low)
-        return np.asarray(self.mouths[low] * (1 - share) + self.mouths[low + 1] * share, np.float32)
-
-
 @cache
-def expression_model() -> ExpressionModel:
-    """The shipped averages (see appearance.md beside them)."""
+def expression_model() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The shipped averages (see expression.md): mouths (3, S, S, 3), log detail at OPENINGS, valid inside the lips, and
+    a smile (S, S, 3), happy less neutral."""
     with resources.files("anonlib.synthesis").joinpath("shipped/expression.npz").open("rb") as stream:
         data = np.load(stream)
-        return ExpressionModel(full_size(data["mouths"]), full_size(data["smile"][None])[0])
+        *mouths, smile = (
+            cv2.resize(image.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+            for image in (*data["mouths"], data["smile"])
+        )
+        return np.stack(mouths), smile
 
 
 @cache
@@ -52,16 +40,18 @@ def mouth_mask() -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.0)[..., None], np.float32)
 
 
+def mouth_inside(opening: float) -> NDArray[np.float32]:
+    """The inside (S, S, 3) of a mouth at an opening, between the two nearest averages."""
+    mouths, _ = expression_model()
+    position = float(np.interp(opening, OPENINGS, range(len(OPENINGS))))
+    low = min(int(position), len(OPENINGS) - 2)
+    share = np.float32(position - low)
+    return np.asarray(mouths[low] * (1 - share) + mouths[low + 1] * share, np.float32)
+
+
 def apply_expression(detail: NDArray[np.float32], happy: float, opening: float) -> NDArray[np.float32]:
     """A class's detail (S, S, 3) made `happy` happier (-1 to 1) than it is, with the mouth `opening` open."""
-    model = expression_model()
+    _, smile = expression_model()
     mask = mouth_mask()
-    smiling = detail + np.float32(happy) * model.smile
-    return np.asarray(smiling * (1 - mask) + model.mouth(opening) * mask, np.float32)
-
-
-def full_size(stack: NDArray[np.float16]) -> NDArray[np.float32]:
-    """(n, s, s, 3) of any size -> (n, S, S, 3)."""
-    return np.stack(
-        [cv2.resize(image.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for image in stack]
-    )
+    smiling = detail + np.float32(happy) * smile
+    return np.asarray(smiling * (1 - mask) + mouth_inside(opening) * mask, np.float32)

@@ -3,11 +3,11 @@
 A small network (anonlib.training.objectives.feature_transfer_network) sees the aligned crop and what leads from the
 person's identity vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers
 then read less of the person and more of the donor; people still recognize the face, so the method claims nothing.
-Network, donors and terms are one file, which ships with anonlib (shipped/feature-transfer.onnx; its card is beside it).
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -15,28 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
-from anonlib.models.catalog import CropSpec, InputSpec
+from anonlib.models.catalog import InputSpec
 from anonlib.models.runtime import Engine, load_engine, locked_cached_property
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis import crops
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.compositor import Rendered
 from anonlib.synthesis.network_file import metadata_of, read_network
-from anonlib.workspace.schemas import EMBEDDING_DIM
 
-VERSION = 1
 SIDE, FLOW_SIDE = crops.SIDE, 16
 MOST_CHANGE, MOST_SHIFT = 0.4, 6.0
 """The most that a px may be tinted, of 0-1, and fetched from beside it, in px of the crop."""
-POINTS = np.array(InputSpec((SIDE, SIDE), CropSpec("points", 1.115, -0.142)).landmarks(), np.float32)
+POINTS = np.array(InputSpec((SIDE, SIDE), "points", 1.115, -0.142).landmarks(), np.float32)
 """Where the five points lie in the crop: as in dlib's, which shows brows to chin and little else."""
-
 TRAINED_AGAINST = ("dlib-resnet", "mobileface")
 """The recognizers whose gradients its training used (see its card): they do not judge it."""
 _STORED = ("centre", "donors", "female", "age")
-_SHIPPED = "shipped/feature-transfer.onnx"
-_AGAIN = "{}; make it again with `python jobs/train_generator.py embedding`"
-_OTHER = "the network is none of embedding"
 
 
 @dataclass(frozen=True)
@@ -69,27 +63,22 @@ class FeatureTransferNetwork:
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], way: NDArray[np.float32]) -> Rendered:
         """A face of a photo (H, W, 3) with `mesh` (468, 3) px, changed along a `way` (d,): donor less person."""
-        crop = crops.take(image, mesh, POINTS)
-        tints, shifts = self.engine(network_input(crop.pixels, way)[None])
-        return crops.change(image, mesh, crop, 255 * tints[0].transpose(1, 2, 0), shifts[0].transpose(1, 2, 0))
+        pixels, matrix = crops.take(image, mesh, POINTS)
+        tints, shifts = self.engine(network_input(pixels, way)[None])
+        return crops.change(image, mesh, matrix, 255 * tints[0].transpose(1, 2, 0), shifts[0].transpose(1, 2, 0))
 
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> FeatureTransferNetwork:
-        """The network in a file's bytes, to run on `device`; raises EmbeddingError if they are damaged or another's."""
-        try:
-            file = read_network(data, VERSION)
-            centre, donors, female, age = (file.arrays[name] for name in _STORED)
-        except (ModelUnusable, KeyError) as error:
-            raise ModelUnusable(_AGAIN.format(error if isinstance(error, ModelUnusable) else _OTHER)) from error
-        counts = {len(donors), len(female), len(age)}
-        if file.shape != (3, SIDE + 1, SIDE) or len(file.outputs) != 2 or len(counts) != 1:
-            raise ModelUnusable(_AGAIN.format(_OTHER))
-        return cls(file.about, centre, normalized(donors), female, age, digest=file.digest, data=data, device=device)
+        """The network in a file's bytes, to run on `device`; raises ModelUnusable if they are damaged or another's."""
+        about, (centre, donors, female, age), shape, outputs = read_network(data, _STORED, "embedding")
+        if shape != (3, SIDE + 1, SIDE) or len(outputs) != 2:
+            raise ModelUnusable("the network is none of embedding")
+        return cls(about, centre, normalized(donors), female, age, hashlib.sha256(data).hexdigest(), data, device)
 
 
 def shipped() -> bytes:
     """The network that comes with anonlib; its terms are in it."""
-    return resources.files("anonlib.synthesis").joinpath(_SHIPPED).read_bytes()
+    return resources.files("anonlib.synthesis").joinpath("shipped/feature-transfer.onnx").read_bytes()
 
 
 def notes_of(
@@ -100,9 +89,9 @@ def notes_of(
     female: NDArray[np.float32],
     age: NDArray[np.float32],
 ) -> dict[str, str]:
-    """What an Embedding's file says beside its network, as metadata of the ONNX."""
-    half = [one.astype(np.float16) for one in (donors, female, age)]
-    return metadata_of(VERSION, about, dict(zip(_STORED, (centre, *half), strict=True)))
+    """What a network's file says beside it, as metadata of the ONNX."""
+    half = [column.astype(np.float16) for column in (donors, female, age)]
+    return metadata_of(about, dict(zip(_STORED, (centre, *half), strict=True)))
 
 
 def network_input(crop: NDArray[np.uint8], way: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -111,6 +100,3 @@ def network_input(crop: NDArray[np.uint8], way: NDArray[np.float32]) -> NDArray[
     packed[:, :SIDE] = crop.transpose(2, 0, 1) / np.float32(255)
     packed[0, SIDE] = way
     return packed
-
-
-assert SIDE == EMBEDDING_DIM

@@ -1,10 +1,9 @@
 """Skin tone and light as a smooth field, so that a texture can be taken out of one light and put into another.
 
-In log space a face is detail plus light. The light of each colour channel is a cubic polynomial over the
-canonical frame, fitted robustly (iteratively reweighted least squares, Tukey's biweight) to the skin inside
-the mesh: hair, glasses and beards are outliers and leave no ghost in it, and ten numbers a channel carry no
-face. Outside the skin the field is read at the nearest place inside, since polynomials explode where they
-were not fitted.
+In log space a face is detail plus light. The light of each colour channel is a cubic polynomial over the canonical
+frame, fitted robustly (iteratively reweighted least squares, Tukey's biweight) to the skin inside the mesh: hair,
+glasses and beards are outliers, and ten numbers a channel carry no face. Outside the skin the field is read at the
+nearest place inside, since polynomials explode where they were not fitted.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from anonlib.faces import topology
-from anonlib.synthesis.canonical import SIZE, canonical_frame
+from anonlib.synthesis.canonical import SIZE, canonical_frame, enlarged, filled
 
 REPLACED = (1.10, 1.28, 1.06)
 """How far past the oval every px is replaced: sideways, up, down."""
@@ -38,8 +37,15 @@ _REACH, _NO_TONE = 3.0, 0.25
 """Standard deviation, coarse px, with which the tone of the rim is carried inwards, and the weight of no tone."""
 _FLOOR = 4.0
 """Added to 0-255 values before the logarithm, so that black noise does not dominate."""
-_MONOMIALS = np.array([(i, j) for i in range(4) for j in range(4 - i)])
-"""Powers of x and y."""
+_POWERS = np.array([(i, j) for i in range(4) for j in range(4 - i)])
+"""Of x and y in each monomial (10, 2)."""
+_PENALTY = np.diag(_POWERS.sum(axis=1).astype(np.float64) ** 2)
+"""Ridge on everything but the constant, harder on higher degrees."""
+_BROWS = (*topology.LEFT_BROW, *topology.RIGHT_BROW)
+_NOT_SKIN = (
+    *((topology.LEFT_EYE, 1.5), (topology.RIGHT_EYE, 1.5), (topology.LEFT_BROW, 1.3), (topology.RIGHT_BROW, 1.3)),
+    (topology.LIPS_OUTER, 1.15),
+)
 
 
 def to_log(texture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,13 +69,7 @@ def skin_region() -> NDArray[np.bool_]:
     """Canonical px (S, S) that are skin on any face: inside the oval, without eyes, brows, nostrils and mouth."""
     frame = canonical_frame()
     region = frame.polygon(topology.OVAL, 0.94)
-    for part, grow in (
-        (topology.LEFT_EYE, 1.5),
-        (topology.RIGHT_EYE, 1.5),
-        (topology.LEFT_BROW, 1.3),
-        (topology.RIGHT_BROW, 1.3),
-        (topology.LIPS_OUTER, 1.15),
-    ):
+    for part, grow in _NOT_SKIN:
         region &= ~_hull_of(frame.points[list(part)], grow)
     return region
 
@@ -79,7 +79,7 @@ def middle() -> NDArray[np.bool_]:
     """The skin (S, S) from the brows to the upper lip, without the rim: what no hair, cap or scarf reaches."""
     points = canonical_frame().points
     rows, columns = np.mgrid[0:SIZE, 0:SIZE]
-    top = float(points[[*topology.LEFT_BROW, *topology.RIGHT_BROW], 1].mean()) - _MIDDLE_UP
+    top = float(points[list(_BROWS), 1].mean()) - _MIDDLE_UP
     bottom = float(points[list(topology.LIPS_OUTER), 1].mean())
     half_width = float(np.ptp(points[list(topology.OVAL), 0])) / 2
     inside = (rows > top) & (rows < bottom) & (np.abs(columns - SIZE / 2) < _MIDDLE_SIDE * half_width)
@@ -92,13 +92,11 @@ def hair_zone() -> NDArray[np.float32]:
 
     In this zone a px is asked whether it is skin; outside it every px is face.
     """
-    frame = canonical_frame()
-    oval = frame.points[list(topology.OVAL)]
-    brows = frame.points[[*topology.LEFT_BROW, *topology.RIGHT_BROW]]
-    eye_line = float(frame.points[list(topology.LEFT_EYE), 1].mean())
+    points = canonical_frame().points
+    oval, eye_line = points[list(topology.OVAL)], float(points[list(topology.LEFT_EYE), 1].mean())
     lower = oval[oval[:, 1] > eye_line]
     lower = lower.mean(axis=0) + (lower - lower.mean(axis=0)) * np.array([0.97, 1.0])
-    core = _hull_of(np.concatenate([lower, brows]).astype(np.float32), 1.0)
+    core = _hull_of(np.concatenate([lower, points[list(_BROWS)]]).astype(np.float32), 1.0)
     zone = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5)
     return np.asarray(np.clip(zone / (0.05 * SIZE), 0, 1), np.float32)
 
@@ -110,14 +108,7 @@ def kept_zone() -> NDArray[np.float32]:
     Inside, every px is the surrogate's. The further it reaches the less of hairline and outline is left to recognize
     a person by, and the more a stranger sees of it: far up the forehead, hardly past the jaw.
     """
-    oval = canonical_frame().points[list(topology.OVAL)]
-    delta = oval - oval.mean(axis=0)
-    side, up, down = REPLACED
-    grown = oval.mean(axis=0) + delta * np.stack(
-        [np.full(len(oval), side), np.where(delta[:, 1] < 0, up, down)], axis=1
-    )
-    mask = np.zeros((SIZE, SIZE), np.uint8)
-    cv2.fillPoly(mask, [np.rint(grown * 16).astype(np.int32)], 1, shift=4)
+    mask = filled(enlarged(canonical_frame().points[list(topology.OVAL)], REPLACED))
     return np.asarray(hair_zone() * (1 - cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 3)), np.float32)
 
 
@@ -149,15 +140,13 @@ def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light
     skin = skin if int(skin.sum()) >= _LEAST else seen
     # All channels together decide what is an outlier, from the median outwards: dark hair must not win the first round.
     residual = np.abs(values - np.median(values[skin], axis=0)).max(axis=1) if skin.any() else np.zeros(len(values))
-    coefficients = np.zeros((basis.shape[1], 3))
-    spread = 0.1
     for _ in range(_ROUNDS):
         spread = float(np.clip(1.4826 * np.median(residual[skin]), *_SPREADS)) if skin.any() else 0.1
         # Tukey's biweight of each px (n,), then ridge regression of the channels (n, 3) on the monomials (n, 10).
         robust = base * np.clip(1 - (residual / (2 * _TUKEY * spread)) ** 2, 0, None) ** 2
         weighted = basis * robust[:, None]
-        normal = basis.T @ weighted + _RIDGE * max(float(robust.sum()), 1.0) * _penalty()
-        coefficients[:] = np.linalg.solve(normal, weighted.T @ values)
+        normal = basis.T @ weighted + _RIDGE * max(float(robust.sum()), 1.0) * _PENALTY
+        coefficients = np.asarray(np.linalg.solve(normal, weighted.T @ values), np.float64)
         residual = np.abs(values - basis @ coefficients).max(axis=1)
     clarity = float((residual[seen] < _CLEAR).mean()) if seen.any() else 0.0
     return Light(coefficients, spread, clarity)
@@ -169,8 +158,7 @@ def toned(residual: NDArray[np.float32], spread: float) -> NDArray[np.float32]:
     The tone of skin outside the replaced region is extrapolated inwards by a normalized Gaussian. `residual` (s, s, 3)
     of skin of this `spread`.
     """
-    off = furthest(residual)
-    weight = np.exp(-0.5 * (off / (2.0 * spread)) ** 2) * (kept_zone()[::STEP, ::STEP] > 0.5)
+    weight = np.exp(-0.5 * (furthest(residual) / (2.0 * spread)) ** 2) * (kept_zone()[::STEP, ::STEP] > 0.5)
     weight = (weight * residual.any(axis=2)).astype(np.float32)
     weights = cv2.GaussianBlur(weight, (0, 0), _REACH) + _NO_TONE
     tones = cv2.GaussianBlur((residual * weight[..., None]).astype(np.float32), (0, 0), _REACH)
@@ -180,19 +168,11 @@ def toned(residual: NDArray[np.float32], spread: float) -> NDArray[np.float32]:
 @cache
 def _basis() -> NDArray[np.float64]:
     """Monomials to degree 3 (S, S, 10), read at the nearest place of the skin."""
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
     region = canonical_frame().polygon(topology.OVAL, 0.94)
-    nearest = distance_transform_edt(~region, return_distances=False, return_indices=True)
-    rows, columns = nearest[0], nearest[1]
+    rows, columns = distance_transform_edt(~region, return_distances=False, return_indices=True)
     smooth = [cv2.GaussianBlur(axis.astype(np.float64), (0, 0), 6) for axis in (columns, rows)]
     x, y = (2.0 * axis / SIZE - 1.0 for axis in smooth)
-    return np.stack([x**i * y**j for i, j in _MONOMIALS], axis=-1)
-
-
-@cache
-def _penalty() -> NDArray[np.float64]:
-    """Ridge on everything but the constant, harder on higher degrees."""
-    return np.diag(_MONOMIALS.sum(axis=1).astype(np.float64) ** 2)
+    return np.stack([x**i * y**j for i, j in _POWERS], axis=-1)
 
 
 def _hull_of(points: NDArray[np.float32], grow: float) -> NDArray[np.bool_]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -18,39 +17,36 @@ from numpy.typing import NDArray
 from anonlib.errors import ModelUnusable
 from anonlib.synthesis.base import DecoderNotes
 
-
-@dataclass(frozen=True)
-class NetworkFile:
-    """Terms, `arrays` in single precision, the input's `shape` after the batch axis, `outputs` by name, sha256."""
-
-    about: DecoderNotes
-    arrays: dict[str, NDArray[np.float32]]
-    shape: tuple[int, ...]
-    outputs: tuple[str, ...]
-    digest: str
+_VERSION = 1
+_AGAIN = "; make it again with `python jobs/train_generator.py {}`"
 
 
-def metadata_of(version: int, about: DecoderNotes, arrays: Mapping[str, NDArray[np.floating]]) -> dict[str, str]:
+def metadata_of(about: DecoderNotes, arrays: Mapping[str, NDArray[np.floating]]) -> dict[str, str]:
     """What such a file says beside its network; arrays keep their precision."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **dict[str, NDArray[np.floating]](arrays))  # type: ignore[arg-type]  # not allow_pickle
-    text = json.dumps({"version": version, **asdict(about)}, sort_keys=True)
+    text = json.dumps({"version": _VERSION, **asdict(about)}, sort_keys=True)
     return {"about": text, "arrays": base64.b64encode(buffer.getvalue()).decode()}
 
 
-def read_network(data: bytes, version: int) -> NetworkFile:
-    """What the file's bytes say of themselves; raises ModelUnusable."""
+def read_network(
+    data: bytes, names: Sequence[str], command: str
+) -> tuple[DecoderNotes, list[NDArray[np.float32]], tuple[int, ...], tuple[str, ...]]:
+    """What a file's bytes say: its terms, arrays of these names, the input's shape without batch axis, output names.
+
+    Raises ModelUnusable, with the command of jobs/train_generator.py that makes the file.
+    """
+    again = _AGAIN.format(command)
     try:
         model = onnx.load_model_from_string(data)
-        notes = {one.key: one.value for one in model.metadata_props}
+        notes = {entry.key: entry.value for entry in model.metadata_props}
         about = json.loads(notes["about"])
-        own = about.pop("version")
-        if own != version:
-            raise ModelUnusable(f"the network is of version {own} and this anonlib reads {version}")
+        version = about.pop("version")
+        if version != _VERSION:
+            raise ModelUnusable(f"the network is of version {version} and this anonlib reads {_VERSION}{again}")
         with np.load(io.BytesIO(base64.b64decode(notes["arrays"])), allow_pickle=False) as stored:
-            arrays = {name: stored[name].astype(np.float32) for name in stored.files}
+            arrays = [stored[name].astype(np.float32) for name in names]
         shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
-        outputs = tuple(one.name for one in model.graph.output)
-        return NetworkFile(DecoderNotes(**about), arrays, shape, outputs, hashlib.sha256(data).hexdigest())
+        return DecoderNotes(**about), arrays, shape, tuple(output.name for output in model.graph.output)
     except (ValueError, KeyError, TypeError, IndexError, OSError, DecodeError, zipfile.BadZipFile) as error:
-        raise ModelUnusable("the network is damaged, or of another kind") from error
+        raise ModelUnusable(f"the network is damaged, or of another kind{again}") from error

@@ -1,16 +1,13 @@
-"""What lies over a face and is not face: a cap, a fringe, a hand, a microphone.
+"""What lies over a face and is not face: a cap, a fringe, a hand, a microphone, glasses.
 
-Everything is read from the residual: the photo's log texture less the light fitted to its skin, at every STEP-th px
-of the canonical frame, so that it costs nothing that the renderer does not compute anyway.
-
-Glasses have a readout of their own (logistic regression on edge strength and brightness of the canonical eye region;
-see shipped/glasses.md): averaged frames are ghosts on everyone who gets the surrogate, so wearers are in a class and
-are not averaged. A renderer takes away what of their frames lies beside the face.
+Everything is read from the residual: the photo's log texture less the light fitted to its skin, at every STEP-th px of
+the canonical frame. Glasses have a readout of their own (logistic regression on edge strength and brightness of the eye
+region; see shipped/glasses.md): averaged frames are ghosts on everyone who gets the surrogate, so wearers are in a
+class and are not averaged. A renderer takes away what of their frames lies beside the face.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
@@ -38,7 +35,6 @@ _LINE = 0.07
 _NEAR, _ENOUGH = 0.12, 0.15
 GLASSES_STEP = 2
 """The readout works on every second px of the canonical frame."""
-
 _UP, _DOWN, _SIDE = 36, 52, 16
 _CELL = 2
 _BRIGHTNESS = 0.5
@@ -48,7 +44,7 @@ _RIM, _STANDS_OUT = 0.2, 12
 """Frames are thinner than this, eye distances, and differ by so many grey levels from what is around them."""
 
 
-def foreign(residual: NDArray[np.float32], spread: float) -> NDArray[np.bool_]:
+def _foreign(residual: NDArray[np.float32], spread: float) -> NDArray[np.bool_]:
     """Which coarse px (s, s) of a residual (s, s, 3) cannot be skin, whose residuals have this spread."""
     off = cv2.GaussianBlur(furthest(residual), (0, 0), 0.7)
     return np.asarray(off > max(_LEAST, _SPREADS * spread), np.bool_)
@@ -61,24 +57,23 @@ def over_forehead(residual: NDArray[np.float32], spread: float) -> NDArray[np.fl
     a cap or a fringe, is worth keeping: an ordinary hairline helps to recognize its owner more than it helps the
     picture, and nothing is said of it.
     """
-    other = foreign(residual, spread)
-    run = cv2.erode((other & _forehead()).astype(np.uint8), np.ones((_RUN, 1), np.uint8), anchor=(0, _RUN - 1))
+    other, (forehead, inside, painted, _) = _foreign(residual, spread), _zones()
+    run = cv2.erode((other & forehead).astype(np.uint8), np.ones((_RUN, 1), np.uint8), anchor=(0, _RUN - 1))
     above = np.maximum.accumulate(run[::-1], axis=0)[::-1].astype(np.float32)
     # A shadow or a brim as pale as skin is painted over like skin: what is kept must be something else throughout.
-    painted = above * _painted()
-    share = cv2.blur((painted * other).sum(axis=0)[None], _ACROSS) / np.maximum(
-        cv2.blur(painted.sum(axis=0)[None], _ACROSS), 1e-3
-    )
+    painted = above * painted
+    mass = cv2.blur(painted.sum(axis=0)[None], _ACROSS)
+    share = cv2.blur((painted * other).sum(axis=0)[None], _ACROSS) / np.maximum(mass, 1e-3)
     smooth = cv2.GaussianBlur(above * (share > _MOSTLY), (0, 0), sigmaX=2.0, sigmaY=0.8)
     covering = smooth * hair_zone()[::STEP, ::STEP]
     low, high = _DEEP
-    return np.asarray(covering * np.clip((covering[_forehead_inside()].mean() - low) / (high - low), 0, 1), np.float32)
+    return np.asarray(covering * np.clip((covering[inside].mean() - low) / (high - low), 0, 1), np.float32)
 
 
 def bare(residual: NDArray[np.float32], spread: float) -> float:
     """Share of the skin from brows to jaw that nothing covers, of what the photo shows of it; 0 if it shows none."""
-    seen = _below_brows() & residual.any(axis=2)
-    return float(1.0 - foreign(residual, spread)[seen].mean()) if seen.any() else 0.0
+    seen = _zones()[3] & residual.any(axis=2)
+    return float(1.0 - _foreign(residual, spread)[seen].mean()) if seen.any() else 0.0
 
 
 def skin_of(
@@ -114,26 +109,18 @@ def mended(
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), np.asarray(hat, np.float32)
 
 
-@dataclass(frozen=True)
-class Readout:
-    """Logit = features @ `weight` + `bias`; positive: glasses."""
-
-    weight: NDArray[np.float32]
-    bias: float
-
-
 @cache
-def readout() -> Readout:
-    """The shipped readout."""
+def readout() -> tuple[NDArray[np.float32], float]:
+    """The shipped readout: weight of each feature and a bias; the logit is above 0 with glasses."""
     with resources.files("anonlib.synthesis").joinpath("shipped/glasses.npz").open("rb") as stream:
         data = np.load(stream)
-        return Readout(data["weight"].astype(np.float32), float(data["bias"]))
+        return data["weight"].astype(np.float32), float(data["bias"])
 
 
 def glasses(detail: NDArray[np.float32]) -> float:
     """Logit that a face with this detail (S/GLASSES_STEP, S/GLASSES_STEP, 3), log, wears glasses."""
-    model = readout()
-    return float(features(detail) @ model.weight + model.bias)
+    weight, bias = readout()
+    return float(features(detail) @ weight + bias)
 
 
 def features(detail: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -145,7 +132,7 @@ def features(detail: NDArray[np.float32]) -> NDArray[np.float32]:
     eyes = detail[rows, columns].mean(axis=2)
     size = (eyes.shape[1] // _CELL, eyes.shape[0] // _CELL)
     edges = [np.abs(cv2.Sobel(eyes, cv2.CV_32F, dx, 1 - dx)) for dx in (0, 1)]
-    cells = [cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in (*edges, eyes * _BRIGHTNESS)]
+    cells = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in (*edges, eyes * _BRIGHTNESS)]
     return np.stack(cells).ravel().astype(np.float32)
 
 
@@ -156,12 +143,9 @@ def without_rims(view: NDArray[np.uint8], vertices: NDArray[np.float32], eye_dis
     there, thin lines give way to the median of their surroundings. `vertices` (468+, 2+) px of the view.
     """
     band = np.zeros(view.shape[:2], np.uint8)
-    for outer, inner in (
-        (topology.LEFT_EYE_OUTER, topology.RIGHT_EYE_OUTER),
-        (topology.RIGHT_EYE_OUTER, topology.LEFT_EYE_OUTER),
-    ):
-        start = vertices[outer, :2]
-        along = (start - vertices[inner, :2]) / max(float(np.linalg.norm(start - vertices[inner, :2])), 1e-6)
+    left, right = vertices[topology.LEFT_EYE_OUTER, :2], vertices[topology.RIGHT_EYE_OUTER, :2]
+    for start, other in ((left, right), (right, left)):
+        along = (start - other) / max(float(np.linalg.norm(start - other)), 1e-6)
         across = np.array([-along[1], along[0]])
         reach = [start + eye_distance * (length * along + side * across) for length, side in _BESIDE]
         cv2.fillConvexPoly(band, cv2.convexHull(np.rint(reach).astype(np.int32)), 1)
@@ -178,32 +162,13 @@ def without_rims(view: NDArray[np.uint8], vertices: NDArray[np.float32], eye_dis
 
 
 @cache
-def _painted() -> NDArray[np.float32]:
-    """The coarse px (s, s) of the forehead that would be the surrogate's if nothing lay there, 0-1."""
-    return np.asarray((1 - kept_zone()[::STEP, ::STEP]) * _forehead(), np.float32)
-
-
-@cache
-def _forehead() -> NDArray[np.bool_]:
-    """The coarse px (s, s) above the brows."""
-    points = canonical_frame().points
-    brows = float(points[[*topology.LEFT_BROW, *topology.RIGHT_BROW], 1].min()) / STEP
-    return np.asarray(_rows() < brows - _ABOVE_BROWS, np.bool_)
-
-
-@cache
-def _forehead_inside() -> NDArray[np.bool_]:
-    """The coarse px (s, s) of the forehead inside the oval."""
-    return np.asarray(canonical_frame().polygon(topology.OVAL, 0.97)[::STEP, ::STEP] & _forehead(), np.bool_)
-
-
-@cache
-def _below_brows() -> NDArray[np.bool_]:
-    """The coarse px (s, s) of the skin below the tops of the brows."""
-    points = canonical_frame().points
-    brows = float(points[[*topology.LEFT_BROW, *topology.RIGHT_BROW], 1].min()) / STEP
-    return np.asarray(skin_region()[::STEP, ::STEP] & (_rows() > brows), np.bool_)
-
-
-def _rows() -> NDArray[np.int64]:
-    return np.asarray(np.mgrid[0 : SIZE // STEP, 0 : SIZE // STEP][0], np.int64)
+def _zones() -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]]:
+    """Coarse px (s, s): above the brows; of these, inside the oval; how far they would be the surrogate's if nothing
+    lay there, 0-1; and the skin below the tops of the brows."""
+    frame = canonical_frame()
+    brows = float(frame.points[[*topology.LEFT_BROW, *topology.RIGHT_BROW], 1].min()) / STEP
+    rows = np.arange(SIZE // STEP)[:, None]
+    forehead = np.broadcast_to(rows < brows - _ABOVE_BROWS, (SIZE // STEP,) * 2)
+    inside = frame.polygon(topology.OVAL, 0.97)[::STEP, ::STEP] & forehead
+    painted = (1 - kept_zone()[::STEP, ::STEP]) * forehead
+    return forehead, inside, painted, skin_region()[::STEP, ::STEP] & (rows > brows)

@@ -6,7 +6,7 @@ Blur and pixelation keep a function of the face, which a trained attacker invert
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -25,14 +25,13 @@ def ellipse(box: NDArray[np.float32], size: tuple[int, ...]) -> tuple[NDArray[np
     """The mask (h, w) of a box's ellipse and the part x0, y0, x1, y1 of the image (H, W, ...) that it lies in."""
     centre = (box[:2] + box[2:]) / 2
     half = np.maximum((box[2:] - box[:2]) / 2 * np.array(GROW), 1.0)
-    x0, y0 = np.clip(np.floor(centre - half), 0, [size[1] - 1, size[0] - 1]).astype(int)
-    x1, y1 = np.clip(np.ceil(centre + half), [x0 + 1, y0 + 1], [size[1], size[0]]).astype(int)
+    x0, y0 = np.clip(np.floor(centre - half), 0, [size[1] - 1, size[0] - 1]).astype(int).tolist()
+    x1, y1 = np.clip(np.ceil(centre + half), [x0 + 1, y0 + 1], [size[1], size[0]]).astype(int).tolist()
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    shifted = (centre - [x0, y0], half)
-    cv2.ellipse(mask, (tuple(map(float, shifted[0])), tuple(map(float, 2 * shifted[1])), 0.0), 1, -1)
+    cv2.ellipse(mask, ((centre - [x0, y0]).tolist(), (2 * half).tolist(), 0.0), 1, -1)
     if not mask.any():
         mask[:] = 1
-    return mask, (int(x0), int(y0), int(x1), int(y1))
+    return mask, (x0, y0, x1, y1)
 
 
 def redact(image: NDArray[np.uint8], box: NDArray[np.float32], how: str) -> None:
@@ -41,17 +40,13 @@ def redact(image: NDArray[np.uint8], box: NDArray[np.float32], how: str) -> None
         raise ValueError(f"{how} is no redaction; it is one of {', '.join(get_args(Redaction))}")
     mask, (x0, y0, x1, y1) = ellipse(box, image.shape)
     view = image[y0:y1, x0:x1]
-    if how == "solid":
-        cv2.copyTo(np.full_like(view, GREY), mask, view)
-        return
+    longest = max(mask.shape)
+    hidden: NDArray[Any] = np.full_like(view, GREY)
     if how == "blur":
-        sigma = max(1.0, _BLUR_SHARE * max(mask.shape))
-        veiled = cv2.GaussianBlur(view, (0, 0), sigma)
-    else:
-        cells = (
-            max(1, round(_MOSAIC * mask.shape[1] / max(mask.shape))),
-            max(1, round(_MOSAIC * mask.shape[0] / max(mask.shape))),
-        )
+        hidden = cv2.GaussianBlur(view, (0, 0), max(1.0, _BLUR_SHARE * longest))
+    elif how == "pixelate":
+        height, width = mask.shape
+        cells = (max(1, round(_MOSAIC * width / longest)), max(1, round(_MOSAIC * height / longest)))
         small = cv2.resize(view, cells, interpolation=cv2.INTER_AREA)
-        veiled = cv2.resize(small, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_NEAREST)
-    view[mask > 0] = veiled[mask > 0]
+        hidden = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    view[mask > 0] = hidden[mask > 0]

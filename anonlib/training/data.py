@@ -29,7 +29,7 @@ from anonlib.faces import align
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
 from anonlib.models.cache import model_bytes
-from anonlib.models.catalog import PIPELINE_RECOGNIZER, CropSpec, InputSpec
+from anonlib.models.catalog import PIPELINE_RECOGNIZER, InputSpec
 from anonlib.models.runtime import load_engine
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.describe import happiness
@@ -37,7 +37,7 @@ from anonlib.training.examples import Gatherer, Report, TrainingFace, example_of
 from anonlib.workspace.schemas import MESH_POINTS
 
 VIEW_SIDE = 160
-VIEW = InputSpec((VIEW_SIDE, VIEW_SIDE), CropSpec("points", 0.85, -0.03))
+VIEW = InputSpec((VIEW_SIDE, VIEW_SIDE), "points", 0.85, -0.03)
 """The aligned view: wide enough for the crop of each recognizer, and as fine as a face of 128 px."""
 TRAINING_RECOGNIZER = "mobileface"
 """Helps to train beside the pipeline's own, so that neither can be pleased alone; it does not judge any more."""

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from anonlib.models.convert.graph import Array, Graph, Value
+from anonlib.models.convert.graph import Array, Graph
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import DecoderNotes, PublicFaces
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
-from anonlib.synthesis.textures.ksame_net import ASKED, DETAIL, LOOKS, SHAPE, BankVectors, metadata
+from anonlib.synthesis.textures.ksame_net import ASKED, DETAIL, LOOKS, SHAPE, metadata
 from anonlib.synthesis.textures.linear import BOUND, Decoder
 from anonlib.training.objectives import feature_transfer_network as transfer
 from anonlib.training.objectives import generator_network as ksame
@@ -33,7 +33,7 @@ _FLOAT = 1
 """ONNX's number for float32."""
 
 
-def synthetic_identities(bank: PublicFaces) -> BankVectors:
+def synthetic_identities(bank: PublicFaces) -> PublicFaces:
     """IDENTITIES people, drawn from a normal distribution as wide as the faces of `bank`, so that no vector of a real
     person ships; vector and age together, by gender."""
     random = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def synthetic_identities(bank: PublicFaces) -> BankVectors:
             female.append(np.full(IDENTITIES // 2, float(group is women)))
     drawn = np.concatenate(points).astype(np.float32)
     age = np.clip(drawn[:, -1] * _AGE_UNIT, *_AGES)
-    return BankVectors(normalized(drawn[:, :-1]), np.concatenate(female).astype(np.float32), age)
+    return PublicFaces(normalized(drawn[:, :-1]), np.concatenate(female).astype(np.float32), age)
 
 
 class _Writer:
@@ -116,7 +116,7 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
     """The file of ksame-net: identity and look in, texture and shape out; its identity space is the decoder's."""
     axes = len(decoder.centre)
     inputs = axes + len(LOOKS)
-    graph = Graph("ksame-net", [Value(ASKED, ("N", inputs))])
+    graph = Graph("ksame-net", {ASKED: ("N", inputs)})
     writer = _Writer(graph, generator, ksame.SLOPE, large=_LARGE, group=1)
     add, const, weights = graph.add, writer.const, writer.weights
 
@@ -184,7 +184,7 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
     shape = linear_face("shape")
 
     sides = (generator.size, generator.size)
-    graph.outputs = [Value(detail, ("N", 3, *sides)), Value(shape, ("N", 3 * MESH_POINTS))]
+    graph.outputs = {detail: ("N", 3, *sides), shape: ("N", 3 * MESH_POINTS)}
     graph.rename_output(detail, DETAIL)
     graph.rename_output(shape, SHAPE)
     eyes = float(weights["look_mean"][LOOKS.index("eyes")])
@@ -195,7 +195,7 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
 
 def feature_transfer_onnx(net: FeatureTransferNet, notes: Mapping[str, str]) -> bytes:
     """The file of `embedding`: crop and direction in, tint and shifts out, and `notes` (synthesis' `notes_of`)."""
-    graph = Graph("embedding", [Value("face", ("n", 3, SIDE + 1, SIDE))])
+    graph = Graph("embedding", {"face": ("n", 3, SIDE + 1, SIDE)})
     writer = _Writer(graph, net, transfer.SLOPE)
     add, scaled, weights = graph.add, writer.scaled, writer.weights
 
@@ -245,6 +245,6 @@ def feature_transfer_onnx(net: FeatureTransferNet, notes: Mapping[str, str]) -> 
     tint = writer.bounded(add("Add", tint, writer.cut(out, [0], [3], [1])), MOST_CHANGE)
     writer.enlarged(tint, kernel, "tint")
     writer.bounded(shifts, MOST_SHIFT, "shift")
-    graph.outputs += [Value("tint", ("n", 3, SIDE, SIDE)), Value("shift", ("n", 2, FLOW_SIDE, FLOW_SIDE))]
+    graph.outputs = {"tint": ("n", 3, SIDE, SIDE), "shift": ("n", 2, FLOW_SIDE, FLOW_SIDE)}
     graph.metadata = dict(notes)
     return graph.to_bytes()

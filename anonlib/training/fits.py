@@ -23,8 +23,8 @@ from scipy.optimize import minimize
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import ShapeModel, canonical_frame, pose_of, vertices_of
 from anonlib.synthesis.describe import crop_and_mesh, happiness
-from anonlib.synthesis.expression import OPENINGS, ExpressionModel
-from anonlib.synthesis.occlusion import GLASSES_STEP, Readout, features
+from anonlib.synthesis.expression import OPENINGS
+from anonlib.synthesis.occlusion import GLASSES_STEP, features
 from anonlib.synthesis.textures.average import Portrait, detail_of, mirrored, portrait
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
@@ -118,7 +118,7 @@ def shape_model(faces: Tables, out: Output) -> None:
 # ---- glasses --------------------------------------------------------------------------------------------------
 
 
-def fit_readout(vectors: NDArray[np.float32], wears: NDArray[np.bool_]) -> Readout:
+def fit_readout(vectors: NDArray[np.float32], wears: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
     """Logistic regression with a strong ridge, from feature vectors (n, d) and who wears glasses (n,)."""
     centre, spread = vectors.mean(axis=0), vectors.std(axis=0) + _FLOOR
     scaled = np.c_[(vectors - centre) / spread, np.ones(len(vectors))].astype(np.float64)
@@ -134,7 +134,7 @@ def fit_readout(vectors: NDArray[np.float32], wears: NDArray[np.bool_]) -> Reado
 
     found = minimize(loss, np.zeros(scaled.shape[1]), jac=True, method="L-BFGS-B").x
     direction = (found[:-1] / spread).astype(np.float32)
-    return Readout(direction, -float(np.quantile(vectors[~wears] @ direction, 1 - _FALSE_ALARMS)))
+    return direction, -float(np.quantile(vectors[~wears] @ direction, 1 - _FALSE_ALARMS))
 
 
 @app.command("glasses")
@@ -152,9 +152,9 @@ def glasses(
             vectors += [features(detail), features(np.ascontiguousarray(detail[:, ::-1]))]
             labelled += [wears[row["face_id"]]] * 2
     matrix, answers = np.stack(vectors), np.array(labelled, bool)
-    model = fit_readout(matrix, answers)
-    np.savez_compressed(out, weight=model.weight.astype(np.float16), bias=np.float32(model.bias))
-    taken = matrix @ model.weight + model.bias > 0
+    weight, bias = fit_readout(matrix, answers)
+    np.savez_compressed(out, weight=weight.astype(np.float16), bias=np.float32(bias))
+    taken = matrix @ weight + bias > 0
     print(
         f"{len(answers) // 2} faces, {answers.sum() // 2} with glasses: "
         f"{taken[answers].mean():.1%} caught, {taken[~answers].mean():.1%} false alarms"
@@ -169,7 +169,7 @@ def fit_expression(
     openings: NDArray[np.float64],
     happy: NDArray[np.float64],
     neutral: NDArray[np.float64],
-) -> ExpressionModel:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """From portraits, each with its mouth's opening and its probabilities of happy and neutral, all (n,).
 
     Mouths are averaged at three openings. A smile is what the mean happy portrait has over the mean neutral one, made
@@ -191,7 +191,7 @@ def fit_expression(
     smile = (smile + mirrored(smile)) / 2
     inside = canonical_frame().polygon(topology.LIPS_INNER, 1.3)[..., None]
     symmetric = [inside * (mouth + mirrored(mouth)) / 2 for mouth in mouths]
-    return ExpressionModel(np.stack(symmetric).astype(np.float32), smile.astype(np.float32))
+    return np.stack(symmetric).astype(np.float32), smile.astype(np.float32)
 
 
 @app.command("expression")
@@ -213,14 +213,14 @@ def expression(
     happy, neutral = (
         np.array([row["expression"][EXPRESSIONS.index(name)] for row in rows]) * counts for name in ("happy", "neutral")
     )
-    model = fit_expression(
+    mouths, smile = fit_expression(
         [portrait(*crop_and_mesh(row), happiness(row["expression"])) for row in rows],
         np.array([row["mouth_open"] for row in rows]),
         happy,
         neutral,
     )
-    smile = cv2.resize(model.smile, (_SMILE_SIDE, _SMILE_SIDE), interpolation=cv2.INTER_AREA)
-    np.savez_compressed(out, mouths=model.mouths.astype(np.float16), smile=smile.astype(np.float16))
+    small = cv2.resize(smile, (_SMILE_SIDE, _SMILE_SIDE), interpolation=cv2.INTER_AREA)
+    np.savez_compressed(out, mouths=mouths.astype(np.float16), smile=small.astype(np.float16))
     print(f"{portraits} portraits and {len(rows) - portraits} wide mouths -> {out}")
 
 

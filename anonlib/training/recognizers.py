@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS, PIPELINE_RECOGNIZER, InputSpec
-from anonlib.models.convert.graph import Value, read_onnx
+from anonlib.models.convert.graph import read_onnx
 from anonlib.models.torch_graph import TorchGraph
 from anonlib.training.data import RECOGNIZERS, VIEW, VIEW_SIDE
 
@@ -169,7 +169,7 @@ class ExpressionFeatures(nn.Module):  # type: ignore[misc]  # mypy is not shown 
     def __init__(self) -> None:
         super().__init__()
         graph = read_onnx(model_bytes("expression"), "features")
-        graph.outputs = [Value(name, ("n", "c", "h", "w")) for name in _LAYERS]
+        graph.outputs = dict.fromkeys(_LAYERS, ("n", "c", "h", "w"))
         graph.prune()
         self.graph = TorchGraph(graph.to_bytes())
         self.eval().requires_grad_(False)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from anonlib.errors import ConfigError
 from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.base import DecoderNotes, PublicFaces
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, notes_of
-from anonlib.synthesis.textures.ksame_net import LOOKS, MOUTHS, BankVectors, NetworkDecoder
+from anonlib.synthesis.textures.ksame_net import LOOKS, MOUTHS, NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
 from anonlib.training.data import APART, load
 from anonlib.training.decoder import fit
@@ -112,7 +112,7 @@ def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder | Featu
         net = FeatureTransferNet()
         net.load_state_dict(weights)
         with np.load(folder / BANK, allow_pickle=False) as bank:
-            donors = synthetic_identities(BankVectors(bank["donors"], bank["female"], bank["age"]))
+            donors = synthetic_identities(PublicFaces(bank["donors"], bank["female"], bank["age"]))
             columns = {"donors": donors.vectors, "female": donors.female, "age": donors.age}
             data = feature_transfer_onnx(net, notes_of(about, centre=bank["centre"], **columns))
         network = FeatureTransferNetwork.from_bytes(data)

@@ -26,12 +26,11 @@ from anonlib.methods.base import Method, MethodSettings, Region, Replacement, Su
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import Precision
 from anonlib.storage import Storage, open_storage
-from anonlib.synthesis.base import DecoderNotes, IdentityDraw
+from anonlib.synthesis.base import DecoderNotes, IdentityDraw, PublicFaces
 from anonlib.synthesis.canonical import SIZE, shape_model
 from anonlib.synthesis.redact import GREY
 from anonlib.synthesis.textures import TEXTURES, TextureEntry
 from anonlib.synthesis.textures.average import Texture
-from anonlib.synthesis.textures.ksame_net import BankVectors
 from anonlib.verification.release import verify
 from tests.support import photos
 from tests.support.runs import Run, manifest, planned_copy, released, run_job
@@ -161,7 +160,7 @@ class PlainFaces:
     def __init__(self, data: bytes) -> None:
         self.grey, self.digest = data[5], hashlib.sha256(data).hexdigest()
         self.about = DecoderNotes("nothing", "none", 0, True)
-        self.bank = BankVectors(np.eye(2, 128, dtype=np.float32), np.zeros(2), np.full(2, 30.0))
+        self.bank = PublicFaces(np.eye(2, 128, dtype=np.float32), np.zeros(2), np.full(2, 30.0))
 
     def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         return vectors

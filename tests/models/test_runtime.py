@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,9 @@ from anonlib.errors import BackendMissing, DeviceLost
 from anonlib.models import runtime
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.runtime import Batch, _Pieces, load_engine, prepare, rows_at_once
+from anonlib.models.runtime import Batch, Engine, load_engine, prepare, rows_at_once
 
 BAD = 13.0
-CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
 FACES = [n for n, m in MODELS.items() if m.input.size and m.input.channels == 3]
 
 
@@ -45,17 +43,7 @@ def test_a_row_has_the_same_bits_alone_in_any_batch_and_every_time(name: str, ba
             assert np.array_equal(part, whole[rows])
 
 
-@pytest.mark.parametrize("name", [n for n in FACES if MODELS[n].role == "recognizer"])
-def test_backends_agree_on_an_embedding(name: str) -> None:
-    batch = prepare(MODELS[name], crops(name, 3))
-    vectors = [load_engine(model_bytes(name), backend=b)(batch)[0] for b in CPU_BACKENDS]
-    for other in vectors[1:]:
-        assert np.abs(other - vectors[0]).max() <= 1e-3 * np.abs(vectors[0]).max()
-        cosine = (other * vectors[0]).sum(1) / np.linalg.norm(other, axis=1) / np.linalg.norm(vectors[0], axis=1)
-        assert cosine.min() >= 0.9999
-
-
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "torch"])
 def test_an_empty_batch_gives_empty_outputs_of_the_right_shape(backend) -> None:
     engine = load_engine(model_bytes("faceres"), backend=backend)
     assert engine.backend == backend
@@ -86,55 +74,30 @@ def test_what_cannot_run_here_is_told_in_a_sentence() -> None:
     data = model_bytes("mobileface")
     with pytest.raises(BackendMissing, match="OpenVINO runs on the CPU"):
         load_engine(data, backend="openvino", device="cuda")
-    with pytest.raises(ValueError, match="at least one thread"):
-        load_engine(data, threads=0)
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU, so nothing is missing")
-    for backend in ("auto", "cuda", "torch"):
-        with pytest.raises(BackendMissing, match="torch sees no CUDA device"):
-            load_engine(data, backend=backend, device="cuda:0")
+    with pytest.raises(BackendMissing, match="torch sees no CUDA device"):
+        load_engine(data, device="cuda:0")
     with pytest.raises(BackendMissing, match="has no CUDA provider"):
         load_engine(data, backend="onnxruntime", device="cuda")
-
-
-def test_cuda_gives_what_the_cpu_gives() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device on this machine")
-    for name in ("centerface", *FACES):
-        batch = prepare(MODELS[name], crops(name, 3))
-        gpu = load_engine(model_bytes(name), backend="torch", device="cuda")(batch)
-        for a, b in zip(gpu, load_engine(model_bytes(name))(batch), strict=True):
-            assert np.abs(a - b).max() <= 1e-3 * np.abs(b).max()
 
 
 def test_prepare_follows_the_card() -> None:
     pixels = crops("faceres", 2)
     batch = prepare(MODELS["faceres"], pixels)
     assert batch.shape == (2, 3, 224, 224) and batch.dtype == np.float32 and batch.flags.c_contiguous
-    blue = pixels[..., 2].astype(np.float32) - np.float32(103.939)
-    assert np.array_equal(batch[:, 0], blue)
+    assert np.array_equal(batch[:, 0], pixels[..., 2].astype(np.float32) - np.float32(103.939))
     mesh = prepare(MODELS["facemesh"], crops("facemesh", 1))
     assert mesh.min() >= 0 and mesh.max() <= 1
-    assert prepare(MODELS["centerface"], pixels).max() == pixels.max()
-
-
-def test_prepare_refuses_crops_of_another_size() -> None:
     with pytest.raises(ValueError, match=r"faceres wants crops of shape \(N, 224, 224, 3\), but got \(1, 112"):
         prepare(MODELS["faceres"], np.zeros((1, 112, 112, 3), dtype=np.uint8))
-    gray = replace(MODELS["centerface"])
-    with pytest.raises(ValueError, match="but got"):
-        prepare(gray, np.zeros((1, 64, 64), dtype=np.uint8))
 
 
 def test_openvino_reports_to_nobody() -> None:
     """Its import would send an event to Google Analytics, in a thread, from every process of a job."""
-    code = (
-        "import sys; from anonlib.models import runtime; runtime.has_bf16(); print(sys.modules['openvino_telemetry'])"
-    )
+    code = "import sys; from anonlib.models import runtime as r; r.has_bf16(); print(sys.modules['openvino_telemetry'])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "None\n"
 
@@ -142,17 +105,16 @@ def test_openvino_reports_to_nobody() -> None:
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_a_network_asked_by_four_threads_gives_the_bits_that_it_gives_to_one(backend: Any) -> None:
     engine = load_engine(model_bytes("mobileface"), backend=backend)
-    height, width = MODELS["mobileface"].input.size or (112, 112)
-    asked = np.random.default_rng(0).normal(size=(12, 3, height, width)).astype(np.float32)
-    alone = [engine(asked[i : i + 3])[0] for i in range(0, 12, 3)]
+    batch = np.random.default_rng(0).normal(size=(12, 3, 112, 112)).astype(np.float32)
+    alone = [engine(batch[i : i + 3])[0] for i in range(0, 12, 3)]
     with ThreadPoolExecutor(4) as pool:
-        beside = list(pool.map(lambda i: engine(asked[i : i + 3])[0], range(0, 12, 3)))
-    assert all(np.array_equal(a, b) for a, b in zip(alone, beside, strict=True))
+        together = list(pool.map(lambda i: engine(batch[i : i + 3])[0], range(0, 12, 3)))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-def on_gpu(run: Callable[[Batch], list[Batch]], width: int = 3) -> _Pieces:
+def on_gpu(run: Callable[[Batch], list[Batch]]) -> Engine:
     """The way of an engine to a GPU, which is played by `run`."""
-    return _Pieces("cuda", run, (width,), on_gpu=True)
+    return Engine("cuda", run, (3,), on_gpu=True)
 
 
 @pytest.mark.parametrize("count", [1, 5, 32, 33, 80])
@@ -167,21 +129,7 @@ def test_a_gpu_is_always_asked_about_the_same_number_of_rows(count: int) -> None
     more, total = on_gpu(run)(batch)
     assert np.array_equal(more, batch + 1) and np.array_equal(total, batch.sum(axis=1))
     assert set(sizes) == {32} and len(sizes) == -(-count // 32)
-
-
-def test_large_rows_go_to_a_gpu_in_smaller_pieces_that_depend_on_the_row_alone() -> None:
-    assert [rows_at_once(side * side * 3 * 4, on_gpu=True) for side in (640, 224, 192, 112)] == [8, 16, 32, 32]
-    assert rows_at_once(1 << 30, on_gpu=True) == 8
-
-
-def test_on_a_real_network_filled_up_pieces_change_no_bit() -> None:
-    """The way to a GPU with a CPU at its end."""
-    inner = load_engine(model_bytes("mobileface"), backend="onnxruntime")
-    assert isinstance(inner, _Pieces)
-    engine = _Pieces("cuda", inner.run, inner.row_shape, on_gpu=True)
-    batch = np.random.default_rng(0).normal(size=(5, 3, 112, 112)).astype(np.float32)
-    assert np.array_equal(engine(batch)[0], inner(batch)[0])
-    assert np.array_equal(engine(batch[3:4])[0], engine(batch)[0][3:4])
+    assert [rows_at_once(side * side * 3 * 4, on_gpu=True) for side in (9000, 640, 224, 112)] == [8, 8, 16, 32]
 
 
 def test_a_gpu_that_computes_nothing_any_more_is_no_images_fault() -> None:
@@ -197,16 +145,17 @@ def test_a_gpu_that_computes_nothing_any_more_is_no_images_fault() -> None:
         on_gpu(broken)(np.ones((1, 3), np.float32))
     with pytest.raises(RuntimeError, match="no such row"):
         on_gpu(picky)(np.full((1, 3), BAD, np.float32))
-    assert not issubclass(DeviceLost, RuntimeError)
 
 
-def test_on_a_gpu_a_row_has_the_same_bits_in_any_company() -> None:
+def test_on_a_gpu_a_row_has_the_same_bits_in_any_company_and_the_cpus_answer() -> None:
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine")
-    engine = load_engine(model_bytes("mobileface"), device="cuda")
-    batch = np.random.default_rng(0).normal(size=(40, 3, 112, 112)).astype(np.float32)
-    whole = engine(batch)[0]
-    for part in (slice(0, 1), slice(7, 8), slice(30, 40)):
-        assert np.array_equal(engine(batch[part])[0], whole[part])
+    for name in ("centerface", *FACES):
+        engine, batch = load_engine(model_bytes(name), device="cuda"), prepare(MODELS[name], crops(name, 40))
+        whole = engine(batch)
+        for part in (slice(0, 1), slice(7, 8), slice(30, 40)):
+            assert all(np.array_equal(a, b[part]) for a, b in zip(engine(batch[part]), whole, strict=True))
+        for a, b in zip(whole, load_engine(model_bytes(name))(batch), strict=True):
+            assert np.abs(a - b).max() <= 1e-3 * np.abs(b).max()

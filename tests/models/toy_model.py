@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from anonlib.models import cache
 from anonlib.models.cache import sha256
 from anonlib.models.catalog import MODELS, ModelSource
-from anonlib.models.convert import fr_feature
+from anonlib.models.convert import to_onnx
 from anonlib.models.runtime import load_engine
 
 NAME = "fr-feature"
@@ -48,9 +48,10 @@ def toy_onnx() -> bytes:
 def install(archives: Path) -> None:
     """Put the toy into the catalogue of this process, and its wheel into `archives`."""
     data = toy_onnx()
-    ready = fr_feature(data)
     source = ModelSource("pip", "anonlib-toy-model", "1.0", {MEMBER: sha256(data)})
-    MODELS[NAME] = replace(MODELS[NAME], source=source, sha256=sha256(ready))
+    card = replace(MODELS[NAME], source=source)
+    ready = to_onnx(card, {MEMBER: data})
+    MODELS[NAME] = replace(card, sha256=sha256(ready))
     engine = load_engine(ready, backend="onnxruntime")
     cache.stored()[NAME] = cache.describe(engine(cache.probe(MODELS[NAME])))
     archives.mkdir(parents=True, exist_ok=True)

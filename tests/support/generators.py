@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import DecoderNotes, IdentityDraw
+from anonlib.synthesis.base import DecoderNotes, IdentityDraw, PublicFaces
 from anonlib.synthesis.canonical import SIZE, shape_model
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.face_space import region
-from anonlib.synthesis.textures.ksame_net import LOOKS, BankVectors
+from anonlib.synthesis.textures.ksame_net import LOOKS
 from anonlib.synthesis.textures.linear import Decoder, to_bytes
 from anonlib.workspace.schemas import EMBEDDING_DIM, MESH_POINTS
 
@@ -25,7 +25,7 @@ class OneFace:
     texture: Texture
     about = DecoderNotes("one face", "free", 1, True)
     digest = ""
-    bank = BankVectors(*(np.zeros((0, 1), np.float32),) * 3)
+    bank = PublicFaces(*(np.zeros((0, 1), np.float32),) * 3)
 
     def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         return normalized(vectors - vectors.mean(axis=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from anonlib.synthesis.textures.face_space import packed, region, unpacked
 from anonlib.synthesis.textures.linear import BOUND, Decoder, read, to_bytes
 from tests.support.decoders import Fit
 
-ABOUT = DecoderNotes("faces that were drawn by lot", "nobody's", 20, commercial=False)
+ABOUT = DecoderNotes("faces that a program drew", "nobody's", 20, commercial=False)
 DIMENSION, DIRECTIONS, DETAIL, SHAPE, FACES = 16, 10, 6, 4, 20
 
 
@@ -35,15 +35,11 @@ def arrays() -> dict[str, NDArray[np.float32]]:
         "offset": (DIRECTIONS,),
         "weights": (DIRECTIONS + 2, codes),
         "intercept": (codes,),
-        "stretch": (1,),
         "bank_vectors": (FACES, DIMENSION),
         "bank_codes": (FACES, codes),
-        "bank_female": (FACES,),
-        "bank_age": (FACES,),
-        "bank_happy": (FACES,),
-    }
-    made = {name: 0.3 * rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
-    return made | {"stretch": np.array([2.0], np.float32)}
+    } | {f"bank_{name}": (FACES,) for name in ("female", "age", "happy")}
+    drawn = {name: 0.3 * rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
+    return drawn | {"stretch": np.array([2.0], np.float32)}
 
 
 @pytest.fixture(scope="module")
@@ -63,35 +59,24 @@ def unit(seed: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
 
 def test_the_same_arrays_give_the_same_file_and_the_digest_is_its_sha256(data: bytes, decoder: Decoder) -> None:
     assert to_bytes(ABOUT, arrays()) == data
-    assert decoder.digest == hashlib.sha256(data).hexdigest()
-    assert decoder.about == ABOUT and ABOUT.needs_acceptance
-
-
-def test_a_file_is_read_as_its_bytes_are(data: bytes, decoder: Decoder, tmp_path: Path) -> None:
-    path = tmp_path / "decoder.npz"
-    path.write_bytes(data)
-    assert Decoder.load(path).digest == decoder.digest
-    with pytest.raises(ModelUnusable, match="cannot be read: No such file"):
-        Decoder.load(tmp_path / "none.npz")
+    assert decoder.digest == hashlib.sha256(data).hexdigest() and decoder.about == ABOUT
 
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_same_vector_gives_the_same_face_to_the_last_bit(fitted: Fit, seed: int) -> None:
     z = unit(seed, len(fitted.decoder.centre))
-    again = Decoder.load(fitted.path)
-    one, other = (each.decode(z, 0.9, 40) for each in (fitted.decoder, again))
-    assert one.detail.tobytes() == other.detail.tobytes() and one.shape.tobytes() == other.shape.tobytes()
-    assert one.detail.shape == (SIZE, SIZE, 3) and np.isfinite(one.detail).all()
+    first, again = (each.decode(z, 0.9, 40) for each in (fitted.decoder, Decoder.load(fitted.path)))
+    assert first.to_bytes() == again.to_bytes() and first.detail.tobytes() == again.detail.tobytes()
+    assert first.detail.shape == (SIZE, SIZE, 3) and np.isfinite(first.detail).all()
 
 
 def test_every_vector_gives_an_identity_of_equal_strength() -> None:
-    made = arrays()
-    basis = np.linalg.qr(made["shape"].T)[0].T
-    weights = made["weights"].copy()
+    known = arrays()
+    weights = known["weights"].copy()
     weights[:, :DETAIL], weights[-2:] = 0, 0
-    silent = np.zeros_like(made["intercept"])
-    decoder = Decoder.from_bytes(to_bytes(ABOUT, made | {"shape": basis, "weights": weights, "intercept": silent}))
+    changes = {"shape": np.linalg.qr(known["shape"].T)[0].T, "weights": weights, "intercept": 0 * known["intercept"]}
+    decoder = Decoder.from_bytes(to_bytes(ABOUT, known | changes))
     for seed in range(20):
         own = decoder.decode(unit(seed), 0.5, 40).shape.ravel() - decoder.space.shape_mean
         assert np.linalg.norm(own) == pytest.approx(decoder.stretch, rel=0.01)
@@ -100,10 +85,8 @@ def test_every_vector_gives_an_identity_of_equal_strength() -> None:
 @settings(deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.01, 1e4))
 def test_no_direction_counts_for_more_than_the_bound(seed: int, size: float) -> None:
-    rng = np.random.default_rng(seed)
-    axes = (size * rng.standard_normal((DIRECTIONS, DIMENSION))).astype(np.float32)
-    seen = read(unit(seed)[None], axes, np.zeros(DIRECTIONS, np.float32))
-    assert np.abs(seen).max() <= BOUND
+    axes = (size * np.random.default_rng(seed).standard_normal((DIRECTIONS, DIMENSION))).astype(np.float32)
+    assert np.abs(read(unit(seed)[None], axes, np.zeros(DIRECTIONS, np.float32))).max() <= BOUND
 
 
 def test_a_vector_that_is_none_is_refused(decoder: Decoder) -> None:
@@ -114,24 +97,23 @@ def test_a_vector_that_is_none_is_refused(decoder: Decoder) -> None:
 
 def test_identity_is_the_centred_direction(decoder: Decoder) -> None:
     vectors = np.stack([unit(seed) for seed in range(5)])
-    points = decoder.identity(vectors)
-    assert np.allclose(np.linalg.norm(points, axis=1), 1, atol=1e-5)
-    assert np.allclose(np.cross(points[:, :3], (vectors - decoder.centre)[:, :3]), 0, atol=1e-5)
+    away = vectors - decoder.centre
+    assert np.allclose(decoder.identity(vectors), away / np.linalg.norm(away, axis=1, keepdims=True), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda d: b"",
         lambda d: b"text",
         lambda d: d[: len(d) // 2],
         lambda d: d[:-30],
         lambda d: d[: len(d) // 3] + bytes([d[len(d) // 3] ^ 255]) + d[len(d) // 3 + 1 :],
+        lambda d: to_bytes(ABOUT, arrays() | {"axes": np.zeros((3, 4), np.float32)}),
+        lambda d: to_bytes(ABOUT, arrays() | {"bank_age": np.zeros(2, np.float32)}),
     ],
-    ids=["empty", "text", "half", "no directory", "one byte"],
+    ids=["text", "half", "no directory", "one byte", "axes misfit", "ages misfit"],
 )
-def test_damage_is_a_sentence(data: bytes, damage: object) -> None:
-    assert callable(damage)
+def test_damage_is_a_sentence(data: bytes, damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(ModelUnusable, match=r"damaged or no decoder at all; make it again with `anonlib fit-decoder`"):
         Decoder.from_bytes(damage(data))
 
@@ -144,15 +126,8 @@ def test_a_file_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -
         Decoder.from_bytes(later)
 
 
-def test_arrays_that_do_not_fit_are_no_decoder() -> None:
-    for wrong in ({"axes": np.zeros((3, 4), np.float32)}, {"bank_age": np.zeros(2, np.float32)}, {"more": np.zeros(1)}):
-        with pytest.raises(ValueError, match="a decoder is made of"):
-            to_bytes(ABOUT, arrays() | wrong)
-
-
 def test_a_smooth_detail_survives_packing() -> None:
     rows, columns = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     detail = np.repeat((np.sin(6 * rows) * np.cos(5 * columns))[..., None], 3, axis=2).astype(np.float32)
-    back = unpacked(packed(detail))
-    inner = slice(SIZE // 3, 2 * SIZE // 3)
-    assert np.abs(back - detail)[inner, inner].max() < 0.02
+    inner = np.s_[SIZE // 3 : 2 * SIZE // 3, SIZE // 3 : 2 * SIZE // 3]
+    assert np.abs(unpacked(packed(detail)) - detail)[inner].max() < 0.02

@@ -1,96 +1,117 @@
+"""What lies over a face is told from it: caps stay, whatever lies below the brows goes, and frames leave nothing."""
+
+from __future__ import annotations
+
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.synthesis.canonical import SIZE, canonical_frame
+from anonlib.synthesis.canonical import SIZE, canonical_frame, vertices_of
 from anonlib.synthesis.light import STEP, hair_zone
-from anonlib.synthesis.occlusion import bare, mended, over_forehead, skin_of
+from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, mended, over_forehead, skin_of, without_rims
+from anonlib.synthesis.textures.average import detail_of
 
 SMALL = SIZE // STEP
 SPREAD = 0.1
 BROWS = int(canonical_frame().points[[*topology.LEFT_BROW, *topology.RIGHT_BROW], 1].min()) // STEP
 EYES = 40.0
+ONES = np.ones((80, 80), np.float32)
 
 
-def nothing() -> NDArray[np.float32]:
+def skin() -> np.ndarray:
     return np.full((SMALL, SMALL, 3), 0.01, np.float32)
 
 
-def test_a_bare_face_wears_nothing() -> None:
-    assert over_forehead(nothing(), SPREAD).max() == 0
-    assert bare(nothing(), SPREAD) == 1
+def grey(level: int) -> np.ndarray:
+    return np.full((80, 80, 3), level, np.uint8)
 
 
 @pytest.mark.parametrize("colour", [(-1.5, -1.5, -1.5), (-1.0, -0.5, 0.6), (0.6, 0.7, 0.8)])
 def test_a_cap_is_found_down_to_its_brim(colour: tuple[float, float, float]) -> None:
-    residual = nothing()
-    brim = BROWS - 4
+    residual, brim = skin(), BROWS - 4
     residual[:brim] = colour
     worn = over_forehead(residual, SPREAD)
-    middle = slice(SMALL // 2 - 8, SMALL // 2 + 8)
-    assert worn[: brim - 3, middle].min() > 0.9
-    assert worn[brim + 3 :].max() < 0.1
+    assert worn[: brim - 3, SMALL // 2 - 8 : SMALL // 2 + 8].min() > 0.9 and worn[brim + 3 :].max() < 0.1
+
+
+def test_a_bare_face_and_a_mark_on_its_forehead_wear_nothing() -> None:
+    marked = skin()
+    marked[BROWS - 6 : BROWS - 3, SMALL // 2 - 2 : SMALL // 2 + 2] = -1.5
+    assert over_forehead(skin(), SPREAD).max() == 0 and over_forehead(marked, SPREAD).max() < 0.05
 
 
 def test_whatever_lies_on_the_face_nothing_is_kept_below_the_brows() -> None:
     residual = np.full((SMALL, SMALL, 3), -1.5, np.float32)
     worn = over_forehead(residual, SPREAD)
-    assert worn[hair_zone()[::STEP, ::STEP] == 0].max() == 0
-    assert worn[BROWS:].max() < 0.2
-    assert bare(residual, SPREAD) == 0
+    assert worn[hair_zone()[::STEP, ::STEP] == 0].max() == 0 and worn[BROWS:].max() < 0.2
 
 
-def test_a_mark_on_a_bare_forehead_is_no_cap() -> None:
-    residual = nothing()
-    residual[BROWS - 6 : BROWS - 3, SMALL // 2 - 2 : SMALL // 2 + 2] = -1.5
-    assert over_forehead(residual, SPREAD).max() < 0.05
-
-
-def test_half_a_face_covered_is_half_bare() -> None:
-    residual = nothing()
-    residual[:, : SMALL // 2] = -1.5
-    assert bare(residual, SPREAD) == pytest.approx(0.5, abs=0.06)
-
-
-def test_what_the_photo_does_not_show_counts_for_nothing() -> None:
-    residual = nothing()
-    residual[:, : SMALL // 2] = 0
-    assert bare(residual, SPREAD) == 1
-    assert bare(np.zeros_like(residual), SPREAD) == 0
+@pytest.mark.parametrize(("left", "share"), [(0.01, 1), (-1.5, 0.5), (0, 1)], ids=["bare", "covered", "not shown"])
+def test_a_face_is_bare_as_far_as_what_the_photo_shows_of_it(left: float, share: float) -> None:
+    residual = skin()
+    residual[:, : SMALL // 2] = left
+    assert bare(residual, SPREAD) == pytest.approx(share, abs=0.06)
+    assert bare(0 * residual, SPREAD) == bare(residual - 3, SPREAD) == 0
 
 
 def test_a_thin_line_across_skin_is_skin_and_a_thick_one_is_not() -> None:
-    view = np.full((80, 80, 3), 150, np.uint8)
     light = np.full((80, 80, 3), np.log(154.0), np.float32)
-    thin, thick = view.copy(), view.copy()
-    cv2.line(thin, (0, 40), (79, 44), (20, 20, 20), 2)
-    cv2.line(thick, (0, 40), (79, 44), (20, 20, 20), 16)
+    thin, thick = (cv2.line(grey(150), (0, 40), (79, 44), (20, 20, 20), width) for width in (2, 16))
     assert skin_of(thin, light, SPREAD, EYES).min() > 0.9
     assert skin_of(thick, light, SPREAD, EYES)[42, 40] < 0.05
 
 
-def test_skin_between_strands_becomes_hair() -> None:
-    view = np.full((80, 80, 3), 30, np.uint8)
-    view[:, 36:44] = 180
-    skin = np.zeros((80, 80), np.float32)
-    skin[:, 35:45] = 1
-    filled, hat = mended(view, skin, np.ones((80, 80), np.float32), EYES)
-    assert filled.max() < 40
-    assert hat.min() > 0.9
-
-
-def test_where_there_is_no_hair_to_fill_from_there_is_no_hat() -> None:
-    view = np.full((80, 80, 3), 180, np.uint8)
-    ones = np.ones((80, 80), np.float32)
-    assert mended(view, ones, ones, EYES)[1].max() == 0
+def test_skin_between_strands_becomes_hair_and_without_hair_there_is_no_hat() -> None:
+    view, between = grey(30), 0 * ONES
+    view[:, 36:44], between[:, 35:45] = 180, 1
+    filled, hat = mended(view, between, ONES, EYES)
+    assert filled.max() < 40 and hat.min() > 0.9
+    assert mended(grey(180), ONES, ONES, EYES)[1].max() == 0
 
 
 def test_what_wears_no_hat_is_left_alone() -> None:
     rng = np.random.default_rng(0)
-    view = rng.integers(0, 255, (80, 80, 3), dtype=np.uint8)
-    hat = np.zeros((80, 80), np.float32)
+    view, hat = rng.integers(0, 255, (80, 80, 3), dtype=np.uint8), 0 * ONES
     hat[:30] = 1
     filled, _ = mended(view, rng.random((80, 80), np.float32), hat, EYES)
     assert (filled[30:] == view[30:]).all()
+
+
+def test_drawing_glasses_on_a_face_raises_its_score(photo, mesh) -> None:
+    vertices, worn = vertices_of(mesh), photo.copy()
+    inner = topology.LEFT_EYE_INNER, topology.RIGHT_EYE_INNER
+    for ends in zip((topology.LEFT_EYE_OUTER, topology.RIGHT_EYE_OUTER), inner, strict=True):
+        eye = mesh[list(ends), :2]
+        radius = int(0.75 * np.linalg.norm(eye[0] - eye[1]))
+        cv2.circle(worn, np.rint(eye.mean(axis=0)).astype(int).tolist(), radius, (20, 20, 25), 2)
+    cv2.line(worn, *np.rint(mesh[list(inner), :2]).astype(int).tolist(), (20, 20, 25), 2)
+    plain, score = (glasses(detail_of(image, vertices, GLASSES_STEP)[0]) for image in (photo, worn))
+    assert plain < 0 < score and score > plain + 1
+
+
+@pytest.fixture
+def points() -> np.ndarray:
+    """Points of which only the eyes matter."""
+    points = np.zeros((468, 3), np.float32)
+    points[topology.LEFT_EYE_OUTER, :2], points[topology.RIGHT_EYE_OUTER, :2] = (120, 150), (190, 150)
+    return points
+
+
+@pytest.mark.parametrize(("width", "colour", "left"), [(4, 10, 120), (4, 240, 120), (30, 10, 10)])
+def test_a_rim_beside_the_eye_gives_way_to_its_surroundings_and_what_is_broader_stays(
+    points: np.ndarray, width: int, colour: int, left: int
+) -> None:
+    view = np.full((300, 300, 3), 120, np.uint8)
+    cv2.line(view, (102, 135), (102, 165), (colour,) * 3, width)
+    out = without_rims(view, points, 50.0)
+    assert (out[150, 102] == left).all() and (view[150, 102] == colour).all()
+
+
+def test_nothing_away_from_the_eyes_changes(points: np.ndarray) -> None:
+    view = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    out = without_rims(view, points, 50.0)
+    same = (out == view).all(axis=2)
+    assert same[:100].all() and same[200:].all() and same[:, 130:180].all() and not same.all()
+    outside = view[:40, :40]
+    assert without_rims(outside, points, 50.0) is outside

@@ -120,12 +120,12 @@ def test_the_file_answers_as_the_network_that_was_trained(net: FeatureTransferNe
 def test_training_and_the_renderer_make_the_same_pixels() -> None:
     mesh = (shape_model().mean * 45 + np.array([SIDE / 2, 0.45 * SIDE, 0])).astype(np.float32)
     pixels = noise_faces(1, seed=4).crops[0]
-    crop = crops.FaceCrop(pixels, np.eye(2, 3, dtype=np.float32))
+    matrix = np.eye(2, 3, dtype=np.float32)
     random = np.random.default_rng(2)
     tints = (0.1 * random.standard_normal((3, 8, 8))).astype(np.float32).repeat(16, axis=1).repeat(16, axis=2)
     shifts = (3 * random.standard_normal((2, FLOW_SIDE, FLOW_SIDE))).astype(np.float32)
     photo = pixels.copy()
-    crops.change(pixels, mesh, crop, 255 * tints.transpose(1, 2, 0), shifts.transpose(1, 2, 0)).paste(photo)
+    crops.change(pixels, mesh, matrix, 255 * tints.transpose(1, 2, 0), shifts.transpose(1, 2, 0)).paste(photo)
     alpha = torch.from_numpy(crops.alpha_in_crop(mesh))[None, None]
     assert 0.3 < float(alpha.mean()) < 0.9
     out, _ = applied(image_of(pixels), alpha, torch.from_numpy(tints)[None], torch.from_numpy(shifts)[None])

@@ -264,7 +264,7 @@ def test_the_command_writes_figures_and_pages(finished: Run, people: Participant
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "out" / "generator.json").read_text())
     assert list(written["sources"]) == ["clear", "linear"] and written["people"] == 10
-    assert written["sources"]["linear"]["looks"]["frechet"] > 0 and written["speed"]["linear"][0]["render"] > 0
+    assert written["sources"]["linear"]["looks"]["frechet"] > 0 and written["speed"]["linear"]["render"] > 0
     assert {page.name for page in (tmp_path / "out").glob("*.png")} == {"faces-1.png", "control-linear.png"}
     refused = subprocess.run([*command, "solid"], capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 1 and "--workspace" in refused.stderr and "Traceback" not in refused.stderr

@@ -70,7 +70,7 @@ class StudentRecognizer(nn.Module):  # type: ignore[misc]  # mypy is not shown t
         for name, weight in list(self.body.named_buffers()):
             delattr(self.body, name)
             self.body.register_parameter(name, nn.Parameter(weight.clone()))
-        self.head = nn.Linear(MODELS[NETWORK].outputs[0].shape[0], outputs)
+        self.head = nn.Linear(MODELS[NETWORK].outputs["embedding"][0], outputs)
 
     def read(self, faces: Tensor) -> Tensor:
         """Unit features (n, 256)."""

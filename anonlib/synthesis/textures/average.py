@@ -1,18 +1,14 @@
-"""The mean of a class's members in the canonical frame (k-Same-M, Gross et al. 2006), every member weighing
-1/|C|.
+"""The mean of a class's members in the canonical frame (k-Same-M, Gross et al. 2006), every member weighing 1/|C|.
 
-What is averaged is detail: a face's log texture less its light, so that members photographed in different
-rooms do not print their shadows on the surrogate. A member's own photos are merged first, each px by how
-squarely it faces the camera, and what no photo shows is mirrored from the other half; only then do members
-meet, with exactly equal weights. Outside the oval, hair and background are not skin: there detail fades to
-none, which renders as plain skin.
+What is averaged is detail: a face's log texture less its light, so that members do not print their shadows on the
+surrogate. A member's own photos are merged first, each px by how squarely it faces the camera, and what no photo shows
+is mirrored from the other half. Outside the oval, hair and background are not skin: there detail fades to none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
@@ -76,20 +72,13 @@ def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) 
     detail, light = detail_of(image, vertices, 1)
     skin = np.exp(-0.5 * (np.abs(detail).max(axis=2) / (_RING_SPREADS * light.spread)) ** 2)
     skin = 1 - hair_zone() * (1 - cv2.GaussianBlur(skin.astype(np.float32), (0, 0), 3))
-    return Portrait(
-        (detail * skin[..., None]).astype(np.float32),
-        facing_weight(vertices) * _shown(detail, light),
-        (shape - model.expression_of(shape)),
-        happy,
-    )
-
-
-def _shown(detail: NDArray[np.float32], light: Light) -> NDArray[np.float32]:
-    """1 where the photo shows something (S, S), 0 beyond its border and in what is as black as a border."""
+    # A photo shows nothing beyond its border and in what is as black as a border.
     black = (detail + light.field()).max(axis=2) < _BLACK
     hidden = ~detail.any(axis=2) | (black & (skin_region() | ~canonical_frame().hull))
     hidden = cv2.dilate(hidden.astype(np.uint8), np.ones((_RIM, _RIM), np.uint8))
-    return np.asarray(1.0 - cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), _RIM / 3), np.float32)
+    shown = np.asarray(1.0 - cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), _RIM / 3), np.float32)
+    plain = (detail * skin[..., None]).astype(np.float32)
+    return Portrait(plain, facing_weight(vertices) * shown, shape - model.expression_of(shape), happy)
 
 
 def detail_of(image: NDArray[np.uint8], vertices: NDArray[np.float32], step: int) -> tuple[NDArray[np.float32], Light]:
@@ -107,8 +96,7 @@ def detail_of(image: NDArray[np.uint8], vertices: NDArray[np.float32], step: int
 
 def member_texture(photos: Sequence[Portrait]) -> Texture:
     """One member from photos of him or her: seen px weigh more, unseen ones come from the mirror."""
-    weight = np.stack([photo.weight for photo in photos]) ** 2
-    weight = weight + 1e-6
+    weight = np.stack([photo.weight for photo in photos]) ** 2 + 1e-6
     stack = np.stack([photo.detail for photo in photos])
     merged = (stack * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[..., None]
     seen = np.clip(weight.max(axis=0) / _SEEN, 0, 1)
@@ -117,7 +105,9 @@ def member_texture(photos: Sequence[Portrait]) -> Texture:
     trust = np.asarray(cv2.GaussianBlur(trust, (0, 0), 4), np.float32)[..., None]
     detail = merged * trust + mirrored(np.asarray(merged, np.float32)) * (1 - trust)
     shape = np.stack([photo.shape for photo in photos]).mean(axis=0)
-    return Texture(detail.astype(np.float32), shape.astype(np.float32), _mean([photo.happy for photo in photos]))
+    return Texture(
+        detail.astype(np.float32), shape.astype(np.float32), float(np.mean([photo.happy for photo in photos]))
+    )
 
 
 def average(members: Sequence[Texture]) -> Texture:
@@ -129,12 +119,17 @@ def average(members: Sequence[Texture]) -> Texture:
     median = np.median(stack, axis=0)
     detail = (median + np.clip(stack - median, -_FROM_MEDIAN, _FROM_MEDIAN)).mean(axis=0)
     shape = np.stack([member.shape for member in members]).mean(axis=0)
-    return Texture(detail.astype(np.float32), shape.astype(np.float32), _mean([member.happy for member in members]))
+    return Texture(
+        detail.astype(np.float32), shape.astype(np.float32), float(np.mean([member.happy for member in members]))
+    )
 
 
 def mirrored(texture: NDArray[np.float32]) -> NDArray[np.float32]:
     """A canonical texture (S, S, ...) with left and right exchanged."""
-    return np.asarray(cv2.remap(texture, *_mirror_map(), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    # the frame is symmetric about the eyes' middle
+    turned = cv2.remap(texture, SIZE - columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(turned, np.float32)
 
 
 def facing_weight(vertices: NDArray[np.float32], step: int = 1) -> NDArray[np.float32]:
@@ -146,23 +141,6 @@ def facing_weight(vertices: NDArray[np.float32], step: int = 1) -> NDArray[np.fl
     corners = vertices[frame.triangles]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     cosine = normal[:, 2] / np.maximum(np.linalg.norm(normal, axis=1), 1e-9)
-    flat = frame.points[frame.triangles]
-    sign = np.sign(
-        (flat[:, 1, 0] - flat[:, 0, 0]) * (flat[:, 2, 1] - flat[:, 0, 1])
-        - (flat[:, 1, 1] - flat[:, 0, 1]) * (flat[:, 2, 0] - flat[:, 0, 0])
-    )
-    values = np.clip(cosine * sign, 0, 1)[frame.triangle_index[::step, ::step]]
-    return np.asarray(
-        cv2.GaussianBlur(values.astype(np.float32), (0, 0), 4 / step) * frame.inside[::step, ::step], np.float32
-    )
-
-
-@cache
-def _mirror_map() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where each canonical px lies in the mirrored face: the frame is symmetric about the eyes' middle."""
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-    return SIZE - columns, rows
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
+    values = np.clip(cosine * frame.orientation, 0, 1)[frame.triangle_index[::step, ::step]]
+    smooth = cv2.GaussianBlur(values.astype(np.float32), (0, 0), 4 / step)
+    return np.asarray(smooth * frame.inside[::step, ::step], np.float32)

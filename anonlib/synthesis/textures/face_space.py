@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.synthesis.base import PublicFaces
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.textures.average import Texture
 from anonlib.workspace.schemas import MESH_POINTS
@@ -36,15 +37,8 @@ class FaceSpace:
     shape_mean: NDArray[np.float32]
     shape: NDArray[np.float32]
 
-    @property
-    def size(self) -> int:
-        """Numbers in a code."""
-        return len(self.detail) + len(self.shape)
-
     def texture(self, code: NDArray[np.float32], happy: float) -> Texture:
         """The face (c + s,) as a texture that looks `happy` (0-1)."""
-        if code.shape != (self.size,):
-            raise ValueError(f"a face here has {self.size} numbers, not {code.shape}")
         count = len(self.detail)
         detail = self.detail_mean + code[:count] @ self.detail
         shape = self.shape_mean + code[count:] @ self.shape
@@ -52,22 +46,16 @@ class FaceSpace:
 
 
 @dataclass(frozen=True)
-class FaceBank:
-    """Faces of a public bank by identity vector: a mix of the nearest is a face like a photograph's.
+class FaceBank(PublicFaces):
+    """Faces of a public bank with their `codes` (b, c) in `space` and how `happy` they look (b,).
 
-    What is mixed are codes of the nearest faces, of the same gender and about the same age where there are enough. The
-    choice depends on the vector alone, so a guarantee that holds for the vector holds for the mix (post-processing).
-    The fewer faces are mixed, the more the result looks like a real person who gave a face to the bank.
-
-    `vectors` (b, d) unit rows in the identity space, `codes` (b, c) in `space`; `female`, `age`, `happy` (b,).
+    What is mixed depends on the vector alone, so a guarantee that holds for the vector holds for the mix
+    (post-processing). The fewer faces are mixed, the more the result looks like a real person of the bank.
     """
 
-    space: FaceSpace
-    vectors: NDArray[np.float32]
     codes: NDArray[np.float32]
-    female: NDArray[np.float32]
-    age: NDArray[np.float32]
     happy: NDArray[np.float32]
+    space: FaceSpace
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -82,7 +70,7 @@ class FaceBank:
             raise ValueError(f"{k} faces are asked of a bank of {len(self)}")
         gender = (self.female >= 0.5) == (female >= 0.5)
         groups = (gender & (np.abs(self.age - age) <= _AGE_REACH), gender, np.ones(len(self), bool))
-        rows = next(found for group in groups if len(found := np.flatnonzero(group)) >= k)
+        rows = next(members for group in groups if len(members := np.flatnonzero(group)) >= k)
         order = np.argsort(-(self.vectors[rows] @ z), kind="stable")[:k]
         return np.asarray(rows[order], np.int64)
 

@@ -1,12 +1,13 @@
 """ksame-net: an identity vector and a wanted look decoded into a face by the trained network (see ksame-net.md).
 
-After Meden et al. 2018. It stands where the linear decoder stands, and draws expressions itself: a texture is drawn
-anew for a smile or an open mouth. So that one face stays one face, looks come from a small set of MOODS, and nothing
-else of the photo reaches the network. What a release claims holds for the identity together with its moods.
+After Meden et al. 2018. A texture is drawn anew for a smile or an open mouth. So that one face stays one face, looks
+come from a small set of MOODS, and nothing else of the photo reaches the network. What a release claims holds for the
+identity together with its moods.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,20 +21,12 @@ from numpy.typing import NDArray
 from anonlib.errors import ModelUnusable
 from anonlib.models.runtime import Engine, load_engine, locked_cached_property
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import (
-    DecoderNotes,
-    FaceTexture,
-    IdentityDraw,
-    PublicFaces,
-    texture_arrays,
-    texture_bytes,
-)
+from anonlib.synthesis.base import DecoderNotes, FaceTexture, IdentityDraw, PublicFaces, texture_arrays, texture_bytes
 from anonlib.synthesis.canonical import SIZE
 from anonlib.synthesis.expression import apply_expression
 from anonlib.synthesis.network_file import metadata_of, read_network
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
-VERSION = 1
 ASKED, DETAIL, SHAPE = "asked", "detail", "shape"
 LOOKS = ("female", "age", *EXPRESSIONS, "mouth", "eyes", "yaw")
 """What is asked beside the identity: 0-1, years, probabilities, openings, degrees."""
@@ -43,9 +36,7 @@ Mood = tuple[bool, float]
 MOODS: tuple[Mood, ...] = tuple((happy, mouth) for happy in (False, True) for mouth in MOUTHS)
 """What of a photo reaches the network: whether the face smiles, and which of MOUTHS is nearest."""
 
-_SHIPPED = "shipped/ksame-net.onnx"
 _STORED = ("centre", "eyes", "vectors", "female", "age")
-_AGAIN, _OTHER = "{}; make it again with `python jobs/train_generator.py export`", "the network is no ksame-net"
 
 
 @dataclass(frozen=True)
@@ -79,15 +70,6 @@ class MoodTexture:
 
 
 @dataclass(frozen=True)
-class BankVectors:
-    """Identities without faces: `vectors` (b, d) unit rows of the identity space, `female`, `age` (b,)."""
-
-    vectors: NDArray[np.float32]
-    female: NDArray[np.float32]
-    age: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class NetworkDecoder:
     """The network in a file: `centre` (d,) of the identity space, `eyes`: how open they are drawn, `digest`: sha256.
 
@@ -100,17 +82,16 @@ class NetworkDecoder:
 
     about: DecoderNotes
     centre: NDArray[np.float32]
-    bank: BankVectors
+    bank: PublicFaces
     eyes: float
     digest: str
     data: bytes = field(repr=False)
-    threads: int = 1
     device: str = "cpu"
 
     @locked_cached_property
     def engine(self) -> Engine:
         """The network, loaded where it is first used."""
-        return load_engine(self.data, threads=self.threads, device=self.device)
+        return load_engine(self.data, device=self.device)
 
     def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
@@ -155,24 +136,21 @@ class NetworkDecoder:
     @classmethod
     def shipped(cls) -> bytes:
         """See FaceDecoder; its terms are in it."""
-        return resources.files("anonlib.synthesis").joinpath(_SHIPPED).read_bytes()
+        return resources.files("anonlib.synthesis").joinpath("shipped/ksame-net.onnx").read_bytes()
 
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> NetworkDecoder:
         """See FaceDecoder."""
-        try:
-            file = read_network(data, VERSION)
-            centre, eyes, *bank = (file.arrays[name] for name in _STORED)
-        except (ModelUnusable, KeyError) as error:
-            raise ModelUnusable(_AGAIN.format(error if isinstance(error, ModelUnusable) else _OTHER)) from error
-        if file.outputs != (DETAIL, SHAPE) or file.shape != (len(centre) + len(LOOKS),):
-            raise ModelUnusable(_AGAIN.format(_OTHER))
-        vectors, female, age = bank
-        faces = BankVectors(normalized(vectors), female, age)
-        return cls(file.about, centre, faces, float(eyes), file.digest, data, device=device)
+        about, (centre, eyes, vectors, female, age), shape, outputs = read_network(data, _STORED, "export")
+        if outputs != (DETAIL, SHAPE) or shape != (len(centre) + len(LOOKS),):
+            raise ModelUnusable(
+                "the network is no ksame-net; make it again with `python jobs/train_generator.py export`"
+            )
+        bank = PublicFaces(normalized(vectors), female, age)
+        return cls(about, centre, bank, float(eyes), hashlib.sha256(data).hexdigest(), data, device)
 
 
 def metadata(about: DecoderNotes, centre: NDArray[np.float32], bank: PublicFaces, eyes: float) -> dict[str, str]:
     """What a network's file holds beside the network."""
-    half = [getattr(bank, name).astype(np.float16) for name in _STORED[2:]]
-    return metadata_of(VERSION, about, dict(zip(_STORED, (centre, np.array(eyes, np.float32), *half), strict=True)))
+    half = [column.astype(np.float16) for column in (bank.vectors, bank.female, bank.age)]
+    return metadata_of(about, dict(zip(_STORED, (centre, np.array(eyes, np.float32), *half), strict=True)))

@@ -1,16 +1,10 @@
 """An identity vector decoded into a face: ridge regression from the vector to codes of textures and shapes.
 
-Recognizers keep so much of a face that a linear map back draws one that they take for the same person, and the map is
-fitted in seconds. Regression answers with the mean of all faces that share a vector, which is fainter than any of them;
-`stretch` makes up for that. Gender and age come from their own inputs: what the vector says about them is projected
-out, so a vector drawn at random puts no man's face on a woman.
-
-Vectors of faces fill an ellipsoid, not the sphere: dlib's 128 numbers vary in about 75 directions, and not alike. A
-vector drawn at random is therefore read along those directions only (`axes`), in standard deviations of real faces, and
-none counts for more than about BOUND of them; read plainly it drew white eyes and hardly an identity.
-
-The file also carries the centre of the identity space: dlib's unit vectors fill a narrow cone, and mechanisms work on
-normalize(vector - centre). It is fitted on the decoder's own faces, so it does not depend on the data under release.
+Regression answers with the mean of all faces that share a vector, which is fainter than any of them; `stretch` makes up
+for that. Gender and age come from their own inputs: what the vector says about them is projected out. Vectors of faces
+fill an ellipsoid, not the sphere, so a vector is read along its directions only (`axes`), in standard deviations of
+real faces, and none counts for more than about BOUND of them; read plainly a random one drew white eyes and no
+identity.
 """
 
 from __future__ import annotations
@@ -90,7 +84,7 @@ class Decoder:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The decoder in a file; raises DecoderError."""
+        """The decoder in a file; raises ModelUnusable."""
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -126,7 +120,8 @@ class Decoder:
         if not _fit_together(arrays):
             raise ModelUnusable(_DAMAGED)
         space = FaceSpace(*(arrays[name] for name in ("detail_mean", "detail", "shape_mean", "shape")))
-        bank = FaceBank(space, *(arrays[f"bank_{name}"] for name in ("vectors", "codes", "female", "age", "happy")))
+        columns = {name: arrays[f"bank_{name}"] for name in ("vectors", "female", "age", "codes", "happy")}
+        bank = FaceBank(space=space, **columns)
         own = {name: arrays[name] for name in ("centre", "axes", "offset", "weights", "intercept")}
         stretch = float(arrays["stretch"][0])
         return cls(about, space, **own, stretch=stretch, bank=bank, digest=hashlib.sha256(data).hexdigest())
@@ -150,10 +145,8 @@ def read(points: NDArray[np.float32], axes: NDArray[np.float32], offset: NDArray
 def to_bytes(about: DecoderNotes, arrays: Mapping[str, NDArray[np.floating]]) -> bytes:
     """A decoder's file: `arrays` are those of Decoder, its FaceSpace and, as bank_*, its Bank; no pickle, no clock.
 
-    `stretch` comes as (1,). Raises ValueError if the arrays are not these or do not fit together.
+    `stretch` comes as (1,).
     """
-    if set(arrays) != {*_HALF, *_SINGLE} or not _fit_together(arrays):
-        raise ValueError(f"a decoder is made of {', '.join((*_HALF, *_SINGLE))}, of shapes that fit together")
     text = json.dumps({"version": VERSION, **asdict(about)}, sort_keys=True).encode()
     stored: dict[str, Any] = {name: arrays[name].astype(np.float16) for name in _HALF}
     stored |= {name: arrays[name].astype(np.float32) for name in _SINGLE}
