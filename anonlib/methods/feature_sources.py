@@ -23,14 +23,14 @@ from anonlib.faces.regions import main_face
 from anonlib.media.prefetch import try_to_read
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import ARCFACE_POINTS, FACE_MODELS
-from anonlib.models.packs import RECOGNIZER_SIZE, PackRecognizer
+from anonlib.models.packs import RECOGNIZER_SIZE, PackRecognizer, Swap, open_swapper
 from anonlib.models.requirements import device_of
 from anonlib.models.runtime import locked_cached_property
 from anonlib.privacy.gallery import Gallery
 from anonlib.privacy.strata import Stratum, stratum_of
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.compositor import Rendered
-from anonlib.synthesis.crops import Swapper
+from anonlib.synthesis.crops import swapped
 from anonlib.synthesis.describe import Describer
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
 from anonlib.workspace.schemas import MESH_POINTS
@@ -85,9 +85,9 @@ class SwapFeatures:
             self._donors = arrays["lent"]
 
     @locked_cached_property
-    def swapper(self) -> Swapper:
+    def swap(self) -> Swap:
         """Opened where it is first used."""
-        return Swapper(self._data)
+        return open_swapper(self._data)
 
     def identity(self, templates: NDArray[np.float32]) -> NDArray[np.float32]:
         return templates
@@ -96,7 +96,7 @@ class SwapFeatures:
         return np.asarray(self.gallery.vectors[row], np.float32)
 
     def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], draw: IdentityDraw) -> Rendered:
-        return self.swapper.render(image, mesh, self._donors[draw.rows[0]])
+        return swapped(image, mesh, self._donors[draw.rows[0]], self.swap)
 
 
 FeatureSource = EmbeddingFeatures | SwapFeatures

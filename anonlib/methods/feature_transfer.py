@@ -216,11 +216,10 @@ class Inswapper(FeatureTransfer):
 
     def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
         from anonlib.methods.feature_sources import embed_donors
-        from anonlib.models.packs import PackRecognizer
-        from anonlib.synthesis.crops import Swapper
+        from anonlib.models.packs import PackRecognizer, open_swapper
 
         settings = self.settings
-        swapper, _ = _opened(job, SWAPPER, settings.swapper or "", Swapper)
+        swapper, _ = _opened(job, SWAPPER, settings.swapper or "", open_swapper)
         recognizer, embedder = _opened(job, RECOGNIZER, settings.recognizer or "", PackRecognizer)
         donors = embed_donors(job, settings.donors or "", embedder)
         return {

@@ -199,15 +199,10 @@ def describe(outputs: tuple[Batch, ...]) -> list[dict[str, list[float]]]:
     described = []
     for output in outputs:
         rows = output.reshape(len(output), -1)
-        picks = np.linspace(0, rows.shape[1] - 1, _SAMPLES).astype(int)
-        described.append(
-            {
-                "shape": [float(d) for d in output.shape],
-                "largest": [float(f"{np.abs(r).max():.6g}") for r in rows],
-                "first": [float(f"{v:.6g}") for v in rows[0, picks]],
-                "second": [float(f"{v:.6g}") for v in rows[1, picks]],
-            }
-        )
+        first, second = rows[:, np.linspace(0, rows.shape[1] - 1, _SAMPLES).astype(int)]
+        numbers = {"largest": np.abs(rows).max(axis=1), "first": first, "second": second}
+        rounded = {key: [float(f"{value:.6g}") for value in values] for key, values in numbers.items()}
+        described.append({"shape": [float(side) for side in output.shape], **rounded})
     return described
 
 

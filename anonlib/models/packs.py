@@ -25,6 +25,7 @@ RECOGNIZER_SIZE = 112
 SWAPPER_SIZE, SWAPPER_DIMENSIONS = 128, 512
 SWAPPER_SHIFT = 8.0
 """ArcFace's points lie so many px further right in a swapper's crop of 128 px than in one of 112."""
+Swap = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.uint8]]
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -48,7 +49,7 @@ class PackRecognizer:
         return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY), np.float32)
 
 
-def open_swapper(data: bytes) -> Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.uint8]]:
+def open_swapper(data: bytes) -> Swap:
     """A swapper with the interface of inswapper_128.onnx. Raises ModelUnusable; BackendMissing without insightface.
 
     It takes a face aligned at 128 px, RGB (128, 128, 3), and an ArcFace vector (512,) of length one, and returns the

@@ -36,6 +36,7 @@ _GPU_LEAST, _GPU_MOST = 8, 32
 _OFTEN = 8  # after so many calls a shape is worth compiling for itself: 10-15 % faster, 0.3 s once
 _SHAPES = 4  # compiled shapes kept per model, because each holds its own copy of the weights
 
+_CUDA = "CUDAExecutionProvider"
 _torch_flags = threading.Lock()
 _loading = threading.RLock()
 
@@ -43,7 +44,7 @@ _loading = threading.RLock()
 class Engine:
     """A loaded model, which several threads may call at once; it feeds `run` with pieces of a batch.
 
-    `backend`: openvino, onnxruntime, cuda or torch. `row_shape`: of the input without the batch axis, None is free.
+    `backend`: openvino, onnxruntime or torch. `row_shape`: of the input without the batch axis, None is free.
     """
 
     def __init__(self, backend: str, run: _Run, row_shape: tuple[int | None, ...], on_gpu: bool) -> None:
@@ -52,9 +53,8 @@ class Engine:
 
     def __call__(self, batch: Batch) -> tuple[Batch, ...]:
         """float32 (N, C, H, W) -> the outputs in the ONNX's order, each (N, ...). N may be 0. Raises DeviceLost."""
-        fits = batch.ndim == len(self.row_shape) + 1 and all(
-            want in (None, got) for want, got in zip(self.row_shape, batch.shape[1:], strict=True)
-        )
+        sides = list(zip(self.row_shape, batch.shape[1:], strict=False))
+        fits = batch.ndim == len(self.row_shape) + 1 and all(want in (None, side) for want, side in sides)
         if batch.dtype != np.float32 or not fits:
             wanted = ", ".join(str(side or "any") for side in self.row_shape)
             raise ValueError(f"The model wants float32 (N, {wanted}), not {batch.dtype} {batch.shape}.")
@@ -73,17 +73,15 @@ class Engine:
         full = np.zeros((rows_at_once(piece[0].nbytes, True), *piece.shape[1:]), np.float32)
         full[: len(piece)] = piece
         try:
-            outputs = self.run(full)
+            return [output[: len(piece)] for output in self.run(full)]
         except Exception as error:
             alive = False
             with suppress(Exception):
-                self.run(np.zeros(full.shape, np.float32))
-                alive = True
+                alive = bool(self.run(np.zeros(full.shape, np.float32)))
             if alive:
                 raise
             kept = "What is finished is kept, and the same command continues."
             raise DeviceLost(f"The GPU computes nothing any more: {error} {kept}") from error
-        return [output[: len(piece)] for output in outputs]
 
 
 def rows_at_once(row_bytes: int, on_gpu: bool) -> int:
@@ -97,33 +95,31 @@ def rows_at_once(row_bytes: int, on_gpu: bool) -> int:
 def load_engine(
     model_bytes: bytes, *, backend: Backend = "auto", device: str = "cpu", precision: Precision = "f32"
 ) -> Engine:
-    """ONNX bytes -> an engine with one thread. `device` is "cpu", "cuda" or "cuda:1".
+    """ONNX bytes -> an engine with one thread. `device` is "cpu", "cuda" or "cuda:1"; "bf16" is OpenVINO's alone.
 
-    "auto" takes OpenVINO on a CPU if it is installed, else onnxruntime; on CUDA it takes onnxruntime's CUDA provider if
-    that is there, else torch. `precision` "bf16" is OpenVINO's alone, and for a CPU that computes in it. Raises
-    BackendMissing if a backend or precision cannot run here.
+    "auto" takes OpenVINO on a CPU, and on a GPU onnxruntime if it has CUDA, else torch. Raises BackendMissing if a
+    backend or precision cannot run here.
     """
     import onnx
+    import onnxruntime
 
     on_gpu = device.startswith("cuda")
-    if backend == "auto":
-        on_cpu = "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
-        chosen = on_cpu if not on_gpu else "onnxruntime" if _has_cuda_provider() else "torch"
-    else:
-        chosen = backend
-    if not importlib.util.find_spec(chosen):
-        raise BackendMissing(f"The backend {chosen} is not installed. Run `pip install {chosen}`.")
-    if precision == "bf16" and (chosen != "openvino" or not has_bf16()):
+    if backend == "auto" and on_gpu:
+        backend = "onnxruntime" if _CUDA in onnxruntime.get_available_providers() else "torch"
+    elif backend == "auto":
+        backend = "openvino"
+    if not importlib.util.find_spec(backend):
+        raise BackendMissing(f"The backend {backend} is not installed. Run `pip install {backend}`.")
+    if precision == "bf16" and (backend != "openvino" or not has_bf16()):
         raise BackendMissing("bf16 needs OpenVINO on a CPU that computes in bfloat16; ask for f32 here.")
-    if chosen == "openvino":
-        if on_gpu:
-            raise BackendMissing(f"OpenVINO runs on the CPU here; ask for another backend on {device}.")
+    if backend == "openvino" and on_gpu:
+        raise BackendMissing(f"OpenVINO runs on the CPU here; ask for another backend on {device}.")
+    if backend == "openvino":
         run = _openvino(model_bytes, precision)
     else:
-        run = _torch(model_bytes, device) if chosen == "torch" else onnxruntime_call(model_bytes, device)
+        run = _torch(model_bytes, device) if backend == "torch" else onnxruntime_call(model_bytes, device)
     sides = onnx.load_model_from_string(model_bytes).graph.input[0].type.tensor_type.shape.dim[1:]
-    name = "cuda" if on_gpu and chosen == "onnxruntime" else chosen
-    return Engine(name, run, tuple(side.dim_value or None for side in sides), on_gpu)
+    return Engine(backend, run, tuple(side.dim_value or None for side in sides), on_gpu)
 
 
 def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:
@@ -147,25 +143,16 @@ def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:
 
 def has_bf16() -> bool:
     """Whether OpenVINO is here and this CPU computes in bfloat16."""
-    if not importlib.util.find_spec("openvino"):
-        return False
-    return "BF16" in _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    known = importlib.util.find_spec("openvino") is not None
+    return known and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _import_openvino() -> Any:
-    """OpenVINO without openvino_telemetry, by which its import would report itself to Google Analytics."""
+def _core() -> Any:
+    """OpenVINO's Core, without openvino_telemetry, by which its import would report itself to Google Analytics."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    return openvino
-
-
-def _has_cuda_provider() -> bool:
-    if not importlib.util.find_spec("onnxruntime"):
-        return False
-    import onnxruntime
-
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return openvino.Core()
 
 
 def _openvino(model_bytes: bytes, precision: Precision) -> _Run:
@@ -190,7 +177,7 @@ def _openvino(model_bytes: bytes, precision: Precision) -> _Run:
 
 def _compiled(model_bytes: bytes, precision: Precision, shape: tuple[int, ...] | None) -> Any:
     """OpenVINO's CompiledModel for inputs of one shape (N, C, H, W), or of any."""
-    core = _import_openvino().Core()
+    core = _core()
     graph = core.read_model(model_bytes)
     if shape is not None:
         graph.reshape(list(shape))
@@ -218,21 +205,16 @@ def onnxruntime_call(model_bytes: bytes, device: str) -> _Run:
 
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.startswith("cuda"):
-        if not _has_cuda_provider():
+        if _CUDA not in onnxruntime.get_available_providers():
             raise BackendMissing("The installed onnxruntime has no CUDA provider. Install `anonlib[gpu]` or use torch.")
         number = device.partition(":")[2] or "0"
         choice = {"device_id": number, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-        providers.insert(0, ("CUDAExecutionProvider", choice))
+        providers.insert(0, (_CUDA, choice))
     session = onnxruntime.InferenceSession(model_bytes, session_options(), providers=providers)
-    if device.startswith("cuda") and session.get_providers()[0] != "CUDAExecutionProvider":
+    if device.startswith("cuda") and session.get_providers()[0] != _CUDA:
         raise BackendMissing(f"onnxruntime could not use {device}: its CUDA libraries did not load.")
     name = session.get_inputs()[0].name
-
-    def run(piece: Batch) -> list[Batch]:
-        outputs: list[Batch] = session.run(None, {name: piece})
-        return outputs
-
-    return run
+    return lambda piece: list(session.run(None, {name: piece}))
 
 
 def _torch(model_bytes: bytes, device: str) -> _Run:

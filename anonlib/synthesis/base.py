@@ -12,6 +12,10 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class DecoderNotes:
@@ -30,11 +34,11 @@ class FaceTexture(Protocol):
     """A face that a renderer can put on; the workspace keeps those of classes as files."""
 
     @property
-    def shape(self) -> NDArray[np.float32]:
+    def shape(self) -> Floats:
         """Neutral shape (468, 3), in eye distances."""
         ...
 
-    def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
+    def dressed(self, happy: float, opening: float) -> Floats:
         """The detail (S, S, 3), log, of this face as `happy` (0-1) and with the mouth `opening` open."""
         ...
 
@@ -56,7 +60,7 @@ def texture_bytes(arrays: Mapping[str, NDArray[np.floating]]) -> bytes:
     return buffer.getvalue()
 
 
-def texture_arrays(data: bytes, *names: str) -> list[NDArray[np.float32]]:
+def texture_arrays(data: bytes, *names: str) -> list[Floats]:
     """The arrays of these names in a texture's npz, in single precision; raises ValueError if it is damaged."""
     try:
         with np.load(io.BytesIO(data)) as arrays:
@@ -69,9 +73,9 @@ def texture_arrays(data: bytes, *names: str) -> list[NDArray[np.float32]]:
 class PublicFaces:
     """People of a decoder's own faces: `vectors` (b, d) unit rows of the identity space, `female`, `age` (b,)."""
 
-    vectors: NDArray[np.float32]
-    female: NDArray[np.float32]
-    age: NDArray[np.float32]
+    vectors: Floats
+    female: Floats
+    age: Floats
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class IdentityDraw:
     `rows` and `weights` name faces of a bank instead, where the mechanism chose them itself.
     """
 
-    vector: NDArray[np.float32]
+    vector: Floats
     female: float
     age: float
     rows: tuple[int, ...] = ()
@@ -112,11 +116,11 @@ class FaceDecoder(Protocol):
     @property
     def bank(self) -> PublicFaces: ...
 
-    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def identity(self, vectors: Floats) -> Floats:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
         ...
 
-    def decode(self, z: NDArray[np.float32], female: float, age: float) -> FaceTexture:
+    def decode(self, z: Floats, female: float, age: float) -> FaceTexture:
         """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
         ...
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
+from anonlib.synthesis.base import Floats, Mask, Pixels
 
 SIZE = 256
 """Side of the canonical frame in px."""
@@ -26,7 +28,7 @@ _RING_DEPTH = (0.10, 0.28)
 _EYE_LINE, _EYE_SPAN = 0.445, 0.255
 _MOUTH_GAP = 0.22
 
-Vertices = NDArray[np.float32]
+Vertices = Floats
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class ShapeModel:
     within- and between-person covariances, cut to its leading directions.
     """
 
-    mean: NDArray[np.float32]
-    expression: NDArray[np.float32]
-    read: NDArray[np.float32]
+    mean: Floats
+    expression: Floats
+    read: Floats
 
-    def expression_of(self, shape: NDArray[np.float32]) -> NDArray[np.float32]:
+    def expression_of(self, shape: Floats) -> Floats:
         """The expression part (468, 3) of an aligned shape (468, 3), as an offset from the mean."""
         codes = self.read @ (shape - self.mean).ravel()
         return np.asarray((self.expression @ codes).reshape(-1, 3), np.float32)
@@ -53,20 +55,20 @@ class Pose:
     """Canonical shape -> image px: `points * scale @ rotation.T + offset`, third coordinate depth (small is near)."""
 
     scale: float
-    rotation: NDArray[np.float32]
-    offset: NDArray[np.float32]
+    rotation: Floats
+    offset: Floats
 
-    def apply(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    def apply(self, points: Floats) -> Floats:
         return np.asarray(self.scale * points @ self.rotation.T + self.offset, np.float32)
 
-    def undo(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    def undo(self, points: Floats) -> Floats:
         return np.asarray((points - self.offset) @ self.rotation / self.scale, np.float32)
 
     def angles(self) -> tuple[float, float, float]:
         """Yaw, pitch, roll in degrees; 0 looks into the camera."""
         r = self.rotation
         radians = np.arcsin(np.clip(-r[2, 0], -1, 1)), np.arctan2(r[2, 1], r[2, 2]), np.arctan2(r[1, 0], r[0, 0])
-        yaw, pitch, roll = (float(np.degrees(angle)) for angle in radians)
+        yaw, pitch, roll = np.degrees(radians).tolist()
         return yaw, pitch, roll
 
 
@@ -78,7 +80,7 @@ def shape_model() -> ShapeModel:
         return ShapeModel(*(data[name].astype(np.float32) for name in ("mean", "expression", "read")))
 
 
-def pose_of(mesh: NDArray[np.float32], mean: NDArray[np.float32]) -> Pose:
+def pose_of(mesh: Floats, mean: Floats) -> Pose:
     """The similarity (Umeyama 1991, in 3-D) that takes `mean` (468, 3) onto a mesh (468, 3) in image px."""
     source_mean, target_mean = mean.mean(axis=0), mesh.mean(axis=0)
     a, b = mean - source_mean, mesh - target_mean
@@ -90,17 +92,15 @@ def pose_of(mesh: NDArray[np.float32], mean: NDArray[np.float32]) -> Pose:
     return Pose(scale, rotation.astype(np.float32), offset.astype(np.float32))
 
 
-def enlarged(ring: NDArray[np.float32], factors: tuple[float, float, float]) -> NDArray[np.float32]:
+def enlarged(ring: Floats, factors: tuple[float, float, float]) -> Floats:
     """A ring of points (n, 2) about its centre by factors sideways, up and down."""
-    centre = ring.mean(axis=0)
-    delta = ring - centre
     side, up, down = factors
-    return np.asarray(
-        centre + delta * np.stack([np.full(len(ring), side), np.where(delta[:, 1] < 0, up, down)], axis=1)
-    )
+    delta = ring - ring.mean(axis=0)
+    vertical = np.where(delta[:, 1] < 0, up, down)
+    return np.asarray(ring.mean(axis=0) + delta * np.stack([np.full(len(ring), side), vertical], axis=1))
 
 
-def with_rings(shape: NDArray[np.float32]) -> Vertices:
+def with_rings(shape: Floats) -> Vertices:
     """An upright shape (468, 3) with its two rings appended: (540, 3)."""
     oval = shape[list(topology.OVAL)]
     half_width = float(np.ptp(oval[:, 0])) / 2
@@ -111,13 +111,28 @@ def with_rings(shape: NDArray[np.float32]) -> Vertices:
     return np.concatenate([shape, *rings]).astype(np.float32)
 
 
-def vertices_of(mesh: NDArray[np.float32]) -> Vertices:
+def vertices_of(mesh: Floats) -> Vertices:
     """A mesh (468, 3) in image px with its rings (540, 3)."""
     pose = pose_of(mesh, shape_model().mean)
     return pose.apply(with_rings(pose.undo(mesh)))
 
 
-def filled(points: NDArray[np.float32], height: int = SIZE, width: int = SIZE) -> NDArray[np.uint8]:
+def box_around(points: Floats, size: tuple[int, ...], margin: float = 0.0) -> tuple[int, int, int, int]:
+    """The part x0, y0, x1, y1 of an image (H, W, ...) around points (n, 2), by `margin` times their extent larger."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    room = margin * float((high - low).max())
+    x0, y0 = np.clip(np.floor(low - room), 0, [size[1] - 1, size[0] - 1]).astype(int).tolist()
+    x1, y1 = np.clip(np.ceil(high + room), [x0 + 1, y0 + 1], [size[1], size[0]]).astype(int).tolist()
+    return x0, y0, x1, y1
+
+
+def sampled(values: NDArray[Any], grid: Floats, step: int = 1) -> Floats:
+    """A map, given at every step-th px, read at each place (x, y) of a grid (h, w, 2)."""
+    x, y = (grid[..., axis] / np.float32(step) for axis in range(2))
+    return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+def filled(points: Floats, height: int = SIZE, width: int = SIZE) -> Pixels:
     """1 inside a polygon of points (n, 2), else 0, (height, width)."""
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
@@ -131,7 +146,7 @@ class CanonicalFrame:
     where none does), and whether one does, `inside`; `hull`: px inside the oval.
     """
 
-    def __init__(self, mean: NDArray[np.float32]) -> None:
+    def __init__(self, mean: Floats) -> None:
         from scipy.spatial import Delaunay
 
         flat = _mouth_ajar(with_rings(mean)[:, :2])
@@ -156,14 +171,12 @@ class CanonicalFrame:
         self.orientation = np.sign(_cross(q - p, r - p))
         self.hull = self.polygon(topology.OVAL)
 
-    def polygon(self, indices: tuple[int, ...], grow: float = 1.0) -> NDArray[np.bool_]:
+    def polygon(self, indices: tuple[int, ...], grow: float = 1.0) -> Mask:
         """The canonical px (S, S) inside a ring of vertices, enlarged about its centre by `grow`."""
         points = self.points[list(indices)]
         return filled(points.mean(axis=0) + (points - points.mean(axis=0)) * grow).astype(bool)
 
-    def warp_in(
-        self, image: NDArray[np.uint8], vertices: Vertices, step: int = 1
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def warp_in(self, image: Pixels, vertices: Vertices, step: int = 1) -> tuple[Floats, Mask]:
         """Every step-th px of the canonical texture of a photo (H, W, 3) with `vertices` (540, 2+) in its px.
 
         Returns the texture (S/step, S/step, 3), 0-255, and which of its px the photo shows.
@@ -181,12 +194,11 @@ class CanonicalFrame:
             image = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
             grid = (grid + 0.5) * factor - 0.5
         grid = grid.astype(np.float32)
-        texture = cv2.remap(image, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         height, width = image.shape[:2]
         shown = (grid >= -0.5).all(axis=2) & (grid[..., 0] < width) & (grid[..., 1] < height)
-        return texture.astype(np.float32), self.inside[::step, ::step] & shown
+        return sampled(image, grid), self.inside[::step, ::step] & shown
 
-    def map_out(self, vertices: Vertices, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def map_out(self, vertices: Vertices, height: int, width: int) -> tuple[Floats, Mask]:
         """For each px of a (height, width) view: canonical coordinates (h, w, 2) and whether a triangle covers it.
 
         `vertices` (540, 3) in px of the view, third coordinate depth.
@@ -213,7 +225,7 @@ def canonical_frame() -> CanonicalFrame:
     return CanonicalFrame(shape_model().mean)
 
 
-def _mouth_ajar(flat: NDArray[np.float32]) -> NDArray[np.float32]:
+def _mouth_ajar(flat: Floats) -> Floats:
     """Lower the lower lip and the chin so that the inner lips stand `_MOUTH_GAP` of their width apart."""
     lips = list(topology.LIPS_INNER)
     left, right = flat[lips[0]], flat[lips[10]]
@@ -235,7 +247,7 @@ def _mouth_ajar(flat: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _raster(
-    points: NDArray[np.float32], triangles: NDArray[np.int64], depth: NDArray[np.floating], height: int, width: int
+    points: Floats, triangles: NDArray[np.int64], depth: NDArray[np.floating], height: int, width: int
 ) -> NDArray[np.int32]:
     """Index of the nearest triangle over each px (height, width), -1 where there is none."""
     index = np.full((height, width), -1, np.int32)
@@ -245,11 +257,11 @@ def _raster(
     return index
 
 
-def _cross(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+def _cross(a: Floats, b: Floats) -> Floats:
     return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
 
 
-def _affines(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float64]:
+def _affines(source: Floats, target: Floats) -> NDArray[np.float64]:
     """Affine maps (n, 2, 3) from triangles (n, 3, 2) to others; a degenerate one maps to its corner."""
     homogeneous = np.concatenate([source, np.ones((*source.shape[:2], 1), np.float32)], axis=2).astype(np.float64)
     flat = np.abs(np.linalg.det(homogeneous)) < 1e-3

@@ -12,16 +12,16 @@ from functools import cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from anonlib.faces.mesh import mouth_opening
-from anonlib.synthesis.base import FaceTexture
-from anonlib.synthesis.canonical import canonical_frame, filled, pose_of, shape_model, with_rings
+from anonlib.synthesis.base import FaceTexture, Floats, Pixels
+from anonlib.synthesis.canonical import box_around, canonical_frame, filled, pose_of, sampled, shape_model, with_rings
 from anonlib.synthesis.light import STEP, from_log, kept_zone, toned
 from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, mended, over_forehead, skin_of, without_rims
 from anonlib.synthesis.textures.average import detail_of
 
 _WHOLE = 0.98
+_MARGIN = 0.1
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
 
 
@@ -33,13 +33,13 @@ class Rendered:
     `bare`: share of its skin that nothing covers, as far as its colour tells.
     """
 
-    patch: NDArray[np.uint8]
-    alpha: NDArray[np.float32]
+    patch: Pixels
+    alpha: Floats
     origin: tuple[int, int]
     coverage: float
     bare: float = 1.0
 
-    def paste(self, image: NDArray[np.uint8]) -> None:
+    def paste(self, image: Pixels) -> None:
         """Put the patch into `image` (H, W, 3) in place."""
         (x, y), (height, width) = self.origin, self.alpha.shape
         image[y : y + height, x : x + width] = self.patch
@@ -54,38 +54,38 @@ class Composite:
     `opening`: of the mouth, over its width. `coverage`, `bare`: as in Rendered.
     """
 
-    view: NDArray[np.uint8]
-    ground: NDArray[np.uint8]
-    grid: NDArray[np.float32]
-    light: NDArray[np.float32]
-    alpha: NDArray[np.float32]
+    view: Pixels
+    ground: Pixels
+    grid: Floats
+    light: Floats
+    alpha: Floats
     opening: float
     origin: tuple[int, int]
     coverage: float
     bare: float
 
-    def paint(self, detail: NDArray[np.float32]) -> Rendered:
+    def paint(self, detail: Floats) -> Rendered:
         """A dressed detail (S, S, 3), log, put there."""
-        synthetic = in_its_colours(self.view, from_log(_out(detail, self.grid) + self.light))
+        synthetic = in_its_colours(self.view, from_log(sampled(detail, self.grid) + self.light))
         mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
         patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
 
 
-def render(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float, texture: FaceTexture) -> Rendered:
+def render(image: Pixels, mesh: Floats, happy: float, texture: FaceTexture) -> Rendered:
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
     composite = place(image, mesh, texture.shape)
     return composite.paint(texture.dressed(happy, composite.opening))
 
 
-def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[np.float32]) -> Composite:
+def place(image: Pixels, mesh: Floats, neutral: Floats) -> Composite:
     """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px."""
     frame, model = canonical_frame(), shape_model()
     pose = pose_of(mesh, model.mean)
     source = pose.undo(mesh)
     shape = neutral + model.expression_of(source)
     source_vertices, vertices = (pose.apply(with_rings(points)) for points in (source, shape))
-    x0, y0, x1, y1 = _bounds(np.concatenate([source_vertices, vertices])[:, :2], image.shape)
+    x0, y0, x1, y1 = box_around(np.concatenate([source_vertices, vertices])[:, :2], image.shape, _MARGIN)
     view = image[y0:y1, x0:x1]
     origin = np.array([x0, y0, 0], np.float32)
     source_vertices, vertices = source_vertices - origin, vertices - origin
@@ -94,18 +94,18 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
     # Where each px of the view lies in the canonical frame: of the source's face, and of the surrogate's.
     source_grid, source_covered = frame.map_out(source_vertices, y1 - y0, x1 - x0)
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
-    light_out = _out(light.field(STEP), grid, STEP)
+    light_out = sampled(light.field(STEP), grid, STEP)
     skin = skin_of(view, light_out, light.spread, pose.scale)
     covering = over_forehead(residual, light.spread)
-    ground, hat = mended(view, skin, _out(covering, source_grid, STEP), pose.scale)
+    ground, hat = mended(view, skin, sampled(covering, source_grid, STEP), pose.scale)
     if glasses(detail) > 0:
         ground = without_rims(ground, source_vertices, pose.scale)
-    zone = _out(kept_zone(), grid)
+    zone = sampled(kept_zone(), grid)
     feather = cv2.remap(_feather(), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     # Outside the oval enlarged (zone) only skin is repainted, and what covers the forehead (hat) stays.
     alpha = feather * np.minimum(1 - zone * (1 - skin), 1 - hat) * covered
     alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012)), np.float32)
-    inside = source_covered & (_out(frame.hull.astype(np.float32), source_grid) > 0.5)
+    inside = source_covered & (sampled(frame.hull.astype(np.float32), source_grid) > 0.5)
     face = inside & (np.maximum(zone, hat) < 0.5)
     # Px of the source's face that the surrogate's outline does not reach are filled from the background.
     left = face & (alpha < _WHOLE)
@@ -113,11 +113,11 @@ def place(image: NDArray[np.uint8], mesh: NDArray[np.float32], neutral: NDArray[
         hole = cv2.dilate(left.astype(np.uint8), np.ones((3, 3), np.uint8))
         ground = np.asarray(cv2.inpaint(ground, hole, 3, cv2.INPAINT_TELEA), np.uint8)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
-    shown, light_out = bare(residual, light.spread), light_out + _out(toned(residual, light.spread), grid, STEP)
+    shown, light_out = bare(residual, light.spread), light_out + sampled(toned(residual, light.spread), grid, STEP)
     return Composite(view, ground, grid, light_out, alpha, mouth_opening(shape), (x0, y0), coverage, shown)
 
 
-def in_its_colours(view: NDArray[np.uint8], pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+def in_its_colours(view: Pixels, pixels: Floats) -> Floats:
     """New px (h, w, 3), without colour where they go into a view (h, w, 3) of a photo without colour."""
     red, green, blue = cv2.split(view)
     spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
@@ -126,23 +126,8 @@ def in_its_colours(view: NDArray[np.uint8], pixels: NDArray[np.float32]) -> NDAr
     return np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
 
 
-def _out(values: NDArray[np.float32], grid: NDArray[np.float32], step: int = 1) -> NDArray[np.float32]:
-    """A canonical map, given at every step-th px, read at each px of a grid (h, w, 2)."""
-    x, y = (grid[..., axis] / np.float32(step) for axis in range(2))
-    read = cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(read, np.float32)
-
-
-def _bounds(points: NDArray[np.float32], size: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The part x0, y0, x1, y1 of an image (H, W, ...) around points (n, 2)."""
-    margin = 0.1 * float(np.ptp(points, axis=0).max())
-    x0, y0 = np.maximum(np.floor(points.min(axis=0) - margin), 0).astype(int).tolist()
-    x1, y1 = np.minimum(np.ceil(points.max(axis=0) + margin), [size[1], size[0]]).astype(int).tolist()
-    return x0, y0, x1, y1
-
-
 @cache
-def _feather() -> NDArray[np.float32]:
+def _feather() -> Floats:
     """(S, S): 1 up to the first ring, falling to 0 at the second."""
     points = canonical_frame().points
     inner, outer = filled(points[468:504]), filled(points[504:540])

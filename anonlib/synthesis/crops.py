@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
 from anonlib.faces.mesh import five_points
 from anonlib.models.catalog import ARCFACE_POINTS
-from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, open_swapper
-from anonlib.synthesis.canonical import filled, vertices_of
+from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, Swap
+from anonlib.synthesis.base import Floats, Mask, Pixels
+from anonlib.synthesis.canonical import filled, sampled, vertices_of
 from anonlib.synthesis.compositor import Rendered, in_its_colours
 from anonlib.workspace.schemas import MESH_POINTS
 
@@ -30,9 +30,7 @@ _WHOLE = 0.9
 _LEAST_SPREAD = 4.0
 
 
-def take(
-    image: NDArray[np.uint8], mesh: NDArray[np.float32], points: NDArray[np.float32], side: int = SIDE
-) -> tuple[NDArray[np.uint8], align.Affine]:
+def take(image: Pixels, mesh: Floats, points: Floats, side: int = SIDE) -> tuple[Pixels, align.Affine]:
     """The crop (side, side, 3) of a photo in which the five points of `mesh` (468, 3) fall on `points` (5, 2).
 
     Returned with its matrix.
@@ -41,13 +39,7 @@ def take(
     return align.crop(image, matrix, side), matrix
 
 
-def change(
-    image: NDArray[np.uint8],
-    mesh: NDArray[np.float32],
-    matrix: align.Affine,
-    tints: NDArray[np.float32],
-    shifts: NDArray[np.float32],
-) -> Rendered:
+def change(image: Pixels, mesh: Floats, matrix: align.Affine, tints: Floats, shifts: Floats) -> Rendered:
     """The photo with a face's px moved and tinted.
 
     `tints` (s, s, 3) grey levels are added; a px of the crop is fetched from `shifts` (any, any, 2) crop px beside it.
@@ -56,22 +48,20 @@ def change(
     place = _CropPlace.of(image, mesh, matrix, side)
     back = np.linalg.inv(matrix[:, :2].astype(np.float64)).astype(np.float32)
     full = np.asarray(cv2.resize(shifts, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
-    moved = (place.fetch(full) * place.alpha[..., None]) @ back.T
+    moved = (sampled(full, place.grid) * place.alpha[..., None]) @ back.T
     rows, columns = np.mgrid[0 : place.view.shape[0], 0 : place.view.shape[1]].astype(np.float32)
     x, y = columns + moved[..., 0], rows + moved[..., 1]
     fetched = cv2.remap(place.view, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    return place.rendered(fetched + place.alpha[..., None] * in_its_colours(place.view, place.fetch(tints)))
+    return place.rendered(fetched + place.alpha[..., None] * in_its_colours(place.view, sampled(tints, place.grid)))
 
 
-def replace(
-    image: NDArray[np.uint8], mesh: NDArray[np.float32], matrix: align.Affine, pixels: NDArray[np.uint8]
-) -> Rendered:
+def replace(image: Pixels, mesh: Floats, matrix: align.Affine, pixels: Pixels) -> Rendered:
     """The photo with a face's px replaced by `pixels` (s, s, 3), in the mean and spread of the colours they replace.
 
     Colours after Reinhard et al. 2001, channel by channel in RGB, over what is replaced.
     """
     place = _CropPlace.of(image, mesh, matrix, len(pixels))
-    laid = place.fetch(pixels.astype(np.float32))
+    laid = sampled(pixels.astype(np.float32), place.grid)
     weight = place.alpha[..., None] / max(float(place.alpha.sum()), 1e-6)
     old = place.view.astype(np.float32)
     means, spreads = [], []
@@ -83,22 +73,13 @@ def replace(
     return place.rendered(old + place.alpha[..., None] * (recoloured - old))
 
 
-class Swapper:
-    """Renders faces by a user's swapper in the interface of insightface's inswapper, from its ONNX bytes.
-
-    anonlib ships no swapper: the weights are the user's, and so are their terms. Raises ModelUnusable; BackendMissing.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._swap = open_swapper(data)
-
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], donor: NDArray[np.float32]) -> Rendered:
-        """A face of a photo (H, W, 3) with `mesh` (468, 3) px, replaced by that of an ArcFace vector (512,)."""
-        pixels, matrix = take(image, mesh, _SWAPPER_POINTS, SWAPPER_SIZE)
-        return replace(image, mesh, matrix, self._swap(pixels, donor))
+def swapped(image: Pixels, mesh: Floats, donor: Floats, swap: Swap) -> Rendered:
+    """A face of a photo (H, W, 3) with `mesh` (468, 3) px, replaced by that of an ArcFace vector (512,) by `swap`."""
+    pixels, matrix = take(image, mesh, _SWAPPER_POINTS, SWAPPER_SIZE)
+    return replace(image, mesh, matrix, swap(pixels, donor))
 
 
-def alpha_in_crop(mesh: NDArray[np.float32]) -> NDArray[np.float32]:
+def alpha_in_crop(mesh: Floats) -> Floats:
     """How far each px of a crop (SIDE, SIDE) may change, 0-1; `mesh` (468, 3) in px of the crop."""
     return _CropPlace.of(np.zeros((SIDE, SIDE, 3), np.uint8), mesh, np.eye(2, 3, dtype=np.float32), SIDE).alpha
 
@@ -107,14 +88,14 @@ def alpha_in_crop(mesh: NDArray[np.float32]) -> NDArray[np.float32]:
 class _CropPlace:
     """Where a crop lies in its photo: the `view` (h, w, 3) at `origin`, the crop's px at each of its px, and alpha."""
 
-    view: NDArray[np.uint8]
+    view: Pixels
     origin: tuple[int, int]
-    grid: NDArray[np.float32]
-    alpha: NDArray[np.float32]
-    face: NDArray[np.bool_]
+    grid: Floats
+    alpha: Floats
+    face: Mask
 
     @classmethod
-    def of(cls, image: NDArray[np.uint8], mesh: NDArray[np.float32], matrix: align.Affine, side: int) -> _CropPlace:
+    def of(cls, image: Pixels, mesh: Floats, matrix: align.Affine, side: int) -> _CropPlace:
         corners = np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float32)
         corners = align.apply(align.inverse(matrix), corners)
         size = [image.shape[1], image.shape[0]]
@@ -135,12 +116,7 @@ class _CropPlace:
         alpha = alpha * np.clip(edge / FEATHER, 0, 1)
         return cls(view, (x0, y0), grid, alpha.astype(np.float32), oval > 0)
 
-    def fetch(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values (s, s, c) of the crop at the px of the view (h, w, c)."""
-        x, y = self.grid[..., 0], self.grid[..., 1]
-        return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
-
-    def rendered(self, pixels: NDArray[np.float32]) -> Rendered:
+    def rendered(self, pixels: Floats) -> Rendered:
         """New px (h, w, 3) of the view, and how much of the face they reach."""
         reached = float((self.alpha[self.face] >= _WHOLE).sum()) / max(int(self.face.sum()), 1)
         return Rendered(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), self.alpha, self.origin, reached)

@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.faces import align
@@ -22,7 +21,8 @@ from anonlib.faces.mesh import FaceMesh, eye_opening, five_points, mouth_opening
 from anonlib.faces.regions import Regions
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER
 from anonlib.models.requirements import ModelBytes, load
-from anonlib.synthesis.canonical import pose_of, shape_model, with_rings
+from anonlib.synthesis.base import Floats, Pixels
+from anonlib.synthesis.canonical import box_around, pose_of, shape_model, with_rings
 from anonlib.synthesis.light import STEP
 from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses
 from anonlib.synthesis.textures.average import detail_of
@@ -42,7 +42,7 @@ class Describer:
         self.second = Recognizer(SECOND_RECOGNIZER, load(models, SECOND_RECOGNIZER, job))
         self.reader = AttributeReader(load(models, "age-gender", job), load(models, "expression", job))
 
-    def describe(self, pixels: list[NDArray[np.uint8]], found: list[Regions]) -> list[list[dict[str, Any]]]:
+    def describe(self, pixels: list[Pixels], found: list[Regions]) -> list[list[dict[str, Any]]]:
         """For each image, one dict of FACES columns a face."""
         fitted = self.mesh.fit(pixels, found)
         faces = [
@@ -68,14 +68,11 @@ class Describer:
         return [list(islice(rows, len(meshes))) for meshes in fitted]
 
 
-def _geometry(image: NDArray[np.uint8], mesh: NDArray[np.float32], presence: float) -> dict[str, Any]:
+def _geometry(image: Pixels, mesh: Floats, presence: float) -> dict[str, Any]:
     pose = pose_of(mesh, shape_model().mean)
     yaw, pitch, roll = pose.angles()
     vertices = pose.apply(with_rings(pose.undo(mesh)))
-    low, high = vertices[:, :2].min(axis=0), vertices[:, :2].max(axis=0)
-    margin = _CROP_MARGIN * float((high - low).max())
-    x0, y0 = np.clip(np.floor(low - margin), 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(int)
-    x1, y1 = np.clip(np.ceil(high + margin), [x0 + 1, y0 + 1], [image.shape[1], image.shape[0]]).astype(int)
+    x0, y0, x1, y1 = box_around(vertices[:, :2], image.shape, _CROP_MARGIN)
     view = crop = image[y0:y1, x0:x1]
     scale = min(1.0, CROP_SIDE / max(crop.shape[:2]))
     size = max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale))
@@ -100,12 +97,12 @@ def _geometry(image: NDArray[np.uint8], mesh: NDArray[np.float32], presence: flo
     }
 
 
-def encode_crop(crop: NDArray[np.uint8]) -> bytes:
+def encode_crop(crop: Pixels) -> bytes:
     """A crop (H, W, 3) RGB as JPEG for the workspace."""
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(crop), quality=_CROP_QUALITY, colorsubsampling="444"))
 
 
-def sharpness(image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> float:
+def sharpness(image: Pixels, mesh: Floats) -> float:
     """Spread of the Laplacian of the face at 96 px, in grey levels: blur and smallness both lower it."""
     side = 1.1 * float(np.ptp(mesh[:, :2], axis=0).max())
     view = align.crop(image, align.square(mesh[:, :2].mean(axis=0), side, 0.0, 96), 96)
@@ -118,7 +115,7 @@ def happiness(expression: Sequence[float]) -> float:
     return float(expression[EXPRESSIONS.index("happy")])
 
 
-def crop_and_mesh(row: Mapping[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def crop_and_mesh(row: Mapping[str, Any]) -> tuple[Pixels, Floats]:
     """The crop (h, w, 3) of a FACES row and its mesh (468, 3) in the crop's px."""
     matrix = np.array(row["crop_from_image"], np.float32).reshape(2, 3)
     mesh = np.array(row["mesh"], np.float32).reshape(MESH_POINTS, 3)

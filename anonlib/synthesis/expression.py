@@ -11,9 +11,9 @@ from importlib import resources
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from anonlib.faces import topology
+from anonlib.synthesis.base import Floats
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 
 OPENINGS = (0.08, 0.22, 0.45)
@@ -21,37 +21,30 @@ OPENINGS = (0.08, 0.22, 0.45)
 
 
 @cache
-def expression_model() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def expression_model() -> tuple[Floats, Floats, Floats]:
     """The shipped averages (see expression.md): mouths (3, S, S, 3), log detail at OPENINGS, valid inside the lips, and
-    a smile (S, S, 3), happy less neutral."""
+    a smile (S, S, 3), happy less neutral; and a mask (S, S, 1), 1 inside the inner lips, soft at the edge."""
     with resources.files("anonlib.synthesis").joinpath("shipped/expression.npz").open("rb") as stream:
         data = np.load(stream)
         *mouths, smile = (
             cv2.resize(image.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
             for image in (*data["mouths"], data["smile"])
         )
-        return np.stack(mouths), smile
-
-
-@cache
-def mouth_mask() -> NDArray[np.float32]:
-    """(S, S, 1): 1 inside the inner lips of the canonical mouth, soft at the edge."""
     mask = canonical_frame().polygon(topology.LIPS_INNER, 1.04).astype(np.float32)
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.0)[..., None], np.float32)
+    return np.stack(mouths), smile, np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.0)[..., None], np.float32)
 
 
-def mouth_inside(opening: float) -> NDArray[np.float32]:
+def mouth_inside(opening: float) -> Floats:
     """The inside (S, S, 3) of a mouth at an opening, between the two nearest averages."""
-    mouths, _ = expression_model()
+    mouths = expression_model()[0]
     position = float(np.interp(opening, OPENINGS, range(len(OPENINGS))))
     low = min(int(position), len(OPENINGS) - 2)
     share = np.float32(position - low)
     return np.asarray(mouths[low] * (1 - share) + mouths[low + 1] * share, np.float32)
 
 
-def apply_expression(detail: NDArray[np.float32], happy: float, opening: float) -> NDArray[np.float32]:
+def apply_expression(detail: Floats, happy: float, opening: float) -> Floats:
     """A class's detail (S, S, 3) made `happy` happier (-1 to 1) than it is, with the mouth `opening` open."""
-    _, smile = expression_model()
-    mask = mouth_mask()
+    _, smile, mask = expression_model()
     smiling = detail + np.float32(happy) * smile
     return np.asarray(smiling * (1 - mask) + mouth_inside(opening) * mask, np.float32)

@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
 from anonlib.models.catalog import InputSpec
 from anonlib.models.runtime import Engine, load_engine, locked_cached_property
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis import crops
-from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.base import DecoderNotes, Floats, Pixels
 from anonlib.synthesis.compositor import Rendered
-from anonlib.synthesis.network_file import metadata_of, read_network
+from anonlib.synthesis.network_file import read_network
 
 SIDE, FLOW_SIDE = crops.SIDE, 16
 MOST_CHANGE, MOST_SHIFT = 0.4, 6.0
@@ -44,10 +43,10 @@ class FeatureTransferNetwork:
     """
 
     about: DecoderNotes
-    centre: NDArray[np.float32]
-    donors: NDArray[np.float32]
-    female: NDArray[np.float32]
-    age: NDArray[np.float32]
+    centre: Floats
+    donors: Floats
+    female: Floats
+    age: Floats
     digest: str
     data: bytes = field(repr=False)
     device: str = "cpu"
@@ -57,11 +56,11 @@ class FeatureTransferNetwork:
         """The network, loaded where it is first used."""
         return load_engine(self.data, device=self.device)
 
-    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def identity(self, vectors: Floats) -> Floats:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
         return normalized(vectors - self.centre)
 
-    def render(self, image: NDArray[np.uint8], mesh: NDArray[np.float32], way: NDArray[np.float32]) -> Rendered:
+    def render(self, image: Pixels, mesh: Floats, way: Floats) -> Rendered:
         """A face of a photo (H, W, 3) with `mesh` (468, 3) px, changed along a `way` (d,): donor less person."""
         pixels, matrix = crops.take(image, mesh, POINTS)
         tints, shifts = self.engine(network_input(pixels, way)[None])
@@ -81,20 +80,7 @@ def shipped() -> bytes:
     return resources.files("anonlib.synthesis").joinpath("shipped/feature-transfer.onnx").read_bytes()
 
 
-def notes_of(
-    about: DecoderNotes,
-    *,
-    centre: NDArray[np.float32],
-    donors: NDArray[np.float32],
-    female: NDArray[np.float32],
-    age: NDArray[np.float32],
-) -> dict[str, str]:
-    """What a network's file says beside it, as metadata of the ONNX."""
-    half = [column.astype(np.float16) for column in (donors, female, age)]
-    return metadata_of(about, dict(zip(_STORED, (centre, *half), strict=True)))
-
-
-def network_input(crop: NDArray[np.uint8], way: NDArray[np.float32]) -> NDArray[np.float32]:
+def network_input(crop: Pixels, way: Floats) -> Floats:
     """(3, SIDE + 1, SIDE): a crop (SIDE, SIDE, 3) in 0-1 and, under it, a way (SIDE,)."""
     packed = np.zeros((3, SIDE + 1, SIDE), np.float32)
     packed[:, :SIDE] = crop.transpose(2, 0, 1) / np.float32(255)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from anonlib.faces import topology
+from anonlib.synthesis.base import Floats, Mask
 from anonlib.synthesis.canonical import SIZE, canonical_frame, enlarged, filled
 
 REPLACED = (1.10, 1.28, 1.06)
@@ -48,24 +49,24 @@ _NOT_SKIN = (
 )
 
 
-def to_log(texture: NDArray[np.float32]) -> NDArray[np.float32]:
+def to_log(texture: Floats) -> Floats:
     """0-255 -> log space."""
     return np.asarray(np.log(texture + _FLOOR), np.float32)
 
 
-def from_log(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def from_log(values: Floats) -> Floats:
     """Log space -> 0-255, clipped."""
     return np.clip(np.exp(values) - _FLOOR, 0.0, 255.0).astype(np.float32)
 
 
-def furthest(residual: NDArray[np.float32]) -> NDArray[np.float32]:
+def furthest(residual: Floats) -> Floats:
     """The largest distance of any channel, (h, w, 3) -> (h, w); channel by channel, which is much the fastest."""
     red, green, blue = (np.abs(residual[..., channel]) for channel in range(3))
     return np.asarray(np.maximum(np.maximum(red, green), blue), np.float32)
 
 
 @cache
-def skin_region() -> NDArray[np.bool_]:
+def skin_region() -> Mask:
     """Canonical px (S, S) that are skin on any face: inside the oval, without eyes, brows, nostrils and mouth."""
     frame = canonical_frame()
     region = frame.polygon(topology.OVAL, 0.94)
@@ -75,7 +76,7 @@ def skin_region() -> NDArray[np.bool_]:
 
 
 @cache
-def middle() -> NDArray[np.bool_]:
+def middle() -> Mask:
     """The skin (S, S) from the brows to the upper lip, without the rim: what no hair, cap or scarf reaches."""
     points = canonical_frame().points
     rows, columns = np.mgrid[0:SIZE, 0:SIZE]
@@ -87,7 +88,7 @@ def middle() -> NDArray[np.bool_]:
 
 
 @cache
-def hair_zone() -> NDArray[np.float32]:
+def hair_zone() -> Floats:
     """Where hair may lie over a face, (S, S) 0-1: 0 from brows to jaw, 1 on the rim of the forehead and beyond.
 
     In this zone a px is asked whether it is skin; outside it every px is face.
@@ -102,7 +103,7 @@ def hair_zone() -> NDArray[np.float32]:
 
 
 @cache
-def kept_zone() -> NDArray[np.float32]:
+def kept_zone() -> Floats:
     """Where a photo may keep its hair, clothes and background, (S, S) 0-1: outside the oval enlarged by REPLACED.
 
     Inside, every px is the surrogate's. The further it reaches the less of hairline and outline is left to recognize
@@ -120,12 +121,12 @@ class Light:
     spread: float
     clarity: float
 
-    def field(self, step: int = 1) -> NDArray[np.float32]:
+    def field(self, step: int = 1) -> Floats:
         """The light at every step-th px (S/step, S/step, 3), log."""
         return np.asarray(_basis()[::step, ::step] @ self.coefficients, np.float32)
 
 
-def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light:
+def fit_light(coarse: Floats, weight: Floats) -> Light:
     """The light of a log texture taken at every STEP-th px, (s, s, 3), where `weight` (s, s) >= 0 says what is seen.
 
     The middle of the face says what skin is and how far it spreads: a cap, a fringe or a scarf at the rim stays an
@@ -152,7 +153,7 @@ def fit_light(coarse: NDArray[np.float32], weight: NDArray[np.float32]) -> Light
     return Light(coefficients, spread, clarity)
 
 
-def toned(residual: NDArray[np.float32], spread: float) -> NDArray[np.float32]:
+def toned(residual: Floats, spread: float) -> Floats:
     """What to add to the field, log (s, s, 3), so that it meets neck, ears and scalp in their own tone at the rim.
 
     The tone of skin outside the replaced region is extrapolated inwards by a normalized Gaussian. `residual` (s, s, 3)
@@ -175,7 +176,7 @@ def _basis() -> NDArray[np.float64]:
     return np.stack([x**i * y**j for i, j in _POWERS], axis=-1)
 
 
-def _hull_of(points: NDArray[np.float32], grow: float) -> NDArray[np.bool_]:
+def _hull_of(points: Floats, grow: float) -> Mask:
     centre = points.mean(axis=0)
     hull = cv2.convexHull((centre + (points - centre) * grow).astype(np.float32))
     mask = np.zeros((SIZE, SIZE), np.uint8)

@@ -8,30 +8,32 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
-from anonlib.synthesis.base import DecoderNotes
+from anonlib.synthesis.base import DecoderNotes, Floats
 
+Arrays = Mapping[str, Floats]
 _VERSION = 1
 _AGAIN = "; make it again with `python jobs/train_generator.py {}`"
 
 
-def metadata_of(about: DecoderNotes, arrays: Mapping[str, NDArray[np.floating]]) -> dict[str, str]:
-    """What such a file says beside its network; arrays keep their precision."""
+def metadata_of(about: DecoderNotes, single: Arrays, half: Arrays) -> dict[str, str]:
+    """What such a file says beside its network: terms, arrays as they are, and arrays in half precision."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict[str, NDArray[np.floating]](arrays))  # type: ignore[arg-type]  # not allow_pickle
+    stored: dict[str, Any] = {**single, **{name: array.astype(np.float16) for name, array in half.items()}}
+    np.savez_compressed(buffer, **stored)
     text = json.dumps({"version": _VERSION, **asdict(about)}, sort_keys=True)
     return {"about": text, "arrays": base64.b64encode(buffer.getvalue()).decode()}
 
 
 def read_network(
     data: bytes, names: Sequence[str], command: str
-) -> tuple[DecoderNotes, list[NDArray[np.float32]], tuple[int, ...], tuple[str, ...]]:
+) -> tuple[DecoderNotes, list[Floats], tuple[int, ...], tuple[str, ...]]:
     """What a file's bytes say: its terms, arrays of these names, the input's shape without batch axis, output names.
 
     Raises ModelUnusable, with the command of jobs/train_generator.py that makes the file.

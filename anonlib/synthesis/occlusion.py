@@ -13,9 +13,9 @@ from importlib import resources
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from anonlib.faces import topology
+from anonlib.synthesis.base import Floats, Mask, Pixels
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.light import STEP, furthest, hair_zone, kept_zone, skin_region, to_log
 
@@ -44,13 +44,13 @@ _RIM, _STANDS_OUT = 0.2, 12
 """Frames are thinner than this, eye distances, and differ by so many grey levels from what is around them."""
 
 
-def _foreign(residual: NDArray[np.float32], spread: float) -> NDArray[np.bool_]:
+def _foreign(residual: Floats, spread: float) -> Mask:
     """Which coarse px (s, s) of a residual (s, s, 3) cannot be skin, whose residuals have this spread."""
     off = cv2.GaussianBlur(furthest(residual), (0, 0), 0.7)
     return np.asarray(off > max(_LEAST, _SPREADS * spread), np.bool_)
 
 
-def over_forehead(residual: NDArray[np.float32], spread: float) -> NDArray[np.float32]:
+def over_forehead(residual: Floats, spread: float) -> Floats:
     """How surely each coarse px (s, s), 0-1, lies above the end of the bare forehead: cap, fringe, hair, background.
 
     Going up from the brows, the forehead ends at the first run of px that cannot be skin. Only what covers much of it,
@@ -70,15 +70,13 @@ def over_forehead(residual: NDArray[np.float32], spread: float) -> NDArray[np.fl
     return np.asarray(covering * np.clip((covering[inside].mean() - low) / (high - low), 0, 1), np.float32)
 
 
-def bare(residual: NDArray[np.float32], spread: float) -> float:
+def bare(residual: Floats, spread: float) -> float:
     """Share of the skin from brows to jaw that nothing covers, of what the photo shows of it; 0 if it shows none."""
     seen = _zones()[3] & residual.any(axis=2)
     return float(1.0 - _foreign(residual, spread)[seen].mean()) if seen.any() else 0.0
 
 
-def skin_of(
-    view: NDArray[np.uint8], light: NDArray[np.float32], spread: float, eye_distance: float
-) -> NDArray[np.float32]:
+def skin_of(view: Pixels, light: Floats, spread: float, eye_distance: float) -> Floats:
     """How surely each px (h, w) of a view (h, w, 3) is skin, 0-1, under a `light` (h, w, 3), log.
 
     A thin line across skin, an arm of glasses or a strand of hair, counts as the skin that it crosses.
@@ -90,9 +88,7 @@ def skin_of(
     return np.asarray(cv2.morphologyEx(skin, cv2.MORPH_CLOSE, line), np.float32)
 
 
-def mended(
-    view: NDArray[np.uint8], skin: NDArray[np.float32], hat: NDArray[np.float32], eye_distance: float
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def mended(view: Pixels, skin: Floats, hat: Floats, eye_distance: float) -> tuple[Pixels, Floats]:
     """The view (h, w, 3) with skin that shows through `hat` (h, w) filled from the hat around it.
 
     And the hat (h, w) as far as there was anything to fill from. So no px that may be the source's skin stays.
@@ -110,20 +106,20 @@ def mended(
 
 
 @cache
-def readout() -> tuple[NDArray[np.float32], float]:
+def readout() -> tuple[Floats, float]:
     """The shipped readout: weight of each feature and a bias; the logit is above 0 with glasses."""
     with resources.files("anonlib.synthesis").joinpath("shipped/glasses.npz").open("rb") as stream:
         data = np.load(stream)
         return data["weight"].astype(np.float32), float(data["bias"])
 
 
-def glasses(detail: NDArray[np.float32]) -> float:
+def glasses(detail: Floats) -> float:
     """Logit that a face with this detail (S/GLASSES_STEP, S/GLASSES_STEP, 3), log, wears glasses."""
     weight, bias = readout()
     return float(features(detail) @ weight + bias)
 
 
-def features(detail: NDArray[np.float32]) -> NDArray[np.float32]:
+def features(detail: Floats) -> Floats:
     """Edge strengths along and across, and brightness, in cells of the eye region, one vector."""
     points = canonical_frame().points
     left, right = points[topology.LEFT_EYE_OUTER], points[topology.RIGHT_EYE_OUTER]
@@ -136,7 +132,7 @@ def features(detail: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack(cells).ravel().astype(np.float32)
 
 
-def without_rims(view: NDArray[np.uint8], vertices: NDArray[np.float32], eye_distance: float) -> NDArray[np.uint8]:
+def without_rims(view: Pixels, vertices: Floats, eye_distance: float) -> Pixels:
     """The view (h, w, 3) of a wearer with what frames leave beside the eyes replaced by what is around it.
 
     The rim beyond the far cheek of a turned head and the arms lie outside the face, so that no surrogate hides them:
@@ -162,7 +158,7 @@ def without_rims(view: NDArray[np.uint8], vertices: NDArray[np.float32], eye_dis
 
 
 @cache
-def _zones() -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]]:
+def _zones() -> tuple[Mask, Mask, Floats, Mask]:
     """Coarse px (s, s): above the brows; of these, inside the oval; how far they would be the surrogate's if nothing
     lay there, 0-1; and the skin below the tops of the brows."""
     frame = canonical_frame()

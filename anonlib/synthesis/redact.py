@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.synthesis.base import Floats, Pixels
+from anonlib.synthesis.canonical import box_around
+
 Redaction = Literal["solid", "blur", "pixelate"]
 
 GREY = 127
@@ -21,12 +24,11 @@ _BLUR_SHARE = 0.15
 _MOSAIC = 9
 
 
-def ellipse(box: NDArray[np.float32], size: tuple[int, ...]) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
+def ellipse(box: Floats, size: tuple[int, ...]) -> tuple[Pixels, tuple[int, int, int, int]]:
     """The mask (h, w) of a box's ellipse and the part x0, y0, x1, y1 of the image (H, W, ...) that it lies in."""
     centre = (box[:2] + box[2:]) / 2
     half = np.maximum((box[2:] - box[:2]) / 2 * np.array(GROW), 1.0)
-    x0, y0 = np.clip(np.floor(centre - half), 0, [size[1] - 1, size[0] - 1]).astype(int).tolist()
-    x1, y1 = np.clip(np.ceil(centre + half), [x0 + 1, y0 + 1], [size[1], size[0]]).astype(int).tolist()
+    x0, y0, x1, y1 = box_around(np.stack([centre - half, centre + half]), size)
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
     cv2.ellipse(mask, ((centre - [x0, y0]).tolist(), (2 * half).tolist(), 0.0), 1, -1)
     if not mask.any():
@@ -34,7 +36,7 @@ def ellipse(box: NDArray[np.float32], size: tuple[int, ...]) -> tuple[NDArray[np
     return mask, (x0, y0, x1, y1)
 
 
-def redact(image: NDArray[np.uint8], box: NDArray[np.float32], how: str) -> None:
+def redact(image: Pixels, box: Floats, how: str) -> None:
     """Redact one face's ellipse of `image` (H, W, 3) in place by a Redaction; `box` (4,) px."""
     if how not in get_args(Redaction):
         raise ValueError(f"{how} is no redaction; it is one of {', '.join(get_args(Redaction))}")

@@ -16,7 +16,8 @@ from anonlib.models.convert.graph import Array, Graph
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import DecoderNotes, PublicFaces
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
-from anonlib.synthesis.textures.ksame_net import ASKED, DETAIL, LOOKS, SHAPE, metadata
+from anonlib.synthesis.network_file import metadata_of
+from anonlib.synthesis.textures.ksame_net import ASKED, DETAIL, LOOKS, SHAPE
 from anonlib.synthesis.textures.linear import BOUND, Decoder
 from anonlib.training.objectives import feature_transfer_network as transfer
 from anonlib.training.objectives import generator_network as ksame
@@ -185,16 +186,16 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
 
     sides = (generator.size, generator.size)
     graph.outputs = {detail: ("N", 3, *sides), shape: ("N", 3 * MESH_POINTS)}
-    graph.rename_output(detail, DETAIL)
-    graph.rename_output(shape, SHAPE)
-    eyes = float(weights["look_mean"][LOOKS.index("eyes")])
-    graph.metadata = metadata(about, decoder.centre, synthetic_identities(decoder.bank), eyes)
+    graph.rename(detail, DETAIL)
+    graph.rename(shape, SHAPE)
+    single = {"centre": decoder.centre, "eyes": np.array(weights["look_mean"][LOOKS.index("eyes")], np.float32)}
+    graph.metadata = metadata_of(about, single, vars(synthetic_identities(decoder.bank)))
     graph.prune()
     return graph.to_bytes()
 
 
 def feature_transfer_onnx(net: FeatureTransferNet, notes: Mapping[str, str]) -> bytes:
-    """The file of `embedding`: crop and direction in, tint and shifts out, and `notes` (synthesis' `notes_of`)."""
+    """The file of `embedding`: crop and direction in, tint and shifts out, and `notes` (synthesis' `metadata_of`)."""
     graph = Graph("embedding", {"face": ("n", 3, SIDE + 1, SIDE)})
     writer = _Writer(graph, net, transfer.SLOPE)
     add, scaled, weights = graph.add, writer.scaled, writer.weights

@@ -17,7 +17,8 @@ from anonlib.errors import ConfigError
 from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import DecoderNotes, PublicFaces
-from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, notes_of
+from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
+from anonlib.synthesis.network_file import metadata_of
 from anonlib.synthesis.textures.ksame_net import LOOKS, MOUTHS, NetworkDecoder
 from anonlib.synthesis.textures.linear import Decoder
 from anonlib.training.data import APART, load
@@ -59,7 +60,7 @@ def train_ksame_net(
             shutil.copy(grown_from / BASE, folder / BASE)
         else:
             LocalStorage(folder).publish(BASE, fit(learned.examples(), about))
-    objective = GeneratorObjective(learned, Decoder.load(folder / BASE), settings, size, batch)
+    objective = GeneratorObjective(learned, Decoder.from_bytes((folder / BASE).read_bytes()), settings, size, batch)
     if grown_from is not None and not (folder / CHECKPOINT).exists():
         _grow(objective, grown_from)
     record = TrainingRun(objective, folder, settings).train()
@@ -103,7 +104,7 @@ def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder | Featu
     weights = read_checkpoint(folder)["average"]
     network: NetworkDecoder | FeatureTransferNetwork
     if notes["network"] == KSAME_NET:
-        decoder, looks = Decoder.load(folder / BASE), np.ones(len(LOOKS), np.float32)
+        decoder, looks = Decoder.from_bytes((folder / BASE).read_bytes()), np.ones(len(LOOKS), np.float32)
         generator = Generator(Linear.of(decoder), looks, looks, notes["size"])
         generator.load_state_dict(weights)
         data = generator_onnx(generator, about, decoder)
@@ -114,7 +115,7 @@ def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder | Featu
         with np.load(folder / BANK, allow_pickle=False) as bank:
             donors = synthetic_identities(PublicFaces(bank["donors"], bank["female"], bank["age"]))
             columns = {"donors": donors.vectors, "female": donors.female, "age": donors.age}
-            data = feature_transfer_onnx(net, notes_of(about, centre=bank["centre"], **columns))
+            data = feature_transfer_onnx(net, metadata_of(about, {"centre": bank["centre"]}, columns))
         network = FeatureTransferNetwork.from_bytes(data)
     storage = LocalStorage(output.parent)
     storage.publish(output.name, data)

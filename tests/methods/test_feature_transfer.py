@@ -28,7 +28,7 @@ from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 from anonlib.synthesis import feature_transfer
 from anonlib.synthesis.base import DecoderNotes, IdentityDraw
-from anonlib.synthesis.feature_transfer import notes_of
+from anonlib.synthesis.network_file import metadata_of
 from anonlib.verification.release import unproved, verify
 from tests.support import photos
 from tests.support.decoders import heads
@@ -52,13 +52,13 @@ def untrained() -> bytes:
 
     random = np.random.default_rng(0)
     donors = random.standard_normal((40, 128)).astype(np.float32)
-    notes = notes_of(
-        DecoderNotes("drawn numbers", "for tests only", 40, False),
-        centre=np.zeros(128, np.float32),
-        donors=donors / np.linalg.norm(donors, axis=1, keepdims=True),
-        female=np.arange(40, dtype=np.float32) % 2,
-        age=np.full(40, 30, np.float32),
-    )
+    columns = {
+        "donors": donors / np.linalg.norm(donors, axis=1, keepdims=True),
+        "female": np.arange(40, dtype=np.float32) % 2,
+        "age": np.full(40, 30, np.float32),
+    }
+    about = DecoderNotes("drawn numbers", "for tests only", 40, False)
+    notes = metadata_of(about, {"centre": np.zeros(128, np.float32)}, columns)
     torch.manual_seed(0)
     return feature_transfer_onnx(FeatureTransferNet(), notes)
 

@@ -48,7 +48,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fit:
     ]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    return Fit(Decoder.load(path), path, source, done.stdout)
+    return Fit(Decoder.from_bytes(path.read_bytes()), path, source, done.stdout)
 
 
 def heads(path: Path, people: int = 48) -> Path:

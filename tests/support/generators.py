@@ -68,7 +68,7 @@ def network_file(path: Path, decoder: Path) -> Path:
     from anonlib.training.export import generator_onnx
     from anonlib.training.objectives.generator_network import Generator, Linear
 
-    linear = Decoder.load(decoder)
+    linear = Decoder.from_bytes(decoder.read_bytes())
     looks = np.ones(len(LOOKS), np.float32)
     path.write_bytes(generator_onnx(Generator(Linear.of(linear), 0 * looks, looks, 128).eval(), linear.about, linear))
     return path

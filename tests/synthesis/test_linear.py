@@ -66,7 +66,7 @@ def test_the_same_arrays_give_the_same_file_and_the_digest_is_its_sha256(data: b
 @given(st.integers(0, 10**6))
 def test_the_same_vector_gives_the_same_face_to_the_last_bit(fitted: Fit, seed: int) -> None:
     z = unit(seed, len(fitted.decoder.centre))
-    first, again = (each.decode(z, 0.9, 40) for each in (fitted.decoder, Decoder.load(fitted.path)))
+    first, again = (each.decode(z, 0.9, 40) for each in (fitted.decoder, Decoder.from_bytes(fitted.path.read_bytes())))
     assert first.to_bytes() == again.to_bytes() and first.detail.tobytes() == again.detail.tobytes()
     assert first.detail.shape == (SIZE, SIZE, 3) and np.isfinite(first.detail).all()
 
@@ -108,10 +108,8 @@ def test_identity_is_the_centred_direction(decoder: Decoder) -> None:
         lambda d: d[: len(d) // 2],
         lambda d: d[:-30],
         lambda d: d[: len(d) // 3] + bytes([d[len(d) // 3] ^ 255]) + d[len(d) // 3 + 1 :],
-        lambda d: to_bytes(ABOUT, arrays() | {"axes": np.zeros((3, 4), np.float32)}),
-        lambda d: to_bytes(ABOUT, arrays() | {"bank_age": np.zeros(2, np.float32)}),
     ],
-    ids=["text", "half", "no directory", "one byte", "axes misfit", "ages misfit"],
+    ids=["text", "half", "no directory", "one byte"],
 )
 def test_damage_is_a_sentence(data: bytes, damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(ModelUnusable, match=r"damaged or no decoder at all; make it again with `anonlib fit-decoder`"):

@@ -23,8 +23,8 @@ from anonlib.synthesis.feature_transfer import (
     SIDE,
     FeatureTransferNetwork,
     network_input,
-    notes_of,
 )
+from anonlib.synthesis.network_file import metadata_of
 from anonlib.training.data import RECOGNIZERS
 from anonlib.training.export import feature_transfer_onnx
 from anonlib.training.objectives.base import TrainingSettings
@@ -81,7 +81,8 @@ def net() -> FeatureTransferNet:
 def notes() -> dict[str, str]:
     random = np.random.default_rng(0)
     donors, age = random.standard_normal((5, 128)).astype(np.float32), np.full(5, 41, np.float32)
-    return notes_of(ABOUT, centre=np.ones(128, np.float32), donors=donors, female=age % 2, age=age)
+    columns = {"donors": donors, "female": age % 2, "age": age}
+    return metadata_of(ABOUT, {"centre": np.ones(128, np.float32)}, columns)
 
 
 def test_a_toy_run_ends_in_a_file_with_its_card(prepared: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -20,29 +19,17 @@ from anonlib.models.catalog import ModelCard
 from anonlib.models.convert.graph import Array, Dims, Graph, read_onnx, simplify
 from anonlib.models.convert.tfjs import convert_graph, read_weights
 
-_Outputs = dict[str, tuple[str, Dims]]
+_Outputs = Mapping[str, tuple[str, Dims]]
 """Each output of a file: its new name and its shape without the batch axis."""
-
-_CENTERFACE = {"537": ("heatmap", 1), "538": ("scale", 2), "539": ("offset", 2), "540": ("landmarks", 10)}
-_REPAIRED: dict[str, tuple[Dims, _Outputs]] = {
-    # any image whose sides are multiples of 32; four maps at a quarter of the size
-    "centerface": (("H", "W"), {old: (new, (depth, "h", "w")) for old, (new, depth) in _CENTERFACE.items()}),
-    "fr-feature": ((112, 112), {"output": ("embedding", (512,))}),
-}
-_TFJS: dict[str, tuple[str, _Outputs]] = {
+_OUTPUTS = {
+    "centerface": ("537", "538", "539", "540"),
+    "fr-feature": ("output",),
     # The third output, contours, repeats mesh points in finer detail that is not used here.
-    "facemesh": ("input_1", {"Identity_2": ("mesh", (468, 3)), "Identity_1": ("presence", (1,))}),
-    "faceres": (
-        "input_1",
-        {
-            "global_pooling/Mean": ("embedding", (1024,)),
-            "age_pred/Softmax": ("age", (100,)),
-            "gender_pred/Sigmoid": ("gender", (1,)),
-        },
-    ),
-    # It normalises its own input; starting at `mul` skips that, because `prepare` does it for every model.
-    "mobileface": ("mul", {"batchnorm0/add_1": ("embedding", (256,))}),
+    "facemesh": ("Identity_2", "Identity_1"),
+    "faceres": ("global_pooling/Mean", "age_pred/Softmax", "gender_pred/Sigmoid"),
+    "mobileface": ("batchnorm0/add_1",),
 }
+"""What a file calls the outputs that the catalogue lists, in its order."""
 _DLIB_BLOCKS = (
     *("conv32_1", "conv32_2", "conv32_3"),
     *("conv64_down", "conv64_1", "conv64_2", "conv64_3"),
@@ -56,15 +43,19 @@ def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
     name = model.name
     first, *others = (members[path] for path in model.source.members)
     files = dict(zip((PurePosixPath(path).name for path in list(model.source.members)[1:]), others, strict=True))
-    if name in _REPAIRED:
-        return repair(name, first, *_REPAIRED[name]).to_bytes()
-    if name in _TFJS:
-        start, outputs = _TFJS[name]
-        return convert_graph(name, first, files, start=start, outputs=outputs)
-    if name == "age-gender":
-        return age_gender(first, *others)
-    if name == "face-gan":
-        return face_gan(first)
+    outputs = dict(zip(_OUTPUTS.get(name, ()), model.outputs.items(), strict=False))
+    match name:
+        case "centerface" | "fr-feature":
+            return repair(name, first, model.input.size or ("H", "W"), outputs).to_bytes()
+        case "facemesh" | "faceres":
+            return convert_graph(name, first, files, start="input_1", outputs=outputs)
+        case "mobileface":
+            # It normalises its own input; starting at `mul` skips that, because `prepare` does it for every model.
+            return convert_graph(name, first, files, start="mul", outputs=outputs)
+        case "age-gender":
+            return age_gender(first, *others)
+        case "face-gan":
+            return face_gan(first)
     written = {"dlib-resnet": dlib_resnet, "expression": expression}[name]
     return written(read_weights(json.loads(first), files))
 
@@ -72,10 +63,10 @@ def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
 def repair(name: str, data: bytes, size: Dims, outputs: _Outputs) -> Graph:
     """ONNX bytes -> a repaired graph with input "image" (N, 3, *size)."""
     graph = read_onnx(data, name)
-    graph.replace(next(iter(graph.inputs)), "image")
+    graph.rename(next(iter(graph.inputs)), "image")
+    for old, (new, _) in outputs.items():
+        graph.rename(old, new)
     graph.inputs = {"image": ("N", 3, *size)}
-    for old in list(graph.outputs):
-        graph.rename_output(old, outputs[old][0])
     graph.outputs = {new: ("N", *shape) for new, shape in outputs.values()}
     for node in graph.nodes:
         if node.op == "Reshape":  # to (1, -1), which puts a whole batch into one row
@@ -95,7 +86,7 @@ def age_gender(age: bytes, gender: bytes) -> bytes:
         node.outputs = [o if o == "gender" else f"gender_{o}" for o in node.outputs]
     whole.constants |= {f"gender_{k}": v for k, v in half.constants.items()}
     small = whole.add("AveragePool", "image", name="gender_image", kernel_shape=[2, 2], strides=[2, 2])
-    half.replace("image", small)
+    half.rename("image", small)
     whole.nodes += half.nodes
     whole.outputs |= half.outputs
     whole.name = "age-gender"
@@ -117,10 +108,8 @@ def dlib_resnet(weights: Mapping[str, Array]) -> bytes:
         return graph.add("Add", out, graph.const(weights[f"{prefix}/scale/biases"].reshape(-1, 1, 1)))
 
     def zeros_after(value: str, channels: int, pixels: int) -> str:
-        if not channels and not pixels:
-            return value
         amounts = np.array([0, 0, 0, 0, 0, channels, pixels, pixels], dtype=np.int64)
-        return graph.add("Pad", value, graph.const(amounts))
+        return graph.add("Pad", value, graph.const(amounts)) if amounts.any() else value
 
     value = graph.add("Relu", conv("image", "conv32_down", 2, 0))
     value = graph.add("MaxPool", value, kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 0, 0])
@@ -185,10 +174,9 @@ def face_gan(checkpoint: bytes) -> bytes:
     graph = Graph("face-gan", {"latent": ("N", 100, 1, 1)})
     value = "latent"
     for layer in range(0, 13, 3):  # a torch Sequential of (transposed convolution, batch norm, relu)
-        stride, pad = (1, 0) if layer == 0 else (2, 1)
+        stride, pads = ([1, 1], [0] * 4) if layer == 0 else ([2, 2], [1] * 4)
         kernel = graph.const(weights[f"main.{layer}.weight"])
-        shape: dict[str, Any] = {"kernel_shape": [4, 4], "strides": [stride] * 2, "pads": [pad] * 4, "group": 1}
-        value = graph.add("ConvTranspose", value, kernel, **shape)
+        value = graph.add("ConvTranspose", value, kernel, kernel_shape=[4, 4], strides=stride, pads=pads, group=1)
         if layer < 12:
             names = [f"main.{layer + 1}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
             parts = [graph.const(weights[name]) for name in names]

@@ -64,17 +64,13 @@ class Graph:
         shape = list(kernel.shape[2:])
         return self.add("Conv", value, *names, kernel_shape=shape, strides=[stride] * 2, pads=pads, group=group)
 
-    def replace(self, old: str, new: str) -> None:
-        """Let every reader of `old` read `new`."""
+    def rename(self, old: str, new: str) -> None:
+        """Give a value, made by a node or an input, another name everywhere."""
         for node in self.nodes:
-            node.inputs = [new if i == old else i for i in node.inputs]
+            node.inputs = [new if name == old else name for name in node.inputs]
+            node.outputs = [new if name == old else name for name in node.outputs]
+        self.inputs = {new if name == old else name: shape for name, shape in self.inputs.items()}
         self.outputs = {new if name == old else name: shape for name, shape in self.outputs.items()}
-
-    def rename_output(self, old: str, new: str) -> None:
-        """Give a graph output the name that the catalogue uses."""
-        node = next(node for node in self.nodes if old in node.outputs)
-        node.outputs = [new if output == old else output for output in node.outputs]
-        self.replace(old, new)
 
     def prune(self) -> None:
         """Drop nodes and constants that no output depends on."""
@@ -152,11 +148,10 @@ def simplify(graph: Graph) -> Graph:
 
 def _split(graph: Graph, node: Node | None, op: str) -> tuple[str, Array] | None:
     """(value, constant) if the node is `op` between exactly one value and one constant."""
-    if node is None or node.op != op or len(node.inputs) != 2:
-        return None
-    for value, constant in (node.inputs, node.inputs[::-1]):
-        if constant in graph.constants and value not in graph.constants:
-            return value, graph.constants[constant]
+    if node is not None and node.op == op and len(node.inputs) == 2:
+        for value, constant in (node.inputs, node.inputs[::-1]):
+            if constant in graph.constants and value not in graph.constants:
+                return value, graph.constants[constant]
     return None
 
 
@@ -166,7 +161,7 @@ def _write_prelu(graph: Graph, node: Node, makers: Mapping[str, Node]) -> None:
     for up, down in (sides, sides[::-1]):
         positive, scaled = _split(graph, up, "Max"), _split(graph, down, "Mul")
         negative = _split(graph, makers.get(scaled[0]), "Min") if scaled else None
-        if positive is None or scaled is None or negative is None or positive[0] != negative[0]:
+        if not positive or not scaled or not negative or positive[0] != negative[0]:
             continue
         if not positive[1].any() and not negative[1].any():
             slope = graph.const(scaled[1].reshape(-1, 1, 1), f"{node.outputs[0]}_slope")
@@ -178,18 +173,14 @@ def _write_clip(graph: Graph, node: Node, makers: Mapping[str, Node]) -> None:
     """max(min(relu(x), 6), 0) becomes Clip."""
     low = _split(graph, node, "Max")
     high = _split(graph, makers.get(low[0]), "Min") if low else None
-    if low is None or high is None or low[1].size != 1 or high[1].size != 1:
-        return
-    value, floor = high[0], low[1]
-    inner = makers.get(value)
-    if inner is not None and inner.op == "Relu":
-        value, floor = inner.inputs[0], np.maximum(floor, 0)
-    bounds = {f"{node.outputs[0]}_low": floor, f"{node.outputs[0]}_high": high[1]}
-    node.op = "Clip"
-    node.inputs = [
-        value,
-        *(graph.const(np.asarray(bound, np.float32).reshape(()), name) for name, bound in bounds.items()),
-    ]
+    relu = makers.get(high[0]) if high else None
+    if low and high and relu and relu.op == "Relu" and low[1].size == high[1].size == 1:
+        bounds = {"low": np.maximum(low[1], 0), "high": high[1]}
+        names = [
+            graph.const(np.asarray(bound, np.float32).reshape(()), f"{node.outputs[0]}_{side}")
+            for side, bound in bounds.items()
+        ]
+        node.op, node.inputs = "Clip", [relu.inputs[0], *names]
 
 
 def _affine(graph: Graph, node: Node) -> tuple[str, Array, Array] | None:
@@ -201,37 +192,28 @@ def _affine(graph: Graph, node: Node) -> tuple[str, Array, Array] | None:
         gain, shift, mean, var = (graph.constants[i].astype(np.float64) for i in node.inputs[1:5])
         scale = gain / np.sqrt(var + node.attrs.get("epsilon", 1e-5))
         return node.inputs[0], scale, shift - mean * scale
-    split = _split(graph, node, node.op) if node.op in ("Mul", "Add") else None
-    if split is None:
-        return None
-    vector = split[1].astype(np.float64).reshape(-1)
-    still = np.zeros_like(vector) if node.op == "Mul" else np.ones_like(vector)
-    return (split[0], vector, still) if node.op == "Mul" else (split[0], still, vector)
+    for op in ("Mul", "Add"):
+        if split := _split(graph, node, op):
+            vector = split[1].astype(np.float64).reshape(-1)
+            return (split[0], vector, 0 * vector) if op == "Mul" else (split[0], np.ones_like(vector), vector)
+    return None
 
 
 def _absorb(graph: Graph, node: Node, scale: Array, shift: Array) -> bool:
     """Multiply a convolution's or product's output by scale and add shift, inside its constants, where that fits."""
-    weight = graph.constants.get(node.inputs[1]) if node.op in ("Conv", "ConvTranspose", "MatMul", "Gemm") else None
-    if weight is None or node.attrs.get("transB", 0):
+    axis = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}.get(node.op)  # the output channels of the weight
+    weight = graph.constants.get(node.inputs[1]) if axis is not None else None
+    transposed = node.attrs.get("transB", 0) or (node.op == "ConvTranspose" and node.attrs.get("group", 1) > 1)
+    if axis is None or weight is None or transposed or scale.size not in (1, weight.shape[axis]):
         return False
-    group = node.attrs.get("group", 1)
-    channels = weight.shape[0] if node.op == "Conv" else weight.shape[-1]
-    if node.op == "ConvTranspose":
-        channels = weight.shape[1] * group
-    if scale.size not in (1, channels):
-        return False
+    channels = weight.shape[axis]
+    along = [1] * weight.ndim
+    along[axis] = channels
     scale, shift = np.broadcast_to(scale, channels), np.broadcast_to(shift, channels)
-    factor = scale
-    if node.op == "Conv":
-        factor = scale.reshape(-1, *[1] * (weight.ndim - 1))
-    elif node.op == "ConvTranspose":  # (in, out / group, h, w): the input channel tells the group
-        rows = scale.reshape(group, 1, -1).repeat(weight.shape[0] // group, axis=1)
-        factor = rows.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
     bias = graph.constants[node.inputs[2]].astype(np.float64) if len(node.inputs) > 2 else np.zeros(channels)
-    folded = {"w": weight.astype(np.float64) * factor, "b": bias.reshape(-1) * scale + shift}
+    folded = {"w": weight.astype(np.float64) * scale.reshape(along), "b": bias.reshape(-1) * scale + shift}
     names = [graph.const(array.astype(np.float32), f"{node.outputs[0]}_{kind}") for kind, array in folded.items()]
-    node.inputs = [node.inputs[0], *names]
-    node.op = "Gemm" if node.op == "MatMul" else node.op
+    node.op, node.inputs = "Gemm" if node.op == "MatMul" else node.op, [node.inputs[0], *names]
     return True
 
 
@@ -239,6 +221,5 @@ def _fold_padding(graph: Graph, pad: Node, conv: Node) -> None:
     """A zero Pad of height and width becomes the padding of the convolution that alone reads it."""
     amounts = graph.constants[pad.inputs[1]].reshape(2, -1)
     if amounts.shape[1] == 4 and not amounts[:, :2].any() and len(pad.inputs) == 2:
-        padding = np.array(conv.attrs.get("pads", [0, 0, 0, 0])) + amounts[:, 2:].reshape(-1)
-        conv.attrs["pads"] = padding.tolist()
+        conv.attrs["pads"] = (np.array(conv.attrs.get("pads", [0, 0, 0, 0])) + amounts[:, 2:].reshape(-1)).tolist()
         conv.inputs[0] = pad.inputs[0]

@@ -18,20 +18,7 @@ import numpy as np
 from anonlib.models.convert.graph import Array, Dims, Graph, simplify
 
 Shape = tuple[int, ...]  # without the batch axis; (C, H, W) for images
-_UNARY: dict[str, tuple[str, dict[str, Any]]] = {
-    "Relu": ("Relu", {}),
-    "Sigmoid": ("Sigmoid", {}),
-    "Softmax": ("Softmax", {"axis": -1}),
-}
-_BINARY = {
-    "Add": "Add",
-    "AddV2": "Add",
-    "Sub": "Sub",
-    "Mul": "Mul",
-    "Maximum": "Max",
-    "Minimum": "Min",
-    "Prelu": "PRelu",
-}
+_NAMES = {"AddV2": "Add", "Maximum": "Max", "Minimum": "Min", "Prelu": "PRelu"}
 
 
 def read_weights(manifest: Sequence[Mapping[str, Any]], files: Mapping[str, bytes]) -> dict[str, Array]:
@@ -57,12 +44,7 @@ def read_weights(manifest: Sequence[Mapping[str, Any]], files: Mapping[str, byte
 
 
 def convert_graph(
-    name: str,
-    model_json: bytes,
-    files: Mapping[str, bytes],
-    *,
-    start: str,
-    outputs: Mapping[str, tuple[str, Dims]],
+    name: str, model_json: bytes, files: Mapping[str, bytes], *, start: str, outputs: Mapping[str, tuple[str, Dims]]
 ) -> bytes:
     """TF.js graph model -> ONNX bytes: input "image" (N, 3, H, W) float32, free batch, opset 17.
 
@@ -85,7 +67,7 @@ def convert_graph(
         if converted != shape:  # e.g. 1404 numbers as 468 points
             value = graph.add("Reshape", value, graph.const(np.array([-1, *shape], dtype=np.int64)))
         graph.outputs[value] = ("N", *shape)
-        graph.rename_output(value, public)
+        graph.rename(value, public)
     graph.prune()
     return simplify(graph).to_bytes()
 
@@ -126,12 +108,13 @@ class _Writer:
                 if len(shape) == 3 and shape[1] * shape[2] > 1:
                     self.flattened[out] = shape
                 return out, (math.prod(shape),)
-        if op in _UNARY:
-            name, attrs = _UNARY[op]
-            return graph.add(name, value, **attrs), shape
+            case "Relu" | "Sigmoid":
+                return graph.add(op, value), shape
+            case "Softmax":
+                return graph.add(op, value, axis=-1), shape
         shape = next(self.values[i][1] for i in inputs if i in self.values)
         names = [self.values[i][0] if i in self.values else self.channelwise(self.weights[i], shape) for i in inputs]
-        return graph.add(_BINARY[op], *names), shape
+        return graph.add(_NAMES.get(op, op), *names), shape
 
     def channelwise(self, weight: Array, shape: Shape) -> str:
         """A scalar, or a vector over the last TensorFlow axis, so that it broadcasts over (C, H, W)."""

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from anonlib.synthesis.base import texture_arrays, texture_bytes
-from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, shape_model, with_rings
+from anonlib.synthesis.base import Floats, Pixels, texture_arrays, texture_bytes
+from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, sampled, shape_model, with_rings
 from anonlib.synthesis.expression import apply_expression
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
 
@@ -28,14 +27,11 @@ _FROM_MEDIAN = 0.3
 
 @dataclass(frozen=True)
 class Portrait:
-    """One photo of a member: `detail` (S, S, 3) log, `weight` (S, S) how well it is seen, `shape` (468, 3) neutral.
+    """A member's photo: `detail` (S, S, 3) log, its `weight` (S, S), neutral `shape` (468, 3), how likely `happy`."""
 
-    `happy`: probability of a smile.
-    """
-
-    detail: NDArray[np.float32]
-    weight: NDArray[np.float32]
-    shape: NDArray[np.float32]
+    detail: Floats
+    weight: Floats
+    shape: Floats
     happy: float
 
 
@@ -43,11 +39,11 @@ class Portrait:
 class Texture:
     """A face that is nobody's: `detail` (S, S, 3) in log space, `shape` (468, 3) without expression, how `happy`."""
 
-    detail: NDArray[np.float32]
-    shape: NDArray[np.float32]
+    detail: Floats
+    shape: Floats
     happy: float
 
-    def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
+    def dressed(self, happy: float, opening: float) -> Floats:
         """The detail (S, S, 3), log, with everybody's smile and inside of a mouth."""
         return apply_expression(self.detail, happy - self.happy, opening)
 
@@ -63,7 +59,7 @@ class Texture:
         return cls(detail, shape, float(happy))
 
 
-def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) -> Portrait:
+def portrait(image: Pixels, mesh: Floats, happy: float) -> Portrait:
     """A photo (H, W, 3) and its mesh (468, 3) in the photo's px, as detail in the canonical frame."""
     model = shape_model()
     pose = pose_of(mesh, model.mean)
@@ -81,16 +77,15 @@ def portrait(image: NDArray[np.uint8], mesh: NDArray[np.float32], happy: float) 
     return Portrait(plain, facing_weight(vertices) * shown, shape - model.expression_of(shape), happy)
 
 
-def detail_of(image: NDArray[np.uint8], vertices: NDArray[np.float32], step: int) -> tuple[NDArray[np.float32], Light]:
+def detail_of(image: Pixels, vertices: Floats, step: int) -> tuple[Floats, Light]:
     """A face's log texture less its light at every step-th canonical px, zero where the photo ends, and that light.
 
     `image` (H, W, 3) with `vertices` (540, 3) in its px; `step` 1, 2 or STEP; detail (S/step, S/step, 3).
     """
     raw, valid = canonical_frame().warp_in(image, vertices, step)
     log = to_log(raw)
-    coarse = STEP // step
-    seen = facing_weight(vertices, STEP) * valid[::coarse, ::coarse]
-    light = fit_light(log[::coarse, ::coarse], seen)
+    coarse = np.s_[:: STEP // step, :: STEP // step]
+    light = fit_light(log[coarse], facing_weight(vertices, STEP) * valid[coarse])
     return (log - light.field(step)) * valid[..., None], light
 
 
@@ -104,10 +99,7 @@ def member_texture(photos: Sequence[Portrait]) -> Texture:
     trust = np.where(seen >= seen_mirrored, 1.0, seen / np.maximum(seen_mirrored, 1e-6)).astype(np.float32)
     trust = np.asarray(cv2.GaussianBlur(trust, (0, 0), 4), np.float32)[..., None]
     detail = merged * trust + mirrored(np.asarray(merged, np.float32)) * (1 - trust)
-    shape = np.stack([photo.shape for photo in photos]).mean(axis=0)
-    return Texture(
-        detail.astype(np.float32), shape.astype(np.float32), float(np.mean([photo.happy for photo in photos]))
-    )
+    return Texture(detail.astype(np.float32), *_means(photos))
 
 
 def average(members: Sequence[Texture]) -> Texture:
@@ -118,21 +110,22 @@ def average(members: Sequence[Texture]) -> Texture:
     stack = np.stack([member.detail for member in members])
     median = np.median(stack, axis=0)
     detail = (median + np.clip(stack - median, -_FROM_MEDIAN, _FROM_MEDIAN)).mean(axis=0)
-    shape = np.stack([member.shape for member in members]).mean(axis=0)
-    return Texture(
-        detail.astype(np.float32), shape.astype(np.float32), float(np.mean([member.happy for member in members]))
-    )
+    return Texture(detail.astype(np.float32), *_means(members))
 
 
-def mirrored(texture: NDArray[np.float32]) -> NDArray[np.float32]:
+def _means(faces: Sequence[Portrait | Texture]) -> tuple[Floats, float]:
+    """Their mean shape (468, 3), and how happy they are."""
+    shape = np.stack([face.shape for face in faces]).mean(axis=0)
+    return shape.astype(np.float32), float(np.mean([face.happy for face in faces]))
+
+
+def mirrored(texture: Floats) -> Floats:
     """A canonical texture (S, S, ...) with left and right exchanged."""
     rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-    # the frame is symmetric about the eyes' middle
-    turned = cv2.remap(texture, SIZE - columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(turned, np.float32)
+    return sampled(texture, np.stack([SIZE - columns, rows], axis=-1))  # it is symmetric about the eyes' middle
 
 
-def facing_weight(vertices: NDArray[np.float32], step: int = 1) -> NDArray[np.float32]:
+def facing_weight(vertices: Floats, step: int = 1) -> Floats:
     """How squarely every step-th canonical px faces the camera in a photo with these vertices (540, 3): 0 to 1.
 
     The ratio of a triangle's area in the photo to the largest that its size allows, smoothed over px.

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.synthesis.base import PublicFaces
+from anonlib.synthesis.base import Floats, Mask, PublicFaces
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.textures.average import Texture
 from anonlib.workspace.schemas import MESH_POINTS
@@ -32,12 +32,12 @@ class FaceSpace:
     A code (c + s,) weighs the rows of `detail`, then those of `shape`.
     """
 
-    detail_mean: NDArray[np.float32]
-    detail: NDArray[np.float32]
-    shape_mean: NDArray[np.float32]
-    shape: NDArray[np.float32]
+    detail_mean: Floats
+    detail: Floats
+    shape_mean: Floats
+    shape: Floats
 
-    def texture(self, code: NDArray[np.float32], happy: float) -> Texture:
+    def texture(self, code: Floats, happy: float) -> Texture:
         """The face (c + s,) as a texture that looks `happy` (0-1)."""
         count = len(self.detail)
         detail = self.detail_mean + code[:count] @ self.detail
@@ -53,14 +53,14 @@ class FaceBank(PublicFaces):
     (post-processing). The fewer faces are mixed, the more the result looks like a real person of the bank.
     """
 
-    codes: NDArray[np.float32]
-    happy: NDArray[np.float32]
+    codes: Floats
+    happy: Floats
     space: FaceSpace
 
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def nearest(self, z: NDArray[np.float32], k: int, female: float, age: float) -> NDArray[np.int64]:
+    def nearest(self, z: Floats, k: int, female: float, age: float) -> NDArray[np.int64]:
         """The k rows nearest to z (d,), best first.
 
         `female` (0-1) and `age` (years) say whom to prefer: first rows of that gender within ten years, then of that
@@ -85,19 +85,19 @@ class FaceBank(PublicFaces):
 
 
 @cache
-def region() -> NDArray[np.bool_]:
+def region() -> Mask:
     """The px (SIDE, SIDE) that a face covers, rings included."""
     inside = cv2.resize(canonical_frame().inside.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(inside > 0.5, np.bool_)
 
 
-def packed(detail: NDArray[np.float32]) -> NDArray[np.float32]:
+def packed(detail: Floats) -> Floats:
     """A canonical detail (S, S, 3) -> (p,), at SIDE px."""
     small = cv2.resize(detail, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(small[region()].ravel(), np.float32)
 
 
-def unpacked(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def unpacked(values: Floats) -> Floats:
     """(p,) -> a canonical detail (S, S, 3), zero outside the region."""
     small = np.zeros((SIDE, SIDE, 3), np.float32)
     small[region()] = values.reshape(-1, 3)

@@ -16,15 +16,22 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
 from anonlib.models.runtime import Engine, load_engine, locked_cached_property
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import DecoderNotes, FaceTexture, IdentityDraw, PublicFaces, texture_arrays, texture_bytes
+from anonlib.synthesis.base import (
+    DecoderNotes,
+    FaceTexture,
+    Floats,
+    IdentityDraw,
+    PublicFaces,
+    texture_arrays,
+    texture_bytes,
+)
 from anonlib.synthesis.canonical import SIZE
 from anonlib.synthesis.expression import apply_expression
-from anonlib.synthesis.network_file import metadata_of, read_network
+from anonlib.synthesis.network_file import read_network
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
 ASKED, DETAIL, SHAPE = "asked", "detail", "shape"
@@ -46,10 +53,10 @@ class MoodTexture:
     `shape` (468, 3) is neutral.
     """
 
-    shape: NDArray[np.float32]
-    of: Callable[[Mood], NDArray[np.float32]]
+    shape: Floats
+    of: Callable[[Mood], Floats]
 
-    def dressed(self, happy: float, opening: float) -> NDArray[np.float32]:
+    def dressed(self, happy: float, opening: float) -> Floats:
         """The detail (S, S, 3), log, of the nearest mood, with everybody's inside of a mouth.
 
         The network's own teeth shine where the mouth is wide open, and its throats are pale.
@@ -81,7 +88,7 @@ class NetworkDecoder:
     kind: ClassVar[str] = "a network, whose texture is ksame-net"
 
     about: DecoderNotes
-    centre: NDArray[np.float32]
+    centre: Floats
     bank: PublicFaces
     eyes: float
     digest: str
@@ -93,17 +100,17 @@ class NetworkDecoder:
         """The network, loaded where it is first used."""
         return load_engine(self.data, device=self.device)
 
-    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def identity(self, vectors: Floats) -> Floats:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
         return normalized(vectors - self.centre)
 
-    def decode(self, z: NDArray[np.float32], female: float, age: float) -> MoodTexture:
+    def decode(self, z: Floats, female: float, age: float) -> MoodTexture:
         """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
         if z.shape != self.centre.shape or not np.isfinite(z).all():
             raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
 
         @cache
-        def answer(mood: Mood) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        def answer(mood: Mood) -> tuple[Floats, Floats]:
             return self.answer(z, self.look(female, age, "happy" if mood[0] else "neutral", mood[1]))
 
         return MoodTexture(answer(MOODS[0])[1], lambda mood: answer(mood)[0])
@@ -112,15 +119,13 @@ class NetworkDecoder:
         """See FaceDecoder; its bank has identities and no faces to mix."""
         return self.decode(draw.vector, draw.female, draw.age)
 
-    def look(self, female: float, age: float, expression: str, mouth: float, yaw: float = 0.0) -> NDArray[np.float32]:
+    def look(self, female: float, age: float, expression: str, mouth: float, yaw: float = 0.0) -> Floats:
         """(LOOKS,) of an expression of EXPRESSIONS with the mouth `mouth` open."""
         mood = np.zeros(len(EXPRESSIONS))
         mood[EXPRESSIONS.index(expression)] = 1.0
         return np.array([female, age, *mood, mouth, self.eyes, yaw], np.float32)
 
-    def answer(
-        self, z: NDArray[np.float32], look: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def answer(self, z: Floats, look: Floats) -> tuple[Floats, Floats]:
         """Detail (S, S, 3), log, and neutral shape (468, 3) of z (d,) with a look (LOOKS,)."""
         detail, shape = self.engine(np.concatenate([z, look])[None].astype(np.float32))
         square = np.ascontiguousarray(detail[0].transpose(1, 2, 0))
@@ -143,14 +148,6 @@ class NetworkDecoder:
         """See FaceDecoder."""
         about, (centre, eyes, vectors, female, age), shape, outputs = read_network(data, _STORED, "export")
         if outputs != (DETAIL, SHAPE) or shape != (len(centre) + len(LOOKS),):
-            raise ModelUnusable(
-                "the network is no ksame-net; make it again with `python jobs/train_generator.py export`"
-            )
+            raise ModelUnusable("the network is no ksame-net")
         bank = PublicFaces(normalized(vectors), female, age)
         return cls(about, centre, bank, float(eyes), hashlib.sha256(data).hexdigest(), data, device)
-
-
-def metadata(about: DecoderNotes, centre: NDArray[np.float32], bank: PublicFaces, eyes: float) -> dict[str, str]:
-    """What a network's file holds beside the network."""
-    half = [column.astype(np.float16) for column in (bank.vectors, bank.female, bank.age)]
-    return metadata_of(about, dict(zip(_STORED, (centre, np.array(eyes, np.float32), *half), strict=True)))

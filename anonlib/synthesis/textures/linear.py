@@ -15,7 +15,6 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,10 +22,9 @@ from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import DecoderNotes, FaceTexture, IdentityDraw
+from anonlib.synthesis.base import DecoderNotes, FaceTexture, Floats, IdentityDraw
 from anonlib.synthesis.textures.average import Texture
-from anonlib.synthesis.textures.face_space import FaceBank, FaceSpace, region
-from anonlib.workspace.schemas import MESH_POINTS
+from anonlib.synthesis.textures.face_space import FaceBank, FaceSpace
 
 VERSION = 1
 NEUTRAL = 0.0
@@ -37,7 +35,7 @@ BOUND = 1.5
 _HALF = ("detail_mean", "detail", "shape_mean", "shape", "bank_vectors", "bank_codes")
 _SINGLE = ("centre", "axes", "offset", "weights", "intercept", "stretch", "bank_female", "bank_age", "bank_happy")
 
-_DAMAGED = "the decoder is damaged or no decoder at all; make it again with `anonlib fit-decoder`"
+_AGAIN = "; make it again with `anonlib fit-decoder`"
 
 
 @dataclass(frozen=True)
@@ -54,20 +52,20 @@ class Decoder:
 
     about: DecoderNotes
     space: FaceSpace
-    centre: NDArray[np.float32]
-    axes: NDArray[np.float32]
-    offset: NDArray[np.float32]
-    weights: NDArray[np.float32]
-    intercept: NDArray[np.float32]
+    centre: Floats
+    axes: Floats
+    offset: Floats
+    weights: Floats
+    intercept: Floats
     stretch: float
     bank: FaceBank
     digest: str
 
-    def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def identity(self, vectors: Floats) -> Floats:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
         return normalized(vectors - self.centre)
 
-    def decode(self, z: NDArray[np.float32], female: float, age: float) -> Texture:
+    def decode(self, z: Floats, female: float, age: float) -> Texture:
         """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
         if z.shape != self.centre.shape or not np.isfinite(z).all():
             raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
@@ -81,15 +79,6 @@ class Decoder:
         if draw.rows:
             return self.bank.mix(draw.rows, draw.weights)
         return self.decode(draw.vector, draw.female, draw.age)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """The decoder in a file; raises ModelUnusable."""
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelUnusable(f"the decoder {path} cannot be read: {error.strerror}") from None
-        return cls.from_bytes(data)
 
     @classmethod
     def reads(cls, data: bytes) -> bool:
@@ -109,16 +98,11 @@ class Decoder:
                 notes = json.loads(file["about"].tobytes())
                 version = notes.pop("version")
                 if version != VERSION:
-                    raise ModelUnusable(
-                        f"the decoder is of version {version} and this anonlib reads {VERSION}; "
-                        "make it again with `anonlib fit-decoder`"
-                    )
+                    raise ModelUnusable(f"the decoder is of version {version}, this anonlib reads {VERSION}{_AGAIN}")
                 about = DecoderNotes(**notes)
                 arrays = {name: file[name].astype(np.float32) for name in (*_HALF, *_SINGLE)}
         except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise ModelUnusable(_DAMAGED) from error
-        if not _fit_together(arrays):
-            raise ModelUnusable(_DAMAGED)
+            raise ModelUnusable(f"the decoder is damaged or no decoder at all{_AGAIN}") from error
         space = FaceSpace(*(arrays[name] for name in ("detail_mean", "detail", "shape_mean", "shape")))
         columns = {name: arrays[f"bank_{name}"] for name in ("vectors", "female", "age", "codes", "happy")}
         bank = FaceBank(space=space, **columns)
@@ -137,7 +121,7 @@ class BankMixer(Decoder):
         return self.bank.mix(self.bank.nearest(draw.vector, k, draw.female, draw.age))
 
 
-def read(points: NDArray[np.float32], axes: NDArray[np.float32], offset: NDArray[np.float32]) -> NDArray[np.float32]:
+def read(points: Floats, axes: Floats, offset: Floats) -> Floats:
     """What a Decoder uses (n, r) of points (n, d) of the identity space: about normal for faces, within BOUND."""
     return np.asarray(BOUND * np.tanh((points @ axes.T - offset) / BOUND), np.float32)
 
@@ -153,24 +137,3 @@ def to_bytes(about: DecoderNotes, arrays: Mapping[str, NDArray[np.floating]]) ->
     buffer = io.BytesIO()
     np.savez(buffer, about=np.frombuffer(text, np.uint8), **stored)
     return buffer.getvalue()
-
-
-def _fit_together(arrays: Mapping[str, NDArray[np.floating]]) -> bool:
-    """Whether the shapes are those of one decoder."""
-    (dimension,), count = arrays["centre"].shape, len(arrays["detail"]) + len(arrays["shape"])
-    directions = len(arrays["axes"])
-    pixels, faces = 3 * int(region().sum()), len(arrays["bank_vectors"])
-    wanted = {
-        "detail_mean": (pixels,),
-        "detail": (len(arrays["detail"]), pixels),
-        "shape_mean": (3 * MESH_POINTS,),
-        "shape": (len(arrays["shape"]), 3 * MESH_POINTS),
-        "axes": (directions, dimension),
-        "offset": (directions,),
-        "weights": (directions + 2, count),
-        "intercept": (count,),
-        "stretch": (1,),
-        "bank_vectors": (faces, dimension),
-        "bank_codes": (faces, count),
-    } | {f"bank_{name}": (faces,) for name in ("female", "age", "happy")}
-    return faces > 0 and all(arrays[name].shape == shape for name, shape in wanted.items())
