@@ -23,7 +23,7 @@ from anonlib.faces.regions import main_face
 from anonlib.media.prefetch import try_to_read
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import ARCFACE_POINTS, FACE_MODELS
-from anonlib.models.packs import RECOGNIZER_SIZE, PackRecognizer, Swap, open_swapper
+from anonlib.models.packs import RECOGNIZER_SIZE, Embed, Swap, open_swapper
 from anonlib.models.requirements import device_of
 from anonlib.models.runtime import locked_cached_property
 from anonlib.privacy.gallery import Gallery
@@ -102,7 +102,7 @@ class SwapFeatures:
 FeatureSource = EmbeddingFeatures | SwapFeatures
 
 
-def embed_donors(job: JobConfig, uri: str, recognizer: PackRecognizer) -> bytes:
+def embed_donors(job: JobConfig, uri: str, embed: Embed) -> bytes:
     """The faces of a dataset or folder as npz, in its order.
 
     `vectors` (n, 128) of the pipeline's recognizer and `lent` (n, 512) of the swapper's, unit rows; `female`, `age`
@@ -119,7 +119,7 @@ def embed_donors(job: JobConfig, uri: str, recognizer: PackRecognizer) -> bytes:
                 photos += 1
                 picture = try_to_read(sample, job)
                 if not isinstance(picture, ImageProblem):
-                    rows += _donor_face(picture.rgb, detector, describer, recognizer)
+                    rows += _donor_face(picture.rgb, detector, describer, embed)
     except (DatasetError, StorageError) as error:
         raise ConfigError(f"the donors {uri} cannot be read: {error}") from None
     if not rows:
@@ -134,7 +134,7 @@ def embed_donors(job: JobConfig, uri: str, recognizer: PackRecognizer) -> bytes:
 
 
 def _donor_face(
-    image: NDArray[np.uint8], detector: Detector, describer: Describer, recognizer: PackRecognizer
+    image: NDArray[np.uint8], detector: Detector, describer: Describer, embed: Embed
 ) -> list[dict[str, Any]]:
     """The face that a photo (H, W, 3) is of, or none."""
     (found,) = detector.detect([image])
@@ -147,7 +147,7 @@ def _donor_face(
     if face["presence"] < MIN_PRESENCE or abs(face["yaw"]) > _MAX_YAW or eyes < _LEAST_EYES:
         return []
     matrix = align.similarity(five, np.array(ARCFACE_POINTS, np.float32))
-    (features,) = recognizer.embed(align.crop(image, matrix, RECOGNIZER_SIZE)[None])
+    (features,) = embed(align.crop(image, matrix, RECOGNIZER_SIZE)[None])
     return [{"vectors": face["embedding"], "lent": features, "female": face["female"], "age": face["age"]}]
 
 

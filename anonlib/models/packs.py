@@ -25,37 +25,35 @@ RECOGNIZER_SIZE = 112
 SWAPPER_SIZE, SWAPPER_DIMENSIONS = 128, 512
 SWAPPER_SHIFT = 8.0
 """ArcFace's points lie so many px further right in a swapper's crop of 128 px than in one of 112."""
+Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 Swap = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.uint8]]
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-class PackRecognizer:
-    """ArcFace from a pack's ONNX, e.g. w600k_r50. Raises ModelUnusable; BackendMissing without insightface."""
+def open_recognizer(data: bytes) -> Embed:
+    """ArcFace from a pack's ONNX, e.g. w600k_r50. Raises ModelUnusable; BackendMissing without insightface. It takes
+    faces aligned to ArcFace's points, RGB (N, 112, 112, 3), and returns unit vectors (N, 512)."""
+    model = _open(data, "recognition")
+    if tuple(model.input_size) != (RECOGNIZER_SIZE, RECOGNIZER_SIZE):
+        raise ModelUnusable(f"it wants faces of {model.input_size} px; anonlib aligns to 112x112")
+    size = model.output_shape[-1]
+    if size != SWAPPER_DIMENSIONS:
+        raise ModelUnusable(f"it answers with {size} numbers, and a swapper takes {SWAPPER_DIMENSIONS}")
+    step = 1 if model.input_shape[0] == 1 else 64  # some exports fix the batch at 1
 
-    def __init__(self, data: bytes) -> None:
-        self._model = _open(data, "recognition")
-        if tuple(self._model.input_size) != (RECOGNIZER_SIZE, RECOGNIZER_SIZE):
-            raise ModelUnusable(f"it wants faces of {self._model.input_size} px; anonlib aligns to 112x112")
-        if self._model.output_shape[-1] != SWAPPER_DIMENSIONS:
-            size = self._model.output_shape[-1]
-            raise ModelUnusable(f"it answers with {size} numbers, and a swapper takes {SWAPPER_DIMENSIONS}")
-        self._at_once = 1 if self._model.input_shape[0] == 1 else 64  # some exports fix the batch at 1
-
-    def embed(self, aligned: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Faces aligned to ArcFace's points, RGB uint8 (N, 112, 112, 3) -> unit vectors float32 (N, 512)."""
-        bgr, step = list(np.ascontiguousarray(aligned[..., ::-1])), self._at_once
-        parts = [self._model.get_feat(bgr[i : i + step]) for i in range(0, len(bgr), step)]
-        vectors = np.concatenate([np.zeros((0, SWAPPER_DIMENSIONS), np.float32), *parts])
+    def embed(aligned: NDArray[np.uint8]) -> NDArray[np.float32]:
+        bgr = list(np.ascontiguousarray(aligned[..., ::-1]))
+        vectors = np.concatenate([model.get_feat(bgr[i : i + step]) for i in range(0, len(bgr), step)])
         return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY), np.float32)
+
+    return embed
 
 
 def open_swapper(data: bytes) -> Swap:
-    """A swapper with the interface of inswapper_128.onnx. Raises ModelUnusable; BackendMissing without insightface.
-
-    It takes a face aligned at 128 px, RGB (128, 128, 3), and an ArcFace vector (512,) of length one, and returns the
-    face with that identity. The ONNX holds the map from ArcFace's vectors to its own, (512, 512), as the last
-    initializer.
-    """
+    """A swapper with the interface of inswapper_128.onnx. Raises ModelUnusable; BackendMissing without insightface. It
+    takes a face aligned at 128 px, RGB (128, 128, 3), and an ArcFace vector (512,) of length one, and returns the face
+    with that identity. The ONNX holds the map from ArcFace's vectors to its own, (512, 512), as the last
+    initializer."""
     _check_swapper(data)
     with contextlib.redirect_stdout(io.StringIO()):  # insightface prints its shape
         model = _open(data, "swapping")

@@ -42,10 +42,8 @@ _loading = threading.RLock()
 
 
 class Engine:
-    """A loaded model, which several threads may call at once; it feeds `run` with pieces of a batch.
-
-    `backend`: openvino, onnxruntime or torch. `row_shape`: of the input without the batch axis, None is free.
-    """
+    """A loaded model, which several threads may call at once; it feeds `run` with pieces of a batch. `backend`:
+    openvino, onnxruntime or torch. `row_shape`: of the input without the batch axis, None is free."""
 
     def __init__(self, backend: str, run: _Run, row_shape: tuple[int | None, ...], on_gpu: bool) -> None:
         self.backend, self.run, self.row_shape, self.on_gpu = backend, run, row_shape, on_gpu
@@ -96,10 +94,8 @@ def load_engine(
     model_bytes: bytes, *, backend: Backend = "auto", device: str = "cpu", precision: Precision = "f32"
 ) -> Engine:
     """ONNX bytes -> an engine with one thread. `device` is "cpu", "cuda" or "cuda:1"; "bf16" is OpenVINO's alone.
-
     "auto" takes OpenVINO on a CPU, and on a GPU onnxruntime if it has CUDA, else torch. Raises BackendMissing if a
-    backend or precision cannot run here.
-    """
+    backend or precision cannot run here."""
     import onnx
     import onnxruntime
 
@@ -123,10 +119,8 @@ def load_engine(
 
 
 def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:
-    """RGB crops uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in the model's colour order, mean and scale.
-
-    Raises ValueError if the crops have another size than the model's.
-    """
+    """RGB crops uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in the model's colour order, mean and scale. Raises
+    ValueError if the crops have another size than the model's."""
     height, width = model.input.size or crops.shape[1:3]
     if crops.ndim != 4 or crops.shape[1:] != (height, width, model.input.channels):
         wanted = f"(N, {height}, {width}, {model.input.channels})"

@@ -18,10 +18,8 @@ from anonlib.models.convert.graph import Node, read_onnx
 
 
 class TorchGraph(torch.nn.Module):  # type: ignore[misc]  # mypy is not shown torch
-    """ONNX bytes -> module: float32 (N, C, H, W) -> the outputs in ONNX order. Differentiable in its input.
-
-    Raises ModelError for an operator that no catalogued model uses.
-    """
+    """ONNX bytes -> module: float32 (N, C, H, W) -> the outputs in ONNX order. Differentiable in its input. Raises
+    ModelError for an operator that no catalogued model uses."""
 
     def __init__(self, model_bytes: bytes) -> None:
         super().__init__()

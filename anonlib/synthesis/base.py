@@ -19,10 +19,8 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class DecoderNotes:
-    """Where a decoder comes from: `fitted_on` in words, the `terms` of those photos, how many `faces`.
-
-    `commercial`: whether the terms allow commercial use; if not, a job must accept them first.
-    """
+    """Where a decoder comes from: `fitted_on` in words, the `terms` of those photos, how many `faces`. `commercial`:
+    whether the terms allow commercial use; if not, a job must accept them first."""
 
     fitted_on: str
     terms: str
@@ -36,27 +34,22 @@ class FaceTexture(Protocol):
     @property
     def shape(self) -> Floats:
         """Neutral shape (468, 3), in eye distances."""
-        ...
 
     def dressed(self, happy: float, opening: float) -> Floats:
         """The detail (S, S, 3), log, of this face as `happy` (0-1) and with the mouth `opening` open."""
-        ...
 
     def to_bytes(self) -> bytes:
         """An npz in half precision; the same face gives the same bytes."""
-        ...
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The face in such a file; raises ValueError if the bytes are damaged."""
-        ...
 
 
-def texture_bytes(arrays: Mapping[str, NDArray[np.floating]]) -> bytes:
+def texture_bytes(**arrays: Any) -> bytes:
     """A texture's arrays as npz."""
     buffer = io.BytesIO()
-    stored: dict[str, Any] = dict(arrays)
-    np.savez_compressed(buffer, **stored)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -81,9 +74,7 @@ class PublicFaces:
 @dataclass(frozen=True)
 class IdentityDraw:
     """A face to be made: `vector` (d,) unit in the identity space, as `female` (0-1) and as old (years) as asked.
-
-    `rows` and `weights` name faces of a bank instead, where the mechanism chose them itself.
-    """
+    `rows` and `weights` name faces of a bank instead, where the mechanism chose them itself."""
 
     vector: Floats
     female: float
@@ -100,10 +91,8 @@ class IdentityDraw:
 
 class FaceDecoder(Protocol):
     """A texture that is decoded from identity vectors; the same file always draws the same face of a vector.
-
     `trained_against`: the recognizers whose gradients its training used; they do not judge what it draws. `Face`: what
-    it decodes to. `kind`: what a file of it is, as `the decoder FILE is ...` goes on. `digest`: sha256 of it, hex.
-    """
+    it decodes to. `kind`: what a file of it is, as `the decoder FILE is ...` goes on. `digest`: sha256 of it, hex."""
 
     trained_against: ClassVar[tuple[str, ...]]
     Face: ClassVar[type[FaceTexture]]
@@ -118,27 +107,21 @@ class FaceDecoder(Protocol):
 
     def identity(self, vectors: Floats) -> Floats:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
-        ...
 
     def decode(self, z: Floats, female: float, age: float) -> FaceTexture:
         """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
-        ...
 
     def face(self, draw: IdentityDraw, k: int) -> FaceTexture:
         """The face of a draw; `k`: how many faces a texture that mixes them mixes."""
-        ...
 
     @classmethod
     def reads(cls, data: bytes) -> bool:
         """Whether these bytes begin like a file of this texture."""
-        ...
 
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> Self:
         """The decoder in a file's bytes, to run on `device`; raises ModelUnusable if they are damaged or another's."""
-        ...
 
     @classmethod
     def shipped(cls) -> bytes:
         """The file that comes with anonlib; raises LookupError where the user makes it."""
-        ...

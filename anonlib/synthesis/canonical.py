@@ -33,12 +33,10 @@ Vertices = Floats
 
 @dataclass(frozen=True)
 class ShapeModel:
-    """What shapes are like: `mean` (468, 3) in eye distances, `expression` (1404, r) and `read` (r, 1404).
-
-    `expression @ (read @ (shape - mean).ravel())` is the part of a shape that varies within a person: expression and
-    what alignment leaves of pose. It is the posterior mean in a two-factor Gaussian, W (W + B)^-1 with W and B the
-    within- and between-person covariances, cut to its leading directions.
-    """
+    """What shapes are like: `mean` (468, 3) in eye distances, `expression` (1404, r) and `read` (r, 1404). `expression
+    @ (read @ (shape - mean).ravel())` is the part of a shape that varies within a person: expression and what alignment
+    leaves of pose. It is the posterior mean in a two-factor Gaussian, W (W + B)^-1 with W and B the within- and
+    between-person covariances, cut to its leading directions."""
 
     mean: Floats
     expression: Floats
@@ -140,11 +138,9 @@ def filled(points: Floats, height: int = SIZE, width: int = SIZE) -> Pixels:
 
 
 class CanonicalFrame:
-    """Both warps. Make it once per process: `canonical_frame()`.
-
-    `points` (540, 2) in its px, `triangles` (t, 3); for each px (S, S) which of them covers it, `triangle_index` (0
-    where none does), and whether one does, `inside`; `hull`: px inside the oval.
-    """
+    """Both warps. Make it once per process: `canonical_frame()`. `points` (540, 2) in its px, `triangles` (t, 3); for
+    each px (S, S) which of them covers it, `triangle_index` (0 where none does), and whether one does, `inside`;
+    `hull`: px inside the oval."""
 
     def __init__(self, mean: Floats) -> None:
         from scipy.spatial import Delaunay
@@ -177,10 +173,8 @@ class CanonicalFrame:
         return filled(points.mean(axis=0) + (points - points.mean(axis=0)) * grow).astype(bool)
 
     def warp_in(self, image: Pixels, vertices: Vertices, step: int = 1) -> tuple[Floats, Mask]:
-        """Every step-th px of the canonical texture of a photo (H, W, 3) with `vertices` (540, 2+) in its px.
-
-        Returns the texture (S/step, S/step, 3), 0-255, and which of its px the photo shows.
-        """
+        """Every step-th px of the canonical texture of a photo (H, W, 3) with `vertices` (540, 2+) in its px. Returns
+        the texture (S/step, S/step, 3), 0-255, and which of its px the photo shows."""
         source = vertices[:, :2]
         # Each canonical px lies in one triangle at fixed barycentric weights, so its place in the photo (s, s, 2) is
         # those weights of the triangle's corners there.
@@ -200,9 +194,7 @@ class CanonicalFrame:
 
     def map_out(self, vertices: Vertices, height: int, width: int) -> tuple[Floats, Mask]:
         """For each px of a (height, width) view: canonical coordinates (h, w, 2) and whether a triangle covers it.
-
-        `vertices` (540, 3) in px of the view, third coordinate depth.
-        """
+        `vertices` (540, 3) in px of the view, third coordinate depth."""
         flat = vertices[:, :2]
         # A triangle that a turned head shows from behind is left out. The others are drawn back to front, so that each
         # px (h, w) has the number of the nearest triangle over it, and its place in the frame by that triangle's affine
@@ -211,7 +203,12 @@ class CanonicalFrame:
         front = self.triangles[np.sign(_cross(b - a, c - a)) == self.orientation]
         index = _raster(flat, front, vertices[front, 2].mean(axis=1), height, width)
         covered = index >= 0
-        chosen = _affines(flat[front], self.points[front])[np.maximum(index, 0)]
+        corners = np.concatenate([flat[front], np.ones((len(front), 3, 1), np.float32)], axis=2).astype(np.float64)
+        degenerate = np.abs(np.linalg.det(corners)) < 1e-3
+        corners[degenerate] = np.eye(3)
+        affine = np.linalg.solve(corners, self.points[front].astype(np.float64)).transpose(0, 2, 1)
+        affine[degenerate, :, :2], affine[degenerate, :, 2] = 0, self.points[front][degenerate, 0]
+        chosen = affine[np.maximum(index, 0)]
         rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
         x, y = (chosen[..., axis, 0] * columns + chosen[..., axis, 1] * rows + chosen[..., axis, 2] for axis in (0, 1))
         grid = np.stack([x, y], axis=-1).astype(np.float32)
@@ -259,13 +256,3 @@ def _raster(
 
 def _cross(a: Floats, b: Floats) -> Floats:
     return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
-
-
-def _affines(source: Floats, target: Floats) -> NDArray[np.float64]:
-    """Affine maps (n, 2, 3) from triangles (n, 3, 2) to others; a degenerate one maps to its corner."""
-    homogeneous = np.concatenate([source, np.ones((*source.shape[:2], 1), np.float32)], axis=2).astype(np.float64)
-    flat = np.abs(np.linalg.det(homogeneous)) < 1e-3
-    homogeneous[flat] = np.eye(3)
-    solved = np.linalg.solve(homogeneous, target.astype(np.float64)).transpose(0, 2, 1)
-    solved[flat] = np.concatenate([np.zeros((int(flat.sum()), 2, 2)), target[flat][:, 0, :, None]], axis=2)
-    return np.asarray(solved, np.float64)

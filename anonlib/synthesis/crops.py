@@ -31,19 +31,15 @@ _LEAST_SPREAD = 4.0
 
 
 def take(image: Pixels, mesh: Floats, points: Floats, side: int = SIDE) -> tuple[Pixels, align.Affine]:
-    """The crop (side, side, 3) of a photo in which the five points of `mesh` (468, 3) fall on `points` (5, 2).
-
-    Returned with its matrix.
-    """
+    """The crop (side, side, 3) of a photo in which the five points of `mesh` (468, 3) fall on `points` (5, 2). Returned
+    with its matrix."""
     matrix = align.similarity(five_points(mesh), points)
     return align.crop(image, matrix, side), matrix
 
 
 def change(image: Pixels, mesh: Floats, matrix: align.Affine, tints: Floats, shifts: Floats) -> Rendered:
-    """The photo with a face's px moved and tinted.
-
-    `tints` (s, s, 3) grey levels are added; a px of the crop is fetched from `shifts` (any, any, 2) crop px beside it.
-    """
+    """The photo with a face's px moved and tinted. `tints` (s, s, 3) grey levels are added; a px of the crop is fetched
+    from `shifts` (any, any, 2) crop px beside it."""
     side = len(tints)
     place = _CropPlace.of(image, mesh, matrix, side)
     back = np.linalg.inv(matrix[:, :2].astype(np.float64)).astype(np.float32)
@@ -57,9 +53,7 @@ def change(image: Pixels, mesh: Floats, matrix: align.Affine, tints: Floats, shi
 
 def replace(image: Pixels, mesh: Floats, matrix: align.Affine, pixels: Pixels) -> Rendered:
     """The photo with a face's px replaced by `pixels` (s, s, 3), in the mean and spread of the colours they replace.
-
-    Colours after Reinhard et al. 2001, channel by channel in RGB, over what is replaced.
-    """
+    Colours after Reinhard et al. 2001, channel by channel in RGB, over what is replaced."""
     place = _CropPlace.of(image, mesh, matrix, len(pixels))
     laid = sampled(pixels.astype(np.float32), place.grid)
     weight = place.alpha[..., None] / max(float(place.alpha.sum()), 1e-6)

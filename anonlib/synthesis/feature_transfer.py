@@ -7,20 +7,18 @@ then read less of the person and more of the donor; people still recognize the f
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
 
 from anonlib.errors import ModelUnusable
 from anonlib.models.catalog import InputSpec
-from anonlib.models.runtime import Engine, load_engine, locked_cached_property
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis import crops
-from anonlib.synthesis.base import DecoderNotes, Floats, Pixels
+from anonlib.synthesis.base import Floats, Pixels
 from anonlib.synthesis.compositor import Rendered
-from anonlib.synthesis.network_file import read_network
+from anonlib.synthesis.network_file import Network, read_network
 
 SIDE, FLOW_SIDE = crops.SIDE, 16
 MOST_CHANGE, MOST_SHIFT = 0.4, 6.0
@@ -32,33 +30,16 @@ TRAINED_AGAINST = ("dlib-resnet", "mobileface")
 _STORED = ("centre", "donors", "female", "age")
 
 
-@dataclass(frozen=True)
-class FeatureTransferNetwork:
-    """The network in a file, its donors and their terms.
+@dataclass(frozen=True, kw_only=True)
+class FeatureTransferNetwork(Network):
+    """The network in a file, its donors and their terms. `donors` (b, d) unit rows of the identity space about `centre`
+    (d,), their `female` (0-1) and `age` (b,). The network takes float32 (n, 3, SIDE + 1, SIDE), the crop in 0-1 and
+    under it a row whose first channel is the donor less the person; it answers with tints (n, 3, SIDE, SIDE) and shifts
+    (n, 2, FLOW_SIDE, FLOW_SIDE). `digest`: sha256 of the file, hex."""
 
-    `donors` (b, d) unit rows of the identity space about `centre` (d,), their `female` (0-1) and `age` (b,). The
-    network takes float32 (n, 3, SIDE + 1, SIDE), the crop in 0-1 and under it a row whose first channel is the donor
-    less the person; it answers with tints (n, 3, SIDE, SIDE) and shifts (n, 2, FLOW_SIDE, FLOW_SIDE). `digest`: sha256
-    of the file, hex.
-    """
-
-    about: DecoderNotes
-    centre: Floats
     donors: Floats
     female: Floats
     age: Floats
-    digest: str
-    data: bytes = field(repr=False)
-    device: str = "cpu"
-
-    @locked_cached_property
-    def engine(self) -> Engine:
-        """The network, loaded where it is first used."""
-        return load_engine(self.data, device=self.device)
-
-    def identity(self, vectors: Floats) -> Floats:
-        """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
-        return normalized(vectors - self.centre)
 
     def render(self, image: Pixels, mesh: Floats, way: Floats) -> Rendered:
         """A face of a photo (H, W, 3) with `mesh` (468, 3) px, changed along a `way` (d,): donor less person."""
@@ -72,7 +53,8 @@ class FeatureTransferNetwork:
         about, (centre, donors, female, age), shape, outputs = read_network(data, _STORED, "embedding")
         if shape != (3, SIDE + 1, SIDE) or len(outputs) != 2:
             raise ModelUnusable("the network is none of embedding")
-        return cls(about, centre, normalized(donors), female, age, hashlib.sha256(data).hexdigest(), data, device)
+        columns = {"donors": normalized(donors), "female": female, "age": age}
+        return cls(about=about, centre=centre, data=data, device=device, **columns)
 
 
 def shipped() -> bytes:

@@ -28,18 +28,14 @@ _ROUNDS = 7
 _TUKEY = 2.5
 _SPREADS = (0.03, 0.25)
 """Bounds of what is believed of the spread of skin, log units: past the upper one half the face is not skin."""
-_LEAST = 20
-"""Px of the middle that must be seen for the fit to start from it."""
+_LEAST = 20  # px of the middle that must be seen for the fit to start from it
 _RIDGE = 1e-3
 _CLEAR = 0.35
-_MIDDLE_UP, _MIDDLE_SIDE = 6, 0.75
-"""The middle of the face: so many px above the brows, so far across."""
+_MIDDLE_UP, _MIDDLE_SIDE = 6, 0.75  # the middle of the face: so many px above the brows, so far across
 _REACH, _NO_TONE = 3.0, 0.25
 """Standard deviation, coarse px, with which the tone of the rim is carried inwards, and the weight of no tone."""
-_FLOOR = 4.0
-"""Added to 0-255 values before the logarithm, so that black noise does not dominate."""
-_POWERS = np.array([(i, j) for i in range(4) for j in range(4 - i)])
-"""Of x and y in each monomial (10, 2)."""
+_FLOOR = 4.0  # added to 0-255 values before the logarithm, so that black noise does not dominate
+_POWERS = np.array([(i, j) for i in range(4) for j in range(4 - i)])  # of x and y in each monomial (10, 2)
 _PENALTY = np.diag(_POWERS.sum(axis=1).astype(np.float64) ** 2)
 """Ridge on everything but the constant, harder on higher degrees."""
 _BROWS = (*topology.LEFT_BROW, *topology.RIGHT_BROW)
@@ -89,10 +85,8 @@ def middle() -> Mask:
 
 @cache
 def hair_zone() -> Floats:
-    """Where hair may lie over a face, (S, S) 0-1: 0 from brows to jaw, 1 on the rim of the forehead and beyond.
-
-    In this zone a px is asked whether it is skin; outside it every px is face.
-    """
+    """Where hair may lie over a face, (S, S) 0-1: 0 from brows to jaw, 1 on the rim of the forehead and beyond. In this
+    zone a px is asked whether it is skin; outside it every px is face."""
     points = canonical_frame().points
     oval, eye_line = points[list(topology.OVAL)], float(points[list(topology.LEFT_EYE), 1].mean())
     lower = oval[oval[:, 1] > eye_line]
@@ -105,10 +99,8 @@ def hair_zone() -> Floats:
 @cache
 def kept_zone() -> Floats:
     """Where a photo may keep its hair, clothes and background, (S, S) 0-1: outside the oval enlarged by REPLACED.
-
-    Inside, every px is the surrogate's. The further it reaches the less of hairline and outline is left to recognize
-    a person by, and the more a stranger sees of it: far up the forehead, hardly past the jaw.
-    """
+    Inside, every px is the surrogate's. The further it reaches the less of hairline and outline is left to recognize a
+    person by, and the more a stranger sees of it: far up the forehead, hardly past the jaw."""
     mask = filled(enlarged(canonical_frame().points[list(topology.OVAL)], REPLACED))
     return np.asarray(hair_zone() * (1 - cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 3)), np.float32)
 
@@ -128,10 +120,8 @@ class Light:
 
 def fit_light(coarse: Floats, weight: Floats) -> Light:
     """The light of a log texture taken at every STEP-th px, (s, s, 3), where `weight` (s, s) >= 0 says what is seen.
-
     The middle of the face says what skin is and how far it spreads: a cap, a fringe or a scarf at the rim stays an
-    outlier, where a fit that believed all of the oval alike would bend to it.
-    """
+    outlier, where a fit that believed all of the oval alike would bend to it."""
     region = skin_region()[::STEP, ::STEP]
     basis = _basis()[::STEP, ::STEP][region]
     values = coarse[region].astype(np.float64)
@@ -154,11 +144,9 @@ def fit_light(coarse: Floats, weight: Floats) -> Light:
 
 
 def toned(residual: Floats, spread: float) -> Floats:
-    """What to add to the field, log (s, s, 3), so that it meets neck, ears and scalp in their own tone at the rim.
-
-    The tone of skin outside the replaced region is extrapolated inwards by a normalized Gaussian. `residual` (s, s, 3)
-    of skin of this `spread`.
-    """
+    """What to add to the field, log (s, s, 3), so that it meets neck, ears and scalp in their own tone at the rim. The
+    tone of skin outside the replaced region is extrapolated inwards by a normalized Gaussian. `residual` (s, s, 3) of
+    skin of this `spread`."""
     weight = np.exp(-0.5 * (furthest(residual) / (2.0 * spread)) ** 2) * (kept_zone()[::STEP, ::STEP] > 0.5)
     weight = (weight * residual.any(axis=2)).astype(np.float32)
     weights = cv2.GaussianBlur(weight, (0, 0), _REACH) + _NO_TONE

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,37 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from anonlib.errors import ModelUnusable
+from anonlib.models.runtime import Engine, load_engine, locked_cached_property
+from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import DecoderNotes, Floats
 
 Arrays = Mapping[str, Floats]
 _VERSION = 1
 _AGAIN = "; make it again with `python jobs/train_generator.py {}`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The network in a file's bytes, its terms, and the `centre` (d,) of its identity space."""
+
+    about: DecoderNotes
+    centre: Floats
+    data: bytes = field(repr=False)
+    device: str = "cpu"
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the file, hex."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @locked_cached_property
+    def engine(self) -> Engine:
+        """The network, loaded where it is first used."""
+        return load_engine(self.data, device=self.device)
+
+    def identity(self, vectors: Floats) -> Floats:
+        """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
+        return normalized(vectors - self.centre)
 
 
 def metadata_of(about: DecoderNotes, single: Arrays, half: Arrays) -> dict[str, str]:
@@ -35,9 +63,7 @@ def read_network(
     data: bytes, names: Sequence[str], command: str
 ) -> tuple[DecoderNotes, list[Floats], tuple[int, ...], tuple[str, ...]]:
     """What a file's bytes say: its terms, arrays of these names, the input's shape without batch axis, output names.
-
-    Raises ModelUnusable, with the command of jobs/train_generator.py that makes the file.
-    """
+    Raises ModelUnusable, with the command of jobs/train_generator.py that makes the file."""
     again = _AGAIN.format(command)
     try:
         model = onnx.load_model_from_string(data)

@@ -20,18 +20,14 @@ from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.light import STEP, furthest, hair_zone, kept_zone, skin_region, to_log
 
 _SPREADS = 2.5
-_LEAST = 0.35
-"""Log units: what differs less from the skin may be skin."""
-_ABOVE_BROWS = 2
-"""Coarse px above the brows at which the forehead begins."""
-_RUN = 2
-"""Coarse px of something else, one above the other, that end the forehead."""
+_LEAST = 0.35  # log units: what differs less from the skin may be skin
+_ABOVE_BROWS = 2  # coarse px above the brows at which the forehead begins
+_RUN = 2  # coarse px of something else, one above the other, that end the forehead
 _ACROSS, _MOSTLY = (7, 1), 0.6
 _DEEP = (0.16, 0.26)
 """Shares of the forehead inside the oval: covered less than the first it counts as bare, past the second as covered."""
 _SKIN_SPREADS = 2.0
-_LINE = 0.07
-"""Half of the thickest line that counts as the skin it crosses, eye distances."""
+_LINE = 0.07  # half of the thickest line that counts as the skin it crosses, eye distances
 _NEAR, _ENOUGH = 0.12, 0.15
 GLASSES_STEP = 2
 """The readout works on every second px of the canonical frame."""
@@ -52,11 +48,9 @@ def _foreign(residual: Floats, spread: float) -> Mask:
 
 def over_forehead(residual: Floats, spread: float) -> Floats:
     """How surely each coarse px (s, s), 0-1, lies above the end of the bare forehead: cap, fringe, hair, background.
-
     Going up from the brows, the forehead ends at the first run of px that cannot be skin. Only what covers much of it,
     a cap or a fringe, is worth keeping: an ordinary hairline helps to recognize its owner more than it helps the
-    picture, and nothing is said of it.
-    """
+    picture, and nothing is said of it."""
     other, (forehead, inside, painted, _) = _foreign(residual, spread), _zones()
     run = cv2.erode((other & forehead).astype(np.uint8), np.ones((_RUN, 1), np.uint8), anchor=(0, _RUN - 1))
     above = np.maximum.accumulate(run[::-1], axis=0)[::-1].astype(np.float32)
@@ -77,10 +71,8 @@ def bare(residual: Floats, spread: float) -> float:
 
 
 def skin_of(view: Pixels, light: Floats, spread: float, eye_distance: float) -> Floats:
-    """How surely each px (h, w) of a view (h, w, 3) is skin, 0-1, under a `light` (h, w, 3), log.
-
-    A thin line across skin, an arm of glasses or a strand of hair, counts as the skin that it crosses.
-    """
+    """How surely each px (h, w) of a view (h, w, 3) is skin, 0-1, under a `light` (h, w, 3), log. A thin line across
+    skin, an arm of glasses or a strand of hair, counts as the skin that it crosses."""
     off = furthest(to_log(view.astype(np.float32)) - light)
     skin = np.clip(2 * np.exp(-0.5 * (off / (_SKIN_SPREADS * spread)) ** 2), 0, 1).astype(np.float32)
     skin = cv2.GaussianBlur(skin, (0, 0), max(0.8, eye_distance * 0.03))
@@ -89,10 +81,8 @@ def skin_of(view: Pixels, light: Floats, spread: float, eye_distance: float) -> 
 
 
 def mended(view: Pixels, skin: Floats, hat: Floats, eye_distance: float) -> tuple[Pixels, Floats]:
-    """The view (h, w, 3) with skin that shows through `hat` (h, w) filled from the hat around it.
-
-    And the hat (h, w) as far as there was anything to fill from. So no px that may be the source's skin stays.
-    """
+    """The view (h, w, 3) with skin that shows through `hat` (h, w) filled from the hat around it. And the hat (h, w) as
+    far as there was anything to fill from. So no px that may be the source's skin stays."""
     if not hat.any():
         return view, hat
     sure = hat * (1 - skin)
@@ -133,11 +123,9 @@ def features(detail: Floats) -> Floats:
 
 
 def without_rims(view: Pixels, vertices: Floats, eye_distance: float) -> Pixels:
-    """The view (h, w, 3) of a wearer with what frames leave beside the eyes replaced by what is around it.
-
-    The rim beyond the far cheek of a turned head and the arms lie outside the face, so that no surrogate hides them:
-    there, thin lines give way to the median of their surroundings. `vertices` (468+, 2+) px of the view.
-    """
+    """The view (h, w, 3) of a wearer with what frames leave beside the eyes replaced by what is around it. The rim
+    beyond the far cheek of a turned head and the arms lie outside the face, so that no surrogate hides them: there,
+    thin lines give way to the median of their surroundings. `vertices` (468+, 2+) px of the view."""
     band = np.zeros(view.shape[:2], np.uint8)
     left, right = vertices[topology.LEFT_EYE_OUTER, :2], vertices[topology.RIGHT_EYE_OUTER, :2]
     for start, other in ((left, right), (right, left)):

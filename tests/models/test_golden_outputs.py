@@ -23,10 +23,8 @@ def test_every_model_gives_its_stored_answer_on_every_backend(name: str, backend
         (lambda out: (out * np.float32(1.01),), "is off its stored answer by"),
         (lambda out: (out * np.float32("nan"),), "is off its stored answer by nan"),
         (lambda out: (out if len(out) == 2 else out[:, ::-1],), "mixes the images of a batch"),
-        (lambda out: (out[:, :100],), "has the shape"),
-        (lambda out: (out, out), "has 2 outputs; 1 were stored"),
     ],
-    ids=["off", "nan", "mixed", "short", "twice"],
+    ids=["off", "nan", "mixed"],
 )
 def test_every_kind_of_wrong_answer_is_told_in_a_sentence(fault, sentence: str, monkeypatch) -> None:
     right = load_engine(model_bytes("mobileface"))

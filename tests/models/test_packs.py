@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from anonlib.errors import BackendMissing, ModelUnusable
-from anonlib.models.packs import PackRecognizer, open_swapper
+from anonlib.models.packs import open_recognizer, open_swapper
 from tests.support.packs import arcface, swapper
 
 installed = pytest.mark.skipif(
@@ -27,14 +27,14 @@ def weights_of(path: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("batch", ["N", 1])
 def test_a_recognizer_gets_rgb_and_gives_unit_vectors_row_by_row(batch, tmp_path: Path) -> None:
     path = arcface(tmp_path / "w600k.onnx", batch)
-    model = PackRecognizer(path.read_bytes())
+    embed = open_recognizer(path.read_bytes())
     faces = np.random.default_rng(1).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
     faces[2] //= 3
     faces[4] = (255, 0, 0)
-    vectors = model.embed(faces)
+    vectors = embed(faces)
     assert vectors.shape == (5, 512) and vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert np.allclose(vectors[2:3], model.embed(faces[2:3]), atol=1e-6)
+    assert np.allclose(vectors[2:3], embed(faces[2:3]), atol=1e-6)
     red = np.array([1.0, -1.0, -1.0]) @ weights_of(path)["w"]
     assert np.allclose(vectors[4], red / np.linalg.norm(red), atol=1e-5)
 
@@ -62,7 +62,7 @@ def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelUnusable, match=r"inputs must be a face \(1, 3, 128, 128\) and an identity \(1, 512\)"):
         open_swapper(recognizer)
     with pytest.raises(ModelUnusable, match=r"is a swapping model; a recognition model was asked for"):
-        PackRecognizer(swapper(tmp_path / "s.onnx").read_bytes())
+        open_recognizer(swapper(tmp_path / "s.onnx").read_bytes())
     with pytest.raises(ModelUnusable, match=r"its last initializer must be the map of identities \(512, 512\)"):
         open_swapper(swapper(tmp_path / "s.onnx", emap=False).read_bytes())
     with pytest.raises(ModelUnusable, match=r"cannot be read as ONNX"):
@@ -72,4 +72,4 @@ def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
 def test_without_insightface_the_sentence_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendMissing, match=r"pip install anonlib\[insightface\]"):
-        PackRecognizer(b"any")
+        open_recognizer(b"any")

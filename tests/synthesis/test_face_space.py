@@ -29,12 +29,6 @@ def bank() -> FaceBank:
     )
 
 
-def test_one_row_of_weight_one_is_that_face(bank: FaceBank) -> None:
-    for row in (0, 17, 59):
-        own = bank.space.texture(bank.codes[row], float(bank.happy[row]))
-        assert bank.mix([row], [1.0]).to_bytes() == own.to_bytes()
-
-
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, FACES - 1), st.floats(0.1, 10)), min_size=1, max_size=6), st.floats(0.1, 10))
 def test_a_mix_is_the_weighted_mean_face_whatever_the_weights_add_up_to(
@@ -66,9 +60,3 @@ def test_gender_and_age_are_kept_as_long_as_enough_faces_have_them(
 def test_a_bank_gives_no_more_faces_than_it_has(bank: FaceBank, k: int) -> None:
     with pytest.raises(ValueError, match=f"asked of a bank of {FACES}"):
         bank.nearest(bank.vectors[0], k, 0.5, 40)
-
-
-@pytest.mark.parametrize(("rows", "weights"), [([], None), ([1], [0.0]), ([1, 2], [1.0]), ([1, 2], [2.0, -1.0])])
-def test_weights_that_misfit_are_refused(bank: FaceBank, rows: list[int], weights: list[float] | None) -> None:
-    with pytest.raises(ValueError, match="as many weights"):
-        bank.mix(rows, weights)

@@ -61,11 +61,3 @@ def test_the_photo_keeps_its_looks(photo: Pixels, mesh: Mesh, changed) -> None:
         assert np.ptp(x) < 2 * span[0] and np.ptp(y) < 2 * span[1]
         error = (photo[different].astype(float) - out[different]) ** 2
         assert 10 * np.log10(255**2 / error.mean()) > 18
-
-
-def test_the_same_way_makes_the_same_px_and_another_way_others(
-    network: FeatureTransferNetwork, photo: Pixels, mesh: Mesh, changed
-) -> None:
-    (way, first), (_, second), *_ = changed.values()
-    assert np.array_equal(put(network, photo, mesh, way), first)
-    assert not np.array_equal(second, first)

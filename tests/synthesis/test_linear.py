@@ -89,18 +89,6 @@ def test_no_direction_counts_for_more_than_the_bound(seed: int, size: float) -> 
     assert np.abs(read(unit(seed)[None], axes, np.zeros(DIRECTIONS, np.float32))).max() <= BOUND
 
 
-def test_a_vector_that_is_none_is_refused(decoder: Decoder) -> None:
-    for z in (np.ones(DIMENSION + 1, np.float32), np.full(DIMENSION, np.nan, np.float32)):
-        with pytest.raises(ValueError, match="16 finite numbers"):
-            decoder.decode(z, 0.5, 40)
-
-
-def test_identity_is_the_centred_direction(decoder: Decoder) -> None:
-    vectors = np.stack([unit(seed) for seed in range(5)])
-    away = vectors - decoder.centre
-    assert np.allclose(decoder.identity(vectors), away / np.linalg.norm(away, axis=1, keepdims=True), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     "damage",
     [

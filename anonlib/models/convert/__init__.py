@@ -19,8 +19,7 @@ from anonlib.models.catalog import ModelCard
 from anonlib.models.convert.graph import Array, Dims, Graph, read_onnx, simplify
 from anonlib.models.convert.tfjs import convert_graph, read_weights
 
-_Outputs = Mapping[str, tuple[str, Dims]]
-"""Each output of a file: its new name and its shape without the batch axis."""
+_Outputs = Mapping[str, tuple[str, Dims]]  # each output of a file: its new name and its shape without the batch axis
 _OUTPUTS = {
     "centerface": ("537", "538", "539", "540"),
     "fr-feature": ("output",),
@@ -41,8 +40,8 @@ _DLIB_BLOCKS = (
 def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
     """Archive members (path -> bytes) -> ONNX bytes, the same on every machine."""
     name = model.name
-    first, *others = (members[path] for path in model.source.members)
-    files = dict(zip((PurePosixPath(path).name for path in list(model.source.members)[1:]), others, strict=True))
+    first, *others = (members[path] for path in model.members)
+    files = dict(zip((PurePosixPath(path).name for path in list(model.members)[1:]), others, strict=True))
     outputs = dict(zip(_OUTPUTS.get(name, ()), model.outputs.items(), strict=False))
     match name:
         case "centerface" | "fr-feature":
@@ -75,10 +74,8 @@ def repair(name: str, data: bytes, size: Dims, outputs: _Outputs) -> Graph:
 
 
 def age_gender(age: bytes, gender: bytes) -> bytes:
-    """Cydral's two networks as one: image (N, 3, 64, 64) -> age (N, 81), gender (N, 2), both probabilities.
-
-    The gender network wants 32x32; the mean of each 2x2 of the 64x64 crop is that crop.
-    """
+    """Cydral's two networks as one: image (N, 3, 64, 64) -> age (N, 81), gender (N, 2), both probabilities. The gender
+    network wants 32x32; the mean of each 2x2 of the 64x64 crop is that crop."""
     whole = repair("age", age, (64, 64), {"probabilities": ("age", (81,))})
     half = repair("gender", gender, (32, 32), {"probabilities": ("gender", (2,))})
     for node in half.nodes:  # the two files number their layers alike
@@ -94,11 +91,9 @@ def age_gender(age: bytes, gender: bytes) -> bytes:
 
 
 def dlib_resnet(weights: Mapping[str, Array]) -> bytes:
-    """dlib's face recognition ResNet: image (N, 3, 150, 150) -> embedding (N, 128), not normalised.
-
-    King, "High quality face recognition with deep metric learning", dlib.net, 2017: 29 convolutions. Where a block
-    halves the image, the shortcut is an average pool, and the smaller branch is padded with zeros at the end.
-    """
+    """dlib's face recognition ResNet: image (N, 3, 150, 150) -> embedding (N, 128), not normalised. King, "High quality
+    face recognition with deep metric learning", dlib.net, 2017: 29 convolutions. Where a block halves the image, the
+    shortcut is an average pool, and the smaller branch is padded with zeros at the end."""
     graph = Graph("dlib-resnet", {"image": ("N", 3, 150, 150)})
 
     def conv(value: str, prefix: str, stride: int, pad: int) -> str:
@@ -132,10 +127,8 @@ def dlib_resnet(weights: Mapping[str, Array]) -> bytes:
 
 
 def expression(weights: Mapping[str, Array]) -> bytes:
-    """face-api's expression network: image (N, 3, 112, 112) -> probabilities (N, 7), in the catalogue's order.
-
-    Mühler, face-api.js, 2018: four dense blocks of depthwise separable convolutions.
-    """
+    """face-api's expression network: image (N, 3, 112, 112) -> probabilities (N, 7), in the catalogue's order. Mühler,
+    face-api.js, 2018: four dense blocks of depthwise separable convolutions."""
     graph = Graph("expression", {"image": ("N", 3, 112, 112)})
     # "SAME" with an even image: a stride of 2 pads only after, a stride of 1 pads both sides
     pads = {1: [1, 1, 1, 1], 2: [0, 0, 1, 1]}
@@ -163,10 +156,8 @@ def expression(weights: Mapping[str, Array]) -> bytes:
 
 
 def face_gan(checkpoint: bytes) -> bytes:
-    """A DCGAN generator from its torch checkpoint: latent (N, 100, 1, 1) -> image (N, 3, 64, 64) RGB in -1..1.
-
-    Radford et al., arXiv:1511.06434: five transposed convolutions.
-    """
+    """A DCGAN generator from its torch checkpoint: latent (N, 100, 1, 1) -> image (N, 3, 64, 64) RGB in -1..1. Radford
+    et al., arXiv:1511.06434: five transposed convolutions."""
     import torch
 
     state = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)["netG_state_dict"]

@@ -103,26 +103,21 @@ def read_onnx(data: bytes, name: str) -> Graph:
     """ONNX bytes -> Graph. Constants that are listed as graph inputs stop being inputs, so they fold."""
     model = onnx.load_model_from_string(data)
     constants: dict[str, Array] = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    nodes: list[Node] = []
-    for n in model.graph.node:
-        attrs = {a.name: helper.get_attribute_value(a) for a in n.attribute}
-        if n.op_type == "Constant":
-            constants[n.output[0]] = numpy_helper.to_array(attrs["value"])
-        else:
-            nodes.append(Node(n.op_type, list(n.input), list(n.output), attrs))
+    nodes = [
+        Node(n.op_type, list(n.input), list(n.output), {a.name: helper.get_attribute_value(a) for a in n.attribute})
+        for n in model.graph.node
+    ]
     inputs, outputs = (
         {v.name: tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in ends}
         for ends in ([v for v in model.graph.input if v.name not in constants], model.graph.output)
     )
-    return Graph(name, inputs, outputs, nodes, constants, {entry.key: entry.value for entry in model.metadata_props})
+    return Graph(name, inputs, outputs, nodes, constants)
 
 
 def simplify(graph: Graph) -> Graph:
-    """Fold batch norms, paddings, and activations written as arithmetic; in place. Outputs agree up to rounding.
-
-    The fetched graphs come from four exporters; half of their nodes are scale, shift, pad or clip, and not every
-    runtime folds those. All folding is done in float64 and rounded once, which keeps it the same on every machine.
-    """
+    """Fold batch norms, paddings, and activations written as arithmetic; in place. Outputs agree up to rounding. The
+    fetched graphs come from four exporters; half of their nodes are scale, shift, pad or clip, and not every runtime
+    folds those. All folding is done in float64 and rounded once, which keeps it the same on every machine."""
     makers = {output: node for node in graph.nodes for output in node.outputs}
     for node in graph.nodes:
         if node.op == "Add":
@@ -135,7 +130,11 @@ def simplify(graph: Graph) -> Graph:
     for node in list(graph.nodes):
         before = makers.get(node.inputs[0])
         if before is not None and uses[node.inputs[0]] == 1 and before.op == "Pad" and node.op == "Conv":
-            _fold_padding(graph, before, node)
+            # a zero Pad of height and width becomes the padding of the convolution that alone reads it
+            amounts = graph.constants[before.inputs[1]].reshape(2, -1)
+            if amounts.shape[1] == 4 and not amounts[:, :2].any():
+                node.attrs["pads"] = (np.array(node.attrs["pads"]) + amounts[:, 2:].reshape(-1)).tolist()
+                node.inputs[0] = before.inputs[0]
         elif (affine := _affine(graph, node)) and uses[affine[0]] == 1:
             before = makers.get(affine[0])
             if before is not None and _absorb(graph, before, *affine[1:]):
@@ -184,10 +183,8 @@ def _write_clip(graph: Graph, node: Node, makers: Mapping[str, Node]) -> None:
 
 
 def _affine(graph: Graph, node: Node) -> tuple[str, Array, Array] | None:
-    """(value, scale (C,), shift (C,)) of a node that is per-channel scale and shift, in float64.
-
-    The batch norm's: Jacob et al., "Quantization and Training of Neural Networks", 2018, section 3.2.
-    """
+    """(value, scale (C,), shift (C,)) of a node that is per-channel scale and shift, in float64. The batch norm's:
+    Jacob et al., "Quantization and Training of Neural Networks", 2018, section 3.2."""
     if node.op == "BatchNormalization":
         gain, shift, mean, var = (graph.constants[i].astype(np.float64) for i in node.inputs[1:5])
         scale = gain / np.sqrt(var + node.attrs.get("epsilon", 1e-5))
@@ -215,11 +212,3 @@ def _absorb(graph: Graph, node: Node, scale: Array, shift: Array) -> bool:
     names = [graph.const(array.astype(np.float32), f"{node.outputs[0]}_{kind}") for kind, array in folded.items()]
     node.op, node.inputs = "Gemm" if node.op == "MatMul" else node.op, [node.inputs[0], *names]
     return True
-
-
-def _fold_padding(graph: Graph, pad: Node, conv: Node) -> None:
-    """A zero Pad of height and width becomes the padding of the convolution that alone reads it."""
-    amounts = graph.constants[pad.inputs[1]].reshape(2, -1)
-    if amounts.shape[1] == 4 and not amounts[:, :2].any() and len(pad.inputs) == 2:
-        conv.attrs["pads"] = (np.array(conv.attrs.get("pads", [0, 0, 0, 0])) + amounts[:, 2:].reshape(-1)).tolist()
-        conv.inputs[0] = pad.inputs[0]

@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextureEntry:
-    """`decoder`: `module:class` of what decodes it, None: it is averaged from portraits. `ships`: with its file."""
+    """`decoder`: `module:class` of what decodes it, empty: it is averaged from portraits. `ships`: with its file."""
 
-    decoder: str | None = None
+    decoder: str = ""
     ships: bool = False
 
     def load(self) -> type[FaceDecoder]:
         """The class that decodes this texture."""
-        if self.decoder is None:
-            raise LookupError("this texture is averaged from portraits and not decoded")
         module, _, name = self.decoder.partition(":")
         decoder: type[FaceDecoder] = getattr(import_module(module), name)
         return decoder
@@ -42,6 +40,6 @@ def decoder_class(data: bytes) -> type[FaceDecoder]:
     from anonlib.errors import ModelUnusable
 
     for entry in TEXTURES.values():
-        if entry.decoder is not None and (found := entry.load()).reads(data):
-            return found
+        if entry.decoder and (decoder := entry.load()).reads(data):
+            return decoder
     raise ModelUnusable("the decoder is of no texture that this anonlib has")

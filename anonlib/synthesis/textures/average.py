@@ -49,8 +49,8 @@ class Texture:
 
     def to_bytes(self) -> bytes:
         """See FaceTexture."""
-        happy = np.array(self.happy, np.float32)
-        return texture_bytes({"shape": self.shape, "detail": self.detail.astype(np.float16), "happy": happy})
+        half, happy = self.detail.astype(np.float16), np.array(self.happy, np.float32)
+        return texture_bytes(shape=self.shape, detail=half, happy=happy)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Texture:
@@ -79,9 +79,7 @@ def portrait(image: Pixels, mesh: Floats, happy: float) -> Portrait:
 
 def detail_of(image: Pixels, vertices: Floats, step: int) -> tuple[Floats, Light]:
     """A face's log texture less its light at every step-th canonical px, zero where the photo ends, and that light.
-
-    `image` (H, W, 3) with `vertices` (540, 3) in its px; `step` 1, 2 or STEP; detail (S/step, S/step, 3).
-    """
+    `image` (H, W, 3) with `vertices` (540, 3) in its px; `step` 1, 2 or STEP; detail (S/step, S/step, 3)."""
     raw, valid = canonical_frame().warp_in(image, vertices, step)
     log = to_log(raw)
     coarse = np.s_[:: STEP // step, :: STEP // step]
@@ -103,10 +101,8 @@ def member_texture(photos: Sequence[Portrait]) -> Texture:
 
 
 def average(members: Sequence[Texture]) -> Texture:
-    """The class's surrogate: the uniform mean, weights exactly 1/|C|, of details held near the class's median.
-
-    What one member alone has, a hand, a microphone, a shadow, would stay visible as its 1/|C| ghost.
-    """
+    """The class's surrogate: the uniform mean, weights exactly 1/|C|, of details held near the class's median. What one
+    member alone has, a hand, a microphone, a shadow, would stay visible as its 1/|C| ghost."""
     stack = np.stack([member.detail for member in members])
     median = np.median(stack, axis=0)
     detail = (median + np.clip(stack - median, -_FROM_MEDIAN, _FROM_MEDIAN)).mean(axis=0)
@@ -126,10 +122,8 @@ def mirrored(texture: Floats) -> Floats:
 
 
 def facing_weight(vertices: Floats, step: int = 1) -> Floats:
-    """How squarely every step-th canonical px faces the camera in a photo with these vertices (540, 3): 0 to 1.
-
-    The ratio of a triangle's area in the photo to the largest that its size allows, smoothed over px.
-    """
+    """How squarely every step-th canonical px faces the camera in a photo with these vertices (540, 3): 0 to 1. The
+    ratio of a triangle's area in the photo to the largest that its size allows, smoothed over px."""
     frame = canonical_frame()
     corners = vertices[frame.triangles]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

@@ -27,10 +27,8 @@ _AGE_REACH = 10.0
 
 @dataclass(frozen=True)
 class FaceSpace:
-    """`detail_mean` (p,) and `detail` (c, p): log, px of `region` by 3; `shape_mean` (1404,) and `shape` (s, 1404).
-
-    A code (c + s,) weighs the rows of `detail`, then those of `shape`.
-    """
+    """`detail_mean` (p,) and `detail` (c, p): log, px of `region` by 3; `shape_mean` (1404,) and `shape` (s, 1404). A
+    code (c + s,) weighs the rows of `detail`, then those of `shape`."""
 
     detail_mean: Floats
     detail: Floats
@@ -47,11 +45,9 @@ class FaceSpace:
 
 @dataclass(frozen=True)
 class FaceBank(PublicFaces):
-    """Faces of a public bank with their `codes` (b, c) in `space` and how `happy` they look (b,).
-
-    What is mixed depends on the vector alone, so a guarantee that holds for the vector holds for the mix
-    (post-processing). The fewer faces are mixed, the more the result looks like a real person of the bank.
-    """
+    """Faces of a public bank with their `codes` (b, c) in `space` and how `happy` they look (b,). What is mixed depends
+    on the vector alone, so a guarantee that holds for the vector holds for the mix (post-processing). The fewer faces
+    are mixed, the more the result looks like a real person of the bank."""
 
     codes: Floats
     happy: Floats
@@ -61,11 +57,9 @@ class FaceBank(PublicFaces):
         return len(self.vectors)
 
     def nearest(self, z: Floats, k: int, female: float, age: float) -> NDArray[np.int64]:
-        """The k rows nearest to z (d,), best first.
-
-        `female` (0-1) and `age` (years) say whom to prefer: first rows of that gender within ten years, then of that
-        gender, then all, as soon as a group has k. Raises ValueError if the bank holds fewer than k faces.
-        """
+        """The k rows nearest to z (d,), best first. `female` (0-1) and `age` (years) say whom to prefer: first rows of
+        that gender within ten years, then of that gender, then all, as soon as a group has k. Raises ValueError if the
+        bank holds fewer than k faces."""
         if not 1 <= k <= len(self):
             raise ValueError(f"{k} faces are asked of a bank of {len(self)}")
         gender = (self.female >= 0.5) == (female >= 0.5)

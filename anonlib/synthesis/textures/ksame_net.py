@@ -7,9 +7,8 @@ identity together with its moods.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import ClassVar
@@ -18,20 +17,12 @@ import cv2
 import numpy as np
 
 from anonlib.errors import ModelUnusable
-from anonlib.models.runtime import Engine, load_engine, locked_cached_property
 from anonlib.privacy.clustering import normalized
-from anonlib.synthesis.base import (
-    DecoderNotes,
-    FaceTexture,
-    Floats,
-    IdentityDraw,
-    PublicFaces,
-    texture_arrays,
-    texture_bytes,
-)
+from anonlib.synthesis import base
+from anonlib.synthesis.base import FaceTexture, Floats, IdentityDraw, PublicFaces
 from anonlib.synthesis.canonical import SIZE
 from anonlib.synthesis.expression import apply_expression
-from anonlib.synthesis.network_file import read_network
+from anonlib.synthesis.network_file import Network, read_network
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
 ASKED, DETAIL, SHAPE = "asked", "detail", "shape"
@@ -42,67 +33,46 @@ MOUTHS = (0.0, 0.15, 0.35)
 Mood = tuple[bool, float]
 MOODS: tuple[Mood, ...] = tuple((happy, mouth) for happy in (False, True) for mouth in MOUTHS)
 """What of a photo reaches the network: whether the face smiles, and which of MOUTHS is nearest."""
-
 _STORED = ("centre", "eyes", "vectors", "female", "age")
 
 
 @dataclass(frozen=True)
 class MoodTexture:
-    """A face with a detail for each mood: `of` gives the detail (S, S, 3), log, of one of MOODS.
-
-    `shape` (468, 3) is neutral.
-    """
+    """A face with a detail for each mood: `of` gives the detail (S, S, 3), log, of one of MOODS. `shape` (468, 3) is
+    neutral."""
 
     shape: Floats
     of: Callable[[Mood], Floats]
 
     def dressed(self, happy: float, opening: float) -> Floats:
-        """The detail (S, S, 3), log, of the nearest mood, with everybody's inside of a mouth.
-
-        The network's own teeth shine where the mouth is wide open, and its throats are pale.
-        """
+        """The detail (S, S, 3), log, of the nearest mood, with everybody's inside of a mouth. The network's own teeth
+        shine where the mouth is wide open, and its throats are pale."""
         mouth = min(MOUTHS, key=lambda width: abs(width - opening))
         return apply_expression(self.of((happy >= 0.5, mouth)), 0.0, opening)
 
     def to_bytes(self) -> bytes:
         """See FaceTexture: every mood is drawn."""
         moods = np.stack([self.of(mood) for mood in MOODS]).astype(np.float16)
-        return texture_bytes({"shape": self.shape, "moods": moods})
+        return base.texture_bytes(shape=self.shape, moods=moods)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> MoodTexture:
         """See FaceTexture."""
-        shape, moods = texture_arrays(data, "shape", "moods")
+        shape, moods = base.texture_arrays(data, "shape", "moods")
         return cls(shape, dict(zip(MOODS, moods, strict=True)).__getitem__)
 
 
-@dataclass(frozen=True)
-class NetworkDecoder:
+@dataclass(frozen=True, kw_only=True)
+class NetworkDecoder(Network):
     """The network in a file: `centre` (d,) of the identity space, `eyes`: how open they are drawn, `digest`: sha256.
-
-    `bank`: people who do not exist and may lend an identity.
-    """
+    `bank`: people who do not exist and may lend an identity."""
 
     trained_against: ClassVar[tuple[str, ...]] = ("dlib-resnet", "mobileface")
     Face: ClassVar[type[FaceTexture]] = MoodTexture
     kind: ClassVar[str] = "a network, whose texture is ksame-net"
 
-    about: DecoderNotes
-    centre: Floats
     bank: PublicFaces
     eyes: float
-    digest: str
-    data: bytes = field(repr=False)
-    device: str = "cpu"
-
-    @locked_cached_property
-    def engine(self) -> Engine:
-        """The network, loaded where it is first used."""
-        return load_engine(self.data, device=self.device)
-
-    def identity(self, vectors: Floats) -> Floats:
-        """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
-        return normalized(vectors - self.centre)
 
     def decode(self, z: Floats, female: float, age: float) -> MoodTexture:
         """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
@@ -150,4 +120,4 @@ class NetworkDecoder:
         if outputs != (DETAIL, SHAPE) or shape != (len(centre) + len(LOOKS),):
             raise ModelUnusable("the network is no ksame-net")
         bank = PublicFaces(normalized(vectors), female, age)
-        return cls(about, centre, bank, float(eyes), hashlib.sha256(data).hexdigest(), data, device)
+        return cls(about=about, centre=centre, data=data, device=device, bank=bank, eyes=float(eyes))

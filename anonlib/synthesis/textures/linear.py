@@ -3,8 +3,7 @@
 Regression answers with the mean of all faces that share a vector, which is fainter than any of them; `stretch` makes up
 for that. Gender and age come from their own inputs: what the vector says about them is projected out. Vectors of faces
 fill an ellipsoid, not the sphere, so a vector is read along its directions only (`axes`), in standard deviations of
-real faces, and none counts for more than about BOUND of them; read plainly a random one drew white eyes and no
-identity.
+real faces, and none counts for more than about BOUND of them.
 """
 
 from __future__ import annotations
@@ -29,22 +28,17 @@ from anonlib.synthesis.textures.face_space import FaceBank, FaceSpace
 VERSION = 1
 NEUTRAL = 0.0
 """How happy decoded faces look; the renderer adds the photo's smile."""
-
 BOUND = 1.5
-
 _HALF = ("detail_mean", "detail", "shape_mean", "shape", "bank_vectors", "bank_codes")
 _SINGLE = ("centre", "axes", "offset", "weights", "intercept", "stretch", "bank_female", "bank_age", "bank_happy")
-
 _AGAIN = "; make it again with `anonlib fit-decoder`"
 
 
 @dataclass(frozen=True)
 class Decoder:
     """`centre` (d,) of the identity space; `axes` (r, d) and `offset` (r,) read a vector of it in standard deviations.
-
     code = `weights` (r + 2, c) of [what is read, female, age] + `intercept` (c,), where the identity's part is brought
-    to the length `stretch`. `digest`: sha256 of the file, hex.
-    """
+    to the length `stretch`. `digest`: sha256 of the file, hex."""
 
     trained_against: ClassVar[tuple[str, ...]] = ()
     Face: ClassVar[type[FaceTexture]] = Texture
@@ -128,9 +122,7 @@ def read(points: Floats, axes: Floats, offset: Floats) -> Floats:
 
 def to_bytes(about: DecoderNotes, arrays: Mapping[str, NDArray[np.floating]]) -> bytes:
     """A decoder's file: `arrays` are those of Decoder, its FaceSpace and, as bank_*, its Bank; no pickle, no clock.
-
-    `stretch` comes as (1,).
-    """
+    `stretch` comes as (1,)."""
     text = json.dumps({"version": VERSION, **asdict(about)}, sort_keys=True).encode()
     stored: dict[str, Any] = {name: arrays[name].astype(np.float16) for name in _HALF}
     stored |= {name: arrays[name].astype(np.float32) for name in _SINGLE}
