@@ -89,6 +89,7 @@ class Note(StrEnum):
     TO_SRGB = "converted to sRGB, since its colour profile is not kept"
     NO_PROFILE = "a colour profile that cannot be used was left out"
     TO_PNG = "converted from GIF, BMP or PPM to PNG"
+    TIFF_TO_PNG = "converted from TIFF to PNG"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Shard formats: how photographs and their fields are read, and written back in the same shape.
 
-A release must be usable in the place of its input, so the order, keys, file names and format stay, and only
-fields that the job allows pass. Every sample that cannot be read is still a sample, with the reason.
-A format is one file here and its line in DATASETS.
+A release must be usable in the place of its input, so the order, keys, file names and format stay, and only fields that
+the job allows pass. A sample that cannot be read is one with a reason. A format is one file here and its line in
+DATASETS.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from anonlib.datasets.folder import FolderDataset
 from anonlib.datasets.parquet import ParquetDataset
 from anonlib.datasets.webdataset import WebDataset
 from anonlib.errors import DatasetError
-from anonlib.storage import Storage, StorageOptions, expand
+from anonlib.storage import Storage, StorageOptions
+from anonlib.storage.uri import expand
 
 if TYPE_CHECKING:
     from anonlib.config import JobConfig
@@ -35,11 +36,7 @@ __all__ = [
     "open_input",
 ]
 
-DATASETS: dict[str, type[Dataset]] = {
-    "webdataset": WebDataset,
-    "parquet": ParquetDataset,
-    "folder": FolderDataset,
-}
+DATASETS: dict[str, type[Dataset]] = {"webdataset": WebDataset, "parquet": ParquetDataset, "folder": FolderDataset}
 
 
 def format_of(name: str) -> str | None:
@@ -84,11 +81,10 @@ def open_dataset(
 
 def open_input(job: JobConfig) -> Dataset:
     """The dataset that a job reads; see `open_dataset`."""
-    source = job.input
     return open_dataset(
-        source.uri,
-        format=source.format,
+        job.input.uri,
+        format=job.input.format,
         options=job.storage.options,
-        image_field=source.image_field,
-        key_field=source.key_field,
+        image_field=job.input.image_field,
+        key_field=job.input.key_field,
     )

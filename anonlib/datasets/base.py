@@ -1,40 +1,43 @@
 """The contract of every shard format, so that the pipeline is one loop.
 
-A shard is the unit of work and of commitment: it is read as a stream in bounded memory, and written to a
-local file that appears only when it is whole. A sample that has no image in the output is absent there; its
-row in the manifest says why. Under new keys nothing of the input's names is written, and samples come in the
-order of their new keys, since the order of names tells names.
+A shard is the unit of work and of commitment: it is read as a stream in bounded memory, and written to a local file
+that appears only when it is whole. A sample without an image in the output is absent there; its row in the manifest
+says why. Under new keys samples come in the order of these keys, since the order of names tells names.
 """
 
 import pickle
+import re
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 from anonlib.codes import Problem
-from anonlib.datasets.names import check_new_key, is_apple_double, json_object, suffix_of
+from anonlib.datasets.names import is_apple_double, json_object, suffix_of
 from anonlib.errors import DatasetError
-from anonlib.storage import OURS, Storage, StorageOptions, UriPattern, expand, join_uri, open_storage
+from anonlib.storage import OURS, Storage, StorageOptions, join_uri, open_storage
 from anonlib.storage.local import as_sentence
+from anonlib.storage.uri import UriPattern, expand
 
 # A larger tar member or image file is a problem of its sample, found without loading it.
 MAX_SAMPLE_BYTES = 256 << 20
 FOLDER_PARENT = "folder:parent"
 _HERE = "the shard in the temporary folder of this machine"
+_NEW_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One unit of work, as the inventory keeps it.
 
-    shard_id is unique in the dataset, stable, and safe as a file name. etag is that of the file, or a digest
-    over the files of a folder slice; reading raises storage.Changed when it no longer holds. start and stop
-    are Parquet row groups, or positions among a folder's images; None means the whole file. files are the
-    paths of a folder slice, below its root.
+    shard_id is unique in the dataset, stable, and safe as a file name. etag is that of the file, or a digest over the
+    files of a folder slice. start and stop are Parquet row groups, or positions among a folder's images; None means the
+    whole file. files are the paths of a folder slice, below its root.
     """
 
     shard_id: str
@@ -51,10 +54,9 @@ class Shard:
 class Sample:
     """One photograph with its fields, or the reason why there is none.
 
-    key is the dataset's own and unique in its shard. image_field is the member extension (lower case,
-    without dot) or the column. fields are the other members (bytes) or columns (Python values), before any
-    allow-list. problem is None or says why the sample cannot be used; then image is None. position counts
-    from 0 in the shard.
+    key is the dataset's own and unique in its shard. image_field is the member extension (lower case, without dot) or
+    the column. fields are the other members (bytes) or columns (Python values), before any allow-list. With a problem
+    image is None. position counts from 0 in the shard.
     """
 
     key: str
@@ -69,8 +71,7 @@ class Sample:
 class Item:
     """A part of a data file that a leak scanner must open: a tar member, a Parquet cell, a file, or what is around it.
 
-    `where` it is, its sample's `key` if it has one, the member's or column's `name`, and its `content`: bytes, or a
-    cell's value. `odd`: not such a thing as our writers leave.
+    `content`: bytes, or a cell's value. `odd`: nothing that our writers leave.
     """
 
     where: str
@@ -81,15 +82,19 @@ class Item:
 
 
 class ShardWriter(ABC):
-    """Writes a shard beside its final local path; `close` makes it appear there, an exception removes it."""
+    """Writes a shard beside its final local path; `close` makes it appear there, an exception removes it.
+
+    A format writes `_temporary`, and enters what is to be closed into `_files`.
+    """
 
     def __init__(self, local_path: Path, release_path: str) -> None:
         self._path, self._release_path = local_path, release_path
         self._temporary = local_path.with_name(f"{OURS}{local_path.name}")
+        self._files = ExitStack()
         self._last = -1
         self._closed = False
+        self._spool: Any = None
         self._waiting: dict[str, int] = {}
-        self._spool: BinaryIO | None = None
         with as_sentence("write", _HERE):
             local_path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -97,8 +102,8 @@ class ShardWriter(ABC):
         """Add a sample with its new image bytes, under a new key if one is given; call in input order.
 
         What has a new key is written by `close`, sorted by it. With image None the sample is left out. Raises
-        ValueError if the order is broken, the key is not [A-Za-z0-9_-]{1,128}, or a sample with a problem comes with
-        an image; StorageError if the disk fails.
+        ValueError if the order is broken, the key is not [A-Za-z0-9_-]{1,128}, or a sample with a problem comes with an
+        image; StorageError if the disk fails.
         """
         if sample.position != -1:
             if sample.position <= self._last:
@@ -108,22 +113,30 @@ class ShardWriter(ABC):
             return
         if sample.problem is not None:
             raise ValueError(f"sample {sample.key!r} has a problem and may not be written: {sample.problem}")
+        if key is not None and not _NEW_KEY.fullmatch(key):
+            raise ValueError(f"the new key {key!r} must be 1 to 128 letters, digits, '-' or '_'")
         with as_sentence("write", _HERE):
-            entry = self._entry(sample, image, None if key is None else check_new_key(key))
+            entry = self._entry(sample, image, key)
             if key is None:
                 self._add(sample.position, entry)
-            else:
-                self._put_by(key, entry)
+                return
+            if self._spool is None:
+                # On disk until all are there, in a file without a name, which no kill leaves behind.
+                self._spool = self._files.enter_context(TemporaryFile(dir=self._path.parent))  # noqa: SIM115
+            self._waiting[key] = self._spool.tell()
+            pickle.dump(entry, self._spool)
 
     def close(self) -> None:
         """Finish the files; nothing exists at the final local path before. Raises StorageError."""
         with as_sentence("write", _HERE):
-            if self._spool is not None:
-                for number, key in enumerate(sorted(self._waiting)):
-                    self._spool.seek(self._waiting[key])
-                    self._add(number, pickle.load(self._spool))
-                self._spool.close()
+            for number, key in enumerate(sorted(self._waiting)):
+                self._spool.seek(self._waiting[key])
+                self._add(number, pickle.load(self._spool))
             self._finish()
+            self._files.close()
+            if self._temporary.exists():
+                shutil.rmtree(self._path, ignore_errors=True)  # the folder of an attempt that was killed
+                self._temporary.replace(self._path)
         self._closed = True
 
     def outputs(self) -> list[tuple[str, Path]]:
@@ -141,19 +154,18 @@ class ShardWriter(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and not self._closed:
-            self.close()
-        elif kind is not None:
-            if self._spool is not None:
-                self._spool.close()
-            self._abandon()
-
-    def _put_by(self, key: str, entry: Any) -> None:
-        """Keep an entry on disk until all are there, in a file without a name, which no kill leaves behind."""
-        if self._spool is None:
-            self._spool = cast("BinaryIO", TemporaryFile(dir=self._path.parent))  # noqa: SIM115
-        self._waiting[key] = self._spool.tell()
-        pickle.dump(entry, self._spool)
+        if kind is None:
+            if not self._closed:
+                self.close()
+            return
+        # On a full disk closing fails as well, and what is closed here is thrown away.
+        with suppress(OSError):
+            self._files.close()
+        for place in (self._temporary, self._path):
+            if place.is_dir():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
 
     @abstractmethod
     def _entry(self, sample: Sample, image: bytes, key: str | None) -> Any:
@@ -163,18 +175,15 @@ class ShardWriter(ABC):
     def _add(self, position: int, entry: Any) -> None:
         """Write an entry; positions count in the input, or where keys are new in the output, and grow."""
 
-    @abstractmethod
-    def _finish(self) -> None: ...
-
-    @abstractmethod
-    def _abandon(self) -> None: ...
+    def _finish(self) -> None:  # noqa: B027
+        """Write what is still held, before the files are closed."""
 
 
 class Dataset(ABC):
     """The files of one format that a URI names. Picklable: a worker gets the location, not the list.
 
     `noun`: what a data file is called. `media_type`: of a data file, None where each data file is an image or sidecar.
-    `damage`: what items() raises where a file is damaged.
+    `damage`: what items() raises where a file is damaged. `sources`: the URI's files, of every format.
     """
 
     format: ClassVar[str]
@@ -187,15 +196,14 @@ class Dataset(ABC):
         self,
         uri: str,
         options: StorageOptions,
-        image_field: str | None = None,
-        key_field: str | None = None,
-        sources: list[UriPattern] | None = None,
+        image_field: str | None,
+        key_field: str | None,
+        sources: list[UriPattern],
     ) -> None:
         self.uri, self.options = uri, options
         self.image_field, self.key_field = image_field, key_field
-        found = expand(uri, options) if sources is None else sources
-        self._sources: list[UriPattern] | None = found
-        self.base = found[0].base
+        self._sources: list[UriPattern] | None = sources
+        self.base = sources[0].base
         self.storage = open_storage(self.base, options)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -206,7 +214,7 @@ class Dataset(ABC):
         found = [source for source in self._everything() if self.reads(source.name)]
         if not found:
             raise DatasetError(f"'{self.uri}' contains no {self.noun}.")
-        strange = sum(not _is_utf8(source.name) for source in found)
+        strange = sum(source.name.encode("utf-8", "ignore").decode() != source.name for source in found)
         if strange:
             raise DatasetError(
                 f"The names of {strange} files in '{self.base}' are not UTF-8, which no table can hold; rename them."
@@ -275,10 +283,6 @@ class Dataset(ABC):
     ) -> ShardWriter:
         """A writer of this shard's output to `local_path`, passing only the fields in the allow-list."""
 
-    def _image_fields(self) -> frozenset[str]:
-        """The names that the job itself gives to members or columns of images."""
-        return frozenset((self.image_field or "").lower().split(";")) - {""}
-
 
 def label(sample: Sample, subject_field: str) -> str | None:
     """The dataset's own name for the person in a sample, or None if it gives none.
@@ -288,22 +292,14 @@ def label(sample: Sample, subject_field: str) -> str | None:
     """
     if subject_field == FOLDER_PARENT:
         return sample.key.rpartition("/")[0].rpartition("/")[2] or None
-    for value in _candidates(sample.fields, subject_field):
-        text = _as_label(value)
-        if text is not None:
-            return text
+    name = subject_field.removeprefix("json:")
+    places = [sample.fields] if name == subject_field else []
+    places += [json_object(value) for key, value in sample.fields.items() if suffix_of(f"x.{key}") == "json"]
+    for place in places:
+        for value in (place.get(name), _nested(place, name)):
+            if text := _as_label(value):
+                return text
     return None
-
-
-def _candidates(fields: Mapping[str, Any], name: str) -> Iterator[Any]:
-    if not name.startswith("json:"):
-        yield fields.get(name)
-        yield _nested(fields, name)
-    for extension, content in fields.items():
-        if suffix_of(f"x.{extension}") == "json":
-            sidecar, inner = json_object(content), name.removeprefix("json:")
-            yield sidecar.get(inner)
-            yield _nested(sidecar, inner)
 
 
 def _nested(value: Any, dotted: str) -> Any:
@@ -323,14 +319,4 @@ def _as_label(value: Any) -> str | None:
     # Tables that went through pandas turn whole numbers into floats where a value was missing.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return str(value).strip() or None
-    return None
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else None

@@ -1,9 +1,9 @@
 """A folder of image files: no shards of its own, so it is cut into slices of a few hundred files.
 
-An image's key is its path with the ending, which is unique. Files with the same stem and the ending .txt or
-.json are its sidecars (a pattern must match them too). The etag of a slice is a digest over the etags of its
-files, and is compared again after reading: an image that changed between scan and render must not be released
-by what was found in the old one.
+An image's key is its path with the ending, which is unique. Files with the same stem and the ending .txt or .json are
+its sidecars (a pattern must match them too). The etag of a slice is a digest over the etags of its files, and is
+compared again after reading: an image that changed between scan and render must not be released by what was found in
+the old one.
 """
 
 import hashlib
@@ -11,7 +11,6 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 from anonlib.codes import Problem, Reason
@@ -24,10 +23,8 @@ from anonlib.datasets.names import (
     is_image,
     kept_members,
     key_spellings,
-    new_extension,
     printable,
     suffix_of,
-    under_new_key,
     why_unsafe,
 )
 from anonlib.errors import Changed, LinkRefused, NotFound
@@ -50,54 +47,41 @@ class FolderDataset(Dataset):
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
-        """The file itself, an image or a sidecar."""
         key = path.removeprefix("data/") if path.startswith("data/") else None
         yield Item(path, key, path.rpartition(".")[2].lower(), storage.read(path))
 
     def shards(self) -> list[Shard]:
         """See Dataset; slices of SLICE_IMAGES images in the order of their paths."""
-        sidecars: dict[str, list[StoredObject]] = defaultdict(list)
-        for source in self._everything():
-            if suffix_of(source.name) in SIDECARS:
-                sidecars[_stem(source.name)].append(StoredObject(source.name, source.size, source.etag))
-        images = sorted(
-            (StoredObject(image.name, image.size, image.etag) for image in self.sources()), key=lambda image: image.path
-        )
+        everything = [StoredObject(source.name, source.size, source.etag) for source in self._everything()]
+        sidecars = _sidecars(everything)
+        names = {source.name for source in self.sources()}
+        images = sorted((entry for entry in everything if entry.path in names), key=lambda image: image.path)
         shards = []
         for start in range(0, len(images), SLICE_IMAGES):
             chosen = images[start : start + SLICE_IMAGES]
             stems = dict.fromkeys(_stem(image.path) for image in chosen)
             files = chosen + [sidecar for stem in stems for sidecar in sidecars.get(stem, ())]
-            shards.append(
-                Shard(
-                    f"files-{start:08d}",
-                    self.base,
-                    _digest(files),
-                    sum(file.size for file in files),
-                    self.format,
-                    start,
-                    start + len(chosen),
-                    tuple(file.path for file in files),
-                )
-            )
+            size, paths = sum(file.size for file in files), tuple(file.path for file in files)
+            ends = start, start + len(chosen)
+            shards.append(Shard(f"files-{start:08d}", self.base, _digest(files), size, self.format, *ends, paths))
         return shards
 
     def read(self, shard: Shard) -> Iterator[Sample]:
         """See Dataset; raises Changed at the end if a file is not the one in the inventory."""
-        sidecars: dict[str, list[str]] = defaultdict(list)
-        for path in shard.files:
-            if not is_image(path):
-                sidecars[_stem(path)].append(path)
+        sidecars = _sidecars(StoredObject(path, 0, "") for path in shard.files)
         images = [path for path in shard.files if is_image(path)]
-        seen: dict[str, StoredObject] = {}
+        read: dict[str, StoredObject] = {}
+
+        def load(position: int) -> tuple[Sample, list[StoredObject]]:
+            path = images[position]
+            return self._load(position, path, [entry.path for entry in sidecars.get(_stem(path), ())])
+
         with ThreadPoolExecutor(READ_AHEAD) as pool:
-            waiting = iter(enumerate(images))
-            while chunk := list(islice(waiting, READ_AHEAD)):
-                loaded = pool.map(lambda image: self._load(image[0], image[1], sidecars[_stem(image[1])]), chunk)
-                for sample, entries in loaded:
-                    seen |= {entry.path: entry for entry in entries}
+            for start in range(0, len(images), READ_AHEAD):
+                for sample, entries in pool.map(load, range(start, min(start + READ_AHEAD, len(images)))):
+                    read |= {entry.path: entry for entry in entries}
                     yield sample
-        if _digest(seen[path] for path in shard.files if path in seen) != shard.etag:
+        if _digest(read[path] for path in shard.files if path in read) != shard.etag:
             raise Changed(f"Files of {shard.uri} have changed since they were listed; start a new run.")
 
     def _load(self, position: int, path: str, sidecars: list[str]) -> tuple[Sample, list[StoredObject]]:
@@ -136,13 +120,22 @@ class FolderDataset(Dataset):
 
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
-    ) -> "FolderShardWriter":
+    ) -> ShardWriter:
         """See Dataset; `local_path` becomes a folder of the slice's files."""
         return FolderShardWriter(local_path, self.output_path(shard), keep_fields)
 
 
 def _stem(path: str) -> str:
     return path.rpartition(".")[0]
+
+
+def _sidecars(files: Iterable[StoredObject]) -> dict[str, list[StoredObject]]:
+    """The sidecars among some files, by their stems."""
+    found = defaultdict(list)
+    for file in files:
+        if suffix_of(file.path) in SIDECARS:
+            found[_stem(file.path)].append(file)
+    return found
 
 
 def _digest(entries: Iterable[StoredObject]) -> str:
@@ -164,16 +157,16 @@ class FolderShardWriter(ShardWriter):
         self._names: dict[str, None] = {}
 
     def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, bytes]:
-        stem, ending = _stem(sample.key), sample.key.rpartition(".")[2]
+        stem, ending, renamed = _stem(sample.key), sample.key.rpartition(".")[2], None
         changed = converted(ending, image)
-        if key is None:
-            # The whole old name stays before the new ending, so that a.bmp and a.png are two files.
-            kept = {f"{stem}.{name}": data for name, data in kept_members(sample.fields, self._keep).items()}
-            return {f"{sample.key}.png" if changed else sample.key: image} | kept
-        new = "png" if changed else new_extension(ending.lower(), ())
-        members = kept_members(sample.fields, self._keep, key_spellings(stem, ending, key, new))
-        kept = {f"{key}.{name}": data for name, data in under_new_key(members, self._keep).items()}
-        return {f"{key}.{new}": image} | kept
+        # The whole old name stays before the new ending, so that a.bmp and a.png are two files.
+        name = f"{sample.key}.png" if changed else sample.key
+        if key is not None:
+            new = "png" if changed else ending.lower()
+            renamed = key_spellings(stem, ending, key, new)
+            stem, name = key, f"{key}.{new}"
+        kept = kept_members(sample.fields, self._keep, renamed)
+        return {name: image} | {f"{stem}.{extension}": content for extension, content in kept.items()}
 
     def _add(self, position: int, entry: dict[str, bytes]) -> None:
         for name, content in entry.items():
@@ -181,13 +174,6 @@ class FolderShardWriter(ShardWriter):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             self._names[name] = None
-
-    def _finish(self) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)
-        self._temporary.replace(self._path)
-
-    def _abandon(self) -> None:
-        shutil.rmtree(self._path if self._closed else self._temporary)
 
     def _outputs(self) -> list[tuple[str, Path]]:
         return [(f"{self._release_path}/{name}", self._path / name) for name in self._names]

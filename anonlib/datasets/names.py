@@ -1,16 +1,14 @@
 """Names and fields of a dataset, which are untrusted text: how names split, which are safe, and which fields pass.
 
-The split into key and extension is WebDataset's: up to the first dot of the last path component
-(https://github.com/webdataset/webdataset, base_plus_ext), so its readers group our files as they group the input's.
-
-A sidecar may hold names, addresses and coordinates, so what the job does not name is dropped. A name in the allow-list
-passes its value whole: naming an image member promises that it shows no person.
+The split into key and extension is WebDataset's: up to the first dot of the last path component (base_plus_ext in
+https://github.com/webdataset/webdataset), so its readers group our files as they group the input's. What the job does
+not name is dropped. A listed name passes its value whole: naming an image member promises that it shows no person.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 IMAGE_TYPES = {
@@ -26,7 +24,7 @@ IMAGE_TYPES = {
 }
 """Media types by the endings that an image's name may have."""
 IMAGE_EXTENSIONS = frozenset(IMAGE_TYPES)
-CONVERTED = frozenset({"bmp", "gif", "ppm"})
+CONVERTED = frozenset({"bmp", "gif", "ppm", "tif", "tiff"})
 """Endings of images that are released as PNG."""
 MAX_NAME = 1024
 """Characters of a member's name; a longer one is a problem of its sample."""
@@ -34,15 +32,14 @@ KEY_NAMES = frozenset({"key", "__key__", "id", "image_id", "file_name", "filenam
 """Where a kept field under one of these names repeats the sample's old key, a new key replaces it there too."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_NEW_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 
 
 def suffix_of(name: str) -> str:
     """The lower-case text after the last dot of the last component; '' without one."""
-    return name.rsplit("/", 1)[-1].rpartition(".")[2].lower() if "." in name.rsplit("/", 1)[-1] else ""
+    _, dot, ending = name.rpartition("/")[2].rpartition(".")
+    return ending.lower() if dot else ""
 
 
 def is_apple_double(name: str) -> bool:
@@ -120,76 +117,37 @@ def shard_id(name: str, suffixes: tuple[str, ...], usual: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[-80:].lstrip("-") + "-" + digest
 
 
-def new_extension(extension: str, listed: Collection[str]) -> str:
-    """What a new key's member is called: by its extension as the job lists it, or by the last part of that.
-
-    'angela.b.jpg' -> 'jpg'. Raises ValueError unless that is one of images or `json`.
-    """
-    last = suffix_of(f"x.{extension}")
-    if extension not in listed and last not in IMAGE_EXTENSIONS | {"json"}:
-        raise ValueError("a member under a new key must have an extension that the job lists or of an image or JSON")
-    return extension if extension in listed else last
-
-
 def converted(extension: str, image: bytes) -> bool:
     """Whether a released image is a PNG that was another format before, by the extension of its input."""
     return suffix_of(f"x.{extension}") in CONVERTED and image.startswith(_PNG)
 
 
-def as_png(extension: str) -> str:
-    """The extension of a converted image: 'b.bmp' -> 'b.png'."""
-    head, dot, _ = extension.rpartition(".")
-    return f"{head}{dot}png"
-
-
-def suffix_in(name: str, suffixes: tuple[str, ...]) -> str:
-    """The first of the suffixes that a name has (in any case); raises StopIteration where there is none."""
-    return next(suffix for suffix in suffixes if name.lower().endswith(suffix))
-
-
-def check_new_key(key: str) -> str:
-    """A new key before it becomes a file name; raises ValueError unless it is [A-Za-z0-9_-]{1,128}."""
-    if not _NEW_KEY.fullmatch(key):
-        raise ValueError(f"the new key {key!r} must be 1 to 128 letters, digits, '-' or '_'")
-    return key
-
-
 def kept_members(
     members: Mapping[str, bytes], keep: frozenset[str], renamed: Mapping[str, str] | None = None
 ) -> dict[str, bytes]:
-    """The members that pass the job's allow-list, in their order.
+    """The members {extension: content} that pass the job's allow-list, in their order.
 
-    members: {extension: content}. renamed: {old spelling of the sample's key: new one}, from key_spellings. A name in
-    the list is a member extension or column (`txt`, `caption`), or one key of a JSON sidecar (`json:caption`, or plain
-    `caption`). A JSON sidecar that is not named itself passes key by key; with no key left it is left out.
+    A name in the list is a member extension or column (`txt`, `caption`), or one key of a JSON sidecar (`json:caption`,
+    or plain `caption`). A JSON sidecar that is not named itself passes key by key; with no key left it is left out.
+    renamed: {old spelling of the sample's key: new one}, from key_spellings. Then sidecars that pass by their keys
+    become one `json`, with the first value for a key; where the job lists `json`, that member stays as it is.
     """
     kept: dict[str, bytes] = {}
+    merged: dict[str, Any] = {}
     for extension, content in members.items():
         if extension in keep:
             kept[extension] = content
         elif suffix_of(f"x.{extension}") == "json":
             sidecar = json_object(content)
-            passing = {name: value for name, value in sidecar.items() if keep & {name, f"json:{name}"}}
-            if passing:
-                passing = {name: renamed_value(name, value, renamed) for name, value in passing.items()}
+            passing = {
+                name: renamed_value(name, value, renamed)
+                for name, value in sidecar.items()
+                if keep & {name, f"json:{name}"}
+            }
+            if renamed is not None:
+                merged = passing | merged
+            elif passing:
                 kept[extension] = json.dumps(passing).encode("ascii")
-    return kept
-
-
-def under_new_key(members: Mapping[str, bytes], listed: Collection[str]) -> dict[str, bytes]:
-    """Kept members by the names that they have under a new key (see new_extension).
-
-    JSON sidecars that are not listed themselves become one `json`, of two values for a key the first; where the job
-    lists `json`, that member stays as it is, and what other sidecars say is left out.
-    """
-    kept: dict[str, bytes] = {}
-    merged: dict[str, Any] = {}
-    for extension, content in members.items():
-        if extension in listed:
-            kept[extension] = content
-        else:
-            new_extension(extension, listed)
-            merged = json_object(content) | merged
     if merged:
         kept.setdefault("json", json.dumps(merged).encode("ascii"))
     return kept

@@ -1,26 +1,20 @@
 """Parquet files with an image column, as Hugging Face datasets and table exporters write them.
 
-A unit of work is a whole file, so that the release has the same files. Only a file above UNIT_BYTES is split
-into runs of row groups, because one worker would hold it for too long; its output is then a folder of parts.
-A column is read page by page, so memory is bounded by a page (at most 1,024 images in most files) even where a
-row group is the whole file; what pages and dictionaries unpack to is bounded before they are read (parquet_pages.py).
-
-A file's metadata is free text that travels unseen (pandas indexes, a data set's description, names of classes, the
-paths that Hugging Face keeps beside the bytes), so only the types of the kept columns pass, made anew, and for Hugging
-Face readers that one column is an Image. Samples that are left out make their row group shorter; they do not move the
-others. A row group has to be held in memory while it is filled (the format keeps columns together), so one that
-outgrows FLUSH_BYTES is closed early.
+A unit of work is a whole file, so that the release has the same files; only a file above UNIT_BYTES is split into runs
+of row groups, whose output is a folder of parts. Memory is bounded by a page, even where a row group is the whole file,
+and what pages unpack to is bounded before they are read (parquet_pages.py). A file's metadata is free text that travels
+unseen, so only the types of the kept columns pass, made anew, and for Hugging Face readers that one column is an Image.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from zoneinfo import available_timezones
 
 import pyarrow as pa
@@ -31,14 +25,16 @@ from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Item, Sample, Shard
 from anonlib.datasets.names import key_spellings, printable, renamed_value, shard_id, unique_key, without_suffix
 from anonlib.datasets.parquet_pages import check_column, rows_at_once
 from anonlib.errors import DatasetError, DecompressionBomb
-from anonlib.storage import Storage, UriPattern
+from anonlib.storage import Storage
+from anonlib.storage.uri import UriPattern
 
 UNIT_BYTES = 1 << 30
 ROWS_AT_ONCE = 16
 BUFFER_BYTES = 4 << 20
 FLUSH_BYTES = 128 << 20
-# Arrow closes a page only between batches; its 1,024 rows would make pages that readers must hold whole.
+"""The format keeps columns together, so a row group is held in memory while it is filled; a larger one ends early."""
 ROWS_PER_PAGE_CHECK = 16
+"""Arrow closes a page only between batches; its 1,024 rows would make pages that readers must hold whole."""
 KEY_COLUMNS = ("key", "__key__", "id")
 HUGGING_FACE = b"huggingface"
 NEW_IMAGE = "image"
@@ -49,6 +45,16 @@ _EXTENSIONS = {"arrow.uuid", "arrow.bool8"}
 _OFFSET = re.compile(r"[+-]\d\d:\d\d")
 _UNREADABLE = (pa.ArrowException, OSError, DatasetError)
 _WRITER = "parquet-cpp-arrow version "
+
+
+@contextmanager
+def _opened(storage: Storage, name: str, etag: str | None = None) -> Iterator[tuple[pq.ParquetFile, BinaryIO]]:
+    """The file, and the stream that it reads."""
+    with (
+        storage.open_read(name, etag, seekable=True) as stream,
+        pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file,
+    ):
+        yield file, stream
 
 
 class ParquetDataset(Dataset):
@@ -62,63 +68,53 @@ class ParquetDataset(Dataset):
         """See Dataset; checks the columns of the first file, and raises DatasetError if they do not fit."""
         sources = self.sources()
         try:
-            with self._opened(sources[0].name, sources[0].etag) as opened:
+            with _opened(self.storage, sources[0].name, sources[0].etag) as opened:
                 layout_of(*opened, self.image_field, self.key_field)
         except (pa.ArrowException, OSError, DecompressionBomb) as error:
             _raise_if_of_the_disk(error)
             # An unreadable file is a problem of its own shard, not of the data set.
-        shards = [shard for source in sources for shard in self._units(source)]
-        return self._distinct(shards)
+        return self._distinct([shard for source in sources for shard in self._units(source)])
 
     def _units(self, source: UriPattern) -> list[Shard]:
+        """As many consecutive row groups each as fit into UNIT_BYTES, at least one."""
         name_id = shard_id(source.name, self.suffixes, ".parquet")
-        whole = [Shard(name_id, source.uri, source.etag, source.size, self.format)]
-        if source.size <= UNIT_BYTES:
-            return whole
-        try:
-            with self._opened(source.name, source.etag) as (file, _):
-                sizes = [_group_bytes(file.metadata.row_group(i)) for i in range(file.num_row_groups)]
-        except (pa.ArrowException, OSError) as error:
-            _raise_if_of_the_disk(error)
-            return whole
-        starts = _starts(sizes)
+        sizes = self._group_sizes(source) if source.size > UNIT_BYTES else []
+        starts, filled = [], UNIT_BYTES
+        for number, size in enumerate(sizes):
+            if filled + size > UNIT_BYTES:
+                starts.append(number)
+                filled = 0
+            filled += size
         if len(starts) < 2:
-            return whole
+            return [Shard(name_id, source.uri, source.etag, source.size, self.format)]
         return [
-            Shard(
-                f"{name_id}.rg{start:05d}",
-                source.uri,
-                source.etag,
-                sum(sizes[start:stop]),
-                self.format,
-                start,
-                stop,
-            )
-            for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True)
+            Shard(f"{name_id}.rg{a:05d}", source.uri, source.etag, sum(sizes[a:b]), self.format, a, b)
+            for a, b in zip(starts, [*starts[1:], len(sizes)], strict=True)
         ]
 
-    @contextmanager
-    def _opened(self, name: str, etag: str) -> Iterator[tuple[pq.ParquetFile, BinaryIO]]:
-        """The file, and the stream that it reads."""
-        with (
-            self.storage.open_read(name, etag, seekable=True) as stream,
-            pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file,
-        ):
-            yield file, stream
+    def _group_sizes(self, source: UriPattern) -> list[int]:
+        """Bytes of each row group in the file; none where it cannot be read."""
+        try:
+            with _opened(self.storage, source.name, source.etag) as (file, _):
+                groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+                return [
+                    sum(group.column(i).total_compressed_size for i in range(group.num_columns)) for group in groups
+                ]
+        except (pa.ArrowException, OSError) as error:
+            _raise_if_of_the_disk(error)
+            return []
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
         """The schema, other metadata, the footer's text (writer, least and greatest values), and every cell."""
-        with (
-            storage.open_read(path, seekable=True) as stream,
-            pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file,
-        ):
+        with _opened(storage, path) as (file, _):
             schema: pa.Schema = file.schema_arrow
             yield Item(path, None, "", schema)
+            notes = [_image_note(name) for name in schema.names]
             for name, value in (file.metadata.metadata or {}).items():
                 if name != b"ARROW:schema":
-                    word = name.decode(errors="replace")
-                    yield Item(f"{path}: metadata", None, word, value, odd=not _is_image_note(name, value))
+                    odd = name != HUGGING_FACE or value not in notes
+                    yield Item(f"{path}: metadata", None, name.decode(errors="replace"), value, odd)
             strange = any(map(_has_metadata, schema)) or not file.metadata.created_by.startswith(_WRITER)
             footer = json.dumps(file.metadata.to_dict(), ensure_ascii=False, default=str)
             yield Item(f"{path}: footer", None, "", Footer(footer), odd=strange)
@@ -134,7 +130,7 @@ class ParquetDataset(Dataset):
         name = self.name_of(shard)
         stem = without_suffix(name.rpartition("/")[2], self.suffixes)
         try:
-            with self._opened(name, shard.etag) as (file, stream):
+            with _opened(self.storage, name, shard.etag) as (file, stream):
                 layout = layout_of(file, stream, self.image_field, self.key_field)
                 yield from _samples(file, stream, layout, shard, stem)
         except _UNREADABLE as error:
@@ -160,9 +156,9 @@ class ParquetDataset(Dataset):
         """See Dataset; takes the schema from the input. A file that cannot be read has no output."""
         release_path = self.output_path(shard, name)
         try:
-            with self._opened(self.name_of(shard), shard.etag) as (file, stream):
+            with _opened(self.storage, self.name_of(shard), shard.etag) as (file, stream):
                 layout = layout_of(file, stream, self.image_field, self.key_field)
-                schema, metadata, groups = file.schema_arrow, file.metadata, _range(shard, file)
+                schema, metadata, groups = file.schema_arrow, file.metadata, _groups(shard, file)
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             return NoOutput(local_path, release_path)
@@ -176,33 +172,17 @@ def _raise_if_of_the_disk(error: Exception) -> None:
         raise error
 
 
-def _group_bytes(group: pq.RowGroupMetaData) -> int:
-    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
-
-
-def _starts(sizes: list[int]) -> list[int]:
-    """The first row group of each unit: as many consecutive groups as fit into UNIT_BYTES, at least one."""
-    starts, filled = [], UNIT_BYTES
-    for number, size in enumerate(sizes):
-        if filled + size > UNIT_BYTES:
-            starts.append(number)
-            filled = 0
-        filled += size
-    return starts
-
-
-def _range(shard: Shard, file: pq.ParquetFile) -> tuple[int, int]:
-    if shard.start is None or shard.stop is None:
-        return 0, file.num_row_groups
-    return shard.start, shard.stop
+def _groups(shard: Shard, file: pq.ParquetFile) -> range:
+    """The row groups of a unit."""
+    return range(shard.start or 0, file.num_row_groups if shard.stop is None else shard.stop)
 
 
 def _samples(file: pq.ParquetFile, stream: BinaryIO, layout: Layout, shard: Shard, stem: str) -> Iterator[Sample]:
-    first, last = _range(shard, file)
+    groups = _groups(shard, file)
     seen: dict[str, int] = {}
     # Row numbers count in the whole file, positions in the unit.
-    row = before = sum(file.metadata.row_group(number).num_rows for number in range(first))
-    for number in range(first, last):
+    row = before = sum(file.metadata.row_group(number).num_rows for number in range(groups.start))
+    for number in groups:
         end = row + file.metadata.row_group(number).num_rows
         try:
             rows = rows_at_once(file, stream, number, ROWS_AT_ONCE)
@@ -220,48 +200,44 @@ def _samples(file: pq.ParquetFile, stream: BinaryIO, layout: Layout, shard: Shar
 
 
 def _as_sample(cells: pa.RecordBatch, layout: Layout, row: int, position: int, seen: dict[str, int]) -> Sample:
-    if cells.nbytes > MAX_SAMPLE_BYTES:
-        key = unique_key(f"{row:09d}#too-large", seen)
-        too_large = Problem(Reason.TOO_LARGE, f"the row is larger than {MAX_SAMPLE_BYTES >> 20} MiB")
-        return Sample(key, None, layout.image, {}, too_large, position)
+    sample = Sample(f"{row:09d}", None, layout.image, position=position)
     try:
-        values: dict[str, Any] = cells.to_pylist()[0]
+        if cells.nbytes > MAX_SAMPLE_BYTES:
+            sample.problem = Problem(Reason.TOO_LARGE, f"the row is larger than {MAX_SAMPLE_BYTES >> 20} MiB")
+            sample.key = unique_key(f"{row:09d}#too-large", seen)
+            return sample
+        sample.fields = cells.to_pylist()[0]
     except (ValueError, OverflowError) as error:
-        key = unique_key(f"{row:09d}#unreadable", seen)
-        unreadable = Problem(Reason.UNREADABLE, f"a value of the row cannot be read ({error})")
-        return Sample(key, None, layout.image, {}, unreadable, position)
-    image, problem = layout.image_of(values.pop(layout.image))
-    stored = f"{row:09d}"
-    if layout.key is not None:
-        if values[layout.key] is None:
-            problem = problem or Problem(Reason.NO_KEY, "the key is empty")
-            stored = f"{stored}#no-key"
-        else:
-            stored = str(values[layout.key])
-    key = unique_key(printable(stored), seen)
-    if problem is None and key != stored:
-        message = f"the key {key!r} is in this shard already or has control characters"
-        problem = Problem(Reason.DUPLICATE_KEY, message)
-    return Sample(key, None if problem else image, layout.image, values, problem, position)
+        sample.problem = Problem(Reason.UNREADABLE, f"a value of the row cannot be read ({error})")
+        sample.key = unique_key(f"{row:09d}#unreadable", seen)
+        return sample
+    image = sample.fields.pop(layout.image)
+    if image is not None and layout.in_struct:
+        only_a_path = image["bytes"] is None and image.get("path")
+        image = image["bytes"]
+        sample.problem = Problem(Reason.ONLY_A_PATH) if only_a_path else None
+    if image is None:
+        sample.problem = sample.problem or Problem(Reason.NO_IMAGE, "there is no image")
+    stored = sample.key
+    if layout.key is not None and sample.fields[layout.key] is None:
+        sample.problem = sample.problem or Problem(Reason.NO_KEY, "the key is empty")
+        stored = f"{stored}#no-key"
+    elif layout.key is not None:
+        stored = str(sample.fields[layout.key])
+    sample.key = unique_key(printable(stored), seen)
+    if sample.problem is None and sample.key != stored:
+        message = f"the key {sample.key!r} is in this shard already or has control characters"
+        sample.problem = Problem(Reason.DUPLICATE_KEY, message)
+    sample.image = None if sample.problem else image
+    return sample
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The image column, whether it is a struct {bytes, path}, and the key column (None: the row number)."""
 
     image: str
     in_struct: bool
     key: str | None
-
-    def image_of(self, value: Any) -> tuple[bytes | None, Problem | None]:
-        """(bytes, None) of a cell, or (None, why there are none)."""
-        if value is None:
-            return None, Problem(Reason.NO_IMAGE, "there is no image")
-        if not self.in_struct:
-            return value, None
-        if value.get("bytes") is None:
-            return None, Problem(Reason.ONLY_A_PATH if value.get("path") else Reason.NO_IMAGE)
-        return value["bytes"], None
 
 
 def layout_of(file: pq.ParquetFile, stream: BinaryIO, image_field: str | None, key_field: str | None) -> Layout:
@@ -277,11 +253,19 @@ def layout_of(file: pq.ParquetFile, stream: BinaryIO, image_field: str | None, k
     for name in (image_field, key_field):
         if name is not None and name not in schema.names:
             raise DatasetError(f"There is no column '{name}'; the columns are {', '.join(schema.names)}.")
-    image = image_field or _guess_image(schema)
-    if not _is_image(schema.field(image).type):
-        raise DatasetError(f"The column '{image}' holds {schema.field(image).type}, not the bytes of an image.")
-    key = key_field or next((name for name in KEY_COLUMNS if _is_key(file, stream, name, image)), None)
-    return Layout(image, pa.types.is_struct(schema.field(image).type), key)
+    image = image_field
+    if image is None:
+        found = [str(field.name) for field in schema if _is_image(field.type)]
+        candidates = [name for name in found if _declared(schema, name)] or found
+        if len(candidates) != 1:
+            what = f"several columns may be the image ({', '.join(candidates)})" if found else "no column is binary"
+            raise DatasetError(f"In the Parquet file {what}; name it with image_field.")
+        (image,) = candidates
+    kind = schema.field(image).type
+    if not _is_image(kind):
+        raise DatasetError(f"The column '{image}' holds {kind}, not the bytes of an image.")
+    key = key_field or next((name for name in KEY_COLUMNS if name != image and _is_key(file, stream, name)), None)
+    return Layout(image, pa.types.is_struct(kind), key)
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -290,22 +274,13 @@ def _is_image(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _guess_image(schema: pa.Schema) -> str:
-    declared = [name for name, feature in _features(schema).items() if feature.get("_type") == "Image"]
-    found = [str(field.name) for field in schema if _is_image(field.type)]
-    candidates = [name for name in found if name in declared] or found
-    if len(candidates) != 1:
-        what = f"several columns may be the image ({', '.join(candidates)})" if candidates else "no column is binary"
-        raise DatasetError(f"In the Parquet file {what}; name it with image_field.")
-    return candidates[0]
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _is_key(file: pq.ParquetFile, stream: BinaryIO, name: str, image: str) -> bool:
+def _is_key(file: pq.ParquetFile, stream: BinaryIO, name: str) -> bool:
     schema = file.schema_arrow
-    if name not in schema.names or name == image:
-        return False
-    kind = schema.field(name).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if name not in schema.names or not _is_text(schema.field(name).type):
         return False
     check_column(file, stream, name)
     column = file.read(columns=[name]).column(name)
@@ -320,22 +295,16 @@ def released_schema(schema: pa.Schema, layout: Layout, keep: frozenset[str], ima
     fields = []
     for field in schema:
         if field.name == layout.image:
-            fields.append(pa.field(image, _image_type(field.type), field.nullable))
+            kind = plain_type(field.type)
+            if layout.in_struct:  # the bytes, and for Hugging Face readers a path that is always null
+                inner = [name for name in ("bytes", "path") if kind.get_field_index(name) >= 0]
+                kind = pa.struct([pa.field(name, kind.field(name).type) for name in inner])
+            fields.append(pa.field(image, kind, field.nullable))
         elif field.name in keep | {layout.key}:
-            fields.append(pa.field(field.name, plain_type(field.type), field.nullable))
+            fields.append(_plain_field(field))
     if len({field.name for field in fields}) != len(fields):
         raise DatasetError(f"A kept column is called '{image}' as the image will be; name the image's by image_field.")
-    declared = _features(schema).get(layout.image, {}).get("_type") == "Image"
-    features = {"info": {"features": {image: {"_type": "Image"}}}}
-    return pa.schema(fields, metadata={HUGGING_FACE: json.dumps(features)} if declared else None)
-
-
-def _image_type(kind: pa.DataType) -> pa.DataType:
-    """Of a struct only the bytes, and for Hugging Face readers a path that is always null."""
-    if not pa.types.is_struct(kind):
-        return plain_type(kind)
-    names = [name for name in ("bytes", "path") if kind.get_field_index(name) >= 0]
-    return pa.struct([pa.field(name, plain_type(kind.field(name).type)) for name in names])
+    return pa.schema(fields, {HUGGING_FACE: _image_note(image)} if _declared(schema, layout.image) else None)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -365,16 +334,18 @@ def _plain_field(field: pa.Field) -> pa.Field:
     return pa.field(field.name, plain_type(field.type), field.nullable)
 
 
-def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """Hugging Face's description of the columns, {} where the file has none that can be read."""
+def _declared(schema: pa.Schema, column: str) -> bool:
+    """Whether Hugging Face's description of the columns says that this is an Image."""
     try:
         stored = json.loads((schema.metadata or {}).get(HUGGING_FACE, b"{}"))
-        features = stored["info"]["features"]
+        return bool(stored["info"]["features"][column]["_type"] == "Image")
     except (ValueError, KeyError, TypeError):
-        return {}
-    if not isinstance(features, dict):
-        return {}
-    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+        return False
+
+
+def _image_note(column: str) -> bytes:
+    """The only metadata of a released file: that one column is an Image."""
+    return json.dumps({"info": {"features": {column: {"_type": "Image"}}}}).encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -382,17 +353,6 @@ class Footer:
     """A Parquet file's footer as text: who wrote it, names of columns, least and greatest values."""
 
     text: str
-
-
-def _is_image_note(name: bytes, value: bytes) -> bool:
-    """Whether a file's metadata says that one column is an Image, and no more."""
-    if name != HUGGING_FACE:
-        return False
-    try:
-        features = json.loads(value)["info"]["features"]
-        return bool(json.loads(value) == {"info": {"features": {column: {"_type": "Image"} for column in features}}})
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def _has_metadata(field: pa.Field) -> bool:
@@ -404,8 +364,8 @@ def _has_metadata(field: pa.Field) -> bool:
 class ParquetShardWriter(ShardWriter):
     """One Parquet file at `local_path`; equal samples give equal bytes.
 
-    schema and metadata are the input file's; row_groups is the range of its groups that this shard covers. The image
-    column is called `image`, by its own name if that is None.
+    schema and metadata are the input file's; groups are its row groups that this shard covers. Samples that are left
+    out make their row group shorter and do not move the others. The image column is called `image`.
     """
 
     def __init__(
@@ -415,38 +375,51 @@ class ParquetShardWriter(ShardWriter):
         layout: Layout,
         schema: pa.Schema,
         metadata: pq.FileMetaData,
-        row_groups: tuple[int, int],
+        groups: range,
         keep_fields: frozenset[str],
-        image: str | None = None,
+        image: str,
     ) -> None:
         super().__init__(local_path, release_path)
-        self._layout, self._image = layout, image or layout.image
-        self._schema = released_schema(schema, layout, keep_fields, self._image)
+        self._layout, self._image = layout, image
+        self._schema = released_schema(schema, layout, keep_fields, image)
         self._ends: list[int] = []
-        for number in range(*row_groups):
+        for number in groups:
             before = self._ends[-1] if self._ends else 0
             self._ends.append(before + metadata.row_group(number).num_rows)
         self._group, self._bytes = 0, 0
         self._rows: list[dict[str, Any]] = []
-        codecs, dictionaries = _encodings(metadata, set(self._schema.names), {layout.image: self._image})
+        codecs, dictionaries = self._encodings(metadata)
         self._file = pq.ParquetWriter(
             self._temporary,
             self._schema,
             compression=codecs or "snappy",
             write_batch_size=ROWS_PER_PAGE_CHECK,
-            use_dictionary=[path for path in dictionaries if path.partition(".")[0] != self._image],
+            use_dictionary=dictionaries,
         )
+        self._files.callback(self._file.close)
+
+    def _encodings(self, metadata: pq.FileMetaData) -> tuple[dict[str, str], list[str]]:
+        """({leaf path: codec}, leaf paths with a dictionary) of the kept columns, from the first row group."""
+        codecs: dict[str, str] = {}
+        dictionaries: list[str] = []
+        leaves = range(metadata.num_columns if metadata.num_row_groups else 0)
+        for leaf in (metadata.row_group(0).column(number) for number in leaves):
+            top, dot, below = leaf.path_in_schema.partition(".")
+            name = self._image if top == self._layout.image else top
+            if name in self._schema.names:
+                codecs[f"{name}{dot}{below}"] = "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression
+                if leaf.has_dictionary_page and name != self._image:
+                    dictionaries.append(f"{name}{dot}{below}")
+        return codecs, dictionaries
 
     def _add(self, position: int, entry: dict[str, Any]) -> None:
-        if position < 0:
-            raise ValueError("a sample has no position, so its row group is not known")
         while position >= self._ends[self._group]:
-            self._flush()
+            self._finish()
             self._group += 1
         cell = entry[self._image]
         size = len(cell["bytes"] if self._layout.in_struct else cell)
         if self._bytes + size > FLUSH_BYTES:
-            self._flush()
+            self._finish()
         self._rows.append(entry)
         self._bytes += size
 
@@ -456,35 +429,23 @@ class ParquetShardWriter(ShardWriter):
         for field in self._schema:
             if field.name == self._image:
                 row[field.name] = {"bytes": image} if self._layout.in_struct else image
-            elif field.name == self._layout.key and key is not None:
-                if not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
-                    raise DatasetError(
-                        f"The key column '{field.name}' holds {field.type}, so samples cannot get new keys; "
-                        "choose a text column with key_field."
-                    )
+            elif field.name != self._layout.key or key is None:
+                row[field.name] = renamed_value(field.name, sample.fields.get(field.name), renamed)
+            elif _is_text(field.type):
                 row[field.name] = key
             else:
-                row[field.name] = renamed_value(field.name, sample.fields.get(field.name), renamed)
+                raise DatasetError(
+                    f"The key column '{field.name}' holds {field.type}, so samples cannot get new keys; "
+                    "choose a text column with key_field."
+                )
         return row
 
-    def _flush(self) -> None:
+    def _finish(self) -> None:
+        """Close the row group that is being filled."""
         if self._rows:
             table = pa.Table.from_pylist(self._rows, schema=self._schema)
             self._rows, self._bytes = [], 0
             self._file.write_table(table, row_group_size=table.num_rows)
-
-    def _finish(self) -> None:
-        self._flush()
-        self._file.close()
-        self._temporary.replace(self._path)
-
-    def _abandon(self) -> None:
-        # On a full disk closing fails as well, and what is closed here is thrown away.
-        with suppress(OSError):
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
-        if self._closed:
-            self._path.unlink()
 
 
 class NoOutput(ShardWriter):
@@ -496,29 +457,5 @@ class NoOutput(ShardWriter):
     def _add(self, position: int, entry: None) -> None:
         """Nothing is ever added."""
 
-    def _finish(self) -> None:
-        pass
-
-    def _abandon(self) -> None:
-        pass
-
     def _outputs(self) -> list[tuple[str, Path]]:
         return []
-
-
-def _encodings(
-    metadata: pq.FileMetaData, kept: set[str], renamed: Mapping[str, str]
-) -> tuple[dict[str, str], list[str]]:
-    """({leaf path: codec}, leaf paths with a dictionary) of the kept columns, from the first row group."""
-    if metadata.num_row_groups == 0:
-        return {}, []
-    group = metadata.row_group(0)
-    codecs: dict[str, str] = {}
-    dictionaries = []
-    for leaf in (group.column(number) for number in range(group.num_columns)):
-        top, dot, below = leaf.path_in_schema.partition(".")
-        name = renamed.get(top, top)
-        if name in kept:
-            codecs[f"{name}{dot}{below}"] = "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression
-            dictionaries += [f"{name}{dot}{below}"] if leaf.has_dictionary_page else []
-    return codecs, dictionaries

@@ -7,9 +7,10 @@ kilobytes can ask for gigabytes. The footer says so too, but it is the page head
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from contextlib import suppress
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,19 +26,17 @@ MAX_ROWS = 1 << 20
 """More rows than this, and than bytes, no row group of photos has."""
 
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
-_MAX_HEADER = 1 << 20
-_FIRST_READ = 1 << 12
+_FIRST_READ, _MAX_HEADER = 1 << 12, 1 << 20
 _WIDEST_READ = 64 << 20
 _SLOT = 16
-_BYTE_ARRAY = "BYTE_ARRAY"
+_MAX_DEPTH = 8
+_DAMAGED = "a page header of the Parquet file is damaged"
 
 
-@dataclass(frozen=True)
-class _Column:
+class _Column(NamedTuple):
     """One column chunk: bytes in the file, of its dictionary, of its largest page and of all pages unpacked.
 
-    `values`: how many; `widest`: bytes of a value of the dictionary at most, 0 without one; `nested`: whether a row
-    may have any number of values.
+    `widest`: bytes of a value of the dictionary at most, 0 without one. `nested`: a row may have any number of values.
     """
 
     stored: int
@@ -47,11 +46,6 @@ class _Column:
     values: int
     widest: int
     nested: bool
-
-    def taken(self, rows: int) -> int:
-        """Bytes that so many rows take at most, with the pages in which they lie; Arrow has a dictionary twice."""
-        values = self.values if self.nested else min(rows, self.values)
-        return 2 * self.dictionary + self.page + values * (self.widest + _SLOT)
 
 
 def rows_at_once(file: pq.ParquetFile, stream: BinaryIO, group: int, most: int, budget: int = BUDGET) -> int:
@@ -64,13 +58,17 @@ def rows_at_once(file: pq.ParquetFile, stream: BinaryIO, group: int, most: int, 
     rows, stored = file.metadata.row_group(group).num_rows, sum(column.stored for column in columns)
     if rows > max(MAX_ROWS, stored):
         raise DecompressionBomb(f"a row group says that it has {rows:,} rows in {stored:,} bytes")
-    allowed = max(budget, MAX_RATIO * stored)
-    wanted = most
-    while (taken := sum(column.taken(wanted) for column in columns)) > allowed:
-        if wanted == 1:
+    while True:
+        taken = 0
+        for column in columns:
+            values = column.values if column.nested else min(most, column.values)
+            # Arrow has a dictionary twice, and the pages in which the rows lie.
+            taken += 2 * column.dictionary + column.page + values * (column.widest + _SLOT)
+        if taken <= max(budget, MAX_RATIO * stored):
+            return most
+        if most == 1:
             raise DecompressionBomb(f"a row group of {stored:,} bytes unpacks to {taken:,} bytes and more")
-        wanted //= 2
-    return wanted
+        most //= 2
 
 
 def check_column(file: pq.ParquetFile, stream: BinaryIO, name: str) -> None:
@@ -79,11 +77,9 @@ def check_column(file: pq.ParquetFile, stream: BinaryIO, name: str) -> None:
     Raises DecompressionBomb, and DatasetError where a page header is damaged.
     """
     numbers = [i for i in range(file.metadata.num_columns) if file.schema.column(i).path.split(".")[0] == name]
-    stored = taken = 0
-    for group in range(file.num_row_groups):
-        for column in _columns(file, stream, group, numbers):
-            stored += column.stored
-            taken += column.dictionary + column.pages + column.values * (column.widest + _SLOT)
+    columns = [column for group in range(file.num_row_groups) for column in _columns(file, stream, group, numbers)]
+    stored = sum(column.stored for column in columns)
+    taken = sum(column.dictionary + column.pages + column.values * (column.widest + _SLOT) for column in columns)
     if taken > max(BUDGET, MAX_RATIO * stored):
         raise DecompressionBomb(f"the column {name!r} of {stored:,} bytes unpacks to {taken:,} bytes and more")
 
@@ -94,17 +90,17 @@ def _columns(file: pq.ParquetFile, stream: BinaryIO, group: int, numbers: Sequen
         nested = file.schema.column(number).max_repetition_level > 0
         dictionary = largest = pages = values = widest = 0
         for header, start in _page_headers(stream, chunk):
-            size, count = _whole(header, 2), _count(header)
+            size = _whole(header, 2)
             if header.get(1) == _DICTIONARY:
                 dictionary = max(dictionary, size)
                 widest = max(widest, _widest(stream, chunk, header, start))
             elif header.get(1) in (_DATA, _DATA_V2):
-                largest, pages, values = max(largest, size), pages + size, values + count
+                largest, pages, values = max(largest, size), pages + size, values + _count(header)
         yield _Column(chunk.total_compressed_size, dictionary, largest, pages, values, widest, nested)
 
 
 def _page_headers(stream: BinaryIO, chunk: pq.ColumnChunkMetaData) -> Iterator[tuple[dict[int, Any], int]]:
-    """Every page header of a column chunk, and where its page starts."""
+    """Every page header of a column chunk, its fields by their ids, and where its page starts."""
     start = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
         start = chunk.dictionary_page_offset
@@ -113,32 +109,27 @@ def _page_headers(stream: BinaryIO, chunk: pq.ColumnChunkMetaData) -> Iterator[t
     end, seen = start + chunk.total_compressed_size, 0
     while start < end and seen < chunk.num_values:
         header, length = _page_header(stream, start)
-        stored = _whole(header, 3)
         yield header, start + length
         if header.get(1) != _DICTIONARY:
             seen += _count(header)
-        start += length + stored
+        start += length + _whole(header, 3)
 
 
 def _page_header(stream: BinaryIO, start: int) -> tuple[dict[int, Any], int]:
     """The fields of the page header there by their ids, and its length."""
-    wanted = _FIRST_READ
-    while True:
+    for length in (_FIRST_READ, _MAX_HEADER):
         stream.seek(start)
-        data = stream.read(wanted)
-        try:
-            return _Compact(data).fields()
-        except IndexError:
-            if wanted >= _MAX_HEADER or len(data) < wanted:
-                raise DatasetError("a page header of the Parquet file is damaged or too large") from None
-            wanted = _MAX_HEADER
+        data = io.BytesIO(stream.read(length))
+        with suppress(IndexError):
+            return _struct(data, 0), data.tell()
+    raise DatasetError(f"{_DAMAGED} or too large")
 
 
 def _whole(header: dict[int, Any], field: int) -> int:
     """A count or size, 0 if there is none; raises DatasetError."""
     value = header.get(field, 0)
     if not isinstance(value, int) or value < 0:
-        raise DatasetError("a page header of the Parquet file is damaged")
+        raise DatasetError(_DAMAGED)
     return value
 
 
@@ -146,19 +137,19 @@ def _count(header: dict[int, Any]) -> int:
     """Values of a page: a data page's, a dictionary's, or a data page's of version 2."""
     inner: Any = next((header[field] for field in (5, 7, 8) if field in header), {})
     if not isinstance(inner, dict):
-        raise DatasetError("a page header of the Parquet file is damaged")
+        raise DatasetError(_DAMAGED)
     return _whole(inner, 1)
 
 
 def _widest(stream: BinaryIO, chunk: pq.ColumnChunkMetaData, header: dict[int, Any], start: int) -> int:
     """Bytes of the longest value of a dictionary page: looked up where it pays, else no more than the page has."""
-    size, stored, count = _whole(header, 2), _whole(header, 3), max(_count(header), 1)
-    if chunk.physical_type != _BYTE_ARRAY:
+    size, count = _whole(header, 2), max(_count(header), 1)
+    if chunk.physical_type != "BYTE_ARRAY":
         return size // count
     if size > _WIDEST_READ or count == 1:
         return size
     stream.seek(start)
-    page = stream.read(stored)
+    page = stream.read(_whole(header, 3))
     try:
         if chunk.compression != "UNCOMPRESSED":
             page = pa.Codec(chunk.compression.lower()).decompress(page, size, asbytes=True)
@@ -171,73 +162,54 @@ def _widest(stream: BinaryIO, chunk: pq.ColumnChunkMetaData, header: dict[int, A
     return min(longest, size)
 
 
-class _Compact:
-    """Structs in Thrift's compact protocol (thrift-compact-protocol.md); IndexError where the bytes end."""
+def _struct(data: io.BytesIO, depth: int) -> dict[int, Any]:
+    """Integers and structs of a struct in Thrift's compact protocol (thrift-compact-protocol.md) by field id.
 
-    _MAX_DEPTH = 8
+    What else there is is left out. Raises IndexError where the bytes end, and DatasetError.
+    """
+    fields: dict[int, Any] = {}
+    field = 0
+    while head := data.read(1)[0]:
+        field = field + (head >> 4) if head >> 4 else _signed(data)
+        value = _value(data, head & 15, depth)
+        if value is not None:
+            fields[field] = value
+    return fields
 
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
 
-    def fields(self, depth: int = 0) -> tuple[dict[int, Any], int]:
-        """Integers and structs by field id, what else there is left out; and where the struct ends."""
-        found: dict[int, Any] = {}
-        field = 0
-        while (head := self._byte()) != 0:
-            kind, step = head & 15, head >> 4
-            field = field + step if step else self._signed()
-            value = self._value(kind, depth)
-            if value is not None:
-                found[field] = value
-        return found, self._at
-
-    def _value(self, kind: int, depth: int) -> Any:
-        if depth > self._MAX_DEPTH:
-            raise DatasetError("a page header of the Parquet file is nested too deep")
-        if kind in (1, 2):  # a boolean is its type
-            return None
-        if kind == 3:
-            return self._byte()
-        if kind in (4, 5, 6):
-            return self._signed()
-        if kind == 7:
-            return self._skip(8)
-        if kind == 8:
-            return self._skip(self._unsigned())
-        if kind in (9, 10):
-            return self._list(depth)
-        if kind == 12:
-            return self.fields(depth + 1)[0]
-        raise DatasetError("a page header of the Parquet file is damaged")
-
-    def _list(self, depth: int) -> None:
-        head = self._byte()
-        size = head >> 4 if head >> 4 < 15 else self._unsigned()
-        for _ in range(size):
-            if head & 15 in (1, 2):
-                self._skip(1)
-            else:
-                self._value(head & 15, depth + 1)
-
-    def _byte(self) -> int:
-        value = self._data[self._at]
-        self._at += 1
-        return value
-
-    def _skip(self, count: int) -> None:
-        self._at += count
-        if self._at > len(self._data):
+def _value(data: io.BytesIO, kind: int, depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise DatasetError("a page header of the Parquet file is nested too deep")
+    if kind == 3:
+        return data.read(1)[0]
+    if kind in (4, 5, 6):
+        return _signed(data)
+    if kind == 12:
+        return _struct(data, depth + 1)
+    if kind in (7, 8):  # a double, bytes
+        length = 8 if kind == 7 else _unsigned(data)
+        if len(data.read(min(length, _MAX_HEADER))) < length:
             raise IndexError
+    elif kind in (9, 10):  # a list, a set
+        head = data.read(1)[0]
+        for _ in range(head >> 4 if head >> 4 < 15 else _unsigned(data)):
+            # A boolean is its type, but for a list's, which has a byte.
+            _value(data, 3 if head & 15 in (1, 2) else head & 15, depth + 1)
+    elif kind not in (1, 2):
+        raise DatasetError(_DAMAGED)
+    return None
 
-    def _unsigned(self) -> int:
-        value = shift = 0
-        while (byte := self._byte()) & 0x80:
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if shift > 63:
-                raise DatasetError("a page header of the Parquet file is damaged")
-        return value | byte << shift
 
-    def _signed(self) -> int:
-        value = self._unsigned()
-        return value >> 1 ^ -(value & 1)
+def _unsigned(data: io.BytesIO) -> int:
+    value = shift = 0
+    while (byte := data.read(1)[0]) & 0x80:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if shift > 63:
+            raise DatasetError(_DAMAGED)
+    return value | byte << shift
+
+
+def _signed(data: io.BytesIO) -> int:
+    value = _unsigned(data)
+    return value >> 1 ^ -(value & 1)

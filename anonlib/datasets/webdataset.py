@@ -1,14 +1,9 @@
 """Tar shards in the WebDataset convention: consecutive members with one base name are one sample.
 
-A tar is read as a stream and nothing is ever extracted to disk. Python's tarfile ends quietly at a damaged header or
-where a file was cut between two members; here every way to end but the proper one is a sample with a problem, since the
-rest of a shard must not vanish without a row. What is written depends only on the samples: no times, owners or modes of
-the input survive, and equal input gives equal bytes.
-
-What an archive asks for is checked before it is read. Python's tarfile reads an extended header (a PAX record, a GNU
-long name) whole, whatever size it says, follows chains of them by recursion, and believes a size that is negative. A
-gzip stream may be a thousandth of what it unpacks to. Beyond the bounds an archive counts as damaged
-(tarfile.ReadError).
+A tar is read as a stream and never extracted to disk. Every way to end but the proper one is a sample with a problem,
+where Python's tarfile ends quietly. tarfile also reads an extended header whole, whatever size it says, follows chains
+of them by recursion and believes negative sizes, and a gzip stream may unpack to a thousand times its size: beyond the
+bounds here an archive counts as damaged (tarfile.ReadError). What is written depends on the samples alone.
 """
 
 import gzip
@@ -16,8 +11,6 @@ import io
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -26,19 +19,16 @@ from anonlib.datasets import base
 from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import (
     MAX_NAME,
-    as_png,
     converted,
     is_apple_double,
     is_image,
     kept_members,
     key_spellings,
-    new_extension,
     printable,
     shard_id,
     shortened,
     split_member,
-    suffix_in,
-    under_new_key,
+    suffix_of,
     unique_key,
     why_unsafe,
     without_suffix,
@@ -58,21 +48,11 @@ _GZIP_HEADER_BYTES = 512
 _BLOCK_BYTES = 1 << 20
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 _EXTENDED = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
 _MAX_CHAIN = 4
 _MAX_GLOBAL = 16
-
-
-class _Archive(tarfile.TarFile):
-    """A TarFile that counts the extended headers before the next member, and the global ones in all."""
-
-    chained = 0
-    globals = 0
 
 
 class StrictHeader(tarfile.TarInfo):
@@ -93,7 +73,7 @@ class StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError("a member has a negative size")
         return found
 
-    def _proc_member(self, archive: _Archive) -> Self:
+    def _proc_member(self, archive: "Archive") -> Self:
         """Where tarfile chooses by type how to go on; nothing but the header's own block has been read."""
         if self.size < 0:
             raise tarfile.ReadError("a member has a negative size")
@@ -113,48 +93,43 @@ class StrictHeader(tarfile.TarInfo):
     _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
 
-class Growth:
-    """Compares what a stream has unpacked to with what was packed."""
+class Archive(tarfile.TarFile):
+    """An archive whose headers are bounded: it counts extended ones before the next member, and global ones in all."""
 
-    def __init__(self) -> None:
-        self.unpacked = 0
-
-    def add(self, unpacked: int, packed: int) -> None:
-        """Raises tarfile.ReadError once there is too much for `packed` bytes in all."""
-        self.unpacked += unpacked
-        if self.unpacked > max(MAX_SAMPLE_BYTES, packed * MAX_RATIO):
-            raise tarfile.ReadError(f"it unpacks to more than {MAX_RATIO} times its size")
+    tarinfo = StrictHeader
+    chained = globals = 0
 
 
-class _Unpacked(io.RawIOBase):
+class _Unpacked(gzip.GzipFile):
     """A gzip stream, of one part or several, as far as its growth is allowed."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._packed, self._growth = stream, Growth()
-        self._stream = gzip.GzipFile(fileobj=stream, mode="rb")
+    _given = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._stream.read(len(buffer))
-        buffer[: len(block)] = block
-        self._growth.add(len(block), self._packed.tell())
-        return len(block)
+    def read(self, size: int | None = -1) -> bytes:
+        block = super().read(size)
+        self._given += len(block)
+        check_growth(self._given, cast("BinaryIO", self.fileobj).tell())
+        return block
 
 
-def open_tar(stream: BinaryIO) -> tarfile.TarFile:
+def check_growth(unpacked: int, packed: int) -> None:
+    """Raises tarfile.ReadError where a stream has unpacked to too much for so many packed bytes."""
+    if unpacked > max(MAX_SAMPLE_BYTES, packed * MAX_RATIO):
+        raise tarfile.ReadError(f"it unpacks to more than {MAX_RATIO} times its size")
+
+
+def open_tar(stream: BinaryIO) -> Archive:
     """The archive in a stream, gzipped or not, to be read once from its beginning. Raises tarfile.TarError."""
     if not isinstance(stream, io.BufferedReader):
         stream = io.BufferedReader(cast("io.RawIOBase", stream))
     if stream.peek(2)[:2] == GZIP_MAGIC:
-        stream = cast("BinaryIO", _Unpacked(stream))
+        stream = cast("BinaryIO", _Unpacked(fileobj=stream, mode="rb"))
     return open_plain_tar(stream)
 
 
-def open_plain_tar(stream: BinaryIO) -> tarfile.TarFile:
+def open_plain_tar(stream: BinaryIO) -> Archive:
     """The same of a stream that is not compressed."""
-    return _Archive.open(fileobj=stream, mode="r|", tarinfo=StrictHeader, encoding="utf-8")
+    return Archive.open(fileobj=stream, mode="r|", encoding="utf-8")
 
 
 class WebDataset(Dataset):
@@ -166,12 +141,8 @@ class WebDataset(Dataset):
 
     def shards(self) -> list[Shard]:
         """See Dataset."""
-        return self._distinct(
-            [
-                Shard(shard_id(tar.name, self.suffixes, ".tar"), tar.uri, tar.etag, tar.size, self.format)
-                for tar in self.sources()
-            ]
-        )
+        sources = [(shard_id(tar.name, self.suffixes, ".tar"), tar) for tar in self.sources()]
+        return self._distinct([Shard(name, tar.uri, tar.etag, tar.size, self.format) for name, tar in sources])
 
     def read(self, shard: Shard) -> Iterator[Sample]:
         """See Dataset."""
@@ -211,22 +182,14 @@ class WebDataset(Dataset):
     def output_path(self, shard: Shard, name: str | None = None) -> str:
         """See Dataset."""
         old = self.name_of(shard)
-        return f"data/{old}" if name is None else f"data/{name}{suffix_in(old, self.suffixes)}"
+        return f"data/{old}" if name is None else f"data/{name}{old[len(without_suffix(old, self.suffixes)) :].lower()}"
 
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
-    ) -> "TarShardWriter":
+    ) -> ShardWriter:
         """See Dataset."""
-        return TarShardWriter(local_path, self.output_path(shard, name), keep_fields, self._image_fields())
-
-
-@dataclass
-class _SampleFiles:
-    key: str
-    members: dict[str, bytes] = field(default_factory=dict)
-    size: int = 0
-    count: int = 0
-    problem: Problem | None = None
+        image_fields = frozenset((self.image_field or "").lower().split(";")) - {""}
+        return TarShardWriter(local_path, self.output_path(shard, name), keep_fields, image_fields)
 
 
 def read_tar(stream: BinaryIO, name: str, image_field: str | None = None) -> Iterator[Sample]:
@@ -237,16 +200,19 @@ def read_tar(stream: BinaryIO, name: str, image_field: str | None = None) -> Ite
     the next begins. Members that belong to no sample (folders, no extension, macOS's ._NAME) are skipped.
     """
     seen: dict[str, int] = {}
-    for position, group in enumerate(_groups(stream, name)):
-        key = unique_key(group.key, seen)
-        if key != group.key and group.problem is None:
-            group.problem = Problem(Reason.DUPLICATE_KEY, f"the key {group.key!r} is in this shard already")
-        yield _as_sample(group, key, position, image_field)
+    for position, sample in enumerate(_grouped(stream, name)):
+        key = unique_key(sample.key, seen)
+        if key != sample.key and sample.problem is None:
+            sample.problem = Problem(Reason.DUPLICATE_KEY, f"the key {sample.key!r} is in this shard already")
+        sample.key, sample.position = key, position
+        _choose_image(sample, image_field)
+        yield sample
 
 
-def _groups(stream: BinaryIO, name: str) -> Iterator[_SampleFiles]:
-    group: _SampleFiles | None = None
-    number, last = 0, ""
+def _grouped(stream: BinaryIO, name: str) -> Iterator[Sample]:
+    """Samples with all their members in `fields`."""
+    sample: Sample | None = None
+    number, last, size, members, extra = 0, "", 0, 0, False
     try:
         with open_tar(stream) as archive:
             for info in archive:
@@ -259,32 +225,33 @@ def _groups(stream: BinaryIO, name: str) -> Iterator[_SampleFiles]:
                     continue
                 key, extension = split or (info.name, "")
                 key = shortened(printable(key))
-                if group is None or key != group.key or extension in group.members:
-                    if group is not None:
-                        yield group
-                    group = _SampleFiles(key)
-                group.size, group.count = group.size + info.size, group.count + 1
-                if problem is None and group.size > base.MAX_SAMPLE_BYTES:
+                if sample is None or key != sample.key or extension in sample.fields:
+                    if sample is not None:
+                        yield sample
+                    sample, size, members = Sample(key, None, ""), 0, 0
+                size, members = size + info.size, members + 1
+                if problem is None and size > base.MAX_SAMPLE_BYTES:
                     over = f"the sample is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
                     problem = Problem(Reason.TOO_LARGE, over)
-                if problem is None and group.count > MAX_MEMBERS:
+                if problem is None and members > MAX_MEMBERS:
                     problem = Problem(Reason.TOO_LARGE, f"the sample has more than {MAX_MEMBERS:,} members")
-                group.problem = group.problem or problem
+                sample.problem = sample.problem or problem
                 if problem is None:
-                    group.members[extension] = cast("BinaryIO", archive.extractfile(info)).read()
+                    sample.fields[extension] = cast("BinaryIO", archive.extractfile(info)).read()
                 else:
-                    group.members = {}
-            extra = _after_end(cast("BinaryIO", archive.fileobj))
+                    sample.fields = {}
+            while not extra and (block := cast("BinaryIO", archive.fileobj).read(_BLOCK_BYTES)):
+                extra = any(block)
     except _BROKEN as error:
         where = f"after member {number} ({printable(last)[:200]!r})" if number else "at its start"
-        lost = f"{group.key!r} and everything after it is" if group else "everything is"
+        lost = f"{sample.key!r} and everything after it is" if sample else "everything is"
         message = f"the archive is truncated or damaged {where}: {lost} lost ({error})"
-        yield _SampleFiles(f"{name}#truncated", problem=Problem(Reason.TRUNCATED, message))
+        yield Sample(f"{name}#truncated", None, "", problem=Problem(Reason.TRUNCATED, message))
         return
-    if group is not None:
-        yield group
+    if sample is not None:
+        yield sample
     if extra:
-        yield _SampleFiles(f"{name}#after-end", problem=Problem(Reason.AFTER_END))
+        yield Sample(f"{name}#after-end", None, "", problem=Problem(Reason.AFTER_END))
 
 
 def _member_problem(info: tarfile.TarInfo) -> Problem | None:
@@ -300,34 +267,28 @@ def _member_problem(info: tarfile.TarInfo) -> Problem | None:
     return None
 
 
-def _after_end(stream: BinaryIO) -> bool:
-    while block := stream.read(1 << 16):
-        if any(block):
-            return True
-    return False
-
-
-def _as_sample(group: _SampleFiles, key: str, position: int, image_field: str | None) -> Sample:
-    problem, image_name = group.problem, ""
-    if problem is None:
-        if image_field is None:
-            images = [extension for extension in group.members if is_image(f"x.{extension}")]
-        else:
-            images = [extension for extension in image_field.lower().split(";") if extension in group.members][:1]
-        if len(images) == 1:
-            image_name = images[0]
-        elif images:
-            message = f"there are several images ({', '.join(images)}); name one with image_field"
-            problem = Problem(Reason.SEVERAL_IMAGES, message)
-        else:
-            problem = Problem(Reason.NO_IMAGE, "there is no image")
-    fields = {extension: content for extension, content in group.members.items() if extension != image_name}
-    image = group.members[image_name] if problem is None else None
-    return Sample(key, image, image_name, fields, problem, position)
+def _choose_image(sample: Sample, image_field: str | None) -> None:
+    if sample.problem is not None:
+        return
+    if image_field is None:
+        images = [extension for extension in sample.fields if is_image(f"x.{extension}")]
+    else:
+        images = [extension for extension in image_field.lower().split(";") if extension in sample.fields][:1]
+    if len(images) == 1:
+        sample.image_field = images[0]
+        sample.image = sample.fields.pop(images[0])
+    elif images:
+        message = f"there are several images ({', '.join(images)}); name one with image_field"
+        sample.problem = Problem(Reason.SEVERAL_IMAGES, message)
+    else:
+        sample.problem = Problem(Reason.NO_IMAGE, "there is no image")
 
 
 class TarShardWriter(ShardWriter):
-    """A tar at `local_path`, gzipped if the release path says so: the image first, then the kept members."""
+    """A tar at `local_path`, gzipped if the release path says so: the image first, then the kept members.
+
+    `image_fields`: the names that the job itself gives to members of images; the release's readers will ask for them.
+    """
 
     def __init__(
         self,
@@ -338,47 +299,28 @@ class TarShardWriter(ShardWriter):
     ) -> None:
         super().__init__(local_path, release_path)
         self._keep, self._image_fields = keep_fields, image_fields
-        self._raw = self._temporary.open("wb")
-        self._gzip: gzip.GzipFile | None = None
+        stream: Any = self._files.enter_context(self._temporary.open("wb"))
         if not release_path.lower().endswith(".tar"):
-            self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=self._raw, mtime=0)
+            packed = gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=stream, mtime=0)
+            stream = self._files.enter_context(packed)
         # PAX_FORMAT writes plain ustar headers wherever the name fits one.
-        self._tar = tarfile.open(  # noqa: SIM115
-            fileobj=self._gzip or self._raw, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8"
-        )
+        self._tar = tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")  # noqa: SIM115
+        self._files.callback(self._tar.close)
 
     def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, bytes]:
-        extension = sample.image_field
-        # A name that the job itself gives to the image stays, since the release's readers will ask for it.
+        extension, renamed = sample.image_field, None
         if converted(extension, image) and extension not in self._image_fields:
-            extension = as_png(extension)
-        if key is None:
-            members = {extension: image} | kept_members(sample.fields, self._keep)
-        else:
-            new = new_extension(extension, self._image_fields)
-            kept = kept_members(sample.fields, self._keep, key_spellings(sample.key, sample.image_field, key, new))
-            members = {new: image} | under_new_key(kept, self._keep)
-        return {f"{sample.key if key is None else key}.{extension}": data for extension, data in members.items()}
+            head, dot, _ = extension.rpartition(".")
+            extension = f"{head}{dot}png"
+        if key is not None:
+            if extension not in self._image_fields:
+                extension = suffix_of(f"x.{extension}")
+            renamed = key_spellings(sample.key, sample.image_field, key, extension)
+        members = {extension: image} | kept_members(sample.fields, self._keep, renamed)
+        return {f"{key or sample.key}.{name}": content for name, content in members.items()}
 
     def _add(self, position: int, entry: dict[str, bytes]) -> None:
         for name, content in entry.items():
             header = tarfile.TarInfo(name)
             header.size, header.mode = len(content), 0o644
             self._tar.addfile(header, io.BytesIO(content))
-
-    def _finish(self) -> None:
-        self._tar.close()
-        if self._gzip is not None:
-            self._gzip.close()
-        self._raw.close()
-        self._temporary.replace(self._path)
-
-    def _abandon(self) -> None:
-        for part in (self._tar, self._gzip, self._raw):
-            # On a full disk closing fails as well, and what is closed here is thrown away.
-            with suppress(OSError):
-                if part is not None:
-                    part.close()
-        self._temporary.unlink(missing_ok=True)
-        if self._closed:
-            self._path.unlink()

@@ -1,10 +1,9 @@
 """Bytes to upright RGB pixels and back, keeping nothing of the file but its pixels and the name of its colour space.
 
-The output is always encoded afresh from pixels, so EXIF (with its thumbnail and GPS), XMP, IPTC,
-comments, C2PA, trailing data, embedded previews and colour profiles have no way through (colour.py writes
-the profile anew); orientation is applied before it is dropped. Pixels that a fully transparent alpha hides
-are blanked, since a face may hide there. Of a phone's multi-picture JPEG (MPO: gain maps, previews) only the
-photograph itself is taken.
+The output is encoded afresh from pixels, so EXIF (with its thumbnail and GPS), XMP, IPTC, comments, C2PA, trailing
+data, embedded previews and colour profiles have no way through (colour.py writes the profile anew). Pixels under an
+alpha of zero are blanked, since a face may hide there. Of a phone's multi-picture JPEG (MPO) only the photograph itself
+is taken.
 """
 
 from __future__ import annotations
@@ -25,23 +24,13 @@ from anonlib.codes import Note, Reason, Stripped
 from anonlib.errors import ImageProblem, OutOfMemory
 from anonlib.media.colour import ColourSpace, from_cmyk, in_named_space, profile_of
 
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "TIFF"]
-"""What a release is encoded in; GIF, BMP and PPM are read, and released as PNG."""
-_READ = (*get_args(ImageFormat), "GIF", "BMP", "PPM")
+ImageFormat = Literal["JPEG", "PNG", "WEBP"]
+"""What a release is encoded in; TIFF, GIF, BMP and PPM are read, and released as PNG."""
+_READ = (*get_args(ImageFormat), "TIFF", "GIF", "BMP", "PPM")
 _ORIENTATION_TAG = 0x0112
 _UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    MemoryError,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
+    *(OSError, ValueError, SyntaxError, EOFError, MemoryError, ArithmeticError, LookupError, TypeError),
+    *(AttributeError, RuntimeError, struct.error, zlib.error),
 )
 _PILLOWS_MEMORY_ERRORS = ("decoder error -9", "out of memory")  # ImageFile.ERRORS
 _TO_RGB = {"CMYK": Note.CMYK, "YCbCr": Note.YCBCR, "LAB": Note.LAB, "HSV": Note.HSV}
@@ -92,7 +81,8 @@ def decode(
         except _UNREADABLE as error:
             if str(error).startswith(_PILLOWS_MEMORY_ERRORS):
                 raise OutOfMemory from None
-            raise ImageProblem(Reason.DAMAGED, f"the image is damaged: {_one_line(error)}") from None
+            words = " ".join(str(error).split())[:160] or type(error).__name__
+            raise ImageProblem(Reason.DAMAGED, f"the image is damaged: {words}") from None
 
 
 def _decode(
@@ -104,16 +94,13 @@ def _decode(
     if width * height > max_mpx * 1e6:
         over = f"{width}x{height} px is over the limit of {max_mpx:g} megapixels (limits.image_mpx)"
         raise ImageProblem(Reason.TOO_MANY_PIXELS, over)
-    several = image.format == "MPO"
-    frames = 1 if several else getattr(image, "n_frames", 1)
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageProblem(Reason.ANIMATED, f"animated or many-paged ({frames} frames); only stills are anonymized")
-    image_format: ImageFormat = next((name for name in get_args(ImageFormat) if name == image.format), "PNG")
-    image_format = "JPEG" if several else image_format
-    orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     stripped = _metadata(image, data)
-    profile = image.info.get("icc_profile")
-    if image_format == "JPEG" and image.mode in ("RGB", "L") and orientation in (0, 1):
+    if image.format in ("JPEG", "MPO"):
+        if not _is_plain(image):
+            return _converted(image, "JPEG", stripped, [])
         part = _part(max(width, height), least_side)
         rows, columns = -(-height // part), -(-width // part)
         rgb = np.asarray(
@@ -121,37 +108,45 @@ def _decode(
         )
         if rgb.shape[:2] != (rows, columns):
             raise ValueError("it has pixels of another size than its header says")
-        converted, space, notes = in_named_space(rgb, profile, grey=image.mode == "L")
-        return Picture(converted, None, image_format, space, stripped, tuple(notes), (height, width))
-    notes = [] if several or image.format == image_format else [Note.TO_PNG]
-    space = None
-    mode = image.mode
+        rgb, space, notes = in_named_space(rgb, image.info.get("icc_profile"), grey=image.mode == "L")
+        return Picture(rgb, None, "JPEG", space, stripped, tuple(notes), (height, width))
+    for kept in get_args(ImageFormat):
+        if image.format == kept:
+            return _converted(image, kept, stripped, [])
+    return _converted(image, "PNG", stripped, [Note.TIFF_TO_PNG if image.format == "TIFF" else Note.TO_PNG])
+
+
+def _is_plain(image: Image.Image) -> bool:
+    """Whether a JPEG is upright and has the colours that libjpeg gives."""
+    return image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION_TAG, 1) in (0, 1)
+
+
+def _converted(image: Image.Image, kind: ImageFormat, stripped: tuple[Stripped, ...], notes: list[Note]) -> Picture:
+    """As Pillow decodes it, upright and in RGB."""
+    mode, profile, space = image.mode, image.info.get("icc_profile"), None
     if mode.startswith("I") or mode == "F":
         image, notes = _to_eight_bits(image), [*notes, Note.EIGHT_BITS]
     elif mode in _TO_RGB:
-        notes.append(_TO_RGB[mode])
+        notes = [*notes, _TO_RGB[mode]]
     image.load()
     image = ImageOps.exif_transpose(image)
     grey = image.mode in ("1", "L", "LA")
     if mode == "CMYK":
         image, space, more = from_cmyk(image, profile)
-        notes, profile = notes + more, None
-    elif mode in _TO_RGB:
-        profile = None
+        notes = notes + more
     alpha = None
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = np.array(image.convert("RGBA"))
-        alpha = rgba[:, :, 3].copy()
-        rgb = rgba[:, :, :3].copy()
+        alpha, rgb = rgba[:, :, 3].copy(), rgba[:, :, :3].copy()
     else:
         rgb = np.array(image.convert("RGB"))
-    if profile is not None:
-        converted, space, more = in_named_space(rgb, profile, grey=grey)
-        rgb, notes = np.array(converted), notes + more
+    if mode not in _TO_RGB:
+        rgb, space, more = in_named_space(rgb, profile, grey=grey)
+        notes = notes + more
     if alpha is not None:
         rgb[alpha == 0] = 0
         alpha = None if (alpha == 255).all() else alpha
-    return Picture(rgb, alpha, image_format, space, stripped, tuple(notes), (rgb.shape[0], rgb.shape[1]))
+    return Picture(rgb, alpha, kind, space, stripped, tuple(notes), (rgb.shape[0], rgb.shape[1]))
 
 
 def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:
@@ -168,7 +163,7 @@ def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:
                 width, height = image.size
                 if image.format != "JPEG":
                     return 4 * width * height
-                plain = image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION_TAG, 1) in (0, 1)
+                plain = _is_plain(image)
         except MemoryError:
             raise OutOfMemory from None
         except _UNREADABLE:
@@ -202,23 +197,16 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 def _metadata(image: Image.Image, data: bytes) -> tuple[Stripped, ...]:
     """The kinds of metadata that the file carried and the output will not."""
-    found = set()
-    if len(image.getexif()):
-        found.add(Stripped.EXIF)
-    for kind, keys in {
-        Stripped.XMP: ("xmp", "XML:com.adobe.xmp"),
-        Stripped.IPTC: ("photoshop",),
-        Stripped.COMMENT: ("comment", "Comment", "parameters"),
-    }.items():
-        if any(key in image.info for key in keys):
-            found.add(kind)
-    if b"http://ns.adobe.com/xap" in data[:200_000]:
-        found.add(Stripped.XMP)
-    if b"c2pa" in data[:200_000]:
-        found.add(Stripped.C2PA)
-    if image.format == "MPO":
-        found.add(Stripped.PICTURES)
-    return tuple(sorted(found))
+    info = image.info.keys()
+    found = {
+        Stripped.EXIF: len(image.getexif()) > 0,
+        Stripped.XMP: info & {"xmp", "XML:com.adobe.xmp"} or b"http://ns.adobe.com/xap" in data[:200_000],
+        Stripped.IPTC: "photoshop" in info,
+        Stripped.COMMENT: info & {"comment", "Comment", "parameters"},
+        Stripped.C2PA: b"c2pa" in data[:200_000],
+        Stripped.PICTURES: image.format == "MPO",
+    }
+    return tuple(sorted(kind for kind, there in found.items() if there))
 
 
 def encode(rgb: NDArray[np.uint8], like: Picture, *, jpeg_quality: int) -> bytes:
@@ -228,16 +216,10 @@ def encode(rgb: NDArray[np.uint8], like: Picture, *, jpeg_quality: int) -> bytes
             np.ascontiguousarray(rgb), quality=jpeg_quality, colorspace="RGB", colorsubsampling="420"
         )
         return _with_profile(jpeg, profile_of(like.space)) if like.space else jpeg
-    pixels = rgb if like.alpha is None else np.dstack([rgb, like.alpha])
-    image = Image.fromarray(pixels)
-    buffer = io.BytesIO()
+    image = Image.fromarray(rgb if like.alpha is None else np.dstack([rgb, like.alpha]))
     options: dict[str, object] = {"icc_profile": profile_of(like.space)} if like.space else {}
-    if like.format == "WEBP":
-        options |= {"quality": jpeg_quality, "method": 4}
-    elif like.format == "TIFF":
-        options |= {"compression": "tiff_deflate"}
-    elif like.format == "PNG":
-        options |= {"compress_level": 4}
+    options |= {"quality": jpeg_quality, "method": 4} if like.format == "WEBP" else {"compress_level": 4}
+    buffer = io.BytesIO()
     image.save(buffer, like.format, **options)
     return buffer.getvalue()
 
@@ -249,7 +231,3 @@ def _with_profile(jpeg: bytes, profile: bytes) -> bytes:
         position = 4 + int.from_bytes(jpeg[4:6], "big")
     body = b"ICC_PROFILE\x00\x01\x01" + profile
     return jpeg[:position] + b"\xff\xe2" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[position:]
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

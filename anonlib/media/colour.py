@@ -1,17 +1,17 @@
 """Which colours the numbers of a photo mean, by the name of a colour space and never by the file's own profile.
 
-An ICC profile has room for anything: a thumbnail of the original, the owner of a display, a serial number in the last
-digits of a curve. So no byte of one is copied. A profile that means the same as a colour space in SPACES, to within a
-level of 255, becomes that name, and the output gets the profile which is written here for it. Pixels under any other
-profile (tables, grey, CMYK, a calibrated display) are converted to sRGB.
+An ICC profile has room for anything: a thumbnail of the original, a serial number in the last digits of a curve. So no
+byte of one is copied. A profile that means the same as a colour space in SPACES, to within a level of 255, becomes that
+name, and the output gets the profile which is written here for it. Under any other profile pixels become sRGB.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from functools import cache, lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ PROFILE_LIMIT = 4 << 20
 """Bytes of the largest profile that is looked at; those of printing presses have about two million."""
 _NEAR = 1
 """Levels of 255 that a profile may differ by from the space whose name it gets."""
-_HOW = (ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION)
 
 Pixels = NDArray[np.uint8]
 Curve = tuple[float, ...]
@@ -53,14 +52,14 @@ def profile_of(space: ColourSpace) -> bytes:
     tags = {
         b"desc": _text(space),
         b"cprt": _text("CC0"),
-        b"wtpt": _numbers(b"XYZ ", _D50),
-        b"rXYZ": _numbers(b"XYZ ", colorants[0:3]),
-        b"gXYZ": _numbers(b"XYZ ", colorants[3:6]),
-        b"bXYZ": _numbers(b"XYZ ", colorants[6:9]),
-        b"rTRC": _numbers(b"para", curve, struct.pack(">HH", 3 if len(curve) == 5 else 0, 0)),
+        b"wtpt": b"XYZ \0\0\0\0" + _numbers(_D50),
+        b"rXYZ": b"XYZ \0\0\0\0" + _numbers(colorants[0:3]),
+        b"gXYZ": b"XYZ \0\0\0\0" + _numbers(colorants[3:6]),
+        b"bXYZ": b"XYZ \0\0\0\0" + _numbers(colorants[6:9]),
+        b"rTRC": struct.pack(">4s4xHH", b"para", 3 if len(curve) == 5 else 0, 0) + _numbers(curve),
     }
     if space != "ProPhoto RGB":  # whose own white is D50
-        tags[b"chad"] = _numbers(b"sf32", _D65_TO_D50)
+        tags[b"chad"] = b"sf32\0\0\0\0" + _numbers(_D65_TO_D50)
     places, data = {}, b""
     start = 128 + 4 + 12 * (len(tags) + 2)
     for name, content in tags.items():
@@ -70,14 +69,13 @@ def profile_of(space: ColourSpace) -> bytes:
     table = struct.pack(">I", len(places)) + b"".join(struct.pack(">4sII", name, *at) for name, at in places.items())
     size = start + len(data)
     header = struct.pack(">I4xI4s4s4s6H4s", size, 0x04300000, b"mntr", b"RGB ", b"XYZ ", 2000, 1, 1, 0, 0, 0, b"acsp")
-    header = header.ljust(68, b"\0") + _numbers(b"", _D50)
+    header = header.ljust(68, b"\0") + _numbers(_D50)
     return header.ljust(128, b"\0") + table + data
 
 
-def _numbers(kind: bytes, values: tuple[float, ...], more: bytes = b"") -> bytes:
-    """A tag of s15Fixed16 numbers (ICC.1:2022, 4.6), or the bare numbers."""
-    head = kind + bytes(4) + more if kind else b""
-    return head + struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+def _numbers(values: tuple[float, ...]) -> bytes:
+    """s15Fixed16 numbers (ICC.1:2022, 4.6)."""
+    return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
 
 
 def _text(words: str) -> bytes:
@@ -91,9 +89,7 @@ def is_ours(profile: bytes) -> bool:
     return any(profile == profile_of(space) for space in SPACES)
 
 
-def in_named_space(
-    rgb: Pixels, profile: object, *, grey: bool = False
-) -> tuple[Pixels, ColourSpace | None, list[Note]]:
+def in_named_space(rgb: Pixels, profile: Any, *, grey: bool = False) -> tuple[Pixels, ColourSpace | None, list[Note]]:
     """Pixels (H, W, 3) of a file with this profile, the space they are in then, and what was done to them.
 
     `grey`: the file has one channel, which all three repeat. Without a profile, or under one that cannot be used, the
@@ -102,26 +98,22 @@ def in_named_space(
     if profile is None:
         return rgb, None, []
     kind = _kind(profile)
-    if not isinstance(profile, bytes) or kind not in ("RGB", "L") or (kind == "L" and not grey):
-        return rgb, None, [Note.NO_PROFILE]
-    try:
+    with suppress(ImageCms.PyCMSError, OSError, ValueError):
         if kind == "RGB" and (space := _named(profile)) is not None:
             return rgb, space, []
-        converted = _to_srgb(Image.fromarray(rgb if kind == "RGB" else rgb[:, :, 0]), profile)
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return rgb, None, [Note.NO_PROFILE]
-    return np.array(converted), "sRGB", [Note.TO_SRGB]
+        if kind == "RGB" or (kind == "L" and grey):
+            image = Image.fromarray(rgb if kind == "RGB" else rgb[:, :, 0])
+            return np.array(_in_space(image, profile, "sRGB")), "sRGB", [Note.TO_SRGB]
+    return rgb, None, [Note.NO_PROFILE]
 
 
-def from_cmyk(image: Image.Image, profile: object) -> tuple[Image.Image, ColourSpace | None, list[Note]]:
+def from_cmyk(image: Image.Image, profile: Any) -> tuple[Image.Image, ColourSpace | None, list[Note]]:
     """A CMYK picture as RGB, by its profile if that is one of CMYK; otherwise as in_named_space."""
     if profile is None:
         return image.convert("RGB"), None, []
-    if isinstance(profile, bytes) and _kind(profile) == "CMYK":
-        try:
-            return _to_srgb(image, profile), "sRGB", []
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass
+    with suppress(ImageCms.PyCMSError, OSError, ValueError):
+        if _kind(profile) == "CMYK":
+            return _in_space(image, profile, "sRGB"), "sRGB", []
     return image.convert("RGB"), None, [Note.NO_PROFILE]
 
 
@@ -138,34 +130,20 @@ def _named(profile: bytes) -> ColourSpace | None:
     for space in SPACES:
         if profile == profile_of(space):
             return space
-    grid = _grid()
-    opened = _opened(profile)
+    # All greys, and 9 x 9 x 9 colours; none at the edge, where 1e-4 of light is several levels and cannot be seen.
+    colours = np.stack(np.meshgrid(*[np.linspace(16, 240, 9)] * 3), axis=-1).reshape(-1, 3)
+    levels = np.concatenate([np.arange(256).repeat(3).reshape(-1, 3), colours]).round().astype(np.uint8)[None]
     for space in SPACES:
-        seen = _transformed(grid, opened, _opened(profile_of(space)))
-        if int(np.abs(np.asarray(seen, np.int16) - np.asarray(grid, np.int16)).max()) <= _NEAR:
+        seen = np.asarray(_in_space(Image.fromarray(levels), profile, space), np.int16)
+        if int(np.abs(seen - levels).max()) <= _NEAR:
             return space
     return None
 
 
-@cache
-def _grid() -> Image.Image:
-    """All greys, and 9 x 9 x 9 colours; none at the edge, where 1e-4 of light is several levels and cannot be seen."""
-    colours = np.stack(np.meshgrid(*[np.linspace(16, 240, 9)] * 3), axis=-1).reshape(-1, 3)
-    greys = np.arange(256).repeat(3).reshape(-1, 3)
-    return Image.fromarray(np.concatenate([greys, colours]).round().astype(np.uint8)[None])
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    return _transformed(image, _opened(profile), _opened(profile_of("sRGB")))
-
-
-def _opened(profile: bytes) -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(io.BytesIO(profile))
-
-
-def _transformed(image: Image.Image, source: ImageCms.ImageCmsProfile, target: ImageCms.ImageCmsProfile) -> Image.Image:
-    transform = ImageCms.buildTransform(source, target, image.mode, "RGB", _HOW[0], _HOW[1])
-    found = ImageCms.applyTransform(image, transform)
+def _in_space(image: Image.Image, profile: bytes, space: ColourSpace) -> Image.Image:
+    source, target = (ImageCms.ImageCmsProfile(io.BytesIO(icc)) for icc in (profile, profile_of(space)))
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    found = ImageCms.applyTransform(image, ImageCms.buildTransform(source, target, image.mode, "RGB", intent, flags))
     if found is None:  # it is only for transforms in place
         raise ValueError("the transform gave no picture")
     return found

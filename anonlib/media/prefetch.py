@@ -9,29 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Sample
 from anonlib.errors import ImageProblem
 from anonlib.media.codec import Picture
-from anonlib.media.sandbox import decode_apart, header_bytes_apart
+from anonlib.media.sandbox.process import decode_apart, header_bytes_apart
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 Timer = Callable[[Literal["read", "decode", "wait"]], AbstractContextManager[object]]
 """A context in which one of these steps runs, for a caller who measures them."""
-
-
-@dataclass
-class _Chunk(Generic[_Item, _Result]):
-    """Items that share a chunk and what they cost; `results` once everything is decoded."""
-
-    items: list[_Item]
-    cost: int
-    results: list[tuple[_Item, _Result]] | None = None
 
 
 def chunks_ahead(
@@ -50,59 +40,56 @@ def chunks_ahead(
     is asked for. Which items share one depends on them, `most` and `budget` alone. What `items` and `decode` raise is
     raised where their chunk's turn comes. `read` and `decode` are timed in the thread, `wait` in the caller's.
     """
-    chunks: Iterator[_Chunk[_Item, _Result]] = _chunks(_timed_items(items, timed), cost, most, budget // 2)
+    chunks = _chunks(items, cost, most, budget // 2, timed)
 
-    def fill(chunk: _Chunk[_Item, _Result]) -> list[tuple[_Item, _Result]]:
+    def fill(chunk: list[_Item]) -> list[tuple[_Item, _Result]]:
         with timed("decode"):
-            return [(item, decode(item)) for item in chunk.items]
+            return [(item, decode(item)) for item in chunk]
 
-    def fetch(held: int) -> _Chunk[_Item, _Result] | None:
-        chunk = next(chunks, None)
-        if chunk is not None and held + chunk.cost <= budget:
-            chunk.results = fill(chunk)
-        return chunk
+    def fetch(held: int) -> tuple[list[_Item], int, list[tuple[_Item, _Result]] | None]:
+        """The next chunk, what it costs, and its results if there is room for them beside what is held."""
+        chunk, size = next(chunks, ([], 0))
+        return chunk, size, fill(chunk) if held + size <= budget else None
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(fetch, 0)
         while True:
             with timed("wait"):
-                chunk = coming.result()
-            if chunk is None:
+                chunk, size, results = coming.result()
+            if not chunk:
                 return
-            results = fill(chunk) if chunk.results is None else chunk.results
-            coming = pool.submit(fetch, chunk.cost)
+            if results is None:
+                results = fill(chunk)
+            coming = pool.submit(fetch, size)
             del chunk
             yield results
             results.clear()
 
 
-def _timed_items(items: Iterable[_Item], timed: Timer) -> Iterator[_Item]:
+def _chunks(
+    items: Iterable[_Item], cost: Callable[[_Item], int], most: int, share: int, timed: Timer
+) -> Iterator[tuple[list[_Item], int]]:
+    """Consecutive items and what they cost together: at most `share`, or one item."""
+    chunk: list[_Item] = []
+    size = 0
     coming = iter(items)
     while True:
         with timed("read"):
             try:
                 item = next(coming)
             except StopIteration:
-                return
-        yield item
-
-
-def _chunks(
-    items: Iterable[_Item], cost: Callable[[_Item], int], most: int, share: int
-) -> Iterator[_Chunk[_Item, _Result]]:
-    chunk: _Chunk[_Item, _Result] = _Chunk([], 0)
-    for item in items:
+                break
         extra = cost(item)
-        if chunk.items and chunk.cost + extra > share:
-            yield chunk
-            chunk = _Chunk([], 0)
-        chunk.items.append(item)
-        chunk.cost += extra
-        if len(chunk.items) == most:
-            yield chunk
-            chunk = _Chunk([], 0)
-    if chunk.items:
-        yield chunk
+        if chunk and size + extra > share:
+            yield chunk, size
+            chunk, size = [], 0
+        chunk.append(item)
+        size += extra
+        if len(chunk) == most:
+            yield chunk, size
+            chunk, size = [], 0
+    if chunk:
+        yield chunk, size
 
 
 def sample_bytes(sample: Sample, job: JobConfig, *, copies: int = 1, least_side: int | None = None) -> int:

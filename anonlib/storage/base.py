@@ -1,16 +1,16 @@
 """The contract that a folder and a bucket both keep, so that no other file asks which of the two it has.
 
-Paths are '/'-separated and relative to the root, and can never leave it. Every failure is a `StorageError`
-whose text is one sentence for the person at the terminal. It never repeats what a server said, because
-servers quote signatures and key ids, nor the path of a file that anonlib did not name, because it may be a
-person's and the sentence goes to logs: that path is in `path` alone.
+Paths are '/'-separated and relative to the root, and can never leave it. Every failure is a `StorageError` whose text
+is one sentence. It never repeats what a server said, because servers quote signatures and key ids, nor the path of a
+file that anonlib did not name, because it may be a person's and the sentence goes to logs: that path is in `path`
+alone.
 """
 
 import hashlib
+import io
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import urlsplit
@@ -114,10 +114,6 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def fetch(self, path: str, to: Path) -> None:
-        """Copy the file to the local path `to`, which appears only when it is whole. Raises as open_read."""
-
-    @abstractmethod
     def stat(self, path: str) -> StoredObject:
         """Size and etag of a file (folders do not count); raises NotFound or StorageError."""
 
@@ -126,11 +122,8 @@ class Storage(ABC):
         """Put a finished local file, or bytes, at `path`: what was there is replaced whole or not at all."""
 
     @abstractmethod
-    def claim(self, path: str, source: Path | bytes, *, private: bool = False) -> bool:
-        """Put a finished local file, or bytes, at `path` only if nothing is there; True for exactly one of all who try.
-
-        `private`: on a disk only its owner may read it; a bucket has its own policies.
-        """
+    def claim(self, path: str, source: Path | bytes) -> bool:
+        """Put a finished local file, or bytes, at `path` only if nothing is there; True for exactly one who tries."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -165,8 +158,10 @@ class Storage(ABC):
         """
         if self.claim(path, source):
             return True
-        size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        if self.stat(path).size != size or self.sha256(path) != _sha256(source):
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = stream.tell()
+        if self.stat(path).size != size or self.sha256(path) != digest:
             raise Differs(
                 f"{self.uri}/{path} holds other bytes than this run made for it, and stays as it is: another run wrote "
                 "it, or one that was cut off on another kind of machine. If no other run is at work, delete it."
@@ -176,7 +171,7 @@ class Storage(ABC):
     def sha256(self, path: str) -> str:
         """The digest of a file, in hex; its bytes are read but not held. Raises as open_read."""
         with self.open_read(path) as stream:
-            return hashlib.file_digest(cast("BufferedReader", stream), "sha256").hexdigest()
+            return hashlib.file_digest(cast("io.BufferedReader", stream), "sha256").hexdigest()
 
     def exposed(self) -> str | None:
         """A sentence if the root is to be private and other users of this machine may look into it, else None."""
@@ -205,47 +200,32 @@ class Storage(ABC):
         details: list[str] = []
         name = f"{OURS}probe-{uuid4().hex}"
 
-        readable = writable = conditional = False
-        try:
-            next(iter(self.list()), None)
-            readable = True
-        except (AccessDenied, NotFound) as error:
-            details.append(str(error))
-        try:
-            self.publish(name, b"1")
-            writable = True
-        except AccessDenied as error:
-            details.append(str(error))
-        if not writable:
-            return Probe(readable, writable, conditional, tuple(details))
+        def allowed(action: Callable[[], object]) -> bool:
+            try:
+                action()
+            except AccessDenied as error:
+                details.append(str(error))
+                return False
+            return True
 
-        try:
+        def read_back() -> None:
             if self.read(name) != b"1":
                 raise StorageError(f"{self.uri} gave back other bytes than were written; it cannot be used.")
-        except AccessDenied as error:
-            readable = False
-            details.append(str(error))
-        left = [name]
+
+        readable = allowed(lambda: next(iter(self.list()), None))
+        if not allowed(lambda: self.publish(name, b"1")):
+            return Probe(readable, False, False, tuple(details))
+        readable = allowed(read_back) and readable
+        claims: list[bool] = []
+        tried = allowed(lambda: claims.extend(self.claim(f"{name}-claim", content) for content in (b"1", b"2")))
+        if tried and claims != [True, False]:
+            details.append(
+                f"{self.uri} does not enforce create-if-absent (If-None-Match), so two workers could "
+                "both commit a shard: run one worker, or use a store that enforces it."
+            )
         try:
-            left.append(name + "-claim")
-            conditional = self.claim(left[1], b"1") and not self.claim(left[1], b"2")
-            if not conditional:
-                details.append(
-                    f"{self.uri} does not enforce create-if-absent (If-None-Match), so two workers could "
-                    "both commit a shard: run one worker, or use a store that enforces it."
-                )
-        except AccessDenied as error:
-            details.append(str(error))
-        try:
-            for path in left:
+            for path in (name, f"{name}-claim"):
                 self.delete(path)
         except AccessDenied as error:
             details.append(f"{error} The small probe files {name}* stay there; everything else works.")
-        return Probe(readable, writable, conditional, tuple(details))
-
-
-def _sha256(source: Path | bytes) -> str:
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return Probe(readable, True, claims == [True, False], tuple(details))

@@ -1,9 +1,8 @@
 """A folder as a Storage. Atomicity comes from rename and hard links inside one file system.
 
-A file is written under a name of ours beside its final name, flushed to the disk, and only then renamed
-(publish) or linked (claim); then the folder itself is flushed, or a power cut could forget the name.
-
-A private folder is for its owner alone, whatever the umask: folders of mode 0700, files of 0600, unfinished ones too.
+A file is written under a name of ours beside its final name, flushed to the disk, and only then renamed (publish) or
+linked (claim); then the folder is flushed, or a power cut could forget the name. A private folder is for its owner
+alone, whatever the umask: folders of mode 0700, files of 0600, unfinished ones too.
 """
 
 import errno
@@ -22,10 +21,8 @@ from anonlib.storage.base import OURS, Storage, StoredObject, folder_prefix, is_
 REFUSED_LINK, IRREGULAR = "link", "irregular"
 """Etags of what is listed and never opened: a link, and a pipe, socket, device or empty folder."""
 WRITE_TRIES = 3
-_FIND = "it is not followed (`find -type l` lists links)."
 _COPY_BYTES = 1 << 20
 _T = TypeVar("_T")
-_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 @contextmanager
@@ -33,20 +30,19 @@ def as_sentence(verb: str, where: str, path: str | None = None) -> Iterator[None
     """Turn an OSError inside the block into a StorageError: 'Cannot {verb} {where}: ...', of the file at `path`."""
     try:
         yield
-    except _NO_FILE as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         if verb == "write":
             raise StorageError(f"Cannot write {where}: {error.strerror}.", path=path) from error
         raise NotFound(f"Cannot {verb} {where}: there is no such file.", path=path) from error
-    except PermissionError as error:
-        message = f"Cannot {verb} {where}: this user may not; check the owner and mode."
-        raise AccessDenied(message, path=path) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"Cannot {verb} {where}: the disk or quota is full; free some space."
-            raise StorageError(message, path=path) from error
-        if error.errno == errno.EROFS:
-            raise AccessDenied(f"Cannot {verb} {where}: the file system is mounted read-only.", path=path) from error
-        raise StorageError(f"Cannot {verb} {where}: {error.strerror or type(error).__name__}.", path=path) from error
+        kind, why = StorageError, error.strerror or type(error).__name__
+        if isinstance(error, PermissionError):
+            kind, why = AccessDenied, "this user may not; check the owner and mode"
+        elif error.errno == errno.EROFS:
+            kind, why = AccessDenied, "the file system is mounted read-only"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = "the disk or quota is full; free some space"
+        raise kind(f"Cannot {verb} {where}: {why}.", path=path) from error
 
 
 def _flush_folder(folder: Path) -> None:
@@ -78,11 +74,12 @@ class LocalStorage(Storage):
 
     def _inside(self, place: Path) -> Path:
         target = Path(os.path.realpath(place))
-        path = str(place.relative_to(self._root)) if place != self._root else ""
-        if not target.is_relative_to(self._root):
-            raise LinkRefused(f"{shown(self.uri, path)} is a link that leads out of {self.uri}; {_FIND}", path=path)
-        if place.is_symlink() and not target.exists():
-            raise LinkRefused(f"{shown(self.uri, path)} is a link that leads nowhere; {_FIND}", path=path)
+        leads = "nowhere" if place.is_symlink() and not target.exists() else None
+        leads = leads if target.is_relative_to(self._root) else f"out of {self.uri}"
+        if leads is not None:
+            path = str(place.relative_to(self._root)) if place != self._root else ""
+            find = "it is not followed (`find -type l` lists links)."
+            raise LinkRefused(f"{shown(self.uri, path)} is a link that leads {leads}; {find}", path=path)
         return place
 
     def _doing(self, verb: str, path: str) -> AbstractContextManager[None]:
@@ -99,14 +96,6 @@ class LocalStorage(Storage):
             raise Changed(message, path=path)
         return stream
 
-    def fetch(self, path: str, to: Path) -> None:
-        """See Storage."""
-        place = self._inside(self._place(path))
-        with self._doing("copy", path), self._beside(to, "fetch") as temporary:
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(place, temporary)
-            temporary.replace(to)
-
     def stat(self, path: str) -> StoredObject:
         """See Storage."""
         place = self._inside(self._place(path))
@@ -120,22 +109,13 @@ class LocalStorage(Storage):
         """See Storage."""
         place = self._place(path)
         with self._doing("write", path):
-            _unless_swept(lambda: self._publish(place, source))
+            self._write(place, source, lambda temporary: temporary.replace(place))
 
-    def _publish(self, place: Path, source: Path | bytes) -> None:
-        with self._written(place, source) as temporary:
-            temporary.replace(place)
-
-    def claim(self, path: str, source: Path | bytes, *, private: bool = False) -> bool:
+    def claim(self, path: str, source: Path | bytes) -> bool:
         """See Storage; needs a file system with hard links."""
         place = self._place(path)
-        with self._doing("write", path):
-            if place.is_file():
-                return False
-            return _unless_swept(lambda: self._claim(place, source, private))
 
-    def _claim(self, place: Path, source: Path | bytes, private: bool) -> bool:
-        with self._written(place, source, private=private) as temporary:
+        def link(temporary: Path) -> bool:
             try:
                 os.link(temporary, place)
             except FileExistsError:
@@ -147,22 +127,29 @@ class LocalStorage(Storage):
                         "by exactly one worker there; use another disk or S3."
                     ) from error
                 raise
-        return True
+            return True
 
-    @contextmanager
-    def _beside(self, place: Path, purpose: str) -> Iterator[Path]:
-        temporary = place.with_name(f"{OURS}{purpose}-{uuid4().hex}")
-        try:
-            yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
+        with self._doing("write", path):
+            return not place.is_file() and self._write(place, source, link)
 
-    @contextmanager
-    def _written(self, place: Path, source: Path | bytes, *, private: bool = False) -> Iterator[Path]:
-        """A flushed copy of the source beside `place`; after the body, the folder is flushed too."""
+    def _write(self, place: Path, source: Path | bytes, name: Callable[[Path], _T]) -> _T:
+        """Copy the source beside `place`, flushed, and give it its name.
+
+        Once more where its own unfinished file was gone: another job on this place had ended, and swept it.
+        """
+        for _ in range(WRITE_TRIES - 1):
+            try:
+                return self._write_once(place, source, name)
+            except FileNotFoundError as error:
+                if not is_ours(str(error.filename)):
+                    raise
+        return self._write_once(place, source, name)
+
+    def _write_once(self, place: Path, source: Path | bytes, name: Callable[[Path], _T]) -> _T:
         self._make_folder(self._inside(place.parent))
-        mode = 0o600 if private or self._private else 0o666
-        with self._beside(place, "write") as temporary:
+        mode = 0o600 if self._private else 0o666
+        temporary = place.with_name(f"{OURS}write-{uuid4().hex}")
+        try:
             with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as copy:
                 if isinstance(source, bytes):
                     copy.write(source)
@@ -171,26 +158,26 @@ class LocalStorage(Storage):
                         shutil.copyfileobj(stream, copy, _COPY_BYTES)
                 copy.flush()
                 os.fsync(copy.fileno())
-            yield temporary
+            named = name(temporary)
             _flush_folder(place.parent)
+            return named
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _make_folder(self, folder: Path) -> None:
-        """Make the folder and what is missing above it, flushed; those of a private root are its owner's alone."""
-        if self._private:
-            self._close()
+        """Make the folder and what is missing above it, flushed; those of a private root are its owner's alone.
+
+        A root that others may look into is closed to them; raises AccessDenied where that is not ours to do.
+        """
+        if (message := self.exposed()) is not None:
+            status = self._root.stat()
+            if os.geteuid() not in (0, status.st_uid) or status.st_mode & stat.S_ISVTX:
+                raise AccessDenied(f"{message} It belongs to others, too: name a folder of its own.")
+            self._root.chmod(0o700)
         for missing in reversed([above for above in (folder, *folder.parents) if not above.exists()]):
             mode = 0o700 if self._private and missing.is_relative_to(self._root) else 0o777
             missing.mkdir(mode=mode, exist_ok=True)
             _flush_folder(missing.parent)
-
-    def _close(self) -> None:
-        """Take the root from the other users of this machine; raises AccessDenied where that is not ours to do."""
-        if (message := self.exposed()) is None:
-            return
-        status = self._root.stat()
-        if os.geteuid() not in (0, status.st_uid) or status.st_mode & stat.S_ISVTX:
-            raise AccessDenied(f"{message} It belongs to others, too: name a folder of its own.")
-        self._root.chmod(0o700)
 
     def exposed(self) -> str | None:
         """See Storage."""
@@ -210,11 +197,15 @@ class LocalStorage(Storage):
 
     def delete_tree(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         """See Storage; links are removed, what they point to is not. A folder that still holds something stays."""
-        top, kept = self._root / folder_prefix(prefix), {self._place(path) for path in keep}
-        self._inside(top)
+        top, kept = self._inside(self._root / folder_prefix(prefix)), {self._place(path) for path in keep}
         removed = 0
+
+        def refuse(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                raise error
+
         with self._doing("delete", prefix):
-            for folder, folders, files in os.walk(top, topdown=False, onerror=_raise_unless_missing):
+            for folder, folders, files in os.walk(top, topdown=False, onerror=refuse):
                 for below in (Path(folder, name) for name in files):
                     if below not in kept:
                         below.unlink(missing_ok=True)
@@ -222,10 +213,12 @@ class LocalStorage(Storage):
                 for below in (Path(folder, name) for name in folders):
                     if below.is_symlink():
                         below.unlink()
-                    else:
-                        _remove_if_empty(below)
-            if prefix:
-                _remove_if_empty(top)
+                try:
+                    if prefix or Path(folder) != top:
+                        Path(folder).rmdir()
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                        raise
         return removed
 
     def sweep(self) -> int:
@@ -243,8 +236,7 @@ class LocalStorage(Storage):
         A link to a folder out of the root raises LinkRefused, unless what is foreign is asked for.
         """
         folder, _, start = prefix.rpartition("/")
-        top = self._root / safe_path(folder) if folder else self._root
-        self._inside(top)
+        top = self._inside(self._root / safe_path(folder) if folder else self._root)
         with self._doing("list", folder):
             for entry in self._walk(top, f"{folder}/" if folder else "", start, foreign):
                 if unfinished or not is_ours(entry.path):
@@ -271,10 +263,12 @@ class LocalStorage(Storage):
             else:
                 try:
                     status = self._inside(Path(entry.path)).stat() if entry.is_symlink() else entry.stat()
-                    if stat.S_ISREG(status.st_mode):
-                        yield StoredObject(path, status.st_size, _etag(status))
-                    else:
-                        yield StoredObject(path, 0, IRREGULAR)
+                    regular = stat.S_ISREG(status.st_mode)
+                    yield (
+                        StoredObject(path, status.st_size, _etag(status))
+                        if regular
+                        else StoredObject(path, 0, IRREGULAR)
+                    )
                 except LinkRefused:
                     yield StoredObject(path, 0, REFUSED_LINK)
                 except FileNotFoundError:
@@ -283,39 +277,15 @@ class LocalStorage(Storage):
 
 def _open_regular(place: Path) -> BinaryIO:
     """A file to read; raises NotAFile for a pipe or a device: opening one may block, or set something off."""
+    irregular = NotAFile(f"{place} is a pipe, a socket or a device and no file; it is not opened.")
     mode = place.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(place))
     if not stat.S_ISREG(mode):
-        raise NotAFile(f"{place} is a pipe, a socket or a device and no file; it is not opened.")
+        raise irregular
     # Without waiting, should it have become one meanwhile.
     stream = os.fdopen(os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
-        raise NotAFile(f"{place} is a pipe, a socket or a device and no file; it is not read.")
+        raise irregular
     return stream
-
-
-def _unless_swept(write: Callable[[], _T]) -> _T:
-    """`write` again if its own unfinished file was gone: another job on this place had ended, and swept it."""
-    for _ in range(WRITE_TRIES - 1):
-        try:
-            return write()
-        except FileNotFoundError as error:
-            if not is_ours(str(error.filename)):
-                raise
-    return write()
-
-
-def _remove_if_empty(folder: Path) -> None:
-    """What is kept, or came in meanwhile, keeps its folder."""
-    try:
-        folder.rmdir()
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
-            raise
-
-
-def _raise_unless_missing(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error

@@ -1,12 +1,8 @@
 """An S3 bucket, or a prefix in one, as a Storage.
 
-A write is one PutObject or one multipart upload from a finished local file, so what is published is whole or
-absent; a claim is PutObject with If-None-Match. Clients are made where they are used and never pickled:
-credentials stay in the environment of the process (or the role of its machine).
-
-A shard is read for minutes while models work, and idle connections are cut. So a reader asks again from the byte that
-it reached, pinned to the etag of its first answer, so that it can only go on in the same object, and it reports the end
-only at the length that the server announced.
+A write is one PutObject or one multipart upload from a finished local file, so what is published is whole or absent; a
+claim is PutObject with If-None-Match. Clients are made where they are used and never pickled: credentials stay in the
+environment of the process (or the role of its machine).
 """
 
 import io
@@ -29,7 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from anonlib.errors import StorageError, Unavailable, VersionsRemain
-from anonlib.storage.base import OURS, Storage, StorageOptions, StoredObject, folder_prefix, is_ours, safe_path, shown
+from anonlib.storage.base import Storage, StorageOptions, StoredObject, folder_prefix, is_ours, safe_path, shown
 from anonlib.storage.s3_errors import as_sentence, code_of
 
 # A dead endpoint is given up after about 3 x 4 s of connecting and 2 s of pauses.
@@ -48,14 +44,8 @@ READ_TRIES = 5
 FIRST_PAUSE_S = 0.1
 BUFFER_BYTES = 1 << 20
 
-_CUT = (
-    boto.ReadTimeoutError,
-    boto.ResponseStreamingError,
-    boto.IncompleteReadError,
-    boto.ConnectionClosedError,
-    OSError,
-    Unavailable,
-)
+# HTTPClientError: a connection that is cut, or silent for too long.
+_CUT = (boto.HTTPClientError, boto.IncompleteReadError, OSError, Unavailable)
 
 # (first byte, byte after the last or None for the end, etag or None) -> the answer of GetObject.
 Get = Callable[[int, int | None, str | None], dict[str, Any]]
@@ -88,12 +78,9 @@ class S3Storage(Storage):
         return self._client
 
     def _new_client(self) -> Any:
-        config = Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": REQUEST_TRIES},
-            max_pool_connections=32,
-        )
+        retries = {"mode": "standard", "total_max_attempts": REQUEST_TRIES}
+        times = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
+        config = Config(**times, retries=retries, max_pool_connections=32)
         options = self._options
         try:
             # A session of our own: boto3's default one may not be shared by threads.
@@ -131,26 +118,10 @@ class S3Storage(Storage):
                 return cast("dict[str, Any]", client.get_object(**request))
 
         if not seekable:
-            raw = S3Reader(get, shown(self.uri, path), etag)
-        else:
-            found = self.stat(path)
-            raw = S3Reader(get, shown(self.uri, path), etag or found.etag, found.size, SEEK_BLOCK_BYTES)
+            return io.BufferedReader(S3Reader(get, shown(self.uri, path), etag), BUFFER_BYTES)
+        found = self.stat(path)
+        raw = S3Reader(get, shown(self.uri, path), etag or found.etag, found.size, SEEK_BLOCK_BYTES)
         return io.BufferedReader(raw, BUFFER_BYTES)
-
-    def fetch(self, path: str, to: Path) -> None:
-        """See Storage."""
-        temporary = to.with_name(f"{OURS}fetch-{uuid4().hex}")
-        to.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.open_read(path) as stream, temporary.open("wb") as copy:
-                while chunk := stream.read(BUFFER_BYTES):
-                    copy.write(chunk)
-            temporary.replace(to)
-        except OSError as error:
-            message = f"Cannot copy {shown(self.uri, path)} to this machine: {error.strerror or type(error).__name__}."
-            raise StorageError(message, path=path) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def stat(self, path: str) -> StoredObject:
         """See Storage."""
@@ -175,21 +146,28 @@ class S3Storage(Storage):
 
     def _put(self, client: Any, key: str, source: Path | bytes, claim: str | None = None) -> None:
         """Upload; with a `claim`, which the object then names, only if nothing is there."""
+        where = {"Bucket": self._bucket, "Key": key}
         named = {"Metadata": {_CLAIM: claim}} if claim else {}
         once = {"IfNoneMatch": "*"} if claim else {}
         if isinstance(source, bytes):
-            client.put_object(Bucket=self._bucket, Key=key, Body=source, **named, **once)
+            client.put_object(**where, Body=source, **named, **once)
         elif source.stat().st_size < MULTIPART_FROM_BYTES:
             with source.open("rb") as stream:
-                client.put_object(Bucket=self._bucket, Key=key, Body=stream, **named, **once)
+                client.put_object(**where, Body=stream, **named, **once)
         else:
-            self._put_in_parts(client, key, source, named, once)
+            where["UploadId"] = client.create_multipart_upload(**where, **named)["UploadId"]
+            try:
+                parts = self._put_parts(client, where, source)
+                client.complete_multipart_upload(**where, **once, MultipartUpload={"Parts": parts})
+            except BaseException:
+                # This error says more than the next would; a lifecycle rule or delete_tree clears what stays.
+                with suppress(ClientError, BotoCoreError):
+                    client.abort_multipart_upload(**where)
+                raise
 
-    def _put_in_parts(self, client: Any, key: str, source: Path, named: Any, once: Any) -> None:
+    def _put_parts(self, client: Any, where: dict[str, str], source: Path) -> list[dict[str, Any]]:
         size = source.stat().st_size
         part_bytes = max(PART_BYTES, -(-size // 10_000))
-        where = {"Bucket": self._bucket, "Key": key}
-        where["UploadId"] = client.create_multipart_upload(**where, **named)["UploadId"]
 
         def put(number: int) -> dict[str, Any]:
             with source.open("rb") as stream:
@@ -197,20 +175,13 @@ class S3Storage(Storage):
                 answer = client.upload_part(**where, PartNumber=number, Body=stream.read(part_bytes))
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
-        done = False
         pool = ThreadPoolExecutor(PART_THREADS)
         try:
-            parts = list(pool.map(put, range(1, -(-size // part_bytes) + 1)))
-            client.complete_multipart_upload(**where, **once, MultipartUpload={"Parts": parts})
-            done = True
+            return list(pool.map(put, range(1, -(-size // part_bytes) + 1)))
         finally:
             pool.shutdown(cancel_futures=True)
-            if not done:
-                # The error that is under way says more; a lifecycle rule or delete_tree clears what stays.
-                with suppress(ClientError, BotoCoreError):
-                    client.abort_multipart_upload(**where)
 
-    def claim(self, path: str, source: Path | bytes, *, private: bool = False) -> bool:
+    def claim(self, path: str, source: Path | bytes) -> bool:
         """See Storage; needs a server that enforces If-None-Match (probe says whether it does)."""
         if isinstance(source, Path) and self.exists(path):
             return False  # A large file is not sent to be refused.
@@ -222,19 +193,17 @@ class S3Storage(Storage):
                 except ClientError as error:
                     code = code_of(error)
                     if code in ("PreconditionFailed", "412"):
-                        retried = error.response["ResponseMetadata"].get("RetryAttempts", 0)
-                        return bool(retried or attempt) and self._won(client, key, token)
+                        if not (attempt or error.response["ResponseMetadata"].get("RetryAttempts", 0)):
+                            return False
+                        # Our own first attempt may have won, although its answer was lost and boto3 tried again.
+                        there = client.head_object(Bucket=self._bucket, Key=key).get("Metadata", {})
+                        return bool(there.get(_CLAIM) == token)
                     if code not in ("ConditionalRequestConflict", "OperationAborted", "409"):
                         raise
                     time.sleep(0.1 * 2**attempt)
                 else:
                     return True
         raise Unavailable(f"{shown(self.uri, path)} stayed locked by other writers; run again.", path=path)
-
-    def _won(self, client: Any, key: str, token: str) -> bool:
-        """Whether our own first attempt won, although its answer was lost and boto3 tried again."""
-        answer = client.head_object(Bucket=self._bucket, Key=key)
-        return bool(answer.get("Metadata", {}).get(_CLAIM) == token)
 
     def delete(self, path: str) -> None:
         """See Storage."""
@@ -254,21 +223,18 @@ class S3Storage(Storage):
                     raise ClientError({"Error": {"Code": failed[0].get("Code")}}, "DeleteObjects")
             removed += len(batch)
             hidden += sum("DeleteMarkerVersionId" in entry for entry in answer.get("Deleted", ()))
-        self._abort_uploads(top)
-        if hidden:
-            raise VersionsRemain(
-                f"The bucket '{self._bucket}' keeps old versions: {hidden} files below {self.uri}/{prefix} "
-                "are hidden, not destroyed; delete their versions, or let a lifecycle rule do it."
-            )
-        return removed
-
-    def _abort_uploads(self, top: str) -> None:
         with self._translated("s3:ListBucketMultipartUploads", top):
             pages = self._s3().get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=top)
             uploads = [(upload["Key"], upload["UploadId"]) for page in pages for upload in page.get("Uploads", ())]
         for key, number in uploads:
             with suppress(Unavailable), self._translated("s3:AbortMultipartUpload", key):
                 self._s3().abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=number)
+        if hidden:
+            raise VersionsRemain(
+                f"The bucket '{self._bucket}' keeps old versions: {hidden} files below {self.uri}/{prefix} "
+                "are hidden, not destroyed; delete their versions, or let a lifecycle rule do it."
+            )
+        return removed
 
     def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         paginator = self._s3().get_paginator("list_objects_v2")
@@ -296,8 +262,11 @@ class S3Storage(Storage):
 class S3Reader(io.RawIOBase):
     """Raw stream over GetObject; wrap it in io.BufferedReader.
 
-    block: None reads on to the end in one answer; a number of bytes asks for ranges of at least that size,
-    which suits scattered reads. size: the length in bytes if it is known already (needed with `block`).
+    A shard is read for minutes while models work, and idle connections are cut. So it asks again from the byte that it
+    reached, pinned to the etag of its first answer, and ends only at the length that the server announced.
+
+    block: None reads on to the end in one answer; a number of bytes asks for ranges of at least that size, which suits
+    scattered reads. size: the length in bytes if it is known already (needed with `block`).
     """
 
     def __init__(
@@ -305,13 +274,10 @@ class S3Reader(io.RawIOBase):
     ) -> None:
         super().__init__()
         self._get, self._name, self._etag, self._block = get, name, etag, block
-        self._offset = 0
+        self._offset = self._body_end = 0
         self._body: Any = None
-        self._body_end = 0
         if size is None:
-            answer = self._open(0, None)
-            size = int(answer["ContentLength"])
-            self._body_end = size
+            size = self._body_end = int(self._open(0, None)["ContentLength"])
         self._size = size
 
     def _open(self, start: int, stop: int | None) -> dict[str, Any]:
@@ -337,12 +303,12 @@ class S3Reader(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if not self.seekable():
             raise io.UnsupportedOperation("this stream was not opened as seekable")
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size}[whence]
-        if start + offset < 0:
+        place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size}[whence]
+        if place < 0:
             raise OSError("a seek to before the start of the file")
-        if start + offset != self._offset:
+        if place != self._offset:
             self._drop()
-            self._offset = start + offset
+            self._offset = place
         return self._offset
 
     def readinto(self, buffer: Any) -> int:
@@ -352,6 +318,7 @@ class S3Reader(io.RawIOBase):
         cause: BaseException | None = None
         for attempt in range(READ_TRIES):
             if attempt:
+                self._drop()
                 time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
             try:
                 count = self._read_part(view)
@@ -359,14 +326,13 @@ class S3Reader(io.RawIOBase):
                 raise Unavailable(f"{self._name} does not match its checksum; try again.") from error
             except _CUT as error:
                 cause = error
-                self._drop()
                 continue
             if count:
                 self._offset += count
                 if self._offset >= self._body_end:
                     self._drop()
                 return count
-            self._drop()
+        self._drop()
         if isinstance(cause, Unavailable):
             raise cause
         raise Unavailable(

@@ -12,15 +12,6 @@ from urllib3.exceptions import HTTPError
 
 from anonlib.errors import AccessDenied, Changed, NotFound, StorageError, Unavailable
 
-_UNREACHABLE = (
-    boto.EndpointConnectionError,
-    boto.ConnectTimeoutError,
-    boto.ConnectionClosedError,
-    boto.ReadTimeoutError,
-    boto.ProxyConnectionError,
-    boto.SSLError,
-    boto.HTTPClientError,
-)
 _FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"}
 _BUSY = {
     *("500", "502", "503", "504", "429", "InternalError", "ServiceUnavailable", "RequestTimeout"),
@@ -29,19 +20,8 @@ _BUSY = {
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "403", "AllAccessDisabled"}
-_WRONG_REGION = {
-    "PermanentRedirect",
-    "AuthorizationHeaderMalformed",
-    "301",
-    "IllegalLocationConstraintException",
-}
-_NO_CHECKSUMS = {
-    "NotImplemented",
-    "501",
-    "XAmzContentSHA256Mismatch",
-    "MissingContentLength",
-    "InvalidDigest",
-}
+_WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
+_NO_CHECKSUMS = {"NotImplemented", "501", "XAmzContentSHA256Mismatch", "MissingContentLength", "InvalidDigest"}
 
 
 def code_of(error: boto.ClientError) -> str:
@@ -128,7 +108,7 @@ def not_sent(error: boto.BotoCoreError, action: str, what: str, endpoint: str) -
         return Unavailable(f"What {endpoint} sent does not match its checksum; try again.")
     if isinstance(error, boto.SSLError):
         return StorageError(f"The TLS certificate of {endpoint} is not trusted here; set AWS_CA_BUNDLE.")
-    if isinstance(error, _UNREACHABLE):
+    if isinstance(error, boto.ConnectionError | boto.HTTPClientError):
         return Unavailable(f"{endpoint} cannot be reached; check the address, the network and any proxy.")
     if isinstance(error, boto.ParamValidationError):
         return StorageError(f"'{what}' has no possible bucket name, or the path below it is not valid.")

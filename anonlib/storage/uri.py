@@ -6,7 +6,6 @@ something matches. This is the only place that knows the schemes.
 """
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -20,44 +19,36 @@ from anonlib.storage.local import LocalStorage
 NO_OPTIONS = StorageOptions()
 BRACE_LIMIT = 1_000_000
 STAT_THREADS = 16
+_S3 = "s3://"
 _GLOB = re.compile(r"[*?[]")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def normal_uri(uri: str) -> str:
-    """s3://bucket/prefix without trailing slashes, or an absolute local path; raises StorageError.
+def parse_uri(uri: str) -> tuple[str, str]:
+    """('s3://bucket', 'prefix/name') of an S3 URI, ('', 'absolute/path') of a local one; raises StorageError.
 
     S3 keys are taken as they are written, without percent-decoding; file:// URIs are decoded.
     """
-    if uri.startswith("s3://"):
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if uri.startswith(_S3):
+        bucket, _, prefix = uri.removeprefix(_S3).partition("/")
         if not bucket:
             raise StorageError(f"'{uri}' names no bucket: write s3://bucket/prefix.")
-        prefix = prefix.strip("/")
-        return f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+        return _S3 + bucket, prefix.strip("/")
     if uri.startswith("file://"):
         parts = urlsplit(uri)
         if parts.netloc not in ("", "localhost") or not parts.path:
             raise StorageError(f"'{uri}' is not a local file: write file:///folder/name.")
-        return str(Path(unquote(parts.path)))
+        return "", str(Path(unquote(parts.path))).removeprefix("/")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", uri):
         raise StorageError(f"'{uri}' has a scheme that is not known here: use a local path or s3://bucket/prefix.")
     if not uri:
         raise StorageError("A location is empty: write a local path or s3://bucket/prefix.")
-    return str(Path(uri).expanduser().absolute())
+    return "", str(Path(uri).expanduser().absolute()).removeprefix("/")
 
 
 def join_uri(base: str, name: str) -> str:
     """The URI of the file `name` below the folder `base`."""
     return f"{base.rstrip('/')}/{name}"
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """(folder, name) of a normal URI; the name is '' for a bucket itself or for '/'."""
-    if uri.startswith("s3://") and uri.count("/") == 2:
-        return uri, ""
-    folder, _, name = uri.rpartition("/")
-    return folder or "/", name
 
 
 def open_storage(uri: str, options: StorageOptions = NO_OPTIONS, *, private: bool = False) -> Storage:
@@ -66,14 +57,13 @@ def open_storage(uri: str, options: StorageOptions = NO_OPTIONS, *, private: boo
     `private`: a local folder is for its owner alone; a bucket has its own policies. Nothing is contacted yet, and the
     root need not exist. Raises StorageError if the URI makes no sense.
     """
-    place = normal_uri(uri)
-    if place.startswith("s3://"):
-        # boto3 takes a third of a second to import; local jobs never pay for it.
-        from anonlib.storage.s3 import S3Storage
+    root, path = parse_uri(uri)
+    if not root:
+        return LocalStorage(Path("/", path), private=private)
+    # boto3 takes a third of a second to import; local jobs never pay for it.
+    from anonlib.storage.s3 import S3Storage
 
-        bucket, _, prefix = place.removeprefix("s3://").partition("/")
-        return S3Storage(bucket, prefix, options)
-    return LocalStorage(Path(place), private=private)
+    return S3Storage(root.removeprefix(_S3), path, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +89,20 @@ def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> list[UriPattern]:
     A local path that exists is taken as it is, whatever signs it contains. Raises StorageError if nothing
     matches or a brace member is missing.
     """
-    place = normal_uri(uri)
-    literal = place.startswith("/") and Path(place).exists()
-    if literal or not (_GLOB.search(place) or len(expand_braces(place)) > 1):
-        base, entries = _file_or_folder(place, options)
-    else:
-        base, pattern = _split_at_magic(place)
-        entries = _members(open_storage(base, options), pattern)
+    root, path = parse_uri(uri)
+    if _has_magic(root):
+        raise StorageError(f"'{uri}' has a pattern in the bucket's name; a pattern can only be below a bucket.")
+    literal = not _has_magic(path) or (not root and Path("/", path).exists())
+    # The folder that the names are below ends before the first sign of a pattern.
+    first = len(path) if literal else min(path.find(sign) for sign in "{*?[" if sign in path)
+    folder, _, _ = path[:first].rpartition("/")
+    name = path[len(folder) :].removeprefix("/")
+    base = join_uri(root, folder) if folder or not root else root
+    storage = open_storage(base, options)
+    entries = _file(storage, name) if literal and name else [] if literal else _members(storage, name)
+    if literal and not entries:
+        base = join_uri(root, path) if path or not root else root
+        entries = list(open_storage(base, options).list())
     if not entries:
         raise StorageError(f"'{uri}' names no file; check the location and the pattern.")
     # A file that two patterns name is still one file.
@@ -113,46 +110,34 @@ def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> list[UriPattern]:
     return [UriPattern(base, entry.path, entry.size, entry.etag) for entry in unique.values()]
 
 
-def _file_or_folder(place: str, options: StorageOptions) -> tuple[str, list[StoredObject]]:
-    parent, name = split_uri(place)
-    if name:
-        try:
-            return parent, [open_storage(parent, options).stat(name)]
-        except NotFound:
-            pass
-    return place, list(open_storage(place, options).list())
+def _has_magic(path: str) -> bool:
+    return _GLOB.search(path) is not None or len(expand_braces(path)) > 1
 
 
-def _split_at_magic(place: str) -> tuple[str, str]:
-    """s3://b/2026/{a,b}/*.tar -> (s3://b/2026, {a,b}/*.tar)."""
-    first = min(place.find(sign) for sign in "{*?[" if sign in place)
-    slash = place.rfind("/", 0, first)
-    if place.startswith("s3://") and slash < len("s3://"):
-        raise StorageError(f"'{place}' has a pattern in the bucket's name; a pattern can only be below a bucket.")
-    return place[:slash] or "/", place[slash + 1 :]
+def _file(storage: Storage, name: str) -> list[StoredObject]:
+    try:
+        return [storage.stat(name)]
+    except NotFound:
+        return []
 
 
 def _members(storage: Storage, pattern: str) -> list[StoredObject]:
-    members = expand_braces(pattern)
+    def member(name: str) -> list[StoredObject]:
+        if magic := _GLOB.search(name):
+            wanted = glob_regex(name)
+            return [entry for entry in storage.list(name[: magic.start()]) if wanted.fullmatch(entry.path)]
+        return _file(storage, name) or list(storage.list(name.rstrip("/") + "/"))
+
+    names = expand_braces(pattern)
     with ThreadPoolExecutor(STAT_THREADS) as pool:
-        found = list(pool.map(lambda member: _member(storage, member), members))
-    missing = [member for member, entries in zip(members, found, strict=True) if not entries]
-    if missing and len(members) > 1:
+        found = list(pool.map(member, names))
+    missing = [name for name, entries in zip(names, found, strict=True) if not entries]
+    if missing and len(names) > 1:
         named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise StorageError(
-            f"{len(missing)} of the {len(members)} members of '{pattern}' do not exist in {storage.uri}: {named}."
+            f"{len(missing)} of the {len(names)} members of '{pattern}' do not exist in {storage.uri}: {named}."
         )
     return [entry for entries in found for entry in entries]
-
-
-def _member(storage: Storage, member: str) -> list[StoredObject]:
-    if magic := _GLOB.search(member):
-        wanted = glob_regex(member)
-        return [entry for entry in storage.list(member[: magic.start()]) if wanted.fullmatch(entry.path)]
-    try:
-        return [storage.stat(member)]
-    except NotFound:
-        return list(storage.list(member.rstrip("/") + "/"))
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
@@ -181,19 +166,18 @@ def expand_braces(text: str) -> list[str]:
     """
     opening = text.find("{")
     while opening >= 0:
-        group = _group(text, opening)
-        options = _options(group[1]) if group else []
-        if group and options:
-            tails = expand_braces(text[group[0] :])
-            if len(options) * len(tails) > BRACE_LIMIT:
+        end, choices = _choices(text, opening)
+        if choices:
+            tails = expand_braces(text[end:])
+            if len(choices) * len(tails) > BRACE_LIMIT:
                 raise StorageError(f"'{text}' names more than {BRACE_LIMIT:,} files; use a folder or a glob.")
-            return [text[:opening] + option + tail for option, tail in product(options, tails)]
+            return [text[:opening] + choice + tail for choice, tail in product(choices, tails)]
         opening = text.find("{", opening + 1)
     return [text]
 
 
-def _group(text: str, opening: int) -> tuple[int, list[str]] | None:
-    """(position after the closing brace, the parts between top-level commas), or None if it never closes."""
+def _choices(text: str, opening: int) -> tuple[int, list[str]]:
+    """The position after the brace that closes the one at `opening`, and what the two stand for; none if nothing."""
     depth, start, parts = 0, opening + 1, []
     for position in range(opening, len(text)):
         sign = text[position]
@@ -202,27 +186,21 @@ def _group(text: str, opening: int) -> tuple[int, list[str]] | None:
             parts.append(text[start:position])
             start = position + 1
         if depth == 0:
-            return start, parts
-    return None
-
-
-def _options(parts: list[str]) -> list[str]:
+            break
+    else:
+        return start, []
     if len(parts) > 1:
-        return [option for part in parts for option in expand_braces(part)]
+        return start, [choice for part in parts for choice in expand_braces(part)]
     limits = _RANGE.fullmatch(parts[0])
     if limits is None:
-        return []
-    return list(_numbers(limits[1], limits[2]))
-
-
-def _numbers(first: str, last: str) -> Iterator[str]:
-    low, high = int(first), int(last)
+        return start, []
+    low, high = int(limits[1]), int(limits[2])
     if abs(high - low) >= BRACE_LIMIT:
-        raise StorageError(f"'{{{first}..{last}}}' names more than {BRACE_LIMIT:,} files; use a folder or a glob.")
-    padded = any(limit.startswith("0") and len(limit) > 1 for limit in (first, last))
-    width = max(len(first), len(last)) if padded else 0
+        raise StorageError(f"'{{{parts[0]}}}' names more than {BRACE_LIMIT:,} files; use a folder or a glob.")
+    padded = any(limit.startswith("0") and len(limit) > 1 for limit in limits.groups())
+    width = max(map(len, limits.groups())) if padded else 0
     step = 1 if low <= high else -1
-    return (f"{number:0{width}d}" for number in range(low, high + step, step))
+    return start, [f"{number:0{width}d}" for number in range(low, high + step, step)]
 
 
 def read_file(uri: str, options: StorageOptions) -> bytes:

@@ -25,7 +25,7 @@ from anonlib.datasets import items_of
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
 from anonlib.datasets.names import MAX_NAME, is_image, kept_members, printable, split_member
 from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
-from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, Growth, open_plain_tar
+from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, check_growth, open_plain_tar
 from anonlib.errors import DatasetError, VerificationError
 from anonlib.storage import Storage
 from anonlib.verification.certificate import sha256
@@ -179,7 +179,7 @@ class _Gunzipped(io.RawIOBase):
 
     def __init__(self, packed: io.BufferedReader, path: str) -> None:
         self._packed, self._path, self._count = packed, path, 0
-        self._unpacking, self._growth = zlib.decompressobj(31), Growth()
+        self._unpacking, self._given = zlib.decompressobj(31), 0
         if packed.peek(len(self._HEADER))[: len(self._HEADER)] != self._HEADER:
             raise VerificationError(f"{path} has something in its gzip header")
 
@@ -196,7 +196,8 @@ class _Gunzipped(io.RawIOBase):
             self._count += len(packed) - len(self._unpacking.unconsumed_tail)
         if self._unpacking.eof and (self._unpacking.unused_data or self._packed.read(1)):
             raise VerificationError(f"{self._path} holds something after the end of its gzip stream")
-        self._growth.add(len(block), self._count)
+        self._given += len(block)
+        check_growth(self._given, self._count)
         buffer[: len(block)] = block
         return len(block)
 

@@ -59,9 +59,9 @@ class Workspace(Storage):
         self.inner.publish(path, source)
         self._take_back_if_purged(path)
 
-    def claim(self, path: str, source: Path | bytes, *, private: bool = False) -> bool:
+    def claim(self, path: str, source: Path | bytes) -> bool:
         self.refuse_if_purged()
-        claimed = self.inner.claim(path, source, private=private)
+        claimed = self.inner.claim(path, source)
         self._take_back_if_purged(path)
         return claimed
 
@@ -78,9 +78,6 @@ class Workspace(Storage):
         except NotFound:
             self.refuse_if_purged()
             raise
-
-    def fetch(self, path: str, to: Path) -> None:
-        self.inner.fetch(path, to)
 
     def stat(self, path: str) -> StoredObject:
         return self.inner.stat(path)

@@ -151,7 +151,7 @@ def _salt(job: JobConfig, stores: JobStores, make: bool) -> str:
                 f"the workspace {job.workspace.uri} has no file {SALT}, without which nothing that was planned there "
                 "can be drawn again; run the job's scan first, or give this job a new workspace and output"
             ) from None
-        stores.workspace.claim(SALT, secrets.token_hex(_BYTES).encode(), private=True)
+        stores.workspace.claim(SALT, secrets.token_hex(_BYTES).encode())
         salt = stores.workspace.read(SALT)
     return f"{salt.decode()} {job.output.release or job.output.uri.rstrip('/')}"
 
@@ -174,7 +174,7 @@ def _secret(job: JobConfig, section: Section, stores: JobStores, make: bool = Fa
         value = _from_kms(job, section)
     else:
         if make:
-            stores.workspace.claim(SECRET, secrets.token_hex(_BYTES).encode(), private=True)
+            stores.workspace.claim(SECRET, secrets.token_hex(_BYTES).encode())
         try:
             value = stores.workspace.read(SECRET)
         except NotFound:

@@ -1,8 +1,6 @@
 """Whatever the format and wherever it lies, the pipeline's one loop works on real images."""
 
-import io
 import pickle
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,40 +8,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from anonlib.datasets import Dataset, open_dataset
 from anonlib.errors import Changed, DatasetError, StorageError
 from anonlib.storage import StorageOptions, open_storage
+from tests.support import photos
 from tests.support.s3server import S3Server
 
-
-def photo(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "png")
-    return out.getvalue()
+PHOTOS = [photos.encoded(np.random.default_rng(n).integers(0, 255, (24, 32, 3), np.uint8), "PNG") for n in range(3)]
 
 
 def make_webdataset(root: Path) -> None:
     for shard in range(2):
-        with tarfile.open(root / f"{shard:05d}.tar", "w") as archive:
-            for number in range(3):
-                for name, content in ((f"{number}.png", photo(number)), (f"{number}.txt", b"caption")):
-                    header = tarfile.TarInfo(name)
-                    header.size = len(content)
-                    archive.addfile(header, io.BytesIO(content))
+        members = [(f"{n}.{kind}", data) for n in range(3) for kind, data in (("png", PHOTOS[n]), ("txt", b"caption"))]
+        photos.tar(root / f"{shard:05d}.tar", members)
 
 
 def make_parquet(root: Path) -> None:
+    columns = {"png": PHOTOS, "key": ["0", "1", "2"], "txt": ["caption"] * 3}
     for shard in range(2):
-        columns = {"png": [photo(i) for i in range(3)], "key": ["0", "1", "2"], "txt": ["caption"] * 3}
         pq.write_table(pa.table(columns), root / f"{shard:05d}.parquet")
 
 
 def make_folder(root: Path) -> None:
     for number in range(6):
-        (root / f"{number}.png").write_bytes(photo(number % 3))
+        (root / f"{number}.png").write_bytes(PHOTOS[number % 3])
         (root / f"{number}.txt").write_bytes(b"caption")
 
 
@@ -76,10 +65,7 @@ def test_one_loop_reads_writes_and_reads_again(dataset: Dataset, tmp_path: Path)
         with worker.writer(shard, tmp_path / "scratch" / shard.shard_id, frozenset({"txt"})) as writer:
             for sample in worker.read(shard):
                 assert sample.problem is None
-                pixels = np.asarray(Image.open(io.BytesIO(sample.image)))
-                out = io.BytesIO()
-                Image.fromarray(255 - pixels).save(out, "png")
-                writer.write(sample, out.getvalue())
+                writer.write(sample, photos.encoded(255 - photos.decoded(sample.image), "PNG"))
         for path, local in writer.outputs():
             release.publish(path, local)
     again = open_dataset(str(tmp_path / "release" / "data"))
@@ -87,10 +73,9 @@ def test_one_loop_reads_writes_and_reads_again(dataset: Dataset, tmp_path: Path)
     before = [sample for shard in dataset.shards() for sample in dataset.read(shard)]
     after = [sample for shard in again.shards() for sample in again.read(shard)]
     assert len(before) == 6
-    for one, other in zip(before, after, strict=True):
-        assert (one.key, one.fields, one.image_field) == (other.key, other.fields, other.image_field)
-        originals = [np.asarray(Image.open(io.BytesIO(each.image or b""))) for each in (one, other)]
-        assert np.array_equal(originals[0], 255 - originals[1])
+    for old, new in zip(before, after, strict=True):
+        assert (old.key, old.fields, old.image_field) == (new.key, new.fields, new.image_field)
+        assert np.array_equal(photos.decoded(old.image or b""), 255 - photos.decoded(new.image or b""))
 
 
 def test_an_exception_while_writing_leaves_nothing(dataset: Dataset, tmp_path: Path) -> None:
@@ -99,7 +84,7 @@ def test_an_exception_while_writing_leaves_nothing(dataset: Dataset, tmp_path: P
         pytest.raises(RuntimeError),
         dataset.writer(shard, tmp_path / "scratch" / shard.shard_id, frozenset({"txt"})) as writer,
     ):
-        writer.write(next(iter(dataset.read(shard))), photo(0))
+        writer.write(next(iter(dataset.read(shard))), PHOTOS[0])
         raise RuntimeError
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -109,8 +94,7 @@ def test_shards_are_deterministic_and_a_changed_one_is_refused(dataset: Dataset,
     assert pickle.loads(pickle.dumps(dataset)).shards() == shards
     assert len({shard.shard_id for shard in shards}) == len(shards)
     name = shards[0].files[0] if shards[0].files else dataset.name_of(shards[0])
-    content = dataset.storage.read(name)
-    dataset.storage.publish(name, content + b"\0")
+    dataset.storage.publish(name, dataset.storage.read(name) + b"\0")
     with pytest.raises(Changed):
         list(dataset.read(shards[0]))
 
@@ -125,15 +109,7 @@ def test_the_format_is_guessed_or_the_mixture_is_named(tmp_path: Path) -> None:
     assert open_dataset(str(tmp_path), format="folder").format == "folder"
     with pytest.raises(DatasetError, match="no Parquet file"):
         open_dataset(str(tmp_path), format="parquet")
-    with pytest.raises(DatasetError, match="not known"):
-        open_dataset(str(tmp_path), format="zip")
     with pytest.raises(DatasetError, match="no tar, Parquet or image"):
         open_dataset(str(tmp_path / "0.txt"))
     with pytest.raises(StorageError, match="names no file"):
         open_dataset(str(tmp_path / "nothing"), options=StorageOptions())
-
-
-def test_a_brace_range_keeps_its_order(tmp_path: Path) -> None:
-    make_webdataset(tmp_path)
-    dataset = open_dataset(f"{tmp_path}/{{00001..00000}}.tar")
-    assert [shard.shard_id for shard in dataset.shards()] == ["00001", "00000"]

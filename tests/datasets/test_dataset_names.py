@@ -7,13 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webdataset.tariterators import base_plus_ext  # type: ignore[import-untyped]
 
-from anonlib.datasets.names import (
-    printable,
-    shard_id,
-    split_member,
-    unique_key,
-    why_unsafe,
-)
+from anonlib.datasets.names import printable, shard_id, split_member, unique_key, why_unsafe
 
 paths = st.lists(st.text("aB. -é", max_size=4), min_size=1, max_size=3).map("/".join)
 

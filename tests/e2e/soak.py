@@ -22,7 +22,7 @@ from anonlib.storage import OURS, open_storage
 from tests.faults.proxy import FaultProxy, fits
 from tests.support.cluster import Cluster, Node, Submitted
 from tests.support.runs import Run, salted
-from tests.support.s3server import S3Server
+from tests.support.s3server import S3Server, download
 
 PASSING = ("500", "503", "slow", "reset-before", "reset-after", "torn-body", "torn-upload")
 """Faults of S3 that a job sits out; `expired` ends the driver, and the next one has new credentials."""
@@ -160,10 +160,7 @@ class Soak:
 
     def fetched(self, to: Path) -> Path:
         """The release, on this disk."""
-        storage = open_storage(self.stores["release"], self.s3.options)
-        for entry in storage.list():
-            storage.fetch(entry.path, to / entry.path)
-        return to
+        return download(open_storage(self.stores["release"], self.s3.options), to)
 
     # ---- what befalls --------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from tests.faults.proxy import FaultProxy
 from tests.support import photos
 from tests.support.cluster import Cluster, Node, Submitted, cluster, missing
 from tests.support.runs import SECRET, Run, contents, job, run_job, salted
-from tests.support.s3server import REGION, S3Server
+from tests.support.s3server import REGION, S3Server, download
 
 SHARDS, PEOPLE, SHOTS = 8, 8, 2
 SLOW_S = 0.4
@@ -61,9 +61,7 @@ class Cloud:
         to = self.folder / f"release-{uuid4().hex[:6]}"
         storage = open_storage(f"s3://{self.bucket}/{name}/release", self.server.options)
         with self.server.acting_as():
-            for entry in storage.list(unfinished=True):
-                storage.fetch(entry.path, to / entry.path)
-        return contents(to)
+            return contents(download(storage, to))
 
     def is_finished(self, name: str) -> None:
         """The release is the serial run's, byte for byte, and every marker was claimed once."""

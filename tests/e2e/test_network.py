@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anonlib.storage import open_storage
 from tests.support.runs import SECRET, Run, contents, job, salted
-from tests.support.s3server import REGION, running
+from tests.support.s3server import REGION, download, running
 from tests.support.witness import CLIENT, LINK, SERVER, Destination, new_namespace, outside, refused
 
 ROOT = Path(__file__).parents[2]
@@ -79,9 +79,7 @@ def observe(way: str, source: Path, folder: Path) -> dict[str, Any]:
             ended = subprocess.run(command, env=environment, capture_output=True, text=True)
         with inside.watched() as planted:
             subprocess.run(inside.command("timeout", "3", sys.executable, "-c", _VIOLATOR), env=mine)
-        release = open_storage(f"s3://{bucket}/release", server.options)
-        for entry in release.list(unfinished=True):
-            release.fetch(entry.path, folder / "release" / entry.path)
+        download(open_storage(f"s3://{bucket}/release", server.options), folder / "release")
         return {
             "code": ended.returncode,
             "said": ended.stdout[-2000:] + ended.stderr[-2000:],

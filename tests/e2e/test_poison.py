@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from anonlib.media import prefetch
 from anonlib.media.codec import Picture
-from anonlib.media.sandbox import Decoders, process
+from anonlib.media.sandbox import Decoders
 from anonlib.storage import open_storage
 from anonlib.verification.release import verify
 from tests.support import photos, poison
@@ -57,7 +58,8 @@ def serial(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run,
     """A serial run, and how often each file was decoded."""
     with pytest.MonkeyPatch.context() as patch:
         decoders = Counting()
-        patch.setattr(process, "_OURS", decoders)
+        patch.setattr(prefetch, "decode_apart", decoders.decode)
+        patch.setattr(prefetch, "header_bytes_apart", decoders.header_bytes)
         run = run_job(source, tmp_path_factory.mktemp("serial"), **SETTINGS)
         decoders.close()
     return run, decoders.asked

@@ -15,7 +15,7 @@ from anonlib.errors import AccessDenied, StorageError
 from anonlib.job import Job
 from anonlib.storage import open_storage
 from tests.support.runs import Run, contents, job, salted
-from tests.support.s3server import Credentials, S3Server
+from tests.support.s3server import Credentials, S3Server, download
 
 POLICIES = Path(__file__).parents[2] / "infra" / "terraform" / "policies"
 
@@ -64,10 +64,7 @@ def on_s3(cloud: Cloud, root: Path, one_shard: Run, **changes: Any) -> JobConfig
 
 
 def downloaded(uri: str, cloud: Cloud, to: Path) -> Path:
-    storage = open_storage(uri, cloud.server.options)
-    for entry in storage.list():
-        storage.fetch(entry.path, to / entry.path)
-    return to
+    return download(open_storage(uri, cloud.server.options), to)
 
 
 def test_s3_to_s3_with_the_least_rights_gives_the_bytes_of_a_disk(cloud: Cloud, one_shard: Run, tmp_path: Path) -> None:

@@ -85,9 +85,6 @@ class LinesWriter(ShardWriter):
     def _finish(self) -> None:
         self._path.write_text("".join(self.lines))
 
-    def _abandon(self) -> None:
-        self._path.unlink(missing_ok=True)
-
 
 def test_a_toy_format_is_read_released_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "lines", LinesDataset)

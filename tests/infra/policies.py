@@ -130,31 +130,27 @@ def _calls() -> dict[str, Call]:
             s3("get version", "get_object", bucket, Key=key, VersionId="null")
             s3("delete version", "delete_object", bucket, Key=key, VersionId="null")
             s3("delete", "delete_object", bucket, Key=key)
+
+    def other(call: str, service: str, method: str, id: str, name: str, **asked: Any) -> None:
+        """`asked` may name a function of the names."""
+        calls[call] = lambda clients, names: getattr(clients[service], method)(
+            **{id: names[name]}, **{key: value(names) if callable(value) else value for key, value in asked.items()}
+        )
+
     for which in SECRETS:
-        calls[f"{which} read"] = partial(_secret, "get_secret_value", which)
-        calls[f"{which} write"] = partial(_secret, "put_secret_value", which, SecretString=SECRET)
+        other(f"{which} read", "secretsmanager", "get_secret_value", "SecretId", which)
+        other(f"{which} write", "secretsmanager", "put_secret_value", "SecretId", which, SecretString=SECRET)
     for key in ("workspace_key", "secret_key"):
-        calls[f"seal {key}"] = partial(_seal, key)
-        calls[f"open {key}"] = partial(_open, key)
-        calls[f"drop {key}"] = partial(_drop, key)
+        sealed = partial(_sealed, key)
+        other(f"seal {key}", "kms", "generate_data_key", "KeyId", key, KeySpec="AES_256")
+        other(f"open {key}", "kms", "decrypt", "KeyId", key, CiphertextBlob=sealed)
+        other(f"drop {key}", "kms", "schedule_key_deletion", "KeyId", key)
     calls["users"] = lambda clients, names: clients["iam"].list_users()
     return calls
 
 
-def _secret(method: str, which: str, clients: dict[str, Any], names: dict[str, str], **asked: Any) -> None:
-    getattr(clients["secretsmanager"], method)(SecretId=names[which], **asked)
-
-
-def _seal(key: str, clients: dict[str, Any], names: dict[str, str]) -> None:
-    clients["kms"].generate_data_key(KeyId=names[key], KeySpec="AES_256")
-
-
-def _open(key: str, clients: dict[str, Any], names: dict[str, str]) -> None:
-    clients["kms"].decrypt(KeyId=names[key], CiphertextBlob=b64decode(names[f"sealed_by_{key}"]))
-
-
-def _drop(key: str, clients: dict[str, Any], names: dict[str, str]) -> None:
-    clients["kms"].schedule_key_deletion(KeyId=names[key])
+def _sealed(key: str, names: dict[str, str]) -> bytes:
+    return b64decode(names[f"sealed_by_{key}"])
 
 
 CALLS = _calls()

@@ -50,9 +50,8 @@ def _machine(kind: str, given: dict[str, Any], terraform: str) -> Iterator[str]:
         yield "it has no security group, so Ray makes one that lets everyone in by ssh"
     if node.get("MetadataOptions") != {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}:
         yield "anything that can be made to ask a URL gets the machine's role"
-    if not all(
-        disk["Ebs"].get("Encrypted") and disk["Ebs"].get("DeleteOnTermination") for disk in node["BlockDeviceMappings"]
-    ):
+    disks = [disk["Ebs"] for disk in node["BlockDeviceMappings"]]
+    if not all(disk.get("Encrypted") and disk.get("DeleteOnTermination") for disk in disks):
         yield "a disk is in clear, or stays"
     profile = PROFILE.fullmatch(node.get("IamInstanceProfile", {}).get("Arn", ""))
     wanted = "head" if kind == "head" else "worker"
@@ -61,15 +60,13 @@ def _machine(kind: str, given: dict[str, Any], terraform: str) -> Iterator[str]:
 
 
 def _docker(docker: dict[str, Any]) -> Iterator[str]:
-    images = {docker["head_image"], docker["worker_image"]}
+    options, images = set(docker["run_options"]), {docker["head_image"], docker["worker_image"]}
     if images != {f"{OURS}{__version__}-cpu", f"{OURS}{__version__}-gpu"}:
         yield f"the images are not this version's: {sorted(images)}"
-    if "--env=RAY_USAGE_STATS_ENABLED=0" not in docker["run_options"]:
-        yield "Ray would report its use"
-    if not {"--env=RAY_AUTH_MODE=token", f"--env=RAY_AUTH_TOKEN_PATH={TOKEN}"} <= set(docker["run_options"]):
+    if not {"--env=RAY_AUTH_MODE=token", f"--env=RAY_AUTH_TOKEN_PATH={TOKEN}"} <= options:
         yield "everyone who reaches a port of Ray runs code, because it asks for no token"
-    if "--security-opt=no-new-privileges" not in docker["run_options"]:
-        yield "the container may gain privileges"
+    if not {"--security-opt=no-new-privileges", "--env=RAY_USAGE_STATS_ENABLED=0"} <= options:
+        yield "the container may gain privileges, or Ray report its use"
 
 
 def _whole(root: Path, text: str, given: dict[str, Any], terraform: str) -> Iterator[str]:
@@ -77,19 +74,11 @@ def _whole(root: Path, text: str, given: dict[str, Any], terraform: str) -> Iter
     mounts = given["file_mounts"]
     if mounts.get(TOKEN) != "~/.ray/auth_token":
         yield "the machines get no token for Ray"
-    yield from (f"{path} does not exist" for path in mounts.values() if path[0] != "~" and not (root / path).exists())
-    if 'output "security_group"' not in terraform:
-        yield "Terraform does not say which security group it made"
     yield from _ports(given, terraform)
     if f'cluster     = "{given["cluster_name"]}"' not in terraform:
         yield "the head may not end workers of a cluster of this name"
-    for kind in ("head", "worker"):
-        if "--metrics-export-port=8080" not in " ".join(given[f"{kind}_start_ray_commands"]):
-            yield f"the {kind} exports its metrics at a port that nobody knows"
     if f"--env=AWS_DEFAULT_REGION={given['provider']['region']}" not in given["docker"]["run_options"]:
         yield "machines do not ask for the job's secret where it lies"
-    if yaml.safe_load((root / "infra" / "kuberay" / "job.yaml").read_text())["secret"] != {"manager": "anonlib-job"}:
-        yield "machines have no secret but the one in Secrets Manager, and the job takes another"
     if "--dashboard-host=127.0.0.1" not in " ".join(given["head_start_ray_commands"]):
         yield "whoever reaches the head's dashboard runs code on it"
     if given["provider"].get("cache_stopped_nodes") is not False:
@@ -111,14 +100,10 @@ def _ports(given: dict[str, Any], terraform: str) -> Iterator[str]:
 
 PLANTED = {
     "a field that Ray has not": ("idle_timeout_minutes", "idle_timeout_hours", "Ray refuses"),
-    "metadata for anybody": ("HttpTokens: required", "HttpTokens: optional", "machine's role"),
     "no security group": ("      SecurityGroupIds: *group\n", "", "no security group"),
     "no token": ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled", "asks for no token"),
-    "a token that is not there": (": ~/.ray/auth_token", ": infra/docker", "get no token"),
     "a port that Ray chooses": (" --node-manager-port=8077", "", "not those of the security group"),
     "a disk in clear": ("Encrypted: true", "Encrypted: false", "in clear"),
-    "another role": ("instance-profile/anonlib-worker", "instance-profile/admin", "for a worker"),
-    "privileges": ("    - --security-opt=no-new-privileges\n", "", "gain"),
     "a secret in clear": ("--env=RAY_USAGE", "--env=ANONLIB_SECRET=abc\n    - --env=RAY_USAGE", "holds a key"),
     "an open dashboard": ("dashboard-host=127.0.0.1", "dashboard-host=0.0.0.0", "runs code"),
 }

@@ -90,41 +90,29 @@ def test_what_is_copied_exists_and_nothing_else_is_let_through(instructions: lis
     assert all((ROOT / source).exists() for source in copied)
 
 
-def report(**changed: str) -> dict[str, Any]:
-    """pip's report of one wheel that is locked, and of two that are not."""
-    wheel = {"name": "Pillow_Heif", "version": "1.0", "file": "pillow_heif-1.0-cp311.whl", "sha256": "a" * 64} | changed
-    given = [wheel, wheel | {"name": "torch"}, wheel | {"name": "nvidia-cublas"}]
-    return {
-        "install": [
-            {
-                "metadata": {"name": this["name"], "version": this["version"]},
-                "download_info": {"url": f"https://example.com/{this['file']}#x", "archive_info": {"hashes": hashes}},
-            }
-            for this in given
-            for hashes in [{"sha256": this["sha256"]} if this["sha256"] else {}]
-        ]
-    }
-
-
-def lock() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lock", DOCKER / "lock.py")
+def script(path: Path) -> ModuleType:
+    """A script that is in no package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_lock_is_written_as_the_checks_read_it() -> None:
-    lines = lock().lines(report())
-    assert lines == [f"pillow-heif==1.0 \\\n    --hash=sha256:{'a' * 64}"]
+def wheel(name: str = "Pillow_Heif", file: str = "pillow_heif-1.0-cp311.whl", sha256: str = "a" * 64) -> dict[str, Any]:
+    """One entry of pip's report."""
+    archive = {"url": f"https://example.com/{file}#x", "archive_info": {"hashes": {"sha256": sha256} if sha256 else {}}}
+    return {"metadata": {"name": name, "version": "1.0"}, "download_info": archive}
+
+
+def test_the_lock_holds_wheels_with_a_hash_alone_and_is_written_as_the_checks_read_it() -> None:
+    lock = script(DOCKER / "lock.py")
+    lines = lock.lines({"install": [wheel(), wheel("torch"), wheel("nvidia-cublas")]})
     assert REQUIREMENT.findall("\n".join(lines)) == [("pillow-heif", "1.0", "a" * 64)]
-    assert (DOCKER / "requirements.txt").read_text().startswith(lock().HEAD)
-
-
-@pytest.mark.parametrize("changed", [{"file": "pillow_heif-1.0.tar.gz"}, {"sha256": ""}])
-def test_what_is_no_wheel_with_a_hash_is_not_locked(changed: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="pillow-heif"):
-        lock().lines(report(**changed))
+    assert (DOCKER / "requirements.txt").read_text().startswith(lock.HEAD)
+    for odd in (wheel(file="pillow_heif-1.0.tar.gz"), wheel(sha256="")):
+        with pytest.raises(ValueError, match="pillow-heif"):
+            lock.lines({"install": [odd]})
 
 
 def test_the_lock_holds_every_dependency_in_a_version_that_the_project_accepts() -> None:
@@ -132,5 +120,4 @@ def test_the_lock_holds_every_dependency_in_a_version_that_the_project_accepts()
     needs = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["run"]])
     versions = locked(ROOT)
     assert [str(need) for need in needs if not need.specifier.contains(versions.get(need.name, "0"))] == []
-    needed_by_rays_dashboard = {"aiohttp", "grpcio", "opencensus", "prometheus-client", "virtualenv"}
-    assert needed_by_rays_dashboard <= set(versions)
+    assert {"aiohttp", "grpcio", "opencensus", "prometheus-client", "virtualenv"} <= set(versions), "Ray's dashboard"

@@ -36,28 +36,21 @@ class Tree:
         self.folder = folder
         self.text = "\n".join(path.read_text() for path in sorted(folder.glob("*.tf")))
         self.named: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.tf")):
-            with path.open() as file:
-                self._add(hcl2.load(file))
-
-    def _add(self, document: dict[str, Any]) -> None:
+        document = hcl2.loads(self.text)
         for kind, prefix in (("resource", ""), ("data", "data.")):
             for block in document.get(kind, ()):
-                for made, bodies in block.items():
-                    for name, body in _blocks(bodies):
-                        self.named[f"{prefix}{_bare(made)}.{name}"] = body
-        for block in document.get("variable", ()):
-            self.named |= {f"var.{name}": body for name, body in _blocks(block)}
-        for block in document.get("locals", ()):
-            self.named |= {f"local.{name}": body for name, body in _blocks(block)}
+                for type_, bodies in block.items():
+                    self._add(f"{prefix}{_bare(type_)}", bodies)
+        for kind, prefix in (("variable", "var"), ("locals", "local")):
+            for block in document.get(kind, ()):
+                self._add(prefix, block)
+
+    def _add(self, prefix: str, bodies: dict[str, Any]) -> None:
+        self.named |= {f"{prefix}.{_bare(name)}": body for name, body in bodies.items() if not name.startswith("__")}
 
     def of(self, kind: str) -> dict[str, Any]:
         """Name -> body of every resource of a kind."""
         return {name.split(".")[1]: body for name, body in self.named.items() if name.startswith(f"{kind}.")}
-
-
-def _blocks(body: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    return ((_bare(name), block) for name, block in body.items() if not name.startswith("__"))
 
 
 def _bare(name: str) -> str:

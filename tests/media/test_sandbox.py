@@ -27,7 +27,6 @@ from tests.support import photos, poison
 RNG = np.random.default_rng(3)
 SMALL = RNG.integers(0, 255, (6, 5, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
 GOOD = photos.jpeg(SMALL)
-LIES = ["rubbish", "huge json", "a profile", "no json", "beyond", "larger", "negative", "format", "more", "escapes"]
 SEPARATE: dict[str, Any] = {"max_mpx": 1, "seconds": 60}
 
 
@@ -37,18 +36,12 @@ def in_mode(mode: str, kind: str) -> bytes:
     return out.getvalue()
 
 
-def exif(orientation: int) -> Image.Exif:
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    return tags
-
-
 FILES = {
     "jpeg": photos.jpeg(SMALL, icc_profile=photos.srgb(), comment=b"hello"),
     "progressive": photos.jpeg(SMALL, progressive=True),
     "grey": in_mode("L", "JPEG"),
     "cmyk": in_mode("CMYK", "JPEG"),
-    **{f"turned {way}": photos.jpeg(SMALL, exif=exif(way)) for way in range(2, 9)},
+    "turned": photos.jpeg(SMALL, exif=b"MM\0*\0\0\0\b\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"),
     "png": photos.encoded(SMALL, "PNG", icc_profile=photos.srgb() + b"a thumbnail"),
     "palette": in_mode("P", "PNG"),
     "bilevel": in_mode("1", "PNG"),
@@ -60,14 +53,9 @@ FILES = {
     "lab": in_mode("LAB", "TIFF"),
     "webp": photos.encoded(SMALL, "WEBP"),
     "gif": photos.encoded(SMALL, "GIF"),
-    "bmp": photos.encoded(SMALL, "BMP"),
-    "ppm": photos.encoded(SMALL, "PPM"),
     "large": photos.jpeg(photos.astronaut()),
     "empty": b"",
-    "text": b"dear diary",
     "cut": photos.jpeg(photos.astronaut())[:9000],
-    "cut png": photos.encoded(SMALL, "PNG")[:-90],
-    "a promise": photos.png_header(30000, 30000),
     "a broken promise": photos.png_header(100, 100),
 }
 """A file of every kind that decoding treats in its own way, good and bad."""
@@ -116,6 +104,9 @@ def test_a_photo_is_the_same_as_if_it_were_decoded_here(name: str) -> None:
 def test_poison_is_a_sentence_and_the_next_photo_is_decoded(decoders: Decoders, what: str, reason: str) -> None:
     assert said(decoders.decode, poison.poison(what), **SEPARATE) == f"decoding it {reason}"
     assert said(decoders.decode, GOOD, **SEPARATE) == said(decode, GOOD, max_mpx=1)
+
+
+LIES = ["rubbish", "huge json", "a profile", "no json", "beyond", "larger", "negative", "format", "more", "escapes"]
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -32,8 +32,6 @@ def test_what_is_published_is_read_back(place: Storage, tmp_path: Path) -> None:
     assert place.read("a/b.bin") == b"one"
     with place.open_read("a/c.bin") as stream:
         assert stream.read() == b"two" * 1000
-    place.fetch("a/c.bin", tmp_path / "deep" / "copy")
-    assert (tmp_path / "deep" / "copy").read_bytes() == b"two" * 1000
     assert place.stat("a/b.bin").size == 3
     place.publish("a/b.bin", b"")
     assert place.read("a/b.bin") == b""
@@ -78,8 +76,10 @@ def test_what_interrupted_writes_left_is_shown_on_request_and_swept(place: Stora
         place.publish(path, b"1")
     assert [entry.path for entry in place.list()] == ["data/1"]
     assert len(list(place.list(unfinished=True))) == 3
+    place.publish("empty/later/1", b"1")
+    place.delete("empty/later/1")
     assert place.sweep() == 2
-    assert [entry.path for entry in place.list(unfinished=True)] == ["data/1"]
+    assert [entry.path for entry in place.list(unfinished=True, foreign=True)] == ["data/1"]
 
 
 def test_what_is_no_file_is_listed_on_request_alone(place: Storage, tmp_path: Path) -> None:
@@ -213,15 +213,6 @@ def test_a_pipe_is_refused_and_does_not_block(tmp_path: Path) -> None:
     assert refused.value.of_the_file
 
 
-def test_sweeping_takes_empty_folders_along(tmp_path: Path) -> None:
-    place = open_storage(str(tmp_path / "root"))
-    place.publish("a/b/file", b"1")
-    place.publish("c/d/file", b"1")
-    place.delete("a/b/file")
-    assert place.sweep() == 0
-    assert sorted(path.name for path in (tmp_path / "root").rglob("*")) == ["c", "d", "file"]
-
-
 def test_a_failed_local_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     place = open_storage(str(tmp_path / "root"))
     place.publish("x", b"old")
@@ -261,12 +252,3 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(StorageError, match="is full") as caught:
         place.publish("x", b"1")
     assert one_sentence(caught.value)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_probed_without_a_crash(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    probe = open_storage(str(tmp_path)).probe()
-    tmp_path.chmod(0o700)
-    assert (probe.readable, probe.writable) == (True, False)
-    assert len(probe.details) == 1

@@ -13,14 +13,8 @@ from anonlib.storage import StorageOptions, expand, open_storage
 from anonlib.storage.uri import expand_braces, glob_regex
 from tests.support.s3server import S3Server
 
-FILES = [
-    "train/00000.tar",
-    "train/00001.tar",
-    "train/00002.tar",
-    "train/sub/x.tar",
-    "val/00000.tar",
-    "notes.txt",
-]
+TRAIN = ["00000.tar", "00001.tar", "00002.tar"]
+FILES = [*(f"train/{name}" for name in TRAIN), "train/sub/x.tar", "val/00000.tar", "notes.txt"]
 
 
 def fill(uri: str, options: StorageOptions) -> None:
@@ -49,13 +43,13 @@ def root(
     ("pattern", "base", "names"),
     [
         ("/train/00001.tar", "/train", ["00001.tar"]),
-        ("/train/", "/train", ["00000.tar", "00001.tar", "00002.tar", "sub/x.tar"]),
+        ("/train/", "/train", [*TRAIN, "sub/x.tar"]),
         ("", "", sorted(FILES)),
         ("/*.txt", "", ["notes.txt"]),
-        ("/train/*.tar", "/train", ["00000.tar", "00001.tar", "00002.tar"]),
-        ("/train/**/*.tar", "/train", ["00000.tar", "00001.tar", "00002.tar", "sub/x.tar"]),
+        ("/train/*.tar", "/train", TRAIN),
+        ("/train/**/*.tar", "/train", [*TRAIN, "sub/x.tar"]),
         ("/train/0000[!0].tar", "/train", ["00001.tar", "00002.tar"]),
-        ("/train/0000?.tar", "/train", ["00000.tar", "00001.tar", "00002.tar"]),
+        ("/train/0000?.tar", "/train", TRAIN),
         ("/train/{00002..00000}.tar", "/train", ["00002.tar", "00001.tar", "00000.tar"]),
         ("/{val,train}/00000.tar", "", ["val/00000.tar", "train/00000.tar"]),
         ("/{val,train/sub}", "", ["val/00000.tar", "train/sub/x.tar"]),
@@ -100,27 +94,9 @@ def test_a_range_that_would_fill_the_memory_is_refused(text: str) -> None:
         expand_braces(text)
 
 
-@given(
-    st.integers(0, 2000),
-    st.integers(0, 300),
-    st.integers(1, 6),
-    st.booleans(),
-    st.sampled_from(["", "x-", "a/b"]),
-)
-def test_a_range_counts_every_number_once_with_its_width(
-    first: int, length: int, width: int, down: bool, around: str
-) -> None:
-    low, high = f"{first:0{width}d}", f"{first + length:0{width}d}"
-    made = expand_braces(f"{around}{{{high if down else low}..{low if down else high}}}.tar")
-    numbers = [int(one.removeprefix(around).removesuffix(".tar")) for one in made]
-    assert numbers == list(range(first, first + length + 1))[:: -1 if down else 1]
-    if low.startswith("0") and len(low) > 1:
-        assert len({len(one) for one in made}) == 1
-
-
 words = st.text("abc01-_./", max_size=4)
 patterns = st.recursive(
-    words | st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda pair: f"{{{pair[0]}..{pair[1]}}}"),
+    words | st.from_regex(r"\{\d{1,3}\.\.\d{1,3}\}", fullmatch=True),
     lambda inner: (
         st.lists(inner, min_size=2, max_size=3).map(lambda parts: "{" + ",".join(parts) + "}")
         | st.tuples(inner, inner).map("".join)
@@ -132,11 +108,6 @@ patterns = st.recursive(
 @given(patterns)
 def test_braces_expand_as_an_independent_implementation_does(pattern: str) -> None:
     assert expand_braces(pattern) == list(braceexpand(pattern))
-
-
-@given(st.text("ab{},.0", max_size=12))
-def test_any_text_expands_to_something_without_a_crash(text: str) -> None:
-    assert len(expand_braces(text)) >= 1
 
 
 @given(st.text(max_size=20))

@@ -81,7 +81,6 @@ def test_a_root_that_others_could_look_into_is_closed_by_the_first_write(tmp_pat
 
 
 def test_a_shared_folder_is_no_workspace(tmp_path: Path) -> None:
-    """As /tmp: closing it to others would take it from them."""
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

@@ -1,4 +1,4 @@
-"""A program that stands in for `apart.child`: a file that begins with POISON does what its next word says.
+"""A program that stands in for `sandbox.worker`: a file that begins with POISON does what its next word says.
 
 No file is known that crashes the decoders as they are installed; here they die all the same.
 """
@@ -87,18 +87,9 @@ def _answer(body: bytes, more: bytes = b"") -> None:
 
 
 def _lie(more: bytes = b"", **wrong: object) -> None:
-    told: dict[str, object] = {
-        "rows": 8,
-        "columns": 8,
-        "alpha": False,
-        "format": "JPEG",
-        "space": None,
-        "stripped": [],
-        "notes": [],
-        "height": 8,
-        "width": 8,
-    }
-    _answer(json.dumps(told | wrong).encode(), more)
+    told = {"rows": 8, "columns": 8, "alpha": False, "format": "JPEG", "space": None}
+    told |= {"stripped": [], "notes": [], "height": 8, "width": 8} | wrong
+    _answer(json.dumps(list(told.values())).encode(), more)
 
 
 _DEEDS: dict[str, Callable[..., object]] = {

@@ -1,7 +1,7 @@
-"""A real S3 server on the loopback for the tests, and a TCP relay in front of it that can cut or hold.
+"""A real S3 server on the loopback for the tests; faults come from faults/proxy.py.
 
-The server checks signatures and policies of IAM users; its root key is not checked, so whatever is claimed
-about secrets and permissions is tested as a user. Faults of more kinds, and by request, come from faults/proxy.py.
+It checks signatures and policies of IAM users; its root key is not checked, so whatever is claimed about secrets and
+permissions is tested as a user.
 """
 
 import json
@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -23,7 +22,7 @@ import pytest
 from botocore.loaders import create_loader
 from botocore.session import Session
 
-from anonlib.storage import StorageOptions
+from anonlib.storage import Storage, StorageOptions
 
 START_TIMEOUT_S = 20
 REGION = "us-east-1"
@@ -60,13 +59,8 @@ class S3Server:
         """A client of one user."""
         session = Session()
         session.register_component("data_loader", _api)
-        return session.create_client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.endpoint,
-            aws_access_key_id=who.key_id,
-            aws_secret_access_key=who.secret,
-        )
+        keys = {"aws_access_key_id": who.key_id, "aws_secret_access_key": who.secret}
+        return session.create_client(service, region_name=REGION, endpoint_url=self.endpoint, **keys)
 
     def bucket(self) -> str:
         """A new, empty bucket."""
@@ -93,8 +87,8 @@ class S3Server:
             patch.setenv("AWS_SECRET_ACCESS_KEY", who.secret)
             patch.setenv("AWS_DEFAULT_REGION", REGION)
             patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-            patch.setenv("AWS_CONFIG_FILE", os.devnull)
-            patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+            for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+                patch.setenv(name, os.devnull)
             patch.setenv("NO_PROXY", "127.0.0.1")
             for service in ("SECRETS_MANAGER", "KMS"):
                 patch.setenv(f"AWS_ENDPOINT_URL_{service}", self.endpoint)
@@ -118,16 +112,10 @@ def free_port() -> int:
 def running(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """Start the server with its data below `folder`, wait until it answers, and stop it at the end."""
     port, root = free_port(), Credentials("root", uuid4().hex)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
-        "BIND_HOST": host,
-        "GATEWAY_PORT": str(port),
-        "AUTH": "true",
-        "S3_PERSIST": "1",
-        "S3_DATA_DIR": str(folder / "objects"),
-        "AWS_ACCESS_KEY_ID": root.key_id,
-        "AWS_SECRET_ACCESS_KEY": root.secret,
-        "TMPDIR": str(folder),
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment |= {"BIND_HOST": host, "GATEWAY_PORT": str(port), "AUTH": "true", "TMPDIR": str(folder)}
+    environment |= {"S3_PERSIST": "1", "S3_DATA_DIR": str(folder / "objects")}
+    environment |= {"AWS_ACCESS_KEY_ID": root.key_id, "AWS_SECRET_ACCESS_KEY": root.secret}
     command = [str(Path(sys.executable).with_name("ministack"))]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
@@ -154,74 +142,15 @@ def _wait_for(address: tuple[str, int], process: subprocess.Popen[bytes], log: P
     raise RuntimeError(f"the S3 server did not answer within {START_TIMEOUT_S} s: {log.read_text()[-2000:]}")
 
 
+def download(storage: Storage, to: Path) -> Path:
+    """Everything in a storage, on this disk."""
+    for entry in storage.list(unfinished=True):
+        (to / entry.path).parent.mkdir(parents=True, exist_ok=True)
+        (to / entry.path).write_bytes(storage.read(entry.path))
+    return to
+
+
 def one_sentence(error: BaseException) -> bool:
     """Whether an error's text is what a person at the terminal is told."""
     text = str(error)
     return text.endswith(".") and "\n" not in text and len(text) < 300
-
-
-class Relay:
-    """A TCP relay: `cuts` answers end after `cut_after` bytes; uploads stop for ever after `hold_after`."""
-
-    def __init__(self, target: str, *, cuts: int = 0, cut_after: int = 0, hold_after: int | None = None) -> None:
-        host, _, port = target.removeprefix("http://").partition(":")
-        self._target = (host, int(port))
-        self._cuts, self._cut_after, self._hold_after = cuts, cut_after, hold_after
-        self.connections, self.uploaded = 0, 0
-        self.held = threading.Event()
-        self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def cut(self, times: int, after: int) -> None:
-        """From now on end this many answers after this many bytes each."""
-        self._cuts, self._cut_after = times, after
-
-    def __enter__(self) -> "Relay":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for one in [self._listener, *self._sockets]:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        for thread in list(self._threads):
-            thread.join(5)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self._target)
-            self.connections += 1
-            self._sockets += [client, server]
-            for work in (self._upload, self._download):
-                thread = threading.Thread(target=work, args=(client, server), daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-    def _upload(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):
-            while data := client.recv(1 << 16):
-                self.uploaded += len(data)
-                if self._hold_after is not None and self.uploaded > self._hold_after:
-                    self.held.set()
-                    return
-                server.sendall(data)
-
-    def _download(self, client: socket.socket, server: socket.socket) -> None:
-        sent = 0
-        with suppress(OSError):
-            while data := server.recv(1 << 16):
-                room = max(self._cut_after - sent, 0) if self._cuts else len(data)
-                client.sendall(data[:room])
-                sent += len(data)
-                if room < len(data):
-                    self._cuts -= 1
-                    client.shutdown(socket.SHUT_RDWR)
-                    server.shutdown(socket.SHUT_RDWR)
-                    return

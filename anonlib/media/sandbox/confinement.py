@@ -1,10 +1,7 @@
 """What a decoder process gives up once its libraries are loaded: files, network, other processes and memory dumps.
 
-A file that takes a C library over has what its process has. The layers overlap, so that an error in one leaves another:
-the process is not dumpable (prctl(2)), has no capabilities, lies in a user and network namespace of its own
-(unshare(2)), may open no file (landlock(7)), and may call little more than read, write and memory (seccomp(2), an
-allow-list). All of it is plain system calls, so it needs no library beside libc. The limits of setrlimit(2) are
-worker.py's.
+A file that takes a C library over has what its process has. The layers overlap, so that an error in one leaves another.
+All of it is plain system calls: prctl(2), capset(2), unshare(2), landlock(7), and seccomp(2) with an allow-list.
 """
 
 from __future__ import annotations
@@ -43,12 +40,10 @@ _ALLOWED = """
     gettid 186 178, getcpu 309 168, getrusage 98 165, getrlimit 97 163, setrlimit 160 164, sysinfo 99 179,
     uname 63 160, membarrier 324 283, rseq 334 293, set_robust_list 273 99, exit 60 93, exit_group 231 94
 """
-# Of these only where the first argument is the process itself: abort(3), and limits.
-_OWN_PID: dict[str, tuple[int, int]] = {"kill": (62, 129), "tgkill": (234, 131)}
-_OWN_ZERO: dict[str, tuple[int, int]] = {"prlimit64": (302, 261)}
+# Only where the first argument is the process itself: kill and tgkill (by its number) for abort(3), prlimit64 (by 0).
+_OWN_PID, _OWN_ZERO = ((62, 129), (234, 131)), ((302, 261),)
 
 _SECCOMP_MODE_FILTER = 2
-_POINTER = struct.calcsize("P")
 _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 1  # SECCOMP_RET_ERRNO with EPERM
 _NUMBER_AT, _ARCH_AT, _ARGUMENT_AT = 0, 4, 16  # in struct seccomp_data; the low half of an argument on little endian
@@ -91,7 +86,7 @@ def forbid_files() -> bool:
 
     What is open stays open.
     """
-    version = _LIBC.syscall(_SYS_LANDLOCK_CREATE, None, _size(0), _LANDLOCK_VERSION)
+    version = _LIBC.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), _LANDLOCK_VERSION)
     if version < 1:
         return False
     rights = _FILE_RIGHTS[max(known for known in _FILE_RIGHTS if known <= version)]
@@ -99,7 +94,7 @@ def forbid_files() -> bool:
     scopes = _SCOPES if version >= _SCOPES_SINCE else 0
     # An older kernel takes a longer struct as long as what it does not know is 0.
     attributes = struct.pack("QQQ", rights, network, scopes)
-    ruleset = _LIBC.syscall(_SYS_LANDLOCK_CREATE, attributes, _size(len(attributes)), 0)
+    ruleset = _LIBC.syscall(_SYS_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
     if ruleset < 0:
         return False
     try:
@@ -111,7 +106,7 @@ def forbid_files() -> bool:
 def filter_calls() -> bool:
     """Every system call but those of _ALLOWED fails with EPERM from now on; False on a machine that is in no table."""
     machine = platform.machine()
-    if machine not in _AUDIT_ARCH or _POINTER != 8:
+    if machine not in _AUDIT_ARCH or struct.calcsize("P") != 8:
         return False
     program = _program(machine, os.getpid())
     code = ctypes.create_string_buffer(b"".join(program))
@@ -120,37 +115,23 @@ def filter_calls() -> bool:
 
 
 def _program(machine: str, pid: int) -> list[bytes]:
-    """The filter in classic BPF (linux/filter.h), an instruction each."""
+    """The filter in classic BPF (linux/filter.h): code, instructions to skip if equal, if not, and a value each."""
     column = list(_AUDIT_ARCH).index(machine)
     program = [
-        _instruction(_LOAD, _ARCH_AT),
-        _instruction(_JUMP_EQUAL, _AUDIT_ARCH[machine], skip_if=1),
-        _instruction(_RETURN, _KILL),
-        _instruction(_LOAD, _NUMBER_AT),
+        (_LOAD, 0, 0, _ARCH_AT),
+        (_JUMP_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER_AT),
     ]
     for call in _ALLOWED.split(","):
         if (number := call.split()[1 + column]) != "-":
-            program += [_instruction(_JUMP_EQUAL, int(number), skip_else=1), _instruction(_RETURN, _ALLOW)]
-    for table, argument in ((_OWN_PID, pid), (_OWN_ZERO, 0)):
-        for own in table.values():
-            program += [
-                _instruction(_JUMP_EQUAL, own[column], skip_else=4),
-                _instruction(_LOAD, _ARGUMENT_AT),
-                _instruction(_JUMP_EQUAL, argument, skip_else=1),
-                _instruction(_RETURN, _ALLOW),
-                _instruction(_RETURN, _REFUSE),
-            ]
-    return [*program, _instruction(_RETURN, _REFUSE)]
-
-
-def _instruction(code: int, value: int, *, skip_if: int = 0, skip_else: int = 0) -> bytes:
-    return struct.pack("HBBI", code, skip_if, skip_else, value)
+            program += [(_JUMP_EQUAL, 0, 1, int(number)), (_RETURN, 0, 0, _ALLOW)]
+    for numbers, argument in (*((own, pid) for own in _OWN_PID), *((own, 0) for own in _OWN_ZERO)):
+        program += [(_JUMP_EQUAL, 0, 4, numbers[column]), (_LOAD, 0, 0, _ARGUMENT_AT)]
+        program += [(_JUMP_EQUAL, 0, 1, argument), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
+    return [struct.pack("HBBI", *instruction) for instruction in [*program, (_RETURN, 0, 0, _REFUSE)]]
 
 
 def _prctl(option: int, value: int, pointed: bytes | None = None) -> bool:
     zero = ctypes.c_ulong(0)
     return bool(_LIBC.prctl(option, ctypes.c_ulong(value), pointed or zero, zero, zero) == 0)
-
-
-def _size(value: int) -> ctypes.c_size_t:
-    return ctypes.c_size_t(value)

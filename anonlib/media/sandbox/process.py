@@ -1,14 +1,9 @@
 """Decoder processes, seen from outside: each gets a photo at a time, is watched, and is ended where it takes too long.
 
-What comes back is pixels and a few numbers and words, each checked: a process that parsed an untrusted file is not
-trusted, so nothing of it is unpickled and its memory is copied, never used in place. It gets an empty environment,
-confines itself (confinement.py), and this process, which does hold secrets, is made undumpable before it starts one.
-Pixels come through a memfd (memfd_create(2)), which is sealed, so that it cannot shrink under the reader, and needs no
-room in /dev/shm.
-
-There are as many processes as threads decode at once, started when first needed. Only a fresh process's death is held
-against a photo, since one that was used before may die of an earlier file, and a SIGKILL comes from outside. So what
-becomes of a photo does not depend on which others came before it.
+A process that parsed an untrusted file is not trusted: its answer is a few numbers and words, each checked, and pixels
+that are copied out of a sealed memfd (memfd_create(2)), which cannot shrink under the reader. It gets an empty
+environment and confines itself (confinement.py). Only a fresh process's death is held against a photo, since another
+may die of an earlier file, and a SIGKILL comes from outside: what becomes of a photo depends on no other.
 """
 
 from __future__ import annotations
@@ -24,16 +19,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from anonlib.codes import Note, Reason, Stripped
 from anonlib.errors import ImageProblem, SandboxDied, SandboxUnavailable
@@ -52,36 +47,28 @@ _HEADER_BYTES = 1 << 16
 _MOST_IDLE = max(4, os.cpu_count() or 1)
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
+_Side = Annotated[int, Field(ge=1)]
 
-class _Described(BaseModel):
+
+class _Described(NamedTuple):
     """A Picture without its pixels."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    rows: int = Field(ge=1)
-    columns: int = Field(ge=1)
+    rows: _Side
+    columns: _Side
     alpha: bool
     format: ImageFormat
     space: ColourSpace | None
     stripped: Annotated[tuple[Stripped, ...], Field(max_length=8)]
     notes: Annotated[tuple[Note, ...], Field(max_length=8)]
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
+    height: _Side
+    width: _Side
 
 
-class _Refused(BaseModel):
-    """An ImageProblem."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    reason: Reason
-    details: str = Field(max_length=300)
-
-
-_PICTURES: TypeAdapter[_Refused | _Described] = TypeAdapter(_Refused | _Described)
-_COUNTS: TypeAdapter[_Refused | int] = TypeAdapter(_Refused | Annotated[int, Field(ge=0, lt=1 << 40, strict=True)])
-_Answer = TypeVar("_Answer")
-_Found = TypeVar("_Found", Picture, int)
+_ANSWERS: TypeAdapter[Any] = TypeAdapter(
+    _Described | tuple[Reason, Annotated[str, Field(max_length=300)]] | Annotated[int, Field(ge=0, lt=1 << 40)],
+    config=ConfigDict(strict=True),
+)
+"""A picture, an ImageProblem's reason and details, or what the pixels will take."""
 
 
 class DecoderProcess:
@@ -96,14 +83,19 @@ class DecoderProcess:
         self.max_mpx, self.seconds = max_mpx, seconds
         self.used = self._busy = False
         self._unread = b""
+        if program is None:
+            # Where it finds this very anonlib, and the libraries that this process uses.
+            paths = [*(str(Path(entry).resolve()) for entry in sys.path), str(Path(__file__).resolve().parents[3])]
+            program = (sys.executable, "-I", "-S", "-c", _START, json.dumps(paths))
         try:
-            self._start(program or (sys.executable, "-I", "-S", "-c", _START, json.dumps(_import_path())))
+            self._start(program)
         except (OSError, OverflowError) as error:
             raise SandboxUnavailable(f"the process that decodes photos cannot be started: {error}") from None
         self._wait_until_ready()
 
     def _start(self, program: Sequence[str]) -> None:
         size = shared_bytes(self.max_mpx)
+        libraries = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         make_undumpable()
         shared = os.memfd_create("anonlib-photo", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._channel, theirs = socket.socketpair()
@@ -118,7 +110,7 @@ class DecoderProcess:
                 stderr=subprocess.PIPE,
                 pass_fds=(shared,),
                 cwd="/",
-                env=_environment(),
+                env=libraries | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 process_group=0,  # Ctrl-C at the terminal is not meant for it
             )
         except BaseException:
@@ -157,35 +149,22 @@ class DecoderProcess:
         """Whether it lives and waits for a photo."""
         return not self._busy and self._process.poll() is None
 
-    def decode(self, data: bytes, least_side: int | None) -> Picture:
-        """The Picture of a file; raises ImageProblem, and SandboxDied after which it must not be used again."""
-        return self._answer(data, least_side, False, _PICTURES, self._picture)
+    def ask(self, data: bytes, least_side: int | None, header_only: bool) -> Picture | int:
+        """The Picture of a file, or with `header_only` its codec.decoded_bytes.
 
-    def header_bytes(self, data: bytes, least_side: int | None) -> int:
-        """`image.decoded_bytes` of a file; raises as decode."""
-        return self._answer(data, least_side, True, _COUNTS, lambda count: count)
-
-    def _answer(
-        self,
-        data: bytes,
-        least_side: int | None,
-        header_only: bool,
-        answers: TypeAdapter[_Refused | _Answer],
-        checked: Callable[[_Answer], _Found],
-    ) -> _Found:
-        """What `checked` makes of its answer, unless it answers with a problem."""
+        Raises ImageProblem, and SandboxDied after which it must not be used again.
+        """
         self._busy, deadline = True, time.monotonic() + self.seconds
-        found: _Found | ImageProblem
         try:
             self._channel.settimeout(self.seconds)
             self._channel.sendall(REQUEST.pack(len(data), -1 if least_side is None else least_side, header_only) + data)
             (size,) = ANSWER.unpack(self._received(ANSWER.size, deadline))
             if size > _MOST_JSON:
                 raise ValueError(f"{size} bytes")
-            answer = answers.validate_json(self._received(size, deadline))
+            answer = _ANSWERS.validate_json(self._received(size, deadline))
             if self._unread:
                 raise ValueError("more than an answer")
-            found = _problem(answer) if isinstance(answer, _Refused) else checked(answer)
+            result = self._checked(answer, header_only)
         except TimeoutError:
             raise ImageProblem(Reason.TIME, self._too_long) from None
         except OSError:
@@ -193,9 +172,30 @@ class DecoderProcess:
         except ValueError:  # pydantic's ValidationError is one
             raise SandboxDied("decoding it made the decoder answer with what is no photo") from None
         self._busy, self.used = False, True
-        if isinstance(found, ImageProblem):
-            raise found
-        return found
+        if isinstance(result, ImageProblem):
+            raise result
+        return result
+
+    def _checked(self, answer: Any, header_only: bool) -> Picture | ImageProblem | int:
+        """An answer against what was asked for, pixels copied; raises ValueError."""
+        if isinstance(answer, int) and header_only:
+            return answer
+        if not isinstance(answer, _Described | int) and answer[1].isprintable():
+            return ImageProblem(*answer)
+        if not isinstance(answer, _Described) or header_only:
+            raise ValueError("an answer to another question")
+        rows, columns, size = answer.rows, answer.columns, (answer.height, answer.width)
+        if rows > size[0] or columns > size[1] or size[0] * size[1] > self.max_mpx * 1e6:
+            raise ValueError("a size that cannot be")
+        rgb = self._copied(0, (rows, columns, 3))
+        alpha = self._copied(rgb.size, (rows, columns)) if answer.alpha else None
+        if rgb.size > _KEPT_BYTES:
+            self._shared.madvise(mmap.MADV_REMOVE)
+        return Picture(rgb, alpha, answer.format, answer.space, answer.stripped, answer.notes, size)
+
+    def _copied(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        count = int(np.prod(shape))
+        return np.frombuffer(self._shared, np.uint8, count, start).reshape(shape).copy()
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -209,27 +209,6 @@ class DecoderProcess:
     @property
     def _too_long(self) -> str:
         return f"decoding it took longer than {self.seconds:g} s (limits.image_seconds)"
-
-    def _picture(self, answer: _Described) -> Picture:
-        """Checked against what was asked for, and copied; raises ValueError."""
-        pixels = answer.rows * answer.columns
-        if (
-            answer.rows > answer.height
-            or answer.columns > answer.width
-            or answer.height * answer.width > self.max_mpx * 1e6
-        ):
-            raise ValueError("a size that cannot be")
-        rgb = self._copied(0, (answer.rows, answer.columns, 3))
-        alpha = self._copied(3 * pixels, (answer.rows, answer.columns)) if answer.alpha else None
-        if 3 * pixels > _KEPT_BYTES:
-            self._shared.madvise(mmap.MADV_REMOVE)
-        return Picture(
-            rgb, alpha, answer.format, answer.space, answer.stripped, answer.notes, (answer.height, answer.width)
-        )
-
-    def _copied(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        count = int(np.prod(shape))
-        return np.frombuffer(self._shared, np.uint8, count, start).reshape(shape).copy()
 
     def _received(self, size: int, deadline: float) -> bytes:
         """Exactly `size` bytes; raises TimeoutError, and another OSError where it is dead."""
@@ -268,27 +247,8 @@ def _warn_of(missing: tuple[str, ...]) -> None:
     )
 
 
-def _problem(answer: _Refused) -> ImageProblem:
-    """With details that may be shown on a terminal; raises ValueError."""
-    if not answer.details.isprintable():
-        raise ValueError("words that cannot be shown")
-    return ImageProblem(answer.reason, answer.details)
-
-
-def _environment() -> dict[str, str]:
-    """As good as none: where libraries lie, and that numpy starts no threads."""
-    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def _import_path() -> list[str]:
-    """Where the process finds this very anonlib, and the libraries that this process uses."""
-    home = Path(__file__).resolve().parents[3]
-    return [*(str(Path(entry).resolve()) for entry in sys.path), str(home)]
-
-
 class Decoders:
-    """A pool of processes; `program` is another one than worker.py, for a test."""
+    """A pool of as many processes as threads decode at once; `program` is another one than worker.py, for a test."""
 
     def __init__(self, program: Sequence[str] | None = None) -> None:
         self.program = program
@@ -296,36 +256,25 @@ class Decoders:
         self._lock = Lock()
 
     def decode(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> Picture:
-        """As `decode_apart`; threads may call it at once."""
-        return self._answer(lambda process: process.decode(data, least_side), max_mpx, seconds)
+        """`codec.decode` in another process, which has `seconds` for it and no more memory than `max_mpx` calls for.
+
+        Raises ImageProblem, also where decoding crashed, and SandboxUnavailable where no process can be started.
+        """
+        return cast("Picture", self._ask(data, max_mpx, seconds, least_side, False))
 
     def header_bytes(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> int:
-        """As `header_bytes_apart`; threads may call it at once."""
+        """`codec.decoded_bytes` in another process, without memory for pixels; raises as decode."""
         # Nearly every header is at the beginning, and sending the rest would cost more than reading it.
-        beginning = data[:_HEADER_BYTES]
-        count = self._answer(lambda process: process.header_bytes(beginning, least_side), max_mpx, seconds)
-        if count or len(data) <= _HEADER_BYTES:
-            return count
-        return self._answer(lambda process: process.header_bytes(data, least_side), max_mpx, seconds)
+        count = self._ask(data[:_HEADER_BYTES], max_mpx, seconds, least_side, True)
+        if not count and len(data) > _HEADER_BYTES:
+            count = self._ask(data, max_mpx, seconds, least_side, True)
+        return cast("int", count)
 
     def layers(self) -> tuple[str, ...]:
-        """The layers of the sandbox that this kernel grants; raises SandboxUnavailable where too few."""
+        """The layers of confinement.LAYERS that this kernel grants; raises SandboxUnavailable where too few."""
         process = DecoderProcess(1.0, 60.0, self.program)
         process.close()
         return process.layers
-
-    def _answer(self, ask: Callable[[DecoderProcess], _Found], max_mpx: float, seconds: float) -> _Found:
-        process = self._idle_process(max_mpx, seconds) or DecoderProcess(max_mpx, seconds, self.program)
-        fresh = not process.used
-        try:
-            return self._use(process, ask)
-        except SandboxDied as death:
-            if fresh and not death.from_outside:
-                raise ImageProblem(death.reason, str(death)) from None
-        try:
-            return self._use(DecoderProcess(max_mpx, seconds, self.program), ask)
-        except SandboxDied as death:
-            raise ImageProblem(death.reason, str(death)) from None
 
     def close(self) -> None:
         """End the idle processes; a later photo starts new ones."""
@@ -338,23 +287,31 @@ class Decoders:
         """In a forked copy of this process: the processes belong to the one that started them."""
         self._idle, self._lock = [], Lock()
 
-    def _use(self, process: DecoderProcess, ask: Callable[[DecoderProcess], _Found]) -> _Found:
-        try:
-            return ask(process)
-        finally:
-            self._take_back(process)
+    def _ask(
+        self, data: bytes, max_mpx: float, seconds: float, least_side: int | None, header_only: bool
+    ) -> Picture | int:
+        process = self._idle_process(max_mpx, seconds) or DecoderProcess(max_mpx, seconds, self.program)
+        second = False
+        while True:
+            fresh = not process.used
+            try:
+                return process.ask(data, least_side, header_only)
+            except SandboxDied as death:
+                if second or (fresh and not death.from_outside):
+                    raise ImageProblem(death.reason, str(death)) from None
+            finally:
+                self._take_back(process)
+            process, second = DecoderProcess(max_mpx, seconds, self.program), True
 
     def _idle_process(self, max_mpx: float, seconds: float) -> DecoderProcess | None:
         with self._lock:
-            for process in self._idle:
-                if (process.max_mpx, process.seconds) == (max_mpx, seconds):
-                    self._idle.remove(process)
-                    break
-            else:
+            fitting = [process for process in self._idle if (process.max_mpx, process.seconds) == (max_mpx, seconds)]
+            if not fitting:
                 return None
-        if process.ready:
-            return process
-        process.close()
+            self._idle.remove(fitting[0])
+        if fitting[0].ready:
+            return fitting[0]
+        fitting[0].close()
         return None
 
     def _take_back(self, process: DecoderProcess) -> None:
@@ -370,21 +327,4 @@ class Decoders:
 _OURS = Decoders()
 atexit.register(_OURS.close)
 os.register_at_fork(after_in_child=_OURS.forget)
-
-
-def decode_apart(data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> Picture:
-    """`codec.decode` in another process, which has `seconds` for it and no more memory than `max_mpx` calls for.
-
-    Raises ImageProblem, also where decoding crashed, and SandboxUnavailable where no process can be started.
-    """
-    return _OURS.decode(data, max_mpx=max_mpx, seconds=seconds, least_side=least_side)
-
-
-def header_bytes_apart(data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> int:
-    """`codec.decoded_bytes` in another process, without memory for pixels; raises as decode_apart."""
-    return _OURS.header_bytes(data, max_mpx=max_mpx, seconds=seconds, least_side=least_side)
-
-
-def sandbox_layers() -> tuple[str, ...]:
-    """The layers of confinement.LAYERS that confine decoder processes here; raises SandboxUnavailable where too few."""
-    return _OURS.layers()
+decode_apart, header_bytes_apart, sandbox_layers = _OURS.decode, _OURS.header_bytes, _OURS.layers

@@ -1,9 +1,8 @@
 """The program of a decoder process: it decodes untrusted photos and may die of one.
 
-It sits at one end of a socket, its stdin: a request is a file, an answer is a line of JSON; pixels go through shared
-memory. Once its libraries are loaded it gives up what a decoder does not need: files, network, further processes, core
-dumps and unlimited memory (sandbox.py, setrlimit(2)). When the process that started it is gone, the socket ends and so
-does this; while it decodes, alarm(2) sees to that.
+It sits at one end of a socket, its stdin: a request is a file, an answer is JSON; pixels go through shared memory. Once
+its libraries are loaded it gives up what a decoder does not need (confinement.py, setrlimit(2)). When the process that
+started it is gone, the socket ends and so does this; while it decodes, setitimer(2) sees to that.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ OUT_OF_MEMORY = 3
 
 _PX_BYTES = 48  # 32-bit pixels pass through three arrays of float64 on their way to 8 bits
 _SPARE_BYTES = 128 << 20
-_OPEN_FILES = 16
+_LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NPROC: 0, resource.RLIMIT_NOFILE: 16}
 _GRACE = 2.0  # the caller says that it takes too long; the alarm is for a process without a caller
 # Pillow imports these when a photo first needs them, which is too late once no file can be opened.
 _PLUGINS = (ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
@@ -63,29 +62,33 @@ def main(read: Callable[..., Picture] = decode) -> None:
     _load_what_comes_late()
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 2)  # libraries complain there of damaged files
-    in_use = _address_space()
-    _give_up_rights()
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    for what, most in _LIMITS.items():
+        resource.setrlimit(what, (most, most))
     granted = confine()
     channel.sendall(READY.pack(READY_WORD, sum(1 << LAYERS.index(layer) for layer in granted)))
     while request := _received(channel, REQUEST.size):
-        size, least_side, header_only = REQUEST.unpack(request)
+        size, side, header_only = REQUEST.unpack(request)
+        least_side = None if side < 0 else side
         pixels = 0 if header_only else round(max_mpx * 1e6 * _PX_BYTES)
-        _bound_memory(in_use + size * 2 + pixels + _SPARE_BYTES)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        memory = in_use + size * 2 + pixels + _SPARE_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (memory if hard == resource.RLIM_INFINITY else min(memory, hard), hard))
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
+        answer: Any
         try:
             try:
-                wanted = None if least_side < 0 else least_side
                 if header_only:
-                    body = json.dumps(decoded_bytes(_received(channel, size), least_side=wanted)).encode()
+                    answer = decoded_bytes(_received(channel, size), least_side=least_side)
                 else:
-                    picture = read(_received(channel, size), max_mpx=max_mpx, least_side=wanted, into=shared)
-                    body = json.dumps(_described(picture)).encode()
-                    _put(picture, shared)
+                    picture = read(_received(channel, size), max_mpx=max_mpx, least_side=least_side, into=shared)
+                    answer = _described(picture, shared)
                     del picture
             except OutOfMemory:
                 raise
             except ImageProblem as problem:
-                body = json.dumps({"reason": problem.reason, "details": str(problem)}).encode()
+                answer = (problem.reason, str(problem))
+            body = json.dumps(answer).encode()
         except (MemoryError, OutOfMemory):
             os._exit(OUT_OF_MEMORY)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -95,42 +98,28 @@ def main(read: Callable[..., Picture] = decode) -> None:
 def _load_what_comes_late() -> None:
     """Decode a px of every kind with a colour profile: Python imports codecs when they are first used."""
     profile = profile_of("Display P3")
-    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+    for mode, kind, options in (
+        *(("RGB", kind, {"icc_profile": profile}) for kind in ("JPEG", "PNG", "WEBP", "TIFF")),
+        ("CMYK", "JPEG", {}),
+    ):
         file = io.BytesIO()
-        Image.new("RGB", (1, 1)).save(file, kind, icc_profile=profile)
+        Image.new(mode, (1, 1)).save(file, kind, **options)
         decode(file.getvalue(), max_mpx=1)
-    file = io.BytesIO()
-    Image.new("CMYK", (1, 1)).save(file, "JPEG")
-    decode(file.getvalue(), max_mpx=1)
 
 
-def _described(picture: Picture) -> dict[str, Any]:
-    rows, columns = picture.rgb.shape[:2]
-    return {
-        "rows": rows,
-        "columns": columns,
-        "alpha": picture.alpha is not None,
-        "format": picture.format,
-        "space": picture.space,
-        "stripped": picture.stripped,
-        "notes": picture.notes,
-        "height": picture.size[0],
-        "width": picture.size[1],
-    }
-
-
-def _put(picture: Picture, shared: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+def _described(picture: Picture, shared: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[Any, ...]:
+    """All of a picture but its pixels, which are put into the shared memory: colours, then alpha."""
     pixels = picture.rgb.size
     if not np.may_share_memory(picture.rgb, shared):
         shared[:pixels].reshape(picture.rgb.shape)[:] = picture.rgb
     if picture.alpha is not None:
         shared[pixels : pixels + picture.alpha.size].reshape(picture.alpha.shape)[:] = picture.alpha
+    described = (picture.format, picture.space, picture.stripped, picture.notes)
+    return *picture.rgb.shape[:2], picture.alpha is not None, *described, *picture.size
 
 
 def _received(channel: socket.socket, size: int) -> bytes:
     """Exactly `size` bytes; none if the other end is gone."""
-    if size == 0:
-        return b""
     buffer = bytearray(size)
     rest = memoryview(buffer)
     while rest:
@@ -139,23 +128,3 @@ def _received(channel: socket.socket, size: int) -> bytes:
             return b""
         rest = rest[count:]
     return bytes(buffer)
-
-
-def _give_up_rights() -> None:
-    for what, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
-    ):
-        resource.setrlimit(what, (most, most))
-
-
-def _bound_memory(most: int) -> None:
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-
-
-def _address_space() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * resource.getpagesize()
