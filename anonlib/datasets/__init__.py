@@ -65,16 +65,16 @@ def open_dataset(
     options = options or StorageOptions()
     if format is not None and format not in DATASETS:
         raise DatasetError(f"The format '{format}' is not known; it is one of {', '.join(DATASETS)}.")
-    sources = expand(uri, options)
+    base, files = expand(uri, options)
     if format is None:
-        found = Counter(kind for source in sources if (kind := format_of(source.name)) is not None)
+        found = Counter(kind for file in files if (kind := format_of(file.path)) is not None)
         if not found:
             raise DatasetError(f"'{uri}' contains no tar, Parquet or image file.")
         if len(found) > 1:
             seen = ", ".join(f"{DATASETS[kind].noun}s ({count})" for kind, count in found.items())
             raise DatasetError(f"'{uri}' mixes {seen}; set the format, or give a pattern that names one kind.")
         (format,) = found
-    dataset = DATASETS[format](uri, options, image_field, key_field, sources)
+    dataset = DATASETS[format](uri, options, image_field, key_field, base, files)
     dataset.sources()
     return dataset
 

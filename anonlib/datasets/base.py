@@ -18,11 +18,11 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from anonlib.codes import Problem
-from anonlib.datasets.names import is_apple_double, json_object, suffix_of
+from anonlib.datasets.names import is_apple_double, json_object, shard_id, suffix_of, without_suffix
 from anonlib.errors import DatasetError
-from anonlib.storage import OURS, Storage, StorageOptions, join_uri, open_storage
+from anonlib.storage import OURS, Storage, StorageOptions, StoredObject, join_uri, open_storage
 from anonlib.storage.local import as_sentence
-from anonlib.storage.uri import UriPattern, expand
+from anonlib.storage.uri import expand
 
 # A larger tar member or image file is a problem of its sample, found without loading it.
 MAX_SAMPLE_BYTES = 256 << 20
@@ -36,8 +36,7 @@ class Shard:
     """One unit of work, as the inventory keeps it.
 
     shard_id is unique in the dataset, stable, and safe as a file name. etag is that of the file, or a digest over the
-    files of a folder slice. start and stop are Parquet row groups, or positions among a folder's images; None means the
-    whole file. files are the paths of a folder slice, below its root.
+    files of a folder slice, whose paths below its root are `files`.
     """
 
     shard_id: str
@@ -45,8 +44,6 @@ class Shard:
     etag: str
     bytes: int
     format: str
-    start: int | None = None
-    stop: int | None = None
     files: tuple[str, ...] = ()
 
 
@@ -183,7 +180,8 @@ class Dataset(ABC):
     """The files of one format that a URI names. Picklable: a worker gets the location, not the list.
 
     `noun`: what a data file is called. `media_type`: of a data file, None where each data file is an image or sidecar.
-    `damage`: what items() raises where a file is damaged. `sources`: the URI's files, of every format.
+    `suffixes` of its names, the usual one last. `damage`: what items() raises where a file is damaged.
+    `files`: those of the URI, of every format, below `base`.
     """
 
     format: ClassVar[str]
@@ -198,23 +196,23 @@ class Dataset(ABC):
         options: StorageOptions,
         image_field: str | None,
         key_field: str | None,
-        sources: list[UriPattern],
+        base: str,
+        files: list[StoredObject],
     ) -> None:
-        self.uri, self.options = uri, options
+        self.uri, self.options, self.base = uri, options, base
         self.image_field, self.key_field = image_field, key_field
-        self._sources: list[UriPattern] | None = sources
-        self.base = sources[0].base
-        self.storage = open_storage(self.base, options)
+        self._files: list[StoredObject] | None = files
+        self.storage = open_storage(base, options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_sources": None}
+        return self.__dict__ | {"_files": None}
 
-    def sources(self) -> list[UriPattern]:
+    def sources(self) -> list[StoredObject]:
         """The files of this format, in the order of the URI; raises DatasetError if there is none."""
-        found = [source for source in self._everything() if self.reads(source.name)]
+        found = [file for file in self._everything() if self.reads(file.path)]
         if not found:
             raise DatasetError(f"'{self.uri}' contains no {self.noun}.")
-        strange = sum(source.name.encode("utf-8", "ignore").decode() != source.name for source in found)
+        strange = sum(file.path.encode("utf-8", "ignore").decode() != file.path for file in found)
         if strange:
             raise DatasetError(
                 f"The names of {strange} files in '{self.base}' are not UTF-8, which no table can hold; rename them."
@@ -242,15 +240,10 @@ class Dataset(ABC):
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
         """As items; raises `damage`."""
 
-    def _everything(self) -> list[UriPattern]:
-        if self._sources is None:
-            self._sources = expand(self.uri, self.options)
-        return self._sources
-
-    def _distinct(self, shards: list[Shard]) -> list[Shard]:
-        if len({shard.shard_id for shard in shards}) != len(shards):
-            raise DatasetError(f"Two shards of '{self.uri}' would get the same id; rename one of them.")
-        return shards
+    def _everything(self) -> list[StoredObject]:
+        if self._files is None:
+            _, self._files = expand(self.uri, self.options)
+        return self._files
 
     def name_of(self, shard: Shard) -> str:
         """The shard file's path below the dataset's base; raises DatasetError if it is not below it."""
@@ -259,9 +252,12 @@ class Dataset(ABC):
             raise DatasetError(f"The shard {shard.uri} is not part of the dataset {self.base}.")
         return name
 
-    @abstractmethod
     def shards(self) -> list[Shard]:
-        """Every unit of work, always the same list in the same order for the same files."""
+        """Every unit of work, a file each, always the same list in the same order for the same files."""
+        named = [(shard_id(file.path, self.suffixes), file) for file in self.sources()]
+        if len(dict(named)) != len(named):
+            raise DatasetError(f"Two shards of '{self.uri}' would get the same id; rename one of them.")
+        return [Shard(name, join_uri(self.base, f.path), f.etag, f.size, self.format) for name, f in named]
 
     @abstractmethod
     def read(self, shard: Shard) -> Iterator[Sample]:
@@ -270,12 +266,13 @@ class Dataset(ABC):
         Raises StorageError if the storage fails, and Changed if the shard is not the one in the inventory.
         """
 
-    @abstractmethod
     def output_path(self, shard: Shard, name: str | None = None) -> str:
         """Where the shard goes in the release: below data/, with the name and sub-folders of the input.
 
         Under another `name` only the format's ending stays.
         """
+        old = self.name_of(shard)
+        return f"data/{old if name is None else name + old[len(without_suffix(old, self.suffixes)) :].lower()}"
 
     @abstractmethod
     def writer(

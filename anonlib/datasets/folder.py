@@ -52,18 +52,15 @@ class FolderDataset(Dataset):
 
     def shards(self) -> list[Shard]:
         """See Dataset; slices of SLICE_IMAGES images in the order of their paths."""
-        everything = [StoredObject(source.name, source.size, source.etag) for source in self._everything()]
-        sidecars = _sidecars(everything)
-        names = {source.name for source in self.sources()}
-        images = sorted((entry for entry in everything if entry.path in names), key=lambda image: image.path)
+        sidecars = _sidecars(self._everything())
+        images = sorted(self.sources(), key=lambda image: image.path)
         shards = []
         for start in range(0, len(images), SLICE_IMAGES):
             chosen = images[start : start + SLICE_IMAGES]
             stems = dict.fromkeys(_stem(image.path) for image in chosen)
             files = chosen + [sidecar for stem in stems for sidecar in sidecars.get(stem, ())]
             size, paths = sum(file.size for file in files), tuple(file.path for file in files)
-            ends = start, start + len(chosen)
-            shards.append(Shard(f"files-{start:08d}", self.base, _digest(files), size, self.format, *ends, paths))
+            shards.append(Shard(f"files-{start:08d}", self.base, _digest(files), size, self.format, paths))
         return shards
 
     def read(self, shard: Shard) -> Iterator[Sample]:

@@ -105,13 +105,13 @@ def unique_key(key: str, seen: dict[str, int]) -> str:
     return unique
 
 
-def shard_id(name: str, suffixes: tuple[str, ...], usual: str) -> str:
-    """A file-system safe id for the shard file `name`: its name without the usual suffix where that is plain.
+def shard_id(name: str, suffixes: tuple[str, ...]) -> str:
+    """A file-system safe id for the shard file `name`: its name without the usual, last suffix, where that is plain.
 
     Any other name keeps its safe signs and gets 8 hex digits of its SHA-256, so ids stay unique and stable.
     """
     stem = without_suffix(name, suffixes)
-    if name == stem + usual and _PLAIN.fullmatch(stem):
+    if name == stem + suffixes[-1] and _PLAIN.fullmatch(stem):
         return stem
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[-80:].lstrip("-") + "-" + digest

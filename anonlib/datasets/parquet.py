@@ -1,9 +1,8 @@
 """Parquet files with an image column, as Hugging Face datasets and table exporters write them.
 
-A unit of work is a whole file, so that the release has the same files; only a file above UNIT_BYTES is split into runs
-of row groups, whose output is a folder of parts. Memory is bounded by a page, even where a row group is the whole file,
-and what pages unpack to is bounded before they are read (parquet_pages.py). A file's metadata is free text that travels
-unseen, so only the types of the kept columns pass, made anew, and for Hugging Face readers that one column is an Image.
+Memory is bounded by a page, even where a row group is the whole file, and what pages unpack to is bounded before they
+are read (parquet_pages.py). A file's metadata is free text that travels unseen, so only the types of the kept columns
+pass, made anew, and for Hugging Face readers that one column is an Image.
 """
 
 from __future__ import annotations
@@ -22,13 +21,11 @@ import pyarrow.parquet as pq
 
 from anonlib.codes import Problem, Reason
 from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Item, Sample, Shard, ShardWriter
-from anonlib.datasets.names import key_spellings, printable, renamed_value, shard_id, unique_key, without_suffix
+from anonlib.datasets.names import key_spellings, printable, renamed_value, unique_key, without_suffix
 from anonlib.datasets.parquet_pages import check_column, rows_at_once
 from anonlib.errors import DatasetError, DecompressionBomb
 from anonlib.storage import Storage
-from anonlib.storage.uri import UriPattern
 
-UNIT_BYTES = 1 << 30
 ROWS_AT_ONCE = 16
 BUFFER_BYTES = 4 << 20
 FLUSH_BYTES = 128 << 20
@@ -66,43 +63,14 @@ class ParquetDataset(Dataset):
 
     def shards(self) -> list[Shard]:
         """See Dataset; checks the columns of the first file, and raises DatasetError if they do not fit."""
-        sources = self.sources()
+        first = self.sources()[0]
         try:
-            with _opened(self.storage, sources[0].name, sources[0].etag) as opened:
+            with _opened(self.storage, first.path, first.etag) as opened:
                 layout_of(*opened, self.image_field, self.key_field)
         except (pa.ArrowException, OSError, DecompressionBomb) as error:
             _raise_if_of_the_disk(error)
             # An unreadable file is a problem of its own shard, not of the data set.
-        return self._distinct([shard for source in sources for shard in self._units(source)])
-
-    def _units(self, source: UriPattern) -> list[Shard]:
-        """As many consecutive row groups each as fit into UNIT_BYTES, at least one."""
-        name_id = shard_id(source.name, self.suffixes, ".parquet")
-        sizes = self._group_sizes(source) if source.size > UNIT_BYTES else []
-        starts, filled = [], UNIT_BYTES
-        for number, size in enumerate(sizes):
-            if filled + size > UNIT_BYTES:
-                starts.append(number)
-                filled = 0
-            filled += size
-        if len(starts) < 2:
-            return [Shard(name_id, source.uri, source.etag, source.size, self.format)]
-        return [
-            Shard(f"{name_id}.rg{a:05d}", source.uri, source.etag, sum(sizes[a:b]), self.format, a, b)
-            for a, b in zip(starts, [*starts[1:], len(sizes)], strict=True)
-        ]
-
-    def _group_sizes(self, source: UriPattern) -> list[int]:
-        """Bytes of each row group in the file; none where it cannot be read."""
-        try:
-            with _opened(self.storage, source.name, source.etag) as (file, _):
-                groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-                return [
-                    sum(group.column(i).total_compressed_size for i in range(group.num_columns)) for group in groups
-                ]
-        except (pa.ArrowException, OSError) as error:
-            _raise_if_of_the_disk(error)
-            return []
+        return super().shards()
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
@@ -132,23 +100,11 @@ class ParquetDataset(Dataset):
         try:
             with _opened(self.storage, name, shard.etag) as (file, stream):
                 layout = layout_of(file, stream, self.image_field, self.key_field)
-                yield from _samples(file, stream, layout, shard, stem)
+                yield from _samples(file, stream, layout, stem)
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             problem = Problem(Reason.UNREADABLE, f"the Parquet file cannot be read ({printable(str(error))})")
             yield Sample(f"{stem}#unreadable", None, self.image_field or "", {}, problem, 0)
-
-    def output_path(self, shard: Shard, name: str | None = None) -> str:
-        """data/NAME.parquet, or for a part of a file data/NAME/part-START.parquet (its first row group).
-
-        Under another name a part is a file like any other.
-        """
-        if name is not None:
-            return f"data/{name}.parquet"
-        old = self.name_of(shard)
-        if shard.start is None:
-            return f"data/{old}"
-        return f"data/{without_suffix(old, self.suffixes)}/part-{shard.start:05d}.parquet"
 
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
@@ -158,12 +114,12 @@ class ParquetDataset(Dataset):
         try:
             with _opened(self.storage, self.name_of(shard), shard.etag) as (file, stream):
                 layout = layout_of(file, stream, self.image_field, self.key_field)
-                schema, metadata, groups = file.schema_arrow, file.metadata, _groups(shard, file)
+                schema, metadata = file.schema_arrow, file.metadata
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             return NoOutput(local_path, release_path)
         image = layout.image if name is None or self.image_field else NEW_IMAGE
-        return ParquetShardWriter(local_path, release_path, layout, schema, metadata, groups, keep_fields, image)
+        return ParquetShardWriter(local_path, release_path, layout, schema, metadata, keep_fields, image)
 
 
 def _raise_if_of_the_disk(error: Exception) -> None:
@@ -172,35 +128,28 @@ def _raise_if_of_the_disk(error: Exception) -> None:
         raise error
 
 
-def _groups(shard: Shard, file: pq.ParquetFile) -> range:
-    """The row groups of a unit."""
-    return range(shard.start or 0, file.num_row_groups if shard.stop is None else shard.stop)
-
-
-def _samples(file: pq.ParquetFile, stream: BinaryIO, layout: Layout, shard: Shard, stem: str) -> Iterator[Sample]:
-    groups = _groups(shard, file)
+def _samples(file: pq.ParquetFile, stream: BinaryIO, layout: Layout, stem: str) -> Iterator[Sample]:
     seen: dict[str, int] = {}
-    # Row numbers count in the whole file, positions in the unit.
-    row = before = sum(file.metadata.row_group(number).num_rows for number in range(groups.start))
-    for number in groups:
+    row = 0
+    for number in range(file.num_row_groups):
         end = row + file.metadata.row_group(number).num_rows
         try:
             rows = rows_at_once(file, stream, number, ROWS_AT_ONCE)
             for batch in file.iter_batches(rows, row_groups=[number], use_threads=False):
                 for index in range(batch.num_rows):
-                    yield _as_sample(batch.slice(index, 1), layout, row, row - before, seen)
+                    yield _as_sample(batch.slice(index, 1), layout, row, seen)
                     row += 1
                 del batch  # before the next is read
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             message = f"rows {row} to {end - 1} of the Parquet file cannot be read ({printable(str(error))})"
             key = unique_key(f"{stem}#rows-{row}", seen)
-            yield Sample(key, None, layout.image, {}, Problem(Reason.UNREADABLE, message), row - before)
+            yield Sample(key, None, layout.image, {}, Problem(Reason.UNREADABLE, message), row)
         row = end
 
 
-def _as_sample(cells: pa.RecordBatch, layout: Layout, row: int, position: int, seen: dict[str, int]) -> Sample:
-    sample = Sample(f"{row:09d}", None, layout.image, position=position)
+def _as_sample(cells: pa.RecordBatch, layout: Layout, row: int, seen: dict[str, int]) -> Sample:
+    sample = Sample(f"{row:09d}", None, layout.image, position=row)
     try:
         if cells.nbytes > MAX_SAMPLE_BYTES:
             sample.problem = Problem(Reason.TOO_LARGE, f"the row is larger than {MAX_SAMPLE_BYTES >> 20} MiB")
@@ -364,7 +313,7 @@ def _has_metadata(field: pa.Field) -> bool:
 class ParquetShardWriter(ShardWriter):
     """One Parquet file at `local_path`; equal samples give equal bytes.
 
-    schema and metadata are the input file's; groups are its row groups that this shard covers. Samples that are left
+    schema and metadata are the input file's. Samples that are left
     out make their row group shorter and do not move the others. The image column is called `image`.
     """
 
@@ -375,7 +324,6 @@ class ParquetShardWriter(ShardWriter):
         layout: Layout,
         schema: pa.Schema,
         metadata: pq.FileMetaData,
-        groups: range,
         keep_fields: frozenset[str],
         image: str,
     ) -> None:
@@ -383,7 +331,7 @@ class ParquetShardWriter(ShardWriter):
         self._layout, self._image = layout, image
         self._schema = released_schema(schema, layout, keep_fields, image)
         self._ends: list[int] = []
-        for number in groups:
+        for number in range(metadata.num_row_groups):
             before = self._ends[-1] if self._ends else 0
             self._ends.append(before + metadata.row_group(number).num_rows)
         self._group, self._bytes = 0, 0

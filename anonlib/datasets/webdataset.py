@@ -25,7 +25,6 @@ from anonlib.datasets.names import (
     kept_members,
     key_spellings,
     printable,
-    shard_id,
     shortened,
     split_member,
     suffix_of,
@@ -139,13 +138,7 @@ class WebDataset(Dataset):
     suffixes = (".tar.gz", ".tgz", ".tar")
     damage = (*_BROKEN, OSError, ValueError)
 
-    def shards(self) -> list[Shard]:
-        """See Dataset."""
-        sources = [(shard_id(tar.name, self.suffixes, ".tar"), tar) for tar in self.sources()]
-        return self._distinct([Shard(name, tar.uri, tar.etag, tar.size, self.format) for name, tar in sources])
-
     def read(self, shard: Shard) -> Iterator[Sample]:
-        """See Dataset."""
         name = self.name_of(shard)
         stem = without_suffix(name.rpartition("/")[2], self.suffixes)
         with self.storage.open_read(name, shard.etag) as stream:
@@ -179,15 +172,9 @@ class WebDataset(Dataset):
                     if any(block):
                         yield Item(f"{path}: after its end", None, "", block.strip(b"\0"), odd=True)
 
-    def output_path(self, shard: Shard, name: str | None = None) -> str:
-        """See Dataset."""
-        old = self.name_of(shard)
-        return f"data/{old}" if name is None else f"data/{name}{old[len(without_suffix(old, self.suffixes)) :].lower()}"
-
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
     ) -> ShardWriter:
-        """See Dataset."""
         image_fields = frozenset((self.image_field or "").lower().split(";")) - {""}
         return TarShardWriter(local_path, self.output_path(shard, name), keep_fields, image_fields)
 

@@ -8,7 +8,7 @@ boto3's usual environment and are never held by our objects, so a pickled storag
 
 from anonlib.storage.base import OURS, Probe, Storage, StorageOptions, StoredObject
 from anonlib.storage.local import REFUSED_LINK
-from anonlib.storage.uri import UriPattern, expand, join_uri, open_storage, read_file
+from anonlib.storage.uri import expand, join_uri, open_storage, read_file
 
 __all__ = [
     "OURS",
@@ -17,7 +17,6 @@ __all__ = [
     "Storage",
     "StorageOptions",
     "StoredObject",
-    "UriPattern",
     "expand",
     "join_uri",
     "open_storage",

@@ -97,7 +97,6 @@ class LocalStorage(Storage):
         return stream
 
     def stat(self, path: str) -> StoredObject:
-        """See Storage."""
         place = self._inside(self._place(path))
         with self._doing("read", path):
             status = place.stat()
@@ -106,7 +105,6 @@ class LocalStorage(Storage):
         return StoredObject(path, status.st_size, _etag(status))
 
     def publish(self, path: str, source: Path | bytes) -> None:
-        """See Storage."""
         place = self._place(path)
         with self._doing("write", path):
             self._write(place, source, lambda temporary: temporary.replace(place))
@@ -180,7 +178,6 @@ class LocalStorage(Storage):
             _flush_folder(missing.parent)
 
     def exposed(self) -> str | None:
-        """See Storage."""
         if not (self._private and self._root.is_dir()):
             return None
         mode = stat.S_IMODE(self._root.stat().st_mode)
@@ -189,7 +186,6 @@ class LocalStorage(Storage):
         return f"{self._root} is to hold personal data, and its mode {mode:o} lets other users of this machine in."
 
     def delete(self, path: str) -> None:
-        """See Storage."""
         place = self._place(path)
         self._inside(place.parent)
         with self._doing("delete", path):

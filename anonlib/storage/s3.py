@@ -124,7 +124,6 @@ class S3Storage(Storage):
         return io.BufferedReader(raw, BUFFER_BYTES)
 
     def stat(self, path: str) -> StoredObject:
-        """See Storage."""
         key, client = self._key(path), self._s3()
         with self._translated("s3:GetObject", key):
             try:
@@ -139,7 +138,6 @@ class S3Storage(Storage):
         return StoredObject(path, int(answer["ContentLength"]), answer["ETag"].strip('"'))
 
     def publish(self, path: str, source: Path | bytes) -> None:
-        """See Storage."""
         key = self._key(path)
         with self._translated("s3:PutObject", key):
             self._put(self._s3(), key, source)
@@ -206,7 +204,6 @@ class S3Storage(Storage):
         raise Unavailable(f"{shown(self.uri, path)} stayed locked by other writers; run again.", path=path)
 
     def delete(self, path: str) -> None:
-        """See Storage."""
         key, client = self._key(path), self._s3()
         with self._translated("s3:DeleteObject", key):
             client.delete_object(Bucket=self._bucket, Key=key)

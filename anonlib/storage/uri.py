@@ -7,7 +7,6 @@ something matches. This is the only place that knows the schemes.
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -66,25 +65,8 @@ def open_storage(uri: str, options: StorageOptions = NO_OPTIONS, *, private: boo
     return S3Storage(root.removeprefix(_S3), path, options)
 
 
-@dataclass(frozen=True, slots=True)
-class UriPattern:
-    """One input file: `name` is its path below the folder `base` that all of a URI's files share.
-
-    size is in bytes; etag changes when the content does.
-    """
-
-    base: str
-    name: str
-    size: int
-    etag: str
-
-    @property
-    def uri(self) -> str:
-        return join_uri(self.base, self.name)
-
-
-def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> list[UriPattern]:
-    """The files that a URI names: braces in the order written, everything else sorted by path.
+def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> tuple[str, list[StoredObject]]:
+    """A folder, and the files below it that a URI names: braces in the order written, everything else sorted by path.
 
     A local path that exists is taken as it is, whatever signs it contains. Raises StorageError if nothing
     matches or a brace member is missing.
@@ -106,8 +88,7 @@ def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> list[UriPattern]:
     if not entries:
         raise StorageError(f"'{uri}' names no file; check the location and the pattern.")
     # A file that two patterns name is still one file.
-    unique = {entry.path: entry for entry in entries}
-    return [UriPattern(base, entry.path, entry.size, entry.etag) for entry in unique.values()]
+    return base, list({entry.path: entry for entry in entries}.values())
 
 
 def _has_magic(path: str) -> bool:

@@ -56,7 +56,6 @@ INVENTORY = pa.schema(
         *_all(_TEXT, "shard_id", "uri", "etag"),
         ("bytes", _LONG),
         ("format", _TEXT),
-        *_all(_LONG, "start", "stop"),
         ("files", _TEXTS),
     ]
 )

@@ -84,7 +84,7 @@ def test_slices_cover_every_image_once_in_order(tmp_path: Path) -> None:
     names = [f"{number // 100}/{number:04d}.jpg" for number in range(2 * SLICE_IMAGES + 10)]
     dataset = open_dataset(str(fill(tmp_path, dict.fromkeys(names, b"1") | {"0/0003.json": b"{}"})))
     shards = dataset.shards()
-    assert [(shard.start, shard.stop) for shard in shards] == [(0, 256), (256, 512), (512, 522)]
+    assert [len(shard.files) for shard in shards] == [257, 256, 10]
     assert shards[0].bytes == 258
     assert [sample.key for shard in shards for sample in dataset.read(shard)] == names
 
@@ -130,9 +130,6 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with (
-        pytest.raises(StorageError, match="is full"),
-        dataset.writer(shard, tmp_path / "out", frozenset()) as writer,
-    ):
+    with pytest.raises(StorageError, match="is full"), dataset.writer(shard, tmp_path / "out", frozenset()) as writer:
         writer.write(samples[0], b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.datasets import Sample, open_dataset
+from anonlib.datasets import open_dataset
 from anonlib.datasets.parquet import plain_type
 from anonlib.errors import DatasetError, StorageError
 from anonlib.storage import StorageOptions, open_storage
@@ -61,7 +61,7 @@ def test_samples_have_the_bytes_the_key_and_the_other_columns(tmp_path: Path) ->
     path = write_input(tmp_path / "a.parquet", hugging_face(10))
     dataset = open_dataset(str(path))
     (shard,) = dataset.shards()
-    assert (shard.shard_id, shard.start, shard.stop, shard.bytes) == ("a", None, None, path.stat().st_size)
+    assert (shard.shard_id, shard.bytes) == ("a", path.stat().st_size)
     samples = list(dataset.read(shard))
     assert [sample.key for sample in samples] == [f"k{i}" for i in range(10)]
     assert [sample.image for sample in samples] == [b"img%d" % i for i in range(10)]
@@ -233,30 +233,6 @@ def test_a_value_that_python_cannot_hold_costs_only_its_row(tmp_path: Path) -> N
     samples = list(dataset.read(dataset.shards()[0]))
     assert [sample.problem is None for sample in samples] == [True, False, True]
     assert samples[1].key == "000000001#unreadable"
-
-
-def test_a_file_above_the_limit_becomes_several_units_with_a_part_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_input(tmp_path / "big.parquet", hugging_face(20))
-    groups = pq.ParquetFile(path).metadata
-    one = sum(groups.row_group(0).column(i).total_compressed_size for i in range(groups.num_columns))
-    monkeypatch.setattr("anonlib.datasets.parquet.UNIT_BYTES", one * 2 + one // 2)
-    dataset = open_dataset(str(path))
-    shards = dataset.shards()
-    assert [(shard.start, shard.stop) for shard in shards] == [(0, 2), (2, 4), (4, 5)]
-    assert len({shard.shard_id for shard in shards}) == 3
-    assert dataset.output_path(shards[1]) == "data/big/part-00002.parquet"
-    seen: list[Sample] = []
-    for shard in shards:
-        with dataset.writer(shard, tmp_path / shard.shard_id, frozenset()) as writer:
-            samples = list(dataset.read(shard))
-            assert [sample.position for sample in samples] == list(range(len(samples)))
-            for sample in samples:
-                writer.write(sample, sample.image)
-            seen += samples
-        assert pq.ParquetFile(tmp_path / shard.shard_id).num_row_groups == (shard.stop or 0) - (shard.start or 0)
-    assert [sample.key for sample in seen] == [f"k{i}" for i in range(20)]
 
 
 def test_a_storage_that_fails_in_the_middle_is_an_error_and_no_problem_of_a_sample(

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from anonlib.datasets import DATASETS, Dataset, Item, Sample, Shard, ShardWriter
-from anonlib.datasets.names import kept_members, shard_id
+from anonlib.datasets.names import kept_members
 from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.detect import DETECTORS, Detector
 from anonlib.faces.regions import Regions
@@ -41,12 +41,6 @@ class LinesDataset(Dataset):
 
     format, noun, media_type, suffixes = "lines", "lines file", "application/jsonl", (".lines",)
 
-    def shards(self) -> list[Shard]:
-        return [
-            Shard(shard_id(file.name, self.suffixes, ".lines"), file.uri, file.etag, file.size, self.format)
-            for file in self.sources()
-        ]
-
     def read(self, shard: Shard) -> Iterator[Sample]:
         lines = self.storage.read(self.name_of(shard), shard.etag).splitlines()
         for position, row in enumerate(map(json.loads, lines)):
@@ -59,9 +53,6 @@ class LinesDataset(Dataset):
             for name in row.keys() - {"key"}:
                 content = base64.b64decode(row[name]) if name == "image" else row[name].encode()
                 yield Item(f"{path}: {row['key']}", row["key"], name, content)
-
-    def output_path(self, shard: Shard, name: str | None = None) -> str:
-        return f"data/{self.name_of(shard) if name is None else f'{name}.lines'}"
 
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None

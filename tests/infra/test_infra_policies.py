@@ -52,11 +52,7 @@ WORKING = {f"list {place} november/" for place in ("input", "workspace")} | {
 VERIFY = {"list release november/", *named(("get",), "release", KEYS["release"])}
 PURGED, NOTES = "november/purged.json", ("november/inventory.json", "november/purged.json")
 ALLOWED = {
-    "scan": {
-        *WORKING,
-        *named(WRITE, "workspace", KEYS["workspace"]),
-        *named(("delete",), "workspace", (PROBE,)),
-    },
+    "scan": {*WORKING, *named(WRITE, "workspace", KEYS["workspace"]), *named(("delete",), "workspace", (PROBE,))},
     "render": {
         *WORKING | VERIFY | {"signing read"},
         *named(WRITE, "workspace", (WHY, FAILURE)),

@@ -69,18 +69,17 @@ def test_a_pattern_names_these_files(
             expand(uri + pattern, options)
         assert all(name in str(caught.value) for name in names)
         return
-    found = expand(uri + pattern, options)
-    assert [one.name for one in found] == names
-    assert [one.uri for one in found] == [f"{uri}{base}/{name}" for name in names]
-    storage = open_storage(found[0].base, options)
-    for one in found:
-        assert storage.read(one.name, one.etag) == one.uri.removeprefix(uri + "/").encode()
-        assert one.size == len(one.uri) - len(uri) - 1
+    folder, found = expand(uri + pattern, options)
+    assert folder == f"{uri}{base}" and [file.path for file in found] == names
+    storage = open_storage(folder, options)
+    for file in found:
+        content = f"{base}/{file.path}".removeprefix("/").encode()
+        assert storage.read(file.path, file.etag) == content and file.size == len(content)
 
 
 def test_a_local_name_that_exists_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "odd{1..2}[x].tar").write_bytes(b"1")
-    assert [one.name for one in expand(str(tmp_path / "odd{1..2}[x].tar"))] == ["odd{1..2}[x].tar"]
+    assert [file.path for file in expand(str(tmp_path / "odd{1..2}[x].tar"))[1]] == ["odd{1..2}[x].tar"]
 
 
 def test_a_pattern_in_the_bucket_name_is_refused() -> None:

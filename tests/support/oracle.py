@@ -5,18 +5,14 @@
 
 Both run in the root of the repository. Of each run two things are kept:
 
-    portable    statuses, reasons, fallbacks, boxes, sizes, pseudonyms, classes and thumbnails (luminance, 8 x 8 of each
-                face's box and 6 x 6 of each picture). Compared everywhere: boxes to 1 px, thumbnails to 3 grey levels.
-                What another CPU's arithmetic may change is left out, and `varies` says what that is: `--write` runs
-                everything once more with plainer kernels (_PLAINER), and what comes out otherwise there for one image
-                counts as varying for all images of its run. Noise, for one, is drawn anew for every other template.
-    exact       digests of every file, manifest, marker, table and certificate, and the figures of an audit (to 1e-3).
-                They depend on how a machine computes and encodes, so they lie under its `fingerprint`, and are compared
-                where that is known. The fingerprint is of the libraries and the models alone: nothing of anonlib's.
+    portable    statuses, reasons, fallbacks, boxes, sizes, pseudonyms, classes and thumbnails, compared everywhere: to
+                1 px and 3 levels of grey. What another CPU's arithmetic may change is left out: `--write` runs
+                everything once more with plainer kernels, and what differs there for one image `varies`.
+    exact       digests of every file, manifest, marker, table and certificate, and the figures of an audit (to 1e-3),
+                compared where the machine's `fingerprint` (of libraries and models, nothing of anonlib's) is known.
 
-The fields in LEFT_OUT hold a version, or the digest of something that holds one. They are not pinned, but `_consistent`
-holds that they fit what they are of. Releases are read with pyarrow, json and tarfile. All that is known of the package
-beyond runs.py is in the section "What this knows of anonlib".
+The fields in LEFT_OUT hold a version, or the digest of something that holds one. They are not pinned; `verify` holds
+that they fit. Releases are read with pyarrow, json and tarfile. What is known of anonlib is in one section below.
 """
 
 from __future__ import annotations
@@ -86,6 +82,14 @@ def model_files() -> dict[str, bytes]:
     from anonlib.models.catalog import MODELS
 
     return {name: model_bytes(name) for name in sorted(MODELS)}
+
+
+def verified(output: Path) -> None:
+    """Raises where a field that is left out is not of this release, or the signature not of the secret of runs.py."""
+    from anonlib.storage import open_storage
+    from anonlib.verification.release import verify
+
+    verify(open_storage(str(output)), PUBLIC_KEY)
 
 
 def fit_decoder(source: Path, output: Path) -> None:
@@ -192,15 +196,10 @@ def on_ray(serial: Run, root: Path) -> Path:
 
 
 def as_parquet(samples: Iterable[tuple[str, bytes, Document]], folder: Path) -> Path:
-    rows = [
-        {
-            "id": key,
-            "image": {"bytes": data, "path": f"{key}.jpg"},
-            "caption": said["caption"],
-            "person": said.get("person"),
-        }
-        for key, data, said in samples
-    ]
+    rows = []
+    for key, data, said in samples:
+        texts = {"caption": said["caption"], "person": said.get("person")}
+        rows.append({"id": key, "image": {"bytes": data, "path": f"{key}.jpg"}, **texts})
     pq.write_table(pa.Table.from_pylist(rows), folder / "people.parquet", row_group_size=4)
     return folder
 
@@ -253,7 +252,7 @@ def collect(root: Path, *, runs_alone: bool = False) -> Document:
     """{"fingerprint", "portable": by run, "exact": by run, and the audit's figures}; `runs_alone`: no Ray, no audit."""
     portable, exact = dict[str, Any](), dict[str, Any]()
     for name, run in all_runs(root):
-        _consistent(run.output)
+        verified(run.output)
         portable[name] = portable_of(run)
         exact[name] = exact_of(run) | {"portable": _digest(portable[name])}
         if name == "k-diff" and not runs_alone:
@@ -299,19 +298,13 @@ def portable_of(run: Run) -> Document:
 
 def _members(plan: Document) -> Document:
     """The plan, short: subject -> how it was formed, of what, in which class; class -> who is in it."""
-    subjects = {
-        row["subject_id"]: [
-            row["formed_by"],
-            None if row["person_id"] == row["subject_id"] else row["person_id"],
-            ", ".join(row["stratum"] or ()),
-            row["class_id"],
-            " ".join(row["faces"]),
-        ]
-        for row in plan["subjects"]
-    }
-    classes = {
-        row["class_id"]: [row["effective_k"], row["surrogate"], " ".join(row["members"])] for row in plan["classes"]
-    }
+    subjects, classes = {}, {}
+    for row in plan["subjects"]:
+        person = None if row["person_id"] == row["subject_id"] else row["person_id"]
+        stratum, faces = ", ".join(row["stratum"] or ()), " ".join(row["faces"])
+        subjects[row["subject_id"]] = [row["formed_by"], person, stratum, row["class_id"], faces]
+    for row in plan["classes"]:
+        classes[row["class_id"]] = [row["effective_k"], row["surrogate"], " ".join(row["members"])]
     return {"subjects": subjects, "classes": classes}
 
 
@@ -342,32 +335,6 @@ def exact_of(run: Run) -> Document:
         **({"ledger": _digest([_less(row, ()) for row in remembered(run)])} if remembered(run) else {}),
         **{name: _digest(_less(note, LEFT_OUT[name])) for name, note in notes.items()},
     }
-
-
-def _consistent(output: Path) -> None:
-    """The fields that are left out are of this release: digests, the tree's root and the signature."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    note = json.loads((output / "run.json").read_bytes())
-    certificate = json.loads((output / "certificate.json").read_bytes())
-    level = []
-    for shard in note["shards"]:
-        marker = (output / "commits" / f"{shard}.json").read_bytes()
-        read = json.loads(marker)
-        manifest = _sha((output / "manifest" / f"{shard}.parquet").read_bytes())
-        assert read["manifest_sha256"] == manifest and read["run"] == note["run"] == certificate["run"]
-        assert read["files"] == {path: _sha((output / path).read_bytes()) for path in read["files"]}
-        leaf = {"shard": shard, "marker_sha256": _sha(marker), "manifest_sha256": manifest, "files": read["files"]}
-        level.append(hashlib.sha256(b"\0" + _canonical(leaf)).digest())
-    while len(level) > 1:
-        pairs = [hashlib.sha256(b"\1" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
-        level = pairs + level[len(pairs) * 2 :]
-    assert certificate["merkle_root"] == level[0].hex()
-    assert certificate["run_sha256"] == _sha((output / "run.json").read_bytes())
-    assert all(one["sha256"] == _sha((output / one["path"]).read_bytes()) for one in certificate["tables"])
-    assert certificate["public_key"] == PUBLIC_KEY
-    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(PUBLIC_KEY))
-    key.verify(bytes.fromhex(certificate["signature"]), _canonical(_less(certificate, ("signature",))))
 
 
 def _manifest(output: Path) -> list[Document]:
@@ -406,17 +373,11 @@ def _figures(found: list[Document]) -> dict[str, str]:
 
 
 def _numbers(value: Any) -> Iterator[float]:
-    match value:
-        case bool():
-            yield float(value)
-        case int() | float():
-            yield value
-        case dict():
-            for name in sorted(value):
-                yield from _numbers(value[name])
-        case list():
-            for one in value:
-                yield from _numbers(one)
+    if isinstance(value, int | float):
+        yield float(value) if isinstance(value, bool) else value
+    elif isinstance(value, dict | list):
+        for inner in value if isinstance(value, list) else (value[name] for name in sorted(value)):
+            yield from _numbers(inner)
 
 
 # --- How this machine computes ------------------------------------------------------------------------------------
@@ -558,8 +519,9 @@ def dump(document: Document) -> str:
     """The file, in lines of a few hundred characters: an image each, so that a change of it can be read."""
 
     def lines(value: Any, depth: int) -> str:
-        if not isinstance(value, dict | list) or not value or depth == 0 or len(_line(value)) < 100:
-            return _line(value)
+        line = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if not isinstance(value, dict | list) or not value or depth == 0 or len(line) < 100:
+            return line
         if isinstance(value, dict):
             return "{\n" + ",\n".join(f"{json.dumps(key)}:{lines(one, depth - 1)}" for key, one in value.items()) + "}"
         return "[\n" + ",\n".join(lines(one, depth - 1) for one in value) + "]"
@@ -567,42 +529,28 @@ def dump(document: Document) -> str:
     return lines(document, 5) + "\n"
 
 
-def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _collected(runs_alone: bool = False) -> Document:
-    with tempfile.TemporaryDirectory() as folder:
-        return collect(Path(folder), runs_alone=runs_alone)
+def _write(found: Document) -> None:
+    """The file anew; what comes out otherwise in a process that computes as another CPU would varies."""
+    command, plainer = [sys.executable, __file__, "--collect"], os.environ | _PLAINER
+    other = subprocess.run(command, cwd=ROOT, env=plainer, stdout=subprocess.PIPE, text=True, check=True)
+    elsewhere = json.loads(other.stdout.splitlines()[-1])
+    if elsewhere["fingerprint"] == found["fingerprint"]:
+        print("plainer kernels compute the same here: `varies` holds what was known before", file=sys.stderr)
+        varies = load()["varies"] if FILE.exists() else []
+    else:
+        varies = sorted({_of_all(path) for path, _ in differences(found["portable"], elsewhere["portable"])})
+    portable, exact = _without(found["portable"], varies), {found["fingerprint"]: found["exact"]}
+    FILE.write_text(dump({"varies": varies, "portable": portable, "exact": exact}))
 
 
 def main(arguments: list[str]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        found = collect(Path(folder), runs_alone=arguments == ["--collect"])
     if arguments == ["--collect"]:
-        print(json.dumps(_collected(runs_alone=True)))
+        print(json.dumps(found))
         return 0
-    found = _collected()
     if arguments == ["--write"]:
-        other = subprocess.run(
-            [sys.executable, __file__, "--collect"],
-            cwd=ROOT,
-            env=os.environ | _PLAINER,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        elsewhere = json.loads(other.stdout.splitlines()[-1])
-        if elsewhere["fingerprint"] == found["fingerprint"]:
-            print("plainer kernels compute the same here: `varies` holds what was known before", file=sys.stderr)
-            varies = load()["varies"] if FILE.exists() else []
-        else:
-            differing = differences(found["portable"], elsewhere["portable"])
-            varies = sorted({_of_all(path) for path, _ in differing})
-        document = {
-            "varies": varies,
-            "portable": _without(found["portable"], varies),
-            "exact": {found["fingerprint"]: found["exact"]},
-        }
-        FILE.write_text(dump(document))
+        _write(found)
         return 0
     known = load()
     exact = wrong_exact(known, found)

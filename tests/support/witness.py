@@ -1,11 +1,8 @@
 """Every packet that leaves a network namespace, told by the kernel: where to, by which protocol, how often.
 
-A witness is a process inside the namespace with a raw socket on each interface; nothing that a program does in user
-space is hidden from it. `outside` builds the namespace: within it are a loopback and one link, whose other end is an
-empty network that holds the one server the programs may talk to. The default route leads there too, so a packet for
-anybody else does leave, is seen, and reaches nobody.
-
-    python tests/witness.py      # in a namespace: one line of JSON a destination once it gets SIGTERM
+A witness is a process inside the namespace with a raw socket on each interface, this file as a script. `outside` builds
+the namespace: a loopback, and one link to an empty network that holds the one server the programs may talk to. The
+default route leads there too, so a packet for anybody else does leave, is seen, and reaches nobody.
 """
 
 from __future__ import annotations
@@ -92,47 +89,42 @@ class Inside:
 @contextmanager
 def outside() -> Iterator[Inside]:
     """Called in a fresh namespace: makes another one inside, joined to it by one link, and ends it afterwards."""
-    _run("ip", "link", "set", "lo", "up")
+    _run("ip link set lo up")
     # It ends with its input, and so with this process, however this one ends.
     holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
     try:
         while Path(f"/proc/{holder.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
             time.sleep(0.01)
         inside = Inside(holder.pid)
-        _run("ip", "link", "add", "server", "type", "veth", "peer", "name", LINK, "netns", str(holder.pid))
-        _run("ip", "address", "add", f"{SERVER}/24", "dev", "server")
-        _run("ip", "link", "set", "server", "up")
+        _run(f"ip link add server type veth peer name {LINK} netns {holder.pid}")
+        _run(f"ip address add {SERVER}/24 dev server")
+        _run("ip link set server up")
         # The kernel's own search for IPv6 neighbours is no program's doing.
-        _run(*inside.command("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{LINK}/disable_ipv6"))
-        _run(*inside.command("ip", "link", "set", "lo", "up"))
-        _run(*inside.command("ip", "address", "add", f"{CLIENT}/24", "dev", LINK))
-        _run(*inside.command("ip", "link", "set", LINK, "up"))
-        _run(*inside.command("ip", "route", "add", "default", "via", SERVER))
+        _run(f"echo 1 > /proc/sys/net/ipv6/conf/{LINK}/disable_ipv6", inside)
+        for command in ("link set lo up", f"address add {CLIENT}/24 dev {LINK}", f"link set {LINK} up"):
+            _run(f"ip {command}", inside)
+        _run(f"ip route add default via {SERVER}", inside)
         yield inside
     finally:
         holder.kill()
         holder.communicate()
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True)
+def _run(command: str, inside: Inside | None = None) -> None:
+    shell = ["sh", "-c", command]
+    subprocess.run(inside.command(*shell) if inside else shell, check=True)
 
 
 def watch() -> None:
     """Count until SIGTERM, then print a line for each destination, and how many packets were missed."""
-    stop = False
-
-    def ended(*_: object) -> None:
-        nonlocal stop
-        stop = True
-
-    signal.signal(signal.SIGTERM, ended)
+    stop: list[object] = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     sockets = []
     for _, interface in socket.if_nameindex():
-        one = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
-        one.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
-        one.bind((interface, ETH_P_ALL))
-        sockets.append(one)
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        listener.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
+        listener.bind((interface, ETH_P_ALL))
+        sockets.append(listener)
     seen: Counter[Destination] = Counter()
     print("watching", flush=True)
     while not stop:
