@@ -95,7 +95,7 @@ def test_a_range_that_would_fill_the_memory_is_refused(text: str) -> None:
 
 words = st.text("abc01-_./", max_size=4)
 patterns = st.recursive(
-    words | st.from_regex(r"\{\d{1,3}\.\.\d{1,3}\}", fullmatch=True),
+    words | st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda pair: f"{{{pair[0]}..{pair[1]}}}"),
     lambda inner: (
         st.lists(inner, min_size=2, max_size=3).map(lambda parts: "{" + ",".join(parts) + "}")
         | st.tuples(inner, inner).map("".join)
@@ -107,6 +107,11 @@ patterns = st.recursive(
 @given(patterns)
 def test_braces_expand_as_an_independent_implementation_does(pattern: str) -> None:
     assert expand_braces(pattern) == list(braceexpand(pattern))
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("{09..11}", ["09", "10", "11"]), ("{2..001}", ["002", "001"])])
+def test_a_range_keeps_its_width(text: str, numbers: list[str]) -> None:
+    assert expand_braces(text) == numbers
 
 
 @given(st.text(max_size=20))
