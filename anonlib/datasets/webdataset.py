@@ -74,12 +74,10 @@ class StrictHeader(tarfile.TarInfo):
 
     def _proc_member(self, archive: "Archive") -> Self:
         """Where tarfile chooses by type how to go on; nothing but the header's own block has been read."""
-        if self.size < 0:
-            raise tarfile.ReadError("a member has a negative size")
         if self.type in _EXTENDED:
             archive.chained += 1
             archive.globals += self.type == tarfile.XGLTYPE
-            if self.size > MAX_HEADER_BYTES or archive.chained > _MAX_CHAIN or archive.globals > _MAX_GLOBAL:
+            if not 0 <= self.size <= MAX_HEADER_BYTES or archive.chained > _MAX_CHAIN or archive.globals > _MAX_GLOBAL:
                 raise tarfile.ReadError("extended headers are larger or more than an archive of samples needs")
         else:
             archive.chained = 0

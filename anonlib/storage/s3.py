@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,7 +18,6 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import boto3
-import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -53,12 +51,6 @@ Get = Callable[[int, int | None, str | None], dict[str, Any]]
 _making_client = threading.Lock()
 
 
-@cache
-def _descriptions() -> Any:
-    """boto3's files about AWS; they take longer to parse than all else in making a client, so once a process."""
-    return botocore.session.get_session().get_component("data_loader")
-
-
 class S3Storage(Storage):
     """Objects below s3://bucket/prefix. Needs s3:GetObject, PutObject, ListBucket; deleting: DeleteObject."""
 
@@ -81,15 +73,12 @@ class S3Storage(Storage):
         retries = {"mode": "standard", "total_max_attempts": REQUEST_TRIES}
         times = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
         config = Config(**times, retries=retries, max_pool_connections=32)
-        options = self._options
+        endpoint, region = self._options.endpoint_url, self._options.region
         try:
             # A session of our own: boto3's default one may not be shared by threads.
-            with as_sentence("s3:ListBucket", self._bucket, options.endpoint_url or "AWS"):
-                core = botocore.session.Session()
-                core.register_component("data_loader", _descriptions())
-                return boto3.session.Session(botocore_session=core).client(
-                    "s3", endpoint_url=options.endpoint_url, region_name=options.region, config=config
-                )
+            with as_sentence("s3:ListBucket", self._bucket, endpoint or "AWS"):
+                session = boto3.session.Session()
+                return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
         except ValueError as error:
             raise StorageError(
                 "The S3 endpoint or region in the environment is not valid; check AWS_ENDPOINT_URL and AWS_REGION."

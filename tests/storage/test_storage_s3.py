@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import FlexibleChecksumError, IncompleteReadError
-from botocore.loaders import JSONFileLoader
 
 from anonlib.errors import AccessDenied, Changed, StorageError, VersionsRemain
 from anonlib.storage import StorageOptions, open_storage
@@ -102,17 +101,6 @@ def test_a_pickled_storage_has_no_secret_in_it_and_still_works(s3: S3Server) -> 
         stored = pickle.dumps(place)
         assert s3.root.secret.encode() not in stored and s3.root.key_id.encode() + b"\x94" not in stored
         assert pickle.loads(stored).read("x") == b"1"
-
-
-def test_what_s3_is_like_is_read_from_disk_once_a_process(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    stranger = s3.user(policy("another", "s3:GetObject"))
-    with s3.acting_as():
-        uri = f"s3://{s3.bucket()}/one"
-        open_storage(uri, s3.options).publish("a", b"1")
-        monkeypatch.setattr(JSONFileLoader, "load_file", lambda *_: pytest.fail("read again"))
-        assert open_storage(uri, s3.options).read("a") == b"1"
-    with s3.acting_as(stranger), pytest.raises(AccessDenied):
-        open_storage(uri, s3.options).read("a")  # what is shared holds nobody's rights
 
 
 def test_a_large_file_goes_up_in_parts_and_comes_back_whole(

@@ -54,9 +54,16 @@ def attack(
 ) -> f.Attack:
     """One attack, and what it finds on the baselines; with groups and the worst-off where ranks are counted."""
     released, *others = shares
-    own = released * scale
-    ranks = target.startswith("rank")
-    solid = others[-1]
+    own, solid, ranks = released * scale, others[-1], target.startswith("rank")
+    many = {}
+    if target == "rank-1":
+        many["groups"] = groups(own, chance)
+        many["curve"] = tuple(own + (1 - own) * (1 - math.exp(-rank / 90)) for rank in range(20))
+    if ranks:
+        many |= {"worst_class": figure(min(1.0, own * 6), 31, chance)}
+        many |= {"worst_person": figure(min(1.0, own * 9), 9, chance)}
+    if ranks or target == "TAR":
+        many["excess"] = f.Figure(value=own - solid, low=own - solid - 0.006, high=own - solid + 0.006, count=PHOTOS)
     return f.Attack(
         name=name,
         target=target,
@@ -64,19 +71,16 @@ def attack(
         held_out=recognizer == "fr-feature",
         released=figure(own, chance=chance),
         baselines={kind: figure(share, chance=chance) for kind, share in zip(_KINDS, others, strict=True)},
-        excess=f.Figure(value=own - solid, low=own - solid - 0.006, high=own - solid + 0.006, count=PHOTOS)
-        if ranks or target == "TAR"
-        else None,
-        groups=tuple(
-            f.Group(by=by, name=part, figure=figure(min(1.0, own * factor), PHOTOS // len(parts), chance))  # type: ignore[arg-type]
-            for by, parts in _GROUPS.items()
-            for part, factor in parts.items()
-        )
-        if target == "rank-1"
-        else (),
-        worst_class=figure(min(1.0, own * 6), 31, chance) if ranks else None,
-        worst_person=figure(min(1.0, own * 9), 9, chance) if ranks else None,
-        curve=tuple(own + (1 - own) * (1 - math.exp(-rank / 90)) for rank in range(20)) if target == "rank-1" else (),
+        **{"excess": None, "worst_class": None, "worst_person": None} | many,
+    )
+
+
+def groups(share: float, chance: float | None = None, spread: float = 1.0) -> tuple[f.Group, ...]:
+    """A share by group of people; `spread` 0: all alike."""
+    return tuple(
+        f.Group(by=by, name=part, figure=figure(min(1.0, share * factor**spread), PHOTOS // len(parts), chance))  # type: ignore[arg-type]
+        for by, parts in _GROUPS.items()
+        for part, factor in parts.items()
     )
 
 
@@ -96,14 +100,8 @@ def histogram(recognizer: str, threshold: float) -> f.Histogram:
         heights = [math.exp(-(((low + 0.025 - mean) / deviation) ** 2) / 2) for low in edges[:-1]]
         return tuple(height / sum(heights) for height in heights)
 
-    return f.Histogram(
-        recognizer=recognizer,
-        edges=edges,
-        genuine=bell(0.66, 0.11),
-        impostor=bell(0.02, 0.1),
-        released=bell(0.06, 0.11),
-        threshold=threshold,
-    )
+    bells = {"genuine": bell(0.66, 0.11), "impostor": bell(0.02, 0.1), "released": bell(0.06, 0.11)}
+    return f.Histogram(recognizer=recognizer, edges=edges, threshold=threshold, **bells)
 
 
 def disclosures(more: float = 0.0135) -> tuple[f.Disclosure, ...]:
@@ -132,12 +130,8 @@ def disclosures(more: float = 0.0135) -> tuple[f.Disclosure, ...]:
 
 
 def leaks() -> tuple[f.LeakCheck, ...]:
-    return (
-        f.LeakCheck(name="EXIF, XMP, IPTC, comments", checked=4042, found=0),
-        f.LeakCheck(name="thumbnails", checked=4042, found=0),
-        f.LeakCheck(name="plain hashes of originals", checked=4054, found=0),
-        f.LeakCheck(name="identical px inside masks", checked=5126, found=0),
-    )
+    names = ("EXIF, XMP, IPTC, comments", "thumbnails", "plain hashes of originals", "identical px inside masks")
+    return tuple(f.LeakCheck(name=name, checked=4042, found=0) for name in names)
 
 
 def missed(passed: bool = True) -> f.Missed:
@@ -161,13 +155,8 @@ def utility() -> tuple[f.Measure, ...]:
         return f.Measure(name=name, released=figure(released), baselines=baselines, unit=unit, better=better)  # type: ignore[arg-type]
 
     found = measure("faces found again", 0.982, 0.071)
-    groups = tuple(
-        f.Group(by=by, name=part, figure=figure(min(1.0, 0.975 + 0.01 * factor), PHOTOS // len(parts)))  # type: ignore[arg-type]
-        for by, parts in _GROUPS.items()
-        for part, factor in parts.items()
-    )
     return (
-        found.model_copy(update={"groups": groups}),
+        found.model_copy(update={"groups": groups(0.98, spread=0.01)}),
         f.Measure(
             name="landmarks apart",
             released=f.Figure(value=0.041, low=0.039, high=0.043, count=3156),
@@ -228,23 +217,9 @@ def report(passed: bool = True, **changes: Any) -> f.AuditReport:
         "leaks": leaks(),
         "utility": utility(),
         "missed": missed(passed),
-        "models": (
-            f.ModelUse(
-                name="centerface",
-                role="detector",
-                licence="MIT",
-                commercial=True,
-                sha256="9393e677022ec2b22bba77e691eabc8cc11a09b280556ee1a37fa7c4cf2b6cd5",
-                used_for="release",
-            ),
-            f.ModelUse(
-                name="fr-feature",
-                role="recognizer",
-                licence="MIT (package), training data not stated",
-                commercial=True,
-                sha256=64 * "a",
-                used_for="audit",
-            ),
+        "models": tuple(
+            f.ModelUse(name=name, role=role, licence="MIT", commercial=True, sha256=64 * "a", used_for=use)
+            for name, role, use in (("centerface", "detector", "release"), ("fr-feature", "recognizer", "audit"))
         ),
         "software": {"anonlib": "0.1.0", "onnxruntime": "1.23.0", "Python": "3.11.2"},
     }
