@@ -67,18 +67,13 @@ def test_consecutive_members_with_one_base_name_are_one_sample() -> None:
     assert all(sample.problem is None for sample in samples)
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_a_truncated_tar_gives_its_good_samples_then_one_problem(compressed: bool) -> None:
+def test_a_truncated_gzip_gives_its_good_samples_then_one_problem() -> None:
     # Random bytes, since a compressed half must hold about half of the members.
-    whole = tar_bytes([(name, os.urandom(700)) for name, _ in pairs(10)])
-    packed = gzip.compress(whole) if compressed else whole
-    samples = read(packed[: len(packed) // 2])
-    *good, bad = samples
-    assert 3 <= len(good) <= 6
-    assert keys(good) == [f"{number:03d}" for number in range(len(good))]
+    packed = gzip.compress(tar_bytes([(name, os.urandom(700)) for name, _ in pairs(10)]))
+    *good, bad = read(packed[: len(packed) // 2])
+    assert 3 <= len(good) <= 6 and keys(good) == [f"{number:03d}" for number in range(len(good))]
     assert all(sample.problem is None and sample.image for sample in good)
-    assert bad.key == "shard#truncated" and bad.image is None
-    assert bad.problem is not None and "truncated" in str(bad.problem) and "after member" in str(bad.problem)
+    assert bad.key == "shard#truncated" and bad.image is None and "after member" in str(bad.problem)
 
 
 @given(st.integers(0, 12_000))

@@ -25,7 +25,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "infra" / "aws" / "cluster.yaml"
 START_S = 60
-JOBS = "http://127.0.0.1:8265/api/jobs/"
+JOBS, SUBMIT = "http://127.0.0.1:8265/api/jobs/", b'{"entrypoint": "id"}'
 JOIN = """
 import logging, os, sys
 from anonlib.errors import ConfigError
@@ -53,14 +53,10 @@ def head_commands(cluster: dict[str, Any]) -> list[str]:
     return [one.replace("--autoscaling-config=~/ray_bootstrap_config.yaml", "") for one in commands]
 
 
-def status_of_post(token: str | None) -> int:
-    """The HTTP status with which the job server answers a job with this token; 0 if it cannot be reached."""
+def status_of(url: str, body: bytes | None = None, token: str | None = None) -> int:
+    """The HTTP status of the answer, with a token or without; 0 if there is none."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    return status_of(urllib.request.Request(JOBS, data=b'{"entrypoint": "id"}', headers=headers))
-
-
-def status_of(request: urllib.request.Request) -> int:
-    """The HTTP status of the answer; 0 if there is none."""
+    request = urllib.request.Request(url, data=body, headers=headers)
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             return int(answer.status)
@@ -99,11 +95,11 @@ def main(folder: Path, mode: str) -> None:
         if done.returncode:
             sys.exit(done.stdout + done.stderr)
     deadline = time.monotonic() + START_S
-    while not (without := status_of_post(None)) and time.monotonic() < deadline:
+    while not (without := status_of(JOBS, SUBMIT)) and time.monotonic() < deadline:
         time.sleep(0.2)
     answers = {
-        "post": [without, status_of_post("f" * 64), status_of_post(token.read_text())],
-        "metrics": status_of(urllib.request.Request("http://127.0.0.1:8080/metrics")),
+        "post": [without, *(status_of(JOBS, SUBMIT, given) for given in ("f" * 64, token.read_text()))],
+        "metrics": status_of("http://127.0.0.1:8080/metrics"),
         "job of the head": joined(ours),
         "job without a token": joined(plain),
         "job with another token": joined(plain | {"RAY_AUTH_TOKEN": "f" * 64}),

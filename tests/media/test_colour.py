@@ -52,26 +52,28 @@ def of_a_stranger(space: ColourSpace) -> bytes:
     return len(profile).to_bytes(4, "big") + profile[4:]
 
 
-def matrix_profile(colorants: tuple[float, ...], curve: bytes) -> bytes:
-    """A display's profile of version 2: a matrix and one curve for all channels (ICC.1:2001-04)."""
-    parts = {b"wtpt": (0.9642, 1.0, 0.8249)} | {
-        name: colorants[3 * number : 3 * number + 3] for number, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))
-    }
-    tags = {
-        name: b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(one * 65536) for one in value))
-        for name, value in parts.items()
-    }
-    tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
-    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", 6) + b"Quill\0" + bytes(78)
+def profile_with(space: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A display's profile of version 2 with these tags (ICC.1:2001-04)."""
+    tags = {b"wtpt": xyz(0.9642, 1.0, 0.8249)} | tags
     table, data = struct.pack(">I", len(tags)), b""
     for name, content in tags.items():
         table += struct.pack(">4sII", name, 132 + 12 * len(tags) + len(data), len(content))
         data += content + bytes(-len(content) % 4)
-    header = struct.pack(
-        ">I4xI4s4s4s12x4s", 132 + 12 * len(tags) + len(data), 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
-    )
-    header = header.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)
-    return header.ljust(128, b"\0") + table + data  # fmt: skip
+    size = 132 + 12 * len(tags) + len(data)
+    header = struct.pack(">I4xI4s4s4s12x4s", size, 0x02400000, b"mntr", space, b"XYZ ", b"acsp")
+    return (header.ljust(68, b"\0") + xyz(0.9642, 1.0, 0.8249)[8:]).ljust(128, b"\0") + table + data
+
+
+def xyz(*numbers: float) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(number * 65536) for number in numbers))
+
+
+def matrix_profile(colorants: tuple[float, ...], curve: bytes) -> bytes:
+    """A matrix, and one curve for all channels."""
+    names = (b"rXYZ", b"gXYZ", b"bXYZ")
+    tags = {name: xyz(*colorants[3 * number : 3 * number + 3]) for number, name in enumerate(names)}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    return profile_with(b"RGB ", tags | {b"desc": b"desc\0\0\0\0" + struct.pack(">I", 6) + b"Quill\0" + bytes(78)})
 
 
 @cache
@@ -145,20 +147,12 @@ def test_any_other_profile_is_converted_to_srgb(kind: str) -> None:
     assert Image.open(io.BytesIO(written)).info["icc_profile"] == profile_of("sRGB")
 
 
-def grey_profile(gamma: int) -> bytes:
-    """Of one channel, with a gamma in 256ths."""
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, gamma) + b"\0\0"
-    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
-    table = struct.pack(">I4sII4sII", 2, b"kTRC", 156, 14, b"wtpt", 172, 20)
-    header = struct.pack(">I4xI4s4s4s12x4s", 192, 0x02400000, b"mntr", b"GRAY", b"XYZ ", b"acsp").ljust(68, b"\0")
-    return (header + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0") + table + curve + white
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_grey_under_a_profile_is_converted_too(kind: str) -> None:
     ramp = np.tile(np.arange(256, dtype=np.uint8), (16, 1))
     options = {"quality": 100} if kind == "JPEG" else {}
-    picture = decode(photos.encoded(ramp, kind, icc_profile=grey_profile(256), **options), max_mpx=1)
+    linear = profile_with(b"GRAY", {b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, 256)})
+    picture = decode(photos.encoded(ramp, kind, icc_profile=linear, **options), max_mpx=1)
     assert picture.space == "sRGB" and picture.notes == (Note.TO_SRGB,)
     # Linear light: a middle of 128 / 255 is level 188 of sRGB.
     assert abs(int(picture.rgb[8, 128, 0]) - 188) <= 2 and (np.ptp(picture.rgb, axis=2) <= 1).all()

@@ -137,16 +137,10 @@ class Cluster:
 
     def start_head(self, cpus: int = 0) -> Node:
         """The first node: GCS, dashboard, job server."""
-        port, dashboard = free_port(), free_port()
-        address = self._next_address()
+        port, dashboard, address = free_port(), free_port(), self._next_address()
         self.gcs, self.server = f"{address}:{port}", f"http://127.0.0.1:{dashboard}"
-        options = [
-            "--head",
-            f"--port={port}",
-            f"--dashboard-port={dashboard}",
-            f"--ray-client-server-port={free_port()}",
-        ]
-        return self._start("head", address, cpus, options)
+        ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+        return self._start("head", address, cpus, ["--head", *ports])
 
     def start_node(self, cpus: int = 1) -> Node:
         """One more node, registered when this returns."""
@@ -246,15 +240,8 @@ class Cluster:
         environment = self._environment()
         del environment["RAY_ADDRESS"]
         with (folder / "start.log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            process = subprocess.Popen(command, env=environment, cwd=folder, **streams, start_new_session=True)
         node = self.nodes[name] = Node(name, address, process, folder)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and process.poll() is None:

@@ -185,10 +185,8 @@ def every_byte(folder: Path) -> bytes:
 
 def manifest(output: Path) -> list[dict[str, Any]]:
     """The rows of every shard, in order."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted((output / "manifest").glob("*.parquet")):
-        rows += pq.read_table(path).to_pylist()
-    return rows
+    paths = sorted((output / "manifest").glob("*.parquet"))
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
 
 
 def by_key(output: Path) -> dict[str, dict[str, Any]]:
@@ -201,26 +199,17 @@ def by_key(output: Path) -> dict[str, dict[str, Any]]:
 
 def reasons(workspace: Path) -> dict[str, str]:
     """Key of the input -> the workspace's sentence why it was quarantined."""
-    found: dict[str, str] = {}
-    for path in sorted(workspace.glob("render/*/reasons/*.parquet")):
-        found |= {row["key"]: row["sentence"] for row in pq.read_table(path).to_pylist()}
-    return found
+    paths = sorted(workspace.glob("render/*/reasons/*.parquet"))
+    return {row["key"]: row["sentence"] for path in paths for row in pq.read_table(path).to_pylist()}
 
 
-def images(tar: Path) -> dict[str, bytes]:
-    """Member name -> bytes of everything in a tar."""
-    return photos.content_of(tar)
+images = photos.content_of
 
 
 def released(output: Path) -> dict[str, bytes]:
     """Key -> image bytes of all tars of a release."""
-    found: dict[str, bytes] = {}
-    for path in sorted((output / "data").glob("*.tar")):
-        for name, content in images(path).items():
-            key, _, extension = name.partition(".")
-            if extension != "json":
-                found[key] = content
-    return found
+    members = [member for path in sorted((output / "data").glob("*.tar")) for member in images(path).items()]
+    return {name.partition(".")[0]: content for name, content in members if not name.endswith(".json")}
 
 
 @dataclass
@@ -258,13 +247,9 @@ def started(config: JobConfig, folder: Path, driver: str = _DRIVER, **environmen
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(config.to_yaml())
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-c", driver, str(folder / "job.yaml")],
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-c", driver, str(folder / "job.yaml")]
+        environment = dict(os.environ) | {"RAY_USAGE_STATS_ENABLED": "0"} | environment
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=err, start_new_session=True)
     try:
         yield Started(process, folder)
     finally:
