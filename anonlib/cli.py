@@ -334,10 +334,8 @@ def fit_decoder(
     from anonlib.training.decoder import fit_decoder as fit
 
     with guarded(), _progress() as progress:
-        fitted = fit(
-            input, output, terms=terms, about=about, commercial=not non_commercial, faces=faces, report=progress
-        )
-    print_rows(fitted.rows())
+        rows = fit(input, output, terms=terms, about=about, commercial=not non_commercial, faces=faces, report=progress)
+    print_rows(rows)
 
 
 Selection = Annotated[str, typer.Option("--set", help="core, evaluation, demo, or the name of one model.")]

@@ -5,8 +5,8 @@ because a machine drifts more between runs than the programs differ. deface gets
 detector resolution and threshold that anonlib uses, and whichever of its two backends is faster here.
 
 Every timing is of a whole process, from its start to its end. Ray's own start is in it and is also shown apart, since
-a cluster has it behind it. Memory is measured in jobs of its own: to look costs time. All lies in .bench/, which git
-ignores; the tables go to the terminal and .bench/benchmark.json.
+a cluster has it behind it. Memory is read from /proc, in jobs of its own: to look costs time. All lies in .bench/,
+which git ignores; the tables go to the terminal and .bench/benchmark.json.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
+import tarfile
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmark_photos import Photos, drawn_photos, given_photos, link_files, write_tars
-from benchmark_process import BACKENDS, Deface, run_process
+import cv2
+import numpy as np
+import simplejpeg
+from demo_data import PEOPLE, SCENES, Generator, Photo, compose, generator_from_onnx
+from demo_photo import draw_scene
+from scipy.optimize import linear_sum_assignment
 
-from anonlib.config import JobConfig, load_config
-from anonlib.execution.base import UnitResult
-from anonlib.execution.ray import start
-from anonlib.execution.rounds import MakeStage, Runner, Unit, open_runner
+from anonlib.config import load_config
+from anonlib.execution import ray
+from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import has_bf16
 
-SIDE = 640  # px, the longer side that both detectors see
 SCORE = 0.4  # threshold of both detectors
-DRAWN = 200  # different photos, where none are given
+DRAWN = 200  # different photos
 JOB = 800  # photos of a timed job
 ROUNDS = 3
 AS_INSTALLED = 100  # photos for deface without --scale, which is slow
@@ -47,93 +51,139 @@ MEMORY = (500, 4000)  # photos
 ACTORS = 2
 K = 5
 SAME_FACE = 0.5  # IoU
-PRECISIONS = ("f32", "bf16")  # of anonlib's detector; the second only where the CPU has it
+PRECISIONS = ("f32", "bf16") if has_bf16() else ("f32",)  # of anonlib's detector
+WIDTH, HEIGHT = 1280, 720  # px of a drawn photo
+SEEN = (640, 360)  # px that both detectors see
+NOISE, TRUNCATION = 0.15, 0.85  # as in the demo: two photos of a person differ a little
+SHARD = 50  # photos a tar
+LOOK_EVERY = 0.25  # seconds between two looks at memory
 
+PACKAGES = ("deface==1.5.0", "onnx", "onnxruntime")  # it brings the OpenCV backend alone; its README recommends these
+BACKENDS = ("onnxrt", "opencv")
 VERSIONS = ("anonlib", "numpy", "opencv-python-headless", "openvino", "onnxruntime", "ray", "simplejpeg")
 ROOT = Path(__file__).resolve().parent.parent / ".bench"
-LOG = ROOT / "last.log"
+BOXES = """
+import json, sys
+from pathlib import Path
+import imageio.v2 as imageio
+from deface.centerface import CenterFace
+folder, width, height, score = sys.argv[1:]
+detector = CenterFace(in_shape=(int(width), int(height)))
+print(json.dumps({
+    file.stem: detector(imageio.imread(file), threshold=float(score))[0].tolist()
+    for file in sorted(Path(folder).iterdir())
+}))
+"""
 
+Photos = Sequence[Path]
 Box = Sequence[float]
-Boxes = Mapping[str, Sequence[Box]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much to measure."""
-
-    job: int = JOB
-    rounds: int = ROUNDS
-    as_installed: int = AS_INSTALLED
-    faces: int = FACES
-    memory: tuple[int, ...] = MEMORY
-    actors: int = ACTORS
+Result = dict[str, Any]
 
 
 def main() -> int:
-    """Measure, print, write; 1 if there are no photos to measure on."""
+    """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, nargs="+", help="folders or tars of JPEGs; default: drawn scenes")
     parser.add_argument("--job", type=int, default=JOB, help="photos of a timed job")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--memory", type=int, nargs="*", default=MEMORY, help="photos of the memory jobs")
     parser.add_argument("--actors", type=int, default=ACTORS)
     parser.add_argument("--run", type=Path, nargs=2, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.run:
-        run_job(*asked.run)
+    options = parser.parse_args()
+    if options.run:
+        run_job(*options.run)
         return 0
-    try:
-        photos = given_photos(asked.photos, fresh(ROOT / "given"), JOB) if asked.photos else drawn(DRAWN)
-    except ValueError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 1
-    settings = Settings(job=asked.job, rounds=asked.rounds, memory=tuple(asked.memory), actors=asked.actors)
-    result = measure(photos, settings)
+    python, photos = deface_python(ROOT / "venv"), drawn_photos(ROOT / "photos", DRAWN)
+    settings = {name: getattr(options, name) for name in ("job", "rounds", "actors")}
+    result: Result = {"machine": machine(python), "settings": settings, "memory": {}}
+    result["speed"] = speed(photos, options, python)
+    result["faces"] = equal_faces(photos, python)
+    say("k-diff")
+    result["k-diff"] = anonlib_job(photos, min(FACES, len(photos)), "k-diff", options.actors)
+    for many in options.memory:
+        say(f"memory, {many} photos")
+        result["memory"][many] = anonlib_job(photos, many, "solid", options.actors, look=True)
+    shutil.rmtree(ROOT / "work", ignore_errors=True)
     (ROOT / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
     print(report(result))
     return 0
 
 
-def drawn(many: int) -> Photos:
-    say(f"photos of people who never lived, {many}, drawn once")
-    return drawn_photos(ROOT / "photos", many)
+# ---- the photos: both programs get the same bytes, deface as files, anonlib as tars ---------------------------------
 
 
-def measure(photos: Photos, settings: Settings) -> dict[str, Any]:
-    """Everything, as benchmark.json holds it."""
-    deface = Deface(ROOT / "venv")
-    result: dict[str, Any] = {"machine": machine(deface), "settings": asdict(settings)}
-    result["photos"] = {"different": len(photos.files), "width": photos.width, "height": photos.height}
-    result["speed"] = speed(photos, settings, deface)
-    result["faces"] = equal_faces(photos, deface)
-    say("k-diff")
-    result["k-diff"] = anonlib_job(photos, min(settings.faces, len(photos.files)), "k-diff", settings.actors)
-    result["memory"] = {}
-    for many in settings.memory:
-        say(f"memory, {many} photos")
-        result["memory"][many] = anonlib_job(photos, many, "solid", settings.actors, look=True)
-    shutil.rmtree(ROOT / "work", ignore_errors=True)
-    return result
+def repeated(photos: Photos, many: int) -> list[tuple[str, Path]]:
+    """`many` names of JPEGs with a file each, going round."""
+    return [(f"photo-{number:06d}.jpg", photos[number % len(photos)]) for number in range(many)]
+
+
+def link(photos: Photos, many: int, folder: Path) -> None:
+    """A folder of links to the photos."""
+    folder.mkdir(parents=True)
+    for name, file in repeated(photos, many):
+        (folder / name).symlink_to(file.resolve())
+
+
+def pack(photos: Photos, many: int, folder: Path) -> None:
+    """A folder of tars of SHARD photos each."""
+    folder.mkdir(parents=True)
+    named = repeated(photos, many)
+    for start in range(0, many, SHARD):
+        with tarfile.open(folder / f"{start // SHARD:05d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, file in named[start : start + SHARD]:
+                tar.add(file, name)
+
+
+def drawn_photos(folder: Path, many: int) -> Photos:
+    """`many` scenes with one to three people who never lived, drawn on first use and kept in `folder`."""
+    files = [folder / f"{number:05d}.jpg" for number in range(many)]
+    if not all(file.exists() for file in files):
+        say(f"photos of people who never lived, {many}, drawn once")
+        folder.mkdir(parents=True, exist_ok=True)
+        generator = generator_from_onnx(model_bytes("face-gan"))
+        for number, file in enumerate(files):
+            file.write_bytes(draw(number, generator))
+    return files
+
+
+def draw(number: int, generator: Generator) -> bytes:
+    """The JPEG of one scene; the same number gives the same scene.
+
+    A wide photo fills the frame and loses its lowest rows; a narrow one stands in a scene of its own kind.
+    """
+    rng = np.random.default_rng(number)
+    people = tuple(rng.choice(len(PEOPLE), 1 + number % 3, replace=False).tolist())
+    photo = Photo(people, tuple(SCENES)[number % len(SCENES)])
+    identity = np.stack([PEOPLE[index].latent() for index in people])
+    latents = TRUNCATION * identity + NOISE * rng.standard_normal(identity.shape)
+    pixels, _ = compose(photo, list(generator(latents.astype(np.float32))), rng)
+    height, width = pixels.shape[:2]
+    if width / height > 1.4:
+        frame = cv2.resize(pixels, (WIDTH, round(height * WIDTH / width)), interpolation=cv2.INTER_CUBIC)[:HEIGHT]
+    else:
+        large = cv2.resize(pixels, (round(width * HEIGHT / height), HEIGHT), interpolation=cv2.INTER_CUBIC)
+        frame = np.asarray(np.clip(draw_scene(WIDTH, HEIGHT, photo.scene, rng), 0, 1) * 255, np.uint8)
+        left = (WIDTH - large.shape[1]) // 2
+        frame[:, left : left + large.shape[1]] = large
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(frame, np.uint8), 92, colorsubsampling="420"))
 
 
 # ---- speed ----------------------------------------------------------------------------------------------------
 
 
-def speed(photos: Photos, settings: Settings, deface: Deface) -> dict[str, Any]:
+def speed(photos: Photos, options: argparse.Namespace, python: Path) -> Result:
     """Rounds of every contender in turn: images/s each, anonlib's stages, and the ratios within a round."""
-    scale = detector_size(photos)
-    runs: dict[str, Callable[[], dict[str, Any]]] = {}
+    runs: dict[str, Callable[[], Result]] = {}
     for backend in BACKENDS:
-        flags = ["--scale", f"{scale[0]}x{scale[1]}", "--thresh", str(SCORE), "--backend", backend]
-        runs[f"deface, {backend}"] = partial(deface_job, photos, settings.job, deface, flags)
-    for precision in PRECISIONS if has_bf16() else PRECISIONS[:1]:
-        called = "" if precision == PRECISIONS[0] else f", {precision}"
-        runs[f"anonlib, Ray{called}"] = partial(anonlib_job, photos, settings.job, "solid", settings.actors, precision)
-        runs[f"anonlib, serial{called}"] = partial(anonlib_job, photos, settings.job, "solid", 0, precision)
+        flags = ["--scale", "{}x{}".format(*SEEN), "--thresh", str(SCORE), "--backend", backend]
+        runs[f"deface, {backend}"] = partial(deface_job, photos, options.job, python, flags)
+    for precision in PRECISIONS:
+        suffix = "" if precision == PRECISIONS[0] else f", {precision}"
+        for name, actors in (("Ray", options.actors), ("serial", 0)):
+            runs[f"anonlib, {name}{suffix}"] = partial(anonlib_job, photos, options.job, "solid", actors, precision)
     # What deface's own dependencies give, at its own settings.
-    runs["deface as installed"] = partial(deface_job, photos, settings.as_installed, deface, ["--backend", "opencv"])
-    rounds: list[dict[str, dict[str, Any]]] = []
-    for number in range(settings.rounds):
+    runs["deface as installed"] = partial(deface_job, photos, AS_INSTALLED, python, ["--backend", "opencv"])
+    rounds: list[dict[str, Result]] = []
+    for number in range(options.rounds):
         rounds.append({})
         for name, run in runs.items():
             rounds[-1][name] = run()
@@ -141,96 +191,61 @@ def speed(photos: Photos, settings: Settings, deface: Deface) -> dict[str, Any]:
     return {"rounds": rounds, "images_s": rates(rounds), "ratios": ratios(rounds)}
 
 
-def rates(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+def rates(rounds: Sequence[Mapping[str, Result]]) -> dict[str, float]:
     """The median images/s of every contender."""
     return {name: median(row[name]["images_s"] for row in rounds) for name in rounds[0]}
 
 
-def ratios(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+def ratios(rounds: Sequence[Mapping[str, Result]]) -> dict[str, float]:
     """anonlib's images/s over those of deface's backend with the better median: the median of the rounds' ratios."""
-    found = rates(rounds)
-    best = max((name for name in found if name.startswith("deface,")), key=lambda name: found[name])
-    result = {
-        f"{name} / {best}": median(row[name]["images_s"] / row[best]["images_s"] for row in rounds)
-        for name in found
-        if name.startswith("anonlib")
-    }
-    for name in found:
-        if name.startswith("anonlib, Ray"):
-            running = [row[name]["images_s_ray_running"] / row[best]["images_s"] for row in rounds]
-            result[f"{name.replace('Ray', 'Ray already running')} / {best}"] = median(running)
-    return result
+    speeds = rates(rounds)
+    best = max((name for name in speeds if name.startswith("deface,")), key=lambda name: speeds[name])
+    ours = [name for name in speeds if name.startswith("anonlib")]
+    keys = [(name, name, "images_s") for name in ours]
+    keys += [(n.replace("Ray", "Ray already running"), n, "images_s_ray_running") for n in ours if "Ray" in n]
+    return {f"{title} / {best}": median(r[n][key] / r[best]["images_s"] for r in rounds) for title, n, key in keys}
 
 
-def detector_size(photos: Photos) -> tuple[int, int]:
-    """(width, height) that SIDE makes of the photos."""
-    scale = min(1.0, SIDE / max(photos.width, photos.height))
-    return round(photos.width * scale), round(photos.height * scale)
-
-
-def deface_job(photos: Photos, many: int, deface: Deface, flags: Sequence[str]) -> dict[str, Any]:
-    """deface over a folder, as a user starts it; it writes its outputs beside the photos."""
+def deface_job(photos: Photos, many: int, python: Path, flags: Sequence[str]) -> Result:
+    """deface over a folder, as a user starts it; it writes NAME_anonymized.jpg beside the photos."""
     folder = fresh(ROOT / "work") / "deface"
-    link_files(photos, many, folder)
-    ran = run_process(deface.command(folder, flags), LOG)
+    link(photos, many, folder)
+    ran = run_process([str(python.with_name("deface")), *flags, "--replacewith", "solid", str(folder)])
     if len(list(folder.glob("*_anonymized.jpg"))) != many:
         raise SystemExit("benchmark: deface left photos out; see .bench/last.log.")
-    return {"images": many, "images_s": many / ran.seconds, "seconds": ran.seconds}
+    return {"images": many, "images_s": many / ran["seconds"], **ran}
 
 
 def anonlib_job(
     photos: Photos, many: int, method: str, actors: int, precision: str = PRECISIONS[0], *, look: bool = False
-) -> dict[str, Any]:
+) -> Result:
     """A whole job of anonlib in a process of its own; its places stay in .bench/work until the next."""
     work = fresh(ROOT / "work")
-    write_tars(photos, many, work / "input")
-    config = job_config(work, method, actors, precision)
-    (work / "job.yaml").write_text(config.to_yaml())
-    ran = run_process(
-        [sys.executable, __file__, "--run", str(work / "job.yaml"), str(work / "result.json")], LOG, look=look
-    )
-    counts: dict[str, Any] = json.loads((work / "result.json").read_text())
-    if counts["released"] + counts["no_face"] != many:
-        raise SystemExit(f"benchmark: anonlib left photos out: {counts}")
-    working = ran.seconds - counts["stages"]["start of Ray"]
-    return counts | asdict(ran) | {"images_s": many / ran.seconds, "images_s_ray_running": many / working}
-
-
-def job_config(work: Path, method: str, actors: int, precision: str) -> JobConfig:
-    """The defaults of anonlib, with both programs' detector settings."""
-    return load_config(
+    pack(photos, many, work / "input")
+    config = load_config(
         overrides={
             "input.uri": str(work / "input"),
             "output.uri": str(work / "release"),
             "workspace.uri": str(work / "workspace"),
             "method.name": method,
             "method.k": K,
-            "detector.side": SIDE,
+            "detector.side": max(SEEN),
             "detector.score": SCORE,
             "detector.precision": precision,
             "ray.actors": actors,
         }
     )
-
-
-# ---- the process of one job -----------------------------------------------------------------------------------
-
-
-class Stopwatch:
-    """A runner that counts the seconds its stages take, their actors' start included."""
-
-    def __init__(self, inner: Runner) -> None:
-        self.inner, self.seconds = inner, 0.0
-        self.meter, self.actors = inner.meter, inner.actors
-
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
-        began = time.monotonic()
-        yield from self.inner.run(make, units)
-        self.seconds += time.monotonic() - began
+    (work / "job.yaml").write_text(config.to_yaml())
+    ran = run_process([sys.executable, __file__, "--run", *(str(work / n) for n in ("job.yaml", "result.json"))], look)
+    counts: Result = json.loads((work / "result.json").read_text())
+    if counts["released"] + counts["no_face"] != many:
+        raise SystemExit(f"benchmark: anonlib left photos out: {counts}")
+    working = ran["seconds"] - counts["stages"]["start of Ray"]
+    return counts | ran | {"images_s": many / ran["seconds"], "images_s_ray_running": many / working}
 
 
 def run_job(job_file: Path, out: Path) -> None:
-    """Run the job of a YAML file and write its counts and seconds a stage."""
+    """Run the job of a YAML file and write its counts and seconds a stage; surrogates are of the plan."""
     config = load_config(job_file)
     stages, began = {}, time.monotonic()
 
@@ -239,103 +254,123 @@ def run_job(job_file: Path, out: Path) -> None:
         stages[name], began = time.monotonic() - began, time.monotonic()
 
     if config.ray.actors != 0:
-        start(config.ray)
+        ray.start(config.ray)
     lap("start of Ray")
     from anonlib.job import Job
 
-    busy: defaultdict[str, float] = defaultdict(float)
-
-    def note(stage: str, outcome: UnitResult, _: int) -> None:
-        busy[stage] += outcome.seconds
-
-    watch = Stopwatch(open_runner(config.ray))
-    job = Job(config, runner=watch, report=note)
+    job = Job(config)
     lap("open")
     job.scan()
     lap("scan")
-    watch.seconds = 0.0
     plan = job.make_plan()
     lap("plan")
-    stages["plan"] -= watch.seconds
-    stages["surrogates"] = watch.seconds
     summary = job.render(plan)
     lap("render")
-    out.write_text(json.dumps(asdict(summary) | {"stages": stages, "busy": busy}))
+    out.write_text(json.dumps(asdict(summary) | {"stages": stages}))
 
 
 # ---- the same faces -------------------------------------------------------------------------------------------
 
 
-def equal_faces(photos: Photos, deface: Deface) -> dict[str, int]:
+def equal_faces(photos: Photos, python: Path) -> dict[str, int]:
     """How many faces of the different photos deface finds, anonlib finds in each precision, and both."""
+    import pyarrow.parquet as pq
+
     say("the same faces?")
-    found = {precision: our_faces(photos, precision) for precision in (PRECISIONS if has_bf16() else PRECISIONS[:1])}
     folder = fresh(ROOT / "work") / "photos"
-    link_files(photos, len(photos.files), folder)
-    theirs = deface.boxes(folder, detector_size(photos), SCORE)
+    link(photos, len(photos), folder)
+    command = [str(python), "-c", BOXES, str(folder), *map(str, (*SEEN, SCORE))]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    theirs: dict[str, list[Box]] = json.loads(printed.splitlines()[-1])
     counts = {"deface": sum(map(len, theirs.values()))}
-    for precision, ours in found.items():
+    for precision in PRECISIONS:
+        anonlib_job(photos, len(photos), "solid", 0, precision)
+        ours = {
+            row["key"]: [face["box"] for face in row["faces"]]
+            for path in sorted((ROOT / "work" / "release" / "manifest").glob("*.parquet"))
+            for row in pq.read_table(path, columns=["key", "faces"]).to_pylist()
+        }
         counts[f"anonlib, {precision}"] = sum(map(len, ours.values()))
         counts[f"deface and anonlib, {precision}"] = in_both(ours, theirs)
     return counts
 
 
-def our_faces(photos: Photos, precision: str) -> dict[str, list[Box]]:
-    """The boxes that anonlib finds in each of the different photos, by key."""
-    import pyarrow.parquet as pq
-
-    anonlib_job(photos, len(photos.files), "solid", 0, precision)
-    return {
-        row["key"]: [face["box"] for face in row["faces"]]
-        for path in sorted((ROOT / "work" / "release" / "manifest").glob("*.parquet"))
-        for row in pq.read_table(path, columns=["key", "faces"]).to_pylist()
-    }
-
-
-def in_both(ours: Boxes, theirs: Boxes) -> int:
+def in_both(ours: Mapping[str, Sequence[Box]], theirs: Mapping[str, Sequence[Box]]) -> int:
     """Faces (x0, y0, x1, y1, ...) that have a partner of at least SAME_FACE IoU in the same photo, each used once."""
     count = 0
-    for key, boxes in ours.items():
-        left = list(theirs.get(key, ()))
-        for box in boxes:
-            partner = max(left, key=lambda other: overlap(box, other), default=None)
-            if partner is not None and overlap(box, partner) >= SAME_FACE:
-                left.remove(partner)
-                count += 1
+    for key in ours.keys() & theirs.keys():
+        a, b = (np.array([box[:4] for box in boxes[key]]).reshape(-1, 1, 4) for boxes in (ours, theirs))
+        b = b.transpose(1, 0, 2)
+        sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+        common = np.clip(sides, 0, None).prod(axis=2)
+        areas = sum((boxes[..., 2:] - boxes[..., :2]).prod(axis=2) for boxes in (a, b))
+        same = common >= SAME_FACE * (areas - common)
+        count += int(same[linear_sum_assignment(same, maximize=True)].sum())
     return count
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes."""
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    common = max(wide, 0.0) * max(high, 0.0)
-    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return common / (areas - common) if common else 0.0
+# ---- processes ------------------------------------------------------------------------------------------------
 
 
-# ---- around ---------------------------------------------------------------------------------------------------
+def deface_python(venv: Path) -> Path:
+    """The Python of an environment with deface, which is made on first use by the user's own pip."""
+    python = venv / "bin" / "python"
+    if not (venv / "ready").exists():
+        say(f"installing {', '.join(PACKAGES)} in {venv}")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+        (venv / "ready").touch()
+    return python
 
 
-def machine(deface: Deface) -> dict[str, Any]:
-    """What this ran on, and how busy that was before it began."""
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": processor(),
-        "python": platform.python_version(),
-        "load_before": os.getloadavg()[0],
-        "anonlib": {name: importlib.metadata.version(name) for name in VERSIONS},
-        "deface": deface.versions(),
-    }
+def run_process(command: Sequence[str], look: bool = False) -> dict[str, float]:
+    """Run to its end: wall `seconds`, and if it is to `look`, the `peak_pss_mib` of its tree. Raises if it fails."""
+    peaks, over, log_file = [0.0], threading.Event(), ROOT / "last.log"
+    with log_file.open("wb") as log:
+        began = time.monotonic()
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        watcher = threading.Thread(target=watch_memory, args=(process.pid, peaks, over))
+        if look:
+            watcher.start()
+        code = process.wait()
+        seconds = time.monotonic() - began
+        over.set()
+        if look:
+            watcher.join()
+    if code != 0:
+        tail = log_file.read_text(errors="replace")[-2000:]
+        raise SystemExit(f"benchmark: {' '.join(command[:3])} ended with {code}:\n{tail}")
+    return {"seconds": seconds} | ({"peak_pss_mib": max(peaks)} if look else {})
 
 
-def processor() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return names[0] if names else platform.machine()
+def watch_memory(pid: int, peaks: list[float], over: threading.Event) -> None:
+    """Append to `peaks` what the tree of `pid` holds now and then, in MiB, until `over`."""
+    while not over.wait(LOOK_EVERY):
+        peaks.append(sum(map(memory, tree(pid))))
+
+
+def tree(pid: int) -> list[int]:
+    """`pid` and all processes that it and they have started and that still run."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue  # it has ended meanwhile
+    members = [pid]
+    for member in members:
+        members += [child for child, parent in parents.items() if parent == member]
+    return members
+
+
+def memory(pid: int) -> float:
+    """PSS in MiB, in which a shared page is divided among those that share it."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
 
 
 def fresh(folder: Path) -> Path:
@@ -349,38 +384,50 @@ def say(what: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {what}", file=sys.stderr, flush=True)
 
 
+# ---- the report -----------------------------------------------------------------------------------------------
+
+
+def machine(python: Path) -> Result:
+    """What this ran on, and how busy that was before it began."""
+    listed = subprocess.run([str(python), "-m", "pip", "list", "--format=json"], capture_output=True, check=True).stdout
+    named = {package["name"]: package["version"] for package in json.loads(listed)}
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": next(
+            (line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine()
+        ),
+        "python": platform.python_version(),
+        "load_before": os.getloadavg()[0],
+        "anonlib": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "deface": {name: named[name] for name in ("deface", "numpy", "opencv-python", "onnxruntime")},
+    }
+
+
 def report(result: Mapping[str, Any]) -> str:
     """The result as Markdown."""
-    on, photos, faces, speeds = (result[name] for name in ("machine", "photos", "faces", "speed"))
+    on, speeds, settings = (result[name] for name in ("machine", "speed", "settings"))
+    last = speeds["rounds"][-1]
+    jobs = {name: last[f"anonlib, {name}"] for name in ("Ray", "serial")} | {"k-diff": result["k-diff"]}
+    seconds = [(stage, *(f"{job['stages'][stage]:.2f}" for job in jobs.values())) for stage in jobs["Ray"]["stages"]]
+    seconds += [("whole process", *(f"{job['seconds']:.2f}" for job in jobs.values()))]
+    seconds += [("faces/s", *(f"{job['faces'] / job['seconds']:.1f}" for job in jobs.values()))]
     lines = [
         f"{on['cores']} cores ({on['processor']}), Python {on['python']}, load {on['load_before']:.1f} before the run",
         *(f"{side}: " + ", ".join(f"{k} {v}" for k, v in on[side].items()) for side in ("anonlib", "deface")),
-        f"{result['settings']['job']} photos a job ({photos['different']} different, {photos['width']}x"
-        f"{photos['height']}), detectors at {SIDE} px and {SCORE}, {result['settings']['rounds']} rounds",
-        "",
+        f"{settings['job']} photos a job ({DRAWN} different, {WIDTH}x{HEIGHT}), detectors at {max(SEEN)} px, {SCORE}, "
+        f"{settings['rounds']} rounds\n",
     ]
-    lines += table(("solid", "images/s"), [(name, f"{rate:.1f}") for name, rate in speeds["images_s"].items()])
-    lines += table(("ratio", "median"), [(name, f"{ratio:.2f}") for name, ratio in speeds["ratios"].items()])
-    lines += table(("faces found", "count"), [(name, str(count)) for name, count in faces.items()])
-    last = speeds["rounds"][-1]
-    jobs = {name: last[f"anonlib, {name}"] for name in ("Ray", "serial")} | {"k-diff": result["k-diff"]}
-    lines += table(
-        ("seconds", *jobs),
-        [(stage, *(f"{job['stages'][stage]:.2f}" for job in jobs.values())) for stage in last["anonlib, Ray"]["stages"]]
-        + [("whole process", *(f"{job['seconds']:.2f}" for job in jobs.values()))]
-        + [("faces/s", *(f"{job['faces'] / job['seconds']:.1f}" for job in jobs.values()))],
-    )
-    lines += table(
-        ("photos", "peak RSS MiB", "peak PSS MiB"),
-        [(many, f"{ran['peak_rss_mib']:.0f}", f"{ran['peak_pss_mib']:.0f}") for many, ran in result["memory"].items()],
-    )
+    for head, rows in (
+        (("solid", "images/s"), [(name, f"{rate:.1f}") for name, rate in speeds["images_s"].items()]),
+        (("ratio", "median"), [(name, f"{ratio:.2f}") for name, ratio in speeds["ratios"].items()]),
+        (("faces found", "count"), result["faces"].items()),
+        (("seconds", *jobs), seconds),
+        (("photos", "peak PSS MiB"), [(many, f"{ran['peak_pss_mib']:.0f}") for many, ran in result["memory"].items()]),
+    ):
+        rule = ["---", *["---:"] * (len(head) - 1)]
+        lines += [f"| {' | '.join(map(str, row))} |" for row in (head, rule, *rows)] + [""]
     return "\n".join(lines)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Markdown lines, numbers to the right, a blank line behind."""
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return [f"| {' | '.join(map(str, row))} |" for row in (head, rule, *rows)] + [""]
 
 
 if __name__ == "__main__":

@@ -26,26 +26,16 @@ SHEET_FACES = 40
 
 
 def main() -> int:
-    """Input, job, contact sheet; the exit code is the job's."""
+    """Make everything afresh: input/, workspace/ with a contact sheet, and release/; the exit code is the job's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(__file__).resolve().parent.parent / "demo")
     parser.add_argument("--people", type=int, default=48)
     parser.add_argument("--photos-per-person", type=int, default=5)
     parser.add_argument("--actors", type=int, help="0 runs without Ray; default one a core")
-    asked = parser.parse_args()
-    with guarded():
-        return demo(asked.folder, asked.people, asked.photos_per_person, asked.actors)
-
-
-def demo(folder: Path, people: int, photos_per_person: int, actors: int | None) -> int:
-    """Make everything afresh in `folder`: input/, workspace/ and release/."""
-    began = time.monotonic()
+    options = parser.parse_args()
+    folder, began = options.folder, time.monotonic()
     for place in ("input", "workspace", "release"):
         shutil.rmtree(folder / place, ignore_errors=True)
-    print(f"1. Drawing photos of {people} people who never lived", flush=True)
-    generator = generator_from_onnx(model_bytes("face-gan"))
-    shards = make_dataset(generator, folder / "input", people=people, photos_per_person=photos_per_person)
-    print(f"2. Replacing every face: k-diff, at least {K} people share a new one", flush=True)
     config = load_config(
         overrides={
             "input.uri": str(folder / "input"),
@@ -55,17 +45,22 @@ def demo(folder: Path, people: int, photos_per_person: int, actors: int | None) 
             "method.name": "k-diff",
             "method.k": K,
             "keep_fields": KEEP_FIELDS,
-            "ray.actors": actors,
+            "ray.actors": options.actors,
         }
     )
-    with open_progress() as progress:
-        job = Job(config, report=progress, ended=progress.ended)
-        summary = job.run()
-    print_rows([("input", f"{len(shards)} tar files in {folder / 'input'}")])
-    print_summary(config, summary, exceptions(job.stores), job.spending)
-    print("3. Drawing faces by lot, to show them before and after", flush=True)
-    print_rows([("look at", make_sheet(config, faces=SHEET_FACES))])
-    print(f"Done in {time.monotonic() - began:.0f} s")
+    with guarded():
+        print(f"1. Drawing photos of {options.people} people who never lived", flush=True)
+        generator, counts = generator_from_onnx(model_bytes("face-gan")), (options.people, options.photos_per_person)
+        shards = make_dataset(generator, folder / "input", people=counts[0], photos_per_person=counts[1])
+        print(f"2. Replacing every face: k-diff, at least {K} people share a new one", flush=True)
+        with open_progress() as progress:
+            job = Job(config, report=progress, ended=progress.ended)
+            summary = job.run()
+        print_rows([("input", f"{len(shards)} tar files in {folder / 'input'}")])
+        print_summary(config, summary, exceptions(job.stores), job.spending)
+        print("3. Drawing faces by lot, to show them before and after", flush=True)
+        print_rows([("look at", make_sheet(config, faces=SHEET_FACES))])
+        print(f"Done in {time.monotonic() - began:.0f} s")
     return summary.code
 
 

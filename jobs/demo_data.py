@@ -19,27 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from demo_people import LATENT, PEOPLE
-from demo_photo import GROUP_SIZE, SIZES, Photo, compose, cut_out
-from demo_scene import SCENES, Floats, Pixels, Random, draw_scene, f32, one_of, u8
+from demo_people import LATENT, PEOPLE, Floats, f32
+from demo_photo import SCENES, Photo, Pixels, Random, compose, one_of, u8
 from PIL import Image
-
-__all__ = [
-    "GROUP_SIZE",
-    "LATENT",
-    "PEOPLE",
-    "SCENES",
-    "SIZES",
-    "Floats",
-    "Generator",
-    "Photo",
-    "Pixels",
-    "compose",
-    "cut_out",
-    "draw_scene",
-    "generator_from_onnx",
-    "make_dataset",
-]
 
 Generator = Callable[[Floats], Pixels]
 """Latents (N, LATENT, 1, 1) -> RGB faces (N, FACE, FACE, 3)."""
@@ -110,12 +92,10 @@ def make_dataset(
 def _plan(
     people: int, photos_per_person: int, scenes: tuple[str, ...], groups: int, empty: int, rng: Random
 ) -> list[Photo]:
-    photos = []
-    for index in range(people):
-        photos += [Photo((index,), one_of(scenes, rng)) for _ in range(photos_per_person)]
+    photos = [Photo((index,), one_of(scenes, rng)) for index in range(people) for _ in range(photos_per_person)]
     for group in range(groups):
         together = rng.choice(people, size=2 + group % 2, replace=False)
-        photos.append(Photo(tuple(int(i) for i in together), scenes[group % len(scenes)]))
+        photos.append(Photo(tuple(together.tolist()), scenes[group % len(scenes)]))
     return photos + [Photo((), scenes[i % len(scenes)]) for i in range(empty)]
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from demo_scene import Floats, f32
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float32]
 
 FACE = 64  # px, a side of the generator's image
 LATENT = 100
@@ -19,6 +21,10 @@ CENTRE = (32.0, 34.0)  # of every outline, in generator pixels
 
 _CODE = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
 _STEP = 0.75  # generator pixels a step of _CODE
+
+
+def f32(values: ArrayLike) -> Floats:
+    return np.asarray(values, np.float32)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import ceil
+from typing import NamedTuple
 
 from anonlib.execution.rounds import WAVE
 from anonlib.stages.people import PORTRAITS_A_DONOR
@@ -105,8 +106,7 @@ class Prices:
     gib_month: float = 0.023
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A stage's core-hours, bytes read and written, and requests; a `whole` stage runs in one process."""
 
     name: str
@@ -126,57 +126,35 @@ def stages(data: Dataset, costs: Costs) -> list[Stage]:
     """The stages of k-diff with averaged faces."""
     hour = 3_600_000.0
     photos, faces, shards = data.images, data.total_faces, data.shards
-    blocks = ceil(data.classes / BLOCK)
+    blocks, pixels = ceil(data.classes / BLOCK), photos * data.megapixels
     originals, scanned = photos * data.image_bytes, faces * costs.scanned_bytes_a_face
-    scan = photos * (costs.decode_a_megapixel * data.megapixels + costs.detect_a_photo) + faces * costs.describe_a_face
+    planned, worn = faces * costs.plan_bytes_a_face, WORN * faces
+    scan = pixels * costs.decode_a_megapixel + photos * costs.detect_a_photo + faces * costs.describe_a_face
     surrogates = data.tables_read * costs.table_searched + data.portraits * costs.surrogate_a_portrait
-    render = photos * (
-        (costs.decode_a_megapixel + costs.encode_a_megapixel) * data.megapixels
-        + costs.render_a_photo
-        + costs.detect_a_photo * data.with_faces
-    )
-    render += faces * costs.render_a_face
+    render = pixels * (costs.decode_a_megapixel + costs.encode_a_megapixel) + faces * costs.render_a_face
+    render += photos * (costs.render_a_photo + costs.detect_a_photo * data.with_faces)
+    tables, made = data.tables_read * scanned / shards, data.classes * costs.surrogate_bytes
+    sources = originals + planned + worn * costs.surrogate_bytes
+    released = originals + photos * costs.manifest_bytes_a_photo
     return [
         Stage("scan", scan / hour, originals, scanned, 3 * shards, shards),
-        Stage(
-            "plan",
-            faces * costs.plan_a_face / hour,
-            2 * scanned,
-            faces * costs.plan_bytes_a_face,
-            shards + blocks,
-            2 * shards,
-            whole=True,
-        ),
-        Stage(
-            "surrogates",
-            surrogates / hour,
-            data.tables_read * scanned / shards,
-            data.classes * costs.surrogate_bytes,
-            data.classes + blocks,
-            data.tables_read + blocks,
-        ),
-        Stage(
-            "render",
-            render / hour,
-            originals + faces * costs.plan_bytes_a_face + WORN * faces * costs.surrogate_bytes,
-            originals + photos * costs.manifest_bytes_a_photo,
-            3 * shards,
-            11 * shards + WORN * faces,
-        ),
+        Stage("plan", faces * costs.plan_a_face / hour, 2 * scanned, planned, shards + blocks, 2 * shards, whole=True),
+        Stage("surrogates", surrogates / hour, tables, made, data.classes + blocks, data.tables_read + blocks),
+        Stage("render", render / hour, sources, released, 3 * shards, 11 * shards + worn),
     ]
 
 
 def cost_table(data: Dataset, costs: Costs, prices: Prices) -> list[str]:
     """Markdown: a row for each stage, and the sum."""
     rows = stages(data, costs)
+    hours_at = " | ".join(f"h at {actors}" for actors in ACTORS)
     lines = [
-        "| stage | core-hours | " + " | ".join(f"h at {actors}" for actors in ACTORS),
+        f"| stage | core-hours | {hours_at} | read, TiB | written, TiB | PUT, M | GET, M | $ spot (on demand) |",
         "|---|---:|" + "---:|" * (len(ACTORS) + 5),
     ]
-    lines[0] += " | read, TiB | written, TiB | PUT, M | GET, M | $ spot (on demand) |"
     for name, group in [*((row.name, [row]) for row in rows), ("all", rows)]:
         core_hours, read, written, puts, gets = (
-            sum(getattr(row, field) for row in group) for field in ("hours", "read", "written", "puts", "gets")
+            sum(values) for values in zip(*(row[1:6] for row in group), strict=True)
         )
         requests = puts * prices.put + gets * prices.get
         spot, demand = (core_hours * price + requests for price in (prices.spot_vcpu_hour, prices.vcpu_hour))
@@ -204,25 +182,17 @@ def limits_table(data: Dataset, costs: Costs) -> list[str]:
     """Markdown: what else grows with the dataset in one process."""
     shards, classes, people, worn = data.shards, data.classes, data.people, WORN * data.total_faces
     seconds = costs.request_ms / 1000
-    rows = [
-        (
-            f"units of a stage, {WAVE:,} at once",
-            f"{shards:,}",
-            f"{min(shards, WAVE) * costs.driver_bytes_a_unit / GIB:.2f} GiB, "
-            f"{shards * costs.driver_ms_a_unit / 1000:,.0f} s",
-        ),
-        ("markers of a stage, listed 1,000 a request", f"{shards:,}", f"{ceil(shards / 1000) * seconds:.0f} s"),
-        ("markers of a stage, read 16 at a time", f"{shards:,}", f"{shards * seconds / 16:.0f} s"),
-        (
-            "digests of surrogates in the run key",
-            f"{classes:,}",
-            f"{classes * costs.run_key_bytes_a_class / GIB:.1f} GiB",
-        ),
-        ("people in the certificate", f"{people:,}", f"{people * costs.certificate_bytes_a_person / GIB:.1f} GiB"),
-        ("surrogates that renderers wait for", f"{worn:,.0f}", f"{worn * seconds / 3600:,.0f} core-hours"),
-    ]
+    memory = f"{min(shards, WAVE) * costs.driver_bytes_a_unit / GIB:.2f} GiB"
+    rows = {
+        f"units of a stage, {WAVE:,} at once": (shards, f"{memory}, {shards * costs.driver_ms_a_unit / 1000:,.0f} s"),
+        "markers of a stage, listed 1,000 a request": (shards, f"{ceil(shards / 1000) * seconds:.0f} s"),
+        "markers of a stage, read 16 at a time": (shards, f"{shards * seconds / 16:.0f} s"),
+        "digests of surrogates in the run key": (classes, f"{classes * costs.run_key_bytes_a_class / GIB:.1f} GiB"),
+        "people in the certificate": (people, f"{people * costs.certificate_bytes_a_person / GIB:.1f} GiB"),
+        "surrogates that renderers wait for": (worn, f"{worn * seconds / 3600:,.0f} core-hours"),
+    }
     lines = ["| what else grows | how many | what it takes |", "|---|---:|---:|"]
-    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
+    return [*lines, *(f"| {name} | {count:,.0f} | {cost} |" for name, (count, cost) in rows.items())]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,8 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for field in fields(group):
             kind = int if isinstance(field.default, int) else float
             parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
-    asked = vars(parser.parse_args(arguments))
-    data, costs, prices = (group(**{field.name: asked[field.name] for field in fields(group)}) for group in groups)
+    given = vars(parser.parse_args(arguments))
+    data, costs, prices = (group(**{field.name: given[field.name] for field in fields(group)}) for group in groups)
     print("\n".join([*cost_table(data, costs, prices), "", *plan_table(data, costs), "", *limits_table(data, costs)]))
     return 0
 

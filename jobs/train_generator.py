@@ -6,22 +6,19 @@
     python jobs/train_generator.py export RUN network.onnx
 
 The same on a CPU and a GPU (`--device cuda`). FACES and RUN are folders; both travel in files of tens of MB. A run that
-was cut off continues from its checkpoint. FACES holds personal data; so does RUN, whose sheets show people.
+was cut off continues from its checkpoint. FACES holds personal data, and RUN a network that can draw these people.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from anonlib.execution.telemetry import open_progress
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.terminal import guarded, print_rows
-
-if TYPE_CHECKING:
-    from anonlib.training.loop import TrainingRecord
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,47 +40,29 @@ PHOTOS = "photos of the user"
 def prepare(
     data: Annotated[str, typer.Argument(help="The photos: a folder, tars or Parquet files, as a job's input.")],
     faces: Faces,
-    apart_from: Annotated[
-        list[str] | None, typer.Option(help="A dataset that will judge: leave its people out.")
-    ] = None,
+    apart_from: Annotated[list[str] | None, typer.Option(help="A dataset that judges: leave its people out.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Find, describe and align the faces of a dataset; what is done already is kept."""
     from anonlib.training.data import prepare as run
-    from anonlib.training.data import tally
 
     with open_progress() as progress:
-        run(data, faces, apart_from=apart_from or (), workers=workers, report=progress)
-    photos, left_out = tally(faces)
-    print_rows(
-        [
-            ("photos", f"{photos:,}"),
-            *((f"  {reason}", f"{count:,} left out") for reason, count in left_out.most_common()),
-            ("faces", f"{photos - left_out.total():,} in {faces}"),
-        ]
-    )
+        photos, left_out = run(data, faces, apart_from=apart_from or (), workers=workers, report=progress)
+    reasons = ((f"  {reason}", f"{count:,} left out") for reason, count in left_out.most_common())
+    print_rows([("photos", f"{photos:,}"), *reasons, ("faces", f"{photos - left_out.total():,} in {faces}")])
 
 
 @app.command(name="ksame-net")
 def ksame_net(
-    faces: Faces,
-    run: Run,
-    minutes: Minutes,
-    terms: Terms,
-    about: About = PHOTOS,
-    commercial: Commercial = False,
+    faces: Faces, run: Run, minutes: Minutes, terms: Terms, about: About = PHOTOS, commercial: Commercial = False,
     size: Annotated[int, typer.Option(help="Side of the texture in px: 128 or 256.")] = 128,
     grown_from: Annotated[Path | None, typer.Option(help="A run of half the size to begin with.")] = None,
-    batch: Batch = 16,
-    device: Device = "cpu",
-    full: Full = False,
-    threads: Threads = 2,
-    rate: Rate = 6e-4,
+    batch: Batch = 16, device: Device = "cpu", full: Full = False, threads: Threads = 2, rate: Rate = 6e-4,
     seed: int = 0,
-) -> None:
+) -> None:  # fmt: skip
     """Train ksame-net, or continue."""
-    from anonlib.training.objectives.base import TrainingSettings
-    from anonlib.training.trainer import train_ksame_net
+    from anonlib.training.objectives.generator import train_ksame_net
+    from anonlib.training.trainer import TrainingSettings
 
     settings = TrainingSettings(60 * minutes, rate, device, not full, threads, seed)
     notes = DecoderNotes(about, terms, 0, commercial)
@@ -92,22 +71,13 @@ def ksame_net(
 
 @app.command()
 def embedding(
-    faces: Faces,
-    run: Run,
-    minutes: Minutes,
-    terms: Terms,
-    about: About = PHOTOS,
-    commercial: Commercial = False,
-    batch: Batch = 8,
-    device: Device = "cpu",
-    full: Full = False,
-    threads: Threads = 2,
-    rate: Rate = 6e-4,
+    faces: Faces, run: Run, minutes: Minutes, terms: Terms, about: About = PHOTOS, commercial: Commercial = False,
+    batch: Batch = 8, device: Device = "cpu", full: Full = False, threads: Threads = 2, rate: Rate = 6e-4,
     seed: int = 0,
-) -> None:
+) -> None:  # fmt: skip
     """Train the network of the method embedding, or continue."""
-    from anonlib.training.objectives.base import TrainingSettings
-    from anonlib.training.trainer import train_embedding
+    from anonlib.training.objectives.feature_transfer import train_embedding
+    from anonlib.training.trainer import TrainingSettings
 
     settings = TrainingSettings(60 * minutes, rate, device, not full, threads, seed)
     show(train_embedding(faces, run, settings, DecoderNotes(about, terms, 0, commercial), batch=batch))
@@ -120,20 +90,16 @@ def export(
     note: Annotated[str, typer.Option(help="What else the card should say of the run.")] = "",
 ) -> None:
     """Write a trained network as ONNX with its model card."""
-    from anonlib.training.trainer import export as write
+    from anonlib.training.export import export as write
 
     network = write(run, output, note)
     print_rows([("network", str(output)), ("sha256", network.digest), ("terms", network.about.terms)])
 
 
-def show(record: TrainingRecord) -> None:
+def show(record: dict[str, Any]) -> None:
     """How far the run is."""
-    print_rows(
-        [
-            ("steps", f"{record.steps:,} in {record.seconds / 60:.0f} minutes on {record.machine}"),
-            *((name, f"{value:.3f}") for name, value in record.figures.items()),
-        ]
-    )
+    steps = f"{record['steps']:,} in {record['seconds'] / 60:.0f} minutes on {record['machine']}"
+    print_rows([("steps", steps), *((name, f"{value:.3f}") for name, value in record["figures"].items())])
 
 
 if __name__ == "__main__":

@@ -1,40 +1,52 @@
-"""The faces that the networks learn from: prepared once from a dataset, kept in parts small enough to travel.
+"""The faces that decoders and networks learn from, out of a dataset of consented photos, as a scan sees them.
 
-A part holds a few hundred faces: the canonical texture, what recognizers say of the photo, and the photo itself in one
-aligned view from which every recognizer's crop can be cut. Faces that resemble a person of the datasets that will judge
-the network are left out. Personal data: parts stay where their owner put them and are never part of a release.
+Of each photo the large and central face is taken, since nobody asked the people behind it. It must be as good as the
+portraits that classes are averaged from. A decoder learns in memory. For the networks faces are prepared once and kept
+in parts: the canonical texture, what recognizers say, and an aligned view with every recognizer's crop in it. Parts are
+personal data and never part of a release.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from anonlib.datasets import open_dataset
-from anonlib.errors import ConfigError
+from anonlib.config import no_job
+from anonlib.datasets import Dataset, Shard, open_dataset
+from anonlib.errors import ConfigError, ImageProblem
+from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces import align
+from anonlib.faces.detect import open_detector
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
+from anonlib.faces.regions import main_face
+from anonlib.media.codec import Picture
+from anonlib.media.prefetch import read_image
+from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, InputSpec
 from anonlib.models.runtime import load_engine
+from anonlib.stages.people import donor_faces_of
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis.describe import happiness
-from anonlib.training.examples import Gatherer, Report, TrainingFace, example_of
-from anonlib.workspace.schemas import MESH_POINTS
+from anonlib.synthesis.describe import Describer, happiness
+from anonlib.synthesis.textures.average import member_texture, mirrored, portrait
+from anonlib.synthesis.textures.face_space import packed
+from anonlib.workspace.schemas import EMBEDDING_DIM, FACES, MESH_POINTS
+from anonlib.workspace.tables import of_rows
 
 VIEW_SIDE = 160
 VIEW = InputSpec((VIEW_SIDE, VIEW_SIDE), "points", 0.85, -0.03)
@@ -48,47 +60,126 @@ APART = 0.94
 thousands (SAME_PERSON) would find six in ten faces among the people of 4,000 photos."""
 
 _ALIKE = "resembles a person of a dataset to stay apart from"
-_PART = 256
-_BORDER = 96
-_QUALITY = 95
-_DONE = "done-{}.json"
+_PART, _BORDER, _QUALITY, _DONE = 256, 96, 95, "done-{}.json"
+_CHUNK, _SEEN, _SEEN_SIDE, _SIDE_LIGHT = 32, 0.25, 64, 16.0
+_POOR = "turned, covered, blurred, small, or with glasses"
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Report = Callable[[str, UnitResult, int], None]
+Example = TypeVar("Example")
+
+
+def example_of(image: Pixels, row: dict[str, Any]) -> dict[str, Any]:
+    """What a linear decoder learns from a photo: `detail` (p,) half precision, `shape` (1404,), `vector` (d,).
+
+    `seen` (64, 64) 0-255: how well the photo or its mirror image shows each place; `female`, `happy` 0-1; `age` years.
+    """
+    photo = portrait(image, row["mesh"].reshape(MESH_POINTS, 3), happiness(row["expression"]))
+    texture = member_texture([photo])
+    # What is smooth in the difference of the two halves is light from one side, and no feature.
+    odd = (texture.detail - mirrored(texture.detail)) / 2
+    seen = np.clip(photo.weight / _SEEN, 0, 1)
+    seen = cv2.resize(np.maximum(seen, mirrored(seen)), (_SEEN_SIDE, _SEEN_SIDE), interpolation=cv2.INTER_AREA)
+    return {
+        "detail": packed(texture.detail - cv2.GaussianBlur(odd, (0, 0), _SIDE_LIGHT)).astype(np.float16),
+        "seen": np.rint(255 * seen).astype(np.uint8),
+        "shape": texture.shape.ravel(),
+        "vector": row["embedding"],
+        "female": row["female"],
+        "age": row["age"],
+        "happy": texture.happy,
+    }
+
+
+def gather(
+    dataset: Dataset,
+    learn: Callable[[Pixels, dict[str, Any]], Example],
+    *,
+    choosy: bool = True,
+    most: int | None = None,
+    report: Report = lambda stage, outcome, units: None,
+    shards: Sequence[Shard] | None = None,
+) -> tuple[list[Example], int, Counter[str]]:
+    """What `learn` makes of each photo (H, W, 3) and its main face's FACES columns, in order, until there are `most`.
+
+    Also how many photos were read, and why photos gave none (reason -> photos). If it is not `choosy`, faces that are
+    turned, covered or blurred count too. `report` hears of every shard; without `shards` all are read.
+    """
+    cv2.setNumThreads(1)
+    job = no_job()
+    detector = open_detector(job.detector)
+    describer = Describer(job, {name: model_bytes(name) for name in models_of(job)[0]})
+    examples: list[Example] = []
+    photos, left_out = 0, Counter[str]()
+
+    def pictures(shard: Shard) -> Iterator[Picture]:
+        nonlocal photos
+        for sample in dataset.read(shard):
+            photos += 1
+            try:
+                yield read_image(sample, job)
+            except ImageProblem:
+                left_out["cannot be read"] += 1
+
+    shards = dataset.shards() if shards is None else shards
+    for shard in shards:
+        began, photos_before, faces_before = time.monotonic(), photos, len(examples)
+        for chunk in in_chunks(pictures(shard), _CHUNK):
+            images = [picture.rgb for picture in chunk]
+            found = detector.detect(images)
+            main = [main_face(faces, image.shape) for faces, image in zip(found, images, strict=True)]
+            for image, faces, rows in zip(images, main, describer.describe(images, main), strict=True):
+                row = rows[0] | {"landmarks": faces.landmarks[0].ravel()} if rows else None
+                if row is None:
+                    left_out["no face was found"] += 1
+                elif choosy and len(donor_faces_of(of_rows([row], FACES))) == 0:
+                    left_out[_POOR] += 1
+                elif len(examples) == most:
+                    left_out["not needed any more"] += 1
+                else:
+                    examples.append(learn(image, row))
+            if len(examples) == most:
+                break
+        done = photos - photos_before, len(examples) - faces_before
+        report("faces", UnitResult(shard.shard_id, *done, seconds=time.monotonic() - began), len(shards))
+        if len(examples) == most:
+            break
+    return examples, photos, left_out
 
 
 @dataclass(frozen=True)
 class PreparedFaces:
-    """Columns of n faces.
+    """Columns of n faces, as `example_of` has them, and more.
 
-    `detail` (n, p) log, packed as in FaceSpace, `seen` (n, 64, 64) 0-255, `shape` (n, 1404) neutral; `vector` (n, 128)
-    and `second` (n, 256): unit vectors of RECOGNIZERS; `female` 0-1, `age` years, `expression` (n, 7) probabilities,
-    `mouth` and `eyes`: how open, `yaw` degrees (n,); `view` (n, V, V, 3): the photo as VIEW wants it, mirrored beyond
-    its border, and `mesh` (n, 468, 3) in px of it; `stranger` (n,): the highest cosine to the datasets to stay apart
-    from.
+    `vector` (n, 128) and `second` (n, 256): unit vectors of RECOGNIZERS; `expression` (n, 7) probabilities, `mouth` and
+    `eyes`: how open, `yaw` degrees (n,); `view` (n, V, V, 3): the photo as VIEW wants it, mirrored beyond its border,
+    and `mesh` (n, 468, 3) in px of it; `stranger` (n,): the highest cosine to the datasets to stay apart from.
     """
 
     detail: NDArray[np.float16]
-    seen: NDArray[np.uint8]
-    shape: NDArray[np.float32]
-    vector: NDArray[np.float32]
-    second: NDArray[np.float32]
-    female: NDArray[np.float32]
-    age: NDArray[np.float32]
-    expression: NDArray[np.float32]
-    mouth: NDArray[np.float32]
-    eyes: NDArray[np.float32]
-    yaw: NDArray[np.float32]
-    view: NDArray[np.uint8]
-    mesh: NDArray[np.float32]
-    stranger: NDArray[np.float32]
+    seen: Pixels
+    shape: Floats
+    vector: Floats
+    second: Floats
+    female: Floats
+    age: Floats
+    expression: Floats
+    mouth: Floats
+    eyes: Floats
+    yaw: Floats
+    view: Pixels
+    mesh: Floats
+    stranger: Floats
 
     def __len__(self) -> int:
         return len(self.vector)
 
-    def examples(self) -> list[TrainingFace]:
+    def columns(self) -> dict[str, NDArray[Any]]:
         """What the linear decoder is fitted on."""
-        return [
-            TrainingFace(self.detail[i], self.seen[i], self.shape[i], self.vector[i], float(f), float(a), happiness(e))
-            for i, (f, a, e) in enumerate(zip(self.female, self.age, self.expression, strict=True))
-        ]
+        happy = np.array([happiness(expression) for expression in self.expression], np.float32)
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"happy": happy}
 
 
 def prepare(
@@ -98,10 +189,11 @@ def prepare(
     apart_from: Sequence[str] = (),
     workers: int = 1,
     report: Report = lambda stage, outcome, units: None,
-) -> None:
+) -> tuple[int, Counter[str]]:
     """Write the parts of the dataset at `uri` into `folder`, shard by shard; a second call does what is missing.
 
-    `apart_from`: datasets whose people must not occur. Raises what reading and models raise.
+    `apart_from`: datasets whose people must not occur. Returns how many photos the folder is of, and why photos gave no
+    face (reason -> photos). Raises what reading and models raise.
     """
     folder.mkdir(parents=True, exist_ok=True)
     strangers = _strangers(apart_from, folder, report)
@@ -110,48 +202,30 @@ def prepare(
     if workers == 1:
         for number in missing:
             _prepare_shard(uri, folder, strangers, number, report)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(partial(_prepare_shard, uri, folder, strangers), missing))
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            list(pool.map(partial(_prepare_shard, uri, folder, strangers), missing))
+    notes = [json.loads(path.read_text()) for path in folder.glob(_DONE.format("*"))]
+    return sum(note["photos"] for note in notes), sum((Counter(note["left_out"]) for note in notes), Counter[str]())
 
 
 def load(folder: Path) -> PreparedFaces:
     """The faces of a folder that are APART, in the order of its parts; raises ConfigError if it holds none."""
-    return PreparedFaces(**_columns(folder, [field.name for field in fields(PreparedFaces)]))
-
-
-def learned_vectors(folder: Path) -> NDArray[np.float32]:
-    """The unit vectors (n, 128) of the faces that `load` gives; raises ConfigError if there are none."""
-    return np.asarray(_columns(folder, ["vector"])["vector"], np.float32)
-
-
-def tally(folder: Path) -> tuple[int, Counter[str]]:
-    """Photos of a prepared folder, and why photos gave no face (reason -> photos)."""
-    photos, left_out = 0, Counter[str]()
-    for path in sorted(folder.glob(_DONE.format("*"))):
-        notes = json.loads(path.read_text())
-        photos += notes["photos"]
-        left_out.update(notes["left_out"])
-    return photos, left_out
-
-
-def _columns(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    columns: dict[str, list[NDArray[Any]]] = {field.name: [] for field in fields(PreparedFaces)}
     for path in sorted(folder.glob("part-*.npz")):
         with np.load(path, allow_pickle=False) as part:
             rows = np.flatnonzero(part["stranger"] < APART)
-            for name, arrays in columns.items():
-                arrays.append(_views(part, rows) if name == "view" else part[name][rows])
-    if not any(len(array) for array in columns[names[0]]):
+            for name, arrays in columns.items() if len(rows) else ():
+                array = part[name][rows]
+                decoded = (simplejpeg.decode_jpeg(bytes(jpeg), colorspace="RGB") for jpeg in array)
+                arrays.append(np.stack([*decoded]) if name == "view" else array)
+    if not columns["view"]:
         raise ConfigError(f"{folder} holds no prepared faces; run `python jobs/train_generator.py prepare` first")
-    return {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    return PreparedFaces(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
-def _row(
-    second: Recognizer, strangers: NDArray[np.float32], image: NDArray[np.uint8], face: dict[str, Any]
-) -> dict[str, Any]:
+def _row(second: Recognizer, strangers: Floats, image: Pixels, face: dict[str, Any]) -> dict[str, Any]:
     """A row of a part, of a photo (H, W, 3) and its face's FACES columns; its view is a JPEG."""
-    example = example_of(image, face)
     mesh = face["mesh"].reshape(MESH_POINTS, 3)
     points = five_points(mesh)
     matrix = align.similarity(points, np.array(VIEW.landmarks(), np.float32))
@@ -161,73 +235,51 @@ def _row(
     view = align.crop(np.asarray(wide, np.uint8), shifted, VIEW_SIDE)
     depth = mesh[:, 2:] * np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     return {
-        "detail": example.detail,
-        "seen": example.seen,
-        "shape": example.shape,
-        "vector": example.vector,
+        **example_of(image, face),
         "second": second.embed([image], [points])[0],
-        "female": face["female"],
-        "age": face["age"],
         "expression": face["expression"],
         "mouth": face["mouth_open"],
         "eyes": face["eyes_open"],
         "yaw": face["yaw"],
         "view": simplejpeg.encode_jpeg(view, quality=_QUALITY, colorsubsampling="444"),
         "mesh": np.concatenate([align.apply(matrix, mesh[:, :2]), depth], axis=1),
-        "stranger": (strangers @ example.vector).max(initial=-1.0),
+        "stranger": (strangers @ face["embedding"]).max(initial=-1.0),
     }
 
 
 def _prepare_shard(
-    uri: str,
-    folder: Path,
-    strangers: NDArray[np.float32],
-    number: int,
-    report: Report = lambda stage, outcome, units: None,
+    uri: str, folder: Path, strangers: Floats, number: int, report: Report = lambda stage, outcome, units: None
 ) -> None:
     second = Recognizer(TRAINING_RECOGNIZER, load_engine(model_bytes(TRAINING_RECOGNIZER)))
     dataset = open_dataset(uri)
-    gatherer = Gatherer(partial(_row, second, strangers))
-    gathered = gatherer.gather(dataset, report=report, shards=[dataset.shards()[number]])
-    rows = gathered.examples
-    gathered.left_out[_ALIKE] += int(sum(row["stranger"] >= APART for row in rows))
+    learn = partial(_row, second, strangers)
+    rows, photos, left_out = gather(dataset, learn, report=report, shards=[dataset.shards()[number]])
+    left_out[_ALIKE] += int(sum(row["stranger"] >= APART for row in rows))
     storage = LocalStorage(folder)
     for start in range(0, len(rows), _PART):
-        storage.publish(f"part-{number:05}-{start:06}.npz", _part(rows[start : start + _PART]))
-    notes = {"photos": gathered.photos, "faces": len(rows), "left_out": dict(gathered.left_out)}
+        part = rows[start : start + _PART]
+        columns: dict[str, Any] = {
+            field.name: np.stack([row[field.name] for row in part]) for field in fields(PreparedFaces)
+        }
+        single = {name: array.astype(np.float32) for name, array in columns.items() if array.dtype == np.float64}
+        buffer = io.BytesIO()
+        np.savez(buffer, **(columns | single))
+        storage.publish(f"part-{number:05}-{start:06}.npz", buffer.getvalue())
+    notes = {"photos": photos, "faces": len(rows), "left_out": dict(left_out)}
     storage.publish(_DONE.format(number), json.dumps(notes, sort_keys=True).encode())
 
 
-def _part(rows: Sequence[dict[str, Any]]) -> bytes:
-    views = [row["view"] for row in rows]
-    names = [field.name for field in fields(PreparedFaces) if field.name != "view"]
-    columns: dict[str, Any] = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in names}
-    single = {name: array.astype(np.float32) for name, array in columns.items() if array.dtype == np.float64}
-    ends = np.cumsum([len(view) for view in views])
-    buffer = io.BytesIO()
-    np.savez(buffer, **(columns | single), views=np.frombuffer(b"".join(views), np.uint8), view_ends=ends)
-    return buffer.getvalue()
-
-
-def _views(part: Any, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    data, ends = part["views"].tobytes(), np.concatenate([[0], part["view_ends"]])
-    views = np.empty((len(rows), VIEW_SIDE, VIEW_SIDE, 3), np.uint8)
-    for number, row in enumerate(rows):
-        views[number] = simplejpeg.decode_jpeg(data[ends[row] : ends[row + 1]], colorspace="RGB")
-    return views
-
-
-def _strangers(uris: Sequence[str], folder: Path, report: Report) -> NDArray[np.float32]:
+def _strangers(uris: Sequence[str], folder: Path, report: Report) -> Floats:
     """Vectors (n, 128) of every main face of the datasets to stay apart from, kept beside the parts."""
     path = folder / "apart.npy"
     if path.exists():
         return np.asarray(np.load(path, allow_pickle=False), np.float32)
-    vectors: list[NDArray[np.float32]] = []
+    vectors = [np.zeros((0, EMBEDDING_DIM), np.float32)]
     for uri in uris:
-        gatherer = Gatherer(lambda image, face: np.asarray(face["embedding"], np.float32), choosy=False)
-        vectors += gatherer.gather(open_dataset(uri), report=report).examples
-    strangers = np.stack(vectors) if vectors else np.zeros((0, 128), np.float32)
-    buffer = io.BytesIO()
+        vectors += gather(open_dataset(uri), lambda image, face: face["embedding"][None], choosy=False, report=report)[
+            0
+        ]
+    strangers, buffer = np.concatenate(vectors).astype(np.float32), io.BytesIO()
     np.save(buffer, strangers)
     LocalStorage(folder).publish(path.name, buffer.getvalue())
     return strangers

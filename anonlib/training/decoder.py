@@ -1,17 +1,15 @@
 """`anonlib fit-decoder`: from the place of consented photos to the file that turns identity vectors into faces.
 
-Textures and shapes are reduced to their principal components, identity vectors are regressed onto them (ridge, its
-strength by leave-one-out), and the best photographs become the bank. What lies beyond the oval fades to the mean, since
-photos show hair and background there.
+Textures and shapes are reduced to principal components, identity vectors are regressed onto them (ridge by
+leave-one-out), and the best photographs become the bank. Beyond the oval, where there is hair, all fades to the mean.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,45 +26,19 @@ from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import canonical_frame, shape_model
 from anonlib.synthesis.textures.face_space import SIDE, packed, region
 from anonlib.synthesis.textures.linear import NEUTRAL, Decoder, read, to_bytes
-from anonlib.training.examples import Gatherer, Report, TrainingFace, example_of
+from anonlib.training.data import Floats, Pixels, Report, Rows, example_of, gather
 
-LEAST_FACES = 60
-"""A decoder of fewer faces would draw them from memory."""
+LEAST_FACES = 60  # a decoder of fewer faces would draw them from memory
 COMPONENTS, SHAPES = 260, 40
 
-_PRIOR = 0.02
 _ROUNDS, _SPARE, _BLOCK = 2, 20, 256
 _RIDGES = tuple(float(3.0**power) for power in range(1, 10))
-_LEAST_VARIANCE = 0.01
-_CENTRED = 300
-"""Faces of the bank that the mean shape is centred on."""
-_BANK_SHARE = 0.5
+_CENTRED = 300  # faces of the bank that the mean shape is centred on
+_BANK_SHARE, _PRIOR, _LEAST_VARIANCE = 0.5, 0.02, 0.01
 
 # Both undo what regression shrinks. Measured on faces rendered into photos of strangers: a stretch of 1.2 or 2 costs a
 # few points of rank-1; a contrast of 1 leaves 10 % of the faces with the other gender, 2 hardens women's and men's.
 _STRETCH, _CONTRAST = 1.5, 1.5
-
-
-@dataclass(frozen=True)
-class FittedDecoder:
-    """A decoder in its file, of how many photos, and why photos gave no face (reason -> photos)."""
-
-    output: Path
-    decoder: Decoder
-    photos: int
-    left_out: Counter[str]
-
-    def rows(self) -> list[tuple[str, str]]:
-        """What the terminal shows: name and value."""
-        about = self.decoder.about
-        return [
-            ("photos", f"{self.photos:,}"),
-            ("faces", f"{about.faces:,} used, {len(self.decoder.bank):,} of them in the bank"),
-            *(("", f"{count:,} left out: {reason}") for reason, count in self.left_out.most_common()),
-            ("terms", about.terms if about.commercial else f"{about.terms} (not for commercial use)"),
-            ("decoder", f"{self.output} (personal data: it can draw the people it was fitted on)"),
-            ("sha256", self.decoder.digest),
-        ]
 
 
 def fit_decoder(
@@ -78,49 +50,53 @@ def fit_decoder(
     commercial: bool = True,
     faces: int = 8000,
     report: Report = lambda stage, outcome, units: None,
-) -> FittedDecoder:
+) -> list[tuple[str, str]]:
     """Fit a decoder on the faces at `uri`, at most `faces` of them, and publish it at `output`.
 
-    Raises ConfigError where the terms are empty or the faces too few, and what reading and models raise.
+    Returns what the terminal shows: name and value. Raises ConfigError without terms or with too few faces.
     """
     if not terms.strip():
         raise ConfigError("a decoder says under which terms its photos may be used; give them by --terms")
-    if faces < LEAST_FACES:
-        raise ConfigError(f"a decoder needs at least {LEAST_FACES} faces; --faces is {faces}")
-    gathered = Gatherer(example_of).gather(open_dataset(uri), most=faces, report=report)
-    used = len(gathered.examples)
-    if used < LEAST_FACES:
-        reasons = "; ".join(f"{reason}: {count}" for reason, count in gathered.left_out.most_common())
+    examples, photos, left_out = gather(open_dataset(uri), example_of, most=faces, report=report)
+    if len(examples) < LEAST_FACES:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in left_out.most_common())
         raise ConfigError(
-            f"{used} of {gathered.photos} photos have a face to learn from and a decoder needs {LEAST_FACES}"
+            f"{len(examples)} of {photos} photos have a face to learn from and a decoder needs {LEAST_FACES}"
             + (f" ({reasons})" if reasons else "")
         )
     began = time.monotonic()
     fitted_on = about or f"photos in {uri.rstrip('/').rpartition('/')[2]}"
-    data = fit(gathered.examples, DecoderNotes(fitted_on, terms, used, commercial))
+    columns = {name: np.stack([np.asarray(face[name]) for face in examples]) for name in examples[0]}
+    data = fit(columns, DecoderNotes(fitted_on, terms, len(examples), commercial))
     LocalStorage(output.parent).publish(output.name, data)
-    report("fit", UnitResult(output.name, faces=used, seconds=time.monotonic() - began), 1)
-    return FittedDecoder(output, Decoder.from_bytes(data), gathered.photos, gathered.left_out)
+    report("fit", UnitResult(output.name, faces=len(examples), seconds=time.monotonic() - began), 1)
+    decoder = Decoder.from_bytes(data)
+    return [
+        ("photos", f"{photos:,}"),
+        ("faces", f"{len(examples):,} used, {len(decoder.bank):,} of them in the bank"),
+        *(("", f"{count:,} left out: {reason}") for reason, count in left_out.most_common()),
+        ("terms", terms if commercial else f"{terms} (not for commercial use)"),
+        ("decoder", f"{output} (personal data: it can draw the people it was fitted on)"),
+        ("sha256", decoder.digest),
+    ]
 
 
-def fit(examples: Sequence[TrainingFace], about: DecoderNotes) -> bytes:
-    """The decoder's file, of at least LEAST_FACES examples; the same ones in the same order give the same bytes."""
-    details = np.stack([face.detail for face in examples])
-    detail_mean = _fill(details, np.stack([face.seen for face in examples]))
-    details *= _zone()
-    mean = (detail_mean * _zone()).astype(np.float32)
-    count = min(COMPONENTS, len(examples) // 4)
-    basis, codes = _principal(details, mean, count)
-    shapes = np.stack([face.shape for face in examples])
+def fit(columns: Mapping[str, NDArray[Any]], about: DecoderNotes) -> bytes:
+    """The decoder's file, of columns of what `example_of` gives of LEAST_FACES faces or more; the bytes repeat."""
+    details, shapes, vectors = columns["detail"].copy(), columns["shape"], columns["vector"]
+    female, age, happy = (columns[name].astype(np.float32) for name in ("female", "age", "happy"))
+    detail_mean = _fill(details, columns["seen"])
+    # How much of a photo's own detail is kept of each of the (p,) values: 1 inside the oval, none at the rings.
+    oval = cv2.GaussianBlur(canonical_frame().polygon(topology.OVAL, 0.96).astype(np.float32), (0, 0), 8)
+    zone = packed(np.repeat(oval[..., None], 3, axis=2)).astype(np.float16)
+    details *= zone
+    count = min(COMPONENTS, len(details) // 4)
+    basis, codes = _principal(details, (detail_mean * zone).astype(np.float32), count)
     shape_basis, shape_codes = _principal(shapes, shapes.mean(axis=0), min(SHAPES, count))
+    rows = _bank_rows(vectors, codes)
     codes = np.concatenate([codes, shape_codes], axis=1)
-    vectors = np.stack([face.vector for face in examples])
-    female, age, happy = (
-        np.array([getattr(face, name) for face in examples], np.float32) for name in ("female", "age", "happy")
-    )
     centre = vectors.mean(axis=0)
     points = normalized(vectors - centre)
-    rows = _bank_rows(vectors, codes[:, :count])
     arrays = {
         "detail_mean": detail_mean,
         "detail": basis,
@@ -134,29 +110,15 @@ def fit(examples: Sequence[TrainingFace], about: DecoderNotes) -> bytes:
         "bank_happy": happy[rows],
         **_regress(points, np.stack([female, age, happy], axis=1), codes),
     }
-    return to_bytes(about, arrays | {"shape_mean": _centred(to_bytes(about, arrays))})
+    # The mean of the fitted shapes says how their photos were cut (in a tight crop the mesh puts the jaw elsewhere) and
+    # how much they smiled. So it is moved until decoded faces have the shipped mean shape on average.
+    fitted = Decoder.from_bytes(to_bytes(about, arrays))
+    bank = zip(fitted.bank.vectors[:_CENTRED], fitted.bank.female[:_CENTRED], fitted.bank.age[:_CENTRED], strict=True)
+    off = shape_model().mean - np.mean([fitted.decode(*face).shape for face in bank], axis=0)
+    return to_bytes(about, arrays | {"shape_mean": (fitted.space.shape_mean + off.ravel()).astype(np.float32)})
 
 
-def _centred(decoder: bytes) -> NDArray[np.float32]:
-    """The mean shape (1404,) with which a decoder's faces have the shipped mean shape on average.
-
-    The mean of the fitted shapes says how their photos were cut (in a tight crop the mesh puts the jaw elsewhere) and
-    how much they smiled, and a face that is meant otherwise than the mesh sees it is a face with a shifted outline.
-    """
-    fitted = Decoder.from_bytes(decoder)
-    bank = fitted.bank
-    faces = zip(bank.vectors[:_CENTRED], bank.female[:_CENTRED], bank.age[:_CENTRED], strict=True)
-    shapes = [fitted.decode(*face).shape for face in faces]
-    return np.asarray(fitted.space.shape_mean + (shape_model().mean - np.mean(shapes, axis=0)).ravel(), np.float32)
-
-
-def _zone() -> NDArray[np.float16]:
-    """Of each of the (p,) values, how much of a photo's own detail is kept: 1 inside the oval, none at the rings."""
-    oval = canonical_frame().polygon(topology.OVAL, 0.96).astype(np.float32)
-    return packed(np.repeat(cv2.GaussianBlur(oval, (0, 0), 8)[..., None], 3, axis=2)).astype(np.float16)
-
-
-def _fill(details: NDArray[np.float16], seen: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _fill(details: NDArray[np.float16], seen: Pixels) -> Floats:
     """Put the mean (p,) of the photos that show a place where a photo does not, in place; return that mean."""
     count, width = details.shape
     total, weight = np.zeros((width // 3, 3)), np.zeros((width // 3, 1))
@@ -173,46 +135,40 @@ def _fill(details: NDArray[np.float16], seen: NDArray[np.uint8]) -> NDArray[np.f
     return np.asarray(mean.ravel(), np.float32)
 
 
-def _shares(seen: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _shares(seen: Pixels) -> Floats:
     """(n, 64, 64) 0-255 -> (n, p / 3, 1) 0-1."""
     full = [cv2.resize(weight, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)[region()] for weight in seen]
     return np.asarray(np.stack(full) / np.float32(255), np.float32)[..., None]
 
 
-def _principal(
-    rows: NDArray[np.floating], mean: NDArray[np.float32], count: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _principal(rows: NDArray[np.floating], mean: Floats, count: int) -> tuple[Floats, Floats]:
     """The `count` leading directions (count, p), one standard deviation long each, and the rows' codes (n, count).
 
     By subspace iteration (Halko, Martinsson and Tropp 2011), block by block, since the rows fill the memory.
     """
+
+    def projected(basis: Floats) -> Floats:
+        return np.concatenate([(rows[part] - mean).astype(np.float32) @ basis for part in _blocks(len(rows))])
+
     wide = min(count + _SPARE, *rows.shape)
     basis = np.random.default_rng(0).standard_normal((rows.shape[1], wide)).astype(np.float32)
     for _ in range(_ROUNDS):
-        onto = np.linalg.qr(_project(rows, mean, basis))[0]
+        onto = np.linalg.qr(projected(basis))[0]
         basis = np.zeros_like(basis)
         for part in _blocks(len(rows)):
             basis += (rows[part] - mean).astype(np.float32).T @ onto[part]
         basis = np.linalg.qr(basis)[0]
-    values = _project(rows, mean, basis)
+    values = projected(basis)
     turn = np.linalg.svd(values, full_matrices=False)[2][:count]
     values = values @ turn.T
     spread = np.maximum(np.sqrt((values**2).mean(axis=0)), 1e-6)
-    directions = (turn @ basis.T) * spread[:, None]
-    return directions.astype(np.float32), (values / spread).astype(np.float32)
+    return ((turn @ basis.T) * spread[:, None]).astype(np.float32), (values / spread).astype(np.float32)
 
 
-def _project(rows: NDArray[np.floating], mean: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.concatenate([(rows[part] - mean).astype(np.float32) @ basis for part in _blocks(len(rows))])
+def _regress(points: Floats, looks: Floats, codes: Floats) -> dict[str, Floats]:
+    """`axes`, `offset`, `weights`, `intercept`, `stretch` of a Decoder, of points (n, d), `looks` (n, 3), codes (n, c).
 
-
-def _regress(
-    points: NDArray[np.float32], looks: NDArray[np.float32], codes: NDArray[np.float32]
-) -> dict[str, NDArray[np.float32]]:
-    """`axes`, `offset`, `weights`, `intercept` and `stretch` of a Decoder.
-
-    From points (n, d), `looks` (n, 3) female, age and happy, and codes (n, c). Decoded faces are NEUTRAL, so happy goes
-    into the intercept.
+    `looks` are female, age and happy. Decoded faces are NEUTRAL, so happy goes into the intercept.
     """
     axes = directions(points, looks)
     offset = axes @ points.mean(axis=0)
@@ -225,18 +181,12 @@ def _regress(
     female, happy = weights[-3].copy(), weights[-1]
     weights[-3] = _CONTRAST * female
     intercept = intercept + 0.5 * (1 - _CONTRAST) * female + NEUTRAL * happy
-    length = np.sqrt(((identity @ weights[:-3]) ** 2).sum(axis=1).mean())
-    parts = {
-        "axes": axes,
-        "offset": offset,
-        "weights": weights[:-1],
-        "intercept": intercept,
-        "stretch": np.array([_STRETCH * length]),
-    }
+    stretch = np.array([_STRETCH * np.sqrt(((identity @ weights[:-3]) ** 2).sum(axis=1).mean())])
+    parts = {"axes": axes, "offset": offset, "weights": weights[:-1], "intercept": intercept, "stretch": stretch}
     return {name: array.astype(np.float32) for name, array in parts.items()}
 
 
-def directions(points: NDArray[np.float32], looks: NDArray[np.float32]) -> NDArray[np.float32]:
+def directions(points: Floats, looks: Floats) -> Floats:
     """Directions (r, d) in which points (n, d) vary beyond female and age, in their standard deviations."""
     offsets = (points - points.mean(axis=0)).astype(np.float64)
     along = np.linalg.lstsq(looks - looks.mean(axis=0), offsets, rcond=None)[0][:2]
@@ -261,7 +211,7 @@ def _ridge(inputs: NDArray[np.float64], answers: NDArray[np.floating]) -> NDArra
     return np.asarray(right.T @ ((strength / (strength**2 + ridge))[:, None] * turned), np.float64)
 
 
-def _bank_rows(vectors: NDArray[np.float32], codes: NDArray[np.float32]) -> NDArray[np.int64]:
+def _bank_rows(vectors: Floats, codes: Floats) -> Rows:
     """The bank's faces: the most usual ones, since hands and shadows are unusual, and each person once."""
     length = (codes**2).sum(axis=1)
     kept: list[int] = []

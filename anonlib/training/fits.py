@@ -29,13 +29,10 @@ from anonlib.synthesis.textures.average import Portrait, detail_of, mirrored, po
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
 _ROUNDS, _DIRECTIONS, _KEPT, _SHRINK = 3, 60, 40, 0.05
-
 _RIDGE, _FLOOR, _WEARER_WEIGHT = 200.0, 0.02, 3.0
 _FALSE_ALARMS = 0.15
 """Share of bare faces that may be taken for wearers: a donor lost costs less than a ghost on a class."""
-
-_OPENING_WIDTH, _LEAST_PORTRAITS = 0.10, 12
-_SMOOTH, _SMILE_SIDE = 2.0, 128
+_OPENING_WIDTH, _LEAST_PORTRAITS, _SMOOTH, _SMILE_SIDE = 0.10, 12, 2.0, 128
 _WIDE, _PHOTOS_A_PERSON = 0.33, 2
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -43,57 +40,38 @@ Tables = Annotated[list[Path], typer.Argument(help="Faces tables of scans.")]
 Output = Annotated[Path, typer.Option("--out", help="The .npz file to write.")]
 
 
-# ---- the shape model ------------------------------------------------------------------------------------------
-
-
 def fit_shape_model(meshes: NDArray[np.float32], people: Sequence[str]) -> ShapeModel:
     """The mean mesh, and what of a mesh varies within a person, from meshes (n, 468, 3) px and who each shows.
 
     Meshes are aligned by similarity (Procrustes). W is the covariance of a person's meshes about their mean, B that of
-    the means; the expression part of a shape is W (W + B)^-1 of its offset, computed in the leading principal
-    directions, where both are well determined. People with one photo count for the mean alone.
+    the means, cleared of their own noise; the expression part of a shape is W (W + B)^-1 of its offset, in the leading
+    principal directions, where both are well determined. People with one photo count for the mean alone.
     """
     mean = _upright(meshes[0].astype(np.float64))
-    shapes = np.empty(meshes.shape, np.float64)
     for _ in range(_ROUNDS):
-        for row, mesh in enumerate(meshes):
-            shapes[row] = pose_of(mesh, mean.astype(np.float32)).undo(mesh)
+        shapes = np.stack([pose_of(mesh, mean.astype(np.float32)).undo(mesh) for mesh in meshes]).astype(np.float64)
         mean = _upright(shapes.mean(axis=0))
     offsets = (shapes - mean).reshape(len(shapes), -1)
     directions = np.linalg.svd(offsets - offsets.mean(axis=0), full_matrices=False)[2][:_DIRECTIONS]
-    within, between = _scatter(offsets @ directions.T, people)
-    shrink = _SHRINK * np.trace(within + between) / _DIRECTIONS * np.eye(_DIRECTIONS)
-    left, strength, right = np.linalg.svd(within @ np.linalg.inv(within + between + shrink))
+    codes = offsets @ directions.T
+    _, person, photos = np.unique(people, return_inverse=True, return_counts=True)
+    means = np.stack([np.bincount(person, column) for column in codes.T], axis=1) / photos[:, None]
+    several = photos > 1
+    centred = (codes - means[person])[several[person]]
+    within = centred.T @ centred / (photos[several] - 1).sum()
+    values, vectors = np.linalg.eigh(np.cov(means[several].T) - within * (1 / photos[several]).mean())
+    both = within + (vectors * np.maximum(values, 0)) @ vectors.T
+    shrink = _SHRINK * np.trace(both) / _DIRECTIONS * np.eye(_DIRECTIONS)
+    left, strength, right = np.linalg.svd(within @ np.linalg.inv(both + shrink))
     root = np.sqrt(strength[:_KEPT])
     expression = directions.T @ (left[:, :_KEPT] * root)
     read = (root[:, None] * right[:_KEPT]) @ directions
     return ShapeModel(*(part.astype(np.float32) for part in (mean, expression, read)))
 
 
-def _scatter(codes: NDArray[np.float64], people: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Within- and between-person covariance (r, r) of codes (n, r); the latter is cleared of the means' own noise."""
-    groups: dict[str, list[int]] = {}
-    for row, person in enumerate(people):
-        groups.setdefault(person, []).append(row)
-    chosen = [rows for rows in groups.values() if len(rows) > 1]
-    size = codes.shape[1]
-    within, means, noise, freedom = np.zeros((size, size)), [], 0.0, 0
-    for rows in chosen:
-        centred = codes[rows] - codes[rows].mean(axis=0)
-        within += centred.T @ centred
-        freedom += len(rows) - 1
-        noise += 1 / len(rows)
-        means.append(codes[rows].mean(axis=0))
-    within /= freedom
-    between = np.cov(np.array(means).T) - within * noise / len(chosen)
-    values, vectors = np.linalg.eigh(between)
-    return within, (vectors * np.maximum(values, 0)) @ vectors.T
-
-
 def _upright(shape: NDArray[np.float64]) -> NDArray[np.float64]:
     """A shape (468, 3) centred, symmetric about x = 0 as faces are on the mean, eyes level and one unit apart."""
-    left = shape[list(topology.LEFT_EYE)].mean(axis=0)
-    right = shape[list(topology.RIGHT_EYE)].mean(axis=0)
+    left, right = (shape[list(eye)].mean(axis=0) for eye in (topology.LEFT_EYE, topology.RIGHT_EYE))
     x = (right - left) / np.linalg.norm(right - left)
     down = shape[topology.CHIN] - shape[topology.FOREHEAD]
     y = down - (down @ x) * x
@@ -110,20 +88,16 @@ def shape_model(faces: Tables, out: Output) -> None:
     rows = [row for row in rows if row["label"] in chosen]
     meshes = np.array([row["mesh"] for row in rows], np.float32).reshape(-1, MESH_POINTS, 3)
     model = fit_shape_model(meshes, [row["label"] for row in rows])
-    expression, read = model.expression.astype(np.float16), model.read.astype(np.float16)
-    np.savez_compressed(out, mean=model.mean, expression=expression, read=read)
+    half = {"expression": model.expression.astype(np.float16), "read": model.read.astype(np.float16)}
+    np.savez_compressed(out, mean=model.mean, **half)  # type: ignore[arg-type]
     print(f"{len(rows)} photos of {len(chosen)} people -> {out}")
-
-
-# ---- glasses --------------------------------------------------------------------------------------------------
 
 
 def fit_readout(vectors: NDArray[np.float32], wears: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
     """Logistic regression with a strong ridge, from feature vectors (n, d) and who wears glasses (n,)."""
     centre, spread = vectors.mean(axis=0), vectors.std(axis=0) + _FLOOR
     scaled = np.c_[(vectors - centre) / spread, np.ones(len(vectors))].astype(np.float64)
-    target = wears.astype(np.float64)
-    weight = np.where(wears, _WEARER_WEIGHT, 1.0)
+    target, weight = wears.astype(np.float64), np.where(wears, _WEARER_WEIGHT, 1.0)
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logit = scaled @ parameters
@@ -144,24 +118,17 @@ def glasses(
     """Fit the readout of glasses on faces that a person has labelled, each face and its mirror image."""
     with labels.open() as stream:
         wears = {row["face_id"]: row["wears"] == "1" for row in csv.DictReader(stream)}
-    vectors, labelled = [], []
-    for row in _rows(faces, "face_id", "mesh", "crop", "crop_from_image"):
-        if row["face_id"] in wears:
-            crop, mesh = crop_and_mesh(row)
-            detail, _ = detail_of(crop, vertices_of(mesh), GLASSES_STEP)
-            vectors += [features(detail), features(np.ascontiguousarray(detail[:, ::-1]))]
-            labelled += [wears[row["face_id"]]] * 2
-    matrix, answers = np.stack(vectors), np.array(labelled, bool)
+    rows = [row for row in _rows(faces, "face_id", "mesh", "crop", "crop_from_image") if row["face_id"] in wears]
+    vectors = []
+    for crop, mesh in map(crop_and_mesh, rows):
+        detail, _ = detail_of(crop, vertices_of(mesh), GLASSES_STEP)
+        vectors += [features(detail), features(np.ascontiguousarray(detail[:, ::-1]))]
+    matrix, answers = np.stack(vectors), np.array([wears[row["face_id"]] for row in rows]).repeat(2)
     weight, bias = fit_readout(matrix, answers)
     np.savez_compressed(out, weight=weight.astype(np.float16), bias=np.float32(bias))
     taken = matrix @ weight + bias > 0
-    print(
-        f"{len(answers) // 2} faces, {answers.sum() // 2} with glasses: "
-        f"{taken[answers].mean():.1%} caught, {taken[~answers].mean():.1%} false alarms"
-    )
-
-
-# ---- mouths and smiles ----------------------------------------------------------------------------------------
+    rates = f"{taken[answers].mean():.1%} caught, {taken[~answers].mean():.1%} false alarms"
+    print(f"{len(rows)} faces, {answers.sum() // 2} with glasses: {rates}")
 
 
 def fit_expression(
@@ -177,21 +144,19 @@ def fit_expression(
     opening has too few portraits.
     """
     detail = np.stack([portrait.detail for portrait in portraits])
+    inside = canonical_frame().polygon(topology.LIPS_INNER, 1.3)[..., None]
     mouths = []
     for opening in OPENINGS:
         width = _OPENING_WIDTH * (0.4 + opening)
         weight = np.exp(-0.5 * ((openings - opening) / width) ** 2) * (openings > 0.04)
-        if weight.sum() < _LEAST_PORTRAITS:
-            raise ValueError(
-                f"only {weight.sum():.0f} of {_LEAST_PORTRAITS} portraits have their mouth open by about {opening}"
-            )
-        mouths.append(np.tensordot(weight / weight.sum(), detail, 1).astype(np.float32))
+        if (count := weight.sum()) < _LEAST_PORTRAITS:
+            needed = f"{count:.0f} of {_LEAST_PORTRAITS} portraits"
+            raise ValueError(f"only {needed} have their mouth open by about {opening}")
+        mouth = np.tensordot(weight / count, detail, 1).astype(np.float32)
+        mouths.append(inside * (mouth + mirrored(mouth)) / 2)
     smile = np.tensordot(happy / happy.sum(), detail, 1) - np.tensordot(neutral / neutral.sum(), detail, 1)
     smile = np.asarray(cv2.GaussianBlur(smile.astype(np.float32), (0, 0), _SMOOTH), np.float32)
-    smile = (smile + mirrored(smile)) / 2
-    inside = canonical_frame().polygon(topology.LIPS_INNER, 1.3)[..., None]
-    symmetric = [inside * (mouth + mirrored(mouth)) / 2 for mouth in mouths]
-    return np.stack(symmetric).astype(np.float32), smile.astype(np.float32)
+    return np.stack(mouths).astype(np.float32), ((smile + mirrored(smile)) / 2).astype(np.float32)
 
 
 @app.command("expression")
@@ -209,28 +174,20 @@ def expression(
             used[row["label"]] += 1
             rows.append(row)
     # What is there for its open mouth says nothing of smiles.
-    counts = np.arange(len(rows)) < portraits
-    happy, neutral = (
-        np.array([row["expression"][EXPRESSIONS.index(name)] for row in rows]) * counts for name in ("happy", "neutral")
-    )
-    mouths, smile = fit_expression(
-        [portrait(*crop_and_mesh(row), happiness(row["expression"])) for row in rows],
-        np.array([row["mouth_open"] for row in rows]),
-        happy,
-        neutral,
-    )
+    moods = np.array([row["expression"] for row in rows]) * (np.arange(len(rows)) < portraits)[:, None]
+    happy, neutral = (moods[:, EXPRESSIONS.index(name)] for name in ("happy", "neutral"))
+    drawn = [portrait(*crop_and_mesh(row), happiness(row["expression"])) for row in rows]
+    mouths, smile = fit_expression(drawn, np.array([row["mouth_open"] for row in rows]), happy, neutral)
     small = cv2.resize(smile, (_SMILE_SIDE, _SMILE_SIDE), interpolation=cv2.INTER_AREA)
     np.savez_compressed(out, mouths=mouths.astype(np.float16), smile=small.astype(np.float16))
     print(f"{portraits} portraits and {len(rows) - portraits} wide mouths -> {out}")
 
 
 def _rows(paths: Sequence[Path], *columns: str) -> list[dict[str, Any]]:
-    """The rows of faces tables, one table after another."""
     return [row for path in paths for row in pq.read_table(path, columns=list(columns)).to_pylist()]
 
 
 def _every_other(rows: Sequence[dict[str, Any]]) -> set[str]:
-    """Every other person by name."""
     return set(sorted({row["label"] for row in rows if row["label"] is not None})[::2])
 
 

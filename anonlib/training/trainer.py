@@ -1,188 +1,224 @@
-"""A training run from prepared faces to the file that ships, of either network: its folder, its notes, its card."""
+"""The trainer of every network: a generator against a critic, resumable, the same on a CPU and a GPU.
+
+A run has a folder: checkpoint.pt (weights, their moving average, optimizers, random state, record), run.json, and
+metrics.jsonl with a line every few minutes. A run that is killed at any moment continues from its last checkpoint.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from importlib import resources
+import math
+import platform
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from anonlib.errors import ConfigError
-from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis.base import DecoderNotes, PublicFaces
-from anonlib.synthesis.feature_transfer import FeatureTransferNetwork
-from anonlib.synthesis.network_file import metadata_of
-from anonlib.synthesis.textures.ksame_net import LOOKS, MOUTHS, NetworkDecoder
-from anonlib.synthesis.textures.linear import Decoder
-from anonlib.training.data import APART, load
-from anonlib.training.decoder import fit
-from anonlib.training.export import feature_transfer_onnx, generator_onnx, synthetic_identities
-from anonlib.training.loop import CHECKPOINT, TrainingRecord, TrainingRun, read_checkpoint
-from anonlib.training.objectives.base import TrainingSettings
-from anonlib.training.objectives.feature_transfer import CropSet, FeatureTransferObjective
-from anonlib.training.objectives.feature_transfer_network import FeatureTransferNet
-from anonlib.training.objectives.generator import GeneratorObjective
-from anonlib.training.objectives.generator_network import Generator, Linear
+from anonlib.synthesis.base import DecoderNotes
 
+CHECKPOINT, METRICS, NOTES = "checkpoint.pt", "metrics.jsonl", "run.json"
+BASE, BANK = "linear.npz", "bank.npz"
 KSAME_NET, EMBEDDING = "ksame-net", "embedding"
-NOTES, BASE, BANK = "run.json", "linear.npz", "bank.npz"
-DONORS = 2000
-"""Faces whose spread the donors of `embedding` have."""
+
+_PAUSE_SECONDS = 300.0  # after which a run is measured and saved
+_SLOPE, _WARM_STEPS = 0.2, 200
+_KEPT = 0.999  # share of the old weights that the average keeps each step; less at first, when they are of no use
 
 
-def train_ksame_net(
-    faces: Path,
-    folder: Path,
-    settings: TrainingSettings,
-    about: DecoderNotes,
-    *,
-    size: int = 128,
-    grown_from: Path | None = None,
-    batch: int = 16,
-) -> TrainingRecord:
-    """Train in `folder` on prepared `faces` until the settings' seconds are spent, all pieces together.
+@dataclass(frozen=True)
+class TrainingSettings:
+    """`seconds`: how long a run may take in all; `rate` of learning at first; `bf16`: half the bits for products."""
 
-    The linear decoder that the network starts from is fitted on the same faces first. A network of 256 px is
-    `grown_from` the run of one of 128 px: it starts as that one, its last block drawing nothing.
+    seconds: float
+    rate: float = 6e-4
+    device: str = "cpu"
+    bf16: bool = True
+    threads: int = 2
+    seed: int = 0
+
+
+class Objective(ABC):
+    """Of the `networks` generator, critic and average, the generator's moving average is measured and shipped.
+
+    `weights`: how much each part of the loss counts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    learned = load(faces)
-    about = replace(about, faces=len(learned))
-    if not (folder / BASE).exists():
-        if grown_from is not None:
-            shutil.copy(grown_from / BASE, folder / BASE)
-        else:
-            LocalStorage(folder).publish(BASE, fit(learned.examples(), about))
-    objective = GeneratorObjective(learned, Decoder.from_bytes((folder / BASE).read_bytes()), settings, size, batch)
-    if grown_from is not None and not (folder / CHECKPOINT).exists():
-        _grow(objective, grown_from)
-    record = TrainingRun(objective, folder, settings).train()
-    smaller = None if grown_from is None else read_notes(grown_from)["record"]
-    notes = {"network": KSAME_NET, "size": size, "batch": batch, "grown_from": smaller}
-    _write_notes(folder, notes, about, settings, asdict(objective.weights), record)
-    return record
+
+    weights: ClassVar[Mapping[str, float]]
+
+    def __init__(
+        self, settings: TrainingSettings, generator: nn.Module, critic: nn.Module, groups: Iterable[Any], beta: float
+    ) -> None:
+        self.settings = settings
+        networks = {
+            "generator": generator,
+            "critic": critic,
+            "average": deepcopy(generator).eval().requires_grad_(False),
+        }
+        self.networks: Mapping[str, nn.Module] = {
+            name: network.to(settings.device, memory_format=torch.channels_last) for name, network in networks.items()
+        }
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
+            "generator": torch.optim.Adam(groups, settings.rate, betas=(beta, 0.99)),
+            "critic": torch.optim.Adam(critic.parameters(), settings.rate, betas=(0.5, 0.99)),
+        }
+
+    @abstractmethod
+    def step(self, random: np.random.Generator, progress: float) -> dict[str, float]:
+        """One step of every optimizer, `progress` 0-1 of the run; returns what to record."""
+
+    @abstractmethod
+    def measure(self, generator: nn.Module) -> dict[str, float]:
+        """Figures on faces that are not trained on."""
+
+    def train(self, folder: Path, about: DecoderNotes, **notes: Any) -> dict[str, Any]:
+        """Go on in `folder` until the settings' seconds are spent; what is known of the run is in run.json.
+
+        Returns the record: `steps`, `seconds` spent in all pieces, the `machine` it ran on last, its last `figures`.
+        """
+        settings, random = self.settings, np.random.default_rng(self.settings.seed)
+        torch.set_num_threads(settings.threads)
+        record: dict[str, Any] = {"steps": 0, "seconds": 0.0, "figures": {}}
+        if (folder / CHECKPOINT).exists():
+            state = torch.load(folder / CHECKPOINT, map_location=settings.device, weights_only=True)
+            for parts in ("networks", "optimizers"):
+                for name, part in getattr(self, parts).items():
+                    part.load_state_dict(state[parts][name])
+            random.bit_generator.state = json.loads(state["random"])
+            record = dict(state["record"])
+        cpu = f"{settings.threads} threads of {platform.machine()} CPU"
+        record["machine"] = torch.cuda.get_device_name(settings.device) if settings.device.startswith("cuda") else cpu
+        began, before = time.monotonic(), record["seconds"]
+        paused, losses = began, list[dict[str, float]]()
+        while True:
+            over = record["seconds"] >= settings.seconds
+            if over or time.monotonic() - paused >= _PAUSE_SECONDS:
+                self._pause(folder, random, record, losses)
+                paused, losses = time.monotonic(), []
+            if over:
+                break
+            losses.append(self._stepped(random, record))
+            record["seconds"] = before + time.monotonic() - began
+        facts = {"about": asdict(about), "weights": self.weights, "settings": asdict(settings), "record": record}
+        LocalStorage(folder).publish(NOTES, json.dumps({**notes, **facts}, indent=1).encode())
+        return record
+
+    def _stepped(self, random: np.random.Generator, record: dict[str, Any]) -> dict[str, float]:
+        """One more step at the learning rate of the moment; the average moves towards the weights."""
+        progress = record["seconds"] / self.settings.seconds
+        rate = self.settings.rate * min(1.0, record["steps"] / _WARM_STEPS) * 0.5 * (1 + math.cos(math.pi * progress))
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("scale", 1.0)
+        losses = self.step(random, progress)
+        record["steps"] += 1
+        kept = min(_KEPT, (1 + record["steps"]) / (10 + record["steps"]))
+        new = self.networks["generator"].state_dict()
+        for name, old in self.networks["average"].state_dict().items():
+            if old.dtype.is_floating_point:
+                old.lerp_(new[name].to(old.dtype), 1 - kept)
+            else:
+                old.copy_(new[name])
+        return losses
+
+    def _pause(
+        self, folder: Path, random: np.random.Generator, record: dict[str, Any], losses: Sequence[Mapping[str, float]]
+    ) -> None:
+        """Measure the average, append to metrics.jsonl, and save all."""
+        if losses:
+            with torch.inference_mode():
+                record["figures"] = self.measure(self.networks["average"])
+            means = {name: sum(row.get(name, 0.0) for row in losses) / len(losses) for name in losses[-1]}
+            with (folder / METRICS).open("a") as file:
+                file.write(json.dumps(means | record) + "\n")
+        state: dict[str, Any] = {
+            parts: {name: part.state_dict() for name, part in getattr(self, parts).items()}
+            for parts in ("networks", "optimizers")
+        }
+        part = folder / f"{CHECKPOINT}.part"
+        torch.save(state | {"random": json.dumps(random.bit_generator.state), "record": dict(record)}, part)
+        part.replace(folder / CHECKPOINT)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Half the bits for convolutions and products, where the settings say so."""
+        device = self.settings.device.partition(":")[0]
+        context: AbstractContextManager[Any] = torch.autocast(device, dtype=torch.bfloat16, enabled=self.settings.bf16)
+        return context
+
+    def descend(self, loss: Tensor, longest: float) -> None:
+        """A step of the generator, along a gradient of at most that length."""
+        optimizer = self.optimizers["generator"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.networks["generator"].parameters(), longest)
+        optimizer.step()
+
+    def criticized(self, *inputs: Tensor) -> Tensor:
+        """How far the critic takes patches for those of a photo."""
+        with self.autocast():
+            answer = self.networks["critic"](*inputs)
+        return answer.float()
+
+    def unreal(self, *inputs: Tensor) -> Tensor:
+        """The generator's loss by the critic, which does not learn from it."""
+        self.networks["critic"].requires_grad_(False)
+        loss = -self.criticized(*inputs).mean()
+        self.networks["critic"].requires_grad_(True)
+        return loss
+
+    def teach_critic(self, real: Tensor, drawn: Tensor) -> float:
+        """A step of the critic by its answers to both; its hinge loss, which is 2 where it cannot tell them apart."""
+        optimizer = self.optimizers["critic"]
+        hinge = F.relu(1 - real).mean() + F.relu(1 + drawn).mean()
+        optimizer.zero_grad(set_to_none=True)
+        hinge.backward()
+        optimizer.step()
+        return float(hinge.detach())
 
 
-def train_embedding(
-    faces: Path, folder: Path, settings: TrainingSettings, about: DecoderNotes, *, batch: int = 8
-) -> TrainingRecord:
-    """Train in `folder` on prepared `faces` until the settings' seconds are spent, all pieces together."""
-    crops = CropSet.of(load(faces))
-    objective = FeatureTransferObjective(crops, settings, batch)
-    record = TrainingRun(objective, folder, settings).train()
-    np.savez(folder / BANK, **bank_of(crops))  # type: ignore[arg-type]  # mypy takes the columns for allow_pickle
-    notes = {"network": EMBEDDING, "batch": batch}
-    _write_notes(folder, notes, replace(about, faces=len(crops)), settings, asdict(objective.weights), record)
-    return record
+class Critic(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+    """Says of patches whether they come from a photo: images (n, 3, s, s) -> (n, 1, s / 16, s / 16).
 
-
-def bank_of(crops: CropSet) -> dict[str, NDArray[np.float32]]:
-    """DONORS faces spread evenly over the data: `centre` (d,), `donors` (b, d) about it, `female` and `age` (b,)."""
-    rows = np.unique(np.linspace(0, len(crops) - 1, DONORS).astype(int))
-    return {
-        "centre": crops.vectors[PIPELINE_RECOGNIZER].mean(axis=0),
-        "donors": crops.centred[PIPELINE_RECOGNIZER][rows],
-        "female": crops.female[rows],
-        "age": crops.age[rows],
-    }
-
-
-def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder | FeatureTransferNetwork:
-    """Write a run's averaged network as ONNX to `output` and its card beside it, with a `note` on the run.
-
-    Raises ConfigError without a run.
+    It sees where a patch lies, since faces are aligned, and with `claims` numbers (n, claims) what the face claims to
+    be (projection, Miyato and Koyama 2018).
     """
-    notes = read_notes(folder)
-    about = DecoderNotes(**notes["about"])
-    weights = read_checkpoint(folder)["average"]
-    network: NetworkDecoder | FeatureTransferNetwork
-    if notes["network"] == KSAME_NET:
-        decoder, looks = Decoder.from_bytes((folder / BASE).read_bytes()), np.ones(len(LOOKS), np.float32)
-        generator = Generator(Linear.of(decoder), looks, looks, notes["size"])
-        generator.load_state_dict(weights)
-        data = generator_onnx(generator, about, decoder)
-        network = NetworkDecoder.from_bytes(data)
-    else:
-        net = FeatureTransferNet()
-        net.load_state_dict(weights)
-        with np.load(folder / BANK, allow_pickle=False) as bank:
-            donors = synthetic_identities(PublicFaces(bank["donors"], bank["female"], bank["age"]))
-            columns = {"donors": donors.vectors, "female": donors.female, "age": donors.age}
-            data = feature_transfer_onnx(net, metadata_of(about, {"centre": bank["centre"]}, columns))
-        network = FeatureTransferNetwork.from_bytes(data)
-    storage = LocalStorage(output.parent)
-    storage.publish(output.name, data)
-    storage.publish(f"{output.stem}.md", card_of(notes, network, len(data), note).encode())
-    return network
 
+    def __init__(self, width: int = 32, claims: int = 0) -> None:
+        super().__init__()
+        widths = (5, width, 2 * width, 4 * width, 4 * width)
+        normed = nn.utils.parametrizations.spectral_norm
+        self.layers = nn.ModuleList([normed(nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise(widths)])
+        self.answer = normed(nn.Conv2d(widths[-1], 1, 3, padding=1))
+        self.claimed = normed(nn.Linear(claims, widths[-1])) if claims else None
 
-def card_of(notes: Mapping[str, Any], network: NetworkDecoder | FeatureTransferNetwork, size: int, note: str) -> str:
-    """The card cards/NAME.md of a run's `notes` (run.json), the network of `size` bytes, and a `note` on the run."""
-    record, settings, about = notes["record"], notes["settings"], network.about
-    grown_from = notes.get("grown_from")
-    grown = ""
-    if grown_from is not None:
-        minutes = grown_from["seconds"] / 60
-        grown = f" Grown from {grown_from['steps']:,} steps at half the size, {minutes:.0f} minutes."
-    text = resources.files("anonlib.training").joinpath(f"cards/{notes['network']}.md").read_text()
-    return text.format(
-        fitted_on=about.fitted_on,
-        faces=about.faces,
-        apart=APART,
-        terms=about.terms,
-        commercial="yes" if about.commercial else "no",
-        identities=len(network.donors if isinstance(network, FeatureTransferNetwork) else network.bank.vectors),
-        dimension=len(network.centre),
-        looks=", ".join(LOOKS),
-        mouths=", ".join(f"{mouth:g}" for mouth in MOUTHS),
-        size=notes.get("size"),
-        megabytes=size / 1e6,
-        digest=network.digest,
-        steps=record["steps"],
-        batch=notes["batch"],
-        minutes=record["seconds"] / 60,
-        machine=record["machine"],
-        seed=settings["seed"],
-        rate=settings["rate"],
-        grown=grown,
-        note=f" {note}" if note else "",
-        weights=", ".join(f"{name} {value:g}" for name, value in notes["weights"].items()),
-        figures="\n".join(f"- {name}: {value:.3f}" for name, value in record["figures"].items()),
-    )
+    def forward(self, images: Tensor, claim: Tensor | None = None) -> Tensor:
+        count, _, side, _ = images.shape
+        line = torch.linspace(-1, 1, side, device=images.device, dtype=images.dtype)
+        where = torch.stack(torch.meshgrid(line, line, indexing="xy")).expand(count, 2, side, side)
+        x = torch.cat([4 * images, where], dim=1)
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), _SLOPE)
+        answer = self.answer(x)
+        if self.claimed is not None and claim is not None:
+            answer = answer + (self.claimed(claim)[:, :, None, None] * x).sum(dim=1, keepdim=True)
+        return answer
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
-    """The notes of a run; raises ConfigError if no piece of it is done."""
+    """What run.json says of a run; raises ConfigError if no piece of it is done."""
     try:
         notes: dict[str, Any] = json.loads((folder / NOTES).read_text())
     except FileNotFoundError:
         raise ConfigError(f"{folder} holds no finished piece of a training run; train there first") from None
     return notes
-
-
-def _write_notes(
-    folder: Path,
-    notes: Mapping[str, Any],
-    about: DecoderNotes,
-    settings: TrainingSettings,
-    weights: Mapping[str, float],
-    record: TrainingRecord,
-) -> None:
-    facts = {"about": asdict(about), "weights": weights, "settings": asdict(settings), "record": asdict(record)}
-    LocalStorage(folder).publish(NOTES, json.dumps({**notes, **facts}, indent=1).encode())
-
-
-def _grow(objective: GeneratorObjective, smaller: Path) -> None:
-    """Begin with the weights of a run of half the size; what it lacks stays as it was initialized."""
-    state = read_checkpoint(smaller)
-    lacking = objective.networks["generator"].load_state_dict(state["average"], strict=False)
-    if lacking.unexpected_keys:
-        raise ConfigError(f"{smaller} holds a network that does not fit: {', '.join(lacking.unexpected_keys[:3])}")
-    objective.networks["critic"].load_state_dict(state["networks"]["critic"])

@@ -1,13 +1,58 @@
-"""`make demo` starts over where it ran before, and the job script says what it would run."""
+"""`make demo` starts over; its dataset has labels that hold, shards that open, bytes that repeat."""
 
 from __future__ import annotations
 
-import importlib.util
+import io
+import json
 import subprocess
 import sys
+import tarfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
-JOBS = Path(__file__).parents[2] / "jobs"
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from anonlib.faces.centerface import CenterFaceDetector
+from anonlib.models.cache import model_bytes
+from anonlib.models.runtime import load_engine
+from tests.support.jobs import JOBS, script
+
+DEMO, PHOTO = script("demo_data"), script("demo_photo")
+SMALL = {"people": 4, "photos_per_person": 2, "groups": 2, "empty": 2, "shards": 3}
+
+Samples = list[tuple[bytes, dict[str, Any]]]
+
+
+def shaded_ovals(latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A generator that needs no weights: an oval whose colour is the latent's."""
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    oval = (x**2 / 0.5 + y**2 / 0.8 < 1)[None, :, :, None]
+    colour = 128 + 50 * np.tanh(latents.reshape(len(latents), -1)[:, None, None, :3])
+    return np.where(oval, colour, 60).astype(np.uint8)
+
+
+def samples_of(shards: list[Path]) -> Samples:
+    """JPEG and sidecar of every sample; a member with a clock or an owner fails."""
+    samples = []
+    for path in shards:
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+            assert {(info.mtime, info.uid, info.gid, info.uname, info.mode) for info in members} == {
+                (0, 0, 0, "", 0o644)
+            }
+            content = [tar.extractfile(member).read() for member in members]  # type: ignore[union-attr]
+        assert [Path(info.name).suffix for info in members] == [".jpg", ".json"] * (len(members) // 2)
+        samples += [(jpeg, json.loads(sidecar)) for jpeg, sidecar in zip(content[::2], content[1::2], strict=True)]
+    return samples
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return list(DEMO.make_dataset(shaded_ovals, tmp_path_factory.mktemp("demo"), **SMALL))
 
 
 def test_the_demo_starts_over_and_shows_where_everything_is(tmp_path: Path) -> None:
@@ -25,9 +70,55 @@ def test_the_demo_starts_over_and_shows_where_everything_is(tmp_path: Path) -> N
 
 
 def test_the_constants_of_the_job_script_are_a_job() -> None:
-    spec = importlib.util.spec_from_file_location("anonymize", JOBS / "anonymize.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.config()
+    config = script("anonymize").config()
     assert (config.method.name, config.method.k, config.secret.env) == ("k-diff", 5, "ANONLIB_SECRET")
+
+
+def test_two_runs_give_the_same_bytes_and_another_seed_other_photos(shards: list[Path], tmp_path: Path) -> None:
+    again = DEMO.make_dataset(shaded_ovals, tmp_path / "again", **SMALL)
+    assert [path.name for path in again] == ["demo-000.tar", "demo-001.tar", "demo-002.tar"]
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in shards]
+    other = samples_of(DEMO.make_dataset(shaded_ovals, tmp_path / "other", **SMALL, seed=1))
+    assert len({jpeg for jpeg, _ in other} & {jpeg for jpeg, _ in samples_of(shards)}) == 1  # the astronaut
+
+
+def test_labels_hold_and_photos_carry_a_position(shards: list[Path]) -> None:
+    samples = samples_of(shards)
+    fields = [sidecar for _, sidecar in samples]
+    labels = Counter(sidecar["person"] for sidecar in fields if sidecar.get("person"))
+    assert labels == {"p000": 2, "p001": 2, "p002": 2, "p003": 2, "astronaut": 1}
+    groups = [sidecar for sidecar in fields if "people" in sidecar]
+    assert sorted(len(set(sidecar["people"])) for sidecar in groups) == [2, 3]
+    assert all(sidecar["person"] is None for sidecar in groups)
+    nobody = [sidecar["caption"] for sidecar in fields if "person" not in sidecar]
+    assert len(nobody) == 2 and all(caption.startswith("Nobody") for caption in nobody)
+    assert not any("p00" in sidecar["caption"] for sidecar in fields)
+    for jpeg, _ in samples:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            assert (image.format, image.mode) == ("JPEG", "RGB") and image.getexif().get_ifd(0x8825)
+            assert image.size in {*PHOTO.SIZES, PHOTO.GROUP_SIZE, (512, 512)}
+
+
+def test_people_are_balanced_and_their_seeds_draw_the_latents_they_were_chosen_for() -> None:
+    for count in (2, 10, len(DEMO.PEOPLE)):
+        assert Counter(person.looks for person in DEMO.PEOPLE[:count]) == {"w": count // 2, "m": count // 2}
+    assert len({person.seed for person in DEMO.PEOPLE}) == len(DEMO.PEOPLE) >= 40
+    np.testing.assert_allclose(DEMO.PEOPLE[0].latent()[:3], (-1.6771, 0.8292, 1.352), atol=1e-4)
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
+    for counts, sentence in (({"people": 1000}, "Ask for 1 to"), ({"people": 2}, "groups=0")):
+        with pytest.raises(ValueError, match=sentence):
+            DEMO.make_dataset(shaded_ovals, tmp_path, **counts)
+
+
+def test_the_real_generator_makes_photos_with_one_face_a_person(tmp_path: Path) -> None:
+    generator = DEMO.generator_from_onnx(model_bytes("face-gan"))
+    made = DEMO.make_dataset(generator, tmp_path, people=6, photos_per_person=2, groups=2, empty=6, shards=1)
+    detector = CenterFaceDetector(load_engine(model_bytes("centerface"), device="cpu"), side=640, score=0.5)
+    for jpeg, fields in samples_of(made):
+        faces = detector.detect([np.asarray(Image.open(io.BytesIO(jpeg)))])[0]
+        expected = len(fields["people"]) if "people" in fields else int("person" in fields)
+        assert len(faces) == expected, fields
+        if expected == 1:
+            assert 80 <= faces.boxes[0, 2] - faces.boxes[0, 0] <= 160

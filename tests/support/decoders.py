@@ -35,18 +35,8 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fit:
     folder = tmp_path_factory.mktemp("decoder")
     source = heads(folder / "heads.tar")
     path = folder / "decoder.npz"
-    arguments = [
-        "fit-decoder",
-        "--input",
-        str(source),
-        "--output",
-        str(path),
-        "--terms",
-        TERMS,
-        "--about",
-        "demo heads",
-    ]
-    done = CliRunner().invoke(app, arguments)
+    flags = ["--input", str(source), "--output", str(path), "--terms", TERMS, "--about", "demo heads"]
+    done = CliRunner().invoke(app, ["fit-decoder", *flags])
     assert done.exit_code == 0, done.output
     return Fit(Decoder.from_bytes(path.read_bytes()), path, source, done.stdout)
 

@@ -66,9 +66,9 @@ def decoder_file(path: Path, faces: NDArray[np.float32]) -> Path:
 def network_file(path: Path, decoder: Path) -> Path:
     """A network that was never trained, over the decoder in a file."""
     from anonlib.training.export import generator_onnx
-    from anonlib.training.objectives.generator_network import Generator, Linear
+    from anonlib.training.objectives.generator_network import Generator
 
     linear = Decoder.from_bytes(decoder.read_bytes())
     looks = np.ones(len(LOOKS), np.float32)
-    path.write_bytes(generator_onnx(Generator(Linear.of(linear), 0 * looks, looks, 128).eval(), linear.about, linear))
+    path.write_bytes(generator_onnx(Generator(linear, 0 * looks, looks, 128).eval(), linear.about, linear))
     return path

@@ -6,18 +6,15 @@ scikit-image's wheel: nothing here needs a network or a research dataset.
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import struct
-import sys
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,17 +22,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from anonlib.models.cache import model_bytes
+from tests.support.jobs import script
 
 Pixels = NDArray[np.uint8]
 
-JOBS = Path(__file__).parents[2] / "jobs"
 
-
-def demo() -> ModuleType:
-    """jobs/demo_data.py, which is a script and in no package."""
-    if str(JOBS) not in sys.path:
-        sys.path.append(str(JOBS))
-    return importlib.import_module("demo_data")
+def demo() -> Any:
+    """jobs/demo_data.py."""
+    return script("demo_data")
 
 
 def people(count: int, photos: int = 2) -> list[tuple[str, Pixels]]:

@@ -1,16 +1,10 @@
 """The network of `embedding`: a U-Net that tints and moves a face a little, so that recognizers read another person.
 
-After Hanawa et al. 2024 (10.1186/s13640-024-00646-z), who embed the features of another person into an image while its
-appearance is kept. Three things are added to a residual on the px. Crops are aligned, so what the donor has and the
-person has not is mostly a fixed picture for each direction of the identity space: a linear map proposes it, fitted by
-ridge regression before training (see `begin`), and the U-Net sees face and proposal and corrects it. The direction
-modulates the bottleneck and every stage of the decoder (FiLM, Perez et al. 2018). And next to the tint stands a coarse
-field of shifts, since every recognizer reads the distances in a face.
-
-What is fine in a tint comes from the linear map, which learnt it from faces; the U-Net keeps more or less of it and
-draws what is missing. Left alone it finds specks and grids, which deceive its own recognizers and no others, and two
-faces that shine through each other; the objective's critic removes those.
-There is no normalization: a face's output must not depend on its batch, and the exported graph stays plain.
+After Hanawa et al. 2024 (10.1186/s13640-024-00646-z), with three additions. Crops are aligned, so what the donor has
+and the person has not is mostly a fixed picture for each direction of the identity space: a linear map proposes it (see
+`begin`), and the U-Net corrects it; left alone it finds specks and grids that deceive its own recognizers and no
+others. The direction modulates the bottleneck and the decoder (FiLM, Perez et al. 2018). Beside the tint stands a
+coarse field of shifts. There is no normalization: a face's output must not depend on its batch.
 """
 
 from __future__ import annotations
@@ -25,24 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
+from anonlib.training.objectives.generator_network import doubled
 from anonlib.workspace.schemas import EMBEDDING_DIM
 
-WIDTHS = (24, 40, 80, 128)
-"""Channels at 64, 32, 16 and 8 px."""
-RANK, DRAWN_SIDE = 80, SIDE // 2
-"""Of the linear map, and the side of what it draws."""
+WIDTHS = (24, 40, 80, 128)  # channels at 64, 32, 16 and 8 px
+RANK, DRAWN_SIDE = 80, SIDE // 2  # of the linear map, and the side of what it draws
 SLOPE = 0.1
-_STYLE = 128
-_QUIET = 0.1
-
-_RIDGE = 30.0
-_FINEST = 5.0
-"""Standard deviation in px, of DRAWN_SIDE, of what is too smooth to be a feature."""
-_COLOUR = 0.3
-"""How much of its colours is kept: a face is told by shades, and blue ones are seen at once."""
-_STRETCH = 2.0
-"""Regression answers fainter than faces are; more is stronger and shows more."""
-_BLOCK = 1000
+_STYLE, _QUIET, _RIDGE, _BLOCK = 128, 0.1, 30.0, 1000
+_FINEST = 5.0  # standard deviation in px, of DRAWN_SIDE, of what is too smooth to be a feature
+_COLOUR = 0.3  # how much of its colours is kept: a face is told by shades, and blue ones are seen at once
+_STRETCH = 2.0  # regression answers fainter than faces are; more is stronger and shows more
 
 
 class UNetBlock(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
@@ -74,7 +60,6 @@ class FeatureTransferNet(nn.Module):  # type: ignore[misc]  # mypy is not shown 
         super().__init__()
         self.rank = nn.Linear(EMBEDDING_DIM, RANK, bias=False)
         self.draw = nn.Linear(RANK, 3 * DRAWN_SIDE**2, bias=False)
-        self.register_buffer("enlarge", _bilinear())
         self.stem = nn.Conv2d(6, WIDTHS[0], 4, 2, 1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(WIDTHS))
         self.encoder = nn.ModuleList(UNetBlock(width, False) for width in WIDTHS[1:3])
@@ -93,7 +78,7 @@ class FeatureTransferNet(nn.Module):  # type: ignore[misc]  # mypy is not shown 
         drawn = self.draw(self.rank(direction)).reshape(-1, 3, DRAWN_SIDE, DRAWN_SIDE)
         # A direction's numbers are about 1/sqrt(64) each.
         style = F.leaky_relu(self.style(direction * (EMBEDDING_DIM / 2) ** 0.5), SLOPE)
-        x = self.stem(torch.cat([2 * crop - 1, 4 * self._enlarged(drawn)], dim=1))
+        x = self.stem(torch.cat([2 * crop - 1, 4 * doubled(drawn)], dim=1))
         skips = [x]
         for down, block in zip(self.down, self.encoder, strict=False):
             x = block(down(F.leaky_relu(x, SLOPE)))
@@ -108,16 +93,7 @@ class FeatureTransferNet(nn.Module):  # type: ignore[misc]  # mypy is not shown 
                 shifts = MOST_SHIFT * torch.tanh(self.flow(F.leaky_relu(x, SLOPE)))
         added, kept = self.out(F.leaky_relu(x, SLOPE)).chunk(2, dim=1)
         tint = MOST_CHANGE * torch.tanh(2 / MOST_CHANGE * torch.sigmoid(kept) * drawn + added)
-        return self._enlarged(tint), shifts
-
-    def _enlarged(self, pictures: Tensor) -> Tensor:
-        return F.conv_transpose2d(pictures, self.enlarge, stride=2, padding=1, groups=3)
-
-
-def _bilinear() -> Tensor:
-    """The kernel (3, 1, 4, 4) of a transposed convolution that doubles a picture's side."""
-    line = torch.tensor([0.25, 0.75, 0.75, 0.25])
-    return torch.outer(line, line).expand(3, 1, 4, 4).clone()
+        return doubled(tint), shifts
 
 
 def applied(crop: Tensor, alpha: Tensor, tints: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,17 +118,7 @@ def moved_points(points: Tensor, shifts: Tensor) -> Tensor:
 
 
 def begin(net: FeatureTransferNet, crops: NDArray[np.uint8], points: NDArray[np.float32]) -> None:
-    """Set the net's linear map to `regression`, which leads recognizers astray that it was not fitted on."""
-    drawn = regression(crops, points).transpose(0, 3, 1, 2).reshape(-1, 3 * DRAWN_SIDE**2)
-    left, strength, right = np.linalg.svd(_STRETCH * drawn, full_matrices=False)
-    spread = np.sqrt(strength[:RANK])
-    with torch.no_grad():
-        net.rank.weight.copy_(torch.from_numpy((left[:, :RANK] * spread).T.copy()))
-        net.draw.weight.copy_(torch.from_numpy((right[:RANK].T * spread).copy()))
-
-
-def regression(crops: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(d, DRAWN_SIDE, DRAWN_SIDE, 3): what a crop in 0-1 gains with each number of a centred identity vector.
+    """Set the net's linear map to what a crop in 0-1 gains with each number of a centred identity vector.
 
     Ridge regression from points (n, d) to crops (n, s, s, 3), symmetric, since half of all light comes from the left.
     Only what is finer than a cheek is kept: tone and light stay the photo's.
@@ -169,4 +135,9 @@ def regression(crops: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray
     drawn = np.linalg.solve(normal, products).astype(np.float32).reshape(-1, DRAWN_SIDE, DRAWN_SIDE, 3)
     fine = np.stack([picture - cv2.GaussianBlur(picture, (0, 0), _FINEST) for picture in drawn]).astype(np.float32)
     grey = fine.mean(axis=3, keepdims=True)
-    return np.asarray(grey + _COLOUR * (fine - grey), np.float32)
+    wanted = _STRETCH * (grey + _COLOUR * (fine - grey)).transpose(0, 3, 1, 2).reshape(len(fine), -1)
+    left, strength, right = np.linalg.svd(wanted, full_matrices=False)
+    spread = np.sqrt(strength[:RANK])
+    with torch.no_grad():
+        net.rank.weight.copy_(torch.from_numpy((left[:, :RANK] * spread).T.copy()))
+        net.draw.weight.copy_(torch.from_numpy((right[:RANK].T * spread).copy()))

@@ -2,17 +2,15 @@
 
 Of a real person: the canonical texture (L1), what the recognizer's activations make of it in a photo, the identity by
 two recognizers, the look by readers of age, gender and expression, and a critic that knows photographs. Of a free
-identity: all but the texture. The residual on the linear decoder starts at none, so a run moves away from it only if
-that pays.
-
-Each face is painted into a scene: the photo of another person of the same gender and a similar expression, as it is
-when a job runs. Some scenes show no real person: a random identity or the mean of a class, since jobs draw those.
+identity (a random one, or the mean of a class, since jobs draw those): all but the texture. Each face is painted into a
+scene: the photo of another person of the same gender and a similar expression, as it is when a job runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -21,35 +19,60 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from anonlib.errors import ConfigError
 from anonlib.faces import topology
 from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.privacy.clustering import normalized
+from anonlib.storage.local import LocalStorage
+from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.compositor import place
 from anonlib.synthesis.textures.face_space import SIDE as STORED
 from anonlib.synthesis.textures.face_space import region
 from anonlib.synthesis.textures.linear import Decoder
-from anonlib.training.data import TRAINING_RECOGNIZER, VIEW_SIDE, PreparedFaces
-from anonlib.training.objectives.base import Critic, Objective, TrainingSettings, grid_of
-from anonlib.training.objectives.generator_network import Generator, Linear, painted, zone_of
+from anonlib.training.data import TRAINING_RECOGNIZER, VIEW_SIDE, Floats, Pixels, PreparedFaces, Rows, load
+from anonlib.training.decoder import fit
+from anonlib.training.objectives.generator_network import Generator, painted, zone_of
 from anonlib.training.recognizers import PaintingJudges, random_view
-from anonlib.workspace.schemas import EXPRESSIONS
+from anonlib.training.trainer import BASE, CHECKPOINT, KSAME_NET, Critic, Objective, TrainingSettings, read_notes
+from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
 NO_PERSON = -1
-_FREE = 0.25
-"""Share of the faces that get a second scene without a real person: every other one a random identity, else the mean
-of _CLASS."""
-_CLASS = 5
-_LIGHT_STEP = 2
-HELD_OUT = 200
-"""Faces that are kept from training, to measure on; of few faces a fifth."""
+HELD_OUT = 200  # faces that are kept from training, to measure on; of few faces a fifth
 
-_OPEN = 0.12
-"""How open a mouth must be to show an inside that can be learned."""
-_CRITIC_FROM = 0.04
-_MARKED = 2.5
-_SHOWN, _TILE = 8, 160
-_PIECE = 20
+_FREE, _CLASS = 0.25, 5
+"""Share of the faces with a second scene without a real person: a random identity or the mean of _CLASS, in turns."""
+_OPEN = 0.12  # how open a mouth must be to show an inside that can be learned
+_LIGHT_STEP, _CRITIC_FROM, _MARKED, _PIECE = 2, 0.04, 2.5, 20
+
+
+def train_ksame_net(
+    faces: Path,
+    folder: Path,
+    settings: TrainingSettings,
+    about: DecoderNotes,
+    *,
+    size: int = 128,
+    grown_from: Path | None = None,
+    batch: int = 16,
+) -> dict[str, Any]:
+    """Train in `folder` on prepared `faces` until the settings' seconds are spent, all pieces together; the record.
+
+    The linear decoder that the network starts from is fitted on the same faces first. A network of 256 px is
+    `grown_from` the run of one of 128 px: it starts as that one, its last block drawing nothing.
+    """
+    learned = load(faces)
+    about = replace(about, faces=len(learned))
+    if not (folder / BASE).exists():
+        data = fit(learned.columns(), about) if grown_from is None else (grown_from / BASE).read_bytes()
+        LocalStorage(folder).publish(BASE, data)
+    objective = GeneratorObjective(learned, Decoder.from_bytes((folder / BASE).read_bytes()), settings, size, batch)
+    smaller = None
+    if grown_from is not None:
+        smaller = read_notes(grown_from)["record"]
+        if not (folder / CHECKPOINT).exists():
+            objective.grow(grown_from)
+    return objective.train(folder, about, network=KSAME_NET, size=size, batch=batch, grown_from=smaller)
 
 
 @dataclass(frozen=True)
@@ -60,74 +83,58 @@ class Scenes:
     lies; `alpha` (m, V, V) 0-255; `light` (m, V / 2, V / 2, 3), log; `ground` (m, V, V, 3): the photo without its face.
     """
 
-    face: NDArray[np.int64]
-    into: NDArray[np.int64]
-    z: NDArray[np.float32]
-    look: NDArray[np.float32]
+    face: Rows
+    into: Rows
+    z: Floats
+    look: Floats
     grid: NDArray[np.float16]
-    alpha: NDArray[np.uint8]
+    alpha: Pixels
     light: NDArray[np.float16]
-    ground: NDArray[np.uint8]
+    ground: Pixels
 
     def __len__(self) -> int:
         return len(self.face)
 
 
-def looks_of(faces: PreparedFaces) -> NDArray[np.float32]:
+def looks_of(faces: PreparedFaces) -> Floats:
     """(n, LOOKS) of the faces as they are."""
     columns = [faces.female, faces.age, *faces.expression.T, faces.mouth, faces.eyes, faces.yaw]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def scenes_of(
-    faces: PreparedFaces, rows: NDArray[np.int64], z: NDArray[np.float32], linear: Linear, seed: int
-) -> Scenes:
+def scenes_of(faces: PreparedFaces, rows: Rows, z: Floats, generator: Generator, seed: int) -> Scenes:
     """A scene for each of `rows`, and the free ones; `z` (n, d) are the faces in the identity space."""
     random = np.random.default_rng(seed)
-    looks = looks_of(faces)
-    into = _partners(faces, rows, random)
-    free = random.choice(len(rows), int(_FREE * len(rows)), replace=False)
-    identities = np.concatenate([z[rows], _free_identities(faces, rows, z, free, random)])
-    look = np.concatenate([looks[rows], looks[rows[free]]])
-    face = np.concatenate([rows, np.full(len(free), NO_PERSON)])
-    into = np.concatenate([into, into[free]])
-    # The texture has the expression of the identity's own photo, the geometry that of the other person's.
-    shapes = linear.shapes(identities, look[:, 0], look[:, 1])
-    placed = [_placed(faces.view[host], faces.mesh[host], shape) for host, shape in zip(into, shapes, strict=True)]
-    return Scenes(face, into, identities, look, *(np.stack(column) for column in zip(*placed, strict=True)))
-
-
-def _partners(faces: PreparedFaces, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-    """For each row another one, of the same gender and with a similar mouth and smile."""
+    women, looks = faces.female[rows] > 0.5, looks_of(faces)
+    # The photo's person: the next one by gender, mouth and smile.
     happy = faces.expression[rows, EXPRESSIONS.index("happy")]
-    keys = (random.random(len(rows)), np.rint(2 * happy), np.rint(5 * faces.mouth[rows]), faces.female[rows] > 0.5)
-    order = np.lexsort(keys)
+    order = np.lexsort((random.random(len(rows)), np.rint(2 * happy), np.rint(5 * faces.mouth[rows]), women))
     into = np.empty(len(rows), np.int64)
     into[order] = rows[np.roll(order, 1)]
-    return into
-
-
-def _free_identities(
-    faces: PreparedFaces,
-    rows: NDArray[np.int64],
-    z: NDArray[np.float32],
-    free: NDArray[np.int64],
-    random: np.random.Generator,
-) -> NDArray[np.float32]:
-    """Identities (f, d) of the free scenes; a class has the gender of the look."""
-    women = faces.female[rows] > 0.5
+    free = random.choice(len(rows), int(_FREE * len(rows)), replace=False)
     points = np.zeros((len(free), z.shape[1]), np.float32)
     for number, row in enumerate(free):
         if number % 2:
             points[number] = random.standard_normal(z.shape[1])
         else:
             points[number] = z[random.choice(rows[women == women[row]], _CLASS)].mean(axis=0)
-    return normalized(points)
+    identities = np.concatenate([z[rows], normalized(points)])
+    look = np.concatenate([looks[rows], looks[rows[free]]])
+    face = np.concatenate([rows, np.full(len(free), NO_PERSON)])
+    into = np.concatenate([into, into[free]])
+    # The texture has the expression of the identity's own photo, the geometry that of the other person's.
+    with torch.no_grad():
+        shapes = generator.shapes(torch.from_numpy(identities), torch.from_numpy(look)).numpy()
+    placed = [
+        _placed(faces.view[host], faces.mesh[host], shape.reshape(MESH_POINTS, 3))
+        for host, shape in zip(into, shapes, strict=True)
+    ]
+    return Scenes(face, into, identities, look, *(np.stack(column) for column in zip(*placed, strict=True)))
 
 
 def _placed(
-    view: NDArray[np.uint8], mesh: NDArray[np.float32], shape: NDArray[np.float32]
-) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8]]:
+    view: Pixels, mesh: Floats, shape: Floats
+) -> tuple[NDArray[np.float16], Pixels, NDArray[np.float16], Pixels]:
     """`grid`, `alpha`, `light` and `ground` of a scene."""
     placed = place(view, mesh, shape)
     (x, y), (height, width) = placed.origin, placed.alpha.shape
@@ -146,28 +153,13 @@ def _placed(
 
 
 @dataclass(frozen=True)
-class GeneratorLossWeights:
-    """How much each part of the objective counts."""
-
-    texture: float = 4.0
-    features: float = 1.0
-    identity: float = 1.5
-    second: float = 1.0
-    gender: float = 0.1
-    age: float = 0.01
-    mood: float = 0.05
-    critic: float = 0.2
-
-
-@dataclass(frozen=True)
 class SceneBatch:
-    """Rows of scenes on the device; `known` (n,): whether a real person is drawn.
+    """Scenes on the device; `known` (n,): whether a real person is drawn; `scene`: grid, alpha, light and ground.
 
-    `real` (n, 3, s, s): the person's texture, `weight` (n, 1, s, s): how much each px of it counts, `mouth` (n,): how
-    far its mouth shows an inside, `second` (n, d): its vector by the second recognizer.
+    `real` (n, 3, s, s): the person's texture, `weight` (n, 1, s, s): how much each px of it counts, `mouth`
+    (n, 1, 1, 1): how far its mouth shows an inside, `second` (n, d): its vector by the second recognizer.
     """
 
-    rows: NDArray[np.int64]
     known: Tensor
     z: Tensor
     look: Tensor
@@ -177,49 +169,56 @@ class SceneBatch:
     mouth: Tensor
     second: Tensor
 
-    def painted(self, detail: Tensor) -> Tensor:
-        """Details (n, 3, s, s) in the photos of the scenes: (n, 3, V, V), 0-255."""
-        return painted(detail, *self.scene)
-
 
 class GeneratorObjective(Objective):
     """Of `faces` and the linear `decoder` that was fitted on them."""
 
+    weights: ClassVar = {
+        "texture": 4.0, "features": 1.0, "identity": 1.5, "second": 1.0, "gender": 0.1, "age": 0.01, "mood": 0.05,
+        "critic": 0.2,
+    }  # fmt: skip
+
     def __init__(
-        self,
-        faces: PreparedFaces,
-        decoder: Decoder,
-        settings: TrainingSettings,
-        size: int = 128,
-        batch: int = 16,
-        weights: GeneratorLossWeights = GeneratorLossWeights(),
+        self, faces: PreparedFaces, decoder: Decoder, settings: TrainingSettings, size: int = 128, batch: int = 16
     ) -> None:
-        self.faces, self.size, self.batch, self.weights = faces, size, batch, weights
-        order = np.random.default_rng(0).permutation(len(faces))
+        self.faces, self.size, self.batch = faces, size, batch
+        look = looks_of(faces)
+        torch.manual_seed(settings.seed)
+        generator = Generator(decoder, look.mean(axis=0), look.std(axis=0) + 1e-3, size)
+        order, z = np.random.default_rng(0).permutation(len(faces)), decoder.identity(faces.vector)
         held_out = min(HELD_OUT, len(faces) // 5)
-        z, linear, look = decoder.identity(faces.vector), Linear.of(decoder), looks_of(faces)
-        self.held_out = scenes_of(faces, np.sort(order[:held_out]), z, linear, 1)
-        self.scenes = scenes_of(faces, np.sort(order[held_out:]), z, linear, settings.seed + 2)
-        generator = Generator(linear, look.mean(axis=0), look.std(axis=0) + 1e-3, size)
+        self.held_out = scenes_of(faces, np.sort(order[:held_out]), z, generator, 1)
+        self.scenes = scenes_of(faces, np.sort(order[held_out:]), z, generator, settings.seed + 2)
         super().__init__(settings, generator, Critic(), generator.parameters(), 0.5)
         self.judges = PaintingJudges().to(settings.device)
-        lips = cv2.GaussianBlur(canonical_frame().polygon(topology.LIPS_INNER, 1.1).astype(np.float32), (0, 0), 1.5)
-        self._lips = self._on_device(cv2.resize(lips, (size, size), interpolation=cv2.INTER_AREA))
-        self._zone, self._telling = self._on_device(zone_of(size)), self._on_device(_telling(size))
+        frame = canonical_frame()
+        parts = (topology.LEFT_EYE, topology.RIGHT_EYE, topology.LEFT_BROW, topology.RIGHT_BROW, topology.LIPS_OUTER)
+        marked = self._map(np.max([frame.polygon(part, 1.3) for part in parts], axis=0), 2.0)
+        self._lips = self._map(frame.polygon(topology.LIPS_INNER, 1.1), 1.5)
+        self._zone = torch.from_numpy(zone_of(size))[None, None].to(settings.device)
+        # How much a px of a texture counts: eyes, brows and lips more than skin.
+        self._telling = self._zone * (1 + (_MARKED - 1) * marked)
         self._centre = torch.from_numpy(decoder.centre).to(settings.device)
         self._mean = self._spread_out(torch.from_numpy(decoder.space.detail_mean)[None])
+
+    def grow(self, smaller: Path) -> None:
+        """Begin with the weights of a run of half the size; what it lacks stays as it was initialized."""
+        state = torch.load(smaller / CHECKPOINT, map_location="cpu", weights_only=True)
+        for name, source in (("generator", "average"), ("average", "average"), ("critic", "critic")):
+            lacking = self.networks[name].load_state_dict(state["networks"][source], strict=False)
+            if lacking.unexpected_keys:
+                raise ConfigError(f"{smaller} holds a network that does not fit: {lacking.unexpected_keys[0]}")
 
     def step(self, random: np.random.Generator, progress: float) -> dict[str, float]:
         batch = self._batch(self.scenes, np.sort(random.choice(len(self.scenes), self.batch, replace=False)))
         with self.autocast():
             drawn = self.networks["generator"](batch.z, batch.look).float()
         # A shut mouth has no inside; the drawing's stands there, so that it costs nothing.
-        shut = self._lips * (1 - batch.mouth[:, None, None, None])
-        real = batch.real + shut * (drawn.detach() - batch.real)
+        real = batch.real + self._lips * (1 - batch.mouth) * (drawn.detach() - batch.real)
         losses = self._losses(batch, drawn, real, random)
         if progress >= _CRITIC_FROM:
             losses["critic"] = self.unreal(drawn * self._zone)
-        self.descend(sum(getattr(self.weights, name) * loss for name, loss in losses.items()), 5.0)
+        self.descend(sum(self.weights[name] * loss for name, loss in losses.items()), 5.0)
         figures = {name: float(loss.detach()) for name, loss in losses.items()}
         if progress >= _CRITIC_FROM / 2:
             photo = self.criticized((real * self._zone)[batch.known])
@@ -229,110 +228,71 @@ class GeneratorObjective(Objective):
     def _losses(self, batch: SceneBatch, drawn: Tensor, real: Tensor, random: np.random.Generator) -> dict[str, Tensor]:
         """The losses of a drawing that need no critic, by the names of the weights."""
         known = batch.known
-        view = batch.painted(drawn)
+        view = painted(drawn, *batch.scene)
         seen_at_random = random_view(view, random)
-        photo = seen_at_random(batch.painted(real))
+        photo = seen_at_random(painted(real, *batch.scene))
         with torch.no_grad(), self.autocast():
             wanted = self.judges.features(photo)
         with self.autocast():
-            seen = self.judges(seen_at_random(view))
+            seen, drawn_features = self.judges(seen_at_random(view))
         weight = batch.weight * known[:, None, None, None]
         features = sum(
             (a.float() - b.float()).abs().mean(dim=(1, 2, 3)) / b.float().abs().mean(dim=(1, 2, 3)).clamp(min=1e-3)
-            for a, b in zip(seen.features, wanted, strict=True)
+            for a, b in zip(drawn_features, wanted, strict=True)
         )
         female, age = batch.look[:, :1], batch.look[:, 1]
         expression = batch.look[:, 2 : 2 + len(EXPRESSIONS)]
         gender = torch.cat([female, 1 - female], dim=1)
-        to_second = (seen.vectors[TRAINING_RECOGNIZER] * batch.second).sum(dim=1)
+        to_second = (seen[TRAINING_RECOGNIZER] * batch.second).sum(dim=1)
         return {
             "texture": (weight * (drawn - real).abs()).sum() / (3 * weight.sum()).clamp(min=1),
             "features": features[known].mean(),
-            "identity": (1 - (self._points(seen.vectors) * batch.z).sum(dim=1)).mean(),
+            "identity": (1 - (self._points(seen) * batch.z).sum(dim=1)).mean(),
             "second": (1 - to_second)[known].mean(),
-            "gender": -(gender * (seen.gender + 1e-4).log()).sum(dim=1).mean(),
-            "age": (seen.age - age).abs().mean(),
-            "mood": -(expression * seen.expression).sum(dim=1)[known].mean(),
+            "gender": -(gender * (seen["gender"] + 1e-4).log()).sum(dim=1).mean(),
+            "age": (seen["age"] - age).abs().mean(),
+            "mood": -(expression * seen["expression"]).sum(dim=1)[known].mean(),
         }
 
     def measure(self, generator: nn.Module) -> dict[str, float]:
-        """On held-out faces: mean `cosine` to the identity, `rank1` among them, texture `l1`; the same of `linear`."""
+        """On held-out people: mean `cosine` to the identity, `rank1` among them, and the texture's `l1`."""
         known = np.flatnonzero(self.held_out.face != NO_PERSON)
-        points, errors = ({"": list[Tensor](), "linear_": list[Tensor]()} for _ in range(2))
-        random = np.random.default_rng(0)
+        points, errors, random = list[Tensor](), list[Tensor](), np.random.default_rng(0)
         for start in range(0, len(known), _PIECE):
             batch = self._batch(self.held_out, known[start : start + _PIECE])
-            seen_at_random = random_view(batch.scene[-1], random)
-            for name, detail in (("", generator(batch.z, batch.look)), ("linear_", self._linear(generator, batch))):
-                seen = self.judges(seen_at_random(batch.painted(detail.float())))
-                points[name].append(self._points(seen.vectors))
-                error = (batch.weight * (detail - batch.real).abs()).sum(dim=(1, 2, 3))
-                errors[name].append(error / (3 * batch.weight.sum((1, 2, 3))))
-        z = torch.from_numpy(self.held_out.z[known]).to(self.settings.device)
-        figures = {}
-        for name in points:
-            cosines = torch.cat(points[name]) @ z.T
-            nearest = cosines.argmax(1) == torch.arange(len(z), device=z.device)
-            figures[f"{name}cosine"] = float(cosines.diagonal().mean())
-            figures[f"{name}rank1"] = float(nearest.float().mean())
-            figures[f"{name}l1"] = float(torch.cat(errors[name]).mean())
-        return figures
+            detail = generator(batch.z, batch.look).float()
+            seen, _ = self.judges(random_view(batch.scene[-1], random)(painted(detail, *batch.scene)))
+            points.append(self._points(seen))
+            error = (batch.weight * (detail - batch.real).abs()).sum(dim=(1, 2, 3))
+            errors.append(error / (3 * batch.weight.sum((1, 2, 3))))
+        cosines = torch.cat(points) @ torch.from_numpy(self.held_out.z[known]).to(self.settings.device).T
+        figures = {"cosine": cosines.diagonal(), "l1": torch.cat(errors)}
+        figures["rank1"] = (cosines.argmax(1) == torch.arange(len(cosines), device=cosines.device)).float()
+        return {name: float(values.mean()) for name, values in figures.items()}
 
-    def sheet(self, generator: nn.Module) -> NDArray[np.uint8]:
-        """Held-out photos; their texture, the linear one, ours; ours in its photo, and that photo; then free scenes."""
-        known = np.flatnonzero(self.held_out.face != NO_PERSON)
-        known = known[:: max(1, len(known) // _SHOWN)][:_SHOWN]
-        free = np.flatnonzero(self.held_out.face == NO_PERSON)[: _SHOWN // 2]
-        batch = self._batch(self.held_out, np.concatenate([known, free]))
-        drawn = generator(batch.z, batch.look)
-        photo, host = (
-            torch.from_numpy(self.faces.view[np.maximum(rows[batch.rows], 0)]).permute(0, 3, 1, 2)
-            for rows in (self.held_out.face, self.held_out.into)
-        )
-        photo[len(known) :] = 0
-        skin = torch.tensor([205.0, 160.0, 140.0], device=drawn.device).reshape(1, 3, 1, 1)
-        textures = [skin * detail.exp() for detail in (batch.real, self._linear(generator, batch), drawn)]
-        cells = []
-        for pictures in (photo, *textures, batch.painted(drawn), host):
-            tiles = F.interpolate(pictures.float().cpu(), size=(_TILE, _TILE), mode="bilinear", align_corners=False)
-            cells.append(tiles.clamp(0, 255).permute(0, 2, 3, 1).byte().numpy())
-        return grid_of([column[row] for column in cells] for row in range(len(batch.rows)))
-
-    def _linear(self, generator: nn.Module, batch: SceneBatch) -> Tensor:
-        """The linear faces (n, 3, size, size)."""
-        base = generator.base(generator.identity(batch.z), batch.look)
-        return F.interpolate(base, size=(self.size, self.size), mode="bilinear", align_corners=False)
-
-    def _points(self, vectors: dict[str, Tensor]) -> Tensor:
+    def _points(self, readings: dict[str, Tensor]) -> Tensor:
         """What the pipeline's recognizer sees (n, d), in the identity space."""
-        return F.normalize(vectors[PIPELINE_RECOGNIZER] - self._centre, dim=1)
+        return F.normalize(readings[PIPELINE_RECOGNIZER] - self._centre, dim=1)
 
-    def _batch(self, scenes: Scenes, rows: NDArray[np.int64]) -> SceneBatch:
-        device, faces = self.settings.device, self.faces
-        face = np.maximum(scenes.face[rows], 0)
-        detail = self._spread_out(torch.from_numpy(faces.detail[face]).float().to(device))
-        seen = torch.from_numpy(faces.seen[face]).float().to(device)[:, None] / 255
-        seen = F.interpolate(seen, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        mouth = torch.from_numpy((faces.mouth[face] / _OPEN).clip(0, 1).astype(np.float32)).to(device)
-        light, ground = (
-            torch.from_numpy(array[rows]).to(device).float().permute(0, 3, 1, 2)
-            for array in (scenes.light, scenes.ground)
-        )
+    def _batch(self, scenes: Scenes, rows: Rows) -> SceneBatch:
+        def on_device(values: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(values).to(self.settings.device)
+
+        faces, face = self.faces, np.maximum(scenes.face[rows], 0)
+        detail = self._spread_out(on_device(faces.detail[face]).float())
+        seen = self._sized(on_device(faces.seen[face]).float()[:, None] / 255)
+        mouth = on_device((faces.mouth[face] / _OPEN).clip(0, 1).astype(np.float32))[:, None, None, None]
+        light, ground = (on_device(array[rows]).float().permute(0, 3, 1, 2) for array in (scenes.light, scenes.ground))
+        alpha = on_device(scenes.alpha[rows]).float()[:, None] / 255
         return SceneBatch(
-            rows=rows,
-            known=torch.from_numpy(scenes.face[rows] != NO_PERSON).to(device),
-            z=torch.from_numpy(scenes.z[rows]).to(device),
-            look=torch.from_numpy(scenes.look[rows]).to(device),
-            scene=(
-                torch.from_numpy(scenes.grid[rows]).to(device).float(),
-                torch.from_numpy(scenes.alpha[rows]).to(device).float()[:, None] / 255,
-                light,
-                ground,
-            ),
+            known=on_device(scenes.face[rows] != NO_PERSON),
+            z=on_device(scenes.z[rows]),
+            look=on_device(scenes.look[rows]),
+            scene=(on_device(scenes.grid[rows]).float(), alpha, light, ground),
             real=self._mean + self._zone * seen * (detail - self._mean),
-            weight=self._telling * seen * (1 - self._lips * (1 - mouth[:, None, None, None])),
+            weight=self._telling * seen * (1 - self._lips * (1 - mouth)),
             mouth=mouth,
-            second=torch.from_numpy(faces.second[face]).to(device),
+            second=on_device(faces.second[face]),
         )
 
     def _spread_out(self, packed: Tensor) -> Tensor:
@@ -343,15 +303,12 @@ class GeneratorObjective(Objective):
         spread = F.interpolate(square, size=(self.size, self.size), mode="bilinear", antialias=True)
         return spread.to(self.settings.device)
 
-    def _on_device(self, values: NDArray[Any]) -> Tensor:
-        """A map (s, s) as (1, 1, s, s)."""
-        return torch.from_numpy(np.asarray(values, np.float32))[None, None].to(self.settings.device)
+    def _sized(self, pictures: Tensor) -> Tensor:
+        """Pictures (n, c, s, s) at the size of the textures."""
+        return F.interpolate(pictures, size=(self.size, self.size), mode="bilinear", align_corners=False)
 
-
-def _telling(side: int) -> NDArray[np.float32]:
-    """How much a texture's px (side, side) count: eyes, brows and lips more than skin."""
-    frame = canonical_frame()
-    parts = (topology.LEFT_EYE, topology.RIGHT_EYE, topology.LEFT_BROW, topology.RIGHT_BROW, topology.LIPS_OUTER)
-    marked = np.max([frame.polygon(part, 1.3) for part in parts], axis=0).astype(np.float32)
-    marked = np.asarray(cv2.GaussianBlur(marked, (0, 0), 2), np.float32)
-    return zone_of(side) * (1 + (_MARKED - 1) * cv2.resize(marked, (side, side), interpolation=cv2.INTER_AREA))
+    def _map(self, inside: NDArray[Any], soft: float) -> Tensor:
+        """A polygon of the canonical frame with soft edges, (1, 1, size, size)."""
+        blurred = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), soft)
+        small = cv2.resize(blurred, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return torch.from_numpy(np.asarray(small, np.float32))[None, None].to(self.settings.device)

@@ -1,21 +1,18 @@
 """The network of ksame-net: six up-sampling blocks from an identity and a look to a canonical texture.
 
-After k-Same-Net (Meden et al. 2018): identity, expression and orientation in, blocks that double the side, a face out.
-Here the identity is a vector instead of a one-hot, and what the blocks draw is added to what the linear decoder draws
-from the same input, so that an untrained network is the linear decoder. Each block gets the wanted look (FiLM, Perez et
-al. 2018) and the linear face at its own size.
+After k-Same-Net (Meden et al. 2018). Here the identity is a vector instead of a one-hot, and what the blocks draw is
+added to what the linear decoder draws, so that an untrained network is the linear decoder. Each block gets the wanted
+look (FiLM, Perez et al. 2018) and the linear face at its own size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anonlib.faces import topology
@@ -23,11 +20,10 @@ from anonlib.synthesis.canonical import canonical_frame
 from anonlib.synthesis.textures.face_space import unpacked
 from anonlib.synthesis.textures.ksame_net import LOOKS
 from anonlib.synthesis.textures.linear import BOUND, Decoder
+from anonlib.training.data import Floats
 
-BASE = 128
-"""Side in px at which the linear face is kept."""
-WIDTHS = {4: 256, 8: 256, 16: 192, 32: 96, 64: 48, 128: 24, 256: 12}
-"""Channels of the blocks by side."""
+BASE = 128  # side in px at which the linear face is kept
+WIDTHS = {4: 256, 8: 256, 16: 192, 32: 96, 64: 48, 128: 24, 256: 12}  # channels of the blocks by side
 STYLE = 192
 SLOPE = 0.2
 
@@ -35,60 +31,32 @@ _REACH, _FADE = 0.84, 8.0
 _FLOOR = 4.0
 
 
-@dataclass(frozen=True)
-class Linear:
-    """The linear decoder as one product: face = [identity (r,), female, age, 1] @ `detail` (r + 3, 3 * BASE ** 2).
+class Generator(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
+    """z (n, d) unit and look (n, LOOKS) -> detail (n, 3, size, size), log.
 
-    `shape` (r + 3, 1404) likewise. The identity is read by `axes` (r, d) and `offset` (r,), then scaled so that
+    The linear decoder is in it as products: face = [identity (r,), female, age, 1] @ `detail` (r + 3, 3 * BASE ** 2),
+    and `shape` (r + 3, 1404) likewise. The identity is read by `axes` (r, d) and `offset` (r,), then scaled so that
     `codes` (r, c) of it has the length `stretch`.
     """
 
-    axes: NDArray[np.float32]
-    offset: NDArray[np.float32]
-    codes: NDArray[np.float32]
-    stretch: float
-    detail: NDArray[np.float32]
-    shape: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, decoder: Decoder) -> Linear:
-        """The decoder, multiplied out."""
+    def __init__(self, decoder: Decoder, look_mean: Floats, look_spread: Floats, size: int) -> None:
+        super().__init__()
+        sides = [side for side in WIDTHS if side <= size]
+        if sides[-1] != size:
+            raise ValueError(f"a texture is {', '.join(str(side) for side in WIDTHS)} px wide, not {size}")
+        self.size, self.stretch = size, decoder.stretch
         count = len(decoder.space.detail)
         codes = np.concatenate([decoder.weights, decoder.intercept[None]])
         detail = np.stack([_small(row) for row in codes[:, :count] @ decoder.space.detail])
         shape = codes[:, count:] @ decoder.space.shape
         detail[-1] += _small(decoder.space.detail_mean)
         shape[-1] += decoder.space.shape_mean
-        return cls(decoder.axes, decoder.offset, decoder.weights[:-2], decoder.stretch, detail, shape)
-
-    def shapes(
-        self, z: NDArray[np.float32], female: NDArray[np.float32], age: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Neutral shapes (n, 468, 3) of unit vectors z (n, d)."""
-        identity = BOUND * np.tanh((z @ self.axes.T - self.offset) / BOUND)
-        identity = identity * (self.stretch / np.linalg.norm(identity @ self.codes, axis=1, keepdims=True))
-        inputs = np.concatenate([identity, female[:, None], age[:, None], np.ones((len(z), 1))], axis=1)
-        return np.asarray((inputs @ self.shape).reshape(len(z), -1, 3), np.float32)
-
-
-class Generator(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
-    """z (n, d) unit and look (n, LOOKS) -> detail (n, 3, size, size), log."""
-
-    def __init__(
-        self, linear: Linear, look_mean: NDArray[np.float32], look_spread: NDArray[np.float32], size: int
-    ) -> None:
-        super().__init__()
-        sides = [side for side in WIDTHS if side <= size]
-        if sides[-1] != size:
-            raise ValueError(f"a texture is {', '.join(str(side) for side in WIDTHS)} px wide, not {size}")
-        self.size, self.stretch = size, linear.stretch
-        for name in ("axes", "offset", "codes", "detail", "shape"):
-            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(getattr(linear, name))))
-        self.register_buffer("look_mean", torch.from_numpy(look_mean))
-        self.register_buffer("look_spread", torch.from_numpy(look_spread))
+        buffers = {"axes": decoder.axes, "offset": decoder.offset, "codes": decoder.weights[:-2], "detail": detail}
+        buffers |= {"shape": shape, "look_mean": look_mean, "look_spread": look_spread}
+        for name, values in buffers.items():
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(values)))
         self.register_buffer("zone", torch.from_numpy(zone_of(size))[None, None], persistent=False)
-        inputs = len(linear.axes) + len(LOOKS)
-        self.mapping = nn.ModuleList([nn.Linear(inputs, STYLE), nn.Linear(STYLE, STYLE)])
+        self.mapping = nn.ModuleList([nn.Linear(len(decoder.axes) + len(LOOKS), STYLE), nn.Linear(STYLE, STYLE)])
         self.start = nn.Linear(STYLE, WIDTHS[4] * 16)
         self.blocks = nn.ModuleList([UpsamplingBlock(WIDTHS[a], WIDTHS[b], b) for a, b in pairwise(sides)])
 
@@ -100,8 +68,11 @@ class Generator(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
 
     def base(self, identity: Tensor, look: Tensor) -> Tensor:
         """The linear face (n, 3, BASE, BASE)."""
-        face = identity @ self.detail[:-3] + look[:, :2] @ self.detail[-3:-1] + self.detail[-1]
-        return face.reshape(-1, 3, BASE, BASE)
+        return _product(self.detail, identity, look).reshape(-1, 3, BASE, BASE)
+
+    def shapes(self, z: Tensor, look: Tensor) -> Tensor:
+        """Neutral shapes (n, 1404)."""
+        return _product(self.shape, self.identity(z), look)
 
     def forward(self, z: Tensor, look: Tensor) -> Tensor:
         identity = self.identity(z)
@@ -141,7 +112,7 @@ class UpsamplingBlock(nn.Module):  # type: ignore[misc]  # mypy is not shown tor
         return x, self.draw(x)
 
 
-def zone_of(side: int) -> NDArray[np.float32]:
+def zone_of(side: int) -> Floats:
     """Where the network may add to the linear face (side, side), 0-1: from brows to chin.
 
     Further out a pattern could please a recognizer unseen, and a critic teaches it the strands of hair of its photos.
@@ -169,12 +140,17 @@ def painted(detail: Tensor, grid: Tensor, alpha: Tensor, light: Tensor, ground: 
     return ground + alpha * (face - ground)
 
 
+def _product(rows: Tensor, identity: Tensor, look: Tensor) -> Tensor:
+    """The linear decoder: identity (n, r), gender and age of look (n, LOOKS), and 1, times `rows` (r + 3, p)."""
+    return identity @ rows[:-3] + look[:, :2] @ rows[-3:-1] + rows[-1]
+
+
 def _modulated(x: Tensor, film: Tensor) -> Tensor:
     scale, shift = film[:, :, None, None].chunk(2, dim=1)
     return x * (1 + scale) + shift
 
 
-def _small(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _small(values: Floats) -> Floats:
     """A packed detail (p,) -> (3 * BASE ** 2,), channels first."""
     full = cv2.resize(unpacked(values), (BASE, BASE), interpolation=cv2.INTER_AREA)
     return np.asarray(full.transpose(2, 0, 1).ravel(), np.float32)
