@@ -24,7 +24,7 @@ from anonlib.audit.attacks.similarity import rank_one
 from anonlib.audit.evidence.evidence import Look
 from anonlib.audit.evidence.observe import Observer, joined
 from anonlib.audit.findings import Figure
-from anonlib.audit.sheet import SheetCell, arrange, square_view
+from anonlib.audit.sheet import arrange, square_view
 from anonlib.audit.statistics import rate
 from anonlib.audit.utility.kept import age_band_kept, expression_kept, gender_kept
 from anonlib.config import no_job
@@ -197,7 +197,7 @@ def sheet(people: Participants, decoder: FaceDecoder, k: int, faces: int, seed: 
     for donor in np.sort(np.random.default_rng(seed).permutation(len(people))[:faces]).tolist():
         photo, host = people.scenes[people.hosts[0, donor]], int(people.hosts[0, donor])
         image, box = painted(people, decoder, k, donor, host), photo.box.tolist()
-        cells.append(SheetCell(square_view(photo.rgb, box, _TILE), square_view(image, box, _TILE), "", ""))
+        cells.append((square_view(photo.rgb, box, _TILE), square_view(image, box, _TILE), "", "", False))
     return arrange(cells, "Photos, and other people's faces in them", f"at random, seed {seed}; not for release")
 
 
