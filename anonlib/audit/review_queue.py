@@ -11,8 +11,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from anonlib.audit.missed_faces import MissedFace
 from anonlib.audit.statistics import upper_bound
 from anonlib.codes import Reason
 from anonlib.errors import JobError
@@ -23,9 +24,6 @@ from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import release_store, render_store, scan_store
 from anonlib.workspace.release import samples_of
 from anonlib.workspace.schemas import QUARANTINED
-
-if TYPE_CHECKING:
-    from anonlib.audit.missed_faces import MissedFace
 
 NAMED = ("key", "status", "reason", "path", "output_sha256")
 

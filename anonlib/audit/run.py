@@ -49,9 +49,6 @@ from anonlib.workspace.release import publish_audit, remove_audit
 from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED_CLASSES, CLASSES_TABLE, QUARANTINED
 from anonlib.workspace.secrets import signing_secret
 
-LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
-"""Whose versions a figure may depend on."""
-
 
 def audit(
     config: JobConfig,
@@ -264,6 +261,6 @@ def settings_of(certificate: Certificate) -> dict[str, str | int | float | bool 
 
 
 def software() -> dict[str, str]:
-    """anonlib and the libraries that are installed here, with their versions."""
-    libraries = {name: version(name) for name in LIBRARIES if any(distributions(name=name))}
-    return {"anonlib": __version__} | libraries
+    """anonlib and the installed libraries that a figure may depend on, with their versions."""
+    names = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "pyarrow", "faiss-cpu", "scipy")
+    return {"anonlib": __version__} | {name: version(name) for name in names if any(distributions(name=name))}

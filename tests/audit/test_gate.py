@@ -20,9 +20,7 @@ def figure(value: float | None, low: float | None = None, high: float | None = N
 
 
 def attack(name: str, excess: Figure = figure(0.0, -0.01, 0.01), target: str = "rank-1") -> Attack:  # noqa: B008
-    baselines = {"solid": figure(0.02)}
-    return Attack(name=name, target=target, recognizer="fr-feature", held_out=True, released=figure(0.02),
-                  baselines=baselines, excess=excess)  # fmt: skip
+    return findings.attacks()[0].model_copy(update={"name": name, "target": target, "excess": excess})
 
 
 RECORDS = findings.disclosures(0.0)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -19,10 +20,12 @@ from anonlib.audit.utility.downstream import NAME as TASK
 from anonlib.cli import app
 from anonlib.config import JobConfig
 from anonlib.storage import open_storage
-from anonlib.verification.certificate import public_key
+from anonlib.verification.certificate import Certificate, public_key
 from anonlib.verification.release import verify
-from anonlib.workspace.schemas import AUDIT_FILES, STATEMENT
+from anonlib.workspace.layout import JobStores
+from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, STATEMENT
 from tests.support import photos
+from tests.support.forgery import MANIFEST, Forger
 from tests.support.runs import SECRET, Run
 
 
@@ -80,17 +83,41 @@ def test_a_release_that_fails_its_policy_names_the_lines_and_is_signed_with_its_
     assert schema == AuditReport.model_json_schema()
 
 
-def test_everything_was_tried(audited: tuple[Path, str], finished: Run) -> None:
+def test_everything_was_tried_and_said(audited: tuple[Path, str]) -> None:
     root, said = audited
     report = report_of(root)
     assert {attack.name for attack in report.attacks} >= {*NAMING, "parrot", "context", "linkage", "donors"}
     assert {disclosure.name for disclosure in report.disclosures} == set(ON_RECORDS)
     assert "what the release says beside its pictures" in said
     assert (report.people, report.labelled) == (12, True)
-    assert report.counts.faces == finished.summary.faces and report.counts.images == finished.summary.images
     assert {measure.name for measure in report.utility} >= {"faces found again", "gender kept", TASK}
     assert report.leaks and report.missed.second.count == report.counts.images - report.counts.quarantined
-    assert {model.used_for for model in report.models} == {"release", "audit"}
+    assert (report.claim.k, report.claim.text) == (2, "k-anonymity of the identity channel, k = 2")
+    classes = sum(report.claim.class_sizes.values())
+    assert min(report.claim.class_sizes) >= 2 and sum(report.claim.effective_sizes.values()) == classes > 1
+    signed = Certificate.from_bytes((root / "release" / CERTIFICATE).read_bytes())
+    assert {model.name for model in report.models if model.used_for == "release"} == set(signed.models)
+    judges = [model for model in report.models if model.used_for == "audit"]
+    assert judges and all(model.licence and len(model.sha256) == 64 for model in judges)
+    assert report.settings == {"name": "k-diff", "k": 2}
+
+
+def test_counts_are_those_of_the_job_and_exceptions_have_their_reason(forger: Forger, finished: Run) -> None:
+    def damage_two(rows: list[dict[str, Any]]) -> None:
+        for row in rows[:2]:
+            row |= {"status": "quarantined", "reason": "damaged"}
+
+    stores = [
+        JobStores(open_storage(str(finished.workspace)), open_storage(str(path)))
+        for path in (finished.output, forger.root)
+    ]
+    counts, summary = run.counts_of(stores[0]), finished.summary
+    assert (counts.shards, counts.images, counts.faces) == (summary.shards, summary.images, summary.faces)
+    assert counts.images == counts.released + counts.no_face + counts.quarantined
+    assert sum(counts.methods.values()) == counts.faces > 0
+    assert sum(counts.fallbacks.values()) >= summary.fallbacks
+    forger.rows(MANIFEST, damage_two)
+    assert run.counts_of(stores[1]).quarantine_reasons == {"the image is damaged": 2}
 
 
 def test_no_person_is_in_the_report(audited: tuple[Path, str], finished: Run) -> None:

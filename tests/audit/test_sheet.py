@@ -88,10 +88,9 @@ def test_examples_of_the_report_are_drawn_without_the_originals(finished: Run, t
         draw_examples(finished.config.model_copy(update={"output": output}), "webdataset")
 
 
-@pytest.mark.parametrize("count", [1, 7, 40])
-def test_the_page_holds_every_cell_on_white(count: int) -> None:
+def test_the_page_holds_every_cell_on_white() -> None:
     view = np.full((sheet._TILE, sheet._TILE, 3), 90, np.uint8)
-    cells = [(view, None if cell % 2 else view, "k-diff, k = 5", "x" * 200, False) for cell in range(count)]
+    cells = [(view, None if cell % 2 else view, "k-diff, k = 5", "x" * 200, False) for cell in range(7)]
     pixels = np.asarray(arrange(cells, "t", "s"))
     assert (pixels[0] == 255).all() and (pixels[-1] == 255).all()
-    assert (pixels == 90).all(axis=2).sum() == (count + (count + 1) // 2) * sheet._TILE**2
+    assert (pixels == 90).all(axis=2).sum() == (7 + 4) * sheet._TILE**2

@@ -17,14 +17,12 @@ def of(*numbers: int) -> NDArray[np.int64]:
     return np.array(numbers, np.int64)
 
 
-def interval(figure: Figure) -> tuple[float, float]:
-    assert figure.low is not None and figure.high is not None
-    return figure.low, figure.high
+def interval(figure: Figure) -> NDArray[np.float64]:
+    return np.array([figure.low, figure.high], float)
 
 
 def width(figure: Figure) -> float:
-    low, high = interval(figure)
-    return high - low
+    return float(np.ptp(interval(figure)))
 
 
 def test_an_interval_is_as_wide_as_that_of_a_mean_and_depends_on_the_seed_alone() -> None:
@@ -33,7 +31,7 @@ def test_an_interval_is_as_wide_as_that_of_a_mean_and_depends_on_the_seed_alone(
     low, high = interval(figure)
     assert low < values.mean() < high
     assert width(figure) == pytest.approx(2 * 1.96 * np.sqrt(0.3 * 0.7 / 4000), rel=0.1)
-    assert figure == rate(values, who, seed=3) and interval(figure) != interval(rate(values, who, seed=4))
+    assert figure == rate(values, who, seed=3) and figure != rate(values, who, seed=4)
 
 
 def test_photos_of_one_person_count_as_one_draw() -> None:

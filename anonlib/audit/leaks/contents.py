@@ -18,9 +18,6 @@ import pyarrow as pa
 
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 
-LEAST_LETTERS, LEAST_DIGITS = 3, 6
-"""A name with fewer letters and fewer digits would be found everywhere."""
-
 _WORD = re.compile(r"[^\W_]+")
 # MD5, SHA-1 and SHA-256: 16, 20 and 32 bytes.
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64})(?![0-9A-Za-z])")
@@ -74,9 +71,8 @@ def words_of(text: str) -> list[str]:
 
 
 def tells(phrase: str) -> bool:
-    """Whether a name has enough letters or digits to be looked for."""
-    letters, digits = sum(char.isalpha() for char in phrase), sum(char.isdigit() for char in phrase)
-    return letters >= LEAST_LETTERS or digits >= LEAST_DIGITS
+    """Whether a name has enough letters or digits to be looked for; a shorter one would be found everywhere."""
+    return sum(map(str.isalpha, phrase)) >= 3 or sum(map(str.isdigit, phrase)) >= 6
 
 
 def contains(text: str, phrase: str) -> bool:

@@ -103,9 +103,8 @@ def is_original(before: Pixels, after: Pixels, core: Mask) -> bool | None:
     detailed = (share >= _INSIDE) & (energy >= _DETAIL**2 * share)
     # Where the original is flat, black or burnt out, equal px tell nothing.
     uneven = (share >= _INSIDE) & (energy >= share)
-    if (explained[detailed] >= SAME).any() or (equal[uneven] >= EQUAL).any():
-        return True
-    return False if detailed.any() else None
+    shown = bool((explained[detailed] >= SAME).any() or (equal[uneven] >= EQUAL).any())
+    return shown if shown or detailed.any() else None
 
 
 def changed_outside(before: Picture, after: Picture, allowed: Mask, jpeg_quality: int) -> int:

@@ -56,8 +56,6 @@ CHECKS = (
 _WELL_KNOWN = frozenset({RUN_NOTE, schemas.CERTIFICATE, *schemas.CERTIFIED})
 _MOST_PLACES = 5
 
-Row = Mapping[str, Any]
-
 
 def scan_leaks(job: Job, *, report: Report = lambda stage, outcome, units: None) -> list[LeakCheck]:
     """Every check of CHECKS, by name; raises JobError if release, scan and originals do not belong together."""

@@ -32,15 +32,9 @@ ON_RECORDS = {
         "walk through the tables",
         "the released tables are followed from what a face shows to other faces, whose average is looked up",
     ),
-    "manifest": (
-        "questions to the manifest",
-        "the numbers, flags and codes of a face's row are held against each person's clear photo",
-    ),
+    "manifest": ("questions to the manifest", "what a face's row says is held against each person's clear photo"),
     "guess": ("guess of the most photographed", "the most frequent person of a class is named for all its faces"),
-    "intersect": (
-        "intersection of what was split",
-        "classes, or draws, of a person whom clustering took for several are put together",
-    ),
+    "intersect": ("intersection of what was split", "classes or draws of a person whom clustering split are joined"),
 }
 """Attacks on what a release says beside its pictures, by name: title and clause."""
 TARGETS = {

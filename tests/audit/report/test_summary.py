@@ -63,10 +63,8 @@ def test_what_was_not_measured_is_a_sentence(what: str) -> None:
     assert not re.search(expected, first_page(findings.report()))
 
 
-def _attack(released: Figure, excess: Figure | None = None, name: str = "naive") -> Attack:
-    return Attack(
-        name=name, target="rank-1", recognizer="faceres", held_out=True, released=released, baselines={}, excess=excess
-    )
+def _attack(released: Figure, excess: Figure | None = None) -> Attack:
+    return findings.attacks()[0].model_copy(update={"released": released, "excess": excess})
 
 
 @pytest.mark.parametrize(
@@ -88,6 +86,6 @@ def test_an_attack_is_held_against_guessing_and_the_background_by_its_interval(
 
 def test_the_strongest_attack_is_the_one_whose_interval_ends_worst() -> None:
     sure = _attack(Figure(value=0.03, low=0.029, high=0.031, count=9000, chance=0.01))
-    unsure = _attack(Figure(value=0.02, low=0.001, high=0.2, count=9, chance=0.01), name="trained")
+    unsure = _attack(Figure(value=0.02, low=0.001, high=0.2, count=9, chance=0.01))
     assert strongest((sure, unsure, _attack(findings.unmeasured()))) is unsure
     assert strongest((_attack(findings.unmeasured()),)) is None
