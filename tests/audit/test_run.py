@@ -18,7 +18,6 @@ from anonlib.audit.gate import NAMING
 from anonlib.audit.trained import suite
 from anonlib.audit.utility.downstream import NAME as TASK
 from anonlib.cli import app
-from anonlib.config import JobConfig
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import Certificate, public_key
 from anonlib.verification.release import verify
@@ -26,7 +25,7 @@ from anonlib.workspace.layout import JobStores
 from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, STATEMENT
 from tests.support import photos
 from tests.support.forgery import MANIFEST, Forger
-from tests.support.runs import SECRET, Run
+from tests.support.runs import SECRET, Run, planned_copy
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,16 +42,8 @@ def _quick() -> Iterator[None]:
 def audited(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with an audited copy of the finished run and its job file, and what the command said."""
     root = tmp_path_factory.mktemp("audited")
-    shutil.copytree(finished.workspace, root / "workspace")
+    (root / "job.yaml").write_text(planned_copy(finished, root).to_yaml())
     shutil.copytree(finished.output, root / "release")
-    (root / "secret").write_text(SECRET)
-    document = finished.config.model_dump(mode="json")
-    document |= {
-        "output": {"uri": str(root / "release"), "release": "tests"},
-        "workspace": {"uri": str(root / "workspace")},
-        "secret": {"file": str(root / "secret")},
-    }
-    (root / "job.yaml").write_text(JobConfig.model_validate(document).to_yaml())
     return root, audit(root)
 
 

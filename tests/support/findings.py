@@ -9,10 +9,9 @@ from anonlib.audit import findings as f
 from anonlib.audit.gate import judge
 from anonlib.config import PolicyConfig
 
-RECOGNIZERS = ("fr-feature", "mobileface", "faceres")
+RECOGNIZERS = {"fr-feature": 0.412, "mobileface": 0.531, "faceres": 0.467}
+"""Recognizers and the cosines from which they accept."""
 PEOPLE, PHOTOS = 420, 3214
-_SIZES = {5: 61, 6: 14, 7: 6, 8: 2, 9: 1}
-_EFFECTIVE = {5: 66, 6: 12, 7: 5, 8: 1}
 # Attack -> target, chance, and shares by kind of photo: released, clear, blur, pixelate, solid.
 _ATTACKS: dict[str, tuple[tuple[str, float, tuple[float, ...]], ...]] = {
     "naive": (
@@ -25,16 +24,18 @@ _ATTACKS: dict[str, tuple[tuple[str, float, tuple[float, ...]], ...]] = {
     "averaging": (("rank-1", 1 / PEOPLE, (0.021, 0.981, 0.533, 0.287, 0.014)),),
     "context": (("rank-1", 1 / PEOPLE, (0.009, 0.009, 0.009, 0.009, 0.009)),),
     "parrot": (("rank-1", 1 / PEOPLE, (0.187, 0.942, 0.731, 0.540, 0.031)),),
-    "linkage": (("AUC", 0.5, (0.861, 0.998, 0.972, 0.934, 0.612)), ("EER", 0.5, (0.214, 0.011, 0.083, 0.141, 0.424))),
+    "linkage": (
+        ("AUC", 0.5, (0.861, 0.998, 0.972, 0.934, 0.612)),
+        ("EER", 0.5, (0.214, 0.011, 0.083, 0.141, 0.424)),
+    ),
     "donors": (("TAR", 0.001, (0.006, 0.001, 0.001, 0.001, 0.001)),),
 }
-_GROUPS: dict[str, dict[str, float]] = {
+_GROUPS: dict[Any, dict[str, float]] = {
     "gender": {"female": 1.3, "male": 0.8},
     "age": {"under 30": 1.2, "30 to 50": 1.0, "over 50": 0.7},
     "pose": {"frontal": 1.1, "turned": 0.6},
     "size": {"under 40 px": 0.5, "40 px and more": 1.2},
 }
-_KINDS = ("clear", "blur", "pixelate", "solid")
 
 
 def figure(value: float, count: int = PHOTOS, chance: float | None = None) -> f.Figure:
@@ -49,44 +50,41 @@ def unmeasured() -> f.Figure:
     return f.Figure(value=None, low=None, high=None, count=0)
 
 
-def attack(
-    name: str, target: str, recognizer: str, chance: float, shares: tuple[float, ...], scale: float = 1.0
-) -> f.Attack:
+def groups(share: float, chance: float | None = None) -> tuple[f.Group, ...]:
+    return tuple(
+        f.Group(by=by, name=part, figure=figure(min(1.0, share * factor), PHOTOS // len(parts), chance))
+        for by, parts in _GROUPS.items()
+        for part, factor in parts.items()
+    )
+
+
+def attack(name: str, target: str, recognizer: str, chance: float, shares: tuple[float, ...]) -> f.Attack:
     """One attack, and what it finds on the baselines; with groups and the worst-off where ranks are counted."""
-    released, *others = shares
-    own, solid, ranks = released * scale, others[-1], target.startswith("rank")
-    many = {}
-    if target == "rank-1":
-        many["groups"] = groups(own, chance)
-        many["curve"] = tuple(own + (1 - own) * (1 - math.exp(-rank / 90)) for rank in range(20))
-    if ranks:
-        many |= {"worst_class": figure(min(1.0, own * 6), 31, chance)}
-        many |= {"worst_person": figure(min(1.0, own * 9), 9, chance)}
-    if ranks or target == "TAR":
-        many["excess"] = f.Figure(value=own - solid, low=own - solid - 0.006, high=own - solid + 0.006, count=PHOTOS)
+    own, *others = shares
+    apart = own - others[-1]
+    adds = f.Figure(value=apart, low=apart - 0.006, high=apart + 0.006, count=PHOTOS)
+    ranks, first = target.startswith("rank"), target == "rank-1"
     return f.Attack(
         name=name,
         target=target,
         recognizer=recognizer,
         held_out=recognizer == "fr-feature",
         released=figure(own, chance=chance),
-        baselines={kind: figure(share, chance=chance) for kind, share in zip(_KINDS, others, strict=True)},
-        **{"excess": None, "worst_class": None, "worst_person": None} | many,
-    )
-
-
-def groups(share: float, chance: float | None = None, spread: float = 1.0) -> tuple[f.Group, ...]:
-    """A share by group of people; `spread` 0: all alike."""
-    return tuple(
-        f.Group(by=by, name=part, figure=figure(min(1.0, share * factor**spread), PHOTOS // len(parts), chance))  # type: ignore[arg-type]
-        for by, parts in _GROUPS.items()
-        for part, factor in parts.items()
+        baselines={
+            kind: figure(share, chance=chance)
+            for kind, share in zip(("clear", "blur", "pixelate", "solid"), others, strict=True)
+        },
+        excess=adds if ranks or target == "TAR" else None,
+        groups=groups(own, chance) if first else (),
+        worst_class=figure(min(1.0, own * 6), 31, chance) if ranks else None,
+        worst_person=figure(min(1.0, own * 9), 9, chance) if ranks else None,
+        curve=tuple(own + (1 - own) * (1 - math.exp(-rank / 90)) for rank in range(20)) if first else (),
     )
 
 
 def attacks() -> tuple[f.Attack, ...]:
     return tuple(
-        attack(name, target, recognizer, chance, shares, scale)
+        attack(name, target, recognizer, chance, (shares[0] * scale, *shares[1:]))
         for name, targets in _ATTACKS.items()
         for target, chance, shares in targets
         for recognizer, scale in zip(RECOGNIZERS, (1.0, 0.85, 1.1), strict=True)
@@ -96,50 +94,43 @@ def attacks() -> tuple[f.Attack, ...]:
 def histogram(recognizer: str, threshold: float) -> f.Histogram:
     edges = tuple(round(-0.5 + 0.05 * number, 2) for number in range(31))
 
-    def bell(mean: float, deviation: float) -> tuple[float, ...]:
-        heights = [math.exp(-(((low + 0.025 - mean) / deviation) ** 2) / 2) for low in edges[:-1]]
+    def bell(mean: float) -> tuple[float, ...]:
+        heights = [math.exp(-(((low + 0.025 - mean) / 0.11) ** 2) / 2) for low in edges[:-1]]
         return tuple(height / sum(heights) for height in heights)
 
-    bells = {"genuine": bell(0.66, 0.11), "impostor": bell(0.02, 0.1), "released": bell(0.06, 0.11)}
+    bells = {"genuine": bell(0.66), "impostor": bell(0.02), "released": bell(0.06)}
     return f.Histogram(recognizer=recognizer, edges=edges, threshold=threshold, **bells)
 
 
 def disclosures(more: float = 0.0135) -> tuple[f.Disclosure, ...]:
     """An attack of each name on what the release says; each finds `more` than is allowed, at most a point more."""
     excess = f.Figure(value=more, low=more - 0.01, high=more + 0.01, count=PHOTOS)
-
-    def judged(name: str, target: str, allowed: float, allowed_by: str, recognizer: str = "") -> f.Disclosure:
-        return f.Disclosure(
-            name=name,  # type: ignore[arg-type]
-            target=target,
-            recognizer=recognizer,
-            found=figure(allowed + more),
-            allowed=allowed,
-            allowed_by=allowed_by,
-            excess=excess,
-            judged_by="high",
-        )
-
+    rows = (
+        ("certificate", "rank-1", "fr-feature", 0.012, "the picture alone"),
+        ("manifest", "rank-1, picture, manifest", "fr-feature", 0.012, "the picture alone"),
+        ("guess", "right guess, all faces, classes by the plan", "", 0.18, "1 / effective k as certified"),
+    )
+    judged = (
+        f.Disclosure(name=name, target=target, recognizer=recognizer, found=figure(allowed + more), allowed=allowed,
+                     allowed_by=allowed_by, excess=excess, judged_by="high")
+        for name, target, recognizer, allowed, allowed_by in rows
+    )  # fmt: skip
     labels = "the job formed its subjects without labels"
     return (
-        judged("certificate", "rank-1", 0.012, "the picture alone", "fr-feature"),
-        judged("manifest", "rank-1, picture, manifest", 0.012, "the picture alone", "fr-feature"),
-        judged("guess", "right guess, all faces, classes by the plan", 0.18, "1 / effective k as certified"),
+        *judged,
         f.Disclosure(name="intersect", target="people in several classes", found=unmeasured(), note=labels),
     )
 
 
 def leaks() -> tuple[f.LeakCheck, ...]:
-    names = ("EXIF, XMP, IPTC, comments", "thumbnails", "plain hashes of originals", "identical px inside masks")
-    return tuple(f.LeakCheck(name=name, checked=4042, found=0) for name in names)
+    checked = {"EXIF, XMP, IPTC, comments": 4042, "plain hashes of originals": 4054, "identical px inside masks": 5126}
+    return tuple(f.LeakCheck(name=name, checked=count, found=0) for name, count in checked.items())
 
 
 def missed(passed: bool = True) -> f.Missed:
     """A second look, and where all passes a person's too."""
-    second = figure(0.0121, 4054)
-    if not passed:
-        return f.Missed(second=second, second_by="centerface at 1280 px")
-    return f.Missed(second=second, second_by="centerface at 1280 px", sampled=400, wrong=2, upper=0.0149)
+    judged: dict[str, Any] = {"sampled": 400, "wrong": 2, "upper": 0.0149} if passed else {}
+    return f.Missed(second=figure(0.0121, 4054), second_by="centerface at 1280 px", **judged)
 
 
 def gate(passed: bool = True) -> f.Gate:
@@ -149,21 +140,18 @@ def gate(passed: bool = True) -> f.Gate:
 
 
 def utility() -> tuple[f.Measure, ...]:
-    def measure(name: str, released: float, solid: float, unit: str = "share", better: str = "higher") -> f.Measure:
-        kinds = {"clear": 1.0 if better == "higher" else 0.0, "blur": (released + solid) / 2, "solid": solid}
+    def measure(name: str, released: float, solid: float, **more: Any) -> f.Measure:
+        kinds = {"clear": 0.0 if more.get("better") else 1.0, "blur": (released + solid) / 2, "solid": solid}
         baselines = {kind: figure(value) for kind, value in kinds.items()}
-        return f.Measure(name=name, released=figure(released), baselines=baselines, unit=unit, better=better)  # type: ignore[arg-type]
+        return f.Measure(**{"name": name, "released": figure(released), "baselines": baselines} | more)
 
-    found = measure("faces found again", 0.982, 0.071)
+    apart = f.Figure(value=0.041, low=0.039, high=0.043, count=3156)
+    few = "solid: too few faces are found again"
+    solid = {"solid": unmeasured()}
     return (
-        found.model_copy(update={"groups": groups(0.98, spread=0.01)}),
+        measure("faces found again", 0.982, 0.071, groups=groups(0.8)),
         f.Measure(
-            name="landmarks apart",
-            released=f.Figure(value=0.041, low=0.039, high=0.043, count=3156),
-            baselines={"blur": f.Figure(value=0.03, low=0.028, high=0.033, count=3011), "solid": unmeasured()},
-            unit="eye distances",
-            better="lower",
-            note="solid: too few faces are found again",
+            name="landmarks apart", released=apart, baselines=solid, unit="eye distances", better="lower", note=few
         ),
         measure("expression kept", 0.703, 0.22),
         measure("gender kept", 0.951, 0.53),
@@ -173,66 +161,56 @@ def utility() -> tuple[f.Measure, ...]:
 
 def report(passed: bool = True, **changes: Any) -> f.AuditReport:
     """Of a k-diff release with k = 5; `changes` are fields of the report."""
+    claim = "k-anonymity of the identity channel"
+    fallbacks = {"next-surrogate: it still matches": 73, "solid: profile beyond N degrees": 231, "solid: cut off": 67}
+    models = (("centerface", "detector", "release"), ("fr-feature", "recognizer", "audit"))
     whole: dict[str, Any] = {
         "release": "street-2026-11",
         "method": "k-diff",
         "settings": {"name": "k-diff", "k": 5, "texture": "average", "draw": "fresh", "epsilon": None},
         "certificate_sha256": "9f2b6c" + 58 * "0",
-        "claim": f.ClaimSection(
-            kind="k-anonymity of the identity channel",
-            text="k-anonymity of the identity channel, k = 5",
-            k=5,
-            class_sizes=_SIZES,
-            effective_sizes=_EFFECTIVE,
-        ),
+        "claim": {
+            "kind": claim,
+            "text": f"{claim}, k = 5",
+            "k": 5,
+            "class_sizes": {5: 61, 6: 14, 7: 6, 8: 2, 9: 1},
+            "effective_sizes": {5: 66, 6: 12, 7: 5, 8: 1},
+        },
         "people": PEOPLE,
         "photos": PHOTOS,
         "labelled": True,
         "counts": f.ReleaseCounts(
-            shards=7,
-            images=4054,
-            released=4021,
-            no_face=21,
-            quarantined=12,
-            faces=5126,
-            methods={"k-diff": 4699, "solid": 427},
-            fallbacks={
-                "next-surrogate: the output still matches its source": 73,
-                "solid: profile beyond N degrees": 231,
-                "solid: face of fewer than N px between the eyes": 129,
-                "solid: cut off by the border": 67,
-            },
+            shards=7, images=4054, released=4021, no_face=21, quarantined=12, faces=5126,
+            methods={"k-diff": 4699, "solid": 427}, fallbacks=fallbacks,
             quarantine_reasons={"not an image that can be read": 9, "larger than 100 Mpx": 3},
         ),
         "gate": gate(passed),
         "thresholds": tuple(
             f.Threshold(recognizer=name, cosine=cosine, far=0.001, pairs=48210, people=210, measured_here=True)
-            for name, cosine in zip(RECOGNIZERS, (0.412, 0.531, 0.467), strict=True)
+            for name, cosine in RECOGNIZERS.items()
         ),
         "attacks": attacks(),
         "disclosures": disclosures(),
-        "histograms": tuple(
-            histogram(name, cosine) for name, cosine in zip(RECOGNIZERS, (0.412, 0.531, 0.467), strict=True)
-        ),
+        "histograms": tuple(histogram(name, cosine) for name, cosine in RECOGNIZERS.items()),
         "leaks": leaks(),
         "utility": utility(),
         "missed": missed(passed),
         "models": tuple(
-            f.ModelUse(name=name, role=role, licence="MIT", commercial=True, sha256=64 * "a", used_for=use)
-            for name, role, use in (("centerface", "detector", "release"), ("fr-feature", "recognizer", "audit"))
+            {"name": name, "role": role, "licence": "MIT", "commercial": True, "sha256": 64 * "a", "used_for": use}
+            for name, role, use in models
         ),
         "software": {"anonlib": "0.1.0", "onnxruntime": "1.23.0", "Python": "3.11.2"},
-    }
+    }  # fmt: skip
     return f.AuditReport.model_validate(whole | changes)
 
 
 def private_report(**changes: Any) -> f.AuditReport:
     """Of a dp-vmf release: a claim of epsilon, and no classes."""
-    claim = f.ClaimSection(
-        kind="epsilon metric privacy of the identity channel",
-        text="epsilon metric privacy of the identity channel: 20 a unit of Euclidean distance",
-        epsilon=20.0,
-        epsilon_unit="Euclidean distance",
-    )
+    claim = {
+        "kind": "epsilon metric privacy of the identity channel",
+        "text": "epsilon metric privacy of the identity channel: 20 a unit of Euclidean distance",
+        "epsilon": 20.0,
+        "epsilon_unit": "Euclidean distance",
+    }
     settings = {"name": "dp-vmf", "kappa": 20.0, "texture": "linear"}
     return report(**({"release": "drawn", "method": "dp-vmf", "settings": settings, "claim": claim} | changes))
