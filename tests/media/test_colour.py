@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from anonlib.audit.leaks.containers import carried
+from anonlib.audit.leaks.images import carried
 from anonlib.codes import Note
 from anonlib.media.codec import decode, encode
 from anonlib.media.colour import SPACES, ColourSpace, is_ours, profile_of

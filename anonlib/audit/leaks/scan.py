@@ -24,9 +24,7 @@ import pyarrow.parquet as pq
 
 from anonlib.audit.evidence.gather import Report
 from anonlib.audit.findings import LeakCheck
-from anonlib.audit.leaks import contents
-from anonlib.audit.leaks.containers import KINDS, PART, PROFILE, carried, is_picture
-from anonlib.audit.leaks.pixels import changed_outside, face_core, is_original, may_change
+from anonlib.audit.leaks import contents, images
 from anonlib.codes import foreign_words
 from anonlib.datasets import Item, Sample, Shard, items_of, label
 from anonlib.datasets.folder import SIDECARS
@@ -49,7 +47,22 @@ EMBEDDING, LEFT, OUTSIDE, ODD = "embedding", "original px in a face", "changed p
 STRAY, NAME, WORDS = "file that belongs to no shard", "foreign name", "foreign word in a manifest"
 FIELD = "field that the job does not keep"
 CHECKS = (
-    *(*KINDS, STRAY, NO_ROW, QUARANTINED_OUT, WHOLE, HASH, KEY, PERSON, NAMED_KEY, NAME, WORDS, FIELD, EMBEDDING, ODD),
+    *(
+        *images.KINDS,
+        STRAY,
+        NO_ROW,
+        QUARANTINED_OUT,
+        WHOLE,
+        HASH,
+        KEY,
+        PERSON,
+        NAMED_KEY,
+        NAME,
+        WORDS,
+        FIELD,
+        EMBEDDING,
+        ODD,
+    ),
     *(LEFT, OUTSIDE),
 )
 
@@ -95,8 +108,8 @@ class _LeakScan:
         self._count(NAME, RUN_NOTE, json.loads(self.release.read(RUN_NOTE))["shards"] != list(names))
         for shard in self.job.shards:
             began = time.monotonic()
-            images = self._shard(shard, markers[self.naming.shard(shard.shard_id)] or {})
-            outcome = UnitResult(shard.shard_id, images=images, seconds=time.monotonic() - began)
+            count = self._shard(shard, markers[self.naming.shard(shard.shard_id)] or {})
+            outcome = UnitResult(shard.shard_id, images=count, seconds=time.monotonic() - began)
             report("leaks", outcome, len(self.job.shards))
         notes, checks = self._notes(), []
         for name in CHECKS:
@@ -226,7 +239,7 @@ class _LeakScan:
             self._columns(value, where, None)
             return
         image = value.get("bytes") if isinstance(value, dict) else value
-        if isinstance(image, bytes) and is_picture(image):
+        if isinstance(image, bytes) and images.is_picture(image):
             where = self._image(item, image, where, index)
         elif isinstance(value, bytes):
             text, document = contents.text_of(value)
@@ -251,8 +264,8 @@ class _LeakScan:
         if row is not None and not item.key:
             where = f"{where.partition(':')[0]}: {row['key']}"
         self._count(NO_ROW, where, row is None and item.name not in self.kept)
-        found = carried(image)
-        for kind in KINDS:
+        found = images.carried(image)
+        for kind in images.KINDS:
             self._count(kind, where, kind in found)
         if isinstance(item.content, dict):
             rest = {name: str(value) for name, value in item.content.items() if name != "bytes"}
@@ -291,7 +304,7 @@ class _LeakScan:
         try:
             after = decode(self.images.image(row["path"], row["output_sha256"]), max_mpx=self.config.limits.image_mpx)
         except ImageProblem:
-            self._count(PART, here, True)
+            self._count(images.PART, here, True)
             return
         self._compare(before, after, sample, here)
 
@@ -306,10 +319,10 @@ class _LeakScan:
             box, mesh = np.array(face["box"], np.float32), None
             if METHODS[outcome["method"]].synthesis:
                 mesh = np.array(face["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
-            allowed |= may_change(size, box, mesh)
-            left = is_original(before.rgb, after.rgb, face_core(size, box, mesh))
+            allowed |= images.may_change(size, box, mesh)
+            left = images.is_original(before.rgb, after.rgb, images.face_core(size, box, mesh))
             self.too_flat += left is None
             if left is not None:
                 self._count(LEFT, where, left)
-        self._count(OUTSIDE, where, changed_outside(before, after, allowed, self.config.jpeg_quality) > 0)
-        self._count(PROFILE, where, after.space not in (None, before.space))
+        self._count(OUTSIDE, where, images.changed_outside(before, after, allowed, self.config.jpeg_quality) > 0)
+        self._count(images.PROFILE, where, after.space not in (None, before.space))
