@@ -47,23 +47,8 @@ EMBEDDING, LEFT, OUTSIDE, ODD = "embedding", "original px in a face", "changed p
 STRAY, NAME, WORDS = "file that belongs to no shard", "foreign name", "foreign word in a manifest"
 FIELD = "field that the job does not keep"
 CHECKS = (
-    *(
-        *images.KINDS,
-        STRAY,
-        NO_ROW,
-        QUARANTINED_OUT,
-        WHOLE,
-        HASH,
-        KEY,
-        PERSON,
-        NAMED_KEY,
-        NAME,
-        WORDS,
-        FIELD,
-        EMBEDDING,
-        ODD,
-    ),
-    *(LEFT, OUTSIDE),
+    *(*images.KINDS, STRAY, NO_ROW, QUARANTINED_OUT, WHOLE, HASH, KEY, PERSON, NAMED_KEY, NAME, WORDS, FIELD),
+    *(EMBEDDING, ODD, LEFT, OUTSIDE),
 )
 
 _WELL_KNOWN = frozenset({RUN_NOTE, schemas.CERTIFICATE, *schemas.CERTIFIED})
