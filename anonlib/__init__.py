@@ -34,11 +34,9 @@ _HOMES = {
 
 
 def load_job(source: str | Path | Mapping[str, Any], **overrides: Any) -> Job:
-    """A job, opened: `run()` does all of it, `scan()`, `make_plan()` and `render()` a stage each.
+    """A job, opened: `run()` does all of it, `scan()`, `make_plan()` and `render()` a stage each. Raises AnonlibError.
 
-    `source` is the path of a job file, or what it would hold. `overrides` win over it: a section as a mapping of its
-    keys (`method={"k": 7}`) changes these keys alone. Opening writes nothing. Raises ConfigError,
-    JobError, DatasetError or StorageError, which are all AnonlibError.
+    `source`: a job file's path, or what it would hold; `overrides` change keys of sections (`method={"k": 7}`).
     """
     from anonlib.config import load_config
     from anonlib.job import Job
@@ -47,10 +45,9 @@ def load_job(source: str | Path | Mapping[str, Any], **overrides: Any) -> Job:
 
 
 def verify(uri: str, key: str | None = None, *, endpoint_url: str | None = None, region: str | None = None) -> Verified:
-    """Check the release at a folder or s3:// prefix against its certificate, with nothing but the release.
+    """Check a release (a folder or s3:// prefix) with nothing but itself; raises VerificationError.
 
-    `key`: the public key, in hex, that must have signed it. Raises VerificationError at the first thing that is not as
-    the certificate says; `audit_stands` of the answer is False where its audit failed, or is missing although promised.
+    `key`: the public key, in hex, that must have signed it. See `audit_stands` of the answer for its audit.
     """
     from anonlib.storage import StorageOptions, open_storage
     from anonlib.verification.release import verify as check

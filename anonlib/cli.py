@@ -6,30 +6,23 @@ Every key of a job file has a flag, which config.py declares; a flag wins over t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_origin
 
 import typer
 
-from anonlib import __version__
+from anonlib import __version__, terminal
 from anonlib.config import JobConfig, keys, load_config
 from anonlib.errors import EXIT_AUDIT_FAILED, EXIT_STOPPED
-from anonlib.terminal import guarded
 
 if TYPE_CHECKING:
-    from anonlib.execution.telemetry import Progress
     from anonlib.job import Job
 
+_ABOUT = "Anonymize the faces of large image datasets before release, and keep the record that proves it."
 app = typer.Typer(
-    name="anonlib",
-    help="Anonymize the faces of large image datasets before release, and keep the record that proves it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    name="anonlib", help=_ABOUT, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 models = typer.Typer(help="The networks that anonlib runs: what they are, and getting them.", no_args_is_help=True)
 app.add_typer(models, name="models")
@@ -41,24 +34,19 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def anonlib(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Anonymize the faces of large image datasets before release, and keep the record that proves it."""
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
 
 
-@dataclass(frozen=True)
-class Given:
+@app.callback(help=_ABOUT)
+def anonlib(version: Version = False) -> None:
+    """Options of the command itself."""
+
+
+class Given(NamedTuple):
     """What the command line says about the job: a file, overrides by dotted key, both or neither."""
 
     file: Path | None
     overrides: dict[str, Any]
-
-    def __bool__(self) -> bool:
-        return self.file is not None or bool(self.overrides)
 
     def config(self) -> JobConfig:
         """The job, flags over file; raises ConfigError."""
@@ -69,10 +57,10 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument JOB and a flag for each key; it gets them as `given`, and errors as one sentence."""
 
     def wrapped(**values: Any) -> None:
-        overrides = {path: values.pop(name) for path, name in _parameter_names().items()}
+        overrides = {path: values.pop(option.name) for path, option in _options().items()}
         overrides = {path: value for path, value in overrides.items() if value is not None and value != []}
         given, print_only = Given(values.pop("job"), overrides), values.pop("print_config")
-        with guarded():
+        with terminal.guarded():
             if print_only:
                 typer.echo(given.config().to_yaml(), nl=False)
             else:
@@ -82,22 +70,16 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     own = [_parameter(each.name, each.annotation, each.default) for each in parameters if each.name != "given"]
     job = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
     print_config = Annotated[bool, typer.Option("--print-config", help="Print the job as it would run, and stop.")]
-    signature = [_parameter("job", job), *_options(), *own, _parameter("print_config", print_config, False)]
+    signature = [_parameter("job", job), *_options().values(), *own, _parameter("print_config", print_config, False)]
     wrapped.__name__, wrapped.__doc__, wrapped.__annotations__ = command.__name__, command.__doc__, {}
     wrapped.__dict__["__signature__"] = inspect.Signature(signature)
     return wrapped
 
 
 @cache
-def _parameter_names() -> dict[str, str]:
-    """Dotted key -> name of its parameter, of every key that has a flag."""
-    return {key.path: key.path.replace(".", "__") for key in keys() if key.flag}
-
-
-@cache
-def _options() -> list[inspect.Parameter]:
-    """Every key of the job file that has a flag, as an option of a command."""
-    options = []
+def _options() -> dict[str, inspect.Parameter]:
+    """Every key of the job file that has a flag, by dotted path, as an option of a command."""
+    options = {}
     for key in keys():
         if key.flag:
             # A wrong word of a closed list is answered by the job's own sentence.
@@ -105,7 +87,7 @@ def _options() -> list[inspect.Parameter]:
             kind = list[value] if key.many else value  # type: ignore[valid-type]
             help = f"{key.description} Repeat it." if key.many else key.description
             option = typer.Option(key.flag, help=help, show_default=False, rich_help_panel="Keys of the job file")
-            options.append(_parameter(_parameter_names()[key.path], Annotated[kind | None, option]))
+            options[key.path] = _parameter(key.path.replace(".", "__"), Annotated[kind | None, option])
     return options
 
 
@@ -113,75 +95,51 @@ def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Param
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    from anonlib.execution.telemetry import open_progress
+def _stage(name: str, about: str, verb: Callable[[Job], object], *, renders: bool = False) -> None:
+    """A command that runs a stage of a job, or all, and prints where it is; after a render by the exit code, too."""
 
-    with open_progress() as progress:
-        yield progress
+    def command(given: Given) -> None:
+        from anonlib.execution.telemetry import open_progress
+        from anonlib.job import Job
+        from anonlib.workspace.status import exceptions, status
 
+        config = given.config()
+        with open_progress() as progress:
+            job = Job(config, report=progress, ended=progress.ended)
+            verb(job)
+        if not renders:
+            terminal.print_status(status(job.stores.workspace, None))
+            return
+        summary = job.summary()
+        terminal.print_summary(config, summary, exceptions(job.stores), job.spending)
+        raise typer.Exit(summary.code)
 
-def _run_job(given: Given, verb: Callable[[Job], object], *, renders: bool) -> None:
-    """Open the job, do `verb` with progress, and print where it is; after a render the exit code says how it went."""
-    from anonlib.job import Job
-    from anonlib.terminal import print_status, print_summary
-    from anonlib.workspace.status import exceptions, status
-
-    config = given.config()
-    with _progress() as progress:
-        job = Job(config, report=progress, ended=progress.ended)
-        verb(job)
-    if not renders:
-        print_status(status(job.stores.workspace, None))
-        return
-    summary = job.summary()
-    print_summary(config, summary, exceptions(job.stores), job.spending)
-    raise typer.Exit(summary.code)
+    command.__name__, command.__doc__ = name, about
+    app.command()(takes_job(command))
 
 
-@app.command()
-@takes_job
-def run(given: Given) -> None:
-    """Scan, plan and render: the whole job. Run it again and it does only what is missing."""
-    _run_job(given, lambda job: job.run(), renders=True)
+def _render_planned(job: Job) -> None:
+    from anonlib.workspace.status import require_plan
+
+    require_plan(job.stores, job.plan_key)
+    job.render()
 
 
-@app.command()
-@takes_job
-def scan(given: Given) -> None:
-    """Find and describe every face, into the workspace."""
-    _run_job(given, lambda job: job.scan(), renders=False)
-
-
-@app.command()
-@takes_job
-def plan(given: Given) -> None:
-    """Group faces into people and assign each a new face; needs a finished scan."""
-    _run_job(given, lambda job: job.make_plan(), renders=False)
-
-
-@app.command()
-@takes_job
-def render(given: Given) -> None:
-    """Replace every face and write the release; needs the plan."""
-
-    def render_planned(job: Job) -> None:
-        from anonlib.workspace.status import require_plan
-
-        require_plan(job.stores, job.plan_key)
-        job.render()
-
-    _run_job(given, render_planned, renders=True)
+_RUN = "Scan, plan and render: the whole job. Run it again and it does only what is missing."
+_stage("run", _RUN, lambda job: job.run(), renders=True)
+_stage("scan", "Find and describe every face, into the workspace.", lambda job: job.scan())
+_PLAN = "Group faces into people and assign each a new face; needs a finished scan."
+_stage("plan", _PLAN, lambda job: job.make_plan())
+_stage("render", "Replace every face and write the release; needs the plan.", _render_planned, renders=True)
 
 
 @app.command()
 @takes_job
 def status(given: Given) -> None:
     """How far a job is, from its markers alone; JOB.yaml, or --workspace and --output."""
-    from anonlib.terminal import print_status
     from anonlib.workspace import status as state
 
-    print_status(state.status(*state.open_named(given.file, given.overrides)))
+    terminal.print_status(state.status(*state.open_named(given.file, given.overrides)))
 
 
 @app.command()
@@ -197,68 +155,67 @@ def sheet(
     typer.echo(make_sheet(given.config(), faces=faces, seed=seed))
 
 
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Run only this attack on records (repeat it), print what it finds, and write no report."),
+]
+
+
 @app.command()
 @takes_job
 def audit(
     given: Given,
-    link_with: Annotated[
-        Path | None, typer.Option(help="The job file of another release of these people: can the two be linked?")
-    ] = None,
+    link_with: Annotated[Path | None, typer.Option(help="The job file of another release to link this one to.")] = None,
     truth_field: Annotated[
-        str | None,
-        typer.Option(help="A field that names the people in the photos, read to evaluate with and never to plan."),
+        str | None, typer.Option(help="A field that names the people, read to evaluate with and never to plan.")
     ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Run this attack alone (certificate, manifest, guess or intersect; repeat it), print what it finds, "
-            "and write no report."
-        ),
-    ] = None,
+    only: Only = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds the split of the trained attackers, and the examples.")] = 0,
 ) -> None:
     """Attack the release, measure its use, judge it by the job's policy, and sign the report into it."""
     from anonlib.audit.attacks.suite import ON_RECORDS
     from anonlib.audit.run import attack_records
     from anonlib.audit.run import audit as run_audit
-    from anonlib.terminal import print_audited, print_disclosed
+    from anonlib.execution.telemetry import open_progress
 
     config, other = given.config(), load_config(link_with) if link_with else None
     if unknown := set(only or ()) - set(ON_RECORDS):
         raise typer.BadParameter(
             f"{', '.join(sorted(unknown))} is none of {', '.join(ON_RECORDS)}", param_hint="--only"
         )
-    if only:
-        with _progress() as progress:
+    with open_progress() as progress:
+        if only:
             found, lines = attack_records(config, only, truth_field=truth_field, seed=seed, progress=progress)
-        print_disclosed(found, lines)
-        raise typer.Exit(0 if all(line.passed for line in lines) else EXIT_AUDIT_FAILED)
-    with _progress() as progress:
-        report = run_audit(config, link_with=other, truth_field=truth_field, seed=seed, progress=progress)
-    print_audited(report, config.output.uri)
-    raise typer.Exit(0 if report.gate.passed else EXIT_AUDIT_FAILED)
+        else:
+            report = run_audit(config, link_with=other, truth_field=truth_field, seed=seed, progress=progress)
+    if only:
+        terminal.print_disclosed(found, lines)
+        passed = all(line.passed for line in lines)
+    else:
+        terminal.print_audited(report, config.output.uri)
+        passed = report.gate.passed
+    raise typer.Exit(0 if passed else EXIT_AUDIT_FAILED)
 
 
 @app.command()
 @takes_job
 def review(
     given: Given,
-    sample: Annotated[
-        int, typer.Option(min=1, help="Size of the random sample; settle it before the first judgement.")
-    ] = 300,
+    sample: Annotated[int, typer.Option(min=1, help="Size of the random sample; settle it before you judge.")] = 300,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port on 127.0.0.1; 0 takes a free one.")] = 0,
     who: Annotated[str, typer.Option(help="Your initials, kept with each decision.")] = "",
     second_look: Annotated[
-        bool, typer.Option("--second-look", help="Look for overlooked faces first; they get a list of their own.")
+        bool, typer.Option("--second-look", help="List overlooked faces that are found now.")
     ] = False,
 ) -> None:
     """Look at a sample and at quarantined images in the browser, and decide; Ctrl-C ends it. It shows originals."""
     from anonlib.audit.missed_faces import look_twice
+    from anonlib.execution.telemetry import open_progress
     from anonlib.job import Job
     from anonlib.review import review as serve
 
     config = given.config()
-    with _progress() as progress:
+    with open_progress() as progress:
         second = look_twice(Job(config), report=progress)[1] if second_look else ()
     serve(config, typer.echo, sample=sample, second=second, port=port, who=who)
 
@@ -271,14 +228,13 @@ def purge(
     force: Annotated[bool, typer.Option("--force", help="Even if the release is not complete.")] = False,
 ) -> None:
     """Destroy the workspace: embeddings, crops, the mapping and the secret. It cannot be undone."""
-    from anonlib.terminal import print_purged
     from anonlib.workspace.purge import purge as destroy
 
     config = given.config()
     if not yes:
         typer.confirm(f"Destroy everything in {config.workspace.uri}?", abort=True)
     record = destroy(config, force=force)
-    print_purged(config, record)
+    terminal.print_purged(config, record)
     raise typer.Exit(EXIT_STOPPED if record.remains else 0)
 
 
@@ -287,32 +243,28 @@ def purge(
 def doctor(given: Given) -> None:
     """Check this machine, and a job's places, models, licences and shape if one is given."""
     from anonlib.doctor import examine
-    from anonlib.terminal import print_findings
 
-    problems = print_findings(examine(given.config() if given else None))
+    problems = terminal.print_findings(examine(given.config() if given.file or given.overrides else None))
     raise typer.Exit(EXIT_STOPPED if problems else 0)
 
 
 @app.command()
 def verify(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The release: a folder or s3:// prefix.")],
-    key: Annotated[
-        str | None, typer.Option("--key", metavar="HEX", help="The public key that must have signed it.")
-    ] = None,
-    endpoint_url: Annotated[str | None, typer.Option("--endpoint-url", help="An S3 server that is not AWS.")] = None,
-    region: Annotated[str | None, typer.Option("--region", help="The region of the bucket.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="HEX", help="The public key that must have signed it.")] = None,
+    endpoint_url: Annotated[str | None, typer.Option(help="An S3 server that is not AWS.")] = None,
+    region: Annotated[str | None, typer.Option(help="The region of the bucket.")] = None,
 ) -> None:
     """Check a release against its certificate, with nothing but the release.
 
     Exit code 1 names the first lie; 4: its audit failed, or is missing although it was promised.
     """
     from anonlib.storage import StorageOptions, open_storage
-    from anonlib.terminal import print_verified
     from anonlib.verification.release import verify as check
 
-    with guarded():
+    with terminal.guarded():
         found = check(open_storage(output, StorageOptions(endpoint_url=endpoint_url, region=region)), key)
-    print_verified(found)
+    terminal.print_verified(found)
     raise typer.Exit(0 if found.audit_stands else EXIT_AUDIT_FAILED)
 
 
@@ -321,21 +273,20 @@ def fit_decoder(
     input: Annotated[str, typer.Option(help="Photos of people who agreed: a file, folder, glob or brace range.")],
     output: Annotated[Path, typer.Option(help="The decoder's file, ending in .npz; a job names it by --decoder.")],
     terms: Annotated[str, typer.Option(help="A sentence: the terms under which the photos may be used.")],
-    about: Annotated[
-        str | None, typer.Option(help="What the photos are, in words; else the input's last part.")
-    ] = None,
+    about: Annotated[str | None, typer.Option(help="What the photos are; else the input's last part.")] = None,
     non_commercial: Annotated[
         bool, typer.Option("--non-commercial", help="The terms rule out commercial use.")
     ] = False,
     faces: Annotated[int, typer.Option(min=1, help="Stop at so many faces.")] = 8000,
 ) -> None:
     """Learn to draw faces from identity vectors, from photos of people who agreed; minutes on a CPU."""
-    from anonlib.terminal import print_rows
+    from anonlib.execution.telemetry import open_progress
     from anonlib.training.decoder import fit_decoder as fit
 
-    with guarded(), _progress() as progress:
-        rows = fit(input, output, terms=terms, about=about, commercial=not non_commercial, faces=faces, report=progress)
-    print_rows(rows)
+    free = not non_commercial
+    with terminal.guarded(), open_progress() as progress:
+        rows = fit(input, output, terms=terms, about=about, commercial=free, faces=faces, report=progress)
+    terminal.print_rows(rows)
 
 
 Selection = Annotated[str, typer.Option("--set", help="core, evaluation, demo, or the name of one model.")]
@@ -355,14 +306,13 @@ def list_models() -> None:
     """Every model: its role, licence, training data, and whether it is on this machine."""
     from anonlib.models.cache import model_path
     from anonlib.models.catalog import MODELS
-    from anonlib.terminal import print_rows
 
     rows = []
     for card in MODELS.values():
         here = "here" if model_path(card.name).is_file() else "not here"
         terms = card.licence if card.commercial else f"{card.licence}; not for commercial use"
         rows += [(card.name, f"{card.role}, {card.use}, {here}"), ("", terms), ("", f"trained on {card.trained_on}")]
-    print_rows(rows)
+    terminal.print_rows(rows)
 
 
 @models.command("pull")
@@ -371,7 +321,7 @@ def pull_models(selection: Selection = "core") -> None:
     from anonlib.models.cache import cache_dir, ensure
 
     names = _names(selection)
-    with guarded():
+    with terminal.guarded():
         ensure(names, typer.echo)
     typer.echo(f"{len(names)} models are ready in {cache_dir()}")
 
@@ -380,16 +330,15 @@ def pull_models(selection: Selection = "core") -> None:
 def check_models(selection: Selection = "core") -> None:
     """Check that the models of a set are whole and give their stored answers on this machine."""
     from anonlib.models.cache import check
-    from anonlib.terminal import print_rows
 
     names = _names(selection)
-    with guarded():
+    with terminal.guarded():
         problems = check(names)
-    print_rows([(name, problem or "ok") for name, problem in problems.items()])
+    terminal.print_rows([(name, problem or "ok") for name, problem in problems.items()])
     raise typer.Exit(EXIT_STOPPED if any(problems.values()) else 0)
 
 
 def main() -> None:
     """The entry point."""
-    with guarded():
+    with terminal.guarded():
         app()

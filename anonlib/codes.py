@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Any, Self
 
 
-class _Code(StrEnum):
-    """A code and its `meaning`, a sentence that names nothing of any photo."""
+class Reason(StrEnum):
+    """Why an image is quarantined: a code and its `meaning`, a sentence that names nothing of any photo."""
 
     meaning: str
 
@@ -22,18 +22,6 @@ class _Code(StrEnum):
         member._value_ = code
         member.meaning = meaning
         return member
-
-    @classmethod
-    def of(cls, code: str) -> Self:
-        """The member with this code; raises ValueError."""
-        for one in cls:
-            if one == code:
-                return one
-        raise ValueError(f"there is no such {cls.__name__}")
-
-
-class Reason(_Code):
-    """Why an image is quarantined."""
 
     DUPLICATE_KEY = "duplicate-key", "another sample of the shard has the same key"
     NO_KEY = "no-key", "the sample has no key"
@@ -103,18 +91,22 @@ class Problem:
         return self.details or self.reason.meaning
 
 
+REASONS = {reason.value: reason for reason in Reason}
+_STRIPPED, _NOTES = frozenset(map(str, Stripped)), frozenset(map(str, Note))
+
+
 def meaning_of(code: str | None) -> str:
     """The sentence of a manifest's reason; releases of before there were codes hold a sentence, which stays."""
     if code is None:
         return "no reason given"
-    return Reason.of(code).meaning if code in _REASONS else code
+    return REASONS[code].meaning if code in REASONS else code
 
 
 def foreign_words(row: Mapping[str, Any]) -> list[str]:
     """The columns of a MANIFEST row that hold another word than these lists have."""
-    found = [] if row["reason"] is None or row["reason"] in _REASONS else ["reason"]
-    found += [] if _STRIPPED.issuperset(row["metadata_stripped"] or ()) else ["metadata_stripped"]
-    return found + ([] if _NOTES.issuperset(row["notes"] or ()) else ["notes"])
-
-
-_REASONS, _STRIPPED, _NOTES = (frozenset(map(str, words)) for words in (Reason, Stripped, Note))
+    closed = {
+        "reason": row["reason"] is None or row["reason"] in REASONS,
+        "metadata_stripped": _STRIPPED.issuperset(row["metadata_stripped"] or ()),
+        "notes": _NOTES.issuperset(row["notes"] or ()),
+    }
+    return [column for column, known in closed.items() if not known]

@@ -1,9 +1,8 @@
 """The job file: read once from YAML and flags, checked, frozen, and hashed into every run key.
 
 Each key is described once, where it is declared: the command line's flags and docs/job-file.md derive from here
-(`python -m anonlib.config docs/job-file.md`). Flags win over the file, the file wins over the defaults. What a run
-means is in the hash; where it runs (actors, GPUs, endpoints) is not, so that a laptop may finish what a cluster began.
-A secret is named here, never held.
+(`python -m anonlib.config docs/job-file.md`). Flags win over the file. What a run means is in the hash; where it runs
+(actors, GPUs, endpoints) is not, so that a laptop may finish what a cluster began. A secret is named here, never held.
 """
 
 from __future__ import annotations
@@ -17,19 +16,11 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from anonlib.errors import ConfigError
 from anonlib.storage import StorageOptions
@@ -54,9 +45,7 @@ class InputConfig(_Frozen):
 
     uri: str = _key("A file, a folder, a glob or a brace range such as `{000..099}.tar`; local or s3://.")
     format: str | None = _key("webdataset, parquet or folder; guessed from the names if not given.", None)
-    subject_field: str | None = _key(
-        "The field of the sidecar that names the person; without it faces are clustered by likeness.", None
-    )
+    subject_field: str | None = _key("The sidecar's field that names the person; without it faces are clustered.", None)
     image_field: str | None = _key("The member or column that holds the image.", None)
     key_field: str | None = _key("The column that holds the key (Parquet).", None)
 
@@ -81,9 +70,7 @@ class DetectorConfig(_Frozen):
     path: str | None = _key("Of scrfd: your .onnx file, or the folder of an InsightFace pack.", None)
     side: int = _key("The longer side of an image during detection, in px.", 640, ge=128, le=4096)
     score: float = _key("The least score of a face.", 0.4, gt=0.0, lt=1.0)
-    precision: Literal["f32", "bf16"] = _key(
-        "bf16 is about twice as fast on a CPU that computes in it; borderline faces may differ.", "f32"
-    )
+    precision: Literal["f32", "bf16"] = _key("bf16 is faster on CPUs that have it; borderline faces may differ.", "f32")
 
 
 class LimitsConfig(_Frozen):
@@ -93,29 +80,20 @@ class LimitsConfig(_Frozen):
     image_mib: float = _key("Larger files are quarantined unread, in MiB.", 128.0, gt=0, flag="--max-mib")
     image_seconds: float = _key("Seconds that decoding an image may take.", 60.0, gt=0, flag="--max-seconds")
     chunk: int = _key("Images of a shard that are worked on together.", 32, ge=1, le=512)
-    memory_mib: float = _key(
-        "Photos that a worker holds at once over all its shards, as files and as pixels, in MiB; one that needs more "
-        "is worked on alone.",
-        512.0,
-        gt=0,
-    )
+    memory_mib: float = _key("Photos that a worker holds over all its shards, files and pixels, in MiB.", 512.0, gt=0)
 
 
 class SecretConfig(_Frozen):
-    """Where a secret comes from: one of env, file, manager and kms. `secret` keys draws and signs; without one it is
-    made once and kept in the workspace. `signing`, where given, signs certificates in its place.
-
-    A secret is 32 random bytes in hex or base64 (`openssl rand -hex 32`), or a passphrase of 16 characters or more,
-    which is stretched. Each worker reads it itself, so it is on no command line and in no log. A worker that reads
-    another secret than the job began with is refused, so a rotation waits for the next run.
+    """One of env, file, manager and kms. `secret` keys draws and signs; without one it is made once and kept in the
+    workspace. `signing`, where given, signs in its place. A secret is 32 random bytes in hex or base64
+    (`openssl rand -hex 32`), or a passphrase of 16 characters or more, which is stretched. Each worker reads it itself,
+    and is refused if it reads another than the job began with, so a rotation waits for the next run.
     """
 
     env: str | None = _key("The environment variable that holds it.", None)
     file: str | None = _key("The local file that holds it.", None)
     manager: str | None = _key("Its name or ARN in AWS Secrets Manager.", None)
-    kms: str | None = _key(
-        "The file, local or s3://, that AWS KMS opens to it (encryption context `anonlib=secret`).", None
-    )
+    kms: str | None = _key("The file that AWS KMS opens to it (encryption context `anonlib=secret`).", None)
     field: str | None = _key("The entry that holds it, if Secrets Manager has JSON there.", None)
     version: str | None = _key("The id of the version that Secrets Manager gives, if not the current one.", None)
     profile: str | None = _key("The AWS profile for manager and kms, if the store needs another.", None)
@@ -141,8 +119,8 @@ class LedgerConfig(_Frozen):
 
     uri: str = _key("A folder or s3:// prefix; not in the workspace, whose purge keeps it.", flag="--ledger")
     absences: Literal["known", "unknown"] = _key(
-        "known: others may know whose photos a dataset lacks, so only people who are there count towards k. unknown "
-        "counts absent members of a class too, and must be true of everybody who sees a release.",
+        "known: others may know who is absent, so only people who are there count towards k. unknown counts absent "
+        "members too, and must be true of everybody who sees a release.",
         "known",
     )
     budget: float | None = _key("The most epsilon that one person may spend over all releases.", None, ge=0)
@@ -162,35 +140,18 @@ class PriceConfig(_Frozen):
 class RayConfig(_Frozen):
     """Where the job runs. Results do not depend on it."""
 
-    actors: int | None = _key(
-        "Workers; 0 runs in this process without Ray, none given as many as the cluster has room for.", None, ge=0
-    )
+    actors: int | None = _key("Workers; 0: in this process without Ray, none given: as many as have room.", None, ge=0)
     num_gpus: float = _key("GPUs of each worker: a part of one GPU, or whole ones.", 0.0, ge=0)
-    shards: int | None = _key(
-        f"Shards that a worker works on at once, in threads that share its networks; 1 if not given, with a GPU "
-        f"{SHARDS_OF_A_GPU}.",
-        None,
-        ge=1,
-        le=64,
-    )
-    wait_s: float = _key(
-        "Seconds that a cluster may take until it has room for all workers, and that it may have no machine.",
-        300.0,
-        ge=0,
-        flag="--ray-wait",
-    )
-    address: str | None = _key(
-        "The Ray cluster to use; Ray is started on this machine if not given.", None, flag="--ray-address"
-    )
+    shards: int | None = _key(f"Shards a worker has at once; else 1, {SHARDS_OF_A_GPU} with a GPU.", None, ge=1, le=64)
+    wait_s: float = _key("Seconds to wait for room for all workers, or for a machine.", 300.0, ge=0, flag="--ray-wait")
+    address: str | None = _key("The Ray cluster to use; else Ray is started here.", None, flag="--ray-address")
     price: PriceConfig = PriceConfig()
 
     @field_validator("num_gpus")
     @classmethod
     def _part_or_whole(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            raise ValueError(f"an actor gets a part of one GPU or whole ones, not {value:g}")
-        if 0 < value < 0.0001:
-            raise ValueError(f"Ray shares GPUs out in steps of 0.0001, so {value:g} is none")
+        if (value > 1 and value != int(value)) or 0 < value < 0.0001:
+            raise ValueError(f"an actor gets a part of one GPU, of at least 0.0001, or whole ones, not {value:g}")
         return value
 
     @property
@@ -214,29 +175,16 @@ class StorageConfig(_Frozen):
 
 
 class PolicyConfig(_Frozen):
-    """What an audit must find for a release to pass; the bound of the 95 % interval counts.
-
-    Nothing here asks whether leaks are allowed, or a certificate that does not hold.
-    """
+    """What an audit must find for a release to pass; the bound of the 95 % interval counts."""
 
     excess: float = _key(
-        "How much more often any attacker may name or verify people than if every face were a flat ellipse, since "
-        "what hair, clothes and place give away is no method's.",
-        0.03,
-        ge=0,
-        le=1,
+        "How much more often attackers may name or verify people than on flat ellipses.", 0.03, ge=0, le=1
     )
-    missed: float = _key(
-        "The share of images in which a second look may find a face that was left as it was.", 0.05, ge=0, le=1
-    )
+    missed: float = _key("The share of images in which a second look may find a face left as it was.", 0.05, ge=0, le=1)
     reviewed: int = _key("How many images a person must have judged.", 0, ge=0)
     reviewed_upper: float = _key("The Clopper-Pearson bound that those must reach.", 0.01, gt=0, le=1)
     kept: dict[str, float] = Field(default_factory=dict, description="The least value of measures of utility, by name.")
-    promised: bool = _key(
-        "The release says that it is audited, so `anonlib verify` fails with exit code 4 where the audit is missing.",
-        False,
-        flag="--promise-audit/--no-promise-audit",
-    )
+    promised: bool = _key("The release promises an audit.", False, flag="--promise-audit/--no-promise-audit")
 
 
 class MethodConfig(_Frozen):
@@ -284,6 +232,7 @@ class JobConfig(_Frozen):
     keep_fields: tuple[str, ...] = _key("Fields of the sidecars that pass; all others are dropped.", ())
     rekey: bool = _key("Keys, shard and file names become pseudonyms, for names that are people's.", False)
     jpeg_quality: int = _key("Quality of written JPEGs.", 92, ge=50, le=100)
+    accept_licences: tuple[str, ...] = _key("Models whose non-commercial licence you accept.", ())
     limits: LimitsConfig = LimitsConfig()
     secret: SecretConfig = SecretConfig()
     signing: SecretConfig | None = None
@@ -291,7 +240,6 @@ class JobConfig(_Frozen):
     ray: RayConfig = RayConfig()
     storage: StorageConfig = StorageConfig()
     policy: PolicyConfig = PolicyConfig()
-    accept_licences: tuple[str, ...] = _key("Models whose non-commercial licence you accept.", ())
 
     @field_validator("method", mode="before")
     @classmethod
@@ -304,29 +252,19 @@ class JobConfig(_Frozen):
         return tuple(sorted(set(value)))
 
     @model_validator(mode="after")
-    def _places_apart(self) -> JobConfig:
-        places = {"input": self.input.uri, "output": self.output.uri, "workspace": self.workspace.uri}
+    def _fits(self) -> JobConfig:
+        places = {"output": self.output.uri, "workspace": self.workspace.uri, "input": self.input.uri}
         if self.ledger:
-            places["ledger"] = self.ledger.uri
-        for first, second in combinations(("ledger", "output", "workspace", "input"), 2):
-            if first not in places:
-                continue
+            places = {"ledger": self.ledger.uri} | places
+        for first, second in combinations(places, 2):
             a, b = (_absolute(places[name]) for name in (first, second))
             if a == b or a.startswith(b + "/") or (second != "input" and b.startswith(a + "/")):
                 raise ValueError(
                     f"{first} ({places[first]}) and {second} ({places[second]}) must be separate places: workspace "
                     "and ledger hold personal data, the output leaves the building, and a purge keeps the ledger"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _signs(self) -> JobConfig:
         if self.signing and not self.signing.named:
             raise ValueError("signing: name a secret by signing.env, .file, .manager or .kms, or leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _remembers(self) -> JobConfig:
         if self.ledger and not self.secret.named:
             raise ValueError(
                 "a ledger knows people over releases by the secret; name one by secret.env, .file, .manager or .kms"
@@ -338,11 +276,7 @@ class JobConfig(_Frozen):
         return self
 
     def digest(self, *parts: str) -> str:
-        """Hex sha256 of the named top-level parts: what two runs must share to continue each other.
-
-        Where the files of method and detector lie is not in it; what is in them counts, and other keys hold that.
-        Nor are MACHINE_LIMITS.
-        """
+        """Hex sha256 of top-level parts, which runs of a job share; no places, no MACHINE_LIMITS."""
         files = {"method": set(self.method.FILES), "detector": {"path"}}
         everything = self.model_dump(mode="json", exclude={**files, "limits": set(MACHINE_LIMITS)})
         chosen = {part: everything[part] for part in sorted(parts)}
@@ -360,9 +294,8 @@ class JobConfig(_Frozen):
 
 def no_job() -> JobConfig:
     """A job that never runs, for reading photos with the default limits and detector."""
-    return JobConfig(
-        input=InputConfig(uri="none"), output=OutputConfig(uri="nowhere"), workspace=WorkspaceConfig(uri="no-workspace")
-    )
+    places = {"input": "none", "output": "nowhere", "workspace": "no-workspace"}
+    return JobConfig.model_validate({name: {"uri": uri} for name, uri in places.items()})
 
 
 def _absolute(uri: str) -> str:
@@ -389,33 +322,24 @@ def load_config(
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from None
+        raise ConfigError("; ".join(map(_complaint, error.errors(include_url=False, include_input=False)))) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise ConfigError(f"the job file {path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the job file {path} is not YAML: {error}") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"the job file {path} cannot be read: {error}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"the job file {path} must be a mapping with the keys input, output, workspace")
     return document
 
 
-def _sentence(error: ValidationError) -> str:
-    """Every complaint of pydantic as `key: what is wrong`, joined."""
-    complaints = []
-    for item in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in item["loc"]) or "the job"
-        what = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "missing":
-            what = "is missing"
-        elif item["type"] == "extra_forbidden":
-            what = "is not a key of a job file"
-        complaints.append(f"{where}: {what}")
-    return "; ".join(complaints)
+def _complaint(error: Any) -> str:
+    """An error of pydantic as `key: what is wrong`."""
+    where = ".".join(str(part) for part in error["loc"]) or "the job"
+    known = {"missing": "is missing", "extra_forbidden": "is not a key of a job file"}
+    return f"{where}: {known.get(error['type']) or error['msg'].removeprefix('Value error, ')}"
 
 
 _PREFIXED = ("detector", "secret", "signing", "policy")
@@ -424,10 +348,7 @@ _PREFIXED = ("detector", "secret", "signing", "policy")
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the job file: its dotted `path`, its `flag` (None: it has none), the `type` of a value, and its help.
-
-    `type` is that of one value where the key is a list (`many`). `default` None: there is none.
-    """
+    """A key: its dotted `path`, its `flag` or None, the `type` of a value (of one, if it has `many`), and its help."""
 
     path: str
     flag: str | None
@@ -436,10 +357,6 @@ class Key:
     required: bool
     default: Any
     description: str
-
-    @property
-    def section(self) -> str:
-        return self.path.rpartition(".")[0]
 
 
 def keys(model: type[BaseModel] = JobConfig, section: str = "") -> Iterator[Key]:
@@ -459,9 +376,7 @@ def keys(model: type[BaseModel] = JobConfig, section: str = "") -> Iterator[Key]
 
 def _without_none(kind: Any) -> Any:
     """`X` of `X | None`."""
-    if get_origin(kind) in (Union, UnionType):
-        (kind,) = (part for part in get_args(kind) if part is not NoneType)
-    return kind
+    return next(part for part in get_args(kind) if part is not NoneType) if NoneType in get_args(kind) else kind
 
 
 def _flag(section: str, name: str, kind: Any) -> str:
@@ -469,8 +384,7 @@ def _flag(section: str, name: str, kind: Any) -> str:
     if name in ("uri", "name"):
         return f"--{section}"
     name = name.removesuffix("s") if get_origin(kind) is tuple else name
-    flag = f"{section}-{name}" if section in _PREFIXED else name
-    flag = flag.replace("_", "-")
+    flag = (f"{section}-{name}" if section in _PREFIXED else name).replace("_", "-")
     return f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
 
 
@@ -479,44 +393,28 @@ _GENERATED = "<!-- What follows is generated"
 
 def page(text: str) -> str:
     """docs/job-file.md with the keys as they are now: all that follows the mark in its `text` is written anew."""
-    before, mark, after = text.partition(_GENERATED)
-    text = before + mark + after.partition("\n")[0] + "\n"
-    sections: dict[str, list[Key]] = {}
-    for key in keys():
-        sections.setdefault(key.section, []).append(key)
-    for section, of_section in sections.items():
-        text += f"\n## {f'`{section}`' if section else 'Without a section'}\n\n"
-        about = _model_of(section).__doc__
-        if section and about:
-            text += inspect.cleandoc(about) + "\n\n"
-        text += "| key | flag | default | |\n|---|---|---|---|\n"
-        for key in of_section:
-            name, flag = key.path.rpartition(".")[2], f"`{key.flag}`" if key.flag else ""
-            text += f"| `{name}` | {flag} | {_default(key)} | {_description(key)} |\n"
-    return text
-
-
-def _model_of(section: str) -> type[BaseModel]:
-    model: type[BaseModel] = JobConfig
-    for name in filter(None, section.split(".")):
-        model = _without_none(model.model_fields[name].annotation)
-    return model
-
-
-def _default(key: Key) -> str:
-    if key.required:
-        return "required"
-    if key.default in (None, (), {}):
-        return ""
-    return f"`{json.dumps(key.default)}`" if isinstance(key.default, bool) else f"`{key.default}`"
-
-
-def _description(key: Key) -> str:
     from anonlib.methods import choices_of
 
-    literals = get_args(key.type) if get_origin(key.type) is Literal else ()
-    choices = ", ".join(f"`{choice}`" for choice in choices_of(key.path) or literals)
-    return f"{choices}. {key.description}" if choices else key.description
+    before, mark, after = text.partition(_GENERATED)
+    text = before + mark + after.partition("\n")[0] + "\n"
+    section = None
+    for key in keys():
+        of, _, name = key.path.rpartition(".")
+        if of != section:
+            section = of
+            model: Any = JobConfig
+            for part in filter(None, section.split(".")):
+                model = _without_none(model.model_fields[part].annotation)
+            about = f"{inspect.cleandoc(model.__doc__)}\n\n" if section else ""
+            text += f"\n## {f'`{section}`' if section else 'Without a section'}\n\n{about}"
+            text += "| key | flag | default | |\n|---|---|---|---|\n"
+        shown = json.dumps(key.default) if isinstance(key.default, bool) else key.default
+        default = "required" if key.required else "" if shown in (None, (), {}) else f"`{shown}`"
+        literals = get_args(key.type) if get_origin(key.type) is Literal else ()
+        choices = ", ".join(f"`{choice}`" for choice in choices_of(key.path) or literals)
+        described = f"{choices}. {key.description}" if choices else key.description
+        text += f"| `{name}` | {f'`{key.flag}`' if key.flag else ''} | {default} | {described} |\n"
+    return text
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ It really tries: Ray is started, models are hashed, files are written, claimed t
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal, NamedTuple
 
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Shard, label, open_input
@@ -30,106 +29,79 @@ from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import SECRET, JobStores, open_stores
 from anonlib.workspace.secrets import try_secret
 
-_OLDEST_PYTHON = (3, 11)
-_LIBRARIES = ("onnxruntime", "openvino", "torch", "pyarrow", "opencv-python-headless", "simplejpeg")
-_OPTIONAL = ("openvino",)
+_LIBRARIES = ("ray", "onnxruntime", "openvino", "torch", "pyarrow", "opencv-python-headless", "simplejpeg")
 _LITTLE_DISK = 4 << 30  # bytes
 
-Level = Literal["ok", "warning", "problem"]
 
-
-@dataclass(frozen=True)
-class CheckResult:
+class CheckResult(NamedTuple):
     """One line: how it stands, what it is about, what was found, and what to do."""
 
-    level: Level
+    level: Literal["ok", "warning", "problem"]
     what: str
-    said: str
+    found: str
     advice: str = ""
 
 
 def examine(job: JobConfig | None = None) -> Iterator[CheckResult]:
     """Findings as they come, of the machine and, if one is given, of the job."""
-    yield from _python()
-    yield from _libraries()
-    yield _sandbox()
-    yield from _models(job)
+    yield from _machine()
+    yield _models(job)
     if job is None:
-        yield from _disk(0, 1)
+        yield _disk(0, 1)
         return
     yield from _licences(job)
     shards: list[Shard] = []
     try:
         dataset = open_input(job)
         shards = dataset.shards()
-        yield CheckResult("ok", "input", f"{len(shards):,} shards, {sum(one.bytes for one in shards) / 1e9:,.2f} GB")
+        size = sum(shard.bytes for shard in shards)
+        yield CheckResult("ok", "input", f"{len(shards):,} shards, {size / 1e9:,.2f} GB")
         yield from _first_sample(job, dataset, shards[0])
     except (DatasetError, StorageError) as error:
         yield CheckResult("problem", "input", str(error))
     yield from _stores(job)
+    nodes, finding = _ray(job)
+    yield finding
     actors = 1
-    if job.ray.actors == 0:
-        yield CheckResult("ok", "ray", "not used: ray.actors is 0, so everything runs in one process")
-    else:
-        there, finding = _ray(job)
-        yield finding
-        if finding.level == "ok":
-            actors = min(job.ray.actors or actor_capacity(there, job.ray.num_gpus), max(len(shards), 1))
-            yield _shape(job, actors, there)
-    at_once = actors * job.ray.shards_at_once
-    yield from _disk(max((one.bytes for one in shards), default=0), at_once)
+    if nodes:
+        actors = min(job.ray.actors or actor_capacity(nodes, job.ray.num_gpus), max(len(shards), 1))
+        yield _shape(job, actors, nodes)
+    yield _disk(max((shard.bytes for shard in shards), default=0), actors * job.ray.shards_at_once)
 
 
-def _python() -> Iterator[CheckResult]:
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] < _OLDEST_PYTHON:
-        yield CheckResult("problem", "python", version, "anonlib needs Python 3.11 or newer")
-    else:
-        cores = len(os.sched_getaffinity(0))
-        yield CheckResult("ok", "python", f"{version} on {cores} cores")
-
-
-def _libraries() -> Iterator[CheckResult]:
-    for name in ("ray", *_LIBRARIES):
+def _machine() -> Iterator[CheckResult]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield CheckResult("ok", "python", f"{python} on {len(os.sched_getaffinity(0))} cores")
+    for name in _LIBRARIES:
         try:
-            yield CheckResult("ok", name, importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            if name in _OPTIONAL:
+            yield CheckResult("ok", name, version(name))
+        except PackageNotFoundError:
+            if name == "openvino":
                 yield CheckResult("warning", name, "not installed", "models run on onnxruntime, which is slower here")
             else:
                 yield CheckResult("problem", name, "not installed", f"pip install {name}")
-    gpus = _gpus()
+    try:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    except ImportError:
+        gpus = 0
     yield CheckResult("ok", "gpu", f"torch sees {gpus}" if gpus else "none that torch sees; everything runs on the CPU")
-
-
-def _sandbox() -> CheckResult:
-    """Which layers confine the processes that decode strangers' photos on this machine."""
     try:
         granted = sandbox_layers()
     except SandboxUnavailable as error:
-        return CheckResult("problem", "sandbox", str(error))
-    missing = [layer for layer in LAYERS if layer not in granted]
-    if not missing:
-        return CheckResult("ok", "sandbox", f"photos are decoded behind {', '.join(granted)}")
-    return CheckResult(
-        "warning",
-        "sandbox",
-        f"photos are decoded behind {', '.join(granted)}; this kernel does not grant {', '.join(missing)}",
-        "allow user namespaces and Landlock (kernel 5.13 or newer, and the container's own seccomp profile)",
-    )
+        yield CheckResult("problem", "sandbox", str(error))
+        return
+    behind = f"photos are decoded behind {', '.join(granted)}"
+    if missing := [layer for layer in LAYERS if layer not in granted]:
+        advice = "allow user namespaces and Landlock (kernel 5.13 or newer, and the container's own seccomp profile)"
+        yield CheckResult("warning", "sandbox", f"{behind}; this kernel does not grant {', '.join(missing)}", advice)
+        return
+    yield CheckResult("ok", "sandbox", behind)
 
 
-def _gpus() -> int:
-    try:
-        import torch
-    except ImportError:
-        return 0
-    return int(torch.cuda.device_count())
-
-
-def _models(job: JobConfig | None) -> Iterator[CheckResult]:
-    scan, render = ((), ()) if job is None else models_of(job)
-    names = SETS["core"] if job is None else tuple(sorted({*scan, *render}))
+def _models(job: JobConfig | None) -> CheckResult:
+    names = SETS["core"] if job is None else sorted({name for models in models_of(job) for name in models})
     bad = []
     for name in names:
         try:
@@ -139,15 +111,14 @@ def _models(job: JobConfig | None) -> Iterator[CheckResult]:
         except ModelUnusable:
             bad.append(f"{name} is damaged")
     if bad:
-        yield CheckResult("problem", "models", ", ".join(bad), "anonlib models pull")
-    else:
-        yield CheckResult("ok", "models", f"{len(names)} of {len(names)} in {cache_dir()}")
+        return CheckResult("problem", "models", ", ".join(bad), "anonlib models pull")
+    return CheckResult("ok", "models", f"{len(names)} of {len(names)} in {cache_dir()}")
 
 
 def _licences(job: JobConfig) -> Iterator[CheckResult]:
     whole = True
     files = (lambda: method_of(job.method).read_files(job)), (lambda: detector_file(job.detector))
-    for what, check in (*preflight(job), *(("models", read) for read in files)):
+    for what, check in (*preflight(job).items(), *(("models", read) for read in files)):
         try:
             check()
         except ConfigError as error:
@@ -166,12 +137,9 @@ def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[Ch
     elif sample.problem is not None:
         yield CheckResult("warning", "input", f"the first sample cannot be used: {sample.problem.reason.meaning}")
     elif field is not None and label(sample, field) is None:
-        yield CheckResult(
-            "warning",
-            "input",
-            f"the first sample has no field {field!r} (it has {', '.join(sorted(sample.fields)) or 'none'})",
-            "check input.subject_field; faces without a label are clustered by likeness",
-        )
+        found = f"the first sample has no field {field!r} (it has {', '.join(sorted(sample.fields)) or 'none'})"
+        advice = "check input.subject_field; faces without a label are clustered by likeness"
+        yield CheckResult("warning", "input", found, advice)
 
 
 def _stores(job: JobConfig) -> Iterator[CheckResult]:
@@ -179,11 +147,9 @@ def _stores(job: JobConfig) -> Iterator[CheckResult]:
     yield from _probe("output", stores.release)
     if job.ledger:
         yield from _probe("ledger", open_storage(job.ledger.uri, job.storage.options, private=True))
-    usable = True
-    for finding in _probe("workspace", stores.workspace):
-        usable = usable and finding.level != "problem"
-        yield finding
-    if not usable:
+    workspace = list(_probe("workspace", stores.workspace))
+    yield from workspace
+    if any(finding.level == "problem" for finding in workspace):
         return
     if not job.secret.named and not stores.workspace.exists(SECRET):
         yield CheckResult("ok", "secret", "none yet; the first run makes one and keeps it in the workspace")
@@ -200,45 +166,45 @@ def _secret(job: JobConfig, stores: JobStores, section: Literal["secret", "signi
         return CheckResult("problem", section, str(error))
     if random:
         return CheckResult("ok", section, f"random bytes, from {source}")
-    said = f"a passphrase, from {source}; the public key of a release lets anybody try passphrases"
-    return CheckResult("warning", section, said, "use 32 random bytes: openssl rand -hex 32")
+    found = f"a passphrase, from {source}; the public key of a release lets anybody try passphrases"
+    return CheckResult("warning", section, found, "use 32 random bytes: openssl rand -hex 32")
 
 
 def _probe(what: str, storage: Storage) -> Iterator[CheckResult]:
-    if said := storage.exposed():
-        yield CheckResult("warning", what, said, "the first write closes it, but what was in it may have been read")
+    if exposed := storage.exposed():
+        yield CheckResult("warning", what, exposed, "the first write closes it, but what was in it may have been read")
     try:
         probe = storage.probe()
     except StorageError as error:
         yield CheckResult("problem", what, str(error))
         return
+    details = " ".join(probe.details)
     if not (probe.readable and probe.writable):
-        yield CheckResult("problem", what, " ".join(probe.details))
+        yield CheckResult("problem", what, details)
     elif not probe.conditional_put:
-        yield CheckResult("problem", what, " ".join(probe.details), "or run with --actors 0")
-    elif probe.details:
-        yield CheckResult("warning", what, " ".join(probe.details))
+        yield CheckResult("problem", what, details, "or run with --actors 0")
+    elif details:
+        yield CheckResult("warning", what, details)
     else:
         yield CheckResult("ok", what, f"{storage.uri} can be read, written and claimed")
 
 
 def _ray(job: JobConfig) -> tuple[list[ClusterNode], CheckResult]:
     """The machines there, and whether Ray came up."""
+    if job.ray.actors == 0:
+        return [], CheckResult("ok", "ray", "not used: ray.actors is 0, so everything runs in one process")
     try:
-        ray = start(job.ray)
+        nodes = machines(start(job.ray))
     except (ConfigError, ConnectionError, RuntimeError, OSError, ValueError) as error:
-        why = " ".join(str(error).split())[:200]
-        return [], CheckResult(
-            "problem", "ray", f"it did not start: {why}", "check ray.address, or run with --actors 0"
-        )
-    there = machines(ray)
-    cpus, gpus = sum(one.cpus for one in there), sum(one.gpus for one in there)
-    return there, CheckResult("ok", "ray", f"up, with {cpus:g} CPUs and {gpus:g} GPUs on {len(there)} machines")
+        why = f"it did not start: {' '.join(str(error).split())[:200]}"
+        return [], CheckResult("problem", "ray", why, "check ray.address, or run with --actors 0")
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    return nodes, CheckResult("ok", "ray", f"up, with {cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} machines")
 
 
-def _shape(job: JobConfig, actors: int, there: list[ClusterNode]) -> CheckResult:
+def _shape(job: JobConfig, actors: int, nodes: list[ClusterNode]) -> CheckResult:
     try:
-        check_shape(actors, job.ray.num_gpus, there)
+        check_shape(actors, job.ray.num_gpus, nodes)
     except ConfigError as error:
         if joins(job.ray):
             advice = f"a run waits up to {job.ray.wait_s:g} s (ray.wait_s) for more machines"
@@ -249,15 +215,13 @@ def _shape(job: JobConfig, actors: int, there: list[ClusterNode]) -> CheckResult
     return CheckResult("ok", "shape", f"{actors} actors{each}{at_once}")
 
 
-def _disk(largest_shard: int, at_once: int) -> Iterator[CheckResult]:
+def _disk(largest_shard: int, at_once: int) -> CheckResult:
     """Every shard is written to the temporary folder before it is published."""
     folder = tempfile.gettempdir()
     free, need = shutil.disk_usage(folder).free, 2 * largest_shard * at_once
-    said = f"{free / 1e9:.1f} GB free in {folder}"
+    left, advice = f"{free / 1e9:.1f} GB free in {folder}", "point TMPDIR at a larger disk"
     if free < need:
-        advice = "point TMPDIR at a larger disk"
-        yield CheckResult("problem", "disk", f"{said}; {at_once} shards at once may need {need / 1e9:.1f} GB", advice)
-    elif free < _LITTLE_DISK:
-        yield CheckResult("warning", "disk", said, "that is little; point TMPDIR at a larger disk")
-    else:
-        yield CheckResult("ok", "disk", said)
+        return CheckResult("problem", "disk", f"{left}; {at_once} shards may need {need / 1e9:.1f} GB", advice)
+    if free < _LITTLE_DISK:
+        return CheckResult("warning", "disk", left, f"that is little; {advice}")
+    return CheckResult("ok", "disk", left)

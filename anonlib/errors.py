@@ -1,33 +1,7 @@
-"""Every exception of anonlib, and the exit codes of its commands.
+"""Every exception of anonlib, one tree below AnonlibError, and the exit codes of its commands.
 
-    AnonlibError                a sentence for the person at the terminal: what is wrong, where, and what to do
-    ├── ConfigError             a key of the job is wrong
-    ├── JobError                the job cannot go on
-    ├── DatasetError            the input cannot be read as asked
-    │   └── DecompressionBomb   rows of a Parquet file unpack to far more than they store
-    ├── ImageProblem            one image cannot be anonymized
-    │   └── OutOfMemory         there is no memory left to decode it
-    ├── SandboxUnavailable      this machine starts no process that decodes photos
-    ├── SandboxDied             the process that decodes photos did not answer
-    ├── ModelError              a model cannot be fetched or converted
-    │   ├── ModelMissing        it is not on this machine
-    │   ├── ModelUnusable       its file is damaged, or of another kind or version
-    │   ├── BackendMissing      what runs it is not installed, or has no device
-    │   └── DeviceLost          the GPU that runs it computes nothing any more
-    ├── StorageError            a place cannot be read or written
-    │   ├── Unavailable         it is busy or out of reach; the same request may be answered in a moment
-    │   ├── NotFound            there is nothing at this path
-    │   ├── AccessDenied        the credentials may not do that
-    │   │   └── LinkRefused     a link leads out of the root, or nowhere
-    │   ├── NotAFile            a pipe, a socket or a device
-    │   ├── Changed             the file is not the one that the inventory recorded
-    │   ├── Differs             other bytes are where these were to be created
-    │   ├── VersionsRemain      the bucket keeps old versions of what was deleted
-    │   └── WorkspacePurged     the workspace was purged, before this run or while it was at work
-    └── VerificationError       what a release says of itself is not so
-
-Anything else that is raised is a bug or a library's answer to damaged data; `contained` keeps it to the one image that
-was at hand, and logs where it came from.
+The text of each is a sentence for the person at the terminal: what is wrong, where, and what to do. Anything else that
+is raised is a bug or a library's answer to damaged data; `contained` keeps it to the one image that was at hand.
 """
 
 from __future__ import annotations
@@ -38,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from anonlib.codes import Reason
+from anonlib.codes import Problem, Reason
 
 EXIT_STOPPED = 1
 EXIT_USAGE = 2
@@ -120,10 +94,7 @@ class DeviceLost(ModelError):
 
 
 class StorageError(AnonlibError):
-    """A place could not be read or written; the text says which, why, and what to do.
-
-    `path` is the file below the place's root, None where it is about the place; no sentence may repeat it.
-    """
+    """A place could not be read or written; `path` is the file below its root, which no sentence may repeat."""
 
     def __init__(self, sentence: str, *, path: str | None = None) -> None:
         super().__init__(sentence)
@@ -165,10 +136,6 @@ class Changed(StorageError):
     of_the_file = True
 
 
-class Differs(StorageError):
-    """Other bytes than those that were to be created are at this path; they were left as they are."""
-
-
 class VersionsRemain(StorageError):
     """delete_tree only hid the objects, because the bucket keeps their old versions."""
 
@@ -179,6 +146,12 @@ class WorkspacePurged(StorageError):
 
 class VerificationError(AnonlibError):
     """A sentence: what a release says of itself that is not so, and where."""
+
+
+def require(holds: bool, sentence: str) -> None:
+    """Raise VerificationError with the sentence unless it holds."""
+    if not holds:
+        raise VerificationError(sentence)
 
 
 class contained:
@@ -199,13 +172,15 @@ class contained:
         if not isinstance(error, Exception) or isinstance(error, AnonlibError):
             return False
         self.error = error
-        log_bug(self.what, error)
+        # Every frame and type, and no message, which may quote a photo or its name.
+        logging.getLogger(__name__).error("%s failed\n%s", self.what, "".join(_frames(error)).rstrip())
         return True
 
-
-def log_bug(what: str, error: BaseException) -> None:
-    """Log where an exception came from: every frame and type, and no message, which may quote a photo or its name."""
-    logging.getLogger(__name__).error("%s failed\n%s", what, "".join(_frames(error)).rstrip())
+    def problem(self, reason: Reason) -> Problem | None:
+        """What is wrong with the image, its sentence for the workspace alone; None if all went well."""
+        if self.error is None:
+            return None
+        return Problem(reason, f"{self.what} failed: {kind_and_message(self.error)}")
 
 
 def _frames(error: BaseException) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """A whole run: inventory, scan, plan, surrogates, render, each a loop over what has no marker yet (rounds.py).
 
-A stage gets three rounds; what is left then is quarantined with its reason, so a job always ends in an
-answer. A second run of the same job does only what is missing. The run key holds the digest of the plan: a
-late face cannot meet a stale plan.
+A stage gets three rounds; what is left then is quarantined with its reason, so a job always ends in an answer. A second
+run of the same job does only what is missing. The run key holds the digest of the plan: a late face cannot meet a stale
+plan.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from operator import attrgetter
+from typing import Any
 
 from anonlib import __version__
 from anonlib.codes import Reason
 from anonlib.config import JobConfig
-from anonlib.datasets import Dataset, Shard, open_input
+from anonlib.datasets import open_input
 from anonlib.errors import JobError, StorageError, VerificationError
 from anonlib.execution.base import UnitResult
 from anonlib.execution.cost import CostLog
@@ -33,60 +35,29 @@ from anonlib.models.catalog import MODELS
 from anonlib.models.requirements import check_licences, check_precision
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.certify import certify
-from anonlib.stages.plan import Plan, PlanStage
+from anonlib.stages.plan import Plan, PlanStage, SurrogateStage
 from anonlib.stages.render import RenderStage, quarantine_shard
 from anonlib.stages.render_state import METHOD_VERSION
 from anonlib.stages.rerender import ActiveDecisions, check_against_markers, finish_invalidation, invalidate_shards
 from anonlib.stages.scan import ScanStage, lose
-from anonlib.stages.surrogates import SurrogateStage
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
+from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.inventory import check_inventory, claim_inventory
-from anonlib.workspace.layout import (
-    PURGED,
-    RUN_NOTE,
-    JobStores,
-    json_bytes,
-    open_stores,
-    plan_store,
-    release_store,
-    scan_store,
-)
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming
-from anonlib.workspace.secrets import bind, open_in_worker, open_pinned, signing_secret
+from anonlib.workspace.secrets import bind, open_pinned, signing_secret
 from anonlib.workspace.status import Summary, note_failure
 
-_Given = ParamSpec("_Given")
-_Answer = TypeVar("_Answer")
 
-
-def _leased(verb: Callable[Concatenate[Job, _Given], _Answer]) -> Callable[Concatenate[Job, _Given], _Answer]:
-    """A verb of a job that holds the job's lease of the workspace while it is at work."""
-
-    @wraps(verb)
-    def held(job: Job, /, *given: _Given.args, **named: _Given.kwargs) -> _Answer:
-        with job.lease.held():
-            job._begin()
-            return verb(job, *given, **named)
-
-    return held
-
-
-def preflight(config: JobConfig) -> tuple[tuple[str, Callable[[], object]], ...]:
+def preflight(config: JobConfig) -> dict[str, Callable[[], object]]:
     """What is checked before a job opens anything, by what it is about; each check raises ConfigError."""
     names = {name for models in models_of(config) for name in models}
-    return (
-        ("licences", lambda: check_licences(names, config)),
-        ("models", lambda: check_precision(config)),
-    )
+    return {"licences": lambda: check_licences(names, config), "models": lambda: check_precision(config)}
 
 
 class Job:
-    """One job, opened: its places, its dataset and its inventory. The verbs are the stages.
-
-    `report` hears of every outcome, `ended` of every round of a stage.
-    """
+    """One job, opened; the verbs are the stages. `report` hears of every outcome, `ended` of every round of a stage."""
 
     def __init__(
         self,
@@ -101,14 +72,14 @@ class Job:
         self.ended = ended or (lambda of_stage: None)
         self.method = method_of(config.method)
         self._scan_models, self._render_models = models_of(config)
-        for _, check in preflight(config):
+        for check in preflight(config).values():
             check()
         found_by = detector_file(config.detector)
         self._detector_file = {} if found_by is None else {config.detector.name: MethodFile(found_by, USERS_OWN)}
         self.files = self.method.read_files(config) | self._detector_file
         self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
-        self.stores: JobStores = open_stores(config)
-        if self.stores.workspace.exists(PURGED):
+        self.stores: layout.JobStores = layout.open_stores(config)
+        if self.stores.workspace.exists(layout.PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
         self.lease = Lease(self.stores.workspace, with_retries)
         self.dataset = open_input(config)
@@ -120,117 +91,114 @@ class Job:
     def _begin(self) -> None:
         """Write down the list of work, and make salt and secret where there are none. The rest of `Job` only reads."""
         claim_inventory(self.config, self.stores, self.shards)
-        if "_pinned" not in self.__dict__:
-            self._pinned = open_pinned(self.config, self.stores, make=True)
+        if "pinned" not in self.__dict__:
+            self.pinned = open_pinned(self.config, self.stores, make=True)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Holds the job's lease of the workspace."""
+        with self.lease.held():
+            self._begin()
+            yield
 
     @cached_property
-    def _pinned(self) -> tuple[JobConfig, Keyring]:
+    def pinned(self) -> tuple[JobConfig, Keyring]:
         """The job as its workers get it, and its keyring; raises ConfigError for a workspace that has no salt yet."""
         return open_pinned(self.config, self.stores)
 
     @property
     def keyring(self) -> Keyring:
-        return self._pinned[1]
+        return self.pinned[1]
 
     @property
     def naming(self) -> Naming:
         return Naming(self.keyring, self.config.rekey)
 
-    @_leased
     def run(self) -> Summary:
         """All stages; raises JobError, ConfigError or StorageError where it cannot go on."""
-        self.scan()
-        plan = self.make_plan()
-        return self.render(plan)
+        with self._at_work():
+            self.scan()
+            return self.render(self.make_plan())
 
-    @_leased
     def scan(self) -> None:
-        """faces/ and images/ of every shard; one that fails three times is lost as a whole, and the others go on.
-
-        Raises JobError where the place failed: if workers died of every shard, it is not the shards.
-        """
+        """faces/ and images/; what fails thrice is lost. Raises JobError where workers died of every shard."""
         key = self.scan_key
+        store = layout.scan_store(self.stores, key)
         models = {name: model_bytes(name) for name in self._scan_models}
         models |= {name: file.data for name, file in self._detector_file.items()}
         make = partial(ScanStage, self.config, self.dataset, self.stores, key, models)
-        store = scan_store(self.stores, key)
-        failed = self._rounds("scan", key, make, self.shards, store.done, _shard_id)
-        if len(failed) == len(self.shards) and DIED in failed.values():
-            raise JobError(_first("scanning", failed))
-        for shard in self.shards:
-            if shard.shard_id in failed:
-                lose(shard, failed[shard.shard_id], store)
+        with self._at_work():
+            failed = self._rounds("scan", key, make, self.shards, store.done, attrgetter("shard_id"))
+            if len(failed) == len(self.shards) and DIED in failed.values():
+                raise JobError(_first("scanning", failed))
+            for shard in self.shards:
+                if shard.shard_id in failed:
+                    lose(shard, failed[shard.shard_id], store)
 
-    @_leased
     def make_plan(self) -> Plan:
         """Subjects, classes, assignments and surrogates; needs a finished scan."""
-        missing = {shard.shard_id for shard in self.shards} - scan_store(self.stores, self.scan_key).done()
-        if missing:
-            raise JobError(f"{len(missing)} of {len(self.shards)} shards are not scanned yet; run `anonlib scan` first")
-        with_retries(lambda: bind(self.config, self.stores, self.keyring))
-        where = (self.stores, self.scan_key, self.plan_key, self._travelling)
-        began, planned = time.monotonic(), plan_store(self.stores, self.plan_key).plan() is not None
-        stage = PlanStage(self.config, self.stores, self.keyring, *where[1:])
-        plan = with_retries(lambda: stage.run(self.shards))
-        if not planned:
-            seconds = time.monotonic() - began
-            self.spending.add("plan", images=0, busy=seconds, reserved=seconds, gpus=0)
-        make = partial(SurrogateStage, self.config, *where)
-        failed = self._rounds(
-            "surrogates", self.plan_key, make, plan.blocks, plan_store(self.stores, self.plan_key).blocks_done, str
-        )
-        if failed:
-            raise JobError(_first("making surrogates", failed))
-        return plan
+        with self._at_work():
+            missing = {shard.shard_id for shard in self.shards} - layout.scan_store(self.stores, self.scan_key).done()
+            if missing:
+                scanned = f"{len(missing)} of {len(self.shards)} shards are not scanned yet"
+                raise JobError(f"{scanned}; run `anonlib scan` first")
+            with_retries(lambda: bind(self.config, self.stores, self.keyring))
+            key, store = self.plan_key, layout.plan_store(self.stores, self.plan_key)
+            began, planned = time.monotonic(), store.plan() is not None
+            stage = PlanStage(self.config, self.stores, self.keyring, self.scan_key, key, self._travelling)
+            plan = with_retries(lambda: stage.run(self.shards))
+            if not planned:
+                seconds = time.monotonic() - began
+                self.spending.add("plan", images=0, busy=seconds, reserved=seconds, gpus=0)
+            make = partial(SurrogateStage, self.config, self.stores, self.scan_key, key, self._travelling)
+            if failed := self._rounds("surrogates", key, make, plan.blocks, store.blocks_done, str):
+                raise JobError(_first("making surrogates", failed))
+            return plan
 
-    @_leased
     def render(self, plan: Plan | None = None) -> Summary:
-        """data/, manifest/ and markers of every shard, then the certificate; what fails three times is quarantined.
+        """data/, manifest/, markers, again where a reviewer decided; then the certificate."""
+        with self._at_work():
+            plan = plan or self.make_plan()
+            run_key = self._run_key(plan)
+            note, release = layout.json_bytes(self._run_note(run_key)), self.stores.release
+            if not release.claim(layout.RUN_NOTE, note) and release.read(layout.RUN_NOTE) != note:
+                other = f"the output {release.uri} holds a release of another job (its run.json differs)"
+                raise JobError(f"{other}; give this one another output")
+            signing = signing_secret(self.config, self.stores, self.keyring)
+            log = DecisionLog(self.stores.workspace, run_key)
+            active = ActiveDecisions.of_log(log)
+            job = (self.stores, self.shards)
+            again = with_retries(lambda: invalidate_shards(*job, self.scan_key, active, self.naming, self.lease))
+            self._render_shards(plan, run_key, active)
+            with_retries(lambda: finish_invalidation(*job, self.naming))
+            try:
+                # The decisions as they are now: this run may have slept while a reviewer decided.
+                with_retries(lambda: check_against_markers(*job, ActiveDecisions.of_log(log), self.naming, again))
+                with_retries(lambda: certify(self.config, self.stores, self.keyring, signing, plan.key, plan.blocks))
+            except VerificationError as error:
+                raise JobError(f"the release gets no certificate, and must not leave: {error}") from None
+            return self.summary()
 
-        Shards that were rendered before a reviewer decided on one of their images are rendered again.
-        """
-        plan = plan or self.make_plan()
-        run_key = self._run_key(plan)
-        note = json_bytes(self._run_note(run_key))
-        if not self.stores.release.claim(RUN_NOTE, note) and self.stores.release.read(RUN_NOTE) != note:
-            raise JobError(
-                f"the output {self.config.output.uri} holds a release of another job (its {RUN_NOTE} differs); "
-                "give this one another output"
-            )
-        signing = signing_secret(self.config, self.stores, self.keyring)
-        log = DecisionLog(self.stores.workspace, run_key)
-        active = ActiveDecisions.of_log(log)
-        again = with_retries(
-            lambda: invalidate_shards(self.stores, self.shards, self.scan_key, active, self.naming, self.lease)
-        )
+    def _render_shards(self, plan: Plan, run_key: str, active: ActiveDecisions) -> None:
+        """Commit every shard; one that was not scanned, or fails three times, is quarantined as a whole."""
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in self._render_models} | self._travelling
         check = self.keyring.check()
-        make = partial(_make_render, self._pinned[0], self.dataset, self.stores, keys, models, active, check)
-        lost = scan_store(self.stores, self.scan_key).lost()
+        make = partial(RenderStage, self.pinned[0], self.dataset, self.stores, keys, models, active, check)
+        store = layout.scan_store(self.stores, self.scan_key)
+        lost = store.lost()
         scanned = [shard for shard in self.shards if shard.shard_id not in lost]
-        failed = self._rounds("render", run_key, make, scanned, self._rendered, _shard_id)
+        failed = self._rounds("render", run_key, make, scanned, self._rendered, attrgetter("shard_id"))
         failed |= dict.fromkeys(lost - self._rendered(), Reason.SHARD_UNSCANNED.meaning)
         for shard in self.shards:
-            if shard.shard_id in failed:
-                self._quarantine(shard, run_key, failed[shard.shard_id], active)
-        with_retries(lambda: finish_invalidation(self.stores, self.shards, self.naming))
-        try:
-            # The decisions as they are now: this run may have slept while a reviewer decided.
-            with_retries(
-                lambda: check_against_markers(self.stores, self.shards, ActiveDecisions.of_log(log), self.naming, again)
-            )
-        except VerificationError as error:
-            raise JobError(f"the release must not leave: {error}") from None
-        try:
-            with_retries(lambda: certify(self.config, self.stores, self.keyring, signing, plan.key, plan.blocks))
-        except VerificationError as error:
-            raise JobError(f"the release gets no certificate, and must not leave: {error}") from None
-        return self.summary()
+            if why := failed.get(shard.shard_id):
+                result = quarantine_shard(shard, why, self.stores, store, run_key, self.naming, active)
+                if result is not None:
+                    self.runner.meter.count(self._about("render"), result, lost=True)
 
     def summary(self) -> Summary:
         """Counts from the release's markers."""
-        markers = release_store(self.stores).markers(self.naming.shards(self.shards))
+        markers = layout.release_store(self.stores).markers(self.naming.shards(self.shards))
         return Summary.of(len(self.shards), markers)
 
     @property
@@ -247,7 +215,7 @@ class Job:
         return _key("plan", self.scan_key, self.config.digest("method"), check, *files, __version__)
 
     def _run_key(self, plan: Plan) -> str:
-        store = plan_store(self.stores, plan.key)
+        store = layout.plan_store(self.stores, plan.key)
         surrogates = store.block_markers(plan.blocks)
         parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
@@ -285,12 +253,14 @@ class Job:
         def report(stage: str, outcome: UnitResult, wanted: int) -> None:
             self.report(stage, outcome, wanted)
             if outcome.details is not None:
-                self._keep_details(stage, outcome)
+                # What went wrong in full goes into the workspace, since no log may hold it.
+                try:
+                    note_failure(self.stores.workspace, stage, outcome.unit, outcome.details)
+                except StorageError as error:
+                    logging.getLogger(__name__).warning("the details of %s are not kept: %s", outcome.unit, error)
             if outcome.halts:
-                raise JobError(
-                    f"the job stopped in shard or block {outcome.unit} of its {name} stage, and the same command "
-                    f"goes on there: {outcome.error}"
-                )
+                where = f"shard or block {outcome.unit} of its {name} stage"
+                raise JobError(f"the job stopped in {where}, and the same command goes on there: {outcome.error}")
 
         def ended(of_stage: Round) -> None:
             gpus = self.config.ray.num_gpus
@@ -303,38 +273,8 @@ class Job:
         return {"stage": stage, "method": self.config.method.name}
 
     def _rendered(self) -> set[str]:
-        done = release_store(self.stores).done()
+        done = layout.release_store(self.stores).done()
         return {shard for name, shard in self.naming.shards(self.shards).items() if name in done}
-
-    def _keep_details(self, stage: str, outcome: UnitResult) -> None:
-        """What went wrong in full, into the workspace, since no log may hold it."""
-        try:
-            note_failure(self.stores.workspace, stage, outcome.unit, outcome.details or "")
-        except StorageError as error:
-            logging.getLogger(__name__).warning("the details of %s are not kept: %s", outcome.unit, error)
-
-    def _quarantine(self, shard: Shard, run_key: str, why: str, active: ActiveDecisions) -> None:
-        scanned = scan_store(self.stores, self.scan_key)
-        lost = quarantine_shard(shard, why, self.stores, scanned, run_key, self.naming, active)
-        if lost is not None:
-            self.runner.meter.count(self._about("render"), lost, lost=True)
-
-
-def _make_render(
-    config: JobConfig,
-    dataset: Dataset,
-    stores: JobStores,
-    keys: dict[str, str],
-    models: dict[str, bytes],
-    active: ActiveDecisions,
-    check: str,
-) -> RenderStage:
-    """Made in the worker, which reads the secret itself and refuses another than the driver's."""
-    return RenderStage(config, dataset, stores, open_in_worker(config, stores, check), keys, models, active)
-
-
-def _shard_id(shard: Shard) -> str:
-    return shard.shard_id
 
 
 def _key(*parts: str) -> str:

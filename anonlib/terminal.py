@@ -1,4 +1,4 @@
-"""What a person sees at a job's end: counts, or one sentence where it cannot go on. Progress is progress.py's.
+"""What a person sees at a job's end: counts, or one sentence where it cannot go on.
 
 Complaints go to stderr; stdout holds the result alone. Heavy modules are imported only once a command runs.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anonlib.config import JobConfig
     from anonlib.doctor import CheckResult
     from anonlib.execution.cost import CostLog
+    from anonlib.verification.certificate import CertifiedCounts
     from anonlib.verification.release import Verified
     from anonlib.workspace.purge import Purged
     from anonlib.workspace.status import Reasons, Status, Summary
@@ -32,29 +33,32 @@ _NAME, _FIGURE, _TARGET = 50, 20, 80
 @contextmanager
 def guarded() -> Iterator[None]:
     """End the process with one sentence and exit code 1 for what a person can mend, 130 for Ctrl-C."""
-    from anonlib.errors import EXIT_INTERRUPTED, AnonlibError, VerificationError
+    from anonlib.errors import EXIT_INTERRUPTED, EXIT_STOPPED, AnonlibError, VerificationError
 
+    code = EXIT_STOPPED
     try:
         yield
+        return
     except VerificationError as error:
-        _stop(f"not as it says: {error}")
+        sentence = f"anonlib: not as it says: {error}"
     except (AnonlibError, OSError) as error:
         # A cluster that does not answer is an OSError.
-        _stop(str(error) or type(error).__name__)
+        sentence = f"anonlib: {str(error) or type(error).__name__}"
     except ModuleNotFoundError as error:
         if (name := (error.name or "").partition(".")[0]) not in RUN_MODULES:
             raise
-        _stop(f"this needs {name}, which is not installed: pip install 'anonlib[run]'")
+        sentence = f"anonlib: this needs {name}, which is not installed: pip install 'anonlib[run]'"
     except KeyboardInterrupt:
-        print("\nanonlib: interrupted; what is finished is kept, and the same command continues.", file=sys.stderr)
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        print(file=sys.stderr)
+        sentence = "anonlib: interrupted; what is finished is kept, and the same command continues."
+        code = EXIT_INTERRUPTED
+    print(_on_one_line(" ".join(sentence.split())), file=sys.stderr)
+    raise SystemExit(code)
 
 
-def _stop(sentence: str) -> None:
-    from anonlib.errors import EXIT_STOPPED
-
-    print(f"anonlib: {_on_one_line(' '.join(sentence.split()))}", file=sys.stderr)
-    raise SystemExit(EXIT_STOPPED) from None
+def _images(counts: Summary | CertifiedCounts) -> tuple[str, str]:
+    parts = {"released": counts.released, "without a face": counts.no_face, "quarantined": counts.quarantined}
+    return "images", f"{counts.images:,} = " + " + ".join(f"{count:,} {name}" for name, count in parts.items())
 
 
 def print_summary(config: JobConfig, summary: Summary, reasons: Reasons, spending: CostLog) -> None:
@@ -62,16 +66,14 @@ def print_summary(config: JobConfig, summary: Summary, reasons: Reasons, spendin
     from anonlib.execution.cost import cost_rows
     from anonlib.workspace.status import spent
 
-    images = {"released": summary.released, "without a face": summary.no_face, "quarantined": summary.quarantined}
-    rows = [("images", _sum(summary.images, images)), ("faces", _faces(config, summary.faces, summary.fallbacks))]
+    output = config.output.uri.rstrip("/")
+    fallbacks = f"; {summary.fallbacks:,} of them by a fallback" if summary.fallbacks else ""
+    rows = [_images(summary), ("faces", f"{summary.faces:,}, by {config.method.name}{fallbacks}")]
     rows += _exceptions(reasons)
     if summary.committed < summary.shards:
         rows.append(("shards", f"{summary.committed} of {summary.shards} are done; run again to continue"))
-    rows += [
-        ("data", f"{config.output.uri.rstrip('/')}/data"),
-        ("manifest", f"{config.output.uri.rstrip('/')}/manifest"),
-        ("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"),
-    ]
+    rows += [("data", f"{output}/data"), ("manifest", f"{output}/manifest")]
+    rows.append(("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"))
     rows += cost_rows(spent(spending.workspace))
     print_rows(rows)
 
@@ -91,20 +93,13 @@ def print_status(status: Status) -> None:
         classes = f" in {plan['classes']} classes" if plan["classes"] else ""
         people = f"{plan['subjects']} people{classes}, " if plan["subjects"] else ""
         rows.append(("planned", f"{people}{plan['redacted']} faces redacted by plan{surrogates}"))
-        if plan["disagreements"]:
-            rows.append(
-                ("labels", f"{plan['disagreements']} do not fit their faces: {plan['labels']} in the workspace")
-            )
+        if doubts := plan["disagreements"]:
+            rows.append(("labels", f"{doubts} do not fit their faces: {plan['labels']} in the workspace"))
     rows += cost_rows(status.spent)
-    release = status.release
-    if release is not None:
-        images = {"released": release.released, "without a face": release.no_face, "quarantined": release.quarantined}
-        rows += [
-            ("rendered", f"{release.committed} of {release.shards} shards"),
-            ("images", _sum(release.images, images)),
-            ("faces", f"{release.faces:,}, {release.fallbacks:,} of them by a fallback"),
-            *_exceptions(status.reasons),
-        ]
+    if release := status.release:
+        rows += [("rendered", f"{release.committed} of {release.shards} shards"), _images(release)]
+        rows.append(("faces", f"{release.faces:,}, {release.fallbacks:,} of them by a fallback"))
+        rows += _exceptions(status.reasons)
     print_rows(rows)
 
 
@@ -113,14 +108,13 @@ def print_verified(found: Verified) -> None:
     from anonlib.verification.release import unproved
 
     certificate, counts = found.certificate, found.certificate.counts
-    images = {"released": counts.released, "without a face": counts.no_face, "quarantined": counts.quarantined}
-    claim, method = str(certificate.claim), certificate.method["name"]
+    by = f"by {certificate.method['name']}, of {counts.replaced:,} of {counts.faces:,} faces"
     rows = [
         ("release", f"{_quoted(certificate.release)}, made by anonlib {_quoted(certificate.anonlib)}"),
         ("", "all is as its certificate says"),
-        ("claim", f"{claim}; by {method}, of {counts.replaced:,} of {counts.faces:,} faces"),
+        ("claim", f"{certificate.claim}; {by}"),
         *([("", str(certificate.scope))] if certificate.scope and certificate.claim.kind != "none" else []),
-        ("images", _sum(counts.images, images)),
+        _images(counts),
         ("files", f"{found.files:,}, each as signed, and no other"),
     ]
     if found.classes:
@@ -130,7 +124,7 @@ def print_verified(found: Verified) -> None:
         rows.append(("audit", "passed its policy; see report.html" if found.audit.passed else failed))
     elif found.promised:
         rows.append(("audit", "MISSING, although its maker promised one"))
-    rows += [("signed by", certificate.public_key + (", as it should be" if found.pinned else ""))]
+    rows.append(("signed by", certificate.public_key + (", as it should be" if found.pinned else "")))
     rows += [("not proved" if number == 0 else "", line) for number, line in enumerate(unproved(found))]
     print_rows(rows)
 
@@ -162,15 +156,11 @@ def attack_table(report: AuditReport) -> list[str]:
     shown = [attack for attack in report.attacks if attack.target == "rank-1"]
     kinds = list(dict.fromkeys(kind for attack in shown for kind in attack.baselines))
     known = "people" if report.labelled else "clusters of faces"
-    lines = [
-        f"{report.photos:,} photos of {report.people:,} {known}: how often the right one comes first, 95 % intervals",
-        "",
-        " " * _NAME + "".join(f"{kind:<{_FIGURE}}" for kind in ("released", *kinds)),
-    ]
+    about = f"{report.photos:,} photos of {report.people:,} {known}: how often the right one comes first"
+    lines = [f"{about}, 95 % intervals", "", _cells("", _NAME, ("released", *kinds))]
     for attack in shown:
-        figures = [attack.released, *(attack.baselines.get(kind) for kind in kinds)]
-        cells = "".join(f"{short(figure):<{_FIGURE}}" for figure in figures)
-        lines.append(f"{f'{attack.name}, {attack.recognizer}':<{_NAME}}{cells}")
+        figures = (attack.released, *(attack.baselines.get(kind) for kind in kinds))
+        lines.append(_cells(f"{attack.name}, {attack.recognizer}", _NAME, map(short, figures)))
     return [*lines, ""]
 
 
@@ -180,12 +170,15 @@ def disclosure_table(disclosures: Iterable[Disclosure]) -> list[str]:
     for disclosure in disclosures:
         name = ", ".join(part for part in (disclosure.name, disclosure.target, disclosure.recognizer) if part)
         allowed = "-" if disclosure.allowed is None else f"{disclosure.allowed:.1%}"
-        cells = (short(disclosure.found), allowed, short(disclosure.excess))
-        lines.append(f"{name:<{_TARGET}}" + "".join(f"{cell:<{_FIGURE}}" for cell in cells))
+        lines.append(_cells(name, _TARGET, (short(disclosure.found), allowed, short(disclosure.excess))))
         if disclosure.note:
             notes[f"  {disclosure.name}: {disclosure.note}"] = None
-    heads = "".join(f"{head:<{_FIGURE}}" for head in ("found", "allowed", "more than allowed"))
-    return [f"{'what the release says beside its pictures':<{_TARGET}}{heads}", *lines, *notes, ""] if lines else []
+    head = _cells("what the release says beside its pictures", _TARGET, ("found", "allowed", "more than allowed"))
+    return [head, *lines, *notes, ""] if lines else []
+
+
+def _cells(name: str, width: int, cells: Iterable[str]) -> str:
+    return f"{name:<{width}}" + "".join(f"{cell:<{_FIGURE}}" for cell in cells)
 
 
 def short(figure: Figure | None) -> str:
@@ -197,13 +190,9 @@ def short(figure: Figure | None) -> str:
 
 def print_purged(config: JobConfig, record: Purged) -> None:
     """What was destroyed; what was not goes to stderr."""
-    print_rows(
-        [
-            ("workspace", f"{config.workspace.uri}: {record.files:,} files, {record.bytes / 1e6:,.1f} MB destroyed"),
-            ("secret", record.secret),
-            ("record", f"{config.workspace.uri.rstrip('/')}/purged.json"),
-        ]
-    )
+    destroyed = f"{record.files:,} files, {record.bytes / 1e6:,.1f} MB destroyed"
+    rows = [("workspace", f"{config.workspace.uri}: {destroyed}"), ("secret", record.secret)]
+    print_rows([*rows, ("record", f"{config.workspace.uri.rstrip('/')}/purged.json")])
     if record.remains:
         print(f"anonlib: not everything is gone. {record.remains}", file=sys.stderr)
 
@@ -211,19 +200,10 @@ def print_purged(config: JobConfig, record: Purged) -> None:
 def print_findings(findings: Iterable[CheckResult]) -> int:
     """One line each as they come, with what to do below; returns how many are problems."""
     problems = 0
-    for one in findings:
-        problems += one.level == "problem"
-        print_rows([(one.level, f"{one.what}: {one.said}"), *([("", one.advice)] if one.advice else [])])
+    for level, what, found, advice in findings:
+        problems += level == "problem"
+        print_rows([(level, f"{what}: {found}"), *([("", advice)] if advice else [])])
     return problems
-
-
-def _sum(total: int, parts: dict[str, int]) -> str:
-    return f"{total:,} = " + " + ".join(f"{count:,} {name}" for name, count in parts.items())
-
-
-def _faces(config: JobConfig, faces: int, fallbacks: int) -> str:
-    said = f"{faces:,}, by {config.method.name}"
-    return f"{said}; {fallbacks:,} of them by a fallback" if fallbacks else said
 
 
 def _exceptions(reasons: Reasons) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ from anonlib.methods import method_of, settings_of
 from anonlib.methods.base import EarlierReleases
 from anonlib.privacy.fusion import KEPT, SHARE
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.people import FaceVectors, people_of, persons_of
+from anonlib.stages.people import people_of, persons_of
 from anonlib.workspace.schemas import EMBEDDING_DIM
 
 FACES = (100_000, 1_000_000)
@@ -108,7 +108,7 @@ def planned(options: argparse.Namespace, count: int) -> dict[str, Any]:
         }
     )
     clock = [(time.perf_counter(), time.process_time())]
-    subjects = people_of(faces, FaceVectors(both[:, :EMBEDDING_DIM], both), KEYS)
+    subjects = people_of(faces, (both[:, :EMBEDDING_DIM], both), KEYS)
     clock.append((time.perf_counter(), time.process_time()))
     persons = persons_of(subjects, np.ones(count, bool))
     first = np.unique(persons.of_face, return_index=True)[1].tolist()

@@ -13,9 +13,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from anonlib.audit.findings import Figure
 from anonlib.cli import app
 from anonlib.config import JobConfig, keys, page
+from anonlib.terminal import attack_table, disclosure_table, policy_rows, short
 from tests.support import photos
+from tests.support.findings import report, unmeasured
 from tests.support.runs import Run, contents, job
 
 HEAVY = ("torch", "ray", "cv2", "pyarrow", "faiss", "scipy", "openvino", "onnxruntime", "boto3")
@@ -56,18 +59,15 @@ def test_help_loads_nothing_heavy_and_answers_within_half_a_second() -> None:
     assert min(seconds) < 0.5
 
 
-def test_every_key_is_described_and_but_for_a_mapping_has_a_flag_of_its_own() -> None:
+def test_every_key_is_described_and_on_its_page_and_but_for_a_mapping_has_a_flag_of_its_own() -> None:
     found = list(keys())
     assert all(key.description.endswith(".") for key in found)
     assert {key.path for key in found if key.flag is None} == {"policy.kept"}
     flags = [flag for key in found if key.flag for flag in key.flag.split("/")]
     assert len(set(flags)) == len(flags)
-    assert {"--input", "--method", "--k", "--detector-side", "--keep-field", "--max-mpx", "--no-rekey"} <= set(flags)
-
-
-def test_the_page_of_the_job_file_is_current() -> None:
     text = (Path(__file__).parents[1] / "docs" / "job-file.md").read_text()
     assert page(text) == text, "run python -m anonlib.config docs/job-file.md"
+    assert {"--input", "--method", "--k", "--detector-side", "--keep-field", "--max-mpx", "--no-rekey"} <= set(flags)
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
@@ -79,11 +79,6 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     assert (shown["method"]["k"], shown["keep_fields"], shown["rekey"]) == (7, ["a", "b"], True)
     assert shown["detector"]["score"] == 0.3
     assert shown["input"]["subject_field"] == "person"
-
-
-def test_a_job_needs_no_file(tmp_path: Path) -> None:
-    done = CLI.invoke(app, ["plan", "--input", "i", "--output", "o", "--workspace", "w", "--print-config"])
-    assert yaml.safe_load(done.stdout)["workspace"] == {"uri": "w"}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +94,7 @@ def test_a_job_needs_no_file(tmp_path: Path) -> None:
         (["purge", "--yes", "--input", "{i}", "--output", "{o}", "--workspace", "{w}"], "holds no workspace"),
     ],
 )
-def test_what_a_person_can_mend_is_one_sentence_and_exit_code_1(
+def test_what_a_person_can_mend_is_a_sentence_and_exit_code_1(
     arguments: list[str], sentence: str, tmp_path: Path
 ) -> None:
     places = {"{i}": "nothing-here", "{o}": "o", "{w}": "w"}
@@ -113,15 +108,6 @@ def test_what_a_person_can_mend_is_one_sentence_and_exit_code_1(
 def test_wrong_usage_is_exit_code_2() -> None:
     assert CLI.invoke(app, ["run", "--k", "many"]).exit_code == 2
     assert CLI.invoke(app, ["models", "pull", "--set", "every"]).exit_code == 2
-
-
-def test_a_secret_is_never_shown(small: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHORT", "hush-hush")
-    config = JobConfig.model_validate(small.model_dump() | {"secret": {"env": "SHORT"}})
-    done = CLI.invoke(app, ["run", written(config, tmp_path)])
-    assert done.exit_code == 1
-    assert "SHORT (secret) has 9 characters; a secret is 32 random bytes" in done.stderr
-    assert "hush" not in done.output
 
 
 def test_the_stages_alone_make_a_job_and_each_refuses_what_it_lacks(small: JobConfig, tmp_path: Path) -> None:
@@ -142,27 +128,18 @@ def test_the_stages_alone_make_a_job_and_each_refuses_what_it_lacks(small: JobCo
     assert "1 quarantined: the file is not an image in a known format" in said
 
 
-def test_a_quarantined_image_is_exit_code_3_and_a_second_run_says_the_same(small: JobConfig, tmp_path: Path) -> None:
+def test_a_second_run_says_the_same_and_status_writes_nothing(small: JobConfig, tmp_path: Path) -> None:
     path = written(small, tmp_path)
+    assert "nothing has run here" in CLI.invoke(app, ["status", path]).stdout
     first = CLI.invoke(app, ["run", path])
     before = contents(tmp_path)
     second = CLI.invoke(app, ["run", path])
     assert (first.exit_code, second.exit_code) == (3, 3)
-    assert first.stdout == second.stdout
+    assert first.stdout == second.stdout and second.stderr == ""
     assert str(tmp_path / "release" / "manifest") in first.stdout
-    assert second.stderr == ""
-    assert contents(tmp_path) == before
-
-
-def test_status_reads_markers_and_writes_nothing(small: JobConfig, tmp_path: Path) -> None:
-    path = written(small, tmp_path)
-    assert "nothing has run here" in CLI.invoke(app, ["status", path]).stdout
-    CLI.invoke(app, ["run", path])
-    before = contents(tmp_path)
     said = CLI.invoke(app, ["status", path]).stdout
-    assert "scanned    1 of 1 shards" in said
-    assert "rendered   1 of 1 shards" in said
-    assert "1 quarantined: the file is not an image" in said
+    for line in ("scanned    1 of 1 shards", "rendered   1 of 1 shards", "1 quarantined: the file is not an image"):
+        assert line in said
     places = ["--workspace", small.workspace.uri, "--output", small.output.uri]
     assert CLI.invoke(app, ["status", *places]).stdout == said
     assert contents(tmp_path) == before
@@ -195,10 +172,43 @@ def test_a_purge_asks_first(finished: Run, tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_nothing_of_ray_reaches_the_terminal(small: JobConfig, tmp_path: Path) -> None:
     path = written(small, tmp_path)
-    command = [sys.executable, "-W", "error::DeprecationWarning:anonlib", "-m", "anonlib", "run", path]
-    command[3:5] = ["-c", "from anonlib.cli import main; main()"]
-    done = subprocess.run([*command, "--actors", "1"], capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-W", "error::DeprecationWarning:anonlib", "-m", "anonlib", "run", path, "--actors", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3, done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["stage"] for line in lines] == ["scan"] * 2 + ["render"] * 2
     assert done.stdout.splitlines()[0].startswith("images")
+
+
+def test_each_attack_that_names_people_is_a_line_beside_its_baselines() -> None:
+    whole = report()
+    lines = attack_table(whole)
+    shown = [one for one in whole.attacks if one.target == "rank-1"]
+    assert shown and len(lines) == len(shown) + 4
+    for one in shown:
+        (line,) = [line for line in lines if line.startswith(f"{one.name}, {one.recognizer} ")]
+        assert short(one.released) in line and all(short(figure) in line for figure in one.baselines.values())
+
+
+def test_each_attack_on_what_the_release_says_is_a_line_beside_what_is_allowed() -> None:
+    lines = disclosure_table(report().disclosures)
+    (line,) = [line for line in lines if line.startswith("guess, right guess, all faces, classes by the plan ")]
+    assert "19.4% [" in line and "18.0%" in line and "1.4% [0.3 2.4]" in line
+    (unlabelled,) = [line for line in lines if line.startswith("intersect, people in several classes ")]
+    assert unlabelled.split()[-3:] == ["-", "-", "-"]
+    assert lines[-2] == "  intersect: the job formed its subjects without labels"
+    assert disclosure_table(()) == []
+
+
+def test_failed_lines_are_named_with_their_reason() -> None:
+    assert policy_rows(report().gate.lines)[0][1].startswith("passed, all ")
+    failing = report(passed=False)
+    rows = policy_rows(failing.gate.lines)
+    failed = [line for line in failing.gate.lines if not line.passed]
+    assert rows[0][1] == f"FAILED, {len(failed)} of {len(failing.gate.lines)} lines"
+    assert [value for _, value in rows[1:]] == [f"{line.name}: {line.why}" for line in failed]
+
+
+def test_a_figure_is_short_and_nothing_measured_is_a_dash() -> None:
+    assert short(Figure(value=0.055, low=0.0394, high=0.0736, count=9)) == "5.5% [3.9 7.4]"
+    assert short(unmeasured()) == short(None) == "-"

@@ -22,7 +22,6 @@ from anonlib.errors import (
     kind_and_message,
     kind_and_place,
 )
-from anonlib.storage import open_storage
 from anonlib.terminal import guarded
 
 PACKAGE = Path(anonlib.errors.__file__).parent
@@ -37,11 +36,7 @@ def raised(error: Exception) -> Exception:
         return caught
 
 
-def subclasses(cls: type[Exception]) -> set[type[Exception]]:
-    return {cls}.union(*(subclasses(below) for below in cls.__subclasses__()))
-
-
-def test_every_exception_of_the_package_is_in_the_tree_and_in_its_drawing() -> None:
+def test_every_exception_of_the_package_is_in_the_tree() -> None:
     elsewhere = {
         f"{path.relative_to(PACKAGE)}: {node.name}"
         for path in PACKAGE.rglob("*.py")
@@ -50,9 +45,6 @@ def test_every_exception_of_the_package_is_in_the_tree_and_in_its_drawing() -> N
         if isinstance(node, ast.ClassDef) and any("Error" in ast.unparse(base) for base in node.bases)
     }
     assert not elsewhere
-    drawn = [line.split() for line in (anonlib.errors.__doc__ or "").splitlines()]
-    names = [word for words in drawn for word in words if word.isidentifier() and word in vars(anonlib.errors)]
-    assert {cls.__name__ for cls in subclasses(AnonlibError)} <= set(names)
 
 
 @pytest.mark.parametrize("error", [AnonlibError("no"), StorageError("no"), ImageProblem(Reason.EMPTY), OSError("no")])
@@ -85,12 +77,6 @@ def test_kind_and_place_have_no_word_of_the_message(words: str, kind: type[Excep
     line = raised.__code__.co_firstlineno + 3
     assert kind_and_place(raised(kind(words))) == f"{kind.__name__} at test_errors.py:{line}"
     assert kind_and_place(kind(words)) == kind.__name__
-
-
-def test_the_place_is_that_of_our_code_and_not_of_a_library() -> None:
-    with pytest.raises(StorageError) as caught:
-        open_storage("no-such-folder").read("Ada_Quill/at_sea.jpg")
-    assert kind_and_place(caught.value).startswith("NotFound at local.py:")
 
 
 def test_the_workspace_gets_the_message_in_one_line_and_the_traceback_with_the_path() -> None:

@@ -25,11 +25,9 @@ LAYERS = (
     ("cli", "doctor", "terminal"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-KNOWN = {
-    "config.py": {"methods"},
-}
+KNOWN = {"config.py": {"methods"}}
 """The one import from above: a job's `method` is checked by METHODS[name].Settings, in a function, when it is read."""
-STAGES = ("scan", "plan", "surrogates", "render", "certify")
+STAGES = ("scan", "plan", "render", "certify")
 STRANGERS = ({"faces", "privacy"}, {"datasets", "models"})
 MODULES = sorted(ROOT.rglob("*.py"))
 
@@ -90,25 +88,21 @@ def test_mathematics_knows_no_files_and_no_images() -> None:
             assert not {name.split(".")[0] for name in imported(path)} & forbidden, path
 
 
-def test_torch_ray_and_faiss_wait_until_they_are_used() -> None:
-    heavy = {"torch", "ray", "faiss", "openvino", "onnxruntime"}
-    for path in MODULES:
-        early = {name.split(".")[0] for name, at_once in imported(path).items() if at_once} & heavy
-        # Networks are made of torch; who trains them waits for it, and nobody else imports these.
-        networks = path.name in ("torch_graph.py", "networks.py") or "training" in path.parts
-        assert early <= ({"torch"} if networks else set()), f"{path} imports {early} at once"
-
-
-def test_what_is_made_of_torch_waits_until_it_is_used() -> None:
+def test_torch_ray_and_faiss_wait_until_they_are_used_and_so_does_what_is_made_of_torch() -> None:
+    early = {path: {name for name, at_once in imported(path).items() if at_once} for path in MODULES}
+    heavy = {path: {name.split(".")[0] for name in names} & {"torch", "ray", "faiss", "openvino", "onnxruntime"}
+             for path, names in early.items()}  # fmt: skip
     made_of_torch = {
         f"anonlib.{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}"
         for path in MODULES
-        if any(name.split(".")[0] == "torch" and at_once for name, at_once in imported(path).items())
+        if "torch" in heavy[path]
     }
     for path in MODULES:
-        if "training" not in path.parts:
-            early = {name for name, at_once in imported(path).items() if at_once}
-            assert not early & made_of_torch, path
+        # Networks are made of torch; who trains them waits for it, and nobody else imports these.
+        training = "training" in path.parts
+        networks = path.name in ("torch_graph.py", "networks.py") or training
+        assert heavy[path] <= ({"torch"} if networks else set()), f"{path} imports {heavy[path]} at once"
+        assert training or not early[path] & made_of_torch, path
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,9 +1,8 @@
 """Who is in a dataset, as columns: subjects from labels and clusters, persons, and which faces may be averaged.
 
-A labelled face belongs to its label, even where it looks like someone else: the labels are checked, not corrected. The
-others are clustered, and a cluster that looks like a labelled subject joins that one, so that a person keeps one
-replacement in photos with and without a label. Subjects that may be one person are tied into one `person`, and what a
-method promises, it promises for persons.
+A labelled face belongs to its label: the labels are checked, not corrected. The others are clustered, and a cluster
+that looks like a labelled subject joins that one, so that a person keeps one replacement in photos with and without a
+label. Subjects that may be one person are tied into one `person`, and what a method promises, it promises for persons.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from anonlib.privacy.clustering import by_label, join, known_subjects, normalize
 from anonlib.privacy.fusion import directions, fused, fused_rows
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import EXACT_BELOW, Rows, Vectors, unit
-from anonlib.privacy.label_conflicts import Disagreements, disagreements
+from anonlib.privacy.label_conflicts import disagreements
 from anonlib.privacy.strata import stratum_of
 from anonlib.privacy.ties import tied
 from anonlib.workspace.schemas import EMBEDDING_DIM, SECOND_DIM
@@ -39,10 +38,8 @@ PORTRAITS_A_DONOR = 3
 
 VECTORS = ("embedding", "second")
 """Columns of FACES that face_vectors reads."""
-FEATURES = (
-    "face_id", "label", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses",
-    "age", "female", "landmarks",
-)  # fmt: skip
+FEATURES = ("face_id", "label", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses", "age", "female",
+            "landmarks")  # fmt: skip
 """Columns of FACES from which a plan groups faces into people and chooses those that may be averaged."""
 
 _FACES_SAID = 5
@@ -52,40 +49,14 @@ LABEL_MARGIN = 0.01
 people under two names and 84 % of the pairs under one name were found; of 840 right names 15 pairs were doubted."""
 _SURE = 0.7
 _DONOR_YAW, _DONOR_PITCH, _DONOR_EYES = 35.0, 30.0, 24.0
-_DONOR_SHARPNESS = 9.0
-_DONOR_CLARITY = 0.55
-
-
-@dataclass(frozen=True)
-class LabelWarnings:
-    """What was found among labelled faces; `names[label]` and `face_ids[face]` of the numbers in `found`."""
-
-    found: Disagreements
-    names: tuple[str, ...]
-    face_ids: tuple[str, ...]
-
-    def sentences(self) -> list[str]:
-        """One a finding. They name people: for the terminal and the workspace, never for the release."""
-        sentences = [
-            f"{self.face_ids[row.face]} is labelled {self.names[row.label]} and looks like {self.names[row.like]}"
-            for row in self.found.misplaced
-        ]
-        sentences += [
-            f"{self.names[pair.first]} and {self.names[pair.second]} look like one person"
-            for pair in self.found.one_person
-        ]
-        for two in self.found.two_people:
-            faces = ", ".join(self.face_ids[face] for face in two.faces[:_FACES_SAID])
-            more = f" and {len(two.faces) - _FACES_SAID} more" if len(two.faces) > _FACES_SAID else ""
-            sentences.append(f"{self.names[two.label]} looks like two people, one of them in {faces}{more}")
-        return sentences
+_DONOR_SHARPNESS, _DONOR_CLARITY = 9.0, 0.55
 
 
 @dataclass(frozen=True)
 class People:
-    """Subjects as columns: `of_face` (n,) subject numbers, `ids`, `labels`, `template` (s, d), attributes (s,).
+    """Subjects as columns: `of_face` (n,) subject numbers; `labels`: None where a cluster was formed; the others (s,).
 
-    `labels`: the dataset's name for the person, None if a cluster was formed. `person` (s,): of each subject.
+    `person`: of each subject. `doubts`: sentences about labels that do not fit their faces.
     """
 
     of_face: NDArray[np.int64]
@@ -95,15 +66,11 @@ class People:
     template: NDArray[np.float32]
     female: NDArray[np.float32]
     age: NDArray[np.float32]
-    label_check: LabelWarnings
+    doubts: list[str]
 
 
 def same_person(faces: int) -> float:
-    """dlib cosine from which two of `faces` faces are one person.
-
-    In a larger crowd more strangers look alike, and two faces are less likely one person to begin with. Measured on
-    40 to 5,000 faces, the same precision of clusters takes .008 to .012 more for ten times the faces.
-    """
+    """dlib cosine from which two of `faces` faces are one person; a larger crowd has more strangers that look alike."""
     return SAME_PERSON + _STRICTER_A_DECADE * math.log10(max(faces, _LEAST_CROWD) / _CROWD)
 
 
@@ -112,26 +79,18 @@ def same_fused(faces: int) -> float:
     return same_person(faces) - _FUSED_LOWER
 
 
-@dataclass(frozen=True)
-class FaceVectors:
-    """Vectors of all faces (n, d): the first recognizer's unit `embeddings`, and those of `both` recognizers fused."""
-
-    embeddings: Rows
-    both: Rows
-
-
 def face_vectors(
     read: Callable[[], Iterator[pa.Table]], count: int, folder: Path, *, exact_below: int = EXACT_BELOW
-) -> FaceVectors:
-    """Vectors of `count` faces; `read` gives their VECTORS shard by shard, in the order of faces.
+) -> tuple[Rows, Rows]:
+    """Of `count` faces the first recognizer's vectors (n, d), and those of both fused; `read` gives VECTORS by shard.
 
-    Up to `exact_below` faces they are float32 in memory. More are float16 in a file in `folder`, which is written in a
-    second pass over the shards, so that memory never holds the second recognizer's long vectors together.
+    Up to `exact_below` faces they are float32 in memory; more are float16 in a file in `folder`, written in a second
+    pass, so that memory never holds the second recognizer's long vectors together.
     """
     if count <= exact_below:
         faces = pa.concat_tables(read())
         embeddings = matrix(faces, "embedding")
-        return FaceVectors(embeddings, fused(embeddings, halves(faces, "second")))
+        return embeddings, fused(embeddings, halves(faces, "second"))
     basis = directions((halves(faces, "second") for faces in read() if faces.num_rows), SECOND_DIM)
     both = np.memmap(folder / "vectors", np.float16, "w+", shape=(count, EMBEDDING_DIM + basis.shape[1]))
     start = 0
@@ -142,64 +101,69 @@ def face_vectors(
             start += len(rows)
     both.flush()
     # The first recognizer's vectors are the first columns, scaled; whoever compares float16 rows scales them anyway.
-    return FaceVectors(both[:, :EMBEDDING_DIM], both)
+    return both[:, :EMBEDDING_DIM], both
 
 
-def people_of(faces: pa.Table, vectors: FaceVectors, keyring: Keyring) -> People:
+def people_of(faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring) -> People:
     """Labelled faces by label; the others by clustering, a cluster like a labelled subject joining it."""
-    count, embeddings, both = faces.num_rows, vectors.embeddings, vectors.both
-    labels = faces.column("label").to_pylist()
-    face_ids = faces.column("face_id").to_pylist()
+    count, (embeddings, both) = faces.num_rows, vectors
+    labels, face_ids = faces.column("label").to_pylist(), faces.column("face_id").to_pylist()
     labelled = np.array([name is not None for name in labels], bool)
     of_face = np.full(count, -1, np.int64)
-    named, names = by_label([name for name in labels if name is not None])
-    of_face[labelled] = named
+    of_face[labelled], names = by_label([name for name in labels if name is not None])
     threshold = same_fused(count)
     unnamed = both[~labelled] if names else both
-    of_face[~labelled] = join(known_subjects(both[labelled], named, len(names)), unnamed, threshold=threshold)
+    known_by_label = known_subjects(both[labelled], of_face[labelled], len(names))
+    of_face[~labelled] = join(known_by_label, unnamed, threshold=threshold)
     subjects = int(of_face.max(initial=-1)) + 1
-    known = np.arange(subjects) < len(names)
     formed = known_subjects(both, of_face, subjects)
     first = np.unique(of_face, return_index=True)[1]
     ids = [keyring.pseudonym(Purpose.SUBJECT, Purpose.LABEL, name) for name in names]
     ids += [keyring.pseudonym(Purpose.SUBJECT, Purpose.CLUSTER, face_ids[row]) for row in first[len(names) :]]
-    weight = np.bincount(of_face, minlength=subjects)
-
-    def mean_of(name: str) -> NDArray[np.float32]:
-        return np.asarray(np.bincount(of_face, column(faces, name), subjects) / np.maximum(weight, 1), np.float32)
-
-    female = mean_of("female")
+    weight = np.maximum(np.bincount(of_face, minlength=subjects), 1)
+    female, age = (
+        np.asarray(np.bincount(of_face, column(faces, name), subjects) / weight, np.float32)
+        for name in ("female", "age")
+    )
+    rows = np.flatnonzero(labelled)
     return People(
         of_face,
-        tied(formed.means, formed.faces, known, female, threshold=threshold),
+        tied(formed.means, formed.faces, np.arange(subjects) < len(names), female, threshold=threshold),
         ids,
         [*names, *[None] * (subjects - len(names))],
         templates(embeddings, of_face, subjects),
         female,
-        mean_of("age"),
-        check_labels(
+        age,
+        doubts_about(
             unit(embeddings[labelled]),
-            [name for name in labels if name is not None],
-            [face for face, known in zip(face_ids, labelled, strict=True) if known],
+            [labels[row] for row in rows],
+            [face_ids[row] for row in rows],
             near=same_person(count) + LABEL_MARGIN,
             apart=APART,
         ),
     )
 
 
-def check_labels(
+def doubts_about(
     embeddings: Vectors, labels: Sequence[str], face_ids: Sequence[str], *, near: float, apart: float
-) -> LabelWarnings:
-    """The check of labelled faces: unit embeddings (n, d), and a label and an id each."""
+) -> list[str]:
+    """A sentence a doubt about labelled faces (unit embeddings (n, d)). They name people: never for the release."""
     label, names = by_label(labels)
-    return LabelWarnings(disagreements(embeddings, label, near=near, apart=apart), tuple(names), tuple(face_ids))
+    found = disagreements(embeddings, label, near=near, apart=apart)
+    sentences = [
+        f"{face_ids[row.face]} is labelled {names[row.label]} and looks like {names[row.like]}"
+        for row in found.misplaced
+    ]
+    sentences += [f"{names[pair.first]} and {names[pair.second]} look like one person" for pair in found.one_person]
+    for two in found.two_people:
+        faces = ", ".join(face_ids[face] for face in two.faces[:_FACES_SAID])
+        more = f" and {len(two.faces) - _FACES_SAID} more" if len(two.faces) > _FACES_SAID else ""
+        sentences.append(f"{names[two.label]} looks like two people, one of them in {faces}{more}")
+    return sentences
 
 
 def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[object] | None = None) -> Persons:
-    """The persons of a dataset; `replaced` (n,): the faces that will show a surrogate.
-
-    `names` of each person, where those of one name are known from elsewhere to be one.
-    """
+    """The persons behind subjects; `replaced` (n,): the faces to be replaced; those of one of `names` are one."""
     person = people.person
     if names is not None:
         number: dict[object, int] = {}
@@ -229,41 +193,31 @@ def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[obje
 
 def donor_faces_of(faces: pa.Table) -> NDArray[np.int64]:
     """Faces good enough to be averaged: nearly frontal, large, sharp, without glasses."""
+    landmarks = matrix(faces, "landmarks").reshape(-1, 5, 2)
     good = (
         (column(faces, "presence") >= MIN_PRESENCE)
         & (column(faces, "glasses") <= 0)
         & (column(faces, "clarity") >= _DONOR_CLARITY)
         & (np.abs(column(faces, "yaw")) <= _DONOR_YAW)
         & (np.abs(column(faces, "pitch")) <= _DONOR_PITCH)
-        & (eye_distance(faces) >= _DONOR_EYES)
+        & (np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1).astype(np.float32) >= _DONOR_EYES)
         & (column(faces, "sharpness") >= _DONOR_SHARPNESS)
     )
     return np.flatnonzero(good)
 
 
-def eye_distance(faces: pa.Table) -> NDArray[np.float32]:
-    """Px between the eyes of each face (n,), as the detector saw them."""
-    landmarks = matrix(faces, "landmarks").reshape(-1, 5, 2)
-    return np.asarray(np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1), np.float32)
-
-
 def best_portraits(faces: pa.Table, of_face: NDArray[np.int64], donor_faces: NDArray[np.int64]) -> dict[int, list[int]]:
-    """Each donor's best faces."""
-    order = donor_faces[np.argsort(badness(faces)[donor_faces], kind="stable")]
-    best: dict[int, list[int]] = {}
-    for face in order:
-        chosen = best.setdefault(int(of_face[face]), [])
-        if len(chosen) < PORTRAITS_A_DONOR:
-            chosen.append(int(face))
-    return best
-
-
-def badness(faces: pa.Table) -> NDArray[np.float64]:
-    """What speaks against each face (n,) as a portrait: turned, blurred, a hat, glasses or hair before the skin."""
-    return np.asarray(
+    """Each donor's best faces; against a face speak: turned, blurred, and a hat, glasses or hair before the skin."""
+    badness = np.asarray(
         np.abs(column(faces, "yaw"))
         + 0.5 * np.abs(column(faces, "pitch"))
         - 0.3 * np.minimum(column(faces, "sharpness"), 40.0)
         - 60.0 * column(faces, "clarity"),
         np.float64,
     )
+    best: dict[int, list[int]] = {}
+    for face in donor_faces[np.argsort(badness[donor_faces], kind="stable")]:
+        chosen = best.setdefault(int(of_face[face]), [])
+        if len(chosen) < PORTRAITS_A_DONOR:
+            chosen.append(int(face))
+    return best

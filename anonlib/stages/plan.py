@@ -1,26 +1,30 @@
 """Plan: all faces together. Which person each face shows, the classes, and the surrogate of each face.
 
-One process over the feature columns; pixels stay where they are. The method decides; this file reads what the scan
-left and writes the tables. A face that cannot be replaced, and a person without a surrogate, are assigned to the solid
-redaction with the reason. All refusals are made here and by the person's class, none while rendering, so that none of
-them says how alike a face and its surrogate are.
+One process over the feature columns; the method decides, this file reads what the scan left and writes the tables. All
+refusals are made here and by the person's class, none while rendering, so that none of them says how alike a face and
+its surrogate are. Textures of surrogates need pixels, so they are made after it, a block at a time on any worker; a
+single person's draw is not stored as a texture, which would be larger than the photos.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from anonlib.config import JobConfig
 from anonlib.datasets import Shard
+from anonlib.execution.base import UnitResult, current
 from anonlib.methods import method_of
-from anonlib.methods.base import Assignment, EarlierReleases, Method, Persons, SurrogateAssignment, SurrogatePlan
+from anonlib.methods.base import Assignment, EarlierReleases, Method, Persons, SurrogateAssignment
 from anonlib.methods.redaction import FLAT
 from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring
@@ -35,10 +39,14 @@ from anonlib.stages.people import (
     persons_of,
 )
 from anonlib.storage.scratch import scratch
+from anonlib.synthesis.base import IdentityDraw
+from anonlib.synthesis.describe import crop_and_mesh, happiness
+from anonlib.synthesis.textures.average import Portrait, member_texture, portrait
 from anonlib.workspace import tables
-from anonlib.workspace.layout import PLAN_COUNTS, JobStores, plan_store, scan_store
+from anonlib.workspace.layout import PLAN_COUNTS, JobStores, plan_store, scan_store, sha256
 from anonlib.workspace.ledger_store import LedgerStore
 from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS, SURROGATES
+from anonlib.workspace.schemas import PORTRAITS as PORTRAIT_ROWS
 
 ASSIGNED = ("face_id", "key", "index", "kind", "box", "landmarks", "mesh", "expression", "presence", "yaw", "bare")
 """Columns of FACES that an assignment needs."""
@@ -48,10 +56,7 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What `plan` decided: `blocks` of surrogates to make, and the digest of it all.
-
-    `disagreements`: sentences in labels.txt of the plan's room about labels that do not fit their faces.
-    """
+    """What `plan` decided: `blocks` of surrogates to make, counts, and the digest of it all."""
 
     key: str
     digest: str
@@ -61,11 +66,6 @@ class Plan:
     classes: int
     redacted: int
     disagreements: int
-
-
-def plan_of(key: str, marker: Mapping[str, Any]) -> Plan:
-    """The plan that a marker vouches for."""
-    return Plan(key, marker["digest"], tuple(marker["blocks"]), *(marker[name] for name in PLAN_COUNTS))
 
 
 class PlanStage:
@@ -82,12 +82,22 @@ class PlanStage:
 
     def run(self, shards: Sequence[Shard]) -> Plan:
         """Plan the whole dataset, or read the plan that is already there."""
-        known = self.store.plan()
-        if known is None:
+        marker = self.store.plan()
+        if marker is None:
             self._digest = hashlib.sha256()
-            self.store.commit("plan", self._write(shards) if self.method.synthesis else self._redact_all(shards))
-            known = self.store.plan() or {}
-        return plan_of(self.key, known)
+            written = self._write(shards) if self.method.synthesis else self._redact_all(shards)
+            self.store.commit("plan", written | {"digest": self._digest.hexdigest()})
+            marker = self.store.plan() or {}
+        counts = {name: marker[name] for name in PLAN_COUNTS}
+        return Plan(self.key, marker["digest"], tuple(marker["blocks"]), **counts)
+
+    def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
+        """A redaction needs no subjects: every face gets the job's method."""
+        for shard in shards:
+            regions = self.scan.faces(shard.shard_id, ASSIGNED)
+            redacted = [SurrogateAssignment((self.method.name,))] * regions.num_rows
+            self._publish(assignment_table(self.method, regions, redacted), "assignments", shard.shard_id)
+        return {"blocks": []} | dict.fromkeys(PLAN_COUNTS, 0)
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
         faces = pa.concat_tables([self._faces(shard, FEATURES) for shard in shards])
@@ -96,48 +106,33 @@ class PlanStage:
             people = people_of(faces, face_vectors(read, faces.num_rows, folder), self.keyring)
         replaced = np.array([reason is None for reason in self.method.eligible(faces)], bool)
         persons = persons_of(people, replaced)
+        earlier = EarlierReleases()
         ledger = LedgerStore.open(self.job, self.key)
-        names: list[str] = []
-        if ledger:
+        if ledger and self.job.ledger:
             names = ledger.persons(persons, self.keyring)
             if len(set(names)) < len(names):
                 persons = persons_of(people, replaced, names)
                 names = list(dict.fromkeys(names))
+            draws = ledger.drawn(self.method.kind) if self.method.settings.draw == "reuse" else {}
+            known = self.job.ledger.absences == "known"
+            earlier = EarlierReleases(names, draws, ledger.releases(), ledger.crowds(), known)
         persons = replace(persons, portraits=best_portraits(faces, persons.of_face, donor_faces_of(faces)))
-        planned = self.method.plan(persons, self.keyring, self._earlier(ledger, names))
+        planned = self.method.plan(persons, self.keyring, earlier)
         if ledger:
             ledger.book(self.job, self.keyring.release, self.method.kind, planned.ledger)
         face_ids = faces.column("face_id").to_pylist()
         blocks = self._write_classes(planned, face_ids)
         self._write_subjects(people, persons, planned, face_ids)
         redacted = self._write_assignments(shards, persons, planned)
-        disagreements = people.label_check.sentences()
-        self.store.write_labels(disagreements)
+        self.store.write_labels(people.doubts)
         return {
-            "digest": self._digest.hexdigest(),
             "blocks": blocks,
             "subjects": len(people.ids),
             "persons": len(persons.ids),
             "classes": len(planned.classes),
             "redacted": redacted,
-            "disagreements": len(disagreements),
+            "disagreements": len(people.doubts),
         }
-
-    def _earlier(self, ledger: LedgerStore | None, names: list[str]) -> EarlierReleases:
-        """What a ledger knows of the persons with these lasting names."""
-        if ledger is None or self.job.ledger is None:
-            return EarlierReleases()
-        draws = ledger.drawn(self.method.kind) if self.method.settings.draw == "reuse" else {}
-        known = self.job.ledger.absences == "known"
-        return EarlierReleases(names, draws, ledger.releases(), ledger.crowds(), known)
-
-    def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        """A redaction needs no subjects: every face gets the job's method."""
-        for shard in shards:
-            regions = self.scan.faces(shard.shard_id, ASSIGNED)
-            redacted = [SurrogateAssignment((self.method.name,))] * regions.num_rows
-            self._publish(assignment_table(self.method, regions, redacted), "assignments", shard.shard_id)
-        return {"digest": self._digest.hexdigest(), "blocks": []} | dict.fromkeys(PLAN_COUNTS, 0)
 
     def _write_classes(self, planned: Assignment, face_ids: Sequence[str]) -> list[str]:
         """classes.parquet, and surrogate_plans/BLOCK with the portraits of their donors; returns the blocks."""
@@ -145,7 +140,16 @@ class PlanStage:
         self._publish(tables.of_rows(classes, CLASSES), "classes")
         blocks = []
         for start in range(0, len(planned.surrogates), BLOCK):
-            rows = [surrogate_row(row, face_ids) for row in planned.surrogates[start : start + BLOCK]]
+            rows = [
+                {
+                    "surrogate_id": plan.surrogate_id,
+                    "donors": plan.donors,
+                    "portraits": [[face_ids[face] for face in faces] for faces in plan.portraits],
+                    "stratum": list(plan.stratum),
+                    "draw": plan.draw and asdict(plan.draw),
+                }
+                for plan in planned.surrogates[start : start + BLOCK]
+            ]
             blocks.append(f"block-{start // BLOCK:05d}")
             self._publish(tables.of_rows(rows, SURROGATES), "surrogate_plans", blocks[-1])
         return blocks
@@ -154,10 +158,24 @@ class PlanStage:
         order = np.argsort(people.of_face, kind="stable")
         bounds = np.searchsorted(people.of_face[order], np.arange(len(people.ids) + 1))
         rows = []
-        for number in range(len(people.ids)):
+        for number, subject_id in enumerate(people.ids):
             faces = order[bounds[number] : bounds[number + 1]].tolist()
-            assigned = planned.persons[persons.of_face[faces[0]]]
-            rows.append(subject_row(people, persons, number, faces, assigned, face_ids))
+            person = persons.of_face[faces[0]]
+            assigned = planned.persons[person]
+            rows.append(
+                {
+                    "subject_id": subject_id,
+                    "person_id": persons.ids[person],
+                    "formed_by": "clustering" if people.labels[number] is None else "label",
+                    "faces": [face_ids[face] for face in faces],
+                    "template": people.template[number],
+                    "female": float(people.female[number]),
+                    "age": float(people.age[number]),
+                    "stratum": list(persons.strata[person]),
+                    "class_id": assigned.class_id,
+                    "surrogates": list(assigned.surrogates),
+                }
+            )
         self._publish(tables.of_rows(rows, SUBJECTS), "subjects")
 
     def _write_assignments(self, shards: Sequence[Shard], persons: Persons, planned: Assignment) -> int:
@@ -165,20 +183,19 @@ class PlanStage:
         first = redacted = 0
         for shard in shards:
             regions = self.scan.faces(shard.shard_id, ASSIGNED)
-            faces = regions.filter(is_face(regions))
-            of_face = [planned.persons[person] for person in persons.of_face[first : first + faces.num_rows]]
-            first += faces.num_rows
+            faces = regions.filter(regions.column("kind").is_null())
+            of_face = []
             # Which faces get the flat ellipse is decided from what the scan saw, and not while rendering: so the plan
             # knows whose faces will show a surrogate, and counts nobody else towards k.
-            reasons = [reason or of.reason for reason, of in zip(self.method.eligible(faces), of_face, strict=True)]
-            of_face = [
-                of if reason is None else SurrogateAssignment(reason=reason)
-                for of, reason in zip(of_face, reasons, strict=True)
-            ]
-            redacted += sum(reason is not None for reason in reasons)
+            for person, reason in zip(persons.of_face[first:], self.method.eligible(faces), strict=False):
+                assigned = planned.persons[person]
+                reason = reason or assigned.reason
+                redacted += reason is not None
+                of_face.append(assigned if reason is None else SurrogateAssignment(reason=reason))
+            first += faces.num_rows
             self._publish(assignment_table(self.method, regions, of_face), "assignments", shard.shard_id)
             if planned.draws:
-                names = sorted({name for of in of_face for name in of.surrogates})
+                names = sorted({name for assigned in of_face for name in assigned.surrogates})
                 drawn = [{"surrogate": name, "draw": asdict(planned.draws[name])} for name in names]
                 self._publish(tables.of_rows(drawn, DRAWS), "draws", shard.shard_id)
         return redacted
@@ -187,23 +204,15 @@ class PlanStage:
         """Columns of the FACES of a shard, of the regions that are faces."""
         regions = self.scan.faces(shard.shard_id, (*columns, "kind"))
         if regions.column("kind").null_count < regions.num_rows:
-            regions = regions.filter(is_face(regions))
+            regions = regions.filter(regions.column("kind").is_null())
         return regions.select(list(columns))
 
     def _publish(self, table: pa.Table, *parts: str) -> None:
         self._digest.update(f"{'/'.join(parts)} {self.store.write(table, *parts)}\n".encode())
 
 
-def is_face(regions: pa.Table) -> pa.Array:
-    """Which rows of FACES (n,) are faces."""
-    return regions.column("kind").is_null()
-
-
-def assignment_table(method: Method, regions: pa.Table, of_face: Sequence[SurrogateAssignment]) -> pa.Table:
-    """ASSIGNMENTS of a shard's regions, of which each face has an assignment and the others get the flat ellipse.
-
-    Column by column, since a mesh as Python numbers costs 40 KiB a face.
-    """
+def assignment_table(method: Method, regions: pa.Table, of_face: Iterable[SurrogateAssignment]) -> pa.Table:
+    """ASSIGNMENTS of a shard, by column, since meshes as Python numbers are large; what is no face gets the ellipse."""
     faces = iter(of_face)
     assigned = [
         next(faces)
@@ -224,36 +233,57 @@ def assignment_table(method: Method, regions: pa.Table, of_face: Sequence[Surrog
     return pa.table(columns, schema=ASSIGNMENTS)
 
 
-def surrogate_row(plan: SurrogatePlan, face_ids: Sequence[str]) -> dict[str, Any]:
-    """A surrogate as SURROGATES has it; `face_ids` of the numbers in its portraits."""
-    return {
-        "surrogate_id": plan.surrogate_id,
-        "donors": plan.donors,
-        "portraits": [[face_ids[face] for face in faces] for faces in plan.portraits],
-        "stratum": list(plan.stratum),
-        "draw": plan.draw and asdict(plan.draw),
-    }
+class SurrogateStage:
+    """`run(block)` makes surrogates/SURROGATE.npz for the surrogates of a block."""
 
+    name = "surrogates"
 
-def subject_row(
-    people: People,
-    persons: Persons,
-    number: int,
-    faces: Sequence[int],
-    assigned: SurrogateAssignment,
-    face_ids: Sequence[str],
-) -> dict[str, Any]:
-    """A subject as SUBJECTS has it; `faces` are its face numbers."""
-    person = persons.of_face[faces[0]]
-    return {
-        "subject_id": people.ids[number],
-        "person_id": persons.ids[person],
-        "formed_by": "clustering" if people.labels[number] is None else "label",
-        "faces": [face_ids[face] for face in faces],
-        "template": people.template[number],
-        "female": float(people.female[number]),
-        "age": float(people.age[number]),
-        "stratum": list(persons.strata[person]),
-        "class_id": assigned.class_id,
-        "surrogates": list(assigned.surrogates),
-    }
+    def __init__(self, job: JobConfig, stores: JobStores, scan_key: str, key: str, models: Mapping[str, bytes]) -> None:
+        cv2.setNumThreads(1)
+        self.scan = scan_store(stores, scan_key)
+        self.store = plan_store(stores, key)
+        self.method = method_of(job.method, models, device_of(job))
+
+    def run(self, block: str) -> UnitResult:
+        """Make one block's surrogates."""
+        planned = self.store.surrogate_plans([block])
+        wanted = {face for row in planned for faces in row["portraits"] for face in faces}
+        watch = current()
+        with watch.timed("read"):
+            photos = self._photos(wanted)
+        row_of = {face: row for row, face in enumerate(photos.column("face_id").to_pylist())}
+
+        def portrait_of(face: str) -> Portrait:
+            photo = photos.slice(row_of[face], 1).to_pylist()[0]
+            return portrait(*crop_and_mesh(photo), happiness(photo["expression"]))
+
+        digests = {}
+        for row in planned:
+            with watch.timed("replace"):
+                # Portraits are large, a hundred times a crop: those of one surrogate at a time.
+                members = [member_texture([portrait_of(face) for face in faces]) for faces in row["portraits"] if faces]
+                draw = row["draw"] and IdentityDraw.of_row(row["draw"])
+                data = self.method.texture(draw, members).to_bytes()
+            digests[row["surrogate_id"]] = sha256(data)
+            with watch.timed("publish"):
+                self.store.write_surrogate(row["surrogate_id"], data)
+            watch.written += len(data)
+        self.store.commit_block(block, digests)
+        return UnitResult(block, faces=len(wanted))
+
+    def _photos(self, wanted: set[str]) -> pa.Table:
+        """Crops and meshes of the wanted faces; only the row groups of the scan that hold one are opened."""
+        by_shard: dict[str, set[str]] = {}
+        for face in wanted:
+            by_shard.setdefault(face.partition("/")[0], set()).add(face)
+        photos = [PORTRAIT_ROWS.empty_table()]
+        for shard, faces in sorted(by_shard.items()):
+            data = self.scan.face_bytes(shard)
+            current().read += len(data)
+            file = pq.ParquetFile(io.BytesIO(data))
+            for group in range(file.num_row_groups):
+                ids = file.read_row_group(group, columns=["face_id"]).column(0).to_pylist()
+                if not faces.isdisjoint(ids):
+                    rows = file.read_row_group(group, columns=PORTRAIT_ROWS.names)
+                    photos.append(rows.filter(pa.array([face in faces for face in ids])))
+        return pa.concat_tables(photos).combine_chunks()

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from anonlib.errors import AccessDenied, Differs, NotFound, StorageError
+from anonlib.errors import AccessDenied, NotFound, StorageError
 
 # Names that begin so are our own unfinished files: never listed, always removed by delete_tree.
 OURS = ".anonlib-"
@@ -154,7 +154,7 @@ class Storage(ABC):
         """Claim `path`, or find the same bytes there: True if this call put them, False if they were there before.
 
         For files that are never replaced: a writer that was asleep while others went on cannot undo what they did.
-        Raises Differs, and changes nothing, if other bytes are there.
+        Raises StorageError, and changes nothing, if other bytes are there.
         """
         if self.claim(path, source):
             return True
@@ -162,7 +162,7 @@ class Storage(ABC):
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             size = stream.tell()
         if self.stat(path).size != size or self.sha256(path) != digest:
-            raise Differs(
+            raise StorageError(
                 f"{self.uri}/{path} holds other bytes than this run made for it, and stays as it is: another run wrote "
                 "it, or one that was cut off on another kind of machine. If no other run is at work, delete it."
             )

@@ -1,14 +1,9 @@
 """What a release says of itself, in which bytes and under which signature: its certificate, and the audit's statement.
 
-A certificate has one spelling (canonical JSON), so that signing it and signing what a reader understood are the same.
-Shards are bound to it by the root of a Merkle tree, built and domain-separated as RFC 6962 (section 2.1) has it. The
-signature is Ed25519 (RFC 8032); its key comes from the secret that signs (`Keyring.signing`) by HKDF-SHA256 (RFC 5869)
-and, unlike the key of draws and pseudonyms, is bound to no workspace: who made one release is recognized in the next.
-Nothing here knows a clock.
-
-The statement of an audit (audit.json) is signed by the same key. It names the report's files by sha256 and the
-certificate that was audited, so a report cannot be moved to another release, changed, or left behind by a release that
-was rendered anew.
+Both have one spelling (canonical JSON), so that signing them and signing what a reader understood are the same. Shards
+are bound to the certificate by a Merkle root as RFC 6962 (section 2.1) has it. The signature is Ed25519 (RFC 8032), its
+key HKDF-SHA256 (RFC 5869) of the secret that signs, the same for every release of one maker. audit.json names the
+report's files and the audited certificate by sha256, so that no report can be moved to another release.
 """
 
 from __future__ import annotations
@@ -17,11 +12,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
-from anonlib.errors import VerificationError
+from anonlib.errors import VerificationError, require
 from anonlib.workspace.schemas import AUDIT_FILES, STATEMENT
 
 if TYPE_CHECKING:
@@ -32,7 +27,6 @@ VERSION = 2
 """Of the certificate and of all released tables: `schema_version` in run.json."""
 _KEY_PURPOSE = b"anonlib: Ed25519 key that signs certificates, version 1"
 _LEAF, _NODE = b"\x00", b"\x01"
-
 
 Kind = Literal["k-anonymity of the identity channel", "epsilon metric privacy of the identity channel", "none"]
 K_ANONYMITY: Kind = "k-anonymity of the identity channel"
@@ -65,12 +59,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class CertifiedCounts:
-    """Images by status, and the faces in them.
-
-    images = released + no_face + quarantined. faces = replaced + next_surrogate + solid + withheld: `replaced` by the
-    assigned surrogate, which alone the claim is about; `next_surrogate` and `solid` chosen after a look at the face;
-    `withheld` in images that were quarantined.
-    """
+    """Images by status, and their faces by what replaced them; the claim is about those in `replaced` alone."""
 
     shards: int = 0
     images: int = 0
@@ -95,10 +84,9 @@ class CertifiedTable:
 
 @dataclass(frozen=True)
 class Scope:
-    """Among whom the claim holds: `persons` with a surrogate, formed of `subjects`, `labelled` of them by label.
+    """Among whom the claim holds: `persons` of `subjects`, `labelled` of these by label; `strata`: persons of each.
 
-    A face keeps the gender and age band of its person, so persons are compared within one of the `strata` (persons of
-    each, by name). Persons that are formed by clustering may be several that are one, or one that is several.
+    A face keeps its person's gender and age band, so persons are compared within one stratum.
     """
 
     persons: int
@@ -108,24 +96,57 @@ class Scope:
 
     def __str__(self) -> str:
         """`among 49 persons (48 by label) of 6 kinds of gender and age, 5 to 12 a kind`."""
-        kinds = self.strata.values()
-        formed = (
-            "all by label" if self.labelled == self.subjects else f"{self.labelled} of {self.subjects} parts by label"
-        )
+        sizes = self.strata.values()
+        formed = "all" if self.labelled == self.subjects else f"{self.labelled} of {self.subjects} parts"
         return (
-            f"among {self.persons} persons ({formed}), each within one of {len(kinds)} kinds of gender and age, "
-            f"of {min(kinds, default=0)} to {max(kinds, default=0)} persons"
+            f"among {self.persons} persons ({formed} by label), each within one of {len(sizes)} kinds of gender and "
+            f"age, of {min(sizes, default=0)} to {max(sizes, default=0)} persons"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Signed:
+    """A document with one spelling and a signature over everything else in it; both hex."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    public_key: str = ""
+    signature: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """What the file holds."""
+        return asdict(self)
+
+    def to_bytes(self) -> bytes:
+        """The file: canonical JSON and a line's end."""
+        return canonical(self.document()) + b"\n"
+
+    def signed_bytes(self) -> bytes:
+        """What the signature is over."""
+        return canonical({name: value for name, value in self.document().items() if name != "signature"})
+
+    def sign(self, secret: bytes) -> Self:
+        """The same with key and signature; the same bytes every time."""
+        ready = replace(self, public_key=public_key(secret))
+        return replace(ready, signature=_signing_key(secret).sign(ready.signed_bytes()).hex())
+
+    def check_signature(self, what: str) -> None:
+        """Raise VerificationError, about `what`, unless the signature is by the document's own key."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        try:
+            signature = bytes.fromhex(self.signature)
+            if signature.hex() != self.signature:
+                raise ValueError("another spelling of the signature")
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public_key)).verify(signature, self.signed_bytes())
+        except (InvalidSignature, ValueError):
+            raise VerificationError(f"{what}'s signature does not fit: it was changed after it was signed") from None
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """certificate.json. Digests and the key are hex; `method` is the job's, `run_sha256` that of run.json.
-
-    Version 1 had one table at most and no scope; it is read, and written again by `to_bytes`, in its own form.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+class Certificate(_Signed):
+    """certificate.json; digests are hex. Version 1 had at most one table and no scope, and has its own form."""
 
     version: int
     anonlib: str
@@ -139,18 +160,9 @@ class Certificate:
     merkle_root: str
     tables: tuple[CertifiedTable, ...]
     scope: Scope | None
-    public_key: str = ""
-    signature: str = ""
 
-    def to_bytes(self) -> bytes:
-        """The file: canonical JSON and a line's end."""
-        return canonical(self._document()) + b"\n"
-
-    def signed_bytes(self) -> bytes:
-        """What the signature is over: the canonical JSON of everything but the signature."""
-        return canonical({name: value for name, value in self._document().items() if name != "signature"})
-
-    def _document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
+        """What the file holds."""
         document = asdict(self)
         if self.version == 1:
             tables = document.pop("tables")
@@ -162,63 +174,29 @@ class Certificate:
     def from_bytes(data: bytes) -> Certificate:
         """Read the file; raises VerificationError if it is not a certificate, or not in its one spelling."""
         try:
-            read = _READER.validate_json(_lifted(data))
+            document = json.loads(data)
+            if isinstance(document, dict) and document.get("version") == 1 and "table" in document:
+                table = document.pop("table")
+                document |= {"tables": [] if table is None else [table], "scope": None}
+            read = TypeAdapter(Certificate).validate_json(json.dumps(document))
             same = read.to_bytes() == data
-        except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "its JSON"
-            raise VerificationError(f"the certificate cannot be read: {where} is not as it should be") from None
         except (ValueError, RecursionError):
             raise VerificationError("the certificate cannot be read") from None
-        if not same:
-            raise VerificationError(
-                "the certificate is not in canonical form, so what was signed and what is read may differ"
-            )
-        if not 1 <= read.version <= VERSION:
-            raise VerificationError(
-                f"the certificate is of version {read.version}; this anonlib knows version {VERSION}"
-            )
+        require(same, "the certificate is not in canonical form, so what was signed and what is read may differ")
+        known = 1 <= read.version <= VERSION
+        require(known, f"the certificate is of version {read.version}; this anonlib knows version {VERSION}")
         return read
 
 
-_READER = TypeAdapter(Certificate)
-
-
-def _lifted(data: bytes) -> bytes:
-    """A certificate of version 1 with the fields of today; anything else as it is."""
-    document = json.loads(data)
-    if isinstance(document, dict) and document.get("version") == 1 and "table" in document:
-        table = document.pop("table")
-        document |= {"tables": [] if table is None else [table], "scope": None}
-        return json.dumps(document).encode()
-    return data
-
-
 @dataclass(frozen=True)
-class AuditStatement:
+class AuditStatement(_Signed):
     """audit.json: `files` of the release with their sha256, `failed` the names of the policy's failed lines."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     version: int
     certificate_sha256: str
     files: dict[str, str]
     passed: bool
     failed: list[str]
-    public_key: str = ""
-    signature: str = ""
-
-    def to_bytes(self) -> bytes:
-        """The file: canonical JSON and a line's end."""
-        return canonical(asdict(self)) + b"\n"
-
-    def signed_bytes(self) -> bytes:
-        """What the signature is over."""
-        return canonical({name: value for name, value in asdict(self).items() if name != "signature"})
-
-    def sign(self, secret: bytes) -> AuditStatement:
-        """The statement with key and signature."""
-        ready = replace(self, public_key=public_key(secret))
-        return replace(ready, signature=signature_of(ready.signed_bytes(), secret))
 
     @staticmethod
     def of(certificate: bytes, files: Mapping[str, bytes], failed: list[str]) -> AuditStatement:
@@ -230,25 +208,19 @@ class AuditStatement:
     def from_bytes(data: bytes, certificate: Certificate) -> AuditStatement:
         """Read the file; raises VerificationError unless it is of this certificate and signed by its key."""
         try:
-            found = _STATEMENT_READER.validate_json(data)
-            same = found.to_bytes() == data
-        except (ValidationError, ValueError, RecursionError):
+            read = TypeAdapter(AuditStatement).validate_json(data)
+            same = read.to_bytes() == data
+        except (ValueError, RecursionError):
             raise VerificationError(f"{STATEMENT} cannot be read") from None
-        if not same or found.version != AUDIT_VERSION:
+        if not same or read.version != AUDIT_VERSION:
             raise VerificationError(f"{STATEMENT} is not in canonical form, or of another version")
-        if found.public_key != certificate.public_key:
-            raise VerificationError(f"{STATEMENT} is signed by another key than the certificate")
-        check_signature_of(found.signed_bytes(), found.signature, found.public_key, STATEMENT)
-        if found.certificate_sha256 != sha256(certificate.to_bytes()):
-            raise VerificationError(
-                f"{STATEMENT} is the audit of another release, or of this one before it was rendered anew"
-            )
-        if found.passed == bool(found.failed) or not set(found.files) <= set(AUDIT_FILES):
+        require(read.public_key == certificate.public_key, f"{STATEMENT} is signed by another key than the certificate")
+        read.check_signature(STATEMENT)
+        of_this = read.certificate_sha256 == sha256(certificate.to_bytes())
+        require(of_this, f"{STATEMENT} is the audit of another release, or of this one before it was rendered anew")
+        if read.passed == bool(read.failed) or not set(read.files) <= set(AUDIT_FILES):
             raise VerificationError(f"{STATEMENT} contradicts itself")
-        return found
-
-
-_STATEMENT_READER = TypeAdapter(AuditStatement)
+        return read
 
 
 def sha256(data: bytes) -> str:
@@ -264,16 +236,8 @@ def canonical(document: Mapping[str, Any]) -> bytes:
 
 def shard_leaf(shard: str, marker_sha256: str, manifest_sha256: str, files: Mapping[str, str]) -> bytes:
     """The leaf (32 bytes) of one shard; `files` are the release's paths with their sha256."""
-    return merkle_leaf(
-        canonical(
-            {
-                "shard": shard,
-                "marker_sha256": marker_sha256,
-                "manifest_sha256": manifest_sha256,
-                "files": dict(files),
-            }
-        )
-    )
+    digests = {"marker_sha256": marker_sha256, "manifest_sha256": manifest_sha256, "files": dict(files)}
+    return merkle_leaf(canonical({"shard": shard, **digests}))
 
 
 def merkle_leaf(content: bytes) -> bytes:
@@ -293,45 +257,8 @@ def merkle_root(leaves: Sequence[bytes]) -> str:
 
 
 def public_key(secret: bytes) -> str:
-    """The hex key (32 bytes) by which all certificates of this secret are checked, whatever the release.
-
-    It lets everybody test guesses of the secret, so no secret gets here that `keys.stretched` has not seen.
-    """
+    """The hex key of all certificates of a secret, which lets anybody test guesses of it: see `keys.stretched`."""
     return _signing_key(secret).public_key().public_bytes_raw().hex()
-
-
-def signed(certificate: Certificate, secret: bytes) -> Certificate:
-    """The certificate with key and signature; the same bytes every time."""
-    ready = replace(certificate, public_key=public_key(secret))
-    return replace(ready, signature=signature_of(ready.signed_bytes(), secret))
-
-
-def signature_of(data: bytes, secret: bytes) -> str:
-    """The hex signature of other bytes by the key of all certificates of this secret."""
-    return _signing_key(secret).sign(data).hex()
-
-
-def check_signature(certificate: Certificate, pinned: str | None = None) -> None:
-    """Raise VerificationError unless the certificate's own key signed it and it is the `pinned` hex key, if given."""
-    if pinned is not None and pinned.strip().lower() != certificate.public_key:
-        raise VerificationError(
-            f"the certificate is signed by the key {certificate.public_key}, not by the one that was given"
-        )
-    check_signature_of(certificate.signed_bytes(), certificate.signature, certificate.public_key, "the certificate")
-
-
-def check_signature_of(data: bytes, signature: str, key: str, what: str) -> None:
-    """Raise VerificationError, about `what`, unless the hex `signature` of `data` is by the hex public `key`."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    try:
-        read = bytes.fromhex(signature)
-        if read.hex() != signature:
-            raise ValueError("another spelling of the signature")
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(read, data)
-    except (InvalidSignature, ValueError):
-        raise VerificationError(f"{what}'s signature does not fit: it was changed after it was signed") from None
 
 
 def _signing_key(secret: bytes) -> Ed25519PrivateKey:

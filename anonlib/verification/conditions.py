@@ -1,14 +1,9 @@
-"""The conditions under which a method's claim holds, checked row by row on what a release shows.
+"""The conditions under which a method's claim holds, checked row by row before a release is signed and by who reads it.
 
-For class methods (Newton, Sweeney and Malin 2005; Gross et al. 2006): classes partition the persons, each has at least
-k persons and an effective k of at least k, and is assigned one surrogate, which is made of at least k persons. For
-vector methods: each draw is one person's, at the epsilon of the claim. And every face of the release carries what these
-rows assign. The maker of a release runs the same checks before signing as a stranger runs afterwards.
-
-Two tables that cannot be joined hold what class methods rest on: classes (persons, and the digest of their surrogate),
-and surrogates (digests, and of how many persons each was made). Neither says of which class a surrogate was made: it
-would lead from a released face to the average of its own class. Persons and classes are pseudonyms made for this table
-alone, in the order of their names, so neither names nor order say who a person is or how alike two are.
+Class methods (Newton, Sweeney and Malin 2005; Gross et al. 2006): classes partition the persons, each has at least k
+persons and an effective k of at least k, and wears one surrogate, which is made of at least k persons. Vector methods:
+each draw is one person's, at the epsilon of the claim. Every face of the release carries what these rows assign.
+Persons and classes have pseudonyms made for these tables alone, in the order of the pseudonyms.
 """
 
 from __future__ import annotations
@@ -17,287 +12,215 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anonlib.errors import VerificationError
+from anonlib.errors import VerificationError, require
 from anonlib.verification.certificate import K_ANONYMITY, METRIC_PRIVACY, NONE, CertifiedCounts, Claim
-from anonlib.workspace.schemas import CLASSES_TABLE, DRAWS_TABLE, SOLID, SURROGATES_TABLE
+from anonlib.workspace.schemas import (
+    CLASSES_TABLE,
+    DRAWS_TABLE,
+    NO_FACE,
+    QUARANTINED,
+    RELEASED,
+    SOLID,
+    SURROGATES_TABLE,
+)
 
-DIGEST = re.compile("[0-9a-f]{64}")
-_PSEUDONYM = re.compile("[0-9a-f]{24}")
+if TYPE_CHECKING:
+    from anonlib.verification.parsing import ReleasedMethod
 
-
-class ClaimParameters(Protocol):
-    """What a claim depends on: a method's name and the numbers that its guarantee is a function of."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def k(self) -> int: ...
-    @property
-    def epsilon(self) -> float | None: ...
-    @property
-    def kappa(self) -> float | None: ...
+Row = Mapping[str, Any]
+_DIGEST, _PSEUDONYM = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{24}")
 
 
-def _anonymity(method: ClaimParameters) -> Claim:
-    return Claim(K_ANONYMITY, k=method.k)
-
-
-def _metric(epsilon: float, metric: str, pure: float) -> Claim:
-    return Claim(METRIC_PRIVACY, epsilon=epsilon, metric=metric, pure_epsilon=pure)
+def _metric(epsilon: float | None, metric: str, factor: float = 1.0) -> Claim:
+    return Claim(METRIC_PRIVACY, epsilon=epsilon or 0.0, metric=metric, pure_epsilon=factor * (epsilon or 0.0))
 
 
 # The same figures as privacy.dp.epsilon_of, which a test holds; a verifier loads no mechanism.
-_PROVED: dict[str, Callable[[ClaimParameters], Claim]] = {
-    "k-diff": _anonymity,
-    "k-same": _anonymity,
-    "dp-laplace": lambda method: _metric(method.epsilon or 0.0, "release", method.epsilon or 0.0),
-    "dp-vmf": lambda method: _metric(method.kappa or 0.0, "Euclidean distance", 2 * (method.kappa or 0.0)),
-    "dp-purkayastha": lambda method: _metric(method.epsilon or 0.0, "radian", math.pi * (method.epsilon or 0.0)),
-    "dp-uniform": lambda method: _metric(0.0, "release", 0.0),
+_PROVED: dict[str, Callable[[ReleasedMethod], Claim]] = {
+    "k-diff": lambda method: Claim(K_ANONYMITY, k=method.k),
+    "k-same": lambda method: Claim(K_ANONYMITY, k=method.k),
+    "dp-laplace": lambda method: _metric(method.epsilon, "release"),
+    "dp-vmf": lambda method: _metric(method.kappa, "Euclidean distance", 2.0),
+    "dp-purkayastha": lambda method: _metric(method.epsilon, "radian", math.pi),
+    "dp-uniform": lambda method: _metric(0.0, "release"),
 }
 """The methods that prove something, and what (Chatzikokolakis et al. 2013 for metric privacy). Others claim nothing."""
 
 
-def claim_of(method: ClaimParameters) -> Claim:
-    """The most that a method may claim, which certificate, manifest and report repeat, and no more than that.
-
-    A claim is about the identity channel of the faces that the method replaced: hair, clothes, background, the kept
-    gender and age, and whatever is outside the mask are outside every claim.
-    """
+def claim_of(method: ReleasedMethod) -> Claim:
+    """The most that a method may claim, about the identity channel of the faces that it replaced and nothing else."""
     prove = _PROVED.get(method.name)
-    return Claim(NONE) if prove is None else prove(method)
+    return prove(method) if prove else Claim(NONE)
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """A class: its persons, how many they are, how many a face hides among, and the digest of their surrogate."""
+class ClaimTable:
+    """What the faces of a release may carry: `add` every row, `close`, then check faces. Each raises VerificationError.
 
-    name: str
-    people: tuple[str, ...]
-    k: int
-    effective_k: int
-    surrogate: str
+    Rows are those of the release's tables, faces those of its manifests. This one is of a redaction: it has no rows.
+    """
 
+    people = rows = 0
+    _last = ""
 
-@dataclass(frozen=True)
-class SurrogateRow:
-    """A surrogate that is assigned to a class, and of how many persons it was made."""
-
-    digest: str
-    donors: int
-
-
-@dataclass(frozen=True)
-class DrawRow:
-    """The draw assigned to one person; `epsilon` as the claim counts it, None where nothing is claimed."""
-
-    digest: str
-    epsilon: float | None
-
-
-@dataclass(frozen=True)
-class ClaimedFace:
-    """What a manifest says of one face, as far as the claim goes."""
-
-    method: str
-    k: int | None
-    epsilon: float | None
-    digest: str | None
-    fallback: str | None
-
-    @staticmethod
-    def of(row: Mapping[str, Any]) -> ClaimedFace:
-        """Of a MANIFEST_FACE."""
-        return ClaimedFace(row["method"], row["k"], row["epsilon"], row["surrogate_digest"], row["fallback"])
-
-
-class ClaimTable(Protocol):
-    """What the faces of a release may carry; each method raises VerificationError."""
-
-    @property
-    def people(self) -> int: ...
-    @property
-    def rows(self) -> int: ...
+    def add(self, row: Row) -> None:
+        """One more row of any of the tables."""
 
     def close(self) -> None:
-        """Check what only the whole table shows; call after the last row."""
+        """Check what only the whole table shows."""
 
-    def check_assigned(self, face: ClaimedFace) -> None:
+    def check_assigned(self, face: Row) -> None:
         """The face carries what was assigned to its person."""
+        claimed = face["surrogate_digest"], face["k"], face["epsilon"]
+        require(claimed == (None, None, None), "a redacted face claims a surrogate, k or epsilon")
 
-    def check_next_surrogate(self, face: ClaimedFace) -> None:
+    def check_next_surrogate(self, face: Row) -> None:
         """The face carries another surrogate of this release, since the assigned one still matched it."""
+        raise VerificationError("a redacted face says that it wears the next surrogate, and there is none")
+
+    def _check_digest(self, digest: str, what: str) -> None:
+        require(_is_digest(digest), f"a {what} is named by something that is no digest")
+        require(digest != self._last, f"the {what} {_short(digest)} is there twice")
+        require(digest > self._last, f"the {what} {_short(digest)} is not in its order, so order may speak")
+        self._last = digest
 
 
-class ClassPartition:
-    """The persons of a class table; `add` raises VerificationError unless they are a partition into classes of k."""
-
-    def __init__(self, k: int) -> None:
-        self._k = k
-        self._known: set[str] = set()
-        self._last = ""
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def add(self, name: str, people: Sequence[str], k: int, effective_k: int) -> None:
-        """The persons of one more class."""
-        if name == self._last:
-            raise VerificationError(f"class {name} is in the table twice, so it has two surrogates")
-        if not all(_PSEUDONYM.fullmatch(pseudonym) for pseudonym in (name, *people)):
-            raise VerificationError(f"class {name[:24]!r} or one of its people has a name that is no pseudonym")
-        if name < self._last or any(a > b for a, b in pairwise(people)):
-            raise VerificationError(
-                f"class {name} or its people are not in the order of their names, so order may speak"
-            )
-        if len(set(people)) != len(people):
-            raise VerificationError(f"class {name} lists one person twice")
-        for person in people:
-            if person in self._known:
-                raise VerificationError(f"person {person} is in two classes, {name} and one before it")
-        if k != len(people):
-            raise VerificationError(f"class {name} says that it has {k} people, and lists {len(people)}")
-        if k < self._k:
-            raise VerificationError(f"class {name} has {k} people, fewer than k = {self._k}")
-        if not self._k <= effective_k <= k:
-            raise VerificationError(f"class {name} has an effective k of {effective_k}, not between {self._k} and {k}")
-        self._known.update(people)
-        self._last = name
-
-
-class ClassTable:
-    """Both tables of a class method: `add` and `add_surrogate` every row, then `close`. Raises VerificationError."""
+class ClassTable(ClaimTable):
+    """Classes and surrogates of a class method, never joined: a worn face would lead to its class's average."""
 
     def __init__(self, k: int) -> None:
         self.k = k
-        self.rows = 0
-        self._partition = ClassPartition(k)
-        self._assigned: set[str] = set()
-        self._surrogates: set[str] = set()
-        self._last = ""
+        self.people = self.rows = 0
+        self._last_class = ""
+        self._known, self._surrogates = set[str](), set[str]()
+        self._assigned: dict[str, int] = {}
 
-    @property
-    def people(self) -> int:
-        return len(self._partition)
+    def add(self, row: Row) -> None:
+        if "class" in row:
+            self._add_class(row)
+            self._assigned[row["wears"]] = self.k
+            return
+        digest, donors = row["digest"], row["donors"]
+        self._check_digest(digest, "surrogate")
+        require(donors >= self.k, f"the surrogate {_short(digest)} is made of {donors} people, not of at least k")
+        self._surrogates.add(digest)
 
-    def add(self, row: ClassRow) -> None:
-        """One more class."""
-        self._partition.add(row.name, row.people, row.k, row.effective_k)
+    def _add_class(self, row: Row) -> None:
+        name, people, k, effective_k = row["class"], row["people"], row["k"], row["effective_k"]
+        what = f"class {name[:24]!r}"
+        require(name != self._last_class, f"{what} is in the table twice, so it has two surrogates")
+        named = all(_PSEUDONYM.fullmatch(pseudonym) for pseudonym in (name, *people))
+        require(named, f"{what} or one of its people has a name that is no pseudonym")
+        ordered = name > self._last_class and not any(a > b for a, b in pairwise(people))
+        require(ordered, f"{what} or its people are not in the order of their names, so order may speak")
+        require(len(set(people)) == len(people), f"{what} lists one person twice")
+        require(self._known.isdisjoint(people), f"a person of {what} is in two classes")
+        require(k == len(people), f"{what} says that it has {k} people, and lists {len(people)}")
+        require(k >= self.k, f"{what} has {k} people, fewer than k = {self.k}")
+        between = self.k <= effective_k <= k
+        require(between, f"{what} has an effective k of {effective_k}, not of {self.k} to {k}")
+        self._known.update(people)
+        self._last_class = name
         self.rows += 1
-        self._assigned.add(row.surrogate)
-
-    def add_surrogate(self, row: SurrogateRow) -> None:
-        """One more surrogate."""
-        if not DIGEST.fullmatch(row.digest):
-            raise VerificationError("a surrogate is named by something that is no digest")
-        if row.digest <= self._last:
-            raise VerificationError(
-                f"the surrogate {short(row.digest)} is not in the order of digests, so order may speak"
-            )
-        if row.donors < self.k:
-            raise VerificationError(
-                f"the surrogate {short(row.digest)} is made of {row.donors} people, not of at least k"
-            )
-        self._surrogates.add(row.digest)
-        self._last = row.digest
+        self.people += k
 
     def close(self) -> None:
-        """The surrogates are those that are assigned."""
-        for digest in sorted(self._assigned ^ self._surrogates):
-            what = (
-                "worn, but in no row of surrogates" if digest in self._assigned else "a surrogate that no class wears"
-            )
-            raise VerificationError(f"{short(digest)} is {what}")
+        for digest in sorted(self._assigned.keys() - self._surrogates):
+            raise VerificationError(f"{_short(digest)} is worn, but in no row of surrogates")
+        for digest in sorted(self._surrogates - self._assigned.keys()):
+            raise VerificationError(f"{_short(digest)} is a surrogate that no class wears")
 
-    def check_assigned(self, face: ClaimedFace) -> None:
-        """See ClaimTable; every face counts k, so that the number tells nothing of its class."""
-        if face.digest not in self._assigned:
-            raise VerificationError(f"a face wears the surrogate {short(face.digest)}, which no class was dealt")
-        if face.k != self.k:
-            raise VerificationError(f"a face of the surrogate {short(face.digest)} claims k = {face.k}, not {self.k}")
-        no_epsilon(face)
+    def check_assigned(self, face: Row) -> None:
+        """The same k for every face, so that the number tells nothing of its class."""
+        digest = face["surrogate_digest"]
+        require(digest in self._assigned, f"a face wears the surrogate {_short(digest)}, which no class was dealt")
+        self._check_k(face, [self._assigned[digest]])
 
-    def check_next_surrogate(self, face: ClaimedFace) -> None:
-        """See ClaimTable."""
+    def check_next_surrogate(self, face: Row) -> None:
         raise VerificationError(
             "a face wears a surrogate that was chosen for it alone, which ends the k-anonymity of its class"
         )
 
+    def _check_k(self, face: Row, sizes: Iterable[int]) -> None:
+        claims = f"a face of the surrogate {_short(face['surrogate_digest'])} claims"
+        require(face["k"] in sizes, f"{claims} k = {face['k']}, which its class does not have")
+        require(face["epsilon"] is None, f"{claims} epsilon {face['epsilon']}")
 
-class DrawTable:
-    """The draw table, one row a person of a vector method or a donor of a crop method; `add` raises VerificationError.
 
-    `redraws`: releases of schema version 1 could draw anew for a face that still matched.
-    """
+class FirstClassTable(ClassTable):
+    """The class table of schema version 1; `own_average`: a class wears its own average (k-same), or never (k-diff)."""
 
-    people = rows = 0
+    def __init__(self, k: int, *, own_average: bool) -> None:
+        super().__init__(k)
+        self.own_average = own_average
+        self._unassigned: str | None = None
+
+    def add(self, row: Row) -> None:
+        self._add_class(row)
+        name, average, worn = row["class"], row["made"], row["wears"]
+        averaged = [weight for weight in row["weights"] if weight != 0.0]
+        enough = len(row["weights"]) == len(row["people"]) and len(averaged) >= self.k
+        require(enough, f"the surrogate of class {name} is made of {len(averaged)} people, not of at least k")
+        uniform = all(weight == 1 / len(averaged) for weight in averaged)
+        require(uniform, f"the weights in the surrogate of class {name} are not uniform")
+        digests = all(_is_digest(digest) for digest in (average, worn) if digest is not None)
+        require(digests, f"class {name} names a surrogate by something that is no digest")
+        require(average not in self._surrogates, f"class {name} and one before it are said to have one average")
+        require(worn not in self._assigned, f"class {name} and one before it were dealt one surrogate")
+        rule = "wears its own average, as k-same has it" if self.own_average else "wears no average of its own"
+        require((worn == average) == self.own_average, f"it does not hold that class {name} {rule}")
+        self._surrogates.add(average)
+        if worn is None:
+            self._unassigned = name
+        else:
+            self._assigned[worn] = row["k"]
+
+    def close(self) -> None:
+        alone = self._unassigned is None or self.rows == 1
+        require(alone, f"class {self._unassigned} has no surrogate to wear, though there are other classes")
+        for digest in self._assigned.keys() - self._surrogates:
+            raise VerificationError(f"the surrogate {_short(digest)} is worn, and averaged from no class of the table")
+
+    def check_next_surrogate(self, face: Row) -> None:
+        """Any average of the table, with the size of any of its classes."""
+        digest = face["surrogate_digest"]
+        made = digest in self._surrogates
+        require(made, f"a face wears the surrogate {_short(digest)}, which was made of no class of the table")
+        self._check_k(face, self._assigned.values())
+
+
+class DrawTable(ClaimTable):
+    """The draws, a row a person or a donor; `redraws`: version 1 could draw anew for a face that still matched."""
 
     def __init__(self, epsilon: float | None, *, redraws: bool = False) -> None:
-        self.epsilon = epsilon
-        self._redraws = redraws
+        self.epsilon, self._redraws = epsilon, redraws
         self._assigned: set[str] = set()
-        self._last = ""
 
-    def add(self, row: DrawRow) -> None:
-        """One more draw."""
-        if not DIGEST.fullmatch(row.digest):
-            raise VerificationError("a draw is named by something that is no digest")
-        if row.digest == self._last:
-            raise VerificationError(f"the draw {short(row.digest)} was dealt to two people")
-        if row.digest < self._last:
-            raise VerificationError(f"the draw {short(row.digest)} is not in the order of digests, so order may speak")
-        if row.epsilon != self.epsilon:
-            raise VerificationError(f"the draw {short(row.digest)} has epsilon {row.epsilon}, the claim {self.epsilon}")
-        self._assigned.add(row.digest)
-        self._last = row.digest
+    def add(self, row: Row) -> None:
+        digest, epsilon = row["digest"], row["epsilon"]
+        self._check_digest(digest, "draw")
+        require(epsilon == self.epsilon, f"the draw {_short(digest)} has epsilon {epsilon}, the claim {self.epsilon}")
+        self._assigned.add(digest)
 
-    def close(self) -> None:
-        """Each row was checked alone."""
-
-    def check_assigned(self, face: ClaimedFace) -> None:
-        """See ClaimTable; epsilon is compared in the manifest's single precision."""
-        if face.digest not in self._assigned:
-            raise VerificationError(f"a face wears the surrogate {short(face.digest)}, which nobody was dealt")
+    def check_assigned(self, face: Row) -> None:
+        """Epsilon is compared in the manifest's single precision."""
+        digest, epsilon, k = face["surrogate_digest"], face["epsilon"], face["k"]
+        require(digest in self._assigned, f"a face wears the surrogate {_short(digest)}, which nobody was dealt")
         expected = None if self.epsilon is None else float(np.float32(self.epsilon))
-        if face.epsilon != expected or face.k is not None:
-            raise VerificationError(
-                f"a face of the draw {short(face.digest)} claims epsilon {face.epsilon} and k {face.k}"
-            )
+        as_claimed = (epsilon, k) == (expected, None)
+        require(as_claimed, f"a face of the draw {_short(digest)} claims epsilon {epsilon} and k {k}")
 
-    def check_next_surrogate(self, face: ClaimedFace) -> None:
-        """See ClaimTable; a second draw depends on the face, so only methods without a claim may make one."""
-        if self.epsilon is not None and not self._redraws:
-            raise VerificationError(
-                "a face wears an identity that was drawn for it alone, which ends the epsilon of its person"
-            )
-        if not DIGEST.fullmatch(face.digest or ""):
-            raise VerificationError("a face wears a surrogate without a digest")
-        if face.epsilon is not None or face.k is not None:
-            raise VerificationError(f"a face that was dealt again claims epsilon {face.epsilon} and k {face.k}")
-
-
-class NoTable:
-    """A redaction: no face carries a surrogate."""
-
-    people = rows = 0
-
-    def close(self) -> None:
-        """There are no rows."""
-
-    def check_assigned(self, face: ClaimedFace) -> None:
-        """See ClaimTable."""
-        if (face.digest, face.k, face.epsilon) != (None, None, None):
-            raise VerificationError("a redacted face claims a surrogate, k or epsilon")
-
-    def check_next_surrogate(self, face: ClaimedFace) -> None:
-        """See ClaimTable."""
-        raise VerificationError("a redacted face says that it wears the next surrogate, and there is none")
+    def check_next_surrogate(self, face: Row) -> None:
+        """A second draw depends on the face, so only methods without a claim may make one."""
+        free = self.epsilon is None or self._redraws
+        require(free, "a face wears an identity that was drawn for it alone, which ends the epsilon of its person")
+        require(_is_digest(face["surrogate_digest"] or ""), "a face wears a surrogate without a digest")
+        epsilon, k = face["epsilon"], face["k"]
+        require(epsilon is None and k is None, f"a face that was dealt again claims epsilon {epsilon} and k {k}")
 
 
 class ReleaseCounter:
@@ -315,31 +238,27 @@ class ReleaseCounter:
         """One more shard."""
         self._count["shards"] += 1
 
-    def add_image(self, status: str, faces: Iterable[ClaimedFace]) -> None:
+    def add_image(self, status: str, faces: Sequence[Row]) -> None:
         """One more image; raises VerificationError for an unknown status or a face with a wrong surrogate."""
-        if status not in ("released", "no_face", "quarantined"):
-            raise VerificationError(f"an image has the status {status!r}, which is none")
-        faces = list(faces)
-        if (status == "released" and not faces) or (status == "no_face" and faces):
-            raise VerificationError(f"an image is {status} with {len(faces)} faces")
+        require(status in (RELEASED, NO_FACE, QUARANTINED), f"an image has the status {status!r}, which is none")
+        fits = status == QUARANTINED or (status == RELEASED) == bool(faces)
+        require(fits, f"an image is {status} with {len(faces)} faces")
         self._count.update(("images", status))
         for face in faces:
-            self._count.update(("faces", "withheld" if status == "quarantined" else self._standing(face)))
+            self._count.update(("faces", "withheld" if status == QUARANTINED else self._standing(face)))
 
-    def _standing(self, face: ClaimedFace) -> str:
+    def _standing(self, face: Row) -> str:
         """Where CertifiedCounts counts the face."""
-        if face.method == "solid" and face.fallback in SOLID:
-            NoTable().check_assigned(face)
+        method, fallback = face["method"], face["fallback"]
+        if method == "solid" and fallback in SOLID:
+            ClaimTable().check_assigned(face)
             return "solid"
-        if face.method != self.method:
-            raise VerificationError(
-                f"a face was replaced by {face.method}, and the method of this release is {self.method}"
-            )
-        if face.fallback is None:
+        own = method == self.method
+        require(own, f"a face was replaced by {method}, and the method of this release is {self.method}")
+        if fallback is None:
             self.table.check_assigned(face)
             return "replaced"
-        if face.fallback != "next-surrogate":
-            raise VerificationError(f"a face has the fallback {face.fallback!r} without its method")
+        require(fallback == "next-surrogate", f"a face has the fallback {fallback!r} without its method")
         self.table.check_next_surrogate(face)
         return "next_surrogate"
 
@@ -351,19 +270,18 @@ def tables_of(claim: Claim, *, surrogates: bool) -> tuple[str, ...]:
     return (DRAWS_TABLE,) if surrogates else ()
 
 
-def claim_table(claim: Claim, paths: Sequence[str]) -> ClassTable | DrawTable | NoTable:
-    """The empty table of a claim that rests on the tables at these `paths`."""
+def claim_table(claim: Claim, paths: Sequence[str], *, first_version_of: str | None = None) -> ClaimTable:
+    """The empty table of a claim; `first_version_of`: the method of a release of schema version 1."""
+    if claim.k is not None and first_version_of is not None:
+        return FirstClassTable(claim.k, own_average=first_version_of == "k-same")
     if claim.k is not None:
         return ClassTable(claim.k)
-    return DrawTable(claim.epsilon) if paths else NoTable()
+    return DrawTable(claim.epsilon, redraws=first_version_of is not None) if paths else ClaimTable()
 
 
-def no_epsilon(face: ClaimedFace) -> None:
-    """Raise VerificationError if a face of a class claims one."""
-    if face.epsilon is not None:
-        raise VerificationError(f"a face of a class claims epsilon {face.epsilon}")
+def _is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None
 
 
-def short(digest: str | None) -> str:
-    """A digest as sentences name it."""
+def _short(digest: str | None) -> str:
     return digest[:16] if digest else "of no digest"

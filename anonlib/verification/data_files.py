@@ -1,22 +1,20 @@
 """A released data file against its manifest, member by member: nothing missing, nothing changed, nothing beside it.
 
 A file is hashed first: what is not the file that was signed is never opened. The files are read here without the
-datasets' own readers, which skip what belongs to no sample: what they skip is where something could hide. Every image
-must be the one that its row names by sha256, in the row's place, and any other member, sidecar or column must be one
-that the job keeps by name.
+datasets' own readers, which skip what belongs to no sample: what they skip is where something could hide.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,22 +24,20 @@ from anonlib.datasets.base import MAX_SAMPLE_BYTES
 from anonlib.datasets.names import MAX_NAME, is_image, kept_members, printable, split_member
 from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
 from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, check_growth, open_plain_tar
-from anonlib.errors import DatasetError, VerificationError
+from anonlib.errors import DatasetError, NotFound, VerificationError, require
 from anonlib.storage import Storage
 from anonlib.verification.certificate import sha256
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 
-BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError, ValueError)
-"""What a damaged file raises while it is read; a storage's own failure is a StorageError and none of these."""
-
+# What a damaged file raises while it is read; a storage's own failure is a StorageError and none of these.
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, pa.ArrowException, OSError, ValueError, RecursionError)
 _BLOCK = 1 << 20
 _ROWS_AT_ONCE = 16
 _MAX_SAMPLE = 2 * MAX_SAMPLE_BYTES  # what is written may be larger than what was read
 _WRITER = re.compile(r"parquet-cpp-arrow version \d+(\.\d+)*")
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(NamedTuple):
     """What a shard's data must hold: (key, sha256) of its images in order, and the fields that the job keeps."""
 
     images: Sequence[tuple[str, str]]
@@ -49,69 +45,54 @@ class Expected:
     rekeyed: bool
 
 
-class Hashing(io.RawIOBase):
-    """A stream that hashes what is read from it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._stream.read(len(buffer))
-        buffer[: len(block)] = block
-        self._digest.update(block)
-        return len(block)
-
-    def finish(self) -> str:
-        """Hex sha256 of the whole stream, whose rest is read now."""
-        while block := self._stream.read(_BLOCK):
-            self._digest.update(block)
-        return self._digest.hexdigest()
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Raise VerificationError where a file is missing or damaged while it is read."""
+    try:
+        yield
+    except NotFound:
+        raise VerificationError(f"{what} is missing") from None
+    except DatasetError as error:
+        raise VerificationError(f"{what} is not read: {error}") from None
+    except _BROKEN as error:
+        raise VerificationError(f"{what} cannot be read to its end ({type(error).__name__})") from None
 
 
-def whole(storage: Storage, path: str, most: int) -> bytes:
-    """A file of at most `most` bytes; raises VerificationError for a larger one, without reading more, and NotFound."""
-    with storage.open_read(path) as stream:
+def whole(storage: Storage, path: str, most: int, digest: str | None = None) -> bytes:
+    """A file of at most `most` bytes, with this sha256 if one is given; raises VerificationError, and reads no more."""
+    with readable(path), storage.open_read(path) as stream:
         data = stream.read(most + 1)
-    if len(data) > most:
-        raise VerificationError(f"{path} is larger than {most >> 20} MiB, which no such file of a release is")
+    require(len(data) <= most, f"{path} is larger than {most >> 20} MiB, which no such file of a release is")
+    _check_signed(path, sha256(data), digest)
     return data
 
 
 def check_hash(storage: Storage, path: str, digest: str) -> None:
     """Raise VerificationError unless a file has this sha256; nothing of it is looked at."""
-    with storage.open_read(path) as stream:
-        _same(path, Hashing(stream).finish(), digest)
+    with readable(path):
+        _check_signed(path, storage.sha256(path), digest)
+
+
+def _check_signed(path: str, found: str, digest: str | None) -> None:
+    same = digest is None or found == digest
+    require(same, f"{path} is not the one that was signed: its sha256 is {found[:16]}...")
 
 
 def check_tar(storage: Storage, path: str, digest: str, expected: Expected) -> None:
     """A tar, gzipped or not: hashed as a stream, and only then opened; raises VerificationError."""
     check_hash(storage, path, digest)
-    with storage.open_read(path) as stream:
-        hashing = Hashing(stream)
-        try:
-            _check_archive(io.BufferedReader(hashing, _BLOCK), path, expected)
-        except BROKEN as error:
-            raise VerificationError(f"{path} cannot be read to its end ({type(error).__name__})") from None
-        _same(path, hashing.finish(), digest)
+    with readable(path), storage.open_read(path) as stream:
+        hashing = _Hashing(stream)
+        _check_archive(io.BufferedReader(hashing, _BLOCK), path, expected)
+        _check_signed(path, hashing.finish(), digest)
 
 
 def check_parquet(storage: Storage, path: str, digest: str, expected: Expected) -> None:
     """A Parquet file: hashed as a stream, and only then opened, a few rows at a time; raises VerificationError."""
     check_hash(storage, path, digest)
-    try:
-        with (
-            storage.open_read(path, seekable=True) as stream,
-            pq.ParquetFile(stream, buffer_size=_BLOCK, pre_buffer=False) as file,
-        ):
-            _check_rows(file, stream, path, expected)
-    except DatasetError as error:
-        raise VerificationError(f"{path} is not read: {error}") from None
-    except BROKEN as error:
-        raise VerificationError(f"{path} cannot be read to its end ({type(error).__name__})") from None
+    options = {"buffer_size": _BLOCK, "pre_buffer": False}
+    with readable(path), storage.open_read(path, seekable=True) as stream, pq.ParquetFile(stream, **options) as file:
+        _check_rows(file, stream, path, expected)
 
 
 def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected) -> None:
@@ -124,22 +105,17 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
     for key, digest in expected.images:
         stem, _, ending = (f"data/{key}", "", "") if expected.rekeyed else f"data/{key}".rpartition(".")
         group = left.get(stem, {})
-        extension = ending or next(filter(lambda one: is_image(f"x.{one}"), group), "")
+        extension = ending or next((each for each in group if is_image(f"x.{each}")), "")
         if extension not in group:  # converted to PNG, whose ending stands behind the whole old name
             stem, extension = f"data/{key}", "png"
             group = left.get(stem, {})
-        if extension not in group:
-            raise VerificationError(f"data lacks the image {key!r}, which its manifest says is released")
+        require(extension in group, f"data lacks the image {key!r}, which its manifest says is released")
         path = group.pop(extension)
-        content = whole(storage, path, _MAX_SAMPLE)
-        _same(path, sha256(content), files[path])
-        if sha256(content) != digest:
-            raise VerificationError(f"the image {path} is not the one in its manifest")
-        stems |= {stem, f"data/{key}".rpartition(".")[0]} if not expected.rekeyed else {stem}
+        same = sha256(whole(storage, path, _MAX_SAMPLE, files[path])) == digest
+        require(same, f"the image {path} is not the one in its manifest")
+        stems |= {stem} if expected.rekeyed else {stem, f"data/{key}".rpartition(".")[0]}
     for stem, group in left.items():
-        members = {extension: whole(storage, path, _MAX_SAMPLE) for extension, path in group.items()}
-        for extension, content in members.items():
-            _same(group[extension], sha256(content), files[group[extension]])
+        members = {extension: whole(storage, path, _MAX_SAMPLE, files[path]) for extension, path in group.items()}
         if members and stem not in stems:
             raise VerificationError(f"{next(iter(group.values()))} belongs to no row of the manifest")
         _check_kept(members, expected.keep, stem)
@@ -158,18 +134,33 @@ def check_items(storage: Storage, path: str, digest: str, expected: Expected) ->
         else:
             _check_kept({item.name: item.content}, expected.keep, item.where)
     if key is not None:
-        raise VerificationError(f"the image {key!r} in {path} is not the one in its manifest")
+        raise _another(key, path)
 
 
 CHECKS: dict[str, Callable[[Storage, str, str, Expected], None]] = {"webdataset": check_tar, "parquet": check_parquet}
 """How a data file is checked, by format: closer than check_items, down to the bytes between its items."""
 
 
-def _same(path: str, found: str, expected: str) -> None:
-    if found != expected:
-        raise VerificationError(
-            f"{path} is not the file that its marker names: its sha256 is {found[:16]}..., not as signed"
-        )
+class _Hashing(io.RawIOBase):
+    """A stream that hashes what is read from it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._digest = stream, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        self._digest.update(block)
+        return len(block)
+
+    def finish(self) -> str:
+        """Hex sha256 of the whole stream, whose rest is read now."""
+        while block := self._stream.read(_BLOCK):
+            self._digest.update(block)
+        return self._digest.hexdigest()
 
 
 class _Gunzipped(io.RawIOBase):
@@ -180,8 +171,8 @@ class _Gunzipped(io.RawIOBase):
     def __init__(self, packed: io.BufferedReader, path: str) -> None:
         self._packed, self._path, self._count = packed, path, 0
         self._unpacking, self._given = zlib.decompressobj(31), 0
-        if packed.peek(len(self._HEADER))[: len(self._HEADER)] != self._HEADER:
-            raise VerificationError(f"{path} has something in its gzip header")
+        plain_header = packed.peek(len(self._HEADER))[: len(self._HEADER)] == self._HEADER
+        require(plain_header, f"{path} has something in its gzip header")
 
     def readable(self) -> bool:
         return True
@@ -202,79 +193,53 @@ class _Gunzipped(io.RawIOBase):
         return len(block)
 
 
-class _Rebuilt:
-    """The hash of the tar that our writer makes of members: any other has a byte that belongs to none of them."""
-
-    def __init__(self) -> None:
-        self._digest, self._length = hashlib.sha256(), 0
-
-    def add(self, name: str, content: bytes) -> None:
-        header = tarfile.TarInfo(name)
-        header.size, header.mode = len(content), 0o644
-        self._update(header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-        self._update(content)
-        self._update(bytes(-len(content) % tarfile.BLOCKSIZE))
-
-    def finish(self) -> str:
-        self._update(bytes(2 * tarfile.BLOCKSIZE))
-        self._update(bytes(-self._length % tarfile.RECORDSIZE))
-        return self._digest.hexdigest()
-
-    def _update(self, data: bytes) -> None:
-        self._digest.update(data)
-        self._length += len(data)
-
-
 def _check_archive(raw: io.BufferedReader, path: str, expected: Expected) -> None:
-    """Every member, and that there is nothing but members: no owner, time, link's name or filled padding."""
+    """Every member, and that there is nothing but members: the tar that our writer makes of them has the same bytes."""
     gzipped = raw.peek(2)[:2] == GZIP_MAGIC
-    plain = Hashing(cast("BinaryIO", _Gunzipped(raw, path) if gzipped else raw))
-    rebuilt = _Rebuilt()
-    with open_plain_tar(io.BufferedReader(plain, _BLOCK)) as archive:
-        samples = _samples(archive, path, rebuilt)
+    plain = _Hashing(cast("BinaryIO", _Gunzipped(raw, path) if gzipped else raw))
+    rebuilt = hashlib.sha256()
+    sink = cast("BinaryIO", SimpleNamespace(write=rebuilt.update))
+    with (
+        open_plain_tar(io.BufferedReader(plain, _BLOCK)) as archive,
+        tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as again,
+    ):
+        samples = _samples(archive, path, again)
         for key, digest in expected.images:
             name, members = next(samples, (None, {}))
-            if name != key:
-                raise VerificationError(f"{path} holds {name!r} where its manifest has {key!r}")
+            require(name == key, f"{path} holds {name!r} where its manifest has {key!r}")
             image = next((name for name, content in members.items() if sha256(content) == digest), None)
             if image is None:
-                raise VerificationError(f"the image {key!r} in {path} is not the one in its manifest")
+                raise _another(key, path)
             del members[image]
             _check_kept(members, expected.keep, f"{path}, {key!r}")
         for name, _ in samples:
             raise VerificationError(f"{path} holds {name!r}, which no row of its manifest vouches for")
-        rest = cast("BinaryIO", archive.fileobj)
-        while block := rest.read(_BLOCK):
-            if any(block):
-                raise VerificationError(f"{path} holds something after the end of the archive")
-    if plain.finish() != rebuilt.finish():
-        raise VerificationError(f"{path} holds bytes beside its members, in a header or a padding")
+    same = plain.finish() == rebuilt.hexdigest()
+    require(same, f"{path} holds bytes beside its members, in a header, a padding or after its end")
 
 
-def _samples(archive: tarfile.TarFile, path: str, rebuilt: _Rebuilt) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, members) of a tar as our writer leaves it; raises VerificationError if it holds anything but samples."""
+def _samples(archive: tarfile.TarFile, path: str, again: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, members) of a tar, each written into `again`; raises VerificationError if it holds anything but samples."""
     key: str | None = None
     members: dict[str, bytes] = {}
     size = 0
     for info in archive:
         # tarfile remembers every header it has seen, which a long shard cannot afford.
-        archive.members = []  # type: ignore[attr-defined]
+        archive.members, again.members = [], []  # type: ignore[attr-defined]
         split = split_member(info.name)
         if not info.isreg() or split is None or split[0].rpartition("/")[2].startswith("._"):
             raise VerificationError(f"{path} holds {printable(info.name)!r}, which belongs to no sample")
-        if info.pax_headers.keys() - {"path"} or info.uname or info.gname or info.mtime or info.uid or info.gid:
-            raise VerificationError(f"{path} holds {printable(info.name)!r} with an owner, a time or a note of its own")
         if split[0] != key or split[1] in members:
             if key is not None:
                 yield key, members
             key, members, size = split[0], {}, 0
         size += info.size
-        if size > _MAX_SAMPLE or len(members) == MAX_MEMBERS or len(info.name) > MAX_NAME:
-            raise VerificationError(
-                f"{path} holds {printable(key)[:100]!r}, which is larger than a sample of a release"
-            )
-        members[split[1]] = cast("BinaryIO", archive.extractfile(info)).read()
-        rebuilt.add(info.name, members[split[1]])
+        bounded = size <= _MAX_SAMPLE and len(members) < MAX_MEMBERS and len(info.name) <= MAX_NAME
+        require(bounded, f"{path} holds {printable(key)[:100]!r}, which is larger than a sample of a release")
+        content = members[split[1]] = cast("BinaryIO", archive.extractfile(info)).read()
+        header = tarfile.TarInfo(info.name)
+        header.size = len(content)
+        again.addfile(header, io.BytesIO(content))
     if key is not None:
         yield key, members
 
@@ -283,39 +248,35 @@ def _check_kept(members: Mapping[str, bytes], keep: frozenset[str], where: str) 
     """Whether these are what the allow-list leaves of them."""
     kept = kept_members(members, keep)
     for extension, content in members.items():
-        if extension not in kept:
-            raise VerificationError(f"{where} comes with .{extension}, which keep_fields does not allow")
-        if kept[extension] != content:
-            raise VerificationError(f"{where} comes with a .{extension} that holds more than keep_fields allows")
+        require(extension in kept, f"{where} comes with .{extension}, which keep_fields does not allow")
+        same = kept[extension] == content
+        require(same, f"{where} comes with a .{extension} that holds more than keep_fields allows")
 
 
 def _check_rows(file: pq.ParquetFile, stream: BinaryIO, path: str, expected: Expected) -> None:
     schema = file.schema_arrow
-    if not _WRITER.fullmatch(file.metadata.created_by or ""):
-        raise VerificationError(f"{path} says that something else than Arrow wrote it")
-    if set(schema.metadata or {}) - {b"huggingface"}:
-        raise VerificationError(f"{path} carries metadata beside its columns")
+    ours = _WRITER.fullmatch(file.metadata.created_by or "") is not None
+    require(ours, f"{path} says that something else than Arrow wrote it")
+    require(set(schema.metadata or {}) <= {b"huggingface"}, f"{path} carries metadata beside its columns")
     images = iter(expected.images)
-    image, key = "", None
+    image, key_column = "", None
     for batch in bounded_batches(file, stream, _ROWS_AT_ONCE):
         for row in batch.to_pylist():
-            expected_key, digest = next(images, (None, ""))
-            if expected_key is None:
+            key, digest = next(images, (None, ""))
+            if key is None:
                 raise VerificationError(f"{path} holds more rows than its manifest says are released")
             if not image:
-                image, key = _columns(schema.names, row, expected_key, digest, expected.keep, path)
-            content = _bytes_of(row[image])
-            if content is None or sha256(content) != digest:
-                raise VerificationError(f"the image {expected_key!r} in {path} is not the one in its manifest")
-            if isinstance(row[image], dict) and any(
-                row[image][part] is not None for part in row[image].keys() - {"bytes"}
-            ):
-                raise VerificationError(f"{path} keeps beside the image {expected_key!r} where it came from")
-            if key is not None and str(row[key]) != expected_key:
-                raise VerificationError(f"{path} holds {row[key]!r} in {key!r} where its manifest has {expected_key!r}")
-    missing = next(images, None)
-    if missing is not None:
-        raise VerificationError(f"{path} lacks the image {missing[0]!r}, which its manifest says is released")
+                image, key_column = _columns(schema.names, row, key, digest, expected.keep, path)
+            cell = row[image]
+            if sha256(_bytes_of(cell)) != digest:
+                raise _another(key, path)
+            if isinstance(cell, dict) and any(cell[part] is not None for part in cell.keys() - {"bytes"}):
+                raise VerificationError(f"{path} keeps beside the image {key!r} where it came from")
+            if key_column is not None:
+                same = str(row[key_column]) == key
+                require(same, f"{path} holds {row[key_column]!r} in {key_column!r} where its manifest has {key!r}")
+    for key, _ in images:
+        raise VerificationError(f"{path} lacks the image {key!r}, which its manifest says is released")
 
 
 def bounded_batches(
@@ -330,10 +291,10 @@ def bounded_batches(
 def _columns(
     names: Sequence[str], first: Mapping[str, Any], key: str, digest: str, keep: frozenset[str], path: str
 ) -> tuple[str, str | None]:
-    """The columns of image and key (or None), found by the first row; raises VerificationError for any other column."""
-    image = next((name for name in names if sha256(_bytes_of(first[name]) or b"") == digest), None)
+    """The columns of image and key (or None), by the first row; raises VerificationError for any other column."""
+    image = next((name for name in names if sha256(_bytes_of(first[name])) == digest), None)
     if image is None:
-        raise VerificationError(f"the image {key!r} in {path} is not the one in its manifest")
+        raise _another(key, path)
     extra = [name for name in names if name not in keep and name != image]
     keys = [name for name in extra if str(first[name]) == key][:1]
     for name in extra:
@@ -343,6 +304,10 @@ def _columns(
     return image, keys[0] if keys else None
 
 
-def _bytes_of(cell: Any) -> bytes | None:
+def _bytes_of(cell: Any) -> bytes:
     content = cell.get("bytes") if isinstance(cell, dict) else cell
-    return content if isinstance(content, bytes) else None
+    return content if isinstance(content, bytes) else b""
+
+
+def _another(key: str, path: str) -> VerificationError:
+    return VerificationError(f"the image {key!r} in {path} is not the one in its manifest")

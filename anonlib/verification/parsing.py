@@ -5,18 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from anonlib.errors import DatasetError, NotFound, VerificationError
+from anonlib.errors import require
 from anonlib.storage import Storage
 from anonlib.verification.certificate import AuditStatement, Certificate, sha256, shard_leaf
-from anonlib.verification.data_files import BROKEN, Hashing, bounded_batches, whole
-from anonlib.workspace.schemas import DATA, RESTRICTED_COLUMNS, STATEMENT, manifest_path, marker_path
+from anonlib.verification.data_files import bounded_batches, check_hash, readable, whole
+from anonlib.workspace import schemas
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -29,6 +28,16 @@ MAX_CERTIFICATE = 1 << 20
 _WORD = r"^[a-z0-9-]{1,64}$"
 _TABLE_BUDGET = 64 << 20
 _AT_ONCE = 4
+
+# The tables of schema version 1, which `verify` goes on reading.
+CLASSES_1 = schemas.CERTIFIED_CLASSES.insert(2, pa.field("weights", pa.list_(pa.float64())))
+CLASSES_1 = CLASSES_1.insert(5, pa.field("made", pa.string()))
+_FACE = list(schemas.MANIFEST_FACE)
+_FIRST_FACE = [pa.field("box", pa.list_(pa.float32())), pa.field("score", pa.float32()), *_FACE[1:6]]
+_FIRST_FACE += [pa.field("mask_coverage", pa.float32()), pa.field("similarity", pa.list_(schemas.SIMILARITY))]
+_FIRST_FACE += [*_FACE[6:], pa.field("reason", pa.string())]
+_FACES = schemas.MANIFEST.get_field_index("faces")
+MANIFEST_1 = schemas.MANIFEST.set(_FACES, pa.field("faces", pa.list_(pa.struct(_FIRST_FACE))))
 
 
 class RunNote(BaseModel):
@@ -44,22 +53,12 @@ class RunNote(BaseModel):
     keep_fields: list[str]
     rekeyed: bool
     shards: list[str]
-    models: dict[str, dict[str, str]]
+    models: dict[str, dict[Literal["sha256", "licence"], str]]
     promised: bool = False
-
-    @field_validator("models")
-    @classmethod
-    def _closed(cls, models: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        if any(set(model) != {"sha256", "licence"} for model in models.values()):
-            raise ValueError("a model is its sha256 and its licence")
-        return models
 
 
 class ReleasedMethod(BaseModel):
-    """`method` of run.json: its settings, files by their sha256. Its claim follows from name, k, epsilon and kappa.
-
-    A method may have keys of its own, which no claim depends on: numbers, and words without room for a remark.
-    """
+    """`method` of run.json, files by their sha256; keys of its own are numbers and words without room for a remark."""
 
     model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, bool | int | float | Annotated[str, Field(pattern=_WORD)] | None]
@@ -98,8 +97,7 @@ class Marker(BaseModel):
     painted: str | None = None
 
 
-@dataclass(frozen=True)
-class CommittedShard:
+class CommittedShard(NamedTuple):
     """One shard's marker, manifest (the bytes of the table) and leaf (32 bytes) in the certificate's Merkle tree."""
 
     shard: str
@@ -108,87 +106,52 @@ class CommittedShard:
     leaf: bytes
 
 
-def read(release: Storage, path: str, most: int = MAX_NOTE) -> bytes:
-    """A file that must be there, of no more than `most` bytes."""
-    try:
-        return whole(release, path, most)
-    except NotFound:
-        raise VerificationError(f"{path} is missing") from None
-
-
 def read_statement(release: Storage, certificate: Certificate) -> AuditStatement | None:
     """The audit of a release, or None; raises VerificationError where it does not fit certificate, key or files."""
-    try:
-        data = whole(release, STATEMENT, MAX_CERTIFICATE)
-    except NotFound:
+    if not release.exists(schemas.STATEMENT):
         return None
-    statement = AuditStatement.from_bytes(data, certificate)
+    statement = AuditStatement.from_bytes(whole(release, schemas.STATEMENT, MAX_CERTIFICATE), certificate)
     for path, digest in statement.files.items():
-        try:
-            with release.open_read(path) as stream:
-                found = Hashing(stream).finish()
-        except NotFound:
-            raise VerificationError(f"{path} is missing") from None
-        if found != digest:
-            raise VerificationError(f"{path} is not the one that the audit signed")
+        check_hash(release, path, digest)
     return statement
 
 
 def shards_of(release: Storage, shards: Iterable[str]) -> Iterator[CommittedShard]:
-    """Every shard in order, a few read at a time, none larger than it may be.
-
-    Raises VerificationError unless each marker fits its own name and manifest and vouches for data alone.
-    """
+    """Every shard in order, a few read at a time; raises VerificationError unless marker, name and manifest fit."""
 
     def read_shard(shard: str) -> CommittedShard:
-        data = whole(release, marker_path(shard), MAX_NOTE)
-        manifest = whole(release, manifest_path(shard), MAX_TABLE)
-        marker = parsed(Marker, data, marker_path(shard))
-        if marker.shard != shard:
-            raise VerificationError(f"the marker of shard {shard} speaks of shard {marker.shard}")
+        data = whole(release, schemas.marker_path(shard), MAX_NOTE)
+        manifest = whole(release, schemas.manifest_path(shard), MAX_TABLE)
+        marker = parsed(Marker, data, schemas.marker_path(shard))
+        require(marker.shard == shard, f"the marker of shard {shard} speaks of shard {marker.shard}")
         digest = sha256(manifest)
-        if digest != marker.manifest_sha256:
-            raise VerificationError(f"the manifest of shard {shard} is not the one that its marker names")
-        if any(not path.startswith(DATA) for path in marker.files):
-            raise VerificationError(f"the marker of shard {shard} vouches for files outside data/")
+        require(digest == marker.manifest_sha256, f"the manifest of shard {shard} is not the one that its marker names")
+        inside = all(path.startswith(schemas.DATA) for path in marker.files)
+        require(inside, f"the marker of shard {shard} vouches for files outside data/")
         return CommittedShard(shard, marker, manifest, shard_leaf(shard, sha256(data), digest, marker.files))
 
     todo = list(shards)
-    try:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for start in range(0, len(todo), _AT_ONCE):
-                yield from pool.map(read_shard, todo[start : start + _AT_ONCE])
-    except NotFound as error:
-        raise VerificationError(f"a marker or manifest is missing: {error.path}") from None
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for start in range(0, len(todo), _AT_ONCE):
+            yield from pool.map(read_shard, todo[start : start + _AT_ONCE])
 
 
 def rows_of(data: bytes, schema: pa.Schema, what: str, *, later: str | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a table of ours, which has exactly this schema and nothing beside it.
-
-    `later` is a column that came after the first releases were made, and may be missing.
-    """
-    try:
-        with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as file:
-            found = file.schema_arrow
-            for name in found.names:
-                if name not in schema.names:
-                    kind = "restricted" if name in RESTRICTED_COLUMNS else "unknown"
-                    raise VerificationError(f"{what} has the {kind} column {name!r}")
-            known = [schema] if later is None else [schema, schema.remove(schema.get_field_index(later))]
-            extra = set(file.metadata.metadata or {}) - {b"ARROW:schema"}
-            if not any(map(found.equals, known)) or extra or found.metadata:
-                raise VerificationError(f"{what} does not have the columns that it should, or more beside them")
-            for batch in bounded_batches(file, io.BytesIO(data), 1024, _TABLE_BUDGET):
-                yield from batch.to_pylist()
-    except DatasetError as error:
-        raise VerificationError(f"{what} is not read: {error}") from None
-    except BROKEN as error:
-        raise VerificationError(f"{what} cannot be read ({type(error).__name__})") from None
+    """The rows of a table with exactly this schema; the column `later` may be missing. Raises VerificationError."""
+    with readable(what), pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as file:
+        found = file.schema_arrow
+        for name in found.names:
+            kind = "restricted" if name in schemas.RESTRICTED_COLUMNS else "unknown"
+            require(name in schema.names, f"{what} has the {kind} column {name!r}")
+        known = [schema] if later is None else [schema, schema.remove(schema.get_field_index(later))]
+        extra = set(file.metadata.metadata or {}) - {b"ARROW:schema"}
+        fits = any(map(found.equals, known)) and not extra and not found.metadata
+        require(fits, f"{what} does not have the columns that it should, or more beside them")
+        for batch in bounded_batches(file, io.BytesIO(data), 1024, _TABLE_BUDGET):
+            yield from batch.to_pylist()
 
 
 def parsed(model: type[Parsed], data: bytes, what: str) -> Parsed:
-    """A JSON file in the shape of `model`."""
-    try:
+    """A JSON file in the shape of `model`; raises VerificationError."""
+    with readable(what):
         return model.model_validate_json(data)
-    except (ValueError, RecursionError):
-        raise VerificationError(f"{what} cannot be read") from None

@@ -275,7 +275,7 @@ class ReleaseStore(StageStore):
         return tables.from_bytes(self.storage.read(schemas.manifest_path(shard)), columns)
 
     def create_manifest(self, shard: str, rows: Sequence[Row]) -> str:
-        """Create the manifest of a shard; returns its sha256. Raises Differs where another one is."""
+        """Create the manifest of a shard; returns its sha256. Raises StorageError where another one is."""
         data = tables.to_bytes(rows, schemas.MANIFEST)
         self.storage.create(schemas.manifest_path(shard), data)
         return sha256(data)

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from anonlib.media.colour import profile_of
 from tests.support import photos
-from tests.support.runs import Run, by_key, every_byte, images, job, manifest, reasons, run_job
+from tests.support.runs import Run, by_key, every_byte, images, manifest, reasons, run_job
 
 GPS = "GPS-52.516275-13.377704-HERE"
 COMMENT = b"COMMENT-from-the-camera-of-Ada"
@@ -82,33 +77,21 @@ ASTRONAUT = photos.astronaut()
 THUMBNAIL = photos.jpeg(ASTRONAUT[::8, ::8])
 
 
-def with_alpha(hidden_face: bool) -> bytes:
-    """A PNG of the astronaut; with `hidden_face` the face is there, under an alpha of 0."""
-    alpha = np.full(ASTRONAUT.shape[:2], 200, np.uint8)
-    if hidden_face:
-        alpha[:300, 100:400] = 0
-    return photos.encoded(np.dstack([ASTRONAUT, alpha]), "PNG")
-
-
 def cases() -> list[Case]:
     pixels = photos.people(1, 1)[0][1]
     good = photos.jpeg(pixels)
     noted = PngImagePlugin.PngInfo()
     noted.add_text("Author", PNG_TEXT)
-    deep = (np.asarray(Image.fromarray(ASTRONAUT).convert("L")).astype(np.uint16) * 257)[:256, 100:356]
+    alpha = np.full(ASTRONAUT.shape[:2], 200, np.uint8)
+    alpha[:300, 100:400] = 0
+    hidden = photos.encoded(np.dstack([ASTRONAUT, alpha]), "PNG")
     return [
         Case("a-good.jpg", good, "released"),
         Case("b-cut.jpg", good[: len(good) // 2], "quarantined", "damaged"),
         Case("c-empty.jpg", b"", "quarantined", "empty"),
-        Case("d-cmyk.jpg", cmyk(), "released"),
-        Case("e-deep.png", photos.encoded(deep, "PNG"), "released"),
-        Case("f-alpha.png", with_alpha(False), "released"),
-        Case("g-hidden.png", with_alpha(True), "no_face"),
+        Case("g-hidden.png", hidden, "no_face"),
         Case("h-moving.gif", animated("GIF"), "quarantined", "animated"),
-        Case("i-moving.webp", animated("WEBP"), "quarantined", "animated"),
-        Case("j-moving.png", animated("PNG"), "quarantined", "animated"),
         Case("k-loaded.jpg", loaded_jpeg(np.rot90(ASTRONAUT[:400]).copy(), 6), "released"),
-        Case("l-tiny.png", photos.encoded(np.zeros((1, 1, 3), np.uint8), "PNG"), "no_face"),
         Case("m-huge.png", photos.png_header(30000, 30000), "quarantined", "too-many-pixels"),
         Case("n-text.jpg", b"dear diary, this is no photograph", "quarantined", "not-an-image"),
         Case("o-after.jpg", good + TRAILING + photos.jpeg(ASTRONAUT), "released"),
@@ -116,12 +99,6 @@ def cases() -> list[Case]:
         Case("q-phone.jpg", multi_picture(pixels, ASTRONAUT), "released"),
         Case("r-still.webp", photos.encoded(pixels, "WEBP", xmp=XMP, exif=exif(1, THUMBNAIL)[6:]), "released"),
     ]
-
-
-def cmyk() -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(ASTRONAUT).convert("CMYK").save(out, "JPEG", quality=92)
-    return out.getvalue()
 
 
 CASES = cases()
@@ -171,15 +148,14 @@ def test_a_file_of_a_folder_has_one_row_with_its_fate(folder_run: Run, case: Cas
         assert row["reason"] is None
 
 
-def test_a_tar_gives_the_same_answers_as_a_folder(tar_run: Run) -> None:
+def test_a_tar_gives_the_same_answers_and_its_strange_members_are_quarantined_with_a_reason(tar_run: Run) -> None:
     rows = by_key(tar_run.output)
-    for case in CASES:
-        assert rows[case.name.partition(".")[0]]["status"] == case.status, case.name
-
-
-def test_strange_members_of_a_tar_are_quarantined_with_a_reason(tar_run: Run) -> None:
-    rows = by_key(tar_run.output)
+    assert {case.name: rows[case.name.partition(".")[0]]["status"] for case in CASES} == {
+        case.name: case.status for case in CASES
+    }
     assert rows["twice"]["status"] == "released"
+    before_the_cut = [row["status"] for key, row in rows.items() if key.startswith("h") and "-" not in key]
+    assert before_the_cut[0] == "released" and before_the_cut.count("quarantined") == 1
     expected = {
         "twice#2": ("duplicate-key", "in this shard already"),
         "../evil": ("unsafe-name", "'..'"),
@@ -195,61 +171,25 @@ def test_strange_members_of_a_tar_are_quarantined_with_a_reason(tar_run: Run) ->
     assert {name for name in images(tar_run.output / "data" / "whole.tar") if name.startswith(("..", "/"))} == set()
 
 
-def test_what_came_before_the_cut_of_half_a_tar_is_released(tar_run: Run) -> None:
-    rows = [row for row in manifest(tar_run.output) if row["key"].startswith("h") and "-" not in row["key"]]
-    assert [row["status"] for row in rows] == ["released"] * (len(rows) - 1) + ["quarantined"]
-    assert len(rows) >= 2
-
-
 @pytest.mark.parametrize("which", ["folder_run", "tar_run"])
-def test_no_image_is_counted_twice_or_not_at_all(which: str, request: pytest.FixtureRequest) -> None:
+def test_no_image_is_lost_and_no_byte_of_metadata_is_in_the_release(which: str, request: pytest.FixtureRequest) -> None:
     run: Run = request.getfixturevalue(which)
     summary = run.summary
     assert summary.images == summary.released + summary.no_face + summary.quarantined == len(manifest(run.output))
     assert summary.code == 3
-    if which == "folder_run":
-        assert [row["key"] for row in manifest(run.output)] == [case.name for case in CASES]
-
-
-@pytest.mark.parametrize("which", ["folder_run", "tar_run"])
-def test_no_byte_of_metadata_is_in_the_release(which: str, request: pytest.FixtureRequest) -> None:
-    run: Run = request.getfixturevalue(which)
-    source = every_byte(run.input)
-    release = every_byte(run.output)
+    source, release = every_byte(run.input), every_byte(run.output)
     for secret in SECRETS:
-        assert secret in source, secret
-        assert secret not in release, secret
+        assert secret in source and secret not in release, secret
     # What comes before the scan are tables that every JPEG of this quality shares.
     for start in range(THUMBNAIL.index(b"\xff\xda") + 14, len(THUMBNAIL) - 32, 37):
         assert THUMBNAIL[start : start + 32] not in release
-    for name in ("o-after", "q-phone"):
-        suffix = ".jpg"
-        data = (
-            (run.output / "data" / (name + suffix)).read_bytes()
-            if which == "folder_run"
-            else images(run.output / "data" / "whole.tar")[name + suffix]
-        )
-        assert data.count(b"\xff\xd8\xff") == 1, "a second image is in the file"
-        assert data.endswith(b"\xff\xd9")
-
-
-def test_what_was_stripped_is_named(folder_run: Run) -> None:
-    rows = by_key(folder_run.output)
-    assert set(rows["k-loaded.jpg"]["metadata_stripped"]) >= {"exif", "xmp", "iptc", "comment", "c2pa"}
-    assert "further pictures" in rows["q-phone.jpg"]["metadata_stripped"]
-
-
-def test_the_profile_stays_and_the_orientation_is_applied(folder_run: Run) -> None:
-    with Image.open(folder_run.output / "data" / "k-loaded.jpg") as image:
-        assert image.info["icc_profile"] == profile_of("sRGB")
-        assert not image.getexif()
-        assert image.size == (512, 400)
-        pixels = np.asarray(image.convert("RGB")).astype(int)
-    expected = np.asarray(ASTRONAUT[:400]).astype(int)
-    lower = slice(300, 400)
-    assert np.abs(pixels[lower] - expected[lower]).mean() < 6
-    row = by_key(folder_run.output)["k-loaded.jpg"]
-    assert (row["height"], row["width"]) == (400, 512)
+    tar = run.output / "data" / "whole.tar"
+    written = images(tar) if tar.exists() else {path.name: path.read_bytes() for path in tar.parent.iterdir()}
+    for name in ("o-after.jpg", "q-phone.jpg"):
+        assert written[name].count(b"\xff\xd8\xff") == 1, "a second image is in the file"
+        assert written[name].endswith(b"\xff\xd9")
+    stripped = {row["key"][0]: set(row["metadata_stripped"] or ()) for row in manifest(run.output)}
+    assert stripped["k"] >= {"exif", "xmp", "iptc", "comment", "c2pa"} and "further pictures" in stripped["q"]
 
 
 def test_a_face_hidden_under_alpha_is_not_in_the_output(folder_run: Run) -> None:
@@ -257,38 +197,3 @@ def test_a_face_hidden_under_alpha_is_not_in_the_output(folder_run: Run) -> None
         rgba = np.asarray(image)
     assert rgba.shape[2] == 4
     assert (rgba[:300, 100:400, :] == 0).all()
-
-
-def test_a_promise_of_900_megapixels_costs_no_memory(tmp_path: Path) -> None:
-    """The job runs in a process of its own that may not have more than 1.5 GiB resident."""
-    (tmp_path / "input").mkdir()
-    for number in range(3):
-        (tmp_path / "input" / f"{number}.png").write_bytes(photos.png_header(30000, 30000))
-    config = job(tmp_path / "input", tmp_path, method={"name": "solid"})
-    (tmp_path / "job.yaml").write_text(config.to_yaml())
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from anonlib.config import load_config; from anonlib.job import Job\n"
-        "summary = Job(load_config(Path(sys.argv[1]))).run()\n"
-        # ru_maxrss would begin with what the parent held when it forked
-        "status = Path('/proc/self/status').read_text()\n"
-        "print(summary.quarantined, status.partition('VmHWM:')[2].split()[0])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "job.yaml")], capture_output=True, text=True, check=True
-    )
-    quarantined, kibibytes = map(int, done.stdout.split())
-    assert quarantined == 3
-    assert kibibytes < 1.5 * (1 << 20)
-
-
-def test_an_image_over_the_limits_is_quarantined_unread(tmp_path: Path) -> None:
-    (tmp_path / "input").mkdir()
-    (tmp_path / "input" / "large.jpg").write_bytes(CASES[0].data)
-    small: dict[str, Any] = {"image_mpx": 0.01}
-    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, limits=small)
-    assert manifest(run.output)[0]["reason"] == "too-many-pixels"
-    assert "limits.image_mpx" in reasons(run.workspace)["large.jpg"]
-    again = run_job(tmp_path / "input", tmp_path / "2", method={"name": "solid"}, limits={"image_mib": 0.001})
-    assert manifest(again.output)[0]["reason"] == "too-large"
-    assert "limits.image_mib" in reasons(again.workspace)["large.jpg"]

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from anonlib.codes import Reason, foreign_words
-from anonlib.errors import NotFound
+from anonlib.errors import StorageError
 from anonlib.job import Job
 from anonlib.storage import open_storage
-from anonlib.workspace.layout import open_stores
 from tests.support import photos
 from tests.support.forgery import check
 from tests.support.runs import Run, every_byte, job, manifest, run_job, started
@@ -64,17 +61,12 @@ def test_a_photo_that_vanishes_is_named_in_no_log(actors: int, tmp_path: Path) -
 
 
 def test_what_the_storage_says_names_no_file_and_its_error_does(tmp_path: Path) -> None:
-    place = open_storage(str(tmp_path))
     (tmp_path / "link.jpg").symlink_to("/nowhere/Ada_Quill.jpg")
     for path in ("Ada_Quill/at_sea.jpg", "link.jpg"):
-        with pytest.raises(Exception, match=r"a file in .*") as caught:
-            place.read(path)
-        assert caught.value.path == path  # type: ignore[attr-defined]
+        with pytest.raises(StorageError, match=r"a file in .*") as caught:
+            open_storage(str(tmp_path)).read(path)
+        assert caught.value.path == path
         assert "Ada" not in str(caught.value) and "link.jpg" not in str(caught.value)
-    with pytest.raises(NotFound, match=f"{tmp_path}/commits/..."):
-        place.read("commits/00000.json")
-    with pytest.raises(NotFound, match=f"{tmp_path}/run.json"):
-        place.read("run.json")
 
 
 # ---- new keys -------------------------------------------------------------------------------------------------
@@ -112,28 +104,6 @@ def test_no_part_of_a_name_is_anywhere_in_a_release_with_new_keys(rekeyed_tars: 
     check(rekeyed_tars.output)
 
 
-def test_members_have_new_keys_and_usual_endings(rekeyed_tars: Run) -> None:
-    found: list[tuple[str, str]] = []
-    for path in sorted((rekeyed_tars.output / "data").iterdir()):
-        assert path.stem in json.loads((rekeyed_tars.output / "run.json").read_text())["shards"]
-        with tarfile.open(path) as archive:
-            found += [tuple(name.split(".", 1)) for name in archive.getnames()]  # type: ignore[misc]
-    rows = {row["key"]: row for row in manifest(rekeyed_tars.output)}
-    assert {ending for _, ending in found} == {"jpg", "png", "json"}
-    assert all(len(key) == 24 and int(key, 16) >= 0 and rows[key]["status"] == "no_face" for key, _ in found)
-    sidecars = list(released_json(rekeyed_tars))
-    assert {"caption": "another place"} in sidecars
-    assert any(one.get("caption") == "a place" and one["file_name"].endswith(".jpg") for one in sidecars)
-
-
-def released_json(run: Run) -> Iterator[dict[str, Any]]:
-    """The sidecars of a release's tars."""
-    for path in (run.output / "data").iterdir():
-        for name, content in photos.content_of(path).items():
-            if name.endswith(".json"):
-                yield json.loads(content)
-
-
 def test_no_order_of_names_is_left(rekeyed_tars: Run) -> None:
     note = json.loads((rekeyed_tars.output / "run.json").read_text())
     assert note["shards"] == sorted(note["shards"])
@@ -158,18 +128,9 @@ def test_reasons_are_codes_and_their_sentences_lie_in_the_workspace(rekeyed_tars
     assert told["0003"]["sentence"] == "there are several images (john doe.jpg, png); name one with image_field"
     assert told["John Doe#2"]["sentence"] == "the key 'John Doe' is in this shard already"
     assert {row["reason"] for row in told.values()} == {row["reason"] for row in lost}
-
-
-def test_a_link_that_leads_out_is_a_code(tmp_path: Path) -> None:
-    (tmp_path / "home_of_ada").mkdir()
-    (tmp_path / "home_of_ada" / "x.jpg").write_bytes(photos.jpeg(photos.nobody()))
-    (tmp_path / "input").mkdir()
-    (tmp_path / "input" / "good.jpg").write_bytes(photos.jpeg(photos.nobody()))
-    (tmp_path / "input" / "link.jpg").symlink_to(tmp_path / "home_of_ada" / "x.jpg")
-    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"})
-    reasons = {row["key"]: row["reason"] for row in manifest(run.output)}
-    assert reasons == {"good.jpg": None, "link.jpg": "link"}
-    assert str(tmp_path).encode() not in every_byte(run.output)
+    meanings = [one.meaning for one in Reason]
+    assert len(set(meanings)) == len(meanings)
+    assert all(one.isprintable() and not any(sign in one for sign in "'\"{}") for one in meanings)
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet"])
@@ -193,15 +154,3 @@ def test_other_formats_lose_names_and_order_too(kind: str, tmp_path: Path) -> No
     shard = "files-00000000" if kind == "folder" else next(iter(Job(run.config).shards)).shard_id
     keys = [naming.key(shard, f"{name}.JPG" if kind == "folder" else name) for name in names]
     assert keys != sorted(keys) and set(keys) == {row["key"] for row in rows}
-
-
-def test_every_reason_has_a_sentence_of_its_own_that_names_nothing() -> None:
-    meanings = [one.meaning for one in Reason]
-    assert len(set(meanings)) == len(meanings)
-    assert all(one.isprintable() and not any(sign in one for sign in "'\"{}") for one in meanings)
-
-
-def test_the_workspaces_table_of_reasons_goes_with_the_workspace(rekeyed_tars: Run) -> None:
-    kept = [entry.path for entry in open_stores(rekeyed_tars.config).workspace.list("render/")]
-    assert {path.split("/")[2] for path in kept} == {"reasons", "faces"}
-    assert not any(entry.path.startswith("render/") for entry in open_stores(rekeyed_tars.config).release.list())

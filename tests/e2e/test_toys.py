@@ -127,9 +127,7 @@ class Board:
         view[:] = painted[: view.shape[0], : view.shape[1]]
 
 
-def test_a_toy_method_is_planned_rendered_and_verified(
-    one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_toy_method_is_rendered(one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "checker", Checker)
     run = run_job(one_shard.input, tmp_path, method={"name": "checker", "squares": 2})
     faces = [face for row in manifest(run.output) for face in row["faces"]]
@@ -174,9 +172,7 @@ class PlainFaces:
 
 
 @pytest.mark.parametrize("name", ["dp-uniform", "k-diff"])
-def test_a_toy_texture_is_decoded_rendered_and_judged_by_recognizers_it_did_not_use(
-    name: str, one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_toy_texture_is_rendered(name: str, one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TEXTURES, "plain", TextureEntry(f"{__name__}:PlainFaces"))
     (tmp_path / "plain").write_bytes(b"PLAIN\x90")
     method = {"name": name, "texture": "plain", "decoder": str(tmp_path / "plain"), "k": 2}
@@ -219,9 +215,7 @@ class SignFinder:
 SIGN = np.array([0, 0, 24, 16], np.float32)
 
 
-def test_a_toy_detector_hides_regions_that_are_no_faces_and_leaves_faces_to_the_method(
-    one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_toy_detector_hides_signs(one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DETECTORS, "signs", SignFinder)
     run = run_job(one_shard.input, tmp_path, detector={"name": "signs"})
     assert run.summary.code in (0, 3)

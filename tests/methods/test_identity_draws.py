@@ -16,7 +16,7 @@ from anonlib.job import Job
 from anonlib.methods import method_of
 from anonlib.methods.base import appearance
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.recheck import NearSubjectCheck
+from anonlib.stages.render_state import OutputRecheck
 from anonlib.storage import open_storage
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.verification.release import verify
@@ -142,7 +142,7 @@ def test_a_second_release_is_refused_over_budget_or_reuses_the_first_ones_draws(
 def test_a_sampled_face_that_comes_near_a_subject_gets_the_next_identity_and_in_the_end_none(
     one_shard: Run, fitted: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(NearSubjectCheck, "near", lambda self, faces: np.ones(len(faces), bool))
+    monkeypatch.setattr(OutputRecheck, "near_a_subject", lambda self, faces: list(faces))
     config = drawing(one_shard, fitted, tmp_path, "sampling")
     summary = Job(config).run()
     reasons = {row["reason"] for row in rendered(Path(config.output.uri))}

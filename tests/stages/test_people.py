@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
-from anonlib.faces.embed import SAME_PERSON
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import EXACT_BELOW
-from anonlib.stages.people import People, check_labels, face_vectors, people_of, persons_of, same_person
+from anonlib.stages.people import People, doubts_about, face_vectors, people_of, persons_of
 from anonlib.workspace.schemas import EMBEDDING_DIM, SECOND_DIM
 
 KEYRING = Keyring(b"a secret of 32 bytes for the tests", "r1")
@@ -57,40 +55,22 @@ def test_labelled_faces_are_their_label_and_the_others_whoever_they_look_like() 
     assert np.allclose(np.linalg.norm(found.template, axis=1), 1)
 
 
-def test_a_person_without_a_label_is_named_after_the_first_face() -> None:
-    found = people([4, 5, 4], [None, None, None])
-    assert found.of_face.tolist() == [0, 1, 0]
-    assert found.ids == [KEYRING.pseudonym("subject", "cluster", f"s/{row}#0") for row in (0, 1)]
-
-
-def test_a_wrong_label_is_kept_and_said() -> None:
+def test_a_wrong_label_is_kept_and_said_and_a_person_without_one_is_named_after_the_first_face() -> None:
     found = people([0, 0, 0, 1, 1, 1, 1], ["a", "a", "a", "b", "b", "b", "a"])
     assert found.of_face[6] == found.of_face[0]
-    assert found.label_check.sentences() == ["s/6#0 is labelled a and looks like b"]
-
-
-def test_labels_in_order_raise_no_doubts() -> None:
-    found = people([0, 0, 1, 1, 2], ["a", "a", "b", "b", None])
-    assert found.label_check.sentences() == []
-    assert found.label_check.face_ids == ("s/0#0", "s/1#0", "s/2#0", "s/3#0")
+    assert found.doubts == ["s/6#0 is labelled a and looks like b"]
+    unnamed = people([4, 5, 4], [None, None, None])
+    assert unnamed.of_face.tolist() == [0, 1, 0] and unnamed.doubts == []
+    assert unnamed.ids == [KEYRING.pseudonym("subject", "cluster", f"s/{row}#0") for row in (0, 1)]
 
 
 def test_doubts_are_said_in_the_datasets_own_names() -> None:
-    of = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2]
-    labels = ["x"] * 11 + ["y", "y", "z", "z"]
+    of = [0] * 8 + [1] * 9 + [2] * 4
+    labels = ["x"] * 17 + ["y", "y", "z", "z"]
     ids = [f"f{row}" for row in range(len(of))]
-    said = check_labels(photos(of), labels, ids, near=0.93, apart=0.88).sentences()
-    assert said == ["y and z look like one person", "x looks like two people, one of them in f0, f1, f2, f3"]
-    many = check_labels(photos([0] * 8 + [1] * 9), ["x"] * 17, [*ids, "f15", "f16"], near=0.93, apart=0.88).sentences()
-    assert many == ["x looks like two people, one of them in f0, f1, f2, f3, f4 and 3 more"]
-
-
-def test_a_larger_crowd_takes_more_likeness() -> None:
-    assert same_person(5000) == pytest.approx(SAME_PERSON)
-    assert same_person(1_000_000) == pytest.approx(SAME_PERSON + 0.023, abs=1e-4)
-    heights = [same_person(faces) for faces in (0, 10, 50, 100, 10_000)]
-    assert heights == sorted(heights)
-    assert heights[0] > 0.9
+    assert doubts_about(photos(of), labels, ids, near=0.93, apart=0.88) == [
+        "y and z look like one person", "x looks like two people, one of them in f0, f1, f2, f3, f4 and 3 more",
+    ]  # fmt: skip
 
 
 def split(labels: list[str | None], second: float = 0.85) -> People:
@@ -131,6 +111,8 @@ def test_subjects_that_may_be_one_person_are_one_person_with_one_stratum() -> No
     assert persons.photos.tolist() == [3, 0, 1]
     assert persons.sure.tolist() == [False, True, True]
     assert np.allclose(persons.template[0], np.eye(1, 128)[0], atol=1e-6)
+    by_ledger = persons_of(found, np.ones(6, bool), ["x", "y", "x"])
+    assert by_ledger.of_face.tolist() == [0, 0, 0, 0, 1, 0] and by_ledger.photos.tolist() == [5, 1]
 
 
 def test_tied_subjects_share_one_draw() -> None:
@@ -140,17 +122,6 @@ def test_tied_subjects_share_one_draw() -> None:
     drawn = identities(Mechanism("uniform"), persons.template, persons.ids, KEYRING)
     assert len({drawn[person].tobytes() for person in persons.of_face[:4]}) == 1
     assert len({drawn[person].tobytes() for person in persons.of_face}) == 3
-
-
-def test_two_labels_are_two_persons_however_alike() -> None:
-    assert persons_of(split(["a", "a", "b", "b", None, None]), np.ones(6, bool)).labels == ["a", "b", None, None]
-
-
-def test_persons_that_a_ledger_knows_as_one_are_one() -> None:
-    found = split([None] * 6)
-    persons = persons_of(found, np.ones(6, bool), ["x", "y", "x"])
-    assert persons.of_face.tolist() == [0, 0, 0, 0, 1, 0]
-    assert persons.photos.tolist() == [5, 1]
 
 
 def test_vectors_in_half_precision_on_disk_give_the_same_subjects(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""The check recognizes the source, and misses no face that is still there."""
+"""The checker says whether a face is still there and still the source's, from pixels alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from anonlib.faces.mesh import FaceMesh
 from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
-from anonlib.stages.recheck import OutputRecheck, RecheckResult
+from anonlib.stages.render_state import OutputRecheck
 from anonlib.synthesis.redact import redact
 from tests.support import photos
 from tests.support.runs import job
@@ -31,63 +31,33 @@ class Photo:
 class Face:
     box: NDArray[np.float32]
     mesh: NDArray[np.float32]
-    findings: list[RecheckResult] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
     detected_again: bool | None = None
 
 
-@pytest.fixture(scope="module")
-def checker(tmp_path_factory: pytest.TempPathFactory) -> OutputRecheck:
+def test_a_face_matches_itself_and_not_what_covers_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One face each of two people who never lived and of the astronaut, checked together and alone."""
     config = job("in", tmp_path_factory.mktemp("check"))
-    return OutputRecheck(config, {name: model_bytes(name) for name in models_of(config)[1]})
-
-
-@pytest.fixture(scope="module")
-def faces() -> list[tuple[photos.Pixels, Face]]:
-    """One face each of two people who never lived and of the astronaut."""
+    checker = OutputRecheck(config, {name: model_bytes(name) for name in models_of(config)[1]})
     pixels = [photos.astronaut(), *(shot for _, shot in photos.people(2, 1))]
-    detector = CenterFaceDetector(load_engine(model_bytes("centerface")), side=640, score=0.4)
-    found = detector.detect(pixels)
+    found = CenterFaceDetector(load_engine(model_bytes("centerface")), side=640, score=0.4).detect(pixels)
     meshes = FaceMesh(load_engine(model_bytes("facemesh"))).fit(pixels, found)
-    return [
-        (image, Face(boxes.boxes[0], mesh.points[0])) for image, boxes, mesh in zip(pixels, found, meshes, strict=True)
-    ]
+    faces = [Face(boxes.boxes[0], mesh.points[0]) for boxes, mesh in zip(found, meshes, strict=True)]
 
+    def checked(outputs: list[photos.Pixels]) -> tuple[list[bool], list[float]]:
+        """Which faces still match, and how alike the first recognizer finds each to its source."""
+        pairs: Any = [(Photo(*shots), face) for *shots, face in zip(pixels, outputs, faces, strict=True)]
+        matching = {id(face) for _, face in checker.check(pairs)}
+        together = [face.findings[0]["to_source"] for face in faces]
+        for number, pair in enumerate(pairs):
+            checker.check([pair])
+            assert faces[number].findings[0]["to_source"] == together[number], "it depends on its neighbours"
+        return [id(face) in matching for face in faces], together
 
-def test_a_face_that_was_not_changed_matches_itself(
-    checker: OutputRecheck, faces: list[tuple[photos.Pixels, Face]]
-) -> None:
-    pairs = [(Photo(pixels, pixels.copy()), face) for pixels, face in faces]
-    assert checker.check(pairs) == pairs
-    for _, face in pairs:
-        assert face.findings[0].similarity > 0.999 and face.findings[0].matches
-        assert face.detected_again
-
-
-def test_a_covered_face_matches_nothing_and_is_not_found_again(
-    checker: OutputRecheck, faces: list[tuple[photos.Pixels, Face]]
-) -> None:
-    pairs = []
-    for pixels, face in faces:
-        out = pixels.copy()
-        redact(out, face.box, "solid")
-        pairs.append((Photo(pixels, out), face))
-    assert checker.check(pairs) == []
-    assert not any(face.detected_again for _, face in pairs)
-
-
-def test_a_faint_blur_is_still_the_same_person(checker: OutputRecheck, faces: list[tuple[photos.Pixels, Face]]) -> None:
-    pairs = [
-        (Photo(pixels, np.asarray(cv2.GaussianBlur(pixels, (0, 0), 1.5), np.uint8)), face) for pixels, face in faces
-    ]
-    assert len(checker.check(pairs)) == len(pairs)
-
-
-def test_the_answer_for_a_face_does_not_depend_on_its_neighbours(
-    checker: OutputRecheck, faces: list[tuple[photos.Pixels, Face]], tmp_path: Path
-) -> None:
-    def similarities(chosen: list[tuple[photos.Pixels, Face]]) -> list[float]:
-        pairs = [(Photo(pixels, 255 - pixels), face) for pixels, face in chosen]
-        checker.check(pairs)
-        return [face.findings[0].similarity for _, face in pairs]
-
-    assert similarities(faces) == [similarities([one])[0] for one in faces]
+    matches, similarity = checked([image.copy() for image in pixels])
+    assert all(matches) and min(similarity) > 0.999 and all(face.detected_again for face in faces)
+    assert all(checked([np.asarray(cv2.GaussianBlur(image, (0, 0), 1.5), np.uint8) for image in pixels])[0])
+    covered = [image.copy() for image in pixels]
+    for image, face in zip(covered, faces, strict=True):
+        redact(image, face.box, "solid")
+    assert not any(checked(covered)[0]) and not any(face.detected_again for face in faces)

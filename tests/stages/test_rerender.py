@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from anonlib.config import JobConfig
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.job import Job
 from anonlib.stages import render as render_module
-from anonlib.stages.rerender import FOUND, HIDDEN
+from anonlib.stages.rerender import FOUND
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis import compositor
 from anonlib.synthesis.redact import GREY
 from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import open_stores
@@ -76,18 +75,21 @@ def files_of(config: JobConfig, shards: Sequence[str]) -> dict[str, str]:
     return {path: digest for path, digest in contents(output(config)).items() if Path(path).stem in shards}
 
 
-def test_a_confirmed_image_is_said_to_be_and_keeps_its_bytes(copied: JobConfig) -> None:
+def test_a_confirmed_image_keeps_its_bytes(copied: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(output(copied))
+    for path in (STATEMENT, *AUDIT_FILES):
+        (output(copied) / path).write_text("of the release before")
+    Job(copied).run()
+    assert (output(copied) / STATEMENT).exists(), "nothing was decided"
     key = a_face(copied)
     decide(copied, key, "confirmed")
-    Job(copied).run()
-    after = contents(output(copied))
-    assert {key: row["review"] for key, row in rows(copied).items() if row["review"]} == {key: "confirmed"}
-    assert {path for path in after if before.get(path) != after[path]} == {
-        f"manifest/{SHARD}.parquet",
-        f"commits/{SHARD}.json",
-        "certificate.json",
-    }
+    monkeypatch.setattr(render_module.RenderStage, "run", lambda *_: pytest.fail("rendered again"))
+    for _ in range(2):
+        Job(copied).run()
+        after = contents(output(copied))
+        assert {key: row["review"] for key, row in rows(copied).items() if row["review"]} == {key: "confirmed"}
+        changed = {path for path in after if before.get(path) != after[path]}
+        assert changed == {f"manifest/{SHARD}.parquet", f"commits/{SHARD}.json", "certificate.json"}
     check(output(copied))
 
 
@@ -107,18 +109,6 @@ def test_a_missed_face_is_hidden_where_the_reviewer_saw_it(copied: JobConfig, fi
     assert summary.faces == finished.summary.faces + 1 and summary.code == 0
     assert files_of(copied, OTHERS) == others
     assert check(output(copied)).certificate.counts.solid >= 1
-
-
-def test_what_the_method_paints_never_lies_over_what_the_reviewer_hid(copied: JobConfig) -> None:
-    key = a_face(copied)
-    box = tuple(round(side) for side in rows(copied)[key]["faces"][0]["box"])
-    decide(copied, key, "mask", box)
-    Job(copied).run()
-    pixels = photos.decoded(released(output(copied))[key])
-    height, width = (box[3] - box[1]) // 4, (box[2] - box[0]) // 4
-    middle = pixels[max(box[1], 0) + height : box[3] - height, max(box[0], 0) + width : box[2] - width]
-    assert np.abs(middle.astype(int) - GREY).max() <= 12
-    assert len(rows(copied)[key]["faces"]) == 2
 
 
 def test_a_withheld_photo_is_in_no_file_of_the_release(copied: JobConfig) -> None:
@@ -144,38 +134,6 @@ def test_the_same_decisions_give_the_same_bytes_whoever_made_them_when(alone: Jo
     log.add(Decision(shard=SHARD, key=key, verdict="mask", boxes=(BOX,), who="AB", when="2031-01-01T00:00:00Z"))
     Job(alone).run()
     assert contents(output(alone)) == reached
-
-
-def test_an_audit_of_the_release_before_goes_with_its_certificate(copied: JobConfig) -> None:
-    for path in (STATEMENT, *AUDIT_FILES):
-        (output(copied) / path).write_text("of the release before")
-    Job(copied).run()
-    assert (output(copied) / STATEMENT).exists(), "nothing was decided"
-    decide(copied, EMPTY, "confirmed")
-    Job(copied).run()
-    check(output(copied))
-
-
-def test_a_job_that_is_done_and_decided_does_nothing_more(copied: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    decide(copied, EMPTY, "mask", BOX)
-    Job(copied).run()
-    monkeypatch.setattr(render_module.RenderStage, "run", lambda *_: pytest.fail("rendered again"))
-    before = contents(output(copied))
-    Job(copied).run()
-    assert contents(output(copied)) == before
-
-
-@pytest.mark.parametrize("method", ["solid", "blur"])
-def test_a_redaction_hides_what_a_reviewer_found_under_a_flat_ellipse(method: str, tmp_path: Path) -> None:
-    source = photos.tar(tmp_path / "input" / f"{SHARD}.tar", photos.members("a", photos.nobody(), {})).parent
-    run = run_job(source, tmp_path, method={"name": method})
-    decide(run.config, "a", "mask", BOX)
-    Job(run.config).run()
-    x0, y0, x1, y1 = BOX
-    pixels = photos.decoded(released(run.output)["a"])
-    assert np.abs(pixels[y0 + 12 : y1 - 12, x0 + 12 : x1 - 12].astype(int) - GREY).max() <= 12
-    assert manifest(run.output)[0]["faces"][0]["method"] == "solid"
-    assert check(run.output).certificate.counts.solid == 1
 
 
 class Killed(BaseException):
@@ -263,31 +221,13 @@ def test_what_an_earlier_attempt_left_behind_goes_before_the_release_is_signed(s
     assert contents(output(small)) == clean
 
 
-def broken_scan(patch: pytest.MonkeyPatch, victim: str) -> None:
-    """A detector that fails on the photo whose first row is all white."""
-    from anonlib.faces.centerface import CenterFaceDetector
-
-    detect = CenterFaceDetector.detect
-
-    def wrapped(self: Any, images: list[Pixels], *rest: Any) -> Any:
-        if any((image[:6] > 250).all() for image in images):
-            raise RuntimeError("injected")
-        return detect(self, images, *rest)
-
-    patch.setattr(CenterFaceDetector, "detect", wrapped)
-
-
-def test_a_quarantined_photo_is_released_with_every_face_hidden(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_quarantined_photo_is_released_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The astronaut's face, which no scan has seen, under the box that a person drew; a broken file stays withheld."""
-    victim = photos.astronaut().copy()
-    victim[:8] = 255
-    buffer = io.BytesIO()
-    Image.fromarray(victim).save(buffer, "PNG")
-    content = [("a.png", buffer.getvalue()), ("b.jpg", b"no image")]
+    victim = photos.astronaut()
+    content = [("a.png", photos.encoded(victim, "PNG")), ("b.jpg", b"no image")]
     source = photos.tar(tmp_path / "input" / f"{SHARD}.tar", content).parent
-    broken_scan(monkeypatch, "a")
+    broken = Mock(side_effect=RuntimeError("injected"))
+    monkeypatch.setattr(CenterFaceDetector, "detect", broken)
     run = run_job(source, tmp_path, method={"name": "solid"})
     assert {row["status"] for row in manifest(run.output)} == {"quarantined"}
     for key in "ab":
@@ -302,35 +242,3 @@ def test_a_quarantined_photo_is_released_with_every_face_hidden(
     changed = (pixels != victim).any(axis=2)
     assert not changed[300:].any() and not changed[:30].any()
     check(run.output)
-
-
-def test_a_photo_that_failed_to_render_is_released_with_its_known_faces_hidden_too(
-    alone: JobConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = a_face(alone)
-    shutil.rmtree(output(alone))
-    with monkeypatch.context() as patch:
-        patch.setattr(compositor, "render", lambda *_: (_ for _ in ()).throw(RuntimeError("injected")))
-        Job(alone).run()
-    assert rows(alone)[key]["status"] == "quarantined"
-    decide(alone, key, "release_masked", BOX)
-    Job(alone).run()
-    row = rows(alone)[key]
-    assert [face["fallback"] for face in row["faces"]] == ["review"] * len(row["faces"])
-    told = [one["reason"] for one in rendered(output(alone)) if one["key"] == row["key"]]
-    assert told == [HIDDEN] * (len(row["faces"]) - 1) + [FOUND]
-    assert {face["method"] for face in row["faces"]} == {"solid"} and row["status"] == "released"
-    assert len(row["faces"]) >= 2
-    check(output(alone))
-
-
-def test_new_keys_do_not_tell_the_old_ones(one_shard: Run, tmp_path: Path) -> None:
-    config = planned_copy(one_shard, tmp_path, rekey=True)
-    Job(config).run()
-    decide(config, EMPTY, "mask", BOX)
-    Job(config).run()
-    (masked,) = [row for row in manifest(output(config)) if row["review"] == "masked"]
-    assert masked["key"] != EMPTY and masked["faces"][0]["fallback"] == "review"
-    everything = b"".join(path.read_bytes() for path in output(config).rglob("*") if path.is_file())
-    assert EMPTY.encode() not in everything
-    check(output(config))

@@ -93,7 +93,7 @@ def test_the_doctor_warns_of_a_workspace_that_others_could_look_into(ready: JobC
     (tmp_path / "workspace").mkdir(exist_ok=True)
     (tmp_path / "workspace").chmod(0o755)
     warnings = [one for one in examine(ready) if (one.level, one.what) == ("warning", "workspace")]
-    assert len(warnings) == 1 and "755" in warnings[0].said
+    assert len(warnings) == 1 and "755" in warnings[0].found
     Job(ready).run()
     assert [one for one in examine(ready) if (one.level, one.what) == ("warning", "workspace")] == []
 

@@ -18,9 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
-from anonlib.verification.certificate import Certificate, merkle_root, shard_leaf, signed
+from anonlib.verification.certificate import Certificate, merkle_root, shard_leaf
 from anonlib.verification.release import verify
 from tests.support import photos
 
@@ -72,7 +74,7 @@ class Forger:
     def certificate(self, **changes: Any) -> None:
         """Change the certificate and sign it anew."""
         read = Certificate.from_bytes(self.path("certificate.json").read_bytes())
-        self.path("certificate.json").write_bytes(signed(replace(read, **changes), SECRET).to_bytes())
+        self.path("certificate.json").write_bytes(replace(read, **changes).sign(SECRET).to_bytes())
 
     def method(self, **changes: Any) -> None:
         """Change the method wherever it is written."""
@@ -140,6 +142,13 @@ Tampering = Callable[[Forger], object]
 def check(release: Path, key: str | None = None) -> Any:
     """What `anonlib verify` finds."""
     return verify(open_storage(str(release)), key)
+
+
+def refused(release: Path, sentence: str, key: str | None = None) -> None:
+    """Fails unless `anonlib verify` finds a lie that this sentence is a part of."""
+    with pytest.raises(VerificationError) as lie:
+        check(release, key)
+    assert sentence in str(lie.value)
 
 
 def swap(release: Forger, first: str, second: str) -> None:

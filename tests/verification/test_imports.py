@@ -34,7 +34,6 @@ MODULES = {
     "anonlib.verification.certificate",
     "anonlib.verification.conditions",
     "anonlib.verification.data_files",
-    "anonlib.verification.first_version",
     "anonlib.verification.parsing",
     "anonlib.verification.release",
     "anonlib.workspace",
@@ -100,9 +99,7 @@ main()
         (["models", "list"], 1, "pip install 'anonlib[run]'"),
     ],
 )
-def test_without_the_extra_releases_are_verified_and_a_run_says_what_to_install(
-    command: list[str], code: int, sentence: str, release: str, tmp_path: Path
-) -> None:
+def test_a_run_says_what_to_install(command: list[str], code: int, sentence: str, release: str, tmp_path: Path) -> None:
     arguments = [release if argument == "RELEASE" else argument for argument in command]
     path = {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
