@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +16,7 @@ from anonlib.errors import Changed, JobError, StorageError
 from anonlib.execution.base import UnitResult
 from anonlib.execution.rounds import SerialRunner, run_unit
 from anonlib.job import ROUNDS, Job
+from anonlib.stages.render import RenderStage
 from anonlib.stages.scan import ScanStage
 from anonlib.storage import open_storage
 from anonlib.verification.release import verify
@@ -56,25 +59,26 @@ def test_a_scan_that_fails_three_times_ends_the_job_with_a_sentence(source: Path
     assert not (tmp_path / "release" / "data").exists()
 
 
-class Scanless(SerialRunner):
-    """Fails to scan one shard: with an error, or by the death of the worker, as which None counts."""
+class Failing(SerialRunner):
+    """Fails to scan or to render a shard, or all: with an error, or by the death of the worker (`why` is None)."""
 
-    def __init__(self, shard: str, why: Exception | None) -> None:
-        self.shard, self.why, self.asked = shard, why, 0
+    def __init__(self, stage: type, why: Exception | None, shard: str | None = None) -> None:
+        self.stage, self.why, self.shard, self.asked, self.failures = stage, why, shard, 0, 0
 
     def run(self, make: Any, units: Sequence[Any]) -> Iterator[UnitResult]:
-        scans = make.func is ScanStage
-        self.asked += sum(unit.shard_id == self.shard for unit in units)
-        yield from super().run(make, [unit for unit in units if not scans or unit.shard_id != self.shard])
-        if scans and self.why is not None and any(unit.shard_id == self.shard for unit in units):
-            yield run_unit(Failing(self), next(unit for unit in units if unit.shard_id == self.shard))
+        failing = [one for one in units if make.func is self.stage and self.shard in (None, one.shard_id)]
+        self.asked += len(units)
+        yield from super().run(make, [unit for unit in units if unit not in failing])
+        for unit in failing if self.why is not None else ():
+            self.failures += 1
+            yield run_unit(SimpleNamespace(run=Mock(side_effect=self.why)), unit)
 
 
 @pytest.mark.parametrize("why", [Changed("Ada_Quill/sea.tar has changed."), RecursionError("deep"), None])
 def test_a_shard_that_cannot_be_scanned_is_lost(why: Exception | None, source: Path, tmp_path: Path) -> None:
     photos.tar(source / "00001.tar", [("b.jpg", photos.jpeg(photos.nobody()))])
     config = job(source, tmp_path, method={"name": "solid"})
-    runner = Scanless("00001", why)
+    runner = Failing(ScanStage, why, "00001")
     summary = Job(config, runner=runner).run()
     assert (summary.committed, summary.no_face, summary.quarantined, summary.code) == (2, 1, 1, 3)
     row = by_key(tmp_path / "release")["00001#unscanned"]
@@ -92,40 +96,20 @@ def test_a_shard_that_cannot_be_scanned_is_lost(why: Exception | None, source: P
 def test_a_place_that_fails_while_a_shard_is_scanned_stops_the_job(source: Path, tmp_path: Path) -> None:
     photos.tar(source / "00001.tar", [("b.jpg", photos.jpeg(photos.nobody()))])
     with pytest.raises(JobError, match=r"the same command goes on there: The disk is full\."):
-        Job(job(source, tmp_path), runner=Scanless("00001", StorageError("The disk is full."))).run()
+        Job(job(source, tmp_path), runner=Failing(ScanStage, StorageError("The disk is full."), "00001")).run()
     assert not list((tmp_path / "workspace").glob("scan/*/lost/*"))
-
-
-class Renderless(SerialRunner):
-    """Scans, and fails to render for a reason."""
-
-    def __init__(self, why: Exception) -> None:
-        self.why, self.asked = why, 0
-
-    def run(self, make: Any, units: Sequence[Any]) -> Iterator[UnitResult]:
-        yield from super().run(make if make.func is ScanStage else lambda: Failing(self), units)
-
-
-class Failing:
-    def __init__(self, runner: Renderless | Scanless) -> None:
-        self.runner = runner
-
-    def run(self, unit: Any) -> UnitResult:
-        self.runner.asked += 1
-        assert self.runner.why is not None
-        raise self.runner.why
 
 
 def test_a_shard_is_quarantined_for_its_data_and_not_for_its_storage(source: Path, tmp_path: Path) -> None:
     photos.tar(source / "00001.tar", [("b.jpg", photos.jpeg(photos.nobody()))])
     config = job(source, tmp_path, method={"name": "solid"})
-    storage = Renderless(StorageError("The disk is full."))
+    storage = Failing(RenderStage, StorageError("The disk is full."))
     with pytest.raises(JobError, match=r"the same command goes on there: The disk is full\."):
         Job(config, runner=storage).run()
-    assert storage.asked == 1 and not (tmp_path / "release" / "commits").exists()
-    data = Renderless(Changed("It has changed."))
+    assert storage.failures == 1 and not (tmp_path / "release" / "commits").exists()
+    data = Failing(RenderStage, Changed("It has changed."))
     assert Job(config, runner=data).run().quarantined == 2
-    assert data.asked == 2 * ROUNDS
+    assert data.failures == 2 * ROUNDS
 
 
 def test_where_a_job_runs_is_in_no_key_and_what_it_does_is(finished: Run, tmp_path: Path) -> None:
