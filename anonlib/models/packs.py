@@ -50,10 +50,8 @@ def open_recognizer(data: bytes) -> Embed:
 
 
 def open_swapper(data: bytes) -> Swap:
-    """A swapper with the interface of inswapper_128.onnx. Raises ModelUnusable; BackendMissing without insightface. It
-    takes a face aligned at 128 px, RGB (128, 128, 3), and an ArcFace vector (512,) of length one, and returns the face
-    with that identity. The ONNX holds the map from ArcFace's vectors to its own, (512, 512), as the last
-    initializer."""
+    """A swapper with the interface of inswapper_128.onnx: of a face aligned at 128 px, RGB (128, 128, 3), and an
+    ArcFace vector (512,) of length one it makes the face with that identity. Raises ModelUnusable; BackendMissing."""
     _check_swapper(data)
     with contextlib.redirect_stdout(io.StringIO()):  # insightface prints its shape
         model = _open(data, "swapping")

@@ -1,9 +1,7 @@
-"""Runs a model's ONNX on whatever is fastest here, with the same numbers every time.
+"""Runs a model's ONNX with the same numbers every time: by OpenVINO on a CPU, by onnxruntime or torch on a GPU.
 
-On a CPU OpenVINO with one thread needs a quarter to all of onnxruntime's time, depending on the network. Threads,
-streams and precision are fixed, so that a run repeats to the bit; a row's output does not depend on the batch around it
-(tests/models hold that). A GPU's libraries choose another algorithm for another number of rows. So there every piece of
-a batch has the same number of rows, which follows from the size of a row alone; what is missing is filled with zeros.
+Threads, streams and precision are fixed, and a row's output does not depend on the batch around it. A GPU's libraries
+choose another algorithm for another number of rows, so there every piece of a batch is filled up to the same number.
 """
 
 from __future__ import annotations

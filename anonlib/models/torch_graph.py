@@ -1,7 +1,6 @@
 """A torch module that executes our ONNX graphs, so that gradients flow and a bare GPU is enough.
 
-Only the operators and attributes that occur in the catalogue and in the shipped networks are written. Weights are
-buffers: they move with the module and are never trained.
+Only operators and attributes that occur in our networks are written. Weights are buffers: they are never trained.
 """
 
 from __future__ import annotations

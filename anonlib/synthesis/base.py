@@ -90,9 +90,8 @@ class IdentityDraw:
 
 
 class FaceDecoder(Protocol):
-    """A texture that is decoded from identity vectors; the same file always draws the same face of a vector.
-    `trained_against`: the recognizers whose gradients its training used; they do not judge what it draws. `Face`: what
-    it decodes to. `kind`: what a file of it is, as `the decoder FILE is ...` goes on. `digest`: sha256 of it, hex."""
+    """A texture that is decoded from identity vectors, the same face of the same vector. `trained_against`: recognizers
+    whose gradients its training used. `Face`: what it decodes to. `kind`: as `the decoder FILE is ...` goes on."""
 
     trained_against: ClassVar[tuple[str, ...]]
     Face: ClassVar[type[FaceTexture]]

@@ -1,9 +1,7 @@
-"""The canonical frame: where textures live, and the two warps between it and a photograph.
+"""The canonical frame, where textures live, and the two warps between it and a photograph.
 
 The frame is the mean shape of the 468-point mesh (Procrustes), mouth ajar so that its inside has room, plus two rings
-of points around the face oval, since what a mesh hull leaves outside gives people away. Warping in is one gather
-through a map made once; warping out draws the triangles back to front, so the far cheek of a turned head does not cover
-the near one. Inside a triangle both are affine.
+of points around the face oval, since what a mesh hull leaves outside gives people away.
 """
 
 from __future__ import annotations
@@ -28,15 +26,12 @@ _RING_DEPTH = (0.10, 0.28)
 _EYE_LINE, _EYE_SPAN = 0.445, 0.255
 _MOUTH_GAP = 0.22
 
-Vertices = Floats
-
 
 @dataclass(frozen=True)
 class ShapeModel:
-    """What shapes are like: `mean` (468, 3) in eye distances, `expression` (1404, r) and `read` (r, 1404). `expression
-    @ (read @ (shape - mean).ravel())` is the part of a shape that varies within a person: expression and what alignment
-    leaves of pose. It is the posterior mean in a two-factor Gaussian, W (W + B)^-1 with W and B the within- and
-    between-person covariances, cut to its leading directions."""
+    """What shapes are like: `mean` (468, 3) in eye distances; `expression` (1404, r) @ `read` (r, 1404) gives what of a
+    shape varies within a person: the posterior mean in a two-factor Gaussian, W (W + B)^-1 with W and B the within- and
+    between-person covariances."""
 
     mean: Floats
     expression: Floats
@@ -98,7 +93,7 @@ def enlarged(ring: Floats, factors: tuple[float, float, float]) -> Floats:
     return np.asarray(ring.mean(axis=0) + delta * np.stack([np.full(len(ring), side), vertical], axis=1))
 
 
-def with_rings(shape: Floats) -> Vertices:
+def with_rings(shape: Floats) -> Floats:
     """An upright shape (468, 3) with its two rings appended: (540, 3)."""
     oval = shape[list(topology.OVAL)]
     half_width = float(np.ptp(oval[:, 0])) / 2
@@ -109,7 +104,7 @@ def with_rings(shape: Floats) -> Vertices:
     return np.concatenate([shape, *rings]).astype(np.float32)
 
 
-def vertices_of(mesh: Floats) -> Vertices:
+def vertices_of(mesh: Floats) -> Floats:
     """A mesh (468, 3) in image px with its rings (540, 3)."""
     pose = pose_of(mesh, shape_model().mean)
     return pose.apply(with_rings(pose.undo(mesh)))
@@ -138,9 +133,8 @@ def filled(points: Floats, height: int = SIZE, width: int = SIZE) -> Pixels:
 
 
 class CanonicalFrame:
-    """Both warps. Make it once per process: `canonical_frame()`. `points` (540, 2) in its px, `triangles` (t, 3); for
-    each px (S, S) which of them covers it, `triangle_index` (0 where none does), and whether one does, `inside`;
-    `hull`: px inside the oval."""
+    """Both warps. `points` (540, 2) and `triangles` (t, 3) of the frame; for each px (S, S) the triangle that covers
+    it, `triangle_index`, 0 where none is `inside`; `hull`: px inside the oval."""
 
     def __init__(self, mean: Floats) -> None:
         from scipy.spatial import Delaunay
@@ -172,7 +166,7 @@ class CanonicalFrame:
         points = self.points[list(indices)]
         return filled(points.mean(axis=0) + (points - points.mean(axis=0)) * grow).astype(bool)
 
-    def warp_in(self, image: Pixels, vertices: Vertices, step: int = 1) -> tuple[Floats, Mask]:
+    def warp_in(self, image: Pixels, vertices: Floats, step: int = 1) -> tuple[Floats, Mask]:
         """Every step-th px of the canonical texture of a photo (H, W, 3) with `vertices` (540, 2+) in its px. Returns
         the texture (S/step, S/step, 3), 0-255, and which of its px the photo shows."""
         source = vertices[:, :2]
@@ -192,7 +186,7 @@ class CanonicalFrame:
         shown = (grid >= -0.5).all(axis=2) & (grid[..., 0] < width) & (grid[..., 1] < height)
         return sampled(image, grid), self.inside[::step, ::step] & shown
 
-    def map_out(self, vertices: Vertices, height: int, width: int) -> tuple[Floats, Mask]:
+    def map_out(self, vertices: Floats, height: int, width: int) -> tuple[Floats, Mask]:
         """For each px of a (height, width) view: canonical coordinates (h, w, 2) and whether a triangle covers it.
         `vertices` (540, 3) in px of the view, third coordinate depth."""
         flat = vertices[:, :2]

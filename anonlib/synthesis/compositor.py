@@ -1,8 +1,7 @@
 """A surrogate into a photograph: pose and expression stay the photo's, shape and texture become the surrogate's.
 
-No px of the source's face is used. The photo gives its pose and expression (from the mesh), the light and tone of its
-skin and, outside the oval, the question whether a px is skin: skin is repainted; hair, clothes and background stay, and
-so does a cap or a fringe that hides much of the forehead. Whatever else lies over the face is painted over with it.
+No px of the source's face is used: the photo gives pose, expression and light. Outside the oval skin is repainted;
+hair, clothes and background stay, and so does a cap or a fringe that hides much of the forehead.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A face's aligned crop, what a network makes of it, and the way back: for methods that look at the face they change.
 
-Two ways back. A change (tints and shifts) is applied to the photo itself, so that everything finer than the crop stays
-as sharp as it was; new px are blended over the photo in its own colours. Both act inside the oval of the mesh, enlarged
-by its first ring, and fade at its edge and at the crop's. A crop's `matrix` (2, 3) leads from the photo's px to its
+A change (tints and shifts) is applied to the photo itself, which stays as sharp as it was; new px are blended over it
+in its own colours. Both fade at the edge of the oval's first ring. A crop's `matrix` (2, 3) leads from photo px to its
 own.
 """
 

@@ -1,8 +1,6 @@
 """Another person's features, put into a face that keeps its looks: machine evasion after Hanawa et al. 2024.
 
-A small network (anonlib.training.objectives.feature_transfer_network) sees the aligned crop and what leads from the
-person's identity vector to a donor's, and answers with a tint for every px and a coarse field of shifts. Recognizers
-then read less of the person and more of the donor; people still recognize the face, so the method claims nothing.
+Recognizers then read less of the person and more of the donor; people still recognize the face, so nothing is claimed.
 """
 
 from __future__ import annotations
@@ -32,10 +30,9 @@ _STORED = ("centre", "donors", "female", "age")
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureTransferNetwork(Network):
-    """The network in a file, its donors and their terms. `donors` (b, d) unit rows of the identity space about `centre`
-    (d,), their `female` (0-1) and `age` (b,). The network takes float32 (n, 3, SIDE + 1, SIDE), the crop in 0-1 and
-    under it a row whose first channel is the donor less the person; it answers with tints (n, 3, SIDE, SIDE) and shifts
-    (n, 2, FLOW_SIDE, FLOW_SIDE). `digest`: sha256 of the file, hex."""
+    """`donors` (b, d) unit rows of the identity space, their `female` (0-1) and `age` (b,). The network takes float32
+    (n, 3, SIDE + 1, SIDE), see `network_input`, and answers with tints (n, 3, SIDE, SIDE) and shifts (n, 2, FLOW_SIDE,
+    FLOW_SIDE)."""
 
     donors: Floats
     female: Floats

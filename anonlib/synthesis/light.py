@@ -1,9 +1,8 @@
 """Skin tone and light as a smooth field, so that a texture can be taken out of one light and put into another.
 
-In log space a face is detail plus light. The light of each colour channel is a cubic polynomial over the canonical
-frame, fitted robustly (iteratively reweighted least squares, Tukey's biweight) to the skin inside the mesh: hair,
-glasses and beards are outliers, and ten numbers a channel carry no face. Outside the skin the field is read at the
-nearest place inside, since polynomials explode where they were not fitted.
+In log space a face is detail plus light. The light of a colour channel is a cubic polynomial over the canonical frame,
+fitted robustly (Tukey's biweight) to the skin: ten numbers carry no face. Outside the skin, where polynomials explode,
+it is read at the nearest place inside.
 """
 
 from __future__ import annotations
@@ -98,9 +97,8 @@ def hair_zone() -> Floats:
 
 @cache
 def kept_zone() -> Floats:
-    """Where a photo may keep its hair, clothes and background, (S, S) 0-1: outside the oval enlarged by REPLACED.
-    Inside, every px is the surrogate's. The further it reaches the less of hairline and outline is left to recognize a
-    person by, and the more a stranger sees of it: far up the forehead, hardly past the jaw."""
+    """Where a photo may keep its hair, clothes and background, (S, S) 0-1: outside the oval enlarged by REPLACED, far
+    up the forehead, hardly past the jaw. Inside, every px is the surrogate's."""
     mask = filled(enlarged(canonical_frame().points[list(topology.OVAL)], REPLACED))
     return np.asarray(hair_zone() * (1 - cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 3)), np.float32)
 
@@ -120,8 +118,7 @@ class Light:
 
 def fit_light(coarse: Floats, weight: Floats) -> Light:
     """The light of a log texture taken at every STEP-th px, (s, s, 3), where `weight` (s, s) >= 0 says what is seen.
-    The middle of the face says what skin is and how far it spreads: a cap, a fringe or a scarf at the rim stays an
-    outlier, where a fit that believed all of the oval alike would bend to it."""
+    The middle of the face says what skin is, so that a cap or a scarf at the rim stays an outlier."""
     region = skin_region()[::STEP, ::STEP]
     basis = _basis()[::STEP, ::STEP][region]
     values = coarse[region].astype(np.float64)
@@ -144,9 +141,8 @@ def fit_light(coarse: Floats, weight: Floats) -> Light:
 
 
 def toned(residual: Floats, spread: float) -> Floats:
-    """What to add to the field, log (s, s, 3), so that it meets neck, ears and scalp in their own tone at the rim. The
-    tone of skin outside the replaced region is extrapolated inwards by a normalized Gaussian. `residual` (s, s, 3) of
-    skin of this `spread`."""
+    """What to add to the field, log (s, s, 3), so that it meets neck and ears in their own tone at the rim: that of the
+    `residual` (s, s, 3) of skin of this `spread` outside the replaced region, carried inwards by a Gaussian."""
     weight = np.exp(-0.5 * (furthest(residual) / (2.0 * spread)) ** 2) * (kept_zone()[::STEP, ::STEP] > 0.5)
     weight = (weight * residual.any(axis=2)).astype(np.float32)
     weights = cv2.GaussianBlur(weight, (0, 0), _REACH) + _NO_TONE

@@ -1,9 +1,8 @@
 """What lies over a face and is not face: a cap, a fringe, a hand, a microphone, glasses.
 
-Everything is read from the residual: the photo's log texture less the light fitted to its skin, at every STEP-th px of
-the canonical frame. Glasses have a readout of their own (logistic regression on edge strength and brightness of the eye
-region; see shipped/glasses.md): averaged frames are ghosts on everyone who gets the surrogate, so wearers are in a
-class and are not averaged. A renderer takes away what of their frames lies beside the face.
+It is read from the residual: the photo's log texture less the light fitted to its skin, at every STEP-th px of the
+canonical frame. Wearers of glasses (logistic regression, see shipped/glasses.md) are not averaged: frames become
+ghosts.
 """
 
 from __future__ import annotations
@@ -47,10 +46,8 @@ def _foreign(residual: Floats, spread: float) -> Mask:
 
 
 def over_forehead(residual: Floats, spread: float) -> Floats:
-    """How surely each coarse px (s, s), 0-1, lies above the end of the bare forehead: cap, fringe, hair, background.
-    Going up from the brows, the forehead ends at the first run of px that cannot be skin. Only what covers much of it,
-    a cap or a fringe, is worth keeping: an ordinary hairline helps to recognize its owner more than it helps the
-    picture, and nothing is said of it."""
+    """How surely each coarse px (s, s), 0-1, lies above the end of the bare forehead, the first run of px over the
+    brows that cannot be skin. Only what covers much of it is kept: a hairline helps to recognize its owner."""
     other, (forehead, inside, painted, _) = _foreign(residual, spread), _zones()
     run = cv2.erode((other & forehead).astype(np.uint8), np.ones((_RUN, 1), np.uint8), anchor=(0, _RUN - 1))
     above = np.maximum.accumulate(run[::-1], axis=0)[::-1].astype(np.float32)
@@ -123,9 +120,8 @@ def features(detail: Floats) -> Floats:
 
 
 def without_rims(view: Pixels, vertices: Floats, eye_distance: float) -> Pixels:
-    """The view (h, w, 3) of a wearer with what frames leave beside the eyes replaced by what is around it. The rim
-    beyond the far cheek of a turned head and the arms lie outside the face, so that no surrogate hides them: there,
-    thin lines give way to the median of their surroundings. `vertices` (468+, 2+) px of the view."""
+    """The view (h, w, 3) of a wearer with thin lines beside the eyes replaced by the median of what is around them:
+    rims beyond a far cheek and arms lie where no surrogate hides them. `vertices` (468+, 2+) px of the view."""
     band = np.zeros(view.shape[:2], np.uint8)
     left, right = vertices[topology.LEFT_EYE_OUTER, :2], vertices[topology.RIGHT_EYE_OUTER, :2]
     for start, other in ((left, right), (right, left)):

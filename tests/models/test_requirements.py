@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from anonlib.errors import ConfigError
-from anonlib.models import requirements
 from anonlib.models.catalog import MODELS
-from anonlib.models.requirements import check_licences, check_precision
+from anonlib.models.requirements import check_licences
 from tests.support.runs import job
 
 
@@ -20,13 +19,3 @@ def test_non_commercial_weights_must_be_accepted_by_name(tmp_path: Path, monkeyp
         check_licences(["faceres"], job("in", tmp_path))
     check_licences(["faceres"], job("in", tmp_path, accept_licences=["faceres"]))
     check_licences(["centerface"], job("in", tmp_path))
-
-
-def test_a_precision_that_this_machine_lacks_is_refused_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    short = job("in", tmp_path, detector={"precision": "bf16"})
-    monkeypatch.setattr(requirements, "has_bf16", lambda: False)
-    with pytest.raises(ConfigError, match="use f32"):
-        check_precision(short)
-    check_precision(job("in", tmp_path))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anonlib.errors import ModelUnusable
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import SIZE
-from anonlib.synthesis.textures.face_space import packed, region, unpacked
+from anonlib.synthesis.textures.face_space import region
 from anonlib.synthesis.textures.linear import BOUND, Decoder, read, to_bytes
 from tests.support.decoders import Fit
 
@@ -110,10 +110,3 @@ def test_a_file_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()
     with pytest.raises(ModelUnusable, match="version 99"):
         Decoder.from_bytes(later)
-
-
-def test_a_smooth_detail_survives_packing() -> None:
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    detail = np.repeat((np.sin(6 * rows) * np.cos(5 * columns))[..., None], 3, axis=2).astype(np.float32)
-    inner = np.s_[SIZE // 3 : 2 * SIZE // 3, SIZE // 3 : 2 * SIZE // 3]
-    assert np.abs(unpacked(packed(detail)) - detail)[inner].max() < 0.02

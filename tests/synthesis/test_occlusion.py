@@ -70,14 +70,6 @@ def test_skin_between_strands_becomes_hair_and_without_hair_there_is_no_hat() ->
     assert mended(grey(180), ONES, ONES, EYES)[1].max() == 0
 
 
-def test_what_wears_no_hat_is_left_alone() -> None:
-    rng = np.random.default_rng(0)
-    view, hat = rng.integers(0, 255, (80, 80, 3), dtype=np.uint8), 0 * ONES
-    hat[:30] = 1
-    filled, _ = mended(view, rng.random((80, 80), np.float32), hat, EYES)
-    assert (filled[30:] == view[30:]).all()
-
-
 def test_drawing_glasses_on_a_face_raises_its_score(photo, mesh) -> None:
     vertices, worn = vertices_of(mesh), photo.copy()
     inner = topology.LEFT_EYE_INNER, topology.RIGHT_EYE_INNER

@@ -1,8 +1,7 @@
 """From the files of a package to the ONNX that anonlib runs, once, when models are pulled.
 
-What goes in and what comes out is pinned by sha256 in the catalogue, so the converters check no input. The ONNX files
-have faults that no runtime reports: a batch norm listed as a graph input is never folded, a batch axis fixed in a
-Reshape mixes the faces of a batch, and a fixed image size refuses every other. So a repaired model has one float32
+All input is pinned by sha256, so nothing is checked. The ONNX files have faults that no runtime reports: a batch norm
+that is never folded, a Reshape that mixes the faces of a batch, a fixed image size. Repaired, a model has one float32
 input with a free batch axis, named outputs, opset 17, and nothing left to fold.
 """
 

@@ -115,9 +115,8 @@ def read_onnx(data: bytes, name: str) -> Graph:
 
 
 def simplify(graph: Graph) -> Graph:
-    """Fold batch norms, paddings, and activations written as arithmetic; in place. Outputs agree up to rounding. The
-    fetched graphs come from four exporters; half of their nodes are scale, shift, pad or clip, and not every runtime
-    folds those. All folding is done in float64 and rounded once, which keeps it the same on every machine."""
+    """Fold batch norms, paddings, and activations written as arithmetic, which not every runtime does; in place. All is
+    done in float64 and rounded once, so it is the same on every machine."""
     makers = {output: node for node in graph.nodes for output in node.outputs}
     for node in graph.nodes:
         if node.op == "Add":

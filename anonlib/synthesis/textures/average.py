@@ -1,8 +1,7 @@
 """The mean of a class's members in the canonical frame (k-Same-M, Gross et al. 2006), every member weighing 1/|C|.
 
-What is averaged is detail: a face's log texture less its light, so that members do not print their shadows on the
-surrogate. A member's own photos are merged first, each px by how squarely it faces the camera, and what no photo shows
-is mirrored from the other half. Outside the oval, hair and background are not skin: there detail fades to none.
+What is averaged is detail: a face's log texture less its light. A member's own photos are merged first, each px by how
+squarely it faces the camera. Outside the oval, hair and background are not skin: there detail fades to none.
 """
 
 from __future__ import annotations
@@ -122,8 +121,7 @@ def mirrored(texture: Floats) -> Floats:
 
 
 def facing_weight(vertices: Floats, step: int = 1) -> Floats:
-    """How squarely every step-th canonical px faces the camera in a photo with these vertices (540, 3): 0 to 1. The
-    ratio of a triangle's area in the photo to the largest that its size allows, smoothed over px."""
+    """How squarely every step-th canonical px faces the camera in a photo with these vertices (540, 3), 0-1, smooth."""
     frame = canonical_frame()
     corners = vertices[frame.triangles]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

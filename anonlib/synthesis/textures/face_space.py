@@ -1,8 +1,6 @@
 """Where faces are points: a few hundred numbers for a canonical texture and a neutral shape (Turk & Pentland 1991).
 
-Every direction is scaled to one standard deviation of the faces it was fitted on, so that codes of natural faces are
-about normal and a code's length says how unusual a face is. Textures are kept at SIDE px, which is as much as a face of
-50 px between the eyes has to show.
+Every direction is scaled to one standard deviation of the faces it was fitted on, so codes of faces are about normal.
 """
 
 from __future__ import annotations
@@ -45,9 +43,8 @@ class FaceSpace:
 
 @dataclass(frozen=True)
 class FaceBank(PublicFaces):
-    """Faces of a public bank with their `codes` (b, c) in `space` and how `happy` they look (b,). What is mixed depends
-    on the vector alone, so a guarantee that holds for the vector holds for the mix (post-processing). The fewer faces
-    are mixed, the more the result looks like a real person of the bank."""
+    """Public faces with their `codes` (b, c) in `space` and how `happy` they look (b,). What is mixed depends on the
+    vector alone, so a guarantee for the vector holds for the mix (post-processing)."""
 
     codes: Floats
     happy: Floats
@@ -57,9 +54,8 @@ class FaceBank(PublicFaces):
         return len(self.vectors)
 
     def nearest(self, z: Floats, k: int, female: float, age: float) -> NDArray[np.int64]:
-        """The k rows nearest to z (d,), best first. `female` (0-1) and `age` (years) say whom to prefer: first rows of
-        that gender within ten years, then of that gender, then all, as soon as a group has k. Raises ValueError if the
-        bank holds fewer than k faces."""
+        """The k rows nearest to z (d,), best first, of the same gender (`female` 0-1) within ten years of `age`; else
+        of that gender; else of all, as soon as there are k. Raises ValueError if the bank holds fewer."""
         if not 1 <= k <= len(self):
             raise ValueError(f"{k} faces are asked of a bank of {len(self)}")
         gender = (self.female >= 0.5) == (female >= 0.5)

@@ -1,8 +1,7 @@
-"""ksame-net: an identity vector and a wanted look decoded into a face by the trained network (see ksame-net.md).
+"""ksame-net: an identity vector and a wanted look decoded into a face by a trained network, after Meden et al. 2018.
 
-After Meden et al. 2018. A texture is drawn anew for a smile or an open mouth. So that one face stays one face, looks
-come from a small set of MOODS, and nothing else of the photo reaches the network. What a release claims holds for the
-identity together with its moods.
+So that one face stays one face, looks come from a small set of MOODS, and nothing else of the photo reaches the
+network.
 """
 
 from __future__ import annotations
@@ -38,15 +37,14 @@ _STORED = ("centre", "eyes", "vectors", "female", "age")
 
 @dataclass(frozen=True)
 class MoodTexture:
-    """A face with a detail for each mood: `of` gives the detail (S, S, 3), log, of one of MOODS. `shape` (468, 3) is
-    neutral."""
+    """A face of neutral `shape` (468, 3); `of` gives its detail (S, S, 3), log, of one of MOODS."""
 
     shape: Floats
     of: Callable[[Mood], Floats]
 
     def dressed(self, happy: float, opening: float) -> Floats:
-        """The detail (S, S, 3), log, of the nearest mood, with everybody's inside of a mouth. The network's own teeth
-        shine where the mouth is wide open, and its throats are pale."""
+        """The detail (S, S, 3), log, of the nearest mood; inside of a mouth everybody's, since the network's is
+        pale."""
         mouth = min(MOUTHS, key=lambda width: abs(width - opening))
         return apply_expression(self.of((happy >= 0.5, mouth)), 0.0, opening)
 
@@ -64,8 +62,7 @@ class MoodTexture:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkDecoder(Network):
-    """The network in a file: `centre` (d,) of the identity space, `eyes`: how open they are drawn, `digest`: sha256.
-    `bank`: people who do not exist and may lend an identity."""
+    """A network with a `bank` of people who do not exist and may lend an identity; `eyes`: how open they are drawn."""
 
     trained_against: ClassVar[tuple[str, ...]] = ("dlib-resnet", "mobileface")
     Face: ClassVar[type[FaceTexture]] = MoodTexture

@@ -1,9 +1,7 @@
 """An identity vector decoded into a face: ridge regression from the vector to codes of textures and shapes.
 
-Regression answers with the mean of all faces that share a vector, which is fainter than any of them; `stretch` makes up
-for that. Gender and age come from their own inputs: what the vector says about them is projected out. Vectors of faces
-fill an ellipsoid, not the sphere, so a vector is read along its directions only (`axes`), in standard deviations of
-real faces, and none counts for more than about BOUND of them.
+Regression answers with the mean of all faces that share a vector, which is faint; `stretch` makes up for that. Vectors
+of faces fill an ellipsoid, so a vector is read along its `axes`, in standard deviations of real faces up to BOUND.
 """
 
 from __future__ import annotations
@@ -36,9 +34,9 @@ _AGAIN = "; make it again with `anonlib fit-decoder`"
 
 @dataclass(frozen=True)
 class Decoder:
-    """`centre` (d,) of the identity space; `axes` (r, d) and `offset` (r,) read a vector of it in standard deviations.
-    code = `weights` (r + 2, c) of [what is read, female, age] + `intercept` (c,), where the identity's part is brought
-    to the length `stretch`. `digest`: sha256 of the file, hex."""
+    """code = `weights` (r + 2, c) of [z as `axes` (r, d) and `offset` (r,) read it, female, age] + `intercept` (c,),
+    where the identity's part is brought to the length `stretch`. `centre` (d,) of the identity space; `digest`: sha256
+    of the file."""
 
     trained_against: ClassVar[tuple[str, ...]] = ()
     Face: ClassVar[type[FaceTexture]] = Texture
