@@ -24,7 +24,6 @@ FACE_MODELS = ("facemesh", PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender",
 
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 """ArcFace's five points (x, y) in a crop of 112x112 px: eyes, tip of the nose, corners of the mouth (insightface)."""
-_ARCFACE_SIZE = 112.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class InputSpec:
         if self.crop != "points" or self.size is None:
             raise ValueError(f"A crop by {self.crop} has no place for five points.")
         height, width = self.size
-        centred = ((x / _ARCFACE_SIZE - 0.5, y / _ARCFACE_SIZE - 0.5) for x, y in ARCFACE_POINTS)
+        centred = ((x / 112.0 - 0.5, y / 112.0 - 0.5) for x, y in ARCFACE_POINTS)
         middle = 0.5 + self.drop
         return tuple(((x * self.zoom + 0.5) * width, (y * self.zoom + middle) * height) for x, y in centred)
 

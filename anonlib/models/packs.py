@@ -1,7 +1,6 @@
 """Runs the recognizer of an InsightFace pack that the user owns, and a swapper made for it.
 
-The packs' weights (buffalo_l, antelopev2, ...) are for non-commercial research, so anonlib neither ships nor downloads
-them. insightface itself opens a file and knows its pre-processing; what is here adds types and turns RGB to BGR.
+The weights are for non-commercial research, so anonlib has none. insightface opens them; RGB becomes BGR here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the models of a job may cost and need, and the loaded set that a stage holds.
-
-Models travel as bytes: the driver reads them once, actors load them once, workers fetch nothing.
-"""
+"""What the models of a job need. They travel as bytes: the driver reads them once, workers fetch nothing."""
 
 from __future__ import annotations
 

@@ -91,9 +91,9 @@ def rows_at_once(row_bytes: int, on_gpu: bool) -> int:
 def load_engine(
     model_bytes: bytes, *, backend: Backend = "auto", device: str = "cpu", precision: Precision = "f32"
 ) -> Engine:
-    """ONNX bytes -> an engine with one thread. `device` is "cpu", "cuda" or "cuda:1"; "bf16" is OpenVINO's alone.
-    "auto" takes OpenVINO on a CPU, and on a GPU onnxruntime if it has CUDA, else torch. Raises BackendMissing if a
-    backend or precision cannot run here."""
+    """ONNX bytes -> an engine with one thread on `device` "cpu", "cuda" or "cuda:1"; "auto" takes OpenVINO on a CPU,
+    and on a GPU onnxruntime if it has CUDA, else torch. Raises BackendMissing if a backend or precision cannot run
+    here."""
     import onnx
     import onnxruntime
 

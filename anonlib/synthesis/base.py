@@ -73,8 +73,8 @@ class PublicFaces:
 
 @dataclass(frozen=True)
 class IdentityDraw:
-    """A face to be made: `vector` (d,) unit in the identity space, as `female` (0-1) and as old (years) as asked.
-    `rows` and `weights` name faces of a bank instead, where the mechanism chose them itself."""
+    """A face to be made: `vector` (d,) unit in the identity space, as `female` (0-1) and as old (years) as asked; or
+    `rows` of a bank and their `weights`, where the mechanism chose them itself."""
 
     vector: Floats
     female: float

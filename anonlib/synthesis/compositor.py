@@ -26,9 +26,8 @@ _GREY_SPREAD, _GREY_SHARE = 16, 0.05
 
 @dataclass(frozen=True)
 class Rendered:
-    """`patch` (h, w, 3) uint8 to lie at `origin` (x, y) of the photo; `alpha` (h, w) 0-1: how much of it is new.
-    `coverage`: share of the source's face, brows to chin, that the surrogate hides; the rest is inpainted. `bare`:
-    share of its skin that nothing covers, as far as its colour tells."""
+    """`patch` (h, w, 3) to lie at `origin` (x, y) of the photo; `alpha` (h, w) 0-1: how much of it is new. `coverage`:
+    share of the source's face, brows to chin, that is hidden; `bare`: share of its skin that nothing covers."""
 
     patch: Pixels
     alpha: Floats
@@ -44,10 +43,9 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Composite:
-    """Where a surrogate of one shape goes in a photo, before it has a texture. `view` (h, w, 3) uint8: the part of the
-    photo at `origin` (x, y), `ground` the same without what would stick out; `grid` (h, w, 2): canonical px of each px;
-    `light` (h, w, 3) log; `alpha` (h, w): how much of the px is new. `opening`: of the mouth, over its width.
-    `coverage`, `bare`: as in Rendered."""
+    """Where a surrogate of one shape goes in a photo: the photo's `view` (h, w, 3), its `ground` without what would
+    stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px; `opening` of the mouth; else as in
+    Rendered."""
 
     view: Pixels
     ground: Pixels

@@ -1,7 +1,4 @@
-"""What a scan says of a face: mesh, vector, attributes, pose, how well it shows, and its crop.
-
-The crop and what is measured in the canonical frame are what a surrogate is averaged from later.
-"""
+"""What a scan says of a face: mesh, vectors, attributes, pose, how well it shows, and the crop to average later."""
 
 from __future__ import annotations
 
@@ -70,7 +67,6 @@ class Describer:
 
 def _geometry(image: Pixels, mesh: Floats, presence: float) -> dict[str, Any]:
     pose = pose_of(mesh, shape_model().mean)
-    yaw, pitch, roll = pose.angles()
     vertices = pose.apply(with_rings(pose.undo(mesh)))
     x0, y0, x1, y1 = box_around(vertices[:, :2], image.shape, _CROP_MARGIN)
     view = crop = image[y0:y1, x0:x1]
@@ -85,9 +81,7 @@ def _geometry(image: Pixels, mesh: Floats, presence: float) -> dict[str, Any]:
         "presence": presence,
         "crop": encode_crop(crop),
         "crop_from_image": np.array([sx, 0, -x0 * sx, 0, sy, -y0 * sy], np.float32),
-        "yaw": yaw,
-        "pitch": pitch,
-        "roll": roll,
+        **dict(zip(("yaw", "pitch", "roll"), pose.angles(), strict=True)),
         "sharpness": sharpness(image, mesh),
         "clarity": light.clarity,
         "bare": bare(np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP]), light.spread),

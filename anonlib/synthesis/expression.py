@@ -1,7 +1,6 @@
 """What expression does to a texture, the same for everyone: the inside of an open mouth, and a smile's folds.
 
-Averaging a class leaves it one expression. Geometry follows the photo, but teeth and folds are texture: they come from
-here, averaged over many people at fixed openings, so they carry nobody's identity and a class has one digest.
+They are averaged over many people at fixed openings, so they carry nobody's identity and a class has one digest.
 """
 
 from __future__ import annotations

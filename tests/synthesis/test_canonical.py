@@ -53,10 +53,3 @@ def test_the_far_cheek_of_a_turned_head_never_covers_the_near_one() -> None:
     grid, covered = frame.map_out(vertices, 300, 300)
     x, y = np.rint(vertices[topology.NOSE_TIP, :2]).astype(int)
     assert covered[y, x] and np.linalg.norm(grid[y, x] - frame.points[topology.NOSE_TIP]) < 6
-
-
-def test_expression_is_only_part_of_a_shape() -> None:
-    model = shape_model()
-    offset = 0.02 * np.random.default_rng(0).normal(size=model.mean.shape).astype(np.float32)
-    assert np.linalg.norm(model.expression_of(model.mean + offset)) < np.linalg.norm(offset)
-    assert np.allclose(model.expression_of(model.mean), 0, atol=1e-4)

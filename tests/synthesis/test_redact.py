@@ -30,8 +30,3 @@ def test_nothing_outside_the_ellipse_changes_and_the_face_does(how: str) -> None
     whole[y0:y1, x0:x1] = mask > 0
     changed = (image != noise()).any(axis=2)
     assert not changed[~whole].any() and changed[whole].mean() > 0.95
-
-
-def test_an_unknown_redaction_is_refused() -> None:
-    with pytest.raises(ValueError, match="no redaction"):
-        redact(noise(), BOX, "emoji")

@@ -90,9 +90,9 @@ def age_gender(age: bytes, gender: bytes) -> bytes:
 
 
 def dlib_resnet(weights: Mapping[str, Array]) -> bytes:
-    """dlib's face recognition ResNet: image (N, 3, 150, 150) -> embedding (N, 128), not normalised. King, "High quality
-    face recognition with deep metric learning", dlib.net, 2017: 29 convolutions. Where a block halves the image, the
-    shortcut is an average pool, and the smaller branch is padded with zeros at the end."""
+    """dlib's face recognition ResNet (King, dlib.net, 2017): image (N, 3, 150, 150) -> embedding (N, 128), not
+    normalised. Where a block halves the image, the shortcut is an average pool, and the smaller branch is padded with
+    zeros."""
     graph = Graph("dlib-resnet", {"image": ("N", 3, 150, 150)})
 
     def conv(value: str, prefix: str, stride: int, pad: int) -> str:
@@ -126,8 +126,8 @@ def dlib_resnet(weights: Mapping[str, Array]) -> bytes:
 
 
 def expression(weights: Mapping[str, Array]) -> bytes:
-    """face-api's expression network: image (N, 3, 112, 112) -> probabilities (N, 7), in the catalogue's order. Mühler,
-    face-api.js, 2018: four dense blocks of depthwise separable convolutions."""
+    """face-api's expression network (Mühler, 2018): image (N, 3, 112, 112) -> probabilities (N, 7) as in the
+    catalogue."""
     graph = Graph("expression", {"image": ("N", 3, 112, 112)})
     # "SAME" with an even image: a stride of 2 pads only after, a stride of 1 pads both sides
     pads = {1: [1, 1, 1, 1], 2: [0, 0, 1, 1]}
@@ -155,8 +155,8 @@ def expression(weights: Mapping[str, Array]) -> bytes:
 
 
 def face_gan(checkpoint: bytes) -> bytes:
-    """A DCGAN generator from its torch checkpoint: latent (N, 100, 1, 1) -> image (N, 3, 64, 64) RGB in -1..1. Radford
-    et al., arXiv:1511.06434: five transposed convolutions."""
+    """A DCGAN generator (Radford et al., arXiv:1511.06434): latent (N, 100, 1, 1) -> image (N, 3, 64, 64) RGB in
+    -1..1."""
     import torch
 
     state = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)["netG_state_dict"]

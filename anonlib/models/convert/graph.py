@@ -1,8 +1,5 @@
-"""A small mutable ONNX graph, because every model here is built or rewritten before it is used.
-
-Constants are numpy arrays in one dict, nodes are in topological order, and `to_bytes` writes the same bytes for the
-same graph, so that a converted model has a sha256 that can be pinned in the catalogue.
-"""
+"""A small mutable ONNX graph, because every model here is built or rewritten before it is used. The same graph is
+always written as the same bytes, so that a converted model has a sha256 that can be pinned in the catalogue."""
 
 from __future__ import annotations
 
@@ -182,8 +179,8 @@ def _write_clip(graph: Graph, node: Node, makers: Mapping[str, Node]) -> None:
 
 
 def _affine(graph: Graph, node: Node) -> tuple[str, Array, Array] | None:
-    """(value, scale (C,), shift (C,)) of a node that is per-channel scale and shift, in float64. The batch norm's:
-    Jacob et al., "Quantization and Training of Neural Networks", 2018, section 3.2."""
+    """(value, scale (C,), shift (C,)) in float64 of a node that is per-channel scale and shift (Jacob et al. 2018,
+    3.2)."""
     if node.op == "BatchNormalization":
         gain, shift, mean, var = (graph.constants[i].astype(np.float64) for i in node.inputs[1:5])
         scale = gain / np.sqrt(var + node.attrs.get("epsilon", 1e-5))

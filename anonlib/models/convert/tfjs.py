@@ -42,9 +42,8 @@ def read_weights(manifest: Sequence[Mapping[str, Any]], files: Mapping[str, byte
 def convert_graph(
     name: str, model_json: bytes, files: Mapping[str, bytes], *, start: str, outputs: Mapping[str, tuple[str, Dims]]
 ) -> bytes:
-    """TF.js graph model -> ONNX bytes: input "image" (N, 3, H, W) float32, free batch, opset 17. `start`: the
-    TensorFlow value that becomes the input, after a normalisation that the caller does itself. `outputs`: which
-    TensorFlow values come out, under which name and shape (without N)."""
+    """TF.js graph model -> ONNX bytes: input "image" (N, 3, H, W) from the TensorFlow value `start` on, free batch,
+    opset 17. `outputs`: which TensorFlow values come out, under which name and shape (without N)."""
     document = json.loads(model_json)
     nodes, weights = document["modelTopology"]["node"], read_weights(document["weightsManifest"], files)
     placeholder = next(node for node in nodes if node["op"] == "Placeholder")

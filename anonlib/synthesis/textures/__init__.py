@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from anonlib.errors import ModelUnusable
+
 if TYPE_CHECKING:
     from anonlib.synthesis.base import FaceDecoder
 
@@ -37,8 +39,6 @@ TEXTURES = {
 
 def decoder_class(data: bytes) -> type[FaceDecoder]:
     """What reads a decoder's file: the first of TEXTURES that says so; raises ModelUnusable."""
-    from anonlib.errors import ModelUnusable
-
     for entry in TEXTURES.values():
         if entry.decoder and (decoder := entry.load()).reads(data):
             return decoder
