@@ -14,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anonlib.config import RayConfig
 from anonlib.errors import Changed, ConfigError, StorageError
 from anonlib.execution.base import PARTS, UnitResult, current, in_chunks, watching
-from anonlib.execution.ray import RayRunner, _Actor
-from anonlib.execution.rounds import DIED, ROUNDS, SerialRunner, open_runner, run_rounds, run_unit
+from anonlib.execution.ray import _Actor
+from anonlib.execution.rounds import DIED, ROUNDS, SerialRunner, run_rounds, run_unit
 from anonlib.execution.telemetry import Labels, Meter, Round
 
 ABOUT = {"stage": "scan", "method": "solid"}
@@ -60,11 +59,6 @@ class Stage:
         if unit in errors:
             raise errors[unit]()
         return UnitResult(unit, images=3)
-
-
-def test_no_actors_is_the_serial_runner() -> None:
-    assert isinstance(open_runner(RayConfig(actors=0)), SerialRunner)
-    assert isinstance(open_runner(RayConfig()), RayRunner)
 
 
 def test_every_unit_has_an_outcome_and_only_what_failed_outside_of_the_unit_halts_the_job() -> None:

@@ -219,13 +219,13 @@ class _Handler(BaseHTTPRequestHandler):
         if length is not None:
             self.send_header("Content-Length", length)
         self.end_headers()
+        half = len(content) // 2
+        self.wfile.write(content[:half])
+        time.sleep(slow)
         if fault == "torn-body":
-            content = content[: len(content) // 2]
             self.close_connection = True
-        piece = max(len(content) // 16, 1) if slow else max(len(content), 1)
-        for start in range(0, len(content), piece):
-            self.wfile.write(content[start : start + piece])
-            time.sleep(slow / 16)
+        else:
+            self.wfile.write(content[half:])
 
     def _refuse(self, status: int, code: str) -> None:
         body = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()

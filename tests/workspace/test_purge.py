@@ -151,26 +151,22 @@ def test_what_comes_in_while_a_purge_goes_on_is_removed_too_or_said_to_go_on(
     assert record(tmp_path)["finished"] and list(contents(tmp_path / "workspace")) == [PURGED]
 
 
-@pytest.mark.parametrize(("left", "problem"), [("commits/00001.json", "2 of 3 shards"), ("", "holds no release yet")])
-def test_an_unfinished_release_is_refused_unless_forced(
-    copied: JobConfig, tmp_path: Path, left: str, problem: str
+def test_an_unfinished_release_is_refused_unless_forced_and_what_is_no_workspace_always(
+    copied: JobConfig, tmp_path: Path
 ) -> None:
-    if left:
-        (tmp_path / "release" / left).unlink()
-    else:
-        shutil.rmtree(tmp_path / "release")
-    with pytest.raises(JobError, match=problem):
-        purge(copied)
-    assert (tmp_path / "workspace" / "inventory.parquet").exists()
-    assert (purge(copied, force=True).run is not None) == bool(left)
-
-
-def test_a_folder_that_is_no_workspace_is_never_touched(copied: JobConfig, tmp_path: Path) -> None:
-    (tmp_path / "workspace" / "inventory.json").unlink()
-    before = contents(tmp_path)
-    with pytest.raises(JobError, match="no workspace of anonlib"):
-        purge(copied, force=True)
-    assert contents(tmp_path) == before
+    note = tmp_path / "workspace" / "inventory.json"
+    for spoil, problem, force in (
+        ((tmp_path / "release" / "commits" / "00001.json").unlink, "2 of 3 shards", False),
+        (lambda: shutil.rmtree(tmp_path / "release"), "holds no release yet", False),
+        (lambda: note.rename(tmp_path / "note"), "no workspace of anonlib", True),
+    ):
+        spoil()
+        before = contents(tmp_path)
+        with pytest.raises(JobError, match=problem):
+            purge(copied, force=force)
+        assert contents(tmp_path) == before
+    (tmp_path / "note").rename(note)
+    assert purge(copied, force=True).run is None
 
 
 def test_a_purge_takes_the_salt_first_and_one_that_was_cut_off_refuses_runs_and_is_continued(
