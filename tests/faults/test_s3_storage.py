@@ -20,8 +20,8 @@ from tests.support.s3server import REGION, S3Server
 @pytest.fixture
 def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
-    with s3.acting_as(), FaultProxy(s3.endpoint) as one:
-        yield one
+    with s3.acting_as(), FaultProxy(s3.endpoint) as proxy:
+        yield proxy
 
 
 @pytest.fixture
