@@ -1,16 +1,15 @@
 """Anonymize images in a pipeline of your own: a callable for Ray Data's `map_batches`, without a job or a plan.
 
-A job groups the faces of the whole dataset into persons, checks its output and signs it. Here each image stands alone,
-so only methods that need no plan of persons are offered, and nothing is certified. It fails closed: an image that
-cannot be treated comes back without a px of its own. This file imports no Ray.
+Each image stands alone, so only methods that need no plan of persons are offered, and nothing is certified. It fails
+closed: an image that cannot be treated comes back without a px of its own. This file imports no Ray.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Never
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +33,9 @@ class Anonymizer:
     """Hides every face of a batch of images, by a method that is a redaction; raises ConfigError for other methods.
 
     `detector`: keys of the job file's `detector`. A batch is a mapping with a column `image`, an array (n, h, w, 3) or
-    a sequence of arrays (h, w, 3), RGB uint8. It comes back with the images anonymized, in the same kind of column,
-    and with two more: `status` (n,), released, no_face or quarantined, and `boxes`, of each image (f, 4) float32,
-    x0 y0 x1 y1 px of the faces that were hidden; other columns pass. A quarantined image is grey all over, and 8 x 8 px
-    if it was no RGB image. The network is loaded once a process.
+    a sequence of arrays (h, w, 3), RGB uint8. It comes back with these anonymized, in the same kind of column, with
+    `status` (n,), released, no_face or quarantined, and with `boxes`, of each image (f, 4) float32, x0 y0 x1 y1 px of
+    the faces that were hidden. A quarantined image is grey all over, and 8 x 8 px if it was no RGB image.
     """
 
     def __init__(self, method: str = "solid", *, detector: Mapping[str, Any] | None = None) -> None:
@@ -46,18 +44,17 @@ class Anonymizer:
             raise ConfigError(
                 f"{method} needs a plan of all persons, or is no method: run a job, or use one of {alone}"
             )
-        self.fill = method_of(settings_of({"name": method})).replacement(method, _NoPlan())
+        nothing_planned: Any = None  # a redaction asks for no surrogate
+        self.fill = method_of(settings_of({"name": method})).replacement(method, nothing_planned)
         self.detector = DetectorConfig.model_validate(dict(detector or {}))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         images = batch["image"]
         treated = [self._anonymized(image) for image in images]
-        boxes = np.empty(len(treated), object)
-        boxes[:] = [found for _, _, found in treated]
         pixels: Any = [image for image, _, _ in treated]
         if isinstance(images, np.ndarray):
-            pixels = np.stack(pixels) if images.dtype != object and pixels else _ragged(pixels)
-        status = np.array([status for _, status, _ in treated], object)
+            pixels = np.stack(pixels) if images.dtype != object and pixels else _column(pixels)
+        status, boxes = _column([status for _, status, _ in treated]), _column([boxes for _, _, boxes in treated])
         return {**batch, "image": pixels, "status": status, "boxes": boxes}
 
     def _anonymized(self, image: Any) -> tuple[Pixels, str, NDArray[np.float32]]:
@@ -71,36 +68,15 @@ class Anonymizer:
             found = _detector(self.detector).detect([image])[0]
             out = image.copy()
             for box, kind in zip(found.boxes, found.kinds, strict=True):
-                (self.fill if kind == FACE else FLAT).apply(out, _Box(box))
+                region: Any = SimpleNamespace(box=box)  # no mesh is fitted to a face that stands alone
+                (self.fill if kind == FACE else FLAT).apply(out, region)
         if failure.error is not None:
             return np.full_like(image, GREY), QUARANTINED, none
         return out, RELEASED if len(found) else NO_FACE, found.boxes
 
 
-@dataclass(frozen=True)
-class _Box:
-    """A region of which the box (4,) px alone is known, which is all that a redaction asks for."""
-
-    box: NDArray[np.float32]
-    happy: float = 0.0
-
-    @property
-    def mesh(self) -> Never:
-        raise LookupError("no mesh is fitted to a face that stands alone")
-
-
-class _NoPlan:
-    """The surrogates of a batch that nothing was planned for: none."""
-
-    def draw(self, name: str) -> Never:
-        raise LookupError(f"no surrogate {name} was planned")
-
-    texture = digest = draw
-
-
-@cache
+@cache  # a process has one detector, and a pickled Anonymizer none
 def _detector(config: DetectorConfig) -> Detector:
-    """The detector of this process; a pickled Anonymizer carries none."""
     import cv2
 
     from anonlib.faces.detect import open_detector
@@ -109,8 +85,9 @@ def _detector(config: DetectorConfig) -> Detector:
     return open_detector(config, precision=config.precision)
 
 
-def _ragged(images: list[Pixels]) -> NDArray[np.object_]:
-    """Images of different shapes as a column."""
-    column = np.empty(len(images), object)
-    column[:] = images
+def _column(values: list[Any]) -> NDArray[np.object_]:
+    """Values of any shapes as a column."""
+    column = np.empty(len(values), object)
+    for row, value in enumerate(values):
+        column[row] = value
     return column

@@ -1,6 +1,6 @@
 """How long a plan takes, how much memory, and how well it groups faces into people: `python jobs/benchmark_privacy.py`.
 
-The vectors are drawn, so that the people are known: two recognizers' vectors as `anonlib.privacy.fusion` joins
+The vectors are drawn, so that the people are known: two recognizers' vectors as `anonlib.privacy.clustering` joins
 them, in the cones in which dlib's and faceres' lie. They are written to a file in half precision, and every plan
 runs in a process of its own, whose peak memory is its own.
 """
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from anonlib.methods import method_of, settings_of
 from anonlib.methods.base import EarlierReleases
-from anonlib.privacy.fusion import KEPT, SHARE
+from anonlib.privacy.clustering import KEPT, SHARE
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.people import people_of, persons_of
 from anonlib.workspace.schemas import EMBEDDING_DIM

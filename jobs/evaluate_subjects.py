@@ -18,14 +18,11 @@ import pyarrow as pa
 import typer
 
 from anonlib.errors import JobError
-from anonlib.privacy.classes import form_classes
-from anonlib.privacy.clustering import by_label, cluster, known_subjects
-from anonlib.privacy.fusion import fused
+from anonlib.privacy.classes import form_classes, shuffled
+from anonlib.privacy.clustering import by_label, cluster, fused, known_subjects, tied
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import Numbers
 from anonlib.privacy.strata import stratum_of
-from anonlib.privacy.surrogate_choice import shuffled
-from anonlib.privacy.ties import tied
 from anonlib.stages.people import same_fused
 from anonlib.storage import open_storage
 from anonlib.terminal import guarded, print_rows
@@ -74,7 +71,7 @@ def measured(faces: pa.Table, k: int) -> dict[str, Any]:
     bank = known_subjects(embeddings, subject, int(subject.max(initial=-1)) + 1)
     female, age = column(faces, "female"), column(faces, "age")
     gender = (np.bincount(subject, female) / bank.faces).astype(np.float32)
-    person = tied(bank.means, bank.faces, np.zeros(len(bank), bool), gender, threshold=shipped)[subject]
+    person = tied(bank, np.zeros(len(bank.faces), bool), gender, threshold=shipped)[subject]
     split = {name: in_several(of[known], truth[known]) for name, of in (("subjects", subject), ("persons", person))}
     calibration = [
         {"threshold": shipped + step, **bcubed(truth[first], found[first])} for step, found in subjects.items()

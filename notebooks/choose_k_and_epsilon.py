@@ -26,11 +26,10 @@ import altair as alt
 import numpy as np
 import pyarrow as pa
 
-from anonlib.privacy.classes import form_classes
+from anonlib.privacy.classes import alike, form_classes
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, draw, epsilon_of
-from anonlib.privacy.microaggregation import group_means, information_loss, microaggregate
-from anonlib.privacy.surrogate_choice import alike
+from anonlib.privacy.microaggregation import group_means, microaggregate
 
 alt.renderers.enable("svg")  # pictures in the notebook itself: no network is needed to see them
 PEOPLE = int(os.environ.get("ANONLIB_PEOPLE", "1000"))
@@ -68,12 +67,13 @@ for k in ks:
     classes, left = form_classes(np.ones(PEOPLE, np.int64), strata, alike(templates, k), k=k)
     means = normalized(group_means(templates, groups).astype(np.float32))
     own = np.concatenate([templates[group] @ mean for group, mean in zip(groups, means, strict=True)])
+    within = sum(((templates[group] - templates[group].mean(axis=0)) ** 2).sum() for group in groups)
     sizes = [len(one.members) for one in classes]
     rows.append(
         {
             "k": k,
             "chance": 1 / k,
-            "lost": information_loss(templates, groups),
+            "lost": float(within / ((templates - templates.mean(axis=0)) ** 2).sum()),
             "likeness": float(own.mean()),
             "classes": len(classes),
             "largest": max(sizes, default=0),

@@ -1,8 +1,4 @@
-"""Square, upright, fixed-size views of faces, and the way back.
-
-Every network has its own idea of a crop; each is a similarity transform (2, 3) from image px to crop px, so a
-point found in the crop goes back by its inverse.
-"""
+"""Square, fixed-size views of faces: similarities (2, 3) from image px to crop px, so points go back by the inverse."""
 
 from __future__ import annotations
 
@@ -17,9 +13,8 @@ def square(centre: NDArray[np.float32], side: float, angle: float, size: int) ->
     """Image px -> crop px (size, size): `side` image px around `centre`, turned so that `angle` (rad) lies level."""
     scale = size / max(side, 1e-3)
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
-    matrix = np.array([[cos, sin, 0.0], [-sin, cos, 0.0]])
-    matrix[:, 2] = size / 2 - matrix[:, :2] @ centre
-    return matrix.astype(np.float32)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    return np.column_stack([turn, size / 2 - turn @ centre]).astype(np.float32)
 
 
 def similarity(source: NDArray[np.float32], target: NDArray[np.float32]) -> Affine:
@@ -30,10 +25,8 @@ def similarity(source: NDArray[np.float32], target: NDArray[np.float32]) -> Affi
     sign = np.array([1.0, np.sign(np.linalg.det(u @ vt)) or 1.0])
     rotation = u @ np.diag(sign) @ vt
     scale = float((s * sign).sum() / max(float((a**2).sum() / len(a)), 1e-9))
-    matrix = np.empty((2, 3))
-    matrix[:, :2] = scale * rotation
-    matrix[:, 2] = target_mean - matrix[:, :2] @ source_mean
-    return matrix.astype(np.float32)
+    turn = scale * rotation
+    return np.column_stack([turn, target_mean - turn @ source_mean]).astype(np.float32)
 
 
 def crop(image: NDArray[np.uint8], matrix: Affine, size: int) -> NDArray[np.uint8]:
@@ -41,18 +34,16 @@ def crop(image: NDArray[np.uint8], matrix: Affine, size: int) -> NDArray[np.uint
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if scale < 0.5:
         factor = 0.5 / scale
-        box = _source_box(matrix, size, image.shape[:2])
-        x0, y0, x1, y1 = box
+        corners = apply(inverse(matrix), np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32))
+        limits = [image.shape[1], image.shape[0]]
+        x0, y0 = np.clip(np.floor(corners.min(axis=0)).astype(int) - 2, 0, limits).tolist()
+        x1, y1 = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 2, 0, limits).tolist()
         if x1 - x0 > 1 and y1 - y0 > 1:
             part = image[y0:y1, x0:x1]
-            width = max(1, round((x1 - x0) / factor))
-            height = max(1, round((y1 - y0) / factor))
+            width, height = (max(1, round(length / factor)) for length in (x1 - x0, y1 - y0))
             shrunk = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
-            back = np.array(
-                [[(x1 - x0) / width, 0, x0 - 0.5 + (x1 - x0) / width / 2],
-                 [0, (y1 - y0) / height, y0 - 0.5 + (y1 - y0) / height / 2],
-                 [0, 0, 1]]
-            )  # fmt: skip
+            sx, sy = (x1 - x0) / width, (y1 - y0) / height
+            back = np.array([[sx, 0, x0 - 0.5 + sx / 2], [0, sy, y0 - 0.5 + sy / 2], [0, 0, 1]])
             matrix = (matrix.astype(np.float64) @ back).astype(np.float32)
             image = np.asarray(shrunk, np.uint8)
     view = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
@@ -73,11 +64,3 @@ def roll(landmarks: NDArray[np.float32]) -> float:
     """Angle (rad) of the line between the eyes of 5 landmarks (5, 2); 0 is level."""
     delta = landmarks[1] - landmarks[0]
     return float(np.arctan2(delta[1], delta[0]))
-
-
-def _source_box(matrix: Affine, size: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    corners = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
-    back = apply(inverse(matrix), corners)
-    low = np.clip(np.floor(back.min(axis=0)).astype(int) - 2, 0, [shape[1], shape[0]])
-    high = np.clip(np.ceil(back.max(axis=0)).astype(int) + 2, 0, [shape[1], shape[0]])
-    return int(low[0]), int(low[1]), int(high[0]), int(high[1])

@@ -1,26 +1,22 @@
 """Faces in whole images, by CenterFace (Xu et al. 2019, arXiv 1911.03599), many images a call.
 
-Images are shrunk so that their longer side is `side` px, padded to a multiple of 32 and batched by
-padded shape: shapes depend on the images alone, so the same shard gives the same numbers anywhere.
+Images are shrunk, padded to a multiple of 32 and batched by padded shape, which depends on the images alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.faces.regions import Regions, non_maximum
+from anonlib.faces.regions import Images, Regions, Sizes, non_maximum
 from anonlib.models.runtime import Engine, Precision, load_engine
 
-_STRIDE = 4
-_MULTIPLE = 32
-_MAX_BATCH = 8
-_IOU = 0.3
-_MARGIN_SIDES = 0.5
+Maps = NDArray[np.float32]
+_STRIDE, _MULTIPLE, _MAX_BATCH = 4, 32, 8
+_IOU, _MARGIN_SIDES = 0.3, 0.5
 
 
 class CenterFaceDetector:
@@ -29,47 +25,43 @@ class CenterFaceDetector:
     needs_file: ClassVar[bool] = False
 
     def __init__(self, engine: Engine, *, side: int, score: float) -> None:
-        self.engine = engine
-        self.side = side
-        self.score = score
+        self.engine, self.side, self.score = engine, side, score
 
     @classmethod
     def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> Self:
         """See Detector."""
         return cls(load_engine(data, device=device, precision=precision), side=side, score=score)
 
-    def detect(
-        self, images: Sequence[NDArray[np.uint8]], full_sizes: Sequence[tuple[int, int]] | None = None
-    ) -> list[Regions]:
+    def detect(self, images: Images, full_sizes: Sizes | None = None) -> list[Regions]:
         """See Detector."""
         full = [(image.shape[0], image.shape[1]) for image in images] if full_sizes is None else list(full_sizes)
-        sizes = [_shrunk(size, min(1.0, self.side / max(size))) for size in full]
+        sizes: list[tuple[int, int]] = []
         by_shape: dict[tuple[int, int], list[int]] = {}
-        for index, (height, width) in enumerate(sizes):
-            by_shape.setdefault((_padded(height), _padded(width)), []).append(index)
-        found: list[Regions | None] = [None] * len(images)
+        for index, size in enumerate(full):
+            scale = min(1.0, self.side / max(size))
+            sizes.append((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
+            padded = (-(-sizes[-1][0] // _MULTIPLE) * _MULTIPLE, -(-sizes[-1][1] // _MULTIPLE) * _MULTIPLE)
+            by_shape.setdefault(padded, []).append(index)
+        found: dict[int, Regions] = {}
         for (height, width), members in by_shape.items():
             for start in range(0, len(members), _MAX_BATCH):
                 part = members[start : start + _MAX_BATCH]
                 batch = np.zeros((len(part), height, width, 3), np.uint8)
                 for row, index in enumerate(part):
                     h, w = sizes[index]
-                    batch[row, :h, :w] = _resize(images[index], h, w)
+                    image = images[index]
+                    if image.shape[:2] != (h, w):
+                        image = np.asarray(cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
+                    batch[row, :h, :w] = image
                 outputs = self.engine(np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32))
                 heat, scale, offset, points = outputs[:4]
                 for row, index in enumerate(part):
                     faces = decode(heat[row, 0], scale[row], offset[row], points[row], self.score)
                     found[index] = _to_image(faces, full[index], sizes[index])
-        return [faces for faces in found if faces is not None]
+        return [found[index] for index in range(len(images))]
 
 
-def decode(
-    heat: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    points: NDArray[np.float32],
-    score: float,
-) -> Regions:
+def decode(heat: Maps, scale: Maps, offset: Maps, points: Maps, score: float) -> Regions:
     """One image's maps, stride 4: heat (h, w), scale (2, h, w) log px/4, offset (2, h, w), points (10, h, w)."""
     rows, columns = np.nonzero(heat > score)
     scores = heat[rows, columns]
@@ -81,37 +73,20 @@ def decode(
     left, top = centre_x - size[1] / 2, centre_y - size[0] / 2
     boxes = np.stack([left, top, left + size[1], top + size[0]], axis=1).astype(np.float32)
     raw = points[:, rows, columns].reshape(5, 2, -1).transpose(2, 0, 1)
-    landmarks = np.stack(
-        [raw[:, :, 1] * size[1][:, None] + left[:, None], raw[:, :, 0] * size[0][:, None] + top[:, None]],
-        axis=2,
-    )
+    x, y = raw[:, :, 1] * size[1][:, None] + left[:, None], raw[:, :, 0] * size[0][:, None] + top[:, None]
+    landmarks = np.stack([x, y], axis=2)
     keep = non_maximum(boxes, _IOU)
     return Regions(boxes[keep], scores[keep].astype(np.float32), landmarks[keep].astype(np.float32))
 
 
 def _to_image(faces: Regions, full: tuple[int, ...], shrunk: tuple[int, int]) -> Regions:
     """Back to the image's own px; what lies wholly outside it (the padding) goes, boxes may overhang by half."""
+    limit = np.array([full[1], full[0]], np.float32)
     factor = np.array([full[1] / shrunk[1], full[0] / shrunk[0]], np.float32)
     boxes = faces.boxes * np.tile(factor, 2)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centre >= 0) & (centre <= np.array([full[1], full[0]]))).all(axis=1)
+    inside = ((centre >= 0) & (centre <= limit)).all(axis=1)
     extent = (boxes[:, 2:] - boxes[:, :2]) * _MARGIN_SIDES
-    limit = np.array([full[1], full[0]], np.float32)
-    boxes = np.concatenate(
-        [np.maximum(boxes[:, :2], -extent), np.minimum(boxes[:, 2:], limit + extent)], axis=1
-    ).astype(np.float32)
+    low, high = np.maximum(boxes[:, :2], -extent), np.minimum(boxes[:, 2:], limit + extent)
+    boxes = np.concatenate([low, high], axis=1).astype(np.float32)
     return Regions(boxes[inside], faces.scores[inside], (faces.landmarks * factor)[inside], source="centerface")
-
-
-def _shrunk(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
-    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
-
-
-def _padded(length: int) -> int:
-    return -(-length // _MULTIPLE) * _MULTIPLE
-
-
-def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from anonlib.config import DetectorConfig
 from anonlib.errors import ConfigError, ModelUnusable
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.faces.regions import Regions
+from anonlib.faces.regions import Images, Regions, Sizes
 from anonlib.faces.scrfd import ScrfdDetector
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
@@ -22,21 +18,17 @@ from anonlib.models.runtime import Precision
 class Detector(Protocol):
     """A loaded detector. Its name in DETECTORS is that of its weights in the catalogue, if they are there."""
 
-    needs_file: ClassVar[bool]
-    """Whether it runs the user's own file at `detector.path`."""
+    needs_file: ClassVar[bool]  # whether it runs the user's own file at `detector.path`
 
     @classmethod
     def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> Self:
         """The detector of these weights (none: empty); `side`, `score`: see DetectorConfig. Raises ModelUnusable."""
         ...
 
-    def detect(
-        self, images: Sequence[NDArray[np.uint8]], full_sizes: Sequence[tuple[int, int]] | None = None
-    ) -> list[Regions]:
+    def detect(self, images: Images, full_sizes: Sizes | None = None) -> list[Regions]:
         """RGB images (H, W, 3) of any sizes -> the regions of each, best first, in its own px.
 
-        `full_sizes` are the (H, W) of the photos where the images are smaller views of them, with longer sides of
-        at least `side`: regions are then in the photos' px.
+        `full_sizes`: (H, W) of the photos, in whose px regions then are, where the images are smaller views of them.
         """
         ...
 
@@ -73,20 +65,14 @@ def detector_file(settings: DetectorConfig) -> bytes | None:
 
 
 def open_detector(
-    settings: DetectorConfig,
+    config: DetectorConfig,
     data: bytes | None = None,
     *,
-    side: int | None = None,
+    side: int = 0,
     device: str = "cpu",
     precision: Precision = "f32",
 ) -> Detector:
-    """The detector that a job names, at another `side` if given; `data`: its weights, where they are at hand already.
-
-    Raises ConfigError as `detector_file`.
-    """
-    if data is None:
-        data = detector_file(settings)
-    if data is None:
-        data = model_bytes(settings.name) if settings.name in MODELS else b""
-    detector = DETECTORS[settings.name]
-    return detector.open(data, side=side or settings.side, score=settings.score, device=device, precision=precision)
+    """The detector that a job names, at another `side` if given; `data`: its weights. Errors: see detector_file."""
+    data = data or detector_file(config) or (model_bytes(config.name) if config.name in MODELS else b"")
+    detector = DETECTORS[config.name]
+    return detector.open(data, side=side or config.side, score=config.score, device=device, precision=precision)

@@ -1,61 +1,49 @@
 """468 points of a face in image px, by the face-mesh network, from a box and 5 landmarks.
 
-The network wants the face upright in 1.5 times its box. Its own answer is a better box than the detector's,
-so it looks twice; the second look is what is kept. Where that does not fit (a face half hidden, cut off or beside a
-larger one draws the network away) other views are tried, and a mesh counts only if it agrees with the detector's
-landmarks: without that, six in ten of the meshes that other views gave to LFW's background faces lay on a neighbour
-or on nothing.
+Its own answer is a better box than the detector's, so it looks twice. Where that does not fit other views are tried,
+and a mesh counts only if it agrees with the detector's landmarks: else most of these lie on a neighbour or on nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
-from anonlib.faces.regions import Regions
+from anonlib.faces.regions import Images, Regions
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, prepare
 from anonlib.workspace.schemas import MESH_POINTS
 
 SIZE = 192
-MIN_PRESENCE = 0.5
-"""Below this the network says that its crop holds no face it can fit."""
+MIN_PRESENCE = 0.5  # below this the network says that its crop holds no face it can fit
 _VIEWS = ((1.5, True), (1.2, True), (1.8, True), (1.5, False), (1.2, False))
 """Sides of the box that a first view is wide, and whether it is turned upright by the landmarks; in the order tried."""
-_SECOND_SIDE = 1.5
+_LOOKS, _SECOND_SIDE = 2, 1.5
 _MESH_AWAY, _MESH_RATIO = 0.3, 2.0
 """How far, in sides of its box, and how much larger or smaller a mesh may be than its face."""
 _POINTS_AWAY = 0.15
 """How far the five points may lie from the detector's, in box sides; 99.5 % of LFW's main faces lie within .06."""
 
 
-@dataclass(frozen=True)
-class Meshes:
-    """`points` (n, 468, 3) px of the image, z in the same unit, small is near; `presence` (n,): 0-1, is it a face.
-
-    A mesh that drifted off the face it was sought on has presence 0.
-    """
+class Meshes(NamedTuple):
+    """`points` (n, 468, 3) px, small z is near; `presence` (n,): 0-1, is it a face, 0 where the mesh drifted off it."""
 
     points: NDArray[np.float32]
     presence: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.points)
 
 
 class FaceMesh:
     """Meshes of faces that a detector found."""
 
-    def __init__(self, engine: Engine, looks: int = 2) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.looks = looks
 
-    def fit(self, images: Sequence[NDArray[np.uint8]], faces: Sequence[Regions]) -> list[Meshes]:
+    def fit(self, images: Images, faces: Sequence[Regions]) -> list[Meshes]:
         """For each image the meshes of its faces."""
         owners = [image for image, found in zip(images, faces, strict=True) for _ in range(len(found))]
         if not owners:
@@ -66,8 +54,13 @@ class FaceMesh:
         presence = np.zeros(len(owners), np.float32)
         remaining = np.arange(len(owners))
         for side, upright in _VIEWS:
-            views = [_from_box(boxes[face], landmarks[face], side, upright) for face in remaining]
-            for _ in range(self.looks):
+            views = []
+            for face in remaining:
+                low, high = boxes[face, :2], boxes[face, 2:]
+                angle = align.roll(landmarks[face]) if upright else 0.0
+                centre = ((low + high) / 2).astype(np.float32)
+                views.append(align.square(centre, side * float((high - low).max()), angle, SIZE))
+            for _ in range(_LOOKS):
                 looked, scores = self._look([owners[face] for face in remaining], views)
                 views = [from_mesh(mesh) for mesh in looked]
                 for face, mesh, score in zip(remaining, looked, scores, strict=True):
@@ -80,33 +73,35 @@ class FaceMesh:
         bounds = np.cumsum([0, *(len(found) for found in faces)])
         return [Meshes(meshes[start:stop], presence[start:stop]) for start, stop in pairwise(bounds)]
 
-    def _look(
-        self, images: Sequence[NDArray[np.uint8]], views: Sequence[align.Affine]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _look(self, images: Images, views: Sequence[align.Affine]) -> Meshes:
         """Meshes (n, 468, 3) px of the images and presence (n,), as the network sees them in one view each."""
         crops = np.stack([align.crop(image, matrix, SIZE) for image, matrix in zip(images, views, strict=True)])
         outputs = self.engine(prepare(MODELS["facemesh"], crops))
         points = outputs[0].reshape(len(views), MESH_POINTS, 3)
-        return np.stack([_to_image(*view) for view in zip(points, views, strict=True)]), outputs[1].reshape(-1)
+        meshes = np.empty_like(points, np.float32)
+        for mesh, seen, view in zip(meshes, points, views, strict=True):
+            back = align.inverse(view)
+            mesh[:, :2] = align.apply(back, seen[:, :2])
+            mesh[:, 2] = seen[:, 2] * float(np.sqrt(abs(np.linalg.det(back[:, :2]))))
+        return Meshes(meshes, outputs[1].reshape(-1))
 
 
 def from_mesh(mesh: NDArray[np.float32]) -> align.Affine:
     """The network's crop around a mesh (468, 3) in image px."""
     flat = mesh[:, :2]
-    left = flat[list(topology.LEFT_EYE)].mean(axis=0)
-    right = flat[list(topology.RIGHT_EYE)].mean(axis=0)
+    left, right = (flat[list(eye)].mean(axis=0) for eye in (topology.LEFT_EYE, topology.RIGHT_EYE))
     angle = float(np.arctan2(right[1] - left[1], right[0] - left[0]))
-    turned = flat @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = flat @ np.array([[cos, -sin], [sin, cos]], np.float32)
     low, high = turned.min(axis=0), turned.max(axis=0)
-    centre = (low + high) / 2 @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    centre = (low + high) / 2 @ np.array([[cos, sin], [-sin, cos]])
     return align.square(centre.astype(np.float32), _SECOND_SIDE * float((high - low).max()), angle, SIZE)
 
 
 def lies_on(mesh: NDArray[np.float32], box: NDArray[np.float32], landmarks: NDArray[np.float32]) -> bool:
     """Whether a mesh (468, 3) px fits the box (4,) that it was sought in, and the detector's landmarks (5, 2) there.
 
-    At a photo's edge, or beside another face, it may drift off by half a face (1 % of the faces of LFW); then
-    something else would be painted over, and the face would stay.
+    At a photo's edge, or beside another face, it may drift off by half a face, and then the face would stay.
     """
     low, high = mesh[:, :2].min(axis=0), mesh[:, :2].max(axis=0)
     side = np.maximum(box[2:] - box[:2], 1e-6)
@@ -118,15 +113,9 @@ def lies_on(mesh: NDArray[np.float32], box: NDArray[np.float32], landmarks: NDAr
 
 def five_points(mesh: NDArray[np.float32]) -> NDArray[np.float32]:
     """Eye centres, nose tip and mouth corners (5, 2) px of a mesh (468, 3)."""
-    return np.stack(
-        [
-            mesh[list(topology.LEFT_EYE), :2].mean(axis=0),
-            mesh[list(topology.RIGHT_EYE), :2].mean(axis=0),
-            mesh[topology.NOSE_TIP, :2],
-            mesh[topology.MOUTH_LEFT, :2],
-            mesh[topology.MOUTH_RIGHT, :2],
-        ]
-    ).astype(np.float32)
+    eyes = [mesh[list(eye), :2].mean(axis=0) for eye in (topology.LEFT_EYE, topology.RIGHT_EYE)]
+    others = mesh[[topology.NOSE_TIP, topology.MOUTH_LEFT, topology.MOUTH_RIGHT], :2]
+    return np.concatenate([eyes, others]).astype(np.float32)
 
 
 def mouth_opening(mesh: NDArray[np.float32]) -> float:
@@ -137,27 +126,10 @@ def mouth_opening(mesh: NDArray[np.float32]) -> float:
 
 def eye_opening(mesh: NDArray[np.float32]) -> float:
     """Mean gap between the lids over the eyes' width."""
-    left = _distance(mesh, *topology.LEFT_EYE_LIDS) / max(
-        _distance(mesh, topology.LEFT_EYE_OUTER, topology.LEFT_EYE_INNER), 1e-6
-    )
-    right = _distance(mesh, *topology.RIGHT_EYE_LIDS) / max(
-        _distance(mesh, topology.RIGHT_EYE_OUTER, topology.RIGHT_EYE_INNER), 1e-6
-    )
-    return (left + right) / 2
+    left = topology.LEFT_EYE_LIDS, (topology.LEFT_EYE_OUTER, topology.LEFT_EYE_INNER)
+    right = topology.RIGHT_EYE_LIDS, (topology.RIGHT_EYE_OUTER, topology.RIGHT_EYE_INNER)
+    return sum(_distance(mesh, *lids) / max(_distance(mesh, *width), 1e-6) for lids, width in (left, right)) / 2
 
 
 def _distance(mesh: NDArray[np.float32], first: int, second: int) -> float:
     return float(np.linalg.norm(mesh[first] - mesh[second]))
-
-
-def _from_box(box: NDArray[np.float32], landmarks: NDArray[np.float32], side: float, upright: bool) -> align.Affine:
-    centre = ((box[:2] + box[2:]) / 2).astype(np.float32)
-    angle = align.roll(landmarks) if upright else 0.0
-    return align.square(centre, side * float((box[2:] - box[:2]).max()), angle, SIZE)
-
-
-def _to_image(points: NDArray[np.float32], matrix: align.Affine) -> NDArray[np.float32]:
-    back = align.inverse(matrix)
-    scale = float(np.sqrt(abs(np.linalg.det(back[:, :2]))))
-    flat = align.apply(back, points[:, :2])
-    return np.concatenate([flat, points[:, 2:] * scale], axis=1).astype(np.float32)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-FACE = "face"
-"""The kind of a region that has landmarks and may be replaced; any other kind is hidden by a flat ellipse."""
+Images = Sequence[NDArray[np.uint8]]
+Sizes = Sequence[tuple[int, int]]
+FACE = "face"  # the kind of a region that has landmarks and may be replaced; any other kind is hidden by a flat ellipse
 
 
 @dataclass(frozen=True)
 class Regions:
     """Regions of one image, best first.
 
-    `boxes` (N, 4) x0 y0 x1 y1 px; `scores` (N,); `landmarks` (N, 5, 2) px: eyes, nose, mouth corners, NaN where the
-    region is no face; `kinds`: N nouns, all FACE if not given; `source`: the name of the detector.
+    `boxes` (N, 4) x0 y0 x1 y1 px; `scores` (N,); `landmarks` (N, 5, 2) px: eyes, nose, mouth corners, NaN without a
+    face; `kinds`: N nouns, all FACE if not given; `source`: the name of the detector.
     """
 
     boxes: NDArray[np.float32]
@@ -27,15 +29,11 @@ class Regions:
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
-        if self.boxes.shape != (n, 4) or self.scores.shape != (n,) or self.landmarks.shape != (n, 5, 2):
-            raise ValueError(
-                f"regions need boxes (N,4), scores (N,), landmarks (N,5,2); got {self.boxes.shape}, "
-                f"{self.scores.shape}, {self.landmarks.shape}"
-            )
         if not self.kinds:
             object.__setattr__(self, "kinds", (FACE,) * n)
-        if len(self.kinds) != n:
-            raise ValueError(f"{n} regions cannot have {len(self.kinds)} kinds")
+        shapes = self.boxes.shape, self.scores.shape, self.landmarks.shape, len(self.kinds)
+        if shapes != ((n, 4), (n,), (n, 5, 2), n):
+            raise ValueError(f"regions need boxes (N,4), scores (N,), landmarks (N,5,2) and N kinds; got {shapes}")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -57,10 +55,7 @@ class Regions:
 
 
 def labelled_face(regions: Regions, size: tuple[int, ...]) -> int:
-    """Which face of an image of `size` (H, W, ...) its person label means: large and central; -1 where there is none.
-
-    Returns its row among all regions.
-    """
+    """The row of the face that the label of an image of `size` (H, W, ...) means: large and central; -1 without one."""
     faces = regions.is_face
     if not faces.any():
         return -1
@@ -82,13 +77,11 @@ def non_maximum(boxes: NDArray[np.float32], iou: float) -> list[int]:
     """Indices kept of boxes (N, 4) sorted best first: none overlaps a better one by more than `iou`."""
     keep: list[int] = []
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    alive = np.ones(len(boxes), bool)
-    for index in range(len(boxes)):
-        if not alive[index]:
-            continue
-        keep.append(index)
-        low = np.maximum(boxes[index, :2], boxes[:, :2])
-        high = np.minimum(boxes[index, 2:], boxes[:, 2:])
+    alive = np.arange(len(boxes))
+    while len(alive):
+        best, alive = alive[0], alive[1:]
+        keep.append(int(best))
+        low, high = np.maximum(boxes[best, :2], boxes[alive, :2]), np.minimum(boxes[best, 2:], boxes[alive, 2:])
         common = np.prod(np.clip(high - low, 0, None), axis=1)
-        alive &= common <= iou * (areas + areas[index] - common)
+        alive = alive[common <= iou * (areas[alive] + areas[best] - common)]
     return keep

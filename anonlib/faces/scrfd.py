@@ -16,13 +16,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
-from anonlib.faces.regions import Regions, non_maximum
+from anonlib.faces.regions import Images, Regions, Sizes, non_maximum
 from anonlib.models.runtime import Precision, onnxruntime_call
 
-_STRIDES = (8, 16, 32)
-_MULTIPLE = 32
+_STRIDES, _MULTIPLE, _IOU = (8, 16, 32), 32, 0.4
 _MEAN, _SCALE = 127.5, 1 / 128
-_IOU = 0.4
 
 
 class ScrfdDetector:
@@ -42,25 +40,23 @@ class ScrfdDetector:
             raise ModelUnusable(f"it runs in f32, not in {precision}")
         return cls(data, side=side, score=score, device=device)
 
-    def detect(
-        self, images: Sequence[NDArray[np.uint8]], full_sizes: Sequence[tuple[int, int]] | None = None
-    ) -> list[Regions]:
+    def detect(self, images: Images, full_sizes: Sizes | None = None) -> list[Regions]:
         """See Detector."""
         full = [(image.shape[0], image.shape[1]) for image in images] if full_sizes is None else list(full_sizes)
-        return [self._detect(image, size) for image, size in zip(images, full, strict=True)]
-
-    def _detect(self, image: NDArray[np.uint8], full: tuple[int, int]) -> Regions:
-        scale = min(1.0, self.side / max(full))
-        if self.fixed:
-            scale = min(scale, self.fixed[0] / full[0], self.fixed[1] / full[1])
-        height, width = (max(1, round(length * scale)) for length in full)
-        canvas_size = self.fixed or (-(-height // _MULTIPLE) * _MULTIPLE, -(-width // _MULTIPLE) * _MULTIPLE)
-        canvas = np.zeros((*canvas_size, 3), np.float32)
-        canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        batch = np.ascontiguousarray(((canvas - _MEAN) * _SCALE).transpose(2, 0, 1)[None], np.float32)
-        boxes, scores, landmarks = decode(self._call(batch), canvas_size, self.score)
-        factor = np.array([full[1] / width, full[0] / height], np.float32)
-        return Regions(boxes * np.tile(factor, 2), scores, landmarks * factor, source="scrfd")
+        found = []
+        for image, (h, w) in zip(images, full, strict=True):
+            scale = min(1.0, self.side / max(h, w))
+            if self.fixed:
+                scale = min(scale, self.fixed[0] / h, self.fixed[1] / w)
+            height, width = (max(1, round(length * scale)) for length in (h, w))
+            size = self.fixed or (-(-height // _MULTIPLE) * _MULTIPLE, -(-width // _MULTIPLE) * _MULTIPLE)
+            canvas = np.zeros((*size, 3), np.float32)
+            canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            batch = np.ascontiguousarray(((canvas - _MEAN) * _SCALE).transpose(2, 0, 1)[None], np.float32)
+            boxes, scores, landmarks = decode(self._call(batch), size, self.score)
+            factor = np.array([w / width, h / height], np.float32)
+            found.append(Regions(boxes * np.tile(factor, 2), scores, landmarks * factor, source="scrfd"))
+        return found
 
 
 def decode(
@@ -68,9 +64,8 @@ def decode(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2) px of an input of `size` (H, W), best first.
 
-    `outputs`: scores (a, 1) of the three strides, then boxes (a, 4), then landmarks (a, 10). A row is an anchor, those
-    of a cell one after the other, cells row by row; boxes are distances from the anchor to left, top, right and bottom,
-    landmarks offsets from it, all in units of the stride.
+    `outputs`: scores (a, 1) of the three strides, then boxes (a, 4), then landmarks (a, 10). A row is an anchor, cell
+    by cell; boxes are distances to left, top, right and bottom, landmarks offsets, all in units of the stride.
     """
     parts = []
     for level, stride in enumerate(_STRIDES):
@@ -96,14 +91,9 @@ def _fixed_size(data: bytes) -> tuple[int, int] | None:
     except (DecodeError, ValueError) as error:
         raise ModelUnusable(f"it cannot be read as ONNX: {error}") from None
     weights = {tensor.name for tensor in graph.initializer}
-    shapes = [
-        [dim.dim_value or None for dim in tensor.type.tensor_type.shape.dim]
-        for tensor in graph.input
-        if tensor.name not in weights
-    ]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or len(graph.output) not in (6, 9):
-        raise ModelUnusable("it is no SCRFD: that takes (1, 3, H, W) and has scores and boxes at three strides")
-    if len(graph.output) == 6:
-        raise ModelUnusable("it finds boxes without landmarks; alignment needs all five")
+    inputs = [tensor.type.tensor_type.shape.dim for tensor in graph.input if tensor.name not in weights]
+    shapes = [[dim.dim_value or None for dim in dims] for dims in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or len(graph.output) != 9:
+        raise ModelUnusable("it is no SCRFD with landmarks: that takes (1, 3, H, W) and has 9 outputs")
     height, width = shapes[0][2:]
     return (height, width) if height and width else None

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from anonlib.config import JobConfig, MethodConfig
-from anonlib.methods.base import Method, alternatives
+from anonlib.methods.base import Method
 from anonlib.methods.feature_transfer import Embedding, Inswapper
-from anonlib.methods.identity_draws import (
-    BankSurrogate,
-    DpLaplace,
-    DpPurkayastha,
-    DpUniform,
-    DpVmf,
-    Sampling,
-)
+from anonlib.methods.identity_draws import BankSurrogate, DpEpsilon, DpKappa, DpNoise, Sampling
 from anonlib.methods.k_anonymity import KDiff, KSame
 from anonlib.methods.redaction import Redaction
 from anonlib.models.catalog import MODELS
@@ -26,10 +19,10 @@ from anonlib.synthesis.textures import TEXTURES
 METHODS: dict[str, type[Method]] = {
     "k-diff": KDiff,
     "k-same": KSame,
-    "dp-laplace": DpLaplace,
-    "dp-vmf": DpVmf,
-    "dp-purkayastha": DpPurkayastha,
-    "dp-uniform": DpUniform,
+    "dp-laplace": DpEpsilon,
+    "dp-vmf": DpKappa,
+    "dp-purkayastha": DpEpsilon,
+    "dp-uniform": DpNoise,
     "sampling": Sampling,
     "surrogate": BankSurrogate,
     "embedding": Embedding,
@@ -49,13 +42,25 @@ def settings_of(document: Any) -> Any:
         return document
     name = document.get("name", "k-diff")
     if name not in METHODS:
-        expected = {"expected": alternatives(METHODS)}
-        raise ValidationError.from_exception_data(
-            "method", [{"type": "literal_error", "loc": ("name",), "input": name, "ctx": expected}]
-        )
+        raise _not_one_of("name", name, METHODS)
     settings = METHODS[name].Settings.model_validate(document)
-    _refuse_foreign(settings, METHODS[name])
+    if settings.texture not in (None, *TEXTURES):
+        raise _not_one_of("texture", settings.texture, TEXTURES)
+    method_of(settings).check()
+    for key in dict.fromkeys(key for other in METHODS.values() for key in other.required):
+        if (getattr(settings, key, None) is not None) != (key in METHODS[name].required):
+            owners = [owner for owner, other in METHODS.items() if key in other.required]
+            needed = ", which need it" if name in owners else ""
+            raise ValueError(f"{key} belongs to {' and '.join(owners)}{needed}; the method is {name}")
     return settings
+
+
+def _not_one_of(key: str, value: object, names: Iterable[str]) -> ValidationError:
+    *most, last = (f"'{name}'" for name in names)
+    expected = {"expected": f"{', '.join(most)} or {last}"}
+    return ValidationError.from_exception_data(
+        "method", [{"type": "literal_error", "loc": (key,), "input": value, "ctx": expected}]
+    )
 
 
 def choices_of(key: str) -> tuple[str, ...]:
@@ -73,18 +78,3 @@ def models_of(job: JobConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     method = METHODS[job.method.name]
     detector = (job.detector.name,) if job.detector.name in MODELS else ()
     return (*detector, *method.describe), (*detector, *method.recheck) if method.recheck else ()
-
-
-def _refuse_foreign(settings: MethodConfig, method: type[Method]) -> None:
-    """Raise ValueError for keys that other methods require and this one does not, and for one that it lacks."""
-    owners: dict[tuple[str, ...], list[str]] = {}
-    for key in dict.fromkeys(key for other in METHODS.values() for key in other.required):
-        if (getattr(settings, key, None) is not None) != (key in method.required):
-            names = tuple(name for name, other in METHODS.items() if key in other.required)
-            owners.setdefault(names, []).append(key)
-    for names, keys in owners.items():
-        belong = "belongs" if len(keys) == 1 else "belong"
-        needed = ", which need it" if settings.name in names else ""
-        raise ValueError(
-            f"{' and '.join(keys)} {belong} to {' and '.join(names)}{needed}; the method is {settings.name}"
-        )

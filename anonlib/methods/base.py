@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
 
 from anonlib.config import JobConfig, MethodConfig
 from anonlib.models.catalog import FACE_MODELS, PIPELINE_RECOGNIZER, VERIFIERS
@@ -23,43 +22,22 @@ from anonlib.privacy.dp import Cost
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.strata import Stratum
 from anonlib.synthesis.base import FaceTexture, IdentityDraw
-from anonlib.synthesis.textures import TEXTURES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from anonlib.synthesis.compositor import Rendered
     from anonlib.synthesis.textures.average import Texture
     from anonlib.verification.certificate import Claim
 
 Vectors = NDArray[np.float32]
-MAX_YAW = 60.0
-"""Degrees beyond which a face is redacted, not replaced."""
-LEAST_BARE = 0.5
-"""Share of the skin that nothing may cover, else the face is redacted."""
+MAX_YAW = 60.0  # degrees beyond which a face is redacted, not replaced
+LEAST_BARE = 0.5  # share of the skin that nothing may cover, else the face is redacted
 _FEMALE = {"female": 1.0, "male": 0.0}
-_AGES = (27.0, 42.0, 60.0)
-"""Years that a drawn face of each age band shows."""
+_AGES = (27.0, 42.0, 60.0)  # years that a drawn face of each age band shows
 
 
-class MethodSettings(MethodConfig):
-    """Settings as every method checks them."""
-
-    @field_validator("texture")
-    @classmethod
-    def _is_known(cls, value: str | None) -> str | None:
-        if value is not None and value not in TEXTURES:
-            raise ValueError(f"Input should be {alternatives(TEXTURES)}")
-        return value
-
-
-def alternatives(names: Iterable[str]) -> str:
-    """`'a', 'b' or 'c'`."""
-    *most, last = (f"'{name}'" for name in names)
-    return f"{', '.join(most)} or {last}" if most else last
-
-
-USERS_OWN = "the user's own; unknown to anonlib"
-"""The terms of a file that the user brings."""
+USERS_OWN = "the user's own; unknown to anonlib"  # the terms of a file that the user brings
 
 
 @dataclass(frozen=True)
@@ -80,9 +58,8 @@ class MethodFile:
 class Persons:
     """Persons as columns: `of_face` (n,) person numbers, `ids`, `labels`, `template` (p, d) unit, `strata`, `photos`.
 
-    `labels`: of the labelled subject in a person, None without one. `photos` (p,): faces that will show a surrogate.
-    `sure` (p,): whether the estimate of gender is clear enough to average the person with others of it. `portraits`:
-    of a person the faces that may be averaged, best first; none of those who have no such face.
+    `labels`: None without one. `photos` (p,): faces that will show a surrogate. `sure` (p,): whether the estimate of
+    gender is clear enough to average the person with others. `portraits`: the faces that may be averaged, best first.
     """
 
     of_face: NDArray[np.int64]
@@ -94,20 +71,13 @@ class Persons:
     sure: NDArray[np.bool_]
     portraits: Mapping[int, list[int]] = field(default_factory=dict)
 
-    def ledger_row(
-        self, number: int, name: str, *, draw: IdentityDraw | None = None, crowd: str | None = None
-    ) -> LedgerRow:
-        """What a ledger is to remember of a person, under the person's lasting name."""
-        labelled = self.labels[number] is not None
-        return LedgerRow(name, self.template[number], self.strata[number], labelled, draw, crowd)
-
 
 @dataclass(frozen=True)
 class EarlierReleases:
     """What a ledger knows of these persons.
 
-    `names`: each person's lasting name; `draws`: those to be used once more, by name; `releases`: of each the classes,
-    as names; `groups`: who shared a class in any of them; `absences_known`: whether others know who is not in one.
+    `names`: each person's lasting name; `draws`: those to be used once more; `releases`: the classes of each; `groups`:
+    who shared a class in any of them; `absences_known`: whether others know who is not in one.
     """
 
     names: Sequence[str] = ()
@@ -119,7 +89,7 @@ class EarlierReleases:
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """A person of a release: `template` (d,) unit, the `draw` of their face or their `crowd` (a class id).
+    """A person of a release by lasting name: `template` (d,) unit, the `draw` of their face or their `crowd` (a class).
 
     `labelled`: whether the dataset says who it is.
     """
@@ -165,13 +135,22 @@ class SurrogatePlan:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a method plans: each person's surrogates, and what is behind them; `ledger`: what is to be remembered."""
+    """What a method plans: each person's surrogates, and what is behind them."""
 
     persons: list[SurrogateAssignment]
     classes: list[ClassPlan] = field(default_factory=list)
     surrogates: list[SurrogatePlan] = field(default_factory=list)
     draws: dict[str, IdentityDraw] = field(default_factory=dict)
-    ledger: list[LedgerRow] = field(default_factory=list)
+
+    def bookings(self, persons: Persons, names: Sequence[str]) -> list[LedgerRow]:
+        """What a ledger is to remember of persons with these lasting names: the first draw of each, or its class."""
+        rows = []
+        for number, (name, assigned) in enumerate(zip(names, self.persons, strict=True)):
+            draw = self.draws.get(assigned.surrogates[0]) if assigned.surrogates else None
+            if draw or assigned.class_id:
+                known = persons.template[number], persons.strata[number], persons.labels[number] is not None
+                rows.append(LedgerRow(name, *known, draw, assigned.class_id))
+        return rows
 
 
 class Region(Protocol):
@@ -186,12 +165,10 @@ class Region(Protocol):
 
 
 class Replacement(Protocol):
-    """What a face is replaced by."""
+    """What a face is replaced by; `digest`: what the manifest calls it, 64 hex digits, None of a redaction."""
 
     @property
-    def digest(self) -> str | None:
-        """What the manifest calls it: 64 hex digits; None of a redaction."""
-        ...
+    def digest(self) -> str | None: ...
 
     def apply(self, picture: NDArray[np.uint8], region: Region) -> float | None:
         """Paint it into a picture (H, W, 3); returns the share of the source's face that it covers, where measured."""
@@ -199,56 +176,54 @@ class Replacement(Protocol):
 
 
 class SurrogateSource(Protocol):
-    """Where a renderer finds what was planned; all raise LookupError for what the workspace lacks."""
+    """Where a renderer finds what was planned, and released_digest; LookupError for what the workspace lacks."""
 
     def draw(self, name: str) -> IdentityDraw: ...
     def texture(self, name: str) -> bytes: ...
-    def digest(self, name: str) -> str:
-        """See `released_digest`."""
-        ...
+    def digest(self, name: str) -> str: ...
 
 
 @dataclass(frozen=True)
-class TextureReplacement:
-    """A texture that is rendered in the photo's pose, expression and light."""
+class Rendering:
+    """A face that `render` makes of a picture and a region: in the photo's pose, expression and light."""
 
-    texture: FaceTexture
+    render: Callable[[NDArray[np.uint8], Region], Rendered]
     digest: str
 
     def apply(self, picture: NDArray[np.uint8], region: Region) -> float:
         """See Replacement."""
-        from anonlib.synthesis.compositor import render
-
-        rendered = render(picture, region.mesh, region.happy, self.texture)
+        rendered = self.render(picture, region)
         rendered.paste(picture)
         return rendered.coverage
+
+
+def textured(texture: FaceTexture, digest: str) -> Rendering:
+    """A face that wears a texture."""
+    from anonlib.synthesis.compositor import render
+
+    return Rendering(lambda picture, region: render(picture, region.mesh, region.happy, texture), digest)
 
 
 class Method(ABC):
     """A method with its settings; `files` by name, opened on `device` where first used (none: for planning nothing)."""
 
-    Settings: ClassVar[type[MethodSettings]] = MethodSettings
-    keys: ClassVar[tuple[str, ...]] = ()
-    """Keys of the settings that mean something to it, as a report lists them."""
-    required: ClassVar[tuple[str, ...]] = ()
-    """Keys that it needs and that other methods refuse."""
+    Settings: ClassVar[type[MethodConfig]] = MethodConfig
+    keys: ClassVar[tuple[str, ...]] = ()  # keys of the settings that mean something to it, as a report lists them
+    required: ClassVar[tuple[str, ...]] = ()  # keys that it needs and that other methods refuse
     synthesis: ClassVar[bool] = True
     """Whether it puts a face where one was. A redaction needs boxes alone, and no plan of persons."""
-    remembers: ClassVar[bool] = False
-    """Whether a person's draw can be used once more in a later release."""
+    remembers: ClassVar[bool] = False  # whether a person's draw can be used once more in a later release
     describe: ClassVar[tuple[str, ...]] = FACE_MODELS
     recheck: ClassVar[tuple[str, ...]] = VERIFIERS
     """The networks that a scan and the check of the output need beside the detector."""
-    least_eyes: ClassVar[float] = 0.0
-    """Px between the eyes below which a face is redacted."""
+    least_eyes: ClassVar[float] = 0.0  # px between the eyes below which a face is redacted
 
     def __init__(self, settings: MethodConfig, files: Mapping[str, bytes] | None = None, device: str = "cpu") -> None:
         self.settings, self.files, self.device = settings, dict(files or {}), device
+        self.name = settings.name
 
-    @property
-    def name(self) -> str:
-        """As job file, manifest and certificate have it."""
-        return self.settings.name
+    def check(self) -> None:  # noqa: B027
+        """Raise ValueError, a sentence, for settings that it cannot work with; here none."""
 
     @property
     def claim(self) -> Claim:
@@ -301,8 +276,22 @@ class Method(ABC):
         return reasons
 
     def plan(self, persons: Persons, keyring: Keyring, earlier: EarlierReleases) -> Assignment:
-        """Which surrogates each person gets; the same call gives the same answer. Raises ConfigError if none can."""
+        """Which surrogates each person gets: here its own draws, or that of an earlier release. Raises ConfigError."""
+        draws = self.draws(persons, keyring)
+        for number, name in enumerate(earlier.names):
+            if name in earlier.draws:
+                draws[number] = [earlier.draws[name]]
+        named = [{self.draw_name(draw, keyring): draw for draw in own} for own in draws]
+        assigned = [SurrogateAssignment(tuple(own)) for own in named]
+        return Assignment(assigned, draws={name: draw for own in named for name, draw in own.items()})
+
+    def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
+        """Each person's draws in the order they are tried. Raises ConfigError if a person has none."""
         raise NotImplementedError(f"{self.name} plans no surrogates")
+
+    def draw_name(self, draw: IdentityDraw, keyring: Keyring) -> str:
+        """Names a draw in a plan: 64 hex digits; keyed, since a plain digest would confirm a guess of the person."""
+        raise NotImplementedError(f"{self.name} draws nothing")
 
     def texture(self, draw: IdentityDraw | None, members: Sequence[Texture]) -> FaceTexture:
         """The face of a SurrogatePlan: of its draw, or of its donors' textures."""
@@ -313,41 +302,16 @@ class Method(ABC):
         """What an assignment's `surrogates` name."""
 
     def output_check(self, templates: Callable[[], Vectors]) -> Callable[[Vectors], NDArray[np.bool_]] | None:
-        """A condition of its own on rendered faces: from their vectors (n, d) which come near a subject, (n,).
+        """A condition of its own on rendered faces: which (n,) of their vectors (n, d) come near a subject; or None.
 
-        `templates` reads those of all subjects (s, d). None: it has no such condition.
+        `templates` reads those of all subjects (s, d).
         """
         return None
 
 
 def released_digest(keyring: Keyring, name: str) -> str:
-    """64 hex digits that stand for a surrogate in a release; `name`: of its draw, or sha256 of its texture.
-
-    Keyed, because a plain hash of a vector or a texture would let anybody with the photos test a guess.
-    """
+    """What a release calls a surrogate, by its draw's name or its texture's sha256: keyed, so it confirms no guess."""
     return keyring.digest(Purpose.SURROGATE_DIGEST, name).hex()
-
-
-def assigned_draws(
-    persons: Persons,
-    draws: Sequence[Sequence[IdentityDraw]],
-    digest: Callable[[IdentityDraw], str],
-    earlier: EarlierReleases,
-) -> Assignment:
-    """Each person's draws in the order they are tried, or the draw of an earlier release where there is one."""
-    known = {number: earlier.draws[name] for number, name in enumerate(earlier.names) if name in earlier.draws}
-    named = [
-        {digest(draw): draw for draw in ([known[number]] if number in known else of)} for number, of in enumerate(draws)
-    ]
-    ledger = [
-        persons.ledger_row(number, name, draw=next(iter(named[number].values())))
-        for number, name in enumerate(earlier.names)
-    ]
-    return Assignment(
-        [SurrogateAssignment(tuple(of)) for of in named],
-        draws={surrogate: draw for of in named for surrogate, draw in of.items()},
-        ledger=ledger,
-    )
 
 
 def appearance(stratum: Stratum) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Methods that draw one identity a person and release, which a decoder turns into a face.
+"""Methods whose faces may be decoded from identity vectors, and those that draw one vector a person and release.
 
 dp-*: noise on the person's own vector, with a bound on what a draw tells (anonlib.privacy.dp). sampling: a vector of
 a public prior, away from every subject. surrogate: a mixture of public faces.
@@ -6,123 +6,164 @@ a public prior, away from every subject. surrogate: a mixture of public faces.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 
-from anonlib.methods.base import (
-    Assignment,
-    EarlierReleases,
-    Persons,
-    SurrogateSource,
-    TextureReplacement,
-    Vectors,
-    appearance,
-    assigned_draws,
-)
-from anonlib.methods.decoded import DecodedConfig, DecodedMethod
+from anonlib.config import JobConfig
+from anonlib.errors import ConfigError, ModelUnusable, StorageError
+from anonlib.methods.base import Method, MethodFile, Persons, Rendering, SurrogateSource, Vectors, appearance, textured
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
-from anonlib.privacy.dp import Cost, Mechanism, epsilon_of, identities
-from anonlib.privacy.gallery import Gallery, mixture, surrogate
-from anonlib.privacy.keys import Keyring
-from anonlib.privacy.sampling import fit_prior, sample
-from anonlib.privacy.sphere import cosine_beyond
-from anonlib.privacy.strata import stratum_of
-from anonlib.synthesis.base import IdentityDraw
+from anonlib.models.runtime import locked_cached_property
+from anonlib.privacy.dp import Cost, Mechanism, Name, epsilon_of, identities
+from anonlib.privacy.gallery import gallery_of, mixture, sample, surrogate
+from anonlib.privacy.keys import Keyring, Purpose
+from anonlib.privacy.knn import cosine_beyond
+from anonlib.synthesis.base import FaceDecoder, FaceTexture, IdentityDraw
+from anonlib.synthesis.textures import TEXTURES, TextureEntry, decoder_class
 
 if TYPE_CHECKING:
     from anonlib.verification.certificate import Claim
 
+DECODER = "decoder"  # the decoder's name among a job's models
 
-class DrawConfig(DecodedConfig):
-    """Settings of a method that draws vectors: they must be decoded."""
 
-    DEFAULT: ClassVar[str] = "linear"
+class DecodedMethod(Method):
+    """Draws into faces, by the texture that the settings name, else by its own."""
 
-    @model_validator(mode="after")
-    def _decodes(self) -> DrawConfig:
+    own_texture: ClassVar[str] = "average"
+
+    @property
+    def texture_name(self) -> str:
+        """The texture's name in TEXTURES."""
+        return self.settings.texture or self.own_texture
+
+    @property
+    def entry(self) -> TextureEntry:
+        """The texture's line in TEXTURES."""
+        return TEXTURES[self.texture_name]
+
+    def check(self) -> None:
+        if self.entry.decoder and not self.settings.decoder and not self.entry.ships:
+            raise ValueError(f"{self.name} with this texture needs a decoder; make one with `anonlib fit-decoder`")
+
+    @locked_cached_property
+    def decoder(self) -> FaceDecoder | None:
+        """The opened file; None where faces are averaged. Raises ValueError where one is needed and did not come."""
+        data = self.files.get(DECODER)
         if not self.entry.decoder:
-            raise ValueError(f"{self.name} draws an identity vector; its texture is not {self.texture_name}")
-        return self
+            return None
+        if data is None:
+            raise ValueError(f"{self.name} decodes faces, and no decoder came with the job")
+        return self.entry.load().from_bytes(data, self.device)
+
+    @property
+    def required_decoder(self) -> FaceDecoder:
+        """The same of a method whose faces are decoded; raises ValueError where they are averaged."""
+        if self.decoder is None:
+            raise ValueError(f"the texture {self.texture_name} is averaged and decodes nothing")
+        return self.decoder
+
+    @property
+    def file_digest(self) -> str:
+        return self.decoder.digest if self.decoder else ""
+
+    def recognizers_used(self) -> frozenset[str]:
+        trained = self.entry.load().trained_against if self.entry.decoder else ()
+        return super().recognizers_used() | set(trained)
+
+    def decoded(self, draw: IdentityDraw) -> FaceTexture:
+        """The face of a draw; the same draw gives the same face."""
+        return self.required_decoder.face(draw, self.settings.k)
+
+    def draw_name(self, draw: IdentityDraw, keyring: Keyring) -> str:
+        """See Method: of decoder, texture and draw."""
+        drawn = (draw.vector, [draw.female, draw.age], draw.rows, draw.weights)
+        numbers = [np.asarray(part, "<f4").tobytes() for part in drawn]
+        of = self.required_decoder.digest, self.texture_name, str(self.settings.k)
+        return keyring.digest(Purpose.DRAWN_FACE, *of, *numbers).hex()
+
+    def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
+        """The decoder; without a file of the user's own, the one that comes with anonlib."""
+        from anonlib.storage import read_file
+
+        path = self.settings.decoder
+        if not self.entry.decoder:
+            return {}
+        name, texture = path or self.texture_name, self.entry.load()
+        try:
+            data = texture.shipped() if path is None else read_file(path, job.storage.options)
+            reader = texture if texture.reads(data) else decoder_class(data)
+            decoder = reader.from_bytes(data)
+        except (StorageError, ModelUnusable) as error:
+            raise ConfigError(f"the decoder {name} cannot be used: {error}") from None
+        if reader is not texture:
+            raise ConfigError(f"the decoder {name} is {reader.kind}; method.texture is {self.texture_name}")
+        licence = DECODER if path else self.texture_name
+        if not decoder.about.commercial and licence not in job.accept_licences:
+            raise ConfigError(
+                f"the decoder {name} was fitted on photos whose terms are: {decoder.about.terms}; "
+                f"if that is allowed here, add {licence} to accept_licences; else use the texture average, or a "
+                "decoder fitted on your own consented photos (`anonlib fit-decoder`)"
+            )
+        return {DECODER: MethodFile(data, decoder.about.terms)}
 
 
 class IdentityDraws(DecodedMethod):
     """One identity a person, of whom all faces show it."""
 
-    Settings = DrawConfig
+    own_texture = "linear"
     keys: ClassVar[tuple[str, ...]] = ("texture", "draw")
     remembers = True
 
-    @abstractmethod
-    def draws(self, persons: Persons, points: Vectors, keyring: Keyring) -> list[list[IdentityDraw]]:
-        """Each person's draws in the order they are tried; `points` (n, d) of the identity space, of the persons."""
+    def check(self) -> None:
+        super().check()
+        if not self.entry.decoder:
+            raise ValueError(f"{self.name} draws an identity vector; its texture is not {self.texture_name}")
 
-    def plan(self, persons: Persons, keyring: Keyring, earlier: EarlierReleases) -> Assignment:
-        drawn = self.draws(persons, self.required_decoder.identity(persons.template), keyring)
-        return assigned_draws(persons, drawn, lambda draw: self.draw_name(draw, keyring), earlier)
-
-    def replacement(self, name: str, source: SurrogateSource) -> TextureReplacement:
-        return TextureReplacement(self.decoded(source.draw(name)), source.digest(name))
+    def replacement(self, name: str, source: SurrogateSource) -> Rendering:
+        return textured(self.decoded(source.draw(name)), source.digest(name))
 
 
 class DpNoise(IdentityDraws):
-    """Noise on the identity vector; the claim is the mechanism's."""
+    """Noise on the identity vector, of the mechanism that it is called after; the claim is the mechanism's."""
 
     keys = ("texture", "epsilon", "kappa", "draw")
-    mechanism_name: ClassVar[Literal["laplace", "vmf", "purkayastha", "uniform"]]
 
     @property
     def mechanism(self) -> Mechanism:
         """The distribution that identities are drawn from."""
-        (parameter,) = [getattr(self.settings, key) for key in self.required] or [0.0]
-        return Mechanism(self.mechanism_name, parameter or 0.0)
+        parameters = [getattr(self.settings, key) for key in self.required]
+        return Mechanism(cast(Name, self.name.removeprefix("dp-")), *parameters)
 
     @property
     def claim(self) -> Claim:
         from anonlib.verification.certificate import METRIC_PRIVACY, Claim
 
-        cost = self.cost
-        return Claim(METRIC_PRIVACY, epsilon=cost.metric, metric=cost.unit, pure_epsilon=cost.pure)
+        return Claim(METRIC_PRIVACY, epsilon=self.cost.metric, metric=self.cost.unit, pure_epsilon=self.cost.pure)
 
     @property
     def cost(self) -> Cost:
         return epsilon_of(self.mechanism)
 
-    def draws(self, persons: Persons, points: Vectors, keyring: Keyring) -> list[list[IdentityDraw]]:
+    def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
+        points = self.required_decoder.identity(persons.template)
         vectors = identities(self.mechanism, points, persons.ids, keyring)
-        looks = map(appearance, persons.strata)
-        return [[IdentityDraw(z, *look)] for z, look in zip(vectors, looks, strict=True)]
+        return [[IdentityDraw(z, *appearance(kind))] for z, kind in zip(vectors, persons.strata, strict=True)]
 
 
-class DpLaplace(DpNoise):
-    """Laplace noise, `epsilon` a release."""
+class DpEpsilon(DpNoise):
+    """Laplace noise, `epsilon` a release, and Purkayastha, `epsilon` a radian."""
 
     required = ("epsilon",)
-    mechanism_name = "laplace"
 
 
-class DpVmf(DpNoise):
+class DpKappa(DpNoise):
     """von Mises-Fisher, `kappa` a unit of Euclidean distance."""
 
     required = ("kappa",)
-    mechanism_name = "vmf"
-
-
-class DpPurkayastha(DpNoise):
-    """Purkayastha, `epsilon` a radian."""
-
-    required = ("epsilon",)
-    mechanism_name = "purkayastha"
-
-
-class DpUniform(DpNoise):
-    """An identity that does not depend on the person."""
-
-    mechanism_name = "uniform"
 
 
 class Sampling(IdentityDraws):
@@ -131,17 +172,17 @@ class Sampling(IdentityDraws):
     keys = ("texture", "own_angle", "other_angle", "draw")
     recheck = (*VERIFIERS, PIPELINE_RECOGNIZER)  # whose space the angles are of
 
-    def draws(self, persons: Persons, points: Vectors, keyring: Keyring) -> list[list[IdentityDraw]]:
-        bank, own, other = self.required_decoder.bank.vectors, self.settings.own_angle, self.settings.other_angle
-        sampled = sample(fit_prior(bank), bank, points, persons.ids, keyring, own_angle=own, other_angle=other)
+    def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
+        decoder, own, other = self.required_decoder, self.settings.own_angle, self.settings.other_angle
+        points = decoder.identity(persons.template)
+        sampled = sample(decoder.bank.vectors, points, persons.ids, keyring, own, other)
         looks = map(appearance, persons.strata)
-        return [[IdentityDraw(z, *look) for z in points] for points, look in zip(sampled, looks, strict=True)]
+        return [[IdentityDraw(z, *look) for z in tries] for tries, look in zip(sampled, looks, strict=True)]
 
     def output_check(self, templates: Callable[[], Vectors]) -> Callable[[Vectors], NDArray[np.bool_]]:
         """Whether an output lies within `other_angle` of any subject, its own included.
 
-        A decoder is not exact: rendered into photos of LFW, faces lie 67 degrees from the vector they were decoded
-        from, and 6 % of them come within 50 degrees of a subject whom the vector itself kept clear of.
+        A decoder is not exact: of faces rendered into photos of LFW 6 % come within 50 degrees of a subject.
         """
         decoder, limit = self.required_decoder, cosine_beyond(self.settings.other_angle)
         subjects = decoder.identity(templates())
@@ -158,10 +199,11 @@ class BankSurrogate(IdentityDraws):
 
     keys = ("k", "texture", "own_angle", "draw")
 
-    def draws(self, persons: Persons, points: Vectors, keyring: Keyring) -> list[list[IdentityDraw]]:
-        bank = self.required_decoder.bank
-        gallery = Gallery(bank.vectors, [stratum_of(*face) for face in zip(bank.female, bank.age, strict=True)])
-        choice = surrogate(points, gallery, self.settings.k, strata=persons.strata, own_angle=self.settings.own_angle)
-        looks = map(appearance, persons.strata)
-        mixed = zip(mixture(gallery, choice), looks, choice.rows.tolist(), choice.weights.tolist(), strict=True)
-        return [[IdentityDraw(z, *look, tuple(rows), tuple(weights))] for z, look, rows, weights in mixed]
+    def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
+        bank, k, own_angle = self.required_decoder.bank, self.settings.k, self.settings.own_angle
+        points = self.required_decoder.identity(persons.template)
+        gallery = gallery_of(bank.vectors, bank.female, bank.age)
+        chosen = surrogate(points, gallery, k, strata=persons.strata, own_angle=own_angle)
+        weights = (float(np.float32(1 / k)),) * k
+        mixed = zip(mixture(gallery, chosen), persons.strata, chosen.tolist(), strict=True)
+        return [[IdentityDraw(z, *appearance(kind), tuple(rows), weights)] for z, kind, rows in mixed]

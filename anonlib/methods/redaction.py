@@ -24,8 +24,7 @@ class Fill:
         redact(picture, region.box, self.kind)
 
 
-FLAT = Fill("solid")
-"""The fallback of every method: it holds no px of the face."""
+FLAT = Fill("solid")  # the fallback of every method: it holds no px of the face
 
 
 class Redaction(Method):

@@ -1,37 +1,28 @@
-"""Equivalence classes: who shares a surrogate, so that nobody can tell by it which of them a face belongs to.
+"""Equivalence classes: who shares a surrogate, so that nobody can tell by it whose a face is, and which surrogate.
 
-Classes partition the persons. A class is valid if it has at least k persons and no person has more than 1/k of its
-photos: whoever guesses the most photographed person of a class is right for exactly that share, so its effective k is
-min(persons, photos / photos of the most photographed one), rounded down.
-
-Classes are cut inside a stratum (gender and age band) and from persons with similar numbers of photos: bands of a
-factor of two, where 2k-1 persons are always enough. Inside a band the order is a keyed random permutation (k-diff), or
-groups of look-alikes (k-same). A stratum that cannot fill a class waits for its coarser relatives, or joins their
-classes. A person with too many photos for every class is left over, and so are all where the dataset has no class.
-
-Over releases an attacker intersects: a person's photos hide it in a class of each, and only the members of both can be
-that person. Classes formed anew for every release intersect to a few persons, often to one (Fung, Wang, Fu and Pei
-2008). So an old class never changes, and newcomers form classes of their own. Absence tells as much as presence:
-members with the same appearances in all releases are the only ones that hide each other, and a class may be shown
-again if each such group has at least k persons.
+A class is valid if it has at least k persons and no person has more than 1/k of its photos: whoever guesses the most
+photographed person is right for exactly that share. Classes are cut inside a stratum (gender, age band) and from
+persons with similar numbers of photos, bands of a factor of two, where 2k-1 persons are always enough. A stratum that
+cannot fill a class waits for its coarser relatives; a person with too many photos for every class is left over.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.privacy.keys import Keyring, Purpose
+from anonlib.privacy.microaggregation import microaggregate
 from anonlib.privacy.strata import Stratum, common
 
-LARGEST = 20
-"""Classes are at most this many times k large; a person whose photos would need a larger one is taken out."""
-
+Counts = NDArray[np.int64]
+LARGEST = 20  # classes are at most this many times k large; a person whose photos would need a larger one is taken out
+# The persons of one band in the order in which classes are cut from them, as pieces that stay together.
 Order = Callable[[Sequence[int]], Sequence[Sequence[int]]]
-"""The persons of one band in the order in which classes are cut from them, as pieces that stay together."""
 
 
 @dataclass(frozen=True)
@@ -43,121 +34,93 @@ class EquivalenceClass:
     effective_k: int
 
 
-def effective_k(photos: Sequence[int] | NDArray[np.int64]) -> int:
+def effective_k(photos: Sequence[int] | Counts) -> int:
     """How many persons a face of a class hides among, given the photos (m,) of each of its persons."""
     counts = [int(count) for count in photos]
-    return min(len(counts), sum(counts) // max(counts)) if counts and max(counts) > 0 else 0
+    return min(len(counts), sum(counts) // max(counts)) if any(counts) else 0
 
 
 def form_classes(
-    photos: NDArray[np.int64],
-    strata: Sequence[Stratum],
-    order: Order,
-    *,
-    k: int,
-    donors: NDArray[np.bool_] | None = None,
+    photos: Counts, strata: Sequence[Stratum], order: Order, *, k: int, donors: NDArray[np.bool_] | None = None
 ) -> tuple[list[EquivalenceClass], list[int]]:
     """Classes of all persons with a photo, and the persons left over.
 
-    `photos` (n,): of each person the faces that will show the surrogate; persons without one take no part. `strata[i]`
-    from coarse to fine, e.g. ("female", "age-1"). `donors` (n,): a class also needs k persons of these, whose faces
-    its own surrogate is made of.
+    `photos` (n,): of each person the faces that will show the surrogate. `strata[i]` from coarse to fine, e.g.
+    ("female", "age-1"). `donors` (n,): a class also needs k persons of these, whose faces its surrogate is made of.
     """
-    cutter = _Cutter(photos, strata, order, k, np.ones(len(photos), bool) if donors is None else donors, donors is None)
+    cutter = _Cutter(photos, np.ones(len(photos), bool) if donors is None else donors, order, k)
+    blocks: list[_Block] = []
     waiting = np.flatnonzero(photos > 0).tolist()
     for level in range(max((len(strata[person]) for person in waiting), default=0), -1, -1):
         cells: dict[Stratum, list[int]] = {}
         for person in waiting:
             cells.setdefault(strata[person][:level], []).append(person)
+        left = {}
+        for stratum in sorted(cells):
+            cut, left[stratum] = cutter.cut(cells[stratum])
+            for block in cut:
+                block.kind = stratum
+            blocks += cut
         waiting = []
-        formed = {stratum: cutter.cut(cells[stratum]) for stratum in sorted(cells)}
-        for stratum, (blocks, _) in formed.items():
-            cutter.add(blocks, stratum)
-        for stratum, (_, left) in formed.items():
-            waiting += cutter.spread(left, cutter.kin(stratum))
-    classes = [
-        EquivalenceClass(
-            tuple(sorted(block.members)),
-            common(strata[person] for person in block.members),
-            effective_k(photos[block.members]),
-        )
-        for block in cutter.blocks
-    ]
-    return sorted(classes, key=lambda one: one.members), sorted(waiting)
+        for stratum, persons in left.items():
+            waiting += cutter.spread(persons, [block for block in blocks if block.kind[: len(stratum)] == stratum])
+    classes = []
+    for block in blocks:
+        shared = common(strata[person] for person in block.members)
+        classes.append(EquivalenceClass(tuple(sorted(block.members)), shared, effective_k(photos[block.members])))
+    return sorted(classes, key=lambda formed: formed.members), sorted(waiting)
 
 
 def may_be_shown(
-    members: Sequence[int],
-    releases: Sequence[Collection[int]],
-    photos: NDArray[np.int64],
-    *,
-    k: int,
-    absences_known: bool = True,
+    members: Sequence[str], earlier: Sequence[Collection[str]], photos: Mapping[str, int], k: int, absences_known: bool
 ) -> bool:
-    """Whether an old class hides its members once this release is added to the earlier ones.
+    """Whether an old class hides its members once this release, with `photos` of each person, is added to the earlier.
 
-    `releases`: the persons that each earlier release showed; `photos` (n,): of each person in this one, 0 if absent.
-    Unless `absences_known`, an attacker is assumed not to know who is missing from a release.
+    Only members of a person's classes in all releases can be that person: classes formed anew intersect to a few, often
+    to one (Fung, Wang, Fu and Pei 2008), so an old class never changes. Absence tells as much as presence: members with
+    the same appearances in all releases hide each other, and each such group needs k; unless `absences_known`, an
+    attacker is assumed not to know who is missing. `earlier`: the persons, by name, that each release showed.
     """
-    present = [int(photos[member]) for member in members if photos[member]]
+    present = [photos[member] for member in members if photos.get(member)]
     if not absences_known:
         return len(members) >= k and bool(present)
-    seen = Counter((*(member in shown for shown in releases), bool(photos[member])) for member in members)
+    seen = Counter((*(member in shown for shown in earlier), bool(photos.get(member))) for member in members)
     return effective_k(present) >= k and min(seen.values()) >= k
 
 
 @dataclass
 class _Block:
-    """Persons of a class that is being cut, with the sums that its validity needs."""
+    """Persons of a class that is being cut in the stratum `kind`, with the sums that its validity needs."""
 
     members: list[int] = field(default_factory=list)
     photos: int = 0
     most: int = 0
     donors: int = 0
+    kind: Stratum = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Cutter:
-    """The classes cut so far, and the strata in which they were cut."""
-
-    photos: NDArray[np.int64]
-    strata: Sequence[Stratum]
+    photos: Counts
+    donors: NDArray[np.bool_]
     order: Order
     k: int
-    donors: NDArray[np.bool_]
-    all_give: bool
-    blocks: list[_Block] = field(default_factory=list)
-    _kinds: list[Stratum] = field(default_factory=list)
-
-    def add(self, blocks: Sequence[_Block], stratum: Stratum) -> None:
-        """Keep classes that were cut in a stratum."""
-        self.blocks += blocks
-        self._kinds += [stratum] * len(blocks)
-
-    def kin(self, stratum: Stratum) -> list[_Block]:
-        """The classes cut in a stratum or in a finer part of it."""
-        level = len(stratum)
-        return [block for block, kind in zip(self.blocks, self._kinds, strict=True) if kind[:level] == stratum]
 
     def cut(self, persons: Sequence[int]) -> tuple[list[_Block], list[int]]:
         """Classes of one stratum, and the persons that found no place in them."""
         bands: dict[int, list[int]] = {}
         for person in persons:
             bands.setdefault(int(self.photos[person]).bit_length(), []).append(person)
+        pieces = [piece for band in sorted(bands, reverse=True) for piece in self.order(bands[band])]
         blocks, block, heavy = [], _Block(), list[int]()
-        for band in sorted(bands, reverse=True):
-            for piece in self.order(bands[band]):
-                for person in piece:
-                    self._put(person, block)
-                if len(block.members) > LARGEST * self.k:
-                    heavy += self._lighten(block)
-                if self._valid(block):
-                    blocks.append(block)
-                    block = _Block()
-        heavy += self._lighten(block)
-        if self._valid(block):
-            blocks.append(block)
-            block = _Block()
+        for number, piece in enumerate(pieces):
+            for person in piece:
+                self._put(person, block)
+            if number == len(pieces) - 1 or len(block.members) > LARGEST * self.k:
+                heavy += self._lighten(block)
+            if block.donors >= self.k and block.photos >= self.k * block.most:
+                blocks.append(block)
+                block = _Block()
         return blocks, self.spread(heavy + block.members, blocks)
 
     def _lighten(self, block: _Block) -> list[int]:
@@ -174,8 +137,7 @@ class _Cutter:
 
     def spread(self, persons: Sequence[int], blocks: Sequence[_Block]) -> list[int]:
         """Put each person into a class that stays valid, the last ones first; returns those that fit none."""
-        left = []
-        turn = 0
+        left, turn = [], 0
         for person in persons:
             count = int(self.photos[person])
             for step in range(len(blocks)):
@@ -194,9 +156,87 @@ class _Cutter:
         block.most = max(block.most, int(self.photos[person]))
         block.donors += bool(self.donors[person])
 
-    def _valid(self, block: _Block) -> bool:
-        return (
-            len(block.members) >= self.k
-            and block.photos >= self.k * block.most
-            and (self.all_give or block.donors >= self.k)
-        )
+
+# ---- which surrogate a class wears -----------------------------------------------------------------------------
+# k-same (Newton, Sweeney and Malin 2005; Gross et al. 2006): the mean of the class, which bounds recognition by 1/k
+# only if nothing else of the photo helps. k-diff (after Sun, Meng and Ariyaeeinia 2015): a face that others make up,
+# drawn with the job's key among all of the kind, so neither likeness nor distance tells who is behind it.
+
+
+@dataclass(frozen=True)
+class Average:
+    """A surrogate to be made: `donors` (person numbers, at least k), all of one `kind`; the `classes` they are in."""
+
+    donors: tuple[int, ...]
+    kind: Stratum
+    classes: frozenset[int]
+
+
+def shuffled(ids: Sequence[str], keyring: Keyring) -> Order:
+    """The order of k-diff: persons by a keyed random permutation. `ids[i]` is person i's lasting name in this job."""
+    return lambda persons: [[person] for person in sorted(persons, key=lambda i: keyring.digest(Purpose.LOT, ids[i]))]
+
+
+def alike(templates: NDArray[np.float32], k: int) -> Order:
+    """The order of k-same: groups of k to 2k-1 look-alikes by unit templates (n, d), neighbouring groups in a row."""
+
+    def order(persons: Sequence[int]) -> list[list[int]]:
+        if len(persons) < 2 * k:
+            return [list(persons)]
+        points = templates[list(persons)]
+        axis = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][0]
+        groups = sorted(microaggregate(points, k), key=lambda group: float((points[group] @ axis).mean()))
+        return [[persons[row] for row in group] for group in groups]
+
+    return order
+
+
+def averages(kinds: Sequence[Stratum], donors: Sequence[Sequence[int]], k: int) -> list[Average]:
+    """Surrogates of k donors or more, by `kinds` and `donors` of each class: of one class, or of several of a kind."""
+    formed: list[Average] = []
+    for kind in sorted(set(kinds)):
+        groups: list[list[int]] = [[]]
+        people = 0
+        for number in [number for number, own in enumerate(kinds) if own == kind]:
+            groups[-1].append(number)
+            people += len(donors[number])
+            if people >= k:
+                groups.append([])
+                people = 0
+        rest = groups.pop()
+        if groups:
+            groups[-1] += rest
+        for group in groups:
+            members = sorted(donor for number in group for donor in donors[number])
+            formed.append(Average(tuple(members), kind, frozenset(group)))
+    return formed
+
+
+def deal(
+    surrogates: Sequence[Average], kinds: Sequence[Stratum], ids: Sequence[str], keyring: Keyring
+) -> list[int | None]:
+    """Which of the surrogates each class wears: a uniform keyed draw among those of its kind that it has no part in.
+
+    Of a coarser kind where its own has no other, None where there is none at all. `kinds` and `ids` of each class.
+    """
+    by_kind: dict[Stratum, list[int]] = {}
+    place: dict[tuple[Stratum, int], int] = {}
+    own = {number: index for index, average in enumerate(surrogates) for number in average.classes}
+    for index, average in enumerate(surrogates):
+        for level in range(len(average.kind) + 1):
+            listed = by_kind.setdefault(average.kind[:level], [])
+            place[average.kind[:level], index] = len(listed)
+            listed.append(index)
+    worn: list[int | None] = []
+    for number, kind in enumerate(kinds):
+        draw = int.from_bytes(keyring.digest(Purpose.DEAL, ids[number]), "big")
+        worn.append(None)
+        for level in range(len(kind), -1, -1):
+            listed = by_kind.get(kind[:level], [])
+            skipped = place.get((kind[:level], own.get(number, -1)), len(listed))
+            others = len(listed) - (skipped < len(listed))
+            if others:
+                chosen = draw % others
+                worn[-1] = listed[chosen + (chosen >= skipped)]
+                break
+    return worn

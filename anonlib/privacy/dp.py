@@ -1,67 +1,53 @@
-"""Noise on the identity vector, with a privacy loss that is proved and not estimated.
+"""Noise on the identity vector, with a privacy loss that is proved and not estimated, and what all releases have cost.
 
-The idea of hiding a person by noise on the identity vector is IdentityDP's (arXiv 2103.01745); its Laplace noise is
-scaled there by the largest distance seen on a test set, which bounds nothing. Here every scale is a true bound on
-the sphere, nothing is clamped, and nothing but the template is looked at:
-
-    laplace      z = normalize(t + Lap(2 sqrt(d) / eps)^d): 2 sqrt(d) is the L1 diameter of the unit sphere, so the
-                 noisy vector is pure eps, and normalizing is post-processing; eps/2 a unit of Euclidean distance, since
-                 the L1 norm is at most sqrt(d) times the Euclidean
-    vmf          density ~ exp(kappa <t, z>): kappa a unit of Euclidean distance, pure 2 kappa (von Mises and Fisher;
-                 sampled as Wood 1994 does)
-    purkayastha  density ~ exp(-eps angle(t, z)): eps a radian, pure pi eps (Weggenmann and Kerschbaum 2021)
-    uniform      z does not depend on t: nothing is spent
-
-A loss holds for one draw: m draws of one person cost m times as much. So `identities` draws once for a subject and a
-release, all of the person's images wear that draw, and the ledger adds up releases. The random stream also depends
-on mechanism, parameter and template: two draws that differ in any of them share no noise that could be cancelled.
-
-Not covered: draws are made in 64-bit floats and rounded to 32 bits, so which values can come out at all differs in
-the last bits from template to template (Mironov 2012, for Laplace; the others alike). The bounds hold for the real
-numbers that the floats stand for; whoever publishes z itself with all its digits does not have them. A rendered
-face passes z through a texture in 8 bits. Nor are the bounds information-theoretic: the noise is a PCG64 stream seeded
-by an HMAC, so they hold against those without the drawing key (`keys`).
+IdentityDP's idea (arXiv 2103.01745), whose noise is scaled by the largest distance seen on a test set, which bounds
+nothing: here every scale is a true bound on the sphere. Bounds hold for the real numbers that floats stand for (Mironov
+2012), and against those without the drawing key (`keys`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.sphere import require_unit
+from anonlib.privacy.knn import require_unit
 
 Name = Literal["laplace", "vmf", "purkayastha", "uniform"]
 Vector = NDArray[np.float32]
+_ROUNDING, _BLOCK = 1e-9, 4096
 
 
 @dataclass(frozen=True)
 class Mechanism:
-    """`parameter`: epsilon of laplace and purkayastha, kappa of vmf, 0 for uniform."""
+    """The distribution of z for the template t; `parameter`: epsilon of laplace and purkayastha, kappa of vmf.
+
+    laplace      z = normalize(t + Lap(2 sqrt(d) / eps)^d), where 2 sqrt(d) is the L1 diameter of the unit sphere: pure
+                 eps, and eps/2 a unit of Euclidean distance, since an L1 norm is at most sqrt(d) times the Euclidean
+    vmf          density ~ exp(kappa <t, z>): kappa a unit of Euclidean distance, pure 2 kappa (von Mises and Fisher)
+    purkayastha  density ~ exp(-eps angle(t, z)): eps a radian, pure pi eps (Weggenmann and Kerschbaum 2021)
+    uniform      z does not depend on t: nothing is spent
+    """
 
     name: Name
     parameter: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.name == "uniform" and self.parameter != 0:
-            raise ValueError(f"uniform draws take no parameter, but {self.parameter} was given")
         if self.name != "uniform" and not 0 < self.parameter < math.inf:
             raise ValueError(f"the parameter of {self.name} must be a positive number, not {self.parameter}")
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one draw costs.
+class Cost(NamedTuple):
+    """What one draw costs: `pure` bounds the log density ratio between any two people, `metric` a `unit` between them.
 
-    `pure`: bound of the log density ratio between any two people; `metric`: the same a unit of `unit`, by which two
-    people are apart ("release": however far apart they are); `per_radian`: the same a radian between them, which
-    bounds every mechanism here (a chord is never longer than its arc) and may therefore be added up.
+    "release": however far apart they are. `per_radian` bounds every mechanism (a chord is never longer than its arc),
+    so it may be added up.
     """
 
     metric: float
@@ -73,26 +59,22 @@ class Cost:
 def epsilon_of(mechanism: Mechanism) -> Cost:
     """The privacy loss of one draw; no figure depends on the dimension."""
     parameter = mechanism.parameter
-    match mechanism.name:
-        case "laplace":
-            return Cost(parameter, "release", parameter / 2, parameter)
-        case "vmf":
-            return Cost(parameter, "Euclidean distance", parameter, 2 * parameter)
-        case "purkayastha":
-            return Cost(parameter, "radian", parameter, math.pi * parameter)
-        case "uniform":
-            return Cost(0.0, "release", 0.0, 0.0)
+    return {
+        "laplace": Cost(parameter, "release", parameter / 2, parameter),
+        "vmf": Cost(parameter, "Euclidean distance", parameter, 2 * parameter),
+        "purkayastha": Cost(parameter, "radian", parameter, math.pi * parameter),
+        "uniform": Cost(0.0, "release", 0.0, 0.0),
+    }[mechanism.name]
 
 
 def identities(mechanism: Mechanism, templates: Vector, subjects: Sequence[str], keyring: Keyring) -> Vector:
-    """One unit vector (n, d) for each subject in the keyring's release; the same call gives the same vectors.
+    """One unit vector (n, d) for each subject in the keyring's release: m draws of a person cost m times as much.
 
-    `templates` (n, d) unit rows, `subjects` their ids, each once: photos are not drawn for.
+    `templates` (n, d) unit rows, `subjects` their ids, each once. The stream also depends on mechanism, parameter and
+    template: two draws that differ in any of them share no noise that could be cancelled.
     """
-    if len(templates) != len(subjects):
-        raise ValueError(f"{len(templates)} templates cannot belong to {len(subjects)} subjects")
-    if len(set(subjects)) != len(subjects):
-        raise ValueError("a subject is listed twice; each subject gets one draw a release, which all its images wear")
+    if len(set(subjects)) != len(templates):
+        raise ValueError(f"{len(templates)} templates need as many different subjects, not {len(set(subjects))}")
     drawn = np.empty(templates.shape, np.float32)
     for row, (template, subject) in enumerate(zip(templates, subjects, strict=True)):
         key = b"" if mechanism.name == "uniform" else np.ascontiguousarray(template, np.float32).tobytes()
@@ -108,36 +90,26 @@ def draw_id(z: Vector) -> str:
 
 def draw(mechanism: Mechanism, template: Vector, generator: np.random.Generator) -> Vector:
     """One unit vector (d,) for the unit template (d,), d >= 3; `identities` is what chooses the stream rightly."""
-    centre = _unit(template)
-    size = len(centre)
+    require_unit(np.asarray(template)[None], "templates")
+    centre = np.asarray(template, np.float64)
+    centre = centre / np.linalg.norm(centre)
+    size, parameter = len(centre), mechanism.parameter
     match mechanism.name:
         case "laplace":
-            noisy = centre + generator.laplace(scale=2 * math.sqrt(size) / mechanism.parameter, size=size)
-            drawn = noisy / np.linalg.norm(noisy)
-        case "vmf":
-            drawn = _turned(centre, math.acos(_vmf_cosine(mechanism.parameter, size, generator)), generator)
-        case "purkayastha":
-            drawn = _turned(centre, _purkayastha_angle(mechanism.parameter, size, generator), generator)
+            noisy = centre + generator.laplace(scale=2 * math.sqrt(size) / parameter, size=size)
+            return np.asarray(noisy / np.linalg.norm(noisy), np.float32)
         case "uniform":
             noise = generator.normal(size=size)
-            drawn = noise / np.linalg.norm(noise)
-    return drawn.astype(np.float32)
-
-
-def _unit(template: NDArray[np.floating]) -> NDArray[np.float64]:
-    centre = np.asarray(template, np.float64)
-    if centre.ndim != 1 or len(centre) < 3:
-        raise ValueError(f"a template is one vector of 3 numbers or more, not an array of shape {centre.shape}")
-    require_unit(centre[None], "templates")
-    return np.asarray(centre / np.linalg.norm(centre), np.float64)
-
-
-def _turned(centre: NDArray[np.float64], angle: float, generator: np.random.Generator) -> NDArray[np.float64]:
-    """`centre` turned by `angle` radians in a uniform direction."""
-    direction = generator.normal(size=len(centre))
+            return np.asarray(noise / np.linalg.norm(noise), np.float32)
+        case "vmf":
+            angle = math.acos(_vmf_cosine(parameter, size, generator))
+        case "purkayastha":
+            angle = _purkayastha_angle(parameter, size, generator)
+    # The template, turned by the angle in a uniform direction.
+    direction = generator.normal(size=size)
     direction -= (direction @ centre) * centre
     turned = math.cos(angle) * centre + math.sin(angle) * direction / np.linalg.norm(direction)
-    return np.asarray(turned / np.linalg.norm(turned), np.float64)
+    return np.asarray(turned / np.linalg.norm(turned), np.float32)
 
 
 def _vmf_cosine(kappa: float, size: int, generator: np.random.Generator) -> float:
@@ -157,7 +129,7 @@ def _purkayastha_angle(epsilon: float, size: int, generator: np.random.Generator
     """Exact: density ~ exp(-eps a) sin(a)^(d-2) on (0, pi), by rejection from a normal.
 
     The log density bends by -(d-2)/sin(a)^2 <= -(d-2), so it lies below the parabola of that bend through its peak at
-    tan(a) = (d-2)/eps. About sin(peak) of the tries are accepted; logarithms keep d = 512 from underflow.
+    tan(a) = (d-2)/eps; about sin(peak) of the tries are accepted.
     """
     power = size - 2
     peak = math.atan2(power, epsilon)
@@ -169,3 +141,90 @@ def _purkayastha_angle(epsilon: float, size: int, generator: np.random.Generator
                 height = power * math.log(math.sin(angle)) - epsilon * angle
                 if height - top + power * (angle - peak) ** 2 / 2 >= math.log1p(-uniform):
                     return float(angle)
+
+
+# ---- what a person has spent over all releases ------------------------------------------------------------------
+# Losses of independent draws add up (sequential composition, Dwork and Roth 2014, theorem 3.16); a draw costs once,
+# however many images, reruns and releases wear it. Clustering may have split a person, whose draws are then seen of all
+# parts, so a subject's account has those of its direct suspects too; not of theirs, since likeness chains.
+
+Suspects = Mapping[str, Collection[str]]  # of each subject the others that may be the same person; symmetric
+
+
+class LedgerEntry(NamedTuple):
+    """A draw that a release shows of a subject: `draw` names the vector, `pure` is its epsilon (infinite: no bound)."""
+
+    subject: str
+    draw: str
+    pure: float
+
+
+Entries = Sequence[LedgerEntry]
+
+
+def refusal(booked: Entries, planned: Entries, budget: float, suspects: Suspects) -> str | None:
+    """Why the run that would show `planned` on top of `booked` may not start, in counts alone; None if it may.
+
+    `budget`: the most pure epsilon of a person over all releases. Asked before the first face is drawn.
+    """
+    over, charged = overdrawn(booked, planned, budget, suspects)
+    if not over:
+        return None
+    worst = max(over.values())
+    most = f"the worst of them, at {worst:.6g}, by {worst - budget:.6g}"
+    if math.isinf(worst):
+        most = "the worst of them without any bound, since one of its draws is of a method that promises no epsilon"
+    return (
+        f"{len(over):,} of the {charged:,} accounts that this run draws on would exceed the budget of epsilon "
+        f"{budget:.6g} over all releases, {most}; reuse their earlier draws, lower the run's epsilon, or raise the "
+        "budget"
+    )
+
+
+def overdrawn(booked: Entries, planned: Entries, budget: float, suspects: Suspects) -> tuple[dict[str, float], int]:
+    """What subjects would have spent whose accounts would exceed `budget`, and how many accounts are charged.
+
+    Those are of the run's subjects and of all their suspects. A run that only shows draws again, or draws at no cost,
+    overdraws nothing, whatever was spent before.
+    """
+    shown = {row.subject for row in planned}
+    charged = shown.union(*(suspects.get(subject, ()) for subject in shown))
+    spent: dict[str, list[LedgerEntry]] = {}
+    added: dict[str, list[LedgerEntry]] = {}
+    for entries, rows in ((spent, booked), (added, planned)):
+        for row in rows:
+            entries.setdefault(row.subject, []).append(row)
+    over: dict[str, float] = {}
+    for subject in sorted(charged):
+        members = (subject, *suspects.get(subject, ()))
+        costs: dict[str, float] = {}  # of each draw, once for all members; the higher cost where rows disagree
+        grown = False
+        for entries in (spent, added):
+            for row in (row for member in members for row in entries.get(member, ())):
+                grown |= entries is added and row.pure > costs.get(row.draw, 0.0)
+                costs[row.draw] = max(row.pure, costs.get(row.draw, 0.0))
+        total = math.fsum(costs.values())
+        if grown and total > budget * (1 + _ROUNDING):
+            over[subject] = total
+    return over, len(charged)
+
+
+def suspected(
+    templates: Vector, person: NDArray[np.int64], labelled: NDArray[np.bool_], same_person: float
+) -> NDArray[np.int64]:
+    """Pairs (m, 2) of different persons, lower number first, of whom any two rows have a cosine of `same_person`.
+
+    `templates` (n, d) unit, a row for each time that a person was seen; `person` (n,) its number, `labelled` (n,)
+    whether a label says so: two labels are believed. Time n^2 d / 2; memory n and the pairs.
+    """
+    count = len(templates)
+    pairs = [np.zeros((0, 2), np.int64)]
+    for row in range(0, count, _BLOCK):
+        for column in range(row, count, _BLOCK):
+            rows, columns = slice(row, row + _BLOCK), slice(column, column + _BLOCK)
+            alike = templates[rows] @ templates[columns].T >= same_person
+            alike &= ~(labelled[rows, None] & labelled[None, columns])
+            first, second = np.nonzero(alike)
+            named = np.sort(np.stack([person[rows][first], person[columns][second]], axis=1), axis=1)
+            pairs.append(np.unique(named[named[:, 0] < named[:, 1]], axis=0))
+    return np.unique(np.concatenate(pairs), axis=0)

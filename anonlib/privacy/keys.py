@@ -1,20 +1,8 @@
-"""The keys of a job, all from one secret, and everything drawn by them: HMAC(key, purpose, parts).
+"""The keys of a job, all from one secret, and everything drawn by them: HMAC-SHA256(key, purpose, parts) (RFC 2104).
 
-Three keys, because they live for different times:
-
-    signing   for years: it signs certificates, and is recognized in the next release. It comes from the secret, or from
-              a secret of its own, so that the other two may be destroyed while it signs on
-    people    as long as a ledger: it names people in there, the same in all releases, and those names never leave
-    drawing   as long as a workspace: HKDF-SHA256 (RFC 5869) of the secret with the workspace's random salt. Every draw,
-              deal, pseudonym and digest in a release is keyed by it. A purge destroys the salt, and then nobody can
-              compute them again, not even with the secret
-
-Nothing comes from a clock, a worker or an order: a rerun, a retry and a cluster of any size give the same bytes. HMAC
-is RFC 2104 over SHA-256; the parts are length-prefixed so that no two lists of parts collide.
-
-The noise of a random mechanism is a PCG64 stream seeded by an HMAC. So an epsilon holds against those who have not the
-drawing key and can tell neither HMAC-SHA256 nor PCG64 from random numbers: it is computational (Mironov et al. 2009),
-not information-theoretic. PCG64 was not made for cryptography.
+Nothing comes from a clock, a worker or an order: a rerun, a retry and a cluster of any size give the same bytes. Noise
+is a PCG64 stream seeded by an HMAC, so an epsilon is computational (Mironov et al. 2009): it holds against those who
+have not the drawing key and cannot tell both from random numbers. PCG64 was not made for cryptography.
 """
 
 from __future__ import annotations
@@ -29,12 +17,10 @@ from typing import NoReturn
 
 import numpy as np
 
-MIN_PASSPHRASE = 16
-"""Characters of a secret that is stretched."""
+MIN_PASSPHRASE = 16  # characters of a secret that is stretched
 _MIN_BYTES = 32
 _HEX = re.compile(rb"[0-9a-fA-F]{64,}")
-# 43 digits of base64 are 32 bytes. Random ones without a capital, a small letter or a digit are one in 1,500; those are
-# stretched needlessly, which costs a tenth of a second. A long word is not taken for random.
+# 43 digits of base64 are 32 bytes; a long word, without a capital, a small letter or a digit, is not taken for random.
 _BASE64 = re.compile(rb"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9+/_-]{43,}={0,2}")
 _LEAST_DIFFERENT = 8
 _SCRYPT_SALT = b"anonlib: passphrase to secret, version 1"
@@ -43,11 +29,9 @@ _SCRYPT_SALT = b"anonlib: passphrase to secret, version 1"
 def stretched(given: bytes) -> bytes:
     """The secret of 32 bytes or more behind what a user gave.
 
-    32 random bytes in hex or base64 are taken as they are. Anything else may be a passphrase, and a release's public
-    key would let everybody try passphrases at 25,000 a second: scrypt (RFC 7914; n = 2^15, r = 8, p = 1) makes a try
-    cost 32 MiB and a tenth of a second. Its salt is fixed, because a passphrase must sign the same everywhere; so one
-    dictionary serves against all users of anonlib, and random bytes remain the better secret. ValueError, a sentence
-    without its subject, for fewer than MIN_PASSPHRASE bytes.
+    32 random bytes in hex or base64 are taken as they are. Anything else may be a passphrase, which a release's public
+    key would let everybody guess: scrypt (RFC 7914) makes a try cost 32 MiB and a tenth of a second. Its salt is fixed,
+    as a passphrase must sign the same everywhere. ValueError, a sentence without its subject, for a short one.
     """
     if is_random(given):
         return given
@@ -66,11 +50,9 @@ def is_random(given: bytes) -> bool:
 
 
 class Purpose(StrEnum):
-    """What a key is used for: the first of the strings that every HMAC is over, and so part of every byte drawn by it.
+    """The first of the strings that every HMAC is over. No value may change or be reused: releases were made with them.
 
-    No value may change, nor be given to anything else: releases, ledgers and workspaces hold what was made by it.
-    LABEL and CLUSTER say, as a second part, what a SUBJECT was formed by; PERSON names people in a ledger, by LABEL or
-    SUBJECT.
+    LABEL and CLUSTER say, as a second part, what a SUBJECT was formed by; PERSON names people in a ledger.
     """
 
     CERTIFICATE_CLASS = "certificate-class"
@@ -101,10 +83,11 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True)
 class Keyring:
-    """The three keys of a job. No repr and no pickle shows them.
+    """The keys of a job. No repr and no pickle shows them.
 
-    `secret`: 32 bytes or more, as `stretched` gives them. `salt`: what the drawing key is of beside the secret, a
-    workspace's random salt and a release's name.
+    `secret`: 32 bytes or more, as `stretched` gives them. `salt`: a workspace's random salt and a release's name. All
+    that is drawn in a release is keyed by HKDF-SHA256 (RFC 5869) of both: a purge destroys the salt, and then not even
+    the secret draws it again. People in a ledger are named by a key of the secret alone, and those names never leave.
     """
 
     secret: bytes = field(repr=False)

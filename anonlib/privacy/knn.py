@@ -1,34 +1,24 @@
-"""The most similar rows of a table of vectors: by comparing all pairs, or beyond a bound by comparing nearby lists.
+"""The most similar rows of a table of vectors: unit float32, or float16 (a `np.memmap` too), scaled block by block.
 
-Comparing all pairs is quadratic: 200,000 rows take about two minutes of one core, a million an hour. Above that the
-rows are sorted into lists by k-means, and a query is compared with the lists whose centres are nearest (an inverted
-file, Sivic and Zisserman 2003). Each list meets all of its queries in one matrix product, which is several times
-faster than faiss' own inverted file, which answers one query at a time. Queries come in blocks, so memory beside the
-table itself stays bounded. Training takes evenly spaced rows and a fixed seed: the answer depends on the vectors alone
-and not on the number of threads. A GPU is used if faiss has one.
-
-Tables are unit float32 rows, or float16 rows of any length (a `np.memmap` too), which are scaled block by block.
+Above EXACT_BELOW rows (two minutes of one core) k-means sorts them into lists, and a query meets the nearest lists (an
+inverted file, Sivic and Zisserman 2003): a list meets all its queries in one product, several times faster than faiss'
+own, which answers one at a time. A fixed seed: the answer depends on the vectors alone, not on the number of threads.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT_BELOW = 200_000
-"""Rows up to which every pair is compared."""
+EXACT_BELOW = 200_000  # rows up to which every pair is compared
 
-_ROWS_A_LIST = 1000
-_LISTS_ASKED = 24
-_TRAINED_ON = 48
-_ROUNDS = 8
-_SEED = 20
-_CHUNK = 4_096
-_BLOCK = 1_000_000
-_EXACT_PAIRS = 2_000_000_000
+_ROWS_A_LIST, _LISTS_ASKED = 1000, 24
+_TRAINED_ON, _ROUNDS, _SEED = 48, 8, 20
+_CHUNK, _BLOCK = 4_096, 1_000_000
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[Any]
@@ -43,42 +33,31 @@ def unit(rows: Rows) -> Vectors:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
 
+def require_unit(rows: NDArray[np.floating], whose: str) -> None:
+    """ValueError unless the rows (n, d) have length 1 to a thousandth; `whose` they are begins the sentence."""
+    lengths = np.linalg.norm(np.asarray(rows, np.float64), axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) < 1e-3))
+    if len(wrong):
+        raise ValueError(
+            f"{whose} must have length 1; {len(wrong):,} of {len(lengths):,} have not, one has {lengths[wrong[0]]:.6g}"
+        )
+
+
+def cosine_beyond(angle: float) -> float:
+    """The largest 32-bit cosine of two vectors that are surely `angle` degrees apart."""
+    return math.cos(math.radians(angle)) - 1e-5  # more than a cosine of some hundred dimensions is off
+
+
 def nearest(
     queries: Rows, base: Rows, *, count: int, floor: float, exact_below: int = EXACT_BELOW
 ) -> NDArray[np.int32]:
-    """Rows of `base` (n, d) most similar to each of `queries` (q, d): (q, count), -1 where none is left.
+    """Rows of `base` (n, d) most similar to each of `queries` (q, d), in no order: (q, count), -1 where none is left.
 
-    Only cosines of `floor` or more count. No order within a row; a query that is itself in `base` finds itself. Exact
-    up to `exact_below` rows.
+    Only cosines of `floor` or more count. Exact up to `exact_below` rows.
     """
     everything = np.arange(len(queries))
     parts = [found for _, found in _neighbours(queries, everything, base, count, floor, exact_below)]
     return np.concatenate(parts) if parts else np.full((0, count), -1, np.int32)
-
-
-def nearest_row(queries: Vectors, base: Vectors, excluded: Numbers | None = None) -> Numbers:
-    """The row (q,) of unit `base` (b, d) with the greatest cosine to each of unit `queries` (q, d), first of equals.
-
-    `excluded` (q,): a row of `base` that a query may not have. Raises ValueError if `base` has no other row.
-    """
-    if len(base) < (1 if excluded is None else 2):
-        raise ValueError(f"a table of {len(base)} rows has nothing to choose from")
-    found = np.full(len(queries), -1, np.int64)
-    if len(queries) * len(base) > _EXACT_PAIRS:
-        several = nearest(queries, base, count=4, floor=-1.0, exact_below=0).astype(np.int64)
-        cosine = np.einsum("ij,ikj->ik", queries, base[several])
-        cosine[(several < 0) | (several == (-1 if excluded is None else excluded[:, None]))] = -2.0
-        best = cosine.argmax(axis=1)[:, None]
-        found = np.where(np.take_along_axis(cosine, best, 1) > -2.0, np.take_along_axis(several, best, 1), -1)[:, 0]
-    left = np.flatnonzero(found < 0)
-    step = max(1, (1 << 24) // len(base))
-    for start in range(0, len(left), step):
-        rows = left[start : start + step]
-        cosine = queries[rows] @ base.T
-        if excluded is not None:
-            cosine[np.arange(len(rows)), excluded[rows]] = -np.inf
-        found[rows] = cosine.argmax(axis=1)
-    return found
 
 
 def close_pairs(
@@ -128,26 +107,20 @@ def _neighbours(
         for number in range(len(centres)):
             members = listed[bounds[number] : bounds[number + 1]]
             visitors = order[limits[number] : limits[number + 1]] // asked.shape[1]
-            if len(members) and len(visitors):
-                table = unit(base[members])
-                for first in range(0, len(visitors), _CHUNK):
-                    _visit(queries, rows, visitors[first : first + _CHUNK], table, members, floor, best, found)
+            if not len(members) or not len(visitors):
+                continue
+            table = unit(base[members])
+            for first in range(0, len(visitors), _CHUNK):
+                chunk = visitors[first : first + _CHUNK]
+                reached, cosine, column = _reaching(unit(queries[rows[chunk]]), table, count, floor)
+                # The best of the old and the new neighbours stay.
+                into = chunk[reached]
+                values = np.concatenate([best[into], cosine], axis=1)
+                names = np.concatenate([found[into], np.where(column >= 0, members[column], -1)], axis=1)
+                keep = np.argpartition(-values, count - 1, axis=1)[:, :count]
+                best[into] = np.take_along_axis(values, keep, axis=1)
+                found[into] = np.take_along_axis(names, keep, axis=1)
         yield rows, found
-
-
-def _visit(
-    queries: Rows, rows: Numbers, visitors: Numbers, table: Vectors, members: Numbers, floor: float,
-    best: Vectors, found: NDArray[np.int32],
-) -> None:  # fmt: skip
-    """Compare the queries rows[visitors] with one list; `best` and `found` keep the best of old and new neighbours."""
-    count = found.shape[1]
-    reached, cosine, column = _reaching(unit(queries[rows[visitors]]), table, count, floor)
-    into = visitors[reached]
-    values = np.concatenate([best[into], cosine], axis=1)
-    names = np.concatenate([found[into], np.where(column >= 0, members[column], -1)], axis=1)
-    keep = np.argpartition(-values, count - 1, axis=1)[:, :count]
-    best[into] = np.take_along_axis(values, keep, axis=1)
-    found[into] = np.take_along_axis(names, keep, axis=1)
 
 
 def _centres(base: Rows) -> Vectors:
@@ -175,7 +148,7 @@ def _assigned(vectors: Rows, rows: Numbers, centres: Vectors, count: int) -> NDA
 def _reaching(queries: Vectors, base: Vectors, count: int, floor: float) -> tuple[Numbers, Vectors, Numbers]:
     """The queries (r,) that reach `floor` in `base` at all, and for these up to `count` cosines and rows, -1 beyond.
 
-    Most queries reach nothing in most lists, so a product and a comparison are cheaper than a heap for each query.
+    Most reach nothing in most lists, so a product and a comparison are cheaper than a heap for each query.
     """
     if _has_gpu():
         cosine, row = _compare(queries, base, count)

@@ -1,46 +1,35 @@
-"""Microaggregation: templates into groups of k to 2k-1 that lose as little as possible.
+"""Microaggregation: templates into groups of k to 2k-1 that lose as little as possible, in nearly linear time.
 
-MDAV (Domingo-Ferrer and Mateo-Sanz 2002; Domingo-Ferrer and Torra 2005) takes the subject furthest from the
-mean and its k-1 nearest, then the subject furthest from that one and its k-1 nearest, until fewer than 2k are
-left, which form the last group. It is the reference, and quadratic in the number of subjects.
-
-`microaggregate` is nearly linear: k-means cuts the templates into cells of bounded size, MDAV groups each cell, and
-neighbouring groups then exchange members. Every round of exchanges has cells of another cut, so that no border
-between cells stays one. The exchange more than repays what the cut costs: the last groups that MDAV forms are
-scattered leftovers, and they gain most.
-
-Both work in an order that the templates themselves give, so the order in which subjects are listed changes nothing.
+MDAV (Domingo-Ferrer and Mateo-Sanz 2002; Domingo-Ferrer and Torra 2005) is quadratic, so k-means cuts the templates
+into cells, MDAV groups each cell, and neighbouring groups then exchange members, in cells of another cut each round.
+That more than repays what the cut costs. Both work in an order that the templates themselves give, so the order in
+which subjects are listed changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.swaps import Group, exchanged
+Group = NDArray[np.int64]
+Vectors = NDArray[np.float32]
 
-_CELL = 2048
-"""Most subjects in a cell: MDAV takes time in proportion to it."""
+_CELL = 2048  # most subjects in a cell: MDAV takes time in proportion to it
 _FAN_OUT = 64
 _ROUNDS = 2
+_SWEEPS = 10
+_PARTNERS = 36  # members of neighbouring groups that a subject is weighed against in a sweep
+_LEAST_GAIN = 1e-6
 
 
-def mdav(templates: NDArray[np.float32], k: int) -> list[Group]:
+def microaggregate(templates: Vectors, k: int) -> list[Group]:
     """Partition templates (n, d) into groups of k to 2k-1; one group if n < 2k. ValueError if n < k."""
-    _require(templates, k)
-    order = canonical_order(templates)
-    return [np.sort(order[group]) for group in _mdav(np.ascontiguousarray(templates[order]), k)]
-
-
-def microaggregate(templates: NDArray[np.float32], k: int) -> list[Group]:
-    """Partition templates (n, d) into groups of k to 2k-1, one group if n < 2k, in nearly linear time.
-
-    ValueError if n < k.
-    """
-    _require(templates, k)
-    order = canonical_order(templates)
+    if k < 1 or len(templates) < k:
+        raise ValueError(f"{len(templates)} subjects cannot form a class of {k}")
+    order = np.lexsort(templates[:, :4].T[::-1])
     points = np.ascontiguousarray(templates[order], np.float32)
     most = max(_CELL, 8 * k)
     groups = [cell[group] for cell in _cells(points, most, 2 * k, seed=0) for group in _mdav(points[cell], k)]
@@ -50,7 +39,7 @@ def microaggregate(templates: NDArray[np.float32], k: int) -> list[Group]:
     return [np.sort(order[group]) for group in groups]
 
 
-def group_means(points: NDArray[np.float32], groups: Sequence[Sequence[int] | Group]) -> NDArray[np.float64]:
+def group_means(points: Vectors, groups: Sequence[Sequence[int] | Group]) -> NDArray[np.float64]:
     """The mean (g, d) of each group of row numbers of `points` (n, d); no group may be empty."""
     if not groups:
         return np.zeros((0, points.shape[1]))
@@ -60,31 +49,7 @@ def group_means(points: NDArray[np.float32], groups: Sequence[Sequence[int] | Gr
     return np.asarray(np.add.reduceat(points[members].astype(np.float64), starts, axis=0) / sizes[:, None])
 
 
-def information_loss(templates: NDArray[np.float32], groups: Sequence[Sequence[int] | Group]) -> float:
-    """SSE / SST of templates (n, d): the share of their variance that is lost if each became its group's mean.
-
-    Over the subjects that are in a group; 0 where they do not vary at all. Domingo-Ferrer and Mateo-Sanz 2002.
-    """
-    if not groups:
-        return 0.0
-    sizes = [len(group) for group in groups]
-    points = templates[np.concatenate([np.asarray(group, np.int64) for group in groups])].astype(np.float64)
-    total = float(((points - points.mean(axis=0)) ** 2).sum())
-    within = float(((points - np.repeat(group_means(templates, groups), sizes, axis=0)) ** 2).sum())
-    return within / total if total > 0 else 0.0
-
-
-def canonical_order(templates: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The order (n,) of the rows by their leading coordinates: how they are listed no longer matters."""
-    return np.asarray(np.lexsort(templates[:, :4].T[::-1]), np.int64)
-
-
-def _require(templates: NDArray[np.float32], k: int) -> None:
-    if k < 1 or len(templates) < k:
-        raise ValueError(f"{len(templates)} subjects cannot form a class of {k}")
-
-
-def _mdav(points: NDArray[np.float32], k: int) -> list[Group]:
+def _mdav(points: Vectors, k: int) -> list[Group]:
     """MDAV in the order of the rows; `points` and `ids` are compacted whenever half of them are taken."""
     ids = np.arange(len(points))
     free = np.ones(len(points), bool)
@@ -92,16 +57,19 @@ def _mdav(points: NDArray[np.float32], k: int) -> list[Group]:
     left = len(points)
     groups: list[Group] = []
 
-    def take(similarity: NDArray[np.float32]) -> None:
-        nonlocal ids, points, free, total, left
+    def take(similarity: Vectors) -> None:
+        """The k largest, among equals the first."""
+        nonlocal total, left
         ranked = np.where(free, similarity, -np.inf)
-        nearest = _largest(ranked, k)
+        border = np.partition(ranked, len(ranked) - k)[len(ranked) - k]
+        above = np.flatnonzero(ranked > border)
+        nearest = np.concatenate([above, np.flatnonzero(ranked == border)[: k - len(above)]])
         groups.append(ids[nearest])
         free[nearest] = False
         total -= points[nearest].sum(axis=0, dtype=np.float64)
         left -= k
 
-    def furthest(similarity: NDArray[np.float32]) -> int:
+    def furthest(similarity: Vectors) -> int:
         return int(np.argmin(np.where(free, similarity, np.inf)))
 
     while left >= 2 * k:
@@ -117,14 +85,7 @@ def _mdav(points: NDArray[np.float32], k: int) -> list[Group]:
     return groups
 
 
-def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Where the `count` largest values stand; among equals the first."""
-    border = np.partition(values, len(values) - count)[len(values) - count]
-    above = np.flatnonzero(values > border)
-    return np.concatenate([above, np.flatnonzero(values == border)[: count - len(above)]])
-
-
-def _cells(points: NDArray[np.float32], most: int, least: int, *, seed: int) -> list[NDArray[np.int64]]:
+def _cells(points: Vectors, most: int, least: int, *, seed: int) -> list[Group]:
     """Row numbers of cells of `least` to `most` rows, near one another; one cell if all fit. Recursive k-means."""
     import faiss
 
@@ -147,7 +108,7 @@ def _cells(points: NDArray[np.float32], most: int, least: int, *, seed: int) -> 
     return done
 
 
-def _merged(cell: NDArray[np.int64], centroids: NDArray[np.float32], least: int) -> NDArray[np.int64]:
+def _merged(cell: NDArray[np.int64], centroids: Vectors, least: int) -> NDArray[np.int64]:
     """Cell numbers (n,) where every cell of fewer than `least` rows has joined the one with the nearest centroid."""
     while True:
         size = np.bincount(cell, minlength=len(centroids))
@@ -159,3 +120,81 @@ def _merged(cell: NDArray[np.int64], centroids: NDArray[np.float32], least: int)
         others = others[others != number]
         distance = ((centroids[others] - centroids[number]) ** 2).sum(axis=1)
         cell = np.where(cell == number, others[np.argmin(distance)], cell)
+
+
+def exchanged(points: Vectors, groups: list[Group], k: int) -> list[Group]:
+    """The groups (row numbers of `points`) after moves and swaps that gain; sizes stay within k and 2k-1.
+
+    A local search in the manner of Kernighan and Lin, quadratic in the subjects. With S the sum of a group's n members,
+    the squared distances to the means are the sum of |x|^2 minus that of |S|^2 / n: a gain is of inner products alone.
+    """
+    if len(groups) < 2:
+        return groups
+    rows = np.concatenate(groups)
+    size = np.array([len(group) for group in groups])
+    # Distances do not change, and sums near zero keep their digits.
+    here = points[rows] - points[rows].mean(axis=0)
+    sums = np.add.reduceat(here, np.cumsum(size) - size, axis=0)
+    label = np.repeat(np.arange(len(groups)), size)
+    gram = here @ here.T
+    for _ in range(_SWEEPS):
+        gain, target, partner = _best_exchanges(here @ sums.T, (sums**2).sum(axis=1), gram, label, size, k)
+        # The best first, each group taking part once, so that every gain is what it was computed to be.
+        used = np.zeros(len(size), bool)
+        for row in np.argsort(-gain, kind="stable"):
+            if gain[row] <= _LEAST_GAIN:
+                break
+            source, goal = int(label[row]), int(target[row])
+            if used[source] or used[goal]:
+                continue
+            used[source] = used[goal] = True
+            swapped = [(int(partner[row]), goal, source)] if partner[row] >= 0 else []
+            for moved, away, into in [(int(row), source, goal), *swapped]:
+                label[moved] = into
+                sums[away] -= here[moved]
+                sums[into] += here[moved]
+                size[away] -= 1
+                size[into] += 1
+        if not used.any():
+            break
+    order = np.argsort(label, kind="stable")
+    return [rows[part] for part in np.split(order, np.cumsum(size)[:-1])]
+
+
+def _best_exchanges(
+    inner: Vectors, norm: Vectors, gram: Vectors, label: NDArray[np.int64], size: NDArray[np.int64], k: int
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Of each row (m,) its best exchange: the gain, the group it goes to, and the row that comes back or -1.
+
+    `inner` (m, g): products of rows and sums; `norm` (g,): squared lengths of the sums; `gram` (m, m): of the rows.
+    """
+    width = int(size.max())
+    rows = np.arange(len(label))
+    neighbours = min(max(2, _PARTNERS // width), len(size) - 1)
+    distance = norm / size**2 - 2 * inner / size
+    distance[rows, label] = np.inf
+    goal = np.argpartition(distance, neighbours - 1, axis=1)[:, :neighbours]
+    own, towards = inner[rows, label], np.take_along_axis(inner, goal, 1)
+    length = np.diagonal(gram)
+
+    seat = (np.cumsum(size) - size)[:, None] + np.arange(width)
+    listed = np.argsort(label, kind="stable")[np.minimum(seat, len(label) - 1)]
+    members = np.where(np.arange(width) < size[:, None], listed, -1)[goal]  # (m, goals, width), -1 beyond the last
+    apart = length[:, None, None] + length[members] - 2 * gram[rows[:, None, None], members]
+    from_source = 2 * (inner[members, label[:, None, None]] - own[:, None, None]) + apart
+    from_goal = 2 * (towards[:, :, None] - own[members]) + apart
+    swap = from_source / size[label][:, None, None] + from_goal / size[goal][:, :, None]
+    swap = np.where(members < 0, -np.inf, swap).reshape(len(rows), -1)
+
+    n, into = size[label][:, None], size[goal]
+    source_norm = norm[label][:, None]
+    leaves = (source_norm - 2 * own[:, None] + length[:, None]) / np.maximum(n - 1, 1) - source_norm / n
+    enters = (norm[goal] + 2 * towards + length[:, None]) / (into + 1) - norm[goal] / into
+    move = np.where((n > k) & (into < 2 * k - 1), leaves + enters, -np.inf)
+
+    gains = np.concatenate([swap, move], axis=1)
+    choice = gains.argmax(axis=1)
+    swaps = choice < swap.shape[1]
+    which = np.where(swaps, choice // width, choice - swap.shape[1])
+    partner = np.where(swaps, members[rows, which, choice % width], -1)
+    return gains[rows, choice], goal[rows, which], partner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 Stratum = tuple[str, ...]
 _AGE_BANDS = (35.0, 50.0)
@@ -14,31 +15,20 @@ def stratum_of(female: float, age: float) -> Stratum:
     return "female" if female >= 0.5 else "male", f"age-{sum(age >= limit for limit in _AGE_BANDS)}"
 
 
-def kinship(stratum: Stratum, other: Stratum) -> int:
-    """How many leading parts two strata share."""
-    shared = 0
-    for one, two in zip(stratum, other, strict=False):
-        if one != two:
-            break
-        shared += 1
-    return shared
-
-
 def common(strata: Iterable[Stratum]) -> Stratum:
     """The leading parts that all share; () of none."""
-    kinds = sorted(set(strata))
-    return kinds[0][: kinship(kinds[0], kinds[-1])] if kinds else ()
+    kinds = sorted(set(strata)) or [()]
+    alike = takewhile(lambda parts: parts[0] == parts[1], zip(kinds[0], kinds[-1], strict=False))
+    return tuple(part for part, _ in alike)
 
 
 def prevailing(strata: Sequence[Stratum]) -> Stratum:
-    """The leading parts that more than half of all members share.
-
-    One member of unsure gender does not make a class of women wear a man's face.
-    """
-    found: Stratum = ()
+    """The leading parts that more than half share: one member of unsure gender does not give women a man's face."""
+    shared: Stratum = ()
     while True:
-        parts = Counter(one[len(found)] for one in strata if one[: len(found)] == found and len(one) > len(found))
-        part, count = max(parts.items(), key=lambda one: (one[1], one[0]), default=("", 0))
+        level = len(shared)
+        parts = Counter(own[level] for own in strata if own[:level] == shared and len(own) > level)
+        part, count = max(parts.items(), key=lambda counted: (counted[1], counted[0]), default=("", 0))
         if 2 * count <= len(strata):
-            return found
-        found = (*found, part)
+            return shared
+        shared = (*shared, part)

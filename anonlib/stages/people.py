@@ -19,13 +19,20 @@ from numpy.typing import NDArray
 from anonlib.faces.embed import SAME_PERSON
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.methods.base import Persons
-from anonlib.privacy.clustering import by_label, join, known_subjects, normalized, templates
-from anonlib.privacy.fusion import directions, fused, fused_rows
+from anonlib.privacy.clustering import (
+    by_label,
+    directions,
+    fused,
+    join,
+    known_subjects,
+    label_doubts,
+    normalized,
+    templates,
+    tied,
+)
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.knn import EXACT_BELOW, Rows, Vectors, unit
-from anonlib.privacy.label_conflicts import disagreements
+from anonlib.privacy.knn import EXACT_BELOW, Rows, unit
 from anonlib.privacy.strata import stratum_of
-from anonlib.privacy.ties import tied
 from anonlib.workspace.schemas import EMBEDDING_DIM, SECOND_DIM
 from anonlib.workspace.tables import column, halves, matrix
 
@@ -42,7 +49,6 @@ FEATURES = ("face_id", "label", "presence", "yaw", "pitch", "sharpness", "clarit
             "landmarks")  # fmt: skip
 """Columns of FACES from which a plan groups faces into people and chooses those that may be averaged."""
 
-_FACES_SAID = 5
 _CROWD, _LEAST_CROWD, _STRICTER_A_DECADE = 5000, 50, 0.01
 LABEL_MARGIN = 0.01
 """Above `same_person`, where labels are doubted: of LFW's labels set wrong on purpose, 66 % of the faces, 76 % of the
@@ -96,7 +102,7 @@ def face_vectors(
     start = 0
     for faces in read():
         if faces.num_rows:
-            rows = fused_rows(matrix(faces, "embedding"), halves(faces, "second"), basis)
+            rows = fused(matrix(faces, "embedding"), halves(faces, "second"), basis)
             both[start : start + len(rows)] = rows
             start += len(rows)
     both.flush()
@@ -128,13 +134,13 @@ def people_of(faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring) -> 
     rows = np.flatnonzero(labelled)
     return People(
         of_face,
-        tied(formed.means, formed.faces, np.arange(subjects) < len(names), female, threshold=threshold),
+        tied(formed, np.arange(subjects) < len(names), female, threshold=threshold),
         ids,
         [*names, *[None] * (subjects - len(names))],
         templates(embeddings, of_face, subjects),
         female,
         age,
-        doubts_about(
+        label_doubts(
             unit(embeddings[labelled]),
             [labels[row] for row in rows],
             [face_ids[row] for row in rows],
@@ -142,24 +148,6 @@ def people_of(faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring) -> 
             apart=APART,
         ),
     )
-
-
-def doubts_about(
-    embeddings: Vectors, labels: Sequence[str], face_ids: Sequence[str], *, near: float, apart: float
-) -> list[str]:
-    """A sentence a doubt about labelled faces (unit embeddings (n, d)). They name people: never for the release."""
-    label, names = by_label(labels)
-    found = disagreements(embeddings, label, near=near, apart=apart)
-    sentences = [
-        f"{face_ids[row.face]} is labelled {names[row.label]} and looks like {names[row.like]}"
-        for row in found.misplaced
-    ]
-    sentences += [f"{names[pair.first]} and {names[pair.second]} look like one person" for pair in found.one_person]
-    for two in found.two_people:
-        faces = ", ".join(face_ids[face] for face in two.faces[:_FACES_SAID])
-        more = f" and {len(two.faces) - _FACES_SAID} more" if len(two.faces) > _FACES_SAID else ""
-        sentences.append(f"{names[two.label]} looks like two people, one of them in {faces}{more}")
-    return sentences
 
 
 def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[object] | None = None) -> Persons:

@@ -119,7 +119,7 @@ class PlanStage:
         persons = replace(persons, portraits=best_portraits(faces, persons.of_face, donor_faces_of(faces)))
         planned = self.method.plan(persons, self.keyring, earlier)
         if ledger:
-            ledger.book(self.job, self.keyring.release, self.method.kind, planned.ledger)
+            ledger.book(self.job, self.keyring.release, self.method.kind, planned.bookings(persons, names))
         face_ids = faces.column("face_id").to_pylist()
         blocks = self._write_classes(planned, face_ids)
         self._write_subjects(people, persons, planned, face_ids)

@@ -12,8 +12,7 @@ import simplejpeg
 
 from anonlib.config import JobConfig
 from anonlib.faces import align
-from anonlib.faces.attributes import AttributeReader
-from anonlib.faces.embed import Recognizer
+from anonlib.faces.embed import AttributeReader, Recognizer
 from anonlib.faces.mesh import FaceMesh, eye_opening, five_points, mouth_opening
 from anonlib.faces.regions import Regions
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER
@@ -43,26 +42,26 @@ class Describer:
         """For each image, one dict of FACES columns a face."""
         fitted = self.mesh.fit(pixels, found)
         faces = [
-            (image, meshes.points[number], float(meshes.presence[number]))
+            (image, mesh, float(presence))
             for image, meshes in zip(pixels, fitted, strict=True)
-            for number in range(len(meshes))
+            for mesh, presence in zip(*meshes, strict=True)
         ]
         owners, points = [image for image, _, _ in faces], [five_points(mesh) for _, mesh, _ in faces]
         embeddings = self.recognizer.embed(owners, points)
         second = self.second.embed(owners, points).astype(np.float16)
-        attributes = self.reader.read(owners, points)
+        ages, females, expressions = self.reader.read(owners, points)
         rows = iter(
             _geometry(image, mesh, presence)
             | {
                 "embedding": embeddings[face],
                 "second": second[face],
-                "age": float(attributes.age[face]),
-                "female": float(attributes.female[face]),
-                "expression": attributes.expression[face],
+                "age": float(ages[face]),
+                "female": float(females[face]),
+                "expression": expressions[face],
             }
             for face, (image, mesh, presence) in enumerate(faces)
         )
-        return [list(islice(rows, len(meshes))) for meshes in fitted]
+        return [list(islice(rows, len(meshes.points))) for meshes in fitted]
 
 
 def _geometry(image: Pixels, mesh: Floats, presence: float) -> dict[str, Any]:

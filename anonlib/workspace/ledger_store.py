@@ -18,10 +18,9 @@ from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.methods import method_of
 from anonlib.methods.base import LedgerRow, Persons
-from anonlib.privacy.dp import draw_id
+from anonlib.privacy.dp import LedgerEntry, draw_id, refusal, suspected
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.knn import nearest_row
-from anonlib.privacy.ledger import LedgerEntry, refusal, suspected
+from anonlib.privacy.knn import nearest
 from anonlib.storage import open_storage
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace import tables
@@ -65,13 +64,13 @@ class LedgerStore:
     def persons(self, people: Persons, keyring: Keyring) -> list[str]:
         """A name for each subject's person that holds in every release: by label, else by likeness, else new."""
         rows = self.rows
-        known, templates = rows.column("person").to_pylist(), matrix(rows, "template")
-        alike = nearest_row(people.template, templates) if known else np.zeros(len(people.ids), np.int64)
+        known = rows.column("person").to_pylist()
+        alike = nearest(people.template, matrix(rows, "template"), count=1, floor=KNOWN_AGAIN)[:, 0]
         names = []
-        for subject, label, template, row in zip(people.ids, people.labels, people.template, alike, strict=True):
+        for subject, label, row in zip(people.ids, people.labels, alike, strict=True):
             if label is not None:
                 names.append(keyring.person(Purpose.LABEL, label))
-            elif known and template @ templates[row] >= KNOWN_AGAIN:
+            elif row >= 0:
                 names.append(known[row])
             else:
                 names.append(keyring.person(Purpose.SUBJECT, subject))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from anonlib.config import MethodConfig
 from anonlib.datasets import DATASETS, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import kept_members
 from anonlib.faces.centerface import CenterFaceDetector
@@ -22,7 +23,7 @@ from anonlib.faces.detect import DETECTORS, Detector
 from anonlib.faces.regions import Regions
 from anonlib.job import Job
 from anonlib.methods import METHODS, method_of
-from anonlib.methods.base import Method, MethodSettings, Region, Replacement, SurrogateSource
+from anonlib.methods.base import Method, Region, Replacement, SurrogateSource
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import Precision
 from anonlib.storage import Storage, open_storage
@@ -94,7 +95,7 @@ def test_a_toy_format_is_read_released_and_verified(tmp_path: Path, monkeypatch:
     verify(open_storage(str(run.output)), None)
 
 
-class CheckerSettings(MethodSettings):
+class CheckerSettings(MethodConfig):
     """A key of the method's own."""
 
     squares: int = 4

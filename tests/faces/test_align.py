@@ -30,10 +30,3 @@ def test_a_shrinking_crop_is_blurred_before_it_is_sampled() -> None:
     view = align.crop(noise, align.square(np.array([256, 256], np.float32), 480, 0.0, 48), 48)[4:-4, 4:-4]
     assert abs(float(view.mean()) - 127.5) < 3
     assert view.std() < 0.35 * noise.std()
-
-
-def test_a_crop_beyond_the_border_is_black() -> None:
-    image = np.full((20, 20, 3), 200, np.uint8)
-    view = align.crop(image, align.square(np.array([0, 0], np.float32), 40, 0.0, 40), 40)
-    assert view[5, 5].tolist() == [0, 0, 0]
-    assert view[35, 35].tolist() == [200, 200, 200]

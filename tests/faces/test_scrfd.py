@@ -89,7 +89,7 @@ def test_a_file_that_is_no_scrfd_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no network")
     for path, sentence in (
         (arcface(tmp_path / "r.onnx", 1), "it is no SCRFD"),
-        (scrfd(tmp_path / "six.onnx", landmarks=False), "boxes without landmarks"),
+        (scrfd(tmp_path / "six.onnx", landmarks=False), "no SCRFD with landmarks"),
         (tmp_path / "text.onnx", "cannot be read as ONNX"),
     ):
         with pytest.raises(ConfigError, match=sentence):

@@ -14,7 +14,6 @@ from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.job import Job
 from anonlib.methods import method_of
-from anonlib.methods.base import appearance
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.render_state import OutputRecheck
 from anonlib.storage import open_storage
@@ -160,10 +159,3 @@ def test_an_output_is_near_a_subject_within_the_methods_angle(fitted: Fit) -> No
     angle = np.degrees(np.arccos((fitted.decoder.identity(away) @ fitted.decoder.identity(subjects).T).max()))
     assert near(away).tolist() == [angle < 30]
     assert method_named("surrogate", decoder="d").output_check(lambda: subjects) is None
-
-
-def test_a_drawn_face_shows_the_band_of_its_person_and_no_more() -> None:
-    assert appearance(("female", "age-0")) == (1.0, 27.0)
-    assert appearance(("male", "age-2")) == (0.0, 60.0)
-    assert appearance(("unsure", "age-1")) == (0.5, 42.0)
-    assert appearance(()) == (0.5, 42.0)

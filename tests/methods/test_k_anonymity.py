@@ -8,19 +8,15 @@ from typing import Any
 import numpy as np
 
 from anonlib.config import JobConfig
-from anonlib.job import Job
 from anonlib.methods import method_of
 from anonlib.methods.base import Assignment, EarlierReleases, Persons
-from anonlib.methods.k_anonymity import TOO_FEW_AGAIN, KDiff
+from anonlib.methods.k_anonymity import TOO_FEW_AGAIN
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring
-from anonlib.storage import open_storage
-from anonlib.synthesis.textures.ksame_net import MOODS, MoodTexture
-from anonlib.verification.release import verify
 from anonlib.workspace.ledger_store import LedgerStore
 from tests.support.decoders import Fit
 from tests.support.oracles import candidates
-from tests.support.runs import Run, job, planned_copy
+from tests.support.runs import job
 
 SECRET = b"sixteen bytes or more, thirty-two"
 FACES = normalized(np.random.default_rng(7).normal(size=(60, 128)).astype(np.float32))
@@ -56,7 +52,7 @@ def released(config: JobConfig, fitted: Fit, numbers: list[int], release: str) -
         earlier = EarlierReleases(ledger.persons(persons, keyring), {}, ledger.releases(), ledger.crowds(), known)
     planned = method.plan(persons, keyring, earlier)
     if ledger:
-        ledger.book(config, release, method.kind, planned.ledger)
+        ledger.book(config, release, method.kind, planned.bookings(persons, earlier.names))
     of = dict(zip(persons.ids, numbers, strict=True))
     return planned, [[of[member] for member in found.members] for found in planned.classes]
 
@@ -87,7 +83,7 @@ def test_an_old_class_of_which_too_few_are_present_is_not_shown(fitted: Fit, tmp
     config = deciding(tmp_path, fitted, ledger={})
     _, first = released(config, fitted, list(range(30)), "aa")
     planned, second = released(config, fitted, [found[0] for found in first], "bb")
-    assert not any(hidden(planned)) and not second and planned.ledger == []
+    assert not any(hidden(planned)) and not second
     assert {assigned.reason for assigned in planned.persons} == {TOO_FEW_AGAIN}
 
 
@@ -112,17 +108,3 @@ def test_every_donor_weighs_the_same_in_the_mean_that_is_decoded(fitted: Fit, tm
         mean = normalized(FACES[donors].mean(axis=0, keepdims=True))
         assert found.draw is not None
         assert np.allclose(found.draw.vector, fitted.decoder.identity(mean)[0], atol=1e-5)
-
-
-def test_a_class_keeps_all_moods_of_its_face(one_shard: Run, tmp_path: Path) -> None:
-    method = {"name": "k-diff", "k": 2, "texture": "ksame-net"}
-    config = planned_copy(one_shard, tmp_path, method=method, accept_licences=["ksame-net"])
-    work = Job(config)
-    plan = work.make_plan()
-    files = sorted((Path(config.workspace.uri) / "plan" / plan.key[:16] / "surrogates").glob("*.npz"))
-    assert 0 < len(files) <= plan.classes and plan.classes >= 2
-    texture = MoodTexture.from_bytes(files[0].read_bytes())
-    assert np.abs(texture.of((True, MOODS[0][1])) - texture.of(MOODS[0])).max() > 0.05
-    assert isinstance(work.method, KDiff)
-    work.render(plan)
-    verify(open_storage(config.output.uri), None)

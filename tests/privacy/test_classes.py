@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.privacy.classes import LARGEST, effective_k, form_classes, may_be_shown
+from anonlib.privacy.classes import LARGEST, alike, averages, deal, effective_k, form_classes, may_be_shown, shuffled
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.surrogate_choice import alike, shuffled
+from anonlib.privacy.strata import Stratum, common, prevailing
 from tests.privacy.made_people import people, strata
 from tests.support.oracles import candidates, faults
 
@@ -26,12 +26,11 @@ def test_effective_k_is_bounded_by_the_most_photographed_person(photos: list[int
     assert effective_k(photos) == k
 
 
+photo_counts = st.lists(st.one_of(st.integers(0, 4), st.integers(0, 300)), max_size=120)
+
+
 @settings(deadline=None, max_examples=200)
-@given(
-    st.integers(2, 6),
-    st.lists(st.one_of(st.integers(0, 4), st.integers(0, 300)), max_size=120),
-    st.integers(0, 1000),
-)
+@given(st.integers(2, 6), photo_counts, st.integers(0, 1000))
 def test_every_class_hides_each_photo_among_k_persons(k: int, photos: list[int], seed: int) -> None:
     counts = np.array(photos, np.int64)
     classes, left = form_classes(counts, strata(len(counts), seed), shuffled(ids(len(counts)), KEYS), k=k)
@@ -59,25 +58,11 @@ def test_classes_of_look_alikes_hide_as_well_and_have_k_donors(k: int, count: in
     assert all(donors[list(cls.members)].sum() >= k for cls in classes)
 
 
-def test_a_person_with_most_of_the_photos_is_left_over_and_the_others_keep_their_classes() -> None:
-    photos = np.array([10_000, *[1] * 40])
-    classes, left = form_classes(photos, [("all",)] * 41, shuffled(ids(41), KEYS), k=5)
-    assert left == [0]
-    assert sum(len(cls.members) for cls in classes) == 40
-
-
 def test_no_class_grows_without_bound_around_one_person() -> None:
     photos = np.array([500, *[1] * 3000])
     classes, left = form_classes(photos, [("all",)] * 3001, shuffled(ids(3001), KEYS), k=5)
     assert left == [0]
     assert max(len(cls.members) for cls in classes) <= LARGEST * 5
-
-
-def test_people_share_classes_with_people_of_similar_numbers_of_photos() -> None:
-    photos = np.array([*[40] * 10, *[1] * 50])
-    classes, left = form_classes(photos, [("all",)] * 60, shuffled(ids(60), KEYS), k=5)
-    assert not left
-    assert all(len(set(photos[list(cls.members)].tolist())) == 1 for cls in classes)
 
 
 def test_classes_stay_inside_a_stratum_where_it_has_enough_people() -> None:
@@ -118,45 +103,87 @@ def test_every_pair_of_people_of_a_band_shares_a_class_equally_often() -> None:
 # --- classes over several releases --------------------------------------------------------------------------------
 
 
-def present(*persons: int) -> np.ndarray:
-    """Photos (20,) of each person in a release that shows these, one each."""
-    return np.bincount(persons, minlength=20)
+def test_an_old_class_is_shown_if_no_member_has_most_photos_or_absences_are_not_known() -> None:
+    members = list(range(5))
+    assert may_be_shown(members, [members], Counter(members), 5, absences_known=True)
+    assert not may_be_shown(members, [members], Counter([*members, 0, 0]), 5, absences_known=True)
+    assert may_be_shown(members, [members], Counter([0]), 5, absences_known=False)
 
 
-@pytest.mark.parametrize(
-    ("members", "now", "absences_known", "shown"),
-    [
-        (5, range(5), True, True),
-        (5, [0], True, False),
-        (5, [0], False, True),
-        (10, range(5), True, True),
-        (10, range(6), True, False),
-        (5, [0] * 9 + [1, 2, 3, 4], True, False),
-    ],
-    ids=["whole", "one member", "absences unknown", "k present, k absent", "4 absent", "one with most photos"],
-)
-def test_an_old_class_is_shown_if_all_with_the_same_appearances_are_k(
-    members: int, now: list[int], absences_known: bool, shown: bool
-) -> None:
-    earlier = [set(range(members))]
-    assert may_be_shown(range(members), earlier, present(*now), k=5, absences_known=absences_known) == shown
+persons = st.sets(st.integers(0, 9))
 
 
 @settings(deadline=None, max_examples=200)
-@given(
-    st.integers(2, 4),
-    st.lists(st.sets(st.integers(0, 9)), min_size=1, max_size=3),
-    st.sets(st.integers(0, 9), min_size=1),
-    st.booleans(),
-)
+@given(st.integers(2, 4), st.lists(persons, min_size=1, max_size=3), persons.filter(bool), st.booleans())
 def test_a_class_that_may_be_shown_leaves_everybody_k_candidates(
     k: int, earlier: list[set[int]], now: set[int], known: bool
 ) -> None:
     members = sorted(set().union(now, *earlier))
-    shown = may_be_shown(members, earlier, present(*now), k=k, absences_known=known)
+    shown = may_be_shown(members, earlier, Counter(now), k=k, absences_known=known)
     releases = [*earlier, now]
     left = [len(candidates(person, [[members]] * len(releases), releases, known)) for person in members]
     if shown:
         assert min(left) >= k
     elif known:
         assert min(left) < k or len(now) < k
+
+
+# --- which surrogate a class wears --------------------------------------------------------------------------------
+
+
+def drawn_classes(count: int, seed: int) -> tuple[list[Stratum], list[list[int]]]:
+    rng = np.random.default_rng(seed)
+    kinds = [(str(rng.integers(2)), str(rng.integers(3))) for _ in range(count)]
+    return kinds, [[10 * number + person for person in range(rng.integers(0, 8))] for number in range(count)]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 40), st.integers(0, 10_000))
+def test_a_surrogate_has_k_donors_of_its_kind_and_no_class_wears_its_own_persons(count: int, seed: int) -> None:
+    kinds, donors = drawn_classes(count, seed)
+    surrogates = averages(kinds, donors, 5)
+    for average in surrogates:
+        assert len(average.donors) >= 5
+        assert sorted(average.donors) == sorted(donor for number in average.classes for donor in donors[number])
+        assert all(kinds[number] == average.kind for number in average.classes)
+    used = [donor for average in surrogates for donor in average.donors]
+    assert len(used) == len(set(used))
+    worn = deal(surrogates, kinds, [f"class {number}" for number in range(count)], KEYS)
+    assert len(worn) == count
+    for number, chosen in enumerate(worn):
+        if chosen is not None:
+            assert set(surrogates[chosen].donors).isdisjoint(donors[number])
+            others = [one for one in surrogates if one.kind == kinds[number] and number not in one.classes]
+            assert surrogates[chosen].kind == kinds[number] or not others
+        else:
+            assert all(number in average.classes for average in surrogates)
+
+
+def test_every_other_surrogate_of_the_kind_is_equally_likely() -> None:
+    """The distribution of what a person wears is the same for all persons outside its donors: epsilon 0."""
+    kinds: list[Stratum] = [("female",)] * 4
+    surrogates = averages(kinds, [[0, 1], [2, 3], [4, 5], [6, 7]], 2)
+    seen = np.zeros((4, 4))
+    runs = 3000
+    for run in range(runs):
+        worn = deal(surrogates, kinds, ["a", "b", "c", "d"], Keyring(run.to_bytes(32, "big"), "release"))
+        for number, chosen in enumerate(worn):
+            assert chosen is not None
+            seen[number, chosen] += 1
+    share = seen / runs
+    assert (np.diag(share) == 0).all()
+    assert np.abs(share[~np.eye(4, dtype=bool)] - 1 / 3).max() < 5 * np.sqrt(2 / 9 / runs)
+
+
+# --- strata -------------------------------------------------------------------------------------------------------
+
+
+def test_a_stratum_is_what_all_have_in_common_and_a_kind_what_more_than_half_have() -> None:
+    assert common([("female", "old"), ("female", "young")]) == ("female",)
+    assert common([("female", "old")] * 3) == ("female", "old")
+    assert common([("a", "x"), ("b", "x")]) == common([]) == ()
+    women = [("female", "age-0")] * 4
+    assert prevailing([*women, ("unsure", "age-0")]) == ("female", "age-0")
+    assert prevailing([*women, *[("female", "age-1")] * 3, ("male", "age-0")]) == ("female",)
+    assert prevailing([*women, *[("male", "age-0")] * 4]) == prevailing([]) == ()
+    assert prevailing([("female",), ("female", "age-0")]) == ("female",)

@@ -6,16 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.privacy.gallery import SAME_PERSON_ANGLE, Choice, Gallery, donor, mixture, surrogate
+from anonlib.privacy import gallery as public
+from anonlib.privacy.gallery import SAME_PERSON_ANGLE, Gallery, donor, mixture, sample, surrogate
 from anonlib.privacy.keys import Keyring
+from anonlib.privacy.knn import cosine_beyond
 
 KEYRING = Keyring(b"0123456789abcdef" * 2, "2026-11")
 SIZE = 32
 WOMAN, MAN = ("female", "adult"), ("male", "adult")
 
 
-def units(count: int, seed: int) -> np.ndarray:
-    rows = np.random.default_rng(seed).normal(size=(count, SIZE))
+def units(count: int, seed: int, centre: float = 0.0) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(centre, size=(count, SIZE))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -37,50 +39,27 @@ GALLERY = Gallery(units(150, 0))
 @given(st.integers(1, 6), st.integers(0, 10**6), st.sampled_from([1.0, 60.0, 75.0, 90.0]))
 def test_a_mixture_keeps_its_angle_and_is_of_k_different_identities(k: int, seed: int, own_angle: float) -> None:
     templates = units(12, seed)
-    choice = surrogate(templates, GALLERY, k, own_angle=own_angle)
-    assert (degrees(mixture(GALLERY, choice), templates) >= own_angle).all()
-    assert (degrees(GALLERY.vectors[choice.rows], templates[:, None]) >= SAME_PERSON_ANGLE).all()
-    assert all(len(set(rows)) == k for rows in choice.rows.tolist())
-
-
-def test_without_an_angle_to_keep_it_is_the_nearest() -> None:
-    templates = units(20, 1)
-    choice = surrogate(templates, GALLERY, 3, own_angle=1)
-    cosine = np.where(degrees(templates[:, None], GALLERY.vectors[None]) < SAME_PERSON_ANGLE, -2, 0) + (
-        templates @ GALLERY.vectors.T
-    )
-    assert (choice.rows == np.argsort(-cosine, axis=1)[:, :3]).all()
+    chosen = surrogate(templates, GALLERY, k, own_angle=own_angle)
+    assert (degrees(mixture(GALLERY, chosen), templates) >= own_angle).all()
+    assert (degrees(GALLERY.vectors[chosen], templates[:, None]) >= SAME_PERSON_ANGLE).all()
+    assert all(len(set(rows)) == k for rows in chosen.tolist())
 
 
 def test_with_an_angle_to_keep_no_nearer_window_of_neighbours_would_do() -> None:
     templates = units(20, 2)
-    choice = surrogate(templates, GALLERY, 3, own_angle=75)
+    chosen = surrogate(templates, GALLERY, 3, own_angle=75)
     order = np.argsort(-(templates @ GALLERY.vectors.T), axis=1)
     for row in range(20):
-        start = int(np.flatnonzero(order[row] == choice.rows[row, 0])[0])
-        assert (order[row, start : start + 3] == choice.rows[row]).all()
-        nearer = Choice(order[row : row + 1, start - 1 : start + 2], choice.weights[:1], choice.agreed[:1])
-        assert degrees(mixture(GALLERY, nearer), templates[row]) < 75
+        start = int(np.flatnonzero(order[row] == chosen[row, 0])[0])
+        assert (order[row, start : start + 3] == chosen[row]).all()
+        nearer = mixture(GALLERY, order[row : row + 1, start - 1 : start + 2])
+        assert start == 0 or degrees(nearer, templates[row]) < 75
 
 
 def test_a_person_who_is_in_the_gallery_is_passed_over() -> None:
     person = GALLERY.vectors[7:8]
-    assert 7 not in surrogate(person, GALLERY, 5, own_angle=1).rows
-    assert 7 not in donor(person, GALLERY, ["a"], KEYRING, own_angle=30).rows
-
-
-def test_weights_are_uniform_whatever_the_distances() -> None:
-    choice = surrogate(units(9, 3), GALLERY, 4)
-    assert (choice.weights == np.float32(0.25)).all()
-    mixed = mixture(GALLERY, choice)
-    mean = GALLERY.vectors[choice.rows].astype(np.float64).mean(axis=1)
-    assert np.allclose(mixed, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-6)
-    # The known defect, normalizing inside the loop, gives the last identity most of the weight.
-    running = GALLERY.vectors[choice.rows[:, 0]]
-    for column in range(1, 4):
-        running = running + GALLERY.vectors[choice.rows[:, column]]
-        running = running / np.linalg.norm(running, axis=1, keepdims=True)
-    assert not np.allclose(running, mixed, atol=0.05)
+    assert 7 not in surrogate(person, GALLERY, 5, own_angle=1)
+    assert 7 not in donor(person, GALLERY, ["a"], KEYRING, 30)
 
 
 @settings(deadline=None, max_examples=30)
@@ -89,9 +68,9 @@ def test_a_choice_does_not_depend_on_who_else_is_there(count: int, order: random
     templates, shuffled = units(count, count), list(range(count))
     order.shuffle(shuffled)
     shuffled = shuffled[: 1 + count // 2]
-    assert (surrogate(templates, GALLERY, 3).rows[shuffled] == surrogate(templates[shuffled], GALLERY, 3).rows).all()
-    drawn = donor(templates, GALLERY, names(count), KEYRING).rows
-    again = donor(templates[shuffled], GALLERY, [names(count)[n] for n in shuffled], KEYRING).rows
+    assert (surrogate(templates, GALLERY, 3)[shuffled] == surrogate(templates[shuffled], GALLERY, 3)).all()
+    drawn = donor(templates, GALLERY, names(count), KEYRING, 75)
+    again = donor(templates[shuffled], GALLERY, [names(count)[n] for n in shuffled], KEYRING, 75)
     assert (drawn[shuffled] == again).all()
 
 
@@ -102,7 +81,7 @@ def test_a_donor_is_far_from_its_subject_and_drawn_evenly_among_all_who_are() ->
     gallery = Gallery(GALLERY.vectors[:12])
     template = units(1, 5)
     templates, count = np.repeat(template, 6000, axis=0), 6000
-    rows = donor(templates, gallery, names(count), KEYRING, own_angle=85).rows[:, 0]
+    rows = donor(templates, gallery, names(count), KEYRING, 85)
     far = np.flatnonzero(degrees(gallery.vectors, template) >= 85)
     assert set(rows) == set(far)
     shares = np.bincount(rows, minlength=12)[far] / count
@@ -111,58 +90,124 @@ def test_a_donor_is_far_from_its_subject_and_drawn_evenly_among_all_who_are() ->
 
 def test_a_donor_comes_from_the_release_and_the_subject() -> None:
     templates = np.repeat(units(1, 6), 40, axis=0)
-    rows = donor(templates, GALLERY, names(40), KEYRING).rows
-    assert (rows == donor(templates, GALLERY, names(40), KEYRING).rows).all()
-    assert (rows != donor(templates, GALLERY, names(40), Keyring(b"0123456789abcdef" * 2, "2026-12")).rows).mean() > 0.8
-    assert len(set(rows[:, 0])) > 20
-
-
-# --- strata ---------------------------------------------------------------------------------------------------
+    rows = donor(templates, GALLERY, names(40), KEYRING, 75)
+    assert (rows == donor(templates, GALLERY, names(40), KEYRING, 75)).all()
+    assert (rows != donor(templates, GALLERY, names(40), Keyring(b"0123456789abcdef" * 2, "2026-12"), 75)).mean() > 0.8
+    assert len(set(rows)) > 20
 
 
 def test_stand_ins_are_of_the_subjects_stratum_and_coarser_only_where_it_has_too_few() -> None:
     strata = [WOMAN] * 70 + [MAN] * 75 + [("female", "child")] * 2 + [("other", "adult")] * 3
     gallery = Gallery(GALLERY.vectors, strata)
     subjects = [WOMAN, MAN, ("female", "child"), ("other", "child")] * 5
-    for choice, enough in (
-        (surrogate(units(20, 8), gallery, 4, strata=subjects), (2, 2, 1, 0)),
-        (donor(units(20, 8), gallery, names(20), KEYRING, strata=subjects, own_angle=40), (2, 2, 2, 1)),
-    ):
-        assert choice.agreed.tolist() == list(enough) * 5
-        for stratum, rows, agreed in zip(subjects, choice.rows, choice.agreed, strict=True):
-            assert all(strata[row][:agreed] == stratum[:agreed] for row in rows)
-
-
-def test_strata_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="150 vectors but 1 strata"):
-        Gallery(GALLERY.vectors, [WOMAN])
-    with pytest.raises(ValueError, match="the gallery has none"):
-        surrogate(units(2, 0), GALLERY, 2, strata=[WOMAN, MAN])
-    with pytest.raises(ValueError, match="2 templates but 1 strata"):
-        surrogate(units(2, 0), Gallery(GALLERY.vectors, [WOMAN] * 150), 2, strata=[WOMAN])
-
-
-# --- limits ---------------------------------------------------------------------------------------------------
+    mixed = surrogate(units(20, 8), gallery, 4, strata=subjects)
+    lent = donor(units(20, 8), gallery, names(20), KEYRING, 40, subjects)[:, None]
+    for chosen, shared in ((mixed, (2, 2, 1, 0)), (lent, (2, 2, 2, 1))):
+        for stratum, rows, level in zip(subjects, chosen, shared * 5, strict=True):
+            assert all(strata[row][:level] == stratum[:level] for row in rows)
 
 
 def test_a_gallery_with_nobody_far_enough_is_refused_with_counts() -> None:
     templates = units(3, 9)
-    with pytest.raises(
-        ValueError, match=r"gallery of 3 does not have 5 identities whose mixture .* for 3 of 3 subjects"
-    ):
+    with pytest.raises(ValueError, match=r"gallery of 3 does not have 5 identities whose mixture .* for 3 of 3 su"):
         surrogate(templates, Gallery(GALLERY.vectors[:3]), 5)
     with pytest.raises(ValueError, match="not have an identity 170 degrees away for 3 of 3"):
-        donor(templates, GALLERY, names(3), KEYRING, own_angle=170)
-    with pytest.raises(ValueError, match="at least one"):
-        surrogate(templates, GALLERY, 0)
+        donor(templates, GALLERY, names(3), KEYRING, 170)
     with pytest.raises(ValueError, match="not 1"):
-        donor(templates[:2], GALLERY, ["a", "a"], KEYRING)
+        donor(templates[:2], GALLERY, ["a", "a"], KEYRING, 75)
     with pytest.raises(ValueError, match="templates must have length 1"):
         surrogate(2 * templates, GALLERY, 2)
-    assert surrogate(templates[:0], GALLERY, 2).rows.shape == (0, 2)
+    assert surrogate(templates[:0], GALLERY, 2).shape == (0, 2)
 
 
-def test_a_small_gallery_shows_no_more_choices_than_there_are() -> None:
-    small = Gallery(GALLERY.vectors[:6])
-    seen = {tuple(sorted(rows)) for rows in surrogate(units(3000, 1), small, 2, own_angle=1).rows.tolist()}
-    assert len(seen) <= math.comb(6, 2)
+# --- sampling --------------------------------------------------------------------------------------------------------
+
+
+BANK = units(300, 1, centre=0.2)
+
+
+def sampled(templates: np.ndarray, own: float = 75, other: float = 35, bank: np.ndarray = BANK) -> list[np.ndarray]:
+    return sample(bank, templates, names(len(templates)), KEYRING, own_angle=own, other_angle=other)
+
+
+def breaches(found: list[np.ndarray], templates: np.ndarray, own_angle: float, other_angle: float) -> int:
+    """How many offered identities are nearer to somebody than they may be, in 64 bits and without any tolerance."""
+    everybody = np.concatenate([templates, BANK])
+    return sum(
+        int((degrees(points[:, None], everybody) < other_angle).any(axis=1).sum())
+        + int((degrees(points, template) < own_angle).sum())
+        for points, template in zip(found, templates, strict=True)
+    )
+
+
+own_angles, other_angles = st.sampled_from([50.0, 75.0, 90.0]), st.sampled_from([20.0, 35.0, 45.0])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 60), st.integers(0, 10**6), own_angles, other_angles)
+def test_no_identity_is_within_its_angle_of_anyone(count: int, seed: int, own_angle: float, other_angle: float) -> None:
+    templates = units(count, seed)
+    found = sampled(templates, own_angle, other_angle)
+    assert breaches(found, templates, own_angle, other_angle) == 0
+    for points in found:
+        assert len(points) >= 1
+        assert np.allclose(np.linalg.norm(points, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("forgotten", ["own", "subjects", "bank"])
+def test_a_copy_that_forgets_one_of_the_three_distances_is_caught(
+    forgotten: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    templates = units(200, 3, centre=0.2)
+    assert breaches(sampled(templates, 75, 50), templates, 75, 50) == 0
+    monkeypatch.setattr(public, "NEIGHBOURS", 1)
+    own, bank = (0.1 if forgotten == "own" else 75), (-BANK if forgotten == "bank" else BANK)
+    careless = sampled(-templates if forgotten == "subjects" else templates, own, 50, bank)
+    assert breaches(careless, templates, 75, 50) > 0
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 40), st.randoms(use_true_random=False))
+def test_an_identity_depends_on_its_key_and_on_nobodys_place_in_the_list(count: int, order: random.Random) -> None:
+    templates, subjects, shuffled = units(count, count), names(count), list(range(count))
+    order.shuffle(shuffled)
+    found, ids = sampled(templates), [subjects[number] for number in shuffled]
+    again = sample(BANK, templates[shuffled], ids, KEYRING, own_angle=75, other_angle=35)
+    for place, number in enumerate(shuffled):
+        assert (again[place] == found[number]).all()
+
+
+def test_of_those_that_fit_the_most_natural_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    natural = [np.sort(points @ BANK.T, axis=1)[:, -5:].mean(axis=1) for points in sampled(units(30, 5))]
+    assert all((np.diff(score) <= 1e-6).all() for score in natural)
+    monkeypatch.setattr(public, "WANTED", 32)
+    blind = np.concatenate([np.sort(points @ BANK.T, axis=1)[:, -5:].mean(axis=1) for points in sampled(units(30, 5))])
+    assert np.mean([score[0] for score in natural]) > blind.mean() + blind.std()
+
+
+def test_where_no_room_is_left_the_sentence_says_which_angles_took_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(public, "CANDIDATES", 64)
+    with pytest.raises(ValueError, match=r"^20 of 20 subjects .* among 64 candidates: .*own_angle of 170 .*20"):
+        sampled(units(20, 8), own=170)
+    with pytest.raises(ValueError, match="has 3 faces; 5 nearest"):
+        sampled(units(2, 0), bank=BANK[:3])
+    with pytest.raises(ValueError, match="the bank's vectors must have length 1; 1 of 6"):
+        sampled(units(2, 0), bank=np.concatenate([BANK[:5], 0 * BANK[:1]]))
+
+
+# --- the unit sphere -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("angle", [1.0, 45.0, 75.0, 120.0])
+def test_what_passes_in_32_bits_is_as_far_in_64(angle: float) -> None:
+    rng = np.random.default_rng(0)
+    one, across = rng.normal(size=(2, 2000, 128))
+    one /= np.linalg.norm(one, axis=1, keepdims=True)
+    across -= (across * one).sum(axis=1, keepdims=True) * one
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    turn = np.radians(angle + rng.normal(scale=1e-5, size=(2000, 1)))
+    other = np.cos(turn) * one + np.sin(turn) * across
+    assert ((one.astype(np.float32) * other.astype(np.float32)).sum(axis=1) > cosine_beyond(angle)).any()
+    passed = np.einsum("nd,nd->n", one, other) <= cosine_beyond(angle) + 5e-6
+    assert (np.degrees(np.arccos(np.einsum("nd,nd->n", one, other)[passed])) >= angle).all()
+    assert math.degrees(math.acos(cosine_beyond(angle))) - angle < 0.05

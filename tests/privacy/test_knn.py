@@ -1,11 +1,9 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.privacy import knn
 from anonlib.privacy.clustering import normalized
-from anonlib.privacy.knn import close_pairs, nearest, nearest_row
+from anonlib.privacy.knn import close_pairs, nearest
 
 
 def people(count: int, photos: int, seed: int, *, spread: float = 0.02, dim: int = 32) -> np.ndarray:
@@ -41,23 +39,6 @@ def test_lists_keep_the_nearest_where_more_are_near_than_asked_for() -> None:
     assert (np.sort(found, axis=1) == np.sort(exact, axis=1)).all()
 
 
-@pytest.mark.parametrize("exact_below", [0, 10_000])
-def test_the_number_of_threads_changes_nothing(exact_below: int) -> None:
-    import faiss
-
-    vectors = people(700, 5, seed=3, spread=0.1)
-    before = faiss.omp_get_max_threads()
-    try:
-        answers = []
-        for threads in (1, 2, 4):
-            faiss.omp_set_num_threads(threads)
-            answers.append(close_pairs(vectors, count=6, floor=0.5, exact_below=exact_below))
-    finally:
-        faiss.omp_set_num_threads(before)
-    for answer in answers[1:]:
-        assert all((one == two).all() for one, two in zip(answers[0], answer, strict=True))
-
-
 def test_only_those_who_ask_get_neighbours() -> None:
     vectors = people(20, 3, seed=4)
     first, second = close_pairs(vectors, np.array([3]), count=5, floor=0.9)
@@ -75,37 +56,3 @@ def test_of_nobody_nobody_is_near() -> None:
     assert nearest(nobody, nobody, count=3, floor=0.5).shape == (0, 3)
     assert (nearest(np.eye(8, dtype=np.float32), nobody, count=3, floor=0.5) == -1).all()
     assert len(close_pairs(nobody, count=3, floor=0.5)[0]) == 0
-
-
-def test_the_nearest_row_is_the_most_similar_one_and_the_first_among_equals() -> None:
-    base = np.array([[1, 0], [0, 1], [0, 1]], np.float32)
-    assert nearest_row(np.array([[0.1, 1], [1, 0.1]], np.float32), base).tolist() == [1, 0]
-
-
-@pytest.mark.parametrize("pairs", [2_000_000_000, 4000])
-@pytest.mark.parametrize("excluded", [False, True])
-def test_the_nearest_row_is_found_by_all_pairs_and_by_lists(
-    monkeypatch: pytest.MonkeyPatch, excluded: bool, pairs: int
-) -> None:
-    monkeypatch.setattr(knn, "_EXACT_PAIRS", pairs)
-    base = people(1000, 3, seed=6)
-    rows = np.arange(0, 3000, 7)
-    similarity = base[rows] @ base.T
-    if excluded:
-        similarity[np.arange(len(rows)), rows] = -2
-    found = nearest_row(base[rows], base, rows if excluded else None)
-    assert (found == similarity.argmax(axis=1)).mean() > 0.95
-    assert not excluded or not (found == rows).any()
-
-
-def test_a_table_without_another_row_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing to choose from"):
-        nearest_row(people(1, 1, seed=0), people(1, 1, seed=0), np.array([0]))
-
-
-@pytest.mark.parametrize("exact_below", [0, 10_000])
-def test_half_precision_finds_the_same_pairs(exact_below: int) -> None:
-    vectors = people(700, 5, seed=7)
-    single = set(zip(*close_pairs(vectors, count=8, floor=0.9, exact_below=exact_below), strict=True))
-    half = set(zip(*close_pairs(vectors.astype(np.float16), count=8, floor=0.9, exact_below=exact_below), strict=True))
-    assert len(single ^ half) <= 0.002 * len(single)

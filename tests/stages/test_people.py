@@ -11,7 +11,7 @@ from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import EXACT_BELOW
-from anonlib.stages.people import People, doubts_about, face_vectors, people_of, persons_of
+from anonlib.stages.people import People, face_vectors, people_of, persons_of
 from anonlib.workspace.schemas import EMBEDDING_DIM, SECOND_DIM
 
 KEYRING = Keyring(b"a secret of 32 bytes for the tests", "r1")
@@ -62,15 +62,6 @@ def test_a_wrong_label_is_kept_and_said_and_a_person_without_one_is_named_after_
     unnamed = people([4, 5, 4], [None, None, None])
     assert unnamed.of_face.tolist() == [0, 1, 0] and unnamed.doubts == []
     assert unnamed.ids == [KEYRING.pseudonym("subject", "cluster", f"s/{row}#0") for row in (0, 1)]
-
-
-def test_doubts_are_said_in_the_datasets_own_names() -> None:
-    of = [0] * 8 + [1] * 9 + [2] * 4
-    labels = ["x"] * 17 + ["y", "y", "z", "z"]
-    ids = [f"f{row}" for row in range(len(of))]
-    assert doubts_about(photos(of), labels, ids, near=0.93, apart=0.88) == [
-        "y and z look like one person", "x looks like two people, one of them in f0, f1, f2, f3, f4 and 3 more",
-    ]  # fmt: skip
 
 
 def split(labels: list[str | None], second: float = 0.85) -> People:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from anonlib.cli import app
-from anonlib.faces.attributes import AttributeReader, Attributes
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.faces.embed import SAME_PERSON, Recognizer
+from anonlib.faces.embed import SAME_PERSON, AttributeReader, Recognizer
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
@@ -39,13 +38,13 @@ class Astronaut:
         self.mesh = FaceMesh(load_engine(model_bytes("facemesh")))
         self.points = self.mesh.fit([self.rgb], self.found)[0].points[0]
         self.recognizer = Recognizer("dlib-resnet", load_engine(model_bytes("dlib-resnet")))
-        self.reader = AttributeReader(load_engine(model_bytes("age-gender")), None)
+        self.reader = AttributeReader(*(load_engine(model_bytes(name)) for name in ("age-gender", "expression")))
 
     def embed(self, textures: Sequence[Texture]) -> NDArray[np.float32]:
         images = self._painted(textures)
         return self.recognizer.embed(images, self._points(images))
 
-    def read(self, textures: Sequence[Texture]) -> Attributes:
+    def read(self, textures: Sequence[Texture]) -> tuple[NDArray[np.float32], ...]:
         images = self._painted(textures)
         return self.reader.read(images, self._points(images))
 
@@ -85,9 +84,9 @@ def test_gender_and_age_are_those_asked_for(fitted: Fit, astronaut: Astronaut) -
     decoder = fitted.decoder
     points = np.random.default_rng(0).standard_normal((4, len(decoder.centre))).astype(np.float32)
     z = np.concatenate([strangers(decoder, 4), normalized(points)])
-    woman, man = (astronaut.read([decoder.decode(point, sex, 30) for point in z]).female for sex in (1.0, 0.0))
+    woman, man = (astronaut.read([decoder.decode(point, sex, 30) for point in z])[1] for sex in (1.0, 0.0))
     assert (woman > man).all() and (woman - man).mean() > 0.3
-    old, young = (astronaut.read([decoder.decode(point, 0.5, age) for point in z[:4]]).age for age in (60, 20))
+    old, young = (astronaut.read([decoder.decode(point, 0.5, age) for point in z[:4]])[0] for age in (60, 20))
     assert old.mean() > young.mean()
 
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from anonlib.audit.evidence.evidence import CROP, SIDE, Look, frame
 from anonlib.config import JobConfig
 from anonlib.faces import align
-from anonlib.faces.attributes import AttributeReader
 from anonlib.faces.detect import Detector, open_detector
-from anonlib.faces.embed import Recognizer
+from anonlib.faces.embed import AttributeReader, Recognizer
 from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points
 from anonlib.faces.regions import FACE, Regions, labelled_face
 from anonlib.models.cache import model_bytes
@@ -86,7 +85,7 @@ class Observer:
     ) -> Look:
         seen = np.flatnonzero(fits).tolist()
         points = [five_points(mesh) for mesh in meshes]
-        read = self.reader.read([images[row] for row in seen], [points[row] for row in seen])
+        age, female, expression = self.reader.read([images[row] for row in seen], [points[row] for row in seen])
         mean, target = shape_model().mean, np.array(ARCFACE_POINTS, np.float32)
         poses = np.array([pose_of(meshes[row], mean).angles() for row in seen], np.float32).reshape(-1, 3)
         sharp = np.array([sharpness(images[row], meshes[row]) for row in seen], np.float32)
@@ -103,9 +102,9 @@ class Observer:
         return Look(
             vectors=self.vectors(images, meshes),
             found=found,
-            female=whole(read.female),
-            age=whole(read.age),
-            expression=whole(read.expression, len(EXPRESSIONS)),
+            female=whole(female),
+            age=whole(age),
+            expression=whole(expression, len(EXPRESSIONS)),
             pose=whole(poses, 3),
             mesh=whole(meshes[seen, :, :2], MESH_POINTS, 2),
             sharpness=whole(sharp),
@@ -129,7 +128,7 @@ def look_again(
     found = np.array([len(faces) > 0 for faces in chosen], bool)
     after, fits = before.copy(), np.zeros(len(images), bool)
     for index, meshes in enumerate(mesh.fit(images, chosen)):
-        if len(meshes) and meshes.presence[0] >= MIN_PRESENCE:
+        if len(meshes.points) and meshes.presence[0] >= MIN_PRESENCE:
             after[index], fits[index] = meshes.points[0], True
     return after, found, fits
 

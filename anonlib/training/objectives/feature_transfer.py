@@ -20,7 +20,7 @@ from anonlib.faces import align
 from anonlib.faces.mesh import five_points
 from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.privacy.clustering import normalized
-from anonlib.privacy.sphere import cosine_beyond
+from anonlib.privacy.knn import cosine_beyond
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.crops import alpha_in_crop
 from anonlib.synthesis.feature_transfer import POINTS, SIDE
