@@ -31,7 +31,7 @@ from anonlib.audit.review_queue import judged_so_far, open_log, waiting
 from anonlib.audit.sheet import draw_examples
 from anonlib.audit.trained.data import NETWORK
 from anonlib.audit.trained.suite import trained_attacks
-from anonlib.audit.utility.downstream import expression_task, labels_of
+from anonlib.audit.utility.downstream import expression_labels, expression_task
 from anonlib.audit.utility.kept import measures
 from anonlib.codes import meaning_of
 from anonlib.config import JobConfig, RayConfig
@@ -100,7 +100,7 @@ def _measured(
     judged = judged_so_far(job)
     missed, _ = look_twice(job, sampled=judged.judged, wrong=judged.wrong, seed=seed, report=progress)
     crops = {kind: look.crops for kind, look in evidence.looks.items()}
-    task = expression_task(crops, labels_of(job, evidence), evidence.subjects, seed=seed)
+    task = expression_task(crops, expression_labels(evidence.clear.expression), evidence.subjects, seed=seed)
     utility = [*measures(evidence, seed=seed), task]
     return AuditReport(
         release=certificate.release,

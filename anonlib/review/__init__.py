@@ -40,22 +40,16 @@ def review(
         from anonlib.review.page import make_app
         from anonlib.review.session import Session
     except ModuleNotFoundError as error:
-        raise JobError(
-            f"the review page needs {error.name}, which is not here; install it by `pip install 'anonlib[review]'`"
-        ) from None
+        install = "install it by `pip install 'anonlib[review]'`"
+        raise JobError(f"the review page needs {error.name}, which is not here; {install}") from None
     session = Session(config, sample=sample, second=second, who=who)
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((HOST, port))
-            listening.listen()
-        except OSError as error:
-            raise JobError(f"port {port} of {HOST} cannot be used: {error.strerror}") from None
+    try:
+        listening = socket.create_server((HOST, port))
+    except OSError as error:
+        raise JobError(f"port {port} of {HOST} cannot be used: {error.strerror}") from None
+    with listening, suppress(KeyboardInterrupt):
         chosen, key = listening.getsockname()[1], secrets.token_urlsafe(16)
         app = Guard(make_app(session), chosen, key)
-        settings = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
-        )
+        settings = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=1)
         say(f"http://{HOST}:{chosen}/#{key}")
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(settings).run(sockets=[listening])
+        uvicorn.Server(settings).run(sockets=[listening])

@@ -1,10 +1,8 @@
 """Access to the review page, which shows originals: only the browser that opened its address gets in.
 
-Bound to 127.0.0.1 the page is still open to every user of the machine and to every page in the browser. So the address
-holds a key, behind a #, which browsers do not send. The page exchanges it for a token, once, and sends that in a header
-with every request. A cookie would not do: browsers send it to every port of 127.0.0.1, and so to other users' servers.
-Host must be the page's, else a foreign name could be made to point here (DNS rebinding), and a request that changes
-something must come from the page itself. The browser is told to fetch nothing from elsewhere and to store nothing.
+The page is open to every user of the machine, so the address holds a key behind a #, which browsers do not send. The
+page exchanges it once for a token, and sends that in a header: a cookie would go to every port of 127.0.0.1. Host must
+be the page's (DNS rebinding), and a request that changes something must come from the page itself.
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ HEADERS = {
 ASSETS = {"/": "page.html", **{f"/{name}": name for name in ("page.css", "page.js", "token.js", "views.js")}}
 """The page's files by path. They hold nothing of a release: a browser asks for them before it has a token."""
 EXCHANGE = "/session"
+_OWN = ("none", "same-origin")
 
 
 class Guard:
@@ -58,7 +57,10 @@ class Guard:
 
     def _answer(self, request: Request) -> Response | None:
         """The answer in the page's place, None where the page may answer."""
-        if self._foreign(request.headers, request.method):
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        changes = request.method not in ("GET", "HEAD")
+        foreign = origin != f"http://{host}" if origin is not None else changes
+        if host not in self.hosts or foreign or request.headers.get("sec-fetch-site", "none") not in _OWN:
             return PlainTextResponse("This page answers only to itself.\n", 403)
         if request.method == "GET" and request.url.path in ASSETS:
             return None
@@ -77,12 +79,6 @@ class Guard:
                 return _refusal("this address was opened before; end the review by Ctrl-C and start it again")
             self._token = secrets.token_urlsafe(32)
             return JSONResponse({"token": self._token})
-
-    def _foreign(self, headers: Headers, method: str) -> bool:
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if host not in self.hosts or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return True
-        return origin != f"http://{host}" if origin is not None else method not in ("GET", "HEAD")
 
 
 def _bearer(headers: Headers) -> str:

@@ -1,16 +1,13 @@
 """The page of a review: a few routes over a Session, and the files that a browser needs.
 
-Starlette rather than a toolkit like NiceGUI: a page that shows originals should be small enough to be read whole. This
-page needs no websocket, no inline script and no third party's bundle, so the strictest content security policy holds,
-and each route can be tested without a browser.
+A page that shows originals should be small enough to be read whole: it needs no websocket, no inline script and no
+third party's bundle, so the strictest content security policy holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from threading import Lock, Thread
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from anonlib.audit.review_queue import waiting
 from anonlib.audit.statistics import CONFIDENCE
-from anonlib.errors import AnonlibError, ImageProblem, JobError, StorageError, contained, kind_and_message
-from anonlib.execution.base import UnitResult
+from anonlib.errors import ImageProblem, JobError, StorageError
 from anonlib.review.guard import ASSETS
 from anonlib.review.session import Session, why_not
 from anonlib.synthesis.redact import GROW
@@ -42,71 +39,26 @@ class ReviewRequest(BaseModel):
     boxes: list[list[float]] = []
 
 
-class BackgroundApply:
-    """The decisions being carried out in a thread: `state` has the progress, then the result or the problem."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self._lock = Lock()
-        self.state: dict[str, Any] | None = None
-
-    @property
-    def busy(self) -> bool:
-        return self.state is not None and self.state["result"] is None and self.state["problem"] is None
-
-    def start(self) -> None:
-        """Begin, unless it is running."""
-        with self._lock:
-            if not self.busy:
-                self.state = {"done": 0, "shards": 0, "result": None, "problem": None}
-                Thread(target=self._run, args=(self.state,), daemon=True).start()
-
-    def _run(self, state: dict[str, Any]) -> None:
-        def report(stage: str, outcome: UnitResult, units: int) -> None:
-            if stage == "render" and outcome.error is None:
-                state.update(done=state["done"] + 1, shards=units)
-
-        try:
-            with contained("carrying out decisions") as failure:
-                shards, changes = self.session.apply(report)
-                state["result"] = {"shards": shards, "changes": [asdict(change) for change in changes]}
-        except AnonlibError as error:
-            state["problem"] = str(error)
-        if failure.error is not None:
-            state["problem"] = kind_and_message(failure.error)
-
-
 def make_app(session: Session) -> Starlette:
     """The page; it must be served behind a Guard."""
-    applying = BackgroundApply(session)
+    numbers = range(len(session.images))
 
     def totals() -> dict[str, Any]:
-        """Figures of the review as a whole."""
-        return {
-            "judged": asdict(session.judged()),
-            "confidence": CONFIDENCE,
-            "waiting": sum(not session.carried_out(number) for number in range(len(session.images))),
-            "applying": applying.state,
-        }
+        late = sum(not session.carried_out(number) for number in numbers)
+        judged = asdict(session.judged())
+        return {"judged": judged, "confidence": CONFIDENCE, "waiting": late, "applying": session.applying}
 
     def state(request: Request) -> Response:
-        return JSONResponse(
-            {
-                "release": release_name(session.job.config),
-                "who": session.who,
-                "grow": GROW,
-                "lists": session.lists,
-                "quarantined": session.quarantined,
-                "totals": totals(),
-                "earlier": not applying.busy and bool(session.waiting()),
-                "images": [describe(session, number) for number in range(len(session.images))],
-            }
-        )
+        earlier = not session.busy and bool(waiting(session.job, session.log))
+        images = [describe(session, number) for number in numbers]
+        known = {"release": release_name(session.job.config), "who": session.who, "grow": GROW, "lists": session.lists}
+        later = {"quarantined": session.quarantined, "totals": totals(), "earlier": earlier, "images": images}
+        return JSONResponse(known | later)
 
     def decide(wish: ReviewRequest) -> Response:
-        if applying.busy:
+        if session.busy:
             raise JobError("the decisions so far are being carried out; wait until that is done")
-        if not 0 <= wish.image < len(session.images):
+        if wish.image not in numbers:
             raise JobError("there is no such image")
         if wish.verdict is None:
             session.undo(wish.image)
@@ -119,18 +71,17 @@ def make_app(session: Session) -> Starlette:
         return await run_in_threadpool(decide, wish)
 
     def apply(request: Request) -> Response:
-        applying.start()
+        session.start_applying()
         return JSONResponse(totals())
 
     def picture(request: Request) -> Response:
         number, kind = request.path_params["number"], request.path_params["kind"]
-        if not 0 <= number < len(session.images) or kind not in ("original", "released"):
+        if number not in numbers or kind not in ("original", "released"):
             return Response(status_code=404)
-        if applying.busy:
+        if session.busy:
             raise JobError("the release is being made again; its images come back when that is done")
-        show: Callable[..., bytes] = getattr(session.pictures, kind)
         try:
-            return Response(show(session.images[number]), media_type="image/jpeg")
+            return Response(session.pictures.show(session.images[number], kind), media_type="image/jpeg")
         except ImageProblem as problem:
             return JSONResponse({"problem": str(problem)}, 404)
 
@@ -138,19 +89,16 @@ def make_app(session: Session) -> Starlette:
         unreadable = isinstance(error, ValidationError)
         return JSONResponse({"problem": "this request is no decision" if unreadable else str(error)}, 409)
 
-    def asset(request: Request) -> Response:
-        return FileResponse(_FOLDER / ASSETS[request.url.path])
-
     return Starlette(
         routes=[
-            *(Route(path, asset) for path in ASSETS),
+            *(Route(path, lambda request: FileResponse(_FOLDER / ASSETS[request.url.path])) for path in ASSETS),
             Route("/state", state),
             Route("/totals", lambda request: JSONResponse(totals())),
             Route("/image/{number:int}/{kind}", picture),
             Route("/decide", on_decide, methods=["POST"]),
             Route("/apply", apply, methods=["POST"]),
         ],
-        exception_handlers={JobError: refused, StorageError: refused, ValidationError: refused},
+        exception_handlers=dict.fromkeys((JobError, StorageError, ValidationError), refused),
     )
 
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from threading import Lock
-from typing import TYPE_CHECKING
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any, Literal
 
 from anonlib.audit.review_queue import Image, Judged, Place, choose, images_of, judge, open_log, places_of, waiting
 from anonlib.codes import Reason, meaning_of
 from anonlib.config import JobConfig
-from anonlib.errors import ImageProblem, JobError
+from anonlib.errors import AnonlibError, ImageProblem, JobError, contained, kind_and_message
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.media.codec import encode
 from anonlib.media.sandbox import decode_apart
 from anonlib.review import SAMPLE
 from anonlib.stages.rerender import ActiveDecisions
-from anonlib.workspace.decisions import Box, Decision, Verdict
+from anonlib.workspace.decisions import Box, Decision, Verdict, latest
 from anonlib.workspace.images import JobImages
 
 if TYPE_CHECKING:
@@ -37,23 +37,14 @@ _MOST_BYTES = 1 << 29
 
 Files = dict[tuple[str, str], bytes]
 """Image files of one shard: originals as ("original", key), outputs as ("released", sha256)."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """What carrying out the decisions did to one image; statuses are the manifest's."""
-
-    key: str
-    before: str
-    after: str
-    hidden: int
-    reason: str | None
+Report = Callable[[str, UnitResult, int], None]
 
 
 class Session:
     """`lists` name images by their numbers in `images`: sample, quarantined, second look.
 
-    `suggested`: boxes that the second look found in an image, for the person to accept or clear.
+    `suggested`: boxes that the second look found in an image, for the person to accept or clear. `applying`: how
+    carrying out the decisions goes, once it was started: the progress, then the result or the problem.
     """
 
     def __init__(
@@ -62,32 +53,25 @@ class Session:
         self.job, self.who = Job(config), who
         self.log = open_log(self.job)
         self._lock = Lock()
+        self.applying: dict[str, Any] | None = None
         self.decisions = self.log.latest()
         suggested = places_of(self.job, second)
         drawn, held, self.quarantined = choose(self.job, self.decisions, sample, MOST_QUARANTINED)
         images = self._read((*drawn, *held, *suggested))
         numbers = {place: number for number, place in enumerate(images)}
         self.images = list(images.values())
-        self.lists = {
-            name: [numbers[place] for place in places]
-            for name, places in (("sample", drawn), ("quarantined", held), ("second", suggested))
-        }
+        lists = {"sample": drawn, "quarantined": held, "second": suggested}
+        self.lists = {name: [numbers[place] for place in places] for name, places in lists.items()}
         self.suggested = {numbers[place]: boxes for place, boxes in suggested.items()}
         self.pictures = Pictures(self.job, self.images)
 
-    # ---- what is known ----------------------------------------------------------------------------------------
-
     def decision(self, number: int) -> Decision | None:
         """What stands on an image."""
-        image = self.images[number]
-        return self.decisions.get((image.shard, image.key))
+        return self.decisions.get((self.images[number].shard, self.images[number].key))
 
     def allowed(self, number: int) -> tuple[Verdict, ...]:
-        """The verdicts that an image can get; an image that the job held back can be let out if it has pixels.
-
-        So a photo whose scan, rendering or check failed can be let out, and so can one of a shard that failed; a file
-        that cannot be decoded, or is over a limit, cannot.
-        """
+        """The verdicts that an image can get; one that the job held back can be let out if it has pixels: not a file
+        that cannot be decoded or is over a limit, but a photo whose scan, rendering or check failed."""
         if number not in self.lists["quarantined"]:
             return ("confirmed", "mask", "withhold")
         return ("withhold", "release_masked") if self.images[number].size else ("withhold",)
@@ -105,17 +89,14 @@ class Session:
         decisions = map(self.decision, self.lists["sample"])
         return judge([decision.verdict if decision else None for decision in decisions])
 
-    # ---- deciding ---------------------------------------------------------------------------------------------
-
     def decide(self, number: int, verdict: Verdict, boxes: Iterable[Sequence[float]] = ()) -> Decision:
         """Put a verdict on an image into the log; raises JobError, StorageError."""
         if verdict not in self.allowed(number):
             raise JobError("this image cannot get that verdict")
-        image = self.images[number]
-        inside = tuple(_inside(image, box) for box in boxes)
+        inside = tuple(_inside(self.images[number], box) for box in boxes)
         if verdict in ("mask", "release_masked") and not inside:
             raise JobError("draw a box around each face that is to be hidden")
-        return self._add(image, verdict, inside)
+        return self._add(self.images[number], verdict, inside)
 
     def undo(self, number: int) -> None:
         """Take back what stands on an image; nothing happens if nothing does."""
@@ -127,27 +108,14 @@ class Session:
         decision = Decision(shard=image.shard, key=image.key, verdict=verdict, boxes=boxes, who=self.who, when=when)
         with self._lock:
             self.log.add(decision)
-            if verdict == "undone":
-                self.decisions.pop((image.shard, image.key), None)
-            else:
-                self.decisions[image.shard, image.key] = decision
+            self.decisions = latest([*self.decisions.values(), decision])
         return decision
 
-    # ---- carrying it out --------------------------------------------------------------------------------------
-
-    def waiting(self) -> list[str]:
-        """The shards whose markers do not vouch for the decisions that stand."""
-        return waiting(self.job, self.log)
-
-    def apply(
-        self, report: Callable[[str, UnitResult, int], None] = lambda stage, outcome, units: None
-    ) -> tuple[list[str], list[Change]]:
-        """Render every waiting shard again and sign the release anew; returns these shards and the images that changed.
-
-        `report` is called as a Job's. Raises what `Job.render` raises.
-        """
+    def apply(self, report: Report = lambda stage, outcome, units: None) -> tuple[list[str], list[dict[str, Any]]]:
+        """Render every waiting shard again and sign the release anew; returns these shards and the images that changed:
+        statuses, and how many drawn faces are `hidden`. Raises what `Job.render` raises."""
         self.job.report = report
-        shards = self.waiting()
+        shards = waiting(self.job, self.log)
         self.job.render()
         before = list(self.images)
         places = [(image.shard, image.position) for image in before]
@@ -156,15 +124,44 @@ class Session:
             self.images = [now.get(place, image) for place, image in zip(places, before, strict=True)]
             self.decisions = self.log.latest()
         self.pictures.update(now.values())
-        return shards, [_change(old, new) for old, new in zip(before, self.images, strict=True) if old.row != new.row]
+        changes = []
+        for old, new in zip(before, self.images, strict=True):
+            if old.row != new.row:
+                statuses = {"before": old.row["status"], "after": new.row["status"]}
+                hidden = len(new.row["faces"][new.faces :])  # a reviewer's come after those of the scan
+                changes.append({"key": new.key, **statuses, "hidden": hidden, "reason": why_not(new)})
+        return shards, changes
+
+    @property
+    def busy(self) -> bool:
+        """Whether decisions are being carried out."""
+        return self.applying is not None and self.applying["result"] is None and self.applying["problem"] is None
+
+    def start_applying(self) -> None:
+        """Carry out the decisions in a thread, unless one is at it."""
+        with self._lock:
+            if not self.busy:
+                self.applying = {"done": 0, "shards": 0, "result": None, "problem": None}
+                Thread(target=self._apply_and_tell, args=(self.applying,), daemon=True).start()
+
+    def _apply_and_tell(self, state: dict[str, Any]) -> None:
+        def report(stage: str, outcome: UnitResult, units: int) -> None:
+            if stage == "render" and outcome.error is None:
+                state.update(done=state["done"] + 1, shards=units)
+
+        try:
+            with contained("carrying out decisions") as failure:
+                shards, changes = self.apply(report)
+                state["result"] = {"shards": shards, "changes": changes}
+        except AnonlibError as error:
+            state["problem"] = str(error)
+        if failure.error is not None:
+            state["problem"] = kind_and_message(failure.error)
 
     def _read(self, places: Sequence[Place]) -> dict[Place, Image]:
         """Images as manifest and scan have them, in the order of their places; raises JobError."""
-        found: dict[Place, Image] = {}
-        for shard in dict.fromkeys(shard for shard, _ in places):
-            images = images_of(self.job, shard)
-            found |= {place: images[place[1]] for place in places if place[0] == shard}
-        return {place: found[place] for place in places}
+        images = {shard: images_of(self.job, shard) for shard in {shard for shard, _ in places}}
+        return {(shard, row): images[shard][row] for shard, row in places}
 
 
 def _inside(image: Image, box: Sequence[float]) -> Box:
@@ -178,18 +175,9 @@ def _inside(image: Image, box: Sequence[float]) -> Box:
     return x0, y0, x1, y1
 
 
-def _change(old: Image, new: Image) -> Change:
-    # What a reviewer found comes after what the scan did.
-    hidden = len(new.row["faces"][new.faces :])
-    return Change(new.key, old.row["status"], new.row["status"], hidden, why_not(new))
-
-
 def why_not(image: Image) -> str | None:
     """Why an image is not released, in a sentence."""
     return None if image.row["reason"] is None else image.why or meaning_of(image.row["reason"])
-
-
-# ---- pixels ---------------------------------------------------------------------------------------------------
 
 
 class Pictures:
@@ -215,13 +203,15 @@ class Pictures:
                 self._wanted[image.shard][image.key] = image
                 self._loaded.pop(image.shard, None)
 
-    def original(self, image: Image) -> bytes:
-        """A JPEG of the upright original; raises ImageProblem, StorageError."""
-        return self._shown(self._files(image.shard).get(("original", image.key)))
-
-    def released(self, image: Image) -> bytes:
-        """A JPEG of what the release holds; raises ImageProblem, StorageError."""
-        return self._shown(self._files(image.shard).get(("released", str(image.row["output_sha256"]))))
+    def show(self, image: Image, kind: Literal["original", "released"]) -> bytes:
+        """A JPEG of the upright original, or of what the release holds; raises ImageProblem, StorageError."""
+        name = image.key if kind == "original" else str(image.row["output_sha256"])
+        data = self._files(image.shard).get((kind, name))
+        if data is None:
+            raise ImageProblem(Reason.NO_IMAGE, "there is no image where it should be")
+        limits = self.job.config.limits
+        picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
+        return encode(picture.rgb, replace(picture, format="JPEG", alpha=None), jpeg_quality=_QUALITY)
 
     def _files(self, shard: str) -> Files:
         with self._lock:
@@ -233,17 +223,8 @@ class Pictures:
                 files = {("original", key): data for key, data in originals.items()}
                 files |= {("released", digest): data for digest, data in outputs.items()}
             self._loaded[shard] = files
-            while len(self._loaded) > 1 and sum(map(_size, self._loaded.values())) > _MOST_BYTES:
-                self._loaded.popitem(last=False)
+            held = sum(len(data) for loaded in self._loaded.values() for data in loaded.values())
+            while len(self._loaded) > 1 and held > _MOST_BYTES:
+                _, dropped = self._loaded.popitem(last=False)
+                held -= sum(map(len, dropped.values()))
             return files
-
-    def _shown(self, data: bytes | None) -> bytes:
-        if data is None:
-            raise ImageProblem(Reason.NO_IMAGE, "there is no image where it should be")
-        limits = self.job.config.limits
-        picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
-        return encode(picture.rgb, replace(picture, format="JPEG", alpha=None), jpeg_quality=_QUALITY)
-
-
-def _size(files: Files) -> int:
-    return sum(map(len, files.values()))

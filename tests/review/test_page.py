@@ -105,82 +105,61 @@ CLOSED = ("/state", "/totals", "/image/0/original", "/image/0/released")
 PATHS = (*ASSETS, *CLOSED)
 
 
-@pytest.mark.parametrize("path", CLOSED)
-def test_every_path_needs_the_token(stranger: Client, path: str) -> None:
+def test_every_path_needs_the_token(stranger: Client) -> None:
     """Not with the key itself, either, nor with a token as a cookie or in the address."""
     token = exchange(stranger, KEY).json()["token"]
-    for query, headers in (
-        ("", {}),
-        (f"?key={quote(KEY)}", {}),
-        (f"?token={token}", {}),
-        ("", {"Cookie": f"token={token}"}),
-        ("", {"Authorization": f"Bearer {KEY}"}),
-        ("", {"Authorization": f"Basic {token}"}),
-        ("", {"Authorization": f"Bearer {token}x"}),
-    ):
-        answer = stranger.get(path + query, **headers)
-        assert answer.status == 403 and "with its key" in answer.json()["problem"]
+    headers = [{"Cookie": f"token={token}"}]
+    headers += [{"Authorization": word} for word in (f"Bearer {KEY}", f"Basic {token}", f"Bearer {token}x")]
+    for path in CLOSED:
+        tries = [stranger.get(path + query) for query in ("", f"?key={quote(KEY)}", f"?token={token}")]
+        for answer in (*tries, *(stranger.get(path, **header) for header in headers)):
+            assert answer.status == 403 and "with its key" in answer.json()["problem"]
+        assert stranger.get(path, Authorization=f"Bearer {token}").status == 200
     assert stranger.post("/apply").status == stranger.post("/decide").status == 403
-    assert stranger.get(path, Authorization=f"Bearer {token}").status == 200
 
 
-def test_the_key_can_be_exchanged_once(stranger: Client) -> None:
+def test_the_key_can_be_exchanged_once_and_the_token_is_of_one_run_of_the_page(
+    stranger: Client, session: Session
+) -> None:
     for guess in ("", "guessed", KEY[:-1]):
         assert exchange(stranger, guess).status == 403
-    assert exchange(stranger, KEY).status == 200
-    again = exchange(stranger, KEY)
-    assert again.status == 403 and "start it again" in again.json()["problem"]
-
-
-def test_a_token_is_worth_nothing_to_a_page_that_is_started_again(session: Session) -> None:
-    with page_of(session, KEY) as before:
-        token = exchange(before, KEY).json()["token"]
-        assert before.get("/state", Authorization=f"Bearer {token}").status == 200
+    answer = exchange(stranger, KEY)
+    assert answer.status == 200 and exchange(stranger, KEY).status == 403
     with page_of(session, KEY) as after:
-        assert after.get("/state", Authorization=f"Bearer {token}").status == 403
+        assert after.get("/state", Authorization=f"Bearer {answer.json()['token']}").status == 403
 
 
-@pytest.mark.parametrize("path", ASSETS)
-def test_open_files_hold_nothing_of_the_release(stranger: Client, session: Session, path: str) -> None:
-    answer = stranger.get(path)
-    assert answer.status == 200
-    assert KEY not in answer.data.decode() and "astronaut" not in answer.data.decode()
+def test_open_files_hold_nothing_of_the_release(stranger: Client) -> None:
+    for answer in map(stranger.get, ASSETS):
+        assert answer.status == 200
+        assert KEY not in answer.data.decode() and "astronaut" not in answer.data.decode()
 
 
-@pytest.mark.parametrize(
-    ("header", "value"),
-    [
-        ("Host", "evil.example"),
-        ("Host", "evil.example:PORT"),
-        ("Host", "127.0.0.1:1"),
-        ("Origin", "http://evil.example"),
-        ("Origin", "null"),
-        ("Origin", "https://127.0.0.1:PORT"),
-        ("Sec-Fetch-Site", "cross-site"),
-        ("Sec-Fetch-Site", "same-site"),
-    ],
-)
-def test_a_foreign_page_gets_nothing_even_with_the_token(client: Client, header: str, value: str) -> None:
-    foreign = {header: value.replace("PORT", str(client.port))}
-    for path in PATHS:
-        assert client.get(path, **foreign).status == 403
-    assert client.post("/apply", **foreign).status == 403
+FOREIGN = {
+    "Host": ["evil.example", "evil.example:PORT", "127.0.0.1:1"],
+    "Origin": ["http://evil.example", "null", "https://127.0.0.1:PORT"],
+    "Sec-Fetch-Site": ["cross-site", "same-site"],
+}
 
 
-def test_a_request_that_changes_something_needs_an_origin(client: Client) -> None:
+def test_a_foreign_page_gets_nothing_even_with_the_token(client: Client) -> None:
+    for foreign in [
+        {header: value.replace("PORT", str(client.port))} for header in FOREIGN for value in FOREIGN[header]
+    ]:
+        for path in PATHS:
+            assert client.get(path, **foreign).status == 403
+        assert client.post("/apply", **foreign).status == 403
     del client.headers["Origin"]
-    assert client.get("/state").status == 200
-    assert client.post("/apply").status == 403
+    assert client.get("/state").status == 200 and client.post("/apply").status == 403
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_nothing_is_stored_and_nothing_comes_from_elsewhere(client: Client, path: str) -> None:
-    answer = client.get(path)
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    if "image" not in path:
-        assert "http" not in answer.data.decode().replace("http://www.w3.org/2000/svg", "")
+def test_nothing_is_stored_and_nothing_comes_from_elsewhere(client: Client) -> None:
+    for path in PATHS:
+        answer = client.get(path)
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "image" in path or "http" not in answer.data.decode().replace("http://www.w3.org/2000/svg", "")
 
 
 def test_a_verdict_is_in_the_log_before_the_page_gets_its_answer(client: Client, session: Session) -> None:
@@ -192,9 +171,8 @@ def test_a_verdict_is_in_the_log_before_the_page_gets_its_answer(client: Client,
     assert session.log.latest() == {}
 
 
-@pytest.mark.parametrize(
-    "wish",
-    [
+def test_a_request_that_is_no_decision_is_refused_in_a_sentence(client: Client, session: Session) -> None:
+    for wish in (
         {"image": 0, "verdict": "maybe"},
         {"image": 0, "verdict": "undone"},
         {"image": 99, "verdict": "confirmed"},
@@ -203,11 +181,9 @@ def test_a_verdict_is_in_the_log_before_the_page_gets_its_answer(client: Client,
         {"image": 0, "verdict": "mask", "boxes": [["a"]]},
         {"image": 0, "verdict": "confirmed", "shard": "00000"},
         [],
-    ],
-)
-def test_a_request_that_is_no_decision_is_refused_in_a_sentence(client: Client, session: Session, wish: Any) -> None:
-    answer = client.post("/decide", wish)
-    assert answer.status == 409 and answer.json()["problem"]
+    ):
+        answer = client.post("/decide", wish)
+        assert answer.status == 409 and answer.json()["problem"]
     assert session.log.latest() == {}
 
 
@@ -233,21 +209,20 @@ def wait(client: Client) -> dict[str, Any]:
     raise AssertionError("it never ends")
 
 
-def test_an_apply_returns_the_changes(client: Client, reviewed: JobConfig) -> None:
+def test_an_apply_returns_the_changes_or_the_problem(
+    client: Client, reviewed: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Job) -> None:
+        raise JobError("the disk is full")
+
     decide(client, "astronaut", "mask", FACE)
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "render", failing)
+        client.post("/apply")
+        assert wait(client)["problem"] == "the disk is full"
+    assert state(client)["earlier"]
     assert client.post("/apply").json()["applying"] is not None
     result = wait(client)["result"]
     assert result["shards"] == ["00000"] and [change["key"] for change in result["changes"]] == ["astronaut"]
     assert by_key(Path(reviewed.output.uri))["astronaut"]["review"] == "masked"
     assert state(client)["totals"]["waiting"] == 0 and not state(client)["earlier"]
-
-
-def test_the_problem_of_an_apply_is_shown(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(self: Job) -> None:
-        raise JobError("the disk is full")
-
-    monkeypatch.setattr(Job, "render", failing)
-    decide(client, "astronaut", "mask", FACE)
-    client.post("/apply")
-    assert wait(client)["problem"] == "the disk is full"
-    assert state(client)["earlier"]

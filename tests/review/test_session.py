@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anonlib.audit.missed_faces import MissedFace
-from anonlib.audit.review_queue import judge, judged_so_far
+from anonlib.audit.review_queue import judge, judged_so_far, waiting
 from anonlib.audit.run import audit
 from anonlib.audit.statistics import upper_bound
 from anonlib.config import JobConfig
@@ -30,25 +30,19 @@ def session(reviewed: JobConfig) -> Session:
     return Session(reviewed, who="AB")
 
 
-def test_the_sample_is_of_released_images_and_quarantined_ones_are_a_list(session: Session) -> None:
+def test_the_sample_is_of_released_images_and_the_others_are_lists_of_their_own(reviewed: JobConfig) -> None:
+    missed = MissedFace("00001", "nobody-5", FACE, 0.9), MissedFace("00000", "astronaut", FACE, 0.9)
+    session = Session(reviewed, second=[*missed, MissedFace("00000", "astronaut", (1.0, 2.0, 9.0, 9.0), 0.8)])
     names = {kind: [session.images[image].key for image in numbers] for kind, numbers in session.lists.items()}
     assert sorted(names["sample"]) == ["astronaut", *(f"nobody-{index}" for index in range(6))]
-    assert names["quarantined"] == ["failing", "broken"] and names["second"] == []
-
-
-def test_candidates_of_a_second_look_are_a_list_of_their_own(reviewed: JobConfig) -> None:
-    second = [
-        MissedFace("00001", "nobody-5", FACE, 0.9),
-        MissedFace("00000", "astronaut", FACE, 0.9),
-        MissedFace("00000", "astronaut", (1.0, 2.0, 9.0, 9.0), 0.8),
-    ]
-    session = Session(reviewed, sample=2, second=second)
-    assert [session.images[image].key for image in session.lists["second"]] == ["nobody-5", "astronaut"]
+    assert names["quarantined"] == ["failing", "broken"] and names["second"] == ["nobody-5", "astronaut"]
     assert session.suggested[number(session, "astronaut")] == [list(FACE), [1.0, 2.0, 9.0, 9.0]]
-    assert len(session.lists["sample"]) == 2
+    assert len(Session(reviewed, sample=2).lists["sample"]) == 2
 
 
-def test_decisions_are_there_when_the_session_is_opened_again(session: Session, reviewed: JobConfig) -> None:
+def test_decisions_are_there_when_the_session_is_opened_again_and_stop_an_audit(
+    session: Session, reviewed: JobConfig
+) -> None:
     session.decide(number(session, "astronaut"), "mask", [FACE])
     session.decide(number(session, "nobody-1"), "confirmed")
     session.undo(number(session, "nobody-1"))
@@ -56,25 +50,21 @@ def test_decisions_are_there_when_the_session_is_opened_again(session: Session, 
     found = again.decision(number(again, "astronaut"))
     assert found is not None and found.verdict == "mask" and found.boxes == (FACE,) and found.who == "AB"
     assert again.decision(number(again, "nobody-1")) is None
-    assert not again.carried_out(number(again, "astronaut")) and again.waiting() == ["00000"]
-
-
-def test_no_audit_is_made_while_decisions_wait(session: Session, reviewed: JobConfig) -> None:
-    session.decide(number(session, "nobody-1"), "withhold")
+    assert not again.carried_out(number(again, "astronaut")) and waiting(again.job, again.log) == ["00000"]
     with pytest.raises(JobError, match="1 shards wait for what a reviewer decided"):
         audit(reviewed)
 
 
 def test_an_apply_hides_the_face_and_returns_the_changes(session: Session, reviewed: JobConfig) -> None:
     before = contents(Path(reviewed.output.uri))
-    session.pictures.released(session.images[number(session, "astronaut")])
+    session.pictures.show(session.images[number(session, "astronaut")], "released")
     session.decide(number(session, "astronaut"), "mask", [FACE])
     session.decide(number(session, "nobody-1"), "confirmed")
     session.decide(number(session, "nobody-2"), "withhold")
     shards, changes = session.apply()
     after = contents(Path(reviewed.output.uri))
     assert shards == ["00000"]
-    assert {change.key: (change.after, change.hidden) for change in changes} == {
+    assert {change["key"]: (change["after"], change["hidden"]) for change in changes} == {
         "astronaut": ("released", 1),
         "nobody-1": ("no_face", 0),
         "nobody-2": ("quarantined", 0),
@@ -83,8 +73,8 @@ def test_an_apply_hides_the_face_and_returns_the_changes(session: Session, revie
     x0, y0, x1, y1 = FACE
     pixels = photos.decoded(released(Path(reviewed.output.uri))["astronaut"])
     assert (pixels[y0 + 15 : y1 - 15, x0 + 10 : x1 - 10] == 127).all()
-    assert all(map(session.carried_out, range(len(session.images)))) and session.waiting() == []
-    shown = photos.decoded(session.pictures.released(session.images[number(session, "astronaut")]))
+    assert all(map(session.carried_out, range(len(session.images)))) and waiting(session.job, session.log) == []
+    shown = photos.decoded(session.pictures.show(session.images[number(session, "astronaut")], "released"))
     assert np.abs(shown.astype(int) - pixels).mean() < 3
     check(Path(reviewed.output.uri))
 
@@ -124,13 +114,12 @@ def test_a_file_without_pixels_can_only_stay_withheld(session: Session) -> None:
 @pytest.mark.parametrize(
     "boxes", [[], [(5, 5, 6, 6)], [(900, 5, 960, 60)], [(5, 5, 60)], [(60, 60, 5, 5)], [FACE, (5, 5, 6, 6)]]
 )
-def test_boxes_that_hide_nothing_are_refused(session: Session, boxes: list[tuple[int, ...]]) -> None:
+def test_boxes_that_hide_nothing_are_refused_and_others_are_cut_to_the_image(
+    session: Session, boxes: list[tuple[int, ...]]
+) -> None:
     with pytest.raises(JobError):
         session.decide(number(session, "astronaut"), "mask", boxes)
     assert session.decisions == {}
-
-
-def test_a_box_is_cut_to_the_image(session: Session) -> None:
     decision = session.decide(number(session, "astronaut"), "mask", [(-20.4, 30.6, 900, 120)])
     assert decision.boxes == ((0, 31, 512, 120),)
 

@@ -115,7 +115,13 @@ def published(whole: Evidence, rows: dict[str, list[Any]] | None = None, **chang
     )
     said = Published(
         faces=whole.faces,
-        manifest=pa.table({"surrogate_digest": pa.array(shown, pa.string()), **(rows or {})}),
+        manifest=pa.table(
+            {
+                "surrogate_digest": pa.array(shown, pa.string()),
+                "fallback": pa.nulls(len(shown), pa.string()),
+                **(rows or {}),
+            }
+        ),
         names=whole.names.tolist(),
         evaluated=False,
         clustered=False,

@@ -10,42 +10,29 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks.similarity import (
-    FAR,
-    Vectors,
-    first_of_each,
-    found_within,
-    genuine_similarities,
-    impostor_pairs,
-    threshold_at_far,
-)
-from anonlib.audit.evidence.evidence import BASELINES, CLEAR, HIDDEN, RELEASED, Evidence
+from anonlib.audit.attacks import similarity
+from anonlib.audit.attacks.similarity import BINS, FAR, Score, Scores, Vectors
+from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED, Evidence
 from anonlib.audit.evidence.published import Published
-from anonlib.audit.findings import Attack, Disclosure, Group, Histogram, Threshold
-from anonlib.audit.statistics import FEWEST, Numbers, Shares, difference, rate, worst
+from anonlib.audit.findings import Attack, Disclosure, Figure, Group, Histogram, Threshold
+from anonlib.audit.statistics import FEWEST, Numbers, Shares, Statistic, difference, figure_of_sums, rate, worst
 from anonlib.faces.embed import THRESHOLDS
 
 ENOUGH_IMPOSTORS = 10_000
 """Pairs below which a threshold at FAR 1e-3 would rest on fewer than ten of them."""
 FITTED = 600
 """Photos that weights are fitted on, or a trail is chosen by, at most: memory grows with photos times people."""
-AGES, YAWS = (30.0, 50.0), (15.0, 30.0)
 
-_MOST_PHOTOS = 4096
-_STEPS = 80
-_RIDGE = 1e-3
-_ROWS = 1024
+_STEPS, _RIDGE = 80, 1e-3
 
-By = Literal["gender", "age", "pose", "size"]
-Part = tuple[By, str, NDArray[np.bool_]]
-Scores = NDArray[np.float32]
-Score = Callable[[Numbers], Scores]
-"""Rows of probes (r,) -> how well each candidate fits (r, g): higher is better, all equal where nothing is known."""
+Looks = Mapping[str, Shares]
+Counts = NDArray[np.float32]
+Part = tuple[Literal["gender", "age", "pose", "size"], str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -59,13 +46,9 @@ class Material:
 
     @cached_property
     def attackers(self) -> list[Attacker]:
-        """One for each recognizer that the evidence was gathered with; raises ValueError without evidence."""
-        if self.evidence is None:
-            raise ValueError("an attack on pictures needs evidence")
-        return [
-            Attacker(self.evidence, name, held_out=name not in self.used, published=self.published, seed=self.seed)
-            for name in self.evidence.clear.vectors
-        ]
+        """One for each recognizer that the evidence was gathered with."""
+        assert self.evidence is not None
+        return [Attacker(self, self.evidence, name) for name in self.evidence.clear.vectors]
 
     @property
     def held_out(self) -> list[Attacker]:
@@ -74,14 +57,12 @@ class Material:
 
     @property
     def records(self) -> Published:
-        """What the release says beside its pictures; raises ValueError where it was not read."""
-        if self.published is None:
-            raise ValueError("an attack on records needs what the release publishes")
+        """What the release says beside its pictures."""
+        assert self.published is not None
         return self.published
 
 
-Findings = Iterable[Attack | Disclosure]
-RunAttack = Callable[[Material], Findings]
+RunAttack = Callable[[Material], Iterable[Attack | Disclosure]]
 
 
 @dataclass
@@ -95,72 +76,73 @@ class Probes:
     classes: Numbers
     seed: int
 
-    def attack(
-        self,
-        name: str,
-        target: str,
-        values: Mapping[str, Shares],
-        chance: float | None = None,
-        *,
-        subjects: Numbers | None = None,
-        detailed: bool = False,
-        curve: tuple[float, ...] = (),
-        note: str = "",
-    ) -> Attack:
-        """`values` (n,) by look, NaN where a photo was not asked; of the probes, or of the people `subjects`.
+    def of(self, people: Numbers) -> Probes:
+        """The same recognizer, asked about other photos or people (m,)."""
+        return Probes(people, self.recognizer, self.held_out, (), people, self.seed)
 
-        `detailed`: by groups, and of the worst person and class.
-        """
-        who, seed = self.who if subjects is None else subjects, self.seed
-        released, hidden = values[RELEASED], values.get(HIDDEN)
-        looks = [look for look in (CLEAR, *BASELINES) if look in values]
-        groups = [
-            Group(by=by, name=part, figure=rate(released[rows], who[rows], chance=chance, seed=seed))
-            for by, part, rows in (self.groups if detailed else ())
-            if np.count_nonzero(~np.isnan(released[rows])) >= FEWEST
-        ]
-        return Attack(
-            name=name,
-            target=target,
-            recognizer=self.recognizer,
-            held_out=self.held_out,
-            released=rate(released, who, chance=chance, seed=seed),
-            baselines={look: rate(values[look], who, chance=chance, seed=seed) for look in looks},
-            excess=None if hidden is None else difference(released, hidden, who, seed=seed),
-            groups=tuple(groups),
-            worst_class=worst(released, self.classes) if detailed and (self.classes >= 0).any() else None,
-            worst_person=worst(released, who) if detailed else None,
-            curve=curve,
-            note=note,
-        )
+    def attack(
+        self, name: str, target: str, values: Looks, chance: float | None = None, *, detailed: bool = False, **more: Any
+    ) -> Attack:
+        """`values` (n,) by look, NaN where a photo was not asked; `detailed`: by groups, and of the worst too."""
+        who, released = self.who, values[RELEASED]
+        if detailed:
+            groups = [
+                Group(by=by, name=part, figure=rate(released[rows], who[rows], chance=chance, seed=self.seed))
+                for by, part, rows in self.groups
+                if np.count_nonzero(~np.isnan(released[rows])) >= FEWEST
+            ]
+            worst_class = worst(released, self.classes) if (self.classes >= 0).any() else None
+            more |= {"groups": tuple(groups), "worst_class": worst_class, "worst_person": worst(released, who)}
+        figures = {look: rate(shares, who, chance=chance, seed=self.seed) for look, shares in values.items()}
+        excess = difference(released, values[HIDDEN], who, seed=self.seed) if HIDDEN in values else None
+        return self._attack(name, target, figures, excess, **more)
+
+    def pair_attack(
+        self, name: str, target: str, scores: Mapping[str, Counts], statistic: Statistic, note: str = ""
+    ) -> Attack:
+        """A `statistic` of pairs, such as `auc`, by people; `scores` by look, as of `pair_scores`."""
+
+        def figure(counts: Counts, statistic: Statistic, chance: float | None = None) -> Figure:
+            count = int(counts[:, :BINS].sum())
+            return figure_of_sums(counts, None, statistic, count=count, chance=chance, seed=self.seed)
+
+        def apart(sums: Shares) -> Shares:
+            return statistic(sums[:, : 2 * BINS]) - statistic(sums[:, 2 * BINS :])
+
+        figures = {look: figure(counts, statistic, 0.5) for look, counts in scores.items()}
+        excess = figure(np.concatenate([scores[RELEASED], scores[HIDDEN]], axis=1), apart)
+        return self._attack(name, target, figures, excess, note=note)
+
+    def _attack(self, name: str, target: str, figures: dict[str, Figure], excess: Figure | None, **more: Any) -> Attack:
+        judge: dict[str, Any] = {"recognizer": self.recognizer, "held_out": self.held_out}
+        released = figures.pop(RELEASED)
+        return Attack(name=name, target=target, released=released, baselines=figures, excess=excess, **judge, **more)
 
 
 class Attacker(Probes):
     """n probes and g candidates, one clear photo each, by one recognizer.
 
-    `who` (n,) and `enrolled` (g,) number their people, `right` (n,) is each probe's right candidate.
+    `probe`, `gallery` and `reported` are masks over the photos of the evidence; `who` (n,) and `enrolled` (g,) number
+    people, `right` (n,) is each probe's right candidate. `released` (n, d) are the probes as they were released,
+    `clear` (g, d) the candidates, and `picture` what they say of each other.
     """
 
-    def __init__(
-        self,
-        evidence: Evidence,
-        recognizer: str,
-        *,
-        held_out: bool,
-        published: Published | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.evidence, self.published = evidence, published
-        self.gallery = first_of_each(evidence.subjects)
+    def __init__(self, material: Material, evidence: Evidence, recognizer: str) -> None:
+        self.material, self.evidence = material, evidence
+        self.gallery = similarity.first_of_each(evidence.subjects)
         self.probe = ~self.gallery
         groups = [(by, name, rows[self.probe]) for by, name, rows in groups_of(evidence)]
         who, classes = evidence.subjects[self.probe], evidence.classes[self.probe]
-        super().__init__(who, recognizer, held_out, groups, classes, seed)
+        super().__init__(who, recognizer, recognizer not in material.used, groups, classes, material.seed)
         self.vectors = {kind: look.vectors[recognizer] for kind, look in evidence.looks.items()}
         self.released, self.clear = self.vectors[RELEASED][self.probe], self.vectors[CLEAR][self.gallery]
+        self.picture = self.cosines(self.vectors[RELEASED], self.vectors[CLEAR])
         self.enrolled = evidence.subjects[self.gallery]
         self.chance = 1 / max(len(self.enrolled), 1)
-        self.reported = reported(evidence.names, seed=seed)
+        # Half of the people, by their names, are probes of verification; those of the others fix the threshold.
+        people, number = np.unique(evidence.names, return_inverse=True)
+        digests = [hashlib.sha256(f"{self.seed}/{name}".encode()).digest() for name in people]
+        self.reported = np.array([digest[0] % 2 == 0 for digest in digests], bool)[number]
         order = np.argsort(self.enrolled)
         self.right = order[np.searchsorted(self.enrolled[order], self.who)]
         self.walks: dict[str, Score] | None = None
@@ -168,108 +150,78 @@ class Attacker(Probes):
 
     @cached_property
     def threshold(self) -> Threshold:
-        return threshold_of(self.evidence, self.recognizer, seed=self.seed)
+        """The cosine at FAR on clear pairs of people who are not reported on; the catalogue's if they are too few."""
+        subjects = self.evidence.subjects[~self.reported]
+        impostors = similarity.impostor_pairs(self.vectors[CLEAR][~self.reported], subjects)
+        enough, people = len(impostors) >= ENOUGH_IMPOSTORS, np.unique(subjects).size
+        cosine = similarity.threshold_at_far(impostors, FAR) if enough else THRESHOLDS[self.recognizer]
+        counted: dict[str, Any] = {"far": FAR, "pairs": len(impostors), "people": people, "measured_here": enough}
+        return Threshold(recognizer=self.recognizer, cosine=cosine, **counted)
 
     @cached_property
-    def rows(self) -> tuple[Numbers, Numbers]:
-        """Rows of the probes (n,) and of the candidates (g,) in the records; -1 where the release has no such face."""
-        assert self.published is not None
-        number = {face: row for row, face in enumerate(self.published.faces)}
-        rows = np.array([number.get(face, -1) for face in self.evidence.faces], np.int64)
-        return rows[self.probe], rows[self.gallery]
-
-    @cached_property
-    def half(self) -> Numbers:
-        """(n,) 0 or 1, the same for all probes of a person."""
-        people = np.unique(self.who)
-        return (np.random.default_rng(self.seed).permutation(len(people)) % 2)[np.searchsorted(people, self.who)]
+    def rows(self) -> Numbers:
+        """Rows in the records of all photos of the evidence; -1 where the release has no such face."""
+        number = {face: row for row, face in enumerate(self.material.records.faces)}
+        return np.array([number.get(face, -1) for face in self.evidence.faces], np.int64)
 
     def genuine(self, probes: Vectors, enrolment: Vectors) -> Shares:
-        """(n,) Cosine of each probe to its person's gallery photo, of looks at all faces."""
-        return genuine_similarities(probes[self.probe], self.who, enrolment[self.gallery], self.enrolled)
+        """(n,) Cosine of each probe to its person's gallery photo, of looks at all photos."""
+        mates = enrolment[self.gallery][self.right]
+        return np.asarray(np.einsum("ij,ij->i", probes[self.probe], mates), np.float64)
+
+    def cosines(self, probes: Vectors, enrolment: Vectors) -> Score:
+        """The cosines of the probes to the candidates, of looks at all photos."""
+        return similarity.dot(probes[self.probe], enrolment[self.gallery])
 
     def disclosure(
-        self,
-        name: Literal["certificate", "manifest"],
-        target: str,
-        values: Shares,
-        *,
-        beside: Shares | None = None,
-        ranks: int = 1,
-        judged: bool = False,
-        note: str = "",
+        self, name: str, target: str, values: Shares, beside: Shares | None = None, *, ranks: int = 1, note: str = ""
     ) -> Disclosure:
-        """`values` (n,) with `beside` (n,), what the pictures alone give, as what the claim allows."""
-        chance = min(1.0, ranks / max(len(self.enrolled), 1))
+        """`values` (n,); `beside` (n,): what the pictures alone give, which the claim allows; judged at rank 1."""
         return Disclosure(
             name=name,
             target=target,
             recognizer=self.recognizer,
-            found=rate(values, self.who, chance=chance, seed=self.seed),
+            found=rate(values, self.who, chance=min(1.0, ranks * self.chance), seed=self.seed),
             allowed=None if beside is None or np.isnan(beside).all() else float(np.nanmean(beside)),
             allowed_by="" if beside is None else "the picture alone",
             excess=None if beside is None else difference(values, beside, self.who, seed=self.seed),
-            judged_by="high" if judged else None,
+            judged_by=None if beside is None or ranks > 1 else "high",
             note=note,
         )
 
     def histogram(self) -> Histogram:
         """Cosines of people who are reported on; their clear photos, and their released ones against clear ones."""
-        edges = np.linspace(-1, 1, _STEPS + 1)
-        clear, half = self.vectors[CLEAR], self.reported
-
-        def shares(values: NDArray[np.floating]) -> tuple[float, ...]:
-            counts = np.histogram(np.clip(values[~np.isnan(values)], -1, 1), edges)[0]
-            return tuple((counts / max(counts.sum(), 1)).tolist())
-
-        counted, enrolled = half[self.probe], half & self.gallery
-        return Histogram(
-            recognizer=self.recognizer,
-            edges=tuple(edges.tolist()),
-            genuine=shares(self.genuine(clear, clear)[counted]),
-            impostor=shares(impostor_pairs(clear[enrolled], self.evidence.subjects[enrolled])),
-            released=shares(self.genuine(self.vectors[RELEASED], clear)[counted]),
-            threshold=self.threshold.cosine,
-        )
+        clear, counted, enrolled = self.vectors[CLEAR], self.reported[self.probe], self.reported & self.gallery
+        genuine, released = (self.genuine(shown, clear)[counted] for shown in (clear, self.vectors[RELEASED]))
+        impostor = similarity.impostor_pairs(clear[enrolled], self.evidence.subjects[enrolled])
+        edges, shares = np.linspace(-1, 1, _STEPS + 1), dict[str, Any]()
+        for name, cosines in (("genuine", genuine), ("impostor", impostor), ("released", released)):
+            counts = np.histogram(np.clip(cosines, -1, 1), edges)[0]
+            shares[name] = tuple((counts / max(counts.sum(), 1)).tolist())
+        threshold = self.threshold.cosine
+        return Histogram(recognizer=self.recognizer, edges=tuple(edges.tolist()), threshold=threshold, **shares)
 
     # ---- scores of candidates, put together by a conditional logit -----------------------------------------------
 
-    def picture(self, rows: Numbers) -> Scores:
-        """The cosine of the released face to each candidate's clear photo."""
-        return self.released[rows] @ self.clear.T
-
-    def ranks(self, score: Score, rows: Numbers) -> tuple[Numbers, Numbers]:
-        """How many candidates fit better than the right one, and how many as well, itself among them; both (r,)."""
-        better, tied = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-        for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS]
-            scores = score(part)
-            right = scores[np.arange(len(part)), self.right[part]][:, None]
-            better[start : start + _ROWS] = (scores > right).sum(axis=1)
-            tied[start : start + _ROWS] = (scores == right).sum(axis=1)
-        return better, tied
+    def ranks(self, score: Score, rows: Numbers | None = None) -> tuple[Numbers, Numbers]:
+        """How many candidates fit better than the right one, and how many as well; both (r,), of all probes or some."""
+        rows = np.arange(len(self.who)) if rows is None else rows
+        return similarity.places(score, rows, self.right[rows])
 
     def sample(self, rows: Numbers) -> Numbers:
         """At most FITTED of the rows, drawn at random."""
         return np.sort(np.random.default_rng(self.seed).choice(rows, min(len(rows), FITTED), replace=False))
 
-    def hits(self, score: Score, ranks: int = 1) -> Shares:
-        """(n,) Whether the right person is among the first `ranks`."""
-        return found_within(ranks, *self.ranks(score, np.arange(len(self.who))))
-
-    def both_ways(self, fit: Callable[[Numbers], Score], ranks: Sequence[int] = (1,)) -> list[Shares]:
-        """(n,) for each of `ranks`: the hits of each half of the people by what `fit` makes of the other half.
-
-        So no person is judged by weights that were fitted on their photos.
-        """
-        found = [np.full(len(self.who), np.nan) for _ in ranks]
-        for half in (0, 1):
-            others, judged = np.flatnonzero(self.half != half), np.flatnonzero(self.half == half)
+    def both_ways(self, fit: Callable[[Numbers], Score]) -> tuple[Numbers, Numbers]:
+        """As `ranks`, of each half of the people by what `fit` makes of the other half's rows, and not of their own."""
+        better, tied = np.zeros(len(self.who), np.int64), np.zeros(len(self.who), np.int64)
+        people, person = np.unique(self.who, return_inverse=True)
+        half = (np.random.default_rng(self.seed).permutation(len(people)) % 2)[person]
+        for side in (0, 1):
+            others, judged = np.flatnonzero(half != side), np.flatnonzero(half == side)
             if len(others) and len(judged):
-                better, tied = self.ranks(fit(others), judged)
-                for values, rank in zip(found, ranks, strict=True):
-                    values[judged] = found_within(rank, better, tied)
-        return found
+                better[judged], tied[judged] = self.ranks(fit(others), judged)
+        return better, tied
 
     def together(self, scores: Sequence[Score], rows: Numbers) -> Score:
         """What weighs `scores` by a conditional logit that is fitted on these rows."""
@@ -279,22 +231,21 @@ class Attacker(Probes):
         scale = [float(part.std()) or 1.0 for part in parts]
         stacked = np.stack([part / size for part, size in zip(parts, scale, strict=True)])
         weights = conditional_logit(stacked, self.right[chosen])
-        weighed = [
-            (np.float32(weight / size), score) for weight, size, score in zip(weights, scale, scores, strict=True)
-        ]
-        return lambda rows: np.asarray(sum(weight * score(rows) for weight, score in weighed), np.float32)
+        factors = [np.float32(weight / size) for weight, size in zip(weights, scale, strict=True)]
+
+        def weighed(rows: Numbers) -> Scores:
+            return np.asarray(sum(f * score(rows) for f, score in zip(factors, scores, strict=True)), np.float32)
+
+        return weighed
 
 
 def conditional_logit(scores: Scores, right: Numbers) -> NDArray[np.float64]:
-    """Weights (f,), none below 0, that make the right candidates `right` (r,) likeliest by their `scores` (f, r, g).
-
-    The logarithm of the odds of two candidates is the weighted difference of their scores (McFadden 1974); the fit is
-    by maximum likelihood with a small ridge.
-    """
+    """Weights (f,), none below 0, that make the right candidates `right` (r,) likeliest by their `scores` (f, r, g):
+    maximum likelihood with a small ridge, log odds being weighted differences of scores (McFadden 1974)."""
     from scipy.optimize import minimize
 
-    rows, flat = np.arange(len(right)), scores.reshape(len(scores), -1)
-    right_score = scores[:, rows, right].mean(axis=1, dtype=np.float64)
+    flat = scores.reshape(len(scores), -1)
+    right_score = scores[:, np.arange(len(right)), right].mean(axis=1, dtype=np.float64)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         total = (weights.astype(np.float32) @ flat).reshape(scores.shape[1:])
@@ -307,59 +258,25 @@ def conditional_logit(scores: Scores, right: Numbers) -> NDArray[np.float64]:
         return _RIDGE * float(weights @ weights) / 2 - likelihood, slope + _RIDGE * weights
 
     start = np.full(len(scores), 0.1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(scores))
-    return np.asarray(found.x, np.float64)
+    fitted = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(scores))
+    return np.asarray(fitted.x, np.float64)
 
 
 def groups_of(evidence: Evidence) -> list[Part]:
-    """What photos have in common, its name, and which (n,) they are, judged by the originals.
-
-    Gender and age by the attribute networks, the head's turn, and thirds by the distance of the eyes. A photo of which
-    a value is not known is in no group.
-    """
-    clear, size = evidence.clear, evidence.eye_distance
-    with np.errstate(invalid="ignore"):
-        yaw = np.abs(clear.pose[:, 0])
-        parts: list[Part] = [
-            ("gender", "female", clear.female >= 0.5),
-            ("gender", "male", clear.female < 0.5),
-            ("age", "under 30", clear.age < AGES[0]),
-            ("age", "30 to 50", (clear.age >= AGES[0]) & (clear.age <= AGES[1])),
-            ("age", "over 50", clear.age > AGES[1]),
-            ("pose", "frontal", yaw < YAWS[0]),
-            ("pose", "turned 15 to 30 degrees", (yaw >= YAWS[0]) & (yaw <= YAWS[1])),
-            ("pose", "turned over 30 degrees", yaw > YAWS[1]),
-        ]
-        if np.isfinite(size).any():
-            small, large = np.nanquantile(size, (1 / 3, 2 / 3))
-            parts += [
-                ("size", f"eyes under {small:.0f} px apart", size < small),
-                ("size", f"eyes {small:.0f} to {large:.0f} px apart", (size >= small) & (size <= large)),
-                ("size", f"eyes over {large:.0f} px apart", size > large),
-            ]
-    return parts
-
-
-def reported(names: NDArray[np.str_], *, seed: int = 0) -> NDArray[np.bool_]:
-    """(n,) Whether a person's photos are probes of verification; those of the others fix the threshold."""
-    people, number = np.unique(names, return_inverse=True)
-    half = np.array([hashlib.sha256(f"{seed}/{name}".encode()).digest()[0] % 2 == 0 for name in people], bool)
-    return half[number] if len(names) else np.zeros(0, bool)
-
-
-def threshold_of(evidence: Evidence, recognizer: str, *, seed: int = 0) -> Threshold:
-    """The cosine at FAR 1e-3 on clear pairs of people who are not reported on; the catalogue's if there are too few."""
-    others = np.flatnonzero(~reported(evidence.names, seed=seed))
-    if len(others) > _MOST_PHOTOS:
-        others = np.sort(np.random.default_rng(seed).choice(others, _MOST_PHOTOS, replace=False))
-    subjects = evidence.subjects[others]
-    impostors = impostor_pairs(evidence.clear.vectors[recognizer][others], subjects)
-    enough = len(impostors) >= ENOUGH_IMPOSTORS
-    return Threshold(
-        recognizer=recognizer,
-        cosine=threshold_at_far(impostors, FAR) if enough else THRESHOLDS[recognizer],
-        far=FAR,
-        pairs=len(impostors),
-        people=np.unique(subjects).size,
-        measured_here=enough,
-    )
+    """What photos have in common, its name, and which (n,) they are, by the originals; unknown values are in none."""
+    clear, eyes = evidence.clear, evidence.eye_distance
+    yaw, size = np.abs(clear.pose[:, 0]), "eyes {} px apart".format
+    small, large = np.nanquantile(eyes, (1 / 3, 2 / 3)) if np.isfinite(eyes).any() else (np.nan, np.nan)
+    return [
+        ("gender", "female", clear.female >= 0.5),
+        ("gender", "male", clear.female < 0.5),
+        ("age", "under 30", clear.age < 30),
+        ("age", "30 to 50", (clear.age >= 30) & (clear.age <= 50)),
+        ("age", "over 50", clear.age > 50),
+        ("pose", "frontal", yaw < 15),
+        ("pose", "turned 15 to 30 degrees", (yaw >= 15) & (yaw <= 30)),
+        ("pose", "turned over 30 degrees", yaw > 30),
+        ("size", size(f"under {small:.0f}"), eyes < small),
+        ("size", size(f"{small:.0f} to {large:.0f}"), (eyes >= small) & (eyes <= large)),
+        ("size", size(f"over {large:.0f}"), eyes > large),
+    ]

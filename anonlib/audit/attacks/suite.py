@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from anonlib.audit.attacks.base import Material, RunAttack
 from anonlib.audit.attacks.certificate import certificate
@@ -14,41 +15,27 @@ from anonlib.audit.attacks.manifest import manifest
 from anonlib.audit.findings import Attack, Disclosure
 
 ON_PICTURES: dict[str, RunAttack] = {
-    "naive": naive,
-    "parrot": parrot,
-    "context": context,
-    "averaging": averaging,
-    "linkage": linkage,
-    "donors": donors,
+    attack.__name__: attack for attack in (naive, parrot, context, averaging, linkage, donors)
 }
 """Attacks that compare photos, and read none of the release's records."""
-ON_RECORDS: dict[str, RunAttack] = {
-    "certificate": certificate,
-    "manifest": manifest,
-    "guess": guess,
-    "intersect": intersect,
-}
+ON_RECORDS: dict[str, RunAttack] = {attack.__name__: attack for attack in (certificate, manifest, guess, intersect)}
 """Attacks on what a release says beside its pictures; the first two compare photos too."""
 WITH_PICTURES = frozenset({"certificate", "manifest"})
 
 
 def attack_pictures(material: Material) -> list[Attack]:
     """What ready-made recognizers find in released photos, recognizer by recognizer."""
-    return [finding for finding in _run(material, ON_PICTURES.values()) if isinstance(finding, Attack)]
+    return _run(material, ON_PICTURES)
 
 
 def attack_records(material: Material, only: Collection[str] = tuple(ON_RECORDS)) -> list[Disclosure]:
-    """What the attacks in `only` find in what a release says beside its pictures.
-
-    Raises ValueError for an attack with pictures and no evidence.
-    """
-    attacks = [attack for name, attack in ON_RECORDS.items() if name in only]
-    return [finding for finding in _run(material, attacks) if isinstance(finding, Disclosure)]
+    """What the attacks in `only` find in what a release says beside its pictures; WITH_PICTURES need evidence."""
+    return _run(material, {name: attack for name, attack in ON_RECORDS.items() if name in only})
 
 
-def _run(material: Material, attacks: Iterable[RunAttack]) -> list[Attack | Disclosure]:
+def _run(material: Material, attacks: Mapping[str, RunAttack]) -> list[Any]:
     """Findings in the order of the recognizers; those that need none come last."""
-    found = [finding for attack in attacks for finding in attack(material)]
     recognizers = [] if material.evidence is None else list(material.evidence.clear.vectors)
     order = {name: number for number, name in enumerate(recognizers)}
-    return sorted(found, key=lambda finding: order.get(finding.recognizer, len(order)))
+    findings = [finding for attack in attacks.values() for finding in attack(material)]
+    return sorted(findings, key=lambda finding: order.get(finding.recognizer, len(order)))

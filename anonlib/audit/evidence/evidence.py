@@ -18,10 +18,8 @@ BASELINES: tuple[Redaction, ...] = ("blur", "pixelate", "solid")
 """Redactions that a release is compared with, on all faces of the same originals."""
 HIDDEN: Redaction = "solid"
 """The redaction that leaves nothing of a face."""
-CROP = 112
-"""Side of `Look.crops` in px."""
-SIDE = 96
-"""Side of `Look.frames` in px."""
+CROP, SIDE = 112, 96
+"""Sides of `Look.crops` and `Look.frames` in px."""
 REACH = 1.5
 """Side of a frame in longer sides of the box: the ellipse of a redaction takes nine tenths of it."""
 
@@ -30,12 +28,10 @@ REACH = 1.5
 class Look:
     """n faces as one kind of photo shows them; a value is NaN where nothing could be read.
 
-    `vectors`: recognizer -> unit rows (n, d), taken at the original's points where no face is found, so that a hidden
-    face is not counted as a safe one; `found` (n,): the detector finds the face again. The others belong to faces that
-    a mesh fits: `female` (n,) probability, `age` (n,) years, `expression` (n, 7) in the order of EXPRESSIONS, `pose`
-    (n, 3) yaw, pitch and roll in degrees, `mesh` (n, 468, 2) px of the photo, `sharpness` (n,) grey levels. `crops`
-    (n, 112, 112, 3) RGB, aligned by the five points that the vectors were taken at; `frames` (n, 96, 96, 3) RGB around
-    the original's box.
+    `vectors`: recognizer -> unit rows (n, d); `found` (n,): the detector finds the face again. Of faces that a mesh
+    fits: `female` (n,) probability, `age` (n,) years, `expression` (n, 7) in the order of EXPRESSIONS, `pose` (n, 3)
+    yaw, pitch and roll in degrees, `mesh` (n, 468, 2) px of the photo, `sharpness` (n,) grey levels. `crops` (n, 112,
+    112, 3) RGB, aligned by five points; `frames` (n, 96, 96, 3) RGB around the original's box.
     """
 
     vectors: Mapping[str, NDArray[np.float32]]
@@ -62,7 +58,13 @@ class Look:
 
     def taken(self, rows: NDArray[np.bool_]) -> Look:
         """The look at some of the faces (n,)."""
-        return self if rows.all() else Look.of_arrays({name: array[rows] for name, array in self.arrays().items()})
+        return Look.of_arrays({name: array[rows] for name, array in self.arrays().items()})
+
+    @classmethod
+    def joined(cls, looks: Sequence[Look]) -> Look:
+        """One look at all the faces of one look or more, in order."""
+        several = [look.arrays() for look in looks]
+        return cls.of_arrays({name: np.concatenate([arrays[name] for arrays in several]) for name in several[0]})
 
 
 def to_bytes(faces: Sequence[str], looks: Mapping[str, Look]) -> bytes:
@@ -75,22 +77,18 @@ def to_bytes(faces: Sequence[str], looks: Mapping[str, Look]) -> bytes:
 
 def from_bytes(data: bytes, kinds: Sequence[str]) -> tuple[list[str], dict[str, Look]]:
     """The inverse of `to_bytes`."""
+    arrays: dict[str, dict[str, NDArray[Any]]] = {kind: {} for kind in kinds}
     with np.load(io.BytesIO(data)) as stored:
-        looks = {
-            kind: Look.of_arrays(
-                {name.removeprefix(f"{kind}/"): stored[name] for name in stored.files if name.startswith(f"{kind}/")}
-            )
-            for kind in kinds
-        }
-        return stored["faces"].tolist(), looks
+        faces = stored["faces"].tolist()
+        for path in stored.files:
+            kind, _, name = path.partition("/")
+            if kind in arrays:
+                arrays[kind][name] = stored[path]
+    return faces, {kind: Look.of_arrays(named) for kind, named in arrays.items()}
 
 
 def frame(box: NDArray[np.float32]) -> align.Affine:
-    """Image px -> px of the frame around a box (4,) px.
-
-    It is set by the box and not by five points: on a blurred face a detector's points are noise, while the outline of
-    what was painted over gives the box away.
-    """
+    """Image px -> px of the frame around a box (4,) px, which the outline of what was painted over gives away."""
     centre = np.asarray((box[:2] + box[2:]) / 2, np.float32)
     return align.square(centre, REACH * float((box[2:] - box[:2]).max()), 0.0, SIDE)
 
@@ -99,13 +97,12 @@ def frame(box: NDArray[np.float32]) -> align.Affine:
 class Evidence:
     """n faces whose photo was released, at most one a photo, in the order of the dataset, and m portraits of donors.
 
-    `faces` (n,) are the scan's ids. `subjects` (n,) number the people, who are `names` (n,): the dataset's labels, or,
-    where `labelled` is False, the subjects that the plan formed by clustering, which are no ground truth. `people`
-    (n,), `classes` (n,) and `worn` (n,) number the plan's subjects, their classes and the surrogates that are shown, -1
-    for none; surrogates have the numbers of subjects where each was drawn for one. `averaged` (n,): the original is
-    part of a surrogate; `replaced` (n,): not a flat ellipse in the place of another method. `eye_distance` (n,) px of
-    the original, `boxes` (n, 4) px where the job found it. `looks`: CLEAR, RELEASED and BASELINES -> Look. `donors`:
-    recognizer -> (m, d), of the person `donor_people` (m,) in the class `donor_classes` (m,).
+    `faces` (n,) are the scan's ids. `subjects` (n,) number the people `names` (n,): the dataset's labels, or, where
+    `labelled` is False, what the plan clustered. `people`, `classes` and `worn` (n,) number the plan's subjects, their
+    classes and the surrogates that are shown, -1 for none; surrogates as subjects where each was drawn for one.
+    `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse in the place of another
+    method; `eye_distance` (n,) and `boxes` (n, 4) px of the original. `looks`: CLEAR, RELEASED and BASELINES -> Look.
+    `donors`: recognizer -> (m, d), of the person `donor_people` (m,) in the class `donor_classes` (m,).
     """
 
     faces: Sequence[str]

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from anonlib.audit.evidence.evidence import CROP, SIDE, Look, frame
 from anonlib.config import JobConfig
 from anonlib.faces import align
-from anonlib.faces.detect import Detector, open_detector
+from anonlib.faces.detect import open_detector
 from anonlib.faces.embed import AttributeReader, Recognizer
 from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points
 from anonlib.faces.regions import FACE, Regions, labelled_face
@@ -35,11 +35,12 @@ SAME_PLACE = 0.35
 
 Pixels = NDArray[np.uint8]
 Meshes = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 Vectors = dict[str, NDArray[np.float32]]
 
 
 class Observer:
-    """Holds the models; each image has one face that matters."""
+    """Holds the models; each image has one face that matters, and there may be no image."""
 
     def __init__(self, config: JobConfig) -> None:
         cv2.setNumThreads(1)
@@ -65,72 +66,51 @@ class Observer:
         every = np.ones(len(images), bool)
         return self._look(images, rows, self.meshes(images, rows), every, every)
 
-    def changed(self, images: Sequence[Pixels], rows: Sequence[Row], before: Meshes) -> Look:
-        """The same faces on photos that were changed, whose meshes were `before` (n, 468, 2)."""
-        boxes = [box_of(row) for row in rows]
-        return self._look(images, rows, *look_again(self.detector, self.mesh, images, boxes, _deep(before)))
+    def changed(self, images: Sequence[Pixels], rows: Sequence[Row], before: Meshes, *, searched: bool = True) -> Look:
+        """The same faces on photos that were changed, whose meshes were `before` (n, 468, 2).
 
-    def hidden(self, images: Sequence[Pixels], rows: Sequence[Row], before: Meshes) -> Look:
-        """The same places on photos where nothing of the faces is left."""
-        none = np.zeros(len(images), bool)
-        return self._look(images, rows, _deep(before), none, none)
+        Where none is found, or no mesh fits, vectors are taken at `before`, so that a hidden face is not counted as a
+        safe one. Not `searched` are photos where nothing of the faces is left.
+        """
+        after = np.pad(before, ((0, 0), (0, 0), (0, 1)))  # a depth of 0, which no reader uses
+        found, fits = np.zeros(len(images), bool), np.zeros(len(images), bool)
+        if searched:
+            regions = zip(self.detector.detect(images), rows, strict=True)
+            chosen = [nearest(faces.faces, np.array(row["box"], np.float32)) for faces, row in regions]
+            found[:] = [len(faces) > 0 for faces in chosen]
+            for index, meshes in enumerate(self.mesh.fit(images, chosen)):
+                if len(meshes.points) and meshes.presence[0] >= MIN_PRESENCE:
+                    after[index], fits[index] = meshes.points[0], True
+        return self._look(images, rows, after, found, fits)
 
-    def _look(
-        self,
-        images: Sequence[Pixels],
-        rows: Sequence[Row],
-        meshes: Meshes,
-        found: NDArray[np.bool_],
-        fits: NDArray[np.bool_],
-    ) -> Look:
+    def _look(self, images: Sequence[Pixels], rows: Sequence[Row], meshes: Meshes, found: Mask, fits: Mask) -> Look:
         seen = np.flatnonzero(fits).tolist()
         points = [five_points(mesh) for mesh in meshes]
         age, female, expression = self.reader.read([images[row] for row in seen], [points[row] for row in seen])
         mean, target = shape_model().mean, np.array(ARCFACE_POINTS, np.float32)
-        poses = np.array([pose_of(meshes[row], mean).angles() for row in seen], np.float32).reshape(-1, 3)
-        sharp = np.array([sharpness(images[row], meshes[row]) for row in seen], np.float32)
+        crops = np.zeros((len(images), CROP, CROP, 3), np.uint8)
+        frames = np.zeros((len(images), SIDE, SIDE, 3), np.uint8)
+        for number, (image, row, five) in enumerate(zip(images, rows, points, strict=True)):
+            crops[number] = align.crop(image, align.similarity(five, target), CROP)
+            frames[number] = align.crop(image, frame(np.array(row["box"], np.float32)), SIDE)
 
-        def whole(values: NDArray[np.float32], *shape: int) -> NDArray[np.float32]:
+        def whole(values: ArrayLike, *shape: int) -> NDArray[np.float32]:
             filled = np.full((len(images), *shape), np.nan, np.float32)
-            filled[seen] = values
+            filled[seen] = np.asarray(values, np.float32).reshape(-1, *shape)
             return filled
 
-        crops = [
-            align.crop(image, align.similarity(five, target), CROP) for image, five in zip(images, points, strict=True)
-        ]
-        frames = [align.crop(image, frame(box_of(row)), SIDE) for image, row in zip(images, rows, strict=True)]
         return Look(
             vectors=self.vectors(images, meshes),
             found=found,
             female=whole(female),
             age=whole(age),
             expression=whole(expression, len(EXPRESSIONS)),
-            pose=whole(poses, 3),
+            pose=whole([pose_of(meshes[row], mean).angles() for row in seen], 3),
             mesh=whole(meshes[seen, :, :2], MESH_POINTS, 2),
-            sharpness=whole(sharp),
-            crops=np.array(crops, np.uint8),
-            frames=np.array(frames, np.uint8),
+            sharpness=whole([sharpness(images[row], meshes[row]) for row in seen]),
+            crops=crops,
+            frames=frames,
         )
-
-
-def look_again(
-    detector: Detector,
-    mesh: FaceMesh,
-    images: Sequence[Pixels],
-    boxes: Sequence[NDArray[np.float32]],
-    before: Meshes,
-) -> tuple[Meshes, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Meshes (n, 468, 3) of the faces nearest to `boxes` (4,) px; whether a face was found (n,), and a mesh fits (n,).
-
-    Where none does, the mesh is that of `before` (n, 468, 3), so that a hidden face is not taken for a safe one.
-    """
-    chosen = [nearest(regions.faces, box) for regions, box in zip(detector.detect(images), boxes, strict=True)]
-    found = np.array([len(faces) > 0 for faces in chosen], bool)
-    after, fits = before.copy(), np.zeros(len(images), bool)
-    for index, meshes in enumerate(mesh.fit(images, chosen)):
-        if len(meshes.points) and meshes.presence[0] >= MIN_PRESENCE:
-            after[index], fits[index] = meshes.points[0], True
-    return after, found, fits
 
 
 def nearest(faces: Regions, box: NDArray[np.float32]) -> Regions:
@@ -144,36 +124,6 @@ def nearest(faces: Regions, box: NDArray[np.float32]) -> Regions:
     return faces.rows(slice(best, best + 1) if near else slice(0, 0))
 
 
-def _deep(meshes: Meshes) -> Meshes:
-    """Points in the image (n, 468, 2) with a depth of 0, which no reader uses."""
-    return np.pad(meshes, ((0, 0), (0, 0), (0, 1)))
-
-
-def joined(looks: Sequence[Look]) -> Look:
-    """One look at all their faces, in order."""
-    several = [look.arrays() for look in looks if len(look.found)]
-    if not several:
-        return _nothing_seen()
-    return Look.of_arrays({name: np.concatenate([arrays[name] for arrays in several]) for name in several[0]})
-
-
-def _nothing_seen() -> Look:
-    """A look at no faces."""
-    none = np.zeros(0, np.float32)
-    return Look(
-        vectors={name: np.zeros((0, 1), np.float32) for name in RECOGNIZERS},
-        found=np.zeros(0, bool),
-        female=none,
-        age=none,
-        expression=np.zeros((0, len(EXPRESSIONS)), np.float32),
-        pose=np.zeros((0, 3), np.float32),
-        mesh=np.zeros((0, MESH_POINTS, 2), np.float32),
-        sharpness=none,
-        crops=np.zeros((0, CROP, CROP, 3), np.uint8),
-        frames=np.zeros((0, SIDE, SIDE, 3), np.uint8),
-    )
-
-
 def faces_of(rows: Sequence[Row]) -> Regions:
     """FACES rows as the detector gave them."""
     return Regions(
@@ -182,11 +132,6 @@ def faces_of(rows: Sequence[Row]) -> Regions:
         np.array([row["landmarks"] for row in rows], np.float32).reshape(-1, 5, 2),
         tuple(row["kind"] or FACE for row in rows),
     )
-
-
-def box_of(row: Row) -> NDArray[np.float32]:
-    """The detector's box (4,) px of a FACES row."""
-    return np.array(row["box"], np.float32)
 
 
 def main_of(rows: Sequence[Row], labelled: bool) -> Row | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.evidence.evidence import Evidence
 from anonlib.audit.evidence.observe import main_of
-from anonlib.datasets import Shard, label
+from anonlib.datasets import label
 from anonlib.errors import JobError
 from anonlib.job import Job
 from anonlib.methods.base import released_digest
@@ -31,7 +32,6 @@ from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, DATA, MANIFEST_F
 
 DIGEST = "surrogate_digest"
 
-_FACE = pa.schema(list(MANIFEST_FACE))
 _SHARD_FILES = (DATA, MANIFESTS, MARKERS)
 _SCANNED = ("face_id", "key", "index", "label")
 _PLACED = ("height", "width", "box", "score", "landmarks", "kind")
@@ -39,12 +39,10 @@ _PLACED = ("height", "width", "box", "score", "landmarks", "kind")
 Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class PlanRecord:
+class PlanRecord(NamedTuple):
     """What the plan says of faces by id: numbers of the `person` and the class, and of the surrogate it helped to make.
 
-    `by_digest` numbers surrogates, by the person it was drawn for where each person has one; a vector method has no
-    classes and averages nobody. `sizes`: of each class, its persons and the effective k that the plan gives it.
+    `by_digest` numbers surrogates, by the person where each has one of their own; `sizes`: persons and effective k.
     """
 
     person: dict[str, int]
@@ -64,30 +62,30 @@ def planned_faces(store: PlanStore, keyring: Keyring) -> PlanRecord:
     person = {face: persons.setdefault(row["person_id"], len(persons)) for row in subjects for face in row["faces"]}
     blocks = plan["blocks"]
     if not blocks:
-        drawn = {
-            released_digest(keyring, name): persons[row["person_id"]] for row in subjects for name in row["surrogates"]
-        }
-        return PlanRecord(person, {}, {}, drawn, [])
+        drawn = [(name, persons[row["person_id"]]) for row in subjects for name in row["surrogates"]]
+        return PlanRecord(person, {}, {}, {released_digest(keyring, name): number for name, number in drawn}, [])
     classes = store.classes()
     class_number = {row["class_id"]: number for number, row in enumerate(classes)}
-    class_of = {face: class_number.get(row["class_id"], -1) for row in subjects for face in row["faces"]}
     surrogates = store.surrogate_plans(blocks, ["surrogate_id", "donors", "portraits"])
     number = {row["surrogate_id"]: index for index, row in enumerate(surrogates)}
     # A decoded surrogate has no portraits; one photo of each donor stands for what its mean was made of.
     shown = {row["person_id"]: row["faces"][:1] for row in reversed(subjects)}
-    donated = {
-        face: number[row["surrogate_id"]]
-        for row in surrogates
-        for donor, portraits in zip(row["donors"], row["portraits"], strict=True)
-        for face in portraits or shown.get(donor, ())
-    }
-    digests = {
-        released_digest(keyring, digest): number[name]
-        for block in blocks
-        for name, digest in (store.committed(f"surrogates/{block}") or {"digests": {}})["digests"].items()
-    }
-    sizes = [(len(row["members"]), int(row["effective_k"])) for row in classes]
-    return PlanRecord(person, class_of, donated, digests, sizes)
+    return PlanRecord(
+        person,
+        class_of={face: class_number.get(row["class_id"], -1) for row in subjects for face in row["faces"]},
+        donated={
+            face: number[row["surrogate_id"]]
+            for row in surrogates
+            for donor, portraits in zip(row["donors"], row["portraits"], strict=True)
+            for face in portraits or shown.get(donor, ())
+        },
+        by_digest={
+            released_digest(keyring, digest): number[name]
+            for block in blocks
+            for name, digest in (store.committed(f"surrogates/{block}") or {"digests": {}})["digests"].items()
+        },
+        sizes=[(len(row["members"]), int(row["effective_k"])) for row in classes],
+    )
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,19 @@ class Published:
     tables: Mapping[str, Rows]
     claim: Claim
 
+    @cached_property
+    def _digests(self) -> pa.DictionaryArray:
+        return self.manifest.column(DIGEST).combine_chunks().dictionary_encode()
+
     @property
-    def digests(self) -> list[str | None]:
-        """(n,) What each face shows; None where it shows no surrogate."""
-        return list(self.manifest.column(DIGEST).to_pylist())
+    def surrogates(self) -> list[str]:
+        """Digests of the surrogates that are shown, in the order in which they first come."""
+        return list(self._digests.dictionary.to_pylist())
+
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """(n,) Which of `surrogates` each face shows, -1 for none."""
+        return np.asarray(self._digests.indices.fill_null(-1), np.int64)
 
     @property
     def people(self) -> NDArray[np.int64]:
@@ -138,14 +145,23 @@ def read_published(job: Job, *, truth_field: str | None = None) -> Published:
     faces: list[str] = []
     names: list[str | None] = []
     manifests: list[pa.Table] = []
+    release, scan = release_store(job.stores), scan_store(job.stores, job.scan_key)
     for shard in job.shards:
-        manifest, ids, known = _shard(job, shard, truth_field)
-        faces += ids
-        names += known
-        manifests.append(manifest)
+        columns = (*_SCANNED, *(_PLACED if truth_field else ()))
+        samples = samples_of(release, scan, job.naming, shard.shard_id, manifest=("faces",), faces=columns)
+        truth: dict[str, str | None] = {}
+        if truth_field:
+            by_key = {sample.key: sample.faces for sample in samples}
+            mains = ((main_of(by_key.get(photo.key, ()), labelled=False), photo) for photo in job.dataset.read(shard))
+            truth = {main["face_id"]: label(photo, truth_field) for main, photo in mains if main is not None}
+        shown = [sample for sample in samples if not sample.quarantined]
+        outcomes = [row for sample in shown for row in sample.row["faces"]]
+        manifests.append(pa.Table.from_pylist(outcomes, pa.schema(list(MANIFEST_FACE))))
+        scanned = [row for sample in shown for row in sample.faces]
+        faces += [row["face_id"] for row in scanned]
+        names += [truth.get(row["face_id"]) if truth_field else row["label"] for row in scanned]
     if truth_field and not any(names):
         raise JobError(f"no photo of the input has a field {truth_field!r} that names a person (--truth-field)")
-    release = job.stores.release
     return Published(
         faces=faces,
         manifest=pa.concat_tables(manifests),
@@ -153,8 +169,8 @@ def read_published(job: Job, *, truth_field: str | None = None) -> Published:
         evaluated=truth_field is not None,
         clustered=job.config.input.subject_field is None,
         plan=planned_faces(plan_store(job.stores, job.plan_key), job.keyring),
-        tables=dict(_tables(release)),
-        claim=Certificate.from_bytes(release.read(CERTIFICATE)).claim,
+        tables=dict(_tables(job.stores.release)),
+        claim=Certificate.from_bytes(job.stores.release.read(CERTIFICATE)).claim,
     )
 
 
@@ -169,24 +185,6 @@ def numbered(names: Iterable[Hashable]) -> NDArray[np.int64]:
     """(n,) Numbers of n names, in the order in which they first come."""
     number: dict[Hashable, int] = {}
     return np.array([number.setdefault(name, len(number)) for name in names], np.int64)
-
-
-def _shard(job: Job, shard: Shard, truth_field: str | None) -> tuple[pa.Table, list[str], list[str | None]]:
-    """The manifest's faces of one shard, their ids, and their people's names."""
-    columns = (*_SCANNED, *(_PLACED if truth_field else ()))
-    release, scan = release_store(job.stores), scan_store(job.stores, job.scan_key)
-    samples = samples_of(release, scan, job.naming, shard.shard_id, manifest=("faces",), faces=columns)
-    truth: dict[str, str | None] = {}
-    if truth_field:
-        by_key = {sample.key: sample.faces for sample in samples}
-        for original in job.dataset.read(shard):
-            main = main_of(by_key.get(original.key, ()), labelled=False)
-            truth |= {main["face_id"]: label(original, truth_field)} if main is not None else {}
-    shown = [sample for sample in samples if not sample.quarantined]
-    found = [face for sample in shown for face in sample.faces]
-    outcomes = pa.Table.from_pylist([face for sample in shown for face in sample.row["faces"]], _FACE)
-    names = [truth.get(face["face_id"]) if truth_field else face["label"] for face in found]
-    return outcomes, [face["face_id"] for face in found], names
 
 
 def _tables(release: Storage) -> Iterator[tuple[str, Rows]]:

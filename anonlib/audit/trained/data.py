@@ -1,20 +1,21 @@
-"""What a trained attacker holds, clear and released faces in one frame, and how what they recover is counted.
+"""What a trained attacker holds, what linear maps bring back of it, and how what is recovered is counted.
 
 Of half of the people the attacker has both versions of every photo (the usual assumption, as in arXiv 2506.12344); the
-other half is attacked. A few of the first half are kept aside, to choose between what was trained. No person is in two
-of these parts.
+other half is attacked, and a few of the first are kept aside to choose by. A blur is linear, and so is a mosaic: the
+best linear inverse under noise is a ridge regression from what is left to what was there, found from pairs alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks.similarity import FAR, accepted_at, first_of_each, genuine_similarities, threshold_at_far
+from anonlib.audit.attacks.similarity import FAR, accepted_at, first_of_each, threshold_at_far
 from anonlib.audit.evidence.evidence import SIDE
 from anonlib.faces import align
 from anonlib.privacy.clustering import normalized
@@ -24,23 +25,36 @@ NETWORK = "mobileface"
 ATTACKED, KEPT_ASIDE = 0.5, 0.07
 """Shares of the people who are attacked, and who are kept aside to choose by."""
 
+COARSE, FINE = 24, 48
+"""Sides of the pictures that linear maps read and draw; nothing finer survives a redaction."""
+PENALTIES = tuple(10.0**power for power in range(-8, 1))
+
+Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Shares = NDArray[np.float64]
-Vectors = NDArray[np.float32]
 Anonymize = Callable[[Pixels, NDArray[np.float32]], None]
 """Anonymizes the face with a box (4,) px in a picture (h, w, 3), in place, as the release did; it needs no secret."""
 
 _SHIFT, _TURN, _SCALE = 0.02, 0.05, 0.05
 
 
+class Pairs(NamedTuple):
+    """m pairs: frames (m, SIDE, SIDE, 3), boxes (m, 4) and points (m, 5, 2) of the clear ones, and the rows drawn."""
+
+    released: Pixels
+    clear: Pixels
+    boxes: Points
+    points: Points
+    rows: Rows
+
+
 @dataclass(frozen=True)
 class AttackerData:
     """n faces: `clear`, `released` (n, SIDE, SIDE, 3); `boxes` (n, 4) and five `points` (n, 5, 2) of the clear face in
-    px of the frame; `people` (n,) numbers; `vectors`: recognizer -> unit rows (n, d) of the clear photos.
-
-    Raises ValueError if they are not of one length and size.
+    px of the frame; `people` (n,) numbers; `vectors`: recognizer -> unit rows (n, d) of the clear photos. With
+    `anonymize` a clear frame that was moved is anonymized anew; without, both frames are moved alike.
     """
 
     clear: Pixels
@@ -48,17 +62,46 @@ class AttackerData:
     boxes: Points
     points: Points
     people: Rows
-    vectors: Mapping[str, Vectors]
+    vectors: Mapping[str, Floats]
+    anonymize: Anonymize | None = None
 
-    def __post_init__(self) -> None:
-        n = len(self.people)
-        fits = self.clear.shape == self.released.shape == (n, SIDE, SIDE, 3) and self.boxes.shape == (n, 4)
-        if not fits or self.points.shape != (n, 5, 2) or any(len(vectors) != n for vectors in self.vectors.values()):
-            raise ValueError(f"an attacker needs frames of {SIDE} px, boxes, points and vectors of the same {n} faces")
+    def pairs(self, rows: Rows, times: int, random: np.random.Generator) -> Pairs:
+        """All `rows` as they are, and moved and mirrored `times`, so that a few become many."""
+        plain = Pairs(self.released[rows], self.clear[rows], self.boxes[rows], self.points[rows], rows)
+        draws = [plain, *(self._moved(plain, random) for _ in range(times))]
+        return Pairs(*(np.concatenate(parts) for parts in zip(*draws, strict=True)))
+
+    def _moved(self, plain: Pairs, random: np.random.Generator) -> Pairs:
+        released, clear = plain.released.copy(), plain.clear.copy()
+        boxes, points = plain.boxes.copy(), plain.points.copy()
+        for index in range(len(plain.rows)):
+            # Frame px -> frame px: a small turn, shift and scale, mirrored or not.
+            turn, scale = float(random.normal(0, _TURN)), float(np.exp(random.normal(0, _SCALE)))
+            shift, mirrored = random.normal(0, _SHIFT * SIDE, 2), bool(random.random() < 0.5)
+            matrix = align.square(np.full(2, SIDE / 2, np.float32), SIDE / scale, turn, SIDE)
+            matrix[:, 2] += shift
+            if mirrored:
+                matrix = matrix @ np.array([[-1, 0, SIDE], [0, 1, 0], [0, 0, 1]], np.float32)
+            clear[index] = warped(clear[index], matrix)
+            points[index] = align.apply(matrix, points[index])
+            if mirrored:
+                points[index] = points[index][[1, 0, 2, 4, 3]]
+                boxes[index, [0, 2]] = SIDE - boxes[index, [2, 0]]
+            if self.anonymize is None:
+                released[index] = warped(released[index], matrix)
+            else:
+                released[index] = clear[index]
+                self.anonymize(released[index], boxes[index])
+        return Pairs(released, clear, boxes, points, plain.rows)
 
 
-@dataclass(frozen=True)
-class DataSplit:
+def warped(picture: Pixels, matrix: align.Affine) -> Pixels:
+    """A frame moved by a transform of its px; edges are drawn out."""
+    moved = cv2.warpAffine(picture, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.uint8)
+
+
+class DataSplit(NamedTuple):
     """Rows of AttackerData: what is learnt from, what is chosen by, and what is attacked."""
 
     learn: Rows
@@ -77,132 +120,144 @@ def split(people: Rows, seed: int) -> DataSplit:
     return DataSplit(learn, choose, attack)
 
 
-# ---- pairs to learn from ----------------------------------------------------------------------------------------
+def teachers(data: AttackerData, parts: DataSplit) -> Floats:
+    """The recognizers' vectors of the clear photos side by side (n, d), of unit length, each about its known mean."""
+    centred = [normalized(vectors - vectors[parts.learn].mean(axis=0)) for vectors in data.vectors.values()]
+    return normalized(np.concatenate(centred, axis=1))
 
 
-@dataclass(frozen=True)
-class BatchDraw:
-    """m pairs: frames (m, SIDE, SIDE, 3), boxes (m, 4) and points (m, 5, 2) of the clear ones, and the rows drawn."""
-
-    released: Pixels
-    clear: Pixels
-    boxes: Points
-    points: Points
-    rows: Rows
-
-
-class TrainingPairs:
-    """Clear and released frames of an attacker's own people, moved and mirrored so that a few become many.
-
-    With `anonymize` the moved clear frame is anonymized anew, so that box and face lie otherwise to each other, as they
-    do from photo to photo; without, both are moved alike.
+def recover(probes: Floats, gallery: Floats, people: Rows, parts: DataSplit) -> Shares:
+    """(2, n) What n photos give away: the right person's place, 1 the first, and whether the cosine to their own
+    gallery photo reaches the threshold at which a share FAR of the pairs of the people kept aside passes. The first row
+    of each attacked person in `gallery` (n, d) is enrolled, their others of `probes` (n, d) are asked, the rest is NaN.
     """
-
-    def __init__(self, data: AttackerData, anonymize: Anonymize | None) -> None:
-        self.data, self.anonymize = data, anonymize
-
-    def draw(self, rows: Rows, random: np.random.Generator) -> BatchDraw:
-        """Each of `rows`, moved."""
-        data = self.data
-        released, clear = data.released[rows].copy(), data.clear[rows].copy()
-        points, boxes = data.points[rows].copy(), data.boxes[rows].copy()
-        for index in range(len(rows)):
-            matrix, mirrored = _motion(random)
-            clear[index] = _moved(clear[index], matrix)
-            points[index] = align.apply(matrix, points[index])
-            if mirrored:
-                points[index] = points[index][[1, 0, 2, 4, 3]]
-                boxes[index, [0, 2]] = SIDE - boxes[index, [2, 0]]
-            if self.anonymize is None:
-                released[index] = _moved(released[index], matrix)
-            else:
-                released[index] = clear[index]
-                self.anonymize(released[index], boxes[index])
-        return BatchDraw(released, clear, boxes, points, rows)
-
-    def many(self, rows: Rows, times: int, random: np.random.Generator) -> BatchDraw:
-        """All `rows` as they are, and moved `times`."""
-        data = self.data
-        plain = BatchDraw(data.released[rows], data.clear[rows], data.boxes[rows], data.points[rows], rows)
-        draws = [plain, *(self.draw(rows, random) for _ in range(times))]
-        names = [field.name for field in fields(BatchDraw)]
-        return BatchDraw(*(np.concatenate([getattr(draw, name) for draw in draws]) for name in names))
+    _, similarity, same = _compared(probes, gallery, people, parts.choose)
+    threshold = threshold_at_far(similarity[~same], FAR) if not same.all() else 1.0
+    found = np.full((2, len(people)), np.nan)
+    probed, similarity, same = _compared(probes, gallery, people, parts.attack)
+    found[0, probed] = _places(similarity, same)
+    found[1, probed] = accepted_at(similarity[same].astype(np.float64), threshold)
+    return found
 
 
-def _motion(random: np.random.Generator) -> tuple[align.Affine, bool]:
-    """Frame px -> frame px: a small turn, shift and scale, mirrored or not."""
-    turn, scale = float(random.normal(0, _TURN)), float(np.exp(random.normal(0, _SCALE)))
-    shift, mirrored = random.normal(0, _SHIFT * SIDE, 2), bool(random.random() < 0.5)
-    matrix = align.square(np.full(2, SIDE / 2, np.float32), SIDE / scale, turn, SIDE)
-    matrix[:, 2] += shift
-    if mirrored:
-        matrix = matrix @ np.array([[-1, 0, SIDE], [0, 1, 0], [0, 0, 1]], np.float32)
-    return matrix, mirrored
+def mean_reciprocal(probes: Floats, gallery: Floats, people: Rows, rows: Rows) -> float:
+    """The mean of one over the right person's place, which moves before rank-one does."""
+    _, similarity, same = _compared(probes, gallery, people, rows)
+    return float((1 / _places(similarity, same)).mean())
 
 
-def _moved(picture: Pixels, matrix: align.Affine) -> Pixels:
-    moved = cv2.warpAffine(picture, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(moved, np.uint8)
-
-
-# ---- what is recovered ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """What n photos give away; `ranks` (n,) is the place of the right person, 1 the first, and NaN where a photo is not
-    asked: of people not attacked, and the photo of each that stands in the gallery.
-
-    `accepted` (n,): whether the cosine to the own gallery photo reaches `threshold`, at which a share FAR of the pairs
-    of the people kept aside passes. `people` are in the gallery, so guessing gives `chance`.
-    """
-
-    ranks: Shares
-    accepted: Shares
-    threshold: float
-    people: int
-
-    @property
-    def chance(self) -> float:
-        """Rank-one by guessing."""
-        return 1 / self.people
-
-    def hits(self, within: int = 1) -> Shares:
-        """(n,) 1 where the right person is among the first `within`, 0 where not, NaN where the photo is not asked."""
-        return np.where(np.isnan(self.ranks), np.nan, self.ranks <= within)
-
-
-def recover(probes: Vectors, gallery: Vectors, people: Rows, parts: DataSplit) -> Recovered:
-    """Each attacked person's first row of `gallery` (n, d) is enrolled, and the other rows of `probes` (n, d) asked."""
-    impostors = _compared(probes, gallery, people, parts.choose)[2]
-    threshold = threshold_at_far(impostors, FAR) if len(impostors) else 1.0
-    ranks, accepted = np.full(len(people), np.nan), np.full(len(people), np.nan)
-    probed, genuine, _ = _compared(probes, gallery, people, parts.attack)
-    ranks[probed] = placed(probes, gallery, people, parts.attack)
-    accepted[probed] = accepted_at(genuine, threshold)
-    return Recovered(ranks, accepted, threshold, len(np.unique(people[parts.attack])))
-
-
-def placed(probes: Vectors, gallery: Vectors, people: Rows, rows: Rows) -> Shares:
-    """Places of the right person for each photo in `rows` that is no gallery photo; in a tie the middle place."""
+def _compared(probes: Floats, gallery: Floats, people: Rows, rows: Rows) -> tuple[Rows, Floats, NDArray[np.bool_]]:
+    """Of these rows those asked (p,), their cosines (p, g) to the gallery's photos, and which of these are genuine."""
     first = first_of_each(people[rows])
     enrolled, probed = rows[first], rows[~first]
     similarity = normalized(probes[probed]) @ normalized(gallery[enrolled]).T
-    same = people[probed, None] == people[None, enrolled]
+    return probed, similarity, people[probed, None] == people[None, enrolled]
+
+
+def _places(similarity: Floats, same: NDArray[np.bool_]) -> Shares:
+    """(p,) In a tie the middle place."""
     right = similarity[same][:, None]
     above, tied = (similarity > right).sum(axis=1), ((similarity == right) & ~same).sum(axis=1)
     return np.asarray(1 + above + tied / 2, np.float64)
 
 
-def mean_reciprocal(probes: Vectors, gallery: Vectors, people: Rows, rows: Rows) -> float:
-    """The mean of one over the right person's place, which moves before rank-one does."""
-    return float((1 / placed(probes, gallery, people, rows)).mean())
+class Ridge(NamedTuple):
+    """x (n, a) -> y (n, b)."""
+
+    x_mean: Floats
+    y_mean: Floats
+    weights: Floats
+
+    def __call__(self, x: Floats) -> Floats:
+        return np.asarray((x - self.x_mean) @ self.weights + self.y_mean, np.float32)
 
 
-def _compared(probes: Vectors, gallery: Vectors, people: Rows, rows: Rows) -> tuple[Rows, Shares, Vectors]:
-    """The rows asked, their cosines to their own gallery photo, and all cosines of two people."""
-    first = first_of_each(people[rows])
-    enrolled, probed = rows[first], rows[~first]
-    pair = normalized(probes[probed]), people[probed], normalized(gallery[enrolled]), people[enrolled]
-    impostors = people[probed, None] != people[None, enrolled]
-    return probed, genuine_similarities(*pair), (pair[0] @ pair[2].T)[impostors]
+def ridge(x: Floats, y: Floats, aside: Floats, score: Callable[[Floats], float]) -> Ridge:
+    """The regression of y (n, b) on x (n, a) with the penalty, per row, whose answers to `aside` (m, a) score highest.
+
+    `score` is given the answers (m, b).
+    """
+    x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
+    # In single precision the directions that a blur nearly wipes out drown in rounding.
+    a, b = (x - x_mean).astype(np.float64), y - y_mean
+    wide = x.shape[1] > len(x)
+    # Of both ways to write it down, the smaller system.
+    values, vectors = np.linalg.eigh(a @ a.T if wide else a.T @ a)
+    turned = vectors.T @ (b if wide else a.T @ b)
+    basis = a.T @ vectors if wide else vectors
+    seen = (aside - x_mean) @ basis
+
+    def shrunk(penalty: float) -> NDArray[np.float64]:
+        return np.asarray(turned / (np.maximum(values, 0) + penalty * len(x))[:, None], np.float64)
+
+    best = max(PENALTIES, key=lambda penalty: score((seen @ shrunk(penalty) + y_mean).astype(np.float32)))
+    return Ridge(x_mean, y_mean, (basis @ shrunk(best)).astype(np.float32))
+
+
+def ridge_near(x: Floats, y: Floats, aside: Floats, meant: Floats) -> Ridge:
+    """The same, with the penalty whose answers to `aside` (m, a) are nearest to `meant` (m, b)."""
+    return ridge(x, y, aside, lambda answers: -float(np.square(answers - meant).mean()))
+
+
+def stretch(boxes: Points) -> list[align.Affine]:
+    """Frame px -> px of a picture in which every box has the same two sides, so that every ellipse is one circle."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    grow = sides.max(axis=1, keepdims=True) / np.maximum(sides, 1e-3)
+    half = SIDE / 2
+    return [np.array([[x, 0, half - half * x], [0, y, half - half * y]], np.float32) for x, y in grow]
+
+
+def small(frames: Pixels, boxes: Points, side: int) -> Floats:
+    """Frames (n, SIDE, SIDE, 3), stretched, as (n, side, side, 3) in 0-1."""
+    shrunk = np.zeros((len(frames), side, side, 3), np.float32)
+    for index, (picture, matrix) in enumerate(zip(frames, stretch(boxes), strict=True)):
+        wide = warped(picture, matrix).astype(np.float32)
+        shrunk[index] = cv2.resize(wide, (side, side), interpolation=cv2.INTER_AREA)
+    return shrunk / np.float32(255)
+
+
+def flat(pictures: Floats) -> Floats:
+    """(n, s, s, c) -> (n, s * s * c)."""
+    return pictures.reshape(len(pictures), -1)
+
+
+def _planes(pictures: Floats) -> Floats:
+    """(n, s, s, 3) -> (n * 3, s * s), colour by colour."""
+    return pictures.transpose(0, 3, 1, 2).reshape(len(pictures) * 3, -1)
+
+
+class Restorer:
+    """What was there, as far as a linear map can tell, and where its five points lie: `learn` shows it, and penalties
+    are chosen by `choose`."""
+
+    def __init__(self, learn: Pairs, choose: Pairs) -> None:
+        coarse, lost, points = zip(*map(self._known, (learn, choose)), strict=True)
+        self.pixels = ridge_near(_planes(coarse[0]), lost[0], _planes(coarse[1]), lost[1])
+        self.points = ridge_near(self._grey(coarse[0]), points[0], self._grey(coarse[1]), points[1])
+
+    @staticmethod
+    def _known(pairs: Pairs) -> tuple[Floats, Floats, Floats]:
+        """Coarse released pictures, what the clear ones have more than they, and points in the stretched frame."""
+        lost = small(pairs.clear, pairs.boxes, FINE) - small(pairs.released, pairs.boxes, FINE)
+        points = [align.apply(matrix, five) for matrix, five in zip(stretch(pairs.boxes), pairs.points, strict=True)]
+        return small(pairs.released, pairs.boxes, COARSE), _planes(lost), flat(np.array(points, np.float32))
+
+    @staticmethod
+    def _grey(pictures: Floats) -> Floats:
+        return flat(pictures.mean(axis=3, keepdims=True))
+
+    def __call__(self, released: Pixels, boxes: Points) -> Pixels:
+        """Frames (n, SIDE, SIDE, 3) -> frames of the same size; each colour is restored by the same map."""
+        changes = self.pixels(_planes(small(released, boxes, COARSE))).reshape(-1, 3, FINE, FINE).transpose(0, 2, 3, 1)
+        restored = released.copy()
+        for index, (change, matrix) in enumerate(zip(changes, stretch(boxes), strict=True)):
+            grown = cv2.resize(np.ascontiguousarray(change), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+            back = cv2.warpAffine(grown, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+            restored[index] = np.clip(np.rint(restored[index] + 255 * back), 0, 255)
+        return restored
+
+    def find(self, released: Pixels, boxes: Points) -> Points:
+        """Five points (n, 5, 2) in px of the frame."""
+        stretched = self.points(self._grey(small(released, boxes, COARSE))).reshape(-1, 5, 2)
+        pairs = zip(stretch(boxes), stretched, strict=True)
+        return np.array([align.apply(align.inverse(matrix), points) for matrix, points in pairs])

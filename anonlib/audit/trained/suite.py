@@ -1,7 +1,8 @@
-"""The trained attacks, on a release and on each baseline, as they stand in a report.
+"""The attacks that are trained on anonymized photos of other people: recognition and inversion, as a report has them.
 
-What they make of the baselines depends on the originals alone, so it is kept in the workspace beside the looks, and a
-second audit of the dataset trains on the release only.
+Recognition (arXiv 2506.12344; McPherson et al. 2016, arXiv 1609.00408, for mosaics and blurs) goes from pixels to the
+recognizers' vectors of the clear photo. Inversion draws the clear face anew and asks recognizers that had no part in
+the drawing. No person who is attacked has part in training or in a choice.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from anonlib.audit.attacks.similarity import FAR
 from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, Evidence, frame
 from anonlib.audit.evidence.gather import Report
 from anonlib.audit.findings import Attack
-from anonlib.audit.trained.attacks import Preparation, invert, recognize, teachers
-from anonlib.audit.trained.data import NETWORK, Anonymize, AttackerData, Recovered, recover, split
+from anonlib.audit.trained.data import NETWORK, AttackerData, DataSplit, recover, split, teachers
 from anonlib.errors import NotFound
 from anonlib.execution.base import UnitResult
 from anonlib.faces import align
@@ -42,10 +42,10 @@ STEPS, DRAWN = 400, 200
 MOST = 6000
 """Faces that an attacker learns from and goes after; more people are left out at random."""
 
-_VERSION = "1"
-_PARTS = ("ranks", "accepted", "threshold", "people")
+_VERSION = "2"
 
-Results = Mapping[str, Recovered]
+Results = Mapping[str, NDArray[np.float64]]
+"""What each attack recovers, (2, n) of `recover`; of an inversion by its judge, "inversion by NAME"."""
 
 
 def trained_attacks(
@@ -60,52 +60,54 @@ def trained_attacks(
 ) -> list[Attack]:
     """The trained attack, against clear and against released galleries, and the inversion, by several recognizers.
 
-    `method` is the release's, `store` where what is found of baselines is kept. Empty where there are too few people to
-    learn from.
+    What is found of baselines is kept in `store` for the next audit. Empty where too few people can be learned from.
     """
-    rows = _sample(evidence.subjects, seed)
+    people = np.random.default_rng(seed).permutation(np.unique(evidence.subjects))
+    photos = np.bincount(evidence.subjects, minlength=int(evidence.subjects.max(initial=-1)) + 1)[people]
+    rows = np.flatnonzero(np.isin(evidence.subjects, people[np.cumsum(photos) <= MOST]))
     try:
         parts = split(evidence.subjects[rows], seed)
     except ValueError:
         return []
     found: dict[str, Results] = {}
-    kinds = (RELEASED, *BASELINES)
-    for kind in kinds:
+    for kind in (RELEASED, *BASELINES):
         began = time.monotonic()
-        data = data_of(evidence, kind, rows)
-        attack = partial(_attack, data, _anonymize(method if kind == RELEASED else kind), device, seed)
-        found[kind] = attack() if kind == RELEASED else _kept(store, data, kind, seed, attack)
-        report("train", UnitResult(kind, faces=len(rows), seconds=time.monotonic() - began), len(kinds))
+        how = method if kind == RELEASED else kind
+        # A redaction needs no secret, so an attacker can repeat it; the other methods need the job's.
+        data = data_of(evidence, kind, rows, how if how in get_args(Redaction) else None)
+        train = partial(attack, data, parts, device=device, seed=seed)
+        found[kind] = train() if kind == RELEASED else _kept(store, data, kind, seed, train)
+        outcome = UnitResult(kind, faces=len(rows), seconds=time.monotonic() - began)
+        report("train", outcome, 1 + len(BASELINES))
     data = data_of(evidence, CLEAR, rows)
     known = teachers(data, parts)
+    by = {f"{INVERSION} by {name}": recover(own, own, data.people, parts) for name, own in data.vectors.items()}
     clear = recover(known, known, data.people, parts)
-    by = {name: recover(vectors, vectors, data.people, parts) for name, vectors in data.vectors.items()}
-    found[CLEAR] = {name: by.get(name.partition(" by ")[2], clear) for name in found[RELEASED]}
+    found[CLEAR] = {name: by.get(name, clear) for name in found[RELEASED]}
     groups = [(part, name, members[rows]) for part, name, members in groups_of(evidence)]
+    chance = 1 / len(np.unique(data.people[parts.attack]))
     attacks = []
-    for name, recovered in found[RELEASED].items():
+    for name in found[RELEASED]:
         title, _, recognizer = name.partition(" by ")
         judge, held_out = recognizer or TRAINED_HERE, recognizer not in used
         probes = Probes(data.people, judge, held_out, groups, evidence.classes[rows], seed)
-        results = {kind: by_name[name] for kind, by_name in found.items()}
-        first, fifth = ({kind: result.hits(within) for kind, result in results.items()} for within in (1, 5))
-        accepted = {kind: result.accepted for kind, result in results.items()}
+        ranks = {kind: results[name][0] for kind, results in found.items()}
+        first, fifth = ({kind: np.where(np.isnan(r), r, r <= within) for kind, r in ranks.items()} for within in (1, 5))
+        accepted = {kind: results[name][1] for kind, results in found.items()}
         attacks += [
-            probes.attack(title, "rank-1", first, recovered.chance, detailed=True),
-            probes.attack(title, "rank-5", fifth, min(1.0, 5 * recovered.chance)),
+            probes.attack(title, "rank-1", first, chance, detailed=True),
+            probes.attack(title, "rank-5", fifth, min(1.0, 5 * chance)),
             probes.attack(title, "TAR", accepted, FAR),
         ]
     return attacks
 
 
-def data_of(evidence: Evidence, kind: str, rows: NDArray[np.int64]) -> AttackerData:
+def data_of(evidence: Evidence, kind: str, rows: NDArray[np.int64], how: str | None = None) -> AttackerData:
     """What an attacker holds of the faces in `rows` (m,) as one kind of photo shows them."""
-    boxes = evidence.boxes[rows]
+    boxes, meshes = evidence.boxes[rows], evidence.clear.mesh[rows]
     matrices = [frame(box) for box in boxes]
     corners = [align.apply(matrix, box.reshape(2, 2)).ravel() for matrix, box in zip(matrices, boxes, strict=True)]
-    points = [
-        align.apply(matrix, five_points(mesh)) for matrix, mesh in zip(matrices, evidence.clear.mesh[rows], strict=True)
-    ]
+    points = [align.apply(matrix, five_points(mesh)) for matrix, mesh in zip(matrices, meshes, strict=True)]
     return AttackerData(
         clear=evidence.clear.frames[rows],
         released=evidence.looks[kind].frames[rows],
@@ -113,34 +115,31 @@ def data_of(evidence: Evidence, kind: str, rows: NDArray[np.int64]) -> AttackerD
         points=np.array(points, np.float32).reshape(-1, 5, 2),
         people=evidence.subjects[rows],
         vectors={name: vectors[rows] for name, vectors in evidence.clear.vectors.items()},
+        anonymize=None if how is None else partial(redact, how=how),
     )
 
 
-def _attack(data: AttackerData, anonymize: Anonymize | None, device: str, seed: int) -> Results:
-    import torch
+def attack(data: AttackerData, parts: DataSplit, *, device: str = "cpu", seed: int = 0) -> Results:
+    """Recognition against the clear gallery and against the released one, and inversion by the recognizers that may
+    judge: NETWORK helps to draw, so it may not."""
+    from anonlib.audit.trained.networks import TrainedAttacker
 
-    network, threads = model_bytes(NETWORK), torch.get_num_threads()
-    prepared = Preparation(data, anonymize=anonymize, device=device, seed=seed)
-    recognition = recognize(prepared, network, steps=STEPS, threads=threads)
-    judges = {name: Recognizer(name, load_engine(model_bytes(name))).embed for name in data.vectors if name != NETWORK}
-    inverted, _ = invert(prepared, network, judges, steps=DRAWN, threads=threads)
-    by_recognizer = {f"{INVERSION} by {name}": recovered for name, recovered in inverted.items()}
-    return {TRAINED: recognition.trained, BOTH_RELEASED: recognition.parrot, **by_recognizer}
-
-
-def _anonymize(method: str) -> Anonymize | None:
-    """A redaction needs no secret, so an attacker can repeat it; the other methods need the job's."""
-    return partial(redact, how=method) if method in get_args(Redaction) else None
-
-
-def _sample(subjects: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Rows (m,) of whole people, MOST at most."""
-    people = np.random.default_rng(seed).permutation(np.unique(subjects))
-    photos = np.bincount(subjects, minlength=int(subjects.max(initial=-1)) + 1)[people]
-    return np.flatnonzero(np.isin(subjects, people[np.cumsum(photos) <= MOST]))
+    attacker, clear = TrainedAttacker(model_bytes(NETWORK), data, parts, device, seed), teachers(data, parts)
+    best, drawn = attacker.recognize(clear, STEPS), attacker.draw(DRAWN)
+    results = {
+        TRAINED: recover(best, clear, data.people, parts),
+        BOTH_RELEASED: recover(best, best, data.people, parts),
+    }
+    rows = np.concatenate([parts.choose, parts.attack])
+    points = attacker.restorer.find(data.released[rows], data.boxes[rows])
+    for name in (name for name in data.vectors if name != NETWORK):
+        probes = np.zeros_like(data.vectors[name])
+        probes[rows] = Recognizer(name, load_engine(model_bytes(name))).embed(list(drawn[rows]), list(points))
+        results[f"{INVERSION} by {name}"] = recover(probes, data.vectors[name], data.people, parts)
+    return results
 
 
-def _kept(store: StageStore, data: AttackerData, kind: str, seed: int, attack: Callable[[], Results]) -> Results:
+def _kept(store: StageStore, data: AttackerData, kind: str, seed: int, train: Callable[[], Results]) -> Results:
     """What was found before of the same faces by the same attackers, or what is found now."""
     settings = [_VERSION, kind, seed, STEPS, DRAWN, MODELS[NETWORK].sha256, sorted(data.vectors)]
     digest = hashlib.sha256(json.dumps(settings).encode())
@@ -149,18 +148,10 @@ def _kept(store: StageStore, data: AttackerData, kind: str, seed: int, attack: C
     unit = f"{kind}-{digest.hexdigest()[:16]}"
     try:
         with np.load(io.BytesIO(store.arrays(f"learned/{unit}"))) as stored:
-            names = [name.removesuffix("/ranks") for name in stored.files if name.endswith("/ranks")]
-            values = {name: [stored[f"{name}/{part}"] for part in _PARTS] for name in names}
-        return {
-            name: Recovered(ranks, accepted, float(threshold), int(people))
-            for name, (ranks, accepted, threshold, people) in values.items()
-        }
+            return dict(stored)
     except NotFound:
-        results = attack()
-    arrays = {
-        f"{name}/{part}": np.asarray(getattr(result, part)) for name, result in results.items() for part in _PARTS
-    }
+        results = train()
     sink = io.BytesIO()
-    np.savez_compressed(sink, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(sink, **results)  # type: ignore[arg-type]
     store.write_arrays(f"learned/{unit}", sink.getvalue())
     return results

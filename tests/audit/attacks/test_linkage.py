@@ -20,8 +20,8 @@ def fresh(seed: int) -> Evidence:
 
 
 def of(first: Evidence, second: Evidence) -> tuple[Attack, Attack]:
-    everyone, same_gender = linkage_of_releases(first, second, used=())
-    assert everyone.held_out and not next(linkage_of_releases(first, second, used=(NAME,))).held_out
+    everyone, same_gender = linkage_of_releases(first, second, used=(NAME,))
+    assert not everyone.held_out
     return everyone, same_gender
 
 
@@ -39,19 +39,15 @@ def test_one_face_on_all_photos_links_them_within_a_release_and_a_flat_ellipse_d
     found = within(fresh(50))
     assert value(found) > 0.99
     assert found.baselines["solid"].value == pytest.approx(0.5)
-    assert set(found.baselines) == {"clear", "blur", "pixelate", "solid"}
     assert found.excess is not None and found.excess.low is not None and found.excess.low > 0.45
-    drawn = looking(evidence(), RELEASED, vectors=units(300, 9))
-    assert 0.4 < value(within(drawn)) < 0.6
+    assert 0.4 < value(within(looking(evidence(), RELEASED, vectors=units(300, 9)))) < 0.6
 
 
 def test_the_same_faces_in_both_releases_are_linked_and_fresh_ones_are_not() -> None:
     worn = evidence()
     assert value(of(worn, worn)[0]) > 0.99
     everyone, _ = of(fresh(50), fresh(60))
-    assert 0.4 < value(everyone) < 0.6
-    clear = everyone.baselines["clear"].value
-    assert clear is not None and clear > 0.99
+    assert 0.4 < value(everyone) < 0.6 and (everyone.baselines["clear"].value or 0) > 0.99
 
 
 def test_only_people_of_both_releases_count_and_no_ellipse() -> None:

@@ -41,8 +41,8 @@ def test_every_released_face_has_its_row_its_name_and_its_class(copied: Job, fin
     assert found.manifest.to_pylist() == rows and len(found.faces) == len(rows)
     assert (found.evaluated, found.clustered, found.claim.k) == (False, False, 2)
     assert found.named.sum() == 24 and len({name for name in found.names if name}) == 12
-    worn = [found.plan.by_digest[digest] if digest else None for digest in found.digests]
-    assert any(worn)
+    shown = [found.surrogates[number] if number >= 0 else None for number in found.shown]
+    assert shown == [row["surrogate_digest"] for row in rows] and set(found.surrogates) <= found.plan.by_digest.keys()
     certified = sorted((row["k"], row["effective_k"]) for row in found.tables["classes.parquet"])
     assert sorted(found.plan.sizes) == certified
 
@@ -55,9 +55,6 @@ def test_tables_are_read_and_what_an_audit_or_a_shard_wrote_is_not(copied: Job, 
     assert not any(path.startswith(("data/", "manifest/", "commits/", "report.json")) for path in found)
     assert found["extra.json, groups"] == [{"a": "x", "b": {"c": [1, 2]}}]
     assert {"key": "x", "value": "y"} in found["extra.json, entries"]
-
-
-def test_a_json_file_that_is_none_is_said(copied: Job, tmp_path: Path) -> None:
     (tmp_path / "release" / "extra.json").write_text("{")
     with pytest.raises(JobError, match=r"extra\.json in the release is not JSON"):
         read_published(copied)
@@ -89,13 +86,5 @@ def test_one_attack_alone_is_printed_and_writes_nothing_into_the_release(unlabel
     assert "certificate" not in done.stdout
     assert ("FAILED" in done.stdout) == (done.exit_code == 4)
     assert contents(unlabelled.output) == before
-
-
-def test_without_labels_the_intersection_says_what_it_needs(unlabelled: Run) -> None:
-    done = audited(unlabelled, "--only", "intersect")
-    assert done.exit_code == 0 and "--truth-field" in done.stdout
-
-
-def test_an_attack_that_does_not_exist_is_named(unlabelled: Run) -> None:
     done = audited(unlabelled, "--only", "guesses")
     assert done.exit_code == 2 and "guesses is none of certificate" in " ".join(done.output.split())

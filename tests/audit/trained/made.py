@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ from anonlib.audit.trained.data import AttackerData
 from anonlib.models.catalog import MODELS
 from anonlib.synthesis.redact import redact
 
+JUDGE = "fr-feature"
+"""The name of the recognizer that knows the drawn people."""
 CELLS = 4
 """Sides of a person's pattern; a blur leaves it to whoever can compute, a flat ellipse does not."""
 
@@ -19,8 +23,8 @@ Pixels = NDArray[np.uint8]
 
 def look(pictures: Pixels) -> NDArray[np.float32]:
     """The vectors (n, 48) of a recognizer that knows these patterns: the face's mean colours, cell by cell."""
-    faces = [one[20:76, 20:76] for one in pictures]
-    small = np.array([cv2.resize(one, (CELLS, CELLS), interpolation=cv2.INTER_AREA) for one in faces], np.float32)
+    faces = [picture[20:76, 20:76] for picture in pictures]
+    small = np.array([cv2.resize(face, (CELLS, CELLS), interpolation=cv2.INTER_AREA) for face in faces], np.float32)
     vectors = small.reshape(len(small), -1) - 127
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
@@ -42,6 +46,6 @@ def held(how: str, people: int = 40, photos: int = 5, seed: int = 0) -> Attacker
         boxes[row] = np.concatenate([SIDE / 2 - half, SIDE / 2 + half])
         points[row] = np.array(MODELS["fr-feature"].input.landmarks()) * 0.5 + 20 + random.normal(0, 1, 2)
     released = clear.copy()
-    for one, box in zip(released, boxes, strict=True):
-        redact(one, box, how)
-    return AttackerData(clear, released, boxes, points, who, {"made": look(clear)})
+    for picture, box in zip(released, boxes, strict=True):
+        redact(picture, box, how)
+    return AttackerData(clear, released, boxes, points, who, {JUDGE: look(clear)}, partial(redact, how=how))

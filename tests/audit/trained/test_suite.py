@@ -1,23 +1,131 @@
-"""Attackers that learn, as findings: beside every baseline, on rows that were attacked, and the baselines only once."""
+"""Trained attacks undo a blur, which hides people from the eye and not from arithmetic, and no flat ellipse; as
+findings they stand beside every baseline, which is attacked only once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
-from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, SIDE, Evidence
+from anonlib.audit.evidence.evidence import CLEAR, RELEASED, SIDE, Evidence
 from anonlib.audit.findings import Attack
-from anonlib.audit.trained import suite as module
-from anonlib.audit.trained.data import Recovered, split
-from anonlib.audit.trained.suite import BOTH_RELEASED, INVERSION, TRAINED, TRAINED_HERE, trained_attacks
+from anonlib.audit.trained import suite
+from anonlib.audit.trained.data import NETWORK, AttackerData, split
+from anonlib.audit.trained.networks import StudentRecognizer, TrainedAttacker, judged
+from anonlib.audit.trained.suite import (
+    BOTH_RELEASED,
+    INVERSION,
+    TRAINED,
+    TRAINED_HERE,
+    Results,
+    attack,
+    trained_attacks,
+)
 from anonlib.execution.base import UnitResult
+from anonlib.faces.embed import Recognizer, model_input
+from anonlib.models.cache import model_bytes
+from anonlib.models.runtime import load_engine
 from anonlib.storage import open_storage
 from anonlib.workspace.layout import StageStore
 from anonlib.workspace.schemas import MESH_POINTS
-from tests.support.evidence import NAME, evidence, look
+from tests.audit.trained.made import JUDGE, held, look
+from tests.support import evidence as support
 
 PEOPLE, PHOTOS = 40, 2
 FEW = ("blur", "solid")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_few_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in {"STEPS": 0, "DRAWN": 10, "BASELINES": FEW}.items():
+            patched.setattr(suite, name, value)
+        yield
+
+
+# ---- attackers --------------------------------------------------------------------------------------------------
+
+
+def hit(results: Results, name: str) -> float:
+    ranks = results[name][0]
+    return float((ranks[~np.isnan(ranks)] == 1).mean())
+
+
+class KnowsPatterns:
+    """A judge of the drawn people of `held`, in the place of a Recognizer."""
+
+    def __init__(self, name: str, engine: object) -> None: ...
+
+    def embed(self, pictures: Sequence[NDArray[np.uint8]], points: object) -> NDArray[np.float32]:
+        return look(np.array(pictures))
+
+
+@pytest.fixture
+def attacked(monkeypatch: pytest.MonkeyPatch) -> Callable[[AttackerData], Results]:
+    monkeypatch.setattr(suite, "Recognizer", KnowsPatterns)
+    return lambda data: attack(data, split(data.people, 0))
+
+
+def test_a_blur_gives_people_away_to_an_attacker_trained_on_others(
+    attacked: Callable[[AttackerData], Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, drawn, draw = held("blur"), list[NDArray[np.uint8]](), TrainedAttacker.draw
+    monkeypatch.setattr(TrainedAttacker, "draw", lambda *given: drawn.append(draw(*given)) or drawn[0])
+    results = attacked(data)
+    assert hit(results, TRAINED) > 0.5 and hit(results, BOTH_RELEASED) > 0.3
+    assert hit(results, f"{INVERSION} by {JUDGE}") > 0.5
+    rows = split(data.people, 0).attack
+    errors = [np.abs(frames[rows] - data.clear[rows].astype(float))[:, 28:68, 28:68].mean()
+              for frames in (drawn[0], data.released)]  # fmt: skip
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_a_flat_ellipse_gives_nobody_away(attacked: Callable[[AttackerData], Results]) -> None:
+    results = attacked(held("solid"))
+    for name in (TRAINED, BOTH_RELEASED, f"{INVERSION} by {JUDGE}"):
+        assert hit(results, name) < 0.2, name
+
+
+def test_attacked_people_have_no_part_in_training_and_a_seed_gives_the_same_attacker(
+    attacked: Callable[[AttackerData], Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "STEPS", 6)
+    data = held("blur", people=16)
+    parts = split(data.people, 0)
+    clear, vectors = data.clear.copy(), data.vectors[JUDGE].copy()
+    for array in (clear, vectors):
+        array[parts.attack] = array[parts.attack][::-1]
+    learned, recognize = list[NDArray[np.float32]](), TrainedAttacker.recognize
+    monkeypatch.setattr(TrainedAttacker, "recognize", lambda *given: learned.append(recognize(*given)) or learned[-1])
+    attacked(data)
+    attacked(replace(data, clear=clear, vectors={JUDGE: vectors}))
+    assert np.array_equal(*learned)
+
+
+def test_the_network_starts_as_the_recognizer_that_it_was_and_all_of_it_learns() -> None:
+    data = held("blur", people=8)
+    student = StudentRecognizer(model_bytes(NETWORK), 5)
+    pictures, points = list(data.clear[:4]), list(data.points[:4])
+    views = torch.from_numpy(model_input(NETWORK, pictures, points))
+    before = Recognizer(NETWORK, load_engine(model_bytes(NETWORK))).embed(pictures, points)
+    with torch.inference_mode():
+        assert np.allclose(student.read(views).numpy(), before, atol=1e-3)
+    student(views).square().sum().backward()
+    assert all(weight.grad is not None for weight in student.body.parameters())
+
+
+def test_the_loss_reads_the_crop_that_the_recognizer_reads() -> None:
+    data = held("blur", people=8)
+    frames = torch.from_numpy(data.clear[:6].transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    wanted = model_input(NETWORK, list(data.clear[:6]), list(data.points[:6]))
+    assert np.abs(judged(frames, data.points[:6]).numpy() - wanted).mean() < 0.01
+
+
+# ---- findings ---------------------------------------------------------------------------------------------------
 
 
 def coloured() -> Evidence:
@@ -28,90 +136,63 @@ def coloured() -> Evidence:
     tint = random.integers(40, 215, (PEOPLE, 2, 2, 3))[subjects]
     faces = tint.repeat(SIDE // 2, axis=1).repeat(SIDE // 2, axis=2)
     faces = np.clip(faces + random.integers(-6, 7, faces.shape), 0, 255).astype(np.uint8)
-    meant = tint.reshape(count, -1) - 127.0
-    clear = meant @ random.standard_normal((meant.shape[1], 512))
+    clear = (tint.reshape(count, -1) - 127.0) @ random.standard_normal((12, 512))
     clear = np.asarray(clear / np.linalg.norm(clear, axis=1, keepdims=True), np.float32)
     mesh = random.uniform(30, 70, (1, MESH_POINTS, 2)).repeat(count, axis=0).astype(np.float32)
     flat = np.full_like(faces, 127)
     frames = {CLEAR: faces, RELEASED: flat, "blur": faces, "pixelate": faces, "solid": flat}
-    whole = evidence(
+    return support.evidence(
         subjects=subjects,
         people=subjects,
         classes=subjects // 5,
         boxes=np.tile(np.array([10, 10, 90, 90], np.float32), (count, 1)),
+        looks={kind: support.look(clear, frames=pictures, mesh=mesh) for kind, pictures in frames.items()},
+        eye_distance=np.full(count, 40, np.float32),
     )
-    looks = {kind: look(clear, frames=some, mesh=mesh) for kind, some in frames.items()}
-    assert set(looks) == {CLEAR, RELEASED, *BASELINES}
-    return type(whole)(**{**whole.__dict__, "looks": looks, "eye_distance": np.full(count, 40, np.float32)})
+
+
+Found = tuple[list[Attack], StageStore]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Attack], StageStore]:
-    room = StageStore(open_storage(str(tmp_path_factory.mktemp("workspace"))), "audit/looks")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "STEPS", 0)
-        patched.setattr(module, "DRAWN", 1)
-        patched.setattr(module, "BASELINES", FEW)
-        return trained_attacks(coloured(), "k-diff", room, used=(NAME,)), room
+def found(tmp_path_factory: pytest.TempPathFactory, _a_few_steps: None) -> Found:
+    store = StageStore(open_storage(str(tmp_path_factory.mktemp("workspace"))), "audit/looks")
+    return trained_attacks(coloured(), "k-diff", store, used=(support.NAME,)), store
 
 
-def one(attacks: list[Attack], name: str, target: str) -> Attack:
-    (attack,) = [attack for attack in attacks if (attack.name, attack.target) == (name, target)]
-    return attack
-
-
-def test_what_survives_a_baseline_is_recovered_and_a_flat_ellipse_gives_nothing(
-    found: tuple[list[Attack], StageStore],
-) -> None:
-    attack = one(found[0], TRAINED, "rank-1")
-    assert attack.recognizer == TRAINED_HERE and attack.held_out
-    assert (attack.baselines[CLEAR].value or 0) > 0.95
-    assert (attack.baselines["blur"].value or 0) > 0.5
-    assert (attack.baselines["solid"].value or 0) < 0.2 and (attack.released.value or 0) < 0.2
-    assert attack.excess is not None and attack.excess.low is not None and attack.excess.low < 0.05
-    assert attack.released.chance == pytest.approx(1 / (PEOPLE / 2))
-    assert attack.worst_person is not None and attack.worst_class is not None
-
-
-def test_only_photos_of_people_who_are_attacked_are_counted(found: tuple[list[Attack], StageStore]) -> None:
-    attacked = split(coloured().subjects, 0).attack
-    people = len(np.unique(coloured().subjects[attacked]))
-    for attack in found[0]:
-        assert attack.released.count == len(attacked) - people, attack.name
-
-
-def test_every_attack_has_its_targets_and_says_who_judged(found: tuple[list[Attack], StageStore]) -> None:
-    names = {(attack.name, attack.target) for attack in found[0]}
-    assert names == {
+def test_what_survives_a_baseline_is_recovered_and_a_flat_ellipse_gives_nothing(found: Found) -> None:
+    named = {(finding.name, finding.target): finding for finding in found[0]}
+    assert named.keys() == {
         (name, target) for name in (TRAINED, BOTH_RELEASED, INVERSION) for target in ("rank-1", "rank-5", "TAR")
     }
-    inverted = one(found[0], INVERSION, "rank-1")
-    assert inverted.recognizer == NAME and not inverted.held_out
+    trained, inverted = named[TRAINED, "rank-1"], named[INVERSION, "rank-1"]
+    assert trained.recognizer == TRAINED_HERE and trained.held_out
+    assert inverted.recognizer == support.NAME and not inverted.held_out
+    assert (trained.baselines[CLEAR].value or 0) > 0.95
+    assert (trained.baselines["blur"].value or 0) > 0.5
+    assert (trained.baselines["solid"].value or 0) < 0.2 and (trained.released.value or 0) < 0.2
+    assert trained.excess is not None and trained.excess.low is not None and trained.excess.low < 0.05
+    assert trained.released.chance == pytest.approx(1 / (PEOPLE / 2))
+    assert trained.worst_person is not None and trained.worst_class is not None
+    for finding in found[0]:  # only people who are attacked, and of each all photos but the one in the gallery
+        assert finding.released.count == PEOPLE / 2 * (PHOTOS - 1), finding.name
 
 
 def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
-    found: tuple[list[Attack], StageStore], monkeypatch: pytest.MonkeyPatch
+    found: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attacked: list[bool] = []
-    own = {
-        name: Recovered(np.full(len(coloured().subjects), np.nan), np.full(len(coloured().subjects), np.nan), 1, 9)
-        for name in (TRAINED, BOTH_RELEASED, f"{INVERSION} by {NAME}")
-    }
-    monkeypatch.setattr(module, "_attack", lambda *given: attacked.append(True) or own)
-    monkeypatch.setattr(module, "STEPS", 0)
-    monkeypatch.setattr(module, "DRAWN", 1)
-    monkeypatch.setattr(module, "BASELINES", FEW)
-    said: list[str] = []
+    nothing = np.full((2, PEOPLE * PHOTOS), np.nan)
+    own = dict.fromkeys((TRAINED, BOTH_RELEASED, f"{INVERSION} by {support.NAME}"), nothing)
+    monkeypatch.setattr(suite, "attack", lambda *_, **__: attacked.append(True) or own)
+    reported: list[tuple[str, str, int]] = []
 
     def report(stage: str, outcome: UnitResult, units: int) -> None:
-        said.append(outcome.unit)
-        assert (stage, units) == ("train", 3)
+        reported.append((stage, outcome.unit, units))
 
-    again = trained_attacks(coloured(), "k-diff", found[1], used=(NAME,), report=report)
-    assert len(attacked) == 1 and said == [RELEASED, *FEW]
-    assert [{kind: figure.value for kind, figure in one.baselines.items()} for one in again] == [
-        {kind: figure.value for kind, figure in one.baselines.items()} for one in found[0]
-    ]
-    monkeypatch.setattr(module, "DRAWN", 2)
+    again = trained_attacks(coloured(), "k-diff", found[1], used=(support.NAME,), report=report)
+    assert len(attacked) == 1 and reported == [("train", kind, 3) for kind in (RELEASED, *FEW)]
+    assert [finding.baselines for finding in again] == [finding.baselines for finding in found[0]]
+    monkeypatch.setattr(suite, "DRAWN", 2)
     trained_attacks(coloured(), "k-diff", found[1], used=())
     assert len(attacked) == 4
