@@ -22,11 +22,11 @@ from PIL import Image
 
 from anonlib.audit.attacks.similarity import rank_one
 from anonlib.audit.evidence.evidence import Look
-from anonlib.audit.evidence.observe import Observer, joined
+from anonlib.audit.evidence.observe import Observer
 from anonlib.audit.findings import Figure
 from anonlib.audit.sheet import arrange, square_view
 from anonlib.audit.statistics import rate
-from anonlib.audit.utility.kept import age_band_kept, expression_kept, gender_kept
+from anonlib.audit.utility.kept import SURE, age_bands, expressions, genders, same_kind
 from anonlib.config import no_job
 from anonlib.datasets import Dataset
 from anonlib.errors import ConfigError, ImageProblem, JobError, ModelUnusable
@@ -226,7 +226,7 @@ def evaluate(
             looks.append(_judged(observer, [people.scenes[host] for _, host in chunk], images))
             outcome = UnitResult(str(start), images=len(chunk), faces=len(chunk), seconds=time.monotonic() - began)
             report(name, outcome, -(-len(pairs) // _CHUNK))
-        seen, donor = joined(looks), np.arange(count) if decoder else host
+        seen, donor = Look.joined(looks), np.arange(count) if decoder else host
         figures[name] = {}
         for recognizer in STANDING:
             first, second = np.split(seen.vectors[recognizer], [count])
@@ -235,11 +235,15 @@ def evaluate(
             figures[name] |= {f"{recognizer}, {what}": figure for what, figure in found.items()}
         seen = seen.taken(np.arange(len(pairs)) < count)
         female, age = people.looks[donor].T.astype(np.float32)
+        asked = replace(seen, female=female, age=age, expression=before)
+        readable, sure = np.isin(expressions(asked), ("neutral", "happy")), (female > SURE) | (female < 1 - SURE)
+        expression = np.where(readable, same_kind(expressions(asked), expressions(seen)), np.nan)
+        gender = np.where(sure, same_kind(genders(asked), genders(seen)), np.nan)
         shares = {
             "face found again": seen.found.astype(np.float64),
-            "expression kept (happy, neutral)": expression_kept(before, seen.expression),
-            "gender as asked": gender_kept(female, seen.female),
-            "age band as asked": age_band_kept(replace(seen, age=age), seen),
+            "expression kept (happy, neutral)": expression,
+            "gender as asked": gender,
+            "age band as asked": same_kind(age_bands(asked), age_bands(seen)),
             "ms to paint a face": np.full(count, 1000 * seconds / len(pairs)),
         }
         figures[name] |= {what: rate(values, host) for what, values in shares.items()}

@@ -46,13 +46,13 @@ def age_bands(look: Look) -> Kinds:
 
 def expressions(look: Look) -> Kinds:
     """The likeliest of EXPRESSIONS."""
-    return likeliest(look.expression)
+    known = ~np.isnan(look.expression).any(axis=1)
+    return np.where(known, np.array(EXPRESSIONS)[np.nan_to_num(look.expression).argmax(axis=1)], "")
 
 
-def likeliest(shares: NDArray[np.float32]) -> Kinds:
-    """The likeliest of EXPRESSIONS by their probabilities (n, 7)."""
-    known = ~np.isnan(shares).any(axis=1)
-    return np.where(known, np.array(EXPRESSIONS)[np.nan_to_num(shares).argmax(axis=1)], "")
+def same_kind(before: Kinds, after: Kinds) -> Shares:
+    """(n,) Whether a face is taken for the same as before; NaN where one of the two cannot be read."""
+    return np.where((before != "") & (after != ""), before == after, np.nan)
 
 
 def mesh_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> Shares:
