@@ -52,6 +52,12 @@ class Given(NamedTuple):
         """The job, flags over file; raises ConfigError."""
         return load_config(self.file, self.overrides)
 
+    def known_config(self) -> JobConfig:
+        """The same of a job that has run: --workspace alone names it, too; raises ConfigError and JobError."""
+        from anonlib.workspace.kept_job import named_job
+
+        return named_job(self.file, self.overrides)
+
 
 def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument JOB and a flag for each key; it gets them as `given`, and errors as one sentence."""
@@ -60,6 +66,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
         overrides = {path: values.pop(option.name) for path, option in _options().items()}
         overrides = {path: value for path, value in overrides.items() if value is not None and value != []}
         given, print_only = Given(values.pop("job"), overrides), values.pop("print_config")
+        del values["help_job"]
         with terminal.guarded():
             if print_only:
                 typer.echo(given.config().to_yaml(), nl=False)
@@ -70,10 +77,24 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     own = [_parameter(each.name, each.annotation, each.default) for each in parameters if each.name != "given"]
     job = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
     print_config = Annotated[bool, typer.Option("--print-config", help="Print the job as it would run, and stop.")]
-    signature = [_parameter("job", job), *_options().values(), *own, _parameter("print_config", print_config, False)]
+    help_job = Annotated[bool, typer.Option("--help-job", callback=_help_job, is_eager=True, help=_HELP_JOB)]
+    last = [_parameter("print_config", print_config, False), _parameter("help_job", help_job, False)]
+    signature = [_parameter("job", job), *own, *_options().values(), *last]
     wrapped.__name__, wrapped.__doc__, wrapped.__annotations__ = command.__name__, command.__doc__, {}
     wrapped.__dict__["__signature__"] = inspect.Signature(signature)
     return wrapped
+
+
+_SHOWN = ("--input", "--output", "--workspace", "--method")
+_HELP_JOB = "Show this with a flag for every key of the job file, and stop."
+
+
+def _help_job(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        typer.echo(context.get_help())
+        raise typer.Exit
 
 
 @cache
@@ -86,7 +107,8 @@ def _options() -> dict[str, inspect.Parameter]:
             value = str if get_origin(key.type) is Literal else key.type
             kind = list[value] if key.many else value  # type: ignore[valid-type]
             help = f"{key.description} Repeat it." if key.many else key.description
-            option = typer.Option(key.flag, help=help, show_default=False, rich_help_panel="Keys of the job file")
+            panel, hidden = "Keys of the job file; --help-job shows all", key.flag not in _SHOWN
+            option = typer.Option(key.flag, help=help, show_default=False, rich_help_panel=panel, hidden=hidden)
             options[key.path] = _parameter(key.path.replace(".", "__"), Annotated[kind | None, option])
     return options
 
@@ -152,7 +174,7 @@ def sheet(
     """Show a random sample of faces before and after, as sheet.jpg in the workspace."""
     from anonlib.audit.sheet import make_sheet
 
-    typer.echo(make_sheet(given.config(), faces=faces, seed=seed))
+    typer.echo(make_sheet(given.known_config(), faces=faces, seed=seed))
 
 
 Only = Annotated[
@@ -178,7 +200,7 @@ def audit(
     from anonlib.audit.run import audit as run_audit
     from anonlib.execution.telemetry import open_progress
 
-    config, other = given.config(), load_config(link_with) if link_with else None
+    config, other = given.known_config(), load_config(link_with) if link_with else None
     if unknown := set(only or ()) - set(ON_RECORDS):
         raise typer.BadParameter(
             f"{', '.join(sorted(unknown))} is none of {', '.join(ON_RECORDS)}", param_hint="--only"
@@ -214,7 +236,7 @@ def review(
     from anonlib.job import Job
     from anonlib.review import review as serve
 
-    config = given.config()
+    config = given.known_config()
     with open_progress() as progress:
         second = look_twice(Job(config), report=progress)[1] if second_look else ()
     serve(config, typer.echo, sample=sample, second=second, port=port, who=who)
@@ -228,13 +250,19 @@ def purge(
     force: Annotated[bool, typer.Option("--force", help="Even if the release is not complete.")] = False,
 ) -> None:
     """Destroy the workspace: embeddings, crops, the mapping and the secret. It cannot be undone."""
+    from anonlib.workspace.kept_job import named_workspace
     from anonlib.workspace.purge import purge as destroy
+    from anonlib.workspace.purge import record_of, resume
 
-    config = given.config()
-    if not yes:
-        typer.confirm(f"Destroy everything in {config.workspace.uri}?", abort=True)
-    record = destroy(config, force=force)
-    terminal.print_purged(config, record)
+    workspace = named_workspace(given.file, given.overrides)
+    earlier = record_of(workspace)
+    record = resume(workspace)
+    if record is None:
+        config = given.known_config()
+        if not yes:
+            typer.confirm(f"Destroy everything in {config.workspace.uri}?", abort=True)
+        record = destroy(config, force=force)
+    terminal.print_purged(workspace.uri, record, earlier)
     raise typer.Exit(EXIT_STOPPED if record.remains else 0)
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,7 +23,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from anonlib.errors import ConfigError
+from anonlib.errors import ConfigError, suggestion
 from anonlib.storage import StorageOptions
 
 SHARDS_OF_A_GPU = 4
@@ -317,12 +318,12 @@ def load_config(
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"{parent} in the job file must be a mapping")
+                raise ConfigError(_no_mapping(parent))
         node[leaf] = value
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("; ".join(map(_complaint, error.errors(include_url=False, include_input=False)))) from None
+        raise ConfigError("; ".join(_complaint(each, document) for each in error.errors(include_url=False))) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -335,11 +336,56 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
-def _complaint(error: Any) -> str:
-    """An error of pydantic as `key: what is wrong`."""
-    where = ".".join(str(part) for part in error["loc"]) or "the job"
-    known = {"missing": "is missing", "extra_forbidden": "is not a key of a job file"}
-    return f"{where}: {known.get(error['type']) or error['msg'].removeprefix('Value error, ')}"
+_PLAIN = {
+    "missing": "is missing",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "string_type": "must be text; put it in quotes if it looks like a number",
+    "tuple_type": "must be a list, such as [caption]",
+    "dict_type": "must be a mapping of names to values",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+}
+"""Errors of pydantic by type, in plain words. None quotes the value, which may be a secret in a wrong place."""
+
+
+def _complaint(error: Any, document: Mapping[str, Any]) -> str:
+    """An error of pydantic about a job file as `key: what is wrong`."""
+    kind, path = error["type"], [str(part) for part in error["loc"]]
+    where, context = ".".join(path) or "the job", error.get("ctx", {})
+    if kind in ("model_type", "model_attributes_type"):
+        return _no_mapping(where)
+    if kind == "extra_forbidden":
+        return f"{where}: is not a key of a job file; {_nearest_key(path, document)}"
+    if kind == "literal_error":
+        choices = re.findall("'([^']*)'", context["expected"])
+        return f"{where}: there is no '{error['input']}'; {suggestion(str(error['input']), choices)}"
+    plain = _PLAIN[kind].format(**context) if kind in _PLAIN else error["msg"].removeprefix("Value error, ")
+    return f"{where}: {plain}"
+
+
+def _no_mapping(section: str) -> str:
+    example = next(
+        (key.path.removeprefix(f"{section}.") for key in keys() if key.path.startswith(f"{section}.")), "key"
+    )
+    return f"{section}: holds keys of its own; write {section}: {{{example}: ...}}"
+
+
+def _nearest_key(path: Sequence[str], document: Mapping[str, Any]) -> str:
+    """What may have been meant by a key that does not exist: the same in another section, or one with a like name."""
+    from anonlib.methods import METHODS
+
+    *section, name = path
+    known = {key.path for key in keys()} | set(JobConfig.model_fields)
+    if section == ["method"]:
+        known |= {f"method.{key}" for key in METHODS[document["method"].get("name", "k-diff")].Settings.model_fields}
+    if elsewhere := [key for key in sorted(known) if key.rpartition(".")[2] == name]:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    beside = [key.rpartition(".")[2] for key in sorted(known) if key.rpartition(".")[0] == ".".join(section)]
+    return suggestion(name, beside)
 
 
 _PREFIXED = ("detector", "secret", "signing", "policy")

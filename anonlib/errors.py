@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -146,6 +147,12 @@ class WorkspacePurged(StorageError):
 
 class VerificationError(AnonlibError):
     """A sentence: what a release says of itself that is not so, and where."""
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """The end of a sentence about a word that is none of the known ones: `did you mean solid?`, or all of them."""
+    close = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"it is one of {', '.join(known)}"
 
 
 def require(holds: bool, sentence: str) -> None:

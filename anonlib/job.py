@@ -44,6 +44,7 @@ from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.inventory import check_inventory, claim_inventory
+from anonlib.workspace.kept_job import keep_job
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming
 from anonlib.workspace.secrets import bind, open_pinned, signing_secret
@@ -91,6 +92,7 @@ class Job:
     def _begin(self) -> None:
         """Write down the list of work, and make salt and secret where there are none. The rest of `Job` only reads."""
         claim_inventory(self.config, self.stores, self.shards)
+        keep_job(self.config, self.stores.workspace)
         if "pinned" not in self.__dict__:
             self.pinned = open_pinned(self.config, self.stores, make=True)
 

@@ -188,11 +188,15 @@ def short(figure: Figure | None) -> str:
     return f"{figure.value:.1%} [{100 * figure.low:.1f} {100 * figure.high:.1f}]"
 
 
-def print_purged(config: JobConfig, record: Purged) -> None:
-    """What was destroyed; what was not goes to stderr."""
+def print_purged(workspace: str, record: Purged, earlier: Purged | None) -> None:
+    """What was destroyed, or in an `earlier` purge; what was not goes to stderr."""
     destroyed = f"{record.files:,} files, {record.bytes / 1e6:,.1f} MB destroyed"
-    rows = [("workspace", f"{config.workspace.uri}: {destroyed}"), ("secret", record.secret)]
-    print_rows([*rows, ("record", f"{config.workspace.uri.rstrip('/')}/purged.json")])
+    if earlier is not None and earlier.finished:
+        late = record.late - earlier.late
+        now = f"{late:,} files that came in since are destroyed now" if late else "nothing was left to destroy now"
+        destroyed = f"purged on {record.at}, {destroyed} then; {now}"
+    rows = [("workspace", f"{workspace}: {destroyed}"), ("secret", record.secret)]
+    print_rows([*rows, ("record", f"{workspace.rstrip('/')}/purged.json")])
     if record.remains:
         print(f"anonlib: not everything is gone. {record.remains}", file=sys.stderr)
 

@@ -15,7 +15,7 @@ from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter, lab
 from anonlib.datasets.folder import FolderDataset
 from anonlib.datasets.parquet import ParquetDataset
 from anonlib.datasets.webdataset import WebDataset
-from anonlib.errors import DatasetError
+from anonlib.errors import DatasetError, suggestion
 from anonlib.storage import Storage, StorageOptions
 from anonlib.storage.uri import expand
 
@@ -64,7 +64,7 @@ def open_dataset(
     """
     options = options or StorageOptions()
     if format is not None and format not in DATASETS:
-        raise DatasetError(f"The format '{format}' is not known; it is one of {', '.join(DATASETS)}.")
+        raise DatasetError(f"There is no format '{format}'; {suggestion(format, DATASETS)}")
     base, files = expand(uri, options)
     if format is None:
         found = Counter(kind for file in files if (kind := format_of(file.path)) is not None)

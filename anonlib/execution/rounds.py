@@ -21,6 +21,7 @@ from anonlib.execution.telemetry import Labels, Meter, Report, Round
 ROUNDS = 3
 """How often a unit is tried."""
 DIED = "its worker died"
+UNTRIED = "the round was cut short before they were done"
 WAVE = 20_000
 """Units that a runner holds at once. On Ray each is a block, for which the driver holds 9 KB and spends 5 ms."""
 
@@ -122,7 +123,7 @@ def run_rounds(
     for number in count(1):
         if not todo:
             return given_up
-        failed = {id_of(unit): DIED for unit in todo}
+        failed = {id_of(unit): UNTRIED for unit in todo}
         began, images, busy, finished = time.monotonic(), 0, 0.0, set()
         meter.take("anonlib_units_left", left := len(todo), about)
         try:
@@ -137,6 +138,8 @@ def run_rounds(
                 else:
                     failed[result.unit] = result.error
                 report(stage, result, total)
+            # Only a round that came to its end has lost workers with the units that gave no result.
+            failed = {unit: DIED if why == UNTRIED else why for unit, why in failed.items()}
             meter.take("anonlib_units_left", 0, about)
             finished = with_retries(done)
         finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
 from anonlib.config import DetectorConfig
-from anonlib.errors import ConfigError, ModelUnusable
+from anonlib.errors import ConfigError, ModelUnusable, suggestion
 from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.regions import Images, Regions, Sizes
 from anonlib.faces.scrfd import ScrfdDetector
@@ -42,7 +42,7 @@ def detector_file(settings: DetectorConfig) -> bytes | None:
     Raises ConfigError if the detector is unknown, or its file is not given, cannot be read or cannot be used.
     """
     if settings.name not in DETECTORS:
-        raise ConfigError(f"detector.name is {settings.name}, which is none of {', '.join(DETECTORS)}")
+        raise ConfigError(f"there is no detector '{settings.name}'; {suggestion(settings.name, DETECTORS)}")
     if not DETECTORS[settings.name].needs_file:
         if settings.path is not None:
             raise ConfigError(f"detector.path belongs to detectors of your own files; the detector is {settings.name}")

@@ -41,17 +41,18 @@ def settings_of(document: Any) -> Any:
     if not isinstance(document, Mapping):
         return document
     name = document.get("name", "k-diff")
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise _not_one_of("name", name, METHODS)
     settings = METHODS[name].Settings.model_validate(document)
     if settings.texture not in (None, *TEXTURES):
         raise _not_one_of("texture", settings.texture, TEXTURES)
     method_of(settings).check()
     for key in dict.fromkeys(key for other in METHODS.values() for key in other.required):
-        if (getattr(settings, key, None) is not None) != (key in METHODS[name].required):
-            owners = [owner for owner, other in METHODS.items() if key in other.required]
-            needed = ", which need it" if name in owners else ""
-            raise ValueError(f"{key} belongs to {' and '.join(owners)}{needed}; the method is {name}")
+        is_given, owners = getattr(settings, key, None) is not None, [of for of in METHODS if key in METHODS[of].required]
+        if name in owners and not is_given:
+            raise ValueError(f"{name} needs a value of method.{key} (docs/methods.md says what it means)")
+        if name not in owners and is_given:
+            raise ValueError(f"{key} belongs to {' and '.join(owners)}; the method is {name}")
     return settings
 
 

@@ -28,7 +28,7 @@ def review(
     port: int = 0,
     who: str = "",
 ) -> None:
-    """Serve the review of a job's release at a free port, or at `port`; `say` gets the address. Blocks.
+    """Serve the review of a job's release at a free port, or at `port`; `say` gets a sentence with the address. Blocks.
 
     The address opens the page in one browser, once. `second`: what a second look found, a list of its own on the page.
     Raises JobError where there is nothing to review, the port is taken, or what serves pages is not installed.
@@ -51,5 +51,5 @@ def review(
         chosen, key = listening.getsockname()[1], secrets.token_urlsafe(16)
         app = Guard(make_app(session), chosen, key)
         settings = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=1)
-        say(f"http://{HOST}:{chosen}/#{key}")
+        say(f"open http://{HOST}:{chosen}/#{key} in a browser of this machine; Ctrl-C ends the review")
         uvicorn.Server(settings).run(sockets=[listening])

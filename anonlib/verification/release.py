@@ -7,6 +7,7 @@ is read as a stream; what is held is a name a file and a pseudonym a person.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from anonlib.datasets import DATASETS, format_of
-from anonlib.errors import VerificationError, require
+from anonlib.errors import ConfigError, NotFound, VerificationError, require
 from anonlib.storage import Storage
 from anonlib.verification import parsing
 from anonlib.verification.certificate import NONE, AuditStatement, Certificate, merkle_root
@@ -59,7 +60,16 @@ class Verified:
 
 
 def verify(release: Storage, key: str | None = None) -> Verified:
-    """Check a release, signed by the hex `key` if given; raises VerificationError at the first thing that is not so."""
+    """Check a release, signed by the hex `key` if given; raises VerificationError at the first thing that is not so.
+
+    Raises NotFound where there is no release at all, and ConfigError for a key that is none.
+    """
+    if key is not None and not re.fullmatch("[0-9a-f]{64}", key.strip().lower()):
+        raise ConfigError(
+            f"'{key.strip()[:80]}' is not a public key: 64 hex digits, as the maker of a release gives it"
+        )
+    if not release.exists(schemas.CERTIFICATE) and not release.exists(RUN_NOTE):
+        raise NotFound(f"there is no release at {release.uri}")
     certificate = Certificate.from_bytes(whole(release, schemas.CERTIFICATE, parsing.MAX_CERTIFICATE))
     given = key is None or key.strip().lower() == certificate.public_key
     require(given, f"the certificate is signed by the key {certificate.public_key}, not by the one that was given")

@@ -29,6 +29,7 @@ SECRET_CHECK = "secret-check"
 SALT = "salt"
 INVENTORY = "inventory.parquet"
 INVENTORY_NOTE = "inventory.json"
+JOB_FILE = "job.yaml"
 PURGED = "purged.json"
 """The mark of a purge, and in the end its record."""
 PLAN_COUNTS = ("subjects", "persons", "classes", "redacted", "disagreements")

@@ -39,27 +39,45 @@ class Purged:
 def purge(job: JobConfig, *, force: bool = False) -> Purged:
     """Destroy the workspace, or go on with that; `force`: of an unfinished job too. Raises JobError, StorageError."""
     workspace = open_storage(job.workspace.uri, job.storage.options, private=True)
-    stores = JobStores(workspace, open_storage(job.output.uri, job.storage.options))
+    if (resumed := resume(workspace)) is not None:
+        return resumed
+    _refuse_beside_a_run(workspace)
+    record = _begun(job, JobStores(workspace, open_storage(job.output.uri, job.storage.options)), force)
+    workspace.publish(PURGED, json_bytes(asdict(record)))
+    return _finished(workspace, record)
+
+
+def record_of(workspace: Storage) -> Purged | None:
+    """What the mark of a purge says, None where none has begun."""
     try:
-        record: Purged | None = Purged(**json.loads(workspace.read(PURGED)))
+        return Purged(**json.loads(workspace.read(PURGED)))
     except NotFound:
-        record = None
-    if record is not None and record.finished:
-        late = len(_left(workspace))
-        if late == 0:
-            return record
-        remains = _destroy(workspace) or record.remains
-        record = replace(record, remains=remains, late=record.late + late)
-        workspace.publish(PURGED, json_bytes(asdict(record)))
-        return record
-    if other := at_work(workspace):
-        raise JobError(f"a run ({other}) is at work on {job.workspace.uri}; end it first, then purge")
+        return None
+
+
+def resume(workspace: Storage) -> Purged | None:
+    """Finish a purge that has begun, and destroy what came in since; None where none has. Needs no job."""
+    record = record_of(workspace)
     if record is None:
-        record = _begun(job, stores, force)
+        return None
+    if not record.finished:
+        _refuse_beside_a_run(workspace)
+        return _finished(workspace, record)
+    if late := len(_left(workspace)):
+        record = replace(record, remains=_destroy(workspace) or record.remains, late=record.late + late)
         workspace.publish(PURGED, json_bytes(asdict(record)))
+    return record
+
+
+def _finished(workspace: Storage, record: Purged) -> Purged:
     record = replace(record, remains=_destroy(workspace), finished=True)
     workspace.publish(PURGED, json_bytes(asdict(record)))
     return record
+
+
+def _refuse_beside_a_run(workspace: Storage) -> None:
+    if other := at_work(workspace):
+        raise JobError(f"a run ({other}) is at work on {workspace.uri}; end it first, then purge")
 
 
 def _begun(job: JobConfig, stores: JobStores, force: bool) -> Purged:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from anonlib.codes import meaning_of
-from anonlib.config import load_config
 from anonlib.errors import ConfigError, JobError, NotFound
 from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.workspace.inventory import read_note
+from anonlib.workspace.kept_job import named_job, named_workspace
 from anonlib.workspace.layout import (
     LABELS,
     PLAN_COUNTS,
@@ -79,15 +79,17 @@ class Status:
 
 def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, Storage | None]:
     """Workspace and release of a job, or of `workspace.uri` and `output.uri` alone; raises ConfigError."""
-    if file is not None or "input.uri" in overrides:
-        stores = open_stores(load_config(file, overrides))
-        return stores.workspace, stores.release
-    if "workspace.uri" not in overrides:
-        raise ConfigError("name a job file, or the workspace by --workspace (and the release by --output)")
-    options = StorageOptions(overrides.get("storage.endpoint_url"), overrides.get("storage.region"))
-    output = overrides.get("output.uri")
-    release = open_storage(output, options) if output is not None else None
-    return open_storage(overrides["workspace.uri"], options), release
+    try:
+        stores = open_stores(named_job(file, overrides))
+    except (ConfigError, JobError):
+        # Nothing has run there yet, an earlier version has, or it was purged.
+        workspace = named_workspace(file, overrides)
+        output, options = (
+            overrides.get("output.uri"),
+            StorageOptions(overrides.get("storage.endpoint_url"), overrides.get("storage.region")),
+        )
+        return workspace, open_storage(output, options) if output is not None else None
+    return stores.workspace, stores.release
 
 
 def require_plan(stores: JobStores, plan_key: str) -> None:

@@ -36,7 +36,7 @@ COMPLETE: dict[str, dict[str, Any]] = {
         ({"name": "k-anonymous"}, "Input should be 'k-diff', .* or 'pixelate'"),
         ({"texture": "oil"}, "Input should be 'average', 'linear', 'bank' or 'ksame-net'"),
         ({"name": "k-diff", "k": 1}, "greater than or equal to 2"),
-        ({"name": "dp-vmf", "decoder": "d.npz"}, "kappa belongs to dp-vmf, which need it"),
+        ({"name": "dp-vmf", "decoder": "d.npz"}, "dp-vmf needs a value of method.kappa"),
         ({"name": "dp-uniform"}, "anonlib fit-decoder"),
         ({"name": "dp-uniform", "epsilon": 3, "decoder": "d.npz"}, "epsilon belongs to dp-laplace and dp-purkayastha"),
         ({"name": "sampling", "texture": "average", "decoder": "d.npz"}, "not average"),
