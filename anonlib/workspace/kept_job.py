@@ -1,0 +1,58 @@
+"""The job that a workspace is of, kept there as a job file, so that later commands need the workspace's place alone.
+
+It holds no secret, only where one is. Its places are as the run had them: a relative one is found from the same folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from anonlib.config import JobConfig, load_config
+from anonlib.errors import AccessDenied, ConfigError, JobError, NotFound
+from anonlib.storage import Storage, StorageOptions, open_storage
+from anonlib.workspace.layout import JOB_FILE, PURGED
+from anonlib.workspace.secrets import release_name
+
+
+def keep_job(job: JobConfig, workspace: Storage) -> None:
+    """Write the job down where it is not yet; a role that may only read the workspace keeps none."""
+    data = job.to_yaml().encode()
+    with suppress(NotFound):
+        if workspace.read(JOB_FILE) == data:
+            return
+    with suppress(AccessDenied):
+        workspace.publish(JOB_FILE, data)
+
+
+def named_workspace(file: Path | None, overrides: Mapping[str, Any]) -> Storage:
+    """The workspace that a job file or `workspace.uri` names; raises ConfigError."""
+    if file is not None or "input.uri" in overrides:
+        job = load_config(file, overrides)
+        return open_storage(job.workspace.uri, job.storage.options, private=True)
+    if "workspace.uri" not in overrides:
+        raise ConfigError("name a job file, or the workspace by --workspace (and the release by --output)")
+    options = StorageOptions(overrides.get("storage.endpoint_url"), overrides.get("storage.region"))
+    return open_storage(overrides["workspace.uri"], options, private=True)
+
+
+def named_job(file: Path | None, overrides: Mapping[str, Any]) -> JobConfig:
+    """The job of a file and flags, or the one that the workspace at `workspace.uri` keeps, with these flags.
+
+    Raises ConfigError, and JobError where the workspace was purged.
+    """
+    if file is not None or "input.uri" in overrides:
+        return load_config(file, overrides)
+    workspace = named_workspace(file, overrides)
+    try:
+        kept = load_config(yaml.safe_load(workspace.read(JOB_FILE)))
+    except NotFound:
+        if workspace.exists(PURGED):
+            raise JobError(f"the workspace {workspace.uri} was purged, and nothing of the job is left there") from None
+        raise ConfigError(f"the workspace {workspace.uri} keeps no job; name the job file") from None
+    # The release keeps its name where it lies elsewhere now.
+    return load_config(kept.model_dump(mode="json"), {"output.release": release_name(kept), **overrides})
