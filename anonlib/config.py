@@ -258,7 +258,7 @@ class JobConfig(_Frozen):
         if self.ledger:
             places = {"ledger": self.ledger.uri} | places
         for first, second in combinations(places, 2):
-            a, b = (_absolute(places[name]) for name in (first, second))
+            a, b = (absolute(places[name]) for name in (first, second))
             if a == b or a.startswith(b + "/") or (second != "input" and b.startswith(a + "/")):
                 raise ValueError(
                     f"{first} ({places[first]}) and {second} ({places[second]}) must be separate places: workspace "
@@ -299,7 +299,8 @@ def no_job() -> JobConfig:
     return JobConfig.model_validate({name: {"uri": uri} for name, uri in places.items()})
 
 
-def _absolute(uri: str) -> str:
+def absolute(uri: str) -> str:
+    """A place without a trailing slash, a local one from the root, so that two spellings can be compared."""
     if "://" in uri and not uri.startswith("file://"):
         return uri.rstrip("/")
     return str(Path(uri.removeprefix("file://")).absolute()).rstrip("/")

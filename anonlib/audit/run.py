@@ -13,6 +13,8 @@ from collections.abc import Collection, Sequence
 from importlib.metadata import distributions, version
 from typing import Literal
 
+import numpy as np
+
 from anonlib import __version__
 from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.linkage import linkage_of_releases
@@ -21,7 +23,7 @@ from anonlib.audit.attacks.suite import attack_records as run_on_records
 from anonlib.audit.croissant import CROISSANT, describe
 from anonlib.audit.evidence.gather import Report, gather, looks_store
 from anonlib.audit.evidence.observe import LOOKED_WITH
-from anonlib.audit.evidence.published import by_truth, read_published
+from anonlib.audit.evidence.published import Published, by_truth, read_published
 from anonlib.audit.findings import AuditReport, ClaimSection, Disclosure, GateLine, ModelUse, ReleaseCounts
 from anonlib.audit.gate import disclosure_lines, judge
 from anonlib.audit.leaks.scan import scan_leaks
@@ -48,6 +50,7 @@ from anonlib.workspace.layout import JobStores, json_bytes, release_store, rende
 from anonlib.workspace.release import publish_audit, remove_audit
 from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED_CLASSES, CLASSES_TABLE, QUARANTINED
 from anonlib.workspace.secrets import signing_secret
+from anonlib.workspace.status import require_plan
 
 
 def audit(
@@ -69,20 +72,33 @@ def audit(
     job = _opened(config)
     if late := waiting(job, open_log(job)):
         raise JobError(f"{len(late)} shards wait for what a reviewer decided; bring it in by `anonlib render` first")
+    certificate = _certificate(job)
+    require_plan(job.stores, job.plan_key)
+    published = read_published(job, truth_field=truth_field)
+    if np.bincount(published.people).max(initial=0) < 2:
+        raise JobError(
+            "in this release nobody is known to be in two photos, and an audit measures how often a second photo of a "
+            "person is recognized; name who is in a photo by input.subject_field, or by --truth-field for the audit "
+            "alone (`--only` runs the attacks that need no second photo)"
+        )
     with job.lease.held():
         remove_audit(job.stores.release)
-        report = _measured(job, link_with, truth_field, seed, progress)
+        report = _measured(job, certificate, published, link_with, truth_field, seed, progress)
         _publish(job, report, seed)
     return report
 
 
 def _measured(
-    job: Job, link_with: JobConfig | None, truth_field: str | None, seed: int, progress: Report
+    job: Job,
+    certificate: Certificate,
+    published: Published,
+    link_with: JobConfig | None,
+    truth_field: str | None,
+    seed: int,
+    progress: Report,
 ) -> AuditReport:
     config, release, used = job.config, job.stores.release, _recognizers(job.config)
     evidence = gather(config, report=progress)
-    certificate = _certificate(job)
-    published = read_published(job, truth_field=truth_field)
     evidence = by_truth(evidence, published) if truth_field else evidence
     material = Material(evidence, published, used, seed)
     attacks, disclosures = attack_pictures(material), run_on_records(material)

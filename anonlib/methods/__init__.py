@@ -48,7 +48,8 @@ def settings_of(document: Any) -> Any:
         raise _not_one_of("texture", settings.texture, TEXTURES)
     method_of(settings).check()
     for key in dict.fromkeys(key for other in METHODS.values() for key in other.required):
-        is_given, owners = getattr(settings, key, None) is not None, [of for of in METHODS if key in METHODS[of].required]
+        owners = [of for of in METHODS if key in METHODS[of].required]
+        is_given = getattr(settings, key, None) is not None
         if name in owners and not is_given:
             raise ValueError(f"{name} needs a value of method.{key} (docs/methods.md says what it means)")
         if name not in owners and is_given:

@@ -12,11 +12,10 @@ from typing import Any
 
 import yaml
 
-from anonlib.config import JobConfig, load_config
+from anonlib.config import JobConfig, absolute, load_config
 from anonlib.errors import AccessDenied, ConfigError, JobError, NotFound
 from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.workspace.layout import JOB_FILE, PURGED
-from anonlib.workspace.secrets import release_name
 
 
 def keep_job(job: JobConfig, workspace: Storage) -> None:
@@ -54,5 +53,8 @@ def named_job(file: Path | None, overrides: Mapping[str, Any]) -> JobConfig:
         if workspace.exists(PURGED):
             raise JobError(f"the workspace {workspace.uri} was purged, and nothing of the job is left there") from None
         raise ConfigError(f"the workspace {workspace.uri} keeps no job; name the job file") from None
-    # The release keeps its name where it lies elsewhere now.
-    return load_config(kept.model_dump(mode="json"), {"output.release": release_name(kept), **overrides})
+    flags = dict(overrides)
+    if (output := flags.pop("output.uri", None)) is not None and absolute(output) != absolute(kept.output.uri):
+        # Draws and pseudonyms of a release without a name hang on the place where it was made.
+        flags = {"output.release": kept.output.release or kept.output.uri.rstrip("/"), **flags, "output.uri": output}
+    return load_config(kept.model_dump(mode="json"), flags)

@@ -1,0 +1,165 @@
+"""What a new user types, with the README and --help alone: each line is answered by what he can act on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from anonlib.cli import app
+from tests.support import photos
+from tests.support.runs import Run, contents, job
+
+CLI = CliRunner()
+PLACES = ["--input", "i", "--output", "o", "--workspace", "w"]
+
+
+def said(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    done = CLI.invoke(app, list(arguments))
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def blacked_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with a photo that was run by flags alone, and the places of the run."""
+    root = tmp_path_factory.mktemp("newcomer")
+    (root / "in").mkdir()
+    (root / "in" / "a.jpg").write_bytes(photos.jpeg(photos.astronaut()))
+    places = ["--workspace", str(root / "workspace"), "--output", str(root / "release")]
+    done = said("run", "--input", str(root / "in"), *places, "--method", "solid", "--actors", "0")
+    assert done[0] == 0, done
+    return root, places
+
+
+# ---- 19: words that are none, and keys that are none --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--method", "solidd"], "method.name: there is no 'solidd'; did you mean solid?"),
+        (["--method", "zzz"], "method.name: there is no 'zzz'; it is one of k-diff, k-same,"),
+        (["--texture", "averge"], "method.texture: there is no 'averge'; did you mean average?"),
+        (["--draw", "frsh"], "method.draw: there is no 'frsh'; did you mean fresh?"),
+        (["--detector", "scrdf"], "there is no detector 'scrdf'; did you mean scrfd?"),
+        (["--method", "dp-vmf", "--decoder", "x"], "dp-vmf needs a value of method.kappa"),
+        (["--method", "dp-laplace", "--decoder", "x"], "dp-laplace needs a value of method.epsilon"),
+        (["--k", "1"], "method.k: must be at least 2"),
+    ],
+)
+def test_a_mistyped_word_is_answered_by_the_nearest_and_a_missing_value_by_its_name(
+    flags: list[str], sentence: str
+) -> None:
+    code, _, stderr = said("run", *PLACES, *flags)
+    assert code == 1 and sentence in stderr and stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"input": "shards"}, "input: holds keys of its own; write input: {uri: ...}"),
+        ({"method": "solid"}, "method: holds keys of its own; write method: {name: ...}"),
+        ({"secret": "a-passphrase-in-a-wrong-place"}, "secret: holds keys of its own; write secret: {env: ...}"),
+        ({"ray": None}, "ray: holds keys of its own; write ray: {actors: ...}"),
+        ({"keep_fields": "caption"}, "keep_fields: must be a list, such as [caption]"),
+        ({"method": {"k": "many"}}, "method.k: must be a whole number"),
+        ({"rekey": "perhaps"}, "rekey: must be true or false"),
+        ({"keep_field": ["a"]}, "keep_field: is not a key of a job file; did you mean keep_fields?"),
+        ({"k": 5}, "k: is not a key of a job file; did you mean method.k?"),
+        ({"polcy": {}}, "polcy: is not a key of a job file; did you mean policy?"),
+        ({"input": {"uri": "i", "subject_feild": "p"}}, "did you mean subject_field?"),
+        ({"method": {"textre": "average"}}, "method.textre: is not a key of a job file; did you mean texture?"),
+        ({"ray": {"price": {"cpu_hr": 1}}}, "ray.price.cpu_hr: is not a key of a job file; did you mean cpu_hour?"),
+        ({"method": {"name": ["solid"]}}, "method.name: there is no '['solid']'"),
+    ],
+)
+def test_a_job_file_that_is_wrong_is_answered_in_plain_words(
+    change: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({name: {"uri": name} for name in ("input", "output", "workspace")} | change))
+    code, _, stderr = said("run", str(path))
+    assert code == 1 and sentence in stderr and stderr.count("\n") == 1
+    assert not any(word in stderr for word in ("Input should", "valid dictionary", "a-passphrase"))
+
+
+# ---- 18: the same two places name a job everywhere ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("places", [slice(None), slice(2)])
+def test_a_job_that_has_run_is_named_by_its_workspace_alone(
+    blacked_out: tuple[Path, list[str]], places: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr("anonlib.review.review", lambda config, *_, **__: served.append(config))
+    root, named = blacked_out[0], blacked_out[1][places]
+    assert said("sheet", *named)[:2] == (0, f"{root}/workspace/sheet.jpg\n")
+    assert "rendered   1 of 1 shards" in said("status", *named)[1]
+    assert said("review", *named)[0] == 0 and served[0].input.uri == str(root / "in")
+    code, _, stderr = said("audit", *named)
+    assert code == 1 and "nobody is known to be in two photos" in stderr
+    if len(named) == 4:
+        (root / "release").rename(root / "moved")
+        assert said("sheet", *named[:3], str(root / "moved"))[0] == 0
+        assert "two photos" in said("audit", *named[:3], str(root / "moved"))[2]
+        (root / "moved").rename(root / "release")
+
+
+def test_a_workspace_that_keeps_no_job_and_no_name_at_all_are_sentences(tmp_path: Path) -> None:
+    for verb in ("sheet", "review", "audit", "purge"):
+        assert "name a job file, or the workspace by --workspace" in said(verb)[2]
+        assert "keeps no job; name the job file" in said(verb, "--workspace", str(tmp_path / "w"))[2]
+    assert "nothing has run here" in said("status", "--workspace", str(tmp_path / "w"))[1]
+
+
+# ---- 20: verify ---------------------------------------------------------------------------------------------------
+
+
+def test_verify_says_that_there_is_no_release_and_that_a_key_is_none(
+    blacked_out: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    for place in (tmp_path / "nonexist", tmp_path):
+        assert said("verify", str(place)) == (1, "", f"anonlib: there is no release at {place}\n")
+    code, _, stderr = said("verify", str(blacked_out[0] / "release"), "--key", "abcd")
+    assert code == 1 and "'abcd' is not a public key: 64 hex digits" in stderr
+    assert "not by the one that was given" in said("verify", str(blacked_out[0] / "release"), "--key", "0" * 64)[2]
+
+
+# ---- 21: help -----------------------------------------------------------------------------------------------------
+
+
+def test_help_shows_a_commands_own_flags_and_the_jobs_on_request() -> None:
+    for verb, own in (("status", "--print-config"), ("sheet", "--faces"), ("purge", "--force"), ("run", "--method")):
+        _, short, _ = said(verb, "--help")
+        _, long, _ = said(verb, "--help-job")
+        assert own in short and "--workspace" in short and "--help-job" in short
+        assert "--detector-score" not in short and "--detector-score" in long and own in long
+        shown = short[short.index("JOB.yaml      <path>") :]
+        assert shown.index(own) < shown.index("--workspace") or own == "--method"
+
+
+# ---- 22: a second purge -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["places", "file"])
+def test_a_second_purge_says_when_and_destroys_nothing(finished: Run, tmp_path: Path, by: str) -> None:
+    shutil.copytree(finished.workspace, tmp_path / "workspace")
+    shutil.copytree(finished.output, tmp_path / "release")
+    config = job(finished.input, tmp_path)
+    (tmp_path / "job.yaml").write_text(config.to_yaml())
+    named = [str(tmp_path / "job.yaml")]
+    if by == "places":
+        named = ["--workspace", config.workspace.uri, "--output", config.output.uri]
+    code, first, _ = said("purge", *named, "--yes")
+    assert code == 0 and "MB destroyed" in first and "purged on" not in first
+    before = contents(tmp_path / "workspace")
+    code, second, _ = said("purge", *named)  # and it asks for nothing
+    assert code == 0 and "purged on 2" in second and "nothing was left to destroy now" in second
+    assert contents(tmp_path / "workspace") == before
+    (tmp_path / "workspace" / "late").write_text("embeddings")
+    assert "1 files that came in since are destroyed now" in said("purge", *named)[1]
