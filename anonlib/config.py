@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from types import NoneType
@@ -164,15 +164,30 @@ class RayConfig(_Frozen):
 
 
 class StorageConfig(_Frozen):
-    """Where S3 is, if not at AWS."""
+    """Where S3 is, if not at AWS, and what its buckets ask for.
+
+    A server that is not AWS gets no checksums that only AWS knows, unless AWS_REQUEST_CHECKSUM_CALCULATION says so.
+    """
 
     endpoint_url: str | None = _key("An S3 server that is not AWS.", None)
     region: str | None = _key("The region of the buckets.", None)
+    kms_key: str | None = _key("The id or ARN of the AWS KMS key that encrypts every object written (SSE-KMS).", None)
+    requester_pays: bool = _key("Your account pays for the requests, as some buckets ask.", False)
+    anonymous: bool = _key(
+        "The input is read without credentials, as a public bucket allows.",
+        False,
+        flag="--public-input/--no-public-input",
+    )
 
     @property
     def options(self) -> StorageOptions:
-        """How to reach it."""
-        return StorageOptions(endpoint_url=self.endpoint_url, region=self.region)
+        """How to reach output, workspace and ledger."""
+        return StorageOptions(self.endpoint_url, self.region, self.kms_key, self.requester_pays)
+
+    @property
+    def input_options(self) -> StorageOptions:
+        """How to reach the input."""
+        return replace(self.options, anonymous=self.anonymous)
 
 
 class PolicyConfig(_Frozen):

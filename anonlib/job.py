@@ -40,6 +40,7 @@ from anonlib.stages.render import RenderStage, quarantine_shard
 from anonlib.stages.render_state import METHOD_VERSION
 from anonlib.stages.rerender import ActiveDecisions, check_against_markers, finish_invalidation, invalidate_shards
 from anonlib.stages.scan import ScanStage, lose
+from anonlib.storage import open_storage
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
@@ -96,6 +97,21 @@ class Job:
         if "pinned" not in self.__dict__:
             self.pinned = open_pinned(self.config, self.stores, make=True)
 
+    def _check_places(self) -> None:
+        """Raises JobError where a place of a job that begins cannot be written, before hours of scanning end there."""
+        if self.stores.release.exists(layout.RUN_NOTE):
+            return
+        places = {"workspace": self.stores.workspace, "output": self.stores.release}
+        if self.config.ledger:
+            places["ledger"] = open_storage(self.config.ledger.uri, self.config.storage.options, private=True)
+        for name, place in places.items():
+            try:
+                probe = place.probe(leave_nothing=True)
+            except StorageError as error:
+                raise JobError(f"the {name} {place.uri} cannot be used: {error}") from None
+            if not (probe.readable and probe.writable):
+                raise JobError(f"the {name} {place.uri} cannot be used: {' '.join(probe.details)}")
+
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """Holds the job's lease of the workspace."""
@@ -118,6 +134,7 @@ class Job:
 
     def run(self) -> Summary:
         """All stages; raises JobError, ConfigError or StorageError where it cannot go on."""
+        self._check_places()
         with self._at_work():
             self.scan()
             return self.render(self.make_plan())

@@ -84,7 +84,7 @@ def open_input(job: JobConfig) -> Dataset:
     return open_dataset(
         job.input.uri,
         format=job.input.format,
-        options=job.storage.options,
+        options=job.storage.input_options,
         image_field=job.input.image_field,
         key_field=job.input.key_field,
     )

@@ -33,13 +33,18 @@ OUR_NAMES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
-    """Where S3 answers; None means AWS itself, or what boto3's environment says. Holds no credentials.
+    """Where S3 answers, and how; None means AWS itself, or what boto3's environment says. Holds no credentials.
 
-    Raises StorageError if the endpoint is not an http(s) URL or carries a password.
+    `kms_key`: what encrypts each object that is written. `requester_pays`: requests say that their sender pays for
+    them. `anonymous`: requests are not signed. Raises StorageError if the endpoint is not an http(s) URL or carries a
+    password.
     """
 
     endpoint_url: str | None = None
     region: str | None = None
+    kms_key: str | None = None
+    requester_pays: bool = False
+    anonymous: bool = False
 
     def __post_init__(self) -> None:
         if self.endpoint_url is None:
@@ -65,7 +70,10 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was really possible at a place; `details` has one sentence for each thing that was not."""
+    """What was really possible at a place; `details` has one sentence for each thing that was not.
+
+    `writable`: files can be published and claimed; `conditional_put`: of two claims one wins.
+    """
 
     readable: bool
     writable: bool
@@ -192,10 +200,11 @@ class Storage(ABC):
             return False
         return True
 
-    def probe(self) -> Probe:
+    def probe(self, *, leave_nothing: bool = False) -> Probe:
         """Try to list, write, read, claim twice and delete under a name of our own, and say what failed.
 
-        Raises StorageError where the place cannot be used at all (unreachable, wrong secret, no bucket).
+        With `leave_nothing` nothing is tried where it could not be deleted again, and all counts as possible. Raises
+        StorageError where the place cannot be used at all (unreachable, wrong secret, no bucket).
         """
         details: list[str] = []
         name = f"{OURS}probe-{uuid4().hex}"
@@ -212,8 +221,11 @@ class Storage(ABC):
             if self.read(name) != b"1":
                 raise StorageError(f"{self.uri} gave back other bytes than were written; it cannot be used.")
 
+        if leave_nothing and not allowed(lambda: self.delete(name)):
+            return Probe(True, True, True, ())
+        written = allowed(lambda: self.publish(name, b"1"))
         readable = allowed(lambda: next(iter(self.list()), None))
-        if not allowed(lambda: self.publish(name, b"1")):
+        if not written:
             return Probe(readable, False, False, tuple(details))
         readable = allowed(read_back) and readable
         claims: list[bool] = []
@@ -228,4 +240,4 @@ class Storage(ABC):
                 self.delete(path)
         except AccessDenied as error:
             details.append(f"{error} The small probe files {name}* stay there; everything else works.")
-        return Probe(readable, True, claims == [True, False], tuple(details))
+        return Probe(readable, tried, claims == [True, False], tuple(details))

@@ -21,6 +21,8 @@ from anonlib.storage.base import OURS, Storage, StoredObject, folder_prefix, is_
 REFUSED_LINK, IRREGULAR = "link", "irregular"
 """Etags of what is listed and never opened: a link, and a pipe, socket, device or empty folder."""
 WRITE_TRIES = 3
+_NOT_OF_LINKS = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a hard link that any other write there would meet, too."""
 _COPY_BYTES = 1 << 20
 _T = TypeVar("_T")
 
@@ -119,12 +121,14 @@ class LocalStorage(Storage):
             except FileExistsError:
                 return False
             except OSError as error:
-                if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
-                    raise AccessDenied(
-                        f"{self._root} is on a file system without hard links, so a shard cannot be claimed "
-                        "by exactly one worker there; use another disk or S3."
-                    ) from error
-                raise
+                if error.errno in _NOT_OF_LINKS:
+                    raise
+                # The file itself was written a moment ago, in the same folder. Which error a file system gives that
+                # has no hard links is its own affair: EPERM, EOPNOTSUPP, ENOSYS, EIO, EMLINK, EACCES, EINVAL.
+                raise AccessDenied(
+                    f"{self._root} is on a file system without hard links, so a shard cannot be claimed "
+                    "by exactly one worker there; use another disk or S3."
+                ) from error
             return True
 
         with self._doing("write", path):
@@ -149,6 +153,8 @@ class LocalStorage(Storage):
         temporary = place.with_name(f"{OURS}write-{uuid4().hex}")
         try:
             with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as copy:
+                if self._private:
+                    os.fchmod(copy.fileno(), mode)  # a umask can take even the owner's own rights
                 if isinstance(source, bytes):
                     copy.write(source)
                 else:
@@ -175,6 +181,8 @@ class LocalStorage(Storage):
         for missing in reversed([above for above in (folder, *folder.parents) if not above.exists()]):
             mode = 0o700 if self._private and missing.is_relative_to(self._root) else 0o777
             missing.mkdir(mode=mode, exist_ok=True)
+            if mode == 0o700:
+                missing.chmod(mode)
             _flush_folder(missing.parent)
 
     def exposed(self) -> str | None:
@@ -188,8 +196,8 @@ class LocalStorage(Storage):
     def delete(self, path: str) -> None:
         place = self._place(path)
         self._inside(place.parent)
-        with self._doing("delete", path):
-            place.unlink(missing_ok=True)
+        with self._doing("delete", path), suppress(FileNotFoundError, NotADirectoryError):
+            place.unlink()
 
     def delete_tree(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         """See Storage; links are removed, what they point to is not. A folder that still holds something stays."""

@@ -6,11 +6,13 @@ environment of the process (or the role of its machine).
 """
 
 import io
+import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -18,13 +20,14 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import boto3
+from botocore import UNSIGNED
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from anonlib.errors import StorageError, Unavailable, VersionsRemain
 from anonlib.storage.base import Storage, StorageOptions, StoredObject, folder_prefix, is_ours, safe_path, shown
-from anonlib.storage.s3_errors import as_sentence, code_of
+from anonlib.storage.s3_errors import as_sentence, code_of, is_aws, is_busy
 
 # A dead endpoint is given up after about 3 x 4 s of connecting and 2 s of pauses.
 CONNECT_TIMEOUT_S = 4
@@ -34,6 +37,7 @@ REQUEST_TRIES = 3
 MULTIPART_FROM_BYTES = 64 << 20
 PART_BYTES = 16 << 20
 PART_THREADS = 4
+DELETE_THREADS = 16
 CLAIM_TRIES = 6
 PAGE = 1000
 _CLAIM = "anonlib-claim"
@@ -49,6 +53,17 @@ _CUT = (boto.HTTPClientError, boto.IncompleteReadError, OSError, Unavailable)
 Get = Callable[[int, int | None, str | None], dict[str, Any]]
 
 _making_client = threading.Lock()
+
+_CHECKSUMS = "AWS_REQUEST_CHECKSUM_CALCULATION"
+_ONLY_REQUIRED_CHECKSUMS = Config(
+    request_checksum_calculation="when_required", response_checksum_validation="when_required"
+)
+"""For servers that are not AWS: many refuse the checksums that boto3 sends by itself since 1.36."""
+
+
+def _pay(params: dict[str, Any], **_: Any) -> None:
+    """The sender of this request pays for it."""
+    params["headers"]["x-amz-request-payer"] = "requester"
 
 
 class S3Storage(Storage):
@@ -72,17 +87,25 @@ class S3Storage(Storage):
     def _new_client(self) -> Any:
         retries = {"mode": "standard", "total_max_attempts": REQUEST_TRIES}
         times = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
-        config = Config(**times, retries=retries, max_pool_connections=32)
+        signature = UNSIGNED if self._options.anonymous else None
+        config = Config(**times, retries=retries, max_pool_connections=32, signature_version=signature)
         endpoint, region = self._options.endpoint_url, self._options.region
         try:
             # A session of our own: boto3's default one may not be shared by threads.
             with as_sentence("s3:ListBucket", self._bucket, endpoint or "AWS"):
-                session = boto3.session.Session()
-                return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+                make = partial(boto3.session.Session().client, "s3", endpoint_url=endpoint, region_name=region)
+                # The environment may name the endpoint, too.
+                answers = endpoint or make(config=config).meta.endpoint_url
+                if not is_aws(answers) and _CHECKSUMS not in os.environ:
+                    config = config.merge(_ONLY_REQUIRED_CHECKSUMS)
+                client = make(config=config)
         except ValueError as error:
             raise StorageError(
                 "The S3 endpoint or region in the environment is not valid; check AWS_ENDPOINT_URL and AWS_REGION."
             ) from error
+        if self._options.requester_pays:
+            client.meta.events.register("before-call.s3", _pay)
+        return client
 
     def _key(self, path: str) -> str:
         return self._prefix + safe_path(path)
@@ -134,7 +157,9 @@ class S3Storage(Storage):
     def _put(self, client: Any, key: str, source: Path | bytes, claim: str | None = None) -> None:
         """Upload; with a `claim`, which the object then names, only if nothing is there."""
         where = {"Bucket": self._bucket, "Key": key}
-        named = {"Metadata": {_CLAIM: claim}} if claim else {}
+        named: dict[str, Any] = {"Metadata": {_CLAIM: claim}} if claim else {}
+        if self._options.kms_key is not None:
+            named |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self._options.kms_key}
         once = {"IfNoneMatch": "*"} if claim else {}
         if isinstance(source, bytes):
             client.put_object(**where, Body=source, **named, **once)
@@ -204,14 +229,16 @@ class S3Storage(Storage):
         keys = (key for entry in self._objects(top) if (key := str(entry["Key"])) not in kept)
         while batch := [{"Key": key} for key in islice(keys, PAGE)]:
             with self._translated("s3:DeleteObject", top):
-                answer = self._s3().delete_objects(Bucket=self._bucket, Delete={"Objects": batch})
-                if failed := answer.get("Errors"):
-                    raise ClientError({"Error": {"Code": failed[0].get("Code")}}, "DeleteObjects")
+                hidden += self._delete_all(batch)
             removed += len(batch)
-            hidden += sum("DeleteMarkerVersionId" in entry for entry in answer.get("Deleted", ()))
+        uploads: list[tuple[str, str]] = []
         with self._translated("s3:ListBucketMultipartUploads", top):
             pages = self._s3().get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=top)
-            uploads = [(upload["Key"], upload["UploadId"]) for page in pages for upload in page.get("Uploads", ())]
+            try:
+                uploads = [(upload["Key"], upload["UploadId"]) for page in pages for upload in page.get("Uploads", ())]
+            except ClientError as error:
+                if code_of(error) not in ("NotImplemented", "501", "MethodNotAllowed", "405"):
+                    raise
         for key, number in uploads:
             with suppress(Unavailable), self._translated("s3:AbortMultipartUpload", key):
                 self._s3().abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=number)
@@ -221,6 +248,25 @@ class S3Storage(Storage):
                 "are hidden, not destroyed; delete their versions, or let a lifecycle rule do it."
             )
         return removed
+
+    def _delete_all(self, batch: Sequence[dict[str, str]]) -> int:
+        """Delete up to 1,000 objects; returns how many of them are only hidden, since the bucket keeps versions.
+
+        DeleteObjects must carry a checksum, and servers differ in which they know; some have no such request. What is
+        refused as a whole is deleted one by one, and then a refusal says what is really wrong.
+        """
+        client = self._s3()
+        try:
+            answer = client.delete_objects(Bucket=self._bucket, Delete={"Objects": batch})
+        except ClientError as error:
+            if is_busy(error):
+                raise
+            with ThreadPoolExecutor(DELETE_THREADS) as pool:
+                answers = pool.map(lambda entry: client.delete_object(Bucket=self._bucket, **entry), batch)
+                return sum(bool(answer.get("DeleteMarker")) for answer in answers)
+        if failed := answer.get("Errors"):
+            raise ClientError({"Error": {"Code": failed[0].get("Code")}}, "DeleteObjects")
+        return sum("DeleteMarkerVersionId" in entry for entry in answer.get("Deleted", ()))
 
     def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         paginator = self._s3().get_paginator("list_objects_v2")

@@ -6,6 +6,7 @@ never its message.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
@@ -21,12 +22,28 @@ _BUSY = {
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "403", "AllAccessDisabled"}
 _WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
-_NO_CHECKSUMS = {"NotImplemented", "501", "XAmzContentSHA256Mismatch", "MissingContentLength", "InvalidDigest"}
+_NO_CHECKSUMS = {
+    *("NotImplemented", "501", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "MissingContentLength"),
+    *("InvalidDigest", "BadDigest", "MissingContentMD5", "InvalidArgument", "InvalidRequest"),
+}
+"""What servers say that refuse the checksums or the trailers of a request; some say it of other things, too."""
+_ARCHIVED = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 
 
 def code_of(error: boto.ClientError) -> str:
     """The short code of a server's answer, such as NoSuchKey or 403."""
     return str(error.response.get("Error", {}).get("Code", "unknown"))
+
+
+def is_busy(error: boto.ClientError) -> bool:
+    """Whether the server may answer the same request in a moment."""
+    return code_of(error) in _BUSY
+
+
+def is_aws(endpoint: str) -> bool:
+    """Whether an endpoint's URL is one of AWS itself."""
+    host = urlsplit(endpoint).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
 
 
 @contextmanager
@@ -69,14 +86,26 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, place: str) -> 
         return StorageError(f"This machine's clock differs too much from the one at {endpoint}; set it.")
     if code in ("PreconditionFailed", "412"):
         return Changed(f"{place} has changed since it was listed; start a new run for the new data.")
+    if code in _ARCHIVED:
+        return AccessDenied(f"{place} is archived (Glacier); restore it, and run again.")
+    if code.startswith("KMS."):
+        return AccessDenied(
+            f"{endpoint} cannot use the KMS key of {place} ({code}); check storage.kms_key, or the key that the object "
+            "was encrypted with, and whether these credentials may use it."
+        )
+    if code in _WRONG_REGION and not is_aws(endpoint):
+        return StorageError(
+            f"{endpoint} expects another region than the one that {action} was signed for ({code}); set "
+            "storage.region (--region) to the name that this server has for its own, such as us-east-1, auto or garage."
+        )
     if code in _WRONG_REGION:
         return StorageError(f"The bucket '{bucket}' is in another region; set the region, or AWS_REGION.")
     if code in _FULL:
         return StorageError(f"The storage behind {endpoint} is full; {place} was not written.")
     if code in _NO_CHECKSUMS:
         return StorageError(
-            f"{endpoint} refused {action} ({code}); servers that do not know checksums need "
-            "AWS_REQUEST_CHECKSUM_CALCULATION=when_required."
+            f"{endpoint} refused {action} on {place} ({code}); if it is a server that does not know the checksums of "
+            "boto3, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required."
         )
     hint = " (S3 says the same of a missing file to whoever may not s3:ListBucket)"
     return refused_by_any(code, action, place, endpoint, hint if action == "s3:GetObject" else "") or StorageError(
@@ -100,7 +129,7 @@ def not_sent(error: boto.BotoCoreError, action: str, what: str, endpoint: str) -
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
         return StorageError(
             f"No usable AWS credentials for {what}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "a profile, or the role of this machine."
+            "a profile, or the role of this machine; a public input needs none with storage.anonymous."
         )
     if isinstance(error, boto.ProfileNotFound):
         return StorageError("The profile that AWS_PROFILE or the job names is not in the AWS configuration files.")

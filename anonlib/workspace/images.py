@@ -11,7 +11,7 @@ from tempfile import SpooledTemporaryFile
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.errors import JobError
-from anonlib.storage import join_uri
+from anonlib.storage import StorageOptions, join_uri
 from anonlib.workspace.layout import sha256
 from anonlib.workspace.schemas import DATA
 from anonlib.workspace.tables import Row
@@ -65,15 +65,15 @@ class JobImages:
 
     @cached_property
     def _input(self) -> Dataset:
-        return self._open(self.job.input.uri)
+        return self._open(self.job.input.uri, self.job.storage.input_options)
 
     @cached_property
     def _release(self) -> Dataset:
-        return self._open(join_uri(self.job.output.uri, DATA.rstrip("/")))
+        return self._open(join_uri(self.job.output.uri, DATA.rstrip("/")), self.job.storage.options)
 
-    def _open(self, uri: str) -> Dataset:
+    def _open(self, uri: str, options: StorageOptions) -> Dataset:
         fields = {"image_field": self.job.input.image_field, "key_field": self.job.input.key_field}
-        return open_dataset(uri, format=self.format, options=self.job.storage.options, **fields)
+        return open_dataset(uri, format=self.format, options=options, **fields)
 
     def _images(self, path: str) -> Iterator[tuple[str, bytes]]:
         """Digests and bytes of the pictures in one file of the release, or for `data` in its whole folder."""

@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -62,12 +63,14 @@ class FaultProxy:
     """Answers at `endpoint` while it is entered; `log` is what it injected.
 
     `claims` counts by bucket/key the conditional writes that the server accepted. `slow_s`: until the first byte of a
-    slow answer; its body takes as long again.
+    slow answer; its body takes as long again. `refuse`: the answer to a request that the server behind cannot be made
+    to refuse, by method, key and headers, or None.
     """
 
     def __init__(self, target: str, *, slow_s: float = 0.2) -> None:
         parts = urlsplit(target)
         self.target, self.slow_s = (str(parts.hostname), int(parts.port or 80)), slow_s
+        self.refuse: Callable[[str, str, Mapping[str, str]], tuple[int, str] | None] = lambda *request: None
         self.log: list[Injected] = []
         self.claims: Counter[str] = Counter()
         self._rules: list[_Rule] = []
@@ -169,6 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         proxy, key = self.server.proxy, unquote(self.path.lstrip("/"))
         fault, body = proxy.decide(self.command, key), self._body()
+        if refusal := proxy.refuse(self.command, key, dict(self.headers.items())):
+            self._refuse(*refusal)
+            return
         if fault in ANSWERS:
             self._refuse(*ANSWERS[fault])
             return

@@ -1,0 +1,242 @@
+"""What stores and disks of the field do: checksums refused, archived objects, no hard links, one object at fault."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from anonlib.config import JobConfig
+from anonlib.datasets import open_input
+from anonlib.errors import AccessDenied, JobError, StorageError
+from anonlib.execution import retry
+from anonlib.job import Job
+from anonlib.storage import StorageOptions, open_storage
+from anonlib.workspace.purge import purge
+from tests.faults.proxy import FaultProxy
+from tests.support import photos
+from tests.support.runs import job
+from tests.support.s3server import REGION, S3Server, one_sentence
+
+Headers = Mapping[str, str]
+
+
+@pytest.fixture(scope="module")
+def photo() -> bytes:
+    return photos.jpeg(photos.nobody()[::4, ::4])
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """In front of the server, for its root user, where nobody waits for real."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
+    monkeypatch.setattr(retry, "PAUSES_S", (0.001,) * 3)
+    monkeypatch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
+    with s3.acting_as(), FaultProxy(s3.endpoint) as proxy:
+        yield proxy
+
+
+def on_s3(s3: S3Server, endpoint: str, files: Mapping[str, bytes], **storage: Any) -> JobConfig:
+    """A job over these files that reaches its bucket at `endpoint`."""
+    bucket = s3.bucket()
+    for name, data in files.items():
+        s3.client().put_object(Bucket=bucket, Key=f"in/{name}", Body=data)
+    return job(
+        f"s3://{bucket}/in",
+        f"s3://{bucket}/{uuid4().hex}",
+        input={"uri": f"s3://{bucket}/in"},
+        method={"name": "solid"},
+        storage={"endpoint_url": endpoint, "region": REGION} | storage,
+        secret={},
+    )
+
+
+def there(s3: S3Server, uri: str) -> list[str]:
+    return [entry.path for entry in open_storage(uri, s3.options).list(unfinished=True)]
+
+
+def has_checksum(headers: Headers) -> bool:
+    names = {name.lower() for name in headers}
+    trailing = "aws-chunked" in headers.get("Content-Encoding", "")
+    return trailing or any(
+        name.startswith(("x-amz-checksum-", "x-amz-sdk-checksum", "x-amz-trailer")) for name in names
+    )
+
+
+# Stores that know less than AWS (c14).
+
+
+REFUSALS = (
+    ((400, "InvalidArgument"), (400, "MissingContentMD5")),
+    ((400, "AuthorizationHeaderMalformed"), (501, "NotImplemented")),
+    ((400, "XAmzContentChecksumMismatch"), (405, "MethodNotAllowed")),
+)
+
+
+def refuse_checksums(proxy: FaultProxy, refusal: tuple[int, str], of_many: tuple[int, str]) -> None:
+    def refuse(method: str, key: str, headers: Headers) -> tuple[int, str] | None:
+        if method == "POST" and key.endswith("?delete"):
+            return of_many
+        return refusal if has_checksum(headers) else None
+
+    proxy.refuse = refuse
+
+
+def test_a_store_that_refuses_checksums_takes_a_whole_job_and_its_purge(
+    s3: S3Server, proxy: FaultProxy, photo: bytes
+) -> None:
+    refuse_checksums(proxy, *REFUSALS[0])
+    config = on_s3(s3, proxy.endpoint, {"a.jpg": photo})
+    assert Job(config).run().images == 1
+    assert purge(config).remains is None
+    assert there(s3, config.workspace.uri) == ["purged.json"]
+
+
+@pytest.mark.parametrize(("refusal", "of_many"), REFUSALS[1:])
+def test_whatever_such_a_store_says_it_is_written_read_and_emptied(
+    s3: S3Server, proxy: FaultProxy, refusal: tuple[int, str], of_many: tuple[int, str], tmp_path: Path
+) -> None:
+    refuse_checksums(proxy, refusal, of_many)
+    (tmp_path / "file").write_bytes(b"2")
+    place = open_storage(f"s3://{s3.bucket()}/x", StorageOptions(proxy.endpoint, REGION))
+    place.publish("a/b", b"1")
+    place.publish("a/c", tmp_path / "file")
+    assert [place.claim("d", b"3"), place.claim("d", b"4")] == [True, False]
+    assert [place.read(entry.path) for entry in place.list()] == [b"1", b"2", b"3"]
+    assert place.delete_tree("", keep=("d",)) == 2
+    assert there(s3, place.uri) == ["d"]
+
+
+def test_what_a_user_has_set_about_checksums_stays(
+    s3: S3Server, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.refuse = lambda method, key, headers: (400, "InvalidArgument") if has_checksum(headers) else None
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+    with pytest.raises(StorageError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required") as refused:
+        open_storage(f"s3://{s3.bucket()}/x", StorageOptions(proxy.endpoint, REGION)).publish("a", b"1")
+    assert one_sentence(refused.value)
+
+
+def test_an_endpoint_of_the_environment_counts_as_one(
+    s3: S3Server, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.refuse = lambda method, key, headers: (400, "InvalidArgument") if has_checksum(headers) else None
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+    place = open_storage(f"s3://{s3.bucket()}/x")
+    place.publish("a", b"1")
+    assert place.read("a") == b"1"
+
+
+def test_a_server_with_a_region_of_its_own_is_said_to_want_its_name(s3: S3Server, proxy: FaultProxy) -> None:
+    proxy.refuse = lambda *request: (400, "AuthorizationHeaderMalformed")
+    with pytest.raises(StorageError, match=r"set storage.region \(--region\)") as refused:
+        open_storage(f"s3://{s3.bucket()}/x", StorageOptions(proxy.endpoint, REGION)).publish("a", b"1")
+    assert one_sentence(refused.value)
+
+
+def test_a_batch_that_may_not_be_deleted_is_no_purge(s3: S3Server, proxy: FaultProxy) -> None:
+    place = open_storage(f"s3://{s3.bucket()}/x", StorageOptions(proxy.endpoint, REGION))
+    place.publish("a", b"1")
+    proxy.refuse = lambda method, key, headers: (403, "AccessDenied") if method in ("POST", "DELETE") else None
+    with pytest.raises(StorageError, match="s3:DeleteObject"):
+        place.delete_tree("")
+
+
+# What buckets ask for.
+
+
+def test_buckets_get_their_key_their_payer_and_no_signature_for_a_public_input(s3: S3Server, proxy: FaultProxy) -> None:
+    asked: list[tuple[str, str, Headers]] = []
+
+    def note(method: str, key: str, headers: Headers) -> None:
+        asked.append((method, key, {name.lower(): value for name, value in headers.items()}))
+
+    proxy.refuse = note
+    options = {"kms_key": "alias/release", "requester_pays": True, "anonymous": True}
+    config = on_s3(s3, proxy.endpoint, {"a.jpg": b"1"}, **options)
+    with pytest.raises(AccessDenied):  # the server behind has no public buckets
+        open_input(config)
+    open_storage(config.output.uri, config.storage.options).publish("run.json", b"{}")
+    assert {headers.get("x-amz-request-payer") for _, _, headers in asked} == {"requester"}
+    reads = [headers for _, key, headers in asked if key.endswith("/in")]
+    assert reads and not any("authorization" in headers for headers in reads)
+    writes = [headers for method, _, headers in asked if method == "PUT"]
+    assert writes and all("authorization" in headers for headers in writes)
+    encryption = {
+        (h.get("x-amz-server-side-encryption"), h["x-amz-server-side-encryption-aws-kms-key-id"]) for h in writes
+    }
+    assert encryption == {("aws:kms", "alias/release")}
+
+
+def test_a_kms_key_that_cannot_be_used_is_named(s3: S3Server, proxy: FaultProxy) -> None:
+    proxy.refuse = lambda method, key, headers: (400, "KMS.NotFoundException") if method == "PUT" else None
+    options = StorageOptions(proxy.endpoint, REGION, kms_key="alias/none")
+    with pytest.raises(StorageError, match=r"check storage\.kms_key") as refused:
+        open_storage(f"s3://{s3.bucket()}/x", options).publish("a", b"1")
+    assert one_sentence(refused.value)
+
+
+# Disks.
+
+
+@pytest.mark.parametrize("code", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EIO", "EMLINK", "EACCES", "EINVAL", "EXDEV"])
+def test_a_disk_without_hard_links_is_said_before_anything_is_scanned(
+    tmp_path: Path, photo: bytes, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(photo)
+    config = job(tmp_path / "in", tmp_path, method={"name": "solid"})
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).is_relative_to(tmp_path / "release"):
+            raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)), str(source))
+        real(source, target)
+
+    real = os.link
+    monkeypatch.setattr("anonlib.storage.local.os.link", refuse)
+    with pytest.raises(JobError, match=f"the output {tmp_path}/release cannot be used: .* without hard links"):
+        Job(config).run()
+    assert not (tmp_path / "workspace" / "scan").exists() and not list((tmp_path / "release").iterdir())
+
+
+def test_a_full_disk_is_not_called_one_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("anonlib.storage.local.os.link", refuse)
+    with pytest.raises(StorageError, match="the disk or quota is full"):
+        open_storage(str(tmp_path)).claim("a", b"1")
+
+
+@pytest.mark.parametrize("place", ["output", "workspace", "ledger"])
+@pytest.mark.parametrize("uri", ["/proc/x", "/dev/null/x"])
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_scanned(
+    tmp_path: Path, photo: bytes, place: str, uri: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(photo)
+    changes = {place: {"uri": uri}} | ({"secret": {}} if place == "workspace" else {})
+    config = job(tmp_path / "in", tmp_path, method={"name": "solid"}, **changes)
+    with pytest.raises(JobError, match=f"the {place} {uri} cannot be used: Cannot write"):
+        Job(config).run()
+    assert not (tmp_path / "workspace" / "scan").exists()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000, 0o277], ids="{:o}".format)
+def test_a_workspace_is_its_owners_alone_whatever_the_umask(tmp_path: Path, photo: bytes, umask: int) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(photo)
+    before = os.umask(umask)
+    try:
+        place = open_storage(str(tmp_path / "workspace"), private=True)
+        place.publish("faces/a/b.parquet", b"1")
+        assert place.claim("commits/a.json", b"1")
+    finally:
+        os.umask(before)
+    modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in (tmp_path / "workspace").rglob("*")}
+    assert modes == {True: 0o700, False: 0o600}
