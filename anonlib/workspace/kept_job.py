@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from anonlib.config import JobConfig, absolute, load_config
+from anonlib.config import JobConfig, StorageConfig, absolute, load_config
 from anonlib.errors import AccessDenied, ConfigError, JobError, NotFound
 from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.workspace.layout import JOB_FILE, PURGED
@@ -35,8 +35,13 @@ def named_workspace(file: Path | None, overrides: Mapping[str, Any]) -> Storage:
         return open_storage(job.workspace.uri, job.storage.options, private=True)
     if "workspace.uri" not in overrides:
         raise ConfigError("name a job file, or the workspace by --workspace (and the release by --output)")
-    options = StorageOptions(overrides.get("storage.endpoint_url"), overrides.get("storage.region"))
-    return open_storage(overrides["workspace.uri"], options, private=True)
+    return open_storage(overrides["workspace.uri"], named_options(overrides), private=True)
+
+
+def named_options(overrides: Mapping[str, Any]) -> StorageOptions:
+    """How flags say that S3 is reached."""
+    told = {key.partition(".")[2]: value for key, value in overrides.items() if key.startswith("storage.")}
+    return StorageConfig(**told).options
 
 
 def named_job(file: Path | None, overrides: Mapping[str, Any]) -> JobConfig:

@@ -12,9 +12,9 @@ from typing import Any
 
 from anonlib.codes import meaning_of
 from anonlib.errors import ConfigError, JobError, NotFound
-from anonlib.storage import Storage, StorageOptions, open_storage
+from anonlib.storage import Storage, open_storage
 from anonlib.workspace.inventory import read_note
-from anonlib.workspace.kept_job import named_job, named_workspace
+from anonlib.workspace.kept_job import named_job, named_options, named_workspace
 from anonlib.workspace.layout import (
     LABELS,
     PLAN_COUNTS,
@@ -84,10 +84,7 @@ def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, S
     except (ConfigError, JobError):
         # Nothing has run there yet, an earlier version has, or it was purged.
         workspace = named_workspace(file, overrides)
-        output, options = (
-            overrides.get("output.uri"),
-            StorageOptions(overrides.get("storage.endpoint_url"), overrides.get("storage.region")),
-        )
+        output, options = overrides.get("output.uri"), named_options(overrides)
         return workspace, open_storage(output, options) if output is not None else None
     return stores.workspace, stores.release
 
