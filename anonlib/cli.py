@@ -123,7 +123,7 @@ def _stage(name: str, about: str, verb: Callable[[Job], object], *, renders: boo
     def command(given: Given) -> None:
         from anonlib.execution.telemetry import open_progress
         from anonlib.job import Job
-        from anonlib.workspace.status import exceptions, status
+        from anonlib.workspace.status import status
 
         config = given.config()
         with open_progress() as progress:
@@ -133,7 +133,7 @@ def _stage(name: str, about: str, verb: Callable[[Job], object], *, renders: boo
             terminal.print_status(status(job.stores.workspace, None))
             return
         summary = job.summary()
-        terminal.print_summary(config, summary, exceptions(job.stores), job.spending)
+        terminal.print_summary(job, summary)
         raise typer.Exit(summary.code)
 
     command.__name__, command.__doc__ = name, about

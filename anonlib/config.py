@@ -246,6 +246,10 @@ class JobConfig(_Frozen):
     method: SerializeAsAny[MethodConfig] = Field(default_factory=lambda: _method_settings({}))
     detector: DetectorConfig = DetectorConfig()
     keep_fields: tuple[str, ...] = _key("Fields of the sidecars that pass; all others are dropped.", ())
+    too_few: Literal["stop", "ellipse"] = _key(
+        "Where people are fewer than twice k, or no class can be formed: end after the plan, or go on with ellipses.",
+        "stop",
+    )
     rekey: bool = _key("Keys, shard and file names become pseudonyms, for names that are people's.", False)
     jpeg_quality: int = _key("Quality of written JPEGs.", 92, ge=50, le=100)
     accept_licences: tuple[str, ...] = _key("Models whose non-commercial licence you accept.", ())

@@ -166,6 +166,7 @@ class Job:
             began, planned = time.monotonic(), store.plan() is not None
             stage = PlanStage(self.config, self.stores, self.keyring, self.scan_key, key, self._travelling)
             plan = with_retries(lambda: stage.run(self.shards))
+            self._refuse_too_few(plan)
             if not planned:
                 seconds = time.monotonic() - began
                 self.spending.add("plan", images=0, busy=seconds, reserved=seconds, gpus=0)
@@ -173,6 +174,24 @@ class Job:
             if failed := self._rounds("surrogates", key, make, plan.blocks, store.blocks_done, str):
                 raise JobError(_first("making surrogates", failed))
             return plan
+
+    def _refuse_too_few(self, plan: Plan) -> None:
+        """Raise JobError where most people would get no face of their own class: k is too large for the dataset."""
+        k, people = self.method.claim.k, plan.persons
+        if k is None or not people or self.config.too_few == "ellipse" or (2 * k <= people and plan.classes):
+            return
+        found = (
+            f"k = {k} is more than half of the {people} people that the plan found, so they would share one face or "
+            "become flat ellipses"
+            if 2 * k > people
+            else f"none of the {people} people that the plan found can get a new face at k = {k}: too few can hide "
+            "together, or too few photos are good enough to make faces of"
+        )
+        smaller = f"take k of {min(k - 1, people // 2)} or less, " if people >= 4 and k > 2 else ""
+        raise JobError(
+            f"{found}; {smaller}add photos of more people, use another method (docs/methods.md), or go on with flat "
+            "ellipses by --too-few ellipse"
+        )
 
     def render(self, plan: Plan | None = None) -> Summary:
         """data/, manifest/, markers, again where a reviewer decided; then the certificate."""

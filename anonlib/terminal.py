@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from anonlib.audit.findings import AuditReport, Disclosure, Figure, GateLine
-    from anonlib.config import JobConfig
     from anonlib.doctor import CheckResult
-    from anonlib.execution.cost import CostLog
-    from anonlib.verification.certificate import CertifiedCounts
+    from anonlib.job import Job
+    from anonlib.verification.certificate import Certificate, CertifiedCounts
     from anonlib.verification.release import Verified
     from anonlib.workspace.purge import Purged
-    from anonlib.workspace.status import Reasons, Status, Summary
+    from anonlib.workspace.status import Crowd, Reasons, Status, Summary
 
 RUN_MODULES = frozenset(
     {"PIL", "cv2", "faiss", "onnx", "onnxruntime", "openvino", "ray", "scipy", "simplejpeg", "torch"}
 )
 """What the extra `run` installs. Without it releases can be verified, and jobs asked for their status and purged."""
 _TOP_REASONS = 8
+_FEW_CLASSES = 10
 _NAME, _FIGURE, _TARGET = 50, 20, 80
 """Characters of the columns of an audit's tables."""
 
@@ -61,21 +61,59 @@ def _images(counts: Summary | CertifiedCounts) -> tuple[str, str]:
     return "images", f"{counts.images:,} = " + " + ".join(f"{count:,} {name}" for name, count in parts.items())
 
 
-def print_summary(config: JobConfig, summary: Summary, reasons: Reasons, spending: CostLog) -> None:
-    """Counts, why anything is missing or redacted, where everything lies, and what the job has spent so far."""
+def print_summary(job: Job, summary: Summary) -> None:
+    """Counts, why anything is missing or redacted, what is claimed of whom, where all lies, and what was spent."""
     from anonlib.execution.cost import cost_rows
-    from anonlib.workspace.status import spent
+    from anonlib.workspace.layout import plan_store
+    from anonlib.workspace.status import certificate_of, crowd_of, exceptions, spent
 
+    config, reasons = job.config, exceptions(job.stores)
     output = config.output.uri.rstrip("/")
     fallbacks = f"; {summary.fallbacks:,} of them by a fallback" if summary.fallbacks else ""
     rows = [_images(summary), ("faces", f"{summary.faces:,}, by {config.method.name}{fallbacks}")]
     rows += _exceptions(reasons)
+    rows += [
+        *crowd_rows(crowd_of(plan_store(job.stores, job.plan_key))),
+        *claim_rows(certificate_of(job.stores.release)),
+    ]
     if summary.committed < summary.shards:
         rows.append(("shards", f"{summary.committed} of {summary.shards} are done; run again to continue"))
     rows += [("data", f"{output}/data"), ("manifest", f"{output}/manifest")]
     rows.append(("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"))
-    rows += cost_rows(spent(spending.workspace))
+    rows += cost_rows(spent(job.stores.workspace))
     print_rows(rows)
+
+
+def crowd_rows(crowd: Crowd | None) -> list[tuple[str, str]]:
+    """Who was told apart, and what their faces do not keep; a warning where classes are few."""
+    if crowd is None:
+        return []
+    if not crowd.classes:
+        return [("people", f"{crowd.people:,}")]
+    gender, age = f"{crowd.other_gender:,} wear a face that is not of their gender", f"{crowd.other_age:,} one"
+    others = f"{gender}, {age} that is not of their age band"
+    rows = [("people", f"{crowd.people:,} in {crowd.classes:,} classes; {others}")]
+    if crowd.classes < _FEW_CLASSES:
+        few = "classes are few: people in one photo may wear the same face, and not one of their gender or age"
+        rows.append(("warning", f"{few}; more people or a smaller k make more classes"))
+    return rows
+
+
+def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
+    """What is claimed, how many faces that covers, and why the others are outside."""
+    if certificate is None:
+        return []
+    counts = certificate.counts
+    if certificate.claim.kind == "none":
+        return [("claim", "none (docs/methods.md)")]
+    rows = [("claim", f"{certificate.claim}: {counts.replaced:,} of {counts.faces:,} faces are inside it")]
+    why = {
+        "became flat ellipses": counts.solid,
+        "wear another face than planned": counts.next_surrogate,
+        "are in quarantined images": counts.withheld,
+    }
+    outside = ", ".join(f"{count:,} {what}" for what, count in why.items() if count)
+    return [*rows, ("", f"{counts.faces - counts.replaced:,} are outside it: {outside}")] if outside else rows
 
 
 def print_status(status: Status) -> None:

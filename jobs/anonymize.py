@@ -55,14 +55,13 @@ def config_of(path: Path, month: str) -> JobConfig:
 def main(arguments: list[str]) -> int:
     """Exit code 0 all done, 3 something is quarantined, 1 it could not go on."""
     from anonlib.job import Job
-    from anonlib.workspace.status import exceptions
 
     with guarded():
         job_config = config_of(Path(arguments[0]), f"{datetime.now(UTC):%Y-%m}") if arguments else config()
         with open_progress() as progress:
             job = Job(job_config, report=progress, ended=progress.ended)
             summary = job.run()
-        print_summary(job_config, summary, exceptions(job.stores), job.spending)
+        print_summary(job, summary)
     return summary.code
 
 

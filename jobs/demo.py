@@ -18,7 +18,6 @@ from anonlib.execution.telemetry import open_progress
 from anonlib.job import Job
 from anonlib.models.cache import model_bytes
 from anonlib.terminal import guarded, print_rows, print_summary
-from anonlib.workspace.status import exceptions
 
 K = 5
 KEEP_FIELDS = ("caption",)
@@ -45,6 +44,7 @@ def main() -> int:
             "method.name": "k-diff",
             "method.k": K,
             "keep_fields": KEEP_FIELDS,
+            "too_few": "ellipse",  # so that a small demo ends, too
             "ray.actors": options.actors,
         }
     )
@@ -57,7 +57,7 @@ def main() -> int:
             job = Job(config, report=progress, ended=progress.ended)
             summary = job.run()
         print_rows([("input", f"{len(shards)} tar files in {folder / 'input'}")])
-        print_summary(config, summary, exceptions(job.stores), job.spending)
+        print_summary(job, summary)
         print("3. Drawing faces by lot, to show them before and after", flush=True)
         print_rows([("look at", make_sheet(config, faces=SHEET_FACES))])
         print(f"Done in {time.monotonic() - began:.0f} s")

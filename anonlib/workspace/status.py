@@ -13,6 +13,7 @@ from typing import Any
 from anonlib.codes import meaning_of
 from anonlib.errors import ConfigError, JobError, NotFound
 from anonlib.storage import Storage, open_storage
+from anonlib.verification.certificate import Certificate
 from anonlib.workspace.inventory import read_note
 from anonlib.workspace.kept_job import named_job, named_options, named_workspace
 from anonlib.workspace.layout import (
@@ -29,7 +30,7 @@ from anonlib.workspace.layout import (
     render_store,
     scans_of,
 )
-from anonlib.workspace.schemas import QUARANTINED, SOLID
+from anonlib.workspace.schemas import CERTIFICATE, QUARANTINED, SOLID
 
 _READERS = 16
 
@@ -59,6 +60,32 @@ class Summary:
     @property
     def code(self) -> int:
         return 0 if self.committed == self.shards and self.quarantined == 0 else 3
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """The people of a plan, its classes, and how many people wear a face of another gender, or of another age band."""
+
+    people: int
+    classes: int
+    other_gender: int
+    other_age: int
+
+
+def crowd_of(plan: PlanStore) -> Crowd | None:
+    """The people of a plan that is decided; None of a redaction, which needs to know nobody."""
+    marker = plan.plan()
+    if marker is None or not marker["subjects"]:
+        return None
+    rows = plan.subjects(["person_id", "stratum", "class_id"]).to_pylist()
+    people = {row["person_id"]: row for row in rows}.values()
+    worn = plan.surrogate_plans(marker["blocks"], ["surrogate_id", "stratum"])
+    kinds = {row["surrogate_id"]: row["stratum"] for row in worn}
+    kind_of = {row["class_id"]: kinds[row["surrogate"]] for row in plan.classes()}
+    pairs = [(row["stratum"], kind_of[row["class_id"]]) for row in people if row["class_id"] in kind_of]
+    # A face that was averaged over both genders, or several age bands, is of none.
+    genders, ages = (sum(kind[at : at + 1] != own[at : at + 1] for own, kind in pairs) for at in (0, 1))
+    return Crowd(len(people), len(kind_of), genders, ages)
 
 
 @dataclass(frozen=True)
@@ -112,6 +139,14 @@ def status(workspace: Storage, release: Storage | None) -> Status:
         spent=spent(workspace),
         reasons=reasons,
     )
+
+
+def certificate_of(release: Storage) -> Certificate | None:
+    """What the release says of itself; None before it is finished."""
+    try:
+        return Certificate.from_bytes(release.read(CERTIFICATE))
+    except NotFound:
+        return None
 
 
 def exceptions(stores: JobStores) -> Reasons:

@@ -101,6 +101,7 @@ def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
         "workspace": {"uri": f"{root}/workspace"},
         "method": {"name": "k-diff", "k": 2},
         "keep_fields": ["caption"],
+        "too_few": "ellipse",
         "ray": {"actors": 0},
     }
     if "secret" not in changes and "://" not in str(root):

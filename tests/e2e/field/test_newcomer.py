@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from anonlib import terminal
 from anonlib.cli import app
+from anonlib.job import Job
+from anonlib.terminal import print_summary
+from anonlib.verification.certificate import Certificate
+from anonlib.workspace.layout import plan_store
+from anonlib.workspace.status import crowd_of
 from tests.support import photos
-from tests.support.runs import Run, contents, job
+from tests.support.runs import Run, contents, job, planned_copy
 
 CLI = CliRunner()
 PLACES = ["--input", "i", "--output", "o", "--workspace", "w"]
@@ -86,6 +93,57 @@ def test_a_job_file_that_is_wrong_is_answered_in_plain_words(
     code, _, stderr = said("run", str(path))
     assert code == 1 and sentence in stderr and stderr.count("\n") == 1
     assert not any(word in stderr for word in ("Input should", "valid dictionary", "a-passphrase"))
+
+
+# ---- 1, 8 and 14: what a summary says of people and of the claim --------------------------------------------------
+
+
+def test_a_summary_says_who_was_told_apart_who_crosses_and_what_the_claim_covers(
+    finished: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_done = Job(finished.config)
+    print_summary(job_done, finished.summary)
+    shown = capsys.readouterr().out
+    store = plan_store(job_done.stores, job_done.plan_key)
+    crowd = crowd_of(store)
+    assert crowd is not None and crowd.people == 12 and 2 <= crowd.classes <= 6
+    crossing = f"{crowd.other_gender} wear a face that is not of their gender, {crowd.other_age} one that is not of"
+    assert f"people     12 in {crowd.classes} classes; {crossing} their age band\n" in shown
+    assert "\nwarning    classes are few: people in one photo may wear the same face" in shown
+    assert "claim      k-anonymity of the identity channel, k = 2: 24 of 24 faces are inside it\n" in shown
+    # Counted anew: a class of a man and a woman shows a face that is not of the gender of one of them, or of both.
+    strata = {row["person_id"]: row["stratum"] for row in store.subjects().to_pylist()}
+    for row in store.classes():
+        genders = {strata[member][0] for member in row["members"]}
+        assert len(genders) == 1 or crowd.other_gender > 0
+
+
+def test_faces_outside_the_claim_are_counted_by_why(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Certificate.from_bytes((finished.output / "certificate.json").read_bytes())
+    counts = replace(made.counts, faces=124, replaced=99, solid=6, next_surrogate=17, withheld=2)
+    terminal.print_rows(terminal.claim_rows(replace(made, counts=counts)))
+    outside = "6 became flat ellipses, 17 wear another face than planned, 2 are in quarantined images"
+    assert f"99 of 124 faces are inside it\n           25 are outside it: {outside}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("k", "sentence"),
+    [
+        (50, "k = 50 is more than half of the 12 people that the plan found"),
+        (7, "flat ellipses; take k of 6 or less, add photos of more people"),
+        (5, "none of the 12 people that the plan found can get a new face at k = 5"),
+    ],
+)
+def test_a_job_of_too_few_people_ends_after_the_plan_and_goes_on_when_told(
+    finished: Run, tmp_path: Path, k: int, sentence: str
+) -> None:
+    config = planned_copy(finished, tmp_path, method={"name": "k-diff", "k": k}, too_few="stop")
+    (tmp_path / "job.yaml").write_text(config.to_yaml())
+    for _ in range(2):  # the plan is there the second time
+        code, out, stderr = said("run", str(tmp_path / "job.yaml"))
+        assert code == 1 and out == "" and sentence in stderr.splitlines()[-1] and "--too-few ellipse" in stderr
+    assert not (tmp_path / "release").exists()
+    assert said("plan", str(tmp_path / "job.yaml"), "--too-few", "ellipse")[0] == 0
 
 
 # ---- 18: the same two places name a job everywhere ----------------------------------------------------------------
