@@ -15,7 +15,7 @@ import typer
 
 from anonlib import __version__, terminal
 from anonlib.config import JobConfig, keys, load_config
-from anonlib.errors import EXIT_AUDIT_FAILED, EXIT_STOPPED
+from anonlib.errors import EXIT_AUDIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED
 
 if TYPE_CHECKING:
     from anonlib.job import Job
@@ -368,5 +368,10 @@ def check_models(selection: Selection = "core") -> None:
 
 def main() -> None:
     """The entry point."""
-    with terminal.guarded():
-        app()
+    try:
+        with terminal.guarded():
+            app()
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:
+            terminal.leave(EXIT_INTERRUPTED)
+        raise

@@ -5,11 +5,14 @@ Complaints go to stderr; stdout holds the result alone. Heavy modules are import
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from anonlib.audit.findings import AuditReport, Disclosure, Figure, GateLine
@@ -54,6 +57,22 @@ def guarded() -> Iterator[None]:
         code = EXIT_INTERRUPTED
     print(_on_one_line(" ".join(sentence.split())), file=sys.stderr)
     raise SystemExit(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End an interrupted process at once and in silence, once it has said its sentence.
+
+    Threads of Ray and of models are still at work. Those that the interpreter ends print tracebacks, or crash it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        # Ray is shut down, and temporary folders are removed, by what was registered for the exit.
+        atexit._run_exitfuncs()
+    finally:
+        os._exit(code)
 
 
 def _images(counts: Summary | CertifiedCounts) -> tuple[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from anonlib.verification.certificate import Certificate
 from anonlib.workspace.layout import plan_store
 from anonlib.workspace.status import crowd_of
 from tests.support import photos
-from tests.support.runs import Run, contents, job, planned_copy
+from tests.support.runs import Run, contents, job, planned_copy, started
 
 CLI = CliRunner()
 PLACES = ["--input", "i", "--output", "o", "--workspace", "w"]
@@ -144,6 +147,31 @@ def test_a_job_of_too_few_people_ends_after_the_plan_and_goes_on_when_told(
         assert code == 1 and out == "" and sentence in stderr.splitlines()[-1] and "--too-few ellipse" in stderr
     assert not (tmp_path / "release").exists()
     assert said("plan", str(tmp_path / "job.yaml"), "--too-few", "ellipse")[0] == 0
+
+
+# ---- 12: Ctrl-C ---------------------------------------------------------------------------------------------------
+
+COMMAND = "import sys; from anonlib.cli import main; sys.argv[1:] = ['run', sys.argv[1]]; main()"
+
+
+@pytest.mark.parametrize("actors", [0, pytest.param(1, marks=pytest.mark.cluster)])
+def test_ctrl_c_leaves_one_sentence_and_no_word_of_a_worker_that_died(
+    people_tars: Path, tmp_path: Path, actors: int
+) -> None:
+    config = job(people_tars, tmp_path, method={"name": "solid"}, ray={"actors": actors})
+    with started(config, tmp_path / "run", COMMAND) as running:
+        assert running.wait_for(lambda: '"unit"' in running.complaints)
+        os.killpg(running.process.pid, signal.SIGINT)  # as a terminal sends it
+        assert running.finish(60) == 130
+    *log, empty, sentence = running.complaints.splitlines()
+    assert (empty, sentence) == (
+        "",
+        "anonlib: interrupted; what is finished is kept, and the same command continues.",
+    )
+    last = json.loads(log[-1])
+    assert all(json.loads(line)["stage"] for line in log) and "died" not in running.complaints
+    assert last["remaining"] > 0 and last["why"] == "the round was cut short before they were done"
+    assert running.lines == []
 
 
 # ---- 18: the same two places name a job everywhere ----------------------------------------------------------------
