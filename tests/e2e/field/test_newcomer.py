@@ -145,7 +145,7 @@ def test_a_job_of_too_few_people_ends_after_the_plan_and_goes_on_when_told(
     for _ in range(2):  # the plan is there the second time
         code, out, stderr = said("run", str(tmp_path / "job.yaml"))
         assert code == 1 and out == "" and sentence in stderr.splitlines()[-1] and "--too-few ellipse" in stderr
-    assert not (tmp_path / "release").exists()
+    assert contents(tmp_path / "release") == {}
     assert said("plan", str(tmp_path / "job.yaml"), "--too-few", "ellipse")[0] == 0
 
 
