@@ -101,7 +101,7 @@ class StorageError(AnonlibError):
         super().__init__(sentence)
         self.path = path
 
-    of_the_file = False
+    of_the_file: bool = False
     """Whether this file is the reason, and not the place: other files may be well, and waiting does not help."""
 
 

@@ -75,7 +75,15 @@ def open_dataset(
             raise DatasetError(f"'{uri}' mixes {seen}; set the format, or give a pattern that names one kind.")
         (format,) = found
     dataset = DATASETS[format](uri, options, image_field, key_field, base, files)
-    dataset.sources()
+    sources = dataset.sources()
+    archived, all_asked = dataset.storage.archived(sources)
+    if archived:
+        number = f"{'' if all_asked else 'At least '}{archived:,} of the {len(sources):,} {dataset.noun}s"
+        raise DatasetError(
+            f"{number} of '{uri}' are archived (Glacier, Deep Archive or an archive tier of Intelligent-Tiering) and "
+            "cannot be read: restore them first (`aws s3api restore-object`, which takes hours), or give a pattern "
+            "that leaves them out."
+        )
     return dataset
 
 

@@ -203,6 +203,7 @@ class Dataset(ABC):
         self.image_field, self.key_field = image_field, key_field
         self._files: list[StoredObject] | None = files
         self.storage = open_storage(base, options)
+        self.storage.judges = True
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_files": None}

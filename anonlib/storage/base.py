@@ -9,17 +9,25 @@ alone.
 import hashlib
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from anonlib.errors import AccessDenied, NotFound, StorageError
+from anonlib.errors import AccessDenied, NotFound, StorageError, Unavailable
 
 # Names that begin so are our own unfinished files: never listed, always removed by delete_tree.
 OURS = ".anonlib-"
+FILE_TRIES = 8
+"""How often a file must be out of reach until it is the file; a place is tried once more (execution/retry.py)."""
+OTHER_FILES = 8
+"""How many other files are tried when one cannot be read."""
 OUR_NAMES = frozenset(
     {
         *("audit", "commits", "data", "failures", "manifest", "plan", "render", "review", "scan", "spending"),
@@ -61,11 +69,15 @@ class StorageOptions:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One file: path relative to the root, size in bytes, and an etag that changes when the content does."""
+    """One file: path relative to the root, size in bytes, and an etag that changes when the content does.
+
+    `cold`: its storage class is, or has, an archive, from which it may have to be restored first.
+    """
 
     path: str
     size: int
     etag: str
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +124,40 @@ class Storage(ABC):
     """A root folder or prefix. Picklable, holds no secret, and safe to use from several threads."""
 
     uri: str
+    judges = False
+    """Whether errors of reading say if only one file is at fault, as where others wrote the files: in an input."""
+    _read_last: str | None = None
+
+    def judged(self, error: StorageError, path: str) -> StorageError:
+        """The error of reading `path`, which is of the file alone if another file can be read now.
+
+        A place that is busy is busy for a file only after FILE_TRIES of it.
+        """
+        if not self.judges or error.of_the_file:
+            return error
+        if isinstance(error, Unavailable):
+            self.__dict__.setdefault("_failed", Counter())[path] += 1
+            if self.__dict__["_failed"][path] < FILE_TRIES:
+                return error
+        plain = copy(self)
+        plain.judges = False
+        others = [self._read_last]
+        with suppress(StorageError):
+            others += [entry.path for entry in islice(plain.list(), OTHER_FILES)]
+        error.of_the_file = any(plain._can_read(other) for other in others if other not in (None, path))
+        return error
+
+    def _can_read(self, path: str) -> bool:
+        try:
+            with self.open_read(path) as stream:
+                stream.read(1)
+        except StorageError:
+            return False
+        return True
+
+    def archived(self, files: Sequence[StoredObject]) -> tuple[int, bool]:
+        """How many of these files must be restored from an archive first, and whether all were looked at."""
+        return 0, True
 
     @abstractmethod
     def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:

@@ -6,13 +6,15 @@ alone, whatever the umask: folders of mode 0700, files of 0600, unfinished ones 
 """
 
 import errno
+import io
 import os
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
 
 from anonlib.errors import AccessDenied, Changed, LinkRefused, NotAFile, NotFound, StorageError
@@ -24,6 +26,7 @@ WRITE_TRIES = 3
 _NOT_OF_LINKS = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a hard link that any other write there would meet, too."""
 _COPY_BYTES = 1 << 20
+_BUFFER_BYTES = 64 << 10
 _T = TypeVar("_T")
 
 
@@ -90,8 +93,9 @@ class LocalStorage(Storage):
     def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
         """See Storage; local files are always seekable."""
         place = self._inside(self._place(path))
-        with self._doing("read", path):
-            stream = _open_regular(place)
+        with self._reading(path):
+            stream = _open_regular(place, self, path)
+            self._read_last = path
         if etag is not None and _etag(os.fstat(stream.fileno())) != etag:
             stream.close()
             message = f"{shown(self.uri, path)} has changed since it was listed; start a new run for the new data."
@@ -100,11 +104,19 @@ class LocalStorage(Storage):
 
     def stat(self, path: str) -> StoredObject:
         place = self._inside(self._place(path))
-        with self._doing("read", path):
+        with self._reading(path):
             status = place.stat()
             if place.is_dir():
                 raise IsADirectoryError(place)
         return StoredObject(path, status.st_size, _etag(status))
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        try:
+            with self._doing("read", path):
+                yield
+        except StorageError as error:
+            raise self.judged(error, path) from error.__cause__
 
     def publish(self, path: str, source: Path | bytes) -> None:
         place = self._place(path)
@@ -279,7 +291,23 @@ class LocalStorage(Storage):
                     continue
 
 
-def _open_regular(place: Path) -> BinaryIO:
+class _File(io.FileIO):
+    """A file of a storage, which raises StorageError where the disk gives no bytes."""
+
+    def __init__(self, handle: int, storage: LocalStorage, path: str) -> None:
+        super().__init__(handle, "rb")
+        self._reading = partial(storage._reading, path)
+
+    def readinto(self, buffer: Any) -> int | None:
+        with self._reading():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with self._reading():
+            return super().readall()
+
+
+def _open_regular(place: Path, storage: LocalStorage, path: str) -> BinaryIO:
     """A file to read; raises NotAFile for a pipe or a device: opening one may block, or set something off."""
     irregular = NotAFile(f"{place} is a pipe, a socket or a device and no file; it is not opened.")
     mode = place.stat().st_mode
@@ -288,7 +316,8 @@ def _open_regular(place: Path) -> BinaryIO:
     if not stat.S_ISREG(mode):
         raise irregular
     # Without waiting, should it have become one meanwhile.
-    stream = os.fdopen(os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    stream = io.BufferedReader(_File(handle, storage, path), _BUFFER_BYTES)
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
         raise irregular

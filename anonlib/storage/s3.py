@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -37,7 +37,11 @@ REQUEST_TRIES = 3
 MULTIPART_FROM_BYTES = 64 << 20
 PART_BYTES = 16 << 20
 PART_THREADS = 4
-DELETE_THREADS = 16
+DELETE_THREADS = LOOK_THREADS = 16
+ARCHIVE_LOOKS = 10_000
+"""Of how many objects, evenly spread, it is asked whether they are archived."""
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+_COLD = (*_ARCHIVES, "INTELLIGENT_TIERING")
 CLAIM_TRIES = 6
 PAGE = 1000
 _CLAIM = "anonlib-claim"
@@ -59,6 +63,12 @@ _ONLY_REQUIRED_CHECKSUMS = Config(
     request_checksum_calculation="when_required", response_checksum_validation="when_required"
 )
 """For servers that are not AWS: many refuse the checksums that boto3 sends by itself since 1.36."""
+
+
+def _is_archived(answer: dict[str, Any]) -> bool:
+    """Whether an answer to HEAD or GET says that the object has to be restored before it can be read."""
+    restored = 'ongoing-request="false"' in answer.get("Restore", "")
+    return not restored and (answer.get("StorageClass") in _ARCHIVES or "ArchiveStatus" in answer)
 
 
 def _pay(params: dict[str, Any], **_: Any) -> None:
@@ -126,8 +136,10 @@ class S3Storage(Storage):
                 request["Range"] = f"bytes={start}-{stop - 1}"
             if pinned is not None:
                 request["IfMatch"] = f'"{pinned}"'
-            with self._translated("s3:GetObject", key):
-                return cast("dict[str, Any]", client.get_object(**request))
+            with self._reading(key):
+                answer = cast("dict[str, Any]", client.get_object(**request))
+            self._read_last = path
+            return answer
 
         if not seekable:
             return io.BufferedReader(S3Reader(get, shown(self.uri, path), etag), BUFFER_BYTES)
@@ -137,7 +149,7 @@ class S3Storage(Storage):
 
     def stat(self, path: str) -> StoredObject:
         key, client = self._key(path), self._s3()
-        with self._translated("s3:GetObject", key):
+        with self._reading(key):
             try:
                 answer = client.head_object(Bucket=self._bucket, Key=key)
             except ClientError as error:
@@ -147,7 +159,29 @@ class S3Storage(Storage):
                 # nor a missing bucket from a missing object; the answer to GET can.
                 answer = client.get_object(Bucket=self._bucket, Key=key)
                 answer["Body"].close()
-        return StoredObject(path, int(answer["ContentLength"]), answer["ETag"].strip('"'))
+        return StoredObject(path, int(answer["ContentLength"]), answer["ETag"].strip('"'), _is_archived(answer))
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            with self._translated("s3:GetObject", key):
+                yield
+        except StorageError as error:
+            raise self.judged(error, key.removeprefix(self._prefix)) from error.__cause__
+
+    def archived(self, files: Sequence[StoredObject]) -> tuple[int, bool]:
+        """See Storage. A listing tells neither what was restored nor what Intelligent-Tiering has moved, HEAD does."""
+        cold = [file.path for file in files if file.cold]
+        asked = cold[:: -(-len(cold) // ARCHIVE_LOOKS) or 1]
+
+        def look(path: str) -> bool:
+            try:
+                return self.stat(path).cold
+            except StorageError:
+                return False  # Reading it will say why.
+
+        with ThreadPoolExecutor(LOOK_THREADS) as pool:
+            return sum(pool.map(look, asked)), len(asked) == len(cold)
 
     def publish(self, path: str, source: Path | bytes) -> None:
         key = self._key(path)
@@ -288,7 +322,8 @@ class S3Storage(Storage):
             path, size = str(entry["Key"])[len(self._prefix) :], int(entry["Size"])
             marks = path.endswith("/") or not path
             if (foreign and (path or size)) if marks else (unfinished or not is_ours(path)):
-                yield StoredObject(path or "/", size, entry["ETag"].strip('"'))
+                cold = entry.get("StorageClass") in _COLD
+                yield StoredObject(path or "/", size, entry["ETag"].strip('"'), cold)
 
 
 class S3Reader(io.RawIOBase):

@@ -13,10 +13,12 @@ import pytest
 
 from anonlib.config import JobConfig
 from anonlib.datasets import open_input
-from anonlib.errors import AccessDenied, JobError, StorageError
+from anonlib.errors import AccessDenied, DatasetError, JobError, StorageError
 from anonlib.execution import retry
 from anonlib.job import Job
 from anonlib.storage import StorageOptions, open_storage
+from anonlib.storage import local as local_module
+from anonlib.storage import s3 as s3_module
 from anonlib.workspace.purge import purge
 from tests.faults.proxy import FaultProxy
 from tests.support import photos
@@ -41,14 +43,16 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]
         yield proxy
 
 
-def on_s3(s3: S3Server, endpoint: str, files: Mapping[str, bytes], **storage: Any) -> JobConfig:
-    """A job over these files that reaches its bucket at `endpoint`."""
+def on_s3(
+    s3: S3Server, endpoint: str, files: Mapping[str, bytes], root: Path | None = None, **storage: Any
+) -> JobConfig:
+    """A job over these files that reaches their bucket at `endpoint`; its places are there too, or below `root`."""
     bucket = s3.bucket()
     for name, data in files.items():
         s3.client().put_object(Bucket=bucket, Key=f"in/{name}", Body=data)
     return job(
         f"s3://{bucket}/in",
-        f"s3://{bucket}/{uuid4().hex}",
+        root or f"s3://{bucket}/{uuid4().hex}",
         input={"uri": f"s3://{bucket}/in"},
         method={"name": "solid"},
         storage={"endpoint_url": endpoint, "region": REGION} | storage,
@@ -240,3 +244,97 @@ def test_a_workspace_is_its_owners_alone_whatever_the_umask(tmp_path: Path, phot
         os.umask(before)
     modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in (tmp_path / "workspace").rglob("*")}
     assert modes == {True: 0o700, False: 0o600}
+
+
+# Archives.
+
+
+def test_archived_objects_are_counted_before_the_work(s3: S3Server, proxy: FaultProxy, photo: bytes) -> None:
+    config = on_s3(s3, proxy.endpoint, {f"{name}.jpg": photo for name in "abc"})
+    bucket = config.input.uri.split("/")[2]
+    for name, archive in (("a", "GLACIER"), ("b", "DEEP_ARCHIVE")):
+        s3.client().put_object(Bucket=bucket, Key=f"in/{name}.jpg", Body=photo, StorageClass=archive)
+    with pytest.raises(DatasetError, match=r"2 of the 3 image.* are archived .* restore them first"):
+        Job(config)
+    assert there(s3, config.workspace.uri) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "archived"),
+    [
+        ({"StorageClass": "GLACIER"}, True),
+        ({"StorageClass": "DEEP_ARCHIVE", "Restore": 'ongoing-request="true"'}, True),
+        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="false", expiry-date="Fri, 21 Dec"'}, False),
+        ({"StorageClass": "GLACIER_IR"}, False),
+        ({"StorageClass": "INTELLIGENT_TIERING"}, False),
+        ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "DEEP_ARCHIVE_ACCESS"}, True),
+        ({}, False),
+    ],
+)
+def test_what_is_restored_or_at_hand_is_not_archived(answer: dict[str, Any], archived: bool) -> None:
+    assert s3_module._is_archived(answer) == archived
+
+
+# One object at fault, or the place.
+
+
+def tars(photo: bytes, tmp_path: Path) -> dict[str, bytes]:
+    """Three shards of a photo each."""
+    paths = [photos.tar(tmp_path / f"{name}.tar", [(f"{name}.jpg", photo)]) for name in "abc"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (404, "NoSuchKey"), (400, "KMS.DisabledException")])
+def test_a_shard_that_cannot_be_read_is_quarantined_and_the_others_go_on(
+    s3: S3Server, proxy: FaultProxy, photo: bytes, tmp_path: Path, answer: tuple[int, str]
+) -> None:
+    config = on_s3(s3, proxy.endpoint, tars(photo, tmp_path), tmp_path)
+    proxy.refuse = lambda method, key, headers: answer if key.endswith("/in/b.tar") else None
+    summary = Job(config).run()
+    assert (summary.committed, summary.images, summary.quarantined) == (3, 3, 1)
+
+
+def test_a_shard_that_fails_for_ever_while_others_are_read_is_quarantined(
+    s3: S3Server, proxy: FaultProxy, photo: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anonlib.storage.base.FILE_TRIES", 3)
+    config = on_s3(s3, proxy.endpoint, tars(photo, tmp_path), tmp_path)
+    proxy.inject("500", "GET */in/b.tar", times=-1)
+    assert Job(config).run().quarantined == 1
+
+
+@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (400, "ExpiredToken"), (503, "SlowDown")])
+def test_an_input_of_which_nothing_can_be_read_stops_the_job(
+    s3: S3Server, proxy: FaultProxy, photo: bytes, tmp_path: Path, answer: tuple[int, str]
+) -> None:
+    config = on_s3(s3, proxy.endpoint, tars(photo, tmp_path), tmp_path)
+    proxy.refuse = lambda method, key, headers: answer if method == "GET" and key.endswith(".tar") else None
+    with pytest.raises(JobError, match="the job stopped in shard or block"):
+        Job(config).run()
+    assert not list((tmp_path / "workspace").glob("scan/*/commits/*"))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("every", [False, True], ids=["one file", "every file"])
+def test_a_disk_that_gives_no_bytes_of_a_file_is_not_a_disk_that_gives_none(
+    tmp_path: Path, photo: bytes, code: int, every: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in tars(photo, tmp_path).items():
+        (tmp_path / "in" / name).write_bytes(data)
+    real = local_module._File.readinto
+
+    def readinto(file: local_module._File, buffer: Any) -> int | None:
+        if every or Path(f"/proc/self/fd/{file.fileno()}").readlink() == tmp_path / "in" / "b.tar":
+            with file._reading():
+                raise OSError(code, os.strerror(code))
+        return real(file, buffer)
+
+    config = job(tmp_path / "in", tmp_path, method={"name": "solid"})
+    opened = Job(config)
+    monkeypatch.setattr(local_module._File, "readinto", readinto)
+    if every:
+        with pytest.raises((JobError, StorageError)):
+            opened.scan()
+        return
+    assert opened.run().quarantined == 1
