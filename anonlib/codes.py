@@ -31,6 +31,10 @@ class Reason(StrEnum):
     NO_IMAGE = "no-image", "the sample has no image"
     SEVERAL_IMAGES = "several-images", "the sample has several images; name one with input.image_field"
     ONLY_A_PATH = "only-a-path", "the image is only a path to another file"
+    STRAY_SIDECARS = (
+        "stray-sidecars",
+        "sidecars lie too far behind their images in the shard, or come twice, and are left out; sort it by name",
+    )
     TRUNCATED = "truncated", "the shard is truncated or damaged here, and what follows is lost"
     AFTER_END = "after-end", "there is data after the end of the archive, which no reader sees"
     UNREADABLE = "unreadable", "this part of the shard cannot be read"
@@ -78,6 +82,9 @@ class Note(StrEnum):
     NO_PROFILE = "a colour profile that cannot be used was left out"
     TO_PNG = "converted from GIF, BMP or PPM to PNG"
     TIFF_TO_PNG = "converted from TIFF to PNG"
+    FIRST_DOT = "the name has several dots: by WebDataset's rule its key ends at the first, the rest is the extension"
+    NO_END = "the archive ends without its closing blocks of zeros; this is the last whole sample in it"
+    NOT_KEPT = "a field that the job keeps is an image, which is left out; image_field may name several"
 
 
 @dataclass(frozen=True, slots=True)

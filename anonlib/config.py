@@ -47,8 +47,15 @@ class InputConfig(_Frozen):
     uri: str = _key("A file, a folder, a glob or a brace range such as `{000..099}.tar`; local or s3://.")
     format: str | None = _key("webdataset, parquet or folder; guessed from the names if not given.", None)
     subject_field: str | None = _key("The sidecar's field that names the person; without it faces are clustered.", None)
-    image_field: str | None = _key("The member or column that holds the image.", None)
+    image_field: str | None = _key(
+        "The member or column that holds the image; several as a list (a flag: with commas), `*` for every one.", None
+    )
     key_field: str | None = _key("The column that holds the key (Parquet).", None)
+
+    @field_validator("image_field", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 class OutputConfig(_Frozen):

@@ -56,11 +56,13 @@ def open_dataset(
     options: StorageOptions | None = None,
     image_field: str | None = None,
     key_field: str | None = None,
+    fields: frozenset[str] | None = None,
 ) -> Dataset:
     """The dataset at a file, folder, glob or brace range; the format is guessed from the names if not given.
 
-    image_field names the member extension (alternatives as 'jpg;png') or the column of the image, key_field
-    the column of the key. Raises DatasetError (no format, several, or an unknown one) and StorageError.
+    image_field names the member extension (alternatives as 'jpg;png') or the column of the image, several with commas
+    or all as '*'; key_field the column of the key; fields those columns that are read beside them, None for all. Raises
+    DatasetError (no format, several, or an unknown one) and StorageError.
     """
     options = options or StorageOptions()
     if format is not None and format not in DATASETS:
@@ -74,7 +76,7 @@ def open_dataset(
             seen = ", ".join(f"{DATASETS[kind].noun}s ({count})" for kind, count in found.items())
             raise DatasetError(f"'{uri}' mixes {seen}; set the format, or give a pattern that names one kind.")
         (format,) = found
-    dataset = DATASETS[format](uri, options, image_field, key_field, base, files)
+    dataset = DATASETS[format](uri, options, image_field, key_field, base, files, fields)
     sources = dataset.sources()
     archived, all_asked = dataset.storage.archived(sources)
     if archived:
@@ -95,4 +97,14 @@ def open_input(job: JobConfig) -> Dataset:
         options=job.storage.input_options,
         image_field=job.input.image_field,
         key_field=job.input.key_field,
+        fields=_needed(job.keep_fields, job.input.subject_field),
     )
+
+
+def _needed(keep: tuple[str, ...], subject: str | None) -> frozenset[str]:
+    """The names of columns that may hold what the job keeps, or its labels."""
+    names = {name.removeprefix("json:") for name in keep} | set(keep)
+    if subject:
+        plain = subject.removeprefix("json:")
+        names |= {subject, plain, plain.partition(".")[0], "json"}
+    return frozenset(names)

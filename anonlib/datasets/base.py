@@ -5,20 +5,21 @@ that appears only when it is whole. A sample without an image in the output is a
 says why. Under new keys samples come in the order of these keys, since the order of names tells names.
 """
 
+import hashlib
 import pickle
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
-from anonlib.codes import Problem
-from anonlib.datasets.names import is_apple_double, json_object, shard_id, suffix_of, without_suffix
+from anonlib.codes import Note, Problem, Reason
+from anonlib.datasets.names import is_apple_double, json_object, shard_id, suffix_of, unique_key, without_suffix
 from anonlib.errors import DatasetError
 from anonlib.storage import OURS, Storage, StorageOptions, StoredObject, join_uri, open_storage
 from anonlib.storage.local import as_sentence
@@ -47,13 +48,28 @@ class Shard:
     files: tuple[str, ...] = ()
 
 
+class Part(NamedTuple):
+    """Where an image stands in a tar sample or a row that has several.
+
+    sample: the tar sample's or the row's number in the shard, from 0; key: its key; place: where it is in a list of
+    images, and length: how many the list holds.
+    """
+
+    sample: int
+    key: str
+    place: int = 0
+    length: int = 1
+
+
 @dataclass(slots=True)
 class Sample:
     """One photograph with its fields, or the reason why there is none.
 
     key is the dataset's own and unique in its shard. image_field is the member extension (lower case, without dot) or
-    the column. fields are the other members (bytes) or columns (Python values), before any allow-list. With a problem
-    image is None. position counts from 0 in the shard.
+    the column. fields are the other members (bytes) or columns (Python values) without images, before any allow-list.
+    With a problem image is None. position counts images from 0 in the shard. part: where the image is one of several
+    that share their fields; then the first has the key KEY, the others KEY#2, KEY#3. spelling: extensions whose letters
+    the input writes otherwise.
     """
 
     key: str
@@ -62,6 +78,28 @@ class Sample:
     fields: dict[str, Any] = field(default_factory=dict)
     problem: Problem | None = None
     position: int = -1
+    part: Part | None = None
+    notes: tuple[Note, ...] = ()
+    spelling: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def row(self) -> int:
+        """The number of the tar sample or row that the image is part of."""
+        return self.position if self.part is None else self.part.sample
+
+    @property
+    def own_key(self) -> str:
+        """The key of the tar sample or row that the image is part of."""
+        return self.key if self.part is None else self.part.key
+
+    def parts(self, images: Sequence[tuple[str, Any, int, int]], number: int, seen: dict[str, int]) -> Iterator[Self]:
+        """A sample an image, of a sample's images: (image_field, bytes, place and length of a list)."""
+        for count, (name, image, place, length) in enumerate(images, 1):
+            wanted = self.key if count == 1 else f"{self.key}#{count}"
+            key = wanted if count == 1 else unique_key(wanted, seen)
+            part = Part(number, self.key, place, length)
+            problem = None if key == wanted else Problem(Reason.DUPLICATE_KEY, f"the key {wanted!r} is in this shard")
+            yield replace(self, key=key, image=None if problem else image, image_field=name, part=part, problem=problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +130,17 @@ class ShardWriter(ABC):
         self._closed = False
         self._spool: Any = None
         self._waiting: dict[str, int] = {}
+        self._open: tuple[int, Any] | None = None
         with as_sentence("write", _HERE):
             local_path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, sample: Sample, image: bytes | None, key: str | None = None) -> None:
         """Add a sample with its new image bytes, under a new key if one is given; call in input order.
 
-        What has a new key is written by `close`, sorted by it. With image None the sample is left out. Raises
-        ValueError if the order is broken, the key is not [A-Za-z0-9_-]{1,128}, or a sample with a problem comes with an
-        image; StorageError if the disk fails.
+        The images of one sample or row are written together. What has a new key is written by `close`, sorted by it,
+        and each image becomes a sample of its own: keys that belong together tell of each other. With image None the
+        sample is left out. Raises ValueError if the order is broken, the key is not [A-Za-z0-9_-]{1,128}, or a sample
+        with a problem comes with an image; StorageError if the disk fails.
         """
         if sample.position != -1:
             if sample.position <= self._last:
@@ -115,7 +155,11 @@ class ShardWriter(ABC):
         with as_sentence("write", _HERE):
             entry = self._entry(sample, image, key)
             if key is None:
-                self._add(sample.position, entry)
+                if self._open is not None and self._open[0] == sample.row:
+                    self._open = (sample.row, self._joined(self._open[1], entry))
+                    return
+                self._add_open()
+                self._open = (sample.row, entry)
                 return
             if self._spool is None:
                 # On disk until all are there, in a file without a name, which no kill leaves behind.
@@ -123,9 +167,15 @@ class ShardWriter(ABC):
             self._waiting[key] = self._spool.tell()
             pickle.dump(entry, self._spool)
 
+    def _add_open(self) -> None:
+        if self._open is not None:
+            self._add(*self._open)
+            self._open = None
+
     def close(self) -> None:
         """Finish the files; nothing exists at the final local path before. Raises StorageError."""
         with as_sentence("write", _HERE):
+            self._add_open()
             for number, key in enumerate(sorted(self._waiting)):
                 self._spool.seek(self._waiting[key])
                 self._add(number, pickle.load(self._spool))
@@ -152,9 +202,17 @@ class ShardWriter(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            if not self._closed:
-                self.close()
+            try:
+                if not self._closed:
+                    self.close()
+            except BaseException:
+                self._remove()
+                raise
             return
+        self._remove()
+
+    def _remove(self) -> None:
+        """Take back what was written."""
         # On a full disk closing fails as well, and what is closed here is thrown away.
         with suppress(OSError):
             self._files.close()
@@ -172,6 +230,10 @@ class ShardWriter(ABC):
     def _add(self, position: int, entry: Any) -> None:
         """Write an entry; positions count in the input, or where keys are new in the output, and grow."""
 
+    def _joined(self, first: Any, second: Any) -> Any:
+        """The entry of two images of one sample."""
+        return first | second
+
     def _finish(self) -> None:  # noqa: B027
         """Write what is still held, before the files are closed."""
 
@@ -181,7 +243,8 @@ class Dataset(ABC):
 
     `noun`: what a data file is called. `media_type`: of a data file, None where each data file is an image or sidecar.
     `suffixes` of its names, the usual one last. `damage`: what items() raises where a file is damaged.
-    `files`: those of the URI, of every format, below `base`.
+    `files`: those of the URI, of every format, below `base`. `fields`: names that the job keeps or takes labels from:
+    no other column need be read; None: all.
     """
 
     format: ClassVar[str]
@@ -198,9 +261,10 @@ class Dataset(ABC):
         key_field: str | None,
         base: str,
         files: list[StoredObject],
+        fields: frozenset[str] | None = None,
     ) -> None:
         self.uri, self.options, self.base = uri, options, base
-        self.image_field, self.key_field = image_field, key_field
+        self.image_field, self.key_field, self.fields = image_field, key_field, fields
         self._files: list[StoredObject] | None = files
         self.storage = open_storage(base, options)
         self.storage.judges = True
@@ -280,6 +344,14 @@ class Dataset(ABC):
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
     ) -> ShardWriter:
         """A writer of this shard's output to `local_path`, passing only the fields in the allow-list."""
+
+
+def digest_of(entries: Iterable[StoredObject]) -> str:
+    """A digest over the paths, sizes and etags of files."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(f"{entry.path}\0{entry.size}\0{entry.etag}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def label(sample: Sample, subject_field: str) -> str | None:

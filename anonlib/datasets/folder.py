@@ -6,7 +6,6 @@ compared again after reading: an image that changed between scan and render must
 the old one.
 """
 
-import hashlib
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
-from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter
+from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter, digest_of
 from anonlib.datasets.names import (
     CONVERTED,
     converted,
@@ -60,7 +59,7 @@ class FolderDataset(Dataset):
             stems = dict.fromkeys(_stem(image.path) for image in chosen)
             files = chosen + [sidecar for stem in stems for sidecar in sidecars.get(stem, ())]
             size, paths = sum(file.size for file in files), tuple(file.path for file in files)
-            shards.append(Shard(f"files-{start:08d}", self.base, _digest(files), size, self.format, paths))
+            shards.append(Shard(f"files-{start:08d}", self.base, digest_of(files), size, self.format, paths))
         return shards
 
     def read(self, shard: Shard) -> Iterator[Sample]:
@@ -78,7 +77,7 @@ class FolderDataset(Dataset):
                 for sample, entries in pool.map(load, range(start, min(start + READ_AHEAD, len(images)))):
                     read |= {entry.path: entry for entry in entries}
                     yield sample
-        if _digest(read[path] for path in shard.files if path in read) != shard.etag:
+        if digest_of(read[path] for path in shard.files if path in read) != shard.etag:
             raise Changed(f"Files of {shard.uri} have changed since they were listed; start a new run.")
 
     def _load(self, position: int, path: str, sidecars: list[str]) -> tuple[Sample, list[StoredObject]]:
@@ -133,13 +132,6 @@ def _sidecars(files: Iterable[StoredObject]) -> dict[str, list[StoredObject]]:
         if suffix_of(file.path) in SIDECARS:
             found[_stem(file.path)].append(file)
     return found
-
-
-def _digest(entries: Iterable[StoredObject]) -> str:
-    digest = hashlib.sha256()
-    for entry in entries:
-        digest.update(f"{entry.path}\0{entry.size}\0{entry.etag}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 class FolderShardWriter(ShardWriter):

@@ -2,7 +2,7 @@
 
 The split into key and extension is WebDataset's: up to the first dot of the last path component (base_plus_ext in
 https://github.com/webdataset/webdataset), so its readers group our files as they group the input's. What the job does
-not name is dropped. A listed name passes its value whole: naming an image member promises that it shows no person.
+not name is dropped. A listed name passes its value whole, unless that is an image or holds one.
 """
 
 import hashlib
@@ -31,6 +31,19 @@ MAX_NAME = 1024
 KEY_NAMES = frozenset({"key", "__key__", "id", "image_id", "file_name", "filename", "path"})
 """Where a kept field under one of these names repeats the sample's old key, a new key replaces it there too."""
 
+_IMAGE_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP|GIF8[79]a|BM.{4}\0{4}|II[*+]\0|MM\0[*+]|P[1-6][\s#]|"
+    rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|.{4}ftyp(avi[fs]|mif1|msf1|hei[cmsx]|hev[cmx])",
+    re.DOTALL,
+)
+_IMAGE_WITHIN = re.compile(
+    rb"\xff\xd8\xff[\xe0\xe1]..(JFIF|Exif)\0|\x89PNG\r\n\x1a\n|RIFF.{4}WEBPVP8|data:image/(?!svg)|"
+    rb"(?<![A-Za-z0-9+/])(/9j/|iVBORw0KGgo|R0lGOD[dl]h|UklGR.{6}V0VCUF)[A-Za-z0-9+/\\\r\n]{40}",
+    re.DOTALL,
+)
+"""An image file anywhere in other bytes (a pickle, a zip of stored files, a sidecar), as it is or in base64."""
+_HEAD = 32
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
@@ -45,6 +58,26 @@ def suffix_of(name: str) -> str:
 def is_apple_double(name: str) -> bool:
     """Whether a path is macOS's companion file (._NAME), which has the ending of a photograph and is none."""
     return name.rsplit("/", 1)[-1].startswith("._")
+
+
+def begins_as_image(head: bytes) -> bool:
+    """Whether a file that begins with these bytes (32 are enough) is an image of a format that is known here."""
+    return _IMAGE_START.match(head) is not None
+
+
+def holds_image(value: Any) -> bool:
+    """Whether a field's value is an image file, or holds one: in bytes, in text as base64, in a list or an object."""
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")
+    if isinstance(value, bytes):
+        return begins_as_image(value[:_HEAD]) or _IMAGE_WITHIN.search(value) is not None
+    if isinstance(value, Mapping):
+        return any(map(holds_image, value.values()))
+    if not isinstance(value, list | tuple):
+        return False
+    if len(value) > _HEAD and all(isinstance(number, int) and 0 <= number < 256 for number in value[:_HEAD]):
+        return begins_as_image(bytes(value[:_HEAD]))
+    return any(map(holds_image, value))
 
 
 def is_image(name: str) -> bool:
@@ -105,6 +138,11 @@ def unique_key(key: str, seen: dict[str, int]) -> str:
     return unique
 
 
+def belongs_to(key: str, own: str) -> bool:
+    """Whether a manifest's key is that of the tar sample or row `own`, or of a further image: own#2, own#3."""
+    return key == own or (key.startswith(f"{own}#") and key[len(own) + 1 :].isdecimal())
+
+
 def shard_id(name: str, suffixes: tuple[str, ...]) -> str:
     """A file-system safe id for the shard file `name`: its name without the usual, last suffix, where that is plain.
 
@@ -128,21 +166,23 @@ def kept_members(
     """The members {extension: content} that pass the job's allow-list, in their order.
 
     A name in the list is a member extension or column (`txt`, `caption`), or one key of a JSON sidecar (`json:caption`,
-    or plain `caption`). A JSON sidecar that is not named itself passes key by key; with no key left it is left out.
-    renamed: {old spelling of the sample's key: new one}, from key_spellings. Then sidecars that pass by their keys
-    become one `json`, with the first value for a key; where the job lists `json`, that member stays as it is.
+    or plain `caption`). What holds an image never passes. A JSON sidecar that is not named itself passes key by key;
+    with no key left it is left out. renamed: {old spelling of the sample's key: new one}, from key_spellings. Then
+    sidecars that pass by their keys become one `json`, with the first value for a key; where the job lists `json`, that
+    member stays as it is.
     """
     kept: dict[str, bytes] = {}
     merged: dict[str, Any] = {}
     for extension, content in members.items():
         if extension in keep:
-            kept[extension] = content
+            if not holds_image(content):
+                kept[extension] = content
         elif suffix_of(f"x.{extension}") == "json":
             sidecar = json_object(content)
             passing = {
                 name: renamed_value(name, value, renamed)
                 for name, value in sidecar.items()
-                if keep & {name, f"json:{name}"}
+                if keep & {name, f"json:{name}"} and not holds_image(value)
             }
             if renamed is not None:
                 merged = passing | merged

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from zoneinfo import available_timezones
@@ -19,12 +19,22 @@ from zoneinfo import available_timezones
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonlib.codes import Problem, Reason
-from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Item, Sample, Shard, ShardWriter
-from anonlib.datasets.names import key_spellings, printable, renamed_value, unique_key, without_suffix
+from anonlib.codes import Note, Problem, Reason
+from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Item, Part, Sample, Shard, ShardWriter, digest_of
+from anonlib.datasets.names import (
+    begins_as_image,
+    holds_image,
+    key_spellings,
+    printable,
+    renamed_value,
+    suffix_of,
+    unique_key,
+    why_unsafe,
+    without_suffix,
+)
 from anonlib.datasets.parquet_pages import check_column, rows_at_once
-from anonlib.errors import DatasetError, DecompressionBomb
-from anonlib.storage import Storage
+from anonlib.errors import Changed, DatasetError, DecompressionBomb, LinkRefused, NotAFile, NotFound
+from anonlib.storage import Storage, StoredObject
 
 ROWS_AT_ONCE = 16
 BUFFER_BYTES = 4 << 20
@@ -41,6 +51,9 @@ _EXTENSIONS = {"arrow.uuid", "arrow.bool8"}
 """Arrow's extension types without a word of their own; others become what they are stored as."""
 _OFFSET = re.compile(r"[+-]\d\d:\d\d")
 _UNREADABLE = (pa.ArrowException, OSError, DatasetError)
+_LINKED = "+"
+"""Between a Parquet file's own etag and the digest of the image files that it names."""
+_PATHS_AT_ONCE = 1024
 _WRITER = "parquet-cpp-arrow version "
 
 
@@ -64,13 +77,32 @@ class ParquetDataset(Dataset):
     def shards(self) -> list[Shard]:
         """See Dataset; checks the columns of the first file, and raises DatasetError if they do not fit."""
         first = self.sources()[0]
+        linked = False
         try:
             with _opened(self.storage, first.path, first.etag) as opened:
-                layout_of(*opened, self.image_field, self.key_field)
+                layout = layout_of(*opened, self.image_field, self.key_field)
+                linked = _names_files(opened[0], layout)
         except (pa.ArrowException, OSError, DecompressionBomb) as error:
             _raise_if_of_the_disk(error)
             # An unreadable file is a problem of its own shard, not of the data set.
-        return super().shards()
+        return [self._with_links(shard) if linked else shard for shard in super().shards()]
+
+    def _with_links(self, shard: Shard) -> Shard:
+        """The shard whose etag stands for the image files that it names, too."""
+        links = _Links(self, self.name_of(shard), {file.path: file for file in self._everything()})
+        try:
+            with _opened(self.storage, self.name_of(shard), shard.etag) as (file, stream):
+                layout = layout_of(file, stream, self.image_field, self.key_field)
+                columns = [f"{column.name}.path" for column in layout.images if column.has_path]
+                for number in range(file.num_row_groups if columns else 0):
+                    rows = rows_at_once(file, stream, number, _PATHS_AT_ONCE, names=columns)
+                    for batch in file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False):
+                        for column in layout.images:
+                            links.find(batch.column(column.name).to_pylist() if column.has_path else ())
+        except _UNREADABLE as error:
+            _raise_if_of_the_disk(error)
+            return shard
+        return replace(shard, etag=f"{shard.etag}{_LINKED}{links.digest()}")
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
@@ -78,10 +110,9 @@ class ParquetDataset(Dataset):
         with _opened(storage, path) as (file, _):
             schema: pa.Schema = file.schema_arrow
             yield Item(path, None, "", schema)
-            notes = [_image_note(name) for name in schema.names]
             for name, value in (file.metadata.metadata or {}).items():
                 if name != b"ARROW:schema":
-                    odd = name != HUGGING_FACE or value not in notes
+                    odd = name != HUGGING_FACE or value != _image_note(schema, _declared(schema))
                     yield Item(f"{path}: metadata", None, name.decode(errors="replace"), value, odd)
             strange = any(map(_has_metadata, schema)) or not file.metadata.created_by.startswith(_WRITER)
             footer = json.dumps(file.metadata.to_dict(), ensure_ascii=False, default=str)
@@ -89,22 +120,32 @@ class ParquetDataset(Dataset):
             number = 0
             for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
                 for row in batch.to_pylist():
-                    for name, value in row.items():
-                        yield Item(f"{path}: row {number}, {name}", None, name, value)
+                    for name, cell in row.items():
+                        for value in cell if isinstance(cell, list) and image_column(schema, name) else [cell]:
+                            yield Item(f"{path}: row {number}, {name}", None, name, value)
                     number += 1
 
     def read(self, shard: Shard) -> Iterator[Sample]:
         """See Dataset. After an unreadable page the rest of its row group is one sample with a problem."""
         name = self.name_of(shard)
         stem = without_suffix(name.rpartition("/")[2], self.suffixes)
+        etag, _, linked = shard.etag.partition(_LINKED)
+        links = _Links(self, name, {}) if linked else None
+        position = 0
         try:
-            with _opened(self.storage, name, shard.etag) as (file, stream):
+            with _opened(self.storage, name, etag) as (file, stream):
                 layout = layout_of(file, stream, self.image_field, self.key_field)
-                yield from _samples(file, stream, layout, stem)
+                for sample in _samples(file, stream, layout, stem, self.fields, links):
+                    sample.position = position
+                    position += 1
+                    yield sample
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             problem = Problem(Reason.UNREADABLE, f"the Parquet file cannot be read ({printable(str(error))})")
-            yield Sample(f"{stem}#unreadable", None, self.image_field or "", {}, problem, 0)
+            yield Sample(f"{stem}#unreadable", None, self.image_field or "", {}, problem, position)
+            return
+        if links and links.digest() != linked:
+            raise Changed(f"Images that {shard.uri} names have changed since they were listed; start a new run.")
 
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
@@ -112,14 +153,75 @@ class ParquetDataset(Dataset):
         """See Dataset; takes the schema from the input. A file that cannot be read has no output."""
         release_path = self.output_path(shard, name)
         try:
-            with _opened(self.storage, self.name_of(shard), shard.etag) as (file, stream):
+            with _opened(self.storage, self.name_of(shard), shard.etag.partition(_LINKED)[0]) as (file, stream):
                 layout = layout_of(file, stream, self.image_field, self.key_field)
                 schema, metadata = file.schema_arrow, file.metadata
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             return NoOutput(local_path, release_path)
-        image = layout.image if name is None or self.image_field else NEW_IMAGE
-        return ParquetShardWriter(local_path, release_path, layout, schema, metadata, keep_fields, image)
+        names = {column.name: column.name for column in layout.images}
+        if name is not None and not self.image_field:
+            names = {old: f"{NEW_IMAGE}{number or ''}" for number, old in enumerate(names)}
+        return ParquetShardWriter(local_path, release_path, layout, schema, metadata, keep_fields, names)
+
+
+class _Links:
+    """The image files below the input that a Parquet file names by their paths, and a digest over what they are."""
+
+    def __init__(self, dataset: ParquetDataset, name: str, known: dict[str, StoredObject]) -> None:
+        self._storage, self._base, self._known = dataset.storage, dataset.base.rstrip("/"), known
+        self._folder = name.rpartition("/")[0]
+        self._found: dict[str, StoredObject] = {}
+
+    def find(self, cells: Any) -> None:
+        """Take all files into account that cells, or lists of cells, name."""
+        for cell in cells:
+            if isinstance(cell, list):
+                self.find(cell)
+            elif cell and cell.get("path"):
+                self.entry(cell["path"])
+
+    def entry(self, path: str) -> StoredObject | None:
+        """The file of a path beside the Parquet file or below the input, an absolute one below the input alone."""
+        inside = path.removeprefix("file://").removeprefix(f"{self._base}/").removeprefix("./")
+        for place in dict.fromkeys((f"{self._folder}/{inside}".removeprefix("/"), inside)):
+            if why_unsafe(place) is not None:
+                continue
+            try:
+                found = self._known.get(place) or self._storage.stat(place)
+            except (NotFound, NotAFile, LinkRefused):
+                continue
+            self._found[place] = found
+            return found
+        return None
+
+    def read(self, path: str) -> bytes | Problem:
+        entry = self.entry(path)
+        if entry is None:
+            return Problem(Reason.ONLY_A_PATH, "the image is only a path, and there is no such file below the input")
+        if entry.size > MAX_SAMPLE_BYTES:
+            return Problem(Reason.TOO_LARGE, f"the file is larger than {MAX_SAMPLE_BYTES >> 20} MiB")
+        try:
+            return self._storage.read(entry.path, entry.etag)
+        except LinkRefused as error:
+            return Problem(Reason.LINK, str(error))
+
+    def digest(self) -> str:
+        return digest_of(self._found[path] for path in sorted(self._found))
+
+
+def _names_files(file: pq.ParquetFile, layout: Layout) -> bool:
+    """Whether a file has images without bytes beside a path, as far as its footer tells."""
+    leaves = {f"{column.name}." for column in layout.images if column.has_path}
+    for group in range(file.num_row_groups if leaves else 0):
+        for number in range(file.metadata.num_columns):
+            leaf = file.metadata.row_group(group).column(number)
+            top, _, below = leaf.path_in_schema.rpartition(".")
+            if below == "bytes" and any(f"{top}.".startswith(name) for name in leaves):
+                known = leaf.statistics is not None and leaf.statistics.has_null_count
+                if not known or leaf.statistics.null_count:
+                    return True
+    return False
 
 
 def _raise_if_of_the_disk(error: Exception) -> None:
@@ -128,93 +230,195 @@ def _raise_if_of_the_disk(error: Exception) -> None:
         raise error
 
 
-def _samples(file: pq.ParquetFile, stream: BinaryIO, layout: Layout, stem: str) -> Iterator[Sample]:
+def _samples(
+    file: pq.ParquetFile,
+    stream: BinaryIO,
+    layout: Layout,
+    stem: str,
+    fields: frozenset[str] | None,
+    links: _Links | None,
+) -> Iterator[Sample]:
     seen: dict[str, int] = {}
     row = 0
+    reader = _Row(layout, file.schema_arrow, fields, links, seen)
     for number in range(file.num_row_groups):
         end = row + file.metadata.row_group(number).num_rows
         try:
-            rows = rows_at_once(file, stream, number, ROWS_AT_ONCE)
-            for batch in file.iter_batches(rows, row_groups=[number], use_threads=False):
+            rows = rows_at_once(file, stream, number, ROWS_AT_ONCE, names=reader.columns)
+            for batch in file.iter_batches(rows, row_groups=[number], columns=reader.columns, use_threads=False):
                 for index in range(batch.num_rows):
-                    yield _as_sample(batch.slice(index, 1), layout, row, seen)
+                    yield from reader.samples(batch.slice(index, 1), row)
                     row += 1
                 del batch  # before the next is read
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             message = f"rows {row} to {end - 1} of the Parquet file cannot be read ({printable(str(error))})"
             key = unique_key(f"{stem}#rows-{row}", seen)
-            yield Sample(key, None, layout.image, {}, Problem(Reason.UNREADABLE, message), row)
+            yield Sample(key, None, layout.images[0].name, {}, Problem(Reason.UNREADABLE, message))
         row = end
 
 
-def _as_sample(cells: pa.RecordBatch, layout: Layout, row: int, seen: dict[str, int]) -> Sample:
-    sample = Sample(f"{row:09d}", None, layout.image, position=row)
-    try:
+class _Row:
+    """Makes samples of rows. Only the columns of images, of the key and of what the job needs are read."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        schema: pa.Schema,
+        fields: frozenset[str] | None,
+        links: _Links | None,
+        seen: dict[str, int],
+    ) -> None:
+        images = {column.name for column in layout.images}
+        needed = [n for n in schema.names if fields is None or {n, _ending(n)} & fields or n == layout.key]
+        self.fields = [name for name in needed if name not in images]
+        self.columns = [*images, *self.fields]
+        self._layout, self._links, self._seen, self._kept = layout, links, seen, fields or frozenset()
+
+    def samples(self, cells: pa.RecordBatch, row: int) -> Iterator[Sample]:
+        """An image each of one row, or one sample with a problem."""
+        sample = Sample(f"{row:09d}", None, self._layout.images[0].name)
         if cells.nbytes > MAX_SAMPLE_BYTES:
             sample.problem = Problem(Reason.TOO_LARGE, f"the row is larger than {MAX_SAMPLE_BYTES >> 20} MiB")
-            sample.key = unique_key(f"{row:09d}#too-large", seen)
-            return sample
-        sample.fields = cells.to_pylist()[0]
-    except (ValueError, OverflowError) as error:
-        sample.problem = Problem(Reason.UNREADABLE, f"a value of the row cannot be read ({error})")
-        sample.key = unique_key(f"{row:09d}#unreadable", seen)
-        return sample
-    image = sample.fields.pop(layout.image)
-    if image is not None and layout.in_struct:
-        only_a_path = image["bytes"] is None and image.get("path")
-        image = image["bytes"]
-        sample.problem = Problem(Reason.ONLY_A_PATH) if only_a_path else None
-    if image is None:
-        sample.problem = sample.problem or Problem(Reason.NO_IMAGE, "there is no image")
-    stored = sample.key
-    if layout.key is not None and sample.fields[layout.key] is None:
-        sample.problem = sample.problem or Problem(Reason.NO_KEY, "the key is empty")
-        stored = f"{stored}#no-key"
-    elif layout.key is not None:
-        stored = str(sample.fields[layout.key])
-    sample.key = unique_key(printable(stored), seen)
-    if sample.problem is None and sample.key != stored:
-        message = f"the key {sample.key!r} is in this shard already or has control characters"
-        sample.problem = Problem(Reason.DUPLICATE_KEY, message)
-    sample.image = None if sample.problem else image
-    return sample
+            sample.key = unique_key(f"{row:09d}#too-large", self._seen)
+            yield sample
+            return
+        try:
+            values = {name: cells.column(name)[0].as_py() for name in self.fields}
+            images = [image for column in self._layout.images for image in self._images(cells, column)]
+        except (ValueError, OverflowError) as error:
+            sample.problem = Problem(Reason.UNREADABLE, f"a value of the row cannot be read ({error})")
+            sample.key = unique_key(f"{row:09d}#unreadable", self._seen)
+            yield sample
+            return
+        sample.fields = {name: value for name, value in values.items() if not _is_file(value)}
+        if self._kept & (values.keys() - sample.fields.keys()):
+            sample.notes = (Note.NOT_KEPT,)
+        self._name(sample, row, values)
+        if sample.problem is None and not images:
+            sample.problem = Problem(Reason.NO_IMAGE, "there is no image")
+        if sample.problem is not None:
+            yield sample
+            return
+        for part in sample.parts(images, row, self._seen):
+            missing: Any = part.image
+            if isinstance(missing, Problem):
+                part.problem, part.image = missing, None
+            yield part
+
+    def _name(self, sample: Sample, row: int, values: Mapping[str, Any]) -> None:
+        stored = sample.key
+        if self._layout.key is not None and values[self._layout.key] is None:
+            sample.problem = Problem(Reason.NO_KEY, "the key is empty")
+            stored = f"{stored}#no-key"
+        elif self._layout.key is not None:
+            stored = str(values[self._layout.key])
+        sample.key = unique_key(printable(stored), self._seen)
+        if sample.problem is None and sample.key != stored:
+            message = f"the key {sample.key!r} is in this shard already or has control characters"
+            sample.problem = Problem(Reason.DUPLICATE_KEY, message)
+
+    def _images(self, cells: pa.RecordBatch, column: ImageColumn) -> Iterator[tuple[str, bytes | Problem, int, int]]:
+        """(column, bytes or why there are none, index and length of the list) of every image in a cell."""
+        cell = cells.column(column.name)[0]
+        if not cell.is_valid:
+            return
+        parts = list(cell.values) if column.listed else [cell]
+        for index, part in enumerate(parts):
+            if not part.is_valid:
+                continue
+            content = (part["bytes"] if column.in_struct else part).as_py()
+            if content is None:
+                path = part["path"].as_py() if column.has_path else None
+                if not path:
+                    continue
+                content = self._links.read(path) if self._links else Problem(Reason.ONLY_A_PATH)
+            elif self._links and column.has_path:
+                self._links.find([part.as_py()])
+            yield column.name, content, index, len(parts)
+
+
+def _ending(name: str) -> str:
+    return suffix_of(f"x.{name}")
+
+
+def _is_file(value: Any) -> bool:
+    """Whether a cell of another column is an image file, as bytes or with a path beside them."""
+    values = value if isinstance(value, list) else [value]
+    contents = [part.get("bytes") if isinstance(part, dict) else part for part in values]
+    return any(isinstance(content, bytes) and begins_as_image(content[:32]) for content in contents)
+
+
+class ImageColumn(NamedTuple):
+    """A column of images: bytes or {bytes, path}, one a row or a list of them."""
+
+    name: str
+    in_struct: bool
+    has_path: bool
+    listed: bool
 
 
 class Layout(NamedTuple):
-    """The image column, whether it is a struct {bytes, path}, and the key column (None: the row number)."""
+    """The image columns, and the key column (None: the row number)."""
 
-    image: str
-    in_struct: bool
+    images: tuple[ImageColumn, ...]
     key: str | None
 
 
 def layout_of(file: pq.ParquetFile, stream: BinaryIO, image_field: str | None, key_field: str | None) -> Layout:
     """Find the image and key columns of an open file, which reads `stream`.
 
-    The image is `image_field`, or the one column of binary type or {bytes, path} (or the one that Hugging
-    Face's features call an Image). The key is `key_field`, or the first of KEY_COLUMNS that holds unique
-    strings. Raises DatasetError.
+    Images are in the columns of `image_field` ('*': in every one that may hold them), or in those that Hugging Face's
+    features call so, or in the one column of binary type, or in all of {bytes, path} and lists of it. The key is
+    `key_field`, or the first of KEY_COLUMNS that holds unique strings. Raises DatasetError.
     """
     schema = file.schema_arrow
     if len(set(schema.names)) != len(schema.names):
         raise DatasetError("Two columns of the Parquet file have the same name; rename one of them.")
-    for name in (image_field, key_field):
+    named = [] if image_field in (None, "*") else _listed_names(schema, image_field)
+    for name in (*named, key_field):
         if name is not None and name not in schema.names:
             raise DatasetError(f"There is no column '{name}'; the columns are {', '.join(schema.names)}.")
-    image = image_field
-    if image is None:
-        found = [str(field.name) for field in schema if _is_image(field.type)]
-        candidates = [name for name in found if _declared(schema, name)] or found
-        if len(candidates) != 1:
-            what = f"several columns may be the image ({', '.join(candidates)})" if found else "no column is binary"
-            raise DatasetError(f"In the Parquet file {what}; name it with image_field.")
-        (image,) = candidates
-    kind = schema.field(image).type
-    if not _is_image(kind):
-        raise DatasetError(f"The column '{image}' holds {kind}, not the bytes of an image.")
-    key = key_field or next((name for name in KEY_COLUMNS if name != image and _is_key(file, stream, name)), None)
-    return Layout(image, pa.types.is_struct(kind), key)
+    if not named:
+        columns = [column for name in schema.names if (column := image_column(schema, name))]
+        found, plain = [column.name for column in columns], any(not column.in_struct for column in columns)
+        named = found if image_field == "*" else _declared(schema) or found
+        if not found:
+            raise DatasetError("In the Parquet file no column is binary; name the image's with image_field.")
+        if len(named) > 1 and image_field is None and plain and not _declared(schema):
+            what = f"several columns may be the image ({', '.join(named)})"
+            raise DatasetError(f"In the Parquet file {what}; name one or several with image_field, or all by '*'.")
+    images = []
+    for name in named:
+        column = image_column(schema, name)
+        if column is None:
+            raise DatasetError(f"The column '{name}' holds {schema.field(name).type}, not the bytes of an image.")
+        images.append(column)
+    images.sort(key=lambda column: schema.get_field_index(column.name))
+    names = [name for name in KEY_COLUMNS if name not in named]
+    key = key_field or next((name for name in names if _is_key(file, stream, name)), None)
+    return Layout(tuple(images), key)
+
+
+def _listed_names(schema: pa.Schema, image_field: str) -> list[str]:
+    if image_field in schema.names:
+        return [image_field]
+    names = []
+    for wanted in filter(None, image_field.split(",")):
+        choices = [name.strip() for name in wanted.split(";")]
+        names.append(next((name for name in choices if name in schema.names), choices[0]))
+    return list(dict.fromkeys(names))
+
+
+def image_column(schema: pa.Schema, name: str) -> ImageColumn | None:
+    """How a column may hold images, by its type."""
+    types = pa.types
+    kind = schema.field(name).type
+    listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    kind = kind.value_type if listed else kind
+    in_struct = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    has_path = in_struct and kind.get_field_index("path") >= 0 and _is_text(kind.field("path").type)
+    return ImageColumn(name, in_struct, has_path, listed) if _is_image(kind) else None
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -236,24 +440,43 @@ def _is_key(file: pq.ParquetFile, stream: BinaryIO, name: str) -> bool:
     return bool(column.null_count == 0 and len(column.unique()) == len(column))
 
 
-def released_schema(schema: pa.Schema, layout: Layout, keep: frozenset[str], image: str) -> pa.Schema:
-    """The image, key and allow-listed columns, in their order and with types made anew; the image's is named `image`.
+def released_schema(schema: pa.Schema, layout: Layout, keep: frozenset[str], names: Mapping[str, str]) -> pa.Schema:
+    """The image, key and allow-listed columns, in their order and with types made anew; the images' get new `names`.
 
-    Raises DatasetError if a kept column has that name.
+    Raises DatasetError if a kept column has one of these names.
     """
+    columns = {column.name: column for column in layout.images}
+    several = len(columns) > 1 or any(column.listed for column in columns.values())
     fields = []
     for field in schema:
-        if field.name == layout.image:
-            kind = plain_type(field.type)
-            if layout.in_struct:  # the bytes, and for Hugging Face readers a path that is always null
-                inner = [name for name in ("bytes", "path") if kind.get_field_index(name) >= 0]
-                kind = pa.struct([pa.field(name, kind.field(name).type) for name in inner])
-            fields.append(pa.field(image, kind, field.nullable))
-        elif field.name in keep | {layout.key}:
+        if field.name in columns:
+            kind = _released_type(field.type)
+            fields.append(pa.field(names[field.name], kind, field.nullable or several))
+        elif field.name == layout.key:
             fields.append(_plain_field(field))
+        elif field.name in keep:
+            # What turns out to be an image becomes null.
+            fields.append(_plain_field(field).with_nullable(True))
     if len({field.name for field in fields}) != len(fields):
-        raise DatasetError(f"A kept column is called '{image}' as the image will be; name the image's by image_field.")
-    return pa.schema(fields, {HUGGING_FACE: _image_note(image)} if _declared(schema, layout.image) else None)
+        called = ", ".join(sorted(names.values()))
+        raise DatasetError(f"A kept column is called as an image will be ({called}); name the images by image_field.")
+    released = pa.schema(fields)
+    declared = [names[name] for name in _declared(schema) if name in names]
+    return released.with_metadata({HUGGING_FACE: _image_note(released, declared)}) if declared else released
+
+
+def _released_type(kind: pa.DataType) -> pa.DataType:
+    """Of an image the bytes, and for Hugging Face readers a path that is always null; of a list of images the same."""
+    types, plain = pa.types, plain_type(kind)
+    if types.is_list(plain) or types.is_large_list(plain) or types.is_fixed_size_list(plain):
+        value = pa.field(plain.value_field.name, _released_type(plain.value_type), True)
+        if types.is_fixed_size_list(plain):
+            return pa.list_(value, plain.list_size)
+        return pa.large_list(value) if types.is_large_list(plain) else pa.list_(value)
+    if not types.is_struct(plain):
+        return plain
+    inner = [name for name in ("bytes", "path") if plain.get_field_index(name) >= 0]
+    return pa.struct([pa.field(name, plain.field(name).type) for name in inner])
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -283,18 +506,33 @@ def _plain_field(field: pa.Field) -> pa.Field:
     return pa.field(field.name, plain_type(field.type), field.nullable)
 
 
-def _declared(schema: pa.Schema, column: str) -> bool:
-    """Whether Hugging Face's description of the columns says that this is an Image."""
+def _declared(schema: pa.Schema) -> list[str]:
+    """The columns that Hugging Face's description calls an Image, or a list of them."""
     try:
-        stored = json.loads((schema.metadata or {}).get(HUGGING_FACE, b"{}"))
-        return bool(stored["info"]["features"][column]["_type"] == "Image")
+        features = json.loads((schema.metadata or {}).get(HUGGING_FACE, b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
+        return []
+    return [name for name in schema.names if isinstance(features, dict) and _says_image(features.get(name))]
+
+
+def _says_image(feature: Any) -> bool:
+    if isinstance(feature, list) and len(feature) == 1:
+        return _says_image(feature[0])
+    if not isinstance(feature, dict):
         return False
+    return feature.get("_type") == "Image" or (
+        feature.get("_type") in ("Sequence", "List", "LargeList") and _says_image(feature.get("feature"))
+    )
 
 
-def _image_note(column: str) -> bytes:
-    """The only metadata of a released file: that one column is an Image."""
-    return json.dumps({"info": {"features": {column: {"_type": "Image"}}}}).encode("ascii")
+def _image_note(schema: pa.Schema, declared: Iterable[str]) -> bytes:
+    """The only metadata of a released file: that columns are Images, or lists of them."""
+    image = {"_type": "Image"}
+    features = {}
+    for name in declared:
+        column = image_column(schema, name)
+        features[name] = {"feature": image, "_type": "Sequence"} if column and column.listed else image
+    return json.dumps({"info": {"features": features}}).encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -314,7 +552,8 @@ class ParquetShardWriter(ShardWriter):
     """One Parquet file at `local_path`; equal samples give equal bytes.
 
     schema and metadata are the input file's. Samples that are left
-    out make their row group shorter and do not move the others. The image column is called `image`.
+    out make their row group shorter and do not move the others; an image that is left out of a row is null. `names`:
+    what the image columns are called.
     """
 
     def __init__(
@@ -325,11 +564,12 @@ class ParquetShardWriter(ShardWriter):
         schema: pa.Schema,
         metadata: pq.FileMetaData,
         keep_fields: frozenset[str],
-        image: str,
+        names: Mapping[str, str],
     ) -> None:
         super().__init__(local_path, release_path)
-        self._layout, self._image = layout, image
-        self._schema = released_schema(schema, layout, keep_fields, image)
+        self._layout, self._names = layout, names
+        self._columns = {column.name: column for column in layout.images}
+        self._schema = released_schema(schema, layout, keep_fields, names)
         self._ends: list[int] = []
         for number in range(metadata.num_row_groups):
             before = self._ends[-1] if self._ends else 0
@@ -353,10 +593,10 @@ class ParquetShardWriter(ShardWriter):
         leaves = range(metadata.num_columns if metadata.num_row_groups else 0)
         for leaf in (metadata.row_group(0).column(number) for number in leaves):
             top, dot, below = leaf.path_in_schema.partition(".")
-            name = self._image if top == self._layout.image else top
+            name = self._names.get(top, top)
             if name in self._schema.names:
                 codecs[f"{name}{dot}{below}"] = "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression
-                if leaf.has_dictionary_page and name != self._image:
+                if leaf.has_dictionary_page and top not in self._names:
                     dictionaries.append(f"{name}{dot}{below}")
         return codecs, dictionaries
 
@@ -364,21 +604,27 @@ class ParquetShardWriter(ShardWriter):
         while position >= self._ends[self._group]:
             self._finish()
             self._group += 1
-        cell = entry[self._image]
-        size = len(cell["bytes"] if self._layout.in_struct else cell)
+        size = sum(_bytes_in(entry[name]) for name in self._names.values())
         if self._bytes + size > FLUSH_BYTES:
             self._finish()
         self._rows.append(entry)
         self._bytes += size
 
     def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, Any]:
-        renamed = None if key is None else key_spellings(sample.key, "", key)
-        row: dict[str, Any] = {}
+        renamed = None if key is None else key_spellings(sample.own_key, "", key)
+        row: dict[str, Any] = dict.fromkeys(self._names.values())
+        column = self._columns[sample.image_field]
+        cell: Any = {"bytes": image} if column.in_struct else image
+        if column.listed:
+            part = sample.part or Part(sample.position, sample.key)
+            cell = [cell if index == part.place else None for index in range(part.length)]
+        row[self._names[column.name]] = cell
         for field in self._schema:
-            if field.name == self._image:
-                row[field.name] = {"bytes": image} if self._layout.in_struct else image
-            elif field.name != self._layout.key or key is None:
-                row[field.name] = renamed_value(field.name, sample.fields.get(field.name), renamed)
+            if field.name in self._names.values():
+                continue
+            if field.name != self._layout.key or key is None:
+                value = renamed_value(field.name, sample.fields.get(field.name), renamed)
+                row[field.name] = value if field.name == self._layout.key or not holds_image(value) else None
             elif _is_text(field.type):
                 row[field.name] = key
             else:
@@ -387,6 +633,15 @@ class ParquetShardWriter(ShardWriter):
                     "choose a text column with key_field."
                 )
         return row
+
+    def _joined(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+        for name in self._names.values():
+            one, other = first[name], second[name]
+            if isinstance(one, list) and isinstance(other, list):
+                first[name] = [a if b is None else b for a, b in zip(one, other, strict=True)]
+            elif other is not None:
+                first[name] = other
+        return first
 
     def _finish(self) -> None:
         """Close the row group that is being filled."""
@@ -407,3 +662,9 @@ class NoOutput(ShardWriter):
 
     def _outputs(self) -> list[tuple[str, Path]]:
         return []
+
+
+def _bytes_in(cell: Any) -> int:
+    """Bytes of the images in a released cell."""
+    parts = cell if isinstance(cell, list) else [cell]
+    return sum(len(part["bytes"] if isinstance(part, dict) else part) for part in parts if part is not None)

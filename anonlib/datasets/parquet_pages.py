@@ -8,7 +8,7 @@ kilobytes can ask for gigabytes. The footer says so too, but it is the page head
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
 
@@ -48,13 +48,27 @@ class _Column(NamedTuple):
     nested: bool
 
 
-def rows_at_once(file: pq.ParquetFile, stream: BinaryIO, group: int, most: int, budget: int = BUDGET) -> int:
-    """How many rows of a row group may be read together, `most` if all is well.
+def leaves_of(file: pq.ParquetFile, names: Collection[str]) -> list[int]:
+    """The numbers of the leaves of these columns."""
+    paths = [file.schema.column(number).path for number in range(file.metadata.num_columns)]
+    return [i for i, path in enumerate(paths) if any(path == name or path.startswith(f"{name}.") for name in names)]
+
+
+def rows_at_once(
+    file: pq.ParquetFile,
+    stream: BinaryIO,
+    group: int,
+    most: int,
+    budget: int = BUDGET,
+    names: Collection[str] | None = None,
+) -> int:
+    """How many rows of a row group may be read together, `most` if all is well; `names`: of these columns alone.
 
     `stream` is what `file` reads; its position is changed. Raises DecompressionBomb if not even one may be read, and
     DatasetError where a page header is damaged.
     """
-    columns = list(_columns(file, stream, group, range(file.metadata.num_columns)))
+    leaves = range(file.metadata.num_columns) if names is None else leaves_of(file, names)
+    columns = list(_columns(file, stream, group, leaves))
     rows, stored = file.metadata.row_group(group).num_rows, sum(column.stored for column in columns)
     if rows > max(MAX_ROWS, stored):
         raise DecompressionBomb(f"a row group says that it has {rows:,} rows in {stored:,} bytes")
@@ -76,7 +90,7 @@ def check_column(file: pq.ParquetFile, stream: BinaryIO, name: str) -> None:
 
     Raises DecompressionBomb, and DatasetError where a page header is damaged.
     """
-    numbers = [i for i in range(file.metadata.num_columns) if file.schema.column(i).path.split(".")[0] == name]
+    numbers = leaves_of(file, [name])
     columns = [column for group in range(file.num_row_groups) for column in _columns(file, stream, group, numbers)]
     stored = sum(column.stored for column in columns)
     taken = sum(column.dictionary + column.pages + column.values * (column.widest + _SLOT) for column in columns)

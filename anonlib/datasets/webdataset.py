@@ -1,24 +1,29 @@
 """Tar shards in the WebDataset convention: consecutive members with one base name are one sample.
 
-A tar is read as a stream and never extracted to disk. Every way to end but the proper one is a sample with a problem,
-where Python's tarfile ends quietly. tarfile also reads an extended header whole, whatever size it says, follows chains
-of them by recursion and believes negative sizes, and a gzip stream may unpack to a thousand times its size: beyond the
-bounds here an archive counts as damaged (tarfile.ReadError). What is written depends on the samples alone.
+A tar is read as a stream and never extracted to disk. Sidecars that lie behind other samples rejoin their image while
+it is held back in memory. Every way to end but the proper one is a sample with a problem, where Python's tarfile ends
+quietly; only blocks of zeros that are missing behind a whole member are none. tarfile also reads an extended header
+whole, whatever size it says, follows chains of them by recursion and believes negative sizes, and a gzip stream may
+unpack to a thousand times its size: beyond the bounds here an archive counts as damaged (tarfile.ReadError). What is
+written depends on the samples alone.
 """
 
 import gzip
 import io
+import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
-from anonlib.codes import Problem, Reason
+from anonlib.codes import Note, Problem, Reason
 from anonlib.datasets import base
 from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import (
     MAX_NAME,
+    begins_as_image,
     converted,
     is_apple_double,
     is_image,
@@ -42,6 +47,13 @@ MAX_MEMBERS = 1024
 MAX_RATIO = 100
 """Unpacked to packed bytes of a gzip stream, once it has given MAX_SAMPLE_BYTES; photos are near 1."""
 
+JOIN_BYTES = 64 << 20
+"""Of samples that are held back, since what belongs to them may come later in the tar."""
+
+_HELD_BYTES = 1 << 10  # what a sample takes beside its members
+_HEAD = 32
+_NO_EXTENSION = Problem(Reason.NO_KEY, "the name of an image has no extension, so WebDataset readers skip it")
+_ENDINGS = {b"\x89P": "png", b"RI": "webp"}
 _GZIP_LEVEL = 6
 _GZIP_HEADER_BYTES = 512
 _BLOCK_BYTES = 1 << 20
@@ -61,11 +73,20 @@ class StrictHeader(tarfile.TarInfo):
     """
 
     @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if len(buf) < tarfile.BLOCKSIZE and not any(buf):
+            raise tarfile.EmptyHeaderError("empty header")  # type: ignore[attr-defined]
+        return super().frombuf(buf, encoding, errors)
+
+    @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             found = super().fromtarfile(archive)
         except tarfile.HeaderError as error:
             if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+                raise
+            if isinstance(error, tarfile.EmptyHeaderError) and archive.offset:  # type: ignore[attr-defined]
+                cast("Archive", archive).no_end = True
                 raise
             raise tarfile.ReadError(f"{error}") from error
         if found.size < 0:
@@ -95,6 +116,22 @@ class Archive(tarfile.TarFile):
 
     tarinfo = StrictHeader
     chained = globals = 0
+    no_end = False
+    """Whether it ends behind a whole member, where blocks of zeros should be."""
+    _data_end = 0
+
+    def next(self) -> tarfile.TarInfo | None:
+        try:
+            found = super().next()
+        except tarfile.ReadError:
+            # Some writers leave out even the zeros that fill the last member's block.
+            if not 0 < self._data_end <= cast("BinaryIO", self.fileobj).tell() < self.offset:
+                raise
+            self.no_end = True
+            return None
+        if found is not None:
+            self._data_end = found.offset_data + found.size
+        return found
 
 
 class _Unpacked(gzip.GzipFile):
@@ -140,7 +177,7 @@ class WebDataset(Dataset):
         name = self.name_of(shard)
         stem = without_suffix(name.rpartition("/")[2], self.suffixes)
         with self.storage.open_read(name, shard.etag) as stream:
-            yield from read_tar(stream, stem, self.image_field)
+            yield from read_tar(stream, stem, self.image_field, self.fields or frozenset())
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
@@ -173,31 +210,78 @@ class WebDataset(Dataset):
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
     ) -> ShardWriter:
-        image_fields = frozenset((self.image_field or "").lower().split(";")) - {""}
+        image_fields = frozenset(image_names(self.image_field))
         return TarShardWriter(local_path, self.output_path(shard, name), keep_fields, image_fields)
 
 
-def read_tar(stream: BinaryIO, name: str, image_field: str | None = None) -> Iterator[Sample]:
-    """The samples of a tar stream, gzipped or not; `name` is the shard's, for the key NAME#truncated.
+def image_names(image_field: str | None) -> list[str]:
+    """The names that the job itself gives to members of images."""
+    return [name for name in re.split("[,;]", (image_field or "").lower()) if name.strip() not in ("", "*")]
 
-    image_field: the extension of the image, or alternatives as 'jpg;png'; None takes the only image member.
-    A damaged archive gives its whole samples, then one with a problem: the last sample is only whole once
-    the next begins. Members that belong to no sample (folders, no extension, macOS's ._NAME) are skipped.
+
+def read_tar(
+    stream: BinaryIO, name: str, image_field: str | None = None, fields: frozenset[str] = frozenset()
+) -> Iterator[Sample]:
+    """The photos of a tar stream, gzipped or not; `name` is the shard's, for the key NAME#truncated.
+
+    image_field: extensions of images, with commas; alternatives as 'jpg;png'; None or '*' takes every image. fields:
+    those that the job keeps. A damaged archive gives its whole samples, then one with a problem: the last sample is
+    only whole once the next begins. Members that belong to no sample (folders, no extension, macOS's ._NAME) are
+    skipped.
     """
     seen: dict[str, int] = {}
-    for position, sample in enumerate(_grouped(stream, name)):
+    position = 0
+    for sample in _joined(_grouped(stream, name), name):
         key = unique_key(sample.key, seen)
         if key != sample.key and sample.problem is None:
             sample.problem = Problem(Reason.DUPLICATE_KEY, f"the key {sample.key!r} is in this shard already")
-        sample.key, sample.position = key, position
-        _choose_image(sample, image_field)
-        yield sample
+        sample.key = key
+        for photo in _photos(sample, image_field, fields, position, seen):
+            photo.position = position
+            position += 1
+            yield photo
+
+
+def _joined(samples: Iterable[Sample], name: str) -> Iterator[Sample]:
+    """The samples in the order in which they begin, with members that lie behind other samples, up to JOIN_BYTES."""
+    held: deque[tuple[Sample, int]] = deque()
+    latest: dict[str, Sample] = {}
+    given: set[str] = set()
+    size = stray = 0
+    for sample in samples:
+        first = latest.get(sample.key)
+        bytes_of = sum(map(len, sample.fields.values())) + _HELD_BYTES
+        names = () if first is None else first.fields.keys() | sample.fields.keys()
+        fits = first is not None and len(names) == len(first.fields) + len(sample.fields) <= MAX_MEMBERS
+        if first is not None and fits and first.problem == sample.problem:
+            first.fields |= sample.fields
+            first.spelling |= sample.spelling
+            first.notes += sample.notes
+        elif (first is not None or sample.key in given) and sample.problem is None and not _images(sample.fields):
+            stray += len(sample.fields)
+            continue
+        else:
+            latest.setdefault(sample.key, sample)
+            held.append((sample, 0))
+        size += bytes_of
+        held[-1] = (held[-1][0], held[-1][1] + bytes_of)
+        while size > JOIN_BYTES and len(held) > 1:
+            ready, taken = held.popleft()
+            size -= taken
+            given.add(ready.key)
+            if latest.get(ready.key) is ready:
+                del latest[ready.key]
+            yield ready
+    yield from (sample for sample, _ in held)
+    if stray:
+        problem = Problem(Reason.STRAY_SIDECARS, f"{stray:,} members: {Reason.STRAY_SIDECARS.meaning}")
+        yield Sample(f"{name}#sidecars", None, "", problem=problem)
 
 
 def _grouped(stream: BinaryIO, name: str) -> Iterator[Sample]:
-    """Samples with all their members in `fields`."""
+    """Samples with all their members in `fields`, as consecutive members have one key."""
     sample: Sample | None = None
-    number, last, size, members, extra = 0, "", 0, 0, False
+    number, last, size, members, extra, no_end = 0, "", 0, 0, False, False
     try:
         with open_tar(stream) as archive:
             for info in archive:
@@ -206,9 +290,14 @@ def _grouped(stream: BinaryIO, name: str) -> Iterator[Sample]:
                 number, last = number + 1, info.name
                 split = split_member(info.name)
                 problem = _member_problem(info)
+                content = None
+                if problem is None and split is None and not info.isdir() and info.size <= base.MAX_SAMPLE_BYTES:
+                    content = cast("BinaryIO", archive.extractfile(info)).read()
+                    problem = _NO_EXTENSION if begins_as_image(content) else None
                 if info.isdir() or is_apple_double(info.name) or (problem is None and split is None):
                     continue
                 key, extension = split or (info.name, "")
+                written = info.name[len(key) + 1 :]
                 key = shortened(printable(key))
                 if sample is None or key != sample.key or extension in sample.fields:
                     if sample is not None:
@@ -223,8 +312,10 @@ def _grouped(stream: BinaryIO, name: str) -> Iterator[Sample]:
                 sample.problem = sample.problem or problem
                 if problem is None:
                     sample.fields[extension] = cast("BinaryIO", archive.extractfile(info)).read()
+                    sample.spelling |= {extension: written} if written != extension else {}
                 else:
                     sample.fields = {}
+            no_end = archive.no_end
             while not extra and (block := cast("BinaryIO", archive.fileobj).read(_BLOCK_BYTES)):
                 extra = any(block)
     except _BROKEN as error:
@@ -234,6 +325,7 @@ def _grouped(stream: BinaryIO, name: str) -> Iterator[Sample]:
         yield Sample(f"{name}#truncated", None, "", problem=Problem(Reason.TRUNCATED, message))
         return
     if sample is not None:
+        sample.notes += (Note.NO_END,) if no_end else ()
         yield sample
     if extra:
         yield Sample(f"{name}#after-end", None, "", problem=Problem(Reason.AFTER_END))
@@ -252,21 +344,44 @@ def _member_problem(info: tarfile.TarInfo) -> Problem | None:
     return None
 
 
-def _choose_image(sample: Sample, image_field: str | None) -> None:
+def _images(fields: Mapping[str, bytes]) -> list[str]:
+    """The extensions of members that are images, by their names or by their content."""
+    return [name for name, content in fields.items() if is_image(f"x.{name}") or begins_as_image(content[:_HEAD])]
+
+
+def _photos(
+    sample: Sample, image_field: str | None, kept: frozenset[str], position: int, seen: dict[str, int]
+) -> Iterator[Sample]:
+    """A sample with its image, or one an image; images that the job does not name are no fields either."""
     if sample.problem is not None:
+        yield sample
         return
-    if image_field is None:
-        images = [extension for extension in sample.fields if is_image(f"x.{extension}")]
+    images = _images(sample.fields)
+    chosen = images if image_field in (None, "*") else _named(sample.fields, image_field.lower())
+    contents = {name: sample.fields.pop(name) for name in dict.fromkeys(chosen + images)}
+    if not chosen:
+        names = ", ".join(f".{name}" for name in (*contents, *sample.fields))
+        wanted = f"no image that image_field names ({image_field})" if contents else "no image"
+        sample.problem = Problem(Reason.NO_IMAGE, f"there is {wanted}; its extensions by WebDataset's rule: {names}")
+        yield sample
+        return
+    sample.notes += (Note.FIRST_DOT,) if any("." in name for name in chosen) else ()
+    sample.notes += (Note.NOT_KEPT,) if kept & (contents.keys() - set(chosen)) else ()
+    if len(chosen) == 1:
+        sample.image_field, sample.image = chosen[0], contents[chosen[0]]
+        yield sample
     else:
-        images = [extension for extension in image_field.lower().split(";") if extension in sample.fields][:1]
-    if len(images) == 1:
-        sample.image_field = images[0]
-        sample.image = sample.fields.pop(images[0])
-    elif images:
-        message = f"there are several images ({', '.join(images)}); name one with image_field"
-        sample.problem = Problem(Reason.SEVERAL_IMAGES, message)
-    else:
-        sample.problem = Problem(Reason.NO_IMAGE, "there is no image")
+        yield from sample.parts([(name, contents[name], 0, 1) for name in chosen], position, seen)
+
+
+def _named(fields: Mapping[str, bytes], image_field: str) -> list[str]:
+    """The members that a job names: of alternatives the first, as it is written or as the last of several endings."""
+    found: dict[str, None] = {}
+    for wanted in filter(None, image_field.split(",")):
+        names = wanted.strip().split(";")
+        exact = [name for name in names if name in fields][:1]
+        found |= dict.fromkeys(exact or (each for each in fields if suffix_of(f"x.{each}") in names))
+    return list(found)
 
 
 class TarShardWriter(ShardWriter):
@@ -300,9 +415,11 @@ class TarShardWriter(ShardWriter):
         if key is not None:
             if extension not in self._image_fields:
                 extension = suffix_of(f"x.{extension}")
-            renamed = key_spellings(sample.key, sample.image_field, key, extension)
+                extension = extension if is_image(f"x.{extension}") else _ENDINGS.get(image[:2], "jpg")
+            renamed = key_spellings(sample.own_key, sample.image_field, key, extension)
         members = {extension: image} | kept_members(sample.fields, self._keep, renamed)
-        return {f"{key or sample.key}.{name}": content for name, content in members.items()}
+        spelling = sample.spelling if key is None else {}
+        return {f"{key or sample.own_key}.{spelling.get(name, name)}": content for name, content in members.items()}
 
     def _add(self, position: int, entry: dict[str, bytes]) -> None:
         for name, content in entry.items():

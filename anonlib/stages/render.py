@@ -275,7 +275,7 @@ class RenderStage:
             "width": picture.rgb.shape[1] if picture else None,
             "format": picture.format if picture else None,
             "metadata_stripped": list(picture.stripped) if picture else None,
-            "notes": list(picture.notes) if picture else None,
+            "notes": [*picture.notes, *sample.notes] if picture else None,
             "faces": [face.row(self.method.claim) for face in photo.faces] if photo else [],
             "review": self.active.word(shard.shard_id, sample.key),
         }

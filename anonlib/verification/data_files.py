@@ -11,7 +11,7 @@ import io
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from anonlib.datasets import items_of
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
-from anonlib.datasets.names import MAX_NAME, is_image, kept_members, printable, split_member
+from anonlib.datasets.names import MAX_NAME, belongs_to, holds_image, is_image, kept_members, printable, split_member
+from anonlib.datasets.parquet import image_column
 from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
 from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, check_growth, open_plain_tar
 from anonlib.errors import DatasetError, NotFound, VerificationError, require
@@ -204,18 +205,44 @@ def _check_archive(raw: io.BufferedReader, path: str, expected: Expected) -> Non
         tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as again,
     ):
         samples = _samples(archive, path, again)
-        for key, digest in expected.images:
-            name, members = next(samples, (None, {}))
-            require(name == key, f"{path} holds {name!r} where its manifest has {key!r}")
-            image = next((name for name, content in members.items() if sha256(content) == digest), None)
-            if image is None:
+        rows = _Rows(expected.images)
+        for name, members in samples:
+            key, digest = rows.take(path, name)
+            require(belongs_to(key, name), f"{path} holds {name!r} where its manifest has {key!r}")
+            digests = {extension: sha256(content) for extension, content in members.items()}
+            if digest not in digests.values():
                 raise _another(key, path)
-            del members[image]
-            _check_kept(members, expected.keep, f"{path}, {key!r}")
-        for name, _ in samples:
-            raise VerificationError(f"{path} holds {name!r}, which no row of its manifest vouches for")
+            while digest in digests.values():
+                image = next(extension for extension, found in digests.items() if found == digest)
+                del members[image], digests[image]
+                digest = rows.take(path, name)[1] if rows.is_next(name, digests.values()) else ""
+            _check_kept(members, expected.keep, f"{path}, {name!r}")
+        rows.finish(path)
     same = plain.finish() == rebuilt.hexdigest()
     require(same, f"{path} holds bytes beside its members, in a header, a padding or after its end")
+
+
+class _Rows:
+    """The rows of a manifest in order: a tar sample or a table's row takes one, or one an image."""
+
+    def __init__(self, images: Sequence[tuple[str, str]]) -> None:
+        self._images, self._at = images, 0
+
+    def take(self, path: str, name: str) -> tuple[str, str]:
+        """The next row's key and digest."""
+        left = self._at < len(self._images)
+        require(left, f"{path} holds {name!r}, which no row of its manifest vouches for")
+        self._at += 1
+        return self._images[self._at - 1]
+
+    def is_next(self, name: str, digests: Collection[str]) -> bool:
+        """Whether the next row is a further image of the sample, one of these."""
+        key, digest = self._images[self._at] if self._at < len(self._images) else ("", "")
+        return digest in digests and belongs_to(key, name)
+
+    def finish(self, path: str) -> None:
+        for key, _ in self._images[self._at :]:
+            raise VerificationError(f"{path} lacks the image {key!r}, which its manifest says is released")
 
 
 def _samples(archive: tarfile.TarFile, path: str, again: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -258,25 +285,28 @@ def _check_rows(file: pq.ParquetFile, stream: BinaryIO, path: str, expected: Exp
     ours = _WRITER.fullmatch(file.metadata.created_by or "") is not None
     require(ours, f"{path} says that something else than Arrow wrote it")
     require(set(schema.metadata or {}) <= {b"huggingface"}, f"{path} carries metadata beside its columns")
-    images = iter(expected.images)
-    image, key_column = "", None
-    for batch in bounded_batches(file, stream, _ROWS_AT_ONCE):
-        for row in batch.to_pylist():
-            key, digest = next(images, (None, ""))
-            if key is None:
-                raise VerificationError(f"{path} holds more rows than its manifest says are released")
-            if not image:
-                image, key_column = _columns(schema.names, row, key, digest, expected.keep, path)
-            cell = row[image]
-            if sha256(_bytes_of(cell)) != digest:
+    rows = _Rows(expected.images)
+    columns: _Columns | None = None
+    for number, batch in enumerate(bounded_batches(file, stream, _ROWS_AT_ONCE)):
+        for index, row in enumerate(batch.to_pylist()):
+            name = f"row {number * _ROWS_AT_ONCE + index}"
+            key, digest = rows.take(path, name)
+            columns = columns or _columns(schema, row, key, digest, expected.keep, path)
+            for column in columns.images:
+                require(not _says_where(row[column]), f"{path} keeps beside the image {key!r} where it came from")
+            digests = [sha256(image) for column in columns.images for image in _images_of(row[column])]
+            if not digests or digests.pop(0) != digest:
                 raise _another(key, path)
-            if isinstance(cell, dict) and any(cell[part] is not None for part in cell.keys() - {"bytes"}):
-                raise VerificationError(f"{path} keeps beside the image {key!r} where it came from")
-            if key_column is not None:
-                same = str(row[key_column]) == key
-                require(same, f"{path} holds {row[key_column]!r} in {key_column!r} where its manifest has {key!r}")
-    for key, _ in images:
-        raise VerificationError(f"{path} lacks the image {key!r}, which its manifest says is released")
+            own = key if columns.key is None else str(row[columns.key])
+            require(belongs_to(key, own), f"{path} holds {own!r} in {columns.key!r} where its manifest has {key!r}")
+            own = own if columns.key is not None else re.sub(r"#\d+$", "", key)
+            for other in digests:
+                if not rows.is_next(own, [other]):
+                    raise _another(own, path)
+                rows.take(path, name)
+            for column in columns.kept:
+                require(not holds_image(row[column]), f"{path} has an image in the kept column {column!r}")
+    rows.finish(path)
 
 
 def bounded_batches(
@@ -288,25 +318,44 @@ def bounded_batches(
         yield from file.iter_batches(rows, row_groups=[group], use_threads=False)
 
 
+class _Columns(NamedTuple):
+    """The columns of a released table: those of images, of the key (None: it is the row's number) and the kept ones."""
+
+    images: list[str]
+    key: str | None
+    kept: list[str]
+
+
 def _columns(
-    names: Sequence[str], first: Mapping[str, Any], key: str, digest: str, keep: frozenset[str], path: str
-) -> tuple[str, str | None]:
-    """The columns of image and key (or None), by the first row; raises VerificationError for any other column."""
-    image = next((name for name in names if sha256(_bytes_of(first[name])) == digest), None)
-    if image is None:
+    schema: pa.Schema, first: Mapping[str, Any], key: str, digest: str, keep: frozenset[str], path: str
+) -> _Columns:
+    """By the types and by the first row; raises VerificationError for any column beside them."""
+    images = [
+        name
+        for name in schema.names
+        if image_column(schema, name) and (name not in keep or digest in map(sha256, _images_of(first[name])))
+    ]
+    if not images:
         raise _another(key, path)
-    extra = [name for name in names if name not in keep and name != image]
-    keys = [name for name in extra if str(first[name]) == key][:1]
+    extra = [name for name in schema.names if name not in keep and name not in images]
+    keys = [name for name in extra if belongs_to(key, str(first[name]))][:1]
     for name in extra:
         if name not in keys:
             kind = "restricted column" if name in RESTRICTED_COLUMNS else "column"
             raise VerificationError(f"{path} has the {kind} {name!r}, which keep_fields does not allow")
-    return image, keys[0] if keys else None
+    return _Columns(images, keys[0] if keys else None, [n for n in schema.names if n in keep and n not in images])
 
 
-def _bytes_of(cell: Any) -> bytes:
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
-    return content if isinstance(content, bytes) else b""
+def _images_of(cell: Any) -> list[bytes]:
+    """The images of a cell, which is one, a list of them, or empty."""
+    parts = cell if isinstance(cell, list) else [cell]
+    contents = [part.get("bytes") if isinstance(part, dict) else part for part in parts]
+    return [content for content in contents if isinstance(content, bytes)]
+
+
+def _says_where(cell: Any) -> bool:
+    parts = [part for part in (cell if isinstance(cell, list) else [cell]) if isinstance(part, dict)]
+    return any(part[name] is not None for part in parts for name in part.keys() - {"bytes"})
 
 
 def _another(key: str, path: str) -> VerificationError:

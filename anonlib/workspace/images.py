@@ -73,7 +73,7 @@ class JobImages:
 
     def _open(self, uri: str, options: StorageOptions) -> Dataset:
         fields = {"image_field": self.job.input.image_field, "key_field": self.job.input.key_field}
-        return open_dataset(uri, format=self.format, options=options, **fields)
+        return open_dataset(uri, format=self.format, options=options, fields=frozenset(), **fields)
 
     def _images(self, path: str) -> Iterator[tuple[str, bytes]]:
         """Digests and bytes of the pictures in one file of the release, or for `data` in its whole folder."""

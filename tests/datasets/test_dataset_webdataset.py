@@ -14,6 +14,7 @@ import webdataset  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anonlib.codes import Note
 from anonlib.datasets import Sample, open_dataset
 from anonlib.datasets.webdataset import TarShardWriter, read_tar
 from tests.support import photos
@@ -81,11 +82,17 @@ def test_wherever_a_tar_is_cut_no_sample_is_invented_and_the_loss_is_told(length
     members = pairs(4)
     whole = tar_bytes(members, format=tarfile.USTAR_FORMAT)
     samples = read(whole[:length])
-    end_of_members = len(members) * 1536
-    assert (samples[-1:] != [] and samples[-1].problem is not None) == (length < end_of_members + 512)
+    # A member is a header of 512 bytes, 700 of content and 324 zeros; behind its content a cut looks like a bad writer.
+    whole_member = length % 1536 == 0 or length % 1536 >= 512 + 700
+    told = [sample for sample in samples if sample.problem is not None or Note.NO_END in sample.notes]
+    assert told == ([] if length >= len(members) * 1536 + 512 else samples[-1:])
+    assert told == [] or (told[0].problem is None) == (
+        length >= 512 + 700 and whole_member or length >= len(members) * 1536
+    )
     for sample in samples:
         if sample.problem is None:
-            assert sample.image == sample.fields["txt"] == bytes([int(sample.key)]) * 700
+            assert sample.image == bytes([int(sample.key)]) * 700
+            assert sample.fields.get("txt", sample.image if sample in told else b"") == sample.image
 
 
 def test_a_damaged_header_in_the_middle_is_told_and_not_taken_for_the_end() -> None:
@@ -133,15 +140,43 @@ def test_the_first_of_two_samples_with_one_key_wins() -> None:
     assert samples[0].image == b"1"
 
 
-def test_no_image_and_several_images_are_problems_unless_the_field_is_named() -> None:
-    data = tar_bytes([("a.txt", b"1"), ("b.jpg", b"2"), ("b.seg.png", b"3"), ("c.jpg", b"4")])
-    none, several, one = read(data)
-    assert str(none.problem) == "there is no image"
-    assert several.problem is not None and "jpg, seg.png" in str(several.problem)
-    assert one.problem is None
-    _, named, one = read(data, image_field="webp;jpg")
-    assert (named.image, named.image_field, named.fields) == (b"2", "jpg", {"seg.png": b"3"})
-    assert one.image == b"4"
+def test_every_image_of_a_sample_is_a_photo_unless_the_job_names_some_and_none_is_a_field() -> None:
+    members = [("a.txt", b"1"), ("b.jpg", b"2"), ("b.seg.png", b"3"), ("b.jp", photos.jpeg(photos.astronaut()))]
+    data = tar_bytes([*members, ("b.txt", b"5"), ("c.jpg", b"4")])
+    none, *several, one = read(data)
+    assert str(none.problem) == "there is no image; its extensions by WebDataset's rule: .txt"
+    assert [(photo.key, photo.own_key, photo.row) for photo in several] == [
+        ("b", "b", 1),
+        ("b#2", "b", 1),
+        ("b#3", "b", 1),
+    ]
+    assert [photo.image_field for photo in several] == ["jpg", "seg.png", "jp"]
+    assert all(photo.fields == {"txt": b"5"} and photo.problem is None for photo in several)
+    assert (one.key, one.image, one.position, one.row) == ("c", b"4", 4, 4)
+    _, named, one = read(data, image_field="webp;jpg", fields=frozenset({"seg.png"}))
+    assert (named.image, named.image_field, named.fields) == (b"2", "jpg", {"txt": b"5"})
+    assert named.notes == (Note.NOT_KEPT,) and one.image == b"4"
+    assert keys(read(data, image_field="jpg,seg.png")) == ["a", "b", "b#2", "c"]
+    assert keys(read(data, image_field="*")) == ["a", "b", "b#2", "b#3", "c"]
+
+
+@pytest.mark.parametrize("order", ["ab12", "12ab", "1a2b", "b21a"])
+def test_members_that_lie_behind_other_samples_rejoin_their_image(order: str) -> None:
+    member = {"a": ("a.jpg", b"1"), "b": ("b.jpg", b"2"), "1": ("a.txt", b"x"), "2": ("b.txt", b"y")}
+    samples = read(tar_bytes([member[sign] for sign in order]))
+    found = sorted((sample.key, sample.image, sample.fields["txt"], sample.problem) for sample in samples)
+    assert found == [("a", b"1", b"x", None), ("b", b"2", b"y", None)]
+
+
+def test_sidecars_too_far_behind_are_one_problem_and_no_photo_is_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonlib.datasets.webdataset.JOIN_BYTES", 8_000)
+    members = pairs(6)
+    *photos_, stray = read(tar_bytes(members[::2] + members[1::2]))
+    assert keys(photos_) == [f"{number:03d}" for number in range(6)] and all(one.problem is None for one in photos_)
+    late = [one for one in photos_ if not one.fields]
+    assert 0 < len(late) < 6 and stray.key == "shard#sidecars" and stray.image is None
+    assert str(stray.problem).startswith(f"{len(late)} members: sidecars lie too far behind")
+    assert keys(read(tar_bytes([("a.jpg", b"1"), ("a.txt", b"x"), ("a.txt", b"x")]))) == ["a", "shard#sidecars"]
 
 
 def test_a_member_above_the_limit_is_a_problem_and_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +219,18 @@ def test_a_new_key_replaces_the_old_one_in_names_and_in_kept_key_fields(tmp_path
         with pytest.raises(ValueError, match="new key"):
             write(tmp_path / "b.tar", samples, key=key)
     assert not (tmp_path / "b.tar").exists()
+
+
+def test_the_images_of_a_sample_are_written_as_one_under_the_names_that_they_had(tmp_path: Path) -> None:
+    members = [("p.Left.JPG", b"1"), ("p.right.jpg", b"1"), ("p.TXT", b"x"), ("Q.JPG", b"2"), ("r.a.jpg", b"3")]
+    samples = read(tar_bytes(members))
+    path = write(tmp_path / "a.tar", samples, ["txt"])
+    with tarfile.open(path) as archive:
+        assert archive.getnames() == ["p.Left.JPG", "p.TXT", "p.right.jpg", "Q.JPG", "r.a.jpg"]
+    with TarShardWriter(tmp_path / "b.tar", "data/b.tar", frozenset()) as writer:
+        writer.write(samples[1], b"new")
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        assert archive.getnames() == ["p.right.jpg"]
 
 
 def test_samples_without_an_image_are_absent_and_order_and_problems_are_checked(tmp_path: Path) -> None:

@@ -34,10 +34,15 @@ class ReleaseIndex:
     def __init__(self, rows: Collection[Mapping[str, Any]] = ()) -> None:
         self.rows = {str(row["key"]): row for row in rows}
         self.vouched = {row["output_sha256"]: row for row in rows if row["output_sha256"] is not None}
+        self._shown = {re.sub(r"#\d+$", "", str(row["key"])) for row in self.vouched.values()}
         self.contents: dict[str, str] = {}
         self.digests: dict[bytes, str] = {}
         self._texts: list[tuple[str, list[str]]] = []
         self._places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+
+    def shows_another(self, key: str) -> bool:
+        """Whether another image of the tar sample or row of this key is in the release."""
+        return key in self._shown
 
     def add(self, where: str, text: str) -> None:
         """Index a text's words, and the digests in it."""

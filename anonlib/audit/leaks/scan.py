@@ -30,6 +30,7 @@ from anonlib.datasets import Item, Sample, Shard, items_of, label
 from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import IMAGE_EXTENSIONS, is_image, suffix_of
 from anonlib.datasets.parquet import Footer
+from anonlib.datasets.webdataset import image_names
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
@@ -75,7 +76,7 @@ class _LeakScan:
         self.too_flat = self.short_labels = 0
         keep, self.subject = self.config.keep_fields, self.config.input.subject_field
         self.kept = frozenset(name.removeprefix("json:") for name in keep)
-        self.listed = {*keep, *(self.config.input.image_field or "").lower().split(";")} - {""}
+        self.listed = {*keep, *image_names(self.config.input.image_field)}
         path = (self.subject or "").removeprefix("json:").split(".")
         self.subject_kept = any(".".join(path[: end + 1]) in self.kept for end in range(len(path)))
 
@@ -198,7 +199,7 @@ class _LeakScan:
             if self.rekey and item.key is not None and not is_image(path):
                 usual = item.name in IMAGE_EXTENSIONS | self.listed | {"json"} and item.key in index.rows
                 self._count(NAME, f"{where}, its name", not usual)
-            if row is not None and row["status"] == schemas.QUARANTINED:
+            if row is not None and row["status"] == schemas.QUARANTINED and not index.shows_another(row["key"]):
                 self._count(QUARANTINED_OUT, where, True)
             if item.key is not None and isinstance(item.content, bytes):
                 self._count(FIELD, where, not self._is_kept(item.name, item.content))
@@ -248,7 +249,7 @@ class _LeakScan:
         row = index.vouched.get(hashlib.sha256(image).hexdigest())
         if row is not None and not item.key:
             where = f"{where.partition(':')[0]}: {row['key']}"
-        self._count(NO_ROW, where, row is None and item.name not in self.kept)
+        self._count(NO_ROW, where, row is None)
         found = images.carried(image)
         for kind in images.KINDS:
             self._count(kind, where, kind in found)
