@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -32,9 +32,9 @@ from anonlib.datasets.names import (
     why_unsafe,
     without_suffix,
 )
-from anonlib.datasets.parquet_pages import check_column, rows_at_once
-from anonlib.errors import Changed, DatasetError, DecompressionBomb, LinkRefused, NotAFile, NotFound
-from anonlib.storage import Storage, StoredObject
+from anonlib.datasets.parquet_pages import check_column, leaves_of, rows_at_once
+from anonlib.errors import AccessDenied, Changed, DatasetError, DecompressionBomb, LinkRefused, NotAFile, NotFound
+from anonlib.storage import Storage, StoredObject, open_storage
 
 ROWS_AT_ONCE = 16
 BUFFER_BYTES = 4 << 20
@@ -53,6 +53,12 @@ _OFFSET = re.compile(r"[+-]\d\d:\d\d")
 _UNREADABLE = (pa.ArrowException, OSError, DatasetError)
 _LINKED = "+"
 """Between a Parquet file's own etag and the digest of the image files that it names."""
+_LOGS = (
+    ("_delta_log/", "", "Delta Lake"),
+    (".hoodie/", "", "Apache Hudi"),
+    ("metadata/", ".metadata.json", "Apache Iceberg"),
+)
+"""Where a table's log lies, how a file of it ends, and what the table is called."""
 _PATHS_AT_ONCE = 1024
 _WRITER = "parquet-cpp-arrow version "
 
@@ -73,6 +79,33 @@ class ParquetDataset(Dataset):
     format, noun, media_type = "parquet", "Parquet file", "application/x-parquet"
     suffixes = (".parquet",)
     damage = (pa.ArrowException, OSError, ValueError)
+    _checked = False
+
+    def sources(self) -> list[StoredObject]:
+        """See Dataset; raises DatasetError also for tables whose log says which of their files are valid."""
+        found = super().sources()
+        if not self._checked:
+            folders = {"".join(f"{part}/" for part in file.path.split("/")[:-1]) for file in found}
+            above = {"/".join(folder.split("/")[:end]) for folder in folders for end in range(folder.count("/") + 1)}
+            for folder in sorted(above):
+                if "=" not in folder.rpartition("/")[2]:  # a partition has no log of its own
+                    self._refuse_log(self.storage, folder and f"{folder}/")
+            base = self.base.rstrip("/")
+            while "=" in (name := base.rpartition("/")[2]) or name == "data":
+                base = base.rpartition("/")[0]
+                with suppress(AccessDenied):
+                    self._refuse_log(open_storage(base, self.options), "")
+            self._checked = True
+        return found
+
+    def _refuse_log(self, storage: Storage, folder: str) -> None:
+        for log, ending, table in _LOGS:
+            if any(file.path.endswith(ending) for file in storage.list(f"{folder}{log}")):
+                raise DatasetError(
+                    f"'{self.uri}' belongs to a table of {table}, whose log says which files and rows are valid: read "
+                    "as plain files, deleted rows would come back. Export a snapshot of the table to plain Parquet "
+                    "files, and give their folder."
+                )
 
     def shards(self) -> list[Shard]:
         """See Dataset; checks the columns of the first file, and raises DatasetError if they do not fit."""
@@ -93,12 +126,16 @@ class ParquetDataset(Dataset):
         try:
             with _opened(self.storage, self.name_of(shard), shard.etag) as (file, stream):
                 layout = layout_of(file, stream, self.image_field, self.key_field)
-                columns = [f"{column.name}.path" for column in layout.images if column.has_path]
-                for number in range(file.num_row_groups if columns else 0):
-                    rows = rows_at_once(file, stream, number, _PATHS_AT_ONCE, names=columns)
-                    for batch in file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False):
-                        for column in layout.images:
-                            links.find(batch.column(column.name).to_pylist() if column.has_path else ())
+                with_path = [column for column in layout.images if column.has_path]
+                leaves = leaves_of(file, [column.name for column in with_path])
+                paths = [path for leaf in leaves if (path := file.schema.column(leaf).path).endswith(".path")]
+                for number in range(file.num_row_groups if paths else 0):
+                    rows = rows_at_once(file, stream, number, _PATHS_AT_ONCE, names=paths)
+                    for batch in file.iter_batches(rows, row_groups=[number], columns=paths, use_threads=False):
+                        for column in with_path:
+                            for cell in batch.column(column.name):
+                                for part in _parts(cell, column):
+                                    links.entry(_path_of(part))
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             return shard
@@ -173,16 +210,10 @@ class _Links:
         self._folder = name.rpartition("/")[0]
         self._found: dict[str, StoredObject] = {}
 
-    def find(self, cells: Any) -> None:
-        """Take all files into account that cells, or lists of cells, name."""
-        for cell in cells:
-            if isinstance(cell, list):
-                self.find(cell)
-            elif cell and cell.get("path"):
-                self.entry(cell["path"])
-
     def entry(self, path: str) -> StoredObject | None:
         """The file of a path beside the Parquet file or below the input, an absolute one below the input alone."""
+        if not path:
+            return None
         inside = path.removeprefix("file://").removeprefix(f"{self._base}/").removeprefix("./")
         for place in dict.fromkeys((f"{self._folder}/{inside}".removeprefix("/"), inside)):
             if why_unsafe(place) is not None:
@@ -320,22 +351,31 @@ class _Row:
 
     def _images(self, cells: pa.RecordBatch, column: ImageColumn) -> Iterator[tuple[str, bytes | Problem, int, int]]:
         """(column, bytes or why there are none, index and length of the list) of every image in a cell."""
-        cell = cells.column(column.name)[0]
-        if not cell.is_valid:
-            return
-        parts = list(cell.values) if column.listed else [cell]
-        for index, part in enumerate(parts):
-            if not part.is_valid:
-                continue
-            content = (part["bytes"] if column.in_struct else part).as_py()
-            if content is None:
-                path = part["path"].as_py() if column.has_path else None
-                if not path:
-                    continue
+        parts = _parts(cells.column(column.name)[0], column)
+        for place, part in enumerate(parts):
+            content = (part["bytes"] if column.in_struct else part).as_py() if part.is_valid else None
+            path = _path_of(part) if column.has_path and (self._links or content is None) else ""
+            if content is None and path:
                 content = self._links.read(path) if self._links else Problem(Reason.ONLY_A_PATH)
-            elif self._links and column.has_path:
-                self._links.find([part.as_py()])
-            yield column.name, content, index, len(parts)
+            elif self._links:
+                self._links.entry(path)
+            if content is not None:
+                yield column.name, content, place, len(parts)
+
+
+def _parts(cell: Any, column: ImageColumn) -> list[Any]:
+    """The images of a cell as Arrow has them."""
+    if not column.listed:
+        return [cell]
+    return list(cell.values) if cell.is_valid else []
+
+
+def _path_of(part: Any) -> str:
+    """The path beside an image; '' where there is none, or none that is text."""
+    try:
+        return (part["path"].as_py() or "") if part.is_valid else ""
+    except UnicodeDecodeError:
+        return ""
 
 
 def _ending(name: str) -> str:

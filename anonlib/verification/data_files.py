@@ -207,7 +207,7 @@ def _check_archive(raw: io.BufferedReader, path: str, expected: Expected) -> Non
         samples = _samples(archive, path, again)
         rows = _Rows(expected.images)
         for name, members in samples:
-            key, digest = rows.take(path, name)
+            key, digest = rows.take(f"{path} holds {name!r}, which no row of its manifest vouches for")
             require(belongs_to(key, name), f"{path} holds {name!r} where its manifest has {key!r}")
             digests = {extension: sha256(content) for extension, content in members.items()}
             if digest not in digests.values():
@@ -215,7 +215,7 @@ def _check_archive(raw: io.BufferedReader, path: str, expected: Expected) -> Non
             while digest in digests.values():
                 image = next(extension for extension, found in digests.items() if found == digest)
                 del members[image], digests[image]
-                digest = rows.take(path, name)[1] if rows.is_next(name, digests.values()) else ""
+                digest = rows.take()[1] if rows.is_next(name, digests.values()) else ""
             _check_kept(members, expected.keep, f"{path}, {name!r}")
         rows.finish(path)
     same = plain.finish() == rebuilt.hexdigest()
@@ -228,10 +228,9 @@ class _Rows:
     def __init__(self, images: Sequence[tuple[str, str]]) -> None:
         self._images, self._at = images, 0
 
-    def take(self, path: str, name: str) -> tuple[str, str]:
-        """The next row's key and digest."""
-        left = self._at < len(self._images)
-        require(left, f"{path} holds {name!r}, which no row of its manifest vouches for")
+    def take(self, beyond: str = "") -> tuple[str, str]:
+        """The next row's key and digest; raises VerificationError with this sentence if there is none."""
+        require(self._at < len(self._images), beyond)
         self._at += 1
         return self._images[self._at - 1]
 
@@ -287,10 +286,9 @@ def _check_rows(file: pq.ParquetFile, stream: BinaryIO, path: str, expected: Exp
     require(set(schema.metadata or {}) <= {b"huggingface"}, f"{path} carries metadata beside its columns")
     rows = _Rows(expected.images)
     columns: _Columns | None = None
-    for number, batch in enumerate(bounded_batches(file, stream, _ROWS_AT_ONCE)):
-        for index, row in enumerate(batch.to_pylist()):
-            name = f"row {number * _ROWS_AT_ONCE + index}"
-            key, digest = rows.take(path, name)
+    for batch in bounded_batches(file, stream, _ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            key, digest = rows.take(f"{path} holds more rows than its manifest says are released")
             columns = columns or _columns(schema, row, key, digest, expected.keep, path)
             for column in columns.images:
                 require(not _says_where(row[column]), f"{path} keeps beside the image {key!r} where it came from")
@@ -303,7 +301,7 @@ def _check_rows(file: pq.ParquetFile, stream: BinaryIO, path: str, expected: Exp
             for other in digests:
                 if not rows.is_next(own, [other]):
                     raise _another(own, path)
-                rows.take(path, name)
+                rows.take()
             for column in columns.kept:
                 require(not holds_image(row[column]), f"{path} has an image in the kept column {column!r}")
     rows.finish(path)

@@ -87,7 +87,7 @@ def test_wherever_a_tar_is_cut_no_sample_is_invented_and_the_loss_is_told(length
     told = [sample for sample in samples if sample.problem is not None or Note.NO_END in sample.notes]
     assert told == ([] if length >= len(members) * 1536 + 512 else samples[-1:])
     assert told == [] or (told[0].problem is None) == (
-        length >= 512 + 700 and whole_member or length >= len(members) * 1536
+        (length >= 512 + 700 and whole_member) or length >= len(members) * 1536
     )
     for sample in samples:
         if sample.problem is None:

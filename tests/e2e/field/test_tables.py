@@ -1,0 +1,266 @@
+"""Tars and Parquet files as people have them: a row an image, one sample or row for its images, and nothing clear."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from anonlib.audit.leaks.scan import scan_leaks
+from anonlib.codes import Note
+from anonlib.datasets import open_dataset
+from anonlib.errors import Changed, DatasetError
+from anonlib.job import Job
+from anonlib.storage import open_storage
+from anonlib.verification.release import verify
+from tests.support import photos
+from tests.support.runs import Run, by_key, every_byte, run_job
+
+FACE = photos.astronaut()[:256, 100:356]
+PHOTO, OTHER = photos.jpeg(FACE), photos.jpeg(np.ascontiguousarray(FACE[:, ::-1]))
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def cell(image: bytes | None, path: str | None = "a.jpg") -> dict[str, Any]:
+    return {"bytes": image, "path": path}
+
+
+def solid(source: Path, root: Path, **changes: Any) -> Run:
+    """A run of solid; what is released is verified, and no photo of the input is anywhere in it."""
+    run = run_job(source, root, **({"method": {"name": "solid"}} | changes))
+    verify(open_storage(str(run.output)))
+    content = every_byte(run.output)
+    assert PHOTO[700:1400] not in content and OTHER[700:1400] not in content
+    found = {check.name: check.where for check in scan_leaks(Job(run.config)) if check.found}
+    assert not found, found
+    return run
+
+
+def of_tar(members: list[tuple[str, bytes]], root: Path, **changes: Any) -> Run:
+    photos.tar(root / "in" / "00000.tar", members)
+    return solid(root / "in", root, **changes)
+
+
+def of_table(columns: dict[str, Any], root: Path, **changes: Any) -> Run:
+    (root / "in").mkdir()
+    pq.write_table(pa.table(columns), root / "in" / "a.parquet")
+    return solid(root / "in", root, **({"input": {"uri": str(root / "in")}} | changes))
+
+
+def members_of(run: Run) -> dict[str, bytes]:
+    (path,) = (run.output / "data").glob("*.tar")
+    with tarfile.open(path) as archive:
+        return {info.name: archive.extractfile(info).read() for info in archive}  # type: ignore[union-attr]
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    (path,) = (run.output / "data").glob("*.parquet")
+    return list(pq.read_table(path).to_pylist())
+
+
+def status(run: Run) -> dict[str, str]:
+    return {key: row["status"] for key, row in by_key(run.output).items()}
+
+
+def sha(image: bytes) -> str:
+    return hashlib.sha256(image).hexdigest()
+
+
+def test_a_name_with_dots_is_a_row_a_photo_and_the_note_says_what_the_rule_did(tmp_path: Path) -> None:
+    names = ["2020-01-01 12.30.45.jpg", "2020-01-01 12.30.59.jpg", *(f"ada.{n}.jpg" for n in range(3)), "22.05.JPG"]
+    run = of_tar([(name, PHOTO) for name in names], tmp_path)
+    assert set(members_of(run)) == set(names)
+    assert status(run) == dict.fromkeys(["2020-01-01 12", "2020-01-01 12#2", "ada", "ada#2", "ada#3", "22"], "released")
+    assert all(Note.FIRST_DOT in row["notes"] for row in by_key(run.output).values())
+
+
+def test_every_image_of_a_tar_sample_is_anonymized_and_a_bad_one_is_left_out_of_it(tmp_path: Path) -> None:
+    members = [("p.left.jpg", PHOTO), ("p.right.jpg", OTHER), ("p.json", b'{"caption": "two", "gps": "52.5"}')]
+    members += [("q.left.jpg", PHOTO[:3000]), ("q.right.dat", OTHER), ("q.json", b'{"caption": "one is broken"}')]
+    run = of_tar(members, tmp_path, keep_fields=["caption", "right.jpg", "right.dat"])
+    assert status(run) == {"p": "released", "p#2": "released", "q": "quarantined", "q#2": "released"}
+    found, rows = members_of(run), by_key(run.output)
+    assert set(found) == {"p.left.jpg", "p.right.jpg", "p.json", "q.right.dat", "q.json"}
+    assert sha(found["p.right.jpg"]) == rows["p#2"]["output_sha256"]
+    assert sha(found["q.right.dat"]) == rows["q#2"]["output_sha256"]
+    assert json.loads(found["p.json"]) == {"caption": "two"}
+
+
+def test_an_image_is_no_kept_field_whatever_its_name_and_wherever_it_is(tmp_path: Path) -> None:
+    import base64
+    import pickle
+
+    coded = base64.b64encode(OTHER).decode()
+    sidecar = json.dumps({"caption": "x", "thumb": coded, "deep": [{"a": f"data:image/jpeg;base64,{coded}"}]}).encode()
+    members = [("a.jpg", PHOTO), ("a.depth", OTHER), ("a.txt", coded.encode()), ("a.pkl", pickle.dumps([OTHER]))]
+    members += [("a.json", sidecar), ("a.cls", b"7")]
+    keep = ["caption", "thumb", "deep", "depth", "txt", "pkl", "cls"]
+    run = of_tar(members, tmp_path, input={"uri": str(tmp_path / "in"), "image_field": "jpg"}, keep_fields=keep)
+    assert set(members_of(run)) == {"a.jpg", "a.json", "a.cls"}
+    assert json.loads(members_of(run)["a.json"]) == {"caption": "x"} and coded[400:500].encode() not in every_byte(
+        run.output
+    )
+    assert Note.NOT_KEPT in by_key(run.output)["a"]["notes"]
+
+
+def test_under_new_keys_each_image_is_a_sample_of_its_own(tmp_path: Path) -> None:
+    members = [("Ada.left.jpg", PHOTO), ("Ada.right.jpg", OTHER), ("Ada.json", b'{"caption": "two"}')]
+    run = of_tar(members, tmp_path, rekey=True)
+    keys = set(by_key(run.output))
+    assert len(keys) == 2 and set(members_of(run)) == {f"{key}.{kind}" for key in keys for kind in ("jpg", "json")}
+    assert b"Ada" not in every_byte(run.output)
+
+
+def test_sidecars_behind_all_images_rejoin_them(tmp_path: Path) -> None:
+    side = [
+        ("a.json", b'{"person": "Ada", "caption": "of Ada"}'),
+        ("b.json", b'{"person": "Bob", "caption": "of Bob"}'),
+    ]
+    run = of_tar([("a.jpg", PHOTO), ("b.jpg", OTHER), *side], tmp_path)
+    assert status(run) == {"a": "released", "b": "released"}
+    assert [json.loads(members_of(run)[f"{key}.json"]) for key in "ab"] == [
+        {"caption": "of Ada"},
+        {"caption": "of Bob"},
+    ]
+
+
+@pytest.mark.parametrize("behind", [0, 1, 300])
+def test_a_tar_without_its_end_gives_its_last_photo_with_a_note(tmp_path: Path, behind: int) -> None:
+    """`behind`: bytes of zeros that are left behind the last photo's content."""
+    path = photos.tar(tmp_path / "in" / "00000.tar", [("a.jpg", PHOTO), ("b.jpg", OTHER)])
+    padded = [512 + -(-len(image) // 512) * 512 for image in (PHOTO, OTHER)]
+    path.write_bytes(path.read_bytes()[: padded[0] + 512 + len(OTHER) + behind])
+    run = solid(tmp_path / "in", tmp_path)
+    assert status(run) == {"a": "released", "b": "released"}
+    assert [Note.NO_END in by_key(run.output)[key]["notes"] for key in "ab"] == [False, True]
+    assert set(members_of(run)) == {"a.jpg", "b.jpg"}
+
+
+def test_names_stay_as_they_are(tmp_path: Path) -> None:
+    run = of_tar([("IMG_1.JPG", PHOTO), ("IMG_1.Txt", b"one"), ("x.TIF.JPEG", OTHER)], tmp_path, keep_fields=["txt"])
+    assert set(members_of(run)) == {"IMG_1.JPG", "IMG_1.Txt", "x.TIF.JPEG"}
+
+
+def test_a_list_of_images_is_a_row_again_with_null_for_a_bad_one(tmp_path: Path) -> None:
+    pairs = [[cell(PHOTO), cell(PHOTO)], [cell(OTHER[:3000]), cell(OTHER)], [], [cell(PHOTO)]]
+    columns = {"id": list("pqrs"), "images": pa.array(pairs, pa.list_(IMAGE)), "caption": list("1234")}
+    run = of_table(columns, tmp_path)
+    assert status(run) == {
+        "p": "released",
+        "p#2": "released",
+        "q": "quarantined",
+        "q#2": "released",
+        "r": "quarantined",
+        "s": "released",
+    }
+    first, second, last = rows_of(run)
+    assert [row["id"] for row in (first, second, last)] == ["p", "q", "s"] and first["caption"] == "1"
+    assert [image and image["path"] for image in first["images"]] == [None, None]
+    assert (
+        second["images"][0] is None and sha(second["images"][1]["bytes"]) == by_key(run.output)["q#2"]["output_sha256"]
+    )
+    assert pq.read_schema(next((run.output / "data").glob("*"))).field("images").type == pa.list_(IMAGE)
+
+
+@pytest.mark.parametrize("kind", ["struct", "binary"])
+def test_every_image_column_is_anonymized(tmp_path: Path, kind: str) -> None:
+    if kind == "struct":
+        before, after = pa.array([cell(PHOTO), None], IMAGE), pa.array([cell(OTHER), cell(PHOTO)], IMAGE)
+    else:
+        before, after = pa.array([PHOTO, None]), pa.array([OTHER, PHOTO])
+    source = {"uri": str(tmp_path / "in")} | ({"image_field": ["before", "after"]} if kind == "binary" else {})
+    run = of_table({"id": ["p", "q"], "before": before, "after": after}, tmp_path, input=source)
+    assert status(run) == {"p": "released", "p#2": "released", "q": "released"}
+    first, second = rows_of(run)
+    content = (lambda value: value["bytes"]) if kind == "struct" else (lambda value: value)
+    rows = by_key(run.output)
+    assert [sha(content(first[name])) for name in ("before", "after")] == [
+        rows[key]["output_sha256"] for key in ("p", "p#2")
+    ]
+    assert second["before"] is None and sha(content(second["after"])) == rows["q"]["output_sha256"]
+
+
+def test_two_plain_columns_are_refused_and_a_kept_column_with_an_image_is_null(tmp_path: Path) -> None:
+    columns = {"id": ["p"], "before": [PHOTO], "after": [OTHER], "text": ["x"]}
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "in" / "a.parquet")
+    with pytest.raises(DatasetError, match=r"several columns may be the image \(before, after\).*or all by '\*'"):
+        open_dataset(str(tmp_path / "in")).shards()
+    source = {"uri": str(tmp_path / "in"), "image_field": "before"}
+    run = solid(tmp_path / "in", tmp_path, input=source, keep_fields=["after", "text"])
+    (row,) = rows_of(run)
+    assert row["after"] is None and row["text"] == "x" and Note.NOT_KEPT in by_key(run.output)["p"]["notes"]
+
+
+def test_a_column_that_nobody_keeps_costs_nothing(tmp_path: Path) -> None:
+    text = pa.StringArray.from_buffers(2, pa.py_buffer(struct.pack("<iii", 0, 2, 4)), pa.py_buffer(b"\xff\xfeok"))
+    columns = {
+        "id": ["a", "b"],
+        "image": pa.array([cell(PHOTO), cell(OTHER)], IMAGE),
+        "born": pa.array([-1_000_000, 0], pa.int32()).view(pa.date32()),
+        "alt": text,
+        "took": pa.array([2**62, 0], pa.duration("s")),
+        "caption": ["one", "two"],
+    }
+    run = of_table(columns, tmp_path)
+    assert status(run) == {"a": "released", "b": "released"}
+    assert [(row["id"], row["caption"]) for row in rows_of(run)] == [("a", "one"), ("b", "two")]
+
+
+@pytest.mark.parametrize(
+    ("log", "table"),
+    [
+        ("_delta_log/00000000000000000000.json", "Delta Lake"),
+        (".hoodie/hoodie.properties", "Apache Hudi"),
+        ("metadata/v1.metadata.json", "Apache Iceberg"),
+    ],
+)
+def test_a_table_with_a_log_is_refused_wherever_one_points_into_it(tmp_path: Path, log: str, table: str) -> None:
+    place = tmp_path / "lake" / "photos"
+    for name in ("data/day=1/a.parquet", "b.parquet"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"id": ["a"], "image": [PHOTO]}), place / name)
+    (place / log).parent.mkdir(parents=True, exist_ok=True)
+    (place / log).write_text("{}")
+    for uri in (
+        place,
+        place / "*.parquet",
+        place / "data" / "day=1",
+        place / "data" / "day=1" / "a.parquet",
+        place.parent,
+    ):
+        with pytest.raises(DatasetError, match=f"a table of {table}.*Export a snapshot"):
+            open_dataset(str(uri), format="parquet")
+
+
+def test_an_image_given_by_its_path_is_read_below_the_input_and_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "in" / "images").mkdir(parents=True)
+    (tmp_path / "in" / "images" / "a.jpg").write_bytes(PHOTO)
+    (tmp_path / "in" / "images" / "b.jpg").write_bytes(OTHER)
+    (tmp_path / "out.jpg").write_bytes(OTHER)
+    paths = [
+        "images/a.jpg",
+        str(tmp_path / "in" / "images" / "b.jpg"),
+        "../out.jpg",
+        str(tmp_path / "out.jpg"),
+        "no.jpg",
+    ]
+    table = pa.table({"id": list("abcde"), "image": pa.array([cell(None, path) for path in paths], IMAGE)})
+    pq.write_table(table, tmp_path / "in" / "t.parquet")
+    run = solid(tmp_path / "in", tmp_path, input={"uri": str(tmp_path / "in"), "format": "parquet"})
+    assert status(run) == {"a": "released", "b": "released"} | dict.fromkeys("cde", "quarantined")
+    assert {row["reason"] for row in by_key(run.output).values()} == {None, "only-a-path"}
+    assert [row["image"]["path"] for row in rows_of(run)] == [None, None]
+    dataset = open_dataset(str(tmp_path / "in"), format="parquet")
+    (shard,) = dataset.shards()
+    (tmp_path / "in" / "images" / "a.jpg").write_bytes(OTHER + b"\0")
+    with pytest.raises(Changed):
+        list(dataset.read(shard))
