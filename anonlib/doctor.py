@@ -130,6 +130,7 @@ def _licences(job: JobConfig) -> Iterator[CheckResult]:
 
 def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[CheckResult]:
     """Whether a sample can be read and carries the label that the job names; one sample proves little, so it warns."""
+    dataset.fields = None  # all, to name them
     sample = next(iter(dataset.read(shard)), None)
     field = job.input.subject_field
     if sample is None:
