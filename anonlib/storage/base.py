@@ -214,7 +214,7 @@ class Storage(ABC):
             return True
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.tell()
+            size = stream.seek(0, io.SEEK_END)  # of bytes in memory the digest moves nothing
         if self.stat(path).size != size or self.sha256(path) != digest:
             raise StorageError(
                 f"{self.uri}/{path} holds other bytes than this run made for it, and stays as it is: another run wrote "
