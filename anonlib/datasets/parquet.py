@@ -215,7 +215,9 @@ class _Links:
         if not path:
             return None
         inside = path.removeprefix("file://").removeprefix(f"{self._base}/").removeprefix("./")
-        for place in dict.fromkeys((f"{self._folder}/{inside}".removeprefix("/"), inside)):
+        # A path may begin with the folder's own name, as seen from where it lies.
+        below = inside.removeprefix(f"{self._base.rpartition('/')[2]}/")
+        for place in dict.fromkeys((f"{self._folder}/{inside}".removeprefix("/"), inside, below)):
             if why_unsafe(place) is not None:
                 continue
             try:
@@ -641,7 +643,8 @@ class ParquetShardWriter(ShardWriter):
         return codecs, dictionaries
 
     def _add(self, position: int, entry: dict[str, Any]) -> None:
-        while position >= self._ends[self._group]:
+        # Under new keys there may be more rows than in the input, an image each.
+        while position >= self._ends[self._group] and self._group + 1 < len(self._ends):
             self._finish()
             self._group += 1
         size = sum(_bytes_in(entry[name]) for name in self._names.values())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import pytest
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.codes import Note
 from anonlib.datasets import open_dataset
-from anonlib.errors import Changed, DatasetError
+from anonlib.errors import Changed, DatasetError, VerificationError
 from anonlib.job import Job
 from anonlib.storage import open_storage
+from anonlib.verification.data_files import Expected, check_tar
 from anonlib.verification.release import verify
 from tests.support import photos
 from tests.support.runs import Run, by_key, every_byte, run_job
@@ -264,3 +266,39 @@ def test_an_image_given_by_its_path_is_read_below_the_input_and_nowhere_else(tmp
     (tmp_path / "in" / "images" / "a.jpg").write_bytes(OTHER + b"\0")
     with pytest.raises(Changed):
         list(dataset.read(shard))
+
+
+def test_under_new_keys_a_row_of_two_images_becomes_two_rows(tmp_path: Path) -> None:
+    columns = {"id": ["Ada"], "before": pa.array([cell(PHOTO)], IMAGE), "after": pa.array([cell(OTHER)], IMAGE)}
+    run = of_table(columns | {"caption": ["two"]}, tmp_path, rekey=True)
+    rows, vouched = rows_of(run), by_key(run.output)
+    assert {row["id"] for row in rows} == vouched.keys() and len(rows) == 2
+    assert sorted([row["image"] is None, row["image1"] is None] for row in rows) == [[False, True], [True, False]]
+    assert all(row["caption"] == "two" for row in rows) and b"Ada" not in every_byte(run.output)
+
+
+def test_a_key_that_looks_like_a_second_image_is_told_from_one(tmp_path: Path) -> None:
+    run = of_tar(
+        [("p#2.jpg", PHOTO), ("p.a.jpg", PHOTO), ("p.b.jpg", OTHER), ("q.jpg", PHOTO), ("q#2.jpg", PHOTO)], tmp_path
+    )
+    assert status(run) == dict.fromkeys(["p#2", "p", "q", "q#2"], "released") | {"p#2#2": "quarantined"}
+    assert set(members_of(run)) == {"p#2.jpg", "p.a.jpg", "q.jpg", "q#2.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("members", "rows", "sentence"),
+    [
+        ({"p.a.jpg": OTHER, "p.b.jpg": PHOTO}, [("p", OTHER)], "which keep_fields does not allow"),
+        ({"p.a.jpg": OTHER}, [("p", OTHER), ("p#2", PHOTO)], "lacks the image 'p#2'"),
+        ({"p.a.jpg": OTHER, "p.b.jpg": PHOTO}, [("p", OTHER), ("r#2", PHOTO)], "which keep_fields does not allow"),
+        ({"p.a.jpg": OTHER, "p.b.jpg": PHOTO}, [("p", OTHER), ("p#2", PHOTO)], ""),
+    ],
+)
+def test_verify_wants_a_row_of_every_image_of_a_sample(
+    tmp_path: Path, members: dict[str, bytes], rows: list[tuple[str, bytes]], sentence: str
+) -> None:
+    photos.tar(tmp_path / "a.tar", list(members.items()))
+    expected = Expected([(key, sha(image)) for key, image in rows], frozenset({"b.jpg"}), rekeyed=False)
+    storage = open_storage(str(tmp_path))
+    with pytest.raises(VerificationError, match=sentence) if sentence else nullcontext():
+        check_tar(storage, "a.tar", storage.sha256("a.tar"), expected)
