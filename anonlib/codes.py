@@ -40,7 +40,10 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable", "this part of the shard cannot be read"
     TOO_LARGE = "too-large", "the file is over the limit of bytes (limits.image_mib, at most 256)"
     EMPTY = "empty", "the file is empty"
-    NOT_AN_IMAGE = "not-an-image", "the file is not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)"
+    NOT_AN_IMAGE = (
+        "not-an-image",
+        "the file is not an image in a known format (JPEG, PNG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000)",
+    )
     DAMAGED = "damaged", "the image is damaged"
     NO_PIXELS = "no-pixels", "the image has no pixels"
     TOO_MANY_PIXELS = "too-many-pixels", "the image is over the limit of megapixels (limits.image_mpx)"
@@ -73,15 +76,16 @@ class Stripped(StrEnum):
 class Note(StrEnum):
     """What the conversion of a picture changed."""
 
-    EIGHT_BITS = "converted from 16 or 32 bits to 8 bits a channel"
+    EIGHT_BITS = "converted from 16 or 32 bits to 8 bits a channel, by the levels in use"
     CMYK = "converted from CMYK to RGB"
     YCBCR = "converted from YCbCr to RGB"
     LAB = "converted from LAB to RGB"
     HSV = "converted from HSV to RGB"
     TO_SRGB = "converted to sRGB, since its colour profile is not kept"
     NO_PROFILE = "a colour profile that cannot be used was left out"
-    TO_PNG = "converted from GIF, BMP or PPM to PNG"
+    LENIENT = "slightly damaged, decoded as viewers do and encoded anew"
     TIFF_TO_PNG = "converted from TIFF to PNG"
+    TO_PNG = "converted from GIF, BMP, PPM, AVIF or JPEG 2000 to PNG"
     FIRST_DOT = "the name has several dots: by WebDataset's rule its key ends at the first, the rest is the extension"
     NO_END = "the archive ends without its closing blocks of zeros; this is the last whole sample in it"
     NOT_KEPT = "a field that the job keeps is an image, which is left out; image_field may name several"

@@ -258,7 +258,12 @@ class JobConfig(_Frozen):
         "stop",
     )
     rekey: bool = _key("Keys, shard and file names become pseudonyms, for names that are people's.", False)
-    jpeg_quality: int = _key("Quality of written JPEGs.", 92, ge=50, le=100)
+    outside: Literal["exact", "reencode"] = _key(
+        "Outside replaced faces: `exact` keeps each file's own data (a JPEG's coefficients, orientation and tables), "
+        "`reencode` writes every photo anew, upright and with `jpeg_quality`.",
+        "exact",
+    )
+    jpeg_quality: int = _key("Quality of JPEGs that are encoded anew without tables of their own.", 92, ge=50, le=100)
     accept_licences: tuple[str, ...] = _key("Models whose non-commercial licence you accept.", ())
     limits: LimitsConfig = LimitsConfig()
     secret: SecretConfig = SecretConfig()

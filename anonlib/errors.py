@@ -54,6 +54,10 @@ class ImageProblem(AnonlibError):
         self.reason = reason
 
 
+class NotExact(AnonlibError):
+    """A photo cannot leave with its own data; it is encoded anew."""
+
+
 class OutOfMemory(ImageProblem):
     """There was no memory left to decode it."""
 

@@ -255,7 +255,7 @@ class Job:
     def _run_key(self, plan: Plan) -> str:
         store = layout.plan_store(self.stores, plan.key)
         surrogates = store.block_markers(plan.blocks)
-        parts = self.config.digest("method", "keep_fields", "rekey", "jpeg_quality", "limits", "detector")
+        parts = self.config.digest("method", "keep_fields", "rekey", "outside", "jpeg_quality", "limits", "detector")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
         drawn = [plan.digest, self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
         return _key("render", *drawn, parts, METHOD_VERSION, __version__)

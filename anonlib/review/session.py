@@ -211,7 +211,7 @@ class Pictures:
             raise ImageProblem(Reason.NO_IMAGE, "there is no image where it should be")
         limits = self.job.config.limits
         picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
-        return encode(picture.rgb, replace(picture, format="JPEG", alpha=None), jpeg_quality=_QUALITY)
+        return encode(picture.rgb, replace(picture.plain, format="JPEG", alpha=None), jpeg_quality=_QUALITY)
 
     def _files(self, shard: str) -> Files:
         with self._lock:

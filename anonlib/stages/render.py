@@ -12,18 +12,21 @@ import hashlib
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from functools import partial
+from contextlib import suppress
 from typing import Any
 
 import cv2
+import numpy as np
 
-from anonlib.codes import REASONS, Problem, Reason
+from anonlib.codes import REASONS, Note, Problem, Reason, Stripped
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
+from anonlib.media import exact, jpeg
 from anonlib.media.codec import Picture, encode
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
+from anonlib.media.sandbox import replace_apart
 from anonlib.methods import method_of
 from anonlib.methods.base import Method, Replacement
 from anonlib.methods.redaction import FLAT
@@ -44,7 +47,7 @@ from anonlib.verification.certificate import NONE
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.release import Naming
-from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED, SOLID
+from anonlib.workspace.schemas import EXACT, NO_FACE, QUARANTINED, REENCODED, RELEASED, SOLID
 from anonlib.workspace.secrets import open_in_worker
 from anonlib.workspace.tables import matrix
 
@@ -122,20 +125,30 @@ class RenderStage:
                 planned[row["key"]].append(row)
             surrogates = PlannedSurrogates(self.plan, self.keyring, shard.shard_id)
 
+        def untouched(sample: Sample) -> bool:
+            known = scanned.get(sample.key)
+            exact_wanted = self.job.outside == "exact" and known is not None and known["exact"]
+            return exact_wanted and not planned[sample.key] and not self.active.of(shard.shard_id, sample.key)
+
         def read(sample: Sample) -> Picture | ImageProblem:
             known = scanned.get(sample.key)
             if known is None:
                 return ImageProblem(Reason.NOT_SCANNED)
             if known["problem"] is not None and not self.active.released(shard.shard_id, sample.key):
                 return ImageProblem(REASONS[known["reason"]], known["problem"])
-            picture = try_to_read(sample, self.job)
-            if isinstance(picture, Picture) and picture.rgb.shape[:2] != (known["height"], known["width"]):
+            if sample.image is not None and known["digest"] not in (None, layout.sha256(sample.image)):
                 return ImageProblem(Reason.CHANGED)
-            return picture
+            if untouched(sample):
+                return _without_pixels(known)
+            picture = try_to_read(sample, self.job)
+            return picture.plain if isinstance(picture, Picture) and self.job.outside == "reencode" else picture
 
         # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
-        most, copies = (self.job.limits.chunk, 2) if self.checker else (1, 1)
-        cost = partial(sample_bytes, job=self.job, copies=copies)
+        most = self.job.limits.chunk if self.checker else 1
+
+        def cost(sample: Sample) -> int:
+            return len(sample.image or b"") if untouched(sample) else sample_bytes(sample, self.job, copies=2)
+
         bounds = {"most": most, "budget": self.job.shard_bytes}
         for chunk in chunks_ahead(read, self.dataset.read(shard), cost, timed=current().timed, **bounds):
             photos = self._photos(shard, chunk, planned, rows)
@@ -161,9 +174,9 @@ class RenderStage:
                 fallback = "solid" if row["reason"] else None
                 tries = list(row["surrogates"] or ())
                 faces.append(FaceState(row, row["method"], tries, fallback=fallback, reason=row["reason"]))
-            # A redaction never looks back at the original, so it paints straight into it.
-            photo = ImageState(sample, picture, faces, picture.rgb.copy() if self.checker and faces else picture.rgb)
-            carry_out(self.active.of(shard.shard_id, sample.key), photo)
+            decision = self.active.of(shard.shard_id, sample.key)
+            photo = ImageState(sample, picture, faces, picture.rgb.copy() if faces or decision else picture.rgb)
+            carry_out(decision, photo)
             photos.append(photo)
         return photos
 
@@ -248,14 +261,32 @@ class RenderStage:
         """Encode and write a photo; returns its row."""
         if photo.problem is None:
             with contained("encoding a photo") as failure:
-                data = encode(photo.out, photo.picture, jpeg_quality=self.job.jpeg_quality)
+                data, outside = self._encode(photo)
             photo.problem = failure.problem(Reason.ENCODE_FAILED)
         if photo.problem is not None:
             return self._row(photo.sample, shard, QUARANTINED, photo.problem, photo)
         new = self.naming.key(shard.shard_id, photo.sample.key) if self.job.rekey else None
         writer.write(photo.sample, data, new)
         status = RELEASED if photo.faces else NO_FACE
-        return self._row(photo.sample, shard, status, None, photo) | {"output_sha256": layout.sha256(data)}
+        row = self._row(photo.sample, shard, status, None, photo)
+        return row | {"output_sha256": layout.sha256(data), "outside": outside}
+
+    def _encode(self, photo: ImageState) -> tuple[bytes, str]:
+        """A photo's file, and whether what lies outside its regions is EXACT or REENCODED."""
+        picture, file, limits = photo.picture, photo.sample.image or b"", self.job.limits
+        if picture.is_exact and photo.out is picture.rgb:
+            return exact.rewrite(file, picture.stored), EXACT
+        if picture.is_exact and picture.format == "JPEG":
+            frame = jpeg.parse(file)
+            before, after = (exact.as_stored(pixels, picture.orientation) for pixels in (picture.rgb, photo.out))
+            changed = jpeg.touched_mcus(frame, before, after)
+            pixels = jpeg.pixels_of(after, frame, changed)
+            with suppress(ImageProblem):  # then it is encoded anew
+                bounds = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
+                return replace_apart(file, changed, pixels, picture.stored, **bounds), EXACT
+        kept = picture.is_exact and picture.lossless and picture.format != "JPEG"
+        data = encode(photo.out, picture, jpeg_quality=self.job.jpeg_quality)
+        return data, EXACT if kept and Note.EIGHT_BITS not in picture.notes else REENCODED
 
     def _row(
         self, sample: Sample, shard: Shard, status: str, problem: Problem | None, photo: ImageState | None = None
@@ -271,9 +302,10 @@ class RenderStage:
             "reason": None if problem is None else problem.reason,
             "path": None if status == QUARANTINED else self.naming.path(self.dataset, shard),
             "input_hmac": self.keyring.digest(Purpose.INPUT, sample.image).hex() if sample.image else None,
-            "height": picture.rgb.shape[0] if picture else None,
-            "width": picture.rgb.shape[1] if picture else None,
+            "height": picture.size[0] if picture else None,
+            "width": picture.size[1] if picture else None,
             "format": picture.format if picture else None,
+            "orientation": picture.orientation if picture else None,
             "metadata_stripped": list(picture.stripped) if picture else None,
             "notes": [*picture.notes, *sample.notes] if picture else None,
             "faces": [face.row(self.method.claim) for face in photo.faces] if photo else [],
@@ -331,6 +363,14 @@ def _marker(
 
 def _result(shard: Shard, marker: Mapping[str, Any]) -> UnitResult:
     return UnitResult(shard.shard_id, **{name: marker[name] for name in _COUNTS})
+
+
+def _without_pixels(scanned: Mapping[str, Any]) -> Picture:
+    """The Picture of an image that leaves as it came, by what the scan found of it."""
+    notes = tuple(Note(note) for note in scanned["notes"] if note != Note.EIGHT_BITS)
+    stripped, size = tuple(map(Stripped, scanned["stripped"])), (scanned["height"], scanned["width"])
+    known = (scanned["format"], scanned["space"], stripped, notes, size, scanned["orientation"])
+    return Picture(np.zeros((0, 0, 3), np.uint8), None, *known, is_exact=True)
 
 
 def publish_reasons(notes: layout.RenderStore, shard_id: str, rows: Rows) -> None:

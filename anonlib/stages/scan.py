@@ -23,7 +23,7 @@ from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
 from anonlib.models.requirements import ModelBytes, device_of
 from anonlib.synthesis.describe import Describer
-from anonlib.workspace.layout import JobStores, ScanStore, scan_store
+from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
 
 Row = dict[str, Any]
 Photo = tuple[Sample, Picture, Row]
@@ -77,6 +77,9 @@ class ScanStage:
                 row |= {"reason": picture.reason, "problem": str(picture)}
             else:
                 row["height"], row["width"] = picture.size
+                row |= {"digest": sha256(sample.image or b""), "format": picture.format, "exact": picture.is_exact}
+                row |= {"orientation": picture.orientation, "space": picture.space}
+                row |= {"stripped": picture.stripped, "notes": picture.notes}
                 readable.append((sample, picture, row))
         return readable
 

@@ -187,7 +187,7 @@ def _check_shard(release: Storage, committed: CommittedShard, note: RunNote, cou
     images: dict[str, str] = {}
     keys, paths = set[str](), set[str]()
     fallbacks = 0
-    schema = schemas.MANIFEST if note.schema_version > 1 else parsing.MANIFEST_1
+    schema = {1: parsing.MANIFEST_1, 2: parsing.MANIFEST_2}.get(note.schema_version, schemas.MANIFEST)
     for row in rows_of(committed.manifest, schema, manifest, later="review"):
         key, status, faces = row["key"], row["status"], row["faces"] or []
         if key is None or None in faces:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 _TEXT, _TEXTS, _BOOL = pa.string(), pa.list_(pa.string()), pa.bool_()
-_INT, _LONG, _FLOAT, _DOUBLE = pa.int32(), pa.int64(), pa.float32(), pa.float64()
+_BYTE, _INT, _LONG, _FLOAT, _DOUBLE = pa.int8(), pa.int32(), pa.int64(), pa.float32(), pa.float64()
 
 CERTIFICATE = "certificate.json"
 RUN_NOTE = "run.json"
@@ -26,6 +26,8 @@ SECOND_DIM = 1024
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 
 RELEASED, NO_FACE, QUARANTINED = "released", "no_face", "quarantined"
+EXACT, REENCODED = "exact", "reencoded"
+"""Whether a photo has the coefficients or pixels it came with, but for what was replaced, or was encoded anew."""
 SOLID = ("solid", "review")
 """Fallbacks that are the flat ellipse: the job's own, and a reviewer's."""
 CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
@@ -60,7 +62,16 @@ INVENTORY = pa.schema(
     ]
 )
 IMAGES = pa.schema(
-    [("key", _TEXT), ("position", _LONG), *_all(_TEXT, "reason", "problem"), *_all(_INT, "height", "width", "faces")]
+    [
+        ("key", _TEXT),
+        ("position", _LONG),
+        *_all(_TEXT, "reason", "problem"),
+        *_all(_INT, "height", "width", "faces"),
+        *_all(_TEXT, "digest", "format", "space"),  # digest: SHA-256 of the file
+        ("exact", _BOOL),  # whether the file may leave with its own data
+        ("orientation", _BYTE),
+        *_all(_TEXTS, "stripped", "notes"),
+    ]
 )
 FACES = pa.schema(
     [
@@ -152,6 +163,8 @@ MANIFEST = pa.schema(
         *_all(_TEXT, "key", "status", "reason", "path", "output_sha256", "input_hmac"),
         *_all(_INT, "height", "width"),
         ("format", _TEXT),
+        ("orientation", _BYTE),
+        ("outside", _TEXT),
         *_all(_TEXTS, "metadata_stripped", "notes"),
         ("faces", pa.list_(MANIFEST_FACE)),
         ("review", _TEXT),

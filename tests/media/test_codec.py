@@ -9,8 +9,9 @@ import pytest
 import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
+from anonlib.codes import Note
 from anonlib.errors import ImageProblem
 from anonlib.media.codec import decode, encode
 from tests.support import photos
@@ -51,7 +52,8 @@ def test_px_are_upright_whatever_the_orientation(orientation: int) -> None:
     picture = decode(photos.encoded(SMALL, "PNG", exif=exif), max_mpx=1)
     assert np.array_equal(picture.rgb, (straight + turned)[orientation - 1])
     assert "exif" in picture.stripped
-    assert not Image.open(io.BytesIO(encode(picture.rgb, picture, jpeg_quality=92))).getexif()
+    written = Image.open(io.BytesIO(encode(picture.rgb, picture, jpeg_quality=92)))
+    assert dict(written.getexif()) == ({} if orientation == 1 else {0x112: orientation})
 
 
 def test_px_under_an_alpha_of_zero_are_blanked_and_alpha_stays() -> None:
@@ -144,3 +146,77 @@ def test_a_reduced_decode_keeps_the_true_size_and_at_least_the_side_asked_for() 
     assert decode(data, max_mpx=10, least_side=700).rgb.shape == (721, 1281, 3)
     with pytest.raises(ImageProblem, match="damaged"):
         decode(data[: len(data) // 2], max_mpx=10, least_side=640)
+
+
+# ---- what viewers open ----------------------------------------------------------------------------------------
+
+COLOURS = photos.astronaut()
+GREYS = np.asarray(Image.fromarray(COLOURS).convert("L")).astype(np.uint16)
+
+
+def with_scan_band(file: bytes, band: bytes) -> bytes:
+    """A JPEG whose scan header names another band of coefficients, as some phones write it."""
+    at = file.index(b"\xff\xda")
+    at += 5 + 2 * file[at + 4]
+    return file[:at] + band + file[at + 3 :]
+
+
+def large_text() -> PngImagePlugin.PngInfo:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * ((1 << 20) + 10), zip=True)
+    return text
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(with_scan_band(photos.jpeg(COLOURS), bytes(3)), id="a scan header of zeros"),
+        pytest.param(photos.jpeg(COLOURS)[:20] + b"\0\0" + photos.jpeg(COLOURS)[20:], id="bytes between segments"),
+        pytest.param(photos.encoded(COLOURS, "PNG", pnginfo=large_text()), id="a megabyte of text"),
+        pytest.param(photos.encoded(COLOURS, "PNG", icc_profile=bytes(1 << 20) + b"more"), id="a megabyte of profile"),
+    ],
+)
+def test_what_a_viewer_opens_is_decoded_with_a_note(file: bytes) -> None:
+    picture = decode(file, max_mpx=1)
+    assert np.abs(picture.rgb.astype(int) - COLOURS).mean() < 3
+    assert Note.LENIENT in picture.notes
+
+
+def test_an_exif_block_that_cannot_be_read_costs_nothing() -> None:
+    broken = b"Exif\0\0II*\0\xff\xff\xff\xff" + b"junk" * 8
+    picture = decode(photos.with_segments(photos.jpeg(COLOURS), photos.jpeg_segment(0xE1, broken)), max_mpx=1)
+    assert picture.stripped == ("exif",) and picture.is_exact
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        pytest.param(GREYS * 257, id="16 bits"),
+        pytest.param(GREYS * 16, id="12 bits in 16"),
+        pytest.param(7000 + GREYS * 8, id="an eighth of 14 bits"),
+        pytest.param((GREYS / 255).astype(np.float32), id="fractions"),
+    ],
+)
+def test_depth_is_judged_by_the_levels_in_use(levels: np.ndarray) -> None:
+    picture = decode(photos.encoded(levels, "TIFF"), max_mpx=1)
+    assert np.abs(picture.rgb[:, :, 0].astype(int) - GREYS).max() <= 3
+    assert Note.EIGHT_BITS in picture.notes
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "PPM"])
+def test_formats_that_no_release_has_become_png(kind: str) -> None:
+    picture = decode(photos.encoded(COLOURS, kind), max_mpx=1)
+    assert picture.format == "PNG" and Note.TO_PNG in picture.notes
+    assert np.abs(picture.rgb.astype(int) - COLOURS).mean() < 4
+
+
+def test_a_thumbnail_page_of_a_tiff_goes_and_a_second_picture_is_refused() -> None:
+    def pages(side: int) -> bytes:
+        out = io.BytesIO()
+        more = [Image.fromarray(COLOURS).resize((side, side))]
+        Image.fromarray(COLOURS).save(out, "TIFF", save_all=True, append_images=more)
+        return out.getvalue()
+
+    assert np.array_equal(decode(pages(64), max_mpx=1).rgb, COLOURS)
+    with pytest.raises(ImageProblem, match="many-paged"):
+        decode(pages(512), max_mpx=1)

@@ -15,6 +15,7 @@ from anonlib.codes import Reason
 from anonlib.config import JobConfig
 from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.job import Job, Summary
+from anonlib.media import exact
 from anonlib.stages import render as render_module
 from anonlib.stages.render_state import OutputRecheck
 from anonlib.synthesis import compositor
@@ -110,7 +111,7 @@ def test_a_detector_that_fails_loses_one_image(
         (compositor, "render", lambda image, *_: [image], Reason.REPLACE_FAILED),
         # The check runs over all faces of a chunk at once: the others must not be lost with the one.
         (OutputRecheck, "check", lambda _self, faces: [photo.rgb for photo, _ in faces], Reason.CHECK_FAILED),
-        (render_module, "encode", lambda _rgb, like, **_: [like.rgb], Reason.ENCODE_FAILED),
+        (exact, "as_stored", lambda pixels, _orientation: [pixels], Reason.ENCODE_FAILED),
     ],
 )
 def test_a_bug_loses_one_image_and_leaves_its_traceback_in_the_log(

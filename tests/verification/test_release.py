@@ -15,7 +15,15 @@ from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.storage import Storage, open_storage
-from anonlib.verification.certificate import K_ANONYMITY, METRIC_PRIVACY, AuditStatement, Claim, canonical, public_key
+from anonlib.verification.certificate import (
+    K_ANONYMITY,
+    METRIC_PRIVACY,
+    VERSION,
+    AuditStatement,
+    Claim,
+    canonical,
+    public_key,
+)
 from anonlib.verification.release import unproved
 from anonlib.workspace.release import publish_audit, remove_audit
 from anonlib.workspace.schemas import STATEMENT
@@ -170,8 +178,8 @@ def test_a_change_is_seen_though_every_hash_fits_and_it_is_signed(what: str, for
         ({"models": {}}, "the certificate and run.json differ in models"),
         ({"method": {"name": "solid"}}, "run.json differ in method"),
         ({"tables": ()}, "the certificate of k-diff must name classes.parquet and surrogates.parquet"),
-        ({"version": 3}, "is of version 3"),
-        ({"version": 1}, "is of schema version 2, the certificate 1"),
+        ({"version": VERSION + 1}, f"is of version {VERSION + 1}"),
+        ({"version": 1}, f"is of schema version {VERSION}, the certificate 1"),
     ],
 )
 def test_a_signed_certificate_that_lies_is_seen(changes: dict[str, Any], sentence: str, forger: Forger) -> None:

@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.errors import NotExact
 from anonlib.faces import topology
+from anonlib.media import jpeg, png, webp
 from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import is_ours
 from anonlib.synthesis.canonical import vertices_of
@@ -61,6 +63,8 @@ def _kinds(rule: Rule, body: bytes) -> set[str]:
 def _exif(block: bytes) -> set[str]:
     """The kinds in an EXIF block, a TIFF whose second directory is a thumbnail (EXIF 2.32, 4.5.8)."""
     tiff = block.removeprefix(b"Exif\0\0")
+    if any(jpeg.exif(orientation)[6:] == tiff for orientation in range(2, 9)):
+        return set()  # the one that anonlib writes
     order = {b"II*\0": "<", b"MM\0*": ">"}[tiff[:4]]
     (begin,) = struct.unpack_from(f"{order}I", tiff, 4)
     (length,) = struct.unpack_from(f"{order}H", tiff, begin)
@@ -93,6 +97,7 @@ _SEGMENTS: tuple[tuple[int, bytes, Rule], ...] = (
     (0xE2, b"MPF\0", PICTURE),
     (0xEB, b"JP", C2PA),
     *((0xED, name, IPTC) for name in (b"Photoshop", b"Adobe_Photoshop", b"Adobe_CM")),
+    (0xEE, b"Adobe", lambda body: set() if body[:-1] == jpeg.ADOBE else {PART}),
     (0xFE, b"", COMMENT),
 )
 
@@ -129,13 +134,10 @@ def _jpeg(data: bytes) -> set[str]:
 
 # ---- PNG (3rd edition) ----------------------------------------------------------------------------------------
 
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-
 
 def _png(data: bytes) -> set[str]:
     found: set[str] = set()
-    at, kind, header = 8, b"", b""
-    pixels: list[bytes] = []
+    at, kind = 8, b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, at)
         body = data[at + 8 : at + 8 + length]
@@ -143,15 +145,15 @@ def _png(data: bytes) -> set[str]:
         if at > len(data):
             raise ValueError("a chunk beyond the end")
         found |= _kinds(_PNG_CHUNKS.get(kind, PART), body)
-        header = body if kind == b"IHDR" else header
-        pixels += [body] if kind == b"IDAT" else []
-    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
-    if interlace:
-        raise ValueError("interlaced rows, which no encoder here writes")
-    stream = zlib.decompressobj()
-    size = len(stream.decompress(b"".join(pixels)))
-    whole = size == height * (1 + -(-width * depth * _CHANNELS[colour] // 8))
-    return found | ({TRAILING} if data[at:] or stream.unused_data or not whole else set())
+    return found | ({TRAILING} if data[at:] or not _is_whole(png.check_data, data) else set())
+
+
+def _is_whole(check: Callable[[bytes], None], data: bytes) -> bool:
+    try:
+        check(data)
+    except NotExact:
+        return False
+    return True
 
 
 def _png_profile(body: bytes) -> set[str]:
@@ -166,7 +168,7 @@ def _png_text(body: bytes) -> set[str]:
     return {next((kind for word, kind in kinds.items() if word in name), COMMENT)}
 
 
-_PNG_CHUNKS: dict[bytes, Rule] = dict.fromkeys((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"), _PLAIN)
+_PNG_CHUNKS: dict[bytes, Rule] = dict.fromkeys((b"IHDR", b"PLTE", b"sRGB", b"gAMA", b"tRNS", b"IDAT", b"IEND"), _PLAIN)
 _PNG_CHUNKS |= dict.fromkeys((b"acTL", b"fcTL", b"fdAT"), PICTURE)
 _PNG_CHUNKS |= dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), _png_text)
 _PNG_CHUNKS |= {b"iCCP": _png_profile, b"eXIf": _exif, b"caBX": C2PA}
@@ -180,7 +182,7 @@ _WEBP_CHUNKS |= {b"ANIM": PICTURE, b"ANMF": PICTURE, b"C2PA": C2PA, b"XMP ": XMP
 
 def _webp(data: bytes) -> set[str]:
     at, end = 12, 8 + int.from_bytes(data[4:8], "little")
-    found = {TRAILING} if data[end:] else set()
+    found, kinds = {TRAILING} if data[end:] else set(), set()
     while at < end:
         kind, length = struct.unpack_from("<4sI", data, at)
         body = data[at + 8 : at + 8 + length]
@@ -188,6 +190,9 @@ def _webp(data: bytes) -> set[str]:
             raise ValueError("a chunk beyond the end")
         at += 8 + length + length % 2
         found |= _kinds(_WEBP_CHUNKS.get(kind, PART), body)
+        kinds.add(kind)
+    if b"ALPH" not in kinds and not _is_whole(webp.check_data, data):
+        found.add(TRAILING)
     return found
 
 

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from anonlib.audit.evidence.gather import Report
 from anonlib.audit.findings import LeakCheck
@@ -31,11 +32,13 @@ from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import IMAGE_EXTENSIONS, is_image, suffix_of
 from anonlib.datasets.parquet import Footer
 from anonlib.datasets.webdataset import image_names
-from anonlib.errors import ImageProblem, JobError
+from anonlib.errors import ImageProblem, JobError, NotExact
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
+from anonlib.media import exact
 from anonlib.media.codec import Picture, decode
 from anonlib.media.prefetch import try_to_read
+from anonlib.media.sandbox import changed_blocks_apart
 from anonlib.methods import METHODS
 from anonlib.workspace import schemas, tables
 from anonlib.workspace.images import JobImages
@@ -287,18 +290,39 @@ class _LeakScan:
         before = try_to_read(original, self.config)
         if isinstance(before, ImageProblem):
             raise JobError(f"the original of {here} cannot be read any more: {before.reason.meaning}")
+        file = self.images.image(row["path"], row["output_sha256"])
         try:
-            after = decode(self.images.image(row["path"], row["output_sha256"]), max_mpx=self.config.limits.image_mpx)
+            after = decode(file, max_mpx=self.config.limits.image_mpx)
         except ImageProblem:
             self._count(images.PART, here, True)
             return
-        self._compare(before, after, sample, here)
+        allowed = self._compare(before, after, sample, here)
+        if allowed is None:
+            return
+        if row["outside"] != schemas.EXACT:
+            before = before if self.config.outside == "exact" else before.plain
+            changed = images.changed_outside(before, after, allowed, self.config.jpeg_quality)
+        elif before.format == "JPEG":
+            changed = self._changed_blocks(original.image or b"", file, exact.as_stored(allowed, before.orientation))
+        else:
+            changed = int((before.rgb != after.rgb).any(axis=2)[~allowed].sum())
+        self._count(OUTSIDE, here, changed > 0)
+        if before.format == "JPEG" or row["outside"] == schemas.EXACT:
+            self._count(ODD, here, not _is_ours(file, after.stored) or after.orientation != row["orientation"])
 
-    def _compare(self, before: Picture, after: Picture, sample: ReleasedSample, where: str) -> None:
-        """Compare px: the manifest's faces say what was done, the scan's where."""
+    def _changed_blocks(self, before: bytes, after: bytes, allowed: NDArray[np.bool_]) -> int:
+        limits = self.config.limits
+        bounds = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
+        try:
+            return changed_blocks_apart(before, after, allowed, **bounds)
+        except ImageProblem:
+            return 1
+
+    def _compare(self, before: Picture, after: Picture, sample: ReleasedSample, where: str) -> NDArray[np.bool_] | None:
+        """Compare px of faces: the manifest says what was done, the scan where; the px (H, W) that may have changed."""
         if after.rgb.shape != before.rgb.shape or after.format != before.format:
             self._count(OUTSIDE, where, True)
-            return
+            return None
         size = before.rgb.shape[0], before.rgb.shape[1]
         allowed = np.zeros(size, bool)
         for outcome, face in zip(sample.row["faces"], sample.faces, strict=True):
@@ -310,5 +334,13 @@ class _LeakScan:
             self.too_flat += left is None
             if left is not None:
                 self._count(LEFT, where, left)
-        self._count(OUTSIDE, where, images.changed_outside(before, after, allowed, self.config.jpeg_quality) > 0)
         self._count(images.PROFILE, where, after.space not in (None, before.space))
+        return allowed
+
+
+def _is_ours(file: bytes, stored: exact.Stored) -> bool:
+    """Whether a file is, byte for byte, a picture under headers that anonlib writes."""
+    try:
+        return exact.rewrite(file, stored) == file
+    except NotExact:
+        return False

@@ -34,8 +34,22 @@ from anonlib.codes import Note, Reason, Stripped
 from anonlib.errors import ImageProblem, SandboxDied, SandboxUnavailable
 from anonlib.media.codec import ImageFormat, Picture
 from anonlib.media.colour import ColourSpace
+from anonlib.media.exact import Stored
 from anonlib.media.sandbox.confinement import LAYERS, NEEDED, make_undumpable
-from anonlib.media.sandbox.worker import ANSWER, OUT_OF_MEMORY, READY, READY_WORD, REQUEST, shared_bytes
+from anonlib.media.sandbox.worker import (
+    ANSWER,
+    COMPARE,
+    DECODE,
+    HEADER,
+    OUT_OF_MEMORY,
+    READY,
+    READY_WORD,
+    REPLACE,
+    REQUEST,
+    packed,
+    packed_mask,
+    shared_bytes,
+)
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.media.sandbox import worker; worker.main()"
@@ -48,6 +62,7 @@ _MOST_IDLE = max(4, os.cpu_count() or 1)
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 _Side = Annotated[int, Field(ge=1)]
+_Table = Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(min_length=64, max_length=64)]
 
 
 class _Described(NamedTuple):
@@ -62,6 +77,11 @@ class _Described(NamedTuple):
     notes: Annotated[tuple[Note, ...], Field(max_length=8)]
     height: _Side
     width: _Side
+    orientation: Annotated[int, Field(ge=1, le=8)]
+    is_exact: bool
+    tables: Annotated[tuple[_Table, ...], Field(max_length=4)]
+    sampling: Annotated[int, Field(ge=-1, le=2)]
+    lossless: bool
 
 
 _ANSWERS: TypeAdapter[Any] = TypeAdapter(
@@ -149,22 +169,23 @@ class DecoderProcess:
         """Whether it lives and waits for a photo."""
         return not self._busy and self._process.poll() is None
 
-    def ask(self, data: bytes, least_side: int | None, header_only: bool) -> Picture | int:
-        """The Picture of a file, or with `header_only` its codec.decoded_bytes.
+    def ask(self, wanted: int, data: bytes, extra: bytes = b"", least_side: int | None = None) -> Picture | int | bytes:
+        """The Picture of a file, or what else is `wanted` of it (see worker.py), with what that needs behind the file.
 
         Raises ImageProblem, and SandboxDied after which it must not be used again.
         """
         self._busy, deadline = True, time.monotonic() + self.seconds
         try:
             self._channel.settimeout(self.seconds)
-            self._channel.sendall(REQUEST.pack(len(data), -1 if least_side is None else least_side, header_only) + data)
+            head = REQUEST.pack(wanted, len(data), len(extra), -1 if least_side is None else least_side)
+            self._channel.sendall(b"".join([head, data, extra]))
             (size,) = ANSWER.unpack(self._received(ANSWER.size, deadline))
             if size > _MOST_JSON:
                 raise ValueError(f"{size} bytes")
             answer = _ANSWERS.validate_json(self._received(size, deadline))
             if self._unread:
                 raise ValueError("more than an answer")
-            result = self._checked(answer, header_only)
+            result = self._checked(answer, wanted)
         except TimeoutError:
             raise ImageProblem(Reason.TIME, self._too_long) from None
         except OSError:
@@ -176,13 +197,13 @@ class DecoderProcess:
             raise result
         return result
 
-    def _checked(self, answer: Any, header_only: bool) -> Picture | ImageProblem | int:
+    def _checked(self, answer: Any, wanted: int) -> Picture | ImageProblem | int | bytes:
         """An answer against what was asked for, pixels copied; raises ValueError."""
-        if isinstance(answer, int) and header_only:
-            return answer
+        if isinstance(answer, int) and wanted != DECODE:
+            return self._copied(0, (answer,)).tobytes() if wanted == REPLACE else answer
         if not isinstance(answer, _Described | int) and answer[1].isprintable():
             return ImageProblem(*answer)
-        if not isinstance(answer, _Described) or header_only:
+        if not isinstance(answer, _Described) or wanted != DECODE:
             raise ValueError("an answer to another question")
         rows, columns, size = answer.rows, answer.columns, (answer.height, answer.width)
         if rows > size[0] or columns > size[1] or size[0] * size[1] > self.max_mpx * 1e6:
@@ -191,7 +212,8 @@ class DecoderProcess:
         alpha = self._copied(rgb.size, (rows, columns)) if answer.alpha else None
         if rgb.size > _KEPT_BYTES:
             self._shared.madvise(mmap.MADV_REMOVE)
-        return Picture(rgb, alpha, answer.format, answer.space, answer.stripped, answer.notes, size)
+        kept: tuple[Any, ...] = answer[9:]
+        return Picture(rgb, alpha, *answer[3:7], size, *kept)
 
     def _copied(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         count = int(np.prod(shape))
@@ -260,15 +282,28 @@ class Decoders:
 
         Raises ImageProblem, also where decoding crashed, and SandboxUnavailable where no process can be started.
         """
-        return cast("Picture", self._ask(data, max_mpx, seconds, least_side, False))
+        return cast("Picture", self._ask(max_mpx, seconds, DECODE, data, b"", least_side))
 
     def header_bytes(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> int:
         """`codec.decoded_bytes` in another process, without memory for pixels; raises as decode."""
         # Nearly every header is at the beginning, and sending the rest would cost more than reading it.
-        count = self._ask(data[:_HEADER_BYTES], max_mpx, seconds, least_side, True)
+        count = self._ask(max_mpx, seconds, HEADER, data[:_HEADER_BYTES], b"", least_side)
         if not count and len(data) > _HEADER_BYTES:
-            count = self._ask(data, max_mpx, seconds, least_side, True)
+            count = self._ask(max_mpx, seconds, HEADER, data, b"", least_side)
         return cast("int", count)
+
+    def replace(
+        self, data: bytes, changed: NDArray[np.bool_], pixels: NDArray[np.uint8], stored: Stored, *, max_mpx: float,
+        seconds: float,
+    ) -> bytes:  # fmt: skip
+        """`exact.replace` in another process; raises ImageProblem where that raises NotExact, and as decode."""
+        return cast("bytes", self._ask(max_mpx, seconds, REPLACE, data, packed(changed, pixels, stored)))
+
+    def changed_blocks(
+        self, before: bytes, after: bytes, allowed: NDArray[np.bool_], *, max_mpx: float, seconds: float
+    ) -> int:
+        """`exact.changed_blocks` in another process; raises as replace."""
+        return cast("int", self._ask(max_mpx, seconds, COMPARE, before, packed_mask(allowed, after)))
 
     def layers(self) -> tuple[str, ...]:
         """The layers of confinement.LAYERS that this kernel grants; raises SandboxUnavailable where too few."""
@@ -288,14 +323,14 @@ class Decoders:
         self._idle, self._lock = [], Lock()
 
     def _ask(
-        self, data: bytes, max_mpx: float, seconds: float, least_side: int | None, header_only: bool
-    ) -> Picture | int:
+        self, max_mpx: float, seconds: float, wanted: int, data: bytes, extra: bytes, least_side: int | None = None
+    ) -> Picture | int | bytes:
         process = self._idle_process(max_mpx, seconds) or DecoderProcess(max_mpx, seconds, self.program)
         second = False
         while True:
             fresh = not process.used
             try:
-                return process.ask(data, least_side, header_only)
+                return process.ask(wanted, data, extra, least_side)
             except SandboxDied as death:
                 if second or (fresh and not death.from_outside):
                     raise ImageProblem(death.reason, str(death)) from None
@@ -328,3 +363,4 @@ _OURS = Decoders()
 atexit.register(_OURS.close)
 os.register_at_fork(after_in_child=_OURS.forget)
 decode_apart, header_bytes_apart, sandbox_layers = _OURS.decode, _OURS.header_bytes, _OURS.layers
+replace_apart, changed_blocks_apart = _OURS.replace, _OURS.changed_blocks

@@ -18,13 +18,27 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    Image,
+    ImageCms,
+    ImageFilter,
+    ImagePalette,
+    Jpeg2KImagePlugin,
+    MpoImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
-from anonlib.errors import ImageProblem, OutOfMemory
+from anonlib.codes import Reason
+from anonlib.errors import ImageProblem, NotExact, OutOfMemory
+from anonlib.media import exact
 from anonlib.media.codec import Picture, decode, decoded_bytes
 from anonlib.media.colour import profile_of
 from anonlib.media.sandbox.confinement import LAYERS, confine
@@ -32,8 +46,10 @@ from anonlib.media.sandbox.confinement import LAYERS, confine
 READY = struct.Struct("<5sB")
 """The word READY_WORD, and a bit for each of LAYERS that the kernel granted."""
 READY_WORD = b"ready"
-REQUEST = struct.Struct("<Qi?")
-"""Bytes of the file that follows, the least side, -1 for none, and whether the header alone is to be read."""
+REQUEST = struct.Struct("<BQQi")
+"""What is wanted, bytes of the file that follows and of what comes behind it, and the least side, -1 for none."""
+DECODE, HEADER, REPLACE, COMPARE = range(4)
+"""Pixels of a photo, how many bytes they would be, a JPEG with new pixels in some MCUs, blocks in which two differ."""
 ANSWER = struct.Struct("<I")
 """Bytes of JSON that follow."""
 OUT_OF_MEMORY = 3
@@ -44,7 +60,10 @@ _SPARE_BYTES = 128 << 20
 _LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NPROC: 0, resource.RLIMIT_NOFILE: 16}
 _GRACE = 2.0  # the caller says that it takes too long; the alarm is for a process without a caller
 # Pillow imports these when a photo first needs them, which is too late once no file can be opened.
-_PLUGINS = (ImageCms, ImageFilter, ImagePalette, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
+_PLUGINS = (
+    *(ImageCms, ImageFilter, ImagePalette),
+    *(AvifImagePlugin, Jpeg2KImagePlugin, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin),
+)
 
 
 def shared_bytes(max_mpx: float) -> int:
@@ -68,24 +87,31 @@ def main(read: Callable[..., Picture] = decode) -> None:
     granted = confine()
     channel.sendall(READY.pack(READY_WORD, sum(1 << LAYERS.index(layer) for layer in granted)))
     while request := _received(channel, REQUEST.size):
-        size, side, header_only = REQUEST.unpack(request)
+        wanted, size, more, side = REQUEST.unpack(request)
         least_side = None if side < 0 else side
-        pixels = 0 if header_only else round(max_mpx * 1e6 * _PX_BYTES)
+        pixels = 0 if wanted == HEADER else round(max_mpx * 1e6 * _PX_BYTES)
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        memory = in_use + size * 2 + pixels + _SPARE_BYTES
+        memory = in_use + (size + more) * 2 + pixels + _SPARE_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (memory if hard == resource.RLIM_INFINITY else min(memory, hard), hard))
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
         answer: Any
         try:
             try:
-                if header_only:
-                    answer = decoded_bytes(_received(channel, size), least_side=least_side)
+                file, extra = _received(channel, size), _received(channel, more)
+                if wanted == HEADER:
+                    answer = decoded_bytes(file, least_side=least_side)
+                elif wanted == REPLACE:
+                    answer = _replace(file, extra, shared)
+                elif wanted == COMPARE:
+                    answer = _compare(file, extra)
                 else:
-                    picture = read(_received(channel, size), max_mpx=max_mpx, least_side=least_side, into=shared)
+                    picture = read(file, max_mpx=max_mpx, least_side=least_side, into=shared)
                     answer = _described(picture, shared)
                     del picture
             except OutOfMemory:
                 raise
+            except NotExact as problem:
+                answer = (Reason.ENCODE_FAILED, str(problem))
             except ImageProblem as problem:
                 answer = (problem.reason, str(problem))
             body = json.dumps(answer).encode()
@@ -99,15 +125,18 @@ def _load_what_comes_late() -> None:
     """Decode a px of every kind with a colour profile: Python imports codecs when they are first used."""
     profile = profile_of("Display P3")
     for mode, kind, options in (
-        *(("RGB", kind, {"icc_profile": profile}) for kind in ("JPEG", "PNG", "WEBP", "TIFF")),
         ("CMYK", "JPEG", {}),
+        *(("RGB", kind, {"icc_profile": profile}) for kind in ("PNG", "WEBP", "TIFF", "AVIF", "JPEG2000", "JPEG")),
     ):
         file = io.BytesIO()
         Image.new(mode, (1, 1)).save(file, kind, **options)
         decode(file.getvalue(), max_mpx=1)
+    with suppress(NotExact):  # each REPLACE request says so, too
+        pixels = np.zeros((1, 16, 16, 3), np.uint8)
+        exact.replace(file.getvalue(), np.ones((1, 1), bool), pixels, exact.Stored("JPEG", 1, None))
 
 
-def _described(picture: Picture, shared: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[Any, ...]:
+def _described(picture: Picture, shared: NDArray[np.uint8]) -> tuple[Any, ...]:
     """All of a picture but its pixels, which are put into the shared memory: colours, then alpha."""
     pixels = picture.rgb.size
     if not np.may_share_memory(picture.rgb, shared):
@@ -115,7 +144,41 @@ def _described(picture: Picture, shared: np.ndarray[Any, np.dtype[np.uint8]]) ->
     if picture.alpha is not None:
         shared[pixels : pixels + picture.alpha.size].reshape(picture.alpha.shape)[:] = picture.alpha
     described = (picture.format, picture.space, picture.stripped, picture.notes)
-    return *picture.rgb.shape[:2], picture.alpha is not None, *described, *picture.size
+    kept = (picture.orientation, picture.is_exact, picture.tables, picture.sampling, picture.lossless)
+    return *picture.rgb.shape[:2], picture.alpha is not None, *described, *picture.size, *kept
+
+
+def packed(changed: NDArray[np.bool_], pixels: NDArray[np.uint8], stored: exact.Stored) -> bytes:
+    """What a REPLACE request has behind its file: how the output keeps its picture, its changed MCUs, their pixels."""
+    head = json.dumps([*stored, *changed.shape, *pixels.shape[1:3]]).encode()
+    return head + b"\n" + np.packbits(changed).tobytes() + pixels.tobytes()
+
+
+def _replace(file: bytes, extra: bytes, shared: NDArray[np.uint8]) -> int:
+    """Put the new file into `shared`; its bytes."""
+    head, _, rest = extra.partition(b"\n")
+    image_format, orientation, space, down, across, rows, columns = json.loads(head)
+    bits = np.frombuffer(rest, np.uint8)
+    changed = np.unpackbits(bits[: -(-down * across // 8)], count=down * across).reshape(down, across).astype(bool)
+    pixels = bits[-(-down * across // 8) :].reshape(-1, rows, columns, 3)
+    written = exact.replace(file, changed, pixels, exact.Stored(image_format, orientation, space))
+    if len(written) > len(shared):
+        raise NotExact("it would be larger than its pixels")
+    shared[: len(written)] = np.frombuffer(written, np.uint8)
+    return len(written)
+
+
+def packed_mask(allowed: NDArray[np.bool_], after: bytes) -> bytes:
+    """What a COMPARE request has behind its file: the pixels (H, W) that may differ, and the other file."""
+    return json.dumps(allowed.shape).encode() + b"\n" + np.packbits(allowed).tobytes() + after
+
+
+def _compare(file: bytes, extra: bytes) -> int:
+    head, _, rest = extra.partition(b"\n")
+    height, width = json.loads(head)
+    size = -(-height * width // 8)
+    bits = np.unpackbits(np.frombuffer(rest[:size], np.uint8), count=height * width)
+    return exact.changed_blocks(file, rest[size:], bits.reshape(height, width).astype(bool))
 
 
 def _received(channel: socket.socket, size: int) -> bytes:

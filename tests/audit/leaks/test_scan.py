@@ -126,7 +126,7 @@ def test_what_is_added_to_a_photo_is_found_there(finished: Run, tmp_path: Path) 
         return photos.with_segments(data, thumbnail) + photos.jpeg(photos.nobody())
 
     release = with_photo(finished, tmp_path / "forged", change, KEY)
-    checks = ("thumbnail", "bytes after the end", "further picture")
+    checks = ("thumbnail", "bytes after the end", "further picture", "odd thing in a file")
     assert found(finished, release) == dict.fromkeys(checks, (f"00000/{KEY}",))
 
 

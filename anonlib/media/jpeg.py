@@ -1,0 +1,402 @@
+"""JPEG without decoding: a file's own scans under our own headers, and new pixels put into single blocks.
+
+Most photos of a release have nothing to hide. They leave with the entropy-coded data they came with: no second loss, no
+growth, no decoding. Every header is written here, from numbers, so nothing else of the file passes; what may hide data
+(unused tables, a scan that a later one overwrites, bytes after the end) is left out or makes the file unfit. Where
+faces were replaced, only the MCUs (ITU-T T.81, A.2.3) with changed pixels get new coefficients, quantized by the file's
+own tables; libjpeg-turbo's lossless transform carries all others over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import struct
+from collections.abc import Callable
+from ctypes.util import find_library
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.errors import NotExact
+
+_JFIF = b"JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+ADOBE = b"Adobe\x00\x64\x00\x00\x00\x00"
+"""Adobe's segment, but for its last byte, the colour transform (ITU-T T.872, 6.5.3)."""
+_MOST_SEGMENTS, _MOST_SCANS = 4096, 128
+_SOI, _EOI, _SOS, _DQT, _DHT, _DRI = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
+_UNFIT = frozenset({*range(0xC3, 0xD8), 0xDC, 0xDE, 0xDF, 0x01, _SOI} - {_DHT})
+_NATURAL = sorted(range(64), key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8))
+"""Where each coefficient of the zigzag order lies in a block of 8 x 8 (ITU-T T.81, figure A.6)."""
+
+
+class Component(NamedTuple):
+    """One channel of a frame: its name, its blocks across and down an MCU, and its quantization table."""
+
+    name: int
+    across: int
+    down: int
+    table: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan with the tables it needs, as they were when it came."""
+
+    header: bytes
+    tables: tuple[bytes, ...]
+    restart: bytes
+    data: slice
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What of a JPEG file makes its picture; `file` is the whole of it."""
+
+    file: bytes
+    marker: int
+    header: bytes
+    size: tuple[int, int]
+    components: tuple[Component, ...]
+    quantization: dict[int, bytes]
+    scans: tuple[Scan, ...]
+    jfif: bool
+    adobe: int | None
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether its three channels are red, green and blue, by libjpeg's rules; else luma and chroma."""
+        names = bytes(part.name for part in self.components)
+        return self.adobe == 0 if self.adobe is not None and not self.jfif else not self.jfif and names == b"RGB"
+
+    @property
+    def mcu(self) -> tuple[int, int]:
+        """Rows and columns of pixels of an MCU."""
+        return 8 * max(part.down for part in self.components), 8 * max(part.across for part in self.components)
+
+    def rewritten(self, orientation: int, profile: bytes) -> bytes:
+        """The same scans under headers of ours: Exif's orientation, 1 for none, and a colour `profile` or none."""
+        parts = [b"\xff\xd8"]
+        if self.jfif:
+            parts.append(_segment(0xE0, _JFIF))
+        if orientation != 1:
+            parts.append(_segment(0xE1, exif(orientation)))
+        if profile:
+            parts.append(_segment(0xE2, b"ICC_PROFILE\x00\x01\x01" + profile))
+        if self.adobe is not None:
+            parts.append(_segment(0xEE, ADOBE + bytes([self.adobe])))
+        parts += [_segment(_DQT, self.quantization[number]) for number in sorted({c.table for c in self.components})]
+        parts.append(_segment(self.marker, self.header))
+        written: dict[int, bytes] = {}
+        restart = b"\x00\x00"
+        for scan in self.scans:
+            if scan.restart != restart:
+                parts.append(_segment(_DRI, restart := scan.restart))
+            for table in scan.tables:
+                if written.get(table[0]) != table:
+                    parts.append(_segment(_DHT, table))
+                    written[table[0]] = table
+            parts += [_segment(_SOS, scan.header), self.file[scan.data]]
+        return b"".join([*parts, b"\xff\xd9"])
+
+
+def exif(orientation: int) -> bytes:
+    """An Exif body of the orientation tag alone (JEITA CP-3451, 4.6.4)."""
+    return b"Exif\x00\x00" + b"MM\x00\x2a\x00\x00\x00\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0)
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def parse(file: bytes) -> Frame:
+    """The parts of a JPEG file that can leave as they are.
+
+    Raises NotExact for what is damaged, what is not 8-bit Huffman-coded DCT of one or three components, and what has
+    room for more than its picture. Data after the last MCU of a scan is not seen here; a strict decoder warns of it.
+    """
+    try:
+        return _parse(file)
+    except (IndexError, struct.error, KeyError, ValueError) as error:
+        raise NotExact(f"its headers cannot be read ({type(error).__name__})") from None
+
+
+def _parse(file: bytes) -> Frame:
+    if file[:2] != b"\xff\xd8":
+        raise NotExact("it does not begin as a JPEG")
+    position, markers = 2, _markers(file)
+    quantization: dict[int, bytes] = {}
+    huffman: dict[int, bytes] = {}
+    restart = b"\x00\x00"
+    frame: tuple[int, bytes] | None = None
+    components: tuple[Component, ...] = ()
+    scans: list[Scan] = []
+    jfif, adobe = False, None
+    for _ in range(_MOST_SEGMENTS):
+        if file[position] != 0xFF:
+            raise NotExact("it has bytes between its segments")
+        while file[position + 1] == 0xFF:
+            position += 1
+        marker = file[position + 1]
+        if marker == _EOI:
+            break
+        if marker in _UNFIT:
+            raise NotExact(f"it has a segment FF{marker:02X}")
+        (length,) = struct.unpack_from(">H", file, position + 2)
+        body = file[position + 4 : position + 2 + length]
+        position += 2 + length
+        if length < 2 or position > len(file):
+            raise NotExact("a segment ends beyond the file")
+        if marker == _DQT:
+            if scans:
+                raise NotExact("its quantization changes between scans")
+            while body:
+                size = 65 + 64 * (body[0] >> 4)
+                quantization[body[0] & 15], body = body[:size], _rest(body, size)
+        elif marker == _DHT:
+            while body:
+                size = 17 + sum(body[1:17])
+                huffman[body[0]], body = body[:size], _rest(body, size)
+        elif marker == _DRI:
+            restart = body[:2]
+        elif marker in (*_SEQUENTIAL, _PROGRESSIVE):
+            if frame:
+                raise NotExact("it has two frames")
+            frame, components = (marker, body), _components(body)
+        elif marker == 0xE0 and body[:5] == b"JFIF\x00":
+            jfif = True
+        elif marker == 0xEE and body[:5] == b"Adobe":
+            adobe = body[11]
+        elif marker == _SOS:
+            if frame is None or len(scans) == _MOST_SCANS:
+                raise NotExact("it has a scan too many")
+            start, position = position, int(markers[np.searchsorted(markers, position)])
+            while file[position - 1] == 0xFF:
+                position -= 1
+            scans.append(Scan(body, _tables(frame[0], body, huffman), restart, slice(start, position)))
+    else:
+        raise NotExact("it has too many segments")
+    if frame is None or not scans:
+        raise NotExact("it has no picture")
+    _check_scans(frame[0], components, scans)
+    header = frame[1]
+    quantization = {c.table: quantization[c.table] for c in components}
+    height, width = struct.unpack_from(">HH", header, 1)
+    return Frame(file, frame[0], header, (height, width), components, quantization, tuple(scans), jfif, adobe)
+
+
+def _markers(file: bytes) -> NDArray[np.int64]:
+    """Where a marker stands that ends a scan: FF, and neither a stuffed zero, a restart nor a fill byte behind it."""
+    values = np.frombuffer(file, np.uint8)
+    stops = np.flatnonzero(values[:-1] == 0xFF)
+    after = values[stops + 1]
+    return np.asarray(stops[(after != 0) & (after != 0xFF) & ((after < 0xD0) | (after > 0xD7))])
+
+
+def _rest(body: bytes, size: int) -> bytes:
+    if len(body) < size:
+        raise NotExact("a table is cut off")
+    return body[size:]
+
+
+def _components(header: bytes) -> tuple[Component, ...]:
+    precision, height, width, count = struct.unpack_from(">BHHB", header)
+    if precision != 8 or count not in (1, 3) or not height or not width or len(header) != 6 + 3 * count:
+        raise NotExact("it is not of one or three channels of 8 bits")
+    parts = [header[6 + 3 * number : 9 + 3 * number] for number in range(count)]
+    found = tuple(Component(name, factors >> 4, factors & 15, table) for name, factors, table in parts)
+    if len({part.name for part in found}) < count or any(not (0 < p.across <= 4 and 0 < p.down <= 4) for p in found):
+        raise NotExact("its channels are named or sampled in no valid way")
+    return found
+
+
+def _tables(marker: int, header: bytes, huffman: dict[int, bytes]) -> tuple[bytes, ...]:
+    """The Huffman tables that a scan uses."""
+    count = header[0]
+    selectors = header[2 : 2 + 2 * count : 2]
+    first, _, approximation = header[1 + 2 * count : 4 + 2 * count]
+    direct = not first and (marker != _PROGRESSIVE or approximation < 16)
+    alternating = bool(first) or marker != _PROGRESSIVE
+    names = {s >> 4 for s in selectors if direct} | {16 | (s & 15) for s in selectors if alternating}
+    return tuple(huffman[name] for name in sorted(names))
+
+
+def _check_scans(marker: int, components: tuple[Component, ...], scans: list[Scan]) -> None:
+    """Raises NotExact unless each bit of each coefficient comes once: what a later scan overwrites would be hidden."""
+    level: dict[tuple[int, int], int] = {}
+    names = {part.name for part in components}
+    for scan in scans:
+        header, count = scan.header, scan.header[0]
+        if len(header) != 4 + 2 * count or not 0 < count <= 4:
+            raise NotExact("a scan has no valid header")
+        first, last, bits = header[1 + 2 * count :]
+        if marker != _PROGRESSIVE:
+            first, last, bits = 0, 63, 0
+        elif last > 63 or first > last or (first == 0) != (last == 0):
+            raise NotExact("a scan has no valid band")
+        for name in header[1 : 1 + 2 * count : 2]:
+            if name not in names:
+                raise NotExact("a scan is of an unknown channel")
+            for term in range(first, last + 1):
+                before = level.get((name, term), 0)
+                if bits >> 4 != before or ((name, term) in level and not before):
+                    raise NotExact("a scan repeats another")
+                level[name, term] = bits & 15
+    if any((name, 0) not in level for name in names):
+        raise NotExact("a channel has no scan")
+
+
+# ---- new pixels -----------------------------------------------------------------------------------------------
+
+
+def touched_mcus(frame: Frame, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which MCUs (down, across) differ between two pictures (H, W, 3) as the file stores them."""
+    return reached_mcus(frame, (before != after).any(axis=2))
+
+
+def reached_mcus(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which MCUs (down, across) a mask (H, W) of pixels reaches."""
+    (rows, columns), (height, width) = frame.mcu, frame.size
+    whole = np.zeros((-(-height // rows) * rows, -(-width // columns) * columns), bool)
+    whole[:height, :width] = mask
+    return np.asarray(whole.reshape(whole.shape[0] // rows, rows, -1, columns).any(axis=(1, 3)))
+
+
+def pixels_of(rgb: NDArray[np.uint8], frame: Frame, touched: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The pixels (n, rows, columns, 3) of the touched MCUs of a picture; beyond its edge its last pixels repeat."""
+    rows, columns = frame.mcu
+    down, across = (axis[:, None] for axis in np.nonzero(touched))
+    y = np.minimum(down * rows + np.arange(rows), rgb.shape[0] - 1)
+    x = np.minimum(across * columns + np.arange(columns), rgb.shape[1] - 1)
+    return np.asarray(rgb[y[:, :, None], x[:, None, :]])
+
+
+def replace_mcus(frame: Frame, touched: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> bytes:
+    """The file with new pixels (n, rows, columns, 3) in its touched MCUs (down, across), every other coefficient kept.
+
+    Progressive stays progressive. Raises NotExact where sampling is uneven or libjpeg-turbo refuses the file.
+    """
+    planes = [_blocks(frame, number, pixels) for number in range(len(frame.components))]
+    where = np.nonzero(touched)
+
+    def put(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
+        part = frame.components[number]
+        for down, across in np.ndindex(part.down, part.across):
+            y, x = where[0] * part.down + down - top, where[1] * part.across + across - left
+            inside = (y >= 0) & (y < held.shape[0]) & (x >= 0) & (x < held.shape[1])
+            held[y[inside], x[inside]] = planes[number][inside, down, across]
+
+    options = _COPY_NONE | (_AS_PROGRESSIVE if frame.marker == _PROGRESSIVE else 0)
+    return _transformed(frame.rewritten(1, b""), options, put)
+
+
+def coefficients(frame: Frame) -> list[NDArray[np.int16]]:
+    """The quantized coefficients (down, across, 64) of each channel's blocks. Raises NotExact as replace_mcus."""
+    rows: list[dict[tuple[int, int], NDArray[np.int16]]] = [{} for _ in frame.components]
+
+    def copy(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
+        rows[number][top, left] = held.copy()
+
+    _transformed(frame.rewritten(1, b""), _COPY_NONE | _NO_OUTPUT, copy)
+    return [np.concatenate([part[at] for at in sorted(part)]) for part in rows]
+
+
+def _blocks(frame: Frame, number: int, pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Quantized coefficients (n, down, across, 64) of one channel of MCUs (n, rows, columns, 3)."""
+    part, (rows, columns) = frame.components[number], frame.mcu
+    if rows % (8 * part.down) or columns % (8 * part.across):
+        raise NotExact("its channels are sampled unevenly")
+    values = pixels.astype(np.float64)
+    if len(frame.components) == 1 or not frame.is_rgb:
+        values = values @ _TO_YCC[number] + (128.0 if number else 0.0)
+    else:
+        values = values[..., number]
+    wide, high = columns // (8 * part.across), rows // (8 * part.down)
+    values = values.reshape(len(pixels), part.down, 8, high, part.across, 8, wide).mean(axis=(3, 6)) - 128.0
+    values = values.transpose(0, 1, 3, 2, 4)
+    table = frame.quantization[part.table]
+    steps = np.frombuffer(table[1:], ">u2" if table[0] >> 4 else np.uint8).astype(np.float64)
+    natural = np.empty(64)
+    natural[_NATURAL] = steps
+    coefficients = (_DCT @ values @ _DCT.T).reshape(*values.shape[:3], 64) / natural
+    return np.asarray(np.rint(np.clip(coefficients, -1023, 1023)), np.int16)
+
+
+_TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]])
+"""JFIF's luma and chroma of red, green and blue (ITU-T T.871, 7)."""
+_DCT = np.array([[np.cos((2 * x + 1) * u * np.pi / 16) / (2 if u else 8**0.5) for x in range(8)] for u in range(8)])
+"""The DCT of 8 values (ITU-T T.81, A.3.3)."""
+
+
+class _Region(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_int), ("y", ctypes.c_int), ("w", ctypes.c_int), ("h", ctypes.c_int)]
+
+
+_FILTER = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), _Region, _Region, ctypes.c_int, ctypes.c_int, ctypes.c_void_p
+)
+
+
+class _Transform(ctypes.Structure):
+    _fields_ = [
+        ("r", _Region), ("op", ctypes.c_int), ("options", ctypes.c_int), ("data", ctypes.c_void_p), ("filter", _FILTER)
+    ]  # fmt: skip
+
+
+_TRANSFORM, _NO_OUTPUT, _AS_PROGRESSIVE, _COPY_NONE = 2, 16, 32, 64
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """libjpeg-turbo 3 from the wheel of `turbojpeg`, or the system's; raises NotExact where there is neither."""
+    wheel = importlib.util.find_spec("turbojpeg")
+    home = Path(wheel.origin).parent if wheel and wheel.origin else Path()
+    files = [str(path) for path in sorted(home.glob("turbojpeg.libs/libturbojpeg*"))] or [
+        find_library("turbojpeg") or ""
+    ]
+    try:
+        library = ctypes.CDLL(files[0])
+        library.tj3Init.restype = ctypes.c_void_p
+        library.tj3GetErrorStr.restype = ctypes.c_char_p
+    except (OSError, AttributeError):
+        raise NotExact("libjpeg-turbo 3 is not installed (pip install turbojpeg)") from None
+    return library
+
+
+def _transformed(file: bytes, options: int, see: Callable[[int, int, int, NDArray[np.int16]], None]) -> bytes:
+    """The file as libjpeg-turbo writes it again, after `see` had each part of its coefficients.
+
+    `see` gets a channel's number, the first block row and column of the part, and its blocks (rows, columns, 64), which
+    it may change in place.
+    """
+    failures: list[Exception] = []
+
+    def customized(values: Any, part: _Region, plane: _Region, number: int, transform: int, data: Any) -> int:
+        try:
+            shape = part.h // 8, part.w // 8, 64
+            see(number, part.y // 8, part.x // 8, np.ctypeslib.as_array(values, shape))
+        except Exception as error:  # noqa: BLE001  it cannot pass through C, so it is raised below
+            failures.append(error)
+        return -bool(failures)
+
+    library = _library()
+    handle = ctypes.c_void_p(library.tj3Init(_TRANSFORM))
+    out, size = ctypes.c_void_p(), ctypes.c_size_t()
+    task = _Transform(options=options, filter=_FILTER(customized))
+    try:
+        refused = library.tj3Transform(
+            handle, file, ctypes.c_size_t(len(file)), 1, ctypes.byref(out), ctypes.byref(size), ctypes.byref(task)
+        )
+        if failures:
+            raise failures[0]
+        if refused:
+            raise NotExact(f"libjpeg-turbo: {library.tj3GetErrorStr(handle).decode(errors='replace')[:100]}")
+        return ctypes.string_at(out.value or 0, size.value)
+    finally:
+        library.tj3Free(out)
+        library.tj3Destroy(handle)

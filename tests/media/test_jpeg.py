@@ -1,0 +1,156 @@
+"""A JPEG leaves with its own scans under headers of ours, and new pixels change their MCUs and no others."""
+
+import io
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from anonlib.errors import NotExact
+from anonlib.media import jpeg
+from anonlib.media.colour import profile_of
+
+KINDS = [
+    {"quality": 90},
+    {"quality": 95, "subsampling": 0},
+    {"quality": 80, "subsampling": 1},
+    {"quality": 75, "progressive": True},
+    {"quality": 60, "optimize": True, "restart_marker_blocks": 3},
+]
+GREY = {"quality": 85, "mode": "L"}
+
+
+def photo(height: int, width: int, mode: str = "RGB", seed: int = 1, **options: object) -> bytes:
+    """A JPEG of smooth colours with some noise."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    noisy = np.clip(np.asarray(small) + rng.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noisy).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def pixels(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+
+
+def segments(file: bytes) -> Iterator[tuple[int, bytes]]:
+    """Markers and bodies before the first scan."""
+    position = 2
+    while file[position + 1] != 0xDA:
+        (length,) = struct.unpack_from(">H", file, position + 2)
+        yield file[position + 1], file[position + 4 : position + 2 + length]
+        position += 2 + length
+
+
+def with_metadata(file: bytes) -> bytes:
+    """The file with everything planted that a JPEG may carry, b"SECRET" in each."""
+    planted = [(0xE0, b"JFXX\0\x10SECRET"), (0xE1, b"Exif\0\0SECRET"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0SECRET")]
+    planted += [
+        (0xE2, b"MPF\0SECRET"),
+        (0xE2, b"ICC_PROFILE\0\1\1SECRET"),
+        (0xEB, b"c2paSECRET"),
+        (0xED, b"8BIMSECRET"),
+    ]
+    planted += [(0xFE, b"SECRET"), (0xEF, b"SECRET"), (0xC4, bytes([0x03, 8, *bytes(15)]) + b"SECRET!!")]
+    planted += [(0xDB, b"\x03" + b"SECRET".ljust(64, b"!"))]
+    bodies = b"".join(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in planted)
+    return file[:2] + bodies + file[2:] + b"SECRET" + file
+
+
+@pytest.mark.parametrize("options", [*KINDS, GREY], ids=str)
+def test_only_headers_of_ours_and_the_same_scans_remain(options: dict[str, object]) -> None:
+    file = photo(45, 71, **options)
+    clean = jpeg.parse(with_metadata(file)).rewritten(1, b"")
+    assert b"SECRET" not in clean
+    assert clean == jpeg.parse(file).rewritten(1, b"") == jpeg.parse(clean).rewritten(1, b"")
+    assert (pixels(clean) == pixels(file)).all()
+    assert abs(len(clean) - len(file)) < 250
+
+
+def test_orientation_and_a_named_profile_are_written_anew() -> None:
+    written = jpeg.parse(with_metadata(photo(30, 40))).rewritten(6, profile_of("Display P3"))
+    opened = Image.open(io.BytesIO(written))
+    assert dict(opened.getexif()) == {0x112: 6}
+    assert opened.info["icc_profile"] == profile_of("Display P3")
+    assert {marker for marker, _ in segments(written)} == {0xE0, 0xE1, 0xE2, 0xDB, 0xC0, 0xC4}
+
+
+@pytest.mark.parametrize("options", [*KINDS, GREY], ids=str)
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
+def test_no_coefficient_outside_the_touched_mcus_changes(
+    options: dict[str, object], height: int, width: int, seed: int
+) -> None:
+    file = photo(height, width, seed=seed, **options)
+    frame, rng = jpeg.parse(file), np.random.default_rng(seed)
+    before = pixels(file)
+    after = before.copy()
+    top, left = int(rng.integers(height)), int(rng.integers(width))
+    after[top : top + 20, left : left + 12] = rng.integers(0, 256, 3)
+    touched = jpeg.touched_mcus(frame, before, after)
+    written = jpeg.parse(jpeg.replace_mcus(frame, touched, jpeg.pixels_of(after, frame, touched)))
+    for part, old, new in zip(frame.components, jpeg.coefficients(frame), jpeg.coefficients(written), strict=True):
+        blocks = touched.repeat(part.down, axis=0).repeat(part.across, axis=1)[: old.shape[0], : old.shape[1]]
+        assert (old == new)[~blocks].all()
+    assert written.quantization == frame.quantization
+    assert (written.marker == 0xC2) == (frame.marker == 0xC2)
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_new_pixels_come_out_as_near_as_the_files_own_tables_allow(options: dict[str, object]) -> None:
+    file = photo(96, 96, **options)
+    frame = jpeg.parse(file)
+    after = pixels(file).copy()
+    after[16:80, 16:80] = (180, 90, 60)
+    touched = jpeg.touched_mcus(frame, pixels(file), after)
+    written = pixels(jpeg.replace_mcus(frame, touched, jpeg.pixels_of(after, frame, touched)))
+    assert np.abs(written[24:72, 24:72].astype(int) - (180, 90, 60)).max() <= 8
+    assert (
+        np.abs(written.astype(int) - after)[touched.repeat(frame.mcu[0], 0).repeat(frame.mcu[1], 1)[:96, :96]].mean()
+        < 6
+    )
+
+
+def scan_twice(file: bytes) -> bytes:
+    frame = jpeg.parse(file)
+    return file[: frame.scans[0].data.stop] + file[file.index(b"\xff\xda") : frame.scans[0].data.stop] + b"\xff\xd9"
+
+
+def twelve_bits(file: bytes) -> bytes:
+    return file.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(scan_twice, id="a scan that overwrites another"),
+        pytest.param(twelve_bits, id="12 bits"),
+        pytest.param(lambda file: file.replace(b"\xff\xc0", b"\xff\xc9"), id="arithmetic coding"),
+        pytest.param(lambda file: file[:200], id="cut off in a header"),
+        pytest.param(lambda file: file[:-2], id="no end"),
+        pytest.param(lambda file: file[:2] + b"ab" + file[2:], id="bytes between segments"),
+        pytest.param(lambda file: file[:2] + 5000 * b"\xff\xfe\x00\x02" + file[2:], id="too many segments"),
+        pytest.param(lambda file: b"", id="nothing"),
+    ],
+)
+def test_what_has_room_for_more_than_its_picture_is_refused(broken: object) -> None:
+    with pytest.raises(NotExact):
+        jpeg.parse(broken(photo(40, 40, quality=90)))  # type: ignore[operator]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_bytes_are_parsed_or_refused(data: st.DataObject) -> None:
+    file = bytearray(photo(24, 24, **KINDS[data.draw(st.integers(0, len(KINDS) - 1))]))
+    for _ in range(data.draw(st.integers(1, 6))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        clean = jpeg.parse(bytes(file)).rewritten(1, b"")
+    except NotExact:
+        return
+    assert jpeg.parse(clean).rewritten(1, b"") == clean
