@@ -1,0 +1,133 @@
+"""A release keeps what it does not replace: a file's own data, a JPEG's coefficients, the orientation. Nothing else."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from anonlib.audit.against import compare_with_originals
+from anonlib.audit.leaks.scan import scan_leaks
+from anonlib.job import Job
+from anonlib.media import exact, jpeg
+from anonlib.media.codec import decode
+from anonlib.storage import StorageOptions, open_storage
+from anonlib.verification.release import verify
+from anonlib.workspace.schemas import EXACT, NO_FACE, REENCODED, RELEASED
+from tests.support import photos
+from tests.support.runs import Run, by_key, every_byte, run_job
+
+SECRET = b"SECRET-of-the-camera"
+ENCODINGS = {
+    "baseline.jpg": {"quality": 88},
+    "sampled.jpg": {"quality": 93, "subsampling": 0},
+    "progressive.jpg": {"quality": 80, "progressive": True},
+}
+
+
+def with_secrets(file: bytes) -> bytes:
+    """A JPEG with a secret in each segment that tells none of its picture, and behind its end."""
+    bodies = [(0xE1, b"Exif\0\0MM\0\x2a\0\0\0\x08\0\0"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0"), (0xE2, b"MPF\0")]
+    bodies += [(0xEB, b"JP\0\0c2pa"), (0xED, b"Photoshop 3.0\0"), (0xEF, b""), (0xFE, b""), (0xE0, b"JFXX\0\x10")]
+    segments = [photos.jpeg_segment(marker, body + SECRET) for marker, body in bodies]
+    return photos.with_segments(file, *segments) + SECRET + file[:400]
+
+
+def turned(pixels: photos.Pixels, orientation: int, kind: str = "JPEG", **options: object) -> bytes:
+    """A file that a viewer shows as `pixels`, and keeps them turned."""
+    tags = Image.Exif()
+    tags[0x112], tags[0x10F] = orientation, SECRET.decode()
+    stored = np.ascontiguousarray(exact.as_stored(pixels, orientation))
+    return photos.encoded(stored, kind, exif=tags, **options)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("originals")
+    face, place = photos.astronaut(), photos.astronaut()[256:, 256:]
+    for name, options in ENCODINGS.items():
+        (folder / f"face-{name}").write_bytes(with_secrets(photos.encoded(face, "JPEG", **options)))
+        (folder / f"place-{name}").write_bytes(with_secrets(photos.encoded(place, "JPEG", **options)))
+    for orientation in (3, 6, 8):
+        (folder / f"face-{orientation}.jpg").write_bytes(turned(face, orientation, quality=90))
+        (folder / f"place-{orientation}.jpg").write_bytes(turned(place, orientation, quality=90))
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", SECRET.decode())
+    for name, pixels in (("face", face), ("place", place)):
+        (folder / f"{name}.png").write_bytes(photos.encoded(pixels, "PNG", pnginfo=text))
+        (folder / f"{name}.webp").write_bytes(turned(pixels, 6, "WEBP", lossless=True))
+    (folder / "place-lossy.webp").write_bytes(turned(place, 1, "WEBP", quality=80))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def release(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("exact")
+    return run_job(originals, root, input={"uri": str(originals)}, method={"name": "solid"}, keep_fields=[])
+
+
+def test_a_photo_without_a_face_has_the_data_it_came_with(release: Run) -> None:
+    rows = by_key(release.output)
+    for name in sorted(path.name for path in release.input.glob("place*")):
+        before, after = (release.input / name).read_bytes(), (release.output / "data" / name).read_bytes()
+        assert rows[name]["status"] == NO_FACE and rows[name]["outside"] == EXACT, name
+        assert np.array_equal(decode(before, max_mpx=1).rgb, decode(after, max_mpx=1).rgb)
+        if name.endswith(".jpg"):
+            old, new = jpeg.parse(before), jpeg.parse(after)
+            assert [before[scan.data] for scan in old.scans] == [after[scan.data] for scan in new.scans]
+
+
+def test_a_jpeg_with_a_face_keeps_every_coefficient_away_from_it(release: Run) -> None:
+    rows = by_key(release.output)
+    for path in release.input.glob("face*.jpg"):
+        after, row = (release.output / "data" / path.name).read_bytes(), rows[path.name]
+        assert row["status"] == RELEASED and row["outside"] == EXACT
+        allowed = np.zeros((row["height"], row["width"]), bool)
+        x0, y0, x1, y1 = row["faces"][0]["box"]
+        allowed[max(y0 - 40, 0) : y1 + 40, max(x0 - 40, 0) : x1 + 40] = True
+        stored = exact.as_stored(allowed, row["orientation"])
+        assert exact.changed_blocks(path.read_bytes(), after, stored) == 0
+        assert exact.changed_blocks(path.read_bytes(), after, np.zeros_like(stored)) > 100
+        seen = decode(after, max_mpx=1).rgb[(y0 + y1) // 2, (x0 + x1) // 2]
+        assert np.abs(seen.astype(int) - 127).max() < 12
+
+
+def test_orientation_is_kept_and_boxes_are_of_the_photo_as_it_is_shown(release: Run) -> None:
+    rows = by_key(release.output)
+    straight = rows["face-baseline.jpg"]["faces"][0]["box"]
+    for orientation in (3, 6, 8):
+        row = rows[f"face-{orientation}.jpg"]
+        written = Image.open(io.BytesIO((release.output / "data" / f"face-{orientation}.jpg").read_bytes()))
+        assert dict(written.getexif()) == {0x112: orientation} and row["orientation"] == orientation
+        assert np.abs(np.array(row["faces"][0]["box"]) - straight).max() <= 6
+
+
+def test_no_secret_leaves_and_whoever_looks_finds_nothing(release: Run) -> None:
+    assert SECRET not in every_byte(release.output)
+    assert {check.name: check.where for check in scan_leaks(Job(release.config)) if check.found} == {}
+    verify(open_storage(str(release.output), StorageOptions()))
+
+
+def test_the_originals_show_a_change_that_the_boxes_do_not_explain(release: Run, tmp_path: Path) -> None:
+    options = StorageOptions()
+    found = compare_with_originals(str(release.output), str(release.input), options)
+    assert (found.changed, found.reencoded, found.same) == (0, 0, len(list(release.input.iterdir())))
+    changed = tmp_path / "changed"
+    shutil.copytree(release.input, changed)
+    (changed / "place-baseline.jpg").write_bytes(photos.encoded(photos.astronaut()[:256, :256], "JPEG", quality=88))
+    again = compare_with_originals(str(release.output), str(changed), options)
+    assert (again.changed, again.first) == (1, "place-baseline.jpg")
+
+
+def test_photos_can_still_be_written_anew_and_upright(originals: Path, tmp_path: Path) -> None:
+    anew = run_job(
+        originals, tmp_path, input={"uri": str(originals)}, method={"name": "solid"}, keep_fields=[], outside="reencode"
+    )
+    assert {row["outside"] for row in by_key(anew.output).values()} <= {EXACT, REENCODED}
+    for path in (anew.output / "data").iterdir():
+        assert not Image.open(io.BytesIO(path.read_bytes())).getexif()
+    assert {check.name: check.where for check in scan_leaks(Job(anew.config)) if check.found} == {}
