@@ -92,7 +92,7 @@ def synthetic_identities(bank: PublicFaces) -> PublicFaces:
     return PublicFaces(normalized(drawn[:, :-1]), female, np.clip(drawn[:, -1] * _AGE_UNIT, *_AGES))
 
 
-class _Writer:
+class _NetworkWriter:
     """Appends layers, by their names in a network's state, to a graph.
 
     Weights of `large` numbers and more are stored in half precision and widened when the file is loaded.
@@ -163,7 +163,7 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
     """The file of ksame-net: identity and look in, texture and shape out; its identity space is the decoder's."""
     axes = len(decoder.centre)
     graph = Graph("ksame-net", {ASKED: ("N", axes + len(LOOKS))})
-    writer = _Writer(graph, generator, ksame.SLOPE, _LARGE)
+    writer = _NetworkWriter(graph, generator, ksame.SLOPE, _LARGE)
     add, weights = graph.add, writer.weights
 
     def linear_face(name: str) -> str:
@@ -217,7 +217,7 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
 def feature_transfer_onnx(net: FeatureTransferNet, notes: Mapping[str, str]) -> bytes:
     """The file of `embedding`: crop and direction in, tint and shifts out, and `notes` (synthesis' `metadata_of`)."""
     graph = Graph("embedding", {"face": ("n", 3, SIDE + 1, SIDE)})
-    writer = _Writer(graph, net, transfer.SLOPE)
+    writer = _NetworkWriter(graph, net, transfer.SLOPE)
     add, scaled, weights = graph.add, writer.scaled, writer.weights
 
     def block(name: str, x: str, style: str | None = None) -> str:

@@ -49,7 +49,7 @@ def convert_graph(
     placeholder = next(node for node in nodes if node["op"] == "Placeholder")
     _, height, width, channels = (int(d["size"]) for d in placeholder["attr"]["shape"]["shape"]["dim"])
     graph = Graph(name, {"image": ("N", channels, height, width)})
-    writer = _Writer(graph, weights, {start: ("image", (channels, height, width))})
+    writer = _GraphWriter(graph, weights, {start: ("image", (channels, height, width))})
     for node in nodes:
         inputs = [i for i in node.get("input", []) if not i.startswith("^")]
         known = all(i in writer.values or i in weights for i in inputs)  # else it lies before `start`
@@ -65,7 +65,7 @@ def convert_graph(
     return simplify(graph).to_bytes()
 
 
-class _Writer:
+class _GraphWriter:
     """Appends TensorFlow nodes to an ONNX graph; `values`: each TensorFlow value's ONNX name and shape."""
 
     def __init__(self, graph: Graph, weights: Mapping[str, Array], values: dict[str, tuple[str, Shape]]) -> None:
