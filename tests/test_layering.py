@@ -1,4 +1,4 @@
-"""Imports point one way, as DESIGN.md draws it, and heavy ones happen where they are used."""
+"""Imports point one way, as docs/architecture.md draws it, and heavy ones happen where they are used."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_module_imports_from_below_alone(path: Path) -> None:
     mine = room_of(path)
     if mine in ("__init__", "__main__"):
         return
-    assert mine in RANK, f"{mine} has no place in DESIGN.md's order"
+    assert mine in RANK, f"{mine} has no place in docs/architecture.md's order"
     known = KNOWN.get(str(path.relative_to(ROOT)), set())
     for other in rooms(path) - {mine, "__version__"} - known:
         assert other != "training" or mine == "cli", "training is imported by the command alone"
