@@ -40,7 +40,20 @@ MODULES = {
     "anonlib.workspace.schemas",
 }
 THIRD_PARTY = {"cryptography", "numpy", "pyarrow", "pydantic"}
-HEAVY = {"cv2", "faiss", "onnx", "onnxruntime", "openvino", "PIL", "ray", "scipy", "simplejpeg", "skimage", "torch"}
+HEAVY = {
+    "cv2",
+    "faiss",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "PIL",
+    "ray",
+    "scipy",
+    "simplejpeg",
+    "skimage",
+    "torch",
+    "turbojpeg",
+}
 
 
 def loaded(code: str, *arguments: str) -> set[str]:
