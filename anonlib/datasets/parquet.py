@@ -66,11 +66,13 @@ _WRITER = "parquet-cpp-arrow version "
 @contextmanager
 def _opened(storage: Storage, name: str, etag: str | None = None) -> Iterator[tuple[pq.ParquetFile, BinaryIO]]:
     """The file, and the stream that it reads."""
-    with (
-        storage.open_read(name, etag, seekable=True) as stream,
-        pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file,
-    ):
-        yield file, stream
+    with storage.open_read(name, etag, seekable=True) as stream:
+        try:
+            file = pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        except UnicodeDecodeError as error:
+            raise pa.ArrowInvalid("the names of its columns are not UTF-8") from error
+        with file:
+            yield file, stream
 
 
 class ParquetDataset(Dataset):
@@ -249,7 +251,7 @@ def _names_files(file: pq.ParquetFile, layout: Layout) -> bool:
     for group in range(file.num_row_groups if leaves else 0):
         for number in range(file.metadata.num_columns):
             leaf = file.metadata.row_group(group).column(number)
-            top, _, below = leaf.path_in_schema.rpartition(".")
+            top, _, below = file.schema.column(number).path.rpartition(".")
             if below == "bytes" and any(f"{top}.".startswith(name) for name in leaves):
                 known = leaf.statistics is not None and leaf.statistics.has_null_count
                 if not known or leaf.statistics.null_count:

@@ -227,6 +227,14 @@ def test_an_unreadable_file_is_one_problem_and_a_damaged_page_costs_its_row_grou
     assert writer.outputs() == []
 
 
+def test_names_of_columns_that_are_no_text_are_a_problem_of_the_file(tmp_path: Path) -> None:
+    path = write_input(tmp_path / "a.parquet", pa.table({"picture": [b"1"], "wxyz": ["x"]}), store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"wxyz", b"w\xff\xfez"))
+    dataset = open_dataset(str(path))
+    (only,) = dataset.read(dataset.shards()[0])
+    assert only.key == "a#unreadable" and "not UTF-8" in str(only.problem)
+
+
 def test_a_value_that_python_cannot_hold_costs_only_its_row(tmp_path: Path) -> None:
     taken = pa.array([0, 2**50, 1], pa.timestamp("ms"))
     dataset = open_dataset(str(write_input(tmp_path / "a.parquet", pa.table({"jpg": [b"1"] * 3, "taken": taken}))))
