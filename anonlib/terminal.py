@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from anonlib.workspace.status import Crowd, Reasons, Status, Summary
 
 RUN_MODULES = frozenset(
-    {"PIL", "cv2", "faiss", "onnx", "onnxruntime", "openvino", "ray", "scipy", "simplejpeg", "torch"}
+    {"PIL", "cv2", "faiss", "onnx", "onnxruntime", "openvino", "ray", "scipy", "simplejpeg", "torch", "turbojpeg"}
 )
 """What the extra `run` installs. Without it releases can be verified, and jobs asked for their status and purged."""
 _TOP_REASONS = 8
