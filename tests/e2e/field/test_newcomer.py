@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from anonlib import terminal
@@ -227,6 +228,21 @@ def test_help_shows_a_commands_own_flags_and_the_jobs_on_request() -> None:
         assert "--detector-score" not in short and "--detector-score" in long and own in long
         shown = short[short.index("JOB.yaml      <path>") :]
         assert shown.index(own) < shown.index("--workspace") or own == "--method"
+
+
+# ---- 23: the README -----------------------------------------------------------------------------------------------
+
+
+def test_every_command_of_the_readme_has_the_flags_that_it_is_given() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    lines = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("    anonlib ")]
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert len(lines) > 12 and len(text.encode()) < 9_000
+    for _, verb, *arguments in lines:
+        known = {option for parameter in commands[verb].params for option in parameter.opts}
+        assert {word for word in arguments if word.startswith("--")} <= known | {"--help"}, verb
+    own = text.partition("## A folder of your own")[2].partition("\n## ")[0]
+    assert len([line for line in own.splitlines() if line.startswith("    ")]) <= 10
 
 
 # ---- 22: a second purge -------------------------------------------------------------------------------------------
