@@ -6,7 +6,7 @@ Every key of a job file has a flag, which config.py declares; a flag wins over t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_origin
@@ -15,7 +15,7 @@ import typer
 
 from anonlib import __version__, terminal
 from anonlib.config import JobConfig, keys, load_config
-from anonlib.errors import EXIT_AUDIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED
+from anonlib.errors import EXIT_AUDIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError
 
 if TYPE_CHECKING:
     from anonlib.job import Job
@@ -59,6 +59,19 @@ class Given(NamedTuple):
         return named_job(self.file, self.overrides)
 
 
+_EXTRA = {"allow_extra_args": True}
+"""Of commands that take a job: what a shell makes of a pattern has a sentence of its own."""
+
+
+def _refuse_expanded(files: Sequence[Path], source: str | None) -> None:
+    """Raise ConfigError for files that a shell made of a pattern."""
+    if len(files) > 1 or (files and source and files[0].suffix.lower() == Path(source).suffix.lower()):
+        raise ConfigError(
+            f"the shell has made {len(files) + bool(source)} files of a pattern: quote the pattern "
+            "(--input 'photos/*.tar'), and anonlib will read it; or name the folder"
+        )
+
+
 def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument JOB and a flag for each key; it gets them as `given`, and errors as one sentence."""
 
@@ -66,8 +79,10 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
         overrides = {path: values.pop(option.name) for path, option in _options().items()}
         overrides = {path: value for path, value in overrides.items() if value is not None and value != []}
         given, print_only = Given(values.pop("job"), overrides), values.pop("print_config")
+        more = values.pop("context").args
         del values["help_job"]
         with terminal.guarded():
+            _refuse_expanded([given.file, *map(Path, more)] if given.file else [], overrides.get("input.uri"))
             if print_only:
                 typer.echo(given.config().to_yaml(), nl=False)
             else:
@@ -79,7 +94,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     print_config = Annotated[bool, typer.Option("--print-config", help="Print the job as it would run, and stop.")]
     help_job = Annotated[bool, typer.Option("--help-job", callback=_help_job, is_eager=True, help=_HELP_JOB)]
     last = [_parameter("print_config", print_config, False), _parameter("help_job", help_job, False)]
-    signature = [_parameter("job", job), *own, *_options().values(), *last]
+    signature = [_parameter("context", typer.Context), _parameter("job", job), *own, *_options().values(), *last]
     wrapped.__name__, wrapped.__doc__, wrapped.__annotations__ = command.__name__, command.__doc__, {}
     wrapped.__dict__["__signature__"] = inspect.Signature(signature)
     return wrapped
@@ -131,13 +146,15 @@ def _stage(name: str, about: str, verb: Callable[[Job], object], *, renders: boo
             verb(job)
         if not renders:
             terminal.print_status(status(job.stores.workspace, None))
+            if notes := job.notes():
+                terminal.print_rows(notes)
             return
         summary = job.summary()
         terminal.print_summary(job, summary)
         raise typer.Exit(summary.code)
 
     command.__name__, command.__doc__ = name, about
-    app.command()(takes_job(command))
+    app.command(context_settings=_EXTRA)(takes_job(command))
 
 
 def _render_planned(job: Job) -> None:
@@ -155,7 +172,7 @@ _stage("plan", _PLAN, lambda job: job.make_plan())
 _stage("render", "Replace every face and write the release; needs the plan.", _render_planned, renders=True)
 
 
-@app.command()
+@app.command(context_settings=_EXTRA)
 @takes_job
 def status(given: Given) -> None:
     """How far a job is, from its markers alone; JOB.yaml, or --workspace and --output."""
@@ -164,7 +181,7 @@ def status(given: Given) -> None:
     terminal.print_status(state.status(*state.open_named(given.file, given.overrides)))
 
 
-@app.command()
+@app.command(context_settings=_EXTRA)
 @takes_job
 def sheet(
     given: Given,
@@ -183,7 +200,7 @@ Only = Annotated[
 ]
 
 
-@app.command()
+@app.command(context_settings=_EXTRA)
 @takes_job
 def audit(
     given: Given,
@@ -219,7 +236,7 @@ def audit(
     raise typer.Exit(0 if passed else EXIT_AUDIT_FAILED)
 
 
-@app.command()
+@app.command(context_settings=_EXTRA)
 @takes_job
 def review(
     given: Given,
@@ -242,7 +259,7 @@ def review(
     serve(config, typer.echo, sample=sample, second=second, port=port, who=who)
 
 
-@app.command()
+@app.command(context_settings=_EXTRA)
 @takes_job
 def purge(
     given: Given,
@@ -266,7 +283,7 @@ def purge(
     raise typer.Exit(EXIT_STOPPED if record.remains else 0)
 
 
-@app.command()
+@app.command(context_settings=_EXTRA)
 @takes_job
 def doctor(given: Given) -> None:
     """Check this machine, and a job's places, models, licences and shape if one is given."""

@@ -25,7 +25,11 @@ class Reason(StrEnum):
 
     DUPLICATE_KEY = "duplicate-key", "another sample of the shard has the same key"
     NO_KEY = "no-key", "the sample has no key"
-    UNSAFE_NAME = "unsafe-name", "the name is absolute, leads out of its folder or has signs that cannot be printed"
+    UNSAFE_NAME = (
+        "unsafe-name",
+        "the name is absolute, has an empty part, leads out or has signs that cannot be printed",
+    )
+    INSIDE_A_FILE = "inside-a-file", "its folder has the name of a file, which a bucket can hold and no disk"
     NOT_A_FILE = "not-a-file", "the name leads to a link, a folder or a device, not to a file"
     LINK = "link", "the file is a link that leads out of the input or nowhere, and links are not followed"
     NO_IMAGE = "no-image", "the sample has no image"
@@ -42,7 +46,7 @@ class Reason(StrEnum):
     EMPTY = "empty", "the file is empty"
     NOT_AN_IMAGE = (
         "not-an-image",
-        "the file is not an image in a known format (JPEG, PNG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000)",
+        "the file is not an image in a known format (JPEG, PNG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000; no HEIC)",
     )
     DAMAGED = "damaged", "the image is damaged"
     NO_PIXELS = "no-pixels", "the image has no pixels"

@@ -129,6 +129,12 @@ class LinkRefused(AccessDenied):
     of_the_file = True
 
 
+class UnsafePath(StorageError):
+    """A path that no disk holds and no Storage takes, such as `a//b`, or one below a file."""
+
+    of_the_file = True
+
+
 class NotAFile(StorageError):
     """There is something at this path that is no file: a pipe, a socket or a device. It is not opened."""
 

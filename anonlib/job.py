@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -39,17 +40,20 @@ from anonlib.stages.plan import Plan, PlanStage, SurrogateStage
 from anonlib.stages.render import RenderStage, quarantine_shard
 from anonlib.stages.render_state import METHOD_VERSION
 from anonlib.stages.rerender import ActiveDecisions, check_against_markers, finish_invalidation, invalidate_shards
-from anonlib.stages.scan import ScanStage, lose
+from anonlib.stages.scan import Beside, ScanStage, lose
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
-from anonlib.workspace.inventory import check_inventory, claim_inventory
+from anonlib.workspace.inventory import check_inventory, claim_inventory, read_note
 from anonlib.workspace.kept_job import keep_job
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming
 from anonlib.workspace.secrets import bind, open_pinned, signing_secret
 from anonlib.workspace.status import Summary, note_failure
+
+_MOST_NAMES = 8
+"""Fields that a sentence names."""
 
 
 def preflight(config: JobConfig) -> dict[str, Callable[[], object]]:
@@ -92,7 +96,7 @@ class Job:
 
     def _begin(self) -> None:
         """Write down the list of work, and make salt and secret where there are none. The rest of `Job` only reads."""
-        claim_inventory(self.config, self.stores, self.shards)
+        claim_inventory(self.config, self.stores, self.shards, self.dataset.left_out)
         keep_job(self.config, self.stores.workspace)
         if "pinned" not in self.__dict__:
             self.pinned = open_pinned(self.config, self.stores, make=True)
@@ -153,6 +157,7 @@ class Job:
             for shard in self.shards:
                 if shard.shard_id in failed:
                     lose(shard, failed[shard.shard_id], store)
+            self._check_labels()
 
     def make_plan(self) -> Plan:
         """Subjects, classes, assignments and surrogates; needs a finished scan."""
@@ -161,6 +166,7 @@ class Job:
             if missing:
                 scanned = f"{len(missing)} of {len(self.shards)} shards are not scanned yet"
                 raise JobError(f"{scanned}; run `anonlib scan` first")
+            self._check_labels()
             with_retries(lambda: bind(self.config, self.stores, self.keyring))
             key, store = self.plan_key, layout.plan_store(self.stores, self.plan_key)
             began, planned = time.monotonic(), store.plan() is not None
@@ -237,7 +243,37 @@ class Job:
     def summary(self) -> Summary:
         """Counts from the release's markers."""
         markers = layout.release_store(self.stores).markers(self.naming.shards(self.shards))
-        return Summary.of(len(self.shards), markers)
+        run = {"shards": self.shards, "left_out": self._left_out()}
+        return Summary.of(run, markers)
+
+    def notes(self) -> list[tuple[str, str]]:
+        """What a person should hear of the fields that the job keeps, a row each: what is nowhere, what is dropped."""
+        keep, beside = self.config.keep_fields, self._beside()
+        rows = [("keep_fields", f"{name!r} is in no image: nothing of it is kept") for name in beside.missing(keep)]
+        dropped = [f"{name} of {count:,}" for name, count in beside.dropped(keep).items()]
+        if more := dropped[_MOST_NAMES:]:
+            dropped[_MOST_NAMES:] = [f"and {len(more)} other fields"]
+        return rows + ([("dropped", f"{', '.join(dropped)} images (keep_fields says what stays)")] if dropped else [])
+
+    def _beside(self) -> Beside:
+        """What the scan has found beside the photos."""
+        return Beside.of(layout.scan_store(self.stores, self.scan_key).markers(s.shard_id for s in self.shards))
+
+    def _left_out(self) -> dict[str, int]:
+        """How many objects of the input are no images of it, by kind: in its places, and in its shards."""
+        listed = (read_note(self.stores.workspace) or {}).get("left_out", {})
+        return dict(sorted((Counter(listed) + self._beside().left_out).items()))
+
+    def _check_labels(self) -> None:
+        """Raise JobError where no image has the field that names the person: then it is no field of this dataset."""
+        field, beside = self.config.input.subject_field, self._beside()
+        if field and beside.samples and not beside.labelled:
+            names = [name for name, _ in beside.fields.most_common(_MOST_NAMES)]
+            raise JobError(
+                f"none of the {beside.samples:,} readable images has the field {field!r} that input.subject_field "
+                f"names (they have: {', '.join(sorted(names)) or 'none'}); correct it, or leave it out to have faces "
+                "clustered by likeness"
+            )
 
     @property
     def scan_key(self) -> str:
@@ -273,6 +309,7 @@ class Job:
             "rekeyed": self.config.rekey,
             "shards": list(self.naming.shards(self.shards)),
             "promised": self.config.policy.promised,
+            **({"left_out": left_out} if (left_out := self._left_out()) else {}),
             "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names}
             | {name: {"sha256": file.digest, "licence": file.terms} for name, file in self.files.items()},
         }

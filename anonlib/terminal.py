@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -90,8 +90,10 @@ def print_summary(job: Job, summary: Summary) -> None:
     output = config.output.uri.rstrip("/")
     fallbacks = f"; {summary.fallbacks:,} of them by a fallback" if summary.fallbacks else ""
     rows = [_images(summary), ("faces", f"{summary.faces:,}, by {config.method.name}{fallbacks}")]
-    rows += _exceptions(reasons)
     rows += [
+        *_exceptions(reasons),
+        *_left_out(summary.left_out),
+        *job.notes(),
         *crowd_rows(crowd_of(plan_store(job.stores, job.plan_key))),
         *claim_rows(certificate_of(job.stores.release)),
     ]
@@ -142,6 +144,7 @@ def print_status(status: Status) -> None:
     rows = [("inventory", f"{status.shards} shards" if status.shards else "none yet: nothing has run here")]
     # More than one where the job's settings have changed since its first run.
     rows += [("scanned", f"{scan} of {status.shards} shards") for scan in status.scans]
+    rows += _left_out(status.left_out)
     for plan in status.plans:
         if "blocks" not in plan:
             rows.append(("planned", "not finished"))
@@ -172,6 +175,7 @@ def print_verified(found: Verified) -> None:
         ("claim", f"{certificate.claim}; {by}"),
         *([("", str(certificate.scope))] if certificate.scope and certificate.claim.kind != "none" else []),
         _images(counts),
+        *_left_out(found.left_out),
         ("files", f"{found.files:,}, each as signed, and no other"),
     ]
     if found.classes:
@@ -272,6 +276,12 @@ def _exceptions(reasons: Reasons) -> list[tuple[str, str]]:
     rows = [("", f"{count:,} {kind}: {why}") for (kind, why), count in reasons.most_common(_TOP_REASONS)]
     more = len(reasons) - _TOP_REASONS
     return [*rows, ("", f"and {more} other reasons, all in the manifest")] if more > 0 else rows
+
+
+def _left_out(kinds: Mapping[str, int]) -> list[tuple[str, str]]:
+    from anonlib.datasets.names import counted_kinds
+
+    return [("left out", counted_kinds(kinds))] if kinds else []
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:

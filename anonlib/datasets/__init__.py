@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter, label
-from anonlib.datasets.folder import FolderDataset
+from anonlib.datasets.base import Dataset, Item, Listing, Sample, Shard, ShardWriter, label
+from anonlib.datasets.folder import FolderDataset, may_be_image
+from anonlib.datasets.names import counted_kinds
 from anonlib.datasets.parquet import ParquetDataset
 from anonlib.datasets.webdataset import WebDataset
 from anonlib.errors import DatasetError, suggestion
 from anonlib.storage import Storage, StorageOptions
-from anonlib.storage.uri import expand
 
 if TYPE_CHECKING:
     from anonlib.config import JobConfig
@@ -67,16 +67,17 @@ def open_dataset(
     options = options or StorageOptions()
     if format is not None and format not in DATASETS:
         raise DatasetError(f"There is no format '{format}'; {suggestion(format, DATASETS)}")
-    base, files = expand(uri, options)
+    listing = Listing.of(uri, options)
     if format is None:
-        found = Counter(kind for file in files if (kind := format_of(file.path)) is not None)
-        if not found:
-            raise DatasetError(f"'{uri}' contains no tar, Parquet or image file.")
+        found = Counter(kind for file in listing.files if (kind := format_of(file.path)) is not None)
         if len(found) > 1:
             seen = ", ".join(f"{DATASETS[kind].noun}s ({count})" for kind, count in found.items())
             raise DatasetError(f"'{uri}' mixes {seen}; set the format, or give a pattern that names one kind.")
-        (format,) = found
-    dataset = DATASETS[format](uri, options, image_field, key_field, base, files, fields)
+        if not found and not any(map(may_be_image, listing.files)):
+            left = f" (left out: {counted_kinds(listing.left_out)})" if listing.left_out else ""
+            raise DatasetError(f"'{uri}' contains no tar, Parquet or image file{left}.")
+        format = next(iter(found), "folder")
+    dataset = DATASETS[format](uri, options, image_field, key_field, listing, fields)
     sources = dataset.sources()
     archived, all_asked = dataset.storage.archived(sources)
     if archived:

@@ -10,7 +10,8 @@ import pickle
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,11 +20,32 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
 from anonlib.codes import Note, Problem, Reason
-from anonlib.datasets.names import is_apple_double, json_object, shard_id, suffix_of, unique_key, without_suffix
-from anonlib.errors import DatasetError
-from anonlib.storage import OURS, Storage, StorageOptions, StoredObject, join_uri, open_storage
+from anonlib.datasets.names import (
+    json_object,
+    no_data,
+    shard_id,
+    suffix_of,
+    unique_key,
+    why_left_out,
+    without_suffix,
+)
+from anonlib.errors import AccessDenied, DatasetError, NotFound, UnsafePath
+from anonlib.storage import (
+    IRREGULAR,
+    LINKED_FOLDER,
+    OURS,
+    REFUSED_LINK,
+    UNREADABLE,
+    Storage,
+    StorageOptions,
+    StoredObject,
+    closed_folder,
+    join_uri,
+    open_storage,
+)
+from anonlib.storage.base import safe_path
 from anonlib.storage.local import as_sentence
-from anonlib.storage.uri import expand
+from anonlib.storage.uri import expand, named_parts
 
 # A larger tar member or image file is a problem of its sample, found without loading it.
 MAX_SAMPLE_BYTES = 256 << 20
@@ -114,6 +136,44 @@ class Item:
     name: str
     content: Any
     odd: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The objects that a URI names below `base`: `files` that may be data by their names, and what else there is.
+
+    `left_out` counts by kind (names.LEFT_OUT) what is no data whatever the format.
+    """
+
+    base: str
+    files: list[StoredObject]
+    left_out: Counter[str]
+
+    @classmethod
+    def of(cls, uri: str, options: StorageOptions) -> "Listing":
+        """Raises StorageError, also for a folder that may not be entered, or a link to one that leads out of `base`."""
+        base, entries = expand(uri, options)
+        named, storage = named_parts(uri, base), open_storage(base, options)
+        found = cls(base, [], Counter())
+        for entry in entries:
+            kind = why_left_out(entry.path, named, base.rstrip("/").rpartition("/")[2])
+            if entry.etag == UNREADABLE:
+                if kind is None:
+                    raise closed_folder(join_uri(base, entry.path).rstrip("/"), entry.path)
+                found.left_out["unreadable folder"] += 1
+            elif kind is not None:
+                found.left_out[kind] += 1
+            elif entry.etag == LINKED_FOLDER:
+                # Inside the base its files are listed at their real place.
+                with suppress(NotFound):
+                    storage.stat(entry.path)
+            elif entry.path.endswith("/"):
+                found.left_out["folder mark"] += 1
+            elif entry.etag == IRREGULAR:
+                found.left_out["no file"] += 1
+            else:
+                found.files.append(entry)
+        return found
 
 
 class ShardWriter(ABC):
@@ -243,8 +303,8 @@ class Dataset(ABC):
 
     `noun`: what a data file is called. `media_type`: of a data file, None where each data file is an image or sidecar.
     `suffixes` of its names, the usual one last. `damage`: what items() raises where a file is damaged.
-    `files`: those of the URI, of every format, below `base`. `fields`: names that the job keeps or takes labels from:
-    no other column need be read; None: all.
+    `listing`: what the URI names, of every format. `fields`: names that the job keeps or takes labels from: no other
+    column need be read; None: all.
     """
 
     format: ClassVar[str]
@@ -259,24 +319,28 @@ class Dataset(ABC):
         options: StorageOptions,
         image_field: str | None,
         key_field: str | None,
-        base: str,
-        files: list[StoredObject],
+        listing: Listing,
         fields: frozenset[str] | None = None,
     ) -> None:
-        self.uri, self.options, self.base = uri, options, base
+        self.uri, self.options, self.base = uri, options, listing.base
         self.image_field, self.key_field, self.fields = image_field, key_field, fields
-        self._files: list[StoredObject] | None = files
-        self.storage = open_storage(base, options)
+        self._listing: Listing | None = listing
+        self.storage = open_storage(self.base, options)
         self.storage.judges = True
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": None}
+        return self.__dict__ | {"_listing": None}
 
     def sources(self) -> list[StoredObject]:
         """The files of this format, in the order of the URI; raises DatasetError if there is none."""
-        found = [file for file in self._everything() if self.reads(file.path)]
+        found = self._data()
         if not found:
             raise DatasetError(f"'{self.uri}' contains no {self.noun}.")
+        if all(file.etag == REFUSED_LINK for file in found):
+            raise DatasetError(
+                f"Every {self.noun} of '{self.uri}' ({len(found):,}) is a link that leads out of '{self.base}' or "
+                "nowhere, and such links are not followed: name the folder that they lead to, or copy it (cp -rL)."
+            )
         strange = sum(file.path.encode("utf-8", "ignore").decode() != file.path for file in found)
         if strange:
             raise DatasetError(
@@ -284,10 +348,14 @@ class Dataset(ABC):
             )
         return found
 
+    def _data(self) -> list[StoredObject]:
+        """The files of this format, if there are any."""
+        return [file for file in self.listing().files if self.reads(file.path)]
+
     @classmethod
     def reads(cls, name: str) -> bool:
-        """Whether a file is of this format, by its name; macOS's companion files are of none."""
-        return name.lower().endswith(cls.suffixes) and not is_apple_double(name)
+        """Whether a file is of this format, by its name."""
+        return name.lower().endswith(cls.suffixes)
 
     @classmethod
     def items(cls, storage: Storage, path: str) -> Iterator[Item]:
@@ -305,10 +373,21 @@ class Dataset(ABC):
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
         """As items; raises `damage`."""
 
-    def _everything(self) -> list[StoredObject]:
-        if self._files is None:
-            _, self._files = expand(self.uri, self.options)
-        return self._files
+    def listing(self) -> Listing:
+        """What the URI names."""
+        if self._listing is None:
+            self._listing = Listing.of(self.uri, self.options)
+        return self._listing
+
+    def left_out(self) -> dict[str, int]:
+        """How many objects below the input are no data, by kind; what is in a shard is counted when it is read."""
+        used = self._used()
+        rest = Counter(no_data(self.noun, file.path) for file in self.listing().files if file.path not in used)
+        return dict(sorted((self.listing().left_out + rest).items()))
+
+    def _used(self) -> Collection[str]:
+        """The paths of all files that shards read."""
+        return {file.path for file in self.sources()}
 
     def name_of(self, shard: Shard) -> str:
         """The shard file's path below the dataset's base; raises DatasetError if it is not below it."""
@@ -316,6 +395,22 @@ class Dataset(ABC):
         if name == shard.uri:
             raise DatasetError(f"The shard {shard.uri} is not part of the dataset {self.base}.")
         return name
+
+    def _readable_name(self, shard: Shard) -> str:
+        """The same; raises UnsafePath where the release could not have it, on a disk or at all."""
+        name = safe_path(self.name_of(shard))
+        if any(self._is_file(above, {}) for above in folders_above(name)):
+            raise UnsafePath(f"In {self.base} a folder has the name of a file, which no disk can hold.", path=name)
+        return name
+
+    def _is_file(self, path: str, known: dict[str, bool]) -> bool:
+        """Whether a file is there, which a bucket can have beside a folder of its name; `known` keeps answers."""
+        if path not in known:
+            try:
+                known[path] = self.storage.exists(path)
+            except AccessDenied:  # of what is not there, for a user who may list this prefix alone
+                known[path] = False
+        return known[path]
 
     def shards(self) -> list[Shard]:
         """Every unit of work, a file each, always the same list in the same order for the same files."""
@@ -325,10 +420,11 @@ class Dataset(ABC):
         return [Shard(name, join_uri(self.base, f.path), f.etag, f.size, self.format) for name, f in named]
 
     @abstractmethod
-    def read(self, shard: Shard) -> Iterator[Sample]:
+    def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
         """The samples of a shard in order; what cannot be read is a sample with a problem.
 
-        Raises StorageError if the storage fails, and Changed if the shard is not the one in the inventory.
+        What is in the shard and no part of a sample is counted in `left_out` by kind (see names.py). Raises
+        StorageError if the storage fails, and Changed if the shard is not the one in the inventory.
         """
 
     def output_path(self, shard: Shard, name: str | None = None) -> str:
@@ -352,6 +448,12 @@ def digest_of(entries: Iterable[StoredObject]) -> str:
     for entry in entries:
         digest.update(f"{entry.path}\0{entry.size}\0{entry.etag}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def folders_above(path: str) -> list[str]:
+    """`a/b/c` -> `a`, `a/b`."""
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def label(sample: Sample, subject_field: str) -> str | None:

@@ -1,76 +1,137 @@
 """A folder of image files: no shards of its own, so it is cut into slices of a few hundred files.
 
-An image's key is its path with the ending, which is unique. Files with the same stem and the ending .txt or .json are
-its sidecars (a pattern must match them too). The etag of a slice is a digest over the etags of its files, and is
-compared again after reading: an image that changed between scan and render must not be released by what was found in
-the old one.
+An image's key is its path, with the ending, which is unique. A file without an ending is one if it begins as an image
+does. Its sidecars are STEM.txt, STEM.json, NAME.txt and NAME.json, and its row in a `metadata.jsonl` or `metadata.csv`
+of its folder or of one above (Hugging Face's ImageFolder: the column file_name is relative to that folder); a pattern
+must match them too. The etag of a slice is a digest over the etags of its files, and is compared again after reading:
+an image that changed between scan and render must not be released by what was found in the old one.
 """
 
+import csv
+import io
+import json
+import posixpath
+import re
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
-from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter, digest_of
+from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter, digest_of, folders_above
 from anonlib.datasets.names import (
     CONVERTED,
+    IMAGE_EXTENSIONS,
+    begins_as_image,
     converted,
-    is_apple_double,
     is_image,
+    json_object,
     kept_members,
     key_spellings,
     printable,
     suffix_of,
     why_unsafe,
 )
-from anonlib.errors import Changed, LinkRefused, NotFound
+from anonlib.errors import Changed, DatasetError, LinkRefused, NotFound, StorageError
 from anonlib.storage import REFUSED_LINK, Storage, StoredObject
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16
 SIDECARS = ("txt", "json")
+FILE_NAME = "file_name"
+"""The column of a metadata file that names the image."""
+_METADATA = re.compile(r"metadata(-\d{8})?\.(jsonl|csv)")
+_ROW = re.compile(rf"{_METADATA.pattern}\.json")
+"""The field of a sample that holds its row of a metadata file."""
+_ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
+"""By an image's first bytes, for one without an ending that gets a new key."""
+_UNSAFE = "unsafe"
+"""The etag of an object whose path no Storage takes."""
 
 
 class FolderDataset(Dataset):
-    """Image files in a folder and its sub-folders, on disk or S3, with .txt and .json sidecars."""
+    """Image files in a folder and its sub-folders, on disk or S3, with their sidecars."""
 
-    format, noun = "folder", "image file"
+    format, noun = "folder", "image"
+    _unnamed: set[str] | None = None
 
     @classmethod
     def reads(cls, name: str) -> bool:
         """See Dataset; by its ending, which says that it is an image."""
-        return is_image(name) and not is_apple_double(name)
+        return is_image(name)
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
         key = path.removeprefix("data/") if path.startswith("data/") else None
-        yield Item(path, key, path.rpartition(".")[2].lower(), storage.read(path))
+        if key is None or not is_metadata(path):
+            yield Item(path, key, path.rpartition(".")[2].lower(), storage.read(path))
+            return
+        for row in metadata_rows(storage.read(path), path):
+            image = image_of(key, row)
+            fields = {name: value for name, value in row.items() if name != FILE_NAME}
+            yield Item(f"{path}: {image}", image, "json", json.dumps(fields).encode(), odd=image is None)
+
+    def _data(self) -> list[StoredObject]:
+        """See Dataset; a file without an ending is there if it begins as an image does."""
+        if self._unnamed is None:
+            unnamed = [file for file in self.listing().files if may_be_image(file)]
+            with ThreadPoolExecutor(READ_AHEAD) as pool:
+                begin = list(pool.map(self._begins, unnamed))
+            self._unnamed = {file.path for file, begins in zip(unnamed, begin, strict=True) if begins}
+        return [file for file in self.listing().files if self.reads(file.path) or file.path in self._unnamed]
+
+    def _begins(self, file: StoredObject) -> bool:
+        try:
+            with self.storage.open_read(file.path, file.etag) as stream:
+                return begins_as_image(stream.read(32))
+        except StorageError as error:
+            if not error.of_the_file:
+                raise
+            return False
+
+    def _used(self) -> set[str]:
+        return {path for shard in self.shards() for path in shard.files}
 
     def shards(self) -> list[Shard]:
-        """See Dataset; slices of SLICE_IMAGES images in the order of their paths."""
-        sidecars = _sidecars(self._everything())
-        images = sorted(self.sources(), key=lambda image: image.path)
+        """See Dataset; slices of SLICE_IMAGES images in the order of their paths. Raises DatasetError."""
+        files = {file.path: _as_read(file) for file in self.listing().files}
+        metadata = defaultdict(list)
+        for path in filter(is_metadata, files):
+            metadata[path.rpartition("/")[0]].append(path)
+        images = sorted(file.path for file in self.sources())
         shards = []
         for start in range(0, len(images), SLICE_IMAGES):
             chosen = images[start : start + SLICE_IMAGES]
-            stems = dict.fromkeys(_stem(image.path) for image in chosen)
-            files = chosen + [sidecar for stem in stems for sidecar in sidecars.get(stem, ())]
-            size, paths = sum(file.size for file in files), tuple(file.path for file in files)
-            shards.append(Shard(f"files-{start:08d}", self.base, digest_of(files), size, self.format, paths))
+            beside = [path for image in chosen for path in _sidecars(image) if path in files]
+            folders = dict.fromkeys(folder for image in chosen for folder in ("", *folders_above(image)))
+            paths = list(dict.fromkeys([*chosen, *beside, *(path for folder in folders for path in metadata[folder])]))
+            entries = [files[path] for path in paths]
+            for entry in entries:
+                if is_metadata(entry.path) and entry.size > base.MAX_SAMPLE_BYTES:
+                    raise DatasetError(
+                        f"A metadata file of '{self.base}' is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB; split it "
+                        "into one for each sub-folder."
+                    )
+            size = sum(entry.size for entry in entries)
+            shards.append(Shard(f"files-{start:08d}", self.base, digest_of(entries), size, self.format, tuple(paths)))
         return shards
 
-    def read(self, shard: Shard) -> Iterator[Sample]:
+    def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
         """See Dataset; raises Changed at the end if a file is not the one in the inventory."""
-        sidecars = _sidecars(StoredObject(path, 0, "") for path in shard.files)
-        images = [path for path in shard.files if is_image(path)]
-        read: dict[str, StoredObject] = {}
+        files, images = set(shard.files), _images(shard)
+        rows, entries = self._metadata(shard)
+        read = {entry.path: entry for entry in entries}
+        taken: dict[str, bool] = {}
 
         def load(position: int) -> tuple[Sample, list[StoredObject]]:
             path = images[position]
-            return self._load(position, path, [entry.path for entry in sidecars.get(_stem(path), ())])
+            sidecars = [sidecar for sidecar in _sidecars(path) if sidecar in files]
+            sample, entries = self._load(position, path, sidecars, taken)
+            sample.fields |= rows.get(path, {})
+            return sample, entries
 
         with ThreadPoolExecutor(READ_AHEAD) as pool:
             for start in range(0, len(images), READ_AHEAD):
@@ -80,7 +141,9 @@ class FolderDataset(Dataset):
         if digest_of(read[path] for path in shard.files if path in read) != shard.etag:
             raise Changed(f"Files of {shard.uri} have changed since they were listed; start a new run.")
 
-    def _load(self, position: int, path: str, sidecars: list[str]) -> tuple[Sample, list[StoredObject]]:
+    def _load(
+        self, position: int, path: str, sidecars: list[str], taken: dict[str, bool]
+    ) -> tuple[Sample, list[StoredObject]]:
         sample = Sample(printable(path), None, suffix_of(path), {}, None, position)
         image, entry, sample.problem = self._bytes(path)
         entries = [entry]
@@ -88,16 +151,26 @@ class FolderDataset(Dataset):
             content, entry, _ = self._bytes(sidecar)
             entries.append(entry)
             if content is not None:
-                sample.fields[suffix_of(sidecar)] = content
+                sample.fields[sidecar.removeprefix(_stem(path)).removeprefix(".")] = content
         if unsafe := why_unsafe(path):
             sample.problem = Problem(Reason.UNSAFE_NAME, f"the file name {unsafe}")
+        elif sample.problem is None and any(self._is_taken(above, taken) for above in folders_above(path)):
+            sample.problem = Problem(Reason.INSIDE_A_FILE)
         elif suffix_of(path) in CONVERTED and self.storage.exists(f"{path}.png"):
             sample.problem = Problem(Reason.DUPLICATE_KEY, "it would be released under the name of another image")
         sample.image = None if sample.problem else image
         return sample, entries
 
+    def _is_taken(self, path: str, known: dict[str, bool]) -> bool:
+        """Whether there is, or will be in the release, a file of this name."""
+        old = path.removesuffix(".png")
+        return self._is_file(path, known) or (suffix_of(old) in CONVERTED and self._is_file(old, known))
+
     def _bytes(self, path: str) -> tuple[bytes | None, StoredObject, Problem | None]:
         """(content, what was read, None), or (None, what is there, why it is not used)."""
+        entry = _as_read(StoredObject(path, 0, REFUSED_LINK))
+        if entry.etag == _UNSAFE:
+            return None, entry, Problem(Reason.UNSAFE_NAME, "the name has an empty part, '.' or '..'")
         try:
             entry = self.storage.stat(path)
             if entry.size > base.MAX_SAMPLE_BYTES:
@@ -105,10 +178,26 @@ class FolderDataset(Dataset):
                 return None, entry, Problem(Reason.TOO_LARGE, over)
             return self.storage.read(path, entry.etag), entry, None
         except LinkRefused as error:
-            return None, StoredObject(path, 0, REFUSED_LINK), Problem(Reason.LINK, str(error))
+            return None, entry, Problem(Reason.LINK, str(error))
         except NotFound as error:
             gone = "a file of the shard is gone since it was listed; start a new run for the new data."
             raise Changed(f"In {self.storage.uri} {gone}", path=path) from error
+        except StorageError as error:
+            if not error.of_the_file or isinstance(error, Changed):
+                raise
+            return None, entry, Problem(Reason.UNREADABLE, str(error))
+
+    def _metadata(self, shard: Shard) -> tuple[dict[str, dict[str, bytes]], list[StoredObject]]:
+        """{image: its field of a metadata file} and what was read; the nearest file above that names it counts."""
+        images, found = set(_images(shard)), dict[str, dict[str, bytes]]()
+        entries = []
+        for path in sorted(filter(is_metadata, shard.files), key=lambda path: path.count("/")):
+            content, entry, _ = self._bytes(path)
+            entries.append(entry)
+            for row in metadata_rows(content or b"", path):
+                if (image := image_of(path, row)) in images:
+                    found[image] = {f"{path.rpartition('/')[2]}.json": json.dumps(row).encode("ascii")}
+        return found, entries
 
     def output_path(self, shard: Shard, name: str | None = None) -> str:
         """The folder of the release that mirrors the input; each file has its own path in outputs()."""
@@ -117,52 +206,140 @@ class FolderDataset(Dataset):
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
     ) -> ShardWriter:
-        """See Dataset; `local_path` becomes a folder of the slice's files."""
-        return FolderShardWriter(local_path, self.output_path(shard), keep_fields)
+        """See Dataset; `local_path` becomes a folder of the slice's files.
+
+        A metadata file that several slices have a part in becomes one a slice, with the slice's number in its name.
+        """
+        parts, images = {}, set(_images(shard))
+        for path in filter(is_metadata, shard.files if name is None else ()):
+            others = (image_of(path, row) for row in metadata_rows(self._bytes(path)[0] or b"", path))
+            shared = any(image not in images and self._is_file(image, {}) for image in others if image)
+            ending = f"{shard.shard_id.rpartition('-')[2]}.{suffix_of(path)}"
+            parts[path] = f"{path.rpartition('/')[0]}/metadata-{ending}".removeprefix("/") if shared else path
+        # What is listed as `txt` is the same of NAME.txt, which is a member `jpg.txt` here.
+        named = {f"{ending}.{kind}" for kind in keep_fields.intersection(SIDECARS) for ending in IMAGE_EXTENSIONS}
+        return FolderShardWriter(local_path, self.output_path(shard), keep_fields | named, parts)
+
+
+def may_be_image(file: StoredObject) -> bool:
+    """Whether only its first bytes tell whether a file is an image."""
+    return not suffix_of(file.path) and file.size > 0
+
+
+def is_metadata(path: str) -> bool:
+    """Whether a file has rows for the images of its folder and of those below."""
+    return _METADATA.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def metadata_rows(content: bytes, path: str) -> list[dict[str, Any]]:
+    """The rows of a metadata file; a line that is no row is left out."""
+    text = content.decode("utf-8-sig", "replace")
+    if path.endswith(".jsonl"):
+        return [row for line in text.split("\n") if (row := json_object(line))]
+    try:
+        return [{name: value for name, value in row.items() if name} for row in csv.DictReader(io.StringIO(text))]
+    except csv.Error:
+        return []
+
+
+def metadata_bytes(rows: Iterable[dict[str, Any]], path: str) -> bytes:
+    """The file of such rows; a CSV has the columns of all rows."""
+    rows = list(rows)
+    if path.endswith(".jsonl"):
+        return "".join(f"{json.dumps(row)}\n" for row in rows).encode("ascii")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def image_of(path: str, row: dict[str, Any]) -> str | None:
+    """The image that a row of the metadata file at `path` is of, None if it names none."""
+    name = row.get(FILE_NAME)
+    if not isinstance(name, str) or not name or name.startswith("/") or ".." in name.split("/"):
+        return None
+    return posixpath.normpath(posixpath.join(path.rpartition("/")[0], name))
 
 
 def _stem(path: str) -> str:
-    return path.rpartition(".")[0]
+    ending = suffix_of(path)
+    return path[: -len(ending) - 1] if ending else path
 
 
-def _sidecars(files: Iterable[StoredObject]) -> dict[str, list[StoredObject]]:
-    """The sidecars among some files, by their stems."""
-    found = defaultdict(list)
-    for file in files:
-        if suffix_of(file.path) in SIDECARS:
-            found[_stem(file.path)].append(file)
-    return found
+def _images(shard: Shard) -> list[str]:
+    return [path for path in shard.files if is_image(path) or not suffix_of(path)]
+
+
+def _sidecars(image: str) -> list[str]:
+    """Where the sidecars of an image may be: under its stem, and behind its whole name."""
+    return list(dict.fromkeys(f"{name}.{kind}" for name in (_stem(image), image) for kind in SIDECARS))
+
+
+def _as_read(entry: StoredObject) -> StoredObject:
+    """An entry as reading it will give it: nothing is read at a path that no Storage takes."""
+    unsafe = any(part in ("", ".", "..") for part in entry.path.split("/"))
+    return StoredObject(entry.path, 0, _UNSAFE) if unsafe else entry
 
 
 class FolderShardWriter(ShardWriter):
-    """A folder at `local_path` with the images and kept sidecars under their paths, or under new keys."""
+    """A folder at `local_path` with the images and kept sidecars under their paths, or under new keys.
 
-    def __init__(self, local_path: Path, release_path: str, keep_fields: frozenset[str]) -> None:
+    `metadata`: {path of a metadata file: its path in the release}.
+    """
+
+    def __init__(
+        self, local_path: Path, release_path: str, keep_fields: frozenset[str], metadata: dict[str, str]
+    ) -> None:
         super().__init__(local_path, release_path)
-        self._keep = keep_fields
+        self._keep, self._metadata = keep_fields, metadata
         # An attempt that was killed here may have left its folder.
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir()
         self._names: dict[str, None] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
-    def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, bytes]:
-        stem, ending, renamed = _stem(sample.key), sample.key.rpartition(".")[2], None
+    def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, Any]:
+        stem, ending, renamed = _stem(sample.key), suffix_of(sample.key), None
         changed = converted(ending, image)
         # The whole old name stays before the new ending, so that a.bmp and a.png are two files.
         name = f"{sample.key}.png" if changed else sample.key
         if key is not None:
-            new = "png" if changed else ending.lower()
+            new = "png" if changed else ending or _ENDINGS.get(image[:2], "jpg")
             renamed = key_spellings(stem, ending, key, new)
             stem, name = key, f"{key}.{new}"
         kept = kept_members(sample.fields, self._keep, renamed)
-        return {name: image} | {f"{stem}.{extension}": content for extension, content in kept.items()}
+        entry: dict[str, Any] = {name: image}
+        for extension, content in kept.items():
+            if key is None and _ROW.fullmatch(extension):
+                entry |= self._metadata_entry(sample, name, extension, json_object(content))
+            else:
+                entry[f"{stem}.{extension}"] = content
+        return entry
 
-    def _add(self, position: int, entry: dict[str, bytes]) -> None:
+    def _metadata_entry(self, sample: Sample, name: str, extension: str, kept: dict[str, Any]) -> dict[str, Any]:
+        """{path of a metadata file in the release: the row of an image that is called `name` there}."""
+        below = posixpath.normpath(json_object(sample.fields[extension])[FILE_NAME])
+        folder = sample.key[: -len(below)]
+        path = f"{folder}{extension.removesuffix('.json')}"
+        return {self._metadata[path]: {FILE_NAME: name.removeprefix(folder)} | kept}
+
+    def _add(self, position: int, entry: dict[str, Any]) -> None:
         for name, content in entry.items():
-            path = self._temporary / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            self._names[name] = None
+            if isinstance(content, dict):
+                self._rows[name].append(content)
+            else:
+                self._write(name, content)
+
+    def _finish(self) -> None:
+        for name, rows in self._rows.items():
+            self._write(name, metadata_bytes(rows, name))
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._temporary / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self._names[name] = None
 
     def _outputs(self) -> list[tuple[str, Path]]:
         return [(f"{self._release_path}/{name}", self._path / name) for name in self._names]

@@ -8,29 +8,75 @@ not name is dropped. A listed name passes its value whole, unless that is an ima
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from anonlib.storage.uri import glob_regex
+
 IMAGE_TYPES = {
-    "jpg": "image/jpeg",
-    "jpeg": "image/jpeg",
-    "png": "image/png",
+    **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif", "jfi", "jif"), "image/jpeg"),
+    **dict.fromkeys(("png", "apng"), "image/png"),
     "webp": "image/webp",
-    "tif": "image/tiff",
-    "tiff": "image/tiff",
-    "bmp": "image/bmp",
+    **dict.fromkeys(("tif", "tiff"), "image/tiff"),
+    **dict.fromkeys(("bmp", "dib"), "image/bmp"),
     "gif": "image/gif",
-    "ppm": "image/x-portable-pixmap",
+    **dict.fromkeys(("ppm", "pgm", "pbm", "pnm"), "image/x-portable-anymap"),
+    **dict.fromkeys(("jp2", "j2k", "j2c", "jpc", "jpf", "jpx"), "image/jp2"),
+    "avif": "image/avif",
+    **dict.fromkeys(("heic", "heif", "hif"), "image/heic"),
 }
-"""Media types by the endings that an image's name may have."""
+"""Media types by the endings that an image's name may have; HEIC is known, and quarantined."""
 IMAGE_EXTENSIONS = frozenset(IMAGE_TYPES)
-CONVERTED = frozenset({"bmp", "gif", "ppm", "tif", "tiff"})
+_AS_THEY_ARE = frozenset({"image/jpeg", "image/png", "image/webp", "image/heic"})
+CONVERTED = frozenset(ending for ending, kind in IMAGE_TYPES.items() if kind not in _AS_THEY_ARE)
 """Endings of images that are released as PNG."""
 MAX_NAME = 1024
 """Characters of a member's name; a longer one is a problem of its sample."""
 KEY_NAMES = frozenset({"key", "__key__", "id", "image_id", "file_name", "filename", "path"})
 """Where a kept field under one of these names repeats the sample's old key, a new key replaces it there too."""
 
+LEFT_OUT = {
+    "system folder": ("in a system folder", "in system folders"),
+    "system file": ("system file", "system files"),
+    "hidden name": ("hidden name", "hidden names"),
+    "underscore name": ("underscore name", "underscore names"),
+    "cache blob": ("blob of a cache", "blobs of a cache"),
+    "unreadable folder": ("unreadable folder", "unreadable folders"),
+    "folder mark": ("folder mark", "folder marks"),
+    "no file": ("pipe, link or device", "pipes, links or devices"),
+}
+"""Kinds of what is left out and counted, as one and as several are called; beside them those of `no_data`."""
+_SYSTEM_FOLDERS = frozenset(
+    {
+        *("$recycle.bin", "recycler", "recycled", "#recycle", "@recycle", "lost+found", "lost.dir", "$attach"),
+        *("#snapshot", "~snapshot", ".snapshot", ".snapshots", ".zfs", "@recently-snapshot", ".@__thumb", "@eadir"),
+        *("@tmp", "@sharebin", "system volume information", ".spotlight-v100", ".fseventsd", ".temporaryitems"),
+        *("network trash folder", "temporary items", "__macosx", ".appledouble", ".thumbnails", ".picasaoriginals"),
+        *("_gsdata_", ".stversions", ".dropbox.cache", ".git", ".svn", ".hg", ".dvc", ".ipynb_checkpoints"),
+        *("__pycache__", ".cache"),
+    }
+)
+_SYSTEM_FILES = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".picasa.ini", ".directory"})
+"""What systems and tools put beside photos, in lower case."""
+_OF_TABLES = frozenset({"", "parquet", "tar", "tgz", "gz", "crc"})
+"""Endings of files that a name with `_` marks as unfinished or as no data."""
+_CACHES = ("datasets--", "models--", "spaces--")
+"""How a folder of Hugging Face's cache begins; what it caches is in `blobs`, and `snapshots` link there."""
+_TOLD_ENDINGS = """
+    txt text json jsonl ndjson csv tsv xml xmp html htm md rst pdf doc docx xls xlsx ods odt rtf tex bib yaml yml
+    toml ini cfg conf log lst list db sqlite db3 mdb lock tmp bak old orig jpg_original jpeg_original png_original
+    part crdownload download aae thm lrv lrf dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef raw rwl srw x3f 3fr
+    iiq jxl jxr svg svgz eps ai psd psb xcf kra tga ico icns pcx exr hdr dds fits dcm nii mp4 m4v mov avi mkv webm
+    mpg mpeg mts m2ts wmv flv 3gp mp3 wav m4a aac flac ogg opus srt vtt ass zip tar gz tgz bz2 xz zst 7z rar parquet
+    arrow feather orc avro h5 hdf5 npy npz mat pkl pickle pt pth bin dat onnx safetensors tfrecord tfrecords lmdb
+    idx rec py ipynb sh bat exe dll js css java c cpp h r m lnk url webloc torrent sha1 sha256 md5 sig asc crc par2
+    cache ply obj stl gltf glb las laz shp geojson kml gpx vcf ics eml msg
+"""
+_ENDINGS = frozenset(_TOLD_ENDINGS.split())
+"""Endings that are told in a count; any other may be a word of somebody's."""
+_NO_DATA = re.compile(
+    rf"no [A-Za-z ]{{1,20}}: (another ending|no ending|\.({'|'.join(sorted(_ENDINGS | IMAGE_EXTENSIONS))}))"
+)
 _IMAGE_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP|GIF8[79]a|BM.{4}\0{4}|II[*+]\0|MM\0[*+]|P[1-6][\s#]|"
     rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|.{4}ftyp(avi[fs]|mif1|msf1|hei[cmsx]|hev[cmx])",
@@ -55,9 +101,55 @@ def suffix_of(name: str) -> str:
     return ending.lower() if dot else ""
 
 
-def is_apple_double(name: str) -> bool:
-    """Whether a path is macOS's companion file (._NAME), which has the ending of a photograph and is none."""
-    return name.rsplit("/", 1)[-1].startswith("._")
+def why_left_out(path: str, named: Collection[str] = (), above: str = "") -> str | None:
+    """The kind of what is no data by its name alone (LEFT_OUT), or None.
+
+    Files and folders of systems and tools, and names with a dot or `_` in front; a photo and its sidecars may begin
+    with `_`, as cameras name those in Adobe RGB. `named`: the parts of the job's own pattern, which names what it says;
+    `above`: the name of the folder that the path is below.
+    """
+    *folders, last = path.split("/")
+    for part in (*folders, last):
+        is_file = part is last
+        if part.lower() in (_SYSTEM_FILES if is_file else _SYSTEM_FOLDERS):
+            kind = "system file" if is_file else "system folder"
+        elif part.lower().startswith(".trash"):
+            kind = "system folder"
+        elif above.startswith(_CACHES) and part in ("blobs", "refs"):
+            kind = "cache blob"
+        elif part.startswith(".") and part not in (".", ".."):
+            kind = "hidden name"
+        elif part.startswith("_") and not (is_file and suffix_of(part) not in _OF_TABLES):
+            kind = "underscore name"
+        else:
+            above = part
+            continue
+        if not any(glob_regex(pattern).fullmatch(part) for pattern in named):
+            return kind
+        above = part
+    return None
+
+
+def no_data(noun: str, path: str) -> str:
+    """The kind of a file that is of no use to a format: `no image: .txt`. Only well-known endings are told."""
+    ending = suffix_of(path)
+    known = ending in IMAGE_EXTENSIONS or ending in _ENDINGS
+    return f"no {noun}: {'.' + ending if known else 'another ending' if ending else 'no ending'}"
+
+
+def is_kind(kind: str) -> bool:
+    """Whether this is a kind of what is left out, which tells nothing of a name."""
+    return kind in LEFT_OUT or _NO_DATA.fullmatch(kind) is not None
+
+
+def counted_kinds(left_out: Mapping[str, int]) -> str:
+    """`7 in system folders, 2 .txt (no image)`: kinds as a person reads them, the commonest first."""
+    told = []
+    for kind, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0])):
+        what, _, ending = kind.partition(": ")
+        words = LEFT_OUT.get(kind) or (f"{ending} ({what})",) * 2
+        told.append(f"{count:,} {words[count != 1]}")
+    return ", ".join(told)
 
 
 def begins_as_image(head: bytes) -> bool:

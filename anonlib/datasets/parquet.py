@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from anonlib.datasets.names import (
     without_suffix,
 )
 from anonlib.datasets.parquet_pages import check_column, leaves_of, rows_at_once
-from anonlib.errors import AccessDenied, Changed, DatasetError, DecompressionBomb, LinkRefused, NotAFile, NotFound
+from anonlib.errors import AccessDenied, Changed, DatasetError, DecompressionBomb, LinkRefused, NotAFile, NotFound, StorageError
 from anonlib.storage import Storage, StoredObject, open_storage
 
 ROWS_AT_ONCE = 16
@@ -120,11 +121,14 @@ class ParquetDataset(Dataset):
         except (pa.ArrowException, OSError, DecompressionBomb) as error:
             _raise_if_of_the_disk(error)
             # An unreadable file is a problem of its own shard, not of the data set.
+        except StorageError as error:
+            if not error.of_the_file:
+                raise
         return [self._with_links(shard) if linked else shard for shard in super().shards()]
 
     def _with_links(self, shard: Shard) -> Shard:
         """The shard whose etag stands for the image files that it names, too."""
-        links = _Links(self, self.name_of(shard), {file.path: file for file in self._everything()})
+        links = _Links(self, self.name_of(shard), {file.path: file for file in self.listing().files})
         try:
             with _opened(self.storage, self.name_of(shard), shard.etag) as (file, stream):
                 layout = layout_of(file, stream, self.image_field, self.key_field)
@@ -140,6 +144,10 @@ class ParquetDataset(Dataset):
                                     links.entry(_path_of(part))
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
+            return shard
+        except StorageError as error:
+            if not error.of_the_file:
+                raise
             return shard
         return replace(shard, etag=f"{shard.etag}{_LINKED}{links.digest()}")
 
@@ -164,9 +172,9 @@ class ParquetDataset(Dataset):
                             yield Item(f"{path}: row {number}, {name}", None, name, value)
                     number += 1
 
-    def read(self, shard: Shard) -> Iterator[Sample]:
+    def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
         """See Dataset. After an unreadable page the rest of its row group is one sample with a problem."""
-        name = self.name_of(shard)
+        name = self._readable_name(shard)
         stem = without_suffix(name.rpartition("/")[2], self.suffixes)
         etag, _, linked = shard.etag.partition(_LINKED)
         links = _Links(self, name, {}) if linked else None

@@ -13,7 +13,7 @@ import io
 import re
 import tarfile
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
@@ -25,15 +25,16 @@ from anonlib.datasets.names import (
     MAX_NAME,
     begins_as_image,
     converted,
-    is_apple_double,
     is_image,
     kept_members,
     key_spellings,
+    no_data,
     printable,
     shortened,
     split_member,
     suffix_of,
     unique_key,
+    why_left_out,
     why_unsafe,
     without_suffix,
 )
@@ -173,11 +174,11 @@ class WebDataset(Dataset):
     suffixes = (".tar.gz", ".tgz", ".tar")
     damage = (*_BROKEN, OSError, ValueError)
 
-    def read(self, shard: Shard) -> Iterator[Sample]:
-        name = self.name_of(shard)
+    def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
+        name = self._readable_name(shard)
         stem = without_suffix(name.rpartition("/")[2], self.suffixes)
         with self.storage.open_read(name, shard.etag) as stream:
-            yield from read_tar(stream, stem, self.image_field, self.fields or frozenset())
+            yield from read_tar(stream, stem, self.image_field, self.fields or frozenset(), left_out)
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
@@ -220,18 +221,23 @@ def image_names(image_field: str | None) -> list[str]:
 
 
 def read_tar(
-    stream: BinaryIO, name: str, image_field: str | None = None, fields: frozenset[str] = frozenset()
+    stream: BinaryIO,
+    name: str,
+    image_field: str | None = None,
+    fields: frozenset[str] = frozenset(),
+    left_out: Counter[str] | None = None,
 ) -> Iterator[Sample]:
     """The photos of a tar stream, gzipped or not; `name` is the shard's, for the key NAME#truncated.
 
     image_field: extensions of images, with commas; alternatives as 'jpg;png'; None or '*' takes every image. fields:
     those that the job keeps. A damaged archive gives its whole samples, then one with a problem: the last sample is
-    only whole once the next begins. Members that belong to no sample (folders, no extension, macOS's ._NAME) are
-    skipped.
+    only whole once the next begins. Members that belong to no sample (system folders, hidden names, no extension) are
+    counted by kind in `left_out`.
     """
+    left_out = Counter() if left_out is None else left_out
     seen: dict[str, int] = {}
     position = 0
-    for sample in _joined(_grouped(stream, name), name):
+    for sample in _joined(_grouped(stream, name, left_out), name):
         key = unique_key(sample.key, seen)
         if key != sample.key and sample.problem is None:
             sample.problem = Problem(Reason.DUPLICATE_KEY, f"the key {sample.key!r} is in this shard already")
@@ -278,7 +284,7 @@ def _joined(samples: Iterable[Sample], name: str) -> Iterator[Sample]:
         yield Sample(f"{name}#sidecars", None, "", problem=problem)
 
 
-def _grouped(stream: BinaryIO, name: str) -> Iterator[Sample]:
+def _grouped(stream: BinaryIO, name: str, left_out: Counter[str]) -> Iterator[Sample]:
     """Samples with all their members in `fields`, as consecutive members have one key."""
     sample: Sample | None = None
     number, last, size, members, extra, no_end = 0, "", 0, 0, False, False
@@ -290,11 +296,16 @@ def _grouped(stream: BinaryIO, name: str) -> Iterator[Sample]:
                 number, last = number + 1, info.name
                 split = split_member(info.name)
                 problem = _member_problem(info)
+                kind = None if info.isdir() else why_left_out(info.name)
+                kind = None if kind == "underscore name" else kind  # a key may begin with anything
                 content = None
-                if problem is None and split is None and not info.isdir() and info.size <= base.MAX_SAMPLE_BYTES:
-                    content = cast("BinaryIO", archive.extractfile(info)).read()
-                    problem = _NO_EXTENSION if begins_as_image(content) else None
-                if info.isdir() or is_apple_double(info.name) or (problem is None and split is None):
+                if kind is None and problem is None and split is None and not info.isdir():
+                    if info.size <= base.MAX_SAMPLE_BYTES:
+                        content = cast("BinaryIO", archive.extractfile(info)).read()
+                        problem = _NO_EXTENSION if begins_as_image(content) else None
+                    kind = no_data("image", info.name) if problem is None else None
+                if kind is not None or info.isdir():
+                    left_out.update([kind] if kind else [])
                     continue
                 key, extension = split or (info.name, "")
                 written = info.name[len(key) + 1 :]

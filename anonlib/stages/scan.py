@@ -7,6 +7,8 @@ run for one.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,7 @@ import cv2
 from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, label
+from anonlib.datasets.names import IMAGE_EXTENSIONS, json_object, suffix_of
 from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
 from anonlib.faces.detect import open_detector
@@ -25,9 +28,67 @@ from anonlib.models.requirements import ModelBytes, device_of
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
 
+MOST_FIELDS = 1000
 Row = dict[str, Any]
 Photo = tuple[Sample, Picture, Row]
 """A readable photo, maybe decoded smaller than it is, and its row of IMAGES."""
+
+
+@dataclass
+class Beside:
+    """What is beside the photos of shards: `fields` are in so many `samples`, by name; `labelled` ones name a person.
+
+    A name is that of a member or column, or `json:NAME` of a key in a JSON sidecar; at most MOST_FIELDS are counted.
+    """
+
+    samples: int = 0
+    labelled: int = 0
+    fields: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, samples: Iterable[Sample], subject_field: str | None) -> None:
+        """Count the fields of samples that could be read."""
+        for sample in samples:
+            if sample.problem is not None:
+                continue
+            self.samples += 1
+            self.labelled += bool(subject_field and label(sample, subject_field))
+            names = set(sample.fields)
+            for name, value in sample.fields.items():
+                if suffix_of(f"x.{name}") == "json":
+                    names |= {f"json:{key}" for key in json_object(value)}
+            for name in sorted(names):
+                if name in self.fields or len(self.fields) < MOST_FIELDS:
+                    self.fields[name] += 1
+
+    @classmethod
+    def of(cls, markers: Iterable[Mapping[str, Any]]) -> Beside:
+        """That of all shards together, by their markers of the scan."""
+        total = cls()
+        for marker in markers:
+            total.samples += marker.get("samples", 0)
+            total.labelled += marker.get("labelled", 0)
+            total.fields.update(marker.get("fields", {}))
+            total.left_out.update(marker.get("left_out", {}))
+        return total
+
+    def missing(self, keep: Collection[str]) -> list[str]:
+        """The names among those to be kept that no sample has."""
+        complete = self.samples and len(self.fields) < MOST_FIELDS
+        return [name for name in keep if complete and not self._spellings(name) & self.fields.keys()]
+
+    def dropped(self, keep: Collection[str]) -> dict[str, int]:
+        """Members and columns of which nothing is kept, with the number of samples that have them."""
+        kept = {spelling for name in keep for spelling in self._spellings(name)}
+        if any(name.startswith("json:") for name in kept & self.fields.keys()):
+            kept |= {name for name in self.fields if suffix_of(f"x.{name}") == "json"}
+        names = [name for name in self.fields if not name.startswith("json:") and name not in kept]
+        return {name: self.fields[name] for name in sorted(names)}
+
+    @staticmethod
+    def _spellings(name: str) -> set[str]:
+        """How a kept field may be called here; NAME.txt of a folder is its member `jpg.txt`."""
+        return {name, f"json:{name}", *(f"{ending}.{name}" for ending in IMAGE_EXTENSIONS)}
 
 
 class ScanStage:
@@ -48,11 +109,14 @@ class ScanStage:
         """Scan one shard; safe to repeat and to race."""
         images: list[Row] = []
         faces: list[Row] = []
+        beside = Beside()
         current().read += shard.bytes
         read = partial(try_to_read, job=self.job, least_side=self.least_side)
         cost = partial(sample_bytes, job=self.job, least_side=self.least_side)
         bounds = {"most": self.job.limits.chunk, "budget": self.job.shard_bytes}
-        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, timed=current().timed, **bounds):
+        samples = self.dataset.read(shard, beside.left_out)
+        for chunk in chunks_ahead(read, samples, cost, timed=current().timed, **bounds):
+            beside.add((sample for sample, _ in chunk), self.job.input.subject_field)
             faces += self._describe(self._readable(chunk, images))
         order = {row["key"]: row["position"] for row in images}
         faces.sort(key=lambda row: (order[row["key"]], row["index"]))
@@ -64,7 +128,7 @@ class ScanStage:
         with current().timed("publish"):
             digests = self.store.write(shard.shard_id, faces, images)
             unreadable = sum("reason" in row for row in images)
-            self.store.commit(shard.shard_id, _marker(shard, len(images), len(faces), unreadable) | digests)
+            self.store.commit(shard.shard_id, _marker(shard, len(images), len(faces), unreadable, beside) | digests)
         return UnitResult(shard.shard_id, images=len(images), faces=len(faces))
 
     def _readable(self, chunk: list[tuple[Sample, Picture | ImageProblem]], images: list[Row]) -> list[Photo]:
@@ -120,9 +184,9 @@ class ScanStage:
         return rows
 
 
-def _marker(shard: Shard, images: int, faces: int, unreadable: int) -> dict[str, Any]:
+def _marker(shard: Shard, images: int, faces: int, unreadable: int, beside: Beside | None = None) -> dict[str, Any]:
     counts = {"images": images, "faces": faces, "unreadable": unreadable}
-    return {"shard": shard.shard_id, "etag": shard.etag, **counts}
+    return {"shard": shard.shard_id, "etag": shard.etag, **counts, **vars(beside or Beside())}
 
 
 def lose(shard: Shard, why: str, scan: ScanStore) -> None:

@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from anonlib.errors import AccessDenied, NotFound, StorageError, Unavailable
+from anonlib.errors import AccessDenied, NotFound, StorageError, Unavailable, UnsafePath
 
 # Names that begin so are our own unfinished files: never listed, always removed by delete_tree.
 OURS = ".anonlib-"
@@ -97,7 +97,7 @@ def safe_path(path: str) -> str:
     """The path itself if it stays inside a root; raises StorageError for '', '..', '/x', 'a//b' and NUL."""
     parts = path.split("/")
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise StorageError("A path is not one inside the storage: write it as folder/name.", path=path)
+        raise UnsafePath("A path is not one inside the storage: write it as folder/name.", path=path)
     return path
 
 
@@ -196,7 +196,8 @@ class Storage(ABC):
         """Every file whose path starts with this text, sorted by path, without loading all of them.
 
         With `unfinished` also what our own interrupted writes left behind, with `foreign` also what is no file of a
-        storage: an object or an empty folder whose path ends in '/', a link to a folder, a pipe, a device.
+        storage: an object or an empty folder whose path ends in '/', a link to a folder, a pipe, a device, and a folder
+        that may not be entered, which else raises AccessDenied.
         """
 
     def read(self, path: str, etag: str | None = None) -> bytes:

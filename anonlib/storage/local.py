@@ -20,8 +20,9 @@ from uuid import uuid4
 from anonlib.errors import AccessDenied, Changed, LinkRefused, NotAFile, NotFound, StorageError
 from anonlib.storage.base import OURS, Storage, StoredObject, folder_prefix, is_ours, safe_path, shown
 
-REFUSED_LINK, IRREGULAR = "link", "irregular"
-"""Etags of what is listed and never opened: a link, and a pipe, socket, device or empty folder."""
+REFUSED_LINK, LINKED_FOLDER, IRREGULAR, UNREADABLE = "link", "linked folder", "irregular", "unreadable"
+"""Etags of what is listed and never opened: a link to a file or to a folder; a pipe, socket, device or empty folder; a
+folder that may not be entered."""
 WRITE_TRIES = 3
 _NOT_OF_LINKS = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a hard link that any other write there would meet, too."""
@@ -65,12 +66,14 @@ def _etag(status: os.stat_result) -> str:
 class LocalStorage(Storage):
     """Files below a folder, which need not exist yet. Links that lead out of it are never followed.
 
-    An etag is the modification time in nanoseconds and the size: it costs no reading. `private`: no other user of this
-    machine may look into it; a root that others may look into is closed to them by the first write.
+    But a link in a snapshot of Hugging Face's cache may lead to a blob of the same dataset, which is what the cache is
+    made of. An etag is the modification time in nanoseconds and the size: it costs no reading. `private`: no other user
+    of this machine may look into it; a root that others may look into is closed to them by the first write.
     """
 
     def __init__(self, root: Path, *, private: bool = False) -> None:
         self._root = Path(os.path.realpath(root))
+        self._blobs = _blobs_of(self._root)
         self._private = private
         self.uri = str(root)
 
@@ -80,7 +83,8 @@ class LocalStorage(Storage):
     def _inside(self, place: Path) -> Path:
         target = Path(os.path.realpath(place))
         leads = "nowhere" if place.is_symlink() and not target.exists() else None
-        leads = leads if target.is_relative_to(self._root) else f"out of {self.uri}"
+        if not (target.is_relative_to(self._root) or (target.parent == self._blobs and target.is_file())):
+            leads = f"out of {self.uri}"
         if leads is not None:
             path = str(place.relative_to(self._root)) if place != self._root else ""
             find = "it is not followed (`find -type l` lists links)."
@@ -262,7 +266,14 @@ class LocalStorage(Storage):
         try:
             with os.scandir(folder) as found:
                 inside = [entry for entry in found if entry.name.startswith(start)]
+            for entry in inside[:1]:  # of a folder whose names alone may be read, nothing else may be known
+                entry.stat(follow_symlinks=False)
         except FileNotFoundError:
+            return
+        except PermissionError as error:
+            if not (foreign and prefix):
+                raise closed_folder(folder, prefix) from error
+            yield StoredObject(prefix, 0, UNREADABLE)
             return
         if foreign and prefix and not start and not inside:
             yield StoredObject(prefix, 0, IRREGULAR)
@@ -272,7 +283,7 @@ class LocalStorage(Storage):
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(Path(entry.path), path + "/", "", foreign)
             elif entry.is_dir() and foreign:
-                yield StoredObject(path, 0, REFUSED_LINK)
+                yield StoredObject(path, 0, LINKED_FOLDER)
             elif entry.is_dir():
                 # Inside the root its files are listed at their real place already.
                 self._inside(Path(entry.path))
@@ -305,6 +316,23 @@ class _File(io.FileIO):
     def readall(self) -> bytes:
         with self._reading():
             return super().readall()
+
+
+def _blobs_of(root: Path) -> Path | None:
+    """The blobs of Hugging Face's cache whose snapshot, or a folder of it, is `root`: NAME/snapshots/REVISION."""
+    for folder in (root, *root.parents):
+        if folder.name == "snapshots" and folder.parent.name.startswith(("datasets--", "models--", "spaces--")):
+            return folder.parent / "blobs"
+    return None
+
+
+def closed_folder(folder: Path | str, path: str) -> AccessDenied:
+    """Why a folder cannot be listed. It is named, since nobody could find it otherwise."""
+    return AccessDenied(
+        f"Cannot list the folder {folder}: this user may not enter it; change its owner or mode, move it away, or give "
+        "a pattern that leaves it out.",
+        path=path,
+    )
 
 
 def _open_regular(place: Path, storage: LocalStorage, path: str) -> BinaryIO:

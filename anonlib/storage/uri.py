@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from anonlib.errors import NotFound, StorageError
 from anonlib.storage.base import Storage, StorageOptions, StoredObject
-from anonlib.storage.local import LocalStorage
+from anonlib.storage.local import IRREGULAR, UNREADABLE, LocalStorage
 
 NO_OPTIONS = StorageOptions()
 BRACE_LIMIT = 1_000_000
@@ -68,8 +68,9 @@ def open_storage(uri: str, options: StorageOptions = NO_OPTIONS, *, private: boo
 def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> tuple[str, list[StoredObject]]:
     """A folder, and the files below it that a URI names: braces in the order written, everything else sorted by path.
 
-    A local path that exists is taken as it is, whatever signs it contains. Raises StorageError if nothing
-    matches or a brace member is missing.
+    A local path that exists is taken as it is, whatever signs it contains. What is no file is listed as well (see
+    Storage.list, `foreign`), but for empty folders. Raises StorageError if nothing matches or a brace member is
+    missing.
     """
     root, path = parse_uri(uri)
     if _has_magic(root):
@@ -84,11 +85,19 @@ def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> tuple[str, list[St
     entries = _file(storage, name) if literal and name else [] if literal else _members(storage, name)
     if literal and not entries:
         base = join_uri(root, path) if path or not root else root
-        entries = list(open_storage(base, options).list())
-    if not entries:
+        entries = list(open_storage(base, options).list(foreign=True))
+    entries = [entry for entry in entries if not (entry.etag == IRREGULAR and entry.path.endswith("/"))]
+    if all(entry.path.endswith("/") and entry.etag != UNREADABLE for entry in entries):
         raise StorageError(f"'{uri}' names no file; check the location and the pattern.")
     # A file that two patterns name is still one file.
     return base, list({entry.path: entry for entry in entries}.values())
+
+
+def named_parts(uri: str, base: str) -> frozenset[str]:
+    """The parts of a URI's path below `base` that say a name or how one begins: `.thumbnails`, `_x*`, and not `*`."""
+    below = len(list(filter(None, parse_uri(base)[1].split("/"))))
+    paths = (list(filter(None, path.split("/")))[below:] for path in expand_braces(parse_uri(uri)[1]))
+    return frozenset(part for path in paths for part in path if part[0] not in "*?[")
 
 
 def _has_magic(path: str) -> bool:
@@ -105,9 +114,18 @@ def _file(storage: Storage, name: str) -> list[StoredObject]:
 def _members(storage: Storage, pattern: str) -> list[StoredObject]:
     def member(name: str) -> list[StoredObject]:
         if magic := _GLOB.search(name):
-            wanted = glob_regex(name)
-            return [entry for entry in storage.list(name[: magic.start()]) if wanted.fullmatch(entry.path)]
-        return _file(storage, name) or list(storage.list(name.rstrip("/") + "/"))
+            wanted, parts = glob_regex(name), name.split("/")
+
+            def fits(entry: StoredObject) -> bool:
+                if entry.etag != UNREADABLE:
+                    return wanted.fullmatch(entry.path) is not None
+                # Nobody knows what is in it, so it counts where the pattern reaches into it.
+                above = glob_regex("/".join(parts[: entry.path.count("/")]))
+                deeper = entry.path.count("/") < len(parts) and above.fullmatch(entry.path[:-1]) is not None
+                return "**" in name or deeper
+
+            return [entry for entry in storage.list(name[: magic.start()], foreign=True) if fits(entry)]
+        return _file(storage, name) or list(storage.list(name.rstrip("/") + "/", foreign=True))
 
     names = expand_braces(pattern)
     with ThreadPoolExecutor(STAT_THREADS) as pool:

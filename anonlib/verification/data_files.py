@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import tarfile
 import zlib
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 
 from anonlib.datasets import items_of
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
+from anonlib.datasets.folder import FILE_NAME, image_of, is_metadata, metadata_bytes, metadata_rows
 from anonlib.datasets.names import MAX_NAME, belongs_to, holds_image, is_image, kept_members, printable, split_member
 from anonlib.datasets.parquet import image_column
 from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
@@ -102,7 +104,7 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
     for path in files:
         stem, _, extension = path.rpartition(".")
         left.setdefault(stem, {})[extension] = path
-    stems = set()
+    stems, released = set(), set[str]()
     for key, digest in expected.images:
         stem, _, ending = (f"data/{key}", "", "") if expected.rekeyed else f"data/{key}".rpartition(".")
         group = left.get(stem, {})
@@ -114,12 +116,28 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
         path = group.pop(extension)
         same = sha256(whole(storage, path, _MAX_SAMPLE, files[path])) == digest
         require(same, f"the image {path} is not the one in its manifest")
-        stems |= {stem} if expected.rekeyed else {stem, f"data/{key}".rpartition(".")[0]}
+        stems |= {stem} if expected.rekeyed else {stem, f"data/{key}", f"data/{key}".rpartition(".")[0]}
+        released.add(path)
     for stem, group in left.items():
         members = {extension: whole(storage, path, _MAX_SAMPLE, files[path]) for extension, path in group.items()}
+        for extension, path in group.items():
+            if is_metadata(path) and not expected.rekeyed:
+                _check_metadata(members.pop(extension), path, released, expected.keep)
         if members and stem not in stems:
             raise VerificationError(f"{next(iter(group.values()))} belongs to no row of the manifest")
         _check_kept(members, expected.keep, stem)
+
+
+def _check_metadata(content: bytes, path: str, released: set[str], keep: frozenset[str]) -> None:
+    """A metadata file of a folder: rows of released images, kept fields, and nothing between them."""
+    rows = metadata_rows(content, path)
+    if metadata_bytes(rows, path) != content:
+        raise VerificationError(f"{path} holds something beside its rows")
+    for row in rows:
+        if image_of(path, row) not in released:
+            raise VerificationError(f"{path} has a row that belongs to no image of its shard")
+        fields = {name: value for name, value in row.items() if name != FILE_NAME}
+        _check_kept({"json": json.dumps(fields).encode("ascii")} if fields else {}, keep, path)
 
 
 def check_items(storage: Storage, path: str, digest: str, expected: Expected) -> None:

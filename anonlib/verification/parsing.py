@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from anonlib.datasets.names import is_kind
 from anonlib.errors import require
 from anonlib.storage import Storage
 from anonlib.verification.certificate import AuditStatement, Certificate, sha256, shard_leaf
@@ -41,6 +42,13 @@ _FACES = MANIFEST_2.get_field_index("faces")
 MANIFEST_1 = MANIFEST_2.set(_FACES, pa.field("faces", pa.list_(pa.struct(_FIRST_FACE))))
 
 
+def kind_of_left_out(kind: str) -> str:
+    """The kind; raises ValueError for a word that is none of them, since it may tell a name."""
+    if not is_kind(kind):
+        raise ValueError("no kind of what is left out")
+    return kind
+
+
 class RunNote(BaseModel):
     """run.json, which holds nothing else; `promised`: the maker has said that there is an audit."""
 
@@ -56,6 +64,7 @@ class RunNote(BaseModel):
     shards: list[str]
     models: dict[str, dict[Literal["sha256", "licence"], str]]
     promised: bool = False
+    left_out: dict[Annotated[str, AfterValidator(kind_of_left_out)], Annotated[int, Field(gt=0)]] = {}
 
 
 class ReleasedMethod(BaseModel):

@@ -8,8 +8,8 @@ is read as a stream; what is held is a name a file and a pseudonym a person.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -52,6 +52,7 @@ class Verified:
     keep_fields: tuple[str, ...]
     audit: AuditStatement | None = None
     promised: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def audit_stands(self) -> bool:
@@ -94,7 +95,9 @@ def verify(release: Storage, key: str | None = None) -> Verified:
     same = counter.counts == certificate.counts
     require(same, f"the certificate counts {certificate.counts}, the manifests {counter.counts}")
     kept = tuple(note.keep_fields)
-    return Verified(certificate, key is not None, len(vouched), table.rows, table.people, kept, audit, note.promised)
+    return Verified(
+        certificate, key is not None, len(vouched), table.rows, table.people, kept, audit, note.promised, note.left_out
+    )
 
 
 def unproved(found: Verified) -> list[str]:

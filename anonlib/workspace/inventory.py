@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -54,12 +54,15 @@ def check_inventory(job: JobConfig, stores: JobStores, shards: Sequence[Shard]) 
     return digest
 
 
-def claim_inventory(job: JobConfig, stores: JobStores, shards: Sequence[Shard]) -> None:
-    """Write the list down where there is none; raises as check_inventory."""
+def claim_inventory(
+    job: JobConfig, stores: JobStores, shards: Sequence[Shard], left_out: Callable[[], Mapping[str, int]] = dict
+) -> None:
+    """Write the list down where there is none, with what the dataset left out; raises as check_inventory."""
     workspace, data = stores.workspace, _table(shards)
-    note = {"inventory": sha256(data), "shards": len(shards), "input": job.input.uri, "layout": LAYOUT}
     # Not claimed where it exists: a role that may only read the workspace can render from it.
     if not workspace.exists(INVENTORY_NOTE):
+        note = {"inventory": sha256(data), "shards": len(shards), "input": job.input.uri, "layout": LAYOUT}
+        note |= {"left_out": dict(left_out())}
         workspace.claim(INVENTORY_NOTE, json_bytes(note))
     check_inventory(job, stores, shards)
     if not workspace.exists(INVENTORY):

@@ -40,7 +40,10 @@ Reasons = Counter[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of the committed shards of a release; `code` is the exit code, 0 or 3."""
+    """Counts of the committed shards of a release; `code` is the exit code, 0 or 3.
+
+    `left_out`: how many objects of the input are no images of it, by kind.
+    """
 
     shards: int
     committed: int
@@ -50,12 +53,14 @@ class Summary:
     quarantined: int
     faces: int
     fallbacks: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, shards: int, markers: Sequence[Mapping[str, Any]]) -> Summary:
-        """Add up the markers of a release that has `shards` shards in all."""
+    def of(cls, run: Mapping[str, Any], markers: Sequence[Mapping[str, Any]]) -> Summary:
+        """Add up the markers of a release, whose run.json is `run`."""
         names = ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
-        return cls(shards, len(markers), *(sum(int(marker[name]) for marker in markers) for name in names))
+        counts = {name: sum(int(marker[name]) for marker in markers) for name in names}
+        return cls(len(run["shards"]), len(markers), **counts, left_out=run.get("left_out", {}))
 
     @property
     def code(self) -> int:
@@ -102,6 +107,7 @@ class Status:
     release: Summary | None
     spent: Sequence[Mapping[str, Any]]
     reasons: Reasons = field(default_factory=Counter)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, Storage | None]:
@@ -138,6 +144,7 @@ def status(workspace: Storage, release: Storage | None) -> Status:
         release=summary,
         spent=spent(workspace),
         reasons=reasons,
+        left_out=note.get("left_out", {}) if summary is None else summary.left_out,
     )
 
 
@@ -182,7 +189,7 @@ def _release(stores: JobStores) -> tuple[Summary | None, Reasons]:
     with ThreadPoolExecutor(_READERS) as pool:
         for counts in pool.map(lambda shard: Counter(_reasons(stores, run["run"], shard)), shards):
             reasons.update(counts)
-    return Summary.of(len(run["shards"]), markers), reasons
+    return Summary.of(run, markers), reasons
 
 
 def _reasons(stores: JobStores, run: str, shard: str) -> Iterator[tuple[str, str]]:

@@ -104,7 +104,7 @@ def test_the_format_is_guessed_or_the_mixture_is_named(tmp_path: Path) -> None:
     (tmp_path / "._0.png").write_bytes(b"what macOS leaves beside a file")
     assert open_dataset(str(tmp_path)).format == "webdataset"
     make_folder(tmp_path)
-    with pytest.raises(DatasetError, match=r"mixes image files \(6\), tar files \(2\)"):
+    with pytest.raises(DatasetError, match=r"mixes images \(6\), tar files \(2\)"):
         open_dataset(str(tmp_path))
     assert open_dataset(str(tmp_path), format="folder").format == "folder"
     with pytest.raises(DatasetError, match="no Parquet file"):

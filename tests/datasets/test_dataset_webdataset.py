@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,10 @@ def keys(samples: Iterable[Sample]) -> list[str]:
 
 def test_consecutive_members_with_one_base_name_are_one_sample() -> None:
     members = [("a/x.1.JPG", b"1"), ("a/x.seg.txt", b"2"), ("./b.PNG", b"3"), ("README", b"no sample")]
-    members += [("._b.png", b"no sample"), ("b.c/y.webp", b"4"), ("dir/.jpg", b"no key")]
-    *samples, keyless = read(tar_bytes(members))
-    assert keyless.problem is not None and keyless.image is None and read(tar_bytes([])) == []
+    members += [("._b.png", b"no sample"), ("b.c/y.webp", b"4"), ("dir/.jpg", b"no key"), ("@eaDir/a.jpg", b"-")]
+    left_out = Counter[str]()
+    samples = read(tar_bytes(members), left_out=left_out)
+    assert left_out == {"hidden name": 2, "system folder": 1, "no image: no ending": 1} and read(tar_bytes([])) == []
     assert keys(samples) == ["a/x", "./b", "b.c/y"]
     assert [sample.image_field for sample in samples] == ["1.jpg", "png", "webp"]
     assert [sample.image for sample in samples] == [b"1", b"3", b"4"]

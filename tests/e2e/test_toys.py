@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class LinesDataset(Dataset):
 
     format, noun, media_type, suffixes = "lines", "lines file", "application/jsonl", (".lines",)
 
-    def read(self, shard: Shard) -> Iterator[Sample]:
+    def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
         lines = self.storage.read(self.name_of(shard), shard.etag).splitlines()
         for position, row in enumerate(map(json.loads, lines)):
             image = base64.b64decode(row["image"])

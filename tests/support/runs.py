@@ -22,6 +22,7 @@ import pytest
 
 from anonlib.config import JobConfig
 from anonlib.job import Job, Summary
+from anonlib.methods import METHODS
 from anonlib.storage import OURS, StorageOptions, open_storage
 from tests.support import photos
 
@@ -94,9 +95,13 @@ def one_shard(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 
 def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
-    """k-diff with k=2, serial, with output and workspace below `root`; `changes` are top-level keys."""
+    """k-diff with k=2, serial, with output and workspace below `root`; `changes` are top-level keys.
+
+    A redaction plans no persons, so it needs no labels.
+    """
+    labelled = METHODS[changes.get("method", {}).get("name", "k-diff")].synthesis
     document: dict[str, Any] = {
-        "input": {"uri": str(source), "subject_field": "person"},
+        "input": {"uri": str(source), "subject_field": "person" if labelled else None},
         "output": {"uri": f"{root}/release", "release": "tests"},
         "workspace": {"uri": f"{root}/workspace"},
         "method": {"name": "k-diff", "k": 2},

@@ -1,0 +1,472 @@
+"""Folders and listings as people have them: every object is a row or is counted, whatever it is called."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from anonlib.cli import app
+from anonlib.datasets import open_dataset
+from anonlib.errors import AccessDenied, DatasetError, JobError, LinkRefused, VerificationError
+from anonlib.job import Job
+from anonlib.media import codec
+from anonlib.storage import open_storage
+from anonlib.verification.release import verify
+from tests.support import photos
+from tests.support.runs import Run, by_key, job, manifest, run_job, salted
+from tests.support.s3server import S3Server
+
+PIXELS = photos.astronaut()[:256, 100:356]
+PHOTO = photos.jpeg(PIXELS)
+SOLID: dict[str, Any] = {"method": {"name": "solid"}}
+
+
+def fill(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def run_on(root: Path, files: dict[str, bytes], **changes: Any) -> Run:
+    """A run on a folder of these files, verified, in which nothing is lost."""
+    run = run_job(fill(root / "in", files), root, **(SOLID | changes))
+    assert verify(open_storage(str(run.output))).left_out == run.summary.left_out
+    return run
+
+
+def left_out(run: Run) -> dict[str, int]:
+    """What run.json says, which the summary says too."""
+    said = json.loads((run.output / "run.json").read_text()).get("left_out", {})
+    assert said == run.summary.left_out
+    return dict(said)
+
+
+def command(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, " ".join((done.output + getattr(done, "stderr", "")).split())
+
+
+def on_command(root: Path, *arguments: str) -> tuple[int, str]:
+    places = ("--output", str(root / "release"), "--workspace", str(root / "workspace"), "--actors", "0")
+    return command("run", *places, "--method", "solid", *arguments)
+
+
+# ---- names ----------------------------------------------------------------------------------------------------
+
+
+def other_format(kind: str, pixels: photos.Pixels = PIXELS) -> bytes:
+    return photos.encoded(pixels, kind)
+
+
+NAMED = {
+    "a.jpg": PHOTO,
+    "b.jfif": PHOTO,
+    "c.jpe": PHOTO,
+    "d/noending": PHOTO,
+    "d/png": photos.encoded(PIXELS, "PNG"),
+    "f.pgm": photos.encoded(np.asarray(Image.fromarray(PIXELS).convert("L")), "PPM"),
+    "_DSC0001.JPG": PHOTO,
+}
+OTHERS = {
+    "e.JPG_original": PHOTO,
+    "README": b"words without an ending",
+    "words.txt": b"of no image",
+    "raw.CR2": b"II*\0 a raw photo",
+    "of.Ada Quill": b"an ending that is a name",
+}
+
+
+def test_what_can_be_decoded_is_read_by_its_content_and_the_rest_is_counted_by_ending(tmp_path: Path) -> None:
+    run = run_on(tmp_path, NAMED | OTHERS | {"d.heic": b"\0\0\0\x18ftypheic" + bytes(99)})
+    rows = by_key(run.output)
+    assert {key: row["status"] for key, row in rows.items()} == dict.fromkeys(NAMED, "released") | {
+        "d.heic": "quarantined"
+    }
+    assert rows["d.heic"]["reason"] == "not-an-image"
+    data = {str(path.relative_to(run.output / "data")) for path in (run.output / "data").rglob("*") if path.is_file()}
+    assert data == {*NAMED} - {"f.pgm"} | {"f.pgm.png"}
+    assert left_out(run) == {
+        "no image: .cr2": 1,
+        "no image: .jpg_original": 1,
+        "no image: .txt": 1,
+        "no image: another ending": 1,
+        "no image: no ending": 1,
+    }
+    assert b"Quill" not in (run.output / "run.json").read_bytes()
+    assert len(rows) + sum(left_out(run).values()) == len(NAMED) + len(OTHERS) + 1
+
+
+@pytest.mark.skipif("AVIF" not in codec._READ, reason="the codec does not read them yet")
+@pytest.mark.parametrize(("name", "kind"), [("g.jp2", "JPEG2000"), ("h.avif", "AVIF"), ("i.j2k", "JPEG2000")])
+def test_jpeg_2000_and_avif_become_png(tmp_path: Path, name: str, kind: str) -> None:
+    run = run_on(tmp_path, {name: other_format(kind), "a.jpg": PHOTO})
+    assert by_key(run.output)[name]["status"] == "released"
+    assert (run.output / "data" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_tar_counts_as_a_folder_does(tmp_path: Path) -> None:
+    members = {"a.jpg": PHOTO, "b.jfif": PHOTO, "c.jpe": PHOTO, "f.pgm": NAMED["f.pgm"], "README": b"words"}
+    members |= {"__MACOSX/._a.jpg": b"-", ".thumbnails/a.jpg": PHOTO, "._a.jpg": b"-", "_DSC1.jpg": PHOTO}
+    photos.tar(tmp_path / "in" / "0.tar", members.items())
+    run = run_on(tmp_path, {"notes.md": b"beside the tar"})
+    assert {row["key"]: row["status"] for row in manifest(run.output)} == dict.fromkeys(
+        ("a", "b", "c", "f", "_DSC1"), "released"
+    )
+    expected = {"hidden name": 1, "no image: no ending": 1, "no tar file: .md": 1, "system folder": 2}
+    assert left_out(run) == expected
+    assert len(manifest(run.output)) + sum(left_out(run).values()) == len(members) + 1
+
+
+def test_only_a_photo_without_an_ending_is_enough_of_a_dataset(tmp_path: Path) -> None:
+    run = run_on(tmp_path, {"1": PHOTO, "2": PHOTO, "LICENSE": b"words"}, rekey=True)
+    assert run.summary.released == 2 and all(path.suffix == ".jpg" for path in (run.output / "data").iterdir())
+    with pytest.raises(DatasetError, match="contains no image"):
+        open_dataset(str(fill(tmp_path / "none", {"LICENSE": b"words", "a.txt": b"x"})))
+
+
+# ---- folders --------------------------------------------------------------------------------------------------
+
+BINS = (
+    ".Trash-1000/files",
+    "$RECYCLE.BIN/S-1-5-21",
+    "#recycle",
+    "@eaDir/kept.jpg",
+    ".thumbnails",
+    ".ipynb_checkpoints",
+)
+BINS += (".git/annex/objects/x", ".TRASHES", "System Volume Information", "lost+found")
+
+
+def test_bins_thumbnails_and_snapshots_are_left_out_and_counted(tmp_path: Path) -> None:
+    files = {f"{folder}/deleted.jpg": PHOTO for folder in BINS}
+    files |= {"kept.jpg": PHOTO, ".hidden/a.jpg": PHOTO, "sub/.b.jpg": PHOTO, "_export/c.jpg": PHOTO, "Thumbs.db": b"x"}
+    run = run_on(tmp_path, files)
+    assert [row["key"] for row in manifest(run.output)] == ["kept.jpg"]
+    assert left_out(run) == {"system folder": 10, "hidden name": 2, "system file": 1, "underscore name": 1}
+    assert 1 + sum(left_out(run).values()) == len(files)
+    code, said = command("status", "--workspace", str(run.workspace), "--output", str(run.output))
+    assert code == 0 and "left out 10 in system folders, 2 hidden names" in said
+    code, said = command("verify", str(run.output))
+    assert code == 0 and "left out 10 in system folders" in said
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keys"),
+    [
+        (".thumbnails/*.jpg", ["a.jpg"]),
+        (".thumb*/*.jpg", [".thumbnails/a.jpg"]),
+        ("*/*.jpg", ["sub/b.jpg"]),
+        ("**/*.jpg", ["c.jpg", "sub/b.jpg"]),
+        ("{.thumbnails,sub}/*.jpg", [".thumbnails/a.jpg", "sub/b.jpg"]),
+        ("_x/d.jpg", ["d.jpg"]),
+        (".thumbnails", ["a.jpg"]),
+    ],
+)
+def test_a_pattern_that_names_them_reads_them(tmp_path: Path, pattern: str, keys: list[str]) -> None:
+    fill(tmp_path, dict.fromkeys((".thumbnails/a.jpg", "sub/b.jpg", "c.jpg", "_x/d.jpg"), PHOTO))
+    dataset = open_dataset(f"{tmp_path}/{pattern}")
+    assert sorted(sample.key for shard in dataset.shards() for sample in dataset.read(shard)) == keys
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of folders that may not be entered; the tests run as root, who may."""
+    names: list[str] = []
+    scan = os.scandir
+
+    def refuse(folder: Any) -> Any:
+        if Path(folder).name in names:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr("anonlib.storage.local.os.scandir", refuse)
+    return names
+
+
+def test_a_folder_that_may_not_be_entered_is_named_and_a_closed_lost_found_is_skipped(
+    tmp_path: Path, closed: list[str]
+) -> None:
+    files = {"in/a.jpg": PHOTO, "in/lost+found/x": b"", "in/private/b.jpg": PHOTO, "in/open/c.jpg": PHOTO}
+    fill(tmp_path, files)
+    closed += ["lost+found"]
+    assert open_dataset(str(tmp_path / "in")).left_out() == {"unreadable folder": 1}
+    closed += ["private"]
+    with pytest.raises(AccessDenied, match=f"Cannot list the folder {tmp_path}/in/private"):
+        open_dataset(str(tmp_path / "in"))
+    with pytest.raises(AccessDenied, match="in/private"):
+        open_dataset(f"{tmp_path}/in/*/*.jpg")
+    assert len(open_dataset(f"{tmp_path}/in/*.jpg").sources()) == 1
+    assert len(open_dataset(f"{tmp_path}/in/open/**").sources()) == 1
+
+
+# ---- links ----------------------------------------------------------------------------------------------------
+
+FORMATS = ("photos/a.jpg", "tars/00000.tar", "parquet/train-00000.parquet")
+
+
+def cache(root: Path, snapshot: str = "0a1b2c") -> Path:
+    """A dataset in Hugging Face's cache, a folder a format; returns the folder of the snapshot."""
+    hub, blobs = root / "datasets--org--name", {}
+    table, tar = io.BytesIO(), photos.tar(root / "tar", [("a.jpg", PHOTO)])
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array([{"bytes": PHOTO, "path": "a.jpg"}], struct)}), table)
+    blobs = dict(zip(FORMATS, (PHOTO, tar.read_bytes(), table.getvalue()), strict=True))
+    for number, (name, content) in enumerate(blobs.items()):
+        fill(hub / "blobs", {f"{number:040x}": content})
+        link = hub / "snapshots" / snapshot / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../../../blobs/{number:040x}")
+    fill(hub / "refs", {"main": snapshot.encode()})
+    return hub / "snapshots" / snapshot
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_a_cache_is_followed_to_its_blobs_in_every_format(tmp_path: Path, path: str) -> None:
+    snapshot = cache(tmp_path)
+    run = run_job(snapshot / path.partition("/")[0], tmp_path, **SOLID)
+    assert (run.summary.released, run.summary.quarantined, left_out(run)) == (1, 0, {})
+    named = open_dataset(str(snapshot / path))
+    assert [sample.image for shard in named.shards() for sample in named.read(shard)] == [PHOTO]
+
+
+def test_a_whole_cache_is_its_snapshots_and_not_its_blobs(tmp_path: Path) -> None:
+    hub = cache(tmp_path).parents[1]
+    dataset = open_dataset(str(hub), format="folder")
+    assert [file.path for file in dataset.sources()] == ["snapshots/0a1b2c/photos/a.jpg"]
+    assert dataset.left_out() == {"cache blob": 4, "no image: .parquet": 1, "no image: .tar": 1}
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_links_out_of_the_input_are_one_sentence_in_every_format(tmp_path: Path, path: str) -> None:
+    snapshot, elsewhere = cache(tmp_path), fill(tmp_path / "elsewhere", {"secret": b"s"})
+    name = path.rpartition("/")[2]
+    folder = fill(tmp_path / "in", {})
+    folder.mkdir()
+    (folder / name).symlink_to((snapshot / path).resolve())
+    with pytest.raises(DatasetError, match=r"is a link that leads out of .* or nowhere.*copy it"):
+        open_dataset(str(folder))
+    # A cache says nothing of what is beside its blobs.
+    (snapshot / path).unlink()
+    (snapshot / path).symlink_to(elsewhere / "secret")
+    with pytest.raises(DatasetError, match="is a link that leads out"):
+        open_dataset(str(snapshot / path.partition("/")[0]))
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_one_link_out_among_files_is_a_row(tmp_path: Path, path: str) -> None:
+    good = (cache(tmp_path) / path).read_bytes()
+    ending = path.rpartition(".")[2]
+    (fill(tmp_path / "in", {f"b.{ending}": good}) / f"a.{ending}").symlink_to(tmp_path / "tar")
+    run = run_job(tmp_path / "in", tmp_path, **SOLID)
+    assert (run.summary.released, run.summary.quarantined) == (1, 1)
+
+
+def test_a_link_to_a_folder_outside_is_refused_unless_it_is_no_data(tmp_path: Path) -> None:
+    fill(tmp_path, {"in/a.jpg": PHOTO, "out/b.jpg": PHOTO})
+    (tmp_path / "in" / ".cache").symlink_to(tmp_path / "out")
+    (tmp_path / "in" / "again").symlink_to(".")
+    os.mkfifo(tmp_path / "in" / "pipe.jpg")
+    dataset = open_dataset(str(tmp_path / "in"))
+    assert dataset.left_out() == {"no file": 1, "system file": 1} or dataset.left_out() == {
+        "hidden name": 1,
+        "no file": 1,
+    }
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "out")
+    with pytest.raises(LinkRefused):
+        open_dataset(str(tmp_path / "in"))
+
+
+# ---- buckets --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> Iterator[str]:
+    with s3.acting_as():
+        yield s3.bucket()
+
+
+def run_on_bucket(
+    s3: S3Server, bucket: str, root: Path, objects: dict[str, bytes], *, to_s3: bool
+) -> list[dict[str, Any]]:
+    """The manifest of a run on these keys below photos/, in which nothing is lost."""
+    for key, content in objects.items():
+        s3.client().put_object(Bucket=bucket, Key=f"photos/{key}", Body=content)
+    places = {"output": {"uri": f"s3://{bucket}/release"}, "workspace": {"uri": f"s3://{bucket}/workspace"}}
+    config = job(
+        f"s3://{bucket}/photos",
+        root,
+        storage={"endpoint_url": s3.endpoint, "region": "us-east-1"},
+        **(SOLID | (places if to_s3 else {})),
+    )
+    summary = Job(salted(config, s3.options) if to_s3 else config).run()
+    release = open_storage(config.output.uri, s3.options)
+    verify(release)
+    rows = [
+        row
+        for entry in release.list("manifest/")
+        for row in pq.read_table(io.BytesIO(release.read(entry.path))).to_pylist()
+    ]
+    assert len(rows) + sum(summary.left_out.values()) == len(objects)
+    return rows
+
+
+@pytest.mark.parametrize("to_s3", [False, True], ids=["disk", "s3"])
+def test_keys_that_no_disk_holds_are_quarantined_and_the_others_go_on(
+    s3: S3Server, bucket: str, tmp_path: Path, to_s3: bool
+) -> None:
+    odd = ("/b.jpg", "x//c.jpg", "./d.jpg", "x/./e.jpg", "a.jpg/200.jpg", "a.jpg/x/300.jpg", "t.bmp.png/1.jpg")
+    plain = ("a.jpg", "x/f.jpg", "n", "t.bmp")
+    objects = dict.fromkeys(plain + odd, PHOTO) | {"x/": b"", "mark/": b"holds something", "n/g.jpg": PHOTO}
+    objects |= {"t.bmp": photos.encoded(PIXELS, "BMP")}
+    rows = run_on_bucket(s3, bucket, tmp_path, objects, to_s3=to_s3)
+    reasons = Counter(row["reason"] for row in rows)
+    assert {row["key"] for row in rows if row["status"] == "released"} == set(plain)
+    assert reasons == {None: 4, "unsafe-name": 4, "inside-a-file": 4}
+
+
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_shards_with_such_keys_are_quarantined_too(s3: S3Server, bucket: str, tmp_path: Path, ending: str) -> None:
+    good = (cache(tmp_path) / next(path for path in FORMATS if path.endswith(ending))).read_bytes()
+    names = (f"a.{ending}", f"x//b.{ending}", f"a.{ending}/c.{ending}")
+    rows = run_on_bucket(s3, bucket, tmp_path, dict.fromkeys(names, good), to_s3=False)
+    assert Counter(row["status"] for row in rows) == {"released": 1, "quarantined": 2}
+
+
+# ---- what is typed --------------------------------------------------------------------------------------------
+
+
+def test_a_pattern_that_the_shell_expanded_is_a_sentence(tmp_path: Path) -> None:
+    fill(tmp_path, {"a.jpg": PHOTO, "b.jpg": PHOTO, "c.jpg": PHOTO})
+    files = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    for arguments in (files, files[:2]):
+        code, said = on_command(tmp_path, "--input", *arguments)
+        assert code == 1 and "quote the pattern" in said and "Traceback" not in said
+        assert not (tmp_path / "release").exists()
+
+
+# ---- sidecars -------------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"file_name": "a.jpg", "caption": "one", "person": "Ada", "gps": "52.5,13.4"},
+    {"file_name": "sub/./b.jpg", "caption": "two", "person": "Bob", "gps": "48.1,11.6"},
+    {"file_name": "broken.jpg", "caption": "of what is quarantined", "person": "Eve", "gps": "1,1"},
+    {"file_name": "nowhere.jpg", "caption": "of nothing", "person": "Eve", "gps": "1,1"},
+]
+IMAGES = {"a.jpg": PHOTO, "sub/b.jpg": PHOTO, "broken.jpg": b"\xff\xd8\xff no photo"}
+
+
+def as_metadata(name: str, rows: list[dict[str, str]]) -> bytes:
+    if name.endswith("jsonl"):
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def read_back(path: Path) -> list[dict[str, str]]:
+    text = path.read_text()
+    return (
+        list(map(json.loads, text.splitlines())) if path.suffix == ".jsonl" else list(csv.DictReader(io.StringIO(text)))
+    )
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_metadata_files_give_captions_and_labels_and_pass_what_is_kept(tmp_path: Path, name: str) -> None:
+    files = IMAGES | {name: as_metadata(name, ROWS)}
+    run = run_on(tmp_path, files, input={"uri": str(tmp_path / "in"), "subject_field": "person"})
+    expected = [{"file_name": "a.jpg", "caption": "one"}, {"file_name": "sub/b.jpg", "caption": "two"}]
+    assert read_back(run.output / "data" / name) == expected and left_out(run) == {}
+    released = b"".join(path.read_bytes() for path in run.output.rglob("*") if path.is_file())
+    assert b"Eve" not in released and b"quarantined in" not in released and b"52.5" not in released
+    again = open_dataset(str(run.output / "data"))
+    assert {sample.key for shard in again.shards() for sample in again.read(shard)} == {"a.jpg", "sub/b.jpg"}
+
+
+def test_a_metadata_file_over_several_slices_has_a_part_a_slice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anonlib.datasets.folder.SLICE_IMAGES", 1)
+    files = IMAGES | {"metadata.jsonl": as_metadata("metadata.jsonl", ROWS)}
+    run = run_on(tmp_path, files)
+    parts = sorted((run.output / "data").glob("metadata*"))
+    assert [path.name for path in parts] == ["metadata-00000000.jsonl", "metadata-00000002.jsonl"]
+    assert [row["caption"] for path in parts for row in read_back(path)] == ["one", "two"]
+    again = open_dataset(str(run.output / "data"))
+    fields = [sample.fields for shard in again.shards() for sample in again.read(shard)]
+    assert [json.loads(next(iter(each.values())))["caption"] for each in fields] == ["one", "two"]
+
+
+def test_what_a_release_adds_to_its_metadata_is_found(tmp_path: Path) -> None:
+    run = run_on(tmp_path, IMAGES | {"metadata.jsonl": as_metadata("metadata.jsonl", ROWS)})
+    path = run.output / "data" / "metadata.jsonl"
+    path.write_bytes(path.read_bytes() + b"Ada was here\n")
+    with pytest.raises(VerificationError):
+        verify(open_storage(str(run.output)))
+
+
+def test_sidecars_by_the_whole_name_are_read_and_written_back(tmp_path: Path) -> None:
+    takeout = json.dumps({"caption": "takeout", "person": "Ada"}).encode()
+    files = {"a.jpg": PHOTO, "a.jpg.json": takeout, "b.png": photos.encoded(PIXELS, "PNG"), "b.png.txt": b"words"}
+    files |= {"c": PHOTO, "c.json": takeout, "d.bmp": photos.encoded(PIXELS, "BMP"), "d.bmp.json": takeout}
+    run = run_on(tmp_path, files, keep_fields=["caption", "txt"])
+    data = {path.name: path.read_bytes() for path in (run.output / "data").iterdir()}
+    assert set(data) == {*files} - {"d.bmp"} | {"d.bmp.png"} and left_out(run) == {}
+    kept = [json.loads(data[name]) for name in ("a.jpg.json", "c.json", "d.bmp.json")]
+    assert kept == [{"caption": "takeout"}] * 3 and data["b.png.txt"] == b"words"
+
+
+def test_new_keys_take_captions_with_them(tmp_path: Path) -> None:
+    files = IMAGES | {"metadata.jsonl": as_metadata("metadata.jsonl", ROWS), "a.jpg.json": b'{"caption": "other"}'}
+    run = run_on(tmp_path, files, rekey=True)
+    kept = [json.loads(path.read_bytes()) for path in (run.output / "data").glob("*.json")]
+    assert sorted(one["caption"] for one in kept) == ["other", "two"]
+    assert not list((run.output / "data").glob("metadata*"))
+
+
+# ---- fields that are nowhere ----------------------------------------------------------------------------------
+
+
+def test_a_kept_field_that_is_nowhere_and_what_is_dropped_is_said(tmp_path: Path) -> None:
+    members = [
+        ("a.jpg", PHOTO),
+        ("a.txt", b"words"),
+        ("a.json", b'{"caption": "x"}'),
+        ("b.jpg", PHOTO),
+        ("b.txt", b"w"),
+    ]
+    photos.tar(tmp_path / "in" / "0.tar", members)
+    code, said = on_command(tmp_path, "--input", str(tmp_path / "in"), "--keep-field", "captoin")
+    assert code == 0 and "'captoin' is in no image" in said
+    assert "dropped json of 1, txt of 2 images" in said
+    code, said = on_command(tmp_path / "2", "--input", str(tmp_path / "in"), "--keep-field", "caption")
+    assert code == 0 and "is in no image" not in said and "dropped txt of 2 images" in said
+
+
+def test_a_subject_field_that_is_nowhere_stops_the_run(tmp_path: Path) -> None:
+    files = IMAGES | {"metadata.jsonl": as_metadata("metadata.jsonl", ROWS)}
+    fill(tmp_path / "in", files)
+    code, said = on_command(tmp_path, "--input", str(tmp_path / "in"), "--subject-field", "persno")
+    assert code == 1 and "has the field 'persno' that input.subject_field names" in said and "json:person" in said
+    assert not (tmp_path / "release" / "data").exists()
+    config = job(
+        tmp_path / "in", tmp_path / "2", input={"uri": str(tmp_path / "in"), "subject_field": "persno"}, **SOLID
+    )
+    with pytest.raises(JobError, match="none of the 3 readable images has"):
+        Job(config).run()
