@@ -34,7 +34,16 @@ from anonlib.datasets.names import (
     without_suffix,
 )
 from anonlib.datasets.parquet_pages import check_column, leaves_of, rows_at_once
-from anonlib.errors import AccessDenied, Changed, DatasetError, DecompressionBomb, LinkRefused, NotAFile, NotFound, StorageError
+from anonlib.errors import (
+    AccessDenied,
+    Changed,
+    DatasetError,
+    DecompressionBomb,
+    LinkRefused,
+    NotAFile,
+    NotFound,
+    StorageError,
+)
 from anonlib.storage import Storage, StoredObject, open_storage
 
 ROWS_AT_ONCE = 16
