@@ -299,17 +299,26 @@ def verify(
     key: Annotated[str | None, typer.Option(metavar="HEX", help="The public key that must have signed it.")] = None,
     endpoint_url: Annotated[str | None, typer.Option(help="An S3 server that is not AWS.")] = None,
     region: Annotated[str | None, typer.Option(help="The region of the bucket.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="ORIGINALS", help="The input, to compare what lies outside the faces.")
+    ] = None,
 ) -> None:
-    """Check a release against its certificate, with nothing but the release.
+    """Check a release against its certificate, with nothing but the release; --against compares its originals, too.
 
-    Exit code 1 names the first lie; 4: its audit failed, or is missing although it was promised.
+    Exit code 1 names the first lie, or the first photo that changed outside its faces; 4: its audit failed, or is
+    missing although it was promised.
     """
     from anonlib.storage import StorageOptions, open_storage
     from anonlib.verification.release import verify as check
 
+    options = StorageOptions(endpoint_url=endpoint_url, region=region)
     with terminal.guarded():
-        found = check(open_storage(output, StorageOptions(endpoint_url=endpoint_url, region=region)), key)
-    terminal.print_verified(found)
+        found = check(open_storage(output, options), key)
+        terminal.print_verified(found)
+        if against is not None:
+            from anonlib.audit.against import compare_with_originals
+
+            terminal.print_compared(compare_with_originals(output, against, options))
     raise typer.Exit(0 if found.audit_stands else EXIT_AUDIT_FAILED)
 
 

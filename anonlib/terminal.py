@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from anonlib.audit.against import Comparison
     from anonlib.audit.findings import AuditReport, Disclosure, Figure, GateLine
     from anonlib.doctor import CheckResult
     from anonlib.job import Job
@@ -188,6 +189,18 @@ def print_verified(found: Verified) -> None:
     rows.append(("signed by", certificate.public_key + (", as it should be" if found.pinned else "")))
     rows += [("not proved" if number == 0 else "", line) for number, line in enumerate(unproved(found))]
     print_rows(rows)
+
+
+def print_compared(found: Comparison) -> None:
+    """How many photos are as their originals outside their regions; raises VerificationError where one is not."""
+    from anonlib.errors import VerificationError
+
+    counts = f"{found.same:,} photos are the same outside their regions, {found.reencoded:,} were encoded anew"
+    print_rows([("originals", f"{counts}, {found.changed:,} changed")])
+    if found.changed:
+        raise VerificationError(
+            f"{found.first!r} is not as its original outside its regions ({found.changed:,} photos)"
+        )
 
 
 def print_audited(report: AuditReport, output: str) -> None:

@@ -217,6 +217,21 @@ def test_verify_says_that_there_is_no_release_and_that_a_key_is_none(
     assert "not by the one that was given" in said("verify", str(blacked_out[0] / "release"), "--key", "0" * 64)[2]
 
 
+def test_verify_against_originals_counts_photos_and_names_the_first_that_changed(
+    blacked_out: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    release = str(blacked_out[0] / "release")
+    code, out, _ = said("verify", release, "--against", str(blacked_out[0] / "in"))
+    assert code == 0
+    assert "originals  1 photos are the same outside their regions, 0 were encoded anew, 0 changed" in out
+    other = photos.astronaut()
+    other[:32, :32] = 255 - other[:32, :32]
+    (tmp_path / "a.jpg").write_bytes(photos.jpeg(other))
+    code, out, stderr = said("verify", release, "--against", str(tmp_path))
+    assert code == 1 and "0 were encoded anew, 1 changed" in out
+    assert "not as it says: 'a.jpg' is not as its original outside its regions (1 photos)" in stderr
+
+
 # ---- 21: help -----------------------------------------------------------------------------------------------------
 
 
