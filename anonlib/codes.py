@@ -41,7 +41,7 @@ class Reason(StrEnum):
     )
     TRUNCATED = "truncated", "the shard is truncated or damaged here, and what follows is lost"
     AFTER_END = "after-end", "there is data after the end of the archive, which no reader sees"
-    UNREADABLE = "unreadable", "this part of the shard cannot be read"
+    UNREADABLE = "unreadable", "the file, or this part of the shard, cannot be read"
     TOO_LARGE = "too-large", "the file is over the limit of bytes (limits.image_mib, at most 256)"
     EMPTY = "empty", "the file is empty"
     NOT_AN_IMAGE = (

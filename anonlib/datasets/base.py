@@ -59,7 +59,8 @@ class Shard:
     """One unit of work, as the inventory keeps it.
 
     shard_id is unique in the dataset, stable, and safe as a file name. etag is that of the file, or a digest over the
-    files of a folder slice, whose paths below its root are `files`.
+    files of a folder slice, whose paths below its root are `files`; `listed` is
+    what they were in the listing, which no inventory keeps.
     """
 
     shard_id: str
@@ -68,6 +69,7 @@ class Shard:
     bytes: int
     format: str
     files: tuple[str, ...] = ()
+    listed: tuple[StoredObject, ...] = ()
 
 
 class Part(NamedTuple):

@@ -35,7 +35,7 @@ from anonlib.datasets.names import (
     suffix_of,
     why_unsafe,
 )
-from anonlib.errors import Changed, DatasetError, LinkRefused, NotFound, StorageError
+from anonlib.errors import Changed, DatasetError, LinkRefused, StorageError
 from anonlib.storage import REFUSED_LINK, Storage, StoredObject
 
 SLICE_IMAGES = 256
@@ -50,6 +50,8 @@ _ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 """By an image's first bytes, for one without an ending that gets a new key."""
 _UNSAFE = "unsafe"
 """The etag of an object whose path no Storage takes."""
+_AT_FAULT = "at fault"
+"""The etag of a file that could not be read."""
 
 
 class FolderDataset(Dataset):
@@ -116,7 +118,8 @@ class FolderDataset(Dataset):
                         "into one for each sub-folder."
                     )
             size = sum(entry.size for entry in entries)
-            shards.append(Shard(f"files-{start:08d}", self.base, digest_of(entries), size, self.format, tuple(paths)))
+            about = (self.base, digest_of(entries), size, self.format, tuple(paths), tuple(entries))
+            shards.append(Shard(f"files-{start:08d}", *about))
         return shards
 
     def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
@@ -138,6 +141,9 @@ class FolderDataset(Dataset):
                 for sample, entries in pool.map(load, range(start, min(start + READ_AHEAD, len(images)))):
                     read |= {entry.path: entry for entry in entries}
                     yield sample
+        # A file that could not be read says nothing of the others.
+        failed = {path for path, entry in read.items() if entry.etag == _AT_FAULT}
+        read |= {entry.path: entry for entry in shard.listed if entry.path in failed}
         if digest_of(read[path] for path in shard.files if path in read) != shard.etag:
             raise Changed(f"Files of {shard.uri} have changed since they were listed; start a new run.")
 
@@ -148,8 +154,10 @@ class FolderDataset(Dataset):
         image, entry, sample.problem = self._bytes(path)
         entries = [entry]
         for sidecar in sidecars:
-            content, entry, _ = self._bytes(sidecar)
+            content, entry, problem = self._bytes(sidecar)
             entries.append(entry)
+            if problem is not None and problem.reason is Reason.UNREADABLE:
+                sample.problem = sample.problem or problem
             if content is not None:
                 sample.fields[sidecar.removeprefix(_stem(path)).removeprefix(".")] = content
         if unsafe := why_unsafe(path):
@@ -179,20 +187,19 @@ class FolderDataset(Dataset):
             return self.storage.read(path, entry.etag), entry, None
         except LinkRefused as error:
             return None, entry, Problem(Reason.LINK, str(error))
-        except NotFound as error:
-            gone = "a file of the shard is gone since it was listed; start a new run for the new data."
-            raise Changed(f"In {self.storage.uri} {gone}", path=path) from error
         except StorageError as error:
             if not error.of_the_file or isinstance(error, Changed):
                 raise
-            return None, entry, Problem(Reason.UNREADABLE, str(error))
+            return None, StoredObject(path, 0, _AT_FAULT), Problem(Reason.UNREADABLE, str(error))
 
     def _metadata(self, shard: Shard) -> tuple[dict[str, dict[str, bytes]], list[StoredObject]]:
         """{image: its field of a metadata file} and what was read; the nearest file above that names it counts."""
         images, found = set(_images(shard)), dict[str, dict[str, bytes]]()
         entries = []
         for path in sorted(filter(is_metadata, shard.files), key=lambda path: path.count("/")):
-            content, entry, _ = self._bytes(path)
+            content, entry, problem = self._bytes(path)
+            if problem is not None and problem.reason is Reason.UNREADABLE:
+                raise StorageError(f"A metadata file of many photos is at fault. {problem}", path=path)
             entries.append(entry)
             for row in metadata_rows(content or b"", path):
                 if (image := image_of(path, row)) in images:

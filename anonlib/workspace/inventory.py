@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from anonlib.config import JobConfig
@@ -70,4 +70,5 @@ def claim_inventory(
 
 
 def _table(shards: Sequence[Shard]) -> bytes:
-    return tables.to_bytes([asdict(shard) | {"files": list(shard.files)} for shard in shards], SCHEMA)
+    rows = [asdict(replace(shard, listed=())) | {"files": list(shard.files)} for shard in shards]
+    return tables.to_bytes([{name: row[name] for name in SCHEMA.names} for row in rows], SCHEMA)

@@ -22,7 +22,7 @@ from anonlib.storage import s3 as s3_module
 from anonlib.workspace.purge import purge
 from tests.faults.proxy import FaultProxy
 from tests.support import photos
-from tests.support.runs import job
+from tests.support.runs import job, manifest
 from tests.support.s3server import REGION, S3Server, one_sentence
 
 Headers = Mapping[str, str]
@@ -348,3 +348,25 @@ def test_a_disk_that_gives_no_bytes_of_a_file_is_not_a_disk_that_gives_none(
             opened.scan()
         return
     assert opened.run().quarantined == 1
+
+
+@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (404, "NoSuchKey"), (400, "InvalidObjectState")])
+def test_a_photo_that_cannot_be_read_is_quarantined_and_its_neighbours_are_released(
+    s3: S3Server, proxy: FaultProxy, photo: bytes, tmp_path: Path, answer: tuple[int, str]
+) -> None:
+    config = on_s3(s3, proxy.endpoint, {f"{name}.jpg": photo for name in "abc"}, tmp_path)
+    proxy.refuse = lambda method, key, headers: answer if key.endswith("/in/b.jpg") else None
+    assert Job(config).run().images == 3
+    rows = {row["key"]: (row["status"], row["reason"]) for row in manifest(tmp_path / "release")}
+    assert rows == {"a.jpg": ("no_face", None), "b.jpg": ("quarantined", "unreadable"), "c.jpg": ("no_face", None)}
+
+
+def test_a_photo_of_a_disk_that_goes_after_the_scan_is_quarantined_alone(tmp_path: Path, photo: bytes) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        (tmp_path / "in" / f"{name}.jpg").write_bytes(photo)
+    opened = Job(job(tmp_path / "in", tmp_path, method={"name": "solid"}))
+    opened.scan()
+    (tmp_path / "in" / "b.jpg").unlink()
+    assert opened.render().quarantined == 1
+    assert sorted(path.name for path in (tmp_path / "release" / "data").iterdir()) == ["a.jpg", "c.jpg"]
