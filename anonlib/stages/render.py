@@ -138,7 +138,7 @@ class RenderStage:
                 return ImageProblem(REASONS[known["reason"]], known["problem"])
             if sample.image is not None and known["digest"] not in (None, layout.sha256(sample.image)):
                 return ImageProblem(Reason.CHANGED)
-            if untouched(sample):
+            if sample.image is not None and untouched(sample):
                 return _without_pixels(known)
             picture = try_to_read(sample, self.job)
             return picture.plain if isinstance(picture, Picture) and self.job.outside == "reencode" else picture
