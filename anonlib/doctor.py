@@ -25,6 +25,7 @@ from anonlib.media.sandbox.confinement import LAYERS
 from anonlib.methods import method_of, models_of
 from anonlib.models.cache import cache_dir, model_bytes
 from anonlib.models.catalog import SETS
+from anonlib.stages.scan import Beside
 from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import SECRET, JobStores, open_stores
 from anonlib.workspace.secrets import try_secret
@@ -141,6 +142,12 @@ def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[Ch
         found = f"the first sample has no field {field!r} (it has {', '.join(sorted(sample.fields)) or 'none'})"
         advice = "check input.subject_field; faces without a label are clustered by likeness"
         yield CheckResult("warning", "input", found, advice)
+    if sample is not None and sample.problem is None:
+        beside = Beside()
+        beside.add([sample], None)
+        if missing := beside.missing(job.keep_fields):
+            names = ", ".join(map(repr, missing))
+            yield CheckResult("warning", "keep_fields", f"the first sample has no field {names}", "check the spelling")
 
 
 def _stores(job: JobConfig) -> Iterator[CheckResult]:

@@ -69,7 +69,7 @@ class FolderDataset(Dataset):
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
         key = path.removeprefix("data/") if path.startswith("data/") else None
         if key is None or not is_metadata(path):
-            yield Item(path, key, path.rpartition(".")[2].lower(), storage.read(path))
+            yield Item(path, key, suffix_of(path), storage.read(path))
             return
         for row in metadata_rows(storage.read(path), path):
             image = image_of(key, row)

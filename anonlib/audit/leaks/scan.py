@@ -200,7 +200,7 @@ class _LeakScan:
             where = f"{path}, item {number}" if self.rekey else item.where
             where = where if row is None else f"{name}/{row['key']}"
             if self.rekey and item.key is not None and not is_image(path):
-                usual = item.name in IMAGE_EXTENSIONS | self.listed | {"json"} and item.key in index.rows
+                usual = item.name in IMAGE_EXTENSIONS | self.listed | {"json"} and row is not None
                 self._count(NAME, f"{where}, its name", not usual)
             if row is not None and row["status"] == schemas.QUARANTINED and not index.shows_another(row["key"]):
                 self._count(QUARANTINED_OUT, where, True)
@@ -210,7 +210,7 @@ class _LeakScan:
 
     def _is_kept(self, name: str, content: bytes) -> bool:
         """Whether the job lets a member through: an image, a listed extension, or JSON of listed keys alone."""
-        if name in self.listed or is_image(f"x.{name}"):
+        if name in self.listed or is_image(f"x.{name}") or (not name and images.is_picture(content)):
             return True
         document = contents.text_of(content)[1] if suffix_of(f"x.{name}") == "json" else None
         return isinstance(document, dict) and document.keys() <= self.kept

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.cli import app
 from anonlib.datasets import open_dataset
 from anonlib.errors import AccessDenied, DatasetError, JobError, LinkRefused, VerificationError
@@ -453,6 +454,9 @@ def test_a_kept_field_that_is_nowhere_and_what_is_dropped_is_said(tmp_path: Path
     code, said = on_command(tmp_path, "--input", str(tmp_path / "in"), "--keep-field", "captoin")
     assert code == 0 and "'captoin' is in no image" in said
     assert "dropped json of 1, txt of 2 images" in said
+    job_file = tmp_path / "job.yaml"
+    job_file.write_text(job(tmp_path / "in", tmp_path / "3", keep_fields=["captoin"], **SOLID).to_yaml())
+    assert "the first sample has no field 'captoin'" in command("doctor", str(job_file))[1]
     code, said = on_command(tmp_path / "2", "--input", str(tmp_path / "in"), "--keep-field", "caption")
     assert code == 0 and "is in no image" not in said and "dropped txt of 2 images" in said
 
@@ -468,3 +472,11 @@ def test_a_subject_field_that_is_nowhere_stops_the_run(tmp_path: Path) -> None:
     )
     with pytest.raises(JobError, match="none of the 3 readable images has"):
         Job(config).run()
+
+
+@pytest.mark.parametrize("rekey", [False, True])
+def test_the_leak_scan_finds_nothing_in_a_folder_of_every_kind(tmp_path: Path, rekey: bool) -> None:
+    takeout = json.dumps({"caption": "takeout", "person": "Ada Quill"}).encode()
+    files = NAMED | OTHERS | {"metadata.jsonl": as_metadata("metadata.jsonl", ROWS)}
+    run = run_on(tmp_path, files | {"b.jfif.json": takeout, "d/noending.json": takeout}, rekey=rekey)
+    assert [check for check in scan_leaks(Job(run.config)) if check.found] == []
