@@ -81,7 +81,7 @@ class Cloud:
 Call = Callable[[dict[str, Any], dict[str, str]], Any]
 SERVICES = ("s3", "kms", "secretsmanager", "iam")
 SHARD = ("november/data/00000.tar", "november/manifest/00000.parquet", "november/commits/00000.json")
-NOTES = ("november/inventory.json", "november/purged.json")
+NOTES = ("november/inventory.json", "november/job.yaml", "november/purged.json")
 FACES, LOOKS = "november/scan/1/faces/00000.parquet", "november/audit/1/00000.npz"
 WHY, FAILURE = "november/render/1/reasons/00000.parquet", "november/failures/render/00000.txt"
 DECISION, ASIDE = "november/review/1/decisions/00000001.json", "november/withdrawn/00000.json"

@@ -50,7 +50,7 @@ WORKING = {f"list {place} november/" for place in ("input", "workspace")} | {
     *named(("get",), "workspace", KEYS["workspace"]),
 }
 VERIFY = {"list release november/", *named(("get",), "release", KEYS["release"])}
-PURGED, NOTES = "november/purged.json", ("november/inventory.json", "november/purged.json")
+PURGED, NOTES = "november/purged.json", ("november/inventory.json", "november/job.yaml", "november/purged.json")
 ALLOWED = {
     "scan": {*WORKING, *named(WRITE, "workspace", KEYS["workspace"]), *named(("delete",), "workspace", (PROBE,))},
     "render": {
