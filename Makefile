@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PINS   ?= constraints.txt
 
-.PHONY: setup system demo test lint bench clean
+.PHONY: setup system demo test fuzz lint bench clean
 
 setup: $(VENV)/.ready
 
@@ -40,6 +40,12 @@ system:
 test: setup system $(VENV)/checkov/.ready
 	$(BIN)/anonlib models pull --set demo
 	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile --durations=25
+
+# More by `make fuzz INPUTS=100000 SEED=7`; `python -m tests.fuzz.fuzz --help` says what else there is.
+INPUTS ?= 2000
+SEED ?= 1
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 demo: setup
 	$(BIN)/anonlib models pull --set demo

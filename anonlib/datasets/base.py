@@ -493,4 +493,6 @@ def _as_label(value: Any) -> str | None:
     # Tables that went through pandas turn whole numbers into floats where a value was missing.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        return None
+    return str(value).strip().encode("utf-8", "backslashreplace").decode()  # JSON may tell halves of signs

@@ -82,6 +82,7 @@ def _opened(storage: Storage, name: str, etag: str | None = None) -> Iterator[tu
         except UnicodeDecodeError as error:
             raise pa.ArrowInvalid("the names of its columns are not UTF-8") from error
         with file:
+            _check_types(file)
             yield file, stream
 
 
@@ -274,6 +275,14 @@ def _names_files(file: pq.ParquetFile, layout: Layout) -> bool:
                 if not known or leaf.statistics.null_count:
                     return True
     return False
+
+
+def _check_types(file: pq.ParquetFile) -> None:
+    """Raises ArrowInvalid where the footer contradicts itself: its statistics would make Arrow end the process."""
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        for number in range(group.num_columns):
+            if group.column(number).physical_type != file.schema.column(number).physical_type:
+                raise pa.ArrowInvalid("a column is not of the type that the schema says")
 
 
 def _raise_if_of_the_disk(error: Exception) -> None:
@@ -652,8 +661,9 @@ class ParquetShardWriter(ShardWriter):
         codecs: dict[str, str] = {}
         dictionaries: list[str] = []
         leaves = range(metadata.num_columns if metadata.num_row_groups else 0)
-        for leaf in (metadata.row_group(0).column(number) for number in leaves):
-            top, dot, below = leaf.path_in_schema.partition(".")
+        for number in leaves:
+            leaf = metadata.row_group(0).column(number)
+            top, dot, below = metadata.schema.column(number).path.partition(".")
             name = self._names.get(top, top)
             if name in self._schema.names:
                 codecs[f"{name}{dot}{below}"] = "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression

@@ -90,6 +90,8 @@ class StrictHeader(tarfile.TarInfo):
                 cast("Archive", archive).no_end = True
                 raise
             raise tarfile.ReadError(f"{error}") from error
+        except ValueError as error:  # a number of more digits than Python reads
+            raise tarfile.ReadError("a header is not valid") from error
         if found.size < 0:
             raise tarfile.ReadError("a member has a negative size")
         return found

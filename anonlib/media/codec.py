@@ -12,6 +12,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
@@ -31,6 +32,8 @@ ImageFormat = Literal["JPEG", "PNG", "WEBP"]
 _READ = (*get_args(ImageFormat), "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
 _ORIENTATION_TAG, _SUBFILE_TAG = 0x0112, 254
 _MOST_PAGES = 8
+_FEW = 0.01
+"""Share of a JPEG's px that may have a channel at 0 or 255 without a look at what lies beyond."""
 _UNREADABLE = (
     *(OSError, ValueError, SyntaxError, EOFError, MemoryError, ArithmeticError, LookupError, TypeError),
     *(AttributeError, RuntimeError, struct.error, zlib.error),
@@ -202,9 +205,11 @@ def _jpeg(
         rgb = np.asarray(image.convert("RGB"))
     if rgb.shape[:2] != (rows, columns):
         raise ValueError("it has pixels of another size than its header says")
+    clipped = (rgb[::4, ::4] - np.uint8(1) >= 254).any(axis=2).mean() > _FEW  # 0 and 255
     rgb, space, changes = in_named_space(rgb, image.info.get("icc_profile"), grey=image.mode == "L")
     notes += changes
     fit = {*notes} <= {Note.NO_PROFILE} and _is_exact(data, "JPEG")
+    fit = fit and not (clipped and not _holds(jpeg.check_range, data))
     size = (width, height) if orientation >= 5 else (height, width)
     rgb = as_shown(rgb, orientation)
     return Picture(rgb, None, "JPEG", space, stripped, tuple(notes), size, orientation, fit, tables, sampling)
@@ -216,8 +221,12 @@ def as_shown(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _is_exact(data: bytes, image_format: str) -> bool:
+    return _holds(exact.check, data, image_format)
+
+
+def _holds(check: Callable[..., None], *of: object) -> bool:
     try:
-        exact.check(data, image_format)
+        check(*of)
     except NotExact:
         return False
     return True

@@ -30,7 +30,7 @@ class Stored(NamedTuple):
 def check(file: bytes, image_format: str) -> None:
     """Raises NotExact if a file that a strict decoder has read may hold more than its picture."""
     if image_format == "JPEG":
-        jpeg.parse(file)
+        jpeg.check_data(file)
     elif image_format == "PNG":
         png.check_data(file)
     elif image_format == "WEBP":

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from anonlib.errors import NotExact
@@ -30,7 +31,7 @@ ADOBE = b"Adobe\x00\x64\x00\x00\x00\x00"
 _MOST_SEGMENTS, _MOST_SCANS = 4096, 128
 _SOI, _EOI, _SOS, _DQT, _DHT, _DRI = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
-_UNFIT = frozenset({*range(0xC3, 0xD8), 0xDC, 0xDE, 0xDF, 0x01, _SOI} - {_DHT})
+_UNFIT = frozenset({*range(0xC0), *range(0xC3, 0xD8), 0xDC, 0xDE, 0xDF, _SOI} - {_DHT})
 _NATURAL = sorted(range(64), key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8))
 """Where each coefficient of the zigzag order lies in a block of 8 x 8 (ITU-T T.81, figure A.6)."""
 
@@ -79,6 +80,16 @@ class Frame:
         """Rows and columns of pixels of an MCU."""
         return 8 * max(part.down for part in self.components), 8 * max(part.across for part in self.components)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its scans can hold nothing but coefficients: sequential, and coded by the standard's own tables.
+
+        Other tables have codes that no coefficient needs, or several for one, and runs of a progressive scan can be
+        written in several ways: such a file's coefficients are coded anew (`replace_mcus` without an MCU).
+        """
+        tables = {table for scan in self.scans for table in scan.tables}
+        return self.marker != _PROGRESSIVE and {table[1:] for table in tables} <= _standard_tables()
+
     def rewritten(self, orientation: int, profile: bytes) -> bytes:
         """The same scans under headers of ours: Exif's orientation, 1 for none, and a colour `profile` or none."""
         parts = [b"\xff\xd8"]
@@ -105,6 +116,46 @@ class Frame:
         return b"".join([*parts, b"\xff\xd9"])
 
 
+@cache
+def _standard_tables() -> frozenset[bytes]:
+    """The Huffman tables of ITU-T T.81, annex K.3, without their names, from a px that libjpeg-turbo encodes."""
+    frame = parse(simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8)))
+    return frozenset(table[1:] for scan in frame.scans for table in scan.tables)
+
+
+def check_data(file: bytes) -> None:
+    """Raises NotExact if a strictly decoded JPEG may hold more than its picture: see `parse`, and beyond its edges."""
+    frame = parse(file)
+    (rows, columns), (height, width) = frame.mcu, frame.size
+    if len(frame.components) == 1:
+        rows = columns = 8
+    check_frame(height, width, rows, columns)
+
+
+def check_range(file: bytes) -> None:
+    """Raises NotExact if a JPEG has coefficients that no picture has: brightness beyond white hides what lies under it.
+
+    An encoder's are at most 1,024 times 8 bits' steps (ITU-T T.81, A.3.3). This reads them all.
+    """
+    frame = parse(file)
+    most = np.zeros((len(frame.components), 64), np.int64)
+
+    def measure(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
+        blocks = held.reshape(-1, 64)
+        most[number] = np.maximum(most[number], np.maximum(blocks.max(axis=0), -blocks.min(axis=0).astype(np.int64)))
+
+    _transformed(frame.rewritten(1, b""), _COPY_NONE | _NO_OUTPUT, measure)
+    steps = np.array([_in_rows(_steps(frame.quantization[part.table])) for part in frame.components])
+    if (most * steps > 1024 + steps).any() or (most[:, 1:] > 1023).any():
+        raise NotExact("its coefficients are beyond those of a picture")
+
+
+def check_frame(height: int, width: int, rows: int, columns: int) -> None:
+    """Raises NotExact if a picture in blocks of `rows` x `columns` px has more px beyond its edges than within."""
+    if -(-height // rows) * rows * -(-width // columns) * columns > 2 * height * width:
+        raise NotExact("it has more pixels beyond its edges than within")
+
+
 def exif(orientation: int) -> bytes:
     """An Exif body of the orientation tag alone (JEITA CP-3451, 4.6.4)."""
     return b"Exif\x00\x00" + b"MM\x00\x2a\x00\x00\x00\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0)
@@ -129,7 +180,7 @@ def parse(file: bytes) -> Frame:
 def _parse(file: bytes) -> Frame:
     if file[:2] != b"\xff\xd8":
         raise NotExact("it does not begin as a JPEG")
-    position, markers = 2, _markers(file)
+    position, (restarts, ends) = 2, _markers(file)
     quantization: dict[int, bytes] = {}
     huffman: dict[int, bytes] = {}
     restart = b"\x00\x00"
@@ -156,7 +207,7 @@ def _parse(file: bytes) -> Frame:
             if scans:
                 raise NotExact("its quantization changes between scans")
             while body:
-                size = 65 + 64 * (body[0] >> 4)
+                size = {0: 65, 1: 129}[body[0] >> 4]
                 quantization[body[0] & 15], body = body[:size], _rest(body, size)
         elif marker == _DHT:
             while body:
@@ -168,16 +219,16 @@ def _parse(file: bytes) -> Frame:
             if frame:
                 raise NotExact("it has two frames")
             frame, components = (marker, body), _components(body)
-        elif marker == 0xE0 and body[:5] == b"JFIF\x00":
-            jfif = True
-        elif marker == 0xEE and body[:5] == b"Adobe":
+        elif marker == 0xE0 and body[:5] == b"JFIF\x00" and len(body) >= len(_JFIF) and not scans:
+            jfif = True  # by libjpeg's rules, as Adobe's
+        elif marker == 0xEE and body[:5] == b"Adobe" and len(body) >= len(ADOBE) + 1 and not scans:
             adobe = body[11]
         elif marker == _SOS:
             if frame is None or len(scans) == _MOST_SCANS:
                 raise NotExact("it has a scan too many")
-            start, position = position, int(markers[np.searchsorted(markers, position)])
-            while file[position - 1] == 0xFF:
-                position -= 1
+            start, position = position, int(ends[np.searchsorted(ends, position)])
+            within = restarts[slice(*np.searchsorted(restarts, (start, position)))]
+            _check_restarts(file, within, _mcus(frame[1], components, body), int.from_bytes(restart))
             scans.append(Scan(body, _tables(frame[0], body, huffman), restart, slice(start, position)))
     else:
         raise NotExact("it has too many segments")
@@ -186,16 +237,39 @@ def _parse(file: bytes) -> Frame:
     _check_scans(frame[0], components, scans)
     header = frame[1]
     quantization = {c.table: quantization[c.table] for c in components}
+    if any(not _steps(table).all() for table in quantization.values()):
+        raise NotExact("its quantization makes coefficients invisible")
     height, width = struct.unpack_from(">HH", header, 1)
     return Frame(file, frame[0], header, (height, width), components, quantization, tuple(scans), jfif, adobe)
 
 
-def _markers(file: bytes) -> NDArray[np.int64]:
-    """Where a marker stands that ends a scan: FF, and neither a stuffed zero, a restart nor a fill byte behind it."""
+def _markers(file: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where restarts stand, and what else ends a scan: FF without a stuffed zero behind it."""
     values = np.frombuffer(file, np.uint8)
     stops = np.flatnonzero(values[:-1] == 0xFF)
-    after = values[stops + 1]
-    return np.asarray(stops[(after != 0) & (after != 0xFF) & ((after < 0xD0) | (after > 0xD7))])
+    stops = stops[values[stops + 1] != 0]
+    restarts = values[stops + 1] & 0xF8 == 0xD0
+    return stops[restarts], stops[~restarts]
+
+
+def _mcus(header: bytes, components: tuple[Component, ...], scan: bytes) -> int:
+    """How many MCUs a scan has (ITU-T T.81, A.2)."""
+    size = struct.unpack_from(">HH", header, 1)
+    most = [max(part.down for part in components), max(part.across for part in components)]
+    if scan[0] > 1:
+        down, across = (-(-side // (8 * factor)) for side, factor in zip(size, most, strict=True))
+    else:
+        part = {part.name: part for part in components}[scan[1]]
+        sides = [-(-side * own // f) for side, own, f in zip(size, (part.down, part.across), most, strict=True)]
+        down, across = (-(-side // 8) for side in sides)
+    return int(down * across)
+
+
+def _check_restarts(file: bytes, restarts: NDArray[np.int64], mcus: int, interval: int) -> None:
+    """Raises NotExact unless restarts come as often as they must, in turn: their numbers could tell anything."""
+    numbers = np.frombuffer(file, np.uint8)[restarts + 1] & 7
+    if len(numbers) != ((mcus - 1) // interval if interval else 0) or (numbers != np.arange(len(numbers)) % 8).any():
+        raise NotExact("a scan has restarts that are not in turn")
 
 
 def _rest(body: bytes, size: int) -> bytes:
@@ -213,6 +287,18 @@ def _components(header: bytes) -> tuple[Component, ...]:
     if len({part.name for part in found}) < count or any(not (0 < p.across <= 4 and 0 < p.down <= 4) for p in found):
         raise NotExact("its channels are named or sampled in no valid way")
     return found
+
+
+def _steps(table: bytes) -> NDArray[np.float64]:
+    """The 64 steps of a quantization table, in zigzag order."""
+    return np.frombuffer(table[1:], ">u2" if table[0] >> 4 else np.uint8).astype(np.float64)
+
+
+def _in_rows(zigzag: NDArray[np.float64]) -> NDArray[np.float64]:
+    """64 values of the zigzag order in that of rows, which coefficients have here."""
+    rows = np.empty(64)
+    rows[_NATURAL] = zigzag
+    return rows
 
 
 def _tables(marker: int, header: bytes, huffman: dict[int, bytes]) -> tuple[bytes, ...]:
@@ -247,8 +333,8 @@ def _check_scans(marker: int, components: tuple[Component, ...], scans: list[Sca
                 if bits >> 4 != before or ((name, term) in level and not before):
                     raise NotExact("a scan repeats another")
                 level[name, term] = bits & 15
-    if any((name, 0) not in level for name in names):
-        raise NotExact("a channel has no scan")
+    if any(level.get((name, term), 1) for name in names for term in range(64)):
+        raise NotExact("a channel has no scan, or a scan is missing")  # which viewers make up for in ways of their own
 
 
 # ---- new pixels -----------------------------------------------------------------------------------------------
@@ -279,19 +365,21 @@ def pixels_of(rgb: NDArray[np.uint8], frame: Frame, touched: NDArray[np.bool_]) 
 def replace_mcus(frame: Frame, touched: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> bytes:
     """The file with new pixels (n, rows, columns, 3) in its touched MCUs (down, across), every other coefficient kept.
 
-    Progressive stays progressive. Raises NotExact where sampling is uneven or libjpeg-turbo refuses the file.
+    Progressive stays progressive. Without a touched MCU all coefficients are only coded anew. Raises NotExact where
+    sampling is uneven or libjpeg-turbo refuses the file.
     """
-    planes = [_blocks(frame, number, pixels) for number in range(len(frame.components))]
+    planes = [_blocks(frame, number, pixels) for number in range(len(frame.components) if touched.any() else 0)]
     where = np.nonzero(touched)
 
     def put(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
         part = frame.components[number]
-        for down, across in np.ndindex(part.down, part.across):
+        for down, across in np.ndindex(part.down, part.across) if planes else ():
             y, x = where[0] * part.down + down - top, where[1] * part.across + across - left
             inside = (y >= 0) & (y < held.shape[0]) & (x >= 0) & (x < held.shape[1])
             held[y[inside], x[inside]] = planes[number][inside, down, across]
 
-    options = _COPY_NONE | (_AS_PROGRESSIVE if frame.marker == _PROGRESSIVE else 0)
+    options = _COPY_NONE | (0 if frame.is_plain else _OPTIMIZED)
+    options |= _AS_PROGRESSIVE if frame.marker == _PROGRESSIVE else 0
     return _transformed(frame.rewritten(1, b""), options, put)
 
 
@@ -319,11 +407,8 @@ def _blocks(frame: Frame, number: int, pixels: NDArray[np.uint8]) -> NDArray[np.
     wide, high = columns // (8 * part.across), rows // (8 * part.down)
     values = values.reshape(len(pixels), part.down, 8, high, part.across, 8, wide).mean(axis=(3, 6)) - 128.0
     values = values.transpose(0, 1, 3, 2, 4)
-    table = frame.quantization[part.table]
-    steps = np.frombuffer(table[1:], ">u2" if table[0] >> 4 else np.uint8).astype(np.float64)
-    natural = np.empty(64)
-    natural[_NATURAL] = steps
-    coefficients = (_DCT @ values @ _DCT.T).reshape(*values.shape[:3], 64) / natural
+    steps = _in_rows(_steps(frame.quantization[part.table]))
+    coefficients = (_DCT @ values @ _DCT.T).reshape(*values.shape[:3], 64) / steps
     return np.asarray(np.rint(np.clip(coefficients, -1023, 1023)), np.int16)
 
 
@@ -348,7 +433,7 @@ class _Transform(ctypes.Structure):
     ]  # fmt: skip
 
 
-_TRANSFORM, _NO_OUTPUT, _AS_PROGRESSIVE, _COPY_NONE = 2, 16, 32, 64
+_TRANSFORM, _NO_OUTPUT, _AS_PROGRESSIVE, _COPY_NONE, _OPTIMIZED = 2, 16, 32, 64, 256
 
 
 @cache

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
+
+from PIL import Image
 
 from anonlib.errors import NotExact
 from anonlib.media.jpeg import exif
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_KEPT = {b"sRGB": 1, b"gAMA": 4, b"tRNS": 256}
-"""Chunks that change how pixels look, and their greatest sizes."""
+_GREY, _COLOURS, _PALETTE = 0, 2, 3
+_BEFORE_DATA = (b"IHDR", b"sRGB", b"PLTE", b"tRNS")
+"""The chunks that make a picture, as they come. A gamma (gAMA) is left out: browsers obey it, and detectors do not."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Of each pass of an interlaced file: its first column and row, and its steps."""
 _MOST_CHUNKS = 100_000
+_MOST_BYTES = 1 << 32
+_SPARE = 512
+"""Bytes by which image data may be larger than zlib's fastest makes it; what is larger is encoded anew."""
 
 
 def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
@@ -27,7 +34,7 @@ def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
     parts = [_SIGNATURE, _chunk(b"IHDR", header)]
     if profile:
         parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile, 0)))
-    parts += [_chunk(name, kept[name]) for name in (b"sRGB", b"gAMA") if name in kept and not profile]
+    parts += [_chunk(b"sRGB", kept[b"sRGB"])] if b"sRGB" in kept and not profile else []
     if orientation != 1:
         parts.append(_chunk(b"eXIf", exif(orientation)[6:]))
     if palette:
@@ -37,40 +44,73 @@ def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
 
 
 def check_data(file: bytes) -> None:
-    """Raises NotExact unless the image data holds the rows of the image and nothing behind them."""
-    header, _, _, data = _read(file)
+    """Raises NotExact unless the image data holds the rows of the image, and no bit that nobody sees.
+
+    Such a file is encoded anew without a loss, so this may be strict.
+    """
+    header, palette, kept, data = _read(file)
     width, height, depth, colour, interlaced = struct.unpack(">IIBBxxB", header)
-    if colour not in _CHANNELS or interlaced > 1:
-        raise NotExact("its header is not valid")
-    expected = 0
+    expected, spare = 0, 0
     for left, top, across, down in _PASSES if interlaced else ((0, 0, 1, 1),):
         columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        expected += rows * (1 + (columns * depth * _CHANNELS[colour] + 7) // 8) if columns > 0 and rows > 0 else 0
+        if columns > 0 and rows > 0:
+            bits = columns * depth * _CHANNELS[colour]
+            expected, spare = expected + rows * (1 + (bits + 7) // 8), spare | bits % 8
+    if spare or expected > _MOST_BYTES or (depth == 16 and (colour > _PALETTE or b"tRNS" in kept)):
+        raise NotExact("its rows have bits that are not shown")
     inflate = zlib.decompressobj()
     try:
-        size = len(inflate.decompress(data, expected + 1))
+        image = inflate.decompress(data, expected + 1)
     except zlib.error as error:
         raise NotExact(f"its image data is damaged ({error})") from None
-    if size != expected or not inflate.eof or inflate.unused_data:
+    if len(image) != expected or not inflate.eof or inflate.unused_data:
         raise NotExact("its image data is not as long as the image")
+    if len(data) > len(zlib.compress(image, 1)) + _SPARE:
+        raise NotExact("its image data has room for more than the image")
+    if palette:
+        _check_palette(file, palette)
+
+
+def _check_palette(file: bytes, palette: bytes) -> None:
+    """Raises NotExact if a colour that no px has is not black."""
+    try:
+        with Image.open(io.BytesIO(file), formats=["PNG"]) as image:
+            used = {number: count for number, count in enumerate(image.histogram()) if count}
+    except (OSError, ValueError, SyntaxError) as error:
+        raise NotExact(f"its palette cannot be checked ({error})") from None
+    if any(any(palette[3 * number : 3 * number + 3]) for number in range(len(palette) // 3) if number not in used):
+        raise NotExact("its palette has colours that are not shown")
 
 
 def _read(file: bytes) -> tuple[bytes, bytes, dict[bytes, bytes], bytes]:
-    """IHDR, PLTE or nothing, the chunks of _KEPT, and all image data."""
+    """IHDR, PLTE or nothing, sRGB and tRNS, and all image data. Raises NotExact unless they come as they should."""
     chunks: dict[bytes, bytes] = {}
     data: list[bytes] = []
+    last = b""
     for name, body in _chunks(file):
         if name == b"IDAT":
+            if data and last != name:
+                raise NotExact("its image data is in several places")
             data.append(body)
         elif name in (b"acTL", b"CgBI"):
             raise NotExact("it is no plain PNG")
-        elif name in (b"IHDR", b"PLTE", *_KEPT):
-            if name in chunks or len(body) > _KEPT.get(name, 768):
-                raise NotExact("a chunk comes twice or is too long")
+        elif name in _BEFORE_DATA:
+            if data or name in chunks or (name == b"PLTE" and b"tRNS" in chunks):
+                raise NotExact("a chunk comes twice or too late")
             chunks[name] = body
-    if len(chunks.get(b"IHDR", b"")) != 13 or not data:
-        raise NotExact("it has no image")
-    return chunks.pop(b"IHDR"), chunks.pop(b"PLTE", b""), chunks, b"".join(data)
+        last = name
+    header, palette = chunks.pop(b"IHDR", b""), chunks.pop(b"PLTE", b"")
+    if len(header) != 13 or not data or header[9] not in _CHANNELS or header[10] or header[11] or header[12] > 1:
+        raise NotExact("it has no valid header or no image")
+    depth, colour = header[8], header[9]
+    palette = palette if colour == _PALETTE else b""  # of others it only says which colours to prefer
+    most = 3 << depth if depth <= 8 else 0
+    if len(palette) % 3 or len(palette) > most or (colour == _PALETTE) != bool(palette):
+        raise NotExact("its palette is not valid")
+    shades = len(chunks.get(b"tRNS", b""))
+    if b"tRNS" in chunks and not ((colour, shades) in ((_GREY, 2), (_COLOURS, 6)) or 0 < shades <= len(palette) // 3):
+        raise NotExact("its transparency is not valid")
+    return header, palette, chunks, b"".join(data)
 
 
 def _chunks(file: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -8,12 +8,14 @@ import struct
 from PIL import Image
 
 from anonlib.errors import NotExact
-from anonlib.media.jpeg import exif
+from anonlib.media.jpeg import check_frame, exif
 
 _ICC, _EXIF, _ALPHA = 0x20, 0x08, 0x10
 _SPARE = 16
 """Bytes at the end of a bitstream without which it cannot be decoded, if they are part of the picture."""
 _MOST_CHUNKS = 1000
+_ALPHA_USED = 1 << 28
+"""In the header of a lossless bitstream."""
 
 
 def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
@@ -39,14 +41,77 @@ def is_lossless(file: bytes) -> bool:
 
 
 def check_data(file: bytes) -> None:
-    """Raises NotExact if the picture can be decoded without the last bytes of its bitstream: then others follow it."""
+    """Raises NotExact if a WebP holds what no viewer shows: bytes behind its picture or its parts, an unused alpha.
+
+    Bytes belong to the picture if it cannot be decoded without them.
+    """
     name, stream = _read(file)
+    if len(stream) < 10:
+        raise NotExact("its bitstream has no header")
+    shorter = [stream[:-_SPARE]]
+    if name == b"VP8L":
+        (head,) = struct.unpack_from("<I", stream, 1)
+        opened = _opened(name, stream[:1] + struct.pack("<I", head | _ALPHA_USED) + stream[5:])
+        if not head & _ALPHA_USED and (opened is None or opened.getextrema()[-1] != (255, 255)):
+            raise NotExact("it has an alpha that is not shown")
+    else:
+        frame, (width, height) = int.from_bytes(stream[:3], "little"), struct.unpack_from("<HH", stream, 6)
+        first = frame >> 5
+        check_frame(height & 0x3FFF, width & 0x3FFF, 16, 16)
+        if _partitions(stream[10 : 10 + first]) > 1:
+            raise NotExact("its bitstream is in several parts")
+        cut = (frame - (_SPARE << 5)).to_bytes(3, "little") if first > _SPARE else b""
+        shorter += [cut + stream[3 : 10 + first - _SPARE] + stream[10 + first :]] if cut else []
+    if any(_opened(name, part) is not None for part in shorter):
+        raise NotExact("its bitstream has bytes behind the picture")
+
+
+def _opened(name: bytes, stream: bytes) -> Image.Image | None:
+    """The decoded picture, None where it cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(_file(_chunk(name, stream[:-_SPARE])))) as image:
+        with Image.open(io.BytesIO(_file(_chunk(name, stream)))) as image:
             image.load()
+            return image
     except (OSError, ValueError, SyntaxError):
-        return
-    raise NotExact("its bitstream has bytes behind the picture")
+        return None
+
+
+def _partitions(first: bytes) -> int:
+    """How many parts the coefficients of a VP8 frame have, by its header (RFC 6386, 7.3, 9.2-9.5)."""
+    data, value, most, left = iter(first), 0, 255, 0
+
+    def number(bits: int) -> int:
+        nonlocal value, most, left
+        read = 0
+        for _ in range(bits):
+            while left < 8:
+                value, left = value << 8 | next(data, 0), left + 8
+            split = 1 + ((most - 1) >> 1)
+            bit = value >> (left - 8) >= split
+            value, most = (value - (split << (left - 8)), most - split) if bit else (value, split)
+            while most < 128:
+                most, left = most << 1, left - 1
+            read = read << 1 | bit
+        return read
+
+    def optional(count: int, bits: int) -> None:
+        for _ in range(count):
+            if number(1):
+                number(bits)
+
+    number(2)
+    if number(1):
+        by_px, values = number(1), number(1)
+        if values:
+            number(1)
+            optional(4, 8)
+            optional(4, 7)
+        if by_px:
+            optional(3, 8)
+    number(10)
+    if number(1) and number(1):
+        optional(8, 7)
+    return 1 << number(2)
 
 
 def _read(file: bytes) -> tuple[bytes, bytes]:

@@ -26,7 +26,7 @@ from anonlib.execution.base import UnitResult, current
 from anonlib.media import exact, jpeg
 from anonlib.media.codec import Picture, encode
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
-from anonlib.media.sandbox import replace_apart
+from anonlib.media.sandbox import decode_apart, replace_apart
 from anonlib.methods import method_of
 from anonlib.methods.base import Method, Replacement
 from anonlib.methods.redaction import FLAT
@@ -260,9 +260,12 @@ class RenderStage:
     def _finish(self, photo: ImageState, writer: ShardWriter, shard: Shard) -> dict[str, Any]:
         """Encode and write a photo; returns its row."""
         if photo.problem is None:
-            with contained("encoding a photo") as failure:
-                data, outside = self._encode(photo)
-            photo.problem = failure.problem(Reason.ENCODE_FAILED)
+            try:
+                with contained("encoding a photo") as failure:
+                    data, outside = self._encode(photo)
+                photo.problem = failure.problem(Reason.ENCODE_FAILED)
+            except ImageProblem as problem:
+                photo.problem = Problem(problem.reason, str(problem))
         if photo.problem is not None:
             return self._row(photo.sample, shard, QUARANTINED, photo.problem, photo)
         new = self.naming.key(shard.shard_id, photo.sample.key) if self.job.rekey else None
@@ -274,16 +277,22 @@ class RenderStage:
     def _encode(self, photo: ImageState) -> tuple[bytes, str]:
         """A photo's file, and whether what lies outside its regions is EXACT or REENCODED."""
         picture, file, limits = photo.picture, photo.sample.image or b"", self.job.limits
-        if picture.is_exact and photo.out is picture.rgb:
+        frame = jpeg.parse(file) if picture.is_exact and picture.format == "JPEG" else None
+        untouched = photo.out is picture.rgb
+        if picture.is_exact and untouched and (frame is None or frame.is_plain):
             return exact.rewrite(file, picture.stored), EXACT
-        if picture.is_exact and picture.format == "JPEG":
-            frame = jpeg.parse(file)
-            before, after = (exact.as_stored(pixels, picture.orientation) for pixels in (picture.rgb, photo.out))
-            changed = jpeg.touched_mcus(frame, before, after)
-            pixels = jpeg.pixels_of(after, frame, changed)
+        if frame is not None:
+            changed, pixels = np.zeros((1, 1), bool), np.zeros((0, *frame.mcu, 3), np.uint8)
+            if not untouched:
+                before, after = (exact.as_stored(px, picture.orientation) for px in (picture.rgb, photo.out))
+                changed = jpeg.touched_mcus(frame, before, after)
+                pixels = jpeg.pixels_of(after, frame, changed)
+            bounds = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
             with suppress(ImageProblem):  # then it is encoded anew
-                bounds = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
                 return replace_apart(file, changed, pixels, picture.stored, **bounds), EXACT
+            if not photo.out.size:  # its pixels were not needed before
+                picture = decode_apart(file, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
+                photo.out = picture.rgb
         kept = picture.is_exact and picture.lossless and picture.format != "JPEG"
         data = encode(photo.out, picture, jpeg_quality=self.job.jpeg_quality)
         return data, EXACT if kept and Note.EIGHT_BITS not in picture.notes else REENCODED
