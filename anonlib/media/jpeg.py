@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from anonlib.errors import NotExact
@@ -80,16 +79,6 @@ class Frame:
         """Rows and columns of pixels of an MCU."""
         return 8 * max(part.down for part in self.components), 8 * max(part.across for part in self.components)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether its scans can hold nothing but coefficients: sequential, and coded by the standard's own tables.
-
-        Other tables have codes that no coefficient needs, or several for one, and runs of a progressive scan can be
-        written in several ways: such a file's coefficients are coded anew (`replace_mcus` without an MCU).
-        """
-        tables = {table for scan in self.scans for table in scan.tables}
-        return self.marker != _PROGRESSIVE and {table[1:] for table in tables} <= _standard_tables()
-
     def rewritten(self, orientation: int, profile: bytes) -> bytes:
         """The same scans under headers of ours: Exif's orientation, 1 for none, and a colour `profile` or none."""
         parts = [b"\xff\xd8"]
@@ -114,13 +103,6 @@ class Frame:
                     written[table[0]] = table
             parts += [_segment(_SOS, scan.header), self.file[scan.data]]
         return b"".join([*parts, b"\xff\xd9"])
-
-
-@cache
-def _standard_tables() -> frozenset[bytes]:
-    """The Huffman tables of ITU-T T.81, annex K.3, without their names, from a px that libjpeg-turbo encodes."""
-    frame = parse(simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8)))
-    return frozenset(table[1:] for scan in frame.scans for table in scan.tables)
 
 
 def check_data(file: bytes) -> None:
@@ -365,21 +347,19 @@ def pixels_of(rgb: NDArray[np.uint8], frame: Frame, touched: NDArray[np.bool_]) 
 def replace_mcus(frame: Frame, touched: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> bytes:
     """The file with new pixels (n, rows, columns, 3) in its touched MCUs (down, across), every other coefficient kept.
 
-    Progressive stays progressive. Without a touched MCU all coefficients are only coded anew. Raises NotExact where
-    sampling is uneven or libjpeg-turbo refuses the file.
+    Progressive stays progressive. Raises NotExact where sampling is uneven or libjpeg-turbo refuses the file.
     """
-    planes = [_blocks(frame, number, pixels) for number in range(len(frame.components) if touched.any() else 0)]
+    planes = [_blocks(frame, number, pixels) for number in range(len(frame.components))]
     where = np.nonzero(touched)
 
     def put(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
         part = frame.components[number]
-        for down, across in np.ndindex(part.down, part.across) if planes else ():
+        for down, across in np.ndindex(part.down, part.across):
             y, x = where[0] * part.down + down - top, where[1] * part.across + across - left
             inside = (y >= 0) & (y < held.shape[0]) & (x >= 0) & (x < held.shape[1])
             held[y[inside], x[inside]] = planes[number][inside, down, across]
 
-    options = _COPY_NONE | (0 if frame.is_plain else _OPTIMIZED)
-    options |= _AS_PROGRESSIVE if frame.marker == _PROGRESSIVE else 0
+    options = _COPY_NONE | (_AS_PROGRESSIVE if frame.marker == _PROGRESSIVE else 0)
     return _transformed(frame.rewritten(1, b""), options, put)
 
 
@@ -433,7 +413,7 @@ class _Transform(ctypes.Structure):
     ]  # fmt: skip
 
 
-_TRANSFORM, _NO_OUTPUT, _AS_PROGRESSIVE, _COPY_NONE, _OPTIMIZED = 2, 16, 32, 64, 256
+_TRANSFORM, _NO_OUTPUT, _AS_PROGRESSIVE, _COPY_NONE = 2, 16, 32, 64
 
 
 @cache

@@ -26,7 +26,7 @@ from anonlib.execution.base import UnitResult, current
 from anonlib.media import exact, jpeg
 from anonlib.media.codec import Picture, encode
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
-from anonlib.media.sandbox import decode_apart, replace_apart
+from anonlib.media.sandbox import replace_apart
 from anonlib.methods import method_of
 from anonlib.methods.base import Method, Replacement
 from anonlib.methods.redaction import FLAT
@@ -277,22 +277,16 @@ class RenderStage:
     def _encode(self, photo: ImageState) -> tuple[bytes, str]:
         """A photo's file, and whether what lies outside its regions is EXACT or REENCODED."""
         picture, file, limits = photo.picture, photo.sample.image or b"", self.job.limits
-        frame = jpeg.parse(file) if picture.is_exact and picture.format == "JPEG" else None
-        untouched = photo.out is picture.rgb
-        if picture.is_exact and untouched and (frame is None or frame.is_plain):
+        if picture.is_exact and photo.out is picture.rgb:
             return exact.rewrite(file, picture.stored), EXACT
-        if frame is not None:
-            changed, pixels = np.zeros((1, 1), bool), np.zeros((0, *frame.mcu, 3), np.uint8)
-            if not untouched:
-                before, after = (exact.as_stored(px, picture.orientation) for px in (picture.rgb, photo.out))
-                changed = jpeg.touched_mcus(frame, before, after)
-                pixels = jpeg.pixels_of(after, frame, changed)
+        if picture.is_exact and picture.format == "JPEG":
+            frame = jpeg.parse(file)
+            before, after = (exact.as_stored(pixels, picture.orientation) for pixels in (picture.rgb, photo.out))
+            changed = jpeg.touched_mcus(frame, before, after)
+            pixels = jpeg.pixels_of(after, frame, changed)
             bounds = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
             with suppress(ImageProblem):  # then it is encoded anew
                 return replace_apart(file, changed, pixels, picture.stored, **bounds), EXACT
-            if not photo.out.size:  # its pixels were not needed before
-                picture = decode_apart(file, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
-                photo.out = picture.rgb
         kept = picture.is_exact and picture.lossless and picture.format != "JPEG"
         data = encode(photo.out, picture, jpeg_quality=self.job.jpeg_quality)
         return data, EXACT if kept and Note.EIGHT_BITS not in picture.notes else REENCODED

@@ -109,28 +109,6 @@ def test_a_jpeg_that_hides_something_is_not_exact(file: bytes) -> None:
     assert not decode(file, max_mpx=1).is_exact
 
 
-def test_codes_that_no_coefficient_needs_do_not_leave() -> None:
-    """Behind the codes in use: others, for symbols that spell something."""
-    file = photo(optimize=True)
-    found = jpeg.parse(file)
-    (table,) = [table for table in found.scans[0].tables if table[0] == 0x10]
-    spelled = bytes(symbol for symbol in MARKER if symbol not in table[17:])[:16]
-    counts = bytearray(table[1:17])
-    # The longest code's place becomes a node, below which as many codes more than one bit longer have room.
-    counts[15] += len(spelled)
-    longer = bytes([0x10]) + bytes(counts) + table[17:] + spelled
-    hidden = file.replace(struct.pack(">H", len(table) + 2) + table, struct.pack(">H", len(longer) + 2) + longer)
-    picture = decode(hidden, max_mpx=1)
-    assert picture.is_exact and not jpeg.parse(hidden).is_plain
-    assert spelled in exact.rewrite(hidden, picture.stored)
-    nothing = np.zeros((1, 1), bool), np.zeros((0, 16, 16, 3), np.uint8)
-    anew = exact.replace(hidden, *nothing, picture.stored)
-    assert spelled not in anew
-    assert exact.changed_blocks(hidden, anew, np.zeros((64, 96), bool)) == 0
-    assert np.array_equal(decode(anew, max_mpx=1).rgb, picture.rgb)
-    assert jpeg.parse(photo()).is_plain
-
-
 @pytest.mark.parametrize(
     "file",
     [
