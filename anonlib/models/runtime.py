@@ -95,10 +95,11 @@ def load_engine(
     and on a GPU onnxruntime if it has CUDA, else torch. Raises BackendMissing if a backend or precision cannot run
     here."""
     import onnx
-    import onnxruntime
 
     on_gpu = device.startswith("cuda")
     if backend == "auto" and on_gpu:
+        import onnxruntime  # not on a CPU: it looks for its maker's telemetry when it is imported
+
         backend = "onnxruntime" if _CUDA in onnxruntime.get_available_providers() else "torch"
     elif backend == "auto":
         backend = "openvino"

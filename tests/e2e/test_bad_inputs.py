@@ -161,7 +161,6 @@ def test_a_tar_gives_the_same_answers_and_its_strange_members_are_quarantined_wi
         "../evil": ("unsafe-name", "'..'"),
         "/tmp/absolute": ("unsafe-name", "absolute path"),
         "words": ("no-image", "no image"),
-        "both": ("several-images", "several images"),
         "half#truncated": ("truncated", "truncated"),
     }
     told = reasons(tar_run.workspace)

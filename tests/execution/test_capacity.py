@@ -61,7 +61,7 @@ def test_gpus_that_ray_cannot_give_are_refused_with_the_job_and_the_shards_of_an
         return JobConfig.model_validate(places | {"ray": ray, "limits": {"memory_mib": 512}}).shard_bytes / (1 << 20)
 
     for num_gpus in (1.5, 0.00001):
-        with pytest.raises(ValueError, match=r"whole ones, not 1.5|steps of 0.0001"):
+        with pytest.raises(ValueError, match=r"whole ones, not"):
             shard_mib(num_gpus=num_gpus)
     assert (shard_mib(actors=1), shard_mib(actors=0, shards=4), shard_mib(shards=2)) == (512, 512, 256)
     assert (shard_mib(num_gpus=0.5), shard_mib(num_gpus=1, shards=8), shard_mib(actors=0, num_gpus=1)) == (128, 64, 512)

@@ -72,7 +72,7 @@ def test_a_job_hides_what_the_users_network_finds_and_names_its_digest(tmp_path:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"name": "yolo"}, "detector.name is yolo, which is none of centerface, scrfd"),
+        ({"name": "yolo"}, "there is no detector 'yolo'; it is one of centerface, scrfd"),
         ({"name": "scrfd"}, "scrfd needs detector.path"),
         ({"name": "centerface", "path": "x.onnx"}, "detector.path belongs to detectors of your own files"),
         ({"name": "scrfd", "path": "missing.onnx"}, "missing.onnx cannot be read"),

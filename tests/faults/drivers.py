@@ -69,7 +69,7 @@ def made(root: Storage) -> dict[str, bytes]:
     """Everything in a job's two places; of the workspace without what was left unfinished and what runs spent."""
     paths = [entry.path for entry in root.list(unfinished=True)]
     kept = [path for path in paths if path.startswith("release/") or OURS not in path]
-    kept = [path for path in kept if not path.startswith("workspace/spending/")]
+    kept = [path for path in kept if not path.startswith(("workspace/spending/", "workspace/job.yaml"))]
     return {path: root.read(path) for path in kept if path.startswith(("release/", "workspace/"))}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def served(reviewed: JobConfig, tmp_path: Path) -> Iterator[tuple[str, subproces
     )
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip(), process
+        yield re.search(r"http\S+", process.stdout.readline())[0], process  # type: ignore[index]
     finally:
         process.kill()
         process.wait()

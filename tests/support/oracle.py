@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # started as a script, pytho
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.support import photos
 from tests.support.decoders import TERMS, heads
@@ -275,7 +275,7 @@ def portable_of(run: Run) -> Document:
         pixels = None
         if row["output_sha256"]:
             pixels = Image.open(io.BytesIO(blobs[row["output_sha256"]])).convert("L")
-            assert (row["width"], row["height"]) == pixels.size
+            assert (row["width"], row["height"]) == ImageOps.exif_transpose(pixels).size
             image["thumb"] = _thumb(pixels, _PICTURE)
         image["faces"] = [
             {

@@ -27,6 +27,10 @@ Members = list[tuple[str, bytes]]
 Change = Callable[[bytes], bytes]
 
 
+def labelled(source: Path) -> dict[str, str]:
+    return {"uri": str(source), "subject_field": "person"}
+
+
 def findings(run: Run, output: Path) -> dict[str, LeakCheck]:
     """What the scan says of a release of `run` that lies at `output`."""
     moved = run.config.model_copy(update={"output": run.config.output.model_copy(update={"uri": str(output)})})
@@ -91,7 +95,7 @@ def new_keys(tmp_path_factory: pytest.TempPathFactory) -> Run:
         name = f"holiday-{number:03d}"
         content += [(f"{name}.png", photos.encoded(pixels, "PNG")), (f"{name}.json", json.dumps(sidecar).encode())]
     photos.tar(root / "input" / "00000.tar", [*content, ("holiday-003.png", b"broken")])
-    return run_job(root / "input", root, method={"name": "solid"}, rekey=True)
+    return run_job(root / "input", root, method={"name": "solid"}, rekey=True, input=labelled(root / "input"))
 
 
 def test_a_clean_release_leaks_nothing(finished: Run) -> None:
@@ -257,7 +261,7 @@ def test_names_and_order_of_the_input_shards_are_found_and_not_repeated(tmp_path
 
 def test_keys_that_name_people_are_found(tmp_path: Path) -> None:
     photos.tar(tmp_path / "input" / "0.tar", photos.members("Ada_Quill_0001", photos.nobody(), {"person": "Ada Quill"}))
-    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"})
+    run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, input=labelled(tmp_path / "input"))
     assert found(run, run.output) == {"person's label in a key": ("0/Ada_Quill_0001",)}
 
 
@@ -274,7 +278,7 @@ def rekeyed_table(tmp_path_factory: pytest.TempPathFactory) -> Run:
     features = {"info": {"features": {"image": {"_type": "Image"}}, "description": "photos of Ada Quill-1"}}
     table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps(features)})
     pq.write_table(table, root / "input" / "photos.parquet")
-    return run_job(root / "input", root, method={"name": "solid"}, rekey=True)
+    return run_job(root / "input", root, method={"name": "solid"}, rekey=True, input=labelled(root / "input"))
 
 
 NOTE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}, "description": "by ada_quill 1"}})

@@ -15,7 +15,7 @@ from anonlib.audit.report.page import COLOURS, REQUIRED, rendered, write_html, w
 from anonlib.audit.report.summary import risks, what_was_done
 from anonlib.errors import JobError
 from tests.support import findings, photos
-from tests.support.html import Page
+from tests.support.html_text import Page
 
 EXAMPLE = photos.jpeg(photos.nobody()[:32, :32])
 HOSTILE = """</style><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;{{ 7 * 7 }}"""

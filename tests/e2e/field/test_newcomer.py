@@ -159,7 +159,7 @@ COMMAND = "import sys; from anonlib.cli import main; sys.argv[1:] = ['run', sys.
 def test_ctrl_c_leaves_one_sentence_and_no_word_of_a_worker_that_died(
     people_tars: Path, tmp_path: Path, actors: int
 ) -> None:
-    config = job(people_tars, tmp_path, method={"name": "solid"}, ray={"actors": actors})
+    config = job(people_tars, tmp_path, ray={"actors": actors})
     with started(config, tmp_path / "run", COMMAND) as running:
         assert running.wait_for(lambda: '"unit"' in running.complaints)
         os.killpg(running.process.pid, signal.SIGINT)  # as a terminal sends it
