@@ -12,7 +12,6 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
@@ -180,7 +179,7 @@ def _decode(
     rgb = as_shown(rgb, orientation)
     kept = orientation if known_as in exact.FORMATS else 1
     size = rgb.shape[0], rgb.shape[1]
-    fit = fit and _is_exact(data, image_format)
+    fit = fit and exact.holds(exact.check, data, image_format)
     lossless = image_format != "WEBP" or webp.is_lossless(data)
     return Picture(rgb, alpha, image_format, space, stripped, tuple(notes), size, kept, fit, lossless=lossless)
 
@@ -208,8 +207,8 @@ def _jpeg(
     clipped = (rgb[::4, ::4] - np.uint8(1) >= 254).any(axis=2).mean() > _FEW  # 0 and 255
     rgb, space, changes = in_named_space(rgb, image.info.get("icc_profile"), grey=image.mode == "L")
     notes += changes
-    fit = {*notes} <= {Note.NO_PROFILE} and _is_exact(data, "JPEG")
-    fit = fit and not (clipped and not _holds(jpeg.check_range, data))
+    fit = {*notes} <= {Note.NO_PROFILE} and exact.holds(exact.check, data, "JPEG")
+    fit = fit and not (clipped and not exact.holds(jpeg.check_range, data))
     size = (width, height) if orientation >= 5 else (height, width)
     rgb = as_shown(rgb, orientation)
     return Picture(rgb, None, "JPEG", space, stripped, tuple(notes), size, orientation, fit, tables, sampling)
@@ -218,18 +217,6 @@ def _jpeg(
 def as_shown(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Stored pixels upright; a copy unless they are so already."""
     return pixels if orientation == 1 else np.ascontiguousarray(exact.as_shown(pixels, orientation))
-
-
-def _is_exact(data: bytes, image_format: str) -> bool:
-    return _holds(exact.check, data, image_format)
-
-
-def _holds(check: Callable[..., None], *of: object) -> bool:
-    try:
-        check(*of)
-    except NotExact:
-        return False
-    return True
 
 
 def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:

@@ -6,6 +6,7 @@ of ours, without a second loss. A decoder process decides that (`check`); afterw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -16,7 +17,13 @@ from anonlib.media import jpeg, png, webp
 from anonlib.media.colour import ColourSpace, profile_of
 
 _Value = TypeVar("_Value", np.uint8, np.bool_)
-FORMATS = ("JPEG", "PNG", "WEBP")
+_FORMATS: dict[str, tuple[Callable[[bytes], None], Callable[[bytes, int, bytes], bytes]]] = {
+    "JPEG": (jpeg.check_data, jpeg.rewrite),
+    "PNG": (png.check_data, png.rewrite),
+    "WEBP": (webp.check_data, webp.rewrite),
+}
+"""How a file of each format is checked, and written under headers of ours."""
+FORMATS = frozenset(_FORMATS)
 
 
 class Stored(NamedTuple):
@@ -29,26 +36,26 @@ class Stored(NamedTuple):
 
 def check(file: bytes, image_format: str) -> None:
     """Raises NotExact if a file that a strict decoder has read may hold more than its picture."""
-    if image_format == "JPEG":
-        jpeg.check_data(file)
-    elif image_format == "PNG":
-        png.check_data(file)
-    elif image_format == "WEBP":
-        webp.check_data(file)
-    else:
+    if image_format not in _FORMATS:
         raise NotExact(f"{image_format} is always encoded anew")
+    _FORMATS[image_format][0](file)
+
+
+def holds(check: Callable[..., None], *of: object) -> bool:
+    """Whether a check that raises NotExact finds nothing."""
+    try:
+        check(*of)
+    except NotExact:
+        return False
+    return True
 
 
 def rewrite(file: bytes, stored: Stored) -> bytes:
     """The picture of an exact file, bit for bit, under headers of ours; raises NotExact."""
     profile = profile_of(stored.space) if stored.space else b""
-    if stored.format == "JPEG":
-        return jpeg.parse(file).rewritten(stored.orientation, profile)
-    if stored.format == "PNG":
-        return png.rewrite(file, stored.orientation, profile)
-    if stored.format == "WEBP":
-        return webp.rewrite(file, stored.orientation, profile)
-    raise NotExact(f"{stored.format} is always encoded anew")
+    if stored.format not in _FORMATS:
+        raise NotExact(f"{stored.format} is always encoded anew")
+    return _FORMATS[stored.format][1](file, stored.orientation, profile)
 
 
 def replace(file: bytes, changed: NDArray[np.bool_], pixels: NDArray[np.uint8], stored: Stored) -> bytes:

@@ -105,6 +105,11 @@ class Frame:
         return b"".join([*parts, b"\xff\xd9"])
 
 
+def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
+    """`Frame.rewritten` of a file; raises NotExact."""
+    return parse(file).rewritten(orientation, profile)
+
+
 def check_data(file: bytes) -> None:
     """Raises NotExact if a strictly decoded JPEG may hold more than its picture: see `parse`, and beyond its edges."""
     frame = parse(file)

@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.errors import NotExact
 from anonlib.faces import topology
-from anonlib.media import jpeg, png, webp
+from anonlib.media import exact, jpeg, png, webp
 from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import is_ours
 from anonlib.synthesis.canonical import vertices_of
@@ -145,15 +144,7 @@ def _png(data: bytes) -> set[str]:
         if at > len(data):
             raise ValueError("a chunk beyond the end")
         found |= _kinds(_PNG_CHUNKS.get(kind, PART), body)
-    return found | ({TRAILING} if data[at:] or not _is_whole(png.check_data, data) else set())
-
-
-def _is_whole(check: Callable[[bytes], None], data: bytes) -> bool:
-    try:
-        check(data)
-    except NotExact:
-        return False
-    return True
+    return found | ({TRAILING} if data[at:] or not exact.holds(png.check_data, data) else set())
 
 
 def _png_profile(body: bytes) -> set[str]:
@@ -191,7 +182,7 @@ def _webp(data: bytes) -> set[str]:
         at += 8 + length + length % 2
         found |= _kinds(_WEBP_CHUNKS.get(kind, PART), body)
         kinds.add(kind)
-    if b"ALPH" not in kinds and not _is_whole(webp.check_data, data):
+    if b"ALPH" not in kinds and not exact.holds(webp.check_data, data):
         found.add(TRAILING)
     return found
 
