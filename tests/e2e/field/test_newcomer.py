@@ -152,7 +152,11 @@ def test_a_job_of_too_few_people_ends_after_the_plan_and_goes_on_when_told(
 
 # ---- 12: Ctrl-C ---------------------------------------------------------------------------------------------------
 
-COMMAND = "import sys; from anonlib.cli import main; sys.argv[1:] = ['run', sys.argv[1]]; main()"
+# A shell's foreground process hears of Ctrl-C; that of a test's worker process is told to ignore it.
+COMMAND = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from anonlib.cli import main; sys.argv[1:] = ['run', sys.argv[1]]; main()"
+)
 
 
 @pytest.mark.parametrize("actors", [0, pytest.param(1, marks=pytest.mark.cluster)])
