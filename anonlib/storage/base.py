@@ -253,8 +253,18 @@ class Storage(ABC):
         With `leave_nothing` nothing is tried where it could not be deleted again, and all counts as possible. Raises
         StorageError where the place cannot be used at all (unreachable, wrong secret, no bucket).
         """
-        details: list[str] = []
         name = f"{OURS}probe-{uuid4().hex}"
+        try:
+            return self._probe(name, leave_nothing)
+        except StorageError:
+            for path in (name, f"{name}-claim"):
+                with suppress(StorageError):
+                    self.delete(path)
+            raise
+
+    def _probe(self, name: str, leave_nothing: bool) -> Probe:
+        """As probe, under this name; what is written may stay where it raises."""
+        details: list[str] = []
 
         def allowed(action: Callable[[], object]) -> bool:
             try:
