@@ -23,6 +23,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import simplejpeg
 from demo_data import PEOPLE, SCENES, Generator, Photo, compose, generator_from_onnx
 from demo_photo import draw_scene
@@ -344,33 +346,17 @@ def run_process(command: Sequence[str], look: bool = False) -> dict[str, float]:
 
 
 def watch_memory(pid: int, peaks: list[float], over: threading.Event) -> None:
-    """Append to `peaks` what the tree of `pid` holds now and then, in MiB, until `over`."""
+    """Append to `peaks` what the tree of `pid` holds now and then, in MiB, until `over`.
+
+    PSS: a shared page is divided among those that share it.
+    """
     while not over.wait(LOOK_EVERY):
-        peaks.append(sum(map(memory, tree(pid))))
-
-
-def tree(pid: int) -> list[int]:
-    """`pid` and all processes that it and they have started and that still run."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue  # it has ended meanwhile
-    members = [pid]
-    for member in members:
-        members += [child for child, parent in parents.items() if parent == member]
-    return members
-
-
-def memory(pid: int) -> float:
-    """PSS in MiB, in which a shared page is divided among those that share it."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+        held = 0
+        with suppress(psutil.NoSuchProcess):
+            for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    held += process.memory_full_info().pss
+        peaks.append(held / 2**20)
 
 
 def fresh(folder: Path) -> Path:

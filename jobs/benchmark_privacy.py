@@ -11,18 +11,20 @@ import argparse
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -30,7 +32,8 @@ from anonlib.methods import method_of, settings_of
 from anonlib.methods.base import EarlierReleases
 from anonlib.privacy.clustering import KEPT, SHARE
 from anonlib.privacy.keys import Keyring
-from anonlib.stages.people import people_of, persons_of
+from anonlib.privacy.knn import nearest
+from anonlib.stages.people import people_of, persons_of, same_fused
 from anonlib.workspace.schemas import EMBEDDING_DIM
 
 FACES = (100_000, 1_000_000)
@@ -45,6 +48,7 @@ STEPS = ("subjects and ties", "persons", "classes and surrogates")
 ROWS = {
     "precision": ("BCubed precision", ".4f"),
     "recall": ("BCubed recall", ".4f"),
+    "neighbours": ("true neighbours that the index finds", ".4f"),
     "f": ("BCubed F", ".4f"),
     "mixed": ("subjects of several people", ","),
     "scattered": ("people in several subjects", ","),
@@ -61,11 +65,13 @@ def main() -> int:
     parser.add_argument("--photos", type=int, default=PHOTOS)
     parser.add_argument("--k", type=int, default=K)
     parser.add_argument("--folder", type=Path, help="where the vectors are written: half a kilobyte a face")
+    parser.add_argument("--queries", type=int, default=2000, help="faces whose neighbours are compared with exact ones")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        figures = planned(options, options.faces[0])
-        print(json.dumps(figures | {"peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+        peak = Peak()
+        figures = planned(options, options.faces[0]) | {"peak_mib": peak.stop()}
+        print(json.dumps(figures | {"neighbours": found_again(options, options.faces[0])}))
         return 0
     from evaluate_subjects import bcubed, in_several  # it loads more than a plan does, which would count as memory
 
@@ -85,7 +91,7 @@ def main() -> int:
 
 def in_its_own_process(options: argparse.Namespace, faces: int, folder: str) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__).resolve()), "--one", "--faces", str(faces), "--folder", folder]
-    command += ["--photos", str(options.photos), "--k", str(options.k)]
+    command += ["--photos", str(options.photos), "--k", str(options.k), "--queries", str(options.queries)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"benchmark_privacy: {faces} faces failed:\n{done.stderr}")
@@ -95,7 +101,7 @@ def in_its_own_process(options: argparse.Namespace, faces: int, folder: str) -> 
 def planned(options: argparse.Namespace, count: int) -> dict[str, Any]:
     """Plan the vectors in the folder and write each face's subject there; seconds (wall, CPU) of each step."""
     person = person_of_each(count, options.photos)
-    both = np.memmap(options.folder / "vectors", np.float16, "r", shape=(count, EMBEDDING_DIM + KEPT))
+    both = vectors_of(options.folder, count)
     rng = np.random.default_rng(SEED)
     people = int(person[-1]) + 1
     female, age = rng.choice((0.05, 0.95), people)[person], rng.uniform(20, 70, people)[person]
@@ -123,6 +129,43 @@ def planned(options: argparse.Namespace, count: int) -> dict[str, Any]:
         "classes": len(assignment.classes),
         "bare": sum(not of.surrogates for of in assignment.persons),
     }
+
+
+def vectors_of(folder: Path, count: int) -> NDArray[np.float16]:
+    return np.memmap(folder / "vectors", np.float16, "r", shape=(count, EMBEDDING_DIM + KEPT))
+
+
+def found_again(options: argparse.Namespace, count: int) -> float:
+    """The share of some faces' true neighbours, each pair compared, that the index of the plan finds."""
+    both = vectors_of(options.folder, count)
+    queries = both[np.linspace(0, count - 1, min(options.queries, count), dtype=np.int64)]
+    ask = partial(nearest, queries, both, count=K, floor=same_fused(count))
+    true, found = ask(exact_below=count), ask()
+    hits = sum(len(np.intersect1d(a[a >= 0], b[b >= 0])) for a, b in zip(true, found, strict=True))
+    return hits / max(np.count_nonzero(true >= 0), 1)
+
+
+class Peak:
+    """The most memory of this process, asked every second: shared pages divided among those that share them."""
+
+    def __init__(self) -> None:
+        self._most, self._ended = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1):
+            self._look()
+
+    def _look(self) -> None:
+        self._most = max(self._most, psutil.Process().memory_full_info().pss / 2**20)
+
+    def stop(self) -> float:
+        """MiB."""
+        self._ended.set()
+        self._thread.join()
+        self._look()
+        return self._most
 
 
 # ---- people who never lived -----------------------------------------------------------------------------------
@@ -164,7 +207,9 @@ def table(sizes: Sequence[Mapping[str, Any]]) -> list[str]:
     rows += [["people", *(f"{size['people']:,}" for size in sizes)]]
     for step in STEPS:
         rows += [[f"{step}, s (CPU s)", *("{:.1f} ({:.1f})".format(*size["seconds"][step]) for size in sizes)]]
-    rows += [["peak RSS, MiB", *(f"{size['peak_rss_mib']:.0f}" for size in sizes)]]
+    rows += [
+        ["peak memory (PSS, mapped pages of the vectors too), MiB", *(f"{size['peak_mib']:.0f}" for size in sizes)]
+    ]
     for name, (title, form) in ROWS.items():
         rows += [[title, *(format(size[name], form) for size in sizes)]]
     return [f"| {' | '.join(row)} |" for row in rows]

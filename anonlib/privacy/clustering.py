@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from anonlib.privacy.knn import EXACT_BELOW, Numbers, Rows, Vectors, close_pairs, nearest
 
@@ -28,6 +30,7 @@ _OTHER_GENDER = 0.5  # subjects whose probabilities of female differ by more are
 _COMPARED = 512  # faces of one label that are compared with each other; of more, evenly spaced ones
 _FACES_NAMED, _NEIGHBOURS, _CANDIDATES, _SEED = 5, 32, 8, 20
 _ROWS, _FUSED_ROWS = 32_768, 65_536
+_PAIRS = 1_000_000  # pairs whose clusters are joined at once, unless more of them are connected
 
 
 def normalized(vectors: Vectors) -> Vectors:
@@ -50,25 +53,28 @@ def cluster(
     """
     first, number = np.unique(_first_copies(embeddings), return_inverse=True)
     sizes = np.bincount(number).astype(np.float64)
-    means: Rows = embeddings if len(first) == len(embeddings) else embeddings[first]
-    sums: Rows
-    if isinstance(means, np.memmap):
-        # Mapped once more, copy-on-write: sums take the places of their faces, so memory holds the table once.
-        means = sums = np.memmap(str(means.filename), means.dtype, "c", means.offset, means.shape)
-    else:
-        sums = means * sizes[:, None].astype(means.dtype)
-    asking = None
+    sums: Rows = embeddings
+    if len(first) < len(embeddings):
+        sums = embeddings[first] * sizes[:, None].astype(embeddings.dtype)
+    means, asking = embeddings if len(first) == len(embeddings) else embeddings[first], None
     while True:
         pairs = close_pairs(means, asking, count=neighbours, floor=threshold, exact_below=exact_below)
-        root = _joined(sums, sizes, *pairs, threshold)
-        alive, joined = np.unique(root, return_inverse=True)
-        if len(alive) == len(root):
+        root, grown, grown_sums, grown_sizes = _joined_by_component(sums, sizes, *pairs, threshold)
+        if len(grown) == 0:
             return np.asarray(number, np.int64)
+        alive, joined = np.unique(root, return_inverse=True)
         number = joined[number]
         # What was joined asks again: a mean finds neighbours that faces crowded by their own copies did not see.
-        grown = np.bincount(joined, minlength=len(alive)) > 1
-        sums, sizes, asking = np.asarray(sums[alive]), sizes[alive], np.flatnonzero(grown)
-        means = normalized(sums) if sums.dtype == np.float32 else sums
+        asking = np.searchsorted(alive, grown)
+        sums, sizes = np.asarray(sums[alive]), sizes[alive]
+        sums[asking], sizes[asking] = grown_sums, grown_sizes
+        del grown_sums
+        means = _comparable(sums)
+
+
+def _comparable(means: Rows) -> Rows:
+    """Rows as `knn` takes them: float16 ones of any length, float32 ones of length 1."""
+    return means if means.dtype == np.float16 else normalized(means)
 
 
 def _first_copies(rows: Rows) -> Numbers:
@@ -88,6 +94,42 @@ def _first_copies(rows: Rows) -> Numbers:
         equal = block[(rows[block] == rows[candidate[block]]).all(axis=1)]
         own[equal] = candidate[equal]
     return own
+
+
+def _joined_by_component(
+    sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float
+) -> tuple[Numbers, Numbers, Rows, NDArray[np.float64]]:
+    """(n,) The lowest member of the cluster each of n ends in; which rows have grown, their new sums and sizes.
+
+    What no pair connects never meets, so the parts that pairs connect are joined some at a time, each in a copy of its
+    rows: a table on disk is only read.
+    """
+    root = np.arange(len(sums))
+    links = coo_array((np.ones(len(first), np.bool_), (first, second)), shape=(len(sums), len(sums)))
+    component = connected_components(links, directed=False)[1]
+    order = np.argsort(component[first], kind="stable")
+    first, second, component = first[order], second[order], component[first[order]]
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(component)) + 1, [len(first)]]).astype(np.int64)
+    grown: list[Numbers] = []
+    grown_sums: list[Rows] = []
+    grown_sizes: list[NDArray[np.float64]] = []
+    start = 0
+    while start < len(first):
+        stop = int(edges[max(np.searchsorted(edges, start + _PAIRS, "right") - 1, np.searchsorted(edges, start) + 1)])
+        rows, local = np.unique(np.concatenate([first[start:stop], second[start:stop]]), return_inverse=True)
+        own_sums, own_sizes = np.array(sums[rows]), sizes[rows]
+        of = _joined(own_sums, own_sizes, local[: stop - start], local[stop - start :], threshold)
+        root[rows] = rows[of]
+        larger = np.flatnonzero((of == np.arange(len(rows))) & (own_sizes > sizes[rows]))
+        grown.append(rows[larger])
+        grown_sums.append(own_sums[larger])
+        grown_sizes.append(own_sizes[larger])
+        start = stop
+    if not grown:
+        return root, np.zeros(0, np.int64), sums[:0], sizes[:0]
+    every = np.concatenate(grown)
+    place = np.argsort(every)
+    return root, every[place], np.concatenate(grown_sums)[place], np.concatenate(grown_sizes)[place]
 
 
 def _joined(sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float) -> Numbers:
@@ -131,13 +173,18 @@ def _margins(
     sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float
 ) -> NDArray[np.float64]:
     """(m,) How far the mean cosine of each pair of clusters lies above its bar."""
-    margin = np.empty(len(first))
+    cosine = _products(sums, first, second) / (sizes[first] * sizes[second])
+    return np.asarray(cosine - bar(threshold, sizes[first], sizes[second]), np.float64)
+
+
+def _products(rows: Rows, first: Numbers, second: Numbers) -> Vectors:
+    """(m,) Inner products of the rows of each pair."""
+    products = np.empty(len(first), np.float32)
     for start in range(0, len(first), _ROWS):
-        a, b = first[start : start + _ROWS], second[start : start + _ROWS]
-        products = np.einsum("ij,ij->i", sums[a].astype(np.float32), sums[b].astype(np.float32))
-        cosine = products / (sizes[a] * sizes[b])
-        margin[start : start + _ROWS] = cosine - bar(threshold, sizes[a], sizes[b])
-    return margin
+        pair = slice(start, start + _ROWS)
+        a, b = rows[first[pair]].astype(np.float32), rows[second[pair]].astype(np.float32)
+        products[pair] = np.einsum("ij,ij->i", a, b)
+    return products
 
 
 def templates(embeddings: Rows, subject: Numbers, subjects: int) -> Vectors:
@@ -172,14 +219,14 @@ def by_label(labels: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
 class Subjects(NamedTuple):
     """`means` (m, d) of subjects' unit embeddings, not scaled to unit length, and the `faces` (m,) behind each."""
 
-    means: Vectors
+    means: Rows
     faces: Numbers
 
 
 def known_subjects(embeddings: Rows, subject: Numbers, subjects: int) -> Subjects:
     """The subjects (n,), numbered from 0, of unit embeddings (n, d)."""
     faces = np.bincount(subject, minlength=subjects)
-    means = np.empty((subjects, embeddings.shape[1]), np.float32)
+    means = np.empty((subjects, embeddings.shape[1]), embeddings.dtype)
     for rows, sums in _sums_of(embeddings, subject, subjects):
         means[rows] = sums / np.maximum(faces[rows, None], 1)
     return Subjects(means, faces)
@@ -197,9 +244,9 @@ def join(known: Subjects, embeddings: Rows, *, threshold: float) -> Numbers:
         return group
     arrived = known_subjects(embeddings, group, int(group.max(initial=-1)) + 1)
     candidates = min(_CANDIDATES, len(known.faces))
-    found = nearest(normalized(arrived.means), normalized(known.means), count=candidates, floor=threshold)
+    found = nearest(_comparable(arrived.means), _comparable(known.means), count=candidates, floor=threshold)
     found = np.sort(found.astype(np.int64), axis=1)  # in a tie the lower number
-    cosine = np.einsum("ij,ikj->ik", arrived.means, known.means[found])
+    cosine = np.einsum("ij,ikj->ik", arrived.means.astype(np.float32), known.means[found].astype(np.float32))
     margin = cosine - bar(threshold, arrived.faces[:, None], known.faces[found])
     margin[found < 0] = -1.0
     best = margin.argmax(axis=1)[:, None]
@@ -250,9 +297,8 @@ def tied(subjects: Subjects, labelled: NDArray[np.bool_], female: NDArray[np.flo
     """
     means, faces = subjects
     lenient = threshold - _LENIENCE
-    sums = (means * faces[:, None]).astype(np.float32)
-    first, second = close_pairs(normalized(means), count=_NEIGHBOURS, floor=lenient)
-    margin = _margins(sums, faces.astype(np.float64), first, second, lenient)
+    first, second = close_pairs(_comparable(means), count=_NEIGHBOURS, floor=lenient)
+    margin = _products(means, first, second) - bar(lenient, faces[first], faces[second])
     margin[np.abs(female[first] - female[second]) > _OTHER_GENDER] = -1.0
     parent = np.arange(len(means))
     size, names = np.ones(len(means), np.int64), labelled.astype(np.int64)
