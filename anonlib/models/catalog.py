@@ -58,7 +58,7 @@ class ModelCard:
     of the package's archive (npm's "package/" left out); `outputs`: shapes after the batch axis."""
 
     name: str
-    role: Literal["detector", "mesh", "recognizer", "age_gender", "expression", "generator"]
+    role: Literal["detector", "mesh", "recognizer", "age_gender", "expression", "liveness", "generator"]
     use: Literal["pipeline", "verifier", "evaluation", "demo"]
     licence: str
     commercial: bool

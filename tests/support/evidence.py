@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks.similarity import first_of_each
-from anonlib.audit.evidence.evidence import BASELINES, CLEAR, CROP, RELEASED, SIDE, Evidence, Look
+from anonlib.audit.evidence.evidence import BASELINES, CLEAR, CROP, JUDGES, RELEASED, SIDE, Evidence, Look
 from anonlib.audit.evidence.published import PlanRecord, Published
 from anonlib.verification.certificate import K_ANONYMITY, Claim
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
@@ -46,6 +46,7 @@ def look(vectors: NDArray[np.float32], **changes: Any) -> Look:
         pose=nothing(3),
         mesh=nothing(MESH_POINTS, 2),
         sharpness=nothing(),
+        real=nothing(len(JUDGES)),
         crops=np.zeros((count, CROP, CROP, 3), np.uint8),
         frames=np.zeros((count, SIDE, SIDE, 3), np.uint8),
     )

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anonlib.audit.evidence.evidence import CROP, SIDE, Look, frame
+from anonlib.audit.evidence.evidence import CROP, JUDGES, SIDE, Look, frame
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.faces.detect import open_detector
-from anonlib.faces.embed import AttributeReader, Recognizer
+from anonlib.faces.embed import AttributeReader, Recognizer, model_input
 from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points
 from anonlib.faces.regions import FACE, Regions, labelled_face
 from anonlib.models.cache import model_bytes
@@ -28,7 +28,7 @@ from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 from anonlib.workspace.tables import Row
 
 RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)
-LOOKED_WITH = (*RECOGNIZERS, "facemesh", "age-gender", "expression")
+LOOKED_WITH = (*RECOGNIZERS, *JUDGES, "facemesh", "age-gender", "expression")
 """Every model that evidence is gathered with, beside the job's detector."""
 SAME_PLACE = 0.35
 """How far a detection's centre may lie from the original's, in longer sides of the original's box."""
@@ -48,6 +48,7 @@ class Observer:
         self.detector = open_detector(config.detector, device=device_of(config))
         self.mesh = FaceMesh(load(models, "facemesh", config))
         self.recognizers = [Recognizer(name, load(models, name, config)) for name in RECOGNIZERS]
+        self.judges = {name: load(models, name, config) for name in JUDGES}
         self.reader = AttributeReader(load(models, "age-gender", config), load(models, "expression", config))
 
     def meshes(self, images: Sequence[Pixels], rows: Sequence[Row]) -> Meshes:
@@ -86,7 +87,10 @@ class Observer:
     def _look(self, images: Sequence[Pixels], rows: Sequence[Row], meshes: Meshes, found: Mask, fits: Mask) -> Look:
         seen = np.flatnonzero(fits).tolist()
         points = [five_points(mesh) for mesh in meshes]
-        age, female, expression = self.reader.read([images[row] for row in seen], [points[row] for row in seen])
+        shown, where = [images[row] for row in seen], [points[row] for row in seen]
+        age, female, expression = self.reader.read(shown, where)
+        # The first number of either network is the probability that the face is real.
+        real = [judge(model_input(name, shown, where))[0][:, 0] for name, judge in self.judges.items()]
         mean, target = shape_model().mean, np.array(ARCFACE_POINTS, np.float32)
         crops = np.zeros((len(images), CROP, CROP, 3), np.uint8)
         frames = np.zeros((len(images), SIDE, SIDE, 3), np.uint8)
@@ -107,6 +111,7 @@ class Observer:
             expression=whole(expression, len(EXPRESSIONS)),
             pose=whole([pose_of(meshes[row], mean).angles() for row in seen], 3),
             mesh=whole(meshes[seen, :, :2], MESH_POINTS, 2),
+            real=whole(np.stack(real, axis=1), len(JUDGES)),
             sharpness=whole([sharpness(images[row], meshes[row]) for row in seen]),
             crops=crops,
             frames=frames,

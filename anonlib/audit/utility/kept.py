@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, Evidence, Look
+from anonlib.audit.evidence.evidence import BASELINES, CLEAR, JUDGES, RELEASED, Evidence, Look
 from anonlib.audit.findings import Figure, Measure
 from anonlib.audit.statistics import Numbers, Shares, figure_of_sums, rate
 from anonlib.faces import topology
@@ -24,6 +24,7 @@ SURE = 0.7
 """Probability of a gender from which an original counts, and one minus it for the other."""
 
 FOUND = "faces found again"
+REAL = "called real by {}"
 SHIFT = (
     "shares among the faces that can still be read; the interval is never below nought, so its upper end is what to "
     "look at"
@@ -65,11 +66,12 @@ def mesh_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> Share
 def measures(evidence: Evidence, *, seed: int = 0) -> list[Measure]:
     """Everything that is measured of utility, over all n faces of released photos, beside the baselines."""
     before, subjects, looks = evidence.clear, evidence.subjects, evidence.looks
+    absolute = {FOUND, *map(REAL.format, JUDGES)}  # measured on clear photos, too
 
     def measure(
         name: str, unit: str, note: str, values: Values, *, higher: bool = False, chance: float | None = None
     ) -> Measure:
-        kinds = (RELEASED, CLEAR, *BASELINES) if name == FOUND else (RELEASED, *BASELINES)
+        kinds = (RELEASED, CLEAR, *BASELINES) if name in absolute else (RELEASED, *BASELINES)
         shares = {kind: np.asarray(values(looks[kind]), np.float64) for kind in kinds}
         return _measure(
             name, unit, note, {k: rate(v, subjects, chance=chance, seed=seed) for k, v in shares.items()}, higher
@@ -86,6 +88,9 @@ def measures(evidence: Evidence, *, seed: int = 0) -> list[Measure]:
             name, "share", note, lambda look: np.where(counts, read(look) == kinds, np.nan), higher=True, chance=chance
         )
 
+    def real(column: int) -> Values:
+        return lambda look: np.where(np.isnan(look.real[:, column]), np.nan, look.real[:, column] > 0.5)
+
     def turned(column: int) -> Values:
         return lambda look: np.abs((look.pose[:, column].astype(float) - before.pose[:, column] + 180) % 360 - 180)
 
@@ -95,6 +100,7 @@ def measures(evidence: Evidence, *, seed: int = 0) -> list[Measure]:
     posed, landmarks = f"of the pose that the mesh fits, {fits}", f"mean over the 468 points of the mesh, {fits}"
     of_seven = "of all clear faces; the network is less sure of the rarer five"
     edges = f"of edges in the face to those of the clear one, {fits}; above 1 is grain or seams"
+    called = f"a network that nothing was tuned to, {fits}; what it says of clear photos is what to compare with"
     sharpness, age = np.maximum(before.sharpness, 1e-6), before.age.astype(float)
     found = [
         measure(FOUND, "share", "by the detector, at the place of the original", lambda look: look.found, higher=True),
@@ -108,6 +114,7 @@ def measures(evidence: Evidence, *, seed: int = 0) -> list[Measure]:
         agreement("age band kept", age_bands, every, f"under 35, under 50, or older{again[1]}"),
         measure("age error", "years", f"between two estimates, {fits}", lambda look: np.abs(look.age - age)),
         measure("sharpness", "ratio", edges, lambda look: look.sharpness.astype(float) / sharpness, higher=True),
+        *(measure(REAL.format(name), "share", called, real(n), higher=True) for n, name in enumerate(JUDGES)),
     ]
     for name, read in (("gender", genders), ("age band", age_bands), ("expression", expressions)):
         kinds = (RELEASED, *BASELINES)

@@ -26,6 +26,8 @@ _OUTPUTS = {
     "facemesh": ("Identity_2", "Identity_1"),
     "faceres": ("global_pooling/Mean", "age_pred/Softmax", "gender_pred/Sigmoid"),
     "mobileface": ("batchnorm0/add_1",),
+    "antispoof": ("Identity",),
+    "liveness": ("Identity",),
 }
 """What a file calls the outputs that the catalogue lists, in its order."""
 _DLIB_BLOCKS = (
@@ -47,6 +49,10 @@ def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
             return repair(name, first, model.input.size or ("H", "W"), outputs).to_bytes()
         case "facemesh" | "faceres":
             return convert_graph(name, first, files, start="input_1", outputs=outputs)
+        case "antispoof":
+            return convert_graph(name, first, files, start="conv2d_input", outputs=outputs)
+        case "liveness":
+            return convert_graph(name, first, files, start="conv2d_1_input", outputs=outputs)
         case "mobileface":
             # It normalises its own input; starting at `mul` skips that, because `prepare` does it for every model.
             return convert_graph(name, first, files, start="mul", outputs=outputs)

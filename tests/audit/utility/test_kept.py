@@ -51,6 +51,7 @@ SEEN = {
     "pose": np.zeros((COUNT, 3), np.float32),
     "mesh": np.repeat(meshes(1)[:, :, :2], COUNT, axis=0),
     "sharpness": np.full(COUNT, 20, np.float32),
+    "real": np.tile(floats(0.9, 0.2), (COUNT, 1)),
 }
 
 
@@ -74,6 +75,8 @@ def test_a_release_that_is_as_it_was_loses_nothing(seen: Evidence) -> None:
     for name in ("faces found again", "expression kept", "expression kept, all seven", "gender kept", "age band kept"):
         assert (found[name].released.value, found[name].better) == (1.0, "higher"), name
     assert found["sharpness"].released.value == 1.0
+    for name, share in (("called real by antispoof", 1.0), ("called real by liveness", 0.0)):
+        assert (found[name].released.value, found[name].baselines[CLEAR].value) == (share, share)
     for name in ("landmark error", "yaw error", "pitch error", "roll error", "age error", "shift of gender"):
         assert (found[name].released.value, found[name].better) == (0.0, "lower"), name
 
