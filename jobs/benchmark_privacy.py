@@ -146,7 +146,7 @@ def found_again(options: argparse.Namespace, count: int) -> float:
 
 
 class Peak:
-    """The most memory of this process, asked every second: shared pages divided among those that share them."""
+    """The most memory of this process, asked every five seconds: shared pages divided among those that share them."""
 
     def __init__(self) -> None:
         self._most, self._ended = 0.0, threading.Event()
@@ -154,7 +154,7 @@ class Peak:
         self._thread.start()
 
     def _watch(self) -> None:
-        while not self._ended.wait(1):
+        while not self._ended.wait(5):
             self._look()
 
     def _look(self) -> None:

@@ -95,13 +95,18 @@ def _neighbours(
             yield rows, found
         return
     centres = _centres(base)
-    listed = np.argsort(home := _assigned(base, np.arange(len(base)), centres, 1).ravel(), kind="stable")
+    lists_of = _assigned(queries, asking, centres, min(_LISTS_ASKED, len(centres)))
+    home, rest = np.empty(len(base), np.int32), np.ones(len(base), np.bool_)
+    if queries is base:  # the nearest list of a row that asks is known
+        home[asking], rest[asking] = lists_of[:, 0], False
+    others = np.flatnonzero(rest)
+    home[others] = _assigned(base, others, centres, 1)[:, 0]
+    listed = np.argsort(home, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(home, minlength=len(centres)))])
     for start in range(0, len(asking), _BLOCK):
-        rows = asking[start : start + _BLOCK]
+        rows, asked = asking[start : start + _BLOCK], lists_of[start : start + _BLOCK]
         found = np.full((len(rows), count), -1, np.int32)
         best = np.full((len(rows), count), floor, np.float32)
-        asked = _assigned(queries, rows, centres, min(_LISTS_ASKED, len(centres)))
         order = np.argsort(asked.ravel(), kind="stable")
         limits = np.concatenate([[0], np.cumsum(np.bincount(asked.ravel(), minlength=len(centres)))])
         for number in range(len(centres)):
