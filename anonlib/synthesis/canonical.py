@@ -23,7 +23,9 @@ SIZE = 256
 RINGS = ((1.12, 1.20, 1.06), (1.24, 1.42, 1.13))
 """Factors of each ring over the oval: sideways, up, down (from METHODS: 1.22, 1.38, 1.12)."""
 _RING_DEPTH = (0.10, 0.28)
-_EYE_LINE, _EYE_SPAN = 0.445, 0.255
+EYE_SPAN = 0.255
+"""The eyes' distance, of the frame's side."""
+_EYE_LINE = 0.445
 _MOUTH_GAP = 0.22
 
 
@@ -142,7 +144,7 @@ class CanonicalFrame:
         flat = _mouth_ajar(with_rings(mean)[:, :2])
         left = flat[list(topology.LEFT_EYE)].mean(axis=0)
         right = flat[list(topology.RIGHT_EYE)].mean(axis=0)
-        scale = SIZE * _EYE_SPAN / float(np.linalg.norm(right - left))
+        scale = SIZE * EYE_SPAN / float(np.linalg.norm(right - left))
         centre = np.array([SIZE / 2, SIZE * _EYE_LINE])
         self.points = ((flat - (left + right) / 2) * scale + centre).astype(np.float32)
         self.triangles = np.asarray(Delaunay(self.points.astype(np.float64)).simplices, np.int64)

@@ -14,7 +14,17 @@ import numpy as np
 
 from anonlib.faces.mesh import mouth_opening
 from anonlib.synthesis.base import FaceTexture, Floats, Pixels
-from anonlib.synthesis.canonical import box_around, canonical_frame, filled, pose_of, sampled, shape_model, with_rings
+from anonlib.synthesis.canonical import (
+    EYE_SPAN,
+    SIZE,
+    box_around,
+    canonical_frame,
+    filled,
+    pose_of,
+    sampled,
+    shape_model,
+    with_rings,
+)
 from anonlib.synthesis.light import STEP, from_log, kept_zone, toned
 from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, mended, over_forehead, skin_of, without_rims
 from anonlib.synthesis.textures.average import detail_of
@@ -44,8 +54,8 @@ class Rendered:
 @dataclass(frozen=True)
 class Composite:
     """Where a surrogate of one shape goes in a photo: the photo's `view` (h, w, 3), its `ground` without what would
-    stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px; `opening` of the mouth; else as in
-    Rendered."""
+    stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px; `opening` of the mouth;
+    `eye_distance` px; else as in Rendered."""
 
     view: Pixels
     ground: Pixels
@@ -53,13 +63,14 @@ class Composite:
     light: Floats
     alpha: Floats
     opening: float
+    eye_distance: float
     origin: tuple[int, int]
     coverage: float
     bare: float
 
     def paint(self, detail: Floats) -> Rendered:
         """A dressed detail (S, S, 3), log, put there."""
-        synthetic = in_its_colours(self.view, from_log(sampled(detail, self.grid) + self.light))
+        synthetic = in_its_colours(self.view, from_log(laid(detail, self.grid, self.eye_distance) + self.light))
         mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
         patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
@@ -107,7 +118,17 @@ def place(image: Pixels, mesh: Floats, neutral: Floats) -> Composite:
         ground = np.asarray(cv2.inpaint(ground, hole, 3, cv2.INPAINT_TELEA), np.uint8)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     shown, light_out = bare(residual, light.spread), light_out + sampled(toned(residual, light.spread), grid, STEP)
-    return Composite(view, ground, grid, light_out, alpha, mouth_opening(shape), (x0, y0), coverage, shown)
+    opening = mouth_opening(shape)
+    return Composite(view, ground, grid, light_out, alpha, opening, pose.scale, (x0, y0), coverage, shown)
+
+
+def laid(detail: Floats, grid: Floats, eye_distance: float) -> Floats:
+    """A detail (S, S, 3) of any S read at canonical px `grid` (h, w, 2) of a photo with this eye distance, shrunk first
+    where the photo is coarser, since cv2.remap does not average what it skips."""
+    wanted = round(eye_distance / EYE_SPAN)
+    if len(detail) > SIZE and wanted < len(detail):
+        detail = np.asarray(cv2.resize(detail, (wanted, wanted), interpolation=cv2.INTER_AREA), np.float32)
+    return sampled(detail, (grid + 0.5) * np.float32(len(detail) / SIZE) - 0.5)
 
 
 def in_its_colours(view: Pixels, pixels: Floats) -> Floats:

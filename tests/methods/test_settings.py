@@ -34,7 +34,7 @@ COMPLETE: dict[str, dict[str, Any]] = {
     ("method", "complaint"),
     [
         ({"name": "k-anonymous"}, "Input should be 'k-diff', .* or 'pixelate'"),
-        ({"texture": "oil"}, "Input should be 'average', 'linear', 'bank' or 'ksame-net'"),
+        ({"texture": "oil"}, "Input should be 'average', 'gallery', 'linear', 'bank' or 'ksame-net'"),
         ({"name": "k-diff", "k": 1}, "greater than or equal to 2"),
         ({"name": "dp-vmf", "decoder": "d.npz"}, "dp-vmf needs a value of method.kappa"),
         ({"name": "dp-uniform"}, "anonlib fit-decoder"),

@@ -31,6 +31,7 @@ class TextureEntry:
 
 TEXTURES = {
     "average": TextureEntry(),
+    "gallery": TextureEntry("anonlib.synthesis.textures.gallery:Gallery", ships=True),
     "linear": TextureEntry("anonlib.synthesis.textures.linear:Decoder"),
     "bank": TextureEntry("anonlib.synthesis.textures.linear:BankMixer"),
     "ksame-net": TextureEntry("anonlib.synthesis.textures.ksame_net:NetworkDecoder", ships=True),

@@ -1,0 +1,145 @@
+"""gallery: faces of nobody that ship with anonlib. A vector gets the nearest face of its gender and age band.
+
+Each face is composed of parts of three or more synthetic portraits (gallery.md beside the file has the steps), so
+nothing in it comes from a person, and which face is shown is all that a release can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import resources
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from anonlib.errors import ModelUnusable
+from anonlib.privacy.clustering import normalized
+from anonlib.privacy.strata import Stratum, stratum_of
+from anonlib.synthesis.base import DecoderNotes, FaceTexture, Floats, IdentityDraw, Pixels, PublicFaces
+from anonlib.synthesis.light import to_log
+from anonlib.synthesis.textures.average import Texture
+
+VERSION = 1
+NEUTRAL = (140.0, 140.0, 140.0)
+"""The colour of skin in the stored pictures: the detail is a picture's log less that of this colour."""
+_QUALITY = 92
+_FIRST = "gallery"
+_LOOKS = ("female", "age", "tone", "happy")
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """`pictures`: of each face a JPEG of its detail (S, S, 3) on skin of the colour NEUTRAL; its neutral shape
+    (468, 3), and how `happy` it looks. `bank`: as what a recognizer sees the faces when they are rendered; `tone` (n,):
+    grey level of the skin in the portraits that gave it."""
+
+    trained_against: ClassVar[tuple[str, ...]] = ()
+    Face: ClassVar[type[FaceTexture]] = Texture
+    kind: ClassVar[str] = "a gallery, whose texture is gallery"
+
+    about: DecoderNotes
+    centre: Floats
+    bank: PublicFaces
+    tone: Floats
+    happy: Floats
+    shapes: Floats
+    pictures: tuple[bytes, ...]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @cached_property
+    def strata(self) -> tuple[Stratum, ...]:
+        """Gender and age band of each face."""
+        looks = zip(self.bank.female.tolist(), self.bank.age.tolist(), strict=True)
+        return tuple(stratum_of(*look) for look in looks)
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """Of each face the sha256 (hex) of its picture and shape."""
+        return tuple(
+            hashlib.sha256(picture + shape.astype("<f4").tobytes()).hexdigest()
+            for picture, shape in zip(self.pictures, self.shapes, strict=True)
+        )
+
+    def rows(self, stratum: Stratum) -> tuple[int, ...]:
+        """The faces of a stratum, or of what it begins with: ("female",) are all women."""
+        return tuple(row for row, own in enumerate(self.strata) if own[: len(stratum)] == stratum)
+
+    def identity(self, vectors: Floats) -> Floats:
+        """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
+        return normalized(vectors - self.centre)
+
+    def texture(self, row: int) -> Texture:
+        """The face of a row."""
+        picture = simplejpeg.decode_jpeg(self.pictures[row], colorspace="RGB")
+        detail = to_log(picture.astype(np.float32)) - to_log(np.array(NEUTRAL, np.float32))
+        return Texture(detail, self.shapes[row], float(self.happy[row]))
+
+    def decode(self, z: Floats, female: float, age: float) -> Texture:
+        """The face nearest to a unit vector z (d,) of the identity space, of that gender (`female` 0-1) and age band;
+        of the gender where the band has none."""
+        if z.shape != self.centre.shape or not np.isfinite(z).all():
+            raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
+        stratum = stratum_of(female, age)
+        rows = np.array(next(found for level in (2, 1, 0) if (found := self.rows(stratum[:level]))))
+        return self.texture(int(rows[np.argmax(self.bank.vectors[rows] @ z)]))
+
+    def face(self, draw: IdentityDraw, k: int) -> Texture:
+        """See FaceDecoder; of a draw that names rows the first is shown."""
+        return self.texture(draw.rows[0]) if draw.rows else self.decode(draw.vector, draw.female, draw.age)
+
+    @classmethod
+    def reads(cls, data: bytes) -> bool:
+        """See FaceDecoder: a zip file whose first member says so."""
+        return data[:2] == b"PK" and data[30:].startswith(_FIRST.encode())
+
+    @classmethod
+    def shipped(cls) -> bytes:
+        """See FaceDecoder; its card is gallery.md."""
+        return resources.files("anonlib.synthesis").joinpath("shipped/gallery.npz").read_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, device: str = "cpu") -> Self:
+        """See FaceDecoder; nothing is computed on a device."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                notes = json.loads(file[_FIRST].tobytes())
+                version = notes.pop("version")
+                if version != VERSION:
+                    raise ModelUnusable(f"the gallery is of version {version}, this anonlib reads {VERSION}")
+                about = DecoderNotes(**notes)
+                centre, vectors, female, age, tone, happy, shapes = (
+                    file[name].astype(np.float32) for name in ("centre", "vectors", *_LOOKS, "shapes")
+                )
+                joined, bounds = file["pictures"].tobytes(), np.cumsum([0, *file["sizes"].tolist()]).tolist()
+        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise ModelUnusable("the gallery is damaged or no gallery at all") from error
+        pictures = tuple(joined[start:stop] for start, stop in pairwise(bounds))
+        bank = PublicFaces(normalized(vectors), female, age)
+        return cls(about, centre, bank, tone, happy, shapes, pictures, hashlib.sha256(data).hexdigest())
+
+
+def encoded(picture: Pixels) -> bytes:
+    """A face's picture (S, S, 3) as the file holds it."""
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=_QUALITY, colorsubsampling="444"))
+
+
+def to_bytes(about: DecoderNotes, pictures: list[bytes], **arrays: NDArray[np.floating]) -> bytes:
+    """A gallery's file; `arrays`: centre (d,), vectors (n, d), shapes (n, 468, 3) and the looks (n,) of the class."""
+    text = json.dumps({"version": VERSION, **asdict(about)}, sort_keys=True).encode()
+    stored: dict[str, Any] = {name: array.astype(np.float16) for name, array in arrays.items()}
+    stored["sizes"] = np.array([len(picture) for picture in pictures], np.int64)
+    stored["pictures"] = np.frombuffer(b"".join(pictures), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **({_FIRST: np.frombuffer(text, np.uint8)} | stored))
+    return buffer.getvalue()

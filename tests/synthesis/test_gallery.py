@@ -1,0 +1,67 @@
+"""The gallery that ships: whole, read back as it was written, and every vector gets a face of what was asked."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from anonlib.errors import ModelUnusable
+from anonlib.privacy.strata import stratum_of
+from anonlib.synthesis.base import IdentityDraw
+from anonlib.synthesis.canonical import EYE_SPAN, SIZE
+from anonlib.synthesis.compositor import laid
+from anonlib.synthesis.textures import TEXTURES, decoder_class, gallery
+from anonlib.synthesis.textures.gallery import NEUTRAL, Gallery, encoded, to_bytes
+from anonlib.synthesis.textures.linear import Decoder
+
+DATA = Gallery.shipped()
+GALLERY = Gallery.from_bytes(DATA)
+LOOKS = tuple(product((0.0, 1.0), (20.0, 40.0, 70.0)))
+
+
+def test_the_shipped_gallery_is_small_free_and_of_every_gender_and_age() -> None:
+    assert len(DATA) < 20 * 2**20 and GALLERY.about.commercial and GALLERY.about.faces == len(GALLERY)
+    assert all(len(GALLERY.rows(stratum_of(*look))) >= 3 for look in LOOKS)
+    assert len(set(GALLERY.digests)) == len(GALLERY)
+    assert sum(map(len, map(GALLERY.rows, {own[:1] for own in GALLERY.strata}))) == len(GALLERY)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_vector_gets_the_nearest_face_of_its_gender_and_age_and_a_row_its_own(look: tuple[float, float]) -> None:
+    rows = GALLERY.rows(stratum_of(*look))
+    for row in rows[:2]:
+        near = GALLERY.decode(GALLERY.bank.vectors[row], *look)
+        drawn = GALLERY.face(IdentityDraw(-GALLERY.bank.vectors[row], *look, (row,), (1.0,)), 5)
+        assert near.shape.tobytes() == GALLERY.texture(row).shape.tobytes() == drawn.shape.tobytes()
+
+
+def test_a_face_is_read_back_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.broadcast_to(np.linspace(60, 200, 512)[:, None, None], (512, 512, 3)).astype(np.uint8)
+    arrays = {name: np.ones(1) for name in ("female", "age", "tone", "happy")}
+    arrays |= {"centre": np.zeros(4), "vectors": np.eye(4)[:1], "shapes": np.zeros((1, 468, 3))}
+    data = to_bytes(GALLERY.about, [encoded(picture)], **arrays)
+    detail = Gallery.from_bytes(data).texture(0).detail
+    assert np.abs((np.exp(detail) * (NEUTRAL[0] + 4) - 4) - picture).max() < 2
+    with pytest.raises(ModelUnusable, match="damaged"):
+        Gallery.from_bytes(data[:-400])
+    monkeypatch.setattr(gallery, "VERSION", 9)
+    with pytest.raises(ModelUnusable, match="is of version 1, this anonlib reads 9"):
+        Gallery.from_bytes(data)
+
+
+def test_its_file_is_told_from_that_of_a_fitted_decoder() -> None:
+    assert decoder_class(DATA) is Gallery and TEXTURES["gallery"].load() is Gallery
+    assert not Gallery.reads(b"PK" + bytes(28) + b"about.npy") and Decoder.reads(b"PK")
+
+
+def test_fine_detail_shows_in_a_large_photo_and_is_averaged_in_a_small_one() -> None:
+    fine = np.zeros((2 * SIZE, 2 * SIZE, 3), np.float32)
+    fine[::2] = 1
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    small = np.stack([columns, rows], axis=-1)
+    large = np.stack([columns, rows / 2 - 0.25], axis=-1)
+    inner = np.s_[9:-9, 9:-9]
+    assert np.abs(laid(fine, small, EYE_SPAN * SIZE)[inner] - 0.5).max() < 0.01
+    assert np.abs(laid(fine, large, EYE_SPAN * 2 * SIZE)[inner] - 0.5).min() > 0.49
