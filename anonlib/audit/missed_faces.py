@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -23,9 +23,9 @@ from anonlib.audit.statistics import CONFIDENCE, rate, upper_bound
 from anonlib.datasets import Shard
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult, in_chunks
-from anonlib.faces.detect import open_detector
+from anonlib.faces.detect import detect_as_shown, open_detector
 from anonlib.job import Job
-from anonlib.media.codec import decode
+from anonlib.media.codec import Picture, decode
 from anonlib.models.requirements import device_of
 from anonlib.synthesis.redact import GROW
 from anonlib.workspace.images import JobImages
@@ -69,7 +69,8 @@ def look_twice(
     for shard in job.shards:
         began, before = time.monotonic(), len(images)
         for chunk in in_chunks(_images(job, released, shard, side), config.limits.chunk):
-            for image, faces in zip(chunk, detector.detect([image.rgb for image in chunk]), strict=True):
+            found = detect_as_shown(detector, [image.picture for image in chunk])
+            for image, faces in zip(chunk, found, strict=True):
                 boxes = faces.boxes / np.float32(image.scale)
                 new = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= LEAST_SIDE
                 new &= covered(boxes, image.boxes) < _COVERED
@@ -103,9 +104,13 @@ class _Image(NamedTuple):
     """A released image, enlarged by `scale`; `boxes` (n, 4) px of the image itself are the job's faces."""
 
     key: str
-    rgb: NDArray[np.uint8]
+    picture: Picture
     scale: float
     boxes: NDArray[np.float32]
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        return self.picture.rgb
 
 
 def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[_Image]:
@@ -114,12 +119,18 @@ def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[
         if row["status"] == QUARANTINED:
             continue
         try:
-            image = decode(released.image(row["path"], row["output_sha256"]), max_mpx=job.config.limits.image_mpx).rgb
+            image = decode(released.image(row["path"], row["output_sha256"]), max_mpx=job.config.limits.image_mpx)
         except ImageProblem as problem:
             raise JobError(f"an image of shard {shard.shard_id} in the release cannot be read: {problem}") from None
         # The job saw an image at its own size at most; the detector shrinks what is still larger than `side`.
-        scale = min(SCALE, max(1.0, side / max(image.shape[:2])))
+        scale = min(SCALE, max(1.0, side / max(image.size)))
         if scale > 1.0:
-            image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+            rgb, alpha = _enlarged(image.rgb, scale), image.alpha
+            size = rgb.shape[0], rgb.shape[1]
+            image = replace(image, rgb=rgb, alpha=None if alpha is None else _enlarged(alpha, scale), size=size)
         boxes = np.array([face["box"] for face in row["faces"]], np.float32).reshape(-1, 4)
         yield _Image(row["key"], image, scale, boxes)
+
+
+def _enlarged(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -10,6 +11,7 @@ from anonlib.errors import ConfigError, ModelUnusable, suggestion
 from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.regions import Images, Regions, Sizes
 from anonlib.faces.scrfd import ScrfdDetector
+from anonlib.media.codec import Picture
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Precision
@@ -34,6 +36,19 @@ class Detector(Protocol):
 
 
 DETECTORS: dict[str, type[Detector]] = {"centerface": CenterFaceDetector, "scrfd": ScrfdDetector}
+
+
+def detect_as_shown(detector: Detector, pictures: Sequence[Picture]) -> list[Regions]:
+    """The regions of each picture, in px of its `size`: those of its colours, then those that show over black or white.
+
+    On a background between the two a picture has no other edges than on these.
+    """
+    found = detector.detect([picture.rgb for picture in pictures], [picture.size for picture in pictures])
+    for number, picture in enumerate(pictures):
+        if picture.alpha is not None:
+            for shown in detector.detect([picture.over(0), picture.over(255)], [picture.size] * 2):
+                found[number] = found[number].with_new(shown)
+    return found
 
 
 def detector_file(settings: DetectorConfig) -> bytes | None:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Images = Sequence[NDArray[np.uint8]]
 Sizes = Sequence[tuple[int, int]]
 FACE = "face"  # the kind of a region that has landmarks and may be replaced; any other kind is hidden by a flat ellipse
+IN_ALPHA = "face in the alpha channel"
+"""The kind of a face that shows on a background and not in the colours alone, so that none can be put in its place."""
+_SAME_PLACE = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,18 @@ class Regions:
         """The regions of a mask (N,) or slice."""
         kinds = tuple(np.array(self.kinds, object)[chosen])
         return Regions(self.boxes[chosen], self.scores[chosen], self.landmarks[chosen], kinds, self.source)
+
+    def with_new(self, others: Regions) -> Regions:
+        """These, and behind them those of `others` that are not the same place; faces among those are IN_ALPHA."""
+        apart = [bool((overlaps(box, self.boxes) <= _SAME_PLACE).all()) for box in others.boxes]
+        new = others.rows(np.array(apart, np.bool_))
+        return Regions(
+            np.concatenate([self.boxes, new.boxes]),
+            np.concatenate([self.scores, new.scores]),
+            np.concatenate([self.landmarks, np.full_like(new.landmarks, np.nan)]),
+            (*self.kinds, *(IN_ALPHA if kind == FACE else kind for kind in new.kinds)),
+            self.source,
+        )
 
     @property
     def is_face(self) -> NDArray[np.bool_]:
@@ -76,12 +91,16 @@ def main_face(regions: Regions, size: tuple[int, ...]) -> Regions:
 def non_maximum(boxes: NDArray[np.float32], iou: float) -> list[int]:
     """Indices kept of boxes (N, 4) sorted best first: none overlaps a better one by more than `iou`."""
     keep: list[int] = []
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     alive = np.arange(len(boxes))
     while len(alive):
         best, alive = alive[0], alive[1:]
         keep.append(int(best))
-        low, high = np.maximum(boxes[best, :2], boxes[alive, :2]), np.minimum(boxes[best, 2:], boxes[alive, 2:])
-        common = np.prod(np.clip(high - low, 0, None), axis=1)
-        alive = alive[common <= iou * (areas[alive] + areas[best] - common)]
+        alive = alive[overlaps(boxes[best], boxes[alive]) <= iou]
     return keep
+
+
+def overlaps(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N,) Intersection over union of a box (4,) with each of `boxes` (N, 4)."""
+    common = np.prod(np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None), axis=1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    return np.asarray(common / np.maximum(areas - common, 1e-6), np.float32)

@@ -74,6 +74,13 @@ class Picture:
         """How the output keeps its picture."""
         return exact.Stored(self.format, self.orientation, self.space)
 
+    def over(self, level: int) -> NDArray[np.uint8]:
+        """What a viewer shows of it (H, W, 3) on a background of this grey `level`, 0 to 255."""
+        if self.alpha is None:
+            return self.rgb
+        alpha = self.alpha[..., None].astype(np.uint16)
+        return ((self.rgb * alpha + level * (255 - alpha) + 127) // 255).astype(np.uint8)
+
     @property
     def plain(self) -> Self:
         """The same picture, to be written upright and with no table of its own file."""

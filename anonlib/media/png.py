@@ -65,7 +65,7 @@ def check_data(file: bytes) -> None:
         raise NotExact(f"its image data is damaged ({error})") from None
     if len(image) != expected or not inflate.eof or inflate.unused_data:
         raise NotExact("its image data is not as long as the image")
-    filtered = zlib.compressobj(4, strategy=zlib.Z_FILTERED)  # as Pillow writes them
+    filtered = zlib.compressobj(4, memLevel=9, strategy=zlib.Z_FILTERED)  # Pillow's
     if len(data) > max(len(zlib.compress(image, 1)), len(filtered.compress(image) + filtered.flush())) + _SPARE:
         raise NotExact("its image data has room for more than the image")
     if palette:

@@ -217,7 +217,7 @@ def assignment_table(method: Method, regions: pa.Table, of_face: Iterable[Surrog
     assigned = [
         next(faces)
         if kind is None or method.name == FLAT.kind
-        else SurrogateAssignment(reason=f"a {kind} is no face: it is hidden and not replaced")
+        else SurrogateAssignment(reason=f"a {kind} is hidden and not replaced")
         for kind in regions.column("kind").to_pylist()
     ]
     decided = {

@@ -288,7 +288,7 @@ class RenderStage:
             with suppress(ImageProblem):  # then it is encoded anew
                 return replace_apart(file, changed, pixels, picture.stored, **bounds), EXACT
         kept = picture.is_exact and picture.lossless and picture.format != "JPEG"
-        data = encode(photo.out, picture, jpeg_quality=self.job.jpeg_quality)
+        data = encode(photo.out, photo.leveled, jpeg_quality=self.job.jpeg_quality)
         return data, EXACT if kept and Note.EIGHT_BITS not in picture.notes else REENCODED
 
     def _row(

@@ -9,7 +9,7 @@ against a renderer that fails instead: the px of the source must be gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -31,6 +31,7 @@ from anonlib.models.requirements import ModelBytes, device_of, load
 from anonlib.privacy.keys import Keyring
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.describe import happiness
+from anonlib.synthesis.redact import level_alpha
 from anonlib.verification.certificate import NONE, Claim
 from anonlib.workspace.layout import PlanStore
 from anonlib.workspace.schemas import MESH_POINTS
@@ -109,6 +110,16 @@ class ImageState:
     @property
     def rgb(self) -> NDArray[np.uint8]:
         return self.picture.rgb
+
+    @property
+    def leveled(self) -> Picture:
+        """The picture with an alpha that draws none of its faces."""
+        if self.picture.alpha is None or not self.faces:
+            return self.picture
+        alpha, painted = self.picture.alpha.copy(), (self.out != self.rgb).any(axis=2)
+        for face in self.faces:
+            level_alpha(alpha, face.box, painted if face.digest else None)
+        return replace(self.picture, alpha=alpha)
 
 
 Pairs = list[tuple[ImageState, FaceState]]

@@ -20,7 +20,7 @@ from anonlib.datasets import Dataset, Sample, Shard, label
 from anonlib.datasets.names import IMAGE_EXTENSIONS, json_object, suffix_of
 from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
-from anonlib.faces.detect import open_detector
+from anonlib.faces.detect import detect_as_shown, open_detector
 from anonlib.faces.regions import FACE, labelled_face
 from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
@@ -160,7 +160,7 @@ class ScanStage:
     def _faces(self, photos: list[Photo]) -> list[Row]:
         pixels = [picture.rgb for _, picture, _ in photos]
         with current().timed("detect"):
-            found = self.detector.detect(pixels, [picture.size for _, picture, _ in photos])
+            found = detect_as_shown(self.detector, [picture for _, picture, _ in photos])
         faces = [regions.faces for regions in found]
         with current().timed("describe"):
             described = self.describer.describe(pixels, faces) if self.describer else [[{}] * len(f) for f in faces]

@@ -33,6 +33,18 @@ def ellipse(box: Floats, size: tuple[int, ...]) -> tuple[Pixels, tuple[int, int,
     return mask, (x0, y0, x1, y1)
 
 
+def level_alpha(alpha: Pixels, box: Floats, painted: NDArray[np.bool_] | None = None) -> None:
+    """Make `alpha` (H, W) even in one face's ellipse, in place, so that it draws nothing there; `box` (4,) px.
+
+    With `painted` (H, W), the px that a face was put on, what is fully transparent stays so around them.
+    """
+    mask, (x0, y0, x1, y1) = ellipse(box, alpha.shape)
+    view, inside = alpha[y0:y1, x0:x1], mask > 0
+    if painted is not None:
+        inside &= (view > 0) | painted[y0:y1, x0:x1]
+    view[inside] = view[inside].max(initial=0)
+
+
 def redact(image: Pixels, box: Floats, how: str) -> None:
     """Redact one face's ellipse of `image` (H, W, 3) in place by a Redaction; `box` (4,) px."""
     mask, (x0, y0, x1, y1) = ellipse(box, image.shape)

@@ -6,15 +6,20 @@ import io
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 from anonlib.audit.against import compare_with_originals
 from anonlib.audit.leaks.scan import scan_leaks
+from anonlib.audit.missed_faces import look_twice
+from anonlib.config import DetectorConfig
+from anonlib.faces.detect import open_detector
 from anonlib.job import Job
 from anonlib.media import exact, jpeg
 from anonlib.media.codec import decode
+from anonlib.stages.render_state import ImageState
 from anonlib.storage import StorageOptions, open_storage
 from anonlib.verification.release import verify
 from anonlib.workspace.schemas import EXACT, NO_FACE, REENCODED, RELEASED
@@ -121,6 +126,50 @@ def test_the_originals_show_a_change_that_the_boxes_do_not_explain(release: Run,
     (changed / "place-baseline.jpg").write_bytes(photos.encoded(photos.astronaut()[:256, :256], "JPEG", quality=88))
     again = compare_with_originals(str(release.output), str(changed), options)
     assert (again.changed, again.first) == (1, "place-baseline.jpg")
+
+
+def in_alpha(pixels: photos.Pixels, colours: photos.Pixels) -> bytes:
+    """A PNG of these colours whose alpha is the luminance of `pixels`."""
+    alpha = np.maximum(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), 1)
+    return photos.encoded(np.dstack([colours, alpha]), "PNG")
+
+
+@pytest.fixture(scope="module")
+def see_through(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face in the alpha of a white image, one in that of a black image, one in colours and alpha."""
+    folder, face = tmp_path_factory.mktemp("see-through"), photos.astronaut()
+    for name, colours in (("white", np.full_like(face, 255)), ("black", np.zeros_like(face)), ("own", face)):
+        (folder / f"{name}.png").write_bytes(in_alpha(face, colours))
+    return folder
+
+
+def shown(data: bytes) -> list[photos.Pixels]:
+    picture = decode(data, max_mpx=1)
+    return [picture.rgb, picture.over(0), picture.over(128), picture.over(255)]
+
+
+def test_a_face_in_the_alpha_channel_is_hidden_on_every_background(see_through: Path, tmp_path: Path) -> None:
+    detector = open_detector(DetectorConfig())
+    run = run_job(see_through, tmp_path, input={"uri": str(see_through)}, method={"name": "solid"}, keep_fields=[])
+    for name, row in by_key(run.output).items():
+        before, after = (shown((folder / name).read_bytes()) for folder in (see_through, run.output / "data"))
+        assert any(map(len, detector.detect(before)))
+        assert not any(map(len, detector.detect(after))), name
+        ((x0, y0, x1, y1),) = (face["box"] for face in row["faces"])
+        assert all(np.ptp(view[y0 + 20 : y1 - 20, x0 + 20 : x1 - 20], axis=(0, 1)).max() == 0 for view in after)
+        assert row["outside"] == EXACT
+    assert {check.name: check.where for check in scan_leaks(Job(run.config)) if check.found} == {}
+    assert look_twice(Job(run.config))[1] == []
+    assert compare_with_originals(str(run.output), str(see_through), StorageOptions()).same == 3
+
+
+def test_an_alpha_that_still_draws_a_face_is_found(
+    see_through: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageState, "leveled", property(lambda state: state.picture))
+    run = run_job(see_through, tmp_path, input={"uri": str(see_through)}, method={"name": "solid"}, keep_fields=[])
+    found = {check.name: check.found for check in scan_leaks(Job(run.config)) if check.found}
+    assert found == {"original px in a face": 3}
 
 
 def test_photos_can_still_be_written_anew_and_upright(originals: Path, tmp_path: Path) -> None:

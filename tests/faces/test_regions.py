@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from anonlib.faces.regions import FACE, Regions, labelled_face, main_face, non_maximum
+from anonlib.faces.regions import FACE, IN_ALPHA, Regions, labelled_face, main_face, non_maximum
 
 
 def regions(*boxes: tuple[float, float, float, float], kinds: tuple[str, ...] = ()) -> Regions:
@@ -41,3 +41,11 @@ def test_a_label_means_the_large_and_central_face(
     assert labelled_face(found, (200, 200, 3)) == row
     chosen = main_face(found, (200, 200, 3))
     assert chosen.boxes.tolist() == ([] if row < 0 else [list(boxes[row])])
+
+
+def test_what_shows_only_on_a_background_is_added_without_landmarks() -> None:
+    found = regions(MIDDLE, kinds=(FACE,)).with_new(
+        regions((82, 79, 131, 128), CORNER, SMALL, kinds=(FACE, FACE, "plate"))
+    )
+    assert found.boxes.tolist() == [list(MIDDLE), list(CORNER), list(SMALL)]
+    assert found.kinds == (FACE, IN_ALPHA, "plate") and np.isnan(found.landmarks[1:]).all() and len(found.faces) == 1

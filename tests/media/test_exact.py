@@ -15,6 +15,7 @@ from anonlib.media import exact, jpeg, webp
 from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import ColourSpace, profile_of
 from anonlib.media.sandbox import changed_blocks_apart, decode_apart, replace_apart
+from tests.support import photos
 
 LIMITS = {"max_mpx": 1.0, "seconds": 20.0}
 FORMATS = {
@@ -123,6 +124,12 @@ def png_with(data: Callable[[bytes], bytes], *, transparent: bool = False) -> by
 def test_a_png_that_hides_something_is_encoded_anew(file: bytes) -> None:
     assert not decode(file, max_mpx=1).is_exact
     assert decode(png_with(zlib.compress), max_mpx=1).is_exact
+
+
+def test_a_png_of_our_own_is_exact_however_badly_it_compresses() -> None:
+    pixels = photos.people(5, 2)[9][1][::2]
+    tall = np.dstack([np.vstack([pixels] * 4), np.full((4 * len(pixels), pixels.shape[1]), 160, np.uint8)])
+    exact.check(photos.encoded(tall, "PNG", compress_level=4), "PNG")
 
 
 @pytest.mark.parametrize("kind", ["webp", "lossless webp"])

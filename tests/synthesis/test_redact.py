@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.synthesis.redact import GREY, ellipse, redact
+from anonlib.synthesis.redact import GREY, ellipse, level_alpha, redact
 
 BOX = np.array([40, 30, 80, 90], np.float32)
 
@@ -30,3 +30,18 @@ def test_nothing_outside_the_ellipse_changes_and_the_face_does(how: str) -> None
     whole[y0:y1, x0:x1] = mask > 0
     changed = (image != noise()).any(axis=2)
     assert not changed[~whole].any() and changed[whole].mean() > 0.95
+
+
+def test_an_alpha_is_even_in_the_ellipse_and_a_cut_out_keeps_its_outline() -> None:
+    flat, cut_out = noise()[..., 0], np.zeros((120, 140), np.uint8)
+    cut_out[:, 60:] = 200
+    painted = np.zeros((120, 140), bool)
+    painted[60, 50:70] = True
+    before = flat.copy()
+    level_alpha(flat, BOX)
+    mask, (x0, y0, x1, y1) = ellipse(BOX, flat.shape)
+    whole = np.zeros(flat.shape, bool)
+    whole[y0:y1, x0:x1] = mask > 0
+    assert np.ptp(flat[whole]) == 0 and np.array_equal(flat[~whole], before[~whole])
+    level_alpha(cut_out, BOX, painted)
+    assert (cut_out[60, 50:60] == 200).all() and not cut_out[59, :60].any() and (cut_out[:, 60:] == 200).all()

@@ -11,6 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -302,7 +303,12 @@ def changed_outside(before: Picture, after: Picture, allowed: Mask, jpeg_quality
         reached = np.asarray(np.kron(touched, np.ones((_BLOCK, _BLOCK))), np.float32)[:height, :width]
         # Chroma is interpolated over the blocks' edges.
         outside = np.asarray(cv2.dilate(reached, np.ones((2 * _BLEED + 1, 2 * _BLEED + 1), np.uint8))) == 0
-    differ = cv2.absdiff(rgb, after.rgb).max(axis=2) > noise
+    return changed_px(replace(before, rgb=rgb), after, outside, noise)
+
+
+def changed_px(before: Picture, after: Picture, outside: Mask, noise: int = 0) -> int:
+    """How many px of `outside` (H, W) differ, by more than `noise` or in alpha, of two pictures of one size."""
+    differ = cv2.absdiff(before.rgb, after.rgb).max(axis=2) > noise
     whole = np.uint8(255)
     differ |= (whole if before.alpha is None else before.alpha) != (whole if after.alpha is None else after.alpha)
     return int((differ & outside).sum())

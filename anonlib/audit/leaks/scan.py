@@ -305,7 +305,7 @@ class _LeakScan:
         elif before.format == "JPEG":
             changed = self._changed_blocks(original.image or b"", file, exact.as_stored(allowed, before.orientation))
         else:
-            changed = int((before.rgb != after.rgb).any(axis=2)[~allowed].sum())
+            changed = images.changed_px(before, after, ~allowed)
         self._count(OUTSIDE, here, changed > 0)
         if before.format == "JPEG" or row["outside"] == schemas.EXACT:
             self._count(ODD, here, not _is_ours(file, after.stored) or after.orientation != row["orientation"])
@@ -330,7 +330,12 @@ class _LeakScan:
             if METHODS[outcome["method"]].synthesis:
                 mesh = np.array(face["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
             allowed |= images.may_change(size, box, mesh)
-            left = images.is_original(before.rgb, after.rgb, images.face_core(size, box, mesh))
+            core = images.face_core(size, box, mesh)
+            left = images.is_original(before.rgb, after.rgb, core)
+            if before.alpha is not None:
+                allowed |= images.may_change(size, box, None)
+                whole = np.full(size, 255, np.uint8) if after.alpha is None else after.alpha
+                left = images.is_original(np.dstack([before.alpha] * 3), np.dstack([whole] * 3), core) or left
             self.too_flat += left is None
             if left is not None:
                 self._count(LEFT, where, left)
