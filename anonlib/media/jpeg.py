@@ -329,7 +329,8 @@ def _check_scans(marker: int, components: tuple[Component, ...], scans: list[Sca
 
 def touched_mcus(frame: Frame, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which MCUs (down, across) differ between two pictures (H, W, 3) as the file stores them."""
-    return reached_mcus(frame, (before != after).any(axis=2))
+    differs = before != after
+    return reached_mcus(frame, differs[..., 0] | differs[..., 1] | differs[..., 2])
 
 
 def reached_mcus(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -337,7 +338,8 @@ def reached_mcus(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     (rows, columns), (height, width) = frame.mcu, frame.size
     whole = np.zeros((-(-height // rows) * rows, -(-width // columns) * columns), bool)
     whole[:height, :width] = mask
-    return np.asarray(whole.reshape(whole.shape[0] // rows, rows, -1, columns).any(axis=(1, 3)))
+    bands = whole.reshape(whole.shape[0] // rows, rows, -1).any(axis=1)  # along whole rows first, which is fast
+    return np.asarray(bands.reshape(len(bands), -1, columns).any(axis=2))
 
 
 def pixels_of(rgb: NDArray[np.uint8], frame: Frame, touched: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -354,15 +356,18 @@ def replace_mcus(frame: Frame, touched: NDArray[np.bool_], pixels: NDArray[np.ui
 
     Progressive stays progressive. Raises NotExact where sampling is uneven or libjpeg-turbo refuses the file.
     """
-    planes = [_blocks(frame, number, pixels) for number in range(len(frame.components))]
+    values = pixels.astype(np.float64)
+    planes = [_blocks(frame, number, values) for number in range(len(frame.components))]
     where = np.nonzero(touched)
 
     def put(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
         part = frame.components[number]
-        for down, across in np.ndindex(part.down, part.across):
-            y, x = where[0] * part.down + down - top, where[1] * part.across + across - left
+        first, last = np.searchsorted(where[0], [top // part.down, -(-(top + len(held)) // part.down)])
+        rows, columns, plane = where[0][first:last], where[1][first:last], planes[number][first:last]
+        for down, across in np.ndindex((part.down, part.across) if first < last else (0, 0)):
+            y, x = rows * part.down + down - top, columns * part.across + across - left
             inside = (y >= 0) & (y < held.shape[0]) & (x >= 0) & (x < held.shape[1])
-            held[y[inside], x[inside]] = planes[number][inside, down, across]
+            held[y[inside], x[inside]] = plane[inside, down, across]
 
     options = _COPY_NONE | (_AS_PROGRESSIVE if frame.marker == _PROGRESSIVE else 0)
     return _transformed(frame.rewritten(1, b""), options, put)
@@ -379,28 +384,29 @@ def coefficients(frame: Frame) -> list[NDArray[np.int16]]:
     return [np.concatenate([part[at] for at in sorted(part)]) for part in rows]
 
 
-def _blocks(frame: Frame, number: int, pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
+def _blocks(frame: Frame, number: int, pixels: NDArray[np.float64]) -> NDArray[np.int16]:
     """Quantized coefficients (n, down, across, 64) of one channel of MCUs (n, rows, columns, 3)."""
     part, (rows, columns) = frame.components[number], frame.mcu
     if rows % (8 * part.down) or columns % (8 * part.across):
         raise NotExact("its channels are sampled unevenly")
-    values = pixels.astype(np.float64)
     if len(frame.components) == 1 or not frame.is_rgb:
-        values = values @ _TO_YCC[number] + (128.0 if number else 0.0)
+        values = pixels @ _TO_YCC[number] + (128.0 if number else 0.0)
     else:
-        values = values[..., number]
+        values = pixels[..., number]
     wide, high = columns // (8 * part.across), rows // (8 * part.down)
-    values = values.reshape(len(pixels), part.down, 8, high, part.across, 8, wide).mean(axis=(3, 6)) - 128.0
-    values = values.transpose(0, 1, 3, 2, 4)
+    if wide * high > 1:
+        values = values.reshape(len(pixels), 8 * part.down, high, 8 * part.across, wide).mean(axis=(2, 4))
+    values = values.reshape(len(pixels), part.down, 8, part.across, 8).transpose(0, 1, 3, 2, 4) - 128.0
     steps = _in_rows(_steps(frame.quantization[part.table]))
-    coefficients = (_DCT @ values @ _DCT.T).reshape(*values.shape[:3], 64) / steps
-    return np.asarray(np.rint(np.clip(coefficients, -1023, 1023)), np.int16)
+    coefficients = values.reshape(-1, 64) @ _DCT2 / steps
+    return np.rint(np.clip(coefficients, -1023, 1023)).astype(np.int16).reshape(*values.shape[:3], 64)
 
 
 _TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]])
 """JFIF's luma and chroma of red, green and blue (ITU-T T.871, 7)."""
 _DCT = np.array([[np.cos((2 * x + 1) * u * np.pi / 16) / (2 if u else 8**0.5) for x in range(8)] for u in range(8)])
-"""The DCT of 8 values (ITU-T T.81, A.3.3)."""
+_DCT2 = np.kron(_DCT, _DCT).T
+"""The DCT of 8 values, and of 8 x 8 in rows (64, 64) (ITU-T T.81, A.3.3)."""
 
 
 class _Region(ctypes.Structure):
