@@ -338,8 +338,9 @@ def reached_mcus(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     (rows, columns), (height, width) = frame.mcu, frame.size
     whole = np.zeros((-(-height // rows) * rows, -(-width // columns) * columns), bool)
     whole[:height, :width] = mask
-    bands = whole.reshape(whole.shape[0] // rows, rows, -1).any(axis=1)  # along whole rows first, which is fast
-    return np.asarray(bands.reshape(len(bands), -1, columns).any(axis=2))
+    down = whole.shape[0] // rows
+    bands = np.asarray(whole.reshape(down, rows, -1).any(axis=1))  # along whole rows first, which is fast
+    return np.asarray(bands.reshape(down, -1, columns).any(axis=2))
 
 
 def pixels_of(rgb: NDArray[np.uint8], frame: Frame, touched: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -399,7 +400,8 @@ def _blocks(frame: Frame, number: int, pixels: NDArray[np.float64]) -> NDArray[n
     values = values.reshape(len(pixels), part.down, 8, part.across, 8).transpose(0, 1, 3, 2, 4) - 128.0
     steps = _in_rows(_steps(frame.quantization[part.table]))
     coefficients = values.reshape(-1, 64) @ _DCT2 / steps
-    return np.rint(np.clip(coefficients, -1023, 1023)).astype(np.int16).reshape(*values.shape[:3], 64)
+    quantized = np.rint(np.clip(coefficients, -1023, 1023)).reshape(*values.shape[:3], 64)
+    return np.asarray(quantized, np.int16)
 
 
 _TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]])
