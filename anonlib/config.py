@@ -226,6 +226,10 @@ class MethodConfig(_Frozen):
     kappa: float | None = _key("Of dp-vmf, a unit of Euclidean distance.", None, gt=0)
     own_angle: float = _key("Degrees between a sampled identity and its subject.", 75.0, gt=0, lt=180)
     other_angle: float = _key("Degrees between a sampled identity and everybody else.", 50.0, gt=0, lt=180)
+    region: Literal["skin", "wide"] = _key(
+        "Where a new face ends: skin, in front of hair, caps and scarves; wide, further out and over the hairline.",
+        "skin",
+    )
     draw: Literal["fresh", "reuse"] = _key("reuse: a person keeps the face of an earlier release.", "fresh")
     accept: str | None = _key("Of embedding: that people can still recognize these faces, in these words.", None)
     swapper: str | None = _key("Of inswapper: your swapper's .onnx file.", None)

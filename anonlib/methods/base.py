@@ -21,7 +21,7 @@ from anonlib.models.catalog import FACE_MODELS, PIPELINE_RECOGNIZER, VERIFIERS
 from anonlib.privacy.dp import Cost
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.strata import Stratum
-from anonlib.synthesis.base import FaceTexture, IdentityDraw
+from anonlib.synthesis.base import Extent, FaceTexture, IdentityDraw
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -197,11 +197,11 @@ class Rendering:
         return rendered.coverage
 
 
-def textured(texture: FaceTexture, digest: str) -> Rendering:
-    """A face that wears a texture."""
+def textured(texture: FaceTexture, digest: str, extent: Extent) -> Rendering:
+    """A face that wears a texture, as far as `extent` reaches."""
     from anonlib.synthesis.compositor import render
 
-    return Rendering(lambda picture, region: render(picture, region.mesh, region.happy, texture), digest)
+    return Rendering(lambda picture, region: render(picture, region.mesh, region.happy, texture, extent), digest)
 
 
 class Method(ABC):
@@ -245,7 +245,7 @@ class Method(ABC):
     @property
     def kind(self) -> str:
         """What must agree for an earlier draw to be used once more: method, parameters and files."""
-        ignored = {*self.settings.FILES, "accept", "draw", "texture", "k"}
+        ignored = {*self.settings.FILES, "accept", "draw", "texture", "k", "region"}
         return f"{self.settings.model_dump_json(exclude=ignored, exclude_none=True)} {self.file_digest}"
 
     def recognizers_used(self) -> frozenset[str]:

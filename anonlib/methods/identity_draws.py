@@ -115,7 +115,7 @@ class IdentityDraws(DecodedMethod):
     """One identity a person, of whom all faces show it."""
 
     own_texture = "linear"
-    keys: ClassVar[tuple[str, ...]] = ("texture", "draw")
+    keys: ClassVar[tuple[str, ...]] = ("texture", "region", "draw")
     remembers = True
 
     def check(self) -> None:
@@ -124,13 +124,13 @@ class IdentityDraws(DecodedMethod):
             raise ValueError(f"{self.name} draws an identity vector; its texture is not {self.texture_name}")
 
     def replacement(self, name: str, source: SurrogateSource) -> Rendering:
-        return textured(self.decoded(source.draw(name)), source.digest(name))
+        return textured(self.decoded(source.draw(name)), source.digest(name), self.settings.region)
 
 
 class DpNoise(IdentityDraws):
     """Noise on the identity vector, of the mechanism that it is called after; the claim is the mechanism's."""
 
-    keys = ("texture", "epsilon", "kappa", "draw")
+    keys = ("texture", "region", "epsilon", "kappa", "draw")
 
     @property
     def mechanism(self) -> Mechanism:
@@ -169,7 +169,7 @@ class DpKappa(DpNoise):
 class Sampling(IdentityDraws):
     """An identity of a public prior, `own_angle` from its person and `other_angle` from every other."""
 
-    keys = ("texture", "own_angle", "other_angle", "draw")
+    keys = ("texture", "region", "own_angle", "other_angle", "draw")
     recheck = (*VERIFIERS, PIPELINE_RECOGNIZER)  # whose space the angles are of
 
     def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
@@ -197,7 +197,7 @@ class Sampling(IdentityDraws):
 class BankSurrogate(IdentityDraws):
     """The mean of the k public faces nearest to the person that keep `own_angle`."""
 
-    keys = ("k", "texture", "own_angle", "draw")
+    keys = ("k", "texture", "region", "own_angle", "draw")
 
     def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
         bank, k, own_angle = self.required_decoder.bank, self.settings.k, self.settings.own_angle

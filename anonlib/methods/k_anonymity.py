@@ -52,7 +52,7 @@ TOO_FEW_AGAIN = "too few of the persons it hid with in earlier releases are in t
 class KAnonymity(DecodedMethod):
     """Classes of at least k persons, and surrogates of at least k donors: averaged portraits, or decoded means."""
 
-    keys = ("k", "texture")
+    keys = ("k", "texture", "region")
     own_average: ClassVar[bool]
     """Whether classes are of look-alikes who share their own average, which takes k donors, and not one of others."""
 
@@ -92,7 +92,7 @@ class KAnonymity(DecodedMethod):
             face: type[FaceTexture] = self.decoder.Face
         else:
             from anonlib.synthesis.textures.average import Texture as face
-        return textured(face.from_bytes(data), source.digest(hashlib.sha256(data).hexdigest()))
+        return textured(face.from_bytes(data), source.digest(hashlib.sha256(data).hexdigest()), self.settings.region)
 
     def _assigned(
         self, persons: Persons, keyring: Keyring, classes: Sequence[EquivalenceClass], is_donor: NDArray[np.bool_]

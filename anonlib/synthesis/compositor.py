@@ -12,25 +12,37 @@ from functools import cache
 import cv2
 import numpy as np
 
+from anonlib.faces import topology
 from anonlib.faces.mesh import mouth_opening
-from anonlib.synthesis.base import FaceTexture, Floats, Pixels
+from anonlib.synthesis.base import Extent, FaceTexture, Floats, Pixels
 from anonlib.synthesis.canonical import (
     EYE_SPAN,
+    RINGS,
     SIZE,
     box_around,
     canonical_frame,
+    enlarged,
     filled,
     pose_of,
     sampled,
     shape_model,
     with_rings,
 )
-from anonlib.synthesis.light import STEP, from_log, kept_zone, toned
-from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, mended, over_forehead, skin_of, without_rims
+from anonlib.synthesis.light import STEP, from_log, hair_zone, kept_zone, to_log, toned
+from anonlib.synthesis.matte import Cover, matte, outlined
+from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, over_forehead, without_rims
 from anonlib.synthesis.textures.average import detail_of
 
 _WHOLE = 0.98
 _MARGIN = 0.1
+_EDGE: dict[Extent, tuple[tuple[float, float, float], ...]] = {
+    "skin": ((0.99, 1.10, 0.995), (1.04, 1.36, 1.02)),
+    "wide": RINGS,
+}
+"""Between which factors over the oval a surrogate ends: sideways, up, down."""
+_FINE = 4
+_SOFT = 0.015  # how softly it ends at cheeks and chin, eye distances
+_ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
 
 
@@ -76,13 +88,13 @@ class Composite:
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
 
 
-def render(image: Pixels, mesh: Floats, happy: float, texture: FaceTexture) -> Rendered:
+def render(image: Pixels, mesh: Floats, happy: float, texture: FaceTexture, extent: Extent = "skin") -> Rendered:
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
-    composite = place(image, mesh, texture.shape)
+    composite = place(image, mesh, texture.shape, extent)
     return composite.paint(texture.dressed(happy, composite.opening))
 
 
-def place(image: Pixels, mesh: Floats, neutral: Floats) -> Composite:
+def place(image: Pixels, mesh: Floats, neutral: Floats, extent: Extent = "skin") -> Composite:
     """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px."""
     frame, model = canonical_frame(), shape_model()
     pose = pose_of(mesh, model.mean)
@@ -99,26 +111,32 @@ def place(image: Pixels, mesh: Floats, neutral: Floats) -> Composite:
     source_grid, source_covered = frame.map_out(source_vertices, y1 - y0, x1 - x0)
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     light_out = sampled(light.field(STEP), grid, STEP)
-    skin = skin_of(view, light_out, light.spread, pose.scale)
-    covering = over_forehead(residual, light.spread)
-    ground, hat = mended(view, skin, sampled(covering, source_grid, STEP), pose.scale)
+    inside = source_covered & (sampled(frame.hull.astype(np.float32), source_grid) > 0.5)
+    zone = hair_zone() if extent == "skin" else kept_zone(extent)
+    cover = Cover(
+        np.minimum(sampled(zone, grid), np.where(source_covered, sampled(zone, source_grid), 1)),
+        np.clip((float(frame.points[topology.LEFT_EYE_OUTER, 1]) - grid[..., 1]) / _ABOVE, 0, 1),
+        sampled(over_forehead(residual, light.spread, extent), source_grid, STEP),
+    )
+    unlike = to_log(view.astype(np.float32)) - light_out
+    kept, ground = matte(view, unlike, light.spread, inside, cover, pose.scale)
+    feather = cv2.remap(_feather(extent), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    if extent == "skin":
+        # Below the eyes it ends at the outline as the photo would show it.
+        seen = (covered & (sampled(frame.hull.astype(np.float32), grid) > 0.5)).astype(np.float32)
+        outline = np.minimum(1.5 * cv2.GaussianBlur(seen, (0, 0), max(0.6, _SOFT * pose.scale)), 1)
+        feather = outline + cover.above * (np.maximum(feather, outline) - outline)
+    alpha = feather * (1 - kept) * covered
+    alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
     if glasses(detail) > 0:
         ground = without_rims(ground, source_vertices, pose.scale)
-    zone = sampled(kept_zone(), grid)
-    feather = cv2.remap(_feather(), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    # Outside the oval enlarged (zone) only skin is repainted, and what covers the forehead (hat) stays.
-    alpha = feather * np.minimum(1 - zone * (1 - skin), 1 - hat) * covered
-    alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.6, pose.scale * 0.012)), np.float32)
-    inside = source_covered & (sampled(frame.hull.astype(np.float32), source_grid) > 0.5)
-    face = inside & (np.maximum(zone, hat) < 0.5)
-    # Px of the source's face that the surrogate's outline does not reach are filled from the background.
+    # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
+    face, oval = inside & (kept < 0.5), list(topology.OVAL)
+    ground = outlined(ground, face, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
     left = face & (alpha < _WHOLE)
-    if left.any():
-        hole = cv2.dilate(left.astype(np.uint8), np.ones((3, 3), np.uint8))
-        ground = np.asarray(cv2.inpaint(ground, hole, 3, cv2.INPAINT_TELEA), np.uint8)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
-    shown, light_out = bare(residual, light.spread), light_out + sampled(toned(residual, light.spread), grid, STEP)
-    opening = mouth_opening(shape)
+    shown, tone = bare(residual, light.spread), toned(residual, light.spread, extent)
+    light_out, opening = light_out + sampled(tone, grid, STEP), mouth_opening(shape)
     return Composite(view, ground, grid, light_out, alpha, opening, pose.scale, (x0, y0), coverage, shown)
 
 
@@ -141,11 +159,22 @@ def in_its_colours(view: Pixels, pixels: Floats) -> Floats:
 
 
 @cache
-def _feather() -> Floats:
-    """(S, S): 1 up to the first ring, falling to 0 at the second."""
+def _pull() -> Floats:
+    """How far what is beside each point of the oval moves with it, (2, 36) inwards and outwards: not at the forehead,
+    inwards beside the cheeks, both ways below the chin."""
     points = canonical_frame().points
-    inner, outer = filled(points[468:504]), filled(points[504:540])
+    height = points[list(topology.OVAL), 1]
+    eyes, mouth, chin = points[[topology.LEFT_EYE_OUTER, topology.LIP_TOP, topology.CHIN], 1].tolist()
+    inwards = np.clip((height - eyes) / (0.5 * (mouth - eyes)), 0, 1)
+    return np.stack([inwards, np.clip((height - mouth) / (chin - mouth), 0, 1)]).astype(np.float32)
+
+
+@cache
+def _feather(extent: Extent) -> Floats:
+    """(S, S): 1 as far as the surrogate reaches, falling to 0 just beyond."""
+    oval = canonical_frame().points[list(topology.OVAL)]
+    inner, outer = (filled(_FINE * enlarged(oval, by), _FINE * SIZE, _FINE * SIZE) for by in _EDGE[extent])
     to_inner = cv2.distanceTransform(1 - inner, cv2.DIST_L2, 5)
     to_outside = cv2.distanceTransform(outer, cv2.DIST_L2, 5)
-    ramp = to_outside / np.maximum(to_outside + to_inner, 1e-6)
-    return np.where(inner > 0, 1.0, ramp).astype(np.float32)
+    ramp = np.where(inner > 0, 1.0, to_outside / np.maximum(to_outside + to_inner, 1e-6))
+    return np.asarray(cv2.resize(ramp, (SIZE, SIZE), interpolation=cv2.INTER_AREA), np.float32)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from anonlib.faces import topology
-from anonlib.synthesis.base import Floats, Mask
+from anonlib.synthesis.base import Extent, Floats, Mask
 from anonlib.synthesis.canonical import SIZE, canonical_frame, enlarged, filled
 
-REPLACED = (1.10, 1.28, 1.06)
-"""How far past the oval every px is replaced: sideways, up, down."""
+REPLACED: dict[Extent, tuple[float, float, float]] = {"skin": (0.93, 0.80, 1.03), "wide": (1.10, 1.28, 1.06)}
+"""How far out every px is replaced, of the oval: sideways, up, down. Past that only skin is."""
 STEP = 4
 """The light is fitted on every fourth px, each way: it is smooth."""
 _ROUNDS = 7
@@ -96,10 +96,10 @@ def hair_zone() -> Floats:
 
 
 @cache
-def kept_zone() -> Floats:
-    """Where a photo may keep its hair, clothes and background, (S, S) 0-1: outside the oval enlarged by REPLACED, far
-    up the forehead, hardly past the jaw. Inside, every px is the surrogate's."""
-    mask = filled(enlarged(canonical_frame().points[list(topology.OVAL)], REPLACED))
+def kept_zone(extent: Extent) -> Floats:
+    """Where a photo may keep its hair, clothes and background, (S, S) 0-1: outside the oval times REPLACED, and nowhere
+    from brows to jaw. Inside, every px is the surrogate's."""
+    mask = filled(enlarged(canonical_frame().points[list(topology.OVAL)], REPLACED[extent]))
     return np.asarray(hair_zone() * (1 - cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 3)), np.float32)
 
 
@@ -140,10 +140,10 @@ def fit_light(coarse: Floats, weight: Floats) -> Light:
     return Light(coefficients, spread, clarity)
 
 
-def toned(residual: Floats, spread: float) -> Floats:
+def toned(residual: Floats, spread: float, extent: Extent) -> Floats:
     """What to add to the field, log (s, s, 3), so that it meets neck and ears in their own tone at the rim: that of the
     `residual` (s, s, 3) of skin of this `spread` outside the replaced region, carried inwards by a Gaussian."""
-    weight = np.exp(-0.5 * (furthest(residual) / (2.0 * spread)) ** 2) * (kept_zone()[::STEP, ::STEP] > 0.5)
+    weight = np.exp(-0.5 * (furthest(residual) / (2.0 * spread)) ** 2) * (kept_zone(extent)[::STEP, ::STEP] > 0.5)
     weight = (weight * residual.any(axis=2)).astype(np.float32)
     weights = cv2.GaussianBlur(weight, (0, 0), _REACH) + _NO_TONE
     tones = cv2.GaussianBlur((residual * weight[..., None]).astype(np.float32), (0, 0), _REACH)

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from anonlib.faces import topology
-from anonlib.synthesis.base import Floats, Mask, Pixels
+from anonlib.synthesis.base import Extent, Floats, Mask, Pixels
 from anonlib.synthesis.canonical import SIZE, canonical_frame
-from anonlib.synthesis.light import STEP, furthest, hair_zone, kept_zone, skin_region, to_log
+from anonlib.synthesis.light import STEP, furthest, hair_zone, kept_zone, skin_region
 
 _SPREADS = 2.5
 _LEAST = 0.35  # log units: what differs less from the skin may be skin
@@ -25,9 +25,6 @@ _RUN = 2  # coarse px of something else, one above the other, that end the foreh
 _ACROSS, _MOSTLY = (7, 1), 0.6
 _DEEP = (0.16, 0.26)
 """Shares of the forehead inside the oval: covered less than the first it counts as bare, past the second as covered."""
-_SKIN_SPREADS = 2.0
-_LINE = 0.07  # half of the thickest line that counts as the skin it crosses, eye distances
-_NEAR, _ENOUGH = 0.12, 0.15
 GLASSES_STEP = 2
 """The readout works on every second px of the canonical frame."""
 _UP, _DOWN, _SIDE = 36, 52, 16
@@ -45,10 +42,10 @@ def _foreign(residual: Floats, spread: float) -> Mask:
     return np.asarray(off > max(_LEAST, _SPREADS * spread), np.bool_)
 
 
-def over_forehead(residual: Floats, spread: float) -> Floats:
+def over_forehead(residual: Floats, spread: float, extent: Extent) -> Floats:
     """How surely each coarse px (s, s), 0-1, lies above the end of the bare forehead, the first run of px over the
     brows that cannot be skin. Only what covers much of it is kept: a hairline helps to recognize its owner."""
-    other, (forehead, inside, painted, _) = _foreign(residual, spread), _zones()
+    other, (forehead, inside, painted, _) = _foreign(residual, spread), _zones(extent)
     run = cv2.erode((other & forehead).astype(np.uint8), np.ones((_RUN, 1), np.uint8), anchor=(0, _RUN - 1))
     above = np.maximum.accumulate(run[::-1], axis=0)[::-1].astype(np.float32)
     # A shadow or a brim as pale as skin is painted over like skin: what is kept must be something else throughout.
@@ -63,33 +60,8 @@ def over_forehead(residual: Floats, spread: float) -> Floats:
 
 def bare(residual: Floats, spread: float) -> float:
     """Share of the skin from brows to jaw that nothing covers, of what the photo shows of it; 0 if it shows none."""
-    seen = _zones()[3] & residual.any(axis=2)
+    seen = _zones("wide")[3] & residual.any(axis=2)
     return float(1.0 - _foreign(residual, spread)[seen].mean()) if seen.any() else 0.0
-
-
-def skin_of(view: Pixels, light: Floats, spread: float, eye_distance: float) -> Floats:
-    """How surely each px (h, w) of a view (h, w, 3) is skin, 0-1, under a `light` (h, w, 3), log. A thin line across
-    skin, an arm of glasses or a strand of hair, counts as the skin that it crosses."""
-    off = furthest(to_log(view.astype(np.float32)) - light)
-    skin = np.clip(2 * np.exp(-0.5 * (off / (_SKIN_SPREADS * spread)) ** 2), 0, 1).astype(np.float32)
-    skin = cv2.GaussianBlur(skin, (0, 0), max(0.8, eye_distance * 0.03))
-    line = np.ones((2 * round(_LINE * eye_distance) + 1, 1), np.uint8)
-    return np.asarray(cv2.morphologyEx(skin, cv2.MORPH_CLOSE, line), np.float32)
-
-
-def mended(view: Pixels, skin: Floats, hat: Floats, eye_distance: float) -> tuple[Pixels, Floats]:
-    """The view (h, w, 3) with skin that shows through `hat` (h, w) filled from the hat around it. And the hat (h, w) as
-    far as there was anything to fill from. So no px that may be the source's skin stays."""
-    if not hat.any():
-        return view, hat
-    sure = hat * (1 - skin)
-    near = max(1.0, _NEAR * eye_distance)
-    around = cv2.GaussianBlur(sure, (0, 0), near)
-    filling = cv2.GaussianBlur(view * sure[..., None], (0, 0), near) / np.maximum(around, 1e-3)[..., None]
-    hat = hat * np.clip(around / _ENOUGH, 0, 1)
-    through = (np.minimum(hat, skin) / np.maximum(hat, 1e-3))[..., None]
-    mixed = np.where(hat[..., None] > 0, view + through * (filling - view), view)
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), np.asarray(hat, np.float32)
 
 
 @cache
@@ -142,7 +114,7 @@ def without_rims(view: Pixels, vertices: Floats, eye_distance: float) -> Pixels:
 
 
 @cache
-def _zones() -> tuple[Mask, Mask, Floats, Mask]:
+def _zones(extent: Extent) -> tuple[Mask, Mask, Floats, Mask]:
     """Coarse px (s, s): above the brows; of these, inside the oval; how far they would be the surrogate's if nothing
     lay there, 0-1; and the skin below the tops of the brows."""
     frame = canonical_frame()
@@ -150,5 +122,5 @@ def _zones() -> tuple[Mask, Mask, Floats, Mask]:
     rows = np.arange(SIZE // STEP)[:, None]
     forehead = np.broadcast_to(rows < brows - _ABOVE_BROWS, (SIZE // STEP,) * 2)
     inside = frame.polygon(topology.OVAL, 0.97)[::STEP, ::STEP] & forehead
-    painted = (1 - kept_zone()[::STEP, ::STEP]) * forehead
+    painted = (1 - kept_zone(extent)[::STEP, ::STEP]) * forehead
     return forehead, inside, painted, skin_region()[::STEP, ::STEP] & (rows > brows)

@@ -81,6 +81,7 @@ class ReleasedMethod(BaseModel):
     kappa: float | None = Field(default=None, gt=0)
     own_angle: float = 75.0
     other_angle: float = 50.0
+    region: str = Field(default="wide", pattern=_WORD)
     draw: str = Field(default="fresh", pattern=_WORD)
     accept: str | None = Field(default=None, max_length=100)
     swapper: str | None = None

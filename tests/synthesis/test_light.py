@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.faces import topology
+from anonlib.synthesis.base import Extent
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, kept_zone, middle, skin_region, toned
 
@@ -30,9 +31,16 @@ def test_a_smooth_light_is_recovered(tone: float, slope: float) -> None:
     assert np.abs(light.field() - texture)[skin_region()].max() < 0.05 and light.clarity > 0.99
 
 
-def test_no_photo_may_keep_a_px_between_brows_and_chin() -> None:
-    kept = kept_zone()
-    assert (kept <= hair_zone() + 1e-6).all() and kept[skin_region()].max() < 0.02 and kept[0].min() == 1.0
+@pytest.mark.parametrize("extent", ["skin", "wide"])
+def test_no_photo_may_keep_a_px_between_brows_and_chin(extent: Extent) -> None:
+    kept, points = kept_zone(extent), canonical_frame().points
+    face = skin_region() & (np.arange(SIZE)[:, None] > points[topology.LEFT_EYE_OUTER, 1])
+    assert (kept <= hair_zone() + 1e-6).all() and kept[face].max() < 0.1 and kept[0].min() == 1.0
+
+
+def test_the_wide_region_reaches_over_the_hairline_and_the_one_of_skin_ends_before_it() -> None:
+    hairline = int(canonical_frame().points[topology.FOREHEAD, 1]), SIZE // 2
+    assert kept_zone("skin")[hairline] > 0.95 and kept_zone("wide")[hairline] < 0.05
 
 
 def in_glasses(texture: np.ndarray) -> np.ndarray:
@@ -59,9 +67,9 @@ def test_what_lies_over_a_face_leaves_no_ghost_in_its_light(worn, most: float) -
 
 def test_the_rim_takes_the_tone_of_the_neck_and_the_middle_does_not() -> None:
     residual = np.full((*SMALL, 3), 1e-3, np.float32)
-    residual[kept_zone()[::STEP, ::STEP] > 0.5] = -0.1
-    added = toned(residual, 0.1)
+    residual[kept_zone("skin")[::STEP, ::STEP] > 0.5] = -0.1
+    added = toned(residual, 0.1, "skin")
     chin = int(canonical_frame().points[topology.CHIN, 1]) // STEP
     assert added[chin + 1, SMALL[1] // 2].max() < -0.02
-    assert np.abs(added[middle()[::STEP, ::STEP]]).max() < 0.02
-    assert np.abs(toned(np.full_like(residual, -1.5), 0.1)).max() < 0.01, "what cannot be skin gives no tone"
+    assert np.abs(added[middle()[::STEP, ::STEP]]).max() < 0.03
+    assert np.abs(toned(np.full_like(residual, -1.5), 0.1, "skin")).max() < 0.01, "what cannot be skin gives no tone"

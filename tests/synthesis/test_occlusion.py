@@ -9,41 +9,35 @@ import pytest
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import SIZE, canonical_frame, vertices_of
 from anonlib.synthesis.light import STEP, hair_zone
-from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, mended, over_forehead, skin_of, without_rims
+from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, over_forehead, without_rims
 from anonlib.synthesis.textures.average import detail_of
 
 SMALL = SIZE // STEP
 SPREAD = 0.1
 BROWS = int(canonical_frame().points[[*topology.LEFT_BROW, *topology.RIGHT_BROW], 1].min()) // STEP
-EYES = 40.0
-ONES = np.ones((80, 80), np.float32)
 
 
 def skin() -> np.ndarray:
     return np.full((SMALL, SMALL, 3), 0.01, np.float32)
 
 
-def grey(level: int) -> np.ndarray:
-    return np.full((80, 80, 3), level, np.uint8)
-
-
 @pytest.mark.parametrize("colour", [(-1.5, -1.5, -1.5), (-1.0, -0.5, 0.6), (0.6, 0.7, 0.8)])
 def test_a_cap_is_found_down_to_its_brim(colour: tuple[float, float, float]) -> None:
     residual, brim = skin(), BROWS - 4
     residual[:brim] = colour
-    worn = over_forehead(residual, SPREAD)
+    worn = over_forehead(residual, SPREAD, "wide")
     assert worn[: brim - 3, SMALL // 2 - 8 : SMALL // 2 + 8].min() > 0.9 and worn[brim + 3 :].max() < 0.1
 
 
 def test_a_bare_face_and_a_mark_on_its_forehead_wear_nothing() -> None:
     marked = skin()
     marked[BROWS - 6 : BROWS - 3, SMALL // 2 - 2 : SMALL // 2 + 2] = -1.5
-    assert over_forehead(skin(), SPREAD).max() == 0 and over_forehead(marked, SPREAD).max() < 0.05
+    assert over_forehead(skin(), SPREAD, "wide").max() == 0 and over_forehead(marked, SPREAD, "wide").max() < 0.05
 
 
 def test_whatever_lies_on_the_face_nothing_is_kept_below_the_brows() -> None:
     residual = np.full((SMALL, SMALL, 3), -1.5, np.float32)
-    worn = over_forehead(residual, SPREAD)
+    worn = over_forehead(residual, SPREAD, "wide")
     assert worn[hair_zone()[::STEP, ::STEP] == 0].max() == 0 and worn[BROWS:].max() < 0.2
 
 
@@ -53,21 +47,6 @@ def test_a_face_is_bare_as_far_as_what_the_photo_shows_of_it(left: float, share:
     residual[:, : SMALL // 2] = left
     assert bare(residual, SPREAD) == pytest.approx(share, abs=0.06)
     assert bare(0 * residual, SPREAD) == bare(residual - 3, SPREAD) == 0
-
-
-def test_a_thin_line_across_skin_is_skin_and_a_thick_one_is_not() -> None:
-    light = np.full((80, 80, 3), np.log(154.0), np.float32)
-    thin, thick = (cv2.line(grey(150), (0, 40), (79, 44), (20, 20, 20), width) for width in (2, 16))
-    assert skin_of(thin, light, SPREAD, EYES).min() > 0.9
-    assert skin_of(thick, light, SPREAD, EYES)[42, 40] < 0.05
-
-
-def test_skin_between_strands_becomes_hair_and_without_hair_there_is_no_hat() -> None:
-    view, between = grey(30), 0 * ONES
-    view[:, 36:44], between[:, 35:45] = 180, 1
-    filled, hat = mended(view, between, ONES, EYES)
-    assert filled.max() < 40 and hat.min() > 0.9
-    assert mended(grey(180), ONES, ONES, EYES)[1].max() == 0
 
 
 def test_drawing_glasses_on_a_face_raises_its_score(photo, mesh) -> None:

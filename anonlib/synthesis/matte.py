@@ -1,0 +1,171 @@
+"""Where a new face ends: at hair, strand by strand, at a cap or a scarf, and at its own outline.
+
+A px at the rim mixes skin with what lies over it; the share of that is how far the px is from the light of the skin,
+compared with the hair around it. What stays of the photo there is shown in the colour of what lies over the skin, so
+that no skin of the source is left between strands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from anonlib.synthesis.base import Floats, Mask, Pixels
+from anonlib.synthesis.canonical import sampled
+from anonlib.synthesis.light import furthest
+
+_SURE, _LEAST = 3.5, 0.4
+"""What differs from the light of the skin by so many of its spreads, and by so much, log units, is not skin."""
+_CELL, _NEAR = 0.03, (0.1, 0.25)
+"""Side of the cells in which hair is gathered; how far its colour counts, and how far what it differs by; eye
+distances."""
+_ENOUGH = 0.15
+_NONE, _WHOLE = 0.25, 0.75
+"""Shares of what the hair around differs by, at which a px shows none of it and nothing else."""
+_STRAND, _ROUGH = 0.03, 2.5
+"""Hair brighter than skin is so many times rougher than the skin at this width, eye distances; what shines is not."""
+_OUTSIDE = 0.3  # least share outside the face of what reaches into it
+_BRIM = (0.6, 0.95)
+"""Of a hat at most the first of these is strands or nothing, and past the second it is hat throughout."""
+_MIXED = 0.4
+_CURTAIN, _BEHIND = 0.1, (0.15, 0.5)
+"""Hair beside the face lies behind it where it hangs over less of the face nearby, eye distances, than the first share,
+and before it past the second."""
+_GRID, _ALONG, _FADE, _MOST = 0.08, 0.08, 0.4, 0.25
+"""Of what is beside an outline, eye distances: the cells in which its shift is known, how smooth that is along the
+outline, how far out it ends, and the largest."""
+_STEPS = (0.0, 0.25, 0.5, 0.75)
+_BEYOND = 0.03  # eye distances past the outline in which px still hold something of the face
+
+
+def strands(view: Pixels, residual: Floats, spread: float, face: Mask, eye_distance: float) -> tuple[Floats, Floats]:
+    """Of each px (h, w) of a view (h, w, 3) the share, 0-1, that is not skin and reaches over the `face` (h, w) from
+    outside; and (h, w, 3) its colour. `residual` (h, w, 3): the view less the light of its skin, log, whose spread is
+    `spread`."""
+    distance, brightness = furthest(residual), residual.mean(axis=2)
+    sure = distance > max(_LEAST, _SURE * spread)
+    sure &= (brightness < 0) | (_roughness(brightness, face, eye_distance) > _ROUGH)
+    _, labels, about, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8), connectivity=8)
+    beyond = np.bincount(labels[~face], minlength=len(about))
+    reaching = beyond > _OUTSIDE * about[:, cv2.CC_STAT_AREA]
+    reaching[0] = False
+    sure = reaching[labels]
+    colour, usual = _around(view, distance, sure, eye_distance)
+    share = (distance - _NONE * usual) / np.maximum((_WHOLE - _NONE) * usual, 0.1)
+    # Only hair itself and the px beside it: not a wrinkle nearby, nor a brow.
+    near = cv2.GaussianBlur(sure.astype(np.float32), (0, 0), max(0.6, _STRAND * eye_distance))
+    share = np.clip(share, 0, 1) * np.clip(near / _ENOUGH, 0, 1)
+    return share.astype(np.float32), colour
+
+
+def _roughness(brightness: Floats, face: Mask, eye_distance: float) -> Floats:
+    """How rough each px (h, w) is at the width of strands, in units of the median of the face."""
+    width = max(0.6, _STRAND * eye_distance)
+    fine = np.abs(brightness - cv2.GaussianBlur(brightness, (0, 0), width))
+    around = cv2.GaussianBlur(fine, (0, 0), 2 * width)
+    usual = float(np.median(around[face])) if face.any() else 1.0
+    return np.asarray(around / max(usual, 1e-3), np.float32)
+
+
+def _around(view: Pixels, distance: Floats, sure: Mask, eye_distance: float) -> tuple[Floats, Floats]:
+    """What hair there is around each px: the mean colour (h, w, 3) of px that are `sure` (h, w) to be some, and their
+    mean `distance` (h, w); those that differ most from skin count most."""
+    height, width = sure.shape
+    cell = max(1, round(_CELL * eye_distance))
+    size = (max(1, width // cell), max(1, height // cell))
+    weight = np.where(sure, distance, 0).astype(np.float32)
+    near, wide = (reach * eye_distance / cell for reach in _NEAR)
+    parts = view * weight[..., None], distance * weight, weight
+    colours, distances, weights = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in parts)
+    about = [np.maximum(cv2.GaussianBlur(weights, (0, 0), reach), 1e-4) for reach in (near, wide)]
+    colour = cv2.GaussianBlur(colours, (0, 0), near) / about[0][..., None]
+    usual = cv2.GaussianBlur(distances, (0, 0), wide) / about[1]
+    fine = [cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR) for part in (colour, usual)]
+    return np.asarray(fine[0], np.float32), np.asarray(fine[1], np.float32)
+
+
+@dataclass(frozen=True)
+class Cover:
+    """Of each px (h, w) of a view, 0-1: where what lies over a face `may_stay`; how far it is `above` the eyes, where
+    hair beside a face lies before it; where a `hat` is."""
+
+    may_stay: Floats
+    above: Floats
+    hat: Floats
+
+
+def matte(
+    view: Pixels, residual: Floats, spread: float, face: Mask, cover: Cover, eye_distance: float
+) -> tuple[Floats, Pixels]:
+    """How far each px (h, w) of a view stays as what lies over its `face`, 0-1, and the view (h, w, 3) without skin of
+    the face where it does; else as in `strands`."""
+    share, colour = strands(view, residual, spread, face, eye_distance)
+    # Beside cheeks and jaw hair hangs over the face, and goes on beyond it, or lies behind.
+    hangs, of = (_blurred(part, _CURTAIN * eye_distance) for part in (share * face, face.astype(np.float32)))
+    hangs = np.clip((hangs / np.maximum(of, 1e-3) - _BEHIND[0]) / (_BEHIND[1] - _BEHIND[0]), 0, 1)
+    zone = cover.may_stay * np.where(face, 1, np.maximum(cover.above, hangs))
+    kept = np.maximum(zone * share, np.clip((cover.hat - _BRIM[0]) / (_BRIM[1] - _BRIM[0]), 0, 1)).astype(np.float32)
+    mixed = (kept > 0) & (share < 1) & face
+    skin = np.clip((1 - share[mixed]) * 2 - _MIXED, 0, 1)[:, None]
+    out = view.copy()
+    out[mixed] = np.rint(view[mixed] + skin * (colour[mixed] - view[mixed]))
+    return kept, out
+
+
+def _blurred(values: Floats, deviation: float) -> Floats:
+    """A Gaussian blur of (h, w), at a quarter of the size where that is as good."""
+    step = 4 if deviation > 8 else 1
+    small = cv2.resize(values, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), deviation / step)
+    return np.asarray(cv2.resize(small, values.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def outlined(view: Pixels, face: Mask, old: Floats, new: Floats, pull: Floats, eye_distance: float) -> Pixels:
+    """The view (h, w, 3) with its `face` (h, w) taken out and what was beside its `old` outline (n, 2) px moved to a
+    `new` one: neck, collar, hair and their shadows, inwards as far as `pull[0]` (n,) says, 0-1, outwards `pull[1]`."""
+    filled = beside(view, face, eye_distance)
+    height, width = face.shape
+    outwards = old - old.mean(axis=0)
+    outwards /= np.maximum(np.linalg.norm(outwards, axis=1, keepdims=True), 1e-6)
+    shift = new - old - _BEYOND * eye_distance * outwards
+    along = (shift * outwards).sum(axis=1)
+    reach = np.where(along < 0, *pull) * np.minimum(1, _MOST * eye_distance / np.maximum(np.abs(along), 1e-6))
+    # Both in steps so fine that the nearest of them is the nearest place of the outline.
+    new, shift = (
+        np.concatenate([part + step * (np.roll(part, -1, axis=0) - part) for step in _STEPS])
+        for part in (new, shift * reach[:, None])
+    )
+    cell = max(1, round(_GRID * eye_distance))
+    rows, columns = (np.arange(-(-side // cell) + 1, dtype=np.float32) * cell for side in (height, width))
+    places = np.stack(np.meshgrid(columns, rows), axis=-1)
+    squares = ((places[:, :, None] - new) ** 2).sum(axis=3)
+    weights = np.exp(-0.5 * (squares - squares.min(axis=2, keepdims=True)) / (_ALONG * eye_distance) ** 2)
+    moved = (weights[..., None] * shift).sum(axis=2) / weights.sum(axis=2)[..., None]
+    moved *= np.clip(1 - np.sqrt(squares.min(axis=2)) / (_FADE * eye_distance), 0, 1)[..., None]
+    own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+    place = own - sampled(moved.astype(np.float32), own, cell)
+    return np.asarray(
+        cv2.remap(filled, place[..., 0], place[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    )
+
+
+def beside(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
+    """The view (h, w, 3) with what is beside a face (h, w) mirrored into it at its outline."""
+    reach = 2 * max(1, round(_BEYOND * eye_distance)) + 1
+    blocked = cv2.dilate(face.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    _, labels = cv2.distanceTransformWithLabels(blocked, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    rows, columns = np.nonzero(blocked == 0)
+    if not len(rows):
+        return np.zeros_like(view)
+    places = np.zeros((int(labels.max()) + 1, 2), np.int64)
+    places[labels[rows, columns]] = np.stack([rows, columns], axis=1)
+    hole = np.nonzero(blocked)
+    nearest = places[labels[hole]]
+    mirrored = np.clip(2 * nearest - np.stack(hole, axis=1), 0, np.array(view.shape[:2]) - 1)
+    inside = blocked[mirrored[:, 0], mirrored[:, 1]] > 0
+    mirrored[inside] = nearest[inside]
+    out = view.copy()
+    out[hole] = view[mirrored[:, 0], mirrored[:, 1]]
+    return out

@@ -1,0 +1,55 @@
+"""Hair over a face stays, strand by strand; what only looks different from skin, and the face's own outline, do not."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from anonlib.synthesis.matte import beside, strands
+
+EYES = 60.0
+FACE = np.zeros((240, 240), bool)
+FACE[60:200, 60:180] = True
+
+
+def shares(view: np.ndarray, skin: int = 170) -> tuple[np.ndarray, np.ndarray]:
+    residual = np.log(view.astype(np.float32) + 4.0) - float(np.log(skin + 4.0))
+    return strands(view, residual, 0.08, FACE, EYES)
+
+
+def skin(tone: int = 170) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 4, (240, 240, 1))
+    return np.clip(tone + noise, 0, 255).astype(np.uint8).repeat(3, axis=2)
+
+
+@pytest.mark.parametrize("tone", [20, 90])
+def test_hair_and_a_strand_of_it_lie_over_skin_and_the_skin_between_them_does_not(tone: int) -> None:
+    view = skin()
+    view[:80] = tone
+    cv2.line(view, (120, 70), (130, 110), (tone,) * 3, 3)
+    share, colour = shares(view)
+    assert share[65:75].min() > 0.95 and share[96, 120:132].max() > 0.9 and share[90:110, 60:110].max() < 0.05
+    assert np.abs(colour[96, 125] - tone).max() < 12
+
+
+def test_what_is_dark_and_does_not_reach_the_face_from_outside_is_the_faces() -> None:
+    view = skin()
+    view[90:100, 90:150] = 20
+    assert shares(view)[0][FACE].max() == 0
+
+
+def test_what_shines_is_skin_and_bright_hair_is_hair() -> None:
+    shining, white = skin(90), skin(90)
+    shining[:90] = 255
+    white[:90] = np.where(np.arange(240)[None, :, None] % 4 < 2, 255, 200)
+    assert shares(shining, 90)[0][66:85, 70:170].mean() < 0.2 < 0.5 < shares(white, 90)[0][66:85, 70:170].mean()
+
+
+def test_no_px_of_a_face_fills_what_its_outline_leaves() -> None:
+    view = np.random.default_rng(1).integers(0, 100, (240, 240, 3), dtype=np.uint8)
+    marked = view.copy()
+    marked[FACE] = 255
+    filled = beside(marked, FACE, EYES)
+    assert (filled == beside(view, FACE, EYES)).all() and filled.max() < 100
+    assert (filled[:55] == view[:55]).all() and not beside(marked, np.ones_like(FACE), EYES).any()
