@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
+from anonlib.faces.gaze import EyeReader
 from anonlib.faces.regions import Images, Regions
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, prepare
-from anonlib.workspace.schemas import MESH_POINTS
+from anonlib.workspace.schemas import EYES, MESH_POINTS
 
 SIZE = 192
 MIN_PRESENCE = 0.5  # below this the network says that its crop holds no face it can fit
@@ -31,23 +32,27 @@ _POINTS_AWAY = 0.15
 
 
 class Meshes(NamedTuple):
-    """`points` (n, 468, 3) px, small z is near; `presence` (n,): 0-1, is it a face, 0 where the mesh drifted off it."""
+    """`points` (n, 468, 3) px, small z is near; `presence` (n,): 0-1, is it a face, 0 where the mesh drifted off it;
+    `eyes` (n, 8): see gaze.py."""
 
     points: NDArray[np.float32]
     presence: NDArray[np.float32]
+    eyes: NDArray[np.float32]
 
 
 class FaceMesh:
     """Meshes of faces that a detector found."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, iris: Engine | None = None) -> None:
+        """`iris`: the network that looks at the eyes; without it lids are the mesh's, and `eyes` NaN."""
+        self.engine, self.eyes = engine, EyeReader(iris) if iris else None
 
     def fit(self, images: Images, faces: Sequence[Regions]) -> list[Meshes]:
         """For each image the meshes of its faces."""
         owners = [image for image, found in zip(images, faces, strict=True) for _ in range(len(found))]
+        eyes = np.full((len(owners), EYES), np.nan, np.float32)
         if not owners:
-            return [Meshes(np.zeros((0, MESH_POINTS, 3), np.float32), np.zeros(0, np.float32)) for _ in faces]
+            return [Meshes(np.zeros((0, MESH_POINTS, 3), np.float32), np.zeros(0, np.float32), eyes) for _ in faces]
         boxes = np.concatenate([found.boxes for found in faces])
         landmarks = np.concatenate([found.landmarks for found in faces])
         meshes = np.zeros((len(owners), MESH_POINTS, 3), np.float32)
@@ -70,10 +75,16 @@ class FaceMesh:
             remaining = remaining[presence[remaining] == 0]
             if not len(remaining):
                 break
+        if self.eyes:
+            fits = np.flatnonzero(presence > 0)
+            refined = [meshes[face] for face in fits]
+            eyes[fits] = self.eyes.refine([owners[face] for face in fits], refined)
         bounds = np.cumsum([0, *(len(found) for found in faces)])
-        return [Meshes(meshes[start:stop], presence[start:stop]) for start, stop in pairwise(bounds)]
+        return [
+            Meshes(*(column[start:stop] for column in (meshes, presence, eyes))) for start, stop in pairwise(bounds)
+        ]
 
-    def _look(self, images: Images, views: Sequence[align.Affine]) -> Meshes:
+    def _look(self, images: Images, views: Sequence[align.Affine]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Meshes (n, 468, 3) px of the images and presence (n,), as the network sees them in one view each."""
         crops = np.stack([align.crop(image, matrix, SIZE) for image, matrix in zip(images, views, strict=True)])
         outputs = self.engine(prepare(MODELS["facemesh"], crops))
@@ -83,7 +94,7 @@ class FaceMesh:
             back = align.inverse(view)
             mesh[:, :2] = align.apply(back, seen[:, :2])
             mesh[:, 2] = seen[:, 2] * float(np.sqrt(abs(np.linalg.det(back[:, :2]))))
-        return Meshes(meshes, outputs[1].reshape(-1))
+        return meshes, outputs[1].reshape(-1)
 
 
 def from_mesh(mesh: NDArray[np.float32]) -> align.Affine:

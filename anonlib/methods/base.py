@@ -154,7 +154,8 @@ class Assignment:
 
 
 class Region(Protocol):
-    """Where a face is in a picture: `box` (4,) px; `mesh` (468, 3) px and how `happy` (0-1), where described."""
+    """Where a face is in a picture: `box` (4,) px; `mesh` (468, 3) px how `happy` (0-1), and `gaze` (8,) of its
+    eyes (faces/gaze.py), where described."""
 
     @property
     def box(self) -> NDArray[np.float32]: ...
@@ -162,6 +163,8 @@ class Region(Protocol):
     def mesh(self) -> NDArray[np.float32]: ...
     @property
     def happy(self) -> float: ...
+    @property
+    def gaze(self) -> NDArray[np.float32]: ...
 
 
 class Replacement(Protocol):
@@ -201,7 +204,9 @@ def textured(texture: FaceTexture, digest: str, extent: Extent) -> Rendering:
     """A face that wears a texture, as far as `extent` reaches."""
     from anonlib.synthesis.compositor import render
 
-    return Rendering(lambda picture, region: render(picture, region.mesh, region.happy, texture, extent), digest)
+    return Rendering(
+        lambda picture, region: render(picture, region.mesh, region.happy, texture, extent, region.gaze), digest
+    )
 
 
 class Method(ABC):

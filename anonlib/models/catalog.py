@@ -19,7 +19,7 @@ SECOND_RECOGNIZER = "faceres"
 """Helps to tell people apart where there are no labels; no face is made of its vectors."""
 VERIFIERS = ("faceres",)
 """Recognizers from which no face is made, so that an output is judged by one it was not made with."""
-FACE_MODELS = ("facemesh", PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender", "expression")
+FACE_MODELS = ("facemesh", "iris", PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender", "expression")
 """What a scan runs beside the detector, where faces are to be replaced by other faces."""
 
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
@@ -30,10 +30,11 @@ ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (4
 class InputSpec:
     """What the ONNX wants: float32 (N, channels, *size), each number (pixel 0..255 - mean) * scale; without `size` any
     multiple of 32. `crop`: all of a "photo"; a "box", the square about the face box, eyes level, at `zoom` times its
-    longer side; "points", ArcFace's five at `zoom` times their size, moved down by `drop` of the height."""
+    longer side; "points", ArcFace's five at `zoom` times their size, moved down by `drop` of the height; an "eye", the
+    square about its corners, level, at `zoom` times their distance."""
 
     size: tuple[int, int] | None = None
-    crop: Literal["photo", "box", "points", "none"] = "photo"
+    crop: Literal["photo", "box", "points", "eye", "none"] = "photo"
     zoom: float = 1.0
     drop: float = 0.0
     colour: Literal["RGB", "BGR", "none"] = "RGB"
@@ -58,7 +59,7 @@ class ModelCard:
     of the package's archive (npm's "package/" left out); `outputs`: shapes after the batch axis."""
 
     name: str
-    role: Literal["detector", "mesh", "recognizer", "age_gender", "expression", "liveness", "generator"]
+    role: Literal["detector", "mesh", "gaze", "recognizer", "age_gender", "expression", "liveness", "generator"]
     use: Literal["pipeline", "verifier", "evaluation", "demo"]
     licence: str
     commercial: bool

@@ -48,7 +48,20 @@ from anonlib.workspace.ledger_store import LedgerStore
 from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS, SURROGATES
 from anonlib.workspace.schemas import PORTRAITS as PORTRAIT_ROWS
 
-ASSIGNED = ("face_id", "key", "index", "kind", "box", "landmarks", "mesh", "expression", "presence", "yaw", "bare")
+ASSIGNED = (
+    "face_id",
+    "key",
+    "index",
+    "kind",
+    "box",
+    "landmarks",
+    "mesh",
+    "expression",
+    "gaze",
+    "presence",
+    "yaw",
+    "bare",
+)
 """Columns of FACES that an assignment needs."""
 BLOCK = 16
 """Surrogates that are made as one unit of work."""

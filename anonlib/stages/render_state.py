@@ -76,6 +76,10 @@ class FaceState:
     def happy(self) -> float:
         return happiness(self.planned["expression"])
 
+    @property
+    def gaze(self) -> NDArray[np.float32]:
+        return np.array(self.planned["gaze"], np.float32)
+
     def row(self, claim: Claim) -> dict[str, Any]:
         """The MANIFEST_FACE of this face under the method's claim: what its surrogate's faces share, and its place."""
         claim = claim if self.fallback is None else Claim(NONE)

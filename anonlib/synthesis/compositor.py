@@ -28,6 +28,7 @@ from anonlib.synthesis.canonical import (
     shape_model,
     with_rings,
 )
+from anonlib.synthesis.eyes import Eyes, draw_eyes, with_lids
 from anonlib.synthesis.light import STEP, from_log, hair_zone, kept_zone, to_log, toned
 from anonlib.synthesis.matte import Cover, matte, outlined
 from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, over_forehead, without_rims
@@ -74,6 +75,7 @@ class Composite:
     grid: Floats
     light: Floats
     alpha: Floats
+    eyes: Eyes
     opening: float
     eye_distance: float
     origin: tuple[int, int]
@@ -82,24 +84,35 @@ class Composite:
 
     def paint(self, detail: Floats) -> Rendered:
         """A dressed detail (S, S, 3), log, put there."""
-        synthetic = in_its_colours(self.view, from_log(laid(detail, self.grid, self.eye_distance) + self.light))
+        pixels = from_log(laid(detail, self.grid, self.eye_distance) + self.light)
+        synthetic = in_its_colours(self.view, draw_eyes(pixels, self.eyes, self.light))
         mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
         patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
 
 
-def render(image: Pixels, mesh: Floats, happy: float, texture: FaceTexture, extent: Extent = "skin") -> Rendered:
-    """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks."""
-    composite = place(image, mesh, texture.shape, extent)
+def render(
+    image: Pixels,
+    mesh: Floats,
+    happy: float,
+    texture: FaceTexture,
+    extent: Extent = "skin",
+    gaze: Floats | None = None,
+) -> Rendered:
+    """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks, with its
+    `gaze` (8,) of faces/gaze.py."""
+    composite = place(image, mesh, texture.shape, extent, gaze)
     return composite.paint(texture.dressed(happy, composite.opening))
 
 
-def place(image: Pixels, mesh: Floats, neutral: Floats, extent: Extent = "skin") -> Composite:
+def place(
+    image: Pixels, mesh: Floats, neutral: Floats, extent: Extent = "skin", gaze: Floats | None = None
+) -> Composite:
     """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px."""
     frame, model = canonical_frame(), shape_model()
     pose = pose_of(mesh, model.mean)
     source = pose.undo(mesh)
-    shape = neutral + model.expression_of(source)
+    shape = with_lids(neutral + model.expression_of(source), source)
     source_vertices, vertices = (pose.apply(with_rings(points)) for points in (source, shape))
     x0, y0, x1, y1 = box_around(np.concatenate([source_vertices, vertices])[:, :2], image.shape, _MARGIN)
     view = image[y0:y1, x0:x1]
@@ -137,7 +150,8 @@ def place(image: Pixels, mesh: Floats, neutral: Floats, extent: Extent = "skin")
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     shown, tone = bare(residual, light.spread), toned(residual, light.spread, extent)
     light_out, opening = light_out + sampled(tone, grid, STEP), mouth_opening(shape)
-    return Composite(view, ground, grid, light_out, alpha, opening, pose.scale, (x0, y0), coverage, shown)
+    eyes = Eyes.of(vertices, gaze, neutral)
+    return Composite(view, ground, grid, light_out, alpha, eyes, opening, pose.scale, (x0, y0), coverage, shown)
 
 
 def laid(detail: Floats, grid: Floats, eye_distance: float) -> Floats:

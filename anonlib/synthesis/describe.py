@@ -33,7 +33,7 @@ class Describer:
     """Mesh, embeddings, attributes, pose and crop of detected faces."""
 
     def __init__(self, job: JobConfig, models: ModelBytes) -> None:
-        self.mesh = FaceMesh(load(models, "facemesh", job))
+        self.mesh = FaceMesh(load(models, "facemesh", job), load(models, "iris", job))
         self.recognizer = Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
         self.second = Recognizer(SECOND_RECOGNIZER, load(models, SECOND_RECOGNIZER, job))
         self.reader = AttributeReader(load(models, "age-gender", job), load(models, "expression", job))
@@ -42,11 +42,11 @@ class Describer:
         """For each image, one dict of FACES columns a face."""
         fitted = self.mesh.fit(pixels, found)
         faces = [
-            (image, mesh, float(presence))
+            (image, mesh, float(presence), eyes)
             for image, meshes in zip(pixels, fitted, strict=True)
-            for mesh, presence in zip(*meshes, strict=True)
+            for mesh, presence, eyes in zip(*meshes, strict=True)
         ]
-        owners, points = [image for image, _, _ in faces], [five_points(mesh) for _, mesh, _ in faces]
+        owners, points = [image for image, *_ in faces], [five_points(mesh) for _, mesh, *_ in faces]
         embeddings = self.recognizer.embed(owners, points)
         second = self.second.embed(owners, points).astype(np.float16)
         ages, females, expressions = self.reader.read(owners, points)
@@ -58,8 +58,9 @@ class Describer:
                 "age": float(ages[face]),
                 "female": float(females[face]),
                 "expression": expressions[face],
+                "gaze": eyes,
             }
-            for face, (image, mesh, presence) in enumerate(faces)
+            for face, (image, mesh, presence, eyes) in enumerate(faces)
         )
         return [list(islice(rows, len(meshes.points))) for meshes in fitted]
 

@@ -23,6 +23,8 @@ DATA, MANIFESTS, MARKERS, WITHDRAWN = "data/", "manifest/", "commits/", "withdra
 MESH_POINTS = 468
 EMBEDDING_DIM = 128
 SECOND_DIM = 1024
+EYES = 8
+"""Numbers of both eyes (faces/gaze.py)."""
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 
 RELEASED, NO_FACE, QUARANTINED = "released", "no_face", "quarantined"
@@ -89,6 +91,7 @@ FACES = pa.schema(
         *_all(_FLOAT, "yaw", "pitch", "roll", "presence", "sharpness", "clarity", "bare", "glasses"),
         *_all(_FLOAT, "mouth_open", "eyes_open", "age", "female"),
         ("expression", _floats(len(EXPRESSIONS))),
+        ("gaze", _floats(EYES)),
     ]
 )
 SUBJECTS = pa.schema(
@@ -128,6 +131,7 @@ ASSIGNMENTS = pa.schema(
         ("box", _floats(4)),
         ("mesh", _floats(MESH_POINTS * 3)),
         ("expression", _floats(len(EXPRESSIONS))),
+        ("gaze", _floats(EYES)),
     ]
 )
 ACCOUNTS = pa.schema(
@@ -191,7 +195,7 @@ CERTIFIED = {CLASSES_TABLE: CERTIFIED_CLASSES, SURROGATES_TABLE: CERTIFIED_SURRO
 
 RESTRICTED_COLUMNS = frozenset(
     {
-        *("embedding", "second", "crop", "template", "mesh", "landmarks", "label", "subject_id", "person_id"),
+        *("embedding", "second", "crop", "template", "mesh", "gaze", "landmarks", "label", "subject_id", "person_id"),
         *("class_id", "members", "face_id", "score", "similarity", "coverage"),
     }
 )

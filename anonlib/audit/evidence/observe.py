@@ -28,7 +28,7 @@ from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 from anonlib.workspace.tables import Row
 
 RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)
-LOOKED_WITH = (*RECOGNIZERS, *JUDGES, "facemesh", "age-gender", "expression")
+LOOKED_WITH = (*RECOGNIZERS, *JUDGES, "facemesh", "iris", "age-gender", "expression")
 """Every model that evidence is gathered with, beside the job's detector."""
 SAME_PLACE = 0.35
 """How far a detection's centre may lie from the original's, in longer sides of the original's box."""
@@ -46,7 +46,7 @@ class Observer:
         cv2.setNumThreads(1)
         models = {name: model_bytes(name) for name in LOOKED_WITH}
         self.detector = open_detector(config.detector, device=device_of(config))
-        self.mesh = FaceMesh(load(models, "facemesh", config))
+        self.mesh = FaceMesh(load(models, "facemesh", config), load(models, "iris", config))
         self.recognizers = [Recognizer(name, load(models, name, config)) for name in RECOGNIZERS]
         self.judges = {name: load(models, name, config) for name in JUDGES}
         self.reader = AttributeReader(load(models, "age-gender", config), load(models, "expression", config))

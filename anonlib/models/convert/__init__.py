@@ -28,6 +28,9 @@ _OUTPUTS = {
     "mobileface": ("batchnorm0/add_1",),
     "antispoof": ("Identity",),
     "liveness": ("Identity",),
+    "iris": tuple(
+        f"StatefulPartitionedCall/model/{layer}/BiasAdd" for layer in ("conv_eyes_contours_and_brows", "conv_iris")
+    ),
 }
 """What a file calls the outputs that the catalogue lists, in its order."""
 _DLIB_BLOCKS = (
@@ -47,7 +50,7 @@ def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
     match name:
         case "centerface" | "fr-feature":
             return repair(name, first, model.input.size or ("H", "W"), outputs).to_bytes()
-        case "facemesh" | "faceres":
+        case "facemesh" | "faceres" | "iris":
             return convert_graph(name, first, files, start="input_1", outputs=outputs)
         case "antispoof":
             return convert_graph(name, first, files, start="conv2d_input", outputs=outputs)
