@@ -42,6 +42,10 @@ class DatasetError(AnonlibError):
     """The input is not a dataset that can be read as asked; the text says what to change."""
 
 
+class DamagedTable(DatasetError):
+    """What a Parquet file says of itself breaks its format; the text says how."""
+
+
 class DecompressionBomb(DatasetError):
     """Rows of a Parquet file would take far more memory than they have bytes."""
 

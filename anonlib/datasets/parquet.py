@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import available_timezones
 
 import pyarrow as pa
@@ -33,10 +33,12 @@ from anonlib.datasets.names import (
     why_unsafe,
     without_suffix,
 )
+from anonlib.datasets.parquet_footer import Footer, Table, open_table
 from anonlib.datasets.parquet_pages import check_column, leaves_of, rows_at_once
 from anonlib.errors import (
     AccessDenied,
     Changed,
+    DamagedTable,
     DatasetError,
     DecompressionBomb,
     LinkRefused,
@@ -47,7 +49,6 @@ from anonlib.errors import (
 from anonlib.storage import Storage, StoredObject, open_storage
 
 ROWS_AT_ONCE = 16
-BUFFER_BYTES = 4 << 20
 FLUSH_BYTES = 128 << 20
 """The format keeps columns together, so a row group is held in memory while it is filled; a larger one ends early."""
 ROWS_PER_PAGE_CHECK = 16
@@ -74,16 +75,9 @@ _WRITER = "parquet-cpp-arrow version "
 
 
 @contextmanager
-def _opened(storage: Storage, name: str, etag: str | None = None) -> Iterator[tuple[pq.ParquetFile, BinaryIO]]:
-    """The file, and the stream that it reads."""
-    with storage.open_read(name, etag, seekable=True) as stream:
-        try:
-            file = pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
-        except UnicodeDecodeError as error:
-            raise pa.ArrowInvalid("the names of its columns are not UTF-8") from error
-        with file:
-            _check_types(file)
-            yield file, stream
+def _opened(storage: Storage, name: str, etag: str | None = None) -> Iterator[Table]:
+    with storage.open_read(name, etag, seekable=True) as stream, open_table(stream) as table:
+        yield table
 
 
 class ParquetDataset(Dataset):
@@ -91,7 +85,7 @@ class ParquetDataset(Dataset):
 
     format, noun, media_type = "parquet", "Parquet file", "application/x-parquet"
     suffixes = (".parquet",)
-    damage = (pa.ArrowException, OSError, ValueError)
+    damage = (pa.ArrowException, DamagedTable, OSError, ValueError)
     _checked = False
 
     def sources(self) -> list[StoredObject]:
@@ -125,10 +119,10 @@ class ParquetDataset(Dataset):
         first = self.sources()[0]
         linked = False
         try:
-            with _opened(self.storage, first.path, first.etag) as opened:
-                layout = layout_of(*opened, self.image_field, self.key_field)
-                linked = _names_files(opened[0], layout)
-        except (pa.ArrowException, OSError, DecompressionBomb) as error:
+            with _opened(self.storage, first.path, first.etag) as table:
+                layout = layout_of(table, self.image_field, self.key_field)
+                linked = _names_files(table, layout)
+        except (pa.ArrowException, OSError, DecompressionBomb, DamagedTable) as error:
             _raise_if_of_the_disk(error)
             # An unreadable file is a problem of its own shard, not of the data set.
         except StorageError as error:
@@ -140,13 +134,13 @@ class ParquetDataset(Dataset):
         """The shard whose etag stands for the image files that it names, too."""
         links = _Links(self, self.name_of(shard), {file.path: file for file in self.listing().files})
         try:
-            with _opened(self.storage, self.name_of(shard), shard.etag) as (file, stream):
-                layout = layout_of(file, stream, self.image_field, self.key_field)
+            with _opened(self.storage, self.name_of(shard), shard.etag) as table:
+                file, layout = table.file, layout_of(table, self.image_field, self.key_field)
                 with_path = [column for column in layout.images if column.has_path]
                 leaves = leaves_of(file, [column.name for column in with_path])
                 paths = [path for leaf in leaves if (path := file.schema.column(leaf).path).endswith(".path")]
                 for number in range(file.num_row_groups if paths else 0):
-                    rows = rows_at_once(file, stream, number, _PATHS_AT_ONCE, names=paths)
+                    rows = rows_at_once(table, number, _PATHS_AT_ONCE, names=paths)
                     for batch in file.iter_batches(rows, row_groups=[number], columns=paths, use_threads=False):
                         for column in with_path:
                             for cell in batch.column(column.name):
@@ -164,16 +158,15 @@ class ParquetDataset(Dataset):
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
         """The schema, other metadata, the footer's text (writer, least and greatest values), and every cell."""
-        with _opened(storage, path) as (file, _):
+        with _opened(storage, path) as (file, _, footer):
             schema: pa.Schema = file.schema_arrow
             yield Item(path, None, "", schema)
             for name, value in (file.metadata.metadata or {}).items():
                 if name != b"ARROW:schema":
                     odd = name != HUGGING_FACE or value != _image_note(schema, _declared(schema))
                     yield Item(f"{path}: metadata", None, name.decode(errors="replace"), value, odd)
-            strange = any(map(_has_metadata, schema)) or not file.metadata.created_by.startswith(_WRITER)
-            footer = json.dumps(file.metadata.to_dict(), ensure_ascii=False, default=str)
-            yield Item(f"{path}: footer", None, "", Footer(footer), odd=strange)
+            strange = any(map(_has_metadata, schema)) or not footer.writer.startswith(_WRITER)
+            yield Item(f"{path}: footer", None, "", footer, odd=strange)
             number = 0
             for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
                 for row in batch.to_pylist():
@@ -190,9 +183,9 @@ class ParquetDataset(Dataset):
         links = _Links(self, name, {}) if linked else None
         position = 0
         try:
-            with _opened(self.storage, name, etag) as (file, stream):
-                layout = layout_of(file, stream, self.image_field, self.key_field)
-                for sample in _samples(file, stream, layout, stem, self.fields, links):
+            with _opened(self.storage, name, etag) as table:
+                layout = layout_of(table, self.image_field, self.key_field)
+                for sample in _samples(table, layout, stem, self.fields, links):
                     sample.position = position
                     position += 1
                     yield sample
@@ -210,16 +203,16 @@ class ParquetDataset(Dataset):
         """See Dataset; takes the schema from the input. A file that cannot be read has no output."""
         release_path = self.output_path(shard, name)
         try:
-            with _opened(self.storage, self.name_of(shard), shard.etag.partition(_LINKED)[0]) as (file, stream):
-                layout = layout_of(file, stream, self.image_field, self.key_field)
-                schema, metadata = file.schema_arrow, file.metadata
+            with _opened(self.storage, self.name_of(shard), shard.etag.partition(_LINKED)[0]) as table:
+                layout, schema = layout_of(table, self.image_field, self.key_field), table.file.schema_arrow
+                paths = [table.file.schema.column(leaf).path for leaf in range(table.file.metadata.num_columns)]
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             return NoOutput(local_path, release_path)
         names = {column.name: column.name for column in layout.images}
         if name is not None and not self.image_field:
             names = {old: f"{NEW_IMAGE}{number or ''}" for number, old in enumerate(names)}
-        return ParquetShardWriter(local_path, release_path, layout, schema, metadata, keep_fields, names)
+        return ParquetShardWriter(local_path, release_path, layout, schema, table.footer, paths, keep_fields, names)
 
 
 class _Links:
@@ -263,26 +256,11 @@ class _Links:
         return digest_of(self._found[path] for path in sorted(self._found))
 
 
-def _names_files(file: pq.ParquetFile, layout: Layout) -> bool:
+def _names_files(table: Table, layout: Layout) -> bool:
     """Whether a file has images without bytes beside a path, as far as its footer tells."""
-    leaves = {f"{column.name}." for column in layout.images if column.has_path}
-    for group in range(file.num_row_groups if leaves else 0):
-        for number in range(file.metadata.num_columns):
-            leaf = file.metadata.row_group(group).column(number)
-            top, _, below = file.schema.column(number).path.rpartition(".")
-            if below == "bytes" and any(f"{top}.".startswith(name) for name in leaves):
-                known = leaf.statistics is not None and leaf.statistics.has_null_count
-                if not known or leaf.statistics.null_count:
-                    return True
-    return False
-
-
-def _check_types(file: pq.ParquetFile) -> None:
-    """Raises ArrowInvalid where the footer contradicts itself: its statistics would make Arrow end the process."""
-    for group in map(file.metadata.row_group, range(file.num_row_groups)):
-        for number in range(group.num_columns):
-            if group.column(number).physical_type != file.schema.column(number).physical_type:
-                raise pa.ArrowInvalid("a column is not of the type that the schema says")
+    leaves = leaves_of(table.file, [column.name for column in layout.images if column.has_path])
+    contents = [leaf for leaf in leaves if table.file.schema.column(leaf).path.endswith(".bytes")]
+    return any(group.chunks[leaf].nulls != 0 for group in table.footer.groups for leaf in contents)
 
 
 def _raise_if_of_the_disk(error: Exception) -> None:
@@ -292,20 +270,16 @@ def _raise_if_of_the_disk(error: Exception) -> None:
 
 
 def _samples(
-    file: pq.ParquetFile,
-    stream: BinaryIO,
-    layout: Layout,
-    stem: str,
-    fields: frozenset[str] | None,
-    links: _Links | None,
+    table: Table, layout: Layout, stem: str, fields: frozenset[str] | None, links: _Links | None
 ) -> Iterator[Sample]:
     seen: dict[str, int] = {}
     row = 0
+    file = table.file
     reader = _Row(layout, file.schema_arrow, fields, links, seen)
-    for number in range(file.num_row_groups):
-        end = row + file.metadata.row_group(number).num_rows
+    for number, group in enumerate(table.footer.groups):
+        end = row + group.rows
         try:
-            rows = rows_at_once(file, stream, number, ROWS_AT_ONCE, names=reader.columns)
+            rows = rows_at_once(table, number, ROWS_AT_ONCE, names=reader.columns)
             for batch in file.iter_batches(rows, row_groups=[number], columns=reader.columns, use_threads=False):
                 for index in range(batch.num_rows):
                     yield from reader.samples(batch.slice(index, 1), row)
@@ -435,14 +409,14 @@ class Layout(NamedTuple):
     key: str | None
 
 
-def layout_of(file: pq.ParquetFile, stream: BinaryIO, image_field: str | None, key_field: str | None) -> Layout:
-    """Find the image and key columns of an open file, which reads `stream`.
+def layout_of(table: Table, image_field: str | None, key_field: str | None) -> Layout:
+    """Find the image and key columns of an open file.
 
     Images are in the columns of `image_field` ('*': in every one that may hold them), or in those that Hugging Face's
     features call so, or in the one column of binary type, or in all of {bytes, path} and lists of it. The key is
     `key_field`, or the first of KEY_COLUMNS that holds unique strings. Raises DatasetError.
     """
-    schema = file.schema_arrow
+    schema = table.file.schema_arrow
     if len(set(schema.names)) != len(schema.names):
         raise DatasetError("Two columns of the Parquet file have the same name; rename one of them.")
     named = [] if image_field in (None, "*") else _listed_names(schema, image_field)
@@ -466,7 +440,7 @@ def layout_of(file: pq.ParquetFile, stream: BinaryIO, image_field: str | None, k
         images.append(column)
     images.sort(key=lambda column: schema.get_field_index(column.name))
     names = [name for name in KEY_COLUMNS if name not in named]
-    key = key_field or next((name for name in names if _is_key(file, stream, name)), None)
+    key = key_field or next((name for name in names if _is_key(table, name)), None)
     return Layout(tuple(images), key)
 
 
@@ -501,12 +475,12 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _is_key(file: pq.ParquetFile, stream: BinaryIO, name: str) -> bool:
-    schema = file.schema_arrow
+def _is_key(table: Table, name: str) -> bool:
+    schema = table.file.schema_arrow
     if name not in schema.names or not _is_text(schema.field(name).type):
         return False
-    check_column(file, stream, name)
-    column = file.read(columns=[name]).column(name)
+    check_column(table, name)
+    column = table.file.read(columns=[name]).column(name)
     return bool(column.null_count == 0 and len(column.unique()) == len(column))
 
 
@@ -605,13 +579,6 @@ def _image_note(schema: pa.Schema, declared: Iterable[str]) -> bytes:
     return json.dumps({"info": {"features": features}}).encode("ascii")
 
 
-@dataclass(frozen=True)
-class Footer:
-    """A Parquet file's footer as text: who wrote it, names of columns, least and greatest values."""
-
-    text: str
-
-
 def _has_metadata(field: pa.Field) -> bool:
     """Whether a field, or one that it holds, has metadata beside what Parquet numbers fields by."""
     inner = [field.type.field(number) for number in range(field.type.num_fields)]
@@ -621,9 +588,9 @@ def _has_metadata(field: pa.Field) -> bool:
 class ParquetShardWriter(ShardWriter):
     """One Parquet file at `local_path`; equal samples give equal bytes.
 
-    schema and metadata are the input file's. Samples that are left
-    out make their row group shorter and do not move the others; an image that is left out of a row is null. `names`:
-    what the image columns are called.
+    schema, footer and the paths of its leaves are the input file's. Samples that are left out make their row group
+    shorter and do not move the others; an image that is left out of a row is null. `names`: what the image columns are
+    called.
     """
 
     def __init__(
@@ -632,7 +599,8 @@ class ParquetShardWriter(ShardWriter):
         release_path: str,
         layout: Layout,
         schema: pa.Schema,
-        metadata: pq.FileMetaData,
+        footer: Footer,
+        paths: Sequence[str],
         keep_fields: frozenset[str],
         names: Mapping[str, str],
     ) -> None:
@@ -641,12 +609,11 @@ class ParquetShardWriter(ShardWriter):
         self._columns = {column.name: column for column in layout.images}
         self._schema = released_schema(schema, layout, keep_fields, names)
         self._ends: list[int] = []
-        for number in range(metadata.num_row_groups):
-            before = self._ends[-1] if self._ends else 0
-            self._ends.append(before + metadata.row_group(number).num_rows)
+        for group in footer.groups:
+            self._ends.append(group.rows + (self._ends[-1] if self._ends else 0))
         self._group, self._bytes = 0, 0
         self._rows: list[dict[str, Any]] = []
-        codecs, dictionaries = self._encodings(metadata)
+        codecs, dictionaries = self._encodings(footer, paths)
         self._file = pq.ParquetWriter(
             self._temporary,
             self._schema,
@@ -656,18 +623,16 @@ class ParquetShardWriter(ShardWriter):
         )
         self._files.callback(self._file.close)
 
-    def _encodings(self, metadata: pq.FileMetaData) -> tuple[dict[str, str], list[str]]:
+    def _encodings(self, footer: Footer, paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         """({leaf path: codec}, leaf paths with a dictionary) of the kept columns, from the first row group."""
         codecs: dict[str, str] = {}
         dictionaries: list[str] = []
-        leaves = range(metadata.num_columns if metadata.num_row_groups else 0)
-        for number in leaves:
-            leaf = metadata.row_group(0).column(number)
-            top, dot, below = metadata.schema.column(number).path.partition(".")
+        for path, leaf in zip(paths, footer.groups[0].chunks if footer.groups else [], strict=False):
+            top, dot, below = path.partition(".")
             name = self._names.get(top, top)
             if name in self._schema.names:
-                codecs[f"{name}{dot}{below}"] = "NONE" if leaf.compression == "UNCOMPRESSED" else leaf.compression
-                if leaf.has_dictionary_page and top not in self._names:
+                codecs[f"{name}{dot}{below}"] = leaf.codec
+                if leaf.dictionary_page is not None and top not in self._names:
                     dictionaries.append(f"{name}{dot}{below}")
         return codecs, dictionaries
 

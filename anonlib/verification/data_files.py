@@ -18,13 +18,13 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from anonlib.datasets import items_of
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
 from anonlib.datasets.folder import FILE_NAME, image_of, is_metadata, metadata_bytes, metadata_rows
 from anonlib.datasets.names import MAX_NAME, belongs_to, holds_image, is_image, kept_members, printable, split_member
 from anonlib.datasets.parquet import image_column
+from anonlib.datasets.parquet_footer import Table, open_table
 from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
 from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, check_growth, open_plain_tar
 from anonlib.errors import DatasetError, NotFound, VerificationError, require
@@ -93,9 +93,8 @@ def check_tar(storage: Storage, path: str, digest: str, expected: Expected) -> N
 def check_parquet(storage: Storage, path: str, digest: str, expected: Expected) -> None:
     """A Parquet file: hashed as a stream, and only then opened, a few rows at a time; raises VerificationError."""
     check_hash(storage, path, digest)
-    options = {"buffer_size": _BLOCK, "pre_buffer": False}
-    with readable(path), storage.open_read(path, seekable=True) as stream, pq.ParquetFile(stream, **options) as file:
-        _check_rows(file, stream, path, expected)
+    with readable(path), storage.open_read(path, seekable=True) as stream, open_table(stream) as table:
+        _check_rows(table, path, expected)
 
 
 def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected) -> None:
@@ -297,14 +296,14 @@ def _check_kept(members: Mapping[str, bytes], keep: frozenset[str], where: str) 
         require(same, f"{where} comes with a .{extension} that holds more than keep_fields allows")
 
 
-def _check_rows(file: pq.ParquetFile, stream: BinaryIO, path: str, expected: Expected) -> None:
-    schema = file.schema_arrow
-    ours = _WRITER.fullmatch(file.metadata.created_by or "") is not None
+def _check_rows(table: Table, path: str, expected: Expected) -> None:
+    schema = table.file.schema_arrow
+    ours = _WRITER.fullmatch(table.footer.writer) is not None
     require(ours, f"{path} says that something else than Arrow wrote it")
     require(set(schema.metadata or {}) <= {b"huggingface"}, f"{path} carries metadata beside its columns")
     rows = _Rows(expected.images)
     columns: _Columns | None = None
-    for batch in bounded_batches(file, stream, _ROWS_AT_ONCE):
+    for batch in bounded_batches(table, _ROWS_AT_ONCE):
         for row in batch.to_pylist():
             key, digest = rows.take(f"{path} holds more rows than its manifest says are released")
             columns = columns or _columns(schema, row, key, digest, expected.keep, path)
@@ -325,13 +324,11 @@ def _check_rows(file: pq.ParquetFile, stream: BinaryIO, path: str, expected: Exp
     rows.finish(path)
 
 
-def bounded_batches(
-    file: pq.ParquetFile, stream: BinaryIO, most: int, budget: int = BUDGET
-) -> Iterator[pa.RecordBatch]:
+def bounded_batches(table: Table, most: int, budget: int = BUDGET) -> Iterator[pa.RecordBatch]:
     """Batches of up to `most` rows, of fewer where they would take too much; raises DatasetError where one does."""
-    for group in range(file.num_row_groups):
-        rows = rows_at_once(file, stream, group, most, budget)
-        yield from file.iter_batches(rows, row_groups=[group], use_threads=False)
+    for group in range(table.file.num_row_groups):
+        rows = rows_at_once(table, group, most, budget)
+        yield from table.file.iter_batches(rows, row_groups=[group], use_threads=False)
 
 
 class _Columns(NamedTuple):

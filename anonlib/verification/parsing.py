@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from anonlib.datasets.names import is_kind
+from anonlib.datasets.parquet_footer import open_table
 from anonlib.errors import require
 from anonlib.storage import Storage
 from anonlib.verification.certificate import AuditStatement, Certificate, sha256, shard_leaf
@@ -149,16 +149,16 @@ def shards_of(release: Storage, shards: Iterable[str]) -> Iterator[CommittedShar
 
 def rows_of(data: bytes, schema: pa.Schema, what: str, *, later: str | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a table with exactly this schema; the column `later` may be missing. Raises VerificationError."""
-    with readable(what), pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as file:
-        found = file.schema_arrow
+    with readable(what), open_table(io.BytesIO(data)) as table:
+        found = table.file.schema_arrow
         for name in found.names:
             kind = "restricted" if name in schemas.RESTRICTED_COLUMNS else "unknown"
             require(name in schema.names, f"{what} has the {kind} column {name!r}")
         known = [schema] if later is None else [schema, schema.remove(schema.get_field_index(later))]
-        extra = set(file.metadata.metadata or {}) - {b"ARROW:schema"}
+        extra = set(table.file.metadata.metadata or {}) - {b"ARROW:schema"}
         fits = any(map(found.equals, known)) and not extra and not found.metadata
         require(fits, f"{what} does not have the columns that it should, or more beside them")
-        for batch in bounded_batches(file, io.BytesIO(data), 1024, _TABLE_BUDGET):
+        for batch in bounded_batches(table, 1024, _TABLE_BUDGET):
             yield from batch.to_pylist()
 
 

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.datasets import Sample, open_dataset, parquet
+from anonlib.datasets.parquet_footer import open_table
 from anonlib.datasets.parquet_pages import _page_header, _page_headers, rows_at_once
-from anonlib.errors import DatasetError, DecompressionBomb
+from anonlib.errors import DamagedTable, DatasetError, DecompressionBomb
 from tests.support import bombs
 
 RNG = np.random.default_rng(5)
@@ -38,10 +39,10 @@ for shard in dataset.shards():
 """
 
 
-def written(table: pa.Table, **options: Any) -> tuple[pq.ParquetFile, io.BytesIO]:
+def written(table: pa.Table, **options: Any) -> io.BytesIO:
     stream = io.BytesIO()
     pq.write_table(table, stream, **options)
-    return pq.ParquetFile(stream), stream
+    return stream
 
 
 def read(path: Path) -> list[Sample]:
@@ -56,26 +57,25 @@ def test_the_headers_of_all_pages_are_found_and_say_what_the_footer_says(
     compression: str, version: str, dictionary: bool
 ) -> None:
     how = {"compression": compression, "data_page_version": version, "use_dictionary": dictionary}
-    file, stream = written(TABLE, data_page_size=4096, **how)
-    group = file.metadata.row_group(0)
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        pages = list(_page_headers(stream, chunk))
-        assert all(start + header[3] < later for (header, start), (_, later) in pairwise(pages))
-        # The footer counts the headers, too: they are what lies between the pages.
-        ends = [start + header[3] for header, start in pages]
-        first = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
-        assert ends[-1] == first + chunk.total_compressed_size
-        headers = chunk.total_compressed_size - sum(header[3] for header, _ in pages)
-        assert sum(header[2] for header, _ in pages) + headers == chunk.total_uncompressed_size
-    assert rows_at_once(file, stream, 0, 16) == 16
+    stream = written(TABLE, data_page_size=4096, **how)
+    with open_table(stream) as table:
+        for number, chunk in enumerate(table.footer.groups[0].chunks):
+            pages = list(_page_headers(stream, chunk))
+            assert all(start + header[3] < later for (header, start), (_, later) in pairwise(pages))
+            # The footer counts the headers, too: they are what lies between the pages.
+            ends = [start + header[3] for header, start in pages]
+            assert ends[-1] == min(filter(None, (chunk.dictionary_page, chunk.data_page))) + chunk.size
+            headers = chunk.size - sum(header[3] for header, _ in pages)
+            unpacked = table.file.metadata.row_group(0).column(number).total_uncompressed_size
+            assert sum(header[2] for header, _ in pages) + headers == unpacked
+        assert rows_at_once(table, 0, 16) == 16
 
 
 def test_rows_that_share_a_large_value_are_read_a_few_at_a_time(tmp_path: Path) -> None:
     bomb = bombs.dictionary_parquet(tmp_path / "bomb.parquet", rows=64, mebibytes=32)
     assert bomb.stat().st_size < 8192
-    with bomb.open("rb") as stream:
-        assert rows_at_once(pq.ParquetFile(stream), stream, 0, 16) == 4
+    with bomb.open("rb") as stream, open_table(stream) as table:
+        assert rows_at_once(table, 0, 16) == 4
     said, peak = bombs.peak_of(READ, bomb)
     assert said.splitlines() == [f"{number:09d} | {32 << 20} | None" for number in range(64)]
     assert peak < 700
@@ -123,17 +123,27 @@ def test_a_row_that_is_larger_than_a_sample_may_be_is_a_problem_and_the_next_is_
 def test_any_bytes_are_a_page_header_or_a_sentence(data: bytes) -> None:
     try:
         fields, length = _page_header(io.BytesIO(data), 0)
-    except DatasetError:
+    except DamagedTable:
         return
     assert length <= len(data) and all(isinstance(field, int) for field in fields)
 
 
 def test_a_damaged_page_header_costs_its_row_group(tmp_path: Path) -> None:
-    file, stream = written(TABLE.select(["image"]), row_group_size=1000)
+    stream = written(TABLE.select(["image"]), row_group_size=1000)
     data = bytearray(stream.getvalue())
-    start = file.metadata.row_group(1).column(0).data_page_offset
+    start = pq.ParquetFile(stream).metadata.row_group(1).column(0).data_page_offset
     data[start : start + 8] = b"\xff" * 8
     (tmp_path / "a.parquet").write_bytes(data)
     samples = read(tmp_path)
     assert [one.key for one in samples if one.problem] == ["a#rows-1000"]
     assert len(samples) == 2001 and issubclass(DecompressionBomb, DatasetError)
+
+
+def test_a_damaged_page_header_of_a_key_is_a_problem_of_its_file_and_not_of_the_data_set(tmp_path: Path) -> None:
+    data = bytearray(written(TABLE.select(["key", "image"]), use_dictionary=False).getvalue())
+    data[4:12] = b"\xff" * 8
+    (tmp_path / "a.parquet").write_bytes(data)
+    pq.write_table(TABLE, tmp_path / "b.parquet")
+    bad, *good = read(tmp_path)
+    assert bad.key == "a#unreadable" and "its metadata" in str(bad.problem)
+    assert len(good) == len(TABLE) and not any(sample.problem for sample in good)

@@ -30,7 +30,7 @@ from anonlib.codes import foreign_words
 from anonlib.datasets import Item, Sample, Shard, items_of, label
 from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import IMAGE_EXTENSIONS, is_image, suffix_of
-from anonlib.datasets.parquet import Footer
+from anonlib.datasets.parquet_footer import Footer
 from anonlib.datasets.webdataset import image_names
 from anonlib.errors import ImageProblem, JobError, NotExact
 from anonlib.execution.base import UnitResult
