@@ -112,7 +112,7 @@ def place(
     frame, model = canonical_frame(), shape_model()
     pose = pose_of(mesh, model.mean)
     source = pose.undo(mesh)
-    shape = with_lids(neutral + model.expression_of(source), source)
+    shape = with_lids(neutral + model.expression_of(source), source, gaze)
     source_vertices, vertices = (pose.apply(with_rings(points)) for points in (source, shape))
     x0, y0, x1, y1 = box_around(np.concatenate([source_vertices, vertices])[:, :2], image.shape, _MARGIN)
     view = image[y0:y1, x0:x1]

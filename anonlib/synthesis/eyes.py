@@ -82,14 +82,15 @@ class Eyes:
         return cls(np.stack(upper), np.stack(lower), np.stack(iris), float(np.mean(radii)), seed)
 
 
-def with_lids(shape: Floats, source: Floats) -> Floats:
-    """A surrogate's shape (468, 3) with its eyes as open as those of the source's shape (468, 3)."""
+def with_lids(shape: Floats, source: Floats, gaze: Floats | None) -> Floats:
+    """A surrogate's shape (468, 3), its eyes as open as those of a source with this shape (468, 3) and gaze (8,)."""
     moved = shape.copy()
-    for points in CONTOURS:
+    gaps = np.full(2, np.nan) if gaze is None else np.reshape(gaze, (2, 4))[:, 2]
+    for points, seen in zip(CONTOURS, gaps, strict=True):
         lower, upper, crease = (np.array(points[lid]) for lid in (_LOWER, _UPPER, _CREASE))
         gap, width = (lower[3], upper[3]), (points[0], points[8])
         own, wanted = (_distance(of, *gap) / max(_distance(of, *width), 1e-6) for of in (shape, source))
-        wanted *= float(np.clip((wanted - _SHUT) / (_OPEN - _SHUT), 0, 1))
+        wanted *= float(np.clip((np.fmin(wanted, seen) - _SHUT) / (_OPEN - _SHUT), 0, 1))
         way = (1 - min(wanted / max(own, 1e-6), _WIDEST)) * (shape[lower] - shape[upper])
         moved[upper] += way
         moved[crease] += _FOLLOWS * way
@@ -153,7 +154,8 @@ def _iris(offset: Floats, share: float, random: np.random.Generator, soft: float
     """An iris (h, w, 3), of which `offset` (h, w, 2) is each px's place in radii, over the white of its eye; from
     `share` 0, only brown, to 1, all colours."""
     distance, angle = np.linalg.norm(offset, axis=-1), np.arctan2(offset[..., 1], offset[..., 0])
-    colour = np.array([np.interp(share * random.uniform(), _AT, channel) for channel in _COLOURS.T])
+    share *= random.uniform()
+    colour = np.array([np.interp(share, _AT, channel) for channel in _COLOURS.T])
     fibres = sum(np.cos(order * angle + random.uniform(0, 7) + 2 * distance) for order in _FIBRES) / len(_FIBRES)
     collar = np.exp(-(((distance - 0.5) / 0.12) ** 2))
     rim = 1 - 0.5 * np.clip((distance - 0.7) / 0.25, 0, 1)
@@ -179,4 +181,4 @@ def _edge(x: Floats, along: Floats, height: Floats) -> Floats:
 
 
 def _distance(shape: Floats, first: int, second: int) -> float:
-    return float(np.linalg.norm(shape[first] - shape[second]))
+    return float(np.linalg.norm(shape[first, :2] - shape[second, :2]))
