@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from anonlib.datasets.base import Dataset, Item, Listing, Sample, Shard, ShardWriter, label
-from anonlib.datasets.folder import FolderDataset, may_be_image
+from anonlib.datasets.folder import FolderDataset, is_metadata, may_be_image
 from anonlib.datasets.names import counted_kinds
 from anonlib.datasets.parquet import ParquetDataset
 from anonlib.datasets.webdataset import WebDataset
@@ -69,7 +69,10 @@ def open_dataset(
         raise DatasetError(f"There is no format '{format}'; {suggestion(format, DATASETS)}")
     listing = Listing.of(uri, options)
     if format is None:
-        found = Counter(kind for file in listing.files if (kind := format_of(file.path)) is not None)
+        kinds = {file.path: kind for file in listing.files if (kind := format_of(file.path)) is not None}
+        # Beside images a metadata.parquet is one of their sidecars.
+        photos = FolderDataset.format in kinds.values()
+        found = Counter(kind for path, kind in kinds.items() if not (photos and is_metadata(path)))
         if len(found) > 1:
             seen = ", ".join(f"{DATASETS[kind].noun}s ({count})" for kind, count in found.items())
             raise DatasetError(f"'{uri}' mixes {seen}; set the format, or give a pattern that names one kind.")

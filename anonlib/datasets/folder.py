@@ -1,10 +1,11 @@
 """A folder of image files: no shards of its own, so it is cut into slices of a few hundred files.
 
 An image's key is its path, with the ending, which is unique. A file without an ending is one if it begins as an image
-does. Its sidecars are STEM.txt, STEM.json, NAME.txt and NAME.json, and its row in a `metadata.jsonl` or `metadata.csv`
-of its folder or of one above (Hugging Face's ImageFolder: the column file_name is relative to that folder); a pattern
-must match them too. The etag of a slice is a digest over the etags of its files, and is compared again after reading:
-an image that changed between scan and render must not be released by what was found in the old one.
+does. Its sidecars are STEM.txt, STEM.json, NAME.txt, NAME.json and NAME.supplemental-metadata.json (Google Takeout,
+which cuts that word short), and its row in a `metadata.jsonl`, `.csv` or `.parquet` of its folder or of one above
+(Hugging Face's ImageFolder: the column file_name is relative to that folder); a pattern must match them too. The etag
+of a slice is a digest over the etags of its files, and is compared again after reading: an image that changed between
+scan and render must not be released by what was found in the old one.
 """
 
 import csv
@@ -16,8 +17,11 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
@@ -35,17 +39,23 @@ from anonlib.datasets.names import (
     suffix_of,
     why_unsafe,
 )
+from anonlib.datasets.parquet_footer import open_table
+from anonlib.datasets.parquet_pages import bounded_batches
 from anonlib.errors import Changed, DatasetError, LinkRefused, StorageError
 from anonlib.storage import REFUSED_LINK, Storage, StoredObject
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16
+_ROWS_AT_ONCE = 1024
 SIDECARS = ("txt", "json")
 FILE_NAME = "file_name"
 """The column of a metadata file that names the image."""
-_METADATA = re.compile(r"metadata(-\d{8})?\.(jsonl|csv)")
+_METADATA = re.compile(r"metadata(-\d{8})?\.(jsonl|csv|parquet)")
 _ROW = re.compile(rf"{_METADATA.pattern}\.json")
 """The field of a sample that holds its row of a metadata file."""
+_TAKEOUT = tuple("supplemental-metadata"[:length] for length in range(21, 0, -1))
+_NUMBERED = re.compile(r"(.*)(\(\d+\))(\.[^./]+)", re.DOTALL)
+"""A second file of a name: Takeout calls the sidecar of `a(1).jpg` `a.jpg.supplemental-metadata(1).json`."""
 _ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 """By an image's first bytes, for one without an ending that gets a new key."""
 _UNSAFE = "unsafe"
@@ -107,7 +117,7 @@ class FolderDataset(Dataset):
         shards = []
         for start in range(0, len(images), SLICE_IMAGES):
             chosen = images[start : start + SLICE_IMAGES]
-            beside = [path for image in chosen for path in _sidecars(image) if path in files]
+            beside = [path for image in chosen for path in sidecars_of(image) if path in files]
             folders = dict.fromkeys(folder for image in chosen for folder in ("", *folders_above(image)))
             paths = list(dict.fromkeys([*chosen, *beside, *(path for folder in folders for path in metadata[folder])]))
             entries = [files[path] for path in paths]
@@ -131,7 +141,7 @@ class FolderDataset(Dataset):
 
         def load(position: int) -> tuple[Sample, list[StoredObject]]:
             path = images[position]
-            sidecars = [sidecar for sidecar in _sidecars(path) if sidecar in files]
+            sidecars = {sidecar: field for sidecar, field in sidecars_of(path).items() if sidecar in files}
             sample, entries = self._load(position, path, sidecars, taken)
             sample.fields |= rows.get(path, {})
             return sample, entries
@@ -148,18 +158,18 @@ class FolderDataset(Dataset):
             raise Changed(f"Files of {shard.uri} have changed since they were listed; start a new run.")
 
     def _load(
-        self, position: int, path: str, sidecars: list[str], taken: dict[str, bool]
+        self, position: int, path: str, sidecars: dict[str, str], taken: dict[str, bool]
     ) -> tuple[Sample, list[StoredObject]]:
         sample = Sample(printable(path), None, suffix_of(path), {}, None, position)
         image, entry, sample.problem = self._bytes(path)
         entries = [entry]
-        for sidecar in sidecars:
+        for sidecar, field in sidecars.items():
             content, entry, problem = self._bytes(sidecar)
             entries.append(entry)
             if problem is not None and problem.reason is Reason.UNREADABLE:
                 sample.problem = sample.problem or problem
             if content is not None:
-                sample.fields[sidecar.removeprefix(_stem(path)).removeprefix(".")] = content
+                sample.fields[field] = content
         if unsafe := why_unsafe(path):
             sample.problem = Problem(Reason.UNSAFE_NAME, f"the file name {unsafe}")
         elif sample.problem is None and any(self._is_taken(above, taken) for above in folders_above(path)):
@@ -215,16 +225,20 @@ class FolderDataset(Dataset):
     ) -> ShardWriter:
         """See Dataset; `local_path` becomes a folder of the slice's files.
 
-        A metadata file that several slices have a part in becomes one a slice, with the slice's number in its name.
+        A metadata file that several slices have a part in becomes one a slice, with the slice's number in its name; a
+        Parquet one becomes JSON lines, whose bytes do not depend on who writes them.
         """
         parts, images = {}, set(_images(shard))
         for path in filter(is_metadata, shard.files if name is None else ()):
             others = (image_of(path, row) for row in metadata_rows(self._bytes(path)[0] or b"", path))
             shared = any(image not in images and self._is_file(image, {}) for image in others if image)
-            ending = f"{shard.shard_id.rpartition('-')[2]}.{suffix_of(path)}"
-            parts[path] = f"{path.rpartition('/')[0]}/metadata-{ending}".removeprefix("/") if shared else path
+            plain = re.sub(r"\.parquet$", ".jsonl", path)
+            ending = f"{shard.shard_id.rpartition('-')[2]}.{suffix_of(plain)}"
+            parts[path] = f"{path.rpartition('/')[0]}/metadata-{ending}".removeprefix("/") if shared else plain
         # What is listed as `txt` is the same of NAME.txt, which is a member `jpg.txt` here.
-        named = {f"{ending}.{kind}" for kind in keep_fields.intersection(SIDECARS) for ending in IMAGE_EXTENSIONS}
+        kinds = [*keep_fields.intersection(SIDECARS)]
+        kinds += [f"{word}.json" for word in _TAKEOUT if "json" in keep_fields]
+        named = {f"{ending}.{kind}" for kind in kinds for ending in IMAGE_EXTENSIONS}
         return FolderShardWriter(local_path, self.output_path(shard), keep_fields | named, parts)
 
 
@@ -239,7 +253,12 @@ def is_metadata(path: str) -> bool:
 
 
 def metadata_rows(content: bytes, path: str) -> list[dict[str, Any]]:
-    """The rows of a metadata file; a line that is no row is left out."""
+    """The rows of a metadata file as JSON has them; a line that is no row, and a damaged table, is left out."""
+    if path.endswith(".parquet"):
+        with suppress(pa.ArrowException, DatasetError, OSError, ValueError), open_table(io.BytesIO(content)) as table:
+            rows = [row for batch in bounded_batches(table, _ROWS_AT_ONCE) for row in batch.to_pylist()]
+            return [json.loads(json.dumps(row, default=_as_text)) for row in rows]
+        return []
     text = content.decode("utf-8-sig", "replace")
     if path.endswith(".jsonl"):
         return [row for line in text.split("\n") if (row := json_object(line))]
@@ -247,6 +266,11 @@ def metadata_rows(content: bytes, path: str) -> list[dict[str, Any]]:
         return [{name: value for name, value in row.items() if name} for row in csv.DictReader(io.StringIO(text))]
     except csv.Error:
         return []
+
+
+def _as_text(value: Any) -> str | None:
+    """A date or decimal; of bytes nothing, which may be an image."""
+    return None if isinstance(value, bytes) else str(value)
 
 
 def metadata_bytes(rows: Iterable[dict[str, Any]], path: str) -> bytes:
@@ -278,9 +302,16 @@ def _images(shard: Shard) -> list[str]:
     return [path for path in shard.files if is_image(path) or not suffix_of(path)]
 
 
-def _sidecars(image: str) -> list[str]:
-    """Where the sidecars of an image may be: under its stem, and behind its whole name."""
-    return list(dict.fromkeys(f"{name}.{kind}" for name in (_stem(image), image) for kind in SIDECARS))
+def sidecars_of(image: str) -> dict[str, str]:
+    """{where a sidecar of an image may be: the field that it becomes}: under its stem, and behind its whole name."""
+    stem = _stem(image)
+    paths = [f"{name}.{kind}" for name in (stem, image) for kind in SIDECARS]
+    paths += [f"{image}.{word}.json" for word in _TAKEOUT]
+    found = {path: path[len(stem) + 1 :] for path in paths}
+    if numbered := _NUMBERED.fullmatch(image):
+        first, number, ending = numbered.groups()
+        found |= {f"{first}{ending}.{word}{number}.json": f"{ending[1:]}.{word}.json" for word in _TAKEOUT}
+    return found
 
 
 def _as_read(entry: StoredObject) -> StoredObject:

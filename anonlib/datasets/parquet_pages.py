@@ -82,6 +82,13 @@ def rows_at_once(
         most //= 2
 
 
+def bounded_batches(table: Table, most: int, budget: int = BUDGET) -> Iterator[pa.RecordBatch]:
+    """Batches of up to `most` rows, of fewer where they would take too much; raises DatasetError where one does."""
+    for group in range(table.file.num_row_groups):
+        rows = rows_at_once(table, group, most, budget)
+        yield from table.file.iter_batches(rows, row_groups=[group], use_threads=False)
+
+
 def check_column(table: Table, name: str) -> None:
     """Whether a whole column may be read at once.
 

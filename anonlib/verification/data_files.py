@@ -21,11 +21,11 @@ import pyarrow as pa
 
 from anonlib.datasets import items_of
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
-from anonlib.datasets.folder import FILE_NAME, image_of, is_metadata, metadata_bytes, metadata_rows
+from anonlib.datasets.folder import FILE_NAME, image_of, is_metadata, metadata_bytes, metadata_rows, sidecars_of
 from anonlib.datasets.names import MAX_NAME, belongs_to, holds_image, is_image, kept_members, printable, split_member
 from anonlib.datasets.parquet import image_column
 from anonlib.datasets.parquet_footer import Table, open_table
-from anonlib.datasets.parquet_pages import BUDGET, rows_at_once
+from anonlib.datasets.parquet_pages import bounded_batches
 from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, check_growth, open_plain_tar
 from anonlib.errors import DatasetError, NotFound, VerificationError, require
 from anonlib.storage import Storage
@@ -115,7 +115,7 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
         path = group.pop(extension)
         same = sha256(whole(storage, path, _MAX_SAMPLE, files[path])) == digest
         require(same, f"the image {path} is not the one in its manifest")
-        stems |= {stem} if expected.rekeyed else {stem, f"data/{key}", f"data/{key}".rpartition(".")[0]}
+        stems |= {stem} if expected.rekeyed else {name.rpartition(".")[0] for name in sidecars_of(f"data/{key}")}
         released.add(path)
     for stem, group in left.items():
         members = {extension: whole(storage, path, _MAX_SAMPLE, files[path]) for extension, path in group.items()}
@@ -322,13 +322,6 @@ def _check_rows(table: Table, path: str, expected: Expected) -> None:
             for column in columns.kept:
                 require(not holds_image(row[column]), f"{path} has an image in the kept column {column!r}")
     rows.finish(path)
-
-
-def bounded_batches(table: Table, most: int, budget: int = BUDGET) -> Iterator[pa.RecordBatch]:
-    """Batches of up to `most` rows, of fewer where they would take too much; raises DatasetError where one does."""
-    for group in range(table.file.num_row_groups):
-        rows = rows_at_once(table, group, most, budget)
-        yield from table.file.iter_batches(rows, row_groups=[group], use_threads=False)
 
 
 class _Columns(NamedTuple):

@@ -12,10 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from anonlib.datasets.names import is_kind
 from anonlib.datasets.parquet_footer import open_table
+from anonlib.datasets.parquet_pages import bounded_batches
 from anonlib.errors import require
 from anonlib.storage import Storage
 from anonlib.verification.certificate import AuditStatement, Certificate, sha256, shard_leaf
-from anonlib.verification.data_files import bounded_batches, check_hash, readable, whole
+from anonlib.verification.data_files import check_hash, readable, whole
 from anonlib.workspace import schemas
 
 Parsed = TypeVar("Parsed", bound=BaseModel)

@@ -8,6 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from anonlib.errors import AccessDenied, DatasetError, JobError, LinkRefused, Ve
 from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.verification.release import verify
+from anonlib.workspace import tables
 from tests.support import photos
 from tests.support.runs import Run, by_key, job, manifest, run_job, salted
 from tests.support.s3server import S3Server
@@ -372,6 +374,10 @@ IMAGES = {"a.jpg": PHOTO, "sub/b.jpg": PHOTO, "broken.jpg": b"\xff\xd8\xff no ph
 def as_metadata(name: str, rows: list[dict[str, str]]) -> bytes:
     if name.endswith("jsonl"):
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if name.endswith("parquet"):
+        when, photo = datetime(2026, 1, 2), {"bytes": PHOTO, "path": None}
+        table = pa.Table.from_pylist([row | {"when": when, "photo": photo} for row in rows])
+        return tables.table_bytes(table)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -386,12 +392,15 @@ def read_back(path: Path) -> list[dict[str, str]]:
     )
 
 
-@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.parquet"])
 def test_metadata_files_give_captions_and_labels_and_pass_what_is_kept(tmp_path: Path, name: str) -> None:
-    files = IMAGES | {name: as_metadata(name, ROWS)}
-    run = run_on(tmp_path, files, input={"uri": str(tmp_path / "in"), "subject_field": "person"})
+    files, released_name = IMAGES | {name: as_metadata(name, ROWS)}, name.replace("parquet", "jsonl")
+    kept = ["caption", "when", "photo"]
+    run = run_on(tmp_path, files, input={"uri": str(tmp_path / "in"), "subject_field": "person"}, keep_fields=kept)
     expected = [{"file_name": "a.jpg", "caption": "one"}, {"file_name": "sub/b.jpg", "caption": "two"}]
-    assert read_back(run.output / "data" / name) == expected and left_out(run) == {}
+    if name == "metadata.parquet":
+        expected = [row | {"when": "2026-01-02 00:00:00", "photo": {"bytes": None, "path": None}} for row in expected]
+    assert read_back(run.output / "data" / released_name) == expected and left_out(run) == {}
     released = b"".join(path.read_bytes() for path in run.output.rglob("*") if path.is_file())
     assert b"Eve" not in released and b"quarantined in" not in released and b"52.5" not in released
     again = open_dataset(str(run.output / "data"))
@@ -429,6 +438,22 @@ def test_sidecars_by_the_whole_name_are_read_and_written_back(tmp_path: Path) ->
     assert set(data) == {*files} - {"d.bmp"} | {"d.bmp.png"} and left_out(run) == {}
     kept = [json.loads(data[name]) for name in ("a.jpg.json", "c.json", "d.bmp.json")]
     assert kept == [{"caption": "takeout"}] * 3 and data["b.png.txt"] == b"words"
+
+
+def test_takeouts_sidecars_are_read_and_written_back_however_short_they_are_cut(tmp_path: Path) -> None:
+    named = {"a.jpg": "supplemental-metadata", "b.jpg": "supplemental-meta", "c.png": "supp", "d(2).jpg": "s"}
+    files = {f"{image}.{word}.json": json.dumps({"caption": image, "person": "Ada"}).encode() for image, word in
+             named.items()} | dict.fromkeys(named, PHOTO)  # fmt: skip
+    files |= {"a(1).jpg": PHOTO, "a.jpg.supplemental-metada(1).json": b'{"caption": "second"}', "a.jpg.sup.txt": b"w"}
+    run = run_on(tmp_path, files, keep_fields=["caption"])
+    assert left_out(run) == {"no image: .txt": 1}
+    kept = {path.name: json.loads(path.read_bytes()) for path in (run.output / "data").glob("*.json")}
+    expected = {f"{image}.{word}.json": {"caption": image} for image, word in named.items()}
+    assert kept == expected | {"a(1).jpg.supplemental-metada.json": {"caption": "second"}}
+    whole = run_on(tmp_path / "2", files, keep_fields=["json"])
+    data = whole.output / "data"
+    assert (data / "c.png.supp.json").read_bytes() == files["c.png.supp.json"]
+    assert [check for check in scan_leaks(Job(run.config)) if check.found] == []
 
 
 def test_new_keys_take_captions_with_them(tmp_path: Path) -> None:
