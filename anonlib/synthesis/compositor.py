@@ -11,6 +11,7 @@ from functools import cache
 
 import cv2
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from anonlib.faces import topology
 from anonlib.faces.mesh import mouth_opening
@@ -42,6 +43,8 @@ _EDGE: dict[Extent, tuple[tuple[float, float, float], ...]] = {
 }
 """Between which factors over the oval a surrogate ends: sideways, up, down."""
 _FINE = 4
+_RIM, _CALM, _SKIN = 0.94, (0.84, 0.95), 0.07
+"""Of the oval: how far out it is sampled, and from where to where what it shows comes down to skin, log units."""
 _SOFT = 0.015  # how softly it ends at cheeks and chin, eye distances
 _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
@@ -84,7 +87,7 @@ class Composite:
 
     def paint(self, detail: Floats) -> Rendered:
         """A dressed detail (S, S, 3), log, put there."""
-        pixels = from_log(laid(detail, self.grid, self.eye_distance) + self.light)
+        pixels = from_log(laid(calmed(detail), self.grid, self.eye_distance) + self.light)
         synthetic = in_its_colours(self.view, draw_eyes(pixels, self.eyes, self.light))
         mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
         patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
@@ -109,7 +112,7 @@ def place(
     image: Pixels, mesh: Floats, neutral: Floats, extent: Extent = "skin", gaze: Floats | None = None
 ) -> Composite:
     """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px."""
-    frame, model = canonical_frame(), shape_model()
+    frame, model, oval = canonical_frame(), shape_model(), list(topology.OVAL)
     pose = pose_of(mesh, model.mean)
     source = pose.undo(mesh)
     shape = with_lids(neutral + model.expression_of(source), source, gaze)
@@ -136,22 +139,42 @@ def place(
     feather = cv2.remap(_feather(extent), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     if extent == "skin":
         # Below the eyes it ends at the outline as the photo would show it.
-        seen = (covered & (sampled(frame.hull.astype(np.float32), grid) > 0.5)).astype(np.float32)
-        outline = np.minimum(1.5 * cv2.GaussianBlur(seen, (0, 0), max(0.6, _SOFT * pose.scale)), 1)
+        seen = filled(vertices[oval, :2], *covered.shape)
+        seen[covered & (sampled(_inner(), grid) > 0.5)] = 1  # a cheek that hides the far part of the oval
+        outline = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), max(0.6, _SOFT * pose.scale))
+        outline = np.minimum(1.5 * outline, 1)
         feather = outline + cover.above * (np.maximum(feather, outline) - outline)
     alpha = feather * (1 - kept) * covered
     alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
     if glasses(detail) > 0:
         ground = without_rims(ground, source_vertices, pose.scale)
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
-    face, oval = inside & (kept < 0.5), list(topology.OVAL)
+    face = inside & (kept < 0.5)
     ground = outlined(ground, face, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     shown, tone = bare(residual, light.spread), toned(residual, light.spread, extent)
+    if extent == "skin":
+        grid = np.where(covered[..., None], sampled(_rim(), grid), grid)
     light_out, opening = light_out + sampled(tone, grid, STEP), mouth_opening(shape)
     eyes = Eyes.of(vertices, gaze, neutral)
     return Composite(view, ground, grid, light_out, alpha, eyes, opening, pose.scale, (x0, y0), coverage, shown)
+
+
+def calmed(detail: Floats) -> Floats:
+    """A detail (S, S, 3) of any S, log, without what is not skin at its rim: there donors have hair, ears and shade,
+    which a turned head would show large."""
+    limit = cv2.resize(_limit(), detail.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    return np.clip(detail, -limit, limit)
+
+
+@cache
+def _limit() -> Floats:
+    """How far a detail may be from skin (S, S), log: without end in the middle, little at the rim."""
+    inner, outer = (canonical_frame().polygon(topology.OVAL, by).astype(np.uint8) for by in _CALM)
+    to_inner, to_outer = (cv2.distanceTransform(mask, cv2.DIST_L2, 5) for mask in (1 - inner, outer))
+    ramp = np.where(inner > 0, 0.0, to_inner / np.maximum(to_inner + to_outer, 1e-6))
+    return np.asarray(_SKIN / np.maximum(ramp, 0.01), np.float32)
 
 
 def laid(detail: Floats, grid: Floats, eye_distance: float) -> Floats:
@@ -170,6 +193,25 @@ def in_its_colours(view: Pixels, pixels: Floats) -> Floats:
     if float((spread > _GREY_SPREAD).mean()) > _GREY_SHARE:
         return pixels
     return np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+
+
+@cache
+def _inner() -> Floats:
+    """(S, S): 1 well inside the oval."""
+    return canonical_frame().polygon(topology.OVAL, _RIM).astype(np.float32)
+
+
+@cache
+def _rim() -> Floats:
+    """Where each canonical px reads a texture, (S, S, 2): where it is, but at cheeks and chin no further out than skin
+    is on every face, since beyond it donors have ears, hair and collars."""
+    inner = canonical_frame().polygon(topology.OVAL, _RIM)
+    rows, columns = distance_transform_edt(~inner, return_distances=False, return_indices=True)
+    nearest = cv2.GaussianBlur(np.stack([columns, rows], axis=-1).astype(np.float32), (0, 0), 2)
+    own = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).astype(np.float32)
+    eyes = float(canonical_frame().points[topology.LEFT_EYE_OUTER, 1])
+    below = np.clip((own[..., 1:] - eyes) / _ABOVE + 1, 0, 1) * ~inner[..., None]
+    return np.asarray(own + below * (nearest - own), np.float32)
 
 
 @cache

@@ -27,6 +27,7 @@ _NONE, _WHOLE = 0.25, 0.75
 _STRAND, _ROUGH = 0.03, 2.5
 """Hair brighter than skin is so many times rougher than the skin at this width, eye distances; what shines is not."""
 _OUTSIDE = 0.3  # least share outside the face of what reaches into it
+_SPECK = 0.12  # side of what is too small to be hair, eye distances
 _BRIM = (0.6, 0.95)
 """Of a hat at most the first of these is strands or nothing, and past the second it is hat throughout."""
 _MIXED = 0.4
@@ -49,7 +50,8 @@ def strands(view: Pixels, residual: Floats, spread: float, face: Mask, eye_dista
     sure &= (brightness < 0) | (_roughness(brightness, face, eye_distance) > _ROUGH)
     _, labels, about, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8), connectivity=8)
     beyond = np.bincount(labels[~face], minlength=len(about))
-    reaching = beyond > _OUTSIDE * about[:, cv2.CC_STAT_AREA]
+    area = about[:, cv2.CC_STAT_AREA]
+    reaching = (beyond > _OUTSIDE * area) & (area > (_SPECK * eye_distance) ** 2)
     reaching[0] = False
     sure = reaching[labels]
     colour, usual = _around(view, distance, sure, eye_distance)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import SIZE, canonical_frame, shape_model, vertices_of
-from anonlib.synthesis.compositor import Rendered, render
+from anonlib.synthesis.compositor import Rendered, calmed, render
 from anonlib.synthesis.light import skin_region
 from anonlib.synthesis.textures.average import Texture
 from tests.support.photos import Pixels
@@ -144,3 +144,10 @@ def test_nothing_of_what_covers_the_mouth_is_left_inside_the_face(
     rendered = render(covered, mesh, 0.5, surrogate)
     assert np.abs(put(covered, rendered).astype(float) - paint(photo))[face].mean() < 8
     assert rendered.bare < render(photo, mesh, 0.5, surrogate).bare - 0.1
+
+
+def test_hair_at_the_rim_of_a_texture_is_not_painted_beside_a_turned_cheek_and_its_middle_is_kept() -> None:
+    detail = np.full((2 * SIZE, 2 * SIZE, 3), -0.8, np.float32)
+    rim = canonical_frame().polygon(topology.OVAL) & ~canonical_frame().polygon(topology.OVAL, 0.97)
+    out = calmed(detail)[::2, ::2]
+    assert out[rim].min() > -0.1 and (out[canonical_frame().polygon(topology.OVAL, 0.8)] == -0.8).all()
