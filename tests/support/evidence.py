@@ -46,6 +46,7 @@ def look(vectors: NDArray[np.float32], **changes: Any) -> Look:
         pose=nothing(3),
         mesh=nothing(MESH_POINTS, 2),
         sharpness=nothing(),
+        crispness=nothing(),
         real=nothing(len(JUDGES)),
         crops=np.zeros((count, CROP, CROP, 3), np.uint8),
         frames=np.zeros((count, SIDE, SIDE, 3), np.uint8),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anonlib.audit.evidence.evidence import CROP, JUDGES, SIDE, Look, frame
+from anonlib.audit.evidence.skin import crispness
 from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.faces.detect import open_detector
@@ -113,6 +114,7 @@ class Observer:
             mesh=whole(meshes[seen, :, :2], MESH_POINTS, 2),
             real=whole(np.stack(real, axis=1), len(JUDGES)),
             sharpness=whole([sharpness(images[row], meshes[row]) for row in seen]),
+            crispness=whole([crispness(images[row], meshes[row]) for row in seen]),
             crops=crops,
             frames=frames,
         )

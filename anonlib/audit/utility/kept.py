@@ -16,12 +16,18 @@ from numpy.typing import NDArray
 from anonlib.audit.evidence.evidence import BASELINES, CLEAR, JUDGES, RELEASED, Evidence, Look
 from anonlib.audit.findings import Figure, Measure
 from anonlib.audit.statistics import Numbers, Shares, figure_of_sums, rate
+from anonlib.audit.utility.edges import edge_contrast, hair_of, in_frame, share_changed
 from anonlib.faces import topology
 from anonlib.privacy.strata import stratum_of
 from anonlib.workspace.schemas import EXPRESSIONS
 
 SURE = 0.7
 """Probability of a gender from which an original counts, and one minus it for the other."""
+
+LARGE = 150
+"""Longer side of a face's box, px, from which its skin shows pores and grain."""
+CRISP = (0.8, 1.25)
+"""Bounds of skin that is as crisp as the clear photo's, as a ratio."""
 
 FOUND = "faces found again"
 REAL = "called real by {}"
@@ -100,6 +106,27 @@ def measures(evidence: Evidence, *, seed: int = 0) -> list[Measure]:
     posed, landmarks = f"of the pose that the mesh fits, {fits}", f"mean over the 468 points of the mesh, {fits}"
     of_seven = "of all clear faces; the network is less sure of the rarer five"
     edges = f"of edges in the face to those of the clear one, {fits}; above 1 is grain or seams"
+    # What the frames show beside the face, and where what was changed in them ends.
+    outlines = [in_frame(mesh, box) for mesh, box in zip(before.mesh, evidence.boxes, strict=True)]
+    hair = [hair_of(*shown) for shown in zip(before.frames, outlines, strict=True)]
+    large = (evidence.boxes[:, 2:] - evidence.boxes[:, :2]).max(axis=1) >= LARGE
+
+    def crisp(look: Look) -> Shares:
+        return np.where(large, look.crispness.astype(float) / np.maximum(before.crispness, 1e-6), np.nan)
+
+    def as_crisp(look: Look) -> Shares:
+        ratio = crisp(look)
+        return np.where(np.isnan(ratio), np.nan, (ratio >= CRISP[0]) & (ratio <= CRISP[1]))
+
+    def step(look: Look) -> Shares:
+        return np.array([edge_contrast(*pair) for pair in zip(before.frames, look.frames, strict=True)], np.float64)
+
+    def touched(look: Look) -> Shares:
+        return np.array([share_changed(*three) for three in zip(before.frames, look.frames, hair, strict=True)], float)
+
+    pores = f"of the Laplacian on the skin at the photo's own px, faces of {LARGE} px and more, {fits}"
+    seam = "step in grey across the edge of what was changed over that of the clear photo there; 1 shows no edge"
+    kept_hair = "of px beside the face, above the mouth, that are no skin: hair, a cap, what lies behind"
     called = f"a network that nothing was tuned to, {fits}; what it says of clear photos is what to compare with"
     sharpness, age = np.maximum(before.sharpness, 1e-6), before.age.astype(float)
     found = [
@@ -114,6 +141,10 @@ def measures(evidence: Evidence, *, seed: int = 0) -> list[Measure]:
         agreement("age band kept", age_bands, every, f"under 35, under 50, or older{again[1]}"),
         measure("age error", "years", f"between two estimates, {fits}", lambda look: np.abs(look.age - age)),
         measure("sharpness", "ratio", edges, lambda look: look.sharpness.astype(float) / sharpness, higher=True),
+        measure("skin sharpness", "ratio", pores, crisp, higher=True),
+        measure("skin as sharp", "share", f"ratio of {CRISP[0]} to {CRISP[1]}, {pores}", as_crisp, higher=True),
+        measure("edge contrast", "ratio", seam, step),
+        measure("hair changed", "share", kept_hair, touched),
         *(measure(REAL.format(name), "share", called, real(n), higher=True) for n, name in enumerate(JUDGES)),
     ]
     for name, read in (("gender", genders), ("age band", age_bands), ("expression", expressions)):
