@@ -184,7 +184,8 @@ class Job:
     def _refuse_too_few(self, plan: Plan) -> None:
         """Raise JobError where most people would get no face of their own class: k is too large for the dataset."""
         k, people = self.method.claim.k, plan.persons
-        if k is None or not people or self.config.too_few == "ellipse" or (2 * k <= people and plan.classes):
+        enough = 2 * (k or 0) <= people and plan.classes
+        if k is None or not people or self.config.too_few == "ellipse" or enough or self.method.serves_few:
             return
         found = (
             f"k = {k} is more than half of the {people} people that the plan found, so they would share one face or "

@@ -132,6 +132,7 @@ def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
     why = {
         "became flat ellipses": counts.solid,
         "wear another face than planned": counts.next_surrogate,
+        "show a face of the gallery by lot, since too few people could hide together": counts.by_lot,
         "are in quarantined images": counts.withheld,
     }
     outside = ", ".join(f"{count:,} {what}" for what, count in why.items() if count)

@@ -104,7 +104,10 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class SurrogateAssignment:
-    """A person's surrogates in the order they are tried; none and a `reason` if there is none."""
+    """A person's surrogates in the order they are tried; none and a `reason` if there is none.
+
+    Surrogates and a `reason`: they were dealt to this person alone, and the method's claim does not cover them.
+    """
 
     surrogates: tuple[str, ...] = ()
     class_id: str | None = None
@@ -252,6 +255,11 @@ class Method(ABC):
         """What must agree for an earlier draw to be used once more: method, parameters and files."""
         ignored = {*self.settings.FILES, "accept", "draw", "texture", "k", "region"}
         return f"{self.settings.model_dump_json(exclude=ignored, exclude_none=True)} {self.file_digest}"
+
+    @property
+    def serves_few(self) -> bool:
+        """Whether persons that too few could hide with get a new face too, outside the claim."""
+        return False
 
     def recognizers_used(self) -> frozenset[str]:
         """Recognizers of its training, its vectors or its re-check: none of them is a held-out judge."""

@@ -46,6 +46,8 @@ class DecodedMethod(Method):
         return TEXTURES[self.texture_name]
 
     def check(self) -> None:
+        if self.entry.fixed and self.settings.decoder:
+            raise ValueError(f"the texture {self.texture_name} is the file that comes with anonlib; leave out decoder")
         if self.entry.decoder and not self.settings.decoder and not self.entry.ships:
             raise ValueError(f"{self.name} with this texture needs a decoder; make one with `anonlib fit-decoder`")
 

@@ -1,7 +1,8 @@
 """k-diff and k-same: a class of at least k persons shares one surrogate, which is made of at least k persons.
 
-k-same shows a class its own average, k-diff one that was made of others (anonlib.privacy.classes). The faces that a
-ledger remembers stay in their classes; newcomers form new ones.
+k-same shows a class its own average, k-diff one that was made of others (anonlib.privacy.classes), or a face of the
+gallery by lot, which nobody of the dataset is in. The faces that a ledger remembers stay in their classes; newcomers
+form new ones.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from anonlib.privacy.classes import (
 )
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.strata import common, prevailing
+from anonlib.privacy.strata import Stratum, common, prevailing
 from anonlib.synthesis.base import FaceTexture, IdentityDraw
 
 if TYPE_CHECKING:
@@ -74,10 +75,57 @@ class KAnonymity(DecodedMethod):
         if self.own_average:
             order, donors = alike(persons.template, k), is_donor
         formed, _ = form_classes(photos, persons.strata, order, k=k, donors=donors)
-        assignment = self._assigned(persons, keyring, [*former, *formed], is_donor)
+        classes = [*former, *formed]
+        if self.deals_gallery:
+            assignment = self._by_lot(persons, keyring, classes)
+        else:
+            assignment = self._assigned(persons, keyring, classes, is_donor)
         for person in barred:
             assignment.persons[person] = SurrogateAssignment(reason=TOO_FEW_AGAIN)
         return assignment
+
+    @property
+    def deals_gallery(self) -> bool:
+        """Whether its classes get faces of a gallery, which takes no donors."""
+        return self.entry.fixed and not self.own_average
+
+    @property
+    def serves_few(self) -> bool:
+        return self.deals_gallery
+
+    def _by_lot(self, persons: Persons, keyring: Keyring, classes: Sequence[EquivalenceClass]) -> Assignment:
+        """A face of the gallery for each class, and for each person without one: a keyed uniform draw in the stratum.
+
+        So whose face it is tells nothing of who wears it, also where fewer than k could hide together; k is another
+        promise, and faces of those persons are not under it.
+        """
+        decoder, plans = self.required_decoder, dict[int, SurrogatePlan]()
+        assigned = [SurrogateAssignment(reason="it has no photo that can be replaced")] * len(persons.ids)
+        formed = []
+
+        def dealt(kind: Stratum, name: str) -> str:
+            rows = next(found for level in range(len(kind), -1, -1) if (found := decoder.rows(kind[:level])))
+            row = rows[int.from_bytes(keyring.digest(Purpose.DEAL, name), "big") % len(rows)]
+            bank = decoder.bank
+            looks = float(bank.female[row]), float(bank.age[row])
+            draw = IdentityDraw(bank.vectors[row], *looks, (row,), (1.0,))
+            surrogate = keyring.pseudonym(Purpose.SURROGATE, self.texture_name, str(row))
+            plans.setdefault(row, SurrogatePlan(surrogate, [], kind, [], draw))
+            return surrogate
+
+        for equivalence in classes:
+            members = [persons.ids[member] for member in equivalence.members]
+            class_id = keyring.pseudonym(Purpose.CLASS, *members)
+            surrogate = dealt(prevailing([persons.strata[member] for member in equivalence.members]), class_id)
+            formed.append(ClassPlan(class_id, members, equivalence.effective_k, equivalence.stratum, surrogate))
+            for member in equivalence.members:
+                assigned[member] = SurrogateAssignment((surrogate,), class_id)
+        alone = f"fewer than {self.settings.k} persons could hide together"
+        for person, own in enumerate(assigned):
+            if not own.surrogates and persons.photos[person]:
+                own_face = dealt(persons.strata[person], persons.ids[person])
+                assigned[person] = SurrogateAssignment((own_face,), reason=alone)
+        return Assignment(assigned, formed, [plans[row] for row in sorted(plans)])
 
     def texture(self, draw: IdentityDraw | None, members: Sequence[Texture]) -> FaceTexture:
         if draw is not None:

@@ -18,7 +18,7 @@ from anonlib.methods import method_of
 from anonlib.methods.base import released_digest
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.verification.certificate import VERSION, Certificate, CertifiedTable, Scope, merkle_root
-from anonlib.verification.conditions import ReleaseCounter, claim_table, tables_of
+from anonlib.verification.conditions import ReleaseCounter, claim_table, gallery_digests, tables_of
 from anonlib.verification.parsing import shards_of
 from anonlib.workspace import tables
 from anonlib.workspace.layout import RUN_NOTE, JobStores, PlanStore, plan_store, release_store, sha256
@@ -101,11 +101,18 @@ def _certified_rows(
         digests: dict[str, str] = {}
         for marker in plan.block_markers(blocks):
             digests |= {surrogate: released_digest(keyring, digest) for surrogate, digest in marker["digests"].items()}
-        surrogates = plan.surrogate_plans(blocks, ["surrogate_id", "donors"])
-        donors = {digests[row["surrogate_id"]]: len(row["donors"]) for row in surrogates}
+        surrogates = plan.surrogate_plans(blocks, ["surrogate_id", "donors", "draw"])
+        rows = [
+            {
+                "digest": digests[row["surrogate_id"]],
+                "donors": len(row["donors"]),
+                "gallery": None if row["donors"] else gallery_digests()[row["draw"]["rows"][0]],
+            }
+            for row in surrogates
+        ]
         return {
             CLASSES_TABLE: class_rows(plan.classes(), digests, keyring),
-            SURROGATES_TABLE: [{"digest": digest, "donors": donors[digest]} for digest in sorted(donors)],
+            SURROGATES_TABLE: sorted(rows, key=lambda row: str(row["digest"])),
         }
     if DRAWS_TABLE in paths:
         # The first is the one assigned to a person; the others depend on the face that still matched it.

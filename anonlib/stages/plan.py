@@ -201,10 +201,9 @@ class PlanStage:
             # Which faces get the flat ellipse is decided from what the scan saw, and not while rendering: so the plan
             # knows whose faces will show a surrogate, and counts nobody else towards k.
             for person, reason in zip(persons.of_face[first:], self.method.eligible(faces), strict=False):
-                assigned = planned.persons[person]
-                reason = reason or assigned.reason
-                redacted += reason is not None
-                of_face.append(assigned if reason is None else SurrogateAssignment(reason=reason))
+                assigned = planned.persons[person] if reason is None else SurrogateAssignment(reason=reason)
+                redacted += not assigned.surrogates
+                of_face.append(assigned)
             first += faces.num_rows
             self._publish(assignment_table(self.method, regions, of_face), "assignments", shard.shard_id)
             if planned.draws:
@@ -234,7 +233,7 @@ def assignment_table(method: Method, regions: pa.Table, of_face: Iterable[Surrog
         for kind in regions.column("kind").to_pylist()
     ]
     decided = {
-        "method": [method.name if of.reason is None else FLAT.kind for of in assigned],
+        "method": [method.name if of.surrogates else FLAT.kind for of in assigned],
         "class_id": [of.class_id for of in assigned],
         "surrogates": [list(of.surrogates) or None for of in assigned],
         "reason": [of.reason for of in assigned],

@@ -47,7 +47,7 @@ from anonlib.verification.certificate import NONE
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.release import Naming
-from anonlib.workspace.schemas import EXACT, NO_FACE, QUARANTINED, REENCODED, RELEASED, SOLID
+from anonlib.workspace.schemas import EXACT, LOT, NO_FACE, QUARANTINED, REENCODED, RELEASED, SOLID
 from anonlib.workspace.secrets import open_in_worker
 from anonlib.workspace.tables import matrix
 
@@ -171,8 +171,8 @@ class RenderStage:
                 continue
             faces = []
             for row in planned[sample.key]:
-                fallback = "solid" if row["reason"] else None
                 tries = list(row["surrogates"] or ())
+                fallback = (LOT if tries else "solid") if row["reason"] else None
                 faces.append(FaceState(row, row["method"], tries, fallback=fallback, reason=row["reason"]))
             decision = self.active.of(shard.shard_id, sample.key)
             photo = ImageState(sample, picture, faces, picture.rgb.copy() if faces or decision else picture.rgb)
@@ -233,10 +233,10 @@ class RenderStage:
             if face.method == self.method.name and face.tries:
                 replacement = self._replacement(face.tries[0], surrogates)
                 face.coverage, face.digest = replacement.apply(photo.out, face), replacement.digest
-                face.fallback = "next-surrogate" if face.tries[0] != face.planned["surrogates"][0] else None
-                face.reason = f"the first surrogate {face.why}" if face.fallback else None
+                if face.tries[0] != face.planned["surrogates"][0]:
+                    face.fallback, face.reason = "next-surrogate", f"the first surrogate {face.why}"
                 return
-            if face.reason is None or face.fallback == "next-surrogate":
+            if face.reason is None or face.fallback in ("next-surrogate", LOT):
                 face.reason = f"every surrogate was tried, and the last {face.why}"
             face.method, face.tries, face.digest, face.coverage = FLAT.kind, [], None, 1.0
             face.fallback = face.fallback if face.fallback in SOLID else "solid"

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.privacy.strata import Stratum
+
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -104,6 +106,9 @@ class FaceDecoder(Protocol):
     def digest(self) -> str: ...
     @property
     def bank(self) -> PublicFaces: ...
+
+    def rows(self, stratum: Stratum) -> tuple[int, ...]:
+        """The rows of the bank of a stratum that it can show as they are; none where every face is decoded."""
 
     def identity(self, vectors: Floats) -> Floats:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""

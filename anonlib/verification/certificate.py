@@ -71,6 +71,7 @@ class CertifiedCounts:
     next_surrogate: int = 0
     solid: int = 0
     withheld: int = 0
+    by_lot: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ class Certificate(_Signed):
     def document(self) -> dict[str, Any]:
         """What the file holds."""
         document = asdict(self)
+        if self.version < 3:
+            del document["counts"]["by_lot"]
         if self.version == 1:
             tables = document.pop("tables")
             del document["scope"]

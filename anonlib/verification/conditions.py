@@ -1,17 +1,22 @@
 """The conditions under which a method's claim holds, checked row by row before a release is signed and by who reads it.
 
 Class methods (Newton, Sweeney and Malin 2005; Gross et al. 2006): classes partition the persons, each has at least k
-persons and an effective k of at least k, and wears one surrogate, which is made of at least k persons. Vector methods:
+persons and an effective k of at least k, and wears one surrogate, which is made of at least k persons or is a face of
+the gallery that ships with anonlib. Vector methods:
 each draw is one person's, at the epsilon of the claim. Every face of the release carries what these rows assign.
 Persons and classes have pseudonyms made for these tables alone, in the order of the pseudonyms.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +27,7 @@ from anonlib.verification.certificate import K_ANONYMITY, METRIC_PRIVACY, NONE, 
 from anonlib.workspace.schemas import (
     CLASSES_TABLE,
     DRAWS_TABLE,
+    LOT,
     NO_FACE,
     QUARANTINED,
     RELEASED,
@@ -58,6 +64,20 @@ def claim_of(method: ReleasedMethod) -> Claim:
     return prove(method) if prove else Claim(NONE)
 
 
+@cache
+def gallery_digests() -> tuple[str, ...]:
+    """Of each face of the shipped gallery, in its order, the sha256 (hex) of its picture and shape."""
+    data = resources.files("anonlib.synthesis").joinpath("shipped/gallery.npz").read_bytes()
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        joined, ends = file["pictures"].tobytes(), np.cumsum(file["sizes"]).tolist()
+        shapes = file["shapes"].astype("<f4")
+    starts = [0, *ends[:-1]]
+    return tuple(
+        hashlib.sha256(joined[start:end] + shape.tobytes()).hexdigest()
+        for start, end, shape in zip(starts, ends, shapes, strict=True)
+    )
+
+
 class ClaimTable:
     """What the faces of a release may carry: `add` every row, `close`, then check faces. Each raises VerificationError.
 
@@ -78,6 +98,10 @@ class ClaimTable:
         claimed = face["surrogate_digest"], face["k"], face["epsilon"]
         require(claimed == (None, None, None), "a redacted face claims a surrogate, k or epsilon")
 
+    def check_lot(self, face: Row) -> None:
+        """The face carries a face of the gallery that was dealt to its person alone."""
+        raise VerificationError("a face says that it was dealt by lot, and this method deals none")
+
     def check_next_surrogate(self, face: Row) -> None:
         """The face carries another surrogate of this release, since the assigned one still matched it."""
         raise VerificationError("a redacted face says that it wears the next surrogate, and there is none")
@@ -96,7 +120,7 @@ class ClassTable(ClaimTable):
         self.k = k
         self.people = self.rows = 0
         self._last_class = ""
-        self._known, self._surrogates = set[str](), set[str]()
+        self._known, self._surrogates, self._gallery = set[str](), set[str](), set[str]()
         self._assigned: dict[str, int] = {}
 
     def add(self, row: Row) -> None:
@@ -104,9 +128,14 @@ class ClassTable(ClaimTable):
             self._add_class(row)
             self._assigned[row["wears"]] = self.k
             return
-        digest, donors = row["digest"], row["donors"]
+        digest, donors, gallery = row["digest"], row["donors"], row.get("gallery")
         self._check_digest(digest, "surrogate")
-        require(donors >= self.k, f"the surrogate {_short(digest)} is made of {donors} people, not of at least k")
+        if gallery is None:
+            require(donors >= self.k, f"the surrogate {_short(digest)} is made of {donors} people, not of at least k")
+        else:
+            shipped = gallery in gallery_digests()
+            require(shipped, f"the surrogate {_short(digest)} is no face of the gallery that this anonlib has")
+            self._gallery.add(digest)
         self._surrogates.add(digest)
 
     def _add_class(self, row: Row) -> None:
@@ -131,7 +160,7 @@ class ClassTable(ClaimTable):
     def close(self) -> None:
         for digest in sorted(self._assigned.keys() - self._surrogates):
             raise VerificationError(f"{_short(digest)} is worn, but in no row of surrogates")
-        for digest in sorted(self._surrogates - self._assigned.keys()):
+        for digest in sorted(self._surrogates - self._gallery - self._assigned.keys()):
             raise VerificationError(f"{_short(digest)} is a surrogate that no class wears")
 
     def check_assigned(self, face: Row) -> None:
@@ -139,6 +168,11 @@ class ClassTable(ClaimTable):
         digest = face["surrogate_digest"]
         require(digest in self._assigned, f"a face wears the surrogate {_short(digest)}, which no class was dealt")
         self._check_k(face, [self._assigned[digest]])
+
+    def check_lot(self, face: Row) -> None:
+        digest = face["surrogate_digest"]
+        require(digest in self._gallery, f"a face was dealt {_short(digest)} by lot, which is no face of the gallery")
+        require(face["k"] is None and face["epsilon"] is None, "a face that was dealt by lot claims k or epsilon")
 
     def check_next_surrogate(self, face: Row) -> None:
         raise VerificationError(
@@ -258,6 +292,9 @@ class ReleaseCounter:
         if fallback is None:
             self.table.check_assigned(face)
             return "replaced"
+        if fallback == LOT:
+            self.table.check_lot(face)
+            return "by_lot"
         require(fallback == "next-surrogate", f"a face has the fallback {fallback!r} without its method")
         self.table.check_next_surrogate(face)
         return "next_surrogate"

@@ -105,8 +105,9 @@ def unproved(found: Verified) -> list[str]:
     certificate, counts = found.certificate, found.certificate.counts
     paths = {table.path for table in certificate.tables}
     without_proof = _WITHOUT_PROOF.get(certificate.method["name"], "")
-    outside = counts.next_surrogate + counts.solid
-    chosen = f"({counts.next_surrogate} next surrogate, {counts.solid} solid), are outside the claim"
+    outside = counts.next_surrogate + counts.solid + counts.by_lot
+    kinds = f"{counts.next_surrogate} next surrogate, {counts.by_lot} by lot, {counts.solid} solid"
+    chosen = f"({kinds}), are outside the claim"
     unaudited = found.audit is None and not found.promised
     sentences: list[tuple[object, str]] = [
         (not found.pinned, "who signed: anybody can sign; compare the key with its owner's, or give it as --key"),
@@ -169,6 +170,7 @@ def _check_tables(release: Storage, certificate: Certificate) -> ClaimTable:
 def _signed_rows(release: Storage, certificate: Certificate) -> Iterator[dict[str, Any]]:
     """The rows of every table that the certificate names, in its order; raises VerificationError."""
     first = {schemas.CLASSES_TABLE: parsing.CLASSES_1} if certificate.version == 1 else {}
+    first |= {schemas.SURROGATES_TABLE: parsing.SURROGATES_2} if certificate.version < 3 else {}
     optional = ("epsilon", "wears") if first else ("epsilon",)
     for table in certificate.tables:
         data = whole(release, table.path, parsing.MAX_TABLE, table.sha256)

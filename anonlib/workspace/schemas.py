@@ -32,6 +32,8 @@ EXACT, REENCODED = "exact", "reencoded"
 """Whether a photo has the coefficients or pixels it came with, but for what was replaced, or was encoded anew."""
 SOLID = ("solid", "review")
 """Fallbacks that are the flat ellipse: the job's own, and a reviewer's."""
+LOT = "lot"
+"""The fallback of a face whose person too few could hide with: a face of the gallery, dealt to that person alone."""
 CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
 """What a manifest's `review` says that a person decided on an image; null: nobody did."""
 
@@ -186,9 +188,10 @@ RENDERED = pa.schema(
 )
 
 # What a certificate's claim rests on. Names of classes and people are pseudonyms of these tables alone; digests are a
-# manifest's surrogate_digest. No table says of which class a surrogate was made.
+# manifest's surrogate_digest. No table says of which class a surrogate was made. `gallery`: the sha256 of the shipped
+# face that it is, which has no donors.
 CERTIFIED_CLASSES = pa.schema([("class", _TEXT), ("people", _TEXTS), *_all(_INT, "k", "effective_k"), ("wears", _TEXT)])
-CERTIFIED_SURROGATES = pa.schema([("digest", _TEXT), ("donors", _INT)])
+CERTIFIED_SURROGATES = pa.schema([("digest", _TEXT), ("donors", _INT), ("gallery", _TEXT)])
 CERTIFIED_DRAWS = pa.schema([("digest", _TEXT), ("epsilon", _DOUBLE)])
 CERTIFIED = {CLASSES_TABLE: CERTIFIED_CLASSES, SURROGATES_TABLE: CERTIFIED_SURROGATES, DRAWS_TABLE: CERTIFIED_DRAWS}
 """The schema of each table that a certificate may rest on, by its file."""

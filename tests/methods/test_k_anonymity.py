@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from anonlib.config import JobConfig
-from anonlib.methods import method_of
+from anonlib.methods import method_of, settings_of
 from anonlib.methods.base import Assignment, EarlierReleases, Persons
-from anonlib.methods.k_anonymity import TOO_FEW_AGAIN
+from anonlib.methods.k_anonymity import TOO_FEW_AGAIN, KDiff
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring
+from anonlib.storage import open_storage
+from anonlib.synthesis.textures.gallery import Gallery
+from anonlib.verification.release import unproved, verify
 from anonlib.workspace.ledger_store import LedgerStore
+from anonlib.workspace.schemas import LOT
 from tests.support.decoders import Fit
 from tests.support.oracles import candidates
-from tests.support.runs import job
+from tests.support.runs import job, manifest, run_job
 
 SECRET = b"sixteen bytes or more, thirty-two"
 FACES = normalized(np.random.default_rng(7).normal(size=(60, 128)).astype(np.float32))
@@ -108,3 +115,55 @@ def test_every_donor_weighs_the_same_in_the_mean_that_is_decoded(fitted: Fit, tm
         mean = normalized(FACES[donors].mean(axis=0, keepdims=True))
         assert found.draw is not None
         assert np.allclose(found.draw.vector, fitted.decoder.identity(mean)[0], atol=1e-5)
+
+
+def by_lot(numbers: list[int], release: str, k: int = 3) -> tuple[Assignment, Gallery]:
+    method = method_of(settings_of({"name": "k-diff", "k": k, "texture": "gallery"}), {"decoder": Gallery.shipped()})
+    assert isinstance(method, KDiff)
+    gallery = method.required_decoder
+    assert isinstance(gallery, Gallery)
+    return method.plan(shown(numbers, release), Keyring(SECRET, release), EarlierReleases()), gallery
+
+
+def test_the_gallery_is_dealt_to_classes_by_lot_and_never_by_likeness() -> None:
+    planned, gallery = by_lot(list(range(60)), "first")
+    plans = {plan.surrogate_id: plan for plan in planned.surrogates}
+    for formed in planned.classes:
+        draw = plans[str(formed.surrogate)].draw
+        assert draw is not None and gallery.strata[draw.rows[0]][0] == formed.stratum[0]
+        assert plans[str(formed.surrogate)].donors == []
+    assert all(assigned.surrogates and assigned.reason is None for assigned in planned.persons)
+    turned = FACES[::-1].copy()
+    persons = shown(list(range(60)), "first")
+    settings = settings_of({"name": "k-diff", "k": 3, "texture": "gallery"})
+    method = method_of(settings, {"decoder": Gallery.shipped()})
+    others = method.plan(replace(persons, template=turned), Keyring(SECRET, "first"), EarlierReleases())
+    assert others.persons == planned.persons  # of other faces with the same names and looks
+    assert by_lot(list(range(60)), "second")[0].persons != planned.persons
+
+
+def test_a_person_with_too_few_others_gets_a_face_by_lot_outside_the_claim() -> None:
+    planned, _ = by_lot([0, 1], "few")
+    assert planned.classes == [] and len(planned.surrogates) in (1, 2)
+    assert all(assigned.surrogates and assigned.class_id is None for assigned in planned.persons)
+    assert {assigned.reason for assigned in planned.persons} == {"fewer than 3 persons could hide together"}
+
+
+def test_the_gallery_is_the_shipped_one() -> None:
+    with pytest.raises(ValueError, match="leave out decoder"):
+        settings_of({"name": "k-diff", "texture": "gallery", "decoder": "mine.npz"})
+
+
+def test_one_photo_of_one_person_is_released_and_verified(people_tars: Path, tmp_path: Path) -> None:
+    with tarfile.open(people_tars / "00000.tar") as tar:
+        name = next(member.name for member in tar if member.name.endswith(".jpg") and "holiday" in member.name)
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "one.jpg").write_bytes(tar.extractfile(name).read())  # type: ignore[union-attr]
+    method = {"name": "k-diff", "k": 5, "texture": "gallery"}
+    changes = {"input": {"uri": str(tmp_path / "in")}, "too_few": "stop", "keep_fields": [], "method": method}
+    run = run_job(tmp_path / "in", tmp_path, **changes)
+    ((face,),) = [row["faces"] for row in manifest(run.output)]
+    assert (face["method"], face["fallback"], face["k"], face["epsilon"]) == ("k-diff", LOT, None, None)
+    found = verify(open_storage(str(run.output)))
+    assert found.certificate.counts.by_lot == 1 and found.certificate.counts.replaced == 0
+    assert any("1 by lot" in sentence for sentence in unproved(found))

@@ -25,6 +25,7 @@ from anonlib.verification.conditions import (
     ReleaseCounter,
     Row,
     claim_of,
+    gallery_digests,
 )
 from anonlib.verification.parsing import CLASSES_1, ReleasedMethod
 from anonlib.verification.release import TELLS_MORE, unproved, verify
@@ -255,3 +256,27 @@ def test_a_release_of_before_is_verified_with_a_sentence_that_it_tells_too_much(
     rows[0]["wears"] = rows[0]["made"]
     pq.write_table(pa.Table.from_pylist(rows, CLASSES_1), path)
     refused(verify, release, match=r"classes\.parquet is not the one that was signed")
+
+
+def test_a_surrogate_without_donors_is_a_face_of_the_shipped_gallery() -> None:
+    worn, alone, shipped = digest(1), digest(2), gallery_digests()
+    rows = sorted([(worn, shipped[0]), (alone, shipped[1])])
+    people = sorted(name(person) for person in range(3))
+    wears = {"class": name(9), "people": people, "k": 3, "effective_k": 3, "wears": worn}
+
+    def filled(of: list[tuple[str, str | None]], donors: int = 0) -> ClassTable:
+        table = ClassTable(3)
+        for row in (wears, *({"digest": own, "donors": donors, "gallery": face} for own, face in of)):
+            table.add(row)
+        table.close()
+        return table
+
+    table = filled(list(rows))
+    table.check_assigned(face(worn, 3))
+    table.check_lot(face(alone, fallback="lot"))
+    refused(table.check_lot, face(digest(3), fallback="lot"), match="is no face of the gallery")
+    refused(table.check_lot, face(alone, 3, fallback="lot"), match="claims k or epsilon")
+    refused(table.check_assigned, face(alone, 3), match="no class was dealt")
+    refused(filled, [(worn, "0" * 64), *[row for row in rows if row[0] != worn]], match="no face of the gallery that")
+    refused(filled, [(own, None) for own, _ in rows], match="made of 0 people")
+    refused(ClaimTable().check_lot, face(alone, fallback="lot"), match="deals none")

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextureEntry:
-    """`decoder`: `module:class` of what decodes it, empty: it is averaged from portraits. `ships`: with its file."""
+    """`decoder`: `module:class` of what decodes it, empty: it is averaged from portraits. `ships`: with its file.
+    `fixed`: it is that file and no other, since a release is checked against it."""
 
     decoder: str = ""
     ships: bool = False
+    fixed: bool = False
 
     def load(self) -> type[FaceDecoder]:
         """The class that decodes this texture."""
@@ -31,7 +33,7 @@ class TextureEntry:
 
 TEXTURES = {
     "average": TextureEntry(),
-    "gallery": TextureEntry("anonlib.synthesis.textures.gallery:Gallery", ships=True),
+    "gallery": TextureEntry("anonlib.synthesis.textures.gallery:Gallery", ships=True, fixed=True),
     "linear": TextureEntry("anonlib.synthesis.textures.linear:Decoder"),
     "bank": TextureEntry("anonlib.synthesis.textures.linear:BankMixer"),
     "ksame-net": TextureEntry("anonlib.synthesis.textures.ksame_net:NetworkDecoder", ships=True),

@@ -63,14 +63,6 @@ class Gallery:
         looks = zip(self.bank.female.tolist(), self.bank.age.tolist(), strict=True)
         return tuple(stratum_of(*look) for look in looks)
 
-    @cached_property
-    def digests(self) -> tuple[str, ...]:
-        """Of each face the sha256 (hex) of its picture and shape."""
-        return tuple(
-            hashlib.sha256(picture + shape.astype("<f4").tobytes()).hexdigest()
-            for picture, shape in zip(self.pictures, self.shapes, strict=True)
-        )
-
     def rows(self, stratum: Stratum) -> tuple[int, ...]:
         """The faces of a stratum, or of what it begins with: ("female",) are all women."""
         return tuple(row for row, own in enumerate(self.strata) if own[: len(stratum)] == stratum)

@@ -17,6 +17,7 @@ import numpy as np
 
 from anonlib.errors import ModelUnusable
 from anonlib.privacy.clustering import normalized
+from anonlib.privacy.strata import Stratum
 from anonlib.synthesis import base
 from anonlib.synthesis.base import FaceTexture, Floats, IdentityDraw, PublicFaces
 from anonlib.synthesis.canonical import SIZE
@@ -81,6 +82,10 @@ class NetworkDecoder(Network):
             return self.answer(z, self.look(female, age, "happy" if mood[0] else "neutral", mood[1]))
 
         return MoodTexture(answer(MOODS[0])[1], lambda mood: answer(mood)[0])
+
+    def rows(self, stratum: Stratum) -> tuple[int, ...]:
+        """See FaceDecoder; its bank has identities and no faces."""
+        return ()
 
     def face(self, draw: IdentityDraw, k: int) -> MoodTexture:
         """See FaceDecoder; its bank has identities and no faces to mix."""

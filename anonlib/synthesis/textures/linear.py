@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
 from anonlib.privacy.clustering import normalized
+from anonlib.privacy.strata import Stratum
 from anonlib.synthesis.base import DecoderNotes, FaceTexture, Floats, IdentityDraw
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.face_space import FaceBank, FaceSpace
@@ -65,6 +66,10 @@ class Decoder:
         own = own * np.float32(self.stretch / max(float(np.linalg.norm(own)), 1e-12))
         looks = np.array([female, age], np.float32) @ self.weights[-2:]
         return self.space.texture((own + looks + self.intercept).astype(np.float32), NEUTRAL)
+
+    def rows(self, stratum: Stratum) -> tuple[int, ...]:
+        """See FaceDecoder: faces of its bank are mixed, and none is shown as it is."""
+        return ()
 
     def face(self, draw: IdentityDraw, k: int) -> Texture:
         """See FaceDecoder; rows that the mechanism chose are mixed."""
