@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from anonlib.config import JobConfig, MethodConfig
 from anonlib.methods.base import Method
 from anonlib.methods.feature_transfer import Embedding, Inswapper
-from anonlib.methods.identity_draws import BankSurrogate, DpEpsilon, DpKappa, DpNoise, Sampling
+from anonlib.methods.identity_draws import BankSurrogate, DpEpsilon, DpKappa, DpNoise, DpSubset, Sampling
 from anonlib.methods.k_anonymity import KDiff, KSame
 from anonlib.methods.redaction import Redaction
 from anonlib.models.catalog import MODELS
@@ -23,6 +23,7 @@ METHODS: dict[str, type[Method]] = {
     "dp-vmf": DpKappa,
     "dp-purkayastha": DpEpsilon,
     "dp-uniform": DpNoise,
+    "dp-subset": DpSubset,
     "sampling": Sampling,
     "surrogate": BankSurrogate,
     "embedding": Embedding,

@@ -17,7 +17,7 @@ from anonlib.errors import ConfigError, ModelUnusable, StorageError
 from anonlib.methods.base import Method, MethodFile, Persons, Rendering, SurrogateSource, Vectors, appearance, textured
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
 from anonlib.models.runtime import locked_cached_property
-from anonlib.privacy.dp import Cost, Mechanism, Name, epsilon_of, identities
+from anonlib.privacy.dp import Cost, Mechanism, Name, epsilon_of, identities, subset_selection
 from anonlib.privacy.gallery import gallery_of, mixture, sample, surrogate
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import cosine_beyond
@@ -166,6 +166,45 @@ class DpKappa(DpNoise):
     """von Mises-Fisher, `kappa` a unit of Euclidean distance."""
 
     required = ("kappa",)
+
+
+class DpSubset(IdentityDraws):
+    """A face of the gallery: with a chance that `epsilon` sets one of the `near` most like the person, else another."""
+
+    own_texture = "gallery"
+    keys = ("epsilon", "near", "draw")
+    required = ("epsilon", "near")
+
+    def check(self) -> None:
+        super().check()
+        if not self.entry.fixed:
+            raise ValueError(f"{self.name} shows faces of the gallery; its texture is not {self.texture_name}")
+
+    @property
+    def claim(self) -> Claim:
+        from anonlib.verification.certificate import METRIC_PRIVACY, Claim
+
+        return Claim(METRIC_PRIVACY, epsilon=self.cost.metric, metric=self.cost.unit, pure_epsilon=self.cost.pure)
+
+    @property
+    def cost(self) -> Cost:
+        epsilon = self.settings.epsilon or 0.0
+        return Cost(epsilon, "release", epsilon / 2, epsilon)
+
+    def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
+        decoder, near = self.required_decoder, self.settings.near or 1
+        bank, points = decoder.bank, decoder.identity(persons.template)
+        drawn = []
+        for point, kind, name in zip(points, persons.strata, persons.ids, strict=True):
+            # Of a coarser stratum where the person's own has too few faces.
+            pools = (decoder.rows(kind[:level]) for level in range(len(kind), -1, -1))
+            rows = next((pool for pool in pools if len(pool) > near), ())
+            if not rows:
+                raise ConfigError(f"method.near is {near}, and the gallery has no more faces; take a smaller one")
+            place = subset_selection(point, bank.vectors[list(rows)], near, self.cost.metric, name, keyring)
+            looks = float(bank.female[rows[place]]), float(bank.age[rows[place]])
+            drawn.append([IdentityDraw(bank.vectors[rows[place]], *looks, (rows[place],), (1.0,))])
+        return drawn
 
 
 class Sampling(IdentityDraws):

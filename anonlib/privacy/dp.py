@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from anonlib.privacy.knn import require_unit
 Name = Literal["laplace", "vmf", "purkayastha", "uniform"]
 Vector = NDArray[np.float32]
 _ROUNDING, _BLOCK = 1e-9, 4096
+_COIN = 1 << 64  # the denominator of subset selection's chance
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,31 @@ def identities(mechanism: Mechanism, templates: Vector, subjects: Sequence[str],
         generator = keyring.generator(Purpose.IDENTITY, subject, mechanism.name, repr(mechanism.parameter), key)
         drawn[row] = draw(mechanism, template, generator)
     return drawn
+
+
+def subset_share(epsilon: float, near: int, faces: int) -> Fraction:
+    """The chance, a fraction of 2^64, with which subset selection shows one of `near` of `faces` (0 < near < faces).
+
+    The largest with (chance / near) : ((1 - chance) / (faces - near)) <= exp(epsilon).
+    """
+    weight = Fraction(math.nextafter(math.exp(epsilon), 0.0)) * near
+    return Fraction(math.floor(weight / (weight + faces - near) * _COIN), _COIN)
+
+
+def subset_selection(template: Vector, faces: Vector, near: int, epsilon: float, subject: str, keyring: Keyring) -> int:
+    """Which row of public `faces` (n, d) stands in for a subject's unit template (d,) in the keyring's release.
+
+    With `subset_share` one of the `near` most like the template, evenly, else one of the others: two people may have
+    other faces near, but each face has one of two chances for both (Ye and Barg 2018). Ties go by the order of rows,
+    and coin and face are integers of an HMAC, so no rounding adds to epsilon.
+    """
+    own = np.ascontiguousarray(template, np.float32)
+    order = np.argsort(-(faces @ own), kind="stable")
+    parts = subject, "subset", repr(epsilon), str(near), own.tobytes()
+    number = int.from_bytes(keyring.digest(Purpose.IDENTITY, *parts), "big")
+    place, coin = divmod(number, _COIN)
+    is_near = coin < subset_share(epsilon, near, len(faces)) * _COIN
+    return int(order[place % near if is_near else near + place % (len(faces) - near)])
 
 
 def draw_id(z: Vector) -> str:

@@ -53,6 +53,7 @@ _PROVED: dict[str, Callable[[ReleasedMethod], Claim]] = {
     "dp-laplace": lambda method: _metric(method.epsilon, "release"),
     "dp-vmf": lambda method: _metric(method.kappa, "Euclidean distance", 2.0),
     "dp-purkayastha": lambda method: _metric(method.epsilon, "radian", math.pi),
+    "dp-subset": lambda method: _metric(method.epsilon, "release"),
     "dp-uniform": lambda method: _metric(0.0, "release"),
 }
 """The methods that prove something, and what (Chatzikokolakis et al. 2013 for metric privacy). Others claim nothing."""

@@ -149,6 +149,24 @@ def test_a_person_with_too_few_others_gets_a_face_by_lot_outside_the_claim() -> 
     assert {assigned.reason for assigned in planned.persons} == {"fewer than 3 persons could hide together"}
 
 
+def test_dp_subset_shows_faces_of_the_persons_stratum_and_a_large_epsilon_the_nearest() -> None:
+    persons = shown(list(range(40)), "subset")
+    nearest = []
+    for epsilon in (1e-3, 40.0):
+        settings = settings_of({"name": "dp-subset", "epsilon": epsilon, "near": 1})
+        method = method_of(settings, {"decoder": Gallery.shipped()})
+        gallery = method.required_decoder  # type: ignore[attr-defined]
+        draws = [draw for (draw,) in method.draws(persons, Keyring(SECRET, "subset"))]
+        assert all(gallery.strata[draw.rows[0]][0] == kind[0] for draw, kind in zip(draws, persons.strata, strict=True))
+        points = gallery.identity(persons.template)
+        hits = 0
+        for draw, kind, point in zip(draws, persons.strata, points, strict=True):
+            rows = np.array(gallery.rows(kind))
+            hits += draw.rows[0] == rows[np.argmax(gallery.bank.vectors[rows] @ point)]
+        nearest.append(hits)
+    assert nearest[1] == 40 and nearest[0] < 30
+
+
 def test_the_gallery_is_the_shipped_one() -> None:
     with pytest.raises(ValueError, match="leave out decoder"):
         settings_of({"name": "k-diff", "texture": "gallery", "decoder": "mine.npz"})

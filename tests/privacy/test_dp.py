@@ -22,6 +22,8 @@ from anonlib.privacy.dp import (
     identities,
     overdrawn,
     refusal,
+    subset_selection,
+    subset_share,
     suspected,
 )
 from anonlib.privacy.keys import Keyring
@@ -377,3 +379,25 @@ def test_suspects_are_alike_in_any_two_rows_and_labels_are_believed(
     }
     found = suspected(templates, person, labelled, threshold)
     assert {(one, other) for one, other in found.tolist()} == expected and len(found) == len(expected)
+
+
+@pytest.mark.parametrize(("epsilon", "near", "faces"), [(0.01, 1, 2), (2.0, 3, 20), (4.0, 54, 3000), (12.0, 7, 8)])
+def test_subset_selection_never_exceeds_its_epsilon(epsilon: float, near: int, faces: int) -> None:
+    share = subset_share(epsilon, near, faces)
+    factor = share / near / ((1 - share) / (faces - near))
+    assert math.exp(epsilon) * (1 - 1e-9) < factor <= math.exp(epsilon)
+    assert factor >= 1  # so the inverse ratio is bounded, too
+
+
+def test_subset_selection_shows_the_near_faces_as_often_as_it_says_and_all_of_them() -> None:
+    rng = np.random.default_rng(3)
+    faces = normalized(rng.normal(size=(20, 16)).astype(np.float32))
+    template = normalized(rng.normal(size=16).astype(np.float32))
+    near = set(np.argsort(-(faces @ template), kind="stable")[:4].tolist())
+    keyring = Keyring(b"sixteen bytes or more, thirty-two", "subset")
+    chosen = [subset_selection(template, faces, 4, 2.0, str(number), keyring) for number in range(4000)]
+    share = sum(face in near for face in chosen) / 4000
+    expected = float(subset_share(2.0, 4, 20))
+    assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 4000)
+    assert set(chosen) == set(range(20))
+    assert chosen == [subset_selection(template, faces, 4, 2.0, str(number), keyring) for number in range(4000)]

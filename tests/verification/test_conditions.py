@@ -36,6 +36,7 @@ VECTORS: dict[str, dict[str, Any]] = {
     "dp-laplace": {"epsilon": 10.0},
     "dp-vmf": {"kappa": 0.3},
     "dp-purkayastha": {"epsilon": 2.0},
+    "dp-subset": {"epsilon": 4.0},
     "dp-uniform": {},
     "sampling": {},
     "surrogate": {},
