@@ -250,8 +250,9 @@ class Storage(ABC):
     def probe(self, *, leave_nothing: bool = False) -> Probe:
         """Try to list, write, read, claim twice and delete under a name of our own, and say what failed.
 
-        With `leave_nothing` nothing is tried where it could not be deleted again, and all counts as possible. Raises
-        StorageError where the place cannot be used at all (unreachable, wrong secret, no bucket).
+        Where they could not be deleted again, the files have the same names at every probe, and stay; with
+        `leave_nothing` nothing is tried there, and all counts as possible. Raises StorageError where the place cannot
+        be used at all (unreachable, wrong secret, no bucket).
         """
         name = f"{OURS}probe-{uuid4().hex}"
         try:
@@ -278,8 +279,11 @@ class Storage(ABC):
             if self.read(name) != b"1":
                 raise StorageError(f"{self.uri} gave back other bytes than were written; it cannot be used.")
 
-        if leave_nothing and not allowed(lambda: self.delete(name)):
+        deletable = allowed(lambda: self.delete(name))
+        if leave_nothing and not deletable:
             return Probe(True, True, True, ())
+        name = name if deletable else f"{OURS}probe"
+        details.clear()
         written = allowed(lambda: self.publish(name, b"1"))
         readable = allowed(lambda: next(iter(self.list()), None))
         if not written:
@@ -287,7 +291,9 @@ class Storage(ABC):
         readable = allowed(read_back) and readable
         claims: list[bool] = []
         tried = allowed(lambda: claims.extend(self.claim(f"{name}-claim", content) for content in (b"1", b"2")))
-        if tried and claims != [True, False]:
+        there = claims == [False, False] and not deletable  # since another probe
+        enforced = claims == [True, False] or there
+        if tried and not enforced:
             details.append(
                 f"{self.uri} does not enforce create-if-absent (If-None-Match), so two workers could "
                 "both commit a shard: run one worker, or use a store that enforces it."
@@ -296,5 +302,7 @@ class Storage(ABC):
             for path in (name, f"{name}-claim"):
                 self.delete(path)
         except AccessDenied as error:
-            details.append(f"{error} The small probe files {name}* stay there; everything else works.")
-        return Probe(readable, tried, claims == [True, False], tuple(details))
+            files = f"the small files {name} and {name}-claim stay there"
+            again = "" if deletable else ", and every check uses the same two"
+            details.append(f"{error} So {files}{again}; everything else works.")
+        return Probe(readable, tried, enforced, tuple(details))

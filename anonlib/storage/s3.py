@@ -124,7 +124,8 @@ class S3Storage(Storage):
         parts = urlsplit(self._s3().meta.endpoint_url)
         endpoint = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         path = key.removeprefix(self._prefix)
-        return as_sentence(action, self._bucket, endpoint, shown(self.uri, path) if key else None, path or None)
+        where, pays = shown(self.uri, path) if key else None, self._options.requester_pays
+        return as_sentence(action, self._bucket, endpoint, where, path or None, pays=pays)
 
     def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
         """See Storage; resumes by Range after a cut, pinned to one etag."""

@@ -48,16 +48,17 @@ def is_aws(endpoint: str) -> bool:
 
 @contextmanager
 def as_sentence(
-    action: str, bucket: str, endpoint: str, where: str | None = None, path: str | None = None
+    action: str, bucket: str, endpoint: str, where: str | None = None, path: str | None = None, *, pays: bool = False
 ) -> Iterator[None]:
     """Turn what boto3 raises in the block into a StorageError; `action` is the IAM name (s3:PutObject).
 
-    `where` is what the sentence says of the file at `path`, the bucket if it is None.
+    `where` is what the sentence says of the file at `path`, the bucket if it is None. `pays`: the request said that its
+    sender pays for it.
     """
     try:
         yield
     except boto.ClientError as error:
-        refused = _refused(code_of(error), action, bucket, endpoint, where or f"s3://{bucket}")
+        refused = _refused(code_of(error), action, bucket, endpoint, where or f"s3://{bucket}", pays)
         refused.path = path
         raise refused from error
     except boto.BotoCoreError as error:
@@ -67,7 +68,7 @@ def as_sentence(
         raise Unavailable(f"The answer of {endpoint} to {action} was cut off; try again.") from error
 
 
-def _refused(code: str, action: str, bucket: str, endpoint: str, place: str) -> StorageError:
+def _refused(code: str, action: str, bucket: str, endpoint: str, place: str, pays: bool) -> StorageError:
     if code in ("NoSuchKey", "404"):
         return NotFound(f"There is no such file: {place}.")
     if code == "NoSuchUpload":
@@ -107,8 +108,12 @@ def _refused(code: str, action: str, bucket: str, endpoint: str, place: str) -> 
             f"{endpoint} refused {action} on {place} ({code}); if it is a server that does not know the checksums of "
             "boto3, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required."
         )
-    hint = " (S3 says the same of a missing file to whoever may not s3:ListBucket)"
-    return refused_by_any(code, action, place, endpoint, hint if action == "s3:GetObject" else "") or StorageError(
+    hint = ""
+    if action == "s3:GetObject":
+        hint = " (S3 says the same of a missing file where s3:ListBucket is denied)"
+    if action in ("s3:GetObject", "s3:ListBucket") and is_aws(endpoint) and not pays:
+        hint += "; if its requesters pay for it, set storage.requester_pays (--requester-pays)"
+    return refused_by_any(code, action, place, endpoint, hint) or StorageError(
         f"{endpoint} refused {action} on {place} ({code})."
     )
 

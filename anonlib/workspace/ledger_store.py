@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
@@ -164,7 +165,7 @@ def _suspects(*accounts: pa.Table) -> dict[str, list[str]]:
 
 
 def _read(store: StageStore, path: str) -> pa.Table:
-    """A plan's bookings; raises ConfigError for those of an earlier anonlib."""
+    """A plan's bookings; raises ConfigError for those of an earlier anonlib, and for what is no number."""
     rows = tables.from_bytes(store.storage.read(path))
     if not rows.schema.equals(ACCOUNTS):
         raise ConfigError(
@@ -172,4 +173,18 @@ def _read(store: StageStore, path: str) -> pa.Table:
             "by another key, so nobody in it would be known again; keep that ledger as the record of what was spent, "
             "and name a new one by ledger.uri"
         )
+    if not all(map(_finite, rows.columns)):
+        raise ConfigError(
+            f"{path} in the ledger {store.storage.uri} holds a number that is infinite or none (NaN), so what people "
+            "have spent cannot be added up; restore the file from a copy"
+        )
     return rows
+
+
+def _finite(values: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether all numbers in a column are finite, at any depth; what is null is left out."""
+    if pa.types.is_struct(values.type):
+        return all(map(_finite, values.flatten()))
+    if pa.types.is_nested(values.type):
+        return _finite(pc.list_flatten(values))
+    return not pa.types.is_floating(values.type) or bool(pc.all(pc.is_finite(values), min_count=0).as_py())

@@ -19,7 +19,9 @@ from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
 from anonlib.synthesis.base import IdentityDraw
+from anonlib.workspace import tables
 from anonlib.workspace.ledger_store import LedgerStore
+from anonlib.workspace.schemas import ACCOUNTS
 from tests.support.runs import job
 
 SECRET = b"thirty-two bytes or more of a secret"
@@ -215,6 +217,20 @@ def test_classes_are_read_back_and_a_ledger_of_another_version_is_refused(tmp_pa
     (path,) = (tmp_path / "ledger" / "plans").iterdir()
     pq.write_table(pq.read_table(path).drop_columns(["labelled"]), path)
     with pytest.raises(ConfigError, match=r"written by another version of anonlib, .* name a new one by ledger\.uri"):
+        LedgerStore.open(config, "f" * 64)
+
+
+@pytest.mark.parametrize("column", ["pure", "template", "draw"])
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_a_ledger_with_what_is_no_number_is_refused(column: str, number: float, tmp_path: Path) -> None:
+    config = noisy(tmp_path, budget=5)
+    book(config, "one", people(["ann", None], vectors(2), "one"))
+    (path,) = (tmp_path / "ledger" / "plans").iterdir()
+    rows = pq.read_table(path).to_pylist()
+    value = {"pure": number, "template": [number] * 128, "draw": {**rows[1]["draw"], "vector": [number] * 128}}[column]
+    rows[1] |= {column: value}
+    path.write_bytes(tables.to_bytes(rows, ACCOUNTS))
+    with pytest.raises(ConfigError, match=r"infinite or none \(NaN\).* restore the file"):
         LedgerStore.open(config, "f" * 64)
 
 
