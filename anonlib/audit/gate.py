@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from anonlib.audit.attacks.suite import ON_RECORDS
+from anonlib.audit.attacks.suite import ON_RECORDS, RECORDS_ALONE
 from anonlib.audit.findings import Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
 from anonlib.config import PolicyConfig
 
@@ -16,6 +16,10 @@ TARGETS = ("rank-1", "TAR")
 NAMING = ("naive", "trained", "inversion", "averaging")
 """Attacks that name people from clear photos. Parrot and linkage compare released photos with each other: that one
 person keeps one face is what a release is for, so they are reported and not judged."""
+_ONE_PHOTO_EACH = (
+    "left out, since no person is known to be in two photos; name who is in a photo by input.subject_field, or by "
+    "--truth-field for the audit alone"
+)
 _UNMEASURED = "it could not be measured: too few photos of people who can be told apart"
 
 
@@ -27,8 +31,12 @@ def judge(
     missed: Missed,
     utility: Iterable[Measure],
     disclosures: Sequence[Disclosure],
+    *,
+    compared: bool = True,
 ) -> Gate:
     """All lines of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds.
+
+    `compared`: whether any attack could compare two photos of a person.
 
     An attacker who learns from which class a face comes is right as often as 1/effective k: that much the claim allows,
     as `guess` holds against what is true, and the policy may allow less.
@@ -36,8 +44,12 @@ def judge(
     certificate = untrue or "every file is as signed, and the claim's conditions hold"
     lines = [
         GateLine(name="certificate", limit=None, bound=None, passed=untrue is None, why=certificate),
-        *_attack_lines(policy, attacks, disclosures),
-        *disclosure_lines(policy, disclosures),
+        *(
+            _attack_lines(policy, attacks, disclosures)
+            if compared
+            else [_at_most("attacks that compare photos", policy.excess, None, _ONE_PHOTO_EACH)]
+        ),
+        *disclosure_lines(policy, disclosures, tuple(ON_RECORDS) if compared else RECORDS_ALONE),
         *map(_leak_line, leaks),
         *_missed_lines(policy, missed),
         *_utility_lines(policy, {measure.name: measure for measure in utility}),

@@ -18,7 +18,7 @@ import numpy as np
 from anonlib import __version__
 from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.linkage import linkage_of_releases
-from anonlib.audit.attacks.suite import WITH_PICTURES, attack_pictures
+from anonlib.audit.attacks.suite import RECORDS_ALONE, WITH_PICTURES, attack_pictures
 from anonlib.audit.attacks.suite import attack_records as run_on_records
 from anonlib.audit.croissant import CROISSANT, describe
 from anonlib.audit.evidence.gather import Report, gather, looks_store
@@ -64,8 +64,9 @@ def audit(
     """Audit the release of a finished job, and sign the report into it.
 
     `link_with`: another release of the same people, to be linked with it. `truth_field`: a sidecar field that names the
-    people, read to evaluate with and by nothing that plans. Raises JobError where there is nothing to audit or an extra
-    is not installed, StorageError, ConfigError.
+    people, read to evaluate with and by nothing that plans. Where no person is known to be in two photos, attacks that
+    compare photos are left out, and the policy fails. Raises JobError where there is nothing to audit or an extra is
+    not installed, StorageError, ConfigError.
     """
     for module in REQUIRED:
         require(module)
@@ -75,12 +76,6 @@ def audit(
     certificate = _certificate(job)
     require_plan(job.stores, job.plan_key)
     published = read_published(job, truth_field=truth_field)
-    if np.bincount(published.people).max(initial=0) < 2:
-        raise JobError(
-            "in this release nobody is known to be in two photos, and an audit measures how often a second photo of a "
-            "person is recognized; name who is in a photo by input.subject_field, or by --truth-field for the audit "
-            "alone (`--only` runs the attacks that need no second photo)"
-        )
     with job.lease.held():
         remove_audit(job.stores.release)
         report = _measured(job, certificate, published, link_with, truth_field, seed, progress)
@@ -101,10 +96,14 @@ def _measured(
     evidence = gather(config, report=progress)
     evidence = by_truth(evidence, published) if truth_field else evidence
     material = Material(evidence, published, used, seed)
-    attacks, disclosures = attack_pictures(material), run_on_records(material)
-    attacks += trained_attacks(
-        evidence, config.method.name, looks_store(job), used=used, device=device_of(config), seed=seed, report=progress
-    )
+    compared = np.bincount(published.people).max(initial=0) > 1
+    if compared:
+        attacks, disclosures, judges = attack_pictures(material), run_on_records(material), looks_store(job)
+        attacks += trained_attacks(
+            evidence, config.method.name, judges, used=used, device=device_of(config), seed=seed, report=progress
+        )
+    else:
+        attacks, disclosures = [], run_on_records(material, RECORDS_ALONE)
     if link_with is not None:
         if not evidence.labelled or link_with.input.subject_field is None:
             raise JobError(
@@ -118,6 +117,7 @@ def _measured(
     crops = {kind: look.crops for kind, look in evidence.looks.items()}
     task = expression_task(crops, expression_labels(evidence.clear.expression), evidence.subjects, seed=seed)
     utility = [*measures(evidence, seed=seed), task]
+    attackers = material.attackers if compared else []
     return AuditReport(
         release=certificate.release,
         method=config.method.name,
@@ -128,11 +128,11 @@ def _measured(
         photos=len(evidence.subjects),
         labelled=evidence.labelled,
         counts=counts_of(job.stores),
-        gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility, disclosures),
-        thresholds=tuple(attacker.threshold for attacker in material.attackers),
+        gate=judge(config.policy, _untrue(job), attacks, leaks, missed, utility, disclosures, compared=compared),
+        thresholds=tuple(attacker.threshold for attacker in attackers),
         attacks=tuple(attacks),
         disclosures=tuple(disclosures),
-        histograms=tuple(attacker.histogram() for attacker in material.attackers),
+        histograms=tuple(attacker.histogram() for attacker in attackers),
         leaks=tuple(leaks),
         utility=tuple(utility),
         missed=missed,
@@ -142,7 +142,8 @@ def _measured(
 
 
 def _publish(job: Job, report: AuditReport, seed: int) -> None:
-    page = write_html(report, draw_examples(job.config, job.dataset.format, seed=seed))
+    examples = draw_examples(job.config, job.dataset.format, seed=seed) if report.counts.faces else []
+    page = write_html(report, examples)
     schema = json.dumps(AuditReport.model_json_schema(), indent=1, sort_keys=True)
     files = {
         "report.json": f"{report.model_dump_json(indent=2)}\n".encode(),

@@ -15,6 +15,7 @@ from anonlib.audit import run
 from anonlib.audit.attacks.suite import ON_RECORDS
 from anonlib.audit.findings import AuditReport
 from anonlib.audit.gate import NAMING
+from anonlib.audit.leaks.scan import CHECKS
 from anonlib.audit.trained import suite
 from anonlib.audit.utility.downstream import NAME as TASK
 from anonlib.cli import app
@@ -25,7 +26,7 @@ from anonlib.workspace.layout import JobStores
 from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, STATEMENT
 from tests.support import photos
 from tests.support.forgery import MANIFEST, Forger
-from tests.support.runs import SECRET, Run, planned_copy
+from tests.support.runs import SECRET, Run, planned_copy, run_job
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,6 +92,25 @@ def test_everything_was_tried_and_said(audited: tuple[Path, str]) -> None:
     judges = [model for model in report.models if model.used_for == "audit"]
     assert judges and all(model.licence and len(model.sha256) == 64 for model in judges)
     assert report.settings == {"name": "k-diff", "k": 2}
+
+
+@pytest.mark.parametrize("faces", [True, False])
+def test_a_redaction_without_labels_is_audited_but_for_what_compares_photos(faces: bool, tmp_path: Path) -> None:
+    pixels = {"face": photos.astronaut(), "place": photos.nobody()} if faces else {"place": photos.nobody()}
+    members = [member for key, image in pixels.items() for member in photos.members(key, image, {})]
+    photos.tar(tmp_path / "input" / "00000.tar", members)
+    redacted = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, keep_fields=[])
+    (tmp_path / "job.yaml").write_text(redacted.config.to_yaml())
+    said, report = audit(tmp_path), report_of(tmp_path)
+    failed = {line.name: line.why for line in report.gate.lines if not line.passed}
+    assert failed.keys() == {"attacks that compare photos", "missed faces, second look"}  # of so few images
+    assert "input.subject_field" in failed["attacks that compare photos"] and all(
+        why in said for why in failed.values()
+    )
+    assert (report.attacks, report.missed.second.count, report.counts.faces) == ((), len(pixels), int(faces))
+    assert {check.name for check in report.leaks} == set(CHECKS) and not any(check.found for check in report.leaks)
+    assert {finding.name for finding in report.disclosures} == {"guess", "intersect"}
+    assert "Attacks that compare photos were left out" in (tmp_path / "release" / "report.html").read_text()
 
 
 def test_counts_are_those_of_the_job_and_exceptions_have_their_reason(forger: Forger, finished: Run) -> None:

@@ -21,6 +21,7 @@ ON_PICTURES: dict[str, RunAttack] = {
 ON_RECORDS: dict[str, RunAttack] = {attack.__name__: attack for attack in (certificate, manifest, guess, intersect)}
 """Attacks on what a release says beside its pictures; the first two compare photos too."""
 WITH_PICTURES = frozenset({"certificate", "manifest"})
+RECORDS_ALONE = frozenset(ON_RECORDS) - WITH_PICTURES
 
 
 def attack_pictures(material: Material) -> list[Attack]:

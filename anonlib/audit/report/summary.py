@@ -98,13 +98,17 @@ def what_was_done(report: AuditReport) -> list[str]:
     counts = report.counts
     methods = listed(f"{name} {faces:,} ({share(faces / counts.faces)})" for name, faces in counts.methods.items())
     source = "that the dataset tells apart" if report.labelled else "as a clustering tells them apart"
+    attacked = (
+        f"The attacks were run on {counted(report.photos, 'photo')} of {counted(report.people, 'person', 'people')}"
+    )
     return [
         f"{counted(counts.images, 'image')} in {counted(counts.shards, 'shard')} went in. "
         f"{counts.released:,} were released with their faces replaced, in {counts.no_face:,} no face was found, and "
         f"{counts.quarantined:,} were withheld.",
         f"{counted(counts.faces, 'face')} were found" + (f": {methods}." if methods else "."),
-        f"The attacks were run on {counted(report.photos, 'photo')} of {counted(report.people, 'person', 'people')} "
-        f"{source}.",
+        f"{attacked} {source}."
+        if report.attacks
+        else "Attacks that compare photos were left out, since no person is known to be in two photos.",
     ]
 
 
