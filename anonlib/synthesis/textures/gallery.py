@@ -75,6 +75,9 @@ class Gallery:
         """The face of a row."""
         picture = simplejpeg.decode_jpeg(self.pictures[row], colorspace="RGB")
         detail = to_log(picture.astype(np.float32)) - to_log(np.array(NEUTRAL, np.float32))
+        # A shine adds as much to dark skin as to light skin, so it is a smaller part of light skin.
+        shine = np.float32(min(self.tone[row] / NEUTRAL[0], 1.0)) * np.expm1(np.maximum(detail, 0))
+        detail = np.where(detail > 0, np.log1p(shine), detail).astype(np.float32)
         return Texture(detail, self.shapes[row], float(self.happy[row]))
 
     def decode(self, z: Floats, female: float, age: float) -> Texture:
