@@ -41,7 +41,12 @@ def test_a_vector_gets_the_nearest_face_of_its_gender_and_age_and_a_row_its_own(
 def test_a_face_is_read_back_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.broadcast_to(np.linspace(60, 200, 512)[:, None, None], (512, 512, 3)).astype(np.uint8)
     arrays = {name: np.ones(1) for name in ("female", "age", "tone", "happy")}
-    arrays |= {"centre": np.zeros(4), "vectors": np.eye(4)[:1], "shapes": np.zeros((1, 468, 3))}
+    arrays |= {
+        "tone": np.full(1, NEUTRAL[0]),
+        "centre": np.zeros(4),
+        "vectors": np.eye(4)[:1],
+        "shapes": np.zeros((1, 468, 3)),
+    }
     data = to_bytes(GALLERY.about, [encoded(picture)], **arrays)
     detail = Gallery.from_bytes(data).texture(0).detail
     assert np.abs((np.exp(detail) * (NEUTRAL[0] + 4) - 4) - picture).max() < 2
