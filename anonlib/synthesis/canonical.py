@@ -168,13 +168,17 @@ class CanonicalFrame:
         points = self.points[list(indices)]
         return filled(points.mean(axis=0) + (points - points.mean(axis=0)) * grow).astype(bool)
 
+    def grid_in(self, vertices: Floats, step: int = 1) -> Floats:
+        """The place (S/step, S/step, 2) in a photo with `vertices` (540, 2+) of every step-th px of the frame."""
+        # Each canonical px lies in one triangle at fixed barycentric weights, so its place in the photo is those
+        # weights of the triangle's corners there.
+        corners = vertices[:, :2][self._corners[::step, ::step]]
+        return np.asarray((self._weights[::step, ::step, :, None] * corners).sum(axis=2))
+
     def warp_in(self, image: Pixels, vertices: Floats, step: int = 1) -> tuple[Floats, Mask]:
         """Every step-th px of the canonical texture of a photo (H, W, 3) with `vertices` (540, 2+) in its px. Returns
         the texture (S/step, S/step, 3), 0-255, and which of its px the photo shows."""
-        source = vertices[:, :2]
-        # Each canonical px lies in one triangle at fixed barycentric weights, so its place in the photo (s, s, 2) is
-        # those weights of the triangle's corners there.
-        grid = (self._weights[::step, ::step, :, None] * source[self._corners[::step, ::step]]).sum(axis=2)
+        source, grid = vertices[:, :2], self.grid_in(vertices, step)
         span = float(np.ptp(source[list(topology.OVAL), 0]))
         canonical_span = float(np.ptp(self.points[list(topology.OVAL), 0])) / step
         shrink = span / canonical_span

@@ -153,7 +153,7 @@ def place(
     ground = outlined(ground, face, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
-    shown, tone = bare(residual, light.spread), toned(residual, light.spread, extent)
+    shown, tone = bare(residual, light), toned(residual, light.spread, extent)
     if extent == "skin":
         grid = np.where(covered[..., None], sampled(_rim(), grid), grid)
     light_out, opening = light_out + sampled(tone, grid, STEP), mouth_opening(shape)

@@ -84,7 +84,7 @@ def _geometry(image: Pixels, mesh: Floats, presence: float) -> dict[str, Any]:
         **dict(zip(("yaw", "pitch", "roll"), pose.angles(), strict=True)),
         "sharpness": sharpness(image, mesh),
         "clarity": light.clarity,
-        "bare": bare(np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP]), light.spread),
+        "bare": bare(np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP]), light),
         "glasses": glasses(detail),
         "mouth_open": mouth_opening(mesh),
         "eyes_open": eye_opening(mesh),

@@ -16,10 +16,11 @@ import numpy as np
 from anonlib.faces import topology
 from anonlib.synthesis.base import Extent, Floats, Mask, Pixels
 from anonlib.synthesis.canonical import SIZE, canonical_frame
-from anonlib.synthesis.light import STEP, furthest, hair_zone, kept_zone, skin_region
+from anonlib.synthesis.light import STEP, Light, furthest, hair_zone, kept_zone, skin_region
 
 _SPREADS = 2.5
 _LEAST = 0.35  # log units: what differs less from the skin may be skin
+_DIM = 20.0  # grey levels by which shades of dark skin are brought nearer to each other
 _ABOVE_BROWS = 2  # coarse px above the brows at which the forehead begins
 _RUN = 2  # coarse px of something else, one above the other, that end the forehead
 _ACROSS, _MOSTLY = (7, 1), 0.6
@@ -58,10 +59,14 @@ def over_forehead(residual: Floats, spread: float, extent: Extent) -> Floats:
     return np.asarray(covering * np.clip((covering[inside].mean() - low) / (high - low), 0, 1), np.float32)
 
 
-def bare(residual: Floats, spread: float) -> float:
-    """Share of the skin from brows to jaw that nothing covers, of what the photo shows of it; 0 if it shows none."""
+def bare(residual: Floats, light: Light) -> float:
+    """Share of the skin from brows to jaw that nothing covers, of what the photo shows of it; 0 if it shows none. The
+    residual is that of this light."""
     seen = _zones("wide")[3] & residual.any(axis=2)
-    return float(1.0 - _foreign(residual, spread)[seen].mean()) if seen.any() else 0.0
+    # In dark skin a few grey levels are much in log space, so _DIM is added to what is compared.
+    level = np.exp(light.field(STEP))
+    change = np.log((level * np.exp(residual) + _DIM) / (level + _DIM)).astype(np.float32)
+    return float(1.0 - _foreign(change, light.spread)[seen].mean()) if seen.any() else 0.0
 
 
 @cache

@@ -8,7 +8,7 @@ import pytest
 
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import SIZE, canonical_frame, vertices_of
-from anonlib.synthesis.light import STEP, hair_zone
+from anonlib.synthesis.light import STEP, Light, hair_zone
 from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, over_forehead, without_rims
 from anonlib.synthesis.textures.average import detail_of
 
@@ -41,12 +41,27 @@ def test_whatever_lies_on_the_face_nothing_is_kept_below_the_brows() -> None:
     assert worn[hair_zone()[::STEP, ::STEP] == 0].max() == 0 and worn[BROWS:].max() < 0.2
 
 
+def under(*colour: float) -> Light:
+    """A light that is the same everywhere."""
+    coefficients = np.zeros((10, 3))
+    coefficients[0] = np.log(colour)
+    return Light(coefficients, SPREAD, 1.0)
+
+
+def test_shades_of_dark_skin_are_skin_as_those_of_light_skin_are() -> None:
+    shades = 9.0 * np.where(np.arange(SMALL) // 8 % 2, 1, -1)[:, None, None]
+    for colour in ((60.0, 40.0, 18.0), (200.0, 160.0, 140.0)):
+        residual = np.broadcast_to(np.log1p(shades / np.array(colour)), (SMALL, SMALL, 3)).astype(np.float32)
+        assert bare(residual, under(*colour)) > 0.95
+    assert bare(residual + 0.6, under(200, 160, 140)) < 0.1
+
+
 @pytest.mark.parametrize(("left", "share"), [(0.01, 1), (-1.5, 0.5), (0, 1)], ids=["bare", "covered", "not shown"])
 def test_a_face_is_bare_as_far_as_what_the_photo_shows_of_it(left: float, share: float) -> None:
     residual = skin()
     residual[:, : SMALL // 2] = left
-    assert bare(residual, SPREAD) == pytest.approx(share, abs=0.06)
-    assert bare(0 * residual, SPREAD) == bare(residual - 3, SPREAD) == 0
+    assert bare(residual, under(150)) == pytest.approx(share, abs=0.06)
+    assert bare(0 * residual, under(150)) == bare(residual - 3, under(150)) == 0
 
 
 def test_drawing_glasses_on_a_face_raises_its_score(photo, mesh) -> None:
