@@ -13,7 +13,7 @@ from anonlib.audit.attacks.similarity import first_of_each
 from anonlib.audit.evidence.evidence import BASELINES, CLEAR, CROP, JUDGES, RELEASED, SIDE, Evidence, Look
 from anonlib.audit.evidence.published import PlanRecord, Published
 from anonlib.verification.certificate import K_ANONYMITY, Claim
-from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+from anonlib.workspace.schemas import EXPRESSIONS, EYES, MESH_POINTS
 
 NAME = "fr-feature"
 
@@ -47,6 +47,7 @@ def look(vectors: NDArray[np.float32], **changes: Any) -> Look:
         mesh=nothing(MESH_POINTS, 2),
         sharpness=nothing(),
         crispness=nothing(),
+        eyes=nothing(EYES),
         real=nothing(len(JUDGES)),
         crops=np.zeros((count, CROP, CROP, 3), np.uint8),
         frames=np.zeros((count, SIDE, SIDE, 3), np.uint8),

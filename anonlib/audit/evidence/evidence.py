@@ -33,7 +33,8 @@ class Look:
     `vectors`: recognizer -> unit rows (n, d); `found` (n,): the detector finds the face again. Of faces that a mesh
     fits: `female` (n,) probability, `age` (n,) years, `expression` (n, 7) in the order of EXPRESSIONS, `pose` (n, 3)
     yaw, pitch and roll in degrees, `mesh` (n, 468, 2) px of the photo, `sharpness` of the face at 96 px and `crispness`
-    of its skin at the photo's own px (n,) grey levels, `real` (n, 2) probabilities by JUDGES that the face is real.
+    of its skin at the photo's own px (n,) grey levels, `real` (n, 2) probabilities by JUDGES that the face is real,
+    `eyes` (n, 8) as of faces/gaze.py.
     `crops` (n, 112, 112, 3) RGB, aligned by five points; `frames` (n, 96, 96, 3) RGB around the original's box.
     """
 
@@ -47,6 +48,7 @@ class Look:
     sharpness: NDArray[np.float32]
     crispness: NDArray[np.float32]
     real: NDArray[np.float32]
+    eyes: NDArray[np.float32]
     crops: NDArray[np.uint8]
     frames: NDArray[np.uint8]
 

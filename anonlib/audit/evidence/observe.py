@@ -18,6 +18,7 @@ from anonlib.config import JobConfig
 from anonlib.faces import align
 from anonlib.faces.detect import open_detector
 from anonlib.faces.embed import AttributeReader, Recognizer, model_input
+from anonlib.faces.gaze import EyeReader
 from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points
 from anonlib.faces.regions import FACE, Regions, labelled_face
 from anonlib.models.cache import model_bytes
@@ -25,7 +26,7 @@ from anonlib.models.catalog import ARCFACE_POINTS, VERIFIERS
 from anonlib.models.requirements import device_of, load
 from anonlib.synthesis.canonical import pose_of, shape_model
 from anonlib.synthesis.describe import sharpness
-from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+from anonlib.workspace.schemas import EXPRESSIONS, EYES, MESH_POINTS
 from anonlib.workspace.tables import Row
 
 RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)
@@ -47,7 +48,8 @@ class Observer:
         cv2.setNumThreads(1)
         models = {name: model_bytes(name) for name in LOOKED_WITH}
         self.detector = open_detector(config.detector, device=device_of(config))
-        self.mesh = FaceMesh(load(models, "facemesh", config), load(models, "iris", config))
+        iris = load(models, "iris", config)
+        self.mesh, self.eyes = FaceMesh(load(models, "facemesh", config), iris), EyeReader(iris)
         self.recognizers = [Recognizer(name, load(models, name, config)) for name in RECOGNIZERS]
         self.judges = {name: load(models, name, config) for name in JUDGES}
         self.reader = AttributeReader(load(models, "age-gender", config), load(models, "expression", config))
@@ -115,6 +117,7 @@ class Observer:
             real=whole(np.stack(real, axis=1), len(JUDGES)),
             sharpness=whole([sharpness(images[row], meshes[row]) for row in seen]),
             crispness=whole([crispness(images[row], meshes[row]) for row in seen]),
+            eyes=whole(self.eyes.refine(shown, [meshes[row].copy() for row in seen]), EYES),
             crops=crops,
             frames=frames,
         )

@@ -18,6 +18,7 @@ from anonlib.audit.findings import Figure, Measure
 from anonlib.audit.statistics import Numbers, Shares, figure_of_sums, rate
 from anonlib.audit.utility.edges import edge_contrast, hair_of, in_frame, share_changed
 from anonlib.faces import topology
+from anonlib.faces.gaze import gaze_error
 from anonlib.privacy.strata import stratum_of
 from anonlib.workspace.schemas import EXPRESSIONS
 
@@ -124,6 +125,12 @@ def measures(evidence: Evidence, *, seed: int = 0) -> list[Measure]:
     def touched(look: Look) -> Shares:
         return np.array([share_changed(*three) for three in zip(before.frames, look.frames, hair, strict=True)], float)
 
+    def looking(look: Look) -> Shares:
+        return np.asarray(gaze_error(before.eyes, look.eyes), np.float64)
+
+    errors = looking(evidence.released)
+    typical = float(np.median(errors[~np.isnan(errors)])) if not np.isnan(errors).all() else float("nan")
+    gaze = "between where the eyes look by the iris network, where an eye is open on both"
     pores = f"of the Laplacian on the skin at the photo's own px, faces of {LARGE} px and more, {fits}"
     seam = "step in grey across the edge of what was changed over that of the clear photo there; 1 shows no edge"
     kept_hair = "of px beside the face, above the mouth, that are no skin: hair, a cap, what lies behind"
@@ -133,6 +140,7 @@ def measures(evidence: Evidence, *, seed: int = 0) -> list[Measure]:
         measure(FOUND, "share", "by the detector, at the place of the original", lambda look: look.found, higher=True),
         measure("landmark error", "eye distances", landmarks, lambda look: mesh_error(before.mesh, look.mesh)),
         *(measure(f"{axis} error", "degrees", posed, turned(n)) for n, axis in enumerate(("yaw", "pitch", "roll"))),
+        measure("gaze error", "degrees", f"{gaze}; the median is {typical:.1f}", looking),
         agreement("expression kept", expressions, smiles, "of clear faces that look neutral or happy"),
         agreement("expression kept, all seven", expressions, every, of_seven),
         agreement(

@@ -76,7 +76,7 @@ def test_an_original_shows_what_its_scan_saw_and_a_flat_ellipse_nothing(gathered
         np.testing.assert_allclose(seen[order], [row[name] for row in rows], rtol=1e-2, atol=1e-2)
     hidden = gathered.looks["solid"]
     assert not hidden.found.any()
-    looks = (hidden.female, hidden.age, hidden.expression, hidden.pose, hidden.mesh, hidden.crispness, hidden.real)
+    looks = (hidden.female, hidden.age, hidden.expression, hidden.pose, hidden.mesh, hidden.crispness, hidden.eyes)
     for nothing in looks:
         assert np.isnan(nothing).all()
     assert ((gathered.clear.real >= 0) & (gathered.clear.real <= 1)).all()

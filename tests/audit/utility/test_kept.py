@@ -52,6 +52,7 @@ SEEN = {
     "mesh": np.repeat(meshes(1)[:, :, :2], COUNT, axis=0),
     "sharpness": np.full(COUNT, 20, np.float32),
     "crispness": np.full(COUNT, 9, np.float32),
+    "eyes": np.tile(floats(0, 0, 0.3, 0.2, 0, 0, 0.3, 0.2), (COUNT, 1)),
     "real": np.tile(floats(0.9, 0.2), (COUNT, 1)),
 }
 
@@ -79,7 +80,15 @@ def test_a_release_that_is_as_it_was_loses_nothing(seen: Evidence) -> None:
     assert found["skin as sharp"].released.value is None  # boxes of 80 px say nothing of pores
     for name, share in (("called real by antispoof", 1.0), ("called real by liveness", 0.0)):
         assert (found[name].released.value, found[name].baselines[CLEAR].value) == (share, share)
-    for name in ("landmark error", "yaw error", "pitch error", "roll error", "age error", "shift of gender"):
+    for name in (
+        "landmark error",
+        "yaw error",
+        "pitch error",
+        "roll error",
+        "gaze error",
+        "age error",
+        "shift of gender",
+    ):
         assert (found[name].released.value, found[name].better) == (0.0, "lower"), name
 
 
