@@ -293,12 +293,22 @@ def doctor(given: Given) -> None:
     raise typer.Exit(EXIT_STOPPED if problems else 0)
 
 
+def _storage_key(name: str) -> Any:
+    """The flag of a key of `storage`, for a command that takes no job."""
+    key = next(key for key in keys() if key.path == f"storage.{name}")
+    return typer.Option(key.flag, help=key.description)
+
+
 @app.command()
 def verify(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The release: a folder or s3:// prefix.")],
     key: Annotated[str | None, typer.Option(metavar="HEX", help="The public key that must have signed it.")] = None,
-    endpoint_url: Annotated[str | None, typer.Option(help="An S3 server that is not AWS.")] = None,
-    region: Annotated[str | None, typer.Option(help="The region of the bucket.")] = None,
+    endpoint_url: Annotated[str | None, _storage_key("endpoint_url")] = None,
+    region: Annotated[str | None, _storage_key("region")] = None,
+    requester_pays: Annotated[bool, _storage_key("requester_pays")] = False,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Read without credentials, as from a public bucket.")
+    ] = False,
     against: Annotated[
         str | None, typer.Option(metavar="ORIGINALS", help="The input, to compare what lies outside the faces.")
     ] = None,
@@ -311,7 +321,7 @@ def verify(
     from anonlib.storage import StorageOptions, open_storage
     from anonlib.verification.release import verify as check
 
-    options = StorageOptions(endpoint_url=endpoint_url, region=region)
+    options = StorageOptions(endpoint_url, region, requester_pays=requester_pays, anonymous=anonymous)
     with terminal.guarded():
         found = check(open_storage(output, options), key)
         terminal.print_verified(found)

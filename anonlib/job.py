@@ -21,7 +21,7 @@ from typing import Any
 from anonlib import __version__
 from anonlib.codes import Reason
 from anonlib.config import JobConfig
-from anonlib.datasets import open_input
+from anonlib.datasets import Shard, open_input
 from anonlib.errors import JobError, StorageError, VerificationError
 from anonlib.execution.base import UnitResult
 from anonlib.execution.cost import CostLog
@@ -54,6 +54,8 @@ from anonlib.workspace.status import Summary, note_failure
 
 _MOST_NAMES = 8
 """Fields that a sentence names."""
+_FIRST_SHARDS, _ENOUGH_IMAGES = 3, 1000
+"""What is scanned before labels are looked for the first time."""
 
 
 def preflight(config: JobConfig) -> dict[str, Callable[[], object]]:
@@ -151,7 +153,8 @@ class Job:
         models |= {name: file.data for name, file in self._detector_file.items()}
         make = partial(ScanStage, self.config, self.dataset, self.stores, key, models)
         with self._at_work():
-            failed = self._rounds("scan", key, make, self.shards, store.done, attrgetter("shard_id"))
+            shards = _spread(self.shards)
+            failed = self._rounds("scan", key, make, shards, store.done, attrgetter("shard_id"), self._label_watch())
             if len(failed) == len(self.shards) and DIED in failed.values():
                 raise JobError(_first("scanning", failed))
             for shard in self.shards:
@@ -265,10 +268,23 @@ class Job:
         listed = (read_note(self.stores.workspace) or {}).get("left_out", {})
         return dict(sorted((Counter(listed) + self._beside().left_out).items()))
 
-    def _check_labels(self) -> None:
-        """Raise JobError where no image has the field that names the person: then it is no field of this dataset."""
+    def _label_watch(self) -> Callable[[UnitResult], None]:
+        """Checks the labels once, when the first shards with enough images are scanned: a wrong name costs no more."""
+        shards, images, checked = 0, 0, False
+
+        def hear(outcome: UnitResult) -> None:
+            nonlocal shards, images, checked
+            shards, images = shards + 1, images + outcome.images
+            if not checked and shards >= _FIRST_SHARDS and images >= _ENOUGH_IMAGES:
+                self._check_labels(_ENOUGH_IMAGES)
+                checked = True
+
+        return hear
+
+    def _check_labels(self, least: int = 1) -> None:
+        """Raise JobError where of `least` images or more none has the field that names the person: it is wrong."""
         field, beside = self.config.input.subject_field, self._beside()
-        if field and beside.samples and not beside.labelled:
+        if field and beside.samples >= least and not beside.labelled:
             names = [name for name, _ in beside.fields.most_common(_MOST_NAMES)]
             raise JobError(
                 f"none of the {beside.samples:,} readable images has the field {field!r} that input.subject_field "
@@ -323,8 +339,12 @@ class Job:
         units: Sequence[Unit],
         done: Callable[[], set[str]],
         id_of: Callable[[Unit], str],
+        hear: Callable[[UnitResult], None] = lambda outcome: None,
     ) -> dict[str, str]:
-        """Run what has no marker, up to three times; returns the units still without one and why."""
+        """Run what has no marker, up to three times; returns the units still without one and why.
+
+        `hear` gets each outcome, and may raise JobError.
+        """
 
         def report(stage: str, outcome: UnitResult, wanted: int) -> None:
             self.report(stage, outcome, wanted)
@@ -337,6 +357,7 @@ class Job:
             if outcome.halts:
                 where = f"shard or block {outcome.unit} of its {name} stage"
                 raise JobError(f"the job stopped in {where}, and the same command goes on there: {outcome.error}")
+            hear(outcome)
 
         def ended(of_stage: Round) -> None:
             gpus = self.config.ray.num_gpus
@@ -355,6 +376,12 @@ class Job:
 
 def _key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _spread(shards: Sequence[Shard]) -> list[Shard]:
+    """The same shards, the last and the middle one behind the first: one part of a dataset may have no labels."""
+    order = dict.fromkeys((0, len(shards) - 1, len(shards) // 2, *range(len(shards))))
+    return [shards[number] for number in order if 0 <= number < len(shards)]
 
 
 def _first(doing: str, failed: dict[str, str]) -> str:

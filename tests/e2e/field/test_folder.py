@@ -499,6 +499,20 @@ def test_a_subject_field_that_is_nowhere_stops_the_run(tmp_path: Path) -> None:
         Job(config).run()
 
 
+def test_a_wrong_subject_field_is_known_before_most_is_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonlib.job._ENOUGH_IMAGES", 4)
+    members = [
+        member for n in range(2) for member in photos.members(f"p{n}", photos.nobody()[:64, :64], {"person": "a"})
+    ]
+    for shard in range(6):
+        photos.tar(tmp_path / "in" / f"{shard:05d}.tar", members)
+    heard: list[str] = []
+    config = job(tmp_path / "in", tmp_path, input={"uri": str(tmp_path / "in"), "subject_field": "persno"}, **SOLID)
+    with pytest.raises(JobError, match="none of the 6 readable images has"):
+        Job(config, report=lambda stage, outcome, units: heard.append(outcome.unit)).run()
+    assert heard == ["00000", "00005", "00003"]
+
+
 @pytest.mark.parametrize("rekey", [False, True])
 def test_the_leak_scan_finds_nothing_in_a_folder_of_every_kind(tmp_path: Path, rekey: bool) -> None:
     takeout = json.dumps({"caption": "takeout", "person": "Ada Quill"}).encode()
