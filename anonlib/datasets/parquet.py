@@ -87,6 +87,11 @@ class ParquetDataset(Dataset):
     suffixes = (".parquet",)
     damage = (pa.ArrowException, DamagedTable, OSError, ValueError)
     _checked = False
+    _shown: set[str] | None = None
+    """The image files that rows show, once the shards were listed."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_shown": None}
 
     def sources(self) -> list[StoredObject]:
         """See Dataset; raises DatasetError also for tables whose log says which of their files are valid."""
@@ -117,7 +122,7 @@ class ParquetDataset(Dataset):
     def shards(self) -> list[Shard]:
         """See Dataset; checks the columns of the first file, and raises DatasetError if they do not fit."""
         first = self.sources()[0]
-        linked = False
+        linked, self._shown = False, set()
         try:
             with _opened(self.storage, first.path, first.etag) as table:
                 layout = layout_of(table, self.image_field, self.key_field)
@@ -130,22 +135,20 @@ class ParquetDataset(Dataset):
                 raise
         return [self._with_links(shard) if linked else shard for shard in super().shards()]
 
+    def _used(self) -> set[str]:
+        """See Dataset; with the image files that rows show."""
+        if self._shown is None:
+            self.shards()
+        return {file.path for file in self.sources()} | (self._shown or set())
+
     def _with_links(self, shard: Shard) -> Shard:
         """The shard whose etag stands for the image files that it names, too."""
         links = _Links(self, self.name_of(shard), {file.path: file for file in self.listing().files})
         try:
             with _opened(self.storage, self.name_of(shard), shard.etag) as table:
-                file, layout = table.file, layout_of(table, self.image_field, self.key_field)
-                with_path = [column for column in layout.images if column.has_path]
-                leaves = leaves_of(file, [column.name for column in with_path])
-                paths = [path for leaf in leaves if (path := file.schema.column(leaf).path).endswith(".path")]
-                for number in range(file.num_row_groups if paths else 0):
-                    rows = rows_at_once(table, number, _PATHS_AT_ONCE, names=paths)
-                    for batch in file.iter_batches(rows, row_groups=[number], columns=paths, use_threads=False):
-                        for column in with_path:
-                            for cell in batch.column(column.name):
-                                for part in _parts(cell, column):
-                                    links.entry(_path_of(part))
+                for column in layout_of(table, self.image_field, self.key_field).images:
+                    if column.has_path:
+                        links.enter(table, column)
         except _UNREADABLE as error:
             _raise_if_of_the_disk(error)
             return shard
@@ -153,6 +156,8 @@ class ParquetDataset(Dataset):
             if not error.of_the_file:
                 raise
             return shard
+        finally:
+            self._shown = (self._shown or set()) | links.shown
         return replace(shard, etag=f"{shard.etag}{_LINKED}{links.digest()}")
 
     @classmethod
@@ -222,6 +227,26 @@ class _Links:
         self._storage, self._base, self._known = dataset.storage, dataset.base.rstrip("/"), known
         self._folder = name.rpartition("/")[0]
         self._found: dict[str, StoredObject] = {}
+        self.shown: set[str] = set()
+        """Those that stand for an image without bytes."""
+
+    def enter(self, table: Table, column: ImageColumn) -> None:
+        """Look up every path of a column; bytes are read only in row groups where some images have them."""
+        leaves = {table.file.schema.column(leaf).path: leaf for leaf in leaves_of(table.file, [column.name])}
+        paths, contents = ([path for path in leaves if path.endswith(name)] for name in (".path", ".bytes"))
+        for number, group in enumerate(table.footer.groups):
+            (nulls, values), *_ = (
+                (group.chunks[leaves[path]].nulls, group.chunks[leaves[path]].values) for path in contents
+            )
+            wanted = paths if nulls in (0, values) else paths + contents
+            rows = rows_at_once(table, number, _PATHS_AT_ONCE, names=wanted)
+            for batch in table.file.iter_batches(rows, row_groups=[number], columns=wanted, use_threads=False):
+                for cell in batch.column(column.name):
+                    for part in _parts(cell, column):
+                        found = self.entry(_path_of(part))
+                        has_bytes = nulls == 0 if wanted == paths else part.is_valid and part["bytes"].is_valid
+                        if found and not has_bytes:
+                            self.shown.add(found.path)
 
     def entry(self, path: str) -> StoredObject | None:
         """The file of a path beside the Parquet file or below the input, an absolute one below the input alone."""

@@ -258,8 +258,10 @@ def test_an_image_given_by_its_path_is_read_below_the_input_and_nowhere_else(tmp
     ]
     table = pa.table({"id": list("abcdef"), "image": pa.array([cell(None, path) for path in paths], IMAGE)})
     pq.write_table(table, tmp_path / "in" / "t.parquet")
+    (tmp_path / "in" / "images" / "nowhere.jpg").write_bytes(OTHER)
     run = solid(tmp_path / "in", tmp_path, input={"uri": str(tmp_path / "in"), "format": "parquet"})
     assert status(run) == dict.fromkeys("abc", "released") | dict.fromkeys("def", "quarantined")
+    assert run.summary.left_out == {"no Parquet file: .jpg": 1}
     assert {row["reason"] for row in by_key(run.output).values()} == {None, "only-a-path"}
     assert [row["image"]["path"] for row in rows_of(run)] == [None] * 3
     dataset = open_dataset(str(tmp_path / "in"), format="parquet")
@@ -267,6 +269,22 @@ def test_an_image_given_by_its_path_is_read_below_the_input_and_nowhere_else(tmp
     (tmp_path / "in" / "images" / "a.jpg").write_bytes(OTHER + b"\0")
     with pytest.raises(Changed):
         list(dataset.read(shard))
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_an_image_file_is_a_row_or_is_counted_and_never_both(tmp_path: Path, statistics: bool) -> None:
+    """Where bytes stand beside its path, the row shows these bytes and not the file."""
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").write_bytes(PHOTO + bytes(number))
+    cells = [cell(None, "0.jpg"), cell(None, "1.jpg"), cell(None, "2.jpg"), cell(PHOTO, "3.jpg")]
+    cells += [cell(PHOTO, "4.jpg"), cell(OTHER, "no.jpg")]
+    table = pa.table({"id": list("abcdef"), "image": pa.array(cells, IMAGE)})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=2, write_statistics=statistics)
+    dataset = open_dataset(str(tmp_path), format="parquet")
+    assert dataset.left_out() == {"no Parquet file: .jpg": 3}
+    (shard,) = dataset.shards()
+    images = [sample.image for sample in dataset.read(shard)]
+    assert images == [PHOTO, PHOTO + b"\0", PHOTO + bytes(2), PHOTO, PHOTO, OTHER]
 
 
 def test_under_new_keys_a_row_of_two_images_becomes_two_rows(tmp_path: Path) -> None:
