@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anonlib.datasets.thrift import BOOL, BYTES, DOUBLE, I16, I32, I64, fields, read_struct
-from anonlib.errors import DamagedTable
+from anonlib.errors import DamagedTable, DatasetError
 
 BUFFER_BYTES = 4 << 20
+UNREADABLE = (pa.ArrowException, OSError, DatasetError)
+"""What a damaged file raises while it is read."""
 
 _TAIL_BYTES = 1 << 16
 _PAIR = fields(BYTES, BYTES)
@@ -131,3 +133,9 @@ def _tail(stream: BinaryIO) -> bytes:
         tail = stream.read()
         length = int.from_bytes(tail[-8:-4], "little") + 8
     return tail[-length:]
+
+
+def raise_if_of_the_disk(error: Exception) -> None:
+    """Arrow calls damaged content an OSError too, but without a number; with one it is the system's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error

@@ -23,7 +23,7 @@ from anonlib.datasets import items_of
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
 from anonlib.datasets.folder import FILE_NAME, image_of, is_metadata, metadata_bytes, metadata_rows, sidecars_of
 from anonlib.datasets.names import MAX_NAME, belongs_to, holds_image, is_image, kept_members, printable, split_member
-from anonlib.datasets.parquet import image_column
+from anonlib.datasets.parquet_columns import image_column
 from anonlib.datasets.parquet_footer import Table, open_table
 from anonlib.datasets.parquet_pages import bounded_batches
 from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, check_growth, open_plain_tar

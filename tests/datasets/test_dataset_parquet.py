@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.datasets import open_dataset
-from anonlib.datasets.parquet import plain_type
+from anonlib.datasets.parquet_columns import plain_type
 from anonlib.errors import DatasetError, StorageError
 from anonlib.storage import StorageOptions, open_storage
 from tests.faults.proxy import FaultProxy

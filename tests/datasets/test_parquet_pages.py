@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.datasets import Sample, open_dataset, parquet
+from anonlib.datasets import Sample, open_dataset, parquet_rows
 from anonlib.datasets.parquet_footer import open_table
 from anonlib.datasets.parquet_pages import _page_header, _page_headers, rows_at_once
 from anonlib.errors import DamagedTable, DatasetError, DecompressionBomb
@@ -111,7 +111,7 @@ def test_a_key_column_that_unpacks_to_gigabytes_is_a_problem_of_its_file(tmp_pat
 def test_a_row_that_is_larger_than_a_sample_may_be_is_a_problem_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "MAX_SAMPLE_BYTES", 1 << 20)
+    monkeypatch.setattr(parquet_rows, "MAX_SAMPLE_BYTES", 1 << 20)
     rows = pa.array([b"x" * (2 << 20), b"y"], pa.binary())
     pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
     large, small = read(tmp_path)
