@@ -267,7 +267,7 @@ class SurrogateStage:
 
         def portrait_of(face: str) -> Portrait:
             photo = photos.slice(row_of[face], 1).to_pylist()[0]
-            return portrait(*crop_and_mesh(photo), happiness(photo["expression"]))
+            return portrait(*crop_and_mesh(photo), happiness(photo["expression"]), photo["age"])
 
         digests = {}
         for row in planned:

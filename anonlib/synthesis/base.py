@@ -18,6 +18,8 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Extent = Literal["skin", "wide"]
+UNKNOWN_AGE = 45.0
+"""Years of a face whose age nobody knows: its skin is that of the middle band."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class FaceTexture(Protocol):
     @property
     def shape(self) -> Floats:
         """Neutral shape (468, 3), in eye distances."""
+
+    @property
+    def age(self) -> float:
+        """How old the face is, in years."""
 
     def dressed(self, happy: float, opening: float) -> Floats:
         """The detail (S, S, 3), log, of this face as `happy` (0-1) and with the mouth `opening` open."""

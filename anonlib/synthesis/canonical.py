@@ -127,6 +127,15 @@ def sampled(values: NDArray[Any], grid: Floats, step: int = 1) -> Floats:
     return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
+def laid(detail: Floats, grid: Floats, eye_distance: float) -> Floats:
+    """A detail (S, S, 3) of any S read at canonical px `grid` (h, w, 2) of a photo with this eye distance, shrunk first
+    where the photo is coarser, since cv2.remap does not average what it skips."""
+    wanted = round(eye_distance / EYE_SPAN)
+    if len(detail) > SIZE and wanted < len(detail):
+        detail = np.asarray(cv2.resize(detail, (wanted, wanted), interpolation=cv2.INTER_AREA), np.float32)
+    return sampled(detail, (grid + 0.5) * np.float32(len(detail) / SIZE) - 0.5)
+
+
 def filled(points: Floats, height: int = SIZE, width: int = SIZE) -> Pixels:
     """1 inside a polygon of points (n, 2), else 0, (height, width)."""
     mask = np.zeros((height, width), np.uint8)
@@ -175,12 +184,16 @@ class CanonicalFrame:
         corners = vertices[:, :2][self._corners[::step, ::step]]
         return np.asarray((self._weights[::step, ::step, :, None] * corners).sum(axis=2))
 
-    def warp_in(self, image: Pixels, vertices: Floats, step: int = 1) -> tuple[Floats, Mask]:
-        """Every step-th px of the canonical texture of a photo (H, W, 3) with `vertices` (540, 2+) in its px. Returns
-        the texture (S/step, S/step, 3), 0-255, and which of its px the photo shows."""
-        source, grid = vertices[:, :2], self.grid_in(vertices, step)
+    def warp_in(self, image: Pixels, vertices: Floats, step: int = 1, finer: int = 1) -> tuple[Floats, Mask]:
+        """Every step-th px of the canonical texture of a photo (H, W, 3) with `vertices` (540, 2+) in its px; or, with
+        step 1, `finer` times as many. Returns the texture (s, s, 3), 0-255, and which of its px the photo shows."""
+        source, grid, inside = vertices[:, :2], self.grid_in(vertices, step), self.inside[::step, ::step]
+        if finer > 1:
+            size = (finer * SIZE, finer * SIZE)
+            grid = np.asarray(cv2.resize(grid.astype(np.float32), size, interpolation=cv2.INTER_LINEAR), np.float32)
+            inside = cv2.resize(inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         span = float(np.ptp(source[list(topology.OVAL), 0]))
-        canonical_span = float(np.ptp(self.points[list(topology.OVAL), 0])) / step
+        canonical_span = float(np.ptp(self.points[list(topology.OVAL), 0])) / step * finer
         shrink = span / canonical_span
         # A photo much larger than the frame is shrunk first, since cv2.remap does not average what it skips.
         if shrink > 1.5:
@@ -190,7 +203,7 @@ class CanonicalFrame:
         grid = grid.astype(np.float32)
         height, width = image.shape[:2]
         shown = (grid >= -0.5).all(axis=2) & (grid[..., 0] < width) & (grid[..., 1] < height)
-        return sampled(image, grid), self.inside[::step, ::step] & shown
+        return sampled(image, grid), inside & shown
 
     def map_out(self, vertices: Floats, height: int, width: int) -> tuple[Floats, Mask]:
         """For each px of a (height, width) view: canonical coordinates (h, w, 2) and whether a triangle covers it.

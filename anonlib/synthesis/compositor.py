@@ -1,7 +1,7 @@
 """A surrogate into a photograph: pose and expression stay the photo's, shape and texture become the surrogate's.
 
-No px of the source's face is used: the photo gives pose, expression and light. Outside the oval skin is repainted;
-hair, clothes and background stay, and so does a cap or a fringe that hides much of the forehead.
+No px of the source's face is used: the photo gives pose, expression, light and grain. Outside the oval skin is
+repainted; hair, clothes and background stay, and so does a cap or a fringe that hides much of the forehead.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from anonlib.faces import topology
 from anonlib.faces.mesh import mouth_opening
 from anonlib.synthesis.base import Extent, FaceTexture, Floats, Pixels
 from anonlib.synthesis.canonical import (
-    EYE_SPAN,
     RINGS,
     SIZE,
     box_around,
     canonical_frame,
     enlarged,
     filled,
+    laid,
     pose_of,
     sampled,
     shape_model,
     with_rings,
 )
 from anonlib.synthesis.eyes import Eyes, draw_eyes, with_lids
-from anonlib.synthesis.light import STEP, from_log, hair_zone, kept_zone, to_log, toned
+from anonlib.synthesis.light import STEP, from_log, furthest, hair_zone, kept_zone, to_log, toned
 from anonlib.synthesis.matte import Cover, matte, outlined
 from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, over_forehead, without_rims
+from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of, skin_at
 from anonlib.synthesis.textures.average import detail_of
 
-_WHOLE = 0.98
+_WHOLE, _SHOWS = 0.98, 0.05
 _MARGIN = 0.1
 _EDGE: dict[Extent, tuple[tuple[float, float, float], ...]] = {
     "skin": ((0.99, 1.10, 0.995), (1.04, 1.36, 1.02)),
@@ -47,6 +48,7 @@ _RIM, _CALM, _SKIN = 0.94, (0.84, 0.95), 0.07
 """Of the oval: how far out it is sampled, and from where to where what it shows comes down to skin, log units."""
 _SOFT = 0.015  # how softly it ends at cheeks and chin, eye distances
 _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
+_SURE, _ALIKE = 0.9, 1.5  # px of skin; spreads
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
 
 
@@ -69,9 +71,10 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Composite:
-    """Where a surrogate of one shape goes in a photo: the photo's `view` (h, w, 3), its `ground` without what would
-    stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px; `opening` of the mouth;
-    `eye_distance` px; else as in Rendered."""
+    """Where a surrogate of a neutral `shape` (468, 3) goes in a photo: the photo's `view` (h, w, 3), its `ground`
+    without what would stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px, `skin_grid` where
+    its relief is read; its `eyes`, the `grain` of its skin, the `opening` of the mouth and the `eye_distance` px; else
+    as in Rendered."""
 
     view: Pixels
     ground: Pixels
@@ -79,19 +82,32 @@ class Composite:
     light: Floats
     alpha: Floats
     eyes: Eyes
+    grain: Grain
+    shape: Floats
+    skin_grid: Floats
     opening: float
     eye_distance: float
     origin: tuple[int, int]
     coverage: float
     bare: float
 
-    def paint(self, detail: Floats) -> Rendered:
-        """A dressed detail (S, S, 3), log, put there."""
+    def paint(self, detail: Floats, age: float) -> Rendered:
+        """A dressed detail (S, S, 3), log, put there, with the skin of somebody of this age in years."""
         pixels = from_log(laid(calmed(detail), self.grid, self.eye_distance) + self.light)
         synthetic = in_its_colours(self.view, draw_eyes(pixels, self.eyes, self.light))
-        mixed = self.ground + self.alpha[..., None] * (synthetic - self.ground)
-        patch = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+        part = _box(self.alpha)
+        grid, alpha, ground, patch = self.skin_grid[part], self.alpha[part], self.ground[part], self.ground.copy()
+        relief = relief_at(grid, self.eye_distance, self.shape, age)
+        skin = skin_at(grid, alpha > _SHOWS)
+        sharp = as_sharp(synthetic[part], self.grain, skin, relief, seed_of(self.shape))
+        patch[part] = np.clip(np.rint(ground + alpha[..., None] * (sharp - ground)), 0, 255).astype(np.uint8)
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
+
+
+def _box(alpha: Floats) -> tuple[slice, slice]:
+    """The part of a mask (h, w) that is not empty; all of an empty one."""
+    rows, columns = (np.flatnonzero(alpha.any(axis=axis)) for axis in (1, 0))
+    return np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else np.s_[:, :]
 
 
 def render(
@@ -105,7 +121,7 @@ def render(
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks, with its
     `gaze` (8,) of faces/gaze.py."""
     composite = place(image, mesh, texture.shape, extent, gaze)
-    return composite.paint(texture.dressed(happy, composite.opening))
+    return composite.paint(texture.dressed(happy, composite.opening), texture.age)
 
 
 def place(
@@ -154,11 +170,14 @@ def place(
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     shown, tone = bare(residual, light), toned(residual, light.spread, extent)
+    skin_grid = grid
     if extent == "skin":
         grid = np.where(covered[..., None], sampled(_rim(), grid), grid)
     light_out, opening = light_out + sampled(tone, grid, STEP), mouth_opening(shape)
-    eyes = Eyes.of(vertices, gaze, neutral)
-    return Composite(view, ground, grid, light_out, alpha, eyes, opening, pose.scale, (x0, y0), coverage, shown)
+    beside = (furthest(unlike) < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
+    grain = Grain.of(view, skin_at(source_grid, source_covered) > _SURE, beside)
+    whole = (Eyes.of(vertices, gaze, neutral), grain, neutral, skin_grid, opening, pose.scale)
+    return Composite(view, ground, grid, light_out, alpha, *whole, (x0, y0), coverage, shown)
 
 
 def calmed(detail: Floats) -> Floats:
@@ -175,15 +194,6 @@ def _limit() -> Floats:
     to_inner, to_outer = (cv2.distanceTransform(mask, cv2.DIST_L2, 5) for mask in (1 - inner, outer))
     ramp = np.where(inner > 0, 0.0, to_inner / np.maximum(to_inner + to_outer, 1e-6))
     return np.asarray(_SKIN / np.maximum(ramp, 0.01), np.float32)
-
-
-def laid(detail: Floats, grid: Floats, eye_distance: float) -> Floats:
-    """A detail (S, S, 3) of any S read at canonical px `grid` (h, w, 2) of a photo with this eye distance, shrunk first
-    where the photo is coarser, since cv2.remap does not average what it skips."""
-    wanted = round(eye_distance / EYE_SPAN)
-    if len(detail) > SIZE and wanted < len(detail):
-        detail = np.asarray(cv2.resize(detail, (wanted, wanted), interpolation=cv2.INTER_AREA), np.float32)
-    return sampled(detail, (grid + 0.5) * np.float32(len(detail) / SIZE) - 0.5)
 
 
 def in_its_colours(view: Pixels, pixels: Floats) -> Floats:

@@ -24,7 +24,7 @@ from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses
 from anonlib.synthesis.textures.average import detail_of
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
-CROP_SIDE = 384
+CROP_SIDE = 640
 _CROP_QUALITY = 92
 _CROP_MARGIN = 0.04
 

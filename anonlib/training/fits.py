@@ -1,8 +1,8 @@
-"""The small fits that ship as NPZ files: the shape model, the readout that finds glasses, and mouths and smiles.
+"""The small fits that ship as NPZ files: shape model, readout of glasses, mouths and smiles, reliefs of skin.
 
-`python -m anonlib.training.fits shape-model|glasses|expression FACES... --out FILE`, where FACES are the faces tables
-of scans (scan/KEY/faces/*.parquet of a workspace). Nothing is random: the same tables give the same file. Where people
-are labelled, only every other person by name is fitted on, so that the rest can judge.
+`python -m anonlib.training.fits shape-model|glasses|expression|relief FACES... --out FILE`, where FACES are the faces
+tables of scans (scan/KEY/faces/*.parquet of a workspace). Nothing is random: the same tables give the same file. Where
+people are labelled, only every other person by name is fitted on, so that the rest can judge.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
+import simplejpeg
 import typer
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -24,7 +25,9 @@ from anonlib.faces import topology
 from anonlib.synthesis.canonical import ShapeModel, canonical_frame, pose_of, vertices_of
 from anonlib.synthesis.describe import crop_and_mesh, happiness
 from anonlib.synthesis.expression import OPENINGS
+from anonlib.synthesis.light import skin_region, to_log
 from anonlib.synthesis.occlusion import GLASSES_STEP, features
+from anonlib.synthesis.skin import BYTES
 from anonlib.synthesis.textures.average import Portrait, detail_of, mirrored, portrait
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
@@ -34,6 +37,7 @@ _FALSE_ALARMS = 0.15
 """Share of bare faces that may be taken for wearers: a donor lost costs less than a ghost on a class."""
 _OPENING_WIDTH, _LEAST_PORTRAITS, _SMOOTH, _SMILE_SIDE = 0.10, 12, 2.0, 128
 _WIDE, _PHOTOS_A_PERSON = 0.33, 2
+_HAIR, _CALM, _FAINTER, _QUALITY = 6.0, 0.7, 0.8, 80
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 Tables = Annotated[list[Path], typer.Argument(help="Faces tables of scans.")]
@@ -181,6 +185,55 @@ def expression(
     small = cv2.resize(smile, (_SMILE_SIDE, _SMILE_SIDE), interpolation=cv2.INTER_AREA)
     np.savez_compressed(out, mouths=mouths.astype(np.float16), smile=small.astype(np.float16))
     print(f"{portraits} portraits and {len(rows) - portraits} wide mouths -> {out}")
+
+
+def fit_relief(grey: NDArray[np.float32], depth: float) -> NDArray[np.uint8]:
+    """The relief of skin (2 S, 2 S), 128 and BYTES steps a unit of spread, from a canonical face in log grey levels.
+
+    What is smooth over `depth` px is taken out, and strong and faint places become more alike. Where no skin is or hair
+    lies over it, noise that is as strong in each octave takes its place.
+    """
+    side = (len(grey), len(grey))
+    fine = grey - cv2.GaussianBlur(grey, (0, 0), depth)
+    skin = cv2.erode(skin_region().astype(np.uint8), np.ones((3, 3)))
+    soft = cv2.GaussianBlur(cv2.resize(skin.astype(np.float32), side), (0, 0), 4)
+    inner = soft > 0.9
+    spread = 1.4826 * float(np.median(np.abs(fine[inner])))
+    nearby = np.sqrt(cv2.GaussianBlur(fine * fine, (0, 0), 6))
+    hair = cv2.GaussianBlur((nearby > _HAIR * spread).astype(np.float32), (0, 0), 4)
+    soft = soft * (1 - np.clip(2 * hair, 0, 1))
+    relief = np.clip(fine / (np.maximum(nearby, 0.7 * spread) ** 0.75 * spread**0.25), -3, 2.5)
+    own, elsewhere = relief.astype(np.float32), np.zeros_like(grey)
+    level = np.random.default_rng(0).standard_normal(grey.shape).astype(np.float32)
+    for width in (0.7, 1.2, 2.0, 3.2):
+        octaves = [values - cv2.GaussianBlur(values, (0, 0), width) for values in (own, level)]
+        own, level = own - octaves[0], level - octaves[1]
+        strong, has = (float(np.median(np.abs(octave[inner]))) for octave in octaves)
+        elsewhere = elsewhere + octaves[1] * (_FAINTER * strong / has)
+    features = canonical_frame().polygon(topology.OVAL, 0.9) & ~skin_region()
+    calm = 1 - _CALM * cv2.GaussianBlur(cv2.resize(features.astype(np.float32), side), (0, 0), 5)
+    calm *= cv2.resize(canonical_frame().inside.astype(np.float32), side)
+    relief = relief * soft + elsewhere * calm * np.sqrt(1 - soft**2)
+    return np.asarray(np.clip(np.rint(128 + BYTES * relief), 0, 255), np.uint8)
+
+
+@app.command("relief")
+def relief(
+    faces: Tables, out: Output, labels: Annotated[Path, typer.Option(help="CSV: face_id,depth, in the order kept.")]
+) -> None:
+    """Cut reliefs of skin from faces that a person has chosen: sharp, frontal, without beard, hair off the skin."""
+    rows = {row["face_id"]: row for row in _rows(faces, "face_id", "mesh", "crop", "crop_from_image")}
+    with labels.open() as stream:
+        chosen = [(crop_and_mesh(rows[row["face_id"]]), float(row["depth"])) for row in csv.DictReader(stream)]
+    coded: dict[str, NDArray[np.uint8]] = {}
+    for number, ((crop, mesh), depth) in enumerate(chosen):
+        face, _ = canonical_frame().warp_in(crop, vertices_of(mesh), finer=2)
+        grey = np.asarray(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), np.float32)
+        square = fit_relief(to_log(grey), depth)[..., None]
+        data = simplejpeg.encode_jpeg(square, quality=_QUALITY, colorspace="GRAY", colorsubsampling="gray")
+        coded[str(number)] = np.frombuffer(data, np.uint8)
+    np.savez(out, **coded)  # type: ignore[arg-type]
+    print(f"{len(chosen)} reliefs -> {out}")
 
 
 def _rows(paths: Sequence[Path], *columns: str) -> list[dict[str, Any]]:

@@ -122,7 +122,9 @@ CLASSES = pa.schema(
 SURROGATES = pa.schema(
     [("surrogate_id", _TEXT), ("donors", _TEXTS), ("portraits", pa.list_(_TEXTS)), ("stratum", _TEXTS), ("draw", DRAW)]
 )
-PORTRAITS = pa.schema([FACES.field(name) for name in ("face_id", "mesh", "crop", "crop_from_image", "expression")])
+PORTRAITS = pa.schema(
+    [FACES.field(name) for name in ("face_id", "mesh", "crop", "crop_from_image", "expression", "age")]
+)
 ASSIGNMENTS = pa.schema(
     [
         *_all(_TEXT, "face_id", "key"),

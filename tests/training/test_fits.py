@@ -8,7 +8,7 @@ import pytest
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import SIZE, canonical_frame, shape_model
 from anonlib.synthesis.textures.average import Portrait
-from anonlib.training.fits import fit_expression, fit_readout, fit_shape_model
+from anonlib.training.fits import fit_expression, fit_readout, fit_relief, fit_shape_model
 
 
 def test_what_moves_within_a_person_is_expression_and_what_does_not_is_not() -> None:
@@ -60,3 +60,17 @@ def test_a_smile_is_the_difference_of_happy_and_neutral() -> None:
     assert all((mouth[~lips] == 0).all() for mouth in mouths)
     with pytest.raises(ValueError, match="open by about"):
         fit_expression(portraits[:20], np.full(20, 0.08), np.ones(20), np.ones(20))
+
+
+def test_a_relief_keeps_pores_and_leaves_out_shade_and_hair() -> None:
+    rng = np.random.default_rng(0)
+    pores = rng.normal(0, 0.03, (2 * SIZE, 2 * SIZE)).astype(np.float32)
+    shade = np.linspace(4, 5, 2 * SIZE, dtype=np.float32)[:, None]
+    hair = np.zeros_like(pores)
+    hair[:260] = rng.normal(0, 0.6, hair[:260].shape)
+    relief, haired = (fit_relief(shade + pores + more, 3.0).astype(np.float32) - 128 for more in (0 * hair, hair))
+    cheek = np.s_[300:340, 150:190]
+    assert np.corrcoef(relief[cheek].ravel(), pores[cheek].ravel())[0, 1] > 0.8
+    assert abs(relief[cheek].mean()) < 3
+    brow = np.s_[150:170, 240:270]
+    assert abs(np.corrcoef(haired[brow].ravel(), hair[brow].ravel())[0, 1]) < 0.3

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from anonlib.synthesis.base import Floats, Pixels, texture_arrays, texture_bytes
+from anonlib.synthesis.base import UNKNOWN_AGE, Floats, Pixels, texture_arrays, texture_bytes
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, sampled, shape_model, with_rings
 from anonlib.synthesis.expression import apply_expression
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
@@ -26,21 +26,25 @@ _FROM_MEDIAN = 0.3
 
 @dataclass(frozen=True)
 class Portrait:
-    """A member's photo: `detail` (S, S, 3) log, its `weight` (S, S), neutral `shape` (468, 3), how likely `happy`."""
+    """A member's photo: `detail` (S, S, 3) log, its `weight` (S, S), neutral `shape` (468, 3), how likely `happy`, and
+    `age` in years."""
 
     detail: Floats
     weight: Floats
     shape: Floats
     happy: float
+    age: float = UNKNOWN_AGE
 
 
 @dataclass(frozen=True)
 class Texture:
-    """A face that is nobody's: `detail` (S, S, 3) in log space, `shape` (468, 3) without expression, how `happy`."""
+    """A face that is nobody's: `detail` (S, S, 3) in log space, `shape` (468, 3) without expression, how `happy`, and
+    `age` in years."""
 
     detail: Floats
     shape: Floats
     happy: float
+    age: float = UNKNOWN_AGE
 
     def dressed(self, happy: float, opening: float) -> Floats:
         """The detail (S, S, 3), log, with everybody's smile and inside of a mouth."""
@@ -48,17 +52,17 @@ class Texture:
 
     def to_bytes(self) -> bytes:
         """See FaceTexture."""
-        half, happy = self.detail.astype(np.float16), np.array(self.happy, np.float32)
-        return texture_bytes(shape=self.shape, detail=half, happy=happy)
+        happy, age = (np.array(value, np.float32) for value in (self.happy, self.age))
+        return texture_bytes(shape=self.shape, detail=self.detail.astype(np.float16), happy=happy, age=age)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Texture:
         """See FaceTexture."""
-        shape, detail, happy = texture_arrays(data, "shape", "detail", "happy")
-        return cls(detail, shape, float(happy))
+        shape, detail, happy, age = texture_arrays(data, "shape", "detail", "happy", "age")
+        return cls(detail, shape, float(happy), float(age))
 
 
-def portrait(image: Pixels, mesh: Floats, happy: float) -> Portrait:
+def portrait(image: Pixels, mesh: Floats, happy: float, age: float = UNKNOWN_AGE) -> Portrait:
     """A photo (H, W, 3) and its mesh (468, 3) in the photo's px, as detail in the canonical frame."""
     model = shape_model()
     pose = pose_of(mesh, model.mean)
@@ -73,7 +77,7 @@ def portrait(image: Pixels, mesh: Floats, happy: float) -> Portrait:
     hidden = cv2.dilate(hidden.astype(np.uint8), np.ones((_RIM, _RIM), np.uint8))
     shown = np.asarray(1.0 - cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), _RIM / 3), np.float32)
     plain = (detail * skin[..., None]).astype(np.float32)
-    return Portrait(plain, facing_weight(vertices) * shown, shape - model.expression_of(shape), happy)
+    return Portrait(plain, facing_weight(vertices) * shown, shape - model.expression_of(shape), happy, age)
 
 
 def detail_of(image: Pixels, vertices: Floats, step: int) -> tuple[Floats, Light]:
@@ -108,10 +112,11 @@ def average(members: Sequence[Texture]) -> Texture:
     return Texture(detail.astype(np.float32), *_means(members))
 
 
-def _means(faces: Sequence[Portrait | Texture]) -> tuple[Floats, float]:
-    """Their mean shape (468, 3), and how happy they are."""
+def _means(faces: Sequence[Portrait | Texture]) -> tuple[Floats, float, float]:
+    """Their mean shape (468, 3), and how happy and how old they are."""
     shape = np.stack([face.shape for face in faces]).mean(axis=0)
-    return shape.astype(np.float32), float(np.mean([face.happy for face in faces]))
+    happy, age = np.mean([(face.happy, face.age) for face in faces], axis=0).tolist()
+    return shape.astype(np.float32), happy, age
 
 
 def mirrored(texture: Floats) -> Floats:

@@ -78,7 +78,7 @@ class Gallery:
         # A shine adds as much to dark skin as to light skin, so it is a smaller part of light skin.
         shine = np.float32(min(self.tone[row] / NEUTRAL[0], 1.0)) * np.expm1(np.maximum(detail, 0))
         detail = np.where(detail > 0, np.log1p(shine), detail).astype(np.float32)
-        return Texture(detail, self.shapes[row], float(self.happy[row]))
+        return Texture(detail, self.shapes[row], float(self.happy[row]), float(self.bank.age[row]))
 
     def decode(self, z: Floats, female: float, age: float) -> Texture:
         """The face nearest to a unit vector z (d,) of the identity space, of that gender (`female` 0-1) and age band;

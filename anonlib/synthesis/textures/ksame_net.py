@@ -38,9 +38,10 @@ _STORED = ("centre", "eyes", "vectors", "female", "age")
 
 @dataclass(frozen=True)
 class MoodTexture:
-    """A face of neutral `shape` (468, 3); `of` gives its detail (S, S, 3), log, of one of MOODS."""
+    """A face of neutral `shape` (468, 3) and `age`; `of` gives its detail (S, S, 3), log, of one of MOODS."""
 
     shape: Floats
+    age: float
     of: Callable[[Mood], Floats]
 
     def dressed(self, happy: float, opening: float) -> Floats:
@@ -52,13 +53,13 @@ class MoodTexture:
     def to_bytes(self) -> bytes:
         """See FaceTexture: every mood is drawn."""
         moods = np.stack([self.of(mood) for mood in MOODS]).astype(np.float16)
-        return base.texture_bytes(shape=self.shape, moods=moods)
+        return base.texture_bytes(shape=self.shape, moods=moods, age=np.array(self.age, np.float32))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> MoodTexture:
         """See FaceTexture."""
-        shape, moods = base.texture_arrays(data, "shape", "moods")
-        return cls(shape, dict(zip(MOODS, moods, strict=True)).__getitem__)
+        shape, moods, age = base.texture_arrays(data, "shape", "moods", "age")
+        return cls(shape, float(age), dict(zip(MOODS, moods, strict=True)).__getitem__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ class NetworkDecoder(Network):
         def answer(mood: Mood) -> tuple[Floats, Floats]:
             return self.answer(z, self.look(female, age, "happy" if mood[0] else "neutral", mood[1]))
 
-        return MoodTexture(answer(MOODS[0])[1], lambda mood: answer(mood)[0])
+        return MoodTexture(answer(MOODS[0])[1], age, lambda mood: answer(mood)[0])
 
     def rows(self, stratum: Stratum) -> tuple[int, ...]:
         """See FaceDecoder; its bank has identities and no faces."""

@@ -1,0 +1,173 @@
+"""Skin as sharp and as grainy as the photo shows skin: averaged and decoded faces have neither pores nor grain.
+
+What is missing is added in two octaves (a Laplacian pyramid, Burt & Adelson 1983), from a relief of pores and wrinkles
+that is nobody's (see shipped/relief.md) and from noise; what is too much is taken out. How much is there comes from the
+photo as two numbers, each the strength of an octave of skin in steps of a quarter octave.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from anonlib.synthesis.base import Floats, Mask, Pixels
+from anonlib.synthesis.canonical import box_around, canonical_frame, laid, sampled, vertices_of
+from anonlib.synthesis.light import skin_region
+
+AGES = (35.0, 55.0)
+"""Years at which the next of three bands of reliefs begins."""
+BYTES = 32
+"""Steps of a stored relief to its standard deviation."""
+_BANDS = 3
+_ENOUGH = 30  # px
+_SURE = 0.9
+_STRONGEST = (0.07, 0.045)  # of skin's brightness, by octave: more is highlights, folds or paint
+_LIT = (0.3, 1.5)  # how much fainter relief is in the shade, and stronger in the light
+_FAINTEST = 0.1  # grey levels: what a photo rounds away
+_STEPS = 4  # to an octave
+_MOST = 3.0  # times what skin beside the face has
+_NOISE, _TILE = 0.3, 256
+_SOLVED, _HALVINGS, _HIGHEST = 8192, 10, 2.0
+_ROUNDED = 0.6  # strength of what rounding to whole grey levels adds
+_CRISPER = 1.3
+
+
+@dataclass(frozen=True)
+class Grain:
+    """Strengths in grey levels, see `strength`, of skin at the photo's size and at half of it; NaN where none shows."""
+
+    fine: float
+    coarse: float
+
+    @classmethod
+    def of(cls, view: Pixels, face: Mask, beside: Mask) -> Grain:
+        """That of a photo's skin under `face` (h, w), in steps, and at most _MOST times that of what is `beside` it: a
+        painted face or a hand before it says nothing of skin."""
+        grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        found = []
+        for level, step in ((grey, 1), (_halved(grey), 2)):
+            own, near = (strength(level, where[::step, ::step]) for where in (face, beside))
+            own = 2.0 ** (np.rint(_STEPS * np.log2(max(own, _FAINTEST))) / _STEPS) if own == own else own
+            found.append(float(np.fmin(own, _MOST * near)))
+        return cls(*found)
+
+
+def strength(grey: Floats, where: Mask) -> float:
+    """How strong the Laplacian of grey levels (h, w) is under a mask (h, w), in grey levels; NaN if it is too small."""
+    return _strength(_laplacian(grey, where))
+
+
+def _laplacian(grey: Floats, where: Mask) -> Floats:
+    """Of each px under a mask (h, w), (n,)."""
+    return np.asarray(cv2.Laplacian(grey, cv2.CV_32F)[where], np.float32)
+
+
+def _strength(laplacian: Floats) -> float:
+    """Square roots are averaged, so that a fold or a strand of hair counts little."""
+    return float(np.sqrt(np.abs(laplacian)).mean()) ** 2 if len(laplacian) >= _ENOUGH else float("nan")
+
+
+def as_sharp(pixels: Floats, grain: Grain, skin: Floats, relief: Floats, seed: int) -> Floats:
+    """A face (h, w, 3), 0-255, as sharp and grainy as `grain`, where `skin` (h, w), 0-1, says what of it is skin and
+    `relief` (h, w) what to add. What is no skin, such as brows, becomes at most a third sharper."""
+    grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32)
+    shown = skin > _SURE
+    bright = max(float(grey[shown].mean()), 1.0) if shown.any() else 255.0
+    lit = np.clip(grey / bright, *_LIT)
+    carrier = (relief + np.float32(_NOISE) * _noise(seed, *grey.shape)) * lit
+    half, carried = _halved(grey), _halved(carrier)
+    octave = half - _doubled(_halved(half), half)
+    coarse = _doubled(_change(half, octave, carried, min(grain.coarse, _STRONGEST[1] * bright), skin[::2, ::2]), grey)
+    fine = min(grain.fine, _STRONGEST[0] * bright)
+    fine = np.sqrt(max(fine**2 - _ROUNDED**2, 0.0)) if fine == fine else fine
+    octave, added = grey - _doubled(half, grey), carrier - _doubled(carried, grey)
+    change = coarse + _change(grey + coarse, octave, added, float(fine), skin)
+    return np.asarray(np.clip(pixels + change[..., None], 0, 255), np.float32)
+
+
+def _halved(grey: Floats) -> Floats:
+    return np.asarray(cv2.pyrDown(grey), np.float32)
+
+
+def _doubled(grey: Floats, like: Floats) -> Floats:
+    return np.asarray(cv2.pyrUp(grey, dstsize=like.shape[::-1]), np.float32)
+
+
+def _change(grey: Floats, detail: Floats, carrier: Floats, wanted: float, skin: Floats) -> Floats:
+    """What to add to an octave `detail` of `grey` so that its skin has the strength `wanted`; all (h, w)."""
+    where = skin > _SURE
+    old = _laplacian(grey, where)
+    own = _strength(old)
+    if not (own == own and wanted == wanted):
+        return np.zeros_like(grey)
+    less = own > wanted
+    added = -detail if less else carrier
+    new = _laplacian(added, where)
+    thin = np.s_[:: max(1, len(old) // _SOLVED)]
+    old, new, low, high = old[thin], new[thin], 0.0, 1.0 if less else _HIGHEST * wanted / max(_strength(new), 1e-6)
+    # The Laplacian is linear, so how much to add is found on its values alone.
+    for _ in range(_HALVINGS):
+        gain = (low + high) / 2
+        low, high = (low, gain) if (_strength(old + np.float32(gain) * new) > wanted) != less else (gain, high)
+    change = np.float32(low) * added
+    if not less:
+        change += np.float32(min(_CRISPER, wanted / max(own, _FAINTEST)) - 1) * (1 - skin) * detail
+    return np.asarray(change, np.float32)
+
+
+def sharpness_ratio(clear: Pixels, released: Pixels, mesh: Floats) -> float:
+    """Strength of the Laplacian of the skin of a released photo (H, W, 3) over that of the clear one, where the clear
+    face's `mesh` (468, 3) px lies; NaN where too little shows."""
+    vertices = vertices_of(mesh)
+    x0, y0, x1, y1 = box_around(vertices[:, :2], clear.shape)
+    grid, covered = canonical_frame().map_out(vertices - np.array([x0, y0, 0], np.float32), y1 - y0, x1 - x0)
+    where = skin_at(grid, covered) > _SURE
+    views = (cv2.cvtColor(image[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY) for image in (clear, released))
+    before, after = (strength(view.astype(np.float32), where) for view in views)
+    return after / max(before, _FAINTEST)
+
+
+def skin_at(grid: Floats, covered: Mask) -> Floats:
+    """How surely px at canonical places `grid` (h, w, 2) are skin on any face, (h, w) 0-1."""
+    return np.asarray(sampled(skin_region().astype(np.float32), grid) * covered, np.float32)
+
+
+def relief_at(grid: Floats, eye_distance: float, shape: Floats, age: float) -> Floats:
+    """The relief (h, w), of about unit spread, at canonical places `grid` (h, w, 2), as a face of a neutral `shape`
+    (468, 3) and of this age always wears it."""
+    band = int(np.searchsorted(AGES, age, side="right"))
+    chosen = reliefs()[band::_BANDS]
+    seed = seed_of(shape)
+    relief = chosen[seed // 2 % len(chosen)][:, :: 1 if seed % 2 else -1]
+    return laid(np.ascontiguousarray(relief), grid, eye_distance)
+
+
+def seed_of(shape: Floats) -> int:
+    """A number that goes with a surrogate of this neutral shape (468, 3)."""
+    return zlib.crc32(np.ascontiguousarray(shape, np.float32).tobytes())
+
+
+@cache
+def reliefs() -> list[Floats]:
+    """The shipped reliefs (2 SIZE, 2 SIZE): one of each band of age, then another of each."""
+    with resources.files("anonlib.synthesis").joinpath("shipped/relief.npz").open("rb") as stream:
+        coded = np.load(stream)
+        squares = [simplejpeg.decode_jpeg(coded[name].tobytes(), colorspace="GRAY") for name in sorted(coded)]
+    return [(square[..., 0].astype(np.float32) - 128) / BYTES for square in squares]
+
+
+@cache
+def _tile() -> Floats:
+    return np.random.default_rng(0).standard_normal((_TILE, _TILE)).astype(np.float32)
+
+
+def _noise(seed: int, height: int, width: int) -> Floats:
+    """White noise (height, width), the same of the same seed."""
+    rolled = np.roll(_tile(), (seed % _TILE, seed // _TILE % _TILE), (0, 1))
+    return np.tile(rolled, (height // _TILE + 1, width // _TILE + 1))[:height, :width]

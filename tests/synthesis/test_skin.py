@@ -1,0 +1,54 @@
+"""A new face is as sharp and as grainy as the skin of the photo that it goes into."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from anonlib.synthesis.canonical import SIZE, shape_model
+from anonlib.synthesis.compositor import render
+from anonlib.synthesis.skin import AGES, Grain, relief_at, sharpness_ratio
+from anonlib.synthesis.textures.average import Texture
+from tests.support.photos import Pixels
+
+SMOOTH = Texture(np.zeros((SIZE, SIZE, 3), np.float32), shape_model().mean, 0.5)
+ROUGH = Texture(
+    np.random.default_rng(0).normal(0, 0.1, (SIZE, SIZE, 3)).astype(np.float32), shape_model().mean, 0.5, 30.0
+)
+
+
+@pytest.fixture(params=["sharp", "blurred", "grainy"])
+def taken(request: pytest.FixtureRequest, photo: Pixels) -> Pixels:
+    """The photo as other cameras would have taken it."""
+    if request.param == "blurred":
+        return np.asarray(cv2.GaussianBlur(photo, (0, 0), 1.5), np.uint8)
+    grain = np.random.default_rng(1).normal(0, 3 * (request.param == "grainy"), photo.shape)
+    return np.clip(photo + grain, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("texture", [SMOOTH, ROUGH], ids=["smooth", "rough"])
+def test_a_new_face_is_as_sharp_as_the_photo(taken: Pixels, mesh: NDArray[np.float32], texture: Texture) -> None:
+    out, again = taken.copy(), taken.copy()
+    render(taken, mesh, 0.5, texture).paste(out)
+    render(taken, mesh, 0.5, texture).paste(again)
+    assert 0.8 <= sharpness_ratio(taken, out, mesh) <= 1.25
+    assert (out == again).all()
+
+
+def test_a_painted_face_is_no_measure_of_skin() -> None:
+    view = np.full((64, 64, 3), 120, np.uint8)
+    view[:, 32:] += np.random.default_rng(0).integers(0, 3, (64, 32, 1), dtype=np.uint8)
+    view[:, :32][np.indices((64, 32)).sum(axis=0) % 2 == 0] = 20
+    face = np.arange(64) < 32
+    grain = Grain.of(view, np.broadcast_to(face, (64, 64)), np.broadcast_to(~face, (64, 64)))
+    assert 0 < grain.fine < 20
+
+
+def test_a_surrogate_always_wears_the_same_skin_of_its_age() -> None:
+    rows, columns = np.mgrid[60:200, 60:200].astype(np.float32)
+    grid, shape = np.stack([columns, rows], axis=-1), shape_model().mean
+    young, old = (relief_at(grid, 131.0, shape, age) for age in (AGES[0] - 1, AGES[1] + 1))
+    assert (young == relief_at(grid, 131.0, shape, AGES[0] - 9)).all()
+    assert abs(np.corrcoef(young.ravel(), old.ravel())[0, 1]) < 0.2 and 0.3 < young.std() < 1.5
