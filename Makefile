@@ -19,6 +19,14 @@ $(VENV)/.ready: pyproject.toml $(PINS)
 	$(BIN)/pip install --quiet --constraint $(PINS) --no-deps insightface
 	touch $@
 
+# The demo needs less than the tests do.
+$(VENV)/.demo: pyproject.toml $(PINS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint $(PINS) --upgrade pip setuptools
+	$(BIN)/pip install --quiet --constraint $(PINS) torch==2.13.0
+	$(BIN)/pip install --quiet --constraint $(PINS) --no-build-isolation -e '.[run]' scikit-image
+	touch $@
+
 # checkov pins what anonlib needs newer, so it lives by itself.
 $(VENV)/checkov/.ready: tests/infra/checkov.txt
 	$(PYTHON) -m venv $(VENV)/checkov
@@ -47,8 +55,8 @@ SEED ?= 1
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.fuzz --inputs $(INPUTS) --seed $(SEED)
 
-demo: setup
-	$(BIN)/anonlib models pull --set demo
+demo: $(VENV)/.demo
+	$(BIN)/anonlib models pull
 	$(BIN)/python jobs/demo.py
 
 bench: setup

@@ -1,4 +1,4 @@
-"""`make demo` starts over; its dataset has labels that hold, shards that open, bytes that repeat."""
+"""`make demo` starts over and hides real faces; the drawn dataset has labels that hold, and bytes that repeat."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -50,23 +51,33 @@ def samples_of(shards: list[Path]) -> Samples:
     return samples
 
 
+def faces_of(table: Path) -> list[dict[str, Any]]:
+    return [face for row in pq.read_table(table, columns=["faces"]).to_pylist() for face in row["faces"]]
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return list(DEMO.make_dataset(shaded_ovals, tmp_path_factory.mktemp("demo"), **SMALL))
 
 
 def test_the_demo_starts_over_and_shows_where_everything_is(tmp_path: Path) -> None:
-    size = ["--people", "6", "--photos-per-person", "1", "--actors", "0"]
+    size = ["--people", "2", "--photos-per-person", "2", "--actors", "0"]
     command = [sys.executable, str(JOBS / "demo.py"), "--folder", str(tmp_path), *size]
     for place in ("input", "workspace", "release"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "of an earlier run").touch()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    for place in ("input", "workspace/sheet.jpg", "release/data", "release/manifest"):
+    for place in ("input", "workspace/sheet.jpg", "release/data"):
         assert str(tmp_path / place) in done.stdout and (tmp_path / place).exists()
     assert not list(tmp_path.rglob("of an earlier run"))
-    assert len(list((tmp_path / "release" / "data").glob("*.tar"))) == 4
+    names = {path.name for path in (tmp_path / "input").glob("*.jpg")}
+    assert len(names) == 6 + 1 + 4 and names == {path.name for path in (tmp_path / "release" / "data").glob("*.jpg")}
+    rows = [json.loads(line) for line in (tmp_path / "input" / "metadata.jsonl").read_text().splitlines()]
+    assert Counter(row["person"] for row in rows) == {None: 6, "astronaut": 1, "p1": 2, "p2": 2}
+    faces = [face for table in (tmp_path / "release" / "manifest").glob("*.parquet") for face in faces_of(table)]
+    hidden = [face for face in faces if face["fallback"]]
+    assert len(faces) >= 22 + 1 + 4 and len(hidden) <= len(faces) / 5
 
 
 def test_the_constants_of_the_job_script_are_a_job() -> None:
