@@ -130,7 +130,7 @@ class Sample:
 class Item:
     """A part of a data file that a leak scanner must open: a tar member, a Parquet cell, a file, or what is around it.
 
-    `content`: bytes, or a cell's value. `odd`: nothing that our writers leave.
+    `content`: bytes, or a cell's value. `odd`: our writers never leave such a thing.
     """
 
     where: str
@@ -144,7 +144,7 @@ class Item:
 class Listing:
     """The objects that a URI names below `base`: `files` that may be data by their names, and what else there is.
 
-    `left_out` counts by kind (names.LEFT_OUT) what is no data whatever the format.
+    `left_out` counts objects that are no data in any format, by kind (names.LEFT_OUT).
     """
 
     base: str
@@ -181,7 +181,7 @@ class Listing:
 class ShardWriter(ABC):
     """Writes a shard beside its final local path; `close` makes it appear there, an exception removes it.
 
-    A format writes `_temporary`, and enters what is to be closed into `_files`.
+    A format writes `_temporary`, and enters the files that it opens into `_files`.
     """
 
     def __init__(self, local_path: Path, release_path: str) -> None:
@@ -199,8 +199,8 @@ class ShardWriter(ABC):
     def write(self, sample: Sample, image: bytes | None, key: str | None = None) -> None:
         """Add a sample with its new image bytes, under a new key if one is given; call in input order.
 
-        The images of one sample or row are written together. What has a new key is written by `close`, sorted by it,
-        and each image becomes a sample of its own: keys that belong together tell of each other. With image None the
+        The images of one sample or row are written together. `close` writes samples with new keys, sorted by key, and
+        each image becomes a sample of its own: keys that belong together tell of each other. With image None the
         sample is left out. Raises ValueError if the order is broken, the key is not [A-Za-z0-9_-]{1,128}, or a sample
         with a problem comes with an image; StorageError if the disk fails.
         """
@@ -275,7 +275,7 @@ class ShardWriter(ABC):
 
     def _remove(self) -> None:
         """Take back what was written."""
-        # On a full disk closing fails as well, and what is closed here is thrown away.
+        # On a full disk closing fails as well, and these files are thrown away.
         with suppress(OSError):
             self._files.close()
         for place in (self._temporary, self._path):
@@ -286,7 +286,7 @@ class ShardWriter(ABC):
 
     @abstractmethod
     def _entry(self, sample: Sample, image: bytes, key: str | None) -> Any:
-        """What is to be written of a sample and nothing more, under its own names or under the new key."""
+        """The parts of a sample that are to be written, and no others, under its own names or under the new key."""
 
     @abstractmethod
     def _add(self, position: int, entry: Any) -> None:
@@ -297,7 +297,7 @@ class ShardWriter(ABC):
         return first | second
 
     def _finish(self) -> None:  # noqa: B027
-        """Write what is still held, before the files are closed."""
+        """Write the samples that are still in memory, before the files are closed."""
 
 
 class Dataset(ABC):
@@ -361,9 +361,9 @@ class Dataset(ABC):
 
     @classmethod
     def items(cls, storage: Storage, path: str) -> Iterator[Item]:
-        """Everything in one data file, in order and with nothing skipped; what cannot be read to its end is odd.
+        """Everything in one data file, in order and with nothing skipped; an odd item stands for an unreadable rest.
 
-        read() skips what belongs to no sample, which is where something could hide.
+        read() skips bytes that belong to no sample, and something could hide in those.
         """
         try:
             yield from cls._items(storage, path)
@@ -382,7 +382,7 @@ class Dataset(ABC):
         return self._listing
 
     def left_out(self) -> dict[str, int]:
-        """How many objects below the input are no data, by kind; what is in a shard is counted when it is read."""
+        """How many objects below the input are no data, by kind; members of a shard are counted when it is read."""
         used = self._used()
         rest = Counter(no_data(self.noun, file.path) for file in self.listing().files if file.path not in used)
         return dict(sorted((self.listing().left_out + rest).items()))
@@ -410,7 +410,7 @@ class Dataset(ABC):
         if path not in known:
             try:
                 known[path] = self.storage.exists(path)
-            except AccessDenied:  # of what is not there, for a user who may list this prefix alone
+            except AccessDenied:  # S3 says so of a missing object to a user who may list this prefix alone
                 known[path] = False
         return known[path]
 
@@ -423,9 +423,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
-        """The samples of a shard in order; what cannot be read is a sample with a problem.
+        """The samples of a shard in order; a part that cannot be read is a sample with a problem.
 
-        What is in the shard and no part of a sample is counted in `left_out` by kind (see names.py). Raises
+        Members that are no part of a sample are counted in `left_out` by kind (see names.py). Raises
         StorageError if the storage fails, and Changed if the shard is not the one in the inventory.
         """
 

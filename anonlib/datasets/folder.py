@@ -151,7 +151,7 @@ class FolderDataset(Dataset):
                 for sample, entries in pool.map(load, range(start, min(start + READ_AHEAD, len(images)))):
                     read |= {entry.path: entry for entry in entries}
                     yield sample
-        # A file that could not be read says nothing of the others.
+        # A file that could not be read does not mean that the others changed.
         failed = {path for path, entry in read.items() if entry.etag == _AT_FAULT}
         read |= {entry.path: entry for entry in shard.listed if entry.path in failed}
         if digest_of(read[path] for path in shard.files if path in read) != shard.etag:
@@ -185,7 +185,7 @@ class FolderDataset(Dataset):
         return self._is_file(path, known) or (suffix_of(old) in CONVERTED and self._is_file(old, known))
 
     def _bytes(self, path: str) -> tuple[bytes | None, StoredObject, Problem | None]:
-        """(content, what was read, None), or (None, what is there, why it is not used)."""
+        """(content, the object that was read, None), or (None, the object, why it is not used)."""
         entry = _as_read(StoredObject(path, 0, REFUSED_LINK))
         if entry.etag == _UNSAFE:
             return None, entry, Problem(Reason.UNSAFE_NAME, "the name has an empty part, '.' or '..'")
@@ -226,7 +226,7 @@ class FolderDataset(Dataset):
         """See Dataset; `local_path` becomes a folder of the slice's files.
 
         A metadata file that several slices have a part in becomes one a slice, with the slice's number in its name; a
-        Parquet one becomes JSON lines, whose bytes do not depend on who writes them.
+        Parquet one becomes JSON lines, whose bytes do not depend on the version of Arrow.
         """
         parts, images = {}, set(_images(shard))
         for path in filter(is_metadata, shard.files if name is None else ()):
@@ -235,7 +235,7 @@ class FolderDataset(Dataset):
             plain = re.sub(r"\.parquet$", ".jsonl", path)
             ending = f"{shard.shard_id.rpartition('-')[2]}.{suffix_of(plain)}"
             parts[path] = f"{path.rpartition('/')[0]}/metadata-{ending}".removeprefix("/") if shared else plain
-        # What is listed as `txt` is the same of NAME.txt, which is a member `jpg.txt` here.
+        # `txt` in the list also allows NAME.txt, which is a member `jpg.txt` here.
         kinds = [*keep_fields.intersection(SIDECARS)]
         kinds += [f"{word}.json" for word in _TAKEOUT if "json" in keep_fields]
         named = {f"{ending}.{kind}" for kind in kinds for ending in IMAGE_EXTENSIONS}

@@ -45,7 +45,7 @@ LEFT_OUT = {
     "folder mark": ("folder mark", "folder marks"),
     "no file": ("pipe, link or device", "pipes, links or devices"),
 }
-"""Kinds of what is left out and counted, as one and as several are called; beside them those of `no_data`."""
+"""Kinds of objects that are left out and counted: their names in the singular and in the plural. `no_data` has more."""
 _SYSTEM_FOLDERS = frozenset(
     {
         *("$recycle.bin", "recycler", "recycled", "#recycle", "@recycle", "lost+found", "lost.dir", "$attach"),
@@ -61,7 +61,7 @@ _SYSTEM_FILES = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini
 _OF_TABLES = frozenset({"", "parquet", "tar", "tgz", "gz", "crc"})
 """Endings of files that a name with `_` marks as unfinished or as no data."""
 _CACHES = ("datasets--", "models--", "spaces--")
-"""How a folder of Hugging Face's cache begins; what it caches is in `blobs`, and `snapshots` link there."""
+"""How a folder of Hugging Face's cache begins; the files are in `blobs`, and `snapshots` has links to them."""
 _TOLD_ENDINGS = """
     txt text json jsonl ndjson csv tsv xml xmp html htm md rst pdf doc docx xls xlsx ods odt rtf tex bib yaml yml
     toml ini cfg conf log lst list db sqlite db3 mdb lock tmp bak old orig jpg_original jpeg_original png_original
@@ -73,7 +73,7 @@ _TOLD_ENDINGS = """
     cache ply obj stl gltf glb las laz shp geojson kml gpx vcf ics eml msg
 """
 _ENDINGS = frozenset(_TOLD_ENDINGS.split())
-"""Endings that are told in a count; any other may be a word of somebody's."""
+"""Endings that are told in a count; any other may be a word that a person chose."""
 _NO_DATA = re.compile(
     rf"no [A-Za-z ]{{1,20}}: (another ending|no ending|\.({'|'.join(sorted(_ENDINGS | IMAGE_EXTENSIONS))}))"
 )
@@ -102,7 +102,7 @@ def suffix_of(name: str) -> str:
 
 
 def why_left_out(path: str, named: Collection[str] = (), above: str = "") -> str | None:
-    """The kind of what is no data by its name alone (LEFT_OUT), or None.
+    """The kind (LEFT_OUT) of an object that is no data by its name, or None.
 
     Files and folders of systems and tools, and names with a dot or `_` in front; a photo and its sidecars may begin
     with `_`, as cameras name those in Adobe RGB. `named`: the parts of the job's own pattern, which names what it says;
@@ -138,7 +138,7 @@ def no_data(noun: str, path: str) -> str:
 
 
 def is_kind(kind: str) -> bool:
-    """Whether this is a kind of what is left out, which tells nothing of a name."""
+    """Whether this is the name of a kind of left-out objects, which tells nothing of their names."""
     return kind in LEFT_OUT or _NO_DATA.fullmatch(kind) is not None
 
 

@@ -1,7 +1,7 @@
 """Parquet files with an image column, as Hugging Face datasets and table exporters write them.
 
-Memory is bounded by a page, even where a row group is the whole file, and what pages unpack to is bounded before they
-are read (parquet_pages.py). parquet_columns.py finds the columns, parquet_rows.py turns rows into samples.
+Memory is bounded by a page, even where a row group is the whole file, and the size of unpacked pages is bounded before
+they are read (parquet_pages.py). parquet_columns.py finds the columns, parquet_rows.py turns rows into samples.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LOGS = (
     (".hoodie/", "", "Apache Hudi"),
     ("metadata/", ".metadata.json", "Apache Iceberg"),
 )
-"""Where a table's log lies, how a file of it ends, and what the table is called."""
+"""Where a table's log lies, how the name of a file of it ends, and the name of the format."""
 _WRITER = "parquet-cpp-arrow version "
 
 
@@ -199,8 +199,8 @@ class ParquetShardWriter(ShardWriter):
     """One Parquet file at `local_path`; equal samples give equal bytes.
 
     schema, footer and the paths of its leaves are the input file's. Samples that are left out make their row group
-    shorter and do not move the others; an image that is left out of a row is null. `names`: what the image columns are
-    called.
+    shorter and do not move the others; an image that is left out of a row is null. `names`: those of the
+    image columns in the release.
     """
 
     def __init__(

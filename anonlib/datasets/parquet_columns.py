@@ -1,4 +1,4 @@
-"""Which columns of a Parquet table hold the images and the key, and the schema of what is released of them.
+"""Which columns of a Parquet table hold the images and the key, and the schema of the released table.
 
 A file's metadata is free text that travels unseen, so only the types of the kept columns pass, made anew, and for
 Hugging Face readers that a column is an Image.
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
 def layout_of(table: Table, image_field: str | None, key_field: str | None) -> Layout:
     """Find the image and key columns of an open file.
 
-    Images are in the columns of `image_field` ('*': in every one that may hold them), or in those that Hugging Face's
+    Images are in the columns of `image_field` ('*': in all that may hold them), or in those that Hugging Face's
     features call so, or in the one column of binary type, or in all of {bytes, path} and lists of it. The key is
     `key_field`, or the first of KEY_COLUMNS that holds unique strings. Raises DatasetError.
     """
@@ -132,7 +132,7 @@ def released_schema(schema: pa.Schema, layout: Layout, keep: frozenset[str], nam
         elif field.name == layout.key:
             fields.append(_plain_field(field))
         elif field.name in keep:
-            # What turns out to be an image becomes null.
+            # A value that turns out to be an image becomes null.
             fields.append(_plain_field(field).with_nullable(True))
     if len({field.name for field in fields}) != len(fields):
         called = ", ".join(sorted(names.values()))
@@ -213,7 +213,7 @@ def image_note(schema: pa.Schema, names: Iterable[str]) -> bytes:
 
 
 def has_metadata(field: pa.Field) -> bool:
-    """Whether a field, or one that it holds, has metadata beside what Parquet numbers fields by."""
+    """Whether a field, or a field inside it, has metadata beside Parquet's field number."""
     inner = [field.type.field(number) for number in range(field.type.num_fields)]
     return bool(set(field.metadata or {}) - {b"PARQUET:field_id"}) or any(map(has_metadata, inner))
 
@@ -226,7 +226,7 @@ def parts_of(cell: Any, column: ImageColumn) -> list[Any]:
 
 
 def path_of(part: Any) -> str:
-    """The path beside an image; '' where there is none, or none that is text."""
+    """The path beside an image; '' where it is missing or no text."""
     try:
         return (part["path"].as_py() or "") if part.is_valid else ""
     except UnicodeDecodeError:

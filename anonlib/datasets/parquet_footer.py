@@ -2,7 +2,7 @@
 
 Through pyarrow's RowGroupMetaData and ColumnChunkMetaData some damaged footers end the process: a C++ exception passes
 functions that Cython takes for ones that raise none. Opening a file and reading its rows is safe, so no other file asks
-Arrow for what is in a footer.
+Arrow for values of a footer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from anonlib.errors import DamagedTable, DatasetError
 
 BUFFER_BYTES = 4 << 20
 UNREADABLE = (pa.ArrowException, OSError, DatasetError)
-"""What a damaged file raises while it is read."""
+"""The exceptions of a damaged file."""
 
 _TAIL_BYTES = 1 << 16
 _PAIR = fields(BYTES, BYTES)
@@ -84,7 +84,7 @@ def _chunk(column: dict[int, Any]) -> Chunk:
     chunk = column.get(3, {})
     codec = _whole(chunk, 4)
     if codec >= len(_CODECS):
-        raise DamagedTable("its footer has a compression that there is not")
+        raise DamagedTable("its footer names an unknown compression")
     start, nulls = chunk.get(11), chunk.get(12, {}).get(3)
     return Chunk(_CODECS[codec], _whole(chunk, 5), _whole(chunk, 7), _whole(chunk, 9), start, nulls)
 
@@ -125,7 +125,7 @@ def open_table(stream: BinaryIO) -> Iterator[Table]:
 
 
 def _tail(stream: BinaryIO) -> bytes:
-    """The footer, its length and the format's four letters; where they are damaged, what there is."""
+    """The footer, its length and the format's four letters; less where the file is too short."""
     size = stream.seek(0, os.SEEK_END)
     length, tail = min(size, _TAIL_BYTES), b""
     while len(tail) < length <= size:

@@ -1,4 +1,4 @@
-"""What a Parquet file would take in memory, read from its page headers before any page is.
+"""The memory that a Parquet file would take, read from its page headers before any page is read.
 
 A page says how large it unpacks to, and a dictionary's value stands once in the file however often it is used: six
 kilobytes can ask for gigabytes. The footer says so too, but it is the page headers that Arrow obeys, so those are read

@@ -1,7 +1,7 @@
 """Thrift's compact protocol (thrift-compact-protocol.md of apache/thrift), read at least as strictly as Arrow reads it.
 
-Arrow takes a damaged field for what it expects there, or skips it. What is read here is to be what Arrow reads, so a
-field that Arrow could take otherwise is refused: one that comes twice, is of another type, or is out of range.
+Arrow reads a damaged field as the type that it expects, or skips it. This reader must never understand a file otherwise
+than Arrow, so it refuses a field that comes twice, is of another type, or is out of range.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BOOL, BYTE, I16, I32, I64, DOUBLE, BYTES = 1, 3, 4, 5, 6, 7, 8
 _FALSE, _LIST, _SET, _STRUCT = 2, 9, 10, 12
 
 Fields = dict[int, tuple[int, Any]]
-"""The fields of a struct by their ids: the number of a type, and what is inside: Fields or (number, inside)."""
+"""The fields of a struct by their ids: the number of a type, and for its parts Fields or such a pair."""
 Type = int | list[Any] | Fields
 """One of the numbers above, [the type of its values] of a list, the fields of a struct."""
 

@@ -4,8 +4,8 @@ A tar is read as a stream and never extracted to disk. Sidecars that lie behind 
 it is held back in memory. Every way to end but the proper one is a sample with a problem, where Python's tarfile ends
 quietly; only blocks of zeros that are missing behind a whole member are none. tarfile also reads an extended header
 whole, whatever size it says, follows chains of them by recursion and believes negative sizes, and a gzip stream may
-unpack to a thousand times its size: beyond the bounds here an archive counts as damaged (tarfile.ReadError). What is
-written depends on the samples alone.
+unpack to a thousand times its size: beyond the bounds here an archive counts as damaged (tarfile.ReadError). The
+written bytes depend on the samples alone.
 """
 
 import gzip
@@ -49,9 +49,9 @@ MAX_RATIO = 100
 """Unpacked to packed bytes of a gzip stream, once it has given MAX_SAMPLE_BYTES; photos are near 1."""
 
 JOIN_BYTES = 64 << 20
-"""Of samples that are held back, since what belongs to them may come later in the tar."""
+"""Of samples that are held back, since their sidecars may come later in the tar."""
 
-_HELD_BYTES = 1 << 10  # what a sample takes beside its members
+_HELD_BYTES = 1 << 10  # of a sample beside its members
 _HEAD = 32
 _NO_EXTENSION = Problem(Reason.NO_KEY, "the name of an image has no extension, so WebDataset readers skip it")
 _ENDINGS = {b"\x89P": "png", b"RI": "webp"}

@@ -1,6 +1,6 @@
 """Bytes to upright RGB pixels and back, keeping nothing of the file but its picture, orientation and colour space.
 
-What is encoded here comes from pixels alone, so EXIF (with its thumbnail and GPS), XMP, IPTC, comments, C2PA, trailing
+Files are encoded from pixels alone, so EXIF (with its thumbnail and GPS), XMP, IPTC, comments, C2PA, trailing
 data, embedded previews and colour profiles have no way through: the orientation tag and the profile are written anew.
 Pixels that a fully transparent alpha hides are blanked, since a face may hide there. Of a phone's multi-picture JPEG
 (MPO: gain maps, previews) only the photograph itself is taken.
@@ -27,7 +27,7 @@ from anonlib.media import exact, jpeg, webp
 from anonlib.media.colour import ColourSpace, from_cmyk, in_named_space, profile_of
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP"]
-"""What a release is encoded in; the others of _READ are released as PNG."""
+"""Formats that a release has; the others of _READ are released as PNG."""
 _READ = (*get_args(ImageFormat), "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
 _ORIENTATION_TAG, _SUBFILE_TAG = 0x0112, 254
 _MOST_PAGES = 8
@@ -75,7 +75,7 @@ class Picture:
         return exact.Stored(self.format, self.orientation, self.space)
 
     def over(self, level: int) -> NDArray[np.uint8]:
-        """What a viewer shows of it (H, W, 3) on a background of this grey `level`, 0 to 255."""
+        """The picture (H, W, 3) as a viewer shows it on a background of this grey `level`, 0 to 255."""
         if self.alpha is None:
             return self.rgb
         alpha = self.alpha[..., None].astype(np.uint16)
@@ -96,7 +96,7 @@ def decode(
     then leaves out the higher DCT terms, which is faster than to decode all of it and shrink that. `rgb` may lie at the
     start of `into`, (n,) with room for it.
     """
-    # Libraries that share the process may have told Pillow to fill up what is cut off.
+    # Libraries that share the process may have told Pillow to fill up cut-off files.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     if not data:
         raise ImageProblem(Reason.EMPTY)
@@ -125,7 +125,7 @@ def decode(
 
 
 def _without_metadata(data: bytes) -> bytes:
-    """A file without all that is no picture; the file itself where that cannot be told."""
+    """A file with its picture alone; the file itself where the picture cannot be told apart."""
     kind = {b"\xff": "JPEG", b"\x89": "PNG"}.get(data[:1], "WEBP")
     try:
         return exact.rewrite(data, exact.Stored(kind, 1, None))
@@ -179,7 +179,7 @@ def _decode(
     fit = known_as == image_format and {*notes} <= {Note.NO_PROFILE, Note.EIGHT_BITS}
     if alpha is not None:
         hidden = alpha == 0
-        # Of 16 bits only half are seen here, so what they hide is not known.
+        # Of 16 bits only 8 are looked at here, and the others may hide something.
         fit = fit and not (hidden.any() if Note.EIGHT_BITS in notes else rgb[hidden].any())
         rgb[hidden] = 0
         alpha = None if (alpha == 255).all() else as_shown(alpha, orientation)
@@ -261,7 +261,7 @@ def _webp_pixels(data: bytes) -> int:
 
 
 def _part(side: int, least_side: int | None) -> int:
-    """The greatest of 1, 2, 4, 8 that `side` can be divided by and stay at least `least_side`."""
+    """The greatest of 1, 2, 4, 8 by which `side` can be divided without becoming less than `least_side`."""
     return next((part for part in (8, 4, 2) if least_side is not None and side >= part * least_side), 1)
 
 

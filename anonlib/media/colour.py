@@ -25,7 +25,7 @@ SPACES: tuple[ColourSpace, ...] = get_args(ColourSpace)
 PROFILE_LIMIT = 4 << 20
 """Bytes of the largest profile that is looked at; those of printing presses have about two million."""
 _NEAR = 1
-"""Levels of 255 that a profile may differ by from the space whose name it gets."""
+"""How much a profile may differ, in levels of 255, from the space that it is named after."""
 
 Pixels = NDArray[np.uint8]
 Curve = tuple[float, ...]
@@ -85,7 +85,7 @@ def _text(words: str) -> bytes:
 
 
 def is_ours(profile: bytes) -> bool:
-    """Whether a profile is, byte for byte, one that a release may hold."""
+    """Whether a profile is, byte for byte, that of a space in SPACES."""
     return any(profile == profile_of(space) for space in SPACES)
 
 

@@ -1,7 +1,7 @@
-"""Photos that leave with the data they came with, in the formats that allow it.
+"""Photos that are released with their own compressed data, in the formats that allow it.
 
-A file is *exact* if all of it that is not its picture can be told apart and left out: then it is released under headers
-of ours, without a second loss. A decoder process decides that (`check`); afterwards headers are all that is read here.
+A file is *exact* if everything but its picture can be told apart and left out: then it is released under headers of
+ours, without a second loss. A decoder process decides that (`check`); afterwards only headers are read here.
 """
 
 from __future__ import annotations

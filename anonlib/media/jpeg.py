@@ -1,6 +1,6 @@
 """JPEG without decoding: a file's own scans under our own headers, and new pixels put into single blocks.
 
-Most photos of a release have nothing to hide. They leave with the entropy-coded data they came with: no second loss, no
+Most photos of a release have no face. They are released with their own entropy-coded data: no second loss, no
 growth, no decoding. Every header is written here, from numbers, so nothing else of the file passes; what may hide data
 (unused tables, a scan that a later one overwrites, bytes after the end) is left out or makes the file unfit. Where
 faces were replaced, only the MCUs (ITU-T T.81, A.2.3) with changed pixels get new coefficients, quantized by the file's
@@ -56,7 +56,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Frame:
-    """What of a JPEG file makes its picture; `file` is the whole of it."""
+    """The parts of a JPEG file that make its picture; `file` is all its bytes."""
 
     file: bytes
     marker: int
@@ -120,7 +120,7 @@ def check_data(file: bytes) -> None:
 
 
 def check_range(file: bytes) -> None:
-    """Raises NotExact if a JPEG has coefficients that no picture has: brightness beyond white hides what lies under it.
+    """Raises NotExact if a JPEG has coefficients that no picture has: brightness beyond white hides other coefficients.
 
     An encoder's are at most 1,024 times 8 bits' steps (ITU-T T.81, A.3.3). This reads them all.
     """
@@ -155,8 +155,8 @@ def _segment(marker: int, body: bytes) -> bytes:
 def parse(file: bytes) -> Frame:
     """The parts of a JPEG file that can leave as they are.
 
-    Raises NotExact for what is damaged, what is not 8-bit Huffman-coded DCT of one or three components, and what has
-    room for more than its picture. Data after the last MCU of a scan is not seen here; a strict decoder warns of it.
+    Raises NotExact for a damaged file, for one that is not 8-bit Huffman-coded DCT of one or three components, and for
+    one with room for more than its picture. Data after the last MCU of a scan is left to a strict decoder, which warns.
     """
     try:
         return _parse(file)
@@ -231,7 +231,7 @@ def _parse(file: bytes) -> Frame:
 
 
 def _markers(file: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where restarts stand, and what else ends a scan: FF without a stuffed zero behind it."""
+    """Where restarts and other ends of a scan stand: FF without a stuffed zero behind it."""
     values = np.frombuffer(file, np.uint8)
     stops = np.flatnonzero(values[:-1] == 0xFF)
     stops = stops[values[stops + 1] != 0]
@@ -253,7 +253,7 @@ def _mcus(header: bytes, components: tuple[Component, ...], scan: bytes) -> int:
 
 
 def _check_restarts(file: bytes, restarts: NDArray[np.int64], mcus: int, interval: int) -> None:
-    """Raises NotExact unless restarts come as often as they must, in turn: their numbers could tell anything."""
+    """Raises NotExact unless restarts come as often as they must and in turn: their numbers could carry a message."""
     numbers = np.frombuffer(file, np.uint8)[restarts + 1] & 7
     if len(numbers) != ((mcus - 1) // interval if interval else 0) or (numbers != np.arange(len(numbers)) % 8).any():
         raise NotExact("a scan has restarts that are not in turn")
@@ -300,7 +300,7 @@ def _tables(marker: int, header: bytes, huffman: dict[int, bytes]) -> tuple[byte
 
 
 def _check_scans(marker: int, components: tuple[Component, ...], scans: list[Scan]) -> None:
-    """Raises NotExact unless each bit of each coefficient comes once: what a later scan overwrites would be hidden."""
+    """Raises NotExact unless each bit of each coefficient comes once: a later scan hides bits that it overwrites."""
     level: dict[tuple[int, int], int] = {}
     names = {part.name for part in components}
     for scan in scans:

@@ -1,7 +1,7 @@
 """A shard's photos in chunks: a thread reads and decodes the next chunk while the caller works on this one.
 
-Memory is bounded by bytes. What a photo will cost is read from its header before it is decoded, so the bound holds
-beforehand, however large photos are. A header is untrusted, too, so a decoder process reads it.
+Memory is bounded by bytes. The memory that a photo will take is read from its header before it is decoded, so the bound
+holds beforehand, however large photos are. A header is untrusted, too, so a decoder process reads it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def chunks_ahead(
             return [(item, decode(item)) for item in chunk]
 
     def fetch(held: int) -> tuple[list[_Item], int, list[tuple[_Item, _Result]] | None]:
-        """The next chunk, what it costs, and its results if there is room for them beside what is held."""
+        """The next chunk, its cost in bytes, and its results if there is room for them beside the current chunk."""
         chunk, size = next(chunks, ([], 0))
         return chunk, size, fill(chunk) if held + size <= budget else None
 
@@ -93,7 +93,7 @@ def _chunks(
 
 
 def sample_bytes(sample: Sample, job: JobConfig, *, copies: int = 1, least_side: int | None = None) -> int:
-    """What a sample costs while it is worked on: its file, its other members, and its pixels `copies` times.
+    """Bytes that a sample takes while it is worked on: its file, its other members, and its pixels `copies` times.
 
     A photo whose header kills or stalls the process that reads it gets that as its problem, so that it is not decoded.
     """

@@ -112,7 +112,7 @@ LIES = ["rubbish", "huge json", "a profile", "no json", "beyond", "larger", "neg
 @pytest.mark.parametrize("lie", LIES)
 def test_what_the_process_says_is_believed_only_where_it_can_be(lie: str) -> None:
     decoders = Decoders(poison.PROGRAM)
-    assert "answer with what is no photo" in str(said(decoders.decode, poison.poison(lie), **SEPARATE))
+    assert "answer with something that is no photo" in str(said(decoders.decode, poison.poison(lie), **SEPARATE))
     assert not decoders._idle
 
 

@@ -1,7 +1,7 @@
-"""What a decoder process gives up once its libraries are loaded: files, network, other processes and memory dumps.
+"""A decoder process gives up files, network, other processes and memory dumps once its libraries are loaded.
 
-A file that takes a C library over has what its process has. The layers overlap, so that an error in one leaves another.
-All of it is plain system calls: prctl(2), capset(2), unshare(2), landlock(7), and seccomp(2) with an allow-list.
+A file that takes a C library over can do what its process can do. The layers overlap, so that an error in one leaves
+another. All are plain system calls: prctl(2), capset(2), unshare(2), landlock(7), and seccomp(2) with an allow-list.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def drop_capabilities() -> bool:
 def forbid_files() -> bool:
     """Nothing can be opened, made, removed, bound or connected to, and no process outside be traced or signalled.
 
-    What is open stays open.
+    Open files stay open.
     """
     version = _LIBC.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), _LANDLOCK_VERSION)
     if version < 1:
@@ -92,7 +92,7 @@ def forbid_files() -> bool:
     rights = _FILE_RIGHTS[max(known for known in _FILE_RIGHTS if known <= version)]
     network = _NETWORK_RIGHTS if version >= _NETWORK_SINCE else 0
     scopes = _SCOPES if version >= _SCOPES_SINCE else 0
-    # An older kernel takes a longer struct as long as what it does not know is 0.
+    # An older kernel takes a longer struct if the fields that it does not know are 0.
     attributes = struct.pack("QQQ", rights, network, scopes)
     ruleset = _LIBC.syscall(_SYS_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
     if ruleset < 0:

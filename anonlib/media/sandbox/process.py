@@ -170,7 +170,7 @@ class DecoderProcess:
         return not self._busy and self._process.poll() is None
 
     def ask(self, wanted: int, data: bytes, extra: bytes = b"", least_side: int | None = None) -> Picture | int | bytes:
-        """The Picture of a file, or what else is `wanted` of it (see worker.py), with what that needs behind the file.
+        """The Picture of a file, or the other answer that is `wanted` (see worker.py), which may need `extra` bytes.
 
         Raises ImageProblem, and SandboxDied after which it must not be used again.
         """
@@ -191,7 +191,7 @@ class DecoderProcess:
         except OSError:
             raise self._death() from None
         except ValueError:  # pydantic's ValidationError is one
-            raise SandboxDied("decoding it made the decoder answer with what is no photo") from None
+            raise SandboxDied("decoding it made the decoder answer with something that is no photo") from None
         self._busy, self.used = False, True
         if isinstance(result, ImageProblem):
             raise result

@@ -1,8 +1,8 @@
 """The program of a decoder process: it decodes untrusted photos and may die of one.
 
 It sits at one end of a socket, its stdin: a request is a file, an answer is JSON; pixels go through shared memory. Once
-its libraries are loaded it gives up what a decoder does not need (confinement.py, setrlimit(2)). When the process that
-started it is gone, the socket ends and so does this; while it decodes, setitimer(2) sees to that.
+its libraries are loaded it gives up all rights that a decoder does not need (confinement.py, setrlimit(2)). It ends
+with the socket when the process that started it is gone; while it decodes, a timer (setitimer(2)) ends it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ READY = struct.Struct("<5sB")
 """The word READY_WORD, and a bit for each of LAYERS that the kernel granted."""
 READY_WORD = b"ready"
 REQUEST = struct.Struct("<BQQi")
-"""What is wanted, bytes of the file that follows and of what comes behind it, and the least side, -1 for none."""
+"""The kind of request, bytes of the file and of the extra data behind it, and the least side, -1 for none."""
 DECODE, HEADER, REPLACE, COMPARE = range(4)
 """Pixels of a photo, how many bytes they would be, a JPEG with new pixels in some MCUs, blocks in which two differ."""
 ANSWER = struct.Struct("<I")
@@ -67,7 +67,7 @@ _PLUGINS = (
 
 
 def shared_bytes(max_mpx: float) -> int:
-    """What three channels and an alpha of the largest photo take."""
+    """Bytes of three channels and an alpha of the largest photo."""
     return 4 * math.ceil(max_mpx * 1e6)
 
 
@@ -149,7 +149,7 @@ def _described(picture: Picture, shared: NDArray[np.uint8]) -> tuple[Any, ...]:
 
 
 def packed(changed: NDArray[np.bool_], pixels: NDArray[np.uint8], stored: exact.Stored) -> bytes:
-    """What a REPLACE request has behind its file: how the output keeps its picture, its changed MCUs, their pixels."""
+    """The extra data of a REPLACE request: how the output keeps its picture, its changed MCUs, their pixels."""
     head = json.dumps([*stored, *changed.shape, *pixels.shape[1:3]]).encode()
     return head + b"\n" + np.packbits(changed).tobytes() + pixels.tobytes()
 
@@ -169,7 +169,7 @@ def _replace(file: bytes, extra: bytes, shared: NDArray[np.uint8]) -> int:
 
 
 def packed_mask(allowed: NDArray[np.bool_], after: bytes) -> bytes:
-    """What a COMPARE request has behind its file: the pixels (H, W) that may differ, and the other file."""
+    """The extra data of a COMPARE request: the pixels (H, W) that may differ, and the other file."""
     return json.dumps(allowed.shape).encode() + b"\n" + np.packbits(allowed).tobytes() + after
 
 
