@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 
 from anonlib.synthesis.base import Floats, Mask, Pixels
-from anonlib.synthesis.canonical import box_around, canonical_frame, laid, sampled, vertices_of
+from anonlib.synthesis.canonical import laid, sampled
 from anonlib.synthesis.light import skin_region
 
 AGES = (35.0, 55.0)
@@ -119,18 +119,6 @@ def _change(grey: Floats, detail: Floats, carrier: Floats, wanted: float, skin: 
     if not less:
         change += np.float32(min(_CRISPER, wanted / max(own, _FAINTEST)) - 1) * (1 - skin) * detail
     return np.asarray(change, np.float32)
-
-
-def sharpness_ratio(clear: Pixels, released: Pixels, mesh: Floats) -> float:
-    """Strength of the Laplacian of the skin of a released photo (H, W, 3) over that of the clear one, where the clear
-    face's `mesh` (468, 3) px lies; NaN where too little shows."""
-    vertices = vertices_of(mesh)
-    x0, y0, x1, y1 = box_around(vertices[:, :2], clear.shape)
-    grid, covered = canonical_frame().map_out(vertices - np.array([x0, y0, 0], np.float32), y1 - y0, x1 - x0)
-    where = skin_at(grid, covered) > _SURE
-    views = (cv2.cvtColor(image[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY) for image in (clear, released))
-    before, after = (strength(view.astype(np.float32), where) for view in views)
-    return after / max(before, _FAINTEST)
 
 
 def skin_at(grid: Floats, covered: Mask) -> Floats:

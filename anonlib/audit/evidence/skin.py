@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
+from anonlib.synthesis.skin import strength
 
 _OVAL = 0.85
 _HOLES = ((topology.LEFT_EYE, 1.6), (topology.RIGHT_EYE, 1.6), (topology.LIPS_OUTER, 1.2))
 _BROWS = ((topology.LEFT_BROW, 1.3), (topology.RIGHT_BROW, 1.3))
-_LEAST = 100  # px
 
 
 def hull(points: NDArray[np.floating], height: int, width: int, grow: float = 1.0) -> NDArray[np.bool_]:
@@ -32,13 +32,11 @@ def skin_of(mesh: NDArray[np.float32], height: int, width: int) -> NDArray[np.bo
 
 
 def crispness(image: NDArray[np.uint8], mesh: NDArray[np.float32]) -> float:
-    """Strength of the Laplacian on the skin of a photo (H, W, 3) at `mesh` (468, 2 or 3) px, grey levels: the squared
-    mean of its roots, so that a strand or a rim of glasses does not outweigh the skin. NaN where little is shown."""
+    """Strength of the Laplacian on the skin of a photo (H, W, 3) at `mesh` (468, 2 or 3) px, grey levels;
+    NaN where little of it is shown."""
     size = np.array([image.shape[1], image.shape[0]])
     x0, y0 = np.clip(np.floor(mesh[:, :2].min(axis=0)), 0, size - 1).astype(int).tolist()
     x1, y1 = np.clip(np.ceil(mesh[:, :2].max(axis=0)) + 1, [x0 + 1, y0 + 1], size).astype(int).tolist()
     grey = cv2.cvtColor(np.ascontiguousarray(image[y0:y1, x0:x1]), cv2.COLOR_RGB2GRAY).astype(np.float32)
     skin = skin_of(mesh[:, :2] - np.array([x0, y0], np.float32), *grey.shape)
-    if skin.sum() < _LEAST:
-        return float("nan")
-    return float(np.sqrt(np.abs(cv2.Laplacian(grey, cv2.CV_32F)[skin])).mean()) ** 2
+    return strength(grey, skin)
