@@ -32,6 +32,7 @@ from anonlib.synthesis.canonical import (
 from anonlib.synthesis.eyes import Eyes, draw_eyes, with_lids
 from anonlib.synthesis.light import STEP, from_log, furthest, hair_zone, kept_zone, to_log, toned
 from anonlib.synthesis.matte import Cover, matte, outlined
+from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
 from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, over_forehead, without_rims
 from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of, skin_at
 from anonlib.synthesis.textures.average import detail_of
@@ -82,6 +83,7 @@ class Composite:
     light: Floats
     alpha: Floats
     eyes: Eyes
+    mouth: Mouth
     grain: Grain
     shape: Floats
     skin_grid: Floats
@@ -91,10 +93,11 @@ class Composite:
     coverage: float
     bare: float
 
-    def paint(self, detail: Floats, age: float) -> Rendered:
-        """A dressed detail (S, S, 3), log, put there, with the skin of somebody of this age in years."""
+    def paint(self, detail: Floats, happy: float, age: float) -> Rendered:
+        """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with the skin of somebody so old (years)."""
         pixels = from_log(laid(calmed(detail), self.grid, self.eye_distance) + self.light)
-        synthetic = in_its_colours(self.view, draw_eyes(pixels, self.eyes, self.light))
+        pixels = draw_mouth(draw_eyes(pixels, self.eyes, self.light), self.mouth, self.light, happy)
+        synthetic = in_its_colours(self.view, pixels)
         part = _box(self.alpha)
         grid, alpha, ground, patch = self.skin_grid[part], self.alpha[part], self.ground[part], self.ground.copy()
         relief = relief_at(grid, self.eye_distance, self.shape, age)
@@ -120,18 +123,24 @@ def render(
 ) -> Rendered:
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks, with its
     `gaze` (8,) of faces/gaze.py."""
-    composite = place(image, mesh, texture.shape, extent, gaze)
-    return composite.paint(texture.dressed(happy, composite.opening), texture.age)
+    composite = place(image, mesh, texture.shape, extent, gaze, happy)
+    return composite.paint(texture.dressed(happy, composite.opening), happy, texture.age)
 
 
 def place(
-    image: Pixels, mesh: Floats, neutral: Floats, extent: Extent = "skin", gaze: Floats | None = None
+    image: Pixels,
+    mesh: Floats,
+    neutral: Floats,
+    extent: Extent = "skin",
+    gaze: Floats | None = None,
+    happy: float = 0.0,
 ) -> Composite:
-    """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px."""
+    """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px, and
+    looks so (`gaze`, `happy`: see render)."""
     frame, model, oval = canonical_frame(), shape_model(), list(topology.OVAL)
     pose = pose_of(mesh, model.mean)
     source = pose.undo(mesh)
-    shape = with_lids(neutral + model.expression_of(source), source, gaze)
+    shape = with_lips(with_lids(neutral + model.expression_of(source), source, gaze), source, happy)
     source_vertices, vertices = (pose.apply(with_rings(points)) for points in (source, shape))
     x0, y0, x1, y1 = box_around(np.concatenate([source_vertices, vertices])[:, :2], image.shape, _MARGIN)
     view = image[y0:y1, x0:x1]
@@ -176,7 +185,8 @@ def place(
     light_out, opening = light_out + sampled(tone, grid, STEP), mouth_opening(shape)
     beside = (furthest(unlike) < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
     grain = Grain.of(view, skin_at(source_grid, source_covered) > _SURE, beside)
-    whole = (Eyes.of(vertices, gaze, neutral), grain, neutral, skin_grid, opening, pose.scale)
+    drawn = Eyes.of(vertices, gaze, neutral), Mouth.of(vertices, pose.scale)
+    whole = (*drawn, grain, neutral, skin_grid, opening, pose.scale)
     return Composite(view, ground, grid, light_out, alpha, *whole, (x0, y0), coverage, shown)
 
 

@@ -123,31 +123,31 @@ def _drawn(skin: Floats, eyes: Eyes, eye: int, origin: Floats, light: Floats) ->
     # In the eye's frame: x from -.5 at the left corner to .5; px below the upper and above the lower lid; x outwards.
     x, y = (place - middle) @ right / width, (place - middle) @ down
     upper, lower = (
-        _edge(x, (edge - middle) @ right / width, (edge - middle) @ down) for edge in (eyes.upper[eye], eyes.lower[eye])
+        curve(x, (edge - middle) @ right / width, (edge - middle) @ down) for edge in (eyes.upper[eye], eyes.lower[eye])
     )
     below, above, outwards = y - upper, lower - y, x if eye else -x
     tone = light.reshape(-1, 3).mean(axis=0)
     grey = float(tone.mean())
-    lit, white = np.exp(tone), np.exp(_WHITE[0] + _WHITE[1] * grey + _WHITE[2] * (tone - grey))
+    lit, white = np.exp(tone), white_of(tone)
     # The white is a ball in the shadow of the lids, reddish towards its corners, most where the tears gather.
     shade = 1.12 - 0.65 * np.exp(-np.maximum(below, 0) / (0.085 * width)) - 0.9 * x**2
     shade -= 0.3 * np.exp(-np.maximum(above, 0) / (0.05 * width))
     ball = white * (1 - np.clip((np.abs(x) - 0.26) / 0.2, 0, 1)[..., None] * (1 - _VEINS))
-    ball = _over(ball, lit * _CARUNCLE, np.exp(-(((outwards + 0.5) / 0.09) ** 2)))
+    ball = over(ball, lit * _CARUNCLE, np.exp(-(((outwards + 0.5) / 0.09) ** 2)))
     offset = (place - eyes.iris[eye]) / eyes.radius
     soft = 1 / eyes.radius
     share = 1 - 0.6 * float(np.clip((_BRIGHT - np.exp(grey)) / (_BRIGHT - _DARK), 0, 1))
     iris = _iris(offset, share, np.random.default_rng(eyes.seed), soft) * white
-    ball = _over(ball, iris, _disc(offset, 1.0, max(soft, 0.14))) * shade[..., None]
+    ball = over(ball, iris, _disc(offset, 1.0, max(soft, 0.14))) * shade[..., None]
     side = 0.3 if light[:, -1].mean() > light[:, 0].mean() else -0.3  # the light's reflection is on its own side
     spot = _disc(offset - np.array([side, -0.36]), 0.13, max(1.3 * soft, 0.09))
-    ball = _over(ball, np.minimum(1.5 * white + 25, 250), 0.7 * spot)
+    ball = over(ball, np.minimum(1.5 * white + 25, 250), 0.7 * spot)
     inside = np.clip(np.minimum(below, above) / max(1.0, 0.02 * width) + 0.5, 0, 1) * (np.abs(x) < 0.5)
     # Lashes: a dark line along the upper lid, heavier outwards, and a faint one along the lower.
     lines = ((below, 0.03, 0.75 * np.clip(0.7 + 0.8 * outwards, 0.3, 1)), (above, 0.025, 0.22))
     lash = sum(dark * np.exp(-(((way + 0.012 * width) / max(thick * width, 0.6)) ** 2)) for way, thick, dark in lines)
     lash = np.minimum(lash * np.clip((0.52 - np.abs(x)) / 0.04, 0, 1), 1)
-    return np.asarray(_over(_over(skin, ball, inside), 0.16 * lit, lash), np.float32)
+    return np.asarray(over(over(skin, ball, inside), 0.16 * lit, lash), np.float32)
 
 
 def _iris(offset: Floats, share: float, random: np.random.Generator, soft: float) -> Floats:
@@ -160,10 +160,16 @@ def _iris(offset: Floats, share: float, random: np.random.Generator, soft: float
     collar = np.exp(-(((distance - 0.5) / 0.12) ** 2))
     rim = 1 - 0.5 * np.clip((distance - 0.7) / 0.25, 0, 1)
     iris = colour * ((1 + 0.35 * fibres + 0.3 * collar + 0.25 * offset[..., 1]) * rim)[..., None]
-    return _over(iris, 0.08, _disc(offset, random.uniform(0.34, 0.42), max(soft, 0.1)))
+    return over(iris, 0.08, _disc(offset, random.uniform(0.34, 0.42), max(soft, 0.1)))
 
 
-def _over(below: Floats, colour: Floats | float, share: Floats) -> Floats:
+def white_of(tone: Floats) -> Floats:
+    """The white of an eye (3,), 0-255, beside skin of this `tone` (3,), log."""
+    grey = tone.mean()
+    return np.asarray(np.exp(_WHITE[0] + _WHITE[1] * grey + _WHITE[2] * (tone - grey)))
+
+
+def over(below: Floats, colour: Floats | float, share: Floats) -> Floats:
     """A `colour` laid over px (h, w, 3) by a share (h, w)."""
     return np.asarray(below + share[..., None] * (colour - below))
 
@@ -173,8 +179,8 @@ def _disc(offset: Floats, radius: float, soft: float) -> Floats:
     return np.asarray(np.clip((radius - np.linalg.norm(offset, axis=-1)) / soft + 0.5, 0, 1), np.float32)
 
 
-def _edge(x: Floats, along: Floats, height: Floats) -> Floats:
-    """The height of a lid's edge at each x (h, w), a smooth curve through its points (9,)."""
+def curve(x: Floats, along: Floats, height: Floats) -> Floats:
+    """The height at each x (h, w) of an edge of lids or lips, a smooth curve through its points (n,)."""
     along = np.maximum.accumulate(along) + 1e-4 * np.arange(len(along))
     curve = PchipInterpolator(along, height)
     return np.asarray(curve(np.clip(x, along[0], along[-1])), np.float32)
