@@ -35,7 +35,6 @@ from anonlib.privacy.strata import stratum_of
 from anonlib.synthesis.base import DecoderNotes, Floats, Mask, Pixels
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, sampled, shape_model, with_rings
 from anonlib.synthesis.describe import happiness
-from anonlib.synthesis.expression import apply_expression
 from anonlib.synthesis.light import STEP, fit_light, from_log, furthest, hair_zone, skin_region, to_log
 from anonlib.synthesis.occlusion import GLASSES_STEP, glasses
 from anonlib.synthesis.textures import gallery
@@ -279,11 +278,9 @@ def head(detail: Floats, shape: Floats, colour: Floats) -> tuple[Pixels, Floats]
     vertices = with_rings(shape) * np.float32(0.26 * _HEAD)
     vertices = vertices + np.array([_HEAD / 2, _HEAD * 0.52, 0], np.float32)
     grid, covered = canonical_frame().map_out(vertices, _HEAD, _HEAD)
-    dressed = apply_expression(detail, 0.0, 0.03)
-    side = len(detail)
-    if side > SIZE:
-        dressed = np.asarray(cv2.resize(dressed, (SIZE, SIZE), interpolation=cv2.INTER_AREA), np.float32)
-    face = from_log(sampled(dressed, grid) + colour)
+    if len(detail) > SIZE:
+        detail = np.asarray(cv2.resize(detail, (SIZE, SIZE), interpolation=cv2.INTER_AREA), np.float32)
+    face = from_log(sampled(detail, grid) + colour)
     alpha = cv2.GaussianBlur(covered.astype(np.float32), (0, 0), 4)[..., None]
     return np.rint(alpha * face + (1 - alpha) * 128).astype(np.uint8), five_points(vertices[:468])
 

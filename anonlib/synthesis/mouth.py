@@ -48,8 +48,8 @@ class Mouth:
     @classmethod
     def of(cls, vertices: Floats, eye_distance: float) -> Mouth:
         """That of `vertices` (468+, 2+) px."""
-        parts = (vertices[list(points), :2] for points in (_UPPER, _LOWER, topology.LIPS_OUTER))
-        return cls(*parts, eye_distance)
+        upper, lower, outer = (vertices[list(points), :2] for points in (_UPPER, _LOWER, topology.LIPS_OUTER))
+        return cls(upper, lower, outer, eye_distance)
 
 
 def with_lips(shape: Floats, source: Floats, happy: float) -> Floats:
@@ -98,7 +98,8 @@ def _lips(skin: Floats, mouth: Mouth, origin: Floats, light: Floats) -> Floats:
     red = detail[..., 0] - detail[..., 1]
     less = _LESS * float(np.clip((_BRIGHT - light.mean()) / (_BRIGHT - _DARK), 0, 1))
     change = np.minimum(red, _MOST_RED) + 0.5 * np.maximum(red - _MOST_RED, 0) - less - red
-    return from_log(values + (mask * change)[..., None] * np.array([0.6, -0.4, 0.0], np.float32))
+    changed = values + (mask * change)[..., None] * np.array([0.6, -0.4, 0.0])
+    return from_log(changed.astype(np.float32))
 
 
 def _inside(skin: Floats, mouth: Mouth, origin: tuple[int, int], light: Floats, happy: float) -> Floats:

@@ -1,4 +1,4 @@
-"""The small fits that ship as NPZ files: shape model, readout of glasses, mouths and smiles, reliefs of skin.
+"""The small fits that ship as NPZ files: shape model, readout of glasses, smiles, reliefs of skin.
 
 `python -m anonlib.training.fits shape-model|glasses|expression|relief FACES... --out FILE`, where FACES are the faces
 tables of scans (scan/KEY/faces/*.parquet of a workspace). Nothing is random: the same tables give the same file. Where
@@ -8,7 +8,6 @@ people are labelled, only every other person by name is fitted on, so that the r
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,6 @@ from scipy.optimize import minimize
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import ShapeModel, canonical_frame, pose_of, vertices_of
 from anonlib.synthesis.describe import crop_and_mesh, happiness
-from anonlib.synthesis.expression import OPENINGS
 from anonlib.synthesis.light import skin_region, to_log
 from anonlib.synthesis.occlusion import GLASSES_STEP, features
 from anonlib.synthesis.skin import BYTES
@@ -35,8 +33,7 @@ _ROUNDS, _DIRECTIONS, _KEPT, _SHRINK = 3, 60, 40, 0.05
 _RIDGE, _FLOOR, _WEARER_WEIGHT = 200.0, 0.02, 3.0
 _FALSE_ALARMS = 0.15
 """Share of bare faces that may be taken for wearers: a donor lost costs less than a ghost on a class."""
-_OPENING_WIDTH, _LEAST_PORTRAITS, _SMOOTH, _SMILE_SIDE = 0.10, 12, 2.0, 128
-_WIDE, _PHOTOS_A_PERSON = 0.33, 2
+_SMOOTH, _SMILE_SIDE = 2.0, 128
 _HAIR, _CALM, _FAINTER, _QUALITY = 6.0, 0.7, 0.8, 80
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -135,56 +132,30 @@ def glasses(
     print(f"{len(rows)} faces, {answers.sum() // 2} with glasses: {rates}")
 
 
-def fit_expression(
-    portraits: Sequence[Portrait],
-    openings: NDArray[np.float64],
-    happy: NDArray[np.float64],
-    neutral: NDArray[np.float64],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """From portraits, each with its mouth's opening and its probabilities of happy and neutral, all (n,).
+def fit_smile(
+    portraits: Sequence[Portrait], happy: NDArray[np.float64], neutral: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """What the mean happy portrait has over the mean neutral one, (S, S, 3), from the probabilities of both (n,).
 
-    Mouths are averaged at three openings. A smile is what the mean happy portrait has over the mean neutral one, made
-    symmetric and smooth, since it is to say what happiness does and not who was happy. Raises ValueError where an
-    opening has too few portraits.
+    It is made symmetric and smooth, since it is to say what happiness does and not who was happy.
     """
     detail = np.stack([portrait.detail for portrait in portraits])
-    inside = canonical_frame().polygon(topology.LIPS_INNER, 1.3)[..., None]
-    mouths = []
-    for opening in OPENINGS:
-        width = _OPENING_WIDTH * (0.4 + opening)
-        weight = np.exp(-0.5 * ((openings - opening) / width) ** 2) * (openings > 0.04)
-        if (count := weight.sum()) < _LEAST_PORTRAITS:
-            needed = f"{count:.0f} of {_LEAST_PORTRAITS} portraits"
-            raise ValueError(f"only {needed} have their mouth open by about {opening}")
-        mouth = np.tensordot(weight / count, detail, 1).astype(np.float32)
-        mouths.append(inside * (mouth + mirrored(mouth)) / 2)
     smile = np.tensordot(happy / happy.sum(), detail, 1) - np.tensordot(neutral / neutral.sum(), detail, 1)
     smile = np.asarray(cv2.GaussianBlur(smile.astype(np.float32), (0, 0), _SMOOTH), np.float32)
-    return np.stack(mouths).astype(np.float32), ((smile + mirrored(smile)) / 2).astype(np.float32)
+    return np.asarray((smile + mirrored(smile)) / 2, np.float32)
 
 
 @app.command("expression")
-def expression(
-    faces: Tables,
-    out: Output,
-    wide: Annotated[list[Path] | None, typer.Option(help="Labelled faces tables, for openings above 0.33.")] = None,
-) -> None:
-    """Fit mouths and smiles on portraits; `--wide` adds mouths that portraits hardly open."""
-    columns = ("label", "mesh", "crop", "crop_from_image", "expression", "mouth_open", "presence")
-    rows, wider = _rows(faces, *columns), _rows(wide or (), *columns)
-    chosen, used, portraits = _every_other(wider), Counter[str](), len(rows)
-    for row in wider:
-        if row["label"] in chosen and row["mouth_open"] > _WIDE and used[row["label"]] < _PHOTOS_A_PERSON:
-            used[row["label"]] += 1
-            rows.append(row)
-    # What is there for its open mouth says nothing of smiles.
-    moods = np.array([row["expression"] for row in rows]) * (np.arange(len(rows)) < portraits)[:, None]
+def expression(faces: Tables, out: Output) -> None:
+    """Fit what a smile does on portraits."""
+    rows = _rows(faces, "mesh", "crop", "crop_from_image", "expression")
+    moods = np.array([row["expression"] for row in rows])
     happy, neutral = (moods[:, EXPRESSIONS.index(name)] for name in ("happy", "neutral"))
     drawn = [portrait(*crop_and_mesh(row), happiness(row["expression"])) for row in rows]
-    mouths, smile = fit_expression(drawn, np.array([row["mouth_open"] for row in rows]), happy, neutral)
+    smile = fit_smile(drawn, happy, neutral)
     small = cv2.resize(smile, (_SMILE_SIDE, _SMILE_SIDE), interpolation=cv2.INTER_AREA)
-    np.savez_compressed(out, mouths=mouths.astype(np.float16), smile=small.astype(np.float16))
-    print(f"{portraits} portraits and {len(rows) - portraits} wide mouths -> {out}")
+    np.savez_compressed(out, smile=small.astype(np.float16))
+    print(f"{len(rows)} portraits -> {out}")
 
 
 def fit_relief(grey: NDArray[np.float32], depth: float) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from anonlib.synthesis.base import UNKNOWN_AGE, Floats, Pixels, texture_arrays, texture_bytes
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, sampled, shape_model, with_rings
-from anonlib.synthesis.expression import apply_expression
+from anonlib.synthesis.expression import smiling
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
 
 _RING_SPREADS = 2.5
@@ -47,8 +47,8 @@ class Texture:
     age: float = UNKNOWN_AGE
 
     def dressed(self, happy: float, opening: float) -> Floats:
-        """The detail (S, S, 3), log, with everybody's smile and inside of a mouth."""
-        return apply_expression(self.detail, happy - self.happy, opening)
+        """The detail (S, S, 3), log, with everybody's smile."""
+        return smiling(self.detail, happy - self.happy)
 
     def to_bytes(self) -> bytes:
         """See FaceTexture."""

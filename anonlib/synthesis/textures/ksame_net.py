@@ -21,7 +21,6 @@ from anonlib.privacy.strata import Stratum
 from anonlib.synthesis import base
 from anonlib.synthesis.base import FaceTexture, Floats, IdentityDraw, PublicFaces
 from anonlib.synthesis.canonical import SIZE
-from anonlib.synthesis.expression import apply_expression
 from anonlib.synthesis.network_file import Network, read_network
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
@@ -45,10 +44,9 @@ class MoodTexture:
     of: Callable[[Mood], Floats]
 
     def dressed(self, happy: float, opening: float) -> Floats:
-        """The detail (S, S, 3), log, of the nearest mood; inside of a mouth everybody's, since the network's is
-        pale."""
+        """The detail (S, S, 3), log, of the nearest mood."""
         mouth = min(MOUTHS, key=lambda width: abs(width - opening))
-        return apply_expression(self.of((happy >= 0.5, mouth)), 0.0, opening)
+        return self.of((happy >= 0.5, mouth))
 
     def to_bytes(self) -> bytes:
         """See FaceTexture: every mood is drawn."""
