@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from anonlib.synthesis.base import Floats, Mask, Pixels
-from anonlib.synthesis.canonical import sampled
 from anonlib.synthesis.light import furthest
 
 _SURE, _LEAST = 3.5, 0.4
@@ -24,7 +23,7 @@ distances."""
 _ENOUGH = 0.15
 _NONE, _WHOLE = 0.25, 0.75
 """Shares of what the hair around differs by, at which a px shows none of it and nothing else."""
-_STRAND, _ROUGH = 0.03, 2.5
+_STRAND, _ROUGH = 0.03, 2.0
 """Hair brighter than skin is so many times rougher than the skin at this width, eye distances; what shines is not."""
 _OUTSIDE = 0.3  # least share outside the face of what reaches into it
 _SPECK = 0.12  # side of what is too small to be hair, eye distances
@@ -34,9 +33,9 @@ _MIXED = 0.4
 _CURTAIN, _BEHIND = 0.1, (0.15, 0.5)
 """Hair beside the face lies behind it where it hangs over less of the face nearby, eye distances, than the first share,
 and before it past the second."""
-_GRID, _ALONG, _FADE, _MOST = 0.08, 0.08, 0.4, 0.25
+_GRID, _ALONG, _FADE, _MOST = 0.08, 0.08, (0.2, 0.4), 0.25
 """Of what is beside an outline, eye distances: the cells in which its shift is known, how smooth that is along the
-outline, how far out it ends, and the largest."""
+outline, how far out it ends beside the cheeks and below the chin, and the largest."""
 _STEPS = (0.0, 0.25, 0.5, 0.75)
 _BEYOND = 0.03  # eye distances past the outline in which px still hold something of the face
 
@@ -47,7 +46,7 @@ def strands(view: Pixels, residual: Floats, spread: float, face: Mask, eye_dista
     `spread`."""
     distance, brightness = furthest(residual), residual.mean(axis=2)
     sure = distance > max(_LEAST, _SURE * spread)
-    sure &= (brightness < 0) | (_roughness(brightness, face, eye_distance) > _ROUGH)
+    sure &= (brightness < 0) | ~face | (_roughness(brightness, face, eye_distance) > _ROUGH)
     _, labels, about, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8), connectivity=8)
     beyond = np.bincount(labels[~face], minlength=len(about))
     area = about[:, cv2.CC_STAT_AREA]
@@ -134,23 +133,33 @@ def outlined(view: Pixels, face: Mask, old: Floats, new: Floats, pull: Floats, e
     shift = new - old - _BEYOND * eye_distance * outwards
     along = (shift * outwards).sum(axis=1)
     reach = np.where(along < 0, *pull) * np.minimum(1, _MOST * eye_distance / np.maximum(np.abs(along), 1e-6))
-    # Both in steps so fine that the nearest of them is the nearest place of the outline.
-    new, shift = (
-        np.concatenate([part + step * (np.roll(part, -1, axis=0) - part) for step in _STEPS])
-        for part in (new, shift * reach[:, None])
+    fade = eye_distance * (_FADE[0] + (_FADE[1] - _FADE[0]) * pull[1])
+    top = max(0, int((new[:, 1] - fade)[pull[0] > 0].min()))
+    if top >= height:
+        return filled
+    # All in steps so fine that the nearest of them is the nearest place of the outline.
+    parts = (part[:, None] if part.ndim == 1 else part for part in (new, shift * reach[:, None], fade))
+    new, shift, fade = (
+        np.concatenate([part + step * (np.roll(part, -1, axis=0) - part) for step in _STEPS]) for part in parts
     )
     cell = max(1, round(_GRID * eye_distance))
-    rows, columns = (np.arange(-(-side // cell) + 1, dtype=np.float32) * cell for side in (height, width))
-    places = np.stack(np.meshgrid(columns, rows), axis=-1)
+    rows, columns = (np.arange(-(-side // cell) + 1, dtype=np.float32) * cell for side in (height - top, width))
+    places = np.stack(np.meshgrid(columns, rows + top), axis=-1)
     squares = ((places[:, :, None] - new) ** 2).sum(axis=3)
-    weights = np.exp(-0.5 * (squares - squares.min(axis=2, keepdims=True)) / (_ALONG * eye_distance) ** 2)
-    moved = (weights[..., None] * shift).sum(axis=2) / weights.sum(axis=2)[..., None]
-    moved *= np.clip(1 - np.sqrt(squares.min(axis=2)) / (_FADE * eye_distance), 0, 1)[..., None]
-    own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
-    place = own - sampled(moved.astype(np.float32), own, cell)
-    return np.asarray(
-        cv2.remap(filled, place[..., 0], place[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8
-    )
+    nearest = squares.min(axis=2, keepdims=True)
+    weights = np.exp(-0.5 * (squares - nearest) / (_ALONG * eye_distance) ** 2)
+    weights /= weights.sum(axis=2, keepdims=True)
+    moved = (weights @ shift) * np.clip(1 - np.sqrt(nearest) / (weights @ fade), 0, 1)
+    to_border = np.minimum(places, np.array([width - 1, height - 1], np.float32) - places).min(axis=2, keepdims=True)
+    moved *= np.clip(to_border / (2 * cell), 0, 1)
+    moved = cv2.resize(moved.astype(np.float32), None, fx=cell, fy=cell, interpolation=cv2.INTER_LINEAR)
+    # A coarse px stands at the corner of its cell, and cv2.resize puts it into the middle.
+    half = cell // 2
+    moved = moved[half : half + height - top, half : half + width]
+    x = np.arange(width, dtype=np.float32) - moved[..., 0]
+    y = np.arange(top, height, dtype=np.float32)[:, None] - moved[..., 1]
+    filled[top:] = cv2.remap(filled, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return filled
 
 
 def beside(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
@@ -158,16 +167,19 @@ def beside(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
     reach = 2 * max(1, round(_BEYOND * eye_distance)) + 1
     blocked = cv2.dilate(face.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     _, labels = cv2.distanceTransformWithLabels(blocked, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    rows, columns = np.nonzero(blocked == 0)
-    if not len(rows):
+    free = np.flatnonzero(blocked == 0)
+    if not len(free):
         return np.zeros_like(view)
-    places = np.zeros((int(labels.max()) + 1, 2), np.int64)
-    places[labels[rows, columns]] = np.stack([rows, columns], axis=1)
-    hole = np.nonzero(blocked)
-    nearest = places[labels[hole]]
-    mirrored = np.clip(2 * nearest - np.stack(hole, axis=1), 0, np.array(view.shape[:2]) - 1)
-    inside = blocked[mirrored[:, 0], mirrored[:, 1]] > 0
-    mirrored[inside] = nearest[inside]
-    out = view.copy()
-    out[hole] = view[mirrored[:, 0], mirrored[:, 1]]
-    return out
+    height, width = face.shape
+    places = np.zeros(int(labels.max()) + 1, np.int32)
+    places[labels.ravel()[free]] = free
+    hole = np.flatnonzero(blocked)
+    nearest = places[labels.ravel()[hole]]
+    rows, columns = np.divmod(nearest, width)
+    old_rows, old_columns = np.divmod(hole, width)
+    rows, columns = np.clip(2 * rows - old_rows, 0, height - 1), np.clip(2 * columns - old_columns, 0, width - 1)
+    mirrored = rows * width + columns
+    mirrored = np.where(blocked.ravel()[mirrored] > 0, nearest, mirrored)
+    out = view.reshape(-1, 3).copy()
+    out[hole] = out[mirrored]
+    return out.reshape(view.shape)
