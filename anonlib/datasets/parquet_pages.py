@@ -168,7 +168,7 @@ def _widest(stream: BinaryIO, chunk: Chunk, kind: str, header: dict[int, Any], s
     except (pa.ArrowException, OSError, ValueError):
         return size
     longest = place = 0
-    for _ in range(count):
+    for _ in range(min(count, len(page) // 4)):
         length = int.from_bytes(page[place : place + 4], "little")
         longest, place = max(longest, length), place + 4 + length
     return min(longest, size)

@@ -139,6 +139,21 @@ def test_a_damaged_page_header_costs_its_row_group(tmp_path: Path) -> None:
     assert len(samples) == 2001 and issubclass(DecompressionBomb, DatasetError)
 
 
+def test_a_dictionary_that_says_it_has_billions_of_values_is_not_looked_through_for_them(tmp_path: Path) -> None:
+    stream = written(pa.table({"image": [b"x", b"yy"] * 8}), compression="none")
+    with open_table(stream) as table:
+        (header, start), *_ = _page_headers(stream, table.footer.groups[0].chunks[0])
+        assert header[1] == 2 and header[7][1] == 2
+        count = stream.getvalue().index(b"\x15\x04", start - 12)
+        stream.seek(0)
+        data = stream.read()
+    # 2 values in one byte, zigzag, become 2**31 - 1 in five: what follows moves, which only this column's end sees.
+    stream = io.BytesIO(data[:count] + b"\x15\xfe\xff\xff\xff\x0f" + data[count + 2 :])
+    with open_table(stream) as table:
+        assert _page_header(stream, 4)[0][7][1] == 2**31 - 1
+        assert rows_at_once(table, 0, 16) == 16
+
+
 def test_a_damaged_page_header_of_a_key_is_a_problem_of_its_file_and_not_of_the_data_set(tmp_path: Path) -> None:
     data = bytearray(written(TABLE.select(["key", "image"]), use_dictionary=False).getvalue())
     data[4:12] = b"\xff" * 8
