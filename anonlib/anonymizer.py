@@ -18,9 +18,9 @@ from anonlib.config import DetectorConfig
 from anonlib.errors import ConfigError, contained
 from anonlib.faces.regions import FACE
 from anonlib.methods import METHODS, method_of, settings_of
-from anonlib.methods.redaction import FLAT
-from anonlib.synthesis.redact import GREY
-from anonlib.workspace.schemas import NO_FACE, QUARANTINED, RELEASED
+from anonlib.methods.redaction import fallback_of
+from anonlib.synthesis.fill import GREY
+from anonlib.workspace.schemas import FILLS, NO_FACE, QUARANTINED, RELEASED
 
 if TYPE_CHECKING:
     from anonlib.faces.detect import Detector
@@ -46,6 +46,7 @@ class Anonymizer:
             )
         nothing_planned: Any = None  # a redaction asks for no surrogate
         self.fill = method_of(settings_of({"name": method})).replacement(method, nothing_planned)
+        self.fallback = fallback_of(method, FILLS[0])
         self.detector = DetectorConfig.model_validate(dict(detector or {}))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,9 +68,11 @@ class Anonymizer:
         with contained("anonymizing an image") as failure:
             found = _detector(self.detector).detect([image])[0]
             out = image.copy()
-            for box, kind in zip(found.boxes, found.kinds, strict=True):
-                region: Any = SimpleNamespace(box=box)  # no mesh is fitted to a face that stands alone
-                (self.fill if kind == FACE else FLAT).apply(out, region)
+            for number, kind in enumerate(found.kinds):
+                # No mesh is fitted to a face that stands alone.
+                beside = np.delete(found.boxes, number, axis=0)
+                region: Any = SimpleNamespace(box=found.boxes[number], others=beside)
+                (self.fill if kind == FACE else self.fallback).apply(out, region)
         if failure.error is not None:
             return np.full_like(image, GREY), QUARANTINED, none
         return out, RELEASED if len(found) else NO_FACE, found.boxes

@@ -262,6 +262,10 @@ class JobConfig(_Frozen):
         "Where people are fewer than twice k, or no class can be formed: end after the plan, or go on with ellipses.",
         "stop",
     )
+    fallback: Literal["fill", "solid"] = _key(
+        "What hides a face that the method cannot replace: an ellipse filled smoothly from around it, or a grey one.",
+        "fill",
+    )
     rekey: bool = _key("Keys, shard and file names become pseudonyms, for names that are people's.", False)
     outside: Literal["exact", "reencode"] = _key(
         "Outside replaced faces: `exact` keeps each file's own data (a JPEG's coefficients, orientation and tables), "

@@ -192,14 +192,14 @@ class Job:
             return
         found = (
             f"k = {k} is more than half of the {people} people that the plan found, so they would share one face or "
-            "become flat ellipses"
+            "be hidden under ellipses"
             if 2 * k > people
             else f"none of the {people} people that the plan found can get a new face at k = {k}: too few can hide "
             "together, or too few photos are good enough to make faces of"
         )
         smaller = f"take k of {min(k - 1, people // 2)} or less, " if people >= 4 and k > 2 else ""
         raise JobError(
-            f"{found}; {smaller}add photos of more people, use another method (docs/methods.md), or go on with flat "
+            f"{found}; {smaller}add photos of more people, use another method (docs/methods.md), or go on with "
             "ellipses by --too-few ellipse"
         )
 
@@ -308,7 +308,8 @@ class Job:
     def _run_key(self, plan: Plan) -> str:
         store = layout.plan_store(self.stores, plan.key)
         surrogates = store.block_markers(plan.blocks)
-        parts = self.config.digest("method", "keep_fields", "rekey", "outside", "jpeg_quality", "limits", "detector")
+        outputs = ("fallback", "keep_fields", "rekey", "outside", "jpeg_quality")
+        parts = self.config.digest("method", *outputs, "limits", "detector")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
         drawn = [plan.digest, self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
         return _key("render", *drawn, parts, METHOD_VERSION, __version__)

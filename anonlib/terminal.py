@@ -130,7 +130,7 @@ def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
         return [("claim", "none (docs/methods.md)")]
     rows = [("claim", f"{certificate.claim}: {counts.replaced:,} of {counts.faces:,} faces are inside it")]
     why = {
-        "became flat ellipses": counts.solid,
+        "are hidden under ellipses": counts.solid,
         "wear another face than planned": counts.next_surrogate,
         "show a face of the gallery by lot, since too few people could hide together": counts.by_lot,
         "are in quarantined images": counts.withheld,

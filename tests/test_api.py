@@ -16,7 +16,7 @@ from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.methods import METHODS
 from anonlib.methods.base import Region, SurrogateSource
 from anonlib.methods.redaction import Redaction
-from anonlib.synthesis.redact import GREY
+from anonlib.synthesis.fill import GREY
 from tests.support import photos
 from tests.support.runs import job
 

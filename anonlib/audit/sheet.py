@@ -26,7 +26,7 @@ from anonlib.workspace.images import JobImages
 from anonlib.workspace.inventory import read_inventory
 from anonlib.workspace.layout import PURGED, JobStores, open_stores, release_store, render_store
 from anonlib.workspace.release import Naming
-from anonlib.workspace.schemas import QUARANTINED, RELEASED, SOLID
+from anonlib.workspace.schemas import ELLIPSES, QUARANTINED, RELEASED
 from anonlib.workspace.secrets import open_keyring, release_name
 
 SHEET = "sheet.jpg"
@@ -144,7 +144,7 @@ def cells_of(job: JobConfig, stores: JobStores, drawn: Sequence[DrawnFace]) -> I
             elif after is None:
                 note, alarming = "its released image is not where it should be", True
             elif face["fallback"]:
-                note, alarming = str(drawn_face.figures["reason"]), face["fallback"] in SOLID
+                note, alarming = str(drawn_face.figures["reason"]), face["fallback"] in ELLIPSES
             elif similarity := drawn_face.figures["similarity"]:
                 ratio = max(entry["to_source"] / entry["threshold"] for entry in similarity)
                 note = f"similarity at {ratio:.0%} of the limit"

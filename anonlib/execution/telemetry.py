@@ -56,7 +56,7 @@ METRICS = {
     "anonlib_images_total": Metric("counter", "Images of units that are done or quarantined"),
     "anonlib_faces_total": Metric("counter", "Faces of units that are done"),
     "anonlib_quarantined_total": Metric("counter", "Images that are quarantined"),
-    "anonlib_fallbacks_total": Metric("counter", "Faces that became a flat ellipse because something failed"),
+    "anonlib_fallbacks_total": Metric("counter", "Faces that are hidden under an ellipse because something failed"),
     "anonlib_bytes_total": Metric("counter", "Bytes of shards and tables", ("direction",)),
     "anonlib_seconds_total": Metric("counter", "Seconds of workers by part; decode runs beside the others", ("part",)),
     "anonlib_actor_seconds_total": Metric("counter", "Busy seconds of actors times their CPUs or GPUs", ("resource",)),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Images = Sequence[NDArray[np.uint8]]
 Sizes = Sequence[tuple[int, int]]
-FACE = "face"  # the kind of a region that has landmarks and may be replaced; any other kind is hidden by a flat ellipse
+FACE = "face"  # the kind of a region that has landmarks and may be replaced; any other kind is hidden
 IN_ALPHA = "face in the alpha channel"
 """The kind of a face that shows on a background and not in the colours alone, so that none can be put in its place."""
 _SAME_PLACE = 0.5

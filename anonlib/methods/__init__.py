@@ -28,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
     "surrogate": BankSurrogate,
     "embedding": Embedding,
     "inswapper": Inswapper,
+    "fill": Redaction,
     "solid": Redaction,
     "blur": Redaction,
     "pixelate": Redaction,

@@ -157,11 +157,13 @@ class Assignment:
 
 
 class Region(Protocol):
-    """Where a face is in a picture: `box` (4,) px; `mesh` (468, 3) px how `happy` (0-1), and `gaze` (8,) of its
-    eyes (faces/gaze.py), where described."""
+    """Where a face is in a picture: `box` (4,) px, and those of the `others` (n, 4) there; `mesh` (468, 3) px, how
+    `happy` (0-1), and `gaze` (8,) of its eyes (faces/gaze.py), where described."""
 
     @property
     def box(self) -> NDArray[np.float32]: ...
+    @property
+    def others(self) -> NDArray[np.float32]: ...
     @property
     def mesh(self) -> NDArray[np.float32]: ...
     @property

@@ -1,4 +1,4 @@
-"""Redactions: a flat ellipse, a blur, a mosaic. They show no identity, need boxes alone and claim nothing."""
+"""Redactions: a filled or flat ellipse, a blur, a mosaic. They show no identity, need boxes alone and claim nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.methods.base import Method, Region, SurrogateSource
+from anonlib.workspace.schemas import FILLS
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class Fill:
         """See Replacement."""
         from anonlib.synthesis.redact import redact
 
-        redact(picture, region.box, self.kind)
+        redact(picture, region.box, self.kind, region.others)
 
 
-FLAT = Fill("solid")  # the fallback of every method: it holds no px of the face
+def fallback_of(method: str, otherwise: str) -> Fill:
+    """What hides a face that a job's method does not replace: the method itself, if it is one that may."""
+    return Fill(method if method in FILLS else otherwise)
 
 
 class Redaction(Method):

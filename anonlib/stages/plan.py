@@ -25,7 +25,6 @@ from anonlib.datasets import Shard
 from anonlib.execution.base import UnitResult, current
 from anonlib.methods import method_of
 from anonlib.methods.base import Assignment, EarlierReleases, Method, Persons, SurrogateAssignment
-from anonlib.methods.redaction import FLAT
 from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.people import (
@@ -45,7 +44,7 @@ from anonlib.synthesis.textures.average import Portrait, member_texture, portrai
 from anonlib.workspace import tables
 from anonlib.workspace.layout import PLAN_COUNTS, JobStores, plan_store, scan_store, sha256
 from anonlib.workspace.ledger_store import LedgerStore
-from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS, SURROGATES
+from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, FILLS, SUBJECTS, SURROGATES
 from anonlib.workspace.schemas import PORTRAITS as PORTRAIT_ROWS
 
 ASSIGNED = (
@@ -198,7 +197,7 @@ class PlanStage:
             regions = self.scan.faces(shard.shard_id, ASSIGNED)
             faces = regions.filter(regions.column("kind").is_null())
             of_face = []
-            # Which faces get the flat ellipse is decided from what the scan saw, and not while rendering: so the plan
+            # Which faces get the fallback is decided from what the scan saw, and not while rendering: so the plan
             # knows whose faces will show a surrogate, and counts nobody else towards k.
             for person, reason in zip(persons.of_face[first:], self.method.eligible(faces), strict=False):
                 assigned = planned.persons[person] if reason is None else SurrogateAssignment(reason=reason)
@@ -224,16 +223,15 @@ class PlanStage:
 
 
 def assignment_table(method: Method, regions: pa.Table, of_face: Iterable[SurrogateAssignment]) -> pa.Table:
-    """ASSIGNMENTS of a shard, by column, since meshes as Python numbers are large; what is no face gets the ellipse."""
+    """ASSIGNMENTS of a shard, by column, since meshes as Python numbers are large; what is no face is hidden."""
     faces = iter(of_face)
     assigned = [
         next(faces)
-        if kind is None or method.name == FLAT.kind
+        if kind is None or method.name in FILLS
         else SurrogateAssignment(reason=f"a {kind} is hidden and not replaced")
         for kind in regions.column("kind").to_pylist()
     ]
     decided = {
-        "method": [method.name if of.surrogates else FLAT.kind for of in assigned],
         "class_id": [of.class_id for of in assigned],
         "surrogates": [list(of.surrogates) or None for of in assigned],
         "reason": [of.reason for of in assigned],

@@ -1,7 +1,7 @@
 """Render: every image once more. Replace each face, check the output, write the shard and its manifest.
 
-Fail closed. Per face: the method, or the flat ellipse that the plan decided on; of a method that claims nothing, a face
-that still matches its source gets the next surrogate, then a flat ellipse; of a method that claims k or epsilon only a
+Fail closed. Per face: the method, or the fallback that the plan decided on; of a method that claims nothing, a face
+that still matches its source gets the next surrogate, then the fallback; of a method that claims k or epsilon only a
 face whose px are still the source's does (see render_state.py). Per image: whatever goes wrong ends in a row
 `quarantined` with the reason and no output. An original face px is never written because something went wrong.
 """
@@ -29,7 +29,7 @@ from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
 from anonlib.media.sandbox import replace_apart
 from anonlib.methods import method_of
 from anonlib.methods.base import Method, Replacement
-from anonlib.methods.redaction import FLAT
+from anonlib.methods.redaction import fallback_of
 from anonlib.models.requirements import ModelBytes, device_of
 from anonlib.privacy.keys import Purpose
 from anonlib.stages.render_state import (
@@ -47,7 +47,7 @@ from anonlib.verification.certificate import NONE
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.release import Naming
-from anonlib.workspace.schemas import EXACT, LOT, NO_FACE, QUARANTINED, REENCODED, RELEASED, SOLID
+from anonlib.workspace.schemas import ELLIPSES, EXACT, LOT, NO_FACE, QUARANTINED, REENCODED, RELEASED
 from anonlib.workspace.secrets import open_in_worker
 from anonlib.workspace.tables import matrix
 
@@ -81,6 +81,7 @@ class RenderStage:
         self.release, self.notes = layout.release_store(stores), layout.render_store(stores, self.key)
         self.naming = Naming(self.keyring, job.rekey)
         self.method: Method = method_of(job.method, models, device_of(job))
+        self.fallback = fallback_of(job.method.name, job.fallback)
         near = self.method.output_check(lambda: matrix(self.plan.subjects(["template"]), "template"))
         self.checker = OutputRecheck(job, models, near) if self.method.synthesis else None
         self._held: dict[str, Replacement] = {}
@@ -171,12 +172,16 @@ class RenderStage:
                 continue
             faces = []
             for row in planned[sample.key]:
-                tries = list(row["surrogates"] or ())
-                fallback = (LOT if tries else "solid") if row["reason"] else None
-                faces.append(FaceState(row, row["method"], tries, fallback=fallback, reason=row["reason"]))
+                tries, hide = list(row["surrogates"] or ()), self.fallback.kind
+                method, fallback = (self.method.name, LOT) if tries else (hide, hide)
+                fallback = fallback if row["reason"] else None
+                faces.append(FaceState(row, method, tries, fallback=fallback, reason=row["reason"]))
             decision = self.active.of(shard.shard_id, sample.key)
             photo = ImageState(sample, picture, faces, picture.rgb.copy() if faces or decision else picture.rgb)
-            carry_out(decision, photo)
+            carry_out(decision, photo, self.fallback.kind)
+            boxes = np.array([face.planned["box"] for face in faces], np.float32).reshape(-1, 4)
+            for number, face in enumerate(faces):
+                face.others = np.delete(boxes, number, axis=0)
             photos.append(photo)
         return photos
 
@@ -185,7 +190,8 @@ class RenderStage:
         open_faces = [(photo, face) for photo in chunk for face in photo.faces]
         while open_faces:
             with current().timed("replace"):
-                for photo, face in open_faces:
+                # Fills last: what they take from around a face must not be a face that is still to be replaced.
+                for photo, face in sorted(open_faces, key=lambda pair: not pair[1].tries):
                     self._replace(photo, face, surrogates)
             checkable = [
                 (photo, face)
@@ -238,10 +244,10 @@ class RenderStage:
                 return
             if face.reason is None or face.fallback in ("next-surrogate", LOT):
                 face.reason = f"every surrogate was tried, and the last {face.why}"
-            face.method, face.tries, face.digest, face.coverage = FLAT.kind, [], None, 1.0
-            face.fallback = face.fallback if face.fallback in SOLID else "solid"
+            face.method, face.tries, face.digest, face.coverage = self.fallback.kind, [], None, 1.0
+            face.fallback = face.fallback if face.fallback in ELLIPSES else self.fallback.kind
             face.findings, face.detected_again = [], None
-            FLAT.apply(photo.out, face)
+            self.fallback.apply(photo.out, face)
         photo.problem = failure.problem(Reason.REPLACE_FAILED)
 
     def _replacement(self, name: str, surrogates: PlannedSurrogates) -> Replacement:
@@ -360,7 +366,7 @@ def _marker(
         "released": status[RELEASED],
         "no_face": status[NO_FACE],
         "quarantined": status[QUARANTINED],
-        "fallbacks": sum(face["fallback"] in SOLID for face in faces),
+        "fallbacks": sum(face["fallback"] in ELLIPSES for face in faces),
     }
 
 

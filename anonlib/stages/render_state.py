@@ -51,7 +51,8 @@ Of 5,138 replaced faces of LFW none was above .911, of re-encoded originals none
 
 @dataclass
 class FaceState:
-    """One face of the plan on its way through: what to do, what was done, what was found (`findings`: see RENDERED)."""
+    """One face of the plan on its way through: what to do, what was done, what was found (`findings`: see RENDERED);
+    `others` (n, 4): the boxes of the photo's other faces."""
 
     planned: dict[str, Any]
     method: str
@@ -63,6 +64,7 @@ class FaceState:
     why: str = MATCHED
     findings: list[dict[str, Any]] = field(default_factory=list)
     detected_again: bool | None = None
+    others: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     @property
     def box(self) -> NDArray[np.float32]:

@@ -79,18 +79,18 @@ class ActiveDecisions:
         return {name: keyring.digest(Purpose.REVIEW, name, shard, text).hex() for name, text in spoken.items()}
 
 
-def carry_out(decision: Decision | None, photo: ImageState) -> None:
-    """Withhold the photo, or hide faces in it, before anything is painted; a reviewer's boxes are painted last."""
+def carry_out(decision: Decision | None, photo: ImageState, hide: str) -> None:
+    """Withhold the photo, or have faces in it hidden by the method `hide`; before anything is painted."""
     if decision is None:
         return
     if decision.verdict == "withhold":
         photo.problem = Problem(Reason.WITHHELD)
     if decision.verdict == "release_masked":
         for face in photo.faces:
-            face.method, face.tries, face.reason, face.fallback, face.coverage = "solid", [], HIDDEN, "review", 1.0
+            face.method, face.tries, face.reason, face.fallback, face.coverage = hide, [], HIDDEN, "review", 1.0
     for box in decision.boxes:
         planned = {"box": [float(side) for side in box]}
-        photo.faces.append(FaceState(planned, "solid", [], coverage=1.0, fallback="review", reason=FOUND))
+        photo.faces.append(FaceState(planned, hide, [], coverage=1.0, fallback="review", reason=FOUND))
 
 
 def invalidate_shards(

@@ -1,5 +1,5 @@
-"""Redactions: a flat ellipse, the safe fallback; and blur and mosaic, which users compare with and which claim
-nothing, since a trained attacker inverts them (arXiv 2506.12344, 2210.10651)."""
+"""Redactions: an ellipse that is flat or filled from around it, the safe fallbacks; and blur and mosaic, which users
+compare with and which claim nothing, since a trained attacker inverts them (arXiv 2506.12344, 2210.10651)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from anonlib.synthesis.base import Floats, Pixels
 from anonlib.synthesis.canonical import box_around
+from anonlib.synthesis.fill import GREY, fill_hole
 
-Redaction = Literal["solid", "blur", "pixelate"]
+Redaction = Literal["fill", "solid", "blur", "pixelate"]
 
-GREY = 127
 GROW = (1.25, 1.35)
 """How far the ellipse's axes reach over the box, sideways and up-down (METHODS: the hull at 1.25 x 1.35)."""
+_SURROUNDINGS = 0.5  # how far around its ellipse a fill looks, of the longer side
 _BLUR_SHARE = 0.15
 _MOSAIC = 9
 
@@ -45,8 +46,12 @@ def level_alpha(alpha: Pixels, box: Floats, painted: NDArray[np.bool_] | None = 
     view[inside] = view[inside].max(initial=0)
 
 
-def redact(image: Pixels, box: Floats, how: str) -> None:
-    """Redact one face's ellipse of `image` (H, W, 3) in place by a Redaction; `box` (4,) px."""
+def redact(image: Pixels, box: Floats, how: str, others: Floats | None = None) -> None:
+    """Redact one face's ellipse of `image` (H, W, 3) in place by a Redaction; `box` (4,) px. Of the faces in the boxes
+    `others` (n, 4) a fill uses no px either, so that it depends on nothing that is hidden."""
+    if how == "fill":
+        _fill(image, box, np.zeros((0, 4), np.float32) if others is None else others)
+        return
     mask, (x0, y0, x1, y1) = ellipse(box, image.shape)
     view = image[y0:y1, x0:x1]
     longest = max(mask.shape)
@@ -59,3 +64,16 @@ def redact(image: Pixels, box: Floats, how: str) -> None:
         small = cv2.resize(view, cells, interpolation=cv2.INTER_AREA)
         hidden = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
     view[mask > 0] = hidden[mask > 0]
+
+
+def _fill(image: Pixels, box: Floats, others: Floats) -> None:
+    size = image.shape[:2]
+    hole, avoid = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+    for covered, boxes in ((hole, [box]), (avoid, others)):
+        for each in boxes:
+            mask, (x0, y0, x1, y1) = ellipse(each, size)
+            covered[y0:y1, x0:x1] |= mask > 0
+    place = ellipse(box, size)[1]
+    x0, y0, x1, y1 = box_around(np.array(place, np.float32).reshape(2, 2), size, _SURROUNDINGS)
+    part = np.s_[y0:y1, x0:x1]
+    image[part] = fill_hole(image[part], hole[part], avoid[part], str(place).encode())

@@ -59,7 +59,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class CertifiedCounts:
-    """Images by status, and their faces by what replaced them; the claim is about those in `replaced` alone."""
+    """Images by status, and their faces by what replaced them; the claim is about those in `replaced` alone.
+    `solid`: those under an ellipse, flat or filled."""
 
     shards: int = 0
     images: int = 0

@@ -27,11 +27,11 @@ from anonlib.verification.certificate import K_ANONYMITY, METRIC_PRIVACY, NONE, 
 from anonlib.workspace.schemas import (
     CLASSES_TABLE,
     DRAWS_TABLE,
+    FILLS,
     LOT,
     NO_FACE,
     QUARANTINED,
     RELEASED,
-    SOLID,
     SURROGATES_TABLE,
 )
 
@@ -285,7 +285,7 @@ class ReleaseCounter:
     def _standing(self, face: Row) -> str:
         """Where CertifiedCounts counts the face."""
         method, fallback = face["method"], face["fallback"]
-        if method == "solid" and fallback in SOLID:
+        if method in FILLS and fallback in (method, "review"):
             ClaimTable().check_assigned(face)
             return "solid"
         own = method == self.method

@@ -106,7 +106,7 @@ def unproved(found: Verified) -> list[str]:
     paths = {table.path for table in certificate.tables}
     without_proof = _WITHOUT_PROOF.get(certificate.method["name"], "")
     outside = counts.next_surrogate + counts.solid + counts.by_lot
-    kinds = f"{counts.next_surrogate} next surrogate, {counts.by_lot} by lot, {counts.solid} solid"
+    kinds = f"{counts.next_surrogate} next surrogate, {counts.by_lot} by lot, {counts.solid} ellipses"
     chosen = f"({kinds}), are outside the claim"
     unaudited = found.audit is None and not found.promised
     sentences: list[tuple[object, str]] = [
@@ -199,7 +199,7 @@ def _check_shard(release: Storage, committed: CommittedShard, note: RunNote, cou
             raise VerificationError(f"{manifest} has a row with an empty key or face")
         require(key not in keys, f"{manifest} has two rows for {key!r}")
         keys.add(key)
-        fallbacks += sum(face["fallback"] in schemas.SOLID for face in faces)
+        fallbacks += sum(face["fallback"] in schemas.ELLIPSES for face in faces)
         try:
             counter.add_image(status, faces)
         except VerificationError as error:

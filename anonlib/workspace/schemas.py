@@ -30,8 +30,10 @@ EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surp
 RELEASED, NO_FACE, QUARANTINED = "released", "no_face", "quarantined"
 EXACT, REENCODED = "exact", "reencoded"
 """Whether a photo has the coefficients or pixels it came with, but for what was replaced, or was encoded anew."""
-SOLID = ("solid", "review")
-"""Fallbacks that are the flat ellipse: the job's own, and a reviewer's."""
+FILLS = ("fill", "solid")
+"""Methods that hide a face under an ellipse without a px of it: what other methods fall back to."""
+ELLIPSES = (*FILLS, "review")
+"""Fallbacks that are such an ellipse: the job's own, and a reviewer's."""
 LOT = "lot"
 """The fallback of a face whose person too few could hide with: a face of the gallery, dealt to that person alone."""
 CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
@@ -129,7 +131,7 @@ ASSIGNMENTS = pa.schema(
     [
         *_all(_TEXT, "face_id", "key"),
         ("index", _INT),
-        *_all(_TEXT, "method", "class_id"),
+        ("class_id", _TEXT),
         ("surrogates", _TEXTS),
         ("reason", _TEXT),
         ("box", _floats(4)),

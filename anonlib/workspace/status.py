@@ -30,7 +30,7 @@ from anonlib.workspace.layout import (
     render_store,
     scans_of,
 )
-from anonlib.workspace.schemas import CERTIFICATE, QUARANTINED, SOLID
+from anonlib.workspace.schemas import CERTIFICATE, ELLIPSES, QUARANTINED
 
 _READERS = 16
 
@@ -200,8 +200,8 @@ def _reasons(stores: JobStores, run: str, shard: str) -> Iterator[tuple[str, str
             yield QUARANTINED, meaning_of(row["reason"])
     for key, faces in render_store(stores, run).faces(shard).items():
         for face in faces if key not in quarantined else ():
-            if face["fallback"] in SOLID:
-                yield "solid", face["reason"] or "no reason given"
+            if face["fallback"] in ELLIPSES:
+                yield face["method"], face["reason"] or "no reason given"
 
 
 def _plan(store: PlanStore) -> dict[str, Any]:

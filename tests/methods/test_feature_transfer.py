@@ -149,7 +149,7 @@ def test_a_swap_goes_all_the_way_and_its_certificate_holds(
     assert len(worn) >= 6
     told = rendered(Path(config.output.uri))
     assert all(row["coverage"] > 0.85 and row["similarity"] for row in told if row["method"] == "inswapper")
-    assert all(row["fallback"] == "solid" and row["reason"] for row in told if row["method"] == "solid")
+    assert all(row["fallback"] == "fill" and row["reason"] for row in told if row["method"] == "fill")
     assert {face["k"] for face in worn} == {face["epsilon"] for face in worn} == {None}
     found = verify(open_storage(config.output.uri))
     assert found.certificate.claim.kind == "none" and found.certificate.tables
@@ -194,6 +194,6 @@ def test_a_change_that_leaves_the_person_recognizable_is_covered(
     config = embedding(tmp_path, one_shard)
     assert Job(config).run().code == 0
     faces = [face for row in manifest(Path(config.output.uri)) for face in row["faces"]]
-    assert {face["method"] for face in faces} == {"solid"} and len(seen) >= 6
+    assert {face["method"] for face in faces} == {"fill"} and len(seen) >= 6
     told = {row["reason"] for row in rendered(Path(config.output.uri))}
     assert "every surrogate was tried, and the last still matched the source" in told

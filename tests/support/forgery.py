@@ -24,6 +24,7 @@ from anonlib.errors import VerificationError
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import Certificate, merkle_root, shard_leaf
 from anonlib.verification.release import verify
+from anonlib.workspace.schemas import FILLS
 from tests.support import photos
 
 SHARD, OTHER = "00000", "00001"
@@ -128,10 +129,10 @@ def _counts(rows: Rows) -> dict[str, int]:
         "images": len(rows),
         "faces": len(faces),
         **{name: sum(row["status"] == name for row in rows) for name in ("released", "no_face", "quarantined")},
-        "fallbacks": sum(face["fallback"] == "solid" for _, face in faces),
+        "fallbacks": sum(face["fallback"] in FILLS for _, face in faces),
         "replaced": sum(face["fallback"] is None for face in shown),
         "next_surrogate": sum(face["fallback"] == "next-surrogate" for face in shown),
-        "solid": sum(face["fallback"] == "solid" for face in shown),
+        "solid": sum(face["fallback"] in FILLS for face in shown),
         "withheld": len(faces) - len(shown),
     }
 

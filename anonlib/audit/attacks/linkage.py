@@ -35,7 +35,7 @@ def linkage(material: Material) -> Iterator[Attack]:
 def linkage_of_releases(first: Evidence, second: Evidence, *, used: Collection[str], seed: int = 0) -> Iterator[Attack]:
     """A photo of each release, of the people who are in both: all pairs, and pairs that agree in gender.
 
-    `used`: recognizers that the methods of either used. Faces that fell back are left out: what a flat ellipse tells is
+    `used`: recognizers that the methods of either used. Faces that fell back are left out: what an ellipse tells is
     the baseline's.
     """
     both = np.intersect1d(first.names, second.names)

@@ -110,7 +110,7 @@ def donors(material: Material) -> Iterator[Attack]:
 
 
 def _identified(attacker: Attacker, name: str, scores: dict[str, Score]) -> Iterator[Attack]:
-    """Rank-1 with its curve; and the same without the faces that fell back to a flat ellipse, if there are any, since
+    """Rank-1 with its curve; and the same without the faces that fell back to an ellipse, if there are any, since
     these flatter a method that often gives up."""
     ranks = {look: attacker.ranks(score) for look, score in scores.items()}
     first = {look: found_within(1, *place) for look, place in ranks.items()}

@@ -107,7 +107,7 @@ class Evidence:
     `faces` (n,) are the scan's ids. `subjects` (n,) number the people `names` (n,): the dataset's labels, or, where
     `labelled` is False, what the plan clustered. `people`, `classes` and `worn` (n,) number the plan's subjects, their
     classes and the surrogates that are shown, -1 for none; surrogates as subjects where each was drawn for one.
-    `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not a flat ellipse in the place of another
+    `averaged` (n,): the original is part of a surrogate; `replaced` (n,): not an ellipse in the place of another
     method; `eye_distance` (n,) and `boxes` (n, 4) px of the original. `looks`: CLEAR, RELEASED and BASELINES -> Look.
     `donors`: recognizer -> (m, d), of the person `donor_people` (m,) in the class `donor_classes` (m,).
     """

@@ -31,7 +31,7 @@ from anonlib.synthesis.redact import redact
 from anonlib.workspace import layout
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.release import ReleasedSample, samples_of
-from anonlib.workspace.schemas import SOLID
+from anonlib.workspace.schemas import ELLIPSES
 from anonlib.workspace.status import require_plan
 from anonlib.workspace.tables import Row
 
@@ -207,7 +207,7 @@ class _Gathering:
             classes=np.array([plan.class_of.get(face, -1) for face in ids], np.int64),
             worn=np.array([-1 if digest is None else plan.by_digest[digest] for digest in digests], np.int64),
             averaged=np.array([face in plan.donated for face in ids], bool),
-            replaced=np.array([outcome["fallback"] not in SOLID for outcome in self.outcomes], bool),
+            replaced=np.array([outcome["fallback"] not in ELLIPSES for outcome in self.outcomes], bool),
             eye_distance=np.array([np.linalg.norm(five[1] - five[0]) for five in points], np.float32),
             boxes=np.array([outcome["box"] for outcome in self.outcomes], np.float32).reshape(-1, 4),
             looks=looks,

@@ -45,7 +45,7 @@ TARGETS = {
     "AUC": "a pair of one person is more alike than a pair of two",
     "AUC, same gender": "a pair of one person is more alike than a pair of two of one gender",
     "rank-1 within the class": "the right person comes first, among those of the class alone",
-    "rank-1 of replaced faces": "the right person comes first, flat ellipses left out",
+    "rank-1 of replaced faces": "the right person comes first, ellipses left out",
     "cosine of one surrogate": "cosine of two photos of one person that wear one surrogate",
     "accepted by portraits": "accepted as a person whose portrait was averaged into the face",
     "accepted by other photos": "accepted as a person who was averaged into the face, by another photo",

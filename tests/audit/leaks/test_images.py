@@ -127,7 +127,7 @@ def hidden(how: str) -> photos.Pixels:
     return image
 
 
-@pytest.mark.parametrize("how", ["solid", "blur", "pixelate"])
+@pytest.mark.parametrize("how", ["fill", "solid", "blur", "pixelate"])
 def test_a_redacted_face_is_not_the_original(how: str) -> None:
     assert is_original(BEFORE, hidden(how), CORE) is False
 

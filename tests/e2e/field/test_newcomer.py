@@ -126,7 +126,7 @@ def test_faces_outside_the_claim_are_counted_by_why(finished: Run, capsys: pytes
     made = Certificate.from_bytes((finished.output / "certificate.json").read_bytes())
     counts = replace(made.counts, faces=124, replaced=99, solid=6, next_surrogate=17, withheld=2)
     terminal.print_rows(terminal.claim_rows(replace(made, counts=counts)))
-    outside = "6 became flat ellipses, 17 wear another face than planned, 2 are in quarantined images"
+    outside = "6 are hidden under ellipses, 17 wear another face than planned, 2 are in quarantined images"
     assert f"99 of 124 faces are inside it\n           25 are outside it: {outside}\n" in capsys.readouterr().out
 
 
@@ -134,7 +134,7 @@ def test_faces_outside_the_claim_are_counted_by_why(finished: Run, capsys: pytes
     ("k", "sentence"),
     [
         (50, "k = 50 is more than half of the 12 people that the plan found"),
-        (7, "flat ellipses; take k of 6 or less, add photos of more people"),
+        (7, "ellipses; take k of 6 or less, add photos of more people"),
         (5, "none of the 12 people that the plan found can get a new face at k = 5"),
     ],
 )
