@@ -22,9 +22,9 @@ GREY = 127
 _COARSEST = 12  # px: the longer side of the coarsest level is at most this
 _WORK = 2048  # px times rounds of averaging on each level: coarse levels do the far reaching part of it
 _ROOM = 0.3  # how far around the hole its surroundings are looked at, of its longer side
-_LEAST_ROOM = 16  # px
+_LEAST_ROOM = 40  # px
 _CELL = 8  # px: grain is taken and dealt in cells of this side
-_CALM = 0.3  # share of the cells around the hole, the calmest first, that grain is taken from: others show edges
+_CALM = 0.1  # share of the cells around the hole, the calmest first, that grain is taken from: others show edges
 
 
 def fill_hole(view: Pixels, hole: Mask, avoid: Mask | None, grain_seed: bytes) -> Pixels:
