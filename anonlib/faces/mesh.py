@@ -7,6 +7,7 @@ and a mesh counts only if it agrees with the detector's landmarks: else most of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,8 +23,11 @@ from anonlib.workspace.schemas import EYES, MESH_POINTS
 
 SIZE = 192
 MIN_PRESENCE = 0.5  # below this the network says that its crop holds no face it can fit
-_VIEWS = ((1.5, True), (1.2, True), (1.8, True), (1.5, False), (1.2, False))
+_BY_BOX = ((1.5, True), (1.2, True), (1.8, True), (1.5, False), (1.2, False))
 """Sides of the box that a first view is wide, and whether it is turned upright by the landmarks; in the order tried."""
+_BY_POINTS = (5.2, 6.0)
+"""Then how wide a view around the landmarks is, of their root mean square distance from their middle: a photo's edge
+cuts boxes off. Of 172 faces of LFW that no view of a box fits, 15 are fitted so."""
 _LOOKS, _SECOND_SIDE = 2, 1.5
 _MESH_AWAY, _MESH_RATIO = 0.3, 2.0
 """How far, in sides of its box, and how much larger or smaller a mesh may be than its face."""
@@ -58,13 +62,9 @@ class FaceMesh:
         meshes = np.zeros((len(owners), MESH_POINTS, 3), np.float32)
         presence = np.zeros(len(owners), np.float32)
         remaining = np.arange(len(owners))
-        for side, upright in _VIEWS:
-            views = []
-            for face in remaining:
-                low, high = boxes[face, :2], boxes[face, 2:]
-                angle = align.roll(landmarks[face]) if upright else 0.0
-                centre = ((low + high) / 2).astype(np.float32)
-                views.append(align.square(centre, side * float((high - low).max()), angle, SIZE))
+        first_views = [partial(_by_box, *view) for view in _BY_BOX] + [partial(_by_points, side) for side in _BY_POINTS]
+        for first_view in first_views:
+            views = [first_view(boxes[face], landmarks[face]) for face in remaining]
             for _ in range(_LOOKS):
                 looked, scores = self._look([owners[face] for face in remaining], views)
                 views = [from_mesh(mesh) for mesh in looked]
@@ -95,6 +95,19 @@ class FaceMesh:
             mesh[:, :2] = align.apply(back, seen[:, :2])
             mesh[:, 2] = seen[:, 2] * float(np.sqrt(abs(np.linalg.det(back[:, :2]))))
         return meshes, outputs[1].reshape(-1)
+
+
+def _by_box(side: float, upright: bool, box: NDArray[np.float32], landmarks: NDArray[np.float32]) -> align.Affine:
+    low, high = box[:2], box[2:]
+    centre = ((low + high) / 2).astype(np.float32)
+    angle = align.roll(landmarks) if upright else 0.0
+    return align.square(centre, side * float((high - low).max()), angle, SIZE)
+
+
+def _by_points(side: float, box: NDArray[np.float32], landmarks: NDArray[np.float32]) -> align.Affine:
+    centre = landmarks.mean(axis=0)
+    spread = float(np.sqrt(((landmarks - centre) ** 2).sum(axis=1).mean()))
+    return align.square(centre, side * spread, align.roll(landmarks), SIZE)
 
 
 def from_mesh(mesh: NDArray[np.float32]) -> align.Affine:
