@@ -173,8 +173,8 @@ class RenderStage:
             faces = []
             for row in planned[sample.key]:
                 tries, hide = list(row["surrogates"] or ()), self.fallback.kind
-                method, fallback = (self.method.name, LOT) if tries else (hide, hide)
-                fallback = fallback if row["reason"] else None
+                method = self.method.name if tries else hide
+                fallback = (LOT if tries else hide) if row["reason"] else None
                 faces.append(FaceState(row, method, tries, fallback=fallback, reason=row["reason"]))
             decision = self.active.of(shard.shard_id, sample.key)
             photo = ImageState(sample, picture, faces, picture.rgb.copy() if faces or decision else picture.rgb)
