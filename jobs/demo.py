@@ -16,6 +16,7 @@ import webbrowser
 from pathlib import Path
 
 from demo_photos import PEOPLE, PHOTOS, write_photos
+from PIL import Image
 
 from anonlib.audit.sheet import make_sheet
 from anonlib.config import load_config
@@ -23,9 +24,10 @@ from anonlib.execution.telemetry import open_progress
 from anonlib.job import Job
 from anonlib.terminal import guarded, print_rows, print_summary
 
-K = 2
 KEEP_FIELDS = ("caption",)
 SHEET_FACES = 24
+PICTURED, HEIGHT, GAP = ("group-4.jpg", "group-6.jpg", "group-3.jpg"), 460, 8
+"""What the README shows, and its height and gaps in px."""
 
 
 def main() -> int:
@@ -35,6 +37,7 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=PEOPLE, help="labelled people who do not exist")
     parser.add_argument("--photos-per-person", type=int, default=PHOTOS)
     parser.add_argument("--actors", type=int, help="0 runs without Ray; default one a core")
+    parser.add_argument("--picture", type=Path, help="also write the README's picture, of released photos alone")
     options = parser.parse_args()
     folder, began = options.folder, time.monotonic()
     for place in ("input", "workspace", "release"):
@@ -45,18 +48,16 @@ def main() -> int:
             "input.subject_field": "person",
             "output.uri": str(folder / "release"),
             "workspace.uri": str(folder / "workspace"),
-            "method.name": "k-diff",
-            "method.k": K,
+            "method.name": "dp-uniform",
             "method.texture": "gallery",
             "keep_fields": KEEP_FIELDS,
-            "too_few": "ellipse",  # so that a small demo ends, too
             "ray.actors": options.actors,
         }
     )
     with guarded():
         print("1. Getting photos of groups, and drawing people who do not exist into them", flush=True)
         count = write_photos(folder / "input", people=options.people, photos=options.photos_per_person)
-        print("2. Replacing every face by one of the gallery, which are nobody's", flush=True)
+        print("2. Replacing every face by one drawn from the gallery of nobody's faces", flush=True)
         with open_progress() as progress:
             job = Job(config, report=progress, ended=progress.ended)
             summary = job.run()
@@ -65,10 +66,24 @@ def main() -> int:
         print("3. Drawing faces by lot, to show them before and after", flush=True)
         sheet = make_sheet(config, faces=SHEET_FACES)
         print_rows([("look at", sheet), ("and at", str(folder / "release" / "data"))])
+        if options.picture:
+            picture(folder / "release" / "data").save(options.picture, quality=88)
         print(f"Done in {time.monotonic() - began:.0f} s")
         if sys.stdout.isatty():
             webbrowser.open(Path(sheet).resolve().as_uri())
     return summary.code
+
+
+def picture(released: Path) -> Image.Image:
+    """Three released photos of groups, side by side."""
+    photos = [Image.open(released / name) for name in PICTURED]
+    photos = [photo.resize((round(photo.width * HEIGHT / photo.height), HEIGHT)) for photo in photos]
+    page = Image.new("RGB", (sum(photo.width for photo in photos) + GAP * (len(photos) - 1), HEIGHT), "white")
+    x = 0
+    for photo in photos:
+        page.paste(photo, (x, 0))
+        x += photo.width + GAP
+    return page
 
 
 if __name__ == "__main__":
