@@ -1,7 +1,7 @@
 """A release beside its originals: what lies away from every region must be as it was.
 
-For whoever has both and no workspace, and only where keys were kept. The manifest's boxes say where regions are; a
-method may paint past a box, so a box's own size around it is not looked at. Photos that were encoded anew are counted.
+It needs both and no workspace, and works where keys were kept. The manifest's boxes say where regions are; a method may
+paint past a box, so a box's own size around it is not looked at. Photos that were encoded anew are counted.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anonlib.codes import Note
+from anonlib.audit.leaks.images import Limits, changed_in_exact, may_change
 from anonlib.datasets import Dataset, Sample, open_dataset
-from anonlib.errors import ImageProblem, NotFound, VerificationError
-from anonlib.media.exact import as_stored
-from anonlib.media.sandbox import changed_blocks_apart, decode_apart
+from anonlib.errors import NotFound, VerificationError
 from anonlib.storage import StorageOptions, join_uri, open_storage
 from anonlib.verification.parsing import RunNote, parsed, rows_of
 from anonlib.workspace.schemas import DATA, EXACT, MANIFEST, RUN_NOTE, manifest_path
 
-_MAX_MPX, _SECONDS = 400.0, 120.0
+_LIMITS: Limits = {"max_mpx": 400.0, "seconds": 120.0}
+_SINCE = 3
+"""The schema version from which a manifest says of each photo whether it kept its own data."""
 
 
 @dataclass
@@ -41,6 +40,11 @@ def compare_with_originals(release: str, originals: str, options: StorageOptions
     """
     storage = open_storage(release, options)
     note = parsed(RunNote, storage.read(RUN_NOTE), RUN_NOTE)
+    if note.schema_version < _SINCE:
+        raise VerificationError(
+            f"the release is of schema version {note.schema_version}, whose manifest does not say which photos kept "
+            f"their own data; releases from version {_SINCE} on can be compared with their originals"
+        )
     if note.rekeyed:
         raise VerificationError("the release has new keys, so only its audit can say which original a photo is of")
     before = open_dataset(originals, options=options)
@@ -80,21 +84,5 @@ def _is_same(before: bytes, after: bytes, row: dict[str, Any]) -> bool:
     """Whether a photo is as it was, away from the regions of its manifest row."""
     allowed = np.zeros((row["height"], row["width"]), bool)
     for region in row["faces"]:
-        _allow(allowed, np.array(region["box"]))
-    try:
-        if row["format"] == "JPEG":
-            stored = as_stored(allowed, row["orientation"])
-            return changed_blocks_apart(before, after, stored, max_mpx=_MAX_MPX, seconds=_SECONDS) == 0
-        first, second = (decode_apart(file, max_mpx=_MAX_MPX, seconds=_SECONDS) for file in (before, after))
-    except ImageProblem:
-        return False
-    if Note.EIGHT_BITS in first.notes and Note.EIGHT_BITS not in second.notes:
-        return False
-    return first.rgb.shape == second.rgb.shape and not (first.rgb != second.rgb).any(axis=2)[~allowed].any()
-
-
-def _allow(allowed: NDArray[np.bool_], box: NDArray[np.int64]) -> None:
-    """Mark a box (4,) of px and its own size around it."""
-    size = box[2:] - box[:2]
-    (x0, y0), (x1, y1) = np.maximum(box[:2] - size, 0), np.maximum(box[2:] + size, 0)
-    allowed[y0:y1, x0:x1] = True
+        allowed |= may_change((row["height"], row["width"]), np.array(region["box"]), rounded=True)
+    return changed_in_exact((before, after), allowed, row, _LIMITS) == 0

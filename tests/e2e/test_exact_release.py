@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import tarfile
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from anonlib.audit.against import compare_with_originals
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import look_twice
 from anonlib.config import DetectorConfig
+from anonlib.errors import VerificationError
 from anonlib.faces.detect import open_detector
 from anonlib.job import Job
 from anonlib.media import exact, jpeg
@@ -126,6 +128,14 @@ def test_the_originals_show_a_change_that_the_boxes_do_not_explain(release: Run,
     (changed / "place-baseline.jpg").write_bytes(photos.encoded(photos.astronaut()[:256, :256], "JPEG", quality=88))
     again = compare_with_originals(str(release.output), str(changed), options)
     assert (again.changed, again.first) == (1, "place-baseline.jpg")
+
+
+def test_a_release_of_before_exact_photos_is_not_compared(originals: Path, tmp_path: Path) -> None:
+    with tarfile.open(Path(__file__).parents[1] / "verification" / "release-0.1.0.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    (note,) = tmp_path.rglob("run.json")
+    with pytest.raises(VerificationError, match=r"schema version 1, .* from version 3 on"):
+        compare_with_originals(str(note.parent), str(originals), StorageOptions())
 
 
 def in_alpha(pixels: photos.Pixels, colours: photos.Pixels) -> bytes:

@@ -10,17 +10,21 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.codes import Note
+from anonlib.errors import ImageProblem
 from anonlib.faces import topology
 from anonlib.media import exact, jpeg, png, webp
 from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import is_ours
+from anonlib.media.sandbox import changed_blocks_apart, decode_apart
 from anonlib.synthesis.canonical import vertices_of
 from anonlib.synthesis.redact import ellipse
 
@@ -31,7 +35,7 @@ KINDS = (EXIF, GPS, THUMBNAIL, XMP, IPTC, COMMENT, C2PA, PICTURE, PROFILE, PART,
 
 _PLAIN = ""
 Rule = str | Callable[[bytes], set[str]]
-"""What a part is: one of KINDS, _PLAIN for what the encoder writes, or a function that looks into it."""
+"""How a part is judged: one of KINDS, _PLAIN for what the encoder writes, or a function that looks into it."""
 
 _PICTURE_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP|GIF8[79]a|BM.{4}\0{4}|II\*\0|MM\0\*|P[56]\s", re.DOTALL
@@ -221,6 +225,15 @@ _CORE_POINTS = [*topology.LEFT_BROW, *topology.RIGHT_BROW, *topology.OVAL[8:29]]
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Pair = tuple[Picture, Picture]
+"""A photo before and after."""
+
+
+class Limits(TypedDict):
+    """What decoding a photo in another process may cost."""
+
+    max_mpx: float
+    seconds: float
 
 
 def face_core(size: tuple[int, int], box: NDArray[np.float32], mesh: NDArray[np.float32] | None) -> Mask:
@@ -237,9 +250,19 @@ def face_core(size: tuple[int, int], box: NDArray[np.float32], mesh: NDArray[np.
     return mask > 0
 
 
-def may_change(size: tuple[int, int], box: NDArray[np.float32], mesh: NDArray[np.float32] | None) -> Mask:
-    """Px (H, W) that a method may change for one face: around a mesh (468, 3) px, else a redaction's ellipse."""
+def may_change(
+    size: tuple[int, int], box: NDArray[Any], mesh: NDArray[np.float32] | None = None, *, rounded: bool = False
+) -> Mask:
+    """Px (H, W) that a method may change for one face: around a mesh (468, 3) px, else a redaction's ellipse.
+
+    Of a manifest's `rounded` box alone, any method: the box and its own size around it.
+    """
     mask = np.zeros(size, bool)
+    if rounded:
+        reach = box[2:] - box[:2]
+        (x0, y0), (x1, y1) = np.maximum(box[:2] - reach, 0), np.maximum(box[2:] + reach, 0)
+        mask[y0:y1, x0:x1] = True
+        return mask
     if mesh is None:
         inside, (x0, y0, x1, y1) = ellipse(box, size)
         mask[y0:y1, x0:x1] = inside > 0
@@ -304,6 +327,25 @@ def changed_outside(before: Picture, after: Picture, allowed: Mask, jpeg_quality
         # Chroma is interpolated over the blocks' edges.
         outside = np.asarray(cv2.dilate(reached, np.ones((2 * _BLEED + 1, 2 * _BLEED + 1), np.uint8))) == 0
     return changed_px(replace(before, rgb=rgb), after, outside, noise)
+
+
+def changed_in_exact(
+    files: tuple[bytes, bytes], allowed: Mask, row: Mapping[str, Any], limits: Limits, pictures: Pair | None = None
+) -> int:
+    """How much changed away from `allowed` (H, W) in a photo whose manifest `row` says that it kept its own data.
+
+    Blocks of coefficients of a JPEG, else px with their alpha; all where a file, before or after, cannot be read.
+    `pictures`: the two decoded, where they are at hand.
+    """
+    try:
+        if row["format"] == "JPEG":
+            return changed_blocks_apart(*files, exact.as_stored(allowed, row["orientation"]), **limits)
+        before, after = pictures or [decode_apart(file, **limits) for file in files]
+    except ImageProblem:
+        return allowed.size
+    fewer_bits = Note.EIGHT_BITS in before.notes and Note.EIGHT_BITS not in after.notes
+    same_size = before.rgb.shape == after.rgb.shape == (*allowed.shape, 3)
+    return changed_px(before, after, ~allowed) if same_size and not fewer_bits else allowed.size
 
 
 def changed_px(before: Picture, after: Picture, outside: Mask, noise: int = 0) -> int:

@@ -38,7 +38,6 @@ from anonlib.job import Job
 from anonlib.media import exact
 from anonlib.media.codec import Picture, decode
 from anonlib.media.prefetch import try_to_read
-from anonlib.media.sandbox import changed_blocks_apart
 from anonlib.methods import METHODS
 from anonlib.workspace import schemas, tables
 from anonlib.workspace.images import JobImages
@@ -302,21 +301,13 @@ class _LeakScan:
         if row["outside"] != schemas.EXACT:
             before = before if self.config.outside == "exact" else before.plain
             changed = images.changed_outside(before, after, allowed, self.config.jpeg_quality)
-        elif before.format == "JPEG":
-            changed = self._changed_blocks(original.image or b"", file, exact.as_stored(allowed, before.orientation))
         else:
-            changed = images.changed_px(before, after, ~allowed)
+            files, limits = (original.image or b"", file), self.config.limits
+            bounds: images.Limits = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
+            changed = images.changed_in_exact(files, allowed, row, bounds, (before, after))
         self._count(OUTSIDE, here, changed > 0)
         if before.format == "JPEG" or row["outside"] == schemas.EXACT:
             self._count(ODD, here, not _is_ours(file, after.stored) or after.orientation != row["orientation"])
-
-    def _changed_blocks(self, before: bytes, after: bytes, allowed: NDArray[np.bool_]) -> int:
-        limits = self.config.limits
-        bounds = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
-        try:
-            return changed_blocks_apart(before, after, allowed, **bounds)
-        except ImageProblem:
-            return 1
 
     def _compare(self, before: Picture, after: Picture, sample: ReleasedSample, where: str) -> NDArray[np.bool_] | None:
         """Compare px of faces: the manifest says what was done, the scan where; the px (H, W) that may have changed."""
