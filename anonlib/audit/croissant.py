@@ -1,8 +1,8 @@
 """croissant.json: the release described for machines (Croissant 1.0), with the report's figures as RAI fields.
 
 The vocabularies are MLCommons' (https://docs.mlcommons.org/croissant/docs/croissant-spec.html and croissant-rai-spec).
-Paths are relative to the release. Nothing is fetched and there is no clock; terms, authors and dates, which only the
-publisher knows, are left out.
+Paths are relative to the release. Nothing is fetched, and no time is written. Terms, authors and dates are left
+out, since only the publisher knows them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an audit found, as it is written to report.json: the one document that gate, report and reader share.
+"""The findings of an audit, as report.json holds them; gate and report are made from these alone.
 
 Every figure is a mean with its 95 % interval by people. Nothing here names a person, a key or an original. What could
 not be measured is None, and the reason stands beside it.
@@ -109,7 +109,7 @@ class LeakCheck(Finding):
 
 
 class Measure(Finding):
-    """What is left of use: `released` beside the same measure on `baselines`; `better` says which way is good."""
+    """A measure of utility on `released` and on `baselines`; `better`: whether higher or lower values are good."""
 
     name: str
     released: Figure

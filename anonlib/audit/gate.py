@@ -1,6 +1,6 @@
-"""The policy gate: does what the audit found allow this release to be called released?
+"""The policy gate: whether the audit's findings allow the release to leave.
 
-Everything that could refuse it has a line, and each line says what counted. The unfavourable end of an interval is held
+Each condition is a line, which says what was measured and what is allowed. The unfavourable end of an interval is held
 against a limit, so that few photos cannot pass by luck; what could not be measured does not pass.
 """
 
@@ -75,7 +75,7 @@ def _attack_lines(
             why = f"{_share(attack.released)} of the released photos against {_share(solid)} behind a flat ellipse; "
             why += f"at most {bound:.1%} more"
             if allowed and bound > policy.excess:
-                why += f" (whoever knows the class may be right for {allowed:.1%}, by the certificate)"
+                why += f" (by the certificate, an attacker who knows the class may be right for {allowed:.1%})"
         yield _at_most(f"{attack.name} attack, {attack.target} by {attack.recognizer}", policy.excess, bound, why)
 
 

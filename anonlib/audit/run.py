@@ -1,7 +1,7 @@
 """`anonlib audit`: a release attacked, measured, judged by its policy, and the report signed into it.
 
 It runs inside the trust boundary, before the purge. Whatever an earlier audit left in the release is taken back first,
-so a release never carries the report of another state of itself; cut off, it carries none.
+so a release never carries the report of an earlier state; if the audit is interrupted, it carries none.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def attack_records(
 
 
 def _recognizers(config: JobConfig) -> frozenset[str]:
-    """Those that the method, its training or its re-check used: what it is judged by must not be among them."""
+    """Recognizers that the method, its training or its re-check used; the others are held out to judge it."""
     return method_of(config.method).recognizers_used()
 
 
@@ -210,7 +210,7 @@ def counts_of(stores: JobStores) -> ReleaseCounts:
     """Images and faces of the manifests, and why any is an exception, as the workspace says."""
 
     def kind_of(reason: str | None) -> str:
-        """A reason's numbers do not make it another one."""
+        """The reason without its numbers, so that like reasons are counted together."""
         return re.sub(r"\d+(\.\d+)?", "N", reason or "no reason given")
 
     release, note = release_store(stores), release_store(stores).run()

@@ -44,9 +44,9 @@ def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
 
 
 def check_data(file: bytes) -> None:
-    """Raises NotExact unless the image data holds the rows of the image, and no bit that nobody sees.
+    """Raises NotExact unless the image data is the rows of the image and nothing else: every bit of it is shown.
 
-    Such a file is encoded anew without a loss, so this may be strict.
+    A refused file is encoded anew without a loss, so this may be strict.
     """
     header, palette, kept, data = _read(file)
     width, height, depth, colour, interlaced = struct.unpack(">IIBBxxB", header)

@@ -50,7 +50,7 @@ def test_the_upper_bound_refuses_where_the_mean_would_pass(name: str) -> None:
     worse = [other for other in HARMLESS if other.name != name] + [attack(name, figure(0.02, 0.01, 0.031))]
     (line,) = failed(gate(attacks=worse))
     assert line.name == f"{name} attack, rank-1 by fr-feature" and line.bound == 0.031 and "3.1% more" in line.why
-    assert "whoever knows the class may be right for 18.0%" in line.why
+    assert "an attacker who knows the class may be right for 18.0%" in line.why
     assert gate(PolicyConfig(excess=0.04), attacks=worse).passed
 
 

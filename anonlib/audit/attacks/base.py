@@ -224,7 +224,7 @@ class Attacker(Probes):
         return better, tied
 
     def together(self, scores: Sequence[Score], rows: Numbers) -> Score:
-        """What weighs `scores` by a conditional logit that is fitted on these rows."""
+        """A function that weighs `scores` by a conditional logit, fitted on these rows."""
         chosen = self.sample(rows)
         parts = [score(chosen) for score in scores]
         parts = [part - part.mean(axis=1, keepdims=True) for part in parts]

@@ -39,7 +39,7 @@ Table = Mapping[str, list[tuple[int, Any]]]
 
 @dataclass(frozen=True)
 class Trail:
-    """Where each of m surrogates leads: `out` (m, v) to what is shared, `back` (v, m) from there; counts of rows."""
+    """Links between m surrogates by v shared values: `out` (m, v) and `back` (v, m) count rows."""
 
     name: str
     out: csr_matrix
@@ -138,7 +138,7 @@ def _follow(attacker: Attacker, trails: Mapping[str, Score], chosen: set[str], r
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Texts and numbers by column; what is nested has a dotted name, a list's length has a column."""
+    """Texts and numbers by column; nested columns have dotted names, and the length of a list is a column, too."""
     columns: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     for number, row in enumerate(rows):
         for name, value in row.items():

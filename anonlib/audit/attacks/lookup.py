@@ -90,7 +90,7 @@ def averaging(material: Material) -> Iterator[Attack]:
 
 
 def donors(material: Material) -> Iterator[Attack]:
-    """Are those who were averaged accepted, by the photo that was averaged or by another one, which is the worse?"""
+    """Whether donors are accepted, by the photo that was averaged or by another one; the latter is worse."""
     for attacker in material.attackers:
         evidence = attacker.evidence
         if not len(evidence.donor_people):

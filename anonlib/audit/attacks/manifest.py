@@ -80,7 +80,7 @@ def _at(values: list[Any], rows: Numbers) -> list[Any]:
 
 
 def _nearness(probes: Shares, gallery: Shares, rows: Numbers) -> Scores:
-    """How near two numbers are; what is not known counts as much as the mean of its row."""
+    """How near two numbers are; an unknown one gets the mean of its row."""
     scores = -np.abs(probes[rows, None] - gallery[None, :])
     unknown = np.isnan(scores)
     means = np.where(unknown, 0, scores).sum(axis=1, keepdims=True) / np.maximum((~unknown).sum(axis=1), 1)[:, None]
@@ -92,7 +92,7 @@ def _sameness(probes: Numbers, gallery: Numbers, rows: Numbers) -> Scores:
 
 
 def flags(material: Material) -> Iterator[Disclosure]:
-    """Does a flag place the person? What a refused face must not look like is shown by their other photos.
+    """Whether a flag tells who a person is: a refused face looked like something that the person's other photos show.
 
     The mean of the person's other replaced photos is looked up among clear ones, for faces with the flag and without,
     by any recognizer: one that the re-check used is the one whose opinion the flag is. The low end of the difference is

@@ -1,4 +1,4 @@
-"""What cosines say: whose photo is most similar, whether two photos pass a threshold, and how pairs separate.
+"""Statistics of cosines: the most similar photo, pairs above a threshold, and how well pairs separate.
 
 Vectors are unit rows, so a product is a cosine. Nothing here reads a file.
 """
@@ -48,8 +48,8 @@ def places(score: Score, rows: Numbers, right: Numbers) -> tuple[Numbers, Number
 
 
 def found_within(ranks: int, better: Numbers, tied: Numbers) -> Shares:
-    """(n,) The chance that a probe's person is among the first `ranks`, if those who tie stand in any order; NaN where
-    nobody was looked for, so that none ties."""
+    """(n,) The chance that a probe's person is among the first `ranks`, if those who tie stand in any order; NaN for a
+    probe whose person was not looked for."""
     return np.where(tied > 0, np.clip((ranks - better) / np.maximum(tied, 1), 0.0, 1.0), np.nan)
 
 

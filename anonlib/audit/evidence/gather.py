@@ -1,4 +1,4 @@
-"""The evidence of an audit: the face that each photo is of, as it was, as it was released, and as others would hide it.
+"""The evidence of an audit: the main face of each photo in the original, in the release, and under each redaction.
 
 It runs inside the trust boundary: it reads originals, the plan and the release together. What originals and their
 redactions look like is kept in the workspace, so that the second audit of a dataset looks at the release alone.
@@ -77,7 +77,7 @@ class _Photo(NamedTuple):
 
 
 class _Gathering:
-    """Shards one after another, then the evidence of all. An original is opened only for what is not known of it."""
+    """Adds shard after shard, then gives the evidence of all. Originals are opened only where nothing is stored."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.config = job, job.config

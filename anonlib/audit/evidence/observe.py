@@ -42,7 +42,7 @@ Vectors = dict[str, NDArray[np.float32]]
 
 
 class Observer:
-    """Holds the models; each image has one face that matters, and there may be no image."""
+    """Holds the models; of each image one face is observed, and a list of images may be empty."""
 
     def __init__(self, config: JobConfig) -> None:
         cv2.setNumThreads(1)
@@ -145,7 +145,7 @@ def faces_of(rows: Sequence[Row]) -> Regions:
 
 
 def main_of(rows: Sequence[Row], labelled: bool) -> Row | None:
-    """The face that a photo is of: the one with the label, or without labels the large and central one."""
+    """The main face of a photo: the one with the label, or without labels the large and central one."""
     if labelled:
         return next((row for row in rows if row["label"] is not None), None)
     chosen = labelled_face(faces_of(rows), (rows[0]["height"], rows[0]["width"])) if rows else -1

@@ -1,4 +1,4 @@
-"""What each attack does, for a reader who runs none, and which of WP216's three risks it bears on.
+"""What each attack does, in words for a lay reader, and which of WP216's three risks it bears on.
 
 The risks are those of the Article 29 Working Party's Opinion 05/2014 on anonymisation techniques (WP216, section 2.2):
 a person is singled out, two records of one person are linked, something about a person is inferred.

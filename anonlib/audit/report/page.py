@@ -1,4 +1,4 @@
-"""report.html and report.pdf: one file that needs no network and no script, and the same page printed and tagged.
+"""report.html, one file without scripts that needs no network, and report.pdf, the same page as a tagged PDF.
 
 Its charts are Vega-Lite drawn as SVG that lies in the page, with a text that says what it shows. Text
 reaches a contrast of 4.5 and marks of 3 on their grounds (WCAG 2.2, 1.4.3 and 1.4.11); series differ by shape or dash

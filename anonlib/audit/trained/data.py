@@ -1,4 +1,4 @@
-"""What a trained attacker holds, what linear maps bring back of it, and how what is recovered is counted.
+"""The data of a trained attacker, the linear maps that restore faces from it, and how recovered faces are counted.
 
 Of half of the people the attacker has both versions of every photo (the usual assumption, as in arXiv 2506.12344); the
 other half is attacked, and a few of the first are kept aside to choose by. A blur is linear, and so is a mosaic: the
@@ -102,7 +102,7 @@ def warped(picture: Pixels, matrix: align.Affine) -> Pixels:
 
 
 class DataSplit(NamedTuple):
-    """Rows of AttackerData: what is learnt from, what is chosen by, and what is attacked."""
+    """Rows of AttackerData: to learn from, to choose settings by, and to attack."""
 
     learn: Rows
     choose: Rows
@@ -110,7 +110,7 @@ class DataSplit(NamedTuple):
 
 
 def split(people: Rows, seed: int) -> DataSplit:
-    """Who is learnt from, chosen by and attacked; raises ValueError if there are too few people to learn anything."""
+    """A split by people; raises ValueError if there are too few of them to learn from."""
     names = np.random.default_rng(seed).permutation(np.unique(people))
     attacked = round(ATTACKED * len(names))
     aside = attacked + max(2, round(KEPT_ASIDE * len(names)))
@@ -141,7 +141,7 @@ def recover(probes: Floats, gallery: Floats, people: Rows, parts: DataSplit) -> 
 
 
 def mean_reciprocal(probes: Floats, gallery: Floats, people: Rows, rows: Rows) -> float:
-    """The mean of one over the right person's place, which moves before rank-one does."""
+    """The mean of 1 / place of the right person; it is finer than rank-1."""
     _, similarity, same = _compared(probes, gallery, people, rows)
     return float((1 / _places(similarity, same)).mean())
 
@@ -227,8 +227,8 @@ def _planes(pictures: Floats) -> Floats:
 
 
 class Restorer:
-    """What was there, as far as a linear map can tell, and where its five points lie: `learn` shows it, and penalties
-    are chosen by `choose`."""
+    """Restores clear frames and their five points by linear maps, fitted on `learn`, with penalties chosen on
+    `choose`."""
 
     def __init__(self, learn: Pairs, choose: Pairs) -> None:
         coarse, lost, points = zip(*map(self._known, (learn, choose)), strict=True)

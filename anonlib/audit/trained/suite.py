@@ -103,7 +103,7 @@ def trained_attacks(
 
 
 def data_of(evidence: Evidence, kind: str, rows: NDArray[np.int64], how: str | None = None) -> AttackerData:
-    """What an attacker holds of the faces in `rows` (m,) as one kind of photo shows them."""
+    """The attacker's data of the faces in `rows` (m,), as one kind of photo shows them."""
     boxes, meshes = evidence.boxes[rows], evidence.clear.mesh[rows]
     matrices = [frame(box) for box in boxes]
     corners = [align.apply(matrix, box.reshape(2, 2)).ravel() for matrix, box in zip(matrices, boxes, strict=True)]
@@ -140,7 +140,7 @@ def attack(data: AttackerData, parts: DataSplit, *, device: str = "cpu", seed: i
 
 
 def _kept(store: StageStore, data: AttackerData, kind: str, seed: int, train: Callable[[], Results]) -> Results:
-    """What was found before of the same faces by the same attackers, or what is found now."""
+    """The stored results of the same attackers on the same faces, or new ones, which are stored."""
     settings = [_VERSION, kind, seed, STEPS, DRAWN, MODELS[NETWORK].sha256, sorted(data.vectors)]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for array in (data.released, data.people):

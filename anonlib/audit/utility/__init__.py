@@ -1,1 +1,1 @@
-"""What a release is still good for: attributes kept, distribution shift, a downstream task."""
+"""The utility of a release: attributes kept, distribution shift, a downstream task."""

@@ -1,8 +1,8 @@
-"""A task that a release is for: does a network trained on anonymized faces work on real ones?
+"""A downstream task: does a network that was trained on anonymized faces work on real ones?
 
 A small network learns expressions from the aligned crops of half of the people, as the release shows them, and is
 tested on clear crops of the other half; then the halves change places. It learns from clear crops and from every
-baseline too, so what differs is what the faces were turned into.
+baseline too, so the difference shows what the replacement costs.
 """
 
 from __future__ import annotations

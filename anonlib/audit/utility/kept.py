@@ -1,4 +1,4 @@
-"""What a release is still good for: are faces found, do they look the same kind of person and move the same way.
+"""The utility of a release: whether faces are found, and keep gender, age, expression, pose and sharpness.
 
 Judged by networks, so each number is an agreement of two estimates. A face that cannot be read any more has lost its
 gender, age and expression; errors are those of faces that can be read. The shift of a distribution is total variation,
@@ -23,7 +23,7 @@ from anonlib.privacy.strata import stratum_of
 from anonlib.workspace.schemas import EXPRESSIONS
 
 SURE = 0.7
-"""Probability of a gender from which an original counts, and one minus it for the other."""
+"""Least probability of a gender, female or male, from which an original counts."""
 
 LARGE = 150
 """Longer side of a face's box, px, from which its skin shows pores and grain."""
@@ -39,7 +39,7 @@ SHIFT = (
 
 Values = Callable[[Look], NDArray[Any]]
 Kinds = NDArray[np.str_]
-"""(n,) What each face is taken for, "" where it cannot be read."""
+"""(n,) The kind that a network takes each face for, "" where it cannot be read."""
 
 
 def genders(look: Look) -> Kinds:
