@@ -41,6 +41,7 @@ PHOTOS = 5  # of a person, on average
 K = 5
 CONES = ((EMBEDDING_DIM, 0.8, 0.96, SHARE), (KEPT, 0.1, 0.75, 1 - SHARE))
 """Of each recognizer: dimensions, cosine of two people, cosine of two photos of one person, weight."""
+COMPARED = 1_000_000  # faces up to which true neighbours are looked for
 BLOCK = 20_000  # people that are drawn at once
 SEED = 1
 KEYS = Keyring(bytes(32), "")
@@ -136,7 +137,12 @@ def vectors_of(folder: Path, count: int) -> NDArray[np.float16]:
 
 
 def found_again(options: argparse.Namespace, count: int) -> float:
-    """The share of some faces' true neighbours, each pair compared, that the index of the plan finds."""
+    """The share of some faces' true neighbours, each pair compared, that the index of the plan finds.
+
+    Not a number beyond COMPARED faces, since the comparison holds all vectors in single precision.
+    """
+    if count > COMPARED:
+        return math.nan
     both = vectors_of(options.folder, count)
     queries = both[np.linspace(0, count - 1, min(options.queries, count), dtype=np.int64)]
     ask = partial(nearest, queries, both, count=K, floor=same_fused(count))
