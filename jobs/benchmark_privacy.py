@@ -121,7 +121,9 @@ def planned(options: argparse.Namespace, count: int) -> dict[str, Any]:
     first = np.unique(persons.of_face, return_index=True)[1].tolist()
     persons = replace(persons, portraits={number: [face] for number, face in enumerate(first)})
     clock.append((time.perf_counter(), time.process_time()))
-    assignment = method_of(settings_of({"name": "k-diff", "k": options.k})).plan(persons, KEYS, EarlierReleases())
+    assignment = method_of(settings_of({"name": "k-diff", "k": options.k, "texture": "average"})).plan(
+        persons, KEYS, EarlierReleases()
+    )
     clock.append((time.perf_counter(), time.process_time()))
     np.save(options.folder / "subjects.npy", subjects.of_face)
     return {
