@@ -221,10 +221,13 @@ class CanonicalFrame:
         corners[degenerate] = np.eye(3)
         affine = np.linalg.solve(corners, self.points[front].astype(np.float64)).transpose(0, 2, 1)
         affine[degenerate, :, :2], affine[degenerate, :, 2] = 0, self.points[front][degenerate, 0]
-        chosen = affine[np.maximum(index, 0)]
+        nearest = np.maximum(index, 0)
+        chosen = affine[nearest]
         rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
         x, y = (chosen[..., axis, 0] * columns + chosen[..., axis, 1] * rows + chosen[..., axis, 2] for axis in (0, 1))
-        grid = np.stack([x, y], axis=-1).astype(np.float32)
+        # A px at the rim of a sliver, as where lids meet, would be read far beyond it.
+        low, high = self.points[front].min(axis=1), self.points[front].max(axis=1)
+        grid = np.clip(np.stack([x, y], axis=-1), low[nearest], high[nearest]).astype(np.float32)
         grid[~covered] = -1e4  # far outside the frame, where cv2.remap reads its border
         return grid, covered
 

@@ -25,7 +25,9 @@ _SHUT, _OPEN = 0.07, 0.13
 """Gaps of the lids, in distances between the corners, up to which an eye counts as closed, and from which it is as open
 as it is measured."""
 _WIDEST = 1.6  # times its own opening that an eye is opened at most
-_FOLLOWS = 0.5  # share of the lid's way that the crease above it goes
+_FOLLOW = (0.6, 0.35)  # shares of an upper lid's way that the crease above it and the skin over that go
+_OVER = ((113, 225, 224, 223, 222, 221, 189), (342, 445, 444, 443, 442, 441, 413))
+"""The mesh's points over each crease, in its order."""
 _STRAIGHT = (0.0, -0.07, 0.3, 0.22)  # the numbers (faces/gaze.py) of an eye of which none are known
 _RADII = (0.19, 0.25)
 _WHITE = (1.86, 0.6, 0.45)
@@ -86,14 +88,15 @@ def with_lids(shape: Floats, source: Floats, gaze: Floats | None) -> Floats:
     """A surrogate's shape (468, 3), its eyes as open as those of a source with this shape (468, 3) and gaze (8,)."""
     moved = shape.copy()
     gaps = np.full(2, np.nan) if gaze is None else np.reshape(gaze, (2, 4))[:, 2]
-    for points, seen in zip(CONTOURS, gaps, strict=True):
+    for points, over_crease, seen in zip(CONTOURS, _OVER, gaps, strict=True):
         lower, upper, crease = (np.array(points[lid]) for lid in (_LOWER, _UPPER, _CREASE))
         gap, width = (lower[3], upper[3]), (points[0], points[8])
         own, wanted = (_distance(of, *gap) / max(_distance(of, *width), 1e-6) for of in (shape, source))
         wanted *= float(np.clip((np.fmin(wanted, seen) - _SHUT) / (_OPEN - _SHUT), 0, 1))
         way = (1 - min(wanted / max(own, 1e-6), _WIDEST)) * (shape[lower] - shape[upper])
         moved[upper] += way
-        moved[crease] += _FOLLOWS * way
+        for ring, share in zip((crease, np.array(over_crease)), _FOLLOW, strict=True):
+            moved[ring] += np.float32(share) * way
     return moved
 
 
@@ -142,7 +145,7 @@ def _drawn(skin: Floats, eyes: Eyes, eye: int, origin: Floats, light: Floats) ->
     side = 0.3 if light[:, -1].mean() > light[:, 0].mean() else -0.3  # the light's reflection is on its own side
     spot = _disc(offset - np.array([side, -0.36]), 0.13, max(1.3 * soft, 0.09))
     ball = over(ball, np.minimum(1.5 * white + 25, 250), 0.7 * spot)
-    inside = np.clip(np.minimum(below, above) / max(1.0, 0.02 * width) + 0.5, 0, 1) * (np.abs(x) < 0.5)
+    inside = between(below, above, max(1.0, 0.02 * width)) * (np.abs(x) < 0.5)
     # Lashes: a dark line along the upper lid, heavier outwards, and a faint one along the lower.
     lines = ((below, 0.03, 0.75 * np.clip(0.7 + 0.8 * outwards, 0.3, 1)), (above, 0.025, 0.22))
     lash = sum(dark * np.exp(-(((way + 0.012 * width) / max(thick * width, 0.6)) ** 2)) for way, thick, dark in lines)
@@ -177,6 +180,12 @@ def over(below: Floats, colour: Floats | float, share: Floats) -> Floats:
 def _disc(offset: Floats, radius: float, soft: float) -> Floats:
     """1 within `radius` of the middle of an `offset` (h, w, 2), falling to 0 over `soft` around it."""
     return np.asarray(np.clip((radius - np.linalg.norm(offset, axis=-1)) / soft + 0.5, 0, 1), np.float32)
+
+
+def between(below: Floats, above: Floats, soft: float) -> Floats:
+    """How far px (h, w) lie between two edges, 0-1, `below` the upper and `above` the lower by so many px."""
+    inside = np.clip(np.minimum(below, above) / soft + 0.5, 0, 1)
+    return np.asarray(inside * np.clip((below + above) / soft, 0, 1), np.float32)
 
 
 def curve(x: Floats, along: Floats, height: Floats) -> Floats:

@@ -15,12 +15,12 @@ import numpy as np
 from anonlib.faces import topology
 from anonlib.faces.gaze import eye_frame
 from anonlib.synthesis.base import Floats
-from anonlib.synthesis.eyes import curve, over, white_of
+from anonlib.synthesis.eyes import between, curve, over, white_of
 from anonlib.synthesis.light import from_log, to_log
 
 _UPPER = topology.LIPS_INNER[:11]
 _LOWER = (topology.LIPS_INNER[0], *topology.LIPS_INNER[:9:-1])
-_SHUT, _OPENS, _SMILES = 0.075, 0.035, 0.03
+_SHUT, _OPENS, _SMILES = 0.11, 0.035, 0.065
 """Gap of the lips, in widths of the mouth, up to which it counts as closed; how much further it is as open as measured;
 and how much less is enough of a smile."""
 _DROPS = (0.35, 0.65)  # shares of an opening by which the upper lip rises and the lower one drops
@@ -119,20 +119,20 @@ def _inside(skin: Floats, mouth: Mouth, origin: tuple[int, int], light: Floats, 
     centre = float((mouth.upper[5] - middle) @ right)
     side = np.where(x < centre, centre + width / 2, width / 2 - centre) / (_HALF * unit)
     far = np.abs(x - centre) / (unit * np.clip(side, 0.2, 1.3))
-    between = np.abs(far[..., None] - _GAPS).min(axis=-1) * unit
+    nearest = np.abs(far[..., None] - _GAPS).min(axis=-1) * unit
     hang = unit * (_TEETH[0] + happy * (_TEETH[1] - _TEETH[0])) * (1 - 0.8 * np.minimum(far, 0.7) ** 2)
-    hang -= 0.012 * unit * np.exp(-((between / (0.025 * unit)) ** 2))
+    hang -= 0.012 * unit * np.exp(-((nearest / (0.025 * unit)) ** 2))
     white = white_of(tone)
     teeth = white * np.sqrt(1.8 * np.exp(tone.mean()) / white.mean()) * np.array([1.0, 0.96, 0.88])
     fine = max(0.009 * unit, 0.5)
     shade = 1.0 - 0.35 * np.exp(-np.maximum(below, 0) / (0.03 * unit)) - 1.4 * np.minimum(far, 0.6) ** 2
-    shade -= min(0.22, 0.12 * unit / 60) * np.exp(-((between / fine) ** 2)) * np.clip(far / 0.04 + 0.4, 0, 1)
+    shade -= min(0.22, 0.12 * unit / 60) * np.exp(-((nearest / fine) ** 2)) * np.clip(far / 0.04 + 0.4, 0, 1)
     tongue = np.clip(1 - above / (0.45 * gap), 0, 1) * np.clip(gap / (0.3 * unit) - 0.5, 0, 1)
     hollow = over(np.broadcast_to(lit * _CAVITY, skin.shape), lit * _TONGUE, tongue)
     row = np.clip((hang - below) / max(0.014 * unit, 1.0) + 0.5, 0, 1)
     hollow = over(hollow, teeth * np.maximum(shade, 0.15)[..., None], row)
     hollow = hollow * (1 - 0.35 * np.exp(-np.maximum(above, 0) / (0.03 * unit)))[..., None]
-    inside = np.clip(np.minimum(below, above) / max(1.0, 0.015 * unit) + 0.5, 0, 1) * (np.abs(x) < width / 2)
+    inside = between(below, above, max(1.0, 0.015 * unit)) * (np.abs(x) < width / 2)
     # Where the lips meet, or the upper one shades the teeth, is a line.
     line = 0.5 * np.exp(-((np.minimum(np.abs(below), np.abs(above)) / max(0.014 * unit, 0.7)) ** 2))
     line *= np.clip((width / 2 - np.abs(x)) / (0.06 * unit), 0, 1)
