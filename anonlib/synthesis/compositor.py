@@ -1,7 +1,7 @@
 """A surrogate into a photograph: pose and expression stay the photo's, shape and texture become the surrogate's.
 
-No px of the source's face is used: the photo gives pose, expression, light and grain. Outside the oval skin is
-repainted; hair, clothes and background stay, and so does a cap or a fringe that hides much of the forehead.
+No px of the source's face is used: the photo gives pose, expression, light and grain. Hair, caps and scarves stay
+before the new face (matte.py), which ends at its own outline; in the region `wide` skin beyond it is repainted too.
 """
 
 from __future__ import annotations

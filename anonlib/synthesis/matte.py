@@ -29,6 +29,8 @@ _OUTSIDE = 0.3  # least share outside the face of what reaches into it
 _SPECK = 0.12  # side of what is too small to be hair, eye distances
 _BRIM = (0.6, 0.95)
 """Of a hat at most the first of these is strands or nothing, and past the second it is hat throughout."""
+_DENSE = (0.45, 0.7)
+"""Shares of what is not skin around a px of a hat, at which it may be skin and cannot."""
 _MIXED = 0.4
 _CURTAIN, _BEHIND = 0.1, (0.15, 0.5)
 """Hair beside the face lies behind it where it hangs over less of the face nearby, eye distances, than the first share,
@@ -107,7 +109,10 @@ def matte(
     hangs, of = (_blurred(part, _CURTAIN * eye_distance) for part in (share * face, face.astype(np.float32)))
     hangs = np.clip((hangs / np.maximum(of, 1e-3) - _BEHIND[0]) / (_BEHIND[1] - _BEHIND[0]), 0, 1)
     zone = cover.may_stay * np.where(face, 1, np.maximum(cover.above, hangs))
-    kept = np.maximum(zone * share, np.clip((cover.hat - _BRIM[0]) / (_BRIM[1] - _BRIM[0]), 0, 1)).astype(np.float32)
+    # A hat stays where it is as pale as skin too; between the strands of a fringe there is skin.
+    dense = (_blurred(share, _CURTAIN * eye_distance) - _DENSE[0]) / (_DENSE[1] - _DENSE[0])
+    hat = np.clip((cover.hat - _BRIM[0]) / (_BRIM[1] - _BRIM[0]), 0, 1) * np.clip(dense, 0, 1)
+    kept = np.maximum(zone * share, hat).astype(np.float32)
     mixed = (kept > 0) & (share < 1) & face
     skin = np.clip((1 - share[mixed]) * 2 - _MIXED, 0, 1)[:, None]
     out = view.copy()
