@@ -26,8 +26,13 @@ from anonlib.terminal import guarded, print_rows, print_summary
 
 KEEP_FIELDS = ("caption",)
 SHEET_FACES = 24
-PICTURED, HEIGHT, GAP = ("group-4.jpg", "group-6.jpg", "group-3.jpg"), 460, 8
-"""What the README shows, and its height and gaps in px."""
+PICTURED = {
+    "group-4.jpg": (40, 0, 1640, 800),
+    "group-6.jpg": (170, 100, 1830, 930),
+    "group-3.jpg": (420, 80, 1820, 780),
+}
+"""Of which photos the README shows which part, px."""
+WIDTH, HEIGHT, GAP = 720, 360, 8
 
 
 def main() -> int:
@@ -76,13 +81,10 @@ def main() -> int:
 
 def picture(released: Path) -> Image.Image:
     """Three released photos of groups, side by side."""
-    photos = [Image.open(released / name) for name in PICTURED]
-    photos = [photo.resize((round(photo.width * HEIGHT / photo.height), HEIGHT)) for photo in photos]
-    page = Image.new("RGB", (sum(photo.width for photo in photos) + GAP * (len(photos) - 1), HEIGHT), "white")
-    x = 0
-    for photo in photos:
-        page.paste(photo, (x, 0))
-        x += photo.width + GAP
+    page = Image.new("RGB", (len(PICTURED) * (WIDTH + GAP) - GAP, HEIGHT), "white")
+    for number, (name, part) in enumerate(PICTURED.items()):
+        photo = Image.open(released / name).convert("RGB")
+        page.paste(photo.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS, part), (number * (WIDTH + GAP), 0))
     return page
 
 
