@@ -77,7 +77,7 @@ faces = faces.append_column("key", manifest["key"].take(of_image)).append_column
 )
 boxes = pc.list_flatten(faces["box"]).to_numpy().reshape(-1, 4)
 became = [
-    "hidden" if fallback in ("solid", "review") else "next surrogate" if fallback else method
+    "hidden" if fallback in ("fill", "solid", "review") else fallback or method
     for fallback, method in zip(faces["fallback"].to_pylist(), faces["method"].to_pylist(), strict=True)
 ]
 faces = faces.append_column("became", pa.array(became))
@@ -85,7 +85,7 @@ faces = faces.append_column("height", pa.array(boxes[:, 3] - boxes[:, 1]))
 print(f"{faces.num_rows:,} faces:", ", ".join(f"{count:,} {name}" for name, count in Counter(became).most_common()))
 
 # %% [markdown]
-# A face that could not be replaced safely is under a flat ellipse ("hidden"). It matters which these are: where small
+# A face that could not be replaced safely is under an ellipse ("hidden"). It matters which these are: where small
 # or turned faces are hidden more often, a model that learns from the release sees fewer of them.
 
 

@@ -171,7 +171,7 @@ def _signed_rows(release: Storage, certificate: Certificate) -> Iterator[dict[st
     """The rows of every table that the certificate names, in its order; raises VerificationError."""
     first = {schemas.CLASSES_TABLE: parsing.CLASSES_1} if certificate.version == 1 else {}
     first |= {schemas.SURROGATES_TABLE: parsing.SURROGATES_2} if certificate.version < 3 else {}
-    optional = ("epsilon", "wears") if first else ("epsilon",)
+    optional = ("epsilon", "gallery", "wears") if certificate.version == 1 else ("epsilon", "gallery")
     for table in certificate.tables:
         data = whole(release, table.path, parsing.MAX_TABLE, table.sha256)
         count = 0

@@ -82,7 +82,7 @@ def test_examples_of_the_report_are_drawn_without_the_originals(finished: Run, t
     examples, repeated, other = (draw_examples(blind, "webdataset", faces=5, seed=seed) for seed in (1, 1, 2))
     assert len(examples) == 5 and examples == repeated != other
     assert all(Image.open(io.BytesIO(jpeg)).size == (176, 176) for jpeg, _ in examples)
-    assert all(caption.startswith(("k-diff, k = ", "solid")) for _, caption in examples)
+    assert all(caption.startswith(("k-diff, k = ", "fill")) for _, caption in examples)
     output = finished.config.output.model_copy(update={"uri": f"{tmp_path}/empty"})
     with pytest.raises(JobError, match="holds no release yet"):
         draw_examples(finished.config.model_copy(update={"output": output}), "webdataset")

@@ -5,8 +5,20 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
+from anonlib.faces import align
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.faces.mesh import FaceMesh, Meshes, eye_opening, five_points, lies_on, mouth_opening
+from anonlib.faces.mesh import (
+    _BY_POINTS,
+    SIZE,
+    FaceMesh,
+    Meshes,
+    _by_points,
+    eye_opening,
+    five_points,
+    from_mesh,
+    lies_on,
+    mouth_opening,
+)
 from anonlib.faces.regions import Regions
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import Engine, load_engine
@@ -62,3 +74,15 @@ def test_other_views_are_tried_where_the_first_shows_no_face(found: Regions, mes
     fitted = FaceMesh(cast(Engine, blind_at_first)).fit([data.astronaut()], [found])[0]
     assert calls == 4 and fitted.presence[0] > 0.9
     assert np.abs(five_points(fitted.points[0]) - five_points(mesh.points[0])).max() < 3
+
+
+def test_a_view_around_the_landmarks_shows_the_face_as_its_mesh_would_whatever_its_box(
+    found: Regions, mesh: Meshes
+) -> None:
+    """The network fits a face that a photo's edge cuts off by such a view; its box is another there."""
+    known = from_mesh(mesh.points[0])
+    nose = mesh.points[0, 1, :2]
+    for side in _BY_POINTS:
+        view = _by_points(side, np.full(4, np.nan, np.float32), found.landmarks[0])
+        assert 0.9 < np.sqrt(np.linalg.det(view[:, :2]) / np.linalg.det(known[:, :2])) < 1.5
+        assert np.linalg.norm(align.apply(view, nose) - SIZE / 2) < SIZE / 4
