@@ -21,8 +21,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
 from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter, digest_of, folders_above
@@ -39,7 +37,7 @@ from anonlib.datasets.names import (
     suffix_of,
     why_unsafe,
 )
-from anonlib.datasets.parquet_footer import open_table
+from anonlib.datasets.parquet_footer import UNREADABLE, open_table
 from anonlib.datasets.parquet_pages import bounded_batches
 from anonlib.errors import Changed, DatasetError, LinkRefused, StorageError
 from anonlib.storage import REFUSED_LINK, Storage, StoredObject
@@ -253,12 +251,15 @@ def is_metadata(path: str) -> bool:
 
 
 def metadata_rows(content: bytes, path: str) -> list[dict[str, Any]]:
-    """The rows of a metadata file as JSON has them; a line that is no row, and a damaged table, is left out."""
+    """The rows of a metadata file as JSON has them; a line or row that cannot be read is left out."""
     if path.endswith(".parquet"):
-        with suppress(pa.ArrowException, DatasetError, OSError, ValueError), open_table(io.BytesIO(content)) as table:
-            rows = [row for batch in bounded_batches(table, _ROWS_AT_ONCE) for row in batch.to_pylist()]
-            return [json.loads(json.dumps(row, default=_as_text)) for row in rows]
-        return []
+        rows: list[dict[str, Any]] = []
+        with suppress(*UNREADABLE, ValueError), open_table(io.BytesIO(content)) as table:
+            for batch in bounded_batches(table, _ROWS_AT_ONCE):
+                for index in range(batch.num_rows):
+                    with suppress(ValueError, OverflowError):  # a date that Python does not have
+                        rows += batch.slice(index, 1).to_pylist()
+        return [json.loads(json.dumps(row, default=_as_text)) for row in rows]
     text = content.decode("utf-8-sig", "replace")
     if path.endswith(".jsonl"):
         return [row for line in text.split("\n") if (row := json_object(line))]

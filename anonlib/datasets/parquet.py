@@ -76,7 +76,7 @@ class ParquetDataset(Dataset):
 
     format, noun, media_type = "parquet", "Parquet file", "application/x-parquet"
     suffixes = (".parquet",)
-    damage = (*UNREADABLE, ValueError)
+    damage = (*UNREADABLE, ValueError, OverflowError)
     _checked = False
     _shown: set[str] | None = None
     """The image files that rows show, once the shards were listed."""

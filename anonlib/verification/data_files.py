@@ -33,7 +33,10 @@ from anonlib.verification.certificate import sha256
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 
 # What a damaged file raises while it is read; a storage's own failure is a StorageError and none of these.
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, pa.ArrowException, OSError, ValueError, RecursionError)
+_BROKEN = (
+    *(tarfile.TarError, EOFError, zlib.error, pa.ArrowException, OSError),
+    *(ValueError, OverflowError, RecursionError),
+)
 _BLOCK = 1 << 20
 _ROWS_AT_ONCE = 16
 _MAX_SAMPLE = 2 * MAX_SAMPLE_BYTES  # what is written may be larger than what was read

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.datasets import open_dataset
+from anonlib.datasets.folder import metadata_rows
 from anonlib.datasets.parquet_columns import plain_type
 from anonlib.errors import DatasetError, StorageError
 from anonlib.storage import StorageOptions, open_storage
@@ -241,6 +242,13 @@ def test_a_value_that_python_cannot_hold_costs_only_its_row(tmp_path: Path) -> N
     samples = list(dataset.read(dataset.shards()[0]))
     assert [sample.problem is None for sample in samples] == [True, False, True]
     assert samples[1].key == "000000001#unreadable"
+    born = pa.array([0, -1_000_000], pa.int32()).view(pa.date32())
+    write_input(tmp_path / "a.parquet", pa.table({"jpg": [b"1"] * 2, "born": born}))
+    assert list(dataset.items(dataset.storage, "a.parquet"))[-1].odd
+    named = pa.table({"file_name": ["a.jpg", "b.jpg"], "born": born})
+    content = write_input(tmp_path / "metadata.parquet", named).read_bytes()
+    assert metadata_rows(content, "metadata.parquet") == [{"file_name": "a.jpg", "born": "1970-01-01"}]
+    assert metadata_rows(content[:-9], "metadata.parquet") == []
 
 
 def test_a_storage_that_fails_in_the_middle_is_an_error_and_no_problem_of_a_sample(
