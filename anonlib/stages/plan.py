@@ -243,6 +243,10 @@ def assignment_table(method: Method, regions: pa.Table, of_face: Iterable[Surrog
     return pa.table(columns, schema=ASSIGNMENTS)
 
 
+_FINER = 2
+"""How many times finer than the canonical frame surrogates are, where the photos of their donors allow it."""
+
+
 class SurrogateStage:
     """`run(block)` makes surrogates/SURROGATE.npz for the surrogates of a block."""
 
@@ -265,7 +269,7 @@ class SurrogateStage:
 
         def portrait_of(face: str) -> Portrait:
             photo = photos.slice(row_of[face], 1).to_pylist()[0]
-            return portrait(*crop_and_mesh(photo), happiness(photo["expression"]), photo["age"])
+            return portrait(*crop_and_mesh(photo), happiness(photo["expression"]), photo["age"], _FINER)
 
         digests = {}
         for row in planned:

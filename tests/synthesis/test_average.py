@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -51,3 +52,13 @@ def test_hair_and_background_become_plain_skin_outside_the_face(photo, mesh) -> 
     raw = to_log(frame.warp_in(photo, vertices)[0]) - detail_of(photo, vertices, STEP)[1].field()
     outside = frame.inside & (hair_zone() == 1)
     assert np.abs(portrait(photo, mesh, 1.0).detail[outside]).mean() < 0.5 * np.abs(raw[outside]).mean()
+
+
+def test_a_large_photo_gives_a_finer_texture_of_the_same_face(photo, mesh) -> None:
+    large, at = cv2.resize(photo, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC), 3 * mesh
+    plain, fine = (member_texture([portrait(large, at, 1.0, finer=finer)]).detail for finer in (1, 2))
+    small = cv2.resize(fine, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    middle = skin_region()
+    assert len(fine) == 2 * SIZE and np.abs(small - plain)[middle].mean() < 0.25 * np.abs(plain)[middle].mean()
+    assert len(average([texture(0.0), member_texture([portrait(large, at, 1.0, finer=2)])]).detail) == 2 * SIZE
+    assert len(portrait(photo, mesh, 1.0, finer=2).detail) == SIZE

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from anonlib.synthesis.base import UNKNOWN_AGE, Floats, Pixels, texture_arrays, texture_bytes
-from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, sampled, shape_model, with_rings
+from anonlib.synthesis.canonical import EYE_SPAN, SIZE, canonical_frame, pose_of, sampled, shape_model, with_rings
 from anonlib.synthesis.expression import smiling
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
 
@@ -22,6 +22,7 @@ _SEEN = 0.25
 _BLACK = float(np.log(12.0))
 _RIM = 7
 _FROM_MEDIAN = 0.3
+_FINER = 0.7  # of a texture's eye distance: what a photo must have to give one as fine
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class Texture:
         return cls(detail, shape, float(happy), float(age))
 
 
-def portrait(image: Pixels, mesh: Floats, happy: float, age: float = UNKNOWN_AGE) -> Portrait:
-    """A photo (H, W, 3) and its mesh (468, 3) in the photo's px, as detail in the canonical frame."""
+def portrait(image: Pixels, mesh: Floats, happy: float, age: float = UNKNOWN_AGE, finer: int = 1) -> Portrait:
+    """A photo (H, W, 3) and its mesh (468, 3) in the photo's px, as detail in the canonical frame, S `finer` times SIZE
+    where the photo has as many px."""
     model = shape_model()
     pose = pose_of(mesh, model.mean)
     shape = pose.undo(mesh)
@@ -76,7 +78,10 @@ def portrait(image: Pixels, mesh: Floats, happy: float, age: float = UNKNOWN_AGE
     hidden = ~detail.any(axis=2) | (black & (skin_region() | ~canonical_frame().hull))
     hidden = cv2.dilate(hidden.astype(np.uint8), np.ones((_RIM, _RIM), np.uint8))
     shown = np.asarray(1.0 - cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), _RIM / 3), np.float32)
-    plain = (detail * skin[..., None]).astype(np.float32)
+    if finer > 1 and pose.scale > _FINER * finer * SIZE * EYE_SPAN:
+        raw, valid = canonical_frame().warp_in(image, vertices, finer=finer)
+        detail = (to_log(raw) - to_side(light.field(), finer * SIZE)) * valid[..., None]
+    plain = (detail * to_side(skin, len(detail))[..., None]).astype(np.float32)
     return Portrait(plain, facing_weight(vertices) * shown, shape - model.expression_of(shape), happy, age)
 
 
@@ -92,13 +97,14 @@ def detail_of(image: Pixels, vertices: Floats, step: int) -> tuple[Floats, Light
 
 def member_texture(photos: Sequence[Portrait]) -> Texture:
     """One member from photos of him or her: seen px weigh more, unseen ones come from the mirror."""
-    weight = np.stack([photo.weight for photo in photos]) ** 2 + 1e-6
-    stack = np.stack([photo.detail for photo in photos])
+    side = max(len(photo.detail) for photo in photos)
+    weight = np.stack([to_side(photo.weight, side) for photo in photos]) ** 2 + 1e-6
+    stack = np.stack([to_side(photo.detail, side) for photo in photos])
     merged = (stack * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[..., None]
     seen = np.clip(weight.max(axis=0) / _SEEN, 0, 1)
     seen_mirrored = mirrored(seen)
     trust = np.where(seen >= seen_mirrored, 1.0, seen / np.maximum(seen_mirrored, 1e-6)).astype(np.float32)
-    trust = np.asarray(cv2.GaussianBlur(trust, (0, 0), 4), np.float32)[..., None]
+    trust = np.asarray(cv2.GaussianBlur(trust, (0, 0), 4 * side / SIZE), np.float32)[..., None]
     detail = merged * trust + mirrored(np.asarray(merged, np.float32)) * (1 - trust)
     return Texture(detail.astype(np.float32), *_means(photos))
 
@@ -106,7 +112,8 @@ def member_texture(photos: Sequence[Portrait]) -> Texture:
 def average(members: Sequence[Texture]) -> Texture:
     """The class's surrogate: the uniform mean, weights exactly 1/|C|, of details held near the class's median. What one
     member alone has, a hand, a microphone, a shadow, would stay visible as its 1/|C| ghost."""
-    stack = np.stack([member.detail for member in members])
+    side = max(len(member.detail) for member in members)
+    stack = np.stack([to_side(member.detail, side) for member in members])
     median = np.median(stack, axis=0)
     detail = (median + np.clip(stack - median, -_FROM_MEDIAN, _FROM_MEDIAN)).mean(axis=0)
     return Texture(detail.astype(np.float32), *_means(members))
@@ -121,8 +128,17 @@ def _means(faces: Sequence[Portrait | Texture]) -> tuple[Floats, float, float]:
 
 def mirrored(texture: Floats) -> Floats:
     """A canonical texture (S, S, ...) with left and right exchanged."""
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-    return sampled(texture, np.stack([SIZE - columns, rows], axis=-1))  # it is symmetric about the eyes' middle
+    side = len(texture)
+    rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)
+    # It is symmetric about the eyes' middle, px SIZE / 2 of the frame.
+    return sampled(texture, np.stack([side + side // SIZE - 1 - columns, rows], axis=-1))
+
+
+def to_side(values: Floats, side: int) -> Floats:
+    """A canonical map (S, S, ...) with `side` px a side."""
+    if len(values) == side:
+        return values
+    return np.asarray(cv2.resize(values, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def facing_weight(vertices: Floats, step: int = 1) -> Floats:
