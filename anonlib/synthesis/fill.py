@@ -38,8 +38,6 @@ def fill_hole(view: Pixels, hole: Mask, avoid: Mask | None, grain_seed: bytes) -
     if not hole.any():
         return out
     part = _around(hole)
-    if not known[part].any():
-        part = np.s_[:, :]
     values, inside, seen = out[part], hole[part], known[part]
     if not seen.any():
         values[inside] = GREY

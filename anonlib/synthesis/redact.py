@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.synthesis.base import Floats, Pixels
+from anonlib.synthesis.base import Floats, Mask, Pixels
 from anonlib.synthesis.canonical import box_around
 from anonlib.synthesis.fill import GREY, fill_hole
 
@@ -66,14 +66,18 @@ def redact(image: Pixels, box: Floats, how: str, others: Floats | None = None) -
     view[mask > 0] = hidden[mask > 0]
 
 
+def covered(boxes: Floats, size: tuple[int, int]) -> Mask:
+    """The px (H, W) under the ellipses of boxes (n, 4)."""
+    whole = np.zeros(size, np.bool_)
+    for box in boxes:
+        mask, (x0, y0, x1, y1) = ellipse(box, size)
+        whole[y0:y1, x0:x1] |= mask > 0
+    return whole
+
+
 def _fill(image: Pixels, box: Floats, others: Floats) -> None:
-    size = image.shape[:2]
-    hole, avoid = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
-    for covered, boxes in ((hole, [box]), (avoid, others)):
-        for each in boxes:
-            mask, (x0, y0, x1, y1) = ellipse(each, size)
-            covered[y0:y1, x0:x1] |= mask > 0
-    place = ellipse(box, size)[1]
+    size, place = (image.shape[0], image.shape[1]), ellipse(box, image.shape)[1]
     x0, y0, x1, y1 = box_around(np.array(place, np.float32).reshape(2, 2), size, _SURROUNDINGS)
     part = np.s_[y0:y1, x0:x1]
-    image[part] = fill_hole(image[part], hole[part], avoid[part], str(place).encode())
+    hole, avoid = (covered(boxes, size)[part] for boxes in (box[None], others))
+    image[part] = fill_hole(image[part], hole, avoid, str(place).encode())

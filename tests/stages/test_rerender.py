@@ -19,7 +19,7 @@ from anonlib.stages import render as render_module
 from anonlib.stages.rerender import FOUND
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.fill import GREY
-from anonlib.synthesis.redact import ellipse, redact
+from anonlib.synthesis.redact import covered, redact
 from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.schemas import AUDIT_FILES, STATEMENT
@@ -105,9 +105,7 @@ def test_a_missed_face_is_hidden_where_the_reviewer_saw_it(copied: JobConfig, fi
     assert FOUND in {one["reason"] for one in rendered(output(copied))}
     assert face["k"] is None and face["epsilon"] is None and face["surrogate_digest"] is None
     pixels, before = (photos.decoded(released(where)[EMPTY]).copy() for where in (output(copied), finished.output))
-    mask, (x0, y0, x1, y1) = ellipse(np.array(BOX, np.float32), before.shape)
-    hole = np.zeros(before.shape[:2], bool)
-    hole[y0:y1, x0:x1] = mask > 0
+    hole = covered(np.array([BOX], np.float32), before.shape[:2])
     redact(before, np.array(BOX, np.float32), "fill")
     assert np.abs(pixels[hole].astype(int) - before[hole]).mean() < 4
     assert summary.faces == finished.summary.faces + 1 and summary.code == 0

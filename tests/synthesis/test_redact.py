@@ -6,20 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.synthesis.fill import GREY
-from anonlib.synthesis.redact import Redaction, ellipse, level_alpha, redact
+from anonlib.synthesis.redact import Redaction, covered, level_alpha, redact
 
 BOX = np.array([40, 30, 80, 90], np.float32)
 
 
 def noise() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (120, 140, 3), dtype=np.uint8)
-
-
-def ellipse_of(box: np.ndarray) -> np.ndarray:
-    mask, (x0, y0, x1, y1) = ellipse(box, (120, 140))
-    whole = np.zeros((120, 140), bool)
-    whole[y0:y1, x0:x1] = mask > 0
-    return whole
 
 
 @given(st.floats(-50, 200), st.floats(-50, 200), st.floats(0, 300), st.floats(0, 300))
@@ -35,7 +28,7 @@ def test_solid_leaves_no_px_of_any_box_but_its_corners(x: float, y: float, width
 def test_nothing_outside_the_ellipse_changes_and_the_face_does(how: str) -> None:
     image = noise()
     redact(image, BOX, how)
-    whole = ellipse_of(BOX)
+    whole = covered(BOX[None], (120, 140))
     changed = (image != noise()).any(axis=2)
     assert not changed[~whole].any() and changed[whole].mean() > 0.95
 
@@ -47,7 +40,7 @@ def test_an_alpha_is_even_in_the_ellipse_and_a_cut_out_keeps_its_outline() -> No
     painted[60, 50:70] = True
     before = flat.copy()
     level_alpha(flat, BOX)
-    whole = ellipse_of(BOX)
+    whole = covered(BOX[None], (120, 140))
     assert np.ptp(flat[whole]) == 0 and np.array_equal(flat[~whole], before[~whole])
     level_alpha(cut_out, BOX, painted)
     assert (cut_out[60, 50:60] == 200).all() and not cut_out[59, :60].any() and (cut_out[:, 60:] == 200).all()
@@ -56,10 +49,10 @@ def test_an_alpha_is_even_in_the_ellipse_and_a_cut_out_keeps_its_outline() -> No
 @given(st.integers(0, 140), st.integers(0, 120), st.booleans())
 def test_a_fill_depends_on_no_px_under_any_ellipse_of_the_photo(x: int, y: int, both: bool) -> None:
     boxes = np.array([BOX, [x, y, x + 30, y + 40]], np.float32)
-    image, hidden = noise(), ellipse_of(boxes[0]) | ellipse_of(boxes[1])
+    image, hidden = noise(), covered(boxes, (120, 140))
     other = np.where(hidden[..., None], 255 - image, image)
     for number in (0, 1) if both else (1,):
         for each in (image, other):
             redact(each, boxes[number], "fill", np.delete(boxes, number, axis=0))
-    painted = hidden if both else ellipse_of(boxes[1])
+    painted = hidden if both else covered(boxes[1:], (120, 140))
     assert (image[painted] == other[painted]).all()

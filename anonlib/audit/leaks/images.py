@@ -26,7 +26,7 @@ from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import is_ours
 from anonlib.media.sandbox import changed_blocks_apart, decode_apart
 from anonlib.synthesis.canonical import vertices_of
-from anonlib.synthesis.redact import ellipse
+from anonlib.synthesis.redact import covered
 
 EXIF, GPS, THUMBNAIL, XMP, IPTC = "EXIF", "GPS position", "thumbnail", "XMP", "IPTC"
 COMMENT, C2PA, PICTURE, PROFILE = "comment", "C2PA manifest", "further picture", "foreign colour profile"
@@ -264,9 +264,7 @@ def may_change(
         mask[y0:y1, x0:x1] = True
         return mask
     if mesh is None:
-        inside, (x0, y0, x1, y1) = ellipse(box, size)
-        mask[y0:y1, x0:x1] = inside > 0
-        return mask
+        return covered(box[None], size)
     points = vertices_of(mesh)[:, :2]
     low, high = points.min(axis=0), points.max(axis=0)
     margin = _REACH * float((high - low).max())
