@@ -29,10 +29,13 @@ _TEETH = (0.04, 0.18)  # how far the upper teeth hang below the lip, eye distanc
 _GAPS = np.array([0.0, 0.135, 0.235, 0.33, 0.405, 0.46])  # between teeth, eye distances from the middle
 _HALF = 0.45  # width of half a mouth, eye distances
 _CAVITY, _TONGUE = np.array([0.17, 0.08, 0.07]), np.array([0.5, 0.27, 0.25])  # over lit skin
-_MOST_RED, _DARK, _BRIGHT = 0.14, 4.1, 4.75
+_MOST_RED, _DARK, _BRIGHT = 0.24, 4.1, 4.75
 """Log red over green of lips, more than of the skin, beyond which only half is kept; log grey of lit skin from which
 and up to which lips lose _LESS red: on dark skin those of 38 portraits of men have none more than the skin."""
 _LESS = 0.12
+_LEAST_RED, _DEEPEST = (0.08, 0.18), 0.3
+"""Mean log red over green of lips, more than of the skin, that lips on dark and on light skin have at least; and how much
+darker than lit skin they are at most: those of dark faces are nearly grey, and so they look on light skin."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,12 @@ def _lips(skin: Floats, mouth: Mouth, origin: Floats, light: Floats) -> Floats:
     values = to_log(skin)
     detail = values - light
     red = detail[..., 0] - detail[..., 1]
-    less = _LESS * float(np.clip((_BRIGHT - light.mean()) / (_BRIGHT - _DARK), 0, 1))
-    change = np.minimum(red, _MOST_RED) + 0.5 * np.maximum(red - _MOST_RED, 0) - less - red
-    changed = values + (mask * change)[..., None] * np.array([0.6, -0.4, 0.0])
+    dark = float(np.clip((_BRIGHT - light.mean()) / (_BRIGHT - _DARK), 0, 1))
+    change = np.minimum(red, _MOST_RED) + 0.5 * np.maximum(red - _MOST_RED, 0) - _LESS * dark - red
+    weight = mask / max(float(mask.sum()), 1e-6)
+    change += max(np.interp(1 - dark, (0, 1), _LEAST_RED) - float((weight * (red + change)).sum()), 0.0)
+    lift = max(-_DEEPEST - float((weight * detail.mean(axis=2)).sum()), 0.0)
+    changed = values + mask[..., None] * (change[..., None] * np.array([0.6, -0.4, 0.0]) + lift)
     return from_log(changed.astype(np.float32))
 
 
