@@ -34,7 +34,7 @@ _MOST_RED, _DARK, _BRIGHT = 0.24, 4.1, 4.75
 and up to which lips lose _LESS red: on dark skin those of 38 portraits of men have none more than the skin."""
 _LESS = 0.12
 _LEAST_RED, _DEEPEST = (0.08, 0.18), 0.3
-"""Mean log red over green of lips, more than of the skin, that lips on dark and on light skin have at least; and how much
+"""Mean log red over green of lips, more than of the skin, that lips on dark and light skin have at least; and how much
 darker than lit skin they are at most: those of dark faces are nearly grey, and so they look on light skin."""
 
 
