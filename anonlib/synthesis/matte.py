@@ -35,10 +35,10 @@ _MIXED = 0.4
 _CURTAIN, _BEHIND = 0.1, (0.15, 0.5)
 """Hair beside the face lies behind it where it hangs over less of the face nearby, eye distances, than the first share,
 and before it past the second."""
-_GRID, _ALONG, _FADE, _MOST = 0.08, 0.08, (0.2, 0.4), 0.25
+_GRID, _ALONG, _FADE, _MOST = 0.14, 0.08, (0.2, 0.4), 0.25
 """Of what is beside an outline, eye distances: the cells in which its shift is known, how smooth that is along the
 outline, how far out it ends beside the cheeks and below the chin, and the largest."""
-_STEPS = (0.0, 0.25, 0.5, 0.75)
+_STEPS = (0.0, 0.5)
 _BEYOND = 0.03  # eye distances past the outline in which px still hold something of the face
 
 
