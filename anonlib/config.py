@@ -230,6 +230,7 @@ class MethodConfig(_Frozen):
     region: Literal["skin", "wide"] = _key(
         "Where a new face ends: skin, in front of hair, caps and scarves; wide, further out and over the hairline.",
         "skin",
+        flag="--face-region",
     )
     draw: Literal["fresh", "reuse"] = _key("reuse: a person keeps the face of an earlier release.", "fresh")
     accept: str | None = _key("Of embedding: that people can still recognize these faces, in these words.", None)

@@ -208,9 +208,10 @@ class KAnonymity(DecodedMethod):
 
 
 class KDiff(KAnonymity):
-    """Classes by a keyed shuffle; each gets a surrogate of its kind that others were averaged into."""
+    """Classes by a keyed shuffle; each gets a face of its kind, of the gallery or averaged from others."""
 
     own_average = False
+    own_texture = "gallery"
 
 
 class KSame(KAnonymity):

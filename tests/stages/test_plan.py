@@ -101,7 +101,7 @@ def test_labels_stay_in_the_scan(finished: Run) -> None:
 
 def test_too_few_people_are_all_redacted(finished: Run, tmp_path: Path) -> None:
     """Twelve people cannot hide among fifty."""
-    run = run_job(finished.input, tmp_path, method={"name": "k-diff", "k": 50})
+    run = run_job(finished.input, tmp_path, method={"name": "k-diff", "k": 50, "texture": "average"})
     planned = rows(run, "plan/*/assignments/*.parquet")
     assert planned and not any(row["surrogates"] for row in planned)
     assert any("fewer than 50 persons" in row["reason"] for row in planned)

@@ -95,7 +95,7 @@ def one_shard(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 
 def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
-    """k-diff with k=2, serial, with output and workspace below `root`; `changes` are top-level keys.
+    """k-diff by averages with k=2, serial, with output and workspace below `root`; `changes` are top-level keys.
 
     A redaction plans no persons, so it needs no labels.
     """
@@ -104,7 +104,7 @@ def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
         "input": {"uri": str(source), "subject_field": "person" if labelled else None},
         "output": {"uri": f"{root}/release", "release": "tests"},
         "workspace": {"uri": f"{root}/workspace"},
-        "method": {"name": "k-diff", "k": 2},
+        "method": {"name": "k-diff", "k": 2, "texture": "average"},
         "keep_fields": ["caption"],
         "too_few": "ellipse",
         "ray": {"actors": 0},
