@@ -163,8 +163,10 @@ def all_runs(root: Path) -> Iterator[tuple[str, Run]]:
 
     net = {"texture": "ksame-net"}
     embedding = {"name": "embedding", "accept": STILL_RECOGNIZED, "own_angle": 40}
-    k_diff, solid = {"name": "k-diff", "k": 2}, {"name": "solid"}
+    k_diff, solid = {"name": "k-diff", "k": 2, "texture": "average"}, {"name": "solid"}
     yield run("k-diff", tars, k_diff)
+    yield run("k-diff gallery", few, {"name": "k-diff", "k": 2})
+    yield run("dp-subset", few, {"name": "dp-subset", "epsilon": 4, "near": 3})
     yield run("k-same", tars, {"name": "k-same", "k": 2})
     yield run("solid", tars, solid)
     yield run("dp-uniform ksame-net", few, {"name": "dp-uniform", **net})

@@ -141,7 +141,7 @@ def test_faces_outside_the_claim_are_counted_by_why(finished: Run, capsys: pytes
 def test_a_job_of_too_few_people_ends_after_the_plan_and_goes_on_when_told(
     finished: Run, tmp_path: Path, k: int, sentence: str
 ) -> None:
-    config = planned_copy(finished, tmp_path, method={"name": "k-diff", "k": k}, too_few="stop")
+    config = planned_copy(finished, tmp_path, method={"name": "k-diff", "k": k, "texture": "average"}, too_few="stop")
     (tmp_path / "job.yaml").write_text(config.to_yaml())
     for _ in range(2):  # the plan is there the second time
         code, out, stderr = said("run", str(tmp_path / "job.yaml"))
