@@ -102,17 +102,16 @@ def _certified_rows(
         for marker in plan.block_markers(blocks):
             digests |= {surrogate: released_digest(keyring, digest) for surrogate, digest in marker["digests"].items()}
         surrogates = plan.surrogate_plans(blocks, ["surrogate_id", "donors", "draw"])
-        rows = [
-            {
-                "digest": digests[row["surrogate_id"]],
-                "donors": len(row["donors"]),
-                "gallery": None if row["donors"] else gallery_digests()[row["draw"]["rows"][0]],
-            }
-            for row in surrogates
-        ]
+        made: dict[str, dict[str, Any]] = {}
+        for row in surrogates:
+            digest, donors = digests[row["surrogate_id"]], len(row["donors"])
+            shipped = None if donors else gallery_digests()[row["draw"]["rows"][0]]
+            # Where two of them are one face, what fewer made is said.
+            if digest not in made or donors < made[digest]["donors"]:
+                made[digest] = {"digest": digest, "donors": donors, "gallery": shipped}
         return {
             CLASSES_TABLE: class_rows(plan.classes(), digests, keyring),
-            SURROGATES_TABLE: sorted(rows, key=lambda row: str(row["digest"])),
+            SURROGATES_TABLE: [made[digest] for digest in sorted(made)],
         }
     if DRAWS_TABLE in paths:
         # The first is the one assigned to a person; the others depend on the face that still matched it.

@@ -91,7 +91,7 @@ def test_everything_was_tried_and_said(audited: tuple[Path, str]) -> None:
     assert {model.name for model in report.models if model.used_for == "release"} == set(signed.models)
     judges = [model for model in report.models if model.used_for == "audit"]
     assert judges and all(model.licence and len(model.sha256) == 64 for model in judges)
-    assert report.settings == {"name": "k-diff", "k": 2}
+    assert report.settings == {"name": "k-diff", "k": 2, "texture": "average", "region": "skin"}
 
 
 @pytest.mark.parametrize("faces", [True, False])
