@@ -52,7 +52,7 @@ class Chunk(NamedTuple):
     nulls: int | None
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """A row group, with a chunk for each leaf of the schema."""
 
     rows: int
@@ -70,9 +70,9 @@ class Footer:
         return str(self.values.get(6, b"").decode("utf-8", "backslashreplace"))
 
     @cached_property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[RowGroup]:
         """Raises DamagedTable."""
-        return [Group(_whole(group, 3), list(map(_chunk, group.get(1, [])))) for group in self.values.get(4, [])]
+        return [RowGroup(_whole(group, 3), list(map(_chunk, group.get(1, [])))) for group in self.values.get(4, [])]
 
     @property
     def text(self) -> str:

@@ -19,7 +19,7 @@ from anonlib.config import JobConfig
 from anonlib.errors import BackendMissing, ConfigError, DatasetError, ImageProblem, ModelUnusable, StorageError
 from anonlib.methods.base import USERS_OWN, Method, MethodFile, Persons, Rendering, SurrogateSource, Vectors, appearance
 from anonlib.models.runtime import locked_cached_property
-from anonlib.privacy.gallery import Gallery, donor, gallery_of
+from anonlib.privacy.gallery import PublicIdentities, donor, gallery_of
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.synthesis.base import IdentityDraw
 
@@ -44,7 +44,7 @@ class FeatureTransfer(Method):
 
     @property
     @abstractmethod
-    def gallery(self) -> Gallery:
+    def gallery(self) -> PublicIdentities:
         """The donors, with strata."""
 
     @property
@@ -103,7 +103,7 @@ class Embedding(FeatureTransfer):
         return FeatureTransferNetwork.from_bytes(self.files[NETWORK], self.device)
 
     @locked_cached_property
-    def gallery(self) -> Gallery:
+    def gallery(self) -> PublicIdentities:
         return gallery_of(self.network.donors, self.network.female, self.network.age)
 
     @property
@@ -167,7 +167,7 @@ class Inswapper(FeatureTransfer):
             return dict(arrays)
 
     @locked_cached_property
-    def gallery(self) -> Gallery:
+    def gallery(self) -> PublicIdentities:
         return gallery_of(self.donors["vectors"], self.donors["female"], self.donors["age"])
 
     @locked_cached_property

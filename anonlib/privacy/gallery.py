@@ -31,20 +31,20 @@ NEIGHBOURS, WANTED, CANDIDATES = 5, 4, 1024
 _ROUND, _SUBJECTS, _PEOPLE = 32, 1024, 8192
 
 
-class Gallery(NamedTuple):
+class PublicIdentities(NamedTuple):
     """Public identities: unit rows (b, d) and, if they are known, strata from coarse to fine like the subjects'."""
 
     vectors: Vectors
     strata: Strata = ()
 
 
-def gallery_of(vectors: Vectors, female: NDArray[np.floating], age: NDArray[np.floating]) -> Gallery:
+def gallery_of(vectors: Vectors, female: NDArray[np.floating], age: NDArray[np.floating]) -> PublicIdentities:
     """Public faces (b, d) with the strata of their looks (b,)."""
-    return Gallery(vectors, [stratum_of(*looks) for looks in zip(female.tolist(), age.tolist(), strict=True)])
+    return PublicIdentities(vectors, [stratum_of(*looks) for looks in zip(female.tolist(), age.tolist(), strict=True)])
 
 
 def surrogate(
-    templates: Vectors, gallery: Gallery, k: int, *, strata: Strata = (), own_angle: float = OWN_ANGLE
+    templates: Vectors, gallery: PublicIdentities, k: int, *, strata: Strata = (), own_angle: float = OWN_ANGLE
 ) -> Rows:
     """Rows (n, k) of the gallery to mix for each template (n, d), nearest first (Meden et al. 2017, arXiv 1707.09376).
 
@@ -82,7 +82,12 @@ def surrogate(
 
 
 def donor(
-    templates: Vectors, gallery: Gallery, ids: Sequence[str], keyring: Keyring, own_angle: float, strata: Strata = ()
+    templates: Vectors,
+    gallery: PublicIdentities,
+    ids: Sequence[str],
+    keyring: Keyring,
+    own_angle: float,
+    strata: Strata = (),
 ) -> Rows:
     """A row (n,) for each template (n, d), `own_angle` degrees or more away, drawn evenly with the subject's key.
 
@@ -102,13 +107,15 @@ def donor(
     return _chosen(templates, gallery, strata, 1, choose, f"an identity {own_angle:g} degrees")[:, 0]
 
 
-def mixture(gallery: Gallery, rows: Rows) -> Vectors:
+def mixture(gallery: PublicIdentities, rows: Rows) -> Vectors:
     """The identity vector (n, d) of rows (n, k) of the gallery: their mean, put back on the sphere once."""
     weights = np.full(rows.shape, 1 / rows.shape[1], np.float32)
     return normalized(np.einsum("nm,nmd->nd", weights, gallery.vectors[rows]).astype(np.float32))
 
 
-def _chosen(templates: Vectors, gallery: Gallery, strata: Strata, count: int, choose: Chooser, wanted: str) -> Rows:
+def _chosen(
+    templates: Vectors, gallery: PublicIdentities, strata: Strata, count: int, choose: Chooser, wanted: str
+) -> Rows:
     """What `choose` makes of subjects (s,), gallery rows (r,) and their cosines (s, r): rows (s, count), or -1.
 
     Asked with the rows of each subject's whole stratum first, then, for those it gave -1, with coarser ones.

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.privacy import gallery as public
-from anonlib.privacy.gallery import SAME_PERSON_ANGLE, Gallery, donor, mixture, sample, surrogate
+from anonlib.privacy.gallery import SAME_PERSON_ANGLE, PublicIdentities, donor, mixture, sample, surrogate
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import cosine_beyond
 
@@ -29,7 +29,7 @@ def degrees(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos(np.clip((one.astype(np.float64) * other).sum(axis=-1), -1, 1)))
 
 
-GALLERY = Gallery(units(150, 0))
+GALLERY = PublicIdentities(units(150, 0))
 
 
 # --- surrogate ------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_a_choice_does_not_depend_on_who_else_is_there(count: int, order: random
 
 
 def test_a_donor_is_far_from_its_subject_and_drawn_evenly_among_all_who_are() -> None:
-    gallery = Gallery(GALLERY.vectors[:12])
+    gallery = PublicIdentities(GALLERY.vectors[:12])
     template = units(1, 5)
     templates, count = np.repeat(template, 6000, axis=0), 6000
     rows = donor(templates, gallery, names(count), KEYRING, 85)
@@ -98,7 +98,7 @@ def test_a_donor_comes_from_the_release_and_the_subject() -> None:
 
 def test_stand_ins_are_of_the_subjects_stratum_and_coarser_only_where_it_has_too_few() -> None:
     strata = [WOMAN] * 70 + [MAN] * 75 + [("female", "child")] * 2 + [("other", "adult")] * 3
-    gallery = Gallery(GALLERY.vectors, strata)
+    gallery = PublicIdentities(GALLERY.vectors, strata)
     subjects = [WOMAN, MAN, ("female", "child"), ("other", "child")] * 5
     mixed = surrogate(units(20, 8), gallery, 4, strata=subjects)
     lent = donor(units(20, 8), gallery, names(20), KEYRING, 40, subjects)[:, None]
@@ -110,7 +110,7 @@ def test_stand_ins_are_of_the_subjects_stratum_and_coarser_only_where_it_has_too
 def test_a_gallery_with_nobody_far_enough_is_refused_with_counts() -> None:
     templates = units(3, 9)
     with pytest.raises(ValueError, match=r"gallery of 3 does not have 5 identities whose mixture .* for 3 of 3 su"):
-        surrogate(templates, Gallery(GALLERY.vectors[:3]), 5)
+        surrogate(templates, PublicIdentities(GALLERY.vectors[:3]), 5)
     with pytest.raises(ValueError, match="not have an identity 170 degrees away for 3 of 3"):
         donor(templates, GALLERY, names(3), KEYRING, 170)
     with pytest.raises(ValueError, match="not 1"):

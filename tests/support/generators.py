@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import DecoderNotes, IdentityDraw, PublicFaces
-from anonlib.synthesis.canonical import SIZE, shape_model
+from anonlib.synthesis.canonical import shape_model
 from anonlib.synthesis.textures.average import Texture
 from anonlib.synthesis.textures.face_space import region
 from anonlib.synthesis.textures.ksame_net import LOOKS
@@ -32,11 +32,6 @@ class OneFace:
 
     def face(self, draw: IdentityDraw, k: int) -> Texture:
         return self.texture
-
-
-def plain_skin() -> Texture:
-    """Skin without eyes, nose or mouth."""
-    return Texture(np.zeros((SIZE, SIZE, 3), np.float32), shape_model().mean, 0.0)
 
 
 def decoder_file(path: Path, faces: NDArray[np.float32]) -> Path:
