@@ -78,7 +78,7 @@ def make_dataset(
     samples = []
     for number, (photo, faces) in enumerate(zip(photos, _faces(generator, photos, rng), strict=True)):
         pixels, caption = compose(photo, faces, np.random.default_rng((seed, number)))
-        samples.append((_encode(pixels), {**photo.labels(), "caption": caption, "device": f"CAM-{number % 7:04d}"}))
+        samples.append((encode(pixels), {**photo.labels(), "caption": caption, "device": f"CAM-{number % 7:04d}"}))
     if astronaut:
         samples.append(_astronaut())
     out.mkdir(parents=True, exist_ok=True)
@@ -114,10 +114,10 @@ def _astronaut() -> tuple[bytes, dict[str, object]]:
     """One real face: NASA's portrait of an astronaut, in the public domain, as scikit-image ships it."""
     from skimage.data import astronaut
 
-    return _encode(astronaut()), {"person": "astronaut", "caption": "A portrait of an astronaut.", "device": "CAM-0000"}
+    return encode(astronaut()), {"person": "astronaut", "caption": "A portrait of an astronaut.", "device": "CAM-0000"}
 
 
-def _encode(pixels: Pixels) -> bytes:
+def encode(pixels: Pixels) -> bytes:
     """JPEG with what cameras add: maker, model and a position, at sea where no one lives."""
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "anonlib", "demo camera"

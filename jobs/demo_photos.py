@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from demo_data import encode
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -46,7 +47,6 @@ PEOPLE, PHOTOS = 4, 3
 _TURNED, _ALIKE, _BARE = 30.0, 0.9, 0.85
 """A photo takes another face where its own is turned less (degrees), surely of that gender, and shows its skin."""
 _VIEW = 2.6  # side of a cut, in longer sides of the face
-_QUALITY = 92
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ def write_photos(folder: Path, *, people: int = PEOPLE, photos: int = PHOTOS) ->
         f"group-{number}.jpg": (data, {"person": None, "caption": "Women at a party."})
         for number, data in enumerate(groups, 1)
     }
-    written["astronaut.jpg"] = (_encoded(astronaut), {"person": "astronaut", "caption": "A portrait of an astronaut."})
+    written["astronaut.jpg"] = (encode(astronaut), {"person": "astronaut", "caption": "A portrait of an astronaut."})
     pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in groups]
     for name, portrait in labelled([*pixels, astronaut], people, photos):
         sidecar = {"person": name.rpartition("-")[0], "caption": "A person who does not exist."}
-        written[f"{name}.jpg"] = (_encoded(portrait), sidecar)
+        written[f"{name}.jpg"] = (encode(portrait), sidecar)
     folder.mkdir(parents=True)
     for name, (data, _) in written.items():
         (folder / name).write_bytes(data)
@@ -140,14 +140,3 @@ def _astronaut() -> Pixels:
     from skimage import data
 
     return np.asarray(data.astronaut(), np.uint8)
-
-
-def _encoded(pixels: Pixels) -> bytes:
-    """JPEG with what cameras add: maker, model and a position, at sea where nobody lives."""
-    exif = Image.Exif()
-    exif[0x010F], exif[0x0110] = "anonlib", "demo camera"
-    position = exif.get_ifd(0x8825)
-    position[1], position[2], position[3], position[4] = "N", (0.0, 0.0, 0.0), "W", (0.0, 0.0, 0.0)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=_QUALITY, exif=exif)
-    return stream.getvalue()

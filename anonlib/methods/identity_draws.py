@@ -80,6 +80,11 @@ class DecodedMethod(Method):
         """The face of a draw; the same draw gives the same face."""
         return self.required_decoder.face(draw, self.settings.k)
 
+    def draw_of_row(self, row: int) -> IdentityDraw:
+        """The draw that shows a row of the decoder's bank as it is."""
+        bank = self.required_decoder.bank
+        return IdentityDraw(bank.vectors[row], float(bank.female[row]), float(bank.age[row]), (row,), (1.0,))
+
     def draw_name(self, draw: IdentityDraw, keyring: Keyring) -> str:
         """See Method: of decoder, texture and draw."""
         drawn = (draw.vector, [draw.female, draw.age], draw.rows, draw.weights)
@@ -132,7 +137,7 @@ class IdentityDraws(DecodedMethod):
 class DpNoise(IdentityDraws):
     """Noise on the identity vector, of the mechanism that it is called after; the claim is the mechanism's."""
 
-    keys = ("texture", "region", "epsilon", "kappa", "draw")
+    keys: ClassVar[tuple[str, ...]] = ("texture", "region", "epsilon", "kappa", "draw")
 
     @property
     def mechanism(self) -> Mechanism:
@@ -168,7 +173,7 @@ class DpKappa(DpNoise):
     required = ("kappa",)
 
 
-class DpSubset(IdentityDraws):
+class DpSubset(DpNoise):
     """A face of the gallery: with a chance that `epsilon` sets one of the `near` most like the person, else another."""
 
     own_texture = "gallery"
@@ -181,19 +186,13 @@ class DpSubset(IdentityDraws):
             raise ValueError(f"{self.name} shows faces of the gallery; its texture is not {self.texture_name}")
 
     @property
-    def claim(self) -> Claim:
-        from anonlib.verification.certificate import METRIC_PRIVACY, Claim
-
-        return Claim(METRIC_PRIVACY, epsilon=self.cost.metric, metric=self.cost.unit, pure_epsilon=self.cost.pure)
-
-    @property
     def cost(self) -> Cost:
         epsilon = self.settings.epsilon or 0.0
         return Cost(epsilon, "release", epsilon / 2, epsilon)
 
     def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
         decoder, near = self.required_decoder, self.settings.near or 1
-        bank, points = decoder.bank, decoder.identity(persons.template)
+        vectors, points = decoder.bank.vectors, decoder.identity(persons.template)
         drawn = []
         for point, kind, name in zip(points, persons.strata, persons.ids, strict=True):
             # Of a coarser stratum where the person's own has too few faces.
@@ -201,9 +200,8 @@ class DpSubset(IdentityDraws):
             rows = next((pool for pool in pools if len(pool) > near), ())
             if not rows:
                 raise ConfigError(f"method.near is {near}, and the gallery has no more faces; take a smaller one")
-            place = subset_selection(point, bank.vectors[list(rows)], near, self.cost.metric, name, keyring)
-            looks = float(bank.female[rows[place]]), float(bank.age[rows[place]])
-            drawn.append([IdentityDraw(bank.vectors[rows[place]], *looks, (rows[place],), (1.0,))])
+            place = subset_selection(point, vectors[list(rows)], near, self.cost.metric, name, keyring)
+            drawn.append([self.draw_of_row(rows[place])])
         return drawn
 
 

@@ -1,8 +1,8 @@
 """k-diff and k-same: a class of at least k persons shares one surrogate, which is made of at least k persons.
 
 k-same shows a class its own average, k-diff one that was made of others (anonlib.privacy.classes), or a face of the
-gallery by lot, which nobody of the dataset is in. The faces that a ledger remembers stay in their classes; newcomers
-form new ones.
+gallery by a keyed draw, which no person of the dataset is in. The faces that a ledger remembers stay in their classes;
+newcomers form new ones.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class KAnonymity(DecodedMethod):
             order, donors = alike(persons.template, k), is_donor
         formed, _ = form_classes(photos, persons.strata, order, k=k, donors=donors)
         classes = [*former, *formed]
-        if self.deals_gallery:
+        if self.serves_few:
             assignment = self._by_lot(persons, keyring, classes)
         else:
             assignment = self._assigned(persons, keyring, classes, is_donor)
@@ -85,13 +85,9 @@ class KAnonymity(DecodedMethod):
         return assignment
 
     @property
-    def deals_gallery(self) -> bool:
-        """Whether its classes get faces of a gallery, which takes no donors."""
-        return self.entry.fixed and not self.own_average
-
-    @property
     def serves_few(self) -> bool:
-        return self.deals_gallery
+        """See Method: where its classes get faces of the gallery, which takes no donors."""
+        return self.entry.fixed and not self.own_average
 
     def _by_lot(self, persons: Persons, keyring: Keyring, classes: Sequence[EquivalenceClass]) -> Assignment:
         """A face of the gallery for each class, and for each person without one: a keyed uniform draw in the stratum.
@@ -106,11 +102,8 @@ class KAnonymity(DecodedMethod):
         def dealt(kind: Stratum, name: str) -> str:
             rows = next(found for level in range(len(kind), -1, -1) if (found := decoder.rows(kind[:level])))
             row = rows[int.from_bytes(keyring.digest(Purpose.DEAL, name), "big") % len(rows)]
-            bank = decoder.bank
-            looks = float(bank.female[row]), float(bank.age[row])
-            draw = IdentityDraw(bank.vectors[row], *looks, (row,), (1.0,))
             surrogate = keyring.pseudonym(Purpose.SURROGATE, self.texture_name, str(row))
-            plans.setdefault(row, SurrogatePlan(surrogate, [], kind, [], draw))
+            plans.setdefault(row, SurrogatePlan(surrogate, [], kind, [], self.draw_of_row(row)))
             return surrogate
 
         for equivalence in classes:

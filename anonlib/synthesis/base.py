@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Extent = Literal["skin", "wide"]
 UNKNOWN_AGE = 45.0
-"""Years of a face whose age nobody knows: its skin is that of the middle band."""
+"""Years of a face of unknown age: its skin is that of the middle band."""
 
 
 @dataclass(frozen=True)

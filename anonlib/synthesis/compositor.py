@@ -94,7 +94,7 @@ class Composite:
     bare: float
 
     def paint(self, detail: Floats, happy: float, age: float) -> Rendered:
-        """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with the skin of somebody so old (years)."""
+        """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with skin of this `age` (years)."""
         pixels = from_log(laid(calmed(detail), self.grid, self.eye_distance) + self.light)
         pixels = draw_mouth(draw_eyes(pixels, self.eyes, self.light), self.mouth, self.light, happy)
         synthetic = in_its_colours(self.view, pixels)
