@@ -49,7 +49,7 @@ def look(vectors: NDArray[np.float32], **changes: Any) -> Look:
         crispness=nothing(),
         eyes=nothing(EYES),
         real=nothing(len(JUDGES)),
-        crops=np.zeros((count, CROP, CROP, 3), np.uint8),
+        crops=np.zeros((count, CROP, CROP), np.uint8),
         frames=np.zeros((count, SIDE, SIDE, 3), np.uint8),
     )
     return replace(whole, **changes)

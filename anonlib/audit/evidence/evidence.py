@@ -20,7 +20,7 @@ HIDDEN: Redaction = "solid"
 """The redaction that leaves nothing of a face."""
 JUDGES = ("antispoof", "liveness")
 """Networks that tell a face before a camera from a picture of one or an edited one; nothing here was tuned to them."""
-CROP, SIDE = 112, 96
+CROP, SIDE = 64, 96
 """Sides of `Look.crops` and `Look.frames` in px."""
 REACH = 1.5
 """Side of a frame in longer sides of the box: the ellipse of a redaction takes nine tenths of it."""
@@ -35,7 +35,7 @@ class Look:
     yaw, pitch and roll in degrees, `mesh` (n, 468, 2) px of the photo, `sharpness` of the face at 96 px and `crispness`
     of its skin at the photo's own px (n,) grey levels, `real` (n, 2) probabilities by JUDGES that the face is real,
     `eyes` (n, 8) as of faces/gaze.py.
-    `crops` (n, 112, 112, 3) RGB, aligned by five points; `frames` (n, 96, 96, 3) RGB around the original's box.
+    `crops` (n, 64, 64) grey, aligned by five points; `frames` (n, 96, 96, 3) RGB around the original's box.
     """
 
     vectors: Mapping[str, NDArray[np.float32]]
@@ -71,14 +71,16 @@ class Look:
     def joined(cls, looks: Sequence[Look]) -> Look:
         """One look at all the faces of one look or more, in order."""
         several = [look.arrays() for look in looks]
-        return cls.of_arrays({name: np.concatenate([arrays[name] for arrays in several]) for name in several[0]})
+        return cls.of_arrays(
+            {name: np.concatenate([arrays.pop(name) for arrays in several]) for name in list(several[0])}
+        )
 
 
 def to_bytes(faces: Sequence[str], looks: Mapping[str, Look]) -> bytes:
-    """Looks by kind at the faces with these ids, as one compressed .npz file."""
+    """Looks by kind at the faces with these ids, as one .npz file."""
     arrays = {f"{kind}/{name}": array for kind, look in looks.items() for name, array in look.arrays().items()}
     sink = io.BytesIO()
-    np.savez_compressed(sink, faces=np.array(faces, np.str_), **arrays)  # type: ignore[arg-type]
+    np.savez(sink, faces=np.array(faces, np.str_), **arrays)  # type: ignore[arg-type]
     return sink.getvalue()
 
 

@@ -15,7 +15,16 @@ from typing import NamedTuple
 import numpy as np
 
 from anonlib.audit.evidence.evidence import BASELINES, CLEAR, HIDDEN, RELEASED, Evidence, Look, from_bytes, to_bytes
-from anonlib.audit.evidence.observe import LOOKED_WITH, RECOGNIZERS, Observer, Pixels, Vectors, main_of
+from anonlib.audit.evidence.observe import (
+    LOOKED_WITH,
+    RECOGNIZERS,
+    Observer,
+    Observers,
+    Pixels,
+    Vectors,
+    main_of,
+    precision,
+)
 from anonlib.audit.evidence.published import numbered, planned_faces
 from anonlib.config import JobConfig, RayConfig
 from anonlib.datasets import Shard
@@ -37,8 +46,11 @@ from anonlib.workspace.tables import Row
 
 KINDS = (CLEAR, *BASELINES)
 MOST = 8000
-"""Photos, about, that an audit looks at closely, each a third of a MiB of memory; of a larger dataset people are drawn
-at random, with all of their photos."""
+"""Photos, about, that an audit looks at closely, each a quarter of a MiB of memory; of a larger dataset people are
+drawn at random, with all of their photos."""
+_CHUNK = 16
+"""Photos that an observer looks at together, at most: two batches of a network."""
+_VERSION = "2"
 _COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "kind", "mesh")
 
 Report = Callable[[str, UnitResult, int], None]
@@ -83,12 +95,13 @@ class _Gathering:
         self.job, self.config = job, job.config
         self.labelled = job.config.input.subject_field is not None
         self.plan = planned_faces(layout.plan_store(job.stores, job.plan_key), job.keyring)
-        self.observer = Observer(job.config)
+        self.observers = Observers(job.config)
         self.store, self.share = looks_store(job), share_of(job)
+        self.chunk = min(job.config.limits.chunk, _CHUNK)
         self.released = JobImages(job.config, job.dataset.format)
         self.faces: list[Row] = []
         self.outcomes: list[Row] = []
-        self.nothing = self.observer.original([], [])
+        (self.nothing,) = self.observers.look(lambda observer, photos: observer.original(photos, photos), [[]])
         self.looks: dict[str, list[Look]] = {kind: [self.nothing] for kind in (*KINDS, RELEASED)}
         self.donors: dict[str, Vectors] = {}
         self.scan, self.release = layout.scan_store(job.stores, job.scan_key), layout.release_store(job.stores)
@@ -105,14 +118,18 @@ class _Gathering:
             for face in sample.faces
             if face["face_id"] in number and not sample.quarantined
         )
-        for chunk in in_chunks(photos, self.config.limits.chunk):
-            mains = [photo.main for photo in chunk if photo.main is not None]
-            numbers = [number[face["face_id"]] for face in mains]
-            kept[numbers] = True
-            before = looks[CLEAR].mesh[numbers]
-            self.looks[RELEASED].append(self.observer.changed([photo.rgb for photo in chunk], mains, before))
+
+        def look(observer: Observer, photos: list[_Photo]) -> tuple[list[Row], list[Row], Look]:
+            mains = [photo.main for photo in photos if photo.main is not None]
+            before = looks[CLEAR].mesh[[number[face["face_id"]] for face in mains]]
+            seen = observer.changed([photo.rgb for photo in photos], mains, before)
+            return mains, [photo.rows[0] for photo in photos], seen
+
+        for mains, outcomes, seen in self.observers.look(look, in_chunks(photos, self.chunk)):
+            kept[[number[face["face_id"]] for face in mains]] = True
+            self.looks[RELEASED].append(seen)
             self.faces += mains
-            self.outcomes += [photo.rows[0] for photo in chunk]
+            self.outcomes += outcomes
         for kind in KINDS:
             self.looks[kind].append(looks[kind].taken(kept))
         return len(samples), int(kept.sum())
@@ -147,14 +164,19 @@ class _Gathering:
         vectors: dict[str, Vectors] = {}
         parts: dict[str, list[Look]] = {kind: [self.nothing] for kind in KINDS}
         photos = self._photos(shard, faces, {} if looks else mains, portraits)
-        for chunk in in_chunks(photos, self.config.limits.chunk):
-            shown = [(photo.rgb, row) for photo in chunk for row in photo.rows if row["face_id"] in portraits]
+
+        def look(observer: Observer, photos: list[_Photo]) -> tuple[list[str], Vectors, dict[str, Look]]:
+            shown = [(photo.rgb, row) for photo in photos for row in photo.rows if row["face_id"] in portraits]
             images, rows = [rgb for rgb, _ in shown], [row for _, row in shown]
-            seen = self.observer.vectors(images, self.observer.meshes(images, rows))
-            for number, row in enumerate(rows):
-                vectors[row["face_id"]] = {name: array[[number]] for name, array in seen.items()}
-            for kind, look in self._looks([photo for photo in chunk if photo.main is not None]):
-                parts[kind].append(look)
+            seen = observer.vectors(images, observer.meshes(images, rows))
+            whole = [photo for photo in photos if photo.main is not None]
+            return [row["face_id"] for row in rows], seen, dict(_looks(observer, whole))
+
+        for names, seen, several in self.observers.look(look, in_chunks(photos, self.chunk)):
+            for number, face in enumerate(names):
+                vectors[face] = {name: array[[number]] for name, array in seen.items()}
+            for kind, part in several.items():
+                parts[kind].append(part)
         if not looks:
             looks = {kind: Look.joined(part) for kind, part in parts.items()}
             self.store.write_arrays(shard.shard_id, to_bytes(ids, looks))
@@ -174,18 +196,6 @@ class _Gathering:
         for sample in self.job.dataset.read(shard) if wanted else ():
             if sample.key in wanted:
                 yield _Photo(read_image(sample, self.config).rgb, mains.get(sample.key), faces[sample.key])
-
-    def _looks(self, photos: Sequence[_Photo]) -> Iterator[tuple[str, Look]]:
-        """Each kind of look at a chunk, one after another: only one redaction of it is held at a time."""
-        mains = [photo.main for photo in photos if photo.main is not None]
-        clear = self.observer.original([photo.rgb for photo in photos], mains)
-        yield CLEAR, clear
-        for how in BASELINES:
-            images = [photo.rgb.copy() for photo in photos]
-            for image, photo in zip(images, photos, strict=True):
-                for row in photo.rows:
-                    redact(image, np.array(row["box"], np.float32), how)
-            yield how, self.observer.changed(images, mains, clear.mesh, searched=how != HIDDEN)
 
     def evidence(self) -> Evidence:
         """Everything that was added."""
@@ -220,9 +230,28 @@ class _Gathering:
         )
 
 
+def _looks(observer: Observer, photos: Sequence[_Photo]) -> Iterator[tuple[str, Look]]:
+    """Each kind of look at originals, one after another: only one redaction of them is held at a time."""
+    mains = [photo.main for photo in photos if photo.main is not None]
+    clear = observer.original([photo.rgb for photo in photos], mains)
+    yield CLEAR, clear
+    for how in BASELINES:
+        images = [photo.rgb.copy() for photo in photos]
+        for image, photo in zip(images, photos, strict=True):
+            for row in photo.rows:
+                redact(image, np.array(row["box"], np.float32), how)
+        yield how, observer.changed(images, mains, clear.mesh, searched=how != HIDDEN)
+
+
 def looks_store(job: Job) -> layout.StageStore:
     """Where in the workspace lies what depends on scan, redactions and judges, and on no release."""
-    parts = [job.scan_key, METHOD_VERSION, *(MODELS[name].sha256 for name in LOOKED_WITH)]
+    parts = [
+        _VERSION,
+        precision(job.config),
+        job.scan_key,
+        METHOD_VERSION,
+        *(MODELS[name].sha256 for name in LOOKED_WITH),
+    ]
     if (share := share_of(job)) < 1:
         parts.append(f"{share:.9f}")
     key = hashlib.sha256("\n".join(["looks", *parts]).encode()).hexdigest()

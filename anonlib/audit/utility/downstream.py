@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +25,7 @@ ENOUGH = 100
 """Photos of a kind below which nothing is trained: a network would learn the photos by heart."""
 NAME = "expression learned from the release"
 
-_SIDE, _LEARNED, _ROUNDS, _BATCH = 64, 1200, 8, 32
+_LEARNED, _ROUNDS, _BATCH = 1200, 8, 32
 _SOURCE = f"labels: the expression network on the clear photo, where it is sure of {SURE:.0%}"
 
 
@@ -42,7 +41,7 @@ def expression_task(
 ) -> Measure:
     """Balanced accuracy on clear faces of people who were not learned from.
 
-    `crops`: kind of photo -> (n, s, s, 3) RGB, CLEAR and RELEASED among them; `labels` (n,) as of `expression_labels`;
+    `crops`: kind of photo -> (n, s, s) grey, CLEAR and RELEASED among them; `labels` (n,) as of `expression_labels`;
     `subjects` (n,) number the people.
     """
     rows = np.flatnonzero(labels >= 0)
@@ -87,10 +86,8 @@ def _chosen(kind: Numbers, allowed: NDArray[np.bool_], seed: int) -> Numbers:
 
 
 def _prepared(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(n, 1, 64, 64): grey, of mean 0 and deviation 1 each, so that neither light nor colour is what is learned."""
-    greys = (cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops)
-    shrunk = np.stack([cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for grey in greys])
-    centred = shrunk.astype(np.float32) - shrunk.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
+    """(n, 1, s, s): of mean 0 and deviation 1 each, so that light is not what is learned."""
+    centred = crops.astype(np.float32) - crops.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
     return np.asarray((centred / np.maximum(centred.std(axis=(1, 2), keepdims=True), 1.0))[:, None], np.float32)
 
 

@@ -58,7 +58,7 @@ def test_every_labelled_face_is_there_once(gathered: Evidence) -> None:
         for name in RECOGNIZERS:
             assert len(look.vectors[name]) == 24
             np.testing.assert_allclose(np.linalg.norm(look.vectors[name], axis=1), 1.0, atol=1e-4)
-        assert look.mesh.shape == (24, 468, 2) and look.pose.shape == (24, 3) and look.crops.shape == (24, 112, 112, 3)
+        assert look.mesh.shape == (24, 468, 2) and look.pose.shape == (24, 3) and look.crops.shape == (24, 64, 64)
     assert landmark_error(gathered) < 0.15  # a face is compared with itself, and not with its neighbour
 
 
@@ -73,7 +73,7 @@ def test_an_original_shows_what_its_scan_saw_and_a_flat_ellipse_nothing(gathered
         "yaw": gathered.clear.pose[:, 0],
         "sharpness": gathered.clear.sharpness,
     }.items():
-        np.testing.assert_allclose(seen[order], [row[name] for row in rows], rtol=1e-2, atol=1e-2)
+        np.testing.assert_allclose(seen[order], [row[name] for row in rows], rtol=2e-2, atol=2e-2)
     hidden = gathered.looks["solid"]
     assert not hidden.found.any()
     looks = (hidden.female, hidden.age, hidden.expression, hidden.pose, hidden.mesh, hidden.crispness, hidden.eyes)

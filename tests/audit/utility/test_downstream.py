@@ -16,9 +16,9 @@ SMILES = np.tile([0, 1], PEOPLE * PHOTOS // 2)
 
 def faces(smiles: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
     """Noise with a bar for a mouth, that a smile opens."""
-    drawn = np.random.default_rng(seed).integers(90, 130, (len(smiles), 112, 112, 3)).astype(np.uint8)
-    drawn[:, 84:92, 36:76] = 30
-    drawn[smiles == 1, 92:104, 44:68] = 240
+    drawn = np.random.default_rng(seed).integers(90, 130, (len(smiles), 64, 64)).astype(np.uint8)
+    drawn[:, 48:52, 20:44] = 30
+    drawn[smiles == 1, 52:60, 25:39] = 240
     return drawn
 
 
@@ -26,7 +26,7 @@ def test_a_surviving_pattern_is_learned_and_tested_on_clear_faces() -> None:
     crops = {
         "clear": faces(SMILES, 0),
         "released": faces(SMILES, 1),
-        "solid": np.full((len(SMILES), 112, 112, 3), 127, np.uint8),
+        "solid": np.full((len(SMILES), 64, 64), 127, np.uint8),
         "turned round": faces(1 - SMILES, 2),
     }
     found = expression_task(crops, SMILES, SUBJECTS)
@@ -39,8 +39,8 @@ def test_a_surviving_pattern_is_learned_and_tested_on_clear_faces() -> None:
 def test_nobody_is_tested_by_a_network_that_knows_them() -> None:
     """What tells smiles is different in each person: it can be learned by heart and not otherwise."""
     drawn = np.random.default_rng(3)
-    marks = drawn.integers(0, 2, (PEOPLE, 2, 14, 14, 1)).repeat(8, axis=2).repeat(8, axis=3)
-    crops = np.asarray(marks[SUBJECTS, SMILES] * np.full(3, 255), np.uint8)
+    marks = drawn.integers(0, 2, (PEOPLE, 2, 8, 8)).repeat(8, axis=2).repeat(8, axis=3)
+    crops = np.asarray(marks[SUBJECTS, SMILES] * 255, np.uint8)
     found = expression_task({"clear": crops, "released": crops}, SMILES, SUBJECTS).released
     assert found.value == pytest.approx(0.5, abs=0.1)
 
