@@ -13,9 +13,6 @@ import pytest
 import anonlib
 from anonlib.errors import ConfigError, VerificationError
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.methods import METHODS
-from anonlib.methods.base import Region, SurrogateSource
-from anonlib.methods.redaction import Redaction
 from anonlib.synthesis.fill import GREY
 from tests.support import photos
 from tests.support.runs import job
@@ -101,21 +98,3 @@ print(sorted(row["key"] for row in found))
 def test_an_anonymizer_gives_the_same_in_a_ray_pipeline() -> None:
     done = subprocess.run([sys.executable, "-c", _RAY], capture_output=True, text=True, timeout=180, check=False)
     assert done.stdout == "[0, 1, 2]\n", done.stderr[-3000:]
-
-
-def test_a_redaction_that_a_contributor_adds_is_what_the_anonymizer_paints(monkeypatch: pytest.MonkeyPatch) -> None:
-    class White(Redaction):
-        def replacement(self, name: str, source: SurrogateSource) -> Any:
-            class Fill:
-                digest = None
-
-                def apply(self, picture: np.ndarray, region: Region) -> None:
-                    x0, y0, x1, y1 = region.box.astype(int)
-                    picture[y0:y1, x0:x1] = 255
-
-            return Fill()
-
-    monkeypatch.setitem(METHODS, "white", White)
-    found = anonlib.Anonymizer("white")({"image": [photos.astronaut()]})
-    x0, y0, x1, y1 = found["boxes"][0][0].astype(int)
-    assert found["status"].tolist() == ["released"] and (found["image"][0][y0:y1, x0:x1] == 255).all()

@@ -145,16 +145,6 @@ def test_a_second_run_says_the_same_and_status_writes_nothing(small: JobConfig, 
     assert contents(tmp_path) == before
 
 
-def test_ctrl_c_says_that_a_rerun_continues(small: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("anonlib.job.Job.run", interrupted)
-    done = CLI.invoke(app, ["run", written(small, tmp_path)])
-    assert done.exit_code == 130
-    assert "the same command continues" in done.stderr
-
-
 def test_a_purge_asks_first(finished: Run, tmp_path: Path) -> None:
     workspace, release = tmp_path / "workspace", tmp_path / "release"
     shutil.copytree(finished.workspace, workspace)

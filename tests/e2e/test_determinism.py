@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from anonlib.config import load_config
 from anonlib.errors import ConfigError, JobError
 from anonlib.job import Job
 from tests.support import photos
-from tests.support.runs import SECRET, Run, contents, job, lasting, manifest, run_job, started
+from tests.support.runs import SECRET, Run, contents, job, manifest, run_job
 
 SOLID: dict[str, Any] = {"method": {"name": "solid"}}
 
@@ -73,25 +72,6 @@ def test_an_inventory_that_was_cut_short_is_written_by_the_next_run(source: Path
     inventory.unlink()
     Job(job(source, tmp_path, **SOLID)).scan()
     assert inventory.read_bytes() == whole
-
-
-@pytest.fixture(scope="module")
-def on_ray(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of the same job run by two actors on two shards each, in small chunks, its secret in the environment."""
-    root = tmp_path_factory.mktemp("ray")
-    how = {"ray": {"actors": 2, "shards": 2}, "limits": {"chunk": 5, "memory_mib": 4}}
-    config = job(finished.input, root, **how, secret={"env": "ANONLIB_TEST_SECRET"})
-    with started(config, root / "process", ANONLIB_TEST_SECRET=SECRET) as run:
-        assert run.finish() == 0, run.complaints
-        assert json.loads(run.lines[-1])["committed"] == finished.summary.shards
-    return root
-
-
-@pytest.mark.cluster
-def test_two_actors_on_two_shards_each_end_in_the_bytes_of_a_serial_run(finished: Run, on_ray: Path) -> None:
-    assert finished.summary.released > 20 and finished.summary.faces > 20
-    assert contents(on_ray / "release") == contents(finished.output)
-    assert lasting(on_ray / "workspace") == lasting(finished.workspace)
 
 
 def test_a_second_run_does_nothing(finished: Run) -> None:

@@ -26,7 +26,6 @@ from tests.support.witness import CLIENT, LINK, SERVER, Destination, new_namespa
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = "192.0.2.1"  # RFC 5737: belongs to nobody
-WAYS = {"serial": {"actors": 0}, "ray": {"actors": 2}}
 
 _VIOLATOR = f"""
 import socket, urllib.request
@@ -40,7 +39,7 @@ for attempt in (lambda: urllib.request.urlopen("http://{FOREIGN}:8080/usage", ti
 """
 
 
-def observe(way: str, source: Path, folder: Path) -> dict[str, Any]:
+def observe(source: Path, folder: Path) -> dict[str, Any]:
     """Run in a fresh namespace: a job from bucket to bucket in another one inside it, and what left that one."""
     # What a shell at hand happens to set must not make the job quieter than it is; how it computes may stay.
     kept = ("PATH", "HOME", "LANG", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")
@@ -57,7 +56,7 @@ def observe(way: str, source: Path, folder: Path) -> dict[str, Any]:
             workspace={"uri": f"s3://{bucket}/workspace"},
             storage={"endpoint_url": server.endpoint, "region": REGION},
             secret={"env": "ANONLIB_SECRET"},
-            ray=WAYS[way],
+            ray={"actors": 1},
         )
         salted(config, server.options)
         (folder / "job.yaml").write_text(config.to_yaml())
@@ -82,10 +81,10 @@ def observe(way: str, source: Path, folder: Path) -> dict[str, Any]:
         }
 
 
-def observed(way: str, source: Path, folder: Path) -> dict[str, Any]:
+def observed(source: Path, folder: Path) -> dict[str, Any]:
     """`observe` in a namespace of its own."""
     folder.mkdir(parents=True)
-    command = [*new_namespace(), sys.executable, __file__, "observe", way, str(source), str(folder)]
+    command = [*new_namespace(), sys.executable, __file__, "observe", str(source), str(folder)]
     ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return dict(json.loads(ended.stdout.splitlines()[-1]))
@@ -108,22 +107,20 @@ def strangers(seen: dict[Destination, int], endpoint: tuple[str, int]) -> list[D
 
 @pytest.mark.cluster
 @pytest.mark.skipif(refused() is not None, reason=refused() or "")
-@pytest.mark.parametrize("way", WAYS)
-def test_a_job_talks_to_its_bucket_and_to_nobody_else(finished: Run, way: str, tmp_path: Path) -> None:
-    report = observed(way, finished.input, tmp_path / "here")
+def test_a_job_on_ray_talks_to_its_bucket_and_to_nobody_else(one_shard: Run, tmp_path: Path) -> None:
+    report = observed(one_shard.input, tmp_path / "here")
     endpoint = (str(report["endpoint"][0]), int(report["endpoint"][1]))
     seen, planted = destinations(report["seen"]), destinations(report["planted"])
     assert report["code"] == 0, report["said"]
-    assert contents(tmp_path / "here" / "release") == contents(finished.output)
+    assert contents(tmp_path / "here" / "release") == contents(one_shard.output)
     assert seen[Destination(LINK, "tcp", *endpoint)] > 100
     assert strangers(seen, endpoint) == []
     caught = {(where.protocol, where.port, where.asked) for where in strangers(planted, endpoint)}
     assert {("udp", 9, ""), ("tcp", 8080, ""), ("udp", 53, "telemetry.example.com")} <= caught, planted
-    if way == "ray":
-        assert any(where.interface == "lo" for where in seen), "Ray talks to itself, and the witness must hear it"
+    assert any(where.interface == "lo" for where in seen), "Ray talks to itself, and the witness must hear it"
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["observe", way, source, folder]:
-            print(json.dumps(observe(way, Path(source), Path(folder))))
+        case ["observe", source, folder]:
+            print(json.dumps(observe(Path(source), Path(folder))))

@@ -12,7 +12,8 @@ import pytest
 from tests.support.witness import new_namespace, refused
 
 OWN = """
-import os
+import os, stat
+from pathlib import Path
 import ray
 from anonlib.config import RayConfig
 from anonlib.execution.ray import start
@@ -30,18 +31,25 @@ def known():
     return "RAY_AUTH_TOKEN" in os.environ
 
 print("RAY_AUTH_TOKEN" in os.environ, ray.get(known.remote()))
+session = Path(ray._private.worker._global_node.get_session_dir_path())
+folder = session.parents[1]
+print(folder, oct(stat.S_IMODE(folder.stat().st_mode)), session.exists())
 """
 
 
 @pytest.mark.skipif(refused() is not None, reason=refused() or "")
 @pytest.mark.cluster
-def test_a_ray_of_our_own_asks_for_a_token_that_is_in_no_file(tmp_path: Path) -> None:
-    """Although Ray was told to ask for none, and had read its settings before."""
+def test_a_ray_of_our_own_asks_for_a_token_that_is_in_no_file_and_works_in_a_closed_folder(tmp_path: Path) -> None:
+    """Although Ray was told to ask for none, and makes its session folders writable by all."""
     here = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, "-c", OWN]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(
         [*new_namespace(), *here], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.stdout.splitlines() == ["UNAUTHENTICATED", "False True"], done.stdout + done.stderr
+    *token, where = done.stdout.splitlines()
+    assert token == ["UNAUTHENTICATED", "False True"], done.stdout + done.stderr
+    folder, mode, there = where.split()
+    assert Path(folder).name.startswith("anonlib-") and (mode, there) == ("0o700", "True")
+    assert not Path(folder).exists()
     assert not any(path.is_file() for path in tmp_path.rglob("*"))

@@ -2,7 +2,6 @@
 
     python -m tests.fuzz.fuzz --inputs 20000 --seed 1                 # all kinds, in this process
     python -m tests.fuzz.fuzz --inputs 2000 --kinds jpeg,png --apart  # photos through decoder processes
-    python -m tests.fuzz.fuzz --jobs 10                               # whole small jobs of such files
 
 Equal arguments try equal inputs. Inputs are tried in a child process, so that one may crash it, has 5 s, and about
 1.5 GiB of memory. The exit code is 1 where anything was found; `--keep FOLDER` keeps the first file of each find.
@@ -116,14 +115,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: 1)")
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)} (default: all)")
     parser.add_argument("--apart", action="store_true", help="photos through decoder processes instead")
-    parser.add_argument("--jobs", type=int, default=0, help="whole jobs of such files instead (default: 0)")
     parser.add_argument("--keep", type=Path, help="where the first file of each find is kept")
     options = parser.parse_args()
     kinds = [kind for kind in options.kinds.split(",") if not options.apart or kind in PHOTOS]
-    if options.jobs:
-        from tests.fuzz.whole_jobs import run_jobs
-
-        return run_jobs(options.jobs, options.seed)
     files, start = seeds(), time.monotonic()
     counts: collections.Counter[str] = collections.Counter()
     finds: dict[str, list[int]] = collections.defaultdict(list)

@@ -141,16 +141,3 @@ def twelve_bits(file: bytes) -> bytes:
 def test_what_has_room_for_more_than_its_picture_is_refused(broken: object) -> None:
     with pytest.raises(NotExact):
         jpeg.parse(broken(photo(40, 40, quality=90)))  # type: ignore[operator]
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.data())
-def test_any_bytes_are_parsed_or_refused(data: st.DataObject) -> None:
-    file = bytearray(photo(24, 24, **KINDS[data.draw(st.integers(0, len(KINDS) - 1))]))
-    for _ in range(data.draw(st.integers(1, 6))):
-        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        clean = jpeg.parse(bytes(file)).rewritten(1, b"")
-    except NotExact:
-        return
-    assert jpeg.parse(clean).rewritten(1, b"") == clean

@@ -10,8 +10,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from anonlib.config import JobConfig
-from anonlib.errors import JobError
 from anonlib.job import Job
 from anonlib.methods.base import released_digest
 from tests.support.runs import Run, contents, manifest, run_job
@@ -106,10 +104,3 @@ def test_too_few_people_are_all_redacted(finished: Run, tmp_path: Path) -> None:
     assert planned and not any(row["surrogates"] for row in planned)
     assert any("fewer than 50 persons" in row["reason"] for row in planned)
     assert run.summary.fallbacks == run.summary.faces and run.summary.code == 0
-
-
-def test_a_plan_needs_a_finished_scan(finished: Run, tmp_path: Path) -> None:
-    config = finished.config.model_dump() | {"workspace": {"uri": str(tmp_path / "w")}}
-    with pytest.raises(JobError, match="3 of 3 shards are not scanned yet"):
-        Job(JobConfig.model_validate(config)).make_plan()
-    assert "plan" not in {path.split("/")[0] for path in contents(tmp_path / "w")}

@@ -113,18 +113,6 @@ def test_a_missed_face_is_hidden_where_the_reviewer_saw_it(copied: JobConfig, fi
     assert check(output(copied)).certificate.counts.solid >= 1
 
 
-def test_a_withheld_photo_is_in_no_file_of_the_release(copied: JobConfig) -> None:
-    key, others = a_face(copied), files_of(copied, OTHERS)
-    decide(copied, key, "withhold")
-    summary = Job(copied).run()
-    row = rows(copied)[key]
-    assert (row["status"], row["reason"], row["review"]) == ("quarantined", "withheld", "withheld")
-    assert row["output_sha256"] is None and key not in released(output(copied))
-    assert summary.quarantined == 1 and summary.code == 3
-    assert files_of(copied, OTHERS) == others
-    check(output(copied))
-
-
 def test_the_same_decisions_give_the_same_bytes_whoever_made_them_when(alone: JobConfig) -> None:
     key = a_face(alone)
     decide(alone, key, "mask", BOX)

@@ -190,8 +190,9 @@ def all_runs(root: Path) -> Iterator[tuple[str, Run]]:
 
 
 def on_ray(serial: Run, root: Path) -> Path:
-    """The release of the same job by two actors."""
-    config = job(serial.input, root, ray={"actors": 2}, accept_licences=ACCEPTED)
+    """The release of the same job by two actors on two shards each, in small chunks."""
+    how = {"ray": {"actors": 2, "shards": 2}, "limits": {"chunk": 5, "memory_mib": 4}}
+    config = job(serial.input, root, **how, accept_licences=ACCEPTED)
     with started(config, root / "process") as run:
         assert run.finish() == 0, run.complaints
     return root / "release"

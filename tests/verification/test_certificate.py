@@ -161,15 +161,3 @@ def test_a_key_given_twice_is_not_read_one_way_and_signed_another() -> None:
     data = ONE.sign(SECRET).to_bytes().replace(b'"anonlib":"0.1.0"', b'"anonlib":"0.1.0","anonlib":"0.1.0"')
     with pytest.raises(VerificationError, match="canonical form"):
         Certificate.from_bytes(data)
-
-
-def test_a_certificate_of_version_1_is_read_and_written_in_its_own_form() -> None:
-    """It had one table at most, and no scope; its signature is over that form."""
-    for tables in (ONE.tables[:1], ()):
-        first = replace(ONE, version=1, tables=tables, scope=None).sign(SECRET)
-        document = json.loads(first.to_bytes())
-        assert (document["table"] or {}).get("path") == (tables[0].path if tables else None)
-        assert not {"tables", "scope"} & set(document)
-        read = Certificate.from_bytes(first.to_bytes())
-        assert read == first
-        read.check_signature("it")

@@ -15,49 +15,18 @@ import pytest
 
 from anonlib.terminal import RUN_MODULES
 
-MODULES = {
-    "anonlib",
-    "anonlib.codes",
-    "anonlib.datasets",
-    "anonlib.datasets.base",
-    "anonlib.datasets.folder",
-    "anonlib.datasets.names",
-    "anonlib.datasets.parquet",
-    "anonlib.datasets.parquet_columns",
-    "anonlib.datasets.parquet_footer",
-    "anonlib.datasets.parquet_pages",
-    "anonlib.datasets.parquet_rows",
-    "anonlib.datasets.thrift",
-    "anonlib.datasets.webdataset",
-    "anonlib.errors",
-    "anonlib.storage",
-    "anonlib.storage.base",
-    "anonlib.storage.uri",
-    "anonlib.storage.local",
-    "anonlib.verification",
-    "anonlib.verification.certificate",
-    "anonlib.verification.conditions",
-    "anonlib.verification.data_files",
-    "anonlib.verification.parsing",
-    "anonlib.verification.release",
-    "anonlib.workspace",
-    "anonlib.workspace.schemas",
+_ROOMS = {
+    "": ("codes", "datasets", "errors", "storage", "verification", "workspace"),
+    "datasets.": ("base", "folder", "names", "thrift", "webdataset"),
+    "datasets.parquet": ("", "_columns", "_footer", "_pages", "_rows"),
+    "storage.": ("base", "local", "uri"),
+    "verification.": ("certificate", "conditions", "data_files", "parsing", "release"),
+    "workspace.": ("schemas",),
 }
+MODULES = {"anonlib", *(f"anonlib.{room}{name}" for room, names in _ROOMS.items() for name in names)}
 THIRD_PARTY = {"cryptography", "numpy", "pyarrow", "pydantic"}
-HEAVY = {
-    "cv2",
-    "faiss",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "PIL",
-    "ray",
-    "scipy",
-    "simplejpeg",
-    "skimage",
-    "torch",
-    "turbojpeg",
-}
+HEAVY = {"cv2", "faiss", "onnx", "onnxruntime", "openvino", "PIL", "ray", "scipy", "simplejpeg", "skimage", "torch"}
+HEAVY |= {"turbojpeg"}
 
 
 def loaded(code: str, *arguments: str) -> set[str]:

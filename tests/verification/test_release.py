@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from anonlib.workspace.schemas import STATEMENT
 from tests.support import forgery
 from tests.support.forgery import CLASSES, MANIFEST, MARKER, OTHER, PHOTO, SHARD, SURROGATES, TAR, Forger, Rows, swap
 from tests.support.forgery import SECRET as FORGERS
-from tests.support.runs import SECRET, Run, images
+from tests.support.runs import SECRET, Run
 
 CLI = CliRunner()
 OURS = public_key(SECRET.encode())
@@ -198,26 +197,6 @@ def test_counts_that_are_not_the_manifests_are_seen(forger: Forger, monkeypatch:
         monkeypatch.setattr(forgery, "_counts", lambda rows, name=name: honest(rows) | {name: honest(rows)[name] + 1})
         forger.reseal()
         forgery.refused(forger.root, f"the marker of shard {SHARD} counts")
-
-
-def test_an_original_that_is_put_back_is_seen(forger: Forger, finished: Run) -> None:
-    originals = images(finished.input / f"{SHARD}.tar")
-    forger.tar(
-        TAR, lambda found: [(name, originals[name]) if name.endswith(".jpg") else (name, it) for name, it in found]
-    )
-    forger.reseal()
-    forgery.refused(forger.root, "is not the one in its manifest")
-    # With the manifest forged too the release is another one, which its maker did not sign.
-    forged = {name.partition(".")[0]: it for name, it in images(forger.path(TAR)).items() if name.endswith(".jpg")}
-
-    def fit(rows: Rows) -> None:
-        for row in rows:
-            row["output_sha256"] = hashlib.sha256(forged[row["key"]]).hexdigest()
-
-    forger.rows(MANIFEST, fit)
-    forger.reseal()
-    forgery.check(forger.root)
-    forgery.refused(forger.root, "is signed by the key", OURS)
 
 
 # ---- an audit belongs to one release ---------------------------------------------------------------------------

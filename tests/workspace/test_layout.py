@@ -66,9 +66,3 @@ def test_the_same_rows_are_the_same_bytes_and_come_back() -> None:
     assert from_bytes(data, ["faces"]).column_names == ["faces"]
     assert pq.ParquetFile(pa.BufferReader(data)).num_row_groups == 3, "a crop can be read without its neighbours"
     assert json_bytes({"b": 1, "a": "é"}) == json_bytes({"a": "é", "b": 1}) == '{"a": "é", "b": 1}\n'.encode()
-
-
-@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-def test_an_empty_table_keeps_its_schema(schema: pa.Schema) -> None:
-    table = from_bytes(to_bytes([], schema))
-    assert table.num_rows == 0 and table.schema.equals(schema)

@@ -121,36 +121,6 @@ def test_under_new_keys_each_image_is_a_sample_of_its_own(tmp_path: Path) -> Non
     assert b"Ada" not in every_byte(run.output)
 
 
-def test_sidecars_behind_all_images_rejoin_them(tmp_path: Path) -> None:
-    side = [
-        ("a.json", b'{"person": "Ada", "caption": "of Ada"}'),
-        ("b.json", b'{"person": "Bob", "caption": "of Bob"}'),
-    ]
-    run = of_tar([("a.jpg", PHOTO), ("b.jpg", OTHER), *side], tmp_path)
-    assert status(run) == {"a": "released", "b": "released"}
-    assert [json.loads(members_of(run)[f"{key}.json"]) for key in "ab"] == [
-        {"caption": "of Ada"},
-        {"caption": "of Bob"},
-    ]
-
-
-@pytest.mark.parametrize("behind", [0, 1, 300])
-def test_a_tar_without_its_end_gives_its_last_photo_with_a_note(tmp_path: Path, behind: int) -> None:
-    """`behind`: bytes of zeros that are left behind the last photo's content."""
-    path = photos.tar(tmp_path / "in" / "00000.tar", [("a.jpg", PHOTO), ("b.jpg", OTHER)])
-    padded = [512 + -(-len(image) // 512) * 512 for image in (PHOTO, OTHER)]
-    path.write_bytes(path.read_bytes()[: padded[0] + 512 + len(OTHER) + behind])
-    run = solid(tmp_path / "in", tmp_path)
-    assert status(run) == {"a": "released", "b": "released"}
-    assert [Note.NO_END in by_key(run.output)[key]["notes"] for key in "ab"] == [False, True]
-    assert set(members_of(run)) == {"a.jpg", "b.jpg"}
-
-
-def test_names_stay_as_they_are(tmp_path: Path) -> None:
-    run = of_tar([("IMG_1.JPG", PHOTO), ("IMG_1.Txt", b"one"), ("x.TIF.JPEG", OTHER)], tmp_path, keep_fields=["txt"])
-    assert set(members_of(run)) == {"IMG_1.JPG", "IMG_1.Txt", "x.TIF.JPEG"}
-
-
 def test_a_list_of_images_is_a_row_again_with_null_for_a_bad_one(tmp_path: Path) -> None:
     pairs = [[cell(PHOTO), cell(PHOTO)], [cell(OTHER[:3000]), cell(OTHER)], [], [cell(PHOTO)]]
     columns = {"id": list("pqrs"), "images": pa.array(pairs, pa.list_(IMAGE)), "caption": list("1234")}
