@@ -15,7 +15,7 @@ from tests.support.runs import Run, finished, one_shard, people_tars
 from tests.support.s3server import S3Server, running
 
 # How fast an example is says how busy the machine is, not whether the code is right.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any machine", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 # Every engine is a real one of its own. Compiled networks are kept for the next one, which is a fifth of a job.

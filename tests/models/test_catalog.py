@@ -1,15 +1,20 @@
-"""Claims about the catalogue and its cards."""
+"""Claims about the catalogue and its cards, and about weights that a job has not accepted."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from anonlib.errors import ConfigError
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import ARCFACE_POINTS, MODELS, SETS, InputSpec, names_of
+from anonlib.models.requirements import check_licences
+from tests.support.runs import job
 
 
 def test_no_model_judges_what_it_helped_to_make() -> None:
@@ -48,3 +53,11 @@ def test_a_set_or_a_model_is_found_by_name_and_nothing_else_is() -> None:
     assert names_of("centerface") == ("centerface",)
     with pytest.raises(ValueError, match=r"no model or set called 'retina'.*core.*centerface"):
         names_of("retina")
+
+
+def test_non_commercial_weights_must_be_accepted_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "faceres", replace(MODELS["faceres"], commercial=False, licence="CC-BY-NC-4.0"))
+    with pytest.raises(ConfigError, match=r"faceres are CC-BY-NC-4\.0.*accept_licences"):
+        check_licences(["faceres"], job("in", tmp_path))
+    check_licences(["faceres"], job("in", tmp_path, accept_licences=["faceres"]))
+    check_licences(["centerface"], job("in", tmp_path))

@@ -32,13 +32,13 @@ def crops(name: str, count: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("name", [*FACES, "centerface"])
 def test_a_row_has_the_same_bits_alone_in_any_batch_and_every_time(name: str, backend, monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "_OFTEN", 3)  # from the third call on, a shape is compiled for itself
+    monkeypatch.setattr(runtime, "_OFTEN", 2)  # from the second call on, a shape is compiled for itself
     engine = load_engine(model_bytes(name), backend=backend)
-    batch = prepare(MODELS[name], crops(name, 9))
+    batch = prepare(MODELS[name], crops(name, 6))
     first = engine(batch)
-    for _ in range(3):
+    for _ in range(2):
         assert all(np.array_equal(a, b) for a, b in zip(engine(batch), first, strict=True))
-    for rows in (slice(0, 1), slice(7, 8), slice(2, 5)):
+    for rows in (slice(0, 1), slice(5, 6), slice(2, 5)):
         for part, whole in zip(engine(batch[rows]), first, strict=True):
             assert np.array_equal(part, whole[rows])
 

@@ -80,7 +80,7 @@ def test_threads_and_processes_change_nothing() -> None:
     code = (
         "import hashlib\n"
         "from tests.privacy.test_clustering import cone; from anonlib.privacy.clustering import cluster\n"
-        "faces = cone(900, 4, seed=11)[0]\n"
+        "faces = cone(400, 4, seed=11)[0]\n"
         "for below in (0, 100_000):\n"
         "    print(hashlib.sha256(cluster(faces, threshold=0.925, exact_below=below).tobytes()).hexdigest())"
     )
@@ -92,7 +92,7 @@ def test_threads_and_processes_change_nothing() -> None:
             text=True,
             check=True,
         ).stdout
-        for threads in ("1", "2", "3")
+        for threads in ("1", "3")
     }
     assert len(told) == 1
 

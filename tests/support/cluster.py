@@ -10,14 +10,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,38 +88,12 @@ class Submitted:
         return str(self.cluster.ask(f"/api/jobs/{self.id}/logs")["logs"])
 
     @property
-    def lines(self) -> list[dict[str, Any]]:
-        """The JSON lines among it: a line a finished unit, and a line a stage."""
-        return [json.loads(line) for line in self.logs.splitlines() if line.startswith("{") and line.endswith("}")]
-
-    @property
     def code(self) -> int | None:
         """The script's exit code, None while it runs or if it was killed."""
         return self.cluster.ask(f"/api/jobs/{self.id}")["driver_exit_code"]
 
     def over(self) -> bool:
         return self.status in _OVER
-
-    def wait(self, seconds: float = 180) -> str:
-        """How it ended; raises AssertionError if it does not."""
-        self.wait_for(lambda: False, seconds)
-        assert self.over(), f"still running after {seconds:.0f} s: {self.logs[-3000:]}"
-        return self.status
-
-    def wait_for(self, what: Callable[[], Any], seconds: float = 120) -> Any:
-        """The first true answer of `what`; None if the job ended or time ran out before."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if answer := what():
-                return answer
-            if self.over():
-                return None
-            time.sleep(0.1)
-        return None
-
-    def stop(self) -> None:
-        """As `ray job stop`: SIGTERM to the script, SIGKILL if it does not listen."""
-        self.cluster.ask(f"/api/jobs/{self.id}/stop", {})
 
 
 @dataclass
@@ -151,11 +124,6 @@ class Cluster:
         node.kill()
         del self.nodes[node.name]
 
-    def signal(self, pid: int, what: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to a process of a node of this cluster; raises AssertionError for any other."""
-        assert pid in {mine for node in self.nodes.values() for mine, _ in node.processes()}, pid
-        os.kill(pid, what)
-
     def close(self) -> None:
         for node in reversed(list(self.nodes.values())):
             node.kill()
@@ -166,31 +134,11 @@ class Cluster:
         rows = self._state("nodes")
         return {str(row["node_id"]): str(row["node_ip"]) for row in rows if row["state"] == "ALIVE"}
 
-    def units_by_node(self) -> dict[str, int]:
-        """Address of a node -> calls of stages that ended there, over all jobs of this cluster."""
-        addresses = {str(row["node_id"]): str(row["node_ip"]) for row in self._state("nodes")}
-        counts: dict[str, int] = {}
-        for row in self._calls():
-            if row["state"] == "FINISHED":
-                counts[addresses[row["node_id"]]] = counts.get(addresses[row["node_id"]], 0) + 1
-        return counts
-
-    def lost_units(self, address: str) -> int:
-        """Calls of stages that the node at this address took with it."""
-        ids = {str(row["node_id"]) for row in self._state("nodes") if row["node_ip"] == address}
-        return sum(row["state"] == "FAILED" and row["node_id"] in ids for row in self._calls())
-
     def submit(self, job: Path, name: str | None = None) -> Submitted:
         """Start jobs/anonymize.py with a job file by the job server's HTTP, which is what `ray job submit` speaks."""
         name = name or f"job-{uuid4().hex[:8]}"
         self.ask("/api/jobs/", {"entrypoint": f"{sys.executable} {SCRIPT} {job}", "submission_id": name})
         return Submitted(self, name)
-
-    def command(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """`ray ARGUMENTS` as a person with the token types it."""
-        return subprocess.run(
-            [*_RAY, *arguments], env=self._environment(), cwd=ROOT, capture_output=True, text=True, timeout=timeout
-        )
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The job server's answer to GET, or to POST if there is a body."""
@@ -205,9 +153,6 @@ class Cluster:
     def _state(self, what: str) -> list[dict[str, Any]]:
         answer = self.ask(f"/api/v0/{what}?limit=10000&detail=true")
         return list(answer["data"]["result"]["result"])
-
-    def _calls(self) -> list[dict[str, Any]]:
-        return [row for row in self._state("tasks") if "_Actor" in row["name"] and row["name"].endswith(".submit")]
 
     def _next_address(self) -> str:
         self._made += 1

@@ -72,9 +72,6 @@ def has_checksum(headers: Headers) -> bool:
     )
 
 
-# Stores that know less than AWS (c14).
-
-
 REFUSALS = (
     ((400, "InvalidArgument"), (400, "MissingContentMD5")),
     ((400, "AuthorizationHeaderMalformed"), (501, "NotImplemented")),
@@ -151,9 +148,6 @@ def test_a_batch_that_may_not_be_deleted_is_no_purge(s3: S3Server, proxy: FaultP
         place.delete_tree("")
 
 
-# What buckets ask for.
-
-
 def test_buckets_get_their_key_their_payer_and_no_signature_for_a_public_input(s3: S3Server, proxy: FaultProxy) -> None:
     asked: list[tuple[str, str, Headers]] = []
 
@@ -183,9 +177,6 @@ def test_a_kms_key_that_cannot_be_used_is_named(s3: S3Server, proxy: FaultProxy)
     with pytest.raises(StorageError, match=r"check storage\.kms_key") as refused:
         open_storage(f"s3://{s3.bucket()}/x", options).publish("a", b"1")
     assert one_sentence(refused.value)
-
-
-# Disks.
 
 
 @pytest.mark.parametrize("code", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EIO", "EMLINK", "EACCES", "EINVAL", "EXDEV"])
@@ -256,9 +247,6 @@ def test_a_workspace_is_its_owners_alone_whatever_the_umask(tmp_path: Path, phot
     assert modes == {True: 0o700, False: 0o600}
 
 
-# Archives.
-
-
 def test_archived_objects_are_counted_before_the_work(s3: S3Server, proxy: FaultProxy, photo: bytes) -> None:
     config = on_s3(s3, proxy.endpoint, {f"{name}.jpg": photo for name in "abc"})
     bucket = config.input.uri.split("/")[2]
@@ -283,9 +271,6 @@ def test_archived_objects_are_counted_before_the_work(s3: S3Server, proxy: Fault
 )
 def test_what_is_restored_or_at_hand_is_not_archived(answer: dict[str, Any], archived: bool) -> None:
     assert s3_module._is_archived(answer) == archived
-
-
-# One object at fault, or the place.
 
 
 def tars(photo: bytes, tmp_path: Path) -> dict[str, bytes]:
