@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,6 @@ from anonlib.verification.conditions import (
 from anonlib.verification.parsing import CLASSES_1, ReleasedMethod
 from anonlib.verification.release import TELLS_MORE, unproved, verify
 from anonlib.workspace.schemas import CERTIFIED_CLASSES, CERTIFIED_DRAWS, CERTIFIED_SURROGATES
-from tests.support.pseudonyms import digest, name
 
 VECTORS: dict[str, dict[str, Any]] = {
     "dp-laplace": {"epsilon": 10.0},
@@ -41,6 +41,15 @@ VECTORS: dict[str, dict[str, Any]] = {
     "sampling": {},
     "surrogate": {},
 }
+
+
+def digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def name(*parts: object) -> str:
+    """A pseudonym."""
+    return digest(*parts)[:24]
 
 
 def face(worn: str | None, k: int | None = None, epsilon: float | None = None, **said: Any) -> Row:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -226,18 +225,3 @@ def test_every_command_of_the_readme_has_the_flags_that_it_is_given() -> None:
         assert {word for word in arguments if word.startswith("--")} <= known | {"--help"}, verb
     own = text.partition("## A folder of your own")[2].partition("\n## ")[0]
     assert len([line for line in own.splitlines() if line.startswith("    ")]) <= 10
-
-
-def test_a_second_purge_says_when_and_destroys_nothing(finished: Run, tmp_path: Path) -> None:
-    shutil.copytree(finished.workspace, tmp_path / "workspace")
-    shutil.copytree(finished.output, tmp_path / "release")
-    config = job(finished.input, tmp_path)
-    named = ["--workspace", config.workspace.uri, "--output", config.output.uri]
-    code, first, _ = said("purge", *named, "--yes")
-    assert code == 0 and "MB destroyed" in first and "purged on" not in first
-    before = contents(tmp_path / "workspace")
-    code, second, _ = said("purge", *named)  # and it asks for nothing
-    assert code == 0 and "purged on 2" in second and "nothing was left to destroy now" in second
-    assert contents(tmp_path / "workspace") == before
-    (tmp_path / "workspace" / "late").write_text("embeddings")
-    assert "1 files that came in since are destroyed now" in said("purge", *named)[1]
