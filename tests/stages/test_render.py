@@ -178,7 +178,7 @@ def test_no_face_is_refused_because_it_looks_like_its_surrogate(
     assert refused and contents(Path(resumed.output.uri)) == contents(finished.output)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "text"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_a_lost_surrogate_loses_its_images_and_no_others(finished: Run, resumed: JobConfig, damage: str) -> None:
     worn = [row for row in assignments(finished, SHARD) if row["surrogates"]]
     class_id = worn[0]["surrogates"][0]
@@ -187,10 +187,10 @@ def test_a_lost_surrogate_loses_its_images_and_no_others(finished: Run, resumed:
     never = {row["key"] for row in in_shard(finished.output).values()} - {
         row["key"] for row in worn if class_id in row["surrogates"]
     }
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes(b"no zip" if damage == "text" else path.read_bytes()[:-2000])
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(data[:-2000])
     summary, output = run(resumed)
     rows, before = in_shard(output), in_shard(finished.output)
     lost = {key for key, row in rows.items() if row["status"] == QUARANTINED}
