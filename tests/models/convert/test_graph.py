@@ -6,7 +6,6 @@ import copy
 
 import numpy as np
 import onnx
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,14 +45,6 @@ def test_a_pruned_graph_gives_the_same_bytes_and_they_read_back() -> None:
     assert onnx.load_model_from_string(data).opset_import[0].version == OPSET
 
 
-def test_a_constant_listed_as_an_input_is_no_input() -> None:
-    graph = start(3)
-    graph.outputs[graph.add("Add", "image", graph.const(np.ones(3, np.float32)))] = ("N", 3)
-    model = onnx.load_model_from_string(graph.to_bytes())
-    model.graph.input.append(onnx.helper.make_tensor_value_info("c0", onnx.TensorProto.FLOAT, [3]))
-    assert read_onnx(model.SerializeToString(), "g").to_bytes() == graph.to_bytes()
-
-
 @settings(max_examples=15, deadline=None)
 @given(group=st.sampled_from([1, 2, 4]), transposed=st.booleans(), bias=st.booleans(), seed=st.integers(0, 99))
 def test_a_batch_norm_folds_into_any_convolution(group: int, transposed: bool, bias: bool, seed: int) -> None:
@@ -67,38 +58,9 @@ def test_a_batch_norm_folds_into_any_convolution(group: int, transposed: bool, b
     same_answer(graph, value, (8, 6, 6), [op, "BatchNormalization"] if transposed and group > 1 else [op])
 
 
-def test_scale_and_shift_fold_into_a_product() -> None:
-    graph = start(5)
-    value = graph.add("MatMul", "image", graph.const(normal(0, 5, 3)))
-    value = graph.add("Mul", value, graph.const(normal(1, 3)))
-    same_answer(graph, graph.add("Add", value, graph.const(normal(2, 3))), (3,), ["Gemm"])
-
-
 def test_a_shift_that_is_not_per_channel_and_a_value_that_is_read_twice_stay() -> None:
     graph = start()
     conv = graph.conv("image", normal(0, 8, 4, 1, 1), None, 1, [0] * 4)
     scaled = graph.add("Mul", conv, graph.const(normal(1, 8, 1, 1)))
     value = graph.add("Add", graph.add("Add", conv, scaled), graph.const(normal(1, 1, 1, 6, 6)))
     same_answer(graph, value, (8, 6, 6), ["Conv", "Mul", "Add", "Add"])
-
-
-def test_prelu_and_relu6_are_recognised_in_their_arithmetic() -> None:
-    graph = start()
-    zero = graph.const(np.zeros((), dtype=np.float32))
-    down = graph.add("Mul", graph.const(normal(0, 4, 1, 1)), graph.add("Min", zero, "image"))
-    value = graph.add("Add", graph.add("Max", zero, "image"), down)
-    value = graph.add("Min", graph.add("Relu", value), graph.const(np.float32(6).reshape(())))
-    same_answer(graph, graph.add("Max", value, zero), (4, 6, 6), ["PRelu", "Clip"])
-
-
-@pytest.mark.parametrize(
-    ("amounts", "ops"),
-    [([0, 0, 0, 1, 0, 0, 2, 1], ["Conv"]), ([0, 1, 0, 0, 0, 0, 1, 1], ["Pad", "Conv"])],
-    ids=["of the image", "of the channels"],
-)
-def test_only_padding_of_the_image_folds_into_a_convolution(amounts: list[int], ops: list[str]) -> None:
-    graph = start()
-    value = graph.add("Pad", "image", graph.const(np.array(amounts, dtype=np.int64)))
-    value = graph.conv(value, normal(0, 2, 4 + amounts[1] + amounts[5], 3, 3), None, 1, [0] * 4)
-    rows, columns = (6 + amounts[i] + amounts[4 + i] - 2 for i in (2, 3))
-    same_answer(graph, value, (2, rows, columns), ops)
