@@ -80,7 +80,7 @@ PLANTED = {
     "verify": ("arn:aws:s3:::${release_bucket}/${release_prefix}/*", "arn:aws:s3:::${release_bucket}/*"),
     "purge": ("${workspace_prefix}/purged.json", "*"),
 }
-OTHERS = ("get release october", "put release november", "put workspace november", "acl workspace", "signing read")
+OTHERS = ("get release october", "put release november", "put workspace november", "delete workspace", "signing read")
 WIDER = [call for call in CALLS if call.startswith(OTHERS)]
 """Calls of which each planted right opens some."""
 
