@@ -19,12 +19,12 @@ from anonlib.config import DetectorConfig
 from anonlib.errors import VerificationError
 from anonlib.faces.detect import open_detector
 from anonlib.job import Job
-from anonlib.media import exact, jpeg
+from anonlib.media import exact
 from anonlib.media.codec import decode
 from anonlib.stages.render_state import ImageState
 from anonlib.storage import StorageOptions, open_storage
 from anonlib.verification.release import verify
-from anonlib.workspace.schemas import EXACT, NO_FACE, REENCODED, RELEASED
+from anonlib.workspace.schemas import EXACT, REENCODED, RELEASED
 from tests.support import photos
 from tests.support.runs import Run, by_key, every_byte, run_job
 
@@ -75,17 +75,6 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def release(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("exact")
     return run_job(originals, root, input={"uri": str(originals)}, method={"name": "solid"}, keep_fields=[])
-
-
-def test_a_photo_without_a_face_has_the_data_it_came_with(release: Run) -> None:
-    rows = by_key(release.output)
-    for name in sorted(path.name for path in release.input.glob("place*")):
-        before, after = (release.input / name).read_bytes(), (release.output / "data" / name).read_bytes()
-        assert rows[name]["status"] == NO_FACE and rows[name]["outside"] == EXACT, name
-        assert np.array_equal(decode(before, max_mpx=1).rgb, decode(after, max_mpx=1).rgb)
-        if name.endswith(".jpg"):
-            old, new = jpeg.parse(before), jpeg.parse(after)
-            assert [before[scan.data] for scan in old.scans] == [after[scan.data] for scan in new.scans]
 
 
 def test_a_jpeg_with_a_face_keeps_every_coefficient_away_from_it(release: Run) -> None:

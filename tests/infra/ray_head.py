@@ -17,6 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,19 @@ def main(folder: Path, mode: str) -> None:
     deadline = time.monotonic() + START_S
     while not (without := status_of(JOBS, SUBMIT)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    answers = {
+    jobs = {"job without a token": plain, "job with another token": plain | {"RAY_AUTH_TOKEN": "f" * 64}}
+    if mode == "without-token":
+        jobs["job that accepts it"] = plain | {"RAY_AUTH_MODE": "disabled"}
+    else:
+        jobs["job of the head"] = ours
+    with ThreadPoolExecutor() as pool:
+        answers = dict(zip(jobs, pool.map(joined, jobs.values()), strict=True))
+    more = {
         "post": [without, *(status_of(JOBS, SUBMIT, given) for given in ("f" * 64, token.read_text()))],
         "metrics": status_of("http://127.0.0.1:8080/metrics"),
-        "job of the head": joined(ours),
-        "job without a token": joined(plain),
-        "job with another token": joined(plain | {"RAY_AUTH_TOKEN": "f" * 64}),
         "files": sorted(one.name for one in home.rglob("*") if one.is_file()),
     }
-    if mode == "without-token":
-        answers["job that accepts it"] = joined(plain | {"RAY_AUTH_MODE": "disabled"})
-    print(json.dumps(answers))
+    print(json.dumps(answers | more))
 
 
 if __name__ == "__main__":

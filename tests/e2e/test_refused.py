@@ -1,4 +1,4 @@
-"""A job that cannot go on says why and touches nothing; the same job gives the same bytes, on Ray or not."""
+"""A job that cannot go on says why and touches nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anonlib.config import load_config
 from anonlib.errors import ConfigError, JobError
 from anonlib.job import Job
 from tests.support import photos
-from tests.support.runs import SECRET, Run, contents, job, manifest, run_job
+from tests.support.runs import contents, job, run_job
 
 SOLID: dict[str, Any] = {"method": {"name": "solid"}}
 
@@ -72,30 +72,3 @@ def test_an_inventory_that_was_cut_short_is_written_by_the_next_run(source: Path
     inventory.unlink()
     Job(job(source, tmp_path, **SOLID)).scan()
     assert inventory.read_bytes() == whole
-
-
-def test_a_second_run_does_nothing(finished: Run) -> None:
-    def stamps() -> dict[str, int]:
-        places = (finished.output, finished.workspace)
-        return {str(path): path.stat().st_mtime_ns for place in places for path in place.rglob("*")}
-
-    before, bytes_before, reports = stamps(), contents(finished.output), []
-    again = Job(finished.config, report=lambda stage, outcome, units: reports.append(stage)).run()
-    assert again == finished.summary
-    assert reports == []
-    assert contents(finished.output) == bytes_before
-    assert stamps() == before
-
-
-def test_only_the_secret_and_the_name_of_the_release_make_new_keys(one_shard: Run, tmp_path: Path) -> None:
-    def keys(root: str, secret: str, release: str) -> list[str]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("ANONLIB_TEST_SECRET", secret)
-            places = {"output": {"uri": str(tmp_path / root / "release"), "release": release}}
-            changes = places | {"secret": {"env": "ANONLIB_TEST_SECRET"}, "method": {"name": "solid"}, "rekey": True}
-            return [row["key"] for row in manifest(run_job(one_shard.input, tmp_path / root, **changes).output)]
-
-    first = keys("first", SECRET, "one")
-    assert keys("again", SECRET, "one") == first
-    assert not set(keys("secret", SECRET + "!", "one")) & set(first)
-    assert not set(keys("release", SECRET, "two")) & set(first)
