@@ -201,7 +201,10 @@ class PolicyConfig(_Frozen):
     """What an audit must find for a release to pass; the bound of the 95 % interval counts."""
 
     excess: float = _key(
-        "How much more often attackers may name or verify people than on flat ellipses.", 0.03, ge=0, le=1
+        "How much more often attackers may name or verify people than with one face for everybody.", 0.03, ge=0, le=1
+    )
+    context: float = _key(
+        "How much more often they may do so with one face for everybody than on flat ellipses.", 0.10, ge=0, le=1
     )
     missed: float = _key("The share of images in which a second look may find a face left as it was.", 0.05, ge=0, le=1)
     reviewed: int = _key("How many images a person must have judged.", 0, ge=0)

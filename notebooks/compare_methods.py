@@ -133,20 +133,22 @@ beside(
 # %% [markdown]
 # ## One against the other
 #
-# To the left is safe, and the good end of the measure is where its axis says. The most that any attack gets beyond a
-# flat ellipse is counted by its upper bound, as the policy counts it.
+# To the left is safe, and the good end of the measure is where its axis says. The most that any attack gets beyond one
+# face for everybody is counted by its upper bound, as the policy counts it.
 
 # %%
 places = []
 for name, report in reports.items():
-    excesses = [one.excess.high for one in report.attacks if one.excess is not None and one.excess.high is not None]
+    excesses = [
+        one.identity.high for one in report.attacks if one.identity is not None and one.identity.high is not None
+    ]
     wanted = next((one for one in report.utility if one.name == measure), None)
     if wanted is not None and wanted.released.value is not None and excesses:
         place = {"release": name, "excess": max(excesses), "use": wanted.released.value, "passed": report.gate.passed}
         places.append(place | {"better": wanted.better})
 better = places[0]["better"] if places else "higher"
 alt.Chart(pa.Table.from_pylist(places), width=320, height=260).mark_point(filled=True, size=120).encode(
-    x=alt.X("excess:Q", title="most that an attack gets beyond a flat ellipse (upper bound)"),
+    x=alt.X("excess:Q", title="most that an attack gets beyond one face for everybody (upper bound)"),
     y=alt.Y("use:Q", title=f"{measure} ({better} is better)", scale=alt.Scale(zero=False)),
     color="release:N",
     shape=alt.Shape("passed:N", scale=alt.Scale(domain=[True, False], range=["circle", "cross"])),
@@ -163,6 +165,6 @@ alt.Chart(pa.Table.from_pylist(places), width=320, height=260).mark_point(filled
 passed = [one for one in places if one["passed"]]
 if passed:
     best = (max if better == "higher" else min)(passed, key=lambda one: one["use"])
-    print(f"{best['release']}: {measure} {best['use']:.3f}, at most {best['excess']:.1%} beyond a flat ellipse")
+    print(f"{best['release']}: {measure} {best['use']:.3f}, at most {best['excess']:.1%} beyond one face for everybody")
 else:
     print("None of them passed, so none should leave the building as it is. Solid always can.")

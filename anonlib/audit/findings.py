@@ -38,9 +38,11 @@ class Group(Finding):
 class Attack(Finding):
     """One attack by one recognizer, or by an attacker trained here, which counts its `target`: rank-1, TAR, AUC, ...
 
-    `held_out`: the method never used this recognizer. `baselines`: the same attack on clear photos, and on photos
-    blurred, pixelated and hidden under a flat ellipse (solid). `excess`: the release minus solid, paired by photo: what
-    the face adds to hair, clothes and place. `curve`: identification at ranks 1, 2, ...
+    `held_out`: the method never used this recognizer. `baselines`: the same attack on clear photos, on photos blurred,
+    pixelated and hidden under a flat ellipse (solid), and on photos with new faces that many people share (one-face,
+    one-face-all). Paired by photo, `identity`: the release minus one-face, of faces that were replaced, which is what
+    the method's own faces tell; `context`: one-face minus solid, which is what any natural face leaves. `curve`:
+    identification at ranks 1, 2, ...
     """
 
     name: str
@@ -49,7 +51,8 @@ class Attack(Finding):
     held_out: bool
     released: Figure
     baselines: dict[str, Figure]
-    excess: Figure | None = None
+    identity: Figure | None = None
+    context: Figure | None = None
     groups: tuple[Group, ...] = ()
     worst_class: Figure | None = None
     worst_person: Figure | None = None
@@ -160,9 +163,13 @@ class ClaimSection(Finding):
     epsilon_unit: str = ""
 
 
-class GateLine(Finding):
-    """One line of the policy: the bound that counts, the limit, and whether it holds."""
+About = Literal["certificate", "identity", "context", "records", "leak", "missed", "utility"]
 
+
+class GateLine(Finding):
+    """One line of the policy: the bound that counts, the limit, and whether it holds; `about`: what it is a line of."""
+
+    about: About
     name: str
     limit: float | None
     bound: float | None
@@ -196,7 +203,7 @@ class ModelUse(Finding):
 class AuditReport(Finding):
     """The whole of report.json; `labelled`: the dataset said who is in the photos attacked, and not a clustering."""
 
-    version: int = 1
+    version: int = 2
     release: str
     method: str
     settings: dict[str, str | int | float | bool | None]

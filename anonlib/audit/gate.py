@@ -2,6 +2,9 @@
 
 Each condition is a line, which says what was measured and what is allowed. The unfavourable end of an interval is held
 against a limit, so that few photos cannot pass by luck; what could not be measured does not pass.
+
+What attackers find in pictures is judged in two parts. What a release's faces tell beyond one face for everybody is the
+method's own. What that one face leaves beyond a flat ellipse no method changes: it is the residual risk.
 """
 
 from __future__ import annotations
@@ -9,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from anonlib.audit.attacks.suite import ON_RECORDS, RECORDS_ALONE
-from anonlib.audit.findings import Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
+from anonlib.audit.evidence.evidence import HIDDEN, ONE_FACE
+from anonlib.audit.findings import About, Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
 from anonlib.config import PolicyConfig
 
 TARGETS = ("rank-1", "TAR")
@@ -33,21 +37,25 @@ def judge(
     disclosures: Sequence[Disclosure],
     *,
     compared: bool = True,
+    synthesis: bool = True,
 ) -> Gate:
     """All lines of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds.
 
-    `compared`: whether any attack could compare two photos of a person.
+    `compared`: whether any attack could compare two photos of a person. `synthesis`: whether the method puts a face
+    where one was; a redaction shows no face, so it leaves nothing that one face for everybody would.
 
     An attacker who learns from which class a face comes is right as often as 1/effective k: that much the claim allows,
     as `guess` holds against what is true, and the policy may allow less.
     """
     certificate = untrue or "every file is as signed, and the claim's conditions hold"
     lines = [
-        GateLine(name="certificate", limit=None, bound=None, passed=untrue is None, why=certificate),
+        GateLine(
+            about="certificate", name="certificate", limit=None, bound=None, passed=untrue is None, why=certificate
+        ),
         *(
-            _attack_lines(policy, attacks, disclosures)
+            [*_attack_lines(policy, attacks, disclosures), *(_context_lines(policy, attacks) if synthesis else ())]
             if compared
-            else [_at_most("attacks that compare photos", policy.excess, None, _ONE_PHOTO_EACH)]
+            else [_at_most("identity", "attacks that compare photos", policy.excess, None, _ONE_PHOTO_EACH)]
         ),
         *disclosure_lines(policy, disclosures, tuple(ON_RECORDS) if compared else RECORDS_ALONE),
         *map(_leak_line, leaks),
@@ -57,8 +65,13 @@ def judge(
     return Gate(passed=all(line.passed for line in lines), lines=tuple(lines))
 
 
-def _at_most(name: str, limit: float, bound: float | None, why: str) -> GateLine:
-    return GateLine(name=name, limit=limit, bound=bound, passed=bound is not None and bound <= limit, why=why)
+def _at_most(about: About, name: str, limit: float, bound: float | None, why: str) -> GateLine:
+    passed = bound is not None and bound <= limit
+    return GateLine(about=about, name=name, limit=limit, bound=bound, passed=passed, why=why)
+
+
+def _judged(attacks: Sequence[Attack]) -> list[Attack]:
+    return [attack for attack in attacks if attack.name in NAMING and attack.target in TARGETS]
 
 
 def _attack_lines(
@@ -66,17 +79,31 @@ def _attack_lines(
 ) -> Iterator[GateLine]:
     # How often an attacker who knows the class may be right, by the certificate; None for a claim without classes.
     allowed = next((finding.allowed for finding in disclosures if finding.name == "guess" and finding.judged_by), None)
-    judged = [attack for attack in attacks if attack.name in NAMING and attack.target in TARGETS]
-    yield from _not_made(policy, NAMING, {attack.name for attack in judged})
+    judged = _judged(attacks)
+    yield from _not_made("identity", policy, NAMING, {attack.name for attack in judged})
     for attack in judged:
-        bound, why = attack.excess.high if attack.excess is not None else None, _UNMEASURED
-        solid = attack.baselines.get("solid")
-        if bound is not None and solid is not None:
-            why = f"{_share(attack.released)} of the released photos against {_share(solid)} behind a flat ellipse; "
+        bound, why = attack.identity.high if attack.identity is not None else None, _UNMEASURED
+        if bound is not None:
+            shared = _share(attack.baselines[ONE_FACE])
+            why = f"{_share(attack.released)} of the released photos against {shared} with one face for everybody; "
             why += f"at most {bound:.1%} more"
             if allowed and bound > policy.excess:
                 why += f" (by the certificate, an attacker who knows the class may be right for {allowed:.1%})"
-        yield _at_most(f"{attack.name} attack, {attack.target} by {attack.recognizer}", policy.excess, bound, why)
+        name = f"{attack.name} attack, {attack.target} by {attack.recognizer}"
+        yield _at_most("identity", name, policy.excess, bound, why)
+
+
+def _context_lines(policy: PolicyConfig, attacks: Sequence[Attack]) -> Iterator[GateLine]:
+    """One line: the attack to which one face for everybody leaves most beyond a flat ellipse."""
+    known = [(attack.context.high, attack) for attack in _judged(attacks) if attack.context is not None]
+    bounds = [(bound, attack) for bound, attack in known if bound is not None]
+    bound, why = None, _UNMEASURED
+    if bounds:
+        bound, attack = max(bounds, key=lambda pair: pair[0])
+        shared, solid = (_share(attack.baselines[kind]) for kind in (ONE_FACE, HIDDEN))
+        why = f"{attack.name} attack, {attack.target} by {attack.recognizer}: {shared} of the photos with one face for "
+        why += f"everybody against {solid} behind a flat ellipse; at most {bound:.1%} more"
+    yield _at_most("context", "context, what any face leaves", policy.context, bound, why)
 
 
 def disclosure_lines(
@@ -86,7 +113,7 @@ def disclosure_lines(
 
     An attack that had nothing to follow, or says what it needs, has a line in the report and none here.
     """
-    yield from _not_made(policy, names, {finding.name for finding in disclosures})
+    yield from _not_made("records", policy, names, {finding.name for finding in disclosures})
     for finding in disclosures:
         if finding.judged_by is None or finding.name not in names:
             continue
@@ -96,28 +123,28 @@ def disclosure_lines(
             allowed = "nothing" if finding.allowed is None else f"{finding.allowed:.1%}"
             least = {"high": "at most", "low": "at least", "value": "exactly"}[finding.judged_by]
             why = f"{_share(finding.found)} found, {allowed} allowed ({finding.allowed_by}); {least} {bound:.1%} more"
-        yield _at_most(name, policy.excess, bound, why)
+        yield _at_most("records", name, policy.excess, bound, why)
 
 
-def _not_made(policy: PolicyConfig, names: Iterable[str], made: set[str]) -> Iterator[GateLine]:
+def _not_made(about: About, policy: PolicyConfig, names: Iterable[str], made: set[str]) -> Iterator[GateLine]:
     for name in names:
         if name not in made:
-            yield _at_most(f"{name} attack", policy.excess, None, "this attack was not made")
+            yield _at_most(about, f"{name} attack", policy.excess, None, "this attack was not made")
 
 
 def _leak_line(leak: LeakCheck) -> GateLine:
     where = f"{': ' if leak.where else ''}{', '.join(leak.where)}"
-    return _at_most(f"leak, {leak.name}", 0, leak.found, f"{leak.found:,} of {leak.checked:,}{where}")
+    return _at_most("leak", f"leak, {leak.name}", 0, leak.found, f"{leak.found:,} of {leak.checked:,}{where}")
 
 
 def _missed_lines(policy: PolicyConfig, missed: Missed) -> Iterator[GateLine]:
     why = f"in {_share(missed.second)} of the images {missed.second_by} finds a face that was left as it was"
-    yield _at_most("missed faces, second look", policy.missed, missed.second.high, why)
+    yield _at_most("missed", "missed faces, second look", policy.missed, missed.second.high, why)
     if policy.reviewed or missed.sampled:
         enough = missed.sampled >= policy.reviewed
         why = f"{missed.wrong:,} of {missed.sampled:,} judged images showed a face left as it was"
         why += "" if enough else f"; the policy asks for {policy.reviewed:,}"
-        line = _at_most("missed faces, judged by a person", policy.reviewed_upper, missed.upper, why)
+        line = _at_most("missed", "missed faces, judged by a person", policy.reviewed_upper, missed.upper, why)
         yield line.model_copy(update={"passed": line.passed and enough})
 
 
@@ -130,7 +157,7 @@ def _utility_lines(policy: PolicyConfig, measured: dict[str, Measure]) -> Iterat
             bound = figure.low if higher else figure.high
             passed = bound is not None and (bound >= limit if higher else bound <= limit)
             why = f"at {'least' if higher else 'most'} {limit:g} {measure.unit} is asked"
-        yield GateLine(name=name, limit=limit, bound=bound, passed=passed, why=why)
+        yield GateLine(about="utility", name=name, limit=limit, bound=bound, passed=passed, why=why)
 
 
 def _share(figure: Figure) -> str:

@@ -19,8 +19,8 @@ def figure(value: float | None, low: float | None = None, high: float | None = N
     return Figure(value=value, low=low, high=high, count=100)
 
 
-def attack(name: str, excess: Figure = figure(0.0, -0.01, 0.01), target: str = "rank-1") -> Attack:  # noqa: B008
-    return findings.attacks()[0].model_copy(update={"name": name, "target": target, "excess": excess})
+def attack(name: str, identity: Figure = figure(0.0, -0.01, 0.01), target: str = "rank-1") -> Attack:  # noqa: B008
+    return findings.attacks()[0].model_copy(update={"name": name, "target": target, "identity": identity})
 
 
 RECORDS = findings.disclosures(0.0)
@@ -52,6 +52,16 @@ def test_the_upper_bound_refuses_where_the_mean_would_pass(name: str) -> None:
     assert line.name == f"{name} attack, rank-1 by fr-feature" and line.bound == 0.031 and "3.1% more" in line.why
     assert "an attacker who knows the class may be right for 18.0%" in line.why
     assert gate(PolicyConfig(excess=0.04), attacks=worse).passed
+
+
+def test_what_one_face_leaves_has_a_limit_of_its_own_and_is_no_matter_of_a_redaction() -> None:
+    left = HARMLESS[1].model_copy(update={"context": figure(0.09, 0.06, 0.12)})
+    attacks = [HARMLESS[0], left, *HARMLESS[2:]]
+    (line,) = failed(gate(attacks=attacks))
+    assert (line.about, line.bound, line.limit) == ("context", 0.12, 0.1) and line.why.startswith(left.name)
+    assert gate(PolicyConfig(context=0.12), attacks=attacks).passed and gate(attacks=attacks, synthesis=False).passed
+    (line,) = failed(gate(attacks=[made.model_copy(update={"context": None}) for made in HARMLESS]))
+    assert line.about == "context" and "could not be measured" in line.why
 
 
 @pytest.mark.parametrize("name", (*NAMING, *ON_RECORDS))

@@ -35,7 +35,7 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(suite, "STEPS", 0)
         patched.setattr(suite, "DRAWN", 1)
-        patched.setattr(suite, "BASELINES", ("solid",))
+        patched.setattr(suite, "BASELINES", ("solid", "one-face"))
         yield
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks.similarity import first_of_each
-from anonlib.audit.evidence.evidence import BASELINES, CLEAR, CROP, JUDGES, RELEASED, SIDE, Evidence, Look
+from anonlib.audit.evidence.evidence import BASELINES, CLEAR, CONTROLS, CROP, JUDGES, RELEASED, SIDE, Evidence, Look
 from anonlib.audit.evidence.published import PlanRecord, Published
 from anonlib.verification.certificate import K_ANONYMITY, Claim
 from anonlib.workspace.schemas import EXPRESSIONS, EYES, MESH_POINTS
@@ -65,7 +65,8 @@ def looking(whole: Evidence, kind: str, **changes: Any) -> Evidence:
 def evidence(**changes: Any) -> Evidence:
     """60 people with 5 photos each in classes of 5, released as they are, wearing the next class's surrogate.
 
-    Blurred and pixelated faces are as clear; under the solid ellipse all photos look alike, with nothing found.
+    Blurred and pixelated faces are as clear; under the solid ellipse, and with one face for everybody, all photos look
+    alike, with nothing found.
     """
     subjects = np.repeat(np.arange(60), 5)
     clear = blurred(units(60, 1), 5, 0.05, 2)
@@ -84,7 +85,7 @@ def evidence(**changes: Any) -> Evidence:
         replaced=np.ones(count, bool),
         eye_distance=np.full(count, 40, np.float32),
         boxes=np.tile(np.array([10, 10, 90, 90], np.float32), (count, 1)),
-        looks=seen | {"solid": hidden},
+        looks=seen | dict.fromkeys(("solid", *CONTROLS), hidden),
         donors={NAME: clear[::5]},
         donor_people=np.arange(60),
         donor_classes=np.arange(60) // 5,

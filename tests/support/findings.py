@@ -7,6 +7,7 @@ from typing import Any
 
 from anonlib.audit import findings as f
 from anonlib.audit.gate import judge
+from anonlib.audit.report.glossary import BASELINES
 from anonlib.config import PolicyConfig
 
 RECOGNIZERS = {"fr-feature": 0.412, "mobileface": 0.531, "faceres": 0.467}
@@ -61,8 +62,11 @@ def groups(share: float, chance: float | None = None) -> tuple[f.Group, ...]:
 def attack(name: str, target: str, recognizer: str, chance: float, shares: tuple[float, ...]) -> f.Attack:
     """One attack, and what it finds on the baselines; with groups and the worst-off where ranks are counted."""
     own, *others = shares
-    apart = own - others[-1]
-    adds = f.Figure(value=apart, low=apart - 0.006, high=apart + 0.006, count=PHOTOS)
+    solid, shared = others[-1], others[-1] + 0.004
+
+    def apart(value: float) -> f.Figure:
+        return f.Figure(value=value, low=value - 0.006, high=value + 0.006, count=PHOTOS)
+
     ranks, first = target.startswith("rank"), target == "rank-1"
     return f.Attack(
         name=name,
@@ -71,10 +75,10 @@ def attack(name: str, target: str, recognizer: str, chance: float, shares: tuple
         held_out=recognizer == "fr-feature",
         released=figure(own, chance=chance),
         baselines={
-            kind: figure(share, chance=chance)
-            for kind, share in zip(("clear", "blur", "pixelate", "solid"), others, strict=True)
+            kind: figure(share, chance=chance) for kind, share in zip(BASELINES, (*others, shared, shared), strict=True)
         },
-        excess=adds if ranks or target == "TAR" else None,
+        identity=apart(own - shared) if ranks or target == "TAR" else None,
+        context=apart(shared - solid) if ranks or target == "TAR" else None,
         groups=groups(own, chance) if first else (),
         worst_class=figure(min(1.0, own * 6), 31, chance) if ranks else None,
         worst_person=figure(min(1.0, own * 9), 9, chance) if ranks else None,

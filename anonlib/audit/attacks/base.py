@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks import similarity
 from anonlib.audit.attacks.similarity import BINS, FAR, Score, Scores, Vectors
-from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED, Evidence
+from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, ONE_FACE, RELEASED, Evidence
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Attack, Disclosure, Figure, Group, Histogram, Threshold
 from anonlib.audit.statistics import FEWEST, Numbers, Shares, Statistic, difference, figure_of_sums, rate, worst
@@ -27,6 +27,9 @@ ENOUGH_IMPOSTORS = 10_000
 """Pairs below which a threshold at FAR 1e-3 would rest on fewer than ten of them."""
 FITTED = 600
 """Photos that weights are fitted on, or a trail is chosen by, at most: memory grows with photos times people."""
+
+BEYOND = {"identity": (RELEASED, ONE_FACE), "context": (ONE_FACE, HIDDEN)}
+"""Fields of an Attack that are differences between two looks at the same photos."""
 
 _STEPS, _RIDGE = 80, 1e-3
 
@@ -67,18 +70,21 @@ RunAttack = Callable[[Material], Iterable[Attack | Disclosure]]
 
 @dataclass
 class Probes:
-    """n photos of the people `who` (n,) that `recognizer` is asked about; `groups` and `classes` (n,), -1 for none."""
+    """n photos of the people `who` (n,) that `recognizer` is asked about; `groups` and `classes` (n,), -1 for none;
+    `replaced` (n,): not an ellipse in the place of another method."""
 
     who: Numbers
     recognizer: str
     held_out: bool
     groups: Sequence[Part]
     classes: Numbers
+    replaced: NDArray[np.bool_]
     seed: int
 
     def of(self, people: Numbers) -> Probes:
         """The same recognizer, asked about other photos or people (m,)."""
-        return Probes(people, self.recognizer, self.held_out, (), people, self.seed)
+        every = np.ones(len(people), bool)
+        return Probes(people, self.recognizer, self.held_out, (), people, every, self.seed)
 
     def attack(
         self, name: str, target: str, values: Looks, chance: float | None = None, *, detailed: bool = False, **more: Any
@@ -94,8 +100,11 @@ class Probes:
             worst_class = worst(released, self.classes) if (self.classes >= 0).any() else None
             more |= {"groups": tuple(groups), "worst_class": worst_class, "worst_person": worst(released, who)}
         figures = {look: rate(shares, who, chance=chance, seed=self.seed) for look, shares in values.items()}
-        excess = difference(released, values[HIDDEN], who, seed=self.seed) if HIDDEN in values else None
-        return self._attack(name, target, figures, excess, **more)
+        of_faces = {**values, RELEASED: np.where(self.replaced, released, np.nan)}
+        for channel, (look, other) in BEYOND.items():
+            if look in values and other in values:
+                more[channel] = difference(of_faces[look], of_faces[other], who, seed=self.seed)
+        return self._attack(name, target, figures, **more)
 
     def pair_attack(
         self, name: str, target: str, scores: Mapping[str, Counts], statistic: Statistic, note: str = ""
@@ -110,13 +119,17 @@ class Probes:
             return statistic(sums[:, : 2 * BINS]) - statistic(sums[:, 2 * BINS :])
 
         figures = {look: figure(counts, statistic, 0.5) for look, counts in scores.items()}
-        excess = figure(np.concatenate([scores[RELEASED], scores[HIDDEN]], axis=1), apart)
-        return self._attack(name, target, figures, excess, note=note)
+        channels = {
+            channel: figure(np.concatenate([scores[look], scores[other]], axis=1), apart)
+            for channel, (look, other) in BEYOND.items()
+            if look in scores and other in scores
+        }
+        return self._attack(name, target, figures, note=note, **channels)
 
-    def _attack(self, name: str, target: str, figures: dict[str, Figure], excess: Figure | None, **more: Any) -> Attack:
+    def _attack(self, name: str, target: str, figures: dict[str, Figure], **more: Any) -> Attack:
         judge: dict[str, Any] = {"recognizer": self.recognizer, "held_out": self.held_out}
         released = figures.pop(RELEASED)
-        return Attack(name=name, target=target, released=released, baselines=figures, excess=excess, **judge, **more)
+        return Attack(name=name, target=target, released=released, baselines=figures, **judge, **more)
 
 
 class Attacker(Probes):
@@ -133,7 +146,8 @@ class Attacker(Probes):
         self.probe = ~self.gallery
         groups = [(by, name, rows[self.probe]) for by, name, rows in groups_of(evidence)]
         who, classes = evidence.subjects[self.probe], evidence.classes[self.probe]
-        super().__init__(who, recognizer, recognizer not in material.used, groups, classes, material.seed)
+        held_out, replaced = recognizer not in material.used, evidence.replaced[self.probe]
+        super().__init__(who, recognizer, held_out, groups, classes, replaced, material.seed)
         self.vectors = {kind: look.vectors[recognizer] for kind, look in evidence.looks.items()}
         self.released, self.clear = self.vectors[RELEASED][self.probe], self.vectors[CLEAR][self.gallery]
         self.picture = self.cosines(self.vectors[RELEASED], self.vectors[CLEAR])

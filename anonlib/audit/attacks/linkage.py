@@ -12,7 +12,7 @@ import numpy as np
 
 from anonlib.audit.attacks.base import Material, Probes
 from anonlib.audit.attacks.similarity import auc, pair_scores
-from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED, Evidence
+from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, ONE_FACE, RELEASED, Evidence
 from anonlib.audit.findings import Attack
 
 
@@ -47,8 +47,8 @@ def linkage_of_releases(first: Evidence, second: Evidence, *, used: Collection[s
     for recognizer in first.clear.vectors:
         for target, groups in (("AUC", None), ("AUC, same gender", (gender, other_gender))):
             scores = {}
-            for look in (CLEAR, RELEASED, HIDDEN):
+            for look in (CLEAR, RELEASED, HIDDEN, ONE_FACE):
                 probes, gallery = (release.looks[look].vectors[recognizer][kept] for release, kept in sides)
                 scores[look] = pair_scores(probes, person, gallery, other, groups)
-            judge = Probes(person, recognizer, recognizer not in used, (), person, seed)
+            judge = Probes(person, recognizer, recognizer not in used, (), person, np.ones(len(person), bool), seed)
             yield judge.pair_attack("linkage of two releases", target, scores, auc, note)

@@ -14,8 +14,12 @@ from anonlib.faces import align
 from anonlib.synthesis.redact import Redaction
 
 CLEAR, RELEASED = "clear", "released"
-BASELINES: tuple[Redaction, ...] = ("blur", "pixelate", "solid")
-"""Redactions that a release is compared with, on all faces of the same originals."""
+REDACTIONS: tuple[Redaction, ...] = ("blur", "pixelate", "solid")
+ONE_FACE = "one-face"
+CONTROLS = (ONE_FACE, "one-face-all")
+BASELINES: tuple[str, ...] = (*REDACTIONS, *CONTROLS)
+"""What a release is compared with, made of the same originals: redactions of all faces, and new faces that many share
+(controls.py)."""
 HIDDEN: Redaction = "solid"
 """The redaction that leaves nothing of a face."""
 JUDGES = ("antispoof", "liveness")

@@ -14,7 +14,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anonlib.audit.evidence.evidence import BASELINES, CLEAR, HIDDEN, RELEASED, Evidence, Look, from_bytes, to_bytes
+from anonlib.audit.evidence.controls import ASKED, Controls
+from anonlib.audit.evidence.evidence import (
+    BASELINES,
+    CLEAR,
+    HIDDEN,
+    REDACTIONS,
+    RELEASED,
+    Evidence,
+    Look,
+    from_bytes,
+    to_bytes,
+)
 from anonlib.audit.evidence.observe import (
     LOOKED_WITH,
     RECOGNIZERS,
@@ -46,12 +57,12 @@ from anonlib.workspace.tables import Row
 
 KINDS = (CLEAR, *BASELINES)
 MOST = 8000
-"""Photos, about, that an audit looks at closely, each a quarter of a MiB of memory; of a larger dataset people are
+"""Photos, about, that an audit looks at closely, each a third of a MiB of memory; of a larger dataset people are
 drawn at random, with all of their photos."""
 _CHUNK = 16
 """Photos that an observer looks at together, at most: two batches of a network."""
 _VERSION = "2"
-_COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "kind", "mesh")
+_COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "kind", "mesh", *ASKED)
 
 Report = Callable[[str, UnitResult, int], None]
 
@@ -96,6 +107,7 @@ class _Gathering:
         self.labelled = job.config.input.subject_field is not None
         self.plan = planned_faces(layout.plan_store(job.stores, job.plan_key), job.keyring)
         self.observers = Observers(job.config)
+        self.controls = Controls(job.config)
         self.store, self.share = looks_store(job), share_of(job)
         self.chunk = min(job.config.limits.chunk, _CHUNK)
         self.released = JobImages(job.config, job.dataset.format)
@@ -170,7 +182,7 @@ class _Gathering:
             images, rows = [rgb for rgb, _ in shown], [row for _, row in shown]
             seen = observer.vectors(images, observer.meshes(images, rows))
             whole = [photo for photo in photos if photo.main is not None]
-            return [row["face_id"] for row in rows], seen, dict(_looks(observer, whole))
+            return [row["face_id"] for row in rows], seen, dict(_looks(observer, self.controls, whole))
 
         for names, seen, several in self.observers.look(look, in_chunks(photos, self.chunk)):
             for number, face in enumerate(names):
@@ -230,17 +242,21 @@ class _Gathering:
         )
 
 
-def _looks(observer: Observer, photos: Sequence[_Photo]) -> Iterator[tuple[str, Look]]:
-    """Each kind of look at originals, one after another: only one redaction of them is held at a time."""
+def _looks(observer: Observer, controls: Controls, photos: Sequence[_Photo]) -> Iterator[tuple[str, Look]]:
+    """Each kind of look at originals, one after another: only one baseline of them is held at a time."""
     mains = [photo.main for photo in photos if photo.main is not None]
     clear = observer.original([photo.rgb for photo in photos], mains)
     yield CLEAR, clear
-    for how in BASELINES:
+    for how in REDACTIONS:
         images = [photo.rgb.copy() for photo in photos]
         for image, photo in zip(images, photos, strict=True):
             for row in photo.rows:
                 redact(image, np.array(row["box"], np.float32), how)
         yield how, observer.changed(images, mains, clear.mesh, searched=how != HIDDEN)
+    shown = [(photo.rgb, photo.main, photo.rows) for photo in photos if photo.main is not None]
+    meshes = observer.meshes([photo.rgb for photo in photos], mains)
+    for name, pictures in controls.draw(shown, meshes, clear):
+        yield name, observer.changed(pictures, mains, clear.mesh)
 
 
 def looks_store(job: Job) -> layout.StageStore:
@@ -250,6 +266,7 @@ def looks_store(job: Job) -> layout.StageStore:
         precision(job.config),
         job.scan_key,
         METHOD_VERSION,
+        Controls(job.config).key,
         *(MODELS[name].sha256 for name in LOOKED_WITH),
     ]
     if (share := share_of(job)) < 1:

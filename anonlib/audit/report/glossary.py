@@ -50,7 +50,7 @@ TARGETS = {
     "accepted by portraits": "accepted as a person whose portrait was averaged into the face",
     "accepted by other photos": "accepted as a person who was averaged into the face, by another photo",
 }
-BASELINES = ("clear", "blur", "pixelate", "solid")
+BASELINES = ("clear", "blur", "pixelate", "solid", "one-face", "one-face-all")
 _TARGET_ORDER = ("rank-1", "TAR", "rank-5", "AUC", "EER")
 
 

@@ -35,8 +35,11 @@ COLOURS = {
     "blur": "#8a3ab0",
     "pixelate": "#94610a",
     "solid": "#5a636d",
+    "one-face": "#b2451b",
+    "one-face-all": "#7a5a3c",
 }
-_SHAPES = {"released": "circle", "clear": "triangle-up", "blur": "square", "pixelate": "diamond", "solid": "cross"}
+_SHAPES = {"released": "circle", "clear": "triangle-up", "blur": "square", "pixelate": "diamond", "solid": "cross",
+           "one-face": "triangle-down", "one-face-all": "triangle-right"}  # fmt: skip
 _WIDTH = 340  # px, axes and all: a phone's column
 _CHART_STYLE = {
     "font": "Liberation Sans, Arial, Helvetica, sans-serif",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from anonlib.audit.findings import Attack, AuditReport, Figure, Group
+from anonlib.audit.findings import About, Attack, AuditReport, Figure, GateLine, Group
 from anonlib.audit.report import glossary
 
 NBSP = "\u00a0"
@@ -62,6 +62,11 @@ def figure_text(figure: Figure | None, unit: str = "share") -> str:
     return f"{amount(figure.value, unit)} ({', '.join(basis)})"
 
 
+def value_text(figure: Figure | None) -> str:
+    """`12.3 %`, a dash where nothing was measured."""
+    return "\u2013" if figure is None or figure.value is None else share(figure.value)
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 face`, `2 faces`, `no face`."""
     return f"{count:,} {plural or noun + 's'}" if count > 1 else f"{count or 'no'} {noun}"
@@ -76,6 +81,56 @@ def listed(parts: Iterable[str]) -> str:
 def _size_range(sizes: dict[int, int]) -> str:
     """`5 to 9` of size -> how many classes have it."""
     return f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+
+
+# ---- the gate in short ----------------------------------------------------------------------------------------
+
+
+def in_short(report: AuditReport) -> list[str]:
+    """Three sentences: what the policy asked, what was found, and what risk is left."""
+
+    def worst(about: About) -> tuple[GateLine, float] | None:
+        """The line of that kind that goes furthest beyond its limit, one without a figure first; and that limit."""
+        lines = [(line, line.limit) for line in report.gate.lines if line.about == about and line.limit is not None]
+        return max(lines, key=lambda pair: math.inf if pair[0].bound is None else pair[0].bound - pair[1], default=None)
+
+    def most(value: float | None) -> str:
+        return "a share that could not be measured" if value is None else f"at most {share(value)}"
+
+    def more(value: float | None) -> str:
+        if value is None:
+            return f"{NOT_MEASURED}, how much more often"
+        return f"at most {100 * value:.1f} points more often"
+
+    leaks, checks = sum(check.found > 0 for check in report.leaks), len(report.leaks)
+    untrue = any(line.about == "certificate" and not line.passed for line in report.gate.lines)
+    asked, left = ["a true certificate", "no leak"], []
+    found = [
+        f"the certificate {'does not hold' if untrue else 'holds'}",
+        f"{leaks or 'none'} of {checks} checks found a leak" if checks else "leaks were not looked for",
+    ]
+    if about := worst("missed"):
+        line, limit = about
+        asked.append(f"faces missed in {most(limit)} of the images")
+        found.append(f"faces are missed in {most(line.bound)}")
+    if about := worst("identity"):
+        line, limit = about
+        asked.append(f"people found {more(limit)} than if everybody wore one face")
+        found.append(f"people are found {more(line.bound)} than if everybody wore one face ({line.name})")
+    if about := worst("context"):
+        line, limit = about
+        asked.append(f"with that face {more(limit)} than under flat ellipses")
+        left.append(
+            "hair, outline, pose and light: with one face for everybody people are found "
+            f"{more(line.bound)} than under flat ellipses ({line.why.partition(':')[0]})"
+        )
+    if report.claim.kind != "none":
+        left.append(f"what the claim allows ({report.claim.text.rstrip('.')})")
+    return [
+        f"Asked: {listed(asked)}.",
+        f"Found: {listed(found)}.",
+        f"Left: {listed(left) or 'what flat ellipses leave: hair, clothes and place'}.",
+    ]
 
 
 # ---- method, claim, groups ------------------------------------------------------------------------------------
@@ -170,7 +225,7 @@ def _attacks(report: AuditReport, risk: str) -> list[str]:
     """The strongest attack on this risk, what the face itself adds, the worst-off, and which attacks are missing."""
     attacks = [attack for attack in report.attacks if glossary.meaning(attack.name)[0] == risk]
     best = glossary.strongest(attacks)
-    sentences = [] if best is None else _outcome(best)
+    sentences = [] if best is None else _outcome(best, by_channel=risk == glossary.SINGLING_OUT)
     measured = {attack.name for attack in attacks if attack.released.value is not None}
     absent = listed(
         f"{title} ({name})"
@@ -180,8 +235,9 @@ def _attacks(report: AuditReport, risk: str) -> list[str]:
     return [*sentences, *([f"Not measured: {absent}."] if absent else [])]
 
 
-def _outcome(attack: Attack) -> list[str]:
-    figure, excess = attack.released, attack.excess
+def _outcome(attack: Attack, by_channel: bool) -> list[str]:
+    """`by_channel`: what the release adds to one face for everybody, and that to a flat ellipse, too."""
+    figure, identity, context = attack.released, attack.identity, attack.context
     _, title, action = glossary.meaning(attack.name)
     solid, clear = (attack.baselines.get(kind) for kind in ("solid", "clear"))
     beside = [] if figure.chance is None else [f"guessing {share(figure.chance)}"]
@@ -201,11 +257,12 @@ def _outcome(attack: Attack) -> list[str]:
         f"{glossary.TARGETS.get(attack.target, attack.target)}: {figure_text(figure)}. "
         f"For comparison: {', '.join(beside)}.{against_chance}"
     ]
-    if excess is not None and excess.value is not None:
-        text = f"{figure_text(excess, 'points')} percentage points"
-        adds = f"The face adds {text} to what hair, clothes and place give away."
-        nothing = f"What the face adds to hair, clothes and place cannot be told from nothing: {text}."
-        sentences.append(adds if excess.low is not None and excess.low > 0 else nothing)
+    if by_channel and identity is not None and identity.value is not None:
+        text = f"{figure_text(identity, 'points')} percentage points"
+        adds = f"The release adds {text} to what one face for everybody leaves"
+        nothing = f"What the release adds to one face for everybody cannot be told from nothing: {text}"
+        left = "" if context is None else f"; that one adds {figure_text(context, 'points')} to a flat ellipse"
+        sentences.append(f"{adds if identity.low is not None and identity.low > 0 else nothing}{left}.")
     worst = listed(
         f"for the worst-off {noun} {figure_text(worst_off)}"
         for noun, worst_off in (("person", attack.worst_person), ("class", attack.worst_class))

@@ -90,7 +90,7 @@ def trained_attacks(
     for name in found[RELEASED]:
         title, _, recognizer = name.partition(" by ")
         judge, held_out = recognizer or TRAINED_HERE, recognizer not in used
-        probes = Probes(data.people, judge, held_out, groups, evidence.classes[rows], seed)
+        probes = Probes(data.people, judge, held_out, groups, evidence.classes[rows], evidence.replaced[rows], seed)
         ranks = {kind: results[name][0] for kind, results in found.items()}
         first, fifth = ({kind: np.where(np.isnan(r), r, r <= within) for kind, r in ranks.items()} for within in (1, 5))
         accepted = {kind: results[name][1] for kind, results in found.items()}

@@ -39,7 +39,7 @@ def test_one_face_on_all_photos_links_them_within_a_release_and_a_flat_ellipse_d
     found = within(fresh(50))
     assert value(found) > 0.99
     assert found.baselines["solid"].value == pytest.approx(0.5)
-    assert found.excess is not None and found.excess.low is not None and found.excess.low > 0.45
+    assert found.identity is not None and found.identity.low is not None and found.identity.low > 0.45
     assert 0.4 < value(within(looking(evidence(), RELEASED, vectors=units(300, 9)))) < 0.6
 
 

@@ -11,7 +11,7 @@ import pytest
 from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.similarity import first_of_each
 from anonlib.audit.attacks.suite import ON_PICTURES, ON_RECORDS, attack_pictures, attack_records
-from anonlib.audit.evidence.evidence import CLEAR, RELEASED, Evidence
+from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, Evidence
 from anonlib.audit.findings import Attack, Figure
 from tests.support.evidence import NAME, blurred, evidence, looking, published, units
 
@@ -39,13 +39,13 @@ def test_a_release_of_the_originals_is_as_bad_as_the_originals_beside_every_base
     assert {attack.name for attack in found.values()} == set(ON_PICTURES)
     for attack in found.values():
         alone = attack.name == "context" or "cosine" in attack.target
-        assert set(attack.baselines) == ({"clear"} if alone else {"clear", "blur", "pixelate", "solid"})
-        assert (attack.excess is None) == alone
+        assert set(attack.baselines) == ({"clear"} if alone else {"clear", *BASELINES})
+        assert (attack.identity is None) == (attack.context is None) == alone
     for name in ("naive, rank-1", "naive, TAR", "parrot, rank-1", "averaging, rank-1"):
         attack = found[name]
         assert attack.released == attack.baselines["clear"] == attack.baselines["blur"]
         assert held(attack.released)[0] > 0.99
-        assert held(attack.excess)[1] > 0.5
+        assert held(attack.identity)[1] > 0.5
     assert held(found["naive, EER"].released)[0] < 0.01
     assert found["naive, rank-1"].released.count == 240
     assert found["naive, rank-1"].released.chance == pytest.approx(1 / 60)
@@ -68,7 +68,7 @@ def test_faces_that_all_look_alike_are_guessed_and_exceed_nothing() -> None:
     found = released(np.repeat(units(1, 3), 300, axis=0))
     assert held(found["naive, rank-1"].released)[0] == pytest.approx(1 / 60)
     assert held(found["parrot, rank-1"].released)[0] == pytest.approx(1 / 60)
-    value, low, high = held(found["naive, rank-1"].excess)
+    value, low, high = held(found["naive, rank-1"].identity)
     assert (value, low) == (0.0, -high) and 0 < high < 0.1
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from anonlib.audit.findings import Attack, AuditReport, Figure, LeakCheck
 from anonlib.audit.report.glossary import strongest
-from anonlib.audit.report.summary import NBSP, claimed, risks, what_was_done
+from anonlib.audit.report.summary import NBSP, claimed, in_short, risks, what_was_done
 from tests.support import findings
 
 
 def first_page(report: AuditReport) -> str:
     sentences = [sentence for _, _, about in risks(report) for sentence in about]
-    return " ".join([*what_was_done(report), *claimed(report), *sentences]).replace(NBSP, " ")
+    return " ".join([*in_short(report), *what_was_done(report), *claimed(report), *sentences]).replace(NBSP, " ")
 
 
 def _changed(value: Any, key: str = "") -> Any:
@@ -28,7 +28,7 @@ def _changed(value: Any, key: str = "") -> Any:
         return value
     if isinstance(value, int):
         return value * value + 17
-    return 0.37 * value + 0.0123 if isinstance(value, float) else value
+    return 0.41 * value + 0.0223 if isinstance(value, float) else value
 
 
 @pytest.mark.parametrize("make", [findings.report, findings.private_report])
@@ -52,14 +52,14 @@ def test_what_was_not_measured_is_a_sentence(what: str) -> None:
     assert not re.search(expected, first_page(findings.report()))
 
 
-def _attack(released: Figure, excess: Figure | None = None) -> Attack:
-    return findings.attacks()[0].model_copy(update={"released": released, "excess": excess})
+def _attack(released: Figure, identity: Figure | None = None) -> Attack:
+    return findings.attacks()[0].model_copy(update={"released": released, "identity": identity})
 
 
 @pytest.mark.parametrize(
     ("low", "high", "guessing", "adds"),
     [
-        (0.02, 0.04, "more than guessing", "The face adds +2.0 (+1.0 to +3.0, n = 900)"),
+        (0.02, 0.04, "more than guessing", "The release adds +2.0 (+1.0 to +3.0, n = 900)"),
         (0.004, 0.02, "cannot be told from guessing", "told from nothing: +0.2 (\u22120.6 to +1.0, n = 900)"),
         (0.001, 0.005, "less than guessing", "told from nothing: \u22120.7 (\u22120.9 to \u22120.5, n = 900)"),
     ],
@@ -68,8 +68,8 @@ def test_an_attack_is_held_against_guessing_and_the_background_by_its_interval(
     low: float, high: float, guessing: str, adds: str
 ) -> None:
     figure = Figure(value=(low + high) / 2, low=low, high=high, count=900, chance=0.01)
-    excess = Figure(value=(low + high) / 2 - 0.01, low=low - 0.01, high=high - 0.01, count=900)
-    text = first_page(findings.report(attacks=(_attack(figure, excess),)))
+    identity = Figure(value=(low + high) / 2 - 0.01, low=low - 0.01, high=high - 0.01, count=900)
+    text = first_page(findings.report(attacks=(_attack(figure, identity),)))
     assert guessing in text and adds in text
 
 

@@ -36,7 +36,7 @@ from tests.audit.trained.made import JUDGE, held, look
 from tests.support import evidence as support
 
 PEOPLE, PHOTOS = 40, 2
-FEW = ("blur", "solid")
+FEW = ("blur", "solid", "one-face")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -140,7 +140,7 @@ def coloured() -> Evidence:
     clear = np.asarray(clear / np.linalg.norm(clear, axis=1, keepdims=True), np.float32)
     mesh = random.uniform(30, 70, (1, MESH_POINTS, 2)).repeat(count, axis=0).astype(np.float32)
     flat = np.full_like(faces, 127)
-    frames = {CLEAR: faces, RELEASED: flat, "blur": faces, "pixelate": faces, "solid": flat}
+    frames = {CLEAR: faces, RELEASED: flat, "blur": faces, "pixelate": faces, "solid": flat, "one-face": flat}
     return support.evidence(
         subjects=subjects,
         people=subjects,
@@ -171,7 +171,7 @@ def test_what_survives_a_baseline_is_recovered_and_a_flat_ellipse_gives_nothing(
     assert (trained.baselines[CLEAR].value or 0) > 0.95
     assert (trained.baselines["blur"].value or 0) > 0.5
     assert (trained.baselines["solid"].value or 0) < 0.2 and (trained.released.value or 0) < 0.2
-    assert trained.excess is not None and trained.excess.low is not None and trained.excess.low < 0.05
+    assert trained.identity is not None and trained.identity.low is not None and trained.identity.low < 0.05
     assert trained.released.chance == pytest.approx(1 / (PEOPLE / 2))
     assert trained.worst_person is not None and trained.worst_class is not None
     for finding in found[0]:  # only people who are attacked, and of each all photos but the one in the gallery
@@ -191,8 +191,8 @@ def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
         reported.append((stage, outcome.unit, units))
 
     again = trained_attacks(coloured(), "k-diff", found[1], used=(support.NAME,), report=report)
-    assert len(attacked) == 1 and reported == [("train", kind, 3) for kind in (RELEASED, *FEW)]
+    assert len(attacked) == 1 and reported == [("train", kind, 4) for kind in (RELEASED, *FEW)]
     assert [finding.baselines for finding in again] == [finding.baselines for finding in found[0]]
     monkeypatch.setattr(suite, "DRAWN", 2)
     trained_attacks(coloured(), "k-diff", found[1], used=())
-    assert len(attacked) == 4
+    assert len(attacked) == 5
