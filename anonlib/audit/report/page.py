@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from anonlib.audit.findings import AuditReport, Histogram
+from anonlib.audit.gate import NAMING
 from anonlib.audit.report import glossary, summary
 from anonlib.audit.report.summary import figure_text, listed, share
 from anonlib.errors import JobError
@@ -91,7 +92,7 @@ def write_html(report: AuditReport, examples: Sequence[tuple[bytes, str]] = ()) 
         examples=[(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", text) for jpeg, text in examples],
         palette=COLOURS,
         footer=f'"{footer}"',
-        charts=[*map(_similarity, report.histograms), *_attacks(report)],
+        charts=[*_trade(report), *map(_similarity, report.histograms), *_attacks(report)],
         summary=summary,
         glossary=glossary,
     )
@@ -148,6 +149,28 @@ def _similarity(histogram: Histogram) -> Chart:
     )
 
 
+def _trade(report: AuditReport) -> Iterator[Chart]:
+    """Privacy against use: of the release and of each baseline, what the strongest attack finds and what is kept."""
+    naming = [attack for attack in report.attacks if attack.name in NAMING and attack.target == "rank-1"]
+    attack, measure = glossary.strongest(naming), next((use for use in report.utility if use.name == _KEPT), None)
+    if attack is None or measure is None:
+        return
+    found, kept = ({"released": finding.released} | finding.baselines for finding in (attack, measure))
+    places = [(kind, found[kind].value, kept[kind].value) for kind in found if kind in kept]
+    known = [(kind, left, use) for kind, left, use in places if left is not None and use is not None]
+    rows = [{"kind": kind, "found": left, "kept": use} for kind, left, use in known]
+    x = _number("found", f"people found, {attack.name} attack", scale={"domain": [0, 1]}, axis=_PERCENT)
+    y = _number("kept", measure.name, scale={"domain": [0, 1]}, axis=_PERCENT)
+    colour, shape = (_kind({kind: of[kind] for kind, *_ in known}) for of in (COLOURS, _SHAPES))
+    each = listed(f"{kind} {share(left)} and {share(use)}" for kind, left, use in known)
+    yield (
+        "Privacy against use",
+        f"What the {attack.name} attack finds ({attack.recognizer}) beside {measure.name}; best is top left.",
+        f"People found and {measure.name}: {each}.",
+        _svg([_layer(rows, {"type": "point", "filled": True, "size": 70}, x=x, y=y, color=colour, shape=shape)], 230),
+    )
+
+
 def _attacks(report: AuditReport) -> Iterator[Chart]:
     """A forest plot: of each attack its strongest target and recognizer, with intervals, beside its baselines."""
     names = dict.fromkeys(attack.name for attack in report.attacks)
@@ -187,6 +210,8 @@ def _attacks(report: AuditReport) -> Iterator[Chart]:
     )
 
 
+_KEPT = "expression kept"
+"""The measure of use that the chart of privacy against use shows: a flat ellipse keeps none of it."""
 _PERCENT = {"format": ".0%", "tickCount": 5}
 
 

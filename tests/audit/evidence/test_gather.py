@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from anonlib.audit.evidence import gather as module
-from anonlib.audit.evidence.evidence import BASELINES, Evidence
+from anonlib.audit.evidence.evidence import BASELINES, CONTROLS, Evidence
 from anonlib.audit.evidence.gather import drawn, gather
 from anonlib.audit.evidence.observe import RECOGNIZERS, nearest
 from anonlib.audit.utility.kept import measures, mesh_error
@@ -81,6 +81,14 @@ def test_an_original_shows_what_its_scan_saw_and_a_flat_ellipse_nothing(gathered
         assert np.isnan(nothing).all()
     assert ((gathered.clear.real >= 0) & (gathered.clear.real <= 1)).all()
     assert (np.ptp(gathered.clear.real, axis=0) > 0.01).all()  # a judge that says the same of everything is none
+
+
+def test_with_one_face_for_everybody_people_look_alike_and_are_found_again(gathered: Evidence) -> None:
+    others = gathered.subjects[:, None] != gathered.subjects[None, :]
+    alike = {kind: (look.vectors["fr-feature"] @ look.vectors["fr-feature"].T)[others].mean()
+             for kind, look in gathered.looks.items()}  # fmt: skip
+    assert alike["one-face-all"] > alike["one-face"] > alike["clear"] + 0.1, alike
+    assert all(gathered.looks[kind].found.mean() > 0.8 for kind in CONTROLS)
 
 
 def test_people_and_classes_are_those_of_the_plan(gathered: Evidence) -> None:

@@ -65,7 +65,7 @@ def test_the_page_can_be_read_aloud(page: Page, html: str) -> None:
     assert len(page.all("table")) == 9
     assert all(head.attributes.get("scope") in {"col", "row", "rowgroup"} for head in page.all("th"))
     charts = [element for element in page.all("div") if element.attributes.get("class") == "drawing"]
-    assert len(charts) == len(findings.RECOGNIZERS) + 1
+    assert len(charts) == len(findings.RECOGNIZERS) + 2
     assert all(chart.attributes["role"] == "img" and len(chart.attributes["aria-label"]) > 40 for chart in charts)
     assert all(svg.attributes.get("aria-hidden") == "true" for svg in page.all("svg"))
     assert all(image.attributes["alt"] for image in page.all("img"))
