@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from anonlib.config import JobConfig
-from anonlib.doctor import examine
 from anonlib.errors import AccessDenied
 from anonlib.job import Job
 from anonlib.storage import OURS, open_storage
@@ -87,15 +86,6 @@ def test_a_shared_folder_is_no_workspace(tmp_path: Path) -> None:
     with pytest.raises(AccessDenied, match="name a folder of its own"):
         open_storage(str(shared), private=True).publish("a", b"1")
     assert mode(shared) == 0o1777 and list(shared.iterdir()) == []
-
-
-def test_the_doctor_warns_of_a_workspace_that_others_could_look_into(ready: JobConfig, tmp_path: Path) -> None:
-    (tmp_path / "workspace").mkdir(exist_ok=True)
-    (tmp_path / "workspace").chmod(0o755)
-    warnings = [one for one in examine(ready) if (one.level, one.what) == ("warning", "workspace")]
-    assert len(warnings) == 1 and "755" in warnings[0].found
-    Job(ready).run()
-    assert [one for one in examine(ready) if (one.level, one.what) == ("warning", "workspace")] == []
 
 
 # Temporary folders.
