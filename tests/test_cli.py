@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from anonlib.config import JobConfig, keys, page
 from anonlib.terminal import attack_table, disclosure_table, policy_rows, short
 from tests.support import photos
 from tests.support.findings import report, unmeasured
-from tests.support.runs import Run, contents, job
+from tests.support.runs import contents, job
 
 HEAVY = ("torch", "ray", "cv2", "pyarrow", "faiss", "scipy", "openvino", "onnxruntime", "boto3")
 CLI = CliRunner()
@@ -145,11 +144,8 @@ def test_a_second_run_says_the_same_and_status_writes_nothing(small: JobConfig, 
     assert contents(tmp_path) == before
 
 
-def test_a_purge_asks_first(finished: Run, tmp_path: Path) -> None:
-    workspace, release = tmp_path / "workspace", tmp_path / "release"
-    shutil.copytree(finished.workspace, workspace)
-    shutil.copytree(finished.output, release)
-    path = written(job(finished.input, tmp_path), tmp_path)
+def test_a_purge_asks_first(copied: JobConfig, tmp_path: Path) -> None:
+    workspace, path = tmp_path / "workspace", written(copied, tmp_path)
     assert CLI.invoke(app, ["purge", path], input="n\n").exit_code == 1
     assert (workspace / "inventory.parquet").exists()
     assert CLI.invoke(app, ["purge", path, "--yes"]).exit_code == 0

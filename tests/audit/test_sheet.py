@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,6 @@ from anonlib.errors import JobError
 from anonlib.workspace.layout import open_stores
 from tests.support import photos
 from tests.support.runs import Run, contents, job, run_job
-
-
-@pytest.fixture
-def copied(finished: Run, tmp_path: Path) -> JobConfig:
-    shutil.copytree(finished.workspace, tmp_path / "workspace")
-    shutil.copytree(finished.output, tmp_path / "release")
-    return job(finished.input, tmp_path)
 
 
 def cells_of(config: JobConfig) -> list[SheetCell]:

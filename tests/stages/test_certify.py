@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,11 @@ from anonlib.verification.conditions import ClassTable
 from anonlib.workspace import tables
 from anonlib.workspace.layout import json_bytes, plan_store, sha256
 from tests.support.methods import method_named
-from tests.support.runs import SECRET, Run, contents, every_byte, job
+from tests.support.runs import SECRET, Run, contents, every_byte
 
 TABLE, SURROGATES, CERTIFICATE = "classes.parquet", "surrogates.parquet", "certificate.json"
 NAMING = {"class_id", "subject_id", "person_id", "surrogate_id", "members", "donors", "face_id"}
 KEYRING = Keyring(SECRET.encode(), "tests")
-
-
-@pytest.fixture
-def copied(finished: Run, tmp_path: Path) -> JobConfig:
-    """The finished job with places of its own."""
-    shutil.copytree(finished.workspace, tmp_path / "workspace")
-    shutil.copytree(finished.output, tmp_path / "release")
-    return job(finished.input, tmp_path)
 
 
 def without(release: Path, *names: str) -> None:

@@ -25,7 +25,7 @@ from anonlib.workspace.layout import open_stores
 from anonlib.workspace.schemas import AUDIT_FILES, STATEMENT
 from tests.support import photos
 from tests.support.forgery import check
-from tests.support.runs import Run, by_key, contents, manifest, planned_copy, released, rendered, run_job
+from tests.support.runs import Run, by_key, contents, finished_copy, manifest, released, rendered, run_job
 
 Pixels = photos.Pixels
 SHARD, OTHERS = "00000", ("00001", "00002")
@@ -33,20 +33,10 @@ EMPTY = "empty-0"
 BOX = (40, 30, 120, 130)
 
 
-def copy_of(run: Run, root: Path) -> JobConfig:
-    shutil.copytree(run.output, root / "release")
-    return planned_copy(run, root)
-
-
-@pytest.fixture
-def copied(finished: Run, tmp_path: Path) -> JobConfig:
-    return copy_of(finished, tmp_path)
-
-
 @pytest.fixture
 def alone(one_shard: Run, tmp_path: Path) -> JobConfig:
     """Where everything is rendered again."""
-    return copy_of(one_shard, tmp_path)
+    return finished_copy(one_shard, tmp_path)
 
 
 def log_of(config: JobConfig) -> DecisionLog:

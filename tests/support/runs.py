@@ -140,10 +140,21 @@ def planned_copy(run: Run, root: Path, **changes: Any) -> JobConfig:
     return config
 
 
+def finished_copy(run: Run, root: Path) -> JobConfig:
+    """The finished job of `run` with places of its own below `root`."""
+    shutil.copytree(run.output, root / "release")
+    return planned_copy(run, root)
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> JobConfig:
+    """The finished job with places of its own, to be changed."""
+    return finished_copy(finished, tmp_path)
+
+
 def rendered_but(run: Run, root: Path, *shards: str) -> JobConfig:
     """The job of `run` below `root`, these shards of it still to be rendered: as a kill leaves it."""
-    config, release = planned_copy(run, root), root / "release"
-    shutil.copytree(run.output, release)
+    config, release = finished_copy(run, root), root / "release"
     (release / "certificate.json").unlink()
     for shard in shards:
         for path in (f"commits/{shard}.json", f"manifest/{shard}.parquet", f"data/{shard}.tar"):

@@ -32,14 +32,6 @@ from tests.support.runs import Run, contents, images, job, manifest, planned_cop
 from tests.support.s3server import S3Server, one_sentence
 
 
-@pytest.fixture
-def copied(finished: Run, tmp_path: Path) -> JobConfig:
-    """A finished job of its own, to be destroyed."""
-    shutil.copytree(finished.workspace, tmp_path / "workspace")
-    shutil.copytree(finished.output, tmp_path / "release")
-    return job(finished.input, tmp_path)
-
-
 def record(root: Path) -> dict[str, Any]:
     return dict(json.loads((root / "workspace" / PURGED).read_text()))
 

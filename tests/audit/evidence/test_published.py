@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,11 @@ from typer.testing import CliRunner
 
 from anonlib.audit.evidence.published import by_truth, read_published
 from anonlib.cli import app
+from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.job import Job
 from tests.support.evidence import evidence, published
-from tests.support.runs import Run, contents, manifest, planned_copy, run_job
+from tests.support.runs import Run, contents, manifest, run_job
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +23,14 @@ def unlabelled(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> R
     return run_job(people_tars, tmp_path_factory.mktemp("unlabelled"), input={"uri": str(people_tars)})
 
 
-@pytest.fixture
-def copied(finished: Run, tmp_path: Path) -> Job:
-    shutil.copytree(finished.output, tmp_path / "release")
-    return Job(planned_copy(finished, tmp_path))
-
-
 def audited(run: Run, *options: str) -> Result:
     path = run.output.parent / "job.yaml"
     path.write_text(run.config.to_yaml())
     return CliRunner().invoke(app, ["audit", str(path), *options])
 
 
-def test_every_released_face_has_its_row_its_name_and_its_class(copied: Job, finished: Run) -> None:
-    found = read_published(copied)
+def test_every_released_face_has_its_row_its_name_and_its_class(copied: JobConfig, finished: Run) -> None:
+    found = read_published(Job(copied))
     rows = [face for row in manifest(finished.output) if row["status"] != "quarantined" for face in row["faces"]]
     assert found.manifest.to_pylist() == rows and len(found.faces) == len(rows)
     assert (found.evaluated, found.clustered, found.claim.k) == (False, False, 2)
@@ -47,17 +41,17 @@ def test_every_released_face_has_its_row_its_name_and_its_class(copied: Job, fin
     assert sorted(found.plan.sizes) == certified
 
 
-def test_tables_are_read_and_what_an_audit_or_a_shard_wrote_is_not(copied: Job, tmp_path: Path) -> None:
+def test_tables_are_read_and_what_an_audit_or_a_shard_wrote_is_not(copied: JobConfig, tmp_path: Path) -> None:
     (tmp_path / "release" / "extra.json").write_text('{"groups": [{"a": "x", "b": {"c": [1, 2]}}], "x": "y"}')
     (tmp_path / "release" / "report.json").write_text("{}")
-    found = read_published(copied).tables
+    found = read_published(Job(copied)).tables
     assert {"classes.parquet", "run.json", "certificate.json", "extra.json"} <= set(found)
     assert not any(path.startswith(("data/", "manifest/", "commits/", "report.json")) for path in found)
     assert found["extra.json, groups"] == [{"a": "x", "b": {"c": [1, 2]}}]
     assert {"key": "x", "value": "y"} in found["extra.json, entries"]
     (tmp_path / "release" / "extra.json").write_text("{")
     with pytest.raises(JobError, match=r"extra\.json in the release is not JSON"):
-        read_published(copied)
+        read_published(Job(copied))
 
 
 def test_labels_for_the_evaluation_are_read_where_the_job_had_none(unlabelled: Run) -> None:
