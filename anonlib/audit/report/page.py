@@ -161,13 +161,14 @@ def _trade(report: AuditReport) -> Iterator[Chart]:
     rows = [{"kind": kind, "found": left, "kept": use} for kind, left, use in known]
     x = _number("found", f"people found, {attack.name} attack", scale={"domain": [0, 1]}, axis=_PERCENT)
     y = _number("kept", measure.name, scale={"domain": [0, 1]}, axis=_PERCENT)
-    colour, shape = (_kind({kind: of[kind] for kind, *_ in known}) for of in (COLOURS, _SHAPES))
+    marks = [{kind: of[kind] for kind, *_ in known} for of in (COLOURS, _SHAPES)]
+    colour, shape = (_kind(mark, legend={"columns": 4}) for mark in marks)
     each = listed(f"{kind} {share(left)} and {share(use)}" for kind, left, use in known)
     yield (
         "Privacy against use",
         f"What the {attack.name} attack finds ({attack.recognizer}) beside {measure.name}; best is top left.",
         f"People found and {measure.name}: {each}.",
-        _svg([_layer(rows, {"type": "point", "filled": True, "size": 70}, x=x, y=y, color=colour, shape=shape)], 230),
+        _svg([_layer(rows, {"type": "point", "filled": True, "size": 70}, x=x, y=y, color=colour, shape=shape)], 250),
     )
 
 

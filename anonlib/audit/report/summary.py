@@ -62,11 +62,6 @@ def figure_text(figure: Figure | None, unit: str = "share") -> str:
     return f"{amount(figure.value, unit)} ({', '.join(basis)})"
 
 
-def value_text(figure: Figure | None) -> str:
-    """`12.3 %`, a dash where nothing was measured."""
-    return "\u2013" if figure is None or figure.value is None else share(figure.value)
-
-
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 face`, `2 faces`, `no face`."""
     return f"{count:,} {plural or noun + 's'}" if count > 1 else f"{count or 'no'} {noun}"
