@@ -93,9 +93,7 @@ def in_short(report: AuditReport) -> list[str]:
         return "a share that could not be measured" if value is None else f"at most {share(value)}"
 
     def more(value: float | None) -> str:
-        if value is None:
-            return f"{NOT_MEASURED}, how much more often"
-        return f"at most {100 * value:.1f} points more often"
+        return f"{'an unknown number of' if value is None else f'at most {100 * value:.1f}'} points more often"
 
     leaks, checks = sum(check.found > 0 for check in report.leaks), len(report.leaks)
     untrue = any(line.about == "certificate" and not line.passed for line in report.gate.lines)
