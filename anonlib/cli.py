@@ -332,27 +332,6 @@ def verify(
     raise typer.Exit(0 if found.audit_stands else EXIT_AUDIT_FAILED)
 
 
-@app.command("fit-decoder")
-def fit_decoder(
-    input: Annotated[str, typer.Option(help="Photos of people who agreed: a file, folder, glob or brace range.")],
-    output: Annotated[Path, typer.Option(help="The decoder's file, ending in .npz; a job names it by --decoder.")],
-    terms: Annotated[str, typer.Option(help="A sentence: the terms under which the photos may be used.")],
-    about: Annotated[str | None, typer.Option(help="What the photos are; else the input's last part.")] = None,
-    non_commercial: Annotated[
-        bool, typer.Option("--non-commercial", help="The terms rule out commercial use.")
-    ] = False,
-    faces: Annotated[int, typer.Option(min=1, help="Stop at so many faces.")] = 8000,
-) -> None:
-    """Learn to draw faces from identity vectors, from photos of people who agreed; minutes on a CPU."""
-    from anonlib.execution.telemetry import open_progress
-    from anonlib.training.decoder import fit_decoder as fit
-
-    free = not non_commercial
-    with terminal.guarded(), open_progress() as progress:
-        rows = fit(input, output, terms=terms, about=about, commercial=free, faces=faces, report=progress)
-    terminal.print_rows(rows)
-
-
 Selection = Annotated[str, typer.Option("--set", help="core, evaluation, demo, or the name of one model.")]
 
 

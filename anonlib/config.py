@@ -224,7 +224,7 @@ class MethodConfig(_Frozen):
     name: str = _key("What replaces a face (docs/methods.md).", "k-diff")
     k: int = _key("The least number of people that share one new face.", 5, ge=2, le=1000)
     texture: str | None = _key("How a new face is made.", None)
-    decoder: str | None = _key("The decoder file that `anonlib fit-decoder` wrote.", None)
+    decoder: str | None = _key("A network for the texture ksame-net, in place of the one that ships.", None)
     epsilon: float | None = _key("Of dp-laplace and dp-subset (a release), and dp-purkayastha (a radian).", None, gt=0)
     near: int | None = _key("Of dp-subset: how many faces of the gallery count as like the person.", None, ge=1)
     kappa: float | None = _key("Of dp-vmf, a unit of Euclidean distance.", None, gt=0)

@@ -24,10 +24,9 @@ from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import Numbers
 from anonlib.privacy.strata import stratum_of
 from anonlib.stages.people import same_fused
-from anonlib.storage import open_storage
+from anonlib.storage import Storage, open_storage
 from anonlib.terminal import guarded, print_rows
-from anonlib.training.evaluate import scan_faces
-from anonlib.workspace.layout import json_bytes
+from anonlib.workspace.layout import json_bytes, scans_of
 from anonlib.workspace.tables import column, halves, matrix
 
 WRITTEN = "subjects.json"
@@ -48,10 +47,20 @@ def evaluate(
     """Cluster without labels, compare with the labels, and write subjects.json."""
     with guarded():
         storage = open_storage(workspace)
-        document = measured(scan_faces(storage, scan, COLUMNS), k)
+        document = measured(scan_faces(storage, scan), k)
         storage.publish(WRITTEN, json_bytes(document))
         show(document)
         print_rows([("written", f"{workspace.rstrip('/')}/{WRITTEN}")])
+
+
+def scan_faces(workspace: Storage, scan: str | None) -> pa.Table:
+    """COLUMNS of the workspace's one scan, or of the one named; raises JobError if there is no such scan."""
+    scans = {name: store for name, store in scans_of(workspace).items() if scan in (None, name) and store.done()}
+    if not scans:
+        raise JobError("there is no scan in this workspace; run `anonlib scan` or a job first")
+    if len(scans) > 1:
+        raise JobError(f"this workspace has several scans; name one by --scan: {', '.join(scans)}")
+    return pa.concat_tables([store.faces(shard, COLUMNS) for store in scans.values() for shard in sorted(store.done())])
 
 
 def measured(faces: pa.Table, k: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from anonlib.models import runtime
-from tests.support.decoders import fitted
 from tests.support.forgery import Forger
 from tests.support.runs import Run, copied, finished, one_shard, people_tars
 from tests.support.s3server import S3Server, running
@@ -21,7 +20,7 @@ settings.load_profile("any machine")
 # Every engine is a real one of its own. Compiled networks are kept for the next one, which is a fifth of a job.
 runtime._compiled = lru_cache(maxsize=64)(runtime._compiled)
 
-__all__ = ["copied", "finished", "fitted", "one_shard", "people_tars", "s3"]
+__all__ = ["copied", "finished", "one_shard", "people_tars", "s3"]
 
 
 def pytest_collection_finish() -> None:

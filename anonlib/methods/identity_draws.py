@@ -22,7 +22,7 @@ from anonlib.privacy.gallery import gallery_of, mixture, sample, surrogate
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import cosine_beyond
 from anonlib.synthesis.base import FaceDecoder, FaceTexture, IdentityDraw
-from anonlib.synthesis.textures import TEXTURES, TextureEntry, decoder_class
+from anonlib.synthesis.textures import TEXTURES, TextureEntry
 
 if TYPE_CHECKING:
     from anonlib.verification.certificate import Claim
@@ -48,8 +48,6 @@ class DecodedMethod(Method):
     def check(self) -> None:
         if self.entry.fixed and self.settings.decoder:
             raise ValueError(f"the texture {self.texture_name} is the file that comes with anonlib; leave out decoder")
-        if self.entry.decoder and not self.settings.decoder and not self.entry.ships:
-            raise ValueError(f"{self.name} with this texture needs a decoder; make one with `anonlib fit-decoder`")
 
     @locked_cached_property
     def decoder(self) -> FaceDecoder | None:
@@ -78,7 +76,7 @@ class DecodedMethod(Method):
 
     def decoded(self, draw: IdentityDraw) -> FaceTexture:
         """The face of a draw; the same draw gives the same face."""
-        return self.required_decoder.face(draw, self.settings.k)
+        return self.required_decoder.face(draw)
 
     def draw_of_row(self, row: int) -> IdentityDraw:
         """The draw that shows a row of the decoder's bank as it is."""
@@ -102,18 +100,14 @@ class DecodedMethod(Method):
         name, texture = path or self.texture_name, self.entry.load()
         try:
             data = texture.shipped() if path is None else read_file(path, job.storage.options)
-            reader = texture if texture.reads(data) else decoder_class(data)
-            decoder = reader.from_bytes(data)
+            decoder = texture.from_bytes(data)
         except (StorageError, ModelUnusable) as error:
             raise ConfigError(f"the decoder {name} cannot be used: {error}") from None
-        if reader is not texture:
-            raise ConfigError(f"the decoder {name} is {reader.kind}; method.texture is {self.texture_name}")
         licence = DECODER if path else self.texture_name
         if not decoder.about.commercial and licence not in job.accept_licences:
             raise ConfigError(
                 f"the decoder {name} was fitted on photos whose terms are: {decoder.about.terms}; "
-                f"if that is allowed here, add {licence} to accept_licences; else use the texture average, or a "
-                "decoder fitted on your own consented photos (`anonlib fit-decoder`)"
+                f"if that is allowed here, add {licence} to accept_licences; else use the texture gallery"
             )
         return {DECODER: MethodFile(data, decoder.about.terms)}
 
@@ -121,7 +115,7 @@ class DecodedMethod(Method):
 class IdentityDraws(DecodedMethod):
     """One identity a person, of whom all faces show it."""
 
-    own_texture = "linear"
+    own_texture = "gallery"
     keys: ClassVar[tuple[str, ...]] = ("texture", "region", "draw")
     remembers = True
 
@@ -176,7 +170,6 @@ class DpKappa(DpNoise):
 class DpSubset(DpNoise):
     """A face of the gallery: with a chance that `epsilon` sets one of the `near` most like the person, else another."""
 
-    own_texture = "gallery"
     keys = ("epsilon", "near", "draw")
     required = ("epsilon", "near")
 
@@ -208,6 +201,7 @@ class DpSubset(DpNoise):
 class Sampling(IdentityDraws):
     """An identity of a public prior, `own_angle` from its person and `other_angle` from every other."""
 
+    own_texture = "ksame-net"  # the nearest face of a gallery keeps no angle
     keys = ("texture", "region", "own_angle", "other_angle", "draw")
     recheck = (*VERIFIERS, PIPELINE_RECOGNIZER)  # whose space the angles are of
 
@@ -236,6 +230,7 @@ class Sampling(IdentityDraws):
 class BankSurrogate(IdentityDraws):
     """The mean of the k public faces nearest to the person that keep `own_angle`."""
 
+    own_texture = "ksame-net"  # a gallery shows no mean
     keys = ("k", "texture", "region", "own_angle", "draw")
 
     def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:

@@ -83,7 +83,7 @@ class PublicFaces:
 @dataclass(frozen=True)
 class IdentityDraw:
     """A face to be made: `vector` (d,) unit in the identity space, as `female` (0-1) and as old (years) as asked; or
-    `rows` of a bank and their `weights`, where the mechanism chose them itself."""
+    `rows` of a bank and their `weights` in the vector, where the mechanism chose them itself."""
 
     vector: Floats
     female: float
@@ -100,11 +100,10 @@ class IdentityDraw:
 
 class FaceDecoder(Protocol):
     """A texture that is decoded from identity vectors, the same face of the same vector. `trained_against`: recognizers
-    whose gradients its training used. `Face`: what it decodes to. `kind`: as `the decoder FILE is ...` goes on."""
+    whose gradients its training used. `Face`: what it decodes to."""
 
     trained_against: ClassVar[tuple[str, ...]]
     Face: ClassVar[type[FaceTexture]]
-    kind: ClassVar[str]
 
     @property
     def about(self) -> DecoderNotes: ...
@@ -122,12 +121,8 @@ class FaceDecoder(Protocol):
     def decode(self, z: Floats, female: float, age: float) -> FaceTexture:
         """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
 
-    def face(self, draw: IdentityDraw, k: int) -> FaceTexture:
-        """The face of a draw; `k`: how many faces a texture that mixes them mixes."""
-
-    @classmethod
-    def reads(cls, data: bytes) -> bool:
-        """Whether these bytes begin like a file of this texture."""
+    def face(self, draw: IdentityDraw) -> FaceTexture:
+        """The face of a draw: of the first of its rows, where it names some that can be shown, else of its vector."""
 
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> Self:
@@ -135,4 +130,4 @@ class FaceDecoder(Protocol):
 
     @classmethod
     def shipped(cls) -> bytes:
-        """The file that comes with anonlib; raises LookupError where the user makes it."""
+        """The file that comes with anonlib; raises ModelUnusable where there is none."""

@@ -1,1 +1,1 @@
-"""How the shipped numbers were made, and how a user makes a decoder; only the command imports it."""
+"""How the shipped weights were made; only `jobs/` and tests import it."""

@@ -1,9 +1,9 @@
-"""The faces that decoders and networks learn from, out of a dataset of consented photos, as a scan sees them.
+"""The faces that networks learn from, out of a dataset of consented photos, as a scan sees them.
 
 Of each photo the large and central face is taken, since nobody asked the people behind it. It must be as good as the
-portraits that classes are averaged from. A decoder learns in memory. For the networks faces are prepared once and kept
-in parts: the canonical texture, what recognizers say, and an aligned view with every recognizer's crop in it. Parts are
-personal data and never part of a release.
+portraits that classes are averaged from. Faces are prepared once and kept in parts: the canonical texture, what
+recognizers say, and an aligned view with every recognizer's crop in it. Parts are personal data and never part of a
+release.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, InputSpec
 from anonlib.models.runtime import load_engine
+from anonlib.privacy.clustering import normalized
 from anonlib.stages.people import donor_faces_of
 from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.describe import Describer, happiness
 from anonlib.synthesis.textures.average import member_texture, mirrored, portrait
-from anonlib.synthesis.textures.face_space import packed
 from anonlib.workspace.schemas import EMBEDDING_DIM, FACES, MESH_POINTS
 from anonlib.workspace.tables import of_rows
 
@@ -55,13 +55,18 @@ TRAINING_RECOGNIZER = "mobileface"
 """Helps to train beside the pipeline's own, so that neither can be pleased alone; it does not judge any more."""
 RECOGNIZERS = (PIPELINE_RECOGNIZER, TRAINING_RECOGNIZER)
 
+DETAIL_SIDE = 160
+"""Side in px of the canonical textures that are kept."""
+
 APART = 0.94
 """dlib cosine from which a face may be a person of the datasets to stay apart from; the bar of one person among
 thousands (SAME_PERSON) would find six in ten faces among the people of 4,000 photos."""
 
 _ALIKE = "resembles a person of a dataset to stay apart from"
 _PART, _BORDER, _QUALITY, _DONE = 256, 96, 95, "done-{}.json"
-_CHUNK, _SEEN, _SEEN_SIDE, _SIDE_LIGHT = 32, 0.25, 64, 16.0
+_CHUNK, _SEEN, _SIDE_LIGHT = 32, 0.25, 16.0
+BANK = "bank.npz"
+_KEPT = 2000
 _POOR = "turned, covered, blurred, small, or with glasses"
 
 Pixels = NDArray[np.uint8]
@@ -72,24 +77,24 @@ Example = TypeVar("Example")
 
 
 def example_of(image: Pixels, row: dict[str, Any]) -> dict[str, Any]:
-    """What a linear decoder learns from a photo: `detail` (p,) half precision, `shape` (1404,), `vector` (d,).
+    """What a photo shows of its face: `detail` (D, D, 3), log, in half precision, `shape` (1404,), `vector` (d,).
 
-    `seen` (64, 64) 0-255: how well the photo or its mirror image shows each place; `female`, `happy` 0-1; `age` years.
+    `seen` (D, D) 0-255: how well the photo or its mirror image shows each place; `female` 0-1; `age` years.
     """
     photo = portrait(image, row["mesh"].reshape(MESH_POINTS, 3), happiness(row["expression"]))
     texture = member_texture([photo])
     # What is smooth in the difference of the two halves is light from one side, and no feature.
     odd = (texture.detail - mirrored(texture.detail)) / 2
     seen = np.clip(photo.weight / _SEEN, 0, 1)
-    seen = cv2.resize(np.maximum(seen, mirrored(seen)), (_SEEN_SIDE, _SEEN_SIDE), interpolation=cv2.INTER_AREA)
+    maps = texture.detail - cv2.GaussianBlur(odd, (0, 0), _SIDE_LIGHT), np.maximum(seen, mirrored(seen))
+    detail, seen = (cv2.resize(full, (DETAIL_SIDE,) * 2, interpolation=cv2.INTER_AREA) for full in maps)
     return {
-        "detail": packed(texture.detail - cv2.GaussianBlur(odd, (0, 0), _SIDE_LIGHT)).astype(np.float16),
+        "detail": detail.astype(np.float16),
         "seen": np.rint(255 * seen).astype(np.uint8),
         "shape": texture.shape.ravel(),
         "vector": row["embedding"],
         "female": row["female"],
         "age": row["age"],
-        "happy": texture.happy,
     }
 
 
@@ -176,11 +181,6 @@ class PreparedFaces:
     def __len__(self) -> int:
         return len(self.vector)
 
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """What the linear decoder is fitted on."""
-        happy = np.array([happiness(expression) for expression in self.expression], np.float32)
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {"happy": happy}
-
 
 def prepare(
     uri: str,
@@ -222,6 +222,16 @@ def load(folder: Path) -> PreparedFaces:
     if not columns["view"]:
         raise ConfigError(f"{folder} holds no prepared faces; run `python jobs/train_generator.py prepare` first")
     return PreparedFaces(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
+
+
+def keep_identities(faces: PreparedFaces, folder: Path) -> None:
+    """Write into a run's folder what the donors of its network are to be like: `centre` (d,) of the identity space, and
+    of _KEPT faces at most, spread evenly over the data, `vectors` (b, d) about it, `female` and `age` (b,)."""
+    rows = np.unique(np.linspace(0, len(faces) - 1, _KEPT).astype(int))
+    centre = faces.vector.mean(axis=0)
+    points = normalized(faces.vector[rows] - centre)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / BANK, centre=centre, vectors=points, female=faces.female[rows], age=faces.age[rows])
 
 
 def _row(second: Recognizer, strangers: Floats, image: Pixels, face: dict[str, Any]) -> dict[str, Any]:

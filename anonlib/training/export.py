@@ -21,13 +21,12 @@ from anonlib.synthesis.base import DecoderNotes, PublicFaces
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE, FeatureTransferNetwork
 from anonlib.synthesis.network_file import metadata_of
 from anonlib.synthesis.textures.ksame_net import ASKED, DETAIL, LOOKS, SHAPE, NetworkDecoder
-from anonlib.synthesis.textures.linear import BOUND, Decoder
-from anonlib.training.data import APART
+from anonlib.training.data import APART, BANK
 from anonlib.training.objectives import feature_transfer_network as transfer
 from anonlib.training.objectives import generator_network as ksame
 from anonlib.training.objectives.feature_transfer_network import FeatureTransferNet
-from anonlib.training.objectives.generator_network import Generator
-from anonlib.training.trainer import BANK, BASE, CHECKPOINT, KSAME_NET, read_notes
+from anonlib.training.objectives.generator_network import BOUND, START, Generator
+from anonlib.training.trainer import CHECKPOINT, KSAME_NET, read_notes
 from anonlib.workspace.schemas import EMBEDDING_DIM, MESH_POINTS
 
 IDENTITIES = 3000  # how many identities of people who do not exist a file brings
@@ -42,24 +41,23 @@ def export(folder: Path, output: Path, note: str = "") -> NetworkDecoder | Featu
     Raises ConfigError without a run.
     """
     notes = read_notes(folder)
-    about, state = (
-        DecoderNotes(**notes["about"]),
-        torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True),
-    )
+    about = DecoderNotes(**notes["about"])
+    state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    with np.load(folder / BANK, allow_pickle=False) as bank:
+        centre = bank["centre"]
+        donors = synthetic_identities(PublicFaces(bank["vectors"], bank["female"], bank["age"]))
     network: NetworkDecoder | FeatureTransferNetwork
     if notes["network"] == KSAME_NET:
-        decoder, looks = Decoder.from_bytes((folder / BASE).read_bytes()), np.ones(len(LOOKS), np.float32)
-        generator = Generator(decoder, looks, looks, notes["size"])
-        generator.load_state_dict(state["networks"]["average"])
-        data = generator_onnx(generator, about, decoder)
+        average = state["networks"]["average"]
+        generator = Generator({name: average[name].numpy() for name in START}, notes["size"])
+        generator.load_state_dict(average)
+        data = generator_onnx(generator, about, donors)
         network = NetworkDecoder.from_bytes(data)
     else:
         net = FeatureTransferNet()
         net.load_state_dict(state["networks"]["average"])
-        with np.load(folder / BANK, allow_pickle=False) as bank:
-            donors = synthetic_identities(PublicFaces(bank["vectors"], bank["female"], bank["age"]))
-            columns = {"donors": donors.vectors, "female": donors.female, "age": donors.age}
-            data = feature_transfer_onnx(net, metadata_of(about, {"centre": bank["centre"]}, columns))
+        columns = {"donors": donors.vectors, "female": donors.female, "age": donors.age}
+        data = feature_transfer_onnx(net, metadata_of(about, {"centre": centre}, columns))
         network = FeatureTransferNetwork.from_bytes(data)
     steps, minutes = notes["record"]["steps"], notes["record"]["seconds"] / 60
     card = [
@@ -159,9 +157,9 @@ class _NetworkWriter:
         return self.add("Slice", x, *(self.whole(*values) for values in (starts, stops, axes)))
 
 
-def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) -> bytes:
-    """The file of ksame-net: identity and look in, texture and shape out; its identity space is the decoder's."""
-    axes = len(decoder.centre)
+def generator_onnx(generator: Generator, about: DecoderNotes, bank: PublicFaces) -> bytes:
+    """The file of ksame-net: identity and look in, texture and shape out, and people who may lend an identity."""
+    axes = len(generator.centre)
     graph = Graph("ksame-net", {ASKED: ("N", axes + len(LOOKS))})
     writer = _NetworkWriter(graph, generator, ksame.SLOPE, _LARGE)
     add, weights = graph.add, writer.weights
@@ -170,7 +168,7 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
         rows = weights[name]
         return add("Add", writer.product(identity, rows[:-3].T), writer.product(kind, rows[-3:-1].T, rows[-1]))
 
-    # The identity (N, r) as the linear decoder reads and scales it, and its face.
+    # The identity (N, r), read and scaled, and its linear face.
     z, kind, looks = (
         writer.cut(ASKED, [start], [stop], [1])
         for start, stop in ((0, axes), (axes, axes + 2), (axes, axes + len(LOOKS)))
@@ -179,7 +177,7 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
     identity = writer.scaled(add("Tanh", read), BOUND)
     codes = writer.product(identity, weights["codes"].T)
     square = writer.product(add("Mul", codes, codes), np.ones((1, weights["codes"].shape[1])))
-    identity = add("Mul", identity, add("Div", writer.const([generator.stretch]), add("Sqrt", square)))
+    identity = add("Mul", identity, add("Div", writer.const([weights["stretch"]]), add("Sqrt", square)))
     base = add("Reshape", linear_face("detail"), writer.whole(-1, 3, ksame.BASE, ksame.BASE))
 
     # The style (N, STYLE) of every block; how looks are scaled is multiplied into the first layer.
@@ -208,8 +206,8 @@ def generator_onnx(generator: Generator, about: DecoderNotes, decoder: Decoder) 
     add("Add", whole, add("Mul", drawn, zone), name=DETAIL)
     graph.rename(linear_face("shape"), SHAPE)
     graph.outputs = {DETAIL: ("N", 3, generator.size, generator.size), SHAPE: ("N", 3 * MESH_POINTS)}
-    single = {"centre": decoder.centre, "eyes": np.array(weights["look_mean"][LOOKS.index("eyes")], np.float32)}
-    graph.metadata = metadata_of(about, single, vars(synthetic_identities(decoder.bank)))
+    single = {"centre": weights["centre"], "eyes": np.array(weights["look_mean"][LOOKS.index("eyes")], np.float32)}
+    graph.metadata = metadata_of(about, single, vars(bank))
     graph.prune()
     return graph.to_bytes()
 

@@ -29,7 +29,6 @@ from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import DecoderNotes
 
 CHECKPOINT, METRICS, NOTES = "checkpoint.pt", "metrics.jsonl", "run.json"
-BASE, BANK = "linear.npz", "bank.npz"
 KSAME_NET, EMBEDDING = "ksame-net", "embedding"
 
 _PAUSE_SECONDS = 300.0  # after which a run is measured and saved

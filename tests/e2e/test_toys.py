@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from anonlib.config import MethodConfig
 from anonlib.datasets import DATASETS, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import kept_members
+from anonlib.errors import ModelUnusable
 from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.detect import DETECTORS, Detector
 from anonlib.faces.regions import Regions
@@ -143,7 +144,7 @@ class PlainFaces:
     """A texture of one colour, whose file is a magic word and that colour."""
 
     trained_against = ("fr-feature",)
-    Face, kind = Texture, "a file of plain faces"
+    Face = Texture
 
     def __init__(self, data: bytes) -> None:
         self.grey, self.digest = data[5], hashlib.sha256(data).hexdigest()
@@ -157,12 +158,8 @@ class PlainFaces:
         detail = np.full((SIZE, SIZE, 3), self.grey / 255 - 0.5, np.float32)
         return Texture(detail, shape_model().mean, 0.0)
 
-    def face(self, draw: IdentityDraw, k: int) -> Texture:
+    def face(self, draw: IdentityDraw) -> Texture:
         return self.decode(draw.vector, draw.female, draw.age)
-
-    @classmethod
-    def reads(cls, data: bytes) -> bool:
-        return data.startswith(b"PLAIN")
 
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> PlainFaces:
@@ -170,7 +167,7 @@ class PlainFaces:
 
     @classmethod
     def shipped(cls) -> bytes:
-        raise LookupError("none comes with anonlib")
+        raise ModelUnusable("none comes with anonlib")
 
 
 @pytest.mark.parametrize("name", ["dp-uniform", "k-diff"])

@@ -12,8 +12,9 @@ from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.methods import method_of
 from anonlib.methods.base import MethodFile
+from anonlib.synthesis import feature_transfer
+from anonlib.synthesis.textures.gallery import Gallery
 from anonlib.synthesis.textures.ksame_net import NetworkDecoder
-from tests.support.decoders import Fit
 from tests.support.methods import method_named
 
 PLACES = {"input": {"uri": "in"}, "output": {"uri": "out"}, "workspace": {"uri": "ws"}}
@@ -27,31 +28,31 @@ def files_of(*accepted: str, **method: Any) -> dict[str, MethodFile]:
 
 
 def test_the_shipped_network_is_used_only_where_its_terms_are_accepted() -> None:
-    with pytest.raises(ConfigError, match=r"non-commercial.*add ksame-net to accept_licences.*average.*fit-decoder"):
+    with pytest.raises(ConfigError, match=r"non-commercial.*add ksame-net to accept_licences.*texture gallery"):
         files_of(**NETWORK)
     with pytest.raises(ConfigError, match="add ksame-net"):
         files_of("decoder", **NETWORK)
     assert files_of("ksame-net", **NETWORK)["decoder"].data == NetworkDecoder.shipped()
 
 
-def test_a_file_that_is_not_of_the_texture_is_refused(fitted: Fit, tmp_path: Path) -> None:
-    (tmp_path / "own.onnx").write_bytes(NetworkDecoder.shipped())
-    with pytest.raises(ConfigError, match=r"is a network, whose texture is ksame-net; method\.texture is linear"):
-        files_of("decoder", decoder=str(tmp_path / "own.onnx"), texture="linear")
-    with pytest.raises(ConfigError, match="is no network"):
-        files_of(decoder=str(fitted.path), **NETWORK)
-    with pytest.raises(ConfigError, match="add decoder to accept_licences"):
-        files_of("ksame-net", decoder=str(tmp_path / "own.onnx"), **NETWORK)
-
-
-@pytest.mark.parametrize(("keep", "complaint"), [(0, r"none\.npz cannot be used"), (-1000, "damaged")])
-def test_a_decoder_is_used_only_if_it_is_there_and_whole(
-    fitted: Fit, tmp_path: Path, keep: int, complaint: str
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (None, "cannot be used"),
+        (Gallery.shipped(), "of another kind"),
+        (feature_transfer.shipped(), "of another kind"),
+        (NetworkDecoder.shipped()[:-1000], "damaged"),
+        (NetworkDecoder.shipped(), "add decoder to accept_licences"),
+    ],
+)
+def test_a_file_of_the_users_own_is_used_only_if_it_is_there_whole_and_a_ksame_net(
+    tmp_path: Path, data: bytes | None, complaint: str
 ) -> None:
-    if keep:
-        (tmp_path / "none.npz").write_bytes(fitted.path.read_bytes()[:keep])
-    with pytest.raises(ConfigError, match=complaint):
-        files_of(decoder=str(tmp_path / "none.npz"))
+    path = tmp_path / "own.onnx"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"own\.onnx.*{complaint}"):
+        files_of("ksame-net", decoder=str(path), **NETWORK)
 
 
 def test_the_shipped_network_is_the_one_of_its_card_and_its_bank_holds_unlike_people() -> None:
@@ -71,5 +72,5 @@ def test_the_shipped_network_is_the_one_of_its_card_and_its_bank_holds_unlike_pe
 
 def test_a_method_that_decodes_never_falls_back_to_an_average_where_its_file_is_missing() -> None:
     with pytest.raises(ValueError, match="no decoder came with the job"):
-        assert method_named("k-diff", texture="linear", decoder="d").decoder  # type: ignore[attr-defined]
+        assert method_named("k-diff", texture="ksame-net").decoder  # type: ignore[attr-defined]
     assert method_named("k-diff", texture="average").decoder is None  # type: ignore[attr-defined]

@@ -18,13 +18,14 @@ from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring
 from anonlib.storage import open_storage
 from anonlib.synthesis.textures.gallery import Gallery
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from anonlib.verification.release import unproved, verify
 from anonlib.workspace.ledger_store import LedgerStore
 from anonlib.workspace.schemas import LOT
-from tests.support.decoders import Fit
 from tests.support.oracles import candidates
 from tests.support.runs import job, manifest, run_job
 
+NETWORK = NetworkDecoder.shipped()
 SECRET = b"sixteen bytes or more, thirty-two"
 FACES = normalized(np.random.default_rng(7).normal(size=(60, 128)).astype(np.float32))
 
@@ -43,16 +44,16 @@ def shown(numbers: list[int], release: str) -> Persons:
     )
 
 
-def deciding(root: Path, fitted: Fit, k: int = 3, ledger: dict[str, Any] | None = None) -> JobConfig:
-    method = {"name": "k-diff", "k": k, "texture": "linear", "decoder": str(fitted.path)}
+def deciding(root: Path, k: int = 3, ledger: dict[str, Any] | None = None) -> JobConfig:
+    method = {"name": "k-diff", "k": k, "texture": "ksame-net"}
     changes = {} if ledger is None else {"ledger": {"uri": str(root / "ledger")} | ledger}
     return job("in", root, method=method, **changes)
 
 
-def released(config: JobConfig, fitted: Fit, numbers: list[int], release: str) -> tuple[Assignment, list[list[int]]]:
+def released(config: JobConfig, numbers: list[int], release: str) -> tuple[Assignment, list[list[int]]]:
     """What a release decides, and its classes as numbers of persons that hold over releases."""
     persons, keyring = shown(numbers, release), Keyring(SECRET, release)
-    method = method_of(config.method, {"decoder": fitted.path.read_bytes()})
+    method = method_of(config.method, {"decoder": NETWORK})
     ledger, earlier = LedgerStore.open(config, release * 8), EarlierReleases()
     if ledger and config.ledger:
         known = config.ledger.absences == "known"
@@ -68,53 +69,53 @@ def hidden(planned: Assignment) -> list[bool]:
     return [bool(assigned.surrogates) for assigned in planned.persons]
 
 
-def test_persons_of_a_class_stay_together_and_newcomers_form_classes_of_their_own(fitted: Fit, tmp_path: Path) -> None:
-    config = deciding(tmp_path, fitted, ledger={})
-    _, first = released(config, fitted, list(range(30)), "aa")
-    planned, second = released(config, fitted, list(range(60)), "bb")
+def test_persons_of_a_class_stay_together_and_newcomers_form_classes_of_their_own(tmp_path: Path) -> None:
+    config = deciding(tmp_path, ledger={})
+    _, first = released(config, list(range(30)), "aa")
+    planned, second = released(config, list(range(60)), "bb")
     assert all(hidden(planned))
     assert {frozenset(found) for found in first} <= {frozenset(found) for found in second}
     everyone = [set(range(30)), set(range(60))]
     assert all(len(candidates(person, [first, second], everyone, True)) >= 3 for person in range(60))
 
 
-def test_without_a_ledger_the_releases_intersect_to_fewer_than_k(fitted: Fit, tmp_path: Path) -> None:
-    config = deciding(tmp_path, fitted)
-    classes = [released(config, fitted, list(range(30)), name)[1] for name in ("aa", "bb")]
+def test_without_a_ledger_the_releases_intersect_to_fewer_than_k(tmp_path: Path) -> None:
+    config = deciding(tmp_path)
+    classes = [released(config, list(range(30)), name)[1] for name in ("aa", "bb")]
     everyone = [set(range(30))] * 2
     assert any(len(candidates(person, classes, everyone, True)) < 3 for person in range(30))
 
 
-def test_an_old_class_of_which_too_few_are_present_is_not_shown(fitted: Fit, tmp_path: Path) -> None:
+def test_an_old_class_of_which_too_few_are_present_is_not_shown(tmp_path: Path) -> None:
     """The absent cannot hide the person who is present."""
-    config = deciding(tmp_path, fitted, ledger={})
-    _, first = released(config, fitted, list(range(30)), "aa")
-    planned, second = released(config, fitted, [found[0] for found in first], "bb")
+    config = deciding(tmp_path, ledger={})
+    _, first = released(config, list(range(30)), "aa")
+    planned, second = released(config, [found[0] for found in first], "bb")
     assert not any(hidden(planned)) and not second
     assert {assigned.reason for assigned in planned.persons} == {TOO_FEW_AGAIN}
 
 
-def test_a_job_may_say_that_absences_are_not_known(fitted: Fit, tmp_path: Path) -> None:
-    config = deciding(tmp_path, fitted, ledger={"absences": "unknown"})
-    _, first = released(config, fitted, list(range(60)), "aa")
-    planned, _ = released(config, fitted, sorted(found[0] for found in first), "bb")
+def test_a_job_may_say_that_absences_are_not_known(tmp_path: Path) -> None:
+    config = deciding(tmp_path, ledger={"absences": "unknown"})
+    _, first = released(config, list(range(60)), "aa")
+    planned, _ = released(config, sorted(found[0] for found in first), "bb")
     assert all(hidden(planned)) and all(found.effective_k >= 3 for found in planned.classes)
 
 
-def test_a_greater_k_hides_old_classes_no_more(fitted: Fit, tmp_path: Path) -> None:
-    released(deciding(tmp_path, fitted, k=2, ledger={}), fitted, list(range(20)), "aa")
-    planned, _ = released(deciding(tmp_path, fitted, k=8, ledger={}), fitted, list(range(20)), "bb")
+def test_a_greater_k_hides_old_classes_no_more(tmp_path: Path) -> None:
+    released(deciding(tmp_path, k=2, ledger={}), list(range(20)), "aa")
+    planned, _ = released(deciding(tmp_path, k=8, ledger={}), list(range(20)), "bb")
     assert not any(hidden(planned))
 
 
-def test_every_donor_weighs_the_same_in_the_mean_that_is_decoded(fitted: Fit, tmp_path: Path) -> None:
-    config = deciding(tmp_path, fitted)
-    planned, _ = released(config, fitted, list(range(24)), "aa")
+def test_every_donor_weighs_the_same_in_the_mean_that_is_decoded(tmp_path: Path) -> None:
+    config = deciding(tmp_path)
+    planned, _ = released(config, list(range(24)), "aa")
     for found in planned.surrogates:
         donors = [int(name.split("-")[1]) for name in found.donors]
         mean = normalized(FACES[donors].mean(axis=0, keepdims=True))
         assert found.draw is not None
-        assert np.allclose(found.draw.vector, fitted.decoder.identity(mean)[0], atol=1e-5)
+        assert np.allclose(found.draw.vector, NetworkDecoder.from_bytes(NETWORK).identity(mean)[0], atol=1e-5)
 
 
 def by_lot(numbers: list[int], release: str, k: int = 3) -> tuple[Assignment, Gallery]:

@@ -151,10 +151,10 @@ def test_the_pure_bound_is_met_by_the_two_people_furthest_apart(name: str, size:
 @pytest.mark.parametrize(
     ("method", "cost"),
     [
-        (method_named(name="dp-laplace", epsilon=3.0, decoder="d"), Cost(3.0, "release", 1.5, 3.0)),
-        (method_named(name="dp-vmf", kappa=3.0, decoder="d"), Cost(3.0, "Euclidean distance", 3.0, 6.0)),
-        (method_named(name="dp-purkayastha", epsilon=3.0, decoder="d"), Cost(3.0, "radian", 3.0, 3 * math.pi)),
-        (method_named(name="dp-uniform", decoder="d"), Cost(0.0, "release", 0.0, 0.0)),
+        (method_named(name="dp-laplace", epsilon=3.0), Cost(3.0, "release", 1.5, 3.0)),
+        (method_named(name="dp-vmf", kappa=3.0), Cost(3.0, "Euclidean distance", 3.0, 6.0)),
+        (method_named(name="dp-purkayastha", epsilon=3.0), Cost(3.0, "radian", 3.0, 3 * math.pi)),
+        (method_named(name="dp-uniform"), Cost(0.0, "release", 0.0, 0.0)),
     ],
 )
 def test_costs_are_those_that_are_claimed(method: Method, cost: Cost) -> None:

@@ -216,5 +216,5 @@ def private_report(**changes: Any) -> f.AuditReport:
         "epsilon": 20.0,
         "epsilon_unit": "Euclidean distance",
     }
-    settings = {"name": "dp-vmf", "kappa": 20.0, "texture": "linear"}
+    settings = {"name": "dp-vmf", "kappa": 20.0, "texture": "gallery"}
     return report(**({"release": "drawn", "method": "dp-vmf", "settings": settings, "claim": claim} | changes))

@@ -40,7 +40,6 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 from tests.support import photos
-from tests.support.decoders import TERMS, heads
 from tests.support.runs import Run, contents, job, run_job, started, write_people
 
 ROOT = Path(__file__).parents[2]
@@ -92,17 +91,6 @@ def verified(output: Path) -> None:
     verify(open_storage(str(output)), PUBLIC_KEY)
 
 
-def fit_decoder(source: Path, output: Path) -> None:
-    """`anonlib fit-decoder`."""
-    from typer.testing import CliRunner
-
-    from anonlib.cli import app
-
-    arguments = {"--input": str(source), "--output": str(output), "--terms": TERMS, "--about": "demo heads"}
-    done = CliRunner().invoke(app, ["fit-decoder", *(word for pair in arguments.items() for word in pair)])
-    assert done.exit_code == 0, done.output
-
-
 def audited(run: Run) -> list[Document]:
     """The attacks of an audit that train nothing, and those on what a release says beside its pictures."""
     from anonlib.audit.attacks.base import Material
@@ -148,8 +136,6 @@ def all_runs(root: Path) -> Iterator[tuple[str, Run]]:
     shutil.copy(tars / "00000.tar", few)
     samples = list(_samples(few / "00000.tar"))
     table, folder = as_parquet(samples, _made(root / "table")), as_folder(samples, _made(root / "folder"))
-    decoder = root / "decoder.npz"
-    fit_decoder(heads(root / "heads.tar"), decoder)
 
     scanned = dict[Path, Path]()  # a scan that another method continues from, as a rerun does
 
@@ -170,13 +156,12 @@ def all_runs(root: Path) -> Iterator[tuple[str, Run]]:
     yield run("k-same", tars, {"name": "k-same", "k": 2})
     yield run("solid", tars, solid)
     yield run("dp-uniform ksame-net", few, {"name": "dp-uniform", **net})
-    yield run("dp-uniform", few, {"name": "dp-uniform", "decoder": str(decoder)})
+    yield run("dp-uniform", few, {"name": "dp-uniform"})
     yield run("dp-laplace", few, {"name": "dp-laplace", "epsilon": 20, **net})
     yield run("dp-vmf", few, {"name": "dp-vmf", "kappa": 30, **net})
     yield run("dp-purkayastha", few, {"name": "dp-purkayastha", "epsilon": 8, **net})
     yield run("sampling", few, {"name": "sampling", **net})
     yield run("surrogate", few, {"name": "surrogate", "k": 2, **net})
-    yield run("surrogate bank", few, {"name": "surrogate", "k": 2, "texture": "bank", "decoder": str(decoder)})
     yield run("embedding", few, embedding)
     yield run("blur", few, {"name": "blur"})
     yield run("pixelate", few, {"name": "pixelate"})

@@ -12,9 +12,8 @@ from anonlib.privacy.strata import stratum_of
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.canonical import EYE_SPAN, SIZE
 from anonlib.synthesis.compositor import laid
-from anonlib.synthesis.textures import TEXTURES, decoder_class, gallery
+from anonlib.synthesis.textures import gallery
 from anonlib.synthesis.textures.gallery import NEUTRAL, Gallery, encoded, to_bytes
-from anonlib.synthesis.textures.linear import Decoder
 from anonlib.verification.conditions import gallery_digests
 
 DATA = Gallery.shipped()
@@ -34,7 +33,7 @@ def test_a_vector_gets_the_nearest_face_of_its_gender_and_age_and_a_row_its_own(
     rows = GALLERY.rows(stratum_of(*look))
     for row in rows[:2]:
         near = GALLERY.decode(GALLERY.bank.vectors[row], *look)
-        drawn = GALLERY.face(IdentityDraw(-GALLERY.bank.vectors[row], *look, (row,), (1.0,)), 5)
+        drawn = GALLERY.face(IdentityDraw(-GALLERY.bank.vectors[row], *look, (row,), (1.0,)))
         assert near.shape.tobytes() == GALLERY.texture(row).shape.tobytes() == drawn.shape.tobytes()
 
 
@@ -55,11 +54,6 @@ def test_a_face_is_read_back_as_it_was_written(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(gallery, "VERSION", 9)
     with pytest.raises(ModelUnusable, match="is of version 1, this anonlib reads 9"):
         Gallery.from_bytes(data)
-
-
-def test_its_file_is_told_from_that_of_a_fitted_decoder() -> None:
-    assert decoder_class(DATA) is Gallery and TEXTURES["gallery"].load() is Gallery
-    assert not Gallery.reads(b"PK" + bytes(28) + b"about.npy") and Decoder.reads(b"PK")
 
 
 def test_fine_detail_shows_in_a_large_photo_and_is_averaged_in_a_small_one() -> None:

@@ -27,7 +27,7 @@ from tests.support.runs import job
 SECRET = b"thirty-two bytes or more of a secret"
 PLAN = "0123456789abcdef"
 KIND = "dp-laplace by some decoder"
-DRAWN = {"method.name": "dp-uniform", "method.decoder": "decoder.npz"}
+DRAWN = {"method.name": "dp-uniform"}
 
 
 def vectors(count: int, seed: int = 0) -> np.ndarray:
@@ -41,7 +41,7 @@ def people(labels: list[str | None], template: np.ndarray, release: str) -> Pers
 
 
 def noisy(root: Path, **ledger: Any) -> JobConfig:
-    method = {"name": "dp-laplace", "epsilon": 3, "decoder": "decoder.npz"}
+    method = {"name": "dp-laplace", "epsilon": 3}
     return job("in", root, method=method, ledger={"uri": str(root / "ledger"), **ledger})
 
 
@@ -200,7 +200,7 @@ def test_no_person_is_ever_shown_more_than_the_budget_by_rows_of_their_own(
 
 
 def test_a_method_that_promises_no_epsilon_fits_no_budget(tmp_path: Path) -> None:
-    method = {"name": "sampling", "decoder": "decoder.npz"}
+    method = {"name": "sampling"}
     config = job("in", tmp_path, method=method, ledger={"uri": str(tmp_path / "ledger"), "budget": 100})
     with pytest.raises(ConfigError, match="promises no epsilon"):
         opened(config).book(config, "one", KIND, [row("ann", vectors(1)[0], vectors(1, 9)[0])])

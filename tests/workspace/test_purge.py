@@ -15,7 +15,6 @@ import pytest
 from anonlib.config import JobConfig
 from anonlib.errors import JobError, StorageError, VersionsRemain, WorkspacePurged
 from anonlib.job import Job
-from anonlib.methods import method_of
 from anonlib.methods.base import appearance, released_digest
 from anonlib.privacy.dp import identities
 from anonlib.privacy.keys import Keyring
@@ -27,7 +26,7 @@ from anonlib.workspace.layout import PURGED, Workspace, open_stores
 from anonlib.workspace.purge import purge
 from anonlib.workspace.secrets import open_keyring
 from tests.support import photos
-from tests.support.decoders import Fit
+from tests.support.methods import method_with_files
 from tests.support.runs import Run, contents, images, job, manifest, planned_copy
 from tests.support.s3server import S3Server, one_sentence
 
@@ -51,11 +50,10 @@ def test_nothing_but_the_record_is_left_and_the_release_stays_as_it_was(copied: 
 
 
 def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_and_not_after(
-    finished: Run, fitted: Fit, tmp_path: Path
+    finished: Run, tmp_path: Path
 ) -> None:
     """Names of samples, digests of inputs, and the drawn vectors: from the secret, the photos and the job file."""
-    method = {"name": "dp-uniform", "decoder": str(fitted.path)}
-    config = planned_copy(finished, tmp_path, method=method, rekey=True)
+    config = planned_copy(finished, tmp_path, method={"name": "dp-uniform"}, rekey=True)
     (tmp_path / "workspace" / "salt").write_text(secrets.token_hex(32))
     Job(config).run()
     release = manifest(tmp_path / "release")
@@ -71,7 +69,7 @@ def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_a
         digests = {keyring.digest("input", photo).hex() for photo in photos}
         keys = {keyring.pseudonym("key", tar.stem, name.partition(".")[0]) for tar in tars for name in images(tar)}
         ids = [keyring.pseudonym("subject", "label", name) for name in people]
-        method = method_of(config.method, {"decoder": fitted.path.read_bytes()})
+        method = method_with_files(config)
         points = method.decoder.identity(np.eye(len(ids), 128, dtype=np.float32))
         drawn = identities(method.mechanism, points, ids, keyring)
         looks = {appearance((gender, f"age-{band}")) for gender in ("female", "male") for band in range(3)}

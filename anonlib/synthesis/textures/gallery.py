@@ -43,7 +43,6 @@ class Gallery:
 
     trained_against: ClassVar[tuple[str, ...]] = ()
     Face: ClassVar[type[FaceTexture]] = Texture
-    kind: ClassVar[str] = "a gallery, whose texture is gallery"
 
     about: DecoderNotes
     centre: Floats
@@ -89,14 +88,9 @@ class Gallery:
         rows = np.array(next(found for level in (2, 1, 0) if (found := self.rows(stratum[:level]))))
         return self.texture(int(rows[np.argmax(self.bank.vectors[rows] @ z)]))
 
-    def face(self, draw: IdentityDraw, k: int) -> Texture:
-        """See FaceDecoder; of a draw that names rows the first is shown."""
+    def face(self, draw: IdentityDraw) -> Texture:
+        """See FaceDecoder."""
         return self.texture(draw.rows[0]) if draw.rows else self.decode(draw.vector, draw.female, draw.age)
-
-    @classmethod
-    def reads(cls, data: bytes) -> bool:
-        """See FaceDecoder: a zip file whose first member says so."""
-        return data[:2] == b"PK" and data[30:].startswith(_FIRST.encode())
 
     @classmethod
     def shipped(cls) -> bytes:

@@ -66,7 +66,6 @@ class NetworkDecoder(Network):
 
     trained_against: ClassVar[tuple[str, ...]] = ("dlib-resnet", "mobileface")
     Face: ClassVar[type[FaceTexture]] = MoodTexture
-    kind: ClassVar[str] = "a network, whose texture is ksame-net"
 
     bank: PublicFaces
     eyes: float
@@ -86,8 +85,8 @@ class NetworkDecoder(Network):
         """See FaceDecoder; its bank has identities and no faces."""
         return ()
 
-    def face(self, draw: IdentityDraw, k: int) -> MoodTexture:
-        """See FaceDecoder; its bank has identities and no faces to mix."""
+    def face(self, draw: IdentityDraw) -> MoodTexture:
+        """See FaceDecoder; its bank has identities and no faces."""
         return self.decode(draw.vector, draw.female, draw.age)
 
     def look(self, female: float, age: float, expression: str, mouth: float, yaw: float = 0.0) -> Floats:
@@ -103,11 +102,6 @@ class NetworkDecoder(Network):
         if len(square) != SIZE:
             square = np.asarray(cv2.resize(square, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC), np.float32)
         return square, shape.reshape(MESH_POINTS, 3)
-
-    @classmethod
-    def reads(cls, data: bytes) -> bool:
-        """See FaceDecoder: whatever is no zip file, since ONNX has no magic number."""
-        return data[:2] != b"PK"
 
     @classmethod
     def shipped(cls) -> bytes:

@@ -24,12 +24,11 @@ from anonlib.privacy.knn import cosine_beyond
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.crops import alpha_in_crop
 from anonlib.synthesis.feature_transfer import POINTS, SIDE
-from anonlib.training.data import RECOGNIZERS, VIEW, Floats, Pixels, PreparedFaces, Rows, load
+from anonlib.training.data import RECOGNIZERS, VIEW, Floats, Pixels, PreparedFaces, Rows, keep_identities, load
 from anonlib.training.objectives.feature_transfer_network import FeatureTransferNet, applied, begin, moved_points
 from anonlib.training.recognizers import EARLY_LAYERS, CropReader
-from anonlib.training.trainer import BANK, EMBEDDING, Critic, Objective, TrainingSettings
+from anonlib.training.trainer import EMBEDDING, Critic, Objective, TrainingSettings
 
-DONORS = 2000  # faces whose spread the donors of the file have
 HELD_OUT = 128  # faces at the end of the data that are measured and shown, and not trained on; of few faces a fifth
 OTHER_ANGLE = 75.0  # degrees that a donor keeps from the face, as in a job
 
@@ -45,16 +44,10 @@ _CRITIC_FROM = 0.02  # share of the run after which the critic counts: before, t
 def train_embedding(
     faces: Path, folder: Path, settings: TrainingSettings, about: DecoderNotes, *, batch: int = 8
 ) -> dict[str, Any]:
-    """Train in `folder` on prepared `faces` until the settings' seconds are spent, all pieces together; the record.
-
-    bank.npz in `folder` gets DONORS faces spread evenly over the data: `centre` (d,), `vectors` (b, d) about it,
-    `female` and `age` (b,).
-    """
-    crops = CropSet.of(load(faces))
-    rows = np.unique(np.linspace(0, len(crops) - 1, DONORS).astype(int))
-    centre, points = crops.vectors[PIPELINE_RECOGNIZER].mean(axis=0), crops.centred[PIPELINE_RECOGNIZER]
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / BANK, centre=centre, vectors=points[rows], female=crops.female[rows], age=crops.age[rows])
+    """Train in `folder` on prepared `faces` until the settings' seconds are spent, all pieces together; the record."""
+    learned = load(faces)
+    keep_identities(learned, folder)
+    crops = CropSet.of(learned)
     objective = FeatureTransferObjective(crops, settings, batch)
     return objective.train(folder, replace(about, faces=len(crops)), network=EMBEDDING, batch=batch)
 

@@ -23,18 +23,22 @@ from anonlib.errors import ConfigError
 from anonlib.faces import topology
 from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.privacy.clustering import normalized
-from anonlib.storage.local import LocalStorage
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.compositor import place
-from anonlib.synthesis.textures.face_space import SIDE as STORED
-from anonlib.synthesis.textures.face_space import region
-from anonlib.synthesis.textures.linear import Decoder
-from anonlib.training.data import TRAINING_RECOGNIZER, VIEW_SIDE, Floats, Pixels, PreparedFaces, Rows, load
-from anonlib.training.decoder import fit
-from anonlib.training.objectives.generator_network import Generator, painted, zone_of
+from anonlib.training.data import (
+    TRAINING_RECOGNIZER,
+    VIEW_SIDE,
+    Floats,
+    Pixels,
+    PreparedFaces,
+    Rows,
+    keep_identities,
+    load,
+)
+from anonlib.training.objectives.generator_network import Generator, linear_start, looks_of, painted, zone_of
 from anonlib.training.recognizers import PaintingJudges, random_view
-from anonlib.training.trainer import BASE, CHECKPOINT, KSAME_NET, Critic, Objective, TrainingSettings, read_notes
+from anonlib.training.trainer import CHECKPOINT, KSAME_NET, Critic, Objective, TrainingSettings, read_notes
 from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 
 NO_PERSON = -1
@@ -58,15 +62,13 @@ def train_ksame_net(
 ) -> dict[str, Any]:
     """Train in `folder` on prepared `faces` until the settings' seconds are spent, all pieces together; the record.
 
-    The linear decoder that the network starts from is fitted on the same faces first. A network of 256 px is
+    The linear face that the network starts from is fitted on the same faces first. A network of 256 px is
     `grown_from` the run of one of 128 px: it starts as that one, its last block drawing nothing.
     """
     learned = load(faces)
     about = replace(about, faces=len(learned))
-    if not (folder / BASE).exists():
-        data = fit(learned.columns(), about) if grown_from is None else (grown_from / BASE).read_bytes()
-        LocalStorage(folder).publish(BASE, data)
-    objective = GeneratorObjective(learned, Decoder.from_bytes((folder / BASE).read_bytes()), settings, size, batch)
+    keep_identities(learned, folder)
+    objective = GeneratorObjective(learned, settings, size, batch)
     smaller = None
     if grown_from is not None:
         smaller = read_notes(grown_from)["record"]
@@ -94,12 +96,6 @@ class Scenes:
 
     def __len__(self) -> int:
         return len(self.face)
-
-
-def looks_of(faces: PreparedFaces) -> Floats:
-    """(n, LOOKS) of the faces as they are."""
-    columns = [faces.female, faces.age, *faces.expression.T, faces.mouth, faces.eyes, faces.yaw]
-    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def scenes_of(faces: PreparedFaces, rows: Rows, z: Floats, generator: Generator, seed: int) -> Scenes:
@@ -171,21 +167,19 @@ class SceneBatch:
 
 
 class GeneratorObjective(Objective):
-    """Of `faces` and the linear `decoder` that was fitted on them."""
+    """Of `faces`, some of which are kept from training, and a Generator that begins as their `linear_start`."""
 
     weights: ClassVar = {
         "texture": 4.0, "features": 1.0, "identity": 1.5, "second": 1.0, "gender": 0.1, "age": 0.01, "mood": 0.05,
         "critic": 0.2,
     }  # fmt: skip
 
-    def __init__(
-        self, faces: PreparedFaces, decoder: Decoder, settings: TrainingSettings, size: int = 128, batch: int = 16
-    ) -> None:
+    def __init__(self, faces: PreparedFaces, settings: TrainingSettings, size: int = 128, batch: int = 16) -> None:
         self.faces, self.size, self.batch = faces, size, batch
-        look = looks_of(faces)
         torch.manual_seed(settings.seed)
-        generator = Generator(decoder, look.mean(axis=0), look.std(axis=0) + 1e-3, size)
-        order, z = np.random.default_rng(0).permutation(len(faces)), decoder.identity(faces.vector)
+        generator = Generator(linear_start(faces), size)
+        order = np.random.default_rng(0).permutation(len(faces))
+        z = normalized(faces.vector - generator.centre.numpy())
         held_out = min(HELD_OUT, len(faces) // 5)
         self.held_out = scenes_of(faces, np.sort(order[:held_out]), z, generator, 1)
         self.scenes = scenes_of(faces, np.sort(order[held_out:]), z, generator, settings.seed + 2)
@@ -198,8 +192,8 @@ class GeneratorObjective(Objective):
         self._zone = torch.from_numpy(zone_of(size))[None, None].to(settings.device)
         # How much a px of a texture counts: eyes, brows and lips more than skin.
         self._telling = self._zone * (1 + (_MARKED - 1) * marked)
-        self._centre = torch.from_numpy(decoder.centre).to(settings.device)
-        self._mean = self._spread_out(torch.from_numpy(decoder.space.detail_mean)[None])
+        self._centre = generator.centre.to(settings.device)
+        self._mean = self._sized(generator.mean[None].to(settings.device))
 
     def grow(self, smaller: Path) -> None:
         """Begin with the weights of a run of half the size; what it lacks stays as it was initialized."""
@@ -279,7 +273,7 @@ class GeneratorObjective(Objective):
             return torch.from_numpy(values).to(self.settings.device)
 
         faces, face = self.faces, np.maximum(scenes.face[rows], 0)
-        detail = self._spread_out(on_device(faces.detail[face]).float())
+        detail = self._sized(on_device(faces.detail[face]).float().permute(0, 3, 1, 2))
         seen = self._sized(on_device(faces.seen[face]).float()[:, None] / 255)
         mouth = on_device((faces.mouth[face] / _OPEN).clip(0, 1).astype(np.float32))[:, None, None, None]
         light, ground = (on_device(array[rows]).float().permute(0, 3, 1, 2) for array in (scenes.light, scenes.ground))
@@ -295,17 +289,9 @@ class GeneratorObjective(Objective):
             second=on_device(faces.second[face]),
         )
 
-    def _spread_out(self, packed: Tensor) -> Tensor:
-        """(n, p) -> (n, 3, size, size), zero outside the region."""
-        full = torch.zeros(len(packed), STORED * STORED, 3, device=packed.device)
-        full[:, torch.from_numpy(region().ravel()).to(packed.device)] = packed.reshape(len(packed), -1, 3)
-        square = full.reshape(-1, STORED, STORED, 3).permute(0, 3, 1, 2)
-        spread = F.interpolate(square, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return spread.to(self.settings.device)
-
     def _sized(self, pictures: Tensor) -> Tensor:
         """Pictures (n, c, s, s) at the size of the textures."""
-        return F.interpolate(pictures, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        return F.interpolate(pictures, size=(self.size, self.size), mode="bilinear", antialias=True)
 
     def _map(self, inside: NDArray[Any], soft: float) -> Tensor:
         """A polygon of the canonical frame with soft edges, (1, 1, size, size)."""

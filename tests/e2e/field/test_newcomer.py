@@ -51,8 +51,8 @@ def blacked_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[st
         (["--texture", "averge"], "method.texture: there is no 'averge'; did you mean average?"),
         (["--draw", "frsh"], "method.draw: there is no 'frsh'; did you mean fresh?"),
         (["--detector", "scrdf"], "there is no detector 'scrdf'; did you mean scrfd?"),
-        (["--method", "dp-vmf", "--decoder", "x"], "dp-vmf needs a value of method.kappa"),
-        (["--method", "dp-laplace", "--decoder", "x"], "dp-laplace needs a value of method.epsilon"),
+        (["--method", "dp-vmf"], "dp-vmf needs a value of method.kappa"),
+        (["--method", "dp-laplace"], "dp-laplace needs a value of method.epsilon"),
         (["--k", "1"], "method.k: must be at least 2"),
     ],
 )
