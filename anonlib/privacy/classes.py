@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.microaggregation import microaggregate
 from anonlib.privacy.strata import Stratum, common
 
 Counts = NDArray[np.int64]
+Rows = NDArray[np.int64]
+Vectors = NDArray[np.float32]
 LARGEST = 20  # classes are at most this many times k large; a person whose photos would need a larger one is taken out
+_CELL, _FAN_OUT = 2048, 64  # most persons in a cell, since MDAV takes time in proportion to it; cells of one cut
 # The persons of one band in the order in which classes are cut from them, as pieces that stay together.
 Order = Callable[[Sequence[int]], Sequence[Sequence[int]]]
 
@@ -240,3 +242,92 @@ def deal(
                 worn[-1] = listed[chosen + (chosen >= skipped)]
                 break
     return worn
+
+
+# ---- look-alikes ------------------------------------------------------------------------------------------------
+# MDAV (Domingo-Ferrer and Mateo-Sanz 2002; Domingo-Ferrer and Torra 2005) is quadratic, so k-means cuts the templates
+# into cells first, and MDAV groups each cell. Both work in an order that the templates themselves give, so the order in
+# which persons are listed changes nothing.
+
+
+def microaggregate(templates: Vectors, k: int) -> list[Rows]:
+    """Partition templates (n, d) into groups of k to 2k-1 look-alikes; one group if n < 2k. ValueError if n < k."""
+    if k < 1 or len(templates) < k:
+        raise ValueError(f"{len(templates)} persons cannot form a class of {k}")
+    order = np.lexsort(templates[:, :4].T[::-1])
+    points = np.ascontiguousarray(templates[order], np.float32)
+    cells = _cells(points, max(_CELL, 8 * k), 2 * k)
+    return [np.sort(order[cell[group]]) for cell in cells for group in _mdav(points[cell], k)]
+
+
+def _mdav(points: Vectors, k: int) -> list[Rows]:
+    """MDAV in the order of the rows; `points` and `ids` are compacted whenever half of them are taken."""
+    ids = np.arange(len(points))
+    free = np.ones(len(points), bool)
+    total = points.sum(axis=0, dtype=np.float64)
+    left = len(points)
+    groups: list[Rows] = []
+
+    def take(similarity: Vectors) -> None:
+        """The k largest, among equals the first."""
+        nonlocal total, left
+        ranked = np.where(free, similarity, -np.inf)
+        border = np.partition(ranked, len(ranked) - k)[len(ranked) - k]
+        above = np.flatnonzero(ranked > border)
+        nearest = np.concatenate([above, np.flatnonzero(ranked == border)[: k - len(above)]])
+        groups.append(ids[nearest])
+        free[nearest] = False
+        total -= points[nearest].sum(axis=0, dtype=np.float64)
+        left -= k
+
+    def furthest(similarity: Vectors) -> int:
+        return int(np.argmin(np.where(free, similarity, np.inf)))
+
+    while left >= 2 * k:
+        if 2 * left < len(points):
+            points, ids = np.ascontiguousarray(points[free]), ids[free]
+            free = np.ones(left, bool)
+        first = points @ points[furthest(points @ (total / left).astype(np.float32))]
+        second_too = left >= 3 * k
+        take(first)
+        if second_too:
+            take(points @ points[furthest(first)])
+    groups.append(ids[free])
+    return groups
+
+
+def _cells(points: Vectors, most: int, least: int) -> list[Rows]:
+    """Row numbers of cells of `least` to `most` rows, near one another; one cell if all fit. Recursive k-means."""
+    import faiss
+
+    waiting, done = [np.arange(len(points))], []
+    while waiting:
+        rows = waiting.pop()
+        if len(rows) <= most:
+            done.append(rows)
+            continue
+        parts = min(_FAN_OUT, -(-2 * len(rows) // most))
+        here = np.ascontiguousarray(points[rows])
+        # More iterations or training points make the cells rounder and change the loss by less than .1 %.
+        kmeans = faiss.Kmeans(here.shape[1], parts, niter=8, seed=1, min_points_per_centroid=1)
+        kmeans.train(here)
+        cell = np.asarray(kmeans.index.search(here, 1)[1][:, 0], np.int64)
+        cell = _merged(cell, np.asarray(kmeans.centroids, np.float32), least)
+        if len(np.unique(cell)) == 1:
+            cell = np.arange(len(rows)) * parts // len(rows)
+        waiting += [rows[cell == number] for number in np.unique(cell)]
+    return done
+
+
+def _merged(cell: Rows, centroids: Vectors, least: int) -> Rows:
+    """Cell numbers (n,) where every cell of fewer than `least` rows has joined the one with the nearest centroid."""
+    while True:
+        size = np.bincount(cell, minlength=len(centroids))
+        small = np.flatnonzero((size > 0) & (size < least))
+        others = np.flatnonzero(size > 0)
+        if not len(small) or len(others) == 1:
+            return cell
+        number = small[np.argmin(size[small])]
+        others = others[others != number]
+        distance = ((centroids[others] - centroids[number]) ** 2).sum(axis=1)
+        cell = np.where(cell == number, others[np.argmin(distance)], cell)

@@ -7,7 +7,6 @@ one person are 36 degrees apart (median on LFW; 95 % within 45), those of differ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +21,12 @@ Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Strata = Sequence[Stratum]
 Chooser = Callable[[Rows, Rows, Vectors], Rows]
-Scored = list[tuple[float, Vectors]]
 SAME_PERSON_ANGLE = 45.0
 """Degrees in the identity space within which 95 % of two photos of one person lie, and 3 in 100,000 of two people's."""
 OWN_ANGLE = 75.0  # degrees beyond which nine of ten strangers lie
-NEIGHBOURS, WANTED, CANDIDATES = 5, 4, 1024
-"""Public faces that say how natural a draw is, identities that a subject gets, draws after which it is given up."""
-_ROUND, _SUBJECTS, _PEOPLE = 32, 1024, 8192
+WANTED, CANDIDATES = 4, 1024
+"""Identities that a subject gets, and draws after which it is given up."""
+_ROUND, _SUBJECTS, _PEOPLE = 8, 1024, 2048
 
 
 class PublicIdentities(NamedTuple):
@@ -166,72 +164,41 @@ def fit_prior(bank: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def sample(
     bank: Vectors, templates: Vectors, subjects: Sequence[str], keyring: Keyring, own_angle: float, other_angle: float
 ) -> list[Vectors]:
-    """Up to WANTED identities (m, d) for each subject, at least one, unit rows: the most natural first.
+    """Up to WANTED identities (m, d) for each subject, at least one, unit rows, in the order in which they are drawn.
 
-    After Kuang et al. 2022 (JEI 31(2) 023011): draws of a public prior by the subject's own key, kept realistic by the
-    mean cosine to the NEIGHBOURS nearest rows of the public `bank` (b, d), `own_angle` degrees or more from the subject
-    and `other_angle` from everybody, the bank's rows too; so they depend on who is there, and nothing is claimed.
-    `templates` (n, d) unit rows of ALL people, `subjects` their ids. ValueError if one has none among CANDIDATES.
+    After Kuang et al. 2022 (JEI 31(2) 023011): draws by the subject's own key of a prior, fitted on the public `bank`
+    (b, d), `own_angle` degrees or more from the subject and `other_angle` from everybody; so they depend on who is
+    there, and nothing is claimed. `templates` (n, d) unit rows of ALL people, `subjects` their ids. ValueError if one
+    has none among CANDIDATES.
     """
-    import faiss
-
     _require_subjects(templates, subjects)
     require_unit(templates, "templates")
     require_unit(bank, "the bank's vectors")
-    if len(bank) < NEIGHBOURS:
-        raise ValueError(f"the public bank has {len(bank)} faces; {NEIGHBOURS} nearest ones cannot be found in it")
     mean, factor = fit_prior(bank)
-    index = faiss.IndexFlatIP(bank.shape[1])
-    index.add(np.ascontiguousarray(bank, np.float32))
     own_limit, other_limit = cosine_beyond(own_angle), cosine_beyond(other_angle)
     found: list[Vectors] = []
     for start in range(0, len(subjects), _SUBJECTS):
         own = templates[start : start + _SUBJECTS]
         generators = [keyring.generator(Purpose.SAMPLING, subject) for subject in subjects[start : start + _SUBJECTS]]
-        accepted: list[Scored] = [[] for _ in generators]
+        accepted: list[list[Vectors]] = [[] for _ in generators]
         for _ in range(0, CANDIDATES, _ROUND):
             open_ = [subject for subject, points in enumerate(accepted) if len(points) < WANTED]
             if not open_:
                 break
             noise = (generators[subject].normal(size=(_ROUND, len(mean))) for subject in open_)
             drawn = np.stack([normalized((mean + g @ factor.T).astype(np.float32)) for g in noise])
-            to_bank = index.search(drawn.reshape(-1, drawn.shape[2]), NEIGHBOURS)[0].reshape(*drawn.shape[:2], -1)
             fit = np.einsum("scd,sd->sc", drawn, own[open_]) <= own_limit
-            fit &= to_bank[:, :, 0] <= other_limit
-            natural = np.where(fit, to_bank.mean(axis=2), -np.inf)
-            _accept([accepted[subject] for subject in open_], drawn, natural, templates, other_limit)
-        for points in accepted:
-            best = sorted(points, key=lambda scored: -scored[0])
-            found.append(np.array([point for _, point in best], np.float32).reshape(-1, own.shape[1]))
-        empty = sum(len(points) == 0 for points in found)
-        if empty:
-            raise ValueError(
-                f"{empty:,} of {len(found):,} subjects found no acceptable identity among {CANDIDATES:,} candidates: "
-                f"an own_angle of {own_angle:g} and an other_angle of {other_angle:g} degrees leave too little room "
-                f"among {len(subjects):,} subjects and {len(bank):,} public faces; lower one of them"
-            )
+            for first in range(0, len(templates), _PEOPLE):
+                places = np.nonzero(fit)
+                fit[places] = (drawn[places] @ templates[first : first + _PEOPLE].T).max(axis=1) <= other_limit
+            for subject, points, good in zip(open_, drawn, fit, strict=True):
+                accepted[subject] += list(points[good])
+        found += [np.array(points[:WANTED], np.float32).reshape(-1, len(mean)) for points in accepted]
+    empty = sum(len(points) == 0 for points in found)
+    if empty:
+        raise ValueError(
+            f"{empty:,} of {len(found):,} subjects found no acceptable identity among {CANDIDATES:,} candidates: an "
+            f"own_angle of {own_angle:g} and an other_angle of {other_angle:g} degrees leave too little room among "
+            f"{len(subjects):,} subjects; lower one of them"
+        )
     return found
-
-
-def _accept(accepted: Sequence[Scored], drawn: Vectors, natural: Vectors, people: Vectors, limit: float) -> None:
-    """Add to `accepted` those of `drawn` (s, c, d) that are near nobody, the most `natural` (s, c) first, none at -inf.
-
-    Comparing with all people is the dear part, so only as many are compared as are wanted, until none are left.
-    """
-    queues = [
-        iter([column for column in np.argsort(-score, kind="stable").tolist() if np.isfinite(score[column])])
-        for score in natural
-    ]
-    while True:
-        wanted = [WANTED - len(points) for points in accepted]
-        chosen = [(row, column) for row, queue in enumerate(queues) for column in islice(queue, wanted[row])]
-        if not chosen:
-            return
-        rows, columns = np.array(chosen).T
-        points = drawn[rows, columns]
-        alive = np.arange(len(points))
-        for start in range(0, len(people), _PEOPLE):
-            near = (points[alive] @ people[start : start + _PEOPLE].T).max(axis=1) > limit
-            alive = alive[~near]
-        for row, column in zip(rows[alive], columns[alive], strict=True):
-            accepted[row].append((float(natural[row, column]), drawn[row, column]))

@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.privacy.clustering import normalized
-from anonlib.privacy.microaggregation import group_means
 
 
 def people(count: int, seed: int, dim: int = 8) -> NDArray[np.float32]:
@@ -28,6 +27,6 @@ def strata(count: int, seed: int, kinds: int = 3) -> list[tuple[str, ...]]:
 
 def information_loss(templates: NDArray[np.float32], groups: list[NDArray[np.int64]]) -> float:
     """SSE / SST: the share of the variance that is lost if each became the group's mean."""
-    means = np.repeat(group_means(templates, groups), [len(group) for group in groups], axis=0)
+    means = np.concatenate([np.repeat(templates[group].mean(axis=0)[None], len(group), axis=0) for group in groups])
     total = templates.astype(np.float64).var(axis=0).sum()
     return float(1 - means.var(axis=0).sum() / total) if total > 0 else 0.0

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.support.heads import TERMS
 
 from anonlib.errors import ConfigError, ModelUnusable
 from anonlib.models.torch_graph import TorchGraph
@@ -31,6 +30,7 @@ from anonlib.training.objectives.generator_network import (
     zone_of,
 )
 from anonlib.training.trainer import CHECKPOINT, TrainingSettings
+from tests.support.heads import TERMS
 
 ABOUT = DecoderNotes("demo heads", TERMS, 0, True)
 

@@ -53,17 +53,6 @@ def found_within(ranks: int, better: Numbers, tied: Numbers) -> Shares:
     return np.where(tied > 0, np.clip((ranks - better) / np.maximum(tied, 1), 0.0, 1.0), np.nan)
 
 
-def rank_one(probes: Vectors, probe_subjects: Numbers, gallery: Vectors, gallery_subjects: Numbers) -> Shares:
-    """(n,) The share of the most similar of `gallery` (g, d) that are the person of each of `probes` (n, d), so 0 or 1
-    without ties; NaN where the gallery is empty."""
-    if len(gallery) == 0:
-        return np.full(len(probes), np.nan)
-    similarity = probes @ gallery.T
-    tied = similarity == similarity.max(axis=1, keepdims=True)
-    right = tied & (probe_subjects[:, None] == gallery_subjects[None, :])
-    return np.asarray(right.sum(axis=1) / tied.sum(axis=1), np.float64)
-
-
 def impostor_pairs(vectors: Vectors, subjects: Numbers) -> Vectors:
     """(pairs,) Cosines of every two photos (n, d) of two people, each pair once."""
     return np.asarray((vectors @ vectors.T)[np.triu(subjects[:, None] != subjects[None, :], 1)])
