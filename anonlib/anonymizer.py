@@ -19,7 +19,7 @@ from anonlib.errors import ConfigError, contained
 from anonlib.faces.regions import FACE
 from anonlib.methods import METHODS, method_of, settings_of
 from anonlib.methods.redaction import fallback_of
-from anonlib.synthesis.fill import GREY
+from anonlib.synthesis.redact import GREY
 from anonlib.workspace.schemas import FILLS, NO_FACE, QUARANTINED, RELEASED
 
 if TYPE_CHECKING:

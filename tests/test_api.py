@@ -13,7 +13,7 @@ import pytest
 import anonlib
 from anonlib.errors import ConfigError, VerificationError
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.synthesis.fill import GREY
+from anonlib.synthesis.redact import GREY
 from tests.support import photos
 from tests.support.runs import job
 

@@ -1,8 +1,16 @@
 """Redactions: an ellipse that is flat or filled from around it, the safe fallbacks; and blur and mosaic, which users
-compare with and which claim nothing, since a trained attacker inverts them (arXiv 2506.12344, 2210.10651)."""
+compare with and which claim nothing, since a trained attacker inverts them (arXiv 2506.12344, 2210.10651).
+
+A fill has a smooth part and the photo's own grain. The smooth part is harmonic (Laplace's equation, the known px as its
+boundary), solved from coarse to fine: cascadic multigrid, Bornemann and Deuflhard 1996. A coarse px is known only where
+all px under it are, so that a linear gradient comes out exact. The grain is the fine residue of calm cells beside the
+hole, dealt over it.
+"""
 
 from __future__ import annotations
 
+from functools import cache
+from hashlib import shake_256
 from typing import Any, Literal
 
 import cv2
@@ -11,15 +19,20 @@ from numpy.typing import NDArray
 
 from anonlib.synthesis.base import Floats, Mask, Pixels
 from anonlib.synthesis.canonical import box_around
-from anonlib.synthesis.fill import GREY, fill_hole
 
 Redaction = Literal["fill", "solid", "blur", "pixelate"]
 
 GROW = (1.25, 1.35)
 """How far the ellipse's axes reach over the box, sideways and up-down (METHODS: the hull at 1.25 x 1.35)."""
-_SURROUNDINGS = 0.5  # how far around its ellipse a fill looks, of the longer side
+GREY = 127
+"""What a hole becomes that nothing lies around."""
 _BLUR_SHARE = 0.15
 _MOSAIC = 9
+_COARSEST = 12  # px: the longer side of the coarsest level is at most this
+_WORK = 2048  # px times rounds of averaging on each level: coarse levels do the far reaching part of it
+_ROOM, _LEAST_ROOM = 0.3, 40  # how far around its ellipse a fill looks, of the longer side, and px
+_CELL = 8  # px: grain is taken and dealt in cells of this side
+_CALM = 0.1  # share of the cells around the hole, the calmest first, that grain is taken from: others show edges
 
 
 def ellipse(box: Floats, size: tuple[int, ...]) -> tuple[Pixels, tuple[int, int, int, int]]:
@@ -76,8 +89,84 @@ def covered(boxes: Floats, size: tuple[int, int]) -> Mask:
 
 
 def _fill(image: Pixels, box: Floats, others: Floats) -> None:
-    size, place = (image.shape[0], image.shape[1]), ellipse(box, image.shape)[1]
-    x0, y0, x1, y1 = box_around(np.array(place, np.float32).reshape(2, 2), size, _SURROUNDINGS)
-    part = np.s_[y0:y1, x0:x1]
+    size, (x0, y0, x1, y1) = (image.shape[0], image.shape[1]), ellipse(box, image.shape)[1]
+    room = max(round(_ROOM * max(x1 - x0, y1 - y0)), _LEAST_ROOM)
+    part = np.s_[max(y0 - room, 0) : y1 + room, max(x0 - room, 0) : x1 + room]
     hole, avoid = (covered(boxes, size)[part] for boxes in (box[None], others))
-    image[part] = fill_hole(image[part], hole, avoid, str(place).encode())
+    image[part] = fill_hole(image[part], hole, avoid, str((x0, y0, x1, y1)).encode())
+
+
+def fill_hole(view: Pixels, hole: Mask, avoid: Mask, grain_seed: bytes) -> Pixels:
+    """A view (h, w, 3) whose px under `hole` (h, w) come smoothly from those around it, with their grain.
+
+    No px under `hole` or `avoid` (h, w) has any influence on these; the others of the view come back as they were. The
+    same `grain_seed` gives the same grain. Where nothing is known, the hole becomes GREY.
+    """
+    known, out = ~(hole | avoid), view.copy()
+    if not known.any():
+        out[hole] = GREY
+        return out
+    blank = np.asarray(cv2.copyTo(view, known.astype(np.uint8)), np.float32)
+    filled = harmonic(blank, known) + _grain(blank, known, grain_seed)
+    out[hole] = np.clip(np.rint(filled[hole]), 0, 255).astype(np.uint8)
+    return out
+
+
+def harmonic(values: Floats, known: Mask) -> Floats:
+    """Values (h, w, 3) with those that are not `known` (h, w; at least one is) smoothly in between."""
+    height, width = known.shape
+    step = 1
+    while max(height, width) > _COARSEST * step:
+        step *= 2
+    below = (0, -height % step, 0, -width % step)  # sides that can be halved down to the coarsest level
+    values = np.asarray(cv2.copyMakeBorder(values, *below, cv2.BORDER_REPLICATE), np.float32)
+    known = np.asarray(cv2.copyMakeBorder(known.astype(np.uint8), *below, cv2.BORDER_CONSTANT, value=0), np.bool_)
+    levels = [(values, known)]
+    while step > 1:
+        size = (known.shape[1] // 2, known.shape[0] // 2)
+        whole = np.asarray(cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA) == 1)
+        if not whole.any():
+            break
+        values, known, step = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA)), whole, step // 2
+        levels.append((values, known))
+    smooth = np.broadcast_to(values[known].mean(axis=0), values.shape)
+    for values, known in reversed(levels):
+        smooth = np.asarray(cv2.resize(smooth, known.shape[::-1], interpolation=cv2.INTER_LINEAR))
+        mask = known.astype(np.uint8)
+        for _ in range(max(_WORK // max(known.shape), 2)):
+            smooth = cv2.blur(cv2.copyTo(values, mask, smooth), (3, 3), borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(smooth[:height, :width], np.float32)
+
+
+def _grain(values: Floats, known: Mask, seed: bytes) -> Floats:
+    """Grain (h, w, 3) like that of the calm cells of `known` (h, w) values (h, w, 3); zeros where no cell is known."""
+    height, width = known.shape
+    rows, columns = height // _CELL, width // _CELL
+    cells = _cells(values, rows, columns)[_cells(known, rows, columns).all(axis=1)]  # (n, px, 3)
+    if not len(cells):
+        return np.zeros_like(values)
+    plane = _plane()
+    cells = cells - plane @ (plane.T @ cells)
+    calm = cells[np.argsort(cells.std(axis=(1, 2)), kind="stable")[: max(round(_CALM * len(cells)), 1)]]
+    rows, columns = rows + 1, columns + 1
+    lots = np.frombuffer(shake_256(seed).digest(3 * rows * columns), "<u1").reshape(3, -1).astype(np.int64)
+    dealt = calm[(lots[0] + 256 * lots[1]) % len(calm)].reshape(-1, _CELL, _CELL, 3)
+    for axis in (1, 2):  # mirrored or not, so that few cells repeat less
+        turned = lots[2] >> axis & 1 > 0
+        dealt[turned] = np.flip(dealt[turned], axis)
+    grain = dealt.reshape(rows, columns, _CELL, _CELL, 3).swapaxes(1, 2).reshape(rows * _CELL, columns * _CELL, 3)
+    return np.asarray(grain[:height, :width], np.float32)
+
+
+def _cells(values: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    """The whole cells of values (h, w, ...): (rows * columns, _CELL^2, ...)."""
+    whole = values[: rows * _CELL, : columns * _CELL]
+    split = whole.reshape(rows, _CELL, columns, _CELL, *values.shape[2:]).swapaxes(1, 2)
+    return split.reshape(rows * columns, _CELL**2, *values.shape[2:])
+
+
+@cache
+def _plane() -> Floats:
+    """An orthonormal basis (_CELL^2, 3) of the linear gradients of a cell."""
+    down, across = np.mgrid[0:_CELL, 0:_CELL].reshape(2, -1)
+    return np.asarray(np.linalg.qr(np.stack([np.ones_like(down), down, across], axis=1))[0], np.float32)

@@ -31,7 +31,7 @@ from anonlib.models.runtime import Precision
 from anonlib.storage import Storage, open_storage
 from anonlib.synthesis.base import DecoderNotes, IdentityDraw, PublicFaces
 from anonlib.synthesis.canonical import SIZE, shape_model
-from anonlib.synthesis.fill import GREY
+from anonlib.synthesis.redact import GREY
 from anonlib.synthesis.textures import TEXTURES, TextureEntry
 from anonlib.synthesis.textures.average import Texture
 from anonlib.verification.release import verify

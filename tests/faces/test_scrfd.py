@@ -14,7 +14,7 @@ from anonlib.errors import ConfigError
 from anonlib.faces.detect import detector_file, open_detector
 from anonlib.job import Job
 from anonlib.storage import open_storage
-from anonlib.synthesis.fill import GREY
+from anonlib.synthesis.redact import GREY
 from anonlib.verification.release import verify
 from tests.support import photos
 from tests.support.packs import arcface, scrfd

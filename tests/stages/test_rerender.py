@@ -18,8 +18,7 @@ from anonlib.job import Job
 from anonlib.stages import render as render_module
 from anonlib.stages.rerender import FOUND
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis.fill import GREY
-from anonlib.synthesis.redact import covered, redact
+from anonlib.synthesis.redact import GREY, covered, redact
 from anonlib.workspace.decisions import Decision, DecisionLog
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.schemas import AUDIT_FILES, STATEMENT

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.synthesis.fill import GREY
-from anonlib.synthesis.redact import Redaction, covered, level_alpha, redact
+from anonlib.synthesis.redact import GREY, Redaction, covered, level_alpha, redact
 
 BOX = np.array([40, 30, 80, 90], np.float32)
 

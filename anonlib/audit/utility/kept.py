@@ -58,11 +58,6 @@ def expressions(look: Look) -> Kinds:
     return np.where(known, np.array(EXPRESSIONS)[np.nan_to_num(look.expression).argmax(axis=1)], "")
 
 
-def same_kind(before: Kinds, after: Kinds) -> Shares:
-    """(n,) Whether a face is taken for the same as before; NaN where one of the two cannot be read."""
-    return np.where((before != "") & (after != ""), before == after, np.nan)
-
-
 def mesh_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> Shares:
     """(n,) Mean distance of the points of meshes (n, 468, 2 or 3) in the image, over the original's eye distance."""
     left, right = (before[:, list(eye), :2].mean(axis=1) for eye in (topology.LEFT_EYE, topology.RIGHT_EYE))
