@@ -76,38 +76,15 @@ Report = Callable[[str, UnitResult, int], None]
 Example = TypeVar("Example")
 
 
-def example_of(image: Pixels, row: dict[str, Any]) -> dict[str, Any]:
-    """What a photo shows of its face: `detail` (D, D, 3), log, in half precision, `shape` (1404,), `vector` (d,).
-
-    `seen` (D, D) 0-255: how well the photo or its mirror image shows each place; `female` 0-1; `age` years.
-    """
-    photo = portrait(image, row["mesh"].reshape(MESH_POINTS, 3), happiness(row["expression"]))
-    texture = member_texture([photo])
-    # What is smooth in the difference of the two halves is light from one side, and no feature.
-    odd = (texture.detail - mirrored(texture.detail)) / 2
-    seen = np.clip(photo.weight / _SEEN, 0, 1)
-    maps = texture.detail - cv2.GaussianBlur(odd, (0, 0), _SIDE_LIGHT), np.maximum(seen, mirrored(seen))
-    detail, seen = (cv2.resize(full, (DETAIL_SIDE,) * 2, interpolation=cv2.INTER_AREA) for full in maps)
-    return {
-        "detail": detail.astype(np.float16),
-        "seen": np.rint(255 * seen).astype(np.uint8),
-        "shape": texture.shape.ravel(),
-        "vector": row["embedding"],
-        "female": row["female"],
-        "age": row["age"],
-    }
-
-
 def gather(
     dataset: Dataset,
     learn: Callable[[Pixels, dict[str, Any]], Example],
     *,
     choosy: bool = True,
-    most: int | None = None,
     report: Report = lambda stage, outcome, units: None,
     shards: Sequence[Shard] | None = None,
 ) -> tuple[list[Example], int, Counter[str]]:
-    """What `learn` makes of each photo (H, W, 3) and its main face's FACES columns, in order, until there are `most`.
+    """What `learn` makes of each photo (H, W, 3) and its main face's FACES columns, in order.
 
     Also how many photos were read, and why photos gave none (reason -> photos). If it is not `choosy`, faces that are
     turned, covered or blurred count too. `report` hears of every shard; without `shards` all are read.
@@ -141,26 +118,22 @@ def gather(
                     left_out["no face was found"] += 1
                 elif choosy and len(donor_faces_of(of_rows([row], FACES))) == 0:
                     left_out[_POOR] += 1
-                elif len(examples) == most:
-                    left_out["not needed any more"] += 1
                 else:
                     examples.append(learn(image, row))
-            if len(examples) == most:
-                break
         done = photos - photos_before, len(examples) - faces_before
         report("faces", UnitResult(shard.shard_id, *done, seconds=time.monotonic() - began), len(shards))
-        if len(examples) == most:
-            break
     return examples, photos, left_out
 
 
 @dataclass(frozen=True)
 class PreparedFaces:
-    """Columns of n faces, as `example_of` has them, and more.
+    """Columns of n faces.
 
-    `vector` (n, 128) and `second` (n, 256): unit vectors of RECOGNIZERS; `expression` (n, 7) probabilities, `mouth` and
-    `eyes`: how open, `yaw` degrees (n,); `view` (n, V, V, 3): the photo as VIEW wants it, mirrored beyond its border,
-    and `mesh` (n, 468, 3) in px of it; `stranger` (n,): the highest cosine to the datasets to stay apart from.
+    `detail` (n, D, D, 3), log, and `seen` (n, D, D) 0-255: how well the photo or its mirror image shows each place;
+    `shape` (n, 1404); `vector` (n, 128) and `second` (n, 256): unit vectors of RECOGNIZERS; `female` 0-1, `age` years,
+    `mouth` and `eyes`: how open, `yaw` degrees (n,); `expression` (n, 7) probabilities; `view` (n, V, V, 3): the photo
+    as VIEW wants it, mirrored beyond its border, and `mesh` (n, 468, 3) in px of it; `stranger` (n,): the highest
+    cosine to the datasets to stay apart from.
     """
 
     detail: NDArray[np.float16]
@@ -244,8 +217,20 @@ def _row(second: Recognizer, strangers: Floats, image: Pixels, face: dict[str, A
     shifted[:, 2] -= matrix[:, :2] @ np.full(2, _BORDER, np.float32)
     view = align.crop(np.asarray(wide, np.uint8), shifted, VIEW_SIDE)
     depth = mesh[:, 2:] * np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    photo = portrait(image, mesh, happiness(face["expression"]))
+    texture = member_texture([photo])
+    # What is smooth in the difference of the two halves is light from one side, and no feature.
+    odd = (texture.detail - mirrored(texture.detail)) / 2
+    seen = np.clip(photo.weight / _SEEN, 0, 1)
+    maps = texture.detail - cv2.GaussianBlur(odd, (0, 0), _SIDE_LIGHT), np.maximum(seen, mirrored(seen))
+    detail, seen = (cv2.resize(full, (DETAIL_SIDE,) * 2, interpolation=cv2.INTER_AREA) for full in maps)
     return {
-        **example_of(image, face),
+        "detail": detail.astype(np.float16),
+        "seen": np.rint(255 * seen).astype(np.uint8),
+        "shape": texture.shape.ravel(),
+        "vector": face["embedding"],
+        "female": face["female"],
+        "age": face["age"],
         "second": second.embed([image], [points])[0],
         "expression": face["expression"],
         "mouth": face["mouth_open"],
