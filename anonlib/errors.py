@@ -43,11 +43,8 @@ class DatasetError(AnonlibError):
 
 
 class DamagedTable(DatasetError):
-    """What a Parquet file says of itself breaks its format; the text says how."""
-
-
-class DecompressionBomb(DatasetError):
-    """Rows of a Parquet file would take far more memory than they have bytes."""
+    """What a Parquet file says of itself breaks its format, or its rows would take far more memory than they have
+    bytes; the text says how."""
 
 
 class ImageProblem(AnonlibError):

@@ -32,7 +32,7 @@ from anonlib.datasets.parquet_columns import (
 )
 from anonlib.datasets.parquet_footer import UNREADABLE, Footer, Table, open_table, raise_if_of_the_disk
 from anonlib.datasets.parquet_rows import ROWS_AT_ONCE, Links, names_files, samples_of
-from anonlib.errors import AccessDenied, Changed, DamagedTable, DatasetError, DecompressionBomb, StorageError
+from anonlib.errors import AccessDenied, Changed, DamagedTable, DatasetError, StorageError
 from anonlib.storage import Storage, StoredObject, open_storage
 
 FLUSH_BYTES = 128 << 20
@@ -64,7 +64,7 @@ def _its_own_problem(*more: type[Exception]) -> Iterator[None]:
     """Goes on where a file cannot be read, which is a problem of its own shard and not of the data set."""
     try:
         yield
-    except (pa.ArrowException, OSError, DecompressionBomb, DamagedTable, *more) as error:
+    except (pa.ArrowException, OSError, DamagedTable, *more) as error:
         raise_if_of_the_disk(error)
     except StorageError as error:
         if not error.of_the_file:

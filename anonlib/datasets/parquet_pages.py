@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
 from anonlib.datasets.parquet_footer import STATISTICS, Chunk, Table
 from anonlib.datasets.thrift import BOOL, I32, fields, read_struct
-from anonlib.errors import DamagedTable, DecompressionBomb
+from anonlib.errors import DamagedTable
 
 BUDGET = MAX_SAMPLE_BYTES
 """Bytes that a batch of rows may always take."""
@@ -61,14 +61,14 @@ def rows_at_once(
 ) -> int:
     """How many rows of a row group may be read together, `most` if all is well; `names`: of these columns alone.
 
-    The position of the table's stream is changed. Raises DecompressionBomb if not even one row may be read, and
-    DamagedTable where a page header is damaged.
+    The position of the table's stream is changed. Raises DamagedTable if not even one row may be read, or
+    where a page header is damaged.
     """
     leaves = range(table.file.metadata.num_columns) if names is None else leaves_of(table.file, names)
     columns = list(_columns(table, group, leaves))
     rows, stored = table.footer.groups[group].rows, sum(column.stored for column in columns)
     if rows > max(MAX_ROWS, stored):
-        raise DecompressionBomb(f"a row group says that it has {rows:,} rows in {stored:,} bytes")
+        raise DamagedTable(f"a row group says that it has {rows:,} rows in {stored:,} bytes")
     while True:
         taken = 0
         for column in columns:
@@ -78,7 +78,7 @@ def rows_at_once(
         if taken <= max(budget, MAX_RATIO * stored):
             return most
         if most == 1:
-            raise DecompressionBomb(f"a row group of {stored:,} bytes unpacks to {taken:,} bytes and more")
+            raise DamagedTable(f"a row group of {stored:,} bytes unpacks to {taken:,} bytes and more")
         most //= 2
 
 
@@ -92,14 +92,14 @@ def bounded_batches(table: Table, most: int, budget: int = BUDGET) -> Iterator[p
 def check_column(table: Table, name: str) -> None:
     """Whether a whole column may be read at once.
 
-    Raises DecompressionBomb, and DamagedTable where a page header is damaged.
+    Raises DamagedTable, also where a page header is damaged.
     """
     numbers = leaves_of(table.file, [name])
     columns = [column for group in range(table.file.num_row_groups) for column in _columns(table, group, numbers)]
     stored = sum(column.stored for column in columns)
     taken = sum(column.dictionary + column.pages + column.values * (column.widest + _SLOT) for column in columns)
     if taken > max(BUDGET, MAX_RATIO * stored):
-        raise DecompressionBomb(f"the column {name!r} of {stored:,} bytes unpacks to {taken:,} bytes and more")
+        raise DamagedTable(f"the column {name!r} of {stored:,} bytes unpacks to {taken:,} bytes and more")
 
 
 def _columns(table: Table, group: int, numbers: Sequence[int]) -> Iterator[_Column]:
