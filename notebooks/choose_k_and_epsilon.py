@@ -26,10 +26,9 @@ import altair as alt
 import numpy as np
 import pyarrow as pa
 
-from anonlib.privacy.classes import alike, form_classes
+from anonlib.privacy.classes import alike, form_classes, microaggregate
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, draw, epsilon_of
-from anonlib.privacy.microaggregation import group_means, microaggregate
 
 alt.renderers.enable("svg")  # pictures in the notebook itself: no network is needed to see them
 PEOPLE = int(os.environ.get("ANONLIB_PEOPLE", "1000"))
@@ -65,7 +64,7 @@ rows = []
 for k in ks:
     groups = microaggregate(templates, k)
     classes, left = form_classes(np.ones(PEOPLE, np.int64), strata, alike(templates, k), k=k)
-    means = normalized(group_means(templates, groups).astype(np.float32))
+    means = normalized(np.stack([templates[group].mean(axis=0) for group in groups]))
     own = np.concatenate([templates[group] @ mean for group, mean in zip(groups, means, strict=True)])
     within = sum(((templates[group] - templates[group].mean(axis=0)) ** 2).sum() for group in groups)
     sizes = [len(one.members) for one in classes]

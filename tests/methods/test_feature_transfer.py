@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.heads import heads
 
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
@@ -25,6 +24,7 @@ from anonlib.synthesis.base import DecoderNotes, IdentityDraw
 from anonlib.synthesis.network_file import metadata_of
 from anonlib.verification.release import unproved, verify
 from tests.support import photos
+from tests.support.heads import heads
 from tests.support.methods import method_named
 from tests.support.packs import arcface, swapper
 from tests.support.runs import Run, job, manifest, planned_copy, rendered

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.heads import heads
 
 from anonlib.training.data import PreparedFaces, load, prepare
+from tests.support.heads import heads
 
 
 @pytest.fixture(scope="package")

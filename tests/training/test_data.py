@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.heads import heads
 
 from anonlib.errors import ConfigError
 from anonlib.training import data
 from anonlib.training.data import VIEW, PreparedFaces, load, prepare
+from tests.support.heads import heads
 
 
 def test_a_part_holds_what_the_photos_show(faces: PreparedFaces) -> None:
