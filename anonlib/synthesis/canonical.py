@@ -27,6 +27,8 @@ EYE_SPAN = 0.255
 """The eyes' distance, of the frame's side."""
 _EYE_LINE = 0.445
 _MOUTH_GAP = 0.22
+_FAR = -1e4  # where cv2.remap reads its border
+_SLIVER = 4.0  # a triangle over which the frame changes so many times faster than over the whole face
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,10 @@ def box_around(points: Floats, size: tuple[int, ...], margin: float = 0.0) -> tu
 
 def sampled(values: NDArray[Any], grid: Floats, step: int = 1) -> Floats:
     """A map, given at every step-th px, read at each place (x, y) of a grid (h, w, 2)."""
-    x, y = (grid[..., axis] / np.float32(step) for axis in range(2))
-    return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+    grid = grid if step == 1 else grid * np.float32(1 / step)
+    # The stub knows no None, which says that the first map has both coordinates.
+    read = cv2.remap(values, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return np.asarray(read, np.float32)
 
 
 def laid(detail: Floats, grid: Floats, eye_distance: float) -> Floats:
@@ -148,6 +152,7 @@ class CanonicalFrame:
     it, `triangle_index`, 0 where none is `inside`; `hull`: px inside the oval."""
 
     def __init__(self, mean: Floats) -> None:
+        from scipy.sparse import csr_array
         from scipy.spatial import Delaunay
 
         flat = _mouth_ajar(with_rings(mean)[:, :2])
@@ -159,15 +164,18 @@ class CanonicalFrame:
         self.triangles = np.asarray(Delaunay(self.points.astype(np.float64)).simplices, np.int64)
         index = _raster(self.points, self.triangles, np.zeros(len(self.triangles)), SIZE, SIZE)
         self.inside, self.triangle_index = index >= 0, np.maximum(index, 0)
-        self._corners = self.triangles[self.triangle_index]
+        corners = self.triangles[self.triangle_index]
         rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-        # Barycentric weights (S, S, 3) of each px in its triangle.
-        a, b, c = (self.points[self._corners[..., corner]] for corner in range(3))
+        # Barycentric weights (S, S, 3) of each px in its triangle, as rows of a sparse matrix (S^2, 540).
+        a, b, c = (self.points[corners[..., corner]] for corner in range(3))
         v0, v1, v2 = b - a, c - a, np.stack([columns, rows], axis=-1) - a
         area = _cross(v0, v1)
         area = np.where(np.abs(area) < 1e-9, 1e-9, area)
         second, third = _cross(v2, v1) / area, _cross(v0, v2) / area
-        self._weights = np.stack([1 - second - third, second, third], axis=-1).astype(np.float32)
+        weights = np.stack([1 - second - third, second, third], axis=-1).astype(np.float32)
+        bounds = np.arange(0, 3 * SIZE**2 + 1, 3)
+        self._weights = csr_array((weights.ravel(), corners.ravel(), bounds), shape=(SIZE**2, len(self.points)))
+        self._of_step = {1: self._weights}
         p, q, r = (self.points[self.triangles[:, corner]] for corner in range(3))
         self.orientation = np.sign(_cross(q - p, r - p))
         self.hull = self.polygon(topology.OVAL)
@@ -181,8 +189,11 @@ class CanonicalFrame:
         """The place (S/step, S/step, 2) in a photo with `vertices` (540, 2+) of every step-th px of the frame."""
         # Each canonical px lies in one triangle at fixed barycentric weights, so its place in the photo is those
         # weights of the triangle's corners there.
-        corners = vertices[:, :2][self._corners[::step, ::step]]
-        return np.asarray((self._weights[::step, ::step, :, None] * corners).sum(axis=2))
+        if step not in self._of_step:
+            wanted = np.arange(SIZE**2).reshape(SIZE, SIZE)[::step, ::step].ravel()
+            self._of_step[step] = self._weights[wanted]
+        side = -(-SIZE // step)
+        return np.asarray(self._of_step[step] @ vertices[:, :2], np.float32).reshape(side, side, 2)
 
     def warp_in(self, image: Pixels, vertices: Floats, step: int = 1, finer: int = 1) -> tuple[Floats, Mask]:
         """Every step-th px of the canonical texture of a photo (H, W, 3) with `vertices` (540, 2+) in its px; or, with
@@ -208,28 +219,38 @@ class CanonicalFrame:
     def map_out(self, vertices: Floats, height: int, width: int) -> tuple[Floats, Mask]:
         """For each px of a (height, width) view: canonical coordinates (h, w, 2) and whether a triangle covers it.
         `vertices` (540, 3) in px of the view, third coordinate depth."""
-        flat = vertices[:, :2]
         # A triangle that a turned head shows from behind is left out. The others are drawn back to front, so that each
-        # px (h, w) has the number of the nearest triangle over it, and its place in the frame by that triangle's affine
-        # map (2, 3).
-        a, b, c = (flat[self.triangles[:, corner]] for corner in range(3))
-        front = self.triangles[np.sign(_cross(b - a, c - a)) == self.orientation]
-        index = _raster(flat, front, vertices[front, 2].mean(axis=1), height, width)
-        covered = index >= 0
-        corners = np.concatenate([flat[front], np.ones((len(front), 3, 1), np.float32)], axis=2).astype(np.float64)
-        degenerate = np.abs(np.linalg.det(corners)) < 1e-3
-        corners[degenerate] = np.eye(3)
-        affine = np.linalg.solve(corners, self.points[front].astype(np.float64)).transpose(0, 2, 1)
-        affine[degenerate, :, :2], affine[degenerate, :, 2] = 0, self.points[front][degenerate, 0]
-        nearest = np.maximum(index, 0)
-        chosen = affine[nearest]
-        rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-        x, y = (chosen[..., axis, 0] * columns + chosen[..., axis, 1] * rows + chosen[..., axis, 2] for axis in (0, 1))
+        # px (h, w) has the number of the nearest triangle over it, -1 where there is none.
+        seen = vertices[:, :2].astype(np.float64)[self.triangles]
+        area = _cross(seen[:, 1] - seen[:, 0], seen[:, 2] - seen[:, 0])
+        facing = np.sign(area) == self.orientation
+        front = self.triangles[facing]
+        index = _raster(vertices[:, :2], front, vertices[front, 2].mean(axis=1), height, width)
+        # The affine map of each triangle to the frame: its place there moves (n, 2) with each column and each row.
+        (a, b, c), (p, q, r) = (of.transpose(1, 0, 2) for of in (seen[facing], self.points[front].astype(np.float64)))
+        area = area[facing, None]
+        inverse = np.divide(1, area, out=np.zeros_like(area), where=np.abs(area) > 1e-3)
+        across = ((q - p) * (c - a)[:, 1:] - (r - p) * (b - a)[:, 1:]) * inverse
+        down = ((r - p) * (b - a)[:, :1] - (q - p) * (c - a)[:, :1]) * inverse
+        start = p - across * a[:, :1] - down * a[:, 1:]
+        # Number -1 is the last, far outside the frame. Both coordinates are taken at once, as one complex number.
+        chosen = index.astype(np.intp)
+        grid, by_row, offset = (
+            np.append(part, [[last, last]], axis=0).astype(np.float32).view(np.complex64)[chosen, 0].view(np.float32)
+            for part, last in ((across, 0.0), (down, 0.0), (start, _FAR))
+        )
+        grid *= np.repeat(np.arange(width, dtype=np.float32), 2)
+        by_row *= np.arange(height, dtype=np.float32)[:, None]
+        grid += by_row
+        grid += offset
+        grid = grid.reshape(height, width, 2)
         # A px at the rim of a sliver, as where lids meet, would be read far beyond it.
-        low, high = self.points[front].min(axis=1), self.points[front].max(axis=1)
-        grid = np.clip(np.stack([x, y], axis=-1), low[nearest], high[nearest]).astype(np.float32)
-        grid[~covered] = -1e4  # far outside the frame, where cv2.remap reads its border
-        return grid, covered
+        fastest = np.maximum(np.abs(across), np.abs(down)).max(axis=1)
+        sliver = np.append(fastest > _SLIVER * SIZE / float(np.ptp(vertices[:, 0])), False)
+        at = np.nonzero(sliver[chosen])
+        low, high = np.minimum(np.minimum(p, q), r), np.maximum(np.maximum(p, q), r)
+        grid[at] = np.clip(grid[at], low[chosen[at]], high[chosen[at]])
+        return grid, index >= 0
 
 
 @cache
@@ -265,10 +286,11 @@ def _raster(
     """Index of the nearest triangle over each px (height, width), -1 where there is none."""
     index = np.full((height, width), -1, np.int32)
     corners = np.rint(points[triangles] * 16).astype(np.int32)
-    for number in np.argsort(-depth, kind="stable"):  # later ones cover earlier ones
-        cv2.fillConvexPoly(index, corners[number], int(number), lineType=cv2.LINE_8, shift=4)
+    order = np.argsort(-depth, kind="stable")  # later ones cover earlier ones
+    for number, triangle in zip(order.tolist(), corners[order], strict=True):
+        cv2.fillConvexPoly(index, triangle, number, cv2.LINE_8, 4)
     return index
 
 
-def _cross(a: Floats, b: Floats) -> Floats:
+def _cross(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
