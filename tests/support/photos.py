@@ -44,13 +44,15 @@ def nobody() -> Pixels:
     return _demo(people=1, photos_per_person=0, empty=1)[0][0]
 
 
+@cache
+def _generator() -> Any:
+    return demo().generator_from_onnx(model_bytes("face-gan"))
+
+
 def _demo(**counts: int) -> list[tuple[Pixels, dict[str, Any]]]:
-    data = demo()
-    generator = data.generator_from_onnx(model_bytes("face-gan"))
+    few = {"groups": 0, "empty": 0, "astronaut": False} | counts
     with tempfile.TemporaryDirectory() as folder:
-        (path,) = data.make_dataset(
-            generator, Path(folder), shards=1, **({"groups": 0, "empty": 0, "astronaut": False} | counts)
-        )
+        (path,) = demo().make_dataset(_generator(), Path(folder), shards=1, **few)
         content = list(content_of(path).values())
     return [(decoded(image), json.loads(sidecar)) for image, sidecar in zip(content[::2], content[1::2], strict=True)]
 
