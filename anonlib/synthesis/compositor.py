@@ -30,10 +30,10 @@ from anonlib.synthesis.canonical import (
     with_rings,
 )
 from anonlib.synthesis.eyes import Eyes, draw_eyes, with_lids
-from anonlib.synthesis.light import STEP, from_log, furthest, hair_zone, kept_zone, to_log, toned
+from anonlib.synthesis.light import SPREAD, STEP, STRICT, from_log, furthest, hair_zone, kept_zone, side_zone, toned
 from anonlib.synthesis.matte import Cover, matte, outlined
 from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
-from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, over_forehead, without_rims
+from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, bare, glasses, over_forehead, without_rims
 from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of, skin_at
 from anonlib.synthesis.textures.average import detail_of
 
@@ -51,6 +51,8 @@ _SOFT = 0.015  # how softly it ends at cheeks and chin, eye distances
 _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
 _SURE, _ALIKE = 0.9, 1.5  # px of skin; spreads
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
+_WHITE, _LEAST_ROOM, _COLOUR = 5.5, 0.1, 0.12
+"""Log: the brightest that a detail makes skin, and what it may brighten it by at least; how far its colour goes."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Composite:
 
     def paint(self, detail: Floats, happy: float, age: float) -> Rendered:
         """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with skin of this `age` (years)."""
-        pixels = from_log(laid(calmed(detail), self.grid, self.eye_distance) + self.light)
+        pixels = from_log(lit(laid(calmed(detail), self.grid, self.eye_distance), self.light))
         pixels = draw_mouth(draw_eyes(pixels, self.eyes, self.light), self.mouth, self.light, happy)
         synthetic = in_its_colours(self.view, pixels)
         part = _box(self.alpha)
@@ -153,14 +155,21 @@ def place(
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     light_out = sampled(light.field(STEP), grid, STEP)
     inside = source_covered & (sampled(frame.hull.astype(np.float32), source_grid) > 0.5)
-    zone = hair_zone() if extent == "skin" else kept_zone(extent)
+
+    def in_both(part: Floats) -> Floats:
+        return np.minimum(sampled(part, grid), np.where(source_covered, sampled(part, source_grid), 1))
+
     cover = Cover(
-        np.minimum(sampled(zone, grid), np.where(source_covered, sampled(zone, source_grid), 1)),
+        in_both(hair_zone() if extent == "skin" else kept_zone(extent)),
+        in_both(side_zone()),
         np.clip((float(frame.points[topology.LEFT_EYE_OUTER, 1]) - grid[..., 1]) / _ABOVE, 0, 1),
         sampled(over_forehead(residual, light.spread, extent), source_grid, STEP),
     )
-    unlike = to_log(view.astype(np.float32)) - light_out
-    kept, ground = matte(view, unlike, light.spread, inside, cover, pose.scale)
+    # Of a dark channel a few grey levels are much in log space, so _DIM is added to what is compared.
+    bared = without_rims(view, source_vertices, pose.scale) if glasses(detail) > 0 else view
+    unlike = np.log(bared + np.float32(DIM)) - np.log(from_log(light_out) + np.float32(DIM))
+    spread = min(SPREAD * float(np.median(furthest(unlike)[inside])), STRICT) if inside.any() else STRICT
+    kept, ground = matte(bared, unlike, spread, inside, cover, pose.scale)
     feather = cv2.remap(_feather(extent), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     if extent == "skin":
         # Below the eyes it ends at the outline as the photo would show it.
@@ -171,8 +180,6 @@ def place(
         feather = outline + cover.above * (np.maximum(feather, outline) - outline)
     alpha = feather * (1 - kept) * covered
     alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
-    if glasses(detail) > 0:
-        ground = without_rims(ground, source_vertices, pose.scale)
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
     face = inside & (kept < 0.5)
     ground = outlined(ground, face, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
@@ -195,6 +202,15 @@ def calmed(detail: Floats) -> Floats:
     which a turned head would show large."""
     limit = cv2.resize(_limit(), detail.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
     return np.clip(detail, -limit, limit)
+
+
+def lit(detail: Floats, light: Floats) -> Floats:
+    """A detail (h, w, 3) in a light (h, w, 3), log: what shines on dark skin would be white or orange stains on bright
+    skin, so brightness nears white without reaching it, and what colour differs from skin is bounded."""
+    grey = detail.mean(axis=2, keepdims=True)
+    room = np.maximum(_WHITE - light.max(axis=2, keepdims=True), _LEAST_ROOM)
+    shine = np.where(grey > 0, room * np.tanh(grey / room), grey)
+    return np.asarray(light + shine + _COLOUR * np.tanh((detail - grey) / _COLOUR), np.float32)
 
 
 @cache

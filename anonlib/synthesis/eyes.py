@@ -24,6 +24,7 @@ _LOWER, _UPPER, _CREASE = (
 _SHUT, _OPEN = 0.07, 0.13
 """Gaps of the lids, in distances between the corners, up to which an eye counts as closed, and from which it is as open
 as it is measured."""
+_APART = 1.4  # times as far as the less open eye that the other is open at most
 _WIDEST = 1.6  # times its own opening that an eye is opened at most
 _FOLLOW = (0.6, 0.35)  # shares of an upper lid's way that the crease above it and the skin over that go
 _OVER = ((113, 225, 224, 223, 222, 221, 189), (342, 445, 444, 443, 442, 441, 413))
@@ -88,11 +89,13 @@ def with_lids(shape: Floats, source: Floats, gaze: Floats | None) -> Floats:
     """A surrogate's shape (468, 3), its eyes as open as those of a source with this shape (468, 3) and gaze (8,)."""
     moved = shape.copy()
     gaps = np.full(2, np.nan) if gaze is None else np.reshape(gaze, (2, 4))[:, 2]
-    for points, over_crease, seen in zip(CONTOURS, _OVER, gaps, strict=True):
+    least = float(np.fmin(*gaps))  # lids move together: makeup and hair hide a gap sooner than a face winks
+    for points, over_crease in zip(CONTOURS, _OVER, strict=True):
         lower, upper, crease = (np.array(points[lid]) for lid in (_LOWER, _UPPER, _CREASE))
         gap, width = (lower[3], upper[3]), (points[0], points[8])
         own, wanted = (_distance(of, *gap) / max(_distance(of, *width), 1e-6) for of in (shape, source))
-        wanted *= float(np.clip((np.fmin(wanted, seen) - _SHUT) / (_OPEN - _SHUT), 0, 1))
+        wanted = float(np.fmin(wanted, _APART * least))
+        wanted *= float(np.clip((np.fmin(wanted, least) - _SHUT) / (_OPEN - _SHUT), 0, 1))
         way = (1 - min(wanted / max(own, 1e-6), _WIDEST)) * (shape[lower] - shape[upper])
         moved[upper] += way
         for ring, share in zip((crease, np.array(over_crease)), _FOLLOW, strict=True):

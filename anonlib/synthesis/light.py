@@ -23,14 +23,25 @@ REPLACED: dict[Extent, tuple[float, float, float]] = {"skin": (0.93, 0.80, 1.03)
 """How far out every px is replaced, of the oval: sideways, up, down. Past that only skin is."""
 STEP = 4
 """The light is fitted on every fourth px, each way: it is smooth."""
-_ROUNDS = 7
+_STIFF = (
+    300,
+    100,
+    30,
+    10,
+    5,
+    3,
+    3,
+)  # times _RIDGE in each round: curved first, the light would follow hair at the sides
 _TUKEY = 2.5
+SPREAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussian
 _SPREADS = (0.03, 0.25)
 """Bounds of what is believed of the spread of skin, log units: past the upper one half the face is not skin."""
+STRICT = 0.14  # spread past which what is weighed is not more spread
 _LEAST = 20  # px of the middle that must be seen for the fit to start from it
 _RIDGE = 1e-3
 _CLEAR = 0.35
 _MIDDLE_UP, _MIDDLE_SIDE = 6, 0.75  # the middle of the face: so many px above the brows, so far across
+_SIDE_RAMP = 3.0  # how soon the zone beside a face begins
 _REACH, _NO_TONE = 3.0, 0.25
 """Standard deviation, coarse px, with which the tone of the rim is carried inwards, and the weight of no tone."""
 _FLOOR = 4.0  # added to 0-255 values before the logarithm, so that black noise does not dominate
@@ -96,6 +107,19 @@ def hair_zone() -> Floats:
 
 
 @cache
+def side_zone() -> Floats:
+    """Where what hangs down beside the face may cover it, (S, S) 0-1: 0 between the outer corners of the eyes, 1 at the
+    outline, ending at the chin."""
+    points = canonical_frame().points
+    middle, half = SIZE / 2, float(np.ptp(points[list(topology.OVAL), 0])) / 2
+    corner = middle - float(points[topology.LEFT_EYE_OUTER, 0])
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    mouth, chin = points[[topology.LIP_TOP, topology.CHIN], 1].tolist()
+    out = np.clip(_SIDE_RAMP * (np.abs(columns - middle) - corner) / (half - corner), 0, 1)
+    return np.asarray(out * np.clip(2 * (chin - rows) / (chin - mouth), 0, 1), np.float32)
+
+
+@cache
 def kept_zone(extent: Extent) -> Floats:
     """Where a photo may keep its hair, clothes and background, (S, S) 0-1: outside the oval times REPLACED, and nowhere
     from brows to jaw. Inside, every px is the surrogate's."""
@@ -128,12 +152,12 @@ def fit_light(coarse: Floats, weight: Floats) -> Light:
     skin = skin if int(skin.sum()) >= _LEAST else seen
     # All channels together decide what is an outlier, from the median outwards: dark hair must not win the first round.
     residual = np.abs(values - np.median(values[skin], axis=0)).max(axis=1) if skin.any() else np.zeros(len(values))
-    for _ in range(_ROUNDS):
-        spread = float(np.clip(1.4826 * np.median(residual[skin]), *_SPREADS)) if skin.any() else 0.1
+    for stiff in _STIFF:
+        spread = float(np.clip(SPREAD * np.median(residual[skin]), *_SPREADS)) if skin.any() else 0.1
         # Tukey's biweight of each px (n,), then ridge regression of the channels (n, 3) on the monomials (n, 10).
-        robust = base * np.clip(1 - (residual / (2 * _TUKEY * spread)) ** 2, 0, None) ** 2
+        robust = base * np.clip(1 - (residual / (2 * _TUKEY * min(spread, STRICT))) ** 2, 0, None) ** 2
         weighted = basis * robust[:, None]
-        normal = basis.T @ weighted + _RIDGE * max(float(robust.sum()), 1.0) * _PENALTY
+        normal = basis.T @ weighted + stiff * _RIDGE * max(float(robust.sum()), 1.0) * _PENALTY
         coefficients = np.asarray(np.linalg.solve(normal, weighted.T @ values), np.float64)
         residual = np.abs(values - basis @ coefficients).max(axis=1)
     clarity = float((residual[seen] < _CLEAR).mean()) if seen.any() else 0.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from anonlib.synthesis.base import Floats, Mask, Pixels
 from anonlib.synthesis.light import furthest
@@ -32,6 +33,8 @@ _BRIM = (0.6, 0.95)
 _DENSE = (0.45, 0.7)
 """Shares of what is not skin around a px of a hat, at which it may be skin and cannot."""
 _MIXED = 0.4
+_DARK = (0.35, 0.55)  # log units below the light of the skin at which what hangs over a cheek is no shade of skin
+_WOVEN = (0.3, 0.5)  # shares of it around a px there, at which it may be some and is
 _CURTAIN, _BEHIND = 0.1, (0.15, 0.5)
 """Hair beside the face lies behind it where it hangs over less of the face nearby, eye distances, than the first share,
 and before it past the second."""
@@ -91,10 +94,11 @@ def _around(view: Pixels, distance: Floats, sure: Mask, eye_distance: float) -> 
 
 @dataclass(frozen=True)
 class Cover:
-    """Of each px (h, w) of a view, 0-1: where what lies over a face `may_stay`; how far it is `above` the eyes, where
-    hair beside a face lies before it; where a `hat` is."""
+    """Of each px (h, w) of a view, 0-1: where what lies over a face `may_stay`, and `beside` it what is dark; how far
+    it is `above` the eyes, where hair beside a face lies before it; where a `hat` is."""
 
     may_stay: Floats
+    beside: Floats
     above: Floats
     hat: Floats
 
@@ -107,17 +111,26 @@ def matte(
     share, colour = strands(view, residual, spread, face, eye_distance)
     # Beside cheeks and jaw hair hangs over the face, and goes on beyond it, or lies behind.
     hangs, of = (_blurred(part, _CURTAIN * eye_distance) for part in (share * face, face.astype(np.float32)))
-    hangs = np.clip((hangs / np.maximum(of, 1e-3) - _BEHIND[0]) / (_BEHIND[1] - _BEHIND[0]), 0, 1)
+    hangs = ramp(hangs / np.maximum(of, 1e-3), _BEHIND)
     zone = cover.may_stay * np.where(face, 1, np.maximum(cover.above, hangs))
+    dense = _blurred(share, _CURTAIN * eye_distance)
     # A hat stays where it is as pale as skin too; between the strands of a fringe there is skin.
-    dense = (_blurred(share, _CURTAIN * eye_distance) - _DENSE[0]) / (_DENSE[1] - _DENSE[0])
-    hat = np.clip((cover.hat - _BRIM[0]) / (_BRIM[1] - _BRIM[0]), 0, 1) * np.clip(dense, 0, 1)
-    kept = np.maximum(zone * share, hat).astype(np.float32)
+    hat = ramp(cover.hat, _BRIM) * ramp(dense, _DENSE)
+    # Over a cheek stays what is dark on the whole, as a curtain without holes.
+    dark = _blurred(-residual.mean(axis=2), _CURTAIN * eye_distance)
+    curtain = cover.beside * ramp(dark, _DARK) * ramp(dense, _WOVEN)
+    kept = np.maximum(np.maximum(zone, curtain) * share, np.maximum(hat, curtain * ramp(dense, _DENSE)))
+    kept = kept.astype(np.float32)
     mixed = (kept > 0) & (share < 1) & face
     skin = np.clip((1 - share[mixed]) * 2 - _MIXED, 0, 1)[:, None]
     out = view.copy()
     out[mixed] = np.rint(view[mixed] + skin * (colour[mixed] - view[mixed]))
     return kept, out
+
+
+def ramp(values: NDArray[np.floating], ends: tuple[float, float]) -> Floats:
+    """0 up to the first of the ends, 1 from the second on."""
+    return np.asarray(np.clip((values - ends[0]) / (ends[1] - ends[0]), 0, 1), np.float32)
 
 
 def _blurred(values: Floats, deviation: float) -> Floats:

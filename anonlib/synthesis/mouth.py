@@ -26,6 +26,7 @@ and how much less is enough of a smile."""
 _DROPS = (0.35, 0.65)  # shares of an opening by which the upper lip rises and the lower one drops
 _REACH = 0.3  # how far from the lips skin follows them, eye distances
 _TEETH = (0.04, 0.18)  # how far the upper teeth hang below the lip, eye distances, without a smile and with one
+_LONGEST = 0.26  # eye distances
 _GAPS = np.array([0.0, 0.135, 0.235, 0.33, 0.405, 0.46])  # between teeth, eye distances from the middle
 _HALF = 0.45  # width of half a mouth, eye distances
 _CAVITY, _TONGUE = np.array([0.17, 0.08, 0.07]), np.array([0.5, 0.27, 0.25])  # over lit skin
@@ -33,6 +34,7 @@ _MOST_RED, _DARK, _BRIGHT = 0.24, 4.1, 4.75
 """Log red over green of lips, more than of the skin, beyond which only half is kept; log grey of lit skin from which
 and up to which lips lose _LESS red: on dark skin those of 38 portraits of men have none more than the skin."""
 _LESS = 0.12
+_WET = 0.25  # share of what lips are brighter than skin that stays
 _LEAST_RED, _DEEPEST = (0.08, 0.18), 0.3
 """Mean log red over green of lips, more than of the skin, that lips on dark and light skin have at least; and how much
 darker than lit skin they are at most: those of dark faces are nearly grey, and so they look on light skin."""
@@ -104,6 +106,8 @@ def _lips(skin: Floats, mouth: Mouth, origin: Floats, light: Floats) -> Floats:
     weight = mask / max(float(mask.sum()), 1e-6)
     change += max(np.interp(1 - dark, (0, 1), _LEAST_RED) - float((weight * (red + change)).sum()), 0.0)
     lift = max(-_DEEPEST - float((weight * detail.mean(axis=2)).sum()), 0.0)
+    # A lip that was wet, or is a tooth in the texture, is no brighter than skin.
+    lift -= (1 - _WET) * np.maximum(detail.mean(axis=2, keepdims=True) + lift, 0)
     changed = values + mask[..., None] * (change[..., None] * np.array([0.6, -0.4, 0.0]) + lift)
     return from_log(changed.astype(np.float32))
 
@@ -127,11 +131,12 @@ def _inside(skin: Floats, mouth: Mouth, origin: tuple[int, int], light: Floats, 
     far = np.abs(x - centre) / (unit * np.clip(side, 0.2, 1.3))
     nearest = np.abs(far[..., None] - _GAPS).min(axis=-1) * unit
     hang = unit * (_TEETH[0] + happy * (_TEETH[1] - _TEETH[0])) * (1 - 0.8 * np.minimum(far, 0.7) ** 2)
+    hang = np.maximum(hang, np.minimum(happy * gap, _LONGEST * unit))  # a smile shows teeth down to the lower lip
     hang -= 0.012 * unit * np.exp(-((nearest / (0.025 * unit)) ** 2))
     white = white_of(tone)
-    teeth = white * np.sqrt(1.8 * np.exp(tone.mean()) / white.mean()) * np.array([1.0, 0.96, 0.88])
+    teeth = white * np.sqrt(2.2 * np.exp(tone.mean()) / white.mean()) * np.array([1.0, 0.97, 0.9])
     fine = max(0.009 * unit, 0.5)
-    shade = 1.0 - 0.35 * np.exp(-np.maximum(below, 0) / (0.03 * unit)) - 1.4 * np.minimum(far, 0.6) ** 2
+    shade = 1.0 - 0.35 * np.exp(-np.maximum(below, 0) / (0.03 * unit)) - 1.1 * np.minimum(far, 0.6) ** 2
     shade -= min(0.22, 0.12 * unit / 60) * np.exp(-((nearest / fine) ** 2)) * np.clip(far / 0.04 + 0.4, 0, 1)
     tongue = np.clip(1 - above / (0.45 * gap), 0, 1) * np.clip(gap / (0.3 * unit) - 0.5, 0, 1)
     hollow = over(np.broadcast_to(lit * _CAVITY, skin.shape), lit * _TONGUE, tongue)

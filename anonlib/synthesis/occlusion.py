@@ -20,7 +20,7 @@ from anonlib.synthesis.light import STEP, Light, furthest, hair_zone, kept_zone,
 
 _SPREADS = 2.5
 _LEAST = 0.35  # log units: what differs less from the skin may be skin
-_DIM = 20.0  # grey levels by which shades of dark skin are brought nearer to each other
+DIM = 20.0  # grey levels by which shades of dark skin are brought nearer to each other
 _ABOVE_BROWS = 2  # coarse px above the brows at which the forehead begins
 _RUN = 2  # coarse px of something else, one above the other, that end the forehead
 _ACROSS, _MOSTLY = (7, 1), 0.6
@@ -33,8 +33,9 @@ _CELL = 2
 _BRIGHTNESS = 0.5
 _BESIDE = ((-0.1, -0.4), (-0.1, 0.5), (0.7, -0.4), (0.7, 0.5))
 """Corners of the band beside an eye: outwards from its outer corner and down, eye distances."""
-_RIM, _STANDS_OUT = 0.2, 12
-"""Frames are thinner than this, eye distances, and differ by so many grey levels from what is around them."""
+_RIM, _STANDS_OUT, _BUSY = 0.2, 12, 80
+"""Frames are thinner than this, eye distances, differ by so many grey levels from what is around them, and by more than
+this per cent of the px beside an eye."""
 
 
 def _foreign(residual: Floats, spread: float) -> Mask:
@@ -63,9 +64,9 @@ def bare(residual: Floats, light: Light) -> float:
     """Share of the skin from brows to jaw that nothing covers, of what the photo shows of it; 0 if it shows none. The
     residual is that of this light."""
     seen = _zones("wide")[3] & residual.any(axis=2)
-    # In dark skin a few grey levels are much in log space, so _DIM is added to what is compared.
+    # In dark skin a few grey levels are much in log space, so DIM is added to what is compared.
     level = np.exp(light.field(STEP))
-    change = np.log((level * np.exp(residual) + _DIM) / (level + _DIM)).astype(np.float32)
+    change = np.log((level * np.exp(residual) + DIM) / (level + DIM)).astype(np.float32)
     return float(1.0 - _foreign(change, light.spread)[seen].mean()) if seen.any() else 0.0
 
 
@@ -97,7 +98,7 @@ def features(detail: Floats) -> Floats:
 
 
 def without_rims(view: Pixels, vertices: Floats, eye_distance: float) -> Pixels:
-    """The view (h, w, 3) of a wearer with thin lines beside the eyes replaced by the median of what is around them:
+    """The view (h, w, 3) of a wearer with thin lines beside the eyes replaced by what is around them:
     rims beyond a far cheek and arms lie where no surrogate hides them. `vertices` (468+, 2+) px of the view."""
     band = np.zeros(view.shape[:2], np.uint8)
     left, right = vertices[topology.LEFT_EYE_OUTER, :2], vertices[topology.RIGHT_EYE_OUTER, :2]
@@ -111,7 +112,9 @@ def without_rims(view: Pixels, vertices: Floats, eye_distance: float) -> Pixels:
         return view
     part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     calm = cv2.medianBlur(np.ascontiguousarray(view[part]), 2 * max(1, round(_RIM * eye_distance)) + 1)
-    line = (cv2.absdiff(calm, view[part]).max(axis=2) > _STANDS_OUT) & (band[part] > 0)
+    away = cv2.absdiff(calm, view[part]).max(axis=2)
+    # Among curls or blinds, which stand out as much, an arm is what stands out most.
+    line = (away > max(_STANDS_OUT, float(np.percentile(away[band[part] > 0], _BUSY)))) & (band[part] > 0)
     line = cv2.dilate(line.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     out = view.copy()
     out[part][line] = calm[line]
