@@ -1,4 +1,4 @@
-"""Strata (a gender, an age band) as tuples from coarse to fine: what several of them share."""
+"""Strata (a gender, an age band, a tone of skin) as tuples from coarse to fine: what several of them share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from itertools import takewhile
 
 Stratum = tuple[str, ...]
 _AGE_BANDS = (35.0, 50.0)
+_DARK = 122.0  # grey levels of lit skin below which features of dark faces go with it
 
 
-def stratum_of(female: float, age: float) -> Stratum:
-    """Gender and age band, each as the estimate says."""
-    return "female" if female >= 0.5 else "male", f"age-{sum(age >= limit for limit in _AGE_BANDS)}"
+def stratum_of(female: float, age: float, tone: float | None = None) -> Stratum:
+    """Gender and age band, each as the estimate says, and whether skin of this `tone`, grey levels, is dark."""
+    looks = ("female" if female >= 0.5 else "male", f"age-{sum(age >= limit for limit in _AGE_BANDS)}")
+    return looks if tone is None else (*looks, f"tone-{int(tone >= _DARK)}")
 
 
 def common(strata: Iterable[Stratum]) -> Stratum:

@@ -46,7 +46,7 @@ PORTRAITS_A_DONOR = 3
 VECTORS = ("embedding", "second")
 """Columns of FACES that face_vectors reads."""
 FEATURES = ("face_id", "label", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses", "age", "female",
-            "landmarks")  # fmt: skip
+            "tone", "landmarks")  # fmt: skip
 """Columns of FACES from which a plan groups faces into people and chooses those that may be averaged."""
 
 _CROWD, _LEAST_CROWD, _STRICTER_A_DECADE = 5000, 50, 0.01
@@ -72,6 +72,7 @@ class People:
     template: NDArray[np.float32]
     female: NDArray[np.float32]
     age: NDArray[np.float32]
+    tone: NDArray[np.float32]
     doubts: list[str]
 
 
@@ -127,9 +128,9 @@ def people_of(faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring) -> 
     ids = [keyring.pseudonym(Purpose.SUBJECT, Purpose.LABEL, name) for name in names]
     ids += [keyring.pseudonym(Purpose.SUBJECT, Purpose.CLUSTER, face_ids[row]) for row in first[len(names) :]]
     weight = np.maximum(np.bincount(of_face, minlength=subjects), 1)
-    female, age = (
+    female, age, tone = (
         np.asarray(np.bincount(of_face, column(faces, name), subjects) / weight, np.float32)
-        for name in ("female", "age")
+        for name in ("female", "age", "tone")
     )
     rows = np.flatnonzero(labelled)
     return People(
@@ -140,6 +141,7 @@ def people_of(faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring) -> 
         templates(embeddings, of_face, subjects),
         female,
         age,
+        tone,
         label_doubts(
             unit(embeddings[labelled]),
             [labels[row] for row in rows],
@@ -159,7 +161,7 @@ def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[obje
     count = int(person.max(initial=-1)) + 1
     faces = np.bincount(people.of_face, minlength=len(person)).astype(np.float64)
     weight = np.maximum(np.bincount(person, faces, count), 1)
-    female, age = (np.bincount(person, faces * of, count) / weight for of in (people.female, people.age))
+    looks = [np.bincount(person, faces * of, count) / weight for of in (people.female, people.age, people.tone)]
     sums = np.zeros((count, people.template.shape[1]))
     np.add.at(sums, person, people.template * faces[:, None])
     first = np.unique(person, return_index=True)[1]
@@ -173,9 +175,9 @@ def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[obje
         [people.ids[subject] for subject in first],
         labels,
         normalized(sums.astype(np.float32)),
-        [stratum_of(*looks) for looks in zip(female.tolist(), age.tolist(), strict=True)],
+        [stratum_of(*of) for of in np.stack(looks, axis=1).tolist()],
         np.bincount(of_face[replaced], minlength=count),
-        np.abs(female - 0.5) >= _SURE - 0.5,
+        np.abs(looks[0] - 0.5) >= _SURE - 0.5,
     )
 
 

@@ -31,7 +31,7 @@ from anonlib.synthesis.canonical import (
 )
 from anonlib.synthesis.eyes import Eyes, draw_eyes, with_lids
 from anonlib.synthesis.light import SPREAD, STEP, STRICT, from_log, furthest, hair_zone, kept_zone, side_zone, toned
-from anonlib.synthesis.matte import Cover, matte, outlined
+from anonlib.synthesis.matte import Cover, matte, outlined, ramp
 from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
 from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, bare, glasses, over_forehead, without_rims
 from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of, skin_at
@@ -51,6 +51,7 @@ _SOFT = 0.015  # how softly it ends at cheeks and chin, eye distances
 _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
 _SURE, _ALIKE = 0.9, 1.5  # px of skin; spreads
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
+_SHINE = (0.05, 0.2)  # log units above the light, in every channel
 _WHITE, _LEAST_ROOM, _COLOUR = 5.5, 0.1, 0.12
 """Log: the brightest that a detail makes skin, and what it may brighten it by at least; how far its colour goes."""
 
@@ -179,6 +180,9 @@ def place(
         outline = np.minimum(1.5 * outline, 1)
         feather = outline + cover.above * (np.maximum(feather, outline) - outline)
     alpha = feather * (1 - kept) * covered
+    # Above the new face its skin runs out into the source's, whose shine would end there as a stain.
+    shine = (ramp(unlike.min(axis=2), _SHINE) * (1 - kept) * ramp(feather, (0, 0.25)))[..., None]
+    ground = np.rint(ground + shine * (from_log(light_out) - ground)).astype(np.uint8)
     alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
     face = inside & (kept < 0.5)

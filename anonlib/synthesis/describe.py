@@ -86,6 +86,7 @@ def _geometry(image: Pixels, mesh: Floats, presence: float) -> dict[str, Any]:
         "clarity": light.clarity,
         "bare": bare(np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP]), light),
         "glasses": glasses(detail),
+        "tone": light.tone,
         "mouth_open": mouth_opening(mesh),
         "eyes_open": eye_opening(mesh),
     }

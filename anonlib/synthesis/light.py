@@ -139,6 +139,11 @@ class Light:
         """The light at every step-th px (S/step, S/step, 3), log."""
         return np.asarray(_basis()[::step, ::step] @ self.coefficients, np.float32)
 
+    @property
+    def tone(self) -> float:
+        """Mean grey level of the skin in this light."""
+        return float(from_log(self.field(STEP))[skin_region()[::STEP, ::STEP]].mean())
+
 
 def fit_light(coarse: Floats, weight: Floats) -> Light:
     """The light of a log texture taken at every STEP-th px, (s, s, 3), where `weight` (s, s) >= 0 says what is seen.

@@ -92,7 +92,7 @@ FACES = pa.schema(
         ("second", pa.list_(pa.float16(), SECOND_DIM)),
         ("crop", pa.binary()),
         ("crop_from_image", _floats(6)),
-        *_all(_FLOAT, "yaw", "pitch", "roll", "presence", "sharpness", "clarity", "bare", "glasses"),
+        *_all(_FLOAT, "yaw", "pitch", "roll", "presence", "sharpness", "clarity", "bare", "glasses", "tone"),
         *_all(_FLOAT, "mouth_open", "eyes_open", "age", "female"),
         ("expression", _floats(len(EXPRESSIONS))),
         ("gaze", _floats(EYES)),

@@ -58,8 +58,8 @@ class Gallery:
 
     @cached_property
     def strata(self) -> tuple[Stratum, ...]:
-        """Gender and age band of each face."""
-        looks = zip(self.bank.female.tolist(), self.bank.age.tolist(), strict=True)
+        """Gender, age band and tone of each face."""
+        looks = zip(self.bank.female.tolist(), self.bank.age.tolist(), self.tone.tolist(), strict=True)
         return tuple(stratum_of(*look) for look in looks)
 
     def rows(self, stratum: Stratum) -> tuple[int, ...]:
