@@ -181,8 +181,8 @@ def place(
         feather = outline + cover.above * (np.maximum(feather, outline) - outline)
     alpha = feather * (1 - kept) * covered
     # Above the new face its skin runs out into the source's, whose shine would end there as a stain.
-    shine = (ramp(unlike.min(axis=2), _SHINE) * (1 - kept) * ramp(feather, (0, 0.25)))[..., None]
-    ground = np.rint(ground + shine * (from_log(light_out) - ground)).astype(np.uint8)
+    shine = ramp(unlike.min(axis=2), _SHINE) * (1 - kept) * ramp(np.asarray(feather, np.float32), (0, 0.25))
+    ground = np.rint(ground + shine[..., None] * (from_log(light_out) - ground)).astype(np.uint8)
     alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
     face = inside & (kept < 0.5)

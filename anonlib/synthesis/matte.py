@@ -24,9 +24,9 @@ distances."""
 _ENOUGH = 0.15
 _NONE, _WHOLE = 0.25, 0.75
 """Shares of what the hair around differs by, at which a px shows none of it and nothing else."""
-_STRAND, _ROUGH, _GLARE, _FOREHEAD = 0.03, 2.0, 0.1, 0.4
-"""Hair brighter than skin is so many times rougher than the skin at this width, eye distances, and not brighter by so
-much, log units, in all channels; what shines within so far of the face, eye distances, is."""
+_STRAND, _ROUGH, _FOREHEAD = 0.03, 2.0, 0.4
+"""Hair brighter than skin is so many times rougher than the skin at this width, eye distances; what shines on the face
+or within so far of it, eye distances, is not."""
 _OUTSIDE = 0.3  # least share outside the face of what reaches into it
 _SPECK = 0.12  # side of what is too small to be hair, eye distances
 _BRIM = (0.6, 0.95)
@@ -52,10 +52,9 @@ def strands(view: Pixels, residual: Floats, spread: float, face: Mask, eye_dista
     `spread`."""
     distance, brightness = furthest(residual), residual.mean(axis=2)
     sure = distance > max(_LEAST, _SURE * spread)
-    bright = (residual.min(axis=2) < _GLARE) & (_roughness(brightness, face, eye_distance) > _ROUGH)
     reach = 2 * round(_FOREHEAD * eye_distance) + 1  # a mesh ends below the hairline
     head = cv2.dilate(face.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 0
-    sure &= (brightness < 0) | ~head | bright
+    sure &= (brightness < 0) | ~head | (_roughness(brightness, face, eye_distance) > _ROUGH)
     _, labels, about, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8), connectivity=8)
     beyond = np.bincount(labels[~face], minlength=len(about))
     area = about[:, cv2.CC_STAT_AREA]
