@@ -112,6 +112,7 @@ def planned(options: argparse.Namespace, count: int) -> dict[str, Any]:
             "label": pa.nulls(count, pa.string()),
             "female": pa.array(female, pa.float32()),
             "age": pa.array(age, pa.float32()),
+            "tone": pa.array(np.full(len(age), 140.0), pa.float32()),
         }
     )
     clock = [(time.perf_counter(), time.process_time())]

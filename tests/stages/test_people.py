@@ -42,6 +42,7 @@ def people(of: list[int], labels: list[str | None]) -> People:
         "second": embedding,
         "female": pa.array([float(one % 2) for one in of], pa.float32()),
         "age": pa.array([20.0 + one for one in of], pa.float32()),
+        "tone": pa.array([140.0 for _ in of], pa.float32()),
     }
     return formed(pa.table(columns))
 
@@ -76,6 +77,7 @@ def split(labels: list[str | None], second: float = 0.85) -> People:
         "second": vectors(second),
         "female": pa.array([0.9, 0.9, 0.45, 0.45, 0.9, 0.1], pa.float32()),
         "age": pa.array([30.0, 30.0, 40.0, 40.0, 30.0, 30.0], pa.float32()),
+        "tone": pa.array([90.0, 90.0, 130.0, 130.0, 130.0, 130.0], pa.float32()),
     }
     return formed(pa.table(columns))
 
@@ -98,7 +100,7 @@ def test_subjects_that_may_be_one_person_are_one_person_with_one_stratum() -> No
     assert found.of_face.tolist() == [0, 0, 1, 1, 2, 3]
     persons = persons_of(found, np.array([True, True, True, False, False, True]))
     assert persons.of_face.tolist() == [0, 0, 0, 0, 1, 2]
-    assert persons.strata == [("female", "age-1"), ("female", "age-0"), ("male", "age-0")]
+    assert persons.strata == [("female", "age-1", "tone-0"), ("female", "age-0", "tone-1"), ("male", "age-0", "tone-1")]
     assert persons.photos.tolist() == [3, 0, 1]
     assert persons.sure.tolist() == [False, True, True]
     assert np.allclose(persons.template[0], np.eye(1, 128)[0], atol=1e-6)
@@ -127,6 +129,7 @@ def test_vectors_in_half_precision_on_disk_give_the_same_subjects(tmp_path: Path
         "second": pa.FixedSizeListArray.from_arrays(pa.array(second.astype(np.float16).ravel()), SECOND_DIM),
         "female": pa.array([0.9] * 200, pa.float32()),
         "age": pa.array([30.0] * 200, pa.float32()),
+        "tone": pa.array([140.0] * 200, pa.float32()),
     }
     memory, disk = formed(pa.table(columns)), formed(pa.table(columns), 0, tmp_path)
     assert memory.of_face.tolist() == disk.of_face.tolist() == owner.tolist()
