@@ -88,7 +88,7 @@ class CertifiedTable:
 class Scope:
     """Among whom the claim holds: `persons` of `subjects`, `labelled` of these by label; `strata`: persons of each.
 
-    A face keeps its person's gender and age band, so persons are compared within one stratum.
+    A face keeps its person's gender, age band and tone of skin, so persons are compared within one stratum.
     """
 
     persons: int

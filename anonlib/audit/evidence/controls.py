@@ -1,8 +1,8 @@
 """Controls: the photos of a release with a new face that many people share, put there by the release's own renderer.
 
-Everybody of a gender and age band gets one face of the gallery (one-face), or everybody one (one-face-all). So nothing
-in such a photo says who it is but what any natural face leaves: hair, outline, pose, light, expression. What a method
-gives away beyond that is its own.
+Everybody of a gender, age band and tone gets one face of the gallery (one-face), or everybody one (one-face-all). So
+nothing in such a photo says who it is but what any natural face leaves: hair, outline, pose, light, expression. What a
+method gives away beyond that is its own.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from anonlib.synthesis.textures.gallery import Gallery
 from anonlib.workspace.schemas import FACES
 from anonlib.workspace.tables import Row
 
-ASKED = ("presence", "yaw", "bare")
-"""Columns of FACES by which a method refuses to replace a face, beside its landmarks."""
+ASKED = ("presence", "yaw", "bare", "tone")
+"""Columns of FACES by which a method refuses to replace a face, beside its landmarks, and the tone of its skin."""
 
 
 class Controls:
@@ -63,7 +63,7 @@ class Controls:
                     if row["face_id"] != main["face_id"]:
                         redact(drawn[-1], np.array(row["box"], np.float32), "solid")
                 if refused[number] is None:
-                    kind = stratum_of(float(clear.female[number]), float(clear.age[number]))
+                    kind = stratum_of(float(clear.female[number]), float(clear.age[number]), main.get("tone"))
                     self._put(drawn[-1], main, meshes[number], clear, number, kind if name == ONE_FACE else ())
                 else:
                     redact(drawn[-1], np.array(main["box"], np.float32), self.hidden)
@@ -85,7 +85,7 @@ class Controls:
         """The face that is nearest to the mean of those of a stratum, of all for (); of the gender where there is none
         of the band."""
         if kind not in self._faces:
-            rows = np.array(next(found for level in (2, 1, 0) if (found := self.gallery.rows(kind[:level]))))
+            rows = np.array(next(found for level in (3, 2, 1, 0) if (found := self.gallery.rows(kind[:level]))))
             vectors = self.gallery.bank.vectors[rows]
             self._faces[kind] = self.gallery.texture(int(rows[np.argmax(vectors @ vectors.mean(axis=0))]))
         return self._faces[kind]
