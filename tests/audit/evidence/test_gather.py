@@ -87,7 +87,9 @@ def test_with_one_face_for_everybody_people_look_alike_and_are_found_again(gathe
     others = gathered.subjects[:, None] != gathered.subjects[None, :]
     alike = {kind: (look.vectors["fr-feature"] @ look.vectors["fr-feature"].T)[others].mean()
              for kind, look in gathered.looks.items()}  # fmt: skip
-    assert alike["one-face-all"] > alike["one-face"] > alike["clear"] + 0.1, alike
+    assert (
+        alike["one-face-all"] > max(alike["one-face"], alike["clear"] + 0.1) and alike["one-face"] > alike["clear"]
+    ), alike
     assert all(gathered.looks[kind].found.mean() > 0.8 for kind in CONTROLS)
 
 
