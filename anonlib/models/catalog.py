@@ -30,13 +30,14 @@ ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (4
 class InputSpec:
     """What the ONNX wants: float32 (N, channels, *size), each number (pixel 0..255 - mean) * scale; without `size` any
     multiple of 32. `crop`: all of a "photo"; a "box", the square about the face box, eyes level, at `zoom` times its
-    longer side; "points", ArcFace's five at `zoom` times their size, moved down by `drop` of the height; an "eye", the
-    square about its corners, level, at `zoom` times their distance."""
+    longer side; "points", ArcFace's five at `zoom` times their size, moved down by `drop` of the height and `stretch`
+    times as wide; an "eye", the square about its corners, level, at `zoom` times their distance."""
 
     size: tuple[int, int] | None = None
     crop: Literal["photo", "box", "points", "eye", "none"] = "photo"
     zoom: float = 1.0
     drop: float = 0.0
+    stretch: float = 1.0
     colour: Literal["RGB", "BGR", "none"] = "RGB"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0

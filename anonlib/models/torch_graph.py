@@ -91,6 +91,7 @@ _OPERATORS: dict[str, Callable[..., Tensor]] = {
     "AveragePool": _pool(F.avg_pool2d),
     "Cast": _simple(Tensor.float),
     "Clip": _simple(torch.clamp),
+    "Concat": lambda node, *values: torch.cat(values, dim=node.attrs["axis"]),
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Div": _simple(torch.div),

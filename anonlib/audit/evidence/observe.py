@@ -35,13 +35,13 @@ from anonlib.synthesis.describe import sharpness
 from anonlib.workspace.schemas import EXPRESSIONS, EYES, MESH_POINTS
 from anonlib.workspace.tables import Row
 
-RECOGNIZERS = ("fr-feature", "mobileface", *VERIFIERS)
+RECOGNIZERS = ("fr-feature", "facenet", "mobileface", *VERIFIERS)
 LOOKED_WITH = (*RECOGNIZERS, *JUDGES, "facemesh", "iris", "age-gender", "expression")
 """Every model that evidence is gathered with, beside the job's detector."""
 SAME_PLACE = 0.35
 """How far a detection's centre may lie from the original's, in longer sides of the original's box."""
 
-_HALF = frozenset({"fr-feature", "faceres", "antispoof", "age-gender", "expression"})
+_HALF = frozenset({"fr-feature", "facenet", "faceres", "antispoof", "age-gender", "expression"})
 """Networks that read in bfloat16 where the CPU computes in it, two to sixteen times as fast (docs/models.md)."""
 _MOST_OBSERVERS = 8
 _ALIGNED = 112

@@ -16,7 +16,8 @@ import numpy as np
 
 from anonlib.models.catalog import ModelCard
 from anonlib.models.convert.graph import Array, Dims, Graph, read_onnx, simplify
-from anonlib.models.convert.tfjs import convert_graph, read_weights
+from anonlib.models.convert.graphdef import read_graph_def
+from anonlib.models.convert.tfjs import convert_graph, read_graph_model, read_weights
 
 _Outputs = Mapping[str, tuple[str, Dims]]  # each output of a file: its new name and its shape without the batch axis
 _OUTPUTS = {
@@ -28,11 +29,20 @@ _OUTPUTS = {
     "mobileface": ("batchnorm0/add_1",),
     "antispoof": ("Identity",),
     "liveness": ("Identity",),
+    # before it is scaled to length 1, which every reader of embeddings does
+    "facenet": ("InceptionResnetV1/Bottleneck/BatchNorm/cond/FusedBatchNorm_1",),
     "iris": tuple(
         f"StatefulPartitionedCall/model/{layer}/BiasAdd" for layer in ("conv_eyes_contours_and_brows", "conv_iris")
     ),
 }
 """What a file calls the outputs that the catalogue lists, in its order."""
+_STARTS = {
+    "antispoof": "conv2d_input",
+    "liveness": "conv2d_1_input",
+    # It normalises its own input; starting at `mul` skips that, because `prepare` does it for every model.
+    "mobileface": "mul",
+}
+"""Where a TF.js graph begins, if not at `input_1`."""
 _DLIB_BLOCKS = (
     *("conv32_1", "conv32_2", "conv32_3"),
     *("conv64_down", "conv64_1", "conv64_2", "conv64_3"),
@@ -50,21 +60,17 @@ def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
     match name:
         case "centerface" | "fr-feature":
             return repair(name, first, model.input.size or ("H", "W"), outputs).to_bytes()
-        case "facemesh" | "faceres" | "iris":
-            return convert_graph(name, first, files, start="input_1", outputs=outputs)
-        case "antispoof":
-            return convert_graph(name, first, files, start="conv2d_input", outputs=outputs)
-        case "liveness":
-            return convert_graph(name, first, files, start="conv2d_1_input", outputs=outputs)
-        case "mobileface":
-            # It normalises its own input; starting at `mul` skips that, because `prepare` does it for every model.
-            return convert_graph(name, first, files, start="mul", outputs=outputs)
+        case "facenet":
+            return convert_graph(name, *read_graph_def(first), start="input", outputs=outputs)
         case "age-gender":
             return age_gender(first, *others)
         case "face-gan":
             return face_gan(first)
-    written = {"dlib-resnet": dlib_resnet, "expression": expression}[name]
-    return written(read_weights(json.loads(first), files))
+        case "dlib-resnet":
+            return dlib_resnet(read_weights(json.loads(first), files))
+        case "expression":
+            return expression(read_weights(json.loads(first), files))
+    return convert_graph(name, *read_graph_model(first, files), start=_STARTS.get(name, "input_1"), outputs=outputs)
 
 
 def repair(name: str, data: bytes, size: Dims, outputs: _Outputs) -> Graph:

@@ -1,4 +1,5 @@
-"""TF.js -> ONNX: a TF.js graph model is a JSON list of TensorFlow operators in NHWC, and a binary file of weights.
+"""TensorFlow -> ONNX: a graph is a list of operators in NHWC and its weights, which TF.js keeps as JSON and binary
+files (a frozen graph of TensorFlow itself: graphdef.py).
 
 Operators are written in NCHW, and weights are turned instead of activations, so the result holds no Transpose.
 """
@@ -16,7 +17,8 @@ import numpy as np
 from anonlib.models.convert.graph import Array, Dims, Graph, simplify
 
 Shape = tuple[int, ...]  # without the batch axis; (C, H, W) for images
-_NAMES = {"AddV2": "Add", "Maximum": "Max", "Minimum": "Min", "Prelu": "PRelu"}
+_NAMES = {"AddV2": "Add", "BiasAdd": "Add", "Maximum": "Max", "Minimum": "Min", "Prelu": "PRelu"}
+_POOLS = {"AvgPool": "AveragePool", "MaxPool": "MaxPool"}
 
 
 def read_weights(manifest: Sequence[Mapping[str, Any]], files: Mapping[str, bytes]) -> dict[str, Array]:
@@ -39,13 +41,22 @@ def read_weights(manifest: Sequence[Mapping[str, Any]], files: Mapping[str, byte
     return weights
 
 
-def convert_graph(
-    name: str, model_json: bytes, files: Mapping[str, bytes], *, start: str, outputs: Mapping[str, tuple[str, Dims]]
-) -> bytes:
-    """TF.js graph model -> ONNX bytes: input "image" (N, 3, H, W) from the TensorFlow value `start` on, free batch,
-    opset 17. `outputs`: which TensorFlow values come out, under which name and shape (without N)."""
+def read_graph_model(model_json: bytes, files: Mapping[str, bytes]) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+    """The nodes and the weights of a TF.js graph model, from its JSON and its binary files (name -> bytes)."""
     document = json.loads(model_json)
-    nodes, weights = document["modelTopology"]["node"], read_weights(document["weightsManifest"], files)
+    return document["modelTopology"]["node"], read_weights(document["weightsManifest"], files)
+
+
+def convert_graph(
+    name: str,
+    nodes: Sequence[dict[str, Any]],
+    weights: Mapping[str, Array],
+    *,
+    start: str,
+    outputs: Mapping[str, tuple[str, Dims]],
+) -> bytes:
+    """TensorFlow nodes and weights -> ONNX bytes: input "image" (N, 3, H, W) from the TensorFlow value `start` on, free
+    batch, opset 17. `outputs`: which TensorFlow values come out, under which name and shape (without N)."""
     placeholder = next(node for node in nodes if node["op"] == "Placeholder")
     _, height, width, channels = (int(d["size"]) for d in placeholder["attr"]["shape"]["shape"]["dim"])
     graph = Graph(name, {"image": ("N", channels, height, width)})
@@ -83,10 +94,10 @@ class _GraphWriter:
                 return self.conv(node, inputs, value, shape)
             case "MatMul" | "_FusedMatMul":
                 return self.product(node, inputs, value)
-            case "MaxPool":
+            case "MaxPool" | "AvgPool":
                 kernel, strides = _ints(node, "ksize")[1:3], _ints(node, "strides")[1:3]
                 pads, sides = _padding(node, shape[1:], kernel, strides)
-                out = graph.add("MaxPool", value, kernel_shape=kernel, strides=strides, pads=pads)
+                out = graph.add(_POOLS[op], value, kernel_shape=kernel, strides=strides, pads=pads)
                 return out, (shape[0], *sides)
             case "Mean":
                 return graph.add("Flatten", graph.add("GlobalAveragePool", value), axis=1), shape[:1]
@@ -96,6 +107,11 @@ class _GraphWriter:
                 amounts = np.array([a[0] for a in axes] + [a[1] for a in axes], dtype=np.int64)
                 grown = tuple(size + sum(a) for size, a in zip(shape, axes[1:], strict=True))
                 return graph.add("Pad", value, graph.const(amounts)), grown
+            case "FusedBatchNorm":
+                names = [graph.const(self.weights[i]) for i in inputs[1:]]
+                return graph.add("BatchNormalization", value, *names, epsilon=node["attr"]["epsilon"]["f"]), shape
+            case "Reshape" if len(shape) == 1 and self.weights[inputs[1]].size == 4:  # a vector as an image of 1x1
+                return value, shape
             case "Reshape":
                 out = graph.add("Flatten", value, axis=1)
                 if len(shape) == 3 and shape[1] * shape[2] > 1:
@@ -107,6 +123,9 @@ class _GraphWriter:
                 return graph.add(op, value, axis=-1), shape
         shape = next(self.values[i][1] for i in inputs if i in self.values)
         names = [self.values[i][0] if i in self.values else self.channelwise(self.weights[i], shape) for i in inputs]
+        if op == "ConcatV2":  # along TensorFlow's last axis, the channels, which is the last input
+            channels = sum(self.values[i][1][0] for i in inputs[:-1])
+            return graph.add("Concat", *names[:-1], axis=1), (channels, *shape[1:])
         return graph.add(_NAMES.get(op, op), *names), shape
 
     def channelwise(self, weight: Array, shape: Shape) -> str:

@@ -21,7 +21,7 @@ def test_a_reshape_that_mixed_the_batch_keeps_one_row_per_face(toy: object) -> N
     assert np.array_equal(both, np.concatenate([engine(x[:1])[0], engine(x[1:])[0]]))
 
 
-@pytest.mark.parametrize("name", ["centerface", "fr-feature", "age-gender"])
+@pytest.mark.parametrize("name", ["centerface", "facenet", "fr-feature", "age-gender"])
 def test_a_repaired_graph_has_one_free_input_and_nothing_left_to_fold(name: str) -> None:
     graph = onnx.load_model_from_string(model_bytes(name)).graph
     assert [v.name for v in graph.input] == ["image"]

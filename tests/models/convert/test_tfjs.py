@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.models.convert.graph import read_onnx
-from anonlib.models.convert.tfjs import convert_graph
+from anonlib.models.convert.tfjs import convert_graph, read_graph_model
 from anonlib.models.runtime import load_engine
 
 
@@ -40,7 +40,7 @@ def converted(
     manifest = [{"paths": ["a.bin", "b.bin"], "weights": entries}]
     document = json.dumps({"modelTopology": {"node": nodes}, "weightsManifest": manifest}).encode()
     files = {"a.bin": data[:10], "b.bin": data[10:]}
-    onnx = convert_graph("net", document, files, start="x", outputs={"out": ("answer", shape)})
+    onnx = convert_graph("net", *read_graph_model(document, files), start="x", outputs={"out": ("answer", shape)})
     assert "Transpose" not in {n.op for n in read_onnx(onnx, "net").nodes}
     (answer,) = load_engine(onnx, backend="onnxruntime")(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
     return answer.transpose(0, 2, 3, 1) if answer.ndim == 4 else answer
@@ -90,3 +90,23 @@ def test_what_is_pooled_and_flattened_meets_its_weights_in_tensorflows_order() -
     answer = converted(image, product, weights | shape, (7,), pool, flat)
     pooled = image.reshape(2, 3, 2, 2, 2, 3).max(axis=(2, 4))
     assert np.allclose(answer, pooled.reshape(2, -1) @ weights["w"] + weights["b"], atol=1e-4)
+
+
+def test_branches_are_joined_by_channel_and_a_vector_is_normalised() -> None:
+    random = np.random.default_rng(0)
+    image = random.normal(size=(2, 4, 4, 3)).astype(np.float32)
+    gain, shift, mean, spread = np.abs(random.normal(size=(4, 6))).astype(np.float32)
+    weights = {"g": gain, "b": shift, "m": mean, "v": spread, "axis": np.array(3, np.int32)}
+    weights |= {"flat": np.array([-1, 6], np.int32), "4d": np.array([-1, 1, 1, 6], np.int32)}
+    windows = {"ksize": ints(1, 4, 4, 1), "strides": ints(1, 1, 1, 1), "padding": text("VALID")}
+    nodes = [
+        {"op": "Relu", "name": "up", "input": ["x"]},
+        {"op": "ConcatV2", "name": "both", "input": ["x", "up", "axis"]},
+        {"op": "AvgPool", "name": "pool", "input": ["both"], "attr": windows},
+        {"op": "Reshape", "name": "row", "input": ["pool", "flat"]},
+        {"op": "Reshape", "name": "point", "input": ["row", "4d"]},
+    ]
+    norm = {"op": "FusedBatchNorm", "input": ["point", "g", "b", "m", "v"], "attr": {"epsilon": {"f": 0.5}}}
+    both = np.concatenate([image, np.maximum(image, 0)], axis=3).mean(axis=(1, 2))
+    wanted = (both - mean) / np.sqrt(spread + 0.5) * gain + shift
+    assert np.allclose(converted(image, norm, weights, (6,), *nodes), wanted, atol=1e-5)
