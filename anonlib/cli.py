@@ -209,6 +209,9 @@ def audit(
         str | None, typer.Option(help="A field that names the people, read to evaluate with and never to plan.")
     ] = None,
     only: Only = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Look at about 1,000 photos and train nothing; the policy then fails.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seeds the split of the trained attackers, and the examples.")] = 0,
 ) -> None:
     """Attack the release, measure its use, judge it by the job's policy, and sign the report into it."""
@@ -226,7 +229,9 @@ def audit(
         if only:
             found, lines = attack_records(config, only, truth_field=truth_field, seed=seed, progress=progress)
         else:
-            report = run_audit(config, link_with=other, truth_field=truth_field, seed=seed, progress=progress)
+            report = run_audit(
+                config, link_with=other, truth_field=truth_field, quick=quick, seed=seed, progress=progress
+            )
     if only:
         terminal.print_disclosed(found, lines)
         passed = all(line.passed for line in lines)

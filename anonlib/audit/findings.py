@@ -201,7 +201,8 @@ class ModelUse(Finding):
 
 
 class AuditReport(Finding):
-    """The whole of report.json; `labelled`: the dataset said who is in the photos attacked, and not a clustering."""
+    """The whole of report.json; `labelled`: the dataset said who is in the photos attacked, and not a clustering;
+    `quick`: fewer photos were looked at, and nothing was trained."""
 
     version: int = 2
     release: str
@@ -212,6 +213,7 @@ class AuditReport(Finding):
     people: int
     photos: int
     labelled: bool
+    quick: bool = False
     counts: ReleaseCounts
     gate: Gate
     thresholds: tuple[Threshold, ...]

@@ -17,10 +17,10 @@ from anonlib.audit.findings import About, Attack, Disclosure, Figure, Gate, Gate
 from anonlib.config import PolicyConfig
 
 TARGETS = ("rank-1", "TAR")
-NAMING = ("naive", "trained", "inversion", "averaging")
+NAMING = ("naive", "trained", "trained, person's photos together", "inversion", "averaging")
 """Attacks that name people from clear photos. Parrot and linkage compare released photos with each other: that one
 person keeps one face is what a release is for, so they are reported and not judged."""
-_ONE_PHOTO_EACH = (
+ONE_PHOTO_EACH = (
     "left out, since no person is known to be in two photos; name who is in a photo by input.subject_field, or by "
     "--truth-field for the audit alone"
 )
@@ -55,7 +55,7 @@ def judge(
         *(
             [*_attack_lines(policy, attacks, disclosures), *(_context_lines(policy, attacks) if synthesis else ())]
             if compared
-            else [_at_most("identity", "attacks that compare photos", policy.excess, None, _ONE_PHOTO_EACH)]
+            else [_at_most("identity", "attacks that compare photos", policy.excess, None, ONE_PHOTO_EACH)]
         ),
         *disclosure_lines(policy, disclosures, tuple(ON_RECORDS) if compared else RECORDS_ALONE),
         *map(_leak_line, leaks),

@@ -7,9 +7,11 @@ so a release never carries the report of an earlier state; if the audit is inter
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distributions, version
 from typing import Literal
 
@@ -18,14 +20,14 @@ import numpy as np
 from anonlib import __version__
 from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.linkage import linkage_of_releases
-from anonlib.audit.attacks.suite import RECORDS_ALONE, WITH_PICTURES, attack_pictures
+from anonlib.audit.attacks.suite import ON_RECORDS, RECORDS_ALONE, WITH_PICTURES, attack_pictures
 from anonlib.audit.attacks.suite import attack_records as run_on_records
 from anonlib.audit.croissant import CROISSANT, describe
-from anonlib.audit.evidence.gather import Report, gather, looks_store
+from anonlib.audit.evidence.gather import QUICK, Report, gather, looks_store
 from anonlib.audit.evidence.observe import LOOKED_WITH
 from anonlib.audit.evidence.published import Published, by_truth, read_published
 from anonlib.audit.findings import AuditReport, ClaimSection, Disclosure, GateLine, ModelUse, ReleaseCounts
-from anonlib.audit.gate import disclosure_lines, judge
+from anonlib.audit.gate import ONE_PHOTO_EACH, disclosure_lines, judge
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import look_twice
 from anonlib.audit.report.page import REQUIRED, require, write_html, write_pdf
@@ -58,15 +60,17 @@ def audit(
     *,
     link_with: JobConfig | None = None,
     truth_field: str | None = None,
+    quick: bool = False,
     seed: int = 0,
     progress: Report = lambda stage, outcome, units: None,
 ) -> AuditReport:
     """Audit the release of a finished job, and sign the report into it.
 
     `link_with`: another release of the same people, to be linked with it. `truth_field`: a sidecar field that names the
-    people, read to evaluate with and by nothing that plans. Where no person is known to be in two photos, attacks that
-    compare photos are left out, and the policy fails. Raises JobError where there is nothing to audit or an extra is
-    not installed, StorageError, ConfigError.
+    people, read to evaluate with and by nothing that plans. `quick`: about QUICK photos are looked at, and nothing is
+    trained, so that the policy fails. Where no person is known to be in two photos, attacks that compare photos are
+    left out, which is said before anything is looked at, and the policy fails. Raises JobError where there is nothing
+    to audit or an extra is not installed, StorageError, ConfigError.
     """
     for module in REQUIRED:
         require(module)
@@ -76,9 +80,11 @@ def audit(
     certificate = _certificate(job)
     require_plan(job.stores, job.plan_key)
     published = read_published(job, truth_field=truth_field)
+    if not _compared(published):
+        logging.getLogger(__name__).warning("attacks that compare photos are %s", ONE_PHOTO_EACH)
     with job.lease.held():
         remove_audit(job.stores.release)
-        report = _measured(job, certificate, published, link_with, truth_field, seed, progress)
+        report = _measured(job, certificate, published, link_with, truth_field, quick, seed, progress)
         _publish(job, report, seed)
     return report
 
@@ -89,34 +95,41 @@ def _measured(
     published: Published,
     link_with: JobConfig | None,
     truth_field: str | None,
+    quick: bool,
     seed: int,
     progress: Report,
 ) -> AuditReport:
     config, release, used = job.config, job.stores.release, _recognizers(job.config)
-    evidence = gather(config, report=progress)
+    most = QUICK if quick else None
+    evidence = gather(config, most=most, report=progress)
     evidence = by_truth(evidence, published) if truth_field else evidence
     material = Material(evidence, published, used, seed)
-    compared = np.bincount(published.people).max(initial=0) > 1
+    compared = _compared(published)
+    attacks, disclosures = [], run_on_records(material, ON_RECORDS if compared else RECORDS_ALONE)
     if compared:
-        attacks, disclosures, judges = attack_pictures(material), run_on_records(material), looks_store(job)
+        attacks = attack_pictures(material)
+    if compared and not quick:
+        judges, device = looks_store(job), device_of(config)
         attacks += trained_attacks(
-            evidence, config.method.name, judges, used=used, device=device_of(config), seed=seed, report=progress
+            evidence, config.method.name, judges, used=used, device=device, seed=seed, report=progress
         )
-    else:
-        attacks, disclosures = [], run_on_records(material, RECORDS_ALONE)
     if link_with is not None:
         if not evidence.labelled or link_with.input.subject_field is None:
             raise JobError(
                 "two releases can be linked only where both name who is in a photo; give both a subject_field"
             )
-        other = gather(link_with, report=progress)
+        other = gather(link_with, most=most, report=progress)
         attacks += linkage_of_releases(evidence, other, used=used | _recognizers(link_with), seed=seed)
-    leaks = scan_leaks(job, report=progress)
     judged = judged_so_far(job)
-    missed, _ = look_twice(job, sampled=judged.judged, wrong=judged.wrong, seed=seed, report=progress)
-    crops = {kind: look.crops for kind, look in evidence.looks.items()}
-    task = expression_task(crops, expression_labels(evidence.clear.expression), evidence.subjects, seed=seed)
-    utility = [*measures(evidence, seed=seed), task]
+    with ThreadPoolExecutor(1) as pool:
+        # Both read every released image, and neither waits for the other.
+        scanned = pool.submit(scan_leaks, job, report=progress)
+        missed, _ = look_twice(job, sampled=judged.judged, wrong=judged.wrong, seed=seed, report=progress)
+        leaks = scanned.result()
+    utility = measures(evidence, seed=seed)
+    if not quick:
+        crops, labels = {kind: look.crops for kind, look in evidence.looks.items()}, evidence.clear.expression
+        utility.append(expression_task(crops, expression_labels(labels), evidence.subjects, seed=seed))
     attackers = material.attackers if compared else []
     return AuditReport(
         release=certificate.release,
@@ -127,6 +140,7 @@ def _measured(
         people=len(set(evidence.subjects.tolist())),
         photos=len(evidence.subjects),
         labelled=evidence.labelled,
+        quick=quick,
         counts=counts_of(job.stores),
         gate=judge(
             config.policy,
@@ -185,6 +199,11 @@ def attack_records(
     evidence = by_truth(evidence, published) if evidence and truth_field else evidence
     found = run_on_records(Material(evidence, published, _recognizers(config), seed), only)
     return found, list(disclosure_lines(config.policy, found, only))
+
+
+def _compared(published: Published) -> bool:
+    """Whether any person is known to be in two photos."""
+    return bool(np.bincount(published.people).max(initial=0) > 1)
 
 
 def _recognizers(config: JobConfig) -> frozenset[str]:

@@ -48,9 +48,9 @@ def audited(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return root, audit(root)
 
 
-def audit(root: Path) -> str:
+def audit(root: Path, *flags: str) -> str:
     """What the command says of a release that fails its policy."""
-    done = CliRunner().invoke(app, ["audit", str(root / "job.yaml")])
+    done = CliRunner().invoke(app, ["audit", str(root / "job.yaml"), *flags])
     assert done.exit_code == 4, done.output
     return done.stdout
 
@@ -94,14 +94,28 @@ def test_everything_was_tried_and_said(audited: tuple[Path, str]) -> None:
     assert report.settings == {"name": "k-diff", "k": 2, "texture": "average", "region": "skin"}
 
 
+def test_a_quick_audit_trains_nothing_and_cannot_pass(finished: Run, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(planned_copy(finished, tmp_path).to_yaml())
+    shutil.copytree(finished.output, tmp_path / "release")
+    said, report = audit(tmp_path, "--quick"), report_of(tmp_path)
+    made = {attack.name for attack in report.attacks}
+    assert report.quick and "naive" in made and not any("trained" in name or "inversion" in name for name in made)
+    assert TASK not in {measure.name for measure in report.utility}
+    assert "trained attack" in {line.name for line in report.gate.lines if not line.passed} and "trained attack" in said
+    assert "This was a quick audit" in (tmp_path / "release" / "report.html").read_text()
+
+
 @pytest.mark.parametrize("faces", [True, False])
-def test_a_redaction_without_labels_is_audited_but_for_what_compares_photos(faces: bool, tmp_path: Path) -> None:
+def test_a_redaction_without_labels_is_audited_but_for_what_compares_photos(
+    faces: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pixels = {"face": photos.astronaut(), "place": photos.nobody()} if faces else {"place": photos.nobody()}
     members = [member for key, image in pixels.items() for member in photos.members(key, image, {})]
     photos.tar(tmp_path / "input" / "00000.tar", members)
     redacted = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, keep_fields=[])
     (tmp_path / "job.yaml").write_text(redacted.config.to_yaml())
     said, report = audit(tmp_path), report_of(tmp_path)
+    assert "input.subject_field" in caplog.text  # before anything is looked at
     failed = {line.name: line.why for line in report.gate.lines if not line.passed}
     assert failed.keys() == {"attacks that compare photos", "missed faces, second look"}  # of so few images
     assert "input.subject_field" in failed["attacks that compare photos"] and all(

@@ -59,6 +59,8 @@ KINDS = (CLEAR, *BASELINES)
 MOST = 8000
 """Photos, about, that an audit looks at closely, each a third of a MiB of memory; of a larger dataset people are
 drawn at random, with all of their photos."""
+QUICK = 1000
+"""As many in an audit that is to take no more than minutes."""
 _CHUNK = 16
 """Photos that an observer looks at together, at most: two batches of a network."""
 _VERSION = "2"
@@ -67,8 +69,11 @@ _COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landm
 Report = Callable[[str, UnitResult, int], None]
 
 
-def gather(config: JobConfig, *, report: Report = lambda stage, outcome, units: None) -> Evidence:
-    """Look at the main face of every photo of a finished job; raises JobError if it is not finished or does not fit."""
+def gather(
+    config: JobConfig, *, most: int | None = None, report: Report = lambda stage, outcome, units: None
+) -> Evidence:
+    """Look at the main face of `most` photos, about, of a finished job, MOST if it is None; raises JobError if it is
+    not finished or does not fit."""
     stores = layout.open_stores(config)
     if stores.workspace.exists(layout.PURGED):
         raise JobError(f"the workspace {config.workspace.uri} was purged; without it nothing can be compared")
@@ -81,7 +86,7 @@ def gather(config: JobConfig, *, report: Report = lambda stage, outcome, units: 
     done = layout.release_store(job.stores).markers(names)
     if len(done) < len(job.shards):
         raise JobError(f"{len(done)} of {len(job.shards)} shards are rendered; finish the job first (`anonlib run`)")
-    gathering = _Gathering(job)
+    gathering = _Gathering(job, most)
     for shard in job.shards:
         began = time.monotonic()
         images, faces = gathering.add(shard)
@@ -102,13 +107,13 @@ class _Photo(NamedTuple):
 class _Gathering:
     """Adds shard after shard, then gives the evidence of all. Originals are opened only where nothing is stored."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, most: int | None = None) -> None:
         self.job, self.config = job, job.config
         self.labelled = job.config.input.subject_field is not None
         self.plan = planned_faces(layout.plan_store(job.stores, job.plan_key), job.keyring)
         self.observers = Observers(job.config)
         self.controls = Controls(job.config)
-        self.store, self.share = looks_store(job), share_of(job)
+        self.store, self.share = looks_store(job, most), share_of(job, most)
         self.chunk = min(job.config.limits.chunk, _CHUNK)
         self.released = JobImages(job.config, job.dataset.format)
         self.faces: list[Row] = []
@@ -259,7 +264,7 @@ def _looks(observer: Observer, controls: Controls, photos: Sequence[_Photo]) -> 
         yield name, observer.changed(pictures, mains, clear.mesh)
 
 
-def looks_store(job: Job) -> layout.StageStore:
+def looks_store(job: Job, most: int | None = None) -> layout.StageStore:
     """Where in the workspace lies what depends on scan, redactions and judges, and on no release."""
     parts = [
         _VERSION,
@@ -269,16 +274,16 @@ def looks_store(job: Job) -> layout.StageStore:
         Controls(job.config).key,
         *(MODELS[name].sha256 for name in LOOKED_WITH),
     ]
-    if (share := share_of(job)) < 1:
+    if (share := share_of(job, most)) < 1:
         parts.append(f"{share:.9f}")
     key = hashlib.sha256("\n".join(["looks", *parts]).encode()).hexdigest()
     return layout.audit_store(job.stores, key)
 
 
-def share_of(job: Job) -> float:
-    """The share of the people who are looked at closely, 0 to 1."""
+def share_of(job: Job, most: int | None = None) -> float:
+    """The share of the people who are looked at closely, 0 to 1, so that `most` of all photos are, MOST by default."""
     markers = layout.scan_store(job.stores, job.scan_key).markers(shard.shard_id for shard in job.shards)
-    return min(1.0, MOST / max(1, sum(int(marker["images"]) for marker in markers)))
+    return min(1.0, (most or MOST) / max(1, sum(int(marker["images"]) for marker in markers)))
 
 
 def drawn(row: Row, share: float) -> bool:

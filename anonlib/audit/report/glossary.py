@@ -13,11 +13,15 @@ from anonlib.audit.findings import Attack, Measure
 SINGLING_OUT, LINKABILITY, INFERENCE = "Singling out", "Linkability", "Inference"
 
 _TRAINED = "a recognizer trained on anonymized photos of other people looks a released photo up among"
+_TOGETHER = "what a recognizer trained on other people makes of a person's released photos is averaged and looked up"
+_PLANNED = f"{_TRAINED} clear photos of its own class, which the plan alone tells"
 _RESTORED = "a network trained on other people restores the face before it is looked up"
 _AVERAGED = "all released photos of a person are averaged before they are looked up"
 ON_PICTURES = {
     "naive": (SINGLING_OUT, "look-up", "a released photo is looked up among clear photos"),
     "trained": (SINGLING_OUT, "trained look-up", f"{_TRAINED} clear photos"),
+    "trained, person's photos together": (SINGLING_OUT, "trained look-up of a person", _TOGETHER),
+    "trained, with the plan": (SINGLING_OUT, "trained look-up within the class", _PLANNED),
     "inversion": (SINGLING_OUT, "restored look-up", _RESTORED),
     "open set": (
         SINGLING_OUT,

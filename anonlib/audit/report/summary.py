@@ -157,6 +157,7 @@ def what_was_done(report: AuditReport) -> list[str]:
         f"{attacked} {source}."
         if report.attacks
         else "Attacks that compare photos were left out, since no person is known to be in two photos.",
+        *(["This was a quick audit: no attacker was trained, so the policy cannot pass."] if report.quick else []),
     ]
 
 

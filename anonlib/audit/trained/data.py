@@ -53,8 +53,9 @@ class Pairs(NamedTuple):
 @dataclass(frozen=True)
 class AttackerData:
     """n faces: `clear`, `released` (n, SIDE, SIDE, 3); `boxes` (n, 4) and five `points` (n, 5, 2) of the clear face in
-    px of the frame; `people` (n,) numbers; `vectors`: recognizer -> unit rows (n, d) of the clear photos. With
-    `anonymize` a clear frame that was moved is anonymized anew; without, both frames are moved alike.
+    px of the frame; `people` (n,) numbers and their `classes`, -1 for none; `vectors`: recognizer -> unit rows (n, d)
+    of the clear photos; `seen` (n, e): all that recognizers say of the released ones, if it is known. With `anonymize`
+    a clear frame that was moved is anonymized anew; without, both frames are moved alike.
     """
 
     clear: Pixels
@@ -63,6 +64,8 @@ class AttackerData:
     points: Points
     people: Rows
     vectors: Mapping[str, Floats]
+    classes: Rows
+    seen: Floats | None = None
     anonymize: Anonymize | None = None
 
     def pairs(self, rows: Rows, times: int, random: np.random.Generator) -> Pairs:
@@ -126,24 +129,48 @@ def teachers(data: AttackerData, parts: DataSplit) -> Floats:
     return normalized(np.concatenate(centred, axis=1))
 
 
-def recover(probes: Floats, gallery: Floats, people: Rows, parts: DataSplit) -> Shares:
+def recover(
+    probes: Floats,
+    gallery: Floats,
+    people: Rows,
+    parts: DataSplit,
+    *,
+    together: bool = False,
+    classes: Rows | None = None,
+) -> Shares:
     """(2, n) What n photos give away: the right person's place, 1 the first, and whether the cosine to their own
     gallery photo reaches the threshold at which a share FAR of the pairs of the people kept aside passes. The first row
     of each attacked person in `gallery` (n, d) is enrolled, their others of `probes` (n, d) are asked, the rest is NaN.
+
+    `together`: the mean of a person's photos is asked, in the row of the first of them. `classes` (n,): an attacker who
+    has read the plan looks among the people of the photo's class alone, of whom those learned from are enrolled, too.
     """
     _, similarity, same = _compared(probes, gallery, people, parts.choose)
     threshold = threshold_at_far(similarity[~same], FAR) if not same.all() else 1.0
     found = np.full((2, len(people)), np.nan)
-    probed, similarity, same = _compared(probes, gallery, people, parts.attack)
+    rows = parts.attack if classes is None else np.arange(len(people))
+    if together:
+        asked = rows[~first_of_each(people[rows])]
+        first, probes = first_of_each(people[asked]), probes.copy()
+        sums = np.zeros((int(people.max()) + 1, probes.shape[1]), np.float32)
+        np.add.at(sums, people[asked], normalized(probes[asked]))
+        probes[asked], rows = sums[people[asked]], np.sort(np.concatenate([np.setdiff1d(rows, asked), asked[first]]))
+    probed, similarity, same = _compared(probes, gallery, people, rows)
+    if classes is not None:
+        enrolled = rows[first_of_each(people[rows])]
+        similarity[classes[probed, None] != classes[None, enrolled]] = -np.inf
     found[0, probed] = _places(similarity, same)
     found[1, probed] = accepted_at(similarity[same].astype(np.float64), threshold)
+    found[:, ~np.isin(np.arange(len(people)), parts.attack)] = np.nan
     return found
 
 
-def mean_reciprocal(probes: Floats, gallery: Floats, people: Rows, rows: Rows) -> float:
-    """The mean of 1 / place of the right person; it is finer than rank-1."""
+def standing(probes: Floats, gallery: Floats, people: Rows, rows: Rows) -> float:
+    """The mean of 1 / place of the right person, and a tenth of how many standard deviations above the others they
+    stand: it is finer than rank-1, and does not stop where a few people are all found."""
     _, similarity, same = _compared(probes, gallery, people, rows)
-    return float((1 / _places(similarity, same)).mean())
+    above = (similarity[same] - similarity.mean(axis=1)) / np.maximum(similarity.std(axis=1), 1e-6)
+    return float((1 / _places(similarity, same)).mean() + above.mean() / 10)
 
 
 def _compared(probes: Floats, gallery: Floats, people: Rows, rows: Rows) -> tuple[Rows, Floats, NDArray[np.bool_]]:

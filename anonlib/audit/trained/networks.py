@@ -7,52 +7,91 @@ gives what it draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from itertools import pairwise
+from threading import Lock
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from anonlib.audit.evidence.evidence import SIDE
 from anonlib.audit.trained import data as linear
-from anonlib.audit.trained.data import NETWORK, AttackerData, DataSplit, Floats, Pixels, Points, mean_reciprocal
+from anonlib.audit.trained.data import (
+    NETWORK,
+    AttackerData,
+    DataSplit,
+    Floats,
+    Pairs,
+    Pixels,
+    Points,
+    standing,
+)
 from anonlib.faces import align
-from anonlib.faces.embed import model_input
 from anonlib.models.catalog import MODELS
+from anonlib.models.runtime import has_bf16, prepare
 from anonlib.models.torch_graph import TorchGraph
 from anonlib.privacy.clustering import normalized
 
-_MOVED, _MOVED_VIEWS = 2, 3
-"""Copies of each photo that the linear maps and the U-Net learn from, and the recognizer."""
+_MOVED = 2
+"""Copies of each photo, moved, that are learned from beside the photo itself."""
 _TEMPERATURE = 0.07
-_EVALUATIONS = 6
-"""How often the people kept aside are asked; the best weights are kept."""
+_EVERY, _PATIENCE = 20, 3
+"""Steps between two questions to the people kept aside, and how often in a row they may do no better."""
+_MEMORY = 0.97
+"""Of the running mean of weights at each step; it is what is asked and kept."""
+_PICKS = 8
 _FEATURE = 0.1
 """What a recognizer's disagreement of 1 costs, beside an L1 of 1 in pictures of 0-1."""
-_CHUNK = 64
+_CHUNK, _SIDE = 64, 112
+_MAKING = Lock()
+"""Torch draws the first weights of a network by a generator that all threads share."""
 
 
 def fit(
     network: nn.Module,
     loss_of: Callable[[], Tensor],
-    after: Callable[[int], None],
+    score: Callable[[nn.Module], float],
     steps: int,
     rate: float,
     decay: float,
 ) -> None:
-    """`steps` of AdamW on `loss_of()` with one cycle of the learning rate, `rate` at its highest; `after` each step."""
+    """AdamW on `loss_of()` until the running mean of the weights (Polyak and Juditsky 1992) has a best `score`, or for
+    `steps`; that mean is left in the network."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1)
+    mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_MEMORY))
+    best, kept, late = score(network), deepcopy(network.state_dict()), 0
     for step in range(1, steps + 1):
         loss = loss_of()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
-        after(step)
+        mean.update_parameters(network)
+        if step % _EVERY == 0 or step == steps:
+            reached, late = score(mean.module), late + 1
+            if reached > best:
+                best, kept, late = reached, deepcopy(mean.module.state_dict()), 0
+            if late == _PATIENCE:
+                break
+    network.load_state_dict(kept)
+
+
+def ensemble(answers: Sequence[Floats], score: Callable[[Floats], float]) -> Floats:
+    """The mean of some of `answers` (n, d) each, picked one after another, again and again, while `score` grows
+    (Caruana et al. 2004, ICML: ensemble selection)."""
+    best, total = -1.0, np.zeros_like(answers[0])
+    for _ in range(_PICKS):
+        reached, number = max((score(total + answer), number) for number, answer in enumerate(answers))
+        if reached <= best:
+            break
+        best, total = reached, total + answers[number]
+    return total
 
 
 class StudentRecognizer(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
@@ -131,106 +170,135 @@ class TrainedAttacker:
         self.network, self.data, self.parts, self.device, self.seed = network, data, parts, device, seed
         self.random = np.random.default_rng(seed)
         learn, choose = data.pairs(parts.learn, _MOVED, self.random), data.pairs(parts.choose, 0, self.random)
-        self.restorer = linear.Restorer(learn, choose)
-        self.learn = data.pairs(parts.learn, _MOVED, self.random)
+        self.restorer, self.learn = linear.Restorer(learn, choose), learn
+        self.asked = np.sort(np.concatenate([parts.choose, parts.attack]))
+        self.half = device != "cpu" or has_bf16()
 
     def recognize(self, clear: Floats, steps: int) -> Floats:
-        """Vectors (n, d) of the released photos that are near to `clear` (n, d): by a ridge regression from pixels, by
-        a network that learns for `steps`, of which 0 learn its head alone, or their sum: the best for `parts.choose`.
-        """
-        data, choose = self.data, self.parts.choose
+        """Vectors (n, d) of the released photos that are near to `clear` (n, d), 0 for who is learned from. Of four
+        attackers those that are best together for `parts.choose`: ridge regressions from pixels and from what
+        recognizers say, and networks that read the restored face and the whole frame, which learn until they are no
+        better for `parts.choose`, or for `steps`; of 0 steps they learn their heads alone."""
+        data, learn, asked = self.data, self.learn, self.asked
+        aside = np.isin(asked, self.parts.choose)
+        whole = np.zeros_like(clear)
 
-        def score(answers: Floats) -> float:
-            probes = np.zeros_like(clear)
-            probes[choose] = answers
-            return mean_reciprocal(probes, clear, data.people, choose)
+        def score(probes: Floats) -> float:
+            whole[asked[aside]] = probes
+            return standing(whole, clear, data.people, self.parts.choose)
 
-        shrunk = [linear.small(known.released, known.boxes, linear.COARSE) for known in (self.learn, data)]
-        learned, coarse = map(linear.flat, shrunk)
-        pixels = normalized(linear.ridge(learned, clear[self.learn.rows], coarse[choose], score)(coarse))
-        views = self._views(data.released, data.boxes)
-        student = self._student(clear, views[choose], score, steps)
-        answers = normalized(self._answers(student, views))
-        return max((pixels, answers, pixels + answers), key=lambda probes: score(probes[choose]))
+        released, boxes, wanted = data.released[asked], data.boxes[asked], clear[learn.rows]
+        pairs = (learn.released, learn.boxes), (released, boxes)
+        known, coarse = (linear.flat(linear.small(frames, places, linear.COARSE)) for frames, places in pairs)
+        answers = [linear.ridge(known, wanted, coarse[aside], score)(coarse)]
+        if data.seen is not None:
+            known, seen = data.seen[self.parts.learn], data.seen[asked]
+            answers.append(linear.ridge(known, clear[self.parts.learn], seen[aside], score)(seen))
+        for view in (self._restored, _whole):
+            views = view(released, boxes)
+            student = self._student(clear, view(learn.released, learn.boxes), views[aside], score, steps)
+            # A face and its mirror image are one person.
+            answers.append(self._answers(student, views) + self._answers(student, views[:, :, ::-1]))
+        whole[asked] = ensemble([normalized(answer) for answer in answers], lambda probes: score(probes[aside]))
+        return whole
 
-    def _student(self, clear: Floats, aside: Floats, score: Callable[[Floats], float], steps: int) -> StudentRecognizer:
-        """Trained to answer `clear` (n, d), the head first by ridge regression, then all towards the vector of the same
-        photo and the right person; of its weights those whose answers to the views `aside` score highest."""
-        random, known = np.random.default_rng(self.seed), self.parts.learn
-        torch.manual_seed(self.seed)
-        student: StudentRecognizer = StudentRecognizer(self.network, clear.shape[1]).to(self.device)
-        learn = self.data.pairs(known, _MOVED_VIEWS, random)
-        views = self._views(learn.released, learn.boxes)
+    def _student(
+        self, clear: Floats, views: Pixels, aside: Pixels, score: Callable[[Floats], float], steps: int
+    ) -> StudentRecognizer:
+        """Trained to answer `clear` (n, d) to `views` of `learn`, the head first by ridge regression, then all towards
+        the vector of the same photo and the right person; `aside` are views of `parts.choose`."""
+        random, known, rows = np.random.default_rng(self.seed), self.parts.learn, self.learn.rows
+        with _MAKING:
+            torch.manual_seed(self.seed)
+            student: StudentRecognizer = StudentRecognizer(self.network, clear.shape[1]).to(self.device)
         features, aside_features = (self._answers(student.read, seen) for seen in (views, aside))
-        head = linear.ridge_near(features, clear[learn.rows], aside_features, clear[self.parts.choose])
+        head = linear.ridge_near(features, clear[rows], aside_features, clear[self.parts.choose])
         with torch.no_grad():
             student.head.weight.copy_(torch.from_numpy(head.weights.T))
             student.head.bias.copy_(torch.from_numpy(head.y_mean - head.x_mean @ head.weights))
         people, who = np.unique(self.data.people[known], return_inverse=True)
         means = np.array([clear[known][who == number].mean(axis=0) for number in range(len(people))], np.float32)
         centres = F.normalize(torch.from_numpy(means)).to(self.device)
-        right = torch.from_numpy(np.searchsorted(people, self.data.people[learn.rows])).to(self.device)
-        target = torch.from_numpy(clear[learn.rows]).to(self.device)
+        right = torch.from_numpy(np.searchsorted(people, self.data.people[rows])).to(self.device)
+        target = torch.from_numpy(clear[rows]).to(self.device)
 
         def loss_of() -> Tensor:
             batch = random.integers(0, len(views), 32)
-            faces = torch.from_numpy(views[batch]).to(self.device)
-            if random.random() < 0.5:
-                faces = faces.flip(3)
-            answer = F.normalize(student(faces))
+            mirrored = random.random() < 0.5
+            with self._computing():
+                answer = student(self._input(views[batch][:, :, ::-1] if mirrored else views[batch]))
+            answer = F.normalize(answer.float())
             loss = F.cross_entropy(answer @ centres.T / _TEMPERATURE, right[batch])
             return loss + (1 - (answer * target[batch]).sum(dim=1)).mean()
 
-        best, kept = -1.0, {}
-        evaluated = {round(look * steps / _EVALUATIONS) for look in range(_EVALUATIONS + 1)}
-
-        def keep_best(step: int) -> None:
-            nonlocal best, kept
-            if step in evaluated and (reached := score(self._answers(student, aside))) > best:
-                best, kept = reached, {name: weight.detach().clone() for name, weight in student.state_dict().items()}
-
-        keep_best(0)
-        fit(student, loss_of, keep_best, steps, rate=5e-4, decay=1e-2)
-        student.load_state_dict(kept)
+        fit(student, loss_of, lambda network: score(self._answers(network, aside)), steps, rate=3e-4, decay=1e-2)
         return student
 
-    def _views(self, released: Pixels, boxes: Points) -> Floats:
-        """NETWORK's input (n, 3, 112, 112) of released frames once they are restored."""
-        return model_input(NETWORK, list(self.restorer(released, boxes)), list(self.restorer.find(released, boxes)))
+    def _restored(self, released: Pixels, boxes: Points) -> Pixels:
+        """Released frames as NETWORK reads them once they are restored (n, 112, 112, 3)."""
+        target, points = np.array(MODELS[NETWORK].input.landmarks(), np.float32), self.restorer.find(released, boxes)
+        pairs = zip(self.restorer(released, boxes), points, strict=True)
+        return np.array([align.crop(frame, align.similarity(five, target), _SIDE) for frame, five in pairs])
 
-    def _answers(self, call: Callable[[Tensor], Tensor], views: Floats) -> Floats:
-        with torch.inference_mode():
-            parts = torch.from_numpy(views).split(_CHUNK)
-            return np.concatenate([call(part.to(self.device)).cpu().numpy() for part in parts])
+    def _input(self, views: Pixels) -> Tensor:
+        return torch.from_numpy(prepare(MODELS[NETWORK], views)).to(self.device, memory_format=torch.channels_last)
+
+    def _computing(self) -> torch.autocast:
+        """In bfloat16 where the device is faster with it; weights stay in single precision."""
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.half)
+
+    def _answers(self, call: Callable[[Tensor], Tensor], views: Pixels) -> Floats:
+        with torch.inference_mode(), self._computing():
+            parts = np.split(views, range(_CHUNK, len(views), _CHUNK))
+            return np.concatenate([call(self._input(part)).float().cpu().numpy() for part in parts])
 
     def draw(self, steps: int) -> Pixels:
-        """Clear frames (n, SIDE, SIDE, 3) as a U-Net draws them in the place of released ones, after `steps`."""
-        torch.manual_seed(self.seed)
-        data, learn, restorer = self.data, self.learn, self.restorer
+        """Clear frames (n, SIDE, SIDE, 3) as a U-Net draws them in the place of released ones, as they are where they
+        are learned from; it learns until it is no nearer to those of `parts.choose`, or for `steps`."""
+        learn, restorer, data = self.learn, self.restorer, self.data
+        choose = data.pairs(self.parts.choose, 0, self.random)
         judge = TorchGraph(self.network).eval().to(self.device)
-        unet: FaceUNet = FaceUNet().to(self.device)
-        restored = restorer(learn.released, learn.boxes)
+        with _MAKING:
+            torch.manual_seed(self.seed)
+            unet: FaceUNet = FaceUNet().to(self.device, memory_format=torch.channels_last)
+        restored, restored_aside = (restorer(part.released, part.boxes) for part in (learn, choose))
+
+        def drawn_by(network: nn.Module, released: Pixels, restored: Pixels) -> Tensor:
+            with self._computing():
+                return network(self._tensor(np.concatenate([released, restored], axis=3))).float()
+
+        def distance(drawn: Tensor, pairs: Pairs, rows: NDArray[np.int64]) -> Tensor:
+            clear = self._tensor(pairs.clear[rows])
+            with self._computing():
+                likeness = F.cosine_similarity(*(judge(judged(f, pairs.points[rows]))[0] for f in (drawn, clear)))
+            return F.l1_loss(drawn, clear) + _FEATURE * (1 - likeness.float()).mean()
 
         def loss_of() -> Tensor:
             batch = self.random.integers(0, len(learn.rows), 16)
-            clear = self._tensor(learn.clear[batch])
-            drawn = unet(self._tensor(np.concatenate([learn.released[batch], restored[batch]], axis=3)))
-            views = judged(drawn, learn.points[batch])
-            with torch.no_grad():
-                wanted = judge(judged(clear, learn.points[batch]))[0]
-            likeness = F.cosine_similarity(judge(views)[0], wanted)
-            return F.l1_loss(drawn, clear) + _FEATURE * (1 - likeness).mean()
+            return distance(drawn_by(unet, learn.released[batch], restored[batch]), learn, batch)
 
-        fit(unet, loss_of, lambda step: None, steps, rate=2e-3, decay=1e-3)
-        drawn = np.empty_like(data.released)
+        def score(network: nn.Module) -> float:
+            with torch.inference_mode():
+                parts = np.split(np.arange(len(choose.rows)), range(_CHUNK, len(choose.rows), _CHUNK))
+                drawn = [drawn_by(network, choose.released[rows], restored_aside[rows]) for rows in parts]
+                apart = [distance(d, choose, rows) * len(rows) for d, rows in zip(drawn, parts, strict=True)]
+            return -float(sum(apart))
+
+        fit(unet, loss_of, score, steps, rate=2e-3, decay=1e-3)
+        frames = data.released.copy()
         with torch.inference_mode():
-            for start in range(0, len(drawn), _CHUNK):
-                released, boxes = data.released[start : start + _CHUNK], data.boxes[start : start + _CHUNK]
-                frames = unet(self._tensor(np.concatenate([released, restorer(released, boxes)], axis=3)))
-                drawn[start : start + _CHUNK] = np.rint(frames.cpu().numpy().transpose(0, 2, 3, 1) * 255)
-        return drawn
+            for rows in np.split(self.asked, range(_CHUNK, len(self.asked), _CHUNK)):
+                released = data.released[rows]
+                drawn = drawn_by(unet, released, restorer(released, data.boxes[rows]))
+                frames[rows] = np.rint(drawn.cpu().numpy().transpose(0, 2, 3, 1) * 255)
+        return frames
 
     def _tensor(self, frames: Pixels) -> Tensor:
         """Frames (n, s, s, c) -> (n, c, s, s) in 0-1."""
         values = np.ascontiguousarray(frames.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
-        return torch.from_numpy(values).to(self.device)
+        return torch.from_numpy(values).to(self.device, memory_format=torch.channels_last)
+
+
+def _whole(released: Pixels, boxes: Points) -> Pixels:
+    """Whole frames in the size of NETWORK's input, hair, clothes and place included."""
+    return np.array([cv2.resize(frame, (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR) for frame in released], np.uint8)

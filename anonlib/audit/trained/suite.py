@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import get_args
 
@@ -31,19 +34,22 @@ from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.runtime import load_engine
+from anonlib.models.runtime import has_bf16, load_engine
 from anonlib.synthesis.redact import Redaction, redact
 from anonlib.workspace.layout import StageStore
 
 TRAINED, BOTH_RELEASED, INVERSION = "trained", "trained, both released", "inversion"
+TOGETHER, WITH_PLAN = "trained, person's photos together", "trained, with the plan"
 TRAINED_HERE = "an attacker trained here"
-STEPS, DRAWN = 400, 200
-"""Steps of the network that recognizes, and of the one that restores."""
+STEPS, DRAWN = 240, 160
+"""Steps on a CPU, at most, of the networks that recognize and of the one that restores; on a GPU ten times as many."""
 MOST = 6000
 """Faces that an attacker learns from and goes after; more people are left out at random."""
 
-_VERSION = "2"
+_VERSION = "3"
 
+Answers = Mapping[str, NDArray[np.float32]]
+"""Vectors (n, d) of released photos: those of `teachers` by TRAINED, a recognizer's by "inversion by NAME"."""
 Results = Mapping[str, NDArray[np.float64]]
 """What each attack recovers, (2, n) of `recover`; of an inversion by its judge, "inversion by NAME"."""
 
@@ -69,21 +75,25 @@ def trained_attacks(
         parts = split(evidence.subjects[rows], seed)
     except ValueError:
         return []
-    found: dict[str, Results] = {}
-    for kind in (RELEASED, *BASELINES):
-        began = time.monotonic()
-        how = method if kind == RELEASED else kind
+    kinds, cores = (RELEASED, *BASELINES), len(os.sched_getaffinity(0))
+    at_once = 1 if device != "cpu" else min(cores, len(kinds))
+
+    def attacked(kind: str) -> tuple[str, Results, float]:
+        began, how = time.monotonic(), method if kind == RELEASED else kind
         # A redaction needs no secret, so an attacker can repeat it; the other methods need the job's.
         data = data_of(evidence, kind, rows, how if how in get_args(Redaction) else None)
         train = partial(attack, data, parts, device=device, seed=seed)
-        found[kind] = train() if kind == RELEASED else _kept(store, data, kind, seed, train)
-        outcome = UnitResult(kind, faces=len(rows), seconds=time.monotonic() - began)
-        report("train", outcome, 1 + len(BASELINES))
+        answers = train() if kind == RELEASED else _kept(store, data, kind, seed, train)
+        return kind, results(answers, data, parts), time.monotonic() - began
+
+    found: dict[str, Results] = {}
+    with ThreadPoolExecutor(at_once) as pool, _threads(max(1, cores // at_once)):
+        for kind, recovered, seconds in pool.map(attacked, kinds):
+            found[kind] = recovered
+            report("train", UnitResult(kind, faces=len(rows), seconds=seconds), len(kinds))
     data = data_of(evidence, CLEAR, rows)
-    known = teachers(data, parts)
-    by = {f"{INVERSION} by {name}": recover(own, own, data.people, parts) for name, own in data.vectors.items()}
-    clear = recover(known, known, data.people, parts)
-    found[CLEAR] = {name: by.get(name, clear) for name in found[RELEASED]}
+    clear = {f"{INVERSION} by {name}": own for name, own in data.vectors.items()}
+    found[CLEAR] = results({TRAINED: teachers(data, parts)} | clear, data, parts)
     groups = [(part, name, members[rows]) for part, name, members in groups_of(evidence)]
     chance = 1 / len(np.unique(data.people[parts.attack]))
     attacks = []
@@ -91,9 +101,12 @@ def trained_attacks(
         title, _, recognizer = name.partition(" by ")
         judge, held_out = recognizer or TRAINED_HERE, recognizer not in used
         probes = Probes(data.people, judge, held_out, groups, evidence.classes[rows], evidence.replaced[rows], seed)
-        ranks = {kind: results[name][0] for kind, results in found.items()}
+        ranks = {kind: recovered[name][0] for kind, recovered in found.items()}
         first, fifth = ({kind: np.where(np.isnan(r), r, r <= within) for kind, r in ranks.items()} for within in (1, 5))
-        accepted = {kind: results[name][1] for kind, results in found.items()}
+        accepted = {kind: recovered[name][1] for kind, recovered in found.items()}
+        if title == WITH_PLAN:
+            attacks.append(probes.attack(title, "rank-1", first))
+            continue
         attacks += [
             probes.attack(title, "rank-1", first, chance, detailed=True),
             probes.attack(title, "rank-5", fifth, min(1.0, 5 * chance)),
@@ -114,33 +127,61 @@ def data_of(evidence: Evidence, kind: str, rows: NDArray[np.int64], how: str | N
         boxes=np.array(corners, np.float32).reshape(-1, 4),
         points=np.array(points, np.float32).reshape(-1, 5, 2),
         people=evidence.subjects[rows],
+        classes=evidence.classes[rows],
         vectors={name: vectors[rows] for name, vectors in evidence.clear.vectors.items()},
+        seen=np.concatenate([vectors[rows] for vectors in evidence.looks[kind].vectors.values()], axis=1),
         anonymize=None if how is None else partial(redact, how=how),
     )
 
 
-def attack(data: AttackerData, parts: DataSplit, *, device: str = "cpu", seed: int = 0) -> Results:
-    """Recognition against the clear gallery and against the released one, and inversion by the recognizers that may
-    judge: NETWORK helps to draw, so it may not."""
+def attack(data: AttackerData, parts: DataSplit, *, device: str = "cpu", seed: int = 0) -> Answers:
+    """What networks that learned from other people make of released photos: vectors, and by inversion those of the
+    recognizers that may judge: NETWORK helps to draw, so it may not."""
     from anonlib.audit.trained.networks import TrainedAttacker
 
-    attacker, clear = TrainedAttacker(model_bytes(NETWORK), data, parts, device, seed), teachers(data, parts)
-    best, drawn = attacker.recognize(clear, STEPS), attacker.draw(DRAWN)
-    results = {
-        TRAINED: recover(best, clear, data.people, parts),
-        BOTH_RELEASED: recover(best, best, data.people, parts),
-    }
-    rows = np.concatenate([parts.choose, parts.attack])
+    longer = 1 if device == "cpu" else 10
+    attacker = TrainedAttacker(model_bytes(NETWORK), data, parts, device, seed)
+    answers = {TRAINED: attacker.recognize(teachers(data, parts), STEPS * longer)}
+    drawn, rows = attacker.draw(DRAWN * longer), attacker.asked
     points = attacker.restorer.find(data.released[rows], data.boxes[rows])
     for name in (name for name in data.vectors if name != NETWORK):
-        probes = np.zeros_like(data.vectors[name])
-        probes[rows] = Recognizer(name, load_engine(model_bytes(name))).embed(list(drawn[rows]), list(points))
-        results[f"{INVERSION} by {name}"] = recover(probes, data.vectors[name], data.people, parts)
-    return results
+        own = answers[f"{INVERSION} by {name}"] = np.zeros_like(data.vectors[name])
+        engine = load_engine(model_bytes(name), precision="bf16" if has_bf16() else "f32")
+        own[rows] = Recognizer(name, engine).embed(list(drawn[rows]), list(points))
+    return answers
 
 
-def _kept(store: StageStore, data: AttackerData, kind: str, seed: int, train: Callable[[], Results]) -> Results:
-    """The stored results of the same attackers on the same faces, or new ones, which are stored."""
+def results(answers: Answers, data: AttackerData, parts: DataSplit) -> Results:
+    """Who is recovered: against clear and against released photos, a person's photos together, and with the plan."""
+    clear, best = teachers(data, parts), answers[TRAINED]
+    found = {
+        TRAINED: recover(best, clear, data.people, parts),
+        BOTH_RELEASED: recover(best, best, data.people, parts),
+        TOGETHER: recover(best, clear, data.people, parts, together=True),
+    }
+    if (data.classes >= 0).any():
+        found[WITH_PLAN] = recover(best, clear, data.people, parts, classes=data.classes)
+    for name, own in data.vectors.items():
+        if (title := f"{INVERSION} by {name}") in answers:
+            found[title] = recover(answers[title], own, data.people, parts)
+    return found
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch computes each network in `count` threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _kept(store: StageStore, data: AttackerData, kind: str, seed: int, train: Callable[[], Answers]) -> Answers:
+    """The stored answers of the same attackers to the same faces, or new ones, which are stored."""
     settings = [_VERSION, kind, seed, STEPS, DRAWN, MODELS[NETWORK].sha256, sorted(data.vectors)]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for array in (data.released, data.people):
@@ -150,8 +191,8 @@ def _kept(store: StageStore, data: AttackerData, kind: str, seed: int, train: Ca
         with np.load(io.BytesIO(store.arrays(f"learned/{unit}"))) as stored:
             return dict(stored)
     except NotFound:
-        results = train()
+        answers = train()
     sink = io.BytesIO()
-    np.savez_compressed(sink, **results)  # type: ignore[arg-type]
+    np.savez(sink, **answers)  # type: ignore[arg-type]
     store.write_arrays(f"learned/{unit}", sink.getvalue())
-    return results
+    return answers

@@ -48,4 +48,6 @@ def held(how: str, people: int = 40, photos: int = 5, seed: int = 0) -> Attacker
     released = clear.copy()
     for picture, box in zip(released, boxes, strict=True):
         redact(picture, box, how)
-    return AttackerData(clear, released, boxes, points, who, {JUDGE: look(clear)}, partial(redact, how=how))
+    nobody = np.full(len(who), -1)
+    vectors = {JUDGE: look(clear)}
+    return AttackerData(clear, released, boxes, points, who, vectors, nobody, anonymize=partial(redact, how=how))

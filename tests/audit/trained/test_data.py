@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anonlib.audit.evidence.evidence import SIDE, frame
-from anonlib.audit.trained.data import DataSplit, Restorer, mean_reciprocal, recover, ridge, split
+from anonlib.audit.trained.data import DataSplit, Restorer, recover, ridge, split, standing
 from anonlib.faces import align
 from anonlib.synthesis.redact import redact
 from tests.audit.trained.made import held
@@ -53,7 +53,24 @@ def test_the_place_of_the_right_person_is_counted_and_a_tie_takes_the_middle() -
     vectors = np.concatenate([np.eye(4), [[1, 0.5, 0, 0], [0.9, 0.5, 0.6, 0], [1, 1, 1, 1]]]).astype(np.float32)
     found = recover(vectors, vectors, people, DataSplit(np.arange(0), np.arange(0), np.arange(7)))
     assert found[0, 4:].tolist() == [1, 3, 2.5] and np.isnan(found[:, :4]).all()
-    assert mean_reciprocal(vectors, vectors, people, np.arange(7)) == pytest.approx((1 + 1 / 3 + 1 / 2.5) / 3)
+    nearer = vectors.copy()
+    nearer[5] = vectors[1]
+    assert standing(nearer, vectors, people, np.arange(7)) > standing(vectors, vectors, people, np.arange(7))
+
+
+def test_photos_of_one_person_are_asked_together_and_the_plan_leaves_the_class() -> None:
+    people, parts = (
+        np.array([0, 1, 2, 3, 0, 0, 1]),
+        DataSplit(np.array([2, 3]), np.arange(0), np.array([0, 1, 4, 5, 6])),
+    )
+    gallery = np.concatenate([np.eye(4), np.zeros((3, 4))]).astype(np.float32)
+    probes = np.array([[0] * 4] * 4 + [[5, 6, 0, 0], [9, 2, 0, 0], [0, 1, 3, 2]], np.float32)
+    assert recover(probes, gallery, people, parts)[0, 4:].tolist() == [2, 1, 1]
+    together = recover(probes, gallery, people, parts, together=True)[0]
+    assert together[[4, 6]].tolist() == [1, 1] and np.isnan(together[[0, 1, 2, 3, 5]]).all()
+    # People who were learned from stand in the class, too.
+    planned = recover(probes, gallery, people, parts, classes=np.array([0, 1, 1, 0, 0, 0, 1]))[0]
+    assert planned[4:].tolist() == [1, 1, 2] and np.isnan(planned[:4]).all()
 
 
 def test_only_photos_of_the_attacked_that_are_not_in_the_gallery_are_asked() -> None:
