@@ -54,27 +54,15 @@ def surrogate(
     member, mixed = cosine_beyond(SAME_PERSON_ANGLE), cosine_beyond(own_angle)
 
     def choose(subjects: Rows, rows: Rows, cosine: Vectors) -> Rows:
-        order = np.argsort(-cosine, axis=1, kind="stable")
-        first = (cosine > member).sum(axis=1)
-        last = np.full(len(subjects), len(rows) - k)
-
-        def window(start: Rows) -> Rows:
-            return np.take_along_axis(order, np.maximum(start, 0)[:, None] + np.arange(k), axis=1)
-
-        def may_be_mixed(start: Rows) -> NDArray[np.bool_]:
-            mix = normalized(gallery.vectors[rows[window(start)]].mean(axis=1))
-            return np.asarray((mix * templates[subjects]).sum(axis=1) <= mixed, np.bool_)
-
-        if len(rows) < k:
-            return np.full((len(subjects), k), -1)
-        possible = (first <= last) & may_be_mixed(last)
-        # Bisection for the nearest window that may be mixed; `last` always may.
-        while (open_ := possible & (first < last)).any():
-            middle = (first + last) // 2
-            good = may_be_mixed(middle)
-            last = np.where(open_ & good, middle, last)
-            first = np.where(open_ & ~good, middle + 1, first)
-        return np.where(possible[:, None], rows[window(last)], -1)
+        chosen = np.full((len(subjects), k), -1)
+        for place, subject in enumerate(subjects):
+            order = np.argsort(-cosine[place], kind="stable")[(cosine[place] > member).sum() :]
+            sums = np.cumsum(gallery.vectors[rows[order]], axis=0, dtype=np.float64)
+            sums[k:] -= sums[:-k].copy()
+            fit = np.flatnonzero(normalized(sums[k - 1 :].astype(np.float32)) @ templates[subject] <= mixed)
+            if len(fit):
+                chosen[place] = rows[order[fit[0] : fit[0] + k]]
+        return chosen
 
     return _chosen(templates, gallery, strata, k, choose, f"{k} identities whose mixture is {own_angle:g} degrees")
 
