@@ -2,11 +2,13 @@
 
 Everybody of a gender, age band and tone gets one face of the gallery (one-face), or everybody one (one-face-all). So
 nothing in such a photo says who it is but what any natural face leaves: hair, outline, pose, light, expression. What a
-method gives away beyond that is its own.
+method gives away beyond that is its own. The band is that of the plan's person, as it is for the method's own faces: a
+band by photo would tell how old each photo looks.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -15,8 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib.audit.evidence.evidence import CONTROLS, ONE_FACE, Look
-from anonlib.config import JobConfig
 from anonlib.errors import contained
+from anonlib.job import Job
 from anonlib.methods import method_of
 from anonlib.methods.redaction import fallback_of
 from anonlib.privacy.strata import Stratum, stratum_of
@@ -24,6 +26,7 @@ from anonlib.synthesis.base import FaceTexture, Pixels
 from anonlib.synthesis.describe import happiness
 from anonlib.synthesis.redact import redact
 from anonlib.synthesis.textures.gallery import Gallery
+from anonlib.workspace import layout
 from anonlib.workspace.schemas import FACES
 from anonlib.workspace.tables import Row
 
@@ -32,17 +35,23 @@ ASKED = ("presence", "yaw", "bare", "tone")
 
 
 class Controls:
-    """Draws the controls of a job; a face that its method would not replace is hidden as the job hides it."""
+    """Draws the controls of a job; a face that its method would not replace is hidden as the job hides it. Where nobody
+    was planned (a redaction) the stratum is that of the photo."""
 
-    def __init__(self, config: JobConfig) -> None:
+    def __init__(self, job: Job) -> None:
+        config, plan = job.config, layout.plan_store(job.stores, job.plan_key)
         self.method, self.extent = method_of(config.method), config.method.region
         self.hidden = fallback_of(config.method.name, config.fallback).kind
         self.gallery, self._faces = _gallery(), dict[Stratum, FaceTexture]()
+        is_planned = (plan.committed("plan") or {}).get("subjects")
+        subjects = plan.subjects(["faces", "stratum"]).to_pylist() if is_planned else ()
+        self.strata: dict[str, Stratum] = {face: tuple(row["stratum"]) for row in subjects for face in row["faces"]}
 
     @property
     def key(self) -> str:
-        """Names what is drawn: the gallery, how far a face reaches, and how others are hidden."""
-        return f"{self.gallery.digest} {self.extent} {self.hidden}"
+        """Names what is drawn: the gallery, how far a face reaches, how others are hidden, and who is in which band."""
+        strata = hashlib.sha256(repr(sorted(self.strata.items())).encode()).hexdigest()
+        return f"{self.gallery.digest} {self.extent} {self.hidden} {strata}"
 
     def draw(
         self,
@@ -63,7 +72,8 @@ class Controls:
                     if row["face_id"] != main["face_id"]:
                         redact(drawn[-1], np.array(row["box"], np.float32), "solid")
                 if refused[number] is None:
-                    kind = stratum_of(float(clear.female[number]), float(clear.age[number]), main.get("tone"))
+                    seen = stratum_of(float(clear.female[number]), float(clear.age[number]), main.get("tone"))
+                    kind = self.strata.get(main["face_id"], seen)
                     self._put(drawn[-1], main, meshes[number], clear, number, kind if name == ONE_FACE else ())
                 else:
                     redact(drawn[-1], np.array(main["box"], np.float32), self.hidden)

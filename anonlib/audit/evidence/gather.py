@@ -112,7 +112,7 @@ class _Gathering:
         self.labelled = job.config.input.subject_field is not None
         self.plan = planned_faces(layout.plan_store(job.stores, job.plan_key), job.keyring)
         self.observers = Observers(job.config)
-        self.controls = Controls(job.config)
+        self.controls = Controls(job)
         self.store, self.share = looks_store(job, most), share_of(job, most)
         self.chunk = min(job.config.limits.chunk, _CHUNK)
         self.released = JobImages(job.config, job.dataset.format)
@@ -271,7 +271,7 @@ def looks_store(job: Job, most: int | None = None) -> layout.StageStore:
         precision(job.config),
         job.scan_key,
         METHOD_VERSION,
-        Controls(job.config).key,
+        Controls(job).key,
         *(MODELS[name].sha256 for name in LOOKED_WITH),
     ]
     if (share := share_of(job, most)) < 1:
