@@ -131,12 +131,22 @@ def sampled(values: NDArray[Any], grid: Floats, step: int = 1) -> Floats:
     return np.asarray(read, np.float32)
 
 
-def laid(detail: Floats, grid: Floats, eye_distance: float) -> Floats:
-    """A detail (S, S, 3) of any S read at canonical px `grid` (h, w, 2) of a photo with this eye distance, shrunk first
-    where the photo is coarser, since cv2.remap does not average what it skips."""
+def split(maps: Floats) -> list[Floats]:
+    """The channels of (h, w, n), (h, w) each."""
+    return [np.asarray(part, np.float32) for part in cv2.split(maps)]
+
+
+def shrunk(detail: Floats, eye_distance: float) -> Floats:
+    """A detail (S, S, ...) of any S as small as a photo with this eye distance shows it, where it is coarser, since
+    cv2.remap does not average what it skips."""
     wanted = round(eye_distance / EYE_SPAN)
     if len(detail) > SIZE and wanted < len(detail):
         detail = np.asarray(cv2.resize(detail, (wanted, wanted), interpolation=cv2.INTER_AREA), np.float32)
+    return detail
+
+
+def laid(detail: Floats, grid: Floats) -> Floats:
+    """A detail (S, S, ...) of any S read at canonical px `grid` (h, w, 2)."""
     return sampled(detail, (grid + 0.5) * np.float32(len(detail) / SIZE) - 0.5)
 
 

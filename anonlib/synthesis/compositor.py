@@ -27,14 +27,28 @@ from anonlib.synthesis.canonical import (
     pose_of,
     sampled,
     shape_model,
+    shrunk,
+    split,
     with_rings,
 )
 from anonlib.synthesis.eyes import Eyes, draw_eyes, with_lids
-from anonlib.synthesis.light import SPREAD, STEP, STRICT, from_log, furthest, hair_zone, kept_zone, side_zone, toned
+from anonlib.synthesis.light import (
+    SPREAD,
+    STEP,
+    STRICT,
+    brightness_of,
+    from_log,
+    furthest,
+    hair_zone,
+    kept_zone,
+    side_zone,
+    skin_region,
+    toned,
+)
 from anonlib.synthesis.matte import Cover, matte, outlined, ramp
 from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
 from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, bare, glasses, over_forehead, without_rims
-from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of, skin_at
+from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of
 from anonlib.synthesis.textures.average import detail_of
 
 _WHOLE, _SHOWS = 0.98, 0.05
@@ -77,8 +91,8 @@ class Rendered:
 class Composite:
     """Where a surrogate of a neutral `shape` (468, 3) goes in a photo: the photo's `view` (h, w, 3), its `ground`
     without what would stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px, `skin_grid` where
-    its relief is read; its `eyes`, the `grain` of its skin, the `opening` of the mouth and the `eye_distance` px; else
-    as in Rendered."""
+    its relief is read, `skin` (h, w) how surely it is skin; its `eyes`, the `grain` of its skin, the `opening` of the
+    mouth and the `eye_distance` px; else as in Rendered."""
 
     view: Pixels
     ground: Pixels
@@ -90,6 +104,7 @@ class Composite:
     grain: Grain
     shape: Floats
     skin_grid: Floats
+    skin: Floats
     opening: float
     eye_distance: float
     origin: tuple[int, int]
@@ -98,13 +113,13 @@ class Composite:
 
     def paint(self, detail: Floats, happy: float, age: float) -> Rendered:
         """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with skin of this `age` (years)."""
-        pixels = from_log(lit(laid(calmed(detail), self.grid, self.eye_distance), self.light))
+        pixels = from_log(lit(laid(shrunk(calmed(detail), self.eye_distance), self.grid), self.light))
         pixels = draw_mouth(draw_eyes(pixels, self.eyes, self.light), self.mouth, self.light, happy)
         synthetic = in_its_colours(self.view, pixels)
         part = _box(self.alpha)
         grid, alpha, ground, patch = self.skin_grid[part], self.alpha[part], self.ground[part], self.ground.copy()
         relief = relief_at(grid, self.eye_distance, self.shape, age)
-        skin = skin_at(grid, alpha > _SHOWS)
+        skin = self.skin[part] * (alpha > _SHOWS)
         sharp = as_sharp(synthetic[part], self.grain, skin, relief, seed_of(self.shape))
         patch[part] = np.clip(np.rint(ground + alpha[..., None] * (sharp - ground)), 0, 255).astype(np.uint8)
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
@@ -152,30 +167,28 @@ def place(
     detail, light = detail_of(view, source_vertices, GLASSES_STEP)
     residual = np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP])
     # Where each px of the view lies in the canonical frame: of the source's face, and of the surrogate's.
-    source_grid, source_covered = frame.map_out(source_vertices, y1 - y0, x1 - x0)
+    source_grid, _ = frame.map_out(source_vertices, y1 - y0, x1 - x0)
     grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
     light_out = sampled(light.field(STEP), grid, STEP)
-    inside = source_covered & (sampled(frame.hull.astype(np.float32), source_grid) > 0.5)
-
-    def in_both(part: Floats) -> Floats:
-        return np.minimum(sampled(part, grid), np.where(source_covered, sampled(part, source_grid), 1))
-
+    zone, feather, inner, skin_here = split(sampled(_of_surrogate(extent), grid))
+    source_zone, hull, skin_there, source_sides = split(sampled(_of_source(extent), source_grid))
+    inside = hull > 0.5
     cover = Cover(
-        in_both(hair_zone() if extent == "skin" else kept_zone(extent)),
-        in_both(side_zone()),
+        np.minimum(zone, source_zone),
+        np.minimum(sampled(side_zone(), grid), source_sides),
         np.clip((float(frame.points[topology.LEFT_EYE_OUTER, 1]) - grid[..., 1]) / _ABOVE, 0, 1),
         sampled(over_forehead(residual, light.spread, extent), source_grid, STEP),
     )
     # Of a dark channel a few grey levels are much in log space, so _DIM is added to what is compared.
     bared = without_rims(view, source_vertices, pose.scale) if glasses(detail) > 0 else view
     unlike = np.log(bared + np.float32(DIM)) - np.log(from_log(light_out) + np.float32(DIM))
-    spread = min(SPREAD * float(np.median(furthest(unlike)[inside])), STRICT) if inside.any() else STRICT
+    distance = furthest(unlike)
+    spread = min(SPREAD * float(np.median(distance[inside])), STRICT) if inside.any() else STRICT
     kept, ground = matte(bared, unlike, spread, inside, cover, pose.scale)
-    feather = cv2.remap(_feather(extent), grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     if extent == "skin":
         # Below the eyes it ends at the outline as the photo would show it.
         seen = filled(vertices[oval, :2], *covered.shape)
-        seen[covered & (sampled(_inner(), grid) > 0.5)] = 1  # a cheek that hides the far part of the oval
+        seen[inner > 0.5] = 1  # a cheek that hides the far part of the oval
         outline = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), max(0.6, _SOFT * pose.scale))
         outline = np.minimum(1.5 * outline, 1)
         feather = outline + cover.above * (np.maximum(feather, outline) - outline)
@@ -194,25 +207,26 @@ def place(
     if extent == "skin":
         grid = np.where(covered[..., None], sampled(_rim(), grid), grid)
     light_out, opening = light_out + sampled(tone, grid, STEP), mouth_opening(shape)
-    beside = (furthest(unlike) < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
-    grain = Grain.of(view, skin_at(source_grid, source_covered) > _SURE, beside)
+    beside = (distance < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
+    grain = Grain.of(view, skin_there > _SURE, beside)
     drawn = Eyes.of(vertices, gaze, neutral), Mouth.of(vertices, pose.scale)
-    whole = (*drawn, grain, neutral, skin_grid, opening, pose.scale)
+    whole = (*drawn, grain, neutral, skin_grid, skin_here, opening, pose.scale)
     return Composite(view, ground, grid, light_out, alpha, *whole, (x0, y0), coverage, shown)
 
 
 def calmed(detail: Floats) -> Floats:
     """A detail (S, S, 3) of any S, log, without what is not skin at its rim: there donors have hair, ears and shade,
     which a turned head would show large."""
-    limit = cv2.resize(_limit(), detail.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-    return np.clip(detail, -limit, limit)
+    limit = cv2.merge([cv2.resize(_limit(), detail.shape[1::-1], interpolation=cv2.INTER_LINEAR)] * 3)
+    return np.asarray(cv2.min(cv2.max(detail, -limit), limit), np.float32)
 
 
 def lit(detail: Floats, light: Floats) -> Floats:
     """A detail (h, w, 3) in a light (h, w, 3), log: what shines on dark skin would be white or orange stains on bright
     skin, so brightness nears white without reaching it, and what colour differs from skin is bounded."""
-    grey = detail.mean(axis=2, keepdims=True)
-    room = np.maximum(_WHITE - light.max(axis=2, keepdims=True), _LEAST_ROOM)
+    grey = brightness_of(detail)[..., None]
+    red, green, blue = split(light)
+    room = np.maximum(_WHITE - np.maximum(np.maximum(red, green), blue), _LEAST_ROOM)[..., None]
     shine = np.where(grey > 0, room * np.tanh(grey / room), grey)
     return np.asarray(light + shine + _COLOUR * np.tanh((detail - grey) / _COLOUR), np.float32)
 
@@ -236,9 +250,22 @@ def in_its_colours(view: Pixels, pixels: Floats) -> Floats:
 
 
 @cache
-def _inner() -> Floats:
-    """(S, S): 1 well inside the oval."""
-    return canonical_frame().polygon(topology.OVAL, _RIM).astype(np.float32)
+def _of_surrogate(extent: Extent) -> Floats:
+    """What is asked of a place on the surrogate's face, (S, S, 4): whether what lies there may stay, how far the
+    surrogate reaches, whether it is well inside the oval, whether it is skin. Far outside they are as in the corner."""
+    inner = canonical_frame().polygon(topology.OVAL, _RIM)
+    return np.dstack([_zone(extent), _feather(extent), inner, skin_region()]).astype(np.float32)
+
+
+@cache
+def _of_source(extent: Extent) -> Floats:
+    """The same of a place on the source's face, (S, S, 4): what may stay, whether it is inside the oval, skin, whether
+    hair beside the cheeks may stay."""
+    return np.dstack([_zone(extent), canonical_frame().hull, skin_region(), side_zone()]).astype(np.float32)
+
+
+def _zone(extent: Extent) -> Floats:
+    return hair_zone() if extent == "skin" else kept_zone(extent)
 
 
 @cache

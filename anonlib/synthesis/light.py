@@ -67,8 +67,14 @@ def from_log(values: Floats) -> Floats:
 
 def furthest(residual: Floats) -> Floats:
     """The largest distance of any channel, (h, w, 3) -> (h, w); channel by channel, which is much the fastest."""
-    red, green, blue = (np.abs(residual[..., channel]) for channel in range(3))
-    return np.asarray(np.maximum(np.maximum(red, green), blue), np.float32)
+    red, green, blue = cv2.split(np.abs(residual))
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.float32)
+
+
+def brightness_of(residual: Floats) -> Floats:
+    """The mean of the channels, (h, w, 3) -> (h, w)."""
+    red, green, blue = cv2.split(residual)
+    return np.asarray((red + green + blue) / 3, np.float32)
 
 
 @cache

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.synthesis.base import Floats, Mask, Pixels
-from anonlib.synthesis.light import furthest
+from anonlib.synthesis.light import brightness_of, furthest
 
 _SURE, _LEAST = 3.5, 0.4
 """What differs from the light of the skin by so many of its spreads, and by so much, log units, is not skin."""
@@ -50,7 +50,7 @@ def strands(view: Pixels, residual: Floats, spread: float, face: Mask, eye_dista
     """Of each px (h, w) of a view (h, w, 3) the share, 0-1, that is not skin and reaches over the `face` (h, w) from
     outside; and (h, w, 3) its colour. `residual` (h, w, 3): the view less the light of its skin, log, whose spread is
     `spread`."""
-    distance, brightness = furthest(residual), residual.mean(axis=2)
+    distance, brightness = furthest(residual), brightness_of(residual)
     sure = distance > max(_LEAST, _SURE * spread)
     reach = 2 * round(_FOREHEAD * eye_distance) + 1  # a mesh ends below the hairline
     head = cv2.dilate(face.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 0
@@ -120,7 +120,7 @@ def matte(
     # A hat stays where it is as pale as skin too; between the strands of a fringe there is skin.
     hat = ramp(cover.hat, _BRIM) * ramp(dense, _DENSE)
     # Over a cheek stays what is dark on the whole, as a curtain without holes.
-    dark = _blurred(-residual.mean(axis=2), _CURTAIN * eye_distance)
+    dark = _blurred(-brightness_of(residual), _CURTAIN * eye_distance)
     curtain = cover.beside * ramp(dark, _DARK) * ramp(dense, _WOVEN)
     kept = np.maximum(np.maximum(zone, curtain) * share, np.maximum(hat, curtain * ramp(dense, _DENSE)))
     kept = kept.astype(np.float32)
@@ -166,7 +166,7 @@ def outlined(view: Pixels, face: Mask, old: Floats, new: Floats, pull: Floats, e
     cell = max(1, round(_GRID * eye_distance))
     rows, columns = (np.arange(-(-side // cell) + 1, dtype=np.float32) * cell for side in (height - top, width))
     places = np.stack(np.meshgrid(columns, rows + top), axis=-1)
-    squares = ((places[:, :, None] - new) ** 2).sum(axis=3)
+    squares = (places[..., :1] - new[:, 0]) ** 2 + (places[..., 1:] - new[:, 1]) ** 2
     nearest = squares.min(axis=2, keepdims=True)
     weights = np.exp(-0.5 * (squares - nearest) / (_ALONG * eye_distance) ** 2)
     weights /= weights.sum(axis=2, keepdims=True)
@@ -202,5 +202,5 @@ def beside(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
     mirrored = rows * width + columns
     mirrored = np.where(blocked.ravel()[mirrored] > 0, nearest, mirrored)
     out = view.reshape(-1, 3).copy()
-    out[hole] = out[mirrored]
+    out[hole] = np.take(out, mirrored, axis=0)
     return out.reshape(view.shape)

@@ -129,7 +129,7 @@ def _inside(skin: Floats, mouth: Mouth, origin: tuple[int, int], light: Floats, 
     centre = float((mouth.upper[5] - middle) @ right)
     side = np.where(x < centre, centre + width / 2, width / 2 - centre) / (_HALF * unit)
     far = np.abs(x - centre) / (unit * np.clip(side, 0.2, 1.3))
-    nearest = np.abs(far[..., None] - _GAPS).min(axis=-1) * unit
+    nearest = np.min([np.abs(far - edge) for edge in _GAPS], axis=0) * unit
     hang = unit * (_TEETH[0] + happy * (_TEETH[1] - _TEETH[0])) * (1 - 0.8 * np.minimum(far, 0.7) ** 2)
     hang = np.maximum(hang, np.minimum(happy * gap, _LONGEST * unit))  # a smile shows teeth down to the lower lip
     hang -= 0.012 * unit * np.exp(-((nearest / (0.025 * unit)) ** 2))

@@ -17,8 +17,7 @@ import numpy as np
 import simplejpeg
 
 from anonlib.synthesis.base import Floats, Mask, Pixels
-from anonlib.synthesis.canonical import laid, sampled
-from anonlib.synthesis.light import skin_region
+from anonlib.synthesis.canonical import laid, shrunk
 
 AGES = (35.0, 55.0)
 """Years at which the next of three bands of reliefs begins."""
@@ -52,7 +51,8 @@ class Grain:
         grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY).astype(np.float32)
         found = []
         for level, step in ((grey, 1), (_halved(grey), 2)):
-            own, near = (strength(level, where[::step, ::step]) for where in (face, beside))
+            laplacian = np.asarray(cv2.Laplacian(level, cv2.CV_32F), np.float32)
+            own, near = (_strength(laplacian[where[::step, ::step]]) for where in (face, beside))
             own = 2.0 ** (np.rint(_STEPS * np.log2(max(own, _FAINTEST))) / _STEPS) if own == own else own
             found.append(float(np.fmin(own, _MOST * near)))
         return cls(*found)
@@ -121,11 +121,6 @@ def _change(grey: Floats, detail: Floats, carrier: Floats, wanted: float, skin: 
     return np.asarray(change, np.float32)
 
 
-def skin_at(grid: Floats, covered: Mask) -> Floats:
-    """How surely px at canonical places `grid` (h, w, 2) are skin on any face, (h, w) 0-1."""
-    return np.asarray(sampled(skin_region().astype(np.float32), grid) * covered, np.float32)
-
-
 def relief_at(grid: Floats, eye_distance: float, shape: Floats, age: float) -> Floats:
     """The relief (h, w), of about unit spread, at canonical places `grid` (h, w, 2), as a face of a neutral `shape`
     (468, 3) and of this age always wears it."""
@@ -133,7 +128,7 @@ def relief_at(grid: Floats, eye_distance: float, shape: Floats, age: float) -> F
     chosen = reliefs()[band::_BANDS]
     seed = seed_of(shape)
     relief = chosen[seed // 2 % len(chosen)][:, :: 1 if seed % 2 else -1]
-    return laid(np.ascontiguousarray(relief), grid, eye_distance)
+    return laid(shrunk(np.ascontiguousarray(relief), eye_distance), grid)
 
 
 def seed_of(shape: Floats) -> int:

@@ -11,7 +11,7 @@ from anonlib.errors import ModelUnusable
 from anonlib.privacy.strata import stratum_of
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.canonical import EYE_SPAN, SIZE
-from anonlib.synthesis.compositor import laid
+from anonlib.synthesis.compositor import laid, shrunk
 from anonlib.synthesis.textures import gallery
 from anonlib.synthesis.textures.gallery import NEUTRAL, Gallery, encoded, to_bytes
 from anonlib.verification.conditions import gallery_digests
@@ -63,5 +63,5 @@ def test_fine_detail_shows_in_a_large_photo_and_is_averaged_in_a_small_one() -> 
     small = np.stack([columns, rows], axis=-1)
     large = np.stack([columns, rows / 2 - 0.25], axis=-1)
     inner = np.s_[9:-9, 9:-9]
-    assert np.abs(laid(fine, small, EYE_SPAN * SIZE)[inner] - 0.5).max() < 0.01
-    assert np.abs(laid(fine, large, EYE_SPAN * 2 * SIZE)[inner] - 0.5).min() > 0.49
+    assert np.abs(laid(shrunk(fine, EYE_SPAN * SIZE), small)[inner] - 0.5).max() < 0.01
+    assert np.abs(laid(shrunk(fine, EYE_SPAN * 2 * SIZE), large)[inner] - 0.5).min() > 0.49
