@@ -21,6 +21,7 @@ from anonlib.privacy.dp import Cost, Mechanism, Name, epsilon_of, identities, su
 from anonlib.privacy.gallery import gallery_of, mixture, sample, surrogate
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import cosine_beyond
+from anonlib.privacy.strata import Stratum
 from anonlib.synthesis.base import FaceDecoder, FaceTexture, IdentityDraw
 from anonlib.synthesis.textures import TEXTURES, TextureEntry
 
@@ -77,6 +78,18 @@ class DecodedMethod(Method):
     def decoded(self, draw: IdentityDraw) -> FaceTexture:
         """The face of a draw; the same draw gives the same face."""
         return self.required_decoder.face(draw)
+
+    def pool(self, kind: Stratum, least: int = 1) -> tuple[int, ...]:
+        """The rows of the bank that can be shown as they are: of a stratum, or of a coarser one where that has fewer
+        than `least`; none where the texture decodes every face."""
+        pools = (self.required_decoder.rows(kind[:level]) for level in range(len(kind), -1, -1))
+        return next((rows for rows in pools if len(rows) >= least), ())
+
+    def draw_of(self, z: Vectors, kind: Stratum) -> IdentityDraw:
+        """The draw that shows z (d,): decoded, or of a texture that has faces the nearest one of the stratum."""
+        rows = self.pool(kind)
+        nearest = [rows[int(np.argmax(self.required_decoder.bank.vectors[list(rows)] @ z))]] if rows else []
+        return IdentityDraw(z, *appearance(kind), tuple(nearest), (1.0,) * len(nearest))
 
     def draw_of_row(self, row: int) -> IdentityDraw:
         """The draw that shows a row of the decoder's bank as it is."""
@@ -152,7 +165,7 @@ class DpNoise(IdentityDraws):
     def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
         points = self.required_decoder.identity(persons.template)
         vectors = identities(self.mechanism, points, persons.ids, keyring)
-        return [[IdentityDraw(z, *appearance(kind))] for z, kind in zip(vectors, persons.strata, strict=True)]
+        return [[self.draw_of(z, kind)] for z, kind in zip(vectors, persons.strata, strict=True)]
 
 
 class DpEpsilon(DpNoise):
@@ -188,9 +201,7 @@ class DpSubset(DpNoise):
         vectors, points = decoder.bank.vectors, decoder.identity(persons.template)
         drawn = []
         for point, kind, name in zip(points, persons.strata, persons.ids, strict=True):
-            # Of a coarser stratum where the person's own has too few faces.
-            pools = (decoder.rows(kind[:level]) for level in range(len(kind), -1, -1))
-            rows = next((pool for pool in pools if len(pool) > near), ())
+            rows = self.pool(kind, near + 1)
             if not rows:
                 raise ConfigError(f"method.near is {near}, and the gallery has no more faces; take a smaller one")
             place = subset_selection(point, vectors[list(rows)], near, self.cost.metric, name, keyring)
@@ -209,8 +220,7 @@ class Sampling(IdentityDraws):
         decoder, own, other = self.required_decoder, self.settings.own_angle, self.settings.other_angle
         points = decoder.identity(persons.template)
         sampled = sample(decoder.bank.vectors, points, persons.ids, keyring, own, other)
-        looks = map(appearance, persons.strata)
-        return [[IdentityDraw(z, *look) for z in tries] for tries, look in zip(sampled, looks, strict=True)]
+        return [[self.draw_of(z, kind) for z in tries] for tries, kind in zip(sampled, persons.strata, strict=True)]
 
     def output_check(self, templates: Callable[[], Vectors]) -> Callable[[Vectors], NDArray[np.bool_]]:
         """Whether an output lies within `other_angle` of any subject, its own included.

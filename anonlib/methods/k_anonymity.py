@@ -23,7 +23,6 @@ from anonlib.methods.base import (
     SurrogateAssignment,
     SurrogatePlan,
     SurrogateSource,
-    appearance,
     textured,
 )
 from anonlib.methods.identity_draws import DecodedMethod
@@ -95,12 +94,12 @@ class KAnonymity(DecodedMethod):
         So whose face it is tells nothing of who wears it, also where fewer than k could hide together; k is another
         promise, and faces of those persons are not under it.
         """
-        decoder, plans = self.required_decoder, dict[int, SurrogatePlan]()
+        plans = dict[int, SurrogatePlan]()
         assigned = [SurrogateAssignment(reason="it has no photo that can be replaced")] * len(persons.ids)
         formed = []
 
         def dealt(kind: Stratum, name: str) -> str:
-            rows = next(found for level in range(len(kind), -1, -1) if (found := decoder.rows(kind[:level])))
+            rows = self.pool(kind)
             row = rows[int.from_bytes(keyring.digest(Purpose.DEAL, name), "big") % len(rows)]
             surrogate = keyring.pseudonym(Purpose.SURROGATE, self.texture_name, str(row))
             plans.setdefault(row, SurrogatePlan(surrogate, [], kind, [], self.draw_of_row(row)))
@@ -179,8 +178,7 @@ class KAnonymity(DecodedMethod):
             return SurrogatePlan(name, ids, averaged.kind, portraits)
         mean = normalized(persons.template[list(averaged.donors)].mean(axis=0)[None])
         point = np.asarray(self.decoder.identity(mean)[0], np.float32)
-        draw = IdentityDraw(point, *appearance(averaged.kind))
-        return SurrogatePlan(name, ids, averaged.kind, [[] for _ in ids], draw)
+        return SurrogatePlan(name, ids, averaged.kind, [[] for _ in ids], self.draw_of(point, averaged.kind))
 
     def _former_classes(self, persons: Persons, earlier: EarlierReleases) -> tuple[list[EquivalenceClass], list[int]]:
         """The ledger's classes that are shown again, as their present members, and the persons that may not be."""

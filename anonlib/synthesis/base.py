@@ -118,9 +118,6 @@ class FaceDecoder(Protocol):
     def identity(self, vectors: Floats) -> Floats:
         """Recognizer vectors (n, d), unit rows -> points of the identity space (n, d), unit rows."""
 
-    def decode(self, z: Floats, female: float, age: float) -> FaceTexture:
-        """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
-
     def face(self, draw: IdentityDraw) -> FaceTexture:
         """The face of a draw: of the first of its rows, where it names some that can be shown, else of its vector."""
 

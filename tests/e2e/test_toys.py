@@ -28,6 +28,7 @@ from anonlib.methods import METHODS, method_of
 from anonlib.methods.base import Method, Region, Replacement, SurrogateSource
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import Precision
+from anonlib.privacy.strata import Stratum
 from anonlib.storage import Storage, open_storage
 from anonlib.synthesis.base import DecoderNotes, IdentityDraw, PublicFaces
 from anonlib.synthesis.canonical import SIZE, shape_model
@@ -154,12 +155,12 @@ class PlainFaces:
     def identity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         return vectors
 
-    def decode(self, z: NDArray[np.float32], female: float, age: float) -> Texture:
-        detail = np.full((SIZE, SIZE, 3), self.grey / 255 - 0.5, np.float32)
-        return Texture(detail, shape_model().mean, 0.0)
+    def rows(self, stratum: Stratum) -> tuple[int, ...]:
+        return ()
 
     def face(self, draw: IdentityDraw) -> Texture:
-        return self.decode(draw.vector, draw.female, draw.age)
+        detail = np.full((SIZE, SIZE, 3), self.grey / 255 - 0.5, np.float32)
+        return Texture(detail, shape_model().mean, 0.0)
 
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> PlainFaces:

@@ -168,6 +168,19 @@ def test_dp_subset_shows_faces_of_the_persons_stratum_and_a_large_epsilon_the_ne
     assert nearest[1] == 40 and nearest[0] < 30
 
 
+def test_a_drawn_vector_shows_the_nearest_face_of_the_persons_stratum() -> None:
+    persons = shown(list(range(20)), "noise")
+    method = method_of(settings_of({"name": "dp-vmf", "kappa": 20}), {"decoder": Gallery.shipped()})
+    gallery = method.required_decoder  # type: ignore[attr-defined]
+    dark = {number for number, kind in enumerate(gallery.strata) if kind[-1] == "tone-0"}
+    for tone in ("tone-0", "tone-1"):
+        toned = replace(persons, strata=[(*kind, tone) for kind in persons.strata])
+        for (draw,), kind in zip(method.draws(toned, Keyring(SECRET, "noise")), toned.strata, strict=True):
+            rows = np.array(gallery.rows(kind))
+            assert draw.rows == (rows[np.argmax(gallery.bank.vectors[rows] @ draw.vector)],)
+            assert (draw.rows[0] in dark) == (tone == "tone-0")
+
+
 def test_the_gallery_is_the_shipped_one() -> None:
     with pytest.raises(ValueError, match="leave out decoder"):
         settings_of({"name": "k-diff", "texture": "gallery", "decoder": "mine.npz"})

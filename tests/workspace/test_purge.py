@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import pytest
 from anonlib.config import JobConfig
 from anonlib.errors import JobError, StorageError, VersionsRemain, WorkspacePurged
 from anonlib.job import Job
-from anonlib.methods.base import appearance, released_digest
+from anonlib.methods.base import released_digest
 from anonlib.privacy.dp import identities
 from anonlib.privacy.keys import Keyring
+from anonlib.privacy.strata import stratum_of
 from anonlib.storage import Storage, open_storage
 from anonlib.storage.local import LocalStorage
-from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace import purge as purge_module
 from anonlib.workspace.layout import PURGED, Workspace, open_stores
 from anonlib.workspace.purge import purge
@@ -72,8 +73,8 @@ def test_with_a_secret_that_is_kept_a_release_can_be_recomputed_before_a_purge_a
         method = method_with_files(config)
         points = method.decoder.identity(np.eye(len(ids), 128, dtype=np.float32))
         drawn = identities(method.mechanism, points, ids, keyring)
-        looks = {appearance((gender, f"age-{band}")) for gender in ("female", "male") for band in range(3)}
-        names = {method.draw_name(IdentityDraw(z, *look), keyring) for z in drawn for look in looks}
+        kinds = [stratum_of(*look) for look in product((0.0, 1.0), (20.0, 42.0, 70.0), (0.0, 255.0))]
+        names = {method.draw_name(method.draw_of(z, kind), keyring) for z in drawn for kind in kinds}
         faces = {released_digest(keyring, name) for name in names}
         return {
             "input": sum(row["input_hmac"] in digests for row in release),

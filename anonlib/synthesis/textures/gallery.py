@@ -1,4 +1,4 @@
-"""gallery: faces of nobody that ship with anonlib. A vector gets the nearest face of its gender and age band.
+"""gallery: faces of nobody that ship with anonlib. Methods show one of a person's stratum.
 
 Each face is composed of parts of three or more synthetic portraits (gallery.md beside the file has the steps), so
 nothing in it comes from a person, and which face is shown is all that a release can tell.
@@ -79,18 +79,9 @@ class Gallery:
         detail = np.where(detail > 0, np.log1p(shine), detail).astype(np.float32)
         return Texture(detail, self.shapes[row], float(self.happy[row]), float(self.bank.age[row]))
 
-    def decode(self, z: Floats, female: float, age: float) -> Texture:
-        """The face nearest to a unit vector z (d,) of the identity space, of that gender (`female` 0-1) and age band;
-        of the gender where the band has none."""
-        if z.shape != self.centre.shape or not np.isfinite(z).all():
-            raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
-        stratum = stratum_of(female, age)
-        rows = np.array(next(found for level in (2, 1, 0) if (found := self.rows(stratum[:level]))))
-        return self.texture(int(rows[np.argmax(self.bank.vectors[rows] @ z)]))
-
     def face(self, draw: IdentityDraw) -> Texture:
-        """See FaceDecoder."""
-        return self.texture(draw.rows[0]) if draw.rows else self.decode(draw.vector, draw.female, draw.age)
+        """See FaceDecoder; of a draw without rows the nearest of all."""
+        return self.texture(draw.rows[0] if draw.rows else int(np.argmax(self.bank.vectors @ draw.vector)))
 
     @classmethod
     def shipped(cls) -> bytes:
