@@ -1,7 +1,7 @@
 import numpy as np
 
 from anonlib.synthesis.canonical import SIZE
-from anonlib.synthesis.expression import smile, smiling
+from anonlib.synthesis.textures.average import smile, smiling
 
 
 def test_a_smile_is_symmetric_and_the_opposite_of_its_opposite() -> None:

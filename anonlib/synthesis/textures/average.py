@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 
 import cv2
 import numpy as np
 
 from anonlib.synthesis.base import UNKNOWN_AGE, Floats, Pixels, texture_arrays, texture_bytes
 from anonlib.synthesis.canonical import EYE_SPAN, SIZE, canonical_frame, pose_of, sampled, shape_model, with_rings
-from anonlib.synthesis.expression import smiling
 from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, skin_region, to_log
 
 _RING_SPREADS = 2.5
@@ -124,6 +125,20 @@ def _means(faces: Sequence[Portrait | Texture]) -> tuple[Floats, float, float]:
     shape = np.stack([face.shape for face in faces]).mean(axis=0)
     happy, age = np.mean([(face.happy, face.age) for face in faces], axis=0).tolist()
     return shape.astype(np.float32), happy, age
+
+
+@cache
+def smile(side: int = SIZE) -> Floats:
+    """What a smile does to a texture, (S, S, 3) log, the same for everyone: the shipped mean (expression.md) of many
+    happy faces less that of neutral ones, which carries nobody's identity; S: `side`."""
+    with resources.files("anonlib.synthesis").joinpath("shipped/expression.npz").open("rb") as stream:
+        small = np.load(stream)["smile"].astype(np.float32)
+    return np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def smiling(detail: Floats, happy: float) -> Floats:
+    """A class's detail (S, S, 3) made `happy` happier (-1 to 1) than it is."""
+    return np.asarray(detail + np.float32(happy) * smile(len(detail)), np.float32)
 
 
 def mirrored(texture: Floats) -> Floats:
