@@ -33,6 +33,7 @@ from anonlib.synthesis.canonical import (
 )
 from anonlib.synthesis.eyes import Eyes, draw_eyes, with_lids
 from anonlib.synthesis.light import (
+    SHADE,
     SPREAD,
     STEP,
     STRICT,
@@ -41,6 +42,7 @@ from anonlib.synthesis.light import (
     furthest,
     hair_zone,
     kept_zone,
+    shade_of,
     side_zone,
     skin_region,
     toned,
@@ -90,14 +92,15 @@ class Rendered:
 @dataclass(frozen=True)
 class Composite:
     """Where a surrogate of a neutral `shape` (468, 3) goes in a photo: the photo's `view` (h, w, 3), its `ground`
-    without what would stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px, `skin_grid` where
-    its relief is read, `skin` (h, w) how surely it is skin; its `eyes`, the `grain` of its skin, the `opening` of the
+    without what would stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px, the `shade` (3,) of
+    its skin (light.shade_of), `skin_grid` where its relief is read, `skin` (h, w) how surely it is skin; its `eyes`, the `grain` of its skin, the `opening` of the
     mouth and the `eye_distance` px; else as in Rendered."""
 
     view: Pixels
     ground: Pixels
     grid: Floats
     light: Floats
+    shade: Floats
     alpha: Floats
     eyes: Eyes
     mouth: Mouth
@@ -113,7 +116,8 @@ class Composite:
 
     def paint(self, detail: Floats, happy: float, age: float) -> Rendered:
         """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with skin of this `age` (years)."""
-        pixels = from_log(lit(laid(shrunk(calmed(detail), self.eye_distance), self.grid), self.light))
+        laid_out = laid(shrunk(calmed(detail), self.eye_distance), self.grid)
+        pixels = from_log(lit(laid_out, self.light, self.shade))
         pixels = draw_mouth(draw_eyes(pixels, self.eyes, self.light), self.mouth, self.light, happy)
         synthetic = in_its_colours(self.view, pixels)
         part = _box(self.alpha)
@@ -211,7 +215,7 @@ def place(
     grain = Grain.of(view, skin_there > _SURE, beside)
     drawn = Eyes.of(vertices, gaze, neutral), Mouth.of(vertices, pose.scale)
     whole = (*drawn, grain, neutral, skin_grid, skin_here, opening, pose.scale)
-    return Composite(view, ground, grid, light_out, alpha, *whole, (x0, y0), coverage, shown)
+    return Composite(view, ground, grid, light_out, shade_of(residual), alpha, *whole, (x0, y0), coverage, shown)
 
 
 def calmed(detail: Floats) -> Floats:
@@ -221,14 +225,15 @@ def calmed(detail: Floats) -> Floats:
     return np.asarray(cv2.min(cv2.max(detail, -limit), limit), np.float32)
 
 
-def lit(detail: Floats, light: Floats) -> Floats:
-    """A detail (h, w, 3) in a light (h, w, 3), log: what shines on dark skin would be white or orange stains on bright
-    skin, so brightness nears white without reaching it, and what colour differs from skin is bounded."""
+def lit(detail: Floats, light: Floats, shade: Floats) -> Floats:
+    """A detail (h, w, 3) in a light (h, w, 3), log, with shadows in the colours of the photo's (`shade`). What shines
+    on dark skin would be white or orange stains on bright skin, so brightness nears white without reaching it, and what
+    colour differs from skin is bounded."""
     grey = brightness_of(detail)[..., None]
     red, green, blue = split(light)
     room = np.maximum(_WHITE - np.maximum(np.maximum(red, green), blue), _LEAST_ROOM)[..., None]
     shine = np.where(grey > 0, room * np.tanh(grey / room), grey)
-    return np.asarray(light + shine + _COLOUR * np.tanh((detail - grey) / _COLOUR), np.float32)
+    return np.asarray(light + shine * shade + _COLOUR * np.tanh((detail - grey * SHADE) / _COLOUR), np.float32)
 
 
 @cache

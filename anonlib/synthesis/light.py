@@ -33,6 +33,8 @@ _STIFF = (
     3,
 )  # times _RIDGE in each round: curved first, the light would follow hair at the sides
 _TUKEY = 2.5
+_SHINE = (1, 1, 1, 1.5, 1.5, 1.5, 1)
+"""How much further off is what is brighter, for the next round: at last the light of skin is without its shine."""
 SPREAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussian
 _SPREADS = (0.03, 0.25)
 """Bounds of what is believed of the spread of skin, log units: past the upper one half the face is not skin."""
@@ -44,6 +46,9 @@ _MIDDLE_UP, _MIDDLE_SIDE = 6, 0.75  # the middle of the face: so many px above t
 _SIDE_RAMP = 3.0  # how soon the zone beside a face begins
 _REACH, _NO_TONE = 3.0, 0.25
 """Standard deviation, coarse px, with which the tone of the rim is carried inwards, and the weight of no tone."""
+SHADE = np.array([0.80, 1.03, 1.17], np.float32)
+"""How much darker red, green and blue become where skin becomes darker by 1 log unit: the mean of the gallery's faces."""
+_SHADE_LIMITS, _SHADE_PRIOR, _NO_SKIN = (0.55, 1.45), 2.0, 0.5
 _FLOOR = 4.0  # added to 0-255 values before the logarithm, so that black noise does not dominate
 _POWERS = np.array([(i, j) for i in range(4) for j in range(4 - i)])  # of x and y in each monomial (10, 2)
 _PENALTY = np.diag(_POWERS.sum(axis=1).astype(np.float64) ** 2)
@@ -163,14 +168,15 @@ def fit_light(coarse: Floats, weight: Floats) -> Light:
     skin = skin if int(skin.sum()) >= _LEAST else seen
     # All channels together decide what is an outlier, from the median outwards: dark hair must not win the first round.
     residual = np.abs(values - np.median(values[skin], axis=0)).max(axis=1) if skin.any() else np.zeros(len(values))
-    for stiff in _STIFF:
+    for stiff, shine in zip(_STIFF, _SHINE, strict=True):
         spread = float(np.clip(SPREAD * np.median(residual[skin]), *_SPREADS)) if skin.any() else 0.1
         # Tukey's biweight of each px (n,), then ridge regression of the channels (n, 3) on the monomials (n, 10).
         robust = base * np.clip(1 - (residual / (2 * _TUKEY * min(spread, STRICT))) ** 2, 0, None) ** 2
         weighted = basis * robust[:, None]
         normal = basis.T @ weighted + stiff * _RIDGE * max(float(robust.sum()), 1.0) * _PENALTY
         coefficients = np.asarray(np.linalg.solve(normal, weighted.T @ values), np.float64)
-        residual = np.abs(values - basis @ coefficients).max(axis=1)
+        over = values - basis @ coefficients
+        residual = np.abs(over).max(axis=1) * np.where(over.mean(axis=1) > 0, shine, 1.0)
     clarity = float((residual[seen] < _CLEAR).mean()) if seen.any() else 0.0
     return Light(coefficients, spread, clarity)
 
@@ -183,6 +189,14 @@ def toned(residual: Floats, spread: float, extent: Extent) -> Floats:
     weights = cv2.GaussianBlur(weight, (0, 0), _REACH) + _NO_TONE
     tones = cv2.GaussianBlur((residual * weight[..., None]).astype(np.float32), (0, 0), _REACH)
     return np.asarray(tones / weights[..., None], np.float32)
+
+
+def shade_of(residual: Floats) -> Floats:
+    """SHADE in a photo, (3,), of what is not light, log (s, s, 3): some shadows and some skin are more colourful."""
+    values = residual[middle()[::STEP, ::STEP] & (furthest(residual) < _NO_SKIN)]
+    grey = values.mean(axis=1)
+    slope = (grey @ values + _SHADE_PRIOR * SHADE) / (grey @ grey + _SHADE_PRIOR)
+    return np.clip(slope, *_SHADE_LIMITS).astype(np.float32)
 
 
 @cache
