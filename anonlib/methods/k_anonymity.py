@@ -73,7 +73,9 @@ class KAnonymity(DecodedMethod):
         order, donors, k = shuffled(persons.ids, keyring), None, self.settings.k
         if self.own_average:
             order, donors = alike(persons.template, k), is_donor
-        formed, _ = form_classes(photos, persons.strata, order, k=k, donors=donors)
+        # Who would be in a class of women and men is better served by a face of the gallery that is theirs alone.
+        shared = int(self.serves_few)
+        formed, _ = form_classes(photos, persons.strata, order, k=k, donors=donors, shared=shared)
         classes = [*former, *formed]
         if self.serves_few:
             assignment = self._by_lot(persons, keyring, classes)

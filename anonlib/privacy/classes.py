@@ -43,17 +43,24 @@ def effective_k(photos: Sequence[int] | Counts) -> int:
 
 
 def form_classes(
-    photos: Counts, strata: Sequence[Stratum], order: Order, *, k: int, donors: NDArray[np.bool_] | None = None
+    photos: Counts,
+    strata: Sequence[Stratum],
+    order: Order,
+    *,
+    k: int,
+    donors: NDArray[np.bool_] | None = None,
+    shared: int = 0,
 ) -> tuple[list[EquivalenceClass], list[int]]:
     """Classes of all persons with a photo, and the persons left over.
 
     `photos` (n,): of each person the faces that will show the surrogate. `strata[i]` from coarse to fine, e.g.
     ("female", "age-1"). `donors` (n,): a class also needs k persons of these, whose faces its surrogate is made of.
+    `shared`: so many parts of their strata all members of a class have in common.
     """
     cutter = _Cutter(photos, np.ones(len(photos), bool) if donors is None else donors, order, k)
     blocks: list[_Block] = []
     waiting = np.flatnonzero(photos > 0).tolist()
-    for level in range(max((len(strata[person]) for person in waiting), default=0), -1, -1):
+    for level in range(max((len(strata[person]) for person in waiting), default=0), shared - 1, -1):
         cells: dict[Stratum, list[int]] = {}
         for person in waiting:
             cells.setdefault(strata[person][:level], []).append(person)
@@ -68,8 +75,8 @@ def form_classes(
             waiting += cutter.spread(persons, [block for block in blocks if block.kind[: len(stratum)] == stratum])
     classes = []
     for block in blocks:
-        shared = common(strata[person] for person in block.members)
-        classes.append(EquivalenceClass(tuple(sorted(block.members)), shared, effective_k(photos[block.members])))
+        own = common(strata[person] for person in block.members)
+        classes.append(EquivalenceClass(tuple(sorted(block.members)), own, effective_k(photos[block.members])))
     return sorted(classes, key=lambda formed: formed.members), sorted(waiting)
 
 

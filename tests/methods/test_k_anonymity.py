@@ -143,6 +143,15 @@ def test_the_gallery_is_dealt_to_classes_by_lot_and_never_by_likeness() -> None:
     assert by_lot(list(range(60)), "second")[0].persons != planned.persons
 
 
+def test_no_class_of_women_and_men_shares_a_face_of_the_gallery() -> None:
+    planned, gallery = by_lot([0, 1, 2, 3], "mixed", k=4)
+    persons, rows = shown([0, 1, 2, 3], "mixed"), {plan.surrogate_id: plan.draw for plan in planned.surrogates}
+    assert len({kind[0] for kind in persons.strata}) == 2 and planned.classes == []
+    for assigned, kind in zip(planned.persons, persons.strata, strict=True):
+        draw = rows[assigned.surrogates[0]]
+        assert draw is not None and gallery.strata[draw.rows[0]][0] == kind[0]
+
+
 def test_a_person_with_too_few_others_gets_a_face_by_lot_outside_the_claim() -> None:
     planned, _ = by_lot([0, 1], "few")
     assert planned.classes == [] and len(planned.surrogates) in (1, 2)
