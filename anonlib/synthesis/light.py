@@ -33,7 +33,7 @@ _STIFF = (
     3,
 )  # times _RIDGE in each round: curved first, the light would follow hair at the sides
 _TUKEY = 2.5
-_SHINE = (1, 1, 1, 1.5, 1.5, 1.5, 1)
+_SHINE = (1, 1, 1, 1.3, 1.3, 1.3, 1)
 """How much further off is what is brighter, for the next round: at last the light of skin is without its shine."""
 SPREAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussian
 _SPREADS = (0.03, 0.25)
@@ -47,7 +47,7 @@ _SIDE_RAMP = 3.0  # how soon the zone beside a face begins
 _REACH, _NO_TONE = 3.0, 0.25
 """Standard deviation, coarse px, with which the tone of the rim is carried inwards, and the weight of no tone."""
 SHADE = np.array([0.80, 1.03, 1.17], np.float32)
-"""How much darker red, green and blue become where skin becomes darker by 1 log unit: the mean of the gallery's faces."""
+"""How much darker red, green and blue are where skin is darker by 1 log unit: the mean of the gallery's faces."""
 _SHADE_LIMITS, _SHADE_PRIOR, _NO_SKIN = (0.55, 1.45), 2.0, 0.5
 _FLOOR = 4.0  # added to 0-255 values before the logarithm, so that black noise does not dominate
 _POWERS = np.array([(i, j) for i in range(4) for j in range(4 - i)])  # of x and y in each monomial (10, 2)
