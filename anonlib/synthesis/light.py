@@ -196,7 +196,7 @@ def shade_of(residual: Floats) -> Floats:
     values = residual[middle()[::STEP, ::STEP] & (furthest(residual) < _NO_SKIN)]
     grey = values.mean(axis=1)
     slope = (grey @ values + _SHADE_PRIOR * SHADE) / (grey @ grey + _SHADE_PRIOR)
-    return np.clip(slope, *_SHADE_LIMITS).astype(np.float32)
+    return np.asarray(np.clip(slope, *_SHADE_LIMITS), np.float32)
 
 
 @cache
