@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import SIZE, canonical_frame, shape_model, vertices_of
-from anonlib.synthesis.compositor import Rendered, calmed, render
-from anonlib.synthesis.light import middle, skin_region
+from anonlib.synthesis.compositor import Rendered, calmed, lit, render
+from anonlib.synthesis.light import SHADE, middle, skin_region
 from anonlib.synthesis.textures.average import Texture
 from tests.support.photos import Pixels
 
@@ -77,6 +77,13 @@ def test_the_face_is_covered_in_the_photos_skin_tone_and_nothing_far_from_it_cha
     (x, y), (height, width) = rendered.origin, rendered.alpha.shape
     assert np.percentile(rendered.alpha[face[y : y + height, x : x + width]], 20) > 0.95
     assert np.abs(np.median(out[face], axis=0) - np.median(photo[face], axis=0)).max() < 14
+
+
+def test_what_shines_on_bright_skin_does_not_burn_out_and_dark_skin_shines_as_it_did() -> None:
+    detail = (0.4 * SHADE)[None, None]
+    bright, dark = (np.full((1, 1, 3), np.log(grey), np.float32) for grey in (225, 60))
+    assert np.log(226) < lit(detail, bright, SHADE).max() < np.log(256)
+    assert np.allclose(lit(detail, dark, SHADE) - dark, detail, atol=0.03)
 
 
 def test_a_photo_without_colour_gets_a_face_without_colour(photo: Pixels, mesh: Mesh, surrogate: Texture) -> None:

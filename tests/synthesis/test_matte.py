@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.synthesis.matte import beside, strands
+from anonlib.synthesis.matte import Cover, beside, matte, strands
 
 EYES = 60.0
 FACE = np.zeros((240, 240), bool)
@@ -37,6 +37,18 @@ def test_what_is_dark_and_does_not_reach_the_face_from_outside_is_the_faces() ->
     view = skin()
     view[90:100, 90:150] = 20
     assert shares(view)[0][FACE].max() == 0
+
+
+def test_dark_hair_stays_over_a_cheek_and_a_shade_of_skin_does_not() -> None:
+    """At the sides of a face, though not from brows to jaw, where nothing stays."""
+    none, side = np.zeros((2, 240, 240), np.float32)
+    side[:, 150:] = 1
+    for tone, stays in ((30, True), (130, False)):
+        view = skin()
+        view[:, 130:] = tone
+        residual = np.log((view + 20.0) / 190.0).astype(np.float32)
+        kept, _ = matte(view, residual, 0.08, FACE, Cover(none, side, none, none), EYES)
+        assert (kept[80:180, 155:178].min() > 0.9) == stays and kept[80:180, 62:145].max() < 0.05, tone
 
 
 def test_what_shines_is_skin_and_bright_hair_is_hair() -> None:
