@@ -68,6 +68,7 @@ _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face
 _SURE, _ALIKE = 0.9, 1.5  # px of skin; spreads
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
 _SHINE = (0.05, 0.2)  # log units above the light, in every channel
+_TEMPLES = (0.9, 0.7)  # of the half width of a face: where its forehead surely ends, and up to where it is one
 _WHITE, _LEAST_ROOM, _COLOUR = 5.5, 0.1, 0.12
 """Log: the brightest that a detail makes skin, and what it may brighten it by at least; how far its colour goes."""
 
@@ -198,7 +199,11 @@ def place(
         feather = outline + cover.above * (np.maximum(feather, outline) - outline)
     alpha = feather * (1 - kept) * covered
     # Above the new face its skin runs out into the source's, whose shine would end there as a stain.
+    across = np.abs(grid[..., 0] - SIZE / 2) / (
+        float(np.ptp(frame.points[oval, 0])) / 2
+    )  # beyond the temples is background
     shine = ramp(unlike.min(axis=2), _SHINE) * (1 - kept) * ramp(np.asarray(feather, np.float32), (0, 0.25))
+    shine *= cover.above * ramp(across, _TEMPLES)
     ground = np.rint(ground + shine[..., None] * (from_log(light_out) - ground)).astype(np.uint8)
     alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.

@@ -27,8 +27,9 @@ _NONE, _WHOLE = 0.25, 0.75
 _STRAND, _ROUGH, _FOREHEAD = 0.03, 2.0, 0.4
 """Hair brighter than skin is so many times rougher than the skin at this width, eye distances; what shines on the face
 or within so far of it, eye distances, is not."""
-_REDDER, _DEEPEST = 0.25, 1.2
-"""How much less dark red is than blue where skin is darker by 1 log unit, at least; the deepest shade of skin, log."""
+_REDDER, _DEEPEST = (0.25, 2.5), 1.2
+"""How much less dark red is than blue where skin is darker by 1 log unit, at least and at most; the deepest shade of
+skin, log."""
 _OUTSIDE = 0.3  # least share outside the face of what reaches into it
 _SPECK = 0.12  # side of what is too small to be hair, eye distances
 _BRIM = (0.6, 0.95)
@@ -57,7 +58,8 @@ def strands(view: Pixels, residual: Floats, spread: float, face: Mask, eye_dista
     reach = 2 * round(_FOREHEAD * eye_distance) + 1  # a mesh ends below the hairline
     head = cv2.dilate(face.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 0
     # Smooth skin that is in the shade becomes redder, and what shines paler; hair is rougher or not so red.
-    shade = (residual[..., 0] - residual[..., 2] > _REDDER * -brightness) & (brightness > -_DEEPEST)
+    redder = residual[..., 0] - residual[..., 2]
+    shade = (redder > -_REDDER[0] * brightness) & (redder < -_REDDER[1] * brightness) & (brightness > -_DEEPEST)
     sure &= ((brightness < 0) & ~shade) | ~head | (_roughness(brightness, face, eye_distance) > _ROUGH)
     _, labels, about, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8), connectivity=8)
     beyond = np.bincount(labels[~face], minlength=len(about))
