@@ -41,8 +41,7 @@ class Attack(Finding):
     `held_out`: the method never used this recognizer. `baselines`: the same attack on clear photos, on photos blurred,
     pixelated and hidden under a flat ellipse (solid), and on photos with new faces that many people share (one-face,
     one-face-all). Paired by photo, `identity`: the release minus one-face, of faces that were replaced, which is what
-    the method's own faces tell; `context`: one-face minus solid, which is what any natural face leaves. `curve`:
-    identification at ranks 1, 2, ...
+    the method's own faces tell; `context`: one-face minus solid, which is what any natural face leaves.
     """
 
     name: str
@@ -56,7 +55,6 @@ class Attack(Finding):
     groups: tuple[Group, ...] = ()
     worst_class: Figure | None = None
     worst_person: Figure | None = None
-    curve: tuple[float, ...] = ()
     note: str = ""
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from anonlib.audit.attacks.suite import ON_RECORDS, RECORDS_ALONE
-from anonlib.audit.evidence.evidence import HIDDEN, ONE_FACE
+from anonlib.audit.evidence.evidence import HIDDEN, ONE_FACE, ONE_FACE_ALL
 from anonlib.audit.findings import About, Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
 from anonlib.config import PolicyConfig
 
@@ -100,9 +100,14 @@ def _context_lines(policy: PolicyConfig, attacks: Sequence[Attack]) -> Iterator[
     bound, why = None, _UNMEASURED
     if bounds:
         bound, attack = max(bounds, key=lambda pair: pair[0])
-        shared, solid = (_share(attack.baselines[kind]) for kind in (ONE_FACE, HIDDEN))
-        why = f"{attack.name} attack, {attack.target} by {attack.recognizer}: {shared} of the photos with one face for "
-        why += f"everybody against {solid} behind a flat ellipse; at most {bound:.1%} more"
+        shares = {kind: _share(figure) for kind, figure in attack.baselines.items()}
+        why = (
+            f"{attack.name} attack, {attack.target} by {attack.recognizer}: {shares[ONE_FACE]} of the photos with one "
+        )
+        why += (
+            f"face for everybody of a gender, age band and tone, {shares.get(ONE_FACE_ALL, 'an unknown share')} with "
+        )
+        why += f"one for all, {shares[HIDDEN]} behind a flat ellipse; at most {bound:.1%} more"
     yield _at_most("context", "context, what any face leaves", policy.context, bound, why)
 
 

@@ -21,6 +21,7 @@ _ATTACKS: dict[str, tuple[tuple[str, float, tuple[float, ...]], ...]] = {
         ("TAR", 0.001, (0.004, 0.951, 0.302, 0.122, 0.002)),
     ),
     "trained": (("rank-1", 1 / PEOPLE, (0.048, 0.957, 0.883, 0.774, 0.029)),),
+    "trained, person's photos together": (("rank-1", 1 / PEOPLE, (0.051, 0.957, 0.901, 0.802, 0.031)),),
     "inversion": (("rank-1", 1 / PEOPLE, (0.014, 0.938, 0.761, 0.402, 0.010)),),
     "averaging": (("rank-1", 1 / PEOPLE, (0.021, 0.981, 0.533, 0.287, 0.014)),),
     "context": (("rank-1", 1 / PEOPLE, (0.009, 0.009, 0.009, 0.009, 0.009)),),
@@ -82,7 +83,6 @@ def attack(name: str, target: str, recognizer: str, chance: float, shares: tuple
         groups=groups(own, chance) if first else (),
         worst_class=figure(min(1.0, own * 6), 31, chance) if ranks else None,
         worst_person=figure(min(1.0, own * 9), 9, chance) if ranks else None,
-        curve=tuple(own + (1 - own) * (1 - math.exp(-rank / 90)) for rank in range(20)) if first else (),
     )
 
 

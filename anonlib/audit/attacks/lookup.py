@@ -27,8 +27,6 @@ from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED
 from anonlib.audit.findings import Attack
 from anonlib.audit.statistics import Numbers
 
-RANKS = 20
-"""How far a curve of identification goes."""
 FPIR = 0.01
 """The share of searches for people who are not enrolled that may find somebody: open sets are reported at it."""
 _FOLDS = 10
@@ -157,13 +155,10 @@ def donors(material: Material) -> Iterator[Attack]:
 
 
 def _identified(attacker: Attacker, name: str, scores: dict[str, Score]) -> Iterator[Attack]:
-    """Rank-1 with its curve; and the same without the faces that fell back to an ellipse, if there are any, since
+    """Rank-1; and the same without the faces that fell back to an ellipse, if there are any, since
     these flatter a method that often gives up."""
-    ranks = {look: attacker.ranks(score) for look, score in scores.items()}
-    first = {look: found_within(1, *place) for look, place in ranks.items()}
-    asked = range(1, RANKS + 1) if len(attacker.who) else ()
-    curve = tuple(float(found_within(rank, *ranks[RELEASED]).mean()) for rank in asked)
-    yield attacker.attack(name, "rank-1", first, attacker.chance, detailed=True, curve=curve)
+    first = {look: found_within(1, *attacker.ranks(score)) for look, score in scores.items()}
+    yield attacker.attack(name, "rank-1", first, attacker.chance, detailed=True)
     replaced = attacker.evidence.replaced
     if not replaced.all():
         kept = {look: np.where(replaced[attacker.probe], values, np.nan) for look, values in first.items()}

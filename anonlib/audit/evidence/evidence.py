@@ -15,8 +15,8 @@ from anonlib.synthesis.redact import Redaction
 
 CLEAR, RELEASED = "clear", "released"
 REDACTIONS: tuple[Redaction, ...] = ("blur", "pixelate", "solid")
-ONE_FACE = "one-face"
-CONTROLS = (ONE_FACE, "one-face-all")
+ONE_FACE, ONE_FACE_ALL = "one-face", "one-face-all"
+CONTROLS = (ONE_FACE, ONE_FACE_ALL)
 BASELINES: tuple[str, ...] = (*REDACTIONS, *CONTROLS)
 """What a release is compared with, made of the same originals: redactions of all faces, and new faces that many share
 (controls.py)."""

@@ -206,7 +206,7 @@ def risks(report: AuditReport) -> list[tuple[str, str, list[str]]]:
     if sizes:
         people = f"{_size_range(sizes)} people"
         by_class = [f"All photos of a class show one surrogate, so photos can be put together by class: {people}."]
-    singled_out = [_records(report), _leaks(report), " ".join(missed_faces(report))]
+    singled_out = [_records(report), " ".join(missed_faces(report))]
     further = (
         (glossary.SINGLING_OUT, "Can a person be picked out of the release?", singled_out),
         (glossary.LINKABILITY, "Can two released photos of a person be put together?", by_class),
@@ -277,16 +277,6 @@ def _records(report: AuditReport) -> str:
         f"Of what the release says beside its pictures, the {title} tells most: {figure_text(worst.found)}, where "
         f"{allowed} is allowed."
     )
-
-
-def _leaks(report: AuditReport) -> str:
-    if not report.leaks:
-        return "The release was not scanned for leaks."
-    total = counted(len(report.leaks), "check")
-    leaks = [f"{check.name} ({check.found:,} of {check.checked:,})" for check in report.leaks if check.found]
-    if not leaks:
-        return f"{total} for leaks found nothing."
-    return f"{len(leaks)} of {total} for leaks found something: {listed(leaks)}."
 
 
 def missed_faces(report: AuditReport) -> list[str]:
