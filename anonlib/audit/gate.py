@@ -89,6 +89,7 @@ def _attack_lines(
             why += f"at most {bound:.1%} more"
             if allowed and bound > policy.excess:
                 why += f" (by the certificate, an attacker who knows the class may be right for {allowed:.1%})"
+                allowed = None  # said once
         name = f"{attack.name} attack, {attack.target} by {attack.recognizer}"
         yield _at_most("identity", name, policy.excess, bound, why)
 

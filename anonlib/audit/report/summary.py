@@ -230,7 +230,7 @@ def _attacks(report: AuditReport, risk: str) -> list[str]:
 
 
 def _outcome(attack: Attack, by_channel: bool) -> list[str]:
-    """`by_channel`: what the release adds to one face for everybody, and that to a flat ellipse, too."""
+    """`by_channel`: what the release adds to one face for everybody, that to a flat ellipse, and the worst-off, too."""
     figure, identity, context = attack.released, attack.identity, attack.context
     _, title, action = glossary.meaning(attack.name)
     solid, clear = (attack.baselines.get(kind) for kind in ("solid", "clear"))
@@ -262,7 +262,7 @@ def _outcome(attack: Attack, by_channel: bool) -> list[str]:
         for noun, worst_off in (("person", attack.worst_person), ("class", attack.worst_class))
         if worst_off is not None and worst_off.value is not None
     )
-    return [*sentences, *([f"The same {worst}."] if worst else [])]
+    return [*sentences, *([f"The same {worst}."] if worst and by_channel else [])]
 
 
 def _records(report: AuditReport) -> str:
