@@ -23,7 +23,7 @@ from anonlib.synthesis.redact import GREY
 from anonlib.workspace.schemas import FILLS, NO_FACE, QUARANTINED, RELEASED
 
 if TYPE_CHECKING:
-    from anonlib.faces.detect import Detector
+    from anonlib.faces.detect import Finder
 
 Pixels = NDArray[np.uint8]
 _LEAST_SIDE = 8
@@ -79,7 +79,7 @@ class Anonymizer:
 
 
 @cache  # a process has one detector, and a pickled Anonymizer none
-def _detector(config: DetectorConfig) -> Detector:
+def _detector(config: DetectorConfig) -> Finder:
     import cv2
 
     from anonlib.faces.detect import open_detector

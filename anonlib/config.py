@@ -74,11 +74,25 @@ class WorkspaceConfig(_Frozen):
 class DetectorConfig(_Frozen):
     """How faces are found."""
 
-    name: str = _key("What finds faces: centerface, or scrfd with a network of yours.", "centerface")
+    name: str = _key(
+        "What finds faces: centerface, yuface, or scrfd with a network of yours; several as a list (a flag: with "
+        "commas), for what any of them finds.",
+        "centerface",
+    )
     path: str | None = _key("Of scrfd: your .onnx file, or the folder of an InsightFace pack.", None)
     side: int = _key("The longer side of an image during detection, in px.", 640, ge=128, le=4096)
     score: float = _key("The least score of a face.", 0.4, gt=0.0, lt=1.0)
     precision: Literal["f32", "bf16"] = _key("bf16 is faster on CPUs that have it; borderline faces may differ.", "f32")
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The detectors in their order, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.name.split(",")))
 
 
 class LimitsConfig(_Frozen):

@@ -83,7 +83,7 @@ class Job:
         for check in preflight(config).values():
             check()
         found_by = detector_file(config.detector)
-        self._detector_file = {} if found_by is None else {config.detector.name: MethodFile(found_by, USERS_OWN)}
+        self._detector_file = {} if found_by is None else {found_by[0]: MethodFile(found_by[1], USERS_OWN)}
         self.files = self.method.read_files(config) | self._detector_file
         self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
         self.stores: layout.JobStores = layout.open_stores(config)

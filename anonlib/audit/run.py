@@ -29,7 +29,7 @@ from anonlib.audit.evidence.published import Published, by_truth, read_published
 from anonlib.audit.findings import AuditReport, ClaimSection, Disclosure, GateLine, ModelUse, ReleaseCounts
 from anonlib.audit.gate import ONE_PHOTO_EACH, disclosure_lines, judge
 from anonlib.audit.leaks.scan import scan_leaks
-from anonlib.audit.missed_faces import look_twice
+from anonlib.audit.missed_faces import SECOND_DETECTOR, look_twice
 from anonlib.audit.report.page import REQUIRED, require, write_html, write_pdf
 from anonlib.audit.review_queue import judged_so_far, open_log, waiting
 from anonlib.audit.sheet import draw_examples
@@ -160,7 +160,9 @@ def _measured(
         leaks=tuple(leaks),
         utility=tuple(utility),
         missed=missed,
-        models=models_of(certificate, {*LOOKED_WITH, NETWORK, *({config.detector.name} & MODELS.keys())}),
+        models=models_of(
+            certificate, {*LOOKED_WITH, NETWORK, *({SECOND_DETECTOR, *config.detector.names} & MODELS.keys())}
+        ),
         software=software(),
     )
 

@@ -5,6 +5,7 @@ Images are shrunk, padded to a multiple of 32 and batched by padded shape, which
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import cv2
@@ -33,7 +34,7 @@ class CenterFaceDetector:
         return cls(load_engine(data, device=device, precision=precision), side=side, score=score)
 
     def detect(self, images: Images, full_sizes: Sizes | None = None) -> list[Regions]:
-        """See Detector."""
+        """See Finder."""
         full = [(image.shape[0], image.shape[1]) for image in images] if full_sizes is None else list(full_sizes)
         sizes: list[tuple[int, int]] = []
         by_shape: dict[tuple[int, int], list[int]] = {}
@@ -54,11 +55,15 @@ class CenterFaceDetector:
                         image = np.asarray(cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
                     batch[row, :h, :w] = image
                 outputs = self.engine(np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32))
-                heat, scale, offset, points = outputs[:4]
                 for row, index in enumerate(part):
-                    faces = decode(heat[row, 0], scale[row], offset[row], points[row], self.score)
+                    faces = self.read([output[row] for output in outputs])
                     found[index] = _to_image(faces, full[index], sizes[index])
         return [found[index] for index in range(len(images))]
+
+    def read(self, maps: Sequence[Maps]) -> Regions:
+        """One image's maps -> its faces, in px of what the network was shown."""
+        heat, scale, offset, points = maps
+        return decode(heat[0], scale, offset, points, self.score)
 
 
 def decode(heat: Maps, scale: Maps, offset: Maps, points: Maps, score: float) -> Regions:
@@ -89,4 +94,4 @@ def _to_image(faces: Regions, full: tuple[int, ...], shrunk: tuple[int, int]) ->
     extent = (boxes[:, 2:] - boxes[:, :2]) * _MARGIN_SIDES
     low, high = np.maximum(boxes[:, :2], -extent), np.minimum(boxes[:, 2:], limit + extent)
     boxes = np.concatenate([low, high], axis=1).astype(np.float32)
-    return Regions(boxes[inside], faces.scores[inside], (faces.landmarks * factor)[inside], source="centerface")
+    return Regions(boxes[inside], faces.scores[inside], (faces.landmarks * factor)[inside])

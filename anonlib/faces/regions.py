@@ -13,7 +13,6 @@ Sizes = Sequence[tuple[int, int]]
 FACE = "face"  # the kind of a region that has landmarks and may be replaced; any other kind is hidden
 IN_ALPHA = "face in the alpha channel"
 """The kind of a face that shows on a background and not in the colours alone, so that none can be put in its place."""
-_SAME_PLACE = 0.5
 
 
 @dataclass(frozen=True)
@@ -21,14 +20,13 @@ class Regions:
     """Regions of one image, best first.
 
     `boxes` (N, 4) x0 y0 x1 y1 px; `scores` (N,); `landmarks` (N, 5, 2) px: eyes, nose, mouth corners, NaN without a
-    face; `kinds`: N nouns, all FACE if not given; `source`: the name of the detector.
+    face; `kinds`: N nouns, all FACE if not given.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     landmarks: NDArray[np.float32]
     kinds: tuple[str, ...] = ()
-    source: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
@@ -44,19 +42,23 @@ class Regions:
     def rows(self, chosen: NDArray[np.bool_] | slice) -> Regions:
         """The regions of a mask (N,) or slice."""
         kinds = tuple(np.array(self.kinds, object)[chosen])
-        return Regions(self.boxes[chosen], self.scores[chosen], self.landmarks[chosen], kinds, self.source)
+        return Regions(self.boxes[chosen], self.scores[chosen], self.landmarks[chosen], kinds)
 
-    def with_new(self, others: Regions) -> Regions:
-        """These, and behind them those of `others` that are not the same place; faces among those are IN_ALPHA."""
-        apart = [bool((overlaps(box, self.boxes) <= _SAME_PLACE).all()) for box in others.boxes]
+    def with_new(self, others: Regions, iou: float) -> Regions:
+        """These, and behind them those of `others` that overlap none of them by more than `iou`."""
+        apart = [bool((overlaps(box, self.boxes) <= iou).all()) for box in others.boxes]
         new = others.rows(np.array(apart, np.bool_))
         return Regions(
             np.concatenate([self.boxes, new.boxes]),
             np.concatenate([self.scores, new.scores]),
-            np.concatenate([self.landmarks, np.full_like(new.landmarks, np.nan)]),
-            (*self.kinds, *(IN_ALPHA if kind == FACE else kind for kind in new.kinds)),
-            self.source,
+            np.concatenate([self.landmarks, new.landmarks]),
+            (*self.kinds, *new.kinds),
         )
+
+    def in_alpha(self) -> Regions:
+        """These, as they show on a background: faces are IN_ALPHA."""
+        kinds = tuple(IN_ALPHA if kind == FACE else kind for kind in self.kinds)
+        return Regions(self.boxes, self.scores, np.full_like(self.landmarks, np.nan), kinds)
 
     @property
     def is_face(self) -> NDArray[np.bool_]:

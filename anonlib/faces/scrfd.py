@@ -41,7 +41,7 @@ class ScrfdDetector:
         return cls(data, side=side, score=score, device=device)
 
     def detect(self, images: Images, full_sizes: Sizes | None = None) -> list[Regions]:
-        """See Detector."""
+        """See Finder."""
         full = [(image.shape[0], image.shape[1]) for image in images] if full_sizes is None else list(full_sizes)
         found = []
         for image, (h, w) in zip(images, full, strict=True):
@@ -55,7 +55,7 @@ class ScrfdDetector:
             batch = np.ascontiguousarray(((canvas - _MEAN) * _SCALE).transpose(2, 0, 1)[None], np.float32)
             boxes, scores, landmarks = decode(self._call(batch), size, self.score)
             factor = np.array([w / width, h / height], np.float32)
-            found.append(Regions(boxes * np.tile(factor, 2), scores, landmarks * factor, source="scrfd"))
+            found.append(Regions(boxes * np.tile(factor, 2), scores, landmarks * factor))
         return found
 
 

@@ -78,7 +78,7 @@ def method_of(settings: MethodConfig, files: Mapping[str, bytes] | None = None, 
 
 
 def models_of(job: JobConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The networks of the catalogue that scan and render of a job load, the detector first if it is one of them."""
+    """The networks of the catalogue that scan and render of a job load, its detectors first that are among them."""
     method = METHODS[job.method.name]
-    detector = (job.detector.name,) if job.detector.name in MODELS else ()
-    return (*detector, *method.describe), (*detector, *method.recheck) if method.recheck else ()
+    detectors = tuple(name for name in job.detector.names if name in MODELS)
+    return (*detectors, *method.describe), (*detectors, *method.recheck) if method.recheck else ()

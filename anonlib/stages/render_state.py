@@ -178,8 +178,7 @@ class OutputRecheck:
         self, job: JobConfig, models: ModelBytes, near: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None
     ) -> None:
         self.recognizers = [Recognizer(name, load(models, name, job)) for name in VERIFIERS]
-        weights = models.get(job.detector.name)
-        self.detector = open_detector(job.detector, weights, side=_VIEW, device=device_of(job))
+        self.detector = open_detector(job.detector, models, side=_VIEW, device=device_of(job))
         self._near = near
         self._described_by = near and Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
 

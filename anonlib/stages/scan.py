@@ -100,8 +100,7 @@ class ScanStage:
         cv2.setNumThreads(1)
         self.job, self.dataset = job, dataset
         self.store: ScanStore = scan_store(stores, key)
-        weights = models.get(job.detector.name)
-        self.detector = open_detector(job.detector, weights, device=device_of(job), precision=job.detector.precision)
+        self.detector = open_detector(job.detector, models, device=device_of(job), precision=job.detector.precision)
         self.describer = Describer(job, models) if "facemesh" in models else None
         self.least_side = None if self.describer else job.detector.side
 

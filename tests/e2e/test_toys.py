@@ -206,7 +206,6 @@ class SignFinder:
                 np.concatenate([np.ones(1, np.float32), found.scores]),
                 np.concatenate([np.full((1, 5, 2), np.nan, np.float32), found.landmarks]),
                 ("sign", *found.kinds),
-                "signs",
             )
             for found in self.faces.detect(images, full_sizes)
         ]

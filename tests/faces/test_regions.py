@@ -44,8 +44,9 @@ def test_a_label_means_the_large_and_central_face(
 
 
 def test_what_shows_only_on_a_background_is_added_without_landmarks() -> None:
-    found = regions(MIDDLE, kinds=(FACE,)).with_new(
-        regions((82, 79, 131, 128), CORNER, SMALL, kinds=(FACE, FACE, "plate"))
-    )
+    others = regions((82, 79, 131, 128), CORNER, SMALL, kinds=(FACE, FACE, "plate"))
+    plain = regions(MIDDLE, kinds=(FACE,)).with_new(others, 0.5)
+    assert plain.kinds == (FACE, FACE, "plate") and np.isfinite(plain.landmarks[1]).all()
+    found = regions(MIDDLE, kinds=(FACE,)).with_new(others.in_alpha(), 0.5)
     assert found.boxes.tolist() == [list(MIDDLE), list(CORNER), list(SMALL)]
     assert found.kinds == (FACE, IN_ALPHA, "plate") and np.isnan(found.landmarks[1:]).all() and len(found.faces) == 1

@@ -18,6 +18,7 @@ from anonlib.models.catalog import ModelCard
 from anonlib.models.convert.graph import Array, Dims, Graph, read_onnx, simplify
 from anonlib.models.convert.graphdef import read_graph_def
 from anonlib.models.convert.tfjs import convert_graph, read_graph_model, read_weights
+from anonlib.models.convert.yuface import yuface
 
 _Outputs = Mapping[str, tuple[str, Dims]]  # each output of a file: its new name and its shape without the batch axis
 _OUTPUTS = {
@@ -66,6 +67,8 @@ def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
             return age_gender(first, *others)
         case "face-gan":
             return face_gan(first)
+        case "yuface":
+            return yuface(first)
         case "dlib-resnet":
             return dlib_resnet(read_weights(json.loads(first), files))
         case "expression":
