@@ -10,7 +10,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
 from typing import TypeVar
 
 import cv2
@@ -139,24 +138,24 @@ class Observer:
 
 
 class Observers:
-    """An Observer for every core, up to eight; all of them look at chunks of photos at the same time."""
+    """An Observer for every core, up to eight, each made when it is needed; all look at photos at the same time."""
 
     def __init__(self, config: JobConfig) -> None:
-        self.count = min(len(os.sched_getaffinity(0)), _MOST_OBSERVERS)
-        self.idle: SimpleQueue[Observer] = SimpleQueue()
-        with ThreadPoolExecutor(self.count) as pool:
-            for observer in pool.map(Observer, [config] * self.count):
-                self.idle.put(observer)
+        self.config, self.count = config, min(len(os.sched_getaffinity(0)), _MOST_OBSERVERS)
+        self.idle: deque[Observer] = deque()
 
     def look(self, work: Callable[[Observer, _Chunk], _Answer], chunks: Iterable[_Chunk]) -> Iterator[_Answer]:
         """`work` of each chunk by a free observer, in order; few more chunks are held than are looked at."""
 
         def answer(chunk: _Chunk) -> _Answer:
-            observer = self.idle.get()
+            try:
+                observer = self.idle.pop()
+            except IndexError:
+                observer = Observer(self.config)
             try:
                 return work(observer, chunk)
             finally:
-                self.idle.put(observer)
+                self.idle.append(observer)
 
         coming: deque[Future[_Answer]] = deque()
         with ThreadPoolExecutor(self.count) as pool:

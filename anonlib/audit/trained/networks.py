@@ -41,8 +41,8 @@ from anonlib.privacy.clustering import normalized
 _MOVED = 2
 """Copies of each photo, moved, that are learned from beside the photo itself."""
 _TEMPERATURE = 0.07
-_EVERY, _PATIENCE = 20, 3
-"""Steps between two questions to the people kept aside, and how often in a row they may do no better."""
+_EVERY, _PATIENCE = 20, 2
+"""Steps between two questions to the people kept aside, and how often in a row the answers may be worse than before."""
 _MEMORY = 0.97
 """Of the running mean of weights at each step; it is what is asked and kept."""
 _PICKS = 8
@@ -61,11 +61,12 @@ def fit(
     rate: float,
     decay: float,
 ) -> None:
-    """AdamW on `loss_of()` until the running mean of the weights (Polyak and Juditsky 1992) has a best `score`, or for
-    `steps`; that mean is left in the network."""
+    """AdamW on `loss_of()` while the running mean of the weights (Polyak and Juditsky 1992) grows in `score`, or for
+    `steps`; the best mean is left in the network."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
     mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_MEMORY))
-    best, kept, late = score(network), deepcopy(network.state_dict()), 0
+    best = last = score(network)
+    kept, late = deepcopy(network.state_dict()), 0
     for step in range(1, steps + 1):
         loss = loss_of()
         optimizer.zero_grad(set_to_none=True)
@@ -74,9 +75,10 @@ def fit(
         optimizer.step()
         mean.update_parameters(network)
         if step % _EVERY == 0 or step == steps:
-            reached, late = score(mean.module), late + 1
+            reached = score(mean.module)
             if reached > best:
-                best, kept, late = reached, deepcopy(mean.module.state_dict()), 0
+                best, kept = reached, deepcopy(mean.module.state_dict())
+            late, last = 0 if reached > last else late + 1, reached
             if late == _PATIENCE:
                 break
     network.load_state_dict(kept)
@@ -123,8 +125,11 @@ class FaceUNet(nn.Module):  # type: ignore[misc]  # mypy is not shown torch
         self.down = nn.ModuleList(_block(a, b, 2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(_block(a + b, b, 1) for a, b in pairwise(widths[::-1]))
         self.draw = nn.Conv2d(widths[0], 12, 3, padding=1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):  # torch's own first weights let a face fade from level to level
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.draw.weight)
-        nn.init.zeros_(self.draw.bias)
 
     def forward(self, frames: Tensor) -> Tensor:
         levels = [F.relu(self.stem(frames))]
@@ -284,7 +289,7 @@ class TrainedAttacker:
                 apart = [distance(d, choose, rows) * len(rows) for d, rows in zip(drawn, parts, strict=True)]
             return -float(sum(apart))
 
-        fit(unet, loss_of, score, steps, rate=2e-3, decay=1e-3)
+        fit(unet, loss_of, score, steps, rate=1e-3, decay=1e-3)
         frames = data.released.copy()
         with torch.inference_mode():
             for rows in np.split(self.asked, range(_CHUNK, len(self.asked), _CHUNK)):

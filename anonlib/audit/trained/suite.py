@@ -12,9 +12,8 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import get_args
 
@@ -46,7 +45,7 @@ STEPS, DRAWN = 240, 160
 MOST = 6000
 """Faces that an attacker learns from and goes after; more people are left out at random."""
 
-_VERSION = "3"
+_VERSION = "4"
 
 Answers = Mapping[str, NDArray[np.float32]]
 """Vectors (n, d) of released photos: those of `teachers` by TRAINED, a recognizer's by "inversion by NAME"."""
@@ -68,6 +67,8 @@ def trained_attacks(
 
     What is found of baselines is kept in `store` for the next audit. Empty where too few people can be learned from.
     """
+    import torch
+
     people = np.random.default_rng(seed).permutation(np.unique(evidence.subjects))
     photos = np.bincount(evidence.subjects, minlength=int(evidence.subjects.max(initial=-1)) + 1)[people]
     rows = np.flatnonzero(np.isin(evidence.subjects, people[np.cumsum(photos) <= MOST]))
@@ -87,7 +88,8 @@ def trained_attacks(
         return kind, results(answers, data, parts), time.monotonic() - began
 
     found: dict[str, Results] = {}
-    with ThreadPoolExecutor(at_once) as pool, _threads(max(1, cores // at_once)):
+    torch.set_num_threads(max(1, cores // at_once))
+    with ThreadPoolExecutor(at_once) as pool:
         for kind, recovered, seconds in pool.map(attacked, kinds):
             found[kind] = recovered
             report("train", UnitResult(kind, faces=len(rows), seconds=seconds), len(kinds))
@@ -165,19 +167,6 @@ def results(answers: Answers, data: AttackerData, parts: DataSplit) -> Results:
         if (title := f"{INVERSION} by {name}") in answers:
             found[title] = recover(answers[title], own, data.people, parts)
     return found
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch computes each network in `count` threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _kept(store: StageStore, data: AttackerData, kind: str, seed: int, train: Callable[[], Answers]) -> Answers:
