@@ -70,24 +70,21 @@ class NetworkDecoder(Network):
     bank: PublicFaces
     eyes: float
 
-    def decode(self, z: Floats, female: float, age: float) -> MoodTexture:
-        """The face of a unit vector z (d,) of the identity space, as `female` (0-1) and as old (years) as asked."""
-        if z.shape != self.centre.shape or not np.isfinite(z).all():
-            raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
-
-        @cache
-        def answer(mood: Mood) -> tuple[Floats, Floats]:
-            return self.answer(z, self.look(female, age, "happy" if mood[0] else "neutral", mood[1]))
-
-        return MoodTexture(answer(MOODS[0])[1], age, lambda mood: answer(mood)[0])
-
     def rows(self, stratum: Stratum) -> tuple[int, ...]:
         """See FaceDecoder; its bank has identities and no faces."""
         return ()
 
     def face(self, draw: IdentityDraw) -> MoodTexture:
-        """See FaceDecoder; its bank has identities and no faces."""
-        return self.decode(draw.vector, draw.female, draw.age)
+        """See FaceDecoder; raises ValueError for a vector of another length, or that is not finite."""
+        if draw.vector.shape != self.centre.shape or not np.isfinite(draw.vector).all():
+            raise ValueError(f"an identity vector here has {len(self.centre)} finite numbers")
+
+        @cache
+        def answer(mood: Mood) -> tuple[Floats, Floats]:
+            look = self.look(draw.female, draw.age, "happy" if mood[0] else "neutral", mood[1])
+            return self.answer(draw.vector, look)
+
+        return MoodTexture(answer(MOODS[0])[1], draw.age, lambda mood: answer(mood)[0])
 
     def look(self, female: float, age: float, expression: str, mouth: float, yaw: float = 0.0) -> Floats:
         """(LOOKS,) of an expression of EXPRESSIONS with the mouth `mouth` open."""
