@@ -56,7 +56,9 @@ def strands(view: Pixels, residual: Floats, spread: float, face: Mask, eye_dista
     distance, brightness = furthest(residual), brightness_of(residual)
     sure = distance > max(_LEAST, _SURE * spread)
     reach = 2 * round(_FOREHEAD * eye_distance) + 1  # a mesh ends below the hairline
-    head = cv2.dilate(face.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 0
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)).astype(np.float32)
+    # A dilation, by Fourier transform where the disc is large: cv2.dilate looks at each px of it.
+    head = cv2.filter2D(face.astype(np.float32), cv2.CV_32F, disc, borderType=cv2.BORDER_CONSTANT) > 0.5
     # Smooth skin that is in the shade becomes redder, and what shines paler; hair is rougher or not so red.
     redder = residual[..., 0] - residual[..., 2]
     shade = (redder > -_REDDER[0] * brightness) & (redder < -_REDDER[1] * brightness) & (brightness > -_DEEPEST)
