@@ -97,12 +97,12 @@ class Scope:
     strata: dict[str, int]
 
     def __str__(self) -> str:
-        """`among 49 persons (48 by label) of 6 kinds of gender and age, 5 to 12 a kind`."""
+        """`among 49 persons (48 by label) of 6 strata, 5 to 12 in each`."""
         sizes = self.strata.values()
         formed = "all" if self.labelled == self.subjects else f"{self.labelled} of {self.subjects} parts"
         return (
-            f"among {self.persons} persons ({formed} by label), each within one of {len(sizes)} kinds of gender and "
-            f"age, of {min(sizes, default=0)} to {max(sizes, default=0)} persons"
+            f"among {self.persons} persons ({formed} by label), each within one of {len(sizes)} strata of gender, age "
+            f"and tone of skin, of {min(sizes, default=0)} to {max(sizes, default=0)} persons"
         )
 
 
