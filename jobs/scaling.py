@@ -80,14 +80,14 @@ class Costs:
     describe_a_face: float = 33.0
     render_a_photo: float = 5.0
     render_a_face: float = 45.0
-    plan_a_face: float = 0.27
+    plan_a_face: float = 0.44
     table_searched: float = 7.5
     surrogate_a_portrait: float = 25.0
     scanned_bytes_a_face: int = 31_300
     plan_bytes_a_face: int = 8_200
     surrogate_bytes: int = 195_600
     manifest_bytes_a_photo: int = 320
-    plan_memory_a_face: int = 3_600
+    plan_memory_a_face: int = 1_100
     driver_ms_a_unit: float = 5.2
     driver_bytes_a_unit: int = 9_000
     certificate_bytes_a_person: int = 280
