@@ -30,7 +30,10 @@ _FOLLOW = (0.6, 0.35)  # shares of an upper lid's way that the crease above it a
 _OVER = ((113, 225, 224, 223, 222, 221, 189), (342, 445, 444, 443, 442, 441, 413))
 """The mesh's points over each crease, in its order."""
 _STRAIGHT = (0.0, -0.07, 0.3, 0.22)  # the numbers (faces/gaze.py) of an eye of which none are known
-_RADII = (0.19, 0.25)
+_RADIUS = 0.205  # of an iris, 11.7 mm across, in distances between the corners of an eye, 28.5 mm
+_COVERED, _NARROWED = 0.12, 0.92
+"""Of its radius that the upper lid covers of an iris, for which an eye narrows to this share of its opening at most."""
+_LOWERED = 0.3  # of its opening that a lower lid is moved at most
 _WHITE = (1.86, 0.6, 0.45)
 """Log brightness of the white of an eye is the first + the second times that of lit skin; it has the third times its
 colour. By 394 eyes of the CC0 portraits, less steep, as dim light is commoner than dark skin."""
@@ -56,12 +59,13 @@ _FIBRES = (7, 11, 17, 23, 31, 43)
 @dataclass(frozen=True)
 class Eyes:
     """Both eyes in a view: edges of the lids `upper` and `lower` (2, 9, 2) px from left to right, `iris` (2, 2) px,
-    `radius` px and `seed`."""
+    `radius` px, `flat` (2,) how wide either looks for its height, and `seed`."""
 
     upper: Floats
     lower: Floats
     iris: Floats
     radius: float
+    flat: Floats
     seed: int
 
     @classmethod
@@ -71,32 +75,41 @@ class Eyes:
         known = np.full((2, 4), np.nan) if gaze is None else np.reshape(gaze, (2, 4))
         other = np.where(np.isnan(known[::-1]), _STRAIGHT, known[::-1])
         numbers = np.where(np.isnan(known), other, known)
-        upper, lower, iris, radii = [], [], [], []
+        upper, lower, iris, flat = [], [], [], []
+        deep = np.mean([np.linalg.norm(vertices[ring[0]] - vertices[ring[8]]) for ring in CONTOURS])
         for eye, points in enumerate(CONTOURS):
             ring = vertices[list(points), :2]
             edges = [np.concatenate([ring[:1], ring[lid], ring[8:9]])[:: 1 - 2 * eye] for lid in (_UPPER, _LOWER)]
             right, down, width = eye_frame(edges[0][[0, -1]])
-            across, below, _, radius = numbers[eye]
+            across, below = numbers[eye, :2]
             upper.append(edges[0])
             lower.append(edges[1])
             iris.append(edges[0][[0, -1]].mean(axis=0) + width * (across * right + below * down))
-            radii.append(1.04 * np.clip(radius, *_RADII) * width)
+            flat.append(np.sqrt(np.clip(width / max(deep, 1e-6), 0.25, 1)))
         seed = int.from_bytes(hashlib.sha256(np.ascontiguousarray(neutral, np.float16).tobytes()).digest()[:4])
-        return cls(np.stack(upper), np.stack(lower), np.stack(iris), float(np.mean(radii)), seed)
+        return cls(np.stack(upper), np.stack(lower), np.stack(iris), float(_RADIUS * deep), np.array(flat), seed)
 
 
 def with_lids(shape: Floats, source: Floats, gaze: Floats | None) -> Floats:
-    """A surrogate's shape (468, 3), its eyes as open as those of a source with this shape (468, 3) and gaze (8,)."""
+    """A surrogate's shape (468, 3), its lids where those of a source with this shape (468, 3) and gaze (8,) are to the
+    corners of its eyes: as open at most, and over the top of the iris."""
     moved = shape.copy()
-    gaps = np.full(2, np.nan) if gaze is None else np.reshape(gaze, (2, 4))[:, 2]
-    least = float(np.fmin(*gaps))  # lids move together: makeup and hair hide a gap sooner than a face winks
-    for points, over_crease in zip(CONTOURS, _OVER, strict=True):
+    known = np.full((2, 4), np.nan) if gaze is None else np.reshape(gaze, (2, 4))
+    least = float(np.fmin(*known[:, 2]))  # lids move together: makeup and hair hide a gap sooner than a face winks
+    for points, over_crease, below in zip(CONTOURS, _OVER, known[:, 1], strict=True):
         lower, upper, crease = (np.array(points[lid]) for lid in (_LOWER, _UPPER, _CREASE))
         gap, width = (lower[3], upper[3]), (points[0], points[8])
         own, wanted = (_distance(of, *gap) / max(_distance(of, *width), 1e-6) for of in (shape, source))
+        sunk, its = (_sunk(of, lower[3], *width) for of in (shape, source))
         wanted = float(np.fmin(wanted, _APART * least))
         wanted *= float(np.clip((np.fmin(wanted, least) - _SHUT) / (_OPEN - _SHUT), 0, 1))
-        way = (1 - min(wanted / max(own, 1e-6), _WIDEST)) * (shape[lower] - shape[upper])
+        wanted *= min(1.0, _distance(source, *width) / max(_distance(shape, *width), 1e-6))
+        covered = its - (below - (1 - _COVERED) * _RADIUS)
+        wanted = min(wanted, max(_NARROWED * wanted, float(np.fmin(covered, wanted))))
+        lowered = float(np.clip((its - sunk) / max(own, 1e-6), -_LOWERED, _LOWERED))
+        gaps = shape[lower] - shape[upper]
+        moved[lower] += np.float32(lowered) * gaps
+        way = np.float32(1 + lowered - min(wanted / max(own, 1e-6), _WIDEST)) * gaps
         moved[upper] += way
         for ring, share in zip((crease, np.array(over_crease)), _FOLLOW, strict=True):
             moved[ring] += np.float32(share) * way
@@ -136,21 +149,21 @@ def _drawn(skin: Floats, eyes: Eyes, eye: int, origin: Floats, light: Floats) ->
     grey = float(tone.mean())
     lit, white = np.exp(tone), white_of(tone)
     # The white is a ball in the shadow of the lids, reddish towards its corners, most where the tears gather.
-    shade = 1.12 - 0.65 * np.exp(-np.maximum(below, 0) / (0.085 * width)) - 0.9 * x**2
+    shade = 1.04 - 0.65 * np.exp(-np.maximum(below, 0) / (0.075 * width)) - 1.2 * x**2
     shade -= 0.3 * np.exp(-np.maximum(above, 0) / (0.05 * width))
-    ball = white * (1 - np.clip((np.abs(x) - 0.26) / 0.2, 0, 1)[..., None] * (1 - _VEINS))
+    ball = white * (1 - np.clip((np.abs(x) - 0.14) / 0.3, 0, 1)[..., None] * (1 - _VEINS))
     ball = over(ball, lit * _CARUNCLE, np.exp(-(((outwards + 0.5) / 0.09) ** 2)))
-    offset = (place - eyes.iris[eye]) / eyes.radius
+    offset = (place - eyes.iris[eye]) @ np.stack([right / eyes.flat[eye], down], axis=1) / eyes.radius
     soft = 1 / eyes.radius
     share = 1 - 0.6 * float(np.clip((_BRIGHT - np.exp(grey)) / (_BRIGHT - _DARK), 0, 1))
     iris = _iris(offset, share, np.random.default_rng(eyes.seed), soft) * white
-    ball = over(ball, iris, _disc(offset, 1.0, max(soft, 0.14))) * shade[..., None]
+    ball = over(ball, iris, _disc(offset, 1.0, max(1.5 * soft, 0.25))) * shade[..., None]
     side = 0.3 if light[:, -1].mean() > light[:, 0].mean() else -0.3  # the light's reflection is on its own side
-    spot = _disc(offset - np.array([side, -0.36]), 0.13, max(1.3 * soft, 0.09))
-    ball = over(ball, np.minimum(1.5 * white + 25, 250), 0.7 * spot)
+    spot = _disc(offset - np.array([side, -0.28]), 0.16, max(1.3 * soft, 0.16))
+    ball = over(ball, np.minimum(1.6 * white + 30, 250), 0.8 * spot)
     inside = between(below, above, max(1.0, 0.02 * width)) * (np.abs(x) < 0.5)
     # Lashes: a dark line along the upper lid, heavier outwards, and a faint one along the lower.
-    lines = ((below, 0.03, 0.75 * np.clip(0.7 + 0.8 * outwards, 0.3, 1)), (above, 0.025, 0.22))
+    lines = ((below, 0.034, 0.75 * np.clip(0.75 + 0.8 * outwards, 0.4, 1)), (above, 0.025, 0.2))
     lash = sum(dark * np.exp(-(((way + 0.012 * width) / max(thick * width, 0.6)) ** 2)) for way, thick, dark in lines)
     lash = np.minimum(lash * np.clip((0.52 - np.abs(x)) / 0.04, 0, 1), 1)
     return np.asarray(over(over(skin, ball, inside), 0.16 * lit, lash), np.float32)
@@ -163,10 +176,10 @@ def _iris(offset: Floats, share: float, random: np.random.Generator, soft: float
     share *= random.uniform()
     colour = np.array([np.interp(share, _AT, channel) for channel in _COLOURS.T])
     fibres = sum(np.cos(order * angle + random.uniform(0, 7) + 2 * distance) for order in _FIBRES) / len(_FIBRES)
-    collar = np.exp(-(((distance - 0.5) / 0.12) ** 2))
-    rim = 1 - 0.5 * np.clip((distance - 0.7) / 0.25, 0, 1)
-    iris = colour * ((1 + 0.35 * fibres + 0.3 * collar + 0.25 * offset[..., 1]) * rim)[..., None]
-    return over(iris, 0.08, _disc(offset, random.uniform(0.34, 0.42), max(soft, 0.1)))
+    collar = np.exp(-(((distance - 0.5) / 0.15) ** 2))
+    rim = 1 - 0.35 * np.clip((distance - 0.6) / 0.4, 0, 1)
+    iris = colour * ((1 + 0.25 * fibres + 0.15 * collar + 0.25 * offset[..., 1]) * rim)[..., None]
+    return over(iris, 0.09, _disc(offset, random.uniform(0.32, 0.4), max(1.3 * soft, 0.16)))
 
 
 def white_of(tone: Floats) -> Floats:
@@ -200,3 +213,10 @@ def curve(x: Floats, along: Floats, height: Floats) -> Floats:
 
 def _distance(shape: Floats, first: int, second: int) -> float:
     return float(np.linalg.norm(shape[first, :2] - shape[second, :2]))
+
+
+def _sunk(shape: Floats, point: int, first: int, second: int) -> float:
+    """How far a point lies below the line of an eye's corners, in their distances."""
+    ends = shape[[first, second], :2]
+    _, down, width = eye_frame(ends[np.argsort(ends[:, 0])])
+    return float((shape[point, :2] - ends.mean(axis=0)) @ down / width)
