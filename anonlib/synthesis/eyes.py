@@ -120,6 +120,9 @@ def draw_eyes(pixels: Floats, eyes: Eyes, light: Floats) -> Floats:
     """A face's px (h, w, 3) 0-255 with its `eyes` under a `light` (h, w, 3), log."""
     out = pixels.copy()
     height, width = pixels.shape[:2]
+    corners = np.rint(eyes.upper[:, [0, -1]].reshape(-1, 2)).astype(int)
+    tones = light[np.clip(corners[:, 1], 0, height - 1), np.clip(corners[:, 0], 0, width - 1)]
+    bright = float(np.exp(tones.mean()))  # of both, as their irises are alike
     for eye in range(2):
         ends = eyes.upper[eye][[0, -1]]
         room = 0.3 * float(np.linalg.norm(ends[1] - ends[0])) + 2
@@ -129,12 +132,12 @@ def draw_eyes(pixels: Floats, eyes: Eyes, light: Floats) -> Floats:
         if x1 - x0 < 2 or y1 - y0 < 2:
             continue
         part = np.s_[y0:y1, x0:x1]
-        out[part] = _drawn(out[part], eyes, eye, np.array([x0, y0]), light[part])
+        out[part] = _drawn(out[part], eyes, eye, np.array([x0, y0]), light[part], bright)
     return out
 
 
-def _drawn(skin: Floats, eyes: Eyes, eye: int, origin: Floats, light: Floats) -> Floats:
-    """One eye over the px (h, w, 3) of its part of the view, which begins at `origin` (x, y)."""
+def _drawn(skin: Floats, eyes: Eyes, eye: int, origin: Floats, light: Floats, bright: float) -> Floats:
+    """One eye over the px (h, w, 3) of its part of the view, which begins at `origin` (x, y), in skin so `bright`."""
     right, down, width = eye_frame(eyes.upper[eye][[0, -1]])
     middle = eyes.upper[eye][[0, -1]].mean(axis=0)
     rows, columns = np.mgrid[0 : skin.shape[0], 0 : skin.shape[1]].astype(np.float32)
@@ -146,7 +149,6 @@ def _drawn(skin: Floats, eyes: Eyes, eye: int, origin: Floats, light: Floats) ->
     )
     below, above, outwards = y - upper, lower - y, x if eye else -x
     tone = light.reshape(-1, 3).mean(axis=0)
-    grey = float(tone.mean())
     lit, white = np.exp(tone), white_of(tone)
     # The white is a ball in the shadow of the lids, reddish towards its corners, most where the tears gather.
     shade = 1.04 - 0.65 * np.exp(-np.maximum(below, 0) / (0.075 * width)) - 1.2 * x**2
@@ -155,7 +157,7 @@ def _drawn(skin: Floats, eyes: Eyes, eye: int, origin: Floats, light: Floats) ->
     ball = over(ball, lit * _CARUNCLE, np.exp(-(((outwards + 0.5) / 0.09) ** 2)))
     offset = (place - eyes.iris[eye]) @ np.stack([right / eyes.flat[eye], down], axis=1) / eyes.radius
     soft = 1 / eyes.radius
-    share = 1 - 0.6 * float(np.clip((_BRIGHT - np.exp(grey)) / (_BRIGHT - _DARK), 0, 1))
+    share = 1 - 0.6 * float(np.clip((_BRIGHT - bright) / (_BRIGHT - _DARK), 0, 1))
     iris = _iris(offset, share, np.random.default_rng(eyes.seed), soft) * white
     ball = over(ball, iris, _disc(offset, 1.0, max(1.5 * soft, 0.25))) * shade[..., None]
     side = 0.3 if light[:, -1].mean() > light[:, 0].mean() else -0.3  # the light's reflection is on its own side
