@@ -52,7 +52,7 @@ _COLOURS = np.array(
 """Irises over the white beside them, from dark brown to blue, at these shares of surrogates in bright skin."""
 _VEINS, _CARUNCLE = np.array([0.92, 0.68, 0.64]), np.array([0.78, 0.55, 0.52])
 """Of the corners of an eye: their colour over its white, and that of the inner one over lit skin."""
-_DARK, _BRIGHT = 70.0, 140.0  # grey levels of lit skin up to which every iris is brown, and from which any is
+_DARK, _BRIGHT = 90.0, 175.0  # grey levels of lit skin up to which every iris is brown, and from which any is
 _FIBRES = (7, 11, 17, 23, 31, 43)
 
 
