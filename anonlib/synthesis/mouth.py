@@ -20,24 +20,24 @@ from anonlib.synthesis.light import from_log, to_log
 
 _UPPER = topology.LIPS_INNER[:11]
 _LOWER = (topology.LIPS_INNER[0], *topology.LIPS_INNER[:9:-1])
-_SHUT, _OPENS, _SMILES = 0.11, 0.035, 0.065
+_SHUT, _OPENS, _SMILES = 0.11, 0.035, 0.05
 """Gap of the lips, in widths of the mouth, up to which it counts as closed; how much further it is as open as measured;
 and how much less is enough of a smile."""
 _DROPS = (0.35, 0.65)  # shares of an opening by which the upper lip rises and the lower one drops
+_NARROWEST, _TALL = 0.7, 0.25  # of its width, the least a mouth becomes; half its height with skin, eye distances
 _REACH = 0.3  # how far from the lips skin follows them, eye distances
 _TEETH = (0.04, 0.18)  # how far the upper teeth hang below the lip, eye distances, without a smile and with one
 _LONGEST = 0.26  # eye distances
 _GAPS = np.array([0.0, 0.135, 0.235, 0.33, 0.405, 0.46])  # between teeth, eye distances from the middle
+_WARM = np.array([0.8, 1.0, 1.05])  # what is lost of each channel in the shade of lips
 _HALF = 0.45  # width of half a mouth, eye distances
 _CAVITY, _TONGUE = np.array([0.17, 0.08, 0.07]), np.array([0.5, 0.27, 0.25])  # over lit skin
-_MOST_RED, _DARK, _BRIGHT = 0.24, 4.1, 4.75
+_MOST_RED, _DARK, _BRIGHT = 0.2, 4.1, 4.75
 """Log red over green of lips, more than of the skin, beyond which only half is kept; log grey of lit skin from which
 and up to which lips lose _LESS red: on dark skin those of 38 portraits of men have none more than the skin."""
-_LESS = 0.12
-_WET = 0.25  # share of what lips are brighter than skin that stays
-_LEAST_RED, _DEEPEST = (0.08, 0.18), 0.3
-"""Mean log red over green of lips, more than of the skin, that lips on dark and light skin have at least; and how much
-darker than lit skin they are at most: those of dark faces are nearly grey, and so they look on light skin."""
+_LESS, _BEYOND = 0.08, 0.1  # how far beyond lips their texture is mended: at the corners it may be dark, share of them
+_WET, _CREASE = 0.7, 0.7  # share of what lips are brighter than skin that stays; how dark their lines are at most
+_DEEPEST = 0.3  # how much darker than lit skin lips are at most on average, log
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Mouth:
 
 def with_lips(shape: Floats, source: Floats, happy: float) -> Floats:
     """A surrogate's shape (468, 3) with its mouth as open as that of a source of this shape (468, 3), so `happy`."""
+    shape = _as_wide(shape, source)
     upper, lower = list(_UPPER), list(_LOWER)
     gaps, width = [of[lower, 1] - of[upper, 1] for of in (shape, source)], [_width(of) for of in (shape, source)]
     wanted = gaps[1] / width[1]
@@ -80,6 +81,21 @@ def with_lips(shape: Floats, source: Floats, happy: float) -> Floats:
     return moved
 
 
+def _as_wide(shape: Floats, source: Floats) -> Floats:
+    """A shape (468, 3), its mouth no wider than that of a source (468, 3) and its corners no higher over the middle: a
+    neutral shape that smiles a little would smile twice."""
+    ends, middle = list(topology.LIPS_OUTER[:11:10]), [topology.LIP_TOP, topology.LIP_BOTTOM]
+    half, wanted = (np.ptp(of[ends, 0]) / 2 for of in (shape, source))
+    hang, least = (float(of[ends, 1].mean() - of[middle, 1].mean()) for of in (shape, source))
+    off = shape[:, :2] - np.array([shape[ends, 0].mean(), shape[middle, 1].mean()], np.float32)
+    near = np.exp(-0.5 * (np.maximum(np.abs(off) - [half, _TALL], 0) ** 2).sum(axis=1) / _REACH**2)
+    across = near * np.clip(off[:, 0] / half, -1, 1)
+    moved = shape.copy()
+    moved[:, 0] += (np.clip(wanted / half, _NARROWEST, 1) - 1) * half * across
+    moved[:, 1] += max(least - hang, 0) * across**2 / np.maximum(near, 1e-6)
+    return moved
+
+
 def draw_mouth(pixels: Floats, mouth: Mouth, light: Floats, happy: float) -> Floats:
     """A face's px (h, w, 3) 0-255 with its `mouth` under a `light` (h, w, 3), log, as `happy` (0-1) as it is."""
     room = 0.1 * mouth.eye_distance + 2
@@ -96,19 +112,21 @@ def draw_mouth(pixels: Floats, mouth: Mouth, light: Floats, happy: float) -> Flo
 def _lips(skin: Floats, mouth: Mouth, origin: Floats, light: Floats) -> Floats:
     """Px (h, w, 3) with lips of a natural red."""
     mask = np.zeros(skin.shape[:2], np.float32)
-    cv2.fillPoly(mask, [np.rint((mouth.outer - origin) * 16).astype(np.int32)], 1.0, shift=4)
+    wide = mouth.outer + _BEYOND * (mouth.outer - mouth.outer.mean(axis=0)) - origin
+    cv2.fillPoly(mask, [np.rint(wide * 16).astype(np.int32)], 1.0, shift=4)
     mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), max(0.6, 0.03 * mouth.eye_distance)), np.float32)
     values = to_log(skin)
     detail = values - light
+    grey = detail.mean(axis=2, keepdims=True)
     red = detail[..., 0] - detail[..., 1]
     dark = float(np.clip((_BRIGHT - light.mean()) / (_BRIGHT - _DARK), 0, 1))
     change = np.minimum(red, _MOST_RED) + 0.5 * np.maximum(red - _MOST_RED, 0) - _LESS * dark - red
-    weight = mask / max(float(mask.sum()), 1e-6)
-    change += max(np.interp(1 - dark, (0, 1), _LEAST_RED) - float((weight * (red + change)).sum()), 0.0)
-    lift = max(-_DEEPEST - float((weight * detail.mean(axis=2)).sum()), 0.0)
-    # A lip that was wet, or is a tooth in the texture, is no brighter than skin.
-    lift -= (1 - _WET) * np.maximum(detail.mean(axis=2, keepdims=True) + lift, 0)
-    changed = values + mask[..., None] * (change[..., None] * np.array([0.6, -0.4, 0.0]) + lift)
+    inner = np.concatenate([mouth.upper, mouth.lower[::-1]]) - origin
+    lips = cv2.fillPoly(mask.copy(), [np.rint(inner * 16).astype(np.int32)], 0.0, shift=4)
+    wanted = grey + max(-_DEEPEST - float((lips * grey[..., 0]).sum() / max(float(lips.sum()), 1e-6)), 0.0)
+    # A lip that was wet, or is a tooth in the texture, is little brighter than skin; the dark between lips is drawn.
+    wanted = np.maximum(np.minimum(wanted, 0) + _WET * np.maximum(wanted, 0), -_CREASE)
+    changed = values + mask[..., None] * (change[..., None] * np.array([0.6, -0.4, 0.0]) + wanted - grey)
     return from_log(changed.astype(np.float32))
 
 
@@ -131,22 +149,29 @@ def _inside(skin: Floats, mouth: Mouth, origin: tuple[int, int], light: Floats, 
     far = np.abs(x - centre) / (unit * np.clip(side, 0.2, 1.3))
     nearest = np.min([np.abs(far - edge) for edge in _GAPS], axis=0) * unit
     hang = unit * (_TEETH[0] + happy * (_TEETH[1] - _TEETH[0])) * (1 - 0.8 * np.minimum(far, 0.7) ** 2)
-    hang = np.maximum(hang, np.minimum(happy * gap, _LONGEST * unit))  # a smile shows teeth down to the lower lip
+    hang = np.maximum(
+        hang, np.minimum(0.9 * happy * gap, _LONGEST * unit)
+    )  # a smile shows teeth almost to the lower lip
     hang -= 0.012 * unit * np.exp(-((nearest / (0.025 * unit)) ** 2))
     white = white_of(tone)
-    teeth = white * np.sqrt(2.2 * np.exp(tone.mean()) / white.mean()) * np.array([1.0, 0.97, 0.9])
-    fine = max(0.009 * unit, 0.5)
-    shade = 1.0 - 0.35 * np.exp(-np.maximum(below, 0) / (0.03 * unit)) - 1.1 * np.minimum(far, 0.6) ** 2
-    shade -= min(0.22, 0.12 * unit / 60) * np.exp(-((nearest / fine) ** 2)) * np.clip(far / 0.04 + 0.4, 0, 1)
+    teeth = white * np.sqrt(2.5 * np.exp(tone.mean()) / white.mean()) * np.array([1.0, 0.98, 0.94])
+    fine = max(0.011 * unit, 0.6)
+    shade = 1.0 - 0.45 * np.exp(-np.maximum(below, 0) / (0.045 * unit)) - 1.7 * np.minimum(far, 0.6) ** 2
+    parting = np.clip(below / np.maximum(hang, 1e-3), 0, 1) ** 2 + 0.25
+    shade -= min(0.16, 0.09 * unit / 60) * parting * np.exp(-((nearest / fine) ** 2))
     tongue = np.clip(1 - above / (0.45 * gap), 0, 1) * np.clip(gap / (0.3 * unit) - 0.5, 0, 1)
     hollow = over(np.broadcast_to(lit * _CAVITY, skin.shape), lit * _TONGUE, tongue)
     row = np.clip((hang - below) / max(0.014 * unit, 1.0) + 0.5, 0, 1)
-    hollow = over(hollow, teeth * np.maximum(shade, 0.15)[..., None], row)
+    hollow = over(hollow, teeth * np.maximum(shade, 0.15)[..., None] ** _WARM, row)
     hollow = hollow * (1 - 0.35 * np.exp(-np.maximum(above, 0) / (0.03 * unit)))[..., None]
     inside = between(below, above, max(1.0, 0.015 * unit)) * (np.abs(x) < width / 2)
-    # Where the lips meet, or the upper one shades the teeth, is a line.
-    line = 0.5 * np.exp(-((np.minimum(np.abs(below), np.abs(above)) / max(0.014 * unit, 0.7)) ** 2))
-    line *= np.clip((width / 2 - np.abs(x)) / (0.06 * unit), 0, 1)
+    # Teeth of the texture show as specks between lips that it does not close, and are blurred. Where the lips meet, or
+    # the upper one shades the teeth, is a line.
+    near = np.minimum(np.abs(below), np.abs(above))
+    blurred = np.asarray(cv2.GaussianBlur(skin, (0, 0), 0.03 * unit + 0.5), np.float32)
+    skin = over(skin, blurred, np.exp(-((near / max(0.025 * unit, 1.0)) ** 4)) * (np.abs(x) < 0.55 * width))
+    line = 0.6 * np.exp(-((near / max(0.014 * unit, 0.7)) ** 2))
+    line *= np.clip((width / 2 - np.abs(x)) / (0.2 * unit), 0, 1)
     return np.asarray(over(over(skin, hollow, inside), lit * _CAVITY * 1.6, line), np.float32)
 
 

@@ -46,6 +46,18 @@ def test_an_open_mouth_stays_as_open_and_a_closed_one_closed(by: float) -> None:
     assert np.abs(with_lips(closed, wide, 1.0) - closed)[far].max() < 0.02
 
 
+def test_a_neutral_shape_that_smiles_does_not_smile_twice() -> None:
+    source, corners = opened(0.02), [topology.MOUTH_LEFT, topology.MOUTH_RIGHT]
+    smiling = source.copy()
+    smiling[:, 0] *= 1.2
+    smiling[corners, 1] -= 0.08
+    drawn, wanted = with_lips(smiling, source, 0.0), source[corners]
+    assert np.ptp(drawn[corners, 0]) < np.ptp(wanted[:, 0]) + 0.01
+    assert abs(drawn[corners, 1].mean() - wanted[:, 1].mean()) < 0.02
+    narrow = with_lips(source, smiling, 0.0)
+    assert np.abs(narrow[corners] - wanted).max() < 0.01
+
+
 def test_a_laugh_shows_more_teeth_than_a_word_and_a_closed_mouth_none() -> None:
     bright = []
     for by, happy in ((0.3, 1.0), (0.3, 0.0), (0.0, 1.0)):
