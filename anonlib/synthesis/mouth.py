@@ -37,7 +37,7 @@ _MOST_RED, _DARK, _BRIGHT = 0.2, 4.1, 4.75
 and up to which lips lose _LESS red: on dark skin those of 38 portraits of men have none more than the skin."""
 _LESS, _BEYOND = 0.08, 0.1  # how far beyond lips their texture is mended: at the corners it may be dark, share of them
 _WET, _CREASE = 0.7, 0.7  # share of what lips are brighter than skin that stays; how dark their lines are at most
-_DEEPEST = 0.3  # how much darker than lit skin lips are at most on average, log
+_LEAST_RED, _DEEPEST = 0.09, 0.3  # log, of lips on average: how much redder than skin at least, and darker at most
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def _lips(skin: Floats, mouth: Mouth, origin: Floats, light: Floats) -> Floats:
     change = np.minimum(red, _MOST_RED) + 0.5 * np.maximum(red - _MOST_RED, 0) - _LESS * dark - red
     inner = np.concatenate([mouth.upper, mouth.lower[::-1]]) - origin
     lips = cv2.fillPoly(mask.copy(), [np.rint(inner * 16).astype(np.int32)], 0.0, shift=4)
-    wanted = grey + max(-_DEEPEST - float((lips * grey[..., 0]).sum() / max(float(lips.sum()), 1e-6)), 0.0)
+    redness, depth = (float((lips * of).sum() / max(float(lips.sum()), 1e-6)) for of in (red + change, grey[..., 0]))
+    change, wanted = change + max(_LEAST_RED - redness, 0.0), grey + max(-_DEEPEST - depth, 0.0)
     # A lip that was wet, or is a tooth in the texture, is little brighter than skin; the dark between lips is drawn.
     wanted = np.maximum(np.minimum(wanted, 0) + _WET * np.maximum(wanted, 0), -_CREASE)
     changed = values + mask[..., None] * (change[..., None] * np.array([0.6, -0.4, 0.0]) + wanted - grey)
