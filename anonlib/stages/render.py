@@ -39,7 +39,6 @@ from anonlib.stages.render_state import (
     OutputRecheck,
     Pairs,
     PlannedSurrogates,
-    keeps_source,
 )
 from anonlib.stages.rerender import ActiveDecisions, carry_out, take_back
 from anonlib.storage.scratch import scratch
@@ -202,7 +201,7 @@ class RenderStage:
                 break
             failed = self._still_matching(self.checker, checkable)
             if self.method.claim.kind != NONE:
-                failed = [(photo, face) for photo, face in checkable if keeps_source(photo.rgb, photo.out, face.box)]
+                failed = [(photo, face) for photo, face in checkable if face.still_shown(photo.rgb, photo.out)]
                 for _, face in failed:
                     face.why = "left the source's px where they were"
             # A retry repaints the whole photo, so that no trace of the first try stays under the second.

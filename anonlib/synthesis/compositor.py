@@ -237,8 +237,8 @@ def lit(detail: Floats, light: Floats, shade: Floats) -> Floats:
     grey = brightness_of(detail)[..., None]
     red, green, blue = split(light)
     room = np.maximum(_WHITE - np.maximum(np.maximum(red, green), blue), _LEAST_ROOM)[..., None]
-    shine = np.where(grey > 0, room * np.tanh(grey / room), grey)
-    return np.asarray(light + shine * shade + _COLOUR * np.tanh((detail - grey * SHADE) / _COLOUR), np.float32)
+    shine = np.where(grey > 0, room * np.tanh(grey / room) * SHADE, grey * shade)
+    return np.asarray(light + shine + _COLOUR * np.tanh((detail - grey * SHADE) / _COLOUR), np.float32)
 
 
 @cache

@@ -48,7 +48,7 @@ _REACH, _NO_TONE = 3.0, 0.25
 """Standard deviation, coarse px, with which the tone of the rim is carried inwards, and the weight of no tone."""
 SHADE = np.array([0.80, 1.03, 1.17], np.float32)
 """How much darker red, green and blue are where skin is darker by 1 log unit: the mean of the gallery's faces."""
-_SHADE_LIMITS, _SHADE_PRIOR, _NO_SKIN = (0.55, 1.45), 2.0, 0.5
+_SHADE_LIMITS, _SHADE_PRIOR, _NO_SKIN = (0.65, 1.35), 50.0, 0.5
 _FLOOR = 4.0  # added to 0-255 values before the logarithm, so that black noise does not dominate
 _POWERS = np.array([(i, j) for i in range(4) for j in range(4 - i)])  # of x and y in each monomial (10, 2)
 _PENALTY = np.diag(_POWERS.sum(axis=1).astype(np.float64) ** 2)

@@ -34,6 +34,7 @@ from anonlib.datasets.parquet_footer import Footer
 from anonlib.datasets.webdataset import image_names
 from anonlib.errors import ImageProblem, JobError, NotExact
 from anonlib.execution.base import UnitResult
+from anonlib.faces.original import face_core, is_original
 from anonlib.job import Job
 from anonlib.media import exact
 from anonlib.media.codec import Picture, decode
@@ -321,12 +322,12 @@ class _LeakScan:
             if METHODS[outcome["method"]].synthesis:
                 mesh = np.array(face["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
             allowed |= images.may_change(size, box, mesh)
-            core = images.face_core(size, box, mesh)
-            left = images.is_original(before.rgb, after.rgb, core)
+            core = face_core(size, box, mesh)
+            left = is_original(before.rgb, after.rgb, core)
             if before.alpha is not None:
                 allowed |= images.may_change(size, box, None)
                 whole = np.full(size, 255, np.uint8) if after.alpha is None else after.alpha
-                left = images.is_original(np.dstack([before.alpha] * 3), np.dstack([whole] * 3), core) or left
+                left = is_original(np.dstack([before.alpha] * 3), np.dstack([whole] * 3), core) or left
             self.too_flat += left is None
             if left is not None:
                 self._count(LEFT, where, left)

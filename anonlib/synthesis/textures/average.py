@@ -23,7 +23,6 @@ _SEEN = 0.25
 _BLACK = float(np.log(12.0))
 _RIM = 7
 _FROM_MEDIAN = 0.3
-_SMILES = (1.2, 1.8)  # mean smiles that a person's smile is put on as, and taken off as
 _FINER = 0.7  # of a texture's eye distance: what a photo must have to give one as fine
 
 
@@ -138,10 +137,8 @@ def smile(side: int = SIZE) -> Floats:
 
 
 def smiling(detail: Floats, happy: float) -> Floats:
-    """A class's detail (S, S, 3) made `happy` happier (-1 to 1) than it is: a person's own smile is stronger than the
-    mean one."""
-    strength = happy * _SMILES[int(happy < 0)]
-    return np.asarray(detail + np.float32(strength) * smile(len(detail)), np.float32)
+    """A class's detail (S, S, 3) made `happy` happier (-1 to 1) than it is."""
+    return np.asarray(detail + np.float32(happy) * smile(len(detail)), np.float32)
 
 
 def mirrored(texture: Floats) -> Floats:
