@@ -185,7 +185,9 @@ def place(
         sampled(over_forehead(residual, light.spread, extent), source_grid, STEP),
     )
     # Of a dark channel a few grey levels are much in log space, so _DIM is added to what is compared.
-    bared = without_rims(view, source_vertices, pose.scale) if glasses(detail) > 0 else view
+    bared = view
+    if glasses(detail) > 0:
+        bared = np.where(inside[..., None], without_rims(view, source_vertices, pose.scale), view)
     unlike = np.log(bared + np.float32(DIM)) - np.log(from_log(light_out) + np.float32(DIM))
     distance = furthest(unlike)
     spread = min(SPREAD * float(np.median(distance[inside])), STRICT) if inside.any() else STRICT
