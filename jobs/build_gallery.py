@@ -47,6 +47,7 @@ distractors. The second serve where the first leave too few faces."""
 FROM_PHOTOS = (THRESHOLDS, {"dlib-resnet": 0.939, "faceres": 0.641})
 """The same between a face on the plain head and a portrait's photo."""
 RECOGNIZERS = tuple(APART[0])
+_MOUSTACHE = (98, 327, 410, 186, 61, 291)
 LEFT_OUT = ("female-30", "female-14", "female-37", "female-92", "male-0", "male-15")
 """Portraits with hard shadows across the face, or with a mark on it."""
 _YAW, _GLASSES, _LEAST_SCALE, _LEAST_EYES = 16.0, 1.5, 0.75, 0.15
@@ -231,6 +232,7 @@ def composed(parts: Sequence[Source], side: int) -> Floats:
     divisor = (waves[:, None] + waves[None] - screen)[..., None]
     out = idctn(dctn(target.astype(np.float64), axes=(0, 1)) / divisor, axes=(0, 1)).astype(np.float32)
     out = evened(out)
+    out = shaven(out) if parts[0].female < 0.5 else out
     return grained(out, seen > 0.5) if side == SIDE else out
 
 
@@ -273,6 +275,17 @@ def matt(detail: Floats) -> Floats:
     shine = cv2.GaussianBlur(detail, (0, 0), 6 * len(detail) / 512).mean(axis=2) - _SHINE
     soft = cv2.GaussianBlur(np.maximum(shine, 0), (0, 0), 3 * len(detail) / 512)
     return np.asarray(detail - np.float32(0.85) * soft[..., None], np.float32)
+
+
+def shaven(detail: Floats) -> Floats:
+    """A detail (S, S, 3) with faint stubble: on other heads its shade is a smudge around the mouth."""
+    side, points = len(detail), frame_points(len(detail))
+    upper, lips = (cv2.convexHull(points[list(of)])[:, 0] for of in (_MOUSTACHE, topology.LIPS_OUTER))
+    beard = ((label(side) == 3) | area(upper, side, 6)) & ~area(lips, side, 3)
+    tone = smooth(detail, side / 40, beard)
+    soft = cv2.GaussianBlur(beard.astype(np.float32), (0, 0), side / 90)[..., None]
+    shade, hairs = np.minimum(tone, 0), np.minimum(detail - tone, 0)
+    return np.asarray(detail - soft * (np.float32(0.8) * shade + np.float32(0.4) * hairs), np.float32)
 
 
 def shape_of(parts: Sequence[Source], others: Sequence[Source]) -> Floats:
@@ -516,7 +529,7 @@ def write(kept: Sequence[Face], out: Path) -> None:
         picture = np.rint(from_log(composed(face.parts, SIDE) + neutral)).astype(np.uint8)
         pictures.append(gallery.encoded(picture))
     vectors = np.stack([face.vectors[0] for face in kept])
-    about = DecoderNotes("composites of parts of synthetic portraits of nobody", "CC0 1.0", len(kept), True)
+    about = DecoderNotes("composites of parts of synthetic portraits of no real person", "CC0 1.0", len(kept), True)
     arrays: dict[str, Any] = {
         "centre": vectors.mean(axis=0),
         "vectors": vectors - vectors.mean(axis=0),
