@@ -88,5 +88,5 @@ def test_responsible_ai_fields_hold_the_figures(tmp_path: Path) -> None:
     assert {"Other fields kept: caption and stars.", "Keys were replaced by pseudonyms."} <= protocol
     assert fields["rai:machineAnnotationTools"] == ["centerface (detector; MIT)"]
     failing = responsible_ai(findings.report(passed=False, attacks=(), utility=()), config)
-    assert "trained attack, rank-1 by fr-feature" in failing["rai:dataLimitations"][0]
+    assert "trained attack, rank-1 by faceres" in failing["rai:dataLimitations"][0]
     assert failing["rai:dataBiases"] == ["How groups differ was not measured."]
