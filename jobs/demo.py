@@ -62,7 +62,7 @@ def main() -> int:
     with guarded():
         print("1. Getting photos of groups, and drawing people who do not exist into them", flush=True)
         count = write_photos(folder / "input", people=options.people, photos=options.photos_per_person)
-        print("2. Replacing every face by one drawn from the gallery of nobody's faces", flush=True)
+        print("2. Replacing every face by a face of the gallery, which no real person has", flush=True)
         with open_progress() as progress:
             job = Job(config, report=progress, ended=progress.ended)
             summary = job.run()

@@ -40,7 +40,7 @@ class Portrait:
 
 @dataclass(frozen=True)
 class Texture:
-    """A face that is nobody's: `detail` (S, S, 3) in log space, `shape` (468, 3) without expression, how `happy`, and
+    """A face of no real person: `detail` (S, S, 3) in log space, `shape` (468, 3) without expression, how `happy`, and
     `age` in years."""
 
     detail: Floats
@@ -130,7 +130,7 @@ def _means(faces: Sequence[Portrait | Texture]) -> tuple[Floats, float, float]:
 @cache
 def smile(side: int = SIZE) -> Floats:
     """What a smile does to a texture, (S, S, 3) log, the same for everyone: the shipped mean (expression.md) of many
-    happy faces less that of neutral ones, which carries nobody's identity; S: `side`."""
+    happy faces less that of neutral ones, which carries no identity; S: `side`."""
     with resources.files("anonlib.synthesis").joinpath("shipped/expression.npz").open("rb") as stream:
         small = np.load(stream)["smile"].astype(np.float32)
     return np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
