@@ -1,7 +1,7 @@
 """Skin as sharp and as grainy as the photo shows skin: averaged and decoded faces have neither pores nor grain.
 
 What is missing is added in two octaves (a Laplacian pyramid, Burt & Adelson 1983), from a relief of pores and wrinkles
-of no real person (see shipped/relief.md) and from noise; what is too much is taken out. How much is there comes from the
+of no real person (shipped/relief.md) and from noise; what is too much is taken out. How much is there comes from the
 photo as two numbers, each the strength of an octave of skin in steps of a quarter octave.
 """
 
