@@ -23,15 +23,8 @@ REPLACED: dict[Extent, tuple[float, float, float]] = {"skin": (0.93, 0.80, 1.03)
 """How far out every px is replaced, of the oval: sideways, up, down. Past that only skin is."""
 STEP = 4
 """The light is fitted on every fourth px, each way: it is smooth."""
-_STIFF = (
-    300,
-    100,
-    30,
-    10,
-    5,
-    3,
-    3,
-)  # times _RIDGE in each round: curved first, the light would follow hair at the sides
+_STIFF = (300, 100, 30, 10, 5, 3, 3)
+"""Times _RIDGE, in each round: were it curved at first, the light would follow hair at the sides."""
 _TUKEY = 2.5
 _SHINE = (1, 1, 1, 1.3, 1.3, 1.3, 1)
 """How much further off is what is brighter, for the next round: at last the light of skin is without its shine."""

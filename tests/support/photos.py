@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from anonlib.models.cache import model_bytes
+from anonlib.synthesis.redact import redact
 from tests.support.jobs import script
 
 Pixels = NDArray[np.uint8]
@@ -62,6 +63,17 @@ def astronaut() -> Pixels:
     from skimage import data
 
     return np.asarray(data.astronaut(), np.uint8)
+
+
+ASTRONAUT_FACE = np.array([170, 60, 280, 200], np.float32)
+"""A box (4,) px around the face of the astronaut."""
+
+
+def redacted_astronaut(how: str) -> Pixels:
+    """The astronaut with the face redacted so."""
+    image = astronaut().copy()
+    redact(image, ASTRONAUT_FACE, how)
+    return image
 
 
 def jpeg(pixels: Pixels, **options: object) -> bytes:

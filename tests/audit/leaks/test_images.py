@@ -16,6 +16,7 @@ from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import profile_of
 from anonlib.synthesis.redact import redact
 from tests.support import photos
+from tests.support.photos import redacted_astronaut
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -115,16 +116,10 @@ def test_what_is_no_image_is_an_unknown_part() -> None:
 
 # ---- px beside the original's ---------------------------------------------------------------------------------
 
-BOX = np.array([170, 60, 280, 200], np.float32)
+BOX = photos.ASTRONAUT_FACE
 BEFORE = photos.astronaut()
 SIZE = BEFORE.shape[0], BEFORE.shape[1]
 ALLOWED = may_change(SIZE, BOX, None)
-
-
-def hidden(how: str) -> photos.Pixels:
-    image = BEFORE.copy()
-    redact(image, BOX, how)
-    return image
 
 
 # ---- outside --------------------------------------------------------------------------------------------------
@@ -158,6 +153,6 @@ def test_a_single_px_of_a_lossless_photo_and_its_transparency_count() -> None:
 
 
 def test_what_a_redaction_paints_is_exactly_what_it_may() -> None:
-    changed = (hidden("solid") != BEFORE).any(axis=2)
+    changed = (redacted_astronaut("solid") != BEFORE).any(axis=2)
     assert not (changed & ~ALLOWED).any() and changed[ALLOWED].mean() > 0.95
     assert not (face_core(SIZE, BOX, None) & ~ALLOWED).any()
