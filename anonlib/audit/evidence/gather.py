@@ -113,7 +113,7 @@ class _Gathering:
         self.plan = planned_faces(layout.plan_store(job.stores, job.plan_key), job.keyring)
         self.observers = Observers(job.config)
         self.controls = Controls(job)
-        self.store, self.share = looks_store(job, most), share_of(job, most)
+        self.store, self.share = looks_store(job, most, self.controls), share_of(job, most)
         self.chunk = min(job.config.limits.chunk, _CHUNK)
         self.released = JobImages(job.config, job.dataset.format)
         self.faces: list[Row] = []
@@ -264,14 +264,15 @@ def _looks(observer: Observer, controls: Controls, photos: Sequence[_Photo]) -> 
         yield name, observer.changed(pictures, mains, clear.mesh)
 
 
-def looks_store(job: Job, most: int | None = None) -> layout.StageStore:
-    """Where in the workspace lies what depends on scan, redactions and judges, and on no release."""
+def looks_store(job: Job, most: int | None = None, controls: Controls | None = None) -> layout.StageStore:
+    """Where in the workspace lies what depends on scan, redactions and judges, and on no release. `controls`: those of
+    the job, if they are at hand, since making them reads every subject of the plan."""
     parts = [
         _VERSION,
         precision(job.config),
         job.scan_key,
         METHOD_VERSION,
-        Controls(job).key,
+        (controls or Controls(job)).key,
         *(MODELS[name].sha256 for name in LOOKED_WITH),
     ]
     if (share := share_of(job, most)) < 1:
